@@ -1,0 +1,69 @@
+"""Waist 1: what a backend offers. Above it nothing knows shaders, graphs or numpy loops."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from typing_extensions import Buffer
+
+    from bascule.program.program import Parameter, Program
+
+Tier = Literal["webgpu", "webgpu-limited", "webnn", "wasm", "cpu"]
+TIERS: tuple[Tier, ...] = ("webgpu", "webgpu-limited", "webnn", "wasm", "cpu")
+
+
+class WeightStore(Protocol):
+    """Memory for a model's parameters, written once while the weights stream in.
+
+    `targets` maps each parameter's name to the integer that `write` takes. On a WebGPU tier the
+    integers are buffer handles; `page_bridge` is then the page's bridge object, so that JavaScript
+    may write the network's bytes straight into those buffers, and None everywhere else.
+    """
+
+    targets: Mapping[str, int]
+    page_bridge: Any | None
+    nbytes: int
+
+    def write(self, target: int, offset: int, data: Buffer) -> None:
+        """Copy `data` to byte `offset` of a target; both are multiples of 4."""
+        ...
+
+    def close(self) -> None:
+        """Free the memory."""
+        ...
+
+
+class Executable(Protocol):
+    """A program made ready for one backend."""
+
+    async def run(
+        self, sizes: Mapping[str, int], inputs: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Run once. `sizes` gives each Dim its actual size, at most its limit."""
+        ...
+
+    def close(self) -> None:
+        """Free what `prepare` took; the weights stay."""
+        ...
+
+
+class Backend(Protocol):
+    """Runs programs on one tier."""
+
+    tier: Tier
+    device_name: str
+
+    def store(self, parameters: Sequence[Parameter]) -> WeightStore:
+        """Take memory for `parameters`."""
+        ...
+
+    async def prepare(self, program: Program, weights: WeightStore) -> Executable:
+        """Make a program ready to run. The only slow step (pipelines compile here)."""
+        ...
+
+    def close(self) -> None:
+        """Free everything, the device included."""
+        ...

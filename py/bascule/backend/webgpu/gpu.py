@@ -1,0 +1,166 @@
+"""Waist 2: the verbs a WebGPU driver offers, in integers and bytes only.
+
+Two drivers speak them: `gpu_native` (wgpu-py) and `gpu_browser` (Pyodide to web/bridge/). Neither
+imports numpy. Buffers, pipelines and tapes are named by integers: an index in the low bits, a
+generation in the high ones, so that a stale name is an error and never another object. Verbs that
+record are plain functions; verbs that wait are coroutines.
+
+A tape is an `array("i")` of 32-bit words:
+
+    n_groups, n_dispatches
+    n_groups times:      pipeline, n_entries, n_entries times (binding, buffer, offset, size)
+    n_dispatches times:  pipeline, group, x, y, z
+
+`offset` and `size` count 4-byte words (so that bindings past 2 GiB fit); `group` is the index of
+the bind group in this tape; x, y, z are workgroup counts. Dispatches run in order in one pass.
+
+The writes of a replay are one packed block of bytes, see `pack_writes`.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+# Limits that kernels and the memory plan look at; drivers ask for the adapter's own values.
+WANTED_LIMITS = (
+    "maxBufferSize",
+    "maxStorageBufferBindingSize",
+    "maxStorageBuffersPerShaderStage",
+    "maxComputeWorkgroupStorageSize",
+    "maxComputeInvocationsPerWorkgroup",
+    "maxComputeWorkgroupSizeX",
+    "maxComputeWorkgroupsPerDimension",
+    "minStorageBufferOffsetAlignment",
+    "minUniformBufferOffsetAlignment",
+)
+WANTED_FEATURES = ("subgroups", "shader-f16", "timestamp-query")
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterInfo:
+    """What a driver says of its adapter.
+
+    `features` uses the names of the WebGPU specification on both drivers. `software` is true for
+    adapters that run on the CPU (SwiftShader, lavapipe, WARP). `subgroups_enable` tells that the
+    shader compiler wants `enable subgroups;` before the builtins (Tint) instead of rejecting it.
+    """
+
+    vendor: str
+    architecture: str
+    device: str
+    description: str
+    backend: str
+    software: bool
+    features: frozenset[str]
+    limits: Mapping[str, int]
+    subgroups_enable: bool = False
+
+    @property
+    def name(self) -> str:
+        """One line for people: the most telling of the fields that are there."""
+        return self.description or self.device or f"{self.vendor} {self.architecture}".strip() or "GPU"
+
+
+class Gpu(Protocol):
+    """One device and its queue."""
+
+    @property
+    def adapter(self) -> AdapterInfo: ...
+
+    @property
+    def lost(self) -> str:
+        """Why the device was lost; empty while it lives."""
+        ...
+
+    @property
+    def allocated_nbytes(self) -> int:
+        """Bytes of all live buffers, staging buffers included."""
+        ...
+
+    @property
+    def n_objects(self) -> int:
+        """Live buffers and tapes (pipelines are kept for the device's life)."""
+        ...
+
+    def alloc(self, nbytes: int, *, uniform: bool = False) -> int:
+        """Make a zeroed buffer of `nbytes` (rounded up to 4), for storage or for uniforms."""
+        ...
+
+    def free(self, buffer: int) -> None:
+        """Destroy a buffer. Work already submitted still completes."""
+        ...
+
+    def write(self, buffer: int, offset: int, data: Buffer) -> None:
+        """Queue a copy of `data` into a buffer; `offset` and the length are multiples of 4."""
+        ...
+
+    async def read(self, buffer: int, offset: int, into: Buffer) -> None:
+        """Fill the writable `into` from a buffer after all work queued so far.
+
+        Raises GpuError for the first command the device has refused since the last read.
+        """
+        ...
+
+    async def pipeline(
+        self, wgsl: str, constants: Mapping[str, float], bindings: str, label: str
+    ) -> int:
+        """Compile entry point `main` with override `constants`.
+
+        `bindings` has a letter for each binding of group 0: u uniform, r read-only storage,
+        w read-write storage, - none. `label` names the shader file in errors (ShaderError).
+        """
+        ...
+
+    def record(self, words: array[int]) -> int:
+        """Make bind groups and keep a tape for replay."""
+        ...
+
+    def forget(self, tape: int) -> None:
+        """Let go of a tape and its bind groups."""
+        ...
+
+    def replay(self, tape: int, writes: Buffer = b"") -> None:
+        """Do the packed `writes`, then run the tape, in one submission."""
+        ...
+
+    def destroy(self) -> None:
+        """Destroy the device and everything on it."""
+        ...
+
+
+def pack_writes(writes: Sequence[tuple[int, int, Buffer]]) -> bytearray:
+    """Pack (buffer, offset, data) triples for `Gpu.replay`.
+
+    Layout: n, then n times (buffer, offset in bytes, nbytes) as int32, then each data in turn,
+    each a multiple of 4 bytes long.
+    """
+    views = [(buffer, offset, memoryview(data).cast("B")) for buffer, offset, data in writes]
+    head = [len(views)]
+    for buffer, offset, view in views:
+        head += (buffer, offset, view.nbytes)
+    packed = bytearray(struct.pack(f"<{len(head)}i", *head))
+    for _, _, view in views:
+        packed += view
+    return packed
+
+
+def unpack_writes(packed: Buffer) -> list[tuple[int, int, memoryview]]:
+    """Undo `pack_writes` without copying the data."""
+    view = memoryview(packed).cast("B")
+    if not view.nbytes:
+        return []
+    (count,) = struct.unpack_from("<i", view)
+    at = 4 + 12 * count
+    writes: list[tuple[int, int, memoryview]] = []
+    for index in range(count):
+        buffer, offset, nbytes = struct.unpack_from("<3i", view, 4 + 12 * index)
+        writes.append((buffer, offset, view[at : at + nbytes]))
+        at += nbytes
+    return writes

@@ -1,0 +1,307 @@
+"""The WebGPU driver for CPython, over wgpu-py."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bascule.backend.webgpu.gpu import (
+    WANTED_FEATURES,
+    WANTED_LIMITS,
+    AdapterInfo,
+    unpack_writes,
+)
+from bascule.backend.webgpu.handles import Handles
+from bascule.errors import DeviceLostError, GpuError, ShaderError, TierUnavailableError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+# wgpu-py's older spelling of the specification's feature names.
+_FEATURE_SPELLING = {"subgroups": "subgroup"}
+_LETTERS = {"u": "uniform", "r": "read-only-storage", "w": "storage"}
+_NAGA_PLACE = re.compile(r"wgsl:(\d+):\d+")
+_STAGING_KEPT_NBYTES = 64 << 20
+
+
+async def open_native(*, prefer: str = "") -> NativeGpu:
+    """Open a device through wgpu-py.
+
+    `prefer` picks the first adapter whose name holds that text (case-insensitive); else the one
+    that wgpu calls high-performance. TierUnavailableError when there is no adapter or no device.
+    """
+    if "XDG_RUNTIME_DIR" not in os.environ:  # the Vulkan loader complains on stderr without it
+        os.environ["XDG_RUNTIME_DIR"] = tempfile.gettempdir()
+    try:
+        import wgpu
+    except ImportError as error:
+        raise TierUnavailableError(
+            "webgpu", f"the Python package wgpu cannot be imported ({error})",
+            hint="Install it: pip install wgpu.",
+        ) from None
+    try:
+        adapter: Any = await wgpu.gpu.request_adapter_async(power_preference="high-performance")
+        if prefer:
+            adapters: list[Any] = await wgpu.gpu.enumerate_adapters_async()
+            named = [a for a in adapters if prefer.lower() in str(dict(a.info)).lower()]
+            if not named:
+                raise RuntimeError(f"no adapter is named like {prefer!r}")
+            adapter = named[0]
+        if adapter is None:
+            raise RuntimeError("no adapter was found")
+        features = [f for f in WANTED_FEATURES if _FEATURE_SPELLING.get(f, f) in adapter.features]
+        device: Any = await adapter.request_device_async(
+            required_features=[_FEATURE_SPELLING.get(f, f) for f in features],
+            required_limits={_dashed(n): adapter.limits[_dashed(n)] for n in WANTED_LIMITS},
+        )
+    except Exception as error:  # wgpu-py raises several types, some of them private
+        raise TierUnavailableError(
+            "webgpu", f"wgpu has no usable GPU here ({error})",
+            hint="Install a Vulkan driver (Debian: mesa-vulkan-drivers has one for any machine).",
+        ) from error
+    return NativeGpu(device, _describe(adapter.info, device.limits, features))
+
+
+def _dashed(name: str) -> str:
+    return re.sub(r"([A-Z])", lambda match: "-" + match.group(1).lower(), name)
+
+
+def _describe(info: Mapping[str, Any], limits: Mapping[str, int], features: list[str]) -> AdapterInfo:
+    return AdapterInfo(
+        vendor=str(info["vendor"]),
+        architecture=str(info["architecture"]),
+        device=str(info["device"]),
+        description=f"{info['device']} ({info['description']})",
+        backend=str(info["backend_type"]),
+        software=info["adapter_type"] == "CPU",
+        features=frozenset(features),
+        limits={name: int(limits[_dashed(name)]) for name in WANTED_LIMITS},
+    )
+
+
+@dataclass(slots=True)
+class _Tape:
+    groups: list[Any]
+    dispatches: list[tuple[Any, int, int, int, int]]
+
+
+class NativeGpu:
+    """A wgpu-py device that speaks `gpu.Gpu`."""
+
+    def __init__(self, device: Any, adapter: AdapterInfo) -> None:
+        self.adapter = adapter
+        self.lost = ""
+        self.allocated_nbytes = 0
+        self.crossings = 0
+        self._device = device
+        self._queue: Any = device.queue
+        self._buffers: Handles[Any] = Handles("buffer")
+        self._pipelines: Handles[tuple[Any, str]] = Handles("pipeline")
+        self._tapes: Handles[_Tape] = Handles("tape")
+        self._layouts: dict[str, tuple[Any, Any]] = {}
+        self._staging: dict[int, list[Any]] = {}
+
+    @property
+    def n_objects(self) -> int:
+        """Live buffers and tapes."""
+        return len(self._buffers) + len(self._tapes)
+
+    def alloc(self, nbytes: int, *, uniform: bool = False) -> int:
+        """See `Gpu.alloc`."""
+        self._check_alive()
+        limit = self.adapter.limits["maxBufferSize"]
+        size = max(4, (nbytes + 3) & ~3)
+        if nbytes < 0 or size > limit:
+            raise GpuError("alloc", f"{nbytes:,} bytes, and this device allows 0 to {limit:,}.")
+        usage = "UNIFORM|COPY_DST" if uniform else "STORAGE|COPY_DST|COPY_SRC"
+        try:
+            buffer = self._device.create_buffer(size=size, usage=usage)
+        except Exception as error:
+            raise self._told("alloc", error) from None
+        self.allocated_nbytes += size
+        return self._buffers.add(buffer)
+
+    def free(self, buffer: int) -> None:
+        """See `Gpu.free`."""
+        item = self._buffers.remove(buffer)
+        self.allocated_nbytes -= item.size
+        item.destroy()
+
+    def write(self, buffer: int, offset: int, data: Buffer) -> None:
+        """See `Gpu.write`."""
+        self._check_alive()
+        target = self._buffers.get(buffer)
+        try:
+            self._queue.write_buffer(target, offset, memoryview(data).cast("B"))
+        except Exception as error:
+            raise self._told("write", error) from None
+
+    async def read(self, buffer: int, offset: int, into: Buffer) -> None:
+        """See `Gpu.read`."""
+        self._check_alive()
+        view = memoryview(into).cast("B")
+        size = (view.nbytes + 3) & ~3
+        source = self._buffers.get(buffer)
+        staging = self._take_staging(size)
+        try:
+            encoder = self._device.create_command_encoder()
+            encoder.copy_buffer_to_buffer(source, offset, staging, 0, size)
+            self._queue.submit([encoder.finish()])
+            await staging.map_async("READ", 0, size)
+            view[:] = staging.read_mapped(0, size, copy=False)[: view.nbytes]
+            staging.unmap()
+        except Exception as error:
+            self._drop_staging(staging)
+            raise self._told("read", error) from None
+        self._keep_staging(staging)
+
+    async def pipeline(
+        self, wgsl: str, constants: Mapping[str, float], bindings: str, label: str
+    ) -> int:
+        """See `Gpu.pipeline`."""
+        self._check_alive()
+        layout = self._layout(bindings)[1]
+        try:
+            module = self._device.create_shader_module(label=label, code=wgsl)
+            stage = {"module": module, "entry_point": "main", "constants": dict(constants)}
+            made = await self._device.create_compute_pipeline_async(
+                label=label, layout=layout, compute=stage
+            )
+        except Exception as error:
+            lost = self._told("pipeline", error)
+            if isinstance(lost, DeviceLostError):
+                raise lost from None
+            raise _shader_error(label, str(error)) from None
+        return self._pipelines.add((made, bindings))
+
+    def record(self, words: array[int]) -> int:
+        """See `Gpu.record`."""
+        self._check_alive()
+        at = 2
+        groups: list[Any] = []
+        dispatches: list[tuple[Any, int, int, int, int]] = []
+        try:
+            for _ in range(words[0]):
+                end = at + 2 + 4 * words[at + 1]
+                groups.append(self._group(words[at], words[at + 2 : end]))
+                at = end
+            for _ in range(words[1]):
+                name, group, x, y, z = words[at : at + 5]
+                dispatches.append((self._pipelines.get(name)[0], group, x, y, z))
+                at += 5
+        except IndexError:
+            raise GpuError("record", "the tape ends in the middle of a record.") from None
+        return self._tapes.add(_Tape(groups, dispatches))
+
+    def forget(self, tape: int) -> None:
+        """See `Gpu.forget`."""
+        self._tapes.remove(tape)
+
+    def replay(self, tape: int, writes: Buffer = b"") -> None:
+        """See `Gpu.replay`."""
+        self._check_alive()
+        self.crossings += 1
+        recorded = self._tapes.get(tape)
+        try:
+            for buffer, offset, data in unpack_writes(writes):
+                self._queue.write_buffer(self._buffers.get(buffer), offset, data)
+            encoder = self._device.create_command_encoder()
+            run = encoder.begin_compute_pass()
+            for pipeline, group, x, y, z in recorded.dispatches:
+                run.set_pipeline(pipeline)
+                run.set_bind_group(0, recorded.groups[group])
+                run.dispatch_workgroups(x, y, z)
+            run.end()
+            self._queue.submit([encoder.finish()])
+        except GpuError:
+            raise
+        except Exception as error:
+            raise self._told("replay", error) from None
+
+    def destroy(self) -> None:
+        """See `Gpu.destroy`."""
+        if self.lost:
+            return
+        self.lost = "destroyed by the program"
+        for buffer in [*self._buffers.clear(), *(b for kept in self._staging.values() for b in kept)]:
+            buffer.destroy()
+        self._tapes.clear()
+        self._pipelines.clear()
+        self._staging.clear()
+        self._layouts.clear()
+        self.allocated_nbytes = 0
+        self._device.destroy()
+
+    def _check_alive(self) -> None:
+        if self.lost:
+            raise DeviceLostError(self.lost)
+
+    def _told(self, verb: str, error: Exception) -> GpuError:
+        """Our error for one of wgpu's; notes a device that is gone."""
+        if isinstance(error, GpuError):
+            return error
+        text = " ".join(str(error).split())
+        if "device is lost" in text.lower() or "device lost" in text.lower():
+            self.lost = text
+            return DeviceLostError(text)
+        return GpuError(verb, text)
+
+    def _layout(self, bindings: str) -> tuple[Any, Any]:
+        if bindings not in self._layouts:
+            entries = [
+                {"binding": index, "visibility": "COMPUTE", "buffer": {"type": _LETTERS[letter]}}
+                for index, letter in enumerate(bindings)
+                if letter != "-"
+            ]
+            group = self._device.create_bind_group_layout(entries=entries)
+            whole = self._device.create_pipeline_layout(bind_group_layouts=[group])
+            self._layouts[bindings] = (group, whole)
+        return self._layouts[bindings]
+
+    def _group(self, pipeline: int, flat: array[int]) -> Any:
+        bindings = self._pipelines.get(pipeline)[1]
+        entries = [
+            {
+                "binding": flat[at],
+                "resource": {
+                    "buffer": self._buffers.get(flat[at + 1]),
+                    "offset": 4 * flat[at + 2],
+                    "size": 4 * flat[at + 3],
+                },
+            }
+            for at in range(0, len(flat), 4)
+        ]
+        try:
+            return self._device.create_bind_group(layout=self._layout(bindings)[0], entries=entries)
+        except Exception as error:
+            raise self._told("record", error) from None
+
+    def _take_staging(self, size: int) -> Any:
+        kept = self._staging.get(size)
+        if kept:
+            return kept.pop()
+        self.allocated_nbytes += size
+        return self._device.create_buffer(size=size, usage="MAP_READ|COPY_DST")
+
+    def _keep_staging(self, staging: Any) -> None:
+        if sum(size * len(kept) for size, kept in self._staging.items()) > _STAGING_KEPT_NBYTES:
+            self._drop_staging(staging)
+        else:
+            self._staging.setdefault(staging.size, []).append(staging)
+
+    def _drop_staging(self, staging: Any) -> None:
+        self.allocated_nbytes -= staging.size
+        staging.destroy()
+
+
+def _shader_error(label: str, text: str) -> ShaderError:
+    """Turn naga's report into (line, message); naga puts the cause on the line before the place."""
+    place = _NAGA_PLACE.search(text)
+    told = re.search(r"error: (.+)", text) or re.search(r"Caused by:\s+(.+)", text)
+    line = int(place.group(1)) if place else 0
+    return ShaderError(label, [(line, told.group(1).strip() if told else " ".join(text.split()))])

@@ -1,0 +1,139 @@
+"""Errors a user of Bascule can meet.
+
+Every error is a `BasculeError` with a stable `category`, its facts as fields, and a message that
+says what happened and what to try.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class BasculeError(Exception):
+    """Base of all errors that Bascule raises on purpose.
+
+    `category` is stable and meant for programs; `what` and `hint` are sentences meant for people.
+    """
+
+    category = "bascule"
+
+    def __init__(self, what: str, *, hint: str = "") -> None:
+        self.what = what
+        self.hint = hint
+        super().__init__(f"{what} {hint}" if hint else what)
+
+
+class InputError(BasculeError):
+    """A value that the caller gave has the wrong type, shape or size."""
+
+    category = "input"
+
+    def __init__(self, where: str, expected: str, found: str, *, hint: str = "") -> None:
+        self.where = where
+        self.expected = expected
+        self.found = found
+        super().__init__(f"{where}: expected {expected}, found {found}.", hint=hint)
+
+
+class ModelNotFoundError(BasculeError):
+    """No model of that name, or no such folder or URL."""
+
+    category = "model-not-found"
+
+    def __init__(self, model: str, reason: str, *, hint: str = "") -> None:
+        self.model = model
+        self.reason = reason
+        super().__init__(f"Model {model!r} was not found: {reason}.", hint=hint)
+
+
+class ModelFileError(BasculeError):
+    """A model file is damaged, hostile or not what its name says."""
+
+    category = "model-file"
+
+    def __init__(self, file: str, problem: str, *, hint: str = "") -> None:
+        self.file = file
+        self.problem = problem
+        hint = hint or "Fetch the model again: `bascule pull --force MODEL`."
+        super().__init__(f"{file}: {problem}.", hint=hint)
+
+
+class UnsupportedModelError(BasculeError):
+    """The model is sound but of a kind that Bascule does not run yet."""
+
+    category = "unsupported-model"
+
+    def __init__(self, model: str, problem: str, *, hint: str = "") -> None:
+        self.model = model
+        self.problem = problem
+        super().__init__(f"{model} cannot be run: {problem}.", hint=hint)
+
+
+class SourceError(BasculeError):
+    """Bytes could not be read from a file or fetched from the network."""
+
+    category = "source"
+
+    def __init__(
+        self, location: str, problem: str, *, offset: int | None = None, hint: str = ""
+    ) -> None:
+        self.location = location
+        self.problem = problem
+        self.offset = offset
+        at = "" if offset is None else f" at byte {offset:,}"
+        hint = hint or "Check the connection or the path, then load again."
+        super().__init__(f"Reading {location}{at} failed: {problem}.", hint=hint)
+
+
+class TierUnavailableError(BasculeError):
+    """The tier that was asked for does not work on this machine."""
+
+    category = "tier-unavailable"
+
+    def __init__(self, tier: str, reason: str, *, hint: str = "") -> None:
+        self.tier = tier
+        self.reason = reason
+        hint = hint or 'Use tier="auto" to take the best tier that works here.'
+        super().__init__(f"Tier {tier!r} is not available: {reason}.", hint=hint)
+
+
+class GpuError(BasculeError):
+    """The GPU refused a command or ran out of memory."""
+
+    category = "gpu"
+
+    def __init__(self, verb: str, problem: str, *, hint: str = "") -> None:
+        self.verb = verb
+        self.problem = problem
+        super().__init__(f"GPU {verb} failed: {problem}", hint=hint)
+
+
+class ShaderError(GpuError):
+    """A shader did not compile; `line` counts in the .wgsl file of that name."""
+
+    category = "shader"
+
+    def __init__(self, label: str, messages: Sequence[tuple[int, str]]) -> None:
+        self.label = label
+        self.messages = tuple(messages)
+        self.line = messages[0][0] if messages else 0
+        told = "; ".join(f"{label}:{line}: {text}" for line, text in messages)
+        super().__init__("pipeline", told or f"{label} did not compile.")
+
+
+class DeviceLostError(GpuError):
+    """The device went away (driver reset, tab in the background, `destroy`)."""
+
+    category = "device-lost"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(
+            "device", f"the device was lost ({reason}).", hint="Load the model again."
+        )
+
+
+class SetupError(BasculeError):
+    """Something Bascule needs around it is missing or in the way (package, port, folder)."""
+
+    category = "setup"

@@ -1,0 +1,103 @@
+"""Program: a frozen list of calls of named ops on named values. What waist 1 carries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Literal, TypeAlias
+
+DType = Literal["f32", "u32"]
+
+
+@dataclass(frozen=True, slots=True)
+class Dim:
+    """A size that is known only per run, at most `limit` (the bucket's size)."""
+
+    name: str
+    limit: int
+
+
+Shape: TypeAlias = tuple[int | Dim, ...]
+Sizes: TypeAlias = Mapping[str, int]
+Attribute: TypeAlias = int | float | str | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A tensor between calls: row-major, dense; `shape` may hold Dims."""
+
+    name: str
+    shape: Shape
+    dtype: DType = "f32"
+
+    def sizes(self, sizes: Sizes) -> tuple[int, ...]:
+        """The shape of one run."""
+        return tuple(sizes[d.name] if isinstance(d, Dim) else d for d in self.shape)
+
+    @property
+    def limits(self) -> tuple[int, ...]:
+        """The largest shape."""
+        return tuple(d.limit if isinstance(d, Dim) else d for d in self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes at the largest shape."""
+        return prod(self.limits) * 4
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A weight of a program and where it comes from.
+
+    `tensors` are the file's tensors, stacked along the first axis into `shape`; `rows` keeps
+    only that many leading rows of a single tensor (0 keeps all).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    tensors: tuple[str, ...]
+    rows: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes as f32."""
+        return prod(self.shape) * 4
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One op: `operands` in the order of the op table, None for an optional one left out."""
+
+    op: str
+    operands: tuple[Value | None, ...]
+    result: Value
+    attributes: tuple[tuple[str, Attribute], ...] = ()
+
+    def attribute(self, name: str) -> Attribute:
+        """The attribute's value; KeyError if the op has none of that name."""
+        return dict(self.attributes)[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A frozen forward pass. `slots` is the memory plan: value name to shared buffer index."""
+
+    name: str
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    parameters: tuple[Parameter, ...]
+    calls: tuple[Call, ...]
+    dims: tuple[Dim, ...]
+    slots: Mapping[str, int]
+    slot_nbytes: tuple[int, ...]
+
+    @property
+    def planned_nbytes(self) -> int:
+        """Bytes of intermediate buffers after reuse by lifetime."""
+        return sum(self.slot_nbytes)
+
+    @property
+    def naive_nbytes(self) -> int:
+        """Bytes if every result had a buffer of its own."""
+        return sum(call.result.nbytes for call in self.calls)

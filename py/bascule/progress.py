@@ -1,0 +1,26 @@
+"""What long work tells while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+STAGES = ("config", "tokenizer", "device", "pipelines", "weights", "ready")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`done` of `total` units of one stage; `total` is 0 while it is not known."""
+
+    stage: str
+    done: int
+    total: int
+    unit: str = "bytes"
+
+    @property
+    def fraction(self) -> float:
+        """Between 0 and 1."""
+        return min(1.0, self.done / self.total) if self.total > 0 else 0.0
+
+
+ProgressCallback = Callable[[Progress], None]
