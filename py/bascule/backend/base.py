@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -37,7 +37,12 @@ class WeightStore(Protocol):
 
 
 class Executable(Protocol):
-    """A program made ready for one backend."""
+    """A program made ready for one backend.
+
+    `host_s` sums the seconds that Python itself has worked in `run`, waiting left out.
+    """
+
+    host_s: float
 
     async def run(
         self, sizes: Mapping[str, int], inputs: Mapping[str, np.ndarray]
@@ -62,6 +67,10 @@ class Backend(Protocol):
 
     async def prepare(self, program: Program, weights: WeightStore) -> Executable:
         """Make a program ready to run. The only slow step (pipelines compile here)."""
+        ...
+
+    async def warm(self, programs: Iterable[Program]) -> int:
+        """Compile what these programs will need; returns how many pipelines stand ready."""
         ...
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -101,10 +101,12 @@ class Gpu(Protocol):
         """Queue a copy of `data` into a buffer; `offset` and the length are multiples of 4."""
         ...
 
-    async def read(self, buffer: int, offset: int, into: Buffer) -> None:
-        """Fill the writable `into` from a buffer after all work queued so far.
+    def read(self, buffer: int, offset: int, into: Buffer) -> Awaitable[None]:
+        """Fill the writable `into` from a buffer as it is after all work queued so far.
 
-        Raises GpuError for the first command the device has refused since the last read.
+        The copy is queued by the call itself, so that work queued later cannot change what is
+        read; awaiting only waits. Raises GpuError for the first command the device has refused
+        since the last read.
         """
         ...
 

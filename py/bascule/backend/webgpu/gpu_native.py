@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 from array import array
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -141,7 +141,7 @@ class NativeGpu:
         except Exception as error:
             raise self._told("write", error) from None
 
-    async def read(self, buffer: int, offset: int, into: Buffer) -> None:
+    def read(self, buffer: int, offset: int, into: Buffer) -> Awaitable[None]:
         """See `Gpu.read`."""
         self._check_alive()
         view = memoryview(into).cast("B")
@@ -152,6 +152,13 @@ class NativeGpu:
             encoder = self._device.create_command_encoder()
             encoder.copy_buffer_to_buffer(source, offset, staging, 0, size)
             self._queue.submit([encoder.finish()])
+        except Exception as error:
+            self._drop_staging(staging)
+            raise self._told("read", error) from None
+        return self._finish_read(staging, view, size)
+
+    async def _finish_read(self, staging: Any, view: memoryview, size: int) -> None:
+        try:
             await staging.map_async("READ", 0, size)
             view[:] = staging.read_mapped(0, size, copy=False)[: view.nbytes]
             staging.unmap()

@@ -1,0 +1,141 @@
+"""Lowering: a program becomes kernels, buffers and one tape on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from bascule.backend.webgpu.gpu import Gpu, pack_writes
+from bascule.backend.webgpu.kernels import Kernel, select
+from bascule.backend.webgpu.pipelines import Pipelines
+from bascule.backend.webgpu.tape import Binding, TapeBuilder
+from bascule.errors import GpuError, InputError
+from bascule.program.program import Program, Sizes, Value
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_NUMPY = {"f32": np.float32, "u32": np.uint32}
+_KEPT_PARAMS = 64
+
+
+async def lower(
+    gpu: Gpu, pipelines: Pipelines, program: Program, weights: Mapping[str, int]
+) -> TapeExecutable:
+    """Choose kernels, compile what is missing, take buffers and record the tape."""
+    kernels = [select(call, gpu.adapter) for call in program.calls]
+    await pipelines.ensure(kernels)
+    return TapeExecutable(gpu, pipelines, program, kernels, weights)
+
+
+class TapeExecutable:
+    """A program on a device: one replay a run, whatever the actual sizes are."""
+
+    def __init__(
+        self,
+        gpu: Gpu,
+        pipelines: Pipelines,
+        program: Program,
+        kernels: Sequence[Kernel],
+        weights: Mapping[str, int],
+    ) -> None:
+        self._gpu = gpu
+        self._program = program
+        self._kernels = kernels
+        self._owned: list[int] = []
+        self._stride = max(256, gpu.adapter.limits["minUniformBufferOffsetAlignment"])
+        self._kept_params: dict[tuple[int, ...], bytes] = {}
+        self._current_params: bytes = b""
+        self._tape = 0
+        self.host_s = 0.0
+        try:
+            self._params = self._alloc(self._stride * len(kernels), uniform=True)
+            slots = [self._alloc(n) for n in program.slot_nbytes]
+            self._inputs = {v.name: self._alloc(v.nbytes) for v in program.inputs}
+            results = {name: slots[slot] for name, slot in program.slots.items()}
+            self._buffers = {**weights, **self._inputs, **results}
+            self._tape = gpu.record(self._build(pipelines))
+        except GpuError:
+            self.close()
+            raise
+
+    async def run(self, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """See `Executable.run`. Nothing is awaited between the replay and the queued reads."""
+        started = perf_counter()
+        writes: list[tuple[int, int, Any]] = []
+        params = self._params_for(sizes)
+        if params is not self._current_params:
+            writes.append((self._params, 0, params))
+        for value in self._program.inputs:
+            writes.append((self._inputs[value.name], 0, _input_array(value, sizes, inputs)))
+        self._gpu.replay(self._tape, pack_writes(writes))
+        self._current_params = params
+        results: dict[str, Array] = {}
+        reads: list[Any] = []
+        for value in self._program.outputs:
+            results[value.name] = np.empty(value.sizes(sizes), _NUMPY[value.dtype])
+            reads.append(self._gpu.read(self._buffers[value.name], 0, results[value.name].data))
+        self.host_s += perf_counter() - started
+        for read in reads:
+            await read
+        return results
+
+    def close(self) -> None:
+        """See `Executable.close`."""
+        if self._gpu.lost:
+            return
+        if self._tape:
+            self._gpu.forget(self._tape)
+            self._tape = 0
+        while self._owned:
+            self._gpu.free(self._owned.pop())
+
+    def _alloc(self, nbytes: int, *, uniform: bool = False) -> int:
+        self._owned.append(self._gpu.alloc(nbytes, uniform=uniform))
+        return self._owned[-1]
+
+    def _build(self, pipelines: Pipelines) -> Any:
+        tape = TapeBuilder()
+        for index, kernel in enumerate(self._kernels):
+            places = [at for at, letter in enumerate(kernel.bindings) if letter != "-"]
+            bindings: list[Binding] = [(0, self._params, index * self._stride, self._stride)]
+            for at, value in zip(places[1:], kernel.operands, strict=True):
+                bindings.append((at, self._buffers[value.name], 0, self._bindable(value)))
+            tape.dispatch(pipelines.handle(kernel), bindings, kernel.launch())
+        return tape.words()
+
+    def _bindable(self, value: Value) -> int:
+        limit = self._gpu.adapter.limits["maxStorageBufferBindingSize"]
+        if value.nbytes > limit:
+            raise GpuError(
+                "record",
+                f"{value.name} needs a binding of {value.nbytes:,} bytes, "
+                f"and this device allows {limit:,}.",
+                hint='Use shorter or fewer texts at once, or tier="cpu".',
+            )
+        return value.nbytes
+
+    def _params_for(self, sizes: Sizes) -> bytes:
+        """The uniform block of all kernels for these sizes, made once per set of sizes."""
+        key = tuple(sizes[dim.name] for dim in self._program.dims)
+        kept = self._kept_params.get(key)
+        if kept is None:
+            for dim in self._program.dims:
+                if not 1 <= sizes[dim.name] <= dim.limit:
+                    raise InputError(f"size {dim.name}", f"1 to {dim.limit}", str(sizes[dim.name]))
+            kept = b"".join(k.params(sizes).ljust(self._stride, b"\0") for k in self._kernels)
+            if len(self._kept_params) >= _KEPT_PARAMS:
+                self._kept_params.clear()
+            self._kept_params[key] = kept
+        return kept
+
+
+def _input_array(value: Value, sizes: Sizes, inputs: Mapping[str, Array]) -> Array:
+    shape = value.sizes(sizes)
+    found = inputs.get(value.name)
+    if found is None or found.shape != shape:
+        told = "nothing" if found is None else str(found.shape)
+        raise InputError(f"input {value.name!r}", f"shape {shape}", told)
+    return np.ascontiguousarray(found, dtype=_NUMPY[value.dtype])

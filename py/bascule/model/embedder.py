@@ -1,0 +1,241 @@
+"""A sentence encoder ready for use: texts in, embeddings out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from bascule.backend.base import Backend, Executable, Tier, WeightStore
+from bascule.errors import BasculeError, InputError
+from bascule.model.bert import BertConfig, sentence_encoder
+from bascule.model.buckets import Batch, Bucket, all_buckets, make_batches
+from bascule.program.compile import freeze
+from bascule.program.program import Dim, Program
+from bascule.text import Tokenizer
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Batches whose results are awaited together: hides the wait for one read behind the next pass.
+_IN_FLIGHT = 4
+# Prepared buckets that keep their intermediate buffers; the least recently used goes first.
+_KEPT_BUCKETS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderSettings:
+    """What a model folder says beside the weights."""
+
+    config: BertConfig
+    max_tokens: int
+    pooling: str = "mean"
+    normalise: bool = True
+
+    def program(self, bucket: Bucket) -> Program:
+        """The forward pass of one bucket."""
+        batch, tokens = Dim("B", bucket.batch), Dim("T", bucket.tokens)
+        return freeze(
+            sentence_encoder(
+                self.config, batch, tokens, pooling=self.pooling, normalise=self.normalise
+            )
+        )
+
+    def programs(self) -> list[Program]:
+        """The forward passes of all buckets."""
+        return [self.program(bucket) for bucket in all_buckets(self.max_tokens)]
+
+
+@dataclass(slots=True)
+class _Prepared:
+    executable: Executable
+    program: Program
+    running: int = 0
+
+
+@dataclass(slots=True)
+class _Counts:
+    passes: int = 0
+    texts: int = 0
+    tokens: int = 0
+    embed_s: float = 0.0
+    host_s: float = 0.0
+    timings: dict[str, float] = field(default_factory=dict[str, float])
+
+
+class EmbeddingModel:
+    """Made by `bascule.load`. Close it, or use it in `async with`, to free the device's memory.
+
+    `tier` is the tier that runs, `tier_reason` why that one, `device_name` its device.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: EmbedderSettings,
+        tokenizer: Tokenizer,
+        backend: Backend,
+        weights: WeightStore,
+        tier_reason: str,
+    ) -> None:
+        self.name = name
+        self.tier: Tier = backend.tier
+        self.tier_reason = tier_reason
+        self.device_name = backend.device_name
+        self.dimension = settings.config.hidden
+        self.max_tokens = settings.max_tokens
+        self._settings = settings
+        self._tokenizer = tokenizer
+        self._backend = backend
+        self._weights = weights
+        self._prepared: dict[Bucket, _Prepared] = {}
+        self._preparing = asyncio.Lock()
+        self._counts = _Counts()
+        self._closed = False
+
+    async def embed(
+        self, texts: Sequence[str] | str, *, progress: Callable[[int, int], None] | None = None
+    ) -> Array:
+        """Embed texts; float32 (n, C), in the order given; rows of length 1 where the model says so.
+
+        Texts are cut at `max_tokens` tokens. `progress(done, total)` counts texts. InputError for
+        anything but strings. Cancelling the task stops after the batches in flight.
+        """
+        if self._closed:
+            raise InputError("embed", "an open model", "one that was closed")
+        checked = _checked_texts(texts)
+        started = perf_counter()
+        result = np.empty((len(checked), self.dimension), np.float32)
+        ids = self._tokenizer.encode(checked)
+        batches = make_batches([len(i) for i in ids], self.max_tokens)
+        done = 0
+        gate = asyncio.Semaphore(_IN_FLIGHT)
+
+        async def run(batch: Batch) -> None:
+            nonlocal done
+            async with gate:
+                result[list(batch.indices)] = await self._run(batch, ids)
+            done += len(batch.indices)
+            if progress is not None:
+                progress(done, len(checked))
+
+        await _all_or_first_error([run(batch) for batch in batches])
+        self._counts.texts += len(checked)
+        self._counts.tokens += sum(len(i) for i in ids)
+        self._counts.embed_s += perf_counter() - started
+        return result
+
+    async def prepare(self, batch: int = 1, tokens: int = 16) -> None:
+        """Make the program of one bucket ready before it is needed."""
+        bucket = make_batches([min(tokens, self.max_tokens)] * batch, self.max_tokens)[0].bucket
+        await self._executable(bucket)
+
+    @property
+    def stats(self) -> dict[str, float]:
+        """Counters since the load: bytes, milliseconds, passes, texts and tokens."""
+        plans = [p.program for p in self._prepared.values()]
+        gpu: Any = getattr(self._backend, "gpu", None)
+        found = {
+            "weights_nbytes": self._weights.nbytes,
+            "planned_nbytes": sum(p.planned_nbytes for p in plans),
+            "naive_nbytes": sum(p.naive_nbytes for p in plans),
+            "passes": self._counts.passes,
+            "texts": self._counts.texts,
+            "tokens": self._counts.tokens,
+            "embed_ms": 1e3 * self._counts.embed_s,
+            "host_ms": 1e3 * self._counts.host_s,
+            **self._counts.timings,
+        }
+        if gpu is not None:
+            found |= {
+                "gpu_nbytes": gpu.allocated_nbytes,
+                "gpu_objects": gpu.n_objects,
+                "crossings": gpu.crossings,
+            }
+        return found
+
+    def note_timing(self, name: str, ms: float) -> None:
+        """Add a measured time to `stats`."""
+        self._counts.timings[name] = ms
+
+    def close(self) -> None:
+        """Free the weights and the device. Closing twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
+        for prepared in self._prepared.values():
+            prepared.executable.close()
+        self._prepared.clear()
+        self._weights.close()
+        self._backend.close()
+
+    async def __aenter__(self) -> EmbeddingModel:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    async def _run(self, batch: Batch, ids: Sequence[Sequence[int]]) -> Array:
+        prepared = await self._executable(batch.bucket)
+        started = perf_counter()
+        padded = np.zeros((len(batch.indices), batch.tokens), np.uint32)
+        lengths = np.empty(len(batch.indices), np.uint32)
+        for row, index in enumerate(batch.indices):
+            lengths[row] = len(ids[index])
+            padded[row, : len(ids[index])] = ids[index]
+        before = prepared.executable.host_s
+        self._counts.host_s += perf_counter() - started
+        prepared.running += 1
+        try:
+            found = await prepared.executable.run(
+                {"B": len(batch.indices), "T": batch.tokens}, {"ids": padded, "lengths": lengths}
+            )
+        finally:
+            prepared.running -= 1
+        self._counts.host_s += prepared.executable.host_s - before
+        self._counts.passes += 1
+        return found[prepared.program.outputs[0].name]
+
+    async def _executable(self, bucket: Bucket) -> _Prepared:
+        async with self._preparing:
+            found = self._prepared.pop(bucket, None)
+            if found is None:
+                self._drop_old_buckets()
+                program = self._settings.program(bucket)
+                executable = await self._backend.prepare(program, self._weights)
+                found = _Prepared(executable, program)
+            self._prepared[bucket] = found  # last in the dict: most recently used
+            return found
+
+    def _drop_old_buckets(self) -> None:
+        idle = [b for b, p in self._prepared.items() if not p.running]
+        for bucket in idle[: max(0, len(self._prepared) - _KEPT_BUCKETS + 1)]:
+            self._prepared.pop(bucket).executable.close()
+
+
+def _checked_texts(texts: Any) -> list[str]:
+    if isinstance(texts, str):
+        return [texts]
+    if not isinstance(texts, Sequence):
+        raise InputError("embed", "a string or a list of strings", type(texts).__name__)
+    listed: list[Any] = list(texts)  # pyright: ignore[reportUnknownArgumentType]
+    for index, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise InputError(f"embed, text {index}", "a string", type(text).__name__)
+    return listed
+
+
+async def _all_or_first_error(jobs: Sequence[Any]) -> None:
+    """Await all; on the first failure cancel the others and raise that error itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for job in jobs:
+                group.create_task(job)
+    except ExceptionGroup as errors:
+        first = errors.exceptions[0]
+        if isinstance(first, BasculeError):
+            raise first from None
+        raise first from errors

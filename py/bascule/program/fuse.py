@@ -1,0 +1,49 @@
+"""Fusion: neighbouring calls that one kernel can do in a single pass over memory.
+
+Two rules, each sound only where the middle value has no other reader:
+  linear(none) -> activate           becomes  linear(activation)
+  add(x, residual) -> layer_norm     becomes  layer_norm(x, residual)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from bascule.program.program import Call, Value
+
+
+def fuse(calls: Sequence[Call], outputs: Sequence[Value]) -> list[Call]:
+    """Apply the rules until none fits; the order of the calls stays a valid one."""
+    readers = Counter(o.name for call in calls for o in call.operands if o is not None)
+    readers.update(v.name for v in outputs)
+    fused: list[Call] = []
+    made: dict[str, int] = {}
+    for call in calls:
+        first = call.operands[0]
+        before = made.get(first.name) if first is not None and readers[first.name] == 1 else None
+        joined = _join(fused[before], call) if before is not None else None
+        if joined is None or before is None:
+            fused.append(call)
+            made[call.result.name] = len(fused) - 1
+            continue
+        # Where the later call stood all its operands exist, so the joined one takes that place.
+        del fused[before]
+        fused.append(joined)
+        made = {c.result.name: index for index, c in enumerate(fused)}
+    return fused
+
+
+def _join(first: Call, second: Call) -> Call | None:
+    match first.op, second.op:
+        case "linear", "activate" if first.attribute("activation") == "none":
+            kind = second.attribute("kind")
+            return replace(first, result=second.result, attributes=(("activation", kind),))
+        case "add", "layer_norm" if second.operands[3] is None:
+            x, residual = first.operands
+            if x is None or residual is None or x.shape != residual.shape:
+                return None
+            return replace(second, operands=(x, *second.operands[1:3], residual))
+        case _:
+            return None
