@@ -1,0 +1,45 @@
+"""Bascule: GPU compute and model inference for Python, in a web page and outside one.
+
+The names below are the public ones. They are imported when first used, so that `import bascule`
+costs nothing and a part of the package works where numpy is absent.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bascule.errors import BasculeError as BasculeError
+    from bascule.model.embedder import EmbeddingModel as EmbeddingModel
+    from bascule.platform import UnifiedWebPlatform as UnifiedWebPlatform
+    from bascule.platform import load as load
+    from bascule.progress import Progress as Progress
+    from bascule.waiting import sync as sync
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BasculeError": "bascule.errors",
+    "EmbeddingModel": "bascule.model.embedder",
+    "Progress": "bascule.progress",
+    "UnifiedWebPlatform": "bascule.platform",
+    "load": "bascule.platform",
+    "sync": "bascule.waiting",
+}
+
+__all__ = [
+    "BasculeError",
+    "EmbeddingModel",
+    "Progress",
+    "UnifiedWebPlatform",
+    "load",
+    "sync",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'bascule' has no attribute {name!r}")
+    return getattr(import_module(home), name)

@@ -85,6 +85,15 @@ class SourceError(BasculeError):
         super().__init__(f"Reading {location}{at} failed: {problem}.", hint=hint)
 
 
+class FileMissingError(SourceError):
+    """The folder or server answers, and has no such file."""
+
+    category = "file-missing"
+
+    def __init__(self, location: str, *, hint: str = "") -> None:
+        super().__init__(location, "there is no such file", hint=hint)
+
+
 class TierUnavailableError(BasculeError):
     """The tier that was asked for does not work on this machine."""
 

@@ -1,0 +1,223 @@
+"""The front door: `load` for models, `UnifiedWebPlatform` for one object that does it all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from os import PathLike
+from time import perf_counter
+from typing import Any
+
+from bascule.errors import FileMissingError, InputError, UnsupportedModelError
+from bascule.model.bert import BertConfig
+from bascule.model.embedder import EmbedderSettings, EmbeddingModel
+from bascule.model.registry import locate
+from bascule.model.settings import embedder_settings
+from bascule.progress import Progress, ProgressCallback
+from bascule.program.program import Parameter
+from bascule.waiting import sync
+from bascule.text import Tokenizer, open_tokenizer
+from bascule.tiers.selector import OpenedTier, open_tier
+from bascule.weights.source import Source, open_source
+from bascule.weights.stream import load_weights
+
+
+async def load(
+    model: str | PathLike[str], *, tier: str = "auto", progress: ProgressCallback | None = None
+) -> EmbeddingModel:
+    """Load a sentence encoder.
+
+    `model` is a known name ("all-MiniLM-L6-v2"), a folder, or the URL of a Hugging Face style
+    folder with config.json, tokenizer.json and model.safetensors. `tier` is "auto", "webgpu" or
+    "cpu". Cancelling the task frees everything. Raises ModelNotFoundError, ModelFileError,
+    UnsupportedModelError, SourceError or TierUnavailableError.
+    """
+    tell = progress or _silent
+    clock = _Clock()
+    source = open_source(locate(str(model)))
+    settings, tokenizer = await _read_small_files(source, tell)
+    clock.lap("config_ms")
+    tell(Progress("device", 0, 1, "steps"))
+    opened = await open_tier(tier)
+    tell(Progress("device", 1, 1, "steps"))
+    clock.lap("device_ms")
+    store = None
+    try:
+        programs = settings.programs()
+        clock.lap("programs_ms")
+        parameters = programs[0].parameters
+        store = opened.backend.store(parameters)
+        await _warm_and_fill(opened, source, parameters, store, programs, tell)
+        clock.lap("weights_ms")
+        made = EmbeddingModel(
+            str(model), settings, tokenizer, opened.backend, store, opened.reason
+        )
+        await made.prepare()
+    except BaseException:
+        if store is not None:
+            store.close()
+        opened.backend.close()
+        raise
+    clock.lap("prepare_ms")
+    for name, ms in clock.laps.items():
+        made.note_timing(name, ms)
+    made.note_timing("load_ms", sum(clock.laps.values()))
+    tell(Progress("ready", 1, 1, "steps"))
+    return made
+
+
+async def _read_small_files(
+    source: Source, tell: ProgressCallback
+) -> tuple[EmbedderSettings, Tokenizer]:
+    tell(Progress("config", 0, 1, "files"))
+    config = BertConfig.from_json(await source.read("config.json"), f"{source.location}/config.json")
+    settings = await embedder_settings(config, _OptionalFiles(source).read)
+    tell(Progress("config", 1, 1, "files"))
+    tell(Progress("tokenizer", 0, 1, "files"))
+    tokenizer = await open_tokenizer(await source.read("tokenizer.json"), settings.max_tokens)
+    tell(Progress("tokenizer", 1, 1, "files"))
+    return settings, tokenizer
+
+
+async def _warm_and_fill(
+    opened: OpenedTier,
+    source: Source,
+    parameters: tuple[Parameter, ...],
+    store: Any,
+    programs: list[Any],
+    tell: ProgressCallback,
+) -> None:
+    """Compile pipelines while the weights stream in."""
+
+    async def warm() -> None:
+        tell(Progress("pipelines", 0, 1, "pipelines"))
+        ready = await opened.backend.warm(programs)
+        tell(Progress("pipelines", ready, ready, "pipelines"))
+
+    warming = asyncio.ensure_future(warm())
+    try:
+        await load_weights(source, parameters, store, progress=tell)
+        await warming
+    finally:
+        warming.cancel()
+
+
+class _OptionalFiles:
+    """Reads files that a model folder may lack: None for those, an error for a bad network."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    async def read(self, file: str) -> bytes | None:
+        try:
+            return await self._source.read(file)
+        except FileMissingError:
+            return None
+
+
+class _Clock:
+    """Milliseconds between laps."""
+
+    def __init__(self) -> None:
+        self._last = perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = perf_counter()
+        self.laps[name] = 1e3 * (now - self._last)
+        self._last = now
+
+
+def _silent(_: Progress) -> None:
+    """No listener."""
+
+
+class UnifiedWebPlatform:
+    """One object for a model on whatever tier works: load, run, hear of progress.
+
+    `platform` is a tier ("webgpu", "cpu") or "auto". Every method that waits returns an
+    awaitable; `load_model` and `run_inference`, called where no event loop runs (a plain script),
+    work to the end and return their result itself.
+    """
+
+    def __init__(
+        self, model_name: str, model_type: str = "text", platform: str = "auto"
+    ) -> None:
+        if model_type != "text":
+            raise UnsupportedModelError(
+                model_name, f"model_type {model_type!r}, and this version runs 'text'"
+            )
+        self.model_name = model_name
+        self.model_type = model_type
+        self.platform = platform
+        self.model: EmbeddingModel | None = None
+        self._listeners: list[Callable[[str, float], None]] = []
+        self._loading: asyncio.Task[EmbeddingModel] | None = None
+
+    def on_progress(self, callback: Callable[[str, float], None]) -> None:
+        """Call `callback(stage, percent)` while a model loads."""
+        self._listeners.append(callback)
+
+    def load_model(self) -> Awaitable[EmbeddingModel] | EmbeddingModel:
+        """Load the model; a second call gives the same one."""
+        return _now_or_later(self._loaded())
+
+    def run_inference(
+        self, inputs: Mapping[str, Any]
+    ) -> Awaitable[dict[str, Any]] | dict[str, Any]:
+        """Embed `inputs["input_text"]`, a string or a list of strings.
+
+        The result holds `embeddings` (n, C) float32, `tier`, `tier_reason`, `device`, `model`
+        and `ms`. Loads the model first if need be.
+        """
+        return _now_or_later(self._infer(inputs))
+
+    def close(self) -> None:
+        """Free the model."""
+        if self.model is not None:
+            self.model.close()
+            self.model = None
+
+    async def _loaded(self) -> EmbeddingModel:
+        if self.model is not None:
+            return self.model
+        # Two callers at once share one load; the shield keeps one's cancel from the other.
+        if self._loading is None:
+            self._loading = asyncio.ensure_future(
+                load(self.model_name, tier=self.platform, progress=self._tell)
+            )
+            self._loading.add_done_callback(self._load_ended)
+        return await asyncio.shield(self._loading)
+
+    def _load_ended(self, task: asyncio.Task[EmbeddingModel]) -> None:
+        self._loading = None
+        if not task.cancelled() and task.exception() is None:
+            self.model = task.result()
+
+    async def _infer(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        if "input_text" not in inputs:
+            raise InputError("run_inference", "a mapping with 'input_text'", str(sorted(inputs)))
+        model = await self._loaded()
+        started = perf_counter()
+        embeddings = await model.embed(inputs["input_text"])
+        return {
+            "embeddings": embeddings,
+            "tier": model.tier,
+            "tier_reason": model.tier_reason,
+            "device": model.device_name,
+            "model": self.model_name,
+            "ms": 1e3 * (perf_counter() - started),
+        }
+
+    def _tell(self, progress: Progress) -> None:
+        for callback in self._listeners:
+            callback(progress.stage, 100 * progress.fraction)
+
+
+def _now_or_later(work: Any) -> Any:
+    """Run `work` to its end where no event loop runs; hand it back where one does."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return sync(work)
+    return work
