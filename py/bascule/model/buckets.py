@@ -30,8 +30,7 @@ class Batch:
 
 def all_buckets(max_tokens: int) -> list[Bucket]:
     """Every bucket that a model of that many tokens can need, smallest first."""
-    limits = [t for t in TOKEN_LIMITS if t < max_tokens] + [max_tokens]
-    found = {Bucket(_capped(b, t), t) for t in limits for b in BATCH_LIMITS}
+    found = {Bucket(_capped(b, t), t) for t in _limits(max_tokens) for b in BATCH_LIMITS}
     return sorted(found, key=lambda b: (b.tokens, b.batch))
 
 
@@ -49,13 +48,17 @@ def make_batches(lengths: Sequence[int], max_tokens: int) -> list[Batch]:
         tokens = lengths[order[0]]
         # A text under half the longest one's length would be mostly padding: next batch.
         like = sum(1 for i in order if 2 * lengths[i] >= tokens)
-        count = min(like, _capped(BATCH_LIMITS[-1], tokens))
+        rounded = next(t for t in _limits(max_tokens) if t >= tokens)
+        count = min(like, _capped(BATCH_LIMITS[-1], rounded))
         taken, order = order[:count], order[count:]
         batches.append(Batch(tuple(taken), tokens, bucket_for(count, tokens, max_tokens)))
     return batches
 
 
+def _limits(max_tokens: int) -> list[int]:
+    return [t for t in TOKEN_LIMITS if t < max_tokens] + [max_tokens]
+
+
 def _capped(batch: int, tokens: int) -> int:
-    """As many texts as fit MOST_ROWS once their length is rounded up to a bucket's."""
-    limit = next((t for t in TOKEN_LIMITS if t >= tokens), tokens)
-    return max(1, min(batch, MOST_ROWS // limit))
+    """As many of `batch` texts as fit MOST_ROWS at that bucket's token count."""
+    return max(1, min(batch, MOST_ROWS // tokens))
