@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def embedding(ids: Array, table: Array, position: Array | None, bias: Array | None) -> Array:
+def embedding(
+    ids: Array, table: Array, position: Array | None = None, bias: Array | None = None
+) -> Array:
     """y[b,t] = table[ids[b,t]] + position[t] + bias. An id past the table takes its last row."""
     y = table[np.minimum(ids, len(table) - 1)]
     if position is not None:

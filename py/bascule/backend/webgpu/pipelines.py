@@ -1,0 +1,44 @@
+"""Compiled pipelines of one device, each made once, missing ones all at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable, Sequence
+
+from bascule.backend.webgpu.gpu import Gpu
+from bascule.backend.webgpu.kernels import Kernel
+
+
+class Pipelines:
+    """Pipelines by kernel key. A pipeline that fails is tried again by the next `ensure`."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
+        self._making: dict[Hashable, asyncio.Task[int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._making)
+
+    async def ensure(self, kernels: Sequence[Kernel]) -> None:
+        """Compile what is missing, concurrently; raises the first ShaderError."""
+        for kernel in kernels:
+            if kernel.key not in self._making:
+                self._making[kernel.key] = asyncio.ensure_future(self._make(kernel))
+        wanted = {kernel.key: self._making[kernel.key] for kernel in kernels}
+        # Shielded: others may wait for the same pipeline when one caller is cancelled.
+        try:
+            await asyncio.gather(*(asyncio.shield(task) for task in wanted.values()))
+        except Exception:
+            for key, task in wanted.items():
+                if task.done() and task.exception() is not None:
+                    self._making.pop(key, None)
+            raise
+
+    def handle(self, kernel: Kernel) -> int:
+        """The handle of a pipeline that `ensure` has made."""
+        return self._making[kernel.key].result()
+
+    async def _make(self, kernel: Kernel) -> int:
+        return await self._gpu.pipeline(
+            kernel.wgsl, kernel.constants, kernel.bindings, kernel.label
+        )

@@ -1,0 +1,4 @@
+// activation_none: the value itself.
+fn activation(v: vec4f) -> vec4f {
+  return v;
+}

@@ -1,0 +1,4 @@
+// bias_none: no bias operand.
+fn bias_at(col: u32) -> f32 {
+  return 0.0;
+}

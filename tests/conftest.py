@@ -1,0 +1,27 @@
+"""Shared by all native tests: one device, opened once a test, and fresh seeds that are printed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+
+from bascule.backend.webgpu.gpu_native import NativeGpu, open_native
+
+
+@pytest.fixture
+async def gpu() -> AsyncIterator[NativeGpu]:
+    """A real device. There is no run without one: a machine that lacks it fails here."""
+    device = await open_native()
+    yield device
+    device.destroy()
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """New random numbers each run; pytest shows the seed of a failure."""
+    seed = int(os.environ.get("BASCULE_TEST_SEED", "0")) or int.from_bytes(os.urandom(4))
+    print(f"BASCULE_TEST_SEED={seed}")
+    return np.random.default_rng(seed)
