@@ -39,7 +39,7 @@ ALLOWED_FILES = frozenset(
         "1_Pooling/config.json",
     }
 )
-_MOST_SMALL_NBYTES = 128 << 20
+MOST_SMALL_NBYTES = 128 << 20
 _TIMEOUT_S = 30.0
 
 
@@ -141,7 +141,7 @@ class FileSource:
         """See `Source.read`."""
         size = await self.size(file)
         wanted = max(0, size - offset) if nbytes is None else nbytes
-        if wanted > _MOST_SMALL_NBYTES:
+        if wanted > MOST_SMALL_NBYTES:
             raise ModelFileError(f"{self.location}/{file}", f"it is too large ({size:,} bytes)")
         return await asyncio.to_thread(self._read, file, offset, wanted)
 
@@ -203,7 +203,7 @@ class HttpSource:
         async for part in self._bytes(file, offset, nbytes):
             parts.append(part)
             total += len(part)
-            if total > _MOST_SMALL_NBYTES:
+            if total > MOST_SMALL_NBYTES:
                 raise ModelFileError(self._url(file), "it is too large for what it should hold")
         return b"".join(parts)
 

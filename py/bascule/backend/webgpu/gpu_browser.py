@@ -1,0 +1,161 @@
+"""The WebGPU driver for a page: Pyodide to web/bridge/gpu.js. No numpy, no proxy kept per object."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pyodide.ffi import JsException
+
+from bascule.backend.webgpu.gpu import WANTED_FEATURES, WANTED_LIMITS, AdapterInfo
+from bascule.bridge_browser import bridge_module, js_message
+from bascule.errors import DeviceLostError, GpuError, ShaderError, TierUnavailableError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+async def open_browser() -> BrowserGpu:
+    """Open the page's device with its adapter's own limits.
+
+    TierUnavailableError when the browser has no WebGPU, shows it no adapter, or gives no device.
+    """
+    gpu_module = await bridge_module("bridge/gpu.js")
+    tape_module = await bridge_module("bridge/tape.js")
+    try:
+        bridge = await gpu_module.createGpu(
+            tape_module, json.dumps(WANTED_LIMITS), json.dumps(WANTED_FEATURES)
+        )
+    except JsException as error:
+        raise TierUnavailableError("webgpu", js_message(error)) from None
+    return BrowserGpu(bridge)
+
+
+def _describe(info: Mapping[str, Any]) -> AdapterInfo:
+    return AdapterInfo(
+        vendor=info["vendor"],
+        architecture=info["architecture"],
+        device=info["device"],
+        description=info["description"],
+        backend="browser",
+        software=info["software"],
+        features=frozenset(info["features"]),
+        limits=info["limits"],
+        subgroups_enable=info["subgroups_enable"],
+    )
+
+
+class BrowserGpu:
+    """A page's device that speaks `gpu.Gpu`. Every verb is one call into JavaScript."""
+
+    def __init__(self, bridge: Any) -> None:
+        self.bridge = bridge
+        self.adapter = _describe(json.loads(bridge.info))
+        # Bound once: looking an attribute up crosses into JavaScript too.
+        self._alloc = bridge.alloc
+        self._free = bridge.free
+        self._write = bridge.write
+        self._read = bridge.read
+        self._replay = bridge.replay
+
+    @property
+    def lost(self) -> str:
+        """See `Gpu.lost`."""
+        return str(self.bridge.lost)
+
+    @property
+    def allocated_nbytes(self) -> int:
+        """See `Gpu.allocated_nbytes`."""
+        return int(self.bridge.allocated)
+
+    @property
+    def n_objects(self) -> int:
+        """See `Gpu.n_objects`."""
+        return int(self.bridge.objects)
+
+    @property
+    def crossings(self) -> int:
+        """Calls of verbs from Python so far."""
+        return int(self.bridge.crossings)
+
+    def alloc(self, nbytes: int, *, uniform: bool = False) -> int:
+        """See `Gpu.alloc`."""
+        size = max(4, (nbytes + 3) & ~3)
+        limit = self.adapter.limits["maxBufferSize"]
+        if nbytes < 0 or size > limit:
+            raise GpuError("alloc", f"{nbytes:,} bytes, and this device allows 0 to {limit:,}.")
+        try:
+            return self._alloc(size, uniform)
+        except JsException as error:
+            raise self._told("alloc", error) from None
+
+    def free(self, buffer: int) -> None:
+        """See `Gpu.free`."""
+        try:
+            self._free(buffer)
+        except JsException as error:
+            raise self._told("free", error) from None
+
+    def write(self, buffer: int, offset: int, data: Buffer) -> None:
+        """See `Gpu.write`."""
+        try:
+            self._write(buffer, offset, data)
+        except JsException as error:
+            raise self._told("write", error) from None
+
+    def read(self, buffer: int, offset: int, into: Buffer) -> Awaitable[None]:
+        """See `Gpu.read`."""
+        try:
+            promise = self._read(buffer, offset, memoryview(into).nbytes, into)
+        except JsException as error:
+            raise self._told("read", error) from None
+        return self._finish_read(promise)
+
+    async def _finish_read(self, promise: Any) -> None:
+        try:
+            await promise
+        except JsException as error:
+            raise self._told("read", error) from None
+
+    async def pipeline(
+        self, wgsl: str, constants: Mapping[str, float], bindings: str, label: str
+    ) -> int:
+        """See `Gpu.pipeline`."""
+        try:
+            made = await self.bridge.pipeline(wgsl, json.dumps(dict(constants)), bindings, label)
+        except JsException as error:
+            raise self._told("pipeline", error) from None
+        if isinstance(made, str):
+            raise ShaderError(label, [(line, text) for line, text in json.loads(made)])
+        return int(made)
+
+    def record(self, words: array[int]) -> int:
+        """See `Gpu.record`."""
+        try:
+            return int(self.bridge.record(words))
+        except JsException as error:
+            raise self._told("record", error) from None
+
+    def forget(self, tape: int) -> None:
+        """See `Gpu.forget`."""
+        try:
+            self.bridge.forget(tape)
+        except JsException as error:
+            raise self._told("forget", error) from None
+
+    def replay(self, tape: int, writes: Buffer = b"") -> None:
+        """See `Gpu.replay`."""
+        try:
+            self._replay(tape, writes)
+        except JsException as error:
+            raise self._told("replay", error) from None
+
+    def destroy(self) -> None:
+        """See `Gpu.destroy`."""
+        self.bridge.destroy()
+
+    def _told(self, verb: str, error: JsException) -> GpuError:
+        lost = self.lost
+        return DeviceLostError(lost) if lost else GpuError(verb, js_message(error))

@@ -1,0 +1,42 @@
+"""Tokenization in a page, by @huggingface/tokenizers through web/bridge/text.js."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from pyodide.ffi import JsException
+
+from bascule.bridge_browser import bridge_module, js_message
+from bascule.errors import ModelFileError
+
+
+class PageTokenizer:
+    """See `Tokenizer`."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    @classmethod
+    async def from_json(cls, data: bytes, max_tokens: int) -> PageTokenizer:
+        """Read tokenizer.json."""
+        text = await bridge_module("bridge/text.js")
+        library = await bridge_module("vendor/tokenizers.js")
+        try:
+            return cls(text.createTokenizer(library, data.decode(), max_tokens))
+        except (JsException, UnicodeDecodeError) as error:
+            told = js_message(error) if isinstance(error, JsException) else "it is not UTF-8"
+            raise ModelFileError("tokenizer.json", f"it is not sound ({told})") from None
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """See `Tokenizer.encode`. One call into JavaScript for all texts."""
+        found = self._tokenizer.encode(json.dumps(list(texts)))
+        flat: list[int] = found.to_py().tolist()
+        found.destroy()
+        count, at = flat[0], 1 + flat[0]
+        ids: list[list[int]] = []
+        for length in flat[1 : 1 + count]:
+            ids.append(flat[at : at + length])
+            at += length
+        return ids
