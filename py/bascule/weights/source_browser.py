@@ -51,9 +51,7 @@ class PageSource:
             found = await fetcher.read(self._url(file), offset, wanted, MOST_SMALL_NBYTES)
         except JsException as error:
             raise self._told(file, error) from None
-        data: bytes = found.to_bytes()
-        found.destroy()
-        return data
+        return bytes(found.to_bytes())
 
     async def stream(
         self, file: str, pieces: Sequence[Piece], store: WeightStore, report: Report

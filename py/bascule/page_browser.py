@@ -1,0 +1,93 @@
+"""What web/worker.js calls: a model in a worker, spoken to in strings and buffers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+from bascule.errors import BasculeError, InputError
+from bascule.model.embedder import EmbeddingModel
+from bascule.platform import load
+from bascule.progress import Progress
+
+
+class PageSession:
+    """One model at a time. An answer is JSON, {"error": ...} among it, or an array's memory."""
+
+    def __init__(self) -> None:
+        self._model: EmbeddingModel | None = None
+        self._running: asyncio.Task[Any] | None = None
+
+    async def load(self, model: str, tier: str, report: Callable[..., None]) -> str:
+        """Load a model in place of the present one; `report(stage, done, total, unit)`."""
+
+        def tell(progress: Progress) -> None:
+            report(progress.stage, progress.done, progress.total, progress.unit)
+
+        async def work() -> str:
+            self._close_model()
+            self._model = made = await load(model, tier=tier, progress=tell)
+            return json.dumps(
+                {
+                    "model": made.name,
+                    "tier": made.tier,
+                    "reason": made.tier_reason,
+                    "device": made.device_name,
+                    "dimension": made.dimension,
+                    "maxTokens": made.max_tokens,
+                    "stats": made.stats,
+                }
+            )
+
+        return await self._answered(work())
+
+    async def embed(self, texts: str) -> Any:
+        """Embed a JSON list of texts: the (n, C) float32 array, or a JSON error."""
+
+        async def work() -> Any:
+            if self._model is None:
+                raise InputError("embed", "a loaded model", "none")
+            return await self._model.embed(json.loads(texts))
+
+        return await self._answered(work())
+
+    def stats(self) -> str:
+        """The model's counters."""
+        return json.dumps({} if self._model is None else self._model.stats)
+
+    def cancel(self) -> None:
+        """Stop what runs; its own answer then says so."""
+        if self._running is not None:
+            self._running.cancel()
+
+    def close(self) -> None:
+        """Free the model."""
+        self.cancel()
+        self._close_model()
+
+    def _close_model(self) -> None:
+        if self._model is not None:
+            self._model.close()
+            self._model = None
+
+    async def _answered(self, work: Any) -> Any:
+        task = self._running = asyncio.ensure_future(work)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            return _error("cancelled", "It was cancelled.", "")
+        except BasculeError as error:
+            return _error(error.category, error.what, error.hint)
+        except MemoryError:
+            return _error("memory", "The page has run out of memory.", "Close other tabs, reload.")
+        except Exception as error:  # nothing may get lost between two languages
+            return _error("internal", f"{type(error).__name__}: {error}", "Please report this.")
+        finally:
+            if self._running is task:
+                self._running = None
+
+
+def _error(category: str, what: str, hint: str) -> str:
+    return json.dumps({"error": {"category": category, "what": what, "hint": hint}})

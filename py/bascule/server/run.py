@@ -1,0 +1,57 @@
+"""Starting and stopping the dev server."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+
+from bascule.errors import SetupError
+from bascule.folders import cache_folder, models_folder
+from bascule.server.app import create_app
+
+PYODIDE_VERSION = "0.27.7"
+HOST = "127.0.0.1"
+
+
+def pyodide_folder() -> Path:
+    """Where the set-up leaves Pyodide; SetupError if it is not there."""
+    folder = cache_folder() / "pyodide" / PYODIDE_VERSION
+    if not (folder / "pyodide.mjs").is_file():
+        raise SetupError(
+            f"Pyodide {PYODIDE_VERSION} is not in {folder}.", hint="Run `make setup` in a checkout."
+        )
+    return folder
+
+
+def listen(port: int) -> socket.socket:
+    """A listening socket on loopback; port 0 takes a free one. SetupError if it is taken."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((HOST, port))
+        sock.listen(128)
+    except OSError as error:
+        sock.close()
+        raise SetupError(
+            f"Port {port} on {HOST} cannot be used ({error.strerror}).",
+            hint="Stop what uses it, or choose another: bascule serve --port 0.",
+        ) from None
+    return sock
+
+
+async def serve(
+    sock: socket.socket, *, models: Path | None = None, isolated: bool = True
+) -> None:
+    """Serve on `sock` until cancelled or interrupted."""
+    app = create_app(
+        models=models or models_folder(), pyodide=pyodide_folder(), isolated=isolated
+    )
+    await make_server(app).serve(sockets=[sock])
+
+
+def make_server(app: Starlette) -> uvicorn.Server:
+    """A quiet uvicorn server."""
+    return uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))

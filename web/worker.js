@@ -1,0 +1,93 @@
+// The worker: Pyodide, the tokenizer, the device and the loader live here, so that the page itself
+// is always free to draw and to answer.
+
+import { faultOf } from "./protocol.js";
+
+/** @typedef {import("./protocol.js").Request} Request */
+/** @typedef {import("./protocol.js").Answer} Answer */
+
+const pyodideUrl = new URL(new URL(location.href).searchParams.get("pyodide") ?? "/pyodide/", location.href);
+
+/** @param {Answer} answer @param {Transferable[]} [transfer] */
+function tell(answer, transfer = []) {
+  postMessage(answer, { transfer });
+}
+
+/** @param {string} stage @param {number} done @param {number} total @param {string} unit */
+function report(stage, done, total, unit) {
+  tell({ type: "progress", stage, done, total, unit });
+}
+
+/** Start Python and install the project's wheel; both are fetched at the same time. */
+async function boot() {
+  report("python", 0, 1, "steps");
+  const wheel = fetch("/wheel/index.json").then((answer) => {
+    if (!answer.ok) throw new Error(`The server has no wheel (${answer.status}).`);
+    return answer.json();
+  });
+  wheel.catch(() => {}); // awaited below; a failure must not count as unhandled before that
+  const { loadPyodide } = await import(new URL("pyodide.mjs", pyodideUrl).href);
+  const pyodide = await loadPyodide({
+    indexURL: pyodideUrl.href,
+    packages: ["numpy", "micropip"],
+  });
+  report("python", 1, 1, "steps");
+  report("package", 0, 1, "steps");
+  const micropip = pyodide.pyimport("micropip");
+  await micropip.install(new URL(`/wheel/${(await wheel).wheel}`, location.href).href);
+  micropip.destroy();
+  const module = pyodide.pyimport("bascule.page_browser");
+  const session = module.PageSession();
+  module.destroy();
+  report("package", 1, 1, "steps");
+  return { pyodide, session };
+}
+
+const booted = boot();
+booted.catch(() => {}); // told with the first request
+
+/** @param {Request} request */
+async function answer(request) {
+  const { pyodide, session } = await booted;
+  switch (request.type) {
+    case "load":
+      return JSON.parse(await session.load(request.model, request.tier, report));
+    case "embed": {
+      const started = performance.now();
+      const found = await session.embed(JSON.stringify(request.texts));
+      if (typeof found === "string") return JSON.parse(found);
+      const buffer = found.getBuffer("f32");
+      const data = buffer.data.slice();
+      const [rows, columns] = buffer.shape;
+      buffer.release();
+      found.destroy();
+      return { data, rows, columns, ms: performance.now() - started };
+    }
+    case "stats":
+      return { ...JSON.parse(session.stats()), ...heapStats(pyodide) };
+    case "cancel":
+      return session.cancel();
+    case "close":
+      return session.close();
+  }
+}
+
+/** What the garbage of two languages looks like from outside. @param {any} pyodide */
+function heapStats(pyodide) {
+  const memory = /** @type {any} */ (performance).memory;
+  return {
+    wasm_heap_nbytes: pyodide._module.HEAP8.length,
+    js_heap_nbytes: memory ? memory.usedJSHeapSize : 0,
+  };
+}
+
+addEventListener("message", async (/** @type {MessageEvent<Request>} */ { data: request }) => {
+  const { id } = request;
+  try {
+    const value = await answer(request);
+    if (value?.error) tell({ type: "error", id, fault: value.error });
+    else tell({ type: "result", id, value }, value?.data ? [value.data.buffer] : []);
+  } catch (error) {
+    tell({ type: "error", id, fault: faultOf(error) });
+  }
+});
