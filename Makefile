@@ -1,0 +1,36 @@
+# `make demo` and `make test` do all set-up; on a machine that has it they start at once.
+PYTHON := .venv/bin/python
+export XDG_RUNTIME_DIR ?= /tmp
+
+.PHONY: setup demo test lint unit e2e bench serve clean
+
+setup:
+	@python3 tools/setup.py
+
+demo: setup
+	@$(PYTHON) tools/demo.py
+
+test: setup lint unit e2e
+	@echo "All checks passed."
+
+lint:
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	node_modules/.bin/pyright --pythonpath $(PYTHON)
+	.venv/bin/lint-imports
+	node_modules/.bin/tsc --noEmit
+
+unit:
+	$(PYTHON) -m pytest tests -q
+
+e2e:
+	$(PYTHON) -m pytest e2e -q
+
+bench: setup
+	$(PYTHON) bench/embeddings.py
+
+serve: setup
+	.venv/bin/bascule serve
+
+clean:
+	rm -rf .venv node_modules web/vendor out dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

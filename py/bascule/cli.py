@@ -1,0 +1,129 @@
+"""The command line: pull, embed, serve, doctor.
+
+Answers go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 an error that is told,
+2 a wrong command line, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from bascule import __version__
+from bascule.backend.base import TIERS
+from bascule.errors import BasculeError, InputError
+
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+DEFAULT_PORT = 8600
+
+Command = Callable[[argparse.Namespace], Coroutine[Any, Any, None]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    parsed = _parser().parse_args(arguments)
+    command: Command = parsed.command
+    try:
+        asyncio.run(command(parsed))
+    except BasculeError as error:
+        print(f"bascule: {error.what}", file=sys.stderr)
+        if error.hint:
+            print(f"         {error.hint}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("bascule: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our stdout has gone, as `| head` does
+        sys.stderr.close()
+        return 0
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bascule", description="Run models on the GPU, here and in a web page."
+    )
+    parser.add_argument("--version", action="version", version=f"bascule {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    pull = _command(commands, "pull", _pull, "fetch a model into the cache folder", "bascule pull all-MiniLM-L6-v2")
+    pull.add_argument("model", metavar="MODEL", help="a known model's name")
+    pull.add_argument("--force", action="store_true", help="fetch it even if it is there")
+
+    embed = _command(commands, "embed", _embed, "embed texts", 'bascule embed --json "a text" "another"')
+    embed.add_argument("texts", nargs="*", metavar="TEXT", help="default: the lines of stdin")
+    embed.add_argument("--model", default=DEFAULT_MODEL, help="name, folder or URL (%(default)s)")
+    embed.add_argument("--tier", default="auto", choices=["auto", *TIERS], help="(%(default)s)")
+    embed.add_argument("--json", action="store_true", help="print a JSON list of lists of numbers")
+
+    serve = _command(commands, "serve", _serve, "serve the page on this machine", "bascule serve --port 8600")
+    serve.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 takes a free one (%(default)s)")
+    serve.add_argument("--models", type=Path, help="folder of models (the cache folder's)")
+    serve.add_argument(
+        "--no-isolation", action="store_true", help="leave out the cross-origin isolation headers"
+    )
+
+    doctor = _command(commands, "doctor", _doctor, "say what works on this machine", "bascule doctor --json")
+    doctor.add_argument("--json", action="store_true", help="print the report as JSON")
+    return parser
+
+
+def _command(commands: Any, name: str, run: Command, told: str, example: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=told, description=told.capitalize() + ".", epilog=f"Example: {example}"
+    )
+    parser.set_defaults(command=run)
+    return parser
+
+
+async def _pull(parsed: argparse.Namespace) -> None:
+    from bascule.terminal import progress_bar
+    from bascule.weights.hub import pull
+
+    with progress_bar() as tell:
+        folder = await pull(parsed.model, force=parsed.force, progress=tell)
+    print(folder)
+
+
+async def _embed(parsed: argparse.Namespace) -> None:
+    from bascule.platform import load
+    from bascule.terminal import progress_bar, similarity_table
+
+    texts: list[str] = parsed.texts or [line.rstrip("\n") for line in sys.stdin]
+    if not texts:
+        raise InputError("embed", "at least one text", "none", hint="Give texts or lines on stdin.")
+    with progress_bar() as tell:
+        model = await load(parsed.model, tier=parsed.tier, progress=tell)
+    async with model:
+        embeddings = await model.embed(texts)
+        if parsed.json:
+            print(json.dumps(embeddings.astype(float).tolist()))
+        else:
+            similarity_table(texts, embeddings, f"{model.tier} on {model.device_name}")
+
+
+async def _serve(parsed: argparse.Namespace) -> None:
+    from bascule.server.run import listen, serve
+
+    if not 0 <= parsed.port <= 65535:
+        raise InputError("serve --port", "0 to 65535", str(parsed.port))
+    sock = listen(parsed.port)
+    url = f"http://localhost:{sock.getsockname()[1]}/"
+    print(f"Bascule is at {url} (Ctrl+C stops it)", file=sys.stderr, flush=True)
+    await serve(sock, models=parsed.models, isolated=not parsed.no_isolation)
+
+
+async def _doctor(parsed: argparse.Namespace) -> None:
+    from bascule.observe.report import examine
+    from bascule.terminal import doctor_table
+
+    report = await examine()
+    if parsed.json:
+        print(json.dumps(report, indent=2))
+    else:
+        doctor_table(report)

@@ -1,0 +1,85 @@
+"""What the command line draws: a progress bar on stderr, tables on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from bascule.progress import Progress, ProgressCallback
+
+_LONGEST = 48
+
+
+@contextmanager
+def progress_bar() -> Iterator[ProgressCallback]:
+    """A bar a stage, drawn only where stderr is a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:<12}"), BarColumn(), TextColumn("{task.fields[told]}"))
+    with Bars(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal) as bars:
+        tasks: dict[str, Any] = {}
+
+        def tell(progress: Progress) -> None:
+            if progress.stage not in tasks:
+                tasks[progress.stage] = bars.add_task(progress.stage, total=None, told="")
+            bars.update(
+                tasks[progress.stage],
+                completed=progress.done,
+                total=progress.total or None,
+                told=_counted(progress),
+            )
+
+        yield tell
+
+
+def _counted(progress: Progress) -> str:
+    if progress.unit != "bytes":
+        return f"{progress.done}/{progress.total} {progress.unit}"
+    return f"{progress.done / 1e6:.1f}/{progress.total / 1e6:.1f} MB"
+
+
+def similarity_table(texts: Sequence[str], embeddings: np.ndarray[Any, Any], where: str) -> None:
+    """Cosine similarities of all pairs."""
+    table = Table(title=f"{len(texts)} texts, {embeddings.shape[1]} numbers each, {where}")
+    table.add_column("#", justify="right")
+    table.add_column("text")
+    for index in range(len(texts)):
+        table.add_column(str(index + 1), justify="right")
+    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    unit = embeddings / np.maximum(norms, 1e-12)
+    for index, row in enumerate(unit @ unit.T):
+        text = texts[index]
+        shown = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+        table.add_row(str(index + 1), shown, *(f"{score:.3f}" for score in row))
+    Console().print(table)
+
+
+def doctor_table(report: Mapping[str, Any]) -> None:
+    """The doctor's report for people."""
+    console = Console()
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    console.print(f"[bold]Versions[/bold]  {versions}", highlight=False)
+    tiers = Table("tier", "works", "device", "reason", title="Tiers")
+    for row in report["tiers"]:
+        tiers.add_row(row["tier"], "yes" if row["works"] else "no", row["device"], row["reason"])
+    console.print(tiers)
+    for adapter in report["adapters"]:
+        table = Table("fact", "value", title=f"Adapter: {adapter['name']}", show_header=False)
+        kind = "on the CPU: slow, and right" if adapter["software"] else "hardware"
+        table.add_row("kind", kind)
+        table.add_row("backend", adapter["backend"])
+        table.add_row("features", ", ".join(adapter["features"]) or "none of those used")
+        for name, value in adapter["limits"].items():
+            table.add_row(name, f"{value:,}")
+        console.print(table)
+    folders = Table("folder", "path", "size", title="Folders")
+    for row in report["folders"]:
+        size = f"{row['nbytes'] / 1e6:.1f} MB" if row["exists"] else "not there yet"
+        folders.add_row(row["name"], row["path"], size)
+    console.print(folders)

