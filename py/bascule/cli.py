@@ -51,29 +51,45 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"bascule {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    pull = _command(commands, "pull", _pull, "fetch a model into the cache folder", "bascule pull all-MiniLM-L6-v2")
+    pull = _command(
+        commands,
+        "pull",
+        _pull,
+        "fetch a model into the cache folder",
+        "bascule pull all-MiniLM-L6-v2",
+    )
     pull.add_argument("model", metavar="MODEL", help="a known model's name")
     pull.add_argument("--force", action="store_true", help="fetch it even if it is there")
 
-    embed = _command(commands, "embed", _embed, "embed texts", 'bascule embed --json "a text" "another"')
+    embed = _command(
+        commands, "embed", _embed, "embed texts", 'bascule embed --json "a text" "another"'
+    )
     embed.add_argument("texts", nargs="*", metavar="TEXT", help="default: the lines of stdin")
     embed.add_argument("--model", default=DEFAULT_MODEL, help="name, folder or URL (%(default)s)")
     embed.add_argument("--tier", default="auto", choices=["auto", *TIERS], help="(%(default)s)")
     embed.add_argument("--json", action="store_true", help="print a JSON list of lists of numbers")
 
-    serve = _command(commands, "serve", _serve, "serve the page on this machine", "bascule serve --port 8600")
-    serve.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 takes a free one (%(default)s)")
+    serve = _command(
+        commands, "serve", _serve, "serve the page on this machine", "bascule serve --port 8600"
+    )
+    serve.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help="0 takes a free one (%(default)s)"
+    )
     serve.add_argument("--models", type=Path, help="folder of models (the cache folder's)")
     serve.add_argument(
         "--no-isolation", action="store_true", help="leave out the cross-origin isolation headers"
     )
 
-    doctor = _command(commands, "doctor", _doctor, "say what works on this machine", "bascule doctor --json")
+    doctor = _command(
+        commands, "doctor", _doctor, "say what works on this machine", "bascule doctor --json"
+    )
     doctor.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser
 
 
-def _command(commands: Any, name: str, run: Command, told: str, example: str) -> argparse.ArgumentParser:
+def _command(
+    commands: Any, name: str, run: Command, told: str, example: str
+) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=told, description=told.capitalize() + ".", epilog=f"Example: {example}"
     )
@@ -82,8 +98,8 @@ def _command(commands: Any, name: str, run: Command, told: str, example: str) ->
 
 
 async def _pull(parsed: argparse.Namespace) -> None:
+    from bascule.model.hub import pull
     from bascule.terminal import progress_bar
-    from bascule.weights.hub import pull
 
     with progress_bar() as tell:
         folder = await pull(parsed.model, force=parsed.force, progress=tell)

@@ -137,9 +137,7 @@ class DeviceLostError(GpuError):
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
-        super().__init__(
-            "device", f"the device was lost ({reason}).", hint="Load the model again."
-        )
+        super().__init__("device", f"the device was lost ({reason}).", hint="Load the model again.")
 
 
 class SetupError(BasculeError):

@@ -13,11 +13,11 @@ from bascule.model.bert import BertConfig
 from bascule.model.embedder import EmbedderSettings, EmbeddingModel
 from bascule.model.registry import locate
 from bascule.model.settings import embedder_settings
-from bascule.progress import Progress, ProgressCallback
 from bascule.program.program import Parameter
-from bascule.waiting import sync
+from bascule.progress import Progress, ProgressCallback
 from bascule.text import Tokenizer, open_tokenizer
 from bascule.tiers.selector import OpenedTier, open_tier
+from bascule.waiting import sync
 from bascule.weights.source import Source, open_source
 from bascule.weights.stream import load_weights
 
@@ -49,9 +49,7 @@ async def load(
         store = opened.backend.store(parameters)
         await _warm_and_fill(opened, source, parameters, store, programs, tell)
         clock.lap("weights_ms")
-        made = EmbeddingModel(
-            str(model), settings, tokenizer, opened.backend, store, opened.reason
-        )
+        made = EmbeddingModel(str(model), settings, tokenizer, opened.backend, store, opened.reason)
         await made.prepare()
     except BaseException:
         if store is not None:
@@ -70,7 +68,9 @@ async def _read_small_files(
     source: Source, tell: ProgressCallback
 ) -> tuple[EmbedderSettings, Tokenizer]:
     tell(Progress("config", 0, 1, "files"))
-    config = BertConfig.from_json(await source.read("config.json"), f"{source.location}/config.json")
+    config = BertConfig.from_json(
+        await source.read("config.json"), f"{source.location}/config.json"
+    )
     settings = await embedder_settings(config, _OptionalFiles(source).read)
     tell(Progress("config", 1, 1, "files"))
     tell(Progress("tokenizer", 0, 1, "files"))
@@ -140,9 +140,7 @@ class UnifiedWebPlatform:
     work to the end and return their result itself.
     """
 
-    def __init__(
-        self, model_name: str, model_type: str = "text", platform: str = "auto"
-    ) -> None:
+    def __init__(self, model_name: str, model_type: str = "text", platform: str = "auto") -> None:
         if model_type != "text":
             raise UnsupportedModelError(
                 model_name, f"model_type {model_type!r}, and this version runs 'text'"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,11 +18,13 @@ _LONGEST = 48
 
 
 @contextmanager
-def progress_bar() -> Iterator[ProgressCallback]:
+def progress_bar() -> Generator[ProgressCallback]:
     """A bar a stage, drawn only where stderr is a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description:<12}"), BarColumn(), TextColumn("{task.fields[told]}"))
-    with Bars(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal) as bars:
+    with Bars(
+        *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
+    ) as bars:
         tasks: dict[str, Any] = {}
 
         def tell(progress: Progress) -> None:

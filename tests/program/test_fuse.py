@@ -28,9 +28,7 @@ def _block(*, keep_sum: bool = False, keep_linear: bool = False) -> Graph:
 
 async def _run(program: Program) -> list[np.ndarray]:
     rng = np.random.default_rng(7)
-    inputs = {
-        v.name: rng.standard_normal(v.limits).astype(np.float32) for v in program.inputs
-    }
+    inputs = {v.name: rng.standard_normal(v.limits).astype(np.float32) for v in program.inputs}
     backend = ReferenceBackend()
     executable = await backend.prepare(program, backend.store(()))
     return list((await executable.run({}, inputs)).values())
@@ -39,8 +37,14 @@ async def _run(program: Program) -> list[np.ndarray]:
 def _unfused(graph: Graph) -> Program:
     memory = plan(graph.calls, graph.outputs)
     return Program(
-        "unfused", tuple(graph.inputs), tuple(graph.outputs), (), tuple(graph.calls), (),
-        memory.slots, memory.slot_nbytes,
+        "unfused",
+        tuple(graph.inputs),
+        tuple(graph.outputs),
+        (),
+        tuple(graph.calls),
+        (),
+        memory.slots,
+        memory.slot_nbytes,
     )
 
 

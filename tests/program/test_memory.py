@@ -37,7 +37,9 @@ def test_random_graphs_never_share_a_live_buffer(seed: int) -> None:
         if rng.random() < 0.5:
             values.append(graph.call("activate", x, kind="relu"))
         else:
-            values.append(graph.call("add", x, rng.choice([v for v in values if v.shape == x.shape])))
+            values.append(
+                graph.call("add", x, rng.choice([v for v in values if v.shape == x.shape]))
+            )
     outputs = rng.sample(values[1:], k=rng.randint(1, len(values) - 1))
     _assert_no_clash(graph.calls, outputs)
 

@@ -17,8 +17,16 @@ def _lengths(rng: np.random.Generator, batch: int, tokens: int) -> np.ndarray:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "shape",
-    [(1, 1, 1, 1), (2, 15, 3, 4), (1, 16, 12, 32), (3, 17, 5, 4), (2, 63, 2, 5), (2, 65, 1, 33),
-     (1, 130, 2, 64), (1, 9, 2, 128)],
+    [
+        (1, 1, 1, 1),
+        (2, 15, 3, 4),
+        (1, 16, 12, 32),
+        (3, 17, 5, 4),
+        (2, 63, 2, 5),
+        (2, 65, 1, 33),
+        (1, 130, 2, 64),
+        (1, 9, 2, 128),
+    ],
     ids=str,
 )
 async def test_edges(
@@ -38,8 +46,14 @@ async def test_fewer_texts_and_tokens_than_the_bucket(
     b, t = dims(B=4, T=128)
     qkv = normal(rng, 3, 70, 3 * 24)
     await check_op(
-        gpu, kind, "attention", [qkv, np.array([70, 1, 33], np.uint32)], tolerance=1e-5, heads=3,
-        limits=[(b, t, 72), (b,)], sizes={"B": 3, "T": 70},
+        gpu,
+        kind,
+        "attention",
+        [qkv, np.array([70, 1, 33], np.uint32)],
+        tolerance=1e-5,
+        heads=3,
+        limits=[(b, t, 72), (b,)],
+        sizes={"B": 3, "T": 70},
     )
 
 

@@ -18,8 +18,14 @@ async def test_edges(
     x = normal(rng, *shape)
     weight, bias = normal(rng, shape[1]), normal(rng, shape[1])
     residual = normal(rng, *shape) if summed else None
-    await check_op(gpu, kind, "layer_norm", [x, weight, bias, residual], tolerance=1e-5, eps=1e-12
-                   if shape[1] > 1 else 1e-5)
+    await check_op(
+        gpu,
+        kind,
+        "layer_norm",
+        [x, weight, bias, residual],
+        tolerance=1e-5,
+        eps=1e-12 if shape[1] > 1 else 1e-5,
+    )
 
 
 @pytest.mark.parametrize("kind", ["software", "hardware"])
@@ -39,8 +45,14 @@ async def test_fewer_rows_than_the_bucket(
     b, t = dims(B=4, T=32)
     x, weight, bias = normal(rng, 3, 17, 20), normal(rng, 20), normal(rng, 20)
     await check_op(
-        gpu, kind, "layer_norm", [x, weight, bias, x], tolerance=1e-5, eps=1e-12,
-        limits=[(b, t, 20), None, None, (b, t, 20)], sizes={"B": 3, "T": 17},
+        gpu,
+        kind,
+        "layer_norm",
+        [x, weight, bias, x],
+        tolerance=1e-5,
+        eps=1e-12,
+        limits=[(b, t, 20), None, None, (b, t, 20)],
+        sizes={"B": 3, "T": 17},
     )
 
 

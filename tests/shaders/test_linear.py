@@ -11,8 +11,20 @@ from tests.shaders.harness import KINDS, check_op, dims, normal, sum_tolerance
 
 # rows, cols, inner: 1, around every tile edge of each variant, odd, and a K that no vec4 fits.
 SHAPES = [
-    (1, 1, 4), (1, 1, 1), (7, 3, 8), (8, 4, 12), (9, 5, 16), (15, 31, 20), (16, 32, 64),
-    (17, 33, 68), (63, 65, 32), (64, 64, 16), (65, 127, 100), (129, 67, 36), (5, 7, 33), (33, 2, 130),
+    (1, 1, 4),
+    (1, 1, 1),
+    (7, 3, 8),
+    (8, 4, 12),
+    (9, 5, 16),
+    (15, 31, 20),
+    (16, 32, 64),
+    (17, 33, 68),
+    (63, 65, 32),
+    (64, 64, 16),
+    (65, 127, 100),
+    (129, 67, 36),
+    (5, 7, 33),
+    (33, 2, 130),
 ]
 
 
@@ -37,7 +49,12 @@ async def test_epilogues(
     x, weight = normal(rng, 3, 5, 24), normal(rng, 37, 24)
     bias = normal(rng, 37) if biased else None
     await check_op(
-        gpu, kind, "linear", [x, weight, bias], tolerance=2 * sum_tolerance(24), activation=activation
+        gpu,
+        kind,
+        "linear",
+        [x, weight, bias],
+        tolerance=2 * sum_tolerance(24),
+        activation=activation,
     )
 
 
@@ -49,8 +66,14 @@ async def test_fewer_rows_than_the_bucket(
     b, t = dims(B=8, T=32)
     x, weight = normal(rng, 3, 11, inner), normal(rng, 19, inner)
     await check_op(
-        gpu, kind, "linear", [x, weight], tolerance=sum_tolerance(inner), activation="none",
-        limits=[(b, t, inner), None], sizes={"B": 3, "T": 11},
+        gpu,
+        kind,
+        "linear",
+        [x, weight],
+        tolerance=sum_tolerance(inner),
+        activation="none",
+        limits=[(b, t, inner), None],
+        sizes={"B": 3, "T": 11},
     )
 
 
@@ -62,11 +85,14 @@ async def test_large(gpu: NativeGpu, rng: np.random.Generator, kind: str) -> Non
     )
 
 
-async def test_a_planted_error_would_be_found(gpu: NativeGpu, rng: np.random.Generator) -> None:
+async def test_an_error_of_one_in_ten_thousand_would_be_found(
+    gpu: NativeGpu, rng: np.random.Generator
+) -> None:
     x, weight = normal(rng, 9, 8), normal(rng, 5, 8)
+    tolerance = sum_tolerance(8)
+    found = await check_op(
+        gpu, "software", "linear", [x, weight], tolerance=tolerance, activation="none"
+    )
+    wrong = found * np.float32(1.0001)
     with pytest.raises(AssertionError):
-        # The tolerance of a correct result refuses one that is off by one part in ten thousand.
-        found = await check_op(
-            gpu, "software", "linear", [x, weight], tolerance=sum_tolerance(8), activation="none"
-        )
-        np.testing.assert_allclose(found * np.float32(1.0001), x @ weight.T, rtol=sum_tolerance(8))
+        np.testing.assert_allclose(wrong, x @ weight.T, rtol=tolerance, atol=tolerance)

@@ -36,8 +36,13 @@ async def test_embedding_of_hostile_ids_in_a_larger_bucket(
     b, t = dims(B=4, T=16)
     ids = np.array([[0, 10, 11], [2**31, 2**32 - 1, 3]], np.uint32)
     await check_op(
-        gpu, "software", "embedding", [ids, normal(rng, 11, 6), normal(rng, 16, 6)],
-        tolerance=1e-6, limits=[(b, t), None, None], sizes={"B": 2, "T": 3},
+        gpu,
+        "software",
+        "embedding",
+        [ids, normal(rng, 11, 6), normal(rng, 16, 6)],
+        tolerance=1e-6,
+        limits=[(b, t), None, None],
+        sizes={"B": 2, "T": 3},
     )
 
 
@@ -56,16 +61,20 @@ async def test_pool_in_a_larger_bucket(gpu: NativeGpu, rng: np.random.Generator)
     b, t = dims(B=4, T=16)
     inputs = [normal(rng, 3, 9, 12), np.array([9, 1, 5], np.uint32)]
     await check_op(
-        gpu, "software", "pool", inputs, tolerance=1e-5, kind="mean",
-        limits=[(b, t, 12), (b,)], sizes={"B": 3, "T": 9},
+        gpu,
+        "software",
+        "pool",
+        inputs,
+        tolerance=1e-5,
+        kind="mean",
+        limits=[(b, t, 12), (b,)],
+        sizes={"B": 3, "T": 9},
     )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("cols", SIZES)
-async def test_l2_normalise(
-    gpu: NativeGpu, rng: np.random.Generator, kind: str, cols: int
-) -> None:
+async def test_l2_normalise(gpu: NativeGpu, rng: np.random.Generator, kind: str, cols: int) -> None:
     x = normal(rng, 3, cols)
     x[1] = 0  # a row of zeros stays zeros
     found = await check_op(gpu, kind, "l2_normalise", [x], tolerance=1e-6, eps=1e-12)

@@ -23,9 +23,20 @@ class WeightStore(Protocol):
     may write the network's bytes straight into those buffers, and None everywhere else.
     """
 
-    targets: Mapping[str, int]
-    page_bridge: Any | None
-    nbytes: int
+    @property
+    def targets(self) -> Mapping[str, int]:
+        """Parameter name to target."""
+        ...
+
+    @property
+    def page_bridge(self) -> Any | None:
+        """See above."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all parameters."""
+        ...
 
     def write(self, target: int, offset: int, data: Buffer) -> None:
         """Copy `data` to byte `offset` of a target; both are multiples of 4."""
@@ -42,7 +53,10 @@ class Executable(Protocol):
     `host_s` sums the seconds that Python itself has worked in `run`, waiting left out.
     """
 
-    host_s: float
+    @property
+    def host_s(self) -> float:
+        """See above."""
+        ...
 
     async def run(
         self, sizes: Mapping[str, int], inputs: Mapping[str, np.ndarray]
@@ -58,8 +72,15 @@ class Executable(Protocol):
 class Backend(Protocol):
     """Runs programs on one tier."""
 
-    tier: Tier
-    device_name: str
+    @property
+    def tier(self) -> Tier:
+        """Which tier this is."""
+        ...
+
+    @property
+    def device_name(self) -> str:
+        """The device, for people."""
+        ...
 
     def store(self, parameters: Sequence[Parameter]) -> WeightStore:
         """Take memory for `parameters`."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bascule.backend.base import Tier
+from bascule.backend.base import Tier, WeightStore
 from bascule.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ def embedding(
     return y if bias is None else y + bias
 
 
-def linear(x: Array, weight: Array, bias: Array | None = None, *, activation: str = "none") -> Array:
+def linear(
+    x: Array, weight: Array, bias: Array | None = None, *, activation: str = "none"
+) -> Array:
     """y = activation(x @ weight.T + bias)."""
     # One flat product: numpy hands a 2-d one to BLAS whole, an n-d one matrix by matrix.
     y = (x.reshape(-1, x.shape[-1]) @ weight.T).reshape(*x.shape[:-1], len(weight))
@@ -126,7 +128,8 @@ def _erf_exact(x: Array) -> Array:
 
 
 FUNCTIONS: Mapping[str, Callable[..., Array]] = {
-    f.__name__: f for f in (embedding, linear, layer_norm, attention, pool, l2_normalise, activate, add)
+    f.__name__: f
+    for f in (embedding, linear, layer_norm, attention, pool, l2_normalise, activate, add)
 }
 
 
@@ -197,8 +200,10 @@ class ReferenceBackend:
         """See `Backend.store`."""
         return ReferenceStore(parameters)
 
-    async def prepare(self, program: Program, weights: ReferenceStore) -> ReferenceExecutable:
+    async def prepare(self, program: Program, weights: WeightStore) -> ReferenceExecutable:
         """See `Backend.prepare`."""
+        if not isinstance(weights, ReferenceStore):
+            raise InputError("prepare", "weights of this backend", type(weights).__name__)
         return ReferenceExecutable(program, weights.arrays)
 
     async def warm(self, programs: Iterable[Program]) -> int:

@@ -111,9 +111,7 @@ def _embeddings(graph: Graph, config: BertConfig, ids: Value) -> Value:
     return _layer_norm(graph, config, x, "embeddings.LayerNorm")
 
 
-def _encoder_layer(
-    graph: Graph, config: BertConfig, x: Value, lengths: Value, name: str
-) -> Value:
+def _encoder_layer(graph: Graph, config: BertConfig, x: Value, lengths: Value, name: str) -> Value:
     c = config.hidden
     heads = [f"{name}.attention.self.{part}" for part in ("query", "key", "value")]
     weight = graph.parameter(f"{name}.qkv.weight", (3 * c, c), *(f"{h}.weight" for h in heads))

@@ -99,7 +99,7 @@ class EmbeddingModel:
     async def embed(
         self, texts: Sequence[str] | str, *, progress: Callable[[int, int], None] | None = None
     ) -> Array:
-        """Embed texts; float32 (n, C), in the order given; rows of length 1 where the model says so.
+        """Embed texts: float32 (n, C) in the order given; of length 1 where the model says so.
 
         Texts are cut at `max_tokens` tokens. `progress(done, total)` counts texts. InputError for
         anything but strings. Cancelling the task stops after the batches in flight.

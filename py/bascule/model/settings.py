@@ -64,4 +64,6 @@ def _pooling(pooling: Any) -> str:
 def _normalise(modules: Any) -> bool:
     if not isinstance(modules, list):
         return True
-    return any(isinstance(m, dict) and str(m.get("type", "")).endswith(".Normalize") for m in modules)
+    return any(
+        isinstance(m, dict) and str(m.get("type", "")).endswith(".Normalize") for m in modules
+    )

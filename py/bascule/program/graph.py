@@ -24,9 +24,7 @@ class Graph:
         self.inputs.append(Value(name, shape, dtype))
         return self.inputs[-1]
 
-    def parameter(
-        self, name: str, shape: tuple[int, ...], *tensors: str, rows: int = 0
-    ) -> Value:
+    def parameter(self, name: str, shape: tuple[int, ...], *tensors: str, rows: int = 0) -> Value:
         """Declare a weight; `tensors` name the file's tensors, by default `name` itself."""
         if name in self.parameters:
             raise InputError(f"graph {self.name}", "each parameter once", name)

@@ -34,9 +34,16 @@ def _need(ok: bool, op: str, expected: str, found: object) -> None:
         raise InputError(f"op {op}", expected, str(found))
 
 
+def _given(shapes: tuple[Shape | None, ...], op: str) -> tuple[Shape, Shape]:
+    """The first two operands' shapes, where an op needs both."""
+    first, second = shapes[:2]
+    if first is None or second is None:
+        raise InputError(f"op {op}", "its first two operands", str(shapes))
+    return first, second
+
+
 def _embedding(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shape:
-    ids, table, position, bias = shapes
-    assert ids is not None and table is not None
+    (ids, table), (position, bias) = _given(shapes, "embedding"), shapes[2:]
     _need(len(ids) == 2 and len(table) == 2, "embedding", "ids (B, T) and table (V, C)", shapes)
     hidden = table[1]
     _need(position is None or position[1:] == (hidden,), "embedding", "position (P, C)", position)
@@ -45,8 +52,7 @@ def _embedding(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> 
 
 
 def _linear(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
-    x, weight, bias = shapes
-    assert x is not None and weight is not None
+    (x, weight), bias = _given(shapes, "linear"), shapes[2]
     _need(len(weight) == 2 and x[-1] == weight[1], "linear", "x (..., K) and weight (N, K)", shapes)
     _need(bias is None or bias == (weight[0],), "linear", "bias (N)", bias)
     _need(attributes["activation"] in ACTIVATIONS, "linear", str(ACTIVATIONS), attributes)
@@ -54,42 +60,42 @@ def _linear(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute
 
 
 def _layer_norm(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shape:
-    x, weight, bias, residual = shapes
-    assert x is not None
+    (x, weight), (bias, residual) = _given(shapes, "layer_norm"), shapes[2:]
     _need(weight == bias == (x[-1],), "layer_norm", "weight (C) and bias (C)", shapes)
     _need(residual is None or residual == x, "layer_norm", "residual shaped like x", residual)
     return x
 
 
 def _attention(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
-    qkv, lengths = shapes
-    assert qkv is not None and lengths is not None
+    qkv, lengths = _given(shapes, "attention")
     heads, packed = attributes["heads"], qkv[-1]
-    good = len(qkv) == 3 and lengths == (qkv[0],) and isinstance(packed, int)
-    _need(good, "attention", "qkv (B, T, 3*C) and lengths (B)", shapes)
-    assert isinstance(packed, int) and isinstance(heads, int)
-    _need(heads > 0 and packed % (3 * heads) == 0, "attention", "C divisible by heads", attributes)
+    _need(
+        len(qkv) == 3 and lengths == (qkv[0],), "attention", "qkv (B, T, 3*C), lengths (B)", shapes
+    )
+    if (
+        not (isinstance(packed, int) and isinstance(heads, int))
+        or heads < 1
+        or packed % (3 * heads)
+    ):
+        raise InputError("op attention", "C divisible by heads", f"{packed} / 3 by {heads}")
     return (*qkv[:-1], packed // 3)
 
 
 def _pool(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
-    x, lengths = shapes
-    assert x is not None
+    x, lengths = _given(shapes, "pool")
     _need(len(x) == 3 and lengths == (x[0],), "pool", "x (B, T, C) and lengths (B)", shapes)
     _need(attributes["kind"] in POOLINGS, "pool", f"kind in {POOLINGS}", attributes)
     return (x[0], x[2])
 
 
 def _same(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
-    x = shapes[0]
-    assert x is not None
+    x = shapes[0] or ()
     _need(attributes.get("kind", "none") in ACTIVATIONS, "activate", str(ACTIVATIONS), attributes)
     return x
 
 
 def _add(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shape:
-    x, y = shapes
-    assert x is not None and y is not None
+    x, y = _given(shapes, "add")
     _need(x[len(x) - len(y) :] == y, "add", "y shaped like x or like its last axes", shapes)
     return x
 

@@ -45,8 +45,8 @@ def create_app(
 ) -> Starlette:
     """The server's application.
 
-    `models` holds a folder a model; `pyodide` the Pyodide distribution. `isolated` sends the headers
-    that make pages cross-origin isolated. `extra` serves more folders under their prefixes;
+    `models` holds a folder a model; `pyodide` the Pyodide distribution. `isolated` sends the
+    headers that make pages cross-origin isolated. `extra` serves more folders under their prefixes;
     `checkout` takes page and wheel from another tree.
     """
     house = WheelHouse(checkout)
@@ -91,12 +91,11 @@ def _inside(root: Path, asked: str) -> Path:
     home = root.resolve()
     try:
         path = (home / (asked or "index.html")).resolve()
-        inside = path.is_relative_to(home) and stat.S_ISREG(path.stat().st_mode)
+        if path.is_relative_to(home) and stat.S_ISREG(path.stat().st_mode):
+            return path
     except (OSError, ValueError):  # ValueError: a NUL in the path
-        inside = False
-    if not inside:
-        raise HTTPException(404, "There is no such file.")
-    return path
+        pass
+    raise HTTPException(404, "There is no such file.")
 
 
 def _not_modified(asked: Headers, response: FileResponse) -> Response | None:

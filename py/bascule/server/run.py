@@ -42,13 +42,9 @@ def listen(port: int) -> socket.socket:
     return sock
 
 
-async def serve(
-    sock: socket.socket, *, models: Path | None = None, isolated: bool = True
-) -> None:
+async def serve(sock: socket.socket, *, models: Path | None = None, isolated: bool = True) -> None:
     """Serve on `sock` until cancelled or interrupted."""
-    app = create_app(
-        models=models or models_folder(), pyodide=pyodide_folder(), isolated=isolated
-    )
+    app = create_app(models=models or models_folder(), pyodide=pyodide_folder(), isolated=isolated)
     await make_server(app).serve(sockets=[sock])
 
 

@@ -20,7 +20,9 @@ class WheelHouse:
     """Offers one wheel whose name changes with its content, so that no cache serves an old one."""
 
     def __init__(self, checkout: Path | None = None) -> None:
-        self._checkout = checkout or (_CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else None)
+        self._checkout = checkout or (
+            _CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else None
+        )
         self._folder = Path(tempfile.mkdtemp(prefix="bascule-wheel-"))
         self._built: tuple[str, Path] | None = None
 
@@ -47,8 +49,10 @@ class WheelHouse:
     def _build(self, state: str) -> Path:
         # A build tag (PEP 427) must start with a digit.
         target = self._folder / f"bascule-{__version__}-0{state.replace('.', '_')}-py3-none-any.whl"
-        made = _pack_checkout(self._checkout, self._folder) if self._checkout else _pack_installed(
-            self._folder
+        made = (
+            _pack_checkout(self._checkout, self._folder)
+            if self._checkout
+            else _pack_installed(self._folder)
         )
         for old in self._folder.glob("*.whl"):
             if old != made:

@@ -106,7 +106,8 @@ def _tensor(name: str, entry: Any, data_start: int, file: str) -> TensorInfo:
     begin, end = offsets
     if prod(shape) > _MOST_ELEMENTS or end - begin != prod(shape) * DTYPE_NBYTES[dtype]:
         raise ModelFileError(
-            file, f"{where} of shape {_short(shape)} and dtype {dtype} does not fill its data_offsets"
+            file,
+            f"{where} of shape {_short(shape)} and dtype {dtype} does not fill its data_offsets",
         )
     return TensorInfo(name, dtype, tuple(shape), data_start + begin, end - begin)
 

@@ -62,7 +62,10 @@ Report = Callable[[int], None]
 
 
 class Source(Protocol):
-    """A model folder somewhere. FileMissingError if it lacks a file, SourceError if reading fails."""
+    """A model folder somewhere.
+
+    FileMissingError if it lacks a file, SourceError if reading fails.
+    """
 
     location: str
 
@@ -277,7 +280,9 @@ class _Opened:
             told = f"the connection failed ({type(error).__name__}: {error})"
             raise SourceError(self._url, told, offset=self._offset) from error
         try:
-            check_status(self._url, self._response.status_code, self._response.headers, self._offset)
+            check_status(
+                self._url, self._response.status_code, self._response.headers, self._offset
+            )
         except BaseException:
             await self.__aexit__()
             raise

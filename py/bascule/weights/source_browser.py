@@ -66,7 +66,14 @@ class PageSource:
         job = next(_jobs)
         try:
             await fetcher.stream(
-                job, self._url(file), table, store.page_bridge, sink, tell, CHUNK_NBYTES, MOST_CHUNKS
+                job,
+                self._url(file),
+                table,
+                store.page_bridge,
+                sink,
+                tell,
+                CHUNK_NBYTES,
+                MOST_CHUNKS,
             )
         except asyncio.CancelledError:
             fetcher.abort(job)

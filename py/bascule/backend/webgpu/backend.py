@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bascule.backend.base import Tier
+from bascule.backend.base import Tier, WeightStore
 from bascule.backend.webgpu.gpu import Gpu
 from bascule.backend.webgpu.kernels import select
 from bascule.backend.webgpu.lowering import TapeExecutable, lower
@@ -58,13 +58,15 @@ class WebGpuBackend:
         """See `Backend.store`."""
         return GpuStore(self.gpu, parameters)
 
-    async def prepare(self, program: Program, weights: GpuStore) -> TapeExecutable:
+    async def prepare(self, program: Program, weights: WeightStore) -> TapeExecutable:
         """See `Backend.prepare`."""
         return await lower(self.gpu, self._pipelines, program, weights.targets)
 
     async def warm(self, programs: Iterable[Program]) -> int:
         """See `Backend.warm`."""
-        kernels = {k.key: k for p in programs for k in (select(c, self.gpu.adapter) for c in p.calls)}
+        kernels = {
+            k.key: k for p in programs for k in (select(c, self.gpu.adapter) for c in p.calls)
+        }
         await self._pipelines.ensure(list(kernels.values()))
         return len(kernels)
 

@@ -65,14 +65,18 @@ class AdapterInfo:
     @property
     def name(self) -> str:
         """One line for people: the most telling of the fields that are there."""
-        return self.description or self.device or f"{self.vendor} {self.architecture}".strip() or "GPU"
+        return (
+            self.description or self.device or f"{self.vendor} {self.architecture}".strip() or "GPU"
+        )
 
 
 class Gpu(Protocol):
     """One device and its queue."""
 
     @property
-    def adapter(self) -> AdapterInfo: ...
+    def adapter(self) -> AdapterInfo:
+        """The adapter, its features and limits."""
+        ...
 
     @property
     def lost(self) -> str:
@@ -82,6 +86,11 @@ class Gpu(Protocol):
     @property
     def allocated_nbytes(self) -> int:
         """Bytes of all live buffers, staging buffers included."""
+        ...
+
+    @property
+    def crossings(self) -> int:
+        """Verbs called so far; in a page each is one call into JavaScript."""
         ...
 
     @property

@@ -41,7 +41,8 @@ async def open_native(*, prefer: str = "") -> NativeGpu:
         import wgpu
     except ImportError as error:
         raise TierUnavailableError(
-            "webgpu", f"the Python package wgpu cannot be imported ({error})",
+            "webgpu",
+            f"the Python package wgpu cannot be imported ({error})",
             hint="Install it: pip install wgpu.",
         ) from None
     try:
@@ -61,7 +62,8 @@ async def open_native(*, prefer: str = "") -> NativeGpu:
         )
     except Exception as error:  # wgpu-py raises several types, some of them private
         raise TierUnavailableError(
-            "webgpu", f"wgpu has no usable GPU here ({error})",
+            "webgpu",
+            f"wgpu has no usable GPU here ({error})",
             hint="Install a Vulkan driver (Debian: mesa-vulkan-drivers has one for any machine).",
         ) from error
     return NativeGpu(device, _describe(adapter.info, device.limits, features))
@@ -71,7 +73,9 @@ def _dashed(name: str) -> str:
     return re.sub(r"([A-Z])", lambda match: "-" + match.group(1).lower(), name)
 
 
-def _describe(info: Mapping[str, Any], limits: Mapping[str, int], features: list[str]) -> AdapterInfo:
+def _describe(
+    info: Mapping[str, Any], limits: Mapping[str, int], features: list[str]
+) -> AdapterInfo:
     return AdapterInfo(
         vendor=str(info["vendor"]),
         architecture=str(info["architecture"]),
@@ -212,7 +216,6 @@ class NativeGpu:
     def replay(self, tape: int, writes: Buffer = b"") -> None:
         """See `Gpu.replay`."""
         self._check_alive()
-        self.crossings += 1
         recorded = self._tapes.get(tape)
         try:
             for buffer, offset, data in unpack_writes(writes):
@@ -235,7 +238,10 @@ class NativeGpu:
         if self.lost:
             return
         self.lost = "destroyed by the program"
-        for buffer in [*self._buffers.clear(), *(b for kept in self._staging.values() for b in kept)]:
+        for buffer in [
+            *self._buffers.clear(),
+            *(b for kept in self._staging.values() for b in kept),
+        ]:
             buffer.destroy()
         self._tapes.clear()
         self._pipelines.clear()
@@ -245,6 +251,7 @@ class NativeGpu:
         self._device.destroy()
 
     def _check_alive(self) -> None:
+        self.crossings += 1
         if self.lost:
             raise DeviceLostError(self.lost)
 

@@ -48,7 +48,9 @@ class Handles(Generic[T]):
             item = self._objects[index]
             if item is not None:
                 return item
-        raise GpuError(self._kind, f"no live {self._kind} is named {name}: it was freed or never made.")
+        raise GpuError(
+            self._kind, f"no live {self._kind} is named {name}: it was freed or never made."
+        )
 
     def remove(self, name: int) -> T:
         """Forget a name and return its object."""

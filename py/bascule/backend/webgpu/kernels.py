@@ -77,7 +77,9 @@ def _make(
     constants = constants or {}
     operands = (*(o for o in call.operands if o is not None), call.result)
     key = (name, parts, consts, enables, tuple(sorted(constants.items())))
-    return Kernel(name, link(name, parts, consts, enables), constants, key, operands, numbers, launch)
+    return Kernel(
+        name, link(name, parts, consts, enables), constants, key, operands, numbers, launch
+    )
 
 
 def _flat(lanes: int, workgroup: int) -> Workgroups:
@@ -129,9 +131,7 @@ def _linear(call: Call, adapter: AdapterInfo) -> Kernel:
     bias = "bias_add" if call.operands[2] else "bias_none"
     parts = (bias, f"activation_{call.attribute('activation')}")
     if inner % 4:
-        return _make(
-            call, "linear_any", numbers, lambda: _flat(rows * cols, 64), parts=parts
-        )
+        return _make(call, "linear_any", numbers, lambda: _flat(rows * cols, 64), parts=parts)
     name, side_x, side_y, lanes_x, lanes_y = _linear_shape(rows, adapter)
 
     def launch() -> Workgroups:
@@ -164,8 +164,12 @@ def _layer_norm(call: Call, adapter: AdapterInfo) -> Kernel:
         return _make(call, "layer_norm_lane", numbers, lambda: _flat(rows, 16), parts=(residual,))
     reduce, enables = _reduce(adapter)
     return _make(
-        call, "layer_norm", numbers, lambda: _folded(rows),
-        parts=(residual, reduce), enables=enables,
+        call,
+        "layer_norm",
+        numbers,
+        lambda: _folded(rows),
+        parts=(residual, reduce),
+        enables=enables,
     )
 
 
@@ -187,12 +191,22 @@ def _attention(call: Call, adapter: AdapterInfo) -> Kernel:
     if adapter.software or keys == 0:
         lanes = 16
         return _make(
-            call, "attention_lane", numbers, lambda: (-(-tokens_limit // lanes), heads, batch_limit),
-            parts=parts, consts=consts, constants={"WORKGROUP": lanes},
+            call,
+            "attention_lane",
+            numbers,
+            lambda: (-(-tokens_limit // lanes), heads, batch_limit),
+            parts=parts,
+            consts=consts,
+            constants={"WORKGROUP": lanes},
         )
     return _make(
-        call, "attention_tile", numbers, lambda: (-(-tokens_limit // 64), heads, batch_limit),
-        parts=parts, consts=consts, constants={"WORKGROUP": 64, "KEYS": keys},
+        call,
+        "attention_tile",
+        numbers,
+        lambda: (-(-tokens_limit // 64), heads, batch_limit),
+        parts=parts,
+        consts=consts,
+        constants={"WORKGROUP": 64, "KEYS": keys},
     )
 
 
@@ -228,7 +242,10 @@ def _activate(call: Call, adapter: AdapterInfo) -> Kernel:
     x = call.result
     lanes = prod(x.limits)
     return _make(
-        call, "activate", lambda sizes: {"n": prod(x.sizes(sizes))}, lambda: _flat(lanes, 64),
+        call,
+        "activate",
+        lambda sizes: {"n": prod(x.sizes(sizes))},
+        lambda: _flat(lanes, 64),
         parts=(f"activation_{call.attribute('kind')}",),
     )
 

