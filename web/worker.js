@@ -33,6 +33,8 @@ async function boot() {
   });
   report("python", 1, 1, "steps");
   report("package", 0, 1, "steps");
+  // Live proxies are counted, so that a leak shows in the statistics.
+  pyodide._module.enable_pyproxy_allocation_tracing?.();
   const micropip = pyodide.pyimport("micropip");
   await micropip.install(new URL(`/wheel/${(await wheel).wheel}`, location.href).href);
   micropip.destroy();
@@ -78,6 +80,7 @@ function heapStats(pyodide) {
   return {
     wasm_heap_nbytes: pyodide._module.HEAP8.length,
     js_heap_nbytes: memory ? memory.usedJSHeapSize : 0,
+    pyproxies: pyodide._module.pyproxy_alloc_map?.size ?? 0,
   };
 }
 

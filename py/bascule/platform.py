@@ -58,8 +58,9 @@ async def load(
         raise
     clock.lap("prepare_ms")
     for name, ms in clock.laps.items():
-        made.note_timing(name, ms)
-    made.note_timing("load_ms", sum(clock.laps.values()))
+        made.note(name, ms)
+    made.note("load_ms", sum(clock.laps.values()))
+    made.note("peak_chunk_nbytes", source.peak_chunk_nbytes)
     tell(Progress("ready", 1, 1, "steps"))
     return made
 

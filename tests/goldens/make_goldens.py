@@ -113,7 +113,8 @@ def tiny() -> None:
                                "[SEP]": {"id": "[SEP]", "ids": [3], "tokens": ["[SEP]"]}},
         },
         "decoder": None,
-        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]"},
+        "model": {"type": "WordPiece", "vocab": vocabulary, "unk_token": "[UNK]",
+                  "continuing_subword_prefix": "##", "max_input_chars_per_word": 100},
     }  # fmt: skip
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     texts = ["w4", "w5 w6 w98", " ".join(f"w{4 + i % 95}" for i in range(38)), "w50 unknown w51"]

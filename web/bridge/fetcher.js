@@ -11,6 +11,7 @@
 const F32 = 0;
 const BF16 = 2;
 const WORDS_A_PIECE = 5;
+const READ_NBYTES = 1 << 20;
 
 /** An error that Python turns into its own by these fields, read from the message.
  * @param {string} kind @param {string} what @param {number} offset */
@@ -98,7 +99,7 @@ export class Fetcher {
     const parts = [];
     let total = 0;
     for await (const part of body(reader, skip, end, offset)) {
-      parts.push(part);
+      parts.push(part.slice()); // the part itself is overwritten by the next one
       total += part.length;
       if (total > most) throw fault("large", "it is too large for what it should hold", offset);
     }
@@ -178,7 +179,8 @@ export class Fetcher {
     if (offset || nbytes >= 0) headers.Range = `bytes=${offset}-${nbytes < 0 ? "" : offset + nbytes - 1}`;
     let response;
     try {
-      response = await fetch(url, { headers, signal });
+      // Weights bypass the HTTP cache: on its way there a whole file would be held a second time.
+      response = await fetch(url, { headers, signal, cache: signal ? "no-store" : "default" });
     } catch (error) {
       if (signal?.aborted) throw fault("cancelled", "the load was cancelled", offset);
       throw fault("source", `the connection failed (${/** @type {Error} */ (error).message})`, offset);
@@ -192,7 +194,7 @@ export class Fetcher {
       throw fault("source", `the server sent another range (${range})`, offset);
     }
     if (!response.body) throw fault("source", "the server sent no body", offset);
-    return { response, reader: response.body.getReader(), skip: status === 200 ? offset : 0 };
+    return { response, reader: openReader(response.body), skip: status === 200 ? offset : 0 };
   }
 }
 
@@ -278,15 +280,40 @@ function decodePieces(table) {
   return pieces;
 }
 
-/** The bytes wanted of a body: `skip` first ones left out, at most `most`.
- * @param {ReadableStreamDefaultReader<Uint8Array>} reader @param {number} skip @param {number} most
- * @param {number} offset */
+/**
+ * A body as a reader of one buffer that is filled again and again: fresh arrays for every part would
+ * wait for the garbage collector by the size of the whole file.
+ * @typedef {{ read(): Promise<Uint8Array | undefined>, cancel(): Promise<void> }} BodyReader
+ * @param {ReadableStream<Uint8Array<ArrayBuffer>>} stream @returns {BodyReader}
+ */
+function openReader(stream) {
+  try {
+    const reader = stream.getReader({ mode: "byob" });
+    let buffer = new ArrayBuffer(READ_NBYTES);
+    return {
+      async read() {
+        const { value, done } = await reader.read(new Uint8Array(buffer));
+        if (value) buffer = value.buffer;
+        return done ? undefined : value;
+      },
+      cancel: () => reader.cancel(),
+    };
+  } catch {
+    // This browser's bodies cannot fill a given buffer.
+    const reader = stream.getReader();
+    return { read: async () => (await reader.read()).value, cancel: () => reader.cancel() };
+  }
+}
+
+/** The bytes wanted of a body: `skip` first ones left out, at most `most`. A part lasts until the
+ * next one is asked for.
+ * @param {BodyReader} reader @param {number} skip @param {number} most @param {number} offset */
 async function* body(reader, skip, most, offset) {
   let given = 0;
   try {
     while (given < most) {
-      const { done, value } = await reader.read();
-      if (done) return;
+      const value = await reader.read();
+      if (!value) return;
       const from = Math.min(skip, value.length);
       skip -= from;
       const part = value.subarray(from, Math.min(value.length, from + most - given));

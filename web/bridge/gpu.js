@@ -256,8 +256,12 @@ export class Gpu {
     view.release();
     staging.unmap();
     this.#keepStaging(staging);
-    const error = this.#takeError();
-    if (error) throw new Error(error);
+    if (!this.#firstError) return;
+    // One refused command drags others along (its encoder, its submission): a round trip collects
+    // them all, so that the next read does not hear of them again.
+    this.#device.pushErrorScope("validation");
+    await this.#device.popErrorScope();
+    throw new Error(this.#takeError());
   }
 
   #takeError() {

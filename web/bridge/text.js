@@ -7,15 +7,22 @@
  * @typedef {{ Tokenizer: new (tokenizer: object, config: object) => Library }} LibraryModule
  */
 
+// Han beyond the Basic Multilingual Plane: BERT's normaliser (Devlin et al. 2019) sets spaces around
+// every such character, and the library does so for the Basic Multilingual Plane alone.
+const RARE_HAN =
+  /[\u{20000}-\u{2a6df}\u{2a700}-\u{2b73f}\u{2b740}-\u{2b81f}\u{2b820}-\u{2ceaf}\u{2f800}-\u{2fa1f}]/gu;
+
 /** Encodes many texts in one crossing. */
 export class PageTokenizer {
   #library;
   #mostTokens;
+  #spacesHan;
 
-  /** @param {Library} library @param {number} mostTokens */
-  constructor(library, mostTokens) {
+  /** @param {Library} library @param {number} mostTokens @param {boolean} spacesHan */
+  constructor(library, mostTokens, spacesHan) {
     this.#library = library;
     this.#mostTokens = mostTokens;
+    this.#spacesHan = spacesHan;
   }
 
   /** Texts as a JSON list; the answer holds n, n lengths, then all ids. @param {string} texts */
@@ -25,8 +32,9 @@ export class PageTokenizer {
     return Int32Array.from(flat.concat(...all));
   }
 
-  /** @param {string} text */
-  #encodeOne(text) {
+  /** @param {string} given */
+  #encodeOne(given) {
+    const text = this.#spacesHan ? given.replace(RARE_HAN, " $& ") : given;
     const { ids } = this.#library.encode(text);
     if (ids.length <= this.#mostTokens) return ids;
     // Cut like the native library: the text's tokens from the right, the special ones kept.
@@ -43,5 +51,7 @@ export class PageTokenizer {
  * @param {LibraryModule} module @param {string} json tokenizer.json @param {number} mostTokens
  */
 export function createTokenizer(module, json, mostTokens) {
-  return new PageTokenizer(new module.Tokenizer(JSON.parse(json), {}), mostTokens);
+  const parsed = JSON.parse(json);
+  const spacesHan = parsed?.normalizer?.handle_chinese_chars === true;
+  return new PageTokenizer(new module.Tokenizer(parsed, {}), mostTokens, spacesHan);
 }

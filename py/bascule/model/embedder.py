@@ -63,7 +63,7 @@ class _Counts:
     tokens: int = 0
     embed_s: float = 0.0
     host_s: float = 0.0
-    timings: dict[str, float] = field(default_factory=dict[str, float])
+    noted: dict[str, float] = field(default_factory=dict[str, float])
 
 
 class EmbeddingModel:
@@ -147,7 +147,7 @@ class EmbeddingModel:
             "tokens": self._counts.tokens,
             "embed_ms": 1e3 * self._counts.embed_s,
             "host_ms": 1e3 * self._counts.host_s,
-            **self._counts.timings,
+            **self._counts.noted,
         }
         if gpu is not None:
             found |= {
@@ -157,9 +157,9 @@ class EmbeddingModel:
             }
         return found
 
-    def note_timing(self, name: str, ms: float) -> None:
-        """Add a measured time to `stats`."""
-        self._counts.timings[name] = ms
+    def note(self, name: str, number: float) -> None:
+        """Add a number that was measured elsewhere to `stats`."""
+        self._counts.noted[name] = number
 
     def close(self) -> None:
         """Free the weights and the device. Closing twice is fine."""

@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from bascule.errors import SetupError
 from bascule.folders import cache_folder, models_folder
@@ -48,6 +48,6 @@ async def serve(sock: socket.socket, *, models: Path | None = None, isolated: bo
     await make_server(app).serve(sockets=[sock])
 
 
-def make_server(app: Starlette) -> uvicorn.Server:
+def make_server(app: ASGIApp) -> uvicorn.Server:
     """A quiet uvicorn server."""
     return uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))

@@ -69,6 +69,11 @@ class Source(Protocol):
 
     location: str
 
+    @property
+    def peak_chunk_nbytes(self) -> int:
+        """Most bytes of weights that were under way at once."""
+        ...
+
     async def read(self, file: str, offset: int = 0, nbytes: int | None = None) -> bytes:
         """Read a small file, or a part of any file. Never fewer bytes than asked for."""
         ...
@@ -108,7 +113,12 @@ def check_url(url: str) -> str:
     if not parts.hostname:
         raise InputError("model URL", "a host name", repr(url))
     if parts.username or parts.password:
-        raise InputError("model URL", "no user name or password in it", parts.hostname)
+        raise InputError(
+            "model URL",
+            "no user name or password in it",
+            f"one for {parts.hostname}",
+            hint="Put the model where it can be read without one.",
+        )
     if parts.query or parts.fragment:
         raise InputError("model URL", "the URL of a folder, with no ? or #", repr(url))
     return url.rstrip("/")
@@ -123,6 +133,8 @@ def check_file(file: str) -> str:
 
 class FileSource:
     """A local folder."""
+
+    peak_chunk_nbytes = CHUNK_NBYTES
 
     def __init__(self, folder: str | Path) -> None:
         self._folder = Path(folder).expanduser()
@@ -187,6 +199,8 @@ class FileSource:
 
 class HttpSource:
     """A folder on a server, natively."""
+
+    peak_chunk_nbytes = CHUNK_NBYTES
 
     def __init__(self, url: str) -> None:
         self.location = url

@@ -85,16 +85,16 @@ class PageSource:
             if sink is not None:
                 sink.destroy()
 
+    @property
+    def peak_chunk_nbytes(self) -> int:
+        """See `Source.peak_chunk_nbytes`: bytes queued for the GPU and not copied yet."""
+        return 0 if self._fetcher is None else int(self._fetcher.peakChunkNbytes)
+
     async def _open(self) -> Any:
         if self._fetcher is None:
             module = await bridge_module("bridge/fetcher.js")
             self._fetcher = module.Fetcher.new()
         return self._fetcher
-
-    @property
-    def peak_chunk_nbytes(self) -> int:
-        """Most bytes that were queued for the GPU at once."""
-        return 0 if self._fetcher is None else int(self._fetcher.peakChunkNbytes)
 
     def _url(self, file: str) -> str:
         return f"{self.location}/{check_file(file)}"

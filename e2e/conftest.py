@@ -1,0 +1,117 @@
+"""Servers and engines, started once a session."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Playwright
+
+from bascule.folders import models_folder
+from bascule.server.app import create_app
+from bascule.server.run import listen, make_server, pyodide_folder
+from e2e.engines import ENGINES, Engine, Page, wait_for
+from e2e.faults import Faults
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = ROOT / "out"
+GOLDENS = ROOT / "tests" / "goldens"
+_webgpu_stories: list[str] = []
+
+
+@dataclass(frozen=True)
+class Site:
+    """A running dev server."""
+
+    url: str
+    faults: Faults
+
+
+@contextmanager
+def serving(*, isolated: bool = True, checkout: Path | None = None) -> Iterator[Site]:
+    """The real dev server on a free port, with the tests' own folders mounted beside it."""
+    app = create_app(
+        models=models_folder(),
+        pyodide=pyodide_folder(),
+        isolated=isolated,
+        checkout=checkout,
+        extra={
+            "goldens": GOLDENS,
+            "lab": ROOT / "e2e" / "pages",
+            "pyodide314": ROOT / "node_modules" / "pyodide",
+        },
+    )
+    faults = Faults(app, GOLDENS)
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # planned faults are no news
+    sock = listen(0)
+    server = make_server(faults)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
+    thread.start()
+    yield Site(f"http://localhost:{sock.getsockname()[1]}", faults)
+    server.should_exit = True
+    thread.join(timeout=10)
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[Site]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def plain_site() -> Iterator[Site]:
+    """The same without cross-origin isolation."""
+    with serving(isolated=False) as running:
+        yield running
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def engine(request: pytest.FixtureRequest, playwright: Playwright) -> Iterator[Engine]:
+    """Each of the five in turn; stories that need WebGPU ask for `webgpu_engine`."""
+    start, webgpu = ENGINES[request.param]
+    with start(playwright, request.param, webgpu=webgpu) as running:
+        yield running
+
+
+@pytest.fixture
+def webgpu_engine(engine: Engine) -> Engine:
+    if not engine.webgpu:
+        pytest.skip(f"{engine.name} has no WebGPU adapter")
+    _webgpu_stories.append(engine.name)
+    return engine
+
+
+@pytest.fixture
+def new_page(engine: Engine) -> Iterator[Callable[[str], Page]]:
+    """Opens pages and closes them after the story."""
+    opened: list[Page] = []
+
+    def open_page(url: str) -> Page:
+        page = engine.new_page()
+        opened.append(page)
+        page.open(url)
+        return page
+
+    yield open_page
+    for page in opened:
+        page.close()
+
+
+def settled(page: Page) -> str:
+    """Wait for the demo page to be ready or to fail; tells which."""
+    wait_for(page, "['ready','error'].includes(document.querySelector('#status')?.dataset.state)")
+    return page.run("() => document.querySelector('#status').dataset.state")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A full run in which no story met a WebGPU device proves nothing: it fails."""
+    whole = len(session.items) > 20 and exitstatus == 0
+    if whole and not _webgpu_stories:
+        session.exitstatus = 1
+        print("No story ran on WebGPU.")

@@ -1,0 +1,245 @@
+"""Three browser engines behind one small interface, so that a story does not care which it runs in.
+
+Chromium and Firefox by Playwright; WebKit by Playwright's own build where it is installed, else by
+Debian's WebKitGTK through WebDriver.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from playwright.sync_api import Error, Playwright
+from playwright.sync_api import Page as PlaywrightPage
+
+CHROMIUM_WEBGPU = (
+    "--enable-unsafe-webgpu",
+    "--use-webgpu-adapter=swiftshader",
+    "--enable-features=Vulkan",
+)
+FIREFOX_WEBGPU = {
+    "dom.webgpu.enabled": True,
+    "gfx.webgpu.ignore-blocklist": True,
+    "dom.webgpu.wgpu-backend": "vulkan",
+    "gfx.webrender.all": True,
+}
+TIMEOUT_S = 120
+
+
+class Page(Protocol):
+    """A tab."""
+
+    def open(self, url: str) -> None: ...
+
+    def run(self, function: str, argument: Any = None) -> Any:
+        """Call an (async) JavaScript function with a JSON argument; its JSON result."""
+        ...
+
+    def type(self, selector: str, text: str) -> None:
+        """Replace a field's text and press Ctrl+Enter."""
+        ...
+
+    def screenshot(self, path: Path) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def wait_for(page: Page, condition: str, timeout: float = TIMEOUT_S) -> None:
+    """Poll a JavaScript expression until it is true."""
+    end = time.monotonic() + timeout
+    while not page.run(f"() => Boolean({condition})"):
+        if time.monotonic() > end:
+            raise TimeoutError(f"{condition} stayed false for {timeout} s")
+        time.sleep(0.1)
+
+
+class PlaywrightTab:
+    """Chromium, Firefox, or Playwright's WebKit."""
+
+    def __init__(self, page: PlaywrightPage) -> None:
+        self.page = page
+        page.set_default_timeout(TIMEOUT_S * 1000)
+
+    def open(self, url: str) -> None:
+        self.page.goto(url)
+
+    def run(self, function: str, argument: Any = None) -> Any:
+        return self.page.evaluate(function, argument)
+
+    def type(self, selector: str, text: str) -> None:
+        self.page.fill(selector, text)
+        self.page.press(selector, "Control+Enter")
+
+    def screenshot(self, path: Path) -> None:
+        self.page.screenshot(path=path)
+
+    def close(self) -> None:
+        self.page.close()
+
+
+class WebDriverTab:
+    """WebKitGTK's MiniBrowser."""
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+        driver.set_script_timeout(TIMEOUT_S * 3)
+
+    def open(self, url: str) -> None:
+        self._driver.get(url)
+
+    def run(self, function: str, argument: Any = None) -> Any:
+        answer = self._driver.execute_async_script(
+            f"""const done = arguments[arguments.length - 1];
+            Promise.resolve().then(() => ({function})(JSON.parse(arguments[0])))
+              .then((value) => done(JSON.stringify({{ value: value ?? null }})),
+                    (error) => done(JSON.stringify({{ error: String(error) }})));""",
+            json.dumps(argument),
+        )
+        told = json.loads(answer)
+        if "error" in told:
+            raise RuntimeError(told["error"])
+        return told["value"]
+
+    def type(self, selector: str, text: str) -> None:
+        from selenium.webdriver.common.by import By
+        from selenium.webdriver.common.keys import Keys
+
+        field = self._driver.find_element(By.CSS_SELECTOR, selector)
+        field.clear()
+        field.send_keys(text.replace("\n", Keys.ENTER))
+        field.send_keys(Keys.CONTROL + Keys.ENTER)
+
+    def screenshot(self, path: Path) -> None:
+        self._driver.save_screenshot(str(path))
+
+    def close(self) -> None:
+        self._driver.get("about:blank")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A browser that runs. `pid` is its process where one can be told, for memory measurements."""
+
+    name: str
+    webgpu: bool
+    new_page: Callable[[], Page]
+    pid: int = 0
+
+
+@contextmanager
+def chromium(playwright: Playwright, name: str, *, webgpu: bool) -> Iterator[Engine]:
+    flags = [*(CHROMIUM_WEBGPU if webgpu else ()), "--enable-precise-memory-info"]
+    if os.geteuid() == 0:
+        flags.append("--no-sandbox")
+    browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+    yield Engine(name, webgpu, lambda: PlaywrightTab(browser.new_page()))
+    browser.close()
+
+
+@contextmanager
+def firefox(playwright: Playwright, name: str, *, webgpu: bool) -> Iterator[Engine]:
+    # Debian's stock Firefox speaks WebDriver BiDi; "moz-" channels are Playwright's way to it.
+    browser = playwright.firefox.launch(
+        channel="moz-firefox",
+        executable_path=shutil.which("firefox-esr") or shutil.which("firefox"),
+        firefox_user_prefs=FIREFOX_WEBGPU if webgpu else {"dom.webgpu.enabled": False},
+    )
+    yield Engine(name, webgpu, lambda: PlaywrightTab(browser.new_page()))
+    browser.close()
+
+
+@contextmanager
+def webkit(playwright: Playwright, name: str, *, webgpu: bool) -> Iterator[Engine]:
+    try:
+        browser = playwright.webkit.launch()
+    except Error:  # Playwright's build is not installed
+        with webkit_gtk(name) as engine:
+            yield engine
+        return
+    yield Engine(name, webgpu, lambda: PlaywrightTab(browser.new_page()))
+    browser.close()
+
+
+@contextmanager
+def webkit_gtk(name: str) -> Iterator[Engine]:
+    """MiniBrowser on a virtual display with a session bus of its own."""
+    from selenium import webdriver
+
+    listed = subprocess.run(
+        ["dpkg", "-L", "libwebkit2gtk-4.1-0"], capture_output=True, text=True, check=True
+    )
+    browser = next(line for line in listed.stdout.splitlines() if line.endswith("/MiniBrowser"))
+    with virtual_display() as display:
+        port = free_port()
+        command = ["dbus-run-session", "--", "WebKitWebDriver", f"--port={port}"]
+        environment = {
+            **os.environ,
+            "DISPLAY": display,
+            "WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS": "1",
+        }
+        service = subprocess.Popen(command, env=environment, start_new_session=True)
+        try:
+            wait_for_port(port)
+            options = webdriver.WebKitGTKOptions()
+            options.binary_location = browser
+            options.add_argument("--automation")
+            driver = webdriver.Remote(f"http://127.0.0.1:{port}", options=options)
+            yield Engine(name, False, lambda: WebDriverTab(driver))
+            driver.quit()
+        finally:
+            os.killpg(service.pid, 15)
+            service.wait()
+
+
+@contextmanager
+def virtual_display() -> Iterator[str]:
+    reader, writer = os.pipe()
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(writer), "-screen", "0", "1280x1024x24", "-nolisten", "tcp"],
+        pass_fds=(writer,),
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(writer)
+    with os.fdopen(reader) as told:
+        number = told.readline().strip()
+    try:
+        yield f":{number}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def wait_for_port(port: int, timeout: float = 20) -> None:
+    end = time.monotonic() + timeout
+    while True:
+        with socket.socket() as sock:
+            if sock.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        if time.monotonic() > end:
+            raise TimeoutError(f"nothing listens on port {port}")
+        time.sleep(0.05)
+
+
+ENGINES = {
+    "chromium-webgpu": (chromium, True),
+    "chromium-no-adapter": (chromium, False),
+    "firefox-webgpu": (firefox, True),
+    "firefox-no-webgpu": (firefox, False),
+    "webkit": (webkit, False),
+}

@@ -1,0 +1,99 @@
+"""What goes wrong in a page is said in the page, with what to try."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from e2e.conftest import OUT, Site, settled
+from e2e.engines import Engine, Page, wait_for
+
+SHOWN = """() => ({
+  what: document.querySelector('#error-what').textContent,
+  hint: document.querySelector('#error-hint').textContent,
+  category: document.querySelector('#error-category').textContent,
+})"""
+
+
+@pytest.mark.parametrize(
+    ("query", "category", "told"),
+    [
+        ("model=all-MiniLM-L7", "model-not-found", "all-MiniLM-L6-v2"),
+        ("model=/goldens/nothing-here", "file-missing", "nothing-here"),
+        ("model=/faults/drop/tiny-bert", "source", "connection"),
+        ("model=/faults/status/tiny-bert", "source", "503"),
+        ("model=/faults/hostile/tiny-bert", "model-file", "header claims"),
+        ("model=http://user:secret@localhost/x", "input", "password"),
+    ],
+)
+def test_faults_are_told(
+    engine: Engine,
+    site: Site,
+    new_page: Callable[[str], Page],
+    query: str,
+    category: str,
+    told: str,
+) -> None:
+    page = new_page(f"{site.url}/?tier=cpu&{query}")
+    assert settled(page) == "error"
+    shown = page.run(SHOWN)
+    assert shown["category"] == category
+    assert told in shown["what"] + shown["hint"]
+    assert "secret" not in shown["what"] + shown["hint"]
+    assert shown["hint"]
+
+
+def test_retry_after_the_network_is_back(
+    engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    page = new_page(f"{site.url}/?model=/faults/drop/tiny-bert")
+    assert settled(page) == "error"
+    page.screenshot(OUT / f"error-{engine.name}.png")
+    site.faults.healed = True
+    try:
+        page.run("() => document.querySelector('#retry').click()")
+        wait_for(page, "document.querySelector('#status').dataset.state === 'ready'")
+    finally:
+        site.faults.healed = False
+
+
+def test_a_server_without_ranges_serves_too(
+    engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    page = new_page(f"{site.url}/?model=/faults/whole/tiny-bert")
+    assert settled(page) == "ready"
+
+
+def test_asking_for_webgpu_where_there_is_none(
+    engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    page = new_page(f"{site.url}/?model=/goldens/tiny-bert&tier=webgpu")
+    if engine.webgpu:
+        assert settled(page) == "ready"
+        return
+    assert settled(page) == "error"
+    shown = page.run(SHOWN)
+    assert shown["category"] == "tier-unavailable"
+    assert "navigator.gpu" in shown["what"] or "adapter" in shown["what"]
+    assert "auto" in shown["hint"]
+
+
+def test_cancel_leaves_a_usable_page(
+    engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    page = new_page(f"{site.url}/?model=/faults/slow/tiny-bert")
+    wait_for(page, "document.querySelector('#status').textContent.includes('weights')")
+    began = time.monotonic()
+    page.run("() => document.querySelector('#cancel').click()")
+    assert settled(page) == "error"
+    assert time.monotonic() - began < 5
+    assert page.run(SHOWN)["category"] == "cancelled"
+    found = page.run(
+        """async () => {
+          await bascule.load("/goldens/tiny-bert", "auto");
+          return (await bascule.embed(["w4 w5"])).columns;
+        }"""
+    )
+    assert found == 35

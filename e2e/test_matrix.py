@@ -1,0 +1,144 @@
+"""The page in five browsers: a person's visit, and the numbers behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from e2e.conftest import OUT, Site, settled
+from e2e.engines import Engine, Page, wait_for
+from tests.goldens import cosines, golden
+
+COSINE = 0.99999
+EMBED = """async (texts) => {
+  const { data, rows, columns, tier, ms } = await bascule.embed(texts);
+  return { data: Array.from(data), rows, columns, tier, ms };
+}"""
+
+
+def embed(page: Page, texts: list[str]) -> np.ndarray:
+    found = page.run(EMBED, texts)
+    return np.array(found["data"]).reshape(found["rows"], found["columns"])
+
+
+def test_a_visit(engine: Engine, site: Site, new_page: Callable[[str], Page]) -> None:
+    page = new_page(site.url + "/")
+    assert settled(page) == "ready", page.run("() => document.body.innerText")
+    tier = page.run("() => document.querySelector('#tier').textContent")
+    reason = page.run("() => document.querySelector('#reason').textContent")
+    assert tier == ("webgpu" if engine.webgpu else "cpu")
+    assert ("right numbers" in reason) == engine.webgpu
+    assert engine.webgpu or "webgpu:" in reason
+
+    page.type("#sentences", "A cat sleeps.\nA kitten naps.\nThe stock market fell.")
+    wait_for(page, "document.querySelectorAll('#matrix td').length > 1")
+    rows = page.run(
+        "() => [...document.querySelectorAll('#matrix tbody tr')]"
+        ".map((row) => [...row.querySelectorAll('td')].map((cell) => Number(cell.textContent)))"
+    )
+    assert np.allclose(np.diag(rows), 1)
+    assert rows[0][1] > 0.5 > 0.3 > rows[0][2]
+    closest = page.run("() => document.querySelector('#pairs li').innerText")
+    assert "cat" in closest
+    assert "kitten" in closest
+    OUT.mkdir(exist_ok=True)
+    page.screenshot(OUT / f"visit-{engine.name}.png")
+
+    expected = golden("minilm")
+    found = embed(page, expected.texts)  # 2 to 256 tokens
+    assert (cosines(found, expected.embeddings) >= COSINE).all()
+    short = [i for i, ids in enumerate(expected.ids) if len(ids) <= 17]
+    for count in (1, 3, 33):
+        chosen = [short[(5 * i) % len(short)] for i in range(count)]
+        found = embed(page, [expected.texts[i] for i in chosen])
+        assert (cosines(found, expected.embeddings[chosen]) >= COSINE).all()
+
+
+def test_isolation_changes_nothing(
+    engine: Engine, site: Site, plain_site: Site, new_page: Callable[[str], Page]
+) -> None:
+    texts = golden("tiny-bert").texts
+    found = []
+    for where, isolated in ((site, True), (plain_site, False)):
+        page = new_page(where.url + "/?model=/goldens/tiny-bert")
+        assert settled(page) == "ready"
+        if engine.name != "webkit":
+            assert page.run("() => crossOriginIsolated") == isolated
+        found.append(embed(page, texts))
+    assert (cosines(found[0], golden("tiny-bert").embeddings) >= COSINE).all()
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_cost_of_a_pass(
+    webgpu_engine: Engine,
+    site: Site,
+    new_page: Callable[[str], Page],
+    record_property: Callable[[str, object], None],
+) -> None:
+    """One call into JavaScript a pass and one to read; Python's own time is printed, not judged."""
+    page = new_page(site.url + "/")
+    assert settled(page) == "ready"
+    text = ["seven sunny steel bridges span the wide old river near our own town today"]
+    page.run(EMBED, text)
+    before = page.run("() => bascule.stats()")
+    for _ in range(20):
+        page.run(EMBED, text)
+    after = page.run("() => bascule.stats()")
+    passes = after["passes"] - before["passes"]
+    assert passes == 20
+    tokens = (after["tokens"] - before["tokens"]) / passes
+    assert tokens == 16
+    assert after["crossings"] - before["crossings"] == 2 * passes
+    host_ms = (after["host_ms"] - before["host_ms"]) / passes
+    record_property("python_ms_per_pass", host_ms)
+    print(f"{webgpu_engine.name}: Python works {host_ms:.3f} ms a pass of {tokens:.0f} tokens")
+
+
+def test_the_page_stays_responsive(
+    engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    """The page's thread is never held up while a model loads and computes, and frames keep coming.
+
+    Where WebGPU itself runs on the CPU, a browser may draw in the very process that computes: then
+    the longest wait for a frame is printed and only the page's own thread is held to a bound.
+    """
+    page = new_page(site.url + "/?model=/goldens/tiny-bert")
+    assert settled(page) == "ready"
+    found = page.run(
+        """async () => {
+          const gaps = []; let last = performance.now(); let running = true;
+          const frame = () => {
+            const now = performance.now(); gaps.push(now - last); last = now;
+            if (running) requestAnimationFrame(frame);
+          };
+          requestAnimationFrame(frame);
+          let held = 0; let ticked = performance.now();
+          const timer = setInterval(() => {
+            held = Math.max(held, performance.now() - ticked); ticked = performance.now();
+          }, 10);
+          const began = performance.now();
+          await bascule.load("all-MiniLM-L6-v2", "auto");
+          await bascule.embed(Array(8).fill("The drawbridge was raised at dawn for the fleet."));
+          running = false;
+          clearInterval(timer);
+          return { frames: gaps.length, longest: Math.max(...gaps), held,
+                   ms: performance.now() - began };
+        }"""
+    )
+    rate = 1000 * found["frames"] / found["ms"]
+    print(
+        f"{engine.name}: {rate:.0f} frames/s, longest wait for one {found['longest']:.0f} ms, "
+        f"page's thread held {found['held']:.0f} ms at most"
+    )
+    assert rate > 10
+    assert found["held"] < 1000
+    assert engine.webgpu or found["longest"] < 1000
+
+
+def test_choosing_the_cpu(site: Site, new_page: Callable[[str], Page]) -> None:
+    page = new_page(site.url + "/?model=/goldens/tiny-bert&tier=cpu")
+    assert settled(page) == "ready"
+    assert page.run("() => document.querySelector('#tier').textContent") == "cpu"
+    found = embed(page, golden("tiny-bert").texts)
+    assert (cosines(found, golden("tiny-bert").embeddings) >= COSINE).all()

@@ -1,0 +1,103 @@
+"""Memory is a promise: the peak of a load, and what a long life leaves behind."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from e2e.conftest import Site, settled
+from e2e.engines import Engine, Page
+
+CHUNK_NBYTES = 4 << 20
+FLAT = ("gpu_nbytes", "gpu_objects", "wasm_heap_nbytes", "pyproxies")
+
+
+def browser_nbytes() -> int:
+    """Proportional set size of every process below this one: browsers and their helpers."""
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            after = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents.setdefault(int(after[1]), []).append(int(stat.parent.name))
+    waiting, total = list(parents.get(os.getpid(), [])), 0
+    while waiting:
+        pid = waiting.pop()
+        waiting += parents.get(pid, [])
+        try:
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except OSError:
+            continue
+        total += sum(int(row.split()[1]) for row in rollup.splitlines() if row.startswith("Pss:"))
+    return total * 1024
+
+
+@contextmanager
+def sampled(peaks: list[int]) -> Iterator[None]:
+    running = True
+
+    def sample() -> None:
+        while running:
+            peaks.append(browser_nbytes())
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    yield
+    running = False
+    thread.join()
+
+
+def test_the_peak_of_a_load(
+    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    """Bytes under way stay within three chunks; the browser's own growth is measured from outside."""
+    page = new_page(f"{site.url}/?model=/goldens/tiny-bert")
+    assert settled(page) == "ready"
+    before, peaks = browser_nbytes(), list[int]()
+    with sampled(peaks):
+        page.run("async () => { await bascule.load('all-MiniLM-L6-v2', 'webgpu'); }")
+        time.sleep(0.5)
+    stats = page.run("() => bascule.stats()")
+    weights, growth = stats["weights_nbytes"], max(peaks) - before
+    print(
+        f"{webgpu_engine.name}: weights {weights / 1e6:.1f} MB, under way at most "
+        f"{stats['peak_chunk_nbytes'] / 1e6:.1f} MB, browser grew by {growth / 1e6:.1f} MB "
+        f"({growth / weights:.2f} of the weights)"
+    )
+    assert 0 < stats["peak_chunk_nbytes"] <= 3 * CHUNK_NBYTES
+    # The weights themselves are most of it: nothing holds a second copy of the file.
+    assert growth < 1.9 * weights
+
+
+def test_a_long_life_stays_flat(
+    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    """1,000 passes and 200 loads, with the small model: the objects are those of a large one."""
+    page = new_page(f"{site.url}/?model=/goldens/tiny-bert")
+    assert settled(page) == "ready"
+    passes = """async (count) => {
+      for (let i = 0; i < count; i++) await bascule.embed(["w4 w5 w6"]);
+      return bascule.stats();
+    }"""
+    before = page.run(passes, 50)
+    after = page.run(passes, 1000)
+    assert after["passes"] - before["passes"] == 1000
+    assert {k: after[k] for k in FLAT} == {k: before[k] for k in FLAT}
+
+    loads = """async (count) => {
+      for (let i = 0; i < count; i++) await bascule.load("/goldens/tiny-bert", "webgpu");
+      return bascule.stats();
+    }"""
+    before = page.run(loads, 20)
+    began = browser_nbytes()
+    after = page.run(loads, 200)
+    print(
+        f"{webgpu_engine.name}: 200 loads grew the browser by {(browser_nbytes() - began) / 1e6:.1f} MB"
+    )
+    assert {k: after[k] for k in FLAT} == {k: before[k] for k in FLAT}
