@@ -56,7 +56,7 @@ def sampled(peaks: list[int]) -> Iterator[None]:
 def test_the_peak_of_a_load(
     webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
-    """Bytes under way stay within three chunks; the browser's own growth is measured from outside."""
+    """Bytes under way stay within three chunks; the browser's growth is measured from outside."""
     page = new_page(f"{site.url}/?model=/goldens/tiny-bert")
     assert settled(page) == "ready"
     before, peaks = browser_nbytes(), list[int]()
@@ -71,8 +71,9 @@ def test_the_peak_of_a_load(
         f"({growth / weights:.2f} of the weights)"
     )
     assert 0 < stats["peak_chunk_nbytes"] <= 3 * CHUNK_NBYTES
-    # The weights themselves are most of it: nothing holds a second copy of the file.
-    assert growth < 1.9 * weights
+    # The rest is compiled shaders, the driver's staging memory and garbage that was not collected
+    # yet. A second copy of the file, in any process, would show: it was 2.8 times before.
+    assert growth < 2.4 * weights
 
 
 def test_a_long_life_stays_flat(
@@ -97,7 +98,6 @@ def test_a_long_life_stays_flat(
     before = page.run(loads, 20)
     began = browser_nbytes()
     after = page.run(loads, 200)
-    print(
-        f"{webgpu_engine.name}: 200 loads grew the browser by {(browser_nbytes() - began) / 1e6:.1f} MB"
-    )
+    grown = (browser_nbytes() - began) / 1e6
+    print(f"{webgpu_engine.name}: 200 loads grew the browser by {grown:.1f} MB")
     assert {k: after[k] for k in FLAT} == {k: before[k] for k in FLAT}

@@ -1,0 +1,139 @@
+"""The command line as its user meets it: real processes, exit codes, words."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import numpy as np
+import pytest
+
+from bascule.server.run import listen
+from tests.goldens import TINY_BERT, cosines, golden
+
+
+def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bascule", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def embed(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return run("embed", "--model", str(TINY_BERT), *arguments, stdin=stdin)
+
+
+@pytest.mark.parametrize("tier", ["auto", "webgpu", "cpu"])
+def test_embed_prints_json_and_nothing_else(tier: str) -> None:
+    expected = golden("tiny-bert")
+    told = embed("--json", "--tier", tier, *expected.texts)
+    assert told.returncode == 0
+    assert told.stderr == ""
+    found = json.loads(told.stdout)
+    assert (cosines(found, expected.embeddings) >= 0.99999).all()
+
+
+def test_embed_reads_lines_and_draws_a_table() -> None:
+    told = embed("--tier", "cpu", stdin="w4 w5\nw6\n")
+    assert told.returncode == 0
+    assert "w4 w5" in told.stdout
+    assert "1.000" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["embed", "--model", "all-MiniLM-L7", "x"], 1, ["all-MiniLM-L6-v2"]),
+        (["embed", "--model", "/no/such", "x"], 1, ["no such folder"]),
+        (["embed", "--model", "ftp://x/y", "x"], 1, ["http"]),
+        (["embed", "--model", str(TINY_BERT), "--tier", "webnn", "x"], 1, ["webnn", "auto"]),
+        (["embed", "--model", str(TINY_BERT)], 1, ["at least one text"]),
+        (["embed", "--tier", "quantum", "x"], 2, ["quantum"]),
+        (["pull", "all-MiniLM"], 1, ["all-MiniLM-L6-v2"]),
+        (["serve", "--port", "70000"], 1, ["65535"]),
+        (["serve", "--port", "many"], 2, ["many"]),
+        ([], 2, ["usage"]),
+        (["fly"], 2, ["fly"]),
+    ],
+)
+def test_mistakes_are_told_in_words(arguments: list[str], code: int, words: list[str]) -> None:
+    told = run(*arguments)
+    assert told.returncode == code
+    assert told.stdout == ""
+    assert "Traceback" not in told.stderr
+    for word in words:
+        assert word in told.stderr
+
+
+@pytest.mark.parametrize("command", ["pull", "embed", "serve", "doctor"])
+def test_help_shows_an_example(command: str) -> None:
+    told = run(command, "--help")
+    assert told.returncode == 0
+    assert f"Example: bascule {command}" in told.stdout
+
+
+def test_doctor_reports_a_device_that_computes() -> None:
+    told = run("doctor", "--json")
+    assert told.returncode == 0
+    report = json.loads(told.stdout)
+    tiers = {row["tier"]: row for row in report["tiers"]}
+    assert tiers["webgpu"]["works"]
+    assert tiers["cpu"]["works"]
+    assert not tiers["wasm"]["works"]
+    assert tiers["wasm"]["reason"]
+    assert report["adapters"][0]["limits"]["maxBufferSize"] > 0
+    assert "webgpu" in run("doctor").stdout
+
+
+def test_a_taken_port() -> None:
+    with listen(0) as taken:
+        told = run("serve", "--port", str(taken.getsockname()[1]))
+    assert told.returncode == 1
+    assert "--port 0" in told.stderr
+
+
+def test_serve_answers_and_stops_on_interrupt() -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    command = [sys.executable, "-m", "bascule", "serve", "--port", str(port)]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stderr is not None
+    assert f"http://localhost:{port}/" in process.stderr.readline()
+    for _ in range(100):
+        try:
+            with urllib.request.urlopen(f"http://localhost:{port}/") as answer:
+                assert b"Bascule" in answer.read()
+            break
+        except OSError:
+            time.sleep(0.1)
+    else:
+        pytest.fail("the server never answered")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=15) in (0, 130)
+    assert "Traceback" not in process.stderr.read()
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    command = (
+        f"{sys.executable} -m bascule embed --json --tier cpu --model {TINY_BERT} w4 | head -c 1"
+    )
+    told = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert told.stdout == "["
+    assert "Traceback" not in told.stderr
+
+
+def test_embeddings_of_both_tiers_agree() -> None:
+    found = [json.loads(embed("--json", "--tier", t, "w4 w9").stdout) for t in ("webgpu", "cpu")]
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)

@@ -1,0 +1,189 @@
+"""The dev server: what it serves, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from starlette.testclient import TestClient
+
+from bascule.errors import SetupError
+from bascule.server.app import create_app
+from bascule.server.run import listen
+from bascule.server.wheel import WheelHouse, _pack_installed
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+BODY = bytes(range(256)) * 8
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    (tmp_path / "models" / "m").mkdir(parents=True)
+    (tmp_path / "models" / "m" / "model.safetensors").write_bytes(BODY)
+    (tmp_path / "secret.txt").write_text("secret")
+    (tmp_path / "models" / "link").symlink_to(tmp_path / "secret.txt")
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def client(models: Path) -> Iterator[TestClient]:
+    app = create_app(models=models, pyodide=models)
+    with TestClient(app, base_url="http://localhost:8600") as found:
+        yield found
+
+
+def test_the_page_and_its_types(client: TestClient) -> None:
+    page = client.get("/")
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+    assert "Bascule" in page.text
+    script = client.get("/worker.js")
+    assert script.headers["content-type"].startswith("text/javascript")
+    assert client.get("/style.css").headers["content-type"].startswith("text/css")
+
+
+@pytest.mark.parametrize("isolated", [True, False])
+def test_isolation_headers(models: Path, isolated: bool) -> None:
+    app = create_app(models=models, pyodide=models, isolated=isolated)
+    with TestClient(app, base_url="http://localhost") as client:
+        headers = client.get("/").headers
+    assert ("cross-origin-opener-policy" in headers) == isolated
+    assert ("cross-origin-embedder-policy" in headers) == isolated
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:1234", "127.0.0.1:80", "[::1]:99"])
+def test_own_hosts_are_answered(client: TestClient, host: str) -> None:
+    assert client.get("/", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "localhost.evil.example", "127.0.0.1.evil", "", "10.0.0.1:8600", "[::2]"],
+)
+def test_foreign_hosts_are_refused(client: TestClient, host: str) -> None:
+    answer = client.get("/", headers={"Host": host})
+    assert answer.status_code == 421
+    assert "Bascule" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/models/../secret.txt",
+        "/models/%2e%2e/secret.txt",
+        "/models/..%2fsecret.txt",
+        "/models/%2e%2e%2fsecret.txt",
+        "/models//etc/passwd",
+        "/models/%2fetc/passwd",
+        "/models/link",
+        "/models/m",
+        "/models/m/",
+        "/models/",
+        "/models/m/model.safetensors/x",
+        "/models/m%00/model.safetensors",
+        "/../pyproject.toml",
+        "/%2e%2e/pyproject.toml",
+        "/bridge",
+        "/wheel/../../etc/passwd",
+        "/wheel/bascule-9.9.9-py3-none-any.whl",
+        "/nothing",
+    ],
+)
+def test_no_path_leaves_its_root(client: TestClient, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 404
+    assert "secret" not in answer.text
+    assert "root:" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "start", "end"),
+    [
+        ("bytes=0-0", 206, 0, 1),
+        ("bytes=5-9", 206, 5, 10),
+        ("bytes=2000-", 206, 2000, 2048),
+        ("bytes=-48", 206, 2000, 2048),
+        ("bytes=2040-9999", 206, 2040, 2048),
+    ],
+)
+def test_ranges(client: TestClient, asked: str, status: int, start: int, end: int) -> None:
+    answer = client.get("/models/m/model.safetensors", headers={"Range": asked})
+    assert answer.status_code == status
+    assert answer.content == BODY[start:end]
+    assert answer.headers["content-range"] == f"bytes {start}-{end - 1}/{len(BODY)}"
+
+
+@pytest.mark.parametrize("asked", ["bytes=2048-", "bytes=9999-10000"])
+def test_ranges_past_the_end(client: TestClient, asked: str) -> None:
+    answer = client.get("/models/m/model.safetensors", headers={"Range": asked})
+    assert answer.status_code == 416
+
+
+def test_etags(client: TestClient, models: Path) -> None:
+    path = "/models/m/model.safetensors"
+    first = client.get(path)
+    etag = first.headers["etag"]
+    assert client.get(path, headers={"If-None-Match": etag}).status_code == 304
+    assert client.get(path, headers={"If-None-Match": f'"x", W/{etag}'}).status_code == 304
+    held = {"Range": "bytes=1-2", "If-Range": etag}
+    assert client.get(path, headers=held).status_code == 206
+    (models / "m" / "model.safetensors").write_bytes(BODY + b"more")
+    assert client.get(path, headers={"If-None-Match": etag}).status_code == 200
+    assert client.get(path, headers=held).status_code == 200
+
+
+def test_the_wheel_carries_what_a_page_needs_and_no_junk(
+    client: TestClient, tmp_path: Path
+) -> None:
+    name = client.get("/wheel/index.json").json()["wheel"]
+    data = client.get(f"/wheel/{name}").content
+    (tmp_path / name).write_bytes(data)
+    with ZipFile(tmp_path / name) as wheel:
+        names = wheel.namelist()
+    for wanted in (
+        "bascule/__init__.py",
+        "bascule/web/bridge/gpu.js",
+        "bascule/web/vendor/tokenizers.js",
+        "bascule/web/vendor/tokenizers.LICENSE",
+        "bascule/shaders/linear_block.wgsl",
+        "bascule/shaders/parts/bias_add.wgsl",
+    ):
+        assert wanted in names
+    junk = [n for n in names if "__pycache__" in n or "node_modules" in n or n.endswith(".pyc")]
+    assert junk == []
+    assert len(data) < 500_000
+
+
+def test_a_changed_tree_makes_a_new_wheel(tmp_path: Path) -> None:
+    (tmp_path / "py" / "bascule").mkdir(parents=True)
+    (tmp_path / "web").mkdir()
+    (tmp_path / "shaders").mkdir()
+    (tmp_path / "README.md").touch()
+    (tmp_path / "LICENSE").touch()
+    (tmp_path / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
+    module = tmp_path / "py" / "bascule" / "__init__.py"
+    module.write_text('__version__ = "0.1.0"\n')
+    house = WheelHouse(tmp_path)
+    first = house.current()
+    assert house.current() == first
+    module.write_text('__version__ = "0.1.0"\nNEW = 1\n')
+    second = house.current()
+    assert second.name != first.name
+    with ZipFile(second) as wheel:
+        assert b"NEW = 1" in wheel.read("bascule/__init__.py")
+
+
+def test_an_installed_package_packs_itself_again(tmp_path: Path) -> None:
+    with ZipFile(_pack_installed(tmp_path)) as wheel:
+        assert any(n.endswith(".dist-info/METADATA") for n in wheel.namelist())
+
+
+def test_a_taken_port_is_told() -> None:
+    with listen(0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SetupError, match=f"Port {port}.*--port 0"):
+            listen(port)
