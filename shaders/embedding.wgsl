@@ -20,5 +20,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
   let col = index % params.cols;
   let id = min(ids[row], params.vocabulary - 1u);
   let token = row % params.tokens;
-  y[index] = table[id * params.cols + col] + position_at(token * params.cols + col) + row_bias_at(col);
+  y[index] = table[id * params.cols + col] + position_at(token * params.cols + col)
+    + row_bias_at(col);
 }

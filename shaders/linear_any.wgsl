@@ -1,6 +1,6 @@
 // linear_any: y = activation(x @ weight^T + bias) for any K.
 //   y[r,c] = activation(sum_k x[r,k] * weight[c,k] + bias[c])
-// A lane owns one element. The choice where K is no multiple of 4, so that rows are not whole vec4s.
+// A lane owns one element. The choice where K is no multiple of 4: rows are not whole vec4s there.
 // Slots: bias, activation.   Launch: flat over rows * cols.   Reference: linear.
 override WORKGROUP: u32 = 64u;
 

@@ -1,5 +1,6 @@
 // pool: one vector a text from its tokens.
-//   mean: y[b,c] = sum of x[b,t,c] over t < lengths[b], divided by lengths[b];  cls: y[b,c] = x[b,0,c]
+//   mean: y[b,c] = sum of x[b,t,c] over t < lengths[b], divided by lengths[b]
+//   cls:  y[b,c] = x[b,0,c]
 // A lane owns one element of y. A length of 0 counts as 1, one past the tokens as all of them.
 // Slots: none.   Launch: flat over batch * cols.   Reference: pool.
 override WORKGROUP: u32 = 64u;

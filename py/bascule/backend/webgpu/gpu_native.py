@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 # wgpu-py's older spelling of the specification's feature names.
 _FEATURE_SPELLING = {"subgroups": "subgroup"}
 _LETTERS = {"u": "uniform", "r": "read-only-storage", "w": "storage"}
-_NAGA_PLACE = re.compile(r"wgsl:(\d+):\d+")
+# naga writes "wgsl:3:15" below the cause, Tint ":3:15 error: " before it.
+_PLACE = re.compile(r":(\d+):\d+")
 _STAGING_KEPT_NBYTES = 64 << 20
 
 
@@ -314,8 +315,8 @@ class NativeGpu:
 
 
 def _shader_error(label: str, text: str) -> ShaderError:
-    """Turn naga's report into (line, message); naga puts the cause on the line before the place."""
-    place = _NAGA_PLACE.search(text)
+    """Turn a compiler's report into (line, message)."""
+    place = _PLACE.search(text)
     told = re.search(r"error: (.+)", text) or re.search(r"Caused by:\s+(.+)", text)
     line = int(place.group(1)) if place else 0
     return ShaderError(label, [(line, told.group(1).strip() if told else " ".join(text.split()))])

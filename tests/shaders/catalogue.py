@@ -1,0 +1,53 @@
+"""One call of every row and variant of the kernel table, for compilers to chew on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bascule.backend.webgpu.gpu import AdapterInfo
+from bascule.backend.webgpu.kernels import Kernel, select
+from bascule.program.graph import Graph
+from bascule.program.ops import ACTIVATIONS, POOLINGS
+from tests.shaders.harness import KINDS, disguise
+
+
+def _calls() -> Graph:
+    graph = Graph("catalogue")
+    ids, lengths = graph.input("ids", (2, 8), "u32"), graph.input("lengths", (2,), "u32")
+    table, row = graph.input("table", (9, 24)), graph.input("row", (24,))
+    for position in (None, table):
+        for bias in (None, row):
+            graph.call("embedding", ids, table, position, bias)
+    for inner in (24, 25):
+        for rows in (4, 64):
+            x, w = (
+                graph.input(f"x{inner}{rows}", (rows, inner)),
+                graph.input(f"w{inner}", (24, inner)),
+            )
+            for activation in ACTIVATIONS:
+                for bias in (None, row):
+                    graph.call("linear", x, w, bias, activation=activation)
+    x = graph.input("x", (2, 8, 24))
+    for residual in (None, x):
+        graph.call("layer_norm", x, row, row, residual, eps=1e-5)
+    qkv = graph.input("qkv", (2, 8, 72))
+    for heads in (2, 3, 8):
+        graph.call("attention", qkv, lengths, heads=heads)
+    for kind in POOLINGS:
+        graph.call("pool", x, lengths, kind=kind)
+    for kind in ACTIVATIONS:
+        graph.call("activate", x, kind=kind)
+    graph.call("l2_normalise", x, eps=1e-12)
+    graph.call("add", x, row)
+    return graph
+
+
+def every_kernel(adapter: AdapterInfo) -> Iterator[Kernel]:
+    """Each kernel that `select` can answer with on this compiler, once."""
+    seen: set[object] = set()
+    for kind in KINDS:
+        for call in _calls().calls:
+            kernel = select(call, disguise(adapter, kind))
+            if kernel.key not in seen:
+                seen.add(kernel.key)
+                yield kernel

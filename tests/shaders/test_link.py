@@ -1,0 +1,140 @@
+"""Linking, and every kernel on both compilers: naga (wgpu) and Tint (Dawn)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bascule import assets
+from bascule.backend.webgpu.gpu import WANTED_LIMITS
+from bascule.backend.webgpu.gpu_native import NativeGpu, _dashed, _describe
+from bascule.backend.webgpu.kernels import select
+from bascule.backend.webgpu.link import link
+from bascule.errors import ShaderError
+from bascule.program.graph import Graph
+from tests.shaders.catalogue import every_kernel
+from tests.shaders.harness import check_op, normal, sum_tolerance
+
+SHADERS = assets.path("shaders")
+
+
+# Dawn refuses Debian 12's lavapipe (Mesa 22.3 lacks a feature that it wants); Chromium brings an
+# adapter that Dawn takes.
+SWIFTSHADER = Path("/usr/lib/chromium/vk_swiftshader_icd.json")
+
+
+@pytest.fixture
+async def tint(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[NativeGpu]:
+    """The same driver on Dawn and SwiftShader: compiler and adapter are Chromium's."""
+    assert SWIFTSHADER.is_file(), "Debian's chromium, which brings SwiftShader, is not installed"
+    monkeypatch.setenv("VK_DRIVER_FILES", str(SWIFTSHADER))
+    monkeypatch.setenv("VK_ICD_FILENAMES", str(SWIFTSHADER))  # older Vulkan loaders
+    import wgpudawn
+
+    adapter = await wgpudawn.gpu.request_adapter_async()
+    device = await adapter.request_device_async(
+        required_features=["subgroups"] if "subgroups" in adapter.features else [],
+        required_limits={_dashed(n): adapter.limits[_dashed(n)] for n in WANTED_LIMITS},
+    )
+    features = [f for f in ("subgroups",) if f in adapter.features]
+    info = _describe(adapter.info, device.limits, features)
+    gpu = NativeGpu(device, replace(info, subgroups_enable=True))
+    yield gpu
+    gpu.destroy()
+
+
+async def test_every_kernel_compiles_on_naga(gpu: NativeGpu) -> None:
+    kernels = list(every_kernel(gpu.adapter))
+    assert len(kernels) > 50
+    for kernel in kernels:
+        await gpu.pipeline(kernel.wgsl, kernel.constants, kernel.bindings, kernel.label)
+
+
+async def test_every_kernel_compiles_on_tint(tint: NativeGpu) -> None:
+    assert "subgroups" in tint.adapter.features
+    for kernel in every_kernel(tint.adapter):
+        await tint.pipeline(kernel.wgsl, kernel.constants, kernel.bindings, kernel.label)
+
+
+@pytest.mark.parametrize("kind", ["software", "hardware"])
+async def test_tint_computes_the_same(tint: NativeGpu, rng, kind: str) -> None:
+    x, weight, bias = normal(rng, 17, 36), normal(rng, 33, 36), normal(rng, 33)
+    inputs = [x, weight, bias]
+    tolerance = 2 * sum_tolerance(36)
+    await check_op(tint, kind, "linear", inputs, tolerance=tolerance, activation="gelu")
+    rows = [normal(rng, 9, 70), normal(rng, 70), normal(rng, 70)]
+    await check_op(tint, kind, "layer_norm", rows, tolerance=1e-5, eps=1e-6)
+
+
+async def test_a_planted_error_names_its_file_and_line(gpu: NativeGpu, tint: NativeGpu) -> None:
+    for device in (gpu, tint):
+        for kernel in every_kernel(device.adapter):
+            lines = kernel.wgsl.split("\n")
+            at = next(i for i, line in enumerate(lines) if line.startswith("fn main"))
+            body = next(i for i in range(at, len(lines)) if lines[i].rstrip().endswith("{"))
+            lines[body] += " let planted: u32 = 1.5;"
+            with pytest.raises(ShaderError) as caught:
+                await device.pipeline(
+                    "\n".join(lines), kernel.constants, kernel.bindings, kernel.label
+                )
+            assert caught.value.label == kernel.label
+            assert caught.value.line == body + 1
+            assert (SHADERS / kernel.label).read_text().split("\n")[body] in lines[body]
+
+
+def test_text_is_linked_verbatim() -> None:
+    linked = link("layer_norm", ("residual_add", "reduce_shared"), (("N", 3),), "f16 subgroups")
+    kernel = assets.text("shaders/layer_norm.wgsl")
+    assert linked.wgsl.startswith("enable f16; enable subgroups; " + kernel)
+    assert assets.text("shaders/parts/residual_add.wgsl") in linked.wgsl
+    assert linked.wgsl.endswith("const N = 3u;\n")
+    assert linked.bindings == "urrrrw"
+    assert linked.params == (("rows", "u32"), ("cols", "u32"), ("eps", "f32"))
+    assert linked.pack({"rows": 1, "cols": 2, "eps": 0.5, "more": 9}).hex() == (
+        "0100000002000000" + "0000003f" + "00000000"
+    )
+    assert link("linear_any", ("bias_none", "activation_none"), (), "").bindings == "urr-w"
+
+
+def test_every_file_is_used_short_and_described(gpu_adapter_files: set[str]) -> None:
+    catalogue = (SHADERS / "README.md").read_text()
+    for path in SHADERS.rglob("*.wgsl"):
+        text = path.read_text()
+        assert path.relative_to(SHADERS).as_posix() in gpu_adapter_files, f"{path.name} is dead"
+        assert len(text.split("\n")) <= 125
+        assert max(len(line) for line in text.split("\n")) <= 100
+        assert text.startswith(f"// {path.stem}: ")
+        assert f"`{path.stem}`" in catalogue
+
+
+@pytest.fixture
+async def gpu_adapter_files(gpu: NativeGpu) -> set[str]:
+    """Every shader file that some kernel of the table is linked from."""
+    used: set[str] = set()
+    for kernel in every_kernel(gpu.adapter):
+        name, parts = str(kernel.key[0]), kernel.key[1]
+        assert isinstance(parts, tuple)
+        used |= {f"{name}.wgsl", *(f"parts/{part}.wgsl" for part in parts)}
+    return used
+
+
+async def test_a_choice_takes_microseconds(gpu: NativeGpu) -> None:
+    graph = Graph("g")
+    x, w = graph.input("x", (64, 384)), graph.input("w", (384, 384))
+    graph.call("linear", x, w, activation="gelu")
+    select(graph.calls[0], gpu.adapter)
+    began = time.perf_counter()
+    for _ in range(1000):
+        select(graph.calls[0], gpu.adapter)
+    print(f"select: {1e3 * (time.perf_counter() - began):.1f} us a call")
+
+
+def test_asset_names_are_checked() -> None:
+    for name in ("../pyproject.toml", "shaders/../../x", "/etc/passwd", "py/x"):
+        with pytest.raises(ValueError, match="asset"):
+            assets.path(name)
+    assert isinstance(SHADERS, Path)
