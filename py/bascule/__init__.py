@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bascule.platform import UnifiedWebPlatform as UnifiedWebPlatform
     from bascule.platform import load as load
     from bascule.progress import Progress as Progress
+    from bascule.tiers.selector import open_tier as open_tier
     from bascule.waiting import sync as sync
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ _HOMES = {
     "Progress": "bascule.progress",
     "UnifiedWebPlatform": "bascule.platform",
     "load": "bascule.platform",
+    "open_tier": "bascule.tiers.selector",
     "sync": "bascule.waiting",
 }
 
@@ -34,6 +36,7 @@ __all__ = [
     "Progress",
     "UnifiedWebPlatform",
     "load",
+    "open_tier",
     "sync",
 ]
 

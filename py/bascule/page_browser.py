@@ -11,13 +11,18 @@ from bascule.errors import BasculeError, InputError
 from bascule.model.embedder import EmbeddingModel
 from bascule.platform import load
 from bascule.progress import Progress
+from bascule.tiers.selector import OpenedTier, open_tier
 
 
 class PageSession:
-    """One model at a time. An answer is JSON, {"error": ...} among it, or an array's memory."""
+    """One model at a time, on devices that outlive it: browsers free a device late, if at all.
+
+    An answer is JSON, {"error": ...} among it, or an array's memory.
+    """
 
     def __init__(self) -> None:
         self._model: EmbeddingModel | None = None
+        self._tiers: dict[str, OpenedTier] = {}
         self._running: asyncio.Task[Any] | None = None
 
     async def load(self, model: str, tier: str, report: Callable[..., None]) -> str:
@@ -28,7 +33,9 @@ class PageSession:
 
         async def work() -> str:
             self._close_model()
-            self._model = made = await load(model, tier=tier, progress=tell)
+            tell(Progress("device", 0, 1, "steps"))
+            on = await self._tier(tier)
+            self._model = made = await load(model, progress=tell, on=on)
             return json.dumps(
                 {
                     "model": made.name,
@@ -66,6 +73,12 @@ class PageSession:
         """Free the model."""
         self.cancel()
         self._close_model()
+
+    async def _tier(self, wanted: str) -> OpenedTier:
+        opened = self._tiers.get(wanted)
+        if opened is None or opened.backend.lost:
+            opened = self._tiers[wanted] = await open_tier(wanted)
+        return opened
 
     def _close_model(self) -> None:
         if self._model is not None:

@@ -23,14 +23,20 @@ from bascule.weights.stream import load_weights
 
 
 async def load(
-    model: str | PathLike[str], *, tier: str = "auto", progress: ProgressCallback | None = None
+    model: str | PathLike[str],
+    *,
+    tier: str = "auto",
+    progress: ProgressCallback | None = None,
+    on: OpenedTier | None = None,
 ) -> EmbeddingModel:
     """Load a sentence encoder.
 
     `model` is a known name ("all-MiniLM-L6-v2"), a folder, or the URL of a Hugging Face style
     folder with config.json, tokenizer.json and model.safetensors. `tier` is "auto", "webgpu" or
-    "cpu". Cancelling the task frees everything. Raises ModelNotFoundError, ModelFileError,
-    UnsupportedModelError, SourceError or TierUnavailableError.
+    "cpu". Models may share a device: `on` is what `bascule.open_tier` gave, stays open when the
+    model closes, and keeps its compiled shaders. Cancelling the task frees everything.
+    Raises ModelNotFoundError, ModelFileError, UnsupportedModelError, SourceError or
+    TierUnavailableError.
     """
     tell = progress or _silent
     clock = _Clock()
@@ -38,7 +44,7 @@ async def load(
     settings, tokenizer = await _read_small_files(source, tell)
     clock.lap("config_ms")
     tell(Progress("device", 0, 1, "steps"))
-    opened = await open_tier(tier)
+    opened = on or await open_tier(tier)
     tell(Progress("device", 1, 1, "steps"))
     clock.lap("device_ms")
     store = None
@@ -49,12 +55,21 @@ async def load(
         store = opened.backend.store(parameters)
         await _warm_and_fill(opened, source, parameters, store, programs, tell)
         clock.lap("weights_ms")
-        made = EmbeddingModel(str(model), settings, tokenizer, opened.backend, store, opened.reason)
+        made = EmbeddingModel(
+            str(model),
+            settings,
+            tokenizer,
+            opened.backend,
+            store,
+            tier_reason=opened.reason,
+            owns_backend=on is None,
+        )
         await made.prepare()
     except BaseException:
         if store is not None:
             store.close()
-        opened.backend.close()
+        if on is None:
+            opened.backend.close()
         raise
     clock.lap("prepare_ms")
     for name, ms in clock.laps.items():

@@ -219,3 +219,19 @@ async def test_an_unknown_tier_and_one_that_is_not_there() -> None:
         await bascule.load(TINY_BERT, tier="quantum")
     with pytest.raises(TierUnavailableError, match="auto"):
         await bascule.load(TINY_BERT, tier="webnn")
+
+
+async def test_models_share_a_device_and_leave_it_open() -> None:
+    expected = golden("tiny-bert")
+    opened = await bascule.open_tier("webgpu")
+    backend: Any = opened.backend
+    await (await bascule.load(TINY_BERT, on=opened)).embed(["w4"])
+    before = None
+    for _ in range(20):
+        async with await bascule.load(TINY_BERT, on=opened) as model:
+            found = await model.embed(expected.texts)
+            assert (cosines(found, expected.embeddings) >= COSINE).all()
+        now = (backend.gpu.allocated_nbytes, backend.gpu.n_objects, len(backend._pipelines))
+        assert now == (before or now)
+        before = now
+    backend.close()

@@ -8,94 +8,40 @@
  * @typedef {{ bindGroups: GPUBindGroup[], pipelines: GPUComputePipeline[], steps: Int32Array }} Tape
  * @typedef {{ pipeline: GPUComputePipeline, bindings: string }} Pipeline
  * @typedef {{ group: GPUBindGroupLayout, whole: GPUPipelineLayout }} Layout
- * @typedef {typeof import("./tape.js")} TapeModule
+ * @typedef {{ handles: typeof import("./handles.js"), staging: typeof import("./staging.js"),
+ *   tape: typeof import("./tape.js") }} Modules
  */
 
 /** @type {Record<string, GPUBufferBindingType>} */
 const BINDING_TYPES = { u: "uniform", r: "read-only-storage", w: "storage" };
-const SOFTWARE = /swiftshader|llvmpipe|lavapipe|software|warp|basic render/i;
-const STAGING_KEPT_NBYTES = 64 << 20;
-const INDEX_BITS = 20;
-
-/**
- * A table of live objects. A name is an index in the low bits and a generation in the high ones, so
- * that one that was freed is refused even after its index is reused. The twin of handles.py.
- * @template T
- */
-export class Handles {
-  #kind;
-  /** @type {(T | null)[]} */
-  #objects = [null];
-  #generations = [0];
-  /** @type {number[]} */
-  #free = [];
-
-  /** @param {string} kind */
-  constructor(kind) {
-    this.#kind = kind;
-  }
-
-  get count() {
-    return this.#objects.length - 1 - this.#free.length;
-  }
-
-  /** @param {T} item */
-  add(item) {
-    const index = this.#free.pop() ?? this.#objects.length;
-    this.#objects[index] = item;
-    this.#generations[index] ??= 0;
-    return (this.#generations[index] << INDEX_BITS) | index;
-  }
-
-  /** @param {number} name */
-  get(name) {
-    const index = name & ((1 << INDEX_BITS) - 1);
-    const item = this.#generations[index] === name >> INDEX_BITS ? this.#objects[index] : null;
-    if (!item) throw new Error(`no live ${this.#kind} is named ${name}: it was freed or never made.`);
-    return item;
-  }
-
-  /** @param {number} name */
-  remove(name) {
-    const item = this.get(name);
-    const index = name & ((1 << INDEX_BITS) - 1);
-    this.#objects[index] = null;
-    this.#generations[index] = (this.#generations[index] + 1) & ((1 << (31 - INDEX_BITS)) - 1);
-    this.#free.push(index);
-    return item;
-  }
-
-  /** @returns {T[]} */
-  live() {
-    return this.#objects.filter((item) => item !== null);
-  }
-}
 
 /** A device and its queue. */
 export class Gpu {
   #device;
   #tapes;
-  /** @type {Handles<GPUBuffer>} */
-  #buffers = new Handles("buffer");
-  /** @type {Handles<Pipeline>} */
-  #pipelines = new Handles("pipeline");
-  /** @type {Handles<Tape>} */
-  #recorded = new Handles("tape");
+  #buffers;
+  #pipelines;
+  #recorded;
+  #staging;
   /** @type {Map<string, Layout>} */
   #layouts = new Map();
-  /** @type {Map<number, GPUBuffer[]>} */
-  #staging = new Map();
-  #stagingNbytes = 0;
+  #bufferNbytes = 0;
   #firstError = "";
   lost = "";
-  allocated = 0;
   crossings = 0;
 
-  /** @param {GPUDevice} device @param {TapeModule} tapes @param {string} info */
-  constructor(device, tapes, info) {
+  /** @param {import("./device.js").Opened} opened @param {Modules} modules */
+  constructor({ device, info }, { handles, staging, tape }) {
     this.#device = device;
-    this.#tapes = tapes;
+    this.#tapes = tape;
     this.info = info;
+    /** @type {import("./handles.js").Handles<GPUBuffer>} */
+    this.#buffers = new handles.Handles("buffer");
+    /** @type {import("./handles.js").Handles<Pipeline>} */
+    this.#pipelines = new handles.Handles("pipeline");
+    /** @type {import("./handles.js").Handles<Tape>} */
+    this.#recorded = new handles.Handles("tape");
+    this.#staging = new staging.Staging(device);
     device.lost.then((why) => (this.lost ||= why.message || why.reason));
     device.addEventListener("uncapturederror", (event) => {
       this.#firstError ||= event.error.message;
@@ -104,6 +50,10 @@ export class Gpu {
 
   get queue() {
     return this.#device.queue;
+  }
+
+  get allocated() {
+    return this.#bufferNbytes + this.#staging.allocated;
   }
 
   get objects() {
@@ -116,7 +66,7 @@ export class Gpu {
     const { STORAGE, UNIFORM, COPY_SRC, COPY_DST } = GPUBufferUsage;
     const usage = uniform ? UNIFORM | COPY_DST : STORAGE | COPY_SRC | COPY_DST;
     const buffer = this.#device.createBuffer({ size: nbytes, usage });
-    this.allocated += nbytes;
+    this.#bufferNbytes += nbytes;
     return this.#buffers.add(buffer);
   }
 
@@ -124,7 +74,7 @@ export class Gpu {
   free(name) {
     this.#enter();
     const buffer = this.#buffers.remove(name);
-    this.allocated -= buffer.size;
+    this.#bufferNbytes -= buffer.size;
     buffer.destroy();
   }
 
@@ -155,7 +105,7 @@ export class Gpu {
     this.#enter();
     const source = this.#buffers.get(name);
     const size = (nbytes + 3) & ~3;
-    const staging = this.#takeStaging(size);
+    const staging = this.#staging.take(size);
     const encoder = this.#device.createCommandEncoder();
     encoder.copyBufferToBuffer(source, offset, staging, 0, size);
     this.queue.submit([encoder.finish()]);
@@ -229,13 +179,11 @@ export class Gpu {
 
   destroy() {
     this.lost ||= "destroyed by the program";
-    for (const buffer of this.#buffers.live()) buffer.destroy();
-    for (const kept of this.#staging.values()) for (const buffer of kept) buffer.destroy();
-    this.#staging.clear();
-    this.#buffers = new Handles("buffer");
-    this.#recorded = new Handles("tape");
-    this.#pipelines = new Handles("pipeline");
-    this.allocated = 0;
+    for (const buffer of this.#buffers.clear()) buffer.destroy();
+    this.#recorded.clear();
+    this.#pipelines.clear();
+    this.#staging.destroy();
+    this.#bufferNbytes = 0;
     this.#device.destroy();
   }
 
@@ -255,7 +203,7 @@ export class Gpu {
     view.data.set(new Uint8Array(staging.getMappedRange(), 0, nbytes));
     view.release();
     staging.unmap();
-    this.#keepStaging(staging);
+    this.#staging.give(staging);
     if (!this.#firstError) return;
     // One refused command drags others along (its encoder, its submission): a round trip collects
     // them all, so that the next read does not hear of them again.
@@ -285,74 +233,11 @@ export class Gpu {
     this.#layouts.set(bindings, made);
     return made;
   }
-
-  /** @param {number} size */
-  #takeStaging(size) {
-    const kept = this.#staging.get(size)?.pop();
-    if (kept) {
-      this.#stagingNbytes -= size;
-      return kept;
-    }
-    this.allocated += size;
-    return this.#device.createBuffer({
-      size,
-      usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
-    });
-  }
-
-  /** @param {GPUBuffer} staging */
-  #keepStaging(staging) {
-    if (this.#stagingNbytes + staging.size > STAGING_KEPT_NBYTES) {
-      this.allocated -= staging.size;
-      staging.destroy();
-      return;
-    }
-    this.#stagingNbytes += staging.size;
-    this.#staging.set(staging.size, [...(this.#staging.get(staging.size) ?? []), staging]);
-  }
 }
 
-/**
- * Open a device with the adapter's own limits. Throws an Error whose message says what is missing.
- * @param {TapeModule} tapes @param {string} limitsJson @param {string} featuresJson
- */
-export async function createGpu(tapes, limitsJson, featuresJson) {
-  if (!globalThis.navigator?.gpu) {
-    throw new Error(
-      globalThis.isSecureContext === false
-        ? "the page is not a secure context (WebGPU needs https or localhost)"
-        : "this browser has no navigator.gpu",
-    );
-  }
-  const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
-  if (!adapter) throw new Error("the browser has WebGPU and found no adapter");
-  /** @type {Record<string, number>} */
-  const limits = {};
-  for (const name of JSON.parse(limitsJson)) {
-    const value = /** @type {Record<string, any>} */ (/** @type {unknown} */ (adapter.limits))[name];
-    if (typeof value === "number") limits[name] = value;
-  }
-  const features = JSON.parse(featuresJson).filter((/** @type {string} */ f) => adapter.features.has(f));
-  const device = await adapter.requestDevice({ requiredLimits: limits, requiredFeatures: features });
-  const told = adapter.info;
-  const words = [told.vendor, told.architecture, told.device, told.description];
-  const info = {
-    vendor: told.vendor,
-    architecture: told.architecture,
-    device: told.device,
-    description: told.description,
-    software: Boolean(told.isFallbackAdapter) || words.some((word) => SOFTWARE.test(word)),
-    features,
-    limits,
-    subgroups_enable: features.includes("subgroups") && (await compiles(device)),
-  };
-  return new Gpu(device, tapes, JSON.stringify(info));
-}
-
-/** Whether the compiler knows the directive: Tint wants it before the builtins, naga refuses it.
- * @param {GPUDevice} device */
-async function compiles(device) {
-  device.pushErrorScope("validation");
-  device.createShaderModule({ code: "enable subgroups;" });
-  return (await device.popErrorScope()) === null;
+/** For Python, which has no `new`. @param {import("./device.js").Opened} opened
+ * @param {Modules["handles"]} handles @param {Modules["staging"]} staging
+ * @param {Modules["tape"]} tape */
+export function createGpu(opened, handles, staging, tape) {
+  return new Gpu(opened, { handles, staging, tape });
 }

@@ -82,6 +82,11 @@ class Backend(Protocol):
         """The device, for people."""
         ...
 
+    @property
+    def lost(self) -> str:
+        """Why the device can no longer be used; empty while it can."""
+        ...
+
     def store(self, parameters: Sequence[Parameter]) -> WeightStore:
         """Take memory for `parameters`."""
         ...

@@ -195,6 +195,7 @@ class ReferenceBackend:
 
     tier: Tier = "cpu"
     device_name = f"numpy {np.__version__}"
+    lost = ""
 
     def store(self, parameters: Sequence[Parameter]) -> ReferenceStore:
         """See `Backend.store`."""

@@ -79,7 +79,9 @@ class EmbeddingModel:
         tokenizer: Tokenizer,
         backend: Backend,
         weights: WeightStore,
+        *,
         tier_reason: str,
+        owns_backend: bool = True,
     ) -> None:
         self.name = name
         self.tier: Tier = backend.tier
@@ -91,6 +93,7 @@ class EmbeddingModel:
         self._tokenizer = tokenizer
         self._backend = backend
         self._weights = weights
+        self._owns_backend = owns_backend
         self._prepared: dict[Bucket, _Prepared] = {}
         self._preparing = asyncio.Lock()
         self._counts = _Counts()
@@ -170,7 +173,8 @@ class EmbeddingModel:
             prepared.executable.close()
         self._prepared.clear()
         self._weights.close()
-        self._backend.close()
+        if self._owns_backend:
+            self._backend.close()
 
     async def __aenter__(self) -> EmbeddingModel:
         return self

@@ -93,7 +93,7 @@ class PageSource:
     async def _open(self) -> Any:
         if self._fetcher is None:
             module = await bridge_module("bridge/fetcher.js")
-            self._fetcher = module.Fetcher.new()
+            self._fetcher = module.Fetcher.new(await bridge_module("bridge/pieces.js"))
         return self._fetcher
 
     def _url(self, file: str) -> str:

@@ -54,6 +54,11 @@ class WebGpuBackend:
         self.device_name = gpu.adapter.name
         self._pipelines = Pipelines(gpu)
 
+    @property
+    def lost(self) -> str:
+        """See `Backend.lost`."""
+        return self.gpu.lost
+
     def store(self, parameters: Sequence[Parameter]) -> GpuStore:
         """See `Backend.store`."""
         return GpuStore(self.gpu, parameters)

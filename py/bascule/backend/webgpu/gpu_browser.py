@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
+_MODULES = ("device", "gpu", "handles", "staging", "tape")
+
+
 async def open_browser() -> BrowserGpu:
     """Open the page's device with its adapter's own limits.
 
     TierUnavailableError when the browser has no WebGPU, shows it no adapter, or gives no device.
     """
-    gpu_module = await bridge_module("bridge/gpu.js")
-    tape_module = await bridge_module("bridge/tape.js")
+    device, gpu, *parts = [await bridge_module(f"bridge/{name}.js") for name in _MODULES]
     try:
-        bridge = await gpu_module.createGpu(
-            tape_module, json.dumps(WANTED_LIMITS), json.dumps(WANTED_FEATURES)
-        )
+        opened = await device.openDevice(json.dumps(WANTED_LIMITS), json.dumps(WANTED_FEATURES))
     except JsException as error:
         raise TierUnavailableError("webgpu", js_message(error)) from None
-    return BrowserGpu(bridge)
+    return BrowserGpu(gpu.createGpu(opened, *parts))
 
 
 def _describe(info: Mapping[str, Any]) -> AdapterInfo:

@@ -1,0 +1,51 @@
+// Finding an adapter and opening a device. It imports nothing (see gpu.js).
+
+/** @typedef {{ device: GPUDevice, info: string }} Opened */
+
+// Names under which adapters that run on the CPU are known.
+const SOFTWARE = /swiftshader|llvmpipe|lavapipe|software|warp|basic render/i;
+
+/**
+ * Open a device with the adapter's own limits. Throws an Error whose message says what is missing.
+ * @param {string} limitsJson @param {string} featuresJson @returns {Promise<Opened>}
+ */
+export async function openDevice(limitsJson, featuresJson) {
+  if (!globalThis.navigator?.gpu) {
+    throw new Error(
+      globalThis.isSecureContext === false
+        ? "the page is not a secure context (WebGPU needs https or localhost)"
+        : "this browser has no navigator.gpu",
+    );
+  }
+  const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
+  if (!adapter) throw new Error("the browser has WebGPU and found no adapter");
+  /** @type {Record<string, number>} */
+  const limits = {};
+  for (const name of JSON.parse(limitsJson)) {
+    const value = /** @type {Record<string, any>} */ (/** @type {unknown} */ (adapter.limits))[name];
+    if (typeof value === "number") limits[name] = value;
+  }
+  const features = JSON.parse(featuresJson).filter((/** @type {string} */ f) => adapter.features.has(f));
+  const device = await adapter.requestDevice({ requiredLimits: limits, requiredFeatures: features });
+  const told = adapter.info;
+  const words = [told.vendor, told.architecture, told.device, told.description];
+  const info = {
+    vendor: told.vendor,
+    architecture: told.architecture,
+    device: told.device,
+    description: told.description,
+    software: Boolean(told.isFallbackAdapter) || words.some((word) => SOFTWARE.test(word)),
+    features,
+    limits,
+    subgroups_enable: features.includes("subgroups") && (await compiles(device)),
+  };
+  return { device, info: JSON.stringify(info) };
+}
+
+/** Whether the compiler knows the directive: Tint wants it before the builtins, naga refuses it.
+ * @param {GPUDevice} device */
+async function compiles(device) {
+  device.pushErrorScope("validation");
+  device.createShaderModule({ code: "enable subgroups;" });
+  return (await device.popErrorScope()) === null;
+}
