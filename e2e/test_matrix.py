@@ -81,18 +81,21 @@ def test_cost_of_a_pass(
     assert settled(page) == "ready"
     text = ["seven sunny steel bridges span the wide old river near our own town today"]
     page.run(EMBED, text)
-    before = page.run("() => bascule.stats()")
+    seen = [page.run("() => bascule.stats()")]
     for _ in range(20):
         page.run(EMBED, text)
-    after = page.run("() => bascule.stats()")
+        seen.append(page.run("() => bascule.stats()"))
+    before, after = seen[0], seen[-1]
     passes = after["passes"] - before["passes"]
     assert passes == 20
     tokens = (after["tokens"] - before["tokens"]) / passes
     assert tokens == 16
     assert after["crossings"] - before["crossings"] == 2 * passes
-    host_ms = (after["host_ms"] - before["host_ms"]) / passes
+    host_ms = float(np.median(np.diff([stats["host_ms"] for stats in seen])))
     record_property("python_ms_per_pass", host_ms)
-    print(f"{webgpu_engine.name}: Python works {host_ms:.3f} ms a pass of {tokens:.0f} tokens")
+    print(
+        f"{webgpu_engine.name}: Python works {host_ms:.3f} ms (median) a pass of {tokens:.0f} tokens"
+    )
 
 
 def test_the_page_stays_responsive(

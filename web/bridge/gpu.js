@@ -26,6 +26,8 @@ export class Gpu {
   /** @type {Map<string, Layout>} */
   #layouts = new Map();
   #bufferNbytes = 0;
+  /** What is encoded and not submitted yet. @type {GPUCommandEncoder | null} */
+  #pending = null;
   #firstError = "";
   lost = "";
   crossings = 0;
@@ -73,6 +75,7 @@ export class Gpu {
   /** @param {number} name */
   free(name) {
     this.#enter();
+    this.#flush();
     const buffer = this.#buffers.remove(name);
     this.#bufferNbytes -= buffer.size;
     buffer.destroy();
@@ -82,6 +85,7 @@ export class Gpu {
   write(name, offset, data) {
     this.#enter();
     const buffer = this.#buffers.get(name);
+    this.#flush();
     // The view must not outlive this call: it dies when the WASM heap grows.
     const view = data.getBuffer("u8");
     try {
@@ -96,6 +100,7 @@ export class Gpu {
    * @param {number} name @param {number} offset @param {Uint8Array<ArrayBuffer>} data
    */
   writeBytes(name, offset, data) {
+    this.#flush();
     this.queue.writeBuffer(this.#buffers.get(name), offset, data);
   }
 
@@ -106,9 +111,8 @@ export class Gpu {
     const source = this.#buffers.get(name);
     const size = (nbytes + 3) & ~3;
     const staging = this.#staging.take(size);
-    const encoder = this.#device.createCommandEncoder();
-    encoder.copyBufferToBuffer(source, offset, staging, 0, size);
-    this.queue.submit([encoder.finish()]);
+    this.#encoder().copyBufferToBuffer(source, offset, staging, 0, size);
+    this.#flush();
     return this.#finishRead(staging, nbytes, into);
   }
 
@@ -166,25 +170,45 @@ export class Gpu {
   replay(name, writes) {
     this.#enter();
     const tape = this.#recorded.get(name);
+    this.#flush();
     const view = writes.getBuffer("u8");
     try {
       this.#tapes.write(this.queue, view.data, (buffer) => this.#buffers.get(buffer));
     } finally {
       view.release();
     }
-    const encoder = this.#device.createCommandEncoder();
-    this.#tapes.encode(encoder, tape);
-    this.queue.submit([encoder.finish()]);
+    this.#tapes.encode(this.#encoder(), tape);
   }
 
   destroy() {
     this.lost ||= "destroyed by the program";
+    this.#pending = null;
     for (const buffer of this.#buffers.clear()) buffer.destroy();
     this.#recorded.clear();
     this.#pipelines.clear();
     this.#staging.destroy();
     this.#bufferNbytes = 0;
     this.#device.destroy();
+  }
+
+  /**
+   * A replay waits for the read that mostly follows it, or for the end of the caller's turn: one
+   * submission serves both, and the device starts when Python has nothing left to do.
+   */
+  #encoder() {
+    if (!this.#pending) {
+      this.#pending = this.#device.createCommandEncoder();
+      queueMicrotask(() => this.#flush());
+    }
+    return this.#pending;
+  }
+
+  /** Submit what waits; whatever touches the queue calls this first, so that the order holds. */
+  #flush() {
+    const encoder = this.#pending;
+    if (!encoder) return;
+    this.#pending = null;
+    this.queue.submit([encoder.finish()]);
   }
 
   #enter() {
