@@ -94,7 +94,8 @@ def test_cost_of_a_pass(
     host_ms = float(np.median(np.diff([stats["host_ms"] for stats in seen])))
     record_property("python_ms_per_pass", host_ms)
     print(
-        f"{webgpu_engine.name}: Python works {host_ms:.3f} ms (median) a pass of {tokens:.0f} tokens"
+        f"{webgpu_engine.name}: Python works {host_ms:.3f} ms (median) "
+        f"a pass of {tokens:.0f} tokens"
     )
 
 

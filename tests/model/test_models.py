@@ -17,11 +17,14 @@ import bascule
 from bascule.errors import (
     BasculeError,
     DeviceLostError,
+    FileMissingError,
     InputError,
     ModelFileError,
     TierUnavailableError,
     UnsupportedModelError,
 )
+from bascule.server.app import create_app
+from bascule.server.run import listen, make_server
 from tests.goldens import TINY_BERT, Golden, cosines, golden
 
 TIERS = ["webgpu", "cpu"]
@@ -235,3 +238,19 @@ async def test_models_share_a_device_and_leave_it_open() -> None:
         assert now == (before or now)
         before = now
     backend.close()
+
+
+async def test_a_model_by_url() -> None:
+    expected = golden("tiny-bert")
+    app = create_app(models=TINY_BERT.parent, pyodide=TINY_BERT)
+    with listen(0) as sock:
+        server = make_server(app)
+        serving = asyncio.ensure_future(server.serve(sockets=[sock]))
+        url = f"http://localhost:{sock.getsockname()[1]}/models/tiny-bert/"
+        async with await bascule.load(url, tier="webgpu") as model:
+            found = await model.embed(expected.texts)
+        with pytest.raises(FileMissingError, match="nothing"):
+            await bascule.load(url.replace("tiny-bert", "nothing"))
+        server.should_exit = True
+        await serving
+    assert (cosines(found, expected.embeddings) >= COSINE).all()

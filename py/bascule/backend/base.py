@@ -5,14 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from bascule.errors import InputError
+
 if TYPE_CHECKING:
     import numpy as np
     from typing_extensions import Buffer
 
-    from bascule.program.program import Parameter, Program
+    from bascule.program.program import Parameter, Program, Value
 
 Tier = Literal["webgpu", "webgpu-limited", "webnn", "wasm", "cpu"]
 TIERS: tuple[Tier, ...] = ("webgpu", "webgpu-limited", "webnn", "wasm", "cpu")
+
+
+def checked_input(
+    value: Value, sizes: Mapping[str, int], inputs: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """The input of that name; InputError if it is missing or not shaped for this run."""
+    shape = value.sizes(sizes)
+    found = inputs.get(value.name)
+    if found is None or found.shape != shape:
+        told = "nothing" if found is None else str(found.shape)
+        raise InputError(f"input {value.name!r}", f"shape {shape}", told)
+    return found
 
 
 class WeightStore(Protocol):

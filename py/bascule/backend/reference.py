@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bascule.backend.base import Tier, WeightStore
+from bascule.backend.base import Tier, WeightStore, checked_input
 from bascule.errors import InputError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from bascule.program.program import Call, Parameter, Program, Value
+    from bascule.program.program import Call, Parameter, Program
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -176,7 +176,7 @@ class ReferenceExecutable:
         started = perf_counter()
         values: dict[str, Array] = dict(self._arrays)
         for value in self._program.inputs:
-            values[value.name] = _checked(value, sizes, inputs)
+            values[value.name] = checked_input(value, sizes, inputs)
         for call, dead in zip(self._program.calls, self._dead, strict=True):
             values[call.result.name] = _evaluate(call, values)
             for name in dead:
@@ -218,13 +218,3 @@ class ReferenceBackend:
 def _evaluate(call: Call, values: Mapping[str, Array]) -> Array:
     operands = [None if o is None else values[o.name] for o in call.operands]
     return FUNCTIONS[call.op](*operands, **dict(call.attributes))
-
-
-def _checked(value: Value, sizes: Mapping[str, int], inputs: Mapping[str, Array]) -> Array:
-    """The input of that name, if it is there with the right shape."""
-    shape = value.sizes(sizes)
-    found = inputs.get(value.name)
-    if found is None or found.shape != shape:
-        told = "nothing" if found is None else str(found.shape)
-        raise InputError(f"input {value.name!r}", f"shape {shape}", told)
-    return found

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bascule.backend.base import checked_input
 from bascule.backend.webgpu.gpu import Gpu, pack_writes
 from bascule.backend.webgpu.kernels import Kernel, select
 from bascule.backend.webgpu.pipelines import Pipelines
@@ -69,7 +70,9 @@ class TapeExecutable:
         if params is not self._current_params:
             writes.append((self._params, 0, params))
         for value in self._program.inputs:
-            writes.append((self._inputs[value.name], 0, _input_array(value, sizes, inputs)))
+            given = checked_input(value, sizes, inputs)
+            data = np.ascontiguousarray(given, dtype=_NUMPY[value.dtype])
+            writes.append((self._inputs[value.name], 0, data))
         self._gpu.replay(self._tape, pack_writes(writes))
         self._current_params = params
         results: dict[str, Array] = {}
@@ -130,12 +133,3 @@ class TapeExecutable:
                 self._kept_params.clear()
             self._kept_params[key] = kept
         return kept
-
-
-def _input_array(value: Value, sizes: Sizes, inputs: Mapping[str, Array]) -> Array:
-    shape = value.sizes(sizes)
-    found = inputs.get(value.name)
-    if found is None or found.shape != shape:
-        told = "nothing" if found is None else str(found.shape)
-        raise InputError(f"input {value.name!r}", f"shape {shape}", told)
-    return np.ascontiguousarray(found, dtype=_NUMPY[value.dtype])
