@@ -80,7 +80,7 @@ def test_a_long_life_stays_flat(
     webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
     """1,000 passes and 200 loads, with the small model: the objects are those of a large one."""
-    page = new_page(f"{site.url}/?model=/goldens/tiny-bert")
+    page = new_page(f"{site.url}/?count-proxies&model=/goldens/tiny-bert")
     assert settled(page) == "ready"
     passes = """async (count) => {
       for (let i = 0; i < count; i++) await bascule.embed(["w4 w5 w6"]);
@@ -88,6 +88,7 @@ def test_a_long_life_stays_flat(
     }"""
     before = page.run(passes, 50)
     after = page.run(passes, 1000)
+    assert after["pyproxies"] > 0
     assert after["passes"] - before["passes"] == 1000
     assert {k: after[k] for k in FLAT} == {k: before[k] for k in FLAT}
 

@@ -17,11 +17,15 @@ export class BasculeClient {
   /** What the last load told. @type {Loaded | null} */
   loaded = null;
 
-  /** @param {string} pyodideUrl @param {(progress: Progress) => void} onProgress */
-  constructor(pyodideUrl, onProgress) {
+  /**
+   * @param {string} pyodideUrl @param {(progress: Progress) => void} onProgress
+   * @param {boolean} [countProxies] for tests: `stats` tells the live Pyodide proxies
+   */
+  constructor(pyodideUrl, onProgress, countProxies = false) {
     this.#onProgress = onProgress;
     const url = new URL("./worker.js", import.meta.url);
     url.searchParams.set("pyodide", pyodideUrl);
+    if (countProxies) url.searchParams.set("count-proxies", "");
     this.#worker = new Worker(url, { type: "module" });
     this.#worker.onmessage = ({ data }) => this.#hear(data);
     this.#worker.onerror = (event) => this.#fail(event.message || "The worker could not start.");

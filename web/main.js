@@ -37,7 +37,11 @@ const embedButton = part("embed", HTMLButtonElement);
 const tierChoice = part("tier-choice", HTMLSelectElement);
 
 let weightsBegan = 0;
-const client = new BasculeClient(ownUrl(query.get("pyodide") ?? "/pyodide/"), showProgress);
+const client = new BasculeClient(
+  ownUrl(query.get("pyodide") ?? "/pyodide/"),
+  showProgress,
+  query.has("count-proxies"),
+);
 
 /** Python itself comes from here only, whatever a link to this page says. @param {string} path */
 function ownUrl(path) {

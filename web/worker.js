@@ -6,7 +6,8 @@ import { faultOf } from "./protocol.js";
 /** @typedef {import("./protocol.js").Request} Request */
 /** @typedef {import("./protocol.js").Answer} Answer */
 
-const pyodideUrl = new URL(new URL(location.href).searchParams.get("pyodide") ?? "/pyodide/", location.href);
+const query = new URL(location.href).searchParams;
+const pyodideUrl = new URL(query.get("pyodide") ?? "/pyodide/", location.href);
 
 /** @param {Answer} answer @param {Transferable[]} [transfer] */
 function tell(answer, transfer = []) {
@@ -33,8 +34,8 @@ async function boot() {
   });
   report("python", 1, 1, "steps");
   report("package", 0, 1, "steps");
-  // Live proxies are counted, so that a leak shows in the statistics.
-  pyodide._module.enable_pyproxy_allocation_tracing?.();
+  // Counting live proxies shows a leak in the statistics, and costs time for each one made.
+  if (query.has("count-proxies")) pyodide._module.enable_pyproxy_allocation_tracing?.();
   const micropip = pyodide.pyimport("micropip");
   await micropip.install(new URL(`/wheel/${(await wheel).wheel}`, location.href).href);
   micropip.destroy();

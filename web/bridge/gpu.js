@@ -112,7 +112,6 @@ export class Gpu {
     const size = (nbytes + 3) & ~3;
     const staging = this.#staging.take(size);
     this.#encoder().copyBufferToBuffer(source, offset, staging, 0, size);
-    this.#flush();
     return this.#finishRead(staging, nbytes, into);
   }
 
@@ -192,8 +191,8 @@ export class Gpu {
   }
 
   /**
-   * A replay waits for the read that mostly follows it, or for the end of the caller's turn: one
-   * submission serves both, and the device starts when Python has nothing left to do.
+   * What is encoded is submitted at the end of the caller's turn: one submission serves a replay and
+   * the read that mostly follows it, and the device starts when Python has nothing left to do.
    */
   #encoder() {
     if (!this.#pending) {
@@ -218,6 +217,7 @@ export class Gpu {
 
   /** @param {GPUBuffer} staging @param {number} nbytes @param {PyBuffer} into */
   async #finishRead(staging, nbytes, into) {
+    await null; // what is encoded has been submitted by now: its microtask was queued before this one
     try {
       await staging.mapAsync(GPUMapMode.READ);
     } catch (error) {
