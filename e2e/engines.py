@@ -127,12 +127,11 @@ class WebDriverTab:
 
 @dataclass(frozen=True)
 class Engine:
-    """A browser that runs. `pid` is its process where one can be told, for memory measurements."""
+    """A browser that runs."""
 
     name: str
     webgpu: bool
     new_page: Callable[[], Page]
-    pid: int = 0
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 // linear_block: y = activation(x @ weight^T + bias), a register block a lane.
 //   y[r,c] = activation(sum_k x[r,k] * weight[c,k] + bias[c])
-// A lane owns 8 rows x 4 columns and walks K four at a time; no workgroup memory, no barrier: the
+// A lane owns 8 rows x 8 columns and walks K four at a time; no workgroup memory, no barrier: the
 // choice for adapters that run on a CPU, where both are dear. The 8 rows are written out because
 // software compilers keep an indexed array in memory (measured: 1.7 times slower).
-// Slots: bias, activation.   Launch: (cols / 32, rows / 64, 1).   Reference: linear.
+// Slots: bias, activation.   Launch: (cols / 64, rows / 64, 1).   Reference: linear.
 override LANES_X: u32 = 8u;
 override LANES_Y: u32 = 8u;
 
@@ -15,10 +15,10 @@ struct Params { rows: u32, cols: u32, inner4: u32 }   // inner4: K / 4
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;    // (rows, cols)
 
 const ROWS = 8u;
-const COLS = 4u;
+const COLS = 8u;
 
 fn store(row: u32, col: u32, sums: vec4f) {
-  if (row >= params.rows) { return; }
+  if (row >= params.rows || col >= params.cols) { return; }
   let bias = vec4f(bias_at(col), bias_at(col + 1u), bias_at(col + 2u), bias_at(col + 3u));
   let value = activation(sums + bias);
   let at = row * params.cols + col;
@@ -49,33 +49,71 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   let c1 = min(col + 1u, last_col) * params.inner4;
   let c2 = min(col + 2u, last_col) * params.inner4;
   let c3 = min(col + 3u, last_col) * params.inner4;
+  let c4 = min(col + 4u, last_col) * params.inner4;
+  let c5 = min(col + 5u, last_col) * params.inner4;
+  let c6 = min(col + 6u, last_col) * params.inner4;
+  let c7 = min(col + 7u, last_col) * params.inner4;
 
+  // s: sums of the first four columns, t: of the last four.
   var s0 = vec4f();
+  var t0 = vec4f();
   var s1 = vec4f();
+  var t1 = vec4f();
   var s2 = vec4f();
+  var t2 = vec4f();
   var s3 = vec4f();
+  var t3 = vec4f();
   var s4 = vec4f();
+  var t4 = vec4f();
   var s5 = vec4f();
+  var t5 = vec4f();
   var s6 = vec4f();
+  var t6 = vec4f();
   var s7 = vec4f();
+  var t7 = vec4f();
   for (var k = 0u; k < params.inner4; k++) {
-    // A row vector times this matrix is its dot product with each of the four weight rows.
+    // A row vector times such a matrix is its dot product with each of four weight rows.
     let w = mat4x4f(weight[c0 + k], weight[c1 + k], weight[c2 + k], weight[c3 + k]);
-    s0 += x[r0 + k] * w;
-    s1 += x[r1 + k] * w;
-    s2 += x[r2 + k] * w;
-    s3 += x[r3 + k] * w;
-    s4 += x[r4 + k] * w;
-    s5 += x[r5 + k] * w;
-    s6 += x[r6 + k] * w;
-    s7 += x[r7 + k] * w;
+    let v = mat4x4f(weight[c4 + k], weight[c5 + k], weight[c6 + k], weight[c7 + k]);
+    let x0 = x[r0 + k];
+    s0 += x0 * w;
+    t0 += x0 * v;
+    let x1 = x[r1 + k];
+    s1 += x1 * w;
+    t1 += x1 * v;
+    let x2 = x[r2 + k];
+    s2 += x2 * w;
+    t2 += x2 * v;
+    let x3 = x[r3 + k];
+    s3 += x3 * w;
+    t3 += x3 * v;
+    let x4 = x[r4 + k];
+    s4 += x4 * w;
+    t4 += x4 * v;
+    let x5 = x[r5 + k];
+    s5 += x5 * w;
+    t5 += x5 * v;
+    let x6 = x[r6 + k];
+    s6 += x6 * w;
+    t6 += x6 * v;
+    let x7 = x[r7 + k];
+    s7 += x7 * w;
+    t7 += x7 * v;
   }
   store(row, col, s0);
+  store(row, col + 4u, t0);
   store(row + 1u, col, s1);
+  store(row + 1u, col + 4u, t1);
   store(row + 2u, col, s2);
+  store(row + 2u, col + 4u, t2);
   store(row + 3u, col, s3);
+  store(row + 3u, col + 4u, t3);
   store(row + 4u, col, s4);
+  store(row + 4u, col + 4u, t4);
   store(row + 5u, col, s5);
+  store(row + 5u, col + 4u, t5);
   store(row + 6u, col, s6);
+  store(row + 6u, col + 4u, t6);
   store(row + 7u, col, s7);
+  store(row + 7u, col + 4u, t7);
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bascule.backend import reference
 from bascule.backend.webgpu.gpu_native import NativeGpu
 from bascule.program.ops import ACTIVATIONS, POOLINGS
 from tests.shaders.harness import KINDS, check_op, dims, normal
@@ -92,6 +93,10 @@ async def test_activate(gpu: NativeGpu, rng: np.random.Generator, kind: str, n: 
 async def test_activate_far_out(gpu: NativeGpu, kind: str) -> None:
     x = np.array([-1e30, -1e4, -100, -0.0, 0.0, 100, 1e4, 1e30], np.float32)
     await check_op(gpu, "software", "activate", [x], tolerance=1e-6, kind=kind)
+    low = np.array([-3e38, -1e30, -90, -81], np.float32)
+    if kind in ("gelu", "relu", "silu"):  # those that end at 0
+        found = await check_op(gpu, "software", "activate", [low], tolerance=1e-6, kind=kind)
+        assert (np.abs(found) < 1e-30).all()
 
 
 @pytest.mark.parametrize("shapes", [((1,), (1,)), ((3, 65), (65,)), ((2, 3, 7), (3, 7))], ids=str)
@@ -107,3 +112,12 @@ async def test_add_past_one_dimension_of_workgroups(
 ) -> None:
     x = normal(rng, 64 * 65535 + 65)
     await check_op(gpu, "software", "add", [x, x[::-1].copy()], tolerance=1e-7)
+
+
+async def test_gelu_has_an_erf_within_two_ten_millionths(gpu: NativeGpu) -> None:
+    x = np.linspace(-6, 6, 40001, dtype=np.float32)
+    found = await check_op(gpu, "software", "activate", [x], tolerance=1e-6, kind="gelu")
+    exact = reference.activate(x.astype(np.float64), kind="gelu")
+    # Half of x times the error of erf, and two roundings of the product.
+    allowed = 1e-7 * np.abs(x) + 1.2e-7 * np.abs(exact) + 1e-9
+    assert (np.abs(found - exact) <= allowed).all()

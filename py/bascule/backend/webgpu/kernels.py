@@ -144,7 +144,7 @@ def _linear(call: Call, adapter: AdapterInfo) -> Kernel:
 def _linear_shape(rows: int, adapter: AdapterInfo) -> tuple[str, int, int, int, int]:
     """Kernel, rows and columns a lane, lanes a workgroup."""
     if adapter.software:
-        return "linear_block", 4, 8, 8, 8
+        return "linear_block", 8, 8, 8, 8
     # Few rows: a flat tile wastes fewer lanes on rows that are not there.
     if rows <= 16 or adapter.limits["maxComputeInvocationsPerWorkgroup"] < 256:
         return "linear_tile", 4, 4, 16, 4

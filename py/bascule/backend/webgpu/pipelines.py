@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Hashable, Sequence
+from functools import partial
 
 from bascule.backend.webgpu.gpu import Gpu
 from bascule.backend.webgpu.kernels import Kernel
@@ -23,16 +24,15 @@ class Pipelines:
         """Compile what is missing, concurrently; raises the first ShaderError."""
         for kernel in kernels:
             if kernel.key not in self._making:
-                self._making[kernel.key] = asyncio.ensure_future(self._make(kernel))
+                task = self._making[kernel.key] = asyncio.ensure_future(self._make(kernel))
+                task.add_done_callback(partial(self._drop_failed, kernel.key))
         wanted = {kernel.key: self._making[kernel.key] for kernel in kernels}
         # Shielded: others may wait for the same pipeline when one caller is cancelled.
-        try:
-            await asyncio.gather(*(asyncio.shield(task) for task in wanted.values()))
-        except Exception:
-            for key, task in wanted.items():
-                if task.done() and task.exception() is not None:
-                    self._making.pop(key, None)
-            raise
+        await asyncio.gather(*(asyncio.shield(task) for task in wanted.values()))
+
+    def _drop_failed(self, key: Hashable, task: asyncio.Task[int]) -> None:
+        if task.cancelled() or task.exception() is not None:
+            del self._making[key]
 
     def handle(self, kernel: Kernel) -> int:
         """The handle of a pipeline that `ensure` has made."""
