@@ -29,7 +29,8 @@ export class PageTokenizer {
   encode(texts) {
     const all = JSON.parse(texts).map((/** @type {string} */ text) => this.#encodeOne(text));
     const flat = [all.length, ...all.map((/** @type {number[]} */ ids) => ids.length)];
-    return Int32Array.from(flat.concat(...all));
+    // Not `...all`: a hundred thousand texts would be too many arguments for one call.
+    return Int32Array.from(flat.concat(all.flat()));
   }
 
   /** @param {string} given */
@@ -40,7 +41,9 @@ export class PageTokenizer {
     // Cut like the native library: the text's tokens from the right, the special ones kept.
     const bare = this.#library.encode(text, { add_special_tokens: false }).ids;
     let before = 0;
-    while (before + bare.length < ids.length && ids[before] !== bare[0]) before += 1;
+    // All of it is compared: the text may itself begin with what the template sets before it.
+    const begins = (/** @type {number} */ at) => bare.every((id, i) => ids[at + i] === id);
+    while (before + bare.length < ids.length && !begins(before)) before += 1;
     const after = ids.slice(before + bare.length);
     const kept = Math.max(0, this.#mostTokens - before - after.length);
     return [...ids.slice(0, before + kept), ...after];
