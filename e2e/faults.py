@@ -22,9 +22,13 @@ class Faults:
         self._app = app
         self._models = models
         self.healed = False
+        self.wheel_down = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         parts = scope.get("path", "").split("/")
+        if self.wheel_down and parts[1:2] == ["wheel"]:
+            await Response(status_code=503)(scope, receive, send)
+            return
         if scope["type"] != "http" or parts[1:2] != ["faults"]:
             await self._app(scope, receive, send)
             return

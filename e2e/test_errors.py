@@ -97,3 +97,29 @@ def test_cancel_leaves_a_usable_page(
         }"""
     )
     assert found == 35
+
+
+def test_retry_after_python_could_not_start(
+    engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    site.faults.wheel_down = True
+    try:
+        page = new_page(f"{site.url}/?model=/goldens/tiny-bert")
+        assert settled(page) == "error"
+        assert "503" in page.run(SHOWN)["what"]
+    finally:
+        site.faults.wheel_down = False
+    page.run("() => document.querySelector('#retry').click()")
+    wait_for(page, "document.querySelector('#status').dataset.state === 'ready'")
+
+
+def test_cancel_while_python_starts(
+    engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    page = new_page(f"{site.url}/?model=/goldens/tiny-bert")
+    wait_for(page, "document.querySelector('#status').textContent.includes('Python')")
+    page.run("() => document.querySelector('#cancel').click()")
+    assert settled(page) == "error"
+    assert page.run(SHOWN)["category"] == "cancelled"
+    page.run("() => document.querySelector('#retry').click()")
+    wait_for(page, "document.querySelector('#status').dataset.state === 'ready'")

@@ -9,7 +9,10 @@ import { BasculeError } from "./protocol.js";
 /** @typedef {{ resolve: (value: any) => void, reject: (error: Error) => void }} Waiting */
 
 export class BasculeClient {
-  #worker;
+  /** Started with the first request, and anew after one that could not start. @type {Worker | null} */
+  #worker = null;
+  #booted = false;
+  #url;
   #next = 1;
   /** @type {Map<number, Waiting>} */
   #waiting = new Map();
@@ -23,13 +26,17 @@ export class BasculeClient {
    */
   constructor(pyodideUrl, onProgress, countProxies = false) {
     this.#onProgress = onProgress;
-    const url = new URL("./worker.js", import.meta.url);
-    url.searchParams.set("pyodide", pyodideUrl);
-    if (countProxies) url.searchParams.set("count-proxies", "");
-    this.#worker = new Worker(url, { type: "module" });
-    this.#worker.onmessage = ({ data }) => this.#hear(data);
-    this.#worker.onerror = (event) => this.#fail(event.message || "The worker could not start.");
-    this.#worker.onmessageerror = () => this.#fail("A message from the worker was unreadable.");
+    this.#url = new URL("./worker.js", import.meta.url);
+    this.#url.searchParams.set("pyodide", pyodideUrl);
+    if (countProxies) this.#url.searchParams.set("count-proxies", "");
+  }
+
+  #start() {
+    const worker = new Worker(this.#url, { type: "module" });
+    worker.onmessage = ({ data }) => this.#hear(data);
+    worker.onerror = (event) => this.#crash(event.message || "The worker could not start.");
+    worker.onmessageerror = () => this.#crash("A message from the worker was unreadable.");
+    return worker;
   }
 
   /** @param {string} model @param {string} tier @returns {Promise<Loaded>} */
@@ -50,9 +57,11 @@ export class BasculeClient {
     return this.#ask({ type: "stats" });
   }
 
-  /** @returns {Promise<void>} */
-  cancel() {
-    return this.#ask({ type: "cancel" });
+  /** Stop what runs. Python cannot be asked to stop while it starts: then the worker ends instead.
+   * @returns {Promise<void>} */
+  async cancel() {
+    if (this.#booted) await this.#ask({ type: "cancel" });
+    else this.#end({ category: "cancelled", what: "It was cancelled.", hint: "" });
   }
 
   /** @returns {Promise<void>} */
@@ -65,6 +74,7 @@ export class BasculeClient {
     const id = this.#next++;
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject });
+      this.#worker ??= this.#start();
       this.#worker.postMessage({ id, ...request });
     });
   }
@@ -72,7 +82,12 @@ export class BasculeClient {
   /** @param {Answer} answer */
   #hear(answer) {
     if (answer.type === "progress") {
+      this.#booted ||= answer.stage === "package" && answer.done === answer.total;
       this.#onProgress(answer);
+      return;
+    }
+    if (answer.type === "error" && !this.#booted) {
+      this.#end(answer.fault);
       return;
     }
     const waiting = this.#waiting.get(answer.id);
@@ -81,12 +96,20 @@ export class BasculeClient {
     else waiting?.resolve(answer.value);
   }
 
-  /** The worker itself has failed: nobody who waits would ever be answered. @param {string} what */
-  #fail(what) {
-    const hint = "Reload the page; the browser's console may say more.";
-    for (const { reject } of this.#waiting.values()) {
-      reject(new BasculeError({ category: "worker", what, hint }));
-    }
+  /** @param {string} what */
+  #crash(what) {
+    const hint = "Try again; the browser's console may say more.";
+    this.#end({ category: "worker", what, hint });
+  }
+
+  /** End a worker that cannot answer any more; the next request starts a new one.
+   * @param {import("./protocol.js").Fault} fault */
+  #end(fault) {
+    this.#worker?.terminate();
+    this.#worker = null;
+    this.#booted = false;
+    this.loaded = null;
+    for (const { reject } of this.#waiting.values()) reject(new BasculeError(fault));
     this.#waiting.clear();
   }
 }

@@ -33,5 +33,5 @@ export class BasculeError extends Error {
 /** @param {unknown} error @returns {Fault} */
 export function faultOf(error) {
   const what = error instanceof Error ? error.message : String(error);
-  return { category: "page", what, hint: "Reload the page; the browser's console may say more." };
+  return { category: "page", what, hint: "Try again; the browser's console may say more." };
 }

@@ -19,13 +19,18 @@ function report(stage, done, total, unit) {
   tell({ type: "progress", stage, done, total, unit });
 }
 
+async function wheelUrl() {
+  const answer = await fetch("/wheel/index.json").catch(() => null);
+  if (!answer?.ok) {
+    throw new Error(`The page's server did not name its package (${answer?.status ?? "no answer"}).`);
+  }
+  return new URL(`/wheel/${(await answer.json()).wheel}`, location.href).href;
+}
+
 /** Start Python and install the project's wheel; both are fetched at the same time. */
 async function boot() {
   report("python", 0, 1, "steps");
-  const wheel = fetch("/wheel/index.json").then((answer) => {
-    if (!answer.ok) throw new Error(`The server has no wheel (${answer.status}).`);
-    return answer.json();
-  });
+  const wheel = wheelUrl();
   wheel.catch(() => {}); // awaited below; a failure must not count as unhandled before that
   const { loadPyodide } = await import(new URL("pyodide.mjs", pyodideUrl).href);
   const pyodide = await loadPyodide({
@@ -37,7 +42,7 @@ async function boot() {
   // Counting live proxies shows a leak in the statistics, and costs time for each one made.
   if (query.has("count-proxies")) pyodide._module.enable_pyproxy_allocation_tracing?.();
   const micropip = pyodide.pyimport("micropip");
-  await micropip.install(new URL(`/wheel/${(await wheel).wheel}`, location.href).href);
+  await micropip.install(await wheel);
   micropip.destroy();
   const module = pyodide.pyimport("bascule.page_browser");
   const session = module.PageSession();
