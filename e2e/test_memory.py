@@ -77,8 +77,8 @@ def test_the_peak_of_a_load(
     )
     assert 0 < stats["peak_chunk_nbytes"] <= 3 * CHUNK_NBYTES
     # The rest is compiled shaders, the driver's staging memory and garbage that was not collected
-    # yet. A second copy of the file, in any process, would show: it was 2.8 times before.
-    assert growth < 2.4 * weights
+    # yet: 1.9 to 2.4 times was seen. A second copy of the file, in any process, would add 1.0.
+    assert growth < 2.7 * weights
 
 
 def test_a_long_life_stays_flat(

@@ -75,6 +75,10 @@ class PageSession:
         self._close_model()
 
     async def _tier(self, wanted: str) -> OpenedTier:
+        for opened in self._tiers.values():
+            # A device that "auto" has opened serves who asks for that tier by name, too.
+            if opened.backend.tier == wanted and not opened.backend.lost:
+                return OpenedTier(opened.backend, f"{wanted} was asked for")
         opened = self._tiers.get(wanted)
         if opened is None or opened.backend.lost:
             opened = self._tiers[wanted] = await open_tier(wanted)

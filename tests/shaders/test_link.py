@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +11,8 @@ import pytest
 from bascule import assets
 from bascule.backend.webgpu.gpu import WANTED_LIMITS
 from bascule.backend.webgpu.gpu_native import NativeGpu, _dashed, _describe
-from bascule.backend.webgpu.kernels import select
 from bascule.backend.webgpu.link import link
 from bascule.errors import ShaderError
-from bascule.program.graph import Graph
 from tests.shaders.catalogue import every_kernel
 from tests.shaders.harness import check_op, normal, sum_tolerance
 
@@ -120,17 +117,6 @@ async def gpu_adapter_files(gpu: NativeGpu) -> set[str]:
         assert isinstance(parts, tuple)
         used |= {f"{name}.wgsl", *(f"parts/{part}.wgsl" for part in parts)}
     return used
-
-
-async def test_a_choice_takes_microseconds(gpu: NativeGpu) -> None:
-    graph = Graph("g")
-    x, w = graph.input("x", (64, 384)), graph.input("w", (384, 384))
-    graph.call("linear", x, w, activation="gelu")
-    select(graph.calls[0], gpu.adapter)
-    began = time.perf_counter()
-    for _ in range(1000):
-        select(graph.calls[0], gpu.adapter)
-    print(f"select: {1e3 * (time.perf_counter() - began):.1f} us a call")
 
 
 def test_asset_names_are_checked() -> None:
