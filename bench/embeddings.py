@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ sys.path.insert(0, str(ROOT))
 
 import bascule  # noqa: E402
 from bascule.folders import models_folder  # noqa: E402
+from bascule.server.app import create_app  # noqa: E402
+from bascule.server.run import pyodide_folder, running  # noqa: E402
 from e2e.conftest import serving, settled  # noqa: E402
 from e2e.engines import Page, chromium, wait_for  # noqa: E402
 from tests.goldens import cosines  # noqa: E402
@@ -108,28 +111,12 @@ def browser_contest(contest: Contest, shapes: list[tuple[int, int]], facts: dict
             matmul_in_page(contest, lab, peer)
 
 
-def served(folders: dict[str, Path]) -> Any:
+def served(folders: dict[str, Path]) -> AbstractContextManager[str]:
     """A second site for the peers, without isolation: they run one thread like us."""
-    from contextlib import contextmanager
-
-    from bascule.server.app import create_app
-    from bascule.server.run import listen, make_server, pyodide_folder
-
-    @contextmanager
-    def running() -> Any:
-        import threading
-
-        app = create_app(
-            models=models_folder(), pyodide=pyodide_folder(), isolated=False, extra=folders
-        )
-        sock, server = listen(0), make_server(app)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
-        thread.start()
-        yield f"http://localhost:{sock.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(timeout=10)
-
-    return running()
+    app = create_app(
+        models=models_folder(), pyodide=pyodide_folder(), isolated=False, extra=folders
+    )
+    return running(app)
 
 
 def ours(page: Page, url: str, tier: str) -> Page:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from playwright.sync_api import Playwright
 
 from bascule.folders import models_folder
 from bascule.server.app import create_app
-from bascule.server.run import listen, make_server, pyodide_folder
+from bascule.server.run import pyodide_folder, running
 from e2e.engines import ENGINES, Engine, Page, wait_for
 from e2e.faults import Faults
 
@@ -48,26 +47,21 @@ def serving(*, isolated: bool = True, checkout: Path | None = None) -> Iterator[
     )
     faults = Faults(app, GOLDENS)
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # planned faults are no news
-    sock = listen(0)
-    server = make_server(faults)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
-    thread.start()
-    yield Site(f"http://localhost:{sock.getsockname()[1]}", faults)
-    server.should_exit = True
-    thread.join(timeout=10)
+    with running(faults) as url:
+        yield Site(url, faults)
 
 
 @pytest.fixture(scope="session")
 def site() -> Iterator[Site]:
-    with serving() as running:
-        yield running
+    with serving() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")
 def plain_site() -> Iterator[Site]:
     """The same without cross-origin isolation."""
-    with serving(isolated=False) as running:
-        yield running
+    with serving(isolated=False) as found:
+        yield found
 
 
 @pytest.fixture(scope="session", params=ENGINES)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from bascule.cli import DEFAULT_PORT
 from bascule.errors import BasculeError
 from bascule.folders import models_folder
 from bascule.server.app import create_app
-from bascule.server.run import listen, make_server, pyodide_folder
+from bascule.server.run import pyodide_folder, running
 
 SHOT = Path(__file__).resolve().parent.parent / "out" / "demo.png"
 # SwiftShader is the WebGPU adapter of a machine without a GPU; Chromium hides it by default.
@@ -30,24 +29,18 @@ console = Console()
 
 
 def main() -> int:
-    sock = listen(0)
-    server = make_server(create_app(models=models_folder(), pyodide=pyodide_folder()))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
-    thread.start()
-    url = f"http://localhost:{sock.getsockname()[1]}/"
-    console.print(f"Opening {url} in headless Chromium with WebGPU ...")
-    with sync_playwright() as playwright:
+    app = create_app(models=models_folder(), pyodide=pyodide_folder())
+    with running(app) as url, sync_playwright() as playwright:
+        console.print(f"Opening {url}/ in headless Chromium with WebGPU ...")
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=list(WEBGPU_FLAGS)
         )
         page = browser.new_page(viewport={"width": 1200, "height": 1120})
-        page.goto(url)
+        page.goto(f"{url}/")
         show(run_page(page))
         SHOT.parent.mkdir(exist_ok=True)
         page.screenshot(path=SHOT, full_page=True)
         browser.close()
-    server.should_exit = True
-    thread.join(timeout=5)
     console.print(f"Screenshot: {SHOT}")
     console.print(
         "To see it yourself: `make serve` (it runs until Ctrl+C), then open "

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import socket
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -51,3 +54,16 @@ async def serve(sock: socket.socket, *, models: Path | None = None, isolated: bo
 def make_server(app: ASGIApp) -> uvicorn.Server:
     """A quiet uvicorn server."""
     return uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+
+
+@contextmanager
+def running(app: ASGIApp) -> Generator[str]:
+    """Serve on a free port in a thread of its own while the context lasts; gives the site's URL."""
+    sock, server = listen(0), make_server(app)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://localhost:{sock.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)

@@ -30,11 +30,10 @@ _PLACE = re.compile(r":(\d+):\d+")
 _STAGING_KEPT_NBYTES = 64 << 20
 
 
-async def open_native(*, prefer: str = "") -> NativeGpu:
-    """Open a device through wgpu-py.
+async def open_native() -> NativeGpu:
+    """Open a device through wgpu-py, on the adapter that wgpu calls high-performance.
 
-    `prefer` picks the first adapter whose name holds that text (case-insensitive); else the one
-    that wgpu calls high-performance. TierUnavailableError when there is no adapter or no device.
+    TierUnavailableError when there is no adapter or no device.
     """
     if "XDG_RUNTIME_DIR" not in os.environ:  # the Vulkan loader complains on stderr without it
         os.environ["XDG_RUNTIME_DIR"] = tempfile.gettempdir()
@@ -48,12 +47,6 @@ async def open_native(*, prefer: str = "") -> NativeGpu:
         ) from None
     try:
         adapter: Any = await wgpu.gpu.request_adapter_async(power_preference="high-performance")
-        if prefer:
-            adapters: list[Any] = await wgpu.gpu.enumerate_adapters_async()
-            named = [a for a in adapters if prefer.lower() in str(dict(a.info)).lower()]
-            if not named:
-                raise RuntimeError(f"no adapter is named like {prefer!r}")
-            adapter = named[0]
         if adapter is None:
             raise RuntimeError("no adapter was found")
         features = [f for f in WANTED_FEATURES if _FEATURE_SPELLING.get(f, f) in adapter.features]
