@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,14 @@ async def gpu() -> AsyncIterator[NativeGpu]:
     device = await open_native()
     yield device
     device.destroy()
+
+
+@pytest.fixture(autouse=True)
+def weights_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test reads or fills the user's own weight cache."""
+    home = tmp_path / "weights-cache"
+    monkeypatch.setattr("bascule.weights.journal.weights_folder", lambda: home)
+    return home
 
 
 @pytest.fixture

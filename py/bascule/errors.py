@@ -94,6 +94,22 @@ class FileMissingError(SourceError):
         super().__init__(location, "there is no such file", hint=hint)
 
 
+class FileChangedError(SourceError):
+    """The file on the server became another one while it was being read."""
+
+    category = "changed"
+
+    def __init__(self, location: str, problem: str, *, offset: int | None = None) -> None:
+        hint = "Load again; if it goes on, the server sends different files under one name."
+        super().__init__(location, problem, offset=offset, hint=hint)
+
+
+class HashMismatchError(ModelFileError):
+    """A file's bytes are not those that a manifest, the registry or the first load promised."""
+
+    category = "corrupt"
+
+
 class TierUnavailableError(BasculeError):
     """The tier that was asked for does not work on this machine."""
 

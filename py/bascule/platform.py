@@ -8,17 +8,18 @@ from os import PathLike
 from time import perf_counter
 from typing import Any
 
+from bascule.backend.arrivals import Arrivals
 from bascule.errors import FileMissingError, InputError, UnsupportedModelError
 from bascule.model.bert import BertConfig
 from bascule.model.embedder import EmbedderSettings, EmbeddingModel
-from bascule.model.registry import locate
+from bascule.model.registry import known_hashes, locate
 from bascule.model.settings import embedder_settings
 from bascule.program.program import Parameter
 from bascule.progress import Progress, ProgressCallback
 from bascule.text import Tokenizer, open_tokenizer
 from bascule.tiers.selector import OpenedTier, open_tier
 from bascule.waiting import sync
-from bascule.weights.source import Source, open_source
+from bascule.weights.source import CHUNK_NBYTES, Source, open_source
 from bascule.weights.stream import load_weights
 
 
@@ -28,33 +29,41 @@ async def load(
     tier: str = "auto",
     progress: ProgressCallback | None = None,
     on: OpenedTier | None = None,
+    wait: bool = True,
+    chunk_size_mb: float = CHUNK_NBYTES / (1 << 20),
 ) -> EmbeddingModel:
     """Load a sentence encoder.
 
     `model` is a known name ("all-MiniLM-L6-v2"), a folder, or the URL of a Hugging Face style
-    folder with config.json, tokenizer.json and model.safetensors. `tier` is "auto", "webgpu" or
-    "cpu". Models may share a device: `on` is what `bascule.open_tier` gave, stays open when the
-    model closes, and keeps its compiled shaders. Cancelling the task frees everything.
-    Raises ModelNotFoundError, ModelFileError, UnsupportedModelError, SourceError or
+    folder with config.json, tokenizer.json and model.safetensors (or its shards). `tier` is "auto",
+    "webgpu" or "cpu". Files from a server are kept for the next time, by chunks of `chunk_size_mb`
+    MiB, and an interrupted load goes on where it stopped. Models may share a device: `on` is what
+    `bascule.open_tier` gave, stays open when the model closes, and keeps its compiled shaders.
+    Without `wait` the model is given back before its weights are there: `embed` runs each layer as
+    soon as it can, and `await model.loaded()` waits for the rest. Cancelling the task frees
+    everything. Raises ModelNotFoundError, ModelFileError, UnsupportedModelError, SourceError or
     TierUnavailableError.
     """
     tell = progress or _silent
     clock = _Clock()
-    source = open_source(locate(str(model)))
-    settings, tokenizer = await _read_small_files(source, tell)
-    clock.lap("config_ms")
-    tell(Progress("device", 0, 1, "steps"))
-    opened = on or await open_tier(tier)
-    tell(Progress("device", 1, 1, "steps"))
-    clock.lap("device_ms")
-    store = None
+    source = open_source(
+        locate(str(model)),
+        hashes=known_hashes(str(model)),
+        chunk_nbytes=round(chunk_size_mb * (1 << 20)),
+    )
+    opened, made = on, None
     try:
+        settings, tokenizer = await _read_small_files(source, tell)
+        clock.lap("config_ms")
+        tell(Progress("device", 0, 1, "steps"))
+        opened = on or await open_tier(tier)
+        tell(Progress("device", 1, 1, "steps"))
+        clock.lap("device_ms")
         programs = settings.programs()
         clock.lap("programs_ms")
         parameters = programs[0].parameters
         store = opened.backend.store(parameters)
-        await _warm_and_fill(opened, source, parameters, store, programs, tell)
-        clock.lap("weights_ms")
+        store.arrivals = Arrivals(parameter.name for parameter in parameters)
         made = EmbeddingModel(
             str(model),
             settings,
@@ -63,20 +72,21 @@ async def load(
             store,
             tier_reason=opened.reason,
             owns_backend=on is None,
+            on_close=source.release,
         )
-        await made.prepare()
+        filling = _warm_and_fill(made, opened, source, parameters, programs, tell, clock)
+        made.follow(filling)
+        if wait:
+            await made.loaded()
     except BaseException:
-        if store is not None:
-            store.close()
-        if on is None:
+        # What was kept in the cache stays.
+        if made is not None:
+            made.close()
+        elif opened is not None and on is None:
             opened.backend.close()
+        await source.settle()
+        source.release()
         raise
-    clock.lap("prepare_ms")
-    for name, ms in clock.laps.items():
-        made.note(name, ms)
-    made.note("load_ms", sum(clock.laps.values()))
-    made.note("peak_chunk_nbytes", source.peak_chunk_nbytes)
-    tell(Progress("ready", 1, 1, "steps"))
     return made
 
 
@@ -96,12 +106,13 @@ async def _read_small_files(
 
 
 async def _warm_and_fill(
+    made: EmbeddingModel,
     opened: OpenedTier,
     source: Source,
     parameters: tuple[Parameter, ...],
-    store: Any,
     programs: list[Any],
     tell: ProgressCallback,
+    clock: _Clock,
 ) -> None:
     """Compile pipelines while the weights stream in."""
 
@@ -109,13 +120,21 @@ async def _warm_and_fill(
         tell(Progress("pipelines", 0, 1, "pipelines"))
         ready = await opened.backend.warm(programs)
         tell(Progress("pipelines", ready, ready, "pipelines"))
+        await made.prepare()
 
     warming = asyncio.ensure_future(warm())
     try:
-        await load_weights(source, parameters, store, progress=tell)
+        await load_weights(source, parameters, made.weights, progress=tell)
+        clock.lap("weights_ms")
         await warming
+        clock.lap("prepare_ms")
     finally:
         warming.cancel()
+        await source.settle()
+    for name, number in (*clock.laps.items(), *source.stats.items()):
+        made.note(name, number)
+    made.note("load_ms", sum(clock.laps.values()))
+    tell(Progress("ready", 1, 1, "steps"))
 
 
 class _OptionalFiles:

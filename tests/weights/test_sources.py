@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,9 @@ from safetensors.numpy import save
 from bascule.backend.reference import ReferenceStore
 from bascule.errors import (
     BasculeError,
-    FileMissingError,
     InputError,
     ModelFileError,
     ModelNotFoundError,
-    SourceError,
     UnsupportedModelError,
 )
 from bascule.folders import models_folder
@@ -67,110 +64,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-class Server:
-    """A raw HTTP/1.1 server whose every answer a test writes itself."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.mode = "ranges"
-        self.requests: list[str] = []
-
-    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        self.requests.append(head)
-        asked = [line for line in head.lower().split("\r\n") if line.startswith("range: bytes=")]
-        start, end = 0, len(self.data)
-        if asked:
-            first, _, last = asked[0].removeprefix("range: bytes=").partition("-")
-            start = int(first)
-            end = min(int(last) + 1 if last else len(self.data), len(self.data))
-        writer.write(self.answer(start, end, bool(asked)))
-        await writer.drain()
-        writer.close()
-
-    def answer(self, start: int, end: int, ranged: bool) -> bytes:
-        body, size = self.data[start:end], len(self.data)
-        told = f"Content-Range: bytes {start}-{end - 1}/{size}\r\n"
-        big = end - start > 1000
-        match self.mode:
-            case "whole":
-                return self.head(200, size) + self.data
-            case "missing":
-                return self.head(404, 0)
-            case "broken":
-                return self.head(503, 0)
-            case "drop" if big:
-                return self.head(206, len(body), told) + body[: len(body) // 2]
-            case "short" if big:
-                return self.head(206, len(body) // 2, told) + body[: len(body) // 2]
-            case "elsewhere":
-                return self.head(206, len(body), f"Content-Range: bytes 7-9/{size}\r\n") + body
-            case "zipped":
-                return self.head(206, len(body), told + "Content-Encoding: gzip\r\n") + body
-            case "long":
-                return self.head(206, len(body) + 50, told) + body + b"x" * 50
-            case _:
-                return self.head(206 if ranged else 200, len(body), told if ranged else "") + body
-
-    def head(self, status: int, length: int, more: str = "") -> bytes:
-        text = f"HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n{more}\r\n"
-        return text.encode()
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[tuple[Server, str]]:
-    handler = Server(save(TENSORS))
-    listening = await asyncio.start_server(handler, "127.0.0.1", 0)
-    port = listening.sockets[0].getsockname()[1]
-    yield handler, f"http://127.0.0.1:{port}/models/tiny"
-    listening.close()
-
-
 async def test_a_folder_loads_stacked_widened_and_cut(folder: Path) -> None:
     store, told = poisoned(PARAMETERS), list[Progress]()
     await load_weights(open_source(str(folder)), PARAMETERS, store, progress=told.append)
     assert_loaded(store)
     assert [p.done for p in told] == sorted(p.done for p in told)
     assert told[-1].done == told[-1].total == 12 * 3 * 4 + 33 * 2 + 3 * 4
-
-
-@pytest.mark.parametrize("mode", ["ranges", "whole", "long"])
-async def test_a_server_loads_whatever_it_makes_of_ranges(
-    server: tuple[Server, str], mode: str
-) -> None:
-    handler, url = server
-    handler.mode = mode
-    store = poisoned(PARAMETERS)
-    await load_weights(open_source(url), PARAMETERS, store)
-    assert_loaded(store)
-    assert "GET /models/tiny/model.safetensors " in handler.requests[0]
-
-
-@pytest.mark.parametrize(
-    ("mode", "kind", "told"),
-    [
-        ("missing", FileMissingError, "no such file"),
-        ("broken", SourceError, "503"),
-        ("drop", SourceError, "connection failed"),
-        ("short", SourceError, "too little"),
-        ("elsewhere", SourceError, "another range"),
-        ("zipped", SourceError, "compressed"),
-    ],
-)
-async def test_a_failing_server_is_told_with_its_place(
-    server: tuple[Server, str], mode: str, kind: type[BasculeError], told: str
-) -> None:
-    handler, url = server
-    handler.mode = mode
-    parameters = (Parameter("unused", (1001,), ("unused",)),)
-    with pytest.raises(kind, match=told) as caught:
-        await load_weights(open_source(url), parameters, ReferenceStore(parameters))
-    assert url in str(caught.value)
-
-
-async def test_no_server_at_all() -> None:
-    with pytest.raises(SourceError, match="connection failed"):
-        await open_source("http://127.0.0.1:9/x").read("config.json")
 
 
 @pytest.mark.parametrize(

@@ -1,190 +1,283 @@
-// Model bytes from the network: small files whole, weights by chunks straight into GPU buffers (or
-// into Python's memory where there is no GPU). No chunk is kept. It imports nothing (see gpu.js).
+// Model files for a page: from the cache where they are there, else from the network, by chunks, and
+// straight into GPU buffers (or Python's memory where there is no GPU). It imports nothing (see gpu.js).
 
 /**
  * @typedef {import("./gpu.js").Gpu} Gpu
  * @typedef {import("./gpu.js").PyBuffer} PyBuffer
  * @typedef {import("./pieces.js").Sink} Sink
+ * @typedef {import("./download.js").CachedFile} CachedFile
+ * @typedef {import("./manifest.js").Expected} Expected
+ * @typedef {{ update(bytes: Uint8Array): unknown, digest(kind: "hex"): string }} Hasher
+ * @typedef {{ store: string, chunkNbytes: number, mostNbytes: number,
+ *   patience: import("./http.js").Patience }} Options
+ * @typedef {{
+ *   store: typeof import("./store.js"), http: typeof import("./http.js"),
+ *   journal: typeof import("./journal.js"), manifest: typeof import("./manifest.js"),
+ *   download: typeof import("./download.js"), pieces: typeof import("./pieces.js"),
+ *   idb: () => Promise<any>, hashes: () => Promise<any>,
+ * }} Parts
+ * @typedef {{
+ *   http: typeof import("./http.js"), journal: import("./journal.js").Journal | null,
+ *   patience: import("./http.js").Patience, chunkNbytes: number, mostNbytes: number,
+ *   sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string>, keyOf(url: string): Promise<string>,
+ *   chunkLength: typeof import("./journal.js").chunkLength, hasher(): Promise<Hasher>,
+ *   warn(text: string): void, counts: { cached: number },
+ * }} Shared
  */
 
-const READ_NBYTES = 1 << 20;
+/** @type {Options} */
+const DEFAULTS = {
+  store: "auto",
+  chunkNbytes: 4 << 20,
+  mostNbytes: 64 * 2 ** 30,
+  patience: { attempts: 6, firstDelayMs: 250, mostDelayMs: 8000, stallMs: 30_000, mostWaitMs: 60_000 },
+};
+const MANIFEST = "bascule-manifest.json";
+const MOST_MANIFEST_NBYTES = 16 << 20;
+const REPORT_MS = 100;
+// Chunks of weights in memory at any time: one being filled, two queued for the GPU.
+const MOST_CHUNKS = 3;
 
-/** An error that Python turns into its own by these fields, read from the message.
- * @param {string} kind @param {string} what @param {number} offset */
-function fault(kind, what, offset) {
-  return new Error(JSON.stringify({ kind, what, offset }));
-}
-
-/** Reads a model folder's files from a server. */
+/** Reads model folders. */
 export class Fetcher {
-  #pieces;
-  /** @type {Map<number, AbortController>} */
-  #jobs = new Map();
+  #parts;
+  #shared;
+  /** @type {Map<string, CachedFile>} */
+  #files = new Map();
+  /** @type {Map<string, Promise<Map<string, Expected> | null>>} */
+  #manifests = new Map();
+  /** @type {string[]} */
+  warnings = [];
   peakChunkNbytes = 0;
 
-  /** @param {typeof import("./pieces.js")} pieces the module */
-  constructor(pieces) {
-    this.#pieces = pieces;
+  /** @param {Parts} parts @param {Options} options @param {import("./store.js").Store | null} store */
+  constructor(parts, options, store) {
+    this.#parts = parts;
+    this.storeKind = store?.kind ?? "none";
+    const subtle = Boolean(globalThis.crypto?.subtle);
+    /** @type {Shared} */
+    this.#shared = {
+      ...options,
+      http: parts.http,
+      journal: store && subtle ? new parts.journal.Journal(store) : null,
+      sha256: subtle ? parts.journal.sha256 : async (/** @type {Uint8Array} */ bytes) => (await parts.hashes()).sha256(bytes),
+      keyOf: subtle ? parts.journal.keyOf : async (/** @type {string} */ url) => url,
+      chunkLength: parts.journal.chunkLength,
+      hasher: async () => (await (await parts.hashes()).createSHA256()).init(),
+      warn: (/** @type {string} */ text) => this.warn(text),
+      counts: { cached: 0 },
+    };
   }
 
-  /** Part of a file, or all of it (nbytes < 0).
-   * @param {string} url @param {number} offset @param {number} nbytes @param {number} most */
-  async read(url, offset, nbytes, most) {
-    const { reader, skip } = await this.#open(url, offset, nbytes, undefined);
-    const end = nbytes < 0 ? Infinity : nbytes;
-    /** @type {Uint8Array[]} */
-    const parts = [];
-    let total = 0;
-    for await (const part of body(reader, skip, end, offset)) {
-      parts.push(part.slice()); // the part itself is overwritten by the next one
-      total += part.length;
-      if (total > most) throw fault("large", "it is too large for what it should hold", offset);
-    }
-    if (nbytes >= 0 && total < nbytes) throw short(offset + total, nbytes - total);
-    const whole = new Uint8Array(total);
-    let at = 0;
-    for (const part of parts) {
-      whole.set(part, at);
-      at += part.length;
-    }
-    return whole;
+  /** Said once, here and on the console. @param {string} text */
+  warn(text) {
+    if (this.warnings.includes(text)) return;
+    this.warnings.push(text);
+    console.warn(`Bascule: ${text}`);
   }
 
-  /** A file's size, from the answer to a range of one byte. @param {string} url */
-  async size(url) {
-    const { response, reader } = await this.#open(url, 0, 1, undefined);
-    await reader.cancel();
-    const range = response.headers.get("content-range")?.split("/")[1];
-    const told = response.status === 206 ? range : response.headers.get("content-length");
-    if (!told || !/^\d+$/.test(told)) throw fault("source", "the server does not tell the size", 0);
-    return Number(told);
+  /** @param {string} folder @param {string} file */
+  async size(folder, file) {
+    const found = await this.#open(folder, file);
+    if (found.nbytes < 0) {
+      throw new this.#parts.http.Fault("source", "the server does not tell the file's size", 0);
+    }
+    return found.nbytes;
+  }
+
+  /** Part of a file. @param {string} folder @param {string} file @param {number} offset
+   * @param {number} nbytes */
+  async read(folder, file, offset, nbytes) {
+    return (await this.#open(folder, file)).read(offset, nbytes);
+  }
+
+  /** All of a small file; its hash is compared where one is given. @param {string} folder
+   * @param {string} file @param {number} most @param {string} sha256 */
+  async readAll(folder, file, most, sha256) {
+    const found = await this.#open(folder, file);
+    const bytes = await found.readAll(most);
+    if (!sha256) return bytes;
+    const hash = await this.#shared.sha256(/** @type {Uint8Array<ArrayBuffer>} */ (bytes));
+    if (hash === sha256) return bytes;
+    await found.forget();
+    const what = `its SHA-256 is ${hash}, and ${sha256} was promised`;
+    throw new this.#parts.http.Fault("corrupt", what, 0);
   }
 
   /**
-   * Copy pieces of a file to their targets.
-   * @param {number} job a name for `abort` @param {string} url
+   * Copy pieces of a file to their targets, in the order of the table.
+   * @param {string} folder @param {string} file
    * @param {PyBuffer} table float64: file offset, nbytes, target, target offset, dtype a piece
-   * @param {Gpu | null} gpu @param {Sink | null} sink @param {(done: number) => void} report
-   * @param {number} chunkNbytes @param {number} mostChunks
+   * @param {Gpu | null} gpu @param {Sink | null} sink @param {string} sha256 of the file, or ""
+   * @param {(done: number, ready: number) => void} report pieces' bytes; how many first ones are whole
    */
-  async stream(job, url, table, gpu, sink, report, chunkNbytes, mostChunks) {
-    const pieces = this.#pieces.decodePieces(table);
-    if (!pieces.length) return;
-    const abort = new AbortController();
-    this.#jobs.set(job, abort);
-    const window = gpu && new this.#pieces.Window(gpu.queue, chunkNbytes, mostChunks);
+  async stream(folder, file, table, gpu, sink, sha256, report) {
+    const { decodePieces, Scatter, Window, chunkOrder, leading } = this.#parts.pieces;
+    const pieces = decodePieces(table);
+    const found = await this.#open(folder, file);
+    const { chunkNbytes } = found;
+    const window = gpu && new Window(gpu.queue, chunkNbytes, MOST_CHUNKS);
+    const scatter = new Scatter(pieces, (target, offset, bytes) => {
+      if (gpu) gpu.writeBytes(target, offset, /** @type {Uint8Array<ArrayBuffer>} */ (bytes));
+      else sink?.(target, offset, bytes);
+    });
+    const ready = leading(pieces);
+    let told = 0;
+    const tick = setInterval(() => {
+      // Between chunks the bytes on their way are shown; they never count as ready.
+      if (found.filling) report(Math.max(told, Math.min(scatter.done + found.filling, total)), 0);
+    }, REPORT_MS);
+    const total = pieces.reduce((sum, { nbytes }) => sum + nbytes, 0);
+    const whole = sha256 ? found.count : 0;
     try {
-      const start = pieces[0].fileOffset;
-      const last = pieces[pieces.length - 1];
-      const nbytes = last.fileOffset + last.nbytes - start;
-      const { reader, skip } = await this.#open(url, start, nbytes, abort.signal);
-      const feeder = new this.#pieces.Feeder(pieces, (target, offset, bytes) => {
-        if (gpu) gpu.writeBytes(target, offset, /** @type {Uint8Array<ArrayBuffer>} */ (bytes));
-        else sink?.(target, offset, bytes);
+      await found.stream(chunkOrder(pieces, chunkNbytes, whole), sha256, async (index, bytes) => {
+        const before = scatter.done;
+        scatter.feed(index * chunkNbytes, bytes);
+        const used = scatter.done - before;
+        if (window) await window.add(used);
+        this.#note(chunkNbytes + (window?.peak ?? 0));
+        told = scatter.done;
+        report(told, ready(index * chunkNbytes, bytes.length));
       });
-      let received = 0;
-      let reported = 0;
-      for await (const part of body(reader, skip, nbytes, start)) {
-        received += part.length;
-        feeder.feed(part);
-        if (window) await window.add(part.length);
-        if (received - reported >= chunkNbytes) report(feeder.done);
-        if (received - reported >= chunkNbytes) reported = received;
-      }
-      if (received < nbytes) throw short(start + received, nbytes - received);
-      await window?.drain();
-      report(feeder.done);
     } finally {
-      abort.abort();
-      this.#jobs.delete(job);
-      this.peakChunkNbytes = Math.max(this.peakChunkNbytes, window?.peak ?? 0);
+      clearInterval(tick);
     }
   }
 
-  /** @param {number} job */
-  abort(job) {
-    this.#jobs.get(job)?.abort();
+  /** Begin before Python can ask: small files whole, then the large one's chunks.
+   * @param {string} folder @param {string[]} small @param {string} large @param {number} most */
+  async prefetch(folder, small, large, most) {
+    const quiet = () => {}; // whoever asks for the file hears of it
+    const reading = small.map((file) => this.readAll(folder, file, most, "").catch(quiet));
+    const found = await this.#open(folder, large).catch(quiet);
+    if (found && found.nbytes > 0) await found.prefetch().catch(quiet);
+    await Promise.all(reading);
   }
 
-  /**
-   * @param {string} url @param {number} offset @param {number} nbytes
-   * @param {AbortSignal | undefined} signal
-   */
-  async #open(url, offset, nbytes, signal) {
-    /** @type {Record<string, string>} */
-    const headers = {};
-    if (offset || nbytes >= 0) headers.Range = `bytes=${offset}-${nbytes < 0 ? "" : offset + nbytes - 1}`;
-    let response;
+  /** Bytes there and in all of a file that is being fetched. @param {string} folder
+   * @param {string} file */
+  progress(folder, file) {
+    const found = this.#files.get(`${folder}/${file}`);
+    return found?.isOpen ? [found.kept, found.nbytes] : [0, 0];
+  }
+
+  /** Stop what runs for a folder, and let other tabs go on. @param {string} folder */
+  close(folder) {
+    for (const [url, file] of this.#files) if (url.startsWith(`${folder}/`)) file.close();
+    this.#manifests.delete(folder);
+  }
+
+  /** Forget what is kept of a file. @param {string} folder @param {string} file */
+  async forget(folder, file) {
+    await this.#files.get(`${folder}/${file}`)?.forget();
+  }
+
+  get stats() {
+    const files = [...this.#files.values()];
+    const sum = (/** @type {(file: CachedFile) => number} */ of) => files.reduce((n, f) => n + of(f), 0);
+    return JSON.stringify({
+      network_nbytes: sum(({ received }) => received),
+      cached_nbytes: this.#shared.counts.cached,
+      network_retries: sum(({ retries }) => retries),
+      peak_chunk_nbytes: this.peakChunkNbytes,
+    });
+  }
+
+  /** What is kept, as JSON. */
+  async entries() {
+    const found = (await this.#shared.journal?.entries()) ?? [];
+    return JSON.stringify(
+      found
+        .filter(({ missing }) => !missing)
+        .map(({ url, nbytes, storedNbytes, used, inUse, sha256 }) => {
+          return { location: url, nbytes, stored_nbytes: storedNbytes, used, in_use: inUse, sha256 };
+        }),
+    );
+  }
+
+  /** Forget every file whose URL is, or is below, one of these; all without any. Says how many.
+   * @param {string} urls JSON */
+  async remove(urls) {
+    const wanted = JSON.parse(urls);
+    const below = (/** @type {string} */ url) =>
+      !wanted.length || wanted.some((/** @type {string} */ w) => url === w || url.startsWith(`${w}/`));
+    const gone = ((await this.#shared.journal?.entries()) ?? []).filter(({ url }) => below(url));
+    for (const { url } of gone) this.#files.get(url)?.close();
+    await this.#shared.journal?.remove(gone.map(({ key }) => key));
+    return gone.filter(({ missing }) => !missing).length;
+  }
+
+  /** Read and hash every chunk that is kept; damaged ones are dropped. JSON: damaged chunks by URL. */
+  async verify() {
+    const { journal, sha256 } = this.#shared;
+    /** @type {Record<string, number>} */
+    const damaged = {};
+    for (const entry of (await journal?.entries()) ?? []) {
+      for (const hash of new Set(entry.hashes.filter(Boolean))) {
+        const bytes = await journal?.store.get(`c-${hash}`);
+        if (bytes && (await sha256(bytes)) === hash) continue;
+        await journal?.store.remove(`c-${hash}`);
+        damaged[entry.url] = (damaged[entry.url] ?? 0) + 1;
+      }
+    }
+    return JSON.stringify(damaged);
+  }
+
+  /** @param {string} folder @param {string} file */
+  async #open(folder, file) {
+    const url = `${folder}/${file}`;
+    let found = this.#files.get(url);
+    if (!found) {
+      found = new this.#parts.download.CachedFile(url, this.#shared);
+      this.#files.set(url, found);
+    }
+    const expected = file === MANIFEST ? null : (await this.#manifest(folder))?.get(file);
+    await found.open(expected ?? null);
+    return found;
+  }
+
+  /** @param {string} folder */
+  #manifest(folder) {
+    let found = this.#manifests.get(folder);
+    if (!found) {
+      found = this.#readManifest(folder);
+      found.catch(() => this.#manifests.delete(folder));
+      this.#manifests.set(folder, found);
+    }
+    return found;
+  }
+
+  /** @param {string} folder */
+  async #readManifest(folder) {
     try {
-      // Weights bypass the HTTP cache: on its way there a whole file would be held a second time.
-      response = await fetch(url, { headers, signal, cache: signal ? "no-store" : "default" });
+      return this.#parts.manifest.parseManifest(await this.readAll(folder, MANIFEST, MOST_MANIFEST_NBYTES, ""));
     } catch (error) {
-      if (signal?.aborted) throw fault("cancelled", "the load was cancelled", offset);
-      throw fault("source", `the connection failed (${/** @type {Error} */ (error).message})`, offset);
+      const { kind, message } = /** @type {import("./http.js").Fault} */ (error);
+      if (kind === "missing") return null;
+      if (kind) throw error;
+      await this.forget(folder, MANIFEST);
+      throw new this.#parts.http.Fault("corrupt", `its manifest is not sound: ${message}`, 0);
     }
-    const { status } = response;
-    if (status === 404 || status === 410) throw fault("missing", "there is no such file", offset);
-    if (status !== 200 && status !== 206) throw fault("source", `the server answered ${status}`, offset);
-    // Servers that other origins ask may hide this header; then the bytes are taken as asked for.
-    const range = response.headers.get("content-range");
-    if (status === 206 && range && !range.startsWith(`bytes ${offset}-`)) {
-      throw fault("source", `the server sent another range (${range})`, offset);
-    }
-    if (!response.body) throw fault("source", "the server sent no body", offset);
-    return { response, reader: openReader(response.body), skip: status === 200 ? offset : 0 };
+  }
+
+  /** @param {number} nbytes */
+  #note(nbytes) {
+    this.peakChunkNbytes = Math.max(this.peakChunkNbytes, nbytes);
   }
 }
 
 /**
- * A body as a reader of one buffer that is filled again and again: fresh arrays for every part would
- * wait for the garbage collector by the size of the whole file.
- * @typedef {{ read(): Promise<Uint8Array | undefined>, cancel(): Promise<void> }} BodyReader
- * @param {ReadableStream<Uint8Array<ArrayBuffer>>} stream @returns {BodyReader}
+ * @param {Parts} parts @param {string} optionsJson what differs from the defaults
+ * @returns {Promise<Fetcher>}
  */
-function openReader(stream) {
-  try {
-    const reader = stream.getReader({ mode: "byob" });
-    let buffer = new ArrayBuffer(READ_NBYTES);
-    return {
-      async read() {
-        const { value, done } = await reader.read(new Uint8Array(buffer));
-        if (value) buffer = value.buffer;
-        return done ? undefined : value;
-      },
-      cancel: () => reader.cancel(),
-    };
-  } catch {
-    // This browser's bodies cannot fill a given buffer.
-    const reader = stream.getReader();
-    return { read: async () => (await reader.read()).value, cancel: () => reader.cancel() };
+export async function createFetcher(parts, optionsJson) {
+  const asked = JSON.parse(optionsJson);
+  const patience = { ...DEFAULTS.patience, ...asked.patience };
+  const options = { ...DEFAULTS, ...asked, patience };
+  const { store, refused } = await parts.store.openStore(options.store, parts.idb);
+  const fetcher = new Fetcher(parts, options, store);
+  if (!store && options.store !== "none") {
+    fetcher.warn(`Nothing is kept for the next visit (${refused.join("; ") || "no such store"}).`);
   }
-}
-
-/** The bytes wanted of a body: `skip` first ones left out, at most `most`. A part lasts until the
- * next one is asked for.
- * @param {BodyReader} reader @param {number} skip @param {number} most @param {number} offset */
-async function* body(reader, skip, most, offset) {
-  let given = 0;
-  try {
-    while (given < most) {
-      const value = await reader.read();
-      if (!value) return;
-      const from = Math.min(skip, value.length);
-      skip -= from;
-      const part = value.subarray(from, Math.min(value.length, from + most - given));
-      given += part.length;
-      if (part.length) yield part;
-    }
-  } catch (error) {
-    const { name, message } = /** @type {Error} */ (error);
-    if (name === "AbortError") throw fault("cancelled", "the load was cancelled", offset + given);
-    throw fault("source", `the connection failed (${message})`, offset + given);
-  } finally {
-    await reader.cancel().catch(() => {});
-  }
-}
-
-/** @param {number} offset @param {number} missing */
-function short(offset, missing) {
-  return fault("source", `the server sent too little: ${missing} bytes missing`, offset);
+  return fetcher;
 }

@@ -1,5 +1,5 @@
-// Where a file's bytes go: runs of them are cut into pieces, widened to float32 where they are halves,
-// and bounded in number while they wait for the GPU. It imports nothing (see gpu.js).
+// Where a file's bytes go: chunks are cut into pieces, widened to float32 where they are halves, and
+// bounded in number while they wait for the GPU. It imports nothing (see gpu.js).
 
 /**
  * @typedef {import("./gpu.js").PyBuffer} PyBuffer
@@ -62,13 +62,6 @@ export class Window {
     while (this.#waiting.length > this.mostChunks - 2) await this.#drop();
   }
 
-  async drain() {
-    this.queue.submit([]);
-    await this.queue.onSubmittedWorkDone();
-    while (this.#waiting.length) await this.#drop();
-    this.#alive = 0;
-  }
-
   async #drop() {
     const oldest = this.#waiting.shift();
     await oldest?.done;
@@ -76,72 +69,63 @@ export class Window {
   }
 }
 
-/** Cuts one run of bytes into pieces. */
-export class Feeder {
+/** Writes the parts of chunks that belong to pieces. Chunks may come in any order and cut an element
+ * in two: its bytes wait until all of them are there. */
+export class Scatter {
   #pieces;
   #write;
-  #index = 0;
-  #at;
-  #offset;
-  /** @type {Uint8Array} */
-  #rest = new Uint8Array(0);
+  /** @type {Map<string, { bytes: Uint8Array<ArrayBuffer>, got: number }>} */
+  #cut = new Map();
   done = 0;
 
   /** @param {Piece[]} pieces @param {Sink} write */
   constructor(pieces, write) {
     this.#pieces = pieces;
     this.#write = write;
-    this.#at = pieces[0].fileOffset;
-    this.#offset = pieces[0].offset;
   }
 
-  /** @param {Uint8Array} part */
-  feed(part) {
-    while (part.length && this.#index < this.#pieces.length) {
-      const piece = this.#pieces[this.#index];
-      const gap = Math.min(part.length, Math.max(0, piece.fileOffset - this.#at));
-      const left = piece.fileOffset + piece.nbytes - this.#at - gap;
-      const count = Math.min(part.length - gap, left);
-      this.#put(piece, part.subarray(gap, gap + count));
-      this.#at += gap + count;
-      this.done += count;
-      part = part.subarray(gap + count);
-      if (this.#at === piece.fileOffset + piece.nbytes) this.#next();
-    }
+  /** @param {number} start of the chunk in the file @param {Uint8Array<ArrayBuffer>} chunk */
+  feed(start, chunk) {
+    const end = start + chunk.length;
+    this.#pieces.forEach((piece, index) => {
+      const from = Math.max(start, piece.fileOffset);
+      const to = Math.min(end, piece.fileOffset + piece.nbytes);
+      if (from >= to) return;
+      this.#put(index, from - piece.fileOffset, chunk.subarray(from - start, to - start));
+      this.done += to - from;
+    });
   }
 
-  /** Whole 4-byte words (2-byte halves) are written; what is cut through waits for its other half.
-   * @param {Piece} piece @param {Uint8Array} bytes */
-  #put(piece, bytes) {
-    if (this.#rest.length) {
-      const need = Math.min(bytes.length, 4 - this.#rest.length);
-      const joined = new Uint8Array(this.#rest.length + need);
-      joined.set(this.#rest);
-      joined.set(bytes.subarray(0, need), this.#rest.length);
-      this.#rest = joined;
-      bytes = bytes.subarray(need);
-      const atEnd = this.#at + need === piece.fileOffset + piece.nbytes;
-      if (joined.length < 4 && !atEnd) return;
-      this.#rest = new Uint8Array(0);
-      this.#send(piece, joined);
-    }
+  /** @param {number} index @param {number} at in the piece @param {Uint8Array<ArrayBuffer>} bytes */
+  #put(index, at, bytes) {
+    const piece = this.#pieces[index];
     const unit = piece.dtype === F32 ? 4 : 2;
-    const whole = bytes.length - (bytes.length % unit);
-    if (whole) this.#send(piece, bytes.subarray(0, whole));
-    this.#rest = bytes.slice(whole);
+    const head = Math.min(bytes.length, (unit - (at % unit)) % unit);
+    const tail = (bytes.length - head) % unit;
+    if (head) this.#join(index, at, unit, bytes.subarray(0, head));
+    const whole = bytes.subarray(head, bytes.length - tail);
+    if (whole.length) this.#send(piece, at + head, whole);
+    if (tail) this.#join(index, at + bytes.length - tail, unit, bytes.subarray(bytes.length - tail));
   }
 
-  /** @param {Piece} piece @param {Uint8Array} bytes */
-  #send(piece, bytes) {
+  /** @param {number} index @param {number} at @param {number} unit @param {Uint8Array} bytes */
+  #join(index, at, unit, bytes) {
+    const start = at - (at % unit);
+    const key = `${index}:${start}`;
+    const cut = this.#cut.get(key) ?? { bytes: new Uint8Array(unit), got: 0 };
+    cut.bytes.set(bytes, at - start);
+    cut.got += bytes.length;
+    this.#cut.set(key, cut);
+    if (cut.got < unit) return;
+    this.#cut.delete(key);
+    this.#send(this.#pieces[index], start, cut.bytes);
+  }
+
+  /** @param {Piece} piece @param {number} at @param {Uint8Array<ArrayBuffer>} bytes */
+  #send(piece, at, bytes) {
     const wide = piece.dtype === F32 ? bytes : widen(piece.dtype, bytes);
-    this.#write(piece.target, this.#offset, wide);
-    this.#offset += wide.length;
-  }
-
-  #next() {
-    this.#index += 1;
-    this.#rest = new Uint8Array(0);
-    if (this.#index < this.#pieces.length) this.#offset = this.#pieces[this.#index].offset;
+    const growth = piece.dtype === F32 ? 1 : 2;
+    this.#write(piece.target, piece.offset + growth * at, wide);
   }
 }
 
@@ -156,4 +140,33 @@ export function decodePieces(table) {
     pieces.push({ fileOffset, nbytes, target, offset, dtype });
   }
   return pieces;
+}
+
+/** Chunks in the order in which pieces need them; then, up to `count`, those that no piece needs.
+ * @param {Piece[]} pieces @param {number} chunkNbytes @param {number} count */
+export function chunkOrder(pieces, chunkNbytes, count) {
+  /** @type {Set<number>} */
+  const order = new Set();
+  for (const { fileOffset, nbytes } of pieces) {
+    const last = Math.ceil((fileOffset + nbytes) / chunkNbytes);
+    for (let index = Math.floor(fileOffset / chunkNbytes); index < last; index++) order.add(index);
+  }
+  for (let index = 0; index < count; index++) order.add(index);
+  return [...order];
+}
+
+/** Counts the first pieces that are whole, told of each chunk once. @param {Piece[]} pieces
+ * @returns {(start: number, nbytes: number) => number} */
+export function leading(pieces) {
+  const left = pieces.map(({ nbytes }) => nbytes);
+  let ready = 0;
+  return (start, nbytes) => {
+    pieces.forEach(({ fileOffset, nbytes: size }, index) => {
+      const from = Math.max(start, fileOffset);
+      const to = Math.min(start + nbytes, fileOffset + size);
+      left[index] -= Math.max(0, to - from);
+    });
+    while (ready < left.length && left[ready] <= 0) ready += 1;
+    return ready;
+  };
 }

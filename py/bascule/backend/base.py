@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from typing_extensions import Buffer
 
+    from bascule.backend.arrivals import Arrivals
     from bascule.program.program import Parameter, Program, Value
 
 Tier = Literal["webgpu", "webgpu-limited", "webnn", "wasm", "cpu"]
@@ -34,8 +35,11 @@ class WeightStore(Protocol):
 
     `targets` maps each parameter's name to the integer that `write` takes. On a WebGPU tier the
     integers are buffer handles; `page_bridge` is then the page's bridge object, so that JavaScript
-    may write the network's bytes straight into those buffers, and None everywhere else.
+    may write the network's bytes straight into those buffers, and None everywhere else. `arrivals`
+    tells what has come while a load runs; None where all is there.
     """
+
+    arrivals: Arrivals | None
 
     @property
     def targets(self) -> Mapping[str, int]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bascule.backend.arrivals import Arrivals
 from bascule.backend.base import Tier, WeightStore, checked_input
 from bascule.errors import InputError
 
@@ -145,6 +146,7 @@ class ReferenceStore:
     """Weights as float32 numpy arrays."""
 
     page_bridge = None
+    arrivals: Arrivals | None = None
 
     def __init__(self, parameters: Sequence[Parameter]) -> None:
         self.arrays = {p.name: np.empty(p.shape, np.float32) for p in parameters}
@@ -166,9 +168,10 @@ class ReferenceStore:
 class ReferenceExecutable:
     """A program run call by call; a value is dropped after its last use."""
 
-    def __init__(self, program: Program, arrays: Mapping[str, Array]) -> None:
+    def __init__(self, program: Program, weights: ReferenceStore) -> None:
         self._program = program
-        self._arrays = arrays
+        self._weights = weights
+        arrays = weights.arrays
         self.host_s = 0.0
         last: dict[str, int] = {}
         for index, call in enumerate(program.calls):
@@ -182,10 +185,13 @@ class ReferenceExecutable:
     async def run(self, sizes: Mapping[str, int], inputs: Mapping[str, Array]) -> dict[str, Array]:
         """See `Executable.run`."""
         started = perf_counter()
-        values: dict[str, Array] = dict(self._arrays)
+        values: dict[str, Array] = dict(self._weights.arrays)
         for value in self._program.inputs:
             values[value.name] = checked_input(value, sizes, inputs)
         for call, dead in zip(self._program.calls, self._dead, strict=True):
+            if self._weights.arrivals is not None:
+                names = {o.name for o in call.operands if o is not None}
+                await self._weights.arrivals.wait(names & self._weights.arrays.keys())
             values[call.result.name] = _evaluate(call, values)
             for name in dead:
                 del values[name]
@@ -213,7 +219,7 @@ class ReferenceBackend:
         """See `Backend.prepare`."""
         if not isinstance(weights, ReferenceStore):
             raise InputError("prepare", "weights of this backend", type(weights).__name__)
-        return ReferenceExecutable(program, weights.arrays)
+        return ReferenceExecutable(program, weights)
 
     async def warm(self, programs: Iterable[Program]) -> int:
         """See `Backend.warm`: there is nothing to compile."""

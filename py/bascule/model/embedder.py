@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -69,7 +69,8 @@ class _Counts:
 class EmbeddingModel:
     """Made by `bascule.load`. Close it, or use it in `async with`, to free the device's memory.
 
-    `tier` is the tier that runs, `tier_reason` why that one, `device_name` its device.
+    `tier` is the tier that runs, `tier_reason` why that one, `device_name` its device, `weights`
+    the memory that holds its parameters.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class EmbeddingModel:
         *,
         tier_reason: str,
         owns_backend: bool = True,
+        on_close: Callable[[], None] | None = None,
     ) -> None:
         self.name = name
         self.tier: Tier = backend.tier
@@ -92,7 +94,9 @@ class EmbeddingModel:
         self._settings = settings
         self._tokenizer = tokenizer
         self._backend = backend
-        self._weights = weights
+        self.weights = weights
+        self._on_close = on_close
+        self._loading: asyncio.Task[None] | None = None
         self._owns_backend = owns_backend
         self._prepared: dict[Bucket, _Prepared] = {}
         self._preparing = asyncio.Lock()
@@ -131,6 +135,26 @@ class EmbeddingModel:
         self._counts.embed_s += perf_counter() - started
         return result
 
+    def follow(self, loading: Coroutine[Any, Any, None]) -> None:
+        """Run what fills the weights; `embed` waits for the layers that it needs."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            arrivals = self.weights.arrivals
+            if task.cancelled():
+                error: BaseException | None = asyncio.CancelledError()
+            else:
+                error = task.exception()
+            if arrivals is not None and error is not None:
+                arrivals.fail(error)
+
+        self._loading = asyncio.ensure_future(loading)
+        self._loading.add_done_callback(ended)
+
+    async def loaded(self) -> None:
+        """Until all weights are there; raises what ended the load. Cancelling it ends the load."""
+        if self._loading is not None:
+            await self._loading
+
     async def prepare(self, batch: int = 1, tokens: int = 16) -> None:
         """Make the program of one bucket ready before it is needed."""
         bucket = make_batches([min(tokens, self.max_tokens)] * batch, self.max_tokens)[0].bucket
@@ -142,7 +166,7 @@ class EmbeddingModel:
         plans = [p.program for p in self._prepared.values()]
         gpu: Any = getattr(self._backend, "gpu", None)
         found = {
-            "weights_nbytes": self._weights.nbytes,
+            "weights_nbytes": self.weights.nbytes,
             "planned_nbytes": sum(p.planned_nbytes for p in plans),
             "naive_nbytes": sum(p.naive_nbytes for p in plans),
             "passes": self._counts.passes,
@@ -172,7 +196,11 @@ class EmbeddingModel:
         for prepared in self._prepared.values():
             prepared.executable.close()
         self._prepared.clear()
-        self._weights.close()
+        if self._loading is not None:
+            self._loading.cancel()
+        self.weights.close()
+        if self._on_close is not None:
+            self._on_close()
         if self._owns_backend:
             self._backend.close()
 
@@ -209,7 +237,7 @@ class EmbeddingModel:
             if found is None:
                 self._drop_old_buckets()
                 program = self._settings.program(bucket)
-                executable = await self._backend.prepare(program, self._weights)
+                executable = await self._backend.prepare(program, self.weights)
                 found = _Prepared(executable, program)
             self._prepared[bucket] = found  # last in the dict: most recently used
             return found

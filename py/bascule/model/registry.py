@@ -79,6 +79,11 @@ def known(name: str) -> KnownModel:
     )
 
 
+def known_hashes(model: str) -> Mapping[str, str]:
+    """The SHA-256 of a known model's files; empty for any other model."""
+    return KNOWN[model].files if model in KNOWN else {}
+
+
 def _pulled(model: KnownModel) -> str:
     from bascule.folders import models_folder
 

@@ -1,34 +1,41 @@
-"""Where model files come from: a folder, or a server.
+"""Where model files come from: a folder, or a server by way of the weight cache.
 
-A source reads small files whole and streams large ones by pieces into a weight store. Nothing here
-keeps a file: at most one chunk is in memory at a time.
+A source reads small files whole and streams large ones by chunks into a weight store; one chunk is
+in memory at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import re
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from bascule.backend.base import WeightStore
 from bascule.errors import (
     FileMissingError,
+    HashMismatchError,
     InputError,
     ModelFileError,
     ModelNotFoundError,
     SourceError,
 )
-from bascule.weights.widen import Writer
-
-if TYPE_CHECKING:
-    import httpx
+from bascule.weights.manifest import (
+    MANIFEST,
+    MOST_MANIFEST_NBYTES,
+    Expected,
+    check_chunk_nbytes,
+    parse_manifest,
+)
+from bascule.weights.pieces import Piece, Scatter, chunk_order, leading
 
 CHUNK_NBYTES = 4 << 20
-# The only names that are ever looked for: none comes from a model's own files.
+INDEX = "model.safetensors.index.json"
+# The only names that are ever looked for; shards are the one kind that a model's own file may name.
 ALLOWED_FILES = frozenset(
     {
         "config.json",
@@ -37,41 +44,30 @@ ALLOWED_FILES = frozenset(
         "modules.json",
         "sentence_bert_config.json",
         "1_Pooling/config.json",
+        INDEX,
+        MANIFEST,
     }
 )
+_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+_COMPONENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MOST_SMALL_NBYTES = 128 << 20
-_TIMEOUT_S = 30.0
 
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A run of a file's bytes and where it goes.
-
-    `nbytes` counts the file's bytes. F16 and BF16 are widened on the way, so that `target_offset`
-    counts bytes of float32.
-    """
-
-    file_offset: int
-    nbytes: int
-    target: int
-    target_offset: int
-    dtype: str = "F32"
-
-
-Report = Callable[[int], None]
+# (bytes of pieces so far, how many first pieces are whole)
+Report = Callable[[int, int], None]
 
 
 class Source(Protocol):
     """A model folder somewhere.
 
-    FileMissingError if it lacks a file, SourceError if reading fails.
+    FileMissingError if it lacks a file, SourceError if reading fails, FileChangedError if a file
+    became another one meanwhile, HashMismatchError if its bytes are not the promised ones.
     """
 
     location: str
 
     @property
-    def peak_chunk_nbytes(self) -> int:
-        """Most bytes of weights that were under way at once."""
+    def stats(self) -> Mapping[str, float]:
+        """Bytes from the network and from the cache, retries, most bytes of weights under way."""
         ...
 
     async def read(self, file: str, offset: int = 0, nbytes: int | None = None) -> bytes:
@@ -85,26 +81,44 @@ class Source(Protocol):
     async def stream(
         self, file: str, pieces: Sequence[Piece], store: WeightStore, report: Report
     ) -> None:
-        """Copy pieces (sorted by offset, not overlapping) into the store.
+        """Copy pieces into the store, in the order given. Cancelling stops between chunks."""
+        ...
 
-        `report` is told the sum of the pieces' bytes so far. Cancelling stops between chunks.
-        """
+    async def forget(self, file: str) -> None:
+        """Drop what is known and kept of a file, so that the next read begins anew."""
+        ...
+
+    async def settle(self) -> None:
+        """The load has ended: let go of connections, and let others load."""
+        ...
+
+    def release(self) -> None:
+        """The files are in use no longer: what is kept of them may make room for others."""
         ...
 
 
-def open_source(location: str) -> Source:
-    """A source for an http(s) URL, in the page always one, or else for a local folder."""
+def open_source(
+    location: str, *, hashes: Mapping[str, str] | None = None, chunk_nbytes: int = CHUNK_NBYTES
+) -> Source:
+    """A source for an http(s) URL, in the page always one, or else for a local folder.
+
+    `hashes` gives the SHA-256 of files, by name, where the caller knows them.
+    """
+    check_chunk_nbytes(chunk_nbytes)
     scheme = urlsplit(location).scheme if "://" in location else ""
+    known = hashes or {}
     if scheme in ("http", "https"):
         url = check_url(location)
         if sys.platform == "emscripten":
             from bascule.weights.source_browser import PageSource
 
-            return PageSource(url)
-        return HttpSource(url)
+            return PageSource(url, known, chunk_nbytes)
+        from bascule.weights.source_http import HttpSource
+
+        return HttpSource(url, known, chunk_nbytes)
     if scheme:
         raise InputError("model location", "http://, https:// or a folder", f"{scheme}://")
-    return FileSource(location)
+    return FileSource(location, known, chunk_nbytes)
 
 
 def check_url(url: str) -> str:
@@ -124,21 +138,82 @@ def check_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def check_component(name: str) -> str:
+    """The name of a part of a model, if it may be a folder's name."""
+    if not _COMPONENT.fullmatch(name):
+        raise InputError("component", "a folder name of letters, digits, - and _", repr(name[:80]))
+    return name
+
+
 def check_file(file: str) -> str:
     """The name, if it is one that may be looked for."""
-    if file not in ALLOWED_FILES:
+    if file not in ALLOWED_FILES and not _SHARD.fullmatch(file):
         raise InputError("model file", f"one of {sorted(ALLOWED_FILES)}", repr(file))
     return file
+
+
+ReadChunk = Callable[[int], Awaitable[bytes]]
+
+
+class Proof:
+    """The hash of a whole file, taken while its chunks pass in the file's order."""
+
+    def __init__(self, wanted: str) -> None:
+        self._wanted = wanted
+        self._hasher = hashlib.sha256()
+
+    async def add(self, data: bytes) -> None:
+        """Take the next bytes; in a thread, since hashlib lets go of the interpreter's lock."""
+        await asyncio.to_thread(self._hasher.update, data)
+
+    def check(self, place: str) -> None:
+        """HashMismatchError unless the file was the promised one."""
+        found = self._hasher.hexdigest()
+        if found != self._wanted:
+            raise HashMismatchError(
+                place, f"its SHA-256 is {found}, and {self._wanted} was promised"
+            )
+
+
+async def stream_chunks(
+    pieces: Sequence[Piece],
+    order: Sequence[int],
+    chunk_nbytes: int,
+    read: ReadChunk,
+    store: WeightStore,
+    report: Report,
+    proof: Proof | None,
+) -> None:
+    """Read chunks in order and scatter them; with a proof, hash them all in the file's order."""
+    scatter, ready = Scatter(pieces, store), leading(pieces)
+    in_order = list(order) == sorted(order)
+    for index in order:
+        data = await read(index)
+        if proof and in_order:
+            await proof.add(data)
+        scatter.feed(index * chunk_nbytes, data)
+        report(scatter.done, ready(index * chunk_nbytes, len(data)))
+    if proof and not in_order:
+        for index in sorted(order):
+            await proof.add(await read(index))
 
 
 class FileSource:
     """A local folder."""
 
-    peak_chunk_nbytes = CHUNK_NBYTES
-
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        hashes: Mapping[str, str] | None = None,
+        chunk_nbytes: int = CHUNK_NBYTES,
+    ) -> None:
         self._folder = Path(folder).expanduser()
+        self._hashes = hashes or {}
+        self._chunk_nbytes = chunk_nbytes
+        self._manifest: dict[str, Expected] | None = None
+        self._reading = asyncio.Lock()
         self.location = str(self._folder)
+        self.stats: dict[str, float] = {"peak_chunk_nbytes": chunk_nbytes}
         if not self._folder.is_dir():
             reason = "that is a file" if self._folder.exists() else "there is no such folder"
             raise ModelNotFoundError(
@@ -153,26 +228,69 @@ class FileSource:
             raise self._fault(file, error) from None
 
     async def read(self, file: str, offset: int = 0, nbytes: int | None = None) -> bytes:
-        """See `Source.read`."""
+        """See `Source.read`. A whole file that a manifest or the registry names is verified."""
         size = await self.size(file)
         wanted = max(0, size - offset) if nbytes is None else nbytes
         if wanted > MOST_SMALL_NBYTES:
             raise ModelFileError(f"{self.location}/{file}", f"it is too large ({size:,} bytes)")
-        return await asyncio.to_thread(self._read, file, offset, wanted)
+        data = await asyncio.to_thread(self._read, file, offset, wanted)
+        expected = None if file == MANIFEST else await self._expected(file)
+        digest = expected.sha256 if expected else self._hashes.get(file, "")
+        if nbytes is None and digest:
+            proof = Proof(digest)
+            await proof.add(data)
+            proof.check(f"{self.location}/{file}")
+        return data
 
     async def stream(
         self, file: str, pieces: Sequence[Piece], store: WeightStore, report: Report
     ) -> None:
         """See `Source.stream`."""
-        done = 0
-        for piece in pieces:
-            writer = Writer(store, piece)
-            for at in range(0, piece.nbytes, CHUNK_NBYTES):
-                count = min(CHUNK_NBYTES, piece.nbytes - at)
-                chunk = await asyncio.to_thread(self._read, file, piece.file_offset + at, count)
-                writer.feed(chunk)
-                done += count
-                report(done)
+        size, expected = await self.size(file), await self._expected(file)
+        chunk = expected.chunk_nbytes if expected else self._chunk_nbytes
+        place = f"{self.location}/{file}"
+        if expected and expected.nbytes != size:
+            told = f"it has {size:,} bytes, and its manifest says {expected.nbytes:,}"
+            raise HashMismatchError(place, told)
+
+        async def read(index: int) -> bytes:
+            start = index * chunk
+            data = await asyncio.to_thread(self._read, file, start, min(chunk, size - start))
+            if expected and await _digest(data) != expected.hashes[index]:
+                raise HashMismatchError(place, f"chunk {index} is not that of the manifest")
+            return data
+
+        digest = "" if expected else self._hashes.get(file, "")
+        proof = Proof(digest) if digest else None
+        order = chunk_order(pieces, chunk, -(-size // chunk) if proof else 0)
+        await stream_chunks(pieces, order, chunk, read, store, report, proof)
+        if proof:
+            proof.check(place)
+
+    async def forget(self, file: str) -> None:
+        """Nothing is kept of a local file."""
+
+    async def settle(self) -> None:
+        """Nothing is open."""
+
+    def release(self) -> None:
+        """Nothing is kept."""
+
+    async def _expected(self, file: str) -> Expected | None:
+        async with self._reading:
+            if self._manifest is None:
+                self._manifest = await self._read_manifest()
+        return self._manifest.get(file)
+
+    async def _read_manifest(self) -> dict[str, Expected]:
+        try:
+            size = await self.size(MANIFEST)
+        except FileMissingError:
+            return {}
+        place = f"{self.location}/{MANIFEST}"
+        if size > MOST_MANIFEST_NBYTES:
+            raise ModelFileError(place, "it is too large")
+        return parse_manifest(await asyncio.to_thread(self._read, MANIFEST, 0, size), place)
 
     def _path(self, file: str) -> Path:
         return self._folder / check_file(file)
@@ -197,170 +315,5 @@ class FileSource:
         return SourceError(path, error.strerror or type(error).__name__)
 
 
-class HttpSource:
-    """A folder on a server, natively."""
-
-    peak_chunk_nbytes = CHUNK_NBYTES
-
-    def __init__(self, url: str) -> None:
-        self.location = url
-        self._sizes: dict[str, int] = {}
-
-    async def size(self, file: str) -> int:
-        """See `Source.size`: the total of a one-byte range, since HEAD is often refused."""
-        if file not in self._sizes:
-            async with self._open(file, 0, 1) as response:
-                self._sizes[file] = _total(response, self._url(file))
-        return self._sizes[file]
-
-    async def read(self, file: str, offset: int = 0, nbytes: int | None = None) -> bytes:
-        """See `Source.read`."""
-        parts: list[bytes] = []
-        total = 0
-        async for part in self._bytes(file, offset, nbytes):
-            parts.append(part)
-            total += len(part)
-            if total > MOST_SMALL_NBYTES:
-                raise ModelFileError(self._url(file), "it is too large for what it should hold")
-        return b"".join(parts)
-
-    async def stream(
-        self, file: str, pieces: Sequence[Piece], store: WeightStore, report: Report
-    ) -> None:
-        """See `Source.stream`. One request runs over all pieces; gaps between them are skipped."""
-        if not pieces:
-            return
-        start = pieces[0].file_offset
-        end = pieces[-1].file_offset + pieces[-1].nbytes
-        feeder = _Feeder(pieces, store)
-        async for part in self._bytes(file, start, end - start):
-            report(feeder.feed(part))
-
-    def _url(self, file: str) -> str:
-        return f"{self.location}/{check_file(file)}"
-
-    def _open(self, file: str, offset: int, nbytes: int | None) -> _Opened:
-        return _Opened(self._url(file), offset, nbytes)
-
-    async def _bytes(self, file: str, offset: int, nbytes: int | None) -> AsyncIterator[bytes]:
-        """Exactly the bytes asked for, whether the server answers with 206 or with 200."""
-        import httpx
-
-        url, at = self._url(file), offset
-        end = None if nbytes is None else offset + nbytes
-        try:
-            async with self._open(file, offset, nbytes) as response:
-                promised = _length(response)
-                skip = offset if response.status_code == 200 else 0
-                received = 0
-                async for part in response.aiter_raw(CHUNK_NBYTES):
-                    received += len(part)
-                    kept = part[skip:]
-                    skip -= len(part) - len(kept)
-                    kept = kept if end is None else kept[: end - at]
-                    at += len(kept)
-                    if kept:
-                        yield kept
-                    if end is not None and at >= end:
-                        return
-        except httpx.HTTPError as error:
-            told = f"the connection failed ({type(error).__name__})"
-            raise SourceError(url, told, offset=at) from error
-        if end is not None or (promised is not None and received != promised):
-            missing = f"{end - at:,} bytes" if end is not None else "the end"
-            raise SourceError(url, f"the server sent too little: {missing} missing", offset=at)
-
-
-class _Opened:
-    """One GET with an optional range, as an async context."""
-
-    def __init__(self, url: str, offset: int, nbytes: int | None) -> None:
-        self._url = url
-        self._headers = {"Accept-Encoding": "identity"}
-        if offset or nbytes is not None:
-            last = "" if nbytes is None else str(offset + nbytes - 1)
-            self._headers["Range"] = f"bytes={offset}-{last}"
-        self._offset = offset
-
-    async def __aenter__(self) -> httpx.Response:
-        import httpx
-
-        self._client = httpx.AsyncClient(timeout=_TIMEOUT_S, follow_redirects=True, max_redirects=5)
-        try:
-            request = self._client.build_request("GET", self._url, headers=self._headers)
-            self._response = await self._client.send(request, stream=True)
-        except httpx.HTTPError as error:
-            await self._client.aclose()
-            told = f"the connection failed ({type(error).__name__}: {error})"
-            raise SourceError(self._url, told, offset=self._offset) from error
-        try:
-            check_status(
-                self._url, self._response.status_code, self._response.headers, self._offset
-            )
-        except BaseException:
-            await self.__aexit__()
-            raise
-        return self._response
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._response.aclose()
-        await self._client.aclose()
-
-
-def check_status(url: str, status: int, headers: httpx.Headers, offset: int) -> None:
-    """Raise for every answer that does not carry the bytes asked for."""
-    if status in (404, 410):
-        raise FileMissingError(url)
-    if status not in (200, 206):
-        raise SourceError(url, f"the server answered {status}", offset=offset)
-    if headers.get("content-encoding", "identity") != "identity":
-        raise SourceError(url, "the server compressed a file that was asked for as it is")
-    start = headers.get("content-range", "").removeprefix("bytes ").split("-")[0]
-    if status == 206 and start != str(offset):
-        raise SourceError(url, f"the server sent another range, from byte {start!r}", offset=offset)
-
-
-def _total(response: httpx.Response, url: str) -> int:
-    found = response.headers.get("content-range", "").rpartition("/")[2]
-    if response.status_code == 200:
-        found = response.headers.get("content-length", "")
-    if not found.isdigit():
-        raise SourceError(url, "the server does not tell the file's size")
-    return int(found)
-
-
-def _length(response: httpx.Response) -> int | None:
-    found = response.headers.get("content-length", "")
-    return int(found) if found.isdigit() else None
-
-
-class _Feeder:
-    """Cuts one run of bytes into pieces."""
-
-    def __init__(self, pieces: Sequence[Piece], store: WeightStore) -> None:
-        self._pieces = list(pieces)
-        self._store = store
-        self._index = 0
-        self._at = pieces[0].file_offset
-        self._writer = Writer(store, pieces[0])
-        self._done = 0
-
-    def feed(self, part: bytes) -> int:
-        """Take the next bytes of the run; returns the pieces' bytes so far."""
-        view = memoryview(part)
-        while view.nbytes and self._index < len(self._pieces):
-            piece = self._pieces[self._index]
-            gap = min(view.nbytes, max(0, piece.file_offset - self._at))
-            count = min(view.nbytes - gap, piece.file_offset + piece.nbytes - self._at - gap)
-            self._writer.feed(view[gap : gap + count])
-            self._at += gap + count
-            self._done += count
-            view = view[gap + count :]
-            if self._at == piece.file_offset + piece.nbytes:
-                self._next()
-        return self._done
-
-    def _next(self) -> None:
-        self._index += 1
-        if self._index < len(self._pieces):
-            self._writer = Writer(self._store, self._pieces[self._index])
+async def _digest(data: bytes) -> str:
+    return (await asyncio.to_thread(hashlib.sha256, data)).hexdigest()

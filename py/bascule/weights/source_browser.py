@@ -1,26 +1,34 @@
-"""Model files in a page: web/bridge/fetcher.js fetches, Python plans."""
+"""Model files in a page: web/bridge/ fetches, keeps and copies them, Python plans."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import js
-from pyodide.ffi import JsException, create_proxy
+from pyodide.code import run_js
+from pyodide.ffi import JsException, create_proxy, to_js
 
 from bascule.backend.base import WeightStore
 from bascule.bridge_browser import bridge_module, js_message
-from bascule.errors import BasculeError, FileMissingError, ModelFileError, SourceError
-from bascule.weights.source import CHUNK_NBYTES, MOST_SMALL_NBYTES, Piece, Report, check_file
+from bascule.errors import (
+    BasculeError,
+    FileChangedError,
+    FileMissingError,
+    HashMismatchError,
+    ModelFileError,
+    SourceError,
+)
+from bascule.weights.manifest import MANIFEST, MOST_MANIFEST_NBYTES
+from bascule.weights.pieces import Piece
+from bascule.weights.source import CHUNK_NBYTES, MOST_SMALL_NBYTES, Report, check_file
 
-# Chunks that may be queued for the GPU and not copied yet: the promise of a bounded peak.
-MOST_CHUNKS = 3
 _DTYPES = {"F32": 0, "F16": 1, "BF16": 2}
-_jobs = itertools.count(1)
+_PARTS = ("store", "http", "journal", "manifest", "download", "pieces")
+_fetchers: dict[str, asyncio.Task[Any]] = {}
 
 
 def page_folder(path: str) -> str:
@@ -28,27 +36,85 @@ def page_folder(path: str) -> str:
     return str(js.URL.new(path, js.location.origin + "/").href)
 
 
+async def page_fetcher(**options: Any) -> Any:
+    """The page's Fetcher for these options (see DEFAULTS in web/bridge/fetcher.js), made once.
+
+    A worker that fetches before Python is up leaves its own in `globalThis.basculeFetcher`.
+    """
+    early = getattr(js.globalThis, "basculeFetcher", None)
+    if not options and early is not None:
+        return await early
+    key = json.dumps(options, sort_keys=True)
+    if key not in _fetchers:
+        _fetchers[key] = asyncio.ensure_future(_make_fetcher(key))
+    return await _fetchers[key]
+
+
+async def _make_fetcher(options: str) -> Any:
+    parts = {name: await bridge_module(f"bridge/{name}.js") for name in _PARTS}
+    parts["idb"] = create_proxy(lambda: bridge_module("vendor/idb.js"))
+    parts["hashes"] = create_proxy(_hashes)
+    fetcher = await bridge_module("bridge/fetcher.js")
+    return await fetcher.createFetcher(to_js(parts, dict_converter=js.Object.fromEntries), options)
+
+
+async def _hashes() -> Any:
+    """The library sets a global instead of exporting."""
+    await bridge_module("vendor/hash-wasm.js")
+    return run_js("globalThis.hashwasm")
+
+
 class PageSource:
     """See `Source`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        hashes: Mapping[str, str] | None = None,
+        chunk_nbytes: int = CHUNK_NBYTES,
+        **options: Any,
+    ) -> None:
         self.location = url
+        self._hashes = hashes or {}
+        self._options = options
+        if chunk_nbytes != CHUNK_NBYTES:
+            self._options["chunkNbytes"] = chunk_nbytes
         self._fetcher: Any = None
+        self._before: dict[str, float] = {}
+
+    @property
+    def stats(self) -> Mapping[str, float]:
+        """See `Source.stats`."""
+        if self._fetcher is None:
+            return {}
+        now = json.loads(self._fetcher.stats)
+        return {
+            name: count if name == "peak_chunk_nbytes" else count - self._before[name]
+            for name, count in now.items()
+        }
 
     async def size(self, file: str) -> int:
         """See `Source.size`."""
         fetcher = await self._open()
         try:
-            return int(await fetcher.size(self._url(file)))
+            return int(await fetcher.size(self.location, check_file(file)))
         except JsException as error:
             raise self._told(file, error) from None
 
     async def read(self, file: str, offset: int = 0, nbytes: int | None = None) -> bytes:
         """See `Source.read`."""
         fetcher = await self._open()
-        wanted = -1 if nbytes is None else nbytes
+        most = MOST_MANIFEST_NBYTES if file == MANIFEST else MOST_SMALL_NBYTES
         try:
-            found = await fetcher.read(self._url(file), offset, wanted, MOST_SMALL_NBYTES)
+            if nbytes is None and offset == 0:
+                digest = self._hashes.get(file, "")
+                found = await fetcher.readAll(self.location, check_file(file), most, digest)
+            else:
+                if nbytes is None:
+                    nbytes = await self.size(file) - offset
+                if nbytes > most:
+                    raise ModelFileError(self._url(file), f"{nbytes:,} bytes are too large a part")
+                found = await fetcher.read(self.location, check_file(file), offset, nbytes)
         except JsException as error:
             raise self._told(file, error) from None
         return bytes(found.to_bytes())
@@ -63,20 +129,18 @@ class PageSource:
             table.extend((p.file_offset, p.nbytes, p.target, p.target_offset, _DTYPES[p.dtype]))
         sink = None if store.page_bridge is not None else create_proxy(_heap_sink(store))
         tell = create_proxy(report)
-        job = next(_jobs)
         try:
             await fetcher.stream(
-                job,
-                self._url(file),
+                self.location,
+                check_file(file),
                 table,
                 store.page_bridge,
                 sink,
+                self._hashes.get(file, ""),
                 tell,
-                CHUNK_NBYTES,
-                MOST_CHUNKS,
             )
         except asyncio.CancelledError:
-            fetcher.abort(job)
+            fetcher.close(self.location)
             raise
         except JsException as error:
             raise self._told(file, error) from None
@@ -85,32 +149,48 @@ class PageSource:
             if sink is not None:
                 sink.destroy()
 
-    @property
-    def peak_chunk_nbytes(self) -> int:
-        """See `Source.peak_chunk_nbytes`: bytes queued for the GPU and not copied yet."""
-        return 0 if self._fetcher is None else int(self._fetcher.peakChunkNbytes)
+    async def forget(self, file: str) -> None:
+        """See `Source.forget`."""
+        await (await self._open()).forget(self.location, check_file(file))
+
+    async def settle(self) -> None:
+        """See `Source.settle`: each stream has done so at its end."""
+
+    def release(self) -> None:
+        """See `Source.release`."""
+        if self._fetcher is not None:
+            self._fetcher.close(self.location)
 
     async def _open(self) -> Any:
         if self._fetcher is None:
-            module = await bridge_module("bridge/fetcher.js")
-            self._fetcher = module.Fetcher.new(await bridge_module("bridge/pieces.js"))
+            fetcher = await page_fetcher(**self._options)
+            self._before = dict.fromkeys(json.loads(fetcher.stats), 0)
+            if self._fetcher is None:
+                self._fetcher = fetcher
         return self._fetcher
 
     def _url(self, file: str) -> str:
-        return f"{self.location}/{check_file(file)}"
+        return f"{self.location}/{file}"
 
     def _told(self, file: str, error: JsException) -> BasculeError:
-        """Our error for a fault of fetcher.js; anything else is told as it is."""
+        """Our error for a fault of web/bridge/http.js; anything else is told as it is."""
         url, text = self._url(file), js_message(error)
         try:
             fault = json.loads(text)
         except ValueError:
             return SourceError(url, text)
-        if fault["kind"] == "missing":
-            return FileMissingError(url)
-        if fault["kind"] == "large":
-            return ModelFileError(url, fault["what"])
-        return SourceError(url, fault["what"], offset=fault["offset"])
+        what, offset = fault["what"], fault["offset"]
+        match fault["kind"]:
+            case "missing":
+                return FileMissingError(url)
+            case "large":
+                return ModelFileError(url, what)
+            case "corrupt":
+                return HashMismatchError(url, what)
+            case "changed":
+                return FileChangedError(url, what, offset=offset)
+            case _:
+                return SourceError(url, what, offset=offset)
 
 
 def _heap_sink(store: WeightStore) -> Any:

@@ -1,17 +1,41 @@
-"""Loading: a header is read and checked, then the tensors stream into a weight store."""
+"""Loading: headers are read and checked, then the tensors stream into a weight store, those first
+that are needed first."""
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 from bascule.backend.base import WeightStore
-from bascule.errors import ModelFileError, UnsupportedModelError
+from bascule.errors import (
+    FileChangedError,
+    FileMissingError,
+    HashMismatchError,
+    ModelFileError,
+    UnsupportedModelError,
+)
 from bascule.program.program import Parameter
 from bascule.progress import Progress, ProgressCallback
+from bascule.weights.pieces import ELEMENT_NBYTES, Piece
 from bascule.weights.safetensors import TensorInfo, header_nbytes, parse_header
-from bascule.weights.source import Piece, Source
-from bascule.weights.widen import ELEMENT_NBYTES
+from bascule.weights.source import INDEX, Source, check_file
+
+WHOLE = "model.safetensors"
+_MOST_CHANGES = 3
+_MOST_SHARDS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A piece, its file, and the parameter that it belongs to."""
+
+    file: str
+    parameter: str
+    piece: Piece
 
 
 async def load_weights(
@@ -19,27 +43,108 @@ async def load_weights(
     parameters: Sequence[Parameter],
     store: WeightStore,
     *,
-    file: str = "model.safetensors",
     prefixes: Sequence[str] = ("", "bert."),
     progress: ProgressCallback | None = None,
 ) -> None:
-    """Fill `store` with `parameters` from a safetensors file.
+    """Fill `store` with `parameters`, in their order, from model.safetensors or its shards.
 
-    A tensor may carry one of `prefixes` before its name. F16 and BF16 become float32. Raises
-    ModelFileError for a file that is unsound or lacks a tensor, UnsupportedModelError for a dtype
-    that is no float, SourceError when reading fails.
+    A tensor may carry one of `prefixes` before its name. F16 and BF16 become float32.
+    `store.arrivals` hears of each parameter that is whole. A file that changes on the server
+    meanwhile, or is not the promised one, is dropped and loaded again (three times, and once).
+    Raises ModelFileError for a file that is unsound or lacks a tensor, UnsupportedModelError for a
+    dtype that is no float, SourceError when reading fails.
     """
-    place = f"{source.location}/{file}"
-    tensors = await read_header(source, file)
-    pieces = plan_pieces(tensors, parameters, store.targets, prefixes, place)
-    total = sum(piece.nbytes for piece in pieces)
+    changes = mismatches = 0
+    while True:
+        try:
+            await _load_once(source, parameters, store, prefixes, progress)
+            return
+        except FileChangedError as error:
+            changes += 1
+            if changes > _MOST_CHANGES:
+                raise
+            file = error.location.removeprefix(source.location + "/")
+        except HashMismatchError as error:
+            mismatches += 1
+            if mismatches > 1:
+                raise
+            file = error.file.removeprefix(source.location + "/")
+            warnings.warn(f"{error.what} It is loaded again, once.", stacklevel=2)
+        if store.arrivals is not None:
+            store.arrivals.restart(parameter.name for parameter in parameters)
+        await source.forget(check_file(file))
 
-    def report(done: int) -> None:
-        if progress is not None:
-            progress(Progress("weights", done, total))
 
-    report(0)
-    await source.stream(file, pieces, store, report)
+async def _load_once(
+    source: Source,
+    parameters: Sequence[Parameter],
+    store: WeightStore,
+    prefixes: Sequence[str],
+    progress: ProgressCallback | None,
+) -> None:
+    headers = await read_headers(source)
+    plan = plan_pieces(headers, parameters, store.targets, prefixes, source.location)
+    total = sum(planned.piece.nbytes for planned in plan)
+    left = {p.name: sum(planned.parameter == p.name for planned in plan) for p in parameters}
+    before = 0
+    for file in dict.fromkeys(planned.file for planned in plan):
+        mine = [planned for planned in plan if planned.file == file]
+        counted = 0
+
+        def report(
+            done: int, ready: int, *, mine: Sequence[Planned] = mine, before: int = before
+        ) -> None:
+            nonlocal counted
+            for planned in mine[counted:ready]:
+                left[planned.parameter] -= 1
+                if store.arrivals is not None and not left[planned.parameter]:
+                    store.arrivals.mark([planned.parameter])
+            counted = max(counted, ready)
+            if progress is not None:
+                progress(Progress("weights", before + done, total))
+
+        report(0, 0)
+        await source.stream(file, [planned.piece for planned in mine], store, report)
+        before += sum(planned.piece.nbytes for planned in mine)
+
+
+async def read_headers(source: Source) -> dict[str, dict[str, TensorInfo]]:
+    """The checked tables of all files of a model: one file, or the shards that its index names."""
+    try:
+        return {WHOLE: await read_header(source, WHOLE)}
+    except FileMissingError as missing:
+        try:
+            index = await source.read(INDEX)
+        except FileMissingError:
+            raise missing from None
+    place = f"{source.location}/{INDEX}"
+    shards = shards_of(index, place)
+    headers = {file: await read_header(source, file) for file in sorted(set(shards.values()))}
+    for name, file in shards.items():
+        if name not in headers[file]:
+            raise ModelFileError(place, f"it says that {file} has {name[:80]!r}, and it has not")
+    return headers
+
+
+def shards_of(index: bytes, place: str) -> dict[str, str]:
+    """Tensor name to shard, from an index file (transformers' "weight_map").
+
+    ModelFileError for anything that is not sound, file names above all.
+    """
+    try:
+        told: Any = json.loads(index)
+    except (ValueError, RecursionError):
+        raise ModelFileError(place, "it is not JSON") from None
+    found = told.get("weight_map") if isinstance(told, dict) else None
+    if not isinstance(found, dict) or not found:
+        raise ModelFileError(place, "it has no weight_map")
+    for name, file in found.items():
+        if not isinstance(file, str) or not file.startswith("model-") or "/" in file:
+            raise ModelFileError(place, f"the file of {name[:80]!r} is no shard's name")
+        check_file(file)
+    if len(set(found.values())) > _MOST_SHARDS:
+        raise ModelFileError(place, f"it names more than {_MOST_SHARDS} shards")
+    return found
 
 
 async def read_header(source: Source, file: str) -> dict[str, TensorInfo]:
@@ -53,37 +158,42 @@ async def read_header(source: Source, file: str) -> dict[str, TensorInfo]:
 
 
 def plan_pieces(
-    tensors: Mapping[str, TensorInfo],
+    headers: Mapping[str, Mapping[str, TensorInfo]],
     parameters: Sequence[Parameter],
     targets: Mapping[str, int],
     prefixes: Sequence[str],
     place: str,
-) -> list[Piece]:
-    """Which bytes go where, in the file's order."""
-    pieces: list[Piece] = []
+) -> list[Planned]:
+    """Which bytes go where, in the order of the parameters: that in which a pass needs them."""
+    tensors = {name: (file, t) for file, table in headers.items() for name, t in table.items()}
+    plan: list[Planned] = []
     for parameter in parameters:
         found = [_find(name, tensors, prefixes, place) for name in parameter.tensors]
-        _check_shape(parameter, found, place)
+        _check_shape(parameter, [tensor for _, tensor in found], place)
         offset = 0
-        for tensor in found:
+        for file, tensor in found:
             elements = prod(parameter.shape) if parameter.rows else prod(tensor.shape)
             nbytes = elements * ELEMENT_NBYTES[tensor.dtype]
-            pieces.append(
-                Piece(tensor.start, nbytes, targets[parameter.name], offset, tensor.dtype)
-            )
+            target = targets[parameter.name]
+            piece = Piece(tensor.start, nbytes, target, offset, tensor.dtype)
+            plan.append(Planned(file, parameter.name, piece))
             offset += 4 * elements
-    return sorted(pieces, key=lambda piece: piece.file_offset)
+    return plan
 
 
 def _find(
-    name: str, tensors: Mapping[str, TensorInfo], prefixes: Sequence[str], place: str
-) -> TensorInfo:
+    name: str,
+    tensors: Mapping[str, tuple[str, TensorInfo]],
+    prefixes: Sequence[str],
+    place: str,
+) -> tuple[str, TensorInfo]:
     found = next((tensors[p + name] for p in prefixes if p + name in tensors), None)
     if found is None:
         raise ModelFileError(place, f"it lacks the tensor {name!r}")
-    if found.dtype not in ELEMENT_NBYTES:
+    if found[1].dtype not in ELEMENT_NBYTES:
         raise UnsupportedModelError(
-            place, f"tensor {name!r} is {found.dtype}, and this version reads F32, F16 and BF16"
+            place,
+            f"tensor {name!r} is {found[1].dtype}, and this version reads F32, F16 and BF16",
         )
     return found
 

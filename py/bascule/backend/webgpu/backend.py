@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from bascule.backend.arrivals import Arrivals
 from bascule.backend.base import Tier, WeightStore
 from bascule.backend.webgpu.gpu import Gpu
 from bascule.backend.webgpu.kernels import select
@@ -24,6 +25,7 @@ class GpuStore:
         self._gpu = gpu
         self.page_bridge: Any | None = getattr(gpu, "bridge", None)
         self.targets: dict[str, int] = {}
+        self.arrivals: Arrivals | None = None
         self.nbytes = sum(p.nbytes for p in parameters)
         try:
             for parameter in parameters:
@@ -65,7 +67,7 @@ class WebGpuBackend:
 
     async def prepare(self, program: Program, weights: WeightStore) -> TapeExecutable:
         """See `Backend.prepare`."""
-        return await lower(self.gpu, self._pipelines, program, weights.targets)
+        return await lower(self.gpu, self._pipelines, program, weights)
 
     async def warm(self, programs: Iterable[Program]) -> int:
         """See `Backend.warm`."""

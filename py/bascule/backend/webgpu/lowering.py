@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from bascule.backend.base import checked_input
+from bascule.backend.base import WeightStore, checked_input
 from bascule.backend.webgpu.gpu import Gpu, pack_writes
 from bascule.backend.webgpu.kernels import Kernel, select
 from bascule.backend.webgpu.pipelines import Pipelines
@@ -23,7 +24,7 @@ _KEPT_PARAMS = 64
 
 
 async def lower(
-    gpu: Gpu, pipelines: Pipelines, program: Program, weights: Mapping[str, int]
+    gpu: Gpu, pipelines: Pipelines, program: Program, weights: WeightStore
 ) -> TapeExecutable:
     """Choose kernels, compile what is missing, take buffers and record the tape."""
     kernels = [select(call, gpu.adapter) for call in program.calls]
@@ -40,9 +41,11 @@ class TapeExecutable:
         pipelines: Pipelines,
         program: Program,
         kernels: Sequence[Kernel],
-        weights: Mapping[str, int],
+        weights: WeightStore,
     ) -> None:
         self._gpu = gpu
+        self._pipelines = pipelines
+        self._weights = weights
         self._program = program
         self._kernels = kernels
         self._owned: list[int] = []
@@ -50,21 +53,72 @@ class TapeExecutable:
         self._kept_params: dict[tuple[int, ...], bytes] = {}
         self._current_params: bytes = b""
         self._tape = 0
+        self._stages: list[tuple[frozenset[str], int]] = []
+        self._staged = asyncio.Lock()
         self.host_s = 0.0
         try:
             self._params = self._alloc(self._stride * len(kernels), uniform=True)
             slots = [self._alloc(n) for n in program.slot_nbytes]
             self._inputs = {v.name: self._alloc(v.nbytes) for v in program.inputs}
             results = {name: slots[slot] for name, slot in program.slots.items()}
-            self._buffers = {**weights, **self._inputs, **results}
-            self._tape = gpu.record(self._build(pipelines))
+            self._buffers = {**weights.targets, **self._inputs, **results}
+            self._tape = gpu.record(self._build(range(len(kernels))))
         except GpuError:
             self.close()
             raise
 
     async def run(self, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """See `Executable.run`. Nothing is awaited between the replay and the queued reads."""
+        arrivals = self._weights.arrivals
+        if self._staged.locked() or (arrivals is not None and not arrivals.complete):
+            return await self._run_staged(sizes, inputs)
         started = perf_counter()
+        writes, params = self._writes(sizes, inputs)
+        self._gpu.replay(self._tape, pack_writes(writes))
+        self._current_params = params
+        results, reads = self._read(sizes)
+        self.host_s += perf_counter() - started
+        for read in reads:
+            await read
+        return results
+
+    async def _run_staged(self, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run while weights arrive: each part of the tape as soon as its parameters are there.
+
+        Others must not run in between: they share the intermediate buffers.
+        """
+        async with self._staged:
+            writes, params = self._writes(sizes, inputs)
+            packed = pack_writes(writes)
+            for names, tape in self._staged_tapes():
+                if self._weights.arrivals is not None:
+                    await self._weights.arrivals.wait(names)
+                self._gpu.replay(tape, packed)
+                self._current_params, packed = params, bytearray()
+            results, reads = self._read(sizes)
+        for read in reads:
+            await read
+        return results
+
+    def _staged_tapes(self) -> list[tuple[frozenset[str], int]]:
+        """The tape cut before every kernel that reads a parameter for the first time."""
+        if not self._stages:
+            starts, needs, seen = list[int](), list[frozenset[str]](), set[str]()
+            for index, kernel in enumerate(self._kernels):
+                names = {v.name for v in kernel.operands} & self._weights.targets.keys()
+                if names - seen or not index:
+                    starts.append(index)
+                    needs.append(frozenset(names - seen))
+                    seen |= names
+            for start, end, names in zip(
+                starts, [*starts[1:], len(self._kernels)], needs, strict=True
+            ):
+                self._stages.append((names, self._gpu.record(self._build(range(start, end)))))
+        return self._stages
+
+    def _writes(
+        self, sizes: Sizes, inputs: Mapping[str, Array]
+    ) -> tuple[list[tuple[int, int, Any]], bytes]:
         writes: list[tuple[int, int, Any]] = []
         params = self._params_for(sizes)
         if params is not self._current_params:
@@ -73,17 +127,16 @@ class TapeExecutable:
             given = checked_input(value, sizes, inputs)
             data = np.ascontiguousarray(given, dtype=_NUMPY[value.dtype])
             writes.append((self._inputs[value.name], 0, data))
-        self._gpu.replay(self._tape, pack_writes(writes))
-        self._current_params = params
+        return writes, params
+
+    def _read(self, sizes: Sizes) -> tuple[dict[str, Array], list[Any]]:
+        """Queue the reads of all outputs."""
         results: dict[str, Array] = {}
         reads: list[Any] = []
         for value in self._program.outputs:
             results[value.name] = np.empty(value.sizes(sizes), _NUMPY[value.dtype])
             reads.append(self._gpu.read(self._buffers[value.name], 0, results[value.name].data))
-        self.host_s += perf_counter() - started
-        for read in reads:
-            await read
-        return results
+        return results, reads
 
     def close(self) -> None:
         """See `Executable.close`."""
@@ -92,6 +145,8 @@ class TapeExecutable:
         if self._tape:
             self._gpu.forget(self._tape)
             self._tape = 0
+        while self._stages:
+            self._gpu.forget(self._stages.pop()[1])
         while self._owned:
             self._gpu.free(self._owned.pop())
 
@@ -99,14 +154,15 @@ class TapeExecutable:
         self._owned.append(self._gpu.alloc(nbytes, uniform=uniform))
         return self._owned[-1]
 
-    def _build(self, pipelines: Pipelines) -> Any:
+    def _build(self, indices: range) -> Any:
         tape = TapeBuilder()
-        for index, kernel in enumerate(self._kernels):
+        for index in indices:
+            kernel = self._kernels[index]
             places = [at for at, letter in enumerate(kernel.bindings) if letter != "-"]
             bindings: list[Binding] = [(0, self._params, index * self._stride, self._stride)]
             for at, value in zip(places[1:], kernel.operands, strict=True):
                 bindings.append((at, self._buffers[value.name], 0, self._bindable(value)))
-            tape.dispatch(pipelines.handle(kernel), bindings, kernel.launch())
+            tape.dispatch(self._pipelines.handle(kernel), bindings, kernel.launch())
         return tape.words()
 
     def _bindable(self, value: Value) -> int:

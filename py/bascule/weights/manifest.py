@@ -1,0 +1,105 @@
+"""bascule-manifest.json: the SHA-256 of every chunk of a model folder's files.
+
+    {"version": 1, "chunk_nbytes": 4194304,
+     "files": {"model.safetensors": {"nbytes": 90868376, "sha256": "...", "chunks": ["..."]}}}
+
+With it, each chunk is verified before it is used, no file is asked for its version, and a chunk
+that some other model has brought is not fetched again. web/bridge/manifest.js reads it in a page.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from bascule.errors import InputError, ModelFileError
+
+MANIFEST = "bascule-manifest.json"
+MOST_MANIFEST_NBYTES = 16 << 20
+LEAST_CHUNK_NBYTES = 65536
+MOST_CHUNK_NBYTES = 64 << 20
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a manifest says of a file."""
+
+    nbytes: int
+    sha256: str
+    chunk_nbytes: int
+    hashes: tuple[str, ...]
+
+
+def check_chunk_nbytes(nbytes: int) -> int:
+    """InputError unless chunks of that size make sense."""
+    if not LEAST_CHUNK_NBYTES <= nbytes <= MOST_CHUNK_NBYTES:
+        raise InputError("chunk size", "64 KiB to 64 MiB", f"{nbytes:,} bytes")
+    return nbytes
+
+
+def parse_manifest(data: bytes, place: str) -> dict[str, Expected]:
+    """File name to what to expect; nothing for what is no JSON at all, since many servers answer
+    with a page of theirs where a file is missing. ModelFileError for a manifest that is not sound.
+    """
+    try:
+        told: Any = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(told, dict) or told.get("version") != 1:
+        raise ModelFileError(place, "it is no manifest of version 1")
+    chunk, files = told.get("chunk_nbytes"), told.get("files")
+    if not is_count(chunk) or not LEAST_CHUNK_NBYTES <= chunk <= MOST_CHUNK_NBYTES:
+        raise ModelFileError(place, "its chunk_nbytes is not 64 KiB to 64 MiB")
+    if not isinstance(files, dict):
+        raise ModelFileError(place, "it names no files")
+    return {name: _expected(name, entry, chunk, place) for name, entry in files.items()}
+
+
+def _expected(name: str, entry: Any, chunk: int, place: str) -> Expected:
+    fault = ModelFileError(place, f"its entry for {name[:80]!r} is not sound")
+    if not isinstance(entry, dict):
+        raise fault
+    nbytes, digest, chunks = entry.get("nbytes"), entry.get("sha256"), entry.get("chunks")
+    if not is_count(nbytes) or not _is_hash(digest) or not isinstance(chunks, list):
+        raise fault
+    if len(chunks) != -(-nbytes // chunk) or not all(_is_hash(c) for c in chunks):
+        raise fault
+    return Expected(nbytes, digest, chunk, tuple(chunks))
+
+
+def is_count(value: Any) -> TypeGuard[int]:
+    """Whether JSON gave a count that floats hold exactly; JSON's true is an int to Python."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53
+
+
+def _is_hash(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and _HASH.fullmatch(value) is not None
+
+
+def make_manifest(
+    folder: Path, files: Mapping[str, Path], chunk_nbytes: int, tell: Callable[[int], None]
+) -> bytes:
+    """The manifest of these files (name in the model to path); `tell` hears of bytes read."""
+    check_chunk_nbytes(chunk_nbytes)
+    told: dict[str, Any] = {}
+    done = 0
+    for name in sorted(files):
+        whole, chunks, nbytes = hashlib.sha256(), list[str](), 0
+        with files[name].open("rb") as handle:
+            while chunk := handle.read(chunk_nbytes):
+                whole.update(chunk)
+                chunks.append(hashlib.sha256(chunk).hexdigest())
+                nbytes += len(chunk)
+                done += len(chunk)
+                tell(done)
+        told[name] = {"nbytes": nbytes, "sha256": whole.hexdigest(), "chunks": chunks}
+    if not told:
+        raise InputError("manifest", "a folder with model files", str(folder))
+    document = {"version": 1, "chunk_nbytes": chunk_nbytes, "files": told}
+    return (json.dumps(document, indent=1) + "\n").encode()

@@ -1,0 +1,123 @@
+"""Where a file's bytes go: chunks are cut into pieces and widened to float32 where they are halves.
+
+web/bridge/pieces.js does the same in a page, where the bytes stay in JavaScript.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bascule.backend.base import WeightStore
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+ELEMENT_NBYTES = {"F32": 4, "F16": 2, "BF16": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A run of a file's bytes and where it goes.
+
+    `nbytes` counts the file's bytes. F16 and BF16 are widened on the way, so that `target_offset`
+    counts bytes of float32.
+    """
+
+    file_offset: int
+    nbytes: int
+    target: int
+    target_offset: int
+    dtype: str = "F32"
+
+
+class Scatter:
+    """Writes the parts of chunks that belong to pieces.
+
+    Chunks may come in any order and cut an element in two: its bytes wait until all are there.
+    """
+
+    def __init__(self, pieces: Sequence[Piece], store: WeightStore) -> None:
+        self._pieces = pieces
+        self._store = store
+        self._cut: dict[tuple[int, int], tuple[bytearray, int]] = {}
+        self.done = 0
+
+    def feed(self, start: int, chunk: Buffer) -> None:
+        """Take the chunk that begins at byte `start` of the file."""
+        view = memoryview(chunk).cast("B")
+        end = start + view.nbytes
+        for index, piece in enumerate(self._pieces):
+            begin = max(start, piece.file_offset)
+            stop = min(end, piece.file_offset + piece.nbytes)
+            if begin < stop:
+                self._put(index, begin - piece.file_offset, view[begin - start : stop - start])
+                self.done += stop - begin
+
+    def _put(self, index: int, at: int, part: memoryview) -> None:
+        piece = self._pieces[index]
+        unit = ELEMENT_NBYTES[piece.dtype]
+        head = min(part.nbytes, -at % unit)
+        tail = (part.nbytes - head) % unit
+        if head:
+            self._join(index, at, unit, part[:head])
+        middle = part[head : part.nbytes - tail]
+        if middle.nbytes:
+            self._send(piece, at + head, middle)
+        if tail:
+            self._join(index, at + part.nbytes - tail, unit, part[part.nbytes - tail :])
+
+    def _join(self, index: int, at: int, unit: int, part: memoryview) -> None:
+        start = at - at % unit
+        element, got = self._cut.pop((index, start), (bytearray(unit), 0))
+        element[at - start : at - start + part.nbytes] = part
+        got += part.nbytes
+        if got == unit:
+            self._send(self._pieces[index], start, memoryview(element))
+        else:
+            self._cut[(index, start)] = (element, got)
+
+    def _send(self, piece: Piece, at: int, part: memoryview) -> None:
+        growth = 4 // ELEMENT_NBYTES[piece.dtype]
+        self._store.write(
+            piece.target, piece.target_offset + growth * at, _widened(part, piece.dtype)
+        )
+
+
+def _widened(view: memoryview, dtype: str) -> Buffer:
+    if dtype == "F32":
+        return view
+    if dtype == "F16":
+        return np.frombuffer(view, np.float16).astype(np.float32)
+    # bfloat16 is the upper half of a float32.
+    return np.frombuffer(view, np.uint16).astype(np.uint32) << np.uint32(16)
+
+
+def chunk_order(pieces: Sequence[Piece], chunk_nbytes: int, count: int = 0) -> list[int]:
+    """Chunks in the order in which pieces need them; then, up to `count`, those no piece needs."""
+    order: dict[int, None] = {}
+    for piece in pieces:
+        last = -(-(piece.file_offset + piece.nbytes) // chunk_nbytes)
+        order.update(dict.fromkeys(range(piece.file_offset // chunk_nbytes, last)))
+    order.update(dict.fromkeys(range(count)))
+    return list(order)
+
+
+def leading(pieces: Sequence[Piece]) -> Callable[[int, int], int]:
+    """Counts the first pieces that are whole; is told of each chunk (start, nbytes) once."""
+    left = [piece.nbytes for piece in pieces]
+    ready = 0
+
+    def note(start: int, nbytes: int) -> int:
+        nonlocal ready
+        for index, piece in enumerate(pieces):
+            begin = max(start, piece.file_offset)
+            left[index] -= max(0, min(start + nbytes, piece.file_offset + piece.nbytes) - begin)
+        while ready < len(left) and left[ready] <= 0:
+            ready += 1
+        return ready
+
+    return note

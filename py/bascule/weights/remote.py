@@ -1,0 +1,274 @@
+"""One file on a server, read by ranges over a network that drops, stalls and lies.
+
+web/bridge/http.js does the same in a page; tests hold both to one behaviour. Ranges, validators and
+Retry-After as in RFC 9110, sections 10.2.3, 13 and 14.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+
+import httpx
+
+from bascule.errors import FileChangedError, FileMissingError, ModelFileError, SourceError
+
+T = TypeVar("T")
+
+_READ_NBYTES = 1 << 20
+_LEAST_PROGRESS_NBYTES = 1 << 16
+_RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+_MOST_REDIRECTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a bad network is borne: tries without progress, delays and waits in seconds."""
+
+    attempts: int = 6
+    first_delay_s: float = 0.25
+    most_delay_s: float = 8.0
+    stall_s: float = 30.0
+    most_wait_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What tells one version of a file from another; "" or -1 where the server does not say."""
+
+    nbytes: int = -1
+    etag: str = ""
+    modified: str = ""
+
+    def agrees(self, other: Version) -> bool:
+        """Equal in all that both tell; ETags by weak comparison (RFC 9110, 8.8.3.2)."""
+        pairs = (
+            (self.nbytes, other.nbytes),
+            (self.etag.removeprefix("W/"), other.etag.removeprefix("W/")),
+            (self.modified, other.modified),
+        )
+        return all(a in ("", -1) or b in ("", -1) or a == b for a, b in pairs)
+
+
+class _NetworkError(Exception):
+    """Worth another try."""
+
+    def __init__(self, what: str, retry_after_s: float = -1) -> None:
+        self.what = what
+        self.retry_after_s = retry_after_s
+        super().__init__(what)
+
+
+def open_client() -> httpx.AsyncClient:
+    """A client that follows a few redirects, and none from https to http."""
+    return httpx.AsyncClient(
+        follow_redirects=True,
+        max_redirects=_MOST_REDIRECTS,
+        headers={"Accept-Encoding": "identity"},
+        event_hooks={"response": [refuse_downgrade]},
+    )
+
+
+async def refuse_downgrade(response: httpx.Response) -> None:
+    """A redirect must not take a load off TLS."""
+    following = response.next_request
+    if following and response.request.url.scheme == "https" and following.url.scheme == "http":
+        raise SourceError(str(response.request.url), "the server redirects from https to http")
+
+
+class Remote:
+    """A file at a URL."""
+
+    def __init__(self, url: str, patience: Patience, client: httpx.AsyncClient) -> None:
+        self.url = url
+        self.version: Version | None = None
+        self.received = 0
+        self.retries = 0
+        self._patience = patience
+        self._client = client
+
+    async def check(self, most_s: float | None = None) -> Version:
+        """Ask for the file's version without its bytes.
+
+        With `most_s`, once and so briefly; SourceError when the server cannot be asked.
+        """
+        patience = self._patience
+        if most_s is not None:
+            patience = replace(patience, attempts=1, stall_s=most_s)
+
+        async def ask() -> Version:
+            async with self._ask("HEAD", {}, patience) as response:
+                refused = response.status_code not in _RETRIED and response.status_code >= 400
+            if refused and response.status_code not in (404, 410):
+                # Some servers refuse HEAD; one byte tells as much.
+                async with self._ask("GET", {"Range": "bytes=0-0"}, patience) as response:
+                    pass
+            self._refuse(response, 0)
+            return _version_of(response)
+
+        self.version = await self._retried(ask, patience)
+        return self.version
+
+    async def whole(self, most: int) -> bytes:
+        """A whole file whose size the server need not tell; ModelFileError past `most` bytes."""
+
+        async def fetch() -> bytes:
+            found = bytearray()
+            async with self._ask("GET", {}, self._patience) as response:
+                self._refuse(response, 0)
+                async for part in self._parts(response):
+                    found += part
+                    if len(found) > most:
+                        raise ModelFileError(self.url, "it is too large for what it should hold")
+            self.version = replace(_version_of(response), nbytes=len(found))
+            self.received += len(found)
+            return bytes(found)
+
+        return await self._retried(fetch, self._patience)
+
+    async def read(self, start: int, end: int) -> AsyncGenerator[bytes, None]:
+        """Bytes start to end, as they come. What fails is tried again from where it stopped."""
+        at, failures, since = start, 0, 0
+        while at < end:
+            try:
+                async for part in self._attempt(at, end):
+                    at += len(part)
+                    since += len(part)
+                    self.received += len(part)
+                    yield part
+                if at < end:
+                    raise _NetworkError(f"the server sent {end - at:,} bytes too little")
+            except _NetworkError as error:
+                failures = 1 if since >= _LEAST_PROGRESS_NBYTES else failures + 1
+                since = 0
+                await self._wait(error, failures, self._patience, at, end)
+
+    async def _attempt(self, at: int, end: int) -> AsyncGenerator[bytes, None]:
+        headers = {"Range": f"bytes={at}-{end - 1}"}
+        known = self.version
+        sure = known and (known.etag if known.etag[:2] not in ("", "W/") else known.modified)
+        if sure:
+            headers["If-Range"] = sure
+        async with self._ask("GET", headers, self._patience) as response:
+            self._refuse(response, at)
+            self._same_version(response, at)
+            skip = at if response.status_code == 200 else 0
+            left = end - at
+            async for part in self._parts(response):
+                kept = part[skip:][:left]
+                skip = max(0, skip - len(part))
+                left -= len(kept)
+                if kept:
+                    yield kept
+                if not left:
+                    return
+
+    def _refuse(self, response: httpx.Response, at: int) -> None:
+        status = response.status_code
+        if status in (404, 410):
+            raise FileMissingError(self.url)
+        if status == 416:
+            raise FileChangedError(self.url, "it has become shorter", offset=at)
+        if status in _RETRIED:
+            wait = _retry_after(response.headers.get("retry-after", ""))
+            raise _NetworkError(f"the server answered {status}", wait)
+        if status not in (200, 206):
+            raise SourceError(self.url, f"the server answered {status}", offset=at)
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise SourceError(self.url, "the server compressed a file that was asked for as it is")
+
+    def _same_version(self, response: httpx.Response, at: int) -> None:
+        told = response.headers.get("content-range")
+        if response.status_code == 206 and told and not told.startswith(f"bytes {at}-"):
+            raise _NetworkError(f"the server sent another range ({told})")
+        now = _version_of(response)
+        if self.version is None:
+            self.version = now
+        elif not now.agrees(self.version):
+            raise FileChangedError(self.url, "it has changed on the server", offset=at)
+        elif self.version.nbytes < 0:
+            self.version = replace(self.version, nbytes=now.nbytes)
+
+    @asynccontextmanager
+    async def _ask(
+        self, method: str, headers: dict[str, str], patience: Patience
+    ) -> AsyncGenerator[httpx.Response, None]:
+        timeout = httpx.Timeout(patience.stall_s)
+        request = self._client.build_request(method, self.url, headers=headers, timeout=timeout)
+        try:
+            response = await self._client.send(request, stream=True)
+        except httpx.TooManyRedirects:
+            told = f"more than {_MOST_REDIRECTS} redirects"
+            raise SourceError(self.url, told) from None
+        except httpx.HTTPError as error:
+            raise _trouble(error, patience) from None
+        try:
+            yield response
+        finally:
+            await response.aclose()
+
+    async def _parts(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
+        try:
+            async for part in response.aiter_raw(_READ_NBYTES):
+                yield part
+        except httpx.HTTPError as error:
+            raise _trouble(error, self._patience) from None
+
+    async def _retried(self, work: Callable[[], Awaitable[T]], patience: Patience) -> T:
+        failures = 0
+        while True:
+            try:
+                return await work()
+            except _NetworkError as error:
+                failures += 1
+                await self._wait(error, failures, patience, 0, -1)
+
+    async def _wait(
+        self, error: _NetworkError, failures: int, patience: Patience, at: int, end: int
+    ) -> None:
+        """Sleep before another try, or raise: exponential backoff with full jitter."""
+        span = f" (bytes {at:,} to {end - 1:,})" if end >= 0 else ""
+        if failures >= patience.attempts:
+            tries = f", tried {failures} times" if failures > 1 else ""
+            raise SourceError(self.url, f"{error.what}{span}{tries}", offset=at)
+        if error.retry_after_s > patience.most_wait_s:
+            told = f"{error.what} and asks to wait {error.retry_after_s:.0f} s{span}"
+            raise SourceError(self.url, told, offset=at)
+        self.retries += 1
+        longest = min(patience.most_delay_s, patience.first_delay_s * 2 ** (failures - 1))
+        await asyncio.sleep(max(random.random() * longest, error.retry_after_s))
+
+
+def _trouble(error: httpx.HTTPError, patience: Patience) -> _NetworkError:
+    if isinstance(error, httpx.TimeoutException):
+        return _NetworkError(f"nothing came for {patience.stall_s:g} s")
+    detail = f": {error}" if str(error) else ""
+    return _NetworkError(f"the connection failed ({type(error).__name__}{detail})")
+
+
+def _version_of(response: httpx.Response) -> Version:
+    headers = response.headers
+    told = headers.get("content-length", "")
+    if response.status_code == 206:
+        told = headers.get("content-range", "").rpartition("/")[2]
+    return Version(
+        nbytes=int(told) if told.isdigit() and len(told) < 16 else -1,
+        etag=headers.get("etag", ""),
+        modified=headers.get("last-modified", ""),
+    )
+
+
+def _retry_after(told: str) -> float:
+    """Seconds; -1 for none."""
+    if told.isdigit():
+        return float(told)
+    try:
+        return max(0.0, parsedate_to_datetime(told).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return -1

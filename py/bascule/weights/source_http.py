@@ -1,0 +1,177 @@
+"""A model folder on a server, natively: every file by way of the weight cache."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import httpx
+
+from bascule.backend.base import WeightStore
+from bascule.errors import FileMissingError, HashMismatchError, ModelFileError, SourceError
+from bascule.weights.cached import CachedFile
+from bascule.weights.journal import Journal
+from bascule.weights.manifest import MANIFEST, MOST_MANIFEST_NBYTES, Expected, parse_manifest
+from bascule.weights.pieces import Piece, chunk_order
+from bascule.weights.remote import Patience, open_client
+from bascule.weights.source import (
+    CHUNK_NBYTES,
+    MOST_SMALL_NBYTES,
+    Proof,
+    Report,
+    check_file,
+    stream_chunks,
+)
+
+
+class HttpSource:
+    """See `Source`. With `journal` None nothing is kept."""
+
+    def __init__(
+        self,
+        url: str,
+        hashes: Mapping[str, str] | None = None,
+        chunk_nbytes: int = CHUNK_NBYTES,
+        *,
+        patience: Patience | None = None,
+        journal: Journal | str | None = "default",
+    ) -> None:
+        self.location = url
+        self._hashes = hashes or {}
+        self._chunk_nbytes = chunk_nbytes
+        self._patience = patience or Patience()
+        self._journal = Journal() if isinstance(journal, str) else journal
+        self._client: httpx.AsyncClient | None = None
+        self._files: dict[str, CachedFile] = {}
+        self._manifest: dict[str, Expected] | None = None
+        self._reading = asyncio.Lock()
+
+    @property
+    def stats(self) -> Mapping[str, float]:
+        """See `Source.stats`."""
+        files = self._files.values()
+        return {
+            "network_nbytes": sum(f.remote.received for f in files),
+            "network_retries": sum(f.remote.retries for f in files),
+            "cached_nbytes": sum(f.cached_nbytes for f in files),
+            # A chunk that is filled, and what the response had ready past its end.
+            "peak_chunk_nbytes": 2 * self._chunk_nbytes,
+        }
+
+    async def size(self, file: str) -> int:
+        """See `Source.size`."""
+        nbytes = (await self._open(file)).entry.nbytes
+        if nbytes < 0:
+            raise SourceError(self._url(file), "the server does not tell the file's size")
+        return nbytes
+
+    async def read(self, file: str, offset: int = 0, nbytes: int | None = None) -> bytes:
+        """See `Source.read`."""
+        found = await self._open(file)
+        try:
+            if nbytes is None and offset == 0:
+                return await self._read_all(found, file)
+            return await self._read_part(found, offset, nbytes)
+        finally:
+            await found.pause()
+
+    async def stream(
+        self, file: str, pieces: Sequence[Piece], store: WeightStore, report: Report
+    ) -> None:
+        """See `Source.stream`."""
+        found = await self._open(file)
+        chunk, count = found.entry.chunk_nbytes, len(found.entry.hashes)
+        digest = self._hashes.get(file, "")
+        proof = Proof(digest) if found.needs_proof(digest) else None
+        order = chunk_order(pieces, chunk, count if proof else 0)
+        if proof and self._journal is None:
+            order.sort()  # nothing could be read a second time for its hash
+        found.want(order)
+        try:
+            await stream_chunks(pieces, order, chunk, found.chunk, store, report, proof)
+            if proof:
+                await self._prove(proof, found, digest)
+        finally:
+            await found.pause()
+
+    async def forget(self, file: str) -> None:
+        """See `Source.forget`."""
+        found = self._files.pop(file, None)
+        if found is not None:
+            await found.forget()
+
+    async def settle(self) -> None:
+        """See `Source.settle`."""
+        for found in self._files.values():
+            await found.pause()
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    def release(self) -> None:
+        """See `Source.release`."""
+        for found in self._files.values():
+            found.release()
+
+    async def _open(self, file: str) -> CachedFile:
+        url = self._url(file)
+        if self._client is None:
+            self._client = open_client()
+        expected = None if file == MANIFEST else await self._expected(file)
+        found = self._files.get(file)
+        if found is None:
+            found = self._files[file] = CachedFile(
+                url,
+                self._client,
+                self._journal,
+                patience=self._patience,
+                chunk_nbytes=self._chunk_nbytes,
+            )
+        if not found.is_open:
+            await found.open(expected)
+        return found
+
+    async def _read_all(self, found: CachedFile, file: str) -> bytes:
+        most = MOST_MANIFEST_NBYTES if file == MANIFEST else MOST_SMALL_NBYTES
+        if found.entry.nbytes > most:
+            raise ModelFileError(found.url, "it is too large for what it should hold")
+        data = await found.read_all(most)
+        if digest := self._hashes.get(file, ""):
+            proof = Proof(digest)
+            await proof.add(data)
+            await self._prove(proof, found, digest)
+        return data
+
+    async def _read_part(self, found: CachedFile, offset: int, nbytes: int | None) -> bytes:
+        end = found.entry.nbytes if nbytes is None else offset + nbytes
+        if end > found.entry.nbytes:
+            missing = end - found.entry.nbytes
+            raise SourceError(found.url, f"it ends {missing:,} bytes early", offset=offset)
+        if end - offset > MOST_SMALL_NBYTES:
+            raise ModelFileError(found.url, "a part of it is too large for what it should hold")
+        size, parts = found.entry.chunk_nbytes, list[bytes]()
+        for index in range(offset // size, -(-end // size)):
+            data, start = await found.chunk(index), index * size
+            parts.append(data[max(0, offset - start) : end - start])
+        return b"".join(parts)
+
+    async def _prove(self, proof: Proof, found: CachedFile, digest: str) -> None:
+        try:
+            proof.check(found.url)
+        except HashMismatchError:
+            await found.forget()
+            raise
+        found.proven(digest)
+
+    async def _expected(self, file: str) -> Expected | None:
+        async with self._reading:
+            if self._manifest is None:
+                try:
+                    data = await self.read(MANIFEST)
+                    self._manifest = parse_manifest(data, self._url(MANIFEST))
+                except FileMissingError:
+                    self._manifest = {}
+        return self._manifest.get(file)
+
+    def _url(self, file: str) -> str:
+        return f"{self.location}/{check_file(file)}"

@@ -1,0 +1,139 @@
+// What is known of every file that was ever fetched: its version, and the SHA-256 of each chunk that
+// is kept. Chunks are named by their hash, so that equal ones are kept once and a half-written one is
+// never taken for whole. It imports nothing (see gpu.js).
+
+/**
+ * @typedef {import("./store.js").Store} Store
+ * @typedef {{
+ *   v: 1, seq: number, url: string, nbytes: number, etag: string, modified: string,
+ *   chunkNbytes: number, hashes: string[], sha256: string, missing: boolean,
+ * }} Entry `hashes` holds "" for a chunk that has not come; `sha256` is the whole file's, once seen
+ * @typedef {Entry & { key: string, used: number, storedNbytes: number, inUse: boolean }} Listed
+ */
+
+const HASH = /^[0-9a-f]{64}$/;
+const MOST_NBYTES = 2 ** 50;
+
+/** @param {Uint8Array<ArrayBuffer>} bytes */
+export async function sha256(bytes) {
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** @param {string} url */
+export async function keyOf(url) {
+  return (await sha256(new TextEncoder().encode(url))).slice(0, 32);
+}
+
+/** Bytes of chunk `index` of a file. @param {{ nbytes: number, chunkNbytes: number }} entry
+ * @param {number} index */
+export function chunkLength({ nbytes, chunkNbytes }, index) {
+  return Math.min(chunkNbytes, nbytes - index * chunkNbytes);
+}
+
+/** The entries of one store. */
+export class Journal {
+  /** @param {Store} store */
+  constructor(store) {
+    this.store = store;
+  }
+
+  /** A file's entry; the newer of two copies, since a tab may die while it writes one.
+   * @param {string} key @returns {Promise<Entry | null>} */
+  async load(key) {
+    const copies = await Promise.all([0, 1].map((slot) => this.#read(`f-${key}-${slot}`)));
+    const sound = copies.filter((entry) => isEntry(entry));
+    return sound.sort((a, b) => b.seq - a.seq)[0] ?? null;
+  }
+
+  /** @param {string} key @param {Entry} entry */
+  async save(key, entry) {
+    entry.seq += 1;
+    const bytes = new TextEncoder().encode(JSON.stringify(entry));
+    await this.store.put(`f-${key}-${entry.seq % 2}`, bytes);
+  }
+
+  /** Note that a file is used now, for eviction. @param {string} key */
+  async touch(key) {
+    await this.store.put(`u-${key}`, new TextEncoder().encode(String(Date.now())));
+  }
+
+  /** @returns {Promise<Listed[]>} */
+  async entries() {
+    const names = await this.store.names();
+    const keys = new Set(names.flatMap((name) => /^f-([0-9a-f]{32})-[01]$/.exec(name)?.[1] ?? []));
+    const kept = new Set(names.filter((name) => name.startsWith("c-")));
+    const inUse = await heldLocks();
+    const found = [];
+    for (const key of keys) {
+      const entry = await this.load(key);
+      if (!entry) continue;
+      const storedNbytes = entry.hashes.reduce(
+        (sum, hash, index) => sum + (hash && kept.has(`c-${hash}`) ? chunkLength(entry, index) : 0),
+        0,
+      );
+      const used = Number((await this.#read(`u-${key}`)) ?? 0);
+      found.push({ ...entry, key, used, storedNbytes, inUse: inUse.has(`bascule:use:${key}`) });
+    }
+    return found.sort((a, b) => a.used - b.used);
+  }
+
+  /** Forget files, and the chunks that no other file has. @param {string[]} keys */
+  async remove(keys) {
+    const gone = new Set(keys);
+    const all = await this.entries();
+    const needed = new Set(all.filter(({ key }) => !gone.has(key)).flatMap(({ hashes }) => hashes));
+    for (const key of keys) {
+      for (const name of [`f-${key}-0`, `f-${key}-1`, `u-${key}`]) await this.store.remove(name);
+    }
+    for (const hash of all.filter(({ key }) => gone.has(key)).flatMap(({ hashes }) => hashes)) {
+      if (hash && !needed.has(hash)) await this.store.remove(`c-${hash}`);
+    }
+  }
+
+  /** Drop what was used least recently until `nbytes` more fit; never what is in use.
+   * @param {number} nbytes @param {number} mostNbytes of all that is kept
+   * @returns {Promise<number>} the bytes that do not fit all the same */
+  async makeRoom(nbytes, mostNbytes) {
+    const all = await this.entries();
+    let ours = all.reduce((sum, { storedNbytes }) => sum + storedNbytes, 0);
+    const { quota = Infinity, usage = 0 } = (await navigator.storage?.estimate?.().catch(() => null)) ?? {};
+    let free = Math.min(mostNbytes - ours, quota - usage);
+    for (const { key, inUse, storedNbytes } of all) {
+      if (free >= nbytes) break;
+      if (inUse || !storedNbytes) continue;
+      await this.remove([key]);
+      free += storedNbytes;
+      ours -= storedNbytes;
+    }
+    return Math.max(0, nbytes - free);
+  }
+
+  /** @param {string} name @returns {Promise<any>} */
+  async #read(name) {
+    try {
+      const bytes = await this.store.get(name);
+      return bytes && JSON.parse(new TextDecoder().decode(bytes));
+    } catch {
+      return null; // damaged: as if it were not there
+    }
+  }
+}
+
+/** @returns {Promise<Set<string | undefined>>} */
+async function heldLocks() {
+  const held = (await navigator.locks?.query())?.held ?? [];
+  return new Set(held.map(({ name }) => name));
+}
+
+/** Whether what was read is an entry that can be true. @param {any} entry @returns {entry is Entry} */
+function isEntry(entry) {
+  if (!entry || entry.v !== 1 || !Number.isSafeInteger(entry.seq)) return false;
+  const { nbytes, chunkNbytes, hashes } = entry;
+  const texts = [entry.url, entry.etag, entry.modified, entry.sha256];
+  if (!texts.every((text) => typeof text === "string") || typeof entry.missing !== "boolean") return false;
+  if (!Number.isSafeInteger(nbytes) || nbytes < 0 || nbytes > MOST_NBYTES) return false;
+  if (!Number.isSafeInteger(chunkNbytes) || chunkNbytes < 1024) return false;
+  if (!Array.isArray(hashes) || hashes.length !== Math.ceil(nbytes / chunkNbytes)) return false;
+  return hashes.every((hash) => hash === "" || (typeof hash === "string" && HASH.test(hash)));
+}

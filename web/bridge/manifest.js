@@ -1,0 +1,36 @@
+// bascule-manifest.json: the size and the SHA-256 of every chunk of a model folder's files, written by
+// `bascule manifest`. py/bascule/weights/manifest.py says the format. It imports nothing (see gpu.js).
+
+/** @typedef {{ nbytes: number, sha256: string, chunkNbytes: number, hashes: string[] }} Expected */
+
+const HASH = /^[0-9a-f]{64}$/;
+
+/** @param {Uint8Array} bytes @returns {Map<string, Expected>} file to what to expect */
+export function parseManifest(bytes) {
+  /** @type {any} */
+  let told;
+  try {
+    told = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch {
+    return new Map(); // many servers answer with a page of theirs where a file is missing
+  }
+  const chunkNbytes = told?.chunk_nbytes;
+  if (told?.version !== 1 || !Number.isSafeInteger(chunkNbytes) || chunkNbytes < 65536) {
+    throw new Error("it is no manifest of version 1");
+  }
+  if (chunkNbytes > 64 << 20) throw new Error("its chunks are larger than 64 MiB");
+  const files = new Map();
+  for (const [file, entry] of Object.entries(told.files ?? {})) {
+    const { nbytes, sha256, chunks } = /** @type {any} */ (entry);
+    const sound =
+      Number.isSafeInteger(nbytes) &&
+      nbytes >= 0 &&
+      HASH.test(sha256) &&
+      Array.isArray(chunks) &&
+      chunks.length === Math.ceil(nbytes / chunkNbytes) &&
+      chunks.every((hash) => typeof hash === "string" && HASH.test(hash));
+    if (!sound) throw new Error(`its entry for ${file.slice(0, 80)} is not sound`);
+    files.set(file, { nbytes, sha256, chunkNbytes, hashes: chunks });
+  }
+  return files;
+}
