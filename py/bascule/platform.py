@@ -53,7 +53,7 @@ async def load(
         clock.lap("programs_ms")
         parameters = programs[0].parameters
         store = opened.backend.store(parameters)
-        await _warm_and_fill(opened, source, parameters, store, programs, tell)
+        await _warm_and_fill(opened, source, parameters, store, programs, str(model), tell)
         clock.lap("weights_ms")
         made = EmbeddingModel(
             str(model),
@@ -101,13 +101,14 @@ async def _warm_and_fill(
     parameters: tuple[Parameter, ...],
     store: Any,
     programs: list[Any],
+    name: str,
     tell: ProgressCallback,
 ) -> None:
     """Compile pipelines while the weights stream in."""
 
     async def warm() -> None:
         tell(Progress("pipelines", 0, 1, "pipelines"))
-        ready = await opened.backend.warm(programs)
+        ready = await opened.backend.warm(programs, name)
         tell(Progress("pipelines", ready, ready, "pipelines"))
 
     warming = asyncio.ensure_future(warm())

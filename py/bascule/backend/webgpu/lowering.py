@@ -10,7 +10,7 @@ import numpy as np
 
 from bascule.backend.base import checked_input
 from bascule.backend.webgpu.gpu import Gpu, pack_writes
-from bascule.backend.webgpu.kernels import Kernel, select
+from bascule.backend.webgpu.kernel import Kernel
 from bascule.backend.webgpu.pipelines import Pipelines
 from bascule.backend.webgpu.tape import Binding, TapeBuilder
 from bascule.errors import GpuError, InputError
@@ -26,8 +26,7 @@ async def lower(
     gpu: Gpu, pipelines: Pipelines, program: Program, weights: Mapping[str, int]
 ) -> TapeExecutable:
     """Choose kernels, compile what is missing, take buffers and record the tape."""
-    kernels = [select(call, gpu.adapter) for call in program.calls]
-    await pipelines.ensure(kernels)
+    kernels = await pipelines.kernels_for(program.calls)
     return TapeExecutable(gpu, pipelines, program, kernels, weights)
 
 
