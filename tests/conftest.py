@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,6 +11,10 @@ import numpy as np
 import pytest
 
 from bascule.backend.webgpu.gpu_native import NativeGpu, open_native
+
+# No test may live on what an earlier run has learned; command lines that tests start inherit this.
+_learned = tempfile.TemporaryDirectory(prefix="bascule-tests-")
+os.environ["BASCULE_REMEMBERED"] = _learned.name
 
 
 @pytest.fixture

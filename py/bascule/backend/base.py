@@ -105,6 +105,11 @@ class Backend(Protocol):
         """Why the device can no longer be used; empty while it can."""
         ...
 
+    @property
+    def stats(self) -> Mapping[str, float]:
+        """Counters of the backend's own."""
+        ...
+
     def store(self, parameters: Sequence[Parameter]) -> WeightStore:
         """Take memory for `parameters`."""
         ...
@@ -113,8 +118,11 @@ class Backend(Protocol):
         """Make a program ready to run. The only slow step (pipelines compile here)."""
         ...
 
-    async def warm(self, programs: Iterable[Program]) -> int:
-        """Compile what these programs will need; returns how many pipelines stand ready."""
+    async def warm(self, programs: Iterable[Program], name: str = "") -> int:
+        """Compile what these programs will need; returns how many pipelines stand ready.
+
+        With a model's `name` a backend may remember them for the next visit.
+        """
         ...
 
     def close(self) -> None:

@@ -221,7 +221,12 @@ class ReferenceBackend:
             raise InputError("prepare", "weights of this backend", type(weights).__name__)
         return ReferenceExecutable(program, weights)
 
-    async def warm(self, programs: Iterable[Program]) -> int:
+    @property
+    def stats(self) -> Mapping[str, float]:
+        """See `Backend.stats`: it counts nothing."""
+        return {}
+
+    async def warm(self, programs: Iterable[Program], name: str = "") -> int:
         """See `Backend.warm`: there is nothing to compile."""
         return 0
 

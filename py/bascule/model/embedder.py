@@ -174,6 +174,7 @@ class EmbeddingModel:
             "tokens": self._counts.tokens,
             "embed_ms": 1e3 * self._counts.embed_s,
             "host_ms": 1e3 * self._counts.host_s,
+            **self._backend.stats,
             **self._counts.noted,
         }
         if gpu is not None:

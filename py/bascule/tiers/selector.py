@@ -5,10 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bascule.backend.base import TIERS, Backend, Tier
 from bascule.errors import BasculeError, InputError, TierUnavailableError
+from bascule.remembered import MemoryRemembered, open_remembered
 from bascule.tiers.probe import probe_dispatch
+
+if TYPE_CHECKING:
+    from bascule.backend.webgpu.gpu import Gpu
 
 IN_PAGE = sys.platform == "emscripten"
 
@@ -21,26 +26,27 @@ class OpenedTier:
     reason: str
 
 
-async def open_tier(wanted: str) -> OpenedTier:
+async def open_tier(wanted: str, *, remember: bool = True) -> OpenedTier:
     """Open `wanted`, or for "auto" the best tier that works.
 
+    `remember` keeps what is learned of the device (kernels that are fast, or fail) between runs.
     InputError for an unknown name, TierUnavailableError for a known one that does not work here.
     """
     if wanted == "auto":
-        return await _open_best()
+        return await _open_best(remember)
     if wanted not in TIERS:
         raise InputError("tier", f'"auto" or one of {", ".join(TIERS)}', repr(wanted))
     opener = _OPENERS.get(wanted)
     if opener is None:
         raise TierUnavailableError(wanted, f"this version has {', '.join(_OPENERS)} only")
-    return OpenedTier(await opener(), f"{wanted} was asked for")
+    return OpenedTier(await opener(remember), f"{wanted} was asked for")
 
 
-async def _open_best() -> OpenedTier:
+async def _open_best(remember: bool) -> OpenedTier:
     refused: list[str] = []
     for tier, opener in _OPENERS.items():
         try:
-            backend = await opener()
+            backend = await opener(remember)
         except BasculeError as error:
             refused.append(f"{tier}: {getattr(error, 'reason', error)}")
             continue
@@ -50,17 +56,20 @@ async def _open_best() -> OpenedTier:
     raise TierUnavailableError("auto", "; ".join(refused))
 
 
-async def _open_webgpu() -> Backend:
+async def _open_webgpu(remember: bool) -> Backend:
     from bascule.backend.webgpu.backend import WebGpuBackend
+    from bascule.backend.webgpu.choices import Choices
 
     if IN_PAGE:
         from bascule.backend.webgpu.gpu_browser import open_browser
 
-        backend = WebGpuBackend(await open_browser())
+        gpu: Gpu = await open_browser()
     else:
         from bascule.backend.webgpu.gpu_native import open_native
 
-        backend = WebGpuBackend(await open_native())
+        gpu = await open_native()
+    remembered = await open_remembered() if remember else MemoryRemembered()
+    backend = WebGpuBackend(gpu, await Choices.open(remembered, gpu.adapter))
     try:
         await probe_dispatch(backend)
     except BaseException:
@@ -69,14 +78,14 @@ async def _open_webgpu() -> Backend:
     return backend
 
 
-async def _open_cpu() -> Backend:
+async def _open_cpu(_: bool) -> Backend:
     from bascule.backend.reference import ReferenceBackend
 
     return ReferenceBackend()
 
 
 # Best first.
-_OPENERS: dict[Tier, Callable[[], Awaitable[Backend]]] = {
+_OPENERS: dict[Tier, Callable[[bool], Awaitable[Backend]]] = {
     "webgpu": _open_webgpu,
     "cpu": _open_cpu,
 }

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from bascule.backend.arrivals import Arrivals
 from bascule.backend.base import Tier, WeightStore
+from bascule.backend.webgpu.choices import Choices, signature
 from bascule.backend.webgpu.gpu import Gpu
-from bascule.backend.webgpu.kernels import select
 from bascule.backend.webgpu.lowering import TapeExecutable, lower
+from bascule.backend.webgpu.needed import digest_of, remember_pipelines
 from bascule.backend.webgpu.pipelines import Pipelines
 
 if TYPE_CHECKING:
@@ -51,10 +52,11 @@ class WebGpuBackend:
 
     tier: Tier = "webgpu"
 
-    def __init__(self, gpu: Gpu) -> None:
+    def __init__(self, gpu: Gpu, choices: Choices | None = None) -> None:
         self.gpu = gpu
         self.device_name = gpu.adapter.name
-        self._pipelines = Pipelines(gpu)
+        self.choices = choices or Choices()
+        self.pipelines = Pipelines(gpu, self.choices)
 
     @property
     def lost(self) -> str:
@@ -67,15 +69,31 @@ class WebGpuBackend:
 
     async def prepare(self, program: Program, weights: WeightStore) -> TapeExecutable:
         """See `Backend.prepare`."""
-        return await lower(self.gpu, self._pipelines, program, weights)
+        return await lower(self.gpu, self.pipelines, program, weights)
 
-    async def warm(self, programs: Iterable[Program]) -> int:
+    async def warm(self, programs: Iterable[Program], name: str = "") -> int:
         """See `Backend.warm`."""
-        kernels = {
-            k.key: k for p in programs for k in (select(c, self.gpu.adapter) for c in p.calls)
-        }
-        await self._pipelines.ensure(list(kernels.values()))
+        # Many calls are alike: a model of 6 layers has each of its calls 6 times a bucket.
+        calls = {signature(call): call for program in programs for call in program.calls}
+        kernels = {k.key: k for k in await self.pipelines.kernels_for(list(calls.values()))}
+        if name:
+            made = list(kernels.values())
+            adapter, digest = self.gpu.adapter, digest_of(calls.values())
+            await remember_pipelines(self.pipelines, adapter, name, digest, made)
         return len(kernels)
+
+    @property
+    def stats(self) -> dict[str, float]:
+        """Counters of this device's life: pipelines, and what is known of kernels here."""
+        pipelines = self.pipelines
+        return {
+            "pipelines": len(pipelines),
+            "pipelines_early": self.gpu.n_early_pipelines,
+            "pipelines_failed": pipelines.n_failed,
+            "pipeline_retries_of_failed": pipelines.n_retries_of_failed,
+            "variants_known_failed": len(self.choices.failed),
+            "signatures_tuned": len(self.choices.tuned),
+        }
 
     def close(self) -> None:
         """See `Backend.close`."""

@@ -50,6 +50,8 @@ class AdapterInfo:
     `features` uses the names of the WebGPU specification on both drivers. `software` is true for
     adapters that run on the CPU (SwiftShader, lavapipe, WARP). `subgroups_enable` tells that the
     shader compiler wants `enable subgroups;` before the builtins (Tint) instead of rejecting it.
+    `identity` is a text that changes whenever a pipeline might turn out otherwise: all of the
+    above and the version of the browser or driver. It is compared, never read.
     """
 
     vendor: str
@@ -61,6 +63,7 @@ class AdapterInfo:
     features: frozenset[str]
     limits: Mapping[str, int]
     subgroups_enable: bool = False
+    identity: str = ""
 
     @property
     def name(self) -> str:
@@ -96,6 +99,11 @@ class Gpu(Protocol):
     @property
     def n_objects(self) -> int:
         """Live buffers and tapes (pipelines are kept for the device's life)."""
+        ...
+
+    @property
+    def n_early_pipelines(self) -> int:
+        """Pipelines asked for so far that were made before anyone asked (web/early.js)."""
         ...
 
     def alloc(self, nbytes: int, *, uniform: bool = False) -> int:

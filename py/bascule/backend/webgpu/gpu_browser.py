@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import js
 from pyodide.ffi import JsException
 
 from bascule.backend.webgpu.gpu import WANTED_FEATURES, WANTED_LIMITS, AdapterInfo
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
-_MODULES = ("device", "gpu", "handles", "staging", "tape")
+_MODULES = ("device", "gpu", "handles", "staging", "tape", "pipelines", "submission")
 
 
 async def open_browser() -> BrowserGpu:
@@ -25,12 +26,34 @@ async def open_browser() -> BrowserGpu:
 
     TierUnavailableError when the browser has no WebGPU, shows it no adapter, or gives no device.
     """
+    limits, features = _json(WANTED_LIMITS), _json(WANTED_FEATURES)
+    early = await _take_early(limits + features)
+    if early is not None:
+        return BrowserGpu(early)
     device, gpu, *parts = [await bridge_module(f"bridge/{name}.js") for name in _MODULES]
     try:
-        opened = await device.openDevice(json.dumps(WANTED_LIMITS), json.dumps(WANTED_FEATURES))
+        opened = await device.openDevice(limits, features)
     except JsException as error:
         raise TierUnavailableError("webgpu", js_message(error)) from None
     return BrowserGpu(gpu.createGpu(opened, *parts))
+
+
+def _json(names: Sequence[str]) -> str:
+    """As JavaScript writes it, so that the two can be compared."""
+    return json.dumps(names, separators=(",", ":"))
+
+
+async def _take_early(asked: str) -> Any | None:
+    """The device that web/early.js has opened before Python was up, once, if it serves."""
+    promise = getattr(js.globalThis, "basculeEarly", None)
+    js.globalThis.basculeEarly = None
+    early: Any = await promise if promise else None
+    if not early:
+        return None
+    if early.asked != asked or early.lost:
+        early.destroy()
+        return None
+    return early
 
 
 def _describe(info: Mapping[str, Any]) -> AdapterInfo:
@@ -44,6 +67,7 @@ def _describe(info: Mapping[str, Any]) -> AdapterInfo:
         features=frozenset(info["features"]),
         limits=info["limits"],
         subgroups_enable=info["subgroups_enable"],
+        identity=info["identity"],
     )
 
 
@@ -74,6 +98,11 @@ class BrowserGpu:
     def n_objects(self) -> int:
         """See `Gpu.n_objects`."""
         return int(self.bridge.objects)
+
+    @property
+    def n_early_pipelines(self) -> int:
+        """See `Gpu.n_early_pipelines`."""
+        return int(self.bridge.early)
 
     @property
     def crossings(self) -> int:

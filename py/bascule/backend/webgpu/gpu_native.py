@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
@@ -60,7 +61,7 @@ async def open_native() -> NativeGpu:
             f"wgpu has no usable GPU here ({error})",
             hint="Install a Vulkan driver (Debian: mesa-vulkan-drivers has one for any machine).",
         ) from error
-    return NativeGpu(device, _describe(adapter.info, device.limits, features))
+    return NativeGpu(device, _describe(adapter.info, device.limits, features, wgpu.__version__))
 
 
 def _dashed(name: str) -> str:
@@ -68,8 +69,10 @@ def _dashed(name: str) -> str:
 
 
 def _describe(
-    info: Mapping[str, Any], limits: Mapping[str, int], features: list[str]
+    info: Mapping[str, Any], limits: Mapping[str, int], features: list[str], version: str = ""
 ) -> AdapterInfo:
+    kept = {name: int(limits[_dashed(name)]) for name in WANTED_LIMITS}
+    words = [str(info[name]) for name in ("vendor", "architecture", "device", "description")]
     return AdapterInfo(
         vendor=str(info["vendor"]),
         architecture=str(info["architecture"]),
@@ -78,7 +81,9 @@ def _describe(
         backend=str(info["backend_type"]),
         software=info["adapter_type"] == "CPU",
         features=frozenset(features),
-        limits={name: int(limits[_dashed(name)]) for name in WANTED_LIMITS},
+        limits=kept,
+        # The description holds the driver's version.
+        identity=json.dumps([*words, sorted(features), kept, f"wgpu {version}"]),
     )
 
 
@@ -96,6 +101,7 @@ class NativeGpu:
         self.lost = ""
         self.allocated_nbytes = 0
         self.crossings = 0
+        self.n_early_pipelines = 0
         self._device = device
         self._queue: Any = device.queue
         self._buffers: Handles[Any] = Handles("buffer")

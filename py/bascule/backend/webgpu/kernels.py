@@ -1,85 +1,56 @@
-"""The kernel table: which shader, parts and constants serve a call on an adapter.
+"""The kernel table: which shaders, parts and constants serve a call on an adapter.
 
-One function an op. Each answers with a `Kernel`: linked text, override constants, the operands in
-binding order, and how its parameters and its launch follow from the shapes.
+One function an op. Each answers with the variants that can serve, the one taken by default first. A
+variant makes a `Kernel`: linked text, override constants, the operands in binding order, and how
+its parameters and its launch follow from the shapes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import prod
 
 from bascule.backend.webgpu.gpu import AdapterInfo
-from bascule.backend.webgpu.link import Linked, link
+from bascule.backend.webgpu.kernel import Kernel, Numbers, Ranking, Workgroups, make_kernel
 from bascule.program.program import Call, Sizes, Value
 
-Workgroups = tuple[int, int, int]
-Numbers = Mapping[str, int | float]
+# A linear kernel and its lanes in x and y.
+Shape = tuple[str, int, int]
 
 _MOST_WORKGROUPS = 65535
 # Key and value tiles of attention_tile may take this much workgroup memory: WebGPU's least limit.
 _TILE_NBYTES = 16384
+# Rows and columns that a lane owns.
+_SIDES = {"linear_block": 8, "linear_tile": 4}
+_LINEAR_SHAPES: tuple[Shape, ...] = (
+    ("linear_block", 8, 8),
+    ("linear_block", 16, 4),
+    ("linear_block", 4, 16),
+    ("linear_block", 4, 4),
+    ("linear_block", 32, 2),
+    ("linear_block", 16, 2),
+    ("linear_block", 8, 2),
+    ("linear_block", 64, 1),
+    ("linear_block", 16, 1),
+    ("linear_tile", 16, 4),
+    ("linear_tile", 16, 16),
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Kernel:
-    """One call on one adapter. Equal `key`s share a pipeline."""
-
-    name: str
-    linked: Linked
-    constants: Mapping[str, float]
-    key: tuple[object, ...]
-    operands: tuple[Value, ...]
-    _numbers: Callable[[Sizes], Numbers]
-    _launch: Callable[[], Workgroups]
-
-    @property
-    def label(self) -> str:
-        """The shader file, for errors."""
-        return f"{self.name}.wgsl"
-
-    @property
-    def wgsl(self) -> str:
-        """The final text."""
-        return self.linked.wgsl
-
-    @property
-    def bindings(self) -> str:
-        """A letter a binding, as `Gpu.pipeline` takes them."""
-        return self.linked.bindings
-
-    def params(self, sizes: Sizes) -> bytes:
-        """The uniform block for the actual sizes of a run."""
-        return self.linked.pack(self._numbers(sizes))
-
-    def launch(self) -> Workgroups:
-        """Workgroup counts at the largest sizes; a kernel ends early past the actual ones."""
-        return self._launch()
+Variants = Sequence[Callable[[], Kernel]]
 
 
-def select(call: Call, adapter: AdapterInfo) -> Kernel:
+def candidates(call: Call, adapter: AdapterInfo) -> tuple[Kernel, ...]:
+    """Every kernel that can serve a call, the default first. Pure."""
+    return tuple(make() for make in _ROWS[call.op](call, adapter))
+
+
+def select(call: Call, adapter: AdapterInfo, ranking: Ranking | None = None) -> Kernel:
     """Choose the kernel for a call. Pure; the texts are linked once a process."""
-    return _ROWS[call.op](call, adapter)
-
-
-def _make(
-    call: Call,
-    name: str,
-    numbers: Callable[[Sizes], Numbers],
-    launch: Callable[[], Workgroups],
-    *,
-    parts: tuple[str, ...] = (),
-    constants: Mapping[str, float] | None = None,
-    consts: tuple[tuple[str, int], ...] = (),
-    enables: str = "",
-) -> Kernel:
-    constants = constants or {}
-    operands = (*(o for o in call.operands if o is not None), call.result)
-    key = (name, parts, consts, enables, tuple(sorted(constants.items())))
-    return Kernel(
-        name, link(name, parts, consts, enables), constants, key, operands, numbers, launch
-    )
+    if ranking is not None and ranking.knows(call):
+        return ranking.first(call, candidates(call, adapter))
+    return _ROWS[call.op](call, adapter)[0]()
 
 
 def _flat(lanes: int, workgroup: int) -> Workgroups:
@@ -98,14 +69,28 @@ def _operand(call: Call, index: int) -> Value:
     return value
 
 
-def _reduce(adapter: AdapterInfo) -> tuple[str, str]:
-    """The reduce part and the directives it needs."""
+def _reduces(adapter: AdapterInfo) -> list[tuple[str, str]]:
+    """The parts for the reduce slot, best first, and the directives each needs."""
+    shared = ("reduce_shared", "")
     if "subgroups" not in adapter.features:
-        return "reduce_shared", ""
-    return "reduce_subgroup", "subgroups" if adapter.subgroups_enable else ""
+        return [shared]
+    return [("reduce_subgroup", "subgroups" if adapter.subgroups_enable else ""), shared]
 
 
-def _embedding(call: Call, adapter: AdapterInfo) -> Kernel:
+def _fits(adapter: AdapterInfo, lanes: int, nbytes: int = 0) -> bool:
+    """Whether a workgroup of so many lanes and bytes may be."""
+    limits = adapter.limits
+    return (
+        lanes <= limits["maxComputeInvocationsPerWorkgroup"]
+        and nbytes <= limits["maxComputeWorkgroupStorageSize"]
+    )
+
+
+def _default_first(default: Shape, others: Sequence[Shape]) -> list[Shape]:
+    return [default, *(shape for shape in others if shape != default)]
+
+
+def _embedding(call: Call, adapter: AdapterInfo) -> Variants:
     del adapter
     vocabulary, cols = _operand(call, 1).limits
 
@@ -116,10 +101,11 @@ def _embedding(call: Call, adapter: AdapterInfo) -> Kernel:
     position = "position_add" if call.operands[2] else "position_none"
     row_bias = "row_bias_add" if call.operands[3] else "row_bias_none"
     lanes = prod(call.result.limits)
-    return _make(call, "embedding", numbers, lambda: _flat(lanes, 64), parts=(position, row_bias))
+    parts = (position, row_bias)
+    return [lambda: make_kernel(call, "embedding", numbers, lambda: _flat(lanes, 64), parts=parts)]
 
 
-def _linear(call: Call, adapter: AdapterInfo) -> Kernel:
+def _linear(call: Call, adapter: AdapterInfo) -> Variants:
     x, weight = _operand(call, 0), _operand(call, 1)
     cols, inner = weight.limits
     rows = prod(x.limits[:-1])
@@ -130,28 +116,50 @@ def _linear(call: Call, adapter: AdapterInfo) -> Kernel:
 
     bias = "bias_add" if call.operands[2] else "bias_none"
     parts = (bias, f"activation_{call.attribute('activation')}")
+
+    def make_any() -> Kernel:
+        return make_kernel(call, "linear_any", numbers, lambda: _flat(rows * cols, 64), parts=parts)
+
+    def make(shape: Shape) -> Kernel:
+        name, lanes_x, lanes_y = shape
+        side = _SIDES[name]
+        groups = -(-cols // (side * lanes_x)), -(-rows // (side * lanes_y)), 1
+        lanes = {"LANES_X": lanes_x, "LANES_Y": lanes_y}
+        told = f"{lanes_x}x{lanes_y}"
+        return make_kernel(
+            call, name, numbers, lambda: groups, variant=told, parts=parts, constants=lanes
+        )
+
     if inner % 4:
-        return _make(call, "linear_any", numbers, lambda: _flat(rows * cols, 64), parts=parts)
-    name, side_x, side_y, lanes_x, lanes_y = _linear_shape(rows, adapter)
-
-    def launch() -> Workgroups:
-        return -(-cols // (side_x * lanes_x)), -(-rows // (side_y * lanes_y)), 1
-
-    lanes = {"LANES_X": lanes_x, "LANES_Y": lanes_y}
-    return _make(call, name, numbers, launch, parts=parts, constants=lanes)
+        return [make_any]
+    shapes = _default_first(_linear_default(rows, adapter), _LINEAR_SHAPES)
+    useful = [s for s in shapes[1:] if _linear_fits(s, rows, adapter)]
+    return [*(partial(make, shape) for shape in [shapes[0], *useful]), make_any]
 
 
-def _linear_shape(rows: int, adapter: AdapterInfo) -> tuple[str, int, int, int, int]:
-    """Kernel, rows and columns a lane, lanes a workgroup."""
+def _linear_default(rows: int, adapter: AdapterInfo) -> Shape:
     if adapter.software:
-        return "linear_block", 8, 8, 8, 8
+        return "linear_block", 8, 8
     # Few rows: a flat tile wastes fewer lanes on rows that are not there.
     if rows <= 16 or adapter.limits["maxComputeInvocationsPerWorkgroup"] < 256:
-        return "linear_tile", 4, 4, 16, 4
-    return "linear_tile", 4, 4, 16, 16
+        return "linear_tile", 16, 4
+    return "linear_tile", 16, 16
 
 
-def _layer_norm(call: Call, adapter: AdapterInfo) -> Kernel:
+def _linear_fits(shape: Shape, rows: int, adapter: AdapterInfo) -> bool:
+    """Whether the device takes that workgroup, and it is not mostly rows that are not there."""
+    name, lanes_x, lanes_y = shape
+    side = _SIDES[name]
+    tiles_nbytes = side * (lanes_x + lanes_y) * 5 * 16 if name == "linear_tile" else 0
+    return (
+        _fits(adapter, lanes_x * lanes_y, tiles_nbytes)
+        and lanes_x <= adapter.limits["maxComputeWorkgroupSizeX"]
+        and -(-rows // (side * lanes_y)) <= adapter.limits["maxComputeWorkgroupsPerDimension"]
+        and (lanes_y == 1 or side * lanes_y < 4 * rows)
+    )
+
+
+def _layer_norm(call: Call, adapter: AdapterInfo) -> Variants:
     x = call.result
     cols, eps = x.limits[-1], call.attribute("eps")
 
@@ -160,20 +168,35 @@ def _layer_norm(call: Call, adapter: AdapterInfo) -> Kernel:
 
     residual = "residual_add" if call.operands[3] else "residual_none"
     rows = prod(x.limits[:-1])
-    if adapter.software:
-        return _make(call, "layer_norm_lane", numbers, lambda: _flat(rows, 16), parts=(residual,))
-    reduce, enables = _reduce(adapter)
-    return _make(
-        call,
-        "layer_norm",
-        numbers,
-        lambda: _folded(rows),
-        parts=(residual, reduce),
-        enables=enables,
-    )
+
+    def make_lane(lanes: int) -> Kernel:
+        return make_kernel(
+            call,
+            "layer_norm_lane",
+            numbers,
+            lambda: _flat(rows, lanes),
+            variant=str(lanes),
+            parts=(residual,),
+            constants={"WORKGROUP": lanes},
+        )
+
+    def make(reduce: str, enables: str) -> Kernel:
+        return make_kernel(
+            call,
+            "layer_norm",
+            numbers,
+            lambda: _folded(rows),
+            variant=reduce.removeprefix("reduce_"),
+            parts=(residual, reduce),
+            enables=enables,
+        )
+
+    lanes = [partial(make_lane, n) for n in (16, 4, 64)]
+    groups = [partial(make, *reduce) for reduce in _reduces(adapter)]
+    return [*lanes, *groups] if adapter.software else [*groups, *lanes]
 
 
-def _attention(call: Call, adapter: AdapterInfo) -> Kernel:
+def _attention(call: Call, adapter: AdapterInfo) -> Variants:
     qkv = _operand(call, 0)
     heads = call.attribute("heads")
     assert isinstance(heads, int)  # the shape rule has checked it
@@ -187,30 +210,31 @@ def _attention(call: Call, adapter: AdapterInfo) -> Kernel:
 
     parts = ("heads_any" if size % 4 else "heads_vec4",)
     consts = (("HEAD_SIZE", size), ("HEAD_VEC4S", vec4s))
-    keys = min(16, _TILE_NBYTES // (2 * 16 * vec4s))
-    if adapter.software or keys == 0:
-        lanes = 16
-        return _make(
+
+    def make(name: str, lanes: int, keys: int = 0) -> Kernel:
+        return make_kernel(
             call,
-            "attention_lane",
+            name,
             numbers,
             lambda: (-(-tokens_limit // lanes), heads, batch_limit),
+            variant=f"{lanes} keys {keys}" if keys else str(lanes),
             parts=parts,
             consts=consts,
-            constants={"WORKGROUP": lanes},
+            constants={"WORKGROUP": lanes, "KEYS": keys} if keys else {"WORKGROUP": lanes},
         )
-    return _make(
-        call,
-        "attention_tile",
-        numbers,
-        lambda: (-(-tokens_limit // 64), heads, batch_limit),
-        parts=parts,
-        consts=consts,
-        constants={"WORKGROUP": 64, "KEYS": keys},
-    )
+
+    lanes = [partial(make, "attention_lane", n) for n in (16, 4, 8, 32, 64)]
+    # Keys and values of a tile share the workgroup's memory.
+    most = _TILE_NBYTES // (2 * 16 * vec4s)
+    tiles = [
+        partial(make, "attention_tile", n, keys)
+        for n, keys in dict.fromkeys((n, min(k, most)) for n, k in ((64, 16), (32, 16), (64, 32)))
+        if keys and _fits(adapter, n, 2 * 16 * vec4s * keys)
+    ]
+    return [*lanes, *tiles] if adapter.software else [*tiles, *lanes]
 
 
-def _pool(call: Call, adapter: AdapterInfo) -> Kernel:
+def _pool(call: Call, adapter: AdapterInfo) -> Variants:
     del adapter
     x = _operand(call, 0)
 
@@ -220,37 +244,44 @@ def _pool(call: Call, adapter: AdapterInfo) -> Kernel:
 
     lanes = prod(call.result.limits)
     first = {"ONLY_FIRST": float(call.attribute("kind") == "cls")}
-    return _make(call, "pool", numbers, lambda: _flat(lanes, 64), constants=first)
+    return [lambda: make_kernel(call, "pool", numbers, lambda: _flat(lanes, 64), constants=first)]
 
 
-def _l2_normalise(call: Call, adapter: AdapterInfo) -> Kernel:
+def _l2_normalise(call: Call, adapter: AdapterInfo) -> Variants:
     x = call.result
     cols, eps = x.limits[-1], call.attribute("eps")
+    rows = prod(x.limits[:-1])
 
     def numbers(sizes: Sizes) -> Numbers:
         return {"rows": prod(x.sizes(sizes)[:-1]), "cols": cols, "eps": float(eps)}
 
-    reduce, enables = _reduce(adapter)
-    rows = prod(x.limits[:-1])
-    return _make(
-        call, "l2_normalise", numbers, lambda: _folded(rows), parts=(reduce,), enables=enables
-    )
+    def make(reduce: str, enables: str) -> Kernel:
+        return make_kernel(
+            call,
+            "l2_normalise",
+            numbers,
+            lambda: _folded(rows),
+            variant=reduce.removeprefix("reduce_"),
+            parts=(reduce,),
+            enables=enables,
+        )
+
+    return [partial(make, *reduce) for reduce in _reduces(adapter)]
 
 
-def _activate(call: Call, adapter: AdapterInfo) -> Kernel:
+def _activate(call: Call, adapter: AdapterInfo) -> Variants:
     del adapter
     x = call.result
     lanes = prod(x.limits)
-    return _make(
-        call,
-        "activate",
-        lambda sizes: {"n": prod(x.sizes(sizes))},
-        lambda: _flat(lanes, 64),
-        parts=(f"activation_{call.attribute('kind')}",),
-    )
+    parts = (f"activation_{call.attribute('kind')}",)
+
+    def numbers(sizes: Sizes) -> Numbers:
+        return {"n": prod(x.sizes(sizes))}
+
+    return [lambda: make_kernel(call, "activate", numbers, lambda: _flat(lanes, 64), parts=parts)]
 
 
-def _add(call: Call, adapter: AdapterInfo) -> Kernel:
+def _add(call: Call, adapter: AdapterInfo) -> Variants:
     del adapter
     x, y = call.result, _operand(call, 1)
 
@@ -258,10 +289,10 @@ def _add(call: Call, adapter: AdapterInfo) -> Kernel:
         return {"n": prod(x.sizes(sizes)), "period": prod(y.sizes(sizes))}
 
     lanes = prod(x.limits)
-    return _make(call, "add", numbers, lambda: _flat(lanes, 64))
+    return [lambda: make_kernel(call, "add", numbers, lambda: _flat(lanes, 64))]
 
 
-_ROWS: dict[str, Callable[[Call, AdapterInfo], Kernel]] = {
+_ROWS: dict[str, Callable[[Call, AdapterInfo], Variants]] = {
     "embedding": _embedding,
     "linear": _linear,
     "layer_norm": _layer_norm,

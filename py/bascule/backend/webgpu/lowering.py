@@ -11,7 +11,7 @@ import numpy as np
 
 from bascule.backend.base import WeightStore, checked_input
 from bascule.backend.webgpu.gpu import Gpu, pack_writes
-from bascule.backend.webgpu.kernels import Kernel, select
+from bascule.backend.webgpu.kernel import Kernel
 from bascule.backend.webgpu.pipelines import Pipelines
 from bascule.backend.webgpu.tape import Binding, TapeBuilder
 from bascule.errors import GpuError, InputError
@@ -27,8 +27,7 @@ async def lower(
     gpu: Gpu, pipelines: Pipelines, program: Program, weights: WeightStore
 ) -> TapeExecutable:
     """Choose kernels, compile what is missing, take buffers and record the tape."""
-    kernels = [select(call, gpu.adapter) for call in program.calls]
-    await pipelines.ensure(kernels)
+    kernels = await pipelines.kernels_for(program.calls)
     return TapeExecutable(gpu, pipelines, program, kernels, weights)
 
 

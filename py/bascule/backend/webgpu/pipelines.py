@@ -3,42 +3,99 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from functools import partial
+from time import perf_counter
 
+from bascule.backend.webgpu.choices import Choices
 from bascule.backend.webgpu.gpu import Gpu
-from bascule.backend.webgpu.kernels import Kernel
+from bascule.backend.webgpu.kernel import Kernel
+from bascule.backend.webgpu.kernels import candidates, select
+from bascule.errors import ShaderError
+from bascule.program.program import Call
 
 
 class Pipelines:
-    """Pipelines by kernel key. A pipeline that fails is tried again by the next `ensure`."""
+    """Pipelines by kernel key; a call whose kernel does not compile gets its next candidate."""
 
-    def __init__(self, gpu: Gpu) -> None:
+    def __init__(self, gpu: Gpu, choices: Choices | None = None) -> None:
         self._gpu = gpu
+        self.choices = choices or Choices()
         self._making: dict[Hashable, asyncio.Task[int]] = {}
+        self.compile_ms: dict[str, float] = {}
+        self.n_failed = 0
+        self.n_retries_of_failed = 0
 
     def __len__(self) -> int:
         return len(self._making)
 
-    async def ensure(self, kernels: Sequence[Kernel]) -> None:
-        """Compile what is missing, concurrently; raises the first ShaderError."""
-        for kernel in kernels:
-            if kernel.key not in self._making:
-                task = self._making[kernel.key] = asyncio.ensure_future(self._make(kernel))
-                task.add_done_callback(partial(self._drop_failed, kernel.key))
-        wanted = {kernel.key: self._making[kernel.key] for kernel in kernels}
+    async def kernels_for(self, calls: Sequence[Call]) -> list[Kernel]:
+        """A compiled kernel for each call; the first one's ShaderError where no candidate compiles.
+
+        What fails is remembered, and never tried again on this machine.
+        """
+        adapter, choices = self._gpu.adapter, self.choices
+        try:
+            while True:
+                kernels = [select(call, adapter, choices) for call in calls]
+                failed = await self.attempt(kernels)
+                if not failed:
+                    return kernels
+                for kernel, error in failed:
+                    choices.note_failure(kernel, error.messages)
+                keys = {kernel.key for kernel, _ in failed}
+                for call, kernel in zip(calls, kernels, strict=True):
+                    if kernel.key in keys:
+                        gone = choices.give_up(candidates(call, adapter))
+                        if gone is not None:
+                            raise gone
+        finally:
+            await choices.save()
+
+    async def attempt(self, kernels: Iterable[Kernel]) -> list[tuple[Kernel, ShaderError]]:
+        """Compile what is missing, concurrently; tells which do not compile."""
+        wanted = {kernel.key: kernel for kernel in kernels}
+        for key, kernel in wanted.items():
+            if key not in self._making:
+                task = self._making[key] = asyncio.ensure_future(self._make(kernel))
+                task.add_done_callback(partial(self._drop_failed, key))
+        # Done ones are not awaited: they may belong to a loop that has ended since.
+        pending = {k: task for k in wanted if not (task := self._making[k]).done()}
         # Shielded: others may wait for the same pipeline when one caller is cancelled.
-        await asyncio.gather(*(asyncio.shield(task) for task in wanted.values()))
+        waits = [asyncio.shield(task) for task in pending.values()]
+        results = await asyncio.gather(*waits, return_exceptions=True)
+        failed: list[tuple[Kernel, ShaderError]] = []
+        for key, result in zip(pending, results, strict=True):
+            if isinstance(result, ShaderError):
+                failed.append((wanted[key], result))
+            elif isinstance(result, BaseException):
+                raise result
+        return failed
+
+    async def ensure(self, kernels: Iterable[Kernel]) -> None:
+        """Compile what is missing; raises the first ShaderError."""
+        failed = await self.attempt(kernels)
+        if failed:
+            raise failed[0][1]
+
+    def handle(self, kernel: Kernel) -> int:
+        """The handle of a pipeline that was made."""
+        return self._making[kernel.key].result()
 
     def _drop_failed(self, key: Hashable, task: asyncio.Task[int]) -> None:
         if task.cancelled() or task.exception() is not None:
             del self._making[key]
 
-    def handle(self, kernel: Kernel) -> int:
-        """The handle of a pipeline that `ensure` has made."""
-        return self._making[kernel.key].result()
-
     async def _make(self, kernel: Kernel) -> int:
-        return await self._gpu.pipeline(
-            kernel.wgsl, kernel.constants, kernel.bindings, kernel.label
-        )
+        known = self.choices.failed.get(kernel.digest)
+        self.n_retries_of_failed += known is not None and known.earlier
+        began = perf_counter()
+        try:
+            return await self._gpu.pipeline(
+                kernel.wgsl, kernel.constants, kernel.bindings, kernel.label
+            )
+        except ShaderError:
+            self.n_failed += 1
+            raise
+        finally:
+            self.compile_ms[kernel.digest] = 1e3 * (perf_counter() - began)

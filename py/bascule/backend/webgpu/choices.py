@@ -1,0 +1,199 @@
+"""Which kernel serves a call on this device: what was measured here, and what does not compile.
+
+Kept between runs under everything that could change the answer: the adapter with its limits and
+features, the driver's or browser's version, and Bascule's own. What is read back is believed only
+where it names a variant that exists and a shader that is still the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from bascule import __version__
+from bascule.backend.webgpu.gpu import AdapterInfo
+from bascule.backend.webgpu.kernel import Kernel
+from bascule.errors import ShaderError
+from bascule.program.program import Call, Dim, Value
+from bascule.remembered import MemoryRemembered, Remembered
+
+
+def machine_key(adapter: AdapterInfo) -> str:
+    """Names this adapter under this browser or driver and this version of Bascule."""
+    return f"{__version__} {adapter.identity}"
+
+
+def signature(call: Call) -> str:
+    """Equal for calls that the same kernels serve equally fast: op, attributes, largest shapes."""
+    attributes = "".join(f" {name}={value}" for name, value in call.attributes)
+    shapes = "".join(f" {_shape(o)}" if o else " -" for o in call.operands)
+    return f"{call.op}{attributes}{shapes}"
+
+
+def _shape(value: Value) -> str:
+    sizes = ",".join(f"{d.name}{d.limit}" if isinstance(d, Dim) else str(d) for d in value.shape)
+    return f"[{sizes}]{'' if value.dtype == 'f32' else value.dtype}"
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One candidate as it was measured: `digest` tells which shader that was."""
+
+    digest: str
+    ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """A signature's candidates by variant, and the one to take."""
+
+    chosen: str
+    times: Mapping[str, Timing]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A shader that does not compile here, or computes wrongly; `messages` as in ShaderError."""
+
+    variant: str
+    label: str
+    messages: tuple[tuple[int, str], ...]
+    earlier: bool = False  # remembered from an earlier run
+
+
+class Choices:
+    """Implements `kernel.Ranking`. Without a store it knows what this process has learned."""
+
+    def __init__(self, remembered: Remembered | None = None, key: str = "") -> None:
+        self.remembered = remembered or MemoryRemembered()
+        self._key = f"choices {key}"
+        self._failed: dict[str, Failure] = {}
+        self._tuned: dict[str, Tuned] = {}
+        self._unsaved = False
+
+    @classmethod
+    async def open(cls, remembered: Remembered, adapter: AdapterInfo) -> Choices:
+        """What is known of this adapter."""
+        choices = cls(remembered, machine_key(adapter))
+        entry = await remembered.get(choices._key) or {}
+        choices._failed = dict(_checked(entry.get("failed"), _failure_of))
+        choices._tuned = dict(_checked(entry.get("tuned"), _tuned_of))
+        return choices
+
+    @property
+    def tuned(self) -> Mapping[str, Tuned]:
+        """By signature."""
+        return self._tuned
+
+    @property
+    def failed(self) -> Mapping[str, Failure]:
+        """By digest."""
+        return self._failed
+
+    def knows(self, call: Call) -> bool:
+        """See `Ranking.knows`."""
+        return bool(self._failed) or signature(call) in self._tuned
+
+    def first(self, call: Call, kernels: Sequence[Kernel]) -> Kernel:
+        """See `Ranking.first`: the tuned one, else the first of `kernels` that has not failed."""
+        tuned = self._tuned.get(signature(call))
+        best = [k for k in kernels if tuned and _is_timed(k, tuned) and k.variant == tuned.chosen]
+        alive = (k for k in [*best, *kernels] if k.digest not in self._failed)
+        return next(alive, kernels[0])
+
+    def is_tuned(self, call: Call, kernels: Sequence[Kernel]) -> bool:
+        """Whether all of `kernels` were measured for such a call, or failed."""
+        tuned = self._tuned.get(signature(call))
+        if tuned is None or tuned.chosen not in {k.variant for k in kernels}:
+            return False
+        return all(k.digest in self._failed or _is_timed(k, tuned) for k in kernels)
+
+    def note_tuned(self, call: Call, chosen: Kernel, times: Sequence[tuple[Kernel, float]]) -> None:
+        """Take `chosen` for such calls from now on; `times` in milliseconds."""
+        measured = {k.variant: Timing(k.digest, ms) for k, ms in times}
+        self._tuned[signature(call)] = Tuned(chosen.variant, measured)
+        self._unsaved = True
+
+    def note_failure(self, kernel: Kernel, messages: Sequence[tuple[int, str]]) -> None:
+        """Never take this shader again on this machine."""
+        self._failed[kernel.digest] = Failure(kernel.variant, kernel.label, tuple(messages))
+        self._unsaved = True
+
+    def give_up(self, kernels: Sequence[Kernel]) -> ShaderError | None:
+        """The first one's error where all of a call's candidates have failed.
+
+        They are forgotten then: with nothing to take instead, the next attempt must try again, and
+        what made all of them fail (a device short of memory) may have passed.
+        """
+        if any(k.digest not in self._failed for k in kernels):
+            return None
+        failures = [self._failed.pop(k.digest) for k in kernels]
+        self._unsaved = True
+        return ShaderError(failures[0].label, failures[0].messages)
+
+    async def save(self) -> None:
+        """Keep what was learned since the last save."""
+        if not self._unsaved:
+            return
+        self._unsaved = False
+        failed = {
+            digest: {"variant": f.variant, "label": f.label, "messages": [*map(list, f.messages)]}
+            for digest, f in self._failed.items()
+        }
+        tuned = {
+            name: {
+                "chosen": t.chosen,
+                "times": {v: {"digest": one.digest, "ms": one.ms} for v, one in t.times.items()},
+            }
+            for name, t in self._tuned.items()
+        }
+        await self.remembered.put(self._key, {"failed": failed, "tuned": tuned})
+
+
+def _is_timed(kernel: Kernel, tuned: Tuned) -> bool:
+    timing = tuned.times.get(kernel.variant)
+    return timing is not None and timing.digest == kernel.digest
+
+
+def _checked(told: Any, read: Any) -> list[tuple[str, Any]]:
+    """The sound ones of a mapping that was read back."""
+    if not isinstance(told, dict):
+        return []
+    items = [(name, read(value)) for name, value in told.items() if isinstance(value, dict)]
+    return [(name, value) for name, value in items if value is not None]
+
+
+def _failure_of(told: dict[str, Any]) -> Failure | None:
+    match told:
+        case {"variant": str(variant), "label": str(label), "messages": [*messages]}:
+            lines = [(m[0], m[1]) for m in messages if _is_message(m)]
+            return Failure(variant, label, tuple(lines), earlier=True)
+        case _:
+            return None
+
+
+def _is_message(told: Any) -> bool:
+    match told:
+        case [int(), str()]:
+            return True
+        case _:
+            return False
+
+
+def _tuned_of(told: dict[str, Any]) -> Tuned | None:
+    match told:
+        case {"chosen": str(chosen), "times": dict(times)}:
+            found = dict(_checked(times, _timing_of))
+            return Tuned(chosen, found) if chosen in found else None
+        case _:
+            return None
+
+
+def _timing_of(told: dict[str, Any]) -> Timing | None:
+    match told:
+        case {"digest": str(digest), "ms": int(ms) | float(ms)} if isfinite(ms) and ms >= 0:
+            return Timing(digest, float(ms))
+        case _:
+            return None

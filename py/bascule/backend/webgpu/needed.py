@@ -1,0 +1,71 @@
+"""The pipelines that a model needs, kept so that the next visit can make them before Python is up.
+
+No browser gives a compiled pipeline away, so what is kept is what it is made from. In a page,
+web/early.js reads these entries and makes all the pipelines at once while Pyodide still boots; the
+text's equality decides whether one serves, so an old list costs time only. Natively the same is
+kept for whoever looks, and nothing reads it early: Python is what comes first there. wgpu-py 0.32
+knows the feature "pipeline-cache" by name and offers no call that would use it; drivers such as
+Mesa's and NVIDIA's keep compiled shaders on disk themselves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from bascule import __version__
+from bascule.backend.webgpu.choices import machine_key, signature
+from bascule.backend.webgpu.gpu import WANTED_FEATURES, WANTED_LIMITS, AdapterInfo
+from bascule.backend.webgpu.kernel import Kernel
+from bascule.backend.webgpu.pipelines import Pipelines
+from bascule.program.program import Call
+from bascule.remembered import Entry, Remembered
+
+REQUEST_KEY = "request"
+_MOST_NAMES = 32
+
+
+def digest_of(calls: Iterable[Call]) -> str:
+    """Equal for programs whose calls need the same pipelines on one device."""
+    told = "\n".join(sorted({signature(call) for call in calls}))
+    return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+
+async def remember_pipelines(
+    pipelines: Pipelines, adapter: AdapterInfo, name: str, digest: str, kernels: Sequence[Kernel]
+) -> None:
+    """Keep what model `name` needs, its programs having that digest."""
+    remembered, machine = pipelines.choices.remembered, machine_key(adapter)
+    made = {kernel.digest: _entry(kernel, pipelines, "made") for kernel in kernels}
+    # The device must be asked for in the same words again, or its pipelines are of no use.
+    request: Entry = {
+        "version": __version__,
+        "limits": list(WANTED_LIMITS),
+        "features": list(WANTED_FEATURES),
+    }
+    await _put(remembered, REQUEST_KEY, request)
+    key = f"pipelines {machine} {digest}"
+    before: Any = (await remembered.get(key) or {}).get("digests")
+    if before != sorted(made):
+        await remembered.put(key, {"digests": sorted(made), "pipelines": list(made.values())})
+    names: Any = (await remembered.get(f"models {machine}") or {}).get("names")
+    others = {k: v for k, v in names.items() if k != name} if isinstance(names, dict) else {}
+    kept = dict(list(others.items())[-_MOST_NAMES:])
+    await _put(remembered, f"models {machine}", {"names": {**kept, name: digest}})
+
+
+def _entry(kernel: Kernel, pipelines: Pipelines, outcome: str) -> Entry:
+    return {
+        "wgsl": kernel.wgsl,
+        "constants": dict(kernel.constants),
+        "bindings": kernel.bindings,
+        "label": kernel.label,
+        "compile_ms": pipelines.compile_ms.get(kernel.digest, 0.0),
+        "outcome": outcome,
+    }
+
+
+async def _put(remembered: Remembered, key: str, entry: Entry) -> None:
+    if await remembered.get(key) != entry:
+        await remembered.put(key, entry)

@@ -1,0 +1,48 @@
+"""What was learned, kept in the page's IndexedDB by idb through web/bridge/remembered.js."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from pyodide.ffi import JsException
+
+from bascule.bridge_browser import bridge_module, js_message
+
+if TYPE_CHECKING:
+    from bascule.remembered import Entry, Remembered
+
+
+async def open_in_page() -> Remembered:
+    """The origin's memory; the bridge itself tells once, in the console, of what is wrong."""
+    from bascule.remembered import MemoryRemembered, RememberedWarning
+
+    try:
+        bridge = await bridge_module("bridge/remembered.js")
+        library = await bridge_module("vendor/idb.js")
+        return PageRemembered(await bridge.openRemembered(library))
+    except (JsException, OSError) as error:
+        told = js_message(error) if isinstance(error, JsException) else str(error)
+        warnings.warn(f"Nothing is remembered in this page: {told}.", RememberedWarning, 2)
+        return MemoryRemembered()
+
+
+class PageRemembered:
+    """See `Remembered`. Entries cross as JSON."""
+
+    def __init__(self, bridge: Any) -> None:
+        self._bridge = bridge
+
+    async def get(self, key: str) -> Entry | None:
+        """See `Remembered.get`."""
+        text = str(await self._bridge.get(key))
+        return json.loads(text) if text else None
+
+    async def put(self, key: str, entry: Entry) -> None:
+        """See `Remembered.put`."""
+        await self._bridge.put(key, json.dumps(entry))
+
+    async def clear(self) -> None:
+        """See `Remembered.clear`."""
+        await self._bridge.clear()

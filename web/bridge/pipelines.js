@@ -1,0 +1,105 @@
+// Compute pipelines by what they are made of, each made once: the next who asks for the same gets the
+// same. It imports nothing (see gpu.js).
+
+/**
+ * @typedef {{ pipeline: GPUComputePipeline, bindings: string }} Pipeline
+ * @typedef {{ group: GPUBindGroupLayout, whole: GPUPipelineLayout }} Layout
+ * @typedef {{ wgsl: string, constants: Record<string, number>, bindings: string, label: string }} Recipe
+ */
+
+/** @type {Record<string, GPUBufferBindingType>} */
+const BINDING_TYPES = { u: "uniform", r: "read-only-storage", w: "storage" };
+
+export class Pipelines {
+  #device;
+  /** @type {Map<string, Layout>} */
+  #layouts = new Map();
+  /** Pipelines, or JSON lists of [line, message]. @type {Map<string, Promise<Pipeline | string>>} */
+  #made = new Map();
+  /** Made ahead and not asked for yet. @type {Set<string>} */
+  #ahead = new Set();
+  /** How many that were asked for had been made ahead. */
+  early = 0;
+
+  /** @param {GPUDevice} device */
+  constructor(device) {
+    this.#device = device;
+  }
+
+  /** A pipeline, or a JSON list of [line, message] where the shader does not compile.
+   * @param {Recipe} recipe @returns {Promise<Pipeline | string>} */
+  take(recipe) {
+    const key = keyOf(recipe);
+    if (this.#ahead.delete(key)) this.early += 1;
+    return this.#once(key, recipe);
+  }
+
+  /** Make them all at once, before anyone asks; tells how many stand.
+   * @param {Recipe[]} recipes @returns {Promise<number>} */
+  async makeAhead(recipes) {
+    const all = await Promise.all(
+      recipes.map(async (recipe) => {
+        const key = keyOf(recipe);
+        if (this.#made.has(key)) return true;
+        this.#ahead.add(key);
+        const made = await this.#once(key, recipe).catch(String);
+        if (typeof made === "string") this.#ahead.delete(key);
+        return typeof made !== "string";
+      }),
+    );
+    return all.filter(Boolean).length;
+  }
+
+  /** @param {string} bindings */
+  layout(bindings) {
+    const known = this.#layouts.get(bindings);
+    if (known) return known;
+    const entries = [...bindings].flatMap((letter, binding) =>
+      letter === "-"
+        ? []
+        : [{ binding, visibility: GPUShaderStage.COMPUTE, buffer: { type: BINDING_TYPES[letter] } }],
+    );
+    const group = this.#device.createBindGroupLayout({ entries });
+    const whole = this.#device.createPipelineLayout({ bindGroupLayouts: [group] });
+    const made = { group, whole };
+    this.#layouts.set(bindings, made);
+    return made;
+  }
+
+  /** @param {string} key @param {Recipe} recipe */
+  #once(key, recipe) {
+    const known = this.#made.get(key);
+    if (known) return known;
+    const making = this.#make(recipe);
+    this.#made.set(key, making);
+    // A failure is not kept: whoever asks again has a reason to.
+    const forget = () => this.#made.delete(key);
+    making.then((made) => typeof made === "string" && forget(), forget);
+    return making;
+  }
+
+  /** @param {Recipe} recipe @returns {Promise<Pipeline | string>} */
+  async #make({ wgsl, constants, bindings, label }) {
+    const layout = this.layout(bindings).whole;
+    this.#device.pushErrorScope("validation");
+    const module = this.#device.createShaderModule({ code: wgsl, label });
+    const compute = { module, entryPoint: "main", constants };
+    const making = this.#device.createComputePipelineAsync({ label, layout, compute });
+    const scope = this.#device.popErrorScope();
+    try {
+      const pipeline = await making;
+      await scope;
+      return { pipeline, bindings };
+    } catch (error) {
+      const told = (await module.getCompilationInfo()).messages.filter((m) => m.type === "error");
+      if (told.length) return JSON.stringify(told.map((m) => [m.lineNum, m.message]));
+      const scoped = await scope;
+      return JSON.stringify([[0, scoped?.message ?? String(error)]]);
+    }
+  }
+}
+
+/** @param {Recipe} recipe */
+function keyOf({ wgsl, constants, bindings }) {
+  return JSON.stringify([Object.entries(constants).sort(), bindings, wgsl]);
+}

@@ -1,0 +1,150 @@
+// What was learned about this machine, kept in IndexedDB by idb. It imports nothing (see gpu.js): the
+// library's module is handed in. Whatever is wrong with the database (missing, blocked, full, damaged,
+// slow) costs speed only: the console is told once, and this page's own memory serves instead.
+
+/** @typedef {Pick<typeof import("idb"), "openDB" | "deleteDB">} Library */
+/** @typedef {import("idb").IDBPDatabase} Database */
+
+const STORE = "entries";
+const MOST_ENTRIES = 100;
+const LIMIT_MS = 3000;
+
+/** Small JSON objects by key, as text. No method rejects, or waits for longer than the limit. */
+export class Remembered {
+  #database;
+  #limitMs;
+  /** @type {Map<string, string>} */
+  #here = new Map();
+  #warned = false;
+
+  /** @param {Database | null} database @param {number} limitMs */
+  constructor(database, limitMs) {
+    this.#database = database;
+    this.#limitMs = limitMs;
+  }
+
+  /** Empty if there is no sound one. @param {string} key @returns {Promise<string>} */
+  async get(key) {
+    const kept = await this.#ask((database) => database.get(STORE, key));
+    if (kept === undefined) return this.#here.get(key) ?? "";
+    if (isEntry(kept?.json)) return kept.json;
+    this.warn("an entry was damaged and is dropped");
+    await this.#ask((database) => database.delete(STORE, key));
+    return "";
+  }
+
+  /** @param {string} key @param {string} json @returns {Promise<void>} */
+  async put(key, json) {
+    const entry = { json, at: Date.now() };
+    const done = await this.#ask((database) => database.put(STORE, entry, key));
+    if (done === undefined) this.#here.set(key, json);
+    else await this.#prune();
+  }
+
+  /** @returns {Promise<void>} */
+  async clear() {
+    this.#here.clear();
+    await this.#ask((database) => database.clear(STORE));
+  }
+
+  close() {
+    this.#database?.close();
+    this.#database = null;
+  }
+
+  /** @param {string} what */
+  warn(what) {
+    if (this.#warned) return;
+    this.#warned = true;
+    console.warn(`What Bascule learns about this machine is not all kept: ${what}.`);
+  }
+
+  /** Undefined where the database cannot do it. @template T
+   * @param {(database: Database) => Promise<T>} work @returns {Promise<T | undefined>} */
+  async #ask(work) {
+    if (!this.#database) return undefined;
+    try {
+      return await within(work(this.#database), this.#limitMs);
+    } catch (error) {
+      this.warn(`IndexedDB failed (${error})`);
+      this.close();
+      return undefined;
+    }
+  }
+
+  /** The oldest go first. */
+  async #prune() {
+    await this.#ask(async (database) => {
+      const more = (await database.count(STORE)) - MOST_ENTRIES;
+      if (more <= 0) return;
+      const { store, done } = database.transaction(STORE, "readwrite");
+      let cursor = await store.index("at").openCursor();
+      for (let i = 0; i < more && cursor; i++) {
+        await cursor.delete();
+        cursor = await cursor.continue();
+      }
+      await done;
+    });
+  }
+}
+
+/** Never rejects. @param {Library} library @param {string} [name] @param {number} [limitMs]
+ * @returns {Promise<Remembered>} */
+export async function openRemembered(library, name = "bascule", limitMs = LIMIT_MS) {
+  try {
+    let database = await within(open(library, name), limitMs, (late) => late.close());
+    if (!isOurs(database)) {
+      database.close();
+      await within(library.deleteDB(name), limitMs);
+      database = await within(open(library, name), limitMs, (late) => late.close());
+    }
+    return new Remembered(database, limitMs);
+  } catch (error) {
+    const none = new Remembered(null, limitMs);
+    none.warn(`IndexedDB cannot be opened (${error})`);
+    return none;
+  }
+}
+
+/** @param {Library} library @param {string} name @returns {Promise<Database>} */
+async function open(library, name) {
+  /** @type {Database} */
+  const database = await library.openDB(name, 1, {
+    upgrade: (fresh) => {
+      fresh.createObjectStore(STORE).createIndex("at", "at");
+    },
+    // Another tab wants to delete it: go out of its way.
+    blocking: () => database.close(),
+  });
+  return database;
+}
+
+/** Whether it has the store that we make. @param {Database} database */
+function isOurs(database) {
+  if (!database.objectStoreNames.contains(STORE)) return false;
+  return database.transaction(STORE).store.indexNames.contains("at");
+}
+
+/** @param {unknown} json */
+function isEntry(json) {
+  if (typeof json !== "string") return false;
+  try {
+    const value = JSON.parse(json);
+    return typeof value === "object" && value !== null && !Array.isArray(value);
+  } catch {
+    return false;
+  }
+}
+
+/** Rejects after the limit; a result that comes later goes to `late`. @template T
+ * @param {Promise<T>} work @param {number} limitMs @param {(result: T) => void} [late]
+ * @returns {Promise<T>} */
+function within(work, limitMs, late) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => {
+      reject(new Error(`no answer within ${limitMs} ms`));
+      if (late) work.then(late, () => {});
+    }, limitMs);
+    work.then(resolve, reject).finally(() => clearTimeout(timer));
+  });
+}

@@ -1,0 +1,82 @@
+// What a second visit can do before Python is up: open the device in the words that Python used last
+// time, and make every pipeline that the model needed then. Python takes the device over when it asks
+// for one (gpu_browser.py); where anything is missing or has changed, it opens its own as ever.
+
+import * as device from "./bridge/device.js";
+import * as gpu from "./bridge/gpu.js";
+import * as handles from "./bridge/handles.js";
+import * as pipelines from "./bridge/pipelines.js";
+import { openRemembered } from "./bridge/remembered.js";
+import * as staging from "./bridge/staging.js";
+import * as submission from "./bridge/submission.js";
+import * as tape from "./bridge/tape.js";
+
+/**
+ * `made` pipelines of `listed` stand after `ms`; the device is ready after `deviceMs`.
+ * @typedef {{ listed: number, made: number, ms: number, deviceMs: number }} Early
+ * @typedef {import("./bridge/pipelines.js").Recipe & { outcome: string }} Listed
+ */
+
+const NONE = { listed: 0, made: 0, ms: 0, deviceMs: 0 };
+
+/**
+ * Start at once, beside Pyodide's boot; call it once a worker, with the model's name as the page will
+ * load it. Never rejects. What it resolves to is for statistics: nothing needs to wait for it.
+ * @param {string} model @returns {Promise<Early>}
+ */
+export async function makeEarly(model) {
+  const began = performance.now();
+  try {
+    const library = await import(new URL("./vendor/idb.js", import.meta.url).href);
+    const remembered = await openRemembered(library);
+    const request = JSON.parse((await remembered.get("request")) || "null");
+    if (!Array.isArray(request?.limits) || !Array.isArray(request.features)) return NONE;
+    // Python was faster and has its device (a slow database).
+    if (Object.hasOwn(globalThis, "basculeEarly")) return NONE;
+    const opening = openGpu(request);
+    // Set before the first pipeline: Python may ask for the device while they are being made.
+    Object.assign(globalThis, { basculeEarly: opening });
+    const opened = await opening;
+    const deviceMs = performance.now() - began;
+    if (!opened) return NONE;
+    const recipes = await recipesFor(remembered, opened, request.version, model);
+    remembered.close();
+    const made = await opened.makeAhead(recipes);
+    return { listed: recipes.length, made, ms: performance.now() - began, deviceMs };
+  } catch (error) {
+    console.warn("Bascule could not prepare this page early:", error);
+    return NONE;
+  }
+}
+
+/** Null where there is no device. @param {{ limits: unknown[], features: unknown[] }} request */
+async function openGpu({ limits, features }) {
+  try {
+    const opened = await device.openDevice(JSON.stringify(limits), JSON.stringify(features));
+    return gpu.createGpu(opened, handles, staging, tape, pipelines, submission);
+  } catch {
+    return null; // Python asks again and tells why
+  }
+}
+
+/** @param {import("./bridge/remembered.js").Remembered} remembered @param {gpu.Gpu} opened
+ * @param {string} version @param {string} model @returns {Promise<Listed[]>} */
+async function recipesFor(remembered, opened, version, model) {
+  const machine = `${version} ${JSON.parse(opened.info).identity}`;
+  const models = JSON.parse((await remembered.get(`models ${machine}`)) || "{}");
+  const digest = models.names?.[model];
+  if (typeof digest !== "string") return [];
+  const kept = JSON.parse((await remembered.get(`pipelines ${machine} ${digest}`)) || "{}");
+  return Array.isArray(kept.pipelines) ? kept.pipelines.filter(isRecipe) : [];
+}
+
+/** Only what was made last time: what failed would fail again. @param {any} listed */
+function isRecipe(listed) {
+  return (
+    listed?.outcome === "made" &&
+    [listed.wgsl, listed.bindings, listed.label].every((text) => typeof text === "string") &&
+    /^[urw-]{1,16}$/.test(listed.bindings) &&
+    listed.constants !== null &&
+    typeof listed.constants === "object"
+  );
+}
