@@ -61,6 +61,13 @@ function setState(state, text) {
 /** @param {Progress} progress */
 function showProgress({ stage, done, total, unit }) {
   if (stage === "ready") return;
+  if (stage === "prefetch") {
+    // The weights come while Python starts.
+    weightsBegan ||= performance.now();
+    progressBar.value = done / total;
+    bytes.textContent = countBytes(done, total);
+    return;
+  }
   // The pipelines compile while the weights stream: the bar shows what has bytes to count.
   if (stage === "pipelines" && weightsBegan) return;
   setState(stage === "python" || stage === "package" ? "booting" : "loading", `${STAGES[stage]}…`);

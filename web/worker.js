@@ -1,6 +1,8 @@
 // The worker: Pyodide, the tokenizer, the device and the loader live here, so that the page itself
 // is always free to draw and to answer.
 
+import { makeEarly } from "./early.js";
+import { prefetch } from "./prefetch.js";
 import { faultOf } from "./protocol.js";
 
 /** @typedef {import("./protocol.js").Request} Request */
@@ -19,31 +21,32 @@ function report(stage, done, total, unit) {
   tell({ type: "progress", stage, done, total, unit });
 }
 
-async function wheelUrl() {
+async function wheelBytes() {
   const answer = await fetch("/wheel/index.json").catch(() => null);
   if (!answer?.ok) {
     throw new Error(`The page's server did not name its package (${answer?.status ?? "no answer"}).`);
   }
-  return new URL(`/wheel/${(await answer.json()).wheel}`, location.href).href;
+  const wheel = await fetch(`/wheel/${(await answer.json()).wheel}`);
+  if (!wheel.ok) throw new Error(`The page's server did not give its package (${wheel.status}).`);
+  return wheel.arrayBuffer();
 }
 
 /** Start Python and install the project's wheel; both are fetched at the same time. */
 async function boot() {
   report("python", 0, 1, "steps");
-  const wheel = wheelUrl();
+  const wheel = wheelBytes();
   wheel.catch(() => {}); // awaited below; a failure must not count as unhandled before that
   const { loadPyodide } = await import(new URL("pyodide.mjs", pyodideUrl).href);
   const pyodide = await loadPyodide({
     indexURL: pyodideUrl.href,
-    packages: ["numpy", "micropip"],
+    packages: ["numpy"],
   });
   report("python", 1, 1, "steps");
   report("package", 0, 1, "steps");
   // Counting live proxies shows a leak in the statistics, and costs time for each one made.
   if (query.has("count-proxies")) pyodide._module.enable_pyproxy_allocation_tracing?.();
-  const micropip = pyodide.pyimport("micropip");
-  await micropip.install(await wheel);
-  micropip.destroy();
+  // The wheel needs numpy alone here: unpacking it spares the page an installer.
+  pyodide.unpackArchive(await wheel, "wheel");
   const module = pyodide.pyimport("bascule.page_browser");
   const session = module.PageSession();
   module.destroy();
@@ -54,8 +57,18 @@ async function boot() {
 const booted = boot();
 booted.catch(() => {}); // told with the first request
 
+/** Once, beside Python's start. @param {string} model */
+function begin(model) {
+  begun = true;
+  makeEarly(model);
+  const stop = prefetch(model, (done, total) => report("prefetch", done, total, "bytes"));
+  booted.then(stop, stop);
+}
+let begun = false;
+
 /** @param {Request} request */
 async function answer(request) {
+  if (request.type === "load" && !begun) begin(request.model);
   const { pyodide, session } = await booted;
   switch (request.type) {
     case "load":

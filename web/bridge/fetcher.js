@@ -35,8 +35,6 @@ const DEFAULTS = {
 const MANIFEST = "bascule-manifest.json";
 const MOST_MANIFEST_NBYTES = 16 << 20;
 const REPORT_MS = 100;
-// Chunks of weights in memory at any time: one being filled, two queued for the GPU.
-const MOST_CHUNKS = 3;
 
 /** Reads model folders. */
 export class Fetcher {
@@ -116,7 +114,8 @@ export class Fetcher {
     const pieces = decodePieces(table);
     const found = await this.#open(folder, file);
     const { chunkNbytes } = found;
-    const window = gpu && new Window(gpu.queue, chunkNbytes, MOST_CHUNKS);
+    // Three chunks are under way at most: one that is filled, two that are queued for the GPU.
+    const window = gpu && new Window(gpu.queue, chunkNbytes);
     const scatter = new Scatter(pieces, (target, offset, bytes) => {
       if (gpu) gpu.writeBytes(target, offset, /** @type {Uint8Array<ArrayBuffer>} */ (bytes));
       else sink?.(target, offset, bytes);

@@ -37,35 +37,27 @@ function halfToFloatBits(half) {
 export class Window {
   /** @type {{ nbytes: number, done: Promise<undefined> }[]} */
   #waiting = [];
-  #current = 0;
   #alive = 0;
   peak = 0;
 
-  /** @param {GPUQueue} queue @param {number} chunkNbytes @param {number} mostChunks */
-  constructor(queue, chunkNbytes, mostChunks) {
+  /** @param {GPUQueue} queue @param {number} mostNbytes that may stay queued */
+  constructor(queue, mostNbytes) {
     this.queue = queue;
-    this.chunkNbytes = chunkNbytes;
-    this.mostChunks = mostChunks;
+    this.mostNbytes = mostNbytes;
   }
 
-  /** Count bytes that were just queued; waits when a chunk is full and too many are under way.
-   * @param {number} nbytes */
+  /** Count bytes that were just queued; waits while too many are under way. @param {number} nbytes */
   async add(nbytes) {
-    this.#current += nbytes;
     this.#alive += nbytes;
     this.peak = Math.max(this.peak, this.#alive);
-    if (this.#current < this.chunkNbytes) return;
     // Some implementations hand pending writes to the GPU only with a submission.
     this.queue.submit([]);
-    this.#waiting.push({ nbytes: this.#current, done: this.queue.onSubmittedWorkDone() });
-    this.#current = 0;
-    while (this.#waiting.length > this.mostChunks - 2) await this.#drop();
-  }
-
-  async #drop() {
-    const oldest = this.#waiting.shift();
-    await oldest?.done;
-    this.#alive -= oldest?.nbytes ?? 0;
+    this.#waiting.push({ nbytes, done: this.queue.onSubmittedWorkDone() });
+    while (this.#alive > this.mostNbytes) {
+      const oldest = this.#waiting.shift();
+      await oldest?.done;
+      this.#alive -= oldest?.nbytes ?? 0;
+    }
   }
 }
 
