@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,11 +31,13 @@ class Site:
 
     url: str
     faults: Faults
+    extra: Path
 
 
 @contextmanager
 def serving(*, isolated: bool = True, checkout: Path | None = None) -> Iterator[Site]:
     """The real dev server on a free port, with the tests' own folders mounted beside it."""
+    folder = Path(tempfile.mkdtemp(prefix="bascule-e2e-"))
     app = create_app(
         models=models_folder(),
         pyodide=pyodide_folder(),
@@ -41,6 +45,7 @@ def serving(*, isolated: bool = True, checkout: Path | None = None) -> Iterator[
         checkout=checkout,
         extra={
             "goldens": GOLDENS,
+            "extra": folder,
             "lab": ROOT / "e2e" / "pages",
             "pyodide314": ROOT / "node_modules" / "pyodide",
         },
@@ -48,7 +53,8 @@ def serving(*, isolated: bool = True, checkout: Path | None = None) -> Iterator[
     faults = Faults(app, GOLDENS)
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # planned faults are no news
     with running(faults) as url:
-        yield Site(url, faults)
+        yield Site(url, faults, folder)
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bascule.errors import BasculeError as BasculeError
+    from bascule.loading import MultimodalModel as MultimodalModel
+    from bascule.loading import ParallelMultimodalLoader as ParallelMultimodalLoader
+    from bascule.loading import ProgressiveModelLoader as ProgressiveModelLoader
     from bascule.model.embedder import EmbeddingModel as EmbeddingModel
     from bascule.platform import UnifiedWebPlatform as UnifiedWebPlatform
     from bascule.platform import load as load
@@ -23,7 +26,10 @@ __version__ = "0.1.0"
 _HOMES = {
     "BasculeError": "bascule.errors",
     "EmbeddingModel": "bascule.model.embedder",
+    "MultimodalModel": "bascule.loading",
+    "ParallelMultimodalLoader": "bascule.loading",
     "Progress": "bascule.progress",
+    "ProgressiveModelLoader": "bascule.loading",
     "UnifiedWebPlatform": "bascule.platform",
     "load": "bascule.platform",
     "open_tier": "bascule.tiers.selector",
@@ -33,7 +39,10 @@ _HOMES = {
 __all__ = [
     "BasculeError",
     "EmbeddingModel",
+    "MultimodalModel",
+    "ParallelMultimodalLoader",
     "Progress",
+    "ProgressiveModelLoader",
     "UnifiedWebPlatform",
     "load",
     "open_tier",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from os import PathLike
 from time import perf_counter
 from typing import Any
@@ -14,7 +14,6 @@ from bascule.model.bert import BertConfig
 from bascule.model.embedder import EmbedderSettings, EmbeddingModel
 from bascule.model.registry import known_hashes, locate
 from bascule.model.settings import embedder_settings
-from bascule.program.program import Parameter
 from bascule.progress import Progress, ProgressCallback
 from bascule.text import Tokenizer, open_tokenizer
 from bascule.tiers.selector import OpenedTier, open_tier
@@ -31,6 +30,7 @@ async def load(
     on: OpenedTier | None = None,
     wait: bool = True,
     chunk_size_mb: float = CHUNK_NBYTES / (1 << 20),
+    parallel: bool = False,
 ) -> EmbeddingModel:
     """Load a sentence encoder.
 
@@ -40,9 +40,9 @@ async def load(
     MiB, and an interrupted load goes on where it stopped. Models may share a device: `on` is what
     `bascule.open_tier` gave, stays open when the model closes, and keeps its compiled shaders.
     Without `wait` the model is given back before its weights are there: `embed` runs each layer as
-    soon as it can, and `await model.loaded()` waits for the rest. Cancelling the task frees
-    everything. Raises ModelNotFoundError, ModelFileError, UnsupportedModelError, SourceError or
-    TierUnavailableError.
+    soon as it can, and `await model.loaded()` waits for the rest. With `parallel` two shards come
+    at a time. Cancelling the task frees everything. Raises ModelNotFoundError, ModelFileError,
+    UnsupportedModelError, SourceError or TierUnavailableError.
     """
     tell = progress or _silent
     clock = _Clock()
@@ -74,10 +74,8 @@ async def load(
             owns_backend=on is None,
             on_close=source.release,
         )
-        filling = _warm_and_fill(
-            made, opened, source, parameters, programs, str(model), tell, clock
-        )
-        made.follow(filling)
+        weights = load_weights(source, parameters, store, progress=tell, parallel=parallel)
+        made.follow(_warm_and_fill(made, opened, source, weights, programs, tell, clock))
         if wait:
             await made.loaded()
     except BaseException:
@@ -96,13 +94,18 @@ async def _read_small_files(
     source: Source, tell: ProgressCallback
 ) -> tuple[EmbedderSettings, Tokenizer]:
     tell(Progress("config", 0, 1, "files"))
-    config = BertConfig.from_json(
-        await source.read("config.json"), f"{source.location}/config.json"
-    )
-    settings = await embedder_settings(config, _OptionalFiles(source).read)
-    tell(Progress("config", 1, 1, "files"))
-    tell(Progress("tokenizer", 0, 1, "files"))
-    tokenizer = await open_tokenizer(await source.read("tokenizer.json"), settings.max_tokens)
+    # Asked for now, needed after the others: a round trip less.
+    tokenizing = asyncio.ensure_future(source.read("tokenizer.json"))
+    try:
+        data = await source.read("config.json")
+        config = BertConfig.from_json(data, f"{source.location}/config.json")
+        settings = await embedder_settings(config, _OptionalFiles(source).read)
+        tell(Progress("config", 1, 1, "files"))
+        tell(Progress("tokenizer", 0, 1, "files"))
+        tokenizer = await open_tokenizer(await tokenizing, settings.max_tokens)
+    finally:
+        tokenizing.cancel()
+        await asyncio.gather(tokenizing, return_exceptions=True)
     tell(Progress("tokenizer", 1, 1, "files"))
     return settings, tokenizer
 
@@ -111,9 +114,8 @@ async def _warm_and_fill(
     made: EmbeddingModel,
     opened: OpenedTier,
     source: Source,
-    parameters: tuple[Parameter, ...],
+    weights: Coroutine[Any, Any, None],
     programs: list[Any],
-    name: str,
     tell: ProgressCallback,
     clock: _Clock,
 ) -> None:
@@ -121,13 +123,13 @@ async def _warm_and_fill(
 
     async def warm() -> None:
         tell(Progress("pipelines", 0, 1, "pipelines"))
-        ready = await opened.backend.warm(programs, name)
+        ready = await opened.backend.warm(programs, made.name)
         tell(Progress("pipelines", ready, ready, "pipelines"))
         await made.prepare()
 
     warming = asyncio.ensure_future(warm())
     try:
-        await load_weights(source, parameters, made.weights, progress=tell)
+        await weights
         clock.lap("weights_ms")
         await warming
         clock.lap("prepare_ms")

@@ -43,6 +43,8 @@ export class CachedFile {
   #roomMade = false;
   /** Bytes that have come of the chunk that is not whole yet. */
   filling = 0;
+  /** Bytes that the store has given since the file was closed last. */
+  cached = 0;
 
   /** @param {string} url @param {Shared} shared */
   constructor(url, shared) {
@@ -176,6 +178,7 @@ export class CachedFile {
     this.#opened = null;
     this.#unlock();
     this.#unuse();
+    this.cached = this.#remote.received = this.#remote.retries = 0;
   }
 
   /** Drop what is kept of this file. */
@@ -288,7 +291,7 @@ export class CachedFile {
     if (!hash || !this.#journal) return null;
     const bytes = await this.#journal.store.get(`c-${hash}`, this.#buffer).catch(() => null);
     if (!bytes) return null;
-    this.#shared.counts.cached += bytes.length;
+    this.cached += bytes.length;
     if (bytes.length === this.#length(index) && (await this.#shared.sha256(bytes)) === hash) {
       if (!this.#known.hashes[index]) {
         this.#known.hashes[index] = hash; // another model has brought it

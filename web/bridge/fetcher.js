@@ -21,7 +21,7 @@
  *   patience: import("./http.js").Patience, chunkNbytes: number, mostNbytes: number,
  *   sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string>, keyOf(url: string): Promise<string>,
  *   chunkLength: typeof import("./journal.js").chunkLength, hasher(): Promise<Hasher>,
- *   warn(text: string): void, counts: { cached: number },
+ *   warn(text: string): void,
  * }} Shared
  */
 
@@ -63,7 +63,6 @@ export class Fetcher {
       chunkLength: parts.journal.chunkLength,
       hasher: async () => (await (await parts.hashes()).createSHA256()).init(),
       warn: (/** @type {string} */ text) => this.warn(text),
-      counts: { cached: 0 },
     };
   }
 
@@ -171,12 +170,13 @@ export class Fetcher {
     await this.#files.get(`${folder}/${file}`)?.forget();
   }
 
-  get stats() {
-    const files = [...this.#files.values()];
+  /** Counts of a folder since it was closed last, as JSON. @param {string} folder */
+  stats(folder) {
+    const files = [...this.#files].flatMap(([url, file]) => (url.startsWith(`${folder}/`) ? [file] : []));
     const sum = (/** @type {(file: CachedFile) => number} */ of) => files.reduce((n, f) => n + of(f), 0);
     return JSON.stringify({
       network_nbytes: sum(({ received }) => received),
-      cached_nbytes: this.#shared.counts.cached,
+      cached_nbytes: sum(({ cached }) => cached),
       network_retries: sum(({ retries }) => retries),
       peak_chunk_nbytes: this.peakChunkNbytes,
     });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -21,11 +22,13 @@ async def embedder_settings(config: BertConfig, read: ReadOptional) -> EmbedderS
     `read(file)` gives a file's bytes or None where the folder has no such file; then the usual
     choices stand: as many tokens as there are positions, mean pooling, length 1.
     """
+    names = ("sentence_bert_config.json", "1_Pooling/config.json", "modules.json")
+    sentence, pooling, modules = await asyncio.gather(*(_json(read, name) for name in names))
     return EmbedderSettings(
         config=config,
-        max_tokens=_max_tokens(config, await _json(read, "sentence_bert_config.json")),
-        pooling=_pooling(await _json(read, "1_Pooling/config.json")),
-        normalise=_normalise(await _json(read, "modules.json")),
+        max_tokens=_max_tokens(config, sentence),
+        pooling=_pooling(pooling),
+        normalise=_normalise(modules),
     )
 
 

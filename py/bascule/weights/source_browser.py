@@ -80,18 +80,13 @@ class PageSource:
         if chunk_nbytes != CHUNK_NBYTES:
             self._options["chunkNbytes"] = chunk_nbytes
         self._fetcher: Any = None
-        self._before: dict[str, float] = {}
 
     @property
     def stats(self) -> Mapping[str, float]:
         """See `Source.stats`."""
         if self._fetcher is None:
             return {}
-        now = json.loads(self._fetcher.stats)
-        return {
-            name: count if name == "peak_chunk_nbytes" else count - self._before[name]
-            for name, count in now.items()
-        }
+        return json.loads(self._fetcher.stats(self.location))
 
     async def size(self, file: str) -> int:
         """See `Source.size`."""
@@ -163,10 +158,7 @@ class PageSource:
 
     async def _open(self) -> Any:
         if self._fetcher is None:
-            fetcher = await page_fetcher(**self._options)
-            self._before = dict.fromkeys(json.loads(fetcher.stats), 0)
-            if self._fetcher is None:
-                self._fetcher = fetcher
+            self._fetcher = await page_fetcher(**self._options)
         return self._fetcher
 
     def _url(self, file: str) -> str:

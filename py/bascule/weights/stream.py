@@ -3,13 +3,17 @@ that are needed first."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
+from bascule.backend.arrivals import Arrivals
 from bascule.backend.base import WeightStore
 from bascule.errors import (
     FileChangedError,
@@ -45,6 +49,7 @@ async def load_weights(
     *,
     prefixes: Sequence[str] = ("", "bert."),
     progress: ProgressCallback | None = None,
+    parallel: bool = False,
 ) -> None:
     """Fill `store` with `parameters`, in their order, from model.safetensors or its shards.
 
@@ -52,12 +57,13 @@ async def load_weights(
     `store.arrivals` hears of each parameter that is whole. A file that changes on the server
     meanwhile, or is not the promised one, is dropped and loaded again (three times, and once).
     Raises ModelFileError for a file that is unsound or lacks a tensor, UnsupportedModelError for a
-    dtype that is no float, SourceError when reading fails.
+    dtype that is no float, SourceError when reading fails. With `parallel` two shards come at a
+    time.
     """
     changes = mismatches = 0
     while True:
         try:
-            await _load_once(source, parameters, store, prefixes, progress)
+            await _load_once(source, parameters, store, prefixes, progress, parallel)
             return
         except FileChangedError as error:
             changes += 1
@@ -81,31 +87,65 @@ async def _load_once(
     store: WeightStore,
     prefixes: Sequence[str],
     progress: ProgressCallback | None,
+    parallel: bool,
 ) -> None:
     headers = await read_headers(source)
     plan = plan_pieces(headers, parameters, store.targets, prefixes, source.location)
-    total = sum(planned.piece.nbytes for planned in plan)
-    left = {p.name: sum(planned.parameter == p.name for planned in plan) for p in parameters}
-    before = 0
-    for file in dict.fromkeys(planned.file for planned in plan):
+    arrived = _Arrived(plan, store.arrivals, progress)
+    gate = asyncio.Semaphore(2 if parallel else 1)
+
+    async def load_file(file: str) -> None:
         mine = [planned for planned in plan if planned.file == file]
-        counted = 0
+        async with gate:
+            report = partial(arrived.note, file, mine)
+            report(0, 0)
+            await source.stream(file, [planned.piece for planned in mine], store, report)
 
-        def report(
-            done: int, ready: int, *, mine: Sequence[Planned] = mine, before: int = before
-        ) -> None:
-            nonlocal counted
-            for planned in mine[counted:ready]:
-                left[planned.parameter] -= 1
-                if store.arrivals is not None and not left[planned.parameter]:
-                    store.arrivals.mark([planned.parameter])
-            counted = max(counted, ready)
-            if progress is not None:
-                progress(Progress("weights", before + done, total))
+    jobs = [load_file(file) for file in dict.fromkeys(planned.file for planned in plan)]
+    if len(jobs) == 1:
+        await jobs[0]
+    else:
+        await first_error(jobs)
 
-        report(0, 0)
-        await source.stream(file, [planned.piece for planned in mine], store, report)
-        before += sum(planned.piece.nbytes for planned in mine)
+
+async def first_error(jobs: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Await all; on the first failure cancel the others and raise that error itself."""
+    tasks = [asyncio.ensure_future(job) for job in jobs]
+    try:
+        await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+
+
+class _Arrived:
+    """Counts what has come, over all files of a model."""
+
+    def __init__(
+        self,
+        plan: Sequence[Planned],
+        arrivals: Arrivals | None,
+        progress: ProgressCallback | None,
+    ) -> None:
+        self._arrivals = arrivals
+        self._progress = progress
+        self._total = sum(planned.piece.nbytes for planned in plan)
+        self._done: dict[str, int] = {}
+        self._ready: dict[str, int] = {}
+        self._left = Counter(planned.parameter for planned in plan)
+
+    def note(self, file: str, mine: Sequence[Planned], done: int, ready: int) -> None:
+        """`done` bytes of a file's pieces have come, and the first `ready` of them are whole."""
+        for planned in mine[self._ready.get(file, 0) : ready]:
+            self._left[planned.parameter] -= 1
+            if self._arrivals is not None and not self._left[planned.parameter]:
+                self._arrivals.mark([planned.parameter])
+        self._ready[file] = max(ready, self._ready.get(file, 0))
+        self._done[file] = done
+        if self._progress is not None:
+            self._progress(Progress("weights", sum(self._done.values()), self._total))
 
 
 async def read_headers(source: Source) -> dict[str, dict[str, TensorInfo]]:

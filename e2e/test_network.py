@@ -1,0 +1,360 @@
+"""Loading over a network that drops, stalls and lies, in pages.
+
+tests/weights/test_network.py does the same natively. The server is another origin here, as a model
+hub is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from e2e.conftest import Site
+from e2e.engines import Engine, Page, wait_for
+from tests.weights.faulty import Fault, FaultyServer
+from tests.weights.test_network import CHUNK, FILE, LARGE, safetensors_bytes, write_manifest
+
+# One of each engine: what runs here is JavaScript, and WebGPU changes nothing of it.
+ENGINES = ["chromium-no-adapter", "firefox-no-webgpu", "webkit"]
+each_engine = pytest.mark.parametrize("engine", ENGINES, indirect=True)
+SIZE = len(safetensors_bytes(1))
+DIGEST = hashlib.sha256(safetensors_bytes(1)).hexdigest()
+
+LOAD = """
+import hashlib, json, warnings
+import numpy as np
+from bascule.backend.reference import ReferenceStore
+from bascule.errors import BasculeError
+from bascule.program.program import Parameter
+from bascule.weights.source_browser import PageSource
+from bascule.weights.stream import load_weights
+
+SHAPES = {"first": (301, 97), "second": (50_021,), "half": (40_003,), "last": (211, 103)}
+PARAMETERS = tuple(Parameter(name, shape, (name,)) for name, shape in SHAPES.items())
+PATIENCE = {"attempts": 4, "firstDelayMs": 5, "mostDelayMs": 20, "stallMs": 500, "mostWaitMs": 2000}
+
+async def load(url, hashes=None, progress=None, **options):
+    options = {"patience": PATIENCE, **options}
+    source = PageSource(url, hashes, 1 << 16, **options)
+    store = ReferenceStore(PARAMETERS)
+    for array in store.arrays.values():
+        array.fill(np.nan)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            await load_weights(source, PARAMETERS, store, progress=progress)
+            whole = b"".join(store.arrays[name].tobytes() for name in SHAPES)
+            found = {"digest": hashlib.sha256(whole).hexdigest()}
+        except BasculeError as error:
+            found = {"error": error.category, "told": str(error), "hint": error.hint}
+    found["stats"] = dict(source.stats)
+    source.release()
+    fetcher = await source._open()
+    found["warnings"] = [str(w.message) for w in told] + list(fetcher.warnings.to_py())
+    found["store"] = fetcher.storeKind
+    return found
+"""
+
+
+def expected(seed: int) -> str:
+    """The hash of what a sound load leaves in memory."""
+    from tests.weights.test_network import SHAPES, tensors
+
+    made = tensors(seed)
+    whole = b"".join(made[name].astype(np.float32).tobytes() for name in SHAPES)
+    return hashlib.sha256(whole).hexdigest()
+
+
+@dataclass
+class Hub:
+    """A faulty server with as many copies of the model as a test has cases."""
+
+    server: FaultyServer
+    root: Path
+
+    def add(self, name: str, seed: int = 1) -> str:
+        (self.root / name).mkdir(exist_ok=True)
+        (self.root / name / FILE).write_bytes(safetensors_bytes(seed))
+        return f"{self.server.url}/{name}"
+
+    def sent(self, name: str) -> int:
+        return self.server.sent[f"/{name}/{FILE}"]
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    with FaultyServer(tmp_path) as server:
+        yield Hub(server, tmp_path)
+    shutil.rmtree(tmp_path)
+
+
+@pytest.fixture
+def lab(site: Site, new_page: Callable[[str], Page]) -> Callable[..., Any]:
+    """Runs Python in a fresh page; one page for all that a test does."""
+    page = new_page(f"{site.url}/lab/")
+    wait_for(page, "globalThis.lab")
+    page.run("(code) => lab.run(code)", LOAD)
+
+    def run(code: str) -> Any:
+        return json.loads(page.run("(code) => lab.run(code)", f"json.dumps({code})"))
+
+    return run
+
+
+PASSING = {
+    "drop": Fault("drop", LARGE),
+    "drop-early": Fault("drop", LARGE, after=3),
+    "truncate": Fault("truncate", LARGE),
+    "length-too-long": Fault("lying_length_long", LARGE),
+    "ends-early": Fault("lying_length_long", LARGE, after=20_001, extra=0),
+    "length-too-short": Fault("lying_length_short", LARGE),
+    "wrong-range": Fault("wrong_range", LARGE),
+    "503": Fault("status", LARGE, status=503),
+    "429-retry-after": Fault("status", LARGE, status=429, retry_after=0),
+    "stall": Fault("stall", LARGE, after=30_000, seconds=5),
+    "stall-headers": Fault("stall_headers", LARGE, seconds=5),
+}
+
+
+@each_engine
+def test_faults_that_pass_are_survived(engine: Engine, hub: Hub, lab: Callable[..., Any]) -> None:
+    for name, fault in PASSING.items():
+        hub.add(name)
+        hub.server.plan(f"{name}/{FILE}", fault, times=2)
+        found = lab(f"await load({hub.server.url!r} + '/{name}')")
+        assert found.get("digest") == expected(1), (name, found)
+        assert found["stats"]["network_retries"] >= 1, name
+
+
+LASTING = {
+    "overlong": Fault("overlong"),
+    "whole": Fault("whole"),
+    "no-content-range": Fault("no_content_range", LARGE),
+    "no-length": Fault("no_length", LARGE),
+    "weak-etag": Fault("weak_etag"),
+    "no-etag": Fault("no_etag"),
+    "slow": Fault("slow", LARGE, bytes_per_second=600_000),
+}
+
+
+@each_engine
+def test_a_servers_own_ways_are_borne(engine: Engine, hub: Hub, lab: Callable[..., Any]) -> None:
+    for name, fault in LASTING.items():
+        hub.add(name)
+        hub.server.plan(f"{name}/{FILE}", fault)
+        found = lab(f"await load({hub.server.url!r} + '/{name}')")
+        assert found.get("digest") == expected(1), (name, found)
+    hub.server.down()
+    for name in LASTING:
+        found = lab(f"await load({hub.server.url!r} + '/{name}')")
+        assert found.get("digest") == expected(1), (name, found)
+        assert found["stats"]["network_nbytes"] == 0
+
+
+@each_engine
+def test_hidden_cors_headers_are_borne(
+    engine: Engine, tmp_path: Path, lab: Callable[..., Any]
+) -> None:
+    with FaultyServer(tmp_path, hide_cors_headers=True) as server:
+        hub = Hub(server, tmp_path)
+        url = hub.add("hidden")
+        found = lab(f"await load({url!r}, {{'{FILE}': {DIGEST!r}}})")
+        assert found.get("digest") == expected(1), found
+        found = lab(f"await load({url!r})")
+        assert found["stats"]["network_nbytes"] == 0
+
+
+STAYING = {
+    "503": (Fault("status", LARGE, status=503), "source", "answered 503 (bytes "),
+    "retry-later": (Fault("status", LARGE, status=503, retry_after=3600), "source", "wait 3600 s"),
+    "403": (Fault("status", LARGE, status=403), "source", "answered 403"),
+    "404": (Fault("status", LARGE, status=404), "file-missing", "no such file"),
+    "drop": (Fault("drop", LARGE, after=0), "source", "tried 4 times"),
+    "wrong-range": (Fault("wrong_range", LARGE), "source", "another range"),
+    "encoded": (Fault("encoded", LARGE), "source", ""),
+    "stall": (Fault("stall", LARGE, after=0, seconds=5), "source", "nothing came for 0.5 s"),
+}
+
+
+@each_engine
+def test_faults_that_stay_are_told_and_heal(
+    engine: Engine, hub: Hub, lab: Callable[..., Any]
+) -> None:
+    for name, (fault, category, told) in STAYING.items():
+        url = hub.add(name)
+        hub.server.plan(f"{name}/{FILE}", fault)
+        found = lab(f"await load({url!r})")
+        assert found.get("error") == category, (name, found)
+        assert told in found["told"], (name, found)
+        assert url in found["told"]
+        assert found["hint"]
+    hub.server.heal()
+    for name in STAYING:
+        found = lab(f"await load({hub.server.url!r} + '/{name}')")
+        assert found.get("digest") == expected(1), (name, found)
+
+
+@each_engine
+def test_versions_hashes_and_manifests(engine: Engine, hub: Hub, lab: Callable[..., Any]) -> None:
+    # A new version that appears between two loads, and one that appears within a load.
+    url = hub.add("new")
+    lab(f"await load({url!r})")
+    hub.server.replace(f"new/{FILE}", safetensors_bytes(2))
+    assert lab(f"await load({url!r})").get("digest") == expected(2)
+    url = hub.add("changing")
+    hub.server.plan(f"changing/{FILE}", Fault("etag_changes", LARGE), times=1)
+    found = lab(f"await load({url!r})")
+    assert found.get("error") == "model-file"  # the rotated file that came instead is no model
+
+    # A wrong hash of the whole file: once more, then refused, and nothing of it is kept.
+    url = hub.add("wrong-hash")
+    found = lab(f"await load({url!r}, {{'{FILE}': {'0' * 64!r}}})")
+    assert found.get("error") == "corrupt", found
+    assert any("loaded again" in told for told in found["warnings"])
+
+    # A manifest catches a byte that flips once, and refuses one that stays wrong.
+    url = hub.add("flip")
+    write_manifest(hub.root / "flip")
+    hub.server.plan(f"flip/{FILE}", Fault("corrupt", LARGE, at=333_333), times=1)
+    assert lab(f"await load({url!r})").get("digest") == expected(1)
+    # Another model with the same chunks: nothing is fetched.
+    url = hub.add("same")
+    write_manifest(hub.root / "same")
+    assert lab(f"await load({url!r})").get("digest") == expected(1)
+    assert hub.sent("same") == 0
+    url = hub.add("stays-wrong", seed=7)
+    write_manifest(hub.root / "stays-wrong")
+    hub.server.plan(f"stays-wrong/{FILE}", Fault("corrupt", at=333_333))
+    found = lab(f"await load({url!r})")
+    assert found.get("error") == "corrupt", found
+    assert "manifest" in found["told"]
+
+
+@each_engine
+def test_20_drops_cost_at_most_20_chunks(engine: Engine, hub: Hub, lab: Callable[..., Any]) -> None:
+    url = hub.add("drops")
+    points = np.random.default_rng(5).integers(1, 60_000, 20)
+    for after in points:
+        hub.server.plan(f"drops/{FILE}", Fault("drop", LARGE, after=int(after)), times=1)
+    found = lab(f"await load({url!r}, patience={{**PATIENCE, 'attempts': 30}})")
+    assert found.get("digest") == expected(1), found
+    assert hub.sent("drops") <= SIZE + 20 * CHUNK
+
+
+@each_engine
+def test_every_store_keeps_and_heals(engine: Engine, hub: Hub, lab: Callable[..., Any]) -> None:
+    """OPFS, Cache API, IndexedDB: kept, damaged, healed; and none at all still loads."""
+    works = []
+    for kind in ("opfs", "cache", "indexeddb"):
+        url = hub.add(kind)
+        found = lab(f"await load({url!r}, store={kind!r})")
+        assert found.get("digest") == expected(1), (kind, found)
+        if found["store"] == "none":
+            assert any("Nothing is kept" in told for told in found["warnings"])
+            continue
+        works.append(kind)
+        hub.server.reset_counts()
+        found = lab(f"await load({url!r}, store={kind!r})")
+        assert found["stats"]["network_nbytes"] == 0
+        assert lab(f"await spoil({kind!r})") > 0
+        found = lab(f"await load({url!r}, store={kind!r})")
+        assert found.get("digest") == expected(1), (kind, found)
+        assert 0 < hub.sent(kind) <= 2 * CHUNK
+        assert any("damaged" in told for told in found["warnings"])
+    assert works == (["cache", "indexeddb"] if engine.name == "webkit" else works)
+    assert "indexeddb" in works
+    url = hub.add("nowhere")
+    for _ in range(2):
+        found = lab(f"await load({url!r}, {{'{FILE}': {DIGEST!r}}}, store='none')")
+        assert found.get("digest") == expected(1), found
+        assert found["store"] == "none"
+    print(f"{engine.name}: stores that work: {', '.join(works)}")
+
+
+LOAD += """
+async def spoil(kind):
+    "Halve one large chunk of a store, as a tab that dies while it writes does."
+    import js
+    from bascule.bridge_browser import bridge_module
+    from pyodide.ffi import create_proxy, to_js
+    stores = await bridge_module("bridge/store.js")
+    found = await stores.openStore(kind, create_proxy(lambda: bridge_module("vendor/idb.js")))
+    store, spoilt = found.store, 0
+    for name in (await store.names()).to_py():
+        if not name.startswith("c-"):
+            continue
+        whole = await store.get(name)
+        if whole.length == 1 << 16 and not spoilt:
+            await store.put(name, whole.slice(0, 1 << 15))
+            spoilt += 1
+    return spoilt
+"""
+
+
+@each_engine
+def test_little_room(engine: Engine, hub: Hub, lab: Callable[..., Any]) -> None:
+    """The least recently used goes first, never what is in use; too little room is told once."""
+    store = "cache" if engine.name == "webkit" else "opfs"
+    room = f"store={store!r}, mostNbytes={int(2.5 * SIZE)}"
+    lab(f"await clear({room})")
+    urls = {name: hub.add(name, seed) for seed, name in enumerate(("old", "newer", "newest"), 1)}
+    for url in urls.values():
+        found = lab(f"await load({url!r}, {room})")
+        assert "digest" in found, found
+    assert lab(f"await kept({room})") == ["newer", "newest"]
+    small = f"store={store!r}, mostNbytes={SIZE // 2}"
+    found = lab(f"await load({urls['old']!r}, {small})")
+    assert found.get("digest") == expected(1)
+    assert any("too little room" in told for told in found["warnings"])
+
+
+LOAD += """
+async def clear(**options):
+    source = PageSource("http://nowhere.invalid", None, 1 << 16, patience=PATIENCE, **options)
+    return await (await source._open()).remove("[]")
+
+async def kept(**options):
+    source = PageSource("http://nowhere.invalid", None, 1 << 16, patience=PATIENCE, **options)
+    entries = json.loads(await (await source._open()).entries())
+    return sorted(e["location"].split("/")[-2] for e in entries if e["stored_nbytes"])
+"""
+
+
+@each_engine
+def test_offsets_past_4_gib(
+    engine: Engine, site: Site, tmp_path: Path, lab: Callable[..., Any]
+) -> None:
+    """A sparse file of the dev server: what lies behind 4.5 GiB is read, and they are not."""
+    folder = site.extra / "huge"
+    folder.mkdir(exist_ok=True)
+    gap = 9 << 29
+    wanted = np.arange(1000, dtype=np.float32)
+    header = (
+        f'{{"a":{{"dtype":"U8","shape":[{gap}],"data_offsets":[0,{gap}]}},'
+        f'"b":{{"dtype":"F32","shape":[1000],"data_offsets":[{gap},{gap + wanted.nbytes}]}}}}'
+    ).encode()
+    with (folder / FILE).open("wb") as handle:
+        handle.write(len(header).to_bytes(8, "little") + header)
+        handle.seek(8 + len(header) + gap)
+        handle.write(wanted.tobytes())
+    found = lab(f"await far('{site.url}/extra/huge')")
+    assert found == [1000, float(wanted.sum())]
+
+
+LOAD += """
+async def far(url):
+    parameters = (Parameter("b", (1000,), ("b",)),)
+    store = ReferenceStore(parameters)
+    source = PageSource(url, None, 1 << 16, patience=PATIENCE)
+    await load_weights(source, parameters, store)
+    source.release()
+    return [len(store.arrays["b"]), float(store.arrays["b"].sum())]
+"""
