@@ -49,7 +49,8 @@ console = Console(width=110)
 
 def install_peers() -> None:
     """Visible, and nothing where they are already there."""
-    if not (BENCH / "node_modules" / "onnxruntime-web").is_dir():
+    wanted = json.loads((BENCH / "package.json").read_text())["dependencies"]
+    if not all((BENCH / "node_modules" / name).is_dir() for name in wanted):
         console.print("Installing the peers' npm packages ...")
         subprocess.run(["npm", "install", "--no-audit", "--no-fund"], cwd=BENCH, check=True)
     install = [

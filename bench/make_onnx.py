@@ -7,7 +7,9 @@ embedding (B, 384) float32. Opset 17, plain ops; onnxruntime fuses them as it do
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -48,30 +50,61 @@ class Builder:
 
 def build(folder: Path, target: Path) -> None:
     """Write the graph."""
-    config = json.loads((folder / "config.json").read_text())
-    b = Builder(load_file(folder / "model.safetensors"))
-    eps, hidden, heads = (
-        config["layer_norm_eps"],
-        config["hidden_size"],
-        config["num_attention_heads"],
-    )
-    x = _embeddings(b, eps)
-    wide = b.op("Cast", "mask", to=TensorProto.FLOAT)
-    hidden_keys = b.op("Mul", b.op("Sub", b.const(np.float32(1)), wide), b.const(np.float32(-1e9)))
-    bias = b.op("Unsqueeze", hidden_keys, b.ints(1, 2))
-    for layer in range(config["num_hidden_layers"]):
-        x = _layer(b, x, bias, f"encoder.layer.{layer}", heads, hidden // heads, eps)
+    b, config = _opened(folder)
+    x, wide = _encoder(b, config, "ids", "mask", None)
     column = b.op("Unsqueeze", wide, b.ints(2))
     total = b.op("ReduceSum", b.op("Mul", x, column), b.ints(1), keepdims=0)
     mean = b.op("Div", total, b.op("ReduceSum", wide, b.ints(1), keepdims=1))
     norm = b.op("ReduceL2", mean, axes=[1], keepdims=1)
     b.nodes.append(helper.make_node("Div", [mean, norm], ["embedding"]))
-    shape = ["B", "T"]
+    _save(b, target, ["ids", "mask"], "embedding", ["B", config["hidden_size"]])
+
+
+def build_for_transformers(folder: Path, target: Path) -> None:
+    """Write a folder as transformers.js loads it; names are those of the hub's exports.
+
+    Inputs input_ids, attention_mask and token_type_ids (B, T) int64; output last_hidden_state
+    (B, T, 384) float32: the library pools and normalises itself.
+    """
+    b, config = _opened(folder)
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    x, _ = _encoder(b, config, *names)
+    b.nodes.append(helper.make_node("Identity", [x], ["last_hidden_state"]))
+    (target / "onnx").mkdir(parents=True, exist_ok=True)
+    shape = ["B", "T", config["hidden_size"]]
+    _save(b, target / "onnx" / "model.onnx", names, "last_hidden_state", shape)
+    for file in ("config.json", "tokenizer.json"):
+        shutil.copyfile(folder / file, target / file)
+    tokens = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": 512}
+    (target / "tokenizer_config.json").write_text(json.dumps(tokens))
+
+
+def _opened(folder: Path) -> tuple[Builder, dict[str, Any]]:
+    config = json.loads((folder / "config.json").read_text())
+    return Builder(load_file(folder / "model.safetensors")), config
+
+
+def _encoder(
+    b: Builder, config: dict[str, Any], ids: str, mask: str, kinds: str | None
+) -> tuple[str, str]:
+    """The hidden state, and the mask as floats."""
+    eps, heads = config["layer_norm_eps"], config["num_attention_heads"]
+    x = _embeddings(b, eps, ids, kinds)
+    wide = b.op("Cast", mask, to=TensorProto.FLOAT)
+    hidden_keys = b.op("Mul", b.op("Sub", b.const(np.float32(1)), wide), b.const(np.float32(-1e9)))
+    bias = b.op("Unsqueeze", hidden_keys, b.ints(1, 2))
+    for layer in range(config["num_hidden_layers"]):
+        size = config["hidden_size"] // heads
+        x = _layer(b, x, bias, f"encoder.layer.{layer}", heads, size, eps)
+    return x, wide
+
+
+def _save(b: Builder, target: Path, inputs: list[str], output: str, shape: list[Any]) -> None:
     graph = helper.make_graph(
         b.nodes,
         "minilm",
-        [helper.make_tensor_value_info(n, TensorProto.INT64, shape) for n in ("ids", "mask")],
-        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["B", hidden])],
+        [helper.make_tensor_value_info(n, TensorProto.INT64, ["B", "T"]) for n in inputs],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)],
         [numpy_helper.from_array(value, name) for name, value in b.constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
@@ -79,16 +112,18 @@ def build(folder: Path, target: Path) -> None:
     onnx.save(model, target)
 
 
-def _embeddings(b: Builder, eps: float) -> str:
+def _embeddings(b: Builder, eps: float, ids: str, kinds: str | None) -> str:
     word, position, kind = (
         b.const(b.weights[f"embeddings.{n}_embeddings.weight"])
         for n in ("word", "position", "token_type")
     )
-    tokens = b.op("Gather", b.op("Shape", "ids"), b.const(np.array(1, np.int64)), axis=0)
+    tokens = b.op("Gather", b.op("Shape", ids), b.const(np.array(1, np.int64)), axis=0)
     zero, one = b.const(np.array(0, np.int64)), b.const(np.array(1, np.int64))
     places = b.op("Gather", position, b.op("Range", zero, tokens, one))
-    first = b.op("Gather", kind, b.const(np.array(0, np.int64)))
-    summed = b.op("Add", b.op("Add", b.op("Gather", word, "ids"), places), first)
+    kinds = kinds or b.const(np.array(0, np.int64))
+    summed = b.op(
+        "Add", b.op("Add", b.op("Gather", word, ids), places), b.op("Gather", kind, kinds)
+    )
     return b.layer_norm(summed, "embeddings.LayerNorm", eps)
 
 

@@ -53,9 +53,11 @@ def sampled(peaks: list[int]) -> Iterator[None]:
 
     thread = threading.Thread(target=sample)
     thread.start()
-    yield
-    running = False
-    thread.join()
+    try:
+        yield
+    finally:
+        running = False
+        thread.join()
 
 
 def test_the_peak_of_a_load(

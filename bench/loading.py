@@ -1,0 +1,226 @@
+"""Time to the first embedding: a page's first visit and its second, beside transformers.js.
+
+    .venv/bin/python bench/loading.py [--quick] [--mbit 100] [--browser chromium]
+
+Each contestant in turn gets a browser with a fresh profile, already started: its page is opened,
+closed and opened again in a new tab. Round 0 warms the machine's own caches and samples the
+browsers' memory, which costs time, so its times do not count. Prints medians and ratios and writes
+out/bench-loading.json (with a link's speed in the name). bench/README.md says how to read it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import BrowserContext, Error, Playwright, sync_playwright
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import bascule  # noqa: E402
+from bascule.folders import models_folder  # noqa: E402
+from bascule.server.app import create_app  # noqa: E402
+from bascule.server.run import pyodide_folder, running  # noqa: E402
+from bench.embeddings import BENCH, MODEL, OUT, install_peers, text_of  # noqa: E402
+from bench.traffic import Traffic  # noqa: E402
+from bench.visits import PEER, VISITS, Contest, Visit, console, ratios, show  # noqa: E402
+from e2e.engines import CHROMIUM_WEBGPU, FIREFOX_WEBGPU  # noqa: E402
+from e2e.test_memory import browser_nbytes, sampled  # noqa: E402
+from tests.goldens import cosines  # noqa: E402
+
+BROWSERS = ("chromium", "firefox")
+TEXT = text_of(16)
+LIMIT_S = 180
+SETTLE_S = 2.0  # between visits: a cache may still be writing when the first result is there
+
+# Both give {ready, first, row, stats}; performance.now() counts from the start of the navigation.
+OURS = """async (text) => {
+  await bascule.ready;
+  const ready = performance.now();
+  const { data } = await bascule.embed([text]);
+  const first = performance.now();
+  return { ready, first, row: Array.from(data), stats: await bascule.stats() };
+}"""
+THEIRS = """async (text) => {
+  await transformers.ready;
+  const ready = performance.now();
+  const row = await transformers.embed(text);
+  return { ready, first: performance.now(), row, stats: {} };
+}"""
+IN_TIME = """(text) => Promise.race([(%s)(text), new Promise((_, fail) =>
+  setTimeout(() => fail(new Error("no result in %d s")), %d))])"""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A page, and the JavaScript that waits for its first embedding."""
+
+    name: str
+    url: str
+    script: str
+    traffic: Traffic
+
+    @property
+    def ours(self) -> bool:
+        return self.script is OURS
+
+
+@contextmanager
+def fresh_browser(playwright: Playwright, name: str) -> Iterator[BrowserContext]:
+    """A started browser on an empty profile on disk, which is what a visitor has.
+
+    A context that is not persistent keeps its caches for a second page too, but in memory.
+    """
+    with tempfile.TemporaryDirectory(prefix="bascule-bench-", ignore_cleanup_errors=True) as folder:
+        if name == "chromium":
+            root = ("--no-sandbox",) if os.geteuid() == 0 else ()
+            context = playwright.chromium.launch_persistent_context(
+                folder, executable_path=shutil.which("chromium"), args=[*CHROMIUM_WEBGPU, *root]
+            )
+        else:
+            context = playwright.firefox.launch_persistent_context(
+                folder,
+                channel="moz-firefox",
+                executable_path=shutil.which("firefox-esr") or shutil.which("firefox"),
+                firefox_user_prefs=FIREFOX_WEBGPU,
+            )
+        try:
+            yield context
+        finally:
+            context.close()
+
+
+@contextmanager
+def contestants(mbit: float) -> Iterator[list[Contestant]]:
+    """Two servers on ports of their own, so that the origins share no storage."""
+    folders = {
+        "peers": BENCH / "node_modules",
+        "bench": BENCH,
+        "transformers": OUT / "transformers",
+    }
+    common = {"models": models_folder(), "pyodide": pyodide_folder()}
+    ours = Traffic(create_app(**common), mbit)
+    theirs = Traffic(create_app(**common, isolated=False, extra=folders), mbit)
+    with running(ours) as our_url, running(theirs) as their_url:
+        page = f"{their_url}/bench/transformers.html?device="
+        yield [
+            Contestant("bascule webgpu", f"{our_url}/?tier=webgpu", OURS, ours),
+            Contestant(PEER, f"{page}wasm", THEIRS, theirs),
+            Contestant("bascule cpu", f"{our_url}/?tier=cpu", OURS, ours),
+            Contestant("transformers.js webgpu", f"{page}webgpu", THEIRS, theirs),
+        ]
+
+
+def opened(context: BrowserContext, who: Contestant) -> dict[str, Any]:
+    """Open the page in a new tab, wait for its first embedding, close the tab."""
+    page = context.new_page()
+    try:
+        page.goto(who.url, wait_until="commit")
+        page.wait_for_load_state()
+        found = page.evaluate(IN_TIME % (who.script, LIMIT_S, 1000 * LIMIT_S), TEXT)
+        time.sleep(SETTLE_S)
+        return found
+    finally:
+        page.close()
+
+
+def two_visits(
+    contest: Contest, context: BrowserContext, browser: str, who: Contestant, number: int
+) -> None:
+    time.sleep(SETTLE_S)
+    empty = browser_nbytes()
+    for visit in VISITS:
+        who.traffic.take()
+        peaks: list[int] = []
+        if number == 0:
+            with sampled(peaks):
+                found = opened(context, who)
+        else:
+            found = opened(context, who)
+        likeness = cosines([found["row"]], [contest.reference])[0]
+        if not likeness > 0.9999:
+            raise RuntimeError(f"it computes something else (cosine {likeness:.6f})")
+        stages = {k: v for k, v in found["stats"].items() if k.endswith("_ms")}
+        contest.visits.append(
+            Visit(
+                browser,
+                who.name,
+                visit,
+                number,
+                found["first"],
+                {"page_ready_ms": found["ready"], **stages},
+                who.traffic.take(),
+                max(peaks) - empty if peaks else None,
+            )
+        )
+
+
+def compete(contest: Contest, browsers: list[str], rounds: int, mbit: float) -> None:
+    with sync_playwright() as playwright, contestants(mbit) as all_of_them:
+        for browser in browsers:
+            for number in range(rounds + 1):
+                for who in all_of_them:
+                    if f"{browser} {who.name}" in contest.failed:
+                        continue
+                    try:
+                        with fresh_browser(playwright, browser) as context:
+                            two_visits(contest, context, browser, who, number)
+                    except (Error, RuntimeError) as error:
+                        if who.ours or number:
+                            raise
+                        reason = str(error).splitlines()[0][:200]
+                        contest.failed[f"{browser} {who.name}"] = reason
+                        console.print(f"  {who.name} does not run in {browser}: {reason}")
+                told = "warm-up, memory" if number == 0 else "timed"
+                console.print(f"  {browser}: round {number} ({told}) done")
+
+
+async def reference() -> Any:
+    """The row by the native CPU tier, which the tests hold against goldens."""
+    model = await bascule.load(MODEL, tier="cpu")
+    try:
+        return (await model.embed([TEXT]))[0]
+    finally:
+        model.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one timed round instead of three")
+    parser.add_argument("--browser", choices=BROWSERS, help="only this one")
+    parser.add_argument("--mbit", type=float, default=0, help="speed of the link (loopback: none)")
+    told = parser.parse_args()
+    browsers = [told.browser] if told.browser else list(BROWSERS)
+    install_peers()
+    from bench.make_onnx import build_for_transformers
+
+    console.print("Building transformers.js' model folder ...")
+    build_for_transformers(MODEL, OUT / "transformers" / MODEL.name)
+    contest = Contest(bascule.sync(reference()))
+    compete(contest, browsers, 1 if told.quick else 3, told.mbit)
+    show(contest, browsers)
+    found = {
+        "cores": os.cpu_count(),
+        "mbit": told.mbit,
+        "load_average": os.getloadavg(),
+        "ratios": {browser: ratios(contest, browser) for browser in browsers},
+        "failed": contest.failed,
+        "visits": [asdict(v) for v in contest.visits],
+    }
+    name = f"bench-loading-{told.mbit:g}-mbit.json" if told.mbit else "bench-loading.json"
+    (OUT / name).write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+// transformers.js as its documentation has it, on a page of its own: it loads its model as soon as
+// the page opens. All is served from here, and its own cache (the Cache API) is left on.
+
+import { env, pipeline } from "/peers/@huggingface/transformers/dist/transformers.min.js";
+
+// The runtime file that it would fetch from a CDN by default.
+const runtime =
+  "/peers/@huggingface/transformers/node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.asyncify";
+env.backends.onnx.wasm.wasmPaths = { mjs: `${runtime}.mjs`, wasm: `${runtime}.wasm` };
+env.backends.onnx.wasm.numThreads = 1;
+env.allowRemoteModels = false;
+env.allowLocalModels = true;
+env.localModelPath = "/transformers/";
+
+const device = new URL(location.href).searchParams.get("device") ?? "wasm";
+const opened = pipeline("feature-extraction", "all-MiniLM-L6-v2", { device, dtype: "fp32" });
+opened.catch(() => {}); // whoever embeds hears of it
+
+Object.assign(globalThis, {
+  transformers: {
+    ready: opened.then(() => {}),
+    /** @param {string} text */
+    async embed(text) {
+      const { data } = await (await opened)(text, { pooling: "mean", normalize: true });
+      return Array.from(data);
+    },
+  },
+});
