@@ -227,8 +227,7 @@ async def test_a_model_runs_on_after_tuning_with_the_new_choices() -> None:
     expected = golden("tiny-bert")
     async with await load(TINY_BERT, tier="webgpu") as model:
         before = await model.embed(expected.texts)
-        held = len(model._prepared)
-        assert held
+        await model.embed("w4")  # the bucket used last is served first
         objects = model._backend.gpu.n_objects  # type: ignore[attr-defined]
         told: list[str] = []
         running = asyncio.ensure_future(model.embed(expected.texts * 8))
@@ -240,6 +239,7 @@ async def test_a_model_runs_on_after_tuning_with_the_new_choices() -> None:
         after = await model.embed(expected.texts)
         assert (cosines(after, expected.embeddings) >= 0.99999).all()
         np.testing.assert_allclose(after, before, atol=1e-5)
+        await model.embed("w4")
         assert model._backend.gpu.n_objects <= objects  # type: ignore[attr-defined]
         chosen = {f.signature: f.chosen for f in report.findings}
         served = 0

@@ -143,12 +143,13 @@ class EmbeddingModel:
     ) -> TuneReport:
         """Measure on this device which kernels are fastest for this model; they serve from then on.
 
-        The buckets in use come first, then the others, small ones first. What is measured is
-        remembered for the next load. Cancelling keeps what is finished.
+        The buckets in use come first, the latest before the others, then those never used, small
+        ones first. What is measured is remembered for the next load. Cancelling keeps what is
+        finished.
         """
         if self._closed:
             raise InputError("tune", "an open model", "one that was closed")
-        used = list(self._prepared)
+        used = list(reversed(self._prepared))  # the latest first
         others = [b for b in all_buckets(self.max_tokens) if b not in used]
         others.sort(key=lambda b: b.batch * b.tokens)
         programs = [self._settings.program(bucket) for bucket in [*used, *others]]
