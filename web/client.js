@@ -52,6 +52,12 @@ export class BasculeClient {
     return { ...found, tier: this.loaded?.tier ?? "" };
   }
 
+  /** Measure which shaders are fastest here for the loaded model. @param {number} budgetS
+   * @returns {Promise<import("./protocol.js").Tuned>} */
+  tune(budgetS) {
+    return this.#ask({ type: "tune", budgetS });
+  }
+
   /** @returns {Promise<Record<string, number>>} */
   stats() {
     return this.#ask({ type: "stats" });

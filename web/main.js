@@ -16,6 +16,7 @@ const STAGES = {
   device: "Asking for a device",
   pipelines: "Compiling shaders",
   weights: "Loading the weights",
+  tuning: "Measuring shaders",
   ready: "Ready",
 };
 
@@ -60,7 +61,7 @@ function setState(state, text) {
 
 /** @param {Progress} progress */
 function showProgress({ stage, done, total, unit }) {
-  if (stage === "ready") return;
+  if (stage === "ready" || stage === "tuning") return;
   if (stage === "prefetch") {
     // The weights come while Python starts.
     weightsBegan ||= performance.now();
@@ -169,6 +170,8 @@ Object.assign(globalThis, {
     ready,
     load,
     embed: (/** @type {string[]} */ texts) => client.embed(texts),
+    tune: (/** @type {number} */ budgetS) => client.tune(budgetS),
+    cancel: () => client.cancel(),
     stats: () => client.stats(),
     close: () => client.close(),
   },

@@ -6,11 +6,16 @@
  * @typedef {{ model: string, tier: string, reason: string, device: string, dimension: number,
  *   maxTokens: number, stats: Record<string, number> }} Loaded
  * @typedef {{ data: Float32Array<ArrayBuffer>, rows: number, columns: number, ms: number }} Embedded
+ * @typedef {{ signature: string, count: number, default: string, chosen: string, gain: number,
+ *   times_ms: Record<string, number> }} Finding
+ * @typedef {{ findings: Finding[], improved: number, known: number, skipped: string[],
+ *   wrong: string[], spent_s: number }} Tuned
  *
  * @typedef {{ id: number, type: "load", model: string, tier: string }} LoadRequest
  * @typedef {{ id: number, type: "embed", texts: string[] }} EmbedRequest
  * @typedef {{ id: number, type: "stats" | "cancel" | "close" }} PlainRequest
- * @typedef {LoadRequest | EmbedRequest | PlainRequest} Request
+ * @typedef {{ id: number, type: "tune", budgetS: number }} TuneRequest
+ * @typedef {LoadRequest | EmbedRequest | TuneRequest | PlainRequest} Request
  *
  * @typedef {{ type: "progress" } & Progress} ProgressMessage
  * @typedef {{ type: "result", id: number, value: any }} ResultMessage

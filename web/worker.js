@@ -84,6 +84,8 @@ async function answer(request) {
       found.destroy();
       return { data, rows, columns, ms: performance.now() - started };
     }
+    case "tune":
+      return JSON.parse(await session.tune(request.budgetS, report));
     case "stats":
       return { ...JSON.parse(session.stats()), ...heapStats(pyodide) };
     case "cancel":

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from bascule.model.embedder import EmbeddingModel as EmbeddingModel
     from bascule.platform import UnifiedWebPlatform as UnifiedWebPlatform
     from bascule.platform import load as load
+    from bascule.precompile import ModelSpecificPrecompiler as ModelSpecificPrecompiler
+    from bascule.precompile import ShaderPrecompiler as ShaderPrecompiler
     from bascule.progress import Progress as Progress
     from bascule.tiers.selector import open_tier as open_tier
     from bascule.waiting import sync as sync
@@ -26,10 +28,12 @@ __version__ = "0.1.0"
 _HOMES = {
     "BasculeError": "bascule.errors",
     "EmbeddingModel": "bascule.model.embedder",
+    "ModelSpecificPrecompiler": "bascule.precompile",
     "MultimodalModel": "bascule.loading",
     "ParallelMultimodalLoader": "bascule.loading",
     "Progress": "bascule.progress",
     "ProgressiveModelLoader": "bascule.loading",
+    "ShaderPrecompiler": "bascule.precompile",
     "UnifiedWebPlatform": "bascule.platform",
     "load": "bascule.platform",
     "open_tier": "bascule.tiers.selector",
@@ -39,10 +43,12 @@ _HOMES = {
 __all__ = [
     "BasculeError",
     "EmbeddingModel",
+    "ModelSpecificPrecompiler",
     "MultimodalModel",
     "ParallelMultimodalLoader",
     "Progress",
     "ProgressiveModelLoader",
+    "ShaderPrecompiler",
     "UnifiedWebPlatform",
     "load",
     "open_tier",

@@ -132,7 +132,10 @@ def _native_rm(locations: list[str], everything: bool) -> int:
         ]
         if not folders and not listed:
             raise InputError(
-                "cache rm", "what `bascule cache ls` lists", repr(location), hint="Nothing else went."
+                "cache rm",
+                "what `bascule cache ls` lists",
+                repr(location),
+                hint="Nothing else went.",
             )
         for folder in folders:
             shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""The command line: pull, embed, serve, doctor.
+"""The command line: pull, embed, tune, serve, doctor.
 
 Answers go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 an error that is told,
 2 a wrong command line, 130 interrupted.
@@ -69,6 +69,19 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("--tier", default="auto", choices=["auto", *TIERS], help="(%(default)s)")
     embed.add_argument("--json", action="store_true", help="print a JSON list of lists of numbers")
 
+    tune = _command(
+        commands,
+        "tune",
+        _tune,
+        "measure which shaders run a model fastest here, and remember it",
+        "bascule tune all-MiniLM-L6-v2 --budget 60",
+    )
+    tune.add_argument(
+        "model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL", help="(%(default)s)"
+    )
+    tune.add_argument("--budget", type=float, default=60.0, metavar="SECONDS", help="(%(default)s)")
+    tune.add_argument("--json", action="store_true", help="print the report as JSON")
+
     serve = _command(
         commands, "serve", _serve, "serve the page on this machine", "bascule serve --port 8600"
     )
@@ -121,6 +134,21 @@ async def _embed(parsed: argparse.Namespace) -> None:
             print(json.dumps(embeddings.astype(float).tolist()))
         else:
             similarity_table(texts, embeddings, f"{model.tier} on {model.device_name}")
+
+
+async def _tune(parsed: argparse.Namespace) -> None:
+    from bascule.platform import load
+    from bascule.terminal import progress_bar, tuning_table
+
+    if not 0 < parsed.budget < 1e6:
+        raise InputError("tune --budget", "seconds above 0", str(parsed.budget))
+    with progress_bar() as tell:
+        async with await load(parsed.model, tier="webgpu", progress=tell) as model:
+            report = await model.tune(parsed.budget, progress=tell)
+    if parsed.json:
+        print(json.dumps(report.as_json(), indent=2))
+    else:
+        tuning_table(report, model.device_name)
 
 
 async def _serve(parsed: argparse.Namespace) -> None:

@@ -60,6 +60,19 @@ class PageSession:
 
         return await self._answered(work())
 
+    async def tune(self, budget_s: float, report: Callable[..., None]) -> str:
+        """Tune the device for the loaded model; reports as `load` does."""
+
+        def tell(progress: Progress) -> None:
+            report(progress.stage, progress.done, progress.total, progress.unit)
+
+        async def work() -> str:
+            if self._model is None:
+                raise InputError("tune", "a loaded model", "none")
+            return json.dumps((await self._model.tune(budget_s, progress=tell)).as_json())
+
+        return await self._answered(work())
+
     def stats(self) -> str:
         """The model's counters."""
         return json.dumps({} if self._model is None else self._model.stats)

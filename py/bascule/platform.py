@@ -90,6 +90,18 @@ async def load(
     return made
 
 
+async def read_settings(model: str | PathLike[str]) -> EmbedderSettings:
+    """What a model's folder says of it, without its weights; raises as `load` does."""
+    return await _settings_of(open_source(locate(str(model))))
+
+
+async def _settings_of(source: Source) -> EmbedderSettings:
+    config = BertConfig.from_json(
+        await source.read("config.json"), f"{source.location}/config.json"
+    )
+    return await embedder_settings(config, _OptionalFiles(source).read)
+
+
 async def _read_small_files(
     source: Source, tell: ProgressCallback
 ) -> tuple[EmbedderSettings, Tokenizer]:
@@ -97,9 +109,7 @@ async def _read_small_files(
     # Asked for now, needed after the others: a round trip less.
     tokenizing = asyncio.ensure_future(source.read("tokenizer.json"))
     try:
-        data = await source.read("config.json")
-        config = BertConfig.from_json(data, f"{source.location}/config.json")
-        settings = await embedder_settings(config, _OptionalFiles(source).read)
+        settings = await _settings_of(source)
         tell(Progress("config", 1, 1, "files"))
         tell(Progress("tokenizer", 0, 1, "files"))
         tokenizer = await open_tokenizer(await tokenizing, settings.max_tokens)
@@ -175,12 +185,20 @@ def _silent(_: Progress) -> None:
 class UnifiedWebPlatform:
     """One object for a model on whatever tier works: load, run, hear of progress.
 
-    `platform` is a tier ("webgpu", "cpu") or "auto". Every method that waits returns an
+    `platform` is a tier ("webgpu", "cpu") or "auto"; `on` is one that is open already, and stays
+    so (see `load`). Every method that waits returns an
     awaitable; `load_model` and `run_inference`, called where no event loop runs (a plain script),
     work to the end and return their result itself.
     """
 
-    def __init__(self, model_name: str, model_type: str = "text", platform: str = "auto") -> None:
+    def __init__(
+        self,
+        model_name: str,
+        model_type: str = "text",
+        platform: str = "auto",
+        *,
+        on: OpenedTier | None = None,
+    ) -> None:
         if model_type != "text":
             raise UnsupportedModelError(
                 model_name, f"model_type {model_type!r}, and this version runs 'text'"
@@ -188,6 +206,7 @@ class UnifiedWebPlatform:
         self.model_name = model_name
         self.model_type = model_type
         self.platform = platform
+        self._on = on
         self.model: EmbeddingModel | None = None
         self._listeners: list[Callable[[str, float], None]] = []
         self._loading: asyncio.Task[EmbeddingModel] | None = None
@@ -222,7 +241,7 @@ class UnifiedWebPlatform:
         # Two callers at once share one load; the shield keeps one's cancel from the other.
         if self._loading is None:
             self._loading = asyncio.ensure_future(
-                load(self.model_name, tier=self.platform, progress=self._tell)
+                load(self.model_name, tier=self.platform, progress=self._tell, on=self._on)
             )
             self._loading.add_done_callback(self._load_ended)
         return await asyncio.shield(self._loading)

@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
+from rich.text import Text
 
+from bascule.backend.base import TuneReport
 from bascule.progress import Progress, ProgressCallback
 
 _LONGEST = 48
@@ -60,6 +62,32 @@ def similarity_table(texts: Sequence[str], embeddings: np.ndarray[Any, Any], whe
         shown = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
         table.add_row(str(index + 1), shown, *(f"{score:.3f}" for score in row))
     Console().print(table)
+
+
+def tuning_table(report: TuneReport, device_name: str) -> None:
+    """What a tuning measured, the largest gains first."""
+    table = Table(title=f"Tuning on {device_name}")
+    for name in ("calls like this", "calls", "chosen", "ms", "before", "ms before", "gain"):
+        table.add_column(name, justify="right" if "ms" in name or name == "calls" else "left")
+    for found in sorted(report.findings, key=lambda f: -f.gain):
+        table.add_row(
+            Text(found.signature),
+            str(found.count),
+            found.chosen,
+            f"{found.times[found.chosen]:.3f}",
+            found.default if found.chosen != found.default else "the same",
+            f"{found.times[found.default]:.3f}",
+            f"{found.gain:.2f}",
+        )
+    console = Console()
+    if report.findings:
+        console.print(table)
+    told = f"{len(report.findings)} kinds of calls measured in {report.spent_s:.1f} s, "
+    told += f"{report.improved} of them faster than before; {report.known} were known already"
+    told += f"; {len(report.skipped)} did not fit the budget." if report.skipped else "."
+    console.print(told, highlight=False)
+    for wrong in report.wrong:
+        console.print(Text(f"Computes wrongly here, never taken: {wrong}"))
 
 
 def doctor_table(report: Mapping[str, Any]) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bascule.errors import SetupError
 
@@ -28,6 +28,15 @@ def sync(work: Awaitable[T]) -> T:
         return _loop().run_until_complete(_waited(work))
     _close_unawaited(work)
     raise SetupError("An event loop runs here already.", hint="Write `await` instead of sync().")
+
+
+def start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T] | T:
+    """Begin at once where an event loop runs, and give the task; elsewhere work to the end."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return sync(work)
+    return asyncio.ensure_future(work)
 
 
 def _sync_in_page(work: Awaitable[T]) -> T:

@@ -75,7 +75,7 @@ def test_mistakes_are_told_in_words(arguments: list[str], code: int, words: list
         assert word in told.stderr
 
 
-@pytest.mark.parametrize("command", ["pull", "embed", "serve", "doctor"])
+@pytest.mark.parametrize("command", ["pull", "embed", "tune", "serve", "doctor"])
 def test_help_shows_an_example(command: str) -> None:
     told = run(command, "--help")
     assert told.returncode == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from bascule.errors import InputError
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from bascule.backend.arrivals import Arrivals
     from bascule.program.program import Parameter, Program, Value
+    from bascule.progress import ProgressCallback
 
 Tier = Literal["webgpu", "webgpu-limited", "webnn", "wasm", "cpu"]
 TIERS: tuple[Tier, ...] = ("webgpu", "webgpu-limited", "webnn", "wasm", "cpu")
@@ -65,6 +67,60 @@ class WeightStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One signature: `count` calls are like it; times in milliseconds a dispatch, by variant."""
+
+    signature: str
+    count: int
+    default: str
+    chosen: str
+    times: dict[str, float]
+
+    @property
+    def gain(self) -> float:
+        """How many times as fast as the default."""
+        return self.times[self.default] / self.times[self.chosen]
+
+
+@dataclass(slots=True)
+class TuneReport:
+    """What a tuning did. `skipped` signatures keep the default: they did not fit the budget."""
+
+    findings: list[Finding] = field(default_factory=list[Finding])
+    known: int = 0
+    skipped: list[str] = field(default_factory=list[str])
+    wrong: list[str] = field(default_factory=list[str])
+    spent_s: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        findings = [
+            {
+                "signature": f.signature,
+                "count": f.count,
+                "default": f.default,
+                "chosen": f.chosen,
+                "gain": f.gain,
+                "times_ms": f.times,
+            }
+            for f in self.findings
+        ]
+        return {
+            "findings": findings,
+            "improved": self.improved,
+            "known": self.known,
+            "skipped": self.skipped,
+            "wrong": self.wrong,
+            "spent_s": self.spent_s,
+        }
+
+    @property
+    def improved(self) -> int:
+        """Signatures whose default was replaced."""
+        return sum(f.chosen != f.default for f in self.findings)
+
+
 class Executable(Protocol):
     """A program made ready for one backend.
 
@@ -103,6 +159,19 @@ class Backend(Protocol):
     @property
     def lost(self) -> str:
         """Why the device can no longer be used; empty while it can."""
+        ...
+
+    async def tune(
+        self,
+        programs: Iterable[Program],
+        *,
+        budget_s: float,
+        progress: ProgressCallback | None = None,
+    ) -> TuneReport:
+        """Measure which way of running these programs is fastest here, and take it from now on.
+
+        What is prepared already stays as it is. A backend without a choice reports nothing.
+        """
         ...
 
     @property

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bascule.backend.arrivals import Arrivals
-from bascule.backend.base import Tier, WeightStore, checked_input
+from bascule.backend.base import Tier, TuneReport, WeightStore, checked_input
 from bascule.errors import InputError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from bascule.program.program import Call, Parameter, Program
+    from bascule.progress import ProgressCallback
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -225,6 +226,17 @@ class ReferenceBackend:
     def stats(self) -> Mapping[str, float]:
         """See `Backend.stats`: it counts nothing."""
         return {}
+
+    async def tune(
+        self,
+        programs: Iterable[Program],
+        *,
+        budget_s: float,
+        progress: ProgressCallback | None = None,
+    ) -> TuneReport:
+        """See `Backend.tune`: there is one way only."""
+        del programs, budget_s, progress
+        return TuneReport()
 
     async def warm(self, programs: Iterable[Program], name: str = "") -> int:
         """See `Backend.warm`: there is nothing to compile."""

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from bascule.backend.base import Backend, Executable, Tier, WeightStore
+from bascule.backend.base import Backend, Executable, Tier, TuneReport, WeightStore
 from bascule.errors import BasculeError, InputError
 from bascule.model.bert import BertConfig, sentence_encoder
 from bascule.model.buckets import Batch, Bucket, all_buckets, make_batches
 from bascule.program.compile import freeze
 from bascule.program.program import Dim, Program
+from bascule.progress import ProgressCallback
 from bascule.text import Tokenizer
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -54,6 +55,7 @@ class _Prepared:
     executable: Executable
     program: Program
     running: int = 0
+    stale: bool = False  # chosen before the last tuning
 
 
 @dataclass(slots=True)
@@ -160,6 +162,28 @@ class EmbeddingModel:
         bucket = make_batches([min(tokens, self.max_tokens)] * batch, self.max_tokens)[0].bucket
         await self._executable(bucket)
 
+    async def tune(
+        self, budget_s: float = 30.0, *, progress: ProgressCallback | None = None
+    ) -> TuneReport:
+        """Measure on this device which kernels are fastest for this model; they serve from then on.
+
+        The buckets in use come first, the latest before the others, then those never used, small
+        ones first. What is measured is remembered for the next load. Cancelling keeps what is
+        finished.
+        """
+        if self._closed:
+            raise InputError("tune", "an open model", "one that was closed")
+        used = list(reversed(self._prepared))  # the latest first
+        others = [b for b in all_buckets(self.max_tokens) if b not in used]
+        others.sort(key=lambda b: b.batch * b.tokens)
+        programs = [self._settings.program(bucket) for bucket in [*used, *others]]
+        try:
+            report = await self._backend.tune(programs, budget_s=budget_s, progress=progress)
+        finally:
+            self._prepare_anew()
+        await self._backend.warm(programs, self.name)
+        return report
+
     @property
     def stats(self) -> dict[str, float]:
         """Counters since the load: bytes, milliseconds, passes, texts and tokens."""
@@ -235,6 +259,9 @@ class EmbeddingModel:
     async def _executable(self, bucket: Bucket) -> _Prepared:
         async with self._preparing:
             found = self._prepared.pop(bucket, None)
+            if found is not None and found.stale and not found.running:
+                found.executable.close()
+                found = None
             if found is None:
                 self._drop_old_buckets()
                 program = self._settings.program(bucket)
@@ -242,6 +269,13 @@ class EmbeddingModel:
                 found = _Prepared(executable, program)
             self._prepared[bucket] = found  # last in the dict: most recently used
             return found
+
+    def _prepare_anew(self) -> None:
+        """Idle buckets go at once, those that run once they are asked for again and idle."""
+        for bucket, prepared in list(self._prepared.items()):
+            prepared.stale = True
+            if not prepared.running:
+                self._prepared.pop(bucket).executable.close()
 
     def _drop_old_buckets(self) -> None:
         idle = [b for b, p in self._prepared.items() if not p.running]

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bascule.backend.arrivals import Arrivals
-from bascule.backend.base import Tier, WeightStore
+from bascule.backend.base import Tier, TuneReport, WeightStore
+from bascule.backend.webgpu.autotune import tune
 from bascule.backend.webgpu.choices import Choices, signature
 from bascule.backend.webgpu.gpu import Gpu
 from bascule.backend.webgpu.lowering import TapeExecutable, lower
 from bascule.backend.webgpu.needed import digest_of, remember_pipelines
 from bascule.backend.webgpu.pipelines import Pipelines
+from bascule.progress import ProgressCallback
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -81,6 +83,16 @@ class WebGpuBackend:
             adapter, digest = self.gpu.adapter, digest_of(calls.values())
             await remember_pipelines(self.pipelines, adapter, name, digest, made)
         return len(kernels)
+
+    async def tune(
+        self,
+        programs: Iterable[Program],
+        *,
+        budget_s: float,
+        progress: ProgressCallback | None = None,
+    ) -> TuneReport:
+        """See `Backend.tune`: measures which kernels serve these programs best here."""
+        return await tune(self.gpu, self.pipelines, programs, budget_s=budget_s, progress=progress)
 
     @property
     def stats(self) -> dict[str, float]:

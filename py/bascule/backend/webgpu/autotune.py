@@ -1,0 +1,365 @@
+"""Measuring which candidate serves each kind of call best on this device.
+
+For each signature all candidates run in turn, round after round, on scratch buffers of its largest
+shapes. A sample is a tape of many dispatches with one small read behind it, less what the read
+alone takes. A candidate counts only once its numbers agree with the first one's, and replaces it
+only if a duel of the two shows it at least 5% faster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import prod
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from bascule.backend.base import Finding, TuneReport
+from bascule.backend.webgpu.choices import signature
+from bascule.backend.webgpu.gpu import Gpu
+from bascule.backend.webgpu.kernel import Kernel
+from bascule.backend.webgpu.kernels import candidates
+from bascule.backend.webgpu.pipelines import Pipelines
+from bascule.backend.webgpu.tape import Binding, TapeBuilder
+from bascule.errors import DeviceLostError, GpuError
+from bascule.program.program import Call, Program, Value
+from bascule.progress import Progress, ProgressCallback
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+GAIN = 0.05
+_ROUNDS = 3
+_DUELS = 5
+_SAMPLE_MS = 25.0
+_MOST_DISPATCHES = 200
+# One that takes this many times as long as the best so far is not measured again.
+_HOPELESS = 1.5
+# A signature that alone would take this share of what is left of the budget waits until the end.
+_SHARE = 0.25
+# Where a lone read takes longer, the device is asked again and again whether it is done.
+_SLOW_READ_MS = 20.0
+_ASK_EVERY_S = 0.001
+# In units of the first one's root mean square: reordered f32 sums differ by a hundredth of it.
+_TOLERANCE = 1e-3
+
+
+class _OutOfTimeError(Exception):
+    """The budget ended in the middle of a signature."""
+
+
+async def tune(
+    gpu: Gpu,
+    pipelines: Pipelines,
+    programs: Iterable[Program],
+    *,
+    budget_s: float,
+    progress: ProgressCallback | None = None,
+) -> TuneReport:
+    """Measure what is not known yet; choices are kept after each signature.
+
+    Programs are served in the order given, in each of them the most expensive signatures first. A
+    cancelled tuning keeps what it has finished.
+    """
+    tell = progress or (lambda _: None)
+    began = perf_counter()
+    report, todo = TuneReport(), _todo(gpu, programs)
+    bench = _Bench(gpu, pipelines, began + budget_s)
+    missing = [job for job in todo if not pipelines.choices.is_tuned(job.call, job.rivals(gpu))]
+    report.known = len(todo) - len(missing)
+    waiting = list(missing)
+    try:
+        await bench.open()
+        for patient in (False, True):
+            for job in list(waiting):
+                tell(Progress("tuning", len(missing) - len(waiting), len(missing), "signatures"))
+                try:
+                    finding = await _measure(bench, job, report, patient)
+                except _OutOfTimeError:
+                    continue
+                except DeviceLostError:
+                    raise
+                except GpuError:  # too large for this device: no run will ask for it either
+                    waiting.remove(job)
+                    report.skipped.append(signature(job.call))
+                    continue
+                if finding is not None:
+                    report.findings.append(finding)
+                    await pipelines.choices.save()
+                waiting.remove(job)
+    finally:
+        bench.close()
+        await pipelines.choices.save()
+    report.skipped += [signature(job.call) for job in waiting]
+    report.spent_s = perf_counter() - began
+    done = len(missing) - len(waiting)
+    tell(Progress("tuning", done, len(missing), "signatures"))
+    return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    call: Call
+    count: int
+
+    def rivals(self, gpu: Gpu) -> tuple[Kernel, ...]:
+        return candidates(self.call, gpu.adapter)
+
+
+def _todo(gpu: Gpu, programs: Iterable[Program]) -> list[_Job]:
+    """Each signature with a choice once, in the order to measure."""
+    found: dict[str, _Job] = {}
+    for program in programs:
+        fresh: dict[str, _Job] = {}
+        for call in program.calls:
+            name = signature(call)
+            known = fresh.get(name)
+            fresh[name] = _Job(call, known.count + 1 if known else 1)
+        expensive = sorted(fresh.items(), key=lambda item: -_work(item[1].call) * item[1].count)
+        for name, job in expensive:
+            if name not in found and len(job.rivals(gpu)) > 1:
+                found[name] = job
+    return list(found.values())
+
+
+def _work(call: Call) -> float:
+    """Roughly the operations of a call, to order calls by."""
+    shapes = [o.limits for o in call.operands if o is not None]
+    match call.op:
+        case "linear":
+            return 2.0 * prod(shapes[0]) * shapes[1][0]
+        case "attention":
+            return 4.0 / 3 * prod(shapes[0]) * shapes[0][1]
+        case _:
+            return 10.0 * prod(shapes[0])
+
+
+async def _measure(bench: _Bench, job: _Job, report: TuneReport, patient: bool) -> Finding | None:
+    """None where nothing was left to choose from; _OutOfTimeError where the budget ended."""
+    call, choices = job.call, bench.pipelines.choices
+    rivals = [k for k in job.rivals(bench.gpu) if k.digest not in choices.failed]
+    for kernel, error in await bench.pipelines.attempt(rivals):
+        choices.note_failure(kernel, error.messages)
+        rivals.remove(kernel)
+    if not rivals:
+        choices.give_up(job.rivals(bench.gpu))
+        return None
+    share = 1.0 if patient else _SHARE
+    if not bench.affords(bench.guess_ms(call), len(rivals), share):
+        raise _OutOfTimeError
+    scratch = _Scratch(bench.gpu, rivals[0])
+    try:
+        default = rivals[0]
+        once, expected = await bench.prove(scratch, default)
+        bench.note(call, once)
+        if not bench.affords(once, len(rivals), share):
+            raise _OutOfTimeError
+        for kernel in rivals[1:]:
+            if 4e-3 * once > bench.left_s:  # a rival may well be that much slower
+                raise _OutOfTimeError
+            fault = await _fault(bench, scratch, kernel, expected)
+            if fault:
+                choices.note_failure(kernel, [(0, fault)])
+                report.wrong.append(f"{signature(call)}: {kernel.variant}: {fault}")
+        rivals = [k for k in rivals if k.digest not in choices.failed]
+        times = await _race(bench, scratch, rivals)
+        best = min(rivals, key=lambda k: times[k.variant])
+        leads = times[best.variant] <= (1 - GAIN) * times[default.variant]
+        if not leads or not await _wins(bench, scratch, best, default):
+            best = default
+    finally:
+        scratch.close()
+    choices.note_tuned(call, best, [(k, times[k.variant]) for k in rivals])
+    return Finding(signature(call), job.count, default.variant, best.variant, times)
+
+
+async def _fault(bench: _Bench, scratch: _Scratch, kernel: Kernel, expected: Array) -> str:
+    """What is wrong with a kernel's numbers; empty if they agree."""
+    try:
+        _, found = await bench.prove(scratch, kernel)
+    except DeviceLostError:
+        raise
+    except GpuError as error:
+        return error.problem
+    difference = _difference(found, expected)
+    return f"its numbers are off by {difference:.3g}" if difference > _TOLERANCE else ""
+
+
+async def _race(bench: _Bench, scratch: _Scratch, rivals: Sequence[Kernel]) -> dict[str, float]:
+    """Each one's least time: whatever else the machine does only ever adds."""
+    times: dict[str, float] = {}
+    for _ in range(_ROUNDS):
+        fastest = min(times.values(), default=float("inf"))
+        for kernel in rivals:
+            before = times.get(kernel.variant)
+            if before is not None and before > _HOPELESS * fastest and kernel is not rivals[0]:
+                continue
+            ms = await bench.sample(scratch, kernel, before)
+            times[kernel.variant] = min(ms, before) if before is not None else ms
+    return times
+
+
+async def _wins(bench: _Bench, scratch: _Scratch, best: Kernel, default: Kernel) -> bool:
+    """The fastest of many is partly lucky: it must show its lead again, pair by pair."""
+    ratios: list[float] = []
+    for _ in range(_DUELS):
+        mine = await bench.sample(scratch, best)
+        ratios.append(mine / max(1e-6, await bench.sample(scratch, default)))
+    return median(ratios) <= 1 - GAIN
+
+
+def _difference(found: Array, expected: Array) -> float:
+    """The largest one, in units of the expected numbers' root mean square; inf for a NaN."""
+    if not np.isfinite(expected).all():
+        return 0.0  # the first candidate is no measure here
+    scale = float(np.sqrt(np.mean(np.square(expected, dtype=np.float64)))) or 1.0
+    worst = float(np.max(np.abs(found - expected)))
+    return worst / scale if np.isfinite(worst) else float("inf")
+
+
+class _Scratch:
+    """Buffers for one call at its largest shapes: random operands, a result."""
+
+    def __init__(self, gpu: Gpu, kernel: Kernel) -> None:
+        self._gpu = gpu
+        self.buffers: dict[str, int] = {}
+        self.result: Value = kernel.operands[-1]
+        self.params = gpu.alloc(256, uniform=True)
+        try:
+            for value in kernel.operands:
+                if value.name not in self.buffers:
+                    self.buffers[value.name] = gpu.alloc(value.nbytes)
+                    if value is not self.result:
+                        gpu.write(self.buffers[value.name], 0, _filling(value).data)
+        except GpuError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        if self._gpu.lost:
+            return
+        for buffer in (self.params, *self.buffers.values()):
+            self._gpu.free(buffer)
+        self.buffers.clear()
+
+
+def _filling(value: Value) -> Array:
+    """Standard normals, repeated; whole numbers are text lengths and name the most tokens."""
+    count = prod(value.limits)
+    if value.dtype == "u32":
+        return np.full(count, 1 << 20, np.uint32)
+    some = np.random.default_rng(count).standard_normal(min(count, 65521)).astype(np.float32)
+    return np.resize(some, count)
+
+
+class _Bench:
+    """Times tapes on a device."""
+
+    def __init__(self, gpu: Gpu, pipelines: Pipelines, end: float) -> None:
+        self.gpu = gpu
+        self.pipelines = pipelines
+        self._end = end
+        self._idle = 0
+        self._base_ms = 0.0
+        self._slow = False
+        self._rates: dict[str, float] = {}
+
+    async def open(self) -> None:
+        """Find out what a read alone takes here."""
+        self._idle = self.gpu.record(TapeBuilder().words())
+        self._word = self.gpu.alloc(4)
+        lone = [await self._timed(self._idle, self._word) for _ in range(3)]
+        self._slow = min(lone) > _SLOW_READ_MS
+        self._base_ms = min([await self._timed(self._idle, self._word) for _ in range(5)])
+
+    def close(self) -> None:
+        if self._idle and not self.gpu.lost:
+            self.gpu.forget(self._idle)
+            self.gpu.free(self._word)
+
+    @property
+    def left_s(self) -> float:
+        """Seconds of the budget that are left."""
+        return self._end - perf_counter()
+
+    def affords(self, once_ms: float, rivals: int, share: float) -> bool:
+        """Whether a share of what is left suffices for rivals that take so long a dispatch."""
+        return once_ms * rivals * (_ROUNDS + 1) <= share * self.left_s * 1e3
+
+    def note(self, call: Call, once_ms: float) -> None:
+        """Learn how long such calls take, to guess others'."""
+        self._rates[call.op] = once_ms / _work(call)
+
+    def guess_ms(self, call: Call) -> float:
+        """About how long a dispatch takes; 0 where nothing like it was measured yet."""
+        return self._rates.get(call.op, 0.0) * _work(call)
+
+    async def prove(self, scratch: _Scratch, kernel: Kernel) -> tuple[float, Array]:
+        """Milliseconds of one dispatch, and its result, which held NaN before."""
+        result = scratch.buffers[scratch.result.name]
+        found = np.full(prod(scratch.result.limits), np.nan, np.float32)
+        self.gpu.write(result, 0, found.data)
+        ms = await self._run(scratch, kernel, 1)
+        await self.gpu.read(result, 0, found.data)
+        return ms, found
+
+    async def sample(
+        self, scratch: _Scratch, kernel: Kernel, hint_ms: float | None = None
+    ) -> float:
+        """Milliseconds a dispatch, over as many as make a sample long enough."""
+        enough = _SAMPLE_MS * (4 if self._slow else 1)
+        guess = hint_ms if hint_ms is not None else await self._run(scratch, kernel, 1)
+        if hint_ms is None and 16 * guess < enough:  # one alone tells little then
+            guess = await self._run(scratch, kernel, 8) / 8
+        count = max(1, min(_MOST_DISPATCHES, round(enough / max(guess, 1e-3))))
+        return await self._run(scratch, kernel, count) / count
+
+    async def _run(self, scratch: _Scratch, kernel: Kernel, count: int) -> float:
+        if self.left_s <= 0:
+            raise _OutOfTimeError
+        sizes = {
+            d.name: d.limit for v in kernel.operands for d in v.shape if not isinstance(d, int)
+        }
+        params = kernel.params(sizes)
+        self.gpu.write(scratch.params, 0, params)
+        places = [at for at, letter in enumerate(kernel.bindings) if letter != "-"]
+        bindings: list[Binding] = [(0, scratch.params, 0, 256)]
+        for at, value in zip(places[1:], kernel.operands, strict=True):
+            bindings.append((at, scratch.buffers[value.name], 0, value.nbytes))
+        tape = TapeBuilder()
+        for _ in range(count):
+            tape.dispatch(self.pipelines.handle(kernel), bindings, kernel.launch())
+        recorded = self.gpu.record(tape.words())
+        try:
+            ms = await self._timed(recorded, scratch.buffers[scratch.result.name])
+        finally:
+            if not self.gpu.lost:
+                self.gpu.forget(recorded)
+        return max(1e-6, ms - self._base_ms)
+
+    async def _timed(self, tape: int, buffer: int) -> float:
+        """Milliseconds from a replay to the end of a small read behind it."""
+        word = bytearray(4)
+        began = perf_counter()
+        self.gpu.replay(tape)
+        read = asyncio.ensure_future(_awaited(self.gpu.read(buffer, 0, word)))
+        try:
+            while self._slow and not read.done():
+                # Firefox looks for finished work every 100 ms, and with each new submission.
+                await asyncio.wait([read], timeout=_ASK_EVERY_S)
+                self.gpu.replay(self._idle)
+            await read
+        except asyncio.CancelledError:
+            # The device still copies: let it end before the buffer goes.
+            with contextlib.suppress(GpuError):
+                await read
+            raise
+        return 1e3 * (perf_counter() - began)
+
+
+async def _awaited(work: Any) -> None:
+    await work

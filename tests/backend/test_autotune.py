@@ -1,0 +1,258 @@
+"""Tuning: what is measured decides, within its time; a wrong variant is never taken."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bascule.backend.base import TuneReport
+from bascule.backend.webgpu import autotune
+from bascule.backend.webgpu import kernels as table
+from bascule.backend.webgpu.backend import WebGpuBackend
+from bascule.backend.webgpu.choices import Choices, signature
+from bascule.backend.webgpu.gpu_native import NativeGpu
+from bascule.backend.webgpu.kernel import Kernel
+from bascule.backend.webgpu.kernels import candidates, select
+from bascule.errors import InputError
+from bascule.platform import load
+from bascule.program.compile import freeze
+from bascule.program.graph import Graph
+from bascule.program.program import Dim, Program
+from bascule.progress import Progress
+from bascule.remembered import MemoryRemembered
+from tests.goldens import TINY_BERT, cosines, golden
+
+
+def program(rows: int = 64, cols: int = 64, inner: int = 256) -> Program:
+    graph = Graph("mixed")
+    x = graph.input("x", (Dim("B", rows), inner))
+    weight, row = graph.input("weight", (cols, inner)), graph.input("row", (cols,))
+    y = graph.call("linear", x, weight, activation="none")
+    y = graph.call("layer_norm", y, row, row, None, eps=1e-5)
+    graph.output(graph.call("l2_normalise", y, eps=1e-12))
+    return freeze(graph)
+
+
+def planted(
+    monkeypatch: pytest.MonkeyPatch, op: str, place: int, change: Mapping[str, str] | None
+) -> None:
+    """Put a candidate into the table: the default's copy with its text changed."""
+    real = table._ROWS[op]
+
+    def row(call: Any, adapter: Any) -> Any:
+        makers = list(real(call, adapter))
+        default = makers[0]
+
+        def make() -> Kernel:
+            kernel = default()
+            wgsl = kernel.wgsl
+            for old, new in (change or {}).items():
+                assert old in wgsl
+                wgsl = wgsl.replace(old, new)
+            linked = replace(kernel.linked, wgsl=wgsl + "\n// planted")
+            return replace(kernel, linked=linked, variant="planted", key=("planted", wgsl))
+
+        makers.insert(place, make)
+        return makers
+
+    monkeypatch.setitem(table._ROWS, op, row)
+
+
+# The last row's last block is never stored: right nearly everywhere, and quicker.
+WRONG = {
+    "store(row, col, s0);": "if (row + 8u < params.rows) { store(row, col, s0); }",
+}
+
+
+async def test_a_planted_wrong_variant_is_never_chosen(
+    gpu: NativeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted(monkeypatch, "linear", 1, WRONG)
+    store = MemoryRemembered()
+    backend = WebGpuBackend(gpu, await Choices.open(store, gpu.adapter))
+    report = await backend.tune([program()], budget_s=60)
+    (told,) = report.wrong
+    assert "planted" in told
+    again = await Choices.open(store, gpu.adapter)
+    assert [f.variant for f in again.failed.values()] == ["planted"]
+    call = program().calls[0]
+    assert select(call, gpu.adapter, again).variant != "planted"
+    assert again.is_tuned(call, candidates(call, gpu.adapter))
+
+
+# NaN made of a parameter: a compiler refuses a constant one.
+@pytest.mark.parametrize("factor", ["1.002", "(0.0 / f32(params.rows - params.rows))"])
+async def test_small_errors_and_nans_are_found(
+    gpu: NativeGpu, monkeypatch: pytest.MonkeyPatch, factor: str
+) -> None:
+    old = "activation(sums + bias);"
+    planted(monkeypatch, "linear", 1, {old: f"activation(sums + bias) * {factor};"})
+    report = await WebGpuBackend(gpu).tune([program()], budget_s=60)
+    assert len(report.wrong) == 1
+
+
+# The default walks K eight times over, and is right.
+_SUMS = "".join(f"s{i} = vec4f(); t{i} = vec4f(); " for i in range(8))
+SLOW = {
+    "for (var k = 0u; k < params.inner4; k++) {": "for (var n = 0u; n < 8u * params.inner4; n++) {"
+    f" let k = n % params.inner4; if (k == 0u) {{ {_SUMS} }}"
+}
+
+
+async def test_the_measured_winner_is_taken_and_a_slow_default_left(
+    gpu: NativeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted(monkeypatch, "linear", 0, SLOW)
+    store, call = MemoryRemembered(), program().calls[0]
+    backend = WebGpuBackend(gpu, await Choices.open(store, gpu.adapter))
+    assert select(call, gpu.adapter, backend.choices).variant == "planted"
+    report = await backend.tune([program()], budget_s=60)
+    assert report.wrong == []
+    (finding,) = [f for f in report.findings if f.signature == signature(call)]
+    print(finding)
+    assert finding.default == "planted"
+    assert finding.chosen.startswith("linear_")
+    assert finding.gain > 1.5
+    assert set(finding.times) == {k.variant for k in candidates(call, gpu.adapter)}
+    assert select(call, gpu.adapter, backend.choices).variant == finding.chosen
+    again = await Choices.open(store, gpu.adapter)
+    assert select(call, gpu.adapter, again).variant == finding.chosen
+
+
+async def test_an_equal_twin_does_not_replace_the_default(
+    gpu: NativeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = table._ROWS["linear"]
+    monkeypatch.setitem(table._ROWS, "linear", lambda c, a: list(real(c, a))[:1])
+    planted(monkeypatch, "linear", 1, None)
+    report = await WebGpuBackend(gpu).tune([program()], budget_s=60)
+    (finding,) = [f for f in report.findings if f.signature.startswith("linear")]
+    assert finding.chosen == finding.default != "planted"
+
+
+async def test_nothing_is_measured_twice(gpu: NativeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, before = MemoryRemembered(), gpu.n_objects
+    first = await WebGpuBackend(gpu, await Choices.open(store, gpu.adapter)).tune(
+        [program()], budget_s=60
+    )
+    assert len(first.findings) == 3
+    assert first.known == 0
+    assert gpu.n_objects == before
+    second = await WebGpuBackend(gpu, await Choices.open(store, gpu.adapter)).tune(
+        [program(), program(cols=68)], budget_s=60
+    )
+    assert second.known == 3
+    told = [f.signature for f in second.findings]
+    assert len(told) == 3
+    assert all("68" in name for name in told)
+    # A candidate that was not there before makes its signatures unknown again.
+    planted(monkeypatch, "layer_norm", 1, None)
+    third = await WebGpuBackend(gpu, await Choices.open(store, gpu.adapter)).tune(
+        [program()], budget_s=60
+    )
+    assert third.known == 2
+    assert [f.signature.split()[0] for f in third.findings] == ["layer_norm"]
+
+
+async def test_the_budget_is_kept_and_the_dear_come_first(gpu: NativeGpu) -> None:
+    large = program(rows=512, cols=1024, inner=768)
+    began = time.perf_counter()
+    report = await WebGpuBackend(gpu).tune([large], budget_s=0.4)
+    assert time.perf_counter() - began < 3
+    assert report.skipped
+    assert report.spent_s < 3
+    none = await WebGpuBackend(gpu).tune([large], budget_s=0)
+    assert none.findings == []
+    assert len(none.skipped) == 3
+    backend = WebGpuBackend(gpu)
+    told = (await backend.tune([program()], budget_s=60)).findings
+    assert [f.signature.split()[0] for f in told] == ["linear", "layer_norm", "l2_normalise"]
+
+
+async def test_unfinished_signatures_keep_the_default(gpu: NativeGpu) -> None:
+    large = program(rows=512, cols=1024, inner=768)
+    backend = WebGpuBackend(gpu)
+    report = await backend.tune([large], budget_s=0.4)
+    call = large.calls[0]
+    assert signature(call) in report.skipped
+    assert select(call, gpu.adapter, backend.choices).variant == "linear_block 8x8"
+
+
+async def test_cancelling_keeps_what_is_finished_and_frees_the_rest(gpu: NativeGpu) -> None:
+    store, before = MemoryRemembered(), gpu.n_objects
+    backend = WebGpuBackend(gpu, await Choices.open(store, gpu.adapter))
+    started = asyncio.Event()
+
+    def tell(progress: Progress) -> None:
+        assert progress.stage == "tuning"
+        if progress.done == 1:
+            started.set()
+
+    task = asyncio.ensure_future(backend.tune([program()], budget_s=60, progress=tell))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert gpu.n_objects == before
+    assert len((await Choices.open(store, gpu.adapter)).tuned) == 1
+    rest = await backend.tune([program()], budget_s=60)
+    assert (rest.known, len(rest.findings)) == (1, 2)
+
+
+async def test_a_variant_that_does_not_compile_leaves_the_race(
+    gpu: NativeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted(monkeypatch, "linear", 1, {"fn main(": "fn main(("})
+    backend = WebGpuBackend(gpu)
+    report = await backend.tune([program()], budget_s=60)
+    assert len(report.findings) == 3
+    assert [f.variant for f in backend.choices.failed.values()] == ["planted"]
+    (finding,) = [f for f in report.findings if f.signature.startswith("linear")]
+    assert "planted" not in finding.times
+
+
+async def test_slow_reads_are_asked_after(gpu: NativeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(autotune, "_SLOW_READ_MS", 0.0)  # as on Firefox
+    report = await WebGpuBackend(gpu).tune([program()], budget_s=60)
+    assert len(report.findings) == 3
+
+
+async def test_a_model_runs_on_after_tuning_with_the_new_choices() -> None:
+    expected = golden("tiny-bert")
+    async with await load(TINY_BERT, tier="webgpu") as model:
+        before = await model.embed(expected.texts)
+        await model.embed("w4")  # the bucket used last is served first
+        objects = model._backend.gpu.n_objects  # type: ignore[attr-defined]
+        told: list[str] = []
+        running = asyncio.ensure_future(model.embed(expected.texts * 8))
+        report = await model.tune(3.0, progress=lambda p: told.append(p.stage))
+        await running
+        assert report.findings
+        assert set(told) == {"tuning"}
+        assert model.stats["signatures_tuned"] == len(report.findings)
+        after = await model.embed(expected.texts)
+        assert (cosines(after, expected.embeddings) >= 0.99999).all()
+        np.testing.assert_allclose(after, before, atol=1e-5)
+        await model.embed("w4")
+        assert model._backend.gpu.n_objects <= objects  # type: ignore[attr-defined]
+        chosen = {f.signature: f.chosen for f in report.findings}
+        served = 0
+        for prepared in model._prepared.values():
+            kernels = prepared.executable._kernels  # type: ignore[attr-defined]
+            for call, kernel in zip(prepared.program.calls, kernels, strict=True):
+                served += signature(call) in chosen
+                assert kernel.variant == chosen.get(signature(call), kernel.variant)
+        assert served
+    with pytest.raises(InputError, match="closed"):
+        await model.tune(1.0)
+
+
+async def test_the_cpu_tier_has_nothing_to_tune() -> None:
+    async with await load(TINY_BERT, tier="cpu") as model:
+        assert await model.tune(1.0) == TuneReport()

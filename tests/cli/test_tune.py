@@ -1,0 +1,77 @@
+"""`bascule tune` as its user meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.goldens import TINY_BERT, cosines, golden
+
+
+def run(memory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bascule", *arguments],
+        env={**os.environ, "BASCULE_REMEMBERED": str(memory)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_tune_measures_remembers_and_is_not_asked_twice(tmp_path: Path) -> None:
+    first = run(tmp_path, "tune", str(TINY_BERT), "--budget", "3", "--json")
+    assert first.returncode == 0, first.stderr
+    assert first.stderr == ""
+    report = json.loads(first.stdout)
+    assert report["known"] == 0
+    assert report["wrong"] == []
+    assert report["findings"]
+    for found in report["findings"]:
+        assert found["chosen"] in found["times_ms"]
+        assert found["default"] in found["times_ms"]
+        assert found["chosen"] == found["default"] or found["gain"] > 1.05
+    second = json.loads(run(tmp_path, "tune", str(TINY_BERT), "--budget", "1", "--json").stdout)
+    assert second["known"] == len(report["findings"])
+    told = {f["signature"] for f in second["findings"]} & {
+        f["signature"] for f in report["findings"]
+    }
+    assert not told
+    expected = golden("tiny-bert")
+    found = run(
+        tmp_path, "embed", "--json", "--tier", "webgpu", "--model", str(TINY_BERT), *expected.texts
+    )
+    assert (cosines(json.loads(found.stdout), expected.embeddings) >= 0.99999).all()
+
+
+def test_tune_draws_a_table(tmp_path: Path) -> None:
+    told = run(tmp_path, "tune", str(TINY_BERT), "--budget", "1")
+    assert told.returncode == 0, told.stderr
+    assert "Tuning on" in told.stdout
+    assert "kinds of calls measured" in told.stdout
+    assert "Traceback" not in told.stderr
+
+
+@pytest.mark.parametrize("budget", ["0", "-1", "nan", "1e9"])
+def test_a_budget_that_is_none(tmp_path: Path, budget: str) -> None:
+    told = run(tmp_path, "tune", str(TINY_BERT), "--budget", budget)
+    assert told.returncode == 1
+    assert "--budget" in told.stderr
+    assert told.stdout == ""
+
+
+def test_a_memory_that_cannot_be_written_costs_a_warning_only(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    expected = golden("tiny-bert")
+    told = run(
+        tmp_path / "file" / "x", "embed", "--json", "--tier", "webgpu", "--model", str(TINY_BERT),
+        *expected.texts,
+    )  # fmt: skip
+    assert told.returncode == 0
+    assert (cosines(json.loads(told.stdout), expected.embeddings) >= 0.99999).all()
+    assert told.stderr.count("RememberedWarning") == 1
