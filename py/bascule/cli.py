@@ -1,4 +1,4 @@
-"""The command line: pull, embed, tune, serve, doctor.
+"""The command line: pull, embed, tune, manifest, cache, serve, doctor.
 
 Answers go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 an error that is told,
 2 a wrong command line, 130 interrupted.
@@ -11,6 +11,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,30 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument("--budget", type=float, default=60.0, metavar="SECONDS", help="(%(default)s)")
     tune.add_argument("--json", action="store_true", help="print the report as JSON")
 
+    manifest = _command(
+        commands,
+        "manifest",
+        _manifest,
+        "write the SHA-256 of every chunk of a model folder's files beside them",
+        "bascule manifest models/my-model",
+    )
+    manifest.add_argument("folder", type=Path, metavar="FOLDER", help="the folder with config.json")
+    manifest.add_argument(
+        "--chunk-mb", type=float, default=4.0, metavar="MIB", help="size of a chunk (%(default)s)"
+    )
+
+    cache = _command(
+        commands,
+        "cache",
+        _cache,
+        "list, remove or verify what is kept of models",
+        "bascule cache ls",
+    )
+    cache.add_argument("action", choices=["ls", "rm", "verify"])
+    cache.add_argument("locations", nargs="*", metavar="LOCATION", help="what rm removes")
+    cache.add_argument("--all", action="store_true", help="rm: remove everything")
+    cache.add_argument("--json", action="store_true", help="print JSON")
+
     serve = _command(
         commands, "serve", _serve, "serve the page on this machine", "bascule serve --port 8600"
     )
@@ -149,6 +174,41 @@ async def _tune(parsed: argparse.Namespace) -> None:
         print(json.dumps(report.as_json(), indent=2))
     else:
         tuning_table(report, model.device_name)
+
+
+async def _manifest(parsed: argparse.Namespace) -> None:
+    from bascule.terminal import progress_bar
+    from bascule.weights.manifest import write_manifest
+
+    with progress_bar() as tell:
+        made = await write_manifest(parsed.folder, parsed.chunk_mb, tell)
+    print(made)
+
+
+async def _cache(parsed: argparse.Namespace) -> None:
+    from bascule import cache
+    from bascule.terminal import cache_table
+
+    if parsed.action != "rm" and (parsed.locations or parsed.all):
+        raise InputError(f"cache {parsed.action}", "no locations", "some")
+    if parsed.action == "rm":
+        gone = await cache.rm(parsed.locations, everything=parsed.all)
+        print(json.dumps(gone) if parsed.json else f"{gone} removed")
+        return
+    if parsed.action == "verify":
+        damaged = await cache.verify()
+        if parsed.json:
+            print(json.dumps(damaged, indent=2))
+        elif not damaged:
+            print("All that is kept is sound.")
+        for location, count in {} if parsed.json else damaged.items():
+            print(f"{location}: {count} damaged, fetched again when needed")
+        return
+    kept = await cache.ls()
+    if parsed.json:
+        print(json.dumps([asdict(each) for each in kept], indent=2))
+    else:
+        cache_table(kept)
 
 
 async def _serve(parsed: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from os import PathLike
 from time import perf_counter
 from typing import Any
@@ -74,8 +75,8 @@ async def load(
             owns_backend=on is None,
             on_close=source.release,
         )
-        weights = load_weights(source, parameters, store, progress=tell, parallel=parallel)
-        made.follow(_warm_and_fill(made, opened, source, weights, programs, tell, clock))
+        fill = partial(load_weights, source, parameters, store, progress=tell, parallel=parallel)
+        made.follow(_warm_and_fill(made, opened, source, fill, programs, tell, clock))
         if wait:
             await made.loaded()
     except BaseException:
@@ -92,7 +93,12 @@ async def load(
 
 async def read_settings(model: str | PathLike[str]) -> EmbedderSettings:
     """What a model's folder says of it, without its weights; raises as `load` does."""
-    return await _settings_of(open_source(locate(str(model))))
+    source = open_source(locate(str(model)), hashes=known_hashes(str(model)))
+    try:
+        return await _settings_of(source)
+    finally:
+        await source.settle()
+        source.release()
 
 
 async def _settings_of(source: Source) -> EmbedderSettings:
@@ -124,7 +130,7 @@ async def _warm_and_fill(
     made: EmbeddingModel,
     opened: OpenedTier,
     source: Source,
-    weights: Coroutine[Any, Any, None],
+    fill: Callable[[], Coroutine[Any, Any, None]],
     programs: list[Any],
     tell: ProgressCallback,
     clock: _Clock,
@@ -139,7 +145,7 @@ async def _warm_and_fill(
 
     warming = asyncio.ensure_future(warm())
     try:
-        await weights
+        await fill()
         clock.lap("weights_ms")
         await warming
         clock.lap("prepare_ms")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bascule.backend.base import TuneReport
+from bascule.cache import Kept
 from bascule.progress import Progress, ProgressCallback
 
 _LONGEST = 48
@@ -88,6 +90,17 @@ def tuning_table(report: TuneReport, device_name: str) -> None:
     console.print(told, highlight=False)
     for wrong in report.wrong:
         console.print(Text(f"Computes wrongly here, never taken: {wrong}"))
+
+
+def cache_table(kept: Sequence[Kept]) -> None:
+    """What is kept, for people."""
+    table = Table("location", "kind", "kept", "of", "used", title="Kept of models")
+    for each in kept:
+        used = "now" if each.in_use else time.strftime("%Y-%m-%d %H:%M", time.localtime(each.used))
+        stored, whole = (f"{n / 1e6:.1f} MB" for n in (each.stored_nbytes, each.nbytes))
+        table.add_row(each.location, each.kind, stored, whole, used)
+    console = Console()
+    console.print(table if kept else "Nothing is kept yet.")
 
 
 def doctor_table(report: Mapping[str, Any]) -> None:

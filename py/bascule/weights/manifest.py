@@ -9,6 +9,7 @@ that some other model has brought is not fetched again. web/bridge/manifest.js r
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
@@ -17,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from bascule.errors import InputError, ModelFileError
+from bascule.errors import InputError, ModelFileError, SetupError
+from bascule.progress import Progress, ProgressCallback
 
 MANIFEST = "bascule-manifest.json"
 MOST_MANIFEST_NBYTES = 16 << 20
@@ -87,6 +89,8 @@ def make_manifest(
 ) -> bytes:
     """The manifest of these files (name in the model to path); `tell` hears of bytes read."""
     check_chunk_nbytes(chunk_nbytes)
+    if not files:
+        raise InputError("manifest", "a folder with a model's files", str(folder))
     told: dict[str, Any] = {}
     done = 0
     for name in sorted(files):
@@ -99,7 +103,29 @@ def make_manifest(
                 done += len(chunk)
                 tell(done)
         told[name] = {"nbytes": nbytes, "sha256": whole.hexdigest(), "chunks": chunks}
-    if not told:
-        raise InputError("manifest", "a folder with model files", str(folder))
     document = {"version": 1, "chunk_nbytes": chunk_nbytes, "files": told}
     return (json.dumps(document, indent=1) + "\n").encode()
+
+
+async def write_manifest(folder: Path, chunk_mb: float, progress: ProgressCallback) -> Path:
+    """Write a model folder's manifest into it; InputError for a folder without model files."""
+    from bascule.weights.source import model_files
+
+    files = model_files(folder)
+    total = sum(path.stat().st_size for path in files.values())
+
+    def tell(done: int) -> None:
+        progress(Progress("manifest", done, total))
+
+    chunk_nbytes = round(chunk_mb * (1 << 20))
+    data = await asyncio.to_thread(make_manifest, folder, files, chunk_nbytes, tell)
+    target = folder / MANIFEST
+    fresh = folder / f".{MANIFEST}.new"
+    try:
+        fresh.write_bytes(data)
+        fresh.replace(target)
+    except OSError as error:
+        raise SetupError(
+            f"{target} cannot be written ({error.strerror}).", hint="Is the folder yours?"
+        ) from None
+    return target

@@ -152,6 +152,16 @@ def check_file(file: str) -> str:
     return file
 
 
+def model_files(folder: Path) -> dict[str, Path]:
+    """The files of a local folder that a load may read, the manifest left out."""
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    return {
+        name: path
+        for name, path in found.items()
+        if path.is_file() and name != MANIFEST and (name in ALLOWED_FILES or _SHARD.fullmatch(name))
+    }
+
+
 ReadChunk = Callable[[int], Awaitable[bytes]]
 
 
