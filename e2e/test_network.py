@@ -131,7 +131,9 @@ def test_faults_that_pass_are_survived(engine: Engine, hub: Hub, lab: Callable[.
         hub.server.plan(f"{name}/{FILE}", fault, times=2)
         found = lab(f"await load({hub.server.url!r} + '/{name}')")
         assert found.get("digest") == expected(1), (name, found)
-        assert found["stats"]["network_retries"] >= 1, name
+        # All that was asked for came before that lie shows: some browsers never hear of it.
+        if name != "length-too-long":
+            assert found["stats"]["network_retries"] >= 1, name
 
 
 LASTING = {
@@ -263,7 +265,7 @@ def test_every_store_keeps_and_heals(engine: Engine, hub: Hub, lab: Callable[...
         works.append(kind)
         hub.server.reset_counts()
         found = lab(f"await load({url!r}, store={kind!r})")
-        assert found["stats"]["network_nbytes"] == 0
+        assert found["stats"]["network_nbytes"] == 0, (kind, found)
         assert lab(f"await spoil({kind!r})") > 0
         found = lab(f"await load({url!r}, store={kind!r})")
         assert found.get("digest") == expected(1), (kind, found)

@@ -70,6 +70,13 @@ export class BasculeClient {
     else this.#end({ category: "cancelled", what: "It was cancelled.", hint: "" });
   }
 
+  /** What is kept of models in this browser (py/bascule/cache.py).
+   * @param {"ls" | "rm" | "verify"} action @param {string[] | null} locations all, if null
+   * @returns {Promise<any>} */
+  cache(action, locations) {
+    return this.#ask({ type: "cache", action, locations });
+  }
+
   /** @returns {Promise<void>} */
   close() {
     return this.#ask({ type: "close" });

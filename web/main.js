@@ -2,6 +2,7 @@
 
 import { BasculeClient } from "./client.js";
 import { drawMatrix, drawPairs, similarities } from "./heatmap.js";
+import { askToPersist, KeptPanel } from "./kept.js";
 import { BasculeError, faultOf } from "./protocol.js";
 
 /** @typedef {import("./protocol.js").Progress} Progress */
@@ -162,6 +163,8 @@ if (wanted && [...tierChoice.options].some((option) => option.value === wanted))
   tierChoice.value = wanted;
 }
 const ready = load(model, tierChoice.value);
+new KeptPanel(part("kept", HTMLDetailsElement), client);
+ready.then(askToPersist).catch(() => {});
 ready.catch(() => {}); // shown in the page; whoever awaits window.bascule.ready hears of it too
 
 /** For programs and tests that drive this page. */
@@ -173,6 +176,8 @@ Object.assign(globalThis, {
     tune: (/** @type {number} */ budgetS) => client.tune(budgetS),
     cancel: () => client.cancel(),
     stats: () => client.stats(),
+    cache: (/** @type {"ls" | "rm" | "verify"} */ action, /** @type {string[] | null} */ locations) =>
+      client.cache(action, locations ?? null),
     close: () => client.close(),
   },
 });

@@ -13,9 +13,10 @@
  *
  * @typedef {{ id: number, type: "load", model: string, tier: string }} LoadRequest
  * @typedef {{ id: number, type: "embed", texts: string[] }} EmbedRequest
+ * @typedef {{ id: number, type: "cache", action: string, locations: string[] | null }} CacheRequest
  * @typedef {{ id: number, type: "stats" | "cancel" | "close" }} PlainRequest
  * @typedef {{ id: number, type: "tune", budgetS: number }} TuneRequest
- * @typedef {LoadRequest | EmbedRequest | TuneRequest | PlainRequest} Request
+ * @typedef {LoadRequest | CacheRequest | EmbedRequest | TuneRequest | PlainRequest} Request
  *
  * @typedef {{ type: "progress" } & Progress} ProgressMessage
  * @typedef {{ type: "result", id: number, value: any }} ResultMessage

@@ -88,6 +88,8 @@ async function answer(request) {
       return JSON.parse(await session.tune(request.budgetS, report));
     case "stats":
       return { ...JSON.parse(session.stats()), ...heapStats(pyodide) };
+    case "cache":
+      return JSON.parse(await session.cache(request.action, JSON.stringify(request.locations)));
     case "cancel":
       return session.cancel();
     case "close":

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
+from bascule import cache
 from bascule.errors import BasculeError, InputError
 from bascule.model.embedder import EmbeddingModel
 from bascule.platform import load
@@ -73,6 +75,23 @@ class PageSession:
 
         return await self._answered(work())
 
+    async def cache(self, action: str, locations: str) -> str:
+        """List ("ls"), remove ("rm", a JSON list of locations or null for all) or "verify"."""
+
+        async def work() -> str:
+            match action:
+                case "ls":
+                    return json.dumps([asdict(kept) for kept in await cache.ls()])
+                case "rm":
+                    wanted = json.loads(locations)
+                    return json.dumps(await cache.rm(wanted or (), everything=wanted is None))
+                case "verify":
+                    return json.dumps(await cache.verify())
+                case _:
+                    raise InputError("cache", "ls, rm or verify", repr(action))
+
+        return await self._answered(work(), cancellable=False)
+
     def stats(self) -> str:
         """The model's counters."""
         return json.dumps({} if self._model is None else self._model.stats)
@@ -102,8 +121,10 @@ class PageSession:
             self._model.close()
             self._model = None
 
-    async def _answered(self, work: Any) -> Any:
-        task = self._running = asyncio.ensure_future(work)
+    async def _answered(self, work: Any, *, cancellable: bool = True) -> Any:
+        task = asyncio.ensure_future(work)
+        if cancellable:
+            self._running = task
         try:
             return await task
         except asyncio.CancelledError:

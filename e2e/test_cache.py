@@ -1,0 +1,151 @@
+"""What a visit leaves for the next: weights that are not fetched again, loads that go on where they
+stopped, tabs that share."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Error
+
+from bascule.folders import models_folder
+from e2e.conftest import OUT, Site, settled
+from e2e.engines import Engine, Page, PlaywrightTab, wait_for
+from e2e.test_matrix import embed
+from tests.goldens import cosines, golden
+from tests.weights.faulty import Fault, FaultyServer
+
+FILE = "model.safetensors"
+SIZE = (models_folder() / "all-MiniLM-L6-v2" / FILE).stat().st_size
+CHUNK = 4 << 20
+ENGINES = ["chromium-webgpu", "firefox-no-webgpu", "webkit"]
+each_engine = pytest.mark.parametrize("engine", ENGINES, indirect=True)
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[FaultyServer]:
+    """The model on a server of its own, which counts, and can be gone."""
+    shutil.copytree(models_folder() / "all-MiniLM-L6-v2", tmp_path / "minilm")
+    with FaultyServer(tmp_path) as server:
+        yield server
+
+
+def sent(hub: FaultyServer) -> int:
+    return hub.sent[f"/minilm/{FILE}"]
+
+
+def link(site: Site, hub: FaultyServer) -> str:
+    return f"{site.url}/?tier=cpu&model={hub.url}/minilm"
+
+
+def assert_right(page: Page) -> None:
+    expected = golden("minilm")
+    short = [i for i, ids in enumerate(expected.ids) if len(ids) <= 16][:2]
+    found = embed(page, [expected.texts[i] for i in short])
+    assert (cosines(found, expected.embeddings[short]) >= 0.99999).all()
+
+
+@each_engine
+def test_a_second_visit_fetches_no_weights(
+    engine: Engine, site: Site, hub: FaultyServer, new_page: Callable[[str], Page]
+) -> None:
+    page = new_page(link(site, hub))
+    assert settled(page) == "ready", page.run("() => document.body.innerText")
+    assert sent(hub) == SIZE
+    first = page.run("() => bascule.stats()")
+    hub.reset_counts()
+    page.open(link(site, hub))
+    assert settled(page) == "ready"
+    assert sum(hub.sent.values()) == 0
+    second = page.run("() => bascule.stats()")
+    assert second["network_nbytes"] == 0
+    hub.down()
+    page.open(link(site, hub))
+    assert settled(page) == "ready", page.run("() => document.body.innerText")
+    assert_right(page)
+    print(
+        f"{engine.name}: weights_ms {first['weights_ms']:.0f} on the first visit, "
+        f"{second['weights_ms']:.0f} on the second, "
+        f"{page.run('() => bascule.stats()')['weights_ms']:.0f} with the server gone"
+    )
+
+
+@each_engine
+def test_a_tab_that_dies_half_way_goes_on(
+    engine: Engine, site: Site, hub: FaultyServer, new_page: Callable[[str], Page]
+) -> None:
+    hub.plan(FILE, Fault("slow", CHUNK, bytes_per_second=30_000_000))
+    page = new_page(link(site, hub))
+    end = time.monotonic() + 60
+    while sent(hub) < SIZE / 2 and time.monotonic() < end:
+        time.sleep(0.05)
+    tab = page.new_tab()
+    kill(page)
+    before = sent(hub)
+    assert SIZE / 2 <= before < SIZE
+    hub.heal()
+    time.sleep(1)
+    hub.reset_counts()
+    tab.open(link(site, hub))
+    assert settled(tab) == "ready", tab.run("() => document.body.innerText")
+    # What was under way when the tab died is fetched again: no more than the server had ahead.
+    print(f"{engine.name}: killed at {before / SIZE:.0%}, then fetched {sent(hub) / SIZE:.0%}")
+    assert sent(hub) <= SIZE - before + 3 * CHUNK
+    assert_right(tab)
+    tab.close()
+
+
+def kill(page: Page) -> None:
+    """The process of the tab dies, where the browser has a way to ask for that."""
+    if not isinstance(page, PlaywrightTab):
+        page.open("about:blank")
+        return
+    try:
+        page.page.goto("chrome://crash", timeout=3000)
+    except Error:
+        pass  # the navigation never ends, or the browser knows no such page
+    page.page.close()
+
+
+@each_engine
+def test_two_tabs_at_once_fetch_it_once(
+    engine: Engine, site: Site, hub: FaultyServer, new_page: Callable[[str], Page]
+) -> None:
+    if engine.name == "webkit":
+        pytest.skip("a driver of WebKitGTK runs one tab at a time")
+    hub.plan(FILE, Fault("slow", CHUNK, bytes_per_second=30_000_000))
+    first = new_page(link(site, hub))
+    second = first.new_tab()
+    second.open(link(site, hub))
+    for page in (first, second):
+        assert settled(page) == "ready", page.run("() => document.body.innerText")
+        assert_right(page)
+    assert sent(hub) == SIZE
+    second.close()
+
+
+@each_engine
+def test_what_is_kept_is_shown_verified_and_removed(
+    engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    page = new_page(f"{site.url}/?tier=cpu&model=/goldens/tiny-bert")
+    assert settled(page) == "ready"
+    page.run("() => { document.querySelector('#kept').open = true; }")
+    wait_for(page, "document.querySelectorAll('#kept tbody tr').length >= 3")
+    shown = page.run("() => document.querySelector('#kept').innerText")
+    assert "tiny-bert/model.safetensors" in shown
+    assert "in use" in shown
+    OUT.mkdir(exist_ok=True)
+    page.screenshot(OUT / f"kept-{engine.name}.png")
+    page.run("() => document.querySelector('#kept [name=verify]').click()")
+    wait_for(page, "document.querySelector('#kept [role=status]').textContent.includes('sound')")
+    page.run("() => document.querySelector('#kept tbody button').click()")
+    wait_for(page, "document.querySelectorAll('#kept tbody tr').length === 2")
+    page.run("() => document.querySelector('#kept [name=remove]').click()")
+    wait_for(page, "document.querySelectorAll('#kept tbody tr').length === 0")
+    assert page.run("() => bascule.cache('ls')") == []
+    page.open(f"{site.url}/?tier=cpu&model=/goldens/tiny-bert")
+    assert settled(page) == "ready"
