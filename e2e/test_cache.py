@@ -3,6 +3,7 @@ stopped, tabs that share."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -103,10 +104,8 @@ def kill(page: Page) -> None:
     if not isinstance(page, PlaywrightTab):
         page.open("about:blank")
         return
-    try:
+    with contextlib.suppress(Error):  # it never ends, or the browser knows no such page
         page.page.goto("chrome://crash", timeout=3000)
-    except Error:
-        pass  # the navigation never ends, or the browser knows no such page
     page.page.close()
 
 
