@@ -2,6 +2,7 @@
 
 import { BasculeClient } from "./client.js";
 import { drawMatrix, drawPairs, similarities } from "./heatmap.js";
+import { keepOffline } from "./offline-client.js";
 import { BasculeError, faultOf } from "./protocol.js";
 
 /** @typedef {import("./protocol.js").Progress} Progress */
@@ -37,11 +38,8 @@ const embedButton = part("embed", HTMLButtonElement);
 const tierChoice = part("tier-choice", HTMLSelectElement);
 
 let weightsBegan = 0;
-const client = new BasculeClient(
-  ownUrl(query.get("pyodide") ?? "/pyodide/"),
-  showProgress,
-  query.has("count-proxies"),
-);
+const pyodideUrl = ownUrl(query.get("pyodide") ?? "/pyodide/");
+const client = new BasculeClient(pyodideUrl, showProgress, query.has("count-proxies"));
 
 /** Python itself comes from here only, whatever a link to this page says. @param {string} path */
 function ownUrl(path) {
@@ -155,11 +153,13 @@ if (wanted && [...tierChoice.options].some((option) => option.value === wanted))
 }
 const ready = load(model, tierChoice.value);
 ready.catch(() => {}); // shown in the page; whoever awaits window.bascule.ready hears of it too
+const offline = ready.catch(() => {}).then(() => keepOffline(pyodideUrl, ["worker.js", "protocol.js"]));
 
 /** For programs and tests that drive this page. */
 Object.assign(globalThis, {
   bascule: {
     ready,
+    offline,
     load,
     embed: (/** @type {string[]} */ texts) => client.embed(texts),
     stats: () => client.stats(),
