@@ -50,6 +50,10 @@ class Page(Protocol):
 
     def screenshot(self, path: Path) -> None: ...
 
+    def new_tab(self) -> Page:
+        """Another tab of the same profile: it finds the caches that this one has filled."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -82,8 +86,13 @@ class PlaywrightTab:
     def screenshot(self, path: Path) -> None:
         self.page.screenshot(path=path)
 
+    def new_tab(self) -> Page:
+        return PlaywrightTab(self.page.context.new_page())
+
     def close(self) -> None:
         self.page.close()
+        if not self.page.context.pages:
+            self.page.context.close()
 
 
 class WebDriverTab:
@@ -121,6 +130,9 @@ class WebDriverTab:
     def screenshot(self, path: Path) -> None:
         self._driver.save_screenshot(str(path))
 
+    def new_tab(self) -> Page:
+        return self  # a driver sees one tab at a time, and all are of one profile
+
     def close(self) -> None:
         self._driver.get("about:blank")
 
@@ -140,7 +152,7 @@ def chromium(playwright: Playwright, name: str, *, webgpu: bool) -> Iterator[Eng
     if os.geteuid() == 0:
         flags.append("--no-sandbox")
     browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
-    yield Engine(name, webgpu, lambda: PlaywrightTab(browser.new_page()))
+    yield Engine(name, webgpu, lambda: PlaywrightTab(browser.new_context().new_page()))
     browser.close()
 
 
@@ -152,7 +164,7 @@ def firefox(playwright: Playwright, name: str, *, webgpu: bool) -> Iterator[Engi
         executable_path=shutil.which("firefox-esr") or shutil.which("firefox"),
         firefox_user_prefs=FIREFOX_WEBGPU if webgpu else {"dom.webgpu.enabled": False},
     )
-    yield Engine(name, webgpu, lambda: PlaywrightTab(browser.new_page()))
+    yield Engine(name, webgpu, lambda: PlaywrightTab(browser.new_context().new_page()))
     browser.close()
 
 
@@ -164,7 +176,7 @@ def webkit(playwright: Playwright, name: str, *, webgpu: bool) -> Iterator[Engin
         with webkit_gtk(name) as engine:
             yield engine
         return
-    yield Engine(name, webgpu, lambda: PlaywrightTab(browser.new_page()))
+    yield Engine(name, webgpu, lambda: PlaywrightTab(browser.new_context().new_page()))
     browser.close()
 
 

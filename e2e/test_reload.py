@@ -25,6 +25,7 @@ def test_edits_reach_the_page(
         page = new_page(f"{site.url}/?model=/goldens/tiny-bert")
         assert settled(page) == "ready"
         assert abs(page.run(norm) - 1) < 1e-3
+        page.run("() => bascule.offline")  # from here on, its service worker serves it
 
         edit(
             tmp_path / "shaders" / "l2_normalise.wgsl",

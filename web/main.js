@@ -3,6 +3,7 @@
 import { BasculeClient } from "./client.js";
 import { drawMatrix, drawPairs, similarities } from "./heatmap.js";
 import { askToPersist, KeptPanel } from "./kept.js";
+import { keepOffline } from "./offline-client.js";
 import { BasculeError, faultOf } from "./protocol.js";
 
 /** @typedef {import("./protocol.js").Progress} Progress */
@@ -20,6 +21,18 @@ const STAGES = {
   tuning: "Measuring shaders",
   ready: "Ready",
 };
+
+/** What the worker is made of: the page itself loads none of it. */
+const WORKER_FILES = [
+  ...["worker", "protocol", "early", "prefetch", "vendor/idb", "vendor/hash-wasm"],
+  ...["device", "gpu", "handles", "pipelines", "remembered", "staging", "submission", "tape"].map(inBridge),
+  ...["download", "fetcher", "http", "journal", "manifest", "pieces", "store"].map(inBridge),
+].map((name) => `${name}.js`);
+
+/** @param {string} name */
+function inBridge(name) {
+  return `bridge/${name}`;
+}
 
 const query = new URL(location.href).searchParams;
 const model = query.get("model") ?? "all-MiniLM-L6-v2";
@@ -39,11 +52,8 @@ const embedButton = part("embed", HTMLButtonElement);
 const tierChoice = part("tier-choice", HTMLSelectElement);
 
 let weightsBegan = 0;
-const client = new BasculeClient(
-  ownUrl(query.get("pyodide") ?? "/pyodide/"),
-  showProgress,
-  query.has("count-proxies"),
-);
+const pyodideUrl = ownUrl(query.get("pyodide") ?? "/pyodide/");
+const client = new BasculeClient(pyodideUrl, showProgress, query.has("count-proxies"));
 
 /** Python itself comes from here only, whatever a link to this page says. @param {string} path */
 function ownUrl(path) {
@@ -166,11 +176,13 @@ const ready = load(model, tierChoice.value);
 new KeptPanel(part("kept", HTMLDetailsElement), client);
 ready.then(askToPersist).catch(() => {});
 ready.catch(() => {}); // shown in the page; whoever awaits window.bascule.ready hears of it too
+const offline = ready.catch(() => {}).then(() => keepOffline(pyodideUrl, WORKER_FILES));
 
 /** For programs and tests that drive this page. */
 Object.assign(globalThis, {
   bascule: {
     ready,
+    offline,
     load,
     embed: (/** @type {string[]} */ texts) => client.embed(texts),
     tune: (/** @type {number} */ budgetS) => client.tune(budgetS),

@@ -189,7 +189,8 @@ class FaultyServer:
     def _content(self, path: str) -> Content | None:
         if path in self._replaced:
             return self._replaced[path]
-        file = (self._folder / path.lstrip("/")).resolve()
+        name = path.lstrip("/") + ("index.html" if path.endswith("/") else "")
+        file = (self._folder / name).resolve()
         if not (file.is_relative_to(self._folder) and file.is_file()):
             return None
         stat = file.stat()

@@ -96,8 +96,9 @@ def plain(status: int, headers: dict[str, str] | None = None) -> Answer:
 
 def answer_file(request: Request, content: Content) -> Answer:
     """RFC 9110's answer to a GET or HEAD of a file that exists."""
+    name = "index.html" if request.path.endswith("/") else request.path
     headers = {
-        "Content-Type": mimetypes.guess_type(request.path)[0] or "application/octet-stream",
+        "Content-Type": mimetypes.guess_type(name)[0] or "application/octet-stream",
         "Last-Modified": content.last_modified,
         "Accept-Ranges": "bytes",
     }

@@ -1,0 +1,93 @@
+"""A page that was visited before opens with its server gone, and does not fetch Python again."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bascule.folders import models_folder
+from bascule.server.app import create_app
+from bascule.server.run import pyodide_folder, running
+from e2e.conftest import GOLDENS, settled
+from e2e.engines import Engine, Page
+from tests.weights.faulty import FaultyServer
+
+REVALIDATED_S = 5  # offline.js looks Pyodide up three seconds after it served it
+EMBED = "async () => Array.from((await bascule.embed(['w4 w5'])).data)"
+KEPT = "() => bascule.offline"
+
+
+class Counted:
+    """Counts the bytes of the bodies that an app sends, by path."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._sent: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def count(message: Message) -> None:
+            self._sent[scope["path"]] += len(message.get("body", b""))
+            await send(message)
+
+        await self._app(scope, receive, count if scope["type"] == "http" else send)
+
+    def take(self, prefix: str) -> int:
+        """Bytes sent of all paths that begin so, since this was last asked."""
+        paths = [path for path in self._sent if path.startswith(prefix)]
+        return sum(self._sent.pop(path) for path in paths)
+
+
+@pytest.fixture
+def app() -> Counted:
+    """The demo's site, for a server of this story's own."""
+    return Counted(create_app(models=models_folder(), pyodide=pyodide_folder()))
+
+
+@pytest.fixture
+def query() -> Iterator[str]:
+    """A model on another server, which stays up."""
+    with FaultyServer(GOLDENS) as models:
+        yield f"/?tier=cpu&model={models.url}/tiny-bert"
+
+
+@contextmanager
+def tab_of(page: Page, url: str) -> Iterator[Page]:
+    tab = page.new_tab()
+    tab.open(url)
+    yield tab
+    if tab is not page:
+        tab.close()
+
+
+def test_a_visited_page_opens_with_its_server_gone(
+    engine: Engine, new_page: Callable[[str], Page], app: Counted, query: str
+) -> None:
+    # Once the loader keeps models, this story can visit with the model's server gone, too.
+    with running(app) as url:
+        page = new_page(url + query)
+        assert settled(page) == "ready"
+        if not page.run("() => 'serviceWorker' in navigator"):
+            pytest.skip(f"{engine.name} lacks navigator.serviceWorker")
+        assert page.run(KEPT)
+        expected = page.run(EMBED)
+        isolated = page.run("() => crossOriginIsolated")
+        first = app.take("/pyodide/")
+        with tab_of(page, url + query) as tab:
+            assert settled(tab) == "ready"
+            time.sleep(REVALIDATED_S)
+        again = app.take("/pyodide/")
+        print(f"{engine.name}: Pyodide, first visit {first:,} bytes, second visit {again:,}")
+        assert again == 0
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url)
+    with tab_of(page, url + query) as tab:
+        assert settled(tab) == "ready"
+        assert tab.run(EMBED) == expected
+        assert tab.run("() => crossOriginIsolated") == isolated
+        assert tab.run(KEPT)
