@@ -50,10 +50,10 @@ def app() -> Counted:
 
 
 @pytest.fixture
-def query() -> Iterator[str]:
-    """A model on another server, which stays up."""
-    with FaultyServer(GOLDENS) as models:
-        yield f"/?tier=cpu&model={models.url}/tiny-bert"
+def models() -> Iterator[FaultyServer]:
+    """A model on another server."""
+    with FaultyServer(GOLDENS) as server:
+        yield server
 
 
 @contextmanager
@@ -66,9 +66,9 @@ def tab_of(page: Page, url: str) -> Iterator[Page]:
 
 
 def test_a_visited_page_opens_with_its_server_gone(
-    engine: Engine, new_page: Callable[[str], Page], app: Counted, query: str
+    engine: Engine, new_page: Callable[[str], Page], app: Counted, models: FaultyServer
 ) -> None:
-    # Once the loader keeps models, this story can visit with the model's server gone, too.
+    query = f"/?tier=cpu&model={models.url}/tiny-bert"
     with running(app) as url:
         page = new_page(url + query)
         assert settled(page) == "ready"
@@ -86,6 +86,7 @@ def test_a_visited_page_opens_with_its_server_gone(
         assert again == 0
     with pytest.raises(httpx.ConnectError):
         httpx.get(url)
+    models.down()
     with tab_of(page, url + query) as tab:
         assert settled(tab) == "ready"
         assert tab.run(EMBED) == expected

@@ -42,8 +42,24 @@ export class BasculeClient {
   /** @param {string} model @param {string} tier @returns {Promise<Loaded>} */
   async load(model, tier) {
     this.loaded = null;
-    this.loaded = await this.#ask({ type: "load", model, tier });
+    const ahead = this.#booted ? null : this.#prefetch(model);
+    try {
+      this.loaded = await this.#ask({ type: "load", model, tier });
+    } finally {
+      ahead?.terminate();
+    }
     return /** @type {Loaded} */ (this.loaded);
+  }
+
+  /** While Python starts, a worker of its own brings the model's files. @param {string} model */
+  #prefetch(model) {
+    const worker = new Worker(new URL("./prefetch.js", import.meta.url), { type: "module" });
+    worker.onmessage = ({ data: { done, total } }) => {
+      if (!this.#booted) this.#onProgress({ stage: "prefetch", done, total, unit: "bytes" });
+    };
+    worker.onerror = (event) => event.preventDefault(); // Python fetches all that is missing
+    worker.postMessage(model);
+    return worker;
   }
 
   /** @param {string[]} texts @returns {Promise<Embedded & { tier: string }>} */

@@ -26,7 +26,7 @@ const STAGES = {
 const WORKER_FILES = [
   ...["worker", "protocol", "early", "prefetch", "vendor/idb", "vendor/hash-wasm"],
   ...["device", "gpu", "handles", "pipelines", "remembered", "staging", "submission", "tape"].map(inBridge),
-  ...["download", "fetcher", "http", "journal", "manifest", "pieces", "store"].map(inBridge),
+  ...["download", "fetcher", "http", "journal", "manifest", "pieces", "shelf", "store"].map(inBridge),
 ].map((name) => `${name}.js`);
 
 /** @param {string} name */

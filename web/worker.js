@@ -2,7 +2,6 @@
 // is always free to draw and to answer.
 
 import { makeEarly } from "./early.js";
-import { prefetch } from "./prefetch.js";
 import { faultOf } from "./protocol.js";
 
 /** @typedef {import("./protocol.js").Request} Request */
@@ -57,18 +56,17 @@ async function boot() {
 const booted = boot();
 booted.catch(() => {}); // told with the first request
 
-/** Once, beside Python's start. @param {string} model */
-function begin(model) {
-  begun = true;
-  makeEarly(model);
-  const stop = prefetch(model, (done, total) => report("prefetch", done, total, "bytes"));
-  booted.then(stop, stop);
-}
 let begun = false;
+
+// Files whose version prefetch.js has asked the server for: Python need not ask again.
+const checked = new Map();
+Object.assign(globalThis, { basculeChecked: checked });
+new BroadcastChannel("bascule:checked").onmessage = ({ data: url }) => checked.set(url, performance.now());
 
 /** @param {Request} request */
 async function answer(request) {
-  if (request.type === "load" && !begun) begin(request.model);
+  if (request.type === "load" && !begun) makeEarly(request.model);
+  begun ||= request.type === "load";
   const { pyodide, session } = await booted;
   switch (request.type) {
     case "load":

@@ -13,15 +13,16 @@
  * @typedef {{
  *   store: typeof import("./store.js"), http: typeof import("./http.js"),
  *   journal: typeof import("./journal.js"), manifest: typeof import("./manifest.js"),
- *   download: typeof import("./download.js"), pieces: typeof import("./pieces.js"),
+ *   download: typeof import("./download.js"), shelf: typeof import("./shelf.js"),
+ *   pieces: typeof import("./pieces.js"),
  *   idb: () => Promise<any>, hashes: () => Promise<any>,
  * }} Parts
  * @typedef {{
- *   http: typeof import("./http.js"), journal: import("./journal.js").Journal | null,
+ *   http: typeof import("./http.js"), shelf: typeof import("./shelf.js"), journal: import("./journal.js").Journal | null,
  *   patience: import("./http.js").Patience, chunkNbytes: number, mostNbytes: number,
  *   sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string>, keyOf(url: string): Promise<string>,
  *   chunkLength: typeof import("./journal.js").chunkLength, hasher(): Promise<Hasher>,
- *   warn(text: string): void,
+ *   warn(text: string): void, wasChecked(url: string): boolean,
  * }} Shared
  */
 
@@ -35,6 +36,7 @@ const DEFAULTS = {
 const MANIFEST = "bascule-manifest.json";
 const MOST_MANIFEST_NBYTES = 16 << 20;
 const REPORT_MS = 100;
+const CHECKED_MS = 60_000;
 
 /** Reads model folders. */
 export class Fetcher {
@@ -57,11 +59,13 @@ export class Fetcher {
     this.#shared = {
       ...options,
       http: parts.http,
+      shelf: parts.shelf,
       journal: store && subtle ? new parts.journal.Journal(store) : null,
       sha256: subtle ? parts.journal.sha256 : async (/** @type {Uint8Array} */ bytes) => (await parts.hashes()).sha256(bytes),
       keyOf: subtle ? parts.journal.keyOf : async (/** @type {string} */ url) => url,
       chunkLength: parts.journal.chunkLength,
       hasher: async () => (await (await parts.hashes()).createSHA256()).init(),
+      wasChecked,
       warn: (/** @type {string} */ text) => this.warn(text),
     };
   }
@@ -113,8 +117,7 @@ export class Fetcher {
     const pieces = decodePieces(table);
     const found = await this.#open(folder, file);
     const { chunkNbytes } = found;
-    // Three chunks are under way at most: one that is filled, two that are queued for the GPU.
-    const window = gpu && new Window(gpu.queue, chunkNbytes);
+    const window = gpu && new Window(gpu.queue);
     const scatter = new Scatter(pieces, (target, offset, bytes) => {
       if (gpu) gpu.writeBytes(target, offset, /** @type {Uint8Array<ArrayBuffer>} */ (bytes));
       else sink?.(target, offset, bytes);
@@ -132,8 +135,11 @@ export class Fetcher {
         const before = scatter.done;
         scatter.feed(index * chunkNbytes, bytes);
         const used = scatter.done - before;
-        if (window) await window.add(used);
-        this.#note(chunkNbytes + (window?.peak ?? 0));
+        // Three chunks are under way at most: one that is filled here and two that are queued for the
+        // GPU, or one of these if another worker fills one too.
+        const { following } = found;
+        const queued = (await window?.add(used, following ? 0 : chunkNbytes)) ?? 0;
+        this.#note((following ? 2 : 1) * chunkNbytes + queued);
         told = scatter.done;
         report(told, ready(index * chunkNbytes, bytes.length));
       });
@@ -142,13 +148,22 @@ export class Fetcher {
     }
   }
 
-  /** Begin before Python can ask: small files whole, then the large one's chunks.
-   * @param {string} folder @param {string[]} small @param {string} large @param {number} most */
-  async prefetch(folder, small, large, most) {
-    const quiet = () => {}; // whoever asks for the file hears of it
-    const reading = small.map((file) => this.readAll(folder, file, most, "").catch(quiet));
+  /** Bring files into the store, for a reader elsewhere: small ones whole, then the large one. What
+   * goes wrong is told to whoever asks for the file. @param {string} folder @param {string[]} small
+   * @param {string} large @param {number} most @param {(url: string) => void} checked */
+  async prefetch(folder, small, large, most, checked) {
+    if (!this.#shared.journal) return;
+    const quiet = () => {};
+    const reading = small.map((file) =>
+      this.readAll(folder, file, most, "")
+        .catch(quiet)
+        .then(() => checked(`${folder}/${file}`)),
+    );
     const found = await this.#open(folder, large).catch(quiet);
-    if (found && found.nbytes > 0) await found.prefetch().catch(quiet);
+    if (found && found.nbytes > 0) {
+      checked(`${folder}/${large}`);
+      await found.prefetch().catch(quiet);
+    }
     await Promise.all(reading);
   }
 
@@ -173,11 +188,11 @@ export class Fetcher {
   /** Counts of a folder since it was closed last, as JSON. @param {string} folder */
   stats(folder) {
     const files = [...this.#files].flatMap(([url, file]) => (url.startsWith(`${folder}/`) ? [file] : []));
-    const sum = (/** @type {(file: CachedFile) => number} */ of) => files.reduce((n, f) => n + of(f), 0);
+    const sum = (/** @type {keyof CachedFile["counts"]} */ of) => files.reduce((n, f) => n + f.counts[of], 0);
     return JSON.stringify({
-      network_nbytes: sum(({ received }) => received),
-      cached_nbytes: sum(({ cached }) => cached),
-      network_retries: sum(({ retries }) => retries),
+      network_nbytes: sum("network"),
+      cached_nbytes: sum("cached"),
+      network_retries: sum("retries"),
       peak_chunk_nbytes: this.peakChunkNbytes,
     });
   }
@@ -263,6 +278,16 @@ export class Fetcher {
   #note(nbytes) {
     this.peakChunkNbytes = Math.max(this.peakChunkNbytes, nbytes);
   }
+}
+
+/** Whether a prefetch for this page has just asked the server for the file's version; true once.
+ * @param {string} url */
+function wasChecked(url) {
+  /** @type {Map<string, number> | undefined} */
+  const checked = /** @type {any} */ (globalThis).basculeChecked;
+  const at = checked?.get(url) ?? -Infinity;
+  checked?.delete(url);
+  return performance.now() - at < CHECKED_MS;
 }
 
 /**

@@ -38,26 +38,26 @@ export class Window {
   /** @type {{ nbytes: number, done: Promise<undefined> }[]} */
   #waiting = [];
   #alive = 0;
-  peak = 0;
 
-  /** @param {GPUQueue} queue @param {number} mostNbytes that may stay queued */
-  constructor(queue, mostNbytes) {
+  /** @param {GPUQueue} queue */
+  constructor(queue) {
     this.queue = queue;
-    this.mostNbytes = mostNbytes;
   }
 
-  /** Count bytes that were just queued; waits while too many are under way. @param {number} nbytes */
-  async add(nbytes) {
+  /** Count bytes that were just queued; waits until only `mostNbytes` are under way. Gives how many
+   * there were. @param {number} nbytes @param {number} mostNbytes */
+  async add(nbytes, mostNbytes) {
     this.#alive += nbytes;
-    this.peak = Math.max(this.peak, this.#alive);
+    const alive = this.#alive;
     // Some implementations hand pending writes to the GPU only with a submission.
     this.queue.submit([]);
     this.#waiting.push({ nbytes, done: this.queue.onSubmittedWorkDone() });
-    while (this.#alive > this.mostNbytes) {
+    while (this.#alive > mostNbytes) {
       const oldest = this.#waiting.shift();
       await oldest?.done;
       this.#alive -= oldest?.nbytes ?? 0;
     }
+    return alive;
   }
 }
 

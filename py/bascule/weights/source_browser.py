@@ -27,7 +27,7 @@ from bascule.weights.pieces import Piece
 from bascule.weights.source import CHUNK_NBYTES, MOST_SMALL_NBYTES, Report, check_file
 
 _DTYPES = {"F32": 0, "F16": 1, "BF16": 2}
-_PARTS = ("store", "http", "journal", "manifest", "download", "pieces")
+_PARTS = ("store", "http", "journal", "manifest", "download", "shelf", "pieces")
 _fetchers: dict[str, asyncio.Task[Any]] = {}
 
 
@@ -37,13 +37,7 @@ def page_folder(path: str) -> str:
 
 
 async def page_fetcher(**options: Any) -> Any:
-    """The page's Fetcher for these options (see DEFAULTS in web/bridge/fetcher.js), made once.
-
-    A worker that fetches before Python is up leaves its own in `globalThis.basculeFetcher`.
-    """
-    early = getattr(js.globalThis, "basculeFetcher", None)
-    if not options and early is not None:
-        return await early
+    """The page's Fetcher for these options (see DEFAULTS in web/bridge/fetcher.js), made once."""
     key = json.dumps(options, sort_keys=True)
     if key not in _fetchers:
         _fetchers[key] = asyncio.ensure_future(_make_fetcher(key))
