@@ -1,6 +1,7 @@
 // The worker: Pyodide, the tokenizer, the device and the loader live here, so that the page itself
 // is always free to draw and to answer.
 
+import { makeEarly } from "./early.js";
 import { faultOf } from "./protocol.js";
 
 /** @typedef {import("./protocol.js").Request} Request */
@@ -51,6 +52,9 @@ async function boot() {
   return { pyodide, session };
 }
 
+/** What was made while Python started. @type {ReturnType<typeof makeEarly> | null} */
+let early = null;
+
 const booted = boot();
 booted.catch(() => {}); // told with the first request
 
@@ -74,7 +78,7 @@ async function answer(request) {
     case "tune":
       return JSON.parse(await session.tune(request.budgetS, report));
     case "stats":
-      return { ...JSON.parse(session.stats()), ...heapStats(pyodide) };
+      return { ...JSON.parse(session.stats()), ...heapStats(pyodide), ...(await earlyStats()) };
     case "cancel":
       return session.cancel();
     case "close":
@@ -92,8 +96,14 @@ function heapStats(pyodide) {
   };
 }
 
+async function earlyStats() {
+  const found = await early;
+  return found ? { early_listed: found.listed, early_made: found.made, early_ms: found.ms } : {};
+}
+
 addEventListener("message", async (/** @type {MessageEvent<Request>} */ { data: request }) => {
   const { id } = request;
+  if (request.type === "load" && request.tier !== "cpu") early ??= makeEarly(request.model);
   try {
     const value = await answer(request);
     if (value?.error) tell({ type: "error", id, fault: value.error });
