@@ -67,6 +67,15 @@ async def test_the_front_door_awaited() -> None:
         bascule.UnifiedWebPlatform("m", model_type="vision")
 
 
+def test_shaders_ahead_of_need() -> None:
+    kind = bascule.ShaderPrecompiler(model_type="text", cache_to_indexeddb=True)
+    assert kind.precompile_operation("attention").pipelines == 1
+    kind.close()
+    one = bascule.ModelSpecificPrecompiler(model_name=str(TINY_BERT), model_type="text")
+    assert one.precompile_all().pipelines == 8
+    one.close()
+
+
 def test_importing_costs_nothing_and_needs_no_numpy() -> None:
     code = "import sys, bascule, bascule.backend.webgpu.tape; print('numpy' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -2,6 +2,7 @@
 
 import { BasculeClient } from "./client.js";
 import { drawMatrix, drawPairs, similarities } from "./heatmap.js";
+import { IdleTuner } from "./idle.js";
 import { askToPersist, KeptPanel } from "./kept.js";
 import { keepOffline } from "./offline-client.js";
 import { BasculeError, faultOf } from "./protocol.js";
@@ -54,6 +55,8 @@ const tierChoice = part("tier-choice", HTMLSelectElement);
 let weightsBegan = 0;
 const pyodideUrl = ownUrl(query.get("pyodide") ?? "/pyodide/");
 const client = new BasculeClient(pyodideUrl, showProgress, query.has("count-proxies"));
+
+const idle = new IdleTuner(client);
 
 /** Python itself comes from here only, whatever a link to this page says. @param {string} path */
 function ownUrl(path) {
@@ -108,10 +111,12 @@ function showError(error) {
 /** @param {string} name @param {string} tier */
 async function load(name, tier) {
   weightsBegan = 0;
+  await idle.stop();
   setState("loading", "Loading…");
   try {
     const loaded = await client.load(name, tier);
     showLoaded(loaded);
+    if (query.get("tune") !== "off") idle.start();
     return loaded;
   } catch (error) {
     showError(error);
@@ -139,6 +144,7 @@ async function compare() {
   }
   setState("busy", `Embedding ${texts.length} sentences…`);
   try {
+    await idle.stop();
     const before = await client.stats();
     const { data, rows, columns, ms } = await client.embed(texts);
     const after = await client.stats();
@@ -153,6 +159,7 @@ async function compare() {
       `${texts.length} sentences, ${tokens} tokens, ${passes} forward ` +
       `${passes === 1 ? "pass" : "passes"} in ${ms.toFixed(0)} ms`;
     setState("ready", "Ready.");
+    if (query.get("tune") !== "off") idle.start();
   } catch (error) {
     showError(error);
   }

@@ -53,20 +53,22 @@ async function boot() {
   return { pyodide, session };
 }
 
+/** What was made while Python started. @type {ReturnType<typeof makeEarly> | null} */
+let early = null;
+
 const booted = boot();
 booted.catch(() => {}); // told with the first request
-
-let begun = false;
 
 // Files whose version prefetch.js has asked the server for: Python need not ask again.
 const checked = new Map();
 Object.assign(globalThis, { basculeChecked: checked });
-new BroadcastChannel("bascule:checked").onmessage = ({ data: url }) => checked.set(url, performance.now());
+if (globalThis.BroadcastChannel) {
+  const news = new BroadcastChannel("bascule:checked");
+  news.onmessage = ({ data: url }) => checked.set(url, performance.now());
+}
 
 /** @param {Request} request */
 async function answer(request) {
-  if (request.type === "load" && !begun) makeEarly(request.model);
-  begun ||= request.type === "load";
   const { pyodide, session } = await booted;
   switch (request.type) {
     case "load":
@@ -85,7 +87,7 @@ async function answer(request) {
     case "tune":
       return JSON.parse(await session.tune(request.budgetS, report));
     case "stats":
-      return { ...JSON.parse(session.stats()), ...heapStats(pyodide) };
+      return { ...JSON.parse(session.stats()), ...heapStats(pyodide), ...(await earlyStats()) };
     case "cache":
       return JSON.parse(await session.cache(request.action, JSON.stringify(request.locations)));
     case "cancel":
@@ -105,8 +107,14 @@ function heapStats(pyodide) {
   };
 }
 
+async function earlyStats() {
+  const found = await early;
+  return found ? { early_listed: found.listed, early_made: found.made, early_ms: found.ms } : {};
+}
+
 addEventListener("message", async (/** @type {MessageEvent<Request>} */ { data: request }) => {
   const { id } = request;
+  if (request.type === "load" && request.tier !== "cpu") early ??= makeEarly(request.model);
   try {
     const value = await answer(request);
     if (value?.error) tell({ type: "error", id, fault: value.error });

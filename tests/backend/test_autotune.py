@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -97,6 +96,19 @@ async def test_small_errors_and_nans_are_found(
     assert len(report.wrong) == 1
 
 
+async def test_a_default_without_finite_numbers_judges_nobody(
+    gpu: NativeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = "activation(sums + bias);"
+    spoil = {old: "activation(sums + bias) * (0.0 / f32(params.rows - params.rows));"}
+    planted(monkeypatch, "linear", 0, spoil)
+    backend = WebGpuBackend(gpu)
+    report = await backend.tune([program()], budget_s=60)
+    assert len(report.wrong) == 1
+    assert [f.signature.split()[0] for f in report.findings] == ["layer_norm", "l2_normalise"]
+    assert not backend.choices.failed
+
+
 # The default walks K eight times over, and is right.
 _SUMS = "".join(f"s{i} = vec4f(); t{i} = vec4f(); " for i in range(8))
 SLOW = {
@@ -160,28 +172,65 @@ async def test_nothing_is_measured_twice(gpu: NativeGpu, monkeypatch: pytest.Mon
     assert [f.signature.split()[0] for f in third.findings] == ["layer_norm"]
 
 
-async def test_the_budget_is_kept_and_the_dear_come_first(gpu: NativeGpu) -> None:
-    large = program(rows=512, cols=1024, inner=768)
-    began = time.perf_counter()
-    report = await WebGpuBackend(gpu).tune([large], budget_s=0.4)
-    assert time.perf_counter() - began < 3
+class ClockedGpu:
+    """A real device by a clock of its own: a replay takes 1 ms and 10 ms a dispatch."""
+
+    def __init__(self, gpu: NativeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._gpu = gpu
+        self._dispatches: dict[int, int] = {}
+        self.now = 0.0
+        monkeypatch.setattr(autotune, "perf_counter", lambda: self.now)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._gpu, name)
+
+    def record(self, words: Any) -> int:
+        tape = self._gpu.record(words)
+        self._dispatches[tape] = words[1]
+        return tape
+
+    def replay(self, tape: int, writes: bytes = b"") -> None:
+        self.now += 0.001 + 0.010 * self._dispatches[tape]
+        self._gpu.replay(tape, writes)
+
+
+@pytest.mark.parametrize("budget_s", [0.0, 0.05, 0.3, 1.0, 3.0])
+async def test_the_budget_is_kept(
+    gpu: NativeGpu, monkeypatch: pytest.MonkeyPatch, budget_s: float
+) -> None:
+    clocked: Any = ClockedGpu(gpu, monkeypatch)
+    backend = WebGpuBackend(clocked)
+    report = await backend.tune([program(), program(cols=68)], budget_s=budget_s)
+    assert report.spent_s <= budget_s + 0.05
+    assert len(report.findings) + len(report.skipped) == 6
     assert report.skipped
-    assert report.spent_s < 3
-    none = await WebGpuBackend(gpu).tune([large], budget_s=0)
-    assert none.findings == []
-    assert len(none.skipped) == 3
-    backend = WebGpuBackend(gpu)
-    told = (await backend.tune([program()], budget_s=60)).findings
-    assert [f.signature.split()[0] for f in told] == ["linear", "layer_norm", "l2_normalise"]
+    # What was not finished keeps the default.
+    call = program().calls[0]
+    if signature(call) in report.skipped:
+        assert select(call, gpu.adapter, backend.choices).variant == "linear_block 8x8"
 
 
-async def test_unfinished_signatures_keep_the_default(gpu: NativeGpu) -> None:
-    large = program(rows=512, cols=1024, inner=768)
-    backend = WebGpuBackend(gpu)
-    report = await backend.tune([large], budget_s=0.4)
-    call = large.calls[0]
-    assert signature(call) in report.skipped
-    assert select(call, gpu.adapter, backend.choices).variant == "linear_block 8x8"
+async def test_programs_in_the_order_given_the_dear_calls_first(
+    gpu: NativeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocked: Any = ClockedGpu(gpu, monkeypatch)
+    backend = WebGpuBackend(clocked)
+    report = await backend.tune([program(), program(rows=8)], budget_s=1e6)
+    told = [f.signature.split("[")[0].split()[0] for f in report.findings]
+    assert told == ["linear", "layer_norm", "l2_normalise"] * 2
+    assert "B64" in report.findings[0].signature
+    assert all(f.chosen == f.default for f in report.findings)  # by this clock all are the same
+    assert report.findings[0].times["linear_any"] == pytest.approx(10.0)
+
+
+async def test_a_signature_too_dear_for_its_share_waits_for_the_others(
+    gpu: NativeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocked: Any = ClockedGpu(gpu, monkeypatch)
+    # linear has ten candidates and more, 4 x 10 ms each: over a quarter of 1.5 s.
+    report = await WebGpuBackend(clocked).tune([program()], budget_s=1.5)
+    told = [f.signature.split()[0] for f in report.findings]
+    assert told[:2] == ["layer_norm", "l2_normalise"]
 
 
 async def test_cancelling_keeps_what_is_finished_and_frees_the_rest(gpu: NativeGpu) -> None:

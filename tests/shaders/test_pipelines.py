@@ -32,3 +32,15 @@ async def test_a_failure_is_told_and_tried_again(gpu: NativeGpu) -> None:
         assert len(pipelines) == 2
     await pipelines.ensure(kernels)
     assert len(pipelines) == 3
+
+
+async def test_a_failure_that_has_just_ended_is_told_to_all(gpu: NativeGpu) -> None:
+    pipelines, kernel = Pipelines(gpu), next(every_kernel(gpu.adapter))
+    wrong = replace(kernel, linked=replace(kernel.linked, wgsl="@compute fn main("))
+    task = asyncio.ensure_future(pipelines.ensure([wrong]))
+    while not (pipelines._making and next(iter(pipelines._making.values())).done()):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    with pytest.raises(ShaderError):
+        await pipelines.ensure([wrong])
+    with pytest.raises(ShaderError):
+        await task

@@ -8,6 +8,7 @@
 const STORE = "entries";
 const MOST_ENTRIES = 100;
 const LIMIT_MS = 3000;
+const WARNED = "basculeRememberedWarned";
 
 /** Small JSON objects by key, as text. No method rejects, or waits for longer than the limit. */
 export class Remembered {
@@ -15,7 +16,6 @@ export class Remembered {
   #limitMs;
   /** @type {Map<string, string>} */
   #here = new Map();
-  #warned = false;
 
   /** @param {Database | null} database @param {number} limitMs */
   constructor(database, limitMs) {
@@ -54,8 +54,9 @@ export class Remembered {
 
   /** @param {string} what */
   warn(what) {
-    if (this.#warned) return;
-    this.#warned = true;
+    // Once a worker, however many open the database: early.js does, and Python after it.
+    if (Reflect.get(globalThis, WARNED)) return;
+    Reflect.set(globalThis, WARNED, true);
     console.warn(`What Bascule learns about this machine is not all kept: ${what}.`);
   }
 

@@ -156,6 +156,9 @@ async def _measure(bench: _Bench, job: _Job, report: TuneReport, patient: bool) 
         default = rivals[0]
         once, expected = await bench.prove(scratch, default)
         bench.note(call, once)
+        if not np.isfinite(expected).all():
+            report.wrong.append(f"{signature(call)}: {default.variant}: it gave no finite numbers")
+            return None
         if not bench.affords(once, len(rivals), share):
             raise _OutOfTimeError
         for kernel in rivals[1:]:
@@ -214,8 +217,6 @@ async def _wins(bench: _Bench, scratch: _Scratch, best: Kernel, default: Kernel)
 
 def _difference(found: Array, expected: Array) -> float:
     """The largest one, in units of the expected numbers' root mean square; inf for a NaN."""
-    if not np.isfinite(expected).all():
-        return 0.0  # the first candidate is no measure here
     scale = float(np.sqrt(np.mean(np.square(expected, dtype=np.float64)))) or 1.0
     worst = float(np.max(np.abs(found - expected)))
     return worst / scale if np.isfinite(worst) else float("inf")

@@ -59,8 +59,8 @@ class Pipelines:
             if key not in self._making:
                 task = self._making[key] = asyncio.ensure_future(self._make(kernel))
                 task.add_done_callback(partial(self._drop_failed, key))
-        # Done ones are not awaited: they may belong to a loop that has ended since.
-        pending = {k: task for k in wanted if not (task := self._making[k]).done()}
+        # Those that stand are not awaited: they may belong to a loop that has ended since.
+        pending = {k: task for k in wanted if not _stands(task := self._making[k])}
         # Shielded: others may wait for the same pipeline when one caller is cancelled.
         waits = [asyncio.shield(task) for task in pending.values()]
         results = await asyncio.gather(*waits, return_exceptions=True)
@@ -99,3 +99,7 @@ class Pipelines:
             raise
         finally:
             self.compile_ms[kernel.digest] = 1e3 * (perf_counter() - began)
+
+
+def _stands(task: asyncio.Task[int]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None

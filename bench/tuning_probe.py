@@ -1,0 +1,50 @@
+"""What tuning gains where this runs: natively, and in a page, to which this very text is sent.
+
+Two devices, one tuned, run in turn, so that a machine whose speed drifts drifts for both.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+from bascule.model.buckets import Bucket
+from bascule.platform import load
+from bascule.tiers.selector import open_tier
+
+SHAPES = (16, 128)
+
+
+async def measure(model: str, budget_s: float, rounds: int) -> dict[str, Any]:
+    # "bridge" is one token: a text of n - 2 of them has n tokens with [CLS] and [SEP].
+    texts = {tokens: " ".join(["bridge"] * (tokens - 2)) for tokens in SHAPES}
+    plain = await load(model, on=await open_tier("webgpu", remember=False))
+    tuned = await load(model, on=await open_tier("webgpu", remember=False))
+    backend: Any = tuned._backend
+    programs = [tuned._settings.program(Bucket(1, tokens)) for tokens in SHAPES]
+    report = await backend.tune(programs, budget_s=budget_s)
+    tuned._prepare_anew()
+    times: dict[str, list[float]] = {}
+    for number in range(rounds + 1):
+        for tokens, text in texts.items():
+            for name, contestant in (("before", plain), ("after", tuned)):
+                began = time.perf_counter()
+                found = await contestant.embed(text)
+                ms = 1e3 * (time.perf_counter() - began)
+                if number:  # the first round warms up
+                    times.setdefault(f"1x{tokens} {name}", []).append(ms)
+                elif name == "before":
+                    expected = found
+                else:
+                    assert float((found * expected).sum()) > 0.9999  # both of length 1
+    device = tuned.device_name
+    for one in (plain, tuned):
+        one.close()
+        one._backend.close()
+    return {
+        "device": device,
+        "medians_ms": {name: statistics.median(ms) for name, ms in times.items()},
+        "times_ms": times,
+        "report": report.as_json(),
+    }

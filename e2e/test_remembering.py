@@ -1,0 +1,242 @@
+"""What a page learns stays: a second visit makes its pipelines early, retries no failure, tunes
+nothing twice; and whatever is wrong with IndexedDB costs speed only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from e2e.conftest import Site, settled
+from e2e.engines import Engine, Page, wait_for
+from tests.goldens import cosines, golden
+
+TINY = "/goldens/tiny-bert"
+
+EMBED = """async (texts) => {
+  const { data, rows, columns } = await bascule.embed(texts);
+  return Array.from({ length: rows }, (_, r) => [...data.slice(r * columns, (r + 1) * columns)]);
+}"""
+
+
+def visit(page: Page, site: Site) -> dict[str, Any]:
+    """Load the model, embed the golden texts, check them, and give the statistics."""
+    expected = golden("tiny-bert")
+    page.open(f"{site.url}/?model={TINY}&tier=webgpu")
+    assert settled(page) == "ready"
+    found = page.run(EMBED, expected.texts)
+    assert (cosines(found, expected.embeddings) >= 0.99999).all()
+    return page.run("() => bascule.stats()")
+
+
+def test_a_second_visit_makes_its_pipelines_before_python_asks(
+    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    page = new_page("about:blank")
+    first, second, third = (visit(page, site) for _ in range(3))
+    for name, stats in (("first", first), ("second", second), ("third", third)):
+        told = {k: round(stats[k], 1) for k in ("early_made", "early_ms", "device_ms", "load_ms")}
+        print(f"{webgpu_engine.name}, {name} visit: {told}, of {stats['pipelines']} pipelines")
+    assert first["early_listed"] == first["early_made"] == first["pipelines_early"] == 0
+    for stats in (second, third):
+        assert stats["early_listed"] == stats["early_made"] == 8
+        # All of the model's were there; the tier's own probe is no model's.
+        assert stats["pipelines_early"] == 8
+        assert stats["pipelines"] == first["pipelines"] == 9
+        assert stats["pipeline_retries_of_failed"] == 0
+
+
+def test_tuning_in_the_page_is_kept_and_not_repeated(
+    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    page = new_page("about:blank")
+    visit(page, site)
+    page.run("() => { globalThis.long = bascule.tune(600).catch((e) => e.category); }")
+    wait_for(page, "globalThis.long")
+    page.run("() => new Promise((done) => setTimeout(done, 1500))")
+    page.run("() => bascule.cancel()")
+    assert page.run("() => long") == "cancelled"
+    kept = page.run("() => bascule.stats()")["signatures_tuned"]
+    report = page.run("() => bascule.tune(5)")
+    assert report["known"] == kept
+    assert report["wrong"] == []
+    assert report["findings"]
+    for found in report["findings"]:
+        print(found["signature"], found["chosen"], round(found["gain"], 2))
+        assert found["chosen"] == found["default"] or found["gain"] > 1.05
+    count = kept + len(report["findings"])
+    stats = visit(page, site)
+    assert stats["signatures_tuned"] == count
+    # The list for the early start holds what was chosen.
+    assert stats["pipelines_early"] == stats["early_listed"] >= 8
+    again = page.run("() => bascule.tune(0.001)")
+    assert again["known"] == count
+    assert again["findings"] == []
+
+
+PLANTED = r"""
+import json
+from dataclasses import replace
+from bascule.backend.webgpu import kernels
+from bascule.program.compile import freeze
+from bascule.program.graph import Graph
+from bascule.tiers.selector import open_tier
+real = kernels._ROWS["linear"]
+def row(call, adapter):
+    makers = list(real(call, adapter))
+    default = makers[0]
+    def make():
+        k = default()
+        linked = replace(k.linked, wgsl=k.wgsl + "\nfn planted() -> u32 { return 1.5; }")
+        return replace(k, linked=linked, variant="planted", key=("planted",))
+    return [make, *makers]
+kernels._ROWS["linear"] = row
+graph = Graph("g")
+x, w = graph.input("x", (8, 8)), graph.input("w", (8, 8))
+graph.output(graph.call("linear", x, w, activation="none"))
+backend = (await open_tier("webgpu")).backend
+executable = await backend.prepare(freeze(graph), backend.store(()))
+ones = __import__("numpy").ones((8, 8), "f4")
+found = await executable.run({}, {"x": ones, "w": ones})
+json.dumps([backend.stats, next(iter(found.values())).tolist(),
+            [f.messages for f in backend.choices.failed.values()]])
+"""
+
+
+def test_a_variant_that_fails_is_tried_on_the_first_visit_only(
+    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    page = new_page("about:blank")
+    failed: list[int] = []
+    for _ in range(2):
+        page.open(f"{site.url}/lab/")
+        wait_for(page, "globalThis.lab")
+        stats, sums, messages = json.loads(page.run("(code) => lab.run(code)", PLANTED))
+        assert sums == [[8.0] * 8] * 8
+        assert stats["pipeline_retries_of_failed"] == 0
+        assert stats["variants_known_failed"] == 1
+        assert messages[0][0][1]  # the compiler's own words
+        failed.append(stats["pipelines_failed"])
+    assert failed == [1, 0]
+
+
+FAULTS = r"""
+import json, time, warnings
+from pyodide.code import run_js
+from bascule.remembered import open_remembered
+run_js('''
+globalThis.warned = 0;
+console.warn = () => { globalThis.warned += 1; };
+globalThis.real = indexedDB;
+globalThis.plant = (value) => Object.defineProperty(
+  globalThis, "indexedDB", { value, configurable: true, writable: true });
+globalThis.raw = (version, work) => new Promise((resolve, reject) => {
+  const request = real.open("bascule", version);
+  request.onupgradeneeded = () => { if (version > 1) request.result.createObjectStore("alien"); };
+  request.onerror = () => reject(request.error);
+  request.onsuccess = () => { const d = request.result; work(d, () => { d.close(); resolve(); }); };
+});
+globalThis.gone = () => new Promise((resolve) => {
+  const request = real.deleteDatabase("bascule");
+  request.onsuccess = request.onerror = request.onblocked = () => resolve();
+});
+''')
+found = {}
+async def trial(name, setup, spoil=""):
+    run_js("globalThis.warned = 0; globalThis.basculeRememberedWarned = false; plant(real)")
+    await run_js("(async () => {" + setup + "})()")
+    began = time.perf_counter()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        store = await open_remembered()
+        got = await store.get("k")
+        if spoil:
+            run_js(spoil)
+        await store.put("k", {"new": 1})
+        await store.put("l", {"new": 2})
+        back = [await store.get("k"), await store.get("l")]
+    again = await (await open_remembered()).get("k")
+    found[name] = {"got": got, "back": back, "again": again,
+                   "s": time.perf_counter() - began, "warned": run_js("warned") + len(told)}
+    if hasattr(store, "_bridge"):
+        store._bridge.close()
+    run_js("plant(real)")
+
+write = '''await raw(1, (d, done) => {
+  const t = d.transaction("entries", "readwrite"); t.objectStore("entries").put(%s, "k");
+  t.oncomplete = done; });'''
+await trial("sound", "")
+await trial("kept", "")
+for name, entry in (("garbage", '{ json: "{" }'), ("list", '{ json: "[]" }'), ("number", "7"),
+                    ("empty", "null"), ("other", "{ json: 5 }")):
+    await trial(name, write % entry)
+await trial("missing", "plant(undefined)")
+await trial("blocked", '''plant({
+  open() { throw new DOMException("blocked", "SecurityError"); } })''')
+# An upgrade waits for as long as somebody else's connection stays open.
+await trial("hanging", '''
+  globalThis.held = await new Promise((done) => {
+    const r = real.open("bascule", 1); r.onsuccess = () => done(r.result); });
+  plant({ open: () => real.open("bascule", 2) })''')
+run_js("held.close()")
+await run_js("gone()")
+await trial("sound again", "")
+await trial("full", "", '''globalThis.put = IDBObjectStore.prototype.put;
+  IDBObjectStore.prototype.put = () => { throw new DOMException("full", "QuotaExceededError"); }''')
+run_js("IDBObjectStore.prototype.put = globalThis.put")
+await trial("closed", "", "IDBDatabase.prototype.transaction_ = IDBDatabase.prototype.transaction;"
+  "IDBDatabase.prototype.transaction = () => { throw new DOMException('x', 'InvalidStateError'); }")
+run_js("IDBDatabase.prototype.transaction = IDBDatabase.prototype.transaction_")
+await trial("newer", "await gone(); await raw(7, (d, done) => done())")
+await trial("alien", '''await gone(); await new Promise((done) => {
+  const r = real.open("bascule", 1);
+  r.onupgradeneeded = () => r.result.createObjectStore("alien");
+  r.onsuccess = () => { r.result.close(); done(); }; })''')
+json.dumps(found)
+"""
+
+
+def test_whatever_is_wrong_with_indexeddb_costs_speed_only(
+    engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    page = new_page(f"{site.url}/lab/")
+    wait_for(page, "globalThis.lab")
+    found = json.loads(page.run("(code) => lab.run(code)", FAULTS))
+    for name, told in found.items():
+        print(engine.name, name, told)
+        assert told["back"] == [{"new": 1}, {"new": 2}], name
+        assert told["s"] < 12, name
+        sound = name in ("sound", "kept", "sound again", "alien")
+        assert told["warned"] == (0 if sound else 1), name
+        assert told["got"] == ({"new": 1} if name in ("kept", "full", "closed") else None), name
+    for name in ("sound", "kept", "garbage", "number", "alien"):
+        assert found[name]["again"] == {"new": 1}, name
+    assert found["hanging"]["s"] > 2.9
+
+
+LOAD_BLOCKED = """
+import json
+from pyodide.code import run_js
+run_js('''globalThis.warned = 0;
+console.warn = () => { globalThis.warned += 1; };
+Object.defineProperty(globalThis, "indexedDB", { value: {
+  open() { throw new DOMException("blocked", "SecurityError"); } } });''')
+import bascule
+model = await bascule.load("/goldens/tiny-bert", tier="webgpu")
+found = await model.embed(TEXTS)
+report = await model.tune(1.0)
+json.dumps([found.tolist(), (await model.embed(TEXTS)).tolist(), run_js("warned")])
+"""
+
+
+def test_a_private_window_loads_and_tunes_all_the_same(
+    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    expected = golden("tiny-bert")
+    page = new_page(f"{site.url}/lab/")
+    wait_for(page, "globalThis.lab")
+    code = LOAD_BLOCKED.replace("TEXTS", f"json.loads({json.dumps(json.dumps(expected.texts))})")
+    before, after, warned = json.loads(page.run("(code) => lab.run(code)", code))
+    assert (cosines(before, expected.embeddings) >= 0.99999).all()
+    assert (cosines(after, expected.embeddings) >= 0.99999).all()
+    assert warned == 1

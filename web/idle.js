@@ -1,0 +1,57 @@
+// Tuning while nobody uses the page: short slices, and none as soon as somebody does.
+
+/** @typedef {import("./client.js").BasculeClient} BasculeClient */
+
+const QUIET_MS = 20_000;
+const SLICE_S = 5;
+const MOST_SLICES = 12;
+
+/** Measures which shaders are fastest on this machine, a slice at a time. */
+export class IdleTuner {
+  #client;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
+  #slices = 0;
+  #running = false;
+
+  /** @param {BasculeClient} client */
+  constructor(client) {
+    this.#client = client;
+    for (const kind of ["pointerdown", "keydown", "visibilitychange"]) {
+      document.addEventListener(kind, () => this.#rest());
+    }
+  }
+
+  /** Begin once it has been quiet for a while. A tier without shaders has nothing to tune. */
+  start() {
+    clearTimeout(this.#timer);
+    if (this.#client.loaded?.tier !== "webgpu" || this.#slices >= MOST_SLICES) return;
+    this.#timer = setTimeout(() => this.#slice(), QUIET_MS);
+  }
+
+  /** Somebody uses the model: stop what runs, and wait for the next quiet time. */
+  async stop() {
+    clearTimeout(this.#timer);
+    if (this.#running) await this.#client.cancel().catch(() => {});
+  }
+
+  #rest() {
+    this.stop();
+    this.start();
+  }
+
+  async #slice() {
+    if (document.visibilityState !== "visible") return;
+    this.#slices += 1;
+    this.#running = true;
+    try {
+      const { skipped } = await this.#client.tune(SLICE_S);
+      if (!skipped.length) this.#slices = MOST_SLICES; // all is known
+    } catch {
+      // it was stopped, or the device is gone: whoever uses the model hears of that
+    } finally {
+      this.#running = false;
+    }
+    this.start();
+  }
+}
