@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,11 +10,6 @@ import numpy as np
 import pytest
 
 from bascule.backend.webgpu.gpu_native import NativeGpu, open_native
-
-# No test may live on what an earlier run has learned; command lines that tests start inherit this.
-_learned = tempfile.TemporaryDirectory(prefix="bascule-tests-")
-os.environ["BASCULE_REMEMBERED"] = _learned.name
-
 
 @pytest.fixture
 async def gpu() -> AsyncIterator[NativeGpu]:
@@ -27,8 +21,9 @@ async def gpu() -> AsyncIterator[NativeGpu]:
 
 @pytest.fixture(autouse=True)
 def weights_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test reads or fills the user's own weight cache."""
+    """No test reads or fills the user's own weight cache, or lives on what another has learned."""
     home = tmp_path / "weights-cache"
+    monkeypatch.setenv("BASCULE_REMEMBERED", str(tmp_path / "remembered"))
     monkeypatch.setattr("bascule.weights.journal.weights_folder", lambda: home)
     return home
 
