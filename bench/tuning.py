@@ -45,7 +45,7 @@ def main() -> None:
         if place == "native":
             model = str(models_folder() / MODEL)
             # A coroutine made here: another thread's loop may still be Playwright's.
-            found[place] = asyncio.run(measure(model, told.budget, told.rounds))
+            found[place] = asyncio.run(measure(model, told.budget, told.rounds, told.budget))
         else:
             found[place] = in_browser(place, told.budget, told.rounds)
         show(place, found[place])
@@ -58,7 +58,7 @@ def main() -> None:
 def in_browser(place: str, budget_s: float, rounds: int) -> dict[str, Any]:
     start = chromium if place == "chromium" else firefox
     code = f"{PROBE.read_text()}\nimport json\n"
-    code += f"json.dumps(await measure({MODEL!r}, {budget_s}, {rounds}))"
+    code += f"json.dumps(await measure({MODEL!r}, {budget_s}, {rounds}, {budget_s}))"
     with (
         sync_playwright() as playwright,
         serving() as site,

@@ -16,7 +16,8 @@ from bascule.tiers.selector import open_tier
 SHAPES = (16, 128)
 
 
-async def measure(model: str, budget_s: float, rounds: int) -> dict[str, Any]:
+async def measure(model: str, budget_s: float, rounds: int, rounds_s: float) -> dict[str, Any]:
+    """At most `rounds` rounds, fewer where they take longer than `rounds_s` together."""
     # "bridge" is one token: a text of n - 2 of them has n tokens with [CLS] and [SEP].
     texts = {tokens: " ".join(["bridge"] * (tokens - 2)) for tokens in SHAPES}
     plain = await load(model, on=await open_tier("webgpu", remember=False))
@@ -26,7 +27,10 @@ async def measure(model: str, budget_s: float, rounds: int) -> dict[str, Any]:
     report = await backend.tune(programs, budget_s=budget_s)
     tuned._prepare_anew()
     times: dict[str, list[float]] = {}
+    started = time.perf_counter()
     for number in range(rounds + 1):
+        if number > 1 and time.perf_counter() - started > rounds_s:
+            break
         for tokens, text in texts.items():
             for name, contestant in (("before", plain), ("after", tuned)):
                 began = time.perf_counter()

@@ -11,6 +11,7 @@ import pytest
 
 from bascule.backend.webgpu.gpu_native import NativeGpu, open_native
 
+
 @pytest.fixture
 async def gpu() -> AsyncIterator[NativeGpu]:
     """A real device. There is no run without one: a machine that lacks it fails here."""
@@ -24,7 +25,7 @@ def weights_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test reads or fills the user's own weight cache, or lives on what another has learned."""
     home = tmp_path / "weights-cache"
     monkeypatch.setenv("BASCULE_REMEMBERED", str(tmp_path / "remembered"))
-    monkeypatch.setattr("bascule.weights.journal.weights_folder", lambda: home)
+    monkeypatch.setenv("BASCULE_WEIGHTS", str(home))
     return home
 
 

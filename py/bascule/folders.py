@@ -25,3 +25,9 @@ def remembered_folder() -> Path:
     """BASCULE_REMEMBERED, else a folder of the cache folder: what was learned of this machine."""
     told = os.environ.get("BASCULE_REMEMBERED")
     return Path(told).expanduser() if told else cache_folder() / "remembered"
+
+
+def weights_folder() -> Path:
+    """BASCULE_WEIGHTS, else a folder of the cache folder: what was fetched from servers."""
+    told = os.environ.get("BASCULE_WEIGHTS")
+    return Path(told).expanduser() if told else cache_folder() / "weights"

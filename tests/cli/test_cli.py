@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bascule.server.run import listen
 from tests.goldens import TINY_BERT, cosines, golden
+from tests.weights.faulty import FaultyServer
 
 
 def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -137,3 +140,58 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
 def test_embeddings_of_both_tiers_agree() -> None:
     found = [json.loads(embed("--json", "--tier", t, "w4 w9").stdout) for t in ("webgpu", "cpu")]
     np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+
+
+def test_manifest_and_cache(tmp_path: Path) -> None:
+    shutil.copytree(TINY_BERT, tmp_path / "m")
+    told = run("manifest", str(tmp_path / "m"), "--chunk-mb", "0.0625")
+    assert told.returncode == 0, told.stderr
+    manifest = json.loads(Path(told.stdout.strip()).read_text())
+    assert set(manifest["files"]) == {"config.json", "model.safetensors", "tokenizer.json"}
+    assert len(manifest["files"]["model.safetensors"]["chunks"]) == 2
+
+    with FaultyServer(tmp_path) as server:
+        url = f"{server.url}/m"
+        texts = ["--json", "--tier", "cpu", "w4 w5"]
+        first = run("embed", "--model", url, *texts)
+        assert first.returncode == 0, first.stderr
+        kept = json.loads(run("cache", "ls", "--json").stdout)
+        names = {k["location"] for k in kept if k["kind"] == "fetched"}
+        assert f"{url}/model.safetensors" in names
+        assert "model.safetensors" in run("cache", "ls").stdout.replace("\n", "")
+        assert "sound" in run("cache", "verify").stdout
+        server.down()
+        assert run("embed", "--model", url, *texts).stdout == first.stdout
+        large = max(Path(os.environ["BASCULE_WEIGHTS"], "chunks").rglob("*"), key=size_of)
+        large.write_bytes(b"spoilt")
+        damaged = json.loads(run("cache", "verify", "--json").stdout)
+        assert damaged == {f"{url}/model.safetensors": 1}
+        told = run("embed", "--model", url, *texts)
+        assert told.returncode == 1
+        assert "connection failed" in told.stderr
+        assert "bytes 0 to 65,535" in told.stderr
+        server.up()
+        assert run("embed", "--model", url, *texts).stdout == first.stdout
+        told = run("cache", "rm", url)
+        assert told.stdout.strip() == "4 removed"
+        assert not [p for p in Path(os.environ["BASCULE_WEIGHTS"]).rglob("*") if len(p.name) == 64]
+
+
+def size_of(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("cache", "rm"), "a location, or everything"),
+        (("cache", "rm", "no-such-model"), "bascule cache ls"),
+        (("cache", "ls", "x"), "no locations"),
+        (("manifest", "no-such-folder"), "a folder with a model's files"),
+        (("manifest", str(TINY_BERT), "--chunk-mb", "0"), "64 KiB to 64 MiB"),
+    ],
+)
+def test_what_cannot_be_done_is_said(arguments: tuple[str, ...], said: str) -> None:
+    told = run(*arguments)
+    assert told.returncode == 1
+    assert said in told.stderr

@@ -437,18 +437,15 @@ async def test_a_folder_that_cannot_be_written_is_told(site: Site, weights_home:
 
 TWO = """
 import asyncio, sys
-from pathlib import Path
-import bascule.weights.journal as journal
-journal.weights_folder = lambda: Path(sys.argv[2])
 from tests.weights.test_network import load, assert_is
 store, source = asyncio.run(load(sys.argv[1]))
 assert_is(store, 1)
 """
 
 
-async def test_two_processes_at_once_fetch_it_once(site: Site, weights_home: Path) -> None:
+async def test_two_processes_at_once_fetch_it_once(site: Site) -> None:
     site.server.plan(FILE, Fault("slow", LARGE, bytes_per_second=300_000))
-    command = [sys.executable, "-c", TWO, site.url, str(weights_home)]
+    command = [sys.executable, "-c", TWO, site.url]
     processes = [await asyncio.create_subprocess_exec(*command) for _ in range(2)]
     assert [await asyncio.wait_for(p.wait(), 60) for p in processes] == [0, 0]
     assert site.weights_sent() == len(safetensors_bytes(1))

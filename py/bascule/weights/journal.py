@@ -1,9 +1,9 @@
 """The weight cache of a native machine: chunks named by their SHA-256, and a journal of files.
 
-    <cache folder>/weights/chunks/ab/abcd...      a chunk
-    <cache folder>/weights/files/<key>.json       a file's version and the hashes of its chunks
-    <cache folder>/weights/files/<key>.lock       held while one process fetches the file
-    <cache folder>/weights/files/<key>.use        held, shared, while models of the file are open
+    <weights folder>/chunks/ab/abcd...      a chunk
+    <weights folder>/files/<key>.json       a file's version and the hashes of its chunks
+    <weights folder>/files/<key>.lock       held while one process fetches the file
+    <weights folder>/files/<key>.use        held, shared, while models of the file are open
 
 Equal chunks of different models are kept once; a half-written one does not have its name's hash.
 web/bridge/journal.js keeps the same in a page.
@@ -25,7 +25,7 @@ from typing import IO, Any
 
 from filelock import AsyncFileLock, FileLock, Timeout
 
-from bascule.folders import cache_folder
+from bascule.folders import weights_folder
 from bascule.weights.manifest import is_count
 
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -69,11 +69,6 @@ class Listed:
 def key_of(url: str) -> str:
     """The name of a URL's journal file: nothing of the URL itself gets into a path."""
     return hashlib.sha256(url.encode()).hexdigest()[:32]
-
-
-def weights_folder() -> Path:
-    """Where the cache of this user lies."""
-    return cache_folder() / "weights"
 
 
 def most_nbytes() -> int:

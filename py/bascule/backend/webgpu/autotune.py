@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from statistics import median
@@ -161,15 +161,16 @@ async def _measure(bench: _Bench, job: _Job, report: TuneReport, patient: bool) 
             return None
         if not bench.affords(once, len(rivals), share):
             raise _OutOfTimeError
+        proofs = {default.variant: once}
         for kernel in rivals[1:]:
             if 4e-3 * once > bench.left_s:  # a rival may well be that much slower
                 raise _OutOfTimeError
-            fault = await _fault(bench, scratch, kernel, expected)
+            fault, proofs[kernel.variant] = await _fault(bench, scratch, kernel, expected)
             if fault:
                 choices.note_failure(kernel, [(0, fault)])
                 report.wrong.append(f"{signature(call)}: {kernel.variant}: {fault}")
         rivals = [k for k in rivals if k.digest not in choices.failed]
-        times = await _race(bench, scratch, rivals)
+        times = await _race(bench, scratch, rivals, proofs)
         best = min(rivals, key=lambda k: times[k.variant])
         leads = times[best.variant] <= (1 - GAIN) * times[default.variant]
         if not leads or not await _wins(bench, scratch, best, default):
@@ -180,26 +181,36 @@ async def _measure(bench: _Bench, job: _Job, report: TuneReport, patient: bool) 
     return Finding(signature(call), job.count, default.variant, best.variant, times)
 
 
-async def _fault(bench: _Bench, scratch: _Scratch, kernel: Kernel, expected: Array) -> str:
-    """What is wrong with a kernel's numbers; empty if they agree."""
+async def _fault(
+    bench: _Bench, scratch: _Scratch, kernel: Kernel, expected: Array
+) -> tuple[str, float]:
+    """What is wrong with a kernel's numbers, empty if they agree; and how long it took."""
     try:
-        _, found = await bench.prove(scratch, kernel)
+        once, found = await bench.prove(scratch, kernel)
     except DeviceLostError:
         raise
     except GpuError as error:
-        return error.problem
+        return error.problem, 0.0
     difference = _difference(found, expected)
-    return f"its numbers are off by {difference:.3g}" if difference > _TOLERANCE else ""
+    return f"its numbers are off by {difference:.3g}" if difference > _TOLERANCE else "", once
 
 
-async def _race(bench: _Bench, scratch: _Scratch, rivals: Sequence[Kernel]) -> dict[str, float]:
-    """Each one's least time: whatever else the machine does only ever adds."""
-    times: dict[str, float] = {}
+async def _race(
+    bench: _Bench, scratch: _Scratch, rivals: Sequence[Kernel], proofs: Mapping[str, float]
+) -> dict[str, float]:
+    """Each one's least time: whatever else the machine does only ever adds.
+
+    `proofs` tells how long each took to prove itself: the hopeless do not run again.
+    """
+    most = 2 * _HOPELESS * min(proofs[k.variant] for k in rivals) + bench.doubt_ms
+    times = {k.variant: ms for k in rivals[1:] if (ms := proofs[k.variant]) > most}
+    slow = set(times)
     for _ in range(_ROUNDS):
-        fastest = min(times.values(), default=float("inf"))
+        fastest = min([ms for v, ms in times.items() if v not in slow], default=most)
         for kernel in rivals:
             before = times.get(kernel.variant)
-            if before is not None and before > _HOPELESS * fastest and kernel is not rivals[0]:
+            hopeless = before is not None and before > _HOPELESS * fastest
+            if kernel.variant in slow or (hopeless and kernel is not rivals[0]):
                 continue
             ms = await bench.sample(scratch, kernel, before)
             times[kernel.variant] = min(ms, before) if before is not None else ms
@@ -287,9 +298,17 @@ class _Bench:
         """Seconds of the budget that are left."""
         return self._end - perf_counter()
 
+    @property
+    def doubt_ms(self) -> float:
+        """How far a first dispatch may be off: some drivers finish compiling with it."""
+        return max(50.0, 2 * self._base_ms)
+
     def affords(self, once_ms: float, rivals: int, share: float) -> bool:
-        """Whether a share of what is left suffices for rivals that take so long a dispatch."""
-        return once_ms * rivals * (_ROUNDS + 1) <= share * self.left_s * 1e3
+        """Whether a share of what is left suffices where one dispatch takes so long.
+
+        A guess, made before the rivals have shown how long they take: each runs at least once.
+        """
+        return once_ms * (rivals + _ROUNDS + _DUELS) <= share * self.left_s * 1e3
 
     def note(self, call: Call, once_ms: float) -> None:
         """Learn how long such calls take, to guess others'."""
@@ -305,7 +324,7 @@ class _Bench:
         found = np.full(prod(scratch.result.limits), np.nan, np.float32)
         self.gpu.write(result, 0, found.data)
         ms = await self._run(scratch, kernel, 1)
-        await self.gpu.read(result, 0, found.data)
+        await self._read(result, found.data)
         return ms, found
 
     async def sample(
@@ -344,10 +363,13 @@ class _Bench:
 
     async def _timed(self, tape: int, buffer: int) -> float:
         """Milliseconds from a replay to the end of a small read behind it."""
-        word = bytearray(4)
         began = perf_counter()
         self.gpu.replay(tape)
-        read = asyncio.ensure_future(_awaited(self.gpu.read(buffer, 0, word)))
+        await self._read(buffer, bytearray(4))
+        return 1e3 * (perf_counter() - began)
+
+    async def _read(self, buffer: int, into: Any) -> None:
+        read = asyncio.ensure_future(_awaited(self.gpu.read(buffer, 0, into)))
         try:
             while self._slow and not read.done():
                 # Firefox looks for finished work every 100 ms, and with each new submission.
@@ -359,7 +381,6 @@ class _Bench:
             with contextlib.suppress(GpuError):
                 await read
             raise
-        return 1e3 * (perf_counter() - began)
 
 
 async def _awaited(work: Any) -> None:
