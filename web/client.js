@@ -12,6 +12,8 @@ export class BasculeClient {
   /** Started with the first request, and anew after one that could not start. @type {Worker | null} */
   #worker = null;
   #booted = false;
+  /** Fetches while Python starts. @type {Worker | null} */
+  #ahead = null;
   #url;
   #next = 1;
   /** @type {Map<number, Waiting>} */
@@ -27,6 +29,10 @@ export class BasculeClient {
   constructor(pyodideUrl, onProgress, countProxies = false) {
     this.#onProgress = onProgress;
     this.#url = new URL("./worker.js", import.meta.url);
+    // A page that a browser freezes must not keep the locks that its workers hold from other tabs.
+    addEventListener("pagehide", () => {
+      this.#end({ category: "cancelled", what: "The page was left.", hint: "Reload it." });
+    });
     this.#url.searchParams.set("pyodide", pyodideUrl);
     if (countProxies) this.#url.searchParams.set("count-proxies", "");
   }
@@ -42,11 +48,11 @@ export class BasculeClient {
   /** @param {string} model @param {string} tier @returns {Promise<Loaded>} */
   async load(model, tier) {
     this.loaded = null;
-    const ahead = this.#booted ? null : this.#prefetch(model);
+    if (!this.#booted) this.#prefetch(model);
     try {
       this.loaded = await this.#ask({ type: "load", model, tier });
     } finally {
-      ahead?.terminate();
+      this.#ahead?.terminate();
     }
     return /** @type {Loaded} */ (this.loaded);
   }
@@ -54,12 +60,12 @@ export class BasculeClient {
   /** While Python starts, a worker of its own brings the model's files. @param {string} model */
   #prefetch(model) {
     const worker = new Worker(new URL("./prefetch.js", import.meta.url), { type: "module" });
+    this.#ahead = worker;
     worker.onmessage = ({ data: { done, total } }) => {
       if (!this.#booted) this.#onProgress({ stage: "prefetch", done, total, unit: "bytes" });
     };
     worker.onerror = (event) => event.preventDefault(); // Python fetches all that is missing
     worker.postMessage(model);
-    return worker;
   }
 
   /** @param {string[]} texts @returns {Promise<Embedded & { tier: string }>} */
@@ -135,6 +141,7 @@ export class BasculeClient {
    * @param {import("./protocol.js").Fault} fault */
   #end(fault) {
     this.#worker?.terminate();
+    this.#ahead?.terminate();
     this.#worker = null;
     this.#booted = false;
     this.loaded = null;

@@ -175,6 +175,11 @@ part("retry", HTMLButtonElement).addEventListener("click", () =>
   load(model, tierChoice.value).catch(() => {}),
 );
 
+// Its workers ended when the page was left (client.js).
+addEventListener("pageshow", (event) => {
+  if (event.persisted) location.reload();
+});
+
 const wanted = query.get("tier");
 if (wanted && [...tierChoice.options].some((option) => option.value === wanted)) {
   tierChoice.value = wanted;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -99,7 +100,8 @@ def cache_table(kept: Sequence[Kept]) -> None:
         used = "now" if each.in_use else time.strftime("%Y-%m-%d %H:%M", time.localtime(each.used))
         stored, whole = (f"{n / 1e6:.1f} MB" for n in (each.stored_nbytes, each.nbytes))
         table.add_row(each.location, each.kind, stored, whole, used)
-    console = Console()
+    # A location is there to be copied: in a file or a pipe it is never cut.
+    console = Console(width=None if sys.stdout.isatty() else 240)
     console.print(table if kept else "Nothing is kept yet.")
 
 

@@ -7,6 +7,13 @@
  * @typedef {import("./fetcher.js").Shared} Shared
  */
 
+const SILENCE_MS = 10_000;
+const SILENT = Symbol("silent");
+
+function silence() {
+  return new Promise((resolve) => setTimeout(() => resolve(SILENT), SILENCE_MS));
+}
+
 /** One file's place in the store. */
 export class Shelf {
   #url;
@@ -103,9 +110,19 @@ export class Shelf {
     if (this.#news === this.#seen) {
       this.#locking ??= this.#lock(signal).finally(() => (this.#locking = null));
       this.#locking.catch(() => {}); // it may end when nobody waits for it any more
-      await Promise.race([this.#locking, new Promise((resolve) => (this.#hear = () => resolve(null)))]);
+      const heard = new Promise((resolve) => (this.#hear = () => resolve(true)));
+      if (await Promise.race([this.#locking, heard, silence()]) === SILENT) this.#goAlone();
     }
     this.#seen = this.#news;
+  }
+
+  /** Whoever holds the lock is frozen, or its network is: what is fetched twice does no harm. */
+  #goAlone() {
+    this.locked = true;
+    this.#unlock = () => {
+      this.locked = false;
+      this.#unlock = () => {};
+    };
   }
 
   /** @param {AbortSignal} signal */
