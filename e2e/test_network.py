@@ -360,3 +360,26 @@ async def far(url):
     source.release()
     return [len(store.arrays["b"]), float(store.arrays["b"].sum())]
 """
+
+
+@each_engine
+def test_a_frozen_holder_is_not_waited_for(
+    engine: Engine, hub: Hub, lab: Callable[..., Any]
+) -> None:
+    """A tab that holds the lock and keeps nothing, as a frozen one does: after ten seconds of
+    silence this one fetches, too."""
+    url = hub.add("frozen")
+    assert lab(f"await freeze({url!r} + '/{FILE}')")
+    found = lab(f"await load({url!r})")
+    assert found.get("digest") == expected(1), found
+
+
+LOAD += """
+async def freeze(url):
+    "Take the lock as another worker would, and never let go."
+    from pyodide.code import run_js
+    key = hashlib.sha256(url.encode()).hexdigest()[:32]
+    await run_js("(name) => new Promise((held) => { navigator.locks.request(name, () => { held(); "
+                 "return new Promise(() => {}); }); })")(f"bascule:load:{key}")
+    return True
+"""

@@ -451,6 +451,32 @@ async def test_two_processes_at_once_fetch_it_once(site: Site) -> None:
     assert site.weights_sent() == len(safetensors_bytes(1))
 
 
+HOLD = """
+import sys, time
+from bascule.weights.journal import Journal, key_of
+from filelock import FileLock
+path = Journal().lock(key_of(sys.argv[1])).lock_file
+with FileLock(path):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+async def test_a_frozen_holder_is_not_waited_for(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bascule.weights.cached.SILENCE_S", 1.0)
+    holder = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HOLD, f"{site.url}/{FILE}", stdout=asyncio.subprocess.PIPE
+    )
+    assert holder.stdout is not None
+    await holder.stdout.readline()
+    store, _ = await load(site.url)
+    assert_is(store, 1)
+    holder.kill()
+    await holder.wait()
+
+
 async def test_offsets_past_4_gib(tmp_path: Path, rng: np.random.Generator) -> None:
     """A sparse file: the tensor that counts lies behind one of 4.5 GiB that is never read."""
     folder = tmp_path / "models" / "huge"

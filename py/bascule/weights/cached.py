@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import IO, Any
 
 import httpx
+from filelock import Timeout
 
 from bascule.errors import FileChangedError, FileMissingError, HashMismatchError, SourceError
 from bascule.weights.journal import Entry, Journal, key_of
@@ -22,6 +23,8 @@ from bascule.weights.manifest import Expected
 from bascule.weights.remote import Patience, Remote, Version
 
 _REVALIDATE_S = 3.0
+_TURN_S = 0.5
+SILENCE_S = 10.0
 
 
 @dataclass(slots=True)
@@ -58,6 +61,7 @@ class CachedFile:
         self._run: _Run | None = None
         self._after: dict[int, int] = {}
         self._lock: Any = None
+        self._silent_s = 0.0
         self._use: IO[bytes] | None = None
         self._room_made = False
 
@@ -116,19 +120,23 @@ class CachedFile:
 
     async def chunk(self, index: int) -> bytes:
         """A chunk, verified where its hash is known."""
-        found = self._from_cache(index)
-        if found is None and self._lock is None and self._journal:
-            # Another process may be fetching the same file: then wait, and take what it has kept.
+        while (found := self._from_cache(index)) is None:
+            if self._lock is not None or self._journal is None or self._silent_s >= SILENCE_S:
+                return await self._from_network(index)
+            # Another process may be fetching the same file: then what it has kept is taken, chunk
+            # by chunk. One that keeps nothing for long is frozen: fetching twice does no harm.
             await self._acquire()
             kept = self._journal.load(self._key) if self._journal else None
+            news = kept is not None and kept.hashes != self.entry.hashes
+            self._silent_s = 0.0 if news else self._silent_s + _TURN_S
             if kept and _version(kept).agrees(_version(self.entry)):
                 self._entry = kept
-            found = self._from_cache(index)
-        return await self._from_network(index) if found is None else found
+        return found
 
     async def pause(self) -> None:
         """End what is open, and let other processes go on. What was kept stays."""
         await self._end_run()
+        self._silent_s = 0.0
         if self._lock is not None:
             lock, self._lock = self._lock, None
             await lock.release()
@@ -277,10 +285,13 @@ class CachedFile:
                 self._journal.save(self._key, entry or self.entry)
 
     async def _acquire(self) -> None:
+        """Become the one that fetches, unless another process is for the next moment."""
         assert self._journal is not None
         try:
             lock = self._journal.lock(self._key)
-            await lock.acquire(poll_interval=0.1)
+            await lock.acquire(timeout=_TURN_S, poll_interval=0.05)
+        except Timeout:
+            return
         except OSError as error:
             self._stop_keeping(f"its folder cannot be used ({error.strerror})")
             return
