@@ -43,7 +43,7 @@ _HOPELESS = 1.5
 _SHARE = 0.25
 # Where a lone read takes longer, the device is asked again and again whether it is done.
 _SLOW_READ_MS = 20.0
-_ASK_EVERY_S = 0.001
+_ASK_EVERY_S = 0.01
 # In units of the first one's root mean square: reordered f32 sums differ by a hundredth of it.
 _TOLERANCE = 1e-3
 
@@ -198,23 +198,23 @@ async def _fault(
 async def _race(
     bench: _Bench, scratch: _Scratch, rivals: Sequence[Kernel], proofs: Mapping[str, float]
 ) -> dict[str, float]:
-    """Each one's least time: whatever else the machine does only ever adds.
+    """Each one's median over the rounds, in milliseconds a dispatch.
 
     `proofs` tells how long each took to prove itself: the hopeless do not run again.
     """
     most = 2 * _HOPELESS * min(proofs[k.variant] for k in rivals) + bench.doubt_ms
-    times = {k.variant: ms for k in rivals[1:] if (ms := proofs[k.variant]) > most}
-    slow = set(times)
+    slow = {k.variant: ms for k in rivals[1:] if (ms := proofs[k.variant]) > most}
+    found: dict[str, list[float]] = {k.variant: [] for k in rivals if k.variant not in slow}
     for _ in range(_ROUNDS):
-        fastest = min([ms for v, ms in times.items() if v not in slow], default=most)
+        fastest = min([median(ms) for ms in found.values() if ms], default=most)
         for kernel in rivals:
-            before = times.get(kernel.variant)
-            hopeless = before is not None and before > _HOPELESS * fastest
-            if kernel.variant in slow or (hopeless and kernel is not rivals[0]):
+            samples = found.get(kernel.variant)
+            if samples is None:
                 continue
-            ms = await bench.sample(scratch, kernel, before)
-            times[kernel.variant] = min(ms, before) if before is not None else ms
-    return times
+            before = median(samples) if samples else None
+            if before is None or before <= _HOPELESS * fastest or kernel is rivals[0]:
+                samples.append(await bench.sample(scratch, kernel, before))
+    return {**slow, **{variant: median(samples) for variant, samples in found.items()}}
 
 
 async def _wins(bench: _Bench, scratch: _Scratch, best: Kernel, default: Kernel) -> bool:
