@@ -12,6 +12,7 @@ export class IdleTuner {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
   #slices = 0;
+  #users = 0;
   #running = false;
 
   /** @param {BasculeClient} client */
@@ -22,22 +23,40 @@ export class IdleTuner {
     }
   }
 
-  /** Begin once it has been quiet for a while. A tier without shaders has nothing to tune. */
-  start() {
+  /** Do what somebody asks for; then wait for the next quiet time.
+   * @template T @param {() => Promise<T>} work */
+  async during(work) {
+    this.#users += 1;
+    await this.#stop();
+    try {
+      return await work();
+    } finally {
+      this.#users -= 1;
+      this.#start();
+    }
+  }
+
+  /** Never again. */
+  end() {
+    this.#slices = MOST_SLICES;
     clearTimeout(this.#timer);
-    if (this.#client.loaded?.tier !== "webgpu" || this.#slices >= MOST_SLICES) return;
+  }
+
+  /** Begin once it has been quiet for a while. A tier without shaders has nothing to tune. */
+  #start() {
+    clearTimeout(this.#timer);
+    if (this.#users || this.#client.loaded?.tier !== "webgpu" || this.#slices >= MOST_SLICES) return;
     this.#timer = setTimeout(() => this.#slice(), QUIET_MS);
   }
 
-  /** Somebody uses the model: stop what runs, and wait for the next quiet time. */
-  async stop() {
+  async #stop() {
     clearTimeout(this.#timer);
     if (this.#running) await this.#client.cancel().catch(() => {});
   }
 
   #rest() {
-    this.stop();
-    this.start();
+    this.#stop();
+    this.#start();
   }
 
   async #slice() {
@@ -52,6 +71,6 @@ export class IdleTuner {
     } finally {
       this.#running = false;
     }
-    this.start();
+    this.#start();
   }
 }

@@ -57,6 +57,7 @@ const pyodideUrl = ownUrl(query.get("pyodide") ?? "/pyodide/");
 const client = new BasculeClient(pyodideUrl, showProgress, query.has("count-proxies"));
 
 const idle = new IdleTuner(client);
+if (query.get("tune") === "off") idle.end();
 
 /** Python itself comes from here only, whatever a link to this page says. @param {string} path */
 function ownUrl(path) {
@@ -111,12 +112,10 @@ function showError(error) {
 /** @param {string} name @param {string} tier */
 async function load(name, tier) {
   weightsBegan = 0;
-  await idle.stop();
   setState("loading", "Loading…");
   try {
-    const loaded = await client.load(name, tier);
+    const loaded = await idle.during(() => client.load(name, tier));
     showLoaded(loaded);
-    if (query.get("tune") !== "off") idle.start();
     return loaded;
   } catch (error) {
     showError(error);
@@ -144,9 +143,8 @@ async function compare() {
   }
   setState("busy", `Embedding ${texts.length} sentences…`);
   try {
-    await idle.stop();
     const before = await client.stats();
-    const { data, rows, columns, ms } = await client.embed(texts);
+    const { data, rows, columns, ms } = await idle.during(() => client.embed(texts));
     const after = await client.stats();
     const scores = similarities(data, rows, columns);
     const pointed = part("pointed", HTMLElement);
@@ -159,7 +157,6 @@ async function compare() {
       `${texts.length} sentences, ${tokens} tokens, ${passes} forward ` +
       `${passes === 1 ? "pass" : "passes"} in ${ms.toFixed(0)} ms`;
     setState("ready", "Ready.");
-    if (query.get("tune") !== "off") idle.start();
   } catch (error) {
     showError(error);
   }
@@ -196,7 +193,7 @@ Object.assign(globalThis, {
     ready,
     offline,
     load,
-    embed: (/** @type {string[]} */ texts) => client.embed(texts),
+    embed: (/** @type {string[]} */ texts) => idle.during(() => client.embed(texts)),
     tune: (/** @type {number} */ budgetS) => client.tune(budgetS),
     cancel: () => client.cancel(),
     stats: () => client.stats(),
