@@ -58,9 +58,9 @@ class Page(Protocol):
 
 
 def wait_for(page: Page, condition: str, timeout: float = TIMEOUT_S) -> None:
-    """Poll a JavaScript expression until it is true."""
+    """Poll a JavaScript expression, which may await, until it is true."""
     end = time.monotonic() + timeout
-    while not page.run(f"() => Boolean({condition})"):
+    while not page.run(f"async () => Boolean({condition})"):
         if time.monotonic() > end:
             raise TimeoutError(f"{condition} stayed false for {timeout} s")
         time.sleep(0.1)

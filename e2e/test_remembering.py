@@ -240,3 +240,16 @@ def test_a_private_window_loads_and_tunes_all_the_same(
     assert (cosines(before, expected.embeddings) >= 0.99999).all()
     assert (cosines(after, expected.embeddings) >= 0.99999).all()
     assert warned == 1
+
+
+def test_an_idle_page_tunes_and_makes_way(
+    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    expected = golden("tiny-bert")
+    page = new_page(f"{site.url}/?model={TINY}&tier=webgpu&tune=now")
+    assert settled(page) == "ready"
+    found = page.run(EMBED, expected.texts)  # stops what may be running, and goes first
+    assert (cosines(found, expected.embeddings) >= 0.99999).all()
+    wait_for(page, "(await bascule.stats()).signatures_tuned > 0")
+    found = page.run(EMBED, expected.texts)
+    assert (cosines(found, expected.embeddings) >= 0.99999).all()

@@ -9,15 +9,17 @@ const MOST_SLICES = 12;
 /** Measures which shaders are fastest on this machine, a slice at a time. */
 export class IdleTuner {
   #client;
+  #quietMs;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
   #slices = 0;
   #users = 0;
   #running = false;
 
-  /** @param {BasculeClient} client */
-  constructor(client) {
+  /** @param {BasculeClient} client @param {number} [quietMs] without any use, before it begins */
+  constructor(client, quietMs = QUIET_MS) {
     this.#client = client;
+    this.#quietMs = quietMs;
     for (const kind of ["pointerdown", "keydown", "visibilitychange"]) {
       document.addEventListener(kind, () => this.#rest());
     }
@@ -46,7 +48,7 @@ export class IdleTuner {
   #start() {
     clearTimeout(this.#timer);
     if (this.#users || this.#client.loaded?.tier !== "webgpu" || this.#slices >= MOST_SLICES) return;
-    this.#timer = setTimeout(() => this.#slice(), QUIET_MS);
+    this.#timer = setTimeout(() => this.#slice(), this.#quietMs);
   }
 
   async #stop() {

@@ -56,7 +56,7 @@ let weightsBegan = 0;
 const pyodideUrl = ownUrl(query.get("pyodide") ?? "/pyodide/");
 const client = new BasculeClient(pyodideUrl, showProgress, query.has("count-proxies"));
 
-const idle = new IdleTuner(client);
+const idle = new IdleTuner(client, query.get("tune") === "now" ? 0 : undefined);
 if (query.get("tune") === "off") idle.end();
 
 /** Python itself comes from here only, whatever a link to this page says. @param {string} path */
