@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import bascule
+from bascule import cache
 from tests.goldens import TINY_BERT
+from tests.weights.faulty import FaultyServer
 
 
 async def test_load_embed_and_look_around() -> None:
@@ -32,6 +34,19 @@ def test_the_same_from_plain_code() -> None:
     embeddings = bascule.sync(model.embed(["w4 w5"]))
     assert np.isfinite(embeddings).all()
     model.close()
+
+
+async def test_loading_with_progress_and_what_is_kept() -> None:
+    told: list[float] = []
+    with FaultyServer(TINY_BERT.parent) as server:
+        loader = bascule.ProgressiveModelLoader(f"{server.url}/tiny-bert", chunk_size_mb=1)
+        loader.register_progress_callback(told.append)
+        async with await loader.load_model() as model:
+            assert (await model.embed("w4")).shape == (1, 35)
+            assert any(kept.in_use for kept in await cache.ls())
+    assert told[-1] == 100
+    assert await cache.verify() == {}
+    assert await cache.rm([f"{server.url}/tiny-bert"]) == 3
 
 
 async def test_sync_where_a_loop_runs_says_to_await() -> None:
