@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Error
 
@@ -93,6 +94,21 @@ def test_a_tab_that_dies_half_way_goes_on(
     assert 0 < sent(hub) <= SIZE - kept + CHUNK
     assert_right(tab)
     tab.close()
+
+
+@each_engine
+def test_a_connection_that_drops_20_times_completes(
+    engine: Engine, site: Site, hub: FaultyServer, new_page: Callable[[str], Page]
+) -> None:
+    rng = np.random.default_rng(3)
+    for after in rng.integers(1, SIZE // 12, 20):
+        hub.plan(FILE, Fault("drop", CHUNK, after=int(after)), times=1)
+    page = new_page(link(site, hub))
+    assert settled(page) == "ready", page.run("() => document.body.innerText")
+    assert_right(page)
+    print(f"{engine.name}: {hub.count(FILE)} requests, {sent(hub) / SIZE:.2f} of the file sent")
+    assert hub.count(FILE) > 10
+    assert sent(hub) <= SIZE + 20 * CHUNK
 
 
 def kill(page: Page) -> None:

@@ -109,6 +109,23 @@ async def test_cancel_keeps_what_has_come(server: FaultyServer) -> None:
         assert model.stats["network_nbytes"] < 0.5 * (MINILM / FILE).stat().st_size
 
 
+async def test_90_mb_over_a_connection_that_drops_20_times(
+    server: FaultyServer, rng: np.random.Generator
+) -> None:
+    shutil.copytree(MINILM, server._folder / "minilm")
+    size = (MINILM / FILE).stat().st_size
+    for after in rng.integers(1, size // 12, 20):
+        server.plan(FILE, Fault("drop", 4 << 20, after=int(after)), times=1)
+    async with await bascule.load(f"{server.url}/minilm", tier="cpu") as model:
+        expected = golden("minilm")
+        found = await model.embed(expected.texts[:3])
+        assert (cosines(found, expected.embeddings[:3]) >= 0.99999).all()
+        assert model.stats["network_retries"] > 10
+    sent = server.sent[f"/minilm/{FILE}"]
+    print(f"{server.count(FILE)} requests, {sent / size:.2f} of the file sent")
+    assert sent <= size + 20 * (4 << 20)
+
+
 async def test_one_load_at_a_time(models: Path) -> None:
     loader = bascule.ProgressiveModelLoader(models / "whole", tier="cpu")
     first = asyncio.ensure_future(loader.load_model())
