@@ -57,22 +57,17 @@ class Faults:
                 "Cross-Origin-Resource-Policy": "same-origin",
             }
             return Response(data, 200, headers)
-        if (
-            kind == "hostile"
-            and file.suffix == ".safetensors"
-            and not self.healed
-            and end - start == 8
-        ):
-            return Response(b"\xff" * 8, 206, headers)
+        if kind == "hostile" and file.suffix == ".safetensors" and not self.healed and start == 0:
+            return Response(b"\xff" * 8 + body[8:], 206 if asked else 200, headers)
 
         async def parts():
             if kind == "slow" and large:
                 for at in range(0, len(body), 4096):
                     yield body[at : at + 4096]
-                    await asyncio.sleep(0.05)
+                    await asyncio.sleep(2)
                 return
             if kind == "drop" and large:
-                yield body[: len(body) // 2]
+                yield b""
                 raise ConnectionResetError("planned by the test")
             yield body
 

@@ -90,7 +90,7 @@ function showProgress({ stage, done, total, unit }) {
   const share = total ? done / total : 0;
   if (stage === "weights") weightsBegan ||= performance.now();
   progressBar.value = share;
-  bytes.textContent = unit === "bytes" ? countBytes(done, total) : "";
+  bytes.textContent = unit === "bytes" && total ? countBytes(done, total) : "";
 }
 
 /** @param {number} done @param {number} total */

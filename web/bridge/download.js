@@ -293,6 +293,7 @@ export class CachedFile {
         buffer.set(part, filled);
         filled += part.length;
         this.filling = filled;
+        this.#shelf.beat();
         run.rest = run.rest.subarray(part.length);
       }
     } catch (error) {

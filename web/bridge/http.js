@@ -10,6 +10,8 @@
 
 const READ_NBYTES = 1 << 20;
 const LEAST_PROGRESS_NBYTES = 1 << 16;
+const LEAST_SPAN_NBYTES = 1 << 18;
+const MOST_SPAN_NBYTES = 1 << 24;
 const RETRIED = new Set([408, 425, 429, 500, 502, 503, 504]);
 
 /** What went wrong; Python makes its own error of these fields, read from the message. */
@@ -63,21 +65,26 @@ export class Remote {
   }
 
   /** Bytes start to end, as they come; each part is overwritten by the next. What fails is tried again
-   * from where it stopped. @param {number} start @param {number} end @param {AbortSignal} signal */
+   * from where it stopped, in shorter ranges where nothing came: some browsers drop what they have when
+   * a connection breaks. @param {number} start @param {number} end @param {AbortSignal} signal */
   async *read(start, end, signal) {
     let at = start;
     let failures = 0;
     let since = 0;
+    let span = Infinity;
     while (at < end) {
+      const stop = Math.min(end, at + span);
       try {
-        for await (const part of this.#attempt(at, end, this.patience, signal)) {
+        for await (const part of this.#attempt(at, stop, this.patience, signal)) {
           at += part.length;
           since += part.length;
           this.received += part.length;
           yield part;
         }
-        if (at < end) throw new Fault("network", `the server sent ${end - at} bytes too little`, at);
+        if (at < stop) throw new Fault("network", `the server sent ${stop - at} bytes too little`, at);
+        span *= 4;
       } catch (error) {
+        if (!since) span = Math.max(LEAST_SPAN_NBYTES, Math.min(span, MOST_SPAN_NBYTES) / 4);
         failures = since >= LEAST_PROGRESS_NBYTES ? 1 : failures + 1;
         since = 0;
         await this.#wait(error, failures, at, end, this.patience, signal);

@@ -8,6 +8,7 @@
  */
 
 const SILENCE_MS = 10_000;
+const BEAT_MS = 1000;
 const SILENT = Symbol("silent");
 
 function silence() {
@@ -30,6 +31,7 @@ export class Shelf {
   #news = 0;
   #seen = 0;
   #hear = () => {};
+  #beaten = 0;
   locked = false;
   /** Bytes that the store has given since the file was closed last. */
   given = 0;
@@ -104,7 +106,7 @@ export class Shelf {
   }
 
   /** One tab or worker at a time fetches the file: until it is this one (then `locked`), or until
-   * another has kept a chunk. @param {AbortSignal} signal */
+   * another has brought something. @param {AbortSignal} signal */
   async turn(signal) {
     if (this.locked) return;
     if (this.#news === this.#seen) {
@@ -134,6 +136,14 @@ export class Shelf {
       this.#unlock = () => {};
       unlock();
     };
+  }
+
+  /** Bytes come: whoever waits for a chunk of a slow network need not lose patience. */
+  beat() {
+    const now = performance.now();
+    if (now - this.#beaten < BEAT_MS) return;
+    this.#beaten = now;
+    this.#channel?.postMessage("");
   }
 
   unlock() {

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
+from time import monotonic
 from typing import IO, Any
 
 import httpx
@@ -24,6 +25,7 @@ from bascule.weights.remote import Patience, Remote, Version
 
 _REVALIDATE_S = 3.0
 _TURN_S = 0.5
+_BEAT_S = 0.2
 SILENCE_S = 10.0
 
 
@@ -61,7 +63,7 @@ class CachedFile:
         self._run: _Run | None = None
         self._after: dict[int, int] = {}
         self._lock: Any = None
-        self._silent_s = 0.0
+        self._silent_s = self._beaten = 0.0
         self._use: IO[bytes] | None = None
         self._room_made = False
 
@@ -125,9 +127,10 @@ class CachedFile:
                 return await self._from_network(index)
             # Another process may be fetching the same file: then what it has kept is taken, chunk
             # by chunk. One that keeps nothing for long is frozen: fetching twice does no harm.
+            journal, before = self._journal, self._journal.pulse(self._key)
             await self._acquire()
-            kept = self._journal.load(self._key) if self._journal else None
-            news = kept is not None and kept.hashes != self.entry.hashes
+            kept = journal.load(self._key)
+            news = journal.pulse(self._key) != before
             self._silent_s = 0.0 if news else self._silent_s + _TURN_S
             if kept and _version(kept).agrees(_version(self.entry)):
                 self._entry = kept
@@ -223,6 +226,7 @@ class CachedFile:
             while len(found) < length:
                 found += await anext(run.parts)
                 self.filling = min(len(found), length)
+                self._beat()
         except BaseException:
             await self._end_run()
             raise
@@ -233,6 +237,11 @@ class CachedFile:
         if run.next > run.last:
             await self._end_run()
         return bytes(memoryview(found)[:length])
+
+    def _beat(self) -> None:
+        if self._journal and monotonic() - self._beaten > _BEAT_S:
+            self._beaten = monotonic()
+            self._journal.beat(self._key)
 
     async def _begin_run(self, index: int) -> None:
         """One request serves all chunks up to one that is there, or that is not asked for next."""

@@ -3,6 +3,7 @@
     <weights folder>/chunks/ab/abcd...      a chunk
     <weights folder>/files/<key>.json       a file's version and the hashes of its chunks
     <weights folder>/files/<key>.lock       held while one process fetches the file
+    <weights folder>/files/<key>.beat       touched by that process while bytes come
     <weights folder>/files/<key>.use        held, shared, while models of the file are open
 
 Equal chunks of different models are kept once; a half-written one does not have its name's hash.
@@ -140,6 +141,18 @@ class Journal:
         self._files.mkdir(parents=True, exist_ok=True)
         return AsyncFileLock(self._files / f"{key}.lock", run_in_executor=False)
 
+    def beat(self, key: str) -> None:
+        """Show those who wait that bytes come."""
+        with suppress(OSError):
+            (self._files / f"{key}.beat").touch()
+
+    def pulse(self, key: str) -> float:
+        """When `beat` was called last, in seconds since 1970."""
+        try:
+            return (self._files / f"{key}.beat").stat().st_mtime
+        except OSError:
+            return 0.0
+
     def entries(self) -> list[Listed]:
         """All files, the least recently used first."""
         found: list[Listed] = []
@@ -163,7 +176,7 @@ class Journal:
             if entry is not None:
                 (dropped if path.stem in gone else needed).update(entry.hashes)
         for key in gone:
-            for kind in ("json", "use"):
+            for kind in ("json", "use", "beat"):
                 (self._files / f"{key}.{kind}").unlink(missing_ok=True)
         for digest in dropped - needed - {""}:
             self.drop_chunk(digest)

@@ -21,8 +21,9 @@ from bascule.errors import FileChangedError, FileMissingError, ModelFileError, S
 
 T = TypeVar("T")
 
-_READ_NBYTES = 1 << 20
 _LEAST_PROGRESS_NBYTES = 1 << 16
+_LEAST_SPAN_NBYTES = 1 << 18
+_MOST_SPAN_NBYTES = 1 << 24
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MOST_REDIRECTS = 5
 
@@ -133,18 +134,25 @@ class Remote:
         return await self._retried(fetch, self._patience)
 
     async def read(self, start: int, end: int) -> AsyncGenerator[bytes, None]:
-        """Bytes start to end, as they come. What fails is tried again from where it stopped."""
-        at, failures, since = start, 0, 0
+        """Bytes start to end, as they come.
+
+        What fails is tried again from where it stopped, in shorter ranges where nothing came.
+        """
+        at, failures, since, span = start, 0, 0, end
         while at < end:
+            stop = min(end, at + span)
             try:
-                async for part in self._attempt(at, end):
+                async for part in self._attempt(at, stop):
                     at += len(part)
                     since += len(part)
                     self.received += len(part)
                     yield part
-                if at < end:
-                    raise _NetworkError(f"the server sent {end - at:,} bytes too little")
+                if at < stop:
+                    raise _NetworkError(f"the server sent {stop - at:,} bytes too little")
+                span *= 4
             except _NetworkError as error:
+                if not since:
+                    span = max(_LEAST_SPAN_NBYTES, min(span, _MOST_SPAN_NBYTES) // 4)
                 failures = 1 if since >= _LEAST_PROGRESS_NBYTES else failures + 1
                 since = 0
                 await self._wait(error, failures, self._patience, at, end)
@@ -215,7 +223,7 @@ class Remote:
 
     async def _parts(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
         try:
-            async for part in response.aiter_raw(_READ_NBYTES):
+            async for part in response.aiter_raw():
                 yield part
         except httpx.HTTPError as error:
             raise _trouble(error, self._patience) from None

@@ -89,6 +89,8 @@ async def _load_once(
     progress: ProgressCallback | None,
     parallel: bool,
 ) -> None:
+    if progress is not None:
+        progress(Progress("weights", 0, 0))
     headers = await read_headers(source)
     plan = plan_pieces(headers, parameters, store.targets, prefixes, source.location)
     arrived = _Arrived(plan, store.arrivals, progress)
