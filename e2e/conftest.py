@@ -70,9 +70,34 @@ def plain_site() -> Iterator[Site]:
         yield found
 
 
+# With WebGPU, without, and the third engine: for stories to which the other two add nothing.
+ONE_OF_EACH = ("chromium-webgpu", "firefox-no-webgpu", "webkit")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Which stories run where.
+
+    Those marked `every_engine` in all five set-ups, those that ask for `webgpu_engine` where there
+    is WebGPU, all others once an engine.
+    """
+
+    def wanted(item: pytest.Item) -> bool:
+        callspec = getattr(item, "callspec", None)
+        name = callspec.params.get("engine") if callspec else None
+        if name is None or item.get_closest_marker("every_engine"):
+            return True
+        if "webgpu_engine" in getattr(item, "fixturenames", ()):
+            return ENGINES[name][1]
+        return name in ONE_OF_EACH
+
+    kept = [item for item in items if wanted(item)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+
+
 @pytest.fixture(scope="session", params=ENGINES)
 def engine(request: pytest.FixtureRequest, playwright: Playwright) -> Iterator[Engine]:
-    """Each of the five in turn; stories that need WebGPU ask for `webgpu_engine`."""
+    """A browser; see `pytest_collection_modifyitems` for which stories meet which."""
     start, webgpu = ENGINES[request.param]
     with start(playwright, request.param, webgpu=webgpu) as running:
         yield running
@@ -80,8 +105,6 @@ def engine(request: pytest.FixtureRequest, playwright: Playwright) -> Iterator[E
 
 @pytest.fixture
 def webgpu_engine(engine: Engine) -> Engine:
-    if not engine.webgpu:
-        pytest.skip(f"{engine.name} has no WebGPU adapter")
     _webgpu_stories.append(engine.name)
     return engine
 

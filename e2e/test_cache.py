@@ -23,8 +23,6 @@ from tests.weights.faulty import Fault, FaultyServer
 FILE = "model.safetensors"
 SIZE = (models_folder() / "all-MiniLM-L6-v2" / FILE).stat().st_size
 CHUNK = 4 << 20
-ENGINES = ["chromium-webgpu", "firefox-no-webgpu", "webkit"]
-each_engine = pytest.mark.parametrize("engine", ENGINES, indirect=True)
 
 
 @pytest.fixture
@@ -50,7 +48,6 @@ def assert_right(page: Page) -> None:
     assert (cosines(found, expected.embeddings[short]) >= 0.99999).all()
 
 
-@each_engine
 def test_a_second_visit_fetches_no_weights(
     engine: Engine, site: Site, hub: FaultyServer, new_page: Callable[[str], Page]
 ) -> None:
@@ -75,7 +72,6 @@ def test_a_second_visit_fetches_no_weights(
     )
 
 
-@each_engine
 def test_a_tab_that_dies_half_way_goes_on(
     engine: Engine, site: Site, hub: FaultyServer, new_page: Callable[[str], Page]
 ) -> None:
@@ -96,7 +92,6 @@ def test_a_tab_that_dies_half_way_goes_on(
     tab.close()
 
 
-@each_engine
 def test_a_connection_that_drops_20_times_completes(
     engine: Engine, site: Site, hub: FaultyServer, new_page: Callable[[str], Page]
 ) -> None:
@@ -121,7 +116,6 @@ def kill(page: Page) -> None:
     page.page.close()
 
 
-@each_engine
 def test_two_tabs_at_once_fetch_it_once(
     engine: Engine, site: Site, hub: FaultyServer, new_page: Callable[[str], Page]
 ) -> None:
@@ -138,7 +132,6 @@ def test_two_tabs_at_once_fetch_it_once(
     second.close()
 
 
-@each_engine
 def test_what_is_kept_is_shown_verified_and_removed(
     engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:

@@ -66,6 +66,7 @@ def test_a_server_without_ranges_serves_too(
     assert settled(page) == "ready"
 
 
+@pytest.mark.every_engine
 def test_asking_for_webgpu_where_there_is_none(
     engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:

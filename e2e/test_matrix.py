@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 
 from e2e.conftest import OUT, Site, settled
 from e2e.engines import Engine, Page, wait_for
@@ -22,6 +23,7 @@ def embed(page: Page, texts: list[str]) -> np.ndarray:
     return np.array(found["data"]).reshape(found["rows"], found["columns"])
 
 
+@pytest.mark.every_engine
 def test_a_visit(engine: Engine, site: Site, new_page: Callable[[str], Page]) -> None:
     page = new_page(site.url + "/")
     assert settled(page) == "ready", page.run("() => document.body.innerText")
@@ -55,6 +57,7 @@ def test_a_visit(engine: Engine, site: Site, new_page: Callable[[str], Page]) ->
         assert (cosines(found, expected.embeddings[chosen]) >= COSINE).all()
 
 
+@pytest.mark.every_engine
 def test_isolation_changes_nothing(
     engine: Engine, site: Site, plain_site: Site, new_page: Callable[[str], Page]
 ) -> None:
@@ -99,6 +102,7 @@ def test_cost_of_a_pass(
     )
 
 
+@pytest.mark.every_engine
 def test_the_page_stays_responsive(
     engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:

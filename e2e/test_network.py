@@ -22,9 +22,6 @@ from e2e.engines import Engine, Page, wait_for
 from tests.weights.faulty import Fault, FaultyServer
 from tests.weights.test_network import CHUNK, FILE, LARGE, safetensors_bytes, write_manifest
 
-# One of each engine: what runs here is JavaScript, and WebGPU changes nothing of it.
-ENGINES = ["chromium-no-adapter", "firefox-no-webgpu", "webkit"]
-each_engine = pytest.mark.parametrize("engine", ENGINES, indirect=True)
 SIZE = len(safetensors_bytes(1))
 DIGEST = hashlib.sha256(safetensors_bytes(1)).hexdigest()
 
@@ -124,7 +121,6 @@ PASSING = {
 }
 
 
-@each_engine
 def test_faults_that_pass_are_survived(engine: Engine, hub: Hub, lab: Callable[..., Any]) -> None:
     for name, fault in PASSING.items():
         hub.add(name)
@@ -147,7 +143,6 @@ LASTING = {
 }
 
 
-@each_engine
 def test_a_servers_own_ways_are_borne(engine: Engine, hub: Hub, lab: Callable[..., Any]) -> None:
     for name, fault in LASTING.items():
         hub.add(name)
@@ -161,7 +156,6 @@ def test_a_servers_own_ways_are_borne(engine: Engine, hub: Hub, lab: Callable[..
         assert found["stats"]["network_nbytes"] == 0
 
 
-@each_engine
 def test_hidden_cors_headers_are_borne(
     engine: Engine, tmp_path: Path, lab: Callable[..., Any]
 ) -> None:
@@ -186,7 +180,6 @@ STAYING = {
 }
 
 
-@each_engine
 def test_faults_that_stay_are_told_and_heal(
     engine: Engine, hub: Hub, lab: Callable[..., Any]
 ) -> None:
@@ -204,7 +197,6 @@ def test_faults_that_stay_are_told_and_heal(
         assert found.get("digest") == expected(1), (name, found)
 
 
-@each_engine
 def test_versions_hashes_and_manifests(engine: Engine, hub: Hub, lab: Callable[..., Any]) -> None:
     # A new version that appears between two loads, and one that appears within a load.
     url = hub.add("new")
@@ -240,7 +232,6 @@ def test_versions_hashes_and_manifests(engine: Engine, hub: Hub, lab: Callable[.
     assert "manifest" in found["told"]
 
 
-@each_engine
 def test_20_drops_cost_at_most_20_chunks(engine: Engine, hub: Hub, lab: Callable[..., Any]) -> None:
     url = hub.add("drops")
     points = np.random.default_rng(5).integers(1, 60_000, 20)
@@ -251,7 +242,6 @@ def test_20_drops_cost_at_most_20_chunks(engine: Engine, hub: Hub, lab: Callable
     assert hub.sent("drops") <= SIZE + 20 * CHUNK
 
 
-@each_engine
 def test_every_store_keeps_and_heals(engine: Engine, hub: Hub, lab: Callable[..., Any]) -> None:
     """OPFS, Cache API, IndexedDB: kept, damaged, healed; and none at all still loads."""
     works = []
@@ -301,7 +291,6 @@ async def spoil(kind):
 """
 
 
-@each_engine
 def test_little_room(engine: Engine, hub: Hub, lab: Callable[..., Any]) -> None:
     """The least recently used goes first, never what is in use; too little room is told once."""
     store = "cache" if engine.name == "webkit" else "opfs"
@@ -330,7 +319,6 @@ async def kept(**options):
 """
 
 
-@each_engine
 def test_offsets_past_4_gib(
     engine: Engine, site: Site, tmp_path: Path, lab: Callable[..., Any]
 ) -> None:
@@ -362,7 +350,6 @@ async def far(url):
 """
 
 
-@each_engine
 def test_a_frozen_holder_is_not_waited_for(
     engine: Engine, hub: Hub, lab: Callable[..., Any]
 ) -> None:
