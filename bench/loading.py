@@ -13,9 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import BrowserContext, Error, Playwright, sync_playwright
+from playwright.sync_api import BrowserContext, Error, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -35,7 +33,7 @@ from bascule.server.run import pyodide_folder, running  # noqa: E402
 from bench.embeddings import BENCH, MODEL, OUT, install_peers, text_of  # noqa: E402
 from bench.traffic import Traffic  # noqa: E402
 from bench.visits import PEER, VISITS, Contest, Visit, console, ratios, show  # noqa: E402
-from e2e.engines import CHROMIUM_WEBGPU, FIREFOX_WEBGPU  # noqa: E402
+from e2e.engines import on_disk  # noqa: E402
 from e2e.test_memory import browser_nbytes, sampled  # noqa: E402
 from tests.goldens import cosines  # noqa: E402
 
@@ -74,31 +72,6 @@ class Contestant:
     @property
     def ours(self) -> bool:
         return self.script is OURS
-
-
-@contextmanager
-def fresh_browser(playwright: Playwright, name: str) -> Iterator[BrowserContext]:
-    """A started browser on an empty profile on disk, which is what a visitor has.
-
-    A context that is not persistent keeps its caches for a second page too, but in memory.
-    """
-    with tempfile.TemporaryDirectory(prefix="bascule-bench-", ignore_cleanup_errors=True) as folder:
-        if name == "chromium":
-            root = ("--no-sandbox",) if os.geteuid() == 0 else ()
-            context = playwright.chromium.launch_persistent_context(
-                folder, executable_path=shutil.which("chromium"), args=[*CHROMIUM_WEBGPU, *root]
-            )
-        else:
-            context = playwright.firefox.launch_persistent_context(
-                folder,
-                channel="moz-firefox",
-                executable_path=shutil.which("firefox-esr") or shutil.which("firefox"),
-                firefox_user_prefs=FIREFOX_WEBGPU,
-            )
-        try:
-            yield context
-        finally:
-            context.close()
 
 
 @contextmanager
@@ -174,7 +147,7 @@ def compete(contest: Contest, browsers: list[str], rounds: int, mbit: float) -> 
                     if f"{browser} {who.name}" in contest.failed:
                         continue
                     try:
-                        with fresh_browser(playwright, browser) as context:
+                        with on_disk(playwright, browser) as context:
                             two_visits(contest, context, browser, who, number)
                     except (Error, RuntimeError) as error:
                         if who.ours or number:

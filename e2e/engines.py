@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from playwright.sync_api import Error, Playwright
+from playwright.sync_api import BrowserContext, Error, Playwright
 from playwright.sync_api import Page as PlaywrightPage
 
 CHROMIUM_WEBGPU = (
@@ -166,6 +167,31 @@ def firefox(playwright: Playwright, name: str, *, webgpu: bool) -> Iterator[Engi
     )
     yield Engine(name, webgpu, lambda: PlaywrightTab(browser.new_context().new_page()))
     browser.close()
+
+
+@contextmanager
+def on_disk(playwright: Playwright, name: str) -> Iterator[BrowserContext]:
+    """A started Chromium or Firefox with WebGPU on an empty profile on disk, as a visitor has it.
+
+    The contexts of the others keep what a page stores in memory.
+    """
+    with tempfile.TemporaryDirectory(prefix="bascule-profile-", ignore_cleanup_errors=True) as home:
+        if name.startswith("chromium"):
+            root = ("--no-sandbox",) if os.geteuid() == 0 else ()
+            context = playwright.chromium.launch_persistent_context(
+                home, executable_path=shutil.which("chromium"), args=[*CHROMIUM_WEBGPU, *root]
+            )
+        else:
+            context = playwright.firefox.launch_persistent_context(
+                home,
+                channel="moz-firefox",
+                executable_path=shutil.which("firefox-esr") or shutil.which("firefox"),
+                firefox_user_prefs=FIREFOX_WEBGPU,
+            )
+        try:
+            yield context
+        finally:
+            context.close()
 
 
 @contextmanager

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from playwright.sync_api import Playwright
+
 from e2e.conftest import Site, settled
-from e2e.engines import Engine, Page
+from e2e.engines import Engine, Page, PlaywrightTab, on_disk
 
 CHUNK_NBYTES = 4 << 20
 # JavaScript heaps of the page and its worker, after a collection. Chromium tells, where isolated.
@@ -60,17 +62,17 @@ def sampled(peaks: list[int]) -> Iterator[None]:
         thread.join()
 
 
-def test_the_peak_of_a_load(
-    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
-) -> None:
+def test_the_peak_of_a_load(webgpu_engine: Engine, site: Site, playwright: Playwright) -> None:
     """Bytes under way stay within three chunks; the browser's growth is measured from outside."""
-    page = new_page(f"{site.url}/?model=/goldens/tiny-bert")
-    assert settled(page) == "ready"
-    before, peaks = browser_nbytes(), list[int]()
-    with sampled(peaks):
-        page.run("async () => { await bascule.load('all-MiniLM-L6-v2', 'webgpu'); }")
-        time.sleep(0.5)
-    stats = page.run("() => bascule.stats()")
+    with on_disk(playwright, webgpu_engine.name) as context:
+        page = PlaywrightTab(context.new_page())
+        page.open(f"{site.url}/?model=/goldens/tiny-bert")
+        assert settled(page) == "ready"
+        before, peaks = browser_nbytes(), list[int]()
+        with sampled(peaks):
+            page.run("async () => { await bascule.load('all-MiniLM-L6-v2', 'webgpu'); }")
+            time.sleep(0.5)
+        stats = page.run("() => bascule.stats()")
     weights, growth = stats["weights_nbytes"], max(peaks) - before
     print(
         f"{webgpu_engine.name}: weights {weights / 1e6:.1f} MB, under way at most "

@@ -59,9 +59,8 @@ export class Shelf {
         this.#hear();
       };
     }
-    const entry = await this.load();
-    if (entry) await this.#journal?.touch(this.#key).catch(() => {});
-    return entry;
+    await this.#journal?.touch(this.#key).catch(() => {});
+    return this.load();
   }
 
   /** @returns {Promise<Entry | null>} */
