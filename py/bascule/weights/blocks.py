@@ -1,0 +1,59 @@
+"""The block formats a weight may be stored in: one frozen table, without numpy.
+
+A quantized tensor is a row of equal blocks, each with its own scale; `quant` holds the layouts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from types import MappingProxyType
+
+
+class BlockType(IntEnum):
+    """A tensor type that Bascule reads; the value is the number that stands in a GGUF file."""
+
+    F32 = 0
+    F16 = 1
+    Q4_0 = 2
+    Q4_1 = 3
+    Q8_0 = 8
+    Q4_K = 12
+    Q5_K = 13
+    Q6_K = 14
+    BF16 = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The smallest piece of a tensor that can be read by itself."""
+
+    n_elements: int
+    nbytes: int
+
+
+BLOCKS: Mapping[BlockType, Block] = MappingProxyType(
+    {
+        BlockType.F32: Block(1, 4),
+        BlockType.F16: Block(1, 2),
+        BlockType.BF16: Block(1, 2),
+        BlockType.Q4_0: Block(32, 18),
+        BlockType.Q4_1: Block(32, 20),
+        BlockType.Q8_0: Block(32, 34),
+        BlockType.Q4_K: Block(256, 144),
+        BlockType.Q5_K: Block(256, 176),
+        BlockType.Q6_K: Block(256, 210),
+    }
+)
+
+# Types that ggml has or once had and Bascule does not read, so that a refusal can name them.
+UNREAD_TYPES: Mapping[int, str] = MappingProxyType(
+    {
+        4: "Q4_2", 5: "Q4_3", 6: "Q5_0", 7: "Q5_1", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 15: "Q8_K",
+        16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S",
+        22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64",
+        29: "IQ1_M", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8", 34: "TQ1_0", 35: "TQ2_0",
+        39: "MXFP4",
+    }
+)  # fmt: skip
