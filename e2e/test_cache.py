@@ -106,6 +106,28 @@ def test_a_connection_that_drops_20_times_completes(
     assert sent(hub) <= SIZE + 20 * CHUNK
 
 
+def test_a_quota_that_is_too_small(
+    engine: Engine, site: Site, hub: FaultyServer, new_page: Callable[[str], Page]
+) -> None:
+    """The model works, is not kept, and the page says why."""
+    page = new_page(f"{site.url}/style.css")
+    if not isinstance(page, PlaywrightTab) or not engine.name.startswith("chromium"):
+        pytest.skip(f"{engine.name} lets no driver set a quota")
+    session = page.page.context.new_cdp_session(page.page)
+    quota = {"origin": site.url, "quotaSize": 30_000_000}
+    session.send("Storage.overrideQuotaForOrigin", quota)
+    page.open(link(site, hub))
+    assert settled(page) == "ready", page.run("() => document.body.innerText")
+    assert_right(page)
+    told = page.run("() => document.querySelector('#notes').textContent")
+    assert "not kept for the next visit" in told
+    assert "too little room" in told or "the store took no more" in told
+    # The worker that fetches ahead stops when nothing more is kept.
+    assert sent(hub) < 1.5 * SIZE
+    kept = page.run("() => bascule.cache('ls')")
+    assert sum(each["stored_nbytes"] for each in kept) < 30_000_000
+
+
 def kill(page: Page) -> None:
     """The process of the tab dies, where the browser has a way to ask for that."""
     if not isinstance(page, PlaywrightTab):

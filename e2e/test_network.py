@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -80,6 +81,7 @@ class Hub:
     def add(self, name: str, seed: int = 1) -> str:
         (self.root / name).mkdir(exist_ok=True)
         (self.root / name / FILE).write_bytes(safetensors_bytes(seed))
+        os.utime(self.root / name / FILE, (1e9, 1e9))
         return f"{self.server.url}/{name}"
 
     def sent(self, name: str) -> int:
@@ -140,10 +142,12 @@ LASTING = {
     "weak-etag": Fault("weak_etag"),
     "no-etag": Fault("no_etag"),
     "slow": Fault("slow", LARGE, bytes_per_second=600_000),
+    "redirect": Fault("redirect", location=f"/moved/{FILE}"),
 }
 
 
 def test_a_servers_own_ways_are_borne(engine: Engine, hub: Hub, lab: Callable[..., Any]) -> None:
+    hub.add("moved")
     for name, fault in LASTING.items():
         hub.add(name)
         hub.server.plan(f"{name}/{FILE}", fault)
@@ -177,6 +181,7 @@ STAYING = {
     "wrong-range": (Fault("wrong_range", LARGE), "source", "another range"),
     "encoded": (Fault("encoded", LARGE), "source", ""),
     "stall": (Fault("stall", LARGE, after=0, seconds=5), "source", "nothing came for 0.5 s"),
+    "loop": (Fault("redirect", location=f"/loop/{FILE}"), "source", "tried 4 times"),
 }
 
 

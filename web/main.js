@@ -124,7 +124,8 @@ async function load(name, tier) {
 }
 
 /** @param {Loaded} loaded */
-function showLoaded({ tier, reason, device, stats }) {
+function showLoaded({ tier, reason, device, stats, warnings }) {
+  part("notes", HTMLElement).textContent = warnings.join(" ");
   part("tier", HTMLElement).textContent = tier;
   part("adapter", HTMLElement).textContent = device;
   part("reason", HTMLElement).textContent = reason;

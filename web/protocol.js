@@ -4,7 +4,7 @@
  * @typedef {{ category: string, what: string, hint: string }} Fault
  * @typedef {{ stage: string, done: number, total: number, unit: string }} Progress
  * @typedef {{ model: string, tier: string, reason: string, device: string, dimension: number,
- *   maxTokens: number, stats: Record<string, number> }} Loaded
+ *   maxTokens: number, stats: Record<string, number>, warnings: string[] }} Loaded
  * @typedef {{ data: Float32Array<ArrayBuffer>, rows: number, columns: number, ms: number }} Embedded
  * @typedef {{ signature: string, count: number, default: string, chosen: string, gain: number,
  *   times_ms: Record<string, number> }} Finding

@@ -62,6 +62,11 @@ async def verify() -> dict[str, int]:
     return await asyncio.to_thread(_native_verify)
 
 
+async def warnings() -> list[str]:
+    """In a page, what was not kept and why; natively such things are Python's own warnings."""
+    return list((await _page()).warnings.to_py()) if IN_PAGE else []
+
+
 async def _page() -> Any:
     from bascule.weights.source_browser import page_fetcher
 

@@ -47,6 +47,7 @@ class PageSession:
                     "dimension": made.dimension,
                     "maxTokens": made.max_tokens,
                     "stats": made.stats,
+                    "warnings": await cache.warnings(),
                 }
             )
 

@@ -145,7 +145,10 @@ export class CachedFile {
   /** Bring what is missing into the store, for a reader elsewhere. */
   async prefetch() {
     const missing = [...this.#known.hashes.keys()].filter((index) => !this.#known.hashes[index]);
-    if (this.#shelf.keeps) await this.stream(missing, "", async () => {});
+    await this.stream(missing, "", async () => {
+      // What cannot be kept is of no use to a reader elsewhere.
+      if (!this.#shelf.keeps) throw this.#fault("cancelled", "nothing more is kept", 0);
+    });
   }
 
   /** Stop, and let other tabs go on. What was kept stays. */
