@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -31,3 +33,17 @@ def weights_folder() -> Path:
     """BASCULE_WEIGHTS, else a folder of the cache folder: what was fetched from servers."""
     told = os.environ.get("BASCULE_WEIGHTS")
     return Path(told).expanduser() if told else cache_folder() / "weights"
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: beside its place, then renamed into it. OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as sink:
+            sink.write(data)
+        os.replace(scratch, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(scratch)
+        raise

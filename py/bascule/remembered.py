@@ -12,12 +12,11 @@ import json
 import os
 import stat
 import sys
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any, Protocol
 
-from bascule.folders import remembered_folder
+from bascule.folders import remembered_folder, write_whole
 
 Entry = dict[str, Any]
 
@@ -105,8 +104,7 @@ class FolderRemembered:
         """See `Remembered.put`."""
         path = self._path(key)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            _replace(path, json.dumps({"key": key, "value": entry}).encode())
+            write_whole(path, json.dumps({"key": key, "value": entry}).encode())
             self._prune()
         except OSError as error:
             self._warn(f"{self._folder} cannot be written ({error})")
@@ -167,14 +165,3 @@ def _entry_of(data: bytes, key: str) -> Entry | None:
         return None
     value: Any = told.get("value")
     return value if isinstance(value, dict) else None
-
-
-def _replace(path: Path, data: bytes) -> None:
-    descriptor, scratch = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        os.replace(scratch, path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise

@@ -17,7 +17,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -26,7 +25,7 @@ from typing import IO, Any
 
 from filelock import AsyncFileLock, FileLock, Timeout
 
-from bascule.folders import weights_folder
+from bascule.folders import weights_folder, write_whole
 from bascule.weights.manifest import is_count
 
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -98,7 +97,7 @@ class Journal:
 
     def save(self, key: str, entry: Entry) -> None:
         """Replace a file's entry, whole or not at all."""
-        _write_whole(self._files / f"{key}.json", json.dumps(asdict(entry)).encode())
+        write_whole(self._files / f"{key}.json", json.dumps(asdict(entry)).encode())
 
     def hold(self, key: str) -> IO[bytes] | None:
         """Note that a file is used now; it is not evicted until what this returns is closed."""
@@ -130,7 +129,7 @@ class Journal:
     def keep(self, digest: str, data: bytes) -> None:
         """Keep a chunk."""
         if not self._chunk_path(digest).is_file():
-            _write_whole(self._chunk_path(digest), data)
+            write_whole(self._chunk_path(digest), data)
 
     def drop_chunk(self, digest: str) -> None:
         """Forget a chunk."""
@@ -231,19 +230,6 @@ def _flock(handle: IO[bytes], *, exclusive: bool) -> None:
     except ImportError:
         return
     fcntl.flock(handle, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    try:
-        with os.fdopen(handle, "wb") as sink:
-            sink.write(data)
-        os.replace(scratch, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(scratch)
-        raise
 
 
 def _checked(told: Any) -> Entry | None:

@@ -122,7 +122,7 @@ async def write_manifest(folder: Path, chunk_mb: float, progress: ProgressCallba
     target = folder / MANIFEST
     fresh = folder / f".{MANIFEST}.new"
     try:
-        fresh.write_bytes(data)
+        fresh.write_bytes(data)  # servers have to read it: it gets the usual permissions
         fresh.replace(target)
     except OSError as error:
         raise SetupError(
