@@ -21,7 +21,14 @@ import pytest
 from e2e.conftest import Site
 from e2e.engines import Engine, Page, wait_for
 from tests.weights.faulty import Fault, FaultyServer
-from tests.weights.test_network import CHUNK, FILE, LARGE, safetensors_bytes, write_manifest
+from tests.weights.test_network import (
+    CHUNK,
+    FILE,
+    LARGE,
+    safetensors_bytes,
+    write_far,
+    write_manifest,
+)
 
 SIZE = len(safetensors_bytes(1))
 DIGEST = hashlib.sha256(safetensors_bytes(1)).hexdigest()
@@ -328,18 +335,8 @@ def test_offsets_past_4_gib(
     engine: Engine, site: Site, tmp_path: Path, lab: Callable[..., Any]
 ) -> None:
     """A sparse file of the dev server: what lies behind 4.5 GiB is read, and they are not."""
-    folder = site.extra / "huge"
-    folder.mkdir(exist_ok=True)
-    gap = 9 << 29
     wanted = np.arange(1000, dtype=np.float32)
-    header = (
-        f'{{"a":{{"dtype":"U8","shape":[{gap}],"data_offsets":[0,{gap}]}},'
-        f'"b":{{"dtype":"F32","shape":[1000],"data_offsets":[{gap},{gap + wanted.nbytes}]}}}}'
-    ).encode()
-    with (folder / FILE).open("wb") as handle:
-        handle.write(len(header).to_bytes(8, "little") + header)
-        handle.seek(8 + len(header) + gap)
-        handle.write(wanted.tobytes())
+    write_far(site.extra / "huge", wanted)
     found = lab(f"await far('{site.url}/extra/huge')")
     assert found == [1000, float(wanted.sum())]
 

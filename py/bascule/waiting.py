@@ -1,14 +1,14 @@
-"""The one bridge from plain code to the asynchronous interface."""
+"""The one bridge from plain code to the asynchronous interface, and waiting for many at once."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
-from bascule.errors import SetupError
+from bascule.errors import BasculeError, SetupError
 
 T = TypeVar("T")
 
@@ -64,3 +64,16 @@ def _close_unawaited(work: object) -> None:
 @cache
 def _loop() -> asyncio.AbstractEventLoop:
     return asyncio.new_event_loop()
+
+
+async def all_or_first_error(jobs: Sequence[Any]) -> None:
+    """Await all; on the first failure cancel the others and raise that error itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for job in jobs:
+                group.create_task(job)
+    except ExceptionGroup as errors:
+        first = errors.exceptions[0]
+        if isinstance(first, BasculeError):
+            raise first from None
+        raise first from errors

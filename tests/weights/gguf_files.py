@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 
+from bascule.weights.gguf import GgufHeader, parse_gguf
+
 U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
 
 
@@ -85,3 +87,9 @@ def sound_file() -> bytes:
         tensor("cube", [2, 3, 4, 1], kind=1, offset=192),
     ]
     return gguf_file(numbers + others, tensors, bytes(range(240)), alignment=64)
+
+
+def parse(data: bytes) -> GgufHeader:
+    found = parse_gguf(data, len(data), "f.gguf")
+    assert isinstance(found, GgufHeader)
+    return found

@@ -26,6 +26,7 @@ from tests.weights.gguf_files import (
     array,
     gguf_file,
     key,
+    parse,
     sound_file,
     string,
     tensor,
@@ -33,12 +34,6 @@ from tests.weights.gguf_files import (
 
 SOUND = sound_file()
 HUGE = 1 << 40  # a file of that size, of which only the first bytes are at hand
-
-
-def parse(data: bytes) -> GgufHeader:
-    found = parse_gguf(data, len(data), "f.gguf")
-    assert isinstance(found, GgufHeader)
-    return found
 
 
 # Sound files

@@ -496,19 +496,25 @@ async def test_a_frozen_holder_is_not_waited_for(
     await holder.wait()
 
 
-async def test_offsets_past_4_gib(tmp_path: Path, rng: np.random.Generator) -> None:
-    """A sparse file: the tensor that counts lies behind one of 4.5 GiB that is never read."""
-    folder = tmp_path / "models" / "huge"
-    folder.mkdir(parents=True)
-    gap, wanted = (9 << 29), rng.standard_normal(10_007).astype(np.float32)
+def write_far(folder: Path, wanted: np.ndarray) -> None:
+    """A sparse model file whose tensor b lies behind one of 4.5 GiB."""
+    gap, end = 9 << 29, (9 << 29) + wanted.nbytes
     header = (
         f'{{"a":{{"dtype":"U8","shape":[{gap}],"data_offsets":[0,{gap}]}},'
-        f'"b":{{"dtype":"F32","shape":[10007],"data_offsets":[{gap},{gap + wanted.nbytes}]}}}}'
+        f'"b":{{"dtype":"F32","shape":[{wanted.size}],"data_offsets":[{gap},{end}]}}}}'
     ).encode()
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / FILE).open("wb") as handle:
         handle.write(len(header).to_bytes(8, "little") + header)
         handle.seek(8 + len(header) + gap)
         handle.write(wanted.tobytes())
+
+
+async def test_offsets_past_4_gib(tmp_path: Path, rng: np.random.Generator) -> None:
+    """A sparse file: the tensor that counts lies behind one of 4.5 GiB that is never read."""
+    folder = tmp_path / "models" / "huge"
+    wanted = rng.standard_normal(10_007).astype(np.float32)
+    write_far(folder, wanted)
     parameters = (Parameter("b", (10_007,), ("b",)),)
     with running(create_app(models=tmp_path / "models", pyodide=tmp_path)) as url:
         for source in (HttpSource(f"{url}/models/huge"), FileSource(folder)):

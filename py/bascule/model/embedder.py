@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from bascule.backend.base import Backend, Executable, Tier, TuneReport, WeightStore
-from bascule.errors import BasculeError, InputError
+from bascule.errors import InputError
 from bascule.model.bert import BertConfig, sentence_encoder
 from bascule.model.buckets import Batch, Bucket, all_buckets, make_batches
 from bascule.program.compile import freeze
 from bascule.program.program import Dim, Program
 from bascule.progress import ProgressCallback
 from bascule.text import Tokenizer
+from bascule.waiting import all_or_first_error
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -131,7 +132,7 @@ class EmbeddingModel:
             if progress is not None:
                 progress(done, len(checked))
 
-        await _all_or_first_error([run(batch) for batch in batches])
+        await all_or_first_error([run(batch) for batch in batches])
         self._counts.texts += len(checked)
         self._counts.tokens += sum(len(i) for i in ids)
         self._counts.embed_s += perf_counter() - started
@@ -293,16 +294,3 @@ def _checked_texts(texts: Any) -> list[str]:
         if not isinstance(text, str):
             raise InputError(f"embed, text {index}", "a string", type(text).__name__)
     return listed
-
-
-async def _all_or_first_error(jobs: Sequence[Any]) -> None:
-    """Await all; on the first failure cancel the others and raise that error itself."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for job in jobs:
-                group.create_task(job)
-    except ExceptionGroup as errors:
-        first = errors.exceptions[0]
-        if isinstance(first, BasculeError):
-            raise first from None
-        raise first from errors

@@ -7,7 +7,7 @@ import asyncio
 import json
 import warnings
 from collections import Counter
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -24,6 +24,7 @@ from bascule.errors import (
 )
 from bascule.program.program import Parameter
 from bascule.progress import Progress, ProgressCallback
+from bascule.waiting import all_or_first_error
 from bascule.weights.pieces import ELEMENT_NBYTES, Piece
 from bascule.weights.safetensors import TensorInfo, header_nbytes, parse_header
 from bascule.weights.source import INDEX, Source, check_file
@@ -104,22 +105,7 @@ async def _load_once(
             await source.stream(file, [planned.piece for planned in mine], store, report)
 
     jobs = [load_file(file) for file in dict.fromkeys(planned.file for planned in plan)]
-    if len(jobs) == 1:
-        await jobs[0]
-    else:
-        await first_error(jobs)
-
-
-async def first_error(jobs: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Await all; on the first failure cancel the others and raise that error itself."""
-    tasks = [asyncio.ensure_future(job) for job in jobs]
-    try:
-        await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
+    await all_or_first_error(jobs)
 
 
 class _Arrived:
