@@ -30,7 +30,7 @@ class Faults:
         if self.wheel_down and parts[1:2] == ["wheel"]:
             await Response(status_code=503)(scope, receive, send)
             return
-        while self.wheel_held and parts[1:2] == ["wheel"]:
+        while self.wheel_held and parts[1:2] == ["wheel"]:  # noqa: ASYNC110 (set by another thread)
             await asyncio.sleep(0.02)
         if scope["type"] != "http" or parts[1:2] != ["faults"]:
             await self._app(scope, receive, send)
