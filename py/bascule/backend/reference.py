@@ -206,8 +206,16 @@ def cached_attention(
 
 
 def argmax_token(logits: Array, tokens: Array, position: Array) -> Array:
-    """The first of the highest logits; it becomes the next token, and the position moves on."""
-    return _append_token(int(np.argmax(logits[0])), tokens, position)
+    """The first of the highest logits; it becomes the next token, and the position moves on.
+
+    A NaN ranks below everything else.
+    """
+    return _append_token(_first_highest(logits[0]), tokens, position)
+
+
+def _first_highest(logits: Array) -> int:
+    known = np.flatnonzero(~np.isnan(logits))
+    return int(known[np.argmax(logits[known])]) if len(known) else 0
 
 
 def _append_token(token: int, tokens: Array, position: Array) -> Array:

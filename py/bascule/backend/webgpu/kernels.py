@@ -13,6 +13,8 @@ from math import prod
 
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel, Numbers, Ranking, Variants, make_kernel
+from bascule.backend.webgpu.kernels_sampling import SAMPLING_ROWS
+from bascule.backend.webgpu.kernels_text import TEXT_ROWS
 from bascule.backend.webgpu.launch import fits, flat, folded, operand, reduces
 from bascule.program.program import Call, Sizes
 
@@ -266,4 +268,6 @@ _ROWS: dict[str, Callable[[Call, AdapterInfo], Variants]] = {
     "l2_normalise": _l2_normalise,
     "activate": _activate,
     "add": _add,
+    **TEXT_ROWS,
+    **SAMPLING_ROWS,
 }
