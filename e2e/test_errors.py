@@ -138,7 +138,7 @@ def test_cancel_right_behind_a_load(
     category = page.run(
         """async () => {
           const loading = bascule.load("/goldens/tiny-bert", "auto").catch((e) => e.category);
-          await new Promise((resolve) => setTimeout(resolve)); // until the request has left the page
+          await new Promise((resolve) => setTimeout(resolve)); // the request leaves
           await bascule.cancel();
           return loading;
         }"""

@@ -10,17 +10,16 @@ from time import perf_counter
 from typing import Any
 
 from bascule.backend.arrivals import Arrivals
-from bascule.errors import FileMissingError, InputError, UnsupportedModelError
-from bascule.model.bert import BertConfig
-from bascule.model.embedder import EmbedderSettings, EmbeddingModel
-from bascule.model.registry import known_hashes, locate
-from bascule.model.settings import embedder_settings
+from bascule.errors import InputError, UnsupportedModelError
+from bascule.model.llama import CacheDType
+from bascule.model.loaded import LoadedModel
+from bascule.model.registry import known_file, known_hashes, locate
+from bascule.program.program import Program
 from bascule.progress import Progress, ProgressCallback
-from bascule.text import Tokenizer, open_tokenizer
+from bascule.recipes import read_recipe
 from bascule.tiers.selector import OpenedTier, open_tier
 from bascule.waiting import sync
-from bascule.weights.source import CHUNK_NBYTES, Source, open_source
-from bascule.weights.stream import load_weights
+from bascule.weights.source import CHUNK_NBYTES, Source, open_source, split_location
 
 
 async def load(
@@ -32,50 +31,46 @@ async def load(
     wait: bool = True,
     chunk_size_mb: float = CHUNK_NBYTES / (1 << 20),
     parallel: bool = False,
-) -> EmbeddingModel:
-    """Load a sentence encoder.
+    max_length: int | None = None,
+    cache_dtype: CacheDType = "f16",
+) -> Any:
+    """Load a model: an EmbeddingModel or a LanguageModel, by what its files are.
 
-    `model` is a known name ("all-MiniLM-L6-v2"), a folder, or the URL of a Hugging Face style
-    folder with config.json, tokenizer.json and model.safetensors (or its shards). `tier` is "auto",
+    `model` is a known name ("all-MiniLM-L6-v2", "SmolLM2-135M-Instruct"), a folder or the URL of
+    one, or the path or URL of a .gguf file. A folder is Hugging Face style with config.json,
+    tokenizer.json and model.safetensors (or its shards), or has a model.gguf. `tier` is "auto",
     "webgpu" or "cpu". Files from a server are kept for the next time, by chunks of `chunk_size_mb`
     MiB, and an interrupted load goes on where it stopped. Models may share a device: `on` is what
     `bascule.open_tier` gave, stays open when the model closes, and keeps its compiled shaders.
-    Without `wait` the model is given back before its weights are there: `embed` runs each layer as
+    Without `wait` the model is given back before its weights are there: a pass runs each layer as
     soon as it can, and `await model.loaded()` waits for the rest. With `parallel` two shards come
-    at a time. Cancelling the task frees everything. Raises ModelNotFoundError, ModelFileError,
-    UnsupportedModelError, SourceError or TierUnavailableError.
+    at a time. A language model's context is `max_length` tokens, by default all that it was trained
+    for, and its KV cache holds halves or, as `cache_dtype` "f32", floats. Cancelling the task frees
+    everything. Raises ModelNotFoundError, ModelFileError, UnsupportedModelError, SourceError or
+    TierUnavailableError.
     """
     tell = progress or _silent
     clock = _Clock()
-    source = open_source(
-        locate(str(model)),
-        hashes=known_hashes(str(model)),
-        chunk_nbytes=round(chunk_size_mb * (1 << 20)),
-    )
+    source, file = _open(model, round(chunk_size_mb * (1 << 20)))
     opened, made = on, None
     try:
-        settings, tokenizer = await _read_small_files(source, tell)
+        recipe = await read_recipe(
+            source, file, tell, max_length=max_length, cache_dtype=cache_dtype
+        )
         clock.lap("config_ms")
         tell(Progress("device", 0, 1, "steps"))
         opened = on or await open_tier(tier)
         tell(Progress("device", 1, 1, "steps"))
         clock.lap("device_ms")
-        programs = settings.programs()
+        programs = recipe.programs()
         clock.lap("programs_ms")
         parameters = programs[0].parameters
         store = opened.backend.store(parameters)
         store.arrivals = Arrivals(parameter.name for parameter in parameters)
-        made = EmbeddingModel(
-            str(model),
-            settings,
-            tokenizer,
-            opened.backend,
-            store,
-            tier_reason=opened.reason,
-            owns_backend=on is None,
-            on_close=source.release,
+        made = recipe.make(
+            str(model), opened, store, owns_backend=on is None, on_close=source.release
         )
-        fill = partial(load_weights, source, parameters, store, progress=tell, parallel=parallel)
+        fill = partial(recipe.fill, source, parameters, store, tell, parallel=parallel)
         made.follow(_warm_and_fill(made, opened, source, fill, programs, tell, clock))
         if wait:
             await made.loaded()
@@ -91,47 +86,32 @@ async def load(
     return made
 
 
-async def read_settings(model: str | PathLike[str]) -> EmbedderSettings:
-    """What a model's folder says of it, without its weights; raises as `load` does."""
-    source = open_source(locate(str(model)), hashes=known_hashes(str(model)))
+async def read_programs(model: str | PathLike[str]) -> list[Program]:
+    """The passes that a model will most likely run, without its weights; raises as `load` does."""
+    source, file = _open(model)
     try:
-        return await _settings_of(source)
+        return (await read_recipe(source, file, _silent)).programs()
     finally:
         await source.settle()
         source.release()
 
 
-async def _settings_of(source: Source) -> EmbedderSettings:
-    config = BertConfig.from_json(
-        await source.read("config.json"), f"{source.location}/config.json"
-    )
-    return await embedder_settings(config, _OptionalFiles(source).read)
-
-
-async def _read_small_files(
-    source: Source, tell: ProgressCallback
-) -> tuple[EmbedderSettings, Tokenizer]:
-    tell(Progress("config", 0, 1, "files"))
-    # Asked for now, needed after the others: a round trip less.
-    tokenizing = asyncio.ensure_future(source.read("tokenizer.json"))
-    try:
-        settings = await _settings_of(source)
-        tell(Progress("config", 1, 1, "files"))
-        tell(Progress("tokenizer", 0, 1, "files"))
-        tokenizer = await open_tokenizer(await tokenizing, settings.max_tokens)
-    finally:
-        tokenizing.cancel()
-        await asyncio.gather(tokenizing, return_exceptions=True)
-    tell(Progress("tokenizer", 1, 1, "files"))
-    return settings, tokenizer
+def _open(
+    model: str | PathLike[str], chunk_nbytes: int = CHUNK_NBYTES
+) -> tuple[Source, str | None]:
+    """A model's source, and its file where it is one file."""
+    folder, file = split_location(locate(str(model)))
+    file = file or known_file(str(model))
+    source = open_source(folder, hashes=known_hashes(str(model)), chunk_nbytes=chunk_nbytes)
+    return source, file
 
 
 async def _warm_and_fill(
-    made: EmbeddingModel,
+    made: LoadedModel,
     opened: OpenedTier,
     source: Source,
     fill: Callable[[], Coroutine[Any, Any, None]],
-    programs: list[Any],
+    programs: list[Program],
     tell: ProgressCallback,
     clock: _Clock,
 ) -> None:
@@ -156,19 +136,6 @@ async def _warm_and_fill(
         made.note(name, number)
     made.note("load_ms", sum(clock.laps.values()))
     tell(Progress("ready", 1, 1, "steps"))
-
-
-class _OptionalFiles:
-    """Reads files that a model folder may lack: None for those, an error for a bad network."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-
-    async def read(self, file: str) -> bytes | None:
-        try:
-            return await self._source.read(file)
-        except FileMissingError:
-            return None
 
 
 class _Clock:

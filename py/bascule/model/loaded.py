@@ -57,6 +57,9 @@ class LoadedModel:
         if self._loading is not None:
             await self._loading
 
+    async def prepare(self) -> None:
+        """Make ready, before it is asked for, what a first use needs."""
+
     def note(self, name: str, number: float) -> None:
         """Add a number that was measured elsewhere to `stats`."""
         self._noted[name] = number
