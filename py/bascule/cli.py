@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         "write the SHA-256 of every chunk of a model folder's files beside them",
         "bascule manifest models/my-model",
     )
-    manifest.add_argument("folder", type=Path, metavar="FOLDER", help="the folder with config.json")
+    manifest.add_argument("folder", type=Path, metavar="FOLDER", help="the model's folder")
     manifest.add_argument(
         "--chunk-mb", type=float, default=4.0, metavar="MIB", help="size of a chunk (%(default)s)"
     )

@@ -113,10 +113,12 @@ export class Fetcher {
    * @param {(done: number, ready: number) => void} report pieces' bytes; how many first ones are whole
    */
   async stream(folder, file, table, gpu, sink, sha256, report) {
-    const { decodePieces, Scatter, Window, chunkOrder, leading } = this.#parts.pieces;
+    const { decodePieces, Scatter, Window, chunkOrder, lacking, leading } = this.#parts.pieces;
     const pieces = decodePieces(table);
     const found = await this.#open(folder, file);
     const { chunkNbytes } = found;
+    const missing = lacking(pieces, found.nbytes);
+    if (missing) throw new this.#parts.http.Fault("source", `it ends ${missing} bytes early`, found.nbytes);
     const window = gpu && new Window(gpu.queue);
     const scatter = new Scatter(pieces, (target, offset, bytes) => {
       if (gpu) gpu.writeBytes(target, offset, /** @type {Uint8Array<ArrayBuffer>} */ (bytes));
