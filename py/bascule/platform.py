@@ -13,13 +13,13 @@ from bascule.backend.arrivals import Arrivals
 from bascule.errors import InputError, UnsupportedModelError
 from bascule.model.llama import CacheDType
 from bascule.model.loaded import LoadedModel
-from bascule.model.registry import known_file, known_hashes, locate
+from bascule.model.registry import known_hashes, known_kind, locate
 from bascule.program.program import Program
 from bascule.progress import Progress, ProgressCallback
 from bascule.recipes import read_recipe
 from bascule.tiers.selector import OpenedTier, open_tier
 from bascule.waiting import sync
-from bascule.weights.source import CHUNK_NBYTES, Source, open_source, split_location
+from bascule.weights.source import CHUNK_NBYTES, MODEL_GGUF, Source, open_source, split_location
 
 
 async def load(
@@ -101,7 +101,8 @@ def _open(
 ) -> tuple[Source, str | None]:
     """A model's source, and its file where it is one file."""
     folder, file = split_location(locate(str(model)))
-    file = file or known_file(str(model))
+    if file is None and known_kind(str(model)) == "language-model":
+        file = MODEL_GGUF
     source = open_source(folder, hashes=known_hashes(str(model)), chunk_nbytes=chunk_nbytes)
     return source, file
 

@@ -57,7 +57,9 @@ class KvCache:
 
         At least the last one always must: a pass over it gives the next token.
         """
-        same = sum(1 for _ in takewhile(bool, (a == b for a, b in zip(self.ids, ids, strict=False))))
+        same = sum(
+            1 for _ in takewhile(bool, (a == b for a, b in zip(self.ids, ids, strict=False)))
+        )
         same = min(same, len(ids) - 1)
         # What was overwritten in the ring cannot come back: only a continuation can go on then.
         if len(self.ids) > self.slots and same < len(self.ids):

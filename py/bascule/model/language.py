@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Literal
 
@@ -176,9 +176,7 @@ class LanguageModel(LoadedModel):
                 pass
         return stream.result
 
-    def stream_chat(
-        self, messages: Sequence[Mapping[str, object]], **options: Any
-    ) -> TextStream:
+    def stream_chat(self, messages: Sequence[Mapping[str, object]], **options: Any) -> TextStream:
         """Answer a conversation of {"role": ..., "content": ...}; options and errors as `stream`."""
         return self.stream(self.chat_ids(messages), **options)
 
