@@ -11,6 +11,8 @@ from typing import Any
 
 from bascule.backend.arrivals import Arrivals
 from bascule.errors import InputError, UnsupportedModelError
+from bascule.model.embedder import EmbeddingModel
+from bascule.model.language import LanguageModel
 from bascule.model.llama import CacheDType
 from bascule.model.loaded import LoadedModel
 from bascule.model.registry import known_hashes, known_kind, locate
@@ -159,10 +161,10 @@ def _silent(_: Progress) -> None:
 class UnifiedWebPlatform:
     """One object for a model on whatever tier works: load, run, hear of progress.
 
-    `platform` is a tier ("webgpu", "cpu") or "auto"; `on` is one that is open already, and stays
-    so (see `load`). Every method that waits returns an
-    awaitable; `load_model` and `run_inference`, called where no event loop runs (a plain script),
-    work to the end and return their result itself.
+    `model_type` is "text" (a sentence encoder) or "text_generation" (a language model). `platform`
+    is a tier ("webgpu", "cpu") or "auto"; `on` is one that is open already, and stays so (see
+    `load`). Every method that waits returns an awaitable; `load_model` and `run_inference`, called
+    where no event loop runs (a plain script), work to the end and return their result itself.
     """
 
     def __init__(
@@ -173,33 +175,34 @@ class UnifiedWebPlatform:
         *,
         on: OpenedTier | None = None,
     ) -> None:
-        if model_type != "text":
-            raise UnsupportedModelError(
-                model_name, f"model_type {model_type!r}, and this version runs 'text'"
-            )
+        if model_type not in _MODEL_TYPES:
+            told = f"model_type {model_type!r}, and this version runs {sorted(_MODEL_TYPES)}"
+            raise UnsupportedModelError(model_name, told)
         self.model_name = model_name
         self.model_type = model_type
         self.platform = platform
         self._on = on
-        self.model: EmbeddingModel | None = None
+        self.model: EmbeddingModel | LanguageModel | None = None
         self._listeners: list[Callable[[str, float], None]] = []
-        self._loading: asyncio.Task[EmbeddingModel] | None = None
+        self._loading: asyncio.Task[EmbeddingModel | LanguageModel] | None = None
 
     def on_progress(self, callback: Callable[[str, float], None]) -> None:
         """Call `callback(stage, percent)` while a model loads."""
         self._listeners.append(callback)
 
-    def load_model(self) -> Awaitable[EmbeddingModel] | EmbeddingModel:
-        """Load the model; a second call gives the same one."""
+    def load_model(self) -> Any:
+        """Load the model (or an awaitable of it); a second call gives the same one."""
         return _now_or_later(self._loaded())
 
     def run_inference(
         self, inputs: Mapping[str, Any]
     ) -> Awaitable[dict[str, Any]] | dict[str, Any]:
-        """Embed `inputs["input_text"]`, a string or a list of strings.
+        """Embed or answer `inputs["input_text"]`; loads the model first if need be.
 
-        The result holds `embeddings` (n, C) float32, `tier`, `tier_reason`, `device`, `model`
-        and `ms`. Loads the model first if need be.
+        For "text" that is a string or a list of strings, and the result holds `embeddings` (n, C)
+        float32. For "text_generation" it is one user's turn, further inputs are options of
+        `LanguageModel.stream`, and the result holds `text`, `ids`, `stop_reason` and `stats`. Both
+        have `tier`, `tier_reason`, `device`, `model` and `ms`.
         """
         return _now_or_later(self._infer(inputs))
 
@@ -209,18 +212,24 @@ class UnifiedWebPlatform:
             self.model.close()
             self.model = None
 
-    async def _loaded(self) -> EmbeddingModel:
+    async def _loaded(self) -> EmbeddingModel | LanguageModel:
         if self.model is not None:
             return self.model
         # Two callers at once share one load; the shield keeps one's cancel from the other.
         if self._loading is None:
-            self._loading = asyncio.ensure_future(
-                load(self.model_name, tier=self.platform, progress=self._tell, on=self._on)
-            )
+            self._loading = asyncio.ensure_future(self._load())
             self._loading.add_done_callback(self._load_ended)
         return await asyncio.shield(self._loading)
 
-    def _load_ended(self, task: asyncio.Task[EmbeddingModel]) -> None:
+    async def _load(self) -> EmbeddingModel | LanguageModel:
+        model = await load(self.model_name, tier=self.platform, progress=self._tell, on=self._on)
+        if not isinstance(model, _MODEL_TYPES[self.model_type]):
+            model.close()
+            told = f"it is a {type(model).__name__}, and model_type is {self.model_type!r}"
+            raise UnsupportedModelError(self.model_name, told)
+        return model
+
+    def _load_ended(self, task: asyncio.Task[EmbeddingModel | LanguageModel]) -> None:
         self._loading = None
         if not task.cancelled() and task.exception() is None:
             self.model = task.result()
@@ -230,9 +239,19 @@ class UnifiedWebPlatform:
             raise InputError("run_inference", "a mapping with 'input_text'", str(sorted(inputs)))
         model = await self._loaded()
         started = perf_counter()
-        embeddings = await model.embed(inputs["input_text"])
+        if isinstance(model, EmbeddingModel):
+            found: dict[str, Any] = {"embeddings": await model.embed(inputs["input_text"])}
+        else:
+            options = {name: value for name, value in inputs.items() if name != "input_text"}
+            made = await model.chat([{"role": "user", "content": inputs["input_text"]}], **options)
+            found = {
+                "text": made.text,
+                "ids": made.ids,
+                "stop_reason": made.stop_reason,
+                "stats": made.stats,
+            }
         return {
-            "embeddings": embeddings,
+            **found,
             "tier": model.tier,
             "tier_reason": model.tier_reason,
             "device": model.device_name,
@@ -243,6 +262,12 @@ class UnifiedWebPlatform:
     def _tell(self, progress: Progress) -> None:
         for callback in self._listeners:
             callback(progress.stage, 100 * progress.fraction)
+
+
+_MODEL_TYPES: Mapping[str, type[EmbeddingModel] | type[LanguageModel]] = {
+    "text": EmbeddingModel,
+    "text_generation": LanguageModel,
+}
 
 
 def _now_or_later(work: Any) -> Any:

@@ -123,6 +123,11 @@ class LanguageModel(LoadedModel):
         self._turn = asyncio.Lock()
         self._totals = {"prompt_tokens": 0.0, "new_tokens": 0.0, "generations": 0.0}
 
+    @property
+    def can_chat(self) -> bool:
+        """Whether the file has a chat template."""
+        return self._template is not None
+
     def chat_ids(self, messages: Sequence[Mapping[str, object]]) -> list[int]:
         """A conversation as the model's own template has it, up to where its answer begins."""
         if self._template is None:
@@ -177,7 +182,7 @@ class LanguageModel(LoadedModel):
         return stream.result
 
     def stream_chat(self, messages: Sequence[Mapping[str, object]], **options: Any) -> TextStream:
-        """Answer a conversation of {"role": ..., "content": ...}; options and errors as `stream`."""
+        """Answer messages {"role": ..., "content": ...}; options and errors as `stream`."""
         return self.stream(self.chat_ids(messages), **options)
 
     async def chat(self, messages: Sequence[Mapping[str, object]], **options: Any) -> Generation:

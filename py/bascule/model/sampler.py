@@ -1,4 +1,4 @@
-"""How the next token is chosen; the choosing itself is done by ops, on the GPU where there is one."""
+"""How the next token is to be chosen; ops do the choosing, on the GPU where there is one."""
 
 from __future__ import annotations
 
