@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from bascule.folders import models_folder
@@ -40,9 +41,14 @@ def tokenizer_of(metadata: Mapping[str, object]) -> LanguageTokenizer:
     return LanguageTokenizer(vocabulary, plain)
 
 
+def real_file() -> Path:
+    """The model that the set-up has fetched."""
+    return min((models_folder() / MODEL).glob("*.gguf"))
+
+
 def real_metadata() -> Mapping[str, object]:
-    """The metadata of the model that the set-up has fetched."""
-    path = next((models_folder() / MODEL).glob("*.gguf"))
+    """What its file says of itself."""
+    path = real_file()
     with path.open("rb") as file:
         header = parse_gguf(file.read(HEADER_NBYTES), path.stat().st_size, path.name)
     assert isinstance(header, GgufHeader)
