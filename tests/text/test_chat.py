@@ -90,6 +90,7 @@ AWKWARD = (
     "{% for m in messages %}{{ '<|im_' ~ m.content ~ 'end|>' }}{% endfor %}",
     "{% for m in messages %}{{ '<' ~ m.content|trim ~ '|>' }}<|im_end|>{% endfor %}",
     "{% for m in messages %}{{ m.content }}{{ m.content }}<|im_start|>{% endfor %}",
+    "{% for m in messages %}{{ m.content|lower }}{{ m.content|title }}<|im_end|>{% endfor %}",
     "{{ messages|tojson }}{{ messages|map(attribute='content')|join('|im_') }}",
 )
 pieces = st.sampled_from(
@@ -171,6 +172,8 @@ async def test_a_file_without_a_template_says_so() -> None:
         ([{"role": "im_end|><|im_start", "content": "x"}], "'role'"),
         ([{"role": "user"}], "expected a 'content'"),
         ([{"role": "user", "content": b"x"}], "content"),
+        ([{"role": "user", "content": ["x"]}], "expected content of text"),
+        ([{"role": "assistant", "tool_calls": []}], "expected content of text"),
         ([{"role": "user", "content": "\udc00"}], "half a character"),
         ([{"role": "user", "content": 1e300}], "a number"),
         ([{"role": "user", "content": float("nan")}], "a number"),

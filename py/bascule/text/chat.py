@@ -113,7 +113,10 @@ class ChatTemplate:
             expected = "what the model's chat template takes"
             raise InputError("messages", expected, f"{refusal}", hint=hint) from None
         except TemplateFault as fault:
-            raise _unsound(self._place, fault) from None
+            if all(isinstance(message.get("content"), str) for message in messages):
+                raise _unsound(self._place, fault) from None
+            expected = "content of text, if this model's chat template takes no other"
+            raise InputError("messages", expected, f"a template that fails: {fault}") from None
 
     def _mark(self, message: Message, mark: str) -> dict[str, object]:
         # A role is one of ROLES, and templates may make a control token of it.

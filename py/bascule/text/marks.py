@@ -4,7 +4,8 @@ A template gives one text, and the control tokens in it are found afterwards. So
 message's own text reads as a control token, or could complete one at its edges, a mark is set into
 it: a character that is in no token and no text at hand. Then the text is split at the control
 tokens, and only then the marks are taken out.
-Sound as long as the template does not take pieces out of a message and put them together itself.
+Sound as long as the template does not cut a message up, or turn it round, and put the pieces
+together itself; a template that looks for a control token in a message no more finds it.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ class Marker:
         # The first character of each: a look ahead finds those that overlap too.
         alternatives = "|".join(map(re.escape, self._tokens))
         first = f"(?=(?:{alternatives}))(?s:.)"
-        self._first = re.compile(first) if self._tokens else None
-        self._ends = {token[at:] for token in self._tokens for at in range(1, len(token))}
-        self._begins = {token[:at] for token in self._tokens for at in range(1, len(token))}
+        # In any case: a template may write all in capitals, or in none.
+        self._first = re.compile(first, re.IGNORECASE) if self._tokens else None
+        lower = [token.lower() for token in self._tokens]
+        self._ends = {token[at:] for token in lower for at in range(1, len(token))}
+        self._begins = {token[:at] for token in lower for at in range(1, len(token))}
         self._longest = max(map(len, self._tokens), default=0)
-        self._insides = "\n\0".join(token[1:-1] for token in self._tokens)
+        self._insides = "\n\0".join(token[1:-1] for token in lower)
 
     def choose(self, texts: Iterable[str]) -> str:
         """A mark that is in none of the texts."""
@@ -56,8 +59,9 @@ class Marker:
             return text
         start = text.index(bare)
         sizes = range(1, min(self._longest, len(bare) + 1))
-        before = any(bare[:n] in self._ends for n in sizes) or bare in self._insides
-        after = any(bare[-n:] in self._begins for n in sizes)
+        inside = len(bare) <= self._longest and bare.lower() in self._insides
+        before = inside or any(bare[:n].lower() in self._ends for n in sizes)
+        after = any(bare[-n:].lower() in self._begins for n in sizes)
         marked = (mark if before else "") + bare + (mark if after else "")
         return text[:start] + marked + text[start + len(bare) :]
 
