@@ -45,6 +45,7 @@ MODELS = ("all-MiniLM-L6-v2", "SmolLM2-135M-Instruct")
 # What the page loads from web/vendor: name there, npm package, its module.
 VENDORED = {
     "tokenizers": ("@huggingface/tokenizers", "dist/tokenizers.min.mjs"),
+    "jinja": ("@huggingface/jinja", "dist/index.js"),
     "idb": ("idb", "build/index.js"),
     "hash-wasm": ("hash-wasm", "dist/sha256.umd.min.js"),
 }
