@@ -169,6 +169,16 @@ export class Fetcher {
     await Promise.all(reading);
   }
 
+  /** The files that a folder's manifest names, else those that have come from it before.
+   * @param {string} folder @returns {Promise<string[]>} */
+  async listed(folder) {
+    const manifest = await this.#manifest(folder).catch(() => null);
+    if (manifest?.size) return [...manifest.keys()];
+    const entries = (await this.#shared.journal?.entries()) ?? [];
+    const urls = entries.filter(({ missing }) => !missing).map(({ url }) => url);
+    return urls.filter((url) => url.startsWith(`${folder}/`)).map((url) => url.slice(folder.length + 1));
+  }
+
   /** Bytes there and in all of a file that is being fetched. @param {string} folder
    * @param {string} file */
   progress(folder, file) {
