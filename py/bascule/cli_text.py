@@ -175,9 +175,12 @@ def _tell(model: Any, result: Any) -> None:
     if not sys.stderr.isatty():
         return
     stats = result.stats
+    prompt = (
+        f"{stats['prompt_tokens']:.0f} of prompt, {stats['reused_tokens']:.0f} kept from before"
+    )
     print(
-        f"{stats['new_tokens']:.0f} tokens, {stats['decode_tokens_per_s']:.1f} a second; first after "
-        f"{stats['first_token_ms']:.0f} ms ({stats['prompt_tokens']:.0f} of prompt, "
-        f"{stats['reused_tokens']:.0f} kept from before); {model.tier} on {model.device_name}",
+        f"{stats['new_tokens']:.0f} tokens, {stats['decode_tokens_per_s']:.1f} a second; "
+        f"first after {stats['first_token_ms']:.0f} ms ({prompt}); "
+        f"{model.tier} on {model.device_name}",
         file=sys.stderr,
     )

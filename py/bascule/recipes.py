@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from bascule.backend.base import WeightStore
-from bascule.dtypes import dtype_of
+from bascule.dtypes import DType, dtype_of
 from bascule.errors import FileMissingError, ModelFileError
 from bascule.model.bert import BertConfig
 from bascule.model.embedder import EmbedderSettings, EmbeddingModel
@@ -206,7 +206,7 @@ async def _read_language(
     place = f"{source.location}/{file}"
     tell(Progress("config", 0, 1, "files"))
     header = await read_gguf(source, file)
-    types = {tensor.name: dtype_of(tensor.type) for tensor in header.tensors.values()}
+    types: dict[str, DType] = {t.name: dtype_of(t.type) for t in header.tensors.values()}
     table = header.tensors.get("token_embd.weight")
     if table is None or len(table.shape) != 2:
         raise ModelFileError(place, "it lacks the matrix 'token_embd.weight'")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,7 +105,7 @@ async def decode(
     slide: bool,
     pace: Pace,
     stats: GenerationStats,
-) -> AsyncIterator[int]:
+) -> AsyncGenerator[int]:
     """Feed token `last`, then give at most `most` new ones; whoever has enough stops asking.
 
     Each step's token stays on the device, where the next step finds it. The cache's `ids` end with

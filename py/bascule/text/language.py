@@ -41,7 +41,7 @@ class TextTokenizer(Protocol):
         ...
 
 
-async def open_text_tokenizer(vocabulary: Vocabulary) -> TextTokenizer:
+async def open_text_tokenizer(vocabulary: Vocabulary) -> LanguageTokenizer:
     """A tokenizer from a vocabulary that was checked."""
     plain = await open_tokenizer(vocabulary.tokenizer_json(), None)
     return LanguageTokenizer(vocabulary, plain)
