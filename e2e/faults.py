@@ -23,12 +23,15 @@ class Faults:
         self._models = models
         self.healed = False
         self.wheel_down = False
+        self.wheel_held = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         parts = scope.get("path", "").split("/")
         if self.wheel_down and parts[1:2] == ["wheel"]:
             await Response(status_code=503)(scope, receive, send)
             return
+        while self.wheel_held and parts[1:2] == ["wheel"]:  # noqa: ASYNC110 (set by another thread)
+            await asyncio.sleep(0.02)
         if scope["type"] != "http" or parts[1:2] != ["faults"]:
             await self._app(scope, receive, send)
             return

@@ -117,10 +117,30 @@ def test_retry_after_python_could_not_start(
 def test_cancel_while_python_starts(
     engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
-    page = new_page(f"{site.url}/?model=/goldens/tiny-bert")
-    wait_for(page, "document.querySelector('#status').textContent.includes('Python')")
-    page.run("() => document.querySelector('#cancel').click()")
-    assert settled(page) == "error"
-    assert page.run(SHOWN)["category"] == "cancelled"
+    site.faults.wheel_held = True  # or Python might be up before the click, on a fast machine
+    try:
+        page = new_page(f"{site.url}/?model=/goldens/tiny-bert")
+        wait_for(page, "document.querySelector('#status').textContent.includes('Python')")
+        page.run("() => document.querySelector('#cancel').click()")
+        assert settled(page) == "error"
+        assert page.run(SHOWN)["category"] == "cancelled"
+    finally:
+        site.faults.wheel_held = False
     page.run("() => document.querySelector('#retry').click()")
     wait_for(page, "document.querySelector('#status').dataset.state === 'ready'")
+
+
+def test_cancel_right_behind_a_load(
+    engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    page = new_page(f"{site.url}/?model=/goldens/tiny-bert")
+    assert settled(page) == "ready"
+    category = page.run(
+        """async () => {
+          const loading = bascule.load("/goldens/tiny-bert", "auto").catch((e) => e.category);
+          await new Promise((resolve) => setTimeout(resolve)); // the request leaves
+          await bascule.cancel();
+          return loading;
+        }"""
+    )
+    assert category == "cancelled"

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 
 from bascule.folders import models_folder
+from bascule.text.chat import ChatTemplate
+from bascule.text.template_native import NativeRenderer
 from bascule.text.tokenizer_native import NativeTokenizer
 from e2e.conftest import Site
 from e2e.engines import Engine, Page, wait_for
+from tests.goldens import text_goldens
+from tests.text.chats import CALLS, CHATS, TEMPLATES, TOOLS
+from tests.text.strings import random_text
+from tests.text.test_template_hostile import HOSTILE
+from tests.text.vocabularies import HEADER_NBYTES, MODEL, real_file, real_metadata, tokenizer_of
 
 
 def test_long_texts_that_begin_like_the_template(
@@ -44,3 +52,89 @@ found = (await open_tokenizer(data, 16)).encode(["w4"] * 150_000 + ["w4 w5"])
 json.dumps([len(found), found[0] == found[-2], len(found[-1]) - len(found[0])])
 """
     assert json.loads(page.run("(code) => lab.run(code)", code)) == [150_001, True, 1]
+
+
+# Opens the real model's tokenizer in the page, from the file's first bytes.
+OPENED = f"""
+import json
+from pyodide.http import pyfetch
+from bascule.errors import BasculeError
+from bascule.text.chat import ChatTemplate
+from bascule.text.language import open_text_tokenizer
+from bascule.text.streaming import Detokeniser
+from bascule.text.template_browser import PageRenderer
+from bascule.text.template_limits import TemplateFault
+from bascule.text.vocabulary import read_vocabulary
+from bascule.weights.gguf import parse_gguf
+url = "/models/{MODEL}/FILE"
+answer = await pyfetch(url, headers={{"Range": "bytes=0-{HEADER_NBYTES - 1}"}})
+nbytes = int(answer.headers["content-range"].rpartition("/")[2])
+header = parse_gguf(await answer.bytes(), nbytes, "model.gguf")
+tokenizer = await open_text_tokenizer(read_vocabulary(header.metadata, "model.gguf"))
+"""
+
+
+def opened() -> str:
+    return OPENED.replace("FILE", real_file().name)
+
+
+def test_a_language_models_ids_and_chats_equal_the_native_ones(
+    engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    source = random.Random(seed)
+    texts = [*text_goldens()["texts"], *(random_text(source) for _ in range(300))]
+    native = tokenizer_of(real_metadata())
+    plain = [native.encode(text, special=False) for text in texts]
+    special = [native.encode(text, special=True) for text in texts]
+    streamed = [native.decode_bytes(row).decode(errors="replace") for row in plain]
+    asked = [
+        *((t, chat, None) for t in TEMPLATES.values() for chat in CHATS.values()),
+        (TEMPLATES["qwen2"], CALLS, TOOLS),
+    ]
+    chats = [
+        ChatTemplate(NativeRenderer(template), native, "model.gguf").encode(messages, tools=tools)
+        for template, messages, tools in asked
+    ]
+    page = new_page(f"{site.url}/lab/")
+    wait_for(page, "globalThis.lab")
+    code = f"""{opened()}
+texts, asked = json.loads({json.dumps(json.dumps([texts, asked]))})
+plain = [tokenizer.encode(text, special=False) for text in texts]
+special = [tokenizer.encode(text, special=True) for text in texts]
+streamed = []
+for row in plain:
+    stream = Detokeniser(tokenizer)
+    streamed.append("".join(stream.push(token) for token in row) + stream.flush())
+chats = []
+for template, messages, tools in asked:
+    renderer = await PageRenderer.from_source(template)
+    chats.append(ChatTemplate(renderer, tokenizer, "m").encode(messages, tools=tools))
+json.dumps([plain, special, streamed, chats])
+"""
+    found = json.loads(page.run("(code) => lab.run(code)", code))
+    assert found == [plain, special, streamed, chats]
+
+
+def test_hostile_templates_fail_and_the_page_lives(
+    engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    names = ("recursion", "double recursion", "parentheses", "giant range", "nested loops", "lists")
+    page = new_page(f"{site.url}/lab/")
+    wait_for(page, "globalThis.lab")
+    code = f"""
+import json
+from bascule.text.template_browser import PageRenderer
+from bascule.text.template_limits import TemplateFault
+found = []
+for source in json.loads({json.dumps(json.dumps([HOSTILE[name] for name in names]))}):
+    try:
+        found.append((await PageRenderer.from_source(source)).render({{"messages": []}}))
+    except TemplateFault:
+        found.append(None)
+renderer = await PageRenderer.from_source("{{{{ 1 + 1 }}}}")
+json.dumps([found, renderer.render({{}})])
+"""
+    found = json.loads(page.run("(code) => lab.run(code)", code))
+    assert found == [[None] * len(names), "2"]

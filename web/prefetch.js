@@ -10,20 +10,30 @@ import * as pieces from "./bridge/pieces.js";
 import * as shelf from "./bridge/shelf.js";
 import * as store from "./bridge/store.js";
 
-const SMALL = [
-  "config.json",
-  "tokenizer.json",
-  "sentence_bert_config.json",
-  "1_Pooling/config.json",
-  "modules.json",
-];
-const LARGE = "model.safetensors";
+/** What is worth fetching ahead. @typedef {{ small: string[], large: string }} Files */
+
+/** @type {Files} */
+const ENCODER = {
+  small: [
+    "config.json",
+    "tokenizer.json",
+    "sentence_bert_config.json",
+    "1_Pooling/config.json",
+    "modules.json",
+  ],
+  large: "model.safetensors",
+};
+/** One file holds all. @type {Files} */
+const LANGUAGE_MODEL = { small: [], large: "model.gguf" };
+// The language models of py/bascule/model/registry.py: no file is asked for in vain.
+const LANGUAGE_MODELS = ["SmolLM2-135M-Instruct"];
+const GGUF_FILE = /\/([A-Za-z0-9][A-Za-z0-9._-]{0,199}\.gguf)$/;
 const MOST_SMALL_NBYTES = 128 << 20;
 const PROGRESS_MS = 200;
 
-/** The folder of a model given as the page gives it; "" where Python has to judge first.
+/** The URL of a model given as the page gives it; "" where Python has to judge first.
  * @param {string} model */
-function folderOf(model) {
+function urlOf(model) {
   try {
     const path = model.includes("/") ? model : `/models/${model}`;
     const { href, protocol, username, password, search, hash } = new URL(path, location.origin);
@@ -34,10 +44,22 @@ function folderOf(model) {
   }
 }
 
+/** Which files a model has, as far as can be told without asking for them.
+ * @param {string} model @param {string} folder @param {import("./bridge/fetcher.js").Fetcher} fetcher
+ * @returns {Promise<Files>} */
+async function filesOf(model, folder, fetcher) {
+  if (LANGUAGE_MODELS.includes(model)) return LANGUAGE_MODEL;
+  const listed = model.includes("/") ? await fetcher.listed(folder) : [];
+  return listed.includes(LANGUAGE_MODEL.large) && !listed.includes(ENCODER.large) ? LANGUAGE_MODEL : ENCODER;
+}
+
 /** @param {string} model */
 async function prefetch(model) {
-  const folder = folderOf(model);
-  if (!folder) return;
+  const url = urlOf(model);
+  if (!url) return;
+  const file = GGUF_FILE.exec(url)?.[1];
+  if (!file && url.endsWith(".gguf")) return; // Python refuses it
+  const folder = file ? url.slice(0, -file.length - 1) : url;
   const idb = () => import(new URL("./vendor/idb.js", import.meta.url).href);
   const hashes = async () => {
     await import(new URL("./vendor/hash-wasm.js", import.meta.url).href);
@@ -45,14 +67,15 @@ async function prefetch(model) {
   };
   const parts = { store, http, journal, manifest, download, shelf, pieces, idb, hashes };
   const fetcher = await createFetcher(parts, "{}");
+  const { small, large } = file ? { small: [], large: file } : await filesOf(model, folder, fetcher);
   let told = -1;
   const timer = setInterval(() => {
-    const [done, total] = fetcher.progress(folder, LARGE);
+    const [done, total] = fetcher.progress(folder, large);
     if (total && done !== told) postMessage({ done, total });
     told = done;
   }, PROGRESS_MS);
   const news = new BroadcastChannel("bascule:checked");
-  await fetcher.prefetch(folder, SMALL, LARGE, MOST_SMALL_NBYTES, (url) => news.postMessage(url));
+  await fetcher.prefetch(folder, small, large, MOST_SMALL_NBYTES, (url) => news.postMessage(url));
   clearInterval(timer);
   news.close();
 }

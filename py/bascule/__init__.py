@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from bascule.loading import ParallelMultimodalLoader as ParallelMultimodalLoader
     from bascule.loading import ProgressiveModelLoader as ProgressiveModelLoader
     from bascule.model.embedder import EmbeddingModel as EmbeddingModel
+    from bascule.model.language import LanguageModel as LanguageModel
+    from bascule.model.sampler import Sampling as Sampling
     from bascule.platform import UnifiedWebPlatform as UnifiedWebPlatform
     from bascule.platform import load as load
     from bascule.precompile import ModelSpecificPrecompiler as ModelSpecificPrecompiler
     from bascule.precompile import ShaderPrecompiler as ShaderPrecompiler
     from bascule.progress import Progress as Progress
+    from bascule.streaming import StreamingInferencePipeline as StreamingInferencePipeline
     from bascule.tiers.selector import open_tier as open_tier
     from bascule.waiting import sync as sync
 
@@ -28,12 +31,15 @@ __version__ = "0.1.0"
 _HOMES = {
     "BasculeError": "bascule.errors",
     "EmbeddingModel": "bascule.model.embedder",
+    "LanguageModel": "bascule.model.language",
     "ModelSpecificPrecompiler": "bascule.precompile",
     "MultimodalModel": "bascule.loading",
     "ParallelMultimodalLoader": "bascule.loading",
     "Progress": "bascule.progress",
     "ProgressiveModelLoader": "bascule.loading",
+    "Sampling": "bascule.model.sampler",
     "ShaderPrecompiler": "bascule.precompile",
+    "StreamingInferencePipeline": "bascule.streaming",
     "UnifiedWebPlatform": "bascule.platform",
     "load": "bascule.platform",
     "open_tier": "bascule.tiers.selector",
@@ -43,12 +49,15 @@ _HOMES = {
 __all__ = [
     "BasculeError",
     "EmbeddingModel",
+    "LanguageModel",
     "ModelSpecificPrecompiler",
     "MultimodalModel",
     "ParallelMultimodalLoader",
     "Progress",
     "ProgressiveModelLoader",
+    "Sampling",
     "ShaderPrecompiler",
+    "StreamingInferencePipeline",
     "UnifiedWebPlatform",
     "load",
     "open_tier",

@@ -1,4 +1,4 @@
-"""The command line: pull, embed, tune, manifest, cache, serve, doctor.
+"""The command line: pull, embed, generate, chat, tune, manifest, cache, serve, doctor.
 
 Answers go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 an error that is told,
 2 a wrong command line, 130 interrupted.
@@ -17,7 +17,8 @@ from typing import Any
 
 from bascule import __version__
 from bascule.backend.base import TIERS
-from bascule.errors import BasculeError, InputError
+from bascule.cli_text import add_chat_arguments, add_generate_arguments, chat, generate
+from bascule.errors import BasculeError, InputError, UnsupportedModelError
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 DEFAULT_PORT = 8600
@@ -70,6 +71,19 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("--tier", default="auto", choices=["auto", *TIERS], help="(%(default)s)")
     embed.add_argument("--json", action="store_true", help="print a JSON list of lists of numbers")
 
+    add_generate_arguments(
+        _command(
+            commands,
+            "generate",
+            generate,
+            "answer a prompt with a language model",
+            'bascule generate "What is a bascule bridge?"',
+        )
+    )
+    add_chat_arguments(
+        _command(commands, "chat", chat, "talk with a language model", "bascule chat")
+    )
+
     tune = _command(
         commands,
         "tune",
@@ -90,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         "write the SHA-256 of every chunk of a model folder's files beside them",
         "bascule manifest models/my-model",
     )
-    manifest.add_argument("folder", type=Path, metavar="FOLDER", help="the folder with config.json")
+    manifest.add_argument("folder", type=Path, metavar="FOLDER", help="the model's folder")
     manifest.add_argument(
         "--chunk-mb", type=float, default=4.0, metavar="MIB", help="size of a chunk (%(default)s)"
     )
@@ -145,6 +159,7 @@ async def _pull(parsed: argparse.Namespace) -> None:
 
 
 async def _embed(parsed: argparse.Namespace) -> None:
+    from bascule.model.embedder import EmbeddingModel
     from bascule.platform import load
     from bascule.terminal import progress_bar, similarity_table
 
@@ -154,6 +169,9 @@ async def _embed(parsed: argparse.Namespace) -> None:
     with progress_bar() as tell:
         model = await load(parsed.model, tier=parsed.tier, progress=tell)
     async with model:
+        if not isinstance(model, EmbeddingModel):
+            hint = f"`bascule generate --model {parsed.model}` is for language models."
+            raise UnsupportedModelError(parsed.model, "it embeds no texts", hint=hint)
         embeddings = await model.embed(texts)
         if parsed.json:
             print(json.dumps(embeddings.astype(float).tolist()))

@@ -35,6 +35,18 @@ class InputError(BasculeError):
         super().__init__(f"{where}: expected {expected}, found {found}.", hint=hint)
 
 
+class ContextLengthError(BasculeError):
+    """A text does not fit the context of a model; counts are tokens."""
+
+    category = "context-length"
+
+    def __init__(self, n_tokens: int, limit: int, *, hint: str = "") -> None:
+        self.n_tokens = n_tokens
+        self.limit = limit
+        hint = hint or 'Shorten the text, or let old tokens go with context="slide".'
+        super().__init__(f"{n_tokens:,} tokens do not fit a context of {limit:,}.", hint=hint)
+
+
 class ModelNotFoundError(BasculeError):
     """No model of that name, or no such folder or URL."""
 

@@ -97,15 +97,20 @@ class PageSession:
         """The model's counters."""
         return json.dumps({} if self._model is None else self._model.stats)
 
-    def cancel(self) -> None:
+    async def cancel(self) -> None:
         """Stop what runs; its own answer then says so."""
-        if self._running is not None:
-            self._running.cancel()
+        # A coroutine, because JavaScript's calls of coroutines begin later: what was asked for
+        # before has begun by now.
+        self._stop()
 
     def close(self) -> None:
         """Free the model."""
-        self.cancel()
+        self._stop()
         self._close_model()
+
+    def _stop(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
 
     async def _tier(self, wanted: str) -> OpenedTier:
         for opened in self._tiers.values():

@@ -10,17 +10,18 @@ from time import perf_counter
 from typing import Any
 
 from bascule.backend.arrivals import Arrivals
-from bascule.errors import FileMissingError, InputError, UnsupportedModelError
-from bascule.model.bert import BertConfig
-from bascule.model.embedder import EmbedderSettings, EmbeddingModel
-from bascule.model.registry import known_hashes, locate
-from bascule.model.settings import embedder_settings
+from bascule.errors import InputError, UnsupportedModelError
+from bascule.model.embedder import EmbeddingModel
+from bascule.model.language import LanguageModel
+from bascule.model.llama import CacheDType
+from bascule.model.loaded import LoadedModel
+from bascule.model.registry import known_hashes, known_kind, locate
+from bascule.program.program import Program
 from bascule.progress import Progress, ProgressCallback
-from bascule.text import Tokenizer, open_tokenizer
+from bascule.recipes import read_recipe
 from bascule.tiers.selector import OpenedTier, open_tier
 from bascule.waiting import sync
-from bascule.weights.source import CHUNK_NBYTES, Source, open_source
-from bascule.weights.stream import load_weights
+from bascule.weights.source import CHUNK_NBYTES, MODEL_GGUF, Source, open_source, split_location
 
 
 async def load(
@@ -32,50 +33,46 @@ async def load(
     wait: bool = True,
     chunk_size_mb: float = CHUNK_NBYTES / (1 << 20),
     parallel: bool = False,
-) -> EmbeddingModel:
-    """Load a sentence encoder.
+    max_length: int | None = None,
+    cache_dtype: CacheDType = "f16",
+) -> Any:
+    """Load a model: an EmbeddingModel or a LanguageModel, by what its files are.
 
-    `model` is a known name ("all-MiniLM-L6-v2"), a folder, or the URL of a Hugging Face style
-    folder with config.json, tokenizer.json and model.safetensors (or its shards). `tier` is "auto",
+    `model` is a known name ("all-MiniLM-L6-v2", "SmolLM2-135M-Instruct"), a folder or the URL of
+    one, or the path or URL of a .gguf file. A folder is Hugging Face style with config.json,
+    tokenizer.json and model.safetensors (or its shards), or has a model.gguf. `tier` is "auto",
     "webgpu" or "cpu". Files from a server are kept for the next time, by chunks of `chunk_size_mb`
     MiB, and an interrupted load goes on where it stopped. Models may share a device: `on` is what
     `bascule.open_tier` gave, stays open when the model closes, and keeps its compiled shaders.
-    Without `wait` the model is given back before its weights are there: `embed` runs each layer as
+    Without `wait` the model is given back before its weights are there: a pass runs each layer as
     soon as it can, and `await model.loaded()` waits for the rest. With `parallel` two shards come
-    at a time. Cancelling the task frees everything. Raises ModelNotFoundError, ModelFileError,
-    UnsupportedModelError, SourceError or TierUnavailableError.
+    at a time. A language model's context is `max_length` tokens, by default all that it was trained
+    for, and its KV cache holds halves or, as `cache_dtype` "f32", floats. Cancelling the task frees
+    everything. Raises ModelNotFoundError, ModelFileError, UnsupportedModelError, SourceError or
+    TierUnavailableError.
     """
     tell = progress or _silent
     clock = _Clock()
-    source = open_source(
-        locate(str(model)),
-        hashes=known_hashes(str(model)),
-        chunk_nbytes=round(chunk_size_mb * (1 << 20)),
-    )
+    source, file = _open(model, round(chunk_size_mb * (1 << 20)))
     opened, made = on, None
     try:
-        settings, tokenizer = await _read_small_files(source, tell)
+        recipe = await read_recipe(
+            source, file, tell, max_length=max_length, cache_dtype=cache_dtype
+        )
         clock.lap("config_ms")
         tell(Progress("device", 0, 1, "steps"))
         opened = on or await open_tier(tier)
         tell(Progress("device", 1, 1, "steps"))
         clock.lap("device_ms")
-        programs = settings.programs()
+        programs = recipe.programs()
         clock.lap("programs_ms")
         parameters = programs[0].parameters
         store = opened.backend.store(parameters)
         store.arrivals = Arrivals(parameter.name for parameter in parameters)
-        made = EmbeddingModel(
-            str(model),
-            settings,
-            tokenizer,
-            opened.backend,
-            store,
-            tier_reason=opened.reason,
-            owns_backend=on is None,
-            on_close=source.release,
+        made = recipe.make(
+            str(model), opened, store, owns_backend=on is None, on_close=source.release
         )
-        fill = partial(load_weights, source, parameters, store, progress=tell, parallel=parallel)
+        fill = partial(recipe.fill, source, parameters, store, tell, parallel=parallel)
         made.follow(_warm_and_fill(made, opened, source, fill, programs, tell, clock))
         if wait:
             await made.loaded()
@@ -91,47 +88,33 @@ async def load(
     return made
 
 
-async def read_settings(model: str | PathLike[str]) -> EmbedderSettings:
-    """What a model's folder says of it, without its weights; raises as `load` does."""
-    source = open_source(locate(str(model)), hashes=known_hashes(str(model)))
+async def read_programs(model: str | PathLike[str]) -> list[Program]:
+    """The passes that a model will most likely run, without its weights; raises as `load` does."""
+    source, file = _open(model)
     try:
-        return await _settings_of(source)
+        return (await read_recipe(source, file, _silent)).programs()
     finally:
         await source.settle()
         source.release()
 
 
-async def _settings_of(source: Source) -> EmbedderSettings:
-    config = BertConfig.from_json(
-        await source.read("config.json"), f"{source.location}/config.json"
-    )
-    return await embedder_settings(config, _OptionalFiles(source).read)
-
-
-async def _read_small_files(
-    source: Source, tell: ProgressCallback
-) -> tuple[EmbedderSettings, Tokenizer]:
-    tell(Progress("config", 0, 1, "files"))
-    # Asked for now, needed after the others: a round trip less.
-    tokenizing = asyncio.ensure_future(source.read("tokenizer.json"))
-    try:
-        settings = await _settings_of(source)
-        tell(Progress("config", 1, 1, "files"))
-        tell(Progress("tokenizer", 0, 1, "files"))
-        tokenizer = await open_tokenizer(await tokenizing, settings.max_tokens)
-    finally:
-        tokenizing.cancel()
-        await asyncio.gather(tokenizing, return_exceptions=True)
-    tell(Progress("tokenizer", 1, 1, "files"))
-    return settings, tokenizer
+def _open(
+    model: str | PathLike[str], chunk_nbytes: int = CHUNK_NBYTES
+) -> tuple[Source, str | None]:
+    """A model's source, and its file where it is one file."""
+    folder, file = split_location(locate(str(model)))
+    if file is None and known_kind(str(model)) == "language-model":
+        file = MODEL_GGUF
+    source = open_source(folder, hashes=known_hashes(str(model)), chunk_nbytes=chunk_nbytes)
+    return source, file
 
 
 async def _warm_and_fill(
-    made: EmbeddingModel,
+    made: LoadedModel,
     opened: OpenedTier,
     source: Source,
     fill: Callable[[], Coroutine[Any, Any, None]],
-    programs: list[Any],
+    programs: list[Program],
     tell: ProgressCallback,
     clock: _Clock,
 ) -> None:
@@ -158,19 +141,6 @@ async def _warm_and_fill(
     tell(Progress("ready", 1, 1, "steps"))
 
 
-class _OptionalFiles:
-    """Reads files that a model folder may lack: None for those, an error for a bad network."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-
-    async def read(self, file: str) -> bytes | None:
-        try:
-            return await self._source.read(file)
-        except FileMissingError:
-            return None
-
-
 class _Clock:
     """Milliseconds between laps."""
 
@@ -191,10 +161,10 @@ def _silent(_: Progress) -> None:
 class UnifiedWebPlatform:
     """One object for a model on whatever tier works: load, run, hear of progress.
 
-    `platform` is a tier ("webgpu", "cpu") or "auto"; `on` is one that is open already, and stays
-    so (see `load`). Every method that waits returns an
-    awaitable; `load_model` and `run_inference`, called where no event loop runs (a plain script),
-    work to the end and return their result itself.
+    `model_type` is "text" (a sentence encoder) or "text_generation" (a language model). `platform`
+    is a tier ("webgpu", "cpu") or "auto"; `on` is one that is open already, and stays so (see
+    `load`). Every method that waits returns an awaitable; `load_model` and `run_inference`, called
+    where no event loop runs (a plain script), work to the end and return their result itself.
     """
 
     def __init__(
@@ -205,33 +175,34 @@ class UnifiedWebPlatform:
         *,
         on: OpenedTier | None = None,
     ) -> None:
-        if model_type != "text":
-            raise UnsupportedModelError(
-                model_name, f"model_type {model_type!r}, and this version runs 'text'"
-            )
+        if model_type not in _MODEL_TYPES:
+            told = f"model_type {model_type!r}, and this version runs {sorted(_MODEL_TYPES)}"
+            raise UnsupportedModelError(model_name, told)
         self.model_name = model_name
         self.model_type = model_type
         self.platform = platform
         self._on = on
-        self.model: EmbeddingModel | None = None
+        self.model: EmbeddingModel | LanguageModel | None = None
         self._listeners: list[Callable[[str, float], None]] = []
-        self._loading: asyncio.Task[EmbeddingModel] | None = None
+        self._loading: asyncio.Task[EmbeddingModel | LanguageModel] | None = None
 
     def on_progress(self, callback: Callable[[str, float], None]) -> None:
         """Call `callback(stage, percent)` while a model loads."""
         self._listeners.append(callback)
 
-    def load_model(self) -> Awaitable[EmbeddingModel] | EmbeddingModel:
-        """Load the model; a second call gives the same one."""
+    def load_model(self) -> Any:
+        """Load the model (or an awaitable of it); a second call gives the same one."""
         return _now_or_later(self._loaded())
 
     def run_inference(
         self, inputs: Mapping[str, Any]
     ) -> Awaitable[dict[str, Any]] | dict[str, Any]:
-        """Embed `inputs["input_text"]`, a string or a list of strings.
+        """Embed or answer `inputs["input_text"]`; loads the model first if need be.
 
-        The result holds `embeddings` (n, C) float32, `tier`, `tier_reason`, `device`, `model`
-        and `ms`. Loads the model first if need be.
+        For "text" that is a string or a list of strings, and the result holds `embeddings` (n, C)
+        float32. For "text_generation" it is one user's turn, further inputs are options of
+        `LanguageModel.stream`, and the result holds `text`, `ids`, `stop_reason` and `stats`. Both
+        have `tier`, `tier_reason`, `device`, `model` and `ms`.
         """
         return _now_or_later(self._infer(inputs))
 
@@ -241,18 +212,24 @@ class UnifiedWebPlatform:
             self.model.close()
             self.model = None
 
-    async def _loaded(self) -> EmbeddingModel:
+    async def _loaded(self) -> EmbeddingModel | LanguageModel:
         if self.model is not None:
             return self.model
         # Two callers at once share one load; the shield keeps one's cancel from the other.
         if self._loading is None:
-            self._loading = asyncio.ensure_future(
-                load(self.model_name, tier=self.platform, progress=self._tell, on=self._on)
-            )
+            self._loading = asyncio.ensure_future(self._load())
             self._loading.add_done_callback(self._load_ended)
         return await asyncio.shield(self._loading)
 
-    def _load_ended(self, task: asyncio.Task[EmbeddingModel]) -> None:
+    async def _load(self) -> EmbeddingModel | LanguageModel:
+        model = await load(self.model_name, tier=self.platform, progress=self._tell, on=self._on)
+        if not isinstance(model, _MODEL_TYPES[self.model_type]):
+            model.close()
+            told = f"it is a {type(model).__name__}, and model_type is {self.model_type!r}"
+            raise UnsupportedModelError(self.model_name, told)
+        return model
+
+    def _load_ended(self, task: asyncio.Task[EmbeddingModel | LanguageModel]) -> None:
         self._loading = None
         if not task.cancelled() and task.exception() is None:
             self.model = task.result()
@@ -262,9 +239,19 @@ class UnifiedWebPlatform:
             raise InputError("run_inference", "a mapping with 'input_text'", str(sorted(inputs)))
         model = await self._loaded()
         started = perf_counter()
-        embeddings = await model.embed(inputs["input_text"])
+        if isinstance(model, EmbeddingModel):
+            found: dict[str, Any] = {"embeddings": await model.embed(inputs["input_text"])}
+        else:
+            options = {name: value for name, value in inputs.items() if name != "input_text"}
+            made = await model.chat([{"role": "user", "content": inputs["input_text"]}], **options)
+            found = {
+                "text": made.text,
+                "ids": made.ids,
+                "stop_reason": made.stop_reason,
+                "stats": made.stats,
+            }
         return {
-            "embeddings": embeddings,
+            **found,
             "tier": model.tier,
             "tier_reason": model.tier_reason,
             "device": model.device_name,
@@ -275,6 +262,12 @@ class UnifiedWebPlatform:
     def _tell(self, progress: Progress) -> None:
         for callback in self._listeners:
             callback(progress.stage, 100 * progress.fraction)
+
+
+_MODEL_TYPES: Mapping[str, type[EmbeddingModel] | type[LanguageModel]] = {
+    "text": EmbeddingModel,
+    "text_generation": LanguageModel,
+}
 
 
 def _now_or_later(work: Any) -> Any:

@@ -17,7 +17,7 @@ from bascule.backend.base import Tier
 from bascule.errors import InputError
 from bascule.model.bert import BertConfig
 from bascule.model.embedder import EmbedderSettings
-from bascule.platform import UnifiedWebPlatform, read_settings
+from bascule.platform import UnifiedWebPlatform, read_programs
 from bascule.program.program import Call, Program
 from bascule.progress import Progress, ProgressCallback
 from bascule.tiers.selector import OpenedTier, open_tier
@@ -210,9 +210,8 @@ class ModelSpecificPrecompiler:
             for listener in self._listeners:
                 listener(told.stage, 100 * told.fraction)
 
-        settings = await read_settings(self.model_name)
+        programs = await read_programs(self.model_name)
         opened = await self._device.open()
-        programs = settings.programs()
         operations = tuple(dict.fromkeys(c.op for p in programs for c in p.calls))
         name = self.model_name if self._remember else ""
         return await _compile(opened, programs, operations, name, tell)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bascule.backend import reference
+from bascule.backend.cpu import ReferenceBackend
 from bascule.errors import InputError
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
@@ -72,7 +73,7 @@ def test_ids_past_the_table_read_its_last_row() -> None:
 async def test_a_missing_or_misshapen_input_is_told() -> None:
     graph = Graph("g")
     graph.output(graph.call("activate", graph.input("x", (2, 3)), kind="relu"))
-    backend = reference.ReferenceBackend()
+    backend = ReferenceBackend()
     executable = await backend.prepare(freeze(graph), backend.store(()))
     with pytest.raises(InputError, match="nothing"):
         await executable.run({}, {})

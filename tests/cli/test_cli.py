@@ -177,6 +177,15 @@ def test_manifest_and_cache(tmp_path: Path) -> None:
         assert not [p for p in Path(os.environ["BASCULE_WEIGHTS"]).rglob("*") if len(p.name) == 64]
 
 
+def test_a_manifest_of_gguf_files(tmp_path: Path) -> None:
+    for name in ("model.gguf", "other.Q8_0.gguf", "notes.txt"):
+        (tmp_path / name).write_bytes(bytes(100_000))
+    told = run("manifest", str(tmp_path), "--chunk-mb", "0.0625")
+    manifest = json.loads(Path(told.stdout.strip()).read_text())
+    assert set(manifest["files"]) == {"model.gguf", "other.Q8_0.gguf"}
+    assert len(manifest["files"]["model.gguf"]["chunks"]) == 2
+
+
 def size_of(path: Path) -> int:
     return path.stat().st_size if path.is_file() else -1
 

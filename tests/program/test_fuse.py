@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bascule.backend.reference import ReferenceBackend
+from bascule.backend.cpu import ReferenceBackend
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.memory import plan

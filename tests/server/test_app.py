@@ -22,6 +22,7 @@ BODY = bytes(range(256)) * 8
 def models(tmp_path: Path) -> Path:
     (tmp_path / "models" / "m").mkdir(parents=True)
     (tmp_path / "models" / "m" / "model.safetensors").write_bytes(BODY)
+    (tmp_path / "models" / "m" / "model.gguf").write_bytes(BODY)
     (tmp_path / "secret.txt").write_text("secret")
     (tmp_path / "models" / "link").symlink_to(tmp_path / "secret.txt")
     return tmp_path / "models"
@@ -111,10 +112,12 @@ def test_no_path_leaves_its_root(client: TestClient, path: str) -> None:
     ],
 )
 def test_ranges(client: TestClient, asked: str, status: int, start: int, end: int) -> None:
-    answer = client.get("/models/m/model.safetensors", headers={"Range": asked})
-    assert answer.status_code == status
-    assert answer.content == BODY[start:end]
-    assert answer.headers["content-range"] == f"bytes {start}-{end - 1}/{len(BODY)}"
+    for file in ("model.safetensors", "model.gguf"):
+        answer = client.get(f"/models/m/{file}", headers={"Range": asked})
+        assert answer.status_code == status
+        assert answer.content == BODY[start:end]
+        assert answer.headers["content-type"] == "application/octet-stream"
+        assert answer.headers["content-range"] == f"bytes {start}-{end - 1}/{len(BODY)}"
 
 
 @pytest.mark.parametrize("asked", ["bytes=2048-", "bytes=9999-10000"])

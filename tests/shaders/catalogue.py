@@ -8,7 +8,7 @@ from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel
 from bascule.backend.webgpu.kernels import candidates
 from bascule.program.graph import Graph
-from bascule.program.ops import ACTIVATIONS, POOLINGS
+from bascule.program.ops import ACTIVATIONS, POOLINGS, ROTARY_PAIRS
 from tests.shaders.harness import KINDS, disguise
 
 
@@ -40,7 +40,27 @@ def _calls() -> Graph:
         graph.call("activate", x, kind=kind)
     graph.call("l2_normalise", x, eps=1e-12)
     graph.call("add", x, row)
+    _text_calls(graph)
     return graph
+
+
+def _text_calls(graph: Graph) -> None:
+    x, row = graph.input("text", (5, 24)), graph.input("text_row", (24,))
+    graph.call("multiply", x, x)
+    graph.call("concat", x, x, x)
+    graph.call("rms_norm", x, row, eps=1e-5)
+    position = graph.state("position", (1,), "u32")
+    heads = {"heads": 4, "kv_heads": 2, "size": 8}
+    for dtype in ("f32", "f16"):
+        cache = graph.state(f"cache_{dtype}", (16, 32), dtype)
+        for tokens in (1, 5):
+            qkv = graph.input(f"packed{dtype}{tokens}", (tokens, 64))
+            angles = graph.input(f"angles{dtype}{tokens}", (260, 8))
+            for pairs in ROTARY_PAIRS:
+                q = graph.call("rope_append", qkv, cache, angles, position, pairs=pairs, **heads)
+            graph.call("cached_attention", q, cache, position, window=0, **heads)
+    logits, tokens = graph.input("logits", (1, 99)), graph.state("tokens", (16,), "u32")
+    graph.call("argmax_token", logits, tokens, position)
 
 
 def every_kernel(adapter: AdapterInfo) -> Iterator[Kernel]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from bascule.backend import reference
+from bascule.backend.quant import BlockMatrix
 from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.gpu_native import NativeGpu
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
-from bascule.program.program import Attribute, Dim, Shape
+from bascule.program.program import Attribute, Dim, Shape, Value
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -40,52 +41,90 @@ async def check_op(
     gpu: NativeGpu,
     kind: str,
     op: str,
-    inputs: Sequence[Array | None],
+    inputs: Sequence[Array | BlockMatrix | None],
     /,
     *,
     tolerance: float,
     limits: Sequence[Shape | None] | None = None,
     sizes: Mapping[str, int] | None = None,
+    states: Sequence[int] = (),
     **attributes: Attribute,
 ) -> Array:
     """Run `op` and compare; returns the device's result.
 
-    `limits` gives shapes with Dims where a bucket is larger than the inputs of this run. The
-    result buffer is filled with NaN before: a lane that writes nothing shows, and one that writes
-    past the actual sizes does too.
+    `limits` gives shapes with Dims where a bucket is larger than the inputs of this run; `states`
+    are the operands that are states, which are compared, too. A BlockMatrix is a weight. The result
+    buffer is filled with NaN before: a lane that writes nothing shows, and one that writes past the
+    actual sizes does too.
     """
     gpu.adapter = disguise(gpu.adapter, kind)
     backend = WebGpuBackend(gpu)
     graph = Graph(op)
-    values = [
-        None
-        if x is None
-        else graph.input(f"x{i}", (limits[i] if limits else None) or x.shape, _dtype(x))
-        for i, x in enumerate(inputs)
-    ]
+    values: list[Value | None] = []
+    for i, x in enumerate(inputs):
+        shape = (limits[i] if limits else None) or (x.shape if x is not None else ())
+        if x is None:
+            values.append(None)
+        elif isinstance(x, BlockMatrix):
+            values.append(graph.parameter(f"x{i}", x.shape, dtype=x.dtype))
+        else:
+            declare = graph.state if i in states else graph.input
+            values.append(declare(f"x{i}", shape, _dtype(x)))
     result = graph.call(op, *values, **attributes)
     graph.output(result)
-    executable = await backend.prepare(freeze(graph), backend.store(()))
+    program = freeze(graph)
+    store = backend.store(program.parameters)
+    kept = backend.states(program.states, sizes or {})
+    for value, x in zip(values, inputs, strict=True):
+        if isinstance(x, BlockMatrix) and value is not None:
+            store.write(store.targets[value.name], 0, padded(x.data))
+        elif x is not None and value in program.states and value is not None:
+            kept.write(value.name, 0, padded(x))
+    executable = await backend.prepare(program, store, kept)
     buffer = executable._buffers[result.name]
     gpu.write(buffer, 0, np.full(result.nbytes // 4, np.nan, np.float32))
 
-    named = {v.name: x for v, x in zip(values, inputs, strict=True) if v is not None}
+    named = {v.name: x for v, x in zip(values, inputs, strict=True) if v in program.inputs and v}
     found = (await executable.run(sizes or {}, named))[result.name]
     whole = np.empty(result.nbytes // 4, np.float32)
     await gpu.read(buffer, 0, whole)
-    executable.close()
-
     assert np.isnan(whole[found.size :]).all(), "wrote past the actual sizes"
-    wide = [x.astype(np.float64) if x is not None and x.dtype == np.float32 else x for x in inputs]
-    expected = reference.FUNCTIONS[op](*wide, **attributes)
+
+    wide = [x.astype(np.float64) if _is_f32(x) else x for x in inputs]
+    wide = [
+        x.copy() if i in states and isinstance(x, np.ndarray) else x for i, x in enumerate(wide)
+    ]
+    given = {k: (sizes or {})[v.name] if isinstance(v, Dim) else v for k, v in attributes.items()}
+    expected = reference.FUNCTIONS[op](*wide, **given)
     assert found.shape == expected.shape
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+    for i in states:
+        before, after = inputs[i], wide[i]
+        assert isinstance(before, np.ndarray)
+        assert isinstance(after, np.ndarray)
+        now = np.empty_like(padded(before))
+        await kept.read(f"x{i}", 0, now)
+        now = now.view(before.dtype)[: before.size].reshape(before.shape)
+        np.testing.assert_allclose(now, after, rtol=tolerance, atol=tolerance)
+    executable.close()
+    kept.close()
+    store.close()
     return found
 
 
+def padded(x: Array) -> Array:
+    """Its bytes as a flat array, filled up to whole words."""
+    data = np.frombuffer(np.ascontiguousarray(x).tobytes(), np.uint8)
+    return np.concatenate((data, np.zeros(-len(data) % 4, np.uint8)))
+
+
+def _is_f32(x: Array | BlockMatrix | None) -> TypeGuard[Array]:
+    return isinstance(x, np.ndarray) and x.dtype == np.float32
+
+
 def _dtype(x: Array) -> Any:
-    return "u32" if x.dtype == np.uint32 else "f32"
+    return {"uint32": "u32", "float16": "f16"}.get(x.dtype.name, "f32")
 
 
 def normal(rng: np.random.Generator, *shape: int) -> Array:

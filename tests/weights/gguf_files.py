@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping, Sequence
+from math import prod
 
+from bascule.dtypes import BLOCKS, BlockType
 from bascule.weights.gguf import GgufHeader, parse_gguf
 
 U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
@@ -53,6 +56,23 @@ def gguf_file(
     )
     head = magic + struct.pack("<IQQ", version, *counts) + b"".join(keys) + b"".join(tensors)
     return head + bytes(-len(head) % alignment) + data
+
+
+def nbytes_of(type: BlockType, shape: Sequence[int]) -> int:
+    """Bytes of a tensor in a file, which nothing fills up."""
+    return prod(shape) // BLOCKS[type].n_elements * BLOCKS[type].nbytes
+
+
+def model_file(
+    tensors: Mapping[str, tuple[BlockType, tuple[int, ...], bytes]], keys: Sequence[bytes] = ()
+) -> bytes:
+    """A file of these tensors (type, row-major shape, bytes), one after the other."""
+    table, data = list[bytes](), b""
+    for name, (type, shape, raw) in tensors.items():
+        assert len(raw) == nbytes_of(type, shape)
+        table.append(tensor(name, list(reversed(shape)), int(type), len(data)))
+        data += raw + bytes(-len(raw) % 32)
+    return gguf_file([key("general.architecture", STRING, string("llama")), *keys], table, data)
 
 
 def sound_file() -> bytes:

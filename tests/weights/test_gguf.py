@@ -9,6 +9,7 @@ import gguf
 import numpy as np
 import pytest
 
+from bascule.backend.quant import BLOCKS, BlockType, dequantise
 from bascule.errors import ModelFileError
 from bascule.weights.gguf import (
     FIRST_READ_NBYTES,
@@ -19,7 +20,6 @@ from bascule.weights.gguf import (
     read_gguf_header,
 )
 from bascule.weights.gguf_reader import MOST_HEADER_NBYTES
-from bascule.weights.quant import BLOCKS, BlockType, dequantise
 from tests.weights.gguf_files import (
     ARRAY,
     STRING,

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bascule.backend.quant import BLOCKS
 from bascule.errors import ModelFileError
 from bascule.weights.gguf import (
     GgufHeader,
@@ -18,7 +19,6 @@ from bascule.weights.gguf import (
     parse_gguf,
 )
 from bascule.weights.gguf_reader import INNER_ARRAY_ITEMS, MOST_HEADER_NBYTES, MOST_ITEMS
-from bascule.weights.quant import BLOCKS
 from tests.weights.gguf_files import (
     ARRAY,
     BOOL,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from bascule.backend.reference import ReferenceStore
+from bascule.backend.cpu import ReferenceStore
 from bascule.errors import (
     BasculeError,
     InputError,
@@ -22,7 +22,7 @@ from bascule.errors import (
 from bascule.folders import models_folder
 from bascule.program.program import Parameter
 from bascule.progress import Progress
-from bascule.weights.source import open_source
+from bascule.weights.source import open_source, split_location
 from bascule.weights.stream import load_weights
 
 RNG = np.random.default_rng(11)
@@ -89,7 +89,53 @@ def test_places_that_are_refused(location: str, kind: type[BasculeError]) -> Non
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("file", ["../secret", "/etc/passwd", "model.bin", "", "config.json/../x"])
+@pytest.mark.parametrize(
+    ("location", "found"),
+    [
+        ("https://h/a/model.gguf", ("https://h/a", "model.gguf")),
+        ("https://h/Q4_K-m.1.gguf", ("https://h", "Q4_K-m.1.gguf")),
+        ("https://h/a/b", ("https://h/a/b", None)),
+        ("https://h/a.gguf/", ("https://h/a.gguf/", None)),
+        ("https://h.gguf", ("https://h.gguf", None)),
+        ("folder/sub", ("folder/sub", None)),
+        ("folder/a.gguf", ("folder", "a.gguf")),
+        ("a.gguf", (".", "a.gguf")),
+        ("a.GGUF", ("a.GGUF", None)),
+    ],
+)
+def test_a_location_may_name_a_gguf_file(location: str, found: tuple[str, str | None]) -> None:
+    assert split_location(location) == found
+
+
+def test_a_folder_may_be_called_like_a_gguf_file(tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").mkdir()
+    assert split_location(str(tmp_path / "x.gguf")) == (str(tmp_path / "x.gguf"), None)
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "https://user:secret@h/%2e%2e%2fx.gguf",
+        "https://h/a/.gguf",
+        "https://h/..gguf",
+        "https://h/a b.gguf",
+        "folder/-x.gguf",
+        f"folder/{'x' * 201}.gguf",
+    ],
+)
+def test_names_of_gguf_files_that_are_refused(location: str) -> None:
+    with pytest.raises(InputError, match=r"ends in \.gguf") as caught:
+        split_location(location)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        *["../secret", "/etc/passwd", "model.bin", "", "config.json/../x"],
+        *["a/b.gguf", "../x.gguf", ".gguf", "x.gguf/../y"],
+    ],
+)
 async def test_only_known_file_names_are_read(folder: Path, file: str) -> None:
     with pytest.raises(InputError):
         await open_source(str(folder)).read(file)

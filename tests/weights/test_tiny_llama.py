@@ -6,9 +6,9 @@ import gguf
 import gguf.quants
 import numpy as np
 import pytest
+from bascule.weights.quant import dequantise
 
 from bascule.weights.gguf import GgufHeader, parse_gguf
-from bascule.weights.quant import dequantise
 from tests.goldens import llama
 from tests.goldens.llama import TINY_NAMES, TinyName
 

@@ -113,10 +113,12 @@ export class Fetcher {
    * @param {(done: number, ready: number) => void} report pieces' bytes; how many first ones are whole
    */
   async stream(folder, file, table, gpu, sink, sha256, report) {
-    const { decodePieces, Scatter, Window, chunkOrder, leading } = this.#parts.pieces;
+    const { decodePieces, Scatter, Window, chunkOrder, lacking, leading } = this.#parts.pieces;
     const pieces = decodePieces(table);
     const found = await this.#open(folder, file);
     const { chunkNbytes } = found;
+    const missing = lacking(pieces, found.nbytes);
+    if (missing) throw new this.#parts.http.Fault("source", `it ends ${missing} bytes early`, found.nbytes);
     const window = gpu && new Window(gpu.queue);
     const scatter = new Scatter(pieces, (target, offset, bytes) => {
       if (gpu) gpu.writeBytes(target, offset, /** @type {Uint8Array<ArrayBuffer>} */ (bytes));
@@ -165,6 +167,16 @@ export class Fetcher {
       await found.prefetch().catch(quiet);
     }
     await Promise.all(reading);
+  }
+
+  /** The files that a folder's manifest names, else those that have come from it before.
+   * @param {string} folder @returns {Promise<string[]>} */
+  async listed(folder) {
+    const manifest = await this.#manifest(folder).catch(() => null);
+    if (manifest?.size) return [...manifest.keys()];
+    const entries = (await this.#shared.journal?.entries()) ?? [];
+    const urls = entries.filter(({ missing }) => !missing).map(({ url }) => url);
+    return urls.filter((url) => url.startsWith(`${folder}/`)).map((url) => url.slice(folder.length + 1));
   }
 
   /** Bytes there and in all of a file that is being fetched. @param {string} folder

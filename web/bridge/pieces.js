@@ -7,8 +7,11 @@
  * @typedef {{ fileOffset: number, nbytes: number, target: number, offset: number, dtype: number }} Piece
  */
 
+// As source_browser.py numbers them. Raw bytes are kept as they are, blocks above all; as float32, they
+// are written 4 at a time, and zeros fill up the last 4.
 const F32 = 0;
 const BF16 = 2;
+const RAW = 3;
 const WORDS_A_PIECE = 5;
 
 /** Widen 16-bit floats to 32 bits. @param {number} dtype @param {Uint8Array} bytes */
@@ -91,7 +94,7 @@ export class Scatter {
   /** @param {number} index @param {number} at in the piece @param {Uint8Array<ArrayBuffer>} bytes */
   #put(index, at, bytes) {
     const piece = this.#pieces[index];
-    const unit = piece.dtype === F32 ? 4 : 2;
+    const unit = isCopied(piece) ? 4 : 2;
     const head = Math.min(bytes.length, (unit - (at % unit)) % unit);
     const tail = (bytes.length - head) % unit;
     if (head) this.#join(index, at, unit, bytes.subarray(0, head));
@@ -108,17 +111,28 @@ export class Scatter {
     cut.bytes.set(bytes, at - start);
     cut.got += bytes.length;
     this.#cut.set(key, cut);
-    if (cut.got < unit) return;
+    const piece = this.#pieces[index];
+    if (cut.got < Math.min(unit, piece.nbytes - start)) return;
     this.#cut.delete(key);
-    this.#send(this.#pieces[index], start, cut.bytes);
+    this.#send(piece, start, cut.bytes);
   }
 
   /** @param {Piece} piece @param {number} at @param {Uint8Array<ArrayBuffer>} bytes */
   #send(piece, at, bytes) {
-    const wide = piece.dtype === F32 ? bytes : widen(piece.dtype, bytes);
-    const growth = piece.dtype === F32 ? 1 : 2;
-    this.#write(piece.target, piece.offset + growth * at, wide);
+    if (isCopied(piece)) this.#write(piece.target, piece.offset + at, bytes);
+    else this.#write(piece.target, piece.offset + 2 * at, widen(piece.dtype, bytes));
   }
+}
+
+/** @param {Piece} piece */
+function isCopied({ dtype }) {
+  return dtype === F32 || dtype === RAW;
+}
+
+/** How many bytes a file of so many lacks for these pieces. @param {Piece[]} pieces
+ * @param {number} nbytes */
+export function lacking(pieces, nbytes) {
+  return pieces.reduce((most, piece) => Math.max(most, piece.fileOffset + piece.nbytes - nbytes), 0);
 }
 
 /** @param {PyBuffer} table @returns {Piece[]} */

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -60,6 +60,31 @@ class WeightStore(Protocol):
 
     def write(self, target: int, offset: int, data: Buffer) -> None:
         """Copy `data` to byte `offset` of a target; both are multiples of 4."""
+        ...
+
+    def close(self) -> None:
+        """Free the memory."""
+        ...
+
+
+class StateStore(Protocol):
+    """Tensors that outlive a run, by name; all zero at first."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all of them as they are now."""
+        ...
+
+    def write(self, name: str, offset: int, data: Buffer) -> None:
+        """Queue a copy of `data` to byte `offset`; both are multiples of 4."""
+        ...
+
+    def read(self, name: str, offset: int, into: Buffer) -> Awaitable[None]:
+        """Fill `into` from byte `offset` on, as it is after all work queued so far."""
+        ...
+
+    async def resize(self, sizes: Mapping[str, int]) -> None:
+        """Take other sizes for their Dims; the first rows of each keep what they hold."""
         ...
 
     def close(self) -> None:
@@ -138,6 +163,15 @@ class Executable(Protocol):
         """Run once. `sizes` gives each Dim its actual size, at most its limit."""
         ...
 
+    async def submit(
+        self, sizes: Mapping[str, int], inputs: Mapping[str, np.ndarray], times: int = 1
+    ) -> None:
+        """Run `times` times without reading anything: what it leaves is in the states.
+
+        A backend with a device only queues the work. Waits for weights that are still to come.
+        """
+        ...
+
     def close(self) -> None:
         """Free what `prepare` took; the weights stay."""
         ...
@@ -183,7 +217,13 @@ class Backend(Protocol):
         """Take memory for `parameters`."""
         ...
 
-    async def prepare(self, program: Program, weights: WeightStore) -> Executable:
+    def states(self, values: Sequence[Value], sizes: Mapping[str, int]) -> StateStore:
+        """Take memory for states; `sizes` gives each of their Dims its size for now."""
+        ...
+
+    async def prepare(
+        self, program: Program, weights: WeightStore, states: StateStore | None = None
+    ) -> Executable:
         """Make a program ready to run. The only slow step (pipelines compile here)."""
         ...
 

@@ -1,27 +1,17 @@
-"""Every op in numpy: the living definition of the op set, and the CPU tier.
+"""Every op in numpy: the living definition of the op set.
 
 The functions compute in the dtype they are given: float64 when a test wants a yardstick, float32
-on the CPU tier. Shapes as in `program/ops.py`.
+on the CPU tier. Shapes as in `program/ops.py`. States are updated in place.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
-from bascule.backend.arrivals import Arrivals
-from bascule.backend.base import Tier, TuneReport, WeightStore, checked_input
-from bascule.errors import InputError
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
-    from bascule.program.program import Call, Parameter, Program
-    from bascule.progress import ProgressCallback
+from bascule.backend.quant import BlockMatrix
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -37,14 +27,31 @@ def embedding(
 
 
 def linear(
-    x: Array, weight: Array, bias: Array | None = None, *, activation: str = "none"
+    x: Array,
+    weight: Array | BlockMatrix,
+    bias: Array | None = None,
+    residual: Array | None = None,
+    *,
+    activation: str = "none",
 ) -> Array:
-    """y = activation(x @ weight.T + bias)."""
+    """y = activation(x @ weight.T + bias) + residual. Blocks become numbers tile by tile."""
     # One flat product: numpy hands a 2-d one to BLAS whole, an n-d one matrix by matrix.
-    y = (x.reshape(-1, x.shape[-1]) @ weight.T).reshape(*x.shape[:-1], len(weight))
+    flat = x.reshape(-1, x.shape[-1])
+    if isinstance(weight, BlockMatrix):
+        y = np.concatenate([flat @ tile.T.astype(x.dtype) for _, tile in weight.tiles()], axis=1)
+    else:
+        y = flat @ weight.T
+    y = y.reshape(*x.shape[:-1], weight.shape[0])
     if bias is not None:
         y += bias
-    return activate(y, kind=activation)
+    y = activate(y, kind=activation)
+    return y if residual is None else y + residual
+
+
+def gated_linear(x: Array, weight: Array | BlockMatrix, *, activation: str) -> Array:
+    """y = activation(x @ weight[:N].T) * (x @ weight[N:].T) (Shazeer 2020)."""
+    gate, up = np.split(linear(x, weight), 2, axis=-1)
+    return activate(gate, kind=activation) * up
 
 
 def layer_norm(
@@ -109,6 +116,114 @@ def add(x: Array, y: Array) -> Array:
     return x + y
 
 
+def multiply(x: Array, y: Array) -> Array:
+    """x * y."""
+    return x * y
+
+
+def concat(a: Array, b: Array, c: Array) -> Array:
+    """Side by side on the last axis."""
+    return np.concatenate((a, b, c), axis=-1)
+
+
+def rms_norm(x: Array, weight: Array, *, eps: float) -> Array:
+    """y = x / sqrt(mean(x^2) + eps) * weight over the last axis (Zhang & Sennrich 2019)."""
+    return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * weight
+
+
+def token_embedding(
+    table: Array | BlockMatrix, tokens: Array, position: Array, *, length: int
+) -> Array:
+    """y[t] = table[tokens[(position + t) % S]]. An id past the table takes its last row."""
+    slots = (int(position[0]) + np.arange(length)) % len(tokens)
+    ids = np.minimum(tokens[slots], table.shape[0] - 1)
+    return table.take(ids) if isinstance(table, BlockMatrix) else table[ids]
+
+
+def rope_append(
+    qkv: Array,
+    cache: Array,
+    angles: Array,
+    position: Array,
+    *,
+    heads: int,
+    kv_heads: int,
+    size: int,
+    pairs: str,
+) -> Array:
+    """Rotary embedding (Su et al. 2021); k and v go into the cache (S, 2 * G * D), in place.
+
+    angles (256 + R, D) hold cosine and sine side by side: row p the angles of position p, row
+    256 + r those of position 256 * r. Two rows, multiplied as complex numbers, serve any position.
+    """
+    positions = int(position[0]) + np.arange(len(qkv))
+    half = size // 2
+    turns = angles[..., :half] + 1j * angles[..., half:]  # (256 + R, D / 2)
+    turn = (turns[positions % 256] * turns[256 + positions // 256])[:, None, :]
+    turned = qkv[:, : (heads + kv_heads) * size].reshape(len(qkv), heads + kv_heads, size)
+    if pairs == "adjacent":
+        z = (turned[..., 0::2] + 1j * turned[..., 1::2]) * turn
+        turned = np.stack((z.real, z.imag), axis=-1).reshape(turned.shape)
+    else:
+        z = (turned[..., :half] + 1j * turned[..., half:]) * turn
+        turned = np.concatenate((z.real, z.imag), axis=-1)
+    turned = turned.reshape(len(qkv), -1).astype(qkv.dtype)
+    cache[positions % len(cache), : kv_heads * size] = turned[:, heads * size :]
+    cache[positions % len(cache), kv_heads * size :] = qkv[:, (heads + kv_heads) * size :]
+    return turned[:, : heads * size]
+
+
+def cached_attention(
+    q: Array,
+    cache: Array,
+    position: Array,
+    *,
+    heads: int,
+    kv_heads: int,
+    size: int,
+    window: int,
+) -> Array:
+    """Causal attention of grouped queries (Ainslie et al. 2023) over a KV cache.
+
+    The query in row t stands at position p = position + t and meets the keys of positions up to p,
+    the last `window` of them where that is not 0.
+    """
+    first, tokens = int(position[0]), len(q)
+    positions = first + np.arange(tokens)
+    end = first + tokens
+    met = np.arange(max(0, end - len(cache)), end)  # positions that still stand in the cache
+    rows = cache[met % len(cache)].astype(q.dtype).reshape(len(met), 2, kv_heads, size)
+    k, v = rows.transpose(1, 2, 0, 3)  # (G, S, D) each
+    grouped = q.reshape(tokens, kv_heads, heads // kv_heads, size).transpose(1, 2, 0, 3)
+    scores = grouped @ k[:, None].swapaxes(-1, -2) / np.sqrt(q.dtype.type(size))  # (G, H/G, T, S)
+    hidden = met[None, :] > positions[:, None]
+    if window:
+        hidden |= met[None, :] <= positions[:, None] - window
+    scores = np.where(hidden, -np.inf, scores)
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return (weights @ v[:, None]).transpose(2, 0, 1, 3).reshape(tokens, heads * size)
+
+
+def argmax_token(logits: Array, tokens: Array, position: Array) -> Array:
+    """The first of the highest logits; it becomes the next token, and the position moves on.
+
+    A NaN ranks below everything else.
+    """
+    return _append_token(_first_highest(logits[0]), tokens, position)
+
+
+def _first_highest(logits: Array) -> int:
+    known = np.flatnonzero(~np.isnan(logits))
+    return int(known[np.argmax(logits[known])]) if len(known) else 0
+
+
+def _append_token(token: int, tokens: Array, position: Array) -> Array:
+    position += 1
+    tokens[int(position[0]) % len(tokens)] = token
+    return np.array([token], np.uint32)
+
+
 def _erf(x: Array) -> Array:
     """The error function: in float64 by its series and continued fraction, in float32 by a fit."""
     return _erf_exact(x) if x.dtype == np.float64 else _erf_fit(x)
@@ -139,113 +254,22 @@ def _erf_exact(x: Array) -> Array:
 
 FUNCTIONS: Mapping[str, Callable[..., Array]] = {
     f.__name__: f
-    for f in (embedding, linear, layer_norm, attention, pool, l2_normalise, activate, add)
+    for f in (
+        embedding,
+        linear,
+        gated_linear,
+        layer_norm,
+        attention,
+        pool,
+        l2_normalise,
+        activate,
+        add,
+        multiply,
+        concat,
+        rms_norm,
+        token_embedding,
+        rope_append,
+        cached_attention,
+        argmax_token,
+    )
 }
-
-
-class ReferenceStore:
-    """Weights as float32 numpy arrays."""
-
-    page_bridge = None
-    arrivals: Arrivals | None = None
-
-    def __init__(self, parameters: Sequence[Parameter]) -> None:
-        self.arrays = {p.name: np.empty(p.shape, np.float32) for p in parameters}
-        self.targets = {p.name: index for index, p in enumerate(parameters)}
-        self.nbytes = sum(p.nbytes for p in parameters)
-        self._views = [memoryview(self.arrays[p.name]).cast("B") for p in parameters]
-
-    def write(self, target: int, offset: int, data: Buffer) -> None:
-        """See `WeightStore.write`."""
-        view = memoryview(data).cast("B")
-        self._views[target][offset : offset + view.nbytes] = view
-
-    def close(self) -> None:
-        """See `WeightStore.close`."""
-        self._views.clear()
-        self.arrays.clear()
-
-
-class ReferenceExecutable:
-    """A program run call by call; a value is dropped after its last use."""
-
-    def __init__(self, program: Program, weights: ReferenceStore) -> None:
-        self._program = program
-        self._weights = weights
-        arrays = weights.arrays
-        self.host_s = 0.0
-        last: dict[str, int] = {}
-        for index, call in enumerate(program.calls):
-            last |= {o.name: index for o in call.operands if o is not None}
-        kept = {v.name for v in program.outputs} | arrays.keys()
-        self._dead: list[list[str]] = [[] for _ in program.calls]
-        for name, index in last.items():
-            if name not in kept:
-                self._dead[index].append(name)
-
-    async def run(self, sizes: Mapping[str, int], inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """See `Executable.run`."""
-        started = perf_counter()
-        values: dict[str, Array] = dict(self._weights.arrays)
-        for value in self._program.inputs:
-            values[value.name] = checked_input(value, sizes, inputs)
-        for call, dead in zip(self._program.calls, self._dead, strict=True):
-            if self._weights.arrivals is not None:
-                names = {o.name for o in call.operands if o is not None}
-                await self._weights.arrivals.wait(names & self._weights.arrays.keys())
-            values[call.result.name] = _evaluate(call, values)
-            for name in dead:
-                del values[name]
-            # The tier never waits for a device: let others have a turn between two calls.
-            await asyncio.sleep(0)
-        self.host_s += perf_counter() - started
-        return {v.name: values[v.name] for v in self._program.outputs}
-
-    def close(self) -> None:
-        """See `Executable.close`."""
-
-
-class ReferenceBackend:
-    """The CPU tier: numpy, natively and in the page."""
-
-    tier: Tier = "cpu"
-    device_name = f"numpy {np.__version__}"
-    lost = ""
-
-    def store(self, parameters: Sequence[Parameter]) -> ReferenceStore:
-        """See `Backend.store`."""
-        return ReferenceStore(parameters)
-
-    async def prepare(self, program: Program, weights: WeightStore) -> ReferenceExecutable:
-        """See `Backend.prepare`."""
-        if not isinstance(weights, ReferenceStore):
-            raise InputError("prepare", "weights of this backend", type(weights).__name__)
-        return ReferenceExecutable(program, weights)
-
-    @property
-    def stats(self) -> Mapping[str, float]:
-        """See `Backend.stats`: it counts nothing."""
-        return {}
-
-    async def tune(
-        self,
-        programs: Iterable[Program],
-        *,
-        budget_s: float,
-        progress: ProgressCallback | None = None,
-    ) -> TuneReport:
-        """See `Backend.tune`: there is one way only."""
-        del programs, budget_s, progress
-        return TuneReport()
-
-    async def warm(self, programs: Iterable[Program], name: str = "") -> int:
-        """See `Backend.warm`: there is nothing to compile."""
-        return 0
-
-    def close(self) -> None:
-        """See `Backend.close`."""
-
-
-def _evaluate(call: Call, values: Mapping[str, Array]) -> Array:
-    operands = [None if o is None else values[o.name] for o in call.operands]
-    return FUNCTIONS[call.op](*operands, **dict(call.attributes))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from bascule.backend.base import Backend, Executable, Tier, TuneReport, WeightStore
+from bascule.backend.base import Backend, Executable, TuneReport, WeightStore
 from bascule.errors import InputError
 from bascule.model.bert import BertConfig, sentence_encoder
 from bascule.model.buckets import Batch, Bucket, all_buckets, make_batches
+from bascule.model.loaded import LoadedModel
 from bascule.program.compile import freeze
 from bascule.program.program import Dim, Program
 from bascule.progress import ProgressCallback
@@ -66,15 +67,10 @@ class _Counts:
     tokens: int = 0
     embed_s: float = 0.0
     host_s: float = 0.0
-    noted: dict[str, float] = field(default_factory=dict[str, float])
 
 
-class EmbeddingModel:
-    """Made by `bascule.load`. Close it, or use it in `async with`, to free the device's memory.
-
-    `tier` is the tier that runs, `tier_reason` why that one, `device_name` its device, `weights`
-    the memory that holds its parameters.
-    """
+class EmbeddingModel(LoadedModel):
+    """Made by `bascule.load`. Close it, or use it in `async with`, to free the device's memory."""
 
     def __init__(
         self,
@@ -88,23 +84,21 @@ class EmbeddingModel:
         owns_backend: bool = True,
         on_close: Callable[[], None] | None = None,
     ) -> None:
-        self.name = name
-        self.tier: Tier = backend.tier
-        self.tier_reason = tier_reason
-        self.device_name = backend.device_name
+        super().__init__(
+            name,
+            backend,
+            weights,
+            tier_reason=tier_reason,
+            owns_backend=owns_backend,
+            on_close=on_close,
+        )
         self.dimension = settings.config.hidden
         self.max_tokens = settings.max_tokens
         self._settings = settings
         self._tokenizer = tokenizer
-        self._backend = backend
-        self.weights = weights
-        self._on_close = on_close
-        self._loading: asyncio.Task[None] | None = None
-        self._owns_backend = owns_backend
         self._prepared: dict[Bucket, _Prepared] = {}
         self._preparing = asyncio.Lock()
         self._counts = _Counts()
-        self._closed = False
 
     async def embed(
         self, texts: Sequence[str] | str, *, progress: Callable[[int, int], None] | None = None
@@ -114,8 +108,7 @@ class EmbeddingModel:
         Texts are cut at `max_tokens` tokens. `progress(done, total)` counts texts. InputError for
         anything but strings. Cancelling the task stops after the batches in flight.
         """
-        if self._closed:
-            raise InputError("embed", "an open model", "one that was closed")
+        self._check_open("embed")
         checked = _checked_texts(texts)
         started = perf_counter()
         result = np.empty((len(checked), self.dimension), np.float32)
@@ -138,26 +131,6 @@ class EmbeddingModel:
         self._counts.embed_s += perf_counter() - started
         return result
 
-    def follow(self, loading: Coroutine[Any, Any, None]) -> None:
-        """Run what fills the weights; `embed` waits for the layers that it needs."""
-
-        def ended(task: asyncio.Task[None]) -> None:
-            arrivals = self.weights.arrivals
-            if task.cancelled():
-                error: BaseException | None = asyncio.CancelledError()
-            else:
-                error = task.exception()
-            if arrivals is not None and error is not None:
-                arrivals.fail(error)
-
-        self._loading = asyncio.ensure_future(loading)
-        self._loading.add_done_callback(ended)
-
-    async def loaded(self) -> None:
-        """Until all weights are there; raises what ended the load. Cancelling it ends the load."""
-        if self._loading is not None:
-            await self._loading
-
     async def prepare(self, batch: int = 1, tokens: int = 16) -> None:
         """Make the program of one bucket ready before it is needed."""
         bucket = make_batches([min(tokens, self.max_tokens)] * batch, self.max_tokens)[0].bucket
@@ -172,8 +145,7 @@ class EmbeddingModel:
         ones first. What is measured is remembered for the next load. Cancelling keeps what is
         finished.
         """
-        if self._closed:
-            raise InputError("tune", "an open model", "one that was closed")
+        self._check_open("tune")
         used = list(reversed(self._prepared))  # the latest first
         others = [b for b in all_buckets(self.max_tokens) if b not in used]
         others.sort(key=lambda b: b.batch * b.tokens)
@@ -189,9 +161,7 @@ class EmbeddingModel:
     def stats(self) -> dict[str, float]:
         """Counters since the load: bytes, milliseconds, passes, texts and tokens."""
         plans = [p.program for p in self._prepared.values()]
-        gpu: Any = getattr(self._backend, "gpu", None)
-        found = {
-            "weights_nbytes": self.weights.nbytes,
+        return {
             "planned_nbytes": sum(p.planned_nbytes for p in plans),
             "naive_nbytes": sum(p.naive_nbytes for p in plans),
             "passes": self._counts.passes,
@@ -199,36 +169,13 @@ class EmbeddingModel:
             "tokens": self._counts.tokens,
             "embed_ms": 1e3 * self._counts.embed_s,
             "host_ms": 1e3 * self._counts.host_s,
-            **self._backend.stats,
-            **self._counts.noted,
+            **self.device_stats,
         }
-        if gpu is not None:
-            found |= {
-                "gpu_nbytes": gpu.allocated_nbytes,
-                "gpu_objects": gpu.n_objects,
-                "crossings": gpu.crossings,
-            }
-        return found
 
-    def note(self, name: str, number: float) -> None:
-        """Add a number that was measured elsewhere to `stats`."""
-        self._counts.noted[name] = number
-
-    def close(self) -> None:
-        """Free the weights and the device. Closing twice is fine."""
-        if self._closed:
-            return
-        self._closed = True
+    def _close_programs(self) -> None:
         for prepared in self._prepared.values():
             prepared.executable.close()
         self._prepared.clear()
-        if self._loading is not None:
-            self._loading.cancel()
-        self.weights.close()
-        if self._on_close is not None:
-            self._on_close()
-        if self._owns_backend:
-            self._backend.close()
 
     async def __aenter__(self) -> EmbeddingModel:
         return self

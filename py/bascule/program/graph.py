@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from bascule.dtypes import DType
 from bascule.errors import InputError
 from bascule.program.ops import OPS
-from bascule.program.program import Attribute, Call, Dim, DType, Parameter, Shape, Value
+from bascule.program.program import Attribute, Call, Dim, Parameter, Shape, Value
 
 
 @dataclass
@@ -18,18 +19,31 @@ class Graph:
     outputs: list[Value] = field(default_factory=list[Value])
     parameters: dict[str, Parameter] = field(default_factory=dict[str, Parameter])
     calls: list[Call] = field(default_factory=list[Call])
+    states: list[Value] = field(default_factory=list[Value])
 
     def input(self, name: str, shape: Shape, dtype: DType = "f32") -> Value:
         """Declare a tensor that each run supplies."""
         self.inputs.append(Value(name, shape, dtype))
         return self.inputs[-1]
 
-    def parameter(self, name: str, shape: tuple[int, ...], *tensors: str, rows: int = 0) -> Value:
+    def parameter(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        *tensors: str,
+        rows: int = 0,
+        dtype: DType = "f32",
+    ) -> Value:
         """Declare a weight; `tensors` name the file's tensors, by default `name` itself."""
         if name in self.parameters:
             raise InputError(f"graph {self.name}", "each parameter once", name)
-        self.parameters[name] = Parameter(name, shape, tensors or (name,), rows)
-        return Value(name, shape)
+        self.parameters[name] = Parameter(name, shape, tensors or (name,), rows, dtype)
+        return Value(name, shape, dtype)
+
+    def state(self, name: str, shape: Shape, dtype: DType = "f32") -> Value:
+        """Declare a tensor that outlives a run and that calls may update."""
+        self.states.append(Value(name, shape, dtype))
+        return self.states[-1]
 
     def call(self, op: str, *operands: Value | None, **attributes: Attribute) -> Value:
         """Record one op and return its result, shaped by the op table's rule."""
@@ -42,8 +56,11 @@ class Graph:
                 raise InputError(f"op {op}", f"operand {name!r}", "None")
         if attributes.keys() != row.attributes.keys():
             raise InputError(f"op {op}", f"attributes {sorted(row.attributes)}", str(attributes))
+        updated = [o for o, name in zip(padded, row.operands, strict=True) if name in row.updates]
+        if not all(o is None or o in self.states for o in updated):
+            raise InputError(f"op {op}", f"states as {sorted(row.updates)}", str(updated))
         shape = row.shape(tuple(o.shape if o else None for o in padded), attributes)
-        result = Value(f"{op}_{len(self.calls)}", shape)
+        result = Value(f"{op}_{len(self.calls)}", shape, row.result)
         self.calls.append(Call(op, padded, result, tuple(sorted(attributes.items()))))
         return result
 
@@ -53,6 +70,7 @@ class Graph:
 
     @property
     def dims(self) -> tuple[Dim, ...]:
-        """Each Dim of the inputs, once."""
-        found = {d.name: d for v in self.inputs for d in v.shape if isinstance(d, Dim)}
+        """Each Dim, once."""
+        shapes = [v.shape for v in (*self.inputs, *self.states, *(c.result for c in self.calls))]
+        found = {d.name: d for shape in shapes for d in shape if isinstance(d, Dim)}
         return tuple(found.values())

@@ -1,7 +1,9 @@
 """The op table: each op's operands, attributes, shape rule and meaning, in one place.
 
 `backend/reference.py` holds an executable definition of each, `shaders/README.md` the kernels.
-Shapes: B batch, T tokens, C hidden, K and N inner and outer size of a linear layer, V vocabulary.
+Shapes: B batch, T tokens, C hidden, K and N inner and outer size of a linear layer, V vocabulary,
+H heads, G KV heads, D head size, S slots of a KV cache. What belongs to position p of a text stands
+in slot p % S of every state.
 """
 
 from __future__ import annotations
@@ -9,24 +11,31 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from bascule.dtypes import DType
 from bascule.errors import InputError
-from bascule.program.program import Attribute, Shape
+from bascule.program.program import Attribute, Dim, Shape
 
 ACTIVATIONS = ("none", "gelu", "relu", "tanh", "silu")
 POOLINGS = ("mean", "cls")
+ROTARY_PAIRS = ("adjacent", "halves")
 
 ShapeRule = Callable[[tuple[Shape | None, ...], Mapping[str, Attribute]], Shape]
 
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """A row of the table. `operands` names end in "?" where an operand may be left out."""
+    """A row of the table. `operands` names end in "?" where an operand may be left out.
+
+    `updates` names the operands, states all of them, that a call changes in place.
+    """
 
     name: str
     operands: tuple[str, ...]
     attributes: Mapping[str, type]
     meaning: str
     shape: ShapeRule
+    updates: tuple[str, ...] = ()
+    result: DType = "f32"
 
 
 def _need(ok: bool, op: str, expected: str, found: object) -> None:
@@ -52,11 +61,22 @@ def _embedding(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> 
 
 
 def _linear(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
-    (x, weight), bias = _given(shapes, "linear"), shapes[2]
+    (x, weight), (bias, residual) = _given(shapes, "linear"), shapes[2:]
     _need(len(weight) == 2 and x[-1] == weight[1], "linear", "x (..., K) and weight (N, K)", shapes)
     _need(bias is None or bias == (weight[0],), "linear", "bias (N)", bias)
     _need(attributes["activation"] in ACTIVATIONS, "linear", str(ACTIVATIONS), attributes)
-    return (*x[:-1], weight[0])
+    y = (*x[:-1], weight[0])
+    _need(residual is None or residual == y, "linear", f"residual {y}", residual)
+    return y
+
+
+def _gated_linear(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
+    x, weight = _given(shapes, "gated_linear")
+    outer = weight[0]
+    if len(weight) != 2 or x[-1] != weight[1] or not isinstance(outer, int) or outer % 2:
+        raise InputError("op gated_linear", "x (..., K) and weight (2 * N, K)", str(shapes))
+    _need(attributes["activation"] in ACTIVATIONS, "gated_linear", str(ACTIVATIONS), attributes)
+    return (*x[:-1], outer // 2)
 
 
 def _layer_norm(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shape:
@@ -94,6 +114,79 @@ def _same(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute])
     return x
 
 
+def _rms_norm(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shape:
+    x, weight = _given(shapes, "rms_norm")
+    _need(weight == (x[-1],), "rms_norm", "weight (C)", shapes)
+    return x
+
+
+def _equal(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shape:
+    x, y = _given(shapes, "multiply")
+    _need(x == y, "multiply", "two tensors of one shape", shapes)
+    return x
+
+
+def _concat(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shape:
+    given = [shape for shape in shapes if shape]
+    widths = [shape[-1] for shape in given if isinstance(shape[-1], int)]
+    same = len({shape[:-1] for shape in given}) == 1
+    _need(same and len(widths) == 3, "concat", "tensors that differ in the last axis only", shapes)
+    return (*given[0][:-1], sum(widths))
+
+
+def _token_embedding(
+    shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]
+) -> Shape:
+    (table, tokens), position = _given(shapes, "token_embedding"), shapes[2]
+    told = "table (V, C), tokens (S) and position (1)"
+    fits = len(table) == 2 and len(tokens) == 1 and position == (1,)
+    _need(fits, "token_embedding", told, shapes)
+    length = attributes["length"]
+    assert isinstance(length, int | Dim)
+    return (length, table[1])
+
+
+def _rope_append(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
+    (qkv, cache), (angles, position) = _given(shapes, "rope_append"), shapes[2:]
+    heads, kv_heads, size = _heads(attributes)
+    packed = (heads + 2 * kv_heads) * size
+    told = f"qkv (T, {packed}), cache (S, {2 * kv_heads * size}), angles (R, {size}), position (1)"
+    fits = len(qkv) == 2 and qkv[1] == packed and cache[1:] == (2 * kv_heads * size,)
+    fits = fits and angles is not None and angles[1:] == (size,) and position == (1,)
+    _need(fits, "rope_append", told, shapes)
+    _need(attributes["pairs"] in ROTARY_PAIRS, "rope_append", str(ROTARY_PAIRS), attributes)
+    return (qkv[0], heads * size)
+
+
+def _cached_attention(
+    shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]
+) -> Shape:
+    (q, cache), position = _given(shapes, "cached_attention"), shapes[2]
+    heads, kv_heads, size = _heads(attributes)
+    told = f"q (T, {heads * size}), cache (S, {2 * kv_heads * size}) and position (1)"
+    fits = len(q) == 2 and q[1] == heads * size and cache[1:] == (2 * kv_heads * size,)
+    _need(fits and position == (1,), "cached_attention", told, shapes)
+    return q
+
+
+def _heads(attributes: Mapping[str, Attribute]) -> tuple[int, int, int]:
+    heads, kv_heads, size = (attributes[name] for name in ("heads", "kv_heads", "size"))
+    assert isinstance(heads, int)
+    assert isinstance(kv_heads, int)
+    assert isinstance(size, int)
+    if heads < 1 or kv_heads < 1 or heads % kv_heads or size < 4 or size % 4:
+        told = f"{heads} heads over {kv_heads} of size {size}"
+        raise InputError("op attention", "H a multiple of G, D a multiple of 4", told)
+    return heads, kv_heads, size
+
+
+def _token(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shape:
+    (logits, tokens), position = _given(shapes, "sampling"), shapes[2]
+    fits = len(logits) == 2 and logits[0] == 1 and len(tokens) == 1 and position == (1,)
+    _need(fits, "sampling", "logits (1, V), tokens (S) and position (1)", shapes)
+    return (1,)
+
+
 def _add(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shape:
     x, y = _given(shapes, "add")
     _need(x[len(x) - len(y) :] == y, "add", "y shaped like x or like its last axes", shapes)
@@ -112,10 +205,17 @@ OPS: Mapping[str, Op] = {
         ),
         Op(
             "linear",
-            ("x", "weight", "bias?"),
+            ("x", "weight", "bias?", "residual?"),
             {"activation": str},
-            "y = activation(x @ weight.T + bias)",
+            "y = activation(x @ weight.T + bias) + residual",
             _linear,
+        ),
+        Op(
+            "gated_linear",
+            ("x", "weight"),
+            {"activation": str},
+            "y = activation(x @ weight[:N].T) * (x @ weight[N:].T)",
+            _gated_linear,
         ),
         Op(
             "layer_norm",
@@ -141,5 +241,46 @@ OPS: Mapping[str, Op] = {
         Op("l2_normalise", ("x",), {"eps": float}, "y = x / max(|x|, eps) over C", _same),
         Op("activate", ("x",), {"kind": str}, "y = activation(x)", _same),
         Op("add", ("x", "y"), {}, "x + y, y repeated over x's leading axes", _add),
+        Op("multiply", ("x", "y"), {}, "x * y", _equal),
+        Op("concat", ("a", "b", "c"), {}, "a, b and c side by side on the last axis", _concat),
+        Op(
+            "rms_norm",
+            ("x", "weight"),
+            {"eps": float},
+            "y = x / sqrt(mean(x^2) + eps) * weight over C",
+            _rms_norm,
+        ),
+        Op(
+            "token_embedding",
+            ("table", "tokens", "position"),
+            {"length": Dim},
+            "y[t] = table[tokens[(position + t) % S]]",
+            _token_embedding,
+        ),
+        Op(
+            "rope_append",
+            ("qkv", "cache", "angles", "position"),
+            {"heads": int, "kv_heads": int, "size": int, "pairs": str},
+            "q and k turned by their positions' angles; k and v into the cache; y = q",
+            _rope_append,
+            updates=("cache",),
+        ),
+        Op(
+            "cached_attention",
+            ("q", "cache", "position"),
+            {"heads": int, "kv_heads": int, "size": int, "window": int},
+            "per head: softmax(q @ k.T / sqrt(D)) @ v over positions up to the query's own, the "
+            "last `window` of them (0: all)",
+            _cached_attention,
+        ),
+        Op(
+            "argmax_token",
+            ("logits", "tokens", "position"),
+            {},
+            "y = argmax(logits); tokens[(position + 1) % S] = y; position += 1",
+            _token,
+            updates=("tokens", "position"),
+            result="u32",
+        ),
     )
 }

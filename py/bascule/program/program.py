@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
-DType = Literal["f32", "u32"]
+from bascule.dtypes import DType, nbytes_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Dim:
 
 Shape: TypeAlias = tuple[int | Dim, ...]
 Sizes: TypeAlias = Mapping[str, int]
-Attribute: TypeAlias = int | float | str | bool
+Attribute: TypeAlias = int | float | str | bool | Dim
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Value:
     @property
     def nbytes(self) -> int:
         """Bytes at the largest shape."""
-        return prod(self.limits) * 4
+        return nbytes_of(self.dtype, prod(self.limits))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +51,20 @@ class Parameter:
     """A weight of a program and where it comes from.
 
     `tensors` are the file's tensors, stacked along the first axis into `shape`; `rows` keeps
-    only that many leading rows of a single tensor (0 keeps all).
+    only that many leading rows of a single tensor (0 keeps all). A `dtype` other than f32 is
+    stored as the file has it, block by block; halves that are to become f32 are widened.
     """
 
     name: str
     shape: tuple[int, ...]
     tensors: tuple[str, ...]
     rows: int = 0
+    dtype: DType = "f32"
 
     @property
     def nbytes(self) -> int:
-        """Bytes as f32."""
-        return prod(self.shape) * 4
+        """Bytes as stored."""
+        return nbytes_of(self.dtype, prod(self.shape))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +80,19 @@ class Call:
         """The attribute's value; KeyError if the op has none of that name."""
         return dict(self.attributes)[name]
 
+    def number(self, name: str) -> float:
+        """An attribute that the op's shape rule or table says is a number."""
+        value = self.attribute(name)
+        assert isinstance(value, int | float)
+        return value
+
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A frozen forward pass. `slots` is the memory plan: value name to shared buffer index."""
+    """A frozen forward pass. `slots` is the memory plan: value name to shared buffer index.
+
+    `states` outlive a run and are shared by programs: a KV cache, the tokens so far.
+    """
 
     name: str
     inputs: tuple[Value, ...]
@@ -91,6 +102,7 @@ class Program:
     dims: tuple[Dim, ...]
     slots: Mapping[str, int]
     slot_nbytes: tuple[int, ...]
+    states: tuple[Value, ...] = ()
 
     @property
     def planned_nbytes(self) -> int:

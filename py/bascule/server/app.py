@@ -26,6 +26,7 @@ _TYPES = {
     ".wgsl": "text/plain; charset=utf-8",
     ".whl": "application/zip",
     ".safetensors": "application/octet-stream",
+    ".gguf": "application/octet-stream",
     ".json": "application/json",
 }
 _HOSTS = ("localhost", "127.0.0.1", "[::1]")

@@ -8,14 +8,14 @@ from typing import Protocol
 
 
 class Tokenizer(Protocol):
-    """Encodes texts with the model's special tokens, cut at a number of tokens, not padded."""
+    """Encodes texts as its tokenizer.json says, cut at a number of tokens if at all, not padded."""
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text."""
         ...
 
 
-async def open_tokenizer(tokenizer_json: bytes, max_tokens: int) -> Tokenizer:
+async def open_tokenizer(tokenizer_json: bytes, max_tokens: int | None) -> Tokenizer:
     """A tokenizer from tokenizer.json; ModelFileError if that is not sound.
 
     Natively the library is `tokenizers`, in a page `@huggingface/tokenizers`.

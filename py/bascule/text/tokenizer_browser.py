@@ -11,6 +11,9 @@ from pyodide.ffi import JsException
 from bascule.bridge_browser import bridge_module, js_message
 from bascule.errors import ModelFileError
 
+# More tokens than a text can have.
+_NO_END = 2**31 - 1
+
 
 class PageTokenizer:
     """See `Tokenizer`."""
@@ -19,12 +22,13 @@ class PageTokenizer:
         self._tokenizer = tokenizer
 
     @classmethod
-    async def from_json(cls, data: bytes, max_tokens: int) -> PageTokenizer:
+    async def from_json(cls, data: bytes, max_tokens: int | None) -> PageTokenizer:
         """Read tokenizer.json."""
         text = await bridge_module("bridge/text.js")
         library = await bridge_module("vendor/tokenizers.js")
+        most = _NO_END if max_tokens is None else max_tokens
         try:
-            return cls(text.createTokenizer(library, data.decode(), max_tokens))
+            return cls(text.createTokenizer(library, data.decode(), most))
         except (JsException, UnicodeDecodeError) as error:
             told = js_message(error) if isinstance(error, JsException) else "it is not UTF-8"
             raise ModelFileError("tokenizer.json", f"it is not sound ({told})") from None

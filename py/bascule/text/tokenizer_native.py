@@ -15,7 +15,7 @@ class NativeTokenizer:
         self._tokenizer = tokenizer
 
     @classmethod
-    def from_json(cls, data: bytes, max_tokens: int) -> NativeTokenizer:
+    def from_json(cls, data: bytes, max_tokens: int | None) -> NativeTokenizer:
         """Read tokenizer.json; its own padding and truncation give way to ours."""
         from tokenizers import Tokenizer
 
@@ -24,7 +24,9 @@ class NativeTokenizer:
         except Exception as error:  # the library raises bare Exception
             raise ModelFileError("tokenizer.json", f"it is not sound ({error})") from None
         tokenizer.no_padding()
-        tokenizer.enable_truncation(max_length=max_tokens)
+        tokenizer.no_truncation()
+        if max_tokens is not None:
+            tokenizer.enable_truncation(max_length=max_tokens)
         return cls(tokenizer)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:

@@ -79,7 +79,7 @@ async def _open_webgpu(remember: bool) -> Backend:
 
 
 async def _open_cpu(_: bool) -> Backend:
-    from bascule.backend.reference import ReferenceBackend
+    from bascule.backend.cpu import ReferenceBackend
 
     return ReferenceBackend()
 

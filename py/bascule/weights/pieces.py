@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bascule.backend.base import WeightStore
+from bascule.errors import SourceError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+# What becomes float32, by the bytes of an element in the file.
 ELEMENT_NBYTES = {"F32": 4, "F16": 2, "BF16": 2}
+# What is kept as it is, blocks above all: buffers are written 4 bytes at a time.
+RAW = "RAW"
+_UNIT_NBYTES = {**ELEMENT_NBYTES, RAW: 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +29,7 @@ class Piece:
     """A run of a file's bytes and where it goes.
 
     `nbytes` counts the file's bytes. F16 and BF16 are widened on the way, so that `target_offset`
-    counts bytes of float32.
+    counts bytes of float32; RAW bytes are copied, and zeros fill up the last 4.
     """
 
     file_offset: int
@@ -59,7 +64,7 @@ class Scatter:
 
     def _put(self, index: int, at: int, part: memoryview) -> None:
         piece = self._pieces[index]
-        unit = ELEMENT_NBYTES[piece.dtype]
+        unit = _UNIT_NBYTES[piece.dtype]
         head = min(part.nbytes, -at % unit)
         tail = (part.nbytes - head) % unit
         if head:
@@ -75,25 +80,33 @@ class Scatter:
         element, got = self._cut.pop((index, start), (bytearray(unit), 0))
         element[at - start : at - start + part.nbytes] = part
         got += part.nbytes
-        if got == unit:
-            self._send(self._pieces[index], start, memoryview(element))
+        piece = self._pieces[index]
+        if got == min(unit, piece.nbytes - start):
+            self._send(piece, start, memoryview(element))
         else:
             self._cut[(index, start)] = (element, got)
 
     def _send(self, piece: Piece, at: int, part: memoryview) -> None:
-        growth = 4 // ELEMENT_NBYTES[piece.dtype]
+        growth = 4 // _UNIT_NBYTES[piece.dtype]
         self._store.write(
             piece.target, piece.target_offset + growth * at, _widened(part, piece.dtype)
         )
 
 
 def _widened(view: memoryview, dtype: str) -> Buffer:
-    if dtype == "F32":
+    if dtype in ("F32", RAW):
         return view
     if dtype == "F16":
         return np.frombuffer(view, np.float16).astype(np.float32)
     # bfloat16 is the upper half of a float32.
     return np.frombuffer(view, np.uint16).astype(np.uint32) << np.uint32(16)
+
+
+def check_ends(pieces: Sequence[Piece], nbytes: int, place: str) -> None:
+    """SourceError if the file has become too short for pieces that its header once had room for."""
+    missing = max((p.file_offset + p.nbytes for p in pieces), default=0) - nbytes
+    if missing > 0:
+        raise SourceError(place, f"it ends {missing:,} bytes early", offset=nbytes)
 
 
 def chunk_order(pieces: Sequence[Piece], chunk_nbytes: int, count: int = 0) -> list[int]:

@@ -31,16 +31,19 @@ from bascule.weights.manifest import (
     check_chunk_nbytes,
     parse_manifest,
 )
-from bascule.weights.pieces import Piece, Scatter, chunk_order, leading
+from bascule.weights.pieces import Piece, Scatter, check_ends, chunk_order, leading
 
 CHUNK_NBYTES = 4 << 20
 INDEX = "model.safetensors.index.json"
-# The only names that are ever looked for; shards are the one kind that a model's own file may name.
+MODEL_GGUF = "model.gguf"
+# The only names that are ever looked for. Shards are the one kind that a model's own file may name,
+# and GGUF files the one kind that a user may.
 ALLOWED_FILES = frozenset(
     {
         "config.json",
         "tokenizer.json",
         "model.safetensors",
+        MODEL_GGUF,
         "modules.json",
         "sentence_bert_config.json",
         "1_Pooling/config.json",
@@ -49,6 +52,7 @@ ALLOWED_FILES = frozenset(
     }
 )
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+_GGUF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.gguf")
 _COMPONENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MOST_SMALL_NBYTES = 128 << 20
 
@@ -121,6 +125,26 @@ def open_source(
     return FileSource(location, known, chunk_nbytes)
 
 
+def split_location(location: str) -> tuple[str, str | None]:
+    """A model's folder, for `open_source`, and the .gguf file in it that is named, if any.
+
+    InputError for a file name of other characters than letters, digits, dots, - and _.
+    """
+    if "://" in location:
+        if not urlsplit(location).path.endswith(".gguf"):
+            return location, None
+        folder, _, file = location.rpartition("/")
+    else:
+        path = Path(location).expanduser()
+        if path.suffix != ".gguf" or path.is_dir():
+            return location, None
+        folder, file = str(path.parent), path.name
+    if not _GGUF.fullmatch(file):
+        expected = "a name of letters, digits, dots, - and _ that ends in .gguf"
+        raise InputError("model file", expected, repr(file[:80]))
+    return folder, file
+
+
 def check_url(url: str) -> str:
     """The URL of a folder without its last slash; InputError if it carries what it should not."""
     parts = urlsplit(url)
@@ -134,7 +158,7 @@ def check_url(url: str) -> str:
             hint="Put the model where it can be read without one.",
         )
     if parts.query or parts.fragment:
-        raise InputError("model URL", "the URL of a folder, with no ? or #", repr(url))
+        raise InputError("model URL", "one with no ? or #", repr(url))
     return url.rstrip("/")
 
 
@@ -147,9 +171,14 @@ def check_component(name: str) -> str:
 
 def check_file(file: str) -> str:
     """The name, if it is one that may be looked for."""
-    if file not in ALLOWED_FILES and not _SHARD.fullmatch(file):
+    if not _may_be_read(file):
         raise InputError("model file", f"one of {sorted(ALLOWED_FILES)}", repr(file))
     return file
+
+
+def _may_be_read(file: str) -> bool:
+    named = _SHARD.fullmatch(file) or _GGUF.fullmatch(file)
+    return file in ALLOWED_FILES or named is not None
 
 
 def model_files(folder: Path) -> dict[str, Path]:
@@ -158,7 +187,7 @@ def model_files(folder: Path) -> dict[str, Path]:
     return {
         name: path
         for name, path in found.items()
-        if path.is_file() and name != MANIFEST and (name in ALLOWED_FILES or _SHARD.fullmatch(name))
+        if path.is_file() and name != MANIFEST and _may_be_read(name)
     }
 
 
@@ -227,7 +256,9 @@ class FileSource:
         if not self._folder.is_dir():
             reason = "that is a file" if self._folder.exists() else "there is no such folder"
             raise ModelNotFoundError(
-                self.location, reason, hint="Give the folder that holds config.json."
+                self.location,
+                reason,
+                hint="Give a model's folder or a .gguf file.",
             )
 
     async def size(self, file: str) -> int:
@@ -262,6 +293,8 @@ class FileSource:
         if expected and expected.nbytes != size:
             told = f"it has {size:,} bytes, and its manifest says {expected.nbytes:,}"
             raise HashMismatchError(place, told)
+
+        check_ends(pieces, size, place)
 
         async def read(index: int) -> bytes:
             start = index * chunk

@@ -23,10 +23,10 @@ from bascule.errors import (
     SourceError,
 )
 from bascule.weights.manifest import MANIFEST, MOST_MANIFEST_NBYTES
-from bascule.weights.pieces import Piece
+from bascule.weights.pieces import RAW, Piece
 from bascule.weights.source import CHUNK_NBYTES, MOST_SMALL_NBYTES, Report, check_file
 
-_DTYPES = {"F32": 0, "F16": 1, "BF16": 2}
+_DTYPES = {"F32": 0, "F16": 1, "BF16": 2, RAW: 3}
 _PARTS = ("store", "http", "journal", "manifest", "download", "shelf", "pieces")
 _fetchers: dict[str, asyncio.Task[Any]] = {}
 

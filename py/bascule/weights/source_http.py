@@ -12,7 +12,7 @@ from bascule.errors import FileMissingError, HashMismatchError, ModelFileError, 
 from bascule.weights.cached import CachedFile
 from bascule.weights.journal import Journal
 from bascule.weights.manifest import MANIFEST, MOST_MANIFEST_NBYTES, Expected, parse_manifest
-from bascule.weights.pieces import Piece, chunk_order
+from bascule.weights.pieces import Piece, check_ends, chunk_order
 from bascule.weights.remote import Patience, open_client
 from bascule.weights.source import (
     CHUNK_NBYTES,
@@ -80,6 +80,7 @@ class HttpSource:
     ) -> None:
         """See `Source.stream`."""
         found = await self._open(file)
+        check_ends(pieces, found.entry.nbytes, found.url)
         chunk, count = found.entry.chunk_nbytes, len(found.entry.hashes)
         digest = self._hashes.get(file, "")
         proof = Proof(digest) if found.needs_proof(digest) else None

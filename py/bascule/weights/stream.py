@@ -7,11 +7,9 @@ import asyncio
 import json
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 from bascule.backend.arrivals import Arrivals
 from bascule.backend.base import WeightStore
@@ -20,27 +18,19 @@ from bascule.errors import (
     FileMissingError,
     HashMismatchError,
     ModelFileError,
-    UnsupportedModelError,
 )
 from bascule.program.program import Parameter
 from bascule.progress import Progress, ProgressCallback
 from bascule.waiting import all_or_first_error
-from bascule.weights.pieces import ELEMENT_NBYTES, Piece
+from bascule.weights.plan import Planned, plan_pieces
 from bascule.weights.safetensors import TensorInfo, header_nbytes, parse_header
 from bascule.weights.source import INDEX, Source, check_file
+
+T = TypeVar("T")
 
 WHOLE = "model.safetensors"
 _MOST_CHANGES = 3
 _MOST_SHARDS = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A piece, its file, and the parameter that it belongs to."""
-
-    file: str
-    parameter: str
-    piece: Piece
 
 
 async def load_weights(
@@ -61,11 +51,34 @@ async def load_weights(
     dtype that is no float, SourceError when reading fails. With `parallel` two shards come at a
     time.
     """
+
+    async def attempt() -> None:
+        if progress is not None:
+            progress(Progress("weights", 0, 0))
+        headers = await read_headers(source)
+        plan = plan_pieces(headers, parameters, store.targets, prefixes, source.location)
+        await fill(source, plan, store, progress, parallel)
+
+    async def start_over(file: str) -> None:
+        nothing_arrived(store, parameters)
+        await source.forget(file)
+
+    await with_restarts(source, attempt, start_over)
+
+
+async def with_restarts(
+    source: Source,
+    attempt: Callable[[], Awaitable[T]],
+    start_over: Callable[[str], Awaitable[None]],
+) -> T:
+    """Try again when a file changes on the server (three times) or is not the promised one (once).
+
+    `start_over` has to forget the file whose name it is given.
+    """
     changes = mismatches = 0
     while True:
         try:
-            await _load_once(source, parameters, store, prefixes, progress, parallel)
-            return
+            return await attempt()
         except FileChangedError as error:
             changes += 1
             if changes > _MOST_CHANGES:
@@ -76,24 +89,24 @@ async def load_weights(
             if mismatches > 1:
                 raise
             file = error.file.removeprefix(source.location + "/")
-            warnings.warn(f"{error.what} It is loaded again, once.", stacklevel=2)
-        if store.arrivals is not None:
-            store.arrivals.restart(parameter.name for parameter in parameters)
-        await source.forget(check_file(file))
+            warnings.warn(f"{error.what} It is loaded again, once.", stacklevel=3)
+        await start_over(check_file(file))
 
 
-async def _load_once(
+def nothing_arrived(store: WeightStore, parameters: Sequence[Parameter]) -> None:
+    """Take back what was said of these parameters: they are missing again."""
+    if store.arrivals is not None:
+        store.arrivals.restart(parameter.name for parameter in parameters)
+
+
+async def fill(
     source: Source,
-    parameters: Sequence[Parameter],
+    plan: Sequence[Planned],
     store: WeightStore,
-    prefixes: Sequence[str],
     progress: ProgressCallback | None,
-    parallel: bool,
+    parallel: bool = False,
 ) -> None:
-    if progress is not None:
-        progress(Progress("weights", 0, 0))
-    headers = await read_headers(source)
-    plan = plan_pieces(headers, parameters, store.targets, prefixes, source.location)
+    """Stream what was planned into the store, file by file; with `parallel` two at a time."""
     arrived = _Arrived(plan, store.arrivals, progress)
     gate = asyncio.Semaphore(2 if parallel else 1)
 
@@ -183,58 +196,3 @@ async def read_header(source: Source, file: str) -> dict[str, TensorInfo]:
         raise ModelFileError(place, f"it has {nbytes} bytes, too few for a header")
     length = header_nbytes(await source.read(file, 0, 8), nbytes, place)
     return parse_header(await source.read(file, 8, length), nbytes, place)
-
-
-def plan_pieces(
-    headers: Mapping[str, Mapping[str, TensorInfo]],
-    parameters: Sequence[Parameter],
-    targets: Mapping[str, int],
-    prefixes: Sequence[str],
-    place: str,
-) -> list[Planned]:
-    """Which bytes go where, in the order of the parameters: that in which a pass needs them."""
-    tensors = {name: (file, t) for file, table in headers.items() for name, t in table.items()}
-    plan: list[Planned] = []
-    for parameter in parameters:
-        found = [_find(name, tensors, prefixes, place) for name in parameter.tensors]
-        _check_shape(parameter, [tensor for _, tensor in found], place)
-        offset = 0
-        for file, tensor in found:
-            elements = prod(parameter.shape) if parameter.rows else prod(tensor.shape)
-            nbytes = elements * ELEMENT_NBYTES[tensor.dtype]
-            target = targets[parameter.name]
-            piece = Piece(tensor.start, nbytes, target, offset, tensor.dtype)
-            plan.append(Planned(file, parameter.name, piece))
-            offset += 4 * elements
-    return plan
-
-
-def _find(
-    name: str,
-    tensors: Mapping[str, tuple[str, TensorInfo]],
-    prefixes: Sequence[str],
-    place: str,
-) -> tuple[str, TensorInfo]:
-    found = next((tensors[p + name] for p in prefixes if p + name in tensors), None)
-    if found is None:
-        raise ModelFileError(place, f"it lacks the tensor {name!r}")
-    if found[1].dtype not in ELEMENT_NBYTES:
-        raise UnsupportedModelError(
-            place,
-            f"tensor {name!r} is {found[1].dtype}, and this version reads F32, F16 and BF16",
-        )
-    return found
-
-
-def _check_shape(parameter: Parameter, found: Sequence[TensorInfo], place: str) -> None:
-    """Tensors stacked on their first axis make the parameter; `rows` keeps the first few rows."""
-    tails = {tensor.shape[1:] for tensor in found}
-    first = parameter.rows or sum(tensor.shape[0] if tensor.shape else 0 for tensor in found)
-    enough = not parameter.rows or all(t.shape and t.shape[0] >= parameter.rows for t in found)
-    stacked = (first, *next(iter(tails)))
-    fits = stacked == parameter.shape or (parameter.rows == 1 and stacked[1:] == parameter.shape)
-    if len(tails) != 1 or not enough or not fits:
-        shapes = ", ".join(f"{t.name} {list(t.shape)}" for t in found)
-        raise ModelFileError(
-            place, f"{shapes} does not make {parameter.name} {list(parameter.shape)} of config.json"
-        )

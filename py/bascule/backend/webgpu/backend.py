@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bascule.backend.arrivals import Arrivals
-from bascule.backend.base import Tier, TuneReport, WeightStore
+from bascule.backend.base import StateStore, Tier, TuneReport, WeightStore
 from bascule.backend.webgpu.autotune import tune
 from bascule.backend.webgpu.choices import Choices, signature
 from bascule.backend.webgpu.gpu import Gpu
 from bascule.backend.webgpu.lowering import TapeExecutable, lower
 from bascule.backend.webgpu.needed import digest_of, remember_pipelines
 from bascule.backend.webgpu.pipelines import Pipelines
+from bascule.backend.webgpu.states import GpuStates
+from bascule.errors import InputError
 from bascule.progress import ProgressCallback
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from bascule.program.program import Parameter, Program
+    from bascule.program.program import Parameter, Program, Value
 
 
 class GpuStore:
@@ -69,9 +71,17 @@ class WebGpuBackend:
         """See `Backend.store`."""
         return GpuStore(self.gpu, parameters)
 
-    async def prepare(self, program: Program, weights: WeightStore) -> TapeExecutable:
+    def states(self, values: Sequence[Value], sizes: Mapping[str, int]) -> GpuStates:
+        """See `Backend.states`."""
+        return GpuStates(self.gpu, values, sizes)
+
+    async def prepare(
+        self, program: Program, weights: WeightStore, states: StateStore | None = None
+    ) -> TapeExecutable:
         """See `Backend.prepare`."""
-        return await lower(self.gpu, self.pipelines, program, weights)
+        if states is not None and not isinstance(states, GpuStates):
+            raise InputError("prepare", "states of this backend", type(states).__name__)
+        return await lower(self.gpu, self.pipelines, program, weights, states)
 
     async def warm(self, programs: Iterable[Program], name: str = "") -> int:
         """See `Backend.warm`."""

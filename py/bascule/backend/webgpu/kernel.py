@@ -61,6 +61,10 @@ class Kernel:
         return self._launch()
 
 
+# Ways to make a kernel for one call, the default first.
+Variants = Sequence[Callable[[], Kernel]]
+
+
 class Ranking(Protocol):
     """What is known of the candidates on this device; see `choices.Choices`."""
 

@@ -12,13 +12,15 @@ from functools import partial
 from math import prod
 
 from bascule.backend.webgpu.gpu import AdapterInfo
-from bascule.backend.webgpu.kernel import Kernel, Numbers, Ranking, Workgroups, make_kernel
-from bascule.program.program import Call, Sizes, Value
+from bascule.backend.webgpu.kernel import Kernel, Numbers, Ranking, Variants, make_kernel
+from bascule.backend.webgpu.kernels_sampling import SAMPLING_ROWS
+from bascule.backend.webgpu.kernels_text import TEXT_ROWS
+from bascule.backend.webgpu.launch import fits, flat, folded, operand, reduces
+from bascule.program.program import Call, Sizes
 
 # A linear kernel and its lanes in x and y.
 Shape = tuple[str, int, int]
 
-_MOST_WORKGROUPS = 65535
 # Key and value tiles of attention_tile may take this much workgroup memory: WebGPU's least limit.
 _TILE_NBYTES = 16384
 # Rows and columns that a lane owns.
@@ -38,9 +40,6 @@ _LINEAR_SHAPES: tuple[Shape, ...] = (
 )
 
 
-Variants = Sequence[Callable[[], Kernel]]
-
-
 def candidates(call: Call, adapter: AdapterInfo) -> tuple[Kernel, ...]:
     """Every kernel that can serve a call, the default first. Pure."""
     return tuple(make() for make in _ROWS[call.op](call, adapter))
@@ -53,60 +52,27 @@ def select(call: Call, adapter: AdapterInfo, ranking: Ranking | None = None) -> 
     return _ROWS[call.op](call, adapter)[0]()
 
 
-def _flat(lanes: int, workgroup: int) -> Workgroups:
-    """Workgroups for `lanes` lanes in a row, folded into y past the limit of one dimension."""
-    return _folded(-(-lanes // workgroup))
-
-
-def _folded(groups: int) -> Workgroups:
-    x = min(groups, _MOST_WORKGROUPS)
-    return x, -(-groups // x), 1
-
-
-def _operand(call: Call, index: int) -> Value:
-    value = call.operands[index]
-    assert value is not None  # the graph refuses calls without their required operands
-    return value
-
-
-def _reduces(adapter: AdapterInfo) -> list[tuple[str, str]]:
-    """The parts for the reduce slot, best first, and the directives each needs."""
-    shared = ("reduce_shared", "")
-    if "subgroups" not in adapter.features:
-        return [shared]
-    return [("reduce_subgroup", "subgroups" if adapter.subgroups_enable else ""), shared]
-
-
-def _fits(adapter: AdapterInfo, lanes: int, nbytes: int = 0) -> bool:
-    """Whether a workgroup of so many lanes and bytes may be."""
-    limits = adapter.limits
-    return (
-        lanes <= limits["maxComputeInvocationsPerWorkgroup"]
-        and nbytes <= limits["maxComputeWorkgroupStorageSize"]
-    )
-
-
 def _default_first(default: Shape, others: Sequence[Shape]) -> list[Shape]:
     return [default, *(shape for shape in others if shape != default)]
 
 
 def _embedding(call: Call, adapter: AdapterInfo) -> Variants:
     del adapter
-    vocabulary, cols = _operand(call, 1).limits
+    vocabulary, cols = operand(call, 1).limits
 
     def numbers(sizes: Sizes) -> Numbers:
-        batch, tokens = _operand(call, 0).sizes(sizes)
+        batch, tokens = operand(call, 0).sizes(sizes)
         return {"batch": batch, "tokens": tokens, "cols": cols, "vocabulary": vocabulary}
 
     position = "position_add" if call.operands[2] else "position_none"
     row_bias = "row_bias_add" if call.operands[3] else "row_bias_none"
     lanes = prod(call.result.limits)
     parts = (position, row_bias)
-    return [lambda: make_kernel(call, "embedding", numbers, lambda: _flat(lanes, 64), parts=parts)]
+    return [lambda: make_kernel(call, "embedding", numbers, lambda: flat(lanes, 64), parts=parts)]
 
 
 def _linear(call: Call, adapter: AdapterInfo) -> Variants:
-    x, weight = _operand(call, 0), _operand(call, 1)
+    x, weight = operand(call, 0), operand(call, 1)
     cols, inner = weight.limits
     rows = prod(x.limits[:-1])
 
@@ -115,10 +81,11 @@ def _linear(call: Call, adapter: AdapterInfo) -> Variants:
         return {"rows": actual, "cols": cols, "inner": inner, "inner4": inner // 4}
 
     bias = "bias_add" if call.operands[2] else "bias_none"
-    parts = (bias, f"activation_{call.attribute('activation')}")
+    residual = "residual_add" if call.operands[3] else "residual_none"
+    parts = (bias, f"activation_{call.attribute('activation')}", residual)
 
     def make_any() -> Kernel:
-        return make_kernel(call, "linear_any", numbers, lambda: _flat(rows * cols, 64), parts=parts)
+        return make_kernel(call, "linear_any", numbers, lambda: flat(rows * cols, 64), parts=parts)
 
     def make(shape: Shape) -> Kernel:
         name, lanes_x, lanes_y = shape
@@ -152,7 +119,7 @@ def _linear_fits(shape: Shape, rows: int, adapter: AdapterInfo) -> bool:
     side = _SIDES[name]
     tiles_nbytes = side * (lanes_x + lanes_y) * 5 * 16 if name == "linear_tile" else 0
     return (
-        _fits(adapter, lanes_x * lanes_y, tiles_nbytes)
+        fits(adapter, lanes_x * lanes_y, tiles_nbytes)
         and lanes_x <= adapter.limits["maxComputeWorkgroupSizeX"]
         and -(-rows // (side * lanes_y)) <= adapter.limits["maxComputeWorkgroupsPerDimension"]
         and (lanes_y == 1 or side * lanes_y < 4 * rows)
@@ -161,10 +128,10 @@ def _linear_fits(shape: Shape, rows: int, adapter: AdapterInfo) -> bool:
 
 def _layer_norm(call: Call, adapter: AdapterInfo) -> Variants:
     x = call.result
-    cols, eps = x.limits[-1], call.attribute("eps")
+    cols, eps = x.limits[-1], call.number("eps")
 
     def numbers(sizes: Sizes) -> Numbers:
-        return {"rows": prod(x.sizes(sizes)[:-1]), "cols": cols, "eps": float(eps)}
+        return {"rows": prod(x.sizes(sizes)[:-1]), "cols": cols, "eps": eps}
 
     residual = "residual_add" if call.operands[3] else "residual_none"
     rows = prod(x.limits[:-1])
@@ -174,7 +141,7 @@ def _layer_norm(call: Call, adapter: AdapterInfo) -> Variants:
             call,
             "layer_norm_lane",
             numbers,
-            lambda: _flat(rows, lanes),
+            lambda: flat(rows, lanes),
             variant=str(lanes),
             parts=(residual,),
             constants={"WORKGROUP": lanes},
@@ -185,19 +152,19 @@ def _layer_norm(call: Call, adapter: AdapterInfo) -> Variants:
             call,
             "layer_norm",
             numbers,
-            lambda: _folded(rows),
+            lambda: folded(rows),
             variant=reduce.removeprefix("reduce_"),
             parts=(residual, reduce),
             enables=enables,
         )
 
     lanes = [partial(make_lane, n) for n in (16, 4, 64)]
-    groups = [partial(make, *reduce) for reduce in _reduces(adapter)]
+    groups = [partial(make, *reduce) for reduce in reduces(adapter)]
     return [*lanes, *groups] if adapter.software else [*groups, *lanes]
 
 
 def _attention(call: Call, adapter: AdapterInfo) -> Variants:
-    qkv = _operand(call, 0)
+    qkv = operand(call, 0)
     heads = call.attribute("heads")
     assert isinstance(heads, int)  # the shape rule has checked it
     size = qkv.limits[2] // 3 // heads
@@ -229,14 +196,14 @@ def _attention(call: Call, adapter: AdapterInfo) -> Variants:
     tiles = [
         partial(make, "attention_tile", n, keys)
         for n, keys in dict.fromkeys((n, min(k, most)) for n, k in ((64, 16), (32, 16), (64, 32)))
-        if keys and _fits(adapter, n, 2 * 16 * vec4s * keys)
+        if keys and fits(adapter, n, 2 * 16 * vec4s * keys)
     ]
     return [*lanes, *tiles] if adapter.software else [*tiles, *lanes]
 
 
 def _pool(call: Call, adapter: AdapterInfo) -> Variants:
     del adapter
-    x = _operand(call, 0)
+    x = operand(call, 0)
 
     def numbers(sizes: Sizes) -> Numbers:
         batch, tokens, cols = x.sizes(sizes)
@@ -244,29 +211,29 @@ def _pool(call: Call, adapter: AdapterInfo) -> Variants:
 
     lanes = prod(call.result.limits)
     first = {"ONLY_FIRST": float(call.attribute("kind") == "cls")}
-    return [lambda: make_kernel(call, "pool", numbers, lambda: _flat(lanes, 64), constants=first)]
+    return [lambda: make_kernel(call, "pool", numbers, lambda: flat(lanes, 64), constants=first)]
 
 
 def _l2_normalise(call: Call, adapter: AdapterInfo) -> Variants:
     x = call.result
-    cols, eps = x.limits[-1], call.attribute("eps")
+    cols, eps = x.limits[-1], call.number("eps")
     rows = prod(x.limits[:-1])
 
     def numbers(sizes: Sizes) -> Numbers:
-        return {"rows": prod(x.sizes(sizes)[:-1]), "cols": cols, "eps": float(eps)}
+        return {"rows": prod(x.sizes(sizes)[:-1]), "cols": cols, "eps": eps}
 
     def make(reduce: str, enables: str) -> Kernel:
         return make_kernel(
             call,
             "l2_normalise",
             numbers,
-            lambda: _folded(rows),
+            lambda: folded(rows),
             variant=reduce.removeprefix("reduce_"),
             parts=(reduce,),
             enables=enables,
         )
 
-    return [partial(make, *reduce) for reduce in _reduces(adapter)]
+    return [partial(make, *reduce) for reduce in reduces(adapter)]
 
 
 def _activate(call: Call, adapter: AdapterInfo) -> Variants:
@@ -278,18 +245,18 @@ def _activate(call: Call, adapter: AdapterInfo) -> Variants:
     def numbers(sizes: Sizes) -> Numbers:
         return {"n": prod(x.sizes(sizes))}
 
-    return [lambda: make_kernel(call, "activate", numbers, lambda: _flat(lanes, 64), parts=parts)]
+    return [lambda: make_kernel(call, "activate", numbers, lambda: flat(lanes, 64), parts=parts)]
 
 
 def _add(call: Call, adapter: AdapterInfo) -> Variants:
     del adapter
-    x, y = call.result, _operand(call, 1)
+    x, y = call.result, operand(call, 1)
 
     def numbers(sizes: Sizes) -> Numbers:
         return {"n": prod(x.sizes(sizes)), "period": prod(y.sizes(sizes))}
 
     lanes = prod(x.limits)
-    return [lambda: make_kernel(call, "add", numbers, lambda: _flat(lanes, 64))]
+    return [lambda: make_kernel(call, "add", numbers, lambda: flat(lanes, 64))]
 
 
 _ROWS: dict[str, Callable[[Call, AdapterInfo], Variants]] = {
@@ -301,4 +268,6 @@ _ROWS: dict[str, Callable[[Call, AdapterInfo], Variants]] = {
     "l2_normalise": _l2_normalise,
     "activate": _activate,
     "add": _add,
+    **TEXT_ROWS,
+    **SAMPLING_ROWS,
 }

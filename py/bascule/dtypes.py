@@ -1,6 +1,7 @@
-"""The block formats a weight may be stored in: one frozen table, without numpy.
+"""The types of tensors and the block formats a weight may be stored in, without numpy.
 
-A quantized tensor is a row of equal blocks, each with its own scale; `quant` holds the layouts.
+A quantized tensor is a row of equal blocks, each with its own scale; `backend/quant` holds the
+layouts.
 """
 
 from __future__ import annotations
@@ -9,6 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from types import MappingProxyType
+from typing import Literal
+
+# What a program computes with, and what its weights and its KV cache may be stored as.
+DType = Literal["f32", "u32", "f16", "bf16", "q4_0", "q4_1", "q8_0", "q4_k", "q5_k", "q6_k"]
 
 
 class BlockType(IntEnum):
@@ -57,3 +62,34 @@ UNREAD_TYPES: Mapping[int, str] = MappingProxyType(
         39: "MXFP4",
     }
 )  # fmt: skip
+
+
+def block_of(dtype: DType) -> Block:
+    """The smallest piece of a tensor of that type."""
+    return Block(1, 4) if dtype == "u32" else BLOCKS[BlockType[dtype.upper()]]
+
+
+def nbytes_of(dtype: DType, n_elements: int) -> int:
+    """Bytes of so many elements, filled up to the 4 bytes that a buffer's size is counted in."""
+    block = block_of(dtype)
+    return (n_elements // block.n_elements * block.nbytes + 3) & ~3
+
+
+def dtype_of(type: BlockType) -> DType:
+    """A file's tensor type as programs name it."""
+    return _DTYPES[type]
+
+
+_DTYPES: Mapping[BlockType, DType] = MappingProxyType(
+    {
+        BlockType.F32: "f32",
+        BlockType.F16: "f16",
+        BlockType.BF16: "bf16",
+        BlockType.Q4_0: "q4_0",
+        BlockType.Q4_1: "q4_1",
+        BlockType.Q8_0: "q8_0",
+        BlockType.Q4_K: "q4_k",
+        BlockType.Q5_K: "q5_k",
+        BlockType.Q6_K: "q6_k",
+    }
+)

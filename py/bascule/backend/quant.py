@@ -7,15 +7,20 @@ along a row. The arithmetic is float32 in ggml's order, so that the results are 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bascule.dtypes import BLOCKS, Block, BlockType, DType, dtype_of
 from bascule.errors import InputError
-from bascule.weights.blocks import BLOCKS, Block, BlockType
 
-__all__ = ["BLOCKS", "Block", "BlockType", "dequantise"]
+__all__ = ["BLOCKS", "Block", "BlockMatrix", "BlockType", "dequantise"]
+
+# Rows are dequantised in tiles of about this many numbers: small beside any weight.
+_TILE_ELEMENTS = 1 << 18
 
 _Bytes = NDArray[np.uint8]  # (blocks, bytes a block)
 _Floats = NDArray[np.float32]
@@ -41,6 +46,38 @@ def dequantise(
         raise InputError("dequantise: data", expected, f"{raw.size:,}")
     with np.errstate(invalid="ignore"):
         return _READERS[type](raw.reshape(-1, block.nbytes)).reshape(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockMatrix:
+    """A matrix (N, K) that stays in its blocks; `data` are its bytes as uint8 (n,)."""
+
+    type: BlockType
+    shape: tuple[int, int]
+    data: _Bytes
+
+    @property
+    def dtype(self) -> DType:
+        """Its type's name."""
+        return dtype_of(self.type)
+
+    def rows(self, start: int, stop: int) -> _Floats:
+        """Those rows as float32 (stop - start, K)."""
+        block, inner = BLOCKS[self.type], self.shape[1]
+        row_nbytes = inner // block.n_elements * block.nbytes
+        raw = self.data[start * row_nbytes : stop * row_nbytes]
+        return dequantise(self.type, raw, (stop - start) * inner).reshape(-1, inner)
+
+    def take(self, indices: NDArray[Any]) -> _Floats:
+        """Rows by index as float32 (*indices.shape, K)."""
+        found = [self.rows(int(i), int(i) + 1) for i in indices.ravel()]
+        return np.concatenate(found).reshape(*indices.shape, self.shape[1])
+
+    def tiles(self) -> Iterator[tuple[int, _Floats]]:
+        """Tiles of rows, each with the index of its first row."""
+        step = max(1, _TILE_ELEMENTS // self.shape[1])
+        for start in range(0, self.shape[0], step):
+            yield start, self.rows(start, min(start + step, self.shape[0]))
 
 
 def _half(blocks: _Bytes, at: int) -> _Floats:

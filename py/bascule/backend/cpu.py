@@ -1,0 +1,210 @@
+"""The CPU tier: programs run call by call in numpy, natively and in the page."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bascule.backend.arrivals import Arrivals
+from bascule.backend.base import StateStore, Tier, TuneReport, WeightStore, checked_input
+from bascule.backend.quant import BlockMatrix
+from bascule.backend.reference import FUNCTIONS
+from bascule.dtypes import BlockType
+from bascule.errors import InputError
+from bascule.program.program import Dim
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from bascule.program.program import Call, Parameter, Program, Value
+    from bascule.progress import ProgressCallback
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_NUMPY = {"f32": np.float32, "u32": np.uint32, "f16": np.float16}
+
+
+class ReferenceStore:
+    """Weights as float32 numpy arrays, or as the file's blocks where their dtype says so."""
+
+    page_bridge = None
+    arrivals: Arrivals | None = None
+
+    def __init__(self, parameters: Sequence[Parameter]) -> None:
+        self.arrays = {p.name: _room_for(p) for p in parameters}
+        self.targets = {p.name: index for index, p in enumerate(parameters)}
+        self.nbytes = sum(p.nbytes for p in parameters)
+        self._views = [_bytes_of(self.arrays[p.name]) for p in parameters]
+
+    def write(self, target: int, offset: int, data: Buffer) -> None:
+        """See `WeightStore.write`."""
+        view = memoryview(data).cast("B")
+        self._views[target][offset : offset + view.nbytes] = view
+
+    def close(self) -> None:
+        """See `WeightStore.close`."""
+        self._views.clear()
+        self.arrays.clear()
+
+
+class ReferenceStates:
+    """States as numpy arrays; all zero at first."""
+
+    def __init__(self, values: Sequence[Value], sizes: Mapping[str, int]) -> None:
+        self._values = values
+        self.arrays = {v.name: np.zeros(v.sizes(sizes), _NUMPY[v.dtype]) for v in values}
+
+    @property
+    def nbytes(self) -> int:
+        """See `StateStore.nbytes`."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+    def write(self, name: str, offset: int, data: Buffer) -> None:
+        """See `StateStore.write`."""
+        view = memoryview(data).cast("B")
+        _bytes_of(self.arrays[name])[offset : offset + view.nbytes] = view
+
+    async def read(self, name: str, offset: int, into: Buffer) -> None:
+        """See `StateStore.read`."""
+        view = memoryview(into).cast("B")
+        view[:] = _bytes_of(self.arrays[name])[offset : offset + view.nbytes]
+
+    async def resize(self, sizes: Mapping[str, int]) -> None:
+        """See `StateStore.resize`."""
+        for value in self._values:
+            old, new = self.arrays[value.name], np.zeros(value.sizes(sizes), _NUMPY[value.dtype])
+            kept = min(len(old), len(new))
+            new[:kept] = old[:kept]
+            self.arrays[value.name] = new
+
+    def close(self) -> None:
+        """See `StateStore.close`."""
+        self.arrays.clear()
+
+
+class ReferenceExecutable:
+    """A program run call by call; a value is dropped after its last use."""
+
+    def __init__(
+        self, program: Program, weights: ReferenceStore, states: ReferenceStates | None
+    ) -> None:
+        self._program = program
+        self._weights = weights
+        self._states = states
+        arrays = weights.arrays
+        self.host_s = 0.0
+        last: dict[str, int] = {}
+        for index, call in enumerate(program.calls):
+            last |= {o.name: index for o in call.operands if o is not None}
+        kept = {v.name for v in (*program.outputs, *program.states)} | arrays.keys()
+        self._dead: list[list[str]] = [[] for _ in program.calls]
+        for name, index in last.items():
+            if name not in kept:
+                self._dead[index].append(name)
+
+    async def run(self, sizes: Mapping[str, int], inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """See `Executable.run`."""
+        started = perf_counter()
+        values: dict[str, Array | BlockMatrix] = dict(self._weights.arrays)
+        if self._states is not None:
+            values |= self._states.arrays
+        for value in self._program.inputs:
+            values[value.name] = checked_input(value, sizes, inputs)
+        for call, dead in zip(self._program.calls, self._dead, strict=True):
+            if self._weights.arrivals is not None:
+                names = {o.name for o in call.operands if o is not None}
+                await self._weights.arrivals.wait(names & self._weights.arrays.keys())
+            values[call.result.name] = _evaluate(call, values, sizes)
+            for name in dead:
+                del values[name]
+            # The tier never waits for a device: let others have a turn between two calls.
+            await asyncio.sleep(0)
+        self.host_s += perf_counter() - started
+        return {v.name: np.asarray(values[v.name]) for v in self._program.outputs}
+
+    async def submit(
+        self, sizes: Mapping[str, int], inputs: Mapping[str, Array], times: int = 1
+    ) -> None:
+        """See `Executable.submit`."""
+        for _ in range(times):
+            await self.run(sizes, inputs)
+
+    def close(self) -> None:
+        """See `Executable.close`."""
+
+
+class ReferenceBackend:
+    """The CPU tier: numpy, natively and in the page."""
+
+    tier: Tier = "cpu"
+    device_name = f"numpy {np.__version__}"
+    lost = ""
+
+    def store(self, parameters: Sequence[Parameter]) -> ReferenceStore:
+        """See `Backend.store`."""
+        return ReferenceStore(parameters)
+
+    def states(self, values: Sequence[Value], sizes: Mapping[str, int]) -> ReferenceStates:
+        """See `Backend.states`."""
+        return ReferenceStates(values, sizes)
+
+    async def prepare(
+        self, program: Program, weights: WeightStore, states: StateStore | None = None
+    ) -> ReferenceExecutable:
+        """See `Backend.prepare`."""
+        if not isinstance(weights, ReferenceStore):
+            raise InputError("prepare", "weights of this backend", type(weights).__name__)
+        if states is not None and not isinstance(states, ReferenceStates):
+            raise InputError("prepare", "states of this backend", type(states).__name__)
+        return ReferenceExecutable(program, weights, states)
+
+    @property
+    def stats(self) -> Mapping[str, float]:
+        """See `Backend.stats`: it counts nothing."""
+        return {}
+
+    async def tune(
+        self,
+        programs: Iterable[Program],
+        *,
+        budget_s: float,
+        progress: ProgressCallback | None = None,
+    ) -> TuneReport:
+        """See `Backend.tune`: there is one way only."""
+        del programs, budget_s, progress
+        return TuneReport()
+
+    async def warm(self, programs: Iterable[Program], name: str = "") -> int:
+        """See `Backend.warm`: there is nothing to compile."""
+        return 0
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+
+
+def _evaluate(
+    call: Call, values: Mapping[str, Array | BlockMatrix], sizes: Mapping[str, int]
+) -> Array:
+    operands = [None if o is None else values[o.name] for o in call.operands]
+    attributes = {
+        name: sizes[value.name] if isinstance(value, Dim) else value
+        for name, value in call.attributes
+    }
+    return FUNCTIONS[call.op](*operands, **attributes)
+
+
+def _room_for(parameter: Parameter) -> Array | BlockMatrix:
+    if parameter.dtype == "f32":
+        return np.empty(parameter.shape, np.float32)
+    # Programs take blocks as matrices only (`Parameter.dtype`).
+    rows, inner = parameter.shape
+    room = np.empty(parameter.nbytes, np.uint8)
+    return BlockMatrix(BlockType[parameter.dtype.upper()], (rows, inner), room)
+
+
+def _bytes_of(array: Array | BlockMatrix) -> memoryview:
+    return memoryview(array.data if isinstance(array, BlockMatrix) else array).cast("B")

@@ -1,0 +1,149 @@
+"""Rows of the kernel table for language models: what happens between the linear layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from math import prod
+
+from bascule.backend.webgpu.gpu import AdapterInfo
+from bascule.backend.webgpu.kernel import Kernel, Numbers, Variants, make_kernel
+from bascule.backend.webgpu.launch import fits, flat, folded, operand, reduces
+from bascule.program.program import Call, Sizes
+
+
+def _whole(call: Call, name: str) -> int:
+    value = call.attribute(name)
+    assert isinstance(value, int)  # the op table has checked it
+    return value
+
+
+def _multiply(call: Call, adapter: AdapterInfo) -> Variants:
+    del adapter
+
+    def numbers(sizes: Sizes) -> Numbers:
+        return {"n": prod(call.result.sizes(sizes))}
+
+    lanes = prod(call.result.limits)
+    return [lambda: make_kernel(call, "multiply", numbers, lambda: flat(lanes, 64))]
+
+
+def _concat(call: Call, adapter: AdapterInfo) -> Variants:
+    del adapter
+    a, b, c = (operand(call, index).limits[-1] for index in range(3))
+
+    def numbers(sizes: Sizes) -> Numbers:
+        rows = prod(call.result.sizes(sizes)[:-1])
+        return {"rows": rows, "a_cols": a, "b_cols": b, "c_cols": c}
+
+    lanes = prod(call.result.limits)
+    return [lambda: make_kernel(call, "concat", numbers, lambda: flat(lanes, 64))]
+
+
+def _rms_norm(call: Call, adapter: AdapterInfo) -> Variants:
+    x = call.result
+    cols, eps = x.limits[-1], call.number("eps")
+    rows = prod(x.limits[:-1])
+
+    def numbers(sizes: Sizes) -> Numbers:
+        return {"rows": prod(x.sizes(sizes)[:-1]), "cols": cols, "eps": eps}
+
+    def make_lane(lanes: int) -> Kernel:
+        return make_kernel(
+            call,
+            "rms_norm_lane",
+            numbers,
+            lambda: flat(rows, lanes),
+            variant=str(lanes),
+            constants={"WORKGROUP": lanes},
+        )
+
+    def make(reduce: str, enables: str) -> Kernel:
+        return make_kernel(
+            call,
+            "rms_norm",
+            numbers,
+            lambda: folded(rows),
+            variant=reduce.removeprefix("reduce_"),
+            parts=(reduce,),
+            enables=enables,
+        )
+
+    lanes = [partial(make_lane, n) for n in (16, 4, 64)]
+    groups = [partial(make, *reduce) for reduce in reduces(adapter)]
+    return [*lanes, *groups] if adapter.software else [*groups, *lanes]
+
+
+def _rope_append(call: Call, adapter: AdapterInfo) -> Variants:
+    del adapter
+    qkv, cache = operand(call, 0), operand(call, 1)
+    heads, kv_heads, size = (_whole(call, name) for name in ("heads", "kv_heads", "size"))
+
+    def numbers(sizes: Sizes) -> Numbers:
+        tokens, slots = qkv.sizes(sizes)[0], cache.sizes(sizes)[0]
+        return {
+            "tokens": tokens,
+            "slots": slots,
+            "heads": heads,
+            "kv_heads": kv_heads,
+            "size": size,
+        }
+
+    lanes = prod(qkv.limits) // 4
+    return [
+        lambda: make_kernel(
+            call,
+            "rope_append",
+            numbers,
+            lambda: flat(lanes, 64),
+            parts=(f"cache_out_{cache.dtype}",),
+            constants={"ADJACENT": float(call.attribute("pairs") == "adjacent")},
+        )
+    ]
+
+
+def _cached_attention(call: Call, adapter: AdapterInfo) -> Variants:
+    q, cache = operand(call, 0), operand(call, 1)
+    heads, kv_heads, size = (_whole(call, name) for name in ("heads", "kv_heads", "size"))
+    window, tokens_limit = _whole(call, "window"), q.limits[0]
+
+    def numbers(sizes: Sizes) -> Numbers:
+        tokens, slots = q.sizes(sizes)[0], cache.sizes(sizes)[0]
+        return {
+            "tokens": tokens,
+            "slots": slots,
+            "heads": heads,
+            "kv_heads": kv_heads,
+            "window": window,
+        }
+
+    def make(name: str, lanes: int) -> Kernel:
+        split = (heads, tokens_limit, 1)
+        return make_kernel(
+            call,
+            name,
+            numbers,
+            lambda: split if name.endswith("_split") else (-(-tokens_limit // lanes), heads, 1),
+            variant=str(lanes),
+            parts=(f"cache_{cache.dtype}",),
+            consts=(("HEAD_SIZE", size), ("HEAD_VEC4S", size // 4)),
+            constants={"WORKGROUP": lanes},
+        )
+
+    lanes = [partial(make, "cached_attention_lane", n) for n in (16, 4, 8, 32, 64)]
+    splits = [
+        partial(make, "cached_attention_split", n)
+        for n in ((8, 16, 32) if adapter.software else (64, 32, 16, 8))
+        if fits(adapter, n, n * (4 * size + 8))
+    ]
+    many = adapter.software and tokens_limit > 1
+    return [*lanes, *splits] if many else [*splits, *lanes]
+
+
+TEXT_ROWS: Mapping[str, Callable[[Call, AdapterInfo], Variants]] = {
+    "multiply": _multiply,
+    "concat": _concat,
+    "rms_norm": _rms_norm,
+    "rope_append": _rope_append,
+    "cached_attention": _cached_attention,
+}

@@ -1,0 +1,110 @@
+"""States in GPU buffers: what outlives a run, such as a KV cache."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from math import prod
+from typing import TYPE_CHECKING
+
+from bascule.backend.webgpu.gpu import Gpu
+from bascule.backend.webgpu.link import link
+from bascule.backend.webgpu.tape import TapeBuilder
+from bascule.dtypes import nbytes_of
+from bascule.errors import GpuError
+from bascule.program.program import Value
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_LANES = 64
+_MOST_WORKGROUPS = 65535
+
+
+class GpuStates:
+    """See `StateStore`. `generation` grows when buffers were replaced: tapes must then be anew."""
+
+    def __init__(self, gpu: Gpu, values: Sequence[Value], sizes: Mapping[str, int]) -> None:
+        self._gpu = gpu
+        self._values = tuple(values)
+        self.generation = 0
+        self.targets: dict[str, int] = {}
+        self.sizes: dict[str, int] = {}  # bytes
+        self._copier: int | None = None
+        try:
+            for value in self._values:
+                nbytes = self._allowed(value, sizes)
+                self.targets[value.name] = gpu.alloc(nbytes)
+                self.sizes[value.name] = nbytes
+        except Exception:
+            self.close()
+            raise
+
+    @property
+    def nbytes(self) -> int:
+        """See `StateStore.nbytes`."""
+        return sum(self.sizes.values())
+
+    def write(self, name: str, offset: int, data: Buffer) -> None:
+        """See `StateStore.write`."""
+        self._gpu.write(self.targets[name], offset, data)
+
+    def read(self, name: str, offset: int, into: Buffer) -> Awaitable[None]:
+        """See `StateStore.read`."""
+        return self._gpu.read(self.targets[name], offset, into)
+
+    async def resize(self, sizes: Mapping[str, int]) -> None:
+        """See `StateStore.resize`: one state after the other, so that two of one are the most."""
+        linked = link("copy", (), (), "")
+        if self._copier is None:
+            constants = {"WORKGROUP": float(_LANES)}
+            self._copier = await self._gpu.pipeline(
+                linked.wgsl, constants, linked.bindings, "copy.wgsl"
+            )
+        params = self._gpu.alloc(16, uniform=True)
+        try:
+            for value in self._values:
+                nbytes = self._allowed(value, sizes)
+                if nbytes == self.sizes[value.name]:
+                    continue
+                made = self._gpu.alloc(nbytes)
+                self.generation += 1
+                kept = min(nbytes, self.sizes[value.name])
+                packed = linked.pack({"n": kept // 4})
+                self._copy(self._copier, params, packed, value.name, made, kept)
+                self._gpu.free(self.targets[value.name])
+                self.targets[value.name], self.sizes[value.name] = made, nbytes
+        finally:
+            self._gpu.free(params)
+
+    def _copy(
+        self, pipeline: int, params: int, packed: bytes, name: str, made: int, kept: int
+    ) -> None:
+        self._gpu.write(params, 0, packed)
+        groups = -(-kept // (4 * _LANES))
+        x = min(groups, _MOST_WORKGROUPS)
+        tape = TapeBuilder()
+        bindings = ((0, params, 0, 16), (1, self.targets[name], 0, kept), (2, made, 0, kept))
+        tape.dispatch(pipeline, bindings, (x, -(-groups // x), 1))
+        recorded = self._gpu.record(tape.words())
+        self._gpu.replay(recorded)
+        self._gpu.forget(recorded)
+
+    def close(self) -> None:
+        """See `StateStore.close`."""
+        for buffer in self.targets.values():
+            if not self._gpu.lost:
+                self._gpu.free(buffer)
+        self.targets.clear()
+        self.sizes.clear()
+
+    def _allowed(self, value: Value, sizes: Mapping[str, int]) -> int:
+        nbytes = nbytes_of(value.dtype, prod(value.sizes(sizes)))
+        limit = self._gpu.adapter.limits["maxStorageBufferBindingSize"]
+        if nbytes > limit:
+            raise GpuError(
+                "alloc",
+                f"{value.name} needs a binding of {nbytes:,} bytes, and this device allows "
+                f"{limit:,}.",
+                hint='Use a shorter context, or tier="cpu".',
+            )
+        return nbytes

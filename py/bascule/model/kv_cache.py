@@ -1,0 +1,126 @@
+"""The KV cache of one conversation: states on the device, and what the host knows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+
+from bascule.backend.base import Backend
+from bascule.errors import ContextLengthError
+from bascule.model.llama import LlamaConfig
+from bascule.program.program import Value
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Slots that a cache grows by, and first has.
+PAGE = 256
+# A sliding context ends here: the rotary angles of later positions are not kept.
+MOST_POSITIONS = 1 << 20
+_STEP = 256  # positions between two rows of the angles' second table
+
+
+class KvCache:
+    """Keys, values and token ids by slot; `ids` are all tokens of the text so far.
+
+    Position p stands in slot p % `slots`. The cache grows by pages up to `limit` slots; past them
+    the oldest tokens give way, where that is wanted. Truncating moves nothing.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        config: LlamaConfig,
+        values: Sequence[Value],
+        *,
+        slots: int,
+        limit: int,
+        factors: Array | None = None,
+    ) -> None:
+        self.limit = limit
+        self.slots = min(_whole_pages(slots), limit)
+        self.ids: list[int] = []
+        angles = rotary_angles(config, factors)
+        self._rows = len(angles)
+        self.states = backend.states(values, self.sizes)
+        self.states.write("angles", 0, angles)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What programs are told of the states."""
+        return {"S": self.slots, "A": self._rows}
+
+    def keep_prefix(self, ids: Sequence[int]) -> int:
+        """Truncate to what `ids` begin with; gives how many of them need not be computed again.
+
+        At least the last one always must: a pass over it gives the next token.
+        """
+        same = sum(
+            1 for _ in takewhile(bool, (a == b for a, b in zip(self.ids, ids, strict=False)))
+        )
+        same = min(same, len(ids) - 1)
+        # What was overwritten in the ring cannot come back: only a continuation can go on then.
+        if len(self.ids) > self.slots and same < len(self.ids):
+            same = 0
+        del self.ids[same:]
+        return same
+
+    async def reserve(self, length: int, *, slide: bool) -> None:
+        """Make room for so many tokens; ContextLengthError if they do not fit."""
+        most = MOST_POSITIONS if slide else self.limit
+        if length > most:
+            raise ContextLengthError(length, most)
+        if length > self.slots and self.slots < self.limit:
+            self.slots = min(self.limit, _whole_pages(length))
+            await self.states.resize(self.sizes)
+
+    def write_tokens(self, start: int, ids: Sequence[int]) -> None:
+        """Put ids where programs read those of positions from `start` on."""
+        for first, slot, count in self._runs(start, len(ids)):
+            run = np.array(ids[first : first + count], np.uint32)
+            self.states.write("tokens", 4 * slot, run)
+
+    def read_tokens(self, start: int, count: int) -> tuple[Array, list[Any]]:
+        """Queue reads of the ids of those positions: the array that awaiting them all fills."""
+        found = np.empty(count, np.uint32)
+        waits = [
+            self.states.read("tokens", 4 * slot, found[first : first + n].data)
+            for first, slot, n in self._runs(start, count)
+        ]
+        return found, waits
+
+    def set_position(self, position: int) -> None:
+        """Where the next pass begins."""
+        self.states.write("position", 0, np.array([position], np.uint32))
+
+    def _runs(self, start: int, count: int) -> list[tuple[int, int, int]]:
+        """Positions as runs of slots: (index of the first, slot, how many)."""
+        runs: list[tuple[int, int, int]] = []
+        done = 0
+        while done < count:
+            slot = (start + done) % self.slots
+            n = min(count - done, self.slots - slot)
+            runs.append((done, slot, n))
+            done += n
+        return runs
+
+
+def rotary_angles(config: LlamaConfig, factors: Array | None = None) -> Array:
+    """Cosines and sines (256 + R, D) f32 from which every position's angles are made.
+
+    Row p holds those of position p, row 256 + r those of position 256 * r: in float32 the angle of
+    a late position would be off by more than its sine may. `factors` (D / 2) divide the
+    frequencies (Llama 3).
+    """
+    frequencies = config.theta ** (-np.arange(0, config.size, 2) / config.size)
+    if factors is not None:
+        frequencies = frequencies / factors
+    low, high = np.arange(_STEP), _STEP * np.arange(MOST_POSITIONS // _STEP)
+    angles = np.concatenate((low, high))[:, None] * frequencies
+    return np.concatenate((np.cos(angles), np.sin(angles)), axis=1).astype(np.float32)
+
+
+def _whole_pages(slots: int) -> int:
+    return -(-slots // PAGE) * PAGE

@@ -1,0 +1,367 @@
+"""A language model ready for use: text in, text out as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, Literal
+
+import numpy as np
+
+from bascule.backend.base import Backend, TuneReport, WeightStore
+from bascule.errors import ContextLengthError, InputError, UnsupportedModelError
+from bascule.model.generation import GenerationStats, Pace, decode, prefill
+from bascule.model.kv_cache import PAGE, KvCache
+from bascule.model.language_programs import PREFILL_LENGTHS, LanguagePrograms
+from bascule.model.llama import CacheDType, LlamaConfig
+from bascule.model.loaded import LoadedModel
+from bascule.model.sampler import GREEDY, Sampling
+from bascule.progress import ProgressCallback
+from bascule.text.chat import ChatTemplate
+from bascule.text.language import TextTokenizer
+from bascule.text.streaming import Detokeniser, StopStrings
+
+Array = np.ndarray[Any, np.dtype[Any]]
+StopReason = Literal["end", "stop", "length", "context", ""]
+Overflow = Literal["error", "slide"]
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageSettings:
+    """What a model's file says beside the weights. `factors` (D / 2) divide rotary frequencies."""
+
+    config: LlamaConfig
+    tokenizer: TextTokenizer
+    template: ChatTemplate | None
+    factors: Array | None = None
+
+
+@dataclass(slots=True)
+class Generation:
+    """A text that was generated. `stop_reason`: "end" the model was done, "stop" a stop string
+    came, "length" the tokens asked for are there, "context" no more fit.
+    """
+
+    prompt_ids: list[int]
+    text: str = ""
+    ids: list[int] = field(default_factory=list[int])
+    stop_reason: StopReason = ""
+    stats: dict[str, float] = field(default_factory=dict[str, float])
+
+
+class TextStream:
+    """Pieces of text as they come: `async for piece in stream`. `result` grows with them.
+
+    Leaving the loop early does not end the work; `await stream.aclose()` or `async with` does.
+    """
+
+    def __init__(self, result: Generation, pieces: AsyncGenerator[str]) -> None:
+        self.result = result
+        self._pieces = pieces
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self._pieces
+
+    async def aclose(self) -> None:
+        """End the generation, and free the model for the next one."""
+        await self._pieces.aclose()
+
+    async def __aenter__(self) -> TextStream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+class LanguageModel(LoadedModel):
+    """Made by `bascule.load`. Close it, or use it in `async with`, to free the device's memory.
+
+    One generation runs at a time; others wait for their turn. What a prompt has in common with
+    the text before it (the turns of a chat) is not computed again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: LanguageSettings,
+        backend: Backend,
+        weights: WeightStore,
+        *,
+        tier_reason: str,
+        owns_backend: bool = True,
+        on_close: Callable[[], None] | None = None,
+        max_length: int | None = None,
+        cache_dtype: CacheDType = "f16",
+    ) -> None:
+        super().__init__(
+            name,
+            backend,
+            weights,
+            tier_reason=tier_reason,
+            owns_backend=owns_backend,
+            on_close=on_close,
+        )
+        config = settings.config
+        if max_length is not None and not 2 <= max_length <= config.context:
+            raise InputError("max_length", f"2 to {config.context:,} tokens", f"{max_length}")
+        self.max_length = max_length or config.context
+        self.tokenizer = settings.tokenizer
+        self.vocabulary = config.vocabulary
+        self._template = settings.template
+        self._programs = LanguagePrograms(backend, config, weights, self.max_length, cache_dtype)
+        self._cache = KvCache(
+            backend,
+            config,
+            self._programs.states,
+            slots=PAGE,
+            limit=self._programs.slots.limit,
+            factors=settings.factors,
+        )
+        self._programs.states_store = self._cache.states
+        self._turn = asyncio.Lock()
+        self._totals = {"prompt_tokens": 0.0, "new_tokens": 0.0, "generations": 0.0}
+
+    @property
+    def can_chat(self) -> bool:
+        """Whether the file has a chat template."""
+        return self._template is not None
+
+    def chat_ids(self, messages: Sequence[Mapping[str, object]]) -> list[int]:
+        """A conversation as the model's own template has it, up to where its answer begins."""
+        if self._template is None:
+            raise UnsupportedModelError(self.name, "its file has no chat template")
+        return self._template.encode(messages)
+
+    def stream(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_new_tokens: int = 256,
+        sampling: Sampling | None = None,
+        stop: Sequence[str] = (),
+        overflow: Overflow = "error",
+        steps_in_flight: int = 8,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> TextStream:
+        """Continue `prompt`, a text or token ids, piece by piece.
+
+        Ends after `max_new_tokens`, at the model's own end, before one of the `stop` strings, or
+        where the context is full; with `overflow` "slide" the oldest tokens give way instead.
+        `sampling` by default draws (temperature 0.7). `progress(done, total)` counts the prompt's
+        tokens. `steps_in_flight` tokens are under way before the first of them is read.
+        ContextLengthError for a prompt that does not fit, InputError for an empty one.
+        """
+        self._check_open("generate")
+        ids = self._prompt_ids(prompt)
+        if isinstance(max_new_tokens, bool) or max_new_tokens < 1:
+            raise InputError("max_new_tokens", "a whole number from 1", repr(max_new_tokens))
+        if not 1 <= steps_in_flight <= 64:
+            raise InputError("steps_in_flight", "1 to 64", repr(steps_in_flight))
+        if overflow not in ("error", "slide"):
+            raise InputError("overflow", "'error' or 'slide'", repr(overflow))
+        if len(ids) >= self.max_length and overflow == "error":
+            raise ContextLengthError(len(ids) + 1, self.max_length)
+        result = Generation(ids)
+        asked = _Asked(
+            max_new_tokens,
+            sampling or Sampling(),
+            StopStrings(stop),
+            overflow == "slide",
+            self._pace(steps_in_flight),
+            progress,
+        )
+        return TextStream(result, self._pieces(result, asked))
+
+    async def generate(self, prompt: str | Sequence[int], **options: Any) -> Generation:
+        """Continue `prompt` to the end; options and errors as `stream`."""
+        async with self.stream(prompt, **options) as stream:
+            async for _ in stream:
+                pass
+        return stream.result
+
+    def stream_chat(self, messages: Sequence[Mapping[str, object]], **options: Any) -> TextStream:
+        """Answer messages {"role": ..., "content": ...}; options and errors as `stream`."""
+        return self.stream(self.chat_ids(messages), **options)
+
+    async def chat(self, messages: Sequence[Mapping[str, object]], **options: Any) -> Generation:
+        """Answer a conversation to the end; options and errors as `stream`."""
+        return await self.generate(self.chat_ids(messages), **options)
+
+    async def logits(
+        self, ids: Sequence[int], *, progress: Callable[[int, int], None] | None = None
+    ) -> Array:
+        """The logits (T, V) float32 that follow each of these tokens. Forgets the text before."""
+        self._check_open("logits")
+        checked = self._prompt_ids(list(ids))
+        if len(checked) > self.max_length:
+            raise ContextLengthError(len(checked), self.max_length)
+        found: list[Array] = []
+        async with self._turn:
+            cache = self._cache
+            cache.ids.clear()
+            await cache.reserve(len(checked), slide=False)
+            while len(cache.ids) < len(checked):
+                start = len(cache.ids)
+                limit, executable = await self._programs.logits(len(checked) - start)
+                chunk = checked[start : start + limit]
+                cache.write_tokens(start, chunk)
+                cache.set_position(start)
+                made = await executable.run({**cache.sizes, "T": len(chunk)}, {})
+                found += made.values()
+                cache.ids.extend(chunk)
+                if progress is not None:
+                    progress(len(cache.ids), len(checked))
+        return np.concatenate(found)
+
+    async def prepare(self) -> None:
+        """Make the programs of a first generation ready before it is asked for."""
+        await self._programs.prefill(PREFILL_LENGTHS[-1], window=False)
+        for sampling in (GREEDY, Sampling()):
+            await self._programs.decode(sampling.head, window=False)
+
+    async def tune(
+        self, budget_s: float = 30.0, *, progress: ProgressCallback | None = None
+    ) -> TuneReport:
+        """Measure on this device which kernels are fastest for this model; they serve from then on.
+
+        What is measured is remembered for the next load. Cancelling keeps what is finished.
+        """
+        self._check_open("tune")
+        programs = self._programs.essential()
+        async with self._turn:
+            try:
+                report = await self._backend.tune(programs, budget_s=budget_s, progress=progress)
+            finally:
+                self._programs.close()
+        await self._backend.warm(programs, self.name)
+        return report
+
+    @property
+    def stats(self) -> dict[str, float]:
+        """Counters since the load."""
+        found = {"cache_nbytes": self._cache.states.nbytes, "cache_slots": self._cache.slots}
+        return {**found, **self._totals, **self.device_stats}
+
+    async def __aenter__(self) -> LanguageModel:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    async def _pieces(self, result: Generation, asked: _Asked) -> AsyncGenerator[str]:
+        """The pieces of one generation; `result` is whole when they end."""
+        called = perf_counter()
+        stats = GenerationStats(prompt_tokens=len(result.prompt_ids))
+        text = Detokeniser(self.tokenizer)
+        async with self._turn:
+            self._check_open("generate")
+            crossings = self._crossings
+            tokens = self._tokens(result, asked, stats)
+            try:
+                async for token in tokens:
+                    now = perf_counter()
+                    stats.first_token_s = stats.first_token_s or now - called
+                    stats.new_tokens += 1
+                    stats.decode_s = now - called - stats.first_token_s
+                    if token in self.tokenizer.vocabulary.ends:
+                        result.stop_reason = "end"
+                        break
+                    result.ids.append(token)
+                    piece = asked.stop.push(text.push(token))
+                    result.text += piece
+                    if piece:
+                        yield piece
+                    if asked.stop.stopped is not None:
+                        result.stop_reason = "stop"
+                        break
+                left = "" if result.stop_reason == "stop" else asked.stop.push(text.flush())
+                left += asked.stop.flush()
+                result.text += left
+                if left:
+                    yield left
+            finally:
+                await tokens.aclose()
+                stats.total_s = perf_counter() - called
+                stats.crossings = self._crossings - crossings
+                self._note(result, stats)
+
+    async def _tokens(
+        self, result: Generation, asked: _Asked, stats: GenerationStats
+    ) -> AsyncGenerator[int]:
+        """Prefill, then the new tokens."""
+        cache, ids = self._cache, result.prompt_ids
+        stats.reused_tokens = cache.keep_prefix(ids)
+
+        async def chunked(left: int) -> Any:
+            return await self._programs.prefill(left, window=asked.slide)
+
+        new = ids[len(cache.ids) : -1]
+        await prefill(cache, chunked, new, slide=asked.slide, progress=asked.progress)
+        room = asked.most if asked.slide else min(asked.most, self.max_length - len(ids))
+        executable = await self._programs.decode(asked.sampling.head, window=asked.slide)
+        tokens = decode(
+            cache,
+            executable,
+            ids[-1],
+            settings=asked.sampling.pack(),
+            most=room,
+            slide=asked.slide,
+            pace=asked.pace,
+            stats=stats,
+        )
+        try:
+            async for token in tokens:
+                yield token
+            result.stop_reason = "length" if room == asked.most else "context"
+        finally:
+            await tokens.aclose()
+
+    def _note(self, result: Generation, stats: GenerationStats) -> None:
+        gpu: Any = getattr(self._backend, "gpu", None)
+        stats.gpu_nbytes = 0 if gpu is None else gpu.allocated_nbytes
+        if not self._closed:
+            stats.cache_nbytes = self._cache.states.nbytes
+        result.stats = stats.as_json()
+        self._totals["prompt_tokens"] += stats.prompt_tokens
+        self._totals["new_tokens"] += stats.new_tokens
+        self._totals["generations"] += 1
+
+    @property
+    def _crossings(self) -> int:
+        gpu: Any = getattr(self._backend, "gpu", None)
+        return 0 if gpu is None else gpu.crossings
+
+    def _pace(self, steps_in_flight: int) -> Pace:
+        if self.tier == "cpu":  # nothing is in flight there: a step is over when it is asked for
+            return Pace(1, 1)
+        return Pace(max(1, steps_in_flight // 2), min(2, steps_in_flight))
+
+    def _prompt_ids(self, prompt: str | Sequence[int]) -> list[int]:
+        if isinstance(prompt, str):
+            vocabulary = self.tokenizer.vocabulary
+            begin = [vocabulary.bos] if vocabulary.adds_bos and vocabulary.bos is not None else []
+            prompt = [*begin, *self.tokenizer.encode(prompt, special=True)]
+        for token in prompt:
+            if isinstance(token, bool) or not 0 <= token < self.vocabulary:
+                raise InputError("prompt", f"token ids below {self.vocabulary:,}", repr(token))
+        if not prompt:
+            raise InputError("prompt", "at least one token", "an empty one")
+        return list(prompt)
+
+    def _close_programs(self) -> None:
+        self._programs.close()
+        self._cache.states.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One generation's options, checked."""
+
+    most: int
+    sampling: Sampling
+    stop: StopStrings
+    slide: bool
+    pace: Pace
+    progress: Callable[[int, int], None] | None

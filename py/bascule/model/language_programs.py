@@ -1,0 +1,107 @@
+"""The programs of a language model, each prepared when it is first needed."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from bascule.backend.base import Backend, Executable, StateStore, WeightStore
+from bascule.model.llama import CacheDType, Head, LlamaConfig, decoder
+from bascule.program.compile import freeze
+from bascule.program.program import Dim, Program, Value
+
+# Tokens of a prefill pass: bounds how long a dispatch runs, and so how long a page stands still.
+PREFILL_LENGTHS = (16, 64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    head: Head
+    length: int
+    window: bool
+
+
+def essential_programs(config: LlamaConfig, max_length: int, cache: CacheDType) -> list[Program]:
+    """Those that a generation is made of; the first one has every parameter."""
+    kinds = [_Kind("argmax", 1, False), _Kind("sample", 1, False)]
+    kinds += [_Kind("none", n, False) for n in PREFILL_LENGTHS]
+    return [_program(config, max_length, cache, kind) for kind in kinds]
+
+
+class LanguagePrograms:
+    """Prefill, decode and logits programs over one set of states."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        config: LlamaConfig,
+        weights: WeightStore,
+        max_length: int,
+        cache: CacheDType,
+    ) -> None:
+        self._backend = backend
+        self._config = config
+        self._weights = weights
+        self._max_length = max_length
+        self._cache: CacheDType = cache
+        self.slots = _slots(max_length)
+        self.states_store: StateStore | None = None
+        self._made: dict[_Kind, Executable] = {}
+        self._making = asyncio.Lock()
+
+    @property
+    def states(self) -> tuple[Value, ...]:
+        """All states that any of the programs has."""
+        return self._program(_Kind("sample", 1, False)).states
+
+    def essential(self) -> list[Program]:
+        """See `essential_programs`."""
+        return essential_programs(self._config, self._max_length, self._cache)
+
+    async def prefill(self, left: int, *, window: bool) -> tuple[int, Executable]:
+        """The program for the next chunk of `left` tokens, and how many it takes."""
+        length = _chunk(left)
+        return length, await self._executable(_Kind("none", length, window))
+
+    async def logits(self, left: int) -> tuple[int, Executable]:
+        """The same with all logits as its output."""
+        length = _chunk(left)
+        return length, await self._executable(_Kind("logits", length, False))
+
+    async def decode(self, head: Head, *, window: bool) -> Executable:
+        """The program that takes one token and gives the next."""
+        return await self._executable(_Kind(head, 1, window))
+
+    def close(self) -> None:
+        """Free what was prepared; the states stay."""
+        while self._made:
+            self._made.popitem()[1].close()
+
+    async def _executable(self, kind: _Kind) -> Executable:
+        async with self._making:
+            found = self._made.get(kind)
+            if found is None:
+                program = self._program(kind)
+                found = await self._backend.prepare(program, self._weights, self.states_store)
+                self._made[kind] = found
+            return found
+
+    def _program(self, kind: _Kind) -> Program:
+        return _program(self._config, self._max_length, self._cache, kind)
+
+
+def _chunk(left: int) -> int:
+    return next((n for n in PREFILL_LENGTHS if n >= left), PREFILL_LENGTHS[-1])
+
+
+def _slots(max_length: int) -> Dim:
+    # A whole prefill chunk fits beside the window, so that none of its keys is overwritten.
+    return Dim("S", max_length + PREFILL_LENGTHS[-1])
+
+
+def _program(config: LlamaConfig, max_length: int, cache: CacheDType, kind: _Kind) -> Program:
+    chunked = kind.head in ("none", "logits")
+    length = Dim("T", kind.length) if chunked else 1
+    window = max_length if kind.window else 0
+    slots = _slots(max_length)
+    return freeze(decoder(config, length, slots, head=kind.head, cache=cache, window=window))

@@ -1,0 +1,88 @@
+"""`StreamingInferencePipeline`: a language model by name, and its text as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from bascule.errors import UnsupportedModelError
+from bascule.model.language import LanguageModel
+from bascule.model.sampler import Sampling
+from bascule.platform import load
+from bascule.progress import ProgressCallback
+
+
+class StreamingInferencePipeline:
+    """Loads its model with the first prompt. Close it, or use it in `async with`.
+
+    `max_length` bounds the new tokens of a text, `stream_buffer_size` how many of them are under
+    way on the device before the first is read: more hides a slow readback, fewer come smoother.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        max_length: int = 256,
+        stream_buffer_size: int = 8,
+        *,
+        tier: str = "auto",
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        self.model_name = model_name
+        self.max_length = max_length
+        self.stream_buffer_size = stream_buffer_size
+        self.model: LanguageModel | None = None
+        self.stats: dict[str, float] = {}
+        self._tier = tier
+        self._progress = progress
+        self._loading = asyncio.Lock()
+
+    async def generate_streaming(
+        self, prompt: str, *, sampling: Sampling | None = None, raw: bool = False, **options: Any
+    ) -> AsyncGenerator[str]:
+        """Answer `prompt`, one user's turn, piece by piece; `stats` tells afterwards what it took.
+
+        With `raw`, or for a model without a chat template, the text itself is continued. Options
+        and errors are those of `LanguageModel.stream` and of `bascule.load`. A loop that is left
+        early holds the model until the generator is closed (`contextlib.aclosing`).
+        """
+        model = await self._loaded()
+        options = {
+            "max_new_tokens": self.max_length,
+            "steps_in_flight": self.stream_buffer_size,
+            "sampling": sampling,
+            **options,
+        }
+        if raw or not model.can_chat:
+            stream = model.stream(prompt, **options)
+        else:
+            stream = model.stream_chat([{"role": "user", "content": prompt}], **options)
+        try:
+            async for piece in stream:
+                yield piece
+        finally:
+            await stream.aclose()
+            self.stats = stream.result.stats
+
+    def close(self) -> None:
+        """Free the model."""
+        if self.model is not None:
+            self.model.close()
+            self.model = None
+
+    async def __aenter__(self) -> StreamingInferencePipeline:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    async def _loaded(self) -> LanguageModel:
+        async with self._loading:
+            if self.model is None:
+                model = await load(self.model_name, tier=self._tier, progress=self._progress)
+                if not isinstance(model, LanguageModel):
+                    model.close()
+                    raise UnsupportedModelError(self.model_name, "it generates no text")
+                self.model = model
+            return self.model

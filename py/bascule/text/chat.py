@@ -1,0 +1,166 @@
+"""Chat templates: a conversation as the text, or the token ids, that a model was trained on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+
+from bascule.errors import InputError, ModelFileError
+from bascule.text.language import LanguageTokenizer
+from bascule.text.marks import Marker, texts_in, without
+from bascule.text.template_limits import Renderer, TemplateFault, TemplateRefusal
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython")
+_MOST_DEPTH = 16
+# What the page's JavaScript holds exactly.
+_MOST_NUMBER = 2**53
+
+Message = Mapping[str, object]
+
+
+async def open_chat_template(tokenizer: LanguageTokenizer, place: str) -> ChatTemplate:
+    """The template in the tokenizer's file, which `place` names; ModelFileError if unsound.
+
+    Natively Jinja renders it, in a page `@huggingface/jinja`.
+    """
+    source = tokenizer.vocabulary.chat_template
+    if source is None:
+        hint = "Give the model plain text, or take the variant that was trained to chat (Instruct)."
+        raise ModelFileError(place, "it has no chat template", hint=hint)
+    try:
+        renderer = await _renderer(source)
+    except TemplateFault as fault:
+        raise _unsound(place, fault) from None
+    return ChatTemplate(renderer, tokenizer, place)
+
+
+async def _renderer(source: str) -> Renderer:
+    if sys.platform == "emscripten":
+        from bascule.text.template_browser import PageRenderer
+
+        return await PageRenderer.from_source(source)
+    from bascule.text.template_native import NativeRenderer
+
+    return NativeRenderer(source)
+
+
+def _unsound(place: str, fault: TemplateFault) -> ModelFileError:
+    hint = "Take the model from its makers, or give it plain text."
+    return ModelFileError(place, f"its chat template cannot be used: {fault}", hint=hint)
+
+
+class ChatTemplate:
+    """Renders conversations; what messages hold never becomes a control token (see marks.py)."""
+
+    def __init__(self, renderer: Renderer, tokenizer: LanguageTokenizer, place: str) -> None:
+        self._renderer = renderer
+        self._tokenizer = tokenizer
+        self._place = place
+        self._marker = Marker(tokenizer.vocabulary.control)
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, object]] | None = None,
+    ) -> str:
+        """The conversation as one text, to be read by people; for a model take `encode`.
+
+        InputError if messages are not as they should be or the template refuses them,
+        ModelFileError if it fails.
+        """
+        return without(*self._marked(messages, add_generation_prompt, tools))
+
+    def encode(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, object]] | None = None,
+    ) -> list[int]:
+        """The conversation as token ids; errors as `render`."""
+        text, mark = self._marked(messages, add_generation_prompt, tools)
+        parts = [
+            without(part, mark) if isinstance(part, str) else part
+            for part in self._tokenizer.split(text)
+        ]
+        return self._tokenizer.encode_parts(parts)
+
+    def _marked(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, object]] | None,
+    ) -> tuple[str, str]:
+        """The text with marks in it, and the mark."""
+        _check(messages)
+        if tools is not None:
+            _check_value(tools, "tools")
+        mark = self._marker.choose(texts_in([messages, tools]))
+        vocabulary = self._tokenizer.vocabulary
+        variables = {
+            "messages": [self._mark(message, mark) for message in messages],
+            "tools": None if tools is None else self._marker.mark_all(tools, mark),
+            "add_generation_prompt": bool(add_generation_prompt),
+            "bos_token": vocabulary.text(vocabulary.bos),
+            "eos_token": vocabulary.text(vocabulary.eos),
+        }
+        try:
+            return self._renderer.render(variables), mark
+        except TemplateRefusal as refusal:
+            hint = "Give the messages in the order that this model knows."
+            expected = "what the model's chat template takes"
+            raise InputError("messages", expected, f"{refusal}", hint=hint) from None
+        except TemplateFault as fault:
+            if all(isinstance(message.get("content"), str) for message in messages):
+                raise _unsound(self._place, fault) from None
+            expected = "content of text, if this model's chat template takes no other"
+            raise InputError("messages", expected, f"a template that fails: {fault}") from None
+
+    def _mark(self, message: Message, mark: str) -> dict[str, object]:
+        # A role is one of ROLES, and templates may make a control token of it.
+        return {
+            key: value if key == "role" else self._marker.mark_all(value, mark)
+            for key, value in message.items()
+        }
+
+
+def _check(messages: Sequence[Message]) -> None:
+    if isinstance(messages, str) or not isinstance(messages, Sequence) or not messages:
+        raise InputError("messages", "a list of one or more", f"{type(messages).__name__}")
+    for index, message in enumerate(messages):
+        where = f"messages[{index}]"
+        if not isinstance(message, Mapping):
+            raise InputError(where, "a mapping", type(message).__name__)
+        role = message.get("role")
+        if role not in ROLES:
+            raise InputError(f"{where}['role']", f"one of {', '.join(ROLES)}", f"{role!r:.40}")
+        if "content" not in message and "tool_calls" not in message:
+            raise InputError(where, "a 'content'", f"{', '.join(map(str, message))[:80]}")
+        _check_value(message, where)
+
+
+def _check_value(value: object, where: str, depth: int = 0) -> None:
+    """See that it is JSON that both sides take for the same."""
+    if depth > _MOST_DEPTH:
+        raise InputError(where, f"at most {_MOST_DEPTH} levels", "more")
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InputError(where, "characters that UTF-8 can hold", "half a character") from None
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            if not isinstance(key, str):
+                raise InputError(where, "keys of text", f"{key!r:.40}")
+            _check_value(key, where)
+            _check_value(each, f"{where}[{key!r:.40}]", depth + 1)
+    elif isinstance(value, (list, tuple)):
+        for index, each in enumerate(value):
+            _check_value(each, f"{where}[{index}]", depth + 1)
+    elif isinstance(value, (int, float)):
+        if not -_MOST_NUMBER <= value <= _MOST_NUMBER:
+            raise InputError(where, "a number up to 2**53", "one beyond")
+    elif value is not None:
+        raise InputError(where, "text, numbers, lists or mappings", type(value).__name__)

@@ -1,0 +1,111 @@
+"""The tokenizer of a language model: one vocabulary, with a library that merges bytes beneath."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import chain, zip_longest
+from typing import Protocol
+
+from bascule.errors import InputError
+from bascule.text import Tokenizer, open_tokenizer
+from bascule.text.vocabulary import BYTE_OF, Vocabulary
+
+
+class TextTokenizer(Protocol):
+    """Text to token ids and back to bytes; nothing is added and nothing cut off."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What the file says."""
+        ...
+
+    @property
+    def n_tokens(self) -> int:
+        """How many ids there are."""
+        ...
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """Token ids; `special` parses control tokens, else they are text like any other.
+
+        InputError for a text that no UTF-8 can hold.
+        """
+        ...
+
+    def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
+        """Token ids of texts, in which nothing is special, with ids between them."""
+        ...
+
+    def decode_bytes(self, ids: Iterable[int], *, skip_special: bool = True) -> bytes:
+        """The bytes of tokens, control tokens' own texts only if asked; InputError for no token."""
+        ...
+
+
+async def open_text_tokenizer(vocabulary: Vocabulary) -> LanguageTokenizer:
+    """A tokenizer from a vocabulary that was checked."""
+    plain = await open_tokenizer(vocabulary.tokenizer_json(), None)
+    return LanguageTokenizer(vocabulary, plain)
+
+
+class LanguageTokenizer:
+    """See `TextTokenizer`. Finds the control tokens itself, so that it is one rule everywhere."""
+
+    def __init__(self, vocabulary: Vocabulary, plain: Tokenizer) -> None:
+        self.vocabulary = vocabulary
+        self.n_tokens = len(vocabulary.tokens)
+        self._plain = plain
+        # Longest first: the leftmost and then the longest wins.
+        texts = sorted(vocabulary.control, key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, texts))) if texts else None
+        self._silent = frozenset(vocabulary.control.values())
+        self._raw = frozenset(vocabulary.user_defined.values()) | self._silent | vocabulary.unused
+        self._bytes: dict[int, bytes] = {}
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """See `TextTokenizer.encode`."""
+        return self.encode_parts(self.split(text) if special else [text])
+
+    def split(self, text: str) -> list[str | int]:
+        """The text around control tokens, and their ids."""
+        if self._control is None:
+            return [text]
+        ids = (self.vocabulary.control[found] for found in self._control.findall(text))
+        woven = chain.from_iterable(zip_longest(self._control.split(text), ids))
+        return [part for part in woven if part is not None and part != ""]
+
+    def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
+        """See `TextTokenizer.encode_parts`. One call of the library for all."""
+        texts = [part for part in parts if isinstance(part, str)]
+        for text in texts:
+            _check(text)
+        encoded = iter(self._plain.encode(texts))
+        rows = ([part] if isinstance(part, int) else next(encoded) for part in parts)
+        return list(chain.from_iterable(rows))
+
+    def decode_bytes(self, ids: Iterable[int], *, skip_special: bool = True) -> bytes:
+        """See `TextTokenizer.decode_bytes`."""
+        kept = (i for i in ids if not (skip_special and i in self._silent))
+        return b"".join(map(self._bytes_of, kept))
+
+    def _bytes_of(self, token: int) -> bytes:
+        known = self._bytes.get(token)
+        if known is not None:
+            return known
+        if not 0 <= token < self.n_tokens:
+            expected = f"a number from 0 to {self.n_tokens - 1:,}"
+            raise InputError("token id", expected, f"{token:,}")
+        text = self.vocabulary.tokens[token]
+        if token in self._raw or not all(character in BYTE_OF for character in text):
+            found = text.encode()
+        else:
+            found = bytes(BYTE_OF[character] for character in text)
+        self._bytes[token] = found
+        return found
+
+
+def _check(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        found = f"half a character (U+{ord(text[error.start]):04X}) at index {error.start:,}"
+        raise InputError("text", "characters that UTF-8 can hold", found) from None

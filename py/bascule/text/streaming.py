@@ -1,0 +1,78 @@
+"""Text that comes token by token: whole characters only, and an end at a stop string."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+
+from bascule.errors import InputError
+from bascule.text.language import TextTokenizer
+
+
+class Detokeniser:
+    """Turns tokens into text as they come, and holds back bytes of an unfinished character.
+
+    Bytes that can never become UTF-8 give U+FFFD, as `bytes.decode` has it.
+    """
+
+    def __init__(self, tokenizer: TextTokenizer, *, skip_special: bool = True) -> None:
+        self._tokenizer = tokenizer
+        self._skip_special = skip_special
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token: int) -> str:
+        """The text that this token completes, often "" within a character."""
+        found = self._tokenizer.decode_bytes([token], skip_special=self._skip_special)
+        return self._decoder.decode(found)
+
+    def flush(self) -> str:
+        """What is left at the end: U+FFFD for a character that stayed unfinished, else ""."""
+        left = self._decoder.decode(b"", final=True)
+        self._decoder.reset()
+        return left
+
+
+class StopStrings:
+    """Lets text through up to a stop string, wherever its pieces are cut.
+
+    The stop string that ends first wins; of those that end together, the one that began first.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        if isinstance(stops, str) or not all(isinstance(stop, str) for stop in stops):
+            raise InputError("stop", "a list of strings", "something else")
+        if "" in stops:
+            raise InputError("stop", "strings that are not empty", "an empty one")
+        self._stops = tuple(dict.fromkeys(stops))
+        self._held = ""
+        self.stopped: str | None = None
+
+    def push(self, text: str) -> str:
+        """The text that can no more become part of a stop string; "" once it has stopped."""
+        if self.stopped is not None:
+            return ""
+        self._held += text
+        ends = (
+            (at + len(stop), at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0
+        )
+        if first := min(ends, default=None):
+            _, at, self.stopped = first
+            before, self._held = self._held[:at], ""
+            return before
+        kept = len(self._held) - self._could_begin()
+        before, self._held = self._held[:kept], self._held[kept:]
+        return before
+
+    def flush(self) -> str:
+        """What was held back, when no more text comes."""
+        left, self._held = self._held, ""
+        return left
+
+    def _could_begin(self) -> int:
+        """How many characters at the end are the beginning of a stop string, at most."""
+        longest = max(map(len, self._stops), default=1) - 1
+        sizes = range(min(longest, len(self._held)), 0, -1)
+        return next((n for n in sizes if self._begins(self._held[-n:])), 0)
+
+    def _begins(self, text: str) -> bool:
+        return any(stop.startswith(text) for stop in self._stops)

@@ -1,0 +1,94 @@
+"""What a chat template may cost and use, the same natively and in a page.
+
+A template comes out of a model file, so it may be an attack: it gets so many steps, so much text
+and so much time, and only the filters, tests and methods that chat templates are written with.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Protocol
+
+MOST_TEMPLATE_CHARACTERS = 1 << 16
+# Of indents and separators.
+MOST_WIDTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most of each, in one rendering.
+
+    `made` characters and list items are counted each time they are made; `characters` and `items`
+    are what one value holds with all that is in it, `depth` how far its lists are nested.
+    """
+
+    steps: int = 1_000_000
+    made: int = 64 << 20
+    characters: int = 8 << 20
+    items: int = 1 << 18
+    depth: int = 32
+    seconds: float = 5.0
+
+
+LIMITS = Limits()
+
+FILTERS = frozenset(
+    (
+        *("abs", "capitalize", "default", "dictsort", "first", "float", "indent", "int", "items"),
+        *("join", "last", "length", "list", "lower", "map", "rejectattr", "replace", "reverse"),
+        *("safe", "selectattr", "sort", "string", "title", "tojson", "trim", "unique", "upper"),
+    )
+)
+TESTS = frozenset(
+    (
+        *("boolean", "callable", "defined", "eq", "equalto", "even", "false", "integer"),
+        *("iterable", "lower", "mapping", "none", "number", "odd", "sequence", "string", "true"),
+        *("undefined", "upper"),
+    )
+)
+METHODS = MappingProxyType(
+    {
+        str: frozenset(
+            (
+                *("capitalize", "endswith", "lower", "lstrip", "replace", "rstrip", "split"),
+                *("startswith", "strip", "title", "upper"),
+            )
+        ),
+        dict: frozenset(("get", "items", "keys", "values")),
+    }
+)
+MONTHS = (
+    *("January", "February", "March", "April", "May", "June", "July", "August", "September"),
+    *("October", "November", "December"),
+)
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+
+def limits_json() -> str:
+    """All of it for the page's half."""
+    names = {
+        "filters": sorted(FILTERS),
+        "tests": sorted(TESTS),
+        "methods": sorted(frozenset().union(*METHODS.values())),
+        "months": MONTHS,
+        "days": DAYS,
+    }
+    return json.dumps({**asdict(LIMITS), **names, "width": MOST_WIDTH})
+
+
+class TemplateFault(Exception):
+    """The template does what it must not, or fails."""
+
+
+class TemplateRefusal(Exception):
+    """The template itself refuses the conversation (`raise_exception`)."""
+
+
+class Renderer(Protocol):
+    """A parsed template."""
+
+    def render(self, variables: dict[str, object]) -> str:
+        """The text. TemplateFault or TemplateRefusal; `variables` are JSON values."""
+        ...

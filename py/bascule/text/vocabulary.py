@@ -1,0 +1,221 @@
+"""The vocabulary in a GGUF file's metadata, none of which is trusted, as a tokenizer.json.
+
+Byte-level BPE alone (`tokenizer.ggml.model` = "gpt2"): each character of a token stands for a byte
+(https://github.com/openai/gpt-2/blob/master/src/encoder.py). Only the standard library.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bascule.errors import ModelFileError, UnsupportedModelError
+from bascule.text.pretokenizers import PRETOKENIZERS, PreTokenizer
+
+MOST_TOKENS = 1 << 20
+MOST_TOKEN_CHARACTERS = 1 << 12
+# Each beginning and end of a control token is kept, to look for them in messages.
+MOST_CONTROL = 1 << 14
+MOST_CONTROL_CHARACTERS = 1 << 7
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 1, 2, 3, 4, 5
+# Texts that end a turn whatever the file says of them, as llama.cpp has them.
+_ENDS = frozenset(
+    ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>")
+)
+
+
+def _characters() -> dict[str, int]:
+    """GPT-2's character of each byte: itself if it is printable, else one from U+0100 on."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    found = {chr(byte): byte for byte in printable}
+    return found | {chr(256 + index): byte for index, byte in enumerate(others)}
+
+
+BYTE_OF = _characters()
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Tokens by id, and what the file says of them.
+
+    `control` tokens are parsed where a caller allows it, `user_defined` ones in every text; `ends`
+    are the ids after which a model has said all.
+    """
+
+    tokens: Sequence[str]
+    merges: Sequence[str]
+    pre: PreTokenizer
+    control: Mapping[str, int]
+    user_defined: Mapping[str, int]
+    unused: frozenset[int]
+    bos: int | None
+    eos: int | None
+    adds_bos: bool
+    ends: frozenset[int]
+    chat_template: str | None = field(repr=False)
+
+    def text(self, token: int | None) -> str:
+        """A token's own text, "" for none."""
+        return "" if token is None else self.tokens[token]
+
+    def tokenizer_json(self) -> bytes:
+        """The tokenizer.json of plain text: control tokens are no part of it, so none is parsed."""
+        left_out = self.unused.union(self.control.values())
+        vocab = {text: i for i, text in enumerate(self.tokens) if i not in left_out}
+        added = [
+            {
+                **{"id": i, "content": text, "special": False, "normalized": False},
+                **{"single_word": False, "lstrip": False, "rstrip": False},
+            }
+            for text, i in self.user_defined.items()
+        ]
+        rule = {"type": "BPE", "ignore_merges": self.pre.whole_words_first}
+        model = {**rule, "vocab": vocab, "merges": list(self.merges)}
+        parts = {"model": model, "added_tokens": added, **self.pre.parts()}
+        rest = {"version": "1.0", "post_processor": None, "decoder": None}
+        return json.dumps(rest | parts, ensure_ascii=False).encode()
+
+
+def read_vocabulary(metadata: Mapping[str, object], place: str) -> Vocabulary:
+    """Check all that `metadata` says of tokens; `place` names the file.
+
+    ModelFileError if it is unsound, UnsupportedModelError for a tokenizer of another kind.
+    """
+    model = _text(metadata, "model", place)
+    if model != "gpt2":
+        problem = f"its tokenizer is of kind {model[:40]!r}, and Bascule knows 'gpt2'"
+        raise UnsupportedModelError(place, problem, hint="Take a model with a byte-level BPE.")
+    pre = _pre_tokenizer(metadata, place)
+    tokens = _tokens(metadata, place)
+    kinds = _kinds(metadata, len(tokens), place)
+    by_kind: dict[int, dict[str, int]] = {kind: {} for kind in range(1, 6)}
+    for index, (text, kind) in enumerate(zip(tokens, kinds, strict=True)):
+        by_kind[kind][text] = index
+    control = by_kind[_CONTROL] | by_kind[_UNKNOWN]
+    _check_control(control, place)
+    if "" in by_kind[_USER_DEFINED]:
+        raise _fault(place, "tokens", "a text for each token of the users", "an empty one")
+    merged = by_kind[_NORMAL].keys() | by_kind[_USER_DEFINED].keys()
+    ids = {name: _id(metadata, name, len(tokens), place) for name in ("bos", "eos", "eot", "eom")}
+    named = {control[text] for text in _ENDS if text in control}
+    told = {i for i in (ids["eos"], ids["eot"], ids["eom"]) if i is not None}
+    return Vocabulary(
+        tokens=tokens,
+        merges=_merges(metadata, merged, place),
+        pre=pre,
+        control=control,
+        user_defined=by_kind[_USER_DEFINED],
+        unused=frozenset(by_kind[_UNUSED].values()),
+        bos=ids["bos"],
+        eos=ids["eos"],
+        adds_bos=_flag(metadata, "add_bos_token", place) and ids["bos"] is not None,
+        ends=frozenset(named | told),
+        chat_template=_chat_template(metadata, place),
+    )
+
+
+def _fault(place: str, key: str, expected: str, found: str) -> ModelFileError:
+    return ModelFileError(place, f"tokenizer.ggml.{key}: expected {expected}, found {found}")
+
+
+def _text(metadata: Mapping[str, object], key: str, place: str) -> str:
+    value = metadata.get(f"tokenizer.ggml.{key}")
+    if not isinstance(value, str):
+        raise _fault(place, key, "a string", _kind(value))
+    return value
+
+
+def _kind(value: object) -> str:
+    return "none" if value is None else f"one of type {type(value).__name__}"
+
+
+def _pre_tokenizer(metadata: Mapping[str, object], place: str) -> PreTokenizer:
+    # Files older than the key mean what llama.cpp calls "default".
+    name = _text(metadata, "pre", place) if "tokenizer.ggml.pre" in metadata else "default"
+    if name not in PRETOKENIZERS:
+        problem = f"its text is to be split as {name[:40]!r}, and Bascule knows "
+        raise UnsupportedModelError(place, problem + ", ".join(PRETOKENIZERS))
+    return PRETOKENIZERS[name]
+
+
+def _strings(metadata: Mapping[str, object], key: str, place: str) -> tuple[str, ...]:
+    value = metadata.get(f"tokenizer.ggml.{key}")
+    if not isinstance(value, tuple) or not all(isinstance(text, str) for text in value):
+        raise _fault(place, key, "a list of strings", _kind(value))
+    return value
+
+
+def _tokens(metadata: Mapping[str, object], place: str) -> tuple[str, ...]:
+    tokens = _strings(metadata, "tokens", place)
+    if not 1 <= len(tokens) <= MOST_TOKENS:
+        raise _fault(place, "tokens", f"1 to {MOST_TOKENS:,}", f"{len(tokens):,}")
+    longest = max(map(len, tokens))
+    if longest > MOST_TOKEN_CHARACTERS:
+        expected = f"tokens of at most {MOST_TOKEN_CHARACTERS:,} characters"
+        raise _fault(place, "tokens", expected, f"{longest:,}")
+    if len(set(tokens)) < len(tokens):
+        raise _fault(place, "tokens", "each token once", "one twice")
+    return tokens
+
+
+def _kinds(metadata: Mapping[str, object], n_tokens: int, place: str) -> Sequence[int]:
+    value = metadata.get("tokenizer.ggml.token_type")
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise _fault(place, "token_type", "a list of numbers", _kind(value))
+    if len(value) != n_tokens:
+        raise _fault(place, "token_type", f"{n_tokens:,} numbers", f"{len(value):,}")
+    if not all(type(kind) is int and _NORMAL <= kind <= _UNUSED for kind in value):
+        raise _fault(place, "token_type", "numbers from 1 to 5", "others")
+    return value
+
+
+def _check_control(control: Mapping[str, int], place: str) -> None:
+    if len(control) > MOST_CONTROL:
+        raise _fault(place, "tokens", f"at most {MOST_CONTROL:,} of control", f"{len(control):,}")
+    for text in control:
+        # One of a single character could not be told from the same character in a message.
+        if not 2 <= len(text) <= MOST_CONTROL_CHARACTERS:
+            expected = f"control tokens of 2 to {MOST_CONTROL_CHARACTERS} characters"
+            raise _fault(place, "tokens", expected, f"{len(text):,}")
+
+
+def _id(metadata: Mapping[str, object], name: str, n_tokens: int, place: str) -> int | None:
+    key = f"{name}_token_id"
+    value = metadata.get(f"tokenizer.ggml.{key}")
+    if value is None:
+        return None
+    if type(value) is not int:
+        raise _fault(place, key, "a number", _kind(value))
+    if not 0 <= value < n_tokens:
+        raise _fault(place, key, f"a number from 0 to {n_tokens - 1:,}", f"{value:,}")
+    return value
+
+
+def _flag(metadata: Mapping[str, object], key: str, place: str) -> bool:
+    value = metadata.get(f"tokenizer.ggml.{key}", False)
+    if not isinstance(value, bool):
+        raise _fault(place, key, "a boolean", _kind(value))
+    return value
+
+
+def _merges(metadata: Mapping[str, object], known: set[str], place: str) -> tuple[str, ...]:
+    merges = _strings(metadata, "merges", place)
+    for index, merge in enumerate(merges):
+        left, space, right = merge.partition(" ")
+        # A part with a space in it is no token of bytes, so `known` settles that too.
+        if not (space and left in known and right in known and left + right in known):
+            expected = "two tokens that make a third, with a space between"
+            raise _fault(place, f"merges, number {index:,}", expected, repr(merge[:80]))
+    if len(set(merges)) < len(merges):
+        raise _fault(place, "merges", "each merge once", "one twice")
+    return merges
+
+
+def _chat_template(metadata: Mapping[str, object], place: str) -> str | None:
+    value = metadata.get("tokenizer.chat_template")
+    if value is None or isinstance(value, str):
+        return value
+    found = _kind(value)
+    raise ModelFileError(place, f"tokenizer.chat_template: expected a string, found {found}")

@@ -1,0 +1,90 @@
+"""Loading a GGUF file: its header first, then its tensors stream into a weight store as they are.
+
+A program is made from the header: when a load begins anew and the header is another one by then, it
+is another model, and the load ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from bascule.backend.base import WeightStore
+from bascule.errors import FileChangedError, FileMissingError, UnsupportedModelError
+from bascule.program.program import Parameter
+from bascule.progress import Progress, ProgressCallback
+from bascule.weights.gguf import GgufHeader, read_gguf_header
+from bascule.weights.plan import plan_pieces
+from bascule.weights.safetensors import TensorInfo
+from bascule.weights.source import MODEL_GGUF, Source
+from bascule.weights.stream import fill, nothing_arrived, with_restarts
+
+
+async def find_gguf(source: Source) -> str | None:
+    """The name of a folder's GGUF file, the only one that is looked for; None if it has none.
+
+    SourceError if the folder cannot be asked.
+    """
+    try:
+        await source.size(MODEL_GGUF)
+    except FileMissingError:
+        return None
+    return MODEL_GGUF
+
+
+async def read_gguf(source: Source, file: str = MODEL_GGUF) -> GgufHeader:
+    """The checked header of a GGUF file.
+
+    Raises ModelFileError for one that is unsound, UnsupportedModelError for a part of a model that
+    was split into several files, SourceError when reading fails.
+    """
+    header = await with_restarts(source, partial(_header, source, file), source.forget)
+    count = header.metadata.get("split.count")
+    if isinstance(count, int) and count > 1:
+        raise UnsupportedModelError(
+            f"{source.location}/{file}",
+            f"it is one of {count} files that a model was split into",
+            hint="Take the model in one file, or join the parts: `llama-gguf-split --merge`.",
+        )
+    return header
+
+
+async def load_gguf_weights(
+    source: Source,
+    file: str,
+    header: GgufHeader,
+    parameters: Sequence[Parameter],
+    store: WeightStore,
+    *,
+    progress: ProgressCallback | None = None,
+) -> None:
+    """Fill `store` with `parameters`, in their order, from the file that `header` was read from.
+
+    Parameters of f32 take F32, F16 or BF16 tensors, widened; those of another dtype take a tensor's
+    bytes as they are. `store.arrivals` hears of each parameter that is whole. Restarts and errors
+    are those of `load_weights`; FileChangedError also where the file has a new header by now.
+    """
+    place = f"{source.location}/{file}"
+    table = {
+        t.name: TensorInfo(t.name, t.type.name, t.shape, t.start, t.nbytes)
+        for t in header.tensors.values()
+    }
+    plan = plan_pieces({file: table}, parameters, store.targets, ("",), place)
+
+    async def attempt() -> None:
+        if progress is not None:
+            progress(Progress("weights", 0, 0))
+        await fill(source, plan, store, progress)
+
+    async def start_over(changed: str) -> None:
+        nothing_arrived(store, parameters)
+        await source.forget(changed)
+        if await read_gguf(source, file) != header:
+            raise FileChangedError(place, "it has become another model meanwhile")
+
+    await with_restarts(source, attempt, start_over)
+
+
+async def _header(source: Source, file: str) -> GgufHeader:
+    nbytes = await source.size(file)
+    return await read_gguf_header(partial(source.read, file), nbytes, f"{source.location}/{file}")

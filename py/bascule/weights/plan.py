@@ -1,0 +1,93 @@
+"""Which bytes of a model's files become which parameter; the same for all file formats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from bascule.dtypes import block_of
+from bascule.errors import ModelFileError, UnsupportedModelError
+from bascule.program.program import Parameter
+from bascule.weights.pieces import ELEMENT_NBYTES, RAW, Piece
+from bascule.weights.safetensors import TensorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A piece, its file, and the parameter that it belongs to."""
+
+    file: str
+    parameter: str
+    piece: Piece
+
+
+def plan_pieces(
+    headers: Mapping[str, Mapping[str, TensorInfo]],
+    parameters: Sequence[Parameter],
+    targets: Mapping[str, int],
+    prefixes: Sequence[str],
+    place: str,
+) -> list[Planned]:
+    """Which bytes go where, in the order of the parameters: that in which a pass needs them.
+
+    A tensor may carry one of `prefixes` before its name. ModelFileError for a tensor that is
+    missing, of the wrong shape, or of another type than the parameter that keeps it as it is;
+    UnsupportedModelError for one that is no float where float32 is made.
+    """
+    tensors = {name: (file, t) for file, table in headers.items() for name, t in table.items()}
+    plan: list[Planned] = []
+    for parameter in parameters:
+        found = [_find(name, tensors, prefixes, place) for name in parameter.tensors]
+        _check_shape(parameter, [tensor for _, tensor in found], place)
+        offset = 0
+        for file, tensor in found:
+            if offset % 4:
+                told = f"{parameter.name} stacks a tensor whose bytes are no multiple of 4"
+                raise UnsupportedModelError(place, told)
+            n_elements = prod(parameter.shape) if parameter.rows else prod(tensor.shape)
+            kind, nbytes = _kind(parameter, tensor, n_elements, place)
+            piece = Piece(tensor.start, nbytes, targets[parameter.name], offset, kind)
+            plan.append(Planned(file, parameter.name, piece))
+            offset += nbytes if kind == RAW else 4 * n_elements
+    return plan
+
+
+def _find(
+    name: str,
+    tensors: Mapping[str, tuple[str, TensorInfo]],
+    prefixes: Sequence[str],
+    place: str,
+) -> tuple[str, TensorInfo]:
+    found = next((tensors[p + name] for p in prefixes if p + name in tensors), None)
+    if found is None:
+        raise ModelFileError(place, f"it lacks the tensor {name!r}")
+    return found
+
+
+def _kind(parameter: Parameter, tensor: TensorInfo, n_elements: int, place: str) -> tuple[str, int]:
+    """How a tensor's bytes are taken, and how many."""
+    told = f"tensor {tensor.name!r} is {tensor.dtype}"
+    if parameter.dtype == "f32":
+        if tensor.dtype not in ELEMENT_NBYTES:
+            known = "F32, F16 and BF16"
+            raise UnsupportedModelError(place, f"{told}, and this version reads {known} there")
+        return tensor.dtype, n_elements * ELEMENT_NBYTES[tensor.dtype]
+    wanted = parameter.dtype.upper()
+    if tensor.dtype != wanted:
+        raise ModelFileError(place, f"{told}, and {parameter.name} has to be {wanted}")
+    block = block_of(parameter.dtype)
+    return RAW, n_elements // block.n_elements * block.nbytes
+
+
+def _check_shape(parameter: Parameter, found: Sequence[TensorInfo], place: str) -> None:
+    """Tensors stacked on their first axis make the parameter; `rows` keeps the first few rows."""
+    tails = {tensor.shape[1:] for tensor in found}
+    first = parameter.rows or sum(tensor.shape[0] if tensor.shape else 0 for tensor in found)
+    enough = not parameter.rows or all(t.shape and t.shape[0] >= parameter.rows for t in found)
+    stacked = (first, *next(iter(tails)))
+    fits = stacked == parameter.shape or (parameter.rows == 1 and stacked[1:] == parameter.shape)
+    if len(tails) != 1 or not enough or not fits:
+        shapes = ", ".join(f"{t.name} {list(t.shape)}" for t in found)
+        wanted = f"{parameter.name} {list(parameter.shape)} of the model's settings"
+        raise ModelFileError(place, f"{shapes} does not make {wanted}")

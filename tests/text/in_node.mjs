@@ -1,0 +1,33 @@
+// The page's tokenizer and templates in node: JSON in by stdin, JSON out. See page_half.py.
+
+import { readFileSync } from "node:fs";
+
+import { createTemplate } from "../../web/bridge/template.js";
+import { createTokenizer } from "../../web/bridge/text.js";
+import * as jinja from "../../web/vendor/jinja.js";
+import * as tokenizers from "../../web/vendor/tokenizers.js";
+
+const asked = JSON.parse(readFileSync(0, "utf8"));
+
+function tokenized({ tokenizer, texts }) {
+  const flat = createTokenizer(tokenizers, tokenizer, 2 ** 31 - 1).encode(JSON.stringify(texts));
+  const count = flat[0];
+  const ids = [];
+  let at = 1 + count;
+  for (const length of flat.slice(1, 1 + count)) {
+    ids.push(Array.from(flat.slice(at, at + length)));
+    at += length;
+  }
+  return ids;
+}
+
+function rendered({ source, limits, variables }) {
+  try {
+    return { text: createTemplate(jinja, source, limits).render(variables) };
+  } catch (error) {
+    return { fault: error.message, name: error.name };
+  }
+}
+
+const answer = asked.tokenizer ? tokenized(asked) : asked.templates.map(rendered);
+process.stdout.write(JSON.stringify(answer));
