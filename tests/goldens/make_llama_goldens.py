@@ -8,7 +8,7 @@ Only the tiny models are done if no file is given. The independent implementatio
 LlamaForCausalLM on weights that the `gguf` package dequantised; its norm and its rotary angles are
 replaced, since they compute in float32 whatever the weights are. The tokenizer is built with
 `tokenizers` from the GGUF's metadata and the chat template runs in transformers. Nothing of Bascule
-is used. llama.py beside this tells what each written file holds.
+is used. perplexity.txt is our own text. llama.py beside this tells what each written file holds.
 """
 
 from __future__ import annotations
