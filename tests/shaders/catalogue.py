@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel
 from bascule.backend.webgpu.kernels import candidates
+from bascule.dtypes import DType
 from bascule.program.graph import Graph
 from bascule.program.ops import ACTIVATIONS, POOLINGS
 from tests.shaders.harness import KINDS, disguise
+
+FORMATS: tuple[DType, ...] = ("q4_1", "q8_0")
 
 
 def _calls() -> Graph:
@@ -28,6 +31,7 @@ def _calls() -> Graph:
             for activation in ACTIVATIONS:
                 for bias in (None, row):
                     graph.call("linear", x, w, bias, activation=activation)
+    _blocks(graph)
     x = graph.input("x", (2, 8, 24))
     for residual in (None, x):
         graph.call("layer_norm", x, row, row, residual, eps=1e-5)
@@ -41,6 +45,22 @@ def _calls() -> Graph:
     graph.call("l2_normalise", x, eps=1e-12)
     graph.call("add", x, row)
     return graph
+
+
+def _blocks(graph: Graph) -> None:
+    """Each format with each kernel; each epilogue with one format."""
+    few, many = graph.input("few", (1, 512)), graph.input("many", (64, 512))
+    bias = graph.input("blocks_bias", (24,))
+    for dtype in FORMATS:
+        weight = graph.parameter(dtype, (24, 512), dtype=dtype)
+        for x in (few, many):
+            graph.call("gated_linear", x, weight, activation="silu")
+            if dtype != "f32":
+                graph.call("linear", x, weight, activation="none")
+            if dtype == "q4_1":
+                for activation in ACTIVATIONS:
+                    y = graph.call("linear", x, weight, activation=activation)
+                    graph.call("linear", x, weight, bias, y, activation=activation)
 
 
 def every_kernel(adapter: AdapterInfo) -> Iterator[Kernel]:
