@@ -64,7 +64,10 @@ def _text_calls(graph: Graph) -> None:
                 q = graph.call("rope_append", qkv, cache, angles, position, pairs=pairs, **heads)
             graph.call("cached_attention", q, cache, position, window=0, **heads)
     logits, tokens = graph.input("logits", (1, 99)), graph.state("tokens", (16,), "u32")
+    settings = graph.state("settings", (8,), "u32")
     graph.call("argmax_token", logits, tokens, position)
+    graph.call("penalise", logits, tokens, position, settings)
+    graph.call("sample_token", logits, tokens, position, settings)
 
 
 def _blocks(graph: Graph) -> None:
