@@ -58,7 +58,7 @@ ALL = [
     Sizes("tiny-q4_1", 763, 512, 2, 64, 4, 2, 96, 1e5, {"token_embd": Type.Q8_0, **Q4_1}),
     # An output of its own, one key for all heads, and each simple type once.
     Sizes(
-        "tiny-mixed", 162, 512, 2, 64, 4, 1, 96, 1e4,
+        "tiny-mixed", 639, 512, 2, 64, 4, 1, 96, 1e4,
         {"token_embd": Type.Q4_0, "output": Type.Q8_0, "attn_q": Type.F16, "attn_k": Type.BF16,
          "attn_v": Type.F32, "attn_output": Type.Q4_0, "ffn_gate": Type.Q8_0,
          "ffn_up": Type.Q4_1, "ffn_down": Type.F16},
