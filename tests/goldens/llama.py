@@ -31,8 +31,9 @@ TINY_NAMES: tuple[TinyName, ...] = ("tiny-q4_1", "tiny-mixed", "tiny-k")
 class Chat:
     """A conversation and its 32 likeliest next tokens, each chosen after those before it.
 
-    `ids` go on past an end token; `end` is the index of the first one in `ids`, and `text` is what
-    stands before it. `margins` tell by how much each choice led the second best logit.
+    `ids` go on past an end token, <|im_end|> or <|endoftext|>; `end` is the first one's index in
+    `ids`, and `text` is what stands before it, other control tokens written out. `margins` tell by
+    how much each choice led the second best logit.
     """
 
     messages: list[dict[str, str]]

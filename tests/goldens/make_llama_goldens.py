@@ -8,7 +8,7 @@ Only the tiny models are done if no file is given. The independent implementatio
 LlamaForCausalLM on weights that the `gguf` package dequantised; its norm and its rotary angles are
 replaced, since they compute in float32 whatever the weights are. The tokenizer is built with
 `tokenizers` from the GGUF's metadata and the chat template runs in transformers. Nothing of Bascule
-is used. llama.py beside this tells what each written file holds.
+is used. perplexity.txt is our own text. llama.py beside this tells what each written file holds.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ N_LONG = 200
 WINDOW = 512
 N_WINDOWS = 5
 N_TOP = 8
+# llama.cpp takes these for ends whatever a file names as its own.
+ENDS = ("<|im_end|>", "<|endoftext|>")
 
 # Name, messages. The answers to the first and the last end early, so that stopping is tested.
 CHATS: list[tuple[str, list[dict[str, str]]]] = [
@@ -102,7 +104,7 @@ class Model:
 
     net: LlamaForCausalLM
     tokenizer: PreTrainedTokenizerFast
-    end: int
+    ends: set[int]
 
 
 def metadata(reader: GGUFReader, key: str) -> Any:
@@ -196,7 +198,9 @@ def load(path: Path) -> Model:
         layer.post_attention_layernorm = Norm64(layer.post_attention_layernorm)
     net.model.norm = Norm64(net.model.norm)
     net.model.rotary_emb = Rotary64(theta, hidden // n_heads)
-    return Model(net, tokenizer_of(reader), metadata(reader, "tokenizer.ggml.eos_token_id"))
+    ends = {tokens.index(token) for token in ENDS if token in tokens}
+    ends.add(metadata(reader, "tokenizer.ggml.eos_token_id"))
+    return Model(net, tokenizer_of(reader), ends)
 
 
 def tokenizer_of(reader: GGUFReader) -> PreTrainedTokenizerFast:
@@ -261,7 +265,7 @@ def chat(model: Model, messages: list[dict[str, str]]) -> dict[str, Any]:
     )
     prompt_ids = encode(model, prompt)
     ids, margins = greedy(model, prompt_ids, N_GREEDY)
-    end = ids.index(model.end) if model.end in ids else None
+    end = next((i for i, token in enumerate(ids) if token in model.ends), None)
     return {
         "messages": messages,
         "prompt": prompt,

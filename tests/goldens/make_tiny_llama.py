@@ -30,6 +30,8 @@ TEMPLATE = (
     "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+# Large, so that a wrong one is seen.
+EPSILON = 1e-2
 K_TYPES = (Type.Q4_K, Type.Q5_K, Type.Q6_K)
 
 
@@ -53,17 +55,17 @@ Q4_1 = dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_output"), Type.Q4_1)
 Q4_1 |= dict.fromkeys(("ffn_gate", "ffn_up", "ffn_down"), Type.Q4_1)
 ALL = [
     # As SmolLM2's file: Q4_1 throughout, a tied Q8_0 embedding.
-    Sizes("tiny-q4_1", 377, 512, 2, 64, 4, 2, 96, 1e5, {"token_embd": Type.Q8_0, **Q4_1}),
+    Sizes("tiny-q4_1", 763, 512, 2, 64, 4, 2, 96, 1e5, {"token_embd": Type.Q8_0, **Q4_1}),
     # An output of its own, one key for all heads, and each simple type once.
     Sizes(
-        "tiny-mixed", 87, 512, 2, 64, 4, 1, 96, 1e4,
+        "tiny-mixed", 639, 512, 2, 64, 4, 1, 96, 1e4,
         {"token_embd": Type.Q4_0, "output": Type.Q8_0, "attn_q": Type.F16, "attn_k": Type.BF16,
          "attn_v": Type.F32, "attn_output": Type.Q4_0, "ffn_gate": Type.Q8_0,
          "ffn_up": Type.Q4_1, "ffn_down": Type.F16},
     ),
     # The types of Q4_K_M files, whose blocks hold 256 numbers.
     Sizes(
-        "tiny-k", 39, 288, 1, 256, 4, 1, 256, 1e5,
+        "tiny-k", 182, 288, 1, 256, 4, 1, 256, 1e5,
         {"token_embd": Type.Q6_K, "attn_q": Type.Q4_K, "attn_k": Type.Q5_K, "attn_v": Type.Q6_K,
          "attn_output": Type.Q4_K, "ffn_gate": Type.Q5_K, "ffn_up": Type.Q4_K,
          "ffn_down": Type.Q4_K},
@@ -180,7 +182,7 @@ def write(sizes: Sizes) -> None:
     writer.add_head_count_kv(sizes.kv_heads)
     writer.add_rope_freq_base(sizes.theta)
     writer.add_rope_dimension_count(sizes.hidden // sizes.heads)
-    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_layer_norm_rms_eps(EPSILON)
     writer.add_vocab_size(sizes.vocabulary)
     writer.add_file_type(LlamaFileType.GUESSED)
     tokens, merges = bpe(sizes.vocabulary)

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel
 from bascule.backend.webgpu.kernels import candidates
+from bascule.dtypes import DType
 from bascule.program.graph import Graph
 from bascule.program.ops import ACTIVATIONS, POOLINGS, ROTARY_PAIRS
 from tests.shaders.harness import KINDS, disguise
+
+FORMATS: tuple[DType, ...] = ("q4_1", "q8_0")
 
 
 def _calls() -> Graph:
@@ -28,6 +31,7 @@ def _calls() -> Graph:
             for activation in ACTIVATIONS:
                 for bias in (None, row):
                     graph.call("linear", x, w, bias, activation=activation)
+    _blocks(graph)
     x = graph.input("x", (2, 8, 24))
     for residual in (None, x):
         graph.call("layer_norm", x, row, row, residual, eps=1e-5)
@@ -60,7 +64,26 @@ def _text_calls(graph: Graph) -> None:
                 q = graph.call("rope_append", qkv, cache, angles, position, pairs=pairs, **heads)
             graph.call("cached_attention", q, cache, position, window=0, **heads)
     logits, tokens = graph.input("logits", (1, 99)), graph.state("tokens", (16,), "u32")
+    settings = graph.state("settings", (8,), "u32")
     graph.call("argmax_token", logits, tokens, position)
+    graph.call("penalise", logits, tokens, position, settings)
+    graph.call("sample_token", logits, tokens, position, settings)
+
+
+def _blocks(graph: Graph) -> None:
+    """Each format with each kernel; each epilogue with one format."""
+    few, many = graph.input("few", (1, 512)), graph.input("many", (64, 512))
+    bias = graph.input("blocks_bias", (24,))
+    for dtype in FORMATS:
+        weight = graph.parameter(dtype, (24, 512), dtype=dtype)
+        for x in (few, many):
+            graph.call("gated_linear", x, weight, activation="silu")
+            if dtype != "f32":
+                graph.call("linear", x, weight, activation="none")
+            if dtype == "q4_1":
+                for activation in ACTIVATIONS:
+                    y = graph.call("linear", x, weight, activation=activation)
+                    graph.call("linear", x, weight, bias, y, activation=activation)
 
 
 def every_kernel(adapter: AdapterInfo) -> Iterator[Kernel]:

@@ -6,8 +6,8 @@ import gguf
 import gguf.quants
 import numpy as np
 import pytest
-from bascule.weights.quant import dequantise
 
+from bascule.backend.quant import dequantise
 from bascule.weights.gguf import GgufHeader, parse_gguf
 from tests.goldens import llama
 from tests.goldens.llama import TINY_NAMES, TinyName
@@ -37,7 +37,7 @@ def test_a_tiny_golden_has_clear_choices(name: TinyName) -> None:
     assert (best[:, 1] - best[:, 0]).min() > 0.03
     for chat in golden.chats:
         assert len(chat.ids) == len(chat.margins) == 32
-        assert min(chat.margins) > 0.08
+        assert min(chat.margins) > 0.1
 
 
 def test_a_narrow_choice_may_fall_either_way() -> None:

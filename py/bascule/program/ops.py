@@ -18,6 +18,7 @@ from bascule.program.program import Attribute, Dim, Shape
 ACTIVATIONS = ("none", "gelu", "relu", "tanh", "silu")
 POOLINGS = ("mean", "cls")
 ROTARY_PAIRS = ("adjacent", "halves")
+SETTINGS = 8  # words of a sampler's settings; see `backend/reference_sampling.py`
 
 ShapeRule = Callable[[tuple[Shape | None, ...], Mapping[str, Attribute]], Shape]
 
@@ -184,7 +185,13 @@ def _token(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shap
     (logits, tokens), position = _given(shapes, "sampling"), shapes[2]
     fits = len(logits) == 2 and logits[0] == 1 and len(tokens) == 1 and position == (1,)
     _need(fits, "sampling", "logits (1, V), tokens (S) and position (1)", shapes)
+    _need(shapes[3:] in ((), ((SETTINGS,),)), "sampling", f"settings ({SETTINGS})", shapes[3:])
     return (1,)
+
+
+def _penalise(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
+    _token(shapes, attributes)
+    return shapes[0] or ()
 
 
 def _add(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shape:
@@ -278,6 +285,23 @@ OPS: Mapping[str, Op] = {
             ("logits", "tokens", "position"),
             {},
             "y = argmax(logits); tokens[(position + 1) % S] = y; position += 1",
+            _token,
+            updates=("tokens", "position"),
+            result="u32",
+        ),
+        Op(
+            "penalise",
+            ("logits", "tokens", "position", "settings"),
+            {},
+            "logits, less likely for each token among the last `window`",
+            _penalise,
+        ),
+        Op(
+            "sample_token",
+            ("logits", "tokens", "position", "settings"),
+            {},
+            "like argmax_token, but y is drawn from softmax(logits / temperature) after top-k, "
+            "top-p and min-p",
             _token,
             updates=("tokens", "position"),
             result="u32",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from math import prod
 
+from bascule.backend.webgpu import kernels_blocks
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel, Numbers, Ranking, Variants, make_kernel
 from bascule.backend.webgpu.kernels_sampling import SAMPLING_ROWS
@@ -73,6 +74,8 @@ def _embedding(call: Call, adapter: AdapterInfo) -> Variants:
 
 def _linear(call: Call, adapter: AdapterInfo) -> Variants:
     x, weight = operand(call, 0), operand(call, 1)
+    if weight.dtype != "f32":
+        return kernels_blocks.linear(call, adapter)
     cols, inner = weight.limits
     rows = prod(x.limits[:-1])
 
@@ -262,6 +265,7 @@ def _add(call: Call, adapter: AdapterInfo) -> Variants:
 _ROWS: dict[str, Callable[[Call, AdapterInfo], Variants]] = {
     "embedding": _embedding,
     "linear": _linear,
+    "gated_linear": kernels_blocks.gated_linear,
     "layer_norm": _layer_norm,
     "attention": _attention,
     "pool": _pool,

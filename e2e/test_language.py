@@ -1,0 +1,127 @@
+"""A language model in the page's own WebGPU, held to the goldens that native tiers are held to."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+
+import numpy as np
+
+from bascule.backend.quant import BlockMatrix
+from bascule.folders import models_folder
+from bascule.weights.gguf import GgufHeader, parse_gguf
+from e2e.conftest import Site, settled
+from e2e.engines import Engine, Page
+from tests.goldens import llama
+
+MODEL = "SmolLM2-135M-Instruct"
+GENERATE = "async ({ ids, options }) => bascule.generate(ids, options)"
+GREEDY = {"greedy": True, "max_new_tokens": 32}
+# Logits stay in the page: rows are taken out of it in slices, and losses are summed there.
+LOGITS = """async (ids) => {
+  const { data, rows, columns } = await bascule.logits(ids);
+  globalThis.found = { data, columns };
+  return [rows, columns];
+}"""
+ROWS = """({ start, stop }) => {
+  const { data, columns } = globalThis.found;
+  const bytes = new Uint8Array(data.buffer, 4 * start * columns, 4 * (stop - start) * columns);
+  let text = "";
+  for (let at = 0; at < bytes.length; at += 32768) {
+    text += String.fromCharCode(...bytes.subarray(at, at + 32768));
+  }
+  return btoa(text);
+}"""
+LOSS = """(ids) => {
+  const { data, columns } = globalThis.found;
+  let sum = 0;
+  for (let t = 0; t + 1 < ids.length; t++) {
+    const row = data.subarray(t * columns, (t + 1) * columns);
+    const top = row.reduce((most, value) => Math.max(most, value), -Infinity);
+    const total = row.reduce((all, value) => all + Math.exp(value - top), 0);
+    sum += Math.log(total) + top - row[ids[t + 1]];
+  }
+  return sum / (ids.length - 1);
+}"""
+SLICE = 8
+
+
+def open_model(site: Site, new_page: Callable[[str], Page], name: str = MODEL) -> Page:
+    page = new_page(f"{site.url}/chat.html?model={name}&tier=webgpu")
+    assert settled(page) == "ready", page.run("() => document.body.innerText")
+    return page
+
+
+def logits(page: Page, ids: list[int]) -> np.ndarray:
+    rows, columns = page.run(LOGITS, ids)
+    slices = [
+        base64.b64decode(page.run(ROWS, {"start": at, "stop": min(at + SLICE, rows)}))
+        for at in range(0, rows, SLICE)
+    ]
+    return np.frombuffer(b"".join(slices), np.float32).reshape(rows, columns)
+
+
+def token_embedding() -> np.ndarray:
+    raw = np.memmap(models_folder() / MODEL / "model.gguf", np.uint8, "r")
+    header = parse_gguf(raw[: 4 << 20].tobytes(), len(raw), "model.gguf")
+    assert isinstance(header, GgufHeader)
+    tensor = header.tensors["token_embd.weight"]
+    rows, columns = tensor.shape
+    data = raw[tensor.start : tensor.start + tensor.nbytes]
+    return BlockMatrix(tensor.type, (rows, columns), data).rows(0, rows)
+
+
+def test_smollm2_says_what_the_reference_says(
+    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    page = open_model(site, new_page)
+    stats = page.run("() => bascule.stats()")
+    assert stats["weights_nbytes"] <= 1.05 * (models_folder() / MODEL / "model.gguf").stat().st_size
+
+    for name, chat in llama.prompts().items():
+        found = page.run(GENERATE, {"ids": chat.prompt_ids, "options": GREEDY})
+        assert chat.parts_at(found["ids"]) is None, (name, found["text"])
+        assert len(found["ids"]) == (32 if chat.end is None else chat.end)
+        assert found["stats"]["crossings_per_token"] <= 1 or len(found["ids"]) < 16
+        told = {k: round(v, 2) for k, v in found["stats"].items() if "per_" in k}
+        print(f"{webgpu_engine.name}, {name}: {told}")
+
+
+def test_smollm2_logits_and_perplexity(
+    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    page = open_model(site, new_page)
+    text = llama.long_text()
+    expected = text.logits(token_embedding())
+    found = logits(page, text.ids)
+    assert np.isfinite(found).all()
+    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+    cosines = (found * expected).sum(axis=1) / norms
+    assert cosines.min() >= 0.9999
+
+    known = llama.perplexity()
+    ids = known.ids[: known.window]
+    page.run(LOGITS, ids)
+    loss = page.run(LOSS, ids)
+    print(
+        f"{webgpu_engine.name}: cosine at least {cosines.min():.6f}; perplexity of the first "
+        f"{known.window} tokens {np.exp(loss):.3f}, float64 {np.exp(known.losses[0]):.3f}"
+    )
+    assert abs(np.exp(loss - known.losses[0]) - 1) < 0.005
+
+
+def test_steps_in_flight_hide_the_readback(
+    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    """A tiny model, so that reading is what takes long: the rates are printed side by side."""
+    page = open_model(site, new_page, "/goldens/tiny-llama/tiny-mixed.gguf")
+    chat = llama.tiny("tiny-mixed").chats[0]
+    rates: dict[int, float] = {}
+    for steps in (1, 8, 1, 8):
+        options = {**GREEDY, "steps_in_flight": steps}
+        found = page.run(GENERATE, {"ids": chat.prompt_ids, "options": options})
+        assert chat.parts_at(found["ids"]) is None
+        rates[steps] = found["stats"]["decode_tokens_per_s"]
+        calls = found["stats"]["crossings_per_token"]
+        print(f"{webgpu_engine.name}, {steps} in flight: {rates[steps]:.0f} tokens/s, {calls:.2f}")
+    assert calls < 1

@@ -1,0 +1,104 @@
+"""Choosing the next token in numpy; see `backend/reference.py`.
+
+`settings` (8) u32 hold: temperature (bits of f32; 0 takes the likeliest), top_k (0 is off), top_p
+(f32; 1 is off), min_p (f32; 0 is off), penalty (f32; 0 and 1 are off), the penalty's window in
+tokens, the seed, and a word that is not used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def argmax_token(logits: Array, tokens: Array, position: Array) -> Array:
+    """The first of the highest logits; it becomes the next token, and the position moves on.
+
+    A NaN ranks below everything else.
+    """
+    return _append_token(first_highest(logits[0]), tokens, position)
+
+
+def first_highest(logits: Array) -> int:
+    """The first of the highest ids; 0 where all are NaN."""
+    known = np.flatnonzero(~np.isnan(logits))
+    return int(known[np.argmax(logits[known])]) if len(known) else 0
+
+
+def _append_token(token: int, tokens: Array, position: Array) -> Array:
+    position += 1
+    tokens[int(position[0]) % len(tokens)] = token
+    return np.array([token], np.uint32)
+
+
+def penalise(logits: Array, tokens: Array, position: Array, settings: Array) -> Array:
+    """Each of the last `window` tokens, once, made less likely (Keskar et al. 2019)."""
+    penalty, window = float(_numbers(settings)[4]), int(settings[5])
+    here = int(position[0])
+    came = np.arange(max(0, here + 1 - min(window, len(tokens))), here + 1)
+    ids = np.unique(tokens[came % len(tokens)])
+    ids = ids[ids < logits.shape[1]]
+    y = logits.copy()
+    if penalty > 0:
+        y[0, ids] = np.where(y[0, ids] > 0, y[0, ids] / penalty, y[0, ids] * penalty)
+    return y
+
+
+def sample_token(logits: Array, tokens: Array, position: Array, settings: Array) -> Array:
+    """Draw an id, at temperature 0 the likeliest; it becomes the next token, as in argmax_token."""
+    kept = kept_weights(logits[0], settings)
+    token = pick(kept, uniform_at(int(settings[6]), int(position[0])))
+    return _append_token(token, tokens, position)
+
+
+def kept_weights(logits: Array, settings: Array) -> Array:
+    """The weight of each id against the highest, 0 for what top-k, top-p and min-p leave out.
+
+    They apply in this order, each to what the one before kept; equals stay or go together. top-p
+    (Holtzman et al. 2020) keeps the fewest whose share of the weight reaches it, min-p (Nguyen et
+    al. 2024) what weighs that much against the highest. A NaN weighs nothing, and what equals the
+    highest 1, infinite or not.
+    """
+    temperature, _, top_p, min_p = _numbers(settings)[:4]
+    top_k = int(settings[1])
+    first, unknown = first_highest(logits), np.isnan(logits)
+    if not temperature > 0 or unknown.all():
+        return (np.arange(len(logits)) == first).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        x = (logits.astype(np.float64) - logits[first]) / temperature
+    x[logits == logits[first]] = 0
+    x[unknown] = -np.inf
+    order = np.sort(x)[::-1]
+    least = -np.inf
+    if 0 < top_k < len(x):
+        least = order[top_k - 1]
+    if top_p < 1:
+        mass = np.cumsum(np.exp(order[order >= least]))
+        least = order[np.searchsorted(mass, max(top_p, 0) * mass[-1])]
+    if min_p > 0:
+        least = max(least, np.log(min(min_p, 1.0)))
+    return np.where(x >= least, np.exp(x), 0)
+
+
+def pick(weights: Array, u: float) -> int:
+    """The first id whose cumulative weight exceeds u, in [0, 1), times all of it."""
+    mass = np.cumsum(weights)
+    return int(np.searchsorted(mass, u * mass[-1], side="right"))
+
+
+def uniform_at(seed: int, at: int) -> float:
+    """A number in [0, 1) for a seed and a position: pcg2d of Jarzynski & Olano 2020."""
+    x, y = ((v * 1664525 + 1013904223) % 2**32 for v in (seed, at))
+    for _ in range(2):
+        x = (x + y * 1664525) % 2**32
+        y = (y + x * 1664525) % 2**32
+        x, y = x ^ x >> 16, y ^ y >> 16
+    return (x >> 8) / 2**24
+
+
+def _numbers(settings: Array) -> Array:
+    with np.errstate(invalid="ignore"):  # a seed may look like a NaN
+        return np.ascontiguousarray(settings).view(np.float32).astype(np.float64)

@@ -1,0 +1,116 @@
+"""Rows of the kernel table for weights that stay in their file's blocks on the device.
+
+All kernels walk K by runs of 32 weights; the part in the slot `weights` knows the format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from math import prod
+
+from bascule.backend.webgpu.gpu import AdapterInfo
+from bascule.backend.webgpu.kernel import Kernel, Numbers, Variants, Workgroups, make_kernel
+from bascule.backend.webgpu.launch import fits, operand
+from bascule.dtypes import DType
+from bascule.errors import InputError
+from bascule.program.program import Call, Sizes
+
+RUN = 32
+# Rows of weights that a lane owns: eight columns, or four and their gates.
+_WIDTH = 8
+_PART_OF: Mapping[DType, str] = {"q4_1": "weights_q4_1", "q8_0": "weights_q8_0"}
+# Lanes of a workgroup: of blocks_lane, of blocks_block, of blocks_group; of blocks_tile in x and y.
+_LANES = (8, 4, 16)
+_BLOCK_LANES = (8,)
+_GROUPS = (64, 128, 32)
+_TILES = ((8, 8), (8, 16), (8, 4), (16, 8))
+# Up to so many rows the kernels for few rows serve by default, and are worth a try.
+_FEW, _SOME = 4, 16
+
+
+def linear(call: Call, adapter: AdapterInfo) -> Variants:
+    """A linear layer over blocks."""
+    bias = "bias_add" if call.operands[2] else "bias_none"
+    residual = "residual_add" if call.operands[3] else "residual_none"
+    activation = f"activation_{call.attribute('activation')}"
+    return _variants(call, adapter, ("columns_plain", bias, activation, residual), _WIDTH)
+
+
+def gated_linear(call: Call, adapter: AdapterInfo) -> Variants:
+    """Two linear layers over blocks, the first of which gates the second."""
+    activation = f"activation_{call.attribute('activation')}"
+    return _variants(call, adapter, ("columns_gated", activation), _WIDTH // 2)
+
+
+def _variants(
+    call: Call, adapter: AdapterInfo, columns: tuple[str, ...], per_lane: int
+) -> Variants:
+    """Candidates; `columns` are the parts of that slot, `per_lane` a lane's columns of y."""
+    x, weight, y = operand(call, 0), operand(call, 1), call.result
+    cols, inner = y.limits[-1], weight.limits[1]
+    rows = prod(x.limits[:-1])
+    if inner % RUN:
+        raise InputError(f"weight {weight.name}", f"rows of a multiple of {RUN}", f"{inner}")
+    shared = ("packed", "runs", _PART_OF[weight.dtype], *columns)
+
+    def numbers(sizes: Sizes) -> Numbers:
+        actual = prod(x.sizes(sizes)[:-1])
+        return {"rows": actual, "cols": cols, "runs": inner // RUN}
+
+    def launch(width: int, height: int) -> Workgroups:
+        return -(-cols // (width * per_lane)), -(-rows // height), 1
+
+    def make_lane(name: str, height: int, lanes: int, spread: str, enables: str = "") -> Kernel:
+        return make_kernel(
+            call,
+            name,
+            numbers,
+            lambda: launch(lanes, height),
+            variant=f"{lanes} {spread}",
+            parts=(*shared, f"spread_{spread}"),
+            constants={"LANES": lanes},
+            enables=enables,
+        )
+
+    def make_group(lanes: int) -> Kernel:
+        return make_kernel(
+            call,
+            "blocks_group",
+            numbers,
+            lambda: launch(1, 1),
+            variant=str(lanes),
+            parts=(*shared, "spread_none"),
+            constants={"WORKGROUP": lanes},
+        )
+
+    def make_tile(lanes_x: int, lanes_y: int) -> Kernel:
+        return make_kernel(
+            call,
+            "blocks_tile",
+            numbers,
+            lambda: launch(lanes_x, 4 * lanes_y),
+            variant=f"{lanes_x}x{lanes_y}",
+            parts=shared,
+            constants={"LANES_X": lanes_x, "LANES_Y": lanes_y},
+        )
+
+    spreads = [("none", "")]
+    if "subgroups" in adapter.features:
+        spreads.insert(0, ("subgroup", "subgroups" if adapter.subgroups_enable else ""))
+    lanes = [partial(make_lane, "blocks_lane", 1, n, *s) for s in spreads for n in _LANES]
+    blocks = [partial(make_lane, "blocks_block", 8, n, *s) for s in spreads for n in _BLOCK_LANES]
+    groups = [partial(make_group, n) for n in _GROUPS if fits(adapter, n)]
+    tiles = [partial(make_tile, *t) for t in _TILES if _tile_fits(t, rows, adapter)]
+    few = [*lanes, *groups] if adapter.software else [*groups, *lanes]
+    many = [*blocks, *tiles] if adapter.software else [*tiles, *blocks]
+    if rows <= _FEW:
+        return few if rows == 1 else [*few, *many]
+    return [*many, *few] if rows <= _SOME else many
+
+
+def _tile_fits(tile: tuple[int, int], rows: int, adapter: AdapterInfo) -> bool:
+    """Whether the device takes that tile, and it is not mostly rows that are not there."""
+    lanes_x, lanes_y = tile
+    tiles_nbytes = (_WIDTH * lanes_x + 4 * lanes_y) * 9 * 16
+    return fits(adapter, lanes_x * lanes_y, tiles_nbytes) and (lanes_y <= 4 or 2 * lanes_y < rows)
