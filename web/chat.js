@@ -50,7 +50,7 @@ async function send() {
     const before = system ? [{ role: "system", content: system }, ...mine] : mine;
     const made = await engine.idle.during(() =>
       engine.client.chat([...before, question], options(), {
-        onProgress: ({ done, total }) => show("prompt-tokens", `${done} of ${total} new tokens read`),
+        onProgress: ({ done, total }) => show("prompt-tokens", `${done} of ${total} tokens`),
         onPiece: (piece, tokens) => {
           if (!answer.text) engine.setState("busy", "Writing…");
           answer.append(piece);
@@ -147,7 +147,7 @@ function perSecond(rate) {
 function showStats({ stats }) {
   if (stats.decode_tokens_per_s) show("speed", perSecond(stats.decode_tokens_per_s));
   if (stats.first_token_ms) show("first", `${stats.first_token_ms.toFixed(0)} ms`);
-  show("prompt-tokens", `${stats.prompt_tokens} tokens, ${stats.reused_tokens} known before`);
+  show("prompt-tokens", `${stats.prompt_tokens} tokens, ${stats.reused_tokens} reused`);
 }
 
 async function showMemory() {
