@@ -13,7 +13,7 @@ from bascule.server.app import create_app
 from bascule.server.run import pyodide_folder, running
 
 PICTURE = Path(__file__).resolve().parent.parent / "docs" / "chat.png"
-QUESTIONS = ("What is a bascule bridge?", "Name one in London.")
+QUESTIONS = ("What is the capital of France?", "Name three things to see there.")
 # A software adapter needs minutes.
 TIMEOUT_MS = 600_000
 
@@ -28,8 +28,10 @@ def main() -> None:
         page.set_default_timeout(TIMEOUT_MS)
         page.goto(f"{url}/chat.html?tune=off")
         rest(page)
-        page.check("#greedy", force=True)
-        page.fill("[name=max_new_tokens]", "80", force=True)
+        page.click("#settings summary")
+        page.check("#greedy")
+        page.fill("[name=max_new_tokens]", "80")
+        page.click("#settings summary")
         for question in QUESTIONS:
             page.fill("#prompt", question)
             page.press("#prompt", "Enter")
