@@ -71,7 +71,7 @@ def _text_calls(graph: Graph) -> None:
 
 def _blocks(graph: Graph) -> None:
     """Each format with each kernel, each epilogue with one format: large kernels compile slowly."""
-    some, many = graph.input("some", (5, 512)), graph.input("many", (64, 512))
+    few, some, many = (graph.input(f"x{rows}", (rows, 512)) for rows in (1, 5, 64))
     bias, odd = graph.input("blocks_bias", (24,)), graph.input("odd", (1, 30))
     tokens, position = graph.state("tokens", (9,), "u32"), graph.state("position", (1,), "u32")
     for dtype in get_args(DType):
@@ -81,10 +81,9 @@ def _blocks(graph: Graph) -> None:
             op = "gated_linear" if dtype == "f32" else "linear"  # the kernels of both are the same
             graph.call(op, some, weight, activation="none")
     weight = graph.parameter("weight", (24, 512), dtype="q4_1")
-    for x in (some, many):
-        graph.call("gated_linear", x, weight, activation="silu")
-    y = graph.call("linear", some, weight, bias, activation="gelu")
-    graph.call("linear", some, weight, bias, y, activation="none")
+    graph.call("gated_linear", many, weight, activation="silu")
+    y = graph.call("linear", few, weight, bias, activation="gelu")
+    graph.call("linear", few, weight, bias, y, activation="none")
     graph.call("gated_linear", odd, graph.parameter("odd_weight", (24, 30)), activation="silu")
 
 

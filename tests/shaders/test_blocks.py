@@ -53,6 +53,26 @@ async def test_formats(
     await check_op(gpu, kind, "linear", [x, weight], tolerance=tolerance(256), activation="none")
 
 
+@pytest.mark.parametrize("type", TYPES, ids=lambda type: type.name)
+async def test_tint_computes_the_same(
+    tint: NativeGpu, rng: np.random.Generator, type: BlockType
+) -> None:
+    x, weight = normal(rng, 1, 256), random_blocks(rng, type, 37, 256)
+    for kind in ("software", "software-plain", "hardware"):
+        await check_op(
+            tint, kind, "linear", [x, weight], tolerance=tolerance(256), activation="none"
+        )
+
+
+@pytest.mark.parametrize("kind", ["software", "hardware"])
+async def test_tint_computes_the_same_for_many_rows(
+    tint: NativeGpu, rng: np.random.Generator, kind: str
+) -> None:
+    x, weight = normal(rng, 9, 288), random_blocks(rng, BlockType.Q8_0, 38, 288)
+    allowed = 4 * 17 * tolerance(288)
+    await check_op(tint, kind, "gated_linear", [x, weight], tolerance=allowed, activation="silu")
+
+
 # rows, cols, inner: around the edges of every lane's and workgroup's share.
 SHAPES = [
     (1, 1, 32),
@@ -177,7 +197,7 @@ async def test_one_token_of_an_odd_table(gpu: NativeGpu, rng: np.random.Generato
 
 @pytest.mark.parametrize("type", [BlockType.Q4_1, BlockType.Q6_K], ids=lambda type: type.name)
 async def test_subnormal_scales_count(
-    gpu: NativeGpu, rng: np.random.Generator, type: BlockType
+    gpu: NativeGpu, tint: NativeGpu, rng: np.random.Generator, type: BlockType
 ) -> None:
     weight = random_blocks(rng, type, 5, 256)
     at = slice(208, 210) if type is BlockType.Q6_K else slice(0, 4)
@@ -186,10 +206,11 @@ async def test_subnormal_scales_count(
     weight = BlockMatrix(type, weight.shape, blocks.reshape(-1))
     size = float(np.abs(weight.rows(0, 5)).max())
     x = normal(rng, 1, 256) / np.float32(size)
-    found = await check_op(
-        gpu, "software", "linear", [x, weight], tolerance=tolerance(256), activation="none"
-    )
-    assert np.abs(found).max() > 0.1
+    for device in (gpu, tint):
+        found = await check_op(
+            device, "software", "linear", [x, weight], tolerance=tolerance(256), activation="none"
+        )
+        assert np.abs(found).max() > 0.1
 
 
 async def test_rows_that_are_no_whole_runs_are_refused(

@@ -31,9 +31,8 @@ _WEIGHTS: Mapping[DType, tuple[str, ...]] = {
     "q5_k": ("runs", "packed", "packed_k", "weights_q5_k"),
     "q6_k": ("runs", "packed", "weights_q6_k"),
 }
-# Lanes of a workgroup: of blocks_lane, of blocks_block, of blocks_group; of blocks_tile in x and y.
-_LANES = (8, 16)
-_BLOCK_LANES = (8,)
+# Lanes of a workgroup: of blocks_lane and blocks_block, of blocks_group; of blocks_tile in x and y.
+_LANES = (8,)
 _GROUPS = (64, 128, 32)
 _TILES = ((8, 8), (8, 4), (8, 16))
 # Up to so many rows the kernels for few rows serve by default, and are worth a try.
@@ -148,7 +147,7 @@ def _variants(
     if "subgroups" in adapter.features:
         spreads.insert(0, ("subgroup", "subgroups" if adapter.subgroups_enable else ""))
     lanes = [partial(make_lane, "blocks_lane", 1, n, *s) for s in spreads for n in _LANES]
-    blocks = [partial(make_lane, "blocks_block", 8, n, *s) for s in spreads for n in _BLOCK_LANES]
+    blocks = [partial(make_lane, "blocks_block", 8, n, *s) for s in spreads for n in _LANES]
     groups = [partial(make_group, n) for n in _GROUPS if fits(adapter, n)]
     tiles = [partial(make_tile, *t) for t in _TILES if _tile_fits(t, rows, adapter)]
     few = [*lanes, *groups] if adapter.software else [*groups, *lanes]
