@@ -108,9 +108,8 @@ def own_table(contest: Contest) -> Table:
     """What only our own statistics tell."""
     table = Table(title="Steps in flight, calls and memory (medians)")
     table.add_column("Bascule", no_wrap=True)
-    for column in ("decode, 8 in flight", "1 in flight", "ratio", "calls/token", "1 in flight"):
-        table.add_column(column, justify="right")
-    for column in ("weights, MB", "KV cache, MB", "GPU in all, MB"):
+    rates = ("decode, 8 in flight", "1 in flight", "ratio", "calls a token", "with 1 in flight")
+    for column in (*rates, "weights, MB", "KV cache, MB", "GPU in all, MB"):
         table.add_column(column, justify="right")
     for name, again in contest.one_step.items():
         runs, facts = contest.runs[name], contest.facts[name]

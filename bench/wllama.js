@@ -2,7 +2,7 @@
 
 const BASE = "/peers/@wllama/wllama/esm/";
 
-/** Its WebGPU stays off: it wants 16-bit floats, which a software adapter may lack. */
+/** Its WebGPU stays off (n_gpu_layers): this is the contestant on the CPU. */
 export async function open(model, threads) {
   const { Wllama } = await import(`${BASE}index.js`);
   const runtime = new Wllama({ default: `${BASE}wasm/wllama.wasm` }, { suppressNativeLog: true });
