@@ -264,7 +264,8 @@ def _filling(value: Value) -> Array:
     count = prod(value.limits)
     if value.dtype == "u32":
         return np.full(count, 1 << 20, np.uint32)
-    some = np.random.default_rng(count).standard_normal(min(count, 65521)).astype(np.float32)
+    some = np.random.default_rng(count).standard_normal(min(count, 65521))
+    some = some.astype(np.float16 if value.dtype == "f16" else np.float32)
     return np.resize(some, count)
 
 
