@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel
 from bascule.backend.webgpu.kernels import candidates
+from bascule.backend.webgpu.quantiser import PARTS
 from bascule.dtypes import DType
 from bascule.program.graph import Graph
 from bascule.program.ops import ACTIVATIONS, POOLINGS, ROTARY_PAIRS
@@ -84,6 +85,13 @@ def _blocks(graph: Graph) -> None:
                 for activation in ACTIVATIONS:
                     y = graph.call("linear", x, weight, activation=activation)
                     graph.call("linear", x, weight, bias, y, activation=activation)
+
+
+def served_by_none() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Shaders that serve no call, with their parts: states.py copies, quantiser.py quantises."""
+    yield "copy", ()
+    for parts in PARTS.values():
+        yield "quantise", parts
 
 
 def every_kernel(adapter: AdapterInfo) -> Iterator[Kernel]:
