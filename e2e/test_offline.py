@@ -20,6 +20,10 @@ from tests.weights.faulty import FaultyServer
 
 REVALIDATED_S = 5  # offline.js looks Pyodide up three seconds after it served it
 EMBED = "async () => Array.from((await bascule.embed(['w4 w5'])).data)"
+TINY_LLAMA = "tiny-llama/tiny-q4_1.gguf"
+GENERATE = (
+    "async () => (await bascule.generate([1, 85, 91], { greedy: true, max_new_tokens: 9 })).ids"
+)
 KEPT = "() => bascule.offline"
 
 
@@ -76,6 +80,8 @@ def test_a_visited_page_opens_with_its_server_gone(
             pytest.skip(f"{engine.name} lacks navigator.serviceWorker")
         assert page.run(KEPT)
         expected = page.run(EMBED)
+        page.run(f"() => bascule.load('{models.url}/{TINY_LLAMA}', 'cpu')")
+        answer = page.run(GENERATE)
         isolated = page.run("() => crossOriginIsolated")
         first = app.take("/pyodide/")
         with tab_of(page, url + query) as tab:
@@ -92,3 +98,7 @@ def test_a_visited_page_opens_with_its_server_gone(
         assert tab.run(EMBED) == expected
         assert tab.run("() => crossOriginIsolated") == isolated
         assert tab.run(KEPT)
+    # The other page is kept with this one, though it was never open.
+    with tab_of(page, f"{url}/chat.html?tier=cpu&model={models.url}/{TINY_LLAMA}") as tab:
+        assert settled(tab) == "ready"
+        assert tab.run(GENERATE) == answer

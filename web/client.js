@@ -6,7 +6,15 @@ import { BasculeError } from "./protocol.js";
 /** @typedef {import("./protocol.js").Loaded} Loaded */
 /** @typedef {import("./protocol.js").Embedded} Embedded */
 /** @typedef {import("./protocol.js").Progress} Progress */
-/** @typedef {{ resolve: (value: any) => void, reject: (error: Error) => void }} Waiting */
+/** @typedef {import("./protocol.js").Options} Options */
+/** @typedef {import("./protocol.js").Generation} Generation */
+/**
+ * Who hears of a text while it is written: pieces with the count of tokens so far, and how much of the
+ * prompt is read (stage "prefill").
+ * @typedef {{ onPiece?: (text: string, tokens: number) => void,
+ *   onProgress?: (progress: Progress) => void }} Listener
+ * @typedef {{ resolve: (value: any) => void, reject: (error: Error) => void } & Listener} Waiting
+ */
 
 export class BasculeClient {
   /** Started with the first request, and anew after one that could not start. @type {Worker | null} */
@@ -74,6 +82,25 @@ export class BasculeClient {
     return { ...found, tier: this.loaded?.tier ?? "" };
   }
 
+  /** Answer a conversation. While another text is written it waits for its turn.
+   * @param {import("./protocol.js").Message[]} messages @param {Options} [options]
+   * @param {Listener} [listener] @returns {Promise<Generation>} */
+  chat(messages, options = {}, listener = {}) {
+    return this.#ask({ type: "chat", input: messages, options }, listener);
+  }
+
+  /** Continue a text, or token ids; else as `chat`. @param {string | number[]} prompt
+   * @param {Options} [options] @param {Listener} [listener] @returns {Promise<Generation>} */
+  generate(prompt, options = {}, listener = {}) {
+    return this.#ask({ type: "generate", input: prompt, options }, listener);
+  }
+
+  /** The logits after each of these tokens, a row each. @param {number[]} ids
+   * @returns {Promise<Embedded>} */
+  logits(ids) {
+    return this.#ask({ type: "logits", ids });
+  }
+
   /** Measure which shaders are fastest here for the loaded model. @param {number} budgetS
    * @returns {Promise<import("./protocol.js").Tuned>} */
   tune(budgetS) {
@@ -85,7 +112,7 @@ export class BasculeClient {
     return this.#ask({ type: "stats" });
   }
 
-  /** Stop what runs. Python cannot be asked to stop while it starts: then the worker ends instead.
+  /** Stop all that runs or waits. Python cannot be asked to stop while it starts: then the worker ends instead.
    * @returns {Promise<void>} */
   async cancel() {
     if (this.#booted) await this.#ask({ type: "cancel" });
@@ -104,11 +131,11 @@ export class BasculeClient {
     return this.#ask({ type: "close" });
   }
 
-  /** @param {object} request */
-  #ask(request) {
+  /** @param {object} request @param {Listener} [listener] @returns {Promise<any>} */
+  #ask(request, listener) {
     const id = this.#next++;
     return new Promise((resolve, reject) => {
-      this.#waiting.set(id, { resolve, reject });
+      this.#waiting.set(id, { ...listener, resolve, reject });
       this.#worker ??= this.#start();
       this.#worker.postMessage({ id, ...request });
     });
@@ -116,6 +143,14 @@ export class BasculeClient {
 
   /** @param {Answer} answer */
   #hear(answer) {
+    if (answer.type === "piece") {
+      this.#waiting.get(answer.id)?.onPiece?.(answer.text, answer.tokens);
+      return;
+    }
+    if (answer.type === "progress" && answer.id !== undefined) {
+      this.#waiting.get(answer.id)?.onProgress?.(answer);
+      return;
+    }
     if (answer.type === "progress") {
       this.#booted ||= answer.stage === "package" && answer.done === answer.total;
       this.#onProgress(answer);

@@ -3,9 +3,21 @@
 /**
  * @typedef {{ category: string, what: string, hint: string }} Fault
  * @typedef {{ stage: string, done: number, total: number, unit: string }} Progress
- * @typedef {{ model: string, tier: string, reason: string, device: string, dimension: number,
- *   maxTokens: number, stats: Record<string, number>, warnings: string[] }} Loaded
+ * @typedef {{ kind: "sentence-encoder", dimension: number, maxTokens: number }} Encoder
+ * @typedef {{ kind: "language-model", maxLength: number, canChat: boolean }} LanguageModel
+ * @typedef {{ model: string, tier: string, reason: string, device: string,
+ *   stats: Record<string, number>, warnings: string[] } & (Encoder | LanguageModel)} Loaded
  * @typedef {{ data: Float32Array<ArrayBuffer>, rows: number, columns: number, ms: number }} Embedded
+ *
+ * What a language model is asked, and answers; py/bascule/page_text.py knows all options.
+ * @typedef {{ role: string, content: string }} Message
+ * @typedef {{ temperature?: number, top_k?: number, top_p?: number, min_p?: number,
+ *   repetition_penalty?: number, penalty_window?: number, seed?: number, greedy?: boolean,
+ *   max_new_tokens?: number, stop?: string[], overflow?: "error" | "slide" }} Options
+ * @typedef {"end" | "stop" | "length" | "context"} StopReason
+ * @typedef {{ text: string, ids: number[], prompt_ids: number[], stop_reason: StopReason,
+ *   stats: Record<string, number> }} Generation
+ *
  * @typedef {{ signature: string, count: number, default: string, chosen: string, gain: number,
  *   times_ms: Record<string, number> }} Finding
  * @typedef {{ findings: Finding[], improved: number, known: number, skipped: string[],
@@ -13,15 +25,22 @@
  *
  * @typedef {{ id: number, type: "load", model: string, tier: string }} LoadRequest
  * @typedef {{ id: number, type: "embed", texts: string[] }} EmbedRequest
+ * @typedef {{ id: number, type: "chat", input: Message[], options: Options }} ChatRequest
+ * @typedef {{ id: number, type: "generate", input: string | number[], options: Options }} GenerateRequest
+ * @typedef {{ id: number, type: "logits", ids: number[] }} LogitsRequest
  * @typedef {{ id: number, type: "cache", action: string, locations: string[] | null }} CacheRequest
  * @typedef {{ id: number, type: "stats" | "cancel" | "close" }} PlainRequest
  * @typedef {{ id: number, type: "tune", budgetS: number }} TuneRequest
- * @typedef {LoadRequest | CacheRequest | EmbedRequest | TuneRequest | PlainRequest} Request
+ * @typedef {ChatRequest | GenerateRequest} WritingRequest
+ * @typedef {WritingRequest | LogitsRequest | EmbedRequest} ModelRequest
+ * @typedef {LoadRequest | ModelRequest | CacheRequest | TuneRequest | PlainRequest} Request
  *
- * @typedef {{ type: "progress" } & Progress} ProgressMessage
+ * With an id, progress is that request's own. `tokens` counts those of all pieces so far.
+ * @typedef {{ type: "progress", id?: number } & Progress} ProgressMessage
+ * @typedef {{ type: "piece", id: number, text: string, tokens: number }} PieceMessage
  * @typedef {{ type: "result", id: number, value: any }} ResultMessage
  * @typedef {{ type: "error", id: number, fault: Fault }} ErrorMessage
- * @typedef {ProgressMessage | ResultMessage | ErrorMessage} Answer
+ * @typedef {ProgressMessage | PieceMessage | ResultMessage | ErrorMessage} Answer
  */
 
 /** An error that the worker told. */

@@ -73,17 +73,13 @@ async function answer(request) {
   switch (request.type) {
     case "load":
       return JSON.parse(await session.load(request.model, request.tier, report));
-    case "embed": {
-      const started = performance.now();
-      const found = await session.embed(JSON.stringify(request.texts));
-      if (typeof found === "string") return JSON.parse(found);
-      const buffer = found.getBuffer("f32");
-      const data = buffer.data.slice();
-      const [rows, columns] = buffer.shape;
-      buffer.release();
-      found.destroy();
-      return { data, rows, columns, ms: performance.now() - started };
-    }
+    case "embed":
+      return matrixOf(session.embed(JSON.stringify(request.texts)));
+    case "chat":
+    case "generate":
+      return written(session, request);
+    case "logits":
+      return matrixOf(session.logits(JSON.stringify(request.ids)));
     case "tune":
       return JSON.parse(await session.tune(request.budgetS, report));
     case "stats":
@@ -95,6 +91,29 @@ async function answer(request) {
     case "close":
       return session.close();
   }
+}
+
+/** A numpy matrix as what may be transferred. @param {Promise<any>} finding */
+async function matrixOf(finding) {
+  const started = performance.now();
+  const found = await finding;
+  if (typeof found === "string") return JSON.parse(found);
+  const buffer = found.getBuffer("f32");
+  const data = buffer.data.slice();
+  const [rows, columns] = buffer.shape;
+  buffer.release();
+  found.destroy();
+  return { data, rows, columns, ms: performance.now() - started };
+}
+
+/** Python writes a text and tells of it meanwhile.
+ * @param {any} session @param {import("./protocol.js").WritingRequest} request */
+async function written(session, { id, type, input, options }) {
+  /** @param {string} text @param {number} tokens */
+  const onPiece = (text, tokens) => tell({ type: "piece", id, text, tokens });
+  /** @param {string} stage @param {number} done @param {number} total @param {string} unit */
+  const onProgress = (stage, done, total, unit) => tell({ type: "progress", id, stage, done, total, unit });
+  return JSON.parse(await session[type](JSON.stringify(input), JSON.stringify(options), onPiece, onProgress));
 }
 
 /** What the garbage of two languages looks like from outside. @param {any} pyodide */

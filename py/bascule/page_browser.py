@@ -11,6 +11,8 @@ from typing import Any
 from bascule import cache
 from bascule.errors import BasculeError, InputError
 from bascule.model.embedder import EmbeddingModel
+from bascule.model.language import LanguageModel, TextStream
+from bascule.page_text import ids_of, options_from_json, prompt_from_json, read_out
 from bascule.platform import load
 from bascule.progress import Progress
 from bascule.tiers.selector import OpenedTier, open_tier
@@ -23,17 +25,24 @@ class PageSession:
     """
 
     def __init__(self) -> None:
-        self._model: EmbeddingModel | None = None
+        self._model: EmbeddingModel | LanguageModel | None = None
         self._tiers: dict[str, OpenedTier] = {}
-        self._running: asyncio.Task[Any] | None = None
+        self._running: set[asyncio.Task[Any]] = set()
 
     async def load(self, model: str, tier: str, report: Callable[..., None]) -> str:
-        """Load a model in place of the present one; `report(stage, done, total, unit)`."""
+        """Load a model in place of the present one, and stop what that one does.
+
+        `report(stage, done, total, unit)` hears of its progress.
+        """
 
         def tell(progress: Progress) -> None:
             report(progress.stage, progress.done, progress.total, progress.unit)
 
+        # Here, not in the work: of two loads that begin together the later one stays.
+        stopping = self._stop()
+
         async def work() -> str:
+            await stopping
             self._close_model()
             tell(Progress("device", 0, 1, "steps"))
             on = await self._tier(tier)
@@ -44,8 +53,7 @@ class PageSession:
                     "tier": made.tier,
                     "reason": made.tier_reason,
                     "device": made.device_name,
-                    "dimension": made.dimension,
-                    "maxTokens": made.max_tokens,
+                    **_kind_of(made),
                     "stats": made.stats,
                     "warnings": await cache.warnings(),
                 }
@@ -57,9 +65,61 @@ class PageSession:
         """Embed a JSON list of texts: the (n, C) float32 array, or a JSON error."""
 
         async def work() -> Any:
-            if self._model is None:
-                raise InputError("embed", "a loaded model", "none")
-            return await self._model.embed(json.loads(texts))
+            model = self._loaded("embed")
+            if not isinstance(model, EmbeddingModel):
+                hint = "Load a sentence encoder, or ask this one to chat."
+                found = f"{model.name}, which is a language model"
+                raise InputError("embed", "a sentence encoder", found, hint=hint)
+            return await model.embed(json.loads(texts))
+
+        return await self._answered(work())
+
+    async def chat(
+        self,
+        messages: str,
+        options: str,
+        report_piece: Callable[[str, int], None],
+        report: Callable[..., None],
+    ) -> str:
+        """Answer a JSON list of messages: the Generation as JSON.
+
+        `report_piece(text, n_tokens)` hears the text as it comes, with the count of tokens so far;
+        `report("prefill", done, total, "tokens")` how much of the prompt is read. For `options` see
+        page_text.py. One that is called while another runs waits for its turn.
+        """
+
+        async def work() -> str:
+            model = self._language_model("chat")
+            chosen = options_from_json(options)
+            tell = _prefill(report)
+            stream = model.stream_chat(json.loads(messages), progress=tell, **chosen)
+            return await _generated(stream, report_piece)
+
+        return await self._answered(work())
+
+    async def generate(
+        self,
+        prompt: str,
+        options: str,
+        report_piece: Callable[[str, int], None],
+        report: Callable[..., None],
+    ) -> str:
+        """Continue a text or token ids, given as JSON; else as `chat`."""
+
+        async def work() -> str:
+            model = self._language_model("generate")
+            chosen = options_from_json(options)
+            tell = _prefill(report)
+            stream = model.stream(prompt_from_json(prompt), progress=tell, **chosen)
+            return await _generated(stream, report_piece)
+
+        return await self._answered(work())
+
+    async def logits(self, ids: str) -> Any:
+        """The (T, V) float32 logits after each of a JSON list of token ids, or a JSON error."""
+
+        async def work() -> Any:
+            return await self._language_model("logits").logits(ids_of(json.loads(ids)))
 
         return await self._answered(work())
 
@@ -70,9 +130,8 @@ class PageSession:
             report(progress.stage, progress.done, progress.total, progress.unit)
 
         async def work() -> str:
-            if self._model is None:
-                raise InputError("tune", "a loaded model", "none")
-            return json.dumps((await self._model.tune(budget_s, progress=tell)).as_json())
+            model = self._loaded("tune")
+            return json.dumps((await model.tune(budget_s, progress=tell)).as_json())
 
         return await self._answered(work())
 
@@ -98,19 +157,34 @@ class PageSession:
         return json.dumps({} if self._model is None else self._model.stats)
 
     async def cancel(self) -> None:
-        """Stop what runs; its own answer then says so."""
+        """Stop all that runs or waits; the answers to that then say so."""
         # A coroutine, because JavaScript's calls of coroutines begin later: what was asked for
         # before has begun by now.
         self._stop()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Free the model."""
-        self._stop()
+        await self._stop()
         self._close_model()
 
-    def _stop(self) -> None:
-        if self._running is not None:
-            self._running.cancel()
+    def _stop(self) -> asyncio.Future[Any]:
+        """Begin to stop; who awaits the result goes on when all has ended."""
+        for task in self._running:
+            task.cancel()
+        return asyncio.gather(*self._running, return_exceptions=True)
+
+    def _loaded(self, verb: str) -> EmbeddingModel | LanguageModel:
+        if self._model is None:
+            raise InputError(verb, "a loaded model", "none")
+        return self._model
+
+    def _language_model(self, verb: str) -> LanguageModel:
+        model = self._loaded(verb)
+        if not isinstance(model, LanguageModel):
+            hint = "Load a language model, SmolLM2-135M-Instruct for example."
+            found = f"{model.name}, which is a sentence encoder"
+            raise InputError(verb, "a language model", found, hint=hint)
+        return model
 
     async def _tier(self, wanted: str) -> OpenedTier:
         for opened in self._tiers.values():
@@ -130,7 +204,7 @@ class PageSession:
     async def _answered(self, work: Any, *, cancellable: bool = True) -> Any:
         task = asyncio.ensure_future(work)
         if cancellable:
-            self._running = task
+            self._running.add(task)
         try:
             return await task
         except asyncio.CancelledError:
@@ -142,8 +216,24 @@ class PageSession:
         except Exception as error:  # nothing may get lost between two languages
             return _error("internal", f"{type(error).__name__}: {error}", "Please report this.")
         finally:
-            if self._running is task:
-                self._running = None
+            self._running.discard(task)
+
+
+def _kind_of(model: EmbeddingModel | LanguageModel) -> dict[str, object]:
+    if isinstance(model, LanguageModel):
+        told = {"maxLength": model.max_length, "canChat": model.can_chat}
+        return {"kind": "language-model", **told}
+    told = {"dimension": model.dimension, "maxTokens": model.max_tokens}
+    return {"kind": "sentence-encoder", **told}
+
+
+def _prefill(report: Callable[..., None]) -> Callable[[int, int], None]:
+    return lambda done, total: report("prefill", done, total, "tokens")
+
+
+async def _generated(stream: TextStream, report_piece: Callable[[str, int], None]) -> str:
+    await read_out(stream, report_piece)
+    return json.dumps(asdict(stream.result))
 
 
 def _error(category: str, what: str, hint: str) -> str:

@@ -1,5 +1,5 @@
 // weights_q8_0: blocks of 34 bytes: scale as half, then 32 signed bytes. Every other block starts
-// in the middle of a word.
+// inside a word. Bytes are read 128 larger, and so without a sign.
 @group(0) @binding(2) var<storage, read> weight: array<u32>;   // (rows, K / 32 blocks)
 
 const FIRST_UNITS = BYTE_UNITS;
@@ -20,12 +20,10 @@ fn weight_run(row: u32, run: u32) -> Run {
   let i = weight[at + 8u];
   let both = halves(a);
   let scale = select(both.x, both.y, odd);
+  let sign = 0x80808080u;
   return Run(vec2f(scale, -128.0 * scale).xyxy,
-             signed(a, b, odd), signed(b, c, odd), signed(c, d, odd), signed(d, e, odd),
-             signed(e, f, odd), signed(f, g, odd), signed(g, h, odd), signed(h, i, odd));
-}
-
-// Four signed bytes, plus 128, that start in the middle of the first word or with the second.
-fn signed(first: u32, second: u32, odd: bool) -> vec4f {
-  return four(select((first >> 16u) | (second << 16u), second, odd) ^ 0x80808080u);
+             four(word_at(a, b, odd) ^ sign), four(word_at(b, c, odd) ^ sign),
+             four(word_at(c, d, odd) ^ sign), four(word_at(d, e, odd) ^ sign),
+             four(word_at(e, f, odd) ^ sign), four(word_at(f, g, odd) ^ sign),
+             four(word_at(g, h, odd) ^ sign), four(word_at(h, i, odd) ^ sign));
 }

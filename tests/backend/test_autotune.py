@@ -304,3 +304,13 @@ async def test_a_model_runs_on_after_tuning_with_the_new_choices() -> None:
 async def test_the_cpu_tier_has_nothing_to_tune() -> None:
     async with await load(TINY_BERT, tier="cpu") as model:
         assert await model.tune(1.0) == TuneReport()
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "q4_1", "q8_0", "q6_k"])
+async def test_weights_in_blocks_are_tuned(gpu: NativeGpu, dtype: Any) -> None:
+    graph = Graph("blocks")
+    weight = graph.parameter("weight", (40, 256), dtype=dtype)
+    graph.output(graph.call("linear", graph.input("x", (2, 256)), weight, activation="none"))
+    report = await WebGpuBackend(gpu).tune([freeze(graph)], budget_s=60)
+    assert not report.wrong
+    assert len(report.findings) == 1

@@ -125,6 +125,32 @@ async def test_a_prompt_that_does_not_fit_is_refused_and_loses_nothing(
     assert len(found.prompt_ids) + len(found.ids) == 64
 
 
+async def test_a_prompt_of_8000_tokens(tmp_path: Path, rng: np.random.Generator) -> None:
+    name = b"llama.context_length" + (4).to_bytes(4, "little")
+    sound = tiny("tiny-q4_1").path.read_bytes()
+    assert name + (256).to_bytes(4, "little") in sound
+    path = tmp_path / "long.gguf"
+    path.write_bytes(
+        sound.replace(name + (256).to_bytes(4, "little"), name + (8192).to_bytes(4, "little"))
+    )
+    prompt = rng.integers(0, 500, 8000).tolist()
+    seen: list[int] = []
+    texts: list[list[int]] = []
+    for tier in TIERS:
+        async with await bascule.load(path, tier=tier, cache_dtype="f32") as model:
+            found = await model.generate(
+                prompt,
+                sampling=GREEDY,
+                max_new_tokens=4,
+                progress=lambda done, _: seen.append(done),
+            )
+            assert model.stats["cache_slots"] == 8192
+        texts.append(found.ids)
+    assert texts[0] == texts[1]
+    assert seen[-1] == 7999
+    assert max(np.diff([0, *seen[: len(seen) // 2]])) <= 64
+
+
 async def test_a_sliding_context_goes_on_and_tiers_agree() -> None:
     texts: list[list[int]] = []
     chat = tiny("tiny-k").chats[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import get_args
 
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel
@@ -12,8 +13,6 @@ from bascule.dtypes import DType
 from bascule.program.graph import Graph
 from bascule.program.ops import ACTIVATIONS, POOLINGS, ROTARY_PAIRS
 from tests.shaders.harness import KINDS, disguise
-
-FORMATS: tuple[DType, ...] = ("q4_1", "q8_0")
 
 
 def _calls() -> Graph:
@@ -72,19 +71,21 @@ def _text_calls(graph: Graph) -> None:
 
 
 def _blocks(graph: Graph) -> None:
-    """Each format with each kernel; each epilogue with one format."""
-    few, many = graph.input("few", (1, 512)), graph.input("many", (64, 512))
-    bias = graph.input("blocks_bias", (24,))
-    for dtype in FORMATS:
-        weight = graph.parameter(dtype, (24, 512), dtype=dtype)
-        for x in (few, many):
-            graph.call("gated_linear", x, weight, activation="silu")
-            if dtype != "f32":
-                graph.call("linear", x, weight, activation="none")
-            if dtype == "q4_1":
-                for activation in ACTIVATIONS:
-                    y = graph.call("linear", x, weight, activation=activation)
-                    graph.call("linear", x, weight, bias, y, activation=activation)
+    """Each format with each kernel, each epilogue with one format: large kernels compile slowly."""
+    few, some, many = (graph.input(f"x{rows}", (rows, 512)) for rows in (1, 5, 64))
+    bias, odd = graph.input("blocks_bias", (24,)), graph.input("odd", (1, 30))
+    tokens, position = graph.state("tokens", (9,), "u32"), graph.state("position", (1,), "u32")
+    for dtype in get_args(DType):
+        if dtype != "u32":
+            weight = graph.parameter(dtype, (24, 512), dtype=dtype)
+            graph.call("token_embedding", weight, tokens, position, length=4)
+            op = "gated_linear" if dtype == "f32" else "linear"  # the kernels of both are the same
+            graph.call(op, some, weight, activation="none")
+    weight = graph.parameter("weight", (24, 512), dtype="q4_1")
+    graph.call("gated_linear", many, weight, activation="silu")
+    y = graph.call("linear", few, weight, bias, activation="gelu")
+    graph.call("linear", few, weight, bias, y, activation="none")
+    graph.call("gated_linear", odd, graph.parameter("odd_weight", (24, 30)), activation="silu")
 
 
 def served_by_none() -> Iterator[tuple[str, tuple[str, ...]]]:

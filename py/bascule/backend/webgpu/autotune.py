@@ -130,7 +130,7 @@ def _work(call: Call) -> float:
     """Roughly the operations of a call, to order calls by."""
     shapes = [o.limits for o in call.operands if o is not None]
     match call.op:
-        case "linear":
+        case "linear" | "gated_linear":
             return 2.0 * prod(shapes[0]) * shapes[1][0]
         case "attention":
             return 4.0 / 3 * prod(shapes[0]) * shapes[0][1]
@@ -260,10 +260,16 @@ class _Scratch:
 
 
 def _filling(value: Value) -> Array:
-    """Standard normals, repeated; whole numbers are text lengths and name the most tokens."""
+    """Standard normals, repeated; whole numbers are text lengths and name the most tokens.
+
+    Blocks get bytes of which any two are a sane half, so that scales are finite in every format.
+    """
     count = prod(value.limits)
     if value.dtype == "u32":
         return np.full(count, 1 << 20, np.uint32)
+    if value.dtype != "f32":
+        sane = np.random.default_rng(count).integers(0x20, 0x3C, min(value.nbytes, 65521), np.uint8)
+        return np.resize(sane, value.nbytes)
     some = np.random.default_rng(count).standard_normal(min(count, 65521)).astype(np.float32)
     return np.resize(some, count)
 

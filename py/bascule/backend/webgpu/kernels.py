@@ -266,6 +266,7 @@ _ROWS: dict[str, Callable[[Call, AdapterInfo], Variants]] = {
     "embedding": _embedding,
     "linear": _linear,
     "gated_linear": kernels_blocks.gated_linear,
+    "token_embedding": kernels_blocks.token_embedding,
     "layer_norm": _layer_norm,
     "attention": _attention,
     "pool": _pool,

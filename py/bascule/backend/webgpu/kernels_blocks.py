@@ -11,20 +11,30 @@ from math import prod
 
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel, Numbers, Variants, Workgroups, make_kernel
-from bascule.backend.webgpu.launch import fits, operand
+from bascule.backend.webgpu.launch import fits, flat, operand
 from bascule.dtypes import DType
 from bascule.errors import InputError
-from bascule.program.program import Call, Sizes
+from bascule.program.program import Call, Sizes, Value
 
 RUN = 32
 # Rows of weights that a lane owns: eight columns, or four and their gates.
 _WIDTH = 8
-_PART_OF: Mapping[DType, str] = {"q4_1": "weights_q4_1", "q8_0": "weights_q8_0"}
-# Lanes of a workgroup: of blocks_lane, of blocks_block, of blocks_group; of blocks_tile in x and y.
-_LANES = (8, 4, 16)
-_BLOCK_LANES = (8,)
+# The parts in the slot `weights`, of formats that a kernel reads by runs.
+_WEIGHTS: Mapping[DType, tuple[str, ...]] = {
+    "f32": ("runs", "weights_f32"),
+    "f16": ("runs", "weights_f16"),
+    "bf16": ("runs", "weights_bf16"),
+    "q4_0": ("runs", "packed", "packed_half", "weights_q4_0"),
+    "q4_1": ("runs", "packed", "weights_q4_1"),
+    "q8_0": ("runs", "packed", "packed_half", "weights_q8_0"),
+    "q4_k": ("runs", "packed", "packed_k", "weights_q4_k"),
+    "q5_k": ("runs", "packed", "packed_k", "weights_q5_k"),
+    "q6_k": ("runs", "packed", "weights_q6_k"),
+}
+# Lanes of a workgroup: of blocks_lane and blocks_block, of blocks_group; of blocks_tile in x and y.
+_LANES = (8,)
 _GROUPS = (64, 128, 32)
-_TILES = ((8, 8), (8, 16), (8, 4), (16, 8))
+_TILES = ((8, 8), (8, 4), (8, 16))
 # Up to so many rows the kernels for few rows serve by default, and are worth a try.
 _FEW, _SOME = 4, 16
 
@@ -40,7 +50,47 @@ def linear(call: Call, adapter: AdapterInfo) -> Variants:
 def gated_linear(call: Call, adapter: AdapterInfo) -> Variants:
     """Two linear layers over blocks, the first of which gates the second."""
     activation = f"activation_{call.attribute('activation')}"
+    if operand(call, 1).limits[1] % RUN and operand(call, 1).dtype == "f32":
+        return [partial(_gated_any, call, activation)]
     return _variants(call, adapter, ("columns_gated", activation), _WIDTH // 2)
+
+
+def _gated_any(call: Call, activation: str) -> Kernel:
+    x, y = operand(call, 0), call.result
+    inner, cols = x.limits[-1], y.limits[-1]
+
+    def numbers(sizes: Sizes) -> Numbers:
+        return {"rows": prod(x.sizes(sizes)[:-1]), "cols": cols, "inner": inner}
+
+    lanes = prod(y.limits)
+    return make_kernel(call, "gated_any", numbers, lambda: flat(lanes, 64), parts=(activation,))
+
+
+def token_embedding(call: Call, adapter: AdapterInfo) -> Variants:
+    """Rows of a table, in blocks or not, by the tokens in a state."""
+    del adapter
+    (table, tokens), y = (operand(call, 0), operand(call, 1)), call.result
+    plain = table.dtype == "f32"
+    vocabulary, cols = table.limits
+    runs = _runs(table)
+
+    def numbers(sizes: Sizes) -> Numbers:
+        (rows, _), (slots,) = y.sizes(sizes), tokens.sizes(sizes)
+        told = {"rows": rows, "cols": cols, "runs": runs, "slots": slots}
+        return {**told, "vocabulary": vocabulary}
+
+    name = "token_embedding" if plain else "token_embedding_blocks"
+    parts = () if plain else _WEIGHTS[table.dtype]
+    lanes = y.limits[0] * (cols if plain else runs)
+    return [lambda: make_kernel(call, name, numbers, lambda: flat(lanes, 64), parts=parts)]
+
+
+def _runs(weight: Value) -> int:
+    """Runs a row; InputError where a format that is read by runs does not come out even."""
+    inner = weight.limits[1]
+    if inner % RUN and weight.dtype != "f32":
+        raise InputError(f"weight {weight.name}", f"rows of a multiple of {RUN}", f"{inner}")
+    return inner // RUN
 
 
 def _variants(
@@ -48,15 +98,13 @@ def _variants(
 ) -> Variants:
     """Candidates; `columns` are the parts of that slot, `per_lane` a lane's columns of y."""
     x, weight, y = operand(call, 0), operand(call, 1), call.result
-    cols, inner = y.limits[-1], weight.limits[1]
+    cols, runs = y.limits[-1], _runs(weight)
     rows = prod(x.limits[:-1])
-    if inner % RUN:
-        raise InputError(f"weight {weight.name}", f"rows of a multiple of {RUN}", f"{inner}")
-    shared = ("packed", "runs", _PART_OF[weight.dtype], *columns)
+    shared = (*_WEIGHTS[weight.dtype], *columns)
 
     def numbers(sizes: Sizes) -> Numbers:
         actual = prod(x.sizes(sizes)[:-1])
-        return {"rows": actual, "cols": cols, "runs": inner // RUN}
+        return {"rows": actual, "cols": cols, "runs": runs}
 
     def launch(width: int, height: int) -> Workgroups:
         return -(-cols // (width * per_lane)), -(-rows // height), 1
@@ -99,11 +147,12 @@ def _variants(
     if "subgroups" in adapter.features:
         spreads.insert(0, ("subgroup", "subgroups" if adapter.subgroups_enable else ""))
     lanes = [partial(make_lane, "blocks_lane", 1, n, *s) for s in spreads for n in _LANES]
-    blocks = [partial(make_lane, "blocks_block", 8, n, *s) for s in spreads for n in _BLOCK_LANES]
+    blocks = [partial(make_lane, "blocks_block", 8, n, *s) for s in spreads for n in _LANES]
     groups = [partial(make_group, n) for n in _GROUPS if fits(adapter, n)]
     tiles = [partial(make_tile, *t) for t in _TILES if _tile_fits(t, rows, adapter)]
     few = [*lanes, *groups] if adapter.software else [*groups, *lanes]
-    many = [*blocks, *tiles] if adapter.software else [*tiles, *blocks]
+    # On a CPU no barrier pays, and tiles take seconds to compile.
+    many = blocks if adapter.software else [*tiles, *blocks]
     if rows <= _FEW:
         return few if rows == 1 else [*few, *many]
     return [*many, *few] if rows <= _SOME else many

@@ -1,0 +1,100 @@
+"""SmolLM2-135M-Instruct, real weights, against transformers in float64 and llama.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+
+import bascule
+from bascule import LanguageModel
+from bascule.backend.quant import BlockMatrix
+from bascule.folders import models_folder
+from bascule.model.sampler import GREEDY
+from bascule.weights.gguf import GgufHeader, parse_gguf
+from tests.goldens import llama
+
+NAME = "SmolLM2-135M-Instruct"
+FILE = models_folder() / NAME / "model.gguf"
+# Above this llama.cpp's rounding of activations to 8 bits does not decide.
+CLEAR = 0.3
+
+
+@pytest.fixture(params=["webgpu", "cpu"])
+async def smollm2(request: pytest.FixtureRequest) -> AsyncIterator[LanguageModel]:
+    async with await bascule.load(NAME, tier=request.param) as model:
+        assert isinstance(model, LanguageModel)
+        assert model.tier == request.param
+        yield model
+
+
+def token_embedding() -> np.ndarray:
+    raw = np.memmap(FILE, np.uint8, "r")
+    header = parse_gguf(raw[: 4 << 20].tobytes(), len(raw), FILE.name)
+    assert isinstance(header, GgufHeader)
+    tensor = header.tensors["token_embd.weight"]
+    rows, columns = tensor.shape
+    data = raw[tensor.start : tensor.start + tensor.nbytes]
+    return BlockMatrix(tensor.type, (rows, columns), data).rows(0, rows)
+
+
+async def test_greedy_text_and_memory(smollm2: LanguageModel) -> None:
+    chats = llama.prompts()
+    # numpy needs a third of a second for a token.
+    names = list(chats) if smollm2.tier == "webgpu" else ["short"]
+    for name in names:
+        chat = chats[name]
+        assert smollm2.chat_ids(chat.messages) == chat.prompt_ids
+        found = await smollm2.chat(chat.messages, sampling=GREEDY, max_new_tokens=32)
+        assert chat.parts_at(found.ids) is None, (name, found.text)
+        if chat.end is not None:
+            assert (found.text, found.stop_reason) == (chat.text, "end")
+        else:
+            assert len(found.ids) == 32
+    weights = smollm2.stats["weights_nbytes"]
+    assert weights <= 1.05 * FILE.stat().st_size
+    if smollm2.tier == "webgpu":
+        assert smollm2.stats["gpu_nbytes"] < 1.2 * weights
+
+
+async def test_logits_of_200_tokens(smollm2: LanguageModel) -> None:
+    text = llama.long_text()
+    expected = text.logits(token_embedding())
+    found = await smollm2.logits(text.ids)
+    assert found.shape == expected.shape == (200, 49152)
+    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+    cosines = (found * expected).sum(axis=1) / norms
+    print(f"{smollm2.tier}: cosine at least {cosines.min():.7f}")
+    assert cosines.min() >= 0.9999
+
+    top = found.argmax(axis=1)
+    for kind in ("quantised", "float32"):
+        theirs = llama.llama_cpp(kind).long
+        clear = np.array(theirs.margins) >= CLEAR
+        assert clear.sum() > 100
+        assert (top[clear] == np.array(theirs.ids)[clear]).all()
+
+
+async def test_perplexity_of_a_window(smollm2: LanguageModel) -> None:
+    known = llama.perplexity()
+    ids = np.array(known.ids[: known.window])
+    logits = (await smollm2.logits(ids.tolist())).astype(np.float64)
+    top = logits.max(axis=1)
+    totals = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top
+    loss = (totals[:-1] - logits[np.arange(len(ids) - 1), ids[1:]]).mean()
+    print(
+        f"{smollm2.tier}: perplexity {np.exp(loss):.4f}, {np.exp(known.losses[0]):.4f} in float64"
+    )
+    assert abs(np.exp(loss - known.losses[0]) - 1) < 0.005
+
+
+async def test_an_answer_over_llama_cpp_s_own_words(smollm2: LanguageModel) -> None:
+    """Teacher-forced on a chat: wherever llama.cpp is sure, the choice is the same."""
+    chat, theirs = llama.prompts()["accents"], llama.llama_cpp("quantised").chats["accents"]
+    ids = [*chat.prompt_ids, *chat.ids]
+    logits = await smollm2.logits(ids)
+    ours = logits[len(chat.prompt_ids) - 1 : -1].argmax(axis=1)
+    clear = np.array(theirs.margins) >= CLEAR
+    assert clear.sum() > 16
+    assert (ours[clear] == np.array(theirs.ids)[clear]).all()
