@@ -83,7 +83,8 @@ class WebGpuBackend:
         most_blocks: int,
     ) -> GpuQuantiser:
         """See `Backend.quantiser`."""
-        for dtype in dict.fromkeys(p.dtype for p in parameters):
+        for parameter in parameters:
+            dtype = parameter.dtype
             if dtype not in self._quantising:
                 linked = quantising(dtype)
                 self._quantising[dtype] = await self.gpu.pipeline(
