@@ -75,10 +75,12 @@ def _blocks(graph: Graph) -> None:
     few, some, many = (graph.input(f"x{rows}", (rows, 512)) for rows in (1, 5, 64))
     bias, odd = graph.input("blocks_bias", (24,)), graph.input("odd", (1, 30))
     tokens, position = graph.state("tokens", (9,), "u32"), graph.state("position", (1,), "u32")
+    ids, wide = graph.input("blocks_ids", (2, 3), "u32"), graph.input("blocks_row", (512,))
     for dtype in get_args(DType):
         if dtype != "u32":
             weight = graph.parameter(dtype, (24, 512), dtype=dtype)
             graph.call("token_embedding", weight, tokens, position, length=4)
+            graph.call("embedding", ids, weight, None, wide)
             op = "gated_linear" if dtype == "f32" else "linear"  # the kernels of both are the same
             graph.call(op, some, weight, activation="none")
     weight = graph.parameter("weight", (24, 512), dtype="q4_1")
