@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from bascule.precompile import ModelSpecificPrecompiler as ModelSpecificPrecompiler
     from bascule.precompile import ShaderPrecompiler as ShaderPrecompiler
     from bascule.progress import Progress as Progress
+    from bascule.quantizer import QuantizedTensor as QuantizedTensor
+    from bascule.quantizer import WebGPUQuantizer as WebGPUQuantizer
     from bascule.streaming import StreamingInferencePipeline as StreamingInferencePipeline
     from bascule.tiers.selector import open_tier as open_tier
     from bascule.waiting import sync as sync
+    from bascule.weights.quantised import QuantizationReport as QuantizationReport
 
 __version__ = "0.1.0"
 
@@ -37,10 +40,13 @@ _HOMES = {
     "ParallelMultimodalLoader": "bascule.loading",
     "Progress": "bascule.progress",
     "ProgressiveModelLoader": "bascule.loading",
+    "QuantizationReport": "bascule.weights.quantised",
+    "QuantizedTensor": "bascule.quantizer",
     "Sampling": "bascule.model.sampler",
     "ShaderPrecompiler": "bascule.precompile",
     "StreamingInferencePipeline": "bascule.streaming",
     "UnifiedWebPlatform": "bascule.platform",
+    "WebGPUQuantizer": "bascule.quantizer",
     "load": "bascule.platform",
     "open_tier": "bascule.tiers.selector",
     "sync": "bascule.waiting",
@@ -55,10 +61,13 @@ __all__ = [
     "ParallelMultimodalLoader",
     "Progress",
     "ProgressiveModelLoader",
+    "QuantizationReport",
+    "QuantizedTensor",
     "Sampling",
     "ShaderPrecompiler",
     "StreamingInferencePipeline",
     "UnifiedWebPlatform",
+    "WebGPUQuantizer",
     "load",
     "open_tier",
     "sync",

@@ -21,6 +21,7 @@ from bascule.progress import Progress, ProgressCallback
 from bascule.recipes import read_recipe
 from bascule.tiers.selector import OpenedTier, open_tier
 from bascule.waiting import sync
+from bascule.weights.quantised import QuantizationReport, format_of
 from bascule.weights.source import CHUNK_NBYTES, MODEL_GGUF, Source, open_source, split_location
 
 
@@ -35,6 +36,7 @@ async def load(
     parallel: bool = False,
     max_length: int | None = None,
     cache_dtype: CacheDType = "f16",
+    quantize: int | str | None = None,
 ) -> Any:
     """Load a model: an EmbeddingModel or a LanguageModel, by what its files are.
 
@@ -47,17 +49,20 @@ async def load(
     Without `wait` the model is given back before its weights are there: a pass runs each layer as
     soon as it can, and `await model.loaded()` waits for the rest. With `parallel` two shards come
     at a time. A language model's context is `max_length` tokens, by default all that it was trained
-    for, and its KV cache holds halves or, as `cache_dtype` "f32", floats. Cancelling the task frees
-    everything. Raises ModelNotFoundError, ModelFileError, UnsupportedModelError, SourceError or
-    TierUnavailableError.
+    for, and its KV cache holds halves or, as `cache_dtype` "f32", floats. With `quantize` (4, 8,
+    "q4_0", "q4_1" or "q8_0") float weights become blocks of so many bits on their way, and
+    `model.quantization` tells what that did to each; `parallel` has no effect then. Cancelling the
+    task frees everything. Raises InputError, ModelNotFoundError, ModelFileError,
+    UnsupportedModelError, SourceError or TierUnavailableError.
     """
     tell = progress or _silent
     clock = _Clock()
+    weights = format_of(quantize)
     source, file = _open(model, round(chunk_size_mb * (1 << 20)))
     opened, made = on, None
     try:
         recipe = await read_recipe(
-            source, file, tell, max_length=max_length, cache_dtype=cache_dtype
+            source, file, tell, max_length=max_length, cache_dtype=cache_dtype, weights=weights
         )
         clock.lap("config_ms")
         tell(Progress("device", 0, 1, "steps"))
@@ -72,7 +77,8 @@ async def load(
         made = recipe.make(
             str(model), opened, store, owns_backend=on is None, on_close=source.release
         )
-        fill = partial(recipe.fill, source, parameters, store, tell, parallel=parallel)
+        fill = partial(recipe.fill, source, parameters, store, tell)
+        fill = partial(fill, backend=opened.backend, parallel=parallel)
         made.follow(_warm_and_fill(made, opened, source, fill, programs, tell, clock))
         if wait:
             await made.loaded()
@@ -113,7 +119,7 @@ async def _warm_and_fill(
     made: LoadedModel,
     opened: OpenedTier,
     source: Source,
-    fill: Callable[[], Coroutine[Any, Any, None]],
+    fill: Callable[[], Coroutine[Any, Any, QuantizationReport | None]],
     programs: list[Program],
     tell: ProgressCallback,
     clock: _Clock,
@@ -128,7 +134,7 @@ async def _warm_and_fill(
 
     warming = asyncio.ensure_future(warm())
     try:
-        await fill()
+        made.quantization = await fill()
         clock.lap("weights_ms")
         await warming
         clock.lap("prepare_ms")

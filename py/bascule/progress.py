@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+# Of a load, in this order; long work that is no load has a stage of its own.
 STAGES = ("config", "tokenizer", "device", "pipelines", "weights", "ready")
 
 

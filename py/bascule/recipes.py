@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
-from bascule.backend.base import WeightStore
+from bascule.backend.base import Backend, WeightStore
 from bascule.dtypes import DType, dtype_of
-from bascule.errors import FileMissingError, ModelFileError
+from bascule.errors import FileMissingError, InputError, ModelFileError
 from bascule.model.bert import BertConfig
 from bascule.model.embedder import EmbedderSettings, EmbeddingModel
 from bascule.model.language import LanguageModel, LanguageSettings
@@ -29,6 +29,7 @@ from bascule.text.vocabulary import read_vocabulary
 from bascule.tiers.selector import OpenedTier
 from bascule.weights.gguf import GgufHeader
 from bascule.weights.gguf_stream import find_gguf, load_gguf_weights, read_gguf
+from bascule.weights.quantised import QuantizationReport, load_quantised
 from bascule.weights.source import Source
 from bascule.weights.stream import load_weights
 
@@ -59,9 +60,10 @@ class Recipe(Protocol):
         store: WeightStore,
         progress: ProgressCallback,
         *,
+        backend: Backend,
         parallel: bool,
-    ) -> None:
-        """Stream the weights into the store."""
+    ) -> QuantizationReport | None:
+        """Stream the weights into the store; tells what quantising did to them, if it had to."""
         ...
 
 
@@ -72,20 +74,26 @@ async def read_recipe(
     *,
     max_length: int | None = None,
     cache_dtype: CacheDType = "f16",
+    weights: DType | None = None,
 ) -> Recipe:
     """Read a model's small files: those of a GGUF `file`, or of whatever the folder holds.
 
-    ModelFileError, UnsupportedModelError or SourceError if that is not a model that can run.
+    `weights` is the block format that float weights are to be made into. InputError where a file's
+    weights are in blocks already; ModelFileError, UnsupportedModelError or SourceError if that is
+    not a model that can run.
     """
     if file is None:
         try:
-            return await _read_encoder(source, tell)
+            return await _read_encoder(source, tell, weights or "f32")
         except FileMissingError as missing:
             if not missing.location.endswith("config.json"):
                 raise
             file = await find_gguf(source)
             if file is None:
                 raise
+    if weights is not None:
+        found = f"{file}, whose weights are loaded in the blocks that it has"
+        raise InputError("quantize", "a model in safetensors", found)
     return await _read_language(source, file, tell, max_length, cache_dtype)
 
 
@@ -121,10 +129,15 @@ class EncoderRecipe:
         store: WeightStore,
         progress: ProgressCallback,
         *,
+        backend: Backend,
         parallel: bool,
-    ) -> None:
-        """See `Recipe`."""
-        await load_weights(source, parameters, store, progress=progress, parallel=parallel)
+    ) -> QuantizationReport | None:
+        """See `Recipe`. What is quantised comes one shard at a time."""
+        format = self.settings.weights
+        if format == "f32":
+            await load_weights(source, parameters, store, progress=progress, parallel=parallel)
+            return None
+        return await load_quantised(source, parameters, store, backend, format, progress=progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +177,11 @@ class LanguageRecipe:
         store: WeightStore,
         progress: ProgressCallback,
         *,
+        backend: Backend,
         parallel: bool,
     ) -> None:
         """See `Recipe`. One file has nothing to fetch in parallel."""
-        del parallel
+        del backend, parallel
         await load_gguf_weights(
             source, self.file, self.header, parameters, store, progress=progress
         )
@@ -180,12 +194,12 @@ async def read_encoder_settings(source: Source) -> EmbedderSettings:
     return await embedder_settings(config, partial(_read_optional, source))
 
 
-async def _read_encoder(source: Source, tell: ProgressCallback) -> EncoderRecipe:
+async def _read_encoder(source: Source, tell: ProgressCallback, weights: DType) -> EncoderRecipe:
     tell(Progress("config", 0, 1, "files"))
     # Asked for now, needed after the others: a round trip less.
     tokenizing = asyncio.ensure_future(source.read("tokenizer.json"))
     try:
-        settings = await read_encoder_settings(source)
+        settings = replace(await read_encoder_settings(source), weights=weights)
         tell(Progress("config", 1, 1, "files"))
         tell(Progress("tokenizer", 0, 1, "files"))
         tokenizer = await open_tokenizer(await tokenizing, settings.max_tokens)

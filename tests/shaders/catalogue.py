@@ -8,6 +8,7 @@ from typing import get_args
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel
 from bascule.backend.webgpu.kernels import candidates
+from bascule.backend.webgpu.quantiser import PARTS
 from bascule.dtypes import DType
 from bascule.program.graph import Graph
 from bascule.program.ops import ACTIVATIONS, POOLINGS, ROTARY_PAIRS
@@ -74,10 +75,12 @@ def _blocks(graph: Graph) -> None:
     few, some, many = (graph.input(f"x{rows}", (rows, 512)) for rows in (1, 5, 64))
     bias, odd = graph.input("blocks_bias", (24,)), graph.input("odd", (1, 30))
     tokens, position = graph.state("tokens", (9,), "u32"), graph.state("position", (1,), "u32")
+    ids, wide = graph.input("blocks_ids", (2, 3), "u32"), graph.input("blocks_row", (512,))
     for dtype in get_args(DType):
         if dtype != "u32":
             weight = graph.parameter(dtype, (24, 512), dtype=dtype)
             graph.call("token_embedding", weight, tokens, position, length=4)
+            graph.call("embedding", ids, weight, None, wide)
             op = "gated_linear" if dtype == "f32" else "linear"  # the kernels of both are the same
             graph.call(op, some, weight, activation="none")
     weight = graph.parameter("weight", (24, 512), dtype="q4_1")
@@ -85,6 +88,13 @@ def _blocks(graph: Graph) -> None:
     y = graph.call("linear", few, weight, bias, activation="gelu")
     graph.call("linear", few, weight, bias, y, activation="none")
     graph.call("gated_linear", odd, graph.parameter("odd_weight", (24, 30)), activation="silu")
+
+
+def served_by_none() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Shaders that serve no call, with their parts: states.py copies, quantiser.py quantises."""
+    yield "copy", ()
+    for parts in PARTS.values():
+        yield "quantise", parts
 
 
 def every_kernel(adapter: AdapterInfo) -> Iterator[Kernel]:

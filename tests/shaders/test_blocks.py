@@ -188,6 +188,25 @@ async def test_token_embedding(gpu: NativeGpu, rng: np.random.Generator, type: B
     )
 
 
+@pytest.mark.parametrize("type", BlockType, ids=lambda type: type.name)
+@pytest.mark.parametrize("added", [False, True])
+async def test_embedding(
+    gpu: NativeGpu, rng: np.random.Generator, type: BlockType, added: bool
+) -> None:
+    table = normal(rng, 9, 256) if type is BlockType.F32 else random_blocks(rng, type, 9, 256)
+    ids = np.array([[3, 8, 0], [9, 2**32 - 1, 5]], np.uint32)  # two lie past the table
+    b, t = dims(B=3, T=5)
+    await check_op(
+        gpu,
+        "software",
+        "embedding",
+        [ids, table, normal(rng, 6, 256) if added else None, normal(rng, 256) if added else None],
+        tolerance=1e-6,
+        limits=[(b, t), None, None, None],
+        sizes={"B": 2, "T": 3},
+    )
+
+
 async def test_one_token_of_an_odd_table(gpu: NativeGpu, rng: np.random.Generator) -> None:
     inputs = [normal(rng, 3, 7), np.array([2, 1], np.uint32), np.array([1], np.uint32)]
     await check_op(

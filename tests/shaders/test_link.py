@@ -10,7 +10,7 @@ from bascule import assets
 from bascule.backend.webgpu.gpu_native import NativeGpu
 from bascule.backend.webgpu.link import link
 from bascule.errors import ShaderError
-from tests.shaders.catalogue import every_kernel
+from tests.shaders.catalogue import every_kernel, served_by_none
 from tests.shaders.harness import check_op, normal, sum_tolerance
 
 SHADERS = assets.path("shaders")
@@ -21,12 +21,18 @@ async def test_every_kernel_compiles_on_naga(gpu: NativeGpu) -> None:
     assert len(kernels) > 50
     for kernel in kernels:
         await gpu.pipeline(kernel.wgsl, kernel.constants, kernel.bindings, kernel.label)
+    for name, parts in served_by_none():
+        linked = link(name, parts, (), "")
+        await gpu.pipeline(linked.wgsl, {"WORKGROUP": 64}, linked.bindings, name)
 
 
 async def test_every_kernel_compiles_on_tint(tint: NativeGpu) -> None:
     assert "subgroups" in tint.adapter.features
     for kernel in every_kernel(tint.adapter):
         await tint.pipeline(kernel.wgsl, kernel.constants, kernel.bindings, kernel.label)
+    for name, parts in served_by_none():
+        linked = link(name, parts, (), "")
+        await tint.pipeline(linked.wgsl, {"WORKGROUP": 64}, linked.bindings, name)
 
 
 @pytest.mark.parametrize("kind", ["software", "hardware"])
@@ -83,10 +89,10 @@ def test_every_file_is_used_short_and_described(gpu_adapter_files: set[str]) -> 
 
 @pytest.fixture
 async def gpu_adapter_files(gpu: NativeGpu) -> set[str]:
-    """Every shader file that some kernel of the table is linked from."""
-    used: set[str] = {"copy.wgsl"}  # serves no call: states.py copies buffers with it
-    for kernel in every_kernel(gpu.adapter):
-        name, parts = str(kernel.key[0]), kernel.key[1]
+    """Every shader file that something is linked from."""
+    used = set[str]()
+    served = ((str(kernel.key[0]), kernel.key[1]) for kernel in every_kernel(gpu.adapter))
+    for name, parts in (*served, *served_by_none()):
         assert isinstance(parts, tuple)
         used |= {f"{name}.wgsl", *(f"parts/{part}.wgsl" for part in parts)}
     return used

@@ -86,6 +86,11 @@ export class Fetcher {
     return found.nbytes;
   }
 
+  /** Of all chunks of a file but the last. @param {string} folder @param {string} file */
+  async chunkNbytes(folder, file) {
+    return (await this.#open(folder, file)).chunkNbytes;
+  }
+
   /** Part of a file. @param {string} folder @param {string} file @param {number} offset
    * @param {number} nbytes */
   async read(folder, file, offset, nbytes) {

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from bascule.backend.arrivals import Arrivals
+    from bascule.backend.quantise import Sums
     from bascule.program.program import Parameter, Program, Value
     from bascule.progress import ProgressCallback
 
@@ -64,6 +65,30 @@ class WeightStore(Protocol):
 
     def close(self) -> None:
         """Free the memory."""
+        ...
+
+
+class Quantiser(WeightStore, Protocol):
+    """Makes blocks of a store's weights out of floats that pass through its landing.
+
+    It takes writes for the landing, a target of its own, as well as those for the store's targets.
+    `nbytes` are those of the landing and the like; `close` frees them and leaves the store alone.
+    """
+
+    landing: int
+
+    def quantise(self, name: str, first: int, offset: int, count: int) -> None:
+        """Queue: the floats from the landing's byte `offset`, a multiple of 256, become blocks
+        `first` to `first + count - 1` of a parameter. What is written later changes nothing.
+        """
+        ...
+
+    async def read(self, name: str, offset: int, into: Buffer) -> None:
+        """Fill `into` with a parameter's blocks from byte `offset` on, a multiple of 4."""
+        ...
+
+    async def sums(self) -> Mapping[str, Sums]:
+        """What quantising has done to each parameter so far."""
         ...
 
 
@@ -215,6 +240,17 @@ class Backend(Protocol):
 
     def store(self, parameters: Sequence[Parameter]) -> WeightStore:
         """Take memory for `parameters`."""
+        ...
+
+    async def quantiser(
+        self,
+        store: WeightStore,
+        parameters: Sequence[Parameter],
+        *,
+        landing_nbytes: int,
+        most_blocks: int,
+    ) -> Quantiser:
+        """Take memory to quantise these of a store's parameters, at most so many blocks at once."""
         ...
 
     def states(self, values: Sequence[Value], sizes: Mapping[str, int]) -> StateStore:

@@ -12,6 +12,7 @@ import numpy as np
 from bascule.backend.arrivals import Arrivals
 from bascule.backend.base import StateStore, Tier, TuneReport, WeightStore, checked_input
 from bascule.backend.quant import BlockMatrix
+from bascule.backend.quantise import ReferenceQuantiser
 from bascule.backend.reference import FUNCTIONS
 from bascule.dtypes import BlockType
 from bascule.errors import InputError
@@ -147,6 +148,22 @@ class ReferenceBackend:
     def store(self, parameters: Sequence[Parameter]) -> ReferenceStore:
         """See `Backend.store`."""
         return ReferenceStore(parameters)
+
+    async def quantiser(
+        self,
+        store: WeightStore,
+        parameters: Sequence[Parameter],
+        *,
+        landing_nbytes: int,
+        most_blocks: int,
+    ) -> ReferenceQuantiser:
+        """See `Backend.quantiser`."""
+        del most_blocks
+        if not isinstance(store, ReferenceStore):
+            raise InputError("quantiser", "weights of this backend", type(store).__name__)
+        found = {p.name: store.arrays[p.name] for p in parameters}
+        matrices = {name: m for name, m in found.items() if isinstance(m, BlockMatrix)}
+        return ReferenceQuantiser(store, matrices, landing_nbytes)
 
     def states(self, values: Sequence[Value], sizes: Mapping[str, int]) -> ReferenceStates:
         """See `Backend.states`."""

@@ -24,10 +24,14 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def embedding(
-    ids: Array, table: Array, position: Array | None = None, bias: Array | None = None
+    ids: Array,
+    table: Array | BlockMatrix,
+    position: Array | None = None,
+    bias: Array | None = None,
 ) -> Array:
     """y[b,t] = table[ids[b,t]] + position[t] + bias. An id past the table takes its last row."""
-    y = table[np.minimum(ids, len(table) - 1)]
+    known = np.minimum(ids, table.shape[0] - 1)
+    y = table.take(known) if isinstance(table, BlockMatrix) else table[known]
     if position is not None:
         y = y + position[: ids.shape[1]]
     return y if bias is None else y + bias

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bascule.dtypes import DType, block_of
 from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.program.graph import Graph
 from bascule.program.program import Dim, Value
@@ -82,16 +83,26 @@ def _size(config: Mapping[str, Any], key: str, file: str, largest: int = _LARGES
 
 
 def sentence_encoder(
-    config: BertConfig, batch: Dim, tokens: Dim, *, pooling: str, normalise: bool
+    config: BertConfig,
+    batch: Dim,
+    tokens: Dim,
+    *,
+    pooling: str,
+    normalise: bool,
+    weights: DType = "f32",
 ) -> Graph:
-    """Record ids (B, T) u32 and lengths (B) u32 -> embedding (B, C) f32."""
+    """Record ids (B, T) u32 and lengths (B) u32 -> embedding (B, C) f32.
+
+    `weights` is what matrices are stored as, where their rows come out even: all but the position
+    and type tables, which are added whole.
+    """
     graph = Graph("bert")
     ids = graph.input("ids", (batch, tokens), "u32")
     lengths = graph.input("lengths", (batch,), "u32")
 
-    x = _embeddings(graph, config, ids)  # (B, T, C)
+    x = _embeddings(graph, config, ids, weights)  # (B, T, C)
     for layer in range(config.layers):
-        x = _encoder_layer(graph, config, x, lengths, f"encoder.layer.{layer}")
+        x = _encoder_layer(graph, config, x, lengths, f"encoder.layer.{layer}", weights)
 
     y = graph.call("pool", x, lengths, kind=pooling)  # (B, C)
     if normalise:
@@ -100,9 +111,9 @@ def sentence_encoder(
     return graph
 
 
-def _embeddings(graph: Graph, config: BertConfig, ids: Value) -> Value:
+def _embeddings(graph: Graph, config: BertConfig, ids: Value, weights: DType) -> Value:
     c = config.hidden
-    words = graph.parameter("embeddings.word_embeddings.weight", (config.vocabulary, c))
+    words = _matrix(graph, "embeddings.word_embeddings.weight", (config.vocabulary, c), weights)
     positions = graph.parameter("embeddings.position_embeddings.weight", (config.positions, c))
     # One text at a time is embedded, so every token is of type 0: the table's first row.
     name = "embeddings.token_type_embeddings.weight"
@@ -111,26 +122,35 @@ def _embeddings(graph: Graph, config: BertConfig, ids: Value) -> Value:
     return _layer_norm(graph, config, x, "embeddings.LayerNorm")
 
 
-def _encoder_layer(graph: Graph, config: BertConfig, x: Value, lengths: Value, name: str) -> Value:
+def _encoder_layer(
+    graph: Graph, config: BertConfig, x: Value, lengths: Value, name: str, weights: DType
+) -> Value:
     c = config.hidden
     heads = [f"{name}.attention.self.{part}" for part in ("query", "key", "value")]
-    weight = graph.parameter(f"{name}.qkv.weight", (3 * c, c), *(f"{h}.weight" for h in heads))
+    tensors = [f"{head}.weight" for head in heads]
+    weight = _matrix(graph, f"{name}.qkv.weight", (3 * c, c), weights, *tensors)
     bias = graph.parameter(f"{name}.qkv.bias", (3 * c,), *(f"{h}.bias" for h in heads))
     qkv = graph.call("linear", x, weight, bias, activation="none")  # (B, T, 3C)
     mixed = graph.call("attention", qkv, lengths, heads=config.heads)  # (B, T, C)
-    y = _linear(graph, mixed, c, f"{name}.attention.output.dense")
+    y = _linear(graph, mixed, c, f"{name}.attention.output.dense", weights)
     x = _layer_norm(graph, config, graph.call("add", y, x), f"{name}.attention.output.LayerNorm")
 
-    y = _linear(graph, x, config.inner, f"{name}.intermediate.dense")  # (B, T, I)
+    y = _linear(graph, x, config.inner, f"{name}.intermediate.dense", weights)  # (B, T, I)
     y = graph.call("activate", y, kind=config.activation)
-    y = _linear(graph, y, c, f"{name}.output.dense")  # (B, T, C)
+    y = _linear(graph, y, c, f"{name}.output.dense", weights)  # (B, T, C)
     return _layer_norm(graph, config, graph.call("add", y, x), f"{name}.output.LayerNorm")
 
 
-def _linear(graph: Graph, x: Value, n: int, name: str) -> Value:
+def _matrix(graph: Graph, name: str, shape: tuple[int, int], dtype: DType, *tensors: str) -> Value:
+    """A matrix stored as `dtype`, or as float32 where its rows are no whole number of blocks."""
+    even = shape[1] % block_of(dtype).n_elements == 0
+    return graph.parameter(name, shape, *tensors, dtype=dtype if even else "f32")
+
+
+def _linear(graph: Graph, x: Value, n: int, name: str, weights: DType) -> Value:
     k = x.shape[-1]
     assert isinstance(k, int)  # only B and T are Dims
-    weight = graph.parameter(f"{name}.weight", (n, k))
+    weight = _matrix(graph, f"{name}.weight", (n, k), weights)
     bias = graph.parameter(f"{name}.bias", (n,))
     return graph.call("linear", x, weight, bias, activation="none")
 

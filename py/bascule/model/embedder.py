@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bascule.backend.base import Backend, Executable, TuneReport, WeightStore
+from bascule.dtypes import DType
 from bascule.errors import InputError
 from bascule.model.bert import BertConfig, sentence_encoder
 from bascule.model.buckets import Batch, Bucket, all_buckets, make_batches
@@ -31,19 +32,25 @@ _KEPT_BUCKETS = 6
 
 @dataclass(frozen=True, slots=True)
 class EmbedderSettings:
-    """What a model folder says beside the weights."""
+    """What a model folder says beside the weights, and what these are stored as."""
 
     config: BertConfig
     max_tokens: int
     pooling: str = "mean"
     normalise: bool = True
+    weights: DType = "f32"
 
     def program(self, bucket: Bucket) -> Program:
         """The forward pass of one bucket."""
         batch, tokens = Dim("B", bucket.batch), Dim("T", bucket.tokens)
         return freeze(
             sentence_encoder(
-                self.config, batch, tokens, pooling=self.pooling, normalise=self.normalise
+                self.config,
+                batch,
+                tokens,
+                pooling=self.pooling,
+                normalise=self.normalise,
+                weights=self.weights,
             )
         )
 

@@ -8,11 +8,13 @@ from typing import Any
 
 from bascule.backend.base import Backend, Tier, WeightStore
 from bascule.errors import InputError
+from bascule.weights.quantised import QuantizationReport
 
 
 class LoadedModel:
     """`tier` is the tier that runs, `tier_reason` why that one, `device_name` its device, `weights`
-    the memory that holds its parameters. Close it to free the device's memory.
+    the memory that holds its parameters, `quantization` what quantising did to them, once it is
+    done. Close it to free the device's memory.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class LoadedModel:
         self.tier_reason = tier_reason
         self.device_name = backend.device_name
         self.weights = weights
+        self.quantization: QuantizationReport | None = None
         self._backend = backend
         self._owns_backend = owns_backend
         self._on_close = on_close

@@ -82,10 +82,17 @@ class Source(Protocol):
         """The file's size in bytes."""
         ...
 
+    async def chunk_nbytes(self, file: str) -> int:
+        """The size of the chunks that `stream` reads the file in, its last one excepted."""
+        ...
+
     async def stream(
         self, file: str, pieces: Sequence[Piece], store: WeightStore, report: Report
     ) -> None:
-        """Copy pieces into the store, in the order given. Cancelling stops between chunks."""
+        """Copy pieces into the store, chunk by chunk in the order in which the pieces need them.
+
+        `report` hears of a chunk before the next is written. Cancelling stops between chunks.
+        """
         ...
 
     async def forget(self, file: str) -> None:
@@ -283,12 +290,17 @@ class FileSource:
             proof.check(f"{self.location}/{file}")
         return data
 
+    async def chunk_nbytes(self, file: str) -> int:
+        """See `Source.chunk_nbytes`."""
+        expected = await self._expected(file)
+        return expected.chunk_nbytes if expected else self._chunk_nbytes
+
     async def stream(
         self, file: str, pieces: Sequence[Piece], store: WeightStore, report: Report
     ) -> None:
         """See `Source.stream`."""
         size, expected = await self.size(file), await self._expected(file)
-        chunk = expected.chunk_nbytes if expected else self._chunk_nbytes
+        chunk = await self.chunk_nbytes(file)
         place = f"{self.location}/{file}"
         if expected and expected.nbytes != size:
             told = f"it has {size:,} bytes, and its manifest says {expected.nbytes:,}"

@@ -90,6 +90,14 @@ class PageSource:
         except JsException as error:
             raise self._told(file, error) from None
 
+    async def chunk_nbytes(self, file: str) -> int:
+        """See `Source.chunk_nbytes`."""
+        fetcher = await self._open()
+        try:
+            return int(await fetcher.chunkNbytes(self.location, check_file(file)))
+        except JsException as error:
+            raise self._told(file, error) from None
+
     async def read(self, file: str, offset: int = 0, nbytes: int | None = None) -> bytes:
         """See `Source.read`."""
         fetcher = await self._open()

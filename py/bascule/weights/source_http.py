@@ -75,6 +75,10 @@ class HttpSource:
         finally:
             await found.pause()
 
+    async def chunk_nbytes(self, file: str) -> int:
+        """See `Source.chunk_nbytes`."""
+        return (await self._open(file)).entry.chunk_nbytes
+
     async def stream(
         self, file: str, pieces: Sequence[Piece], store: WeightStore, report: Report
     ) -> None:

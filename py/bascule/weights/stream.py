@@ -105,9 +105,13 @@ async def fill(
     store: WeightStore,
     progress: ProgressCallback | None,
     parallel: bool = False,
+    whole: Callable[[Planned], None] | None = None,
 ) -> None:
-    """Stream what was planned into the store, file by file; with `parallel` two at a time."""
-    arrived = _Arrived(plan, store.arrivals, progress)
+    """Stream what was planned into the store, file by file; with `parallel` two at a time.
+
+    `whole` hears of each piece once all of it was written, before anything else is.
+    """
+    arrived = _Arrived(plan, store.arrivals, progress, whole)
     gate = asyncio.Semaphore(2 if parallel else 1)
 
     async def load_file(file: str) -> None:
@@ -129,8 +133,10 @@ class _Arrived:
         plan: Sequence[Planned],
         arrivals: Arrivals | None,
         progress: ProgressCallback | None,
+        whole: Callable[[Planned], None] | None,
     ) -> None:
         self._arrivals = arrivals
+        self._whole = whole
         self._progress = progress
         self._total = sum(planned.piece.nbytes for planned in plan)
         self._done: dict[str, int] = {}
@@ -140,6 +146,8 @@ class _Arrived:
     def note(self, file: str, mine: Sequence[Planned], done: int, ready: int) -> None:
         """`done` bytes of a file's pieces have come, and the first `ready` of them are whole."""
         for planned in mine[self._ready.get(file, 0) : ready]:
+            if self._whole is not None:
+                self._whole(planned)
             self._left[planned.parameter] -= 1
             if self._arrivals is not None and not self._left[planned.parameter]:
                 self._arrivals.mark([planned.parameter])

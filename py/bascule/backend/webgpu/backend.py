@@ -13,7 +13,9 @@ from bascule.backend.webgpu.gpu import Gpu
 from bascule.backend.webgpu.lowering import TapeExecutable, lower
 from bascule.backend.webgpu.needed import digest_of, remember_pipelines
 from bascule.backend.webgpu.pipelines import Pipelines
+from bascule.backend.webgpu.quantiser import LANES, GpuQuantiser, quantising
 from bascule.backend.webgpu.states import GpuStates
+from bascule.dtypes import DType
 from bascule.errors import InputError
 from bascule.progress import ProgressCallback
 
@@ -61,6 +63,7 @@ class WebGpuBackend:
         self.device_name = gpu.adapter.name
         self.choices = choices or Choices()
         self.pipelines = Pipelines(gpu, self.choices)
+        self._quantising: dict[DType, int] = {}
 
     @property
     def lost(self) -> str:
@@ -70,6 +73,26 @@ class WebGpuBackend:
     def store(self, parameters: Sequence[Parameter]) -> GpuStore:
         """See `Backend.store`."""
         return GpuStore(self.gpu, parameters)
+
+    async def quantiser(
+        self,
+        store: WeightStore,
+        parameters: Sequence[Parameter],
+        *,
+        landing_nbytes: int,
+        most_blocks: int,
+    ) -> GpuQuantiser:
+        """See `Backend.quantiser`."""
+        for parameter in parameters:
+            dtype = parameter.dtype
+            if dtype not in self._quantising:
+                linked = quantising(dtype)
+                self._quantising[dtype] = await self.gpu.pipeline(
+                    linked.wgsl, {"WORKGROUP": LANES}, linked.bindings, "quantise.wgsl"
+                )
+        return GpuQuantiser(
+            self.gpu, self._quantising, store, parameters, landing_nbytes, most_blocks
+        )
 
     def states(self, values: Sequence[Value], sizes: Mapping[str, int]) -> GpuStates:
         """See `Backend.states`."""

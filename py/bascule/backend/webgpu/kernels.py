@@ -58,7 +58,8 @@ def _default_first(default: Shape, others: Sequence[Shape]) -> list[Shape]:
 
 
 def _embedding(call: Call, adapter: AdapterInfo) -> Variants:
-    del adapter
+    if operand(call, 1).dtype != "f32":
+        return kernels_blocks.embedding(call, adapter)
     vocabulary, cols = operand(call, 1).limits
 
     def numbers(sizes: Sizes) -> Numbers:

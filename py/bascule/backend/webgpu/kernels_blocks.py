@@ -66,6 +66,26 @@ def _gated_any(call: Call, activation: str) -> Kernel:
     return make_kernel(call, "gated_any", numbers, lambda: flat(lanes, 64), parts=(activation,))
 
 
+def embedding(call: Call, adapter: AdapterInfo) -> Variants:
+    """Rows of a table in blocks by token ids."""
+    del adapter
+    ids, table = operand(call, 0), operand(call, 1)
+    runs = _runs(table)
+
+    def numbers(sizes: Sizes) -> Numbers:
+        batch, tokens = ids.sizes(sizes)
+        told = {"batch": batch, "tokens": tokens, "runs": runs}
+        return {**told, "vocabulary": table.limits[0]}
+
+    position = "position_add" if call.operands[2] else "position_none"
+    row_bias = "row_bias_add" if call.operands[3] else "row_bias_none"
+    parts = (*_WEIGHTS[table.dtype], position, row_bias)
+    lanes = prod(ids.limits) * runs
+    return [
+        lambda: make_kernel(call, "embedding_blocks", numbers, lambda: flat(lanes, 64), parts=parts)
+    ]
+
+
 def token_embedding(call: Call, adapter: AdapterInfo) -> Variants:
     """Rows of a table, in blocks or not, by the tokens in a state."""
     del adapter

@@ -1,0 +1,189 @@
+"""Floats into blocks: ggml's rounding, as the gguf package has it, and the error that it makes.
+
+`backend/quant` holds the layouts and the way back; shaders/quantise.wgsl does the same on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bascule.backend.quant import BlockMatrix, dequantise
+from bascule.dtypes import BLOCKS, BlockType, DType
+from bascule.errors import InputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from bascule.backend.arrivals import Arrivals
+    from bascule.backend.base import WeightStore
+
+__all__ = ["QUANTISED", "ReferenceQuantiser", "Sums", "quantise"]
+
+# What floats can be made into; all of them blocks of 32.
+QUANTISED: tuple[DType, ...] = ("q4_0", "q4_1", "q8_0")
+# Below the least normal float32 some devices take a scale for 0.
+_LEAST = np.float32(2.0**-126)
+# Blocks are made in runs of so many: small beside any weight.
+_RUN_BLOCKS = 1 << 12
+
+_Bytes = NDArray[np.uint8]
+_Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What quantising did; `n_unfit` numbers are not finite, or no block can hold them."""
+
+    squared_error: float = 0.0
+    squares: float = 0.0
+    n_unfit: int = 0
+    max_error: float = 0.0
+
+    @property
+    def relative_error(self) -> float:
+        """Root mean square of the error over that of the numbers; 0 where all are 0."""
+        return (self.squared_error / self.squares) ** 0.5 if self.squares else 0.0
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(
+            self.squared_error + other.squared_error,
+            self.squares + other.squares,
+            self.n_unfit + other.n_unfit,
+            max(self.max_error, other.max_error),
+        )
+
+
+def quantise(type: BlockType, values: NDArray[Any]) -> tuple[_Bytes, Sums]:
+    """The blocks of `values`, float32 of any shape, as uint8 (n,), and the error in them.
+
+    A number that is not finite counts as 0, and a block whose scale is past the largest float16 is
+    all 0 bytes: both are counted. InputError unless the last axis is a multiple of 32 long.
+    """
+    block = BLOCKS[type]
+    if not values.ndim or values.shape[-1] % block.n_elements:
+        expected = f"rows of a multiple of {block.n_elements} numbers"
+        raise InputError("quantise", expected, f"shape {values.shape}")
+    rows = values.reshape(-1, block.n_elements)
+    made = np.empty((len(rows), block.nbytes), np.uint8)
+    sums = Sums()
+    for start in range(0, len(rows), _RUN_BLOCKS):
+        part = slice(start, start + _RUN_BLOCKS)
+        made[part], told = _quantise_run(type, rows[part].astype(np.float32, copy=False))
+        sums += told
+    return made.reshape(-1), sums
+
+
+def _quantise_run(type: BlockType, rows: _Floats) -> tuple[_Bytes, Sums]:
+    finite = np.isfinite(rows)
+    x = np.where(finite, rows, np.float32(0))
+    with np.errstate(over="ignore", invalid="ignore"):
+        made, scales = _WRITERS[type](x)
+    fits = np.isfinite(scales).all(axis=1)
+    made[~fits] = 0
+    kept = x[fits].astype(np.float64)
+    error = np.abs(kept - dequantise(type, made[fits].reshape(-1), kept.size).reshape(kept.shape))
+    return made, Sums(
+        float(np.square(error).sum()),
+        float(np.square(kept).sum()),
+        int((~finite[fits]).sum()) + int((~fits).sum()) * x.shape[1],
+        float(error.max(initial=0)),
+    )
+
+
+def _inverse(d: _Floats) -> _Floats:
+    """1 / d; 0 where d is 0 or subnormal."""
+    normal = np.abs(d) >= _LEAST
+    return np.where(normal, 1 / np.where(normal, d, np.float32(1)), np.float32(0))
+
+
+def _nibbles(q: _Bytes) -> _Bytes:
+    """Byte i takes q of element i (low half) and of element i + 16 (high half)."""
+    return q[:, :16] | (q[:, 16:] << np.uint8(4))
+
+
+def _q4_0(x: _Floats) -> tuple[_Bytes, NDArray[np.float16]]:
+    """d * (q - 8); the number furthest from 0 becomes -8 exactly."""
+    furthest = np.take_along_axis(x, np.abs(x).argmax(axis=1, keepdims=True), axis=1)
+    d = furthest / np.float32(-8)
+    q = (x * _inverse(d) + np.float32(8.5)).astype(np.uint8).clip(0, 15)
+    scale = d.astype(np.float16)
+    return np.concatenate((scale.view(np.uint8), _nibbles(q)), axis=1), scale
+
+
+def _q4_1(x: _Floats) -> tuple[_Bytes, NDArray[np.float16]]:
+    """d * q + m, from the least number to the greatest."""
+    m = x.min(axis=1, keepdims=True)
+    d = (x.max(axis=1, keepdims=True) - m) / np.float32(15)
+    q = ((x - m) * _inverse(d) + np.float32(0.5)).astype(np.uint8).clip(0, 15)
+    scales = np.concatenate((d, m), axis=1).astype(np.float16)
+    return np.concatenate((scales.view(np.uint8), _nibbles(q)), axis=1), scales
+
+
+def _q8_0(x: _Floats) -> tuple[_Bytes, NDArray[np.float16]]:
+    """d * q, the number furthest from 0 becoming 127 or -127; halves round away from 0."""
+    d = np.abs(x).max(axis=1, keepdims=True) / np.float32(127)
+    v = x * _inverse(d)
+    whole = np.floor(np.abs(v))
+    q = np.sign(v) * (whole + np.floor(2 * (np.abs(v) - whole)))
+    scale = d.astype(np.float16)
+    return np.concatenate((scale.view(np.uint8), q.astype(np.int8).view(np.uint8)), axis=1), scale
+
+
+_WRITERS: Mapping[BlockType, Callable[[_Floats], tuple[_Bytes, NDArray[np.float16]]]] = {
+    BlockType.Q4_0: _q4_0,
+    BlockType.Q4_1: _q4_1,
+    BlockType.Q8_0: _q8_0,
+}
+
+
+class ReferenceQuantiser:
+    """The CPU tier's: see `base.Quantiser`."""
+
+    page_bridge = None
+
+    def __init__(
+        self, store: WeightStore, matrices: Mapping[str, BlockMatrix], landing_nbytes: int
+    ) -> None:
+        self._store = store
+        self._matrices = matrices
+        self._room = np.empty(-(-landing_nbytes // 4), np.float32)
+        self._sums = dict.fromkeys(matrices, Sums())
+        self.arrivals: Arrivals | None = store.arrivals
+        self.targets = store.targets
+        self.landing = -1
+        self.nbytes = self._room.nbytes
+
+    def write(self, target: int, offset: int, data: Buffer) -> None:
+        """See `Quantiser.write`."""
+        if target != self.landing:
+            self._store.write(target, offset, data)
+            return
+        view = memoryview(data).cast("B")
+        memoryview(self._room).cast("B")[offset : offset + view.nbytes] = view
+
+    def quantise(self, name: str, first: int, offset: int, count: int) -> None:
+        """See `Quantiser.quantise`."""
+        matrix = self._matrices[name]
+        block = BLOCKS[matrix.type]
+        start = offset // 4
+        made, told = quantise(matrix.type, self._room[start : start + count * block.n_elements])
+        matrix.data[first * block.nbytes : (first + count) * block.nbytes] = made
+        self._sums[name] += told
+
+    async def read(self, name: str, offset: int, into: Buffer) -> None:
+        """See `Quantiser.read`."""
+        view = memoryview(into).cast("B")
+        view[:] = memoryview(self._matrices[name].data)[offset : offset + view.nbytes]
+
+    async def sums(self) -> dict[str, Sums]:
+        """See `Quantiser.sums`."""
+        return dict(self._sums)
+
+    def close(self) -> None:
+        """See `Quantiser.close`."""
+        self._room = np.empty(0, np.float32)

@@ -1,0 +1,175 @@
+"""Quantising arrays by themselves, on the GPU where there is one: blocks, and the error in them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bascule.backend.base import Quantiser
+from bascule.backend.quant import dequantise
+from bascule.backend.quantise import Sums
+from bascule.dtypes import BlockType, DType, block_of
+from bascule.errors import InputError
+from bascule.program.program import Parameter
+from bascule.progress import Progress, ProgressCallback
+from bascule.tiers.selector import OpenedTier, open_tier
+from bascule.weights.quantised import SLAB_BLOCKS, TensorReport, format_of, report_of
+
+_SLAB_NUMBERS = 32 * SLAB_BLOCKS
+_READ_NBYTES = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedTensor:
+    """A tensor in ggml's blocks: `data` are their bytes, uint8 (n,), `report` tells their error."""
+
+    shape: tuple[int, ...]
+    format: DType
+    data: NDArray[np.uint8]
+    report: TensorReport
+
+    def dequantize(self) -> NDArray[np.float32]:
+        """The numbers that the blocks hold, as float32."""
+        count = self.report.n_elements
+        return dequantise(BlockType[self.format.upper()], self.data, count).reshape(self.shape)
+
+
+class WebGPUQuantizer:
+    """Makes 4-bit or 8-bit blocks of float arrays in steps of a few MiB.
+
+    `bits` is 4 or 8; `format` says which blocks ("q4_0", "q4_1" or "q8_0"; by default the one with
+    the least error). Runs on `tier`, opened when it is needed first, or `on` one that is open
+    already, and stays so. Close it, or use it in `async with`. `bascule.load(..., quantize=)` does
+    this to a model's weights while they load.
+    """
+
+    def __init__(
+        self,
+        bits: int | None = None,
+        format: str | None = None,
+        *,
+        tier: str = "auto",
+        on: OpenedTier | None = None,
+    ) -> None:
+        chosen = format_of(format if format is not None else 4 if bits is None else bits)
+        assert chosen is not None  # neither None nor anything else that format_of gives None for
+        if bits is not None and format is not None and chosen[1] != str(bits):
+            raise InputError("WebGPUQuantizer", f"a format of {bits} bits", repr(format))
+        self.format: DType = chosen
+        self.bits = int(chosen[1])
+        self._tier = tier
+        self._opened = on
+        self._owns = on is None
+        self._opening = asyncio.Lock()
+        self._closed = False
+
+    @overload
+    async def quantize(
+        self, tensors: ArrayLike, *, progress: ProgressCallback | None = None
+    ) -> QuantizedTensor: ...
+
+    @overload
+    async def quantize(
+        self, tensors: Mapping[str, ArrayLike], *, progress: ProgressCallback | None = None
+    ) -> dict[str, QuantizedTensor]: ...
+
+    async def quantize(self, tensors: Any, *, progress: ProgressCallback | None = None) -> Any:
+        """Quantise an array, or several by name, one after the other.
+
+        Rows (the last axis) have to be a multiple of 32 long. `progress` counts numbers. InputError
+        for anything else, and for numbers that are not finite or too large for the format.
+        Cancelling stops between two steps.
+        """
+        named = tensors if isinstance(tensors, Mapping) else {"": tensors}
+        arrays = {str(name): _checked(str(name), array) for name, array in named.items()}
+        total, made, done = sum(a.size for a in arrays.values()), dict[str, QuantizedTensor](), 0
+        backend = (await self._open()).backend
+        for name, array in arrays.items():
+            shape = (array.size // array.shape[-1], array.shape[-1])
+            parameter = Parameter(name, shape, (name,), dtype=self.format)
+            store = backend.store([parameter])
+            try:
+                landing = 128 * min(SLAB_BLOCKS, array.size // 32)
+                quantiser = await backend.quantiser(
+                    store, [parameter], landing_nbytes=landing, most_blocks=SLAB_BLOCKS
+                )
+                try:
+                    for start in range(0, array.size, _SLAB_NUMBERS):
+                        await _quantise_slab(quantiser, parameter, array, start)
+                        if progress is not None:
+                            told = done + min(start + _SLAB_NUMBERS, array.size)
+                            progress(Progress("quantize", told, total, "numbers"))
+                    data = await _read_all(quantiser, parameter)
+                    sums = (await quantiser.sums())[name]
+                finally:
+                    quantiser.close()
+            finally:
+                store.close()
+            _check_fits(name, sums, self.format)
+            made[name] = QuantizedTensor(array.shape, self.format, data, report_of(parameter, sums))
+            done += array.size
+        return made if isinstance(tensors, Mapping) else made[""]
+
+    def close(self) -> None:
+        """Close the tier that was opened here. Closing twice is fine."""
+        self._closed = True
+        if self._owns and self._opened is not None:
+            self._opened.backend.close()
+            self._opened = None
+
+    async def __aenter__(self) -> WebGPUQuantizer:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    async def _open(self) -> OpenedTier:
+        async with self._opening:
+            if self._closed:
+                raise InputError("quantize", "an open quantizer", "one that was closed")
+            if self._opened is None:
+                self._opened = await open_tier(self._tier)
+            return self._opened
+
+
+def _checked(name: str, array: Any) -> NDArray[Any]:
+    found = np.asarray(array)
+    where = f"quantize: tensor {name!r}" if name else "quantize"
+    if found.dtype.kind != "f":
+        raise InputError(where, "an array of floats", f"dtype {found.dtype}")
+    if not found.ndim or not found.size or found.shape[-1] % 32:
+        raise InputError(where, "rows of a multiple of 32 numbers", f"shape {found.shape}")
+    return found
+
+
+def _check_fits(name: str, sums: Sums, format: DType) -> None:
+    if sums.n_unfit:
+        where = f"quantize: tensor {name!r}" if name else "quantize"
+        found = f"{sums.n_unfit:,} others"
+        raise InputError(where, f"finite numbers that fit {format}", found)
+
+
+async def _quantise_slab(
+    quantiser: Quantiser, parameter: Parameter, array: NDArray[Any], start: int
+) -> None:
+    # Of an array that is laid out otherwise `flat` copies the slab alone.
+    with np.errstate(over="ignore"):  # a float64 that is too large counts as infinite
+        part = array.flat[start : start + _SLAB_NUMBERS].astype(np.float32)
+    quantiser.write(quantiser.landing, 0, part.data)
+    quantiser.quantise(parameter.name, start // 32, 0, part.size // 32)
+    # What is queued holds memory until the device has got to it.
+    await quantiser.read(parameter.name, 0, bytearray(4))
+
+
+async def _read_all(quantiser: Quantiser, parameter: Parameter) -> NDArray[np.uint8]:
+    data = np.empty(parameter.nbytes, np.uint8)
+    for start in range(0, len(data), _READ_NBYTES):
+        await quantiser.read(parameter.name, start, data[start : start + _READ_NBYTES].data)
+    block = block_of(parameter.dtype)
+    rows, inner = parameter.shape
+    return data[: rows * inner // block.n_elements * block.nbytes]

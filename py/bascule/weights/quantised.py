@@ -1,0 +1,227 @@
+"""Loading float weights as 4-bit or 8-bit blocks, and what that did to each of them.
+
+The files' floats stream through a landing, a buffer of a few MiB on the tier's device: as soon as a
+slab of a weight is whole there, it becomes blocks of the weight, and its place is free again. Files
+are read from their first byte to their last, so that what lands is soon whole.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+from bascule.backend.base import Backend, WeightStore
+from bascule.backend.quantise import QUANTISED, Sums
+from bascule.dtypes import DType
+from bascule.errors import InputError, ModelFileError
+from bascule.program.program import Parameter
+from bascule.progress import Progress, ProgressCallback
+from bascule.weights.pieces import ELEMENT_NBYTES
+from bascule.weights.plan import Planned, plan_pieces
+from bascule.weights.source import Source
+from bascule.weights.stream import fill, nothing_arrived, read_headers, with_restarts
+
+# What becomes blocks at once: 4 MiB of float32.
+SLAB_BLOCKS = 1 << 15
+_RUN = 32  # numbers of a block, in all formats
+# A slab is bound by itself, and bindings start at multiples of this.
+_ALIGNMENT = 256
+_FORMAT_OF_BITS: Mapping[int, DType] = {4: "q4_1", 8: "q8_0"}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorReport:
+    """A weight as it is now. `relative_error` is the error's root mean square over the numbers'
+    own, `kept` why it stayed float32; its errors are 0 then.
+    """
+
+    name: str
+    dtype: DType
+    n_elements: int
+    nbytes_before: int
+    nbytes: int
+    relative_error: float = 0.0
+    max_error: float = 0.0
+    kept: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizationReport:
+    """What quantising did to the weights of a model."""
+
+    format: DType
+    tensors: tuple[TensorReport, ...]
+
+    @property
+    def nbytes_before(self) -> int:
+        """Bytes of all weights as float32."""
+        return sum(tensor.nbytes_before for tensor in self.tensors)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights as they are now."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        names = TensorReport.__slots__
+        tensors = [{name: getattr(tensor, name) for name in names} for tensor in self.tensors]
+        sizes = {"nbytes_before": self.nbytes_before, "nbytes": self.nbytes}
+        return {"format": self.format, **sizes, "tensors": tensors}
+
+
+def format_of(quantize: int | str | None) -> DType | None:
+    """The block format for a number of bits or a format's name; None for None. InputError."""
+    if quantize is None:
+        return None
+    if isinstance(quantize, int) and not isinstance(quantize, bool) and quantize in _FORMAT_OF_BITS:
+        return _FORMAT_OF_BITS[quantize]
+    for known in QUANTISED:
+        if quantize == known:
+            return known
+    raise InputError("quantize", f"4, 8 or one of {', '.join(QUANTISED)}", repr(quantize)[:80])
+
+
+def report_of(parameter: Parameter, sums: Sums | None) -> TensorReport:
+    """What became of one weight; without sums it stayed float32."""
+    n_elements = prod(parameter.shape)
+    sizes = (n_elements, 4 * n_elements, parameter.nbytes)
+    if sums is not None:
+        told = (sums.relative_error, sums.max_error)
+        return TensorReport(parameter.name, parameter.dtype, *sizes, *told)
+    if len(parameter.shape) == 2 and parameter.shape[1] % _RUN:
+        kept = f"its rows of {parameter.shape[1]:,} are no multiple of {_RUN} long"
+    else:
+        kept = "what it is added to or scales is computed in float32"
+    return TensorReport(parameter.name, parameter.dtype, *sizes, kept=kept)
+
+
+async def load_quantised(
+    source: Source,
+    parameters: Sequence[Parameter],
+    store: WeightStore,
+    backend: Backend,
+    format: DType,
+    *,
+    prefixes: Sequence[str] = ("", "bert."),
+    progress: ProgressCallback | None = None,
+) -> QuantizationReport:
+    """Fill `store` as `load_weights` does, but make blocks of the parameters whose dtype is one.
+
+    Holds the weights as they will be, and a landing: a chunk of the files, widened, and three slabs
+    at the most. Raises what `load_weights` raises, and ModelFileError for weights that are not
+    finite or do not fit the format.
+    """
+    chosen = [parameter for parameter in parameters if parameter.dtype != "f32"]
+
+    async def attempt() -> Mapping[str, Sums]:
+        if progress is not None:
+            progress(Progress("weights", 0, 0))
+        headers = await read_headers(source)
+        floats = [replace(parameter, dtype="f32") for parameter in parameters]
+        plan = plan_pieces(headers, floats, store.targets, prefixes, source.location)
+        chunks = {file: await source.chunk_nbytes(file) for file in headers}
+        layout = _Layout(plan, {parameter.name for parameter in chosen}, chunks)
+        quantiser = await backend.quantiser(
+            store, chosen, landing_nbytes=layout.landing_nbytes, most_blocks=SLAB_BLOCKS
+        )
+        try:
+            landing = layout.landed(quantiser.landing)
+
+            def whole(planned: Planned) -> None:
+                slab = landing.get(planned)
+                if slab is not None:
+                    place = (slab.first, planned.piece.target_offset, slab.count)
+                    quantiser.quantise(planned.parameter, *place)
+
+            await fill(source, list(landing), quantiser, progress, whole=whole)
+            return await quantiser.sums()
+        finally:
+            quantiser.close()
+
+    async def start_over(file: str) -> None:
+        nothing_arrived(store, parameters)
+        await source.forget(file)
+
+    sums = await with_restarts(source, attempt, start_over)
+    for parameter in chosen:
+        if unfit := sums[parameter.name].n_unfit:
+            told = f"not finite or too large for {parameter.dtype}"
+            raise ModelFileError(
+                source.location,
+                f"{unfit:,} numbers of {parameter.name} are {told}",
+                hint="Load it without quantize to see what they do.",
+            )
+    reports = [report_of(parameter, sums.get(parameter.name)) for parameter in parameters]
+    return QuantizationReport(format, tuple(reports))
+
+
+@dataclass(frozen=True, slots=True)
+class _Slab:
+    """Blocks of a weight: which, and how many."""
+
+    first: int
+    count: int
+
+
+class _Layout:
+    """The pieces of a load in the files' order, those to be quantised cut into slabs.
+
+    Slabs go round in the landing. When a chunk comes, every slab that ends before it is blocks
+    already, so the landing has to hold those that one chunk touches, and one more that would not
+    fit before its end.
+    """
+
+    def __init__(
+        self, plan: Sequence[Planned], quantised: set[str], chunks: Mapping[str, int]
+    ) -> None:
+        self._cut: list[tuple[Planned, _Slab | None]] = []
+        touched, largest = Counter[tuple[str, int]](), 0
+        for planned in sorted(plan, key=lambda p: (p.file, p.piece.file_offset)):
+            if planned.parameter not in quantised:
+                self._cut.append((planned, None))
+                continue
+            for part, slab in _slabs(planned):
+                self._cut.append((part, slab))
+                begin, end = part.piece.file_offset, part.piece.file_offset + part.piece.nbytes
+                chunk = chunks[part.file]
+                largest = max(largest, _room(slab))
+                for index in range(begin // chunk, -(-end // chunk)):
+                    touched[part.file, index] += _room(slab)
+        self.landing_nbytes = max(touched.values(), default=0) + largest
+
+    def landed(self, landing: int) -> dict[Planned, _Slab | None]:
+        """All pieces in order, the slabs among them on their way to the landing."""
+        found: dict[Planned, _Slab | None] = {}
+        at = 0
+        for planned, slab in self._cut:
+            if slab is None:
+                found[planned] = None
+                continue
+            if at + _room(slab) > self.landing_nbytes:
+                at = 0
+            piece = replace(planned.piece, target=landing, target_offset=at)
+            found[replace(planned, piece=piece)] = slab
+            at += _room(slab)
+        return found
+
+
+def _room(slab: _Slab) -> int:
+    nbytes = 4 * _RUN * slab.count
+    return -(-nbytes // _ALIGNMENT) * _ALIGNMENT
+
+
+def _slabs(planned: Planned) -> list[tuple[Planned, _Slab]]:
+    """A piece of floats cut where blocks end."""
+    piece, found = planned.piece, list[tuple[Planned, _Slab]]()
+    block_nbytes = _RUN * ELEMENT_NBYTES[piece.dtype]
+    n_blocks, before = piece.nbytes // block_nbytes, piece.target_offset // (4 * _RUN)
+    for start in range(0, n_blocks, SLAB_BLOCKS):
+        count = min(SLAB_BLOCKS, n_blocks - start)
+        at = piece.file_offset + start * block_nbytes
+        part = replace(piece, file_offset=at, nbytes=count * block_nbytes)
+        found.append((replace(planned, piece=part), _Slab(before + start, count)))
+    return found

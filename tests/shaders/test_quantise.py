@@ -1,0 +1,172 @@
+"""quantise: floats into blocks on a device, against the gguf package and the CPU tier's numpy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import gguf
+import numpy as np
+import pytest
+from gguf.quants import quantize
+
+from bascule.backend.quant import dequantise
+from bascule.backend.quantise import QUANTISED, Sums, quantise
+from bascule.backend.webgpu.backend import WebGpuBackend
+from bascule.backend.webgpu.gpu_native import NativeGpu
+from bascule.dtypes import BLOCKS, BlockType, DType
+from bascule.program.program import Parameter
+from tests.shaders.harness import normal
+
+Array = np.ndarray
+CANARY = 0xA5
+every_format = pytest.mark.parametrize("dtype", QUANTISED)
+
+
+async def on_device(
+    gpu: NativeGpu, dtype: DType, values: Array, slab: int = 1 << 15, first: int = 0
+) -> tuple[Array, Sums]:
+    """Blocks of `values`, made a slab at a time behind `first` blocks that must stay."""
+    block = BLOCKS[BlockType[dtype.upper()]]
+    count = values.size // 32
+    parameter = Parameter("w", (first + count + 3, 32), ("w",), dtype=dtype)
+    backend = WebGpuBackend(gpu)
+    store = backend.store([parameter])
+    store.write(store.targets["w"], 0, np.full(parameter.nbytes, CANARY, np.uint8))
+    quantiser = await backend.quantiser(
+        store, [parameter], landing_nbytes=128 * slab + 512, most_blocks=slab
+    )
+    for start in range(0, count, slab):
+        part = values.reshape(-1)[32 * start : 32 * (start + slab)]
+        offset = 256 * (start // slab % 3)
+        quantiser.write(quantiser.landing, offset, np.ascontiguousarray(part))
+        quantiser.quantise("w", first + start, offset, part.size // 32)
+    found = np.empty(parameter.nbytes, np.uint8)
+    await quantiser.read("w", 0, found)
+    sums = (await quantiser.sums())["w"]
+    quantiser.close()
+    store.close()
+    begin, end = first * block.nbytes, (first + count) * block.nbytes
+    assert (found[:begin] == CANARY).all(), "wrote before its blocks"
+    assert (found[end:] == CANARY).all(), "wrote past its blocks"
+    return found[begin:end], sums
+
+
+def by_gguf(dtype: DType, values: Array) -> Array:
+    with np.errstate(all="ignore"):
+        return quantize(values.reshape(-1, 32), gguf.GGMLQuantizationType[dtype.upper()]).reshape(
+            -1
+        )
+
+
+def check(gpu: NativeGpu, dtype: DType, values: Array, found: Array, sums: Sums) -> None:
+    """As the CPU tier has it; on hardware a quotient may be off by a little, and so a number."""
+    type = BlockType[dtype.upper()]
+    wanted, told = quantise(type, values)
+    if gpu.adapter.software:
+        np.testing.assert_array_equal(found, wanted)
+    a, b = dequantise(type, found, values.size), dequantise(type, wanted, values.size)
+    step = np.abs(np.nan_to_num(values, posinf=0, neginf=0).reshape(-1, 32)).max(
+        axis=1, keepdims=True
+    )
+    step /= 100 if type is BlockType.Q8_0 else 6
+    assert (np.abs(a - b).reshape(-1, 32) <= step).all()
+    assert sums.n_unfit == told.n_unfit
+    # Sums of float32s on the device, of float64s here.
+    np.testing.assert_allclose(sums.squared_error, told.squared_error, rtol=1e-3)
+    np.testing.assert_allclose(sums.squares, told.squares, rtol=1e-3)
+    np.testing.assert_allclose(sums.max_error, told.max_error, rtol=1e-3, atol=1e-30)
+
+
+CASES = {
+    "normal": lambda rng: normal(rng, 67, 96),
+    "skewed": lambda rng: normal(rng, 9, 32) ** 2 + 3,
+    "constant": lambda rng: np.full((5, 32), 0.3, np.float32),
+    "negative": lambda rng: np.full((5, 32), -0.3, np.float32),
+    "zero": lambda rng: np.zeros((3, 32), np.float32),
+    "minus zero": lambda rng: np.full((3, 32), -0.0, np.float32),
+    "one of a block": lambda rng: np.eye(32, dtype=np.float32),
+    "huge": lambda rng: normal(rng, 9, 64) * np.float32(1e4),
+    "subnormal scales": lambda rng: normal(rng, 33, 32) * np.float32(1e-5),
+    "scales below any half": lambda rng: normal(rng, 9, 32) * np.float32(1e-12),
+    "ties": lambda rng: rng.integers(-254, 255, (9, 32)).astype(np.float32) / 2,
+}
+
+
+@every_format
+@pytest.mark.parametrize("case", CASES)
+async def test_the_gguf_packages_bytes(
+    gpu: NativeGpu, rng: np.random.Generator, dtype: DType, case: str
+) -> None:
+    values = CASES[case](rng)
+    wanted, _ = quantise(BlockType[dtype.upper()], values)
+    np.testing.assert_array_equal(wanted, by_gguf(dtype, values))
+    found, sums = await on_device(gpu, dtype, values)
+    check(gpu, dtype, values, found, sums)
+
+
+@every_format
+@pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 129])
+@pytest.mark.parametrize("first", [0, 1])
+async def test_slabs_of_any_size_and_place(
+    gpu: NativeGpu, rng: np.random.Generator, dtype: DType, count: int, first: int
+) -> None:
+    values = normal(rng, count, 32)
+    for slab in (1, 7, 64, 1000) if count < 65 else (33, 128):
+        check(gpu, dtype, values, *await on_device(gpu, dtype, values, slab, first))
+
+
+@every_format
+async def test_every_scale_rounds_to_the_nearest_half(gpu: NativeGpu, dtype: DType) -> None:
+    # Scales around every half of a few exponents, subnormal ones too, ties included.
+    halves = np.arange(0x7B00, dtype=np.uint16)[::17].view(np.float16).astype(np.float32)
+    steps = np.float32({"q4_0": -8, "q4_1": 15, "q8_0": 127}[dtype])
+    values = np.zeros((len(halves), 3, 32), np.float32)
+    after = np.nextafter(halves.astype(np.float16), np.float16(np.inf)).astype(np.float32)
+    values[:, 0, 0] = halves * steps
+    values[:, 1, 0] = (halves + after) / 2 * steps
+    values[:, 2, 0] = (0.75 * halves + 0.25 * after) * steps
+    values = values.reshape(-1, 32)
+    found, sums = await on_device(gpu, dtype, values)
+    check(gpu, dtype, values, found, sums)
+
+
+@every_format
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+async def test_numbers_that_are_none_are_counted(
+    gpu: NativeGpu, rng: np.random.Generator, dtype: DType, bad: float
+) -> None:
+    values = normal(rng, 70, 32)
+    values[0, 0] = values[33, 31] = values[69, 5] = bad
+    type = BlockType[dtype.upper()]
+    found, sums = await on_device(gpu, dtype, values)
+    assert sums.n_unfit == quantise(type, values)[1].n_unfit == 3
+    assert np.isfinite(sums.squared_error)
+    wanted = quantise(type, np.nan_to_num(values, posinf=0, neginf=0))[0]
+    np.testing.assert_array_equal(quantise(type, values)[0], wanted)
+    check(gpu, dtype, values, found, sums)
+
+
+@every_format
+@pytest.mark.parametrize("size", [2e7, 3e38])
+async def test_numbers_past_a_halfs_scale_are_counted(
+    gpu: NativeGpu, dtype: DType, size: float
+) -> None:
+    values = np.ones((3, 32), np.float32)
+    values[1, :2] = size, -size
+    values[2, 31] = size
+    _, sums = await on_device(gpu, dtype, values)
+    assert sums.n_unfit == quantise(BlockType[dtype.upper()], values)[1].n_unfit == 64
+    assert sums.max_error < 0.1
+
+
+def test_errors_are_what_they_should_be(rng: np.random.Generator) -> None:
+    values = normal(rng, 100, 96)
+    for dtype, least, most in (("q4_0", 0.06, 0.11), ("q4_1", 0.05, 0.1), ("q8_0", 0.003, 0.008)):
+        type = BlockType[dtype.upper()]
+        made, sums = quantise(type, values)
+        error = values.reshape(-1) - dequantise(type, made, values.size)
+        assert least < sums.relative_error < most
+        assert sums.max_error == pytest.approx(np.abs(error).max(), rel=1e-5)
+        assert sums.squared_error == pytest.approx(np.square(error.astype(np.float64)).sum())
+    assert Sums().relative_error == 0
+    assert replace(Sums(), squared_error=1.0, squares=4.0).relative_error == 0.5
