@@ -59,10 +59,12 @@ def by_gguf(dtype: DType, values: Array) -> Array:
 
 
 def check(gpu: NativeGpu, dtype: DType, values: Array, found: Array, sums: Sums) -> None:
-    """As the CPU tier has it; on hardware a quotient may be off by a little, and so a number."""
+    """As the CPU tier has it, bit by bit where quotients are exact: WGSL grants them 2.5 ulp, of
+    which SwiftShader takes some once in 100,000 blocks; then a number may round the other way.
+    """
     type = BlockType[dtype.upper()]
     wanted, told = quantise(type, values)
-    if gpu.adapter.software:
+    if "llvmpipe" in gpu.adapter.name:
         np.testing.assert_array_equal(found, wanted)
     a, b = dequantise(type, found, values.size), dequantise(type, wanted, values.size)
     step = np.abs(np.nan_to_num(values, posinf=0, neginf=0).reshape(-1, 32)).max(
@@ -102,6 +104,17 @@ async def test_the_gguf_packages_bytes(
     np.testing.assert_array_equal(wanted, by_gguf(dtype, values))
     found, sums = await on_device(gpu, dtype, values)
     check(gpu, dtype, values, found, sums)
+
+
+@every_format
+async def test_the_other_compiler_and_adapter(
+    tint: NativeGpu, rng: np.random.Generator, dtype: DType
+) -> None:
+    values = normal(rng, 500, 384)
+    found, sums = await on_device(tint, dtype, values, slab=1025)
+    check(tint, dtype, values, found, sums)
+    differs = found != quantise(BlockType[dtype.upper()], values)[0]
+    assert differs.sum() <= 8
 
 
 @every_format
