@@ -47,12 +47,17 @@ WORD = "bridge"
 console = Console(width=110)
 
 
-def install_peers() -> None:
+def install_npm_peers() -> None:
     """Visible, and nothing where they are already there."""
     wanted = json.loads((BENCH / "package.json").read_text())["dependencies"]
     if not all((BENCH / "node_modules" / name).is_dir() for name in wanted):
         console.print("Installing the peers' npm packages ...")
         subprocess.run(["npm", "install", "--no-audit", "--no-fund"], cwd=BENCH, check=True)
+
+
+def install_peers() -> None:
+    """The npm packages, and the Python ones into .venv."""
+    install_npm_peers()
     install = [
         sys.executable,
         "-m",

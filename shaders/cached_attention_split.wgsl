@@ -1,12 +1,12 @@
 // cached_attention_split: causal attention of grouped queries over a KV cache, keys split.
 //   y[t,h,:] = sum_j softmax_j(dot(q[t,h], k[j,g]) / sqrt(D)) * v[j,g,:],  g = h / (H / G)
 // over positions j up to the query's own, p = position + t, that still stand in the ring; the last
-// `window` of them where that is not 0. A workgroup owns a query of one head; its lanes take four
-// keys at a time in turn, each with a softmax of its own, and are merged at the end. The choice for
-// one query.
-// Slots: cache.   Launch: (heads, tokens, 1).
-// Source: Dao et al. 2023 (Flash-Decoding).   Reference: cached_attention.
-override WORKGROUP: u32 = 32u;
+// `window` of them where that is not 0. A workgroup owns a row (see the part) of a KV head; its
+// lanes take four keys at a time in turn, each with a softmax of its own, and merge them at the
+// end. The choice for few queries on hardware.
+// Slots: cache, rows.   Launch: (tokens * H / G, G, 1).   Reference: cached_attention.
+// Source: Dao et al. 2023 (Flash-Decoding).
+override WORKGROUP: u32 = 64u;
 
 struct Params { tokens: u32, slots: u32, heads: u32, kv_heads: u32, window: u32 }
 
@@ -21,37 +21,31 @@ var<workgroup> sums: array<vec4f, WORKGROUP * HEAD_VEC4S>;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let token = group.y;
-  let head = group.x;
-  if (token >= params.tokens) { return; }
-  let query = (token * params.heads + head) * HEAD_VEC4S;
+  if (group.x >= row_count()) { return; }
+  let query = rows_at(vec4u(group.x), group.y).x;
+  let span = span_of(vec4u(group.x));
+  let count = span.until.x - span.since.x;
+  let start = span.since.x % params.slots;     // the slot of the first key
+  let head = group.y * HEAD_VEC4S;
   let values = params.kv_heads * HEAD_VEC4S;   // from a key to its value
-  let key = head / (params.heads / params.kv_heads) * HEAD_VEC4S;
-  // The keys in question: `count` of them from slot `start` on, around the end of the ring.
-  let past = position[0] + token + 1u;
-  let end = position[0] + params.tokens;
-  var low = max(end, params.slots) - params.slots;
-  if (params.window > 0u) { low = max(low, max(past, params.window) - params.window); }
-  let count = past - low;
-  let start = low % params.slots;
   let scale = 1.0 / sqrt(f32(HEAD_SIZE));
 
   var mine: array<vec4f, HEAD_VEC4S>;
   var sum: array<vec4f, HEAD_VEC4S>;
   for (var i = 0u; i < HEAD_VEC4S; i++) { mine[i] = q[query + i] * scale; }
-  var top = -3.4e38;   // largest score so far
+  var top = HIDDEN;   // largest score so far
   var total = 0.0;     // sum of exp(score - top)
   for (var j = lane * 4u; j < count; j += WORKGROUP * 4u) {
     let js = vec4u(j, j + 1u, j + 2u, j + 3u);
     let slot = start + min(js, vec4u(count - 1u));
     let at = (slot - select(vec4u(), vec4u(params.slots), slot >= vec4u(params.slots))) * 2u
-      * values + key;
+      * values + head;
     var score = vec4f();
     for (var i = 0u; i < HEAD_VEC4S; i++) {
       score += vec4f(dot(mine[i], cache_at(at.x + i)), dot(mine[i], cache_at(at.y + i)),
                      dot(mine[i], cache_at(at.z + i)), dot(mine[i], cache_at(at.w + i)));
     }
-    score = select(vec4f(-3.4e38), score, js < vec4u(count));
+    score = select(vec4f(HIDDEN), score, js < vec4u(count));
     let higher = max(top, max(max(score.x, score.y), max(score.z, score.w)));
     let keep = exp(top - higher);
     let weight = exp(score - higher);

@@ -11,6 +11,7 @@ import pytest
 import bascule
 from bascule import cache
 from tests.goldens import TINY_BERT
+from tests.goldens.llama import tiny
 from tests.weights.faulty import FaultyServer
 
 
@@ -47,6 +48,39 @@ async def test_loading_with_progress_and_what_is_kept() -> None:
     assert told[-1] == 100
     assert await cache.verify() == {}
     assert await cache.rm([f"{server.url}/tiny-bert"]) == 3
+
+
+async def test_text_as_it_comes() -> None:
+    path = tiny("tiny-mixed").path
+    async with await bascule.load(path, tier="webgpu", max_length=128) as model:
+        assert isinstance(model, bascule.LanguageModel)
+        sampling = bascule.Sampling(temperature=0.8, seed=1)
+        answer = await model.chat([{"role": "user", "content": "Hi"}], sampling=sampling)
+        assert answer.stop_reason in ("end", "context")
+        async with model.stream("Once", max_new_tokens=5) as stream:
+            pieces = [piece async for piece in stream]
+        assert "".join(pieces) == stream.result.text
+        assert (await model.logits([1, 2, 3])).shape == (3, model.vocabulary)
+    async with bascule.StreamingInferencePipeline(str(path), max_length=5) as pipeline:
+        assert [piece async for piece in pipeline.generate_streaming("Hi")]
+
+
+async def test_fewer_bits() -> None:
+    async with bascule.WebGPUQuantizer(bits=8, tier="webgpu") as quantizer:
+        made = await quantizer.quantize(np.linspace(-1, 1, 128, dtype=np.float32).reshape(2, 64))
+    assert np.abs(made.dequantize() - np.linspace(-1, 1, 128).reshape(2, 64)).max() < 0.005
+
+
+def test_the_front_door_generates_from_plain_code() -> None:
+    path = str(tiny("tiny-mixed").path)
+    platform = bascule.UnifiedWebPlatform(path, model_type="text_generation", platform="cpu")
+    result = platform.run_inference({"input_text": "Hi", "max_new_tokens": 4})
+    assert result["text"]
+    assert result["stats"]["new_tokens"] == 4
+    platform.close()
+    wrong = bascule.UnifiedWebPlatform(path, model_type="text", platform="cpu")
+    with pytest.raises(bascule.BasculeError, match="LanguageModel"):
+        wrong.load_model()
 
 
 async def test_sync_where_a_loop_runs_says_to_await() -> None:

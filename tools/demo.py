@@ -1,4 +1,4 @@
-"""`make demo`: open the page in a real browser, embed real sentences, show what came out."""
+"""`make demo`: open the pages in a real browser, embed real sentences, chat, show what came out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ from bascule.folders import models_folder
 from bascule.server.app import create_app
 from bascule.server.run import pyodide_folder, running
 
-SHOT = Path(__file__).resolve().parent.parent / "out" / "demo.png"
+OUT = Path(__file__).resolve().parent.parent / "out"
+SHOT, CHAT_SHOT = OUT / "demo.png", OUT / "chat.png"
+QUESTION = "What is a bridge? Answer in one sentence."
+# Without a GPU a token may take half a second.
+TIMEOUT_MS = 300_000
 # SwiftShader is the WebGPU adapter of a machine without a GPU; Chromium hides it by default.
 WEBGPU_FLAGS = (
     "--no-sandbox",
@@ -40,8 +44,12 @@ def main() -> int:
         show(run_page(page))
         SHOT.parent.mkdir(exist_ok=True)
         page.screenshot(path=SHOT, full_page=True)
+        console.print(f"Opening {url}/chat.html and asking: {QUESTION}")
+        page.goto(f"{url}/chat.html")
+        console.print(chat(page), highlight=False, markup=False)
+        page.screenshot(path=CHAT_SHOT)
         browser.close()
-    console.print(f"Screenshot: {SHOT}")
+    console.print(f"Screenshots: {SHOT} {CHAT_SHOT}")
     console.print(
         "To see it yourself: `make serve` (it runs until Ctrl+C), then open "
         f"http://localhost:{DEFAULT_PORT}/ in a browser."
@@ -51,16 +59,7 @@ def main() -> int:
 
 def run_page(page: Page) -> dict[str, Any]:
     """Wait for the model, tell its stages, press Compare, and read what the page shows."""
-    told = ""
-    settled = "() => ['ready', 'error'].includes(document.querySelector('#status').dataset.state)"
-    while not page.evaluate(settled):
-        now = page.inner_text("#status")
-        if now != told:
-            console.print(f"  {now}")
-            told = now
-        page.wait_for_timeout(100)
-    if page.get_attribute("#status", "data-state") == "error":
-        raise SystemExit(f"The page failed: {page.inner_text('#error')}")
+    wait(page)
     page.click("#embed")
     page.wait_for_selector("#matrix td")
     page.wait_for_selector('#status[data-state="ready"]')
@@ -74,6 +73,33 @@ def run_page(page: Page) -> dict[str, Any]:
             (row) => [...row.querySelectorAll('td')].map((cell) => Number(cell.textContent))),
         })"""
     )
+
+
+def chat(page: Page) -> str:
+    """Ask a language model, and read its answer and what it took."""
+    page.set_default_timeout(TIMEOUT_MS)
+    wait(page)
+    page.click("details:has(#greedy) > summary")
+    page.check("#greedy")
+    page.fill("#prompt", QUESTION)
+    page.press("#prompt", "Enter")
+    page.wait_for_selector('#status[data-state="busy"]')
+    wait(page)
+    return page.inner_text("#messages") + "\n" + page.inner_text("#figures").replace("\n", " ")
+
+
+def wait(page: Page) -> None:
+    """Until the page has settled, telling its stages."""
+    told = ""
+    settled = "() => ['ready', 'error'].includes(document.querySelector('#status').dataset.state)"
+    while not page.evaluate(settled):
+        now = page.inner_text("#status")
+        if now != told:
+            console.print(f"  {now}")
+            told = now
+        page.wait_for_timeout(100)
+    if page.get_attribute("#status", "data-state") == "error":
+        raise SystemExit(f"The page failed: {page.inner_text('#error')}")
 
 
 def show(found: dict[str, Any]) -> None:

@@ -102,6 +102,7 @@ function restart() {
   stop();
   said = [];
   list.clear();
+  if (engine.state === "ready") engine.setState("ready", "Ready."); // an error was the former chat's
   for (const id of ["speed", "first", "prompt-tokens"]) show(id, "–");
 }
 

@@ -43,7 +43,7 @@ class ContextLengthError(BasculeError):
     def __init__(self, n_tokens: int, limit: int, *, hint: str = "") -> None:
         self.n_tokens = n_tokens
         self.limit = limit
-        hint = hint or 'Shorten the text, or let old tokens go with context="slide".'
+        hint = hint or 'Shorten the text, or let old tokens go with overflow="slide".'
         super().__init__(f"{n_tokens:,} tokens do not fit a context of {limit:,}.", hint=hint)
 
 

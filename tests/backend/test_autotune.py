@@ -148,6 +148,18 @@ async def test_an_equal_twin_does_not_replace_the_default(
     assert finding.chosen == finding.default != "planted"
 
 
+async def test_calls_on_a_cache_of_halves_are_measured(gpu: NativeGpu) -> None:
+    graph = Graph("cached")
+    cache, position = graph.state("cache", (8, 16), "f16"), graph.state("position", (1,), "u32")
+    q = graph.input("q", (1, 16))
+    heads = {"heads": 2, "kv_heads": 1, "size": 8, "window": 0}
+    graph.output(graph.call("cached_attention", q, cache, position, **heads))
+    gpu.adapter = replace(gpu.adapter, software=False)
+    report = await WebGpuBackend(gpu).tune([freeze(graph)], budget_s=60)
+    assert report.skipped == report.wrong == []
+    assert len(report.findings) == 1
+
+
 async def test_nothing_is_measured_twice(gpu: NativeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
     store, before = MemoryRemembered(), gpu.n_objects
     first = await WebGpuBackend(gpu, await Choices.open(store, gpu.adapter)).tune(

@@ -54,12 +54,12 @@ def _text_calls(graph: Graph) -> None:
     graph.call("concat", x, x, x)
     graph.call("rms_norm", x, row, eps=1e-5)
     position = graph.state("position", (1,), "u32")
-    heads = {"heads": 4, "kv_heads": 2, "size": 8}
+    heads = {"heads": 4, "kv_heads": 2, "size": 16}
     for dtype in ("f32", "f16"):
-        cache = graph.state(f"cache_{dtype}", (16, 32), dtype)
-        for tokens in (1, 5):
-            qkv = graph.input(f"packed{dtype}{tokens}", (tokens, 64))
-            angles = graph.input(f"angles{dtype}{tokens}", (260, 8))
+        cache = graph.state(f"cache_{dtype}", (16, 64), dtype)
+        for tokens in (1, 9):
+            qkv = graph.input(f"packed{dtype}{tokens}", (tokens, 128))
+            angles = graph.input(f"angles{dtype}{tokens}", (260, 16))
             for pairs in ROTARY_PAIRS:
                 q = graph.call("rope_append", qkv, cache, angles, position, pairs=pairs, **heads)
             graph.call("cached_attention", q, cache, position, window=0, **heads)

@@ -30,7 +30,11 @@ class Pace:
 
 @dataclass(slots=True)
 class GenerationStats:
-    """What one generation took. Seconds count from the call; rates are tokens a second."""
+    """What one generation took. Seconds count from the call; rates are tokens a second.
+
+    `crossings` are calls of the driver's verbs (in a page: into JavaScript) for the new tokens,
+    `prompt_crossings` those for the prompt.
+    """
 
     prompt_tokens: int = 0
     reused_tokens: int = 0
@@ -39,6 +43,7 @@ class GenerationStats:
     first_token_s: float = 0.0
     decode_s: float = 0.0
     total_s: float = 0.0
+    prompt_crossings: int = 0
     crossings: int = 0
     cache_nbytes: int = 0
     gpu_nbytes: int = 0
@@ -56,6 +61,7 @@ class GenerationStats:
             "total_ms": 1e3 * self.total_s,
             "prefill_tokens_per_s": computed / self.first_token_s if self.first_token_s else 0.0,
             "decode_tokens_per_s": after_first / self.decode_s if self.decode_s else 0.0,
+            "prompt_crossings": self.prompt_crossings,
             "crossings_per_token": self.crossings / max(1, self.new_tokens),
             "cache_nbytes": self.cache_nbytes,
             "gpu_nbytes": self.gpu_nbytes,

@@ -257,7 +257,7 @@ class LanguageModel(LoadedModel):
         text = Detokeniser(self.tokenizer)
         async with self._turn:
             self._check_open("generate")
-            crossings = self._crossings
+            began = self._crossings
             tokens = self._tokens(result, asked, stats)
             try:
                 async for token in tokens:
@@ -284,14 +284,14 @@ class LanguageModel(LoadedModel):
             finally:
                 await tokens.aclose()
                 stats.total_s = perf_counter() - called
-                stats.crossings = self._crossings - crossings
+                stats.crossings = self._crossings - began - stats.prompt_crossings
                 self._note(result, stats)
 
     async def _tokens(
         self, result: Generation, asked: _Asked, stats: GenerationStats
     ) -> AsyncGenerator[int]:
         """Prefill, then the new tokens."""
-        cache, ids = self._cache, result.prompt_ids
+        cache, ids, crossings = self._cache, result.prompt_ids, self._crossings
         stats.reused_tokens = cache.keep_prefix(ids)
 
         async def chunked(left: int) -> Any:
@@ -299,6 +299,7 @@ class LanguageModel(LoadedModel):
 
         new = ids[len(cache.ids) : -1]
         await prefill(cache, chunked, new, slide=asked.slide, progress=asked.progress)
+        stats.prompt_crossings = self._crossings - crossings
         room = asked.most if asked.slide else min(asked.most, self.max_length - len(ids))
         executable = await self._programs.decode(asked.sampling.head, window=asked.slide)
         tokens = decode(

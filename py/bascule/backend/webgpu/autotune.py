@@ -267,10 +267,11 @@ def _filling(value: Value) -> Array:
     count = prod(value.limits)
     if value.dtype == "u32":
         return np.full(count, 1 << 20, np.uint32)
-    if value.dtype != "f32":
+    if value.dtype not in ("f32", "f16"):
         sane = np.random.default_rng(count).integers(0x20, 0x3C, min(value.nbytes, 65521), np.uint8)
         return np.resize(sane, value.nbytes)
-    some = np.random.default_rng(count).standard_normal(min(count, 65521)).astype(np.float32)
+    some = np.random.default_rng(count).standard_normal(min(count, 65521))
+    some = some.astype(np.float16 if value.dtype == "f16" else np.float32)
     return np.resize(some, count)
 
 

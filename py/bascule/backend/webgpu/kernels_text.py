@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from math import prod
 
@@ -10,6 +10,9 @@ from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel, Numbers, Variants, make_kernel
 from bascule.backend.webgpu.launch import fits, flat, folded, operand, reduces
 from bascule.program.program import Call, Sizes
+
+# Queries of a KV head up to which, on hardware, each has a workgroup of its own.
+_FEW_ROWS = 16
 
 
 def _whole(call: Call, name: str) -> int:
@@ -105,7 +108,7 @@ def _rope_append(call: Call, adapter: AdapterInfo) -> Variants:
 def _cached_attention(call: Call, adapter: AdapterInfo) -> Variants:
     q, cache = operand(call, 0), operand(call, 1)
     heads, kv_heads, size = (_whole(call, name) for name in ("heads", "kv_heads", "size"))
-    window, tokens_limit = _whole(call, "window"), q.limits[0]
+    window, rows_limit = _whole(call, "window"), q.limits[0] * (heads // kv_heads)
 
     def numbers(sizes: Sizes) -> Numbers:
         tokens, slots = q.sizes(sizes)[0], cache.sizes(sizes)[0]
@@ -117,27 +120,37 @@ def _cached_attention(call: Call, adapter: AdapterInfo) -> Variants:
             "window": window,
         }
 
-    def make(name: str, lanes: int) -> Kernel:
-        split = (heads, tokens_limit, 1)
+    def make(name: str, lanes: int, rows: int = 1, keys: int = 0) -> Kernel:
+        constants = {"WORKGROUP": lanes} | ({"ROWS": rows, "KEYS": keys} if keys else {})
         return make_kernel(
             call,
-            name,
+            f"cached_attention_{name}",
             numbers,
-            lambda: split if name.endswith("_split") else (-(-tokens_limit // lanes), heads, 1),
-            variant=str(lanes),
-            parts=(f"cache_{cache.dtype}",),
+            lambda: (-(-rows_limit // rows), kv_heads, 1),
+            variant=f"{lanes} rows {rows} keys {keys}" if keys else str(lanes),
+            parts=(f"cache_{cache.dtype}", "rows"),
             consts=(("HEAD_SIZE", size), ("HEAD_VEC4S", size // 4)),
-            constants={"WORKGROUP": lanes},
+            constants=constants,
         )
 
-    lanes = [partial(make, "cached_attention_lane", n) for n in (16, 4, 8, 32, 64)]
+    def make_blocks(*shapes: tuple[int, int], least: int) -> Iterator[Callable[[], Kernel]]:
+        for rows, keys in shapes:
+            quads = rows // 4
+            lanes = max(quads * -(-size // 8), least)
+            if fits(adapter, lanes, (keys * quads + lanes) * 16):
+                yield partial(make, "block", lanes, rows, keys)
+
+    if adapter.software:
+        # Queries and sums stay in registers, in tiles of 16 columns, eight at most.
+        tiled = size % 16 == 0 and size <= 128
+        groups = [partial(make, "group", n, 4) for n in (8, 4)] if tiled else []
+        return [*groups, *make_blocks((8, 32), least=8)]
     splits = [
-        partial(make, "cached_attention_split", n)
-        for n in ((8, 16, 32) if adapter.software else (64, 32, 16, 8))
-        if fits(adapter, n, n * (4 * size + 8))
+        partial(make, "split", n) for n in (64, 32, 128, 16) if fits(adapter, n, n * (4 * size + 8))
     ]
-    many = adapter.software and tokens_limit > 1
-    return [*lanes, *splits] if many else [*splits, *lanes]
+    blocks = [*make_blocks((32, 32), (16, 32), (16, 64), (64, 16), least=64)]
+    # Where a block would be mostly rows that are not there, more lanes share a row's keys.
+    return [*splits, *blocks] if rows_limit <= _FEW_ROWS else [*blocks, *splits]
 
 
 TEXT_ROWS: Mapping[str, Callable[[Call, AdapterInfo], Variants]] = {

@@ -1,0 +1,126 @@
+"""`bascule generate` and `bascule chat` as their user meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.cli.test_cli import run
+from tests.goldens import TINY_BERT
+from tests.goldens.llama import tiny
+
+TINY = tiny("tiny-q4_1")
+MODEL = ("--model", str(TINY.path))
+
+
+def message(index: int, role: str) -> str:
+    found = [m["content"] for m in TINY.chats[index].messages if m["role"] == role]
+    return found[0] if found else ""
+
+
+@pytest.mark.parametrize("tier", ["webgpu", "cpu"])
+def test_generate_prints_json_and_nothing_else(tier: str) -> None:
+    chat = next(c for c in TINY.chats if len(c.messages) == 1)
+    told = run(
+        "generate", *MODEL, "--tier", tier, "--greedy", "--max-new", "32", "--json",
+        chat.messages[0]["content"],
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    assert told.stderr == ""
+    found = json.loads(told.stdout)
+    assert set(found) == {"text", "ids", "prompt_ids", "stats"}
+    assert found["prompt_ids"] == chat.prompt_ids
+    assert chat.parts_at(found["ids"]) is None
+    assert found["stats"]["tier"] == tier
+    assert found["stats"]["new_tokens"] >= len(found["ids"])
+
+
+def test_generate_streams_text_and_reads_a_prompt_from_stdin() -> None:
+    arguments = ("generate", *MODEL, "--tier", "cpu", "--greedy", "--max-new", "9", "--raw")
+    told = run(*arguments, "-", stdin="Once upon a time")
+    assert told.returncode == 0, told.stderr
+    asked = json.loads(run(*arguments, "--json", "Once upon a time").stdout)
+    assert told.stdout == asked["text"] + "\n"
+
+
+def test_a_system_message_replaces_the_template_s_own() -> None:
+    ids = {
+        system: json.loads(
+            run(
+                "generate", *MODEL, "--tier", "cpu", "--max-new", "1", "--json",
+                *(("--system", system) if system else ()), "Hi",
+            ).stdout
+        )["prompt_ids"]
+        for system in ("", "Be brief.")
+    }  # fmt: skip
+    assert ids[""] != ids["Be brief."]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["generate", *MODEL, "--raw", ""], "at least one token"),
+        (["generate", *MODEL, "--raw", "--system", "x", "y"], "--raw or --system"),
+        (["generate", *MODEL, "--greedy", "--top-k", "3", "x"], "--top-k"),
+        (["generate", *MODEL, "--temperature", "-1", "x"], "temperature"),
+        (["generate", *MODEL, "--max-new", "0", "x"], "max_new_tokens"),
+        (["generate", *MODEL, "--stop", "", "x"], "stop"),
+        (["generate", *MODEL, "w " * 400], "do not fit a context of 256"),
+        (["generate", "--model", str(TINY_BERT), "x"], "bascule embed"),
+        (["generate", "--model", "SmolLM3", "x"], "SmolLM2-135M-Instruct"),
+        (["embed", "--model", str(TINY.path), "x"], "bascule generate"),
+    ],
+    ids=str,
+)
+def test_mistakes_are_told_with_what_to_try(arguments: list[str], words: str) -> None:
+    tier = [] if "--tier" in arguments else ["--tier", "cpu"]
+    told = run(*arguments, *tier)
+    assert told.returncode == 1
+    assert words in told.stderr
+    assert "Traceback" not in told.stderr
+    assert told.stdout == ""
+
+
+def test_chat_answers_each_line_and_remembers() -> None:
+    told = run("chat", *MODEL, "--tier", "cpu", "--greedy", "--max-new", "8", stdin="Hi\n\nAgain\n")
+    assert told.returncode == 0, told.stderr
+    assert "Ctrl+D" in told.stderr
+    assert told.stdout.count("\n") >= 2
+
+
+def test_ctrl_c_stops_an_answer_and_the_chat_goes_on() -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bascule", "chat", *MODEL, "--tier", "cpu", "--greedy",
+         "--max-new", "100000", "--slide"],
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        _until(ours, b"> ")
+        os.write(ours, b"Hi\n")
+        _until(ours, b"Hi\r\n")
+        time.sleep(1.0)  # it writes on and on: no end token stops it within so many tokens
+        os.kill(process.pid, signal.SIGINT)
+        _until(ours, b"> ")
+        assert process.poll() is None
+        os.write(ours, b"\x04")
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        os.close(ours)
+
+
+def _until(terminal: int, wanted: bytes) -> bytes:
+    seen, deadline = b"", time.monotonic() + 60
+    while wanted not in seen:
+        assert time.monotonic() < deadline, seen[-300:]
+        seen += os.read(terminal, 4096)
+    return seen

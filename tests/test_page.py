@@ -1,0 +1,131 @@
+"""What web/worker.js calls, called from here: JSON in, JSON out, and pieces meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from bascule import Sampling
+from bascule.errors import InputError
+from bascule.model.sampler import GREEDY
+from bascule.page_browser import PageSession
+from bascule.page_text import ids_of, options_from_json, prompt_from_json
+from tests.goldens import HERE
+from tests.goldens.llama import tiny
+
+TINY = tiny("tiny-q4_1")
+CHAT = TINY.chats[0]
+GREEDY_32 = json.dumps({"greedy": True, "max_new_tokens": 32})
+
+
+class Page:
+    """A session on the CPU, and what it was told to report."""
+
+    def __init__(self) -> None:
+        self.session = PageSession()
+        self.began = asyncio.Event()
+        self.pieces: list[tuple[str, int]] = []
+        self.reports: list[tuple[Any, ...]] = []
+
+    async def load(self, model: str = str(TINY.path)) -> Any:
+        return json.loads(await self.session.load(model, "cpu", self._report))
+
+    async def chat(self, options: str = GREEDY_32) -> Any:
+        messages = json.dumps(CHAT.messages)
+        return json.loads(
+            await self.session.chat(messages, options, self._report_piece, self._report)
+        )
+
+    def _report(self, *told: Any) -> None:
+        self.reports.append(told)
+
+    def _report_piece(self, text: str, n_tokens: int) -> None:
+        self.pieces.append((text, n_tokens))
+        self.began.set()
+
+
+def test_options() -> None:
+    assert options_from_json('{"greedy": true, "max_new_tokens": 5}') == {
+        "sampling": GREEDY,
+        "max_new_tokens": 5,
+    }
+    told = options_from_json('{"temperature": 1, "seed": null, "top_k": 4, "stop": ["a"]}')
+    assert told == {"sampling": Sampling(temperature=1, top_k=4), "stop": ["a"]}
+    assert options_from_json("{}") == {"sampling": Sampling()}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "[]",
+        '{"temprature": 1}',
+        '{"temperature": "hot"}',
+        '{"max_new_tokens": 1.5}',
+        '{"max_new_tokens": true}',
+        '{"greedy": 1}',
+        '{"greedy": true, "top_p": 0.5}',
+        '{"stop": "a"}',
+    ],
+)
+def test_bad_options(options: str) -> None:
+    with pytest.raises(InputError):
+        options_from_json(options)
+
+
+def test_prompts() -> None:
+    assert prompt_from_json('"a text"') == "a text"
+    assert prompt_from_json("[1, 2]") == [1, 2]
+    for told in (5, [1.5], ["1"], [True], {"a": 1}, None):
+        with pytest.raises(InputError):
+            ids_of(told)
+
+
+async def test_a_chat_streams_what_it_gives_back() -> None:
+    page = Page()
+    told = await page.load()
+    assert (told["kind"], told["maxLength"], told["canChat"]) == ("language-model", 256, True)
+    made = await page.chat()
+    assert made["ids"] == CHAT.ids
+    assert made["text"] == CHAT.text == "".join(text for text, _ in page.pieces)
+    assert page.pieces[-1][1] == 32
+    assert page.reports[-1] == (
+        "prefill",
+        len(CHAT.prompt_ids) - 1,
+        len(CHAT.prompt_ids) - 1,
+        "tokens",
+    )
+    await page.session.close()
+
+
+async def test_a_cancel_stops_what_runs_and_what_waits() -> None:
+    page = Page()
+    await page.load()
+    asked = [
+        asyncio.ensure_future(page.chat('{"greedy": true, "max_new_tokens": 200}')) for _ in "ab"
+    ]
+    await page.began.wait()
+    await page.session.cancel()
+    told = await asyncio.gather(*asked)
+    assert [each["error"]["category"] for each in told] == ["cancelled", "cancelled"]
+    assert (await page.chat())["ids"] == CHAT.ids
+    await page.session.close()
+
+
+async def test_the_later_of_two_loads_stays_and_stops_a_chat() -> None:
+    page = Page()
+    await page.load()
+    chat = asyncio.ensure_future(page.chat('{"max_new_tokens": 200}'))
+    await page.began.wait()
+    first = asyncio.ensure_future(page.load(str(HERE / "tiny-llama/tiny-mixed.gguf")))
+    await asyncio.sleep(0)
+    second = await page.load(str(HERE / "tiny-bert"))
+    assert (await chat)["error"]["category"] == "cancelled"
+    assert (await first)["error"]["category"] == "cancelled"
+    assert (second["kind"], second["dimension"]) == ("sentence-encoder", 35)
+    found = await page.chat()
+    assert found["error"]["category"] == "input"
+    assert "a language model" in found["error"]["what"]
+    await page.session.close()
