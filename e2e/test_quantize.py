@@ -77,8 +77,8 @@ def test_a_page_makes_the_same_blocks(
         found = json.loads(told)
         print(f"{webgpu_engine.name} {format}:", {k: found[k] for k in found if k != "hashes"})
         assert found["hashes"] == hashes
-        # A quotient may be off by an ulp (see tests/shaders/test_quantise.py), in 700,000 blocks:
-        # 160 bytes in Chromium. What lands in a wrong place changes a slab, 100,000 of them.
+        # A quotient may be off by an ulp (see tests/shaders/test_quantise.py): 160 bytes of 700,000
+        # blocks in Chromium. What lands in a wrong place changes a slab, 100,000 and more.
         assert found["differ"] <= 2000
         assert found["errors"] < 1e-3
         assert found["cosine"] > 0.99999

@@ -1,10 +1,10 @@
 // quantise: rows of floats become blocks of a weight, and the error that this makes is summed up.
-//   sums[s] = (sum of squared errors, sum of squares, numbers that no block can hold, largest error)
-// A lane makes the blocks of a whole number of words (one, or two where a block is 18 or 34 bytes), so
-// that no two lanes write one word. A workgroup adds to its own element of the sums: a dispatch over
-// the next rows goes on from there, and the host adds up what remains.
-// Slots: blocks.   Launch: flat over the lanes that hold blocks first to first + count - 1.
-// Reference: quantise in backend/quant.py.   Source: ggml's quantize_row_*_ref, by the gguf package.
+//   sums[s] = (sum of squared errors, sum of squares, numbers no block can hold, largest error)
+// A lane makes the blocks of a whole number of words (one, or two where a block is 18 or 34 bytes),
+// so that no two lanes write one word. A workgroup adds to its own element of the sums: a dispatch
+// over the next rows goes on from there, and the host adds up what remains.
+// Slots: blocks.   Launch: flat over the lanes of blocks first to first + count - 1.
+// Reference: backend/quantise.py.   Source: ggml's quantize_row_*_ref, by way of the gguf package.
 override WORKGROUP: u32 = 64u;
 
 // first, count: in blocks of the weight; sums: the element of workgroup 0.
@@ -26,7 +26,7 @@ fn joined(a: vec4f, b: vec4f) -> vec4f {
   return vec4f(a.xyz + b.xyz, max(a.w, b.w));
 }
 
-// Four floats; 0 for what is no finite number, by its bits: compilers may assume that there is none.
+// Four floats; 0 for what is not finite, by its bits: compilers may assume that all are.
 fn x_at(at: u32) -> vec4f {
   let bits = x[at];
   let finite = (bits & vec4u(INFINITE)) != vec4u(INFINITE);

@@ -1,5 +1,5 @@
-// half_blocks: blocks of a half and DATA_WORDS words, every other of which starts inside a word. The
-// word between the two blocks of a pair keeps the half that is not written: a pair may be cut in two.
+// half_blocks: blocks of a half and DATA_WORDS words, every other of which starts inside a word.
+// The word between a pair's blocks keeps the half that is not written: a pair may be cut in two.
 const BLOCKS_A_LANE = 2u;
 
 fn put_block(block: u32, scale: u32, data: array<u32, DATA_WORDS>) {
