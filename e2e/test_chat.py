@@ -131,6 +131,8 @@ def test_greedy_answers_are_the_reference_s(chat: Page) -> None:
 
 
 def test_by_keyboard_alone(chat: Page) -> None:
+    # This one never comes to its end token: it still writes when a slow driver presses a key.
+    chat.run("() => bascule.load('/goldens/tiny-llama/tiny-k.gguf', 'cpu')")
     chat.run(SET, {"system": "", "tokens": 200})
     wait_for(chat, "document.activeElement.id === 'prompt'")
     chat.press(*"Which bridges", "Shift+Enter", *"move?")
