@@ -172,6 +172,27 @@ async def test_a_sliding_context_goes_on_and_tiers_agree() -> None:
     assert texts[0] == texts[1]
 
 
+async def test_steps_in_vain_spoil_no_later_prompt(opened: OpenedTier) -> None:
+    """A ring that surplus steps have wrapped is not taken for the text that it held."""
+    chat = tiny("tiny-k").chats[0]
+    short = chat.prompt_ids[:20]
+    async with await load_tiny(opened, "tiny-k", max_length=64) as model:
+        alone = await model.generate(short, sampling=GREEDY, max_new_tokens=9)
+        room = 128 - len(chat.prompt_ids)  # slots left in the ring
+        async with model.stream(
+            chat.prompt_ids,
+            sampling=GREEDY,
+            max_new_tokens=500,
+            overflow="slide",
+            steps_in_flight=32,
+        ) as stream:
+            async for _ in stream:
+                if len(stream.result.ids) >= room - 2:
+                    break
+        again = await model.generate(short, sampling=GREEDY, max_new_tokens=9)
+    assert again.ids == alone.ids
+
+
 async def test_sampling_is_repeatable_by_its_seed_and_varies_without(opened: OpenedTier) -> None:
     prompt = tiny("tiny-q4_1").chats[0].prompt_ids
     hot = Sampling(temperature=3.0, top_p=1.0, min_p=0.0, seed=7)

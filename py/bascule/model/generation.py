@@ -86,7 +86,7 @@ async def prefill(
             limit, executable = await chunked(total - done)
             chunk = ids[done : done + limit]
             cache.write_tokens(start + done, chunk)
-            cache.set_position(start + done)
+            cache.set_position(start + done, len(chunk))
             await executable.submit({**cache.sizes, "T": len(chunk)}, {})
             done += len(chunk)
             # Reading a word tells when the pass is over, and that the device is still there.
@@ -120,7 +120,7 @@ async def decode(
     start = len(cache.ids)
     await cache.reserve(start + 2, slide=slide)
     cache.write_tokens(start, [last])
-    cache.set_position(start)
+    cache.set_position(start, 1)
     cache.states.write("settings", 0, settings)
     asked = given = 0
     flights: deque[tuple[Array, list[Awaitable[None]]]] = deque()
@@ -133,6 +133,7 @@ async def decode(
                 await executable.submit(cache.sizes, {}, steps)
                 flights.append(cache.read_tokens(start + asked + 1, steps))
                 asked += steps
+                cache.note_written(start + asked)
             found, waits = flights.popleft()
             await _all(waits)
             for token in map(int, found):

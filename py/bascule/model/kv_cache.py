@@ -42,6 +42,7 @@ class KvCache:
         self.limit = limit
         self.slots = min(_whole_pages(slots), limit)
         self.ids: list[int] = []
+        self.written = 0  # positions that passes were queued for, those in vain included
         angles = rotary_angles(config, factors)
         self._rows = len(angles)
         self.states = backend.states(values, self.sizes)
@@ -62,9 +63,11 @@ class KvCache:
         )
         same = min(same, len(ids) - 1)
         # What was overwritten in the ring cannot come back: only a continuation can go on then.
-        if len(self.ids) > self.slots and same < len(self.ids):
-            same = 0
+        if self.written > self.slots:
+            same = same if same == len(self.ids) else 0
         del self.ids[same:]
+        if not same:
+            self.written = 0
         return same
 
     async def reserve(self, length: int, *, slide: bool) -> None:
@@ -91,9 +94,14 @@ class KvCache:
         ]
         return found, waits
 
-    def set_position(self, position: int) -> None:
-        """Where the next pass begins."""
+    def set_position(self, position: int, count: int) -> None:
+        """Where the next pass begins, and of how many tokens it is."""
+        self.note_written(position + count)
         self.states.write("position", 0, np.array([position], np.uint32))
+
+    def note_written(self, end: int) -> None:
+        """Passes are queued for positions before `end`."""
+        self.written = max(self.written, end)
 
     def _runs(self, start: int, count: int) -> list[tuple[int, int, int]]:
         """Positions as runs of slots: (index of the first, slot, how many)."""

@@ -201,13 +201,14 @@ class LanguageModel(LoadedModel):
         async with self._turn:
             cache = self._cache
             cache.ids.clear()
+            cache.written = 0
             await cache.reserve(len(checked), slide=False)
             while len(cache.ids) < len(checked):
                 start = len(cache.ids)
                 limit, executable = await self._programs.logits(len(checked) - start)
                 chunk = checked[start : start + limit]
                 cache.write_tokens(start, chunk)
-                cache.set_position(start)
+                cache.set_position(start, len(chunk))
                 made = await executable.run({**cache.sizes, "T": len(chunk)}, {})
                 found += made.values()
                 cache.ids.extend(chunk)
