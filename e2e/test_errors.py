@@ -120,6 +120,8 @@ def test_cancel_while_python_starts(
     site.faults.wheel_held = True  # or Python might be up before the click, on a fast machine
     try:
         page = new_page(f"{site.url}/?model=/goldens/tiny-bert")
+        # The text stands in the page before any script runs: who clicks then is not heard.
+        wait_for(page, "globalThis.bascule")
         wait_for(page, "document.querySelector('#status').textContent.includes('Python')")
         page.run("() => document.querySelector('#cancel').click()")
         assert settled(page) == "error"
