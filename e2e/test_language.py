@@ -7,14 +7,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bascule.backend.quant import BlockMatrix
 from bascule.folders import models_folder
-from bascule.weights.gguf import GgufHeader, parse_gguf
 from e2e.conftest import Site, settled
 from e2e.engines import Engine, Page
-from tests.goldens import llama
+from tests.goldens import cosines, llama
 
 MODEL = "SmolLM2-135M-Instruct"
+FILE = models_folder() / MODEL / "model.gguf"
 GENERATE = "async ({ ids, options }) => bascule.generate(ids, options)"
 GREEDY = {"greedy": True, "max_new_tokens": 32}
 # Logits stay in the page: rows are taken out of it in slices, and losses are summed there.
@@ -61,22 +60,12 @@ def logits(page: Page, ids: list[int]) -> np.ndarray:
     return np.frombuffer(b"".join(slices), np.float32).reshape(rows, columns)
 
 
-def token_embedding() -> np.ndarray:
-    raw = np.memmap(models_folder() / MODEL / "model.gguf", np.uint8, "r")
-    header = parse_gguf(raw[: 4 << 20].tobytes(), len(raw), "model.gguf")
-    assert isinstance(header, GgufHeader)
-    tensor = header.tensors["token_embd.weight"]
-    rows, columns = tensor.shape
-    data = raw[tensor.start : tensor.start + tensor.nbytes]
-    return BlockMatrix(tensor.type, (rows, columns), data).rows(0, rows)
-
-
 def test_smollm2_says_what_the_reference_says(
     webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
     page = open_model(site, new_page)
     stats = page.run("() => bascule.stats()")
-    assert stats["weights_nbytes"] <= 1.05 * (models_folder() / MODEL / "model.gguf").stat().st_size
+    assert stats["weights_nbytes"] <= 1.05 * FILE.stat().st_size
 
     for name, chat in llama.prompts().items():
         if name == "long":  # a minute of prefill on a CPU; native tiers answer it
@@ -94,19 +83,18 @@ def test_smollm2_logits_and_perplexity(
 ) -> None:
     page = open_model(site, new_page)
     text = llama.long_text()
-    expected = text.logits(token_embedding())
+    expected = text.logits(llama.token_embedding(FILE))
     found = logits(page, text.ids)
     assert np.isfinite(found).all()
-    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
-    cosines = (found * expected).sum(axis=1) / norms
-    assert cosines.min() >= 0.9999
+    least = cosines(found, expected).min()
+    assert least >= 0.9999
 
     known = llama.perplexity()
     ids = known.ids[: known.window]
     page.run(LOGITS, ids)
     loss = page.run(LOSS, ids)
     print(
-        f"{webgpu_engine.name}: cosine at least {cosines.min():.6f}; perplexity of the first "
+        f"{webgpu_engine.name}: cosine at least {least:.6f}; perplexity of the first "
         f"{known.window} tokens {np.exp(loss):.3f}, float64 {np.exp(known.losses[0]):.3f}"
     )
     assert abs(np.exp(loss - known.losses[0]) - 1) < 0.005

@@ -5,21 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, cast
 
 from bascule.errors import InputError
 from bascule.model.language import TextStream
 from bascule.model.sampler import GREEDY, Sampling
 
-_SAMPLING = (
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "repetition_penalty",
-    "penalty_window",
-    "seed",
-)
+_SAMPLING = tuple(field.name for field in fields(Sampling))
 _WHOLE = ("max_new_tokens", "steps_in_flight")
 _OTHERS = ("greedy", "stop", "overflow")
 # Between two messages: an eye sees no difference, and the page's thread has fewer to draw.

@@ -18,6 +18,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from bascule.backend.quant import BlockMatrix
+from bascule.weights.gguf import GgufHeader, parse_gguf
+
 HERE = Path(__file__).resolve().parent
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 # A choice between two logits closer than this may fall either way.
@@ -157,6 +160,17 @@ def tiny(name: TinyName) -> Tiny:
         logits = arrays["logits"]
     chats = [_chat(chat) for chat in told["chats"]]
     return Tiny(HERE / f"tiny-llama/{name}.gguf", chats, told["ids"], logits)
+
+
+def token_embedding(file: Path) -> NDArray[np.float32]:
+    """A GGUF file's token embedding (V, C), dequantised: what `LongText.logits` takes."""
+    raw = np.memmap(file, np.uint8, "r")
+    header = parse_gguf(raw[: 4 << 20].tobytes(), len(raw), file.name)
+    assert isinstance(header, GgufHeader)
+    tensor = header.tensors["token_embd.weight"]
+    rows, columns = tensor.shape
+    data = raw[tensor.start : tensor.start + tensor.nbytes]
+    return BlockMatrix(tensor.type, (rows, columns), data).rows(0, rows)
 
 
 def _chat(told: dict[str, Any]) -> Chat:

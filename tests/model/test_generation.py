@@ -15,10 +15,10 @@ from bascule.errors import ContextLengthError, InputError, ModelFileError, Unsup
 from bascule.model import kv_cache, language
 from bascule.model.sampler import GREEDY
 from bascule.tiers.selector import OpenedTier, open_tier
+from tests.goldens import cosines
 from tests.goldens.llama import TINY_NAMES, TinyName, tiny
 
 TIERS = ("webgpu", "cpu")
-Array = np.ndarray
 
 
 @pytest.fixture(params=TIERS)
@@ -36,11 +36,6 @@ async def load_tiny(
     model = await bascule.load(tiny(name).path, **tier, **options)  # pyright: ignore
     assert isinstance(model, LanguageModel)
     return model
-
-
-def cosine(found: Array, expected: Array) -> Array:
-    norms = np.linalg.norm(found, axis=-1) * np.linalg.norm(expected, axis=-1)
-    return (found * expected).sum(axis=-1) / norms
 
 
 @pytest.mark.parametrize("name", TINY_NAMES)
@@ -66,7 +61,7 @@ async def test_logits_are_the_reference_s(
     async with await load_tiny(opened, name, cache_dtype=cache) as model:
         found = await model.logits(tiny(name).ids)
     assert found.dtype == np.float32
-    assert cosine(found, expected).min() > 0.9999
+    assert cosines(found, expected).min() > 0.9999
     assert np.abs(found - expected).max() < tolerance
 
 

@@ -9,11 +9,9 @@ import pytest
 
 import bascule
 from bascule import LanguageModel
-from bascule.backend.quant import BlockMatrix
 from bascule.folders import models_folder
 from bascule.model.sampler import GREEDY
-from bascule.weights.gguf import GgufHeader, parse_gguf
-from tests.goldens import llama
+from tests.goldens import cosines, llama
 
 NAME = "SmolLM2-135M-Instruct"
 FILE = models_folder() / NAME / "model.gguf"
@@ -27,16 +25,6 @@ async def smollm2(request: pytest.FixtureRequest) -> AsyncIterator[LanguageModel
         assert isinstance(model, LanguageModel)
         assert model.tier == request.param
         yield model
-
-
-def token_embedding() -> np.ndarray:
-    raw = np.memmap(FILE, np.uint8, "r")
-    header = parse_gguf(raw[: 4 << 20].tobytes(), len(raw), FILE.name)
-    assert isinstance(header, GgufHeader)
-    tensor = header.tensors["token_embd.weight"]
-    rows, columns = tensor.shape
-    data = raw[tensor.start : tensor.start + tensor.nbytes]
-    return BlockMatrix(tensor.type, (rows, columns), data).rows(0, rows)
 
 
 async def test_greedy_text_and_memory(smollm2: LanguageModel) -> None:
@@ -60,13 +48,12 @@ async def test_greedy_text_and_memory(smollm2: LanguageModel) -> None:
 
 async def test_logits_of_200_tokens(smollm2: LanguageModel) -> None:
     text = llama.long_text()
-    expected = text.logits(token_embedding())
+    expected = text.logits(llama.token_embedding(FILE))
     found = await smollm2.logits(text.ids)
     assert found.shape == expected.shape == (200, 49152)
-    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
-    cosines = (found * expected).sum(axis=1) / norms
-    print(f"{smollm2.tier}: cosine at least {cosines.min():.7f}")
-    assert cosines.min() >= 0.9999
+    least = cosines(found, expected).min()
+    print(f"{smollm2.tier}: cosine at least {least:.7f}")
+    assert least >= 0.9999
 
     top = found.argmax(axis=1)
     for kind in ("quantised", "float32"):
