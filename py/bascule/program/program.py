@@ -86,6 +86,12 @@ class Call:
         assert isinstance(value, int | float)
         return value
 
+    def whole(self, name: str) -> int:
+        """An attribute that the op's shape rule or table says is a whole number."""
+        value = self.attribute(name)
+        assert isinstance(value, int)
+        return value
+
 
 @dataclass(frozen=True, slots=True)
 class Program:

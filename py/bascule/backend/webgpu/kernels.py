@@ -16,7 +16,7 @@ from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel, Numbers, Ranking, Variants, make_kernel
 from bascule.backend.webgpu.kernels_sampling import SAMPLING_ROWS
 from bascule.backend.webgpu.kernels_text import TEXT_ROWS
-from bascule.backend.webgpu.launch import fits, flat, folded, operand, reduces
+from bascule.backend.webgpu.launch import fits, flat, normalise_groups, normalise_rows, operand
 from bascule.program.program import Call, Sizes
 
 # A linear kernel and its lanes in x and y.
@@ -131,46 +131,12 @@ def _linear_fits(shape: Shape, rows: int, adapter: AdapterInfo) -> bool:
 
 
 def _layer_norm(call: Call, adapter: AdapterInfo) -> Variants:
-    x = call.result
-    cols, eps = x.limits[-1], call.number("eps")
-
-    def numbers(sizes: Sizes) -> Numbers:
-        return {"rows": prod(x.sizes(sizes)[:-1]), "cols": cols, "eps": eps}
-
-    residual = "residual_add" if call.operands[3] else "residual_none"
-    rows = prod(x.limits[:-1])
-
-    def make_lane(lanes: int) -> Kernel:
-        return make_kernel(
-            call,
-            "layer_norm_lane",
-            numbers,
-            lambda: flat(rows, lanes),
-            variant=str(lanes),
-            parts=(residual,),
-            constants={"WORKGROUP": lanes},
-        )
-
-    def make(reduce: str, enables: str) -> Kernel:
-        return make_kernel(
-            call,
-            "layer_norm",
-            numbers,
-            lambda: folded(rows),
-            variant=reduce.removeprefix("reduce_"),
-            parts=(residual, reduce),
-            enables=enables,
-        )
-
-    lanes = [partial(make_lane, n) for n in (16, 4, 64)]
-    groups = [partial(make, *reduce) for reduce in reduces(adapter)]
-    return [*lanes, *groups] if adapter.software else [*groups, *lanes]
+    return normalise_rows(call, adapter, ("residual_add" if call.operands[3] else "residual_none",))
 
 
 def _attention(call: Call, adapter: AdapterInfo) -> Variants:
     qkv = operand(call, 0)
-    heads = call.attribute("heads")
-    assert isinstance(heads, int)  # the shape rule has checked it
+    heads = call.whole("heads")
     size = qkv.limits[2] // 3 // heads
     vec4s = -(-size // 4)
     batch_limit, tokens_limit = qkv.limits[:2]
@@ -218,28 +184,6 @@ def _pool(call: Call, adapter: AdapterInfo) -> Variants:
     return [lambda: make_kernel(call, "pool", numbers, lambda: flat(lanes, 64), constants=first)]
 
 
-def _l2_normalise(call: Call, adapter: AdapterInfo) -> Variants:
-    x = call.result
-    cols, eps = x.limits[-1], call.number("eps")
-    rows = prod(x.limits[:-1])
-
-    def numbers(sizes: Sizes) -> Numbers:
-        return {"rows": prod(x.sizes(sizes)[:-1]), "cols": cols, "eps": eps}
-
-    def make(reduce: str, enables: str) -> Kernel:
-        return make_kernel(
-            call,
-            "l2_normalise",
-            numbers,
-            lambda: folded(rows),
-            variant=reduce.removeprefix("reduce_"),
-            parts=(reduce,),
-            enables=enables,
-        )
-
-    return [partial(make, *reduce) for reduce in reduces(adapter)]
-
-
 def _activate(call: Call, adapter: AdapterInfo) -> Variants:
     del adapter
     x = call.result
@@ -271,7 +215,7 @@ _ROWS: dict[str, Callable[[Call, AdapterInfo], Variants]] = {
     "layer_norm": _layer_norm,
     "attention": _attention,
     "pool": _pool,
-    "l2_normalise": _l2_normalise,
+    "l2_normalise": normalise_groups,
     "activate": _activate,
     "add": _add,
     **TEXT_ROWS,

@@ -8,17 +8,11 @@ from math import prod
 
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel, Numbers, Variants, make_kernel
-from bascule.backend.webgpu.launch import fits, flat, folded, operand, reduces
+from bascule.backend.webgpu.launch import fits, flat, normalise_rows, operand
 from bascule.program.program import Call, Sizes
 
 # Queries of a KV head up to which, on hardware, each has a workgroup of its own.
 _FEW_ROWS = 16
-
-
-def _whole(call: Call, name: str) -> int:
-    value = call.attribute(name)
-    assert isinstance(value, int)  # the op table has checked it
-    return value
 
 
 def _multiply(call: Call, adapter: AdapterInfo) -> Variants:
@@ -43,44 +37,10 @@ def _concat(call: Call, adapter: AdapterInfo) -> Variants:
     return [lambda: make_kernel(call, "concat", numbers, lambda: flat(lanes, 64))]
 
 
-def _rms_norm(call: Call, adapter: AdapterInfo) -> Variants:
-    x = call.result
-    cols, eps = x.limits[-1], call.number("eps")
-    rows = prod(x.limits[:-1])
-
-    def numbers(sizes: Sizes) -> Numbers:
-        return {"rows": prod(x.sizes(sizes)[:-1]), "cols": cols, "eps": eps}
-
-    def make_lane(lanes: int) -> Kernel:
-        return make_kernel(
-            call,
-            "rms_norm_lane",
-            numbers,
-            lambda: flat(rows, lanes),
-            variant=str(lanes),
-            constants={"WORKGROUP": lanes},
-        )
-
-    def make(reduce: str, enables: str) -> Kernel:
-        return make_kernel(
-            call,
-            "rms_norm",
-            numbers,
-            lambda: folded(rows),
-            variant=reduce.removeprefix("reduce_"),
-            parts=(reduce,),
-            enables=enables,
-        )
-
-    lanes = [partial(make_lane, n) for n in (16, 4, 64)]
-    groups = [partial(make, *reduce) for reduce in reduces(adapter)]
-    return [*lanes, *groups] if adapter.software else [*groups, *lanes]
-
-
 def _rope_append(call: Call, adapter: AdapterInfo) -> Variants:
     del adapter
     qkv, cache = operand(call, 0), operand(call, 1)
-    heads, kv_heads, size = (_whole(call, name) for name in ("heads", "kv_heads", "size"))
+    heads, kv_heads, size = (call.whole(name) for name in ("heads", "kv_heads", "size"))
 
     def numbers(sizes: Sizes) -> Numbers:
         tokens, slots = qkv.sizes(sizes)[0], cache.sizes(sizes)[0]
@@ -107,8 +67,8 @@ def _rope_append(call: Call, adapter: AdapterInfo) -> Variants:
 
 def _cached_attention(call: Call, adapter: AdapterInfo) -> Variants:
     q, cache = operand(call, 0), operand(call, 1)
-    heads, kv_heads, size = (_whole(call, name) for name in ("heads", "kv_heads", "size"))
-    window, rows_limit = _whole(call, "window"), q.limits[0] * (heads // kv_heads)
+    heads, kv_heads, size = (call.whole(name) for name in ("heads", "kv_heads", "size"))
+    window, rows_limit = call.whole("window"), q.limits[0] * (heads // kv_heads)
 
     def numbers(sizes: Sizes) -> Numbers:
         tokens, slots = q.sizes(sizes)[0], cache.sizes(sizes)[0]
@@ -156,7 +116,7 @@ def _cached_attention(call: Call, adapter: AdapterInfo) -> Variants:
 TEXT_ROWS: Mapping[str, Callable[[Call, AdapterInfo], Variants]] = {
     "multiply": _multiply,
     "concat": _concat,
-    "rms_norm": _rms_norm,
+    "rms_norm": normalise_rows,
     "rope_append": _rope_append,
     "cached_attention": _cached_attention,
 }

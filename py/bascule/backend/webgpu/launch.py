@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+from math import prod
+
 from bascule.backend.webgpu.gpu import AdapterInfo
-from bascule.backend.webgpu.kernel import Workgroups
-from bascule.program.program import Call, Value
+from bascule.backend.webgpu.kernel import Kernel, Numbers, Variants, Workgroups, make_kernel
+from bascule.program.program import Call, Sizes, Value
 
 _MOST_WORKGROUPS = 65535
 
@@ -42,3 +45,47 @@ def fits(adapter: AdapterInfo, lanes: int, nbytes: int = 0) -> bool:
         lanes <= limits["maxComputeInvocationsPerWorkgroup"]
         and nbytes <= limits["maxComputeWorkgroupStorageSize"]
     )
+
+
+def normalise_groups(call: Call, adapter: AdapterInfo, parts: tuple[str, ...] = ()) -> Variants:
+    """The kernel of the op's name with a workgroup a row, for each part in its reduce slot."""
+    rows = prod(call.result.limits[:-1])
+
+    def make(reduce: str, enables: str) -> Kernel:
+        return make_kernel(
+            call,
+            call.op,
+            partial(_row_numbers, call),
+            lambda: folded(rows),
+            variant=reduce.removeprefix("reduce_"),
+            parts=(*parts, reduce),
+            enables=enables,
+        )
+
+    return [partial(make, *reduce) for reduce in reduces(adapter)]
+
+
+def normalise_rows(call: Call, adapter: AdapterInfo, parts: tuple[str, ...] = ()) -> Variants:
+    """The same and the kernel with a lane a row, which is first on adapters that run on a CPU."""
+    rows = prod(call.result.limits[:-1])
+
+    def make(lanes: int) -> Kernel:
+        return make_kernel(
+            call,
+            f"{call.op}_lane",
+            partial(_row_numbers, call),
+            lambda: flat(rows, lanes),
+            variant=str(lanes),
+            parts=parts,
+            constants={"WORKGROUP": lanes},
+        )
+
+    lanes = [partial(make, n) for n in (16, 4, 64)]
+    groups = normalise_groups(call, adapter, parts)
+    return [*lanes, *groups] if adapter.software else [*groups, *lanes]
+
+
+def _row_numbers(call: Call, sizes: Sizes) -> Numbers:
+    x = call.result
+    rows = prod(x.sizes(sizes)[:-1])
+    return {"rows": rows, "cols": x.limits[-1], "eps": call.number("eps")}
