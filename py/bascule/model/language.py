@@ -14,7 +14,12 @@ from bascule.backend.base import Backend, TuneReport, WeightStore
 from bascule.errors import ContextLengthError, InputError, UnsupportedModelError
 from bascule.model.generation import GenerationStats, Pace, decode, prefill
 from bascule.model.kv_cache import PAGE, KvCache
-from bascule.model.language_programs import PREFILL_LENGTHS, LanguagePrograms
+from bascule.model.language_programs import (
+    PREFILL_LENGTHS,
+    LanguagePrograms,
+    all_states,
+    most_slots,
+)
 from bascule.model.llama import CacheDType, LlamaConfig
 from bascule.model.loaded import LoadedModel
 from bascule.model.sampler import GREEDY, Sampling
@@ -110,16 +115,17 @@ class LanguageModel(LoadedModel):
         self.tokenizer = settings.tokenizer
         self.vocabulary = config.vocabulary
         self._template = settings.template
-        self._programs = LanguagePrograms(backend, config, weights, self.max_length, cache_dtype)
         self._cache = KvCache(
             backend,
             config,
-            self._programs.states,
+            all_states(config, self.max_length, cache_dtype),
             slots=PAGE,
-            limit=self._programs.slots.limit,
+            limit=most_slots(self.max_length),
             factors=settings.factors,
         )
-        self._programs.states_store = self._cache.states
+        self._programs = LanguagePrograms(
+            backend, config, weights, self._cache.states, self.max_length, cache_dtype
+        )
         self._turn = asyncio.Lock()
         self._totals = {"prompt_tokens": 0.0, "new_tokens": 0.0, "generations": 0.0}
 

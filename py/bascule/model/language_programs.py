@@ -28,6 +28,16 @@ def essential_programs(config: LlamaConfig, max_length: int, cache: CacheDType) 
     return [_program(config, max_length, cache, kind) for kind in kinds]
 
 
+def all_states(config: LlamaConfig, max_length: int, cache: CacheDType) -> tuple[Value, ...]:
+    """All states that any of the programs has."""
+    return _program(config, max_length, cache, _Kind("sample", 1, False)).states
+
+
+def most_slots(max_length: int) -> int:
+    """Slots of a whole cache: a prefill chunk fits beside the window, and overwrites none of it."""
+    return max_length + PREFILL_LENGTHS[-1]
+
+
 class LanguagePrograms:
     """Prefill, decode and logits programs over one set of states."""
 
@@ -36,23 +46,18 @@ class LanguagePrograms:
         backend: Backend,
         config: LlamaConfig,
         weights: WeightStore,
+        states: StateStore,
         max_length: int,
         cache: CacheDType,
     ) -> None:
         self._backend = backend
         self._config = config
         self._weights = weights
+        self._states = states
         self._max_length = max_length
         self._cache: CacheDType = cache
-        self.slots = _slots(max_length)
-        self.states_store: StateStore | None = None
         self._made: dict[_Kind, Executable] = {}
         self._making = asyncio.Lock()
-
-    @property
-    def states(self) -> tuple[Value, ...]:
-        """All states that any of the programs has."""
-        return self._program(_Kind("sample", 1, False)).states
 
     def essential(self) -> list[Program]:
         """See `essential_programs`."""
@@ -82,7 +87,7 @@ class LanguagePrograms:
             found = self._made.get(kind)
             if found is None:
                 program = self._program(kind)
-                found = await self._backend.prepare(program, self._weights, self.states_store)
+                found = await self._backend.prepare(program, self._weights, self._states)
                 self._made[kind] = found
             return found
 
@@ -94,14 +99,9 @@ def _chunk(left: int) -> int:
     return next((n for n in PREFILL_LENGTHS if n >= left), PREFILL_LENGTHS[-1])
 
 
-def _slots(max_length: int) -> Dim:
-    # A whole prefill chunk fits beside the window, so that none of its keys is overwritten.
-    return Dim("S", max_length + PREFILL_LENGTHS[-1])
-
-
 def _program(config: LlamaConfig, max_length: int, cache: CacheDType, kind: _Kind) -> Program:
     chunked = kind.head in ("none", "logits")
     length = Dim("T", kind.length) if chunked else 1
     window = max_length if kind.window else 0
-    slots = _slots(max_length)
+    slots = Dim("S", most_slots(max_length))
     return freeze(decoder(config, length, slots, head=kind.head, cache=cache, window=window))
