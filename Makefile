@@ -24,7 +24,7 @@ unit:
 	$(PYTHON) -m pytest tests -q
 
 e2e:
-	$(PYTHON) -m pytest e2e -q
+	$(PYTHON) -m pytest e2e -q -n 2 --dist loadgroup --durations=10
 
 bench: setup
 	$(PYTHON) bench/embeddings.py

@@ -22,7 +22,7 @@ from e2e.faults import Faults
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "out"
 GOLDENS = ROOT / "tests" / "goldens"
-_webgpu_stories: list[str] = []
+MET_WEBGPU = "met WebGPU"
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ ONE_OF_EACH = ("chromium-webgpu", "firefox-no-webgpu", "webkit")
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Which stories run where.
 
-    Those marked `every_engine` in all five set-ups, those that ask for `webgpu_engine` where there
-    is WebGPU, all others once an engine.
+    Those marked `every_engine` in all five set-ups, those marked `one_engine` in the first, those
+    that ask for `webgpu_engine` where there is WebGPU, all others once an engine.
     """
 
     def wanted(item: pytest.Item) -> bool:
@@ -86,6 +86,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         name = callspec.params.get("engine") if callspec else None
         if name is None or item.get_closest_marker("every_engine"):
             return True
+        if item.get_closest_marker("one_engine"):
+            return name == ONE_OF_EACH[0]
         if "webgpu_engine" in getattr(item, "fixturenames", ()):
             return ENGINES[name][1]
         return name in ONE_OF_EACH
@@ -93,6 +95,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept = [item for item in items if wanted(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
+    for item in items:  # one browser is one worker's: it starts once, and its stories do not race
+        callspec = getattr(item, "callspec", None)
+        group = callspec.params.get("engine", "none") if callspec else "none"
+        item.add_marker(pytest.mark.xdist_group(str(group)))
 
 
 @pytest.fixture(scope="session", params=ENGINES)
@@ -104,8 +110,8 @@ def engine(request: pytest.FixtureRequest, playwright: Playwright) -> Iterator[E
 
 
 @pytest.fixture
-def webgpu_engine(engine: Engine) -> Engine:
-    _webgpu_stories.append(engine.name)
+def webgpu_engine(engine: Engine, record_property: Callable[[str, object], None]) -> Engine:
+    record_property(MET_WEBGPU, True)
     return engine
 
 
@@ -131,10 +137,24 @@ def settled(page: Page) -> str:
     return page.run("() => document.querySelector('#status').dataset.state")
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+class WebGpuCount:
     """A full run in which no story met a WebGPU device proves nothing: it fails."""
-    whole = len(session.items) > 20 and exitstatus == 0
-    if whole and not _webgpu_stories:
-        session.exitstatus = 1
-        print("No story ran on WebGPU.")
+
+    def __init__(self) -> None:
+        self._stories = self._on_webgpu = 0
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call":
+            self._stories += 1
+            self._on_webgpu += (MET_WEBGPU, True) in report.user_properties
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if exitstatus == 0 and self._stories > 20 and not self._on_webgpu:
+            session.exitstatus = 1
+            print("No story ran on WebGPU.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # workers see their own share only
+        config.pluginmanager.register(WebGpuCount())

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -107,9 +108,9 @@ class PlaywrightTab:
 class WebDriverTab:
     """WebKitGTK's MiniBrowser."""
 
-    def __init__(self, driver: Any) -> None:
+    def __init__(self, driver: Any, close: Callable[[], None]) -> None:
         self._driver = driver
-        driver.set_script_timeout(TIMEOUT_S * 3)
+        self._close = close
 
     def open(self, url: str) -> None:
         self._driver.get(url)
@@ -157,7 +158,7 @@ class WebDriverTab:
         return self  # a driver sees one tab at a time, and all are of one profile
 
     def close(self) -> None:
-        self._driver.get("about:blank")
+        self._close()
 
 
 @dataclass(frozen=True)
@@ -231,32 +232,54 @@ def webkit(playwright: Playwright, name: str, *, webgpu: bool) -> Iterator[Engin
 @contextmanager
 def webkit_gtk(name: str) -> Iterator[Engine]:
     """MiniBrowser on a virtual display with a session bus of its own."""
-    from selenium import webdriver
-
     listed = subprocess.run(
         ["dpkg", "-L", "libwebkit2gtk-4.1-0"], capture_output=True, text=True, check=True
     )
     browser = next(line for line in listed.stdout.splitlines() if line.endswith("/MiniBrowser"))
-    with virtual_display() as display:
-        port = free_port()
-        command = ["dbus-run-session", "--", "WebKitWebDriver", f"--port={port}"]
+    with virtual_display() as display, session_bus() as bus, ExitStack() as all_pages:
         environment = {
             **os.environ,
             "DISPLAY": display,
+            "DBUS_SESSION_BUS_ADDRESS": bus,
+            "NO_AT_BRIDGE": "1",
             "WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS": "1",
         }
-        service = subprocess.Popen(command, env=environment, start_new_session=True)
-        try:
-            wait_for_port(port)
-            options = webdriver.WebKitGTKOptions()
-            options.binary_location = browser
-            options.add_argument("--automation")
-            driver = webdriver.Remote(f"http://127.0.0.1:{port}", options=options)
-            yield Engine(name, False, lambda: WebDriverTab(driver))
-            driver.quit()
-        finally:
-            os.killpg(service.pid, 15)
-            service.wait()
+
+        def new_page() -> Page:
+            # A browser a page: whatever a story leaves behind, wedged or full, ends with it.
+            own = ExitStack()
+            all_pages.callback(own.close)
+            return WebDriverTab(own.enter_context(minibrowser(browser, environment)), own.close)
+
+        yield Engine(name, False, new_page)
+
+
+@contextmanager
+def minibrowser(binary: str, environment: dict[str, str]) -> Iterator[Any]:
+    """A driver with a browser of its own, which is killed when it does not quit."""
+    from selenium import webdriver
+    from selenium.webdriver.remote.client_config import ClientConfig
+    from selenium.webdriver.remote.remote_connection import RemoteConnection
+
+    port = free_port()
+    service = subprocess.Popen(
+        ["WebKitWebDriver", f"--port={port}"], env=environment, start_new_session=True
+    )
+    try:
+        wait_for_port(port)
+        options = webdriver.WebKitGTKOptions()
+        options.binary_location = binary
+        options.add_argument("--automation")
+        address = f"http://127.0.0.1:{port}"
+        # A script's own timeout comes first, so that it is told as such.
+        config = ClientConfig(address, timeout=TIMEOUT_S + 30)
+        driver = webdriver.Remote(RemoteConnection(client_config=config), options=options)
+        driver.set_script_timeout(TIMEOUT_S)
+        driver.set_page_load_timeout(TIMEOUT_S)
+        yield driver
+    finally:
+        os.killpg(service.pid, signal.SIGKILL)
+        service.wait()
 
 
 @contextmanager
@@ -272,6 +295,18 @@ def virtual_display() -> Iterator[str]:
         number = told.readline().strip()
     try:
         yield f":{number}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@contextmanager
+def session_bus() -> Iterator[str]:
+    command = ["dbus-daemon", "--session", "--nofork", "--nosyslog", "--print-address=1"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert server.stdout
+    try:
+        yield server.stdout.readline().strip()
     finally:
         server.terminate()
         server.wait()

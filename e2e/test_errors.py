@@ -17,15 +17,18 @@ SHOWN = """() => ({
 })"""
 
 
+ONCE = pytest.mark.one_engine
+
+
 @pytest.mark.parametrize(
     ("query", "category", "told"),
     [
-        ("model=all-MiniLM-L7", "model-not-found", "all-MiniLM-L6-v2"),
-        ("model=/goldens/nothing-here", "file-missing", "nothing-here"),
+        pytest.param("model=all-MiniLM-L7", "model-not-found", "all-MiniLM-L6-v2", marks=ONCE),
+        pytest.param("model=/goldens/nothing-here", "file-missing", "nothing-here", marks=ONCE),
         ("model=/faults/drop/tiny-bert", "source", "connection"),
-        ("model=/faults/status/tiny-bert", "source", "503"),
+        pytest.param("model=/faults/status/tiny-bert", "source", "503", marks=ONCE),
         ("model=/faults/hostile/tiny-bert", "model-file", "header claims"),
-        ("model=http://user:secret@localhost/x", "input", "password"),
+        pytest.param("model=http://user:secret@localhost/x", "input", "password", marks=ONCE),
     ],
 )
 def test_faults_are_told(
