@@ -14,11 +14,12 @@ from bascule.errors import InputError, UnsupportedModelError
 from bascule.model.embedder import EmbeddingModel
 from bascule.model.language import LanguageModel
 from bascule.model.llama import CacheDType
-from bascule.model.loaded import LoadedModel
+from bascule.model.loaded import LoadedModel, Reopened
 from bascule.model.registry import known_hashes, known_kind, locate
 from bascule.program.program import Program
 from bascule.progress import Progress, ProgressCallback
-from bascule.recipes import read_recipe
+from bascule.recipes import Recipe, read_recipe
+from bascule.tiers.recovery import reopen_tier
 from bascule.tiers.selector import OpenedTier, open_tier
 from bascule.waiting import sync
 from bascule.weights.quantised import QuantizationReport, format_of
@@ -79,6 +80,7 @@ async def load(
         )
         fill = partial(recipe.fill, source, parameters, store, tell)
         fill = partial(fill, backend=opened.backend, parallel=parallel)
+        made.revive_by(partial(_reopen, made, recipe, source, tier))
         made.follow(_warm_and_fill(made, opened, source, fill, programs, tell, clock))
         if wait:
             await made.loaded()
@@ -113,6 +115,21 @@ def _open(
         file = MODEL_GGUF
     source = open_source(folder, hashes=known_hashes(str(model)), chunk_nbytes=chunk_nbytes)
     return source, file
+
+
+async def _reopen(made: LoadedModel, recipe: Recipe, source: Source, tier: str) -> Reopened:
+    """Another device for a model that has lost its own, with the weights from the cache in it."""
+    opened = await reopen_tier(tier, made.tier, made.lost)
+    backend, parameters = opened.backend, recipe.programs()[0].parameters
+    try:
+        store = backend.store(parameters)
+        await recipe.fill(source, parameters, store, _silent, backend=backend, parallel=False)
+    except BaseException:
+        backend.close()
+        raise
+    finally:
+        await source.settle()
+    return Reopened(backend, store, opened.reason)
 
 
 async def _warm_and_fill(

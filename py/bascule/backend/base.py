@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Tier = Literal["webgpu", "webgpu-limited", "webnn", "wasm", "cpu"]
 TIERS: tuple[Tier, ...] = ("webgpu", "webgpu-limited", "webnn", "wasm", "cpu")
+# Why a device is lost that its own program has closed: nobody wants that one back.
+DESTROYED = "destroyed by the program"
 
 
 def checked_input(

@@ -12,7 +12,7 @@ import numpy as np
 
 from bascule.backend.base import Backend, Executable, TuneReport, WeightStore
 from bascule.dtypes import DType
-from bascule.errors import InputError
+from bascule.errors import DeviceLostError, InputError
 from bascule.model.bert import BertConfig, sentence_encoder
 from bascule.model.buckets import Batch, Bucket, all_buckets, make_batches
 from bascule.model.loaded import LoadedModel
@@ -127,7 +127,12 @@ class EmbeddingModel(LoadedModel):
         async def run(batch: Batch) -> None:
             nonlocal done
             async with gate:
-                result[list(batch.indices)] = await self._run(batch, ids)
+                try:
+                    found = await self._run(batch, ids)
+                except DeviceLostError as lost:
+                    await self.revive(lost)
+                    found = await self._run(batch, ids)
+                result[list(batch.indices)] = found
             done += len(batch.indices)
             if progress is not None:
                 progress(done, len(checked))

@@ -11,7 +11,12 @@ from typing import Any, Literal
 import numpy as np
 
 from bascule.backend.base import Backend, TuneReport, WeightStore
-from bascule.errors import ContextLengthError, InputError, UnsupportedModelError
+from bascule.errors import (
+    ContextLengthError,
+    DeviceLostError,
+    InputError,
+    UnsupportedModelError,
+)
 from bascule.model.generation import GenerationStats, Pace, decode, prefill
 from bascule.model.kv_cache import PAGE, KvCache
 from bascule.model.language_programs import (
@@ -21,7 +26,7 @@ from bascule.model.language_programs import (
     most_slots,
 )
 from bascule.model.llama import CacheDType, LlamaConfig
-from bascule.model.loaded import LoadedModel
+from bascule.model.loaded import LoadedModel, Reopened
 from bascule.model.sampler import GREEDY, Sampling
 from bascule.progress import ProgressCallback
 from bascule.text.chat import ChatTemplate
@@ -31,6 +36,9 @@ from bascule.text.streaming import Detokeniser, StopStrings
 Array = np.ndarray[Any, np.dtype[Any]]
 StopReason = Literal["end", "stop", "length", "context", ""]
 Overflow = Literal["error", "slide"]
+
+# Devices that may be lost one after the other without a token: then the work itself kills them.
+_DEVICES_IN_VAIN = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +123,32 @@ class LanguageModel(LoadedModel):
         self.tokenizer = settings.tokenizer
         self.vocabulary = config.vocabulary
         self._template = settings.template
+        self._settings = settings
+        self._cache_dtype: CacheDType = cache_dtype
+        self._settle_in()
+        self._turn = asyncio.Lock()
+        self._earlier_crossings = 0  # of devices that were lost
+        self._totals = {"prompt_tokens": 0.0, "new_tokens": 0.0, "generations": 0.0}
+
+    def _settle_in(self) -> None:
+        """Take a cache and programs on the backend."""
+        config, length, dtype = self._settings.config, self.max_length, self._cache_dtype
         self._cache = KvCache(
-            backend,
+            self._backend,
             config,
-            all_states(config, self.max_length, cache_dtype),
+            all_states(config, length, dtype),
             slots=PAGE,
-            limit=most_slots(self.max_length),
-            factors=settings.factors,
+            limit=most_slots(length),
+            factors=self._settings.factors,
         )
         self._programs = LanguagePrograms(
-            backend, config, weights, self._cache.states, self.max_length, cache_dtype
+            self._backend, config, self.weights, self._cache.states, length, dtype
         )
-        self._turn = asyncio.Lock()
-        self._totals = {"prompt_tokens": 0.0, "new_tokens": 0.0, "generations": 0.0}
+
+    def _move(self, reopened: Reopened) -> None:
+        self._earlier_crossings = self._crossings
+        super()._move(reopened)
+        self._settle_in()
 
     @property
     def can_chat(self) -> bool:
@@ -170,9 +191,11 @@ class LanguageModel(LoadedModel):
         if len(ids) >= self.max_length and overflow == "error":
             raise ContextLengthError(len(ids) + 1, self.max_length)
         result = Generation(ids)
+        sampling = sampling or Sampling()
         asked = _Asked(
             max_new_tokens,
-            sampling or Sampling(),
+            sampling,
+            sampling.pack(),  # here, so that one seed serves the whole generation
             StopStrings(stop),
             overflow == "slide",
             self._pace(steps_in_flight),
@@ -203,23 +226,30 @@ class LanguageModel(LoadedModel):
         checked = self._prompt_ids(list(ids))
         if len(checked) > self.max_length:
             raise ContextLengthError(len(checked), self.max_length)
-        found: list[Array] = []
         async with self._turn:
-            cache = self._cache
-            cache.ids.clear()
-            cache.written = 0
-            await cache.reserve(len(checked), slide=False)
-            while len(cache.ids) < len(checked):
-                start = len(cache.ids)
-                limit, executable = await self._programs.logits(len(checked) - start)
-                chunk = checked[start : start + limit]
-                cache.write_tokens(start, chunk)
-                cache.set_position(start, len(chunk))
-                made = await executable.run({**cache.sizes, "T": len(chunk)}, {})
-                found += made.values()
-                cache.ids.extend(chunk)
-                if progress is not None:
-                    progress(len(cache.ids), len(checked))
+            try:
+                return await self._logits(checked, progress)
+            except DeviceLostError as lost:
+                await self.revive(lost)
+                return await self._logits(checked, progress)
+
+    async def _logits(self, ids: list[int], progress: Callable[[int, int], None] | None) -> Array:
+        found: list[Array] = []
+        cache = self._cache
+        cache.ids.clear()
+        cache.written = 0
+        await cache.reserve(len(ids), slide=False)
+        while len(cache.ids) < len(ids):
+            start = len(cache.ids)
+            limit, executable = await self._programs.logits(len(ids) - start)
+            chunk = ids[start : start + limit]
+            cache.write_tokens(start, chunk)
+            cache.set_position(start, len(chunk))
+            made = await executable.run({**cache.sizes, "T": len(chunk)}, {})
+            found += made.values()
+            cache.ids.extend(chunk)
+            if progress is not None:
+                progress(len(cache.ids), len(ids))
         return np.concatenate(found)
 
     async def prepare(self) -> None:
@@ -297,23 +327,47 @@ class LanguageModel(LoadedModel):
     async def _tokens(
         self, result: Generation, asked: _Asked, stats: GenerationStats
     ) -> AsyncGenerator[int]:
+        """The new tokens. Should the device be lost, the next one goes on behind those given."""
+        in_vain = 0
+        while True:
+            given = len(result.ids)
+            tokens = self._tokens_here(result, asked, stats)
+            try:
+                async for token in tokens:
+                    yield token
+                return
+            except DeviceLostError as lost:
+                in_vain = 0 if len(result.ids) > given else in_vain + 1
+                if in_vain > _DEVICES_IN_VAIN:
+                    raise
+                await self.revive(lost)
+            finally:
+                await tokens.aclose()
+
+    async def _tokens_here(
+        self, result: Generation, asked: _Asked, stats: GenerationStats
+    ) -> AsyncGenerator[int]:
         """Prefill, then the new tokens."""
-        cache, ids, crossings = self._cache, result.prompt_ids, self._crossings
-        stats.reused_tokens = cache.keep_prefix(ids)
+        cache, crossings = self._cache, self._crossings
+        given = len(result.ids)
+        ids = [*result.prompt_ids, *result.ids]
+        reused = cache.keep_prefix(ids)
+        stats.reused_tokens = stats.reused_tokens if given else reused
 
         async def chunked(left: int) -> Any:
             return await self._programs.prefill(left, window=asked.slide)
 
         new = ids[len(cache.ids) : -1]
         await prefill(cache, chunked, new, slide=asked.slide, progress=asked.progress)
-        stats.prompt_crossings = self._crossings - crossings
-        room = asked.most if asked.slide else min(asked.most, self.max_length - len(ids))
+        stats.prompt_crossings += self._crossings - crossings
+        most = asked.most - given
+        room = most if asked.slide else min(most, self.max_length - len(ids))
         executable = await self._programs.decode(asked.sampling.head, window=asked.slide)
         tokens = decode(
             cache,
             executable,
             ids[-1],
-            settings=asked.sampling.pack(),
+            settings=asked.settings,
             most=room,
             slide=asked.slide,
             pace=asked.pace,
@@ -322,7 +376,7 @@ class LanguageModel(LoadedModel):
         try:
             async for token in tokens:
                 yield token
-            result.stop_reason = "length" if room == asked.most else "context"
+            result.stop_reason = "length" if room == most else "context"
         finally:
             await tokens.aclose()
 
@@ -339,7 +393,7 @@ class LanguageModel(LoadedModel):
     @property
     def _crossings(self) -> int:
         gpu: Any = getattr(self._backend, "gpu", None)
-        return 0 if gpu is None else gpu.crossings
+        return self._earlier_crossings + (0 if gpu is None else gpu.crossings)
 
     def _pace(self, steps_in_flight: int) -> Pace:
         if self.tier == "cpu":  # nothing is in flight there: a step is over when it is asked for
@@ -369,6 +423,7 @@ class _Asked:
 
     most: int
     sampling: Sampling
+    settings: bytes
     stop: StopStrings
     slide: bool
     pace: Pace

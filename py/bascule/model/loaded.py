@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
-from bascule.backend.base import Backend, Tier, WeightStore
-from bascule.errors import InputError
+from bascule.backend.base import DESTROYED, Backend, Tier, WeightStore
+from bascule.errors import DeviceLostError, InputError
 from bascule.weights.quantised import QuantizationReport
+
+
+@dataclass(frozen=True, slots=True)
+class Reopened:
+    """A device in the place of one that was lost, with the model's weights in it."""
+
+    backend: Backend
+    weights: WeightStore
+    reason: str
 
 
 class LoadedModel:
@@ -37,6 +47,9 @@ class LoadedModel:
         self._owns_backend = owns_backend
         self._on_close = on_close
         self._loading: asyncio.Task[None] | None = None
+        self._reopen: Callable[[], Awaitable[Reopened]] | None = None
+        self._reviving = asyncio.Lock()
+        self._revivals = 0
         self._noted: dict[str, float] = {}
         self._closed = False
 
@@ -55,6 +68,40 @@ class LoadedModel:
         self._loading = asyncio.ensure_future(loading)
         self._loading.add_done_callback(ended)
 
+    @property
+    def lost(self) -> str:
+        """Why the device is gone; empty while it is there. The next work opens another one."""
+        return self._backend.lost
+
+    def revive_by(self, reopen: Callable[[], Awaitable[Reopened]]) -> None:
+        """What gives another device, should this one be lost in the middle of the work."""
+        self._reopen = reopen
+
+    async def revive(self, lost: DeviceLostError) -> None:
+        """Go on with another device, the weights loaded again; raises `lost` where that is not to
+        be: the device was closed on purpose, or the model is.
+        """
+        async with self._reviving:
+            if self._closed or self._reopen is None or self._backend.lost == DESTROYED:
+                raise lost
+            if not self._backend.lost:
+                return  # somebody else who waited for this device has seen to it
+            reopened = await self._reopen()
+            if self._closed:
+                reopened.weights.close()
+                reopened.backend.close()
+                raise lost
+            self._let_go()
+            self._move(reopened)
+
+    def _move(self, reopened: Reopened) -> None:
+        backend = reopened.backend
+        self._backend, self.weights, self._loading = backend, reopened.weights, None
+        self._owns_backend = True
+        self.tier, self.device_name = backend.tier, backend.device_name
+        self.tier_reason = reopened.reason
+        self._revivals += 1
+
     async def loaded(self) -> None:
         """Until all weights are there; raises what ended the load. Cancelling it ends the load."""
         if self._loading is not None:
@@ -71,7 +118,8 @@ class LoadedModel:
     def device_stats(self) -> dict[str, float]:
         """Counters of the device and of the load: bytes, objects, milliseconds."""
         gpu: Any = getattr(self._backend, "gpu", None)
-        found = {"weights_nbytes": self.weights.nbytes, **self._backend.stats, **self._noted}
+        found = {"weights_nbytes": self.weights.nbytes, "revivals": self._revivals}
+        found |= {**self._backend.stats, **self._noted}
         if gpu is not None:
             found |= {
                 "gpu_nbytes": gpu.allocated_nbytes,
@@ -85,12 +133,16 @@ class LoadedModel:
         if self._closed:
             return
         self._closed = True
+        self._let_go()
+        if self._on_close is not None:
+            self._on_close()
+
+    def _let_go(self) -> None:
+        """Of all that is on the device, and of the device."""
         self._close_programs()
         if self._loading is not None:
             self._loading.cancel()
         self.weights.close()
-        if self._on_close is not None:
-            self._on_close()
         if self._owns_backend:
             self._backend.close()
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bascule.backend.base import DESTROYED
 from bascule.backend.webgpu.gpu import (
     WANTED_FEATURES,
     WANTED_LIMITS,
@@ -237,7 +238,7 @@ class NativeGpu:
         """See `Gpu.destroy`."""
         if self.lost:
             return
-        self.lost = "destroyed by the program"
+        self.lost = DESTROYED
         for buffer in [
             *self._buffers.clear(),
             *(b for kept in self._staging.values() for b in kept),
