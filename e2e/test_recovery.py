@@ -1,0 +1,81 @@
+"""A page that loses its device in the middle of the work goes on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from playwright.sync_api import Playwright
+
+from e2e.conftest import Site, settled
+from e2e.engines import Engine, Page, PlaywrightTab, on_disk, wait_for
+from tests.goldens.llama import tiny
+
+MODEL = "tiny-llama/tiny-k.gguf"
+PROMPT = tiny("tiny-k").chats[0].prompt_ids
+# Keeps every device that is opened from now on where a story can destroy it, as a driver would.
+KEEP_DEVICES = """
+import js
+js.eval('''
+  globalThis.devices = [];
+  const request = GPUAdapter.prototype.requestDevice;
+  GPUAdapter.prototype.requestDevice = async function (...given) {
+    const device = await request.apply(this, given);
+    devices.push(device);
+    return device;
+  };
+  0
+''')
+"""
+STREAM = """
+import json
+import bascule
+model = await bascule.load({url!r}, tier="webgpu")
+options = {{"sampling": bascule.Sampling(temperature=1.5, seed=7), "max_new_tokens": 24}}
+whole = await model.generate({prompt}, **options)
+async with model.stream({prompt}, **options) as stream:
+    async for piece in stream:
+        if len(stream.result.ids) in (5, 12):
+            js.devices.at(-1).destroy()
+json.dumps([whole.ids, stream.result.ids, model.stats["revivals"], model.tier_reason])
+"""
+GENERATE = """async (ids) => {
+  const made = await bascule.generate(ids, { greedy: true, max_new_tokens: 200 });
+  globalThis.made = made.ids;
+}"""
+
+
+def test_a_stream_goes_on_after_device_destroy(
+    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    page = new_page(f"{site.url}/lab/")
+    wait_for(page, "globalThis.lab")
+    page.run("(code) => lab.run(code)", KEEP_DEVICES)
+    code = STREAM.format(url=f"{site.url}/goldens/{MODEL}", prompt=PROMPT)
+    found: list[Any] = json.loads(page.run("(code) => lab.run(code)", code))
+    whole, ids, revivals, reason = found
+    print(f"{webgpu_engine.name}: {reason}")
+    assert len(ids) == 24
+    assert ids == whole
+    assert revivals == 2
+    assert "lost" in reason
+
+
+def test_the_gpu_process_dies(site: Site, playwright: Playwright) -> None:
+    """Chromium's alone: its internal page kills it."""
+    with on_disk(playwright, "chromium-webgpu") as context:
+        page = PlaywrightTab(context.new_page())
+        page.open(f"{site.url}/chat.html?tier=webgpu&model=/goldens/{MODEL}")
+        assert settled(page) == "ready", page.run("() => document.body.innerText")
+        page.run(GENERATE, PROMPT)
+        expected = page.run("() => globalThis.made")
+        page.run(f"(ids) => void (globalThis.running = ({GENERATE})(ids))", [7, *PROMPT])
+        time.sleep(0.3)
+        context.new_cdp_session(page.page).send("Browser.crashGpuProcess")
+        page.run("() => globalThis.running")
+        assert len(page.run("() => globalThis.made")) == 200
+        page.run(GENERATE, PROMPT)
+        assert page.run("() => globalThis.made") == expected
+        assert page.run("() => bascule.stats()")["revivals"] >= 1
