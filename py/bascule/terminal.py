@@ -141,8 +141,9 @@ def _capability_table(record: Mapping[str, Any]) -> Table:
         if value is not None:
             why = f": {problems[name]}" if not value and name in problems else ""
             table.add_row(name.removesuffix("_nbytes"), Text(_found(name, value) + why))
-    for name in problems.keys() - {n for n, value in shown.items() if value is not None}:
-        table.add_row(name, Text(f"no: {problems[name]}"))
+    for name, why in problems.items():
+        if shown.get(name) is None:
+            table.add_row(name, Text(f"no: {why}"))
     table.add_row("not told", ", ".join(n for n, value in shown.items() if value is None) or "none")
     return table
 

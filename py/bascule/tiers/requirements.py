@@ -202,6 +202,9 @@ def _size(name: str, size: int, found: int | None, why: str, unit: str = "") -> 
 
 def _subgroup(has: Capabilities, size: int) -> _Check:
     low, high = has.subgroup_min_size, has.subgroup_max_size
+    if has.features is not None and "subgroups" not in has.features:
+        # Firefox tells sizes without having the feature.
+        return _Check("subgroup_size", 0.0, f"{size}", "no subgroups")
     if low is None or high is None:
         return _Check("subgroup_size", 0.0, f"{size}", _not_told(_why(has, "webgpu")))
     share = 1.0 if low <= size <= high else 0.0
