@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bascule.errors import BasculeError as BasculeError
+    from bascule.errors import CapabilityMismatchError as CapabilityMismatchError
     from bascule.loading import MultimodalModel as MultimodalModel
     from bascule.loading import ParallelMultimodalLoader as ParallelMultimodalLoader
     from bascule.loading import ProgressiveModelLoader as ProgressiveModelLoader
@@ -25,6 +26,20 @@ if TYPE_CHECKING:
     from bascule.quantizer import QuantizedTensor as QuantizedTensor
     from bascule.quantizer import WebGPUQuantizer as WebGPUQuantizer
     from bascule.streaming import StreamingInferencePipeline as StreamingInferencePipeline
+    from bascule.tiers.capabilities import Capabilities as Capabilities
+    from bascule.tiers.capabilities import capabilities as capabilities
+    from bascule.tiers.requirements import CapabilityMismatch as CapabilityMismatch
+    from bascule.tiers.requirements import CapabilityRequirements as CapabilityRequirements
+    from bascule.tiers.requirements import compatibility_score as compatibility_score
+    from bascule.tiers.requirements import get_requirement_mismatch as get_requirement_mismatch
+    from bascule.tiers.requirements import meets_requirements as meets_requirements
+    from bascule.tiers.requirements import validate_capabilities as validate_capabilities
+    from bascule.tiers.requirements import (
+        validate_operation_requirements as validate_operation_requirements,
+    )
+    from bascule.tiers.safari import SafariSupport as SafariSupport
+    from bascule.tiers.safari import safari_capabilities as safari_capabilities
+    from bascule.tiers.safari import safari_support as safari_support
     from bascule.tiers.selector import open_tier as open_tier
     from bascule.waiting import sync as sync
     from bascule.weights.quantised import QuantizationReport as QuantizationReport
@@ -33,6 +48,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BasculeError": "bascule.errors",
+    "Capabilities": "bascule.tiers.capabilities",
+    "CapabilityMismatch": "bascule.tiers.requirements",
+    "CapabilityMismatchError": "bascule.errors",
+    "CapabilityRequirements": "bascule.tiers.requirements",
     "EmbeddingModel": "bascule.model.embedder",
     "LanguageModel": "bascule.model.language",
     "ModelSpecificPrecompiler": "bascule.precompile",
@@ -42,18 +61,31 @@ _HOMES = {
     "ProgressiveModelLoader": "bascule.loading",
     "QuantizationReport": "bascule.weights.quantised",
     "QuantizedTensor": "bascule.quantizer",
+    "SafariSupport": "bascule.tiers.safari",
     "Sampling": "bascule.model.sampler",
     "ShaderPrecompiler": "bascule.precompile",
     "StreamingInferencePipeline": "bascule.streaming",
     "UnifiedWebPlatform": "bascule.platform",
     "WebGPUQuantizer": "bascule.quantizer",
+    "capabilities": "bascule.tiers.capabilities",
+    "compatibility_score": "bascule.tiers.requirements",
+    "get_requirement_mismatch": "bascule.tiers.requirements",
     "load": "bascule.platform",
+    "meets_requirements": "bascule.tiers.requirements",
     "open_tier": "bascule.tiers.selector",
+    "safari_capabilities": "bascule.tiers.safari",
+    "safari_support": "bascule.tiers.safari",
     "sync": "bascule.waiting",
+    "validate_capabilities": "bascule.tiers.requirements",
+    "validate_operation_requirements": "bascule.tiers.requirements",
 }
 
 __all__ = [
     "BasculeError",
+    "Capabilities",
+    "CapabilityMismatch",
+    "CapabilityMismatchError",
+    "CapabilityRequirements",
     "EmbeddingModel",
     "LanguageModel",
     "ModelSpecificPrecompiler",
@@ -63,14 +95,23 @@ __all__ = [
     "ProgressiveModelLoader",
     "QuantizationReport",
     "QuantizedTensor",
+    "SafariSupport",
     "Sampling",
     "ShaderPrecompiler",
     "StreamingInferencePipeline",
     "UnifiedWebPlatform",
     "WebGPUQuantizer",
+    "capabilities",
+    "compatibility_score",
+    "get_requirement_mismatch",
     "load",
+    "meets_requirements",
     "open_tier",
+    "safari_capabilities",
+    "safari_support",
     "sync",
+    "validate_capabilities",
+    "validate_operation_requirements",
 ]
 
 

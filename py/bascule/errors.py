@@ -7,6 +7,10 @@ says what happened and what to try.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bascule.tiers.requirements import CapabilityMismatch
 
 
 class BasculeError(Exception):
@@ -132,6 +136,19 @@ class TierUnavailableError(BasculeError):
         self.reason = reason
         hint = hint or 'Use tier="auto" to take the best tier that works here.'
         super().__init__(f"Tier {tier!r} is not available: {reason}.", hint=hint)
+
+
+class CapabilityMismatchError(BasculeError):
+    """A machine lacks what an operation needs; `mismatches` has each lack with its words."""
+
+    category = "capability-mismatch"
+
+    def __init__(self, device: str, mismatches: Sequence[CapabilityMismatch]) -> None:
+        self.device = device
+        self.mismatches = tuple(mismatches)
+        told = "; ".join(mismatch.what for mismatch in mismatches)
+        hints = dict.fromkeys(mismatch.hint for mismatch in mismatches)  # each once, in order
+        super().__init__(f"{device} lacks what is required. {told}.", hint=" ".join(hints))
 
 
 class GpuError(BasculeError):

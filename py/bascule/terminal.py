@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from rich.console import Console
@@ -20,6 +20,7 @@ from bascule.cache import Kept
 from bascule.progress import Progress, ProgressCallback
 
 _LONGEST = 48
+_SHOWN_ELSEWHERE = ("limits", "versions", "problems", "build")
 
 
 @contextmanager
@@ -123,8 +124,37 @@ def doctor_table(report: Mapping[str, Any]) -> None:
         for name, value in adapter["limits"].items():
             table.add_row(name, f"{value:,}")
         console.print(table)
+    console.print(_capability_table(report["capabilities"]))
     folders = Table("folder", "path", "size", title="Folders")
     for row in report["folders"]:
         size = f"{row['nbytes'] / 1e6:.1f} MB" if row["exists"] else "not there yet"
         folders.add_row(row["name"], row["path"], size)
     console.print(folders)
+
+
+def _capability_table(record: Mapping[str, Any]) -> Table:
+    """What was told, each lack with its reason, and last the names of what was not."""
+    table = Table("capability", "found", title="Capabilities", show_header=False)
+    problems: Mapping[str, str] = record["problems"]
+    shown = {name: value for name, value in record.items() if name not in _SHOWN_ELSEWHERE}
+    for name, value in shown.items():
+        if value is not None:
+            why = f": {problems[name]}" if not value and name in problems else ""
+            table.add_row(name.removesuffix("_nbytes"), Text(_found(name, value) + why))
+    for name, why in problems.items():
+        if shown.get(name) is None:
+            table.add_row(name, Text(f"no: {why}"))
+    table.add_row("not told", ", ".join(n for n, value in shown.items() if value is None) or "none")
+    return table
+
+
+def _found(name: str, value: object) -> str:
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case int() if name.endswith("_nbytes"):
+            return f"{value / 1e9:.1f} GB"
+        case list():
+            return ", ".join(cast("list[str]", value)) or "none"
+        case _:
+            return str(value)

@@ -6,11 +6,8 @@
 // Names under which adapters that run on the CPU are known.
 const SOFTWARE = /swiftshader|llvmpipe|lavapipe|software|warp|basic render/i;
 
-/**
- * Open a device with the adapter's own limits. Throws an Error whose message says what is missing.
- * @param {string} limitsJson @param {string} featuresJson @returns {Promise<Opened>}
- */
-export async function openDevice(limitsJson, featuresJson) {
+/** Throws an Error whose message says what is missing. */
+export async function findAdapter() {
   if (!globalThis.navigator?.gpu) {
     throw new Error(
       globalThis.isSecureContext === false
@@ -20,6 +17,29 @@ export async function openDevice(limitsJson, featuresJson) {
   }
   const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
   if (!adapter) throw new Error("the browser has WebGPU and found no adapter");
+  return adapter;
+}
+
+/** What an adapter says of itself; older browsers leave out some of it, or all.
+ * @param {GPUAdapter} adapter */
+export function describe(adapter) {
+  const { info } = adapter;
+  const [vendor, architecture, device, description] = words(info);
+  const software = Boolean(info?.isFallbackAdapter) || words(info).some((word) => SOFTWARE.test(word));
+  return { vendor, architecture, device, description, software };
+}
+
+/** @param {GPUAdapterInfo | undefined} info */
+function words(info) {
+  return [info?.vendor, info?.architecture, info?.device, info?.description].map((word) => word ?? "");
+}
+
+/**
+ * Open a device with the adapter's own limits. Throws an Error whose message says what is missing.
+ * @param {string} limitsJson @param {string} featuresJson @returns {Promise<Opened>}
+ */
+export async function openDevice(limitsJson, featuresJson) {
+  const adapter = await findAdapter();
   /** @type {Record<string, number>} */
   const limits = {};
   for (const name of JSON.parse(limitsJson)) {
@@ -28,17 +48,11 @@ export async function openDevice(limitsJson, featuresJson) {
   }
   const features = JSON.parse(featuresJson).filter((/** @type {string} */ f) => adapter.features.has(f));
   const device = await adapter.requestDevice({ requiredLimits: limits, requiredFeatures: features });
-  const told = adapter.info;
-  const words = [told.vendor, told.architecture, told.device, told.description];
   const info = {
-    vendor: told.vendor,
-    architecture: told.architecture,
-    device: told.device,
-    description: told.description,
-    software: Boolean(told.isFallbackAdapter) || words.some((word) => SOFTWARE.test(word)),
+    ...describe(adapter),
     features,
     limits,
-    identity: JSON.stringify([words, features, limits, navigator.userAgent]),
+    identity: JSON.stringify([words(adapter.info), features, limits, navigator.userAgent]),
     subgroups_enable: features.includes("subgroups") && (await compiles(device)),
   };
   return { device, info: JSON.stringify(info), asked: limitsJson + featuresJson };

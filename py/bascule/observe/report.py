@@ -11,13 +11,14 @@ from typing import Any
 from bascule import __version__
 from bascule.errors import TierUnavailableError
 from bascule.folders import cache_folder, models_folder
+from bascule.tiers.capabilities import capabilities
 from bascule.tiers.selector import report_tiers
 
 _PACKAGES = ("numpy", "wgpu", "tokenizers")
 
 
 async def examine() -> dict[str, Any]:
-    """A report of plain values: versions, tiers with reasons, adapters with limits, folders."""
+    """A report of plain values: versions, tiers with reasons, adapters, capabilities, folders."""
     return {
         "versions": _versions(),
         "tiers": [
@@ -25,6 +26,7 @@ async def examine() -> dict[str, Any]:
             for t in await report_tiers()
         ],
         "adapters": await _adapters(),
+        "capabilities": (await capabilities()).as_json(),
         "folders": [
             _folder("cache", cache_folder()),
             _folder("models", models_folder()),

@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 _MODULES = ("device", "gpu", "handles", "staging", "tape", "pipelines", "submission")
 
 
-async def open_browser() -> BrowserGpu:
+async def open_browser(*, early: bool = True) -> BrowserGpu:
     """Open the page's device with its adapter's own limits.
 
+    `early` takes the one that web/early.js has opened meanwhile; False leaves it for the model.
     TierUnavailableError when the browser has no WebGPU, shows it no adapter, or gives no device.
     """
     limits, features = _json(WANTED_LIMITS), _json(WANTED_FEATURES)
-    early = await _take_early(limits + features)
-    if early is not None:
-        return BrowserGpu(early)
+    opened_early = await _take_early(limits + features) if early else None
+    if opened_early is not None:
+        return BrowserGpu(opened_early)
     device, gpu, *parts = [await bridge_module(f"bridge/{name}.js") for name in _MODULES]
     try:
         opened = await device.openDevice(limits, features)

@@ -37,6 +37,23 @@ async def open_native() -> NativeGpu:
 
     TierUnavailableError when there is no adapter or no device.
     """
+    adapter, version = await find_adapter()
+    try:
+        features = [f for f in WANTED_FEATURES if _FEATURE_SPELLING.get(f, f) in adapter.features]
+        device: Any = await adapter.request_device_async(
+            required_features=[_FEATURE_SPELLING.get(f, f) for f in features],
+            required_limits={_dashed(n): adapter.limits[_dashed(n)] for n in WANTED_LIMITS},
+        )
+    except Exception as error:  # wgpu-py raises several types, some of them private
+        raise _unusable(error) from error
+    return NativeGpu(device, _describe(adapter.info, device.limits, features, version))
+
+
+async def find_adapter() -> tuple[Any, str]:
+    """The adapter that wgpu calls high-performance, and the version of wgpu-py.
+
+    TierUnavailableError when there is none.
+    """
     if "XDG_RUNTIME_DIR" not in os.environ:  # the Vulkan loader complains on stderr without it
         os.environ["XDG_RUNTIME_DIR"] = tempfile.gettempdir()
     try:
@@ -51,18 +68,17 @@ async def open_native() -> NativeGpu:
         adapter: Any = await wgpu.gpu.request_adapter_async(power_preference="high-performance")
         if adapter is None:
             raise RuntimeError("no adapter was found")
-        features = [f for f in WANTED_FEATURES if _FEATURE_SPELLING.get(f, f) in adapter.features]
-        device: Any = await adapter.request_device_async(
-            required_features=[_FEATURE_SPELLING.get(f, f) for f in features],
-            required_limits={_dashed(n): adapter.limits[_dashed(n)] for n in WANTED_LIMITS},
-        )
-    except Exception as error:  # wgpu-py raises several types, some of them private
-        raise TierUnavailableError(
-            "webgpu",
-            f"wgpu has no usable GPU here ({error})",
-            hint="Install a Vulkan driver (Debian: mesa-vulkan-drivers has one for any machine).",
-        ) from error
-    return NativeGpu(device, _describe(adapter.info, device.limits, features, wgpu.__version__))
+    except Exception as error:
+        raise _unusable(error) from error
+    return adapter, wgpu.__version__
+
+
+def _unusable(error: Exception) -> TierUnavailableError:
+    return TierUnavailableError(
+        "webgpu",
+        f"wgpu has no usable GPU here ({error})",
+        hint="Install a Vulkan driver (Debian: mesa-vulkan-drivers has one for any machine).",
+    )
 
 
 def _dashed(name: str) -> str:

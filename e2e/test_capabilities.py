@@ -1,0 +1,208 @@
+"""What a page finds out about its browser, in all five set-ups, and where adapters tell little."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bascule.tiers.capabilities import Capabilities, from_facts
+from bascule.tiers.requirements import CapabilityRequirements, get_requirement_mismatch
+from e2e.conftest import Site
+from e2e.engines import Engine, Page, wait_for
+
+PROBE = "import bascule, json; json.dumps((await bascule.capabilities()).as_json())"
+
+# What each engine has in a worker of an isolated page, as measured on these builds.
+BLINK_AND_GECKO = {
+    **dict.fromkeys(("jspi", "threads", "wasm_simd", "wasm_relaxed_simd"), True),
+    **dict.fromkeys(("opfs", "opfs_sync", "indexeddb"), True),
+}
+WEBKIT_GTK = {
+    **dict.fromkeys(("jspi", "wasm_relaxed_simd", "opfs", "opfs_sync"), False),
+    **dict.fromkeys(("wasm_simd", "indexeddb"), True),
+}
+FLAGS = {"v8": BLINK_AND_GECKO, "spidermonkey": BLINK_AND_GECKO, "javascriptcore": WEBKIT_GTK}
+ENGINES = {"chromium": "v8", "firefox": "spidermonkey", "webkit": "javascriptcore"}
+
+# Stand-ins for adapters that are real elsewhere; the device behind each is this browser's own.
+WRAP = """
+import js
+from pyodide.code import run_js
+js.wrap = run_js('''(changed) => {
+  const gpu = navigator.gpu;
+  delete gpu.requestAdapter;
+  const real = gpu.requestAdapter.bind(gpu);
+  const hidden = { get: (adapter, name) => {
+    if (name in changed) return changed[name];
+    const value = adapter[name];
+    return typeof value === "function" ? value.bind(adapter) : value;
+  } };
+  gpu.requestAdapter = async (options) => new Proxy(await real(options), hidden);
+}''')
+async def probed(changes):
+    run_js(changes)
+    return (await bascule.capabilities()).as_json()
+"""
+CHANGES = {
+    "iphone": 'wrap({ info: { vendor: "apple", architecture: "apple-7", device: "", '
+    'description: "" } })',
+    "no info": "wrap({ info: undefined })",
+    "odd info": "wrap({ info: { vendor: 5, description: null, subgroupMinSize: NaN, "
+    'subgroupMaxSize: "many", isFallbackAdapter: "perhaps" } })',
+    "no feature": "wrap({ features: new Set() })",
+    "no device": 'wrap({ requestDevice: async () => { throw new Error("planned refusal"); } })',
+    "throws": 'navigator.gpu.requestAdapter = () => { throw new Error("planned fault"); }',
+    "hangs": "navigator.gpu.requestAdapter = () => new Promise(() => {})",
+    "nothing": 'Object.defineProperty(navigator, "gpu", { value: undefined })',
+}
+
+
+def lab(page: Page, code: str = PROBE) -> Any:
+    wait_for(page, "globalThis.lab")
+    return json.loads(page.run("(code) => lab.run(code)", code))
+
+
+@pytest.mark.every_engine
+def test_the_record_of_each_set_up(
+    engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    found = from_facts(lab(new_page(f"{site.url}/lab/")))
+    print(engine.name, found.adapter_name, found.memory_budget_nbytes, dict(found.problems))
+    assert found.host == "page"
+    assert found.engine == ENGINES[engine.name.split("-")[0]]
+    for name, value in FLAGS[found.engine].items():
+        assert getattr(found, name) is value, name
+    assert found.threads is not None
+    assert (found.n_cores or 0) >= 1
+    assert found.webnn == frozenset()
+    assert found.problems["webnn"]
+    assert {"bascule", "python", "pyodide"} <= set(found.versions)
+    _check_memory(found)
+    _check_adapter(found, engine)
+
+
+def _check_memory(found: Capabilities) -> None:
+    if found.engine == "v8":  # the others tell a page nothing
+        assert found.device_memory_nbytes
+        assert found.memory_budget_nbytes == found.device_memory_nbytes // 2
+    else:
+        assert found.device_memory_nbytes is None
+        assert found.memory_budget_nbytes == 1 << 30
+
+
+def _check_adapter(found: Capabilities, engine: Engine) -> None:
+    if not engine.webgpu:
+        assert not found.has_adapter
+        assert found.dispatch is None
+        assert "navigator.gpu" in found.problems["webgpu"] or "adapter" in found.problems["webgpu"]
+        return
+    assert found.dispatch is True
+    assert found.features is not None
+    assert found.limits is not None
+    assert found.software
+    assert found.is_fallback_adapter
+    assert ("subgroups" in found.features) == (found.engine == "v8")
+    assert ("shader-f16" in found.features) == (found.engine == "spidermonkey")
+    assert found.limits["maxStorageBufferBindingSize"] >= 128 << 20
+    assert found.wgsl_features
+    needed = CapabilityRequirements(neural_network_support=True, hardware_adapter=True)
+    [software] = get_requirement_mismatch(found, needed)
+    assert software.capability == "hardware_adapter"
+
+
+def test_without_isolation_there_are_no_threads(
+    engine: Engine, plain_site: Site, new_page: Callable[[str], Page]
+) -> None:
+    found = from_facts(lab(new_page(f"{plain_site.url}/lab/")))
+    assert found.threads is False
+    needed = CapabilityRequirements(needs=frozenset({"threads"}))
+    [threads] = get_requirement_mismatch(found, needed)
+    assert "Cross-Origin-Opener-Policy" in threads.hint
+
+
+def test_the_browsers_name_changes_nothing(
+    engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    page = new_page(f"{site.url}/lab/")
+    before = from_facts(lab(page))
+    disguised = f"""
+from pyodide.code import run_js
+run_js('Object.defineProperty(navigator, "userAgent", {{ value: "iPhone Version/17.0 Safari" }})')
+{PROBE}"""
+    after = from_facts(lab(page, disguised))
+    assert after.build == "iPhone Version/17.0 Safari"
+    assert replace(after, build="", storage_quota_nbytes=None) == replace(
+        before, build="", storage_quota_nbytes=None
+    )
+    assert after.identity != before.identity
+
+
+def test_adapters_that_tell_little(
+    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    changes = json.dumps(json.dumps(CHANGES))
+    code = f"import bascule, json\n{WRAP}\nchanges = json.loads({changes})\n"
+    code += "json.dumps({name: await probed(change) for name, change in changes.items()})"
+    told = lab(new_page(f"{site.url}/lab/"), code)
+    found = {name: from_facts(facts) for name, facts in told.items()}
+    for name in ("iphone", "no info", "odd info", "no feature"):
+        assert found[name].dispatch is True, found[name].problems
+    for name in ("iphone", "no info", "odd info"):
+        assert found[name].subgroup_min_size is None
+        assert found[name].subgroup_max_size is None
+        size = CapabilityRequirements(subgroup_size=32)
+        assert [m.capability for m in get_requirement_mismatch(found[name], size)]
+    assert found["iphone"].adapter_name == "apple apple-7"
+    assert found["iphone"].software is False
+    assert found["no info"].adapter_name == "GPU"
+    assert found["odd info"].vendor is None
+    assert found["odd info"].is_fallback_adapter is None
+    assert found["no feature"].features == frozenset()
+    assert found["no device"].dispatch is False
+    assert "planned refusal" in found["no device"].problems["dispatch"]
+    for name, why in {"throws": "planned fault", "hangs": "no answer", "nothing": "this"}.items():
+        assert not found[name].has_adapter
+        assert found[name].dispatch is None
+        assert why in found[name].problems["webgpu"]
+
+
+def test_a_page_that_forbids_the_bridge_still_gets_a_record(
+    engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    code = f"import js\njs.URL.createObjectURL = lambda _: 'blob:nothing/here'\n{PROBE}"
+    found = from_facts(lab(new_page(f"{site.url}/lab/"), code))
+    assert found.host == "page"
+    assert found.problems["webgpu"]
+    assert found.memory_budget_nbytes == 1 << 30
+
+
+def test_without_numpy_all_but_the_dispatch_is_known(
+    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    found = from_facts(lab(new_page(f"{site.url}/lab/?pyodide=/pyodide314/")))
+    assert found.has_adapter
+    assert found.dispatch is None
+    assert "numpy" in found.problems["dispatch"]
+    assert found.versions["pyodide"].startswith("314")
+
+
+def test_on_the_pages_own_thread(
+    engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    """Where no handle may block, and where a test that is too slow is told."""
+    page = new_page(f"{site.url}/lab/")
+    probe = """async (limitMs) => {
+      const { probe } = await import("/bridge/probe.js");
+      return probe(await import("/bridge/device.js"), limitMs);
+    }"""
+    found = from_facts(json.loads(page.run(probe, 5000)))
+    assert found.opfs_sync is False
+    assert found.indexeddb is True
+    hurried = from_facts(json.loads(page.run(probe, 0)))
+    assert hurried.indexeddb is False
+    assert "within 0 ms" in hurried.problems["indexeddb"]
+    assert hurried.wasm_simd == found.wasm_simd

@@ -1,0 +1,74 @@
+"""Reading what a prober told: a value is taken where its type is right, and is 'not told' else.
+
+A page may be wrapped by extensions and tests, and drivers say odd things of themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+_LONGEST = 500
+_LARGEST_BUDGET_NBYTES = 4 << 30
+
+
+def _text(value: object) -> str | None:
+    return value[:_LONGEST] if isinstance(value, str) and value else None
+
+
+def _flag(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _count(value: object) -> int | None:
+    """A whole number from 0 on; JavaScript writes large ones as floats."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if 0 <= value < 2**63 else None  # NaN compares false
+
+
+def _names(value: object) -> frozenset[str] | None:
+    if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
+        return None
+    return frozenset(each for each in cast("Iterable[object]", value) if isinstance(each, str))
+
+
+def _of(read: Callable[[object], Any]) -> Callable[[object], dict[str, Any] | None]:
+    """A reader of mappings from names to what `read` takes; what it does not take is left out."""
+
+    def read_all(value: object) -> dict[str, Any] | None:
+        if not isinstance(value, Mapping):
+            return None
+        told = cast("Mapping[object, object]", value)
+        pairs = ((str(name), read(each)) for name, each in told.items())
+        return {name: each for name, each in pairs if each is not None}
+
+    return read_all
+
+
+# By the annotation of the field that it fills.
+READERS: Mapping[str, Callable[[object], Any]] = {
+    "str": _text,
+    "str | None": _text,
+    "bool | None": _flag,
+    "int": _count,
+    "int | None": _count,
+    "frozenset[str] | None": _names,
+    "Mapping[str, int] | None": _of(_count),
+    "Mapping[str, str]": _of(_text),
+}
+
+
+def memory_budget(
+    host: str | None, memory_nbytes: int | None, limits: Mapping[str, int] | None, default: int
+) -> int:
+    """Bytes that models and buffers may take together.
+
+    Natively three quarters of the memory, in a page half of what it is told: the rest is the
+    system's and the browser's. Firefox and Safari tell a page nothing: then `default`, or the
+    largest buffer of an adapter that has larger ones (no device with little memory offers that).
+    """
+    if memory_nbytes:
+        return memory_nbytes * 3 // 4 if host == "native" else memory_nbytes // 2
+    largest = (limits or {}).get("maxBufferSize", 0)
+    return max(default, min(largest, _LARGEST_BUDGET_NBYTES))

@@ -1,0 +1,64 @@
+"""What Safari ships since which version, each fact with where it is written.
+
+The versions are those of macOS and iOS alike, of MDN's browser-compat-data 8.1.9 (November 2026)
+where no other source stands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Version = tuple[int, int]
+
+_MDN = "https://developer.mozilla.org/docs/"
+_BCD = "https://github.com/mdn/browser-compat-data/blob/main/"
+
+
+@dataclass(frozen=True, slots=True)
+class SafariFact:
+    """A feature, and the first version that has it on by default; None: no version yet."""
+
+    name: str
+    since: Version | None
+    source: str
+
+
+SAFARI_FACTS = (
+    # In workers as well. Safari 26 on an older macOS leaves it off, behind a developer's switch
+    # (https://github.com/Fyrd/caniuse/issues/7390).
+    SafariFact("webgpu", (26, 0), "https://webkit.org/blog/17333/webkit-features-in-safari-26-0/"),
+    SafariFact("shader-f16", (26, 0), _BCD + "api/GPUSupportedFeatures.json"),
+    SafariFact("timestamp-query", (26, 0), _BCD + "api/GPUSupportedFeatures.json"),
+    # GPUAdapterInfo has subgroupMinSize and subgroupMaxSize from then on only.
+    SafariFact("subgroups", (27, 3), "https://github.com/WebKit/WebKit/pull/68713"),
+    SafariFact("jspi", (27, 0), "https://webkit.org/blog/18325/webkit-features-for-safari-27-0/"),
+    # SharedArrayBuffer and shared WASM memory, behind the cross-origin isolation headers.
+    SafariFact(
+        "threads", (15, 2), "https://webkit.org/blog/12140/new-webkit-features-in-safari-15-2/"
+    ),
+    SafariFact(
+        "wasm_simd", (16, 4), "https://webkit.org/blog/13966/webkit-features-in-safari-16-4/"
+    ),
+    SafariFact("wasm_relaxed_simd", (27, 3), _BCD + "webassembly/relaxed-SIMD.json"),
+    SafariFact("opfs", (15, 2), _MDN + "Web/API/StorageManager/getDirectory"),
+    SafariFact("opfs_sync", (15, 2), _MDN + "Web/API/FileSystemFileHandle/createSyncAccessHandle"),
+    SafariFact("opfs_writable", (26, 0), _MDN + "Web/API/FileSystemFileHandle/createWritable"),
+    SafariFact("indexeddb", (8, 0), _MDN + "Web/API/IDBDatabase"),
+    SafariFact("webnn", None, _BCD + "api/ML.json"),
+    SafariFact("device_memory", None, _MDN + "Web/API/Navigator/deviceMemory"),
+    SafariFact("compute_pressure", None, _BCD + "api/PressureObserver.json"),
+)
+
+# What every WebGPU device has at least (https://www.w3.org/TR/webgpu/#limits). Chips from the A13
+# on have more: 32 KiB of workgroup memory, 1,024 invocations (WebKit's HardwareCapabilities.mm).
+SPECIFIED_LIMITS = {
+    "maxBufferSize": 256 << 20,
+    "maxStorageBufferBindingSize": 128 << 20,
+    "maxStorageBuffersPerShaderStage": 8,
+    "maxComputeWorkgroupStorageSize": 16 << 10,
+    "maxComputeInvocationsPerWorkgroup": 256,
+    "maxComputeWorkgroupSizeX": 256,
+    "maxComputeWorkgroupsPerDimension": 65535,
+    "minStorageBufferOffsetAlignment": 256,
+    "minUniformBufferOffsetAlignment": 256,
+}

@@ -1,0 +1,292 @@
+"""The record of what this machine can do: probed for real, and whole however much is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wgpu
+
+import bascule
+from bascule import assets
+from bascule.backend.webgpu import link
+from bascule.backend.webgpu.gpu_native import NativeGpu
+from bascule.tiers import capabilities as room
+from bascule.tiers import capabilities_native as native
+from bascule.tiers.capabilities import (
+    DEFAULT_MEMORY_BUDGET_NBYTES,
+    Capabilities,
+    capabilities,
+    from_facts,
+)
+from bascule.tiers.facts import memory_budget
+
+GIB = 1 << 30
+# On this system no driver speaks D3D12: wgpu then finds no adapter, as on a machine without a GPU.
+NO_ADAPTER = {**os.environ, "WGPU_BACKEND_TYPE": "D3D12"}
+PRINT = """
+import asyncio, json, bascule
+print(json.dumps(asyncio.run(bascule.capabilities()).as_json()))
+"""
+GARBAGE: tuple[Any, ...] = (
+    *(None, "", "x" * 9999, b"bytes", True, -1, 1.5, float("nan"), float("inf"), 10**400),
+    *([1, None], [], {"a": object()}, {1: 2}, {"n": -1}, {"n": True}, object()),
+)
+
+
+def in_python(code: str, environment: dict[str, str] | None = None) -> Any:
+    """What a fresh Python prints as JSON."""
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return json.loads(told.stdout)
+
+
+async def test_this_machine_is_what_wgpu_says_and_computes() -> None:
+    found = await bascule.capabilities()
+    adapter: Any = await wgpu.gpu.request_adapter_async(power_preference="high-performance")
+    assert found.dispatch is True
+    assert found.problems == {}
+    assert found.host == "native"
+    assert (found.vendor or "", found.device) == (adapter.info["vendor"], adapter.info["device"])
+    assert found.driver == adapter.info["description"]
+    assert found.backend == adapter.info["backend_type"]
+    assert found.software == (adapter.info["adapter_type"] == "CPU")
+    assert found.features is not None
+    assert found.limits is not None
+    assert ("subgroups" in found.features) == ("subgroup" in adapter.features)
+    assert len(found.features) == len(adapter.features)
+    limits = adapter.limits
+    assert found.limits["maxBufferSize"] == limits["max-buffer-size"]
+    assert found.limits["maxTextureDimension1D"] == limits["max-texture-dimension-1d"]
+    assert len(found.limits) == len(limits)
+    assert found.subgroup_min_size is not None
+    assert found.subgroup_max_size is not None
+    assert 1 <= found.subgroup_min_size <= found.subgroup_max_size
+    assert found.threads
+    assert found.n_cores == len(os.sched_getaffinity(0))
+    assert found.versions["wgpu"] == wgpu.__version__
+    assert 0 < found.memory_budget_nbytes < (found.device_memory_nbytes or 0)
+
+
+async def test_limits_are_named_as_the_drivers_name_them(gpu: NativeGpu) -> None:
+    found = await capabilities(dispatch=False)
+    assert found.dispatch is None
+    assert found.limits is not None
+    assert found.features is not None
+    assert set(gpu.adapter.limits) <= set(found.limits)
+    assert gpu.adapter.features <= found.features
+    assert all(gpu.adapter.limits[name] <= found.limits[name] for name in gpu.adapter.limits)
+
+
+async def test_a_record_survives_json() -> None:
+    found = await capabilities()
+    assert from_facts(json.loads(json.dumps(found.as_json()))) == found
+    assert from_facts(json.loads(json.dumps(Capabilities().as_json()))) == Capabilities()
+
+
+def test_without_an_adapter_the_reason_is_told() -> None:
+    found = from_facts(in_python(PRINT, NO_ADAPTER))
+    assert not found.has_adapter
+    assert found.dispatch is None
+    assert found.adapter_name == "none"
+    assert "adapter" in found.problems["webgpu"]
+    assert found.threads
+    assert found.memory_budget_nbytes > 0
+
+
+@pytest.mark.parametrize(
+    ("package", "problem", "told"),
+    [("wgpu", "webgpu", "cannot be imported"), ("numpy", "dispatch", "not tried")],
+)
+def test_a_missing_package_is_told(package: str, problem: str, told: str) -> None:
+    found = from_facts(in_python(f"import sys; sys.modules[{package!r}] = None\n{PRINT}"))
+    assert found.dispatch is None
+    assert told in found.problems[problem]
+
+
+def test_the_record_needs_neither_numpy_nor_wgpu() -> None:
+    code = """
+import json, sys
+import bascule.tiers.capabilities, bascule.tiers.requirements, bascule.tiers.safari
+print(json.dumps([name for name in ("numpy", "wgpu", "rich") if name in sys.modules]))
+"""
+    assert in_python(code) == []
+
+
+async def test_a_device_that_computes_wrongly_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = assets.text
+    monkeypatch.setattr(
+        assets, "text", lambda name: real(name).replace("x[index] + y[", "x[index] - y[")
+    )
+    link.link.cache_clear()
+    try:
+        found = await capabilities()
+    finally:
+        link.link.cache_clear()
+    assert found.dispatch is False
+    assert "wrong sums" in found.problems["dispatch"]
+    assert found.has_adapter
+
+
+async def _hang() -> NativeGpu:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def _crash() -> NativeGpu:
+    raise ZeroDivisionError("planned by the test")
+
+
+@pytest.mark.parametrize(("broken", "told"), [(_hang, "no answer"), (_crash, "planned by")])
+async def test_a_driver_that_hangs_or_crashes_is_told(
+    monkeypatch: pytest.MonkeyPatch, broken: Any, told: str
+) -> None:
+    monkeypatch.setattr(native, "open_gpu", broken)
+    monkeypatch.setattr(room, "_DISPATCH_LIMIT_S", 0.2)
+    found = await capabilities()
+    assert found.dispatch is False
+    assert told in found.problems["dispatch"]
+
+
+@pytest.mark.parametrize("name", [each.name for each in fields(Capabilities)])
+def test_any_field_may_be_missing_or_garbage(name: str) -> None:
+    whole = {
+        **{"host": "page", "vendor": "v", "features": ["shader-f16"], "limits": {"n": 1}},
+        **{"subgroup_min_size": 4, "subgroup_max_size": 8, "jspi": True, "n_cores": 2},
+        "device_memory_nbytes": 8 * GIB,
+    }
+    for garbage in GARBAGE:
+        found = from_facts({**whole, name: garbage, "nobody knows this": 1})
+        assert found.memory_budget_nbytes >= 0
+        assert found.adapter_name
+        assert isinstance(found.has_adapter, bool)
+        assert found.data_types >= set()
+        assert from_facts(json.loads(json.dumps(found.as_json()))) == found
+        assert hash(found.identity)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("jspi", 1),
+        ("n_cores", True),
+        ("n_cores", -1),
+        ("n_cores", float("nan")),
+        ("vendor", ""),
+        ("features", "shader-f16"),
+        ("limits", [1]),
+    ],
+)
+def test_a_value_of_the_wrong_type_counts_as_not_told(name: str, value: object) -> None:
+    assert getattr(from_facts({name: value}), name) is None
+
+
+def test_odd_entries_do_not_take_the_sound_ones_along() -> None:
+    facts = {"limits": {"a": 1, "b": "2", "c": 3.0, "d": None}, "features": ["x", 1, None]}
+    found = from_facts(facts)
+    assert found.limits == {"a": 1, "c": 3}
+    assert found.features == {"x"}
+
+
+def test_an_adapter_that_tells_nothing_is_an_adapter() -> None:
+    found = from_facts(native.adapter_facts({}, [], {}))
+    assert found.has_adapter
+    assert found.adapter_name == "GPU"
+    assert found.subgroup_min_size is None
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (("native", 8 * GIB, None), 6 * GIB),
+        (("page", 8 * GIB, {"maxBufferSize": 64 * GIB}), 4 * GIB),
+        (("page", GIB // 4, None), GIB // 8),
+        (("page", None, None), GIB),
+        (("page", 0, None), GIB),
+        # WebKit on iOS, before and after it raised the largest buffer; a desktop's Firefox.
+        (("page", None, {"maxBufferSize": 256 << 20}), GIB),
+        (("page", None, {"maxBufferSize": GIB}), GIB),
+        (("page", None, {"maxBufferSize": 2 * GIB}), 2 * GIB),
+        (("page", None, {"maxBufferSize": 1 << 50}), 4 * GIB),
+        ((None, None, {}), GIB),
+    ],
+)
+def test_memory_has_a_budget(told: Any, expected: int) -> None:
+    assert memory_budget(*told, DEFAULT_MEMORY_BUDGET_NBYTES) == expected
+    host, memory, limits = told
+    facts = {"host": host, "device_memory_nbytes": memory, "limits": limits}
+    assert from_facts(facts).memory_budget_nbytes == expected
+    assert from_facts({**facts, "memory_budget_nbytes": 7}).memory_budget_nbytes == 7
+
+
+def test_a_container_has_its_share_of_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(native, "_CGROUP_LIMITS", (tmp_path / "absent", limit))
+    limit.write_text("max\n")
+    whole = native.memory_nbytes()
+    assert whole == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit.write_text("1048576\n")
+    assert native.memory_nbytes() == 1 << 20
+    monkeypatch.delattr(os, "sysconf")
+    limit.write_text("damaged")
+    assert native.memory_nbytes() is None
+
+
+def test_number_types_follow_the_adapter() -> None:
+    assert Capabilities().data_types == set()
+    plain = Capabilities(features=frozenset())
+    assert plain.data_types == {"float32", "int32", "uint32"}
+    half = replace(plain, features=frozenset({"shader-f16"}))
+    assert half.data_types - plain.data_types == {"float16"}
+    packed = replace(plain, wgsl_features=frozenset({"packed_4x8_integer_dot_product"}))
+    assert packed.data_types - plain.data_types == {"int8", "uint8"}
+
+
+async def test_the_identity_changes_with_what_decisions_rest_on() -> None:
+    found = await capabilities(dispatch=False)
+    assert (await capabilities(dispatch=False)).identity == found.identity
+    assert found.limits is not None
+    others = [
+        replace(found, driver="another"),
+        replace(found, limits={**found.limits, "maxBufferSize": 1}),
+        replace(found, features=frozenset({"x"})),
+        replace(found, versions={**found.versions, "bascule": "99"}),
+        replace(found, build="another browser"),
+    ]
+    assert len({found.identity, *(other.identity for other in others)}) == 1 + len(others)
+
+
+@pytest.mark.parametrize("environment", [dict(os.environ), NO_ADAPTER], ids=["adapter", "none"])
+def test_the_doctor_tells_it_readably_and_as_json(environment: dict[str, str]) -> None:
+    def doctor(*arguments: str) -> str:
+        command = [sys.executable, "-m", "bascule", "doctor", *arguments]
+        environment["COLUMNS"] = "200"
+        told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return told.stdout
+
+    found = from_facts(json.loads(doctor("--json"))["capabilities"])
+    text = doctor()
+    assert "Capabilities" in text
+    assert "memory_budget" in text
+    assert f"{found.memory_budget_nbytes / 1e9:.1f} GB" in text
+    if found.has_adapter:
+        assert found.dispatch
+        assert found.driver is not None
+        assert found.driver in text
+    else:
+        assert "no: wgpu has no usable GPU" in text
