@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     from bascule.streaming import StreamingInferencePipeline as StreamingInferencePipeline
     from bascule.tiers.capabilities import Capabilities as Capabilities
     from bascule.tiers.capabilities import capabilities as capabilities
+    from bascule.tiers.error_policy import Attempt as Attempt
+    from bascule.tiers.error_policy import ErrorKind as ErrorKind
+    from bascule.tiers.error_policy import ErrorRecovery as ErrorRecovery
+    from bascule.tiers.error_policy import FallbackStrategy as FallbackStrategy
+    from bascule.tiers.error_policy import RecoveryAction as RecoveryAction
+    from bascule.tiers.error_policy import RecoveryStats as RecoveryStats
+    from bascule.tiers.recovery import RecoveryManager as RecoveryManager
     from bascule.tiers.requirements import CapabilityMismatch as CapabilityMismatch
     from bascule.tiers.requirements import CapabilityRequirements as CapabilityRequirements
     from bascule.tiers.requirements import compatibility_score as compatibility_score
@@ -75,18 +82,29 @@ _HOMES = {
     "open_tier": "bascule.tiers.selector",
     "safari_capabilities": "bascule.tiers.safari",
     "safari_support": "bascule.tiers.safari",
+    "Attempt": "bascule.tiers.error_policy",
+    "ErrorKind": "bascule.tiers.error_policy",
+    "ErrorRecovery": "bascule.tiers.error_policy",
+    "FallbackStrategy": "bascule.tiers.error_policy",
+    "RecoveryAction": "bascule.tiers.error_policy",
+    "RecoveryManager": "bascule.tiers.recovery",
+    "RecoveryStats": "bascule.tiers.error_policy",
     "sync": "bascule.waiting",
     "validate_capabilities": "bascule.tiers.requirements",
     "validate_operation_requirements": "bascule.tiers.requirements",
 }
 
 __all__ = [
+    "Attempt",
     "BasculeError",
     "Capabilities",
     "CapabilityMismatch",
     "CapabilityMismatchError",
     "CapabilityRequirements",
     "EmbeddingModel",
+    "ErrorKind",
+    "ErrorRecovery",
+    "FallbackStrategy",
     "LanguageModel",
     "ModelSpecificPrecompiler",
     "MultimodalModel",
@@ -95,6 +113,9 @@ __all__ = [
     "ProgressiveModelLoader",
     "QuantizationReport",
     "QuantizedTensor",
+    "RecoveryAction",
+    "RecoveryManager",
+    "RecoveryStats",
     "SafariSupport",
     "Sampling",
     "ShaderPrecompiler",

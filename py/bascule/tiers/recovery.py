@@ -1,37 +1,113 @@
-"""After a device was lost: another one, patiently, and at last another tier."""
+"""An operation that fails is tried again: later, with less memory, on a simpler tier at last.
+
+What a lost device means for a loaded model is not here: models open another one by themselves (see
+`LoadedModel.revive`). This is for work of a program's own.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from inspect import isawaitable
+from time import monotonic
+from typing import Any
 
-from bascule.backend.base import Tier
-from bascule.errors import TierUnavailableError
-from bascule.tiers.selector import OpenedTier, open_tier
+from bascule.tiers.calling import takes_an_argument
+from bascule.tiers.capabilities import Capabilities, capabilities
+from bascule.tiers.error_policy import Attempt, ErrorRecovery, FallbackStrategy, RecoveryAction
+from bascule.tiers.requirements import CapabilityRequirements, validate_operation_requirements
+from bascule.waiting import start
 
-# A browser whose GPU process died needs a moment until it shows an adapter again.
-WAITS_S = (0.0, 0.25, 1.0, 4.0)
+_LONGEST_WAIT_S = 30.0
 
 
-async def reopen_tier(wanted: str, lost: Tier, why: str) -> OpenedTier:
-    """Open the tier `lost` again, patiently; then, where `wanted` is "auto", the best one that
-    works. Raises TierUnavailableError where none is to be had.
+class RecoveryManager:
+    """Runs operations with recovery, and says what the machine offers.
+
+    Hand `on_memory_pressure` what frees memory (caches, models that idle): it is called before an
+    operation is tried with less.
     """
-    try:
-        found = await _patiently(lost)
-    except TierUnavailableError:
-        if wanted != "auto":
-            raise
-        other = await open_tier("auto")
-        return OpenedTier(other.backend, f"{other.reason}; the device of {lost} was lost ({why})")
-    return OpenedTier(found.backend, f"opened again after its device was lost ({why})")
+
+    def __init__(self, fallback_strategy: FallbackStrategy | None = None) -> None:
+        self.error_recovery = ErrorRecovery(fallback_strategy)
+        self._frees: list[Callable[[], Any]] = []
+
+    def on_memory_pressure(self, free: Callable[[], Any]) -> None:
+        """Call `free`, which may be async, when memory runs out."""
+        self._frees.append(free)
+
+    def execute_with_recovery(self, name: str, operation: Callable[..., Any]) -> Any:
+        """Run `operation`, and again as the strategy allows; gives its result.
+
+        An operation with a parameter is told its Attempt; one without is only ever repeated as it
+        is: no other tier is tried for it. Either may be async. This gives an awaitable where an
+        event loop runs and works to the end elsewhere. The last error is raised as it is, with
+        those before it told in its notes.
+        """
+        return start(_Run(self, name, operation).go())
+
+    async def free_memory(self) -> None:
+        """Call all that was handed to `on_memory_pressure`."""
+        for free in self._frees:
+            freed = free()
+            if isawaitable(freed):
+                await freed
+
+    async def validate_operation_requirements(self, required: CapabilityRequirements) -> None:
+        """CapabilityMismatchError, with each lack in words, where the machine offers less."""
+        await validate_operation_requirements(required)
+
+    async def system_info(self) -> Capabilities:
+        """What was probed of this machine."""
+        return await capabilities()
 
 
-async def _patiently(tier: Tier) -> OpenedTier:
-    for wait_s in WAITS_S[:-1]:
-        await asyncio.sleep(wait_s)
-        try:
-            return await open_tier(tier)
-        except TierUnavailableError:
-            continue
-    await asyncio.sleep(WAITS_S[-1])
-    return await open_tier(tier)
+class _Run:
+    """One operation until it succeeds or nothing is left to try."""
+
+    def __init__(self, manager: RecoveryManager, name: str, operation: Callable[..., Any]) -> None:
+        self._manager = manager
+        self._recovery = manager.error_recovery
+        self._name = name
+        self._told = takes_an_argument(operation)
+        self._call: Callable[[Attempt], Any] = operation if self._told else lambda _: operation()
+        self._errors: list[str] = []
+
+    async def go(self) -> Any:
+        attempt, retries = Attempt(), 0
+        while True:
+            started = monotonic()
+            try:
+                found = self._call(attempt)
+                result = await found if isawaitable(found) else found
+            except Exception as error:
+                action = self._recovery.handle_error(
+                    error, attempt, retries=retries, movable=self._told
+                )
+                if action is RecoveryAction.GIVE_UP:
+                    if self._errors:
+                        error.add_note(f"{self._name}: before that, {'; '.join(self._errors)}")
+                    raise
+                following = await self._following(action, attempt, retries)
+                retries = retries + 1 if following.tier == attempt.tier else 0
+                self._errors.append(f"attempt {attempt.number}: {type(error).__name__}: {error}")
+                attempt = following
+                continue
+            self._recovery.note_success(attempt, monotonic() - started)
+            return result
+
+    async def _following(self, action: RecoveryAction, attempt: Attempt, retries: int) -> Attempt:
+        """The next attempt, after what has to come before it."""
+        tier, scale = attempt.tier, attempt.memory_scale
+        match action:
+            case RecoveryAction.RETRY:
+                delay_s = self._recovery.strategy.delay_s * 2**retries
+                await asyncio.sleep(min(delay_s, _LONGEST_WAIT_S))
+            case RecoveryAction.LESS_MEMORY:
+                await self._manager.free_memory()
+                scale /= 2
+            case RecoveryAction.SIMPLER_GPU:
+                tier = "webgpu-limited"
+            case _:
+                tier = "cpu"
+        return Attempt(attempt.number + 1, tier, scale)

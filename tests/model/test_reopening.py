@@ -14,7 +14,7 @@ from bascule import LanguageModel, Sampling
 from bascule.errors import DeviceLostError, TierUnavailableError
 from bascule.model.loaded import LoadedModel
 from bascule.model.sampler import GREEDY
-from bascule.tiers import recovery
+from bascule.tiers import reopening
 from bascule.tiers.selector import OpenedTier
 from tests.goldens import TINY_BERT, cosines, golden
 from tests.goldens.llama import tiny
@@ -131,15 +131,15 @@ async def test_quantised_weights_are_made_again() -> None:
 @pytest.fixture
 def no_webgpu_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine whose GPU does not come back."""
-    open_tier = recovery.open_tier
+    open_tier = reopening.open_tier
 
     async def without_webgpu(wanted: str) -> OpenedTier:
         if wanted == "webgpu":
             raise TierUnavailableError("webgpu", "the GPU process died too often")
         return await open_tier("cpu" if wanted == "auto" else wanted)
 
-    monkeypatch.setattr(recovery, "open_tier", without_webgpu)
-    monkeypatch.setattr(recovery, "WAITS_S", (0.0, 0.01))
+    monkeypatch.setattr(reopening, "open_tier", without_webgpu)
+    monkeypatch.setattr(reopening, "WAITS_S", (0.0, 0.01))
 
 
 @pytest.mark.usefixtures("no_webgpu_again")

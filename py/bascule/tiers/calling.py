@@ -1,0 +1,17 @@
+"""Operations of users, which may or may not want to be told where they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import Parameter, signature
+from typing import Any
+
+
+def takes_an_argument(func: Callable[..., Any]) -> bool:
+    """Whether it has a parameter without a default."""
+    try:
+        parameters = signature(func).parameters.values()
+    except (TypeError, ValueError):  # some builtins do not tell
+        return False
+    positional = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    return any(p.kind in positional and p.default is Parameter.empty for p in parameters)

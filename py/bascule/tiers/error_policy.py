@@ -1,0 +1,210 @@
+"""What an error means for whoever might try again, what is done about it, and how often it was."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from math import isfinite
+from time import monotonic
+from typing import Any
+
+from bascule.backend.base import Tier
+from bascule.errors import (
+    BasculeError,
+    CapabilityMismatchError,
+    ContextLengthError,
+    DeviceLostError,
+    GpuError,
+    InputError,
+    ModelFileError,
+    ModelNotFoundError,
+    ShaderError,
+    SourceError,
+    TierUnavailableError,
+    UnsupportedModelError,
+)
+
+# What counts as recent, and how many failures are kept to tell.
+_RECENT_S = 60.0
+_KEPT = 1000
+# Chunks are halved this often at most; a sixteenth of the memory helps or nothing does.
+_MOST_HALVINGS = 4
+_LONGEST_WAIT_S = 30.0
+
+
+class ErrorKind(StrEnum):
+    """What an error means for whoever might try again."""
+
+    PLATFORM_UNAVAILABLE = "platform-unavailable"  # the tier does not work here
+    DEVICE_LOST = "device-lost"
+    CAPABILITY_MISMATCH = "capability-mismatch"
+    OPERATION_FAILED = "operation-failed"  # the device refused a command
+    MEMORY = "memory"
+    NETWORK = "network"
+    MODEL = "model"  # the file is what is wrong
+    INPUT = "input"  # the caller is
+    OTHER = "other"  # a bug, most likely
+
+
+class RecoveryAction(StrEnum):
+    """What is done about it."""
+
+    RETRY = "retry"  # the same again, after a wait that doubles
+    LESS_MEMORY = "less-memory"  # free what can be freed, and again with half the chunk
+    SIMPLER_GPU = "simpler-gpu"  # WebGPU held to its least limits and no optional features
+    CPU = "cpu"
+    GIVE_UP = "give-up"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FallbackStrategy:
+    """Which steps recovery may take, and how often.
+
+    `enable_metal_fallback` allows the plainest use of the same GPU (in the guide that Bascule grew
+    out of: Metal without its performance shaders; here the tier "webgpu-limited"). `retry_delay`, a
+    timedelta or seconds, doubles from one retry to the next.
+    """
+
+    enable_cpu_fallback: bool = True
+    enable_metal_fallback: bool = True
+    max_retry_attempts: int = 3
+    retry_delay: timedelta | float = 0.1
+    monitor_fallback_performance: bool = True
+
+    def __post_init__(self) -> None:
+        """InputError for a number below 0."""
+        attempts: Any = self.max_retry_attempts
+        if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 0:
+            raise InputError("max_retry_attempts", "a whole number from 0 on", repr(attempts))
+        if not isfinite(self.delay_s) or self.delay_s < 0:
+            raise InputError("retry_delay", "a time from 0 on", repr(self.retry_delay))
+
+    @property
+    def delay_s(self) -> float:
+        """The first wait in seconds."""
+        delay = self.retry_delay
+        return delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What an operation with a parameter is told: `tier` is where to run, None for wherever it ran
+    first; `memory_scale` is how much of its usual chunk to take.
+    """
+
+    number: int = 1
+    tier: Tier | None = None
+    memory_scale: float = 1.0
+
+
+@dataclass(slots=True)
+class RecoveryStats:
+    """Counts since the start; `recent_errors` of the last minute. Times are means in seconds."""
+
+    total_errors: int = 0
+    recent_errors: int = 0
+    recovered: int = 0
+    gave_up: int = 0
+    errors_by_kind: dict[str, int] = field(default_factory=dict[str, int])
+    actions: dict[str, int] = field(default_factory=dict[str, int])
+    fallback_s: dict[str, float] = field(default_factory=dict[str, float])
+
+
+def kind_of(error: BaseException) -> ErrorKind:
+    """What sort of error that is."""
+    if isinstance(error, MemoryError) or (isinstance(error, GpuError) and _no_memory(error)):
+        return ErrorKind.MEMORY
+    return next((kind for type_, kind in _KINDS if isinstance(error, type_)), ErrorKind.OTHER)
+
+
+def _no_memory(error: GpuError) -> bool:
+    told = error.problem.lower()  # both drivers hand on the words of the device alone
+    return "out of memory" in told or "out-of-memory" in told or "not enough memory" in told
+
+
+# The first that fits counts: subclasses stand before their bases.
+_KINDS: tuple[tuple[type[BaseException], ErrorKind], ...] = (
+    (TierUnavailableError, ErrorKind.PLATFORM_UNAVAILABLE),
+    (DeviceLostError, ErrorKind.DEVICE_LOST),
+    (CapabilityMismatchError, ErrorKind.CAPABILITY_MISMATCH),
+    (ShaderError, ErrorKind.CAPABILITY_MISMATCH),  # the same text would fail again
+    (GpuError, ErrorKind.OPERATION_FAILED),
+    (SourceError, ErrorKind.NETWORK),
+    (ModelFileError, ErrorKind.MODEL),
+    (ModelNotFoundError, ErrorKind.MODEL),
+    (UnsupportedModelError, ErrorKind.MODEL),
+    (InputError, ErrorKind.INPUT),
+    (ContextLengthError, ErrorKind.INPUT),
+    (BasculeError, ErrorKind.OPERATION_FAILED),
+)
+_AGAIN = {ErrorKind.OPERATION_FAILED, ErrorKind.DEVICE_LOST, ErrorKind.NETWORK}
+_HOPELESS = {ErrorKind.MODEL, ErrorKind.INPUT, ErrorKind.OTHER}
+
+
+class ErrorRecovery:
+    """Decides what to do about an error, and keeps count."""
+
+    def __init__(self, strategy: FallbackStrategy | None = None) -> None:
+        self.strategy = strategy or FallbackStrategy()
+        self._kinds: Counter[str] = Counter()
+        self._actions: Counter[str] = Counter()
+        self._times: deque[float] = deque(maxlen=_KEPT)
+        self._fallback_s: dict[str, list[float]] = {}
+        self._recovered = 0
+
+    def handle_error(
+        self,
+        error: BaseException,
+        attempt: Attempt | None = None,
+        *,
+        retries: int = 0,
+        movable: bool = True,
+    ) -> RecoveryAction:
+        """What to do about `error`, which `attempt` met after so many `retries` on its tier;
+        whether the work can be done on another tier is for `movable` to tell.
+        """
+        kind = kind_of(error)
+        self._kinds[kind] += 1
+        self._times.append(monotonic())
+        action = self._action(kind, attempt or Attempt(), retries, movable)
+        self._actions[action] += 1
+        return action
+
+    def note_success(self, attempt: Attempt, seconds: float) -> None:
+        """Count an operation that went well in the end."""
+        self._recovered += attempt.number > 1
+        if attempt.tier is not None and self.strategy.monitor_fallback_performance:
+            self._fallback_s.setdefault(attempt.tier, []).append(seconds)
+
+    def get_recovery_stats(self) -> RecoveryStats:
+        """The counts so far."""
+        since = monotonic() - _RECENT_S
+        return RecoveryStats(
+            total_errors=self._kinds.total(),
+            recent_errors=sum(time >= since for time in self._times),
+            recovered=self._recovered,
+            gave_up=self._actions[RecoveryAction.GIVE_UP],
+            errors_by_kind=dict(self._kinds),
+            actions=dict(self._actions),
+            fallback_s={tier: sum(s) / len(s) for tier, s in self._fallback_s.items()},
+        )
+
+    def _action(
+        self, kind: ErrorKind, attempt: Attempt, retries: int, movable: bool
+    ) -> RecoveryAction:
+        if kind in _HOPELESS:
+            return RecoveryAction.GIVE_UP
+        most = self.strategy.max_retry_attempts
+        if kind is ErrorKind.MEMORY and retries < min(most, _MOST_HALVINGS):
+            return RecoveryAction.LESS_MEMORY
+        if kind in _AGAIN and retries < most:
+            return RecoveryAction.RETRY
+        if not movable:
+            return RecoveryAction.GIVE_UP
+        if attempt.tier is None and self.strategy.enable_metal_fallback:
+            return RecoveryAction.SIMPLER_GPU
+        if attempt.tier != "cpu" and self.strategy.enable_cpu_fallback:
+            return RecoveryAction.CPU
+        return RecoveryAction.GIVE_UP

@@ -1,0 +1,37 @@
+"""After a device was lost: another one, patiently, and at last another tier."""
+
+from __future__ import annotations
+
+import asyncio
+
+from bascule.backend.base import Tier
+from bascule.errors import TierUnavailableError
+from bascule.tiers.selector import OpenedTier, open_tier
+
+# A browser whose GPU process died needs a moment until it shows an adapter again.
+WAITS_S = (0.0, 0.25, 1.0, 4.0)
+
+
+async def reopen_tier(wanted: str, lost: Tier, why: str) -> OpenedTier:
+    """Open the tier `lost` again, patiently; then, where `wanted` is "auto", the best one that
+    works. Raises TierUnavailableError where none is to be had.
+    """
+    try:
+        found = await _patiently(lost)
+    except TierUnavailableError:
+        if wanted != "auto":
+            raise
+        other = await open_tier("auto")
+        return OpenedTier(other.backend, f"{other.reason}; the device of {lost} was lost ({why})")
+    return OpenedTier(found.backend, f"opened again after its device was lost ({why})")
+
+
+async def _patiently(tier: Tier) -> OpenedTier:
+    for wait_s in WAITS_S[:-1]:
+        await asyncio.sleep(wait_s)
+        try:
+            return await open_tier(tier)
+        except TierUnavailableError:
+            continue
+    await asyncio.sleep(WAITS_S[-1])
+    return await open_tier(tier)
