@@ -2,7 +2,7 @@
 //   y[r,c] = activation(sum_k x[r,k] * weight[c,k] + bias[c]) + residual[r,c]
 // A workgroup owns LANES_Y*4 rows of x and LANES_X*8 of the weights and walks K by runs of 32: its
 // lanes unpack both tiles once and each multiplies 4 rows by 8. The choice for hardware adapters.
-// Slots: weights, columns (bias, activation, residual).
+// Slots: weights, tile, columns (bias, activation, residual).
 // Launch: (cols / (LANES_X * COLS), rows / (LANES_Y*4), 1).   Reference: linear, gated_linear.
 override LANES_X: u32 = 8u;
 override LANES_Y: u32 = 8u;
@@ -17,10 +17,13 @@ const ROWS = 4u;    // of x, a lane
 const WIDTH = 8u;   // rows of weights, a lane
 const STEP = 8u;    // vec4s of a run
 
-// One vec4 of padding a row keeps lanes that read down a column off the same memory bank.
+// Lanes side by side read tile rows side by side: one vec4 of padding a row keeps them off the same
+// memory bank. So lane l owns rows l, l + LANES_Y, ... of x_tile, and likewise in the other tile.
 const STRIDE = STEP + 1u;
 var<workgroup> x_tile: array<vec4f, LANES_Y * ROWS * STRIDE>;
-var<workgroup> w_tile: array<vec4f, LANES_X * WIDTH * STRIDE>;
+
+// Of a lane's rows, with the first four columns and with the last.
+struct Sums { s: array<vec4f, ROWS>, t: array<vec4f, ROWS> }
 
 @compute @workgroup_size(LANES_X, LANES_Y)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane: vec3u,
@@ -29,46 +32,23 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
   // The launch covers the bucket: tiles wholly past the actual rows end here, all lanes together.
   if (row0 >= params.rows) { return; }
 
-  var s: array<vec4f, ROWS>;   // sums of the first four columns
-  var t: array<vec4f, ROWS>;   // and of the last four
+  var sums = Sums();
   for (var run = 0u; run < params.runs; run++) {
     for (var i = index; i < LANES_Y * ROWS * STEP; i += LANES_X * LANES_Y) {
       let row = min(row0 + i / STEP, params.rows - 1u);
       x_tile[i / STEP * STRIDE + i % STEP] = x[(row * params.runs + run) * STEP + i % STEP];
     }
     for (var i = index; i < LANES_X * WIDTH; i += LANES_X * LANES_Y) {
-      let col = (group.x * LANES_X + i / WIDTH) * COLS;
-      fill(i * STRIDE, weight_run(weight_row(col, i % WIDTH), run));
+      let col = (group.x * LANES_X + i % LANES_X) * COLS;
+      fill(i, weight_run(weight_row(col, i / LANES_X), run));
     }
+    add_up(index, row0, run);
     workgroupBarrier();   // both tiles are filled before anyone multiplies
-    for (var k = 0u; k < STEP; k++) {
-      let c = lane.x * WIDTH * STRIDE + k;
-      let w = mat4x4f(w_tile[c], w_tile[c + STRIDE], w_tile[c + 2u * STRIDE],
-                      w_tile[c + 3u * STRIDE]);
-      let v = mat4x4f(w_tile[c + 4u * STRIDE], w_tile[c + 5u * STRIDE], w_tile[c + 6u * STRIDE],
-                      w_tile[c + 7u * STRIDE]);
-      for (var r = 0u; r < ROWS; r++) {
-        let x4 = x_tile[(lane.y * ROWS + r) * STRIDE + k];
-        s[r] += x4 * w;
-        t[r] += x4 * v;
-      }
-    }
+    multiply(&sums, lane.xy);
     workgroupBarrier();   // everyone is done before the tiles are filled again
   }
   let col = (group.x * LANES_X + lane.x) * COLS;
-  for (var r = 0u; r < ROWS; r++) { store(row0 + lane.y * ROWS + r, col, s[r], t[r]); }
-}
-
-// A run's weights in full, into the tile.
-fn fill(at: u32, w: Run) {
-  let first = FIRST_UNITS * w.scales.x;
-  let last = LAST_UNITS * w.scales.z;
-  w_tile[at] = w.q0 * first + w.scales.y;
-  w_tile[at + 1u] = w.q1 * first + w.scales.y;
-  w_tile[at + 2u] = w.q2 * first + w.scales.y;
-  w_tile[at + 3u] = w.q3 * first + w.scales.y;
-  w_tile[at + 4u] = w.q4 * last + w.scales.w;
-  w_tile[at + 5u] = w.q5 * last + w.scales.w;
-  w_tile[at + 6u] = w.q6 * last + w.scales.w;
-  w_tile[at + 7u] = w.q7 * last + w.scales.w;
+  for (var r = 0u; r < ROWS; r++) {
+    store(row0 + r * LANES_Y + lane.y, col, sums.s[r], sums.t[r]);
+  }
 }

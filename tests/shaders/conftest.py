@@ -22,15 +22,28 @@ async def tint(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[NativeGpu]:
     assert SWIFTSHADER.is_file(), "Debian's chromium, which brings SwiftShader, is not installed"
     monkeypatch.setenv("VK_DRIVER_FILES", str(SWIFTSHADER))
     monkeypatch.setenv("VK_ICD_FILENAMES", str(SWIFTSHADER))  # older Vulkan loaders
+    gpu = await _open_dawn()
+    yield gpu
+    gpu.destroy()
+
+
+@pytest.fixture
+async def tint_f16(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[NativeGpu]:
+    """Tint with every feature, on Dawn's adapter that runs nothing: SwiftShader has no halves."""
+    monkeypatch.setenv("WGPU_BACKEND_TYPE", "Null")
+    gpu = await _open_dawn()
+    yield gpu
+    gpu.destroy()
+
+
+async def _open_dawn() -> NativeGpu:
     import wgpudawn
 
     adapter = await wgpudawn.gpu.request_adapter_async()
+    features = [f for f in ("subgroups", "shader-f16") if f in adapter.features]
     device = await adapter.request_device_async(
-        required_features=["subgroups"] if "subgroups" in adapter.features else [],
+        required_features=features,
         required_limits={_dashed(n): adapter.limits[_dashed(n)] for n in WANTED_LIMITS},
     )
-    features = [f for f in ("subgroups",) if f in adapter.features]
     info = _describe(adapter.info, device.limits, features)
-    gpu = NativeGpu(device, replace(info, subgroups_enable=True))
-    yield gpu
-    gpu.destroy()
+    return NativeGpu(device, replace(info, subgroups_enable=True))

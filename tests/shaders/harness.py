@@ -45,6 +45,7 @@ async def check_op(
     /,
     *,
     tolerance: float,
+    unit: float = 1.0,
     limits: Sequence[Shape | None] | None = None,
     sizes: Mapping[str, int] | None = None,
     states: Sequence[int] = (),
@@ -53,7 +54,8 @@ async def check_op(
     """Run `op` and compare; returns the device's result.
 
     `limits` gives shapes with Dims where a bucket is larger than the inputs of this run; `states`
-    are the operands that are states, which are compared, too. A BlockMatrix is a weight. The result
+    are the operands that are states, which are compared, too; `unit` is about how large the numbers
+    are that cancel out in a result. A BlockMatrix is a weight. The result
     buffer is filled with NaN before: a lane that writes nothing shows, and one that writes past the
     actual sizes does too.
     """
@@ -98,7 +100,7 @@ async def check_op(
     expected = reference.FUNCTIONS[op](*wide, **given)
     assert found.shape == expected.shape
     assert np.isfinite(found).all()
-    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance * unit)
     for i in states:
         before, after = inputs[i], wide[i]
         assert isinstance(before, np.ndarray)

@@ -35,6 +35,17 @@ async def test_every_kernel_compiles_on_tint(tint: NativeGpu) -> None:
         await tint.pipeline(linked.wgsl, {"WORKGROUP": 64}, linked.bindings, name)
 
 
+async def test_kernels_with_halves_compile_on_tint(tint_f16: NativeGpu) -> None:
+    kernels = [k for k in every_kernel(tint_f16.adapter) if "enable f16;" in k.wgsl]
+    assert kernels
+    for kernel in kernels:
+        await tint_f16.pipeline(kernel.wgsl, kernel.constants, kernel.bindings, kernel.label)
+        assert kernel.wgsl.split("\n")[0].startswith(f"enable f16; // {kernel.name}: ")
+    broken = kernels[0].wgsl.replace("vec4<f16>(w.q0", "vec4<f16>(w.q0 * 1i")
+    with pytest.raises(ShaderError):
+        await tint_f16.pipeline(broken, kernels[0].constants, kernels[0].bindings, "broken")
+
+
 @pytest.mark.parametrize("kind", ["software", "hardware"])
 async def test_tint_computes_the_same(tint: NativeGpu, rng, kind: str) -> None:
     x, weight, bias = normal(rng, 17, 36), normal(rng, 33, 36), normal(rng, 33)

@@ -35,6 +35,10 @@ _WEIGHTS: Mapping[DType, tuple[str, ...]] = {
 _LANES = (8,)
 _GROUPS = (64, 128, 32)
 _TILES = ((8, 8), (8, 4), (8, 16))
+# Bytes of a row of weights in a tile, padding and scales included.
+_TILE_ROWS = {"f32": 9 * 16, "f16": 9 * 8 + 16}
+# Halves hold these weights, or the whole numbers that blocks are made of, as they are.
+_EXACT_IN_HALVES = frozenset(_WEIGHTS) - {"f32", "bf16"}
 # Up to so many rows the kernels for few rows serve by default, and are worth a try.
 _FEW, _SOME = 4, 16
 
@@ -152,15 +156,16 @@ def _variants(
             constants={"WORKGROUP": lanes},
         )
 
-    def make_tile(lanes_x: int, lanes_y: int) -> Kernel:
+    def make_tile(kind: str, lanes_x: int, lanes_y: int) -> Kernel:
         return make_kernel(
             call,
             "blocks_tile",
             numbers,
             lambda: launch(lanes_x, 4 * lanes_y),
-            variant=f"{lanes_x}x{lanes_y}",
-            parts=shared,
+            variant=f"{lanes_x}x{lanes_y} {kind}",
+            parts=(*shared, f"tile_{kind}"),
             constants={"LANES_X": lanes_x, "LANES_Y": lanes_y},
+            enables="f16" if kind == "f16" else "",
         )
 
     spreads = [("none", "")]
@@ -169,7 +174,12 @@ def _variants(
     lanes = [partial(make_lane, "blocks_lane", 1, n, *s) for s in spreads for n in _LANES]
     blocks = [partial(make_lane, "blocks_block", 8, n, *s) for s in spreads for n in _LANES]
     groups = [partial(make_group, n) for n in _GROUPS if fits(adapter, n)]
-    tiles = [partial(make_tile, *t) for t in _TILES if _tile_fits(t, rows, adapter)]
+    tiles = [
+        partial(make_tile, kind, *tile)
+        for kind in _tile_kinds(weight.dtype, adapter)
+        for tile in _TILES
+        if _tile_fits(kind, tile, rows, adapter)
+    ]
     few = [*lanes, *groups] if adapter.software else [*groups, *lanes]
     # On a CPU no barrier pays, and tiles take seconds to compile.
     many = blocks if adapter.software else [*tiles, *blocks]
@@ -178,8 +188,20 @@ def _variants(
     return [*many, *few] if rows <= _SOME else many
 
 
-def _tile_fits(tile: tuple[int, int], rows: int, adapter: AdapterInfo) -> bool:
+def _tile_kinds(dtype: DType, adapter: AdapterInfo) -> tuple[str, ...]:
+    """The parts in the slot `tile`: halves where the adapter has them and nothing is lost.
+
+    Halves are not the default anywhere: which is faster depends on the adapter's registers and
+    memory banks, and tuning finds out.
+    """
+    halves = "shader-f16" in adapter.features and dtype in _EXACT_IN_HALVES
+    return ("f32", "f16") if halves else ("f32",)
+
+
+def _tile_fits(kind: str, tile: tuple[int, int], rows: int, adapter: AdapterInfo) -> bool:
     """Whether the device takes that tile, and it is not mostly rows that are not there."""
     lanes_x, lanes_y = tile
-    tiles_nbytes = (_WIDTH * lanes_x + 4 * lanes_y) * 9 * 16
+    # A row of x takes its 8 vec4s, padding and, beside halves, two sums.
+    x_nbytes = 4 * lanes_y * (9 * 16 + (8 if kind == "f16" else 0))
+    tiles_nbytes = _WIDTH * lanes_x * _TILE_ROWS[kind] + x_nbytes
     return fits(adapter, lanes_x * lanes_y, tiles_nbytes) and (lanes_y <= 4 or 2 * lanes_y < rows)
