@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bascule.quantizer import QuantizedTensor as QuantizedTensor
     from bascule.quantizer import WebGPUQuantizer as WebGPUQuantizer
     from bascule.streaming import StreamingInferencePipeline as StreamingInferencePipeline
-    from bascule.tiers.selector import open_tier as open_tier
+    from bascule.tiers.auto import open_tier as open_tier
     from bascule.waiting import sync as sync
     from bascule.weights.quantised import QuantizationReport as QuantizationReport
 
@@ -48,7 +48,7 @@ _HOMES = {
     "UnifiedWebPlatform": "bascule.platform",
     "WebGPUQuantizer": "bascule.quantizer",
     "load": "bascule.platform",
-    "open_tier": "bascule.tiers.selector",
+    "open_tier": "bascule.tiers.auto",
     "sync": "bascule.waiting",
 }
 

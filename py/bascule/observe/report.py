@@ -11,7 +11,7 @@ from typing import Any
 from bascule import __version__
 from bascule.errors import TierUnavailableError
 from bascule.folders import cache_folder, models_folder
-from bascule.tiers.selector import report_tiers
+from bascule.tiers.auto import report_tiers
 
 _PACKAGES = ("numpy", "wgpu", "tokenizers")
 

@@ -12,7 +12,7 @@ import pytest
 from bascule import assets
 from bascule.backend.webgpu import link
 from bascule.errors import InputError, TierUnavailableError
-from bascule.tiers.selector import open_tier, report_tiers
+from bascule.tiers.auto import open_tier, report_tiers
 from tests.goldens import TINY_BERT, cosines, golden
 
 # On this system no driver speaks D3D12: wgpu then finds no adapter, as on a machine without a GPU.
