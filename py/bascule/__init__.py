@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bascule.errors import BackendsFailedError as BackendsFailedError
     from bascule.errors import BasculeError as BasculeError
     from bascule.loading import MultimodalModel as MultimodalModel
     from bascule.loading import ParallelMultimodalLoader as ParallelMultimodalLoader
@@ -26,14 +27,21 @@ if TYPE_CHECKING:
     from bascule.quantizer import WebGPUQuantizer as WebGPUQuantizer
     from bascule.streaming import StreamingInferencePipeline as StreamingInferencePipeline
     from bascule.tiers.auto import open_tier as open_tier
+    from bascule.tiers.selector import IntelligentBackendSelector as IntelligentBackendSelector
+    from bascule.tiers.selector import select_optimal_backend as select_optimal_backend
+    from bascule.tiers.workload import BackendType as BackendType
+    from bascule.tiers.workload import WorkloadCharacteristics as WorkloadCharacteristics
     from bascule.waiting import sync as sync
     from bascule.weights.quantised import QuantizationReport as QuantizationReport
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BackendType": "bascule.tiers.workload",
+    "BackendsFailedError": "bascule.errors",
     "BasculeError": "bascule.errors",
     "EmbeddingModel": "bascule.model.embedder",
+    "IntelligentBackendSelector": "bascule.tiers.selector",
     "LanguageModel": "bascule.model.language",
     "ModelSpecificPrecompiler": "bascule.precompile",
     "MultimodalModel": "bascule.loading",
@@ -47,14 +55,19 @@ _HOMES = {
     "StreamingInferencePipeline": "bascule.streaming",
     "UnifiedWebPlatform": "bascule.platform",
     "WebGPUQuantizer": "bascule.quantizer",
+    "WorkloadCharacteristics": "bascule.tiers.workload",
     "load": "bascule.platform",
     "open_tier": "bascule.tiers.auto",
+    "select_optimal_backend": "bascule.tiers.selector",
     "sync": "bascule.waiting",
 }
 
 __all__ = [
+    "BackendType",
+    "BackendsFailedError",
     "BasculeError",
     "EmbeddingModel",
+    "IntelligentBackendSelector",
     "LanguageModel",
     "ModelSpecificPrecompiler",
     "MultimodalModel",
@@ -68,8 +81,10 @@ __all__ = [
     "StreamingInferencePipeline",
     "UnifiedWebPlatform",
     "WebGPUQuantizer",
+    "WorkloadCharacteristics",
     "load",
     "open_tier",
+    "select_optimal_backend",
     "sync",
 ]
 

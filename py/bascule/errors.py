@@ -6,7 +6,7 @@ says what happened and what to try.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class BasculeError(Exception):
@@ -132,6 +132,19 @@ class TierUnavailableError(BasculeError):
         self.reason = reason
         hint = hint or 'Use tier="auto" to take the best tier that works here.'
         super().__init__(f"Tier {tier!r} is not available: {reason}.", hint=hint)
+
+
+class BackendsFailedError(BasculeError):
+    """An operation failed on a backend and on each of its fallbacks; `errors` has one for each."""
+
+    category = "backends-failed"
+
+    def __init__(self, operation: str, errors: Mapping[str, Exception]) -> None:
+        self.operation = operation
+        self.errors = dict(errors)
+        told = "; ".join(f"{name}: {type(e).__name__}: {e}" for name, e in self.errors.items())
+        hint = "What they have in common is most likely the cause."
+        super().__init__(f"{operation!r} failed on every backend. {told}", hint=hint)
 
 
 class GpuError(BasculeError):
