@@ -119,7 +119,7 @@ async def measure(backend: Backend, budget_s: float) -> Speeds:
         # Between no growth (all is overhead) and that of the work (all is arithmetic).
         last = found[kind][-1] if kind in found else None
         expected_s = last.once_s * (work_of(kind, n) / last.work) ** (2 / 3) if last else 0.0
-        if perf_counter() + 2 * expected_s > until:
+        if perf_counter() + 2 * expected_s >= until:
             continue
         try:
             found.setdefault(kind, []).append(await _sample(backend, kind, n, until))
