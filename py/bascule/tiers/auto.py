@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from bascule.backend.base import TIERS, Tier
 from bascule.errors import BasculeError, TierUnavailableError
 from bascule.tiers.openers import OPENERS, OpenedTier, open_named
 
@@ -32,27 +29,3 @@ async def _open_best(remember: bool) -> OpenedTier:
         before = f"; before it, {'; '.join(refused)}" if refused else ""
         return OpenedTier(backend, f"auto took {tier}: {why}{before}")
     raise TierUnavailableError("auto", "; ".join(refused))
-
-
-@dataclass(frozen=True, slots=True)
-class TierReport:
-    """What `bascule doctor` says of one tier."""
-
-    tier: Tier
-    works: bool
-    device_name: str
-    reason: str
-
-
-async def report_tiers() -> list[TierReport]:
-    """Try every tier in turn."""
-    reports: list[TierReport] = []
-    for tier in TIERS:
-        try:
-            backend = await open_named(tier)
-        except BasculeError as error:
-            reports.append(TierReport(tier, False, "", str(getattr(error, "reason", error))))
-            continue
-        reports.append(TierReport(tier, True, backend.device_name, "works"))
-        backend.close()
-    return reports
