@@ -117,10 +117,10 @@ async def test_measuring_ends_with_its_budget(
     # A clock by which each run takes 10 ms, whatever the machine is doing.
     monkeypatch.setattr(measuring, "perf_counter", lambda: 0.01 * backend.runs)
     found = await measure(backend, budget_s)
-    assert 0.01 * backend.runs <= budget_s + 0.02
+    # One sample of each kind there must be, at two runs each: else nothing could be compared.
+    assert 0.01 * backend.runs <= budget_s + 0.06
     measured = sum(map(len, found.samples.values()))
-    assert (measured == 0) == (budget_s == 0)
-    assert (measured == len(SAMPLES)) == (budget_s == 1.0)
+    assert measured == {0.0: 3, 0.1: 3, 1.0: len(SAMPLES)}[budget_s]
 
 
 @pytest.mark.parametrize("error", [0.5, float("nan"), float("inf")])
