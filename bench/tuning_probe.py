@@ -11,7 +11,7 @@ from typing import Any
 
 from bascule.model.buckets import Bucket
 from bascule.platform import load
-from bascule.tiers.selector import open_tier
+from bascule.tiers.auto import open_tier
 
 SHAPES = (16, 128)
 

@@ -27,7 +27,7 @@ import hashlib, json
 from bascule.backend.quant import BlockMatrix
 from bascule.errors import BasculeError
 from bascule.program.program import Parameter
-from bascule.tiers.selector import open_tier
+from bascule.tiers.auto import open_tier
 from bascule.weights.gguf_stream import load_gguf_weights, read_gguf
 from bascule.weights.source_browser import PageSource
 

@@ -32,7 +32,7 @@ def test_edits_reach_the_page(
             "x[start + c] * scale;",
             "x[start + c] * scale * 3.0;",
         )
-        edit(tmp_path / "py" / "bascule" / "tiers" / "selector.py", "auto took", "auto has taken")
+        edit(tmp_path / "py" / "bascule" / "tiers" / "auto.py", "auto took", "auto has taken")
         page.open(f"{site.url}/?model=/goldens/tiny-bert")
         assert settled(page) == "ready"
         assert abs(page.run(norm) - 3) < 1e-3

@@ -80,7 +80,7 @@ from dataclasses import replace
 from bascule.backend.webgpu import kernels
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
-from bascule.tiers.selector import open_tier
+from bascule.tiers.auto import open_tier
 real = kernels._ROWS["linear"]
 def row(call, adapter):
     makers = list(real(call, adapter))

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bascule.errors import BackendsFailedError as BackendsFailedError
     from bascule.errors import BasculeError as BasculeError
     from bascule.errors import CapabilityMismatchError as CapabilityMismatchError
     from bascule.loading import MultimodalModel as MultimodalModel
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from bascule.quantizer import QuantizedTensor as QuantizedTensor
     from bascule.quantizer import WebGPUQuantizer as WebGPUQuantizer
     from bascule.streaming import StreamingInferencePipeline as StreamingInferencePipeline
+    from bascule.tiers.auto import open_tier as open_tier
     from bascule.tiers.capabilities import Capabilities as Capabilities
     from bascule.tiers.capabilities import capabilities as capabilities
     from bascule.tiers.error_policy import Attempt as Attempt
@@ -47,19 +49,29 @@ if TYPE_CHECKING:
     from bascule.tiers.safari import SafariSupport as SafariSupport
     from bascule.tiers.safari import safari_capabilities as safari_capabilities
     from bascule.tiers.safari import safari_support as safari_support
-    from bascule.tiers.selector import open_tier as open_tier
+    from bascule.tiers.selector import IntelligentBackendSelector as IntelligentBackendSelector
+    from bascule.tiers.selector import select_optimal_backend as select_optimal_backend
+    from bascule.tiers.workload import BackendType as BackendType
+    from bascule.tiers.workload import WorkloadCharacteristics as WorkloadCharacteristics
     from bascule.waiting import sync as sync
     from bascule.weights.quantised import QuantizationReport as QuantizationReport
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Attempt": "bascule.tiers.error_policy",
+    "BackendType": "bascule.tiers.workload",
+    "BackendsFailedError": "bascule.errors",
     "BasculeError": "bascule.errors",
     "Capabilities": "bascule.tiers.capabilities",
     "CapabilityMismatch": "bascule.tiers.requirements",
     "CapabilityMismatchError": "bascule.errors",
     "CapabilityRequirements": "bascule.tiers.requirements",
     "EmbeddingModel": "bascule.model.embedder",
+    "ErrorKind": "bascule.tiers.error_policy",
+    "ErrorRecovery": "bascule.tiers.error_policy",
+    "FallbackStrategy": "bascule.tiers.error_policy",
+    "IntelligentBackendSelector": "bascule.tiers.selector",
     "LanguageModel": "bascule.model.language",
     "ModelSpecificPrecompiler": "bascule.precompile",
     "MultimodalModel": "bascule.loading",
@@ -68,27 +80,25 @@ _HOMES = {
     "ProgressiveModelLoader": "bascule.loading",
     "QuantizationReport": "bascule.weights.quantised",
     "QuantizedTensor": "bascule.quantizer",
+    "RecoveryAction": "bascule.tiers.error_policy",
+    "RecoveryManager": "bascule.tiers.recovery",
+    "RecoveryStats": "bascule.tiers.error_policy",
     "SafariSupport": "bascule.tiers.safari",
     "Sampling": "bascule.model.sampler",
     "ShaderPrecompiler": "bascule.precompile",
     "StreamingInferencePipeline": "bascule.streaming",
     "UnifiedWebPlatform": "bascule.platform",
     "WebGPUQuantizer": "bascule.quantizer",
+    "WorkloadCharacteristics": "bascule.tiers.workload",
     "capabilities": "bascule.tiers.capabilities",
     "compatibility_score": "bascule.tiers.requirements",
     "get_requirement_mismatch": "bascule.tiers.requirements",
     "load": "bascule.platform",
     "meets_requirements": "bascule.tiers.requirements",
-    "open_tier": "bascule.tiers.selector",
+    "open_tier": "bascule.tiers.auto",
     "safari_capabilities": "bascule.tiers.safari",
     "safari_support": "bascule.tiers.safari",
-    "Attempt": "bascule.tiers.error_policy",
-    "ErrorKind": "bascule.tiers.error_policy",
-    "ErrorRecovery": "bascule.tiers.error_policy",
-    "FallbackStrategy": "bascule.tiers.error_policy",
-    "RecoveryAction": "bascule.tiers.error_policy",
-    "RecoveryManager": "bascule.tiers.recovery",
-    "RecoveryStats": "bascule.tiers.error_policy",
+    "select_optimal_backend": "bascule.tiers.selector",
     "sync": "bascule.waiting",
     "validate_capabilities": "bascule.tiers.requirements",
     "validate_operation_requirements": "bascule.tiers.requirements",
@@ -96,6 +106,8 @@ _HOMES = {
 
 __all__ = [
     "Attempt",
+    "BackendType",
+    "BackendsFailedError",
     "BasculeError",
     "Capabilities",
     "CapabilityMismatch",
@@ -105,6 +117,7 @@ __all__ = [
     "ErrorKind",
     "ErrorRecovery",
     "FallbackStrategy",
+    "IntelligentBackendSelector",
     "LanguageModel",
     "ModelSpecificPrecompiler",
     "MultimodalModel",
@@ -122,6 +135,7 @@ __all__ = [
     "StreamingInferencePipeline",
     "UnifiedWebPlatform",
     "WebGPUQuantizer",
+    "WorkloadCharacteristics",
     "capabilities",
     "compatibility_score",
     "get_requirement_mismatch",
@@ -130,6 +144,7 @@ __all__ = [
     "open_tier",
     "safari_capabilities",
     "safari_support",
+    "select_optimal_backend",
     "sync",
     "validate_capabilities",
     "validate_operation_requirements",

@@ -6,7 +6,7 @@ says what happened and what to try.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -149,6 +149,19 @@ class CapabilityMismatchError(BasculeError):
         told = "; ".join(mismatch.what for mismatch in mismatches)
         hints = dict.fromkeys(mismatch.hint for mismatch in mismatches)  # each once, in order
         super().__init__(f"{device} lacks what is required. {told}.", hint=" ".join(hints))
+
+
+class BackendsFailedError(BasculeError):
+    """An operation failed on a backend and on each of its fallbacks; `errors` has one for each."""
+
+    category = "backends-failed"
+
+    def __init__(self, operation: str, errors: Mapping[str, Exception]) -> None:
+        self.operation = operation
+        self.errors = dict(errors)
+        told = "; ".join(f"{name}: {type(e).__name__}: {e}" for name, e in self.errors.items())
+        hint = "What they have in common is most likely the cause."
+        super().__init__(f"{operation!r} failed on every backend. {told}", hint=hint)
 
 
 class GpuError(BasculeError):

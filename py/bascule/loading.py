@@ -10,7 +10,8 @@ from bascule.errors import InputError
 from bascule.model.embedder import EmbeddingModel
 from bascule.platform import load
 from bascule.progress import Progress
-from bascule.tiers.selector import OpenedTier, open_tier
+from bascule.tiers.auto import open_tier
+from bascule.tiers.openers import OpenedTier
 from bascule.weights.source import check_component
 
 DEFAULT_CHUNK_MB = 4.0

@@ -15,7 +15,8 @@ from bascule.model.language import LanguageModel, TextStream
 from bascule.page_text import ids_of, options_from_json, prompt_from_json, read_out
 from bascule.platform import load
 from bascule.progress import Progress
-from bascule.tiers.selector import OpenedTier, open_tier
+from bascule.tiers.auto import open_tier
+from bascule.tiers.openers import OpenedTier
 
 
 class PageSession:

@@ -19,8 +19,9 @@ from bascule.model.registry import known_hashes, known_kind, locate
 from bascule.program.program import Program
 from bascule.progress import Progress, ProgressCallback
 from bascule.recipes import Recipe, read_recipe
+from bascule.tiers.auto import open_tier
+from bascule.tiers.openers import OpenedTier
 from bascule.tiers.reopening import reopen_tier
-from bascule.tiers.selector import OpenedTier, open_tier
 from bascule.waiting import sync
 from bascule.weights.quantised import QuantizationReport, format_of
 from bascule.weights.source import CHUNK_NBYTES, MODEL_GGUF, Source, open_source, split_location

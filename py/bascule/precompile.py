@@ -20,7 +20,8 @@ from bascule.model.embedder import EmbedderSettings
 from bascule.platform import UnifiedWebPlatform, read_programs
 from bascule.program.program import Call, Program
 from bascule.progress import Progress, ProgressCallback
-from bascule.tiers.selector import OpenedTier, open_tier
+from bascule.tiers.auto import open_tier
+from bascule.tiers.openers import OpenedTier
 from bascule.waiting import start
 
 # Shaders depend on few of a model's sizes (the head's, whether the hidden size divides by 4): these

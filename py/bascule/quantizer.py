@@ -17,7 +17,8 @@ from bascule.dtypes import BlockType, DType, block_of
 from bascule.errors import InputError
 from bascule.program.program import Parameter
 from bascule.progress import Progress, ProgressCallback
-from bascule.tiers.selector import OpenedTier, open_tier
+from bascule.tiers.auto import open_tier
+from bascule.tiers.openers import OpenedTier
 from bascule.weights.quantised import SLAB_BLOCKS, TensorReport, format_of, report_of
 
 _SLAB_NUMBERS = 32 * SLAB_BLOCKS

@@ -26,7 +26,7 @@ from bascule.text import Tokenizer, open_tokenizer
 from bascule.text.chat import open_chat_template
 from bascule.text.language import open_text_tokenizer
 from bascule.text.vocabulary import read_vocabulary
-from bascule.tiers.selector import OpenedTier
+from bascule.tiers.openers import OpenedTier
 from bascule.weights.gguf import GgufHeader
 from bascule.weights.gguf_stream import find_gguf, load_gguf_weights, read_gguf
 from bascule.weights.quantised import QuantizationReport, load_quantised

@@ -115,6 +115,9 @@ def doctor_table(report: Mapping[str, Any]) -> None:
     for row in report["tiers"]:
         tiers.add_row(row["tier"], "yes" if row["works"] else "no", row["device"], row["reason"])
     console.print(tiers)
+    _decisions_table(console, report["decisions"])
+    if report["warning"]:
+        console.print(f"[bold]Warning:[/bold] {report['warning']}", highlight=False)
     for adapter in report["adapters"]:
         table = Table("fact", "value", title=f"Adapter: {adapter['name']}", show_header=False)
         kind = "on the CPU: slow, and right" if adapter["software"] else "hardware"
@@ -158,3 +161,14 @@ def _found(name: str, value: object) -> str:
             return ", ".join(cast("list[str]", value)) or "none"
         case _:
             return str(value)
+
+
+def _decisions_table(console: Console, decisions: Sequence[Mapping[str, Any]]) -> None:
+    """Who would do which work here, and what each tier is expected to need for it."""
+    able = [c["tier"] for c in decisions[0]["considered"] if not c["refused"]] if decisions else []
+    table = Table("work", "goes to", *(f"{tier}, ms" for tier in able), title="Decisions")
+    for decision in decisions:
+        times = {c["tier"]: c["expected_ms"] for c in decision["considered"]}
+        row = ("-" if times[t] is None else f"{times[t]:,.3g}" for t in able)
+        table.add_row(decision["subject"], decision["chosen"] or "nothing", *row)
+    console.print(table)

@@ -95,7 +95,26 @@ def test_doctor_reports_a_device_that_computes() -> None:
     assert not tiers["wasm"]["works"]
     assert tiers["wasm"]["reason"]
     assert report["adapters"][0]["limits"]["maxBufferSize"] > 0
-    assert "webgpu" in run("doctor").stdout
+    shown = run("doctor").stdout
+    assert "webgpu" in shown
+    for decision in report["decisions"]:
+        able = [c for c in decision["considered"] if not c["refused"]]
+        assert [c["tier"] for c in able] == ["webgpu", "cpu"]
+        assert decision["chosen"] == min(able, key=lambda c: c["expected_ms"])["tier"]
+        assert decision["subject"] in shown
+    assert ("software" in report["warning"]) == report["adapters"][0]["software"]
+    assert ("Warning" in shown) == bool(report["warning"])
+
+
+def test_doctor_reports_switches_that_leave_no_tier(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BASCULE_FORCE_WEBNN", "1")
+    told = run("doctor", "--json")
+    assert told.returncode == 0, told.stderr
+    report = json.loads(told.stdout)
+    assert {decision["chosen"] for decision in report["decisions"]} == {None}
+    reasons = [c["refused"] for c in report["decisions"][0]["considered"] if c["tier"] != "webnn"]
+    assert all("BASCULE_FORCE_WEBNN" in reason for reason in reasons)
+    assert "nothing" in run("doctor").stdout
 
 
 def test_a_taken_port() -> None:

@@ -14,7 +14,8 @@ from bascule import LanguageModel, Sampling
 from bascule.errors import ContextLengthError, InputError, ModelFileError, UnsupportedModelError
 from bascule.model import kv_cache, language
 from bascule.model.sampler import GREEDY
-from bascule.tiers.selector import OpenedTier, open_tier
+from bascule.tiers.auto import open_tier
+from bascule.tiers.openers import OpenedTier
 from tests.goldens import cosines
 from tests.goldens.llama import TINY_NAMES, TinyName, tiny
 

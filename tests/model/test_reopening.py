@@ -15,7 +15,7 @@ from bascule.errors import DeviceLostError, TierUnavailableError
 from bascule.model.loaded import LoadedModel
 from bascule.model.sampler import GREEDY
 from bascule.tiers import reopening
-from bascule.tiers.selector import OpenedTier
+from bascule.tiers.openers import OpenedTier
 from tests.goldens import TINY_BERT, cosines, golden
 from tests.goldens.llama import tiny
 from tests.weights.faulty import FaultyServer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform as host
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,29 @@ from bascule import __version__
 from bascule.errors import TierUnavailableError
 from bascule.folders import cache_folder, models_folder
 from bascule.tiers.capabilities import capabilities
-from bascule.tiers.selector import report_tiers
+from bascule.tiers.decisions import software_warning
+from bascule.tiers.selector import IntelligentBackendSelector
+from bascule.tiers.survey import TierFacts, survey
+from bascule.tiers.switches import read_switches
+from bascule.tiers.workload import WorkloadCharacteristics
 
 _PACKAGES = ("numpy", "wgpu", "tokenizers")
+# Products of so many rows and columns, to show where the GPU begins to win.
+_SIDES = (16, 64, 256, 1024, 4096)
 
 
 async def examine() -> dict[str, Any]:
-    """A report of plain values: versions, tiers with reasons, adapters, capabilities, folders."""
+    """A report of plain values: versions, tiers with reasons, adapters, capabilities, folders.
+
+    A machine that is new is measured for it (see `bascule.tiers.survey`).
+    """
+    found = await survey(read_switches())
+    selector = IntelligentBackendSelector(known=found)
     return {
         "versions": _versions(),
-        "tiers": [
-            {"tier": t.tier, "works": t.works, "device": t.device_name, "reason": t.reason}
-            for t in await report_tiers()
-        ],
+        "tiers": [_tier(facts) for facts in found.tiers],
+        "warning": software_warning(found.tiers),
+        "decisions": [_decision(selector, side) for side in _SIDES],
         "adapters": await _adapters(),
         "capabilities": (await capabilities()).as_json(),
         "folders": [
@@ -33,6 +44,18 @@ async def examine() -> dict[str, Any]:
             _folder("pyodide", cache_folder() / "pyodide"),
         ],
     }
+
+
+def _tier(facts: TierFacts) -> dict[str, Any]:
+    told = facts.as_json()
+    return told | {"reason": facts.refused or "works"}
+
+
+def _decision(selector: IntelligentBackendSelector, side: int) -> dict[str, Any]:
+    workload = WorkloadCharacteristics("matmul", side * side, (side, side))
+    with suppress(TierUnavailableError):  # the decision says so
+        selector.select_backend(workload)
+    return selector.decisions[-1].as_json()
 
 
 def _versions() -> dict[str, str]:

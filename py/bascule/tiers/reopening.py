@@ -6,7 +6,8 @@ import asyncio
 
 from bascule.backend.base import Tier
 from bascule.errors import TierUnavailableError
-from bascule.tiers.selector import OpenedTier, open_tier
+from bascule.tiers.auto import open_tier
+from bascule.tiers.openers import OpenedTier
 
 # A browser whose GPU process died needs a moment until it shows an adapter again.
 WAITS_S = (0.0, 0.25, 1.0, 4.0)

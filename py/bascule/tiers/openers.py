@@ -1,0 +1,81 @@
+"""Opening one tier by its name: a device, and a dispatch that proves that it computes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bascule.backend.base import TIERS, Backend, Tier
+from bascule.errors import InputError, TierUnavailableError
+from bascule.remembered import MemoryRemembered, open_remembered
+from bascule.tiers.probe import probe_dispatch
+
+if TYPE_CHECKING:
+    from bascule.backend.webgpu.gpu import AdapterInfo, Gpu
+
+IN_PAGE = sys.platform == "emscripten"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedTier:
+    """A tier that works, and why it was taken."""
+
+    backend: Backend
+    reason: str
+
+
+async def open_named(tier: str, *, remember: bool = True) -> Backend:
+    """Open that tier.
+
+    InputError for an unknown name, TierUnavailableError for a known one that does not work here.
+    """
+    if tier not in TIERS:
+        raise InputError("tier", f'"auto" or one of {", ".join(TIERS)}', repr(tier))
+    opener = OPENERS.get(tier)
+    if opener is None:
+        raise TierUnavailableError(tier, f"this version has {', '.join(OPENERS)} only")
+    return await opener(remember)
+
+
+def adapter_of(backend: Backend) -> AdapterInfo | None:
+    """What a backend's driver says of its adapter; None for a tier without one."""
+    from bascule.backend.webgpu.backend import WebGpuBackend
+
+    return backend.gpu.adapter if isinstance(backend, WebGpuBackend) else None
+
+
+async def _open_webgpu(remember: bool) -> Backend:
+    from bascule.backend.webgpu.backend import WebGpuBackend
+    from bascule.backend.webgpu.choices import Choices
+
+    if IN_PAGE:
+        from bascule.backend.webgpu.gpu_browser import open_browser
+
+        gpu: Gpu = await open_browser()
+    else:
+        from bascule.backend.webgpu.gpu_native import open_native
+
+        gpu = await open_native()
+    remembered = await open_remembered() if remember else MemoryRemembered()
+    backend = WebGpuBackend(gpu, await Choices.open(remembered, gpu.adapter))
+    try:
+        await probe_dispatch(backend)
+    except BaseException:
+        backend.close()
+        raise
+    return backend
+
+
+async def _open_cpu(_: bool) -> Backend:
+    from bascule.backend.cpu import ReferenceBackend
+
+    return ReferenceBackend()
+
+
+# Best first.
+OPENERS: Mapping[Tier, Callable[[bool], Awaitable[Backend]]] = {
+    "webgpu": _open_webgpu,
+    "cpu": _open_cpu,
+}

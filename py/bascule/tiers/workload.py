@@ -1,0 +1,107 @@
+"""What a selection is about: a piece of work, and the backends that may do it."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from bascule.backend.base import Tier
+from bascule.errors import InputError
+
+
+class BackendType(Enum):
+    """Bascule's tiers, and the names under which code for other libraries knows their like.
+
+    A member has one of the five tiers as its value. The other names are aliases (the very same
+    members), so that code which asks for them takes the branch that is meant:
+
+        JAX, "jax"                 WEBGPU: a pass recorded once, compiled, run on the accelerator
+        NUMBA, "numba"             WASM: loops compiled by LLVM to SIMD code for the CPU
+        TORCH, "torch", "pytorch"  CPU: the array library as it is, no accelerator needed
+        NUMPY, "numpy"             CPU
+
+    None of those libraries is imported or needed. `BackendType("jax")` works as well.
+    """
+
+    WEBGPU = "webgpu"
+    WEBGPU_LIMITED = "webgpu-limited"
+    WEBNN = "webnn"
+    WASM = "wasm"
+    CPU = "cpu"
+    JAX = "webgpu"
+    NUMBA = "wasm"
+    TORCH = "cpu"
+    NUMPY = "cpu"
+
+    @property
+    def tier(self) -> Tier:
+        """The tier of that name."""
+        return self.value
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether its work goes to a GPU."""
+        return self in (BackendType.WEBGPU, BackendType.WEBGPU_LIMITED)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All its names, its own first."""
+        return tuple(name for name, member in BackendType.__members__.items() if member is self)
+
+    @classmethod
+    def _missing_(cls, value: object) -> BackendType | None:
+        name = str(value).upper().replace("-", "_")
+        return cls.__members__.get("TORCH" if name == "PYTORCH" else name)
+
+
+def backend_named(name: BackendType | str, where: str) -> BackendType:
+    """The member of that name; InputError for a name that there is none of."""
+    try:
+        return BackendType(name)
+    except ValueError:
+        known = ", ".join(n.lower().replace("_", "-") for n in BackendType.__members__)
+        raise InputError(where, f"one of {known}", repr(name)) from None
+
+
+class WorkloadCharacteristics(NamedTuple):
+    """A piece of work, as far as it matters to who should do it.
+
+    `data_size` counts elements, `data_shape` is theirs, `dtype_size` is the bytes of one (no GPU
+    tier has floats of 8). `is_iterative` says that the work goes on where the data is, so that
+    sending it there and back counts once and not each time. No tier computes gradients:
+    `requires_gradient` changes no choice, and is told in the log.
+
+    A named tuple because it is looked up in a dict at each selection: C hashes it.
+    """
+
+    operation_type: str
+    data_size: int
+    data_shape: tuple[int, ...] = ()
+    dtype_size: int = 4
+    is_iterative: bool = False
+    requires_gradient: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the data."""
+        return self.data_size * self.dtype_size
+
+    @property
+    def bucket(self) -> int:
+        """What is learned is learned for all sizes from one power of two to the next."""
+        return int(self.data_size).bit_length()
+
+    def checked(self) -> WorkloadCharacteristics:
+        """The same as plain, hashable values; InputError for what is no workload."""
+        try:
+            shape = tuple(int(n) for n in self.data_shape)
+            size, dtype_size = int(self.data_size), int(self.dtype_size)
+        except (TypeError, ValueError) as error:
+            raise InputError("workload", "whole numbers for its sizes", str(error)) from None
+        if not isinstance(self.operation_type, str) or not self.operation_type:
+            raise InputError("workload", "an operation_type", repr(self.operation_type))
+        if size < 0 or dtype_size < 1 or any(n < 0 for n in shape):
+            found = f"data_size {size}, dtype_size {dtype_size}, data_shape {shape}"
+            raise InputError("workload", "sizes from 0, dtype_size from 1", found)
+        flags = bool(self.is_iterative), bool(self.requires_gradient)
+        return WorkloadCharacteristics(self.operation_type, size, shape, dtype_size, *flags)
