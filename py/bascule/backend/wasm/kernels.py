@@ -1,0 +1,39 @@
+"""The module of WebAssembly kernels, as the tier sees it; its C sources are in web/wasm/."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from bascule import assets
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+ALIGNMENT = 16
+
+
+class Kernels(Protocol):
+    """A loaded module, and memory that it can reach."""
+
+    @property
+    def name(self) -> str:
+        """What runs it, for people."""
+        ...
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> Array:
+        """A new array, filled with anything, that kernels may write."""
+        ...
+
+    def call(self, kernel: str, *arguments: Array | float | None) -> None:
+        """Call a kernel: arrays go as addresses, None as a null pointer, numbers as they are.
+
+        An array that the kernel writes must come out of `empty`; others may lie anywhere.
+        """
+        ...
+
+
+def module_path() -> str:
+    """Where the built module lies."""
+    return str(assets.path("web/wasm/kernels.wasm"))
