@@ -18,6 +18,8 @@ COMPILE = (
     "cc", "-target", "wasm32-freestanding", "-c", "-std=c17", "-O3", "-fPIC", "-msimd128",
     "-ffreestanding", "-fno-builtin", "-fvisibility=hidden", "-ffp-contract=off",
     "-Wall", "-Wextra", "-Werror", "-g0",
+    # Loop strength reduction turns a load's constant offset into an addition of its own.
+    "-mllvm", "-disable-lsr",
 )  # fmt: skip
 # A side module: Emscripten's loader, and so Pyodide's ctypes, takes it by its dylink.0 section.
 LINK = ("wasm-ld", "-shared", "--experimental-pic", "--no-entry", "--export-dynamic", "-s")

@@ -7,7 +7,7 @@ import pytest
 from bascule.backend.wasm.kernels_native import NativeKernels, open_native
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def kernels() -> NativeKernels:
     """The committed module. wasmtime is a development dependency: without it this fails."""
     return open_native()

@@ -45,12 +45,14 @@ async def open_tier(wanted: str, *, remember: bool = True) -> OpenedTier:
 async def _open_best(remember: bool) -> OpenedTier:
     refused: list[str] = []
     for tier, opener in _OPENERS.items():
+        if tier == "wasm" and not IN_PAGE:
+            continue  # outside a page numpy's BLAS is faster
         try:
             backend = await opener(remember)
         except BasculeError as error:
             refused.append(f"{tier}: {getattr(error, 'reason', error)}")
             continue
-        why = "a test dispatch gave the right numbers" if tier == "webgpu" else "it runs anywhere"
+        why = "it runs anywhere" if tier == "cpu" else "a test dispatch gave the right numbers"
         before = f"; before it, {'; '.join(refused)}" if refused else ""
         return OpenedTier(backend, f"auto took {tier}: {why}{before}")
     raise TierUnavailableError("auto", "; ".join(refused))
@@ -69,13 +71,17 @@ async def _open_webgpu(remember: bool) -> Backend:
 
         gpu = await open_native()
     remembered = await open_remembered() if remember else MemoryRemembered()
-    backend = WebGpuBackend(gpu, await Choices.open(remembered, gpu.adapter))
-    try:
-        await probe_dispatch(backend)
-    except BaseException:
-        backend.close()
-        raise
-    return backend
+    return await _proven(WebGpuBackend(gpu, await Choices.open(remembered, gpu.adapter)))
+
+
+async def _open_wasm(_: bool) -> Backend:
+    from bascule.backend.wasm.backend import WasmBackend
+
+    if IN_PAGE:
+        from bascule.backend.wasm.kernels_browser import open_browser as open_kernels
+    else:
+        from bascule.backend.wasm.kernels_native import open_native as open_kernels
+    return await _proven(WasmBackend(open_kernels()))
 
 
 async def _open_cpu(_: bool) -> Backend:
@@ -84,9 +90,20 @@ async def _open_cpu(_: bool) -> Backend:
     return ReferenceBackend()
 
 
+async def _proven(backend: Backend) -> Backend:
+    """The backend, once a dispatch has given the right numbers."""
+    try:
+        await probe_dispatch(backend)
+    except BaseException:
+        backend.close()
+        raise
+    return backend
+
+
 # Best first.
 _OPENERS: dict[Tier, Callable[[bool], Awaitable[Backend]]] = {
     "webgpu": _open_webgpu,
+    "wasm": _open_wasm,
     "cpu": _open_cpu,
 }
 

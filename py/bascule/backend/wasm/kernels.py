@@ -26,10 +26,11 @@ class Kernels(Protocol):
         """A new array, filled with anything, that kernels may write."""
         ...
 
-    def call(self, kernel: str, *arguments: Array | float | None) -> None:
+    def call(self, kernel: str, *arguments: Array | float | None) -> int:
         """Call a kernel: arrays go as addresses, None as a null pointer, numbers as they are.
 
-        An array that the kernel writes must come out of `empty`; others may lie anywhere.
+        An array that the kernel writes must be dense and come out of `empty`; others may lie
+        anywhere. Gives what the kernel returns, 0 where that is nothing.
         """
         ...
 

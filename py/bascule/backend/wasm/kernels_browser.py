@@ -26,12 +26,10 @@ class BrowserKernels:
         """See `Kernels.empty`."""
         return np.empty(shape, dtype)
 
-    def call(self, kernel: str, *arguments: Array | float | None) -> None:
+    def call(self, kernel: str, *arguments: Array | float | None) -> int:
         """See `Kernels.call`."""
         held = [np.ascontiguousarray(a) if isinstance(a, np.ndarray) else a for a in arguments]
-        function = self._library[kernel]
-        function.restype = None
-        function(*(_plain(a) for a in held))
+        return self._library[kernel](*(_plain(a) for a in held))
 
 
 def _plain(argument: Array | float | None) -> int | ctypes.c_float:

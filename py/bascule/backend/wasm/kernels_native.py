@@ -65,12 +65,12 @@ class NativeKernels:
         finalize(buffer, self._give_back, room, offset)
         return np.frombuffer(buffer, np.uint8, nbytes).view(kind).reshape(shape)
 
-    def call(self, kernel: str, *arguments: Array | float | None) -> None:
+    def call(self, kernel: str, *arguments: Array | float | None) -> int:
         """See `Kernels.call`."""
         held = [self._reachable(a) if isinstance(a, np.ndarray) else a for a in arguments]
         plain = [self._offset(a) if isinstance(a, np.ndarray) else a or 0 for a in held]
         run: Any = self._exports[kernel]
-        run(self._store, *plain)
+        return run(self._store, *plain) or 0
 
     def _reachable(self, array: Array) -> Array:
         """The array itself, or a copy of it inside the memory."""
