@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -18,7 +19,7 @@ class BrowserKernels:
 
     def __init__(self, path: str) -> None:
         try:
-            self._library = ctypes.CDLL(path)
+            self._library: Any = ctypes.CDLL(path)
         except OSError as error:
             raise TierUnavailableError("wasm", f"the kernels do not load: {error}") from None
 
@@ -29,7 +30,8 @@ class BrowserKernels:
     def call(self, kernel: str, *arguments: Array | float | None) -> int:
         """See `Kernels.call`."""
         held = [np.ascontiguousarray(a) if isinstance(a, np.ndarray) else a for a in arguments]
-        return self._library[kernel](*(_plain(a) for a in held))
+        # By attribute: ctypes then looks the function up once.
+        return getattr(self._library, kernel)(*map(_plain, held))
 
 
 def _plain(argument: Array | float | None) -> int | ctypes.c_float:
