@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -25,6 +27,11 @@ class BrowserKernels:
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> Array:
         """See `Kernels.empty`."""
         return np.empty(shape, dtype)
+
+    def bind(self, kernel: str, *arguments: Array | float | None) -> Callable[[], object]:
+        """See `Kernels.bind`."""
+        # Without argtypes, whole numbers go through ctypes the fastest.
+        return partial(self._library[kernel], *(_plain(a) for a in arguments))
 
     def call(self, kernel: str, *arguments: Array | float | None) -> int:
         """See `Kernels.call`."""
