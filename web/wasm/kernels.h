@@ -102,6 +102,10 @@ void interleave(float *to, int width, const float *from, int stride, int n, int 
 void multiply_panel(float *y, int stride, const float *x, const float *w, int rows, int columns,
                     int inner);
 
+// linear.c: y (rows, columns) = activation(y + bias) + residual in place; both may be null.
+void finish_rows(float *y, const float *bias, const float *residual, int rows, int columns,
+                 int activation);
+
 // activate.c: in place over n floats; kinds in the order of ACTIVATIONS in program/ops.py.
 void activate_row(float *y, int n, int kind);
 

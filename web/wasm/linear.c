@@ -55,6 +55,20 @@ static void tiles(float *y, const float *x, const float *weight, float *scratch,
   }
 }
 
+void finish_rows(float *y, const float *bias, const float *residual, int rows, int columns,
+                 int activation) {
+  for (; rows > 0; rows--, y += columns) {
+    if (bias) {
+      add_rows(y, y, bias, columns);
+    }
+    activate_row(y, columns, activation);
+    if (residual) {
+      add_rows(y, y, residual, columns);
+      residual += columns;
+    }
+  }
+}
+
 // y (rows, columns) = activation(x (rows, inner) @ weight (columns, inner).T + bias) + residual.
 // bias (columns) and residual (rows, columns) may be null. scratch: linear_scratch(inner) floats.
 EXPORT void linear(float *y, const float *x, const float *weight, const float *bias,
@@ -67,16 +81,9 @@ EXPORT void linear(float *y, const float *x, const float *weight, const float *b
     } else {
       tiles(y, x, weight, scratch, count, columns, inner);
     }
-    for (int i = 0; i < count; i++, y += columns) {
-      if (bias) {
-        add_rows(y, y, bias, columns);
-      }
-      activate_row(y, columns, activation);
-      if (residual) {
-        add_rows(y, y, residual, columns);
-        residual += columns;
-      }
-    }
+    finish_rows(y, bias, residual, count, columns, activation);
+    y += count * columns;
+    residual = residual ? residual + count * columns : 0;
     x += count * inner;
     rows -= count;
   }

@@ -22,6 +22,7 @@ from bascule.program.program import Dim
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from bascule.backend.base import Executable
     from bascule.program.program import Call, Parameter, Program, Value
     from bascule.progress import ProgressCallback
 
@@ -29,10 +30,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Functions = Mapping[str, Callable[..., Array]]
 Empty = Callable[[tuple[int, ...], DTypeLike], Array]
 
-# A turn of the event loop costs a page up to half a millisecond.
-_TURN_S = 0.008
-
-_NUMPY = {"f32": np.float32, "u32": np.uint32, "f16": np.float16}
+NUMPY = {"f32": np.float32, "u32": np.uint32, "f16": np.float16}
 
 
 class ReferenceStore:
@@ -99,7 +97,7 @@ class ReferenceStates:
         self.arrays.clear()
 
     def _zeros(self, value: Value, sizes: Mapping[str, int]) -> Array:
-        array = self._empty(value.sizes(sizes), _NUMPY[value.dtype])
+        array = self._empty(value.sizes(sizes), NUMPY[value.dtype])
         array[...] = 0
         return array
 
@@ -121,38 +119,27 @@ class ReferenceExecutable:
         self._program = program
         self._weights = weights
         self._states = states
-        arrays = weights.arrays
         self.host_s = 0.0
-        last: dict[str, int] = {}
-        for index, call in enumerate(program.calls):
-            last |= {o.name: index for o in call.operands if o is not None}
-        kept = {v.name for v in (*program.outputs, *program.states)} | arrays.keys()
-        self._dead: list[list[str]] = [[] for _ in program.calls]
-        for name, index in last.items():
-            if name not in kept:
-                self._dead[index].append(name)
+        self._dead = last_uses(program)
 
     async def run(self, sizes: Mapping[str, int], inputs: Mapping[str, Array]) -> dict[str, Array]:
         """See `Executable.run`."""
-        started = turn = perf_counter()
+        started = perf_counter()
         values: dict[str, Array | BlockMatrix] = dict(self._weights.arrays)
         if self._states is not None:
             values |= self._states.arrays
         for value in self._program.inputs:
             given = checked_input(value, sizes, inputs)
-            values[value.name] = np.ascontiguousarray(given, _NUMPY[value.dtype])
+            values[value.name] = np.ascontiguousarray(given, NUMPY[value.dtype])
         for call, dead in zip(self._program.calls, self._dead, strict=True):
             if self._weights.arrivals is not None:
                 names = {o.name for o in call.operands if o is not None}
                 await self._weights.arrivals.wait(names & self._weights.arrays.keys())
-            values[call.result.name] = _evaluate(self._functions, call, values, sizes)
+            values[call.result.name] = evaluate(self._functions, call, values, sizes)
             for name in dead:
                 del values[name]
-            # The tier never waits for a device: let others have a turn now and then, and once.
-            if perf_counter() - turn > _TURN_S:
-                await asyncio.sleep(0)
-                turn = perf_counter()
-        await asyncio.sleep(0)
+            # The tier never waits for a device: let others have a turn between two calls.
+            await asyncio.sleep(0)
         self.host_s += perf_counter() - started
         return {v.name: np.asarray(values[v.name]) for v in self._program.outputs}
 
@@ -207,12 +194,17 @@ class ReferenceBackend:
 
     async def prepare(
         self, program: Program, weights: WeightStore, states: StateStore | None = None
-    ) -> ReferenceExecutable:
+    ) -> Executable:
         """See `Backend.prepare`."""
         if not isinstance(weights, ReferenceStore):
             raise InputError("prepare", "weights of this backend", type(weights).__name__)
         if states is not None and not isinstance(states, ReferenceStates):
             raise InputError("prepare", "states of this backend", type(states).__name__)
+        return self._executable(program, weights, states)
+
+    def _executable(
+        self, program: Program, weights: ReferenceStore, states: ReferenceStates | None
+    ) -> Executable:
         return ReferenceExecutable(program, weights, states, self._functions)
 
     @property
@@ -239,12 +231,26 @@ class ReferenceBackend:
         """See `Backend.close`."""
 
 
-def _evaluate(
+def last_uses(program: Program) -> list[list[str]]:
+    """For each call the values that nothing reads after it; outputs are read at the end."""
+    last: dict[str, int] = {}
+    for index, call in enumerate(program.calls):
+        last |= {o.name: index for o in call.operands if o is not None}
+    kept = {v.name for v in (*program.outputs, *program.states, *program.parameters)}
+    dead: list[list[str]] = [[] for _ in program.calls]
+    for name, index in last.items():
+        if name not in kept:
+            dead[index].append(name)
+    return dead
+
+
+def evaluate(
     functions: Functions,
     call: Call,
     values: Mapping[str, Array | BlockMatrix],
     sizes: Mapping[str, int],
 ) -> Array:
+    """The result of a call whose operands stand in `values`."""
     operands = [None if o is None else values[o.name] for o in call.operands]
     attributes = {
         name: sizes[value.name] if isinstance(value, Dim) else value

@@ -17,7 +17,6 @@ class WasmFunctions:
     def __init__(self, kernels: Kernels) -> None:
         self._kernels = kernels
         self._scratch = kernels.empty((0,))
-        self._told: dict[tuple[str, tuple[int, ...]], int] = {}
 
     def table(self) -> Mapping[str, Callable[..., Array]]:
         """Every op's function: numpy's where no kernel is."""
@@ -47,7 +46,7 @@ class WasmFunctions:
             return reference.linear(x, weight, bias, residual, activation=activation)
         columns, inner = weight.shape
         y = self._kernels.empty((*x.shape[:-1], columns))
-        scratch = self._room(self._ask("linear_scratch", inner))
+        scratch = self._room(self._kernels.call("linear_scratch", inner))
         sizes = (prod(x.shape[:-1]), columns, inner, ACTIVATIONS.index(activation))
         self._kernels.call("linear", y, x, weight, bias, residual, scratch, *sizes)
         return y
@@ -81,15 +80,14 @@ class WasmFunctions:
         batch, tokens, packed = qkv.shape
         size = packed // 3 // heads
         y = self._kernels.empty((batch, tokens, packed // 3))
-        scratch = self._room(self._ask("attention_scratch", tokens, size))
+        scratch = self._room(self._kernels.call("attention_scratch", tokens, size))
         self._kernels.call("attention", y, qkv, lengths, scratch, batch, tokens, heads, size)
         return y
 
     def activate(self, x: Array, *, kind: str) -> Array:
         """See `reference.activate`."""
         y = self._kernels.empty(x.shape)
-        y[...] = x
-        self._kernels.call("activate", y, y.size, ACTIVATIONS.index(kind))
+        self._kernels.call("activate", y, x, x.size, ACTIVATIONS.index(kind))
         return y
 
     def add(self, x: Array, y: Array) -> Array:
@@ -109,9 +107,3 @@ class WasmFunctions:
         if self._scratch.size < n:
             self._scratch = self._kernels.empty((n,))
         return self._scratch
-
-    def _ask(self, kernel: str, *sizes: int) -> int:
-        """What that kernel returns; asked once."""
-        if (kernel, sizes) not in self._told:
-            self._told[kernel, sizes] = self._kernels.call(kernel, *sizes)
-        return self._told[kernel, sizes]

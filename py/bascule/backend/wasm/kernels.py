@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +25,13 @@ class Kernels(Protocol):
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> Array:
         """A new array, filled with anything, that kernels may write."""
+        ...
+
+    def bind(self, kernel: str, *arguments: Array | float | None) -> Callable[[], object]:
+        """A call to be made any number of times, its arguments looked at now.
+
+        Every array must be dense and come out of `empty`, and whoever holds the result holds them.
+        """
         ...
 
     def call(self, kernel: str, *arguments: Array | float | None) -> int:

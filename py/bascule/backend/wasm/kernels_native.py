@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
@@ -64,6 +66,12 @@ class NativeKernels:
         buffer = (ctypes.c_ubyte * room).from_address(self._start + offset)
         finalize(buffer, self._give_back, room, offset)
         return np.frombuffer(buffer, np.uint8, nbytes).view(kind).reshape(shape)
+
+    def bind(self, kernel: str, *arguments: Array | float | None) -> Callable[[], object]:
+        """See `Kernels.bind`."""
+        plain = (self._offset(a) if isinstance(a, np.ndarray) else a or 0 for a in arguments)
+        run: Any = self._exports[kernel]
+        return partial(run, self._store, *plain)
 
     def call(self, kernel: str, *arguments: Array | float | None) -> int:
         """See `Kernels.call`."""
