@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 export XDG_RUNTIME_DIR ?= /tmp
 
-.PHONY: setup demo test lint unit e2e bench serve clean
+.PHONY: setup demo test lint unit e2e wasm bench serve clean
 
 setup:
 	@python3 tools/setup.py
@@ -25,6 +25,9 @@ unit:
 
 e2e:
 	$(PYTHON) -m pytest e2e -q -n 2 --dist loadgroup --durations=10
+
+wasm: setup
+	$(PYTHON) tools/build_wasm.py
 
 bench: setup
 	$(PYTHON) bench/embeddings.py

@@ -27,7 +27,7 @@ from bascule.server.app import create_app
 from bascule.server.run import listen, make_server
 from tests.goldens import TINY_BERT, Golden, cosines, golden
 
-TIERS = ["webgpu", "cpu"]
+TIERS = ["webgpu", "wasm", "cpu"]
 COSINE = 0.99999
 
 

@@ -15,6 +15,8 @@ from tests.goldens import cosines, llama
 
 NAME = "SmolLM2-135M-Instruct"
 FILE = models_folder() / NAME / "model.gguf"
+# The WebAssembly tier is a page's: outside one it answers a few questions only.
+on_wasm_too = pytest.mark.parametrize("smollm2", ["webgpu", "cpu", "wasm"], indirect=True)
 # Above this llama.cpp's rounding of activations to 8 bits does not decide.
 CLEAR = 0.3
 
@@ -27,9 +29,10 @@ async def smollm2(request: pytest.FixtureRequest) -> AsyncIterator[LanguageModel
         yield model
 
 
+@on_wasm_too
 async def test_greedy_text_and_memory(smollm2: LanguageModel) -> None:
     chats = llama.prompts()
-    # numpy needs a third of a second for a token.
+    # The others need a third of a second for a token.
     names = list(chats) if smollm2.tier == "webgpu" else ["short"]
     for name in names:
         chat = chats[name]
@@ -46,6 +49,7 @@ async def test_greedy_text_and_memory(smollm2: LanguageModel) -> None:
         assert smollm2.stats["gpu_nbytes"] < 1.2 * weights
 
 
+@on_wasm_too
 async def test_logits_of_200_tokens(smollm2: LanguageModel) -> None:
     text = llama.long_text()
     expected = text.logits(llama.token_embedding(FILE))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from bascule.backend.arrivals import Arrivals
 from bascule.backend.base import StateStore, Tier, TuneReport, WeightStore, checked_input
@@ -21,22 +22,28 @@ from bascule.program.program import Dim
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from bascule.backend.base import Executable
     from bascule.program.program import Call, Parameter, Program, Value
     from bascule.progress import ProgressCallback
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Functions = Mapping[str, Callable[..., Array]]
+Empty = Callable[[tuple[int, ...], DTypeLike], Array]
 
-_NUMPY = {"f32": np.float32, "u32": np.uint32, "f16": np.float16}
+NUMPY = {"f32": np.float32, "u32": np.uint32, "f16": np.float16}
 
 
 class ReferenceStore:
-    """Weights as float32 numpy arrays, or as the file's blocks where their dtype says so."""
+    """Weights as float32 numpy arrays, or as the file's blocks where their dtype says so.
+
+    `empty` makes the arrays.
+    """
 
     page_bridge = None
     arrivals: Arrivals | None = None
 
-    def __init__(self, parameters: Sequence[Parameter]) -> None:
-        self.arrays = {p.name: _room_for(p) for p in parameters}
+    def __init__(self, parameters: Sequence[Parameter], empty: Empty = np.empty) -> None:
+        self.arrays = {p.name: _room_for(p, empty) for p in parameters}
         self.targets = {p.name: index for index, p in enumerate(parameters)}
         self.nbytes = sum(p.nbytes for p in parameters)
         self._views = [_bytes_of(self.arrays[p.name]) for p in parameters]
@@ -53,11 +60,14 @@ class ReferenceStore:
 
 
 class ReferenceStates:
-    """States as numpy arrays; all zero at first."""
+    """States as numpy arrays; all zero at first. `empty` makes the arrays."""
 
-    def __init__(self, values: Sequence[Value], sizes: Mapping[str, int]) -> None:
+    def __init__(
+        self, values: Sequence[Value], sizes: Mapping[str, int], empty: Empty = np.empty
+    ) -> None:
         self._values = values
-        self.arrays = {v.name: np.zeros(v.sizes(sizes), _NUMPY[v.dtype]) for v in values}
+        self._empty = empty
+        self.arrays = {v.name: self._zeros(v, sizes) for v in values}
 
     @property
     def nbytes(self) -> int:
@@ -77,7 +87,7 @@ class ReferenceStates:
     async def resize(self, sizes: Mapping[str, int]) -> None:
         """See `StateStore.resize`."""
         for value in self._values:
-            old, new = self.arrays[value.name], np.zeros(value.sizes(sizes), _NUMPY[value.dtype])
+            old, new = self.arrays[value.name], self._zeros(value, sizes)
             kept = min(len(old), len(new))
             new[:kept] = old[:kept]
             self.arrays[value.name] = new
@@ -86,26 +96,31 @@ class ReferenceStates:
         """See `StateStore.close`."""
         self.arrays.clear()
 
+    def _zeros(self, value: Value, sizes: Mapping[str, int]) -> Array:
+        array = self._empty(value.sizes(sizes), NUMPY[value.dtype])
+        array[...] = 0
+        return array
+
 
 class ReferenceExecutable:
-    """A program run call by call; a value is dropped after its last use."""
+    """A program run call by call; a value is dropped after its last use.
+
+    `functions` has what computes each op.
+    """
 
     def __init__(
-        self, program: Program, weights: ReferenceStore, states: ReferenceStates | None
+        self,
+        program: Program,
+        weights: ReferenceStore,
+        states: ReferenceStates | None,
+        functions: Functions,
     ) -> None:
+        self._functions = functions
         self._program = program
         self._weights = weights
         self._states = states
-        arrays = weights.arrays
         self.host_s = 0.0
-        last: dict[str, int] = {}
-        for index, call in enumerate(program.calls):
-            last |= {o.name: index for o in call.operands if o is not None}
-        kept = {v.name for v in (*program.outputs, *program.states)} | arrays.keys()
-        self._dead: list[list[str]] = [[] for _ in program.calls]
-        for name, index in last.items():
-            if name not in kept:
-                self._dead[index].append(name)
+        self._dead = last_uses(program)
 
     async def run(self, sizes: Mapping[str, int], inputs: Mapping[str, Array]) -> dict[str, Array]:
         """See `Executable.run`."""
@@ -114,12 +129,13 @@ class ReferenceExecutable:
         if self._states is not None:
             values |= self._states.arrays
         for value in self._program.inputs:
-            values[value.name] = checked_input(value, sizes, inputs)
+            given = checked_input(value, sizes, inputs)
+            values[value.name] = np.ascontiguousarray(given, NUMPY[value.dtype])
         for call, dead in zip(self._program.calls, self._dead, strict=True):
             if self._weights.arrivals is not None:
                 names = {o.name for o in call.operands if o is not None}
                 await self._weights.arrivals.wait(names & self._weights.arrays.keys())
-            values[call.result.name] = _evaluate(call, values, sizes)
+            values[call.result.name] = evaluate(self._functions, call, values, sizes)
             for name in dead:
                 del values[name]
             # The tier never waits for a device: let others have a turn between two calls.
@@ -139,15 +155,22 @@ class ReferenceExecutable:
 
 
 class ReferenceBackend:
-    """The CPU tier: numpy, natively and in the page."""
+    """The CPU tier: numpy, natively and in the page.
+
+    `functions` compute the ops and `empty` makes the arrays of weights and states.
+    """
 
     tier: Tier = "cpu"
     device_name = f"numpy {np.__version__}"
     lost = ""
 
+    def __init__(self, functions: Functions = FUNCTIONS, empty: Empty = np.empty) -> None:
+        self._functions = functions
+        self._empty = empty
+
     def store(self, parameters: Sequence[Parameter]) -> ReferenceStore:
         """See `Backend.store`."""
-        return ReferenceStore(parameters)
+        return ReferenceStore(parameters, self._empty)
 
     async def quantiser(
         self,
@@ -167,17 +190,22 @@ class ReferenceBackend:
 
     def states(self, values: Sequence[Value], sizes: Mapping[str, int]) -> ReferenceStates:
         """See `Backend.states`."""
-        return ReferenceStates(values, sizes)
+        return ReferenceStates(values, sizes, self._empty)
 
     async def prepare(
         self, program: Program, weights: WeightStore, states: StateStore | None = None
-    ) -> ReferenceExecutable:
+    ) -> Executable:
         """See `Backend.prepare`."""
         if not isinstance(weights, ReferenceStore):
             raise InputError("prepare", "weights of this backend", type(weights).__name__)
         if states is not None and not isinstance(states, ReferenceStates):
             raise InputError("prepare", "states of this backend", type(states).__name__)
-        return ReferenceExecutable(program, weights, states)
+        return self._executable(program, weights, states)
+
+    def _executable(
+        self, program: Program, weights: ReferenceStore, states: ReferenceStates | None
+    ) -> Executable:
+        return ReferenceExecutable(program, weights, states, self._functions)
 
     @property
     def stats(self) -> Mapping[str, float]:
@@ -203,23 +231,40 @@ class ReferenceBackend:
         """See `Backend.close`."""
 
 
-def _evaluate(
-    call: Call, values: Mapping[str, Array | BlockMatrix], sizes: Mapping[str, int]
+def last_uses(program: Program) -> list[list[str]]:
+    """For each call the values that nothing reads after it; outputs are read at the end."""
+    last: dict[str, int] = {}
+    for index, call in enumerate(program.calls):
+        last |= {o.name: index for o in call.operands if o is not None}
+    kept = {v.name for v in (*program.outputs, *program.states, *program.parameters)}
+    dead: list[list[str]] = [[] for _ in program.calls]
+    for name, index in last.items():
+        if name not in kept:
+            dead[index].append(name)
+    return dead
+
+
+def evaluate(
+    functions: Functions,
+    call: Call,
+    values: Mapping[str, Array | BlockMatrix],
+    sizes: Mapping[str, int],
 ) -> Array:
+    """The result of a call whose operands stand in `values`."""
     operands = [None if o is None else values[o.name] for o in call.operands]
     attributes = {
         name: sizes[value.name] if isinstance(value, Dim) else value
         for name, value in call.attributes
     }
-    return FUNCTIONS[call.op](*operands, **attributes)
+    return functions[call.op](*operands, **attributes)
 
 
-def _room_for(parameter: Parameter) -> Array | BlockMatrix:
+def _room_for(parameter: Parameter, empty: Empty) -> Array | BlockMatrix:
     if parameter.dtype == "f32":
-        return np.empty(parameter.shape, np.float32)
+        return empty(parameter.shape, np.float32)
     # Programs take blocks as matrices only (`Parameter.dtype`).
     rows, inner = parameter.shape
-    room = np.empty(parameter.nbytes, np.uint8)
+    room = empty((parameter.nbytes,), np.uint8)
     return BlockMatrix(BlockType[parameter.dtype.upper()], (rows, inner), room)
 
 

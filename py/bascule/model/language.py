@@ -396,7 +396,7 @@ class LanguageModel(LoadedModel):
         return self._earlier_crossings + (0 if gpu is None else gpu.crossings)
 
     def _pace(self, steps_in_flight: int) -> Pace:
-        if self.tier == "cpu":  # nothing is in flight there: a step is over when it is asked for
+        if self.tier in ("cpu", "wasm"):  # a step there is over when it is asked for
             return Pace(1, 1)
         return Pace(max(1, steps_in_flight // 2), min(2, steps_in_flight))
 

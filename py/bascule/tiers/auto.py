@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bascule.errors import BasculeError, TierUnavailableError
-from bascule.tiers.openers import OPENERS, OpenedTier, open_named
+from bascule.tiers.openers import IN_PAGE, OPENERS, OpenedTier, open_named
 
 
 async def open_tier(wanted: str, *, remember: bool = True) -> OpenedTier:
@@ -20,12 +20,14 @@ async def open_tier(wanted: str, *, remember: bool = True) -> OpenedTier:
 async def _open_best(remember: bool) -> OpenedTier:
     refused: list[str] = []
     for tier in OPENERS:
+        if tier == "wasm" and not IN_PAGE:
+            continue  # outside a page numpy's BLAS is faster
         try:
             backend = await open_named(tier, remember=remember)
         except BasculeError as error:
             refused.append(f"{tier}: {getattr(error, 'reason', error)}")
             continue
-        why = "a test dispatch gave the right numbers" if tier == "webgpu" else "it runs anywhere"
+        why = "it runs anywhere" if tier == "cpu" else "a test dispatch gave the right numbers"
         before = f"; before it, {'; '.join(refused)}" if refused else ""
         return OpenedTier(backend, f"auto took {tier}: {why}{before}")
     raise TierUnavailableError("auto", "; ".join(refused))

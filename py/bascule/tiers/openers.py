@@ -59,13 +59,17 @@ async def _open_webgpu(remember: bool) -> Backend:
 
         gpu = await open_native()
     remembered = await open_remembered() if remember else MemoryRemembered()
-    backend = WebGpuBackend(gpu, await Choices.open(remembered, gpu.adapter))
-    try:
-        await probe_dispatch(backend)
-    except BaseException:
-        backend.close()
-        raise
-    return backend
+    return await _proven(WebGpuBackend(gpu, await Choices.open(remembered, gpu.adapter)))
+
+
+async def _open_wasm(_: bool) -> Backend:
+    from bascule.backend.wasm.backend import WasmBackend
+
+    if IN_PAGE:
+        from bascule.backend.wasm.kernels_browser import open_browser as open_kernels
+    else:
+        from bascule.backend.wasm.kernels_native import open_native as open_kernels
+    return await _proven(WasmBackend(open_kernels()))
 
 
 async def _open_cpu(_: bool) -> Backend:
@@ -74,8 +78,19 @@ async def _open_cpu(_: bool) -> Backend:
     return ReferenceBackend()
 
 
+async def _proven(backend: Backend) -> Backend:
+    """The backend, once a dispatch has given the right numbers."""
+    try:
+        await probe_dispatch(backend)
+    except BaseException:
+        backend.close()
+        raise
+    return backend
+
+
 # Best first.
 OPENERS: Mapping[Tier, Callable[[bool], Awaitable[Backend]]] = {
     "webgpu": _open_webgpu,
+    "wasm": _open_wasm,
     "cpu": _open_cpu,
 }

@@ -1,0 +1,108 @@
+"""The kernels outside a page, run by wasmtime: for tests and scripts; numpy's BLAS is faster."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from math import prod
+from pathlib import Path
+from typing import Any
+from weakref import finalize
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from bascule.backend.wasm.kernels import ALIGNMENT, Array, module_path
+from bascule.errors import TierUnavailableError
+
+_PAGE_NBYTES = 1 << 16
+_MOST_PAGES = 1 << 16
+# The C stack grows down from here; the module's constants follow, then what `empty` gives out.
+_STACK_TOP = 1 << 16
+_HEAP = 1 << 17
+
+
+class NativeKernels:
+    """The module in a memory of its own; arrays of `empty` are views of it and free themselves."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            import wasmtime
+        except ImportError:
+            raise TierUnavailableError(
+                "wasm",
+                "outside a page it needs the package wasmtime",
+                hint="pip install wasmtime, or take tier='cpu', which is faster outside a page.",
+            ) from None
+        self.name = f"wasmtime {version('wasmtime')}"
+        engine = wasmtime.Engine()
+        self._store = wasmtime.Store(engine)
+        # By default wasmtime reserves all 4 GiB at once, so that growing never moves the memory.
+        limits = wasmtime.Limits(_HEAP // _PAGE_NBYTES, _MOST_PAGES)
+        self._memory = wasmtime.Memory(self._store, wasmtime.MemoryType(limits))
+        self._start = ctypes.addressof(self._memory.data_ptr(self._store).contents)
+        self._used = _HEAP
+        self._free: dict[int, list[int]] = {}
+
+        linker = wasmtime.Linker(engine)
+        linker.define(self._store, "env", "memory", self._memory)
+        i32 = wasmtime.ValType.i32()
+        bases = {"__memory_base": _STACK_TOP, "__table_base": 0, "__stack_pointer": _STACK_TOP}
+        for name, value in bases.items():
+            kind = wasmtime.GlobalType(i32, name == "__stack_pointer")
+            linker.define(self._store, "env", name, wasmtime.Global(self._store, kind, value))
+        module = wasmtime.Module(engine, Path(path).read_bytes())
+        self._exports = linker.instantiate(self._store, module).exports(self._store)
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> Array:
+        """See `Kernels.empty`."""
+        kind = np.dtype(dtype)
+        nbytes = prod(shape) * kind.itemsize
+        room = max(ALIGNMENT, -(-nbytes // ALIGNMENT) * ALIGNMENT)
+        free = self._free.setdefault(room, [])
+        offset = free.pop() if free else self._grow(room)
+        buffer = (ctypes.c_ubyte * room).from_address(self._start + offset)
+        finalize(buffer, self._give_back, room, offset)
+        return np.frombuffer(buffer, np.uint8, nbytes).view(kind).reshape(shape)
+
+    def bind(self, kernel: str, *arguments: Array | float | None) -> Callable[[], object]:
+        """See `Kernels.bind`."""
+        plain = (self._offset(a) if isinstance(a, np.ndarray) else a or 0 for a in arguments)
+        run: Any = self._exports[kernel]
+        return partial(run, self._store, *plain)
+
+    def call(self, kernel: str, *arguments: Array | float | None) -> int:
+        """See `Kernels.call`."""
+        held = [self._reachable(a) if isinstance(a, np.ndarray) else a for a in arguments]
+        plain = [self._offset(a) if isinstance(a, np.ndarray) else a or 0 for a in held]
+        run: Any = self._exports[kernel]
+        return run(self._store, *plain) or 0
+
+    def _reachable(self, array: Array) -> Array:
+        """The array itself, or a copy of it inside the memory."""
+        if array.flags.c_contiguous and 0 <= self._offset(array) < self._used:
+            return array
+        copy = self.empty(array.shape, array.dtype)
+        copy[...] = array
+        return copy
+
+    def _offset(self, array: Array) -> int:
+        return array.__array_interface__["data"][0] - self._start
+
+    def _grow(self, nbytes: int) -> int:
+        offset = self._used
+        self._used += nbytes
+        lacking = self._used - self._memory.data_len(self._store)
+        if lacking > 0:
+            self._memory.grow(self._store, -(-lacking // _PAGE_NBYTES))
+        return offset
+
+    def _give_back(self, room: int, offset: int) -> None:
+        self._free[room].append(offset)
+
+
+def open_native() -> NativeKernels:
+    """Load the module; TierUnavailableError without wasmtime."""
+    return NativeKernels(module_path())

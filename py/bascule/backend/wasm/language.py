@@ -1,0 +1,104 @@
+"""The ops of language models that kernels compute: weights in blocks, a KV cache, tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+
+import numpy as np
+
+from bascule.backend.quant import BlockMatrix
+from bascule.backend.wasm.functions import WasmFunctions
+from bascule.backend.wasm.kernels import Array
+from bascule.dtypes import BlockType
+from bascule.program.ops import ACTIVATIONS
+
+
+class LanguageFunctions(WasmFunctions):
+    """`WasmFunctions`, and linear layers whose weights stay in their blocks."""
+
+    def table(self) -> Mapping[str, Callable[..., Array]]:
+        """See `WasmFunctions.table`."""
+        own = (self.token_embedding, self.rope_append, self.cached_attention, self.argmax_token)
+        return {**super().table(), **{f.__name__: f for f in own}}
+
+    def linear(
+        self,
+        x: Array,
+        weight: Array | BlockMatrix,
+        bias: Array | None = None,
+        residual: Array | None = None,
+        *,
+        activation: str = "none",
+    ) -> Array:
+        """See `reference.linear`."""
+        if not isinstance(weight, BlockMatrix):
+            return super().linear(x, weight, bias, residual, activation=activation)
+        columns, inner = weight.shape
+        y = self._kernels.empty((*x.shape[:-1], columns))
+        scratch = self._room(self._kernels.call("block_linear_scratch", inner))
+        sizes = (int(weight.type), prod(x.shape[:-1]), columns, inner)
+        operands = (y, x, weight.data, bias, residual, scratch)
+        self._kernels.call("block_linear", *operands, *sizes, ACTIVATIONS.index(activation))
+        return y
+
+    def token_embedding(
+        self, table: Array | BlockMatrix, tokens: Array, position: Array, *, length: int
+    ) -> Array:
+        """See `reference.token_embedding`."""
+        blocks = isinstance(table, BlockMatrix)
+        data, kind = (table.data, table.type) if blocks else (table, BlockType.F32)
+        rows, inner = table.shape
+        y, scratch = self._kernels.empty((length, inner)), self._room(inner)
+        sizes = (int(kind), length, rows, inner, len(tokens))
+        self._kernels.call("take_rows", y, data, tokens, position, scratch, *sizes)
+        return y
+
+    def rope_append(
+        self,
+        qkv: Array,
+        cache: Array,
+        angles: Array,
+        position: Array,
+        *,
+        heads: int,
+        kv_heads: int,
+        size: int,
+        pairs: str,
+    ) -> Array:
+        """See `reference.rope_append`."""
+        y = self._kernels.empty((len(qkv), heads * size))
+        scratch = self._room(self._kernels.call("rope_append_scratch", kv_heads, size))
+        sizes = (_is_f16(cache), len(cache), len(qkv), heads, kv_heads, size, pairs == "adjacent")
+        self._kernels.call("rope_append", y, qkv, cache, angles, position, scratch, *sizes)
+        return y
+
+    def cached_attention(
+        self,
+        q: Array,
+        cache: Array,
+        position: Array,
+        *,
+        heads: int,
+        kv_heads: int,
+        size: int,
+        window: int,
+    ) -> Array:
+        """See `reference.cached_attention`."""
+        y = self._kernels.empty(q.shape)
+        needed = ("cached_attention_scratch", len(cache), len(q), heads // kv_heads, size)
+        scratch = self._room(self._kernels.call(*needed))
+        sizes = (_is_f16(cache), len(cache), len(q), heads, kv_heads, size, window)
+        self._kernels.call("cached_attention", y, q, cache, position, scratch, *sizes)
+        return y
+
+    def argmax_token(self, logits: Array, tokens: Array, position: Array) -> Array:
+        """See `reference.argmax_token`."""
+        y = self._kernels.empty((1,), np.uint32)
+        operands = (y, logits, tokens, position)
+        self._kernels.call("argmax_token", *operands, logits.shape[1], len(tokens))
+        return y
+
+
+def _is_f16(cache: Array) -> bool:
+    return cache.dtype == np.float16

@@ -1,0 +1,208 @@
+"""The ops of the WebAssembly tier against float64, at the edges of the kernels' tiles.
+
+What a kernel shall write is NaN before, and lies between canaries that it must leave alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import DTypeLike
+
+from bascule.backend import reference
+from bascule.backend.wasm.functions import WasmFunctions
+from bascule.backend.wasm.kernels import Array
+from bascule.backend.wasm.kernels_native import NativeKernels
+from bascule.program.ops import ACTIVATIONS
+
+CANARY = -77.25
+EDGE = 16  # floats before and after
+
+
+class GuardedKernels:
+    """Hands out poisoned arrays between canaries, and looks after them."""
+
+    def __init__(self, kernels: NativeKernels) -> None:
+        self.name = kernels.name
+        self._kernels = kernels
+        self._rooms: list[tuple[Array, int]] = []
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> Array:
+        assert dtype == np.float32
+        n = int(np.prod(shape))
+        room = self._kernels.empty((n + 2 * EDGE,))
+        room[:] = CANARY
+        room[EDGE : EDGE + n] = np.nan
+        self._rooms.append((room, n))
+        return room[EDGE : EDGE + n].reshape(shape)
+
+    def call(self, kernel: str, *arguments: Array | float | None) -> int:
+        return self._kernels.call(kernel, *arguments)
+
+    def check(self) -> None:
+        for room, n in self._rooms:
+            assert (room[:EDGE] == CANARY).all()
+            assert (room[EDGE + n :] == CANARY).all()
+
+
+@pytest.fixture
+def ops(kernels: NativeKernels) -> Iterator[WasmFunctions]:
+    guarded = GuardedKernels(kernels)
+    yield WasmFunctions(guarded)
+    guarded.check()
+
+
+def agree(found: Array, expected: Array, tolerance: float) -> None:
+    """Within `tolerance`, relative to the largest of the values."""
+    assert found.dtype == np.float32
+    assert found.shape == expected.shape
+    scale = max(1.0, float(np.abs(expected).max()))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * scale)
+
+
+def both(ops: WasmFunctions, op: str, *operands: Array | None, **attributes: Any) -> Any:
+    """The op as the tier and as float64 compute it."""
+    narrow = [x.astype(np.float32) if x is not None and x.dtype != np.uint32 else x
+              for x in operands]  # fmt: skip
+    wide = [x.astype(np.float64) if x is not None and x.dtype == np.float32 else x
+            for x in narrow]  # fmt: skip
+    expected = reference.FUNCTIONS[op](*wide, **attributes)
+    return ops.table()[op](*narrow, **attributes), expected
+
+
+def rounding(terms: int) -> float:
+    """Of a sum of products of standard normals, relative to its largest value."""
+    return 2e-6 + 1.2e-7 * terms**0.5
+
+
+ROWS = [1, 2, 3, 4, 5, 7, 8, 63, 64, 65, 67, 131]
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize(
+    ("columns", "inner"), [(1, 1), (3, 5), (8, 4), (9, 7), (45, 33), (64, 384)]
+)
+def test_linear(
+    rows: int, columns: int, inner: int, ops: WasmFunctions, rng: np.random.Generator
+) -> None:
+    x, weight = rng.standard_normal((rows, inner)), rng.standard_normal((columns, inner))
+    found, expected = both(ops, "linear", x, weight)
+    agree(found, expected, rounding(inner))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 6, 70])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("with_residual", [False, True])
+def test_what_follows_a_linear_layer(
+    rows: int,
+    activation: str,
+    with_bias: bool,
+    with_residual: bool,
+    ops: WasmFunctions,
+    rng: np.random.Generator,
+) -> None:
+    x, weight = rng.standard_normal((2, rows, 37)), rng.standard_normal((21, 37))
+    bias = rng.standard_normal(21) if with_bias else None
+    residual = rng.standard_normal((2, rows, 21)) if with_residual else None
+    found, expected = both(ops, "linear", x, weight, bias, residual, activation=activation)
+    agree(found, expected, rounding(37))
+
+
+@pytest.mark.parametrize("columns", [1, 4, 6, 39])
+@pytest.mark.parametrize("rows", [1, 9])
+def test_gated_linear(
+    rows: int, columns: int, ops: WasmFunctions, rng: np.random.Generator
+) -> None:
+    x, weight = rng.standard_normal((rows, 30)), rng.standard_normal((2 * columns, 30))
+    found, expected = both(ops, "gated_linear", x, weight, activation="silu")
+    agree(found, expected, 2 * rounding(30))
+
+
+@pytest.mark.parametrize("columns", [1, 3, 4, 5, 31, 384])
+@pytest.mark.parametrize("shape", [(1,), (7,), (2, 3)])
+def test_norms(
+    shape: tuple[int, ...], columns: int, ops: WasmFunctions, rng: np.random.Generator
+) -> None:
+    x, residual = rng.standard_normal((2, *shape, columns)) * 3 + 1
+    weight, bias = rng.standard_normal((2, columns))
+    for operands in ((x, weight, bias), (x, weight, bias, residual)):
+        found, expected = both(ops, "layer_norm", *operands, eps=1e-5)
+        agree(found, expected, 4e-6)
+    found, expected = both(ops, "rms_norm", x, weight, eps=1e-5)
+    agree(found, expected, 2e-6)
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 4, 8, 9, 31, 32, 33, 70])
+@pytest.mark.parametrize(("heads", "size"), [(1, 1), (3, 5), (2, 8), (2, 32), (1, 44)])
+def test_attention(
+    tokens: int, heads: int, size: int, ops: WasmFunctions, rng: np.random.Generator
+) -> None:
+    qkv = rng.standard_normal((4, tokens, 3 * heads * size)) * 2
+    # None counts as one; more than there are, as all.
+    lengths = np.array([tokens, 0, (tokens + 1) // 2, tokens + 9], np.uint32)
+    found, expected = both(ops, "attention", qkv, lengths, heads=heads)
+    agree(found, expected, 3e-6)
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_activations_keep_their_stated_error(
+    kind: str, ops: WasmFunctions, rng: np.random.Generator
+) -> None:
+    far = np.array([-1e30, -3e4, -100, -88, -5.6, -0.0, 0, 5.6, 88, 100, 3e4, 1e30])
+    x = np.concatenate((np.linspace(-12, 12, 40_001), rng.standard_normal(1001) * 1e-3, far))
+    found, expected = both(ops, "activate", x, kind=kind)
+    error = np.abs(found - expected) / np.maximum(1, np.abs(x))
+    assert error.max() < 1e-6
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7])
+def test_activations_of_a_few(
+    n: int, kind: str, ops: WasmFunctions, rng: np.random.Generator
+) -> None:
+    found, expected = both(ops, "activate", rng.standard_normal(n), kind=kind)
+    agree(found, expected, 1e-6)
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_nan_is_never_lost(kind: str, ops: WasmFunctions) -> None:
+    x = np.zeros((5, 9), np.float32)
+    x[2, 3] = x[4, 8] = np.nan
+    np.testing.assert_array_equal(np.isnan(ops.activate(x, kind=kind)), np.isnan(x))
+    eye = np.eye(9, dtype=np.float32)
+    assert np.isnan(ops.linear(x, eye, activation=kind)[[2, 4]]).all()
+    assert np.isfinite(ops.linear(x, eye, activation=kind)[[0, 1, 3]]).all()
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 5, 1023])
+def test_add_and_multiply(n: int, ops: WasmFunctions, rng: np.random.Generator) -> None:
+    a, b = rng.standard_normal((2, 3, n))
+    for op, operands in (("add", (a, b)), ("add", (a, b[0])), ("multiply", (a, b))):
+        found, expected = both(ops, op, *operands)
+        agree(found, expected, 1e-6)
+
+
+def test_arrays_from_anywhere_and_of_any_strides(
+    ops: WasmFunctions, rng: np.random.Generator
+) -> None:
+    x = rng.standard_normal((12, 10)).astype(np.float32)
+    weight = rng.standard_normal((10, 12)).astype(np.float32)
+    found = ops.linear(x.T[:, ::2], weight[:, ::2])
+    np.testing.assert_allclose(found, x.T[:, ::2] @ weight[:, ::2].T, rtol=1e-5, atol=1e-5)
+
+
+def test_memory_is_given_back(kernels: NativeKernels) -> None:
+    held = [kernels.empty((1 << 20,)) for _ in range(3)]
+    addresses = {a.ctypes.data for a in held}
+    view = held.pop()[5:]
+    held.clear()
+    again = [kernels.empty((1 << 20,)) for _ in range(2)]
+    assert {a.ctypes.data for a in again} == addresses - {view.ctypes.data - 20}
+    view[:] = 3
+    for other in again:
+        other[:] = 4
+    assert (view == 3).all()

@@ -1,0 +1,245 @@
+// A KV cache: rows of G keys and G values of D floats or halves. What belongs to position p stands
+// in row p % slots.
+#include "functions.h"
+#include "halves.h"
+
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
+#define ROUNDED(n, to) (((n) + (to)-1) / (to) * (to))
+
+// So few rows meet the cache one by one; more of them share its rearranged keys and values.
+enum { FEW_ROWS = 4 };
+
+// Where rows of the cache lie, whatever they hold.
+typedef struct {
+  void *at;
+  int halves, slots, width;
+} Cache;
+
+INLINE void put(Cache cache, int position, int column, const float *x, int n) {
+  int first = position % cache.slots * cache.width + column;
+  if (cache.halves) {
+    narrow((uint16_t *)cache.at + first, x, n);
+    return;
+  }
+  for (int i = 0; i < n; i += 4) {
+    wasm_v128_store((float *)cache.at + first + i, wasm_v128_load(x + i));
+  }
+}
+
+INLINE void get(Cache cache, int position, int column, float *y, int n) {
+  int first = position % cache.slots * cache.width + column;
+  if (cache.halves) {
+    widen(y, (const uint16_t *)cache.at + first, n);
+    return;
+  }
+  for (int i = 0; i < n; i += 4) {
+    wasm_v128_store(y + i, wasm_v128_load((const float *)cache.at + first + i));
+  }
+}
+
+// cos and sin of a position's D / 2 angles: row p % 256 turned by row 256 + p / 256.
+INLINE void turn_of(float *cosines, float *sines, const float *angles, int position, int size) {
+  const float *low = angles + position % 256 * size, *high = angles + (256 + position / 256) * size;
+  int half = size / 2;
+  for (int i = 0; i < half; i++) {
+    cosines[i] = low[i] * high[i] - low[half + i] * high[half + i];
+    sines[i] = low[i] * high[half + i] + low[half + i] * high[i];
+  }
+}
+
+// A head's pairs as complex numbers, turned: element i * step with the one `apart` behind it.
+INLINE void turn_head(float *y, const float *x, const float *cosines, const float *sines,
+                      int half, int step, int apart) {
+  for (int i = 0; i < half; i++) {
+    float real = x[i * step], imaginary = x[i * step + apart];
+    y[i * step] = real * cosines[i] - imaginary * sines[i];
+    y[i * step + apart] = real * sines[i] + imaginary * cosines[i];
+  }
+}
+
+// Rotary embedding of q and k in qkv (rows, (heads + 2 kv_heads) * size), from *position on;
+// k and v go into the cache, q into y (rows, heads * size).
+// scratch: rope_append_scratch(kv_heads, size) floats.
+EXPORT void rope_append(float *y, const float *qkv, void *cache, const float *angles,
+                        const uint32_t *position, float *scratch, int halves, int slots, int rows,
+                        int heads, int kv_heads, int size, int adjacent) {
+  int wide = kv_heads * size, half = size / 2;
+  Cache to = {cache, halves, slots, 2 * wide};
+  float *cosines = scratch, *sines = cosines + half, *keys = sines + half;
+  for (int row = 0; row < rows; row++, qkv += (heads + 2 * kv_heads) * size) {
+    int at = *position + row;
+    turn_of(cosines, sines, angles, at, size);
+    for (int head = 0; head < heads + kv_heads; head++) {
+      float *to_head = y + (row * heads + head) * size;
+      to_head = head < heads ? to_head : keys + (head - heads) * size;
+      if (adjacent) {
+        turn_head(to_head, qkv + head * size, cosines, sines, half, 2, 1);
+      } else {
+        turn_head(to_head, qkv + head * size, cosines, sines, half, 1, half);
+      }
+    }
+    put(to, at, 0, keys, wide);
+    put(to, at, wide, qkv + (heads + kv_heads) * size, wide);
+  }
+}
+
+EXPORT int rope_append_scratch(int kv_heads, int size) {
+  return (1 + kv_heads) * size;
+}
+
+// x[first..last] = softmax(scale * x[first..last]), and 0 before and behind, up to n.
+static void softmax_between(float *x, int first, int last, int n, float scale) {
+  float most = x[first];
+  for (int i = first; i <= last; i++) {
+    most = x[i] > most ? x[i] : most;
+  }
+  v128_t top = wasm_f32x4_splat(most), factor = wasm_f32x4_splat(scale);
+  float sum = 0;
+  for (int i = first; i <= last; i += 4) {
+    int left = MIN(last + 1 - i, 4);
+    v128_t v = left == 4 ? wasm_v128_load(x + i) : load_some(x + i, left);
+    store_some(x + i, exponential(wasm_f32x4_mul(wasm_f32x4_sub(v, top), factor)), left);
+  }
+  for (int i = first; i <= last; i++) {
+    sum += x[i];
+  }
+  for (int i = 0; i < n; i++) {
+    x[i] = i < first || i > last ? 0 : x[i] / sum;
+  }
+}
+
+// y += by * x.
+INLINE void add_times(float *y, const float *x, float by, int n) {
+  v128_t factor = wasm_f32x4_splat(by);
+  for (int i = 0; i < n; i += 4) {
+    wasm_v128_store(y + i, multiply_add(wasm_v128_load(x + i), factor, wasm_v128_load(y + i)));
+  }
+}
+
+// One row of queries: `grouped` heads over the keys and values of one, positions first to last.
+// room: size + grouped * (last + 1 - first) floats.
+static void attend_row(float *y, const float *q, Cache cache, int key, int value, int first,
+                       int last, int grouped, int size, float *room) {
+  int met = last + 1 - first;
+  float *row = room, *scores = row + size;
+  for (int i = 0; i < met; i++) {
+    get(cache, first + i, key, row, size);
+    for (int head = 0; head < grouped; head++) {
+      scores[head * met + i] = dot(q + head * size, row, size);
+    }
+  }
+  for (int head = 0; head < grouped; head++) {
+    softmax_between(scores + head * met, 0, met - 1, met, 1 / __builtin_sqrtf((float)size));
+  }
+  for (int i = 0; i < grouped * size; i++) {
+    y[i] = 0;
+  }
+  for (int i = 0; i < met; i++) {
+    get(cache, first + i, value, row, size);
+    for (int head = 0; head < grouped; head++) {
+      add_times(y + head * size, row, scores[head * met + i], size);
+    }
+  }
+}
+
+// What `attend_rows` holds beside its operands.
+struct Room {
+  float *rows;     // (TILE_COLUMNS, size), keys or a value as they lie
+  float *keys;     // (met / 8, size, 8), interleaved
+  float *values;   // (size / 8, met, 8)
+  float *queries;  // (rows / 4, size, 4)
+  float *scores;   // (rows, met)
+  float *weights;  // (rows / 4, met, 4): the scores interleaved
+};
+
+static struct Room room_at(float *scratch, int met, int rows, int size) {
+  struct Room room = {.rows = scratch};
+  room.keys = room.rows + TILE_COLUMNS * size;
+  room.values = room.keys + ROUNDED(met, TILE_COLUMNS) * size;
+  room.queries = room.values + met * ROUNDED(size, TILE_COLUMNS);
+  room.scores = room.queries + ROUNDED(rows, TILE_ROWS) * size;
+  room.weights = room.scores + rows * met;
+  return room;
+}
+
+static void read_keys(struct Room room, Cache cache, int first, int met, int column, int size) {
+  for (int i = 0; i < met; i += TILE_COLUMNS) {
+    int n = MIN(met - i, TILE_COLUMNS);
+    for (int j = 0; j < n; j++) {
+      get(cache, first + i + j, column, room.rows + j * size, size);
+    }
+    interleave(room.keys + i * size, TILE_COLUMNS, room.rows, size, n, size);
+  }
+}
+
+static void read_values(struct Room room, Cache cache, int first, int met, int column, int size) {
+  for (int i = 0; i < met; i++) {
+    get(cache, first + i, column, room.rows, size);
+    for (int d = 0; d < size; d += 4) {
+      float *panel = room.values + d / TILE_COLUMNS * TILE_COLUMNS * met;
+      float *to = panel + i * TILE_COLUMNS + d % TILE_COLUMNS;
+      wasm_v128_store(to, wasm_v128_load(room.rows + d));
+    }
+  }
+}
+
+// One head of many rows, `stride` apart: the first meets keys up to `last`, each one more than the
+// row before it, and the last `window` of them.
+static void attend_rows(float *y, const float *q, int stride, struct Room room, int rows, int met,
+                        int size, int last, int window) {
+  for (int i = 0; i < rows; i += TILE_ROWS) {
+    interleave(room.queries + i * size, TILE_ROWS, q + i * stride, stride, rows - i, size);
+  }
+  for (int i = 0; i < met; i += TILE_COLUMNS) {
+    multiply_panel(room.scores + i, met, room.queries, room.keys + i * size, rows,
+                   MIN(met - i, TILE_COLUMNS), size);
+  }
+  for (int i = 0; i < rows; i++, last++) {
+    int first = window ? MAX(last - window + 1, 0) : 0;
+    softmax_between(room.scores + i * met, first, last, met, 1 / __builtin_sqrtf((float)size));
+  }
+  for (int i = 0; i < rows; i += TILE_ROWS) {
+    interleave(room.weights + i * met, TILE_ROWS, room.scores + i * met, met, rows - i, met);
+  }
+  for (int d = 0; d < size; d += TILE_COLUMNS) {
+    multiply_panel(y + d, stride, room.weights, room.values + d * met, rows,
+                   MIN(size - d, TILE_COLUMNS), met);
+  }
+}
+
+// y (rows, heads * size) = causal attention of q, groups of heads over the keys of one, where row i
+// stands at *position + i and meets positions up to its own, the last `window` of them (0: all).
+// scratch: cached_attention_scratch(slots, rows, heads / kv_heads, size) floats.
+EXPORT void cached_attention(float *y, const float *q, void *cache, const uint32_t *position,
+                             float *scratch, int halves, int slots, int rows, int heads,
+                             int kv_heads, int size, int window) {
+  int first = *position, grouped = heads / kv_heads, wide = heads * size;
+  int begin = MAX(first + rows - slots, window ? MAX(first - window + 1, 0) : 0);
+  begin = MAX(begin, 0);
+  int met = first + rows - begin;
+  struct Room room = room_at(scratch, met, rows, size);
+  Cache from = {cache, halves, slots, 2 * kv_heads * size};
+  for (int group = 0; group < kv_heads; group++) {
+    int key = group * size, value = (kv_heads + group) * size, column = group * grouped * size;
+    for (int i = 0; rows < FEW_ROWS && i < rows; i++) {
+      int at = first + i, from_here = window ? MAX(at - window + 1, begin) : begin;
+      attend_row(y + i * wide + column, q + i * wide + column, from, key, value, from_here, at,
+                 grouped, size, scratch);
+    }
+    if (rows < FEW_ROWS) {
+      continue;
+    }
+    read_keys(room, from, begin, met, key, size);
+    read_values(room, from, begin, met, value, size);
+    for (int head = 0; head < grouped; head++) {
+      int at = column + head * size;
+      attend_rows(y + at, q + at, wide, room, rows, met, size, first - begin, window);
+    }
+  }
+}
+
+EXPORT int cached_attention_scratch(int slots, int rows, int grouped, int size) {
+  int met = ROUNDED(slots, TILE_COLUMNS), wide = ROUNDED(size, TILE_COLUMNS);
+  int many = ROUNDED(rows, TILE_ROWS);
+  return (TILE_COLUMNS + many) * wide + 2 * met * (wide + many) + grouped * slots;
+}
