@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import platform
 from typing import Any
@@ -13,6 +14,9 @@ from bascule import __version__
 from bascule.backend.webgpu.gpu_browser import BrowserGpu, open_browser
 from bascule.bridge_browser import bridge_module, js_message
 
+# Past what probe.js itself waits for; WebKit never answers an import that it cannot do.
+_LIMIT_S = 20.0
+
 
 async def browser_facts() -> dict[str, Any]:
     """See `Capabilities`; a page whose policy forbids the bridge still tells its versions."""
@@ -23,10 +27,20 @@ async def browser_facts() -> dict[str, Any]:
     }
     told: dict[str, Any] = {"host": "page", "versions": versions}
     try:
-        probe, device = [await bridge_module(f"bridge/{name}.js") for name in ("probe", "device")]
-        return json.loads(await probe.probe(device)) | told
+        async with asyncio.timeout(_LIMIT_S):
+            probe = await bridge_module("bridge/probe.js")
+            found = json.loads(await probe.probe(await bridge_module("bridge/device.js")))
+    except TimeoutError:
+        return told | _not_probed(f"web/bridge/ could not be loaded within {_LIMIT_S:.0f} s")
     except JsException as error:
-        return told | {"problems": {"webgpu": js_message(error)}}
+        return told | _not_probed(js_message(error))
+    except OSError as error:  # the package lacks a file
+        return told | _not_probed(str(error))
+    return found | told
+
+
+def _not_probed(why: str) -> dict[str, Any]:
+    return {"problems": {"webgpu": why}}
 
 
 async def open_gpu() -> BrowserGpu:
