@@ -44,6 +44,7 @@ class CountingBackend(ReferenceBackend):
     """Numpy that counts its runs, and adds `error` to what each gives."""
 
     def __init__(self, error: float = 0.0) -> None:
+        super().__init__()
         self.error = error
         self.runs = 0
 
