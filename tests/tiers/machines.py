@@ -7,7 +7,7 @@ from bascule.tiers.speeds import Kind, Sample, Speeds
 from bascule.tiers.survey import Survey, TierFacts
 
 
-def tier(
+def planted(
     name: Tier, *, overhead_s: float = 0.0, per_work_s: float = 1e-9, software: bool = False
 ) -> TierFacts:
     """A tier that needs `overhead_s` a run and `per_work_s` for each unit of work."""
@@ -25,8 +25,8 @@ def tier(
 
 
 # A GPU that is a hundred times as fast, once its millisecond is spent.
-GPU = tier("webgpu", overhead_s=1e-3, per_work_s=1e-11)
-CPU = tier("cpu")
+GPU = planted("webgpu", overhead_s=1e-3, per_work_s=1e-11)
+CPU = planted("cpu")
 FAST_GPU = Survey((GPU, CPU))
 # One that the CPU imitates, and worse than it does its own work.
-SOFTWARE_GPU = Survey((tier("webgpu", overhead_s=1e-3, per_work_s=1e-8, software=True), CPU))
+SOFTWARE_GPU = Survey((planted("webgpu", overhead_s=1e-3, per_work_s=1e-8, software=True), CPU))

@@ -84,7 +84,9 @@ def decide(
         others = [c for c in able if c is not best and isfinite(c.expected_s)]
         next_best = min(others, key=lambda c: c.expected_s, default=None)
         reason = f"{_time(best.expected_s)} {best.source}"
-        if next_best is not None:
+        if next_best is None:
+            reason = "the only tier that was measured"
+        else:
             reason += f" against {_time(next_best.expected_s)} on {next_best.tier}"
     return Decision(subject, considered, best.tier, reason, software_warning(tiers))
 

@@ -37,3 +37,11 @@ def free_nbytes() -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return None
+
+
+def is_busy() -> bool:
+    """Whether others use the CPUs so much that what is measured now is no measure."""
+    try:
+        return os.getloadavg()[0] > (os.cpu_count() or 1)
+    except (AttributeError, OSError):  # Windows and pages do not tell
+        return False

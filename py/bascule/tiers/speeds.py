@@ -92,9 +92,9 @@ def work_of(kind: Kind, n: int) -> int:
 
 
 async def speeds_of(
-    backend: Backend, identity: str, remembered: Remembered, budget_s: float
+    backend: Backend, identity: str, remembered: Remembered, budget_s: float, *, keep: bool = True
 ) -> Speeds:
-    """What was measured of this tier before, else what is measured now and kept.
+    """What was measured of this tier before, else what is measured now, and kept if that is wanted.
 
     TierUnavailableError for a tier whose products are wrong.
     """
@@ -103,7 +103,8 @@ async def speeds_of(
     if kept is not None:
         return kept
     found = await measure(backend, budget_s)
-    await remembered.put(key, {"speeds": found.as_json()})
+    if keep:
+        await remembered.put(key, {"speeds": found.as_json()})
     return found
 
 

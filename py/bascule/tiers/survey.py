@@ -10,7 +10,7 @@ from typing import Any
 from bascule.backend.base import TIERS, Backend, Tier
 from bascule.errors import BasculeError
 from bascule.remembered import MemoryRemembered, open_remembered
-from bascule.tiers.host import free_nbytes, host_identity
+from bascule.tiers.host import free_nbytes, host_identity, is_busy
 from bascule.tiers.openers import OPENERS, adapter_of, open_named
 from bascule.tiers.speeds import Speeds, speeds_of
 from bascule.tiers.switches import Switches
@@ -80,8 +80,10 @@ async def survey(
 ) -> Survey:
     """Open each tier that the switches allow, and measure those that are new here.
 
-    With `hold` the backends stay open, for the caller to close.
+    What is measured while others keep the machine busy serves this time only. With `hold` the
+    backends stay open, for the caller to close.
     """
+    busy = is_busy()
     remembered = await open_remembered() if remember else MemoryRemembered()
     found: list[TierFacts] = []
     backends: dict[Tier, Backend] = {}
@@ -96,7 +98,9 @@ async def survey(
                 backend = backends[tier] = await open_named(tier, remember=remember)
                 facts = _facts(backend, switches)
                 share_s = budget_s / len(OPENERS)
-                speeds = await speeds_of(backend, facts.identity, remembered, share_s)
+                speeds = await speeds_of(
+                    backend, facts.identity, remembered, share_s, keep=not busy
+                )
             except BasculeError as error:
                 found.append(TierFacts(tier, str(getattr(error, "reason", error))))
                 if tier in backends:
