@@ -106,7 +106,8 @@ def browser_contest(contest: Contest, shapes: list[tuple[int, int]], facts: dict
     with sync_playwright() as playwright, serving() as site:
         peers = {"peers": BENCH / "node_modules", "bench": BENCH, "onnx": OUT}
         with chromium(playwright, "chromium", webgpu=True) as engine, served(peers) as extra:
-            pages = {tier: ours(engine.new_page(), site.url, tier) for tier in ("webgpu", "cpu")}
+            tiers = ("webgpu", "wasm", "cpu")
+            pages = {tier: ours(engine.new_page(), site.url, tier) for tier in tiers}
             lab = engine.new_page()
             lab.open(f"{site.url}/lab/")
             wait_for(lab, "globalThis.lab")
@@ -181,14 +182,15 @@ def embeddings_in_page(
 
         big = batch * tokens > 1000
         if not big:  # first runs compile and allocate
-            run_ours(pages["webgpu"], "webgpu")
-            run_ours(pages["cpu"], "cpu")
+            for tier, page in pages.items():
+                run_ours(page, tier)
             run_ort("webgpu", 1)
             run_ort("wasm", 1)
         contest.run(
             f"page {batch}x{tokens}",
             {
                 "bascule webgpu": lambda: run_ours(pages["webgpu"], "webgpu"),
+                "bascule wasm": lambda: run_ours(pages["wasm"], "wasm"),
                 "bascule cpu": lambda: run_ours(pages["cpu"], "cpu"),
                 "ort-web webgpu": lambda: run_ort("webgpu", 1),
                 "ort-web wasm": lambda: run_ort("wasm", 1),
