@@ -76,7 +76,7 @@ async def test_this_machine_is_what_wgpu_says_and_computes() -> None:
     assert found.subgroup_max_size is not None
     assert 1 <= found.subgroup_min_size <= found.subgroup_max_size
     assert found.threads
-    assert found.n_cores == len(os.sched_getaffinity(0))
+    assert 1 <= (found.n_cores or 0) <= (os.cpu_count() or 0)
     assert found.versions["wgpu"] == wgpu.__version__
     assert 0 < found.memory_budget_nbytes < (found.device_memory_nbytes or 0)
 
