@@ -15,6 +15,7 @@ _LARGEST = 1 << 24
 _MOST_LAYERS = 1000
 # Tensors of a file that no program reads as a weight.
 ROPE_FACTORS = "rope_freqs.weight"
+TABLE = "token_embd.weight"
 # A tied model has none: the embedding serves for it.
 OUTPUT = "output.weight"
 _PARTS = (
@@ -32,7 +33,7 @@ _PLAIN: Mapping[str, Any] = {
 
 def tensor_names(layers: int) -> Iterator[str]:
     """All that a model may have, by GGUF's names."""
-    yield from ("token_embd.weight", "output_norm.weight", OUTPUT)
+    yield from (TABLE, "output_norm.weight", OUTPUT)
     for layer in range(layers):
         yield from (f"blk.{layer}.{part}.weight" for part in _PARTS)
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from bascule.dtypes import BlockType, DType, block_of, dtype_of
+from bascule.dtypes import BlockType, DType, dtype_of
 from bascule.errors import ModelFileError, UnsupportedModelError
-from bascule.model.llama_config import OUTPUT, LlamaConfig, rotary_settings, tensor_names
+from bascule.model.llama_config import OUTPUT, TABLE, LlamaConfig, rotary_settings, tensor_names
 from bascule.weights.pieces import ELEMENT_NBYTES
 from bascule.weights.safetensors import TensorInfo
 
@@ -32,6 +32,8 @@ _NAMES = MappingProxyType(
         "ffn_down": "mlp.down_proj",
     }
 )
+# Numbers of a row that shaders take at once of halves and of blocks.
+_RUN = 32
 # A table that older files keep and that follows from the settings.
 _DERIVED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
 
@@ -48,16 +50,22 @@ def folder_config(
 ) -> LlamaConfig:
     """The sizes in config.json, which `file` names, and the types that tensors are to have.
 
-    Those of the files, or the block format `weights` where rows come out even, else float32.
-    ModelFileError for what is not sound, UnsupportedModelError for what no Llama has.
+    Those of the files, or the block format `weights`, where rows come out even, else float32. The
+    embedding and the output become blocks of 8 bits at the least, as ggml has it: the choice of a
+    token hangs on them. ModelFileError for what is not sound, UnsupportedModelError for what no
+    Llama has.
     """
     sizes = LlamaConfig.from_config(config, file)
     names = {folder_name(name): name for name in tensor_names(sizes.layers)}
-    types = {
-        _our_name(theirs, names, file): _type(tensor, weights, file)
-        for theirs, tensor in tensors.items()
-        if not _DERIVED.fullmatch(theirs)
-    }
+    types: dict[str, DType] = {}
+    for theirs, tensor in sorted(tensors.items()):
+        if _DERIVED.fullmatch(theirs):
+            continue
+        if theirs not in names:
+            told = f"there is a tensor {theirs[:80]!r}, which is not known"
+            raise UnsupportedModelError(file, told)
+        fine = weights is not None and names[theirs] in (TABLE, OUTPUT)
+        types[names[theirs]] = _type(tensor, "q8_0" if fine else weights, file)
     tied = config.get("tie_word_embeddings", False)
     if not isinstance(tied, bool):
         raise ModelFileError(file, "tie_word_embeddings is no boolean")
@@ -68,22 +76,14 @@ def folder_config(
     return replace(sizes, types=types)
 
 
-def _our_name(theirs: str, names: Mapping[str, str], file: str) -> str:
-    if theirs not in names:
-        told = f"there is a tensor {theirs[:80]!r}, which is not known"
-        raise UnsupportedModelError(file, told)
-    return names[theirs]
-
-
 def _type(tensor: TensorInfo, weights: DType | None, file: str) -> DType:
     if tensor.dtype not in ELEMENT_NBYTES:
         known = ", ".join(ELEMENT_NBYTES)
         told = f"tensor {tensor.name[:80]!r} is {tensor.dtype}, and this version reads {known}"
         raise UnsupportedModelError(file, told)
-    if weights is None:
-        return dtype_of(BlockType[tensor.dtype])
-    even = tensor.shape and tensor.shape[-1] % block_of(weights).n_elements == 0
-    return weights if even else "f32"
+    if not tensor.shape or tensor.shape[-1] % _RUN:
+        return "f32"
+    return weights or dtype_of(BlockType[tensor.dtype])
 
 
 def rotary_factors(
