@@ -51,10 +51,10 @@ async def load(
     soon as it can, and `await model.loaded()` waits for the rest. With `parallel` two shards come
     at a time. A language model's context is `max_length` tokens, by default all that it was trained
     for, and its KV cache holds halves or, as `cache_dtype` "f32", floats. With `quantize` (4, 8,
-    "q4_0", "q4_1" or "q8_0") float weights become blocks of so many bits on their way, and
-    `model.quantization` tells what that did to each; `parallel` has no effect then. Cancelling the
-    task frees everything. Raises InputError, ModelNotFoundError, ModelFileError,
-    UnsupportedModelError, SourceError or TierUnavailableError.
+    "q4_0", "q4_1" or "q8_0") float weights become blocks of so many bits on their way (a language
+    model's embedding and output of 8 at the least), and `model.quantization` tells what that did to
+    each; `parallel` has no effect then. Cancelling the task frees everything. Raises InputError,
+    ModelNotFoundError, ModelFileError, UnsupportedModelError, SourceError or TierUnavailableError.
     """
     tell = progress or _silent
     clock = _Clock()

@@ -178,14 +178,17 @@ UNSOUND: list[tuple[dict[str, Any], str]] = [
     ({"hidden_size": "64"}, "hidden_size is 64"),
     ({"hidden_size": True}, "hidden_size is True"),
     ({"num_hidden_layers": 10**6}, "num_hidden_layers is 1000000, expected .* 1 to 1,000"),
-    ({"num_hidden_layers": 3}, r"model.layers.2.input_layernorm.weight"),
+    ({"num_hidden_layers": 3}, r"layers.2.input_layernorm.weight' is missing"),
     ({"num_attention_heads": 0}, "num_attention_heads is 0"),
     ({"num_key_value_heads": 3}, "4 heads over 3 of size 24"),
     ({"head_dim": 10}, "of size 10"),
     ({"head_dim": None, "num_attention_heads": 6, "num_key_value_heads": 6}, "6 heads over 6"),
-    ({"intermediate_size": 81}, "does not make blk.0.ffn_gate"),
-    ({"vocab_size": 300}, "384 tokens and 300 embeddings"),
-    ({"vocab_size": 400}, "does not make token_embd"),
+    (
+        {"intermediate_size": 81},
+        r"mlp.gate_proj.weight' is \[80, 64\], and its settings make it \[81, 64\]",
+    ),
+    ({"vocab_size": 300}, r"embed_tokens.weight' is \[384, 64\]"),
+    ({"vocab_size": 1 << 24, "hidden_size": 1 << 24}, "settings make it .16777216, 16777216"),
     ({"max_position_embeddings": 1 << 30}, "max_position_embeddings is"),
     ({"rms_norm_eps": "small"}, "rms_norm_eps is small, expected a number"),
     ({"rms_norm_eps": float("nan")}, "rms_norm_eps is nan"),
@@ -197,7 +200,7 @@ UNSOUND: list[tuple[dict[str, Any], str]] = [
     ({"rope_scaling": ROPE | {"low_freq_factor": 4}}, "low_freq_factor is not below"),
     ({"rope_scaling": {"type": "linear"}}, "rope scaling's factor is None"),
     ({"tie_word_embeddings": "yes"}, "tie_word_embeddings is no boolean"),
-    ({"tie_word_embeddings": None}, "no lm_head.weight"),
+    ({"tie_word_embeddings": None}, "'lm_head.weight' is missing"),
     ({"eos_token_id": "1"}, "eos_token_id is 1, expected token ids"),
     ({"eos_token_id": [1, 384]}, "eos_token_id 384 is none of the 384 tokens"),
     ({"eos_token_id": [-1]}, "eos_token_id -1 is none"),
@@ -233,12 +236,15 @@ def add(name: str, array: np.ndarray) -> Callable[[dict[str, Any]], None]:
 
 
 TENSORS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
-    (lambda t: t.pop("model.norm.weight"), "lacks the tensor 'model.norm.weight'"),
-    (lambda t: t.pop("model.embed_tokens.weight"), "lacks the tensor 'model.embed_tokens.weight'"),
+    (lambda t: t.pop("model.norm.weight"), "'model.norm.weight' is missing"),
+    (lambda t: t.pop("model.embed_tokens.weight"), "'model.embed_tokens.weight' is missing"),
     (add("model.layers.0.self_attn.q_proj.bias", np.zeros(64)), "q_proj.bias', which is not known"),
     (add("model.norm.weight", np.zeros(64, np.int32)), "'model.norm.weight' is I32"),
-    (add("model.norm.weight", np.zeros(65, np.float32)), "does not make output_norm"),
-    (add("model.layers.0.mlp.up_proj.weight", np.zeros((), np.float16)), "does not make"),
+    (add("model.norm.weight", np.zeros(65, np.float32)), r"norm.weight' is \[65\]"),
+    (
+        add("model.layers.0.mlp.up_proj.weight", np.zeros((), np.float16)),
+        r"up_proj.weight' is \[\]",
+    ),
 ]
 
 
@@ -276,6 +282,15 @@ def test_what_may_be_left_out_has_transformers_defaults(tmp_path: Path) -> None:
     config = LlamaConfig.from_config(sizes | newer, "config.json")
     assert config.theta == 5e5
     assert rotary_factors(sizes | newer, config, "config.json").tolist() == [4] * 8
+
+
+def test_more_tokens_than_embeddings_are_told(tmp_path: Path) -> None:
+    folder = told(tmp_path)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["added_tokens"][4]["id"] = 390
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ModelFileError, match="391 tokens and 384 embeddings"):
+        recipe(folder)
 
 
 def test_a_folder_without_the_files_that_it_may_lack(tmp_path: Path) -> None:

@@ -56,24 +56,48 @@ def folder_config(
     Llama has.
     """
     sizes = LlamaConfig.from_config(config, file)
-    names = {folder_name(name): name for name in tensor_names(sizes.layers)}
-    types: dict[str, DType] = {}
-    for theirs, tensor in sorted(tensors.items()):
-        if _DERIVED.fullmatch(theirs):
-            continue
-        if theirs not in names:
-            told = f"there is a tensor {theirs[:80]!r}, which is not known"
-            raise UnsupportedModelError(file, told)
-        fine = weights is not None and names[theirs] in (TABLE, OUTPUT)
-        types[names[theirs]] = _type(tensor, "q8_0" if fine else weights, file)
     tied = config.get("tie_word_embeddings", False)
     if not isinstance(tied, bool):
         raise ModelFileError(file, "tie_word_embeddings is no boolean")
-    if tied:
-        types.pop(OUTPUT, None)
-    elif OUTPUT not in types:
-        raise ModelFileError(file, "there is no lm_head.weight, and tie_word_embeddings is not set")
+    types: dict[str, DType] = {}
+    for name, shape in _shapes(sizes, tied=tied).items():
+        tensor = tensors.get(folder_name(name))
+        if tensor is None or tensor.shape != shape:
+            found = "missing" if tensor is None else f"{list(tensor.shape)}"
+            told = (
+                f"tensor {folder_name(name)!r} is {found}, and its settings make it {list(shape)}"
+            )
+            raise ModelFileError(file, told)
+        fine = weights is not None and name in (TABLE, OUTPUT)
+        types[name] = _type(tensor, "q8_0" if fine else weights, file)
+    known = {folder_name(name) for name in (*types, OUTPUT)}
+    for name in sorted(tensors.keys() - known):
+        if not _DERIVED.fullmatch(name):
+            told = f"there is a tensor {name[:80]!r}, which is not known"
+            raise UnsupportedModelError(file, told)
     return replace(sizes, types=types)
+
+
+def _shapes(sizes: LlamaConfig, *, tied: bool) -> dict[str, tuple[int, ...]]:
+    """Each tensor's shape, by GGUF's names: what is allocated is as large as the file at most."""
+    row, c = (sizes.hidden,), sizes.hidden
+    wide, narrow = sizes.heads * sizes.size, sizes.kv_heads * sizes.size
+    parts: dict[str, tuple[int, ...]] = {
+        "token_embd": (sizes.vocabulary, c),
+        "output_norm": row,
+        "output": (sizes.vocabulary, c),
+        "attn_norm": row,
+        "attn_q": (wide, c),
+        "attn_k": (narrow, c),
+        "attn_v": (narrow, c),
+        "attn_output": (c, wide),
+        "ffn_norm": row,
+        "ffn_gate": (sizes.inner, c),
+        "ffn_up": (sizes.inner, c),
+        "ffn_down": (c, sizes.inner),
+    }
+    names = (name for name in tensor_names(sizes.layers) if name != OUTPUT or not tied)
+    return {name: parts[name.split(".")[-2]] for name in names}
 
 
 def _type(tensor: TensorInfo, weights: DType | None, file: str) -> DType:
@@ -81,7 +105,7 @@ def _type(tensor: TensorInfo, weights: DType | None, file: str) -> DType:
         known = ", ".join(ELEMENT_NBYTES)
         told = f"tensor {tensor.name[:80]!r} is {tensor.dtype}, and this version reads {known}"
         raise UnsupportedModelError(file, told)
-    if not tensor.shape or tensor.shape[-1] % _RUN:
+    if tensor.shape[-1] % _RUN:
         return "f32"
     return weights or dtype_of(BlockType[tensor.dtype])
 
