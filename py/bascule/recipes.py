@@ -25,7 +25,7 @@ from bascule.tiers.selector import OpenedTier
 from bascule.weights.gguf_stream import find_gguf
 from bascule.weights.quantised import QuantizationReport, load_quantised
 from bascule.weights.source import Source, read_optional
-from bascule.weights.stream import load_weights
+from bascule.weights.stream import WHOLE, load_weights
 
 
 class Recipe(Protocol):
@@ -81,7 +81,8 @@ async def read_recipe(
         try:
             return await _read_folder(source, tell, weights, options)
         except FileMissingError as missing:
-            if not missing.location.endswith("/config.json"):
+            # A folder of a GGUF file may hold the config.json of the model it was made from.
+            if not missing.location.endswith(("/config.json", f"/{WHOLE}")):
                 raise
             file = await find_gguf(source)
             if file is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from bascule.weights.gguf import GgufHeader
 from bascule.weights.gguf_stream import load_gguf_weights, read_gguf
 from bascule.weights.quantised import QuantizationReport, load_quantised
 from bascule.weights.source import Source, read_optional
-from bascule.weights.stream import load_weights, read_headers
+from bascule.weights.stream import load_weights, read_headers, with_restarts
 
 _Factors = np.ndarray[Any, np.dtype[np.float32]]
 # What stands beside config.json and tokenizer.json, and may be absent.
@@ -159,7 +160,7 @@ async def read_llama_folder(
     its tokenizer.json. Errors as `recipes.read_recipe`.
     """
     place = f"{source.location}/config.json"
-    headers = await read_headers(source)
+    headers = await with_restarts(source, partial(read_headers, source), source.forget)
     tensors = {name: tensor for table in headers.values() for name, tensor in table.items()}
     config = folder_config(told, tensors, weights, place)
     factors = rotary_factors(told, config, place)

@@ -18,7 +18,7 @@ from bascule import LanguageModel
 from bascule.backend.quant import dequantise
 from bascule.backend.quantise import quantise
 from bascule.dtypes import BlockType
-from bascule.errors import ModelFileError, UnsupportedModelError
+from bascule.errors import FileMissingError, ModelFileError, UnsupportedModelError
 from bascule.model.llama_config import LlamaConfig
 from bascule.model.llama_folder import rotary_factors
 from bascule.model.sampler import GREEDY
@@ -282,6 +282,16 @@ def test_what_may_be_left_out_has_transformers_defaults(tmp_path: Path) -> None:
     config = LlamaConfig.from_config(sizes | newer, "config.json")
     assert config.theta == 5e5
     assert rotary_factors(sizes | newer, config, "config.json").tolist() == [4] * 8
+
+
+async def test_a_folder_whose_weights_are_a_gguf_file(tmp_path: Path) -> None:
+    folder = told(tmp_path)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(FileMissingError, match=r"m/model\.safetensors"):
+        await bascule.load(folder, tier="cpu")
+    shutil.copy(tiny("tiny-q4_1").path, folder / "model.gguf")
+    async with await bascule.load(folder, tier="cpu", cache_dtype="f32") as model:
+        await assert_golden(model, tiny("tiny-q4_1"))
 
 
 def test_more_tokens_than_embeddings_are_told(tmp_path: Path) -> None:
