@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable
 
 import numpy as np
 
 from bascule.folders import models_folder
 from e2e.conftest import Site, settled
-from e2e.engines import Engine, Page
+from e2e.engines import Engine, Page, wait_for
 from tests.goldens import cosines, llama
 
 MODEL = "SmolLM2-135M-Instruct"
@@ -117,3 +118,43 @@ def test_steps_in_flight_hide_the_readback(
         calls = found["stats"]["crossings_per_token"]
         print(f"{webgpu_engine.name}, {steps} in flight: {rates[steps]:.0f} tokens/s, {calls:.2f}")
     assert calls < 1
+
+
+# A folder's weights become blocks in the page, where JavaScript writes them to the GPU by itself.
+BLOCKS = """
+import bascule, json
+
+async def load(url):
+    opened = await bascule.open_tier("webgpu")
+    async with await bascule.load(url, on=opened, quantize="q8_0", cache_dtype="f32") as model:
+        report = model.quantization.as_json()
+        logits = await model.logits({ids})
+    opened.backend.close()
+    return json.dumps([report, logits.tolist()])
+"""
+
+
+def test_a_folder_in_safetensors_says_what_transformers_says(
+    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    golden = llama.tiny_folder()
+    page = open_model(site, new_page, "/goldens/tiny-llama/folder")
+    for chat in golden.chats:
+        found = page.run(
+            "async ({ messages, options }) => bascule.chat(messages, options)",
+            {"messages": chat.messages, "options": GREEDY},
+        )
+        assert found["prompt_ids"] == chat.prompt_ids
+        assert chat.parts_at(found["ids"]) is None
+        assert len(found["ids"]) == (32 if chat.end is None else chat.end)
+    assert cosines(logits(page, golden.ids), golden.logits).min() > 0.9999
+
+    page = new_page(f"{site.url}/lab/")
+    wait_for(page, "globalThis.lab")
+    page.run("(code) => lab.run(code)", BLOCKS.replace("{ids}", str(golden.ids)))
+    url = f"{site.url}/goldens/tiny-llama/folder"
+    report, rows = json.loads(page.run("(code) => lab.run(code)", f"await load({url!r})"))
+    assert {t["dtype"] for t in report["tensors"]} == {"q8_0", "f32"}
+    least = cosines(np.array(rows, np.float32), golden.logits).min()
+    print(f"{webgpu_engine.name}: {report['nbytes']:,} bytes, cosine at least {least:.5f}")
+    assert least > 0.995

@@ -11,7 +11,7 @@ import pytest
 import bascule
 from bascule import cache
 from tests.goldens import TINY_BERT
-from tests.goldens.llama import tiny
+from tests.goldens.llama import tiny, tiny_folder
 from tests.weights.faulty import FaultyServer
 
 
@@ -69,6 +69,10 @@ async def test_fewer_bits() -> None:
     async with bascule.WebGPUQuantizer(bits=8, tier="webgpu") as quantizer:
         made = await quantizer.quantize(np.linspace(-1, 1, 128, dtype=np.float32).reshape(2, 64))
     assert np.abs(made.dequantize() - np.linspace(-1, 1, 128).reshape(2, 64)).max() < 0.005
+    async with await bascule.load(tiny_folder().path, tier="webgpu", quantize=8) as model:
+        report = model.quantization
+        assert report.nbytes < 0.5 * report.nbytes_before
+        assert (await model.generate("Hi", max_new_tokens=3)).text
 
 
 def test_the_front_door_generates_from_plain_code() -> None:

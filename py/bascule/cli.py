@@ -17,7 +17,13 @@ from typing import Any
 
 from bascule import __version__
 from bascule.backend.base import TIERS
-from bascule.cli_text import add_chat_arguments, add_generate_arguments, chat, generate
+from bascule.cli_text import (
+    add_chat_arguments,
+    add_generate_arguments,
+    add_quantize_argument,
+    chat,
+    generate,
+)
 from bascule.errors import BasculeError, InputError, UnsupportedModelError
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
@@ -69,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("texts", nargs="*", metavar="TEXT", help="default: the lines of stdin")
     embed.add_argument("--model", default=DEFAULT_MODEL, help="name, folder or URL (%(default)s)")
     embed.add_argument("--tier", default="auto", choices=["auto", *TIERS], help="(%(default)s)")
+    add_quantize_argument(embed)
     embed.add_argument("--json", action="store_true", help="print a JSON list of lists of numbers")
 
     add_generate_arguments(
@@ -167,7 +174,7 @@ async def _embed(parsed: argparse.Namespace) -> None:
     if not texts:
         raise InputError("embed", "at least one text", "none", hint="Give texts or lines on stdin.")
     with progress_bar() as tell:
-        model = await load(parsed.model, tier=parsed.tier, progress=tell)
+        model = await load(parsed.model, tier=parsed.tier, quantize=parsed.quantize, progress=tell)
     async with model:
         if not isinstance(model, EmbeddingModel):
             hint = f"`bascule generate --model {parsed.model}` is for language models."

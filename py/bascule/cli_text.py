@@ -30,6 +30,21 @@ def add_chat_arguments(parser: argparse.ArgumentParser) -> None:
     _add_shared(parser)
 
 
+def add_quantize_argument(parser: argparse.ArgumentParser) -> None:
+    """What a command takes that loads a model: fewer bits for float weights."""
+    parser.add_argument(
+        "--quantize",
+        type=_bits_or_format,
+        metavar="FORMAT",
+        help="make float weights blocks of fewer bits: 4, 8, q4_0, q4_1 or q8_0",
+    )
+
+
+def _bits_or_format(given: str) -> int | str:
+    """What `bascule.load` takes, which checks it."""
+    return int(given) if given in ("4", "8") else given
+
+
 def _add_shared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
@@ -37,6 +52,7 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
         help="name, folder, URL or .gguf file (%(default)s)",
     )
     parser.add_argument("--tier", default="auto", choices=["auto", *TIERS], help="(%(default)s)")
+    add_quantize_argument(parser)
     parser.add_argument("--system", help="system message, in place of the template's own")
     parser.add_argument("--greedy", action="store_true", help="always the likeliest token")
     parser.add_argument(
@@ -131,7 +147,7 @@ async def _model(parsed: argparse.Namespace) -> AsyncGenerator[Any]:
     from bascule.terminal import progress_bar
 
     with progress_bar() as tell:
-        model = await load(parsed.model, tier=parsed.tier, progress=tell)
+        model = await load(parsed.model, tier=parsed.tier, quantize=parsed.quantize, progress=tell)
     async with model:
         if not isinstance(model, LanguageModel):
             hint = f"`bascule embed --model {parsed.model}` is for sentence encoders."

@@ -22,7 +22,8 @@ class ProgressiveModelLoader:
 
     `model_path` as for `bascule.load`. `parallel_components` fetches two shards of a model at a
     time (and holds twice the chunks meanwhile). `chunk_size_mb`, in MiB, is the unit that is kept
-    and verified; what is kept already stays in the chunks of its first load.
+    and verified; what is kept already stays in the chunks of its first load. `quantize` makes float
+    weights blocks of fewer bits, as for `bascule.load`.
     """
 
     def __init__(
@@ -32,11 +33,13 @@ class ProgressiveModelLoader:
         chunk_size_mb: float = DEFAULT_CHUNK_MB,
         *,
         tier: str = "auto",
+        quantize: int | str | None = None,
     ) -> None:
         self.model_path = model_path
         self.parallel_components = parallel_components
         self.chunk_size_mb = chunk_size_mb
         self.tier = tier
+        self.quantize = quantize
         self.percent = 0.0
         self._callbacks: list[Callable[[float], None]] = []
         self._task: asyncio.Task[EmbeddingModel] | None = None
@@ -61,6 +64,7 @@ class ProgressiveModelLoader:
                 wait=wait,
                 chunk_size_mb=self.chunk_size_mb,
                 parallel=self.parallel_components,
+                quantize=self.quantize,
             )
         )
         try:

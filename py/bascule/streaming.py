@@ -18,6 +18,7 @@ class StreamingInferencePipeline:
 
     `max_length` bounds the new tokens of a text, `stream_buffer_size` how many of them are under
     way on the device before the first is read: more hides a slow readback, fewer come smoother.
+    `quantize` makes float weights blocks of fewer bits, as for `bascule.load`.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class StreamingInferencePipeline:
         stream_buffer_size: int = 8,
         *,
         tier: str = "auto",
+        quantize: int | str | None = None,
         progress: ProgressCallback | None = None,
     ) -> None:
         self.model_name = model_name
@@ -35,6 +37,7 @@ class StreamingInferencePipeline:
         self.model: LanguageModel | None = None
         self.stats: dict[str, float] = {}
         self._tier = tier
+        self._quantize = quantize
         self._progress = progress
         self._loading = asyncio.Lock()
 
@@ -80,7 +83,12 @@ class StreamingInferencePipeline:
     async def _loaded(self) -> LanguageModel:
         async with self._loading:
             if self.model is None:
-                model = await load(self.model_name, tier=self._tier, progress=self._progress)
+                model = await load(
+                    self.model_name,
+                    tier=self._tier,
+                    progress=self._progress,
+                    quantize=self._quantize,
+                )
                 if not isinstance(model, LanguageModel):
                     model.close()
                     raise UnsupportedModelError(self.model_name, "it generates no text")

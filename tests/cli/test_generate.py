@@ -14,7 +14,7 @@ import pytest
 
 from tests.cli.test_cli import run
 from tests.goldens import TINY_BERT
-from tests.goldens.llama import tiny
+from tests.goldens.llama import tiny, tiny_folder
 
 TINY = tiny("tiny-q4_1")
 MODEL = ("--model", str(TINY.path))
@@ -50,6 +50,31 @@ def test_generate_streams_text_and_reads_a_prompt_from_stdin() -> None:
     assert told.stdout == asked["text"] + "\n"
 
 
+def test_a_folder_generates_as_it_is_and_in_fewer_bits() -> None:
+    golden = tiny_folder()
+    chat = golden.chats[0]
+    arguments = ("--model", str(golden.path), "--tier", "cpu", "--greedy", "--max-new", "32")
+    found: list[list[int]] = []
+    for quantize in ((), ("--quantize", "8"), ("--quantize", "q4_0")):
+        prompt = chat.messages[0]["content"]
+        told = run("generate", *arguments, *quantize, "--json", prompt)
+        assert told.returncode == 0, told.stderr
+        answer = json.loads(told.stdout)
+        assert answer["prompt_ids"] == chat.prompt_ids
+        found.append(answer["ids"])
+    assert chat.parts_at(found[0]) is None
+    assert found[0] != found[2]  # 4 bits of random weights say something else
+
+
+def test_embeddings_in_fewer_bits() -> None:
+    arguments = ("embed", "--model", "all-MiniLM-L6-v2", "--tier", "cpu", "--json", "a text")
+    told = [run(*arguments, *more) for more in ((), ("--quantize", "q8_0"))]
+    assert [each.returncode for each in told] == [0, 0], told
+    (plain,), (blocks,) = (json.loads(each.stdout) for each in told)
+    assert plain != blocks
+    assert sum(a * b for a, b in zip(plain, blocks, strict=True)) > 0.999
+
+
 def test_a_system_message_replaces_the_template_s_own() -> None:
     ids = {
         system: json.loads(
@@ -75,6 +100,8 @@ def test_a_system_message_replaces_the_template_s_own() -> None:
         (["generate", *MODEL, "w " * 400], "do not fit a context of 256"),
         (["generate", "--model", str(TINY_BERT), "x"], "bascule embed"),
         (["generate", "--model", "SmolLM3", "x"], "SmolLM2-135M-Instruct"),
+        (["generate", *MODEL, "--quantize", "8", "x"], "whose weights are loaded in the blocks"),
+        (["embed", "--model", str(TINY_BERT), "--quantize", "5", "x"], "4, 8 or one of q4_0"),
         (["embed", "--model", str(TINY.path), "x"], "bascule generate"),
     ],
     ids=str,

@@ -5,6 +5,7 @@ smollm2/long.{json,npz}  200 tokens of text with the float64 reference's last hi
 smollm2/perplexity.json  the loss of each window of perplexity.txt, in float64
 smollm2/llama_cpp.json   what llama.cpp chooses at each position of the above
 tiny-llama/NAME.gguf     a whole random model; NAME.json its chats and text, NAME.npz its logits
+tiny-llama/folder/       another one as Hugging Face keeps it, with folder.json and folder.npz
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ class LlamaCpp:
 
 @dataclass(frozen=True, slots=True)
 class Tiny:
-    """A random model's file, two chats, and the logits (T, V) after each of 40 tokens."""
+    """A random model's place, two chats, and the logits (T, V) after each of 40 tokens."""
 
     path: Path
     chats: list[Chat]
@@ -155,11 +156,20 @@ def llama_cpp(weights: Literal["quantised", "float32"]) -> LlamaCpp:
 
 def tiny(name: TinyName) -> Tiny:
     """A random model of a few layers, whose file stands among the goldens."""
+    return _tiny(name, f"{name}.gguf")
+
+
+def tiny_folder() -> Tiny:
+    """One in safetensors; make_tiny_llama_folder.py tells what it has that the others have not."""
+    return _tiny("folder", "folder")
+
+
+def _tiny(name: str, place: str) -> Tiny:
     told = _json(f"tiny-llama/{name}.json")
     with np.load(HERE / f"tiny-llama/{name}.npz") as arrays:
         logits = arrays["logits"]
     chats = [_chat(chat) for chat in told["chats"]]
-    return Tiny(HERE / f"tiny-llama/{name}.gguf", chats, told["ids"], logits)
+    return Tiny(HERE / "tiny-llama" / place, chats, told["ids"], logits)
 
 
 def token_embedding(file: Path) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from bascule import LanguageModel
 from bascule.folders import models_folder
 from bascule.model.sampler import GREEDY
 from tests.goldens import cosines, llama
+from tests.goldens.llama_folder import write_folder
 
 NAME = "SmolLM2-135M-Instruct"
 FILE = models_folder() / NAME / "model.gguf"
@@ -47,6 +49,17 @@ async def test_greedy_text_and_memory(smollm2: LanguageModel) -> None:
     assert weights <= 1.05 * FILE.stat().st_size
     if smollm2.tier == "webgpu":
         assert smollm2.stats["gpu_nbytes"] < 1.2 * weights
+
+
+async def test_the_same_weights_in_safetensors_say_the_same(tmp_path: Path) -> None:
+    chat = llama.prompts()["short"]
+    folder = write_folder(FILE, tmp_path / "m")
+    async with await bascule.load(folder, tier="cpu") as model:  # 540 MB of float32
+        assert model.chat_ids(chat.messages) == chat.prompt_ids
+        found = await model.chat(chat.messages, sampling=GREEDY, max_new_tokens=32)
+    (folder / "model.safetensors").unlink()
+    assert chat.parts_at(found.ids) is None
+    assert (found.text, found.stop_reason) == (chat.text, "end")
 
 
 @on_wasm_too

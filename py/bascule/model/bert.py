@@ -5,7 +5,6 @@ Reads in the order of the computation. B texts of at most T tokens, hidden size 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,22 +33,11 @@ class BertConfig:
     eps: float
 
     @classmethod
-    def from_json(cls, data: bytes, file: str = "config.json") -> BertConfig:
-        """Check and read a Hugging Face config.json.
+    def from_config(cls, config: Mapping[str, Any], file: str) -> BertConfig:
+        """Check and read a Hugging Face config.json of model_type "bert".
 
         ModelFileError if it is not sound, UnsupportedModelError if it is no such BERT.
         """
-        try:
-            raw: Any = json.loads(data)
-        except (ValueError, RecursionError):
-            raise ModelFileError(file, "it is not JSON") from None
-        if not isinstance(raw, dict):
-            raise ModelFileError(file, "it is not a JSON object")
-        config: Mapping[str, Any] = raw
-        if config.get("model_type") != "bert":
-            raise UnsupportedModelError(
-                file, f"model_type is {config.get('model_type')!r}, and this version runs 'bert'"
-            )
         activation = config.get("hidden_act", "gelu")
         if activation not in _ACTIVATIONS:
             raise UnsupportedModelError(file, f"hidden_act {activation!r} is not known")

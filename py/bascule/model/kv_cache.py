@@ -10,7 +10,7 @@ import numpy as np
 
 from bascule.backend.base import Backend
 from bascule.errors import ContextLengthError
-from bascule.model.llama import LlamaConfig
+from bascule.model.llama_config import LlamaConfig
 from bascule.program.program import Value
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -25,7 +25,8 @@ from bascule.model.language_programs import (
     all_states,
     most_slots,
 )
-from bascule.model.llama import CacheDType, LlamaConfig
+from bascule.model.llama import CacheDType
+from bascule.model.llama_config import LlamaConfig
 from bascule.model.loaded import LoadedModel, Reopened
 from bascule.model.sampler import GREEDY, Sampling
 from bascule.progress import ProgressCallback

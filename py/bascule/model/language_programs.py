@@ -6,7 +6,8 @@ import asyncio
 from dataclasses import dataclass
 
 from bascule.backend.base import Backend, Executable, StateStore, WeightStore
-from bascule.model.llama import CacheDType, Head, LlamaConfig, decoder
+from bascule.model.llama import CacheDType, Head, decoder
+from bascule.model.llama_config import LlamaConfig
 from bascule.program.compile import freeze
 from bascule.program.program import Dim, Program, Value
 

@@ -7,128 +7,17 @@ heads of size D, S slots of the cache, V vocabulary. Every program reads its ids
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from math import isfinite
-from typing import Any, Literal
+from typing import Literal
 
-from bascule.dtypes import DType
-from bascule.errors import ModelFileError, UnsupportedModelError
+from bascule.model.llama_config import MOST_CONTEXT, LlamaConfig
 from bascule.program.graph import Graph
 from bascule.program.program import Dim, Value
 
 # Which end a pass has: none (prefill), the next token, or the logits of all its tokens.
 Head = Literal["none", "argmax", "sample", "penalised", "logits"]
 CacheDType = Literal["f16", "f32"]
-
-_LARGEST = 1 << 24
-_MOST_LAYERS = 1000
-_MOST_CONTEXT = 1 << 20
-# Tensors of a file that no program reads as a weight.
-ROPE_FACTORS = "rope_freqs.weight"
-
-
-@dataclass(frozen=True, slots=True)
-class LlamaConfig:
-    """The sizes of a model, from its GGUF metadata; `types` are the types of its tensors."""
-
-    vocabulary: int
-    hidden: int
-    layers: int
-    heads: int
-    kv_heads: int
-    size: int
-    inner: int
-    context: int
-    theta: float
-    eps: float
-    types: Mapping[str, DType]
-
-    @classmethod
-    def from_metadata(
-        cls, metadata: Mapping[str, Any], types: Mapping[str, DType], rows: int, file: str
-    ) -> LlamaConfig:
-        """Check and read what a GGUF header says; `rows` are those of its token embedding.
-
-        ModelFileError if it is not sound, UnsupportedModelError if it is no such Llama.
-        """
-        kind = metadata.get("general.architecture")
-        if kind != "llama":
-            raise UnsupportedModelError(
-                file, f"its architecture is {str(kind)[:40]!r}, and this version runs 'llama'"
-            )
-        read = _Reader(metadata, file)
-        hidden = read.size("llama.embedding_length")
-        heads = read.size("llama.attention.head_count")
-        kv_heads = read.size("llama.attention.head_count_kv", heads)
-        size = read.size("llama.attention.key_length", hidden // heads)
-        if heads % kv_heads or size % 4 or (hidden // heads != size and hidden % heads):
-            told = f"{heads} heads over {kv_heads} of size {size}"
-            raise ModelFileError(file, f"{told} do not fit together")
-        for key, expected in (
-            ("llama.attention.value_length", size),
-            ("llama.rope.dimension_count", size),
-        ):
-            if read.size(key, expected) != expected:
-                raise UnsupportedModelError(file, f"{key} is not the head size {size}")
-        scaling = metadata.get("llama.rope.scaling.type", "none")
-        if scaling != "none":
-            raise UnsupportedModelError(file, f"its rope scaling is {str(scaling)[:40]!r}")
-        made = cls(
-            vocabulary=rows,
-            hidden=hidden,
-            layers=read.size("llama.block_count", largest=_MOST_LAYERS),
-            heads=heads,
-            kv_heads=kv_heads,
-            size=size,
-            inner=read.size("llama.feed_forward_length"),
-            context=read.size("llama.context_length", largest=_MOST_CONTEXT),
-            theta=read.number("llama.rope.freq_base", 10_000.0, 1.0, 1e12),
-            eps=read.number("llama.attention.layer_norm_rms_epsilon", 1e-5, 0.0, 1.0),
-            types=types,
-        )
-        made._check_tensors(file)
-        return made
-
-    def _check_tensors(self, file: str) -> None:
-        """Nothing of the model may be left out: a bias that is not read gives wrong numbers."""
-        known = {"token_embd.weight", "output_norm.weight", "output.weight", ROPE_FACTORS}
-        parts = ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output")
-        parts += ("ffn_norm", "ffn_gate", "ffn_up", "ffn_down")
-        known |= {f"blk.{i}.{part}.weight" for i in range(self.layers) for part in parts}
-        unread = sorted(self.types.keys() - known)
-        if unread:
-            raise UnsupportedModelError(file, f"it has tensor {unread[0]!r}, which is not known")
-
-    @property
-    def cache_width(self) -> int:
-        """Numbers of a layer's cache for a token: G keys and G values."""
-        return 2 * self.kv_heads * self.size
-
-
-class _Reader:
-    """Checked numbers of a file's metadata."""
-
-    def __init__(self, metadata: Mapping[str, Any], file: str) -> None:
-        self._metadata = metadata
-        self._file = file
-
-    def size(self, key: str, default: int | None = None, largest: int = _LARGEST) -> int:
-        value = self._metadata.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
-            raise ModelFileError(
-                self._file,
-                f"{key} is {str(value)[:40]}, expected a whole number 1 to {largest:,}",
-            )
-        return value
-
-    def number(self, key: str, default: float, least: float, most: float) -> float:
-        value = self._metadata.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ModelFileError(self._file, f"{key} is {str(value)[:40]}, expected a number")
-        if not (isfinite(value) and least <= value <= most):
-            raise ModelFileError(self._file, f"{key} is {value}, expected {least} to {most}")
-        return float(value)
 
 
 def decoder(
@@ -149,7 +38,7 @@ def decoder(
     graph = Graph(f"llama {head}")
     tokens = graph.state("tokens", (slots,), "u32")
     position = graph.state("position", (1,), "u32")
-    angles = graph.state("angles", (Dim("A", _MOST_CONTEXT), config.size))
+    angles = graph.state("angles", (Dim("A", MOST_CONTEXT), config.size))
     pass_ = _Pass(graph, config, position, angles, window)
 
     table = pass_.weight("token_embd", (config.vocabulary, config.hidden))
@@ -210,8 +99,7 @@ def _layer(pass_: _Pass, x: Value, cache: Value, name: str, *, only_cache: bool)
     position = pass_.position
     normed = pass_.norm(x, f"{name}.attn_norm")
     qkv = _qkv(pass_, normed, name)  # (T, (H + 2G) D)
-    # GGUF files of this family keep the rows of q and k so that pairs stand side by side.
-    q = call("rope_append", qkv, cache, pass_.angles, position, **heads, pairs="adjacent")
+    q = call("rope_append", qkv, cache, pass_.angles, position, **heads, pairs=config.pairs)
     if only_cache:
         return q
     mixed = call("cached_attention", q, cache, position, **heads, window=pass_.window)  # (T, HD)

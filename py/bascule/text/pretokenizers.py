@@ -1,4 +1,5 @@
-"""How a byte-level BPE cuts text into words first, by the name that a GGUF file gives.
+"""How a byte-level BPE cuts text into words first: by the name that a GGUF file gives, or as the
+steps that a tokenizer.json lists.
 
 The expressions are those of the models' own tokenizer.json files; for "default" llama.cpp's
 (https://github.com/ggml-org/llama.cpp/blob/master/src/llama-vocab.cpp), which defines that name.
@@ -6,6 +7,7 @@ The expressions are those of the models' own tokenizer.json files; for "default"
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -14,6 +16,7 @@ _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)
 _CONTRACTIONS = "'[sS\u017f]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _LLAMA3 = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}" + _REST
+_ANY_CASE = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _QWEN2 = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}" + _REST
 
 
@@ -52,3 +55,64 @@ PRETOKENIZERS = MappingProxyType(
         "qwen2": PreTokenizer((_QWEN2,), composed=True),
     }
 )
+
+_DIGIT = r"\p{N}"
+# A makers' expression in their words, and in ours. Any other one is refused: engines disagree on
+# what they know, and some expressions never come to an end.
+_EXPRESSIONS = MappingProxyType(
+    {e: e for e in (_DIGIT, _GPT2, _LLAMA3, _QWEN2)}
+    | {e.replace(_CONTRACTIONS, _ANY_CASE): e for e in (_LLAMA3, _QWEN2)}
+)
+
+
+class UnknownCut(Exception):
+    """Tells which step of a tokenizer.json is not known."""
+
+
+def pretokenizer_of(
+    normalizer: object, pre_tokenizer: object, *, whole_words_first: bool
+) -> PreTokenizer:
+    """What a tokenizer.json's `normalizer` and `pre_tokenizer` say; UnknownCut."""
+    forms = [_kind(step) for step in _steps(normalizer, "normalizers")]
+    if forms not in ([], ["NFC"]):
+        raise UnknownCut(f"its text is to be normalised by {forms}"[:120])
+    *cuts, last = _steps(pre_tokenizer, "pretokenizers") or [None]
+    if not isinstance(last, dict) or _kind(last) != "ByteLevel":
+        raise UnknownCut("its words are not bytes in the end (ByteLevel)")
+    if last.get("add_prefix_space", True) is not False:
+        raise UnknownCut("its texts begin with a space that is added")
+    expressions = [_expression(cut) for cut in cuts]
+    if last.get("use_regex", True) is not False:
+        expressions.append(_GPT2)
+    return PreTokenizer(tuple(expressions), whole_words_first, composed=bool(forms))
+
+
+def _steps(told: object, inside: str) -> Sequence[object]:
+    """One step by itself, or those of a sequence."""
+    if told is None:
+        return []
+    if not isinstance(told, dict) or told.get("type") != "Sequence":
+        return [told]
+    steps: object = told.get(inside)
+    if not isinstance(steps, list):
+        raise UnknownCut(f"its sequence has no {inside}")
+    return steps
+
+
+def _kind(step: object) -> str:
+    found: object = step.get("type") if isinstance(step, dict) else step
+    return str(found)[:40]
+
+
+def _expression(cut: object) -> str:
+    if isinstance(cut, dict):
+        if cut.get("type") == "Digits" and cut.get("individual_digits") is True:
+            return _DIGIT
+        pattern: object = cut.get("pattern")
+        written: object = pattern.get("Regex") if isinstance(pattern, dict) else None
+        plain = cut.get("behavior") == "Isolated" and cut.get("invert", False) is False
+        if cut.get("type") == "Split" and plain and isinstance(written, str):
+            if written in _EXPRESSIONS:
+                return _EXPRESSIONS[written]
+            raise UnknownCut(f"its words are cut by {written[:80]!r}")
+    raise UnknownCut(f"its words are cut by a step {_kind(cut)!r} of a sort that is not known")

@@ -1,6 +1,6 @@
-"""The vocabulary in a GGUF file's metadata, none of which is trusted, as a tokenizer.json.
+"""A model's vocabulary, none of which is trusted, as a tokenizer.json; GGUF metadata hold one.
 
-Byte-level BPE alone (`tokenizer.ggml.model` = "gpt2"): each character of a token stands for a byte
+Byte-level BPE alone (GGUF calls it "gpt2"): each character of a token stands for a byte
 (https://github.com/openai/gpt-2/blob/master/src/encoder.py). Only the standard library.
 """
 
@@ -18,7 +18,9 @@ MOST_TOKEN_CHARACTERS = 1 << 12
 # Each beginning and end of a control token is kept, to look for them in messages.
 MOST_CONTROL = 1 << 14
 MOST_CONTROL_CHARACTERS = 1 << 7
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 1, 2, 3, 4, 5
+_PREFIX = "tokenizer.ggml."
+# The kinds of tokens, by GGUF's numbers.
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
 # Texts that end a turn whatever the file says of them, as llama.cpp has them.
 _ENDS = frozenset(
     ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>")
@@ -79,25 +81,32 @@ class Vocabulary:
 
 
 def read_vocabulary(metadata: Mapping[str, object], place: str) -> Vocabulary:
-    """Check all that `metadata` says of tokens; `place` names the file.
+    """The vocabulary that a GGUF file's metadata hold; `place` names the file.
 
     ModelFileError if it is unsound, UnsupportedModelError for a tokenizer of another kind.
     """
-    model = _text(metadata, "model", place)
+    mine = (key for key in metadata if key.startswith(_PREFIX))
+    told = {key.removeprefix(_PREFIX): metadata[key] for key in mine}
+    told["chat_template"] = metadata.get("tokenizer.chat_template")
+    model = _text(told, "model", place)
     if model != "gpt2":
         problem = f"its tokenizer is of kind {model[:40]!r}, and Bascule knows 'gpt2'"
         raise UnsupportedModelError(place, problem, hint="Take a model with a byte-level BPE.")
-    pre = _pre_tokenizer(metadata, place)
+    return make_vocabulary(told, _pre_tokenizer(told, place), place)
+
+
+def make_vocabulary(metadata: Mapping[str, object], pre: PreTokenizer, place: str) -> Vocabulary:
+    """Check all that is told of tokens under GGUF's keys without their prefix; errors as above."""
     tokens = _tokens(metadata, place)
     kinds = _kinds(metadata, len(tokens), place)
     by_kind: dict[int, dict[str, int]] = {kind: {} for kind in range(1, 6)}
     for index, (text, kind) in enumerate(zip(tokens, kinds, strict=True)):
         by_kind[kind][text] = index
-    control = by_kind[_CONTROL] | by_kind[_UNKNOWN]
+    control = by_kind[CONTROL] | by_kind[UNKNOWN]
     _check_control(control, place)
-    if "" in by_kind[_USER_DEFINED]:
+    if "" in by_kind[USER_DEFINED]:
         raise _fault(place, "tokens", "a text for each token of the users", "an empty one")
-    merged = by_kind[_NORMAL].keys() | by_kind[_USER_DEFINED].keys()
+    merged = by_kind[NORMAL].keys() | by_kind[USER_DEFINED].keys()
     ids = {name: _id(metadata, name, len(tokens), place) for name in ("bos", "eos", "eot", "eom")}
     named = {control[text] for text in _ENDS if text in control}
     told = {i for i in (ids["eos"], ids["eot"], ids["eom"]) if i is not None}
@@ -106,8 +115,8 @@ def read_vocabulary(metadata: Mapping[str, object], place: str) -> Vocabulary:
         merges=_merges(metadata, merged, place),
         pre=pre,
         control=control,
-        user_defined=by_kind[_USER_DEFINED],
-        unused=frozenset(by_kind[_UNUSED].values()),
+        user_defined=by_kind[USER_DEFINED],
+        unused=frozenset(by_kind[UNUSED].values()),
         bos=ids["bos"],
         eos=ids["eos"],
         adds_bos=_flag(metadata, "add_bos_token", place) and ids["bos"] is not None,
@@ -117,11 +126,11 @@ def read_vocabulary(metadata: Mapping[str, object], place: str) -> Vocabulary:
 
 
 def _fault(place: str, key: str, expected: str, found: str) -> ModelFileError:
-    return ModelFileError(place, f"tokenizer.ggml.{key}: expected {expected}, found {found}")
+    return ModelFileError(place, f"its tokenizer's {key}: expected {expected}, found {found}")
 
 
 def _text(metadata: Mapping[str, object], key: str, place: str) -> str:
-    value = metadata.get(f"tokenizer.ggml.{key}")
+    value = metadata.get(key)
     if not isinstance(value, str):
         raise _fault(place, key, "a string", _kind(value))
     return value
@@ -133,7 +142,7 @@ def _kind(value: object) -> str:
 
 def _pre_tokenizer(metadata: Mapping[str, object], place: str) -> PreTokenizer:
     # Files older than the key mean what llama.cpp calls "default".
-    name = _text(metadata, "pre", place) if "tokenizer.ggml.pre" in metadata else "default"
+    name = _text(metadata, "pre", place) if "pre" in metadata else "default"
     if name not in PRETOKENIZERS:
         problem = f"its text is to be split as {name[:40]!r}, and Bascule knows "
         raise UnsupportedModelError(place, problem + ", ".join(PRETOKENIZERS))
@@ -141,7 +150,7 @@ def _pre_tokenizer(metadata: Mapping[str, object], place: str) -> PreTokenizer:
 
 
 def _strings(metadata: Mapping[str, object], key: str, place: str) -> tuple[str, ...]:
-    value = metadata.get(f"tokenizer.ggml.{key}")
+    value = metadata.get(key)
     if not isinstance(value, tuple) or not all(isinstance(text, str) for text in value):
         raise _fault(place, key, "a list of strings", _kind(value))
     return value
@@ -161,12 +170,12 @@ def _tokens(metadata: Mapping[str, object], place: str) -> tuple[str, ...]:
 
 
 def _kinds(metadata: Mapping[str, object], n_tokens: int, place: str) -> Sequence[int]:
-    value = metadata.get("tokenizer.ggml.token_type")
+    value = metadata.get("token_type")
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise _fault(place, "token_type", "a list of numbers", _kind(value))
     if len(value) != n_tokens:
         raise _fault(place, "token_type", f"{n_tokens:,} numbers", f"{len(value):,}")
-    if not all(type(kind) is int and _NORMAL <= kind <= _UNUSED for kind in value):
+    if not all(type(kind) is int and NORMAL <= kind <= UNUSED for kind in value):
         raise _fault(place, "token_type", "numbers from 1 to 5", "others")
     return value
 
@@ -183,7 +192,7 @@ def _check_control(control: Mapping[str, int], place: str) -> None:
 
 def _id(metadata: Mapping[str, object], name: str, n_tokens: int, place: str) -> int | None:
     key = f"{name}_token_id"
-    value = metadata.get(f"tokenizer.ggml.{key}")
+    value = metadata.get(key)
     if value is None:
         return None
     if type(value) is not int:
@@ -194,7 +203,7 @@ def _id(metadata: Mapping[str, object], name: str, n_tokens: int, place: str) ->
 
 
 def _flag(metadata: Mapping[str, object], key: str, place: str) -> bool:
-    value = metadata.get(f"tokenizer.ggml.{key}", False)
+    value = metadata.get(key, False)
     if not isinstance(value, bool):
         raise _fault(place, key, "a boolean", _kind(value))
     return value
@@ -214,8 +223,7 @@ def _merges(metadata: Mapping[str, object], known: set[str], place: str) -> tupl
 
 
 def _chat_template(metadata: Mapping[str, object], place: str) -> str | None:
-    value = metadata.get("tokenizer.chat_template")
+    value = metadata.get("chat_template")
     if value is None or isinstance(value, str):
         return value
-    found = _kind(value)
-    raise ModelFileError(place, f"tokenizer.chat_template: expected a string, found {found}")
+    raise _fault(place, "chat_template", "a string", _kind(value))

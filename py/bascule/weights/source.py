@@ -42,6 +42,9 @@ ALLOWED_FILES = frozenset(
     {
         "config.json",
         "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "generation_config.json",
         "model.safetensors",
         MODEL_GGUF,
         "modules.json",
@@ -130,6 +133,14 @@ def open_source(
     if scheme:
         raise InputError("model location", "http://, https:// or a folder", f"{scheme}://")
     return FileSource(location, known, chunk_nbytes)
+
+
+async def read_optional(source: Source, file: str) -> bytes | None:
+    """A small file; None if the folder lacks it. Errors as `Source.read` else."""
+    try:
+        return await source.read(file)
+    except FileMissingError:
+        return None
 
 
 def split_location(location: str) -> tuple[str, str | None]:

@@ -1,0 +1,218 @@
+"""The recipes of language models: one GGUF file, or a Hugging Face folder in safetensors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from bascule.backend.base import Backend, WeightStore
+from bascule.dtypes import DType, dtype_of
+from bascule.errors import ModelFileError
+from bascule.json_object import json_object
+from bascule.model.language import LanguageModel, LanguageSettings
+from bascule.model.language_programs import essential_programs
+from bascule.model.llama import CacheDType
+from bascule.model.llama_config import ROPE_FACTORS, LlamaConfig
+from bascule.model.llama_folder import folder_config, folder_name, rotary_factors
+from bascule.program.program import Parameter, Program
+from bascule.progress import Progress, ProgressCallback
+from bascule.text.chat import open_chat_template
+from bascule.text.folder_vocabulary import (
+    CHAT_TEMPLATE,
+    TOKENIZER_CONFIG,
+    TokenizerFiles,
+    read_folder_vocabulary,
+)
+from bascule.text.language import open_text_tokenizer
+from bascule.text.vocabulary import Vocabulary, read_vocabulary
+from bascule.tiers.openers import OpenedTier
+from bascule.weights.gguf import GgufHeader
+from bascule.weights.gguf_stream import load_gguf_weights, read_gguf
+from bascule.weights.quantised import QuantizationReport, load_quantised
+from bascule.weights.source import Source, read_optional
+from bascule.weights.stream import load_weights, read_headers, with_restarts
+
+_Factors = np.ndarray[Any, np.dtype[np.float32]]
+# What stands beside config.json and tokenizer.json, and may be absent.
+_BESIDE = (TOKENIZER_CONFIG, CHAT_TEMPLATE, "generation_config.json")
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageOptions:
+    """What a caller of `load` may choose of a language model."""
+
+    max_length: int | None
+    cache_dtype: CacheDType
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageRecipe:
+    """What is known of a language model, whatever its files; see `Recipe`."""
+
+    settings: LanguageSettings
+    options: LanguageOptions
+
+    def programs(self) -> list[Program]:
+        """See `Recipe`."""
+        config, options = self.settings.config, self.options
+        return essential_programs(config, options.max_length or config.context, options.cache_dtype)
+
+    def make(
+        self, name: str, opened: OpenedTier, store: WeightStore, **options: Any
+    ) -> LanguageModel:
+        """See `Recipe`."""
+        return LanguageModel(
+            name,
+            self.settings,
+            opened.backend,
+            store,
+            tier_reason=opened.reason,
+            max_length=self.options.max_length,
+            cache_dtype=self.options.cache_dtype,
+            **options,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GgufRecipe(LanguageRecipe):
+    """A language model in one GGUF file."""
+
+    file: str
+    header: GgufHeader
+
+    async def fill(
+        self,
+        source: Source,
+        parameters: Sequence[Parameter],
+        store: WeightStore,
+        progress: ProgressCallback,
+        *,
+        backend: Backend,
+        parallel: bool,
+    ) -> None:
+        """See `Recipe`. One file has nothing to fetch in parallel."""
+        del backend, parallel
+        await load_gguf_weights(
+            source, self.file, self.header, parameters, store, progress=progress
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FolderRecipe(LanguageRecipe):
+    """A Llama in safetensors; `weights` is the block format that its floats are made into."""
+
+    weights: DType | None
+
+    async def fill(
+        self,
+        source: Source,
+        parameters: Sequence[Parameter],
+        store: WeightStore,
+        progress: ProgressCallback,
+        *,
+        backend: Backend,
+        parallel: bool,
+    ) -> QuantizationReport | None:
+        """See `Recipe`. What is quantised comes one shard at a time."""
+        named = [replace(p, tensors=tuple(map(folder_name, p.tensors))) for p in parameters]
+        options: dict[str, Any] = {"prefixes": ("",), "progress": progress}
+        if self.weights is None:
+            await load_weights(source, named, store, parallel=parallel, **options)
+            return None
+        return await load_quantised(source, named, store, backend, self.weights, **options)
+
+
+async def read_gguf_model(
+    source: Source, file: str, tell: ProgressCallback, options: LanguageOptions
+) -> GgufRecipe:
+    """What a GGUF file says beside its weights; errors as `recipes.read_recipe`."""
+    place = f"{source.location}/{file}"
+    tell(Progress("config", 0, 1, "files"))
+    header = await read_gguf(source, file)
+    types: dict[str, DType] = {t.name: dtype_of(t.type) for t in header.tensors.values()}
+    table = header.tensors.get("token_embd.weight")
+    if table is None or len(table.shape) != 2:
+        raise ModelFileError(place, "it lacks the matrix 'token_embd.weight'")
+    config = LlamaConfig.from_metadata(header.metadata, types, table.shape[0], place)
+    tell(Progress("config", 1, 1, "files"))
+    tell(Progress("tokenizer", 0, 1, "files"))
+    vocabulary = read_vocabulary(header.metadata, place)
+    factors = await _gguf_factors(source, file, header, config)
+    settings = await _settings(config, vocabulary, factors, place)
+    tell(Progress("tokenizer", 1, 1, "files"))
+    return GgufRecipe(settings, options, file, header)
+
+
+async def read_llama_folder(
+    source: Source,
+    told: Mapping[str, Any],
+    tokenizing: Awaitable[bytes],
+    tell: ProgressCallback,
+    weights: DType | None,
+    options: LanguageOptions,
+) -> FolderRecipe:
+    """What a folder says of a Llama: `told` in its config.json, and `tokenizing` is the reading of
+    its tokenizer.json. Errors as `recipes.read_recipe`.
+    """
+    place = f"{source.location}/config.json"
+    headers = await with_restarts(source, partial(read_headers, source), source.forget)
+    tensors = {name: tensor for table in headers.values() for name, tensor in table.items()}
+    config = folder_config(told, tensors, weights, place)
+    factors = rotary_factors(told, config, place)
+    tell(Progress("config", 1, 1, "files"))
+    tell(Progress("tokenizer", 0, 1, "files"))
+    files = await _tokenizer_files(source, told, tokenizing)
+    settings = await _settings(config, read_folder_vocabulary(files), factors, source.location)
+    tell(Progress("tokenizer", 1, 1, "files"))
+    return FolderRecipe(settings, options, weights)
+
+
+async def _tokenizer_files(
+    source: Source, told: Mapping[str, Any], tokenizing: Awaitable[bytes]
+) -> TokenizerFiles:
+    config, template, generation = await asyncio.gather(
+        *(read_optional(source, file) for file in _BESIDE)
+    )
+    place = f"{source.location}/{_BESIDE[2]}"
+    more = {} if generation is None else json_object(generation, place)
+    ends = _ends(told, f"{source.location}/config.json") | _ends(more, place)
+    return TokenizerFiles(source.location, await tokenizing, config, template, ends)
+
+
+def _ends(told: Mapping[str, Any], place: str) -> frozenset[int]:
+    """The ids, one or a list, after which a text is over."""
+    found = told.get("eos_token_id")
+    listed: list[Any] = found if isinstance(found, list) else [] if found is None else [found]
+    if not all(type(token) is int for token in listed):
+        raise ModelFileError(place, f"eos_token_id is {str(found)[:40]}, expected token ids")
+    return frozenset(listed)
+
+
+async def _settings(
+    config: LlamaConfig, vocabulary: Vocabulary, factors: _Factors | None, place: str
+) -> LanguageSettings:
+    if len(vocabulary.tokens) > config.vocabulary:
+        told = f"it has {len(vocabulary.tokens):,} tokens and {config.vocabulary:,} embeddings"
+        raise ModelFileError(place, told)
+    tokenizer = await open_text_tokenizer(vocabulary)
+    template = await open_chat_template(tokenizer, place) if vocabulary.chat_template else None
+    return LanguageSettings(config, tokenizer, template, factors)
+
+
+async def _gguf_factors(
+    source: Source, file: str, header: GgufHeader, config: LlamaConfig
+) -> _Factors | None:
+    tensor = header.tensors.get(ROPE_FACTORS)
+    if tensor is None:
+        return None
+    if tensor.type.name != "F32" or tensor.shape != (config.size // 2,):
+        raise ModelFileError(f"{source.location}/{file}", f"{ROPE_FACTORS} is not as it should be")
+    found = np.frombuffer(await source.read(file, tensor.start, tensor.nbytes), np.float32)
+    if not (np.isfinite(found).all() and (found > 0).all()):
+        raise ModelFileError(f"{source.location}/{file}", f"{ROPE_FACTORS} holds no factors")
+    return found

@@ -1,0 +1,252 @@
+"""The vocabulary of a Hugging Face folder: tokenizer.json and what stands beside it.
+
+Nothing of it is trusted. A byte-level BPE becomes the same `Vocabulary` that a GGUF file holds, so
+that one tokenizer serves both; any other tokenizer is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bascule.errors import ModelFileError, UnsupportedModelError
+from bascule.json_object import json_object
+from bascule.text.pretokenizers import PreTokenizer, UnknownCut, pretokenizer_of
+from bascule.text.vocabulary import (
+    BYTE_OF,
+    CONTROL,
+    MOST_TOKENS,
+    NORMAL,
+    UNUSED,
+    USER_DEFINED,
+    Vocabulary,
+    make_vocabulary,
+)
+
+TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+CHAT_TEMPLATE = "chat_template.jinja"
+
+# An added token that takes its neighbours with it, or is no whole word of its own.
+_GREEDY = ("lstrip", "rstrip", "single_word")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerFiles:
+    """A folder's files as they are; `place` names the folder, which may lack all but the first.
+
+    `ends` are the ids after which the model has said all, from its other files.
+    """
+
+    place: str
+    tokenizer: bytes
+    config: bytes | None = None
+    chat_template: bytes | None = None
+    ends: frozenset[int] = frozenset()
+
+
+def read_folder_vocabulary(files: TokenizerFiles) -> Vocabulary:
+    """Check all that a folder's files say of tokens.
+
+    ModelFileError if they are unsound, UnsupportedModelError for a tokenizer of another kind.
+    """
+    place = f"{files.place}/{TOKENIZER}"
+    told = json_object(files.tokenizer, place)
+    model = told.get("model")
+    if not isinstance(model, dict):
+        raise ModelFileError(place, "it has no model")
+    pre = _pre_tokenizer(told, model, place)
+    tokens, kinds = _tokens(model, told.get("added_tokens"), place)
+    _check_text("".join(tokens), place)
+    _check_kind(told, model, tokens, place)
+    metadata = {"tokens": tokens, "token_type": kinds, "merges": _merges(model, place)}
+    metadata |= _from_config(files, _first_token(told.get("post_processor"), place), tokens)
+    made = make_vocabulary(metadata, pre, place)
+    if unknown := sorted(i for i in files.ends if not 0 <= i < len(tokens)):
+        told_of = f"eos_token_id {unknown[0]:,} is none of the {len(tokens):,} tokens"
+        raise ModelFileError(files.place, told_of)
+    return replace(made, ends=made.ends | files.ends)
+
+
+def _check_kind(
+    told: Mapping[str, Any], model: Mapping[str, Any], tokens: Sequence[str], place: str
+) -> None:
+    """UnsupportedModelError for what merging bytes alone does not do."""
+    decoder = told.get("decoder")
+    for problem, found in (
+        ("falls back to bytes", model.get("byte_fallback")),
+        ("leaves out merges by chance", model.get("dropout")),
+        ("marks words' inner tokens", model.get("continuing_subword_prefix")),
+        ("marks words' last tokens", model.get("end_of_word_suffix")),
+        ("has a token for unknown bytes", model.get("unk_token") and BYTE_OF.keys() - set(tokens)),
+        ("decodes by other rules", decoder is not None and _type(decoder) != "ByteLevel"),
+    ):
+        if found:
+            raise _unsupported(place, f"it {problem}")
+
+
+def _unsupported(place: str, problem: str) -> UnsupportedModelError:
+    hint = "Take a model with a byte-level BPE as GPT-2's, Llama 3's or SmolLM2's, or its GGUF."
+    return UnsupportedModelError(place, problem, hint=hint)
+
+
+def _type(value: object) -> str:
+    found: object = value.get("type") if isinstance(value, dict) else value
+    return str(found)[:40]
+
+
+def _pre_tokenizer(told: Mapping[str, Any], model: Mapping[str, Any], place: str) -> PreTokenizer:
+    # Files older than the key have a BPE's merges.
+    kind = model.get("type", "BPE" if "merges" in model else None)
+    if kind != "BPE":
+        raise _unsupported(place, f"its tokens are made by {_type(model)!r}, not by a 'BPE'")
+    whole = model.get("ignore_merges", False)
+    if not isinstance(whole, bool):
+        raise ModelFileError(place, "its ignore_merges is no boolean")
+    try:
+        return pretokenizer_of(
+            told.get("normalizer"), told.get("pre_tokenizer"), whole_words_first=whole
+        )
+    except UnknownCut as cut:
+        raise _unsupported(place, f"{cut}") from None
+
+
+def _tokens(
+    model: Mapping[str, Any], added: object, place: str
+) -> tuple[tuple[str, ...], list[int]]:
+    """All tokens by id and their kinds; an id that no token has is one that is unused."""
+    vocab = model.get("vocab")
+    if not isinstance(vocab, dict):
+        raise ModelFileError(place, "its model has no vocab")
+    found: dict[int, tuple[str, int]] = {}
+    for text, token in vocab.items():
+        if _id(token, place) in found:
+            raise ModelFileError(place, f"two tokens have the id {token}")
+        found[token] = (text, NORMAL)
+    if not isinstance(added, list | None):
+        raise ModelFileError(place, "its added_tokens are no list")
+    for each in added or []:
+        token, text, kind = _added(each, place)
+        if found.get(token, (text, kind))[0] != text:
+            raise ModelFileError(place, f"two tokens have the id {token}")
+        found[token] = (text, kind)
+    count = max(found, default=-1) + 1
+    rows = [found.get(token, (f"[PAD{token}]", UNUSED)) for token in range(count)]
+    return tuple(text for text, _ in rows), [kind for _, kind in rows]
+
+
+def _check_text(text: str, place: str) -> None:
+    """JSON can name half a character, which no UTF-8 can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ModelFileError(place, "it holds half a character") from None
+
+
+def _id(token: object, place: str) -> int:
+    if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < MOST_TOKENS:
+        told = f"a token has the id {str(token)[:40]}, expected a number below {MOST_TOKENS:,}"
+        raise ModelFileError(place, told)
+    return token
+
+
+def _added(told: object, place: str) -> tuple[int, str, int]:
+    """Id, text and kind of an added token."""
+    if not isinstance(told, dict) or not isinstance(told.get("content"), str):
+        raise ModelFileError(place, "one of its added_tokens has no content")
+    text: str = told["content"]
+    if unknown := [flag for flag in _GREEDY if told.get(flag, False) is not False]:
+        raise _unsupported(place, f"its token {text[:40]!r} has the flag {unknown[0]}")
+    kind = CONTROL if told.get("special", False) is True else USER_DEFINED
+    return _id(told.get("id"), place), text, kind
+
+
+def _merges(model: Mapping[str, Any], place: str) -> tuple[str, ...]:
+    """Each merge as two texts with a space between; newer files have pairs."""
+    merges = model.get("merges")
+    if not isinstance(merges, list):
+        raise ModelFileError(place, "its model has no merges")
+    return tuple(_merge(each, place) for each in merges)
+
+
+def _merge(told: object, place: str) -> str:
+    if isinstance(told, str):
+        return told
+    pair = told if isinstance(told, list) else []
+    texts = [part for part in pair if isinstance(part, str) and " " not in part]
+    if len(pair) != 2 or len(texts) != 2:
+        raise ModelFileError(place, f"its merge {str(told)[:80]} is no pair of tokens")
+    return " ".join(texts)
+
+
+def _first_token(processor: object, place: str) -> str | None:
+    """The token that a post_processor sets before a text."""
+    steps: object = [] if processor is None else [processor]
+    if isinstance(processor, dict) and processor.get("type") == "Sequence":
+        steps = processor.get("processors")
+    first: str | None = None
+    for step in steps if isinstance(steps, list) else [steps]:
+        if _type(step) == "ByteLevel":  # it moves offsets alone
+            continue
+        single = step.get("single") if isinstance(step, dict) else None
+        match single if _type(step) == "TemplateProcessing" else None:
+            case [{"Sequence": _}]:
+                pass
+            case [{"SpecialToken": {"id": str(token)}}, {"Sequence": _}] if first is None:
+                first = token
+            case _:
+                told = "its post_processor does more than set one token before a text"
+                raise _unsupported(place, told)
+    return first
+
+
+def _from_config(
+    files: TokenizerFiles, first: str | None, tokens: Sequence[str]
+) -> dict[str, object]:
+    """What tokenizer_config.json says, under GGUF's keys; `first` is the post_processor's token."""
+    place = f"{files.place}/{TOKENIZER_CONFIG}"
+    config = {} if files.config is None else json_object(files.config, place)
+    ids = {text: token for token, text in enumerate(tokens)}
+    bos, eos = (_named(config, key, place) for key in ("bos_token", "eos_token"))
+    for text in (first, bos, eos):
+        if text is not None and text not in ids:
+            raise ModelFileError(place, f"{text[:80]!r} is none of the tokens")
+    adds = config.get("add_bos_token")
+    if adds is None:
+        adds, bos = first is not None, first or bos
+    if config.get("add_eos_token", False) is not False:
+        raise _unsupported(place, "it sets a token after each text (add_eos_token)")
+    return {
+        "bos_token_id": None if bos is None else ids[bos],
+        "eos_token_id": None if eos is None else ids[eos],
+        "add_bos_token": adds,
+        "chat_template": _chat_template(files, config),
+    }
+
+
+def _named(config: Mapping[str, Any], key: str, place: str) -> str | None:
+    """A special token's text, which may stand in an object with its flags."""
+    told = config.get(key)
+    text: object = told.get("content") if isinstance(told, dict) else told
+    if text is not None and not isinstance(text, str):
+        raise ModelFileError(place, f"its {key} is no text")
+    return text
+
+
+def _chat_template(files: TokenizerFiles, config: Mapping[str, Any]) -> object:
+    """The template of chat_template.jinja, else the one in the configuration; of several the one
+    named "default".
+    """
+    if files.chat_template is not None:
+        try:
+            return files.chat_template.decode()
+        except UnicodeDecodeError:
+            raise ModelFileError(f"{files.place}/{CHAT_TEMPLATE}", "it is not UTF-8") from None
+    told = config.get("chat_template")
+    if isinstance(told, list):
+        named = [each for each in told if isinstance(each, dict) and each.get("name") == "default"]
+        told = named[0].get("template") if named else None
+    if isinstance(told, str):
+        _check_text(told, f"{files.place}/{TOKENIZER_CONFIG}")
+    return told
