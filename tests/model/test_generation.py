@@ -20,7 +20,7 @@ from tests.goldens.llama import TINY_NAMES, TinyName, tiny
 
 TIERS = ("webgpu", "cpu")
 # The WebAssembly tier is a page's: outside one it answers a few questions only.
-on_wasm_too = pytest.mark.parametrize("opened", (*TIERS, "wasm"), indirect=True)
+on_wasm_too = pytest.mark.parametrize("opened", [*TIERS, "wasm"], indirect=True)
 
 
 @pytest.fixture(params=TIERS)
