@@ -91,6 +91,7 @@ def all_openers(python: Path) -> Iterator[Openers]:
             "native: Bascule, WebGPU": lambda: native("webgpu", loop),
             f"native: llama.cpp, {cores} threads": lambda: llama_cpp(python, texts),
             "Chromium: Bascule, WebGPU": lambda: in_page(chrome, url, "webgpu"),
+            "Chromium: Bascule, WASM, 1 thread": lambda: in_page(chrome, url, "wasm"),
             "Chromium: wllama, WASM, 1 thread": lambda: wllama(chrome, url, 1, texts),
             f"Chromium: wllama, WASM, {cores} threads": lambda: wllama(chrome, url, cores, texts),
             "Firefox: Bascule, WebGPU": lambda: in_page(fox, url, "webgpu"),

@@ -45,8 +45,10 @@ LOSS = """(ids) => {
 SLICE = 8
 
 
-def open_model(site: Site, new_page: Callable[[str], Page], name: str = MODEL) -> Page:
-    page = new_page(f"{site.url}/chat.html?model={name}&tier=webgpu")
+def open_model(
+    site: Site, new_page: Callable[[str], Page], name: str = MODEL, tier: str = "webgpu"
+) -> Page:
+    page = new_page(f"{site.url}/chat.html?model={name}&tier={tier}")
     assert settled(page) == "ready", page.run("() => document.body.innerText")
     return page
 
