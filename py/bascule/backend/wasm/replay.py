@@ -85,7 +85,8 @@ class _Plan:
 class ReplayExecutable:
     """Runs a program by the steps that recording it gave; keeps those of its last sizes.
 
-    Runs at once take turns, for they share the memory of those steps. `functions` makes the ops' functions out of kernels; what is numpy's in them is run by numpy.
+    Runs at once take turns, for they share the memory of those steps. `functions` makes the ops'
+    functions out of kernels; what is numpy's in them is run by numpy.
     """
 
     def __init__(
