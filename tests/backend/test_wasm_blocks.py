@@ -128,6 +128,25 @@ def test_rows_of_a_float_table(ops: LanguageFunctions, rng: np.random.Generator)
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("type", list(BlockType), ids=lambda t: t.name)
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (3, 9)])
+def test_embedding(
+    type: BlockType, shape: tuple[int, int], ops: LanguageFunctions, rng: np.random.Generator
+) -> None:
+    """With positions and a bias, and ids past the table's end."""
+    inner = inner_sizes(type)[1]
+    table = blocks_of(rng, type, 6, inner)
+    if type is BlockType.F32:
+        table = rng.standard_normal((6, inner)).astype(np.float32)
+    ids = rng.integers(0, 8, shape).astype(np.uint32)
+    for position in (None, rng.standard_normal((11, inner)).astype(np.float32)):
+        for bias in (None, rng.standard_normal(inner).astype(np.float32)):
+            found = ops.embedding(ids, table, position, bias)
+            expected = reference.embedding(ids, table, position, bias)
+            assert found.shape == expected.shape
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
 @every_type
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 13, 64, 67])
 def test_products(

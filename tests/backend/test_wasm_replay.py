@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bascule.backend.arrivals import Arrivals
+from bascule.backend.wasm import replay
 from bascule.backend.wasm.backend import WasmBackend
 from bascule.backend.wasm.kernels_native import NativeKernels
 from bascule.backend.wasm.replay import Recorder
@@ -58,6 +59,22 @@ async def test_each_run_is_numpy_s(backend: WasmBackend, rng: np.random.Generato
         await made[0].run({"T": rows}, {"x": x + 1})
         for array, before in zip(ours.values(), kept, strict=True):  # the caller's own
             np.testing.assert_array_equal(array, before)
+
+
+async def test_two_runs_at_once_do_not_mix(
+    backend: WasmBackend, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "_TURN_S", 0.0)  # others have a turn after each step
+    program = mixed(Dim("T", 9))
+    store = backend.store(program.parameters)
+    store.write(store.targets["w"], 0, rng.standard_normal((12, 12)).astype(np.float32))
+    executable = await backend.prepare(program, store)
+    inputs = [rng.standard_normal((n, 12)).astype(np.float32) for n in (4, 4, 7)]
+    alone = [await executable.run({"T": len(x)}, {"x": x}) for x in inputs]
+    both = await asyncio.gather(*(executable.run({"T": len(x)}, {"x": x}) for x in inputs))
+    for one, other in zip(alone, both, strict=True):
+        for name, array in one.items():
+            np.testing.assert_array_equal(array, other[name])
 
 
 async def test_a_wrong_input_is_refused(backend: WasmBackend) -> None:

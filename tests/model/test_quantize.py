@@ -51,7 +51,7 @@ async def test_minilm_in_blocks(format: str) -> None:
         assert model.quantization is None
         assert model.weights.nbytes == MINILM_NBYTES[None]
         floats = await model.embed(TEXTS)
-    for tier in TIERS:
+    for tier in (*TIERS, "wasm"):
         async with await bascule.load("all-MiniLM-L6-v2", tier=tier, quantize=format) as model:
             found[tier] = await model.embed(TEXTS[:: 1 if tier == "cpu" else 5])
             report = model.quantization
@@ -75,8 +75,9 @@ async def test_minilm_in_blocks(format: str) -> None:
     assert measured.cosine_min >= least[1]
     assert measured.spearman >= least[2]
     assert measured.same_neighbour >= least[3]
-    # Both tiers compute with the same blocks.
-    assert (cosines(found["webgpu"], found["cpu"][::5]) >= 0.99999).all()
+    # All tiers compute with the same blocks.
+    for tier in ("webgpu", "wasm"):
+        assert (cosines(found[tier], found["cpu"][::5]) >= 0.99999).all(), tier
 
 
 async def test_the_device_never_holds_two_copies() -> None:

@@ -15,11 +15,17 @@ from bascule.program.ops import ACTIVATIONS
 
 
 class LanguageFunctions(WasmFunctions):
-    """`WasmFunctions`, and linear layers whose weights stay in their blocks."""
+    """`WasmFunctions`, and all that takes weights in their blocks."""
 
     def table(self) -> Mapping[str, Callable[..., Array]]:
         """See `WasmFunctions.table`."""
-        own = (self.token_embedding, self.rope_append, self.cached_attention, self.argmax_token)
+        own = (
+            self.embedding,
+            self.token_embedding,
+            self.rope_append,
+            self.cached_attention,
+            self.argmax_token,
+        )
         return {**super().table(), **{f.__name__: f for f in own}}
 
     def linear(
@@ -42,16 +48,39 @@ class LanguageFunctions(WasmFunctions):
         self._kernels.call("block_linear", *operands, *sizes, ACTIVATIONS.index(activation))
         return y
 
+    def embedding(
+        self,
+        ids: Array,
+        table: Array | BlockMatrix,
+        position: Array | None = None,
+        bias: Array | None = None,
+    ) -> Array:
+        """See `reference.embedding`."""
+        y = self._taken(table, ids, None, ids.shape)
+        if position is not None:
+            y = self.add(y, position[: ids.shape[1]])
+        return y if bias is None else self.add(y, bias)
+
     def token_embedding(
         self, table: Array | BlockMatrix, tokens: Array, position: Array, *, length: int
     ) -> Array:
         """See `reference.token_embedding`."""
+        return self._taken(table, tokens, position, (length,))
+
+    def _taken(
+        self,
+        table: Array | BlockMatrix,
+        indices: Array,
+        first: Array | None,
+        shape: tuple[int, ...],
+    ) -> Array:
+        """Rows of a table, by the indices from `first` on around their end, as (*shape, K)."""
         blocks = isinstance(table, BlockMatrix)
         data, kind = (table.data, table.type) if blocks else (table, BlockType.F32)
         rows, inner = table.shape
-        y, scratch = self._kernels.empty((length, inner)), self._room(inner)
-        sizes = (int(kind), length, rows, inner, len(tokens))
-        self._kernels.call("take_rows", y, data, tokens, position, scratch, *sizes)
+        y, scratch = self._kernels.empty((*shape, inner)), self._room(inner)
+        sizes = (int(kind), prod(shape), rows, inner, indices.size)
+        self._kernels.call("take_rows", y, data, indices, first, scratch, *sizes)
         return y
 
     def rope_append(

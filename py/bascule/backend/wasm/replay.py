@@ -85,7 +85,8 @@ class _Plan:
 class ReplayExecutable:
     """Runs a program by the steps that recording it gave; keeps those of its last sizes.
 
-    `functions` makes the ops' functions out of kernels; what is numpy's in them is run by numpy.
+    Runs at once take turns, for they share the memory of those steps. `functions` makes the ops'
+    functions out of kernels; what is numpy's in them is run by numpy.
     """
 
     def __init__(
@@ -103,17 +104,20 @@ class ReplayExecutable:
         self._kernels = kernels
         self._functions = functions
         self._plan: _Plan | None = None
+        self._turn = asyncio.Lock()
 
     async def run(self, sizes: Mapping[str, int], inputs: Mapping[str, Array]) -> dict[str, Array]:
         """See `Executable.run`."""
-        plan = await self._submitted(sizes, inputs, 1)
-        return {name: array.copy() for name, array in plan.outputs.items()}
+        async with self._turn:
+            plan = await self._submitted(sizes, inputs, 1)
+            return {name: array.copy() for name, array in plan.outputs.items()}
 
     async def submit(
         self, sizes: Mapping[str, int], inputs: Mapping[str, Array], times: int = 1
     ) -> None:
         """See `Executable.submit`."""
-        await self._submitted(sizes, inputs, times)
+        async with self._turn:
+            await self._submitted(sizes, inputs, times)
 
     def close(self) -> None:
         """See `Executable.close`."""
