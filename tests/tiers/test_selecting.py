@@ -16,7 +16,7 @@ from bascule import (
     WorkloadCharacteristics,
 )
 from bascule.errors import InputError, TierUnavailableError
-from bascule.tiers.history import ENOUGH_RUNS
+from bascule.tiers.history import ENOUGH_RUNS, History
 from bascule.tiers.survey import Survey, TierFacts
 from tests.tiers.machines import CPU, FAST_GPU, GPU, SOFTWARE_GPU
 
@@ -293,6 +293,23 @@ async def test_what_was_learned_is_there_for_the_next_selector_of_this_machine_o
     first.reset_performance_history()
     assert first.select_backend(LARGE) is BackendType.WEBGPU
     assert await chosen(FAST_GPU) is BackendType.WEBGPU
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {"evidence": 7},
+        {"evidence": [["matmul", 20], ["matmul", "20", {}], 5]},
+        {"evidence": [["matmul", 20, {"webgpu": [2.0] * 4 + ["2.0"], "quantum": [1.0] * 9}]]},
+        {"evidence": [["matmul", 20, {"webgpu": [float("nan"), float("inf"), -1.0] * 9}]]},
+    ],
+)
+def test_of_what_was_kept_only_the_sound_part_is_taken(kept: dict[str, object]) -> None:
+    history = History()
+    history.take(kept)
+    taken = history.evidence((LARGE.operation_type, LARGE.bucket))
+    assert all(evidence.typical_s is None for evidence in taken.values())
+    assert set(taken) <= {"webgpu"}
 
 
 async def test_where_it_cannot_wait_it_answers_cpu_and_measures_meanwhile(

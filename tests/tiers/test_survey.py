@@ -14,7 +14,7 @@ from bascule.backend.base import Backend, WeightStore
 from bascule.backend.cpu import ReferenceBackend, ReferenceExecutable
 from bascule.errors import TierUnavailableError
 from bascule.program.program import Program
-from bascule.remembered import MemoryRemembered
+from bascule.remembered import MemoryRemembered, open_remembered
 from bascule.tiers import speeds as measuring
 from bascule.tiers.openers import open_named
 from bascule.tiers.speeds import SAMPLES, Sample, Speeds, measure, speeds_of, work_of
@@ -151,6 +151,18 @@ async def test_the_survey_tells_of_every_tier() -> None:
     assert tiers["cpu"].total_nbytes
     assert tiers["webnn"].refused
     assert not found.backends
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_what_is_measured_on_a_busy_machine_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (1000.0 if busy else 0.0, 0.0, 0.0))
+    found = await survey(Switches(), budget_s=0.1)
+    cpu = next(facts for facts in found.tiers if facts.tier == "cpu")
+    assert cpu.speeds.samples
+    key = f"speeds {bascule.__version__} cpu {cpu.identity}"
+    assert (await (await open_remembered()).get(key) is None) == busy
 
 
 async def test_backends_are_held_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
