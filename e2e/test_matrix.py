@@ -25,7 +25,7 @@ def embed(page: Page, texts: list[str]) -> np.ndarray:
 
 @pytest.mark.every_engine
 def test_a_visit(engine: Engine, site: Site, new_page: Callable[[str], Page]) -> None:
-    # By name: here WebGPU is a software one, and "auto" may know better (e2e/test_choosing.py).
+    # By name: here WebGPU is a software one, and "auto" may know better.
     page = new_page(site.url + "/" + ("?tier=webgpu" if engine.webgpu else ""))
     assert settled(page) == "ready", page.run("() => document.body.innerText")
     tier = page.run("() => document.querySelector('#tier').textContent")

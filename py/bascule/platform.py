@@ -45,7 +45,7 @@ async def load(
     `model` is a known name ("all-MiniLM-L6-v2", "SmolLM2-135M-Instruct"), a folder or the URL of
     one, or the path or URL of a .gguf file. A folder is Hugging Face style with config.json (of a
     BERT or a Llama), tokenizer.json and model.safetensors (or its shards), or has a model.gguf.
-    `tier` is "auto", "webgpu" or "cpu". Files from a server are kept for the next time, by chunks
+    `tier` is "auto", "webgpu", "wasm" or "cpu". Files from a server are kept for the next time, by chunks
     of `chunk_size_mb` MiB, and an interrupted load goes on where it stopped. Models may share a
     device: `on` is what `bascule.open_tier` gave, stays open when the model closes, and keeps its
     compiled shaders.
@@ -187,7 +187,7 @@ class UnifiedWebPlatform:
     """One object for a model on whatever tier works: load, run, hear of progress.
 
     `model_type` is "text" (a sentence encoder) or "text_generation" (a language model). `platform`
-    is a tier ("webgpu", "cpu") or "auto"; `on` is one that is open already, and stays so; with
+    is a tier ("webgpu", "wasm", "cpu") or "auto"; `on` is one that is open already, and stays so; with
     `quantize` float weights become blocks of fewer bits (for both see `load`). Every method that
     waits returns an awaitable; `load_model` and `run_inference`, called where no event loop runs (a
     plain script), work to the end and return their result itself.
