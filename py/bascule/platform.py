@@ -45,18 +45,18 @@ async def load(
     `model` is a known name ("all-MiniLM-L6-v2", "SmolLM2-135M-Instruct"), a folder or the URL of
     one, or the path or URL of a .gguf file. A folder is Hugging Face style with config.json (of a
     BERT or a Llama), tokenizer.json and model.safetensors (or its shards), or has a model.gguf.
-    `tier` is "auto", "webgpu", "wasm" or "cpu". Files from a server are kept for the next time, by chunks
-    of `chunk_size_mb` MiB, and an interrupted load goes on where it stopped. Models may share a
-    device: `on` is what `bascule.open_tier` gave, stays open when the model closes, and keeps its
-    compiled shaders.
-    Without `wait` the model is given back before its weights are there: a pass runs each layer as
-    soon as it can, and `await model.loaded()` waits for the rest. With `parallel` two shards come
-    at a time. A language model's context is `max_length` tokens, by default all that it was trained
-    for, and its KV cache holds halves or, as `cache_dtype` "f32", floats. With `quantize` (4, 8,
-    "q4_0", "q4_1" or "q8_0") float weights become blocks of so many bits on their way (a language
-    model's embedding and output of 8 at the least), and `model.quantization` tells what that did to
-    each; `parallel` has no effect then. Cancelling the task frees everything. Raises InputError,
-    ModelNotFoundError, ModelFileError, UnsupportedModelError, SourceError or TierUnavailableError.
+    `tier` is "auto", "webgpu", "wasm" or "cpu". Files from a server are kept for the next time, by
+    chunks of `chunk_size_mb` MiB, and an interrupted load goes on where it stopped. Models may
+    share a device: `on` is what `bascule.open_tier` gave, stays open when the model closes, and
+    keeps its compiled shaders. Without `wait` the model is given back before its weights are there:
+    a pass runs each layer as soon as it can, and `await model.loaded()` waits for the rest. With
+    `parallel` two shards come at a time. A language model's context is `max_length` tokens, by
+    default all that it was trained for, and its KV cache holds halves or, as `cache_dtype` "f32",
+    floats. With `quantize` (4, 8, "q4_0", "q4_1" or "q8_0") float weights become blocks of so many
+    bits on their way (a language model's embedding and output of 8 at the least), and
+    `model.quantization` tells what that did to each; `parallel` has no effect then. Cancelling the
+    task frees everything. Raises InputError, ModelNotFoundError, ModelFileError,
+    UnsupportedModelError, SourceError or TierUnavailableError.
     """
     tell = progress or _silent
     clock = _Clock()
@@ -187,10 +187,10 @@ class UnifiedWebPlatform:
     """One object for a model on whatever tier works: load, run, hear of progress.
 
     `model_type` is "text" (a sentence encoder) or "text_generation" (a language model). `platform`
-    is a tier ("webgpu", "wasm", "cpu") or "auto"; `on` is one that is open already, and stays so; with
-    `quantize` float weights become blocks of fewer bits (for both see `load`). Every method that
-    waits returns an awaitable; `load_model` and `run_inference`, called where no event loop runs (a
-    plain script), work to the end and return their result itself.
+    is a tier ("webgpu", "wasm", "cpu") or "auto"; `on` is one that is open already, and stays so;
+    with `quantize` float weights become blocks of fewer bits (for both see `load`). Every method
+    that waits returns an awaitable; `load_model` and `run_inference`, called where no event loop
+    runs (a plain script), work to the end and return their result itself.
     """
 
     def __init__(
