@@ -1,5 +1,5 @@
 // Elementary functions of four floats at once; NaN stays NaN. The coefficients are least-squares
-// fits, weighted until the largest error was smallest; the tests hold them to the stated errors.
+// fits, weighted until the largest error was smallest.
 #ifndef BASCULE_FUNCTIONS_H
 #define BASCULE_FUNCTIONS_H
 

@@ -92,11 +92,13 @@ class NativeKernels:
         return array.__array_interface__["data"][0] - self._start
 
     def _grow(self, nbytes: int) -> int:
-        offset = self._used
-        self._used += nbytes
-        lacking = self._used - self._memory.data_len(self._store)
+        offset, end = self._used, self._used + nbytes
+        lacking = end - self._memory.data_len(self._store)
+        if end > _MOST_PAGES * _PAGE_NBYTES:
+            raise MemoryError(f"WebAssembly's 4 GiB cannot hold another {nbytes:,} bytes")
         if lacking > 0:
             self._memory.grow(self._store, -(-lacking // _PAGE_NBYTES))
+        self._used = end
         return offset
 
     def _give_back(self, room: int, offset: int) -> None:
