@@ -10,42 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import DTypeLike
 
 from bascule.backend import reference
 from bascule.backend.wasm.functions import WasmFunctions
 from bascule.backend.wasm.kernels import Array
 from bascule.backend.wasm.kernels_native import NativeKernels
 from bascule.program.ops import ACTIVATIONS
-
-CANARY = -77.25
-EDGE = 16  # floats before and after
-
-
-class GuardedKernels:
-    """Hands out poisoned arrays between canaries, and looks after them."""
-
-    def __init__(self, kernels: NativeKernels) -> None:
-        self.name = kernels.name
-        self._kernels = kernels
-        self._rooms: list[tuple[Array, int]] = []
-
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> Array:
-        assert dtype == np.float32
-        n = int(np.prod(shape))
-        room = self._kernels.empty((n + 2 * EDGE,))
-        room[:] = CANARY
-        room[EDGE : EDGE + n] = np.nan
-        self._rooms.append((room, n))
-        return room[EDGE : EDGE + n].reshape(shape)
-
-    def call(self, kernel: str, *arguments: Array | float | None) -> int:
-        return self._kernels.call(kernel, *arguments)
-
-    def check(self) -> None:
-        for room, n in self._rooms:
-            assert (room[:EDGE] == CANARY).all()
-            assert (room[EDGE + n :] == CANARY).all()
+from tests.backend.guarded import GuardedKernels
 
 
 @pytest.fixture

@@ -36,28 +36,28 @@ INLINE void add_times(float *y, const float *x, float by, int n) {
   }
 }
 
-// One row of queries: `grouped` heads over the keys and values of one, positions first to last.
-// room: size + grouped * (last + 1 - first) floats.
-static void attend_row(float *y, const float *q, Cache cache, int key, int value, int first,
-                       int last, int grouped, int size, float *room) {
-  int met = last + 1 - first;
-  float *row = room, *scores = row + size;
+// One row of queries over positions `first` to `last`. The cache is read as it lies, once.
+// room: kv_heads * size + heads * (last + 1 - first) floats.
+static void attend_row(float *y, const float *q, Cache cache, int first, int last, int heads,
+                       int kv_heads, int size, float *room) {
+  int met = last + 1 - first, grouped = heads / kv_heads, wide = kv_heads * size;
+  float *row = room, *scores = row + wide;
   for (int i = 0; i < met; i++) {
-    get(cache, first + i, key, row, size);
-    for (int head = 0; head < grouped; head++) {
-      scores[head * met + i] = dot(q + head * size, row, size);
+    get(cache, first + i, 0, row, wide);
+    for (int head = 0; head < heads; head++) {
+      scores[head * met + i] = dot(q + head * size, row + head / grouped * size, size);
     }
   }
-  for (int head = 0; head < grouped; head++) {
+  for (int head = 0; head < heads; head++) {
     softmax_between(scores + head * met, 0, met - 1, met, 1 / __builtin_sqrtf((float)size));
   }
-  for (int i = 0; i < grouped * size; i++) {
+  for (int i = 0; i < heads * size; i++) {
     y[i] = 0;
   }
   for (int i = 0; i < met; i++) {
-    get(cache, first + i, value, row, size);
-    for (int head = 0; head < grouped; head++) {
-      add_times(y + head * size, row, scores[head * met + i], size);
+    get(cache, first + i, wide, row, wide);
+    for (int head = 0; head < heads; head++) {
+      add_times(y + head * size, row + head / grouped * size, scores[head * met + i], size);
     }
   }
 }
@@ -129,7 +129,7 @@ static void attend_rows(float *y, const float *q, int stride, struct Room room, 
 
 // y (rows, heads * size) = causal attention of q, groups of heads over the keys of one, where row i
 // stands at *position + i and meets positions up to its own, the last `window` of them (0: all).
-// scratch: cached_attention_scratch(slots, rows, heads / kv_heads, size) floats.
+// scratch: cached_attention_scratch(slots, rows, heads, size) floats.
 EXPORT void cached_attention(float *y, const float *q, void *cache, const uint32_t *position,
                              float *scratch, int halves, int slots, int rows, int heads,
                              int kv_heads, int size, int window) {
@@ -137,29 +137,30 @@ EXPORT void cached_attention(float *y, const float *q, void *cache, const uint32
   int begin = MAX(first + rows - slots, window ? MAX(first - window + 1, 0) : 0);
   begin = MAX(begin, 0);
   int met = first + rows - begin;
-  struct Room room = room_at(scratch, met, rows, size);
   Cache from = {cache, halves, slots, 2 * kv_heads * size};
+  if (rows < FEW_ROWS) {
+    for (int i = 0; i < rows; i++, y += wide, q += wide) {
+      int at = first + i, least = window ? MAX(at - window + 1, begin) : begin;
+      attend_row(y, q, from, least, at, heads, kv_heads, size, scratch);
+    }
+    return;
+  }
+  struct Room room = room_at(scratch, met, rows, size);
   for (int group = 0; group < kv_heads; group++) {
-    int key = group * size, value = (kv_heads + group) * size, column = group * grouped * size;
-    for (int i = 0; rows < FEW_ROWS && i < rows; i++) {
-      int at = first + i, from_here = window ? MAX(at - window + 1, begin) : begin;
-      attend_row(y + i * wide + column, q + i * wide + column, from, key, value, from_here, at,
-                 grouped, size, scratch);
-    }
-    if (rows < FEW_ROWS) {
-      continue;
-    }
-    read_keys(room, from, begin, met, key, size);
-    read_values(room, from, begin, met, value, size);
-    for (int head = 0; head < grouped; head++) {
-      int at = column + head * size;
+    read_keys(room, from, begin, met, group * size, size);
+    read_values(room, from, begin, met, (kv_heads + group) * size, size);
+    for (int head = group * grouped; head < (group + 1) * grouped; head++) {
+      int at = head * size;
       attend_rows(y + at, q + at, wide, room, rows, met, size, first - begin, window);
     }
   }
 }
 
-EXPORT int cached_attention_scratch(int slots, int rows, int grouped, int size) {
+EXPORT int cached_attention_scratch(int slots, int rows, int heads, int size) {
+  if (rows < FEW_ROWS) {
+    return heads * (size + slots);
+  }
   int met = ROUNDED(slots, TILE_COLUMNS), wide = ROUNDED(size, TILE_COLUMNS);
   int many = ROUNDED(rows, TILE_ROWS);
-  return (TILE_COLUMNS + many) * wide + 2 * met * (wide + many) + grouped * slots;
+  return (TILE_COLUMNS + many) * wide + 2 * met * (wide + many);
 }

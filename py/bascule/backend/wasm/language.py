@@ -115,7 +115,7 @@ class LanguageFunctions(WasmFunctions):
     ) -> Array:
         """See `reference.cached_attention`."""
         y = self._kernels.empty(q.shape)
-        needed = ("cached_attention_scratch", len(cache), len(q), heads // kv_heads, size)
+        needed = ("cached_attention_scratch", len(cache), len(q), heads, size)
         scratch = self._room(self._kernels.call(*needed))
         sizes = (_is_f16(cache), len(cache), len(q), heads, kv_heads, size, window)
         self._kernels.call("cached_attention", y, q, cache, position, scratch, *sizes)
