@@ -21,7 +21,7 @@ lint:
 	node_modules/.bin/tsc --noEmit
 
 unit:
-	$(PYTHON) -m pytest tests -q
+	$(PYTHON) -m pytest tests -q -n 2 --dist loadfile
 
 e2e:
 	$(PYTHON) -m pytest e2e -q -n 2 --dist loadgroup --durations=10
