@@ -76,7 +76,12 @@ def test_a_tab_that_dies_half_way_goes_on(
     engine: Engine, site: Site, hub: FaultyServer, new_page: Callable[[str], Page]
 ) -> None:
     hub.plan(FILE, Fault("slow", CHUNK, bytes_per_second=30_000_000))
-    page = new_page(link(site, hub))
+    # A visit before: WebKit's driver forgets an origin with its last page, unless a service worker
+    # is there.
+    page = new_page(f"{site.url}/?tier=cpu&model=/goldens/tiny-bert")
+    assert settled(page) == "ready"
+    page.run("() => bascule.offline")
+    page.open(link(site, hub))
     wait_for(page, "document.querySelector('#progress').value >= 0.5")
     kept = SIZE * page.run("() => document.querySelector('#progress').value")
     tab = page.new_tab()
