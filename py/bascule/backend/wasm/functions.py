@@ -42,13 +42,14 @@ class WasmFunctions:
         activation: str = "none",
     ) -> Array:
         """See `reference.linear`."""
-        if isinstance(weight, BlockMatrix):
-            return reference.linear(x, weight, bias, residual, activation=activation)
+        blocks = isinstance(weight, BlockMatrix)
+        kernel, data = ("block_linear", weight.data) if blocks else ("linear", weight)
         columns, inner = weight.shape
         y = self._kernels.empty((*x.shape[:-1], columns))
-        scratch = self._room(self._kernels.call("linear_scratch", inner))
-        sizes = (prod(x.shape[:-1]), columns, inner, ACTIVATIONS.index(activation))
-        self._kernels.call("linear", y, x, weight, bias, residual, scratch, *sizes)
+        scratch = self._room(self._kernels.call(f"{kernel}_scratch", inner))
+        kind = (int(weight.type),) if blocks else ()
+        sizes = (*kind, prod(x.shape[:-1]), columns, inner, ACTIVATIONS.index(activation))
+        self._kernels.call(kernel, y, x, data, bias, residual, scratch, *sizes)
         return y
 
     def gated_linear(self, x: Array, weight: Array | BlockMatrix, *, activation: str) -> Array:

@@ -11,11 +11,10 @@ from bascule.backend.quant import BlockMatrix
 from bascule.backend.wasm.functions import WasmFunctions
 from bascule.backend.wasm.kernels import Array
 from bascule.dtypes import BlockType
-from bascule.program.ops import ACTIVATIONS
 
 
 class LanguageFunctions(WasmFunctions):
-    """`WasmFunctions`, and all that takes weights in their blocks."""
+    """`WasmFunctions`, and what only language models and tables in blocks need."""
 
     def table(self) -> Mapping[str, Callable[..., Array]]:
         """See `WasmFunctions.table`."""
@@ -27,26 +26,6 @@ class LanguageFunctions(WasmFunctions):
             self.argmax_token,
         )
         return {**super().table(), **{f.__name__: f for f in own}}
-
-    def linear(
-        self,
-        x: Array,
-        weight: Array | BlockMatrix,
-        bias: Array | None = None,
-        residual: Array | None = None,
-        *,
-        activation: str = "none",
-    ) -> Array:
-        """See `reference.linear`."""
-        if not isinstance(weight, BlockMatrix):
-            return super().linear(x, weight, bias, residual, activation=activation)
-        columns, inner = weight.shape
-        y = self._kernels.empty((*x.shape[:-1], columns))
-        scratch = self._room(self._kernels.call("block_linear_scratch", inner))
-        sizes = (int(weight.type), prod(x.shape[:-1]), columns, inner)
-        operands = (y, x, weight.data, bias, residual, scratch)
-        self._kernels.call("block_linear", *operands, *sizes, ACTIVATIONS.index(activation))
-        return y
 
     def embedding(
         self,
