@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bascule import __version__
-from bascule.backend.webgpu.gpu_native import find_adapter, open_native
+from bascule.backend.webgpu.gpu_native import FEATURE_SPELLING, find_adapter, open_native
 from bascule.errors import TierUnavailableError
 
 open_gpu = open_native
@@ -19,8 +19,7 @@ open_gpu = open_native
 _PACKAGES = ("numpy", "wgpu")
 # What only a page can have.
 _ABSENT = ("jspi", "wasm_simd", "wasm_relaxed_simd", "opfs", "opfs_sync", "indexeddb")
-# wgpu-py's older spelling of the specification's feature names.
-_SPECIFIED = {"subgroup": "subgroups"}
+_SPECIFIED = {theirs: specified for specified, theirs in FEATURE_SPELLING.items()}
 # Where Linux tells a container's share; "max" where it has all.
 _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 # wgpu-py's older spelling of the specification's feature names.
-_FEATURE_SPELLING = {"subgroups": "subgroup"}
+FEATURE_SPELLING = {"subgroups": "subgroup"}
 _LETTERS = {"u": "uniform", "r": "read-only-storage", "w": "storage"}
 # naga writes "wgsl:3:15" below the cause, Tint ":3:15 error: " before it.
 _PLACE = re.compile(r":(\d+):\d+")
@@ -39,9 +39,9 @@ async def open_native() -> NativeGpu:
     """
     adapter, version = await find_adapter()
     try:
-        features = [f for f in WANTED_FEATURES if _FEATURE_SPELLING.get(f, f) in adapter.features]
+        features = [f for f in WANTED_FEATURES if FEATURE_SPELLING.get(f, f) in adapter.features]
         device: Any = await adapter.request_device_async(
-            required_features=[_FEATURE_SPELLING.get(f, f) for f in features],
+            required_features=[FEATURE_SPELLING.get(f, f) for f in features],
             required_limits={_dashed(n): adapter.limits[_dashed(n)] for n in WANTED_LIMITS},
         )
     except Exception as error:  # wgpu-py raises several types, some of them private
