@@ -25,7 +25,7 @@ def embed(page: Page, texts: list[str]) -> np.ndarray:
 
 @pytest.mark.every_engine
 def test_a_visit(engine: Engine, site: Site, new_page: Callable[[str], Page]) -> None:
-    # By name: here WebGPU is a software one, and "auto" may know better.
+    # By name: here WebGPU is a software one, and "auto" may know better (e2e/test_choosing.py).
     page = new_page(site.url + "/" + ("?tier=webgpu" if engine.webgpu else ""))
     assert settled(page) == "ready", page.run("() => document.body.innerText")
     tier = page.run("() => document.querySelector('#tier').textContent")
@@ -61,8 +61,9 @@ def test_isolation_changes_nothing(
 ) -> None:
     texts = golden("tiny-bert").texts
     found = []
+    tier = "webgpu" if engine.webgpu else "cpu"
     for where, isolated in ((site, True), (plain_site, False)):
-        page = new_page(where.url + "/?model=/goldens/tiny-bert")
+        page = new_page(f"{where.url}/?model=/goldens/tiny-bert&tier={tier}")
         assert settled(page) == "ready"
         if engine.name != "webkit":
             assert page.run("() => crossOriginIsolated") == isolated
@@ -78,7 +79,7 @@ def test_cost_of_a_pass(
     record_property: Callable[[str, object], None],
 ) -> None:
     """One call into JavaScript a pass and one to read; Python's own time is printed, not judged."""
-    page = new_page(site.url + "/")
+    page = new_page(site.url + "/?tier=webgpu")
     assert settled(page) == "ready"
     text = ["seven sunny steel bridges span the wide old river near our own town today"]
     page.run(EMBED, text)

@@ -77,7 +77,7 @@ def test_the_peak_of_a_load(webgpu_engine: Engine, site: Site, playwright: Playw
 def _growth_of_a_load(engine: Engine, site: Site, playwright: Playwright) -> float:
     with on_disk(playwright, engine.name) as context:
         page = PlaywrightTab(context.new_page())
-        page.open(f"{site.url}/?model=/goldens/tiny-bert&tune=off")
+        page.open(f"{site.url}/?model=/goldens/tiny-bert&tier=webgpu&tune=off")
         assert settled(page) == "ready"
         before, peaks = browser_nbytes(), list[int]()
         with sampled(peaks):
@@ -98,7 +98,7 @@ def test_a_long_life_stays_flat(
     webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
     """1,000 passes and 200 loads, with the small model: the objects are those of a large one."""
-    page = new_page(f"{site.url}/?count-proxies&model=/goldens/tiny-bert")
+    page = new_page(f"{site.url}/?count-proxies&tier=webgpu&model=/goldens/tiny-bert")
     assert settled(page) == "ready"
     passes = """async (count) => {
       // Ten in flight: a lone read-back takes Firefox 100 ms.

@@ -22,7 +22,7 @@ def test_edits_reach_the_page(
       return Math.hypot(...data);
     }"""
     with serving(checkout=tmp_path) as site:
-        page = new_page(f"{site.url}/?model=/goldens/tiny-bert")
+        page = new_page(f"{site.url}/?model=/goldens/tiny-bert&tier=webgpu")
         assert settled(page) == "ready"
         assert abs(page.run(norm) - 1) < 1e-3
         page.run("() => bascule.offline")  # from here on, its service worker serves it
@@ -32,11 +32,11 @@ def test_edits_reach_the_page(
             "x[start + c] * scale;",
             "x[start + c] * scale * 3.0;",
         )
-        edit(tmp_path / "py" / "bascule" / "tiers" / "auto.py", "auto took", "auto has taken")
-        page.open(f"{site.url}/?model=/goldens/tiny-bert")
+        edit(tmp_path / "py" / "bascule" / "page_browser.py", "was asked", "has been asked")
+        page.open(f"{site.url}/?model=/goldens/tiny-bert&tier=webgpu")
         assert settled(page) == "ready"
         assert abs(page.run(norm) - 3) < 1e-3
-        assert "has taken" in page.run("() => document.querySelector('#reason').textContent")
+        assert "has been asked" in page.run("() => document.querySelector('#reason').textContent")
 
 
 def edit(path: Path, old: str, new: str) -> None:

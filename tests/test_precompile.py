@@ -19,6 +19,8 @@ from tests.goldens import TINY_BERT, cosines, golden
 @pytest.fixture(autouse=True)
 def _own_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setenv("BASCULE_REMEMBERED", str(tmp_path / "remembered"))
+    # Shaders are what is told of here, also where this machine would rather do without a GPU.
+    monkeypatch.setenv("BASCULE_FORCE_WEBGPU", "1")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +20,9 @@ async def test_load_embed_and_look_around() -> None:
     stages: list[str] = []
     model = await bascule.load(TINY_BERT, progress=lambda p: stages.append(p.stage))
     async with model:
-        # auto takes the GPU where a real dispatch gave the right numbers, and says so.
-        assert model.tier == "webgpu"
-        assert "right numbers" in model.tier_reason
+        # auto takes what is predicted to be fastest here, of the tiers that work, and says so.
+        assert model.tier in ("webgpu", "wasm", "cpu")
+        assert f"auto took {model.tier}" in model.tier_reason
         assert model.device_name
         embeddings = await model.embed(["w4 w5", "w6"])
         assert embeddings.shape == (2, model.dimension)
@@ -121,10 +122,11 @@ async def test_the_front_door_awaited() -> None:
 
 
 def test_shaders_ahead_of_need() -> None:
-    kind = bascule.ShaderPrecompiler(model_type="text", cache_to_indexeddb=True)
+    on: Any = {"platform": "webgpu"}  # "auto" may find that this machine's GPU is a slow one
+    kind = bascule.ShaderPrecompiler(model_type="text", cache_to_indexeddb=True, **on)
     assert kind.precompile_operation("attention").pipelines == 1
     kind.close()
-    one = bascule.ModelSpecificPrecompiler(model_name=str(TINY_BERT), model_type="text")
+    one = bascule.ModelSpecificPrecompiler(model_name=str(TINY_BERT), model_type="text", **on)
     assert one.precompile_all().pipelines == 8
     one.close()
 

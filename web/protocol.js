@@ -5,7 +5,10 @@
  * @typedef {{ stage: string, done: number, total: number, unit: string }} Progress
  * @typedef {{ kind: "sentence-encoder", dimension: number, maxTokens: number }} Encoder
  * @typedef {{ kind: "language-model", maxLength: number, canChat: boolean }} LanguageModel
- * @typedef {{ model: string, tier: string, reason: string, device: string,
+ * @typedef {{ tier: string, refused: string, expected_ms: number | null, source: string }} Considered
+ * @typedef {{ subject: string, chosen: string, reason: string, warning: string,
+ *   considered: Considered[] }} Decision
+ * @typedef {{ model: string, tier: string, reason: string, device: string, decision: Decision | null,
  *   stats: Record<string, number>, warnings: string[] } & (Encoder | LanguageModel)} Loaded
  * @typedef {{ data: Float32Array<ArrayBuffer>, rows: number, columns: number, ms: number }} Embedded
  *

@@ -9,14 +9,18 @@ from dataclasses import asdict
 from typing import Any
 
 from bascule import cache
+from bascule.backend.base import Backend
 from bascule.errors import BasculeError, InputError
 from bascule.model.embedder import EmbeddingModel
 from bascule.model.language import LanguageModel, TextStream
 from bascule.page_text import ids_of, options_from_json, prompt_from_json, read_out
 from bascule.platform import load
 from bascule.progress import Progress
-from bascule.tiers.auto import open_tier
+from bascule.tiers.auto import ModelNeed, choose, open_tier
+from bascule.tiers.decisions import Decision
 from bascule.tiers.openers import OpenedTier
+from bascule.tiers.survey import Survey, survey
+from bascule.tiers.switches import read_switches
 
 
 class PageSession:
@@ -27,7 +31,8 @@ class PageSession:
 
     def __init__(self) -> None:
         self._model: EmbeddingModel | LanguageModel | None = None
-        self._tiers: dict[str, OpenedTier] = {}
+        self._tiers: dict[str, Backend] = {}
+        self._found: Survey | None = None
         self._running: set[asyncio.Task[Any]] = set()
 
     async def load(self, model: str, tier: str, report: Callable[..., None]) -> str:
@@ -45,9 +50,14 @@ class PageSession:
         async def work() -> str:
             await stopping
             self._close_model()
-            tell(Progress("device", 0, 1, "steps"))
-            on = await self._tier(tier)
-            self._model = made = await load(model, progress=tell, on=on)
+            decisions: list[Decision | None] = []
+
+            async def opener(wanted: str, need: ModelNeed) -> OpenedTier:
+                opened = await self._tier(wanted, need)
+                decisions.append(opened.decision)
+                return opened
+
+            self._model = made = await load(model, tier=tier, progress=tell, opener=opener)
             return json.dumps(
                 {
                     "model": made.name,
@@ -56,6 +66,7 @@ class PageSession:
                     "device": made.device_name,
                     **_kind_of(made),
                     "stats": made.stats,
+                    "decision": decisions[-1].as_json() if decisions and decisions[-1] else None,
                     "warnings": await cache.warnings(),
                 }
             )
@@ -187,15 +198,24 @@ class PageSession:
             raise InputError(verb, "a language model", found, hint=hint)
         return model
 
-    async def _tier(self, wanted: str) -> OpenedTier:
-        for opened in self._tiers.values():
-            # A device that "auto" has opened serves who asks for that tier by name, too.
-            if opened.backend.tier == wanted and not opened.backend.lost:
-                return OpenedTier(opened.backend, f"{wanted} was asked for")
-        opened = self._tiers.get(wanted)
-        if opened is None or opened.backend.lost:
-            opened = self._tiers[wanted] = await open_tier(wanted)
-        return opened
+    async def _tier(self, wanted: str, need: ModelNeed) -> OpenedTier:
+        forced = read_switches().forced if wanted == "auto" else None
+        wanted = forced.tier if forced else wanted
+        if wanted == "auto":
+            return await self._best(need)
+        held = [*self._tiers.values(), *(self._found.backends.values() if self._found else ())]
+        backend = next((b for b in held if b.tier == wanted and not b.lost), None)
+        if backend is None:
+            backend = self._tiers[wanted] = (await open_tier(wanted, need)).backend
+        return OpenedTier(backend, f"{wanted} was asked for")
+
+    async def _best(self, need: ModelNeed) -> OpenedTier:
+        """Of tiers that all stay open: another model may want another one."""
+        if self._found is None or any(b.lost for b in self._found.backends.values()):
+            if self._found is not None:
+                self._found.close()
+            self._found = await survey(read_switches(), hold=True)
+        return choose(self._found, need)
 
     def _close_model(self) -> None:
         if self._model is not None:

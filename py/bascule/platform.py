@@ -19,7 +19,7 @@ from bascule.model.registry import known_hashes, known_kind, locate
 from bascule.program.program import Program
 from bascule.progress import Progress, ProgressCallback
 from bascule.recipes import Recipe, read_recipe
-from bascule.tiers.auto import open_tier
+from bascule.tiers.auto import TierOpener, need_of, open_tier
 from bascule.tiers.openers import OpenedTier
 from bascule.tiers.reopening import reopen_tier
 from bascule.waiting import sync
@@ -39,18 +39,21 @@ async def load(
     max_length: int | None = None,
     cache_dtype: CacheDType = "f16",
     quantize: int | str | None = None,
+    opener: TierOpener | None = None,
 ) -> Any:
     """Load a model: an EmbeddingModel or a LanguageModel, by what its files are.
 
     `model` is a known name ("all-MiniLM-L6-v2", "SmolLM2-135M-Instruct"), a folder or the URL of
     one, or the path or URL of a .gguf file. A folder is Hugging Face style with config.json (of a
     BERT or a Llama), tokenizer.json and model.safetensors (or its shards), or has a model.gguf.
-    `tier` is "auto", "webgpu", "wasm" or "cpu". Files from a server are kept for the next time, by
-    chunks of `chunk_size_mb` MiB, and an interrupted load goes on where it stopped. Models may
-    share a device: `on` is what `bascule.open_tier` gave, stays open when the model closes, and
-    keeps its compiled shaders. Without `wait` the model is given back before its weights are there:
-    a pass runs each layer as soon as it can, and `await model.loaded()` waits for the rest. With
-    `parallel` two shards come at a time. A language model's context is `max_length` tokens, by
+    `tier` is "webgpu", "wasm", "cpu" or "auto": the one of those that work and can hold the model
+    that is predicted to be fastest, from what was measured on this machine. Files from a server are
+    kept for the next time, by chunks of `chunk_size_mb` MiB, and an interrupted load goes on where
+    it stopped. Models may share a device: `on` is what `bascule.open_tier` gave, stays open when
+    the model closes, and keeps its compiled shaders; so does what a host's own `opener` gives in
+    place of `bascule.open_tier`. Without `wait` the model is given back before its weights are
+    there: a pass runs each layer as soon as it can, and `await model.loaded()` waits for the rest.
+    With `parallel` two shards come at a time. A language model's context is `max_length` tokens, by
     default all that it was trained for, and its KV cache holds halves or, as `cache_dtype` "f32",
     floats. With `quantize` (4, 8, "q4_0", "q4_1" or "q8_0") float weights become blocks of so many
     bits on their way (a language model's embedding and output of 8 at the least), and
@@ -63,23 +66,22 @@ async def load(
     weights = format_of(quantize)
     source, file = _open(model, round(chunk_size_mb * (1 << 20)))
     opened, made = on, None
+    owns = on is None and opener is None
     try:
         recipe = await read_recipe(
             source, file, tell, max_length=max_length, cache_dtype=cache_dtype, weights=weights
         )
         clock.lap("config_ms")
-        tell(Progress("device", 0, 1, "steps"))
-        opened = on or await open_tier(tier)
-        tell(Progress("device", 1, 1, "steps"))
-        clock.lap("device_ms")
         programs = recipe.programs()
         clock.lap("programs_ms")
+        tell(Progress("device", 0, 1, "steps"))
+        opened = on or await (opener or open_tier)(tier, need_of(str(model), programs))
+        tell(Progress("device", 1, 1, "steps"))
+        clock.lap("device_ms")
         parameters = programs[0].parameters
         store = opened.backend.store(parameters)
         store.arrivals = Arrivals(parameter.name for parameter in parameters)
-        made = recipe.make(
-            str(model), opened, store, owns_backend=on is None, on_close=source.release
-        )
+        made = recipe.make(str(model), opened, store, owns_backend=owns, on_close=source.release)
         fill = partial(recipe.fill, source, parameters, store, tell)
         fill = partial(fill, backend=opened.backend, parallel=parallel)
         made.revive_by(partial(_reopen, made, recipe, source, tier))
@@ -90,7 +92,7 @@ async def load(
         # What was kept in the cache stays.
         if made is not None:
             made.close()
-        elif opened is not None and on is None:
+        elif opened is not None and owns:
             opened.backend.close()
         await source.settle()
         source.release()
@@ -121,8 +123,9 @@ def _open(
 
 async def _reopen(made: LoadedModel, recipe: Recipe, source: Source, tier: str) -> Reopened:
     """Another device for a model that has lost its own, with the weights from the cache in it."""
-    opened = await reopen_tier(tier, made.tier, made.lost)
-    backend, parameters = opened.backend, recipe.programs()[0].parameters
+    programs = recipe.programs()
+    opened = await reopen_tier(tier, made.tier, made.lost, need_of(made.name, programs))
+    backend, parameters = opened.backend, programs[0].parameters
     try:
         store = backend.store(parameters)
         await recipe.fill(source, parameters, store, _silent, backend=backend, parallel=False)

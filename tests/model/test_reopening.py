@@ -15,6 +15,7 @@ from bascule.errors import DeviceLostError, TierUnavailableError
 from bascule.model.loaded import LoadedModel
 from bascule.model.sampler import GREEDY
 from bascule.tiers import reopening
+from bascule.tiers.auto import ModelNeed
 from bascule.tiers.openers import OpenedTier
 from tests.goldens import TINY_BERT, cosines, golden
 from tests.goldens.llama import tiny
@@ -133,7 +134,7 @@ def no_webgpu_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine whose GPU does not come back."""
     open_tier = reopening.open_tier
 
-    async def without_webgpu(wanted: str) -> OpenedTier:
+    async def without_webgpu(wanted: str, _: ModelNeed | None = None) -> OpenedTier:
         if wanted == "webgpu":
             raise TierUnavailableError("webgpu", "the GPU process died too often")
         return await open_tier("cpu" if wanted == "auto" else wanted)

@@ -6,14 +6,29 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+import bascule
 from bascule import assets
+from bascule.backend.base import Tier
+from bascule.backend.cpu import ReferenceBackend
 from bascule.backend.webgpu import link
 from bascule.errors import InputError, TierUnavailableError
-from bascule.tiers.auto import open_tier
+from bascule.platform import read_programs
+from bascule.tiers.auto import ModelNeed, choose, need_of, open_tier
+from bascule.tiers.probe import probe_dispatch
+from bascule.tiers.speeds import Speeds
+from bascule.tiers.survey import Survey, TierFacts
 from tests.goldens import TINY_BERT, cosines, golden
+from tests.goldens.llama import tiny
+from tests.tiers.machines import CPU, GPU, SOFTWARE_GPU, planted
+
+# As SwiftShader and the WASM kernels are to each other in a page.
+SLOW_GPU = planted("webgpu", overhead_s=1e-3, per_work_s=5e-10, software=True)
+FAST_WASM = planted("wasm", per_work_s=8e-11)
 
 # On this system no driver speaks D3D12: wgpu then finds no adapter, as on a machine without a GPU.
 NO_ADAPTER = {**os.environ, "WGPU_BACKEND_TYPE": "D3D12"}
@@ -24,11 +39,113 @@ def without_adapter(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=NO_ADAPTER, capture_output=True, text=True, check=False)
 
 
-async def test_auto_takes_webgpu_and_says_why() -> None:
+async def test_auto_takes_what_is_predicted_to_be_fastest_and_says_why() -> None:
     opened = await open_tier("auto")
-    assert opened.backend.tier == "webgpu"
-    assert "right numbers" in opened.reason
+    assert opened.decision is not None
+    able = [c for c in opened.decision.considered if not c.refused]
+    assert {c.tier for c in able} == {"webgpu", "wasm", "cpu"}
+    assert opened.backend.tier == min(able, key=lambda c: c.expected_s).tier
+    assert f"auto took {opened.backend.tier}: " in opened.reason
+    assert "predicted against" in opened.reason
+    assert "software" in opened.reason  # lavapipe, and the user hears of it
+    await probe_dispatch(opened.backend)
     opened.backend.close()
+
+
+class Held(ReferenceBackend):
+    """A backend that a survey holds open."""
+
+    def __init__(self, tier: Tier) -> None:
+        self.tier = tier
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def held(*tiers: TierFacts) -> Survey:
+    return Survey(tiers, {t.tier: Held(t.tier) for t in tiers if not t.refused})
+
+
+ENCODER = ModelNeed("an encoder", "product", 1e8, 1 << 20, 90 << 20)
+
+
+@pytest.mark.parametrize(
+    ("machine", "tier", "words"),
+    [
+        (held(GPU, CPU), "webgpu", "against"),
+        (held(*SOFTWARE_GPU.tiers), "cpu", "a software one"),
+        (held(SLOW_GPU, FAST_WASM, CPU), "wasm", "a software one"),
+        (held(replace(GPU, largest_nbytes=1 << 19), CPU), "cpu", "one tensor has 1.0 MiB"),
+        (held(replace(GPU, total_nbytes=80 << 20), CPU), "cpu", "room for 80.0 MiB"),
+        (held(TierFacts("webgpu", "no adapter was found"), CPU), "cpu", "no adapter was found"),
+        (held(replace(GPU, speeds=Speeds({})), CPU), "cpu", "the only tier that was measured"),
+    ],
+)
+def test_the_right_tier_and_its_reason(machine: Survey, tier: Tier, words: str) -> None:
+    opened = choose(machine, ENCODER)
+    assert opened.backend is machine.backends[tier]
+    assert words in opened.reason
+
+
+def test_a_model_that_fits_nowhere_is_an_error_with_every_reason() -> None:
+    machine = held(replace(GPU, total_nbytes=1), replace(CPU, total_nbytes=1))
+    with pytest.raises(TierUnavailableError, match=r"webgpu refused.*cpu refused.*quantize"):
+        choose(machine, ENCODER)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "tier"),
+    [
+        ("BASCULE_FORCE_WEBGPU", "1", "webgpu"),
+        ("BASCULE_FORCE_NUMPY", "1", "cpu"),
+        ("BASCULE_PLATFORM_NAME", "cpu", "cpu"),
+    ],
+)
+async def test_a_forced_tier_is_taken(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, tier: Tier
+) -> None:
+    monkeypatch.setenv(name, value)
+    await _loads_right(lambda found: found == tier, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "tier"), [("BASCULE_DISABLE_CPU", "cpu"), ("BASCULE_DISABLE_JAX", "webgpu")]
+)
+async def test_a_disabled_tier_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch, name: str, tier: Tier
+) -> None:
+    monkeypatch.setenv(name, "1")
+    await _loads_right(lambda found: found != tier, name)
+
+
+async def _loads_right(right: Callable[[Tier], bool], switch: str) -> None:
+    expected = golden("tiny-bert")
+    async with await bascule.load(TINY_BERT) as model:
+        assert right(model.tier)
+        assert switch in model.tier_reason
+        found = await model.embed(expected.texts)
+        assert (cosines(found, expected.embeddings) >= 0.99999).all()
+
+
+async def test_memory_that_is_too_small_for_a_model_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BASCULE_MEMORY_MB", "0.01")
+    with pytest.raises(TierUnavailableError, match=r"room for 0\.0 MiB"):
+        await bascule.load(TINY_BERT)
+    async with await bascule.load(TINY_BERT, tier="cpu") as model:  # by name: at one's own risk
+        assert model.tier == "cpu"
+
+
+async def test_what_a_model_needs_is_read_off_its_programs() -> None:
+    encoder = need_of("encoder", await read_programs(TINY_BERT))
+    assert encoder.kind == "product"
+    assert encoder.total_nbytes > (TINY_BERT / "model.safetensors").stat().st_size
+    language = need_of("language", await read_programs(tiny("tiny-q4_1").path))
+    assert language.kind == "blocks"
+    # One token: each weight of a matrix counts once.
+    assert 0 < language.work < 8 * language.total_nbytes
 
 
 def test_without_an_adapter_auto_takes_the_cpu_and_the_answer_stays() -> None:
@@ -60,7 +177,7 @@ async def test_a_device_that_computes_wrongly_is_not_taken(
     link.link.cache_clear()
     try:
         opened = await open_tier("auto")
-        assert opened.backend.tier == "cpu"
+        assert opened.backend.tier != "webgpu"
         assert "wrong sums" in opened.reason
         with pytest.raises(TierUnavailableError, match="wrong sums"):
             await open_tier("webgpu")

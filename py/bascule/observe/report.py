@@ -12,6 +12,7 @@ from typing import Any
 from bascule import __version__
 from bascule.errors import TierUnavailableError
 from bascule.folders import cache_folder, models_folder
+from bascule.tiers.auto import ModelNeed, decision_for
 from bascule.tiers.capabilities import capabilities
 from bascule.tiers.decisions import software_warning
 from bascule.tiers.selector import IntelligentBackendSelector
@@ -22,6 +23,7 @@ from bascule.tiers.workload import WorkloadCharacteristics
 _PACKAGES = ("numpy", "wgpu", "tokenizers")
 # Products of so many rows and columns, to show where the GPU begins to win.
 _SIDES = (16, 64, 256, 1024, 4096)
+_MODELS = (ModelNeed("a small encoder"), ModelNeed("a small chat model", "blocks"))
 
 
 async def examine() -> dict[str, Any]:
@@ -35,7 +37,10 @@ async def examine() -> dict[str, Any]:
         "versions": _versions(),
         "tiers": [_tier(facts) for facts in found.tiers],
         "warning": software_warning(found.tiers),
-        "decisions": [_decision(selector, side) for side in _SIDES],
+        "decisions": [
+            *(_decision(selector, side) for side in _SIDES),
+            *(decision_for(found.tiers, need).as_json() for need in _MODELS),
+        ],
         "adapters": await _adapters(),
         "capabilities": (await capabilities()).as_json(),
         "folders": [

@@ -14,16 +14,18 @@ from bascule.tiers.probe import probe_dispatch
 
 if TYPE_CHECKING:
     from bascule.backend.webgpu.gpu import AdapterInfo, Gpu
+    from bascule.tiers.decisions import Decision
 
 IN_PAGE = sys.platform == "emscripten"
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedTier:
-    """A tier that works, and why it was taken."""
+    """A tier that works, and why it was taken; `decision` has it all where it was chosen."""
 
     backend: Backend
     reason: str
+    decision: Decision | None = None
 
 
 async def open_named(tier: str, *, remember: bool = True) -> Backend:

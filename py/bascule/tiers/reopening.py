@@ -6,23 +6,23 @@ import asyncio
 
 from bascule.backend.base import Tier
 from bascule.errors import TierUnavailableError
-from bascule.tiers.auto import open_tier
+from bascule.tiers.auto import ModelNeed, open_tier
 from bascule.tiers.openers import OpenedTier
 
 # A browser whose GPU process died needs a moment until it shows an adapter again.
 WAITS_S = (0.0, 0.25, 1.0, 4.0)
 
 
-async def reopen_tier(wanted: str, lost: Tier, why: str) -> OpenedTier:
-    """Open the tier `lost` again, patiently; then, where `wanted` is "auto", the best one that
-    works. Raises TierUnavailableError where none is to be had.
+async def reopen_tier(wanted: str, lost: Tier, why: str, need: ModelNeed) -> OpenedTier:
+    """Open the tier `lost` again, patiently; then, where `wanted` is "auto", the one that should
+    run what is needed fastest. Raises TierUnavailableError where none is to be had.
     """
     try:
         found = await _patiently(lost)
     except TierUnavailableError:
         if wanted != "auto":
             raise
-        other = await open_tier("auto")
+        other = await open_tier("auto", need)
         return OpenedTier(other.backend, f"{other.reason}; the device of {lost} was lost ({why})")
     return OpenedTier(found.backend, f"opened again after its device was lost ({why})")
 
