@@ -1,0 +1,1 @@
+"""Rewrites: a program becomes another one that keeps the result and stays within a limit."""

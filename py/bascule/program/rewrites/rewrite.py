@@ -1,0 +1,82 @@
+"""What a rewrite is, what it keeps within, and how rewrites compose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+from typing import Literal, Protocol
+
+from bascule.program.memory import plan
+from bascule.program.program import Call, Parameter, Program, Value
+
+StrategyName = Literal[
+    "layer_decomposition",
+    "chunked_attention",
+    "partitioned_kv_cache",
+    "head_partitioning",
+    "progressive_quantization",
+    "simplified_shader",
+    "chunked_embedding",
+    "tiled_extraction",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a device or a budget lets a program have; without a bound where nothing is said.
+
+    `binding_nbytes` bounds every tensor that a call reads or writes (it is bound whole),
+    `memory_nbytes` the intermediate values together, `dispatch_work` the multiply-adds of one call.
+    """
+
+    binding_nbytes: float = inf
+    memory_nbytes: float = inf
+    dispatch_work: float = inf
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A rewrite that was made: the limit that demanded it, and into how many parts it split."""
+
+    strategy: StrategyName
+    reason: str
+    parts: int
+
+
+class Rewrite(Protocol):
+    """Rewrites each call that breaks a limit, and leaves the others alone."""
+
+    def __call__(self, program: Program, limits: Limits) -> tuple[Program, Sequence[Taken]]:
+        """The program itself and nothing taken where all is within the limits."""
+        ...
+
+
+def fit(
+    program: Program, limits: Limits, rewrites: Iterable[Rewrite]
+) -> tuple[Program, tuple[Taken, ...]]:
+    """Make the rewrites one after the other, each on what the one before has left."""
+    taken: list[Taken] = []
+    for rewrite in rewrites:
+        program, more = rewrite(program, limits)
+        taken += more
+    return program, tuple(taken)
+
+
+def rebuilt(
+    program: Program,
+    calls: Sequence[Call],
+    *,
+    parameters: Sequence[Parameter] | None = None,
+    states: Sequence[Value] | None = None,
+) -> Program:
+    """The program with other calls, its memory planned anew; its outputs keep their names."""
+    memory = plan(calls, program.outputs)
+    return replace(
+        program,
+        calls=tuple(calls),
+        parameters=program.parameters if parameters is None else tuple(parameters),
+        states=program.states if states is None else tuple(states),
+        slots=memory.slots,
+        slot_nbytes=memory.slot_nbytes,
+    )
