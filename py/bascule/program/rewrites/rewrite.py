@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Literal, Protocol
 
+from bascule.errors import InputError
 from bascule.program.memory import plan
 from bascule.program.program import Call, Parameter, Program, Value
 
@@ -33,6 +34,13 @@ class Limits:
     binding_nbytes: float = inf
     memory_nbytes: float = inf
     dispatch_work: float = inf
+
+    def __post_init__(self) -> None:
+        """InputError for a limit that nothing can keep."""
+        for name in ("binding_nbytes", "memory_nbytes", "dispatch_work"):
+            limit = getattr(self, name)
+            if isinstance(limit, bool) or not limit > 0:  # so that NaN is refused, too
+                raise InputError(f"limit {name}", "a number above 0", repr(limit))
 
 
 @dataclass(frozen=True, slots=True)
