@@ -7,7 +7,7 @@ layer's weight, of each half), so that its bytes start at a whole word in every 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import ceil, prod
 
@@ -16,8 +16,17 @@ from bascule.errors import LimitError
 from bascule.program.program import Call, Parameter, Program, Value
 from bascule.program.rewrites.rewrite import Limits, StrategyName, Taken, rebuilt
 
-# Into how many parts each weight is cut: of a gated layer's, each half is. The others stay whole.
-Cuts = Mapping[str, int]
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Into how many parts a weight is cut (of a gated layer's, each half is), and why."""
+
+    parts: int
+    reason: str
+
+
+# By the names of weights; those that are not named stay whole.
+Cuts = Mapping[str, Cut]
 # A call over a whole weight, and bias where it has one, becomes calls over their parts.
 Split = Callable[[Call, Sequence[Parameter], Sequence[Parameter]], list[Call]]
 
@@ -26,9 +35,9 @@ _WEIGHT_AT = {"linear": 1, "gated_linear": 1, "embedding": 1, "token_embedding":
 _STEP = 4
 
 
-def cuts_of(program: Program, limits: Limits) -> dict[str, int]:
+def cuts_of(program: Program, limits: Limits) -> dict[str, Cut]:
     """The parts of every weight that is to be cut; LimitError where that cannot help."""
-    cuts: dict[str, int] = {}
+    cuts: list[Cuts] = []
     known = {parameter.name for parameter in program.parameters}
     for call in program.calls:
         weight = _weight_of(call)
@@ -39,18 +48,21 @@ def cuts_of(program: Program, limits: Limits) -> dict[str, int]:
             told = "Only parameters can be cut into parts."
             raise LimitError(weight.name, _size(weight.nbytes), _allowed(limits), hint=told)
         # Where a rewrite has been here already, another reader takes the parts that there are.
-        made = sum(name.startswith(f"{weight.name}[") for name in known)
-        parts = max(parts, made // _halves(call), cuts.get(weight.name, 0))
+        made = sum(name.startswith(f"{weight.name}[") for name in known) // _halves(call)
         if parts:
-            cuts[weight.name] = parts
-    return cuts
+            cuts.append({weight.name: Cut(parts, _reason(call, weight, limits))})
+        if made:
+            cuts.append({weight.name: Cut(made, f"{weight.name} is in parts already")})
+    return merged(cuts)
 
 
-def merged(cuts: Iterable[Cuts]) -> dict[str, int]:
-    """The finer of each cut."""
-    found: dict[str, int] = {}
+def merged(cuts: Iterable[Cuts]) -> dict[str, Cut]:
+    """The finest of each weight's cuts, among equals the first."""
+    found: dict[str, Cut] = {}
     for some in cuts:
-        found |= {name: max(parts, found.get(name, 0)) for name, parts in some.items()}
+        for name, cut in some.items():
+            if name not in found or cut.parts > found[name].parts:
+                found[name] = cut
     return found
 
 
@@ -75,13 +87,13 @@ def with_parts(
         if weight is None or call.op not in splits or weight.name not in cuts:
             calls.append(call)
             continue
-        bias, count = _bias_of(call), cuts[weight.name]
+        bias, count = _bias_of(call), cuts[weight.name].parts
         made = parts[weight.name] = parts_of(parameters[weight.name], count, _halves(call))
         biases = parts_of(parameters[bias.name], count) if bias else []
         if bias:
             parts[bias.name] = biases
         calls += splits[call.op](call, made, biases)
-        taken[Taken(strategy, _reason(call, weight, limits), len(made))] = None
+        taken[Taken(strategy, cuts[weight.name].reason, len(made))] = None
     if not taken:
         return program, ()
     read = {o.name for call in calls for o in call.operands if o is not None}
@@ -159,11 +171,8 @@ def _work_of(call: Call) -> int:
 def _reason(call: Call, weight: Value, limits: Limits) -> str:
     if weight.nbytes > limits.binding_nbytes:
         return f"{weight.name} has {_size(weight.nbytes)}, and {_allowed(limits)}"
-    work = _work_of(call)
-    if work > limits.dispatch_work:
-        told = f"{weight.name} takes {work:,} multiply-adds at once"
-        return f"{told}, and a dispatch may {limits.dispatch_work:,}"
-    return f"{weight.name} is cut for another call that reads it"
+    told = f"{weight.name} takes {_work_of(call):,} multiply-adds at once"
+    return f"{told}, and a dispatch may {limits.dispatch_work:,}"
 
 
 def _size(nbytes: int) -> str:

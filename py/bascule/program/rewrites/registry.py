@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
 from bascule.errors import LimitError
 from bascule.program.program import Program
-from bascule.program.rewrites.cuts import Cuts, cuts_of, merged
+from bascule.program.rewrites.cuts import Cut, Cuts, cuts_of, merged
 from bascule.program.rewrites.embeddings import chunked_embedding
 from bascule.program.rewrites.layers import layer_decomposition
 from bascule.program.rewrites.rewrite import Limits, Rewrite, Taken, fit
@@ -34,7 +34,7 @@ class Fitting:
     """
 
     limits: Limits = field(default_factory=Limits)
-    cuts: Mapping[str, int] = field(default_factory=dict[str, int])
+    cuts: Cuts = field(default_factory=dict[str, Cut])
     taken: tuple[Taken, ...] = ()
 
     def fit(self, program: Program) -> Program:
