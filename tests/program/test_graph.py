@@ -42,6 +42,9 @@ def test_shapes_follow_the_op_table() -> None:
         ("pool", [(2, 5, 12), (2,)], {"kind": "max"}, "max"),
         ("add", [(2, 5), (4,)], {}, "y shaped"),
         ("embedding", [(2, 5), (9, 4), (8, 3)], {}, "position"),
+        ("embedding", [(2, 5), (9, 4)], {"first": 3, "whole": 11}, "first 3, rows 9, whole 11"),
+        ("embedding", [(2, 5), (9, 4)], {"first": 3}, "first 3, rows 9, whole 0"),
+        ("concat", [(2, 5), (3, 5)], {}, "last axis"),
         ("activate", [(2, 5)], {"kind": "swoosh"}, "swoosh"),
     ],
 )

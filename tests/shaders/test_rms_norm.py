@@ -43,10 +43,10 @@ async def test_multiply(gpu: NativeGpu, rng: np.random.Generator, shape: tuple[i
     await check_op(gpu, "software", "multiply", inputs, tolerance=1e-7)
 
 
-@pytest.mark.parametrize("widths", [(1, 1, 1), (64, 1, 3), (5, 64, 65)], ids=str)
-async def test_concat(
-    gpu: NativeGpu, rng: np.random.Generator, widths: tuple[int, int, int]
-) -> None:
+@pytest.mark.parametrize(
+    "widths", [(1, 1, 1), (64, 1, 3), (5, 64, 65), (2, 7), (3, 1, 4, 1, 5, 9, 2)], ids=str
+)
+async def test_concat(gpu: NativeGpu, rng: np.random.Generator, widths: tuple[int, ...]) -> None:
     (t,) = dims(T=9)
     await check_op(
         gpu,
