@@ -75,6 +75,23 @@ async def test_an_encoder_whose_table_no_binding_holds(gpu: NativeGpu) -> None:
             await model.embed([" ".join(["w7"] * 38)])
 
 
+async def test_a_device_that_holds_everything_takes_none(gpu: NativeGpu) -> None:
+    async with await bascule.load(TINY_BERT, on=held(WebGpuBackend(gpu))) as model:
+        assert model.fallbacks == ()
+        assert model.stats["fallbacks"] == 0
+        assert model.tier_reason == "webgpu was asked for"
+
+
+async def test_many_short_texts_go_in_passes_that_fit(gpu: NativeGpu) -> None:
+    """The rows of a pass are bounded by the widest value of a row."""
+    limited = LimitedGpu(gpu, 60_000)  # 142 rows: three texts of 40 tokens, or eight of 16
+    expected = golden("tiny-bert")
+    async with await bascule.load(TINY_BERT, on=held(WebGpuBackend(limited))) as model:
+        found = await model.embed(expected.texts * 3)
+        assert (cosines(found, np.tile(expected.embeddings, (3, 1))) >= 0.99999).all()
+        assert 30_000 < limited.largest_nbytes <= 60_000
+
+
 async def test_without_the_rewrites_that_encoder_does_not_load(gpu: NativeGpu) -> None:
     backend = _Declared(LimitedGpu(gpu, 8_000))
     with pytest.raises(GpuError, match=r"13,860 bytes, and this device allows 8,000"):

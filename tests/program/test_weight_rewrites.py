@@ -186,6 +186,9 @@ async def test_however_many_parts_are_joined(
     rewritten, taken = fit(program, limits, model_rewrites())
     assert [t.parts for t in taken] == [parts]
     assert "multiply-adds" in taken[0].reason
+    works = [5 * 8 * c.result.limits[1] for c in rewritten.calls if c.op == "linear"]
+    assert max(works) <= limits.dispatch_work < 5 * 8 * columns
+    assert sum(works) == 5 * 8 * columns
     most = max(sum(o is not None for o in c.operands) for c in rewritten.calls)
     assert most == max(2, min(parts, 7))
     for rows in (5, 2):
