@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite, prod
 
-from bascule.errors import TierUnavailableError
+from bascule.errors import InputError, TierUnavailableError
 from bascule.program.program import Call, Program
 from bascule.tiers.decisions import Considered, Decision, decide, memory_refusal
 from bascule.tiers.openers import OPENERS, OpenedTier, open_named
@@ -31,13 +31,14 @@ class ModelNeed:
     total_nbytes: int = 0
 
 
-TierOpener = Callable[[str, ModelNeed], Awaitable[OpenedTier]]
+TierOpener = Callable[[str | Sequence[str], ModelNeed], Awaitable[OpenedTier]]
 
 
 async def open_tier(
-    wanted: str, need: ModelNeed | None = None, *, remember: bool = True
+    wanted: str | Sequence[str], need: ModelNeed | None = None, *, remember: bool = True
 ) -> OpenedTier:
-    """Open `wanted`, or for "auto" the tier that should run what is needed fastest.
+    """Open `wanted`, of several the first that works, or for "auto" the tier that should run what
+    is needed fastest.
 
     For "auto" every tier is opened, and measured where this machine is new (about a second, see
     `bascule.tiers.survey`); the environment's switches rule (see `bascule.tiers.switches`).
@@ -45,6 +46,8 @@ async def open_tier(
     between runs. InputError for an unknown name, TierUnavailableError for a known one that does
     not work here, and where none is left for "auto".
     """
+    if not isinstance(wanted, str):
+        return await _open_first(wanted, need, remember)
     if wanted != "auto":
         return OpenedTier(await open_named(wanted, remember=remember), f"{wanted} was asked for")
     switches = read_switches()
@@ -60,6 +63,20 @@ async def open_tier(
         raise
     found.close(but=opened.backend.tier)
     return opened
+
+
+async def _open_first(wanted: Sequence[str], need: ModelNeed | None, remember: bool) -> OpenedTier:
+    refused: list[str] = []
+    for tier in wanted:
+        try:
+            opened = await open_tier(tier, need, remember=remember)
+        except TierUnavailableError as error:
+            refused.append(f"{tier} refused ({error.reason})")
+            continue
+        return replace(opened, reason="; ".join([opened.reason, *refused]))
+    if not refused:
+        raise InputError("tier", "the name of a tier, or some of them", repr(wanted))
+    raise TierUnavailableError(" or ".join(wanted), "; ".join(refused))
 
 
 def choose(found: Survey, need: ModelNeed) -> OpenedTier:
