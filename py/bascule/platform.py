@@ -46,7 +46,8 @@ async def load(
     `model` is a known name ("all-MiniLM-L6-v2", "SmolLM2-135M-Instruct"), a folder or the URL of
     one, or the path or URL of a .gguf file. A folder is Hugging Face style with config.json (of a
     BERT or a Llama), tokenizer.json and model.safetensors (or its shards), or has a model.gguf.
-    `tier` is "webgpu", "wasm", "cpu" or "auto": the one of those that work and can hold the model
+    `tier` is "webgpu", "webgpu-limited" (the same without optional features, in the limits that
+    every device has), "wasm", "cpu" or "auto": the one of those that work and can hold the model
     that is predicted to be fastest, from what was measured on this machine. Files from a server are
     kept for the next time, by chunks of `chunk_size_mb` MiB, and an interrupted load goes on where
     it stopped. Models may share a device: `on` is what `bascule.open_tier` gave, stays open when
@@ -190,10 +191,10 @@ class UnifiedWebPlatform:
     """One object for a model on whatever tier works: load, run, hear of progress.
 
     `model_type` is "text" (a sentence encoder) or "text_generation" (a language model). `platform`
-    is a tier ("webgpu", "wasm", "cpu") or "auto"; `on` is one that is open already, and stays so;
-    with `quantize` float weights become blocks of fewer bits (for both see `load`). Every method
-    that waits returns an awaitable; `load_model` and `run_inference`, called where no event loop
-    runs (a plain script), work to the end and return their result itself.
+    is a tier or "auto"; `on` is one that is open already, and stays so; with `quantize` float
+    weights become blocks of fewer bits (for all of these see `load`). Every method that waits
+    returns an awaitable; `load_model` and `run_inference`, called where no event loop runs (a plain
+    script), work to the end and return their result itself.
     """
 
     def __init__(

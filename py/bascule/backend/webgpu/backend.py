@@ -9,7 +9,7 @@ from bascule.backend.arrivals import Arrivals
 from bascule.backend.base import StateStore, Tier, TuneReport, WeightStore
 from bascule.backend.webgpu.autotune import tune
 from bascule.backend.webgpu.choices import Choices, signature
-from bascule.backend.webgpu.gpu import Gpu
+from bascule.backend.webgpu.gpu import Gpu, gpu_tier
 from bascule.backend.webgpu.lowering import TapeExecutable, lower
 from bascule.backend.webgpu.needed import digest_of, remember_pipelines
 from bascule.backend.webgpu.pipelines import Pipelines
@@ -56,10 +56,9 @@ class GpuStore:
 class WebGpuBackend:
     """Runs programs as tapes on a device."""
 
-    tier: Tier = "webgpu"
-
     def __init__(self, gpu: Gpu, choices: Choices | None = None) -> None:
         self.gpu = gpu
+        self.tier: Tier = gpu_tier(gpu.adapter.least)
         self.device_name = gpu.adapter.name
         self.choices = choices or Choices()
         self.pipelines = Pipelines(gpu, self.choices)
