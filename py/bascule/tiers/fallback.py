@@ -18,7 +18,7 @@ from bascule.tiers.fallback_runs import FallbackRuns
 from bascule.tiers.fallback_safari import SafariVersion
 from bascule.tiers.fallback_settings import mapping_of, read_settings, tier_named
 from bascule.tiers.operation_work import Operation, Request
-from bascule.tiers.operations import MODEL_STRATEGIES, operation_named
+from bascule.tiers.operations import MODEL_STRATEGIES, operation_named, wrapped
 from bascule.tiers.safari import is_safari, safari_capabilities
 from bascule.tiers.telemetry import Telemetry
 from bascule.waiting import start, sync
@@ -135,9 +135,13 @@ class FallbackManager(SafariVersion):
             return start(self._runs.called(operation, inputs, given))
         known = operation_named(operation, "run_with_fallback")
         request = Request(known, mapping_of(inputs, f"inputs of {known.name}"), given)
-        request.check_names()
         wanted = tier_named(given.get("tier", self.settings.tier), "context 'tier'")
-        return start(self._named(request, wanted, forced))
+        if known.name == "shader_compilation":
+            request = wrapped(request)
+            # The device of the least that every one grants: none of its shaders wants more.
+            wanted = "webgpu-limited" if wanted in ("auto", "webgpu") else wanted
+        request.check_names()
+        return start(self._named(request, wanted, forced, known))
 
     def _answer(self, operation: Operation) -> Answer:
         if self._found is None and not is_told(self.settings):
@@ -148,10 +152,10 @@ class FallbackManager(SafariVersion):
                 raise SetupError("The machine is not probed yet.", hint=hint) from None
         return answer(self.settings, operation, self._found)
 
-    async def _named(self, request: Request, wanted: str, forced: bool) -> Any:
+    async def _named(self, request: Request, wanted: str, forced: bool, asked: Operation) -> Any:
         await self.ready()
-        needed = forced or self._answer(request.operation).needed
-        return await self._runs.named(request, wanted, needed, self._found)
+        needed = forced or self._answer(asked).needed
+        return await self._runs.named(asked.name, request, wanted, needed, self._found)
 
 
 class SafariWebGPUFallback(SafariVersion):

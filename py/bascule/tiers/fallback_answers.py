@@ -108,4 +108,4 @@ def limits_of(settings: Settings, budget_nbytes: float, fixed_nbytes: int) -> Li
     elif is_safari(settings.browser_info):
         binding = min(binding, SPECIFIED_LIMITS[BINDING])
     room = budget_nbytes * settings.memory_threshold - fixed_nbytes
-    return Limits(binding, max(room, 0), settings.dispatch_work)
+    return Limits(binding, max(room, 1), settings.dispatch_work)

@@ -50,10 +50,15 @@ class FallbackRuns:
         self._tiers.close()
 
     async def named(
-        self, request: Request, wanted: str, needed: bool, found: Capabilities | None
+        self,
+        name: str,
+        request: Request,
+        wanted: str,
+        needed: bool,
+        found: Capabilities | None,
     ) -> Array:
-        """Run an operation of the table on the tier `wanted`; `needed` says that a table or a limit
-        asks for its fallback.
+        """Run an operation of the table on the tier `wanted`, and count it under `name`; `needed`
+        says that a table or a limit asks for its fallback.
         """
         operation, began = request.operation, perf_counter()
         try:
@@ -63,18 +68,18 @@ class FallbackRuns:
             raise
         budget = memory_budget(self._settings, found)
         attempt = partial(self._attempt, operation, work, wanted, budget)
-        ran, tier, n = await self._recovery.execute_with_recovery(operation.name, attempt)
+        ran, tier, n = await self._recovery.execute_with_recovery(name, attempt)
         self.last_taken = ran.taken
         wasm = tier in _LAST_TIERS and tier != wanted
         self._telemetry.note(
-            operation.name,
+            name,
             perf_counter() - began,
             fallback=needed or n > 1 or wasm or bool(ran.taken),
             by_layers=any(taken.strategy == "layer_decomposition" for taken in ran.taken),
             wasm=wasm,
         )
         threshold = int(budget * self._settings.memory_threshold)
-        self._telemetry.note_memory(operation.name, ran.plain_nbytes, ran.nbytes, threshold)
+        self._telemetry.note_memory(name, ran.plain_nbytes, ran.nbytes, threshold)
         return ran.result
 
     async def _attempt(

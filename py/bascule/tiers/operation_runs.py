@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,11 +49,24 @@ async def run_work(
         states = backend.states(program.states, {})
         try:
             found = await _ran(backend, work, program, store, states)
+            taken = (*taken, *await simpler_shaders(backend, program))
         finally:
             states.close()
     finally:
         store.close()
     return Ran(work.finish(found), taken, total_nbytes(work.program), total_nbytes(program))
+
+
+async def simpler_shaders(backend: Backend, program: Program) -> list[Taken]:
+    """What a device made simpler of a program that is prepared on it: a row for each reason."""
+    from bascule.backend.webgpu.backend import WebGpuBackend
+    from bascule.backend.webgpu.simplified import simplified
+
+    if not isinstance(backend, WebGpuBackend):
+        return []
+    found = await simplified(backend.pipelines, backend.gpu.adapter, program.calls)
+    counts = Counter(each.reason for each in found)
+    return [Taken("simplified_shader", reason, count) for reason, count in counts.items()]
 
 
 async def _fill(

@@ -15,9 +15,15 @@ from bascule.tiers.operation_products import (
     matmul,
     matmul_4bit,
 )
-from bascule.tiers.operation_work import Operation
+from bascule.tiers.operation_work import Operation, Request, Work
 
 ModelType = Literal["text", "vision", "audio", "multimodal"]
+
+
+def no_program(request: Request) -> Work:
+    """For an operation that is another one's way to run (see `wrapped`): it has none of its own."""
+    raise InputError(request.where, "to be run through FallbackManager", "a call of its own")
+
 
 OPERATIONS = (
     Operation(
@@ -71,6 +77,14 @@ OPERATIONS = (
         ("chunked_embedding",),
         ("ids", "table"),
     ),
+    Operation(
+        "shader_compilation",
+        no_program,
+        ("compile_shader", "shader"),
+        "shader_compilation",
+        ("simplified_shader",),
+        ("operation", "inputs"),
+    ),
 )
 
 # What a kind of model spends its memory on besides the operation that is asked about.
@@ -93,6 +107,19 @@ def operation_named(name: object, where: str) -> Operation:
         known = ", ".join(operation.name for operation in OPERATIONS)
         raise InputError(where, f"an operation of {known}", repr(name)[:80])
     return found
+
+
+def wrapped(request: Request) -> Request:
+    """The operation that `request` wants to see run on simpler shaders: "operation" names it, and
+    "inputs" are its own; the context is the same. InputError.
+    """
+    given, where = request.inputs, request.where
+    inner = operation_named(given.get("operation"), f"{where}, input 'operation'")
+    inputs = given.get("inputs")
+    if not isinstance(inputs, Mapping) or inner is request.operation or len(given) > 2:
+        told = "the name of another 'operation' and a dictionary of its 'inputs'"
+        raise InputError(where, told, repr(sorted(map(str, given)))[:80])
+    return Request(inner, inputs, request.context)
 
 
 def model_type_named(name: object, where: str) -> ModelType:
