@@ -17,6 +17,7 @@ from bascule.model.llama import CacheDType
 from bascule.model.loaded import LoadedModel, Reopened
 from bascule.model.registry import known_hashes, known_kind, locate
 from bascule.program.program import Program
+from bascule.program.rewrites.registry import fit_all
 from bascule.progress import Progress, ProgressCallback
 from bascule.recipes import Recipe, read_recipe
 from bascule.tiers.auto import TierOpener, need_of, open_tier
@@ -60,7 +61,8 @@ async def load(
     bits on their way (a language model's embedding and output of 8 at the least), and
     `model.quantization` tells what that did to each; `parallel` has no effect then. Cancelling the
     task frees everything. Raises InputError, ModelNotFoundError, ModelFileError,
-    UnsupportedModelError, SourceError or TierUnavailableError.
+    UnsupportedModelError, SourceError, TierUnavailableError, or LimitError for a model that is too
+    large for the device however it is cut.
     """
     tell = progress or _silent
     clock = _Clock()
@@ -79,10 +81,13 @@ async def load(
         opened = on or await (opener or open_tier)(tier, need_of(str(model), programs))
         tell(Progress("device", 1, 1, "steps"))
         clock.lap("device_ms")
+        fitting, programs = fit_all(programs, opened.backend.limits)
         parameters = programs[0].parameters
         store = opened.backend.store(parameters)
         store.arrivals = Arrivals(parameter.name for parameter in parameters)
-        made = recipe.make(str(model), opened, store, owns_backend=owns, on_close=source.release)
+        made = recipe.make(
+            str(model), opened, store, fitting=fitting, owns_backend=owns, on_close=source.release
+        )
         fill = partial(recipe.fill, source, parameters, store, tell)
         fill = partial(fill, backend=opened.backend, parallel=parallel)
         made.revive_by(partial(_reopen, made, recipe, source, tier))
@@ -126,8 +131,10 @@ async def _reopen(made: LoadedModel, recipe: Recipe, source: Source, tier: str) 
     """Another device for a model that has lost its own, with the weights from the cache in it."""
     programs = recipe.programs()
     opened = await reopen_tier(tier, made.tier, made.lost, need_of(made.name, programs))
-    backend, parameters = opened.backend, programs[0].parameters
+    backend = opened.backend
     try:
+        fitting, programs = fit_all(programs, backend.limits)
+        parameters = programs[0].parameters
         store = backend.store(parameters)
         await recipe.fill(source, parameters, store, _silent, backend=backend, parallel=False)
     except BaseException:
@@ -135,7 +142,7 @@ async def _reopen(made: LoadedModel, recipe: Recipe, source: Source, tier: str) 
         raise
     finally:
         await source.settle()
-    return Reopened(backend, store, opened.reason)
+    return Reopened(backend, store, opened.reason, fitting)
 
 
 async def _warm_and_fill(

@@ -19,6 +19,7 @@ from bascule.backend.reference_text import (
     rms_norm,
     rope_append,
     rope_append_part,
+    taken,
     token_embedding,
 )
 
@@ -30,10 +31,17 @@ def embedding(
     table: Array | BlockMatrix,
     position: Array | None = None,
     bias: Array | None = None,
+    before: Array | None = None,
+    *,
+    first: int = 0,
+    whole: int = 0,
 ) -> Array:
-    """y[b,t] = table[ids[b,t]] + position[t] + bias. An id past the table takes its last row."""
-    known = np.minimum(ids, table.shape[0] - 1)
-    y = table.take(known) if isinstance(table, BlockMatrix) else table[known]
+    """y[b,t] = table[ids[b,t]] + position[t] + bias. An id past the table takes its last row.
+
+    A table may be rows `first` on of one of `whole` rows: for an id of the others `before` (B, T,
+    C), zeros by default, stands in its row's place.
+    """
+    y = taken(table, ids, before, first, whole)
     if position is not None:
         y = y + position[: ids.shape[1]]
     return y if bias is None else y + bias
@@ -164,9 +172,9 @@ def multiply(x: Array, y: Array) -> Array:
     return x * y
 
 
-def concat(a: Array, b: Array, c: Array) -> Array:
+def concat(*parts: Array | None) -> Array:
     """Side by side on the last axis."""
-    return np.concatenate((a, b, c), axis=-1)
+    return np.concatenate([part for part in parts if part is not None], axis=-1)
 
 
 def _erf(x: Array) -> Array:

@@ -17,12 +17,33 @@ def rms_norm(x: Array, weight: Array, *, eps: float) -> Array:
 
 
 def token_embedding(
-    table: Array | BlockMatrix, tokens: Array, position: Array, *, length: int
+    table: Array | BlockMatrix,
+    tokens: Array,
+    position: Array,
+    before: Array | None = None,
+    *,
+    length: int,
+    first: int = 0,
+    whole: int = 0,
 ) -> Array:
-    """y[t] = table[tokens[(position + t) % S]]. An id past the table takes its last row."""
+    """y[t] = table[tokens[(position + t) % S]]. An id past the table takes its last row.
+
+    `before`, `first` and `whole` as in `embedding`.
+    """
     slots = (int(position[0]) + np.arange(length)) % len(tokens)
-    ids = np.minimum(tokens[slots], table.shape[0] - 1)
-    return table.take(ids) if isinstance(table, BlockMatrix) else table[ids]
+    return taken(table, tokens[slots], before, first, whole)
+
+
+def taken(
+    table: Array | BlockMatrix, ids: Array, before: Array | None, first: int, whole: int
+) -> Array:
+    """Rows of a table by their ids (..., C), or `before` where they are in another part of it."""
+    rows = table.shape[0]
+    local = np.minimum(ids, (whole or rows) - 1).astype(np.int64) - first
+    inside = ((local >= 0) & (local < rows))[..., None]
+    local = np.clip(local, 0, rows - 1)
+    y = table.take(local) if isinstance(table, BlockMatrix) else table[local]
+    return y if inside.all() else np.where(inside, y, y.dtype.type(0) if before is None else before)
 
 
 def rope_append(

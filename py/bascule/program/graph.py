@@ -54,6 +54,7 @@ class Graph:
         for operand, name in zip(padded, row.operands, strict=True):
             if operand is None and not name.endswith("?"):
                 raise InputError(f"op {op}", f"operand {name!r}", "None")
+        attributes = {**row.defaults, **attributes}
         if attributes.keys() != row.attributes.keys():
             raise InputError(f"op {op}", f"attributes {sorted(row.attributes)}", str(attributes))
         updated = [o for o, name in zip(padded, row.operands, strict=True) if name in row.updates]

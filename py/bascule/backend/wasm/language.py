@@ -36,33 +36,48 @@ class LanguageFunctions(WasmFunctions):
         table: Array | BlockMatrix,
         position: Array | None = None,
         bias: Array | None = None,
+        before: Array | None = None,
+        *,
+        first: int = 0,
+        whole: int = 0,
     ) -> Array:
         """See `reference.embedding`."""
-        y = self._taken(table, ids, None, ids.shape)
+        y = self._taken(table, ids, None, before, ids.shape, first, whole)
         if position is not None:
             y = self.add(y, position[: ids.shape[1]])
         return y if bias is None else self.add(y, bias)
 
     def token_embedding(
-        self, table: Array | BlockMatrix, tokens: Array, position: Array, *, length: int
+        self,
+        table: Array | BlockMatrix,
+        tokens: Array,
+        position: Array,
+        before: Array | None = None,
+        *,
+        length: int,
+        first: int = 0,
+        whole: int = 0,
     ) -> Array:
         """See `reference.token_embedding`."""
-        return self._taken(table, tokens, position, (length,))
+        return self._taken(table, tokens, position, before, (length,), first, whole)
 
     def _taken(
         self,
         table: Array | BlockMatrix,
         indices: Array,
-        first: Array | None,
+        start: Array | None,
+        before: Array | None,
         shape: tuple[int, ...],
+        first: int,
+        whole: int,
     ) -> Array:
-        """Rows of a table, by the indices from `first` on around their end, as (*shape, K)."""
+        """Rows of a table, by the indices from `start` on around their end, as (*shape, K)."""
         blocks = isinstance(table, BlockMatrix)
         data, kind = (table.data, table.type) if blocks else (table, BlockType.F32)
         rows, inner = table.shape
         y, scratch = self._kernels.empty((*shape, inner)), self._room(inner)
-        sizes = (int(kind), prod(shape), rows, inner, indices.size)
-        self._kernels.call("take_rows", y, data, indices, first, scratch, *sizes)
+        sizes = (int(kind), prod(shape), rows, inner, indices.size, first, whole or rows)
+        self._kernels.call("take_rows", y, data, indices, start, before, scratch, *sizes)
         return y
 
     def rope_append(

@@ -17,6 +17,7 @@ from bascule.backend.webgpu.quantiser import LANES, GpuQuantiser, quantising
 from bascule.backend.webgpu.states import GpuStates
 from bascule.dtypes import DType
 from bascule.errors import InputError
+from bascule.program.rewrites.rewrite import Limits
 from bascule.progress import ProgressCallback
 
 if TYPE_CHECKING:
@@ -68,6 +69,13 @@ class WebGpuBackend:
     def lost(self) -> str:
         """See `Backend.lost`."""
         return self.gpu.lost
+
+    @property
+    def limits(self) -> Limits:
+        """See `Backend.limits`: every tensor is a buffer, bound whole."""
+        told = self.gpu.adapter.limits
+        most = min(told["maxStorageBufferBindingSize"], told["maxBufferSize"])
+        return Limits(binding_nbytes=most)
 
     def store(self, parameters: Sequence[Parameter]) -> GpuStore:
         """See `Backend.store`."""

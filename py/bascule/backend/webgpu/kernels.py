@@ -61,16 +61,18 @@ def _default_first(default: Shape, others: Sequence[Shape]) -> list[Shape]:
 def _embedding(call: Call, adapter: AdapterInfo) -> Variants:
     if operand(call, 1).dtype != "f32":
         return kernels_blocks.embedding(call, adapter)
-    vocabulary, cols = operand(call, 1).limits
+    table = operand(call, 1)
 
     def numbers(sizes: Sizes) -> Numbers:
         batch, tokens = operand(call, 0).sizes(sizes)
-        return {"batch": batch, "tokens": tokens, "cols": cols, "vocabulary": vocabulary}
+        shape = {"batch": batch, "tokens": tokens, "cols": table.limits[1]}
+        return {**shape, **kernels_blocks.part_of_table(call, table)}
 
     position = "position_add" if call.operands[2] else "position_none"
     row_bias = "row_bias_add" if call.operands[3] else "row_bias_none"
+    before = "before_given" if call.operands[4] else "before_none"
     lanes = prod(call.result.limits)
-    parts = (position, row_bias)
+    parts = (position, row_bias, before)
     return [lambda: make_kernel(call, "embedding", numbers, lambda: flat(lanes, 64), parts=parts)]
 
 

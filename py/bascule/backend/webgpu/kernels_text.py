@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
+from itertools import accumulate
 from math import prod
 
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel, Numbers, Variants, make_kernel
 from bascule.backend.webgpu.launch import fits, flat, normalise_rows, operand
+from bascule.program.ops import MOST_JOINED
 from bascule.program.parts import part_of
 from bascule.program.program import Call, Sizes
 
@@ -28,14 +31,20 @@ def _multiply(call: Call, adapter: AdapterInfo) -> Variants:
 
 def _concat(call: Call, adapter: AdapterInfo) -> Variants:
     del adapter
-    a, b, c = (operand(call, index).limits[-1] for index in range(3))
+    given = [value for value in call.operands if value is not None]
+    n_absent = MOST_JOINED - len(given)
+    widths = [*(value.limits[-1] for value in given), *[0] * n_absent]
+    ends = dict(zip((f"{name}_end" for name in "abcdefg"), accumulate(widths), strict=True))
 
     def numbers(sizes: Sizes) -> Numbers:
-        rows = prod(call.result.sizes(sizes)[:-1])
-        return {"rows": rows, "a_cols": a, "b_cols": b, "c_cols": c}
+        return {"rows": prod(call.result.sizes(sizes)[:-1]), **ends}
+
+    def make() -> Kernel:
+        kernel = make_kernel(call, "concat", numbers, lambda: flat(lanes, 64))
+        return replace(kernel, operands=(*given, *given[:1] * n_absent, call.result))
 
     lanes = prod(call.result.limits)
-    return [lambda: make_kernel(call, "concat", numbers, lambda: flat(lanes, 64))]
+    return [make]
 
 
 def _rope_append(call: Call, adapter: AdapterInfo) -> Variants:

@@ -36,6 +36,7 @@ class Limits:
     dispatch_work: float = inf
 
     def __post_init__(self) -> None:
+        """InputError for a limit that nothing can keep."""
         for field in fields(self):
             bound = getattr(self, field.name)
             if isinstance(bound, bool) or not isinstance(bound, int | float) or not bound > 0:
