@@ -1,15 +1,17 @@
 // embedding: gather table rows by token id, add position and bias.
 //   y[b,t,c] = table[ids[b,t],c] + position[t,c] + bias[c]
-// A lane owns one element. An id past the table takes its last row.
-// Slots: position, row_bias.   Launch: flat over batch * tokens * cols.   Reference: embedding.
+// A lane owns one element. An id past the table takes its last row. Here are rows `first` on of a
+// table of `whole` rows; in the place of others stands what came before.
+// Slots: position, row_bias, before.   Launch: flat over batch * tokens * cols.
+// Reference: embedding.
 override WORKGROUP: u32 = 64u;
 
-struct Params { batch: u32, tokens: u32, cols: u32, vocabulary: u32 }
+struct Params { batch: u32, tokens: u32, cols: u32, first: u32, rows: u32, whole: u32 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> ids: array<u32>;       // (batch, tokens)
-@group(0) @binding(2) var<storage, read> table: array<f32>;     // (vocabulary, cols)
-@group(0) @binding(5) var<storage, read_write> y: array<f32>;   // (batch, tokens, cols)
+@group(0) @binding(2) var<storage, read> table: array<f32>;     // (rows, cols)
+@group(0) @binding(6) var<storage, read_write> y: array<f32>;   // (batch, tokens, cols)
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
@@ -18,8 +20,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
   if (index >= params.batch * params.tokens * params.cols) { return; }
   let row = index / params.cols;
   let col = index % params.cols;
-  let id = min(ids[row], params.vocabulary - 1u);
+  // A row of an earlier part is past all rows.
+  let id = min(ids[row], params.whole - 1u) - params.first;
   let token = row % params.tokens;
-  y[index] = table[id * params.cols + col] + position_at(token * params.cols + col)
-    + row_bias_at(col);
+  var value = before_at(index);
+  if (id < params.rows) { value = table[id * params.cols + col]; }
+  y[index] = value + position_at(token * params.cols + col) + row_bias_at(col);
 }

@@ -7,8 +7,8 @@ import { faultOf } from "./protocol.js";
 /** @typedef {import("./protocol.js").Request} Request */
 /** @typedef {import("./protocol.js").Answer} Answer */
 
-// Tiers that need no device, and so no early look for one.
-const ON_CPU = ["wasm", "cpu"];
+// Tiers that need no device or one that is asked for in other words, and so no early look for one.
+const NOT_EARLY = ["webgpu-limited", "wasm", "cpu"];
 const query = new URL(location.href).searchParams;
 const pyodideUrl = new URL(query.get("pyodide") ?? "/pyodide/", location.href);
 
@@ -135,7 +135,7 @@ async function earlyStats() {
 
 addEventListener("message", async (/** @type {MessageEvent<Request>} */ { data: request }) => {
   const { id } = request;
-  if (request.type === "load" && !ON_CPU.includes(request.tier)) early ??= makeEarly(request.model);
+  if (request.type === "load" && !NOT_EARLY.includes(request.tier)) early ??= makeEarly(request.model);
   try {
     const value = await answer(request);
     if (value?.error) tell({ type: "error", id, fault: value.error });

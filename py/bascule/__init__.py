@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     from bascule.tiers.error_policy import FallbackStrategy as FallbackStrategy
     from bascule.tiers.error_policy import RecoveryAction as RecoveryAction
     from bascule.tiers.error_policy import RecoveryStats as RecoveryStats
+    from bascule.tiers.fallback import FallbackManager as FallbackManager
+    from bascule.tiers.fallback import SafariWebGPUFallback as SafariWebGPUFallback
+    from bascule.tiers.fallback import (
+        create_optimal_fallback_strategy as create_optimal_fallback_strategy,
+    )
     from bascule.tiers.recovery import RecoveryManager as RecoveryManager
     from bascule.tiers.requirements import CapabilityMismatch as CapabilityMismatch
     from bascule.tiers.requirements import CapabilityRequirements as CapabilityRequirements
@@ -70,6 +75,7 @@ _HOMES = {
     "EmbeddingModel": "bascule.model.embedder",
     "ErrorKind": "bascule.tiers.error_policy",
     "ErrorRecovery": "bascule.tiers.error_policy",
+    "FallbackManager": "bascule.tiers.fallback",
     "FallbackStrategy": "bascule.tiers.error_policy",
     "IntelligentBackendSelector": "bascule.tiers.selector",
     "LanguageModel": "bascule.model.language",
@@ -84,6 +90,7 @@ _HOMES = {
     "RecoveryManager": "bascule.tiers.recovery",
     "RecoveryStats": "bascule.tiers.error_policy",
     "SafariSupport": "bascule.tiers.safari",
+    "SafariWebGPUFallback": "bascule.tiers.fallback",
     "Sampling": "bascule.model.sampler",
     "ShaderPrecompiler": "bascule.precompile",
     "StreamingInferencePipeline": "bascule.streaming",
@@ -92,6 +99,7 @@ _HOMES = {
     "WorkloadCharacteristics": "bascule.tiers.workload",
     "capabilities": "bascule.tiers.capabilities",
     "compatibility_score": "bascule.tiers.requirements",
+    "create_optimal_fallback_strategy": "bascule.tiers.fallback",
     "get_requirement_mismatch": "bascule.tiers.requirements",
     "load": "bascule.platform",
     "meets_requirements": "bascule.tiers.requirements",
@@ -116,6 +124,7 @@ __all__ = [
     "EmbeddingModel",
     "ErrorKind",
     "ErrorRecovery",
+    "FallbackManager",
     "FallbackStrategy",
     "IntelligentBackendSelector",
     "LanguageModel",
@@ -130,6 +139,7 @@ __all__ = [
     "RecoveryManager",
     "RecoveryStats",
     "SafariSupport",
+    "SafariWebGPUFallback",
     "Sampling",
     "ShaderPrecompiler",
     "StreamingInferencePipeline",
@@ -138,6 +148,7 @@ __all__ = [
     "WorkloadCharacteristics",
     "capabilities",
     "compatibility_score",
+    "create_optimal_fallback_strategy",
     "get_requirement_mismatch",
     "load",
     "meets_requirements",

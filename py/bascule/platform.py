@@ -17,6 +17,7 @@ from bascule.model.llama import CacheDType
 from bascule.model.loaded import LoadedModel, Reopened
 from bascule.model.registry import known_hashes, known_kind, locate
 from bascule.program.program import Program
+from bascule.program.rewrites.registry import fit_all
 from bascule.progress import Progress, ProgressCallback
 from bascule.recipes import Recipe, read_recipe
 from bascule.tiers.auto import TierOpener, need_of, open_tier
@@ -48,7 +49,8 @@ async def load(
     `model` is a known name ("all-MiniLM-L6-v2", "SmolLM2-135M-Instruct"), a folder or the URL of
     one, or the path or URL of a .gguf file. A folder is Hugging Face style with config.json (of a
     BERT or a Llama), tokenizer.json and model.safetensors (or its shards), or has a model.gguf.
-    `tier` is "webgpu", "wasm", "cpu" or "auto": the one of those that work and can hold the model
+    `tier` is "webgpu", "webgpu-limited" (the same without optional features, in the limits that
+    every device has), "wasm", "cpu" or "auto": the one of those that work and can hold the model
     that is predicted to be fastest, from what was measured on this machine; of several names it is
     the first that works. Files from a server are
     kept for the next time, by chunks of `chunk_size_mb` MiB, and an interrupted load goes on where
@@ -62,7 +64,8 @@ async def load(
     bits on their way (a language model's embedding and output of 8 at the least), and
     `model.quantization` tells what that did to each; `parallel` has no effect then. Cancelling the
     task frees everything. Raises InputError, ModelNotFoundError, ModelFileError,
-    UnsupportedModelError, SourceError or TierUnavailableError.
+    UnsupportedModelError, SourceError, TierUnavailableError, or LimitError for a model that is too
+    large for the device however it is cut.
     """
     tell = progress or _silent
     clock = _Clock()
@@ -81,10 +84,13 @@ async def load(
         opened = on or await (opener or open_tier)(tier, need_of(str(model), programs))
         tell(Progress("device", 1, 1, "steps"))
         clock.lap("device_ms")
+        fitting, programs = fit_all(programs, opened.backend.limits)
         parameters = programs[0].parameters
         store = opened.backend.store(parameters)
         store.arrivals = Arrivals(parameter.name for parameter in parameters)
-        made = recipe.make(str(model), opened, store, owns_backend=owns, on_close=source.release)
+        made = recipe.make(
+            str(model), opened, store, fitting=fitting, owns_backend=owns, on_close=source.release
+        )
         fill = partial(recipe.fill, source, parameters, store, tell)
         fill = partial(fill, backend=opened.backend, parallel=parallel)
         made.revive_by(partial(_reopen, made, recipe, source, tier))
@@ -130,8 +136,10 @@ async def _reopen(
     """Another device for a model that has lost its own, with the weights from the cache in it."""
     programs = recipe.programs()
     opened = await reopen_tier(tier, made.tier, made.lost, need_of(made.name, programs))
-    backend, parameters = opened.backend, programs[0].parameters
+    backend = opened.backend
     try:
+        fitting, programs = fit_all(programs, backend.limits)
+        parameters = programs[0].parameters
         store = backend.store(parameters)
         await recipe.fill(source, parameters, store, _silent, backend=backend, parallel=False)
     except BaseException:
@@ -139,7 +147,7 @@ async def _reopen(
         raise
     finally:
         await source.settle()
-    return Reopened(backend, store, opened.reason)
+    return Reopened(backend, store, opened.reason, fitting)
 
 
 async def _warm_and_fill(
@@ -195,12 +203,11 @@ class UnifiedWebPlatform:
     """One object for a model on whatever tier works: load, run, hear of progress.
 
     `model_type` is "text" (a sentence encoder) or "text_generation" (a language model). `platform`
-    is a tier ("webgpu", "wasm", "cpu") or "auto"; where a named one does not work, those that
-    `fallback_to_webnn` and `fallback_to_wasm` allow are tried. `on` is one that is open already,
-    and stays so; with `quantize` float weights become blocks of fewer bits (for both see `load`).
-    Every method that waits returns an awaitable; `load_model`, `run_inference` and
-    `test_feature_support`, called where no event loop runs (a plain script), work to the end and
-    return their result itself.
+    is a tier or "auto"; where a named one does not work, those that `fallback_to_webnn` and
+    `fallback_to_wasm` allow are tried. `on` is one that is open already, and stays so; with
+    `quantize` float weights become blocks of fewer bits (for all of these see `load`). Every method
+    that waits returns an awaitable; `load_model`, `run_inference` and `test_feature_support`, called
+    where no event loop runs (a plain script), work to the end and return their result itself.
     """
 
     def __init__(

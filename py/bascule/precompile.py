@@ -19,6 +19,7 @@ from bascule.model.bert import BertConfig
 from bascule.model.embedder import EmbedderSettings
 from bascule.platform import UnifiedWebPlatform, read_programs
 from bascule.program.program import Call, Program
+from bascule.program.rewrites.registry import fit_all
 from bascule.progress import Progress, ProgressCallback
 from bascule.tiers.auto import open_tier
 from bascule.tiers.openers import OpenedTier
@@ -233,6 +234,7 @@ async def _compile(
 ) -> Precompiled:
     """Compile wave by wave, in the order of a forward pass of the smallest bucket first."""
     began, backend = perf_counter(), opened.backend
+    _, programs = fit_all(programs, backend.limits)
     # Calls that differ in sizes alone mostly share a pipeline: one of each kind leads the waves.
     kinds: dict[tuple[object, ...], Call] = {}
     for call in (c for p in programs for c in p.calls if c.op in operations):

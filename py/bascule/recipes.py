@@ -18,6 +18,7 @@ from bascule.model.llama import CacheDType
 from bascule.model.loaded import LoadedModel
 from bascule.model.settings import embedder_settings
 from bascule.program.program import Parameter, Program
+from bascule.program.rewrites.registry import Fitting
 from bascule.progress import Progress, ProgressCallback
 from bascule.recipes_language import LanguageOptions, read_gguf_model, read_llama_folder
 from bascule.text import Tokenizer, open_tokenizer
@@ -41,6 +42,7 @@ class Recipe(Protocol):
         opened: OpenedTier,
         store: WeightStore,
         *,
+        fitting: Fitting,
         owns_backend: bool,
         on_close: Callable[[], None],
     ) -> LoadedModel:

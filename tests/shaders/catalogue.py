@@ -21,7 +21,8 @@ def _calls() -> Graph:
     table, row = graph.input("table", (9, 24)), graph.input("row", (24,))
     for position in (None, table):
         for bias in (None, row):
-            graph.call("embedding", ids, table, position, bias)
+            before = graph.call("embedding", ids, table, position, bias)
+            graph.call("embedding", ids, table, position, bias, before, first=9, whole=18)
     for inner in (24, 25):
         for rows in (4, 64):
             x, w = (
@@ -52,6 +53,7 @@ def _text_calls(graph: Graph) -> None:
     x, row = graph.input("text", (5, 24)), graph.input("text_row", (24,))
     graph.call("multiply", x, x)
     graph.call("concat", x, x, x)
+    graph.call("concat", *[x] * 7)
     graph.call("rms_norm", x, row, eps=1e-5)
     position = graph.state("position", (1,), "u32")
     heads = {"heads": 4, "kv_heads": 2, "size": 16}
@@ -79,8 +81,11 @@ def _blocks(graph: Graph) -> None:
     for dtype in get_args(DType):
         if dtype != "u32":
             weight = graph.parameter(dtype, (24, 512), dtype=dtype)
-            graph.call("token_embedding", weight, tokens, position, length=4)
-            graph.call("embedding", ids, weight, None, wide)
+            taken = graph.call("token_embedding", weight, tokens, position, length=4)
+            second = {"first": 24, "whole": 48}
+            graph.call("token_embedding", weight, tokens, position, taken, length=4, **second)
+            taken = graph.call("embedding", ids, weight, None, wide)
+            graph.call("embedding", ids, weight, None, wide, taken, **second)
             op = "gated_linear" if dtype == "f32" else "linear"  # the kernels of both are the same
             graph.call(op, some, weight, activation="none")
     weight = graph.parameter("weight", (24, 512), dtype="q4_1")

@@ -51,6 +51,12 @@ INLINE void copy_row(float *y, const float *row, int k) {
   }
 }
 
+INLINE void zero_row(float *y, int k) {
+  for (int at = 0; at < k; at++) {
+    y[at] = 0;
+  }
+}
+
 static void unpack(int type, float *y, const uint8_t *row, int k, float *scratch) {
   switch (type) {
     case F32: copy_row(y, (const float *)row, k); break;
@@ -65,16 +71,23 @@ static void unpack(int type, float *y, const uint8_t *row, int k, float *scratch
   }
 }
 
-// y (n, k) = rows of a table of `rows` rows; row i is indices[(*first + i) % slots], where `first`
-// counts from 0 if it is null. An index past the table takes its last row. scratch: k floats.
+// y (n, k) = rows of a table of `whole` rows; row i is indices[(*start + i) % slots], where `start`
+// counts from 0 if it is null. An index past the table takes its last row. `table` holds `rows` of
+// them, from row `first` on; others are those of before (n, k), zeros if it is null. scratch: k
+// floats.
 EXPORT void take_rows(float *y, const uint8_t *table, const uint32_t *indices,
-                      const uint32_t *first, float *scratch, int type, int n, int rows, int k,
-                      int slots) {
-  uint32_t start = first ? *first : 0;
-  for (int i = 0; i < n; i++) {
-    uint32_t index = indices[(start + i) % slots];
-    index = index < (uint32_t)rows ? index : (uint32_t)rows - 1;
-    unpack(type, y + i * k, table + index * row_nbytes(type, k), k, scratch);
+                      const uint32_t *start, const float *before, float *scratch, int type, int n,
+                      int rows, int k, int slots, int first, int whole) {
+  for (int i = 0; i < n; i++, y += k) {
+    uint32_t index = indices[((start ? *start : 0) + i) % slots];
+    index = (index < (uint32_t)whole ? index : (uint32_t)whole - 1) - first;
+    if (index < (uint32_t)rows) {
+      unpack(type, y, table + index * row_nbytes(type, k), k, scratch);
+    } else if (before) {
+      copy_row(y, before + i * k, k);
+    } else {
+      zero_row(y, k);
+    }
   }
 }
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bascule.backend.arrivals import Arrivals
     from bascule.backend.quantise import Sums
     from bascule.program.program import Parameter, Program, Value
+    from bascule.program.rewrites.rewrite import Limits
     from bascule.progress import ProgressCallback
 
 Tier = Literal["webgpu", "webgpu-limited", "webnn", "wasm", "cpu"]
@@ -220,6 +221,11 @@ class Backend(Protocol):
     @property
     def lost(self) -> str:
         """Why the device can no longer be used; empty while it can."""
+        ...
+
+    @property
+    def limits(self) -> Limits:
+        """What programs have to keep within here."""
         ...
 
     async def tune(

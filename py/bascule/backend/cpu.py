@@ -18,6 +18,7 @@ from bascule.backend.reference import FUNCTIONS
 from bascule.dtypes import BlockType
 from bascule.errors import InputError
 from bascule.program.program import Dim
+from bascule.program.rewrites.rewrite import Limits
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -163,6 +164,7 @@ class ReferenceBackend:
     tier: Tier = "cpu"
     device_name = f"numpy {np.__version__}"
     lost = ""
+    limits = Limits()
 
     def __init__(self, functions: Functions = FUNCTIONS, empty: Empty = np.empty) -> None:
         self._functions = functions

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 TOKEN_LIMITS = (16, 32, 64, 128, 256, 512)
 BATCH_LIMITS = (1, 4, 32)
-# Rows (texts x tokens) of the largest bucket: bounds the memory of intermediate values.
+# Rows (texts x tokens) of the largest bucket: bounds the memory of intermediate values. A device
+# may hold fewer.
 MOST_ROWS = 4096
 
 
@@ -28,19 +29,25 @@ class Batch:
     bucket: Bucket
 
 
-def all_buckets(max_tokens: int) -> list[Bucket]:
-    """Every bucket that a model of that many tokens can need, smallest first."""
-    found = {Bucket(_capped(b, t), t) for t in _limits(max_tokens) for b in BATCH_LIMITS}
+def all_buckets(max_tokens: int, most_rows: int = MOST_ROWS) -> list[Bucket]:
+    """Every bucket that a model of that many tokens can need, smallest first.
+
+    `most_rows` bounds their rows, down to those of one text.
+    """
+    found = {Bucket(_capped(b, t, most_rows), t) for t in _limits(max_tokens) for b in BATCH_LIMITS}
     return sorted(found, key=lambda b: (b.tokens, b.batch))
 
 
-def bucket_for(batch: int, tokens: int, max_tokens: int) -> Bucket:
+def bucket_for(batch: int, tokens: int, max_tokens: int, most_rows: int = MOST_ROWS) -> Bucket:
     """The smallest bucket that holds `batch` texts of `tokens` tokens."""
-    fitting = [b for b in all_buckets(max_tokens) if b.batch >= batch and b.tokens >= tokens]
+    buckets = all_buckets(max_tokens, most_rows)
+    fitting = [b for b in buckets if b.batch >= batch and b.tokens >= tokens]
     return min(fitting, key=lambda b: (b.batch * b.tokens, b.tokens))
 
 
-def make_batches(lengths: Sequence[int], max_tokens: int) -> list[Batch]:
+def make_batches(
+    lengths: Sequence[int], max_tokens: int, most_rows: int = MOST_ROWS
+) -> list[Batch]:
     """Group texts of like length, so that little of a batch is padding."""
     order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
     batches: list[Batch] = []
@@ -51,9 +58,10 @@ def make_batches(lengths: Sequence[int], max_tokens: int) -> list[Batch]:
         least = tokens // 2 if tokens > TOKEN_LIMITS[0] else 0
         like = sum(1 for i in order if lengths[i] >= least)
         rounded = next(t for t in _limits(max_tokens) if t >= tokens)
-        count = min(like, _capped(BATCH_LIMITS[-1], rounded))
+        count = min(like, _capped(BATCH_LIMITS[-1], rounded, most_rows))
         taken, order = order[:count], order[count:]
-        batches.append(Batch(tuple(taken), tokens, bucket_for(count, tokens, max_tokens)))
+        bucket = bucket_for(count, tokens, max_tokens, most_rows)
+        batches.append(Batch(tuple(taken), tokens, bucket))
     return batches
 
 
@@ -61,6 +69,6 @@ def _limits(max_tokens: int) -> list[int]:
     return [t for t in TOKEN_LIMITS if t < max_tokens] + [max_tokens]
 
 
-def _capped(batch: int, tokens: int) -> int:
-    """As many of `batch` texts as fit MOST_ROWS at that bucket's token count."""
-    return max(1, min(batch, MOST_ROWS // tokens))
+def _capped(batch: int, tokens: int, most_rows: int) -> int:
+    """As many of `batch` texts as fit `most_rows` at that bucket's token count."""
+    return max(1, min(batch, most_rows // tokens))

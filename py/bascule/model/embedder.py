@@ -14,10 +14,12 @@ from bascule.backend.base import Backend, Executable, TuneReport, WeightStore
 from bascule.dtypes import DType
 from bascule.errors import DeviceLostError, InputError
 from bascule.model.bert import BertConfig, sentence_encoder
-from bascule.model.buckets import Batch, Bucket, all_buckets, make_batches
+from bascule.model.buckets import MOST_ROWS, Batch, Bucket, all_buckets, make_batches
 from bascule.model.loaded import LoadedModel
 from bascule.program.compile import freeze
 from bascule.program.program import Dim, Program
+from bascule.program.rewrites.registry import Fitting
+from bascule.program.rewrites.rewrite import Limits
 from bascule.progress import ProgressCallback
 from bascule.text import Tokenizer
 from bascule.waiting import all_or_first_error
@@ -58,6 +60,11 @@ class EmbedderSettings:
         """The forward passes of all buckets."""
         return [self.program(bucket) for bucket in all_buckets(self.max_tokens)]
 
+    def most_rows(self, limits: Limits) -> int:
+        """Rows (texts x tokens) of a pass whose every value is within the limits; at least one."""
+        widest = max(call.result.nbytes for call in self.program(Bucket(1, 1)).calls)
+        return max(1, int(min(MOST_ROWS, limits.binding_nbytes / widest)))
+
 
 @dataclass(slots=True)
 class _Prepared:
@@ -88,20 +95,22 @@ class EmbeddingModel(LoadedModel):
         weights: WeightStore,
         *,
         tier_reason: str,
+        fitting: Fitting | None = None,
         owns_backend: bool = True,
         on_close: Callable[[], None] | None = None,
     ) -> None:
+        self._settings = settings
         super().__init__(
             name,
             backend,
             weights,
             tier_reason=tier_reason,
+            fitting=fitting,
             owns_backend=owns_backend,
             on_close=on_close,
         )
         self.dimension = settings.config.hidden
         self.max_tokens = settings.max_tokens
-        self._settings = settings
         self._tokenizer = tokenizer
         self._prepared: dict[Bucket, _Prepared] = {}
         self._preparing = asyncio.Lock()
@@ -120,7 +129,7 @@ class EmbeddingModel(LoadedModel):
         started = perf_counter()
         result = np.empty((len(checked), self.dimension), np.float32)
         ids = self._tokenizer.encode(checked)
-        batches = make_batches([len(i) for i in ids], self.max_tokens)
+        batches = make_batches([len(i) for i in ids], self.max_tokens, self._most_rows)
         done = 0
         gate = asyncio.Semaphore(_IN_FLIGHT)
 
@@ -145,8 +154,9 @@ class EmbeddingModel(LoadedModel):
 
     async def prepare(self, batch: int = 1, tokens: int = 16) -> None:
         """Make the program of one bucket ready before it is needed."""
-        bucket = make_batches([min(tokens, self.max_tokens)] * batch, self.max_tokens)[0].bucket
-        await self._executable(bucket)
+        lengths = [min(tokens, self.max_tokens)] * batch
+        batches = make_batches(lengths, self.max_tokens, self._most_rows)
+        await self._executable(batches[0].bucket)
 
     async def tune(
         self, budget_s: float = 30.0, *, progress: ProgressCallback | None = None
@@ -159,9 +169,9 @@ class EmbeddingModel(LoadedModel):
         """
         self._check_open("tune")
         used = list(reversed(self._prepared))  # the latest first
-        others = [b for b in all_buckets(self.max_tokens) if b not in used]
+        others = [b for b in all_buckets(self.max_tokens, self._most_rows) if b not in used]
         others.sort(key=lambda b: b.batch * b.tokens)
-        programs = [self._settings.program(bucket) for bucket in [*used, *others]]
+        programs = self._fitting.able(map(self._settings.program, [*used, *others]))
         try:
             report = await self._backend.tune(programs, budget_s=budget_s, progress=progress)
         finally:
@@ -183,6 +193,10 @@ class EmbeddingModel(LoadedModel):
             "host_ms": 1e3 * self._counts.host_s,
             **self.device_stats,
         }
+
+    def _fit_to(self, fitting: Fitting, reason: str) -> None:
+        super()._fit_to(fitting, reason)
+        self._most_rows = self._settings.most_rows(fitting.limits)
 
     def _close_programs(self) -> None:
         for prepared in self._prepared.values():
@@ -224,7 +238,7 @@ class EmbeddingModel(LoadedModel):
                 found = None
             if found is None:
                 self._drop_old_buckets()
-                program = self._settings.program(bucket)
+                program = self._fitting.fit(self._settings.program(bucket))
                 executable = await self._backend.prepare(program, self.weights)
                 found = _Prepared(executable, program)
             self._prepared[bucket] = found  # last in the dict: most recently used

@@ -29,6 +29,7 @@ from bascule.model.llama import CacheDType
 from bascule.model.llama_config import LlamaConfig
 from bascule.model.loaded import LoadedModel, Reopened
 from bascule.model.sampler import GREEDY, Sampling
+from bascule.program.rewrites.registry import Fitting
 from bascule.progress import ProgressCallback
 from bascule.text.chat import ChatTemplate
 from bascule.text.language import TextTokenizer
@@ -104,6 +105,7 @@ class LanguageModel(LoadedModel):
         weights: WeightStore,
         *,
         tier_reason: str,
+        fitting: Fitting | None = None,
         owns_backend: bool = True,
         on_close: Callable[[], None] | None = None,
         max_length: int | None = None,
@@ -114,6 +116,7 @@ class LanguageModel(LoadedModel):
             backend,
             weights,
             tier_reason=tier_reason,
+            fitting=fitting,
             owns_backend=owns_backend,
             on_close=on_close,
         )
@@ -143,7 +146,7 @@ class LanguageModel(LoadedModel):
             factors=self._settings.factors,
         )
         self._programs = LanguagePrograms(
-            self._backend, config, self.weights, self._cache.states, length, dtype
+            self._backend, config, self.weights, self._cache.states, length, dtype, self._fitting
         )
 
     def _move(self, reopened: Reopened) -> None:

@@ -6,10 +6,12 @@ import asyncio
 from dataclasses import dataclass
 
 from bascule.backend.base import Backend, Executable, StateStore, WeightStore
+from bascule.errors import LimitError
 from bascule.model.llama import CacheDType, Head, decoder
 from bascule.model.llama_config import LlamaConfig
 from bascule.program.compile import freeze
 from bascule.program.program import Dim, Program, Value
+from bascule.program.rewrites.registry import Fitting
 
 # Tokens of a prefill pass: bounds how long a dispatch runs, and so how long a page stands still.
 PREFILL_LENGTHS = (16, 64)
@@ -50,6 +52,7 @@ class LanguagePrograms:
         states: StateStore,
         max_length: int,
         cache: CacheDType,
+        fitting: Fitting,
     ) -> None:
         self._backend = backend
         self._config = config
@@ -57,22 +60,23 @@ class LanguagePrograms:
         self._states = states
         self._max_length = max_length
         self._cache: CacheDType = cache
+        self._fitting = fitting
         self._made: dict[_Kind, Executable] = {}
+        self._unfit: dict[_Kind, LimitError] = {}
         self._making = asyncio.Lock()
 
     def essential(self) -> list[Program]:
-        """See `essential_programs`."""
-        return essential_programs(self._config, self._max_length, self._cache)
+        """See `essential_programs`; those that the device can hold."""
+        programs = essential_programs(self._config, self._max_length, self._cache)
+        return self._fitting.able(programs)
 
     async def prefill(self, left: int, *, window: bool) -> tuple[int, Executable]:
         """The program for the next chunk of `left` tokens, and how many it takes."""
-        length = _chunk(left)
-        return length, await self._executable(_Kind("none", length, window))
+        return await self._chunk("none", left, window)
 
     async def logits(self, left: int) -> tuple[int, Executable]:
         """The same with all logits as its output."""
-        length = _chunk(left)
-        return length, await self._executable(_Kind("logits", length, False))
+        return await self._chunk("logits", left, False)
 
     async def decode(self, head: Head, *, window: bool) -> Executable:
         """The program that takes one token and gives the next."""
@@ -92,12 +96,23 @@ class LanguagePrograms:
                 self._made[kind] = found
             return found
 
+    async def _chunk(self, head: Head, left: int, window: bool) -> tuple[int, Executable]:
+        """Of the lengths that the device can hold the one that suits `left` tokens best."""
+        shorter = [n for n in PREFILL_LENGTHS[:-1] if n < left]
+        wanted = next((n for n in PREFILL_LENGTHS if n >= left), PREFILL_LENGTHS[-1])
+        for length in dict.fromkeys((wanted, *reversed(shorter), 1)):
+            kind = _Kind(head, length, window)
+            try:
+                return length, await self._executable(kind)
+            except LimitError as error:
+                self._unfit[kind] = error
+        raise self._unfit[_Kind(head, 1, window)]
+
     def _program(self, kind: _Kind) -> Program:
-        return _program(self._config, self._max_length, self._cache, kind)
-
-
-def _chunk(left: int) -> int:
-    return next((n for n in PREFILL_LENGTHS if n >= left), PREFILL_LENGTHS[-1])
+        if kind in self._unfit:
+            raise self._unfit[kind]
+        made = _program(self._config, self._max_length, self._cache, kind)
+        return self._fitting.fit(made)
 
 
 def _program(config: LlamaConfig, max_length: int, cache: CacheDType, kind: _Kind) -> Program:

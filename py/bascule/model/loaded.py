@@ -9,6 +9,8 @@ from typing import Any
 
 from bascule.backend.base import DESTROYED, Backend, Tier, WeightStore
 from bascule.errors import DeviceLostError, InputError
+from bascule.program.rewrites.registry import Fitting
+from bascule.program.rewrites.rewrite import Taken
 from bascule.weights.quantised import QuantizationReport
 
 
@@ -19,12 +21,14 @@ class Reopened:
     backend: Backend
     weights: WeightStore
     reason: str
+    fitting: Fitting
 
 
 class LoadedModel:
     """`tier` is the tier that runs, `tier_reason` why that one, `device_name` its device, `weights`
     the memory that holds its parameters, `quantization` what quantising did to them, once it is
-    done. Close it to free the device's memory.
+    done. `fallbacks` are the rewrites by which its programs keep within the device's limits. Close
+    it to free the device's memory.
     """
 
     def __init__(
@@ -34,12 +38,13 @@ class LoadedModel:
         weights: WeightStore,
         *,
         tier_reason: str,
+        fitting: Fitting | None = None,
         owns_backend: bool = True,
         on_close: Callable[[], None] | None = None,
     ) -> None:
         self.name = name
         self.tier: Tier = backend.tier
-        self.tier_reason = tier_reason
+        self._fit_to(fitting or Fitting(), tier_reason)
         self.device_name = backend.device_name
         self.weights = weights
         self.quantization: QuantizationReport | None = None
@@ -99,8 +104,17 @@ class LoadedModel:
         self._backend, self.weights, self._loading = backend, reopened.weights, None
         self._owns_backend = True
         self.tier, self.device_name = backend.tier, backend.device_name
-        self.tier_reason = reopened.reason
+        self._fit_to(reopened.fitting, reopened.reason)
         self._revivals += 1
+
+    @property
+    def fallbacks(self) -> tuple[Taken, ...]:
+        """See above; empty where the device holds everything as it is."""
+        return self._fitting.taken
+
+    def _fit_to(self, fitting: Fitting, reason: str) -> None:
+        self._fitting = fitting
+        self.tier_reason = f"{reason}; {fitting.told}" if fitting.told else reason
 
     async def loaded(self) -> None:
         """Until all weights are there; raises what ended the load. Cancelling it ends the load."""
@@ -119,6 +133,7 @@ class LoadedModel:
         """Counters of the device and of the load: bytes, objects, milliseconds."""
         gpu: Any = getattr(self._backend, "gpu", None)
         found = {"weights_nbytes": self.weights.nbytes, "revivals": self._revivals}
+        found["fallbacks"] = len(self.fallbacks)
         found |= {**self._backend.stats, **self._noted}
         if gpu is not None:
             found |= {

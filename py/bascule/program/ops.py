@@ -9,16 +9,26 @@ in slot p % S of every state.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bascule.dtypes import DType
 from bascule.errors import InputError
-from bascule.program.program import Attribute, Dim, Shape
+from bascule.program.parts import (
+    KEPT,
+    PART,
+    attention_part,
+    cached_attention_part,
+    rope_append_part,
+)
+from bascule.program.program import Attribute, Call, Dim, Shape, Value
 
 ACTIVATIONS = ("none", "gelu", "relu", "tanh", "silu")
 POOLINGS = ("mean", "cls")
 ROTARY_PAIRS = ("adjacent", "halves")
+MOST_JOINED = 7  # operands of concat: with its result as many as any adapter binds at once
 SETTINGS = 8  # words of a sampler's settings; see `backend/reference_sampling.py`
+
+_WHOLE_TABLE: Mapping[str, Attribute] = {"first": 0, "whole": 0}
 
 ShapeRule = Callable[[tuple[Shape | None, ...], Mapping[str, Attribute]], Shape]
 
@@ -27,7 +37,9 @@ ShapeRule = Callable[[tuple[Shape | None, ...], Mapping[str, Attribute]], Shape]
 class Op:
     """A row of the table. `operands` names end in "?" where an operand may be left out.
 
-    `updates` names the operands, states all of them, that a call changes in place.
+    `updates` names the operands, states all of them, that a call changes in place; `defaults` has
+    the attributes that a call may leave out. What `onto?` is at the end of the operands, the result
+    takes over: its memory and what stands in it.
     """
 
     name: str
@@ -37,6 +49,7 @@ class Op:
     shape: ShapeRule
     updates: tuple[str, ...] = ()
     result: DType = "f32"
+    defaults: Mapping[str, Attribute] = field(default_factory=dict[str, Attribute])
 
 
 def _need(ok: bool, op: str, expected: str, found: object) -> None:
@@ -52,13 +65,31 @@ def _given(shapes: tuple[Shape | None, ...], op: str) -> tuple[Shape, Shape]:
     return first, second
 
 
-def _embedding(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shape:
-    (ids, table), (position, bias) = _given(shapes, "embedding"), shapes[2:]
+def _embedding(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
+    (ids, table), (position, bias, before) = _given(shapes, "embedding"), shapes[2:]
     _need(len(ids) == 2 and len(table) == 2, "embedding", "ids (B, T) and table (V, C)", shapes)
+    _part("embedding", table, before, (*ids, table[1]), attributes)
     hidden = table[1]
     _need(position is None or position[1:] == (hidden,), "embedding", "position (P, C)", position)
     _need(bias is None or bias == (hidden,), "embedding", "bias (C)", bias)
     return (*ids, hidden)
+
+
+def _part(
+    op: str,
+    table: Shape,
+    before: Shape | None,
+    y: Shape,
+    attributes: Mapping[str, Attribute],
+) -> None:
+    """What an op over a part of a table's rows needs: a part within the whole, and y's shape."""
+    first, whole, rows = attributes["first"], attributes["whole"], table[0]
+    assert isinstance(first, int)
+    assert isinstance(whole, int)
+    inside = isinstance(rows, int) and first >= 0 and first + rows <= whole
+    told = f"first {first}, rows {rows}, whole {whole}"
+    _need(inside or (first, whole) == (0, 0), op, "rows first to first + V of the whole's", told)
+    _need(before is None or before == y, op, f"before {y}", before)
 
 
 def _linear(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
@@ -128,22 +159,23 @@ def _equal(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shap
 
 
 def _concat(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shape:
-    given = [shape for shape in shapes if shape]
-    widths = [shape[-1] for shape in given if isinstance(shape[-1], int)]
-    same = len({shape[:-1] for shape in given}) == 1
-    _need(same and len(widths) == 3, "concat", "tensors that differ in the last axis only", shapes)
+    given = [shape for shape in shapes if shape is not None]
+    widths = [shape[-1] for shape in given if shape and isinstance(shape[-1], int)]
+    same = len({shape[:-1] for shape in given}) == 1 and len(widths) == len(given)
+    _need(same, "concat", "tensors that differ in the last axis only", shapes)
     return (*given[0][:-1], sum(widths))
 
 
 def _token_embedding(
     shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]
 ) -> Shape:
-    (table, tokens), position = _given(shapes, "token_embedding"), shapes[2]
+    (table, tokens), (position, before) = _given(shapes, "token_embedding"), shapes[2:]
     told = "table (V, C), tokens (S) and position (1)"
     fits = len(table) == 2 and len(tokens) == 1 and position == (1,)
     _need(fits, "token_embedding", told, shapes)
     length = attributes["length"]
     assert isinstance(length, int | Dim)
+    _part("token_embedding", table, before, (length, table[1]), attributes)
     return (length, table[1])
 
 
@@ -205,10 +237,12 @@ OPS: Mapping[str, Op] = {
     for op in (
         Op(
             "embedding",
-            ("ids", "table", "position?", "bias?"),
-            {},
-            "y[b,t] = table[ids[b,t]] + position[t] + bias",
+            ("ids", "table", "position?", "bias?", "before?"),
+            {"first": int, "whole": int},
+            "y[b,t] = table[ids[b,t]] + position[t] + bias; a table that is rows `first` on of "
+            "one of `whole` rows (0: it is all of it) leaves the others' rows as in before, or 0",
             _embedding,
+            defaults=_WHOLE_TABLE,
         ),
         Op(
             "linear",
@@ -249,7 +283,13 @@ OPS: Mapping[str, Op] = {
         Op("activate", ("x",), {"kind": str}, "y = activation(x)", _same),
         Op("add", ("x", "y"), {}, "x + y, y repeated over x's leading axes", _add),
         Op("multiply", ("x", "y"), {}, "x * y", _equal),
-        Op("concat", ("a", "b", "c"), {}, "a, b and c side by side on the last axis", _concat),
+        Op(
+            "concat",
+            ("a", "b", *(f"{name}?" for name in "cdefg")),
+            {},
+            "all of them side by side on the last axis",
+            _concat,
+        ),
         Op(
             "rms_norm",
             ("x", "weight"),
@@ -259,10 +299,11 @@ OPS: Mapping[str, Op] = {
         ),
         Op(
             "token_embedding",
-            ("table", "tokens", "position"),
-            {"length": Dim},
-            "y[t] = table[tokens[(position + t) % S]]",
+            ("table", "tokens", "position", "before?"),
+            {"length": Dim, "first": int, "whole": int},
+            "y[t] = table[tokens[(position + t) % S]]; `first`, `whole` and before as in embedding",
             _token_embedding,
+            defaults=_WHOLE_TABLE,
         ),
         Op(
             "rope_append",
@@ -279,6 +320,28 @@ OPS: Mapping[str, Op] = {
             "per head: softmax(q @ k.T / sqrt(D)) @ v over positions up to the query's own, the "
             "last `window` of them (0: all)",
             _cached_attention,
+        ),
+        Op(
+            "attention_part",
+            ("qkv", "lengths", "onto?"),
+            {"heads": int, **PART, **KEPT},
+            "attention of some heads and queries, out of a qkv of some heads, into `onto`",
+            attention_part,
+        ),
+        Op(
+            "rope_append_part",
+            ("qkv", "cache", "angles", "position", "onto?"),
+            {"heads": int, "kv_heads": int, "size": int, "pairs": str, **KEPT},
+            "rope_append of the KV heads that a cache keeps and the heads over them, into `onto`",
+            rope_append_part,
+            updates=("cache",),
+        ),
+        Op(
+            "cached_attention_part",
+            ("q", "cache", "position", "onto?"),
+            {"heads": int, "kv_heads": int, "size": int, "window": int, **PART, **KEPT},
+            "cached_attention of some heads and queries, over a cache of some heads, into `onto`",
+            cached_attention_part,
         ),
         Op(
             "argmax_token",
@@ -308,3 +371,9 @@ OPS: Mapping[str, Op] = {
         ),
     )
 }
+
+
+def onto_of(call: Call) -> Value | None:
+    """The operand whose memory the call's result takes over, if there is one."""
+    row = OPS.get(call.op)
+    return call.operands[-1] if row and row.operands[-1] == "onto?" else None

@@ -8,6 +8,7 @@ from math import prod
 from typing import TypeAlias
 
 from bascule.dtypes import DType, nbytes_of
+from bascule.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,9 @@ class Parameter:
     """A weight of a program and where it comes from.
 
     `tensors` are the file's tensors, stacked along the first axis into `shape`; `rows` keeps
-    only that many leading rows of a single tensor (0 keeps all). A `dtype` other than f32 is
-    stored as the file has it, block by block; halves that are to become f32 are widened.
+    only that many rows of the stack (0 keeps all), from row `first` on, and `whole` is how many it
+    must have (0: enough of them). A `dtype` other than f32 is stored as the file has it, block by
+    block; halves that are to become f32 are widened. InputError for rows that cannot be.
     """
 
     name: str
@@ -60,6 +62,17 @@ class Parameter:
     tensors: tuple[str, ...]
     rows: int = 0
     dtype: DType = "f32"
+    first: int = 0
+    whole: int = 0
+
+    def __post_init__(self) -> None:
+        """See above."""
+        told = f"first {self.first}, rows {self.rows}, whole {self.whole}"
+        end = self.first + self.rows
+        if self.first < 0 or self.rows < 0 or (self.first and not self.rows):
+            raise InputError(f"parameter {self.name}", "rows from `first` on", told)
+        if self.whole and not 0 < end <= self.whole:
+            raise InputError(f"parameter {self.name}", "rows within the whole", told)
 
     @property
     def nbytes(self) -> int:

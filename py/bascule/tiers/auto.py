@@ -22,12 +22,14 @@ _WEIGHING = ("linear", "gated_linear")
 
 @dataclass(frozen=True, slots=True)
 class ModelNeed:
-    """What a model asks of a tier: a pass of so much work, one such tensor, so much memory."""
+    """What a model asks of a tier: a pass of so much work, so much memory.
+
+    How large one tensor is does not matter: one that no buffer holds is cut into parts.
+    """
 
     name: str = "a model"
     kind: Kind = "product"
     work: float = _TYPICAL_WORK
-    largest_nbytes: int = 0
     total_nbytes: int = 0
 
 
@@ -107,7 +109,6 @@ def need_of(name: str, programs: Sequence[Program]) -> ModelNeed:
         name,
         "blocks" if 2 * blocks > nbytes else "product",
         _work(one),
-        max((p.nbytes for p in parameters), default=0),
         nbytes + max(p.planned_nbytes + sum(s.nbytes for s in p.states) for p in programs),
     )
 
@@ -123,7 +124,7 @@ def _products(call: Call) -> int:
 
 
 def _consider(need: ModelNeed, facts: TierFacts) -> Considered:
-    refused = facts.refused or memory_refusal(facts, need.largest_nbytes, need.total_nbytes)
+    refused = facts.refused or memory_refusal(facts, 0, need.total_nbytes)
     if refused:
         return Considered(facts.tier, refused)
     # A pass is many calls in a row, sent and read back once.

@@ -18,6 +18,7 @@ from bascule.errors import (
     DeviceLostError,
     GpuError,
     InputError,
+    LimitError,
     ModelFileError,
     ModelNotFoundError,
     ShaderError,
@@ -129,6 +130,7 @@ _KINDS: tuple[tuple[type[BaseException], ErrorKind], ...] = (
     (TierUnavailableError, ErrorKind.PLATFORM_UNAVAILABLE),
     (DeviceLostError, ErrorKind.DEVICE_LOST),
     (CapabilityMismatchError, ErrorKind.CAPABILITY_MISMATCH),
+    (LimitError, ErrorKind.CAPABILITY_MISMATCH),
     (ShaderError, ErrorKind.CAPABILITY_MISMATCH),  # the same text would fail again
     (GpuError, ErrorKind.OPERATION_FAILED),
     (SourceError, ErrorKind.NETWORK),

@@ -40,17 +40,32 @@ def plan_pieces(
     for parameter in parameters:
         found = [_find(name, tensors, prefixes, place) for name in parameter.tensors]
         _check_shape(parameter, [tensor for _, tensor in found], place)
-        offset = 0
+        offset = before = 0
         for file, tensor in found:
+            rows = tensor.shape[0] if tensor.shape else 1
+            skipped, count = _rows_of(parameter, before, rows)
+            before += rows
+            if not count and rows:
+                continue
             if offset % 4:
                 told = f"{parameter.name} stacks a tensor whose bytes are no multiple of 4"
                 raise UnsupportedModelError(place, told)
-            n_elements = prod(parameter.shape) if parameter.rows else prod(tensor.shape)
-            kind, nbytes = _kind(parameter, tensor, n_elements, place)
-            piece = Piece(tensor.start, nbytes, targets[parameter.name], offset, kind)
+            inner = prod(tensor.shape[1:])
+            kind, nbytes = _kind(parameter, tensor, count * inner, place)
+            start = tensor.start + _kind(parameter, tensor, skipped * inner, place)[1]
+            piece = Piece(start, nbytes, targets[parameter.name], offset, kind)
             plan.append(Planned(file, parameter.name, piece))
-            offset += nbytes if kind == RAW else 4 * n_elements
+            offset += nbytes if kind == RAW else 4 * count * inner
     return plan
+
+
+def _rows_of(parameter: Parameter, before: int, rows: int) -> tuple[int, int]:
+    """Of a tensor that stands after `before` rows: how many it skips, and how many it takes."""
+    if not parameter.rows:
+        return 0, rows
+    start = min(max(parameter.first - before, 0), rows)
+    stop = min(max(parameter.first + parameter.rows - before, start), rows)
+    return start, stop - start
 
 
 def _find(
@@ -81,13 +96,15 @@ def _kind(parameter: Parameter, tensor: TensorInfo, n_elements: int, place: str)
 
 
 def _check_shape(parameter: Parameter, found: Sequence[TensorInfo], place: str) -> None:
-    """Tensors stacked on their first axis make the parameter; `rows` keeps the first few rows."""
+    """Tensors stacked on their first axis make the parameter, or have the rows that it keeps."""
     tails = {tensor.shape[1:] for tensor in found}
-    first = parameter.rows or sum(tensor.shape[0] if tensor.shape else 0 for tensor in found)
-    enough = not parameter.rows or all(t.shape and t.shape[0] >= parameter.rows for t in found)
-    stacked = (first, *next(iter(tails)))
+    height = sum(tensor.shape[0] if tensor.shape else 0 for tensor in found)
+    whole = parameter.whole or height
+    enough = height == whole and parameter.first + parameter.rows <= height
+    stacked = (parameter.rows or height, *next(iter(tails)))
     fits = stacked == parameter.shape or (parameter.rows == 1 and stacked[1:] == parameter.shape)
     if len(tails) != 1 or not enough or not fits:
         shapes = ", ".join(f"{t.name} {list(t.shape)}" for t in found)
-        wanted = f"{parameter.name} {list(parameter.shape)} of the model's settings"
+        kept = f" (rows {parameter.first} on)" if parameter.rows else ""
+        wanted = f"{parameter.name} {list(parameter.shape)}{kept} of the model's settings"
         raise ModelFileError(place, f"{shapes} does not make {wanted}")

@@ -9,7 +9,7 @@ from bascule.backend.arrivals import Arrivals
 from bascule.backend.base import StateStore, Tier, TuneReport, WeightStore
 from bascule.backend.webgpu.autotune import tune
 from bascule.backend.webgpu.choices import Choices, signature
-from bascule.backend.webgpu.gpu import Gpu
+from bascule.backend.webgpu.gpu import Gpu, gpu_tier
 from bascule.backend.webgpu.lowering import TapeExecutable, lower
 from bascule.backend.webgpu.needed import digest_of, remember_pipelines
 from bascule.backend.webgpu.pipelines import Pipelines
@@ -17,6 +17,7 @@ from bascule.backend.webgpu.quantiser import LANES, GpuQuantiser, quantising
 from bascule.backend.webgpu.states import GpuStates
 from bascule.dtypes import DType
 from bascule.errors import InputError
+from bascule.program.rewrites.rewrite import Limits
 from bascule.progress import ProgressCallback
 
 if TYPE_CHECKING:
@@ -56,10 +57,9 @@ class GpuStore:
 class WebGpuBackend:
     """Runs programs as tapes on a device."""
 
-    tier: Tier = "webgpu"
-
     def __init__(self, gpu: Gpu, choices: Choices | None = None) -> None:
         self.gpu = gpu
+        self.tier: Tier = gpu_tier(gpu.adapter.least)
         self.device_name = gpu.adapter.name
         self.choices = choices or Choices()
         self.pipelines = Pipelines(gpu, self.choices)
@@ -69,6 +69,13 @@ class WebGpuBackend:
     def lost(self) -> str:
         """See `Backend.lost`."""
         return self.gpu.lost
+
+    @property
+    def limits(self) -> Limits:
+        """See `Backend.limits`: every tensor is a buffer, bound whole."""
+        told = self.gpu.adapter.limits
+        most = min(told["maxStorageBufferBindingSize"], told["maxBufferSize"])
+        return Limits(binding_nbytes=most)
 
     def store(self, parameters: Sequence[Parameter]) -> GpuStore:
         """See `Backend.store`."""

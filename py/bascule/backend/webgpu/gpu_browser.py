@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import js
 from pyodide.ffi import JsException
 
-from bascule.backend.webgpu.gpu import WANTED_FEATURES, WANTED_LIMITS, AdapterInfo
+from bascule.backend.webgpu.gpu import WANTED_FEATURES, WANTED_LIMITS, AdapterInfo, gpu_tier
 from bascule.bridge_browser import bridge_module, js_message
 from bascule.errors import DeviceLostError, GpuError, ShaderError, TierUnavailableError
 
@@ -21,21 +21,23 @@ if TYPE_CHECKING:
 _MODULES = ("device", "gpu", "handles", "staging", "tape", "pipelines", "submission")
 
 
-async def open_browser(*, early: bool = True) -> BrowserGpu:
-    """Open the page's device with its adapter's own limits.
+async def open_browser(*, early: bool = True, least: bool = False) -> BrowserGpu:
+    """Open the page's device with its adapter's own limits and the features that kernels know.
 
-    `early` takes the one that web/early.js has opened meanwhile; False leaves it for the model.
+    At `least` with none of the features and the limits that every device grants; then the adapter
+    may be one of WebGPU's compatibility mode. `early` takes the device that web/early.js has opened
+    meanwhile, which is never one of the least; False leaves it for the model.
     TierUnavailableError when the browser has no WebGPU, shows it no adapter, or gives no device.
     """
     limits, features = _json(WANTED_LIMITS), _json(WANTED_FEATURES)
-    opened_early = await _take_early(limits + features) if early else None
+    opened_early = await _take_early(limits + features) if early and not least else None
     if opened_early is not None:
         return BrowserGpu(opened_early)
     device, gpu, *parts = [await bridge_module(f"bridge/{name}.js") for name in _MODULES]
     try:
-        opened = await device.openDevice(limits, features)
+        opened = await device.openDevice(limits, features, least)
     except JsException as error:
-        raise TierUnavailableError("webgpu", js_message(error)) from None
+        raise TierUnavailableError(gpu_tier(least), js_message(error)) from None
     return BrowserGpu(gpu.createGpu(opened, *parts))
 
 
@@ -69,6 +71,7 @@ def _describe(info: Mapping[str, Any]) -> AdapterInfo:
         limits=info["limits"],
         subgroups_enable=info["subgroups_enable"],
         identity=info["identity"],
+        least=info["least"],
     )
 
 

@@ -11,11 +11,13 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bascule.backend.base import DESTROYED
+from bascule.backend.base import DESTROYED, Tier
 from bascule.backend.webgpu.gpu import (
+    LEAST_LIMITS,
     WANTED_FEATURES,
     WANTED_LIMITS,
     AdapterInfo,
+    gpu_tier,
     unpack_writes,
 )
 from bascule.backend.webgpu.handles import Handles
@@ -32,27 +34,48 @@ _PLACE = re.compile(r":(\d+):\d+")
 _STAGING_KEPT_NBYTES = 64 << 20
 
 
-async def open_native() -> NativeGpu:
+async def open_native(*, least: bool = False) -> NativeGpu:
     """Open a device through wgpu-py, on the adapter that wgpu calls high-performance.
 
-    TierUnavailableError when there is no adapter or no device.
+    With the adapter's own limits and the features that kernels know, or at `least` with none of
+    them and the limits that every device grants. TierUnavailableError when there is no adapter or
+    no device.
     """
-    adapter, version = await find_adapter()
+    tier = gpu_tier(least)
+    adapter, version = await find_adapter(tier)
+    wanted = () if least else WANTED_FEATURES
     try:
-        features = [f for f in WANTED_FEATURES if FEATURE_SPELLING.get(f, f) in adapter.features]
+        features = [f for f in wanted if FEATURE_SPELLING.get(f, f) in adapter.features]
         device: Any = await adapter.request_device_async(
             required_features=[FEATURE_SPELLING.get(f, f) for f in features],
-            required_limits={_dashed(n): adapter.limits[_dashed(n)] for n in WANTED_LIMITS},
+            required_limits=_least_limits(adapter) if least else _own_limits(adapter),
         )
     except Exception as error:  # wgpu-py raises several types, some of them private
-        raise _unusable(error) from error
-    return NativeGpu(device, _describe(adapter.info, device.limits, features, version))
+        raise _unusable(tier, error) from error
+    info = _describe(adapter.info, device.limits, features, version, least=least)
+    return NativeGpu(device, info)
 
 
-async def find_adapter() -> tuple[Any, str]:
+def _own_limits(adapter: Any) -> dict[str, int]:
+    return {_dashed(name): adapter.limits[_dashed(name)] for name in WANTED_LIMITS}
+
+
+def _least_limits(adapter: Any) -> dict[str, int]:
+    """Asked for by name: wgpu-py takes the adapter's own where it is told none.
+
+    An adapter of an older API (OpenGL) may fall short of the specification, and serves as it is.
+    """
+    found: dict[str, int] = {}
+    for name, least in LEAST_LIMITS.items():
+        worse = max if name.startswith("min") else min
+        found[_dashed(name)] = worse(least, adapter.limits[_dashed(name)])
+    return found
+
+
+async def find_adapter(tier: Tier = "webgpu") -> tuple[Any, str]:
     """The adapter that wgpu calls high-performance, and the version of wgpu-py.
 
-    TierUnavailableError when there is none.
+    TierUnavailableError, of the `tier` that it is for, when there is none.
     """
     if "XDG_RUNTIME_DIR" not in os.environ:  # the Vulkan loader complains on stderr without it
         os.environ["XDG_RUNTIME_DIR"] = tempfile.gettempdir()
@@ -60,7 +83,7 @@ async def find_adapter() -> tuple[Any, str]:
         import wgpu
     except ImportError as error:
         raise TierUnavailableError(
-            "webgpu",
+            tier,
             f"the Python package wgpu cannot be imported ({error})",
             hint="Install it: pip install wgpu.",
         ) from None
@@ -69,13 +92,13 @@ async def find_adapter() -> tuple[Any, str]:
         if adapter is None:
             raise RuntimeError("no adapter was found")
     except Exception as error:
-        raise _unusable(error) from error
+        raise _unusable(tier, error) from error
     return adapter, wgpu.__version__
 
 
-def _unusable(error: Exception) -> TierUnavailableError:
+def _unusable(tier: Tier, error: Exception) -> TierUnavailableError:
     return TierUnavailableError(
-        "webgpu",
+        tier,
         f"wgpu has no usable GPU here ({error})",
         hint="Install a Vulkan driver (Debian: mesa-vulkan-drivers has one for any machine).",
     )
@@ -86,7 +109,12 @@ def _dashed(name: str) -> str:
 
 
 def _describe(
-    info: Mapping[str, Any], limits: Mapping[str, int], features: list[str], version: str = ""
+    info: Mapping[str, Any],
+    limits: Mapping[str, int],
+    features: list[str],
+    version: str = "",
+    *,
+    least: bool = False,
 ) -> AdapterInfo:
     kept = {name: int(limits[_dashed(name)]) for name in WANTED_LIMITS}
     words = [str(info[name]) for name in ("vendor", "architecture", "device", "description")]
@@ -100,7 +128,10 @@ def _describe(
         features=frozenset(features),
         limits=kept,
         # The description holds the driver's version.
-        identity=json.dumps([*words, sorted(features), kept, f"wgpu {version}"]),
+        identity=json.dumps(
+            [*words, sorted(features), kept, f"wgpu {version}", *(("least",) if least else ())]
+        ),
+        least=least,
     )
 
 
@@ -193,8 +224,8 @@ class NativeGpu:
     ) -> int:
         """See `Gpu.pipeline`."""
         self._check_alive()
-        layout = self._layout(bindings)[1]
         try:
+            layout = self._layout(bindings)[1]
             module = self._device.create_shader_module(label=label, code=wgsl)
             stage = {"module": module, "entry_point": "main", "constants": dict(constants)}
             made = await self._device.create_compute_pipeline_async(

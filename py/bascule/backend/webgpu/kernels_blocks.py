@@ -78,12 +78,12 @@ def embedding(call: Call, adapter: AdapterInfo) -> Variants:
 
     def numbers(sizes: Sizes) -> Numbers:
         batch, tokens = ids.sizes(sizes)
-        told = {"batch": batch, "tokens": tokens, "runs": runs}
-        return {**told, "vocabulary": table.limits[0]}
+        return {"batch": batch, "tokens": tokens, "runs": runs, **part_of_table(call, table)}
 
     position = "position_add" if call.operands[2] else "position_none"
     row_bias = "row_bias_add" if call.operands[3] else "row_bias_none"
-    parts = (*_WEIGHTS[table.dtype], position, row_bias)
+    before = "before_given" if call.operands[4] else "before_none"
+    parts = (*_WEIGHTS[table.dtype], position, row_bias, before)
     lanes = prod(ids.limits) * runs
     return [
         lambda: make_kernel(call, "embedding_blocks", numbers, lambda: flat(lanes, 64), parts=parts)
@@ -95,18 +95,24 @@ def token_embedding(call: Call, adapter: AdapterInfo) -> Variants:
     del adapter
     (table, tokens), y = (operand(call, 0), operand(call, 1)), call.result
     plain = table.dtype == "f32"
-    vocabulary, cols = table.limits
-    runs = _runs(table)
+    cols, runs = table.limits[1], _runs(table)
 
     def numbers(sizes: Sizes) -> Numbers:
-        (rows, _), (slots,) = y.sizes(sizes), tokens.sizes(sizes)
-        told = {"rows": rows, "cols": cols, "runs": runs, "slots": slots}
-        return {**told, "vocabulary": vocabulary}
+        (length, _), (slots,) = y.sizes(sizes), tokens.sizes(sizes)
+        told = {"tokens": length, "cols": cols, "runs": runs, "slots": slots}
+        return {**told, **part_of_table(call, table)}
 
     name = "token_embedding" if plain else "token_embedding_blocks"
-    parts = () if plain else _WEIGHTS[table.dtype]
+    before = "before_given" if call.operands[3] else "before_none"
+    parts = (*(() if plain else _WEIGHTS[table.dtype]), before)
     lanes = y.limits[0] * (cols if plain else runs)
     return [lambda: make_kernel(call, name, numbers, lambda: flat(lanes, 64), parts=parts)]
+
+
+def part_of_table(call: Call, table: Value) -> Numbers:
+    """Which rows of which table an embedding has: `first`, `rows` and `whole`."""
+    rows = table.limits[0]
+    return {"first": call.whole("first"), "rows": rows, "whole": call.whole("whole") or rows}
 
 
 def _runs(weight: Value) -> int:

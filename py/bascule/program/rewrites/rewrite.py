@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from math import inf
 from typing import Literal, Protocol
 
+from bascule.errors import InputError
 from bascule.program.memory import plan
 from bascule.program.program import Call, Parameter, Program, Value
 
@@ -33,6 +34,13 @@ class Limits:
     binding_nbytes: float = inf
     memory_nbytes: float = inf
     dispatch_work: float = inf
+
+    def __post_init__(self) -> None:
+        """InputError for a limit that nothing can keep."""
+        for field in fields(self):
+            bound = getattr(self, field.name)
+            if isinstance(bound, bool) or not isinstance(bound, int | float) or not bound > 0:
+                raise InputError(f"limit {field.name}", "a number above 0", repr(bound))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,174 @@
+"""Cutting weights by rows into parts, in such a way that all programs of a model agree on them.
+
+A part is a parameter with a buffer of its own. It starts at a multiple of four rows (of a gated
+layer's weight, of each half), so that its bytes start at a whole word in every format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from math import ceil, prod
+
+from bascule.dtypes import nbytes_of
+from bascule.errors import LimitError
+from bascule.program.program import Call, Parameter, Program, Value
+from bascule.program.rewrites.rewrite import Limits, StrategyName, Taken, rebuilt
+
+# Into how many parts each weight is cut: of a gated layer's, each half is. The others stay whole.
+Cuts = Mapping[str, int]
+# A call over a whole weight, and bias where it has one, becomes calls over their parts.
+Split = Callable[[Call, Sequence[Parameter], Sequence[Parameter]], list[Call]]
+
+# Where an op has the weight whose rows it can do part by part.
+_WEIGHT_AT = {"linear": 1, "gated_linear": 1, "embedding": 1, "token_embedding": 0}
+_STEP = 4
+
+
+def cuts_of(program: Program, limits: Limits) -> dict[str, int]:
+    """The parts of every weight that is to be cut; LimitError where that cannot help."""
+    cuts: dict[str, int] = {}
+    known = {parameter.name for parameter in program.parameters}
+    for call in program.calls:
+        weight = _weight_of(call)
+        if weight is None:
+            continue
+        parts = _parts_needed(call, weight, limits)
+        if parts and not {v.name for v in (weight, _bias_of(call)) if v} <= known:
+            told = "Only parameters can be cut into parts."
+            raise LimitError(weight.name, _size(weight.nbytes), _allowed(limits), hint=told)
+        # Where a rewrite has been here already, another reader takes the parts that there are.
+        made = sum(name.startswith(f"{weight.name}[") for name in known)
+        parts = max(parts, made // _halves(call), cuts.get(weight.name, 0))
+        if parts:
+            cuts[weight.name] = parts
+    return cuts
+
+
+def merged(cuts: Iterable[Cuts]) -> dict[str, int]:
+    """The finer of each cut."""
+    found: dict[str, int] = {}
+    for some in cuts:
+        found |= {name: max(parts, found.get(name, 0)) for name, parts in some.items()}
+    return found
+
+
+def with_parts(
+    program: Program,
+    limits: Limits,
+    cuts: Cuts | None,
+    strategy: StrategyName,
+    splits: Mapping[str, Split],
+) -> tuple[Program, tuple[Taken, ...]]:
+    """Split the calls of these ops whose weights are to be cut; None: as this program alone needs.
+
+    What is read no longer is no parameter any more; parts stand where the whole was.
+    """
+    cuts = cuts_of(program, limits) if cuts is None else cuts
+    parameters = {parameter.name: parameter for parameter in program.parameters}
+    calls: list[Call] = []
+    parts: dict[str, list[Parameter]] = {}
+    taken: dict[Taken, None] = {}
+    for call in program.calls:
+        weight = _weight_of(call)
+        if weight is None or call.op not in splits or weight.name not in cuts:
+            calls.append(call)
+            continue
+        bias, count = _bias_of(call), cuts[weight.name]
+        made = parts[weight.name] = parts_of(parameters[weight.name], count, _halves(call))
+        biases = parts_of(parameters[bias.name], count) if bias else []
+        if bias:
+            parts[bias.name] = biases
+        calls += splits[call.op](call, made, biases)
+        taken[Taken(strategy, _reason(call, weight, limits), len(made))] = None
+    if not taken:
+        return program, ()
+    read = {o.name for call in calls for o in call.operands if o is not None}
+    kept = {p.name: p for whole in program.parameters for p in (whole, *parts.get(whole.name, ()))}
+    left = [parameter for name, parameter in kept.items() if name in read or name not in parts]
+    return rebuilt(program, calls, parameters=left), tuple(taken)
+
+
+def parts_of(parameter: Parameter, parts: int, halves: int = 1) -> list[Parameter]:
+    """Near-equal parts of each half, one after the other."""
+    rows = parameter.shape[0] // halves
+    steps = ceil(rows / _STEP)
+    ends = [min(rows, steps * part // parts * _STEP) for part in range(parts + 1)]
+    spans = [(half * rows + a, b - a) for half in range(halves) for a, b in pairwise(ends)]
+    whole = parameter.whole or (0 if parameter.rows else parameter.shape[0])
+    return [
+        replace(
+            parameter,
+            name=f"{parameter.name}[{first}:{first + count}]",
+            shape=(count, *parameter.shape[1:]),
+            first=parameter.first + first,
+            rows=count,
+            whole=whole,
+        )
+        for first, count in spans
+    ]
+
+
+def value_of(parameter: Parameter) -> Value:
+    """What a call has for it."""
+    return Value(parameter.name, parameter.shape, parameter.dtype)
+
+
+def _parts_needed(call: Call, weight: Value, limits: Limits) -> int:
+    """Parts of each half; 0 where nothing has to be cut."""
+    if call.result.nbytes > limits.binding_nbytes:
+        told = "Run fewer or shorter texts at once, or use a tier without such a limit."
+        raise LimitError(call.result.name, _size(call.result.nbytes), _allowed(limits), hint=told)
+    work = _work_of(call)
+    if weight.nbytes <= limits.binding_nbytes and work <= limits.dispatch_work:
+        return 0
+    rows, inner = weight.limits[0] // _halves(call), weight.limits[1]
+    step = min(rows, _STEP)
+    step_nbytes = nbytes_of(weight.dtype, step * inner)
+    step_work = work * step // weight.limits[0]
+    if step_nbytes > limits.binding_nbytes:
+        raise LimitError(f"{step} rows of {weight.name}", _size(step_nbytes), _allowed(limits))
+    if step_work > limits.dispatch_work:
+        told = "Run fewer or shorter texts at once."
+        needs, allowed = f"{step_work:,} multiply-adds", f"a dispatch may {limits.dispatch_work:,}"
+        raise LimitError(f"{step} rows of {weight.name}", needs, allowed, hint=told)
+    most = min(limits.binding_nbytes / step_nbytes, limits.dispatch_work / max(1, step_work))
+    return ceil(ceil(rows / _STEP) / int(most))
+
+
+def _weight_of(call: Call) -> Value | None:
+    at = _WEIGHT_AT.get(call.op)
+    return None if at is None else call.operands[at]
+
+
+def _bias_of(call: Call) -> Value | None:
+    return call.operands[2] if call.op == "linear" else None
+
+
+def _halves(call: Call) -> int:
+    return 2 if call.op == "gated_linear" else 1
+
+
+def _work_of(call: Call) -> int:
+    """Multiply-adds of a linear layer at its largest sizes; a lookup has none."""
+    x, weight = call.operands[:2]
+    return prod(x.limits) * weight.limits[0] if "linear" in call.op and x and weight else 0
+
+
+def _reason(call: Call, weight: Value, limits: Limits) -> str:
+    if weight.nbytes > limits.binding_nbytes:
+        return f"{weight.name} has {_size(weight.nbytes)}, and {_allowed(limits)}"
+    work = _work_of(call)
+    if work > limits.dispatch_work:
+        told = f"{weight.name} takes {work:,} multiply-adds at once"
+        return f"{told}, and a dispatch may {limits.dispatch_work:,}"
+    return f"{weight.name} is cut for another call that reads it"
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes:,} bytes"
+
+
+def _allowed(limits: Limits) -> str:
+    return f"a binding holds at most {limits.binding_nbytes:,}"

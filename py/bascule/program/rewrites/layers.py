@@ -1,0 +1,76 @@
+"""Layer decomposition: a linear layer too large for the device is done by parts of its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from bascule.program.ops import MOST_JOINED
+from bascule.program.program import Call, Parameter, Program, Value
+from bascule.program.rewrites.cuts import Cuts, value_of, with_parts
+from bascule.program.rewrites.rewrite import Limits, Taken
+
+
+def layer_decomposition(
+    program: Program, limits: Limits, cuts: Cuts | None = None
+) -> tuple[Program, tuple[Taken, ...]]:
+    """See `Rewrite`: for weights that no binding holds, and layers that are too much at once.
+
+    Every number of the result is a sum of the same products as before. `cuts` has the parts where
+    other programs read the same weights. LimitError where four rows of a weight, or the result of
+    a layer, are too much already.
+    """
+    splits = {"linear": _linear, "gated_linear": _gated_linear}
+    return with_parts(program, limits, cuts, "layer_decomposition", splits)
+
+
+def _linear(call: Call, weights: Sequence[Parameter], biases: Sequence[Parameter]) -> list[Call]:
+    """Columns part by part, joined; a residual, which is whole, is added at the end."""
+    residual = call.operands[3]
+    joined = replace(call.result, name=f"{call.result.name}.all") if residual else call.result
+    made = [_columns(call, weight) for weight in weights]
+    for index, bias in enumerate(biases):
+        x, weight, *_ = made[index].operands
+        made[index] = replace(made[index], operands=(x, weight, value_of(bias), None))
+    calls = [*made, *_joined([part.result for part in made], joined)]
+    return [*calls, Call("add", (joined, residual), call.result)] if residual else calls
+
+
+def _gated_linear(call: Call, weights: Sequence[Parameter], _: Sequence[Parameter]) -> list[Call]:
+    """Columns part by part: of the gate, and the same ones of what it gates."""
+    calls: list[Call] = []
+    products: list[Value] = []
+    count = len(weights) // 2
+    for gate, up in zip(weights[:count], weights[count:], strict=True):
+        opened, given = _columns(call, gate), _columns(call, up, activation="none")
+        name = f"{opened.result.name}.gated"
+        products.append(replace(opened.result, name=name) if count > 1 else call.result)
+        calls += [opened, given, Call("multiply", (opened.result, given.result), products[-1])]
+    return [*calls, *_joined(products, call.result)] if count > 1 else calls
+
+
+def _columns(call: Call, weight: Parameter, activation: str | None = None) -> Call:
+    """A part of a layer's columns, without a bias."""
+    x, y = call.operands[0], call.result
+    name = f"{y.name}{weight.name[weight.name.rindex('[') :]}"
+    result = Value(name, (*y.shape[:-1], weight.shape[0]))
+    kind = activation or call.attribute("activation")
+    return Call("linear", (x, value_of(weight), None, None), result, (("activation", kind),))
+
+
+def _joined(parts: Sequence[Value], result: Value) -> list[Call]:
+    """As many side by side at once as a kernel can bind, until they are one."""
+    calls: list[Call] = []
+    while len(parts) > 1:
+        groups = [parts[at : at + MOST_JOINED] for at in range(0, len(parts), MOST_JOINED)]
+        wider: list[Value] = []
+        for index, group in enumerate(groups):
+            width = sum(part.limits[-1] for part in group)
+            name = f"{result.name}.{len(parts)}.{index}"
+            y = result if len(groups) == 1 else Value(name, (*result.shape[:-1], width))
+            if len(group) > 1:
+                operands = (*group, *(None,) * (MOST_JOINED - len(group)))
+                calls.append(Call("concat", operands, y))
+            wider.append(y if len(group) > 1 else group[0])
+        parts = wider
+    return calls

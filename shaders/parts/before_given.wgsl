@@ -1,0 +1,6 @@
+// before_given: the parts of a table before this one have left their rows here.
+@group(0) @binding(5) var<storage, read> before: array<f32>;   // shaped like y
+
+fn before_at(index: u32) -> f32 {
+  return before[index];
+}
