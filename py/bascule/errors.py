@@ -151,6 +151,19 @@ class CapabilityMismatchError(BasculeError):
         super().__init__(f"{device} lacks what is required. {told}.", hint=" ".join(hints))
 
 
+class LimitError(BasculeError):
+    """Something cannot be made to fit a limit of the device; `limit` is what it holds at most."""
+
+    category = "limit"
+
+    def __init__(self, what: str, needs: str, limit: str, *, hint: str = "") -> None:
+        self.limited = what
+        self.needs = needs
+        self.limit = limit
+        hint = hint or 'Use tier="cpu" or "wasm", which have no such limit.'
+        super().__init__(f"{what} needs {needs}, and {limit}.", hint=hint)
+
+
 class BackendsFailedError(BasculeError):
     """An operation failed on a backend and on each of its fallbacks; `errors` has one for each."""
 
