@@ -17,8 +17,9 @@ from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.gpu_native import open_native
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
+from bascule.program.parts import attention_work
 from bascule.program.program import Dim, Program
-from bascule.program.rewrites.attention import does_attention, work_of
+from bascule.program.rewrites.attention import does_attention
 from bascule.program.rewrites.heads import head_partitioning
 from bascule.program.rewrites.kv_partitions import partitioned_kv_cache
 from bascule.program.rewrites.queries import chunked_attention
@@ -160,7 +161,7 @@ def _rewritten(program: Program, plan: str) -> Program:
     """Within limits that the plan needs, and as many heads and queries as there are in it."""
     rewrites, share = CACHE_PLANS[plan]
     call = next(call for call in program.calls if does_attention(call))
-    work, x = work_of(call), call.operands[0]
+    work, x = attention_work(call), call.operands[0]
     assert x is not None
     queries, heads = x.limits[-2], call.whole("heads")
     # One query (of one head, where heads come first) is the least that a dispatch can do.
@@ -171,7 +172,7 @@ def _rewritten(program: Program, plan: str) -> Program:
         each = caches[0].nbytes // call.whole("kv_heads")
         limits = Limits(max(each, caches[0].nbytes * 0.6), dispatch_work=limits.dispatch_work)
     found, _ = fit(program, limits, rewrites)
-    works = [work_of(call) for call in found.calls if does_attention(call)]
+    works = [attention_work(call) for call in found.calls if does_attention(call)]
     assert sum(works) == work
     # Heads alone end at one head a call.
     assert max(works) <= max(limits.dispatch_work, 0 if QUERIES in rewrites else work // heads)

@@ -6,12 +6,12 @@ from math import inf, nan
 
 import pytest
 
-from bascule.errors import InputError
+from bascule.errors import InputError, LimitError
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
-from bascule.program.parts import part_of
+from bascule.program.parts import attention_work, part_of
 from bascule.program.program import Call, Dim, Program
-from bascule.program.rewrites.attention import does_attention, work_of
+from bascule.program.rewrites.attention import does_attention
 from bascule.program.rewrites.heads import head_partitioning
 from bascule.program.rewrites.kv_partitions import partitioned_kv_cache
 from bascule.program.rewrites.queries import chunked_attention
@@ -55,7 +55,7 @@ def attentions(program: Program) -> list[Call]:
 
 @pytest.mark.parametrize("program", [encoder(), decoder()], ids=["encoder", "decoder"])
 def test_what_is_within_the_limits_is_left_alone(program: Program) -> None:
-    work = max(map(work_of, attentions(program)))
+    work = max(map(attention_work, attentions(program)))
     binding = max(state.nbytes for state in program.states) if program.states else 1
     for limits in (Limits(), Limits(dispatch_work=work, binding_nbytes=binding)):
         found, taken = fit(program, limits, ALL)
@@ -64,9 +64,9 @@ def test_what_is_within_the_limits_is_left_alone(program: Program) -> None:
 
 
 def test_work_is_that_of_scores_and_sums() -> None:
-    assert work_of(attentions(encoder())[0]) == 2 * 2 * 6 * 11 * 11 * 4
-    assert work_of(attentions(decoder())[0]) == 2 * 6 * 7 * 20 * 4
-    assert work_of(attentions(decoder(window=5))[0]) == 2 * 6 * 7 * 5 * 4
+    assert attention_work(attentions(encoder())[0]) == 2 * 2 * 6 * 11 * 11 * 4
+    assert attention_work(attentions(decoder())[0]) == 2 * 6 * 7 * 20 * 4
+    assert attention_work(attentions(decoder(window=5))[0]) == 2 * 6 * 7 * 5 * 4
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_heads_are_as_few_near_equal_groups_as_fit(
 ) -> None:
     """Of whole KV heads, or within one."""
     whole = attentions(program)[0]
-    each = work_of(whole) // part_of(whole).n_heads
+    each = attention_work(whole) // part_of(whole).n_heads
     limits = Limits(dispatch_work=most * each)
     found, taken = head_partitioning(program, limits)
     parts = [part_of(call) for call in attentions(found)]
@@ -98,9 +98,9 @@ def test_heads_are_as_few_near_equal_groups_as_fit(
     for part in parts:
         part.check("attention")
     assert [(t.strategy, t.parts) for t in taken] == [("head_partitioning", len(expected))]
-    assert f"{work_of(whole):,}" in taken[0].reason
-    assert sum(map(work_of, attentions(found))) == work_of(whole)
-    assert max(map(work_of, attentions(found))) <= max(limits.dispatch_work, each)
+    assert f"{attention_work(whole):,}" in taken[0].reason
+    assert sum(map(attention_work, attentions(found))) == attention_work(whole)
+    assert max(map(attention_work, attentions(found))) <= max(limits.dispatch_work, each)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_heads_are_as_few_near_equal_groups_as_fit(
 )
 def test_queries_are_as_few_near_equal_chunks_as_fit(most: int, expected: list[int]) -> None:
     program = encoder()
-    each = work_of(attentions(program)[0]) // 11
+    each = attention_work(attentions(program)[0]) // 11
     found, taken = chunked_attention(program, Limits(dispatch_work=most * each))
     parts = [part_of(call) for call in attentions(found)]
     assert [part.n_queries for part in parts] == expected
@@ -116,7 +116,7 @@ def test_queries_are_as_few_near_equal_chunks_as_fit(most: int, expected: list[i
         sum(expected[: len(parts[:i])]) for i in range(len(parts))
     ]
     assert [(t.strategy, t.parts) for t in taken] == [("chunked_attention", len(expected))]
-    assert max(map(work_of, attentions(found))) <= most * each
+    assert max(map(attention_work, attentions(found))) <= most * each
 
 
 def test_strategies_compose_and_each_is_told() -> None:
@@ -127,7 +127,7 @@ def test_strategies_compose_and_each_is_told() -> None:
         found, taken = fit(program, limits, order)
         told = list(dict.fromkeys(t.strategy for t in taken))
         assert told == [rewrite.__name__ for rewrite in order]
-        assert max(map(work_of, attentions(found))) <= limits.dispatch_work
+        assert max(map(attention_work, attentions(found))) <= limits.dispatch_work
         assert (
             max(s.nbytes for s in found.states if s.name.startswith("cache."))
             <= limits.binding_nbytes
@@ -146,10 +146,11 @@ def test_strategies_compose_and_each_is_told() -> None:
 
 def test_parts_need_no_more_memory_than_the_whole() -> None:
     for program in (encoder(), decoder()):
-        work, states = work_of(attentions(program)[0]), [s.nbytes for s in program.states] or [3]
-        limits = Limits(dispatch_work=work / 9, binding_nbytes=max(states) * 2 / 3)
-        found, _ = fit(program, limits, ALL if program.states[1:] else ALL[1:])
-        assert len(found.calls) > len(program.calls)
+        work = attention_work(attentions(program)[0])
+        caches = [state.nbytes for state in program.states if state.name.startswith("cache.")]
+        limits = Limits(dispatch_work=work / 9, binding_nbytes=max(caches, default=3) * 2 / 3)
+        found, taken = fit(program, limits, ALL)
+        assert len({t.strategy for t in taken}) == (3 if caches else 2)
         assert found.planned_nbytes == program.planned_nbytes
 
 
@@ -181,9 +182,8 @@ def test_programs_that_share_a_cache_divide_it_alike() -> None:
 
 
 def test_a_kv_head_that_is_too_large_is_refused() -> None:
-    with pytest.raises(
-        InputError, match=r"cache\.0.*319.*320 bytes for one head of 20.*f16"
-    ) as told:
+    expected = r"one KV head of cache\.0 over 20 positions in f16 needs 320 bytes.*most 319"
+    with pytest.raises(LimitError, match=expected) as told:
         partitioned_kv_cache(decoder(), Limits(binding_nbytes=319))
     assert "max_length" in told.value.hint
 
@@ -191,11 +191,11 @@ def test_a_kv_head_that_is_too_large_is_refused() -> None:
 def test_a_query_that_is_too_much_is_refused() -> None:
     program = head_partitioning(decoder(), Limits(dispatch_work=160))[0]
     assert chunked_attention(program, Limits(dispatch_work=160))[1][0].parts == 7
-    with pytest.raises(InputError, match=r"at least 160 multiply-adds.*one query"):
+    with pytest.raises(LimitError, match=r"one query of 1 heads.*160 multiply-adds.*may have 159"):
         chunked_attention(program, Limits(dispatch_work=159))
 
 
-@pytest.mark.parametrize("bound", [0, -1, nan, -inf, "much", True, None])
+@pytest.mark.parametrize("bound", [0, -1, nan, -inf, True])
 @pytest.mark.parametrize("name", ["binding_nbytes", "memory_nbytes", "dispatch_work"])
 def test_limits_that_are_none_are_refused(name: str, bound: float) -> None:
     with pytest.raises(InputError, match=f"limit {name}"):

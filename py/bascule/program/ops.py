@@ -373,7 +373,12 @@ OPS: Mapping[str, Op] = {
 }
 
 
+def takes_over(call: Call) -> bool:
+    """Whether it is a part of a result, so that what stands there already stays."""
+    row = OPS.get(call.op)
+    return row is not None and row.operands[-1] == "onto?"
+
+
 def onto_of(call: Call) -> Value | None:
     """The operand whose memory the call's result takes over, if there is one."""
-    row = OPS.get(call.op)
-    return call.operands[-1] if row and row.operands[-1] == "onto?" else None
+    return call.operands[-1] if takes_over(call) else None

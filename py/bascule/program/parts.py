@@ -16,6 +16,7 @@ from bascule.program.program import Attribute, Call, Dim, Shape
 
 PART = {"first_head": int, "n_heads": int, "first_query": int, "n_queries": int}
 KEPT = {"first_kept": int, "n_kept": int}
+PLACES = frozenset(name for name in (*PART, *KEPT) if name.startswith("first_"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,21 @@ def part_from(attributes: Mapping[str, Attribute], tokens: int = 1) -> Part:
         done = kept[0] * shared, kept[1] * shared
     queries = whole("first_query", 0), whole("n_queries", tokens)
     return Part(heads, kv_heads, *done, *queries, *kept)
+
+
+def attention_work(call: Call) -> int:
+    """Multiply-adds of attention at its largest sizes: those of the scores and of the sums."""
+    part, x = part_of(call), call.operands[0]
+    assert x is not None
+    if call.op.startswith("attention"):
+        batch, tokens, packed = x.limits
+        keys, size = tokens, packed // 3 // part.n_kept
+    else:
+        cache = call.operands[1]
+        assert cache is not None
+        batch, tokens, slots = 1, x.limits[0], cache.limits[0]
+        keys, size = min(slots, call.whole("window") or slots), call.whole("size")
+    return 2 * batch * part.n_heads * part.queries(tokens) * keys * size
 
 
 def attention_part(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:

@@ -16,6 +16,8 @@ from bascule import __version__
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel
 from bascule.errors import ShaderError
+from bascule.program.ops import onto_of
+from bascule.program.parts import PLACES
 from bascule.program.program import Call, Dim, Value
 from bascule.remembered import MemoryRemembered, Remembered
 
@@ -26,9 +28,14 @@ def machine_key(adapter: AdapterInfo) -> str:
 
 
 def signature(call: Call) -> str:
-    """Equal for calls that the same kernels serve equally fast: op, attributes, largest shapes."""
-    attributes = "".join(f" {name}={value}" for name, value in call.attributes)
-    shapes = "".join(f" {_shape(o)}" if o else " -" for o in call.operands)
+    """Equal for calls that the same kernels serve equally fast: op, attributes, largest shapes.
+
+    Parts that differ in where they begin are alike.
+    """
+    told = [(name, value) for name, value in call.attributes if name not in PLACES]
+    attributes = "".join(f" {name}={value}" for name, value in told)
+    over = onto_of(call)
+    shapes = "".join(f" {_shape(o)}" if o and o is not over else " -" for o in call.operands)
     return f"{call.op}{attributes}{shapes}"
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from itertools import pairwise
 
 from bascule.program.ops import OPS
-from bascule.program.parts import Part, part_of
+from bascule.program.parts import Part
 from bascule.program.program import Call, Program, Value
 from bascule.program.rewrites.rewrite import Taken, rebuilt
 
@@ -24,21 +24,6 @@ Pieces = Sequence[tuple[Part, tuple[Value | None, ...]]]
 def does_attention(call: Call) -> bool:
     """Whether it is attention, over a cache or not, or a part of it."""
     return PART_OPS.get(call.op) in ("attention_part", "cached_attention_part")
-
-
-def work_of(call: Call) -> int:
-    """Multiply-adds of attention at its largest sizes: those of the scores and of the sums."""
-    part, x = part_of(call), call.operands[0]
-    assert x is not None
-    if call.op.startswith("attention"):
-        batch, tokens, packed = x.limits
-        keys, size = tokens, packed // 3 // part.n_kept
-    else:
-        cache = call.operands[1]
-        assert cache is not None
-        batch, tokens, slots = 1, x.limits[0], cache.limits[0]
-        keys, size = min(slots, call.whole("window") or slots), call.whole("size")
-    return 2 * batch * part.n_heads * part.queries(tokens) * keys * size
 
 
 def spans(first: int, count: int, n: int) -> list[tuple[int, int]]:

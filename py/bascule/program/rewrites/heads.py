@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bascule.program.parts import Part, part_of
+from bascule.program.parts import Part, attention_work, part_of
 from bascule.program.program import Call, Program
 from bascule.program.rewrites.attention import (
     Pieces,
@@ -12,7 +12,6 @@ from bascule.program.rewrites.attention import (
     pieces_of,
     spans,
     split,
-    work_of,
 )
 from bascule.program.rewrites.rewrite import Limits, Taken
 
@@ -21,9 +20,9 @@ def head_partitioning(program: Program, limits: Limits) -> tuple[Program, tuple[
     """See `Rewrite`. Down to a head a call; what is more than that is left to chunks of queries."""
 
     def pieces(call: Call) -> tuple[Pieces, Taken] | None:
-        if not does_attention(call) or work_of(call) <= limits.dispatch_work:
+        if not does_attention(call) or attention_work(call) <= limits.dispatch_work:
             return None
-        part, work = part_of(call), work_of(call)
+        part, work = part_of(call), attention_work(call)
         most = max(1, int(limits.dispatch_work // (work // part.n_heads)))
         parts = _groups(part, most)
         told = f"{work:,} multiply-adds of {part.n_heads} heads in a dispatch of at most "

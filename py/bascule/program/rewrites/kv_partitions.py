@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from bascule.errors import InputError
+from bascule.errors import LimitError
 from bascule.program.parts import Part, part_of
 from bascule.program.program import Call, Program, Value
 from bascule.program.rewrites.attention import PART_OPS, Pieces, spans, split
@@ -25,7 +25,7 @@ class _Kept:
 def partitioned_kv_cache(program: Program, limits: Limits) -> tuple[Program, tuple[Taken, ...]]:
     """See `Rewrite`. All programs over one cache divide it alike: by its size and the limit alone.
 
-    InputError where one KV head alone is too large to bind.
+    LimitError where one KV head alone is too large to bind.
     """
     caches = {
         call.operands[1]: part_of(call)
@@ -64,12 +64,11 @@ def _divided(cache: Value, part: Part, limit: float) -> list[_Kept]:
     """As few partitions as fit the limit, of near-equal numbers of KV heads."""
     each = cache.nbytes // part.n_kept
     if each > limit:
-        raise InputError(
-            f"state {cache.name!r}",
-            f"KV heads of at most {limit:,.0f} bytes, which a device binds at once",
-            f"{each:,} bytes for one head of {cache.limits[0]:,} slots in {cache.dtype}",
-            hint="Load the model with a smaller max_length or with cache_dtype='f16', or on "
-            "another tier: tier='cpu' has no such limit.",
+        raise LimitError(
+            f"one KV head of {cache.name} over {cache.limits[0]:,} positions in {cache.dtype}",
+            f"{each:,} bytes",
+            f"a binding holds at most {limit:,.0f}",
+            hint='Load with a smaller max_length or with cache_dtype="f16", or use tier="cpu".',
         )
     n = -(-part.n_kept // int(limit // each))
     return [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bascule.errors import InputError
-from bascule.program.parts import part_of
+from bascule.errors import LimitError
+from bascule.program.parts import attention_work, part_of
 from bascule.program.program import Call, Program
 from bascule.program.rewrites.attention import (
     Pieces,
@@ -13,32 +13,29 @@ from bascule.program.rewrites.attention import (
     pieces_of,
     spans,
     split,
-    work_of,
 )
 from bascule.program.rewrites.rewrite import Limits, Taken
 
 
 def chunked_attention(program: Program, limits: Limits) -> tuple[Program, tuple[Taken, ...]]:
-    """See `Rewrite`. InputError where one query alone is more than a dispatch may have.
+    """See `Rewrite`. LimitError where one query alone is more than a dispatch may have.
 
     Keys and the places of queries in the text stay what they were: a chunk whose queries a run
     does not have does nothing.
     """
 
     def pieces(call: Call) -> tuple[Pieces, Taken] | None:
-        if not does_attention(call) or work_of(call) <= limits.dispatch_work:
+        if not does_attention(call) or attention_work(call) <= limits.dispatch_work:
             return None
-        part, x, work = part_of(call), call.operands[0], work_of(call)
+        part, x, work = part_of(call), call.operands[0], attention_work(call)
         assert x is not None
         count = part.queries(x.limits[1 if call.op.startswith("attention") else 0])
         if work // count > limits.dispatch_work:
-            raise InputError(
-                f"limits of {program.name!r}",
-                f"dispatches of at least {work // count:,} multiply-adds, which one query of "
-                f"{call.result.name} takes over {part.n_heads} heads",
-                f"at most {limits.dispatch_work:,.0f}",
-                hint="Allow more work a dispatch, take head_partitioning before this, or shorten "
-                "the context.",
+            raise LimitError(
+                f"one query of {part.n_heads} heads of {call.result.name}",
+                f"{work // count:,} multiply-adds",
+                f"a dispatch may have {limits.dispatch_work:,.0f}",
+                hint="Allow more, take head_partitioning before, or shorten the context.",
             )
         n = -(-count // int(limits.dispatch_work // (work // count)))
         ranges = spans(part.first_query, count, n)
