@@ -6,7 +6,7 @@ import { showDecision } from "./decision.js";
 import { IdleTuner } from "./idle.js";
 import { askToPersist, KeptPanel } from "./kept.js";
 import { keepOffline } from "./offline-client.js";
-import { BasculeError, faultOf } from "./protocol.js";
+import { BasculeError, faultOf, switchesOf } from "./protocol.js";
 
 /** @typedef {import("./protocol.js").Progress} Progress */
 /** @typedef {import("./protocol.js").Loaded} Loaded */
@@ -75,7 +75,8 @@ export class EngineCard {
     this.#kind = kind;
     this.#onState = onState;
     const pyodideUrl = ownUrl(query.get("pyodide") ?? "/pyodide/");
-    this.client = new BasculeClient(pyodideUrl, (p) => this.#showProgress(p), query.has("count-proxies"));
+    const hear = (/** @type {Progress} */ progress) => this.#showProgress(progress);
+    this.client = new BasculeClient(pyodideUrl, hear, query.has("count-proxies"), switchesOf(query));
     this.idle = new IdleTuner(this.client, query.get("tune") === "now" ? 0 : undefined);
     if (query.get("tune") === "off") this.idle.end();
     const wanted = query.get("tier");

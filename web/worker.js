@@ -2,7 +2,7 @@
 // is always free to draw and to answer.
 
 import { makeEarly } from "./early.js";
-import { faultOf } from "./protocol.js";
+import { faultOf, switchesOf } from "./protocol.js";
 
 /** @typedef {import("./protocol.js").Request} Request */
 /** @typedef {import("./protocol.js").Answer} Answer */
@@ -41,6 +41,7 @@ async function boot() {
   const pyodide = await loadPyodide({
     indexURL: pyodideUrl.href,
     packages: ["numpy"],
+    env: switchesOf(query),
   });
   report("python", 1, 1, "steps");
   report("package", 0, 1, "steps");

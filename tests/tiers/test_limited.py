@@ -96,6 +96,14 @@ async def test_the_answer_is_the_same(tier: str) -> None:
     assert (cosines(found, expected.embeddings) >= 0.99999).all()
 
 
+async def test_a_real_model_answers_the_same() -> None:
+    expected = golden("minilm")
+    short = [i for i, ids in enumerate(expected.ids) if len(ids) <= 32][:8]
+    async with await bascule.load("all-MiniLM-L6-v2", tier=LIMITED) as model:
+        found = await model.embed([expected.texts[i] for i in short])
+    assert (cosines(found, expected.embeddings[short]) >= 0.99999).all()
+
+
 async def test_auto_leaves_it_alone_where_webgpu_works() -> None:
     found = await survey(Switches(), budget_s=0.2)
     facts = found.facts(BackendType.WEBGPU_LIMITED)

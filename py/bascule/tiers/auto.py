@@ -54,9 +54,8 @@ async def open_tier(
         return OpenedTier(await open_named(wanted, remember=remember), f"{wanted} was asked for")
     switches = read_switches()
     if switches.forced is not None:
-        tier = switches.forced.tier
-        reason = f"auto took {tier}: {switches.forced_by} asks for it"
-        return OpenedTier(await open_named(tier, remember=remember), reason)
+        backend = await open_named(switches.forced.tier, remember=remember)
+        return OpenedTier(backend, switches.forced_reason)
     found = await survey(switches, remember=remember, hold=True)
     try:
         opened = choose(found, need or ModelNeed())
