@@ -206,8 +206,8 @@ class UnifiedWebPlatform:
     is a tier or "auto"; where a named one does not work, those that `fallback_to_webnn` and
     `fallback_to_wasm` allow are tried. `on` is one that is open already, and stays so; with
     `quantize` float weights become blocks of fewer bits (for all of these see `load`). Every method
-    that waits returns an awaitable; `load_model`, `run_inference` and `test_feature_support`, called
-    where no event loop runs (a plain script), work to the end and return their result itself.
+    that waits returns an awaitable; `load_model`, `run_inference` and `test_feature_support` work to
+    the end where no event loop runs (a plain script), and return their result itself.
     """
 
     def __init__(
