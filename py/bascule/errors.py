@@ -188,6 +188,21 @@ class ShaderError(GpuError):
         super().__init__("pipeline", told or f"{label} did not compile.")
 
 
+class WrongResultError(GpuError):
+    """The device computes, and gives wrong numbers whatever is tried. `where` is what it computed,
+    `found` what was wrong; `halves`: with a KV cache of float32 it may be right.
+    """
+
+    category = "wrong-result"
+
+    def __init__(self, where: str, found: str, *, halves: bool = False) -> None:
+        self.where = where
+        self.found = found
+        self.halves = halves
+        hint = 'Use tier="auto" or "cpu", and update the graphics driver or the browser.'
+        super().__init__("proof", f"{where} comes out wrong on this device ({found}).", hint=hint)
+
+
 class DeviceLostError(GpuError):
     """The device went away (driver reset, tab in the background, `destroy`)."""
 

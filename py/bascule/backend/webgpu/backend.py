@@ -13,6 +13,7 @@ from bascule.backend.webgpu.gpu import Gpu
 from bascule.backend.webgpu.lowering import TapeExecutable, lower
 from bascule.backend.webgpu.needed import digest_of, remember_pipelines
 from bascule.backend.webgpu.pipelines import Pipelines
+from bascule.backend.webgpu.proving import KernelProver
 from bascule.backend.webgpu.quantiser import LANES, GpuQuantiser, quantising
 from bascule.backend.webgpu.states import GpuStates
 from bascule.dtypes import DType
@@ -63,7 +64,14 @@ class WebGpuBackend:
         self.device_name = gpu.adapter.name
         self.choices = choices or Choices()
         self.pipelines = Pipelines(gpu, self.choices)
+        self.prover: KernelProver | None = None
         self._quantising: dict[DType, int] = {}
+
+    def prove_kernels(self) -> None:
+        """From now on no kernel serves that has not given right numbers on this machine."""
+        if self.prover is None:
+            self.prover = KernelProver(self.gpu, self.pipelines, self.store)
+            self.pipelines.prover = self.prover.faults
 
     @property
     def lost(self) -> str:
@@ -137,6 +145,8 @@ class WebGpuBackend:
             "pipelines_failed": pipelines.n_failed,
             "pipeline_retries_of_failed": pipelines.n_retries_of_failed,
             "variants_known_failed": len(self.choices.failed),
+            "kernels_tried": 0 if self.prover is None else self.prover.n_trials,
+            "proof_ms": 0.0 if self.prover is None else 1e3 * self.prover.spent_s,
             "signatures_tuned": len(self.choices.tuned),
         }
 
