@@ -189,8 +189,10 @@ class ShaderError(GpuError):
 
 
 class WrongResultError(GpuError):
-    """The device computes, and gives wrong numbers whatever is tried. `where` is what it computed,
-    `found` what was wrong; `halves`: with a KV cache of float32 it may be right.
+    """A device computes, and gives wrong numbers whatever is tried on it.
+
+    `where` is what it computed, `found` what was wrong; `halves`: it read or wrote a KV cache of
+    halves, and may be right with one of floats.
     """
 
     category = "wrong-result"

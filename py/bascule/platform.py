@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any
 
 from bascule.backend.arrivals import Arrivals
-from bascule.errors import InputError, UnsupportedModelError
+from bascule.errors import InputError, UnsupportedModelError, WrongResultError
 from bascule.model.embedder import EmbeddingModel
 from bascule.model.language import LanguageModel
 from bascule.model.llama import CacheDType
@@ -18,11 +18,12 @@ from bascule.model.loaded import LoadedModel, Reopened
 from bascule.model.registry import known_hashes, known_kind, locate
 from bascule.program.program import Program
 from bascule.progress import Progress, ProgressCallback
+from bascule.proving import ModelProver, is_wanted, prove_kernels_of
 from bascule.recipes import Recipe, read_recipe
 from bascule.tiers.auto import TierOpener, need_of, open_tier
 from bascule.tiers.openers import OpenedTier
-from bascule.tiers.reopening import reopen_tier
-from bascule.waiting import sync
+from bascule.tiers.reopening import open_another, reopen_tier
+from bascule.waiting import all_or_first_error, sync
 from bascule.weights.quantised import QuantizationReport, format_of
 from bascule.weights.source import CHUNK_NBYTES, MODEL_GGUF, Source, open_source, split_location
 
@@ -40,6 +41,7 @@ async def load(
     cache_dtype: CacheDType = "f16",
     quantize: int | str | None = None,
     opener: TierOpener | None = None,
+    prove: bool | None = None,
 ) -> Any:
     """Load a model: an EmbeddingModel or a LanguageModel, by what its files are.
 
@@ -57,9 +59,11 @@ async def load(
     default all that it was trained for, and its KV cache holds halves or, as `cache_dtype` "f32",
     floats. With `quantize` (4, 8, "q4_0", "q4_1" or "q8_0") float weights become blocks of so many
     bits on their way (a language model's embedding and output of 8 at the least), and
-    `model.quantization` tells what that did to each; `parallel` has no effect then. Cancelling the
-    task frees everything. Raises InputError, ModelNotFoundError, ModelFileError,
-    UnsupportedModelError, SourceError or TierUnavailableError.
+    `model.quantization` tells what that did to each; `parallel` has no effect then. What computes
+    wrongly here (a kernel, halves, for "auto" a tier) is found out and left unless `prove` is False
+    (see `bascule.proving`); `model.proof` tells. Cancelling the task frees everything. Raises
+    InputError, ModelNotFoundError, ModelFileError, UnsupportedModelError, SourceError,
+    TierUnavailableError or WrongResultError.
     """
     tell = progress or _silent
     clock = _Clock()
@@ -84,7 +88,11 @@ async def load(
         made = recipe.make(str(model), opened, store, owns_backend=owns, on_close=source.release)
         fill = partial(recipe.fill, source, parameters, store, tell)
         fill = partial(fill, backend=opened.backend, parallel=parallel)
-        made.revive_by(partial(_reopen, made, recipe, source, tier))
+        proves = is_wanted(prove)
+        made.revive_by(partial(_reopen, made, recipe, source, tier, proves))
+        if proves:
+            prove_kernels_of(opened.backend)
+            made.prove_by(ModelProver(str(model), programs, weights))
         made.follow(_warm_and_fill(made, opened, source, fill, programs, tell, clock))
         if wait:
             await made.loaded()
@@ -121,10 +129,20 @@ def _open(
     return source, file
 
 
-async def _reopen(made: LoadedModel, recipe: Recipe, source: Source, tier: str) -> Reopened:
-    """Another device for a model that has lost its own, with the weights from the cache in it."""
+async def _reopen(
+    made: LoadedModel, recipe: Recipe, source: Source, tier: str, proves: bool
+) -> Reopened:
+    """Another device for a model that has lost its own, or left it for wrong numbers, with the
+    weights from the cache in it.
+    """
     programs = recipe.programs()
-    opened = await reopen_tier(tier, made.tier, made.lost, need_of(made.name, programs))
+    need = need_of(made.name, programs)
+    if made.lost:
+        opened = await reopen_tier(tier, made.tier, made.lost, need)
+    else:
+        opened = await open_another(tier, made.wrong_tiers, need)
+    if proves:
+        prove_kernels_of(opened.backend)
     backend, parameters = opened.backend, programs[0].parameters
     try:
         store = backend.store(parameters)
@@ -150,22 +168,29 @@ async def _warm_and_fill(
 
     async def warm() -> None:
         tell(Progress("pipelines", 0, 1, "pipelines"))
-        ready = await opened.backend.warm(programs, made.name)
+        ready = 1
+        try:
+            ready = await opened.backend.warm(programs, made.name)
+        except WrongResultError as wrong:
+            if not (wrong.halves and made.without_halves(wrong.found)):
+                raise
         tell(Progress("pipelines", ready, ready, "pipelines"))
         await made.prepare()
 
-    warming = asyncio.ensure_future(warm())
-    try:
+    async def filled() -> None:
         made.quantization = await fill()
         clock.lap("weights_ms")
-        await warming
+
+    try:
+        await all_or_first_error([filled(), warm()])
         clock.lap("prepare_ms")
+        await made.prove()
+        clock.lap("prove_ms")
     finally:
-        warming.cancel()
         await source.settle()
-    for name, number in (*clock.laps.items(), *source.stats.items()):
-        made.note(name, number)
-    made.note("load_ms", sum(clock.laps.values()))
+        for name, number in (*clock.laps.items(), *source.stats.items()):
+            made.note(name, number)
+        made.note("load_ms", sum(clock.laps.values()))
     tell(Progress("ready", 1, 1, "steps"))
 
 

@@ -64,6 +64,11 @@ class LanguagePrograms:
         """See `essential_programs`."""
         return essential_programs(self._config, self._max_length, self._cache)
 
+    def of_sample(self, length: int) -> list[Program]:
+        """Those that give the logits of so many tokens, and the next token."""
+        kinds = (_Kind("logits", _chunk(length), False), _Kind("argmax", 1, False))
+        return [self._program(kind) for kind in kinds]
+
     async def prefill(self, left: int, *, window: bool) -> tuple[int, Executable]:
         """The program for the next chunk of `left` tokens, and how many it takes."""
         length = _chunk(left)

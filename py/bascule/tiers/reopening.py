@@ -1,13 +1,20 @@
-"""After a device was lost: another one, patiently, and at last another tier."""
+"""After a device was lost: another one, patiently, and at last another tier. After one was wrong:
+another tier at once.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
 
 from bascule.backend.base import Tier
 from bascule.errors import TierUnavailableError
-from bascule.tiers.auto import ModelNeed, open_tier
+from bascule.tiers.auto import ModelNeed, choose, open_tier
 from bascule.tiers.openers import OpenedTier
+from bascule.tiers.survey import survey
+from bascule.tiers.switches import read_switches
+from bascule.tiers.workload import BackendType
 
 # A browser whose GPU process died needs a moment until it shows an adapter again.
 WAITS_S = (0.0, 0.25, 1.0, 4.0)
@@ -25,6 +32,25 @@ async def reopen_tier(wanted: str, lost: Tier, why: str, need: ModelNeed) -> Ope
         other = await open_tier("auto", need)
         return OpenedTier(other.backend, f"{other.reason}; the device of {lost} was lost ({why})")
     return OpenedTier(found.backend, f"opened again after its device was lost ({why})")
+
+
+async def open_another(wanted: str, wrong: Mapping[Tier, str], need: ModelNeed) -> OpenedTier:
+    """Where `wanted` is "auto" the tier that should run what is needed fastest, but for those that
+    are `wrong`, each with its reason. TierUnavailableError where none is left or one was asked for.
+    """
+    switches = read_switches()
+    if wanted != "auto" or switches.forced is not None:
+        tier, why = next(iter(wrong.items()))
+        raise TierUnavailableError(tier, why)
+    disabled = {**switches.disabled, **{BackendType(tier): why for tier, why in wrong.items()}}
+    found = await survey(replace(switches, disabled=disabled), hold=True)
+    try:
+        opened = choose(found, need)
+    except BaseException:
+        found.close()
+        raise
+    found.close(but=opened.backend.tier)
+    return opened
 
 
 async def _patiently(tier: Tier) -> OpenedTier:
