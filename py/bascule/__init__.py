@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bascule.loading import ProgressiveModelLoader as ProgressiveModelLoader
     from bascule.model.embedder import EmbeddingModel as EmbeddingModel
     from bascule.model.language import LanguageModel as LanguageModel
+    from bascule.model.proof import Proof as Proof
     from bascule.model.sampler import Sampling as Sampling
     from bascule.platform import UnifiedWebPlatform as UnifiedWebPlatform
     from bascule.platform import load as load
@@ -84,6 +85,7 @@ _HOMES = {
     "ParallelMultimodalLoader": "bascule.loading",
     "Progress": "bascule.progress",
     "ProgressiveModelLoader": "bascule.loading",
+    "Proof": "bascule.model.proof",
     "QuantizationReport": "bascule.weights.quantised",
     "QuantizedTensor": "bascule.quantizer",
     "RecoveryAction": "bascule.tiers.error_policy",
@@ -133,6 +135,7 @@ __all__ = [
     "ParallelMultimodalLoader",
     "Progress",
     "ProgressiveModelLoader",
+    "Proof",
     "QuantizationReport",
     "QuantizedTensor",
     "RecoveryAction",

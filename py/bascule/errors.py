@@ -201,6 +201,23 @@ class ShaderError(GpuError):
         super().__init__("pipeline", told or f"{label} did not compile.")
 
 
+class WrongResultError(GpuError):
+    """A device computes, and gives wrong numbers whatever is tried on it.
+
+    `where` is what it computed, `found` what was wrong; `halves`: it read or wrote a KV cache of
+    halves, and may be right with one of floats.
+    """
+
+    category = "wrong-result"
+
+    def __init__(self, where: str, found: str, *, halves: bool = False) -> None:
+        self.where = where
+        self.found = found
+        self.halves = halves
+        hint = 'Use tier="auto" or "cpu", and update the graphics driver or the browser.'
+        super().__init__("proof", f"{where} comes out wrong on this device ({found}).", hint=hint)
+
+
 class DeviceLostError(GpuError):
     """The device went away (driver reset, tab in the background, `destroy`)."""
 

@@ -66,6 +66,7 @@ class PageSession:
                     "device": made.device_name,
                     **_kind_of(made),
                     "stats": made.stats,
+                    "proof": made.proof.as_json(),
                     "decision": decisions[-1].as_json() if decisions and decisions[-1] else None,
                     "warnings": await cache.warnings(),
                 }

@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any
 
 from bascule.backend.arrivals import Arrivals
-from bascule.errors import InputError, UnsupportedModelError
+from bascule.errors import InputError, UnsupportedModelError, WrongResultError
 from bascule.model.embedder import EmbeddingModel
 from bascule.model.language import LanguageModel
 from bascule.model.llama import CacheDType
@@ -19,13 +19,14 @@ from bascule.model.registry import known_hashes, known_kind, locate
 from bascule.program.program import Program
 from bascule.program.rewrites.registry import fit_all
 from bascule.progress import Progress, ProgressCallback
+from bascule.proving import ModelProver, is_wanted, prove_kernels_of
 from bascule.recipes import Recipe, read_recipe
 from bascule.tiers.auto import TierOpener, need_of, open_tier
 from bascule.tiers.capabilities import capabilities
 from bascule.tiers.features import has_feature
 from bascule.tiers.openers import OpenedTier
-from bascule.tiers.reopening import reopen_tier
-from bascule.waiting import sync
+from bascule.tiers.reopening import open_another, reopen_tier
+from bascule.waiting import all_or_first_error, sync
 from bascule.weights.quantised import QuantizationReport, format_of
 from bascule.weights.source import CHUNK_NBYTES, MODEL_GGUF, Source, open_source, split_location
 
@@ -43,6 +44,7 @@ async def load(
     cache_dtype: CacheDType = "f16",
     quantize: int | str | None = None,
     opener: TierOpener | None = None,
+    prove: bool | None = None,
 ) -> Any:
     """Load a model: an EmbeddingModel or a LanguageModel, by what its files are.
 
@@ -62,10 +64,12 @@ async def load(
     default all that it was trained for, and its KV cache holds halves or, as `cache_dtype` "f32",
     floats. With `quantize` (4, 8, "q4_0", "q4_1" or "q8_0") float weights become blocks of so many
     bits on their way (a language model's embedding and output of 8 at the least), and
-    `model.quantization` tells what that did to each; `parallel` has no effect then. Cancelling the
-    task frees everything. Raises InputError, ModelNotFoundError, ModelFileError,
-    UnsupportedModelError, SourceError, TierUnavailableError, or LimitError for a model that is too
-    large for the device however it is cut.
+    `model.quantization` tells what that did to each; `parallel` has no effect then. What computes
+    wrongly here (a kernel, halves, for "auto" a tier) is found out and left unless `prove` is False
+    (see `bascule.proving`); `model.proof` tells. Cancelling the task frees everything. Raises
+    InputError, ModelNotFoundError, ModelFileError, UnsupportedModelError, SourceError,
+    TierUnavailableError, WrongResultError, or LimitError for a model that is too large for the
+    device however it is cut.
     """
     tell = progress or _silent
     clock = _Clock()
@@ -93,7 +97,11 @@ async def load(
         )
         fill = partial(recipe.fill, source, parameters, store, tell)
         fill = partial(fill, backend=opened.backend, parallel=parallel)
-        made.revive_by(partial(_reopen, made, recipe, source, tier))
+        proves = is_wanted(prove)
+        made.revive_by(partial(_reopen, made, recipe, source, tier, proves))
+        if proves:
+            prove_kernels_of(opened.backend)
+            made.prove_by(ModelProver(str(model), programs, weights))
         made.follow(_warm_and_fill(made, opened, source, fill, programs, tell, clock))
         if wait:
             await made.loaded()
@@ -131,11 +139,19 @@ def _open(
 
 
 async def _reopen(
-    made: LoadedModel, recipe: Recipe, source: Source, tier: str | Sequence[str]
+    made: LoadedModel, recipe: Recipe, source: Source, tier: str | Sequence[str], proves: bool
 ) -> Reopened:
-    """Another device for a model that has lost its own, with the weights from the cache in it."""
+    """Another device for a model that has lost its own, or left it for wrong numbers, with the
+    weights from the cache in it.
+    """
     programs = recipe.programs()
-    opened = await reopen_tier(tier, made.tier, made.lost, need_of(made.name, programs))
+    need = need_of(made.name, programs)
+    if made.lost:
+        opened = await reopen_tier(tier, made.tier, made.lost, need)
+    else:
+        opened = await open_another(tier, made.wrong_tiers, need)
+    if proves:
+        prove_kernels_of(opened.backend)
     backend = opened.backend
     try:
         fitting, programs = fit_all(programs, backend.limits)
@@ -163,22 +179,29 @@ async def _warm_and_fill(
 
     async def warm() -> None:
         tell(Progress("pipelines", 0, 1, "pipelines"))
-        ready = await opened.backend.warm(programs, made.name)
+        ready = 1
+        try:
+            ready = await opened.backend.warm(programs, made.name)
+        except WrongResultError as wrong:
+            if not (wrong.halves and made.without_halves(wrong.found)):
+                raise
         tell(Progress("pipelines", ready, ready, "pipelines"))
         await made.prepare()
 
-    warming = asyncio.ensure_future(warm())
-    try:
+    async def filled() -> None:
         made.quantization = await fill()
         clock.lap("weights_ms")
-        await warming
+
+    try:
+        await all_or_first_error([filled(), warm()])
         clock.lap("prepare_ms")
+        await made.prove()
+        clock.lap("prove_ms")
     finally:
-        warming.cancel()
         await source.settle()
-    for name, number in (*clock.laps.items(), *source.stats.items()):
-        made.note(name, number)
-    made.note("load_ms", sum(clock.laps.values()))
+        for name, number in (*clock.laps.items(), *source.stats.items()):
+            made.note(name, number)
+        made.note("load_ms", sum(clock.laps.values()))
     tell(Progress("ready", 1, 1, "steps"))
 
 
@@ -206,7 +229,7 @@ class UnifiedWebPlatform:
     is a tier or "auto"; where a named one does not work, those that `fallback_to_webnn` and
     `fallback_to_wasm` allow are tried. `on` is one that is open already, and stays so; with
     `quantize` float weights become blocks of fewer bits (for all of these see `load`). Every method
-    that waits returns an awaitable; `load_model`, `run_inference` and `test_feature_support` work to
+    that waits returns an awaitable; `load_model`, `run_inference` and `test_feature_support` run to
     the end where no event loop runs (a plain script), and return their result itself.
     """
 

@@ -12,10 +12,11 @@ import numpy as np
 
 from bascule.backend.base import Backend, Executable, TuneReport, WeightStore
 from bascule.dtypes import DType
-from bascule.errors import DeviceLostError, InputError
+from bascule.errors import InputError
 from bascule.model.bert import BertConfig, sentence_encoder
 from bascule.model.buckets import MOST_ROWS, Batch, Bucket, all_buckets, make_batches
-from bascule.model.loaded import LoadedModel
+from bascule.model.loaded import DEVICE_ERRORS, LoadedModel
+from bascule.model.proof import Sample
 from bascule.program.compile import freeze
 from bascule.program.program import Dim, Program
 from bascule.program.rewrites.registry import Fitting
@@ -136,10 +137,11 @@ class EmbeddingModel(LoadedModel):
         async def run(batch: Batch) -> None:
             nonlocal done
             async with gate:
+                backend = self.backend
                 try:
                     found = await self._run(batch, ids)
-                except DeviceLostError as lost:
-                    await self.revive(lost)
+                except DEVICE_ERRORS as lost:
+                    await self.revive(lost, backend)
                     found = await self._run(batch, ids)
                 result[list(batch.indices)] = found
             done += len(batch.indices)
@@ -158,6 +160,18 @@ class EmbeddingModel(LoadedModel):
         batches = make_batches(lengths, self.max_tokens, self._most_rows)
         await self._executable(batches[0].bucket)
 
+    def sample_programs(self, sample: Sample) -> list[Program]:
+        """See `LoadedModel.sample_programs`."""
+        return [self._settings.program(self._sample_batch(sample).bucket)]
+
+    async def answer(self, sample: Sample) -> Array:
+        """The first numbers of the embedding of a sample's ids, as float64."""
+        found = await self._run(self._sample_batch(sample), [sample.ids])
+        return found[0, : len(sample.numbers)].astype(np.float64)
+
+    def _sample_batch(self, sample: Sample) -> Batch:
+        return make_batches([len(sample.ids)], self.max_tokens)[0]
+
     async def tune(
         self, budget_s: float = 30.0, *, progress: ProgressCallback | None = None
     ) -> TuneReport:
@@ -175,7 +189,7 @@ class EmbeddingModel(LoadedModel):
         try:
             report = await self._backend.tune(programs, budget_s=budget_s, progress=progress)
         finally:
-            self._prepare_anew()
+            self.prepare_anew()
         await self._backend.warm(programs, self.name)
         return report
 
@@ -244,7 +258,7 @@ class EmbeddingModel(LoadedModel):
             self._prepared[bucket] = found  # last in the dict: most recently used
             return found
 
-    def _prepare_anew(self) -> None:
+    def prepare_anew(self) -> None:
         """Idle buckets go at once, those that run once they are asked for again and idle."""
         for bucket, prepared in list(self._prepared.items()):
             prepared.stale = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Literal
@@ -13,7 +14,6 @@ import numpy as np
 from bascule.backend.base import Backend, TuneReport, WeightStore
 from bascule.errors import (
     ContextLengthError,
-    DeviceLostError,
     InputError,
     UnsupportedModelError,
 )
@@ -27,8 +27,10 @@ from bascule.model.language_programs import (
 )
 from bascule.model.llama import CacheDType
 from bascule.model.llama_config import LlamaConfig
-from bascule.model.loaded import LoadedModel, Reopened
+from bascule.model.loaded import DEVICE_ERRORS, LoadedModel, Reopened
+from bascule.model.proof import Sample
 from bascule.model.sampler import GREEDY, Sampling
+from bascule.program.program import Program
 from bascule.program.rewrites.registry import Fitting
 from bascule.progress import ProgressCallback
 from bascule.text.chat import ChatTemplate
@@ -155,6 +157,59 @@ class LanguageModel(LoadedModel):
         self._settle_in()
 
     @property
+    def has_halves(self) -> bool:
+        """See `LoadedModel.has_halves`: the KV cache."""
+        return self._cache_dtype == "f16"
+
+    def without_halves(self, why: str) -> bool:
+        """See `LoadedModel.without_halves`. What stood in the cache is computed again."""
+        if not self.has_halves:
+            return False
+        self._close_programs()
+        self._cache_dtype = "f32"
+        self._settle_in()
+        self.note_steps([f"a KV cache of halves was left for one of floats: {why}"])
+        return True
+
+    async def prove(self) -> None:
+        """See `LoadedModel.prove`. Between two generations: it takes the cache."""
+        async with self._turn:
+            await self._prove()
+
+    def prepare_anew(self) -> None:
+        """See `LoadedModel.prepare_anew`. The cache stays."""
+        self._programs.close()
+
+    def sample_programs(self, sample: Sample) -> list[Program]:
+        """See `LoadedModel.sample_programs`."""
+        return self._programs.of_sample(len(sample.ids))
+
+    async def answer(self, sample: Sample) -> Array:
+        """The logits after a sample's ids, as float64; all NaN where another token comes next."""
+        ids = list(sample.ids)
+        logits = (await self._logits(ids, None))[-1, list(sample.at)].astype(np.float64)
+        # One step of decoding: its kernels are others than those for many tokens.
+        del self._cache.ids[-1:]
+        executable = await self._programs.decode(GREEDY.head, window=False)
+        steps = decode(
+            self._cache,
+            executable,
+            ids[-1],
+            settings=GREEDY.pack(),
+            most=1,
+            slide=False,
+            pace=Pace(1, 1),
+            stats=GenerationStats(prompt_tokens=len(ids)),
+        )
+        async with aclosing(steps):
+            async for token in steps:
+                if token != sample.at[0]:
+                    logits[:] = np.nan
+        self._cache.ids.clear()
+        self._cache.written = 0
+        return logits
+
+    @property
     def can_chat(self) -> bool:
         """Whether the file has a chat template."""
         return self._template is not None
@@ -231,10 +286,11 @@ class LanguageModel(LoadedModel):
         if len(checked) > self.max_length:
             raise ContextLengthError(len(checked), self.max_length)
         async with self._turn:
+            backend = self.backend
             try:
                 return await self._logits(checked, progress)
-            except DeviceLostError as lost:
-                await self.revive(lost)
+            except DEVICE_ERRORS as lost:
+                await self.revive(lost, backend)
                 return await self._logits(checked, progress)
 
     async def _logits(self, ids: list[int], progress: Callable[[int, int], None] | None) -> Array:
@@ -334,17 +390,17 @@ class LanguageModel(LoadedModel):
         """The new tokens. Should the device be lost, the next one goes on behind those given."""
         in_vain = 0
         while True:
-            given = len(result.ids)
+            given, backend = len(result.ids), self.backend
             tokens = self._tokens_here(result, asked, stats)
             try:
                 async for token in tokens:
                     yield token
                 return
-            except DeviceLostError as lost:
+            except DEVICE_ERRORS as lost:
                 in_vain = 0 if len(result.ids) > given else in_vain + 1
                 if in_vain > _DEVICES_IN_VAIN:
                     raise
-                await self.revive(lost)
+                await self.revive(lost, backend)
             finally:
                 await tokens.aclose()
 

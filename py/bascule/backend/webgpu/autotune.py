@@ -148,7 +148,7 @@ async def _measure(bench: _Bench, job: _Job, report: TuneReport, patient: bool) 
         choices.note_failure(kernel, error.messages)
         rivals.remove(kernel)
     if not rivals:
-        choices.give_up(job.rivals(bench.gpu))
+        choices.give_up(call, job.rivals(bench.gpu))
         return None
     share = 1.0 if patient else _SHARE
     if not bench.affords(bench.guess_ms(call), len(rivals), share):
@@ -169,7 +169,7 @@ async def _measure(bench: _Bench, job: _Job, report: TuneReport, patient: bool) 
                 raise _OutOfTimeError
             fault, proofs[kernel.variant] = await _fault(bench, scratch, kernel, expected)
             if fault:
-                choices.note_failure(kernel, [(0, fault)])
+                choices.note_failure(kernel, [(0, fault)], wrong=True)
                 report.wrong.append(f"{signature(call)}: {kernel.variant}: {fault}")
         rivals = [k for k in rivals if k.digest not in choices.failed]
         times = await _race(bench, scratch, rivals, proofs)
