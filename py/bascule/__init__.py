@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from bascule.errors import BackendsFailedError as BackendsFailedError
     from bascule.errors import BasculeError as BasculeError
     from bascule.errors import CapabilityMismatchError as CapabilityMismatchError
+    from bascule.errors import GpuOutOfMemoryError as GpuOutOfMemoryError
+    from bascule.errors import NotFiniteError as NotFiniteError
     from bascule.loading import MultimodalModel as MultimodalModel
     from bascule.loading import ParallelMultimodalLoader as ParallelMultimodalLoader
     from bascule.loading import ProgressiveModelLoader as ProgressiveModelLoader
@@ -71,10 +73,12 @@ _HOMES = {
     "ErrorKind": "bascule.tiers.error_policy",
     "ErrorRecovery": "bascule.tiers.error_policy",
     "FallbackStrategy": "bascule.tiers.error_policy",
+    "GpuOutOfMemoryError": "bascule.errors",
     "IntelligentBackendSelector": "bascule.tiers.selector",
     "LanguageModel": "bascule.model.language",
     "ModelSpecificPrecompiler": "bascule.precompile",
     "MultimodalModel": "bascule.loading",
+    "NotFiniteError": "bascule.errors",
     "ParallelMultimodalLoader": "bascule.loading",
     "Progress": "bascule.progress",
     "ProgressiveModelLoader": "bascule.loading",
@@ -117,10 +121,12 @@ __all__ = [
     "ErrorKind",
     "ErrorRecovery",
     "FallbackStrategy",
+    "GpuOutOfMemoryError",
     "IntelligentBackendSelector",
     "LanguageModel",
     "ModelSpecificPrecompiler",
     "MultimodalModel",
+    "NotFiniteError",
     "ParallelMultimodalLoader",
     "Progress",
     "ProgressiveModelLoader",

@@ -227,6 +227,10 @@ class ReferenceBackend:
         """See `Backend.warm`: there is nothing to compile."""
         return 0
 
+    def trim(self) -> int:
+        """See `Backend.trim`: it keeps nothing."""
+        return 0
+
     def close(self) -> None:
         """See `Backend.close`."""
 

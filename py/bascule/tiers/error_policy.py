@@ -17,9 +17,11 @@ from bascule.errors import (
     ContextLengthError,
     DeviceLostError,
     GpuError,
+    GpuOutOfMemoryError,
     InputError,
     ModelFileError,
     ModelNotFoundError,
+    NotFiniteError,
     ShaderError,
     SourceError,
     TierUnavailableError,
@@ -42,6 +44,7 @@ class ErrorKind(StrEnum):
     CAPABILITY_MISMATCH = "capability-mismatch"
     OPERATION_FAILED = "operation-failed"  # the device refused a command
     MEMORY = "memory"
+    NOT_FINITE = "not-finite"  # a device that computes wrongly, or weights that were damaged
     NETWORK = "network"
     MODEL = "model"  # the file is what is wrong
     INPUT = "input"  # the caller is
@@ -114,18 +117,14 @@ class RecoveryStats:
 
 def kind_of(error: BaseException) -> ErrorKind:
     """What sort of error that is."""
-    if isinstance(error, MemoryError) or (isinstance(error, GpuError) and _no_memory(error)):
-        return ErrorKind.MEMORY
     return next((kind for type_, kind in _KINDS if isinstance(error, type_)), ErrorKind.OTHER)
-
-
-def _no_memory(error: GpuError) -> bool:
-    told = error.problem.lower()  # both drivers hand on the words of the device alone
-    return "out of memory" in told or "out-of-memory" in told or "not enough memory" in told
 
 
 # The first that fits counts: subclasses stand before their bases.
 _KINDS: tuple[tuple[type[BaseException], ErrorKind], ...] = (
+    (MemoryError, ErrorKind.MEMORY),
+    (GpuOutOfMemoryError, ErrorKind.MEMORY),
+    (NotFiniteError, ErrorKind.NOT_FINITE),
     (TierUnavailableError, ErrorKind.PLATFORM_UNAVAILABLE),
     (DeviceLostError, ErrorKind.DEVICE_LOST),
     (CapabilityMismatchError, ErrorKind.CAPABILITY_MISMATCH),

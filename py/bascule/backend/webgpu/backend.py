@@ -90,9 +90,15 @@ class WebGpuBackend:
                 self._quantising[dtype] = await self.gpu.pipeline(
                     linked.wgsl, {"WORKGROUP": LANES}, linked.bindings, "quantise.wgsl"
                 )
-        return GpuQuantiser(
+        made = GpuQuantiser(
             self.gpu, self._quantising, store, parameters, landing_nbytes, most_blocks
         )
+        try:
+            await self.gpu.granted(made.buffers)
+        except BaseException:
+            made.close()
+            raise
+        return made
 
     def states(self, values: Sequence[Value], sizes: Mapping[str, int]) -> GpuStates:
         """See `Backend.states`."""
@@ -139,6 +145,10 @@ class WebGpuBackend:
             "variants_known_failed": len(self.choices.failed),
             "signatures_tuned": len(self.choices.tuned),
         }
+
+    def trim(self) -> int:
+        """See `Backend.trim`."""
+        return 0 if self.gpu.lost else self.gpu.trim()
 
     def close(self) -> None:
         """See `Backend.close`."""
