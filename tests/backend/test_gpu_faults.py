@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from bascule.backend.webgpu.gpu_native import NativeGpu
 from bascule.backend.webgpu.tape import TapeBuilder
 from bascule.errors import GpuError, GpuOutOfMemoryError
+from tests.scarce import MIB, memory_left
 
 ADD_ONE = """
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;
 @compute @workgroup_size(1) fn main() { x[0] = x[0] + 1.0; }
 """
-MIB = 1 << 20
-
-
-@contextmanager
-def memory_left(nbytes: int) -> Iterator[None]:
-    """The system gives this process so much more address space and no byte beyond it."""
-    held = resource.getrlimit(resource.RLIMIT_AS)
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + nbytes, held[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, held)
 
 
 class Adding:

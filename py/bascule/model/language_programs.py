@@ -59,6 +59,7 @@ class LanguagePrograms:
         self._cache: CacheDType = cache
         self._made: dict[_Kind, Executable] = {}
         self._making = asyncio.Lock()
+        self.longest = PREFILL_LENGTHS[-1]  # of the chunks
 
     def essential(self) -> list[Program]:
         """See `essential_programs`."""
@@ -66,17 +67,28 @@ class LanguagePrograms:
 
     async def prefill(self, left: int, *, window: bool) -> tuple[int, Executable]:
         """The program for the next chunk of `left` tokens, and how many it takes."""
-        length = _chunk(left)
+        length = self._chunk(left)
         return length, await self._executable(_Kind("none", length, window))
 
     async def logits(self, left: int) -> tuple[int, Executable]:
         """The same with all logits as its output."""
-        length = _chunk(left)
+        length = self._chunk(left)
         return length, await self._executable(_Kind("logits", length, False))
 
     async def decode(self, head: Head, *, window: bool) -> Executable:
         """The program that takes one token and gives the next."""
         return await self._executable(_Kind(head, 1, window))
+
+    @property
+    def planned_nbytes(self) -> int:
+        """Intermediate values of what is prepared."""
+        return sum(self._program(kind).planned_nbytes for kind in self._made)
+
+    def take_less(self) -> bool:
+        """Use smaller chunks from now on; False if these are the smallest."""
+        fewer = [n for n in PREFILL_LENGTHS if n < self.longest]
+        self.longest = max(fewer, default=self.longest)
+        return bool(fewer)
 
     def close(self) -> None:
         """Free what was prepared; the states stay."""
@@ -95,9 +107,8 @@ class LanguagePrograms:
     def _program(self, kind: _Kind) -> Program:
         return _program(self._config, self._max_length, self._cache, kind)
 
-
-def _chunk(left: int) -> int:
-    return next((n for n in PREFILL_LENGTHS if n >= left), PREFILL_LENGTHS[-1])
+    def _chunk(self, left: int) -> int:
+        return next(n for n in PREFILL_LENGTHS if n >= min(left, self.longest))
 
 
 def _program(config: LlamaConfig, max_length: int, cache: CacheDType, kind: _Kind) -> Program:

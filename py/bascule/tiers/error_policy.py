@@ -110,6 +110,7 @@ class RecoveryStats:
     recent_errors: int = 0
     recovered: int = 0
     gave_up: int = 0
+    freed_nbytes: int = 0  # for the sake of another try
     errors_by_kind: dict[str, int] = field(default_factory=dict[str, int])
     actions: dict[str, int] = field(default_factory=dict[str, int])
     fallback_s: dict[str, float] = field(default_factory=dict[str, float])
@@ -152,6 +153,7 @@ class ErrorRecovery:
         self._times: deque[float] = deque(maxlen=_KEPT)
         self._fallback_s: dict[str, list[float]] = {}
         self._recovered = 0
+        self._freed_nbytes = 0
 
     def handle_error(
         self,
@@ -177,6 +179,10 @@ class ErrorRecovery:
         if attempt.tier is not None and self.strategy.monitor_fallback_performance:
             self._fallback_s.setdefault(attempt.tier, []).append(seconds)
 
+    def note_freed(self, nbytes: int) -> None:
+        """Count memory that was freed for the sake of another try."""
+        self._freed_nbytes += nbytes
+
     def get_recovery_stats(self) -> RecoveryStats:
         """The counts so far."""
         since = monotonic() - _RECENT_S
@@ -187,6 +193,7 @@ class ErrorRecovery:
             gave_up=self._actions[RecoveryAction.GIVE_UP],
             errors_by_kind=dict(self._kinds),
             actions=dict(self._actions),
+            freed_nbytes=self._freed_nbytes,
             fallback_s={tier: sum(s) / len(s) for tier, s in self._fallback_s.items()},
         )
 
