@@ -32,7 +32,7 @@ const STAGES = {
 const OFFLINE_FILES = [
   ...["./", "main.js", "heatmap.js", "chat.html", "chat.js", "messages.js", "chat.css"],
   ...["worker.js", "early.js", "prefetch.js", "vendor/idb.js", "vendor/hash-wasm.js"],
-  ...["device", "gpu", "handles", "pipelines", "remembered", "staging", "submission", "tape"].map(inBridge),
+  ...["device", "faults", "gpu", "handles", "pipelines", "remembered", "staging", "submission", "tape"].map(inBridge),
   ...["download", "fetcher", "http", "journal", "manifest", "pieces", "shelf", "store"].map(inBridge),
 ];
 

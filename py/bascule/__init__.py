@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from bascule.errors import BackendsFailedError as BackendsFailedError
     from bascule.errors import BasculeError as BasculeError
     from bascule.errors import CapabilityMismatchError as CapabilityMismatchError
+    from bascule.errors import GpuOutOfMemoryError as GpuOutOfMemoryError
+    from bascule.errors import NotFiniteError as NotFiniteError
     from bascule.loading import MultimodalModel as MultimodalModel
     from bascule.loading import ParallelMultimodalLoader as ParallelMultimodalLoader
     from bascule.loading import ProgressiveModelLoader as ProgressiveModelLoader
@@ -78,10 +80,12 @@ _HOMES = {
     "ErrorRecovery": "bascule.tiers.error_policy",
     "FallbackManager": "bascule.tiers.fallback",
     "FallbackStrategy": "bascule.tiers.error_policy",
+    "GpuOutOfMemoryError": "bascule.errors",
     "IntelligentBackendSelector": "bascule.tiers.selector",
     "LanguageModel": "bascule.model.language",
     "ModelSpecificPrecompiler": "bascule.precompile",
     "MultimodalModel": "bascule.loading",
+    "NotFiniteError": "bascule.errors",
     "ParallelMultimodalLoader": "bascule.loading",
     "Progress": "bascule.progress",
     "ProgressiveModelLoader": "bascule.loading",
@@ -128,10 +132,12 @@ __all__ = [
     "ErrorRecovery",
     "FallbackManager",
     "FallbackStrategy",
+    "GpuOutOfMemoryError",
     "IntelligentBackendSelector",
     "LanguageModel",
     "ModelSpecificPrecompiler",
     "MultimodalModel",
+    "NotFiniteError",
     "ParallelMultimodalLoader",
     "Progress",
     "ProgressiveModelLoader",

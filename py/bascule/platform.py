@@ -75,7 +75,7 @@ async def load(
     clock = _Clock()
     weights = format_of(quantize)
     source, file = _open(model, round(chunk_size_mb * (1 << 20)))
-    opened, made = on, None
+    opened, store, made = on, None, None
     owns = on is None and opener is None
     try:
         recipe = await read_recipe(
@@ -109,8 +109,11 @@ async def load(
         # What was kept in the cache stays.
         if made is not None:
             made.close()
-        elif opened is not None and owns:
-            opened.backend.close()
+        elif opened is not None:
+            if store is not None:
+                store.close()
+            if owns:
+                opened.backend.close()
         await source.settle()
         source.release()
         raise

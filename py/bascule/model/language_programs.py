@@ -64,6 +64,7 @@ class LanguagePrograms:
         self._made: dict[_Kind, Executable] = {}
         self._unfit: dict[_Kind, LimitError] = {}
         self._making = asyncio.Lock()
+        self.longest = PREFILL_LENGTHS[-1]  # of the chunks
 
     def essential(self) -> list[Program]:
         """See `essential_programs`; those that the device can hold."""
@@ -87,6 +88,17 @@ class LanguagePrograms:
         """The program that takes one token and gives the next."""
         return await self._executable(_Kind(head, 1, window))
 
+    @property
+    def planned_nbytes(self) -> int:
+        """Intermediate values of what is prepared."""
+        return sum(self._program(kind).planned_nbytes for kind in self._made)
+
+    def take_less(self) -> bool:
+        """Use smaller chunks from now on; False if these are the smallest."""
+        fewer = [n for n in PREFILL_LENGTHS if n < self.longest]
+        self.longest = max(fewer, default=self.longest)
+        return bool(fewer)
+
     def close(self) -> None:
         """Free what was prepared; the states stay."""
         while self._made:
@@ -103,7 +115,7 @@ class LanguagePrograms:
 
     async def _chunk(self, head: Head, left: int, window: bool) -> tuple[int, Executable]:
         """Of the lengths that the device can hold the one that suits `left` tokens best."""
-        for kind in _kinds(head, left, window):
+        for kind in _kinds(head, min(left, self.longest), window):
             try:
                 return kind.length, await self._executable(kind)
             except LimitError as error:

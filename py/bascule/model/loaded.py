@@ -10,6 +10,7 @@ from typing import Any
 from bascule.backend.base import DESTROYED, Backend, Tier, WeightStore
 from bascule.errors import (
     DeviceLostError,
+    GpuOutOfMemoryError,
     InputError,
     TierUnavailableError,
     WrongResultError,
@@ -22,6 +23,8 @@ from bascule.weights.quantised import QuantizationReport
 
 # What makes a model go on elsewhere; see `LoadedModel.revive`.
 DEVICE_ERRORS = (DeviceLostError, WrongResultError)
+# The device's memory has ended, or the process's.
+NO_MEMORY = (GpuOutOfMemoryError, MemoryError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +230,30 @@ class LoadedModel:
 
     async def prepare(self) -> None:
         """Make ready, before it is asked for, what a first use needs."""
+
+    def trim(self) -> int:
+        """Free what can be made again when it is needed: programs that nothing runs now, what the
+        device keeps for the next time, the text in a cache. Gives the bytes freed.
+        """
+        self._check_open("trim")
+        before = self._held_nbytes
+        if not self.lost:
+            self._trim_programs()
+            self._backend.trim()
+        return before - self._held_nbytes
+
+    @property
+    def _held_nbytes(self) -> int:
+        gpu: Any = getattr(self._backend, "gpu", None)
+        return self._planned_nbytes if gpu is None else gpu.allocated_nbytes
+
+    @property
+    def _planned_nbytes(self) -> int:
+        """Intermediate values of the programs that are ready."""
+        return 0
+
+    def _trim_programs(self) -> None:
+        """Free those that nothing runs now."""
 
     def note(self, name: str, number: float) -> None:
         """Add a number that was measured elsewhere to `stats`."""

@@ -122,9 +122,15 @@ class WebGpuBackend:
                 self._quantising[dtype] = await self.gpu.pipeline(
                     linked.wgsl, {"WORKGROUP": LANES}, linked.bindings, "quantise.wgsl"
                 )
-        return GpuQuantiser(
+        made = GpuQuantiser(
             self.gpu, self._quantising, store, parameters, landing_nbytes, most_blocks
         )
+        try:
+            await self.gpu.granted(made.buffers)
+        except BaseException:
+            made.close()
+            raise
+        return made
 
     def states(self, values: Sequence[Value], sizes: Mapping[str, int]) -> GpuStates:
         """See `Backend.states`."""
@@ -194,6 +200,10 @@ class WebGpuBackend:
             "proof_ms": 0.0 if self.prover is None else 1e3 * self.prover.spent_s,
             "signatures_tuned": len(self.choices.tuned),
         }
+
+    def trim(self) -> int:
+        """See `Backend.trim`."""
+        return 0 if self.gpu.lost else self.gpu.trim()
 
     def close(self) -> None:
         """See `Backend.close`."""

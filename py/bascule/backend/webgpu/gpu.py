@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -131,7 +131,22 @@ class Gpu(Protocol):
         ...
 
     def alloc(self, nbytes: int, *, uniform: bool = False) -> int:
-        """Make a zeroed buffer of `nbytes` (rounded up to 4), for storage or for uniforms."""
+        """Make a zeroed buffer of `nbytes` (rounded up to 4), for storage or for uniforms.
+
+        GpuOutOfMemoryError where the device says at once that it has no memory for it; in a page
+        it says so later, see `granted`.
+        """
+        ...
+
+    async def granted(self, buffers: Iterable[int]) -> None:
+        """Wait until the device has told that it has memory for all of these.
+
+        GpuOutOfMemoryError where it has none for one of them: only then may they be bound.
+        """
+        ...
+
+    def trim(self) -> int:
+        """Free what is only kept for the next time (staging buffers); gives the bytes."""
         ...
 
     def free(self, buffer: int) -> None:
@@ -170,7 +185,10 @@ class Gpu(Protocol):
         ...
 
     def replay(self, tape: int, writes: Buffer = b"") -> None:
-        """Do the packed `writes`, then run the tape, in one submission."""
+        """Do the packed `writes`, then run the tape, in one submission.
+
+        GpuError with the shader's file where a buffer of the tape has been freed.
+        """
         ...
 
     def destroy(self) -> None:

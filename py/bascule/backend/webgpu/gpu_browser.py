@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import js
@@ -12,13 +12,27 @@ from pyodide.ffi import JsException
 
 from bascule.backend.webgpu.gpu import WANTED_FEATURES, WANTED_LIMITS, AdapterInfo, gpu_tier
 from bascule.bridge_browser import bridge_module, js_message
-from bascule.errors import DeviceLostError, GpuError, ShaderError, TierUnavailableError
+from bascule.errors import (
+    DeviceLostError,
+    GpuError,
+    GpuOutOfMemoryError,
+    ShaderError,
+    TierUnavailableError,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
-_MODULES = ("device", "gpu", "handles", "staging", "tape", "pipelines", "submission")
+_PARTS = (
+    "handles",
+    "staging",
+    "tape",
+    "pipelines",
+    "submission",
+    "faults",
+)  # as createGpu has them
+_MODULES = ("device", "gpu", *_PARTS)
 
 
 async def open_browser(*, early: bool = True, least: bool = False) -> BrowserGpu:
@@ -124,6 +138,20 @@ class BrowserGpu:
         except JsException as error:
             raise self._told("alloc", error) from None
 
+    async def granted(self, buffers: Iterable[int]) -> None:
+        """See `Gpu.granted`."""
+        try:
+            await self.bridge.granted(array("i", buffers))
+        except JsException as error:
+            raise self._told("alloc", error) from None
+
+    def trim(self) -> int:
+        """See `Gpu.trim`."""
+        try:
+            return int(self.bridge.trim())
+        except JsException as error:
+            raise self._told("trim", error) from None
+
     def free(self, buffer: int) -> None:
         """See `Gpu.free`."""
         try:
@@ -190,5 +218,10 @@ class BrowserGpu:
         self.bridge.destroy()
 
     def _told(self, verb: str, error: JsException) -> GpuError:
-        lost = self.lost
-        return DeviceLostError(lost) if lost else GpuError(verb, js_message(error))
+        lost, told = self.lost, js_message(error)
+        if lost:
+            return DeviceLostError(lost)
+        if getattr(error, "kind", "") == "memory":
+            nbytes = int(getattr(error, "nbytes", -1))
+            return GpuOutOfMemoryError(verb, None if nbytes < 0 else nbytes, told=told)
+        return GpuError(verb, told, label=str(getattr(error, "label", "")))
