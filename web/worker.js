@@ -8,7 +8,7 @@ import { faultOf } from "./protocol.js";
 /** @typedef {import("./protocol.js").Answer} Answer */
 
 // Tiers that need no device, and so no early look for one.
-const ON_CPU = ["wasm", "cpu"];
+const WITHOUT_WEBGPU = ["webnn", "wasm", "cpu"];
 const query = new URL(location.href).searchParams;
 const pyodideUrl = new URL(query.get("pyodide") ?? "/pyodide/", location.href);
 
@@ -135,7 +135,7 @@ async function earlyStats() {
 
 addEventListener("message", async (/** @type {MessageEvent<Request>} */ { data: request }) => {
   const { id } = request;
-  if (request.type === "load" && !ON_CPU.includes(request.tier)) early ??= makeEarly(request.model);
+  if (request.type === "load" && !WITHOUT_WEBGPU.includes(request.tier)) early ??= makeEarly(request.model);
   try {
     const value = await answer(request);
     if (value?.error) tell({ type: "error", id, fault: value.error });

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from math import isfinite, prod
 
+from bascule.backend.base import Tier
+from bascule.backend.webnn.translate import refusal as webnn_refusal
 from bascule.errors import TierUnavailableError
 from bascule.program.program import Call, Program
 from bascule.tiers.decisions import Considered, Decision, decide, memory_refusal
@@ -22,13 +24,17 @@ _WEIGHING = ("linear", "gated_linear")
 
 @dataclass(frozen=True, slots=True)
 class ModelNeed:
-    """What a model asks of a tier: a pass of so much work, one such tensor, so much memory."""
+    """What a model asks of a tier: a pass of so much work, one such tensor, so much memory.
+
+    `unable` says of tiers that cannot run it at all why that is.
+    """
 
     name: str = "a model"
     kind: Kind = "product"
     work: float = _TYPICAL_WORK
     largest_nbytes: int = 0
     total_nbytes: int = 0
+    unable: Mapping[Tier, str] = field(default_factory=dict[Tier, str])
 
 
 TierOpener = Callable[[str, ModelNeed], Awaitable[OpenedTier]]
@@ -92,6 +98,7 @@ def need_of(name: str, programs: Sequence[Program]) -> ModelNeed:
         _work(one),
         max((p.nbytes for p in parameters), default=0),
         nbytes + max(p.planned_nbytes + sum(s.nbytes for s in p.states) for p in programs),
+        {"webnn": webnn_refusal(one)},
     )
 
 
@@ -106,7 +113,8 @@ def _products(call: Call) -> int:
 
 
 def _consider(need: ModelNeed, facts: TierFacts) -> Considered:
-    refused = facts.refused or memory_refusal(facts, need.largest_nbytes, need.total_nbytes)
+    refused = facts.refused or need.unable.get(facts.tier, "")
+    refused = refused or memory_refusal(facts, need.largest_nbytes, need.total_nbytes)
     if refused:
         return Considered(facts.tier, refused)
     # A pass is many calls in a row, sent and read back once.

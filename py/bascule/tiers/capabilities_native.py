@@ -12,6 +12,7 @@ from typing import Any
 
 from bascule import __version__
 from bascule.backend.webgpu.gpu_native import FEATURE_SPELLING, find_adapter, open_native
+from bascule.backend.webnn.ml_native import open_native as open_webnn
 from bascule.errors import TierUnavailableError
 
 open_gpu = open_native
@@ -38,11 +39,24 @@ async def native_facts() -> dict[str, Any]:
         "versions": _versions(),
         **dict.fromkeys(_ABSENT, False),
     }
+    problems: dict[str, str] = {}
+    facts |= {"webnn": await _neural_devices(problems), "problems": problems}
     try:
         adapter, _ = await find_adapter()
     except TierUnavailableError as error:
-        return facts | {"problems": {"webgpu": error.reason}}
+        problems["webgpu"] = error.reason
+        return facts
     return facts | adapter_facts(adapter.info, adapter.features, adapter.limits)
+
+
+async def _neural_devices(problems: dict[str, str]) -> list[str]:
+    """The kinds of device for which WebNN makes a context."""
+    try:
+        (await open_webnn()).close()
+    except TierUnavailableError as error:
+        problems["webnn"] = error.reason
+        return []
+    return ["cpu"]  # the one that the driver asks for
 
 
 def adapter_facts(
