@@ -12,7 +12,6 @@ from typing import Any
 
 from bascule import __version__
 from bascule.backend.webgpu.gpu_native import FEATURE_SPELLING, find_adapter, open_native
-from bascule.backend.webnn.ml_native import open_native as open_webnn
 from bascule.errors import TierUnavailableError
 
 open_gpu = open_native
@@ -52,9 +51,11 @@ async def native_facts() -> dict[str, Any]:
 async def _neural_devices(problems: dict[str, str]) -> list[str]:
     """The kinds of device for which WebNN makes a context."""
     try:
+        from bascule.backend.webnn.ml_native import open_native as open_webnn
+
         (await open_webnn()).close()
-    except TierUnavailableError as error:
-        problems["webnn"] = error.reason
+    except (ImportError, TierUnavailableError) as error:  # the former without numpy
+        problems["webnn"] = getattr(error, "reason", str(error))
         return []
     return ["cpu"]  # the one that the driver asks for
 
