@@ -2,6 +2,7 @@
 // then the page asks. Both pages have the same card, and the same window.bascule for programs.
 
 import { BasculeClient } from "./client.js";
+import { showDecision } from "./decision.js";
 import { IdleTuner } from "./idle.js";
 import { askToPersist, KeptPanel } from "./kept.js";
 import { keepOffline } from "./offline-client.js";
@@ -139,7 +140,7 @@ export class EngineCard {
   }
 
   /** @param {Loaded} loaded */
-  #showLoaded({ kind, model, tier, reason, device, stats, warnings }) {
+  #showLoaded({ kind, model, tier, reason, device, decision, stats, warnings }) {
     part("other", HTMLElement).hidden = kind === this.#kind;
     part("other-page", HTMLAnchorElement).search = location.search;
     part("notes", HTMLElement).textContent = warnings.join(" ");
@@ -147,6 +148,7 @@ export class EngineCard {
     part("tier", HTMLElement).textContent = tier;
     part("adapter", HTMLElement).textContent = device;
     part("reason", HTMLElement).textContent = reason;
+    showDecision(part("decision", HTMLElement), decision);
     const megabytes = (stats.weights_nbytes / 1e6).toFixed(0);
     part("timings", HTMLElement).textContent =
       `model loaded in ${stats.load_ms.toFixed(0)} ms (${megabytes} MB of weights)`;

@@ -52,8 +52,8 @@ class PageSession:
             self._close_model()
             decisions: list[Decision | None] = []
 
-            async def opener(wanted: str, need: ModelNeed) -> OpenedTier:
-                opened = await self._tier(wanted, need)
+            async def opener(_: object, need: ModelNeed) -> OpenedTier:
+                opened = await self._tier(tier, need)
                 decisions.append(opened.decision)
                 return opened
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from os import PathLike
 from time import perf_counter
@@ -20,6 +20,8 @@ from bascule.program.program import Program
 from bascule.progress import Progress, ProgressCallback
 from bascule.recipes import Recipe, read_recipe
 from bascule.tiers.auto import TierOpener, need_of, open_tier
+from bascule.tiers.capabilities import capabilities
+from bascule.tiers.features import has_feature
 from bascule.tiers.openers import OpenedTier
 from bascule.tiers.reopening import reopen_tier
 from bascule.waiting import sync
@@ -30,7 +32,7 @@ from bascule.weights.source import CHUNK_NBYTES, MODEL_GGUF, Source, open_source
 async def load(
     model: str | PathLike[str],
     *,
-    tier: str = "auto",
+    tier: str | Sequence[str] = "auto",
     progress: ProgressCallback | None = None,
     on: OpenedTier | None = None,
     wait: bool = True,
@@ -47,7 +49,8 @@ async def load(
     one, or the path or URL of a .gguf file. A folder is Hugging Face style with config.json (of a
     BERT or a Llama), tokenizer.json and model.safetensors (or its shards), or has a model.gguf.
     `tier` is "webgpu", "wasm", "cpu" or "auto": the one of those that work and can hold the model
-    that is predicted to be fastest, from what was measured on this machine. Files from a server are
+    that is predicted to be fastest, from what was measured on this machine; of several names it is
+    the first that works. Files from a server are
     kept for the next time, by chunks of `chunk_size_mb` MiB, and an interrupted load goes on where
     it stopped. Models may share a device: `on` is what `bascule.open_tier` gave, stays open when
     the model closes, and keeps its compiled shaders; so does what a host's own `opener` gives in
@@ -121,7 +124,9 @@ def _open(
     return source, file
 
 
-async def _reopen(made: LoadedModel, recipe: Recipe, source: Source, tier: str) -> Reopened:
+async def _reopen(
+    made: LoadedModel, recipe: Recipe, source: Source, tier: str | Sequence[str]
+) -> Reopened:
     """Another device for a model that has lost its own, with the weights from the cache in it."""
     programs = recipe.programs()
     opened = await reopen_tier(tier, made.tier, made.lost, need_of(made.name, programs))
@@ -190,10 +195,12 @@ class UnifiedWebPlatform:
     """One object for a model on whatever tier works: load, run, hear of progress.
 
     `model_type` is "text" (a sentence encoder) or "text_generation" (a language model). `platform`
-    is a tier ("webgpu", "wasm", "cpu") or "auto"; `on` is one that is open already, and stays so;
-    with `quantize` float weights become blocks of fewer bits (for both see `load`). Every method
-    that waits returns an awaitable; `load_model` and `run_inference`, called where no event loop
-    runs (a plain script), work to the end and return their result itself.
+    is a tier ("webgpu", "wasm", "cpu") or "auto"; where a named one does not work, those that
+    `fallback_to_webnn` and `fallback_to_wasm` allow are tried. `on` is one that is open already,
+    and stays so; with `quantize` float weights become blocks of fewer bits (for both see `load`).
+    Every method that waits returns an awaitable; `load_model`, `run_inference` and
+    `test_feature_support`, called where no event loop runs (a plain script), work to the end and
+    return their result itself.
     """
 
     def __init__(
@@ -204,6 +211,8 @@ class UnifiedWebPlatform:
         *,
         on: OpenedTier | None = None,
         quantize: int | str | None = None,
+        fallback_to_webnn: bool = False,
+        fallback_to_wasm: bool = False,
     ) -> None:
         if model_type not in _MODEL_TYPES:
             told = f"model_type {model_type!r}, and this version runs {sorted(_MODEL_TYPES)}"
@@ -212,6 +221,8 @@ class UnifiedWebPlatform:
         self.model_type = model_type
         self.platform = platform
         self.quantize = quantize
+        self.fallback_to_webnn = fallback_to_webnn
+        self.fallback_to_wasm = fallback_to_wasm
         self._on = on
         self.model: EmbeddingModel | LanguageModel | None = None
         self._listeners: list[Callable[[str, float], None]] = []
@@ -237,11 +248,26 @@ class UnifiedWebPlatform:
         """
         return _now_or_later(self._infer(inputs))
 
+    def test_feature_support(self, feature: str) -> Awaitable[bool] | bool:
+        """Whether this machine has a feature: see `bascule.tiers.features.FEATURES` for the names.
+
+        InputError for another name.
+        """
+        return _now_or_later(_feature(feature))
+
     def close(self) -> None:
         """Free the model."""
         if self.model is not None:
             self.model.close()
             self.model = None
+
+    def _tiers(self) -> str | list[str]:
+        """What `load` is to take."""
+        if self.platform == "auto":
+            return "auto"
+        allowed = {"webnn": self.fallback_to_webnn, "wasm": self.fallback_to_wasm}
+        others = [tier for tier, on in allowed.items() if on and tier != self.platform]
+        return [self.platform, *others] if others else self.platform
 
     async def _loaded(self) -> EmbeddingModel | LanguageModel:
         if self.model is not None:
@@ -255,7 +281,7 @@ class UnifiedWebPlatform:
     async def _load(self) -> EmbeddingModel | LanguageModel:
         model = await load(
             self.model_name,
-            tier=self.platform,
+            tier=self._tiers(),
             progress=self._tell,
             on=self._on,
             quantize=self.quantize,
@@ -305,6 +331,10 @@ _MODEL_TYPES: Mapping[str, type[EmbeddingModel] | type[LanguageModel]] = {
     "text": EmbeddingModel,
     "text_generation": LanguageModel,
 }
+
+
+async def _feature(name: str) -> bool:
+    return has_feature(await capabilities(), name)
 
 
 def _now_or_later(work: Any) -> Any:

@@ -226,3 +226,48 @@ async def test_wasm_without_its_runtime_says_what_it_needs(
     monkeypatch.setitem(sys.modules, "wasmtime", None)
     with pytest.raises(TierUnavailableError, match="needs the package wasmtime"):
         await open_tier("wasm")
+
+
+async def test_of_several_names_the_first_that_works_is_taken() -> None:
+    opened = await open_tier(["webnn", "cpu", "webgpu"])
+    assert opened.backend.tier == "cpu"
+    assert opened.reason.startswith("cpu was asked for; webnn refused (")
+    with pytest.raises(TierUnavailableError, match=r"webnn refused \("):
+        await open_tier(["webnn"])
+    with pytest.raises(InputError, match="the name of a tier"):
+        await open_tier([])
+    with pytest.raises(InputError, match="quantum"):
+        await open_tier(["quantum", "cpu"])
+
+
+def test_the_front_door_falls_where_it_may() -> None:
+    expected = golden("tiny-bert")
+    code = (
+        "import json, sys, bascule\n"
+        "platform = bascule.UnifiedWebPlatform(sys.argv[1], platform='webgpu', "
+        "fallback_to_wasm=sys.argv[2] == 'yes', fallback_to_webnn=True)\n"
+        "found = platform.run_inference({'input_text': json.loads(sys.argv[3])})\n"
+        "print(json.dumps([found['tier'], found['tier_reason'], found['embeddings'].tolist()]))"
+    )
+
+    def run(may: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", code, str(TINY_BERT), may, json.dumps(expected.texts)]
+        return subprocess.run(command, env=NO_ADAPTER, capture_output=True, text=True, check=False)
+
+    tier, reason, embeddings = json.loads(run("yes").stdout)
+    assert tier == "wasm"
+    assert "webgpu refused" in reason
+    assert "webnn refused" in reason
+    assert (cosines(embeddings, expected.embeddings) >= 0.99999).all()
+    refused = run("no")
+    assert refused.returncode != 0
+    assert "TierUnavailableError" in refused.stderr
+    assert "webgpu or webnn" in refused.stderr
+
+
+def test_features_by_name() -> None:
+    platform = bascule.UnifiedWebPlatform(str(TINY_BERT))
+    assert platform.test_feature_support("compute_shaders") is True
+    assert platform.test_feature_support("jspi") is False  # no page
+    with pytest.raises(InputError, match=r"compute_shaders.*teleport"):
+        platform.test_feature_support("teleport")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import isfinite, prod
 
 from bascule.backend.base import Tier
 from bascule.backend.webnn.translate import refusal as webnn_refusal
-from bascule.errors import TierUnavailableError
+from bascule.errors import InputError, TierUnavailableError
 from bascule.program.program import Call, Program
 from bascule.tiers.decisions import Considered, Decision, decide, memory_refusal
 from bascule.tiers.openers import OPENERS, OpenedTier, open_named
@@ -37,13 +37,14 @@ class ModelNeed:
     unable: Mapping[Tier, str] = field(default_factory=dict[Tier, str])
 
 
-TierOpener = Callable[[str, ModelNeed], Awaitable[OpenedTier]]
+TierOpener = Callable[[str | Sequence[str], ModelNeed], Awaitable[OpenedTier]]
 
 
 async def open_tier(
-    wanted: str, need: ModelNeed | None = None, *, remember: bool = True
+    wanted: str | Sequence[str], need: ModelNeed | None = None, *, remember: bool = True
 ) -> OpenedTier:
-    """Open `wanted`, or for "auto" the tier that should run what is needed fastest.
+    """Open `wanted`, of several the first that works, or for "auto" the tier that should run what
+    is needed fastest.
 
     For "auto" every tier is opened, and measured where this machine is new (about a second, see
     `bascule.tiers.survey`); the environment's switches rule (see `bascule.tiers.switches`).
@@ -51,6 +52,8 @@ async def open_tier(
     between runs. InputError for an unknown name, TierUnavailableError for a known one that does
     not work here, and where none is left for "auto".
     """
+    if not isinstance(wanted, str):
+        return await _open_first(wanted, need, remember)
     if wanted != "auto":
         return OpenedTier(await open_named(wanted, remember=remember), f"{wanted} was asked for")
     switches = read_switches()
@@ -66,6 +69,20 @@ async def open_tier(
         raise
     found.close(but=opened.backend.tier)
     return opened
+
+
+async def _open_first(wanted: Sequence[str], need: ModelNeed | None, remember: bool) -> OpenedTier:
+    refused: list[str] = []
+    for tier in wanted:
+        try:
+            opened = await open_tier(tier, need, remember=remember)
+        except TierUnavailableError as error:
+            refused.append(f"{tier} refused ({error.reason})")
+            continue
+        return replace(opened, reason="; ".join([opened.reason, *refused]))
+    if not refused:
+        raise InputError("tier", "the name of a tier, or some of them", repr(wanted))
+    raise TierUnavailableError(" or ".join(wanted), "; ".join(refused))
 
 
 def choose(found: Survey, need: ModelNeed) -> OpenedTier:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from bascule.backend.base import Tier
 from bascule.errors import TierUnavailableError
@@ -13,16 +14,18 @@ from bascule.tiers.openers import OpenedTier
 WAITS_S = (0.0, 0.25, 1.0, 4.0)
 
 
-async def reopen_tier(wanted: str, lost: Tier, why: str, need: ModelNeed) -> OpenedTier:
-    """Open the tier `lost` again, patiently; then, where `wanted` is "auto", the one that should
-    run what is needed fastest. Raises TierUnavailableError where none is to be had.
+async def reopen_tier(
+    wanted: str | Sequence[str], lost: Tier, why: str, need: ModelNeed
+) -> OpenedTier:
+    """Open the tier `lost` again, patiently; then, where `wanted` is "auto" or several, what that
+    gives now. Raises TierUnavailableError where none is to be had.
     """
     try:
         found = await _patiently(lost)
     except TierUnavailableError:
-        if wanted != "auto":
+        if isinstance(wanted, str) and wanted != "auto":
             raise
-        other = await open_tier("auto", need)
+        other = await open_tier(wanted, need)
         return OpenedTier(other.backend, f"{other.reason}; the device of {lost} was lost ({why})")
     return OpenedTier(found.backend, f"opened again after its device was lost ({why})")
 
