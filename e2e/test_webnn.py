@@ -41,7 +41,6 @@ def refused_by_name_and_passed_over_by_auto(page: Page, site: Site, words: str) 
     assert decision["chosen"] not in (None, "webnn")
 
 
-@pytest.mark.every_engine
 def test_without_webnn_the_tier_says_so_and_auto_goes_on(
     engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
@@ -78,14 +77,18 @@ from bascule.tiers.openers import open_named
 
 (await run_js("import('/lab/ml.js')")).install()
 rng = np.random.default_rng(SEED)
-config = BertConfig(vocabulary=40, hidden=12, layers=2, heads=3, inner=20, positions=16,
-                    activation=ACTIVATION, eps=1e-12)
-program = freeze(sentence_encoder(config, Dim("B", 4), Dim("T", 8), pooling="mean",
-                                  normalise=True))
-weights = {p.name: rng.standard_normal(p.shape).astype(np.float32) for p in program.parameters}
+def encoder(activation):
+    config = BertConfig(vocabulary=40, hidden=12, layers=2, heads=3, inner=20, positions=16,
+                        activation=activation, eps=1e-12)
+    batch, tokens = Dim("B", 4), Dim("T", 8)
+    return freeze(sentence_encoder(config, batch, tokens, pooling="mean", normalise=True))
+
+weights = {p.name: rng.standard_normal(p.shape).astype(np.float32)
+           for p in encoder("gelu").parameters}
 inputs = {"ids": rng.integers(0, 45, (3, 7), dtype=np.uint32), "lengths": np.array([7, 1, 4], "u4")}
 
-async def results(backend, sizes, inputs):
+async def results(backend, activation="gelu"):
+    program = encoder(activation)
     store = backend.store(program.parameters)
     for name, array in weights.items():
         store.write(store.targets[name], 0, array)
@@ -96,20 +99,18 @@ async def results(backend, sizes, inputs):
 
 webnn = await open_named("webnn")
 sizes = {"B": 3, "T": 7}
-expected, _ = await results(ReferenceBackend(), sizes, inputs)
-once, again = await results(webnn, sizes, inputs)
-found = {
-    "device": webnn.device_name,
-    "error": float(np.abs(once - expected).max()),
-    "spread": float(np.abs(expected).max()),
-    "same": bool((once == again).all()),
-    "graphs": webnn.stats["graphs"],
-}
+found = {"device": webnn.device_name, "errors": [], "same": []}
+for activation in ("gelu", "silu", "relu"):
+    expected, _ = await results(ReferenceBackend(), activation)
+    once, again = await results(webnn, activation)
+    found["errors"].append(float(np.abs(once - expected).max()))
+    found["same"].append(bool((once == again).all()))
+found["graphs"] = webnn.stats["graphs"]
 try:
     weights["token_type_0"] = np.full(12, np.nan, np.float32)
-    found["nan"] = bool(np.isnan((await results(webnn, sizes, inputs))[0]).all())
+    found["nan"] = bool(np.isnan((await results(webnn))[0]).all())
     run_js("navigator.ml.contexts.at(-1).createTensor = async () => { throw new Error('planned') }")
-    await results(webnn, sizes, inputs)
+    await results(webnn)
 except Exception as error:
     found["told"] = f"{type(error).__name__}: {error}"
 run_js("navigator.ml.contexts.at(-1).lose({ message: 'planned loss' })")
@@ -120,19 +121,18 @@ json.dumps(found)
 """
 
 
-@pytest.mark.parametrize("activation", ["gelu", "silu", "relu"])
 def test_the_bridge_computes_on_a_navigator_ml(
-    engine: Engine, site: Site, new_page: Callable[[str], Page], activation: str
+    engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
     page = new_page(f"{site.url}/lab/")
     wait_for(page, "globalThis.lab")
     seed = int.from_bytes(os.urandom(4))
-    code = ENCODER.replace("SEED", str(seed)).replace("ACTIVATION", repr(activation))
+    code = ENCODER.replace("SEED", str(seed))
     found: dict[str, Any] = json.loads(page.run("(code) => lab.run(code)", code))
     print(engine.name, seed, found)
     assert found["device"] == "navigator.ml, cpu"
-    assert found["error"] <= 2e-5 * found["spread"]
-    assert found["same"]
+    assert all(error < 5e-6 for error in found["errors"])  # rows of length 1; NaN fails
+    assert found["same"] == [True] * 3
     assert found["graphs"] == 0
     assert found["nan"]
     assert found["told"] == (

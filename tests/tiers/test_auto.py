@@ -215,6 +215,9 @@ async def test_a_model_that_keeps_states_is_not_for_webnn() -> None:
     decision = decision_for(tiers, need_of("chat", [freeze(graph)]))
     assert decision.chosen == "cpu"
     assert "argmax_token" in decision.considered[0].refused
+    for asked in ("webnn", ["webnn"]):  # before anything is opened
+        with pytest.raises(TierUnavailableError, match=r"cannot run chat: .*argmax_token"):
+            await open_tier(asked, need_of("chat", [freeze(graph)]))
     graph = Graph("encoder")
     graph.output(graph.call("activate", graph.input("x", (4,)), kind="gelu"))
     assert decision_for(tiers, need_of("encoder", [freeze(graph)])).chosen == "webnn"

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from math import isfinite, prod
 
-from bascule.backend.base import Tier
 from bascule.backend.webnn.translate import refusal as webnn_refusal
 from bascule.errors import InputError, TierUnavailableError
 from bascule.program.program import Call, Program
@@ -34,7 +33,7 @@ class ModelNeed:
     work: float = _TYPICAL_WORK
     largest_nbytes: int = 0
     total_nbytes: int = 0
-    unable: Mapping[Tier, str] = field(default_factory=dict[Tier, str])
+    unable: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 TierOpener = Callable[[str | Sequence[str], ModelNeed], Awaitable[OpenedTier]]
@@ -54,6 +53,8 @@ async def open_tier(
     """
     if not isinstance(wanted, str):
         return await _open_first(wanted, need, remember)
+    if need and (unable := need.unable.get(wanted)):  # told before anything is opened or fetched
+        raise TierUnavailableError(wanted, f"it cannot run {need.name}: {unable}")
     if wanted != "auto":
         return OpenedTier(await open_named(wanted, remember=remember), f"{wanted} was asked for")
     switches = read_switches()
