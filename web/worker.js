@@ -8,7 +8,7 @@ import { faultOf, switchesOf } from "./protocol.js";
 /** @typedef {import("./protocol.js").Answer} Answer */
 
 // Tiers that need no device or one that is asked for in other words, and so no early look for one.
-const NOT_EARLY = ["webgpu-limited", "wasm", "cpu"];
+const NOT_EARLY = ["webgpu-limited", "webnn", "wasm", "cpu"];
 const query = new URL(location.href).searchParams;
 const pyodideUrl = new URL(query.get("pyodide") ?? "/pyodide/", location.href);
 

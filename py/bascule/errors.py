@@ -279,6 +279,18 @@ class DeviceLostError(GpuError):
         super().__init__("device", f"the device was lost ({reason}).", hint="Load the model again.")
 
 
+class WebNnError(BasculeError):
+    """WebNN refused a graph, or to run it."""
+
+    category = "webnn"
+
+    def __init__(self, verb: str, problem: str) -> None:
+        self.verb = verb
+        self.problem = problem
+        hint = 'Use another tier: tier="auto" takes the best that works here.'
+        super().__init__(f"WebNN could not {verb} a graph: {problem}.", hint=hint)
+
+
 class SetupError(BasculeError):
     """Something Bascule needs around it is missing or in the way (package, port, folder)."""
 

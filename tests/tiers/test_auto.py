@@ -18,7 +18,9 @@ from bascule.backend.cpu import ReferenceBackend
 from bascule.backend.webgpu import link
 from bascule.errors import InputError, TierUnavailableError
 from bascule.platform import read_programs
-from bascule.tiers.auto import ModelNeed, choose, need_of, open_tier
+from bascule.program.compile import freeze
+from bascule.program.graph import Graph
+from bascule.tiers.auto import ModelNeed, choose, decision_for, need_of, open_tier
 from bascule.tiers.probe import probe_dispatch
 from bascule.tiers.speeds import Speeds
 from bascule.tiers.survey import Survey, TierFacts
@@ -190,6 +192,35 @@ async def test_unknown_and_absent_tiers() -> None:
         await open_tier("quantum")
     with pytest.raises(TierUnavailableError, match="auto"):
         await open_tier("webnn")
+
+
+async def test_webnn_without_its_runtime_says_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "webnn", None)
+    with pytest.raises(TierUnavailableError, match=r"needs the package pywebnn .*tier=\"auto\""):
+        await open_tier("webnn")
+    found = await bascule.capabilities()
+    assert found.webnn == frozenset()
+    assert "pywebnn" in found.problems["webnn"]
+
+
+async def test_a_model_that_keeps_states_is_not_for_webnn() -> None:
+    """However fast: an MLGraph keeps nothing between its runs."""
+    graph = Graph("step")
+    logits = graph.input("logits", (1, 5))
+    tokens, position = graph.state("tokens", (8,), "u32"), graph.state("position", (1,), "u32")
+    graph.output(graph.call("argmax_token", logits, tokens, position))
+    tiers = [planted("webnn", per_work_s=1e-12), CPU]
+    decision = decision_for(tiers, need_of("chat", [freeze(graph)]))
+    assert decision.chosen == "cpu"
+    assert "argmax_token" in decision.considered[0].refused
+    for asked in ("webnn", ["webnn"]):  # before anything is opened
+        with pytest.raises(TierUnavailableError, match=r"cannot run chat: .*argmax_token"):
+            await open_tier(asked, need_of("chat", [freeze(graph)]))
+    graph = Graph("encoder")
+    graph.output(graph.call("activate", graph.input("x", (4,)), kind="gelu"))
+    assert decision_for(tiers, need_of("encoder", [freeze(graph)])).chosen == "webnn"
 
 
 async def test_wasm_without_its_runtime_says_what_it_needs(

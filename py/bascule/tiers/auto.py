@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import isfinite, prod
 
+from bascule.backend.webnn.translate import refusal as webnn_refusal
 from bascule.errors import InputError, TierUnavailableError
 from bascule.program.program import Call, Program
 from bascule.tiers.decisions import Considered, Decision, decide, memory_refusal
@@ -24,13 +25,15 @@ _WEIGHING = ("linear", "gated_linear")
 class ModelNeed:
     """What a model asks of a tier: a pass of so much work, so much memory.
 
-    How large one tensor is does not matter: one that no buffer holds is cut into parts.
+    How large one tensor is does not matter: one that no buffer holds is cut into parts. `unable`
+    says of tiers that cannot run it at all why that is.
     """
 
     name: str = "a model"
     kind: Kind = "product"
     work: float = _TYPICAL_WORK
     total_nbytes: int = 0
+    unable: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 TierOpener = Callable[[str | Sequence[str], ModelNeed], Awaitable[OpenedTier]]
@@ -50,6 +53,8 @@ async def open_tier(
     """
     if not isinstance(wanted, str):
         return await _open_first(wanted, need, remember)
+    if need and (unable := need.unable.get(wanted)):  # told before anything is opened or fetched
+        raise TierUnavailableError(wanted, f"it cannot run {need.name}: {unable}")
     if wanted != "auto":
         return OpenedTier(await open_named(wanted, remember=remember), f"{wanted} was asked for")
     switches = read_switches()
@@ -109,6 +114,7 @@ def need_of(name: str, programs: Sequence[Program]) -> ModelNeed:
         "blocks" if 2 * blocks > nbytes else "product",
         _work(one),
         nbytes + max(p.planned_nbytes + sum(s.nbytes for s in p.states) for p in programs),
+        {"webnn": webnn_refusal(one)},
     )
 
 
@@ -123,7 +129,8 @@ def _products(call: Call) -> int:
 
 
 def _consider(need: ModelNeed, facts: TierFacts) -> Considered:
-    refused = facts.refused or memory_refusal(facts, 0, need.total_nbytes)
+    refused = facts.refused or need.unable.get(facts.tier, "")
+    refused = refused or memory_refusal(facts, 0, need.total_nbytes)
     if refused:
         return Considered(facts.tier, refused)
     # A pass is many calls in a row, sent and read back once.

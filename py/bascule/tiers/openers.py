@@ -65,6 +65,16 @@ async def _open_webgpu(remember: bool, *, least: bool = False) -> Backend:
     return await _proven(WebGpuBackend(gpu, await Choices.open(remembered, gpu.adapter)))
 
 
+async def _open_webnn(_: bool) -> Backend:
+    from bascule.backend.webnn.backend import WebNnBackend
+
+    if IN_PAGE:
+        from bascule.backend.webnn.ml_browser import open_browser as open_ml
+    else:
+        from bascule.backend.webnn.ml_native import open_native as open_ml
+    return await _proven(WebNnBackend(await open_ml()))
+
+
 async def _open_wasm(_: bool) -> Backend:
     from bascule.backend.wasm.backend import WasmBackend
 
@@ -95,6 +105,7 @@ async def _proven(backend: Backend) -> Backend:
 OPENERS: Mapping[Tier, Callable[[bool], Awaitable[Backend]]] = {
     "webgpu": _open_webgpu,
     "webgpu-limited": partial(_open_webgpu, least=True),
+    "webnn": _open_webnn,
     "wasm": _open_wasm,
     "cpu": _open_cpu,
 }

@@ -19,6 +19,8 @@ from bascule.tiers.workload import BackendType
 # A machine that is new to Bascule is measured for about so long, all tiers together.
 BUDGET_S = 1.5
 _LIMITED: Tier = "webgpu-limited"
+# Of a model's weights while WebNN builds a graph: Bascule's, the graph's, and its runtime's two.
+_WEBNN_COPIES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,8 @@ def _facts(backend: Backend, switches: Switches) -> TierFacts:
     if adapter is None:
         identity = f"{backend.device_name} {host_identity()}"
         room = free_nbytes() if room is None else room
+        if backend.tier == "webnn" and room is not None:
+            room //= _WEBNN_COPIES
         return TierFacts(
             backend.tier, "", backend.device_name, identity=identity, total_nbytes=room
         )
