@@ -98,11 +98,7 @@ def test_a_model_that_fits_nowhere_is_an_error_with_every_reason() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value", "tier"),
-    [
-        ("BASCULE_FORCE_WEBGPU", "1", "webgpu"),
-        ("BASCULE_FORCE_NUMPY", "1", "cpu"),
-        ("BASCULE_PLATFORM_NAME", "cpu", "cpu"),
-    ],
+    [("BASCULE_FORCE_WEBGPU", "1", "webgpu"), ("BASCULE_FORCE_NUMPY", "1", "cpu")],
 )
 async def test_a_forced_tier_is_taken(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, tier: Tier
@@ -112,12 +108,17 @@ async def test_a_forced_tier_is_taken(
 
 
 @pytest.mark.parametrize(
-    ("name", "tier"), [("BASCULE_DISABLE_CPU", "cpu"), ("BASCULE_DISABLE_JAX", "webgpu")]
+    ("name", "value", "tier"),
+    [
+        ("BASCULE_DISABLE_CPU", "1", "cpu"),
+        ("BASCULE_DISABLE_JAX", "1", "webgpu"),
+        ("BASCULE_PLATFORM_NAME", "cpu", "webgpu"),
+    ],
 )
 async def test_a_disabled_tier_is_not_taken(
-    monkeypatch: pytest.MonkeyPatch, name: str, tier: Tier
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, tier: Tier
 ) -> None:
-    monkeypatch.setenv(name, "1")
+    monkeypatch.setenv(name, value)
     await _loads_right(lambda found: found != tier, name)
 
 
