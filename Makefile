@@ -22,6 +22,7 @@ lint:
 
 unit:
 	$(PYTHON) -m pytest tests -q -n 2 --dist loadfile
+	test ! -x .venv-webnn/bin/python || .venv-webnn/bin/python -m pytest tests/webnn_tier -q
 
 e2e:
 	$(PYTHON) -m pytest e2e -q -n 2 --dist loadgroup --durations=10
@@ -36,4 +37,4 @@ serve: setup
 	.venv/bin/bascule serve
 
 clean:
-	rm -rf .venv node_modules web/vendor out dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-webnn node_modules web/vendor out dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

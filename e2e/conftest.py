@@ -18,6 +18,7 @@ from bascule.server.app import create_app
 from bascule.server.run import pyodide_folder, running
 from e2e.engines import ENGINES, Engine, Page, wait_for
 from e2e.faults import Faults
+from e2e.limited_adapter import WrappedWorkers
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "out"
@@ -47,12 +48,13 @@ def serving(*, isolated: bool = True, checkout: Path | None = None) -> Iterator[
             "goldens": GOLDENS,
             "extra": folder,
             "lab": ROOT / "e2e" / "pages",
+            "wrappers": ROOT / "e2e" / "wrappers",
             "pyodide314": ROOT / "node_modules" / "pyodide",
         },
     )
     faults = Faults(app, GOLDENS)
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # planned faults are no news
-    with running(faults) as url:
+    with running(WrappedWorkers(faults)) as url:
         yield Site(url, faults, folder)
     shutil.rmtree(folder)
 

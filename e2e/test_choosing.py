@@ -28,6 +28,14 @@ def test_auto_takes_the_fastest_and_says_why(
     assert ("webgpu" in able) == engine.webgpu
     # Every WebGPU here is a software one: the page says so in plain words.
     assert ("software one" in decision["warning"]) == engine.webgpu
+    listed = page.run(
+        "() => [...document.querySelectorAll('#decision li')]"
+        ".map((row) => [row.textContent, row.ariaCurrent])"
+    )
+    assert [told.split(":")[0] for told, _ in listed] == [
+        row["tier"] for row in decision["considered"]
+    ]
+    assert [told.split(":")[0] for told, current in listed if current] == [loaded["tier"]]
     shown = page.run("() => document.querySelector('#reason').textContent")
     assert shown == loaded["reason"]
     assert f"auto took {loaded['tier']}: " in shown

@@ -1,7 +1,8 @@
 // argmax_token: the first of the highest logits becomes the next token; the position moves on.
 //   y = argmax(logits); tokens[(position + 1) % S] = y; position += 1
 // One workgroup: a lane strides over the logits, a tree finds the best of the lanes. Logits are
-// compared as whole numbers, so that no driver's notion of a NaN matters: it ranks below -inf.
+// compared as whole numbers, so that no driver's notion of a NaN matters. Where one is NaN, or the
+// highest infinite, the token is 0xffffffff: the host learns of it with the token.
 // Slots: rank.   Launch: (1, 1, 1).   Reference: argmax_token.
 override WORKGROUP: u32 = 256u;
 
@@ -19,10 +20,10 @@ var<workgroup> ids: array<u32, WORKGROUP>;
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(local_invocation_index) lane: u32) {
   var rank = 0u;
-  var id = 0xffffffffu;
+  var id = NOT_A_TOKEN;
   for (var i = lane; i < params.n; i += WORKGROUP) {
     let other = rank_of(logits[i]);
-    if (other > rank || id == 0xffffffffu) {
+    if (other > rank) {
       rank = other;
       id = i;
     }
@@ -42,6 +43,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
     }
   }
   if (lane == 0u) {
+    id = select(NOT_A_TOKEN, id, is_finite(rank));
     let next = position[0] + 1u;
     tokens[next % params.slots] = id;
     position[0] = next;

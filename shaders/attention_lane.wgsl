@@ -3,11 +3,16 @@
 // A lane keeps its query and its sum in registers and meets the keys one by one; the softmax is
 // rescaled as larger scores come, so no score is stored. No barrier: the choice for adapters that
 // run on a CPU.
-// Slots: heads.   Launch: (tokens / WORKGROUP, heads, batch).
-// Source: Milakov & Gimelshein 2018 (online softmax).   Reference: attention.
+// Slots: heads.   Launch: (queries / WORKGROUP, heads done, batch).
+// Source: Milakov & Gimelshein 2018 (online softmax).   Reference: attention, attention_part.
 override WORKGROUP: u32 = 16u;
 
-struct Params { batch: u32, tokens: u32, heads: u32 }
+// This call does `queries` queries from first_query on, of the heads from y_head on: in qkv, which
+// holds `kept` heads, those from x_head on. The rest of y is left alone.
+struct Params {
+  batch: u32, tokens: u32, heads: u32, kept: u32,
+  x_head: u32, y_head: u32, first_query: u32, queries: u32,
+}
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> lengths: array<u32>;   // (batch)
@@ -16,12 +21,12 @@ struct Params { batch: u32, tokens: u32, heads: u32 }
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(global_invocation_id) id: vec3u) {
   let batch = id.z;
-  let head = id.y;
-  let token = id.x;
-  if (batch >= params.batch || token >= params.tokens) { return; }
-  let hidden = params.heads * HEAD_SIZE;
-  let query = (batch * params.tokens + token) * 3u * hidden + head * HEAD_SIZE;
-  let keys = batch * params.tokens * 3u * hidden + hidden + head * HEAD_SIZE;
+  if (batch >= params.batch || id.x >= params.queries) { return; }
+  let token = params.first_query + id.x;
+  let wide = params.kept * HEAD_SIZE;
+  let head = (params.x_head + id.y) * HEAD_SIZE;
+  let query = (batch * params.tokens + token) * 3u * wide + head;
+  let keys = batch * params.tokens * 3u * wide + wide + head;
   let count = clamp(lengths[batch], 1u, params.tokens);
   let scale = 1.0 / sqrt(f32(HEAD_SIZE));
 
@@ -31,7 +36,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   var top = -3.4e38;   // largest score so far
   var total = 0.0;     // sum of exp(score - top)
   for (var j = 0u; j < count; j++) {
-    let key = keys + j * 3u * hidden;
+    let key = keys + j * 3u * wide;
     var score = 0.0;
     for (var i = 0u; i < HEAD_VEC4S; i++) { score += dot(q[i], head_at(key, i)); }
     let higher = max(top, score);
@@ -39,11 +44,12 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     let weight = exp(score - higher);
     total = total * keep + weight;
     for (var i = 0u; i < HEAD_VEC4S; i++) {
-      sum[i] = sum[i] * keep + head_at(key + hidden, i) * weight;
+      sum[i] = sum[i] * keep + head_at(key + wide, i) * weight;
     }
     top = higher;
   }
 
-  let start = (batch * params.tokens + token) * hidden + head * HEAD_SIZE;
+  let row = (batch * params.tokens + token) * params.heads;
+  let start = (row + params.y_head + id.y) * HEAD_SIZE;
   for (var d = 0u; d < HEAD_SIZE; d++) { y[start + d] = sum[d / 4u][d % 4u] / total; }
 }

@@ -3,12 +3,17 @@
 // A workgroup owns WORKGROUP queries of one head and loads KEYS keys and values at a time for all
 // of them; a lane owns a query and rescales its softmax as larger scores come. The choice for
 // hardware adapters.
-// Slots: heads.   Launch: (tokens / WORKGROUP, heads, batch).
-// Source: Dao et al. 2022 (tiled, with online softmax).   Reference: attention.
+// Slots: heads.   Launch: (queries / WORKGROUP, heads done, batch).
+// Source: Dao et al. 2022 (tiled, with online softmax).   Reference: attention, attention_part.
 override WORKGROUP: u32 = 64u;
 override KEYS: u32 = 16u;
 
-struct Params { batch: u32, tokens: u32, heads: u32 }
+// This call does `queries` queries from first_query on, of the heads from y_head on: in qkv, which
+// holds `kept` heads, those from x_head on. The rest of y is left alone.
+struct Params {
+  batch: u32, tokens: u32, heads: u32, kept: u32,
+  x_head: u32, y_head: u32, first_query: u32, queries: u32,
+}
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> lengths: array<u32>;   // (batch)
@@ -20,14 +25,14 @@ var<workgroup> v_tile: array<vec4f, KEYS * HEAD_VEC4S>;
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let batch = group.z;
-  let head = group.y;
   // The launch covers the bucket: workgroups wholly past the actual sizes end here together.
-  if (batch >= params.batch || group.x * WORKGROUP >= params.tokens) { return; }
-  let hidden = params.heads * HEAD_SIZE;
-  // Lanes past the last token repeat it: they help to load, and store nothing.
-  let token = min(group.x * WORKGROUP + lane, params.tokens - 1u);
-  let query = (batch * params.tokens + token) * 3u * hidden + head * HEAD_SIZE;
-  let keys = batch * params.tokens * 3u * hidden + hidden + head * HEAD_SIZE;
+  if (batch >= params.batch || group.x * WORKGROUP >= params.queries) { return; }
+  let wide = params.kept * HEAD_SIZE;
+  let head = (params.x_head + group.y) * HEAD_SIZE;
+  // Lanes past the last query repeat it: they help to load, and store nothing.
+  let token = params.first_query + min(group.x * WORKGROUP + lane, params.queries - 1u);
+  let query = (batch * params.tokens + token) * 3u * wide + head;
+  let keys = batch * params.tokens * 3u * wide + wide + head;
   let count = clamp(lengths[batch], 1u, params.tokens);
   let scale = 1.0 / sqrt(f32(HEAD_SIZE));
 
@@ -39,9 +44,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   // All tokens' tiles are walked, so that the barriers stay in uniform control flow.
   for (var j0 = 0u; j0 < params.tokens; j0 += KEYS) {
     for (var i = lane; i < KEYS * HEAD_VEC4S; i += WORKGROUP) {
-      let key = keys + min(j0 + i / HEAD_VEC4S, count - 1u) * 3u * hidden;
+      let key = keys + min(j0 + i / HEAD_VEC4S, count - 1u) * 3u * wide;
       k_tile[i] = head_at(key, i % HEAD_VEC4S);
-      v_tile[i] = head_at(key + hidden, i % HEAD_VEC4S);
+      v_tile[i] = head_at(key + wide, i % HEAD_VEC4S);
     }
     workgroupBarrier();   // the tile is filled before anyone reads it
     let here = min(KEYS, max(count, j0) - j0);
@@ -60,7 +65,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     workgroupBarrier();   // everyone is done before the tile is filled again
   }
 
-  if (group.x * WORKGROUP + lane >= params.tokens) { return; }
-  let start = (batch * params.tokens + token) * hidden + head * HEAD_SIZE;
+  if (group.x * WORKGROUP + lane >= params.queries) { return; }
+  let row = (batch * params.tokens + token) * params.heads;
+  let start = (row + params.y_head + group.y) * HEAD_SIZE;
   for (var d = 0u; d < HEAD_SIZE; d++) { y[start + d] = sum[d / 4u][d % 4u] / total; }
 }

@@ -4,13 +4,20 @@
 // `window` of them where that is not 0. A workgroup owns ROWS rows (see the part) of a KV head and
 // meets KEYS keys at a time: scores in tiles of 4 x 4, a softmax that is rescaled as larger scores
 // come, then sums of 4 rows and 2 vec4 columns a lane. The choice for many queries on hardware.
-// Slots: cache, rows.   Launch: (tokens * H / G / ROWS, G, 1).   Reference: cached_attention.
+// Slots: cache, rows.   Launch: (queries * sharing / ROWS, KV heads done, 1).
+// Reference: cached_attention, cached_attention_part.
 // Source: Dao et al. 2022 (tiled, with online softmax).
 override ROWS: u32 = 32u;        // a multiple of 4
 override KEYS: u32 = 32u;        // a multiple of 4
 override WORKGROUP: u32 = 64u;   // a multiple of ROWS / 4, at least ROWS / 4 * ceil(D / 8)
 
-struct Params { tokens: u32, slots: u32, heads: u32, kv_heads: u32, window: u32 }
+// This call does `queries` queries from first_query on, of the heads from y_head on; `sharing` of
+// them share a KV head: in the cache, which holds `kept`, those from x_head on. The rest of y is
+// left alone.
+struct Params {
+  tokens: u32, slots: u32, heads: u32, kept: u32, window: u32,
+  sharing: u32, x_head: u32, y_head: u32, first_query: u32, queries: u32,
+}
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> q: array<vec4f>;         // (tokens, heads * D / 4)
@@ -34,8 +41,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   if (row >= row_count()) { return; }
   let since = span_of(vec4u(row)).since.x;
   let until = span_of(vec4u(row + ROWS - 1u)).until.x;
-  let head = group.y * HEAD_VEC4S;
-  let pitch = 2u * params.kv_heads * HEAD_VEC4S;   // of a slot, keys first, values behind
+  let head = (params.x_head + group.y) * HEAD_VEC4S;
+  let pitch = 2u * params.kept * HEAD_VEC4S;   // of a slot, keys first, values behind
   let four = vec4u(0u, 1u, 2u, 3u);
   let quads = ROWS / 4u;          // fours of rows
   let quad = lane % quads;

@@ -5,11 +5,18 @@
 // lanes take keys in turn, each with a softmax of its own, and are merged at the end. Queries and
 // sums stay in named registers, up to eight tiles of 16 columns, and a key is loaded once for all
 // four: on adapters that run on a CPU, whose choice this is, loads cost most.
-// Slots: cache, rows.   Launch: (tokens * H / G / 4, G, 1).   Reference: cached_attention.
+// Slots: cache, rows.   Launch: (queries * sharing / 4, KV heads done, 1).
+// Reference: cached_attention, cached_attention_part.
 // Source: Dao et al. 2023 (Flash-Decoding).
 override WORKGROUP: u32 = 8u;
 
-struct Params { tokens: u32, slots: u32, heads: u32, kv_heads: u32, window: u32 }
+// This call does `queries` queries from first_query on, of the heads from y_head on; `sharing` of
+// them share a KV head: in the cache, which holds `kept`, those from x_head on. The rest of y is
+// left alone.
+struct Params {
+  tokens: u32, slots: u32, heads: u32, kept: u32, window: u32,
+  sharing: u32, x_head: u32, y_head: u32, first_query: u32, queries: u32,
+}
 struct Tile { a: mat4x4f, b: mat4x4f, c: mat4x4f, d: mat4x4f }   // four vec4s of four rows
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -71,7 +78,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   if (row >= row_count()) { return; }
   let at = rows_at(row + vec4u(0u, 1u, 2u, 3u), group.y);
   let span = span_of(row + vec4u(0u, 1u, 2u, 3u));
-  let pitch = 2u * params.kv_heads * HEAD_VEC4S;   // of a slot, keys first, values behind
+  let pitch = 2u * params.kept * HEAD_VEC4S;   // of a slot, keys first, values behind
+  let head = (params.x_head + group.y) * HEAD_VEC4S;
 
   let q0 = load(at, 0u);    var s0 = Tile();
   let q1 = load(at, 4u);    var s1 = Tile();
@@ -84,7 +92,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   var top = vec4f(HIDDEN);   // largest scores so far, of four rows
   var total = vec4f();       // sums of exp(score - top)
   for (var j = span.since.x + lane; j < span.until.w; j += WORKGROUP) {
-    let key = j % params.slots * pitch + group.y * HEAD_VEC4S;
+    let key = j % params.slots * pitch + head;
     let sum = score(key, 0u, q0) + score(key, 4u, q1) + score(key, 8u, q2) + score(key, 12u, q3)
       + score(key, 16u, q4) + score(key, 20u, q5) + score(key, 24u, q6) + score(key, 28u, q7);
     let x = seen(sum / sqrt(f32(HEAD_SIZE)), j, span);

@@ -4,11 +4,18 @@
 // `window` of them where that is not 0. A workgroup owns a row (see the part) of a KV head; its
 // lanes take four keys at a time in turn, each with a softmax of its own, and merge them at the
 // end. The choice for few queries on hardware.
-// Slots: cache, rows.   Launch: (tokens * H / G, G, 1).   Reference: cached_attention.
+// Slots: cache, rows.   Launch: (queries * sharing, KV heads done, 1).
+// Reference: cached_attention, cached_attention_part.
 // Source: Dao et al. 2023 (Flash-Decoding).
 override WORKGROUP: u32 = 64u;
 
-struct Params { tokens: u32, slots: u32, heads: u32, kv_heads: u32, window: u32 }
+// This call does `queries` queries from first_query on, of the heads from y_head on; `sharing` of
+// them share a KV head: in the cache, which holds `kept`, those from x_head on. The rest of y is
+// left alone.
+struct Params {
+  tokens: u32, slots: u32, heads: u32, kept: u32, window: u32,
+  sharing: u32, x_head: u32, y_head: u32, first_query: u32, queries: u32,
+}
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> q: array<vec4f>;         // (tokens, heads * D / 4)
@@ -26,8 +33,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let span = span_of(vec4u(group.x));
   let count = span.until.x - span.since.x;
   let start = span.since.x % params.slots;     // the slot of the first key
-  let head = group.y * HEAD_VEC4S;
-  let values = params.kv_heads * HEAD_VEC4S;   // from a key to its value
+  let head = (params.x_head + group.y) * HEAD_VEC4S;
+  let values = params.kept * HEAD_VEC4S;   // from a key to its value
   let scale = 1.0 / sqrt(f32(HEAD_SIZE));
 
   var mine: array<vec4f, HEAD_VEC4S>;

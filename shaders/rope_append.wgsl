@@ -3,12 +3,16 @@
 // The angle of position p is the sum of those of p % 256 and p - p % 256: two rows of the table,
 // multiplied. A lane owns four elements of a head: pairs 2j and 2j + 1, whole words of a cache of
 // halves either way.
-// Slots: cache_out.   Launch: flat over tokens * (H + 2G) * D / 4.   Source: Su et al. 2021.
-// Reference: rope_append.
+// Slots: cache_out.   Launch: flat over tokens * (H + 2G) * D / 4, of H and G those done here.
+// Source: Su et al. 2021.   Reference: rope_append, rope_append_part.
 override WORKGROUP: u32 = 64u;
 override ADJACENT: bool = false;   // pairs (2i, 2i+1), else (i, i + D/2)
 
-struct Params { tokens: u32, slots: u32, heads: u32, kv_heads: u32, size: u32 }
+// The cache holds the `kept` KV heads from first_kept on; they and the heads that share them are
+// done here. The rest of y is left alone.
+struct Params {
+  tokens: u32, slots: u32, heads: u32, kv_heads: u32, size: u32, first_kept: u32, kept: u32,
+}
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> qkv: array<vec2f>;       // (tokens, (H + 2G) * D / 2)
@@ -21,17 +25,23 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         @builtin(local_invocation_index) lane: u32) {
   let index = (group.y * groups.x + group.x) * WORKGROUP + lane;
   let quads = params.size / 4u;
-  let rows = params.heads + 2u * params.kv_heads;
+  let sharing = params.heads / params.kv_heads;
+  let queries = params.kept * sharing;
+  let rows = queries + 2u * params.kept;
   let token = index / (rows * quads);
   if (token >= params.tokens) { return; }
-  let head = index / quads % rows;
+  let row = index / quads % rows;   // queries first, keys and values behind
   let quad = index % quads;
   let here = position[0] + token;
 
   // The elements as pairs of neighbours: in which two words of the head they lie.
   let first = select(quad, 2u * quad, ADJACENT);
   let second = select(quad + quads, 2u * quad + 1u, ADJACENT);
-  let start = (token * rows + head) * 2u * quads;
+  let kv_head = params.first_kept + (row - queries) % params.kept;
+  let value = select(0u, params.kv_heads, row >= queries + params.kept);
+  let query = params.first_kept * sharing + row;
+  let head = select(params.heads + value + kv_head, query, row < queries);
+  let start = (token * (params.heads + 2u * params.kv_heads) + head) * 2u * quads;
   var a = qkv[start + first];
   var b = qkv[start + second];
   if (head < params.heads + params.kv_heads) {
@@ -51,8 +61,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     y[out + first] = a;
     y[out + second] = b;
   } else if (token + params.slots >= params.tokens) {   // else a later token takes this slot
-    let row = here % params.slots * 2u * params.kv_heads + head - params.heads;
-    keep_pair(row * 2u * quads + first, a);
-    keep_pair(row * 2u * quads + second, b);
+    let slot = (here % params.slots * 2u * params.kept + row - queries) * 2u * quads;
+    keep_pair(slot + first, a);
+    keep_pair(slot + second, b);
   }
 }

@@ -2,9 +2,9 @@
 //   y = the first id whose cumulative kept weight exceeds u * total
 //   tokens[(position + 1) % S] = y; position += 1
 // One workgroup. x = (logit - highest) / temperature is the logarithm of a weight; top-k, top-p and
-// min-p keep what lies at or above a threshold in x. A NaN weighs nothing. The ids are walked block
-// by block; whose highest logit lies too low is skipped. Sums run in a fixed order: the same seed
-// gives the same token.
+// min-p keep what lies at or above a threshold in x. The ids are walked block by block; whose highest
+// logit lies too low is skipped. Sums run in a fixed order: the same seed gives the same token. Where
+// a logit is NaN, or the highest infinite, the token is 0xffffffff (see argmax_token).
 // Slots: peaks, random, rank, threshold.   Launch: (1, 1, 1).   Reference: sample_token.
 // Source: Fan et al. 2018 (top-k), Holtzman et al. 2020 (top-p), Nguyen et al. 2024 (min-p).
 override WORKGROUP: u32 = 128u;
@@ -23,7 +23,7 @@ struct Settings { temperature: f32, top_k: u32, top_p: f32, min_p: f32, p: f32, 
 
 var<workgroup> weights: array<f32, BLOCKS>;   // kept ones, a sum a block
 
-// Equal to the highest is 0 even where that is infinite.
+// The highest is finite. A temperature may be so low that only this keeps its x from 0 / 0.
 fn x_of(rank: u32, top: u32) -> f32 {
   if (rank == top) { return 0.0; }
   if (rank < RANK_OF_LOWEST) { return LEAST; }
@@ -82,8 +82,9 @@ fn draw(top: u32, least: f32) -> u32 {
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(local_invocation_index) lane: u32) {
   let found = find_peaks(lane);
-  var id = found.id;
-  if (settings.temperature > 0.0 && found.top != RANK_OF_NONE) {
+  let known = is_finite(found.top);
+  var id = select(NOT_A_TOKEN, found.id, known);
+  if (settings.temperature > 0.0 && known) {
     let least = find_least(lane, found);
     for (var b = lane; b * params.block < params.n; b += WORKGROUP) {
       var weight = 0.0;

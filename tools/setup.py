@@ -22,6 +22,9 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMPS = VENV / "stamps"
+# pywebnn has wheels for Python 3.12 alone.
+WEBNN_VENV = ROOT / ".venv-webnn"
+WEBNN_TESTS = ("pytest", "pytest-asyncio", "pytest-timeout")
 
 APT_PACKAGES = (
     "python3-venv",
@@ -59,6 +62,7 @@ def main() -> int:
     steps = (
         ("system packages", system_packages),
         ("Python environment", python_environment),
+        ("Python environment for WebNN", webnn_environment),
         ("npm packages", npm_packages),
         ("libraries for the page", vendor),
         (f"Pyodide {PYODIDE_VERSION}", pyodide),
@@ -127,6 +131,40 @@ def python_environment() -> str:
     run([*install, "--progress-bar", "on", "-c", "constraints.txt", "-e", ".[dev]"], hint)
     leave_stamp(stamp, digest)
     return "installed into .venv"
+
+
+def webnn_environment() -> str:
+    found = python_312()
+    if found is None:
+        return "there is no Python 3.12, which pywebnn needs: its tests will be skipped"
+    python = WEBNN_VENV / "bin" / "python"
+    done, stamp, digest = stamped("webnn", ROOT / "pyproject.toml", ROOT / "constraints.txt")
+    if done and python.exists():
+        return "already there"
+    install = [python, "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+    hint = "Can pip reach its package index?"
+    try:
+        if not python.exists():
+            run([found, "-m", "venv", WEBNN_VENV], "Is Python 3.12's venv installed?")
+        run([*install, "-c", "constraints.txt", "-e", ".[webnn]", *WEBNN_TESTS], hint)
+    except StepError as error:  # all else does without
+        shutil.rmtree(WEBNN_VENV, ignore_errors=True)
+        return f"{error} WebNN's native tests will be skipped"
+    leave_stamp(stamp, digest)
+    return "installed into .venv-webnn"
+
+
+def python_312() -> str | None:
+    """A Python 3.12 on the path or among pyenv's; the path may hold a name that leads nowhere."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    for found in ("python3.12", *map(str, pyenv.glob("versions/3.12.*/bin/python3.12"))):
+        try:
+            told = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)
+        except OSError:
+            continue
+        if told.returncode == 0 and told.stdout.startswith("Python 3.12"):
+            return found
+    return None
 
 
 def npm_packages() -> str:

@@ -33,8 +33,9 @@ export class BasculeClient {
   /**
    * @param {string} pyodideUrl @param {(progress: Progress) => void} onProgress
    * @param {boolean} [countProxies] for tests: `stats` tells the live Pyodide proxies
+   * @param {Record<string, string>} [switches] see `switchesOf`
    */
-  constructor(pyodideUrl, onProgress, countProxies = false) {
+  constructor(pyodideUrl, onProgress, countProxies = false, switches = {}) {
     this.#onProgress = onProgress;
     this.#url = new URL("./worker.js", import.meta.url);
     // A page that a browser freezes must not keep the locks that its workers hold from other tabs.
@@ -43,6 +44,7 @@ export class BasculeClient {
     });
     this.#url.searchParams.set("pyodide", pyodideUrl);
     if (countProxies) this.#url.searchParams.set("count-proxies", "");
+    for (const [name, value] of Object.entries(switches)) this.#url.searchParams.set(name, value);
   }
 
   #start() {

@@ -3,6 +3,7 @@
 // for one (gpu_browser.py); where anything is missing or has changed, it opens its own as ever.
 
 import * as device from "./bridge/device.js";
+import * as faults from "./bridge/faults.js";
 import * as gpu from "./bridge/gpu.js";
 import * as handles from "./bridge/handles.js";
 import * as pipelines from "./bridge/pipelines.js";
@@ -53,7 +54,7 @@ export async function makeEarly(model) {
 async function openGpu({ limits, features }) {
   try {
     const opened = await device.openDevice(JSON.stringify(limits), JSON.stringify(features));
-    return gpu.createGpu(opened, handles, staging, tape, pipelines, submission);
+    return gpu.createGpu(opened, handles, staging, tape, pipelines, submission, faults);
   } catch {
     return null; // Python asks again and tells why
   }

@@ -2,10 +2,11 @@
 // then the page asks. Both pages have the same card, and the same window.bascule for programs.
 
 import { BasculeClient } from "./client.js";
+import { showDecision } from "./decision.js";
 import { IdleTuner } from "./idle.js";
 import { askToPersist, KeptPanel } from "./kept.js";
 import { keepOffline } from "./offline-client.js";
-import { BasculeError, faultOf } from "./protocol.js";
+import { BasculeError, faultOf, switchesOf } from "./protocol.js";
 
 /** @typedef {import("./protocol.js").Progress} Progress */
 /** @typedef {import("./protocol.js").Loaded} Loaded */
@@ -31,7 +32,7 @@ const STAGES = {
 const OFFLINE_FILES = [
   ...["./", "main.js", "heatmap.js", "chat.html", "chat.js", "messages.js", "chat.css"],
   ...["worker.js", "early.js", "prefetch.js", "vendor/idb.js", "vendor/hash-wasm.js"],
-  ...["device", "gpu", "handles", "pipelines", "remembered", "staging", "submission", "tape"].map(inBridge),
+  ...["device", "faults", "gpu", "handles", "pipelines", "remembered", "staging", "submission", "tape"].map(inBridge),
   ...["download", "fetcher", "http", "journal", "manifest", "pieces", "shelf", "store"].map(inBridge),
 ];
 
@@ -74,7 +75,8 @@ export class EngineCard {
     this.#kind = kind;
     this.#onState = onState;
     const pyodideUrl = ownUrl(query.get("pyodide") ?? "/pyodide/");
-    this.client = new BasculeClient(pyodideUrl, (p) => this.#showProgress(p), query.has("count-proxies"));
+    const hear = (/** @type {Progress} */ progress) => this.#showProgress(progress);
+    this.client = new BasculeClient(pyodideUrl, hear, query.has("count-proxies"), switchesOf(query));
     this.idle = new IdleTuner(this.client, query.get("tune") === "now" ? 0 : undefined);
     if (query.get("tune") === "off") this.idle.end();
     const wanted = query.get("tier");
@@ -139,7 +141,7 @@ export class EngineCard {
   }
 
   /** @param {Loaded} loaded */
-  #showLoaded({ kind, model, tier, reason, device, stats, warnings }) {
+  #showLoaded({ kind, model, tier, reason, device, decision, stats, warnings }) {
     part("other", HTMLElement).hidden = kind === this.#kind;
     part("other-page", HTMLAnchorElement).search = location.search;
     part("notes", HTMLElement).textContent = warnings.join(" ");
@@ -147,6 +149,7 @@ export class EngineCard {
     part("tier", HTMLElement).textContent = tier;
     part("adapter", HTMLElement).textContent = device;
     part("reason", HTMLElement).textContent = reason;
+    showDecision(part("decision", HTMLElement), decision);
     const megabytes = (stats.weights_nbytes / 1e6).toFixed(0);
     part("timings", HTMLElement).textContent =
       `model loaded in ${stats.load_ms.toFixed(0)} ms (${megabytes} MB of weights)`;

@@ -47,7 +47,7 @@ export class IdleTuner {
   /** Begin once it has been quiet for a while. A tier without shaders has nothing to tune. */
   #start() {
     clearTimeout(this.#timer);
-    if (this.#users || this.#client.loaded?.tier !== "webgpu" || this.#slices >= MOST_SLICES) return;
+    if (this.#users || !this.#client.loaded?.tier.startsWith("webgpu") || this.#slices >= MOST_SLICES) return;
     this.#timer = setTimeout(() => this.#slice(), this.#quietMs);
   }
 

@@ -58,6 +58,15 @@ export class BasculeError extends Error {
   }
 }
 
+/** What an address may say of tiers; py/bascule/tiers/switches.py tells what each does. */
+const SWITCH = /^BASCULE_(?:(?:FORCE|DISABLE)_[A-Z_]+|PLATFORM_NAME|MEMORY_MB)$/;
+
+/** Those for Python's environment; nothing else of an address gets there.
+ * @param {URLSearchParams} query @returns {Record<string, string>} */
+export function switchesOf(query) {
+  return Object.fromEntries([...query].filter(([name]) => SWITCH.test(name)));
+}
+
 /** @param {unknown} error @returns {Fault} */
 export function faultOf(error) {
   const what = error instanceof Error ? error.message : String(error);

@@ -2,13 +2,13 @@
 // is always free to draw and to answer.
 
 import { makeEarly } from "./early.js";
-import { faultOf } from "./protocol.js";
+import { faultOf, switchesOf } from "./protocol.js";
 
 /** @typedef {import("./protocol.js").Request} Request */
 /** @typedef {import("./protocol.js").Answer} Answer */
 
-// Tiers that need no device, and so no early look for one.
-const ON_CPU = ["wasm", "cpu"];
+// Tiers that need no device or one that is asked for in other words, and so no early look for one.
+const NOT_EARLY = ["webgpu-limited", "webnn", "wasm", "cpu"];
 const query = new URL(location.href).searchParams;
 const pyodideUrl = new URL(query.get("pyodide") ?? "/pyodide/", location.href);
 
@@ -41,6 +41,7 @@ async function boot() {
   const pyodide = await loadPyodide({
     indexURL: pyodideUrl.href,
     packages: ["numpy"],
+    env: switchesOf(query),
   });
   report("python", 1, 1, "steps");
   report("package", 0, 1, "steps");
@@ -135,7 +136,7 @@ async function earlyStats() {
 
 addEventListener("message", async (/** @type {MessageEvent<Request>} */ { data: request }) => {
   const { id } = request;
-  if (request.type === "load" && !ON_CPU.includes(request.tier)) early ??= makeEarly(request.model);
+  if (request.type === "load" && !NOT_EARLY.includes(request.tier)) early ??= makeEarly(request.model);
   try {
     const value = await answer(request);
     if (value?.error) tell({ type: "error", id, fault: value.error });

@@ -13,11 +13,14 @@ if TYPE_CHECKING:
     from bascule.errors import BackendsFailedError as BackendsFailedError
     from bascule.errors import BasculeError as BasculeError
     from bascule.errors import CapabilityMismatchError as CapabilityMismatchError
+    from bascule.errors import GpuOutOfMemoryError as GpuOutOfMemoryError
+    from bascule.errors import NotFiniteError as NotFiniteError
     from bascule.loading import MultimodalModel as MultimodalModel
     from bascule.loading import ParallelMultimodalLoader as ParallelMultimodalLoader
     from bascule.loading import ProgressiveModelLoader as ProgressiveModelLoader
     from bascule.model.embedder import EmbeddingModel as EmbeddingModel
     from bascule.model.language import LanguageModel as LanguageModel
+    from bascule.model.proof import Proof as Proof
     from bascule.model.sampler import Sampling as Sampling
     from bascule.platform import UnifiedWebPlatform as UnifiedWebPlatform
     from bascule.platform import load as load
@@ -36,6 +39,11 @@ if TYPE_CHECKING:
     from bascule.tiers.error_policy import FallbackStrategy as FallbackStrategy
     from bascule.tiers.error_policy import RecoveryAction as RecoveryAction
     from bascule.tiers.error_policy import RecoveryStats as RecoveryStats
+    from bascule.tiers.fallback import FallbackManager as FallbackManager
+    from bascule.tiers.fallback import SafariWebGPUFallback as SafariWebGPUFallback
+    from bascule.tiers.fallback import (
+        create_optimal_fallback_strategy as create_optimal_fallback_strategy,
+    )
     from bascule.tiers.recovery import RecoveryManager as RecoveryManager
     from bascule.tiers.requirements import CapabilityMismatch as CapabilityMismatch
     from bascule.tiers.requirements import CapabilityRequirements as CapabilityRequirements
@@ -70,20 +78,25 @@ _HOMES = {
     "EmbeddingModel": "bascule.model.embedder",
     "ErrorKind": "bascule.tiers.error_policy",
     "ErrorRecovery": "bascule.tiers.error_policy",
+    "FallbackManager": "bascule.tiers.fallback",
     "FallbackStrategy": "bascule.tiers.error_policy",
+    "GpuOutOfMemoryError": "bascule.errors",
     "IntelligentBackendSelector": "bascule.tiers.selector",
     "LanguageModel": "bascule.model.language",
     "ModelSpecificPrecompiler": "bascule.precompile",
     "MultimodalModel": "bascule.loading",
+    "NotFiniteError": "bascule.errors",
     "ParallelMultimodalLoader": "bascule.loading",
     "Progress": "bascule.progress",
     "ProgressiveModelLoader": "bascule.loading",
+    "Proof": "bascule.model.proof",
     "QuantizationReport": "bascule.weights.quantised",
     "QuantizedTensor": "bascule.quantizer",
     "RecoveryAction": "bascule.tiers.error_policy",
     "RecoveryManager": "bascule.tiers.recovery",
     "RecoveryStats": "bascule.tiers.error_policy",
     "SafariSupport": "bascule.tiers.safari",
+    "SafariWebGPUFallback": "bascule.tiers.fallback",
     "Sampling": "bascule.model.sampler",
     "ShaderPrecompiler": "bascule.precompile",
     "StreamingInferencePipeline": "bascule.streaming",
@@ -92,6 +105,7 @@ _HOMES = {
     "WorkloadCharacteristics": "bascule.tiers.workload",
     "capabilities": "bascule.tiers.capabilities",
     "compatibility_score": "bascule.tiers.requirements",
+    "create_optimal_fallback_strategy": "bascule.tiers.fallback",
     "get_requirement_mismatch": "bascule.tiers.requirements",
     "load": "bascule.platform",
     "meets_requirements": "bascule.tiers.requirements",
@@ -116,20 +130,25 @@ __all__ = [
     "EmbeddingModel",
     "ErrorKind",
     "ErrorRecovery",
+    "FallbackManager",
     "FallbackStrategy",
+    "GpuOutOfMemoryError",
     "IntelligentBackendSelector",
     "LanguageModel",
     "ModelSpecificPrecompiler",
     "MultimodalModel",
+    "NotFiniteError",
     "ParallelMultimodalLoader",
     "Progress",
     "ProgressiveModelLoader",
+    "Proof",
     "QuantizationReport",
     "QuantizedTensor",
     "RecoveryAction",
     "RecoveryManager",
     "RecoveryStats",
     "SafariSupport",
+    "SafariWebGPUFallback",
     "Sampling",
     "ShaderPrecompiler",
     "StreamingInferencePipeline",
@@ -138,6 +157,7 @@ __all__ = [
     "WorkloadCharacteristics",
     "capabilities",
     "compatibility_score",
+    "create_optimal_fallback_strategy",
     "get_requirement_mismatch",
     "load",
     "meets_requirements",

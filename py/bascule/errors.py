@@ -177,15 +177,67 @@ class BackendsFailedError(BasculeError):
         super().__init__(f"{operation!r} failed on every backend. {told}", hint=hint)
 
 
+class NotFiniteError(BasculeError):
+    """A result holds what is no number (NaN) or infinity: it would be garbage, and is withheld."""
+
+    category = "not-finite"
+
+    def __init__(self, model: str, where: str, tier: str, *, hint: str = "") -> None:
+        self.model = model
+        self.where = where
+        self.tier = tier
+        hint = hint or (
+            "Load the model again, for its weights may be damaged where they lie now; if it comes "
+            'back, take another tier (tier="wasm" or tier="cpu") and report this device.'
+        )
+        super().__init__(f"{model} on tier {tier!r}: {where} is not finite.", hint=hint)
+
+
+class HostMemoryError(BasculeError, MemoryError):
+    """The process, or in a page its WebAssembly heap, has no memory left; None: nobody knows."""
+
+    category = "memory"
+
+    def __init__(self, asked: str, nbytes: int | None = None, *, hint: str = "") -> None:
+        self.asked = asked
+        self.nbytes = nbytes
+        told = "" if nbytes is None else f" of {nbytes:,} bytes"
+        hint = hint or (
+            "Close other models and programs (in a browser: other tabs), or load the model with "
+            "quantize=8 or quantize=4."
+        )
+        super().__init__(f"There is no memory left for {asked}{told}.", hint=hint)
+
+
 class GpuError(BasculeError):
-    """The GPU refused a command or ran out of memory."""
+    """The GPU refused a command; `label` is the shader file it was for, where that is known."""
 
     category = "gpu"
 
-    def __init__(self, verb: str, problem: str, *, hint: str = "") -> None:
+    def __init__(self, verb: str, problem: str, *, label: str = "", hint: str = "") -> None:
         self.verb = verb
         self.problem = problem
-        super().__init__(f"GPU {verb} failed: {problem}", hint=hint)
+        self.label = label
+        of = f" ({label})" if label and label not in problem else ""
+        super().__init__(f"GPU {verb} failed{of}: {problem}", hint=hint)
+
+
+class GpuOutOfMemoryError(GpuError):
+    """The device has no memory left for `nbytes` bytes (None: nobody knows) that were `asked`."""
+
+    category = "gpu-memory"
+
+    def __init__(self, asked: str, nbytes: int | None = None, *, told: str = "") -> None:
+        self.asked = asked
+        self.nbytes = nbytes
+        size = "" if nbytes is None else f" of {nbytes:,} bytes"
+        hint = (
+            "Close other models (in a browser: other tabs), run fewer or shorter texts at once, "
+            "take a shorter max_length, load the model with quantize=8 or quantize=4, or use "
+            'tier="wasm".'
+        )
+        words = f" ({told})" if told else ""
+        super().__init__(asked, f"out of memory for a buffer{size}{words}.", hint=hint)
 
 
 class ShaderError(GpuError):
@@ -194,11 +246,27 @@ class ShaderError(GpuError):
     category = "shader"
 
     def __init__(self, label: str, messages: Sequence[tuple[int, str]]) -> None:
-        self.label = label
         self.messages = tuple(messages)
         self.line = messages[0][0] if messages else 0
         told = "; ".join(f"{label}:{line}: {text}" for line, text in messages)
-        super().__init__("pipeline", told or f"{label} did not compile.")
+        super().__init__("pipeline", told or f"{label} did not compile.", label=label)
+
+
+class WrongResultError(GpuError):
+    """A device computes, and gives wrong numbers whatever is tried on it.
+
+    `where` is what it computed, `found` what was wrong; `halves`: it read or wrote a KV cache of
+    halves, and may be right with one of floats.
+    """
+
+    category = "wrong-result"
+
+    def __init__(self, where: str, found: str, *, halves: bool = False) -> None:
+        self.where = where
+        self.found = found
+        self.halves = halves
+        hint = 'Use tier="auto" or "cpu", and update the graphics driver or the browser.'
+        super().__init__("proof", f"{where} comes out wrong on this device ({found}).", hint=hint)
 
 
 class DeviceLostError(GpuError):
@@ -209,6 +277,18 @@ class DeviceLostError(GpuError):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__("device", f"the device was lost ({reason}).", hint="Load the model again.")
+
+
+class WebNnError(BasculeError):
+    """WebNN refused a graph, or to run it."""
+
+    category = "webnn"
+
+    def __init__(self, verb: str, problem: str) -> None:
+        self.verb = verb
+        self.problem = problem
+        hint = 'Use another tier: tier="auto" takes the best that works here.'
+        super().__init__(f"WebNN could not {verb} a graph: {problem}.", hint=hint)
 
 
 class SetupError(BasculeError):

@@ -52,8 +52,8 @@ class PageSession:
             self._close_model()
             decisions: list[Decision | None] = []
 
-            async def opener(wanted: str, need: ModelNeed) -> OpenedTier:
-                opened = await self._tier(wanted, need)
+            async def opener(_: object, need: ModelNeed) -> OpenedTier:
+                opened = await self._tier(tier, need)
                 decisions.append(opened.decision)
                 return opened
 
@@ -66,6 +66,7 @@ class PageSession:
                     "device": made.device_name,
                     **_kind_of(made),
                     "stats": made.stats,
+                    "proof": made.proof.as_json(),
                     "decision": decisions[-1].as_json() if decisions and decisions[-1] else None,
                     "warnings": await cache.warnings(),
                 }
@@ -199,15 +200,17 @@ class PageSession:
         return model
 
     async def _tier(self, wanted: str, need: ModelNeed) -> OpenedTier:
-        forced = read_switches().forced if wanted == "auto" else None
-        wanted = forced.tier if forced else wanted
+        reason = f"{wanted} was asked for"
         if wanted == "auto":
-            return await self._best(need)
+            switches = read_switches()
+            if switches.forced is None:
+                return await self._best(need)
+            wanted, reason = switches.forced.tier, switches.forced_reason
         held = [*self._tiers.values(), *(self._found.backends.values() if self._found else ())]
         backend = next((b for b in held if b.tier == wanted and not b.lost), None)
         if backend is None:
             backend = self._tiers[wanted] = (await open_tier(wanted, need)).backend
-        return OpenedTier(backend, f"{wanted} was asked for")
+        return OpenedTier(backend, reason)
 
     async def _best(self, need: ModelNeed) -> OpenedTier:
         """Of tiers that all stay open: another model may want another one."""

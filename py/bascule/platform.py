@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from os import PathLike
 from time import perf_counter
 from typing import Any
 
 from bascule.backend.arrivals import Arrivals
-from bascule.errors import InputError, UnsupportedModelError
+from bascule.errors import InputError, UnsupportedModelError, WrongResultError
 from bascule.model.embedder import EmbeddingModel
 from bascule.model.language import LanguageModel
 from bascule.model.llama import CacheDType
@@ -19,11 +19,14 @@ from bascule.model.registry import known_hashes, known_kind, locate
 from bascule.program.program import Program
 from bascule.program.rewrites.registry import fit_all
 from bascule.progress import Progress, ProgressCallback
+from bascule.proving import ModelProver, is_wanted, prove_kernels_of
 from bascule.recipes import Recipe, read_recipe
 from bascule.tiers.auto import TierOpener, need_of, open_tier
+from bascule.tiers.capabilities import capabilities
+from bascule.tiers.features import has_feature
 from bascule.tiers.openers import OpenedTier
-from bascule.tiers.reopening import reopen_tier
-from bascule.waiting import sync
+from bascule.tiers.reopening import open_another, reopen_tier
+from bascule.waiting import all_or_first_error, sync
 from bascule.weights.quantised import QuantizationReport, format_of
 from bascule.weights.source import CHUNK_NBYTES, MODEL_GGUF, Source, open_source, split_location
 
@@ -31,7 +34,7 @@ from bascule.weights.source import CHUNK_NBYTES, MODEL_GGUF, Source, open_source
 async def load(
     model: str | PathLike[str],
     *,
-    tier: str = "auto",
+    tier: str | Sequence[str] = "auto",
     progress: ProgressCallback | None = None,
     on: OpenedTier | None = None,
     wait: bool = True,
@@ -41,14 +44,17 @@ async def load(
     cache_dtype: CacheDType = "f16",
     quantize: int | str | None = None,
     opener: TierOpener | None = None,
+    prove: bool | None = None,
 ) -> Any:
     """Load a model: an EmbeddingModel or a LanguageModel, by what its files are.
 
     `model` is a known name ("all-MiniLM-L6-v2", "SmolLM2-135M-Instruct"), a folder or the URL of
     one, or the path or URL of a .gguf file. A folder is Hugging Face style with config.json (of a
     BERT or a Llama), tokenizer.json and model.safetensors (or its shards), or has a model.gguf.
-    `tier` is "webgpu", "wasm", "cpu" or "auto": the one of those that work and can hold the model
-    that is predicted to be fastest, from what was measured on this machine. Files from a server are
+    `tier` is "webgpu", "webgpu-limited" (the same without optional features, in the limits that
+    every device has), "wasm", "cpu" or "auto": the one of those that work and can hold the model
+    that is predicted to be fastest, from what was measured on this machine; of several names it is
+    the first that works. Files from a server are
     kept for the next time, by chunks of `chunk_size_mb` MiB, and an interrupted load goes on where
     it stopped. Models may share a device: `on` is what `bascule.open_tier` gave, stays open when
     the model closes, and keeps its compiled shaders; so does what a host's own `opener` gives in
@@ -58,16 +64,18 @@ async def load(
     default all that it was trained for, and its KV cache holds halves or, as `cache_dtype` "f32",
     floats. With `quantize` (4, 8, "q4_0", "q4_1" or "q8_0") float weights become blocks of so many
     bits on their way (a language model's embedding and output of 8 at the least), and
-    `model.quantization` tells what that did to each; `parallel` has no effect then. Cancelling the
-    task frees everything. Raises InputError, ModelNotFoundError, ModelFileError,
-    UnsupportedModelError, SourceError, TierUnavailableError, or LimitError for a model that is too
-    large for the device however it is cut.
+    `model.quantization` tells what that did to each; `parallel` has no effect then. What computes
+    wrongly here (a kernel, halves, for "auto" a tier) is found out and left unless `prove` is False
+    (see `bascule.proving`); `model.proof` tells. Cancelling the task frees everything. Raises
+    InputError, ModelNotFoundError, ModelFileError, UnsupportedModelError, SourceError,
+    TierUnavailableError, WrongResultError, or LimitError for a model that is too large for the
+    device however it is cut.
     """
     tell = progress or _silent
     clock = _Clock()
     weights = format_of(quantize)
     source, file = _open(model, round(chunk_size_mb * (1 << 20)))
-    opened, made = on, None
+    opened, store, made = on, None, None
     owns = on is None and opener is None
     try:
         recipe = await read_recipe(
@@ -89,7 +97,11 @@ async def load(
         )
         fill = partial(recipe.fill, source, parameters, store, tell)
         fill = partial(fill, backend=opened.backend, parallel=parallel)
-        made.revive_by(partial(_reopen, made, recipe, source, tier))
+        proves = is_wanted(prove)
+        made.revive_by(partial(_reopen, made, recipe, source, tier, proves))
+        if proves:
+            prove_kernels_of(opened.backend)
+            made.prove_by(ModelProver(str(model), programs, weights))
         made.follow(_warm_and_fill(made, opened, source, fill, programs, tell, clock))
         if wait:
             await made.loaded()
@@ -97,8 +109,11 @@ async def load(
         # What was kept in the cache stays.
         if made is not None:
             made.close()
-        elif opened is not None and owns:
-            opened.backend.close()
+        elif opened is not None:
+            if store is not None:
+                store.close()
+            if owns:
+                opened.backend.close()
         await source.settle()
         source.release()
         raise
@@ -126,10 +141,20 @@ def _open(
     return source, file
 
 
-async def _reopen(made: LoadedModel, recipe: Recipe, source: Source, tier: str) -> Reopened:
-    """Another device for a model that has lost its own, with the weights from the cache in it."""
+async def _reopen(
+    made: LoadedModel, recipe: Recipe, source: Source, tier: str | Sequence[str], proves: bool
+) -> Reopened:
+    """Another device for a model that has lost its own, or left it for wrong numbers, with the
+    weights from the cache in it.
+    """
     programs = recipe.programs()
-    opened = await reopen_tier(tier, made.tier, made.lost, need_of(made.name, programs))
+    need = need_of(made.name, programs)
+    if made.lost:
+        opened = await reopen_tier(tier, made.tier, made.lost, need)
+    else:
+        opened = await open_another(tier, made.wrong_tiers, need)
+    if proves:
+        prove_kernels_of(opened.backend)
     backend = opened.backend
     try:
         fitting, programs = fit_all(programs, backend.limits)
@@ -157,22 +182,29 @@ async def _warm_and_fill(
 
     async def warm() -> None:
         tell(Progress("pipelines", 0, 1, "pipelines"))
-        ready = await opened.backend.warm(programs, made.name)
+        ready = 1
+        try:
+            ready = await opened.backend.warm(programs, made.name)
+        except WrongResultError as wrong:
+            if not (wrong.halves and made.without_halves(wrong.found)):
+                raise
         tell(Progress("pipelines", ready, ready, "pipelines"))
         await made.prepare()
 
-    warming = asyncio.ensure_future(warm())
-    try:
+    async def filled() -> None:
         made.quantization = await fill()
         clock.lap("weights_ms")
-        await warming
+
+    try:
+        await all_or_first_error([filled(), warm()])
         clock.lap("prepare_ms")
+        await made.prove()
+        clock.lap("prove_ms")
     finally:
-        warming.cancel()
         await source.settle()
-    for name, number in (*clock.laps.items(), *source.stats.items()):
-        made.note(name, number)
-    made.note("load_ms", sum(clock.laps.values()))
+        for name, number in (*clock.laps.items(), *source.stats.items()):
+            made.note(name, number)
+        made.note("load_ms", sum(clock.laps.values()))
     tell(Progress("ready", 1, 1, "steps"))
 
 
@@ -197,10 +229,11 @@ class UnifiedWebPlatform:
     """One object for a model on whatever tier works: load, run, hear of progress.
 
     `model_type` is "text" (a sentence encoder) or "text_generation" (a language model). `platform`
-    is a tier ("webgpu", "wasm", "cpu") or "auto"; `on` is one that is open already, and stays so;
-    with `quantize` float weights become blocks of fewer bits (for both see `load`). Every method
-    that waits returns an awaitable; `load_model` and `run_inference`, called where no event loop
-    runs (a plain script), work to the end and return their result itself.
+    is a tier or "auto"; where a named one does not work, those that `fallback_to_webnn` and
+    `fallback_to_wasm` allow are tried. `on` is one that is open already, and stays so; with
+    `quantize` float weights become blocks of fewer bits (for all of these see `load`). Every method
+    that waits returns an awaitable; `load_model`, `run_inference` and `test_feature_support` run to
+    the end where no event loop runs (a plain script), and return their result itself.
     """
 
     def __init__(
@@ -211,6 +244,8 @@ class UnifiedWebPlatform:
         *,
         on: OpenedTier | None = None,
         quantize: int | str | None = None,
+        fallback_to_webnn: bool = False,
+        fallback_to_wasm: bool = False,
     ) -> None:
         if model_type not in _MODEL_TYPES:
             told = f"model_type {model_type!r}, and this version runs {sorted(_MODEL_TYPES)}"
@@ -219,6 +254,8 @@ class UnifiedWebPlatform:
         self.model_type = model_type
         self.platform = platform
         self.quantize = quantize
+        self.fallback_to_webnn = fallback_to_webnn
+        self.fallback_to_wasm = fallback_to_wasm
         self._on = on
         self.model: EmbeddingModel | LanguageModel | None = None
         self._listeners: list[Callable[[str, float], None]] = []
@@ -244,11 +281,26 @@ class UnifiedWebPlatform:
         """
         return _now_or_later(self._infer(inputs))
 
+    def test_feature_support(self, feature: str) -> Awaitable[bool] | bool:
+        """Whether this machine has a feature: see `bascule.tiers.features.FEATURES` for the names.
+
+        InputError for another name.
+        """
+        return _now_or_later(_feature(feature))
+
     def close(self) -> None:
         """Free the model."""
         if self.model is not None:
             self.model.close()
             self.model = None
+
+    def _tiers(self) -> str | list[str]:
+        """What `load` is to take."""
+        if self.platform == "auto":
+            return "auto"
+        allowed = {"webnn": self.fallback_to_webnn, "wasm": self.fallback_to_wasm}
+        others = [tier for tier, on in allowed.items() if on and tier != self.platform]
+        return [self.platform, *others] if others else self.platform
 
     async def _loaded(self) -> EmbeddingModel | LanguageModel:
         if self.model is not None:
@@ -262,7 +314,7 @@ class UnifiedWebPlatform:
     async def _load(self) -> EmbeddingModel | LanguageModel:
         model = await load(
             self.model_name,
-            tier=self.platform,
+            tier=self._tiers(),
             progress=self._tell,
             on=self._on,
             quantize=self.quantize,
@@ -312,6 +364,10 @@ _MODEL_TYPES: Mapping[str, type[EmbeddingModel] | type[LanguageModel]] = {
     "text": EmbeddingModel,
     "text_generation": LanguageModel,
 }
+
+
+async def _feature(name: str) -> bool:
+    return has_feature(await capabilities(), name)
 
 
 def _now_or_later(work: Any) -> Any:

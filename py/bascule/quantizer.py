@@ -10,19 +10,16 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bascule.backend.base import Quantiser
 from bascule.backend.quant import dequantise
 from bascule.backend.quantise import Sums
-from bascule.dtypes import BlockType, DType, block_of
+from bascule.dtypes import BlockType, DType
 from bascule.errors import InputError
 from bascule.program.program import Parameter
 from bascule.progress import Progress, ProgressCallback
 from bascule.tiers.auto import open_tier
 from bascule.tiers.openers import OpenedTier
 from bascule.weights.quantised import SLAB_BLOCKS, TensorReport, format_of, report_of
-
-_SLAB_NUMBERS = 32 * SLAB_BLOCKS
-_READ_NBYTES = 1 << 22
+from bascule.weights.slabs import landing_nbytes, quantise_slabs, read_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +92,15 @@ class WebGPUQuantizer:
             parameter = Parameter(name, shape, (name,), dtype=self.format)
             store = backend.store([parameter])
             try:
-                landing = 128 * min(SLAB_BLOCKS, array.size // 32)
+                landing = landing_nbytes([parameter])
                 quantiser = await backend.quantiser(
                     store, [parameter], landing_nbytes=landing, most_blocks=SLAB_BLOCKS
                 )
                 try:
-                    for start in range(0, array.size, _SLAB_NUMBERS):
-                        await _quantise_slab(quantiser, parameter, array, start)
+                    async for count in quantise_slabs(quantiser, parameter, array):
                         if progress is not None:
-                            told = done + min(start + _SLAB_NUMBERS, array.size)
-                            progress(Progress("quantize", told, total, "numbers"))
-                    data = await _read_all(quantiser, parameter)
+                            progress(Progress("quantize", done + count, total, "numbers"))
+                    data = await read_blocks(quantiser, parameter)
                     sums = (await quantiser.sums())[name]
                 finally:
                     quantiser.close()
@@ -153,24 +148,3 @@ def _check_fits(name: str, sums: Sums, format: DType) -> None:
         where = f"quantize: tensor {name!r}" if name else "quantize"
         found = f"{sums.n_unfit:,} others"
         raise InputError(where, f"finite numbers that fit {format}", found)
-
-
-async def _quantise_slab(
-    quantiser: Quantiser, parameter: Parameter, array: NDArray[Any], start: int
-) -> None:
-    # Of an array that is laid out otherwise `flat` copies the slab alone.
-    with np.errstate(over="ignore"):  # a float64 that is too large counts as infinite
-        part = array.flat[start : start + _SLAB_NUMBERS].astype(np.float32)
-    quantiser.write(quantiser.landing, 0, part.data)
-    quantiser.quantise(parameter.name, start // 32, 0, part.size // 32)
-    # What is queued holds memory until the device has got to it.
-    await quantiser.read(parameter.name, 0, bytearray(4))
-
-
-async def _read_all(quantiser: Quantiser, parameter: Parameter) -> NDArray[np.uint8]:
-    data = np.empty(parameter.nbytes, np.uint8)
-    for start in range(0, len(data), _READ_NBYTES):
-        await quantiser.read(parameter.name, start, data[start : start + _READ_NBYTES].data)
-    block = block_of(parameter.dtype)
-    rows, inner = parameter.shape
-    return data[: rows * inner // block.n_elements * block.nbytes]

@@ -14,9 +14,9 @@ fn merged(a: Peaks, b: Peaks) -> Peaks {
 
 // All lanes call it.
 fn find_peaks(lane: u32) -> Peaks {
-  var mine = Peaks(RANK_OF_NONE, 0xffffffffu, 0xffffffffu);
+  var mine = Peaks(0u, 0xffffffffu, 0xffffffffu);
   for (var b = lane; b * params.block < params.n; b += WORKGROUP) {
-    var peak = RANK_OF_NONE;
+    var peak = 0u;
     let end = min((b + 1u) * params.block, params.n);
     for (var i = b * params.block; i < end; i++) {
       let rank = rank_of(logits[i]);

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bascule.backend import reference
+from bascule.backend.reference_sampling import NOT_A_TOKEN
 from bascule.backend.wasm.kernels import Array
 from bascule.backend.wasm.kernels_native import NativeKernels
 from bascule.backend.wasm.language import LanguageFunctions
@@ -154,17 +155,21 @@ def test_argmax_token(
     ops: LanguageFunctions,
     rng: np.random.Generator,
 ) -> None:
-    """The first of equals; NaN below everything; infinities; nothing but NaN."""
+    """The first of equals; no token for NaN and infinities."""
     plain = normal(rng, 1, vocabulary)
     rounded, holed = np.round(plain), plain.copy()
     holed[0, rng.integers(0, vocabulary, 3)] = np.nan
-    low, high = np.full_like(plain, -np.inf), plain.copy()
+    low, high, last = np.full_like(plain, -np.inf), plain.copy(), plain.copy()
     high[0, vocabulary // 2 :] = np.inf
-    for logits in (plain, rounded, holed, low, high, np.full_like(plain, np.nan)):
+    last[0, -1] = np.nan
+    masked = np.where(np.arange(vocabulary) == vocabulary // 3, plain, -np.inf).astype(np.float32)
+    broken = (holed, low, high, last, np.full_like(plain, np.nan))
+    for logits in (plain, rounded, masked, *broken):
         tokens = state(guarded, rng.integers(0, 9, 7).astype(np.uint32))
         position = state(guarded, np.array([rng.integers(0, 20)], np.uint32))
         theirs, there = tokens.copy(), position.copy()
         found = ops.argmax_token(logits, tokens, position)
         np.testing.assert_array_equal(found, reference.argmax_token(logits, theirs, there))
+        assert (found[0] == NOT_A_TOKEN) == any(logits is each for each in broken)
         np.testing.assert_array_equal(tokens, theirs)
         np.testing.assert_array_equal(position, there)

@@ -20,8 +20,8 @@ from tests.goldens import cosines
 from tests.goldens.llama import TINY_NAMES, TinyName, tiny
 
 TIERS = ("webgpu", "cpu")
-# The WebAssembly tier is a page's: outside one it answers a few questions only.
-on_wasm_too = pytest.mark.parametrize("opened", [*TIERS, "wasm"], indirect=True)
+# Few questions do for the same GPU held to less, and for WebAssembly, which is a page's.
+on_all_tiers = pytest.mark.parametrize("opened", [*TIERS, "webgpu-limited", "wasm"], indirect=True)
 
 
 @pytest.fixture(params=TIERS)
@@ -41,7 +41,7 @@ async def load_tiny(
     return model
 
 
-@on_wasm_too
+@on_all_tiers
 @pytest.mark.parametrize("name", TINY_NAMES)
 async def test_greedy_text_is_the_reference_s(opened: OpenedTier, name: TinyName) -> None:
     async with await load_tiny(opened, name) as model:
@@ -56,7 +56,7 @@ async def test_greedy_text_is_the_reference_s(opened: OpenedTier, name: TinyName
                 assert found.text == chat.text
 
 
-@on_wasm_too
+@on_all_tiers
 @pytest.mark.parametrize("name", TINY_NAMES)
 @pytest.mark.parametrize(("cache", "tolerance"), [("f16", 0.06), ("f32", 2e-3)])
 async def test_logits_are_the_reference_s(
@@ -94,7 +94,7 @@ async def test_the_same_prompt_again_computes_one_token(opened: OpenedTier) -> N
     assert again.stats["reused_tokens"] == len(chat.prompt_ids) - 1
 
 
-@on_wasm_too
+@on_all_tiers
 async def test_a_cache_grows_by_pages_in_the_middle_of_a_text(
     opened: OpenedTier, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,7 @@ from bascule.server.app import create_app
 from bascule.server.run import listen, make_server
 from tests.goldens import TINY_BERT, Golden, cosines, golden
 
-TIERS = ["webgpu", "wasm", "cpu"]
+TIERS = ["webgpu", "wasm", "cpu"]  # tests/tiers/test_limited.py has the fourth
 COSINE = 0.99999
 
 

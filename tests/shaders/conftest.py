@@ -8,12 +8,28 @@ from pathlib import Path
 
 import pytest
 
-from bascule.backend.webgpu.gpu import WANTED_LIMITS
-from bascule.backend.webgpu.gpu_native import NativeGpu, _dashed, _describe
+from bascule.backend.webgpu.gpu_native import (
+    NativeGpu,
+    _describe,
+    _least_limits,
+    _own_limits,
+    open_native,
+)
 
 # Dawn refuses Debian 12's lavapipe (Mesa 22.3 lacks a feature that it wants); Chromium brings an
 # adapter that Dawn takes.
 SWIFTSHADER = Path("/usr/lib/chromium/vk_swiftshader_icd.json")
+
+
+@pytest.fixture
+async def gpu(request: pytest.FixtureRequest) -> AsyncIterator[NativeGpu]:
+    """A real device; for a "kind" that says so one held to the least that every device grants."""
+    callspec = getattr(request.node, "callspec", None)
+    kind = callspec.params.get("kind", "") if callspec else ""
+    device = await open_native(least=kind.endswith("-limited"))
+    assert device.adapter.least == kind.endswith("-limited")
+    yield device
+    device.destroy()
 
 
 @pytest.fixture
@@ -28,6 +44,15 @@ async def tint(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[NativeGpu]:
 
 
 @pytest.fixture
+async def tint_least(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[NativeGpu]:
+    """Tint and Dawn's own checks, on a device held to the least that every one grants."""
+    monkeypatch.setenv("WGPU_BACKEND_TYPE", "Null")
+    gpu = await _open_dawn(least=True)
+    yield gpu
+    gpu.destroy()
+
+
+@pytest.fixture
 async def tint_f16(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[NativeGpu]:
     """Tint with every feature, on Dawn's adapter that runs nothing: SwiftShader has no halves."""
     monkeypatch.setenv("WGPU_BACKEND_TYPE", "Null")
@@ -36,14 +61,13 @@ async def tint_f16(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[NativeGpu]:
     gpu.destroy()
 
 
-async def _open_dawn() -> NativeGpu:
+async def _open_dawn(*, least: bool = False) -> NativeGpu:
     import wgpudawn
 
     adapter = await wgpudawn.gpu.request_adapter_async()
-    features = [f for f in ("subgroups", "shader-f16") if f in adapter.features]
-    device = await adapter.request_device_async(
-        required_features=features,
-        required_limits={_dashed(n): adapter.limits[_dashed(n)] for n in WANTED_LIMITS},
-    )
-    info = _describe(adapter.info, device.limits, features)
+    wanted = () if least else ("subgroups", "shader-f16")
+    features = [f for f in wanted if f in adapter.features]
+    limits = _least_limits(adapter) if least else _own_limits(adapter)
+    device = await adapter.request_device_async(required_features=features, required_limits=limits)
+    info = _describe(adapter.info, device.limits, features, least=least)
     return NativeGpu(device, replace(info, subgroups_enable=True))

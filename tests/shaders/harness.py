@@ -26,6 +26,9 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
     "hardware": {"software": False},
     "hardware-plain": {"software": False, "features": frozenset()},
     "hardware-small": {"software": False, "features": frozenset(), "small": True},
+    # Where the fixture `gpu` opens a device of the tier "webgpu-limited".
+    "hardware-limited": {"software": False, "features": frozenset()},
+    "software-limited": {"software": True, "features": frozenset()},
 }
 
 

@@ -18,7 +18,9 @@ from bascule.backend.cpu import ReferenceBackend
 from bascule.backend.webgpu import link
 from bascule.errors import InputError, TierUnavailableError
 from bascule.platform import read_programs
-from bascule.tiers.auto import ModelNeed, choose, need_of, open_tier
+from bascule.program.compile import freeze
+from bascule.program.graph import Graph
+from bascule.tiers.auto import ModelNeed, choose, decision_for, need_of, open_tier
 from bascule.tiers.probe import probe_dispatch
 from bascule.tiers.speeds import Speeds
 from bascule.tiers.survey import Survey, TierFacts
@@ -96,11 +98,7 @@ def test_a_model_that_fits_nowhere_is_an_error_with_every_reason() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value", "tier"),
-    [
-        ("BASCULE_FORCE_WEBGPU", "1", "webgpu"),
-        ("BASCULE_FORCE_NUMPY", "1", "cpu"),
-        ("BASCULE_PLATFORM_NAME", "cpu", "cpu"),
-    ],
+    [("BASCULE_FORCE_WEBGPU", "1", "webgpu"), ("BASCULE_FORCE_NUMPY", "1", "cpu")],
 )
 async def test_a_forced_tier_is_taken(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, tier: Tier
@@ -110,12 +108,17 @@ async def test_a_forced_tier_is_taken(
 
 
 @pytest.mark.parametrize(
-    ("name", "tier"), [("BASCULE_DISABLE_CPU", "cpu"), ("BASCULE_DISABLE_JAX", "webgpu")]
+    ("name", "value", "tier"),
+    [
+        ("BASCULE_DISABLE_CPU", "1", "cpu"),
+        ("BASCULE_DISABLE_JAX", "1", "webgpu"),
+        ("BASCULE_PLATFORM_NAME", "cpu", "webgpu"),
+    ],
 )
 async def test_a_disabled_tier_is_not_taken(
-    monkeypatch: pytest.MonkeyPatch, name: str, tier: Tier
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, tier: Tier
 ) -> None:
-    monkeypatch.setenv(name, "1")
+    monkeypatch.setenv(name, value)
     await _loads_right(lambda found: found != tier, name)
 
 
@@ -192,9 +195,83 @@ async def test_unknown_and_absent_tiers() -> None:
         await open_tier("webnn")
 
 
+async def test_webnn_without_its_runtime_says_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "webnn", None)
+    with pytest.raises(TierUnavailableError, match=r"needs the package pywebnn .*tier=\"auto\""):
+        await open_tier("webnn")
+    found = await bascule.capabilities()
+    assert found.webnn == frozenset()
+    assert "pywebnn" in found.problems["webnn"]
+
+
+async def test_a_model_that_keeps_states_is_not_for_webnn() -> None:
+    """However fast: an MLGraph keeps nothing between its runs."""
+    graph = Graph("step")
+    logits = graph.input("logits", (1, 5))
+    tokens, position = graph.state("tokens", (8,), "u32"), graph.state("position", (1,), "u32")
+    graph.output(graph.call("argmax_token", logits, tokens, position))
+    tiers = [planted("webnn", per_work_s=1e-12), CPU]
+    decision = decision_for(tiers, need_of("chat", [freeze(graph)]))
+    assert decision.chosen == "cpu"
+    assert "argmax_token" in decision.considered[0].refused
+    for asked in ("webnn", ["webnn"]):  # before anything is opened
+        with pytest.raises(TierUnavailableError, match=r"cannot run chat: .*argmax_token"):
+            await open_tier(asked, need_of("chat", [freeze(graph)]))
+    graph = Graph("encoder")
+    graph.output(graph.call("activate", graph.input("x", (4,)), kind="gelu"))
+    assert decision_for(tiers, need_of("encoder", [freeze(graph)])).chosen == "webnn"
+
+
 async def test_wasm_without_its_runtime_says_what_it_needs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "wasmtime", None)
     with pytest.raises(TierUnavailableError, match="needs the package wasmtime"):
         await open_tier("wasm")
+
+
+async def test_of_several_names_the_first_that_works_is_taken() -> None:
+    opened = await open_tier(["webnn", "cpu", "webgpu"])
+    assert opened.backend.tier == "cpu"
+    assert opened.reason.startswith("cpu was asked for; webnn refused (")
+    with pytest.raises(TierUnavailableError, match=r"webnn refused \("):
+        await open_tier(["webnn"])
+    with pytest.raises(InputError, match="the name of a tier"):
+        await open_tier([])
+    with pytest.raises(InputError, match="quantum"):
+        await open_tier(["quantum", "cpu"])
+
+
+def test_the_front_door_falls_where_it_may() -> None:
+    expected = golden("tiny-bert")
+    code = (
+        "import json, sys, bascule\n"
+        "platform = bascule.UnifiedWebPlatform(sys.argv[1], platform='webgpu', "
+        "fallback_to_wasm=sys.argv[2] == 'yes', fallback_to_webnn=True)\n"
+        "found = platform.run_inference({'input_text': json.loads(sys.argv[3])})\n"
+        "print(json.dumps([found['tier'], found['tier_reason'], found['embeddings'].tolist()]))"
+    )
+
+    def run(may: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", code, str(TINY_BERT), may, json.dumps(expected.texts)]
+        return subprocess.run(command, env=NO_ADAPTER, capture_output=True, text=True, check=False)
+
+    tier, reason, embeddings = json.loads(run("yes").stdout)
+    assert tier == "wasm"
+    assert "webgpu refused" in reason
+    assert "webnn refused" in reason
+    assert (cosines(embeddings, expected.embeddings) >= 0.99999).all()
+    refused = run("no")
+    assert refused.returncode != 0
+    assert "TierUnavailableError" in refused.stderr
+    assert "webgpu or webnn" in refused.stderr
+
+
+def test_features_by_name() -> None:
+    platform = bascule.UnifiedWebPlatform(str(TINY_BERT))
+    assert platform.test_feature_support("compute_shaders") is True
+    assert platform.test_feature_support("jspi") is False  # no page
+    with pytest.raises(InputError, match=r"compute_shaders.*teleport"):
+        platform.test_feature_support("teleport")

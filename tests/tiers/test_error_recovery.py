@@ -22,10 +22,13 @@ from bascule.errors import (
     ContextLengthError,
     DeviceLostError,
     GpuError,
+    GpuOutOfMemoryError,
     HashMismatchError,
+    HostMemoryError,
     InputError,
     ModelFileError,
     ModelNotFoundError,
+    NotFiniteError,
     ShaderError,
     SourceError,
     TierUnavailableError,
@@ -34,7 +37,7 @@ from bascule.errors import (
 from bascule.tiers.error_policy import kind_of
 
 BUSY = GpuError("replay", "the device is busy")
-NO_MEMORY = GpuError("alloc", "Not enough memory left")
+NO_MEMORY = GpuOutOfMemoryError("alloc", 1 << 30)
 
 
 def manager(**options: Any) -> RecoveryManager:
@@ -69,6 +72,9 @@ class Failing:
         (BUSY, ErrorKind.OPERATION_FAILED),
         (NO_MEMORY, ErrorKind.MEMORY),
         (MemoryError(), ErrorKind.MEMORY),
+        (HostMemoryError("weights", 1 << 30), ErrorKind.MEMORY),
+        (GpuError("alloc", "out of memory, says a device in prose"), ErrorKind.OPERATION_FAILED),
+        (NotFiniteError("tiny", "text 3", "webgpu"), ErrorKind.NOT_FINITE),
         (SourceError("x", "the connection broke"), ErrorKind.NETWORK),
         (ModelFileError("x", "is cut short"), ErrorKind.MODEL),
         (HashMismatchError("x", "has other bytes"), ErrorKind.MODEL),

@@ -41,7 +41,9 @@ def test_basic_usage() -> None:
     backend = select_optimal_backend(
         operation_type="matmul", data_shape=(1000, 1000), requires_gradient=False
     )
-    assert backend in (BackendType.TORCH, BackendType.JAX)
+    # Which one is fastest is this machine's affair, and changes with what else it does.
+    considered = [c for c in shared_selector().decisions[-1].considered if not c.refused]
+    assert backend.tier == min(considered, key=lambda c: c.expected_s).tier
 
 
 def test_advanced_usage() -> None:

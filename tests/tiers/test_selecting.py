@@ -16,6 +16,7 @@ from bascule import (
     WorkloadCharacteristics,
 )
 from bascule.errors import InputError, TierUnavailableError
+from bascule.tiers.decisions import Considered
 from bascule.tiers.history import ENOUGH_RUNS, History
 from bascule.tiers.survey import Survey, TierFacts
 from tests.tiers.machines import CPU, FAST_GPU, GPU, SOFTWARE_GPU
@@ -325,3 +326,18 @@ async def test_where_it_cannot_wait_it_answers_cpu_and_measures_meanwhile(
     assert "not measured yet" in selector.decisions[-1].reason
     await selector.ready()
     assert selector.select_backend(LARGE) is BackendType.WEBGPU
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (3.5e-7, "0.35 us"),
+        (1.92e-4, "192 us"),
+        (9.996e-4, "1 ms"),
+        (0.0288, "28.8 ms"),
+        (3.43, "3.43 s"),
+        (58_000.0, "58,000 s"),
+    ],
+)
+def test_times_are_told_in_a_unit_that_fits(seconds: float, told: str) -> None:
+    assert str(Considered("cpu", "", seconds, "measured here")) == f"cpu {told} measured here"

@@ -6,8 +6,11 @@
 // Names under which adapters that run on the CPU are known.
 const SOFTWARE = /swiftshader|llvmpipe|lavapipe|software|warp|basic render/i;
 
-/** Throws an Error whose message says what is missing. */
-export async function findAdapter() {
+/**
+ * Throws an Error whose message says what is missing.
+ * @param {boolean} [least] whether an adapter of WebGPU's compatibility mode will do
+ */
+export async function findAdapter(least = false) {
   if (!globalThis.navigator?.gpu) {
     throw new Error(
       globalThis.isSecureContext === false
@@ -15,7 +18,11 @@ export async function findAdapter() {
         : "this browser has no navigator.gpu",
     );
   }
-  const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
+  /** @type {GPURequestAdapterOptions} */
+  const wanted = { powerPreference: "high-performance" };
+  const adapter =
+    (await navigator.gpu.requestAdapter(wanted)) ??
+    (least ? await navigator.gpu.requestAdapter({ ...wanted, featureLevel: "compatibility" }) : null);
   if (!adapter) throw new Error("the browser has WebGPU and found no adapter");
   return adapter;
 }
@@ -36,26 +43,41 @@ function words(info) {
 
 /**
  * Open a device with the adapter's own limits. Throws an Error whose message says what is missing.
- * @param {string} limitsJson @param {string} featuresJson @returns {Promise<Opened>}
+ * @param {string} limitsJson names @param {string} featuresJson names of those that are welcome
+ * @param {boolean} [least] whether to ask for no feature and no limit: what every device grants
+ * @returns {Promise<Opened>}
  */
-export async function openDevice(limitsJson, featuresJson) {
-  const adapter = await findAdapter();
-  /** @type {Record<string, number>} */
-  const limits = {};
-  for (const name of JSON.parse(limitsJson)) {
-    const value = /** @type {Record<string, any>} */ (/** @type {unknown} */ (adapter.limits))[name];
-    if (typeof value === "number") limits[name] = value;
-  }
-  const features = JSON.parse(featuresJson).filter((/** @type {string} */ f) => adapter.features.has(f));
-  const device = await adapter.requestDevice({ requiredLimits: limits, requiredFeatures: features });
+export async function openDevice(limitsJson, featuresJson, least = false) {
+  const adapter = await findAdapter(least);
+  /** @type {string[]} */
+  const wanted = least ? [] : JSON.parse(featuresJson);
+  const features = wanted.filter((name) => adapter.features.has(name));
+  const requiredLimits = least ? {} : named(adapter.limits, limitsJson);
+  const requiredFeatures = /** @type {GPUFeatureName[]} */ (features);
+  const device = await adapter.requestDevice({ requiredLimits, requiredFeatures });
+  const limits = named(device.limits, limitsJson);
+  const told = [words(adapter.info), features, limits, navigator.userAgent];
   const info = {
     ...describe(adapter),
     features,
     limits,
-    identity: JSON.stringify([words(adapter.info), features, limits, navigator.userAgent]),
+    least,
+    identity: JSON.stringify(least ? [...told, "least"] : told),
     subgroups_enable: features.includes("subgroups") && (await compiles(device)),
   };
   return { device, info: JSON.stringify(info), asked: limitsJson + featuresJson };
+}
+
+/** Those of its limits that are wanted and there.
+ * @param {GPUSupportedLimits} limits @param {string} namesJson */
+function named(limits, namesJson) {
+  /** @type {Record<string, number>} */
+  const found = {};
+  for (const name of JSON.parse(namesJson)) {
+    const value = Reflect.get(limits, name);
+    if (typeof value === "number") found[name] = value;
+  }
+  return found;
 }
 
 /** Whether the compiler knows the directive: Tint wants it before the builtins, naga refuses it.

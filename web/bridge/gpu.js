@@ -5,11 +5,11 @@
 /**
  * A Python object that JavaScript holds for the length of a call.
  * @typedef {{ getBuffer(type: "u8"): { data: Uint8Array<ArrayBuffer>, release(): void } }} PyBuffer
- * @typedef {{ bindGroups: GPUBindGroup[], pipelines: GPUComputePipeline[], steps: Int32Array }} Tape
+ * @typedef {import("./tape.js").Tape} Tape
  * @typedef {import("./pipelines.js").Pipeline} Pipeline
  * @typedef {{ handles: typeof import("./handles.js"), staging: typeof import("./staging.js"),
  *   tape: typeof import("./tape.js"), pipelines: typeof import("./pipelines.js"),
- *   submission: typeof import("./submission.js") }} Modules
+ *   submission: typeof import("./submission.js"), faults: typeof import("./faults.js") }} Modules
  */
 
 /** A device and its queue. */
@@ -22,13 +22,15 @@ export class Gpu {
   #staging;
   #made;
   #submission;
+  #faults;
+  #Fault;
   #bufferNbytes = 0;
-  #firstError = "";
+  #frees = 0;
   lost = "";
   crossings = 0;
 
   /** @param {import("./device.js").Opened} opened @param {Modules} modules */
-  constructor({ device, info, asked }, { handles, staging, tape, pipelines, submission }) {
+  constructor({ device, info, asked }, { handles, staging, tape, pipelines, submission, faults }) {
     this.#device = device;
     this.#tapes = tape;
     this.info = info;
@@ -39,13 +41,12 @@ export class Gpu {
     this.#pipelines = new handles.Handles("pipeline");
     /** @type {import("./handles.js").Handles<Tape>} */
     this.#recorded = new handles.Handles("tape");
-    this.#staging = new staging.Staging(device);
+    this.#Fault = faults.Fault;
+    this.#faults = new faults.Faults(device);
+    this.#staging = new staging.Staging(this.#faults);
     this.#made = new pipelines.Pipelines(device);
     this.#submission = new submission.Submission(device);
     device.lost.then((why) => (this.lost ||= why.message || why.reason));
-    device.addEventListener("uncapturederror", (event) => {
-      this.#firstError ||= event.error.message;
-    });
   }
 
   get queue() {
@@ -70,9 +71,25 @@ export class Gpu {
     this.#enter();
     const { STORAGE, UNIFORM, COPY_SRC, COPY_DST } = GPUBufferUsage;
     const usage = uniform ? UNIFORM | COPY_DST : STORAGE | COPY_SRC | COPY_DST;
-    const buffer = this.#device.createBuffer({ size: nbytes, usage });
+    const buffer = this.#faults.create({ size: nbytes, usage });
     this.#bufferNbytes += nbytes;
     return this.#buffers.add(buffer);
+  }
+
+  /** Wait until the device has memory for all of these, or throw. @param {PyBuffer} names */
+  async granted(names) {
+    this.#enter();
+    const view = names.getBuffer("u8");
+    const copy = new Int32Array(view.data.slice().buffer);
+    view.release();
+    await this.#faults.granted(Array.from(copy, (name) => this.#buffers.get(name)));
+    if (this.lost) throw new Error(this.lost);
+  }
+
+  /** Free what is only kept for the next time; tells how many bytes that were. */
+  trim() {
+    this.#enter();
+    return this.#staging.trim();
   }
 
   /** @param {number} name */
@@ -81,7 +98,8 @@ export class Gpu {
     this.#submission.flush();
     const buffer = this.#buffers.remove(name);
     this.#bufferNbytes -= buffer.size;
-    buffer.destroy();
+    this.#frees += 1;
+    this.#faults.destroy(buffer);
   }
 
   /** @param {number} name @param {number} offset @param {PyBuffer} data */
@@ -146,9 +164,10 @@ export class Gpu {
       this.#tapes.decode(copy, {
         buffer: (name) => this.#buffers.get(name),
         pipeline: (name) => this.#pipelines.get(name).pipeline,
-        group: (pipeline, entries) => {
-          const layout = this.#made.layout(this.#pipelines.get(pipeline).bindings).group;
-          return this.#device.createBindGroup({ layout, entries });
+        group: (name, entries) => {
+          const { pipeline, bindings } = this.#pipelines.get(name);
+          const layout = this.#made.layout(bindings).group;
+          return this.#device.createBindGroup({ label: pipeline.label, layout, entries });
         },
       }),
     );
@@ -164,6 +183,8 @@ export class Gpu {
   replay(name, writes) {
     this.#enter();
     const tape = this.#recorded.get(name);
+    const label = this.#tapes.orphan(tape, this.#frees, (buffer) => this.#buffers.has(buffer));
+    if (label) throw new this.#Fault("a buffer that it uses has been freed.", { label });
     this.#submission.flush();
     const view = writes.getBuffer("u8");
     try {
@@ -193,23 +214,16 @@ export class Gpu {
   /** @param {GPUBuffer} staging @param {number} nbytes @param {PyBuffer} into */
   async #finishRead(staging, nbytes, into) {
     await null; // what is encoded has been submitted by now: its microtask was queued before this one
+    let cause = null;
     try {
       await this.#staging.fill(staging, nbytes, into);
     } catch (error) {
-      throw new Error(this.lost || this.#takeError() || String(error));
+      cause = error;
     }
-    if (!this.#firstError) return;
-    // One refused command drags others along (its encoder, its submission): a round trip collects
-    // them all, so that the next read does not hear of them again.
-    this.#device.pushErrorScope("validation");
-    await this.#device.popErrorScope();
-    throw new Error(this.#takeError());
-  }
-
-  #takeError() {
-    const error = this.#firstError;
-    this.#firstError = "";
-    return error;
+    if (cause && this.lost) throw new Error(this.lost);
+    if (!cause && !this.#faults.any) return;
+    const fault = (await this.#faults.take(this.#recorded.live)) ?? cause;
+    if (fault) throw fault;
   }
 }
 
@@ -217,8 +231,8 @@ export class Gpu {
  * For Python, which has no `new`. @param {import("./device.js").Opened} opened
  * @param {Modules["handles"]} handles @param {Modules["staging"]} staging
  * @param {Modules["tape"]} tape @param {Modules["pipelines"]} pipelines
- * @param {Modules["submission"]} submission
+ * @param {Modules["submission"]} submission @param {Modules["faults"]} faults
  */
-export function createGpu(opened, handles, staging, tape, pipelines, submission) {
-  return new Gpu(opened, { handles, staging, tape, pipelines, submission });
+export function createGpu(opened, handles, staging, tape, pipelines, submission, faults) {
+  return new Gpu(opened, { handles, staging, tape, pipelines, submission, faults });
 }

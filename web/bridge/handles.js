@@ -32,10 +32,19 @@ export class Handles {
     return (this.#generations[index] << INDEX_BITS) | index;
   }
 
+  /** @returns {Iterable<T>} */
+  get live() {
+    return this.#objects.filter((item) => item !== null);
+  }
+
+  /** @param {number} name */
+  has(name) {
+    return this.#find(name) !== null;
+  }
+
   /** @param {number} name */
   get(name) {
-    const index = name & ((1 << INDEX_BITS) - 1);
-    const item = this.#generations[index] === name >> INDEX_BITS ? this.#objects[index] : null;
+    const item = this.#find(name);
     if (!item) throw new Error(`no live ${this.#kind} is named ${name}: it was freed or never made.`);
     return item;
   }
@@ -48,6 +57,12 @@ export class Handles {
     this.#generations[index] = (this.#generations[index] + 1) & ((1 << (31 - INDEX_BITS)) - 1);
     this.#free.push(index);
     return item;
+  }
+
+  /** @param {number} name */
+  #find(name) {
+    const index = name & ((1 << INDEX_BITS) - 1);
+    return this.#generations[index] === name >> INDEX_BITS ? this.#objects[index] : null;
   }
 
   /** Forget all names and return the live objects. @returns {T[]} */

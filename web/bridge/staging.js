@@ -4,16 +4,16 @@
 const KEPT_NBYTES = 64 << 20;
 
 export class Staging {
-  #device;
+  #faults;
   /** @type {Map<number, GPUBuffer[]>} */
   #kept = new Map();
   #keptNbytes = 0;
   /** Bytes of all buffers, lent ones included. */
   allocated = 0;
 
-  /** @param {GPUDevice} device */
-  constructor(device) {
-    this.#device = device;
+  /** @param {import("./faults.js").Faults} faults */
+  constructor(faults) {
+    this.#faults = faults;
   }
 
   /** @param {number} size */
@@ -25,14 +25,13 @@ export class Staging {
     }
     this.allocated += size;
     const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
-    return this.#device.createBuffer({ size, usage });
+    return this.#faults.create({ size, usage });
   }
 
   /** Take an unmapped buffer back. @param {GPUBuffer} buffer */
   give(buffer) {
     if (this.#keptNbytes + buffer.size > KEPT_NBYTES) {
-      this.allocated -= buffer.size;
-      buffer.destroy();
+      this.#drop(buffer);
       return;
     }
     this.#keptNbytes += buffer.size;
@@ -42,7 +41,12 @@ export class Staging {
   /** Wait for a buffer's bytes, copy them and take it back. @param {GPUBuffer} buffer
    * @param {number} nbytes @param {import("./gpu.js").PyBuffer} into */
   async fill(buffer, nbytes, into) {
-    await buffer.mapAsync(GPUMapMode.READ);
+    try {
+      await buffer.mapAsync(GPUMapMode.READ);
+    } catch (error) {
+      this.#drop(buffer);
+      throw error;
+    }
     const view = into.getBuffer("u8");
     view.data.set(new Uint8Array(buffer.getMappedRange(), 0, nbytes));
     view.release();
@@ -50,9 +54,23 @@ export class Staging {
     this.give(buffer);
   }
 
-  destroy() {
-    for (const kept of this.#kept.values()) for (const buffer of kept) buffer.destroy();
+  /** Destroy what is not lent; tells how many bytes that were. */
+  trim() {
+    const before = this.allocated;
+    for (const kept of this.#kept.values()) kept.forEach((buffer) => this.#drop(buffer));
     this.#kept.clear();
+    this.#keptNbytes = 0;
+    return before - this.allocated;
+  }
+
+  destroy() {
+    this.trim();
     this.allocated = 0;
+  }
+
+  /** @param {GPUBuffer} buffer */
+  #drop(buffer) {
+    this.allocated -= buffer.size;
+    this.#faults.destroy(buffer);
   }
 }

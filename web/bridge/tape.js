@@ -2,7 +2,10 @@
 // py/bascule/backend/webgpu/gpu.py. It imports nothing (see gpu.js).
 
 /**
- * @typedef {import("./gpu.js").Tape} Tape
+ * A bind group's shader file and buffers, by the names that they had then.
+ * @typedef {{ label: string, entries: { name: number, buffer: GPUBuffer }[] }} Group
+ * @typedef {{ bindGroups: GPUBindGroup[], pipelines: GPUComputePipeline[], steps: Int32Array,
+ *   groups: Group[], checked: number }} Tape
  * @typedef {{
  *   buffer(name: number): GPUBuffer,
  *   pipeline(name: number): GPUComputePipeline,
@@ -20,22 +23,21 @@ export function decode(words, lookup) {
   const [groupCount, stepCount] = words;
   let at = 2;
   const bindGroups = [];
+  const groups = [];
   for (let g = 0; g < groupCount; g++) {
     const pipeline = words[at];
     const count = words[at + 1];
     at += 2;
     const entries = [];
+    const used = [];
     for (let e = 0; e < count; e++, at += 4) {
-      entries.push({
-        binding: words[at],
-        resource: {
-          buffer: lookup.buffer(words[at + 1]),
-          offset: 4 * words[at + 2],
-          size: 4 * words[at + 3],
-        },
-      });
+      const buffer = lookup.buffer(words[at + 1]);
+      used.push({ name: words[at + 1], buffer });
+      const [offset, size] = [4 * words[at + 2], 4 * words[at + 3]];
+      entries.push({ binding: words[at], resource: { buffer, offset, size } });
     }
     bindGroups.push(lookup.group(pipeline, entries));
+    groups.push({ label: lookup.pipeline(pipeline).label, entries: used });
   }
   if (words.length !== at + stepCount * WORDS_A_STEP) {
     throw new Error("the tape ends in the middle of a record.");
@@ -43,7 +45,19 @@ export function decode(words, lookup) {
   const steps = words.slice(at);
   const pipelines = [];
   for (let s = 0; s < steps.length; s += WORDS_A_STEP) pipelines.push(lookup.pipeline(steps[s]));
-  return { bindGroups, pipelines, steps };
+  return { bindGroups, pipelines, steps, groups, checked: -1 };
+}
+
+/**
+ * The shader file whose buffer has been freed since the tape was made; empty if all are there.
+ * `frees` counts buffers that were freed: while it stands still nothing is looked up again.
+ * @param {Tape} tape @param {number} frees @param {(name: number) => boolean} lives
+ */
+export function orphan(tape, frees, lives) {
+  if (tape.checked === frees) return "";
+  const found = tape.groups.find(({ entries }) => !entries.every(({ name }) => lives(name)));
+  if (!found) tape.checked = frees;
+  return found?.label ?? "";
 }
 
 /**

@@ -53,18 +53,19 @@ struct Room {
   float *weights;  // (BLOCK_QUERIES / 4, n, 4): the scores interleaved
 };
 
-// One head of one batch row: n keys, all queries. q, k and v have rows of `stride`, y of `hidden`.
-static void attend(float *y, int hidden, const float *q, int stride, int tokens, int n, int size,
-                   struct Room room) {
-  const float *k = q + hidden, *v = k + hidden;
+// One head of one batch row: n keys, queries from `first` to before `end`. q, k and v stand side by
+// side in rows of `stride`; y has rows of `hidden`.
+static void attend(float *y, int hidden, const float *q, int stride, int first, int end, int n,
+                   int size, struct Room room) {
+  const float *k = q + stride / 3, *v = k + stride / 3;
   for (int j = 0; j < n; j += TILE_COLUMNS) {
     interleave(room.keys + j * size, TILE_COLUMNS, k + j * stride, stride, n - j, size);
   }
   for (int j = 0; j < size; j += TILE_COLUMNS) {
     copy_columns(room.values + j * n, v + j, stride, size - j, n);
   }
-  for (int first = 0; first < tokens; first += BLOCK_QUERIES) {
-    int rows = MIN(tokens - first, BLOCK_QUERIES);
+  for (; first < end; first += BLOCK_QUERIES) {
+    int rows = MIN(end - first, BLOCK_QUERIES);
     for (int i = 0; i < rows; i += TILE_ROWS) {
       const float *from = q + (first + i) * stride;
       interleave(room.queries + i * size, TILE_ROWS, from, stride, rows - i, size);
@@ -86,12 +87,14 @@ static void attend(float *y, int hidden, const float *q, int stride, int tokens,
   }
 }
 
-// Bidirectional attention (Vaswani et al. 2017): qkv (batch, tokens, 3 * heads * size) ->
-// y (batch, tokens, heads * size) over the first lengths[b] keys, at least one.
+// Bidirectional attention (Vaswani et al. 2017): qkv (batch, tokens, 3 * kept * size) ->
+// y (batch, tokens, heads * size) over the first lengths[b] keys, at least one. It does `queries`
+// queries from first_query on, of n_heads heads: in qkv from x_head on, in y from y_head on.
 // scratch: attention_scratch(tokens, size) floats.
 EXPORT void attention(float *y, const float *qkv, const unsigned *lengths, float *scratch,
-                      int batch, int tokens, int heads, int size) {
-  int hidden = heads * size, wide = ROUNDED(tokens, TILE_COLUMNS);
+                      int batch, int tokens, int heads, int kept, int size, int n_heads,
+                      int x_head, int y_head, int first_query, int queries) {
+  int hidden = heads * size, stride = 3 * kept * size, wide = ROUNDED(tokens, TILE_COLUMNS);
   struct Room room = {.keys = scratch};
   room.values = room.keys + wide * size;
   room.queries = room.values + wide * ROUNDED(size, TILE_COLUMNS);
@@ -99,10 +102,10 @@ EXPORT void attention(float *y, const float *qkv, const unsigned *lengths, float
   room.weights = room.scores + BLOCK_QUERIES * wide;
   for (int b = 0; b < batch; b++) {
     unsigned length = MIN(lengths[b], (unsigned)tokens);
-    for (int h = 0; h < heads; h++) {
-      attend(y + b * tokens * hidden + h * size, hidden,
-             qkv + b * tokens * 3 * hidden + h * size, 3 * hidden, tokens,
-             length ? (int)length : 1, size, room);
+    for (int h = 0; h < n_heads; h++) {
+      attend(y + b * tokens * hidden + (y_head + h) * size, hidden,
+             qkv + b * tokens * stride + (x_head + h) * size, stride, first_query,
+             first_query + queries, length ? (int)length : 1, size, room);
     }
   }
 }

@@ -36,14 +36,15 @@ INLINE void add_times(float *y, const float *x, float by, int n) {
   }
 }
 
-// One row of queries over positions `first` to `last`. The cache is read as it lies, once.
+// One row of queries over positions `first` to `last`. The cache is read as it lies, once: of each
+// half of its rows kv_heads heads from `column` on.
 // room: kv_heads * size + heads * (last + 1 - first) floats.
-static void attend_row(float *y, const float *q, Cache cache, int first, int last, int heads,
-                       int kv_heads, int size, float *room) {
+static void attend_row(float *y, const float *q, Cache cache, int column, int first, int last,
+                       int heads, int kv_heads, int size, float *room) {
   int met = last + 1 - first, grouped = heads / kv_heads, wide = kv_heads * size;
   float *row = room, *scores = row + wide;
   for (int i = 0; i < met; i++) {
-    get(cache, first + i, 0, row, wide);
+    get(cache, first + i, column, row, wide);
     for (int head = 0; head < heads; head++) {
       scores[head * met + i] = dot(q + head * size, row + head / grouped * size, size);
     }
@@ -55,7 +56,7 @@ static void attend_row(float *y, const float *q, Cache cache, int first, int las
     y[i] = 0;
   }
   for (int i = 0; i < met; i++) {
-    get(cache, first + i, wide, row, wide);
+    get(cache, first + i, cache.width / 2 + column, row, wide);
     for (int head = 0; head < heads; head++) {
       add_times(y + head * size, row + head / grouped * size, scores[head * met + i], size);
     }
@@ -128,39 +129,44 @@ static void attend_rows(float *y, const float *q, int stride, struct Room room, 
 }
 
 // y (rows, heads * size) = causal attention of q, groups of heads over the keys of one, where row i
-// stands at *position + i and meets positions up to its own, the last `window` of them (0: all).
-// scratch: cached_attention_scratch(slots, rows, heads, size) floats.
+// stands at *position + i and meets positions up to its own, the last `window` of them (0: all). It
+// does `queries` rows from first_query on, of the heads from y_head on; they share kv_heads KV
+// heads: in the cache, which holds `kept`, those from x_head on.
+// scratch: cached_attention_scratch(slots, queries, n_heads, size) floats.
 EXPORT void cached_attention(float *y, const float *q, void *cache, const uint32_t *position,
-                             float *scratch, int halves, int slots, int rows, int heads,
-                             int kv_heads, int size, int window) {
-  int first = *position, grouped = heads / kv_heads, wide = heads * size;
-  int begin = MAX(first + rows - slots, window ? MAX(first - window + 1, 0) : 0);
-  begin = MAX(begin, 0);
-  int met = first + rows - begin;
-  Cache from = {cache, halves, slots, 2 * kv_heads * size};
-  if (rows < FEW_ROWS) {
-    for (int i = 0; i < rows; i++, y += wide, q += wide) {
+                             float *scratch, int halves, int slots, int rows, int heads, int kept,
+                             int size, int window, int n_heads, int kv_heads, int x_head,
+                             int y_head, int first_query, int queries) {
+  int first = *position + first_query, grouped = n_heads / kv_heads, wide = heads * size;
+  int oldest = MAX((int)*position + rows - slots, 0);
+  int begin = MAX(oldest, window ? first - window + 1 : 0);
+  int met = first + queries - begin;
+  Cache from = {cache, halves, slots, 2 * kept * size};
+  y += first_query * wide + y_head * size;
+  q += first_query * wide + y_head * size;
+  if (queries < FEW_ROWS) {
+    for (int i = 0; i < queries; i++, y += wide, q += wide) {
       int at = first + i, least = window ? MAX(at - window + 1, begin) : begin;
-      attend_row(y, q, from, least, at, heads, kv_heads, size, scratch);
+      attend_row(y, q, from, x_head * size, least, at, n_heads, kv_heads, size, scratch);
     }
     return;
   }
-  struct Room room = room_at(scratch, met, rows, size);
+  struct Room room = room_at(scratch, met, queries, size);
   for (int group = 0; group < kv_heads; group++) {
-    read_keys(room, from, begin, met, group * size, size);
-    read_values(room, from, begin, met, (kv_heads + group) * size, size);
+    read_keys(room, from, begin, met, (x_head + group) * size, size);
+    read_values(room, from, begin, met, (kept + x_head + group) * size, size);
     for (int head = group * grouped; head < (group + 1) * grouped; head++) {
       int at = head * size;
-      attend_rows(y + at, q + at, wide, room, rows, met, size, first - begin, window);
+      attend_rows(y + at, q + at, wide, room, queries, met, size, first - begin, window);
     }
   }
 }
 
-EXPORT int cached_attention_scratch(int slots, int rows, int heads, int size) {
-  if (rows < FEW_ROWS) {
-    return heads * (size + slots);
+EXPORT int cached_attention_scratch(int slots, int queries, int n_heads, int size) {
+  if (queries < FEW_ROWS) {
+    return n_heads * (size + slots);
   }
   int met = ROUNDED(slots, TILE_COLUMNS), wide = ROUNDED(size, TILE_COLUMNS);
-  int many = ROUNDED(rows, TILE_ROWS);
+  int many = ROUNDED(queries, TILE_ROWS);
   return (TILE_COLUMNS + many) * wide + 2 * met * (wide + many);
 }

@@ -21,31 +21,35 @@ INLINE void turn_head(float *y, const float *x, const float *cosines, const floa
 }
 
 // Rotary embedding of q and k in qkv (rows, (heads + 2 kv_heads) * size), from *position on;
-// k and v go into the cache, q into y (rows, heads * size).
-// scratch: rope_append_scratch(kv_heads, size) floats.
+// k and v go into the cache, q into y (rows, heads * size). The cache holds `kept` KV heads from
+// first_kept on: they and the heads that share them are done, the rest of y is left alone.
+// scratch: rope_append_scratch(kept, size) floats.
 EXPORT void rope_append(float *y, const float *qkv, void *cache, const float *angles,
                         const uint32_t *position, float *scratch, int halves, int slots, int rows,
-                        int heads, int kv_heads, int size, int adjacent) {
-  int wide = kv_heads * size, half = size / 2;
+                        int heads, int kv_heads, int size, int adjacent, int first_kept, int kept) {
+  int wide = kept * size, half = size / 2, begin = heads / kv_heads * first_kept;
+  int end = heads / kv_heads * (first_kept + kept), pitch = (heads + 2 * kv_heads) * size;
   Cache to = {cache, halves, slots, 2 * wide};
   float *cosines = scratch, *sines = cosines + half, *keys = sines + half;
-  for (int row = 0; row < rows; row++, qkv += (heads + 2 * kv_heads) * size) {
+  for (int row = 0; row < rows; row++, qkv += pitch, y += heads * size) {
     int at = *position + row;
     turn_of(cosines, sines, angles, at, size);
-    for (int head = 0; head < heads + kv_heads; head++) {
-      float *to_head = y + (row * heads + head) * size;
-      to_head = head < heads ? to_head : keys + (head - heads) * size;
+    const float *key = qkv + (heads + first_kept) * size;
+    for (int head = begin; head < end + kept; head++) {
+      int of_keys = (head - end) * size;
+      float *to_head = head < end ? y + head * size : keys + of_keys;
+      const float *from = head < end ? qkv + head * size : key + of_keys;
       if (adjacent) {
-        turn_head(to_head, qkv + head * size, cosines, sines, half, 2, 1);
+        turn_head(to_head, from, cosines, sines, half, 2, 1);
       } else {
-        turn_head(to_head, qkv + head * size, cosines, sines, half, 1, half);
+        turn_head(to_head, from, cosines, sines, half, 1, half);
       }
     }
     put(to, at, 0, keys, wide);
-    put(to, at, wide, qkv + (heads + kv_heads) * size, wide);
+    put(to, at, wide, key + kv_heads * size, wide);
   }
 }
 
-EXPORT int rope_append_scratch(int kv_heads, int size) {
-  return (1 + kv_heads) * size;
+EXPORT int rope_append_scratch(int kept, int size) {
+  return (1 + kept) * size;
 }

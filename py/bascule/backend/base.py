@@ -278,6 +278,10 @@ class Backend(Protocol):
         """
         ...
 
+    def trim(self) -> int:
+        """Free memory that is only kept for the next time; gives the device's bytes."""
+        ...
+
     def close(self) -> None:
         """Free everything, the device included."""
         ...

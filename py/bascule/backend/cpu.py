@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from math import prod
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +17,8 @@ from bascule.backend.base import StateStore, Tier, TuneReport, WeightStore, chec
 from bascule.backend.quant import BlockMatrix
 from bascule.backend.quantise import ReferenceQuantiser
 from bascule.backend.reference import FUNCTIONS
-from bascule.dtypes import BlockType
-from bascule.errors import InputError
+from bascule.dtypes import BlockType, nbytes_of
+from bascule.errors import HostMemoryError, InputError
 from bascule.program.program import Dim
 from bascule.program.rewrites.rewrite import Limits
 
@@ -34,6 +36,17 @@ Empty = Callable[[tuple[int, ...], DTypeLike], Array]
 NUMPY = {"f32": np.float32, "u32": np.uint32, "f16": np.float16}
 
 
+@contextmanager
+def telling(asked: str, nbytes: int | None = None) -> Generator[None]:
+    """HostMemoryError, with what was asked for, where there is no memory for it."""
+    try:
+        yield
+    except HostMemoryError:
+        raise
+    except MemoryError:
+        raise HostMemoryError(asked, nbytes) from None
+
+
 class ReferenceStore:
     """Weights as float32 numpy arrays, or as the file's blocks where their dtype says so.
 
@@ -44,9 +57,10 @@ class ReferenceStore:
     arrivals: Arrivals | None = None
 
     def __init__(self, parameters: Sequence[Parameter], empty: Empty = np.empty) -> None:
-        self.arrays = {p.name: _room_for(p, empty) for p in parameters}
         self.targets = {p.name: index for index, p in enumerate(parameters)}
         self.nbytes = sum(p.nbytes for p in parameters)
+        with telling("a model's weights", self.nbytes):
+            self.arrays = {p.name: _room_for(p, empty) for p in parameters}
         self._views = [_bytes_of(self.arrays[p.name]) for p in parameters]
 
     def write(self, target: int, offset: int, data: Buffer) -> None:
@@ -98,7 +112,9 @@ class ReferenceStates:
         self.arrays.clear()
 
     def _zeros(self, value: Value, sizes: Mapping[str, int]) -> Array:
-        array = self._empty(value.sizes(sizes), NUMPY[value.dtype])
+        shape = value.sizes(sizes)
+        with telling(f"the state {value.name}", nbytes_of(value.dtype, prod(shape))):
+            array = self._empty(shape, NUMPY[value.dtype])
         array[...] = 0
         return array
 
@@ -136,7 +152,8 @@ class ReferenceExecutable:
             if self._weights.arrivals is not None:
                 names = {o.name for o in call.operands if o is not None}
                 await self._weights.arrivals.wait(names & self._weights.arrays.keys())
-            values[call.result.name] = evaluate(self._functions, call, values, sizes)
+            with telling("intermediate values"):
+                values[call.result.name] = evaluate(self._functions, call, values, sizes)
             for name in dead:
                 del values[name]
             # The tier never waits for a device: let others have a turn between two calls.
@@ -227,6 +244,10 @@ class ReferenceBackend:
 
     async def warm(self, programs: Iterable[Program], name: str = "") -> int:
         """See `Backend.warm`: there is nothing to compile."""
+        return 0
+
+    def trim(self) -> int:
+        """See `Backend.trim`: it keeps nothing."""
         return 0
 
     def close(self) -> None:

@@ -15,8 +15,10 @@ from bascule.backend.quant import BlockMatrix
 from bascule.backend.reference_sampling import argmax_token, penalise, sample_token
 from bascule.backend.reference_text import (
     cached_attention,
+    cached_attention_part,
     rms_norm,
     rope_append,
+    rope_append_part,
     taken,
     token_embedding,
 )
@@ -90,14 +92,44 @@ def attention(qkv: Array, lengths: Array, *, heads: int) -> Array:
     has something to attend to.
     """
     batch, tokens, packed = qkv.shape
-    size = packed // 3 // heads
-    q, k, v = qkv.reshape(batch, tokens, 3, heads, size).transpose(2, 0, 3, 1, 4)
-    scores = q @ k.swapaxes(-1, -2) / np.sqrt(qkv.dtype.type(size))
+    q, k, v = qkv.reshape(batch, tokens, 3, heads, -1).transpose(2, 0, 3, 1, 4)
+    return _attend(q, k, v, lengths).reshape(batch, tokens, packed // 3)
+
+
+def attention_part(
+    qkv: Array,
+    lengths: Array,
+    onto: Array | None = None,
+    *,
+    heads: int,
+    first_head: int,
+    n_heads: int,
+    first_query: int,
+    n_queries: int,
+    first_kept: int,
+    n_kept: int,
+) -> Array:
+    """Attention of some heads and queries, out of a qkv (B, T, 3 * n_kept * D), into `onto`."""
+    batch, tokens, packed = qkv.shape
+    size = packed // 3 // n_kept
+    y = np.empty((batch, tokens, heads * size), qkv.dtype) if onto is None else onto
+    done = slice(first_head - first_kept, first_head - first_kept + n_heads)
+    q, k, v = qkv.reshape(batch, tokens, 3, n_kept, size).transpose(2, 0, 3, 1, 4)[:, :, done]
+    queries = slice(first_query, first_query + n_queries)
+    part = y.reshape(batch, tokens, heads, size)[:, queries, first_head : first_head + n_heads]
+    part[...] = _attend(q[:, :, queries], k, v, lengths)
+    return y
+
+
+def _attend(q: Array, k: Array, v: Array, lengths: Array) -> Array:
+    """q (B, H, Q, D), k and v (B, H, T, D) -> (B, Q, H, D)."""
+    tokens, size = k.shape[2:]
+    scores = q @ k.swapaxes(-1, -2) / np.sqrt(q.dtype.type(size))
     hidden = np.arange(tokens)[None, :] >= np.maximum(lengths, 1)[:, None]
     scores = np.where(hidden[:, None, None, :], -np.inf, scores)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
-    return (weights @ v).transpose(0, 2, 1, 3).reshape(batch, tokens, packed // 3)
+    return (weights @ v).transpose(0, 2, 1, 3)
 
 
 def pool(x: Array, lengths: Array, *, kind: str) -> Array:
@@ -181,6 +213,7 @@ FUNCTIONS: Mapping[str, Callable[..., Array]] = {
         gated_linear,
         layer_norm,
         attention,
+        attention_part,
         pool,
         l2_normalise,
         activate,
@@ -190,7 +223,9 @@ FUNCTIONS: Mapping[str, Callable[..., Array]] = {
         rms_norm,
         token_embedding,
         rope_append,
+        rope_append_part,
         cached_attention,
+        cached_attention_part,
         argmax_token,
         penalise,
         sample_token,

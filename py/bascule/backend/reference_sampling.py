@@ -13,19 +13,22 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+# The token of logits of which one is NaN, or the highest infinite. The host reads tokens anyway:
+# this one tells it, at no cost, that something is broken.
+NOT_A_TOKEN = 0xFFFFFFFF
+
 
 def argmax_token(logits: Array, tokens: Array, position: Array) -> Array:
-    """The first of the highest logits; it becomes the next token, and the position moves on.
-
-    A NaN ranks below everything else.
+    """The first of the highest logits, or NOT_A_TOKEN, becomes the next token; the position moves
+    on.
     """
     return _append_token(first_highest(logits[0]), tokens, position)
 
 
 def first_highest(logits: Array) -> int:
-    """The first of the highest ids; 0 where all are NaN."""
-    known = np.flatnonzero(~np.isnan(logits))
-    return int(known[np.argmax(logits[known])]) if len(known) else 0
+    """The first of the highest ids, or NOT_A_TOKEN."""
+    first = int(np.argmax(logits))  # the first NaN where there is one
+    return first if np.isfinite(logits[first]) else NOT_A_TOKEN
 
 
 def _append_token(token: int, tokens: Array, position: Array) -> Array:
@@ -49,6 +52,8 @@ def penalise(logits: Array, tokens: Array, position: Array, settings: Array) -> 
 
 def sample_token(logits: Array, tokens: Array, position: Array, settings: Array) -> Array:
     """Draw an id, at temperature 0 the likeliest; it becomes the next token, as in argmax_token."""
+    if first_highest(logits[0]) == NOT_A_TOKEN:
+        return _append_token(NOT_A_TOKEN, tokens, position)
     kept = kept_weights(logits[0], settings)
     token = pick(kept, uniform_at(int(settings[6]), int(position[0])))
     return _append_token(token, tokens, position)
@@ -59,18 +64,14 @@ def kept_weights(logits: Array, settings: Array) -> Array:
 
     They apply in this order, each to what the one before kept; equals stay or go together. top-p
     (Holtzman et al. 2020) keeps the fewest whose share of the weight reaches it, min-p (Nguyen et
-    al. 2024) what weighs that much against the highest. A NaN weighs nothing, and what equals the
-    highest 1, infinite or not.
+    al. 2024) what weighs that much against the highest. That one is finite, and no logit NaN.
     """
     temperature, _, top_p, min_p = _numbers(settings)[:4]
     top_k = int(settings[1])
-    first, unknown = first_highest(logits), np.isnan(logits)
-    if not temperature > 0 or unknown.all():
+    first = first_highest(logits)
+    if not temperature > 0:
         return (np.arange(len(logits)) == first).astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        x = (logits.astype(np.float64) - logits[first]) / temperature
-    x[logits == logits[first]] = 0
-    x[unknown] = -np.inf
+    x = (logits.astype(np.float64) - logits[first]) / temperature
     order = np.sort(x)[::-1]
     least = -np.inf
     if 0 < top_k < len(x):

@@ -62,21 +62,62 @@ def rope_append(
     angles (256 + R, D) hold cosine and sine side by side: row p the angles of position p, row
     256 + r those of position 256 * r. Two rows, multiplied as complex numbers, serve any position.
     """
+    return rope_append_part(
+        qkv,
+        cache,
+        angles,
+        position,
+        heads=heads,
+        kv_heads=kv_heads,
+        size=size,
+        pairs=pairs,
+        first_kept=0,
+        n_kept=kv_heads,
+    )
+
+
+def rope_append_part(
+    qkv: Array,
+    cache: Array,
+    angles: Array,
+    position: Array,
+    onto: Array | None = None,
+    *,
+    heads: int,
+    kv_heads: int,
+    size: int,
+    pairs: str,
+    first_kept: int,
+    n_kept: int,
+) -> Array:
+    """rope_append of the KV heads that a cache (S, 2 * n_kept * D) keeps, and of the heads over
+    them, into `onto`.
+    """
     positions = int(position[0]) + np.arange(len(qkv))
+    y = np.empty((len(qkv), heads * size), qkv.dtype) if onto is None else onto
+    kept = slice(first_kept * size, (first_kept + n_kept) * size)
+    over = slice(kept.start * heads // kv_heads, kept.stop * heads // kv_heads)
+    q, k, v = np.split(qkv, (heads * size, (heads + kv_heads) * size), axis=1)
+    at = positions % len(cache)
+    y[:, over] = _turned(q[:, over], angles, positions, size, pairs)
+    cache[at, : n_kept * size] = _turned(k[:, kept], angles, positions, size, pairs)
+    cache[at, n_kept * size :] = v[:, kept]
+    return y
+
+
+def _turned(x: Array, angles: Array, positions: Array, size: int, pairs: str) -> Array:
+    """Heads of that size, side by side in x (T, ...), turned by their positions' angles."""
     half = size // 2
     turns = angles[..., :half] + 1j * angles[..., half:]  # (256 + R, D / 2)
     turn = (turns[positions % 256] * turns[256 + positions // 256])[:, None, :]
-    turned = qkv[:, : (heads + kv_heads) * size].reshape(len(qkv), heads + kv_heads, size)
+    turned = x.reshape(len(x), -1, size)
     if pairs == "adjacent":
         z = (turned[..., 0::2] + 1j * turned[..., 1::2]) * turn
         turned = np.stack((z.real, z.imag), axis=-1).reshape(turned.shape)
     else:
         z = (turned[..., :half] + 1j * turned[..., half:]) * turn
         turned = np.concatenate((z.real, z.imag), axis=-1)
-    turned = turned.reshape(len(qkv), -1).astype(qkv.dtype)
-    cache[positions % len(cache), : kv_heads * size] = turned[:, heads * size :]
-    cache[positions % len(cache), kv_heads * size :] = qkv[:, (heads + kv_heads) * size :]
-    return turned[:, : heads * size]
+    return turned.reshape(x.shape).astype(x.dtype)
 
 
 def cached_attention(
@@ -94,13 +135,53 @@ def cached_attention(
     The query in row t stands at position p = position + t and meets the keys of positions up to p,
     the last `window` of them where that is not 0.
     """
+    return cached_attention_part(
+        q,
+        cache,
+        position,
+        heads=heads,
+        kv_heads=kv_heads,
+        size=size,
+        window=window,
+        first_head=0,
+        n_heads=heads,
+        first_query=0,
+        n_queries=len(q),
+        first_kept=0,
+        n_kept=kv_heads,
+    )
+
+
+def cached_attention_part(
+    q: Array,
+    cache: Array,
+    position: Array,
+    onto: Array | None = None,
+    *,
+    heads: int,
+    kv_heads: int,
+    size: int,
+    window: int,
+    first_head: int,
+    n_heads: int,
+    first_query: int,
+    n_queries: int,
+    first_kept: int,
+    n_kept: int,
+) -> Array:
+    """cached_attention of some heads and queries, over a cache (S, 2 * n_kept * D), into `onto`."""
     first, tokens = int(position[0]), len(q)
-    positions = first + np.arange(tokens)
+    y = np.empty(q.shape, q.dtype) if onto is None else onto
     end = first + tokens
     met = np.arange(max(0, end - len(cache)), end)  # positions that still stand in the cache
-    rows = cache[met % len(cache)].astype(q.dtype).reshape(len(met), 2, kv_heads, size)
-    k, v = rows.transpose(1, 2, 0, 3)  # (G, S, D) each
-    grouped = q.reshape(tokens, kv_heads, heads // kv_heads, size).transpose(1, 2, 0, 3)
+    sharing = min(n_heads, heads // kv_heads)
+    begin, groups = first_head * kv_heads // heads - first_kept, n_heads // sharing
+    rows = cache[met % len(cache)].reshape(len(met), 2, n_kept, size)[:, :, begin : begin + groups]
+    k, v = rows.astype(q.dtype).transpose(1, 2, 0, 3)  # (G, S, D) each
+    done = slice(first_query, first_query + n_queries), slice(first_head, first_head + n_heads)
+    mine = q.reshape(tokens, heads, size)[done]
+    grouped = mine.reshape(-1, groups, sharing, size).transpose(1, 2, 0, 3)  # (G, H/G, T, D)
+    positions = (first + np.arange(tokens))[done[0]]
     scores = grouped @ k[:, None].swapaxes(-1, -2) / np.sqrt(q.dtype.type(size))  # (G, H/G, T, S)
     hidden = met[None, :] > positions[:, None]
     if window:
@@ -108,4 +189,6 @@ def cached_attention(
     scores = np.where(hidden, -np.inf, scores)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
-    return (weights @ v[:, None]).transpose(2, 0, 1, 3).reshape(tokens, heads * size)
+    mixed = (weights @ v[:, None]).transpose(2, 0, 1, 3)
+    y.reshape(tokens, heads, size)[done] = mixed.reshape(mine.shape)
+    return y

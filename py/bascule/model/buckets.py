@@ -65,6 +65,22 @@ def make_batches(
     return batches
 
 
+def smaller(
+    batch: Batch, lengths: Sequence[int], max_tokens: int, most_rows: int = MOST_ROWS
+) -> list[Batch]:
+    """The same texts in batches of the next smaller bucket; none where there is no smaller one."""
+    fewer = [b.batch for b in all_buckets(max_tokens, most_rows) if b.batch < batch.bucket.batch]
+    if len(batch.indices) == 1 or not fewer:
+        return []
+    count, made = max(fewer), list[Batch]()
+    for start in range(0, len(batch.indices), count):
+        indices = batch.indices[start : start + count]
+        tokens = max(lengths[i] for i in indices)
+        bucket = bucket_for(len(indices), tokens, max_tokens, most_rows)
+        made.append(Batch(indices, tokens, bucket))
+    return made
+
+
 def _limits(max_tokens: int) -> list[int]:
     return [t for t in TOKEN_LIMITS if t < max_tokens] + [max_tokens]
 

@@ -12,10 +12,11 @@ import numpy as np
 
 from bascule.backend.base import Backend, Executable, TuneReport, WeightStore
 from bascule.dtypes import DType
-from bascule.errors import DeviceLostError, InputError
+from bascule.errors import InputError, NotFiniteError
 from bascule.model.bert import BertConfig, sentence_encoder
-from bascule.model.buckets import MOST_ROWS, Batch, Bucket, all_buckets, make_batches
-from bascule.model.loaded import LoadedModel
+from bascule.model.buckets import MOST_ROWS, Batch, Bucket, all_buckets, make_batches, smaller
+from bascule.model.loaded import DEVICE_ERRORS, NO_MEMORY, LoadedModel
+from bascule.model.proof import Sample
 from bascule.program.compile import freeze
 from bascule.program.program import Dim, Program
 from bascule.program.rewrites.registry import Fitting
@@ -81,6 +82,7 @@ class _Counts:
     tokens: int = 0
     embed_s: float = 0.0
     host_s: float = 0.0
+    memory_retries: int = 0
 
 
 class EmbeddingModel(LoadedModel):
@@ -122,7 +124,9 @@ class EmbeddingModel(LoadedModel):
         """Embed texts: float32 (n, C) in the order given; of length 1 where the model says so.
 
         Texts are cut at `max_tokens` tokens. `progress(done, total)` counts texts. InputError for
-        anything but strings. Cancelling the task stops after the batches in flight.
+        anything but strings, NotFiniteError instead of an embedding that is none. Cancelling the
+        task stops after the batches in flight. Where memory ends, caches are freed and smaller
+        batches tried; GpuOutOfMemoryError or MemoryError if not even one text fits.
         """
         self._check_open("embed")
         checked = _checked_texts(texts)
@@ -136,12 +140,7 @@ class EmbeddingModel(LoadedModel):
         async def run(batch: Batch) -> None:
             nonlocal done
             async with gate:
-                try:
-                    found = await self._run(batch, ids)
-                except DeviceLostError as lost:
-                    await self.revive(lost)
-                    found = await self._run(batch, ids)
-                result[list(batch.indices)] = found
+                result[list(batch.indices)] = await self._embedded(batch, ids)
             done += len(batch.indices)
             if progress is not None:
                 progress(done, len(checked))
@@ -157,6 +156,18 @@ class EmbeddingModel(LoadedModel):
         lengths = [min(tokens, self.max_tokens)] * batch
         batches = make_batches(lengths, self.max_tokens, self._most_rows)
         await self._executable(batches[0].bucket)
+
+    def sample_programs(self, sample: Sample) -> list[Program]:
+        """See `LoadedModel.sample_programs`."""
+        return [self._settings.program(self._sample_batch(sample).bucket)]
+
+    async def answer(self, sample: Sample) -> Array:
+        """The first numbers of the embedding of a sample's ids, as float64."""
+        found = await self._run(self._sample_batch(sample), [sample.ids])
+        return found[0, : len(sample.numbers)].astype(np.float64)
+
+    def _sample_batch(self, sample: Sample) -> Batch:
+        return make_batches([len(sample.ids)], self.max_tokens, self._most_rows)[0]
 
     async def tune(
         self, budget_s: float = 30.0, *, progress: ProgressCallback | None = None
@@ -175,7 +186,7 @@ class EmbeddingModel(LoadedModel):
         try:
             report = await self._backend.tune(programs, budget_s=budget_s, progress=progress)
         finally:
-            self._prepare_anew()
+            self.prepare_anew()
         await self._backend.warm(programs, self.name)
         return report
 
@@ -184,13 +195,14 @@ class EmbeddingModel(LoadedModel):
         """Counters since the load: bytes, milliseconds, passes, texts and tokens."""
         plans = [p.program for p in self._prepared.values()]
         return {
-            "planned_nbytes": sum(p.planned_nbytes for p in plans),
+            "planned_nbytes": self._planned_nbytes,
             "naive_nbytes": sum(p.naive_nbytes for p in plans),
             "passes": self._counts.passes,
             "texts": self._counts.texts,
             "tokens": self._counts.tokens,
             "embed_ms": 1e3 * self._counts.embed_s,
             "host_ms": 1e3 * self._counts.host_s,
+            "memory_retries": self._counts.memory_retries,
             **self.device_stats,
         }
 
@@ -203,11 +215,34 @@ class EmbeddingModel(LoadedModel):
             prepared.executable.close()
         self._prepared.clear()
 
+    def _trim_programs(self) -> None:
+        for bucket in [b for b, p in self._prepared.items() if not p.running]:
+            self._prepared.pop(bucket).executable.close()
+
+    @property
+    def _planned_nbytes(self) -> int:
+        return sum(p.program.planned_nbytes for p in self._prepared.values())
+
     async def __aenter__(self) -> EmbeddingModel:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.close()
+
+    async def _embedded(self, batch: Batch, ids: Sequence[Sequence[int]]) -> Array:
+        """The embeddings of a batch, by smaller ones where memory ends."""
+        backend = self.backend
+        try:
+            return await self._run(batch, ids)
+        except DEVICE_ERRORS as lost:
+            await self.revive(lost, backend)
+        except NO_MEMORY:
+            self._counts.memory_retries += 1
+            self.trim()
+            parts = smaller(batch, [len(i) for i in ids], self.max_tokens, self._most_rows)
+            if parts:
+                return np.concatenate([await self._embedded(part, ids) for part in parts])
+        return await self._run(batch, ids)
 
     async def _run(self, batch: Batch, ids: Sequence[Sequence[int]]) -> Array:
         prepared = await self._executable(batch.bucket)
@@ -228,7 +263,12 @@ class EmbeddingModel(LoadedModel):
             prepared.running -= 1
         self._counts.host_s += prepared.executable.host_s - before
         self._counts.passes += 1
-        return found[prepared.program.outputs[0].name]
+        embeddings = found[prepared.program.outputs[0].name]
+        broken = ~np.isfinite(embeddings).all(axis=1)
+        if broken.any():
+            text = batch.indices[int(np.argmax(broken))]
+            raise NotFiniteError(self.name, f"the embedding of text {text}", self.tier)
+        return embeddings
 
     async def _executable(self, bucket: Bucket) -> _Prepared:
         async with self._preparing:
@@ -244,7 +284,7 @@ class EmbeddingModel(LoadedModel):
             self._prepared[bucket] = found  # last in the dict: most recently used
             return found
 
-    def _prepare_anew(self) -> None:
+    def prepare_anew(self) -> None:
         """Idle buckets go at once, those that run once they are asked for again and idle."""
         for bucket, prepared in list(self._prepared.items()):
             prepared.stale = True

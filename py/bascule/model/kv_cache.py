@@ -76,8 +76,18 @@ class KvCache:
         if length > most:
             raise ContextLengthError(length, most)
         if length > self.slots and self.slots < self.limit:
+            before = self.slots
             self.slots = min(self.limit, _whole_pages(length))
-            await self.states.resize(self.sizes)
+            try:
+                await self.states.resize(self.sizes)
+            except BaseException:
+                self.slots = before
+                raise
+
+    def forget(self) -> None:
+        """Drop the text: what comes next is computed from its beginning."""
+        self.ids.clear()
+        self.written = 0
 
     def write_tokens(self, start: int, ids: Sequence[int]) -> None:
         """Put ids where programs read those of positions from `start` on."""

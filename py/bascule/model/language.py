@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Literal
@@ -11,10 +12,11 @@ from typing import Any, Literal
 import numpy as np
 
 from bascule.backend.base import Backend, TuneReport, WeightStore
+from bascule.backend.reference_sampling import NOT_A_TOKEN
 from bascule.errors import (
     ContextLengthError,
-    DeviceLostError,
     InputError,
+    NotFiniteError,
     UnsupportedModelError,
 )
 from bascule.model.generation import GenerationStats, Pace, decode, prefill
@@ -27,8 +29,10 @@ from bascule.model.language_programs import (
 )
 from bascule.model.llama import CacheDType
 from bascule.model.llama_config import LlamaConfig
-from bascule.model.loaded import LoadedModel, Reopened
+from bascule.model.loaded import DEVICE_ERRORS, NO_MEMORY, LoadedModel, Reopened
+from bascule.model.proof import Sample
 from bascule.model.sampler import GREEDY, Sampling
+from bascule.program.program import Program
 from bascule.program.rewrites.registry import Fitting
 from bascule.progress import ProgressCallback
 from bascule.text.chat import ChatTemplate
@@ -39,6 +43,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 StopReason = Literal["end", "stop", "length", "context", ""]
 Overflow = Literal["error", "slide"]
 
+# Tries after memory has ended without a token: with caches freed, then with smaller chunks, too.
+_TRIES_WITH_LESS = 2
 # Devices that may be lost one after the other without a token: then the work itself kills them.
 _DEVICES_IN_VAIN = 2
 
@@ -133,6 +139,7 @@ class LanguageModel(LoadedModel):
         self._turn = asyncio.Lock()
         self._earlier_crossings = 0  # of devices that were lost
         self._totals = {"prompt_tokens": 0.0, "new_tokens": 0.0, "generations": 0.0}
+        self._totals["memory_retries"] = 0.0
 
     def _settle_in(self) -> None:
         """Take a cache and programs on the backend."""
@@ -153,6 +160,59 @@ class LanguageModel(LoadedModel):
         self._earlier_crossings = self._crossings
         super()._move(reopened)
         self._settle_in()
+
+    @property
+    def has_halves(self) -> bool:
+        """See `LoadedModel.has_halves`: the KV cache."""
+        return self._cache_dtype == "f16"
+
+    def without_halves(self, why: str) -> bool:
+        """See `LoadedModel.without_halves`. What stood in the cache is computed again."""
+        if not self.has_halves:
+            return False
+        self._close_programs()
+        self._cache_dtype = "f32"
+        self._settle_in()
+        self.note_steps([f"a KV cache of halves was left for one of floats: {why}"])
+        return True
+
+    async def prove(self) -> None:
+        """See `LoadedModel.prove`. Between two generations: it takes the cache."""
+        async with self._turn:
+            await self._prove()
+
+    def prepare_anew(self) -> None:
+        """See `LoadedModel.prepare_anew`. The cache stays."""
+        self._programs.close()
+
+    def sample_programs(self, sample: Sample) -> list[Program]:
+        """See `LoadedModel.sample_programs`."""
+        return self._programs.of_sample(len(sample.ids))
+
+    async def answer(self, sample: Sample) -> Array:
+        """The logits after a sample's ids, as float64; all NaN where another token comes next."""
+        ids = list(sample.ids)
+        logits = (await self._logits(ids, None))[-1, list(sample.at)].astype(np.float64)
+        # One step of decoding: its kernels are others than those for many tokens.
+        del self._cache.ids[-1:]
+        executable = await self._programs.decode(GREEDY.head, window=False)
+        steps = decode(
+            self._cache,
+            executable,
+            ids[-1],
+            settings=GREEDY.pack(),
+            most=1,
+            slide=False,
+            pace=Pace(1, 1),
+            stats=GenerationStats(prompt_tokens=len(ids)),
+        )
+        async with aclosing(steps):
+            async for token in steps:
+                if token != sample.at[0]:
+                    logits[:] = np.nan
+        self._cache.ids.clear()
+        self._cache.written = 0
+        return logits
 
     @property
     def can_chat(self) -> bool:
@@ -182,7 +242,9 @@ class LanguageModel(LoadedModel):
         where the context is full; with `overflow` "slide" the oldest tokens give way instead.
         `sampling` by default draws (temperature 0.7). `progress(done, total)` counts the prompt's
         tokens. `steps_in_flight` tokens are under way before the first of them is read.
-        ContextLengthError for a prompt that does not fit, InputError for an empty one.
+        ContextLengthError for a prompt that does not fit, InputError for an empty one. The stream
+        raises NotFiniteError instead of tokens that mean nothing. Where memory ends, caches are
+        freed and smaller chunks tried; GpuOutOfMemoryError or MemoryError if that is not enough.
         """
         self._check_open("generate")
         ids = self._prompt_ids(prompt)
@@ -231,17 +293,21 @@ class LanguageModel(LoadedModel):
         if len(checked) > self.max_length:
             raise ContextLengthError(len(checked), self.max_length)
         async with self._turn:
+            backend = self.backend
             try:
                 return await self._logits(checked, progress)
-            except DeviceLostError as lost:
-                await self.revive(lost)
-                return await self._logits(checked, progress)
+            except DEVICE_ERRORS as lost:
+                await self.revive(lost, backend)
+            except NO_MEMORY:
+                self._relieve()
+                self._programs.take_less()
+            return await self._logits(checked, progress)
 
     async def _logits(self, ids: list[int], progress: Callable[[int, int], None] | None) -> Array:
         found: list[Array] = []
+        self._renew()
         cache = self._cache
-        cache.ids.clear()
-        cache.written = 0
+        cache.forget()
         await cache.reserve(len(ids), slide=False)
         while len(cache.ids) < len(ids):
             start = len(cache.ids)
@@ -250,7 +316,12 @@ class LanguageModel(LoadedModel):
             cache.write_tokens(start, chunk)
             cache.set_position(start, len(chunk))
             made = await executable.run({**cache.sizes, "T": len(chunk)}, {})
-            found += made.values()
+            (logits,) = made.values()
+            if not np.isfinite(logits).all():
+                cache.forget()
+                told = f"a logit of tokens {start} to {start + len(chunk) - 1}"
+                raise NotFiniteError(self.name, told, self.tier)
+            found.append(logits)
             cache.ids.extend(chunk)
             if progress is not None:
                 progress(len(cache.ids), len(ids))
@@ -258,6 +329,7 @@ class LanguageModel(LoadedModel):
 
     async def prepare(self) -> None:
         """Make the programs of a first generation ready before it is asked for."""
+        self._renew()
         await self._programs.prefill(PREFILL_LENGTHS[-1], window=False)
         for sampling in (GREEDY, Sampling()):
             await self._programs.decode(sampling.head, window=False)
@@ -331,20 +403,29 @@ class LanguageModel(LoadedModel):
     async def _tokens(
         self, result: Generation, asked: _Asked, stats: GenerationStats
     ) -> AsyncGenerator[int]:
-        """The new tokens. Should the device be lost, the next one goes on behind those given."""
+        """The new tokens. Should the device be lost, or memory end, the next one goes on behind
+        those given.
+        """
         in_vain = 0
         while True:
-            given = len(result.ids)
+            given, backend = len(result.ids), self.backend
             tokens = self._tokens_here(result, asked, stats)
             try:
                 async for token in tokens:
                     yield token
                 return
-            except DeviceLostError as lost:
+            except DEVICE_ERRORS as lost:
                 in_vain = 0 if len(result.ids) > given else in_vain + 1
                 if in_vain > _DEVICES_IN_VAIN:
                     raise
-                await self.revive(lost)
+                await self.revive(lost, backend)
+            except NO_MEMORY:
+                in_vain = 1 if len(result.ids) > given else in_vain + 1
+                if in_vain > _TRIES_WITH_LESS:
+                    raise
+                self._relieve()
+                if in_vain > 1:
+                    self._programs.take_less()
             finally:
                 await tokens.aclose()
 
@@ -352,6 +433,7 @@ class LanguageModel(LoadedModel):
         self, result: Generation, asked: _Asked, stats: GenerationStats
     ) -> AsyncGenerator[int]:
         """Prefill, then the new tokens."""
+        self._renew()
         cache, crossings = self._cache, self._crossings
         given = len(result.ids)
         ids = [*result.prompt_ids, *result.ids]
@@ -379,6 +461,10 @@ class LanguageModel(LoadedModel):
         )
         try:
             async for token in tokens:
+                if token == NOT_A_TOKEN:
+                    cache.forget()  # its keys and values may be what is broken
+                    told = f"a logit behind token {len(ids) + len(result.ids) - given - 1}"
+                    raise NotFiniteError(self.name, told, self.tier)
                 yield token
             result.stop_reason = "length" if room == most else "context"
         finally:
@@ -419,6 +505,27 @@ class LanguageModel(LoadedModel):
     def _close_programs(self) -> None:
         self._programs.close()
         self._cache.states.close()
+
+    def _trim_programs(self) -> None:
+        if not self._turn.locked():  # a generation uses them all
+            self._close_programs()
+
+    @property
+    def _planned_nbytes(self) -> int:
+        return self._programs.planned_nbytes + self._cache.states.nbytes
+
+    def _relieve(self) -> None:
+        """Memory has ended in a generation's middle: free all but the weights."""
+        self._totals["memory_retries"] += 1
+        self._close_programs()
+        self._backend.trim()
+
+    def _renew(self) -> None:
+        """Take a cache again where it was given up for its memory."""
+        if not self._cache.states.nbytes:
+            longest = self._programs.longest
+            self._settle_in()
+            self._programs.longest = longest
 
 
 @dataclass(frozen=True, slots=True)

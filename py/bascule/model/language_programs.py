@@ -64,11 +64,17 @@ class LanguagePrograms:
         self._made: dict[_Kind, Executable] = {}
         self._unfit: dict[_Kind, LimitError] = {}
         self._making = asyncio.Lock()
+        self.longest = PREFILL_LENGTHS[-1]  # of the chunks
 
     def essential(self) -> list[Program]:
         """See `essential_programs`; those that the device can hold."""
         programs = essential_programs(self._config, self._max_length, self._cache)
         return self._fitting.able(programs)
+
+    def of_sample(self, length: int) -> list[Program]:
+        """Those that give the logits of so many tokens, and the next token."""
+        logits = self._fitting.able(map(self._plain, _kinds("logits", length, False)))
+        return [*logits[:1], self._program(_Kind("argmax", 1, False))]
 
     async def prefill(self, left: int, *, window: bool) -> tuple[int, Executable]:
         """The program for the next chunk of `left` tokens, and how many it takes."""
@@ -81,6 +87,17 @@ class LanguagePrograms:
     async def decode(self, head: Head, *, window: bool) -> Executable:
         """The program that takes one token and gives the next."""
         return await self._executable(_Kind(head, 1, window))
+
+    @property
+    def planned_nbytes(self) -> int:
+        """Intermediate values of what is prepared."""
+        return sum(self._program(kind).planned_nbytes for kind in self._made)
+
+    def take_less(self) -> bool:
+        """Use smaller chunks from now on; False if these are the smallest."""
+        fewer = [n for n in PREFILL_LENGTHS if n < self.longest]
+        self.longest = max(fewer, default=self.longest)
+        return bool(fewer)
 
     def close(self) -> None:
         """Free what was prepared; the states stay."""
@@ -98,12 +115,9 @@ class LanguagePrograms:
 
     async def _chunk(self, head: Head, left: int, window: bool) -> tuple[int, Executable]:
         """Of the lengths that the device can hold the one that suits `left` tokens best."""
-        shorter = [n for n in PREFILL_LENGTHS[:-1] if n < left]
-        wanted = next((n for n in PREFILL_LENGTHS if n >= left), PREFILL_LENGTHS[-1])
-        for length in dict.fromkeys((wanted, *reversed(shorter), 1)):
-            kind = _Kind(head, length, window)
+        for kind in _kinds(head, min(left, self.longest), window):
             try:
-                return length, await self._executable(kind)
+                return kind.length, await self._executable(kind)
             except LimitError as error:
                 self._unfit[kind] = error
         raise self._unfit[_Kind(head, 1, window)]
@@ -111,8 +125,18 @@ class LanguagePrograms:
     def _program(self, kind: _Kind) -> Program:
         if kind in self._unfit:
             raise self._unfit[kind]
-        made = _program(self._config, self._max_length, self._cache, kind)
-        return self._fitting.fit(made)
+        return self._fitting.fit(self._plain(kind))
+
+    def _plain(self, kind: _Kind) -> Program:
+        return _program(self._config, self._max_length, self._cache, kind)
+
+
+def _kinds(head: Head, left: int, window: bool) -> list[_Kind]:
+    """Passes over some of `left` tokens, the one that suits best first."""
+    shorter = [n for n in PREFILL_LENGTHS[:-1] if n < left]
+    wanted = next((n for n in PREFILL_LENGTHS if n >= left), PREFILL_LENGTHS[-1])
+    lengths = dict.fromkeys((wanted, *reversed(shorter), 1))
+    return [_Kind(head, length, window) for length in lengths]
 
 
 def _program(config: LlamaConfig, max_length: int, cache: CacheDType, kind: _Kind) -> Program:

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bascule.backend.base import DESTROYED, Backend, Tier, WeightStore
-from bascule.errors import DeviceLostError, InputError
+from bascule.errors import (
+    DeviceLostError,
+    GpuOutOfMemoryError,
+    InputError,
+    TierUnavailableError,
+    WrongResultError,
+)
+from bascule.model.proof import Array, Proof, Prover, Sample
+from bascule.program.program import Program
 from bascule.program.rewrites.registry import Fitting
 from bascule.program.rewrites.rewrite import Taken
 from bascule.weights.quantised import QuantizationReport
 
+# What makes a model go on elsewhere; see `LoadedModel.revive`.
+DEVICE_ERRORS = (DeviceLostError, WrongResultError)
+# The device's memory has ended, or the process's.
+NO_MEMORY = (GpuOutOfMemoryError, MemoryError)
+
 
 @dataclass(frozen=True, slots=True)
 class Reopened:
-    """A device in the place of one that was lost, with the model's weights in it."""
+    """A device in the place of one that was lost or left, with the model's weights in it."""
 
     backend: Backend
     weights: WeightStore
@@ -27,8 +40,9 @@ class Reopened:
 class LoadedModel:
     """`tier` is the tier that runs, `tier_reason` why that one, `device_name` its device, `weights`
     the memory that holds its parameters, `quantization` what quantising did to them, once it is
-    done. `fallbacks` are the rewrites by which its programs keep within the device's limits. Close
-    it to free the device's memory.
+    done; `proof` says how its answers were proven, and what was left on the way; `fallbacks` are
+    the rewrites by which its programs keep within the device's limits. Close it to free the
+    device's memory.
     """
 
     def __init__(
@@ -48,6 +62,8 @@ class LoadedModel:
         self.device_name = backend.device_name
         self.weights = weights
         self.quantization: QuantizationReport | None = None
+        self.proof = Proof()
+        self.wrong_tiers: dict[Tier, str] = {}  # those that were left for wrong numbers, and why
         self._backend = backend
         self._owns_backend = owns_backend
         self._on_close = on_close
@@ -55,6 +71,7 @@ class LoadedModel:
         self._reopen: Callable[[], Awaitable[Reopened]] | None = None
         self._reviving = asyncio.Lock()
         self._revivals = 0
+        self._prover: Prover | None = None
         self._noted: dict[str, float] = {}
         self._closed = False
 
@@ -74,30 +91,112 @@ class LoadedModel:
         self._loading.add_done_callback(ended)
 
     @property
+    def backend(self) -> Backend:
+        """What runs it now."""
+        return self._backend
+
+    @property
     def lost(self) -> str:
         """Why the device is gone; empty while it is there. The next work opens another one."""
         return self._backend.lost
 
     def revive_by(self, reopen: Callable[[], Awaitable[Reopened]]) -> None:
-        """What gives another device, should this one be lost in the middle of the work."""
+        """What gives another device, should this one be lost in the middle of the work, or be
+        wrong (then it is among `wrong_tiers`).
+        """
         self._reopen = reopen
 
-    async def revive(self, lost: DeviceLostError) -> None:
-        """Go on with another device, the weights loaded again; raises `lost` where that is not to
-        be: the device was closed on purpose, or the model is.
+    def prove_by(self, prover: Prover | None) -> None:
+        """What proves the answers, on this device and on any that comes in its place."""
+        self._prover = prover
+
+    async def prove(self) -> None:
+        """Prove the answers on this device; WrongResultError where they are wrong."""
+        await self._prove()
+
+    async def _prove(self) -> None:
+        if self._prover is not None:
+            await self._prover.check(self)
+
+    def note_steps(self, steps: Sequence[str]) -> None:
+        """Add what was left for wrong numbers to the report."""
+        fresh = [step for step in steps if step not in self.proof.steps]
+        self.proof = replace(self.proof, steps=(*self.proof.steps, *fresh))
+        self.tier_reason = "; ".join([self.tier_reason, *fresh])
+
+    async def revive(self, lost: DeviceLostError | WrongResultError, on: Backend) -> None:
+        """Go on where the work can be done, for work that has failed `on` a backend: on another
+        device, the weights loaded again, for one that was lost; with floats for halves, or on
+        another tier, for one that is wrong. Raises `lost` where that is not to be: the device was
+        closed on purpose, or the model is.
         """
         async with self._reviving:
             if self._closed or self._reopen is None or self._backend.lost == DESTROYED:
                 raise lost
-            if not self._backend.lost:
+            if on is not self._backend:
                 return  # somebody else who waited for this device has seen to it
-            reopened = await self._reopen()
-            if self._closed:
-                reopened.weights.close()
-                reopened.backend.close()
-                raise lost
-            self._let_go()
-            self._move(reopened)
+            if isinstance(lost, DeviceLostError):
+                await self._go_elsewhere(lost, self._reopen)
+            elif self.has_halves or not lost.halves:
+                await self._leave(lost)
+
+    async def _leave(self, wrong: WrongResultError) -> None:
+        """What is wrong, step by step, until the answers are right."""
+        while True:
+            if not (wrong.halves and self.without_halves(wrong.found)):
+                await self._leave_tier(wrong)
+            try:
+                await self.prepare()
+                await self._prove()
+                return
+            except WrongResultError as other:
+                wrong = other
+
+    async def _leave_tier(self, wrong: WrongResultError) -> None:
+        assert self._reopen is not None  # `revive` sees to it
+        tier, why = self.tier, f"{wrong.where} comes out wrong ({wrong.found})"
+        self.wrong_tiers[tier] = why
+        try:
+            await self._go_elsewhere(wrong, self._reopen)
+        except TierUnavailableError as none:
+            raise wrong if self._prover is None else self._prover.verdict(wrong, none) from none
+        # The reason for the other tier has it already.
+        self.proof = replace(self.proof, steps=(*self.proof.steps, f"{tier} was left: {why}"))
+
+    async def _go_elsewhere(
+        self,
+        why: DeviceLostError | WrongResultError,
+        reopen: Callable[[], Awaitable[Reopened]],
+    ) -> None:
+        reopened = await reopen()
+        if self._closed:
+            reopened.weights.close()
+            reopened.backend.close()
+            raise why
+        self._let_go()
+        self._move(reopened)
+
+    @property
+    def has_halves(self) -> bool:
+        """Whether it holds in halves what may be held in floats."""
+        return False
+
+    def without_halves(self, why: str) -> bool:
+        """Hold in floats what was held in halves; whether there was any."""
+        del why
+        return False
+
+    def prepare_anew(self) -> None:
+        """Choose kernels again for what is prepared already."""
+        self._close_programs()
+
+    def sample_programs(self, sample: Sample) -> list[Program]:
+        """The passes that `answer` runs."""
+        raise NotImplementedError
+
+    async def answer(self, sample: Sample) -> Array:
+        """What the model makes of a sample's ids: as many numbers as the sample has."""
+        raise NotImplementedError
 
     def _move(self, reopened: Reopened) -> None:
         backend = reopened.backend
@@ -117,12 +216,44 @@ class LoadedModel:
         self.tier_reason = f"{reason}; {fitting.told}" if fitting.told else reason
 
     async def loaded(self) -> None:
-        """Until all weights are there; raises what ended the load. Cancelling it ends the load."""
-        if self._loading is not None:
+        """Until all weights are there and the answers proven; raises what ended the load.
+
+        Cancelling it ends the load.
+        """
+        if self._loading is None:
+            return
+        backend = self._backend
+        try:
             await self._loading
+        except WrongResultError as wrong:
+            await self.revive(wrong, backend)
 
     async def prepare(self) -> None:
         """Make ready, before it is asked for, what a first use needs."""
+
+    def trim(self) -> int:
+        """Free what can be made again when it is needed: programs that nothing runs now, what the
+        device keeps for the next time, the text in a cache. Gives the bytes freed.
+        """
+        self._check_open("trim")
+        before = self._held_nbytes
+        if not self.lost:
+            self._trim_programs()
+            self._backend.trim()
+        return before - self._held_nbytes
+
+    @property
+    def _held_nbytes(self) -> int:
+        gpu: Any = getattr(self._backend, "gpu", None)
+        return self._planned_nbytes if gpu is None else gpu.allocated_nbytes
+
+    @property
+    def _planned_nbytes(self) -> int:
+        """Intermediate values of the programs that are ready."""
+        return 0
+
+    def _trim_programs(self) -> None:
+        """Free those that nothing runs now."""
 
     def note(self, name: str, number: float) -> None:
         """Add a number that was measured elsewhere to `stats`."""

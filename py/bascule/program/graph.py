@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from bascule.dtypes import DType
 from bascule.errors import InputError
-from bascule.program.ops import OPS
+from bascule.program.ops import OPS, onto_of
 from bascule.program.program import Attribute, Call, Dim, Parameter, Shape, Value
 
 
@@ -62,7 +62,11 @@ class Graph:
             raise InputError(f"op {op}", f"states as {sorted(row.updates)}", str(updated))
         shape = row.shape(tuple(o.shape if o else None for o in padded), attributes)
         result = Value(f"{op}_{len(self.calls)}", shape, row.result)
-        self.calls.append(Call(op, padded, result, tuple(sorted(attributes.items()))))
+        call = Call(op, padded, result, tuple(sorted(attributes.items())))
+        onto = onto_of(call)
+        if onto is not None and all(onto != made.result for made in self.calls):
+            raise InputError(f"op {op}", "a call's result to go on with", str(onto))
+        self.calls.append(call)
         return result
 
     def output(self, value: Value) -> None:

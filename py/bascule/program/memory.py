@@ -2,7 +2,7 @@
 
 Whole buffers are shared, never ranges of one: WebGPU forbids a buffer to be bound for reading and
 for writing in one dispatch (specification, section 3.4.3, usage scopes), and a call's result is
-always alive together with its operands.
+always alive together with its operands, but for the one that it takes over.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from bascule.program.ops import onto_of
 from bascule.program.program import Call, Value
 
 
@@ -30,8 +31,11 @@ def plan(calls: Sequence[Call], outputs: Sequence[Value]) -> MemoryPlan:
     busy_until: list[int] = []
     for index, call in enumerate(calls):
         need = call.result.nbytes
+        onto = onto_of(call)
         free = [slot for slot, until in enumerate(busy_until) if until < index]
-        if free:
+        if onto is not None:
+            slot = slots[onto.name]
+        elif free:
             # Smallest that is big enough, else the biggest one, which then grows.
             slot = min(free, key=lambda s: (nbytes[s] < need, abs(nbytes[s] - need)))
             nbytes[slot] = max(nbytes[slot], need)

@@ -13,7 +13,14 @@ from dataclasses import dataclass, field
 
 from bascule.dtypes import DType
 from bascule.errors import InputError
-from bascule.program.program import Attribute, Dim, Shape
+from bascule.program.parts import (
+    KEPT,
+    PART,
+    attention_part,
+    cached_attention_part,
+    rope_append_part,
+)
+from bascule.program.program import Attribute, Call, Dim, Shape, Value
 
 ACTIVATIONS = ("none", "gelu", "relu", "tanh", "silu")
 POOLINGS = ("mean", "cls")
@@ -31,7 +38,8 @@ class Op:
     """A row of the table. `operands` names end in "?" where an operand may be left out.
 
     `updates` names the operands, states all of them, that a call changes in place; `defaults` has
-    the attributes that a call may leave out.
+    the attributes that a call may leave out. What `onto?` is at the end of the operands, the result
+    takes over: its memory and what stands in it.
     """
 
     name: str
@@ -314,6 +322,28 @@ OPS: Mapping[str, Op] = {
             _cached_attention,
         ),
         Op(
+            "attention_part",
+            ("qkv", "lengths", "onto?"),
+            {"heads": int, **PART, **KEPT},
+            "attention of some heads and queries, out of a qkv of some heads, into `onto`",
+            attention_part,
+        ),
+        Op(
+            "rope_append_part",
+            ("qkv", "cache", "angles", "position", "onto?"),
+            {"heads": int, "kv_heads": int, "size": int, "pairs": str, **KEPT},
+            "rope_append of the KV heads that a cache keeps and the heads over them, into `onto`",
+            rope_append_part,
+            updates=("cache",),
+        ),
+        Op(
+            "cached_attention_part",
+            ("q", "cache", "position", "onto?"),
+            {"heads": int, "kv_heads": int, "size": int, "window": int, **PART, **KEPT},
+            "cached_attention of some heads and queries, over a cache of some heads, into `onto`",
+            cached_attention_part,
+        ),
+        Op(
             "argmax_token",
             ("logits", "tokens", "position"),
             {},
@@ -341,3 +371,14 @@ OPS: Mapping[str, Op] = {
         ),
     )
 }
+
+
+def takes_over(call: Call) -> bool:
+    """Whether it is a part of a result, so that what stands there already stays."""
+    row = OPS.get(call.op)
+    return row is not None and row.operands[-1] == "onto?"
+
+
+def onto_of(call: Call) -> Value | None:
+    """The operand whose memory the call's result takes over, if there is one."""
+    return call.operands[-1] if takes_over(call) else None

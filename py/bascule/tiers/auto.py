@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import isfinite, prod
 
-from bascule.errors import TierUnavailableError
+from bascule.backend.webnn.translate import refusal as webnn_refusal
+from bascule.errors import InputError, TierUnavailableError
 from bascule.program.program import Call, Program
 from bascule.tiers.decisions import Considered, Decision, decide, memory_refusal
 from bascule.tiers.openers import OPENERS, OpenedTier, open_named
@@ -24,22 +25,25 @@ _WEIGHING = ("linear", "gated_linear")
 class ModelNeed:
     """What a model asks of a tier: a pass of so much work, so much memory.
 
-    How large one tensor is does not matter: one that no buffer holds is cut into parts.
+    How large one tensor is does not matter: one that no buffer holds is cut into parts. `unable`
+    says of tiers that cannot run it at all why that is.
     """
 
     name: str = "a model"
     kind: Kind = "product"
     work: float = _TYPICAL_WORK
     total_nbytes: int = 0
+    unable: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-TierOpener = Callable[[str, ModelNeed], Awaitable[OpenedTier]]
+TierOpener = Callable[[str | Sequence[str], ModelNeed], Awaitable[OpenedTier]]
 
 
 async def open_tier(
-    wanted: str, need: ModelNeed | None = None, *, remember: bool = True
+    wanted: str | Sequence[str], need: ModelNeed | None = None, *, remember: bool = True
 ) -> OpenedTier:
-    """Open `wanted`, or for "auto" the tier that should run what is needed fastest.
+    """Open `wanted`, of several the first that works, or for "auto" the tier that should run what
+    is needed fastest.
 
     For "auto" every tier is opened, and measured where this machine is new (about a second, see
     `bascule.tiers.survey`); the environment's switches rule (see `bascule.tiers.switches`).
@@ -47,13 +51,16 @@ async def open_tier(
     between runs. InputError for an unknown name, TierUnavailableError for a known one that does
     not work here, and where none is left for "auto".
     """
+    if not isinstance(wanted, str):
+        return await _open_first(wanted, need, remember)
+    if need and (unable := need.unable.get(wanted)):  # told before anything is opened or fetched
+        raise TierUnavailableError(wanted, f"it cannot run {need.name}: {unable}")
     if wanted != "auto":
         return OpenedTier(await open_named(wanted, remember=remember), f"{wanted} was asked for")
     switches = read_switches()
     if switches.forced is not None:
-        tier = switches.forced.tier
-        reason = f"auto took {tier}: {switches.forced_by} asks for it"
-        return OpenedTier(await open_named(tier, remember=remember), reason)
+        backend = await open_named(switches.forced.tier, remember=remember)
+        return OpenedTier(backend, switches.forced_reason)
     found = await survey(switches, remember=remember, hold=True)
     try:
         opened = choose(found, need or ModelNeed())
@@ -62,6 +69,20 @@ async def open_tier(
         raise
     found.close(but=opened.backend.tier)
     return opened
+
+
+async def _open_first(wanted: Sequence[str], need: ModelNeed | None, remember: bool) -> OpenedTier:
+    refused: list[str] = []
+    for tier in wanted:
+        try:
+            opened = await open_tier(tier, need, remember=remember)
+        except TierUnavailableError as error:
+            refused.append(f"{tier} refused ({error.reason})")
+            continue
+        return replace(opened, reason="; ".join([opened.reason, *refused]))
+    if not refused:
+        raise InputError("tier", "the name of a tier, or some of them", repr(wanted))
+    raise TierUnavailableError(" or ".join(wanted), "; ".join(refused))
 
 
 def choose(found: Survey, need: ModelNeed) -> OpenedTier:
@@ -93,6 +114,7 @@ def need_of(name: str, programs: Sequence[Program]) -> ModelNeed:
         "blocks" if 2 * blocks > nbytes else "product",
         _work(one),
         nbytes + max(p.planned_nbytes + sum(s.nbytes for s in p.states) for p in programs),
+        {"webnn": webnn_refusal(one)},
     )
 
 
@@ -107,7 +129,8 @@ def _products(call: Call) -> int:
 
 
 def _consider(need: ModelNeed, facts: TierFacts) -> Considered:
-    refused = facts.refused or memory_refusal(facts, 0, need.total_nbytes)
+    refused = facts.refused or need.unable.get(facts.tier, "")
+    refused = refused or memory_refusal(facts, 0, need.total_nbytes)
     if refused:
         return Considered(facts.tier, refused)
     # A pass is many calls in a row, sent and read back once.

@@ -9,9 +9,14 @@ from typing import Any
 
 def takes_an_argument(func: Callable[..., Any]) -> bool:
     """Whether it has a parameter without a default."""
+    return n_arguments(func) > 0
+
+
+def n_arguments(func: Callable[..., Any]) -> int:
+    """How many parameters without a default it has."""
     try:
         parameters = signature(func).parameters.values()
     except (TypeError, ValueError):  # some builtins do not tell
-        return False
+        return 0
     positional = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-    return any(p.kind in positional and p.default is Parameter.empty for p in parameters)
+    return sum(p.kind in positional and p.default is Parameter.empty for p in parameters)

@@ -38,11 +38,26 @@ async def native_facts() -> dict[str, Any]:
         "versions": _versions(),
         **dict.fromkeys(_ABSENT, False),
     }
+    problems: dict[str, str] = {}
+    facts |= {"webnn": await _neural_devices(problems), "problems": problems}
     try:
         adapter, _ = await find_adapter()
     except TierUnavailableError as error:
-        return facts | {"problems": {"webgpu": error.reason}}
+        problems["webgpu"] = error.reason
+        return facts
     return facts | adapter_facts(adapter.info, adapter.features, adapter.limits)
+
+
+async def _neural_devices(problems: dict[str, str]) -> list[str]:
+    """The kinds of device for which WebNN makes a context."""
+    try:
+        from bascule.backend.webnn.ml_native import open_native as open_webnn
+
+        (await open_webnn()).close()
+    except (ImportError, TierUnavailableError) as error:  # the former without numpy
+        problems["webnn"] = getattr(error, "reason", str(error))
+        return []
+    return ["cpu"]  # the one that the driver asks for
 
 
 def adapter_facts(

@@ -118,4 +118,7 @@ def _size(nbytes: int) -> str:
 
 
 def _time(seconds: float) -> str:
-    return f"{1e3 * seconds:.3g} ms" if seconds >= 1e-4 else f"{1e6 * seconds:.3g} us"
+    scales = (("s", 1.0), ("ms", 1e3), ("us", 1e6))
+    unit, scale = next((s for s in scales if seconds * s[1] >= 0.9995), scales[-1])
+    number = seconds * scale
+    return f"{number:.3g} {unit}" if number < 999.5 else f"{number:,.0f} {unit}"

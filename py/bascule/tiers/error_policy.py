@@ -17,10 +17,12 @@ from bascule.errors import (
     ContextLengthError,
     DeviceLostError,
     GpuError,
+    GpuOutOfMemoryError,
     InputError,
     LimitError,
     ModelFileError,
     ModelNotFoundError,
+    NotFiniteError,
     ShaderError,
     SourceError,
     TierUnavailableError,
@@ -43,6 +45,7 @@ class ErrorKind(StrEnum):
     CAPABILITY_MISMATCH = "capability-mismatch"
     OPERATION_FAILED = "operation-failed"  # the device refused a command
     MEMORY = "memory"
+    NOT_FINITE = "not-finite"  # a device that computes wrongly, or weights that were damaged
     NETWORK = "network"
     MODEL = "model"  # the file is what is wrong
     INPUT = "input"  # the caller is
@@ -108,6 +111,7 @@ class RecoveryStats:
     recent_errors: int = 0
     recovered: int = 0
     gave_up: int = 0
+    freed_nbytes: int = 0  # for the sake of another try
     errors_by_kind: dict[str, int] = field(default_factory=dict[str, int])
     actions: dict[str, int] = field(default_factory=dict[str, int])
     fallback_s: dict[str, float] = field(default_factory=dict[str, float])
@@ -115,18 +119,14 @@ class RecoveryStats:
 
 def kind_of(error: BaseException) -> ErrorKind:
     """What sort of error that is."""
-    if isinstance(error, MemoryError) or (isinstance(error, GpuError) and _no_memory(error)):
-        return ErrorKind.MEMORY
     return next((kind for type_, kind in _KINDS if isinstance(error, type_)), ErrorKind.OTHER)
-
-
-def _no_memory(error: GpuError) -> bool:
-    told = error.problem.lower()  # both drivers hand on the words of the device alone
-    return "out of memory" in told or "out-of-memory" in told or "not enough memory" in told
 
 
 # The first that fits counts: subclasses stand before their bases.
 _KINDS: tuple[tuple[type[BaseException], ErrorKind], ...] = (
+    (MemoryError, ErrorKind.MEMORY),
+    (GpuOutOfMemoryError, ErrorKind.MEMORY),
+    (NotFiniteError, ErrorKind.NOT_FINITE),
     (TierUnavailableError, ErrorKind.PLATFORM_UNAVAILABLE),
     (DeviceLostError, ErrorKind.DEVICE_LOST),
     (CapabilityMismatchError, ErrorKind.CAPABILITY_MISMATCH),
@@ -155,6 +155,7 @@ class ErrorRecovery:
         self._times: deque[float] = deque(maxlen=_KEPT)
         self._fallback_s: dict[str, list[float]] = {}
         self._recovered = 0
+        self._freed_nbytes = 0
 
     def handle_error(
         self,
@@ -180,6 +181,10 @@ class ErrorRecovery:
         if attempt.tier is not None and self.strategy.monitor_fallback_performance:
             self._fallback_s.setdefault(attempt.tier, []).append(seconds)
 
+    def note_freed(self, nbytes: int) -> None:
+        """Count memory that was freed for the sake of another try."""
+        self._freed_nbytes += nbytes
+
     def get_recovery_stats(self) -> RecoveryStats:
         """The counts so far."""
         since = monotonic() - _RECENT_S
@@ -190,6 +195,7 @@ class ErrorRecovery:
             gave_up=self._actions[RecoveryAction.GIVE_UP],
             errors_by_kind=dict(self._kinds),
             actions=dict(self._actions),
+            freed_nbytes=self._freed_nbytes,
             fallback_s={tier: sum(s) / len(s) for tier, s in self._fallback_s.items()},
         )
 

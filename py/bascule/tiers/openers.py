@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bascule.backend.base import TIERS, Backend, Tier
@@ -48,20 +49,30 @@ def adapter_of(backend: Backend) -> AdapterInfo | None:
     return backend.gpu.adapter if isinstance(backend, WebGpuBackend) else None
 
 
-async def _open_webgpu(remember: bool) -> Backend:
+async def _open_webgpu(remember: bool, *, least: bool = False) -> Backend:
     from bascule.backend.webgpu.backend import WebGpuBackend
     from bascule.backend.webgpu.choices import Choices
 
     if IN_PAGE:
         from bascule.backend.webgpu.gpu_browser import open_browser
 
-        gpu: Gpu = await open_browser()
+        gpu: Gpu = await open_browser(least=least)
     else:
         from bascule.backend.webgpu.gpu_native import open_native
 
-        gpu = await open_native()
+        gpu = await open_native(least=least)
     remembered = await open_remembered() if remember else MemoryRemembered()
     return await _proven(WebGpuBackend(gpu, await Choices.open(remembered, gpu.adapter)))
+
+
+async def _open_webnn(_: bool) -> Backend:
+    from bascule.backend.webnn.backend import WebNnBackend
+
+    if IN_PAGE:
+        from bascule.backend.webnn.ml_browser import open_browser as open_ml
+    else:
+        from bascule.backend.webnn.ml_native import open_native as open_ml
+    return await _proven(WebNnBackend(await open_ml()))
 
 
 async def _open_wasm(_: bool) -> Backend:
@@ -93,6 +104,8 @@ async def _proven(backend: Backend) -> Backend:
 # Best first.
 OPENERS: Mapping[Tier, Callable[[bool], Awaitable[Backend]]] = {
     "webgpu": _open_webgpu,
+    "webgpu-limited": partial(_open_webgpu, least=True),
+    "webnn": _open_webnn,
     "wasm": _open_wasm,
     "cpu": _open_cpu,
 }

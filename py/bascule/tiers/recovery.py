@@ -24,8 +24,8 @@ _LONGEST_WAIT_S = 30.0
 class RecoveryManager:
     """Runs operations with recovery, and says what the machine offers.
 
-    Hand `on_memory_pressure` what frees memory (caches, models that idle): it is called before an
-    operation is tried with less.
+    Hand `on_memory_pressure` what frees memory (a model's `trim`, a cache of your own): it is
+    called before an operation is tried with less.
     """
 
     def __init__(self, fallback_strategy: FallbackStrategy | None = None) -> None:
@@ -33,7 +33,7 @@ class RecoveryManager:
         self._frees: list[Callable[[], Any]] = []
 
     def on_memory_pressure(self, free: Callable[[], Any]) -> None:
-        """Call `free`, which may be async, when memory runs out."""
+        """Call `free`, which may be async, when memory runs out; it may give the bytes freed."""
         self._frees.append(free)
 
     def execute_with_recovery(self, name: str, operation: Callable[..., Any]) -> Any:
@@ -46,12 +46,15 @@ class RecoveryManager:
         """
         return start(_Run(self, name, operation).go())
 
-    async def free_memory(self) -> None:
-        """Call all that was handed to `on_memory_pressure`."""
+    async def free_memory(self) -> int:
+        """Call all that was handed to `on_memory_pressure`; gives the bytes that they told of."""
+        total = 0
         for free in self._frees:
             freed = free()
-            if isawaitable(freed):
-                await freed
+            told = await freed if isawaitable(freed) else freed
+            total += told if isinstance(told, int) else 0
+        self.error_recovery.note_freed(total)
+        return total
 
     async def validate_operation_requirements(self, required: CapabilityRequirements) -> None:
         """CapabilityMismatchError, with each lack in words, where the machine offers less."""

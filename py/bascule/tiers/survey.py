@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -18,6 +18,9 @@ from bascule.tiers.workload import BackendType
 
 # A machine that is new to Bascule is measured for about so long, all tiers together.
 BUDGET_S = 1.5
+_LIMITED: Tier = "webgpu-limited"
+# Of a model's weights while WebNN builds a graph: Bascule's, the graph's, and its runtime's two.
+_WEBNN_COPIES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +88,12 @@ async def survey(
     """
     busy = is_busy()
     remembered = await open_remembered() if remember else MemoryRemembered()
+    share_s = budget_s / len({*OPENERS} - {_LIMITED})  # it is measured in place of "webgpu" alone
     found: list[TierFacts] = []
     backends: dict[Tier, Backend] = {}
     try:
         for tier in TIERS:
-            refused = switches.refuses(BackendType(tier))
+            refused = switches.refuses(BackendType(tier)) or _needless(tier, found)
             if refused or tier not in OPENERS:
                 missing = f"this version has {', '.join(OPENERS)} only"
                 found.append(TierFacts(tier, refused or missing))
@@ -97,7 +101,6 @@ async def survey(
             try:
                 backend = backends[tier] = await open_named(tier, remember=remember)
                 facts = _facts(backend, switches)
-                share_s = budget_s / len(OPENERS)
                 speeds = await speeds_of(
                     backend, facts.identity, remembered, share_s, keep=not busy
                 )
@@ -130,6 +133,12 @@ def surveys_made() -> dict[str, Survey]:
     return {}
 
 
+def _needless(tier: Tier, found: Sequence[TierFacts]) -> str:
+    """Why a tier is not even tried: the same adapter serves already, with all that it has."""
+    better = any(facts.tier == "webgpu" and not facts.refused for facts in found)
+    return "webgpu works, on the same adapter in full" if better and tier == _LIMITED else ""
+
+
 def _facts(backend: Backend, switches: Switches) -> TierFacts:
     """What is known without measuring."""
     adapter = adapter_of(backend)
@@ -137,6 +146,8 @@ def _facts(backend: Backend, switches: Switches) -> TierFacts:
     if adapter is None:
         identity = f"{backend.device_name} {host_identity()}"
         room = free_nbytes() if room is None else room
+        if backend.tier == "webnn" and room is not None:
+            room //= _WEBNN_COPIES
         return TierFacts(
             backend.tier, "", backend.device_name, identity=identity, total_nbytes=room
         )

@@ -6,7 +6,8 @@
     BASCULE_MEMORY_MB=1500      what a model may take, in MiB; by default what is free
 
 <NAME> is any name of `BackendType`: WEBGPU, WEBGPU_LIMITED, WEBNN, WASM, CPU, or JAX, NUMBA, TORCH,
-NUMPY. "", 0, false, no and off switch off. In a page, set them in Python's os.environ.
+NUMPY. "", 0, false, no and off switch off. The pages of web/ take them from their address
+(index.html?BASCULE_DISABLE_WEBGPU=1); in a page of your own set them in Python's os.environ.
 """
 
 from __future__ import annotations
@@ -29,6 +30,12 @@ class Switches:
     forced_by: str = ""
     disabled: Mapping[BackendType, str] = field(default_factory=dict[BackendType, str])
     memory_nbytes: int | None = None
+
+    @property
+    def forced_reason(self) -> str:
+        """Why "auto" took the forced tier; empty without one."""
+        told = f"auto took {self.forced.tier}: " if self.forced else ""
+        return told and f"{told}{self.forced_by} asks for it"
 
     def refuses(self, backend: BackendType) -> str:
         """Why that one may not run; empty if it may."""

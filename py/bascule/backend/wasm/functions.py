@@ -9,6 +9,7 @@ from bascule.backend import reference
 from bascule.backend.quant import BlockMatrix
 from bascule.backend.wasm.kernels import Array, Kernels
 from bascule.program.ops import ACTIVATIONS
+from bascule.program.parts import Part, part_from
 
 
 class WasmFunctions:
@@ -26,6 +27,7 @@ class WasmFunctions:
             self.layer_norm,
             self.rms_norm,
             self.attention,
+            self.attention_part,
             self.activate,
             self.add,
             self.multiply,
@@ -78,11 +80,23 @@ class WasmFunctions:
 
     def attention(self, qkv: Array, lengths: Array, *, heads: int) -> Array:
         """See `reference.attention`."""
+        whole = Part(heads, heads, 0, heads, 0, qkv.shape[1], 0, heads)
+        return self._attention(qkv, lengths, None, whole)
+
+    def attention_part(
+        self, qkv: Array, lengths: Array, onto: Array | None = None, /, **attributes: int
+    ) -> Array:
+        """See `reference.attention_part`."""
+        return self._attention(qkv, lengths, onto, part_from(attributes))
+
+    def _attention(self, qkv: Array, lengths: Array, onto: Array | None, part: Part) -> Array:
         batch, tokens, packed = qkv.shape
-        size = packed // 3 // heads
-        y = self._kernels.empty((batch, tokens, packed // 3))
+        size, queries = packed // 3 // part.n_kept, part.queries(tokens)
+        y = self._kernels.empty((batch, tokens, part.heads * size)) if onto is None else onto
         scratch = self._room(self._kernels.call("attention_scratch", tokens, size))
-        self._kernels.call("attention", y, qkv, lengths, scratch, batch, tokens, heads, size)
+        sizes = (batch, tokens, part.heads, part.n_kept, size, part.n_heads)
+        where = (part.first_head - part.first_kept, part.first_head, part.first_query, queries)
+        self._kernels.call("attention", y, qkv, lengths, scratch, *sizes, *where)
         return y
 
     def activate(self, x: Array, *, kind: str) -> Array:

@@ -11,6 +11,7 @@ from bascule.backend.quant import BlockMatrix
 from bascule.backend.wasm.functions import WasmFunctions
 from bascule.backend.wasm.kernels import Array
 from bascule.dtypes import BlockType
+from bascule.program.parts import Part, part_from
 
 
 class LanguageFunctions(WasmFunctions):
@@ -22,7 +23,9 @@ class LanguageFunctions(WasmFunctions):
             self.embedding,
             self.token_embedding,
             self.rope_append,
+            self.rope_append_part,
             self.cached_attention,
+            self.cached_attention_part,
             self.argmax_token,
         )
         return {**super().table(), **{f.__name__: f for f in own}}
@@ -90,10 +93,40 @@ class LanguageFunctions(WasmFunctions):
         pairs: str,
     ) -> Array:
         """See `reference.rope_append`."""
-        y = self._kernels.empty((len(qkv), heads * size))
-        scratch = self._room(self._kernels.call("rope_append_scratch", kv_heads, size))
+        return self.rope_append_part(
+            qkv,
+            cache,
+            angles,
+            position,
+            heads=heads,
+            kv_heads=kv_heads,
+            size=size,
+            pairs=pairs,
+            first_kept=0,
+            n_kept=kv_heads,
+        )
+
+    def rope_append_part(
+        self,
+        qkv: Array,
+        cache: Array,
+        angles: Array,
+        position: Array,
+        onto: Array | None = None,
+        *,
+        heads: int,
+        kv_heads: int,
+        size: int,
+        pairs: str,
+        first_kept: int,
+        n_kept: int,
+    ) -> Array:
+        """See `reference.rope_append_part`."""
+        y = self._kernels.empty((len(qkv), heads * size)) if onto is None else onto
+        scratch = self._room(self._kernels.call("rope_append_scratch", n_kept, size))
         sizes = (_is_f16(cache), len(cache), len(qkv), heads, kv_heads, size, pairs == "adjacent")
-        self._kernels.call("rope_append", y, qkv, cache, angles, position, scratch, *sizes)
+        operands = (y, qkv, cache, angles, position, scratch)
+        self._kernels.call("rope_append", *operands, *sizes, first_kept, n_kept)
         return y
 
     def cached_attention(
@@ -108,11 +141,44 @@ class LanguageFunctions(WasmFunctions):
         window: int,
     ) -> Array:
         """See `reference.cached_attention`."""
-        y = self._kernels.empty(q.shape)
-        needed = ("cached_attention_scratch", len(cache), len(q), heads, size)
+        whole = Part(heads, kv_heads, 0, heads, 0, len(q), 0, kv_heads)
+        return self._cached_attention(q, cache, position, None, whole, size, window)
+
+    def cached_attention_part(
+        self,
+        q: Array,
+        cache: Array,
+        position: Array,
+        onto: Array | None = None,
+        /,
+        *,
+        size: int,
+        window: int,
+        **attributes: int,
+    ) -> Array:
+        """See `reference.cached_attention_part`."""
+        part = part_from(attributes)
+        return self._cached_attention(q, cache, position, onto, part, size, window)
+
+    def _cached_attention(
+        self,
+        q: Array,
+        cache: Array,
+        position: Array,
+        onto: Array | None,
+        part: Part,
+        size: int,
+        window: int,
+    ) -> Array:
+        y = self._kernels.empty(q.shape) if onto is None else onto
+        queries = part.queries(len(q))
+        needed = ("cached_attention_scratch", len(cache), queries, part.n_heads, size)
         scratch = self._room(self._kernels.call(*needed))
-        sizes = (_is_f16(cache), len(cache), len(q), heads, kv_heads, size, window)
-        self._kernels.call("cached_attention", y, q, cache, position, scratch, *sizes)
+        sizes = (_is_f16(cache), len(cache), len(q), part.heads, part.n_kept, size, window)
+        heads = (part.n_heads, part.n_kv_heads, part.first_kv_head - part.first_kept)
+        where = (part.first_head, part.first_query, queries)
+        operands = (y, q, cache, position, scratch)
+        self._kernels.call("cached_attention", *operands, *sizes, *heads, *where)
         return y
 
     def argmax_token(self, logits: Array, tokens: Array, position: Array) -> Array:

@@ -21,6 +21,7 @@ from bascule.backend.cpu import (
     ReferenceStore,
     evaluate,
     last_uses,
+    telling,
 )
 from bascule.backend.quant import BlockMatrix
 from bascule.backend.reference import FUNCTIONS
@@ -154,7 +155,8 @@ class ReplayExecutable:
         key = (dict(sizes), [id(array) for array in states])
         if self._plan is None or self._plan.key != key:
             self._plan = None  # its memory first
-            self._plan = self._recorded(key, sizes, states)
+            with telling("intermediate values"):
+                self._plan = self._recorded(key, sizes, states)
         return self._plan
 
     def _recorded(self, key: object, sizes: Mapping[str, int], states: list[Array]) -> _Plan:

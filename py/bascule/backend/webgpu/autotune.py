@@ -27,6 +27,8 @@ from bascule.backend.webgpu.kernels import candidates
 from bascule.backend.webgpu.pipelines import Pipelines
 from bascule.backend.webgpu.tape import Binding, TapeBuilder
 from bascule.errors import DeviceLostError, GpuError
+from bascule.program.ops import takes_over
+from bascule.program.parts import attention_work
 from bascule.program.program import Call, Program, Value
 from bascule.progress import Progress, ProgressCallback
 
@@ -132,8 +134,8 @@ def _work(call: Call) -> float:
     match call.op:
         case "linear" | "gated_linear":
             return 2.0 * prod(shapes[0]) * shapes[1][0]
-        case "attention":
-            return 4.0 / 3 * prod(shapes[0]) * shapes[0][1]
+        case "attention" | "attention_part" | "cached_attention" | "cached_attention_part":
+            return 2.0 * attention_work(call)
         case _:
             return 10.0 * prod(shapes[0])
 
@@ -146,12 +148,12 @@ async def _measure(bench: _Bench, job: _Job, report: TuneReport, patient: bool) 
         choices.note_failure(kernel, error.messages)
         rivals.remove(kernel)
     if not rivals:
-        choices.give_up(job.rivals(bench.gpu))
+        choices.give_up(call, job.rivals(bench.gpu))
         return None
     share = 1.0 if patient else _SHARE
     if not bench.affords(bench.guess_ms(call), len(rivals), share):
         raise _OutOfTimeError
-    scratch = _Scratch(bench.gpu, rivals[0])
+    scratch = _Scratch(bench.gpu, rivals[0], part=takes_over(call))
     try:
         default = rivals[0]
         once, expected = await bench.prove(scratch, default)
@@ -167,7 +169,7 @@ async def _measure(bench: _Bench, job: _Job, report: TuneReport, patient: bool) 
                 raise _OutOfTimeError
             fault, proofs[kernel.variant] = await _fault(bench, scratch, kernel, expected)
             if fault:
-                choices.note_failure(kernel, [(0, fault)])
+                choices.note_failure(kernel, [(0, fault)], wrong=True)
                 report.wrong.append(f"{signature(call)}: {kernel.variant}: {fault}")
         rivals = [k for k in rivals if k.digest not in choices.failed]
         times = await _race(bench, scratch, rivals, proofs)
@@ -234,10 +236,14 @@ def _difference(found: Array, expected: Array) -> float:
 
 
 class _Scratch:
-    """Buffers for one call at its largest shapes: random operands, a result."""
+    """Buffers for one call at its largest shapes: random operands, a result.
 
-    def __init__(self, gpu: Gpu, kernel: Kernel) -> None:
+    `before` is what the result holds before: of a part, what it leaves alone counts as right.
+    """
+
+    def __init__(self, gpu: Gpu, kernel: Kernel, *, part: bool) -> None:
         self._gpu = gpu
+        self.before = 0.0 if part else np.nan
         self.buffers: dict[str, int] = {}
         self.result: Value = kernel.operands[-1]
         self.params = gpu.alloc(256, uniform=True)
@@ -326,9 +332,9 @@ class _Bench:
         return self._rates.get(call.op, 0.0) * _work(call)
 
     async def prove(self, scratch: _Scratch, kernel: Kernel) -> tuple[float, Array]:
-        """Milliseconds of one dispatch, and its result, which held NaN before."""
+        """Milliseconds of one dispatch, and its result, which held `before`."""
         result = scratch.buffers[scratch.result.name]
-        found = np.full(prod(scratch.result.limits), np.nan, np.float32)
+        found = np.full(prod(scratch.result.limits), scratch.before, np.float32)
         self.gpu.write(result, 0, found.data)
         ms = await self._run(scratch, kernel, 1)
         await self._read(result, found.data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +10,12 @@ from bascule.backend.arrivals import Arrivals
 from bascule.backend.base import StateStore, Tier, TuneReport, WeightStore
 from bascule.backend.webgpu.autotune import tune
 from bascule.backend.webgpu.choices import Choices, signature
-from bascule.backend.webgpu.gpu import Gpu
+from bascule.backend.webgpu.gpu import Gpu, gpu_tier
+from bascule.backend.webgpu.kernels import candidates, select
 from bascule.backend.webgpu.lowering import TapeExecutable, lower
 from bascule.backend.webgpu.needed import digest_of, remember_pipelines
 from bascule.backend.webgpu.pipelines import Pipelines
+from bascule.backend.webgpu.proving import KernelProver
 from bascule.backend.webgpu.quantiser import LANES, GpuQuantiser, quantising
 from bascule.backend.webgpu.states import GpuStates
 from bascule.dtypes import DType
@@ -57,14 +60,35 @@ class GpuStore:
 class WebGpuBackend:
     """Runs programs as tapes on a device."""
 
-    tier: Tier = "webgpu"
-
     def __init__(self, gpu: Gpu, choices: Choices | None = None) -> None:
         self.gpu = gpu
+        self.tier: Tier = gpu_tier(gpu.adapter.least)
         self.device_name = gpu.adapter.name
         self.choices = choices or Choices()
         self.pipelines = Pipelines(gpu, self.choices)
+        self.prover: KernelProver | None = None
         self._quantising: dict[DType, int] = {}
+
+    def prove_kernels(self) -> None:
+        """From now on no kernel serves that has not given right numbers on this machine."""
+        if self.prover is None:
+            self.prover = KernelProver(self.gpu, self.pipelines, self.store)
+            self.pipelines.prover = self.prover.faults
+
+    def left(self, programs: Iterable[Program]) -> list[str]:
+        """Kernels that would serve these programs by default, and are left for wrong numbers."""
+        wrong = {digest: f for digest, f in self.choices.failed.items() if f.wrong}
+        if not wrong:
+            return []
+        calls = {signature(call): call for program in programs for call in program.calls}
+        found: dict[str, str] = {}
+        for call in calls.values():
+            for kernel in candidates(call, self.gpu.adapter):
+                failure = wrong.get(kernel.digest)
+                if failure is None:
+                    break  # the one that serves
+                found.setdefault(failure.variant, failure.messages[0][1])
+        return [f"{variant} was left: {told}" for variant, told in found.items()]
 
     @property
     def lost(self) -> str:
@@ -98,9 +122,15 @@ class WebGpuBackend:
                 self._quantising[dtype] = await self.gpu.pipeline(
                     linked.wgsl, {"WORKGROUP": LANES}, linked.bindings, "quantise.wgsl"
                 )
-        return GpuQuantiser(
+        made = GpuQuantiser(
             self.gpu, self._quantising, store, parameters, landing_nbytes, most_blocks
         )
+        try:
+            await self.gpu.granted(made.buffers)
+        except BaseException:
+            made.close()
+            raise
+        return made
 
     def states(self, values: Sequence[Value], sizes: Mapping[str, int]) -> GpuStates:
         """See `Backend.states`."""
@@ -113,6 +143,27 @@ class WebGpuBackend:
         if states is not None and not isinstance(states, GpuStates):
             raise InputError("prepare", "states of this backend", type(states).__name__)
         return await lower(self.gpu, self.pipelines, program, weights, states)
+
+    def fingerprint(self, programs: Iterable[Program]) -> str:
+        """Changes with the kernels that serve these programs."""
+        calls = {signature(call): call for program in programs for call in program.calls}
+        adapter = self.gpu.adapter
+        digests = sorted({select(c, adapter, self.choices).digest for c in calls.values()})
+        return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+
+    async def recheck(self, programs: Iterable[Program]) -> bool:
+        """Try the kernels of these programs at their full sizes; whether one was wrong and left.
+
+        For when an answer is wrong though every kernel has proven itself on a small run.
+        """
+        calls = [call for program in programs for call in program.calls]
+        kernels = await self.pipelines.kernels_for(calls)
+        prover = self.prover or KernelProver(self.gpu, self.pipelines, self.store)
+        faults = await prover.faults(calls, kernels, cut=False)
+        for fault in faults:
+            self.choices.note_failure(fault.kernel, [(0, fault.told)], wrong=fault.wrong)
+        await self.choices.save()
+        return bool(faults)
 
     async def warm(self, programs: Iterable[Program], name: str = "") -> int:
         """See `Backend.warm`."""
@@ -145,8 +196,14 @@ class WebGpuBackend:
             "pipelines_failed": pipelines.n_failed,
             "pipeline_retries_of_failed": pipelines.n_retries_of_failed,
             "variants_known_failed": len(self.choices.failed),
+            "kernels_tried": 0 if self.prover is None else self.prover.n_trials,
+            "proof_ms": 0.0 if self.prover is None else 1e3 * self.prover.spent_s,
             "signatures_tuned": len(self.choices.tuned),
         }
+
+    def trim(self) -> int:
+        """See `Backend.trim`."""
+        return 0 if self.gpu.lost else self.gpu.trim()
 
     def close(self) -> None:
         """See `Backend.close`."""

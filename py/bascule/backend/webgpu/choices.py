@@ -7,7 +7,7 @@ where it names a variant that exists and a shader that is still the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -15,7 +15,9 @@ from typing import Any
 from bascule import __version__
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel
-from bascule.errors import ShaderError
+from bascule.errors import GpuError, ShaderError, WrongResultError
+from bascule.program.ops import OPS, onto_of
+from bascule.program.parts import PLACES
 from bascule.program.program import Call, Dim, Value
 from bascule.remembered import MemoryRemembered, Remembered
 
@@ -26,15 +28,24 @@ def machine_key(adapter: AdapterInfo) -> str:
 
 
 def signature(call: Call) -> str:
-    """Equal for calls that the same kernels serve equally fast: op, attributes, largest shapes."""
-    attributes = "".join(f" {name}={value}" for name, value in call.attributes)
-    shapes = "".join(f" {_shape(o)}" if o else " -" for o in call.operands)
+    """Equal for calls that the same kernels serve equally fast: op, attributes, largest shapes.
+
+    Parts that differ in where they begin are alike.
+    """
+    told = [(name, value) for name, value in call.attributes if name not in PLACES]
+    attributes = "".join(f" {name}={value}" for name, value in told)
+    over = onto_of(call)
+    shapes = "".join(f" {_shape(o)}" if o and o is not over else " -" for o in call.operands)
     return f"{call.op}{attributes}{shapes}"
 
 
 def _shape(value: Value) -> str:
     sizes = ",".join(f"{d.name}{d.limit}" if isinstance(d, Dim) else str(d) for d in value.shape)
     return f"[{sizes}]{'' if value.dtype == 'f32' else value.dtype}"
+
+
+# Of the variants that failed, so many are told in one error.
+_MOST_TOLD = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,7 @@ class Failure:
     label: str
     messages: tuple[tuple[int, str], ...]
     earlier: bool = False  # remembered from an earlier run
+    wrong: bool = False  # it compiles, and gives wrong numbers
 
 
 class Choices:
@@ -71,6 +83,7 @@ class Choices:
         self._key = f"choices {key}"
         self._failed: dict[str, Failure] = {}
         self._tuned: dict[str, Tuned] = {}
+        self._proven: set[str] = set()
         self._unsaved = False
 
     @classmethod
@@ -80,6 +93,9 @@ class Choices:
         entry = await remembered.get(choices._key) or {}
         choices._failed = dict(_checked(entry.get("failed"), _failure_of))
         choices._tuned = dict(_checked(entry.get("tuned"), _tuned_of))
+        proven: Any = entry.get("proven")
+        listed: list[Any] = proven if isinstance(proven, list) else []
+        choices._proven = {key for key in listed if isinstance(key, str)}
         return choices
 
     @property
@@ -91,6 +107,11 @@ class Choices:
     def failed(self) -> Mapping[str, Failure]:
         """By digest."""
         return self._failed
+
+    @property
+    def proven(self) -> Set[str]:
+        """Shaders that gave the right numbers here; see `proving`."""
+        return self._proven
 
     def knows(self, call: Call) -> bool:
         """See `Ranking.knows`."""
@@ -116,22 +137,40 @@ class Choices:
         self._tuned[signature(call)] = Tuned(chosen.variant, measured)
         self._unsaved = True
 
-    def note_failure(self, kernel: Kernel, messages: Sequence[tuple[int, str]]) -> None:
-        """Never take this shader again on this machine."""
-        self._failed[kernel.digest] = Failure(kernel.variant, kernel.label, tuple(messages))
+    def note_failure(
+        self, kernel: Kernel, messages: Sequence[tuple[int, str]], *, wrong: bool = False
+    ) -> None:
+        """Never take this shader again on this machine; `wrong`: it gave wrong numbers."""
+        told = tuple(messages)
+        self._failed[kernel.digest] = Failure(kernel.variant, kernel.label, told, wrong=wrong)
         self._unsaved = True
 
-    def give_up(self, kernels: Sequence[Kernel]) -> ShaderError | None:
-        """The first one's error where all of a call's candidates have failed.
+    def note_proven(self, keys: Iterable[str]) -> None:
+        """These need no further proof on this machine."""
+        before = len(self._proven)
+        self._proven.update(keys)
+        self._unsaved |= len(self._proven) > before
 
-        They are forgotten then: with nothing to take instead, the next attempt must try again, and
-        what made all of them fail (a device short of memory) may have passed.
+    def give_up(self, call: Call, kernels: Sequence[Kernel]) -> GpuError | None:
+        """The error to raise where all of a call's candidates have failed; None where some have
+        not.
+
+        Those that did not compile are forgotten then: with nothing to take instead, the next
+        attempt must try again, and what made them fail (a device short of memory) may have passed.
+        Wrong numbers do not pass.
         """
         if any(k.digest not in self._failed for k in kernels):
             return None
-        failures = [self._failed.pop(k.digest) for k in kernels]
-        self._unsaved = True
-        return ShaderError(failures[0].label, failures[0].messages)
+        failures = {k.digest: self._failed[k.digest] for k in kernels}
+        for digest in [digest for digest, failure in failures.items() if not failure.wrong]:
+            del self._failed[digest]
+            self._unsaved = True
+        wrong = [f for f in failures.values() if f.wrong]
+        if not wrong:
+            first = next(iter(failures.values()))
+            return ShaderError(first.label, first.messages)
+        told = "; ".join(f"{f.variant}: {f.messages[0][1]}" for f in wrong[:_MOST_TOLD])
+        return WrongResultError(signature(call), told, halves=_has_halves(call))
 
     async def save(self) -> None:
         """Keep what was learned since the last save."""
@@ -139,7 +178,12 @@ class Choices:
             return
         self._unsaved = False
         failed = {
-            digest: {"variant": f.variant, "label": f.label, "messages": [*map(list, f.messages)]}
+            digest: {
+                "variant": f.variant,
+                "label": f.label,
+                "messages": [*map(list, f.messages)],
+                "wrong": f.wrong,
+            }
             for digest, f in self._failed.items()
         }
         tuned = {
@@ -149,7 +193,14 @@ class Choices:
             }
             for name, t in self._tuned.items()
         }
-        await self.remembered.put(self._key, {"failed": failed, "tuned": tuned})
+        kept = {"failed": failed, "tuned": tuned, "proven": sorted(self._proven)}
+        await self.remembered.put(self._key, kept)
+
+
+def _has_halves(call: Call) -> bool:
+    """Whether it reads or writes a cache of halves, for which there is one of floats."""
+    pairs = zip(call.operands, OPS[call.op].operands, strict=True)
+    return any(o is not None and o.dtype == "f16" and name == "cache" for o, name in pairs)
 
 
 def _is_timed(kernel: Kernel, tuned: Tuned) -> bool:
@@ -169,7 +220,10 @@ def _failure_of(told: dict[str, Any]) -> Failure | None:
     match told:
         case {"variant": str(variant), "label": str(label), "messages": [*messages]}:
             lines = [(m[0], m[1]) for m in messages if _is_message(m)]
-            return Failure(variant, label, tuple(lines), earlier=True)
+            wrong = told.get("wrong") is True
+            if wrong and not lines:
+                return None
+            return Failure(variant, label, tuple(lines), earlier=True, wrong=wrong)
         case _:
             return None
 

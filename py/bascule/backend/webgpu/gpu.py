@@ -21,12 +21,14 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+    from bascule.backend.base import Tier
 
 # Limits that kernels and the memory plan look at; drivers ask for the adapter's own values.
 WANTED_LIMITS = (
@@ -41,17 +43,33 @@ WANTED_LIMITS = (
     "minUniformBufferOffsetAlignment",
 )
 WANTED_FEATURES = ("subgroups", "shader-f16", "timestamp-query")
+# What every device grants that is asked for nothing (https://www.w3.org/TR/webgpu/#limits).
+LEAST_LIMITS: Mapping[str, int] = {
+    "maxBufferSize": 256 << 20,
+    "maxStorageBufferBindingSize": 128 << 20,
+    "maxStorageBuffersPerShaderStage": 8,
+    "maxUniformBufferBindingSize": 64 << 10,
+    "maxComputeWorkgroupStorageSize": 16 << 10,
+    "maxComputeInvocationsPerWorkgroup": 256,
+    "maxComputeWorkgroupSizeX": 256,
+    "maxComputeWorkgroupSizeY": 256,
+    "maxComputeWorkgroupSizeZ": 64,
+    "maxComputeWorkgroupsPerDimension": 65535,
+    "minStorageBufferOffsetAlignment": 256,
+    "minUniformBufferOffsetAlignment": 256,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterInfo:
-    """What a driver says of its adapter.
+    """What a driver says of its adapter, with the features and limits of the device opened on it.
 
     `features` uses the names of the WebGPU specification on both drivers. `software` is true for
     adapters that run on the CPU (SwiftShader, lavapipe, WARP). `subgroups_enable` tells that the
     shader compiler wants `enable subgroups;` before the builtins (Tint) instead of rejecting it.
     `identity` is a text that changes whenever a pipeline might turn out otherwise: all of the
-    above and the version of the browser or driver. It is compared, never read.
+    above and the version of the browser or driver. It is compared, never read. `least` tells that
+    the device was asked for without any feature and with the limits that every device grants.
     """
 
     vendor: str
@@ -64,6 +82,7 @@ class AdapterInfo:
     limits: Mapping[str, int]
     subgroups_enable: bool = False
     identity: str = ""
+    least: bool = False
 
     @property
     def name(self) -> str:
@@ -71,6 +90,11 @@ class AdapterInfo:
         return (
             self.description or self.device or f"{self.vendor} {self.architecture}".strip() or "GPU"
         )
+
+
+def gpu_tier(least: bool) -> Tier:
+    """The tier of a device that was asked for so."""
+    return "webgpu-limited" if least else "webgpu"
 
 
 class Gpu(Protocol):
@@ -107,7 +131,22 @@ class Gpu(Protocol):
         ...
 
     def alloc(self, nbytes: int, *, uniform: bool = False) -> int:
-        """Make a zeroed buffer of `nbytes` (rounded up to 4), for storage or for uniforms."""
+        """Make a zeroed buffer of `nbytes` (rounded up to 4), for storage or for uniforms.
+
+        GpuOutOfMemoryError where the device says at once that it has no memory for it; in a page
+        it says so later, see `granted`.
+        """
+        ...
+
+    async def granted(self, buffers: Iterable[int]) -> None:
+        """Wait until the device has told that it has memory for all of these.
+
+        GpuOutOfMemoryError where it has none for one of them: only then may they be bound.
+        """
+        ...
+
+    def trim(self) -> int:
+        """Free what is only kept for the next time (staging buffers); gives the bytes."""
         ...
 
     def free(self, buffer: int) -> None:
@@ -146,7 +185,10 @@ class Gpu(Protocol):
         ...
 
     def replay(self, tape: int, writes: Buffer = b"") -> None:
-        """Do the packed `writes`, then run the tape, in one submission."""
+        """Do the packed `writes`, then run the tape, in one submission.
+
+        GpuError with the shader's file where a buffer of the tape has been freed.
+        """
         ...
 
     def destroy(self) -> None:

@@ -4,38 +4,54 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import js
 from pyodide.ffi import JsException
 
-from bascule.backend.webgpu.gpu import WANTED_FEATURES, WANTED_LIMITS, AdapterInfo
+from bascule.backend.webgpu.gpu import WANTED_FEATURES, WANTED_LIMITS, AdapterInfo, gpu_tier
 from bascule.bridge_browser import bridge_module, js_message
-from bascule.errors import DeviceLostError, GpuError, ShaderError, TierUnavailableError
+from bascule.errors import (
+    DeviceLostError,
+    GpuError,
+    GpuOutOfMemoryError,
+    ShaderError,
+    TierUnavailableError,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
-_MODULES = ("device", "gpu", "handles", "staging", "tape", "pipelines", "submission")
+_PARTS = (
+    "handles",
+    "staging",
+    "tape",
+    "pipelines",
+    "submission",
+    "faults",
+)  # as createGpu has them
+_MODULES = ("device", "gpu", *_PARTS)
 
 
-async def open_browser(*, early: bool = True) -> BrowserGpu:
-    """Open the page's device with its adapter's own limits.
+async def open_browser(*, early: bool = True, least: bool = False) -> BrowserGpu:
+    """Open the page's device with its adapter's own limits and the features that kernels know.
 
-    `early` takes the one that web/early.js has opened meanwhile; False leaves it for the model.
+    At `least` with none of the features and the limits that every device grants; then the adapter
+    may be one of WebGPU's compatibility mode. `early` takes the device that web/early.js has opened
+    meanwhile, which is never one of the least; False leaves it for the model.
     TierUnavailableError when the browser has no WebGPU, shows it no adapter, or gives no device.
     """
     limits, features = _json(WANTED_LIMITS), _json(WANTED_FEATURES)
-    opened_early = await _take_early(limits + features) if early else None
+    opened_early = await _take_early(limits + features) if early and not least else None
     if opened_early is not None:
         return BrowserGpu(opened_early)
     device, gpu, *parts = [await bridge_module(f"bridge/{name}.js") for name in _MODULES]
     try:
-        opened = await device.openDevice(limits, features)
+        opened = await device.openDevice(limits, features, least)
     except JsException as error:
-        raise TierUnavailableError("webgpu", js_message(error)) from None
+        raise TierUnavailableError(gpu_tier(least), js_message(error)) from None
     return BrowserGpu(gpu.createGpu(opened, *parts))
 
 
@@ -69,6 +85,7 @@ def _describe(info: Mapping[str, Any]) -> AdapterInfo:
         limits=info["limits"],
         subgroups_enable=info["subgroups_enable"],
         identity=info["identity"],
+        least=info["least"],
     )
 
 
@@ -120,6 +137,20 @@ class BrowserGpu:
             return self._alloc(size, uniform)
         except JsException as error:
             raise self._told("alloc", error) from None
+
+    async def granted(self, buffers: Iterable[int]) -> None:
+        """See `Gpu.granted`."""
+        try:
+            await self.bridge.granted(array("i", buffers))
+        except JsException as error:
+            raise self._told("alloc", error) from None
+
+    def trim(self) -> int:
+        """See `Gpu.trim`."""
+        try:
+            return int(self.bridge.trim())
+        except JsException as error:
+            raise self._told("trim", error) from None
 
     def free(self, buffer: int) -> None:
         """See `Gpu.free`."""
@@ -187,5 +218,10 @@ class BrowserGpu:
         self.bridge.destroy()
 
     def _told(self, verb: str, error: JsException) -> GpuError:
-        lost = self.lost
-        return DeviceLostError(lost) if lost else GpuError(verb, js_message(error))
+        lost, told = self.lost, js_message(error)
+        if lost:
+            return DeviceLostError(lost)
+        if getattr(error, "kind", "") == "memory":
+            nbytes = int(getattr(error, "nbytes", -1))
+            return GpuOutOfMemoryError(verb, None if nbytes < 0 else nbytes, told=told)
+        return GpuError(verb, told, label=str(getattr(error, "label", "")))

@@ -7,19 +7,27 @@ import os
 import re
 import tempfile
 from array import array
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bascule.backend.base import DESTROYED
+from bascule.backend.base import DESTROYED, Tier
 from bascule.backend.webgpu.gpu import (
+    LEAST_LIMITS,
     WANTED_FEATURES,
     WANTED_LIMITS,
     AdapterInfo,
+    gpu_tier,
     unpack_writes,
 )
 from bascule.backend.webgpu.handles import Handles
-from bascule.errors import DeviceLostError, GpuError, ShaderError, TierUnavailableError
+from bascule.errors import (
+    DeviceLostError,
+    GpuError,
+    GpuOutOfMemoryError,
+    ShaderError,
+    TierUnavailableError,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -32,27 +40,48 @@ _PLACE = re.compile(r":(\d+):\d+")
 _STAGING_KEPT_NBYTES = 64 << 20
 
 
-async def open_native() -> NativeGpu:
+async def open_native(*, least: bool = False) -> NativeGpu:
     """Open a device through wgpu-py, on the adapter that wgpu calls high-performance.
 
-    TierUnavailableError when there is no adapter or no device.
+    With the adapter's own limits and the features that kernels know, or at `least` with none of
+    them and the limits that every device grants. TierUnavailableError when there is no adapter or
+    no device.
     """
-    adapter, version = await find_adapter()
+    tier = gpu_tier(least)
+    adapter, version = await find_adapter(tier)
+    wanted = () if least else WANTED_FEATURES
     try:
-        features = [f for f in WANTED_FEATURES if FEATURE_SPELLING.get(f, f) in adapter.features]
+        features = [f for f in wanted if FEATURE_SPELLING.get(f, f) in adapter.features]
         device: Any = await adapter.request_device_async(
             required_features=[FEATURE_SPELLING.get(f, f) for f in features],
-            required_limits={_dashed(n): adapter.limits[_dashed(n)] for n in WANTED_LIMITS},
+            required_limits=_least_limits(adapter) if least else _own_limits(adapter),
         )
     except Exception as error:  # wgpu-py raises several types, some of them private
-        raise _unusable(error) from error
-    return NativeGpu(device, _describe(adapter.info, device.limits, features, version))
+        raise _unusable(tier, error) from error
+    info = _describe(adapter.info, device.limits, features, version, least=least)
+    return NativeGpu(device, info)
 
 
-async def find_adapter() -> tuple[Any, str]:
+def _own_limits(adapter: Any) -> dict[str, int]:
+    return {_dashed(name): adapter.limits[_dashed(name)] for name in WANTED_LIMITS}
+
+
+def _least_limits(adapter: Any) -> dict[str, int]:
+    """Asked for by name: wgpu-py takes the adapter's own where it is told none.
+
+    An adapter of an older API (OpenGL) may fall short of the specification, and serves as it is.
+    """
+    found: dict[str, int] = {}
+    for name, least in LEAST_LIMITS.items():
+        worse = max if name.startswith("min") else min
+        found[_dashed(name)] = worse(least, adapter.limits[_dashed(name)])
+    return found
+
+
+async def find_adapter(tier: Tier = "webgpu") -> tuple[Any, str]:
     """The adapter that wgpu calls high-performance, and the version of wgpu-py.
 
-    TierUnavailableError when there is none.
+    TierUnavailableError, of the `tier` that it is for, when there is none.
     """
     if "XDG_RUNTIME_DIR" not in os.environ:  # the Vulkan loader complains on stderr without it
         os.environ["XDG_RUNTIME_DIR"] = tempfile.gettempdir()
@@ -60,7 +89,7 @@ async def find_adapter() -> tuple[Any, str]:
         import wgpu
     except ImportError as error:
         raise TierUnavailableError(
-            "webgpu",
+            tier,
             f"the Python package wgpu cannot be imported ({error})",
             hint="Install it: pip install wgpu.",
         ) from None
@@ -69,13 +98,13 @@ async def find_adapter() -> tuple[Any, str]:
         if adapter is None:
             raise RuntimeError("no adapter was found")
     except Exception as error:
-        raise _unusable(error) from error
+        raise _unusable(tier, error) from error
     return adapter, wgpu.__version__
 
 
-def _unusable(error: Exception) -> TierUnavailableError:
+def _unusable(tier: Tier, error: Exception) -> TierUnavailableError:
     return TierUnavailableError(
-        "webgpu",
+        tier,
         f"wgpu has no usable GPU here ({error})",
         hint="Install a Vulkan driver (Debian: mesa-vulkan-drivers has one for any machine).",
     )
@@ -86,7 +115,12 @@ def _dashed(name: str) -> str:
 
 
 def _describe(
-    info: Mapping[str, Any], limits: Mapping[str, int], features: list[str], version: str = ""
+    info: Mapping[str, Any],
+    limits: Mapping[str, int],
+    features: list[str],
+    version: str = "",
+    *,
+    least: bool = False,
 ) -> AdapterInfo:
     kept = {name: int(limits[_dashed(name)]) for name in WANTED_LIMITS}
     words = [str(info[name]) for name in ("vendor", "architecture", "device", "description")]
@@ -100,7 +134,10 @@ def _describe(
         features=frozenset(features),
         limits=kept,
         # The description holds the driver's version.
-        identity=json.dumps([*words, sorted(features), kept, f"wgpu {version}"]),
+        identity=json.dumps(
+            [*words, sorted(features), kept, f"wgpu {version}", *(("least",) if least else ())]
+        ),
+        least=least,
     )
 
 
@@ -108,6 +145,9 @@ def _describe(
 class _Tape:
     groups: list[Any]
     dispatches: list[tuple[Any, int, int, int, int]]
+    labels: list[str]  # the shader file of each dispatch
+    used: list[tuple[int, str]]  # buffers, and a shader file that binds each
+    checked: int = -1  # how many buffers had been freed when all of them were still there
 
 
 class NativeGpu:
@@ -122,10 +162,11 @@ class NativeGpu:
         self._device = device
         self._queue: Any = device.queue
         self._buffers: Handles[Any] = Handles("buffer")
-        self._pipelines: Handles[tuple[Any, str]] = Handles("pipeline")
+        self._pipelines: Handles[tuple[Any, str, str]] = Handles("pipeline")
         self._tapes: Handles[_Tape] = Handles("tape")
         self._layouts: dict[str, tuple[Any, Any]] = {}
         self._staging: dict[int, list[Any]] = {}
+        self._frees = 0
 
     @property
     def n_objects(self) -> int:
@@ -143,14 +184,29 @@ class NativeGpu:
         try:
             buffer = self._device.create_buffer(size=size, usage=usage)
         except Exception as error:
-            raise self._told("alloc", error) from None
+            raise self._told("alloc", error, size) from None
         self.allocated_nbytes += size
         return self._buffers.add(buffer)
+
+    async def granted(self, buffers: Iterable[int]) -> None:
+        """See `Gpu.granted`: `alloc` has raised already where there was none."""
+        for buffer in buffers:
+            self._buffers.get(buffer)
+
+    def trim(self) -> int:
+        """See `Gpu.trim`."""
+        self._check_alive()
+        before = self.allocated_nbytes
+        for kept in self._staging.values():
+            while kept:
+                self._drop_staging(kept.pop())
+        return before - self.allocated_nbytes
 
     def free(self, buffer: int) -> None:
         """See `Gpu.free`."""
         item = self._buffers.remove(buffer)
         self.allocated_nbytes -= item.size
+        self._frees += 1
         item.destroy()
 
     def write(self, buffer: int, offset: int, data: Buffer) -> None:
@@ -168,7 +224,10 @@ class NativeGpu:
         view = memoryview(into).cast("B")
         size = (view.nbytes + 3) & ~3
         source = self._buffers.get(buffer)
-        staging = self._take_staging(size)
+        try:
+            staging = self._take_staging(size)
+        except Exception as error:
+            raise self._told("read", error, size) from None
         try:
             encoder = self._device.create_command_encoder()
             encoder.copy_buffer_to_buffer(source, offset, staging, 0, size)
@@ -193,8 +252,8 @@ class NativeGpu:
     ) -> int:
         """See `Gpu.pipeline`."""
         self._check_alive()
-        layout = self._layout(bindings)[1]
         try:
+            layout = self._layout(bindings)[1]
             module = self._device.create_shader_module(label=label, code=wgsl)
             stage = {"module": module, "entry_point": "main", "constants": dict(constants)}
             made = await self._device.create_compute_pipeline_async(
@@ -205,7 +264,7 @@ class NativeGpu:
             if isinstance(lost, DeviceLostError):
                 raise lost from None
             raise _shader_error(label, str(error)) from None
-        return self._pipelines.add((made, bindings))
+        return self._pipelines.add((made, bindings, label))
 
     def record(self, words: array[int]) -> int:
         """See `Gpu.record`."""
@@ -213,18 +272,24 @@ class NativeGpu:
         at = 2
         groups: list[Any] = []
         dispatches: list[tuple[Any, int, int, int, int]] = []
+        labels: list[str] = []
+        used: list[tuple[int, str]] = []
         try:
             for _ in range(words[0]):
                 end = at + 2 + 4 * words[at + 1]
                 groups.append(self._group(words[at], words[at + 2 : end]))
+                label = self._pipelines.get(words[at])[2]
+                used += ((buffer, label) for buffer in words[at + 3 : end : 4])
                 at = end
             for _ in range(words[1]):
                 name, group, x, y, z = words[at : at + 5]
-                dispatches.append((self._pipelines.get(name)[0], group, x, y, z))
+                pipeline, _, label = self._pipelines.get(name)
+                labels.append(label)
+                dispatches.append((pipeline, group, x, y, z))
                 at += 5
         except IndexError:
             raise GpuError("record", "the tape ends in the middle of a record.") from None
-        return self._tapes.add(_Tape(groups, dispatches))
+        return self._tapes.add(_Tape(groups, dispatches, labels, used))
 
     def forget(self, tape: int) -> None:
         """See `Gpu.forget`."""
@@ -234,21 +299,43 @@ class NativeGpu:
         """See `Gpu.replay`."""
         self._check_alive()
         recorded = self._tapes.get(tape)
+        self._check_buffers(recorded)
         try:
             for buffer, offset, data in unpack_writes(writes):
                 self._queue.write_buffer(self._buffers.get(buffer), offset, data)
-            encoder = self._device.create_command_encoder()
-            run = encoder.begin_compute_pass()
-            for pipeline, group, x, y, z in recorded.dispatches:
-                run.set_pipeline(pipeline)
-                run.set_bind_group(0, recorded.groups[group])
-                run.dispatch_workgroups(x, y, z)
-            run.end()
-            self._queue.submit([encoder.finish()])
+            self._queue.submit([self._encoded(recorded, recorded.dispatches)])
         except GpuError:
             raise
         except Exception as error:
-            raise self._told("replay", error) from None
+            raise self._told("replay", error, label=self._refused(recorded)) from None
+
+    def _encoded(self, tape: _Tape, dispatches: Sequence[tuple[Any, int, int, int, int]]) -> Any:
+        encoder = self._device.create_command_encoder()
+        run = encoder.begin_compute_pass()
+        for pipeline, group, x, y, z in dispatches:
+            run.set_pipeline(pipeline)
+            run.set_bind_group(0, tape.groups[group])
+            run.dispatch_workgroups(x, y, z)
+        run.end()
+        return encoder.finish()
+
+    def _refused(self, tape: _Tape) -> str:
+        """The shader file of the first dispatch that is refused by itself; empty if none is."""
+        for dispatch, label in zip(tape.dispatches, tape.labels, strict=True):
+            try:
+                self._encoded(tape, [dispatch])
+            except Exception:  # wgpu-py raises several types, some of them private
+                return label
+        return ""
+
+    def _check_buffers(self, tape: _Tape) -> None:
+        """GpuError if one was freed since: wgpu would end the process when it meets it."""
+        if tape.checked == self._frees:
+            return
+        for buffer, label in tape.used:
+            if buffer not in self._buffers:
+                raise GpuError("replay", "a buffer that it uses has been freed.", label=label)
+        tape.checked = self._frees
 
     def destroy(self) -> None:
         """See `Gpu.destroy`."""
@@ -272,7 +359,9 @@ class NativeGpu:
         if self.lost:
             raise DeviceLostError(self.lost)
 
-    def _told(self, verb: str, error: Exception) -> GpuError:
+    def _told(
+        self, verb: str, error: Exception, nbytes: int | None = None, label: str = ""
+    ) -> GpuError:
         """Our error for one of wgpu's; notes a device that is gone."""
         if isinstance(error, GpuError):
             return error
@@ -280,7 +369,10 @@ class NativeGpu:
         if "device is lost" in text.lower() or "device lost" in text.lower():
             self.lost = text
             return DeviceLostError(text)
-        return GpuError(verb, text)
+        # wgpu-native 27 calls it a validation error, in the words of wgpu-core.
+        if isinstance(error, MemoryError) or "Not enough memory left" in text:
+            return GpuOutOfMemoryError(verb, nbytes, told=text)
+        return GpuError(verb, text, label=label)
 
     def _layout(self, bindings: str) -> tuple[Any, Any]:
         if bindings not in self._layouts:
@@ -295,7 +387,7 @@ class NativeGpu:
         return self._layouts[bindings]
 
     def _group(self, pipeline: int, flat: array[int]) -> Any:
-        bindings = self._pipelines.get(pipeline)[1]
+        _, bindings, label = self._pipelines.get(pipeline)
         entries = [
             {
                 "binding": flat[at],
@@ -310,14 +402,15 @@ class NativeGpu:
         try:
             return self._device.create_bind_group(layout=self._layout(bindings)[0], entries=entries)
         except Exception as error:
-            raise self._told("record", error) from None
+            raise self._told("record", error, label=label) from None
 
     def _take_staging(self, size: int) -> Any:
         kept = self._staging.get(size)
         if kept:
             return kept.pop()
+        made = self._device.create_buffer(size=size, usage="MAP_READ|COPY_DST")
         self.allocated_nbytes += size
-        return self._device.create_buffer(size=size, usage="MAP_READ|COPY_DST")
+        return made
 
     def _keep_staging(self, staging: Any) -> None:
         if sum(size * len(kept) for size, kept in self._staging.items()) > _STAGING_KEPT_NBYTES:

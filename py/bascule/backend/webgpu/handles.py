@@ -28,6 +28,9 @@ class Handles(Generic[T]):
     def __len__(self) -> int:
         return len(self._objects) - 1 - len(self._free)
 
+    def __contains__(self, name: int) -> bool:
+        return self._find(name) is not None
+
     def add(self, item: T) -> int:
         """Name an object."""
         if self._free:
@@ -43,14 +46,18 @@ class Handles(Generic[T]):
 
     def get(self, name: int) -> T:
         """The object of a live name; GpuError for any other."""
-        index = name & _INDEX_MASK
-        if index < len(self._objects) and self._generations[index] == name >> INDEX_BITS:
-            item = self._objects[index]
-            if item is not None:
-                return item
+        item = self._find(name)
+        if item is not None:
+            return item
         raise GpuError(
             self._kind, f"no live {self._kind} is named {name}: it was freed or never made."
         )
+
+    def _find(self, name: int) -> T | None:
+        index = name & _INDEX_MASK
+        if index < len(self._objects) and self._generations[index] == name >> INDEX_BITS:
+            return self._objects[index]
+        return None
 
     def remove(self, name: int) -> T:
         """Forget a name and return its object."""

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Protocol
 
 from bascule.backend.webgpu.link import Linked, link
+from bascule.program.ops import onto_of
 from bascule.program.program import Call, Sizes, Value
 
 Workgroups = tuple[int, int, int]
@@ -94,7 +95,9 @@ def make_kernel(
     `numbers` gives the fields of its Params, `launch` its workgroups.
     """
     constants = constants or {}
-    operands = (*(o for o in call.operands if o is not None), call.result)
+    # What the result takes over is bound as the result.
+    over = onto_of(call)
+    operands = (*(o for o in call.operands if o is not None and o is not over), call.result)
     key = (name, parts, consts, enables, tuple(sorted(constants.items())))
     linked = link(name, parts, consts, enables)
     told = f"{name} {variant}".strip()

@@ -17,6 +17,7 @@ from bascule.backend.webgpu.kernel import Kernel, Numbers, Ranking, Variants, ma
 from bascule.backend.webgpu.kernels_sampling import SAMPLING_ROWS
 from bascule.backend.webgpu.kernels_text import TEXT_ROWS
 from bascule.backend.webgpu.launch import fits, flat, normalise_groups, normalise_rows, operand
+from bascule.program.parts import part_of
 from bascule.program.program import Call, Sizes
 
 # A linear kernel and its lanes in x and y.
@@ -137,15 +138,23 @@ def _layer_norm(call: Call, adapter: AdapterInfo) -> Variants:
 
 
 def _attention(call: Call, adapter: AdapterInfo) -> Variants:
-    qkv = operand(call, 0)
-    heads = call.whole("heads")
-    size = qkv.limits[2] // 3 // heads
+    qkv, part = operand(call, 0), part_of(call)
+    size = qkv.limits[2] // 3 // part.n_kept
     vec4s = -(-size // 4)
     batch_limit, tokens_limit = qkv.limits[:2]
 
     def numbers(sizes: Sizes) -> Numbers:
         batch, tokens, _ = qkv.sizes(sizes)
-        return {"batch": batch, "tokens": tokens, "heads": heads}
+        return {
+            "batch": batch,
+            "tokens": tokens,
+            "heads": part.heads,
+            "kept": part.n_kept,
+            "x_head": part.first_head - part.first_kept,
+            "y_head": part.first_head,
+            "first_query": part.first_query,
+            "queries": part.queries(tokens),
+        }
 
     parts = ("heads_any" if size % 4 else "heads_vec4",)
     consts = (("HEAD_SIZE", size), ("HEAD_VEC4S", vec4s))
@@ -155,7 +164,7 @@ def _attention(call: Call, adapter: AdapterInfo) -> Variants:
             call,
             name,
             numbers,
-            lambda: (-(-tokens_limit // lanes), heads, batch_limit),
+            lambda: (-(-part.queries(tokens_limit) // lanes), part.n_heads, batch_limit),
             variant=f"{lanes} keys {keys}" if keys else str(lanes),
             parts=parts,
             consts=consts,
@@ -216,6 +225,7 @@ _ROWS: dict[str, Callable[[Call, AdapterInfo], Variants]] = {
     "token_embedding": kernels_blocks.token_embedding,
     "layer_norm": _layer_norm,
     "attention": _attention,
+    "attention_part": _attention,
     "pool": _pool,
     "l2_normalise": normalise_groups,
     "activate": _activate,

@@ -12,6 +12,7 @@ from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel, Numbers, Variants, make_kernel
 from bascule.backend.webgpu.launch import fits, flat, normalise_rows, operand
 from bascule.program.ops import MOST_JOINED
+from bascule.program.parts import part_of
 from bascule.program.program import Call, Sizes
 
 # Queries of a KV head up to which, on hardware, each has a workgroup of its own.
@@ -49,19 +50,21 @@ def _concat(call: Call, adapter: AdapterInfo) -> Variants:
 def _rope_append(call: Call, adapter: AdapterInfo) -> Variants:
     del adapter
     qkv, cache = operand(call, 0), operand(call, 1)
-    heads, kv_heads, size = (call.whole(name) for name in ("heads", "kv_heads", "size"))
+    size, part = call.whole("size"), part_of(call)
 
     def numbers(sizes: Sizes) -> Numbers:
         tokens, slots = qkv.sizes(sizes)[0], cache.sizes(sizes)[0]
         return {
             "tokens": tokens,
             "slots": slots,
-            "heads": heads,
-            "kv_heads": kv_heads,
+            "heads": part.heads,
+            "kv_heads": part.kv_heads,
             "size": size,
+            "first_kept": part.first_kept,
+            "kept": part.n_kept,
         }
 
-    lanes = prod(qkv.limits) // 4
+    lanes = qkv.limits[0] * (part.n_heads + 2 * part.n_kept) * size // 4
     return [
         lambda: make_kernel(
             call,
@@ -76,17 +79,22 @@ def _rope_append(call: Call, adapter: AdapterInfo) -> Variants:
 
 def _cached_attention(call: Call, adapter: AdapterInfo) -> Variants:
     q, cache = operand(call, 0), operand(call, 1)
-    heads, kv_heads, size = (call.whole(name) for name in ("heads", "kv_heads", "size"))
-    window, rows_limit = call.whole("window"), q.limits[0] * (heads // kv_heads)
+    size, window, part = call.whole("size"), call.whole("window"), part_of(call)
+    rows_limit = part.queries(q.limits[0]) * part.sharing
 
     def numbers(sizes: Sizes) -> Numbers:
         tokens, slots = q.sizes(sizes)[0], cache.sizes(sizes)[0]
         return {
             "tokens": tokens,
             "slots": slots,
-            "heads": heads,
-            "kv_heads": kv_heads,
+            "heads": part.heads,
+            "kept": part.n_kept,
             "window": window,
+            "sharing": part.sharing,
+            "x_head": part.first_kv_head - part.first_kept,
+            "y_head": part.first_head,
+            "first_query": part.first_query,
+            "queries": part.queries(tokens),
         }
 
     def make(name: str, lanes: int, rows: int = 1, keys: int = 0) -> Kernel:
@@ -95,7 +103,7 @@ def _cached_attention(call: Call, adapter: AdapterInfo) -> Variants:
             call,
             f"cached_attention_{name}",
             numbers,
-            lambda: (-(-rows_limit // rows), kv_heads, 1),
+            lambda: (-(-rows_limit // rows), part.n_kv_heads, 1),
             variant=f"{lanes} rows {rows} keys {keys}" if keys else str(lanes),
             parts=(f"cache_{cache.dtype}", "rows"),
             consts=(("HEAD_SIZE", size), ("HEAD_VEC4S", size // 4)),
@@ -127,5 +135,7 @@ TEXT_ROWS: Mapping[str, Callable[[Call, AdapterInfo], Variants]] = {
     "concat": _concat,
     "rms_norm": normalise_rows,
     "rope_append": _rope_append,
+    "rope_append_part": _rope_append,
     "cached_attention": _cached_attention,
+    "cached_attention_part": _cached_attention,
 }

@@ -31,9 +31,18 @@ async def lower(
     weights: WeightStore,
     states: GpuStates | None = None,
 ) -> TapeExecutable:
-    """Choose kernels, compile what is missing, take buffers and record the tape."""
+    """Choose kernels, compile what is missing, take buffers and record the tape.
+
+    GpuOutOfMemoryError where the device has no memory for one of them, or had none for a weight.
+    """
     kernels = await pipelines.kernels_for(program.calls)
-    return TapeExecutable(gpu, pipelines, program, kernels, weights, states)
+    made = TapeExecutable(gpu, pipelines, program, kernels, weights, states)
+    try:
+        await made.record()
+    except BaseException:
+        made.close()
+        raise
+    return made
 
 
 class TapeExecutable:
@@ -70,10 +79,14 @@ class TapeExecutable:
             results = {name: slots[slot] for name, slot in program.slots.items()}
             kept = states.targets if states else {}
             self._buffers = {**weights.targets, **self._inputs, **kept, **results}
-            self._tape_of(1)
         except GpuError:
             self.close()
             raise
+
+    async def record(self) -> None:
+        """Make the tape of one run, once all buffers are there."""
+        await self._gpu.granted({self._params, *self._buffers.values()})
+        self._tape_of(1)
 
     async def run(self, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """See `Executable.run`. Nothing is awaited between the replay and the queued reads."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
@@ -15,6 +16,18 @@ from bascule.errors import ShaderError
 from bascule.program.program import Call
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A compiled kernel that must not serve: its numbers are `wrong`, or the device refuses it."""
+
+    kernel: Kernel
+    told: str
+    wrong: bool
+
+
+Prover = Callable[[Sequence[Call], Sequence[Kernel]], Awaitable[list[Fault]]]
+
+
 class Pipelines:
     """Pipelines by kernel key; a call whose kernel does not compile gets its next candidate."""
 
@@ -23,6 +36,8 @@ class Pipelines:
         self.choices = choices or Choices()
         self._making: dict[Hashable, asyncio.Task[int]] = {}
         self.compile_ms: dict[str, float] = {}
+        # Tells which of the compiled kernels, one a call, are wrong, and why; see `proving`.
+        self.prover: Prover | None = None
         self.n_failed = 0
         self.n_retries_of_failed = 0
 
@@ -30,27 +45,38 @@ class Pipelines:
         return len(self._making)
 
     async def kernels_for(self, calls: Sequence[Call]) -> list[Kernel]:
-        """A compiled kernel for each call; the first one's ShaderError where no candidate compiles.
+        """A compiled kernel for each call, proven where there is a `prover`.
 
-        What fails is remembered, and never tried again on this machine.
+        The first one's ShaderError where no candidate compiles, WrongResultError where those that
+        do are wrong. What fails is remembered, and never tried again on this machine.
         """
         adapter, choices = self._gpu.adapter, self.choices
         try:
             while True:
                 kernels = [select(call, adapter, choices) for call in calls]
+                self._refuse(calls, kernels)  # of an earlier run
                 failed = await self.attempt(kernels)
-                if not failed:
-                    return kernels
                 for kernel, error in failed:
                     choices.note_failure(kernel, error.messages)
-                keys = {kernel.key for kernel, _ in failed}
-                for call, kernel in zip(calls, kernels, strict=True):
-                    if kernel.key in keys:
-                        gone = choices.give_up(candidates(call, adapter))
-                        if gone is not None:
-                            raise gone
+                faults = await self._faults(calls, kernels) if not failed else []
+                for fault in faults:
+                    choices.note_failure(fault.kernel, [(0, fault.told)], wrong=fault.wrong)
+                if not failed and not faults:
+                    return kernels
+                self._refuse(calls, kernels)
         finally:
             await choices.save()
+
+    async def _faults(self, calls: Sequence[Call], kernels: Sequence[Kernel]) -> list[Fault]:
+        return [] if self.prover is None else await self.prover(calls, kernels)
+
+    def _refuse(self, calls: Sequence[Call], kernels: Sequence[Kernel]) -> None:
+        """Raise for the first call whose candidates have all failed."""
+        for call, kernel in zip(calls, kernels, strict=True):
+            if kernel.digest in self.choices.failed:
+                gone = self.choices.give_up(call, candidates(call, self._gpu.adapter))
+                if gone is not None:
+                    raise gone
 
     async def attempt(self, kernels: Iterable[Kernel]) -> list[tuple[Kernel, ShaderError]]:
         """Compile what is missing, concurrently; tells which do not compile."""

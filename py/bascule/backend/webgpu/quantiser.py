@@ -71,6 +71,11 @@ class GpuQuantiser:
             self.close()
             raise
 
+    @property
+    def buffers(self) -> Sequence[int]:
+        """Those that it has taken."""
+        return self._owned
+
     def write(self, target: int, offset: int, data: Buffer) -> None:
         """See `Quantiser.write`: both are buffers of one device."""
         self._store.write(target, offset, data)

@@ -53,7 +53,10 @@ class GpuStates:
         return self._gpu.read(self.targets[name], offset, into)
 
     async def resize(self, sizes: Mapping[str, int]) -> None:
-        """See `StateStore.resize`: one state after the other, so that two of one are the most."""
+        """See `StateStore.resize`: one state after the other, so that two of one are the most.
+
+        Where memory ends, those before it are larger already, and the others as they were.
+        """
         linked = link("copy", (), (), "")
         if self._copier is None:
             constants = {"WORKGROUP": float(_LANES)}
@@ -66,7 +69,7 @@ class GpuStates:
                 nbytes = self._allowed(value, sizes)
                 if nbytes == self.sizes[value.name]:
                     continue
-                made = self._gpu.alloc(nbytes)
+                made = await self._alloc(nbytes)
                 self.generation += 1
                 kept = min(nbytes, self.sizes[value.name])
                 packed = linked.pack({"n": kept // 4})
@@ -74,7 +77,18 @@ class GpuStates:
                 self._gpu.free(self.targets[value.name])
                 self.targets[value.name], self.sizes[value.name] = made, nbytes
         finally:
-            self._gpu.free(params)
+            if not self._gpu.lost:
+                self._gpu.free(params)
+
+    async def _alloc(self, nbytes: int) -> int:
+        made = self._gpu.alloc(nbytes)
+        try:
+            await self._gpu.granted([made])
+        except BaseException:
+            if not self._gpu.lost:
+                self._gpu.free(made)
+            raise
+        return made
 
     def _copy(
         self, pipeline: int, params: int, packed: bytes, name: str, made: int, kept: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from math import inf
 from typing import Literal, Protocol
 
@@ -37,10 +37,10 @@ class Limits:
 
     def __post_init__(self) -> None:
         """InputError for a limit that nothing can keep."""
-        for name in ("binding_nbytes", "memory_nbytes", "dispatch_work"):
-            limit = getattr(self, name)
-            if isinstance(limit, bool) or not limit > 0:  # so that NaN is refused, too
-                raise InputError(f"limit {name}", "a number above 0", repr(limit))
+        for field in fields(self):
+            bound = getattr(self, field.name)
+            if isinstance(bound, bool) or not isinstance(bound, int | float) or not bound > 0:
+                raise InputError(f"limit {field.name}", "a number above 0", repr(bound))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,186 @@
+"""An adapter with Safari's limits, which are enforced: what it shows, refuses and still answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bascule.backend.webgpu.gpu import LEAST_LIMITS
+from e2e.conftest import Site
+from e2e.engines import Engine, Page, wait_for
+from e2e.limited_adapter import limited
+from tests.goldens import cosines, golden
+
+MIB = 1 << 20
+TIERS = ("webgpu", "webgpu-limited")
+MODEL = "/goldens/tiny-bert"
+SHOWN = """
+import bascule, json
+told = (await bascule.capabilities()).as_json()
+found = {"adapter": {"features": told["features"], "limits": told["limits"]}}
+for tier in ("webgpu", "webgpu-limited"):
+    backend = (await bascule.open_tier(tier)).backend
+    adapter = backend.gpu.adapter
+    found[tier] = {
+        "tier": backend.tier, "features": sorted(adapter.features), "limits": dict(adapter.limits)
+    }
+    backend.close()
+json.dumps(found)
+"""
+# Each of these in turn; what came of it in words.
+REFUSED = """
+import json
+from pyodide.code import run_js
+json.dumps((await run_js('''(async () => {
+  const told = {};
+  const adapter = await navigator.gpu.requestAdapter();
+  const asked = async (wanted) => {
+    try { await adapter.requestDevice(wanted); return "granted"; }
+    catch (error) { return error.name; }
+  };
+  told.feature = await asked({ requiredFeatures: ["shader-f16"] });
+  const large = adapter.limits.maxBufferSize + 4;
+  told.limit = await asked({ requiredLimits: { maxBufferSize: large } });
+  const { maxBufferSize, maxStorageBufferBindingSize } = adapter.limits;
+  const device = await (await navigator.gpu.requestAdapter()).requestDevice({
+    requiredLimits: { maxBufferSize, maxStorageBufferBindingSize },
+  });
+  const uncaptured = [];
+  device.addEventListener("uncapturederror", (event) => uncaptured.push(event.error.message));
+  const scoped = async (work) => {
+    device.pushErrorScope("validation");
+    const made = await work();
+    const error = await device.popErrorScope();
+    told.kind ??= error?.constructor.name;
+    return [made, error?.message ?? "fine"];
+  };
+  const usage = GPUBufferUsage.STORAGE;
+  const entry = { binding: 0, visibility: GPUShaderStage.COMPUTE, buffer: { type: "storage" } };
+  const layout = device.createBindGroupLayout({ entries: [entry] });
+  const bind = (buffer, size) =>
+    device.createBindGroup({ layout, entries: [{ binding: 0, resource: { buffer, size } }] });
+  [, told.buffer] = await scoped(() => device.createBuffer({ size: large, usage }));
+  const whole = device.createBuffer({ size: maxStorageBufferBindingSize + 256, usage });
+  [, told.fits] = await scoped(() => bind(whole, maxStorageBufferBindingSize));
+  [, told.binding] = await scoped(() => bind(whole));
+  const compute = async (code) => {
+    const module = device.createShaderModule({ code });
+    const compute = { module, entryPoint: "main" };
+    try { await device.createComputePipelineAsync({ layout: "auto", compute }); return "made"; }
+    catch { return "refused"; }
+  };
+  const memory = (words) =>
+    `var<workgroup> a: array<u32, ${words}>; @compute @workgroup_size(1) fn main() { a[0] = 1u; }`;
+  [told.memory] = await scoped(() => compute(memory(4096)));
+  [told.more_memory] = await scoped(() => compute(memory(4096 + 4)));
+  const halves = "enable f16; @compute @workgroup_size(1) fn main() { let a = 1h; }";
+  [told.halves] = await scoped(() => compute(halves));
+  const outer = await scoped(async () => {
+    const used = bind(whole);
+    const code = "@group(0) @binding(0) var<storage, read_write> a: array<u32>; " +
+      "@compute @workgroup_size(1) fn main() { a[0] = 1u; }";
+    const compute = { module: device.createShaderModule({ code }), entryPoint: "main" };
+    const all = device.createPipelineLayout({ bindGroupLayouts: [layout] });
+    const pipeline = device.createComputePipeline({ layout: all, compute });
+    device.pushErrorScope("validation");
+    const encoder = device.createCommandEncoder();
+    const run = encoder.beginComputePass();
+    run.setPipeline(pipeline); run.setBindGroup(0, used); run.dispatchWorkgroups(1); run.end();
+    device.queue.submit([encoder.finish()]);
+    told.dispatch = (await device.popErrorScope()) ? "refused" : "ran";
+  });
+  told.outer = outer[1];
+  bind(whole);
+  await device.queue.onSubmittedWorkDone();
+  told.uncaptured = uncaptured;
+  device.destroy();
+  return told;
+})()''')).to_py())
+"""
+EMBED = """async (texts) => {
+  const { data, rows, columns } = await bascule.embed(texts);
+  return { data: Array.from(data), rows, columns };
+}"""
+
+
+def lab(page: Page, code: str) -> Any:
+    wait_for(page, "globalThis.lab")
+    return json.loads(page.run("(code) => lab.run(code)", code))
+
+
+def load(page: Page, tier: str) -> dict[str, Any]:
+    """Load the model; what came of it, or the error's words."""
+    wait_for(page, "globalThis.bascule")
+    return page.run(
+        f"""async (tier) => {{
+          try {{ return await bascule.load({MODEL!r}, tier); }}
+          catch (error) {{ return {{ category: error.category, what: error.what }}; }}
+        }}""",
+        tier,
+    )
+
+
+def check_answers(page: Page) -> None:
+    expected = golden("tiny-bert")
+    found = page.run(EMBED, expected.texts)
+    rows, columns = found["rows"], found["columns"]
+    matrix = [found["data"][i * columns : (i + 1) * columns] for i in range(rows)]
+    assert (cosines(matrix, expected.embeddings) >= 0.99999).all()
+
+
+def test_what_it_shows(webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]) -> None:
+    told = lab(new_page(f"{site.url}/{limited(buffer_nbytes=200 * MIB)}/lab/"), SHOWN)
+    assert told["webgpu"]["tier"] == "webgpu"
+    assert told["webgpu-limited"]["tier"] == "webgpu-limited"
+    assert told["webgpu-limited"]["features"] == []
+    for name, found in told.items():
+        assert not {"shader-f16", "subgroups"} & set(found["features"]), name
+        assert found["limits"]["maxBufferSize"] == 200 * MIB, name
+        assert found["limits"]["maxStorageBufferBindingSize"] == 128 * MIB, name
+        assert found["limits"]["maxComputeWorkgroupStorageSize"] == 16 << 10, name
+    least = told["webgpu-limited"]["limits"]
+    expected = {name: LEAST_LIMITS[name] for name in least} | {"maxBufferSize": 200 * MIB}
+    assert least == expected
+
+
+@pytest.mark.parametrize("binding_nbytes", [128 * MIB, 64 << 10])
+def test_what_it_refuses(
+    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page], binding_nbytes: int
+) -> None:
+    told = lab(new_page(f"{site.url}/{limited(binding_nbytes=binding_nbytes)}/lab/"), REFUSED)
+    print(webgpu_engine.name, told)
+    assert (told["feature"], told["limit"]) == ("TypeError", "OperationError")
+    assert told["kind"] == "GPUValidationError"
+    assert f"{256 * MIB + 4}" in told["buffer"]
+    assert told["fits"] == "fine"
+    for name in ("binding", "outer"):
+        assert f"maxStorageBufferBindingSize is {binding_nbytes}" in told[name]
+    assert (told["memory"], told["more_memory"]) == ("made", "refused")
+    assert (told["halves"], told["dispatch"]) == ("refused", "refused")
+    assert len(told["uncaptured"]) == 1
+    assert "maxStorageBufferBindingSize" in told["uncaptured"][0]
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_a_model_answers_on_it(
+    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page], tier: str
+) -> None:
+    page = new_page(f"{site.url}/{limited()}/?model={MODEL}&tier={tier}")
+    loaded = load(page, tier)
+    assert loaded.get("tier") == tier, loaded
+    check_answers(page)
+
+
+def test_an_adapter_of_compatibility_mode_serves_the_limited_tier_alone(
+    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    page = new_page(f"{site.url}/{limited(answer='compatibility')}/?model={MODEL}&tier=cpu")
+    refused = load(page, "webgpu")
+    assert refused["category"] == "tier-unavailable"
+    assert "found no adapter" in refused["what"]
+    loaded = load(page, "webgpu-limited")
+    assert loaded.get("tier") == "webgpu-limited", loaded
+    check_answers(page)

@@ -1,0 +1,64 @@
+"""One model on every tier of one page: the same answer, and the right one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+
+from e2e.conftest import Site, settled
+from e2e.engines import Engine, Page
+from e2e.test_language import MODEL, logits
+from e2e.test_matrix import embed
+from tests.goldens import cosines, golden, llama
+
+COSINE = 0.99999
+LOAD = "async ({ model, tier }) => bascule.load(model, tier)"
+N_TOKENS = 13  # a short prefill: numpy runs it in the page, too
+
+
+@pytest.mark.every_engine
+def test_minilm_on_every_tier(engine: Engine, site: Site, new_page: Callable[[str], Page]) -> None:
+    page = new_page(f"{site.url}/?model=all-MiniLM-L6-v2&tier=wasm&tune=off")
+    assert settled(page) == "ready", page.run("() => document.body.innerText")
+    expected = golden("minilm")
+    short = [i for i, ids in enumerate(expected.ids) if len(ids) <= 17][:8]
+    texts = [expected.texts[i] for i in short]
+
+    def answer(tier: str) -> np.ndarray:
+        page.run(LOAD, {"model": "all-MiniLM-L6-v2", "tier": tier})
+        return embed(page, texts)
+
+    found = {tier: answer(tier) for tier in tiers_of(page)}
+    assert_same({"float64": expected.embeddings[short], **found}, engine)
+
+
+@pytest.mark.every_engine
+def test_smollm2_on_every_tier(engine: Engine, site: Site, new_page: Callable[[str], Page]) -> None:
+    page = new_page(f"{site.url}/chat.html?model={MODEL}&tier=wasm")
+    assert settled(page) == "ready", page.run("() => document.body.innerText")
+
+    def answer(tier: str) -> np.ndarray:
+        page.run(LOAD, {"model": MODEL, "tier": tier})
+        return logits(page, llama.prompts()["accents"].prompt_ids[:N_TOKENS])
+
+    assert_same({tier: answer(tier) for tier in tiers_of(page)}, engine)
+
+
+def tiers_of(page: Page) -> list[str]:
+    """Those that this page's own survey has not refused."""
+    decision = page.run(LOAD, {"model": "/goldens/tiny-bert", "tier": "auto"})["decision"]
+    tiers = [row["tier"] for row in decision["considered"] if not row["refused"]]
+    assert {"wasm", "cpu"} <= set(tiers)
+    return tiers
+
+
+def assert_same(found: Mapping[str, np.ndarray], engine: Engine) -> None:
+    """Each answer against the first; printed, then judged."""
+    (first, expected), *others = found.items()
+    least = {name: float(cosines(rows, expected).min()) for name, rows in others}
+    told = ", ".join(f"{name} {cosine:.7f}" for name, cosine in least.items())
+    print(f"{engine.name}, least cosine with {first}: {told}")
+    assert all(np.isfinite(rows).all() for rows in found.values())
+    assert min(least.values()) >= COSINE

@@ -1,0 +1,153 @@
+"""Proof of kernels: each answers a trial as numpy does before it serves for the first time.
+
+A driver or a browser's compiler that gets one kernel wrong gives no error, only wrong numbers. So
+what was chosen for a call runs its trial once on an adapter (see `trials`); what passed is kept
+with the choices and never asked again, what failed is as good as one that does not compile: the
+call's next candidate takes its place. All trials that are due run at once, so that a page waits for
+one read and not for each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Hashable, Sequence
+from math import prod
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from bascule.backend.base import WeightStore
+from bascule.backend.webgpu.gpu import Gpu
+from bascule.backend.webgpu.kernel import Kernel
+from bascule.backend.webgpu.kernels import candidates
+from bascule.backend.webgpu.lowering import TapeExecutable
+from bascule.backend.webgpu.pipelines import Fault, Pipelines
+from bascule.backend.webgpu.states import GpuStates
+from bascule.backend.webgpu.trials import Trial, family, trial_of
+from bascule.errors import DeviceLostError, GpuError
+from bascule.program.program import Call, Parameter
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# In units of the expected numbers' root mean square: halves in a tile are off by 6e-4 at most.
+TOLERANCE = 2e-3
+
+
+class KernelProver:
+    """Proves kernels on one device; `store` takes memory for parameters there."""
+
+    def __init__(
+        self,
+        gpu: Gpu,
+        pipelines: Pipelines,
+        store: Callable[[Sequence[Parameter]], WeightStore],
+    ) -> None:
+        self._gpu = gpu
+        self._pipelines = pipelines
+        self._store = store
+        self._passed: set[Hashable] = set()
+        self.n_trials = 0
+        self.spent_s = 0.0
+
+    async def faults(
+        self, calls: Sequence[Call], kernels: Sequence[Kernel], *, cut: bool = True
+    ) -> list[Fault]:
+        """Which of the compiled `kernels`, one a call, compute wrongly, and by how much.
+
+        With `cut` those that are proven here already are believed; without, each runs at the sizes
+        of its call, however long that takes.
+        """
+        due: dict[str, tuple[Call, Kernel]] = {}
+        proven = self._pipelines.choices.proven
+        for call, kernel in zip(calls, kernels, strict=True):
+            shapes = tuple(o.shape if o else None for o in call.operands)
+            quick = kernel.key, call.op, call.attributes, shapes
+            if cut and quick in self._passed:
+                continue
+            key = _key(call, kernel)
+            if cut and key in proven:
+                self._passed.add(quick)
+                continue
+            known = due.get(key)
+            if known is None or _rows(call) > _rows(known[0]):
+                due[key] = call, kernel
+        if not due:
+            return []
+        began = perf_counter()
+        work = [self._fault(call, kernel, cut=cut) for call, kernel in due.values()]
+        found = await asyncio.gather(*work)
+        self.n_trials += len(due)
+        self.spent_s += perf_counter() - began
+        self._pipelines.choices.note_proven(
+            [key for key, fault in zip(due, found, strict=True) if fault is None]
+        )
+        return [fault for fault in found if fault is not None]
+
+    async def _fault(self, call: Call, kernel: Kernel, *, cut: bool) -> Fault | None:
+        """What is wrong with a kernel, if anything is."""
+        trial, same = self._trial(call, kernel, cut=cut)
+        try:
+            found = await self._run(trial, same)
+        except DeviceLostError:
+            raise
+        except GpuError as error:
+            return Fault(kernel, error.problem, wrong=False)
+        worst = max(map(deviation, found, await trial.expected()))
+        if worst <= TOLERANCE:
+            return None
+        told = f"its numbers are off by {worst:.2g}, and {TOLERANCE:.2g} is allowed"
+        if not np.isfinite(worst):
+            told = "it gave no finite numbers"
+        return Fault(kernel, told, wrong=True)
+
+    def _trial(self, call: Call, kernel: Kernel, *, cut: bool) -> tuple[Trial, Kernel]:
+        """The trial, and the same shader for it. A whole one where no cut one is served by it."""
+        if cut:
+            trial = trial_of(call)
+            for candidate in candidates(trial.call, self._gpu.adapter):
+                if candidate.digest == kernel.digest:
+                    return trial, candidate
+        return trial_of(call, cut=False), kernel
+
+    async def _run(self, trial: Trial, kernel: Kernel) -> list[Array]:
+        """The result, then the states that the call changes."""
+        program, sizes = trial.program, trial.sizes
+        store = self._store(program.parameters)
+        states = GpuStates(self._gpu, program.states, sizes)
+        executable: TapeExecutable | None = None
+        try:
+            inputs = trial.put(store, states)
+            executable = TapeExecutable(
+                self._gpu, self._pipelines, program, [kernel], store, states
+            )
+            running = asyncio.ensure_future(executable.run(sizes, inputs))
+            await asyncio.sleep(0)  # it is queued now; so are the reads of what it leaves
+            kept = [np.empty_like(trial.data(v)) for v in trial.updated]
+            for value, array in zip(trial.updated, kept, strict=True):
+                await states.read(value.name, 0, array.data)
+            return [*(await running).values(), *kept]
+        finally:
+            if executable is not None:
+                executable.close()
+            states.close()
+            store.close()
+
+
+def deviation(found: Array, expected: Array) -> float:
+    """The largest one, in units of the expected numbers' root mean square; inf where one is NaN."""
+    wide = expected.astype(np.float64)
+    scale = float(np.sqrt(np.mean(np.square(wide)))) or 1.0
+    worst = float(np.max(np.abs(found.astype(np.float64) - wide), initial=0.0))
+    return worst / scale if np.isfinite(worst) and found.shape == expected.shape else float("inf")
+
+
+def _key(call: Call, kernel: Kernel) -> str:
+    """Names a shader in its use for such calls."""
+    return hashlib.sha256(f"{kernel.digest} {family(call)}".encode()).hexdigest()[:24]
+
+
+def _rows(call: Call) -> int:
+    first = call.operands[0]
+    return prod(first.limits) if first else 0

@@ -1,0 +1,133 @@
+"""The WebNN tier: a program becomes one MLGraph of the bucket's sizes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bascule.backend.base import Executable, Tier, checked_input
+from bascule.backend.cpu import NUMPY, ReferenceBackend, ReferenceStates, ReferenceStore
+from bascule.backend.quant import BlockMatrix
+from bascule.backend.webnn.ops import dim_input
+from bascule.backend.webnn.recipe import Array
+from bascule.backend.webnn.translate import translate
+
+if TYPE_CHECKING:
+    from bascule.backend.webnn.ml import Ml
+    from bascule.program.program import Program, Value
+
+
+class Graphs:
+    """The graph in use. A graph holds all its weights, so the one before it goes first."""
+
+    def __init__(self, ml: Ml) -> None:
+        self.ml = ml
+        self.turn = asyncio.Lock()
+        self._owner: WebNnExecutable | None = None
+        self._graph = 0
+
+    async def of(self, owner: WebNnExecutable) -> int:
+        """The graph of that executable, built anew where another one has run since."""
+        if self._owner is not owner:
+            self.drop(self._owner)
+            self._graph = await owner.build()
+            self._owner = owner
+        return self._graph
+
+    def drop(self, owner: WebNnExecutable | None) -> None:
+        """Free the graph if it is that one's."""
+        if owner is not None and self._owner is owner:
+            self.ml.free(self._graph)
+            self._owner = None
+
+
+class WebNnExecutable:
+    """A program whose graph is built when it first runs, with weights that are there by then."""
+
+    def __init__(self, program: Program, weights: ReferenceStore, graphs: Graphs) -> None:
+        self.host_s = 0.0
+        self._program = program
+        self._weights = weights
+        self._graphs = graphs
+        self._recipe = translate(program)
+
+    async def build(self) -> int:
+        """Make its graph."""
+        arrays = self._weights.arrays
+        if self._weights.arrivals is not None:
+            await self._weights.arrivals.wait(arrays)
+        # Blocks have been refused by `translate`, unless no op reads them.
+        dense = {name: a for name, a in arrays.items() if not isinstance(a, BlockMatrix)}
+        return await self._graphs.ml.build(self._recipe, dense)
+
+    async def run(self, sizes: Mapping[str, int], inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """See `Executable.run`."""
+        async with self._graphs.turn:
+            graph = await self._graphs.of(self)
+            started = perf_counter()
+            fed = {v.name: _padded(v, sizes, inputs) for v in self._program.inputs}
+            for dim in self._program.dims:
+                fed[dim_input(dim)] = np.array([sizes[dim.name]], np.float32)
+            wanted = {s.arguments[0] for s in self._recipe.steps if s.method == "input"}
+            fed = {name: array for name, array in fed.items() if name in wanted}
+            self.host_s += perf_counter() - started
+            found = await self._graphs.ml.run(graph, fed)
+        return {v.name: _cut(v, sizes, found[v.name]) for v in self._program.outputs}
+
+    async def submit(
+        self, sizes: Mapping[str, int], inputs: Mapping[str, Array], times: int = 1
+    ) -> None:
+        """See `Executable.submit`."""
+        for _ in range(times):
+            await self.run(sizes, inputs)
+
+    def close(self) -> None:
+        """See `Executable.close`."""
+        self._graphs.drop(self)
+
+
+class WebNnBackend(ReferenceBackend):
+    """Weights lie in Python once, and once more in the one graph that is in use."""
+
+    tier: Tier = "webnn"
+
+    def __init__(self, ml: Ml) -> None:
+        super().__init__()
+        self.device_name = ml.name
+        self._graphs = Graphs(ml)
+
+    @property
+    def lost(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """See `Backend.lost`."""
+        return self._graphs.ml.lost
+
+    @property
+    def stats(self) -> Mapping[str, float]:
+        """See `Backend.stats`."""
+        return {"graphs": self._graphs.ml.n_graphs}
+
+    def _executable(
+        self, program: Program, weights: ReferenceStore, states: ReferenceStates | None
+    ) -> Executable:
+        del states  # an op that reads one is refused
+        return WebNnExecutable(program, weights, self._graphs)
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        self._graphs.ml.close()
+
+
+def _padded(value: Value, sizes: Mapping[str, int], inputs: Mapping[str, Array]) -> Array:
+    given = checked_input(value, sizes, inputs)
+    padded = np.zeros(value.limits, NUMPY[value.dtype])
+    padded[tuple(slice(n) for n in given.shape)] = given
+    return padded
+
+
+def _cut(value: Value, sizes: Mapping[str, int], found: Array) -> Array:
+    kept = found.reshape(value.limits)[tuple(slice(n) for n in value.sizes(sizes))]
+    return np.ascontiguousarray(kept, np.float32)

@@ -1,0 +1,264 @@
+"""Every op that an MLGraph can take, in WebNN's own methods; each as in `backend/reference.py`.
+
+Sizes are a bucket's limits. What a text's length, or a run's own size, leaves out of them is
+masked, so that no padding reaches a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+
+import numpy as np
+
+from bascule.backend.webnn.recipe import Recipe
+from bascule.program.program import Call, Dim
+
+# Adds nothing to a softmax: exp of it is 0 in float32.
+_FAR_BELOW = -1e30
+
+Operands = tuple[int | None, ...]
+Translation = Callable[[Recipe, Call, Operands], int]
+
+
+def dim_input(dim: Dim) -> str:
+    """The name of the input that tells a run's own size of `dim`."""
+    return f"size of {dim.name}"
+
+
+def embedding(recipe: Recipe, call: Call, operands: Operands) -> int:
+    """Rows of the table by gather; an id past the table takes its last row."""
+    ids, table, position, bias = _two(operands)
+    shape, (rows, _) = call.result.limits, recipe.shapes[table]
+    # By way of floats: exact for ids up to 2^24, and no runtime clamps unsigned numbers.
+    known = recipe.step("cast", [ids], shape[:2], "float32")
+    known = recipe.step("clamp", [known], shape[:2], minValue=0.0, maxValue=float(rows - 1))
+    known = recipe.step("cast", [known], shape[:2], "int32")
+    y = recipe.step("gather", [table, known], shape, axis=0)
+    if position is not None:
+        kept = min(shape[1], recipe.shapes[position][0])
+        rows_of = recipe.step("slice", [position], (kept, shape[2]), (0, 0), (kept, shape[2]))
+        if kept < shape[1]:  # no run is as long as that, so any row will do
+            zeros = recipe.array(f"{shape[1] - kept} x {shape[2]} zeros",
+                                 np.zeros((shape[1] - kept, shape[2]), np.float32))  # fmt: skip
+            rows_of = recipe.step("concat", [rows_of, zeros], shape[1:], 0)
+        y = recipe.step("add", [y, rows_of], shape)
+    return y if bias is None else recipe.step("add", [y, bias], shape)
+
+
+def linear(recipe: Recipe, call: Call, operands: Operands) -> int:
+    """One gemm over all rows, then activation and residual."""
+    x, weight, bias, residual = _two(operands)
+    shape = call.result.limits
+    y = _gemm(recipe, x, weight, bias)
+    y = recipe.step("reshape", [y], shape, shape)
+    y = _activated(recipe, y, str(call.attribute("activation")))
+    return y if residual is None else recipe.step("add", [y, residual], shape)
+
+
+def gated_linear(recipe: Recipe, call: Call, operands: Operands) -> int:
+    """One gemm whose halves are the gate and what it lets through."""
+    x, weight, *_ = _two(operands)
+    shape = call.result.limits
+    rows, n = prod(shape[:-1]), shape[-1]
+    both = _gemm(recipe, x, weight, None)
+    gate, up = (recipe.step("slice", [both], (rows, n), (0, at), (rows, n)) for at in (0, n))
+    gate = _activated(recipe, gate, str(call.attribute("activation")))
+    y = recipe.step("mul", [gate, up], (rows, n))
+    return recipe.step("reshape", [y], shape, shape)
+
+
+def layer_norm(recipe: Recipe, call: Call, operands: Operands) -> int:
+    """WebNN's own, over the last axis."""
+    x, weight, bias, residual = _two(operands)
+    assert bias is not None
+    shape = call.result.limits
+    if residual is not None:
+        x = recipe.step("add", [x, residual], shape)
+    return recipe.step(
+        "layerNormalization",
+        [x],
+        shape,
+        named={"scale": weight, "bias": bias},
+        axes=(len(shape) - 1,),
+        epsilon=call.number("eps"),
+    )
+
+
+def rms_norm(recipe: Recipe, call: Call, operands: Operands) -> int:
+    """By its formula: WebNN has no method for it."""
+    x, weight, *_ = _two(operands)
+    shape = call.result.limits
+    narrow = (*shape[:-1], 1)
+    square = recipe.step("mul", [x, x], shape)
+    mean = recipe.step("reduceMean", [square], narrow, axes=_last(shape), keepDimensions=True)
+    eps = recipe.number(call.number("eps"))
+    root = recipe.step("sqrt", [recipe.step("add", [mean, eps], narrow)], narrow)
+    return recipe.step("mul", [recipe.step("div", [x, root], shape), weight], shape)
+
+
+def attention(recipe: Recipe, call: Call, operands: Operands) -> int:
+    """Two matmuls a head with a softmax between, keys past a text's length masked."""
+    qkv, lengths, *_ = _two(operands)
+    (batch, tokens, hidden), heads = call.result.limits, call.whole("heads")
+    size = hidden // heads
+    parts: list[int] = []
+    for at in range(3):
+        one = (batch, tokens, hidden)
+        part = recipe.step("slice", [qkv], one, (0, 0, at * hidden), one)
+        split = (batch, tokens, heads, size)
+        part = recipe.step("reshape", [part], split, split)
+        order = (0, 2, 3, 1) if at == 1 else (0, 2, 1, 3)  # k lies transposed
+        turned = tuple(split[axis] for axis in order)
+        parts.append(recipe.step("transpose", [part], turned, permutation=order))
+    q, k, v = parts
+    square, mixed = (batch, heads, tokens, tokens), (batch, heads, tokens, size)
+    scores = recipe.step("matmul", [q, k], square)
+    scores = recipe.step("mul", [scores, recipe.number(size**-0.5)], square)
+    seen = _seen(recipe, call, lengths, 3, 4)
+    scores = recipe.step("where", [seen, scores, recipe.number(_FAR_BELOW)], square)
+    weights = recipe.step("softmax", [scores], square, 3)
+    y = recipe.step("matmul", [weights, v], mixed)
+    y = recipe.step("transpose", [y], (batch, tokens, heads, size), permutation=(0, 2, 1, 3))
+    return recipe.step("reshape", [y], call.result.limits, call.result.limits)
+
+
+def pool(recipe: Recipe, call: Call, operands: Operands) -> int:
+    """The mean over a text's tokens, or its first one."""
+    x, lengths, *_ = _two(operands)
+    batch, tokens, hidden = recipe.shapes[x]
+    flat = (batch, hidden)
+    if call.attribute("kind") == "cls":
+        first = recipe.step("slice", [x], (batch, 1, hidden), (0, 0, 0), (batch, 1, hidden))
+        return recipe.step("reshape", [first], flat, flat)
+    seen = _seen(recipe, call, lengths, 1, 3)
+    kept = recipe.step("where", [seen, x, recipe.number(0)], (batch, tokens, hidden))
+    total = recipe.step("reduceSum", [kept], flat, axes=(1,), keepDimensions=False)
+    return recipe.step("div", [total, _counts(recipe, lengths, (batch, 1))], flat)
+
+
+def l2_normalise(recipe: Recipe, call: Call, operands: Operands) -> int:
+    """x over its length, or over eps where that is more."""
+    x, shape = _one(operands), call.result.limits
+    narrow = (*shape[:-1], 1)
+    square = recipe.step("mul", [x, x], shape)
+    total = recipe.step("reduceSum", [square], narrow, axes=_last(shape), keepDimensions=True)
+    norm = recipe.step("sqrt", [total], narrow)
+    return recipe.step("div", [x, _at_least(recipe, norm, call.number("eps"))], shape)
+
+
+def activate(recipe: Recipe, call: Call, operands: Operands) -> int:
+    """See `_activated`."""
+    return _activated(recipe, _one(operands), str(call.attribute("kind")))
+
+
+def add(recipe: Recipe, call: Call, operands: Operands) -> int:
+    """x + y, y broadcast."""
+    x, y, *_ = _two(operands)
+    return recipe.step("add", [x, y], call.result.limits)
+
+
+def multiply(recipe: Recipe, call: Call, operands: Operands) -> int:
+    """x * y."""
+    x, y, *_ = _two(operands)
+    return recipe.step("mul", [x, y], call.result.limits)
+
+
+def concat(recipe: Recipe, call: Call, operands: Operands) -> int:
+    """Side by side on the last axis."""
+    shape = call.result.limits
+    return recipe.step("concat", [o for o in operands if o is not None], shape, len(shape) - 1)
+
+
+TRANSLATIONS: Mapping[str, Translation] = {
+    f.__name__: f
+    for f in (
+        embedding,
+        linear,
+        gated_linear,
+        layer_norm,
+        rms_norm,
+        attention,
+        pool,
+        l2_normalise,
+        activate,
+        add,
+        multiply,
+        concat,
+    )
+}
+
+
+def _one(operands: Operands) -> int:
+    assert operands[0] is not None  # the op table: never left out
+    return operands[0]
+
+
+def _two(operands: Operands) -> tuple[int, int, int | None, int | None]:
+    """The first two, which are always there in ops of two and more, and those after them."""
+    assert operands[0] is not None
+    assert operands[1] is not None
+    third, fourth, *_ = (*operands[2:], None, None)
+    return operands[0], operands[1], third, fourth
+
+
+def _last(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (len(shape) - 1,)
+
+
+def _gemm(recipe: Recipe, x: int, weight: int, bias: int | None) -> int:
+    """x (..., K) @ weight (N, K).T + bias as (rows, N)."""
+    wide, (n, inner) = recipe.shapes[x], recipe.shapes[weight]
+    rows = prod(wide[:-1])
+    flat = recipe.step("reshape", [x], (rows, inner), (rows, inner))
+    named = {} if bias is None else {"c": bias}
+    return recipe.step("gemm", [flat, weight], (rows, n), named=named, bTranspose=True)
+
+
+def _activated(recipe: Recipe, x: int, kind: str) -> int:
+    shape = recipe.shapes[x]
+    match kind:
+        case "gelu" | "tanh":
+            return recipe.step(kind, [x], shape)
+        case "relu":  # not WebNN's, which may turn NaN into 0
+            return _at_least(recipe, x, 0)
+        case "silu":  # not by WebNN's sigmoid: a runtime's may be off by 1e-7 of 1, however small
+            c = _at_least(recipe, x, -80)  # below, exp overflows float32 and the value is 0
+            exp = recipe.step("exp", [recipe.step("neg", [c], shape)], shape)
+            return recipe.step(
+                "div", [c, recipe.step("add", [exp, recipe.number(1)], shape)], shape
+            )
+        case _:
+            return x
+
+
+def _at_least(recipe: Recipe, x: int, least: float) -> int:
+    """The larger of the two; NaN stays, which a clamp may turn into its limit."""
+    shape, limit = recipe.shapes[x], recipe.number(least)
+    return recipe.step("where", [recipe.step("lesser", [x, limit], shape), limit, x], shape)
+
+
+def _counts(recipe: Recipe, lengths: int, shape: tuple[int, ...]) -> int:
+    """Lengths as floats, at least 1 each."""
+    wide = recipe.shapes[lengths]
+    counts = recipe.step("cast", [lengths], wide, "float32")
+    counts = recipe.step("clamp", [counts], wide, minValue=1.0, maxValue=float(2**32))
+    return recipe.step("reshape", [counts], shape, shape)
+
+
+def _seen(recipe: Recipe, call: Call, lengths: int, axis: int, rank: int) -> int:
+    """Where a token is one of its text's: batch first, tokens on `axis`, all others of size 1."""
+    assert call.operands[0] is not None
+    dim, (batch,) = call.operands[0].shape[1], recipe.shapes[lengths]
+    tokens = dim.limit if isinstance(dim, Dim) else dim
+    along = tuple(tokens if at == axis else 1 for at in range(rank))
+    shape = (batch, *along[1:])
+    positions = np.arange(tokens, dtype=np.float32).reshape(along)
+    places = recipe.array(f"positions {along}", positions)
+    counts = _counts(recipe, lengths, (batch, *(1,) * (rank - 1)))
+    seen = recipe.step("lesser", [places, counts], shape)
+    if not isinstance(dim, Dim):
+        return seen
+    # A length may be past this run's own size, and what lies there is padding.
+    inside = recipe.step("lesser", [places, recipe.input(dim_input(dim), (1,))], along)
+    return recipe.step("logicalAnd", [seen, inside], shape)

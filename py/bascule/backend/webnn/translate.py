@@ -1,0 +1,55 @@
+"""A program as one MLGraph's recipe; what an MLGraph cannot hold is refused with its reason."""
+
+from __future__ import annotations
+
+from bascule.backend.webnn.ops import TRANSLATIONS
+from bascule.backend.webnn.recipe import DataType, Recipe
+from bascule.dtypes import DType
+from bascule.errors import UnsupportedModelError
+from bascule.program.program import Program, Value
+
+_TYPES: dict[DType, DataType] = {"f32": "float32", "u32": "uint32"}
+
+
+def translate(program: Program) -> Recipe:
+    """The recipe at the program's limits; UnsupportedModelError for what `refusal` names."""
+    refused = refusal(program)
+    if refused:
+        hint = 'Use tier="auto" to take the best tier that runs it.'
+        raise UnsupportedModelError(f"{program.name!r} on WebNN", refused, hint=hint)
+    recipe = Recipe()
+    values: dict[str, int] = {}
+    for call in program.calls:
+        for value in filter(None, call.operands):
+            if value.name not in values:
+                values[value.name] = _leaf(recipe, program, value)
+        operands = tuple(None if o is None else values[o.name] for o in call.operands)
+        values[call.result.name] = TRANSLATIONS[call.op](recipe, call, operands)
+    for value in program.outputs:
+        at = values[value.name]
+        if recipe.steps[at].method == "input":  # which WebNN takes for no output
+            at = recipe.step("identity", [at], recipe.shapes[at])
+        recipe.outputs[value.name] = at
+    return recipe
+
+
+def refusal(program: Program) -> str:
+    """Why an MLGraph cannot be that program; empty where it can."""
+    unable = [c.op for c in program.calls if c.op not in TRANSLATIONS]
+    if unable:
+        ops = ", ".join(dict.fromkeys(unable))
+        return f"its states outlive a run (ops {ops}), and an MLGraph keeps nothing between runs"
+    results = {c.result.name for c in program.calls}
+    for value in (o for c in program.calls for o in c.operands if o and o.name not in results):
+        if value in program.states:
+            return f"its {value.name!r} outlives a run, and an MLGraph keeps nothing between runs"
+        if value.dtype not in _TYPES:
+            return f"its {value.name!r} is stored as {value.dtype}, and this tier takes float32"
+    return ""
+
+
+def _leaf(recipe: Recipe, program: Program, value: Value) -> int:
+    """What no call makes. An input that no call reads is none of the graph's."""
+    if value in program.inputs:
+        return recipe.input(value.name, value.limits, _TYPES[value.dtype])
+    return recipe.parameter(value.name, value.limits)

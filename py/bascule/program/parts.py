@@ -1,0 +1,183 @@
+"""Parts of attention: calls that do some heads and some queries, and leave the rest alone.
+
+They write into one result, each behind the other: a part takes over the memory of its operand
+`onto`, the result of the part before it. Nothing is cut out of an operand or joined at the end, and
+queries past a run's actual size are none. Indices count heads and queries of the whole attention;
+the operand, qkv or a KV cache, may hold a part of the (KV) heads, those from `first_kept` on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bascule.errors import InputError
+from bascule.program.program import Attribute, Call, Dim, Shape
+
+PART = {"first_head": int, "n_heads": int, "first_query": int, "n_queries": int}
+KEPT = {"first_kept": int, "n_kept": int}
+PLACES = frozenset(name for name in (*PART, *KEPT) if name.startswith("first_"))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Heads and queries that a call does, out of `heads` over `kv_heads`, and what is kept."""
+
+    heads: int
+    kv_heads: int
+    first_head: int
+    n_heads: int
+    first_query: int
+    n_queries: int
+    first_kept: int
+    n_kept: int
+
+    @property
+    def sharing(self) -> int:
+        """Heads of this part over one KV head."""
+        return max(1, min(self.n_heads, self.heads // self.kv_heads))
+
+    @property
+    def first_kv_head(self) -> int:
+        """The KV head of the first head, among all."""
+        return self.first_head // (self.heads // self.kv_heads)
+
+    @property
+    def n_kv_heads(self) -> int:
+        """KV heads that this part meets."""
+        return self.n_heads // self.sharing
+
+    def queries(self, tokens: int) -> int:
+        """How many of its queries there are among so many tokens."""
+        return max(0, min(tokens - self.first_query, self.n_queries))
+
+    def check(self, op: str) -> None:
+        """InputError where heads and queries are none, where a part has some KV head's heads and
+        some of another's, and where its KV heads are not kept."""
+        shared, first, end = self.heads // self.kv_heads, self.first_head, self._end
+        whole = first % shared == 0 and self.n_heads % shared == 0
+        within = first // shared == (end - 1) // shared
+        kept = self.first_kept, self.first_kept + self.n_kept
+        met = self.first_kv_head, self.first_kv_head + self.n_kv_heads
+        fits = 0 <= first < end <= self.heads and (whole or within)
+        fits = fits and self.first_query >= 0 and self.n_queries >= 1
+        if not (fits and 0 <= kept[0] <= met[0] and met[1] <= kept[1] <= self.kv_heads):
+            told = "heads of whole KV heads or of one, which are kept, and some queries"
+            raise InputError(f"op {op}", told, str(self))
+
+    @property
+    def _end(self) -> int:
+        return self.first_head + self.n_heads
+
+
+def part_of(call: Call) -> Part:
+    """What a call of attention or cached attention does: all of it, unless it is a part."""
+    attributes = dict(call.attributes)
+    qkv = call.operands[0]
+    assert qkv is not None
+    tokens = qkv.limits[1 if call.op.startswith("attention") else 0]
+    return part_from(attributes, tokens)
+
+
+def part_from(attributes: Mapping[str, Attribute], tokens: int = 1) -> Part:
+    """What attributes say; all heads and `tokens` queries where they say nothing."""
+
+    def whole(name: str, otherwise: int) -> int:
+        value = attributes.get(name, otherwise)
+        assert isinstance(value, int)
+        return value
+
+    heads = whole("heads", 1)
+    kv_heads = whole("kv_heads", heads)
+    kept = whole("first_kept", 0), whole("n_kept", kv_heads)
+    if "n_heads" in attributes or "n_kept" not in attributes:
+        done = whole("first_head", 0), whole("n_heads", heads)
+    else:  # rope_append_part: the heads of what is kept
+        shared = heads // kv_heads
+        done = kept[0] * shared, kept[1] * shared
+    queries = whole("first_query", 0), whole("n_queries", tokens)
+    return Part(heads, kv_heads, *done, *queries, *kept)
+
+
+def attention_work(call: Call) -> int:
+    """Multiply-adds of attention at its largest sizes: those of the scores and of the sums."""
+    part, x = part_of(call), call.operands[0]
+    assert x is not None
+    if call.op.startswith("attention"):
+        batch, tokens, packed = x.limits
+        keys, size = tokens, packed // 3 // part.n_kept
+    else:
+        cache = call.operands[1]
+        assert cache is not None
+        batch, tokens, slots = 1, x.limits[0], cache.limits[0]
+        keys, size = min(slots, call.whole("window") or slots), call.whole("size")
+    return 2 * batch * part.n_heads * part.queries(tokens) * keys * size
+
+
+def attention_part(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
+    """The shape rule of that op."""
+    qkv, lengths, onto = shapes
+    part = _checked("attention_part", attributes)
+    packed = qkv[-1] if qkv else 0
+    if qkv is None or len(qkv) != 3 or lengths != (qkv[0],) or not isinstance(packed, int):
+        told = "qkv (B, T, 3 * n_kept * D), lengths (B)"
+        raise InputError("op attention_part", told, str(shapes))
+    size, rest = divmod(packed, 3 * part.n_kept)
+    if rest:
+        raise InputError("op attention_part", f"q, k and v of {part.n_kept} heads", str(packed))
+    return _onto("attention_part", (*qkv[:-1], part.heads * size), onto)
+
+
+def cached_attention_part(
+    shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]
+) -> Shape:
+    """The shape rule of that op."""
+    q, cache, position, onto = shapes
+    part, size = _checked("cached_attention_part", attributes), attributes["size"]
+    assert isinstance(size, int)
+    wide, width = part.heads * size, 2 * part.n_kept * size
+    fits = q is not None and len(q) == 2 and q[1] == wide and position == (1,)
+    if q is None or not fits or cache is None or cache[1:] != (width,):
+        told = f"q (T, {wide}), cache (S, {width}) and position (1)"
+        raise InputError("op cached_attention_part", told, str(shapes))
+    return _onto("cached_attention_part", q, onto)
+
+
+def rope_append_part(
+    shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]
+) -> Shape:
+    """The shape rule of that op."""
+    qkv, cache, angles, position, onto = shapes
+    part, size = _checked("rope_append_part", attributes), attributes["size"]
+    assert isinstance(size, int)
+    packed, width = (part.heads + 2 * part.kv_heads) * size, 2 * part.n_kept * size
+    fits = qkv is not None and len(qkv) == 2 and qkv[1] == packed and position == (1,)
+    fits = fits and cache is not None and cache[1:] == (width,)
+    if qkv is None or not fits or angles is None or angles[1:] != (size,):
+        told = f"qkv (T, {packed}), cache (S, {width}), angles (R, {size}), position (1)"
+        raise InputError("op rope_append_part", told, str(shapes))
+    return _onto("rope_append_part", (qkv[0], part.heads * size), onto)
+
+
+def _checked(op: str, attributes: Mapping[str, Attribute]) -> Part:
+    heads, kv_heads = attributes["heads"], attributes.get("kv_heads", 1)
+    size = attributes.get("size", 4)
+    assert isinstance(heads, int)
+    assert isinstance(kv_heads, int)
+    assert isinstance(size, int)
+    if heads < 1 or kv_heads < 1 or heads % kv_heads or size < 4 or size % 4:
+        told = f"{heads} heads over {kv_heads} of size {size}"
+        raise InputError(f"op {op}", "H a multiple of G, D a multiple of 4", told)
+    part = part_from(attributes)
+    part.check(op)
+    return part
+
+
+def _onto(op: str, result: Shape, onto: Shape | None) -> Shape:
+    if onto is not None and onto != result:
+        raise InputError(f"op {op}", f"a result {_told(result)} to go on with", _told(onto))
+    return result
+
+
+def _told(shape: Shape) -> str:
+    return str(tuple(d.name if isinstance(d, Dim) else d for d in shape))

@@ -1,0 +1,73 @@
+"""What the rewrites of attention share: how much work a call is, and how it becomes parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from itertools import pairwise
+
+from bascule.program.ops import OPS
+from bascule.program.parts import Part
+from bascule.program.program import Call, Program, Value
+from bascule.program.rewrites.rewrite import Taken, rebuilt
+
+# An op, or a part of it, and what its parts are.
+PART_OPS = {
+    name: f"{name.removesuffix('_part')}_part"
+    for op in ("attention", "cached_attention", "rope_append")
+    for name in (op, f"{op}_part")
+}
+# What the parts of a call do, each with its operands.
+Pieces = Sequence[tuple[Part, tuple[Value | None, ...]]]
+
+
+def does_attention(call: Call) -> bool:
+    """Whether it is attention, over a cache or not, or a part of it."""
+    return PART_OPS.get(call.op) in ("attention_part", "cached_attention_part")
+
+
+def spans(first: int, count: int, n: int) -> list[tuple[int, int]]:
+    """`count` things from `first` on as n ranges (first, count), equal but for one."""
+    ends = [first + count * i // n for i in range(n + 1)]
+    return [(a, b - a) for a, b in pairwise(ends)]
+
+
+def pieces_of(call: Call, parts: Sequence[Part]) -> Pieces:
+    """Parts over the operands of the call itself."""
+    operands = call.operands[:-1] if call.op.endswith("_part") else call.operands
+    return [(part, operands) for part in parts]
+
+
+def chained(call: Call, pieces: Pieces) -> list[Call]:
+    """The call as parts that write behind each other into its result."""
+    op = PART_OPS[call.op]
+    onto = call.operands[-1] if call.op == op else None
+    made: list[Call] = []
+    for part, operands in pieces:
+        attributes = {**dict(call.attributes), **asdict(part)}
+        kept = tuple((n, attributes[n]) for n in sorted(OPS[op].attributes))
+        name = f"{call.result.name}.h{part.first_head}.q{part.first_query}"
+        made.append(Call(op, (*operands, onto), replace(call.result, name=name), kept))
+        onto = made[-1].result
+    made[-1] = replace(made[-1], result=call.result)
+    return made
+
+
+def split(
+    program: Program,
+    pieces: Callable[[Call], tuple[Pieces, Taken] | None],
+    *,
+    states: Sequence[Value] | None = None,
+) -> tuple[Program, tuple[Taken, ...]]:
+    """Split each call for which `pieces` has any; tells what was taken, like splits once."""
+    calls: list[Call] = []
+    taken: dict[Taken, None] = {}
+    for call in program.calls:
+        found = pieces(call)
+        if found is None:
+            calls.append(call)
+        else:
+            parts, why = found
+            calls += chained(call, parts)
+            taken[why] = None
+    return (rebuilt(program, calls, states=states), tuple(taken)) if taken else (program, ())

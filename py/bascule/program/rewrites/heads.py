@@ -1,0 +1,49 @@
+"""Head partitioning: attention that is too much for one dispatch is done in groups of heads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bascule.program.parts import Part, attention_work, part_of
+from bascule.program.program import Call, Program
+from bascule.program.rewrites.attention import (
+    Pieces,
+    does_attention,
+    pieces_of,
+    spans,
+    split,
+)
+from bascule.program.rewrites.rewrite import Limits, Taken
+
+
+def head_partitioning(program: Program, limits: Limits) -> tuple[Program, tuple[Taken, ...]]:
+    """See `Rewrite`. Down to a head a call; what is more than that is left to chunks of queries."""
+
+    def pieces(call: Call) -> tuple[Pieces, Taken] | None:
+        if not does_attention(call) or attention_work(call) <= limits.dispatch_work:
+            return None
+        part, work = part_of(call), attention_work(call)
+        most = max(1, int(limits.dispatch_work // (work // part.n_heads)))
+        parts = _groups(part, most)
+        told = f"{work:,} multiply-adds of {part.n_heads} heads in a dispatch of at most "
+        reason = f"{told}{limits.dispatch_work:,.0f}"
+        taken = Taken("head_partitioning", reason, len(parts))
+        return (pieces_of(call, parts), taken) if len(parts) > 1 else None
+
+    return split(program, pieces)
+
+
+def _groups(part: Part, most: int) -> list[Part]:
+    """Parts of at most so many heads: of whole KV heads, or where those are too many of one."""
+    shared = part.sharing
+    if most >= shared:
+        n = -(-part.n_kv_heads // (most // shared))
+        groups = spans(0, part.n_kv_heads, n)
+        ranges = [(part.first_head + a * shared, count * shared) for a, count in groups]
+    else:
+        ranges = [
+            (first, n)
+            for kv_head in range(part.n_kv_heads)
+            for first, n in spans(part.first_head + kv_head * shared, shared, -(-shared // most))
+        ]
+    return [replace(part, first_head=first, n_heads=n) for first, n in ranges]

@@ -1,0 +1,95 @@
+"""Partitioned KV cache: one that is too large to bind becomes several, of some KV heads each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from bascule.errors import LimitError
+from bascule.program.parts import Part, part_of
+from bascule.program.program import Call, Program, Value
+from bascule.program.rewrites.attention import PART_OPS, Pieces, spans, split
+from bascule.program.rewrites.rewrite import Limits, Taken
+
+_CACHING = ("rope_append_part", "cached_attention_part")
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A partition: a state of its own for the `count` KV heads from `first` on."""
+
+    state: Value
+    first: int
+    count: int
+
+
+def partitioned_kv_cache(program: Program, limits: Limits) -> tuple[Program, tuple[Taken, ...]]:
+    """See `Rewrite`. All programs over one cache divide it alike: by its size and the limit alone.
+
+    LimitError where one KV head alone is too large to bind.
+    """
+    caches = {
+        call.operands[1]: part_of(call)
+        for call in program.calls
+        if PART_OPS.get(call.op) in _CACHING
+    }
+    divided = {
+        cache.name: _divided(cache, part, limits.binding_nbytes)
+        for cache, part in caches.items()
+        if cache is not None and cache.nbytes > limits.binding_nbytes
+    }
+
+    def pieces(call: Call) -> tuple[Pieces, Taken] | None:
+        cache = call.operands[1] if PART_OPS.get(call.op) in _CACHING else None
+        if cache is None or cache.name not in divided:
+            return None
+        operands = call.operands[:-1] if call.op.endswith("_part") else call.operands
+        found = [
+            (met, (operands[0], kept.state, *operands[2:]))
+            for kept in divided[cache.name]
+            if (met := _met(part_of(call), kept)) is not None
+        ]
+        told = f"a KV cache of {cache.nbytes:,} bytes in bindings of at most "
+        reason = f"{told}{limits.binding_nbytes:,.0f}"
+        return found, Taken("partitioned_kv_cache", reason, len(divided[cache.name]))
+
+    states = [
+        made
+        for state in program.states
+        for made in [kept.state for kept in divided.get(state.name, ())] or [state]
+    ]
+    return split(program, pieces, states=states)
+
+
+def _divided(cache: Value, part: Part, limit: float) -> list[_Kept]:
+    """As few partitions as fit the limit, of near-equal numbers of KV heads."""
+    each = cache.nbytes // part.n_kept
+    if each > limit:
+        raise LimitError(
+            f"one KV head of {cache.name} over {cache.limits[0]:,} positions in {cache.dtype}",
+            f"{each:,} bytes",
+            f"a binding holds at most {limit:,.0f}",
+            hint='Load with a smaller max_length or with cache_dtype="f16", or use tier="cpu".',
+        )
+    n = -(-part.n_kept // int(limit // each))
+    return [
+        _Kept(_state(cache, index, part, count), first, count)
+        for index, (first, count) in enumerate(spans(part.first_kept, part.n_kept, n))
+    ]
+
+
+def _state(cache: Value, index: int, part: Part, count: int) -> Value:
+    slots, width = cache.shape[0], cache.limits[1]
+    shape = (slots, width // part.n_kept * count)
+    return replace(cache, name=f"{cache.name}.{index}", shape=shape)
+
+
+def _met(part: Part, kept: _Kept) -> Part | None:
+    """What of a call a partition serves: the heads over its KV heads; None if there are none."""
+    shared = part.heads // part.kv_heads
+    first = max(part.first_head, kept.first * shared)
+    end = min(part.first_head + part.n_heads, (kept.first + kept.count) * shared)
+    if first >= end:
+        return None
+    return replace(
+        part, first_head=first, n_heads=end - first, first_kept=kept.first, n_kept=kept.count
+    )

@@ -1,0 +1,47 @@
+"""Chunked attention: attention that is too much for one dispatch is done by chunks of queries."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bascule.errors import LimitError
+from bascule.program.parts import attention_work, part_of
+from bascule.program.program import Call, Program
+from bascule.program.rewrites.attention import (
+    Pieces,
+    does_attention,
+    pieces_of,
+    spans,
+    split,
+)
+from bascule.program.rewrites.rewrite import Limits, Taken
+
+
+def chunked_attention(program: Program, limits: Limits) -> tuple[Program, tuple[Taken, ...]]:
+    """See `Rewrite`. LimitError where one query alone is more than a dispatch may have.
+
+    Keys and the places of queries in the text stay what they were: a chunk whose queries a run
+    does not have does nothing.
+    """
+
+    def pieces(call: Call) -> tuple[Pieces, Taken] | None:
+        if not does_attention(call) or attention_work(call) <= limits.dispatch_work:
+            return None
+        part, x, work = part_of(call), call.operands[0], attention_work(call)
+        assert x is not None
+        count = part.queries(x.limits[1 if call.op.startswith("attention") else 0])
+        if work // count > limits.dispatch_work:
+            raise LimitError(
+                f"one query of {part.n_heads} heads of {call.result.name}",
+                f"{work // count:,} multiply-adds",
+                f"a dispatch may have {limits.dispatch_work:,.0f}",
+                hint="Allow more, take head_partitioning before, or shorten the context.",
+            )
+        n = -(-count // int(limits.dispatch_work // (work // count)))
+        ranges = spans(part.first_query, count, n)
+        parts = [replace(part, first_query=first, n_queries=count) for first, count in ranges]
+        told = f"{work:,} multiply-adds of {count} queries in a dispatch of at most "
+        taken = Taken("chunked_attention", f"{told}{limits.dispatch_work:,.0f}", n)
+        return pieces_of(call, parts), taken
+
+    return split(program, pieces)

@@ -1,0 +1,144 @@
+"""How FallbackManager runs an operation: within limits, with recovery, and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from inspect import isawaitable
+from time import perf_counter
+from typing import Any
+
+from bascule.backend.base import Tier
+from bascule.program.program import Program
+from bascule.program.rewrites.rewrite import Taken
+from bascule.tiers.calling import n_arguments
+from bascule.tiers.capabilities import Capabilities
+from bascule.tiers.error_policy import Attempt, FallbackStrategy
+from bascule.tiers.fallback_answers import limits_of, memory_budget
+from bascule.tiers.fallback_settings import Settings
+from bascule.tiers.fallback_tiers import OpenTiers
+from bascule.tiers.operation_runs import Ran, fixed_nbytes, run_work
+from bascule.tiers.operation_work import Array, Operation, Request, Work
+from bascule.tiers.operations import MODEL_STRATEGIES
+from bascule.tiers.recovery import RecoveryManager
+from bascule.tiers.strategies import rewrites_of
+from bascule.tiers.telemetry import Telemetry
+
+# Once more in the same way, then elsewhere: an operation is short, and its caller waits for it.
+_RECOVERY = FallbackStrategy(max_retry_attempts=1, retry_delay=0.05)
+_LAST_TIERS = ("wasm", "cpu")
+
+
+class FallbackRuns:
+    """Runs operations for a FallbackManager; `handle` is called with every error.
+
+    `last_taken` tells what rewrites the last named operation took.
+    """
+
+    def __init__(
+        self, settings: Settings, telemetry: Telemetry, handle: Callable[[BaseException], Any]
+    ) -> None:
+        self._settings = settings
+        self._telemetry = telemetry
+        self._handle = handle
+        self._tiers = OpenTiers(settings.on)
+        self._recovery = RecoveryManager(_RECOVERY)
+        self.last_taken: tuple[Taken, ...] = ()
+
+    def close(self) -> None:
+        """Close the tiers that were opened here."""
+        self._tiers.close()
+
+    async def named(
+        self,
+        name: str,
+        request: Request,
+        wanted: str,
+        needed: bool,
+        found: Capabilities | None,
+    ) -> Array:
+        """Run an operation of the table on the tier `wanted`, and count it under `name`; `needed`
+        says that a table or a limit asks for its fallback.
+        """
+        operation, began = request.operation, perf_counter()
+        try:
+            work = operation.record(request)
+        except Exception as error:
+            self._handle(error)
+            raise
+        budget = memory_budget(self._settings, found)
+        attempt = partial(self._attempt, operation, work, wanted, budget)
+        ran, tier, n = await self._recovery.execute_with_recovery(name, attempt)
+        self.last_taken = ran.taken
+        wasm = tier in _LAST_TIERS and tier != wanted
+        self._telemetry.note(
+            name,
+            perf_counter() - began,
+            fallback=needed or n > 1 or wasm or bool(ran.taken),
+            by_layers=any(taken.strategy == "layer_decomposition" for taken in ran.taken),
+            wasm=wasm,
+        )
+        threshold = int(budget * self._settings.memory_threshold)
+        self._telemetry.note_memory(name, ran.plain_nbytes, ran.nbytes, threshold)
+        return ran.result
+
+    async def _attempt(
+        self, operation: Operation, work: Work, wanted: str, budget: float, attempt: Attempt
+    ) -> tuple[Ran, Tier, int]:
+        """What ran, on which tier, and at which attempt."""
+        try:
+            if attempt.tier == "cpu":
+                backend = await self._tiers.simplest(work.program)
+            else:
+                backend = await self._tiers.backend(attempt.tier or wanted, work.program)
+            room = budget * attempt.memory_scale
+            limits = limits_of(self._settings, room, fixed_nbytes(work.program))
+            names = (*operation.strategies, *MODEL_STRATEGIES[self._settings.model_type])
+            rewrites = rewrites_of(names, layer_processing=self._settings.layer_processing)
+            ran = await run_work(backend, work, limits, rewrites)
+        except Exception as error:
+            self._handle(error)
+            raise
+        return ran, backend.tier, attempt.number
+
+    async def called(
+        self, operation: Callable[..., Any], inputs: Any, context: Mapping[str, Any]
+    ) -> Any:
+        """Run a function of the caller's as it is, and after a failure as recovery says."""
+        name = getattr(operation, "__name__", type(operation).__name__)
+        began, last = perf_counter(), Attempt()
+        movable = n_arguments(operation) > 1
+
+        async def go(attempt: Attempt) -> Any:
+            nonlocal last
+            last = attempt
+            try:
+                if movable:
+                    made = operation(inputs, await self._told(context, attempt))
+                else:
+                    made = operation(inputs)
+                return await made if isawaitable(made) else made
+            except Exception as error:
+                self._handle(error)
+                raise
+
+        once: Callable[..., Any] = go if movable else lambda: go(Attempt())
+        result = await self._recovery.execute_with_recovery(name, once)
+        self._telemetry.note(
+            name,
+            perf_counter() - began,
+            fallback=last.number > 1,
+            wasm=last.tier == "cpu",
+        )
+        return result
+
+    async def _told(self, context: Mapping[str, Any], attempt: Attempt) -> dict[str, Any]:
+        """The context of a function's attempt; "tier" is the caller's own at the first."""
+        tier: str | None = attempt.tier
+        if tier == "cpu":
+            tier = (await self._tiers.simplest(_NOTHING)).tier
+        moved = {} if tier is None else {"tier": tier}
+        return {**context, **moved, "memory_scale": attempt.memory_scale}
+
+
+_NOTHING = Program("a function", (), (), (), (), (), {}, ())

@@ -1,0 +1,123 @@
+"""Products of matrices, embedding lookup and the KV cache on plain arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from bascule.dtypes import DType
+from bascule.errors import InputError
+from bascule.program.graph import Graph
+from bascule.tiers.operation_work import Array, Floats, Request, Work, single
+
+# A row of weights in blocks is a multiple of so many numbers long.
+_RUN = 32
+
+
+def matmul(request: Request) -> Work:
+    """`a @ b + bias`: a (..., K), b (K, N) or weight (N, K), bias (N) -> (..., N) float32."""
+    return _product(request, "f32")
+
+
+def matmul_4bit(request: Request) -> Work:
+    """The same with b in blocks of 4 bits (q4_1), which are made on the way to the device."""
+    return _product(request, "q4_1")
+
+
+def _product(request: Request, dtype: DType) -> Work:
+    a = request.floats("a", ndims=(1, 2, 3, 4))
+    b = request.maybe("b", ndims=(2,))
+    weight = request.maybe("weight", ndims=(2,))
+    if (b is None) == (weight is None):
+        raise InputError(
+            request.where, "b (K, N) or weight (N, K)", "neither" if b is None else "both"
+        )
+    weight = b.T if b is not None else weight
+    assert weight is not None
+    bias = request.maybe("bias", ndims=(1,))
+    names = [name for name in ("a", "b", "weight", "bias") if request.inputs.get(name) is not None]
+    fits = a.shape[-1] == weight.shape[1] and (bias is None or len(bias) == len(weight))
+    request.need(fits, "a (..., K), b (K, N) or weight (N, K), bias (N)", *names)
+    shape = (*a.shape[:-1], weight.shape[0])
+    x = a.reshape(-1, a.shape[-1])
+    if dtype != "f32":  # zeros add nothing to the sums, nor to a block's scale
+        x, weight = _whole_runs(x), _whole_runs(weight)
+    graph = Graph(request.operation.name)
+    operand = graph.parameter("weight", weight.shape, dtype=dtype)
+    weights = {"weight": np.ascontiguousarray(weight)}
+    offset = None
+    if bias is not None:
+        weights["bias"] = bias
+        offset = graph.parameter("bias", bias.shape)
+    result = graph.call("linear", graph.input("x", x.shape), operand, offset, activation="none")
+    program, finish = single(graph, result, lambda y: y.reshape(shape))
+    return Work(program, {"x": x}, finish, weights)
+
+
+def _whole_runs(x: Floats) -> Floats:
+    return np.pad(x, ((0, 0), (0, -x.shape[1] % _RUN)))
+
+
+def embedding_lookup(request: Request) -> Work:
+    """`table[ids]`: ids of any shape, table (V, C) -> (..., C) float32."""
+    ids, table = request.ids("ids"), request.floats("table", ndims=(2,))
+    if ids.min() < 0 or ids.max() >= len(table):
+        found = f"{ids.min()} to {ids.max()}"
+        raise InputError(f"{request.where}, input 'ids'", f"0 to {len(table) - 1}", found)
+    graph = Graph(request.operation.name)
+    flat = ids.reshape(1, -1).astype(np.uint32)
+    result = graph.call(
+        "embedding", graph.input("ids", flat.shape, "u32"), graph.parameter("table", table.shape)
+    )
+    program, finish = single(graph, result, lambda y: y.reshape(*ids.shape, table.shape[1]))
+    return Work(program, {"ids": flat}, finish, {"table": table})
+
+
+def kv_cache_update(request: Request) -> Work:
+    """Put key and value (T, ...) into key_cache and value_cache (S, ...) from `position` on.
+
+    Gives both caches, as (2, S, ...) float32. A position past the end goes on at the start, as in
+    a cache that slides: position p has slot p % S.
+    """
+    names = ("key_cache", "value_cache", "key", "value")
+    caches = [request.floats(name, ndims=(2, 3)) for name in names[:2]]
+    rows = [request.floats(name, ndims=(2, 3)) for name in names[2:]]
+    shape = caches[0].shape
+    fits = shape == caches[1].shape and rows[0].shape == rows[1].shape
+    fits = fits and rows[0].shape[1:] == shape[1:] and len(rows[0]) <= len(caches[0])
+    request.need(fits, "caches (S, ...) and up to S rows key and value (T, ...)", *names)
+    position = request.whole("position", 0)
+    # One head of the op `rope_append`, which reads by fours and turns nothing by an angle of 0.
+    size = -(-int(np.prod(shape[1:])) // 4) * 4
+    slots, tokens = len(caches[0]), len(rows[0])
+    qkv = np.concatenate((np.zeros((tokens, size), np.float32), *(_wide(r, size) for r in rows)), 1)
+    angles = np.zeros((257 + (position + tokens) // 256, size), np.float32)
+    angles[:, : size // 2] = 1
+    graph = Graph(request.operation.name)
+    result = graph.call(
+        "rope_append",
+        graph.input("qkv", qkv.shape),
+        graph.state("cache", (slots, 2 * size)),
+        graph.input("angles", angles.shape),
+        graph.input("position", (1,), "u32"),
+        heads=1,
+        kv_heads=1,
+        size=size,
+        pairs="halves",
+    )
+
+    def finish(found: Mapping[str, Array]) -> Array:
+        both = found["cache"].reshape(slots, 2, size)[..., : int(np.prod(shape[1:]))]
+        return both.transpose(1, 0, 2).reshape(2, *shape)
+
+    program, _ = single(graph, result, lambda y: y)
+    inputs = {"qkv": qkv, "angles": angles, "position": np.array([position], np.uint32)}
+    cache = np.concatenate([_wide(c, size) for c in caches], axis=1)
+    return Work(program, inputs, finish, states={"cache": cache}, kept=("cache",))
+
+
+def _wide(x: Floats, size: int) -> Floats:
+    """(n, ...) as (n, size), filled up with zeros."""
+    flat = x.reshape(len(x), -1)
+    return np.pad(flat, ((0, 0), (0, size - flat.shape[1])))

@@ -1,0 +1,125 @@
+"""Running the work of an operation on a backend, within limits, by what rewrites it takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bascule.backend.base import Backend, StateStore, WeightStore
+from bascule.errors import InputError
+from bascule.program.program import Parameter, Program
+from bascule.program.rewrites.rewrite import Limits, Rewrite, Taken, fit
+from bascule.tiers.operation_work import Array, Work
+from bascule.weights.quantised import SLAB_BLOCKS
+from bascule.weights.slabs import landing_nbytes, quantise_slabs
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A result, and what it took: bytes of all buffers of the program as it was and as it ran."""
+
+    result: Array
+    taken: tuple[Taken, ...]
+    plain_nbytes: int
+    nbytes: int
+
+
+def fixed_nbytes(program: Program) -> int:
+    """What no rewrite of the calls makes smaller: weights, states and inputs."""
+    kept = sum(p.nbytes for p in program.parameters)
+    return kept + sum(v.nbytes for v in (*program.states, *program.inputs))
+
+
+def total_nbytes(program: Program) -> int:
+    """Bytes of all that a program holds while it runs."""
+    return fixed_nbytes(program) + program.planned_nbytes
+
+
+async def run_work(
+    backend: Backend, work: Work, limits: Limits, rewrites: Sequence[Rewrite]
+) -> Ran:
+    """Run once; everything that was taken for it on the backend is freed again."""
+    program, taken = fit(work.program, limits, rewrites)
+    store = backend.store(program.parameters)
+    try:
+        await _fill(backend, store, program.parameters, work.weights)
+        states = backend.states(program.states, {})
+        try:
+            found = await _ran(backend, work, program, store, states)
+            taken = (*taken, *await simpler_shaders(backend, program))
+        finally:
+            states.close()
+    finally:
+        store.close()
+    return Ran(work.finish(found), taken, total_nbytes(work.program), total_nbytes(program))
+
+
+async def simpler_shaders(backend: Backend, program: Program) -> list[Taken]:
+    """What a device made simpler of a program that is prepared on it: a row for each reason."""
+    from bascule.backend.webgpu.backend import WebGpuBackend
+    from bascule.backend.webgpu.simplified import simplified
+
+    if not isinstance(backend, WebGpuBackend):
+        return []
+    found = await simplified(backend.pipelines, backend.gpu.adapter, program.calls)
+    counts = Counter(each.reason for each in found)
+    return [Taken("simplified_shader", reason, count) for reason, count in counts.items()]
+
+
+async def _fill(
+    backend: Backend,
+    store: WeightStore,
+    parameters: Sequence[Parameter],
+    weights: Mapping[str, Array],
+) -> None:
+    """Write the dense ones; make blocks of the others, one after the other, slab by slab."""
+    in_blocks = [p for p in parameters if p.dtype != "f32"]
+    for parameter in parameters:
+        if parameter.dtype == "f32":
+            rows = rows_of(parameter, weights)
+            store.write(store.targets[parameter.name], 0, rows.data)
+    if not in_blocks:
+        return
+    quantiser = await backend.quantiser(
+        store, in_blocks, landing_nbytes=landing_nbytes(in_blocks), most_blocks=SLAB_BLOCKS
+    )
+    try:
+        for parameter in in_blocks:
+            async for _ in quantise_slabs(quantiser, parameter, rows_of(parameter, weights)):
+                pass
+        for name, sums in (await quantiser.sums()).items():
+            if sums.n_unfit:
+                told = f"{sums.n_unfit:,} others"
+                raise InputError(f"weights {name!r}", "finite numbers that fit their blocks", told)
+    finally:
+        quantiser.close()
+
+
+async def _ran(
+    backend: Backend, work: Work, program: Program, store: WeightStore, states: StateStore
+) -> dict[str, Array]:
+    """Outputs, and the states that the work keeps, by name."""
+    for name, array in work.states.items():
+        states.write(name, 0, np.ascontiguousarray(array).data)
+    executable = await backend.prepare(program, store, states)
+    try:
+        found = await executable.run({}, work.inputs)
+        for name in work.kept:
+            found[name] = np.empty_like(work.states[name])
+            await states.read(name, 0, found[name].data)
+    finally:
+        executable.close()
+    return found
+
+
+def rows_of(parameter: Parameter, weights: Mapping[str, Array]) -> Array:
+    """What a parameter holds: its tensors one above the other, of them the rows that it keeps."""
+    whole = [weights[name] for name in parameter.tensors]
+    stacked = whole[0] if len(whole) == 1 else np.concatenate(whole)
+    kept = stacked[: parameter.rows or None]
+    if kept.shape != parameter.shape:
+        raise InputError(f"parameter {parameter.name}", str(parameter.shape), str(kept.shape))
+    return np.ascontiguousarray(kept)

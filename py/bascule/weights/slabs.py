@@ -1,0 +1,48 @@
+"""Blocks of arrays that are in memory: a slab of a few MiB at a time passes through the landing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bascule.backend.base import Quantiser
+from bascule.dtypes import block_of
+from bascule.program.program import Parameter
+from bascule.weights.quantised import SLAB_BLOCKS
+
+_RUN = 32
+_SLAB_NUMBERS = _RUN * SLAB_BLOCKS
+_READ_NBYTES = 1 << 22
+
+
+def landing_nbytes(parameters: Sequence[Parameter]) -> int:
+    """What a quantiser's landing must hold for slabs of these: the largest slab's floats."""
+    return 4 * min(_SLAB_NUMBERS, max(prod(p.shape) for p in parameters))
+
+
+async def quantise_slabs(
+    quantiser: Quantiser, parameter: Parameter, array: NDArray[Any]
+) -> AsyncIterator[int]:
+    """Make `array` the blocks of `parameter`; yields how many numbers are done, slab by slab."""
+    for start in range(0, array.size, _SLAB_NUMBERS):
+        # Of an array that is laid out otherwise `flat` copies the slab alone.
+        with np.errstate(over="ignore"):  # a float64 that is too large counts as infinite
+            part = array.flat[start : start + _SLAB_NUMBERS].astype(np.float32)
+        quantiser.write(quantiser.landing, 0, part.data)
+        quantiser.quantise(parameter.name, start // _RUN, 0, part.size // _RUN)
+        # What is queued holds memory until the device has got to it.
+        await quantiser.read(parameter.name, 0, bytearray(4))
+        yield start + part.size
+
+
+async def read_blocks(quantiser: Quantiser, parameter: Parameter) -> NDArray[np.uint8]:
+    """All blocks of `parameter`, without what fills its memory up to whole words."""
+    data = np.empty(parameter.nbytes, np.uint8)
+    for start in range(0, len(data), _READ_NBYTES):
+        await quantiser.read(parameter.name, start, data[start : start + _READ_NBYTES].data)
+    block = block_of(parameter.dtype)
+    return data[: prod(parameter.shape) // block.n_elements * block.nbytes]

@@ -1,0 +1,23 @@
+"""pywebnn has wheels for Python 3.12 alone; there it must be, elsewhere these tests are told off.
+
+`make setup` gives them an environment of their own where the machine has a Python 3.12.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import pytest
+
+from bascule.backend.webnn.backend import WebNnBackend
+
+
+@pytest.fixture(scope="session")
+def backend() -> WebNnBackend:
+    """A real context of pywebnn's."""
+    if sys.version_info[:2] != (3, 12):
+        pytest.skip("pywebnn has wheels for Python 3.12 alone")
+    from bascule.backend.webnn.ml_native import open_native
+
+    return WebNnBackend(asyncio.run(open_native()))

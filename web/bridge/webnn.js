@@ -1,0 +1,173 @@
+// The page's side of the WebNN tier (py/bascule/backend/webnn/ml.py): a context whose graphs are
+// named by integers. A graph comes as steps, calls of MLGraphBuilder's own methods by their names;
+// it knows no op and no model. It imports nothing (see gpu.js).
+
+/** @typedef {import("./gpu.js").PyBuffer} PyBuffer */
+/** WebNN has no types in TypeScript's library. @typedef {any} Native */
+/**
+ * `[method, operands, arguments, options, operands among the options]`; operands are numbers of
+ * steps, "input" and "constant" have a name, a shape and a data type as their arguments.
+ * @typedef {[string, number[], any[], Record<string, any>, Record<string, number>]} Step
+ * @typedef {{ graph: Native, inputs: Record<string, Native>, outputs: Record<string, Native> }} Built
+ */
+
+const LISTED = ["concat"]; // these take their operands as one list
+
+/** A context on the first kind of device for which the browser makes one; else what it said. */
+export async function openContext() {
+  const ml = Reflect.get(globalThis.navigator, "ml");
+  if (!ml) throw new Error("this browser has no navigator.ml");
+  const refused = [];
+  for (const deviceType of ["npu", "gpu", "cpu"]) {
+    try {
+      return new Ml(await ml.createContext({ deviceType }), deviceType);
+    } catch (error) {
+      refused.push(error instanceof Error ? error.message : String(error));
+    }
+  }
+  throw new Error([...new Set(refused)].join("; "));
+}
+
+class Ml {
+  #context;
+  /** @type {Map<number, Built>} */
+  #graphs = new Map();
+  #made = 0;
+  lost = "";
+
+  /** @param {Native} context @param {string} deviceType */
+  constructor(context, deviceType) {
+    this.#context = context;
+    this.device = deviceType;
+    context.lost?.then((/** @type {any} */ why) => (this.lost ||= why?.message || "it gave no reason"));
+  }
+
+  /** Start a graph. @param {string} stepsJson */
+  begin(stepsJson) {
+    const Builder = Reflect.get(globalThis, "MLGraphBuilder");
+    return new Building(new Builder(this.#context), JSON.parse(stepsJson), (build) => this.#keep(build));
+  }
+
+  /** @param {number} graph @param {string} name @param {PyBuffer} data */
+  write(graph, name, data) {
+    const view = data.getBuffer("u8");
+    try {
+      this.#context.writeTensor(this.#graph(graph).inputs[name], view.data);
+    } finally {
+      view.release();
+    }
+  }
+
+  /** Queue a run with what was written. @param {number} graph */
+  dispatch(graph) {
+    const { graph: native, inputs, outputs } = this.#graph(graph);
+    this.#context.dispatch(native, inputs, outputs);
+  }
+
+  /** @param {number} graph @param {string} name @param {PyBuffer} into */
+  async read(graph, name, into) {
+    const bytes = new Uint8Array(await this.#context.readTensor(this.#graph(graph).outputs[name]));
+    const view = into.getBuffer("u8"); // only now: it dies when the WASM heap grows
+    try {
+      view.data.set(bytes);
+    } finally {
+      view.release();
+    }
+  }
+
+  /** @param {number} graph */
+  free(graph) {
+    const { graph: native, inputs, outputs } = this.#graph(graph);
+    this.#graphs.delete(graph);
+    for (const tensor of [...Object.values(inputs), ...Object.values(outputs)]) tensor.destroy();
+    native.destroy?.();
+  }
+
+  destroy() {
+    for (const graph of [...this.#graphs.keys()]) this.free(graph);
+    this.#context.destroy?.();
+  }
+
+  /** @param {number} name */
+  #graph(name) {
+    const found = this.#graphs.get(name);
+    if (!found) throw new Error(`no graph ${name}`);
+    return found;
+  }
+
+  /** @param {{ graph: Native, inputs: Native, outputs: Native }} described */
+  async #keep({ graph, inputs, outputs }) {
+    const tensors = async (/** @type {Native} */ wanted, /** @type {object} */ use) => {
+      const made = Object.entries(wanted).map(async ([name, { dataType, shape }]) => [
+        name,
+        await this.#context.createTensor({ dataType, shape, ...use }),
+      ]);
+      return Object.fromEntries(await Promise.all(made));
+    };
+    this.#graphs.set(++this.#made, {
+      graph,
+      inputs: await tensors(inputs, { writable: true }),
+      outputs: await tensors(outputs, { readable: true }),
+    });
+    return this.#made;
+  }
+}
+
+/** A graph whose constants come one by one. */
+class Building {
+  #builder;
+  #steps;
+  #keep;
+  /** @type {Map<string, Native>} */
+  #constants = new Map();
+
+  /** @param {Native} builder @param {Step[]} steps @param {(build: Native) => Promise<number>} keep */
+  constructor(builder, steps, keep) {
+    this.#builder = builder;
+    this.#steps = steps;
+    this.#keep = keep;
+  }
+
+  /** The bytes are copied at once. @param {string} name @param {PyBuffer} data */
+  constant(name, data) {
+    const step = this.#steps.find(([method, , args]) => method === "constant" && args[0] === name);
+    if (!step) return;
+    const [, shape, dataType] = step[2];
+    const view = data.getBuffer("u8");
+    try {
+      // A view on Python's memory may be odd in place and grow away: the builder gets its own.
+      this.#constants.set(name, this.#builder.constant({ dataType, shape }, view.data.slice()));
+    } finally {
+      view.release();
+    }
+  }
+
+  /** The graph's number. @param {string} outputsJson step numbers by name */
+  async finish(outputsJson) {
+    /** @type {Native[]} */
+    const made = [];
+    /** @type {Record<string, Native>} */
+    const inputs = {};
+    for (const [method, operands, args, options, named] of this.#steps) {
+      if (method === "constant") {
+        made.push(this.#constants.get(args[0]));
+      } else if (method === "input") {
+        const [name, shape, dataType] = args;
+        inputs[name] = { dataType, shape };
+        made.push(this.#builder.input(name, inputs[name]));
+      } else {
+        const given = operands.map((at) => made[at]);
+        const asked = { ...options };
+        for (const [name, at] of Object.entries(named)) asked[name] = made[at];
+        made.push(this.#builder[method](...(LISTED.includes(method) ? [given] : given), ...args, asked));
+      }
+    }
+    /** @type {Record<string, Native>} */
+    const outputs = {};
+    for (const [name, at] of Object.entries(JSON.parse(outputsJson))) outputs[name] = made[at];
+    const described = Object.fromEntries(
+      Object.entries(outputs).map(([name, { dataType, shape }]) => [name, { dataType, shape }]),
+    );
+    return this.#keep({ graph: await this.#builder.build(outputs), inputs, outputs: described });
+  }
+}
