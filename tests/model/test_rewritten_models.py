@@ -38,7 +38,7 @@ async def opened(request: pytest.FixtureRequest) -> AsyncIterator[OpenedTier]:
 
 
 def cut(program: Program, taken: Strategies) -> Program:
-    """Within a twentieth of its attention's work a dispatch, or the least; caches within 3/4 of it."""
+    """Within a twentieth of its attention's work a dispatch, caches in 3/4 of what they take."""
     calls = [call for call in program.calls if does_attention(call)]
     caches = [state.nbytes for state in program.states if state.name.startswith("cache.")]
     limits = Limits(binding_nbytes=max(caches, default=4) * 3 / 4)
