@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from math import inf
 
 import pytest
 
@@ -41,7 +42,7 @@ def cut(program: Program, taken: Strategies) -> Program:
     """Within a twentieth of its attention's work a dispatch, caches in 3/4 of what they take."""
     calls = [call for call in program.calls if does_attention(call)]
     caches = [state.nbytes for state in program.states if state.name.startswith("cache.")]
-    limits = Limits(binding_nbytes=max(caches, default=4) * 3 / 4)
+    limits = Limits(binding_nbytes=max(caches, default=inf) * 3 / 4)
     if calls:
         part, work = part_of(calls[0]), attention_work(calls[0])
         least = work // part.n_heads // part.n_queries  # one query of one head
