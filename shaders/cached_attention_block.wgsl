@@ -11,13 +11,8 @@ override ROWS: u32 = 32u;        // a multiple of 4
 override KEYS: u32 = 32u;        // a multiple of 4
 override WORKGROUP: u32 = 64u;   // a multiple of ROWS / 4, at least ROWS / 4 * ceil(D / 8)
 
-// This call does `queries` queries from first_query on, of the heads from y_head on; `sharing` of
-// them share a KV head: in the cache, which holds `kept`, those from x_head on. The rest of y is
-// left alone.
-struct Params {
-  tokens: u32, slots: u32, heads: u32, kept: u32, window: u32,
-  sharing: u32, x_head: u32, y_head: u32, first_query: u32, queries: u32,
-}
+struct Params { tokens: u32, slots: u32, heads: u32, kept: u32, window: u32, sharing: u32,
+                x_head: u32, y_head: u32, first_query: u32, queries: u32 }   // see the part rows
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> q: array<vec4f>;         // (tokens, heads * D / 4)

@@ -1,22 +1,15 @@
 // cached_attention_group: causal attention of grouped queries over a KV cache, four queries a lane.
 //   y[t,h,:] = sum_j softmax_j(dot(q[t,h], k[j,g]) / sqrt(D)) * v[j,g,:],  g = h / (H / G)
-// over positions j up to the query's own, p = position + t, that still stand in the ring; the last
-// `window` of them where that is not 0. A workgroup owns four rows (see the part) of a KV head. Its
-// lanes take keys in turn, each with a softmax of its own, and are merged at the end. Queries and
-// sums stay in named registers, up to eight tiles of 16 columns, and a key is loaded once for all
-// four: on adapters that run on a CPU, whose choice this is, loads cost most.
+// over the positions j that a query sees. A workgroup owns four rows (see the part) of a KV head.
+// Its lanes take keys in turn, each with a softmax of its own, and are merged at the end. Queries
+// and sums stay in named registers, up to eight tiles of 16 columns, and a key is loaded once for
+// all four: on adapters that run on a CPU, whose choice this is, loads cost most.
 // Slots: cache, rows.   Launch: (queries * sharing / 4, KV heads done, 1).
-// Reference: cached_attention, cached_attention_part.
-// Source: Dao et al. 2023 (Flash-Decoding).
+// Reference: cached_attention, cached_attention_part.   Source: Dao et al. 2023 (Flash-Decoding).
 override WORKGROUP: u32 = 8u;
 
-// This call does `queries` queries from first_query on, of the heads from y_head on; `sharing` of
-// them share a KV head: in the cache, which holds `kept`, those from x_head on. The rest of y is
-// left alone.
-struct Params {
-  tokens: u32, slots: u32, heads: u32, kept: u32, window: u32,
-  sharing: u32, x_head: u32, y_head: u32, first_query: u32, queries: u32,
-}
+struct Params { tokens: u32, slots: u32, heads: u32, kept: u32, window: u32, sharing: u32,
+                x_head: u32, y_head: u32, first_query: u32, queries: u32 }   // see the part rows
 struct Tile { a: mat4x4f, b: mat4x4f, c: mat4x4f, d: mat4x4f }   // four vec4s of four rows
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -79,7 +72,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let at = rows_at(row + vec4u(0u, 1u, 2u, 3u), group.y);
   let span = span_of(row + vec4u(0u, 1u, 2u, 3u));
   let pitch = 2u * params.kept * HEAD_VEC4S;   // of a slot, keys first, values behind
-  let head = (params.x_head + group.y) * HEAD_VEC4S;
 
   let q0 = load(at, 0u);    var s0 = Tile();
   let q1 = load(at, 4u);    var s1 = Tile();
@@ -92,7 +84,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   var top = vec4f(HIDDEN);   // largest scores so far, of four rows
   var total = vec4f();       // sums of exp(score - top)
   for (var j = span.since.x + lane; j < span.until.w; j += WORKGROUP) {
-    let key = j % params.slots * pitch + head;
+    let key = j % params.slots * pitch + (params.x_head + group.y) * HEAD_VEC4S;
     let sum = score(key, 0u, q0) + score(key, 4u, q1) + score(key, 8u, q2) + score(key, 12u, q3)
       + score(key, 16u, q4) + score(key, 20u, q5) + score(key, 24u, q6) + score(key, 28u, q7);
     let x = seen(sum / sqrt(f32(HEAD_SIZE)), j, span);

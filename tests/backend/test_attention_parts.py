@@ -14,7 +14,7 @@ from bascule.backend.cpu import NUMPY, ReferenceBackend
 from bascule.backend.wasm.backend import WasmBackend
 from bascule.backend.wasm.kernels_native import NativeKernels
 from bascule.backend.webgpu.backend import WebGpuBackend
-from bascule.backend.webgpu.gpu_native import open_native
+from bascule.backend.webgpu.gpu_native import NativeGpu, open_native
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.parts import attention_work
@@ -91,6 +91,25 @@ async def test_attention(backend: Backend, plan: str, rng: np.random.Generator) 
         expected = reference.attention(wide, inputs["lengths"], heads=heads)
         np.testing.assert_allclose(found, plain, rtol=0, atol=2e-6)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+async def test_tuning_takes_like_parts_for_one(gpu: NativeGpu, rng: np.random.Generator) -> None:
+    """What a part leaves alone is not held against it."""
+    graph = Graph("encoder")
+    qkv = graph.input("qkv", (2, 24, 3 * 6 * 8))
+    graph.output(graph.call("attention", qkv, graph.input("lengths", (2,), "u32"), heads=6))
+    program = freeze(graph)
+    work = attention_work(program.calls[0])
+    rewritten = fit(program, Limits(dispatch_work=work / 6), [HEADS, QUERIES])[0]
+    assert len(rewritten.calls) == 6
+    backend = WebGpuBackend(gpu)
+    report = await backend.tune([rewritten], budget_s=20)
+    assert (report.wrong, report.skipped) == ([], [])
+    assert [finding.count for finding in report.findings] == [6]
+    assert (await backend.tune([rewritten], budget_s=20)).known == 1
+    inputs = {"qkv": normal(rng, 2, 24, 144), "lengths": np.array([24, 7], np.uint32)}
+    plain, found = [await _once(backend, each, {}, inputs) for each in (program, rewritten)]
+    np.testing.assert_allclose(found, plain, rtol=0, atol=2e-6)
 
 
 # tokens, their limit, slots, their limit, position, heads, KV heads, size, window, pairs: decoding,

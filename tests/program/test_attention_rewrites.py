@@ -56,7 +56,7 @@ def attentions(program: Program) -> list[Call]:
 @pytest.mark.parametrize("program", [encoder(), decoder()], ids=["encoder", "decoder"])
 def test_what_is_within_the_limits_is_left_alone(program: Program) -> None:
     work = max(map(attention_work, attentions(program)))
-    binding = max(state.nbytes for state in program.states) if program.states else 1
+    binding = max(value.nbytes for value in (*program.states, *program.inputs))
     for limits in (Limits(), Limits(dispatch_work=work, binding_nbytes=binding)):
         found, taken = fit(program, limits, ALL)
         assert found is program
@@ -148,7 +148,7 @@ def test_parts_need_no_more_memory_than_the_whole() -> None:
     for program in (encoder(), decoder()):
         work = attention_work(attentions(program)[0])
         caches = [state.nbytes for state in program.states if state.name.startswith("cache.")]
-        limits = Limits(dispatch_work=work / 9, binding_nbytes=max(caches, default=3) * 2 / 3)
+        limits = Limits(max(caches, default=inf) * 2 / 3, dispatch_work=work / 9)
         found, taken = fit(program, limits, ALL)
         assert len({t.strategy for t in taken}) == (3 if caches else 2)
         assert found.planned_nbytes == program.planned_nbytes
@@ -186,6 +186,14 @@ def test_a_kv_head_that_is_too_large_is_refused() -> None:
     with pytest.raises(LimitError, match=expected) as told:
         partitioned_kv_cache(decoder(), Limits(binding_nbytes=319))
     assert "max_length" in told.value.hint
+
+
+def test_what_parts_share_is_refused_where_it_is_too_large() -> None:
+    program = encoder()
+    nbytes = program.inputs[0].nbytes
+    assert head_partitioning(program, Limits(binding_nbytes=nbytes)) == (program, ())
+    with pytest.raises(LimitError, match=f"qkv needs {nbytes:,} bytes.*at most {nbytes - 1:,}"):
+        head_partitioning(program, Limits(binding_nbytes=nbytes - 1))
 
 
 def test_a_query_that_is_too_much_is_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from bascule.errors import LimitError
 from bascule.program.parts import Part, attention_work, part_of
 from bascule.program.program import Call, Program
 from bascule.program.rewrites.attention import (
@@ -17,10 +18,17 @@ from bascule.program.rewrites.rewrite import Limits, Taken
 
 
 def head_partitioning(program: Program, limits: Limits) -> tuple[Program, tuple[Taken, ...]]:
-    """See `Rewrite`. Down to a head a call; what is more than that is left to chunks of queries."""
+    """See `Rewrite`. Down to a head a call; what is more than that is left to chunks of queries.
+
+    LimitError where qkv or the result is too large to bind: all parts share them.
+    """
 
     def pieces(call: Call) -> tuple[Pieces, Taken] | None:
-        if not does_attention(call) or attention_work(call) <= limits.dispatch_work:
+        if not does_attention(call):
+            return None
+        if call.op.startswith("attention"):  # queries over a cache are few
+            _check_bindings(call, limits)
+        if attention_work(call) <= limits.dispatch_work:
             return None
         part, work = part_of(call), attention_work(call)
         most = max(1, int(limits.dispatch_work // (work // part.n_heads)))
@@ -31,6 +39,17 @@ def head_partitioning(program: Program, limits: Limits) -> tuple[Program, tuple[
         return (pieces_of(call, parts), taken) if len(parts) > 1 else None
 
     return split(program, pieces)
+
+
+def _check_bindings(call: Call, limits: Limits) -> None:
+    for value in (call.operands[0], call.result):
+        if value is not None and value.nbytes > limits.binding_nbytes:
+            raise LimitError(
+                value.name,
+                f"{value.nbytes:,} bytes",
+                f"a binding holds at most {limits.binding_nbytes:,.0f}",
+                hint="Run fewer or shorter texts at once, or use a tier without such a limit.",
+            )
 
 
 def _groups(part: Part, most: int) -> list[Part]:
