@@ -224,7 +224,8 @@ def create_optimal_fallback_strategy(
     operation = operation_named(operation_type, "create_optimal_fallback_strategy")
     settings = read_settings(browser_info, model_type, config)
     found = answer(settings, operation, None)
-    limits = limits_of(settings, memory_budget(settings, None), 0)
+    room = memory_budget(settings, None) * settings.memory_threshold
+    limits = limits_of(settings, room, Limits())
     names = dict.fromkeys((*operation.strategies, *MODEL_STRATEGIES[settings.model_type]))
     record = settings.capabilities or safari_capabilities(settings.browser_info)
     has_gpu = record is None or record.has_adapter

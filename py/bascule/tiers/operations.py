@@ -8,12 +8,14 @@ from typing import Literal
 
 from bascule.errors import InputError
 from bascule.program.rewrites.rewrite import StrategyName
-from bascule.tiers.operation_attention import attention
+from bascule.tiers.operation_attention import attention, query_chunks
 from bascule.tiers.operation_products import (
     embedding_lookup,
+    id_chunks,
     kv_cache_update,
     matmul,
     matmul_4bit,
+    row_chunks,
 )
 from bascule.tiers.operation_work import Operation, Request, Work
 
@@ -34,6 +36,7 @@ OPERATIONS = (
         ("chunked_attention", "head_partitioning", "partitioned_kv_cache"),
         ("query", "key", "value"),
         ("causal", "heads"),
+        query_chunks,
     ),
     Operation(
         "multi_head_attention",
@@ -43,6 +46,7 @@ OPERATIONS = (
         ("head_partitioning", "chunked_attention", "partitioned_kv_cache"),
         ("query", "key", "value"),
         ("causal", "heads"),
+        query_chunks,
     ),
     Operation(
         "matmul",
@@ -51,6 +55,7 @@ OPERATIONS = (
         "memory_management",
         ("layer_decomposition",),
         ("a", "b?", "weight?", "bias?"),
+        chunks=row_chunks,
     ),
     Operation(
         "matmul_4bit",
@@ -59,6 +64,7 @@ OPERATIONS = (
         "four_bit",
         ("layer_decomposition",),
         ("a", "b?", "weight?", "bias?"),
+        chunks=row_chunks,
     ),
     Operation(
         "kv_cache_update",
@@ -76,6 +82,7 @@ OPERATIONS = (
         "memory_management",
         ("chunked_embedding",),
         ("ids", "table"),
+        chunks=id_chunks,
     ),
     Operation(
         "shader_compilation",
