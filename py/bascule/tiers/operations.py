@@ -9,6 +9,7 @@ from typing import Literal
 from bascule.errors import InputError
 from bascule.program.rewrites.rewrite import StrategyName
 from bascule.tiers.operation_attention import attention, query_chunks
+from bascule.tiers.operation_images import feature_extraction
 from bascule.tiers.operation_products import (
     embedding_lookup,
     id_chunks,
@@ -83,6 +84,15 @@ OPERATIONS = (
         ("chunked_embedding",),
         ("ids", "table"),
         chunks=id_chunks,
+    ),
+    Operation(
+        "feature_extraction",
+        feature_extraction,
+        ("vision_feature_extraction", "patch_embedding"),
+        "memory_management",
+        ("tiled_extraction",),
+        ("image", "weight", "bias?"),
+        ("stride", "padding"),
     ),
     Operation(
         "shader_compilation",

@@ -11,11 +11,13 @@ from bascule.program.rewrites.kv_partitions import partitioned_kv_cache
 from bascule.program.rewrites.layers import layer_decomposition
 from bascule.program.rewrites.queries import chunked_attention
 from bascule.program.rewrites.rewrite import Rewrite, StrategyName
+from bascule.program.rewrites.tiles import tiled_extraction
 
 # What has to fit a binding comes before what makes dispatches shorter, coarse parts before fine.
 REWRITES: Mapping[StrategyName, Rewrite] = MappingProxyType(
     {
         "chunked_embedding": chunked_embedding,
+        "tiled_extraction": tiled_extraction,
         "layer_decomposition": layer_decomposition,
         "partitioned_kv_cache": partitioned_kv_cache,
         "head_partitioning": head_partitioning,
