@@ -108,4 +108,4 @@ def limits_of(settings: Settings, room_nbytes: float, device: Limits) -> Limits:
     elif is_safari(settings.browser_info):
         binding = min(binding, SPECIFIED_LIMITS[BINDING])
     work = min(settings.dispatch_work, device.dispatch_work)
-    return Limits(binding, max(room_nbytes, 1), work)
+    return Limits(binding, max(room_nbytes, 1), work, settings.weights_nbytes)

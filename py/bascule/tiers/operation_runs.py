@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from bascule.program.program import Parameter, Program, Value
 from bascule.program.rewrites.rewrite import Limits, Rewrite, Taken, fit
 from bascule.tiers.operation_work import Array, Request, Work
 from bascule.weights.quantised import SLAB_BLOCKS
-from bascule.weights.slabs import landing_nbytes, quantise_slabs
+from bascule.weights.slabs import landing_nbytes, quantise_slabs, read_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,11 @@ async def run_work(
     program, taken = fit(work.program, limits, rewrites)
     store = backend.store(program.parameters)
     try:
-        await _fill(backend, store, program.parameters, work.weights)
+        blocks = await _fill(
+            backend, store, program.parameters, work.weights, read=not program.calls
+        )
+        if not program.calls:  # the weights are the work
+            return Ran(work.finish(blocks), taken, *_filling_nbytes(program))
         states = backend.states(program.states, {})
         try:
             found = await _ran(backend, work, program, store, states)
@@ -103,15 +108,20 @@ async def _fill(
     store: WeightStore,
     parameters: Sequence[Parameter],
     weights: Mapping[str, Array],
-) -> None:
-    """Write the dense ones; make blocks of the others, one after the other, slab by slab."""
+    *,
+    read: bool,
+) -> dict[str, Array]:
+    """Write the dense ones; make blocks of the others, one after the other, slab by slab.
+
+    Gives the blocks' bytes by name where they are to be `read`.
+    """
     in_blocks = [p for p in parameters if p.dtype != "f32"]
     for parameter in parameters:
         if parameter.dtype == "f32":
             rows = rows_of(parameter, weights)
             store.write(store.targets[parameter.name], 0, rows.data)
     if not in_blocks:
-        return
+        return {}
     quantiser = await backend.quantiser(
         store, in_blocks, landing_nbytes=landing_nbytes(in_blocks), most_blocks=SLAB_BLOCKS
     )
@@ -123,8 +133,16 @@ async def _fill(
             if sums.n_unfit:
                 told = f"{sums.n_unfit:,} others"
                 raise InputError(f"weights {name!r}", "finite numbers that fit their blocks", told)
+        return {p.name: await read_blocks(quantiser, p) for p in in_blocks if read}
     finally:
         quantiser.close()
+
+
+def _filling_nbytes(program: Program) -> tuple[int, int]:
+    """Bytes of quantising: with the floats whole on the device, and as it is done."""
+    blocks = sum(p.nbytes for p in program.parameters)
+    floats = sum(4 * prod(p.shape) for p in program.parameters)
+    return blocks + floats, blocks + landing_nbytes(program.parameters)
 
 
 async def _ran(

@@ -18,6 +18,7 @@ from bascule.tiers.operation_products import (
     matmul_4bit,
     row_chunks,
 )
+from bascule.tiers.operation_quantize import quantize
 from bascule.tiers.operation_work import Operation, Request, Work
 
 ModelType = Literal["text", "vision", "audio", "multimodal"]
@@ -54,7 +55,7 @@ OPERATIONS = (
         matmul,
         ("matrix_multiply", "linear"),
         "memory_management",
-        ("layer_decomposition",),
+        ("layer_decomposition", "progressive_quantization"),
         ("a", "b?", "weight?", "bias?"),
         chunks=row_chunks,
     ),
@@ -84,6 +85,15 @@ OPERATIONS = (
         ("chunked_embedding",),
         ("ids", "table"),
         chunks=id_chunks,
+    ),
+    Operation(
+        "quantize",
+        quantize,
+        ("quantization",),
+        "four_bit",
+        ("progressive_quantization",),
+        ("tensor",),
+        ("bits",),
     ),
     Operation(
         "feature_extraction",

@@ -9,6 +9,7 @@ from bascule.program.rewrites.embeddings import chunked_embedding
 from bascule.program.rewrites.heads import head_partitioning
 from bascule.program.rewrites.kv_partitions import partitioned_kv_cache
 from bascule.program.rewrites.layers import layer_decomposition
+from bascule.program.rewrites.quantization import progressive_quantization
 from bascule.program.rewrites.queries import chunked_attention
 from bascule.program.rewrites.rewrite import Rewrite, StrategyName
 from bascule.program.rewrites.tiles import tiled_extraction
@@ -16,6 +17,7 @@ from bascule.program.rewrites.tiles import tiled_extraction
 # What has to fit a binding comes before what makes dispatches shorter, coarse parts before fine.
 REWRITES: Mapping[StrategyName, Rewrite] = MappingProxyType(
     {
+        "progressive_quantization": progressive_quantization,
         "chunked_embedding": chunked_embedding,
         "tiled_extraction": tiled_extraction,
         "layer_decomposition": layer_decomposition,
