@@ -31,9 +31,9 @@ class FallbackManager(SafariVersion):
     else probing does, which needs no `browser_info`. `model_type` is "text", "vision", "audio" or
     "multimodal". `config` may have "tier", "on", "capabilities", "memory_budget_nbytes",
     "binding_nbytes", "dispatch_work" and "weights_nbytes" (see `fallback_settings.read_settings`).
-    What an operation would hold past `memory_threshold` of the memory budget makes it run in parts; matrices are
-    split only with `enable_layer_processing`. `error_handler`, or its method `handle_error`, is
-    called with every error, those that are recovered from among them.
+    What an operation would hold past `memory_threshold` of the memory budget makes it run in
+    parts; matrices are split only with `enable_layer_processing`. `error_handler`, or its method
+    `handle_error`, is called with every error, those that are recovered from among them.
 
     Close it, or use it in `with` or `async with`. InputError for arguments that make no sense.
     """

@@ -47,10 +47,9 @@ async def run_work(
     program, taken = fit(work.program, limits, rewrites)
     store = backend.store(program.parameters)
     try:
-        blocks = await _fill(
-            backend, store, program.parameters, work.weights, read=not program.calls
-        )
-        if not program.calls:  # the weights are the work
+        only = not program.calls  # the weights are the work
+        blocks = await _fill(backend, store, program.parameters, work.weights, read=only)
+        if only:
             return Ran(work.finish(blocks), taken, *_filling_nbytes(program))
         states = backend.states(program.states, {})
         try:

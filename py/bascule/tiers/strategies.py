@@ -18,8 +18,8 @@ from bascule.program.rewrites.tiles import tiled_extraction
 REWRITES: Mapping[StrategyName, Rewrite] = MappingProxyType(
     {
         "progressive_quantization": progressive_quantization,
-        "chunked_embedding": chunked_embedding,
         "tiled_extraction": tiled_extraction,
+        "chunked_embedding": chunked_embedding,
         "layer_decomposition": layer_decomposition,
         "partitioned_kv_cache": partitioned_kv_cache,
         "head_partitioning": head_partitioning,
