@@ -60,7 +60,7 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
     blocks, _ = quantise(BlockType.Q4_1, padded)
     four = dequantise(BlockType.Q4_1, blocks, padded.size).reshape(padded.shape)[:, :33]
     yield "matmul_4bit", {"a": a, "b": b}, {}, a @ four.T.astype(np.float64)
-    table, ids = rng.standard_normal((40, 7)), rng.integers(0, 40, (6, 3))
+    table, ids = rng.standard_normal((400, 7)), rng.integers(0, 400, (6, 3))
     yield "embedding_lookup", {"ids": ids, "table": table}, {}, table[ids]
     caches, rows = rng.standard_normal((2, 8, 4, 6)), rng.standard_normal((2, 3, 4, 6))
     names = ("key_cache", "value_cache", "key", "value")
