@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from bascule.backend.quant import BlockMatrix
+from bascule.backend.reference_images import patches, place_rows
 from bascule.backend.reference_sampling import argmax_token, penalise, sample_token
 from bascule.backend.reference_text import (
     cached_attention,
@@ -220,6 +221,8 @@ FUNCTIONS: Mapping[str, Callable[..., Array]] = {
         add,
         multiply,
         concat,
+        patches,
+        place_rows,
         rms_norm,
         token_embedding,
         rope_append,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from bascule.dtypes import DType
 from bascule.errors import InputError
+from bascule.program.images import PATCHES, patches_shape, place_rows_shape
 from bascule.program.parts import (
     KEPT,
     PART,
@@ -289,6 +290,20 @@ OPS: Mapping[str, Op] = {
             {},
             "all of them side by side on the last axis",
             _concat,
+        ),
+        Op(
+            "patches",
+            ("x",),
+            PATCHES,
+            "a row for each place of a window on images: what it sees, zeros around the image",
+            patches_shape,
+        ),
+        Op(
+            "place_rows",
+            ("x", "onto?"),
+            {"first": int, "whole": int},
+            "x as rows `first` on of `whole` ones; the others are those of `onto`",
+            place_rows_shape,
         ),
         Op(
             "rms_norm",

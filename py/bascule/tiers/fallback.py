@@ -30,10 +30,10 @@ class FallbackManager(SafariVersion):
     Of a Safari that `browser_info` names ("name", "version") its table tells what needs a fallback;
     else probing does, which needs no `browser_info`. `model_type` is "text", "vision", "audio" or
     "multimodal". `config` may have "tier", "on", "capabilities", "memory_budget_nbytes",
-    "binding_nbytes" and "dispatch_work" (see `fallback_settings.read_settings`). What an operation
-    would hold past `memory_threshold` of the memory budget makes it run in parts; matrices are
-    split only with `enable_layer_processing`. `error_handler`, or its method `handle_error`, is
-    called with every error, those that are recovered from among them.
+    "binding_nbytes", "dispatch_work" and "weights_nbytes" (see `fallback_settings.read_settings`).
+    What an operation would hold past `memory_threshold` of the memory budget makes it run in
+    parts; matrices are split only with `enable_layer_processing`. `error_handler`, or its method
+    `handle_error`, is called with every error, those that are recovered from among them.
 
     Close it, or use it in `with` or `async with`. InputError for arguments that make no sense.
     """
@@ -224,7 +224,8 @@ def create_optimal_fallback_strategy(
     operation = operation_named(operation_type, "create_optimal_fallback_strategy")
     settings = read_settings(browser_info, model_type, config)
     found = answer(settings, operation, None)
-    limits = limits_of(settings, memory_budget(settings, None), 0)
+    room = memory_budget(settings, None) * settings.memory_threshold
+    limits = limits_of(settings, room, Limits())
     names = dict.fromkeys((*operation.strategies, *MODEL_STRATEGIES[settings.model_type]))
     record = settings.capabilities or safari_capabilities(settings.browser_info)
     has_gpu = record is None or record.has_adapter

@@ -98,14 +98,14 @@ def memory_budget(settings: Settings, found: Capabilities | None) -> int:
     return record.memory_budget_nbytes if record else DEFAULT_MEMORY_BUDGET_NBYTES
 
 
-def limits_of(settings: Settings, budget_nbytes: float, fixed_nbytes: int) -> Limits:
-    """What a program must keep within that holds `fixed_nbytes` besides its intermediate values:
-    `budget_nbytes` times the threshold, the configuration's limits, and those of a Safari.
+def limits_of(settings: Settings, room_nbytes: float, device: Limits) -> Limits:
+    """What a program must keep within: `room_nbytes` for its intermediate values, the device's
+    limits, the configuration's, and those of a Safari.
     """
-    binding = settings.binding_nbytes
+    binding = min(settings.binding_nbytes, device.binding_nbytes)
     if settings.capabilities is not None:
         binding = min(binding, (settings.capabilities.limits or {}).get(BINDING, binding))
     elif is_safari(settings.browser_info):
         binding = min(binding, SPECIFIED_LIMITS[BINDING])
-    room = budget_nbytes * settings.memory_threshold - fixed_nbytes
-    return Limits(binding, max(room, 1), settings.dispatch_work)
+    work = min(settings.dispatch_work, device.dispatch_work)
+    return Limits(binding, max(room_nbytes, 1), work, settings.weights_nbytes)

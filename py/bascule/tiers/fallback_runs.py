@@ -8,7 +8,7 @@ from inspect import isawaitable
 from time import perf_counter
 from typing import Any
 
-from bascule.backend.base import Tier
+from bascule.backend.base import Backend, Tier
 from bascule.program.program import Program
 from bascule.program.rewrites.rewrite import Taken
 from bascule.tiers.calling import n_arguments
@@ -17,8 +17,8 @@ from bascule.tiers.error_policy import Attempt, FallbackStrategy
 from bascule.tiers.fallback_answers import limits_of, memory_budget
 from bascule.tiers.fallback_settings import Settings
 from bascule.tiers.fallback_tiers import OpenTiers
-from bascule.tiers.operation_runs import Ran, fixed_nbytes, run_work
-from bascule.tiers.operation_work import Array, Operation, Request, Work
+from bascule.tiers.operation_runs import Ran, fixed_nbytes, run_in_chunks, run_work, total_nbytes
+from bascule.tiers.operation_work import Array, Request, Work
 from bascule.tiers.operations import MODEL_STRATEGIES
 from bascule.tiers.recovery import RecoveryManager
 from bascule.tiers.strategies import rewrites_of
@@ -60,14 +60,14 @@ class FallbackRuns:
         """Run an operation of the table on the tier `wanted`, and count it under `name`; `needed`
         says that a table or a limit asks for its fallback.
         """
-        operation, began = request.operation, perf_counter()
+        began = perf_counter()
         try:
-            work = operation.record(request)
+            work = request.operation.record(request)
         except Exception as error:
             self._handle(error)
             raise
         budget = memory_budget(self._settings, found)
-        attempt = partial(self._attempt, operation, work, wanted, budget)
+        attempt = partial(self._attempt, request, work, wanted, budget)
         ran, tier, n = await self._recovery.execute_with_recovery(name, attempt)
         self.last_taken = ran.taken
         wasm = tier in _LAST_TIERS and tier != wanted
@@ -83,7 +83,7 @@ class FallbackRuns:
         return ran.result
 
     async def _attempt(
-        self, operation: Operation, work: Work, wanted: str, budget: float, attempt: Attempt
+        self, request: Request, work: Work, wanted: str, budget: float, attempt: Attempt
     ) -> tuple[Ran, Tier, int]:
         """What ran, on which tier, and at which attempt."""
         try:
@@ -91,15 +91,29 @@ class FallbackRuns:
                 backend = await self._tiers.simplest(work.program)
             else:
                 backend = await self._tiers.backend(attempt.tier or wanted, work.program)
-            room = budget * attempt.memory_scale
-            limits = limits_of(self._settings, room, fixed_nbytes(work.program))
-            names = (*operation.strategies, *MODEL_STRATEGIES[self._settings.model_type])
-            rewrites = rewrites_of(names, layer_processing=self._settings.layer_processing)
-            ran = await run_work(backend, work, limits, rewrites)
+            most = budget * self._settings.memory_threshold * attempt.memory_scale
+            ran = await self._ran(backend, request, work, most)
         except Exception as error:
             self._handle(error)
             raise
         return ran, backend.tier, attempt.number
+
+    async def _ran(self, backend: Backend, request: Request, work: Work, most: float) -> Ran:
+        """Run the work, or where it would hold more than `most` bytes, smaller ones in a row."""
+        settings, operation = self._settings, request.operation
+        names = (*operation.strategies, *MODEL_STRATEGIES[settings.model_type])
+        rewrites = rewrites_of(names, layer_processing=settings.layer_processing)
+
+        async def run(work: Work) -> Ran:
+            room = most - fixed_nbytes(work.program)
+            limits = limits_of(settings, room, backend.limits)
+            return await run_work(backend, work, limits, rewrites)
+
+        held = total_nbytes(work.program)
+        by_layers = operation.strategies[0] == "layer_decomposition"
+        if held <= most or (by_layers and not settings.layer_processing):
+            return await run(work)
+        return await run_in_chunks(request, work, most, run)
 
     async def called(
         self, operation: Callable[..., Any], inputs: Any, context: Mapping[str, Any]

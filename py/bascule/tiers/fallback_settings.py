@@ -13,7 +13,7 @@ from bascule.tiers.capabilities import Capabilities
 from bascule.tiers.openers import OpenedTier
 from bascule.tiers.operations import ModelType, model_type_named
 
-_SIZES = ("memory_budget_nbytes", "binding_nbytes", "dispatch_work")
+_SIZES = ("memory_budget_nbytes", "binding_nbytes", "dispatch_work", "weights_nbytes")
 CONFIG = ("tier", "on", "capabilities", *_SIZES)
 
 
@@ -31,6 +31,7 @@ class Settings:
     memory_budget_nbytes: int | None = None
     binding_nbytes: float = inf
     dispatch_work: float = inf
+    weights_nbytes: float = inf
 
 
 def read_settings(
@@ -45,7 +46,8 @@ def read_settings(
 
     `config` may have "tier" (see `bascule.load`), "on" (a tier that is open already, and stays so),
     "capabilities" (in place of what probing would find), "memory_budget_nbytes", "binding_nbytes"
-    (of one tensor) and "dispatch_work" (multiply-adds of one dispatch).
+    (of one tensor), "dispatch_work" (multiply-adds of one dispatch) and "weights_nbytes" (of an
+    operation's weights: past it they become blocks of 8 bits, or of 4).
     """
     given = mapping_of(config, "config")
     unknown = sorted(set(map(str, given)) - set(CONFIG))

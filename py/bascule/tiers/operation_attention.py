@@ -6,7 +6,7 @@ import numpy as np
 
 from bascule.errors import InputError
 from bascule.program.graph import Graph
-from bascule.tiers.operation_work import Array, Floats, Request, Work, single
+from bascule.tiers.operation_work import Array, Chunks, Floats, Request, Work, single
 
 _NAMES = ("query", "key", "value")
 
@@ -39,6 +39,20 @@ def attention(request: Request) -> Work:
             raise InputError(request.where, "no more queries than keys where causal", found)
         return _causal(q, k, v, shape, bool(heads))
     return _all_keys(q, k, v, shape, bool(heads))
+
+
+def query_chunks(request: Request) -> Chunks:
+    """Attention by chunks of queries, each over the keys that it sees; keys stay whole."""
+    q, k, v = (request.floats(name, ndims=(2, 3, 4)) for name in _NAMES)
+    before = k.shape[-2] - q.shape[-2]
+    causal = request.flag("causal")
+
+    def part(first: int, end: int) -> Request:
+        seen = before + end if causal else k.shape[-2]
+        arrays = {"query": q[..., first:end, :], "key": k[..., :seen, :], "value": v[..., :seen, :]}
+        return Request(request.operation, arrays, request.context)
+
+    return Chunks(q.shape[-2], part, -2)
 
 
 def _split(x: Floats, heads: int) -> Floats:

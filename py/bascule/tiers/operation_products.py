@@ -9,7 +9,7 @@ import numpy as np
 from bascule.dtypes import DType
 from bascule.errors import InputError
 from bascule.program.graph import Graph
-from bascule.tiers.operation_work import Array, Floats, Request, Work, single
+from bascule.tiers.operation_work import Array, Chunks, Floats, Request, Work, single
 
 # A row of weights in blocks is a multiple of so many numbers long.
 _RUN = 32
@@ -55,6 +55,17 @@ def _product(request: Request, dtype: DType) -> Work:
     return Work(program, {"x": x}, finish, weights)
 
 
+def row_chunks(request: Request) -> Chunks:
+    """A product by chunks of the first axis of a."""
+    a = request.floats("a", ndims=(1, 2, 3, 4))
+
+    def part(first: int, end: int) -> Request:
+        rows = a if a.ndim == 1 else a[first:end]
+        return Request(request.operation, {**request.inputs, "a": rows}, request.context)
+
+    return Chunks(1 if a.ndim == 1 else len(a), part, 0)
+
+
 def _whole_runs(x: Floats) -> Floats:
     return np.pad(x, ((0, 0), (0, -x.shape[1] % _RUN)))
 
@@ -74,10 +85,22 @@ def embedding_lookup(request: Request) -> Work:
     return Work(program, {"ids": flat}, finish, {"table": table})
 
 
+def id_chunks(request: Request) -> Chunks:
+    """A lookup by chunks of the first axis of ids."""
+    ids = request.ids("ids")
+
+    def part(first: int, end: int) -> Request:
+        rows = ids[first:end] if ids.ndim else ids
+        return Request(request.operation, {**request.inputs, "ids": rows}, request.context)
+
+    return Chunks(len(ids) if ids.ndim else 1, part, 0)
+
+
 def kv_cache_update(request: Request) -> Work:
     """Put key and value (T, ...) into key_cache and value_cache (S, ...) from `position` on.
 
-    Gives both caches, as (2, S, ...) float32. A position past the end goes on at the start, as in
+    Arrays of three axes are (S, G, D): G KV heads, which a partitioned cache divides. Gives both
+    caches, as (2, S, ...) float32. A position past the end goes on at the start, as in
     a cache that slides: position p has slot p % S.
     """
     names = ("key_cache", "value_cache", "key", "value")
@@ -88,36 +111,38 @@ def kv_cache_update(request: Request) -> Work:
     fits = fits and rows[0].shape[1:] == shape[1:] and len(rows[0]) <= len(caches[0])
     request.need(fits, "caches (S, ...) and up to S rows key and value (T, ...)", *names)
     position = request.whole("position", 0)
-    # One head of the op `rope_append`, which reads by fours and turns nothing by an angle of 0.
-    size = -(-int(np.prod(shape[1:])) // 4) * 4
+    # The op `rope_append` reads heads by fours, and turns nothing by an angle of 0.
+    heads, width = shape[1] if len(shape) == 3 else 1, shape[-1]
+    size = -(-width // 4) * 4
     slots, tokens = len(caches[0]), len(rows[0])
-    qkv = np.concatenate((np.zeros((tokens, size), np.float32), *(_wide(r, size) for r in rows)), 1)
+    no_queries = np.zeros((tokens, heads, size), np.float32)
+    packed = [no_queries, *(_wide(r.reshape(-1, heads, width), size) for r in rows)]
+    qkv = np.concatenate(packed, axis=1).reshape(tokens, -1)
     angles = np.zeros((257 + (position + tokens) // 256, size), np.float32)
     angles[:, : size // 2] = 1
     graph = Graph(request.operation.name)
     result = graph.call(
         "rope_append",
         graph.input("qkv", qkv.shape),
-        graph.state("cache", (slots, 2 * size)),
+        graph.state("cache", (slots, 2 * heads * size)),
         graph.input("angles", angles.shape),
         graph.input("position", (1,), "u32"),
-        heads=1,
-        kv_heads=1,
+        heads=heads,
+        kv_heads=heads,
         size=size,
         pairs="halves",
     )
 
     def finish(found: Mapping[str, Array]) -> Array:
-        both = found["cache"].reshape(slots, 2, size)[..., : int(np.prod(shape[1:]))]
-        return both.transpose(1, 0, 2).reshape(2, *shape)
+        both = found["cache"].reshape(slots, 2, heads, size)[..., :width]
+        return both.swapaxes(0, 1).reshape(2, *shape)
 
     program, _ = single(graph, result, lambda y: y)
     inputs = {"qkv": qkv, "angles": angles, "position": np.array([position], np.uint32)}
-    cache = np.concatenate([_wide(c, size) for c in caches], axis=1)
+    cache = np.stack([_wide(c.reshape(-1, heads, width), size) for c in caches], axis=1)
     return Work(program, inputs, finish, states={"cache": cache}, kept=("cache",))
 
 
 def _wide(x: Floats, size: int) -> Floats:
-    """(n, ...) as (n, size), filled up with zeros."""
-    flat = x.reshape(len(x), -1)
-    return np.pad(flat, ((0, 0), (0, size - flat.shape[1])))
+    """(n, G, D) as (n, G, size), filled up with zeros."""
+    return np.pad(x, ((0, 0), (0, 0), (0, size - x.shape[2])))

@@ -39,12 +39,24 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
+class Chunks:
+    """How an operation can be done in `count` pieces at most, one after the other: `part` asks for
+    pieces first to end - 1, whose results stand side by side on `axis`.
+    """
+
+    count: int
+    part: Callable[[int, int], Request]
+    axis: int
+
+
+@dataclass(frozen=True, slots=True)
 class Operation:
     """What is known of an operation before its inputs are.
 
     `record` makes it a program; `column` says on what of a Safari it rests; `strategies` can bring
     it within limits, the one that is made for it first; `inputs` names its arrays, "?" where one
-    may be left out; `context` the settings that it takes.
+    may be left out; `context` the settings that it takes. `chunks` is there where several smaller
+    runs can do the same in less memory; that counts as the first of the strategies.
     """
 
     name: str
@@ -54,6 +66,7 @@ class Operation:
     strategies: tuple[StrategyName, ...]
     inputs: tuple[str, ...]
     context: tuple[str, ...] = ()
+    chunks: Callable[[Request], Chunks] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,17 @@ from typing import Literal
 
 from bascule.errors import InputError
 from bascule.program.rewrites.rewrite import StrategyName
-from bascule.tiers.operation_attention import attention
+from bascule.tiers.operation_attention import attention, query_chunks
+from bascule.tiers.operation_images import feature_extraction
 from bascule.tiers.operation_products import (
     embedding_lookup,
+    id_chunks,
     kv_cache_update,
     matmul,
     matmul_4bit,
+    row_chunks,
 )
+from bascule.tiers.operation_quantize import quantize
 from bascule.tiers.operation_work import Operation, Request, Work
 
 ModelType = Literal["text", "vision", "audio", "multimodal"]
@@ -34,6 +38,7 @@ OPERATIONS = (
         ("chunked_attention", "head_partitioning", "partitioned_kv_cache"),
         ("query", "key", "value"),
         ("causal", "heads"),
+        query_chunks,
     ),
     Operation(
         "multi_head_attention",
@@ -43,14 +48,16 @@ OPERATIONS = (
         ("head_partitioning", "chunked_attention", "partitioned_kv_cache"),
         ("query", "key", "value"),
         ("causal", "heads"),
+        query_chunks,
     ),
     Operation(
         "matmul",
         matmul,
         ("matrix_multiply", "linear"),
         "memory_management",
-        ("layer_decomposition",),
+        ("layer_decomposition", "progressive_quantization"),
         ("a", "b?", "weight?", "bias?"),
+        chunks=row_chunks,
     ),
     Operation(
         "matmul_4bit",
@@ -59,6 +66,7 @@ OPERATIONS = (
         "four_bit",
         ("layer_decomposition",),
         ("a", "b?", "weight?", "bias?"),
+        chunks=row_chunks,
     ),
     Operation(
         "kv_cache_update",
@@ -76,6 +84,25 @@ OPERATIONS = (
         "memory_management",
         ("chunked_embedding",),
         ("ids", "table"),
+        chunks=id_chunks,
+    ),
+    Operation(
+        "quantize",
+        quantize,
+        ("quantization",),
+        "four_bit",
+        ("progressive_quantization",),
+        ("tensor",),
+        ("bits",),
+    ),
+    Operation(
+        "feature_extraction",
+        feature_extraction,
+        ("vision_feature_extraction", "patch_embedding"),
+        "memory_management",
+        ("tiled_extraction",),
+        ("image", "weight", "bias?"),
+        ("stride", "padding"),
     ),
     Operation(
         "shader_compilation",

@@ -26,6 +26,7 @@ from bascule.backend.cpu import (
 from bascule.backend.quant import BlockMatrix
 from bascule.backend.reference import FUNCTIONS
 from bascule.backend.wasm.kernels import Array, Kernels
+from bascule.program.ops import onto_of
 from bascule.program.program import Call, Program
 
 Step = Callable[[], object]
@@ -182,11 +183,17 @@ def _record(
 ) -> Array:
     if functions[call.op] is not FUNCTIONS[call.op]:
         return evaluate(functions, call, values, sizes)
-    y = recorder.empty(call.result.sizes(sizes), NUMPY[call.result.dtype])
+    onto = onto_of(call)
+    if onto is not None:
+        y = np.asarray(values[onto.name])
+    else:
+        y = recorder.empty(call.result.sizes(sizes), NUMPY[call.result.dtype])
     held = {o.name: values[o.name] for o in call.operands if o is not None}
 
     def step() -> None:
-        y[...] = evaluate(FUNCTIONS, call, held, sizes)
+        made = evaluate(FUNCTIONS, call, held, sizes)
+        if made is not y:  # what takes its operand over has written there
+            y[...] = made
 
     recorder.steps.append(step)
     return y

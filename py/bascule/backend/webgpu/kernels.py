@@ -14,6 +14,7 @@ from math import prod
 from bascule.backend.webgpu import kernels_blocks
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel, Numbers, Ranking, Variants, make_kernel
+from bascule.backend.webgpu.kernels_images import IMAGE_ROWS
 from bascule.backend.webgpu.kernels_sampling import SAMPLING_ROWS
 from bascule.backend.webgpu.kernels_text import TEXT_ROWS
 from bascule.backend.webgpu.launch import fits, flat, normalise_groups, normalise_rows, operand
@@ -230,6 +231,7 @@ _ROWS: dict[str, Callable[[Call, AdapterInfo], Variants]] = {
     "l2_normalise": normalise_groups,
     "activate": _activate,
     "add": _add,
+    **IMAGE_ROWS,
     **TEXT_ROWS,
     **SAMPLING_ROWS,
 }

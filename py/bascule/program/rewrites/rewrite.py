@@ -28,12 +28,14 @@ class Limits:
     """What a device or a budget lets a program have; without a bound where nothing is said.
 
     `binding_nbytes` bounds every tensor that a call reads or writes (it is bound whole),
-    `memory_nbytes` the intermediate values together, `dispatch_work` the multiply-adds of one call.
+    `memory_nbytes` the intermediate values together, `dispatch_work` the multiply-adds of one call,
+    `weights_nbytes` the parameters together.
     """
 
     binding_nbytes: float = inf
     memory_nbytes: float = inf
     dispatch_work: float = inf
+    weights_nbytes: float = inf
 
     def __post_init__(self) -> None:
         """InputError for a limit that nothing can keep."""

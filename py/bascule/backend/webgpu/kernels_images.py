@@ -1,0 +1,55 @@
+"""Rows of the kernel table for the ops on images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+
+from bascule.backend.webgpu.gpu import AdapterInfo
+from bascule.backend.webgpu.kernel import Numbers, Variants, make_kernel
+from bascule.backend.webgpu.launch import flat, operand
+from bascule.program.images import windows_of
+from bascule.program.program import Call, Sizes
+
+_OWN = ("k_width", "stride_y", "stride_x", "pad_y", "pad_x")
+
+
+def _patches(call: Call, adapter: AdapterInfo) -> Variants:
+    del adapter
+    x = operand(call, 0)
+    windows = windows_of(x.limits, dict(call.attributes))
+    _, height, width, channels = x.limits
+    lanes = prod(call.result.limits)
+
+    def numbers(sizes: Sizes) -> Numbers:
+        del sizes  # all of them are known
+        return {
+            "n": lanes,
+            "cols": windows.cols,
+            "channels": channels,
+            "height": height,
+            "width": width,
+            "out_height": windows.out_height,
+            "out_width": windows.out_width,
+            "first": windows.first,
+            **{name: call.whole(name) for name in _OWN},
+        }
+
+    return [lambda: make_kernel(call, "patches", numbers, lambda: flat(lanes, 64))]
+
+
+def _place_rows(call: Call, adapter: AdapterInfo) -> Variants:
+    del adapter
+    x = operand(call, 0)
+    lanes = prod(x.limits)
+
+    def numbers(sizes: Sizes) -> Numbers:
+        return {"n": prod(x.sizes(sizes)), "start": call.whole("first") * x.limits[1]}
+
+    return [lambda: make_kernel(call, "place_rows", numbers, lambda: flat(lanes, 64))]
+
+
+IMAGE_ROWS: Mapping[str, Callable[[Call, AdapterInfo], Variants]] = {
+    "patches": _patches,
+    "place_rows": _place_rows,
+}

@@ -1,0 +1,74 @@
+"""Shapes of the ops on images: what a convolution sees as rows, and rows put into a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from bascule.errors import InputError
+from bascule.program.program import Attribute, Shape
+
+# Of the window, in pixels; and which lines of the output, over all images, a call does (0: all).
+_NAMES = ("k_height", "k_width", "stride_y", "stride_x", "pad_y", "pad_x", "first", "lines")
+PATCHES: Mapping[str, type] = MappingProxyType(dict.fromkeys(_NAMES, int))
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Places of a window on images (B, H, W, C)."""
+
+    out_height: int
+    out_width: int
+    cols: int
+    first: int
+    lines: int
+
+
+def windows_of(x: tuple[int, ...], attributes: Mapping[str, Attribute]) -> Windows:
+    """Where the window of a call stands; InputError where it has no place."""
+    told: dict[str, int] = {}
+    for name in PATCHES:
+        value = attributes[name]
+        assert isinstance(value, int)
+        told[name] = value
+    _, height, width, channels = x
+    k_height, k_width = told["k_height"], told["k_width"]
+    sizes = min(k_height, k_width, told["stride_y"], told["stride_x"]) > 0
+    if not sizes or min(told.values()) < 0:
+        raise InputError("op patches", "a window and strides from 1 on", str(told))
+    tall, wide = height + 2 * told["pad_y"] - k_height, width + 2 * told["pad_x"] - k_width
+    if tall < 0 or wide < 0:
+        found = f"a window of {k_height} x {k_width} on {height} x {width}"
+        raise InputError("op patches", "an image as large as its window", found)
+    out_height, out_width = tall // told["stride_y"] + 1, wide // told["stride_x"] + 1
+    whole, first = x[0] * out_height, told["first"]
+    lines = told["lines"] or whole
+    if first + lines > whole:
+        raise InputError("op patches", f"lines of {whole}", f"{first} to {first + lines}")
+    return Windows(out_height, out_width, k_height * k_width * channels, first, lines)
+
+
+def patches_shape(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
+    """(lines * OW, KH * KW * C)."""
+    sizes = tuple(size for size in shapes[0] or () if isinstance(size, int))
+    if len(sizes) != 4:
+        raise InputError("op patches", "x (B, H, W, C) of known sizes", str(shapes[0]))
+    windows = windows_of(sizes, attributes)
+    return (windows.lines * windows.out_width, windows.cols)
+
+
+def place_rows_shape(
+    shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]
+) -> Shape:
+    """(whole, C)."""
+    x, onto = shapes
+    first, whole = attributes["first"], attributes["whole"]
+    assert isinstance(first, int)
+    assert isinstance(whole, int)
+    rows = x[0] if x is not None and len(x) == 2 else None
+    if x is None or not isinstance(rows, int) or not 0 <= first <= whole - rows:
+        raise InputError("op place_rows", f"x (rows, C) within {whole} rows", f"{x} at {first}")
+    if onto is not None and onto != (whole, x[1]):
+        raise InputError("op place_rows", f"onto {(whole, x[1])}", str(onto))
+    return (whole, x[1])

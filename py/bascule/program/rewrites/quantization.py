@@ -1,0 +1,83 @@
+"""Progressive quantization: weights become blocks of fewer bits, one by one, until they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from bascule.dtypes import DType
+from bascule.errors import LimitError
+from bascule.program.program import Call, Parameter, Program, Value
+from bascule.program.rewrites.rewrite import Limits, Taken, rebuilt
+
+# Where an op takes a weight in blocks.
+_WEIGHT_AT = {"linear": 1, "gated_linear": 1, "embedding": 1, "token_embedding": 0}
+_RUN = 32
+
+
+def progressive_quantization(program: Program, limits: Limits) -> tuple[Program, tuple[Taken, ...]]:
+    """See `Rewrite`: the only one that changes numbers, and only where `weights_nbytes` demands it.
+
+    Largest first, to 8 bits and, where that is not enough, to 4; then the most sensitive, tables of
+    embeddings and what makes the output, to 8 bits and never below. Each holds what quantising all
+    at once in its format would give. LimitError where all of that is not enough.
+    """
+    total = sum(p.nbytes for p in program.parameters)
+    if total <= limits.weights_nbytes:
+        return program, ()
+    formats: dict[str, DType] = {}
+    fits = False
+    for parameter, dtype in _steps(program):
+        formats[parameter.name] = dtype
+        if _nbytes(program, formats) <= limits.weights_nbytes:
+            fits = True
+            break
+    if not fits:
+        least = f"{_nbytes(program, formats):,} bytes in the fewest bits"
+        told = f"{limits.weights_nbytes:,.0f} are allowed"
+        raise LimitError(f"the weights of {program.name}", least, told, hint="Allow more.")
+    reason = f"{total:,} bytes of weights, and {limits.weights_nbytes:,.0f} are allowed"
+    taken = Taken("progressive_quantization", reason, len(formats))
+    return _with_formats(program, formats), (taken,)
+
+
+def _steps(program: Program) -> list[tuple[Parameter, DType]]:
+    """Which weight becomes what, in order."""
+    able = {p.name for p in program.parameters if p.dtype == "f32" and _in_runs(p)}
+    outputs = {value.name for value in program.outputs}
+    sensitive: set[str] = set()
+    for call in program.calls:
+        for index, operand in enumerate(call.operands):
+            if operand is None or operand.name not in able:
+                continue
+            if _WEIGHT_AT.get(call.op) != index:
+                able.discard(operand.name)
+            elif "embedding" in call.op or call.result.name in outputs:
+                sensitive.add(operand.name)
+    ordered = sorted(program.parameters, key=lambda p: -p.nbytes)
+    plain = [p for p in ordered if p.name in able - sensitive]
+    last = [p for p in ordered if p.name in able & sensitive]
+    eight, four = "q8_0", "q4_1"
+    return [*((p, eight) for p in plain), *((p, four) for p in plain), *((p, eight) for p in last)]
+
+
+def _in_runs(parameter: Parameter) -> bool:
+    return len(parameter.shape) == 2 and parameter.shape[1] % _RUN == 0
+
+
+def _nbytes(program: Program, formats: dict[str, DType]) -> int:
+    return sum(replace(p, dtype=formats.get(p.name, p.dtype)).nbytes for p in program.parameters)
+
+
+def _with_formats(program: Program, formats: dict[str, DType]) -> Program:
+    parameters = [replace(p, dtype=formats.get(p.name, p.dtype)) for p in program.parameters]
+
+    def in_format(value: Value | None) -> Value | None:
+        if value is None or value.name not in formats:
+            return value
+        return replace(value, dtype=formats[value.name])
+
+    calls: Sequence[Call] = [
+        replace(call, operands=tuple(in_format(o) for o in call.operands)) for call in program.calls
+    ]
+    return rebuilt(program, calls, parameters=parameters)
