@@ -13,6 +13,8 @@ from e2e.limited_adapter import NO_SIMD, limited
 
 LOADED = "async () => bascule.load('/goldens/tiny-bert', 'auto')"
 MODEL = "model=/goldens/tiny-bert"
+# Which is faster at so small a model is for `load` to check: WebKit's clock counts whole ms.
+ON_CPU = ("wasm", "cpu")
 REFUSALS = {"reject": "planned refusal", "null": "found no adapter"}
 
 
@@ -40,7 +42,7 @@ def test_auto_takes_the_fastest_and_says_why(
 ) -> None:
     tier, reason, rows = load(new_page(f"{site.url}/?{MODEL}"))
     # Every WebGPU here is a software one, which loses; the page says so in plain words.
-    assert tier == "wasm"
+    assert tier in ON_CPU
     assert (not rows["webgpu"]["refused"]) == engine.webgpu
     assert ("software one" in reason) == engine.webgpu
     if engine.webgpu:
@@ -56,7 +58,7 @@ def test_real_webgpu_that_is_refused(
     webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page], answer: Any
 ) -> None:
     tier, reason, rows = load(new_page(f"{site.url}/{limited(answer=answer)}/?{MODEL}"))
-    assert tier == "wasm"
+    assert tier in ON_CPU
     assert REFUSALS[answer] in rows["webgpu"]["refused"]
     assert REFUSALS[answer] in rows["webgpu-limited"]["refused"]
     assert f"webgpu refused ({rows['webgpu']['refused']})" in reason
@@ -67,7 +69,7 @@ def test_an_adapter_that_serves_the_limited_tier_alone(
 ) -> None:
     where = f"{limited(answer='compatibility')}/?{MODEL}&BASCULE_DISABLE_WASM=1"
     tier, reason, rows = load(new_page(f"{site.url}/{where}"))
-    assert tier in ("webgpu-limited", "cpu")
+    assert tier == "cpu"
     assert "no adapter" in rows["webgpu"]["refused"]
     assert rows["webgpu-limited"]["expected_ms"] > 0
     assert "BASCULE_DISABLE_WASM is set" in reason
@@ -75,8 +77,7 @@ def test_an_adapter_that_serves_the_limited_tier_alone(
 
 def test_without_simd(engine: Engine, site: Site, new_page: Callable[[str], Page]) -> None:
     tier, reason, rows = load(new_page(f"{site.url}/{NO_SIMD}/?{MODEL}"))
-    assert tier in ("webgpu", "cpu")
-    assert engine.webgpu or tier == "cpu"
+    assert tier == "cpu"
     assert "SIMD" in rows["wasm"]["refused"]
     assert "SIMD" in reason
 
