@@ -171,3 +171,20 @@ def test_an_adapter_of_compatibility_mode_serves_the_limited_tier_alone(
     loaded = load(page, "webgpu-limited")
     assert loaded.get("tier") == "webgpu-limited", loaded
     check_embeddings(page)
+
+
+# Bytes that one binding may have: less than the table of words takes, and buckets of activations.
+SMALL = 8 << 10
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_a_tensor_past_the_binding_limit_is_told(
+    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page], tier: str
+) -> None:
+    """Until programs are rewritten for such a device; then it answers, and `check_embeddings` tells
+    in place of the two lines after `load`.
+    """
+    page = new_page(f"{site.url}/{limited(binding_nbytes=SMALL)}/?model={MODEL}&tier=cpu")
+    refused = load(page, tier)
+    assert refused.get("category") == "gpu", refused
+    assert f"this device allows {SMALL:,}" in refused["what"]
