@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Playwright
 
@@ -19,6 +20,7 @@ from bascule.server.run import pyodide_folder, running
 from e2e.engines import ENGINES, Engine, Page, wait_for
 from e2e.faults import Faults
 from e2e.limited_adapter import WrappedWorkers
+from tests.goldens import cosines, golden
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "out"
@@ -137,6 +139,18 @@ def settled(page: Page) -> str:
     """Wait for the demo page to be ready or to fail; tells which."""
     wait_for(page, "['ready','error'].includes(document.querySelector('#status')?.dataset.state)")
     return page.run("() => document.querySelector('#status').dataset.state")
+
+
+def check_embeddings(page: Page) -> None:
+    """What tiny-bert, loaded in the page, makes of its texts is what the reference makes."""
+    expected = golden("tiny-bert")
+    found = page.run(
+        "async (texts) => { const { data, columns } = await bascule.embed(texts);"
+        " return { data: Array.from(data), columns }; }",
+        expected.texts,
+    )
+    matrix = np.reshape(found["data"], (-1, found["columns"]))
+    assert (cosines(matrix, expected.embeddings) >= 0.99999).all()
 
 
 class WebGpuCount:

@@ -22,7 +22,8 @@ class BrowserKernels:
         try:
             self._library = ctypes.CDLL(path)
         except OSError as error:
-            raise TierUnavailableError("wasm", f"the kernels do not load: {error}") from None
+            told = " ".join(str(error).split())
+            raise TierUnavailableError("wasm", f"the kernels do not load: {told}") from None
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> Array:
         """See `Kernels.empty`."""
