@@ -150,6 +150,10 @@ class EmbeddingModel(LoadedModel):
         bucket = make_batches([min(tokens, self.max_tokens)] * batch, self.max_tokens)[0].bucket
         await self._executable(bucket)
 
+    def holds(self, n_tokens: int) -> bool:
+        """See `LoadedModel.holds`."""
+        return n_tokens < self.max_tokens
+
     def sample_programs(self, sample: Sample) -> list[Program]:
         """See `LoadedModel.sample_programs`."""
         return [self._settings.program(self._sample_batch(sample).bucket)]

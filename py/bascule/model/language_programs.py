@@ -83,10 +83,10 @@ class LanguagePrograms:
         """The program that takes one token and gives the next."""
         return await self._executable(_Kind(head, 1, window))
 
-    def close(self) -> None:
-        """Free what was prepared; the states stay."""
-        while self._made:
-            self._made.popitem()[1].close()
+    def close(self, head: Head | None = None) -> None:
+        """Free what was prepared, or only what has that end; the states stay."""
+        for kind in [k for k in self._made if head in (None, k.head)]:
+            self._made.pop(kind).close()
 
     async def _executable(self, kind: _Kind) -> Executable:
         async with self._making:
