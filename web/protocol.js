@@ -8,8 +8,10 @@
  * @typedef {{ tier: string, refused: string, expected_ms: number | null, source: string }} Considered
  * @typedef {{ subject: string, chosen: string, reason: string, warning: string,
  *   considered: Considered[] }} Decision
+ * @typedef {{ sample: string, tolerance: number, deviation: number | null, steps: string[],
+ *   remembered: string, ms: number }} Proof
  * @typedef {{ model: string, tier: string, reason: string, device: string, decision: Decision | null,
- *   stats: Record<string, number>, warnings: string[] } & (Encoder | LanguageModel)} Loaded
+ *   proof: Proof, stats: Record<string, number>, warnings: string[] } & (Encoder | LanguageModel)} Loaded
  * @typedef {{ data: Float32Array<ArrayBuffer>, rows: number, columns: number, ms: number }} Embedded
  *
  * What a language model is asked, and answers; py/bascule/page_text.py knows all options.

@@ -157,6 +157,10 @@ class EmbeddingModel(LoadedModel):
         batches = make_batches(lengths, self.max_tokens, self._most_rows)
         await self._executable(batches[0].bucket)
 
+    def holds(self, n_tokens: int) -> bool:
+        """See `LoadedModel.holds`."""
+        return n_tokens < self.max_tokens
+
     def sample_programs(self, sample: Sample) -> list[Program]:
         """See `LoadedModel.sample_programs`."""
         return [self._settings.program(self._sample_batch(sample).bucket)]

@@ -185,6 +185,10 @@ class LanguageModel(LoadedModel):
         """See `LoadedModel.prepare_anew`. The cache stays."""
         self._programs.close()
 
+    def holds(self, n_tokens: int) -> bool:
+        """See `LoadedModel.holds`."""
+        return n_tokens < self.max_length
+
     def sample_programs(self, sample: Sample) -> list[Program]:
         """See `LoadedModel.sample_programs`."""
         return self._programs.of_sample(len(sample.ids))
@@ -212,6 +216,7 @@ class LanguageModel(LoadedModel):
                     logits[:] = np.nan
         self._cache.ids.clear()
         self._cache.written = 0
+        self._programs.close("logits")  # few ask for them, and they are large
         return logits
 
     @property

@@ -99,10 +99,10 @@ class LanguagePrograms:
         self.longest = max(fewer, default=self.longest)
         return bool(fewer)
 
-    def close(self) -> None:
-        """Free what was prepared; the states stay."""
-        while self._made:
-            self._made.popitem()[1].close()
+    def close(self, head: Head | None = None) -> None:
+        """Free what was prepared, or only what has that end; the states stay."""
+        for kind in [k for k in self._made if head in (None, k.head)]:
+            self._made.pop(kind).close()
 
     async def _executable(self, kind: _Kind) -> Executable:
         async with self._making:

@@ -190,6 +190,10 @@ class LoadedModel:
         """Choose kernels again for what is prepared already."""
         self._close_programs()
 
+    def holds(self, n_tokens: int) -> bool:
+        """Whether so many tokens, and one more, fit it."""
+        raise NotImplementedError
+
     def sample_programs(self, sample: Sample) -> list[Program]:
         """The passes that `answer` runs."""
         raise NotImplementedError

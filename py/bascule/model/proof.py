@@ -26,7 +26,7 @@ from bascule.errors import BasculeError, TierUnavailableError, WrongResultError
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # What fewer bits may add to a deviation; measured (see tests/model/test_samples.py) and doubled.
-_FEWER_BITS: Mapping[DType, float] = {"q8_0": 0.1, "q4_1": 0.8, "q4_0": 0.8}
+_FEWER_BITS: Mapping[DType, float] = {"q8_0": 0.1, "q4_1": 1.0, "q4_0": 1.0}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Any
 from bascule import __version__
 from bascule.errors import TierUnavailableError
 from bascule.folders import cache_folder, models_folder
+from bascule.remembered import open_remembered
 from bascule.tiers.auto import ModelNeed, decision_for
 from bascule.tiers.capabilities import capabilities
 from bascule.tiers.decisions import software_warning
@@ -74,6 +75,7 @@ def _versions() -> dict[str, str]:
 
 
 async def _adapters() -> list[dict[str, Any]]:
+    from bascule.backend.webgpu.choices import Choices
     from bascule.backend.webgpu.gpu_native import open_native
 
     try:
@@ -82,8 +84,10 @@ async def _adapters() -> list[dict[str, Any]]:
         return []
     adapter = gpu.adapter
     gpu.destroy()
+    failed = (await Choices.open(await open_remembered(), adapter)).failed.values()
     return [
         {
+            "wrong_kernels": sorted({f.variant for f in failed if f.wrong}),
             "name": adapter.name,
             "vendor": adapter.vendor,
             "backend": adapter.backend,

@@ -9,7 +9,6 @@ one read and not for each.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Callable, Hashable, Sequence
 from math import prod
@@ -28,6 +27,7 @@ from bascule.backend.webgpu.states import GpuStates
 from bascule.backend.webgpu.trials import Trial, family, trial_of
 from bascule.errors import DeviceLostError, GpuError
 from bascule.program.program import Call, Parameter
+from bascule.waiting import all_or_first_error
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -76,14 +76,19 @@ class KernelProver:
         if not due:
             return []
         began = perf_counter()
-        work = [self._fault(call, kernel, cut=cut) for call, kernel in due.values()]
-        found = await asyncio.gather(*work)
+        found: dict[str, Fault | None] = {}
+
+        async def work(key: str, call: Call, kernel: Kernel) -> None:
+            found[key] = await self._fault(call, kernel, cut=cut)
+
+        jobs = [work(key, *pair) for key, pair in due.items()]
+        # Whole ones are as large as a model's weights: one at a time.
+        for together in [jobs] if cut else [[job] for job in jobs]:
+            await all_or_first_error(together)
         self.n_trials += len(due)
         self.spent_s += perf_counter() - began
-        self._pipelines.choices.note_proven(
-            [key for key, fault in zip(due, found, strict=True) if fault is None]
-        )
-        return [fault for fault in found if fault is not None]
+        self._pipelines.choices.note_proven(key for key, fault in found.items() if fault is None)
+        return [fault for fault in found.values() if fault is not None]
 
     async def _fault(self, call: Call, kernel: Kernel, *, cut: bool) -> Fault | None:
         """What is wrong with a kernel, if anything is."""
@@ -122,12 +127,11 @@ class KernelProver:
             executable = TapeExecutable(
                 self._gpu, self._pipelines, program, [kernel], store, states
             )
-            running = asyncio.ensure_future(executable.run(sizes, inputs))
-            await asyncio.sleep(0)  # it is queued now; so are the reads of what it leaves
-            kept = [np.empty_like(trial.data(v)) for v in trial.updated]
-            for value, array in zip(trial.updated, kept, strict=True):
-                await states.read(value.name, 0, array.data)
-            return [*(await running).values(), *kept]
+            found = list((await executable.run(sizes, inputs)).values())
+            for value in trial.updated:
+                found.append(np.empty_like(trial.data(value)))
+                await states.read(value.name, 0, found[-1].data)
+            return found
         finally:
             if executable is not None:
                 executable.close()

@@ -25,14 +25,16 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # Past a tile's edge, and with rows enough for the kernels that are made for many.
 _TOKENS, _ROWS = 36, 72
-# Of a cache, and of the table of angles, which is read at p % 256 and at 256 + p // 256.
-_LONGEST = {"tokens": 61, "cache": 61, "angles": 260}
+# The table of angles is read at p % 256 and at 256 + p // 256.
+_ANGLES = 260
+_LONGEST = {"tokens": 61, "cache": 61, "angles": _ANGLES}
 _COLS, _TABLE, _VOCABULARY = 72, 97, 1000
 # Where a text stands in its cache when the run begins.
 _POSITION = 17
 _STATES = ("tokens", "cache", "angles", "settings")
 # Which axes of which operands hold one size that may be cut, and to what.
-_CUTS: Mapping[str, tuple[tuple[tuple[tuple[int, int], ...], int], ...]] = {
+_Cuts = tuple[tuple[tuple[tuple[int, int], ...], int], ...]
+_CUTS: Mapping[str, _Cuts] = {
     "embedding": ((((1, 0),), _TABLE), (((2, 0),), _TOKENS)),
     "linear": ((((1, 0), (2, 0), (3, -1)), _COLS),),
     "gated_linear": ((((1, 0),), 2 * _COLS),),
@@ -54,11 +56,14 @@ _HALVES: Mapping[DType, tuple[tuple[int, float], ...]] = {
 # Far from where top-p and min-p cut, and from each other: rounding changes no draw.
 _LIKELY = (6.0, 5.5, 5.0, 4.5, 4.0, -4.0)
 _SEED = 11
+# Numbers of a weight that tell how large all of them are.
+_SOME = 1 << 14
 
 
 def trial_of(call: Call, *, cut: bool = True) -> Trial:
-    """The trial of such calls; not cut it keeps every size."""
-    return Trial(_cut(call) if cut else call)
+    """The trial of such calls; not cut it keeps every size but that of the table of angles."""
+    most = _dim_limits(call) if cut else {d.name: _ANGLES for d in _angles(call)}
+    return Trial(_cut(call, most, _CUTS.get(call.op, ()) if cut else ()))
 
 
 def family(call: Call) -> str:
@@ -186,21 +191,22 @@ class Trial:
         weight = self.call.operands[1] if len(self.call.operands) > 1 else None
         if role != "x" or self.call.op not in ("linear", "gated_linear") or weight is None:
             return 1.0
-        raw = self.data(weight)
-        numbers = dequantise(BlockType[weight.dtype.upper()], raw, prod(weight.limits))
+        block = block_of(weight.dtype)
+        count = min(prod(weight.limits), _SOME) // block.n_elements
+        raw = self.data(weight)[: count * block.nbytes]
+        numbers = dequantise(BlockType[weight.dtype.upper()], raw, count * block.n_elements)
         return 1 / (float(np.sqrt(np.mean(np.square(numbers)))) * weight.limits[1] ** 0.5)
 
 
-def _cut(call: Call) -> Call:
-    """The same call with fewer rows, columns and slots, where it has more."""
-    most = _dim_limits(call)
+def _cut(call: Call, most: Mapping[str, int], cuts: _Cuts) -> Call:
+    """The same call with fewer rows and slots, by their Dims' names, and fewer columns."""
 
     def cut(size: Attribute) -> Any:
         known = isinstance(size, Dim)
-        return Dim(size.name, min(size.limit, most.get(size.name, _TOKENS))) if known else size
+        return Dim(size.name, min(size.limit, most.get(size.name, size.limit))) if known else size
 
     shapes = [[cut(size) for size in o.shape] if o else [] for o in call.operands]
-    for places, limit in _CUTS.get(call.op, ()):
+    for places, limit in cuts:
         for operand, axis in places:
             shape = shapes[operand]
             if shape and isinstance(shape[axis], int):
@@ -214,9 +220,14 @@ def _cut(call: Call) -> Call:
     return Call(call.op, operands, replace(call.result, shape=shape), attributes)
 
 
+def _angles(call: Call) -> list[Dim]:
+    pairs = zip(call.operands, OPS[call.op].operands, strict=True)
+    return [d for o, name in pairs if o and name == "angles" for d in o.shape if isinstance(d, Dim)]
+
+
 def _dim_limits(call: Call) -> dict[str, int]:
     """By the Dims' names: texts and their tokens give some 72 rows together."""
-    found: dict[str, int] = {}
+    found = {d.name: _TOKENS for _, d in call.attributes if isinstance(d, Dim)}
     for operand, name in zip(call.operands, OPS[call.op].operands, strict=True):
         dims = [d for d in operand.shape if isinstance(d, Dim)] if operand else []
         found |= {d.name: _LONGEST.get(name, _TOKENS) for d in dims}
