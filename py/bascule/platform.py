@@ -20,7 +20,8 @@ from bascule.program.program import Program
 from bascule.progress import Progress, ProgressCallback
 from bascule.recipes import Recipe, read_recipe
 from bascule.tiers.auto import TierOpener, need_of, open_tier
-from bascule.tiers.openers import OpenedTier
+from bascule.tiers.openers import IN_PAGE, OpenedTier
+from bascule.tiers.pressure import open_pressure
 from bascule.tiers.reopening import reopen_tier
 from bascule.waiting import sync
 from bascule.weights.quantised import QuantizationReport, format_of
@@ -85,6 +86,8 @@ async def load(
         fill = partial(recipe.fill, source, parameters, store, tell)
         fill = partial(fill, backend=opened.backend, parallel=parallel)
         made.revive_by(partial(_reopen, made, recipe, source, tier))
+        if IN_PAGE:  # natively the system's scheduler shares the machine
+            made.yield_to(await open_pressure())
         made.follow(_warm_and_fill(made, opened, source, fill, programs, tell, clock))
         if wait:
             await made.loaded()

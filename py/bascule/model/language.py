@@ -398,6 +398,7 @@ class LanguageModel(LoadedModel):
             most=room,
             slide=asked.slide,
             pace=asked.pace,
+            rest=self._rest,
             stats=stats,
         )
         try:

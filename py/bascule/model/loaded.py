@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from bascule.backend.base import DESTROYED, Backend, Tier, WeightStore
 from bascule.errors import DeviceLostError, GpuOutOfMemoryError, InputError
@@ -13,6 +13,23 @@ from bascule.weights.quantised import QuantizationReport
 
 # The device's memory has ended, or the process's.
 NO_MEMORY = (GpuOutOfMemoryError, MemoryError)
+
+
+# How long a run waits for the machine to catch its breath.
+_PAUSE_S = 0.05
+
+
+class Pressure(Protocol):
+    """See `bascule.tiers.pressure`."""
+
+    @property
+    def state(self) -> str:
+        """How hard the machine works."""
+        ...
+
+    def close(self) -> None:
+        """Stop listening."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +72,8 @@ class LoadedModel:
         self._revivals = 0
         self._noted: dict[str, float] = {}
         self._closed = False
+        self._pressure: Pressure | None = None
+        self._yields = 0
 
     def follow(self, loading: Coroutine[Any, Any, None]) -> None:
         """Run what fills the weights; a pass waits for the layers that it needs."""
@@ -113,6 +132,24 @@ class LoadedModel:
     async def prepare(self) -> None:
         """Make ready, before it is asked for, what a first use needs."""
 
+    def yield_to(self, pressure: Pressure | None) -> None:
+        """Go slower while `pressure` is "critical": a pause before each run, one run at a time.
+
+        The model closes it. `stats` counts the pauses as `pressure_yields`. In a page a model does
+        so by itself; elsewhere `bascule.open_pressure` gives what to yield to.
+        """
+        if self._pressure is not None:
+            self._pressure.close()
+        self._pressure = pressure
+
+    async def _rest(self) -> bool:
+        """Pause if the machine is under critical pressure, and tell whether it is."""
+        if self._pressure is None or self._pressure.state != "critical":
+            return False
+        self._yields += 1
+        await asyncio.sleep(_PAUSE_S)
+        return True
+
     def trim(self) -> int:
         """Free what can be made again when it is needed: programs that nothing runs now, what the
         device keeps for the next time, the text in a cache. Gives the bytes freed.
@@ -146,6 +183,7 @@ class LoadedModel:
         """Counters of the device and of the load: bytes, objects, milliseconds."""
         gpu: Any = getattr(self._backend, "gpu", None)
         found = {"weights_nbytes": self.weights.nbytes, "revivals": self._revivals}
+        found["pressure_yields"] = self._yields
         found |= {**self._backend.stats, **self._noted}
         if gpu is not None:
             found |= {
@@ -160,6 +198,7 @@ class LoadedModel:
         if self._closed:
             return
         self._closed = True
+        self.yield_to(None)
         self._let_go()
         if self._on_close is not None:
             self._on_close()
