@@ -281,6 +281,7 @@ def test_a_page_under_pressure_goes_slower(
     assert yields >= 1
     machine.is_under("fair")
     assert embedded(page)[1] == yields
+    machine.is_itself_again(page)
 
 
 class Machine:
@@ -299,6 +300,13 @@ class Machine:
         self._session.send("Emulation.setPressureStateOverride", {**NOMINAL, "state": state})
         heard = f"await until(lambda: model._pressure.state == {state!r})"
         self._page.run("(code) => lab.run(code)", f"{UNTIL}\n{heard}")
+
+    def is_itself_again(self, page: Page) -> None:
+        """Chromium ends where a page is closed that still listens to a virtual source."""
+        page.run("(code) => lab.run(code)", "model.close()")
+        off = {"enabled": False, "source": "cpu"}
+        self._session.send("Emulation.setPressureSourceOverrideEnabled", off)
+        self._session.detach()
 
 
 NOMINAL = {"source": "cpu", "state": "nominal"}
