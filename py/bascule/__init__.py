@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from bascule.tiers.fallback import (
         create_optimal_fallback_strategy as create_optimal_fallback_strategy,
     )
+    from bascule.tiers.pressure import open_pressure as open_pressure
     from bascule.tiers.recovery import RecoveryManager as RecoveryManager
     from bascule.tiers.requirements import CapabilityMismatch as CapabilityMismatch
     from bascule.tiers.requirements import CapabilityRequirements as CapabilityRequirements
@@ -109,6 +110,7 @@ _HOMES = {
     "get_requirement_mismatch": "bascule.tiers.requirements",
     "load": "bascule.platform",
     "meets_requirements": "bascule.tiers.requirements",
+    "open_pressure": "bascule.tiers.pressure",
     "open_tier": "bascule.tiers.auto",
     "safari_capabilities": "bascule.tiers.safari",
     "safari_support": "bascule.tiers.safari",
@@ -161,6 +163,7 @@ __all__ = [
     "get_requirement_mismatch",
     "load",
     "meets_requirements",
+    "open_pressure",
     "open_tier",
     "safari_capabilities",
     "safari_support",

@@ -24,7 +24,8 @@ from bascule.recipes import Recipe, read_recipe
 from bascule.tiers.auto import TierOpener, need_of, open_tier
 from bascule.tiers.capabilities import capabilities
 from bascule.tiers.features import has_feature
-from bascule.tiers.openers import OpenedTier
+from bascule.tiers.openers import IN_PAGE, OpenedTier
+from bascule.tiers.pressure import open_pressure
 from bascule.tiers.reopening import open_another, reopen_tier
 from bascule.waiting import all_or_first_error, sync
 from bascule.weights.quantised import QuantizationReport, format_of
@@ -102,6 +103,8 @@ async def load(
         if proves:
             prove_kernels_of(opened.backend)
             made.prove_by(ModelProver(str(model), programs, weights))
+        if IN_PAGE:  # natively the system's scheduler shares the machine
+            made.yield_to(await open_pressure())
         made.follow(_warm_and_fill(made, opened, source, fill, programs, tell, clock))
         if wait:
             await made.loaded()

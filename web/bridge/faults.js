@@ -15,7 +15,8 @@ export class Fault extends Error {
 }
 
 // What the bridge calls its buffers: whatever the device says of one can be traced to its shader.
-const BUFFER = /buffer #(\d+)/;
+const BUFFER = /buffer #\d+/;
+const INVALID = /invalid|destroyed/i;
 const SHADER = /[\w/-]+\.wgsl/;
 
 export class Faults {
@@ -25,6 +26,9 @@ export class Faults {
   #asked = new Map();
   /** Buffers that it had no memory for, and its words. @type {Map<GPUBuffer, string>} */
   #refused = new Map();
+  /** Labels of such buffers that nobody wants any more: what was on its way to them is no news.
+   * @type {Set<string>} */
+  #givenUp = new Set();
   /** @type {GPUError | null} */
   #first = null;
 
@@ -32,7 +36,7 @@ export class Faults {
   constructor(device) {
     this.#device = device;
     device.addEventListener("uncapturederror", ({ error }) => {
-      this.#first ??= error;
+      if (!this.#givenUp.has(bufferIn(error.message))) this.#first ??= error;
     });
   }
 
@@ -67,7 +71,10 @@ export class Faults {
   /** Destroy a buffer, and what is known of it. @param {GPUBuffer} buffer */
   destroy(buffer) {
     this.#asked.delete(buffer);
-    this.#refused.delete(buffer);
+    if (this.#refused.delete(buffer)) {
+      this.#givenUp.add(buffer.label);
+      if (this.#first && bufferIn(this.#first.message) === buffer.label) this.#first = null;
+    }
     buffer.destroy();
   }
 
@@ -81,10 +88,9 @@ export class Faults {
     this.#first = null;
     if (!error) return null;
     if (error instanceof GPUOutOfMemoryError) return new Fault(error.message, { kind: "memory" });
-    // A buffer may be called invalid because there was no memory for it.
-    const named = BUFFER.exec(error.message)?.[0];
-    const refused = [...this.#refused.keys()].find(({ label }) => label === named);
-    if (refused) return this.#outOfMemory(refused);
+    // A buffer, or what it is part of, may be called invalid because there was no memory for it.
+    const [refused] = this.#refused.keys();
+    if (refused && INVALID.test(error.message)) return this.#outOfMemory(refused);
     return new Fault(error.message, { label: await this.#shaderOf(error.message, [...tapes]) });
   }
 
@@ -98,7 +104,7 @@ export class Faults {
   async #shaderOf(message, tapes) {
     const told = SHADER.exec(message);
     if (told) return told[0];
-    const label = BUFFER.exec(message)?.[0];
+    const label = bufferIn(message);
     for (const { groups } of tapes) {
       const user = groups.find(({ entries }) => entries.some(({ buffer }) => buffer.label === label));
       if (label && user) return user.label;
@@ -127,4 +133,9 @@ export class Faults {
     const errors = await Promise.all(answers);
     return pipelines[errors.findIndex(Boolean)]?.label ?? "";
   }
+}
+
+/** @param {string} message */
+function bufferIn(message) {
+  return BUFFER.exec(message)?.[0] ?? "";
 }

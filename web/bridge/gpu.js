@@ -222,7 +222,8 @@ export class Gpu {
     }
     if (cause && this.lost) throw new Error(this.lost);
     if (!cause && !this.#faults.any) return;
-    const fault = (await this.#faults.take(this.#recorded.live)) ?? cause;
+    const told = await this.#faults.take(this.#recorded.live);
+    const fault = cause instanceof this.#Fault ? cause : (told ?? cause);
     if (fault) throw fault;
   }
 }

@@ -44,7 +44,11 @@ export class Staging {
     try {
       await buffer.mapAsync(GPUMapMode.READ);
     } catch (error) {
-      this.#drop(buffer);
+      try {
+        await this.#faults.granted([buffer]); // was there memory for it at all?
+      } finally {
+        this.#drop(buffer);
+      }
       throw error;
     }
     const view = into.getBuffer("u8");

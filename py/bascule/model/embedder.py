@@ -140,6 +140,7 @@ class EmbeddingModel(LoadedModel):
         async def run(batch: Batch) -> None:
             nonlocal done
             async with gate:
+                await self._rest()
                 result[list(batch.indices)] = await self._embedded(batch, ids)
             done += len(batch.indices)
             if progress is not None:

@@ -110,9 +110,11 @@ async def decode(
     most: int,
     slide: bool,
     pace: Pace,
+    rest: Callable[[], Awaitable[bool]],
     stats: GenerationStats,
 ) -> AsyncGenerator[int]:
     """Feed token `last`, then give at most `most` new ones; whoever has enough stops asking.
+    `rest` is awaited before more is queued; where it gives True nothing is queued ahead.
 
     Each step's token stays on the device, where the next step finds it. The cache's `ids` end with
     the token before the one given last: what was computed past that was in vain.
@@ -126,7 +128,8 @@ async def decode(
     flights: deque[tuple[Array, list[Awaitable[None]]]] = deque()
     try:
         while given < most:
-            while asked < most and len(flights) < pace.in_flight:
+            in_flight = 1 if await rest() else pace.in_flight
+            while asked < most and len(flights) < in_flight:
                 # The first token travels alone: it is what somebody waits for.
                 steps = min(pace.steps, most - asked) if asked else 1
                 await cache.reserve(start + asked + steps + 1, slide=slide)

@@ -147,7 +147,7 @@ class LanguageModel(LoadedModel):
         self._cache = KvCache(
             self._backend,
             config,
-            all_states(config, length, dtype),
+            all_states(config, length, dtype, self._fitting),
             slots=PAGE,
             limit=most_slots(length),
             factors=self._settings.factors,
@@ -208,6 +208,7 @@ class LanguageModel(LoadedModel):
             most=1,
             slide=False,
             pace=Pace(1, 1),
+            rest=self._rest,
             stats=GenerationStats(prompt_tokens=len(ids)),
         )
         async with aclosing(steps):
@@ -462,6 +463,7 @@ class LanguageModel(LoadedModel):
             most=room,
             slide=asked.slide,
             pace=asked.pace,
+            rest=self._rest,
             stats=stats,
         )
         try:

@@ -31,9 +31,11 @@ def essential_programs(config: LlamaConfig, max_length: int, cache: CacheDType) 
     return [_program(config, max_length, cache, kind) for kind in kinds]
 
 
-def all_states(config: LlamaConfig, max_length: int, cache: CacheDType) -> tuple[Value, ...]:
-    """All states that any of the programs has."""
-    return _program(config, max_length, cache, _Kind("sample", 1, False)).states
+def all_states(
+    config: LlamaConfig, max_length: int, cache: CacheDType, fitting: Fitting
+) -> tuple[Value, ...]:
+    """All states that any of the programs has, as the device can hold them."""
+    return fitting.fit(_program(config, max_length, cache, _Kind("sample", 1, False))).states
 
 
 def most_slots(max_length: int) -> int:

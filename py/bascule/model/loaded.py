@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from bascule.backend.base import DESTROYED, Backend, Tier, WeightStore
 from bascule.errors import (
@@ -25,6 +25,23 @@ from bascule.weights.quantised import QuantizationReport
 DEVICE_ERRORS = (DeviceLostError, WrongResultError)
 # The device's memory has ended, or the process's.
 NO_MEMORY = (GpuOutOfMemoryError, MemoryError)
+
+
+# How long a run waits for the machine to catch its breath.
+_PAUSE_S = 0.05
+
+
+class Pressure(Protocol):
+    """See `bascule.tiers.pressure`."""
+
+    @property
+    def state(self) -> str:
+        """How hard the machine works."""
+        ...
+
+    def close(self) -> None:
+        """Stop listening."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +91,8 @@ class LoadedModel:
         self._prover: Prover | None = None
         self._noted: dict[str, float] = {}
         self._closed = False
+        self._pressure: Pressure | None = None
+        self._yields = 0
 
     def follow(self, loading: Coroutine[Any, Any, None]) -> None:
         """Run what fills the weights; a pass waits for the layers that it needs."""
@@ -235,6 +254,24 @@ class LoadedModel:
     async def prepare(self) -> None:
         """Make ready, before it is asked for, what a first use needs."""
 
+    def yield_to(self, pressure: Pressure | None) -> None:
+        """Go slower while `pressure` is "critical": a pause before each run, one run at a time.
+
+        The model closes it. `stats` counts the pauses as `pressure_yields`. In a page a model does
+        so by itself; elsewhere `bascule.open_pressure` gives what to yield to.
+        """
+        if self._pressure is not None:
+            self._pressure.close()
+        self._pressure = pressure
+
+    async def _rest(self) -> bool:
+        """Pause if the machine is under critical pressure, and tell whether it is."""
+        if self._pressure is None or self._pressure.state != "critical":
+            return False
+        self._yields += 1
+        await asyncio.sleep(_PAUSE_S)
+        return True
+
     def trim(self) -> int:
         """Free what can be made again when it is needed: programs that nothing runs now, what the
         device keeps for the next time, the text in a cache. Gives the bytes freed.
@@ -269,6 +306,7 @@ class LoadedModel:
         gpu: Any = getattr(self._backend, "gpu", None)
         found = {"weights_nbytes": self.weights.nbytes, "revivals": self._revivals}
         found["fallbacks"] = len(self.fallbacks)
+        found["pressure_yields"] = self._yields
         found |= {**self._backend.stats, **self._noted}
         if gpu is not None:
             found |= {
@@ -283,6 +321,7 @@ class LoadedModel:
         if self._closed:
             return
         self._closed = True
+        self.yield_to(None)
         self._let_go()
         if self._on_close is not None:
             self._on_close()

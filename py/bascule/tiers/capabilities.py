@@ -59,6 +59,7 @@ class Capabilities:
     opfs: bool | None = None
     opfs_sync: bool | None = None  # handles that read and write at once: in workers only
     indexeddb: bool | None = None
+    compute_pressure: bool | None = None  # whether it tells how hard the processor works
     webnn: frozenset[str] | None = None  # kinds of device that it makes a context for
     # Memory and storage, in bytes.
     device_memory_nbytes: int | None = None

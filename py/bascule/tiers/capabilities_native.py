@@ -13,6 +13,7 @@ from typing import Any
 from bascule import __version__
 from bascule.backend.webgpu.gpu_native import FEATURE_SPELLING, find_adapter, open_native
 from bascule.errors import TierUnavailableError
+from bascule.tiers.pressure import has_linux_pressure
 
 open_gpu = open_native
 
@@ -34,6 +35,7 @@ async def native_facts() -> dict[str, Any]:
         "engine": platform.python_implementation().lower(),
         "threads": True,
         "n_cores": _n_cores(),
+        "compute_pressure": has_linux_pressure(),
         "device_memory_nbytes": memory_nbytes(),
         "versions": _versions(),
         **dict.fromkeys(_ABSENT, False),

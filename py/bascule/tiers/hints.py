@@ -21,6 +21,7 @@ _HINTS = {
     "opfs": "Leave private browsing; without it models are kept in the Cache API or IndexedDB.",
     "opfs_sync": "Run in a worker: no browser has such handles in the page itself.",
     "indexeddb": "Leave private browsing; without it nothing is remembered between visits.",
+    "compute_pressure": "Not supported on this platform: Bascule works at full speed throughout.",
     "wasm_simd": "Update the browser: every one since 2023 has it.",
     "wasm_relaxed_simd": "Take the plain SIMD kernels: they give the same answer.",
     "shader-f16": "Keep weights and activations in float32.",

@@ -223,5 +223,6 @@ class BrowserGpu:
             return DeviceLostError(lost)
         if getattr(error, "kind", "") == "memory":
             nbytes = int(getattr(error, "nbytes", -1))
-            return GpuOutOfMemoryError(verb, None if nbytes < 0 else nbytes, told=told)
+            first, _, _ = told.partition("\n")  # Chromium goes on with its own call stack
+            return GpuOutOfMemoryError(verb, None if nbytes < 0 else nbytes, told=first)
         return GpuError(verb, told, label=str(getattr(error, "label", "")))

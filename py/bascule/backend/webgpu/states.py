@@ -63,7 +63,7 @@ class GpuStates:
             self._copier = await self._gpu.pipeline(
                 linked.wgsl, constants, linked.bindings, "copy.wgsl"
             )
-        params = self._gpu.alloc(16, uniform=True)
+        params = await self._alloc(16, uniform=True)
         try:
             for value in self._values:
                 nbytes = self._allowed(value, sizes)
@@ -80,8 +80,8 @@ class GpuStates:
             if not self._gpu.lost:
                 self._gpu.free(params)
 
-    async def _alloc(self, nbytes: int) -> int:
-        made = self._gpu.alloc(nbytes)
+    async def _alloc(self, nbytes: int, *, uniform: bool = False) -> int:
+        made = self._gpu.alloc(nbytes, uniform=uniform)
         try:
             await self._gpu.granted([made])
         except BaseException:

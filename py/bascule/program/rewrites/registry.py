@@ -11,7 +11,10 @@ from bascule.errors import LimitError
 from bascule.program.program import Program
 from bascule.program.rewrites.cuts import Cut, Cuts, cuts_of, merged
 from bascule.program.rewrites.embeddings import chunked_embedding
+from bascule.program.rewrites.heads import head_partitioning
+from bascule.program.rewrites.kv_partitions import partitioned_kv_cache
 from bascule.program.rewrites.layers import layer_decomposition
+from bascule.program.rewrites.queries import chunked_attention
 from bascule.program.rewrites.rewrite import Limits, Rewrite, Taken, fit
 
 
@@ -23,6 +26,9 @@ def model_rewrites(cuts: Cuts | None = None) -> tuple[Rewrite, ...]:
     return (
         partial(chunked_embedding, cuts=cuts),
         partial(layer_decomposition, cuts=cuts),
+        partitioned_kv_cache,
+        head_partitioning,
+        chunked_attention,
     )
 
 
