@@ -29,8 +29,8 @@ def dim_input(dim: Dim) -> str:
 
 def embedding(recipe: Recipe, call: Call, operands: Operands) -> int:
     """Rows of the table by gather; an id past the table takes its last row."""
-    ids, table, position, bias, before = _two(operands)
-    if before is not None or call.whole("whole"):
+    ids, table, position, bias = _two(operands)
+    if call.whole("whole"):
         raise InputError("webnn embedding", "a whole table", "a part of one")
     shape, (rows, _) = call.result.limits, recipe.shapes[table]
     # By way of floats: exact for ids up to 2^24, and no runtime clamps unsigned numbers.
