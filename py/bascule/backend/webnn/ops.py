@@ -12,6 +12,7 @@ from math import prod
 import numpy as np
 
 from bascule.backend.webnn.recipe import Recipe
+from bascule.errors import InputError
 from bascule.program.program import Call, Dim
 
 # Adds nothing to a softmax: exp of it is 0 in float32.
@@ -29,6 +30,8 @@ def dim_input(dim: Dim) -> str:
 def embedding(recipe: Recipe, call: Call, operands: Operands) -> int:
     """Rows of the table by gather; an id past the table takes its last row."""
     ids, table, position, bias = _two(operands)
+    if call.whole("whole"):
+        raise InputError("webnn embedding", "a whole table", "a part of one")
     shape, (rows, _) = call.result.limits, recipe.shapes[table]
     # By way of floats: exact for ids up to 2^24, and no runtime clamps unsigned numbers.
     known = recipe.step("cast", [ids], shape[:2], "float32")
