@@ -35,9 +35,15 @@ export class Faults {
   /** @param {GPUDevice} device */
   constructor(device) {
     this.#device = device;
-    device.addEventListener("uncapturederror", ({ error }) => {
-      if (!this.#givenUp.has(bufferIn(error.message))) this.#first ??= error;
-    });
+    device.addEventListener("uncapturederror", ({ error }) => this.#note(error));
+  }
+
+  /** Close the innermost error scope; what it has caught counts as refused. @returns {Promise<void>} */
+  noteScope() {
+    return this.#device.popErrorScope().then(
+      (error) => this.#note(error),
+      () => {}, // the device is gone, which is told elsewhere
+    );
   }
 
   get any() {
@@ -92,6 +98,11 @@ export class Faults {
     const [refused] = this.#refused.keys();
     if (refused && INVALID.test(error.message)) return this.#outOfMemory(refused);
     return new Fault(error.message, { label: await this.#shaderOf(error.message, [...tapes]) });
+  }
+
+  /** @param {GPUError | null} error */
+  #note(error) {
+    if (error && !this.#givenUp.has(bufferIn(error.message))) this.#first ??= error;
   }
 
   /** @param {GPUBuffer} buffer */

@@ -45,7 +45,7 @@ export class Gpu {
     this.#faults = new faults.Faults(device);
     this.#staging = new staging.Staging(this.#faults);
     this.#made = new pipelines.Pipelines(device);
-    this.#submission = new submission.Submission(device);
+    this.#submission = new submission.Submission(device, this.#faults);
     device.lost.then((why) => (this.lost ||= why.message || why.reason));
   }
 
@@ -214,12 +214,14 @@ export class Gpu {
   /** @param {GPUBuffer} staging @param {number} nbytes @param {PyBuffer} into */
   async #finishRead(staging, nbytes, into) {
     await null; // what is encoded has been submitted by now: its microtask was queued before this one
+    const { answered } = this.#submission;
     let cause = null;
     try {
       await this.#staging.fill(staging, nbytes, into);
     } catch (error) {
       cause = error;
     }
+    await answered;
     if (cause && this.lost) throw new Error(this.lost);
     if (!cause && !this.#faults.any) return;
     const told = await this.#faults.take(this.#recorded.live);

@@ -6,12 +6,16 @@
  */
 export class Submission {
   #device;
+  #faults;
+  /** Fulfils when the device has told whether it takes what was submitted last. */
+  answered = Promise.resolve();
   /** What is encoded and not submitted yet. @type {GPUCommandEncoder | null} */
   #pending = null;
 
-  /** @param {GPUDevice} device */
-  constructor(device) {
+  /** @param {GPUDevice} device @param {import("./faults.js").Faults} faults */
+  constructor(device, faults) {
     this.#device = device;
+    this.#faults = faults;
   }
 
   encoder() {
@@ -27,7 +31,10 @@ export class Submission {
     const encoder = this.#pending;
     if (!encoder) return;
     this.#pending = null;
+    // A scope answers before a buffer of this submission is mapped; an event may come after that.
+    this.#device.pushErrorScope("validation");
     this.#device.queue.submit([encoder.finish()]);
+    this.answered = this.#faults.noteScope();
   }
 
   drop() {
