@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from playwright.sync_api import Playwright
 
 from e2e.conftest import Site, settled
