@@ -1,4 +1,4 @@
-"""pywebnn has wheels for Python 3.12 alone; there it must be, elsewhere these tests are told off.
+"""pywebnn has wheels for Python 3.12 alone: there a lack of it fails, elsewhere these tests skip.
 
 `make setup` gives them an environment of their own where the machine has a Python 3.12.
 """
