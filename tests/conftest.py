@@ -8,8 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from bascule.backend.webgpu.gpu_native import NativeGpu, open_native
+
+# How fast a machine draws examples says nothing about the code under test.
+settings.register_profile("bascule", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.load_profile("bascule")
 
 
 @pytest.fixture
