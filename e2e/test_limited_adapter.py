@@ -12,6 +12,8 @@ from bascule.backend.webgpu.gpu import LEAST_LIMITS
 from e2e.conftest import Site, check_embeddings
 from e2e.engines import Engine, Page, wait_for
 from e2e.limited_adapter import limited
+from e2e.test_matrix import embed
+from tests.goldens import cosines, golden
 
 MIB = 1 << 20
 TIERS = ("webgpu", "webgpu-limited")
@@ -106,15 +108,15 @@ def lab(page: Page, code: str) -> Any:
     return json.loads(page.run("(code) => lab.run(code)", code))
 
 
-def load(page: Page, tier: str) -> dict[str, Any]:
+def load(page: Page, tier: str, model: str = MODEL) -> dict[str, Any]:
     """Load the model; what came of it, or the error's words."""
     wait_for(page, "globalThis.bascule")
     return page.run(
-        f"""async (tier) => {{
-          try {{ return await bascule.load({MODEL!r}, tier); }}
-          catch (error) {{ return {{ category: error.category, what: error.what }}; }}
-        }}""",
-        tier,
+        """async ([model, tier]) => {
+          try { return await bascule.load(model, tier); }
+          catch (error) { return { category: error.category, what: error.what }; }
+        }""",
+        [model, tier],
     )
 
 
@@ -173,18 +175,25 @@ def test_an_adapter_of_compatibility_mode_serves_the_limited_tier_alone(
     check_embeddings(page)
 
 
-# Bytes that one binding may have: less than the table of words takes, and buckets of activations.
-SMALL = 8 << 10
-
-
 @pytest.mark.parametrize("tier", TIERS)
-def test_a_tensor_past_the_binding_limit_is_told(
+def test_a_table_past_the_binding_limit_is_cut(
     webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page], tier: str
 ) -> None:
-    """Until programs are rewritten for such a device; then it answers, and `check_embeddings` tells
-    in place of the two lines after `load`.
-    """
-    page = new_page(f"{site.url}/{limited(binding_nbytes=SMALL)}/?model={MODEL}&tier=cpu")
-    refused = load(page, tier)
-    assert refused.get("category") == "gpu", refused
-    assert f"this device allows {SMALL:,}" in refused["what"]
+    """MiniLM's table of words has 46.9 MB."""
+    page = new_page(f"{site.url}/{limited(binding_nbytes=16 * MIB)}/?model={MODEL}&tier=cpu")
+    loaded = load(page, tier, "all-MiniLM-L6-v2")
+    assert loaded.get("tier") == tier, loaded
+    assert "fallbacks taken: chunked_embedding" in loaded["reason"]
+    expected = golden("minilm")
+    short = [i for i, ids in enumerate(expected.ids) if len(ids) <= 17][:8]
+    found = embed(page, [expected.texts[i] for i in short])
+    assert (cosines(found, expected.embeddings[short]) >= 0.99999).all()
+
+
+def test_a_limit_that_no_cut_keeps_is_told(
+    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    page = new_page(f"{site.url}/{limited(binding_nbytes=4 << 10)}/?model={MODEL}&tier=cpu")
+    refused = load(page, "webgpu")
+    assert refused.get("category") == "limit", refused
+    assert "4,096" in refused["what"]

@@ -24,7 +24,7 @@ PYTHON = VENV / "bin" / "python"
 STAMPS = VENV / "stamps"
 # pywebnn has wheels for Python 3.12 alone.
 WEBNN_VENV = ROOT / ".venv-webnn"
-WEBNN_TESTS = ("pytest", "pytest-asyncio", "pytest-timeout")
+WEBNN_TESTS = ("pytest", "pytest-asyncio", "pytest-timeout", "hypothesis")
 
 APT_PACKAGES = (
     "python3-venv",

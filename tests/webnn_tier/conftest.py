@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 
 import pytest
 
@@ -16,8 +15,6 @@ from bascule.backend.webnn.backend import WebNnBackend
 @pytest.fixture(scope="session")
 def backend() -> WebNnBackend:
     """A real context of pywebnn's."""
-    if sys.version_info[:2] != (3, 12):
-        pytest.skip("pywebnn has wheels for Python 3.12 alone")
     from bascule.backend.webnn.ml_native import open_native
 
     return WebNnBackend(asyncio.run(open_native()))

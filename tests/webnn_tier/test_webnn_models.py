@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,9 @@ from bascule.program.program import Dim
 from bascule.tiers.survey import survey
 from bascule.tiers.switches import Switches
 from tests.goldens import TINY_BERT, cosines, golden
+
+if sys.version_info[:2] != (3, 12):
+    pytest.skip("pywebnn has wheels for Python 3.12 alone", allow_module_level=True)
 
 pytestmark = pytest.mark.usefixtures("backend")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.ops import ACTIVATIONS, OPS, POOLINGS
 from bascule.program.program import Dim, Program, Shape, Value
+
+if sys.version_info[:2] != (3, 12):
+    pytest.skip("pywebnn has wheels for Python 3.12 alone", allow_module_level=True)
 
 # A run's own rows, and the bucket's.
 ROWS = [(1, 1), (1, 4), (3, 3), (5, 8), (67, 131)]
