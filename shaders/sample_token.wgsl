@@ -2,9 +2,9 @@
 //   y = the first id whose cumulative kept weight exceeds u * total
 //   tokens[(position + 1) % S] = y; position += 1
 // One workgroup. x = (logit - highest) / temperature is the logarithm of a weight; top-k, top-p and
-// min-p keep what lies at or above a threshold in x. The ids are walked block by block; whose highest
-// logit lies too low is skipped. Sums run in a fixed order: the same seed gives the same token. Where
-// a logit is NaN, or the highest infinite, the token is 0xffffffff (see argmax_token).
+// min-p keep what lies at or above a threshold in x. The ids are walked block by block; whose
+// highest logit lies too low is skipped. Sums run in a fixed order: the same seed gives the same
+// token. Where a logit is NaN, or the highest infinite, it is 0xffffffff (see argmax_token).
 // Slots: peaks, random, rank, threshold.   Launch: (1, 1, 1).   Reference: sample_token.
 // Source: Fan et al. 2018 (top-k), Holtzman et al. 2020 (top-p), Nguyen et al. 2024 (min-p).
 override WORKGROUP: u32 = 128u;

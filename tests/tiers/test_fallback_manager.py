@@ -12,7 +12,13 @@ import bascule
 from bascule.backend.quant import dequantise
 from bascule.backend.quantise import quantise
 from bascule.dtypes import BlockType
-from bascule.errors import DeviceLostError, GpuError, InputError, LimitError, SetupError
+from bascule.errors import (
+    DeviceLostError,
+    GpuOutOfMemoryError,
+    InputError,
+    LimitError,
+    SetupError,
+)
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.rewrites.quantization import progressive_quantization
@@ -272,7 +278,7 @@ def test_a_function_that_is_short_of_memory_gets_smaller_chunks() -> None:
     def work(_: Any, context: dict[str, Any]) -> float:
         scales.append(context["memory_scale"])
         if len(scales) == 1:
-            raise GpuError("alloc", "out of memory")
+            raise GpuOutOfMemoryError("alloc", 1 << 20)
         return context["memory_scale"]
 
     with bascule.FallbackManager(SAFARI) as manager:

@@ -388,6 +388,11 @@ OPS: Mapping[str, Op] = {
 }
 
 
+def works_on_a_state(op: str) -> bool:
+    """Whether an op reads or changes what outlives a run."""
+    return not {"tokens", "cache"}.isdisjoint(OPS[op].operands)
+
+
 def takes_over(call: Call) -> bool:
     """Whether it is a part of a result, so that what stands there already stays."""
     row = OPS.get(call.op)

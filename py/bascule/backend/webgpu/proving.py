@@ -25,7 +25,7 @@ from bascule.backend.webgpu.lowering import TapeExecutable
 from bascule.backend.webgpu.pipelines import Fault, Pipelines
 from bascule.backend.webgpu.states import GpuStates
 from bascule.backend.webgpu.trials import Trial, family, trial_of
-from bascule.errors import DeviceLostError, GpuError
+from bascule.errors import DeviceLostError, GpuError, GpuOutOfMemoryError
 from bascule.program.program import Call, Parameter
 from bascule.waiting import all_or_first_error
 
@@ -95,11 +95,11 @@ class KernelProver:
         trial, same = self._trial(call, kernel, cut=cut)
         try:
             found = await self._run(trial, same)
-        except DeviceLostError:
+        except (DeviceLostError, GpuOutOfMemoryError):
             raise
         except GpuError as error:
             return Fault(kernel, error.problem, wrong=False)
-        worst = max(map(deviation, found, await trial.expected()))
+        worst = max(deviation(mine, right) for mine, right in await trial.compared(found))
         if worst <= TOLERANCE:
             return None
         told = f"its numbers are off by {worst:.2g}, and {TOLERANCE:.2g} is allowed"

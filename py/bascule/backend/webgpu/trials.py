@@ -7,7 +7,7 @@ needs no weights of a model, so it proves a kernel for every model, and costs a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -18,7 +18,8 @@ import numpy as np
 from bascule.backend.cpu import NUMPY, ReferenceBackend
 from bascule.backend.quant import dequantise
 from bascule.dtypes import BlockType, DType, block_of
-from bascule.program.ops import OPS
+from bascule.program.ops import OPS, takes_over
+from bascule.program.parts import PLACES
 from bascule.program.program import Attribute, Call, Dim, Parameter, Program, Shape, Value
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -61,15 +62,26 @@ _SOME = 1 << 14
 
 
 def trial_of(call: Call, *, cut: bool = True) -> Trial:
-    """The trial of such calls; not cut it keeps every size but that of the table of angles."""
+    """The trial of such calls; not cut it keeps every size but that of the table of angles.
+
+    What a call goes on with (`onto`) is left out: only what it writes itself is compared.
+    """
+    if takes_over(call):
+        call = replace(call, operands=(*call.operands[:-1], None))
+    if cut:
+        call = replace(call, attributes=tuple(map(_early, call.attributes)))
     most = _dim_limits(call) if cut else {d.name: _ANGLES for d in _angles(call)}
     return Trial(_cut(call, most, _CUTS.get(call.op, ()) if cut else ()))
 
 
 def family(call: Call) -> str:
-    """Equal for calls that one trial serves: they differ in how many rows they have, at most."""
-    shapes = [_fixed(o.shape) + o.dtype if o else "-" for o in call.operands]
-    attributes = [f"{name}={v.name if isinstance(v, Dim) else v}" for name, v in call.attributes]
+    """Equal for calls that one trial serves: they differ in how many rows they have, and in where
+    parts begin, at most.
+    """
+    operands = call.operands[:-1] if takes_over(call) else call.operands
+    shapes = [_fixed(o.shape) + o.dtype if o else "-" for o in operands]
+    told = [(name, value) for name, value in call.attributes if name not in PLACES]
+    attributes = [f"{name}={v.name if isinstance(v, Dim) else v}" for name, v in told]
     return " ".join([call.op, *attributes, *shapes])
 
 
@@ -138,14 +150,31 @@ class Trial:
         return {v.name: self.data(v) for v in self.program.inputs}
 
     async def expected(self) -> list[Array]:
-        """The result, then the states that the call changes, as numpy has them."""
-        backend = ReferenceBackend()
-        store = backend.store(self.program.parameters)
-        states = backend.states(self.program.states, self.sizes)
+        """The result, then the states that the call changes, as numpy has them.
+
+        What a part of a result leaves to others is NaN.
+        """
+        backend, program = ReferenceBackend(), self.program
+        store = backend.store(program.parameters)
+        states = backend.states(program.states, self.sizes)
         inputs = self.put(store, states)
-        executable = await backend.prepare(self.program, store, states)
+        if takes_over(self.call):
+            onto = Value("onto", self.call.result.shape)
+            call = replace(self.call, operands=(*self.call.operands[:-1], onto))
+            program = replace(program, calls=(call,), inputs=(*program.inputs, onto))
+            inputs[onto.name] = np.full(onto.sizes(self.sizes), np.nan, np.float32)
+        executable = await backend.prepare(program, store, states)
         found = await executable.run(self.sizes, inputs)
         return [*found.values(), *(states.arrays[v.name] for v in self.updated)]
+
+    async def compared(self, found: Sequence[Array]) -> list[tuple[Array, Array]]:
+        """What was found beside what numpy has; of a part of a result only what it writes."""
+        expected = await self.expected()
+        if not takes_over(self.call):
+            return list(zip(found, expected, strict=True))
+        written = ~np.isnan(expected[0])
+        rest = zip(found[1:], expected[1:], strict=True)
+        return [(found[0][written], expected[0][written]), *rest]
 
     @cached_property
     def _kinds(self) -> dict[str, str]:
@@ -218,6 +247,14 @@ def _cut(call: Call, most: Mapping[str, int], cuts: _Cuts) -> Call:
     attributes = tuple((name, cut(value)) for name, value in call.attributes)
     shape = OPS[call.op].shape(tuple(o.shape if o else None for o in operands), dict(attributes))
     return Call(call.op, operands, replace(call.result, shape=shape), attributes)
+
+
+def _early(attribute: tuple[str, Attribute]) -> tuple[str, Attribute]:
+    """The first query of a part among those that a trial has."""
+    name, value = attribute
+    if name == "first_query" and isinstance(value, int):
+        return name, min(value, _TOKENS // 3)
+    return attribute
 
 
 def _angles(call: Call) -> list[Dim]:

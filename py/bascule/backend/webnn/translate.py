@@ -6,6 +6,7 @@ from bascule.backend.webnn.ops import TRANSLATIONS
 from bascule.backend.webnn.recipe import DataType, Recipe
 from bascule.dtypes import DType
 from bascule.errors import UnsupportedModelError
+from bascule.program.ops import works_on_a_state
 from bascule.program.program import Program, Value
 
 _TYPES: dict[DType, DataType] = {"f32": "float32", "u32": "uint32"}
@@ -35,9 +36,11 @@ def translate(program: Program) -> Recipe:
 
 def refusal(program: Program) -> str:
     """Why an MLGraph cannot be that program; empty where it can."""
-    unable = [c.op for c in program.calls if c.op not in TRANSLATIONS]
+    unable = dict.fromkeys(c.op for c in program.calls if c.op not in TRANSLATIONS)
+    ops = ", ".join(unable)
+    if unable and not any(works_on_a_state(op) for op in unable):
+        return f"this tier has no {ops}"
     if unable:
-        ops = ", ".join(dict.fromkeys(unable))
         return f"its states outlive a run (ops {ops}), and an MLGraph keeps nothing between runs"
     results = {c.result.name for c in program.calls}
     for value in (o for c in program.calls for o in c.operands if o and o.name not in results):
