@@ -92,12 +92,12 @@ class WebGPUQuantizer:
             parameter = Parameter(name, shape, (name,), dtype=self.format)
             store = backend.store([parameter])
             try:
-                landing = landing_nbytes([parameter])
+                landing = landing_nbytes([parameter], backend.limits.binding_nbytes)
                 quantiser = await backend.quantiser(
                     store, [parameter], landing_nbytes=landing, most_blocks=SLAB_BLOCKS
                 )
                 try:
-                    async for count in quantise_slabs(quantiser, parameter, array):
+                    async for count in quantise_slabs(quantiser, parameter, array, landing):
                         if progress is not None:
                             progress(Progress("quantize", done + count, total, "numbers"))
                     data = await read_blocks(quantiser, parameter)

@@ -11,7 +11,7 @@ from math import isfinite
 from typing import Any, Self
 
 from bascule.errors import InputError, SetupError
-from bascule.program.rewrites.rewrite import Limits
+from bascule.program.rewrites.rewrite import Limits, Taken
 from bascule.tiers.capabilities import Capabilities, capabilities
 from bascule.tiers.fallback_answers import Answer, answer, is_told, limits_of, memory_budget
 from bascule.tiers.fallback_runs import FallbackRuns
@@ -100,6 +100,11 @@ class FallbackManager(SafariVersion):
         bytes: `peak_nbytes` of all buffers, `plain_nbytes` of those of the plain way.
         """
         return self._telemetry.as_metrics()
+
+    @property
+    def last_taken(self) -> tuple[Taken, ...]:
+        """The strategies that the last named operation took: why, and into how many parts."""
+        return self._runs.last_taken
 
     def reset_metrics(self) -> None:
         """Count from zero again."""

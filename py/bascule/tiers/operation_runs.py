@@ -121,12 +121,14 @@ async def _fill(
             store.write(store.targets[parameter.name], 0, rows.data)
     if not in_blocks:
         return {}
+    landing = landing_nbytes(in_blocks, backend.limits.binding_nbytes)
     quantiser = await backend.quantiser(
-        store, in_blocks, landing_nbytes=landing_nbytes(in_blocks), most_blocks=SLAB_BLOCKS
+        store, in_blocks, landing_nbytes=landing, most_blocks=SLAB_BLOCKS
     )
     try:
         for parameter in in_blocks:
-            async for _ in quantise_slabs(quantiser, parameter, rows_of(parameter, weights)):
+            rows = rows_of(parameter, weights)
+            async for _ in quantise_slabs(quantiser, parameter, rows, landing):
                 pass
         for name, sums in (await quantiser.sums()).items():
             if sums.n_unfit:

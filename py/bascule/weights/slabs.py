@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
@@ -15,23 +15,32 @@ from bascule.program.program import Parameter
 from bascule.weights.quantised import SLAB_BLOCKS
 
 _RUN = 32
+_STEP = 64  # numbers: a slab starts at a multiple of 256 bytes
 _SLAB_NUMBERS = _RUN * SLAB_BLOCKS
 _READ_NBYTES = 1 << 22
 
 
-def landing_nbytes(parameters: Sequence[Parameter]) -> int:
-    """What a quantiser's landing must hold for slabs of these: the largest slab's floats."""
-    return 4 * min(_SLAB_NUMBERS, max(prod(p.shape) for p in parameters))
+def landing_nbytes(parameters: Sequence[Parameter], most: float = inf) -> int:
+    """What a quantiser's landing should hold for slabs of these: the largest slab's floats, in at
+    most `most` bytes where that has room for the smallest slab.
+    """
+    step = 4 * _STEP
+    room = max(step, int(min(most, 4 * _SLAB_NUMBERS)) // step * step)
+    return min(room, 4 * max(prod(p.shape) for p in parameters))
 
 
 async def quantise_slabs(
-    quantiser: Quantiser, parameter: Parameter, array: NDArray[Any]
+    quantiser: Quantiser, parameter: Parameter, array: NDArray[Any], landing: int
 ) -> AsyncIterator[int]:
-    """Make `array` the blocks of `parameter`; yields how many numbers are done, slab by slab."""
-    for start in range(0, array.size, _SLAB_NUMBERS):
+    """Make `array` the blocks of `parameter`; yields how many numbers are done, slab by slab.
+
+    The quantiser's landing has that many bytes: see `landing_nbytes`.
+    """
+    slab = landing // 4 if array.size <= landing // 4 else landing // (4 * _STEP) * _STEP
+    for start in range(0, array.size, slab):
         # Of an array that is laid out otherwise `flat` copies the slab alone.
         with np.errstate(over="ignore"):  # a float64 that is too large counts as infinite
-            part = array.flat[start : start + _SLAB_NUMBERS].astype(np.float32)
+            part = array.flat[start : start + slab].astype(np.float32)
         quantiser.write(quantiser.landing, 0, part.data)
         quantiser.quantise(parameter.name, start // _RUN, 0, part.size // _RUN)
         # What is queued holds memory until the device has got to it.

@@ -1,0 +1,37 @@
+"""Blocks come out the same, however small the landing is that the floats pass through."""
+
+from __future__ import annotations
+
+from math import inf
+
+import numpy as np
+import pytest
+
+from bascule.backend.cpu import ReferenceBackend
+from bascule.backend.quantise import quantise
+from bascule.dtypes import BlockType
+from bascule.program.program import Parameter
+from bascule.weights.quantised import SLAB_BLOCKS
+from bascule.weights.slabs import landing_nbytes, quantise_slabs, read_blocks
+
+
+@pytest.mark.parametrize("shape", [(1, 32), (3, 32), (7, 96)])
+@pytest.mark.parametrize("most", [1, 256, 1000, inf])
+async def test_a_small_landing_gives_the_same_blocks(
+    rng: np.random.Generator, shape: tuple[int, int], most: float
+) -> None:
+    array = rng.standard_normal(shape).astype(np.float32)
+    parameter = Parameter("w", shape, ("w",), dtype="q4_0")
+    landing = landing_nbytes([parameter], most)
+    assert landing <= max(256, min(most, array.nbytes))
+    backend = ReferenceBackend()
+    store = backend.store([parameter])
+    quantiser = await backend.quantiser(
+        store, [parameter], landing_nbytes=landing, most_blocks=SLAB_BLOCKS
+    )
+    done = [n async for n in quantise_slabs(quantiser, parameter, array, landing)]
+    assert done[-1] == array.size
+    slab = landing if landing == array.nbytes else landing // 256 * 256
+    assert len(done) == -(-array.nbytes // slab)
+    expected, _ = quantise(BlockType.Q4_0, array)
+    np.testing.assert_array_equal(await read_blocks(quantiser, parameter), expected)
