@@ -34,7 +34,9 @@ from bascule.errors import (
     TierUnavailableError,
     UnsupportedModelError,
 )
+from bascule.tiers import recovery
 from bascule.tiers.error_policy import kind_of
+from bascule.tiers.pressure import PressureState
 
 BUSY = GpuError("replay", "the device is busy")
 NO_MEMORY = GpuOutOfMemoryError("alloc", 1 << 30)
@@ -248,3 +250,37 @@ async def _embedding(tier: str | None) -> Any:
 
     async with await bascule.load(TINY_BERT, tier=tier or "webgpu") as model:
         return await model.embed("w4 w5")
+
+
+class Planned:
+    """A machine's pressure, as planned: one state for each time that it is asked."""
+
+    def __init__(self, *states: PressureState) -> None:
+        self.states = list(states)
+
+    @property
+    def state(self) -> PressureState:
+        return self.states.pop(0) if len(self.states) > 1 else self.states[0]
+
+    def close(self) -> None: ...
+
+
+async def test_under_critical_pressure_an_attempt_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery, "_PAUSE_S", 0.001)
+    manager, pressure = RecoveryManager(), Planned("serious", "critical", "critical", "nominal")
+    manager.heed_pressure(pressure)
+    for pauses in (0, 1, 1):
+        assert await manager.execute_with_recovery("step", lambda: 3) == 3
+        assert manager.error_recovery.get_recovery_stats().pressure_pauses == pauses
+    assert pressure.states == ["nominal"]
+
+
+async def test_pressure_that_never_falls_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery, "_LONGEST_PAUSE_S", 0.01)
+    manager = RecoveryManager()
+    manager.heed_pressure(Planned("critical"))
+    assert await manager.execute_with_recovery("step", lambda: 3) == 3
+    assert manager.error_recovery.get_recovery_stats().pressure_pauses == 1
+    manager.heed_pressure(None)
+    assert await manager.execute_with_recovery("step", lambda: 3) == 3
+    assert manager.error_recovery.get_recovery_stats().pressure_pauses == 1

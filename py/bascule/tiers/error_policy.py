@@ -40,7 +40,8 @@ _LONGEST_WAIT_S = 30.0
 class ErrorKind(StrEnum):
     """What an error means for whoever might try again."""
 
-    PLATFORM_UNAVAILABLE = "platform-unavailable"  # the tier does not work here
+    # No such tier, no accelerator for it, or one that cannot be initialised: the reason tells.
+    PLATFORM_UNAVAILABLE = "platform-unavailable"
     DEVICE_LOST = "device-lost"
     CAPABILITY_MISMATCH = "capability-mismatch"
     OPERATION_FAILED = "operation-failed"  # the device refused a command
@@ -112,6 +113,7 @@ class RecoveryStats:
     recovered: int = 0
     gave_up: int = 0
     freed_nbytes: int = 0  # for the sake of another try
+    pressure_pauses: int = 0  # attempts that waited for the machine to cool down
     errors_by_kind: dict[str, int] = field(default_factory=dict[str, int])
     actions: dict[str, int] = field(default_factory=dict[str, int])
     fallback_s: dict[str, float] = field(default_factory=dict[str, float])
@@ -156,6 +158,7 @@ class ErrorRecovery:
         self._fallback_s: dict[str, list[float]] = {}
         self._recovered = 0
         self._freed_nbytes = 0
+        self._pauses = 0
 
     def handle_error(
         self,
@@ -185,6 +188,10 @@ class ErrorRecovery:
         """Count memory that was freed for the sake of another try."""
         self._freed_nbytes += nbytes
 
+    def note_pause(self) -> None:
+        """Count an attempt that waited because the machine was under critical pressure."""
+        self._pauses += 1
+
     def get_recovery_stats(self) -> RecoveryStats:
         """The counts so far."""
         since = monotonic() - _RECENT_S
@@ -196,6 +203,7 @@ class ErrorRecovery:
             errors_by_kind=dict(self._kinds),
             actions=dict(self._actions),
             freed_nbytes=self._freed_nbytes,
+            pressure_pauses=self._pauses,
             fallback_s={tier: sum(s) / len(s) for tier, s in self._fallback_s.items()},
         )
 

@@ -15,10 +15,14 @@ from typing import Any
 from bascule.tiers.calling import takes_an_argument
 from bascule.tiers.capabilities import Capabilities, capabilities
 from bascule.tiers.error_policy import Attempt, ErrorRecovery, FallbackStrategy, RecoveryAction
+from bascule.tiers.pressure import Pressure
 from bascule.tiers.requirements import CapabilityRequirements, validate_operation_requirements
 from bascule.waiting import start
 
 _LONGEST_WAIT_S = 30.0
+# A machine that is hot or overworked gets so long to recover before work goes on all the same.
+_LONGEST_PAUSE_S = 2.0
+_PAUSE_S = 0.05
 
 
 class RecoveryManager:
@@ -31,10 +35,18 @@ class RecoveryManager:
     def __init__(self, fallback_strategy: FallbackStrategy | None = None) -> None:
         self.error_recovery = ErrorRecovery(fallback_strategy)
         self._frees: list[Callable[[], Any]] = []
+        self._pressure: Pressure | None = None
 
     def on_memory_pressure(self, free: Callable[[], Any]) -> None:
         """Call `free`, which may be async, when memory runs out; it may give the bytes freed."""
         self._frees.append(free)
+
+    def heed_pressure(self, pressure: Pressure | None) -> None:
+        """Before each attempt wait while that is "critical", two seconds at most; None: no more.
+
+        Hand it what `bascule.open_pressure` gave. It stays the caller's to close.
+        """
+        self._pressure = pressure
 
     def execute_with_recovery(self, name: str, operation: Callable[..., Any]) -> Any:
         """Run `operation`, and again as the strategy allows; gives its result.
@@ -55,6 +67,17 @@ class RecoveryManager:
             total += told if isinstance(told, int) else 0
         self.error_recovery.note_freed(total)
         return total
+
+    async def breathe(self) -> None:
+        """Wait as `heed_pressure` says."""
+        until, paused = monotonic() + _LONGEST_PAUSE_S, False
+        while self._pressure is not None and self._pressure.state == "critical":
+            paused = True
+            if monotonic() >= until:
+                break
+            await asyncio.sleep(_PAUSE_S)
+        if paused:
+            self.error_recovery.note_pause()
 
     async def validate_operation_requirements(self, required: CapabilityRequirements) -> None:
         """CapabilityMismatchError, with each lack in words, where the machine offers less."""
@@ -79,6 +102,7 @@ class _Run:
     async def go(self) -> Any:
         attempt, retries = Attempt(), 0
         while True:
+            await self._manager.breathe()
             started = monotonic()
             try:
                 found = self._call(attempt)
