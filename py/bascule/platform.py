@@ -18,6 +18,7 @@ from bascule.model.loaded import LoadedModel, Reopened
 from bascule.model.registry import known_hashes, known_kind, locate
 from bascule.program.program import Program
 from bascule.program.rewrites.registry import fit_all
+from bascule.program.rewrites.rewrite import Limits
 from bascule.progress import Progress, ProgressCallback
 from bascule.proving import ModelProver, is_wanted, prove_kernels_of
 from bascule.recipes import Recipe, read_recipe
@@ -45,6 +46,7 @@ async def load(
     cache_dtype: CacheDType = "f16",
     quantize: int | str | None = None,
     opener: TierOpener | None = None,
+    fallbacks: bool = True,
     prove: bool | None = None,
 ) -> Any:
     """Load a model: an EmbeddingModel or a LanguageModel, by what its files are.
@@ -55,22 +57,22 @@ async def load(
     `tier` is "webgpu", "webgpu-limited" (the same without optional features, in the limits that
     every device has), "wasm", "cpu" or "auto": the one of those that work and can hold the model
     that is predicted to be fastest, from what was measured on this machine; of several names it is
-    the first that works. Files from a server are
-    kept for the next time, by chunks of `chunk_size_mb` MiB, and an interrupted load goes on where
-    it stopped. Models may share a device: `on` is what `bascule.open_tier` gave, stays open when
-    the model closes, and keeps its compiled shaders; so does what a host's own `opener` gives in
-    place of `bascule.open_tier`. Without `wait` the model is given back before its weights are
-    there: a pass runs each layer as soon as it can, and `await model.loaded()` waits for the rest.
-    With `parallel` two shards come at a time. A language model's context is `max_length` tokens, by
-    default all that it was trained for, and its KV cache holds halves or, as `cache_dtype` "f32",
-    floats. With `quantize` (4, 8, "q4_0", "q4_1" or "q8_0") float weights become blocks of so many
-    bits on their way (a language model's embedding and output of 8 at the least), and
-    `model.quantization` tells what that did to each; `parallel` has no effect then. What computes
-    wrongly here (a kernel, halves, for "auto" a tier) is found out and left unless `prove` is False
-    (see `bascule.proving`); `model.proof` tells. Cancelling the task frees everything. Raises
-    InputError, ModelNotFoundError, ModelFileError, UnsupportedModelError, SourceError,
-    TierUnavailableError, WrongResultError, or LimitError for a model that is too large for the
-    device however it is cut.
+    the first that works. Files from a server are kept for the next time, by chunks of
+    `chunk_size_mb` MiB, and an interrupted load goes on where it stopped. Models may share a
+    device: `on` is what `bascule.open_tier` gave, stays open when the model closes, and keeps its
+    compiled shaders; so does what a host's own `opener` gives in place of `bascule.open_tier`.
+    Without `wait` the model is given back before its weights are there: a pass runs each layer as
+    soon as it can, and `await model.loaded()` waits for the rest. With `parallel` two shards come
+    at a time. A language model's context is `max_length` tokens, by default all that it was trained
+    for, and its KV cache holds halves or, as `cache_dtype` "f32", floats. With `quantize` (4, 8,
+    "q4_0", "q4_1" or "q8_0") float weights become blocks of so many bits on their way (a language
+    model's embedding and output of 8 at the least), and `model.quantization` tells what that did to
+    each; `parallel` has no effect then. What computes wrongly here (a kernel, halves, for "auto" a
+    tier) is found out and left unless `prove` is False (see `bascule.proving`); `model.proof`
+    tells. What the device cannot hold as it is is cut (`model.fallbacks` tells) unless `fallbacks`
+    is False. Cancelling the task frees everything. Raises InputError, ModelNotFoundError,
+    ModelFileError, UnsupportedModelError, SourceError, TierUnavailableError, WrongResultError, or
+    LimitError for a model that is too large for the device however it is cut.
     """
     tell = progress or _silent
     clock = _Clock()
@@ -89,7 +91,7 @@ async def load(
         opened = on or await (opener or open_tier)(tier, need_of(str(model), programs))
         tell(Progress("device", 1, 1, "steps"))
         clock.lap("device_ms")
-        fitting, programs = fit_all(programs, opened.backend.limits)
+        fitting, programs = fit_all(programs, opened.backend.limits if fallbacks else Limits())
         parameters = programs[0].parameters
         store = opened.backend.store(parameters)
         store.arrivals = Arrivals(parameter.name for parameter in parameters)
@@ -99,7 +101,7 @@ async def load(
         fill = partial(recipe.fill, source, parameters, store, tell)
         fill = partial(fill, backend=opened.backend, parallel=parallel)
         proves = is_wanted(prove)
-        made.revive_by(partial(_reopen, made, recipe, source, tier, proves))
+        made.revive_by(partial(_reopen, made, recipe, source, tier, proves, fallbacks))
         if proves:
             prove_kernels_of(opened.backend)
             made.prove_by(ModelProver(str(model), programs, weights))
@@ -145,7 +147,12 @@ def _open(
 
 
 async def _reopen(
-    made: LoadedModel, recipe: Recipe, source: Source, tier: str | Sequence[str], proves: bool
+    made: LoadedModel,
+    recipe: Recipe,
+    source: Source,
+    tier: str | Sequence[str],
+    proves: bool,
+    fallbacks: bool,
 ) -> Reopened:
     """Another device for a model that has lost its own, or left it for wrong numbers, with the
     weights from the cache in it.
@@ -160,7 +167,7 @@ async def _reopen(
         prove_kernels_of(opened.backend)
     backend = opened.backend
     try:
-        fitting, programs = fit_all(programs, backend.limits)
+        fitting, programs = fit_all(programs, backend.limits if fallbacks else Limits())
         parameters = programs[0].parameters
         store = backend.store(parameters)
         await recipe.fill(source, parameters, store, _silent, backend=backend, parallel=False)
@@ -260,6 +267,7 @@ class UnifiedWebPlatform:
         self.fallback_to_webnn = fallback_to_webnn
         self.fallback_to_wasm = fallback_to_wasm
         self._on = on
+        self._fallbacks = True
         self.model: EmbeddingModel | LanguageModel | None = None
         self._listeners: list[Callable[[str, float], None]] = []
         self._loading: asyncio.Task[EmbeddingModel | LanguageModel] | None = None
@@ -283,6 +291,10 @@ class UnifiedWebPlatform:
         have `tier`, `tier_reason`, `device`, `model` and `ms`.
         """
         return _now_or_later(self._infer(inputs))
+
+    def enable_feature_fallbacks(self, enabled: bool = True) -> None:
+        """Whether a model that is loaded from now on may be cut to what the device can hold."""
+        self._fallbacks = bool(enabled)
 
     def test_feature_support(self, feature: str) -> Awaitable[bool] | bool:
         """Whether this machine has a feature: see `bascule.tiers.features.FEATURES` for the names.
@@ -321,6 +333,7 @@ class UnifiedWebPlatform:
             progress=self._tell,
             on=self._on,
             quantize=self.quantize,
+            fallbacks=self._fallbacks,
         )
         if not isinstance(model, _MODEL_TYPES[self.model_type]):
             model.close()

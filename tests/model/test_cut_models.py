@@ -98,6 +98,18 @@ async def test_without_the_rewrites_that_encoder_does_not_load(gpu: NativeGpu) -
         await bascule.load(TINY_BERT, on=held(backend))
 
 
+def test_the_front_door_can_do_without_fallbacks(gpu: NativeGpu) -> None:
+    opened = held(WebGpuBackend(LimitedGpu(gpu, 8_000)))
+    platform = bascule.UnifiedWebPlatform(str(TINY_BERT), platform="webgpu", on=opened)
+    platform.enable_feature_fallbacks(False)
+    with pytest.raises(GpuError, match="this device allows 8,000"):
+        platform.load_model()
+    platform.enable_feature_fallbacks(True)
+    model = platform.load_model()
+    assert model.fallbacks
+    platform.close()
+
+
 async def test_an_encoder_on_every_tier(backend: Any) -> None:
     expected = golden("tiny-bert")
     backend.limits = Limits(binding_nbytes=17_000 // 4 * 3)
