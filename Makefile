@@ -24,8 +24,10 @@ unit:
 	$(PYTHON) -m pytest tests -q -n 2 --dist loadfile
 	test ! -x .venv-webnn/bin/python || .venv-webnn/bin/python -m pytest tests/webnn_tier -q
 
+# WebKitGTK's WebAssembly now and then ends Pyodide itself with these words, in a story or before it.
 e2e:
-	$(PYTHON) -m pytest e2e -q -n 2 --dist loadgroup --durations=10
+	$(PYTHON) -m pytest e2e -q -n 2 --dist loadgroup --durations=10 -r fEsR \
+	  --reruns 1 --only-rerun "RuntimeError: Out of bounds memory access"
 
 wasm: setup
 	$(PYTHON) tools/build_wasm.py
