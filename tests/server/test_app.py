@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from zipfile import ZipFile
@@ -25,6 +29,7 @@ def models(tmp_path: Path) -> Path:
     (tmp_path / "models" / "m" / "model.gguf").write_bytes(BODY)
     (tmp_path / "secret.txt").write_text("secret")
     (tmp_path / "models" / "link").symlink_to(tmp_path / "secret.txt")
+    (tmp_path / "models" / "m" / "loop").symlink_to("loop")
     return tmp_path / "models"
 
 
@@ -81,6 +86,7 @@ def test_foreign_hosts_are_refused(client: TestClient, host: str) -> None:
         "/models//etc/passwd",
         "/models/%2fetc/passwd",
         "/models/link",
+        "/models/m/loop",
         "/models/m",
         "/models/m/",
         "/models/",
@@ -97,6 +103,7 @@ def test_foreign_hosts_are_refused(client: TestClient, host: str) -> None:
 def test_no_path_leaves_its_root(client: TestClient, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 404
+    assert answer.headers["x-content-type-options"] == "nosniff"
     assert "secret" not in answer.text
     assert "root:" not in answer.text
 
@@ -178,6 +185,34 @@ def test_a_changed_tree_makes_a_new_wheel(tmp_path: Path) -> None:
     assert second.name != first.name
     with ZipFile(second) as wheel:
         assert b"NEW = 1" in wheel.read("bascule/__init__.py")
+
+
+def test_the_wheels_folder_goes_with_the_app(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    app = create_app(models=models, pyodide=models)
+    assert list((tmp_path / "tmp").iterdir()) == []  # none before somebody asks for the wheel
+    for _ in range(2):  # an app that is started anew builds it anew
+        with TestClient(app, base_url="http://localhost") as client:
+            name = client.get("/wheel/index.json").json()["wheel"]
+            assert client.get(f"/wheel/{name}").status_code == 200
+            assert len(list((tmp_path / "tmp").glob("bascule-wheel-*"))) == 1
+        assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_the_wheels_folder_goes_with_the_process(tmp_path: Path) -> None:
+    code = "from bascule.server.wheel import WheelHouse; house = WheelHouse()"
+    told = subprocess.run(
+        [sys.executable, "-W", "error", "-c", f"{code}; print(house.current())"],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(told.stdout.strip()).parent.parent == tmp_path
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_installed_package_packs_itself_again(tmp_path: Path) -> None:

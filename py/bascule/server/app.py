@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import mimetypes
 import stat
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -66,7 +67,17 @@ def create_app(
     folders = {**(extra or {}), "models": models, "pyodide": pyodide}
     routes += [_folder_route(f"/{prefix.strip('/')}", root) for prefix, root in folders.items()]
     routes.append(_folder_route("", web))
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _plain_error})
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            house.close()
+
+    app = Starlette(
+        routes=routes, exception_handlers={HTTPException: _plain_error}, lifespan=lifespan
+    )
     app.add_middleware(_Guard, isolated=isolated)
     return app
 
@@ -94,7 +105,7 @@ def _inside(root: Path, asked: str) -> Path:
         path = (home / (asked or "index.html")).resolve()
         if path.is_relative_to(home) and stat.S_ISREG(path.stat().st_mode):
             return path
-    except (OSError, ValueError):  # ValueError: a NUL in the path
+    except (OSError, ValueError, RuntimeError):  # a NUL in the path; a link to itself
         pass
     raise HTTPException(404, "There is no such file.")
 

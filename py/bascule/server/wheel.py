@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
+import weakref
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from zipfile import ZIP_STORED, ZipFile
@@ -17,13 +20,17 @@ _WATCHED = ("py", "web", "shaders", "pyproject.toml")
 
 
 class WheelHouse:
-    """Offers one wheel whose name changes with its content, so that no cache serves an old one."""
+    """Offers one wheel whose name changes with its content, so that no cache serves an old one.
+
+    It lies in a temporary folder, which `close` removes; so does the end of the process.
+    """
 
     def __init__(self, checkout: Path | None = None) -> None:
         self._checkout = checkout or (
             _CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else None
         )
-        self._folder = Path(tempfile.mkdtemp(prefix="bascule-wheel-"))
+        self._folder: Path | None = None
+        self._finalizer: weakref.finalize[[], WheelHouse] | None = None
         self._built: tuple[str, Path] | None = None
 
     def current(self) -> Path:
@@ -32,6 +39,20 @@ class WheelHouse:
         if self._built is None or self._built[0] != state or not self._built[1].is_file():
             self._built = (state, self._build(state))
         return self._built[1]
+
+    def close(self) -> None:
+        """Remove the folder; `current` makes another."""
+        if self._finalizer is not None:
+            self._finalizer()
+        self._finalizer = self._folder = self._built = None
+
+    def _made_folder(self) -> Path:
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="bascule-wheel-"))
+            # A finalizer also runs at the end of the process.
+            remove = partial(shutil.rmtree, self._folder, ignore_errors=True)
+            self._finalizer = weakref.finalize(self, remove)
+        return self._folder
 
     def _state(self) -> str:
         """Changes with any file that goes into the wheel."""
@@ -47,14 +68,11 @@ class WheelHouse:
         return digest.hexdigest()[:12]
 
     def _build(self, state: str) -> Path:
+        folder = self._made_folder()
         # A build tag (PEP 427) must start with a digit.
-        target = self._folder / f"bascule-{__version__}-0{state.replace('.', '_')}-py3-none-any.whl"
-        made = (
-            _pack_checkout(self._checkout, self._folder)
-            if self._checkout
-            else _pack_installed(self._folder)
-        )
-        for old in self._folder.glob("*.whl"):
+        target = folder / f"bascule-{__version__}-0{state.replace('.', '_')}-py3-none-any.whl"
+        made = _pack_checkout(self._checkout, folder) if self._checkout else _pack_installed(folder)
+        for old in folder.glob("*.whl"):
             if old != made:
                 old.unlink()
         return made.rename(target)
