@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bascule.folders import remembered_folder, write_whole
+from bascule.json_object import JsonFault, JsonLimits, parse_json
 
 Entry = dict[str, Any]
 
 _MOST_ENTRIES = 100
-_MOST_NBYTES = 16 << 20
+LIMITS = JsonLimits(16 << 20, 1 << 18)
 
 
 class RememberedWarning(RuntimeWarning):
@@ -152,14 +153,14 @@ def _bytes_of(path: Path) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(descriptor, "rb") as file:
         told = os.fstat(file.fileno())
-        ours = stat.S_ISREG(told.st_mode) and told.st_size <= _MOST_NBYTES
+        ours = stat.S_ISREG(told.st_mode) and told.st_size <= LIMITS.nbytes
         return file.read() if ours else b""
 
 
 def _entry_of(data: bytes, key: str) -> Entry | None:
     try:
-        told = json.loads(data)
-    except (ValueError, RecursionError):
+        told = parse_json(data, LIMITS)
+    except JsonFault:
         return None
     if not isinstance(told, dict) or told.get("key") != key:
         return None

@@ -128,8 +128,8 @@ def entry(**changes: object) -> dict[str, object]:
         (b'{"a":NaN}', 0, "NaN"),
         (b"\xff\xfe{}", 0, "JSON"),
         ('{"a":1}'.encode("utf-16"), 0, "JSON"),
-        (b"[" * 100_000, 0, "JSON"),
-        (b"{" + b'"a":{' * 50_000, 0, "JSON"),
+        (b"[" * 100_000, 0, "nested"),
+        XX,
         (b"{}  {", 0, "JSON"),
     ],
 )  # fmt: skip

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from bascule.errors import ModelFileError, UnsupportedModelError
+from bascule.json_object import read_json
 from bascule.model.bert import BertConfig
 from bascule.model.embedder import EmbedderSettings
 
@@ -34,12 +34,7 @@ async def embedder_settings(config: BertConfig, read: ReadOptional) -> EmbedderS
 
 async def _json(read: ReadOptional, file: str) -> Any:
     data = await read(file)
-    if data is None:
-        return None
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        raise ModelFileError(file, "it is not JSON") from None
+    return None if data is None else read_json(data, file)
 
 
 def _max_tokens(config: BertConfig, sentence: Any) -> int:

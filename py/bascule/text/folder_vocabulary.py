@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bascule.errors import ModelFileError, UnsupportedModelError
+from bascule.json_object import TOKENIZER as TOKENIZER_LIMITS
 from bascule.json_object import json_object
 from bascule.text.pretokenizers import PreTokenizer, UnknownCut, pretokenizer_of
 from bascule.text.vocabulary import (
@@ -52,7 +53,7 @@ def read_folder_vocabulary(files: TokenizerFiles) -> Vocabulary:
     ModelFileError if they are unsound, UnsupportedModelError for a tokenizer of another kind.
     """
     place = f"{files.place}/{TOKENIZER}"
-    told = json_object(files.tokenizer, place)
+    told = json_object(files.tokenizer, place, TOKENIZER_LIMITS)
     model = told.get("model")
     if not isinstance(model, dict):
         raise ModelFileError(place, "it has no model")

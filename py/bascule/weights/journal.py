@@ -26,6 +26,7 @@ from typing import IO, Any
 from filelock import AsyncFileLock, FileLock, Timeout
 
 from bascule.folders import weights_folder, write_whole
+from bascule.json_object import MANIFEST, JsonFault, parse_json
 from bascule.weights.manifest import is_count
 
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -91,8 +92,8 @@ class Journal:
     def load(self, key: str) -> Entry | None:
         """A file's entry; None where there is none, or one that cannot be true."""
         try:
-            return _checked(json.loads((self._files / f"{key}.json").read_bytes()))
-        except (OSError, ValueError, RecursionError):
+            return _checked(parse_json((self._files / f"{key}.json").read_bytes(), MANIFEST))
+        except (OSError, JsonFault):
             return None
 
     def save(self, key: str, entry: Entry) -> None:

@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from bascule.errors import InputError, ModelFileError, SetupError
+from bascule.json_object import MANIFEST as MANIFEST_LIMITS
+from bascule.json_object import JsonFault, parse_json
 from bascule.progress import Progress, ProgressCallback
 
 MANIFEST = "bascule-manifest.json"
-MOST_MANIFEST_NBYTES = 16 << 20
+MOST_MANIFEST_NBYTES = MANIFEST_LIMITS.nbytes
 LEAST_CHUNK_NBYTES = 65536
 MOST_CHUNK_NBYTES = 64 << 20
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -50,8 +52,8 @@ def parse_manifest(data: bytes, place: str) -> dict[str, Expected]:
     with a page of theirs where a file is missing. ModelFileError for a manifest that is not sound.
     """
     try:
-        told: Any = json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError):
+        told: Any = parse_json(data, MANIFEST_LIMITS)
+    except JsonFault:
         return {}
     if not isinstance(told, dict) or told.get("version") != 1:
         raise ModelFileError(place, "it is no manifest of version 1")

@@ -6,16 +6,14 @@ Format: 8 bytes little-endian header length, that many bytes of JSON, then the t
 
 from __future__ import annotations
 
-import json
 import struct
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 from bascule.errors import ModelFileError
+from bascule.json_object import TENSOR_TABLE, JsonFault, parse_json
 
-# The format's own limit; a header of a real model is a few hundred kilobytes.
-MOST_HEADER_NBYTES = 100_000_000
 _MOST_DIMENSIONS = 8
 _MOST_ELEMENTS = 1 << 48
 DTYPE_NBYTES = {
@@ -41,7 +39,7 @@ def header_nbytes(first8: bytes, file_nbytes: int, file: str) -> int:
     if len(first8) < 8:
         raise ModelFileError(file, f"it ends after {len(first8)} bytes, before its header")
     (length,) = struct.unpack("<Q", first8[:8])
-    if length > MOST_HEADER_NBYTES:
+    if length > TENSOR_TABLE.nbytes:
         raise ModelFileError(file, f"its header claims {length:,} bytes")
     if length < 2 or 8 + length > file_nbytes:
         raise ModelFileError(
@@ -56,13 +54,9 @@ def parse_header(head: bytes, file_nbytes: int, file: str) -> dict[str, TensorIn
     ModelFileError for anything but a header that describes every byte of the file exactly once.
     """
     try:
-        # The text itself is checked for UTF-8: json.loads would guess UTF-16 and UTF-32 too.
-        raw: Any = json.loads(
-            head.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
-        )
-    except (ValueError, RecursionError) as error:
-        reason = str(error) if isinstance(error, _HeaderFault) else "it is not JSON"
-        raise ModelFileError(file, f"its header is not sound: {reason}") from None
+        raw: Any = parse_json(head, TENSOR_TABLE, strict=True)
+    except JsonFault as fault:
+        raise ModelFileError(file, f"its header is not sound: {fault}") from None
     if not isinstance(raw, dict):
         raise ModelFileError(file, "its header is not a JSON object")
     _check_metadata(raw.pop("__metadata__", {}), file)
@@ -70,21 +64,6 @@ def parse_header(head: bytes, file_nbytes: int, file: str) -> dict[str, TensorIn
     tensors = {name: _tensor(name, entry, data_start, file) for name, entry in raw.items()}
     _check_cover(tensors, data_start, file_nbytes, file)
     return tensors
-
-
-class _HeaderFault(ValueError):
-    """A fault found while JSON is read."""
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise _HeaderFault("a name stands twice")
-    return found
-
-
-def _no_constant(name: str) -> Any:
-    raise _HeaderFault(f"{name} is no JSON number")
 
 
 def _check_metadata(metadata: Any, file: str) -> None:

@@ -4,12 +4,11 @@ that are needed first."""
 from __future__ import annotations
 
 import asyncio
-import json
 import warnings
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from bascule.backend.arrivals import Arrivals
 from bascule.backend.base import WeightStore
@@ -19,6 +18,7 @@ from bascule.errors import (
     HashMismatchError,
     ModelFileError,
 )
+from bascule.json_object import TENSOR_TABLE, json_object
 from bascule.program.program import Parameter
 from bascule.progress import Progress, ProgressCallback
 from bascule.waiting import all_or_first_error
@@ -180,11 +180,7 @@ def shards_of(index: bytes, place: str) -> dict[str, str]:
 
     ModelFileError for anything that is not sound, file names above all.
     """
-    try:
-        told: Any = json.loads(index)
-    except (ValueError, RecursionError):
-        raise ModelFileError(place, "it is not JSON") from None
-    found = told.get("weight_map") if isinstance(told, dict) else None
+    found = json_object(index, place, TENSOR_TABLE).get("weight_map")
     if not isinstance(found, dict) or not found:
         raise ModelFileError(place, "it has no weight_map")
     for name, file in found.items():
