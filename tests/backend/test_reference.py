@@ -19,10 +19,49 @@ def test_every_op_has_a_definition() -> None:
     assert reference.FUNCTIONS.keys() == OPS.keys()
 
 
-def test_erf_fit_stays_within_its_stated_error() -> None:
-    x = np.linspace(-6, 6, 4001)
-    exact = np.array([math.erf(v) for v in x])
-    assert np.abs(reference._erf_fit(x.astype(np.float32)) - exact).max() < 2e-7
+def gelu_exact(x: np.ndarray) -> np.ndarray:
+    return np.array([v * 0.5 * math.erfc(-v * 0.5**0.5) for v in x.astype(float).ravel()])
+
+
+def test_gelu_in_float32_stays_within_its_stated_error() -> None:
+    near = np.logspace(-30, 0, 301)
+    x = np.concatenate([np.linspace(-30, 30, 60_001), near, -near]).astype(np.float32)
+    exact = gelu_exact(x)
+    error = np.abs(reference.activate(x, kind="gelu") - exact)
+    # Two steps of float32 at the size of x, and relative to the result where that is small.
+    assert (error <= 2 * 2.0**-24 * np.maximum(1, np.abs(x))).all()
+    small = np.abs(x) < 0.5
+    assert (error[small] <= 4e-7 * np.abs(exact[small])).all()
+
+
+def test_gelu_of_what_is_no_number() -> None:
+    x = np.array([math.nan, math.inf, -math.inf, 3e38, -3e38], np.float32)
+    found = reference.activate(x, kind="gelu")
+    np.testing.assert_allclose(found, [math.nan, math.inf, 0, 3e38, 0], atol=1e-30)
+
+
+@pytest.mark.parametrize("n", [0, 1, (1 << 14) - 1, 1 << 14, (1 << 14) + 1, 50_000])
+def test_gelu_by_blocks_in_place_and_of_views(n: int) -> None:
+    x = np.random.default_rng(n).standard_normal((2, n)).astype(np.float32) * 3
+    kept = x.copy()
+    expected = gelu_exact(x).reshape(x.shape)
+    np.testing.assert_allclose(reference.activate(x, kind="gelu"), expected, atol=1e-6)
+    np.testing.assert_allclose(reference.activate(x.T, kind="gelu"), expected.T, atol=1e-6)
+    np.testing.assert_array_equal(x, kept)
+    assert reference.activate(x, kind="gelu", out=x) is x
+    np.testing.assert_allclose(x, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_products_leave_their_operands_alone(activation: str) -> None:
+    rng = np.random.default_rng(9)
+    shapes = [(3, 8), (6, 8), (6,), (3, 6)]
+    operands = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+    kept = [array.copy() for array in operands]
+    reference.linear(*operands, activation=activation)
+    reference.gated_linear(*operands[:2], activation=activation)
+    for array, before in zip(operands, kept, strict=True):
+        np.testing.assert_array_equal(array, before)
 
 
 @pytest.mark.parametrize("kind", ACTIVATIONS)

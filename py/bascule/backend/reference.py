@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from bascule.backend.quant import BlockMatrix
+from bascule.backend.reference_activations import activate
 from bascule.backend.reference_images import patches, place_rows
 from bascule.backend.reference_sampling import argmax_token, penalise, sample_token
 from bascule.backend.reference_text import (
@@ -66,14 +67,17 @@ def linear(
     y = y.reshape(*x.shape[:-1], weight.shape[0])
     if bias is not None:
         y += bias
-    y = activate(y, kind=activation)
-    return y if residual is None else y + residual
+    y = activate(y, kind=activation, out=y)
+    if residual is not None:
+        y += residual
+    return y
 
 
 def gated_linear(x: Array, weight: Array | BlockMatrix, *, activation: str) -> Array:
     """y = activation(x @ weight[:N].T) * (x @ weight[N:].T) (Shazeer 2020)."""
     gate, up = np.split(linear(x, weight), 2, axis=-1)
-    return activate(gate, kind=activation) * up
+    y = activate(gate, kind=activation)
+    return np.multiply(y, up, out=None if y is gate else y)
 
 
 def layer_norm(
@@ -147,22 +151,6 @@ def l2_normalise(x: Array, *, eps: float) -> Array:
     return x / np.maximum(np.sqrt((x * x).sum(axis=-1, keepdims=True)), x.dtype.type(eps))
 
 
-def activate(x: Array, *, kind: str) -> Array:
-    """none, gelu (exact, Hendrycks & Gimpel 2016), relu, tanh or silu."""
-    match kind:
-        case "gelu":
-            return x * (0.5 + 0.5 * _erf(x * x.dtype.type(0.5**0.5)))
-        case "relu":
-            return np.maximum(x, 0)
-        case "tanh":
-            return np.tanh(x)
-        case "silu":
-            c = np.maximum(x, -80)  # below, exp overflows float32 and the value is 0
-            return c / (1 + np.exp(-c))
-        case _:
-            return x
-
-
 def add(x: Array, y: Array) -> Array:
     """x + y, y repeated over x's leading axes."""
     return x + y
@@ -176,34 +164,6 @@ def multiply(x: Array, y: Array) -> Array:
 def concat(*parts: Array | None) -> Array:
     """Side by side on the last axis."""
     return np.concatenate([part for part in parts if part is not None], axis=-1)
-
-
-def _erf(x: Array) -> Array:
-    """The error function: in float64 by its series and continued fraction, in float32 by a fit."""
-    return _erf_exact(x) if x.dtype == np.float64 else _erf_fit(x)
-
-
-def _erf_fit(x: Array) -> Array:
-    """Within 2e-7 in float32: a polynomial under 1, where the other formula would cancel.
-
-    From 1 on Abramowitz & Stegun 1964, 7.1.26; under 1 a Chebyshev fit of erf(x) / x in x^2.
-    """
-    s = np.minimum(x * x, 1)
-    near = np.full_like(x, -0.00056541059)
-    for c in (0.00492327753, -0.02671638504, 0.11280364543, -0.37612348795, 1.12837910652):
-        near = near * s + np.float32(c)
-    t = 1 / (1 + 0.3275911 * np.abs(x))
-    p = 1.061405429
-    for c in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
-        p = p * t + c
-    return np.where(np.abs(x) < 1, x * near, np.sign(x) * (1 - p * t * np.exp(-x * x)))
-
-
-def _erf_exact(x: Array) -> Array:
-    """By the standard library, value by value: slow, and only ever a yardstick."""
-    from math import erf
-
-    return np.array([erf(v) for v in x.ravel().tolist()], dtype=x.dtype).reshape(x.shape)
 
 
 FUNCTIONS: Mapping[str, Callable[..., Array]] = {
