@@ -217,7 +217,9 @@ def test_unsound_configurations_are_told() -> None:
         with pytest.raises(BasculeError, match=words):
             read_folder_vocabulary(files(**config))
     for data in (b"", b"[]", b"{", b"\xff", b"[" * 100_000):
-        with pytest.raises(ModelFileError, match=r"tokenizer.json: (it is not (a )?JSON|its containers)"):
+        with pytest.raises(
+            ModelFileError, match=r"tokenizer.json: it(s containers| is not (a )?JSON)"
+        ):
             read_folder_vocabulary(replace(FILES, tokenizer=data))
 
 
