@@ -232,6 +232,29 @@ async def test_wasm_without_its_runtime_says_what_it_needs(
         await open_tier("wasm")
 
 
+SCARCE = """
+import asyncio, json, resource, bascule
+from bascule.errors import TierUnavailableError
+resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+try:
+    asyncio.run(bascule.open_tier("wasm"))
+except TierUnavailableError as error:
+    print(json.dumps([error.tier, error.reason, error.hint]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS needs Linux")
+def test_wasm_without_address_space_says_so() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", SCARCE], capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stderr
+    tier, reason, hint = json.loads(told.stdout)
+    assert tier == "wasm"
+    assert "cannot load its kernels" in reason
+    assert "ulimit -v" in hint
+
+
 async def test_of_several_names_the_first_that_works_is_taken() -> None:
     opened = await open_tier(["webnn", "cpu", "webgpu"])
     assert opened.backend.tier == "cpu"

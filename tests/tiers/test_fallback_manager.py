@@ -207,6 +207,24 @@ def test_arguments_that_make_no_sense_are_refused(make: Callable[[], Any], told:
         make()
 
 
+CACHE = {
+    "key_cache": np.zeros((6, 4)),
+    "value_cache": np.zeros((6, 4)),
+    "key": np.ones((2, 4)),
+    "value": np.full((2, 4), 2.0),
+}
+
+
+@pytest.mark.parametrize("position", [0, 5, 6, 299, 2**20])
+def test_a_cache_that_slides_takes_a_position_by_its_slot(position: int) -> None:
+    with bascule.FallbackManager(SAFARI, config={"tier": "cpu"}) as manager:
+        found = manager.run_with_fallback("kv_cache_update", CACHE, {"position": position})
+    slots = [position % 6, (position + 1) % 6]
+    expected = np.zeros((2, 6, 4))
+    expected[:, slots] = [[[1.0] * 4] * 2, [[2.0] * 4] * 2]
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize(
     ("operation", "inputs", "context"),
     [
@@ -225,6 +243,9 @@ def test_arguments_that_make_no_sense_are_refused(make: Callable[[], Any], told:
         ("quantize", {"tensor": np.ones((2, 31))}, {}),
         ("quantize", {"tensor": np.ones((2, 32))}, {"bits": 3}),
         ("quantize", {"tensor": np.full((2, 32), np.nan)}, {}),
+        ("kv_cache_update", CACHE, {"position": 2**20 + 1}),
+        ("kv_cache_update", CACHE, {"position": 2**33}),
+        ("kv_cache_update", CACHE, {"position": 2**40}),
         ("shader_compilation", {"operation": "shader", "inputs": {}}, {}),
         ("feature_extraction", {"image": np.ones((2, 2, 1)), "weight": np.ones((1, 3, 3, 1))}, {}),
     ],

@@ -13,6 +13,8 @@ from bascule.tiers.operation_work import Array, Chunks, Floats, Request, Work, s
 
 # A row of weights in blocks is a multiple of so many numbers long.
 _RUN = 32
+# Where a model's sliding context ends, too.
+_MOST_POSITIONS = 1 << 20
 
 
 def matmul(request: Request) -> Work:
@@ -101,7 +103,7 @@ def kv_cache_update(request: Request) -> Work:
 
     Arrays of three axes are (S, G, D): G KV heads, which a partitioned cache divides. Gives both
     caches, as (2, S, ...) float32. A position past the end goes on at the start, as in
-    a cache that slides: position p has slot p % S.
+    a cache that slides: position p has slot p % S, and p is 2**20 at most.
     """
     names = ("key_cache", "value_cache", "key", "value")
     caches = [request.floats(name, ndims=(2, 3)) for name in names[:2]]
@@ -110,11 +112,11 @@ def kv_cache_update(request: Request) -> Work:
     fits = shape == caches[1].shape and rows[0].shape == rows[1].shape
     fits = fits and rows[0].shape[1:] == shape[1:] and len(rows[0]) <= len(caches[0])
     request.need(fits, "caches (S, ...) and up to S rows key and value (T, ...)", *names)
-    position = request.whole("position", 0)
+    slots, tokens = len(caches[0]), len(rows[0])
+    position = request.whole("position", 0, most=_MOST_POSITIONS) % max(slots, 1)
     # The op `rope_append` reads heads by fours, and turns nothing by an angle of 0.
     heads, width = shape[1] if len(shape) == 3 else 1, shape[-1]
     size = -(-width // 4) * 4
-    slots, tokens = len(caches[0]), len(rows[0])
     no_queries = np.zeros((tokens, heads, size), np.float32)
     packed = [no_queries, *(_wide(r.reshape(-1, heads, width), size) for r in rows)]
     qkv = np.concatenate(packed, axis=1).reshape(tokens, -1)

@@ -115,11 +115,13 @@ class Request:
         """Like `floats`; None where it was left out."""
         return None if self.inputs.get(name) is None else self.floats(name, ndims=ndims)
 
-    def whole(self, name: str, default: int, *, least: int = 0) -> int:
-        """A whole number of the context."""
+    def whole(self, name: str, default: int, *, least: int = 0, most: int | None = None) -> int:
+        """A whole number of the context, `most` at most."""
         found = self.context.get(name, default)
-        if isinstance(found, bool) or not isinstance(found, int | np.integer) or found < least:
-            expected = f"a whole number from {least} on"
+        whole = isinstance(found, int | np.integer) and not isinstance(found, bool)
+        if not whole or found < least or (most is not None and found > most):
+            range_ = f"from {least} on" if most is None else f"from {least} to {most:,}"
+            expected = f"a whole number {range_}"
             raise InputError(f"{self.where}, context {name!r}", expected, repr(found)[:80])
         return int(found)
 

@@ -22,6 +22,11 @@ _MOST_PAGES = 1 << 16
 # The C stack grows down from here; the module's constants follow, then what `empty` gives out.
 _STACK_TOP = 1 << 16
 _HEAP = 1 << 17
+_UNUSABLE = "wasmtime cannot load its kernels"
+_ROOM = (
+    "It reserves 4 GiB of address space: raise the limit (ulimit -v), or take tier='cpu', which "
+    "is faster outside a page."
+)
 
 
 class NativeKernels:
@@ -36,6 +41,13 @@ class NativeKernels:
                 "outside a page it needs the package wasmtime",
                 hint="pip install wasmtime, or take tier='cpu', which is faster outside a page.",
             ) from None
+        try:
+            self._open(wasmtime, path)
+        except wasmtime.WasmtimeError as error:
+            told = " ".join(str(error).split())
+            raise TierUnavailableError("wasm", f"{_UNUSABLE} ({told})", hint=_ROOM) from None
+
+    def _open(self, wasmtime: Any, path: str) -> None:
         self.name = f"wasmtime {version('wasmtime')}"
         engine = wasmtime.Engine()
         self._store = wasmtime.Store(engine)
@@ -97,7 +109,10 @@ class NativeKernels:
         if end > _MOST_PAGES * _PAGE_NBYTES:
             raise MemoryError(f"WebAssembly's 4 GiB cannot hold another {nbytes:,} bytes")
         if lacking > 0:
-            self._memory.grow(self._store, -(-lacking // _PAGE_NBYTES))
+            try:
+                self._memory.grow(self._store, -(-lacking // _PAGE_NBYTES))
+            except Exception as error:  # wasmtime's own, which only it can name
+                raise MemoryError(f"wasmtime has no {nbytes:,} bytes more ({error})") from None
         self._used = end
         return offset
 
