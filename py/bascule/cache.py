@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bascule.errors import InputError
+from bascule.folders import open_regular
 
 IN_PAGE = sys.platform == "emscripten"
 
@@ -171,7 +172,7 @@ def _native_verify() -> dict[str, int]:
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as handle:
+        with open_regular(path) as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
     except OSError:
         return ""

@@ -1,18 +1,33 @@
-"""Where Bascule keeps things on a native machine."""
+"""Where Bascule keeps things on a native machine, and how it opens and replaces files."""
 
 from __future__ import annotations
 
+import errno
 import os
-import tempfile
+import secrets
+import stat
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
+from typing import IO
+
+from bascule.errors import SetupError
+
+PART = ".part"
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def cache_folder() -> Path:
     """BASCULE_CACHE, else the user's cache folder for bascule. Not made by this call."""
-    told = os.environ.get("BASCULE_CACHE")
-    if told:
-        return Path(told).expanduser()
+    found = _folder_of("BASCULE_CACHE")
+    if found:
+        return found
     from platformdirs import user_cache_dir
 
     return Path(user_cache_dir("bascule"))
@@ -25,25 +40,89 @@ def models_folder() -> Path:
 
 def remembered_folder() -> Path:
     """BASCULE_REMEMBERED, else a folder of the cache folder: what was learned of this machine."""
-    told = os.environ.get("BASCULE_REMEMBERED")
-    return Path(told).expanduser() if told else cache_folder() / "remembered"
+    return _folder_of("BASCULE_REMEMBERED") or cache_folder() / "remembered"
 
 
 def weights_folder() -> Path:
     """BASCULE_WEIGHTS, else a folder of the cache folder: what was fetched from servers."""
-    told = os.environ.get("BASCULE_WEIGHTS")
-    return Path(told).expanduser() if told else cache_folder() / "weights"
+    return _folder_of("BASCULE_WEIGHTS") or cache_folder() / "weights"
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: beside its place, then renamed into it. OSError."""
+def _folder_of(variable: str) -> Path | None:
+    """The folder that an environment variable names; SetupError for ~NAME of no such user."""
+    value = os.environ.get(variable)
+    if not value:
+        return None
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        raise SetupError(
+            f"{variable} is {value!r}, and that user's home folder is not known.",
+            hint="Give a full path.",
+        ) from None
+
+
+def file_nbytes(path: Path) -> int:
+    """Size of a regular file; OSError for anything else (folder, named pipe, device, socket)."""
+    found = path.stat()
+    _check_regular(found.st_mode, path)
+    return found.st_size
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a regular file for reading; OSError for anything else, without waiting."""
+    file_nbytes(path)  # opening a device may already act on it
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.fdopen(os.open(path, flags), "rb")
+    try:
+        _check_regular(os.fstat(handle.fileno()).st_mode, path)
+    except OSError:
+        handle.close()
+        raise
+    return handle
+
+
+def _check_regular(mode: int, path: Path) -> None:
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+        raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", str(path))
+
+
+def write_whole(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Replace a file atomically, through a new file of a random name beside it. OSError.
+
+    A link at `path` is replaced, never followed. `mode` is subject to the umask.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    scratch = path.parent / f".{path.name[:40]}.{secrets.token_hex(8)}{PART}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.open(scratch, flags, mode)
     try:
         with os.fdopen(handle, "wb") as sink:
+            lock_file(sink, exclusive=True)
             sink.write(data)
         os.replace(scratch, path)
     except BaseException:
         with suppress(OSError):
             os.unlink(scratch)
         raise
+
+
+def is_abandoned(part: Path) -> bool:
+    """Whether the process that wrote a .part file of `write_whole` has ended."""
+    try:
+        with part.open("rb") as handle:
+            lock_file(handle, exclusive=True)
+    except OSError:
+        return False
+    return True
+
+
+def lock_file(handle: IO[bytes], *, exclusive: bool) -> None:
+    """Lock an open file until it is closed; OSError if others hold it. Nothing without POSIX."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    fcntl.flock(handle, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)

@@ -7,12 +7,14 @@ const HASH = /^[0-9a-f]{64}$/;
 
 /** @param {Uint8Array} bytes @returns {Map<string, Expected>} file to what to expect */
 export function parseManifest(bytes) {
+  // Many servers answer with a page of theirs where a file is missing.
+  if (!new TextDecoder().decode(bytes.subarray(0, 1000)).trimStart().startsWith("{")) return new Map();
   /** @type {any} */
   let told;
   try {
     told = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch {
-    return new Map(); // many servers answer with a page of theirs where a file is missing
+    throw new Error("it is damaged or cut off (not JSON)");
   }
   const chunkNbytes = told?.chunk_nbytes;
   if (told?.version !== 1 || !Number.isSafeInteger(chunkNbytes) || chunkNbytes < 65536) {

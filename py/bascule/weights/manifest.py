@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from bascule.errors import InputError, ModelFileError, SetupError
+from bascule.folders import file_nbytes, open_regular, write_whole
 from bascule.json_object import MANIFEST as MANIFEST_LIMITS
 from bascule.json_object import JsonFault, parse_json
 from bascule.progress import Progress, ProgressCallback
@@ -28,6 +29,9 @@ MOST_MANIFEST_NBYTES = MANIFEST_LIMITS.nbytes
 LEAST_CHUNK_NBYTES = 65536
 MOST_CHUNK_NBYTES = 64 << 20
 _HASH = re.compile(r"[0-9a-f]{64}")
+
+
+_HINT = "Write it again (`bascule manifest FOLDER`), or remove it to load without verification."
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +52,12 @@ def check_chunk_nbytes(nbytes: int) -> int:
 
 
 def parse_manifest(data: bytes, place: str) -> dict[str, Expected]:
-    """File name to what to expect; nothing for what is no JSON at all, since many servers answer
-    with a page of theirs where a file is missing. ModelFileError for a manifest that is not sound.
-    """
+    """File name to what to expect; ModelFileError for a manifest that is cut off or not sound."""
     try:
         told: Any = parse_json(data, MANIFEST_LIMITS)
-    except JsonFault:
-        return {}
+    except JsonFault as fault:
+        problem = f"it is damaged or cut off ({fault})"
+        raise ModelFileError(place, problem, hint=_HINT) from None
     if not isinstance(told, dict) or told.get("version") != 1:
         raise ModelFileError(place, "it is no manifest of version 1")
     chunk, files = told.get("chunk_nbytes"), told.get("files")
@@ -63,6 +66,11 @@ def parse_manifest(data: bytes, place: str) -> dict[str, Expected]:
     if not isinstance(files, dict):
         raise ModelFileError(place, "it names no files")
     return {name: _expected(name, entry, chunk, place) for name, entry in files.items()}
+
+
+def is_manifest(data: bytes) -> bool:
+    """Whether a server's answer may be a manifest: many send a page where a file is missing."""
+    return data.lstrip()[:1] == b"{"
 
 
 def _expected(name: str, entry: Any, chunk: int, place: str) -> Expected:
@@ -97,7 +105,7 @@ def make_manifest(
     done = 0
     for name in sorted(files):
         whole, chunks, nbytes = hashlib.sha256(), list[str](), 0
-        with files[name].open("rb") as handle:
+        with open_regular(files[name]) as handle:
             while chunk := handle.read(chunk_nbytes):
                 whole.update(chunk)
                 chunks.append(hashlib.sha256(chunk).hexdigest())
@@ -110,24 +118,24 @@ def make_manifest(
 
 
 async def write_manifest(folder: Path, chunk_mb: float, progress: ProgressCallback) -> Path:
-    """Write a model folder's manifest into it; InputError for a folder without model files."""
+    """Write a model folder's manifest into it.
+
+    InputError for a folder without model files, SetupError if it cannot be read or written.
+    """
     from bascule.weights.source import model_files
 
-    files = model_files(folder)
-    total = sum(path.stat().st_size for path in files.values())
-
-    def tell(done: int) -> None:
+    def report(done: int) -> None:
         progress(Progress("manifest", done, total))
 
     chunk_nbytes = round(chunk_mb * (1 << 20))
-    data = await asyncio.to_thread(make_manifest, folder, files, chunk_nbytes, tell)
     target = folder / MANIFEST
-    fresh = folder / f".{MANIFEST}.new"
     try:
-        fresh.write_bytes(data)  # servers have to read it: it gets the usual permissions
-        fresh.replace(target)
+        files = model_files(folder)
+        total = sum(file_nbytes(path) for path in files.values())
+        data = await asyncio.to_thread(make_manifest, folder, files, chunk_nbytes, report)
+        write_whole(target, data, mode=0o666)  # a server of another user has to read it
     except OSError as error:
         raise SetupError(
-            f"{target} cannot be written ({error.strerror}).", hint="Is the folder yours?"
+            f"{target} cannot be written ({error.strerror or error}).", hint="Is the folder yours?"
         ) from None
     return target

@@ -24,6 +24,7 @@ from bascule.errors import (
     ModelNotFoundError,
     SourceError,
 )
+from bascule.folders import file_nbytes, open_regular
 from bascule.weights.manifest import (
     MANIFEST,
     MOST_MANIFEST_NBYTES,
@@ -269,6 +270,7 @@ class FileSource:
         self._chunk_nbytes = chunk_nbytes
         self._manifest: dict[str, Expected] | None = None
         self._reading = asyncio.Lock()
+        self._last: tuple[str, int, bytes] | None = None  # the chunk that was verified last
         self.location = str(self._folder)
         self.stats: dict[str, float] = {"peak_chunk_nbytes": chunk_nbytes}
         if not self._folder.is_dir():
@@ -281,21 +283,25 @@ class FileSource:
 
     async def size(self, file: str) -> int:
         """See `Source.size`."""
-        try:
-            return self._path(file).stat().st_size
-        except OSError as error:
-            raise self._fault(file, error) from None
+        nbytes = self._nbytes(file)
+        expected = await self._expected(file)
+        if expected and expected.nbytes != nbytes:
+            told = f"it has {nbytes:,} bytes, and its manifest says {expected.nbytes:,}"
+            raise HashMismatchError(f"{self.location}/{file}", told)
+        return nbytes
 
     async def read(self, file: str, offset: int = 0, nbytes: int | None = None) -> bytes:
-        """See `Source.read`. A whole file that a manifest or the registry names is verified."""
+        """See `Source.read`. What a manifest or the registry names is verified."""
         size = await self.size(file)
         wanted = max(0, size - offset) if nbytes is None else nbytes
         if wanted > MOST_SMALL_NBYTES:
             raise ModelFileError(f"{self.location}/{file}", f"it is too large ({size:,} bytes)")
+        expected = await self._expected(file)
+        if expected:
+            return await self._read_verified(file, expected, offset, wanted)
         data = await asyncio.to_thread(self._read, file, offset, wanted)
-        expected = None if file == MANIFEST else await self._expected(file)
-        digest = expected.sha256 if expected else self._hashes.get(file, "")
-        if nbytes is None and digest:
+        digest = self._hashes.get(file, "")
+        if nbytes is None and offset == 0 and digest:
             proof = Proof(digest)
             await proof.add(data)
             proof.check(f"{self.location}/{file}")
@@ -313,18 +319,13 @@ class FileSource:
         size, expected = await self.size(file), await self._expected(file)
         chunk = await self.chunk_nbytes(file)
         place = f"{self.location}/{file}"
-        if expected and expected.nbytes != size:
-            told = f"it has {size:,} bytes, and its manifest says {expected.nbytes:,}"
-            raise HashMismatchError(place, told)
-
         check_ends(pieces, size, place)
 
         async def read(index: int) -> bytes:
+            if expected:
+                return await self._chunk(file, expected, index)
             start = index * chunk
-            data = await asyncio.to_thread(self._read, file, start, min(chunk, size - start))
-            if expected and await _digest(data) != expected.hashes[index]:
-                raise HashMismatchError(place, f"chunk {index} is not that of the manifest")
-            return data
+            return await asyncio.to_thread(self._read, file, start, min(chunk, size - start))
 
         digest = "" if expected else self._hashes.get(file, "")
         proof = Proof(digest) if digest else None
@@ -334,15 +335,43 @@ class FileSource:
             proof.check(place)
 
     async def forget(self, file: str) -> None:
-        """Nothing is kept of a local file."""
+        """See `Source.forget`."""
+        self._last = None
 
     async def settle(self) -> None:
         """Nothing is open."""
+        self._last = None
 
     def release(self) -> None:
         """Nothing is kept."""
 
+    async def _read_verified(
+        self, file: str, expected: Expected, offset: int, nbytes: int
+    ) -> bytes:
+        """Bytes out of chunks whose hashes are the manifest's."""
+        chunk, end = expected.chunk_nbytes, offset + nbytes
+        if end > expected.nbytes:
+            raise self._too_short(file, end - expected.nbytes, offset)
+        parts: list[bytes] = []
+        for index in range(offset // chunk, -(-end // chunk)):
+            if self._last is None or self._last[:2] != (file, index):
+                self._last = (file, index, await self._chunk(file, expected, index))
+            start = index * chunk
+            parts.append(self._last[2][max(0, offset - start) : end - start])
+        return b"".join(parts)
+
+    async def _chunk(self, file: str, expected: Expected, index: int) -> bytes:
+        start = index * expected.chunk_nbytes
+        nbytes = min(expected.chunk_nbytes, expected.nbytes - start)
+        data = await asyncio.to_thread(self._read, file, start, nbytes)
+        if await _digest(data) != expected.hashes[index]:
+            told = f"chunk {index} is not that of the manifest"
+            raise HashMismatchError(f"{self.location}/{file}", told)
+        return data
+
     async def _expected(self, file: str) -> Expected | None:
+        if file == MANIFEST:
+            return None
         async with self._reading:
             if self._manifest is None:
                 self._manifest = await self._read_manifest()
@@ -350,7 +379,7 @@ class FileSource:
 
     async def _read_manifest(self) -> dict[str, Expected]:
         try:
-            size = await self.size(MANIFEST)
+            size = self._nbytes(MANIFEST)
         except FileMissingError:
             return {}
         place = f"{self.location}/{MANIFEST}"
@@ -361,18 +390,25 @@ class FileSource:
     def _path(self, file: str) -> Path:
         return self._folder / check_file(file)
 
+    def _nbytes(self, file: str) -> int:
+        try:
+            return file_nbytes(self._path(file))
+        except OSError as error:
+            raise self._fault(file, error) from None
+
     def _read(self, file: str, offset: int, nbytes: int) -> bytes:
         try:
-            with self._path(file).open("rb") as handle:
+            with open_regular(self._path(file)) as handle:
                 handle.seek(offset)
                 data = handle.read(nbytes)
         except OSError as error:
             raise self._fault(file, error) from None
         if len(data) != nbytes:
-            raise SourceError(
-                str(self._path(file)), f"it ends {nbytes - len(data):,} bytes early", offset=offset
-            )
+            raise self._too_short(file, nbytes - len(data), offset)
         return data
+
+    def _too_short(self, file: str, missing: int, offset: int) -> SourceError:
+        return SourceError(str(self._path(file)), f"it ends {missing:,} bytes early", offset=offset)
 
     def _fault(self, file: str, error: OSError) -> SourceError:
         path = str(self._path(file))

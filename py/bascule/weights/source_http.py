@@ -11,7 +11,13 @@ from bascule.backend.base import WeightStore
 from bascule.errors import FileMissingError, HashMismatchError, ModelFileError, SourceError
 from bascule.weights.cached import CachedFile
 from bascule.weights.journal import Journal
-from bascule.weights.manifest import MANIFEST, MOST_MANIFEST_NBYTES, Expected, parse_manifest
+from bascule.weights.manifest import (
+    MANIFEST,
+    MOST_MANIFEST_NBYTES,
+    Expected,
+    is_manifest,
+    parse_manifest,
+)
 from bascule.weights.pieces import Piece, check_ends, chunk_order
 from bascule.weights.remote import Patience, open_client
 from bascule.weights.source import (
@@ -173,7 +179,8 @@ class HttpSource:
             if self._manifest is None:
                 try:
                     data = await self.read(MANIFEST)
-                    self._manifest = parse_manifest(data, self._url(MANIFEST))
+                    place = self._url(MANIFEST)
+                    self._manifest = parse_manifest(data, place) if is_manifest(data) else {}
                 except FileMissingError:
                     self._manifest = {}
         return self._manifest.get(file)
