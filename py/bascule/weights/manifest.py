@@ -70,7 +70,7 @@ def parse_manifest(data: bytes, place: str) -> dict[str, Expected]:
 
 def is_manifest(data: bytes) -> bool:
     """Whether a server's answer may be a manifest: many send a page where a file is missing."""
-    return data.lstrip()[:1] == b"{"
+    return data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
 
 
 def _expected(name: str, entry: Any, chunk: int, place: str) -> Expected:
