@@ -57,6 +57,9 @@ async def test_an_entry_outlives_its_process(tmp_path: Path) -> None:
         b'{"key": "other", "value": {"wrong": 1}}',
         b"[" * 100_000,
         b" " * (17 << 20),
+        b'{"key": "k", "value": {"a": 1' + b"0" * 400 + b"}}",
+        b'{"key": "k", "value": {"a": [' + b"[]," * 300_000 + b"[]]}}",
+        rb'{"key": "k", "value": {"a": "\ud800"}}',
     ],
     ids=lambda data: str(data[:24]),
 )

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pyodide.ffi import JsException
 
 from bascule.bridge_browser import bridge_module, js_message
+from bascule.json_object import JsonFault, parse_json
+from bascule.remembered import LIMITS, MemoryRemembered, RememberedWarning
 
 if TYPE_CHECKING:
     from bascule.remembered import Entry, Remembered
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
 
 async def open_in_page() -> Remembered:
     """The origin's memory; the bridge itself tells once, in the console, of what is wrong."""
-    from bascule.remembered import MemoryRemembered, RememberedWarning
-
     try:
         bridge = await bridge_module("bridge/remembered.js")
         library = await bridge_module("vendor/idb.js")
@@ -37,7 +37,14 @@ class PageRemembered:
     async def get(self, key: str) -> Entry | None:
         """See `Remembered.get`."""
         text = str(await self._bridge.get(key))
-        return json.loads(text) if text else None
+        if not text:
+            return None
+        try:
+            return parse_json(text.encode("utf-8", "surrogatepass"), LIMITS)
+        except JsonFault as fault:
+            # The bridge has seen that it is an object; it warns once a worker.
+            self._bridge.warn(f"an entry was damaged and is dropped ({fault})")
+            return None
 
     async def put(self, key: str, entry: Entry) -> None:
         """See `Remembered.put`."""
