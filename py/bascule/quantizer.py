@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, overload
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
+from bascule.arrays import ArrayLike, NDArray, np
 from bascule.backend.quant import dequantise
 from bascule.backend.quantise import Sums
 from bascule.dtypes import BlockType, DType

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-
+from bascule.arrays import Floats, np
 from bascule.backend.base import Backend, WeightStore
 from bascule.dtypes import DType, dtype_of
 from bascule.errors import ModelFileError
@@ -37,7 +36,6 @@ from bascule.weights.quantised import QuantizationReport, load_quantised
 from bascule.weights.source import Source, read_optional
 from bascule.weights.stream import load_weights, read_headers, with_restarts
 
-_Factors = np.ndarray[Any, np.dtype[np.float32]]
 # What stands beside config.json and tokenizer.json, and may be absent.
 _BESIDE = (TOKENIZER_CONFIG, CHAT_TEMPLATE, "generation_config.json")
 
@@ -194,7 +192,7 @@ def _ends(told: Mapping[str, Any], place: str) -> frozenset[int]:
 
 
 async def _settings(
-    config: LlamaConfig, vocabulary: Vocabulary, factors: _Factors | None, place: str
+    config: LlamaConfig, vocabulary: Vocabulary, factors: Floats | None, place: str
 ) -> LanguageSettings:
     if len(vocabulary.tokens) > config.vocabulary:
         told = f"it has {len(vocabulary.tokens):,} tokens and {config.vocabulary:,} embeddings"
@@ -206,7 +204,7 @@ async def _settings(
 
 async def _gguf_factors(
     source: Source, file: str, header: GgufHeader, config: LlamaConfig
-) -> _Factors | None:
+) -> Floats | None:
     tensor = header.tensors.get(ROPE_FACTORS)
     if tensor is None:
         return None

@@ -8,13 +8,13 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from bascule.arrays import np
 from bascule.backend.base import TuneReport
 from bascule.cache import Kept
 from bascule.progress import Progress, ProgressCallback

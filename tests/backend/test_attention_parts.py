@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bascule.arrays import NUMPY
 from bascule.backend import reference
 from bascule.backend.base import Backend, StateStore
-from bascule.backend.cpu import NUMPY, ReferenceBackend
+from bascule.backend.cpu import ReferenceBackend
 from bascule.backend.wasm.backend import WasmBackend
 from bascule.backend.wasm.kernels_native import NativeKernels
 from bascule.backend.webgpu.backend import WebGpuBackend

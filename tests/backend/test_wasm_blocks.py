@@ -10,13 +10,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from bascule.arrays import Array
 from bascule.backend import reference
 from bascule.backend.quant import BLOCKS, BlockMatrix, BlockType
-from bascule.backend.wasm.kernels import Array
 from bascule.backend.wasm.kernels_native import NativeKernels
 from bascule.backend.wasm.language import LanguageFunctions
 from bascule.program.ops import ACTIVATIONS
-from tests.backend.guarded import GuardedKernels
+from tests.backend.guarded import GuardedKernels, NumpyOps
 
 BLOCKED = [type for type in BlockType if type is not BlockType.F32]
 # Where each format keeps its float16 scales.
@@ -33,9 +33,9 @@ every_type = pytest.mark.parametrize("type", BLOCKED, ids=lambda t: t.name)
 
 
 @pytest.fixture
-def ops(kernels: NativeKernels) -> Iterator[LanguageFunctions]:
+def ops(kernels: NativeKernels) -> Iterator[NumpyOps]:
     guarded = GuardedKernels(kernels)
-    yield LanguageFunctions(guarded)
+    yield NumpyOps(LanguageFunctions(guarded))
     guarded.check()
 
 
@@ -81,7 +81,7 @@ def agree(found: Array, x: Array, weight: Array) -> None:
 @every_type
 @pytest.mark.parametrize("rows", [1, 2, 7, 33])
 def test_rows_are_numpy_s_bit_by_bit(
-    type: BlockType, rows: int, ops: LanguageFunctions, rng: np.random.Generator
+    type: BlockType, rows: int, ops: NumpyOps, rng: np.random.Generator
 ) -> None:
     for inner in inner_sizes(type):
         table = blocks_of(rng, type, rows, inner)
@@ -95,7 +95,7 @@ def test_rows_are_numpy_s_bit_by_bit(
 @pytest.mark.parametrize("type", SCALES_AT, ids=lambda t: t.name)
 @pytest.mark.parametrize("last", EXTREMES, ids=str)
 def test_extreme_scales_are_what_arithmetic_says(
-    type: BlockType, last: float, ops: LanguageFunctions, rng: np.random.Generator
+    type: BlockType, last: float, ops: NumpyOps, rng: np.random.Generator
 ) -> None:
     table = blocks_of(rng, type, len(EXTREMES), BLOCKS[type].n_elements)
     raw = table.data.reshape(len(EXTREMES), -1)
@@ -110,7 +110,7 @@ def test_extreme_scales_are_what_arithmetic_says(
 
 
 @pytest.mark.parametrize("type", [BlockType.F16, BlockType.BF16], ids=lambda t: t.name)
-def test_every_number_of_two_bytes(type: BlockType, ops: LanguageFunctions) -> None:
+def test_every_number_of_two_bytes(type: BlockType, ops: NumpyOps) -> None:
     numbers = np.arange(1 << 16, dtype="<u2").view(np.uint8)
     table = BlockMatrix(type, (256, 256), numbers)
     ids, start = np.arange(256, dtype=np.uint32), np.zeros(1, np.uint32)
@@ -120,7 +120,7 @@ def test_every_number_of_two_bytes(type: BlockType, ops: LanguageFunctions) -> N
     np.testing.assert_array_equal(found[~nan].view(np.uint32), expected[~nan].view(np.uint32))
 
 
-def test_rows_of_a_float_table(ops: LanguageFunctions, rng: np.random.Generator) -> None:
+def test_rows_of_a_float_table(ops: NumpyOps, rng: np.random.Generator) -> None:
     table = rng.standard_normal((5, 7)).astype(np.float32)
     tokens, position = rng.integers(0, 9, 6).astype(np.uint32), np.array([4], np.uint32)
     found = ops.token_embedding(table, tokens, position, length=8)
@@ -131,7 +131,7 @@ def test_rows_of_a_float_table(ops: LanguageFunctions, rng: np.random.Generator)
 @pytest.mark.parametrize("type", list(BlockType), ids=lambda t: t.name)
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (3, 9)])
 def test_embedding(
-    type: BlockType, shape: tuple[int, int], ops: LanguageFunctions, rng: np.random.Generator
+    type: BlockType, shape: tuple[int, int], ops: NumpyOps, rng: np.random.Generator
 ) -> None:
     """With positions and a bias, and ids past the table's end."""
     inner = inner_sizes(type)[1]
@@ -149,9 +149,7 @@ def test_embedding(
 
 @every_type
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 13, 64, 67])
-def test_products(
-    type: BlockType, rows: int, ops: LanguageFunctions, rng: np.random.Generator
-) -> None:
+def test_products(type: BlockType, rows: int, ops: NumpyOps, rng: np.random.Generator) -> None:
     """By vectors, by tiles, past a tile's and a block's edge."""
     for inner in inner_sizes(type):
         for columns in (1, 2, 8, 9, 31):
@@ -164,7 +162,7 @@ def test_products(
 @pytest.mark.parametrize("rows", [1, 6, 65])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_what_follows_a_product(
-    type: BlockType, rows: int, activation: str, ops: LanguageFunctions, rng: np.random.Generator
+    type: BlockType, rows: int, activation: str, ops: NumpyOps, rng: np.random.Generator
 ) -> None:
     inner = inner_sizes(type)[0]
     weight = blocks_of(rng, type, 13, inner)
@@ -181,7 +179,7 @@ def test_what_follows_a_product(
 @every_type
 @pytest.mark.parametrize("rows", [1, 5])
 def test_gated_products(
-    type: BlockType, rows: int, ops: LanguageFunctions, rng: np.random.Generator
+    type: BlockType, rows: int, ops: NumpyOps, rng: np.random.Generator
 ) -> None:
     inner = inner_sizes(type)[1]
     weight = blocks_of(rng, type, 2 * 11, inner)
@@ -192,7 +190,7 @@ def test_gated_products(
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
 
 
-def test_a_product_of_a_model_s_size(ops: LanguageFunctions, rng: np.random.Generator) -> None:
+def test_a_product_of_a_model_s_size(ops: NumpyOps, rng: np.random.Generator) -> None:
     weight = blocks_of(rng, BlockType.Q4_1, 1153, 1536)
     for rows in (1, 64):
         x = rng.standard_normal((rows, 1536)).astype(np.float32)
@@ -202,7 +200,7 @@ def test_a_product_of_a_model_s_size(ops: LanguageFunctions, rng: np.random.Gene
 @every_type
 @pytest.mark.parametrize("rows", [1, 5])
 def test_nan_is_never_lost(
-    type: BlockType, rows: int, ops: LanguageFunctions, rng: np.random.Generator
+    type: BlockType, rows: int, ops: NumpyOps, rng: np.random.Generator
 ) -> None:
     inner = inner_sizes(type)[1]
     weight = blocks_of(rng, type, 9, inner)
@@ -214,7 +212,7 @@ def test_nan_is_never_lost(
 
 
 def test_an_error_of_one_in_ten_thousand_would_be_found(
-    ops: LanguageFunctions, rng: np.random.Generator
+    ops: NumpyOps, rng: np.random.Generator
 ) -> None:
     weight = blocks_of(rng, BlockType.Q4_1, 9, 64)
     x = rng.standard_normal((1, 64)).astype(np.float32)

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from bascule.arrays import Array
 from bascule.backend import reference
 from bascule.backend.reference_sampling import NOT_A_TOKEN
-from bascule.backend.wasm.kernels import Array
 from bascule.backend.wasm.kernels_native import NativeKernels
 from bascule.backend.wasm.language import LanguageFunctions
 from bascule.model.kv_cache import rotary_angles
-from tests.backend.guarded import GuardedKernels
+from tests.backend.guarded import GuardedKernels, NumpyOps
 from tests.shaders.test_cached_attention import CASES
 
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float16], ids=["f32", "f16"])
@@ -29,13 +29,14 @@ def guarded(kernels: NativeKernels) -> Iterator[GuardedKernels]:
 
 
 @pytest.fixture
-def ops(guarded: GuardedKernels) -> LanguageFunctions:
-    return LanguageFunctions(guarded)
+def ops(guarded: GuardedKernels) -> NumpyOps:
+    return NumpyOps(LanguageFunctions(guarded))
 
 
 def state(guarded: GuardedKernels, values: Array) -> Array:
     """A copy that kernels may write."""
-    found = guarded.empty(values.shape, values.dtype)
+    names = {"float32": "f32", "uint32": "u32", "float16": "f16"}
+    found = np.asarray(guarded.empty(values.shape, names[values.dtype.name]))
     found[...] = values
     return found
 
@@ -57,7 +58,7 @@ def test_rope_append(
     pairs: str,
     dtype: type,
     guarded: GuardedKernels,
-    ops: LanguageFunctions,
+    ops: NumpyOps,
     rng: np.random.Generator,
 ) -> None:
     """The last of more tokens than slots stay; what nobody appended is left alone."""
@@ -82,7 +83,7 @@ def test_rope_append(
 
 
 def test_halves_are_rounded_as_numpy_rounds_them(
-    guarded: GuardedKernels, ops: LanguageFunctions, rng: np.random.Generator
+    guarded: GuardedKernels, ops: NumpyOps, rng: np.random.Generator
 ) -> None:
     """Values go into the cache unturned: every kind of float32 comes out as numpy's float16."""
     special = [0, -0.0, 1e-8, 2**-25, 2**-24, 3 * 2**-25, 6.1e-5, 65504, 65519, 65520, 1e6]
@@ -90,7 +91,7 @@ def test_halves_are_rounded_as_numpy_rounds_them(
     some = np.concatenate((special, rng.standard_normal(200) * 10.0 ** rng.integers(-9, 5, 200)))
     size = len(some) - len(some) % 4
     values = some[:size].astype(np.float32)
-    cache = guarded.empty((1, 2 * size), np.float16)
+    cache = np.asarray(guarded.empty((1, 2 * size), "f16"))
     qkv, zero = np.concatenate((np.zeros(2 * size), values))[None], np.zeros(1, np.uint32)
     shape = {"heads": 1, "kv_heads": 1, "size": size, "pairs": "halves"}
     ops.rope_append(qkv.astype(np.float32), cache, angles(rng, size), zero, **shape)
@@ -104,7 +105,7 @@ def test_halves_are_rounded_as_numpy_rounds_them(
 @both_dtypes
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_cached_attention(
-    case: tuple[int, ...], dtype: type, ops: LanguageFunctions, rng: np.random.Generator
+    case: tuple[int, ...], dtype: type, ops: NumpyOps, rng: np.random.Generator
 ) -> None:
     tokens, slots, position, heads, kv_heads, size, window = case
     shape = {"heads": heads, "kv_heads": kv_heads, "size": size, "window": window}
@@ -122,7 +123,7 @@ def test_cached_attention(
 @both_dtypes
 @pytest.mark.parametrize("tokens", [1, 3, 4, 21])
 def test_attention_loses_no_nan(
-    tokens: int, dtype: type, ops: LanguageFunctions, rng: np.random.Generator
+    tokens: int, dtype: type, ops: NumpyOps, rng: np.random.Generator
 ) -> None:
     shape = {"heads": 6, "kv_heads": 2, "size": 8, "window": 0}
     cache, at = normal(rng, 64, 32).astype(dtype), np.array([20], np.uint32)
@@ -132,7 +133,7 @@ def test_attention_loses_no_nan(
     assert np.isfinite(found[:, 24:]).all()
 
 
-def test_the_angles_of_a_model(ops: LanguageFunctions, guarded: GuardedKernels) -> None:
+def test_the_angles_of_a_model(ops: NumpyOps, guarded: GuardedKernels) -> None:
     """A late position out of two rows of the model's own table, against its sine in float64."""
 
     class Config:
@@ -140,7 +141,7 @@ def test_the_angles_of_a_model(ops: LanguageFunctions, guarded: GuardedKernels) 
 
     table, position = rotary_angles(Config), 77_777  # pyright: ignore
     qkv = np.tile(np.array([1, 0], np.float32), 12)[None]
-    cache = guarded.empty((4, 16))
+    cache = np.asarray(guarded.empty((4, 16)))
     shape = {"heads": 1, "kv_heads": 1, "size": 8, "pairs": "adjacent"}
     found = ops.rope_append(qkv, cache, table, np.array([position], np.uint32), **shape)
     turns = position * 10000.0 ** (-np.arange(0, 8, 2) / 8)
@@ -152,7 +153,7 @@ def test_the_angles_of_a_model(ops: LanguageFunctions, guarded: GuardedKernels) 
 def test_argmax_token(
     vocabulary: int,
     guarded: GuardedKernels,
-    ops: LanguageFunctions,
+    ops: NumpyOps,
     rng: np.random.Generator,
 ) -> None:
     """The first of equals; no token for NaN and infinities."""

@@ -68,3 +68,15 @@ EXPORT void rms_norm(float *y, const float *x, const float *weight, int rows, in
     scale_row(y, x, weight, 0, columns, 0, 1 / __builtin_sqrtf(mean + eps));
   }
 }
+
+// y = x / max(|x|, eps), row by row.
+EXPORT void l2_normalise(float *y, const float *x, int rows, int columns, float eps) {
+  for (; rows > 0; rows--, x += columns, y += columns) {
+    float norm = __builtin_sqrtf(sum_of_squares(x, columns, 0));
+    // A NaN norm stays one: it is not below eps.
+    float scale = norm < eps ? eps : norm;
+    for (int i = 0; i < columns; i++) {
+      y[i] = x[i] / scale;
+    }
+  }
+}

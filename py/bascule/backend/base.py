@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from bascule.arrays import NUMPY, Array, np
 from bascule.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
     from typing_extensions import Buffer
 
     from bascule.backend.arrivals import Arrivals
@@ -24,16 +24,39 @@ TIERS: tuple[Tier, ...] = ("webgpu", "webgpu-limited", "webnn", "wasm", "cpu")
 DESTROYED = "destroyed by the program"
 
 
-def checked_input(
-    value: Value, sizes: Mapping[str, int], inputs: Mapping[str, np.ndarray]
-) -> np.ndarray:
+# An input: a numpy array, or a memoryview that has its shape and dtype, which needs no numpy.
+Shaped = Array | memoryview
+# The formats of memoryviews, by a value's dtype.
+FORMATS: dict[str, Literal["f", "I"]] = {"f32": "f", "u32": "I"}
+
+
+def checked_input(value: Value, sizes: Mapping[str, int], inputs: Mapping[str, Shaped]) -> Shaped:
     """The input of that name; InputError if it is missing or not shaped for this run."""
     shape = value.sizes(sizes)
-    found = inputs.get(value.name)
-    if found is None or found.shape != shape:
-        told = "nothing" if found is None else str(found.shape)
-        raise InputError(f"input {value.name!r}", f"shape {shape}", told)
-    return found
+    given = inputs.get(value.name)
+    if given is None or given.shape != shape:
+        found = "nothing" if given is None else str(given.shape)
+        raise InputError(f"input {value.name!r}", f"shape {shape}", found)
+    return given
+
+
+def input_bytes(value: Value, sizes: Mapping[str, int], inputs: Mapping[str, Shaped]) -> memoryview:
+    """The input of that name as dense bytes of the value's dtype; errors as `checked_input`."""
+    given = checked_input(value, sizes, inputs)
+    if isinstance(given, memoryview) and given.c_contiguous:
+        if given.format != FORMATS[value.dtype]:
+            found = f"a memoryview of format {given.format!r}"
+            raise InputError(f"input {value.name!r}", value.dtype, found)
+        return given.cast("B")
+    return memoryview(np.ascontiguousarray(given, NUMPY[value.dtype])).cast("B")
+
+
+def shaped(memory: Buffer, dtype: str, shape: Sequence[int]) -> memoryview[Any]:
+    """Memory as a memoryview of that dtype ("f32" or "u32") and shape, no axis of which is empty.
+
+    `np.asarray` of it is a view.
+    """
+    return memoryview(memory).cast("B").cast(FORMATS[dtype], tuple(shape))
 
 
 class WeightStore(Protocol):
@@ -186,13 +209,20 @@ class Executable(Protocol):
         ...
 
     async def run(
-        self, sizes: Mapping[str, int], inputs: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
-        """Run once. `sizes` gives each Dim its actual size, at most its limit."""
+        self,
+        sizes: Mapping[str, int],
+        inputs: Mapping[str, Shaped],
+        into: Mapping[str, Buffer] | None = None,
+    ) -> dict[str, Array]:
+        """Run once; the outputs as numpy arrays.
+
+        `sizes` gives each Dim its actual size, at most its limit. With `into`, writable memory for
+        outputs by name, these are written there and the result is empty: numpy is not needed then.
+        """
         ...
 
     async def submit(
-        self, sizes: Mapping[str, int], inputs: Mapping[str, np.ndarray], times: int = 1
+        self, sizes: Mapping[str, int], inputs: Mapping[str, Shaped], times: int = 1
     ) -> None:
         """Run `times` times without reading anything: what it leaves is in the states.
 

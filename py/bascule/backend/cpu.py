@@ -7,13 +7,18 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-from numpy.typing import DTypeLike
-
+from bascule.arrays import NUMPY, Array, DTypeLike, np
 from bascule.backend.arrivals import Arrivals
-from bascule.backend.base import StateStore, Tier, TuneReport, WeightStore, checked_input
+from bascule.backend.base import (
+    Shaped,
+    StateStore,
+    Tier,
+    TuneReport,
+    WeightStore,
+    checked_input,
+)
 from bascule.backend.quant import BlockMatrix
 from bascule.backend.quantise import ReferenceQuantiser
 from bascule.backend.reference import FUNCTIONS
@@ -29,11 +34,9 @@ if TYPE_CHECKING:
     from bascule.program.program import Call, Parameter, Program, Value
     from bascule.progress import ProgressCallback
 
-Array = np.ndarray[Any, np.dtype[Any]]
+T = TypeVar("T")
 Functions = Mapping[str, Callable[..., Array]]
 Empty = Callable[[tuple[int, ...], DTypeLike], Array]
-
-NUMPY = {"f32": np.float32, "u32": np.uint32, "f16": np.float16}
 
 
 @contextmanager
@@ -56,11 +59,11 @@ class ReferenceStore:
     page_bridge = None
     arrivals: Arrivals | None = None
 
-    def __init__(self, parameters: Sequence[Parameter], empty: Empty = np.empty) -> None:
+    def __init__(self, parameters: Sequence[Parameter], empty: Empty | None = None) -> None:
         self.targets = {p.name: index for index, p in enumerate(parameters)}
         self.nbytes = sum(p.nbytes for p in parameters)
         with telling("a model's weights", self.nbytes):
-            self.arrays = {p.name: _room_for(p, empty) for p in parameters}
+            self.arrays = {p.name: _room_for(p, empty or np.empty) for p in parameters}
         self._views = [_bytes_of(self.arrays[p.name]) for p in parameters]
 
     def write(self, target: int, offset: int, data: Buffer) -> None:
@@ -78,10 +81,10 @@ class ReferenceStates:
     """States as numpy arrays; all zero at first. `empty` makes the arrays."""
 
     def __init__(
-        self, values: Sequence[Value], sizes: Mapping[str, int], empty: Empty = np.empty
+        self, values: Sequence[Value], sizes: Mapping[str, int], empty: Empty | None = None
     ) -> None:
         self._values = values
-        self._empty = empty
+        self._empty = empty or np.empty
         self.arrays = {v.name: self._zeros(v, sizes) for v in values}
 
     @property
@@ -139,7 +142,12 @@ class ReferenceExecutable:
         self.host_s = 0.0
         self._dead = last_uses(program)
 
-    async def run(self, sizes: Mapping[str, int], inputs: Mapping[str, Array]) -> dict[str, Array]:
+    async def run(
+        self,
+        sizes: Mapping[str, int],
+        inputs: Mapping[str, Shaped],
+        into: Mapping[str, Buffer] | None = None,
+    ) -> dict[str, Array]:
         """See `Executable.run`."""
         started = perf_counter()
         values: dict[str, Array | BlockMatrix] = dict(self._weights.arrays)
@@ -159,10 +167,11 @@ class ReferenceExecutable:
             # The tier never waits for a device: let others have a turn between two calls.
             await asyncio.sleep(0)
         self.host_s += perf_counter() - started
-        return {v.name: np.asarray(values[v.name]) for v in self._program.outputs}
+        results = {v.name: np.asarray(values[v.name]) for v in self._program.outputs}
+        return results if into is None else written(results, into)
 
     async def submit(
-        self, sizes: Mapping[str, int], inputs: Mapping[str, Array], times: int = 1
+        self, sizes: Mapping[str, int], inputs: Mapping[str, Shaped], times: int = 1
     ) -> None:
         """See `Executable.submit`."""
         for _ in range(times):
@@ -179,11 +188,11 @@ class ReferenceBackend:
     """
 
     tier: Tier = "cpu"
-    device_name = f"numpy {np.__version__}"
     lost = ""
     limits = Limits()
 
-    def __init__(self, functions: Functions = FUNCTIONS, empty: Empty = np.empty) -> None:
+    def __init__(self, functions: Functions = FUNCTIONS, empty: Empty | None = None) -> None:
+        self.device_name = f"numpy {np.__version__}"
         self._functions = functions
         self._empty = empty
 
@@ -254,6 +263,13 @@ class ReferenceBackend:
         """See `Backend.close`."""
 
 
+def written(results: Mapping[str, Array], into: Mapping[str, Buffer]) -> dict[str, Array]:
+    """Copy results into the memory given for them; see `Executable.run`."""
+    for name, buffer in into.items():
+        memoryview(buffer).cast("B")[:] = memoryview(np.ascontiguousarray(results[name])).cast("B")
+    return {}
+
+
 def last_uses(program: Program) -> list[list[str]]:
     """For each call the values that nothing reads after it; outputs are read at the end."""
     last: dict[str, int] = {}
@@ -268,11 +284,11 @@ def last_uses(program: Program) -> list[list[str]]:
 
 
 def evaluate(
-    functions: Functions,
+    functions: Mapping[str, Callable[..., T]],
     call: Call,
-    values: Mapping[str, Array | BlockMatrix],
+    values: Mapping[str, object],
     sizes: Mapping[str, int],
-) -> Array:
+) -> T:
     """The result of a call whose operands stand in `values`."""
     operands = [None if o is None else values[o.name] for o in call.operands]
     attributes = {

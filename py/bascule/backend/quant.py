@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from bascule.arrays import Bytes, Floats, NDArray, np
 from bascule.dtypes import BLOCKS, Block, BlockType, DType, dtype_of
 from bascule.errors import InputError
 
@@ -22,13 +20,8 @@ __all__ = ["BLOCKS", "Block", "BlockMatrix", "BlockType", "dequantise"]
 # Rows are dequantised in tiles of about this many numbers: small beside any weight.
 _TILE_ELEMENTS = 1 << 18
 
-_Bytes = NDArray[np.uint8]  # (blocks, bytes a block)
-_Floats = NDArray[np.float32]
 
-
-def dequantise(
-    type: BlockType, data: bytes | bytearray | memoryview | _Bytes, count: int
-) -> _Floats:
+def dequantise(type: BlockType, data: bytes | bytearray | memoryview | Bytes, count: int) -> Floats:
     """The `count` numbers that `data` holds, as a new float32 array (count,).
 
     A scale that is NaN or infinite makes its block's numbers what IEEE arithmetic says, silently.
@@ -54,58 +47,58 @@ class BlockMatrix:
 
     type: BlockType
     shape: tuple[int, int]
-    data: _Bytes
+    data: Bytes
 
     @property
     def dtype(self) -> DType:
         """Its type's name."""
         return dtype_of(self.type)
 
-    def rows(self, start: int, stop: int) -> _Floats:
+    def rows(self, start: int, stop: int) -> Floats:
         """Those rows as float32 (stop - start, K)."""
         block, inner = BLOCKS[self.type], self.shape[1]
         row_nbytes = inner // block.n_elements * block.nbytes
         raw = self.data[start * row_nbytes : stop * row_nbytes]
         return dequantise(self.type, raw, (stop - start) * inner).reshape(-1, inner)
 
-    def take(self, indices: NDArray[Any]) -> _Floats:
+    def take(self, indices: NDArray[Any]) -> Floats:
         """Rows by index as float32 (*indices.shape, K)."""
         found = [self.rows(int(i), int(i) + 1) for i in indices.ravel()]
         return np.concatenate(found).reshape(*indices.shape, self.shape[1])
 
-    def tiles(self) -> Iterator[tuple[int, _Floats]]:
+    def tiles(self) -> Iterator[tuple[int, Floats]]:
         """Tiles of rows, each with the index of its first row."""
         step = max(1, _TILE_ELEMENTS // self.shape[1])
         for start in range(0, self.shape[0], step):
             yield start, self.rows(start, min(start + step, self.shape[0]))
 
 
-def _half(blocks: _Bytes, at: int) -> _Floats:
+def _half(blocks: Bytes, at: int) -> Floats:
     """The float16 at byte `at` of each block, as float32 (blocks, 1)."""
     return np.ascontiguousarray(blocks[:, at : at + 2]).view("<f2").astype(np.float32)
 
 
-def _nibbles(packed: _Bytes) -> _Bytes:
+def _nibbles(packed: Bytes) -> Bytes:
     """(..., n) bytes -> (..., 2, n): all the low halves, then all the high halves."""
     return np.stack((packed & np.uint8(15), packed >> np.uint8(4)), axis=-2)
 
 
-def _f32(blocks: _Bytes) -> _Floats:
+def _f32(blocks: Bytes) -> Floats:
     """One float32."""
     return blocks.view("<f4").astype(np.float32)
 
 
-def _f16(blocks: _Bytes) -> _Floats:
+def _f16(blocks: Bytes) -> Floats:
     """One float16."""
     return blocks.view("<f2").astype(np.float32)
 
 
-def _bf16(blocks: _Bytes) -> _Floats:
+def _bf16(blocks: Bytes) -> Floats:
     """One bfloat16: the upper half of a float32."""
     return (blocks.view("<u2").astype(np.uint32) << 16).view(np.float32)
 
 
-def _q4_0(blocks: _Bytes) -> _Floats:
+def _q4_0(blocks: Bytes) -> Floats:
     """32 numbers d * (q - 8).
 
     byte 0   d
@@ -115,7 +108,7 @@ def _q4_0(blocks: _Bytes) -> _Floats:
     return _half(blocks, 0) * q.astype(np.float32)
 
 
-def _q4_1(blocks: _Bytes) -> _Floats:
+def _q4_1(blocks: Bytes) -> Floats:
     """32 numbers d * q + m.
 
     byte 0   d
@@ -126,7 +119,7 @@ def _q4_1(blocks: _Bytes) -> _Floats:
     return _half(blocks, 0) * q + _half(blocks, 2)
 
 
-def _q8_0(blocks: _Bytes) -> _Floats:
+def _q8_0(blocks: Bytes) -> Floats:
     """32 numbers d * q.
 
     byte 0   d
@@ -135,7 +128,7 @@ def _q8_0(blocks: _Bytes) -> _Floats:
     return _half(blocks, 0) * blocks[:, 2:].view(np.int8).astype(np.float32)
 
 
-def _scales_and_mins(blocks: _Bytes) -> tuple[_Floats, _Floats]:
+def _scales_and_mins(blocks: Bytes) -> tuple[Floats, Floats]:
     """Both K formats' scale d * s and offset dmin * m of each run of 32, as (blocks, 8, 1).
 
     byte 0   d
@@ -153,7 +146,7 @@ def _scales_and_mins(blocks: _Bytes) -> tuple[_Floats, _Floats]:
     return scale[:, :, None], offset[:, :, None]
 
 
-def _q4_k(blocks: _Bytes) -> _Floats:
+def _q4_k(blocks: Bytes) -> Floats:
     """256 numbers in 8 runs of 32: d * s * q - dmin * m.
 
     byte 0   d, dmin and the packed s and m
@@ -165,7 +158,7 @@ def _q4_k(blocks: _Bytes) -> _Floats:
     return scale * q.astype(np.float32) - offset
 
 
-def _q5_k(blocks: _Bytes) -> _Floats:
+def _q5_k(blocks: Bytes) -> Floats:
     """256 numbers in 8 runs of 32: d * s * q - dmin * m.
 
     byte 0   d, dmin and the packed s and m
@@ -179,7 +172,7 @@ def _q5_k(blocks: _Bytes) -> _Floats:
     return scale * (low | (fifth << 4)).astype(np.float32) - offset
 
 
-def _q6_k(blocks: _Bytes) -> _Floats:
+def _q6_k(blocks: Bytes) -> Floats:
     """256 numbers in 16 runs of 16: d * s * (q - 32).
 
     byte 0    2 times 64 bytes, one group for each 128 elements: byte i holds the lower four bits
@@ -197,7 +190,7 @@ def _q6_k(blocks: _Bytes) -> _Floats:
     return scale[:, :, None] * q.reshape(-1, 16, 16).astype(np.float32)
 
 
-_READERS: dict[BlockType, Callable[[_Bytes], _Floats]] = {
+_READERS: dict[BlockType, Callable[[Bytes], Floats]] = {
     BlockType.F32: _f32,
     BlockType.F16: _f16,
     BlockType.BF16: _bf16,

@@ -9,9 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from bascule.arrays import Bytes, Floats, NDArray, np
 from bascule.backend.quant import BlockMatrix, dequantise
 from bascule.dtypes import BLOCKS, BlockType, DType
 from bascule.errors import InputError
@@ -27,12 +25,9 @@ __all__ = ["QUANTISED", "ReferenceQuantiser", "Sums", "quantise"]
 # What floats can be made into; all of them blocks of 32.
 QUANTISED: tuple[DType, ...] = ("q4_0", "q4_1", "q8_0")
 # Below the least normal float32 some devices take a scale for 0.
-_LEAST = np.float32(2.0**-126)
+_LEAST = 2.0**-126
 # Blocks are made in runs of so many: small beside any weight.
 _RUN_BLOCKS = 1 << 12
-
-_Bytes = NDArray[np.uint8]
-_Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +53,7 @@ class Sums:
         )
 
 
-def quantise(type: BlockType, values: NDArray[Any]) -> tuple[_Bytes, Sums]:
+def quantise(type: BlockType, values: NDArray[Any]) -> tuple[Bytes, Sums]:
     """The blocks of `values`, float32 of any shape, as uint8 (n,), and the error in them.
 
     A number that is not finite counts as 0, and a block whose scale is past the largest float16 is
@@ -78,7 +73,7 @@ def quantise(type: BlockType, values: NDArray[Any]) -> tuple[_Bytes, Sums]:
     return made.reshape(-1), sums
 
 
-def _quantise_run(type: BlockType, rows: _Floats) -> tuple[_Bytes, Sums]:
+def _quantise_run(type: BlockType, rows: Floats) -> tuple[Bytes, Sums]:
     finite = np.isfinite(rows)
     x = np.where(finite, rows, np.float32(0))
     with np.errstate(over="ignore", invalid="ignore"):
@@ -95,18 +90,18 @@ def _quantise_run(type: BlockType, rows: _Floats) -> tuple[_Bytes, Sums]:
     )
 
 
-def _inverse(d: _Floats) -> _Floats:
+def _inverse(d: Floats) -> Floats:
     """1 / d; 0 where d is 0 or subnormal."""
     normal = np.abs(d) >= _LEAST
     return np.where(normal, 1 / np.where(normal, d, np.float32(1)), np.float32(0))
 
 
-def _nibbles(q: _Bytes) -> _Bytes:
+def _nibbles(q: Bytes) -> Bytes:
     """Byte i takes q of element i (low half) and of element i + 16 (high half)."""
     return q[:, :16] | (q[:, 16:] << np.uint8(4))
 
 
-def _q4_0(x: _Floats) -> tuple[_Bytes, NDArray[np.float16]]:
+def _q4_0(x: Floats) -> tuple[Bytes, NDArray[np.float16]]:
     """d * (q - 8); the number furthest from 0 becomes -8 exactly."""
     furthest = np.take_along_axis(x, np.abs(x).argmax(axis=1, keepdims=True), axis=1)
     d = furthest / np.float32(-8)
@@ -115,7 +110,7 @@ def _q4_0(x: _Floats) -> tuple[_Bytes, NDArray[np.float16]]:
     return np.concatenate((scale.view(np.uint8), _nibbles(q)), axis=1), scale
 
 
-def _q4_1(x: _Floats) -> tuple[_Bytes, NDArray[np.float16]]:
+def _q4_1(x: Floats) -> tuple[Bytes, NDArray[np.float16]]:
     """d * q + m, from the least number to the greatest."""
     m = x.min(axis=1, keepdims=True)
     d = (x.max(axis=1, keepdims=True) - m) / np.float32(15)
@@ -124,7 +119,7 @@ def _q4_1(x: _Floats) -> tuple[_Bytes, NDArray[np.float16]]:
     return np.concatenate((scales.view(np.uint8), _nibbles(q)), axis=1), scales
 
 
-def _q8_0(x: _Floats) -> tuple[_Bytes, NDArray[np.float16]]:
+def _q8_0(x: Floats) -> tuple[Bytes, NDArray[np.float16]]:
     """d * q, the number furthest from 0 becoming 127 or -127; halves round away from 0."""
     d = np.abs(x).max(axis=1, keepdims=True) / np.float32(127)
     v = x * _inverse(d)
@@ -134,7 +129,7 @@ def _q8_0(x: _Floats) -> tuple[_Bytes, NDArray[np.float16]]:
     return np.concatenate((scale.view(np.uint8), q.astype(np.int8).view(np.uint8)), axis=1), scale
 
 
-_WRITERS: Mapping[BlockType, Callable[[_Floats], tuple[_Bytes, NDArray[np.float16]]]] = {
+_WRITERS: Mapping[BlockType, Callable[[Floats], tuple[Bytes, NDArray[np.float16]]]] = {
     BlockType.Q4_0: _q4_0,
     BlockType.Q4_1: _q4_1,
     BlockType.Q8_0: _q8_0,

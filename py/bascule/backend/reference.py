@@ -7,10 +7,8 @@ on the CPU tier. Shapes as in `program/ops.py`. States are updated in place.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-import numpy as np
-
+from bascule.arrays import Array, np
 from bascule.backend.quant import BlockMatrix
 from bascule.backend.reference_activations import activate
 from bascule.backend.reference_images import patches, place_rows
@@ -24,8 +22,6 @@ from bascule.backend.reference_text import (
     taken,
     token_embedding,
 )
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def embedding(

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
+from bascule.arrays import Array, np
 from bascule.program.images import windows_of
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def patches(x: Array, **attributes: int) -> Array:

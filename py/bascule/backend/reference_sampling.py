@@ -7,11 +7,7 @@ tokens, the seed, and a word that is not used.
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from bascule.arrays import Array, np
 
 # The token of logits of which one is NaN, or the highest infinite. The host reads tokens anyway:
 # this one tells it, at no cost, that something is broken.

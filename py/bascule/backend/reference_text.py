@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
+from bascule.arrays import Array, np
 from bascule.backend.quant import BlockMatrix
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def rms_norm(x: Array, weight: Array, *, eps: float) -> Array:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-
+from bascule.arrays import Array, np
 from bascule.backend.base import Backend, Executable, TuneReport, WeightStore
 from bascule.dtypes import DType
 from bascule.errors import InputError, NotFiniteError
@@ -24,8 +23,6 @@ from bascule.program.rewrites.rewrite import Limits
 from bascule.progress import ProgressCallback
 from bascule.text import Tokenizer
 from bascule.waiting import all_or_first_error
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # Batches whose results are awaited together: hides the wait for one read behind the next pass.
 _IN_FLIGHT = 4

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-
+from bascule.arrays import Array
 from bascule.backend.base import Executable
 from bascule.model.kv_cache import KvCache
 
-Array = np.ndarray[Any, np.dtype[Any]]
 # The program for a chunk of at most so many tokens, and how many it takes.
 Chunked = Callable[[int], Awaitable[tuple[int, Executable]]]
 

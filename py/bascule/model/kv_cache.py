@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
-import numpy as np
-
+from bascule.arrays import Array, np
 from bascule.backend.base import Backend
 from bascule.errors import ContextLengthError
 from bascule.model.llama_config import LlamaConfig
 from bascule.program.program import Value
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # Slots that a cache grows by, and first has.
 PAGE = 256

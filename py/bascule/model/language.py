@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Literal
 
-import numpy as np
-
+from bascule.arrays import Array, np
 from bascule.backend.base import Backend, TuneReport, WeightStore
 from bascule.backend.reference_sampling import NOT_A_TOKEN
 from bascule.errors import (
@@ -39,7 +38,6 @@ from bascule.text.chat import ChatTemplate
 from bascule.text.language import TextTokenizer
 from bascule.text.streaming import Detokeniser, StopStrings
 
-Array = np.ndarray[Any, np.dtype[Any]]
 StopReason = Literal["end", "stop", "length", "context", ""]
 Overflow = Literal["error", "slide"]
 

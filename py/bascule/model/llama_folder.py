@@ -8,8 +8,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
+from bascule.arrays import np
 from bascule.dtypes import BlockType, DType, dtype_of
 from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.model.llama_config import OUTPUT, TABLE, LlamaConfig, rotary_settings, tensor_names

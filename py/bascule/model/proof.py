@@ -18,12 +18,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
+from bascule.arrays import Array, np
 from bascule.dtypes import DType
 from bascule.errors import BasculeError, TierUnavailableError, WrongResultError
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # What fewer bits may add to a deviation; measured (see tests/model/test_samples.py) and doubled.
 _FEWER_BITS: Mapping[DType, float] = {"q8_0": 0.1, "q4_1": 1.0, "q4_0": 1.0}

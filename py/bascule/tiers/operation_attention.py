@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from bascule.arrays import np
 from bascule.errors import InputError
 from bascule.program.graph import Graph
 from bascule.tiers.operation_work import Array, Chunks, Floats, Request, Work, single

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from bascule.arrays import np
 from bascule.errors import InputError
 from bascule.program.graph import Graph
 from bascule.tiers.operation_work import Request, Work, single

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
+from bascule.arrays import np
 from bascule.dtypes import DType
 from bascule.errors import InputError
 from bascule.program.graph import Graph

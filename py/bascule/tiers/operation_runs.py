@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 
-import numpy as np
-
+from bascule.arrays import np
 from bascule.backend.base import Backend, StateStore, WeightStore
 from bascule.errors import InputError
 from bascule.program.program import Parameter, Program, Value

@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from bascule.arrays import Array, Floats, NDArray, np
 from bascule.errors import InputError
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
@@ -17,8 +15,6 @@ from bascule.program.rewrites.rewrite import StrategyName
 
 # A column of the Safari table (`safari.SafariSupport`).
 Column = Literal["four_bit", "kv_cache", "shader_compilation", "memory_management"]
-Array = NDArray[Any]
-Floats = NDArray[np.float32]
 Given = Mapping[str, Any]
 
 

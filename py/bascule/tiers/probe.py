@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from bascule.arrays import np
 from bascule.backend.base import Backend
 from bascule.errors import TierUnavailableError
 from bascule.program.compile import freeze

@@ -14,9 +14,8 @@ from math import exp, inf, isfinite, log
 from time import perf_counter
 from typing import Any, Literal
 
-import numpy as np
-
 from bascule import __version__
+from bascule.arrays import Array, np
 from bascule.backend.base import Backend, Executable
 from bascule.backend.quant import BlockMatrix
 from bascule.backend.reference import FUNCTIONS
@@ -43,8 +42,6 @@ _LEAST_RUNS, _ENOUGH_S = 5, 0.02
 _IN_A_ROW = 5
 # float32 sums of up to 1024 products of numbers around 1.
 _TOLERANCE = 1e-3
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True, slots=True)

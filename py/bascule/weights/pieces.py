@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from bascule.arrays import np
 from bascule.backend.base import WeightStore
 from bascule.errors import SourceError
 

@@ -6,9 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from math import inf, prod
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from bascule.arrays import NDArray, np
 from bascule.backend.base import Quantiser
 from bascule.dtypes import block_of
 from bascule.program.program import Parameter

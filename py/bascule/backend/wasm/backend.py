@@ -1,35 +1,104 @@
-"""The WebAssembly tier: the CPU tier with kernels of 128-bit SIMD for what takes the time."""
+"""The WebAssembly tier: kernels of 128-bit SIMD for what takes the time, numpy for the rest."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from bascule.backend.base import Executable, Tier
-from bascule.backend.cpu import Functions, ReferenceBackend, ReferenceStates, ReferenceStore
+from bascule.arrays import np
+from bascule.backend.base import Executable, StateStore, Tier, TuneReport, WeightStore
+from bascule.backend.quant import BlockMatrix
+from bascule.backend.quantise import ReferenceQuantiser
 from bascule.backend.wasm.kernels import Kernels
 from bascule.backend.wasm.language import LanguageFunctions
-from bascule.backend.wasm.replay import ReplayExecutable
+from bascule.backend.wasm.replay import Functions, ReplayExecutable
+from bascule.backend.wasm.store import WasmStates, WasmStore
+from bascule.backend.wasm.tensor import Blocks
+from bascule.errors import InputError
+from bascule.program.rewrites.rewrite import Limits
 
 if TYPE_CHECKING:
-    from bascule.program.program import Program
+    from bascule.program.program import Parameter, Program, Value
+    from bascule.progress import ProgressCallback
 
 
-class WasmBackend(ReferenceBackend):
+class WasmBackend:
     """One thread; what no kernel computes, numpy does."""
 
     tier: Tier = "wasm"
+    lost = ""
+    limits = Limits()
 
     def __init__(self, kernels: Kernels) -> None:
-        super().__init__(functions_of(kernels), kernels.empty)
         self.device_name = kernels.name
         self._kernels = kernels
 
-    def _executable(
-        self, program: Program, weights: ReferenceStore, states: ReferenceStates | None
+    def store(self, parameters: Sequence[Parameter]) -> WasmStore:
+        """See `Backend.store`."""
+        return WasmStore(parameters, self._kernels)
+
+    async def quantiser(
+        self,
+        store: WeightStore,
+        parameters: Sequence[Parameter],
+        *,
+        landing_nbytes: int,
+        most_blocks: int,
+    ) -> ReferenceQuantiser:
+        """See `Backend.quantiser`."""
+        del most_blocks
+        if not isinstance(store, WasmStore):
+            raise InputError("quantiser", "weights of this backend", type(store).__name__)
+        found = {p.name: store.tensors[p.name] for p in parameters}
+        matrices = {
+            name: BlockMatrix(matrix.type, matrix.shape, np.asarray(matrix.data))
+            for name, matrix in found.items()
+            if isinstance(matrix, Blocks)
+        }
+        return ReferenceQuantiser(store, matrices, landing_nbytes)
+
+    def states(self, values: Sequence[Value], sizes: Mapping[str, int]) -> WasmStates:
+        """See `Backend.states`."""
+        return WasmStates(values, sizes, self._kernels)
+
+    async def prepare(
+        self, program: Program, weights: WeightStore, states: StateStore | None = None
     ) -> Executable:
+        """See `Backend.prepare`."""
+        if not isinstance(weights, WasmStore):
+            raise InputError("prepare", "weights of this backend", type(weights).__name__)
+        if states is not None and not isinstance(states, WasmStates):
+            raise InputError("prepare", "states of this backend", type(states).__name__)
         return ReplayExecutable(program, weights, states, self._kernels, functions_of)
+
+    @property
+    def stats(self) -> Mapping[str, float]:
+        """See `Backend.stats`: it counts nothing."""
+        return {}
+
+    async def tune(
+        self,
+        programs: Iterable[Program],
+        *,
+        budget_s: float,
+        progress: ProgressCallback | None = None,
+    ) -> TuneReport:
+        """See `Backend.tune`: there is one way only."""
+        del programs, budget_s, progress
+        return TuneReport()
+
+    async def warm(self, programs: Iterable[Program], name: str = "") -> int:
+        """See `Backend.warm`: there is nothing to compile."""
+        return 0
+
+    def trim(self) -> int:
+        """See `Backend.trim`: it keeps nothing."""
+        return 0
+
+    def close(self) -> None:
+        """See `Backend.close`."""
 
 
 def functions_of(kernels: Kernels) -> Functions:
-    """Every op's function."""
+    """The ops that kernels compute, by name."""
     return LanguageFunctions(kernels).table()

@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from math import prod
 
-from bascule.backend import reference
+from bascule.arrays import Array
 from bascule.backend.quant import BlockMatrix
-from bascule.backend.wasm.kernels import Array, Kernels
+from bascule.backend.wasm.kernels import Kernels
+from bascule.backend.wasm.tensor import Blocks, Tensor
 from bascule.program.ops import ACTIVATIONS
 from bascule.program.parts import Part, part_from
+from bascule.program.program import Call
+
+Operand = Tensor | Array  # numpy arrays may be read, never written
+Matrix = Operand | Blocks | BlockMatrix
+
+# The kernels of the pooling modes that have one.
+POOLS = {"mean": "mean_pool", "cls": "first_pool"}
+
+
+def has_kernel(call: Call) -> bool:
+    """Whether kernels compute the call, of an op that they compute at all."""
+    return call.op != "pool" or dict(call.attributes)["kind"] in POOLS
 
 
 class WasmFunctions:
@@ -19,8 +32,8 @@ class WasmFunctions:
         self._kernels = kernels
         self._scratch = kernels.empty((0,))
 
-    def table(self) -> Mapping[str, Callable[..., Array]]:
-        """Every op's function: numpy's where no kernel is."""
+    def table(self) -> Mapping[str, Callable[..., Tensor]]:
+        """The functions by their ops' names."""
         own = (
             self.linear,
             self.gated_linear,
@@ -28,23 +41,25 @@ class WasmFunctions:
             self.rms_norm,
             self.attention,
             self.attention_part,
+            self.pool,
+            self.l2_normalise,
             self.activate,
             self.add,
             self.multiply,
         )
-        return {**reference.FUNCTIONS, **{f.__name__: f for f in own}}
+        return {f.__name__: f for f in own}
 
     def linear(
         self,
-        x: Array,
-        weight: Array | BlockMatrix,
-        bias: Array | None = None,
-        residual: Array | None = None,
+        x: Operand,
+        weight: Matrix,
+        bias: Operand | None = None,
+        residual: Operand | None = None,
         *,
         activation: str = "none",
-    ) -> Array:
+    ) -> Tensor:
         """See `reference.linear`."""
-        blocks = isinstance(weight, BlockMatrix)
+        blocks = isinstance(weight, Blocks | BlockMatrix)
         kernel, data = ("block_linear", weight.data) if blocks else ("linear", weight)
         columns, inner = weight.shape
         y = self._kernels.empty((*x.shape[:-1], columns))
@@ -54,7 +69,7 @@ class WasmFunctions:
         self._kernels.call(kernel, y, x, data, bias, residual, scratch, *sizes)
         return y
 
-    def gated_linear(self, x: Array, weight: Array | BlockMatrix, *, activation: str) -> Array:
+    def gated_linear(self, x: Operand, weight: Matrix, *, activation: str) -> Tensor:
         """See `reference.gated_linear`."""
         both = self.linear(x, weight)
         columns = weight.shape[0] // 2
@@ -64,32 +79,38 @@ class WasmFunctions:
         return y
 
     def layer_norm(
-        self, x: Array, weight: Array, bias: Array, residual: Array | None = None, *, eps: float
-    ) -> Array:
+        self,
+        x: Operand,
+        weight: Operand,
+        bias: Operand,
+        residual: Operand | None = None,
+        *,
+        eps: float,
+    ) -> Tensor:
         """See `reference.layer_norm`."""
         y = self._kernels.empty(x.shape)
         sizes = (prod(x.shape[:-1]), x.shape[-1], eps)
         self._kernels.call("layer_norm", y, x, weight, bias, residual, *sizes)
         return y
 
-    def rms_norm(self, x: Array, weight: Array, *, eps: float) -> Array:
+    def rms_norm(self, x: Operand, weight: Operand, *, eps: float) -> Tensor:
         """See `reference.rms_norm`."""
         y = self._kernels.empty(x.shape)
         self._kernels.call("rms_norm", y, x, weight, prod(x.shape[:-1]), x.shape[-1], eps)
         return y
 
-    def attention(self, qkv: Array, lengths: Array, *, heads: int) -> Array:
+    def attention(self, qkv: Operand, lengths: Operand, *, heads: int) -> Tensor:
         """See `reference.attention`."""
         whole = Part(heads, heads, 0, heads, 0, qkv.shape[1], 0, heads)
         return self._attention(qkv, lengths, None, whole)
 
     def attention_part(
-        self, qkv: Array, lengths: Array, onto: Array | None = None, /, **attributes: int
-    ) -> Array:
+        self, qkv: Operand, lengths: Operand, onto: Tensor | None = None, /, **attributes: int
+    ) -> Tensor:
         """See `reference.attention_part`."""
         return self._attention(qkv, lengths, onto, part_from(attributes))
 
-    def _attention(self, qkv: Array, lengths: Array, onto: Array | None, part: Part) -> Array:
+    def _attention(self, qkv: Operand, lengths: Operand, onto: Tensor | None, part: Part) -> Tensor:
         batch, tokens, packed = qkv.shape
         size, queries = packed // 3 // part.n_kept, part.queries(tokens)
         y = self._kernels.empty((batch, tokens, part.heads * size)) if onto is None else onto
@@ -99,25 +120,38 @@ class WasmFunctions:
         self._kernels.call("attention", y, qkv, lengths, scratch, *sizes, *where)
         return y
 
-    def activate(self, x: Array, *, kind: str) -> Array:
+    def pool(self, x: Operand, lengths: Operand, *, kind: str) -> Tensor:
+        """See `reference.pool`; of the kinds in `POOLS`."""
+        batch, tokens, columns = x.shape
+        y = self._kernels.empty((batch, columns))
+        self._kernels.call(POOLS[kind], y, x, lengths, batch, tokens, columns)
+        return y
+
+    def l2_normalise(self, x: Operand, *, eps: float) -> Tensor:
+        """See `reference.l2_normalise`."""
+        y = self._kernels.empty(x.shape)
+        self._kernels.call("l2_normalise", y, x, prod(x.shape[:-1]), x.shape[-1], eps)
+        return y
+
+    def activate(self, x: Operand, *, kind: str) -> Tensor:
         """See `reference.activate`."""
         y = self._kernels.empty(x.shape)
         self._kernels.call("activate", y, x, x.size, ACTIVATIONS.index(kind))
         return y
 
-    def add(self, x: Array, y: Array) -> Array:
+    def add(self, x: Operand, y: Operand) -> Tensor:
         """See `reference.add`."""
         sum = self._kernels.empty(x.shape)
         self._kernels.call("add", sum, x, y, x.size, y.size)
         return sum
 
-    def multiply(self, x: Array, y: Array) -> Array:
+    def multiply(self, x: Operand, y: Operand) -> Tensor:
         """See `reference.multiply`."""
         product = self._kernels.empty(x.shape)
         self._kernels.call("multiply", product, x, y, x.size)
         return product
 
-    def _room(self, n: int) -> Array:
+    def _room(self, n: int) -> Tensor:
         """Scratch memory of at least `n` floats; kept, and only ever one."""
         if self._scratch.size < n:
             self._scratch = self._kernels.empty((n,))

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import DTypeLike
+from typing import Protocol
 
 from bascule import assets
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from bascule.arrays import Array
+from bascule.backend.wasm.tensor import Tensor
 
 ALIGNMENT = 16
+Argument = Tensor | Array | float | None
 
 
 class Kernels(Protocol):
@@ -23,22 +21,22 @@ class Kernels(Protocol):
         """What runs it, for people."""
         ...
 
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> Array:
-        """A new array, filled with anything, that kernels may write."""
+    def empty(self, shape: tuple[int, ...], dtype: str = "f32") -> Tensor:
+        """A new tensor, its contents arbitrary. MemoryError where there is no room for it."""
         ...
 
-    def bind(self, kernel: str, *arguments: Array | float | None) -> Callable[[], object]:
+    def bind(self, kernel: str, *arguments: Argument) -> Callable[[], object]:
         """A call to be made any number of times, its arguments looked at now.
 
-        Every array must be dense and come out of `empty`, and whoever holds the result holds them.
+        Arrays must be tensors, and whoever holds the result holds them.
         """
         ...
 
-    def call(self, kernel: str, *arguments: Array | float | None) -> int:
+    def call(self, kernel: str, *arguments: Argument) -> int:
         """Call a kernel: arrays go as addresses, None as a null pointer, numbers as they are.
 
-        An array that the kernel writes must be dense and come out of `empty`; others may lie
-        anywhere. Gives what the kernel returns, 0 where that is nothing.
+        What the kernel writes must be a tensor; numpy arrays that it reads may lie anywhere.
+        Gives what the kernel returns, 0 where that is nothing.
         """
         ...
 

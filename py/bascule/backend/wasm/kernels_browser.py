@@ -5,16 +5,16 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from functools import partial
+from math import prod
 
-import numpy as np
-from numpy.typing import DTypeLike
-
-from bascule.backend.wasm.kernels import Array, module_path
+from bascule.arrays import np
+from bascule.backend.wasm.kernels import Argument, module_path
+from bascule.backend.wasm.tensor import ITEM_NBYTES, Tensor
 from bascule.errors import TierUnavailableError
 
 
 class BrowserKernels:
-    """The module in the memory that numpy uses too, so that nothing is ever copied."""
+    """The module in Python's own memory, which numpy uses too: nothing is ever copied."""
 
     name = "WebAssembly SIMD, 1 thread"
 
@@ -22,28 +22,37 @@ class BrowserKernels:
         try:
             self._library = ctypes.CDLL(path)
         except OSError as error:
-            told = " ".join(str(error).split())
-            raise TierUnavailableError("wasm", f"the kernels do not load: {told}") from None
+            message = " ".join(str(error).split())
+            raise TierUnavailableError("wasm", f"the kernels do not load: {message}") from None
 
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> Array:
+    def empty(self, shape: tuple[int, ...], dtype: str = "f32") -> Tensor:
         """See `Kernels.empty`."""
-        return np.empty(shape, dtype)
+        memory = (ctypes.c_ubyte * max(1, prod(shape) * ITEM_NBYTES[dtype]))()
+        return Tensor(memory, ctypes.addressof(memory), shape, dtype)
 
-    def bind(self, kernel: str, *arguments: Array | float | None) -> Callable[[], object]:
+    def bind(self, kernel: str, *arguments: Argument) -> Callable[[], object]:
         """See `Kernels.bind`."""
-        # Without argtypes, whole numbers go through ctypes the fastest.
-        return partial(self._library[kernel], *(_plain(a) for a in arguments))
+        # Without argtypes, integers go through ctypes the fastest.
+        return partial(self._library[kernel], *map(_plain, arguments))
 
-    def call(self, kernel: str, *arguments: Array | float | None) -> int:
+    def call(self, kernel: str, *arguments: Argument) -> int:
         """See `Kernels.call`."""
-        held = [np.ascontiguousarray(a) if isinstance(a, np.ndarray) else a for a in arguments]
-        return self._library[kernel](*(_plain(a) for a in held))
+        held = [a if _is_plain(a) else np.ascontiguousarray(a) for a in arguments]
+        return self._library[kernel](*map(_plain, held))
 
 
-def _plain(argument: Array | float | None) -> int | ctypes.c_float:
-    if isinstance(argument, np.ndarray):
-        return argument.__array_interface__["data"][0]
-    return ctypes.c_float(argument) if isinstance(argument, float) else argument or 0
+def _is_plain(argument: Argument) -> bool:
+    return argument is None or isinstance(argument, int | float | Tensor)
+
+
+def _plain(argument: Argument) -> int | ctypes.c_float:
+    if isinstance(argument, Tensor):
+        return argument.address
+    if isinstance(argument, float):
+        return ctypes.c_float(argument)
+    if argument is None or isinstance(argument, int):
+        return argument or 0
+    return argument.__array_interface__["data"][0]
 
 
 def open_browser() -> BrowserKernels:

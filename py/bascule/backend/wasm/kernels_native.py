@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 from weakref import finalize
 
-import numpy as np
-from numpy.typing import DTypeLike
-
-from bascule.backend.wasm.kernels import ALIGNMENT, Array, module_path
+from bascule.backend.wasm.kernels import ALIGNMENT, Argument, module_path
+from bascule.backend.wasm.tensor import ITEM_NBYTES, Tensor
 from bascule.errors import TierUnavailableError
 
 _PAGE_NBYTES = 1 << 16
@@ -68,40 +66,39 @@ class NativeKernels:
         module = wasmtime.Module(engine, Path(path).read_bytes())
         self._exports = linker.instantiate(self._store, module).exports(self._store)
 
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> Array:
+    def empty(self, shape: tuple[int, ...], dtype: str = "f32") -> Tensor:
         """See `Kernels.empty`."""
-        kind = np.dtype(dtype)
-        nbytes = prod(shape) * kind.itemsize
+        nbytes = prod(shape) * ITEM_NBYTES[dtype]
         room = max(ALIGNMENT, -(-nbytes // ALIGNMENT) * ALIGNMENT)
         free = self._free.setdefault(room, [])
         offset = free.pop() if free else self._grow(room)
-        buffer = (ctypes.c_ubyte * room).from_address(self._start + offset)
-        finalize(buffer, self._give_back, room, offset)
-        return np.frombuffer(buffer, np.uint8, nbytes).view(kind).reshape(shape)
+        memory = (ctypes.c_ubyte * room).from_address(self._start + offset)
+        finalize(memory, self._give_back, room, offset)
+        return Tensor(memory, offset, shape, dtype)
 
-    def bind(self, kernel: str, *arguments: Array | float | None) -> Callable[[], object]:
+    def bind(self, kernel: str, *arguments: Argument) -> Callable[[], object]:
         """See `Kernels.bind`."""
-        plain = (self._offset(a) if isinstance(a, np.ndarray) else a or 0 for a in arguments)
+        plain = (a.address if isinstance(a, Tensor) else a or 0 for a in arguments)
         run: Any = self._exports[kernel]
         return partial(run, self._store, *plain)
 
-    def call(self, kernel: str, *arguments: Array | float | None) -> int:
+    def call(self, kernel: str, *arguments: Argument) -> int:
         """See `Kernels.call`."""
-        held = [self._reachable(a) if isinstance(a, np.ndarray) else a for a in arguments]
-        plain = [self._offset(a) if isinstance(a, np.ndarray) else a or 0 for a in held]
+        held = [self._reachable(a) for a in arguments]
+        plain = [a.address if isinstance(a, Tensor) else a or 0 for a in held]
         run: Any = self._exports[kernel]
         return run(self._store, *plain) or 0
 
-    def _reachable(self, array: Array) -> Array:
-        """The array itself, or a copy of it inside the memory."""
-        if array.flags.c_contiguous and 0 <= self._offset(array) < self._used:
-            return array
-        copy = self.empty(array.shape, array.dtype)
-        copy[...] = array
+    def _reachable(self, argument: Argument) -> Tensor | float | None:
+        """The argument itself, an array's address, or that of a copy of it inside the memory."""
+        if argument is None or isinstance(argument, int | float | Tensor):
+            return argument
+        offset = argument.__array_interface__["data"][0] - self._start
+        if argument.flags.c_contiguous and 0 <= offset < self._used:
+            return offset
+        copy = self.empty((argument.nbytes,), "u8")
+        copy.write(argument)
         return copy
-
-    def _offset(self, array: Array) -> int:
-        return array.__array_interface__["data"][0] - self._start
 
     def _grow(self, nbytes: int) -> int:
         offset, end = self._used, self._used + nbytes

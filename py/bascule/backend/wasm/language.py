@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from math import prod
 
-import numpy as np
-
+from bascule.arrays import np
 from bascule.backend.quant import BlockMatrix
-from bascule.backend.wasm.functions import WasmFunctions
-from bascule.backend.wasm.kernels import Array
+from bascule.backend.wasm.functions import Matrix, Operand, WasmFunctions
+from bascule.backend.wasm.tensor import Blocks, Tensor
 from bascule.dtypes import BlockType
 from bascule.program.parts import Part, part_from
 
@@ -17,7 +16,7 @@ from bascule.program.parts import Part, part_from
 class LanguageFunctions(WasmFunctions):
     """`WasmFunctions`, and what only language models and tables in blocks need."""
 
-    def table(self) -> Mapping[str, Callable[..., Array]]:
+    def table(self) -> Mapping[str, Callable[..., Tensor]]:
         """See `WasmFunctions.table`."""
         own = (
             self.embedding,
@@ -32,47 +31,47 @@ class LanguageFunctions(WasmFunctions):
 
     def embedding(
         self,
-        ids: Array,
-        table: Array | BlockMatrix,
-        position: Array | None = None,
-        bias: Array | None = None,
-        before: Array | None = None,
+        ids: Operand,
+        table: Matrix,
+        position: Operand | None = None,
+        bias: Operand | None = None,
+        before: Operand | None = None,
         *,
         first: int = 0,
         whole: int = 0,
-    ) -> Array:
+    ) -> Tensor:
         """See `reference.embedding`."""
         y = self._taken(table, ids, None, before, ids.shape, first, whole)
         if position is not None:
-            y = self.add(y, position[: ids.shape[1]])
+            y = self.add(y, _rows(position, ids.shape[1]))
         return y if bias is None else self.add(y, bias)
 
     def token_embedding(
         self,
-        table: Array | BlockMatrix,
-        tokens: Array,
-        position: Array,
-        before: Array | None = None,
+        table: Matrix,
+        tokens: Operand,
+        position: Operand,
+        before: Operand | None = None,
         *,
         length: int,
         first: int = 0,
         whole: int = 0,
-    ) -> Array:
+    ) -> Tensor:
         """See `reference.token_embedding`."""
         return self._taken(table, tokens, position, before, (length,), first, whole)
 
     def _taken(
         self,
-        table: Array | BlockMatrix,
-        indices: Array,
-        start: Array | None,
-        before: Array | None,
+        table: Matrix,
+        indices: Operand,
+        start: Operand | None,
+        before: Operand | None,
         shape: tuple[int, ...],
         first: int,
         whole: int,
-    ) -> Array:
+    ) -> Tensor:
         """Rows of a table, by the indices from `start` on around their end, as (*shape, K)."""
-        blocks = isinstance(table, BlockMatrix)
+        blocks = isinstance(table, Blocks | BlockMatrix)
         data, kind = (table.data, table.type) if blocks else (table, BlockType.F32)
         rows, inner = table.shape
         y, scratch = self._kernels.empty((*shape, inner)), self._room(inner)
@@ -82,16 +81,16 @@ class LanguageFunctions(WasmFunctions):
 
     def rope_append(
         self,
-        qkv: Array,
-        cache: Array,
-        angles: Array,
-        position: Array,
+        qkv: Operand,
+        cache: Operand,
+        angles: Operand,
+        position: Operand,
         *,
         heads: int,
         kv_heads: int,
         size: int,
         pairs: str,
-    ) -> Array:
+    ) -> Tensor:
         """See `reference.rope_append`."""
         return self.rope_append_part(
             qkv,
@@ -108,11 +107,11 @@ class LanguageFunctions(WasmFunctions):
 
     def rope_append_part(
         self,
-        qkv: Array,
-        cache: Array,
-        angles: Array,
-        position: Array,
-        onto: Array | None = None,
+        qkv: Operand,
+        cache: Operand,
+        angles: Operand,
+        position: Operand,
+        onto: Tensor | None = None,
         *,
         heads: int,
         kv_heads: int,
@@ -120,7 +119,7 @@ class LanguageFunctions(WasmFunctions):
         pairs: str,
         first_kept: int,
         n_kept: int,
-    ) -> Array:
+    ) -> Tensor:
         """See `reference.rope_append_part`."""
         y = self._kernels.empty((len(qkv), heads * size)) if onto is None else onto
         scratch = self._room(self._kernels.call("rope_append_scratch", n_kept, size))
@@ -131,45 +130,45 @@ class LanguageFunctions(WasmFunctions):
 
     def cached_attention(
         self,
-        q: Array,
-        cache: Array,
-        position: Array,
+        q: Operand,
+        cache: Operand,
+        position: Operand,
         *,
         heads: int,
         kv_heads: int,
         size: int,
         window: int,
-    ) -> Array:
+    ) -> Tensor:
         """See `reference.cached_attention`."""
         whole = Part(heads, kv_heads, 0, heads, 0, len(q), 0, kv_heads)
         return self._cached_attention(q, cache, position, None, whole, size, window)
 
     def cached_attention_part(
         self,
-        q: Array,
-        cache: Array,
-        position: Array,
-        onto: Array | None = None,
+        q: Operand,
+        cache: Operand,
+        position: Operand,
+        onto: Tensor | None = None,
         /,
         *,
         size: int,
         window: int,
         **attributes: int,
-    ) -> Array:
+    ) -> Tensor:
         """See `reference.cached_attention_part`."""
         part = part_from(attributes)
         return self._cached_attention(q, cache, position, onto, part, size, window)
 
     def _cached_attention(
         self,
-        q: Array,
-        cache: Array,
-        position: Array,
-        onto: Array | None,
+        q: Operand,
+        cache: Operand,
+        position: Operand,
+        onto: Tensor | None,
         part: Part,
         size: int,
         window: int,
-    ) -> Array:
+    ) -> Tensor:
         y = self._kernels.empty(q.shape) if onto is None else onto
         queries = part.queries(len(q))
         needed = ("cached_attention_scratch", len(cache), queries, part.n_heads, size)
@@ -181,13 +180,17 @@ class LanguageFunctions(WasmFunctions):
         self._kernels.call("cached_attention", *operands, *sizes, *heads, *where)
         return y
 
-    def argmax_token(self, logits: Array, tokens: Array, position: Array) -> Array:
+    def argmax_token(self, logits: Operand, tokens: Operand, position: Operand) -> Tensor:
         """See `reference.argmax_token`."""
-        y = self._kernels.empty((1,), np.uint32)
+        y = self._kernels.empty((1,), "u32")
         operands = (y, logits, tokens, position)
         self._kernels.call("argmax_token", *operands, logits.shape[1], len(tokens))
         return y
 
 
-def _is_f16(cache: Array) -> bool:
-    return cache.dtype == np.float16
+def _is_f16(cache: Operand) -> bool:
+    return cache.dtype == ("f16" if isinstance(cache, Tensor) else np.float16)
+
+
+def _rows(table: Operand, count: int) -> Operand:
+    return table.rows(count) if isinstance(table, Tensor) else table[:count]

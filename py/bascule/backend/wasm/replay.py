@@ -8,29 +8,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from time import perf_counter
+from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
-import numpy as np
-from numpy.typing import DTypeLike
-
-from bascule.backend.base import checked_input
-from bascule.backend.cpu import (
-    NUMPY,
-    Functions,
-    ReferenceStates,
-    ReferenceStore,
-    evaluate,
-    last_uses,
-    telling,
-)
+from bascule.arrays import Array, np
+from bascule.backend.base import Shaped, input_bytes
+from bascule.backend.cpu import evaluate, last_uses, telling
 from bascule.backend.quant import BlockMatrix
-from bascule.backend.reference import FUNCTIONS
-from bascule.backend.wasm.kernels import Array, Kernels
+from bascule.backend.wasm.functions import has_kernel
+from bascule.backend.wasm.kernels import Argument, Kernels
+from bascule.backend.wasm.store import WasmStates, WasmStore
+from bascule.backend.wasm.tensor import ITEM_NBYTES, Blocks, Tensor
 from bascule.program.ops import onto_of
 from bascule.program.program import Call, Program
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+Functions = Mapping[str, Callable[..., Tensor]]
 Step = Callable[[], object]
-Values = dict[str, Array | BlockMatrix]
+Values = dict[str, Tensor | Blocks]
 
 # Others have a turn after so long: often enough to cancel, seldom enough to cost nothing.
 _TURN_S = 0.02
@@ -39,8 +36,8 @@ _TURN_S = 0.02
 class Recorder:
     """Kernels that note what they are to do; running `steps` does it.
 
-    A call without arrays only asks for a size, and is answered at once. An array that nobody holds
-    any more lends its memory to later ones: steps run in the order in which they were noted.
+    A call without tensors only asks for a size, and is answered at once. A tensor that nobody
+    holds any more lends its memory to later ones: steps run in the order in which they were noted.
     """
 
     def __init__(self, kernels: Kernels) -> None:
@@ -48,22 +45,22 @@ class Recorder:
         self.steps: list[Step] = []
         self.bind = kernels.bind
         self._kernels = kernels
-        self._free: dict[int, list[Array]] = {}
+        self._free: dict[int, list[Tensor]] = {}
 
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> Array:
+    def empty(self, shape: tuple[int, ...], dtype: str = "f32") -> Tensor:
         """See `Kernels.empty`."""
-        kind = np.dtype(dtype)
-        nbytes = prod(shape) * kind.itemsize
+        nbytes = prod(shape) * ITEM_NBYTES[dtype]
         free = self._free.setdefault(nbytes, [])
-        memory = free.pop() if free else self._kernels.empty((max(1, nbytes),), np.uint8)
-        # Views of an array keep its foreign base alive, not the array that they were made from.
-        lent = (ctypes.c_ubyte * memory.size).from_buffer(memory)
-        finalize(lent, free.append, memory)
-        return np.frombuffer(lent, np.uint8)[:nbytes].view(kind).reshape(shape)
+        owner = free.pop() if free else self._kernels.empty((max(1, nbytes),), "u8")
+        # Views hold the memory that they were made from, not the tensor: it is lent as an object
+        # of its own.
+        lent = (ctypes.c_ubyte * owner.size).from_buffer(owner.memory)
+        finalize(lent, free.append, owner)
+        return Tensor(lent, owner.address, shape, dtype)
 
-    def call(self, kernel: str, *arguments: Array | float | None) -> int:
+    def call(self, kernel: str, *arguments: Argument) -> int:
         """See `Kernels.call`."""
-        if not any(isinstance(a, np.ndarray) for a in arguments):
+        if not any(isinstance(a, Tensor) for a in arguments):
             return self._kernels.call(kernel, *arguments)
         self.steps.append(self._kernels.bind(kernel, *arguments))
         return 0
@@ -79,23 +76,23 @@ class _Plan:
     key: object
     recorder: Recorder  # whose memory the steps use
     weights: list[tuple[int, frozenset[str]]]
-    inputs: dict[str, Array]
-    outputs: dict[str, Array]
-    states: list[Array]
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+    states: list[Tensor]
 
 
 class ReplayExecutable:
     """Runs a program by the steps that recording it gave; keeps those of its last sizes.
 
     Runs at once take turns, for they share the memory of those steps. `functions` makes the ops'
-    functions out of kernels; what is numpy's in them is run by numpy.
+    functions out of kernels; numpy runs the ops that are not among them.
     """
 
     def __init__(
         self,
         program: Program,
-        weights: ReferenceStore,
-        states: ReferenceStates | None,
+        weights: WasmStore,
+        states: WasmStates | None,
         kernels: Kernels,
         functions: Callable[[Kernels], Functions],
     ) -> None:
@@ -108,14 +105,23 @@ class ReplayExecutable:
         self._plan: _Plan | None = None
         self._turn = asyncio.Lock()
 
-    async def run(self, sizes: Mapping[str, int], inputs: Mapping[str, Array]) -> dict[str, Array]:
+    async def run(
+        self,
+        sizes: Mapping[str, int],
+        inputs: Mapping[str, Shaped],
+        into: Mapping[str, Buffer] | None = None,
+    ) -> dict[str, Array]:
         """See `Executable.run`."""
         async with self._turn:
             plan = await self._submitted(sizes, inputs, 1)
-            return {name: array.copy() for name, array in plan.outputs.items()}
+            if into is None:
+                return {name: np.array(tensor) for name, tensor in plan.outputs.items()}
+            for name, buffer in into.items():
+                memoryview(buffer).cast("B")[:] = plan.outputs[name].bytes()
+            return {}
 
     async def submit(
-        self, sizes: Mapping[str, int], inputs: Mapping[str, Array], times: int = 1
+        self, sizes: Mapping[str, int], inputs: Mapping[str, Shaped], times: int = 1
     ) -> None:
         """See `Executable.submit`."""
         async with self._turn:
@@ -126,12 +132,12 @@ class ReplayExecutable:
         self._plan = None
 
     async def _submitted(
-        self, sizes: Mapping[str, int], inputs: Mapping[str, Array], times: int
+        self, sizes: Mapping[str, int], inputs: Mapping[str, Shaped], times: int
     ) -> _Plan:
         started = perf_counter()
         plan = self._planned(sizes)
         for value in self._program.inputs:
-            plan.inputs[value.name][...] = checked_input(value, sizes, inputs)
+            plan.inputs[value.name].write(input_bytes(value, sizes, inputs))
         for _ in range(times):
             await self._replay(plan)
         self.host_s += perf_counter() - started
@@ -152,48 +158,69 @@ class ReplayExecutable:
         await asyncio.sleep(0)
 
     def _planned(self, sizes: Mapping[str, int]) -> _Plan:
-        states = list(self._states.arrays.values()) if self._states is not None else []
-        key = (dict(sizes), [id(array) for array in states])
+        states = list(self._states.tensors.values()) if self._states is not None else []
+        key = (dict(sizes), [id(tensor) for tensor in states])
         if self._plan is None or self._plan.key != key:
             self._plan = None  # its memory first
             with telling("intermediate values"):
                 self._plan = self._recorded(key, sizes, states)
         return self._plan
 
-    def _recorded(self, key: object, sizes: Mapping[str, int], states: list[Array]) -> _Plan:
+    def _recorded(self, key: object, sizes: Mapping[str, int], states: list[Tensor]) -> _Plan:
         program, recorder = self._program, Recorder(self._kernels)
         functions = self._functions(recorder)
-        inputs = {v.name: recorder.empty(v.sizes(sizes), NUMPY[v.dtype]) for v in program.inputs}
-        values: Values = {**self._weights.arrays, **inputs}
+        inputs = {v.name: recorder.empty(v.sizes(sizes), v.dtype) for v in program.inputs}
+        values: Values = {**self._weights.tensors, **inputs}
         if self._states is not None:
-            values |= self._states.arrays
+            values |= self._states.tensors
         weights: list[tuple[int, frozenset[str]]] = []
         for call, dead in zip(program.calls, last_uses(program), strict=True):
             names = {o.name for o in call.operands if o is not None}
-            weights.append((len(recorder.steps), frozenset(names & self._weights.arrays.keys())))
+            weights.append((len(recorder.steps), frozenset(names & self._weights.tensors.keys())))
             values[call.result.name] = _record(recorder, functions, call, values, sizes)
             for name in dead:
                 values.pop(name, None)
-        outputs = {v.name: np.asarray(values[v.name]) for v in program.outputs}
+        outputs = {v.name: _tensor(values[v.name]) for v in program.outputs}
         return _Plan(key, recorder, weights, inputs, outputs, states)
 
 
 def _record(
     recorder: Recorder, functions: Functions, call: Call, values: Values, sizes: Mapping[str, int]
-) -> Array:
-    if functions[call.op] is not FUNCTIONS[call.op]:
+) -> Tensor:
+    if call.op in functions and has_kernel(call):
         return evaluate(functions, call, values, sizes)
     onto = onto_of(call)
     if onto is not None:
-        y = np.asarray(values[onto.name])
+        result = _tensor(values[onto.name])
     else:
-        y = recorder.empty(call.result.sizes(sizes), NUMPY[call.result.dtype])
-    held = {o.name: values[o.name] for o in call.operands if o is not None}
+        result = recorder.empty(call.result.sizes(sizes), call.result.dtype)
+    recorder.steps.append(_numpy_step(call, values, sizes, result))
+    return result
+
+
+def _numpy_step(call: Call, values: Values, sizes: Mapping[str, int], result: Tensor) -> Step:
+    """A call that numpy computes, on views of the tensors."""
+    from bascule.backend.reference import FUNCTIONS
+
+    operands = {o.name: _as_numpy(values[o.name]) for o in call.operands if o is not None}
+    onto = onto_of(call)
+    # An op that takes its operand over has to find the very array that it may write.
+    view = np.asarray(result) if onto is None else operands[onto.name]
 
     def step() -> None:
-        made = evaluate(FUNCTIONS, call, held, sizes)
-        if made is not y:  # what takes its operand over has written there
-            y[...] = made
+        found = evaluate(FUNCTIONS, call, operands, sizes)
+        if found is not view:
+            view[...] = found
 
-    recorder.steps.append(step)
-    return y
+    return step
+
+
+def _as_numpy(value: Tensor | Blocks) -> Any:
+    if isinstance(value, Blocks):
+        return BlockMatrix(value.type, value.shape, np.asarray(value.data))
+    return np.asarray(value)
+
+
+def _tensor(value: Tensor | Blocks) -> Tensor:
+    assert isinstance(value, Tensor)  # blocks are parameters only
+    return value

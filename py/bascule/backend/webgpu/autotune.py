@@ -17,8 +17,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-
+from bascule.arrays import Array, np
 from bascule.backend.base import Finding, TuneReport
 from bascule.backend.webgpu.choices import signature
 from bascule.backend.webgpu.gpu import Gpu
@@ -31,8 +30,6 @@ from bascule.program.ops import takes_over
 from bascule.program.parts import attention_work
 from bascule.program.program import Call, Program, Value
 from bascule.progress import Progress, ProgressCallback
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 GAIN = 0.05
 _ROUNDS = 3

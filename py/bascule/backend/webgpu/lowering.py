@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from bascule.backend.base import WeightStore, checked_input
+from bascule.arrays import NUMPY, Array, np
+from bascule.backend.base import Shaped, WeightStore, input_bytes
 from bascule.backend.webgpu.gpu import Gpu, pack_writes
 from bascule.backend.webgpu.kernel import Kernel
 from bascule.backend.webgpu.pipelines import Pipelines
@@ -18,9 +17,9 @@ from bascule.backend.webgpu.tape import Binding, TapeBuilder
 from bascule.errors import GpuError, InputError
 from bascule.program.program import Program, Sizes, Value
 
-Array = np.ndarray[Any, np.dtype[Any]]
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
-_NUMPY = {"f32": np.float32, "u32": np.uint32}
 _KEPT_PARAMS = 64
 
 
@@ -88,22 +87,27 @@ class TapeExecutable:
         await self._gpu.granted({self._params, *self._buffers.values()})
         self._tape_of(1)
 
-    async def run(self, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    async def run(
+        self,
+        sizes: Sizes,
+        inputs: Mapping[str, Shaped],
+        into: Mapping[str, Buffer] | None = None,
+    ) -> dict[str, Array]:
         """See `Executable.run`. Nothing is awaited between the replay and the queued reads."""
         if self._must_wait():
-            return await self._run_staged(sizes, inputs)
+            return await self._run_staged(sizes, inputs, into)
         started = perf_counter()
         self._replay(sizes, inputs, 1)
-        results, reads = self._read(sizes)
+        results, reads = self._read(sizes, into)
         self.host_s += perf_counter() - started
         for read in reads:
             await read
         return results
 
-    async def submit(self, sizes: Sizes, inputs: Mapping[str, Array], times: int = 1) -> None:
+    async def submit(self, sizes: Sizes, inputs: Mapping[str, Shaped], times: int = 1) -> None:
         """See `Executable.submit`: one replay, however many times."""
         if self._must_wait():
-            await self._run_staged(sizes, inputs)
+            await self._run_staged(sizes, inputs, {})
             times -= 1
         if times:
             started = perf_counter()
@@ -114,7 +118,7 @@ class TapeExecutable:
         arrivals = self._weights.arrivals
         return self._staged.locked() or (arrivals is not None and not arrivals.complete)
 
-    def _replay(self, sizes: Sizes, inputs: Mapping[str, Array], times: int) -> None:
+    def _replay(self, sizes: Sizes, inputs: Mapping[str, Shaped], times: int) -> None:
         self._renew()
         writes, params = self._writes(sizes, inputs)
         self._gpu.replay(self._tape_of(times), pack_writes(writes))
@@ -139,7 +143,9 @@ class TapeExecutable:
         while self._stages:
             self._gpu.forget(self._stages.pop()[1])
 
-    async def _run_staged(self, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    async def _run_staged(
+        self, sizes: Sizes, inputs: Mapping[str, Shaped], into: Mapping[str, Buffer] | None
+    ) -> dict[str, Array]:
         """Run while weights arrive: each part of the tape as soon as its parameters are there.
 
         Others must not run in between: they share the intermediate buffers.
@@ -153,7 +159,7 @@ class TapeExecutable:
                     await self._weights.arrivals.wait(names)
                 self._gpu.replay(tape, packed)
                 self._current_params, packed = params, bytearray()
-            results, reads = self._read(sizes)
+            results, reads = self._read(sizes, into)
         for read in reads:
             await read
         return results
@@ -175,25 +181,28 @@ class TapeExecutable:
         return self._stages
 
     def _writes(
-        self, sizes: Sizes, inputs: Mapping[str, Array]
+        self, sizes: Sizes, inputs: Mapping[str, Shaped]
     ) -> tuple[list[tuple[int, int, Any]], bytes]:
         writes: list[tuple[int, int, Any]] = []
         params = self._params_for(sizes)
         if params is not self._current_params:
             writes.append((self._params, 0, params))
         for value in self._program.inputs:
-            given = checked_input(value, sizes, inputs)
-            data = np.ascontiguousarray(given, dtype=_NUMPY[value.dtype])
+            data = input_bytes(value, sizes, inputs)
             writes.append((self._inputs[value.name], 0, data))
         return writes, params
 
-    def _read(self, sizes: Sizes) -> tuple[dict[str, Array], list[Any]]:
-        """Queue the reads of all outputs."""
+    def _read(
+        self, sizes: Sizes, into: Mapping[str, Buffer] | None
+    ) -> tuple[dict[str, Array], list[Any]]:
+        """Queue the reads of all outputs, or of those that there is memory for."""
         results: dict[str, Array] = {}
-        reads: list[Any] = []
-        for value in self._program.outputs:
-            results[value.name] = np.empty(value.sizes(sizes), _NUMPY[value.dtype])
-            reads.append(self._gpu.read(self._buffers[value.name], 0, results[value.name].data))
+        if into is None:
+            results = {
+                v.name: np.empty(v.sizes(sizes), NUMPY[v.dtype]) for v in self._program.outputs
+            }
+            into = {name: array.data for name, array in results.items()}
+        reads = [self._gpu.read(self._buffers[name], 0, data) for name, data in into.items()]
         return results, reads
 
     def close(self) -> None:

@@ -13,10 +13,8 @@ import hashlib
 from collections.abc import Callable, Hashable, Sequence
 from math import prod
 from time import perf_counter
-from typing import Any
 
-import numpy as np
-
+from bascule.arrays import Array, np
 from bascule.backend.base import WeightStore
 from bascule.backend.webgpu.gpu import Gpu
 from bascule.backend.webgpu.kernel import Kernel
@@ -28,8 +26,6 @@ from bascule.backend.webgpu.trials import Trial, family, trial_of
 from bascule.errors import DeviceLostError, GpuError, GpuOutOfMemoryError
 from bascule.program.program import Call, Parameter
 from bascule.waiting import all_or_first_error
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # In units of the expected numbers' root mean square: halves in a tile are off by 6e-4 at most.
 TOLERANCE = 2e-3

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from bascule.arrays import np
 from bascule.backend.base import WeightStore
 from bascule.backend.quantise import Sums
 from bascule.backend.webgpu.gpu import Gpu, pack_writes

@@ -13,16 +13,13 @@ from functools import cached_property
 from math import prod
 from typing import Any
 
-import numpy as np
-
-from bascule.backend.cpu import NUMPY, ReferenceBackend
+from bascule.arrays import NUMPY, Array, np
+from bascule.backend.cpu import ReferenceBackend
 from bascule.backend.quant import dequantise
 from bascule.dtypes import BlockType, DType, block_of
 from bascule.program.ops import OPS, takes_over
 from bascule.program.parts import PLACES
 from bascule.program.program import Attribute, Call, Dim, Parameter, Program, Shape, Value
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # Past a tile's edge, and with rows enough for the kernels that are made for many.
 _TOKENS, _ROWS = 36, 72

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from bascule.backend.base import Executable, Tier, checked_input
-from bascule.backend.cpu import NUMPY, ReferenceBackend, ReferenceStates, ReferenceStore
+from bascule.arrays import NUMPY, Array, np
+from bascule.backend.base import Executable, Shaped, Tier, checked_input
+from bascule.backend.cpu import ReferenceBackend, ReferenceStates, ReferenceStore, written
 from bascule.backend.quant import BlockMatrix
 from bascule.backend.webnn.ops import dim_input
-from bascule.backend.webnn.recipe import Array
 from bascule.backend.webnn.translate import translate
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from bascule.backend.webnn.ml import Ml
     from bascule.program.program import Program, Value
 
@@ -64,7 +64,12 @@ class WebNnExecutable:
         dense = {name: a for name, a in arrays.items() if not isinstance(a, BlockMatrix)}
         return await self._graphs.ml.build(self._recipe, dense)
 
-    async def run(self, sizes: Mapping[str, int], inputs: Mapping[str, Array]) -> dict[str, Array]:
+    async def run(
+        self,
+        sizes: Mapping[str, int],
+        inputs: Mapping[str, Shaped],
+        into: Mapping[str, Buffer] | None = None,
+    ) -> dict[str, Array]:
         """See `Executable.run`."""
         async with self._graphs.turn:
             graph = await self._graphs.of(self)
@@ -76,10 +81,11 @@ class WebNnExecutable:
             fed = {name: array for name, array in fed.items() if name in wanted}
             self.host_s += perf_counter() - started
             found = await self._graphs.ml.run(graph, fed)
-        return {v.name: _cut(v, sizes, found[v.name]) for v in self._program.outputs}
+        results = {v.name: _cut(v, sizes, found[v.name]) for v in self._program.outputs}
+        return results if into is None else written(results, into)
 
     async def submit(
-        self, sizes: Mapping[str, int], inputs: Mapping[str, Array], times: int = 1
+        self, sizes: Mapping[str, int], inputs: Mapping[str, Shaped], times: int = 1
     ) -> None:
         """See `Executable.submit`."""
         for _ in range(times):
@@ -121,8 +127,8 @@ class WebNnBackend(ReferenceBackend):
         self._graphs.ml.close()
 
 
-def _padded(value: Value, sizes: Mapping[str, int], inputs: Mapping[str, Array]) -> Array:
-    given = checked_input(value, sizes, inputs)
+def _padded(value: Value, sizes: Mapping[str, int], inputs: Mapping[str, Shaped]) -> Array:
+    given = np.asarray(checked_input(value, sizes, inputs))
     padded = np.zeros(value.limits, NUMPY[value.dtype])
     padded[tuple(slice(n) for n in given.shape)] = given
     return padded

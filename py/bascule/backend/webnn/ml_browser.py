@@ -9,9 +9,9 @@ from dataclasses import astuple
 from math import prod
 from typing import Any
 
-import numpy as np
 from pyodide.ffi import JsException
 
+from bascule.arrays import np
 from bascule.backend.webnn.recipe import Array, Recipe
 from bascule.bridge_browser import bridge_module, js_message
 from bascule.errors import DeviceLostError, TierUnavailableError, WebNnError

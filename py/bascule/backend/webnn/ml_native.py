@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
-import numpy as np
-
+from bascule.arrays import np
 from bascule.backend.webnn.recipe import LISTED, Array, Recipe, Step
 from bascule.errors import TierUnavailableError, WebNnError
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from math import prod
 
-import numpy as np
-
+from bascule.arrays import np
 from bascule.backend.webnn.recipe import Recipe
 from bascule.errors import InputError
 from bascule.program.program import Call, Dim

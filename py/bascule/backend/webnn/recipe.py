@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-import numpy as np
+from bascule.arrays import Array, np
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Plain: TypeAlias = str | bool | int | float | tuple[int, ...]
 DataType = Literal["float32", "int32", "uint32"]
 # The methods that take their operands as one list.

@@ -1,0 +1,95 @@
+"""Weights and states in the kernels' memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import TYPE_CHECKING
+
+from bascule.backend.cpu import telling
+from bascule.backend.wasm.kernels import Kernels
+from bascule.backend.wasm.tensor import Blocks, Tensor
+from bascule.dtypes import BlockType, nbytes_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from bascule.backend.arrivals import Arrivals
+    from bascule.program.program import Parameter, Value
+
+
+class WasmStore:
+    """Weights as float32 tensors, or as the file's blocks where their dtype says so."""
+
+    page_bridge = None
+    arrivals: Arrivals | None = None
+
+    def __init__(self, parameters: Sequence[Parameter], kernels: Kernels) -> None:
+        self.targets = {p.name: index for index, p in enumerate(parameters)}
+        self.nbytes = sum(p.nbytes for p in parameters)
+        with telling("a model's weights", self.nbytes):
+            self.tensors = {p.name: _allocate(p, kernels) for p in parameters}
+        self._memory = [
+            tensor.data if isinstance(tensor, Blocks) else tensor
+            for tensor in self.tensors.values()
+        ]
+
+    def write(self, target: int, offset: int, data: Buffer) -> None:
+        """See `WeightStore.write`."""
+        self._memory[target].write(data, offset)
+
+    def close(self) -> None:
+        """See `WeightStore.close`."""
+        self._memory.clear()
+        self.tensors.clear()
+
+
+class WasmStates:
+    """States as tensors; all zero at first."""
+
+    def __init__(self, values: Sequence[Value], sizes: Mapping[str, int], kernels: Kernels) -> None:
+        self._values = values
+        self._kernels = kernels
+        self.tensors = {v.name: self._zeros(v, sizes) for v in values}
+
+    @property
+    def nbytes(self) -> int:
+        """See `StateStore.nbytes`."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def write(self, name: str, offset: int, data: Buffer) -> None:
+        """See `StateStore.write`."""
+        self.tensors[name].write(data, offset)
+
+    async def read(self, name: str, offset: int, into: Buffer) -> None:
+        """See `StateStore.read`."""
+        view = memoryview(into).cast("B")
+        view[:] = self.tensors[name].bytes()[offset : offset + view.nbytes]
+
+    async def resize(self, sizes: Mapping[str, int]) -> None:
+        """See `StateStore.resize`."""
+        for value in self._values:
+            old, new = self.tensors[value.name], self._zeros(value, sizes)
+            new.write(old.bytes()[: min(old.nbytes, new.nbytes)])
+            self.tensors[value.name] = new
+
+    def close(self) -> None:
+        """See `StateStore.close`."""
+        self.tensors.clear()
+
+    def _zeros(self, value: Value, sizes: Mapping[str, int]) -> Tensor:
+        shape = value.sizes(sizes)
+        nbytes = nbytes_of(value.dtype, prod(shape))
+        with telling(f"the state {value.name}", nbytes):
+            tensor = self._kernels.empty(shape, value.dtype)
+            tensor.write(bytes(nbytes))
+        return tensor
+
+
+def _allocate(parameter: Parameter, kernels: Kernels) -> Tensor | Blocks:
+    if parameter.dtype == "f32":
+        return kernels.empty(parameter.shape)
+    # Programs take blocks as matrices only (`Parameter.dtype`).
+    rows, columns = parameter.shape
+    data = kernels.empty((parameter.nbytes,), "u8")
+    return Blocks(BlockType[parameter.dtype.upper()], (rows, columns), data)
