@@ -173,6 +173,8 @@ async def _read_encoder(
     settings = await embedder_settings(config, partial(read_optional, source))
     tell(Progress("config", 1, 1, "files"))
     tell(Progress("tokenizer", 0, 1, "files"))
-    tokenizer = await open_tokenizer(await tokenizing, settings.max_tokens)
+    tokenizer = await open_tokenizer(
+        await tokenizing, settings.max_tokens, n_embeddings=config.vocabulary
+    )
     tell(Progress("tokenizer", 1, 1, "files"))
     return EncoderRecipe(replace(settings, weights=weights), tokenizer)

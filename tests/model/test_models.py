@@ -254,3 +254,20 @@ async def test_a_model_by_url() -> None:
         server.should_exit = True
         await serving
     assert (cosines(found, expected.embeddings) >= COSINE).all()
+
+
+async def test_half_a_character_is_no_text() -> None:
+    async with await bascule.load(TINY_BERT, tier="cpu") as model:
+        for texts in ("w9 \udc80", ["w9", "w9 \udc80"]):
+            with pytest.raises(bascule.InputError, match=r"embed, text \d: .*half a character"):
+                await model.embed(texts)
+
+
+async def test_more_tokens_than_the_table_has_rows_are_refused(tmp_path: Path) -> None:
+    shutil.copytree(TINY_BERT, tmp_path / "m")
+    path = tmp_path / "m" / "tokenizer.json"
+    told = json.loads(path.read_text())
+    told["model"]["vocab"]["another"] = 1000
+    path.write_text(json.dumps(told))
+    with pytest.raises(ModelFileError, match="1,001 tokens, and the model"):
+        await bascule.load(tmp_path / "m", tier="cpu")

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from bascule.errors import InputError
-from bascule.text import open_tokenizer
+from bascule.text import make_tokenizer
 from bascule.text.language import LanguageTokenizer, open_text_tokenizer
 from bascule.text.pretokenizers import PRETOKENIZERS
 from bascule.text.vocabulary import read_vocabulary
@@ -138,8 +138,8 @@ def test_long_texts_are_not_cut() -> None:
 async def test_without_a_limit_nothing_is_cut_and_with_one_it_is() -> None:
     data = read_vocabulary(tiny(), "m.gguf").tokenizer_json()
     text = "a b c d"
-    assert len((await open_tokenizer(data, None)).encode([text])[0]) == 7
-    assert len((await open_tokenizer(data, 3)).encode([text])[0]) == 3
+    assert len((await make_tokenizer(data, None)).encode([text])[0]) == 7
+    assert len((await make_tokenizer(data, 3)).encode([text])[0]) == 3
 
 
 async def test_what_is_no_text_or_no_token_is_told() -> None:

@@ -21,7 +21,7 @@ from bascule.program.program import Dim, Program
 from bascule.program.rewrites.registry import Fitting
 from bascule.program.rewrites.rewrite import Limits
 from bascule.progress import ProgressCallback
-from bascule.text import Tokenizer
+from bascule.text import Tokenizer, check_unicode
 from bascule.waiting import all_or_first_error
 
 # Batches whose results are awaited together: hides the wait for one read behind the next pass.
@@ -301,11 +301,12 @@ class EmbeddingModel(LoadedModel):
 
 def _checked_texts(texts: Any) -> list[str]:
     if isinstance(texts, str):
-        return [texts]
+        texts = [texts]
     if not isinstance(texts, Sequence):
         raise InputError("embed", "a string or a list of strings", type(texts).__name__)
     listed: list[Any] = list(texts)  # pyright: ignore[reportUnknownArgumentType]
     for index, text in enumerate(listed):
         if not isinstance(text, str):
             raise InputError(f"embed, text {index}", "a string", type(text).__name__)
+        check_unicode(text, f"embed, text {index}")
     return listed

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from bascule.errors import InputError, ModelFileError
+from bascule.text import check_unicode
 from bascule.text.language import LanguageTokenizer
 from bascule.text.marks import Marker, texts_in, without
 from bascule.text.template_limits import Renderer, TemplateFault, TemplateRefusal
@@ -146,10 +147,7 @@ def _check_value(value: object, where: str, depth: int = 0) -> None:
     if depth > _MOST_DEPTH:
         raise InputError(where, f"at most {_MOST_DEPTH} levels", "more")
     if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise InputError(where, "characters that UTF-8 can hold", "half a character") from None
+        check_unicode(value, where)
     elif isinstance(value, Mapping):
         for key, each in value.items():
             if not isinstance(key, str):

@@ -8,7 +8,7 @@ from itertools import chain, zip_longest
 from typing import Protocol
 
 from bascule.errors import InputError
-from bascule.text import Tokenizer, open_tokenizer
+from bascule.text import Tokenizer, check_unicode, make_tokenizer
 from bascule.text.vocabulary import BYTE_OF, Vocabulary
 
 
@@ -43,7 +43,7 @@ class TextTokenizer(Protocol):
 
 async def open_text_tokenizer(vocabulary: Vocabulary) -> LanguageTokenizer:
     """A tokenizer from a vocabulary that was checked."""
-    plain = await open_tokenizer(vocabulary.tokenizer_json(), None)
+    plain = await make_tokenizer(vocabulary.tokenizer_json(), None)
     return LanguageTokenizer(vocabulary, plain)
 
 
@@ -77,7 +77,7 @@ class LanguageTokenizer:
         """See `TextTokenizer.encode_parts`. One call of the library for all."""
         texts = [part for part in parts if isinstance(part, str)]
         for text in texts:
-            _check(text)
+            check_unicode(text, "text")
         encoded = iter(self._plain.encode(texts))
         rows = ([part] if isinstance(part, int) else next(encoded) for part in parts)
         return list(chain.from_iterable(rows))
@@ -101,11 +101,3 @@ class LanguageTokenizer:
             found = bytes(BYTE_OF[character] for character in text)
         self._bytes[token] = found
         return found
-
-
-def _check(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        found = f"half a character (U+{ord(text[error.start]):04X}) at index {error.start:,}"
-        raise InputError("text", "characters that UTF-8 can hold", found) from None

@@ -65,6 +65,11 @@ _EXPRESSIONS = MappingProxyType(
 )
 
 
+def known_expression(written: str) -> str | None:
+    """A known expression as every engine reads it; None for any other."""
+    return _EXPRESSIONS.get(written)
+
+
 class UnknownCut(Exception):
     """Tells which step of a tokenizer.json is not known."""
 

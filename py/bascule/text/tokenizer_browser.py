@@ -35,7 +35,11 @@ class PageTokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer.encode`. One call into JavaScript for all texts."""
-        found = self._tokenizer.encode(json.dumps(list(texts)))
+        try:
+            found = self._tokenizer.encode(json.dumps(list(texts)))
+        except JsException as error:
+            told = f"it fails on a text ({js_message(error)[:200]})"
+            raise ModelFileError("tokenizer.json", told) from None
         flat: list[int] = found.to_py().tolist()
         count, at = flat[0], 1 + flat[0]
         ids: list[list[int]] = []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from bascule.errors import ModelFileError
@@ -19,16 +20,27 @@ class NativeTokenizer:
         """Read tokenizer.json; its own padding and truncation give way to ours."""
         from tokenizers import Tokenizer
 
-        try:
+        with _faults("it is not sound"):
             tokenizer = Tokenizer.from_buffer(data)
-        except Exception as error:  # the library raises bare Exception
-            raise ModelFileError("tokenizer.json", f"it is not sound ({error})") from None
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        if max_tokens is not None:
-            tokenizer.enable_truncation(max_length=max_tokens)
+            tokenizer.no_padding()
+            tokenizer.no_truncation()
+            if max_tokens is not None:
+                tokenizer.enable_truncation(max_length=max_tokens)
         return cls(tokenizer)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer.encode`."""
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        with _faults("it fails on a text"):
+            return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+
+
+@contextmanager
+def _faults(what: str) -> Generator[None, None, None]:
+    """ModelFileError for whatever the library raises: a bare Exception, or a panic of Rust's."""
+    try:
+        yield
+    except BaseException as error:
+        panic = type(error).__name__ == "PanicException"  # no subclass of Exception
+        if not panic and not isinstance(error, Exception):
+            raise
+        raise ModelFileError("tokenizer.json", f"{what} ({str(error)[:200]})") from None

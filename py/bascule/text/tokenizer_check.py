@@ -1,0 +1,199 @@
+"""A sentence encoder's tokenizer.json, checked before the library sees it.
+
+The library ends the process, hangs or panics on some files. So what it gets is written anew from
+the parts that were checked: its model, its added tokens and the steps in tokenizer_steps.py.
+Decoder, padding and truncation are left out, since encoders do not use them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from types import MappingProxyType
+from typing import Any
+
+from bascule.errors import ModelFileError, UnsupportedModelError
+from bascule.json_object import TOKENIZER, json_object
+from bascule.text.tokenizer_steps import (
+    MOST_WIDTH,
+    UnknownStep,
+    UnsoundStep,
+    checked_normalizer,
+    checked_pretokenizer,
+    checked_processor,
+    flag,
+    text,
+)
+from bascule.text.vocabulary import MOST_TOKENS
+
+_MOST_ADDED, _MOST_ADDED_CHARACTERS = 1 << 12, 1 << 16
+_MOST_ADDED_LENGTH = 128
+# A trie of tokens is walked as deep from each character of a text.
+_MOST_TOKEN_LENGTH = 256
+# The library tries all parts of a word of so many characters.
+_MOST_WORD = 256
+_ADDED_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+
+Model = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedTokenizer:
+    """A tokenizer.json for the library; `n_tokens` is one past the largest id."""
+
+    json: bytes
+    n_tokens: int
+    n_added_to_text: int
+
+
+def check_tokenizer(data: bytes, place: str) -> CheckedTokenizer:
+    """Check all of a tokenizer.json; `place` names it.
+
+    ModelFileError if it is damaged or hostile, UnsupportedModelError for a step or a model that
+    encoders do not have.
+    """
+    told = json_object(data, place, TOKENIZER)
+    try:
+        model, ids = _model(told.get("model"))
+        added = _added_tokens(told.get("added_tokens"), ids)
+        processor, n_added = checked_processor(told.get("post_processor"), ids)
+        clean = {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": added,
+            "normalizer": checked_normalizer(told.get("normalizer")),
+            "pre_tokenizer": checked_pretokenizer(told.get("pre_tokenizer")),
+            "post_processor": processor,
+            "decoder": None,
+            "model": model,
+        }
+    except UnsoundStep as fault:
+        raise ModelFileError(place, f"{fault}") from None
+    except UnknownStep as unknown:
+        problem = f"its tokenizer has {unknown}, which sentence encoders do not have"
+        raise UnsupportedModelError(place, problem) from None
+    written = json.dumps(clean, ensure_ascii=False).encode()
+    return CheckedTokenizer(written, max(ids.values(), default=-1) + 1, n_added)
+
+
+def _model(told: object) -> tuple[Model, dict[str, int]]:
+    """The model, and the ids of its tokens."""
+    if not isinstance(told, dict):
+        raise UnsoundStep("it has no model")
+    kind = told.get("type", "BPE" if "merges" in told else "WordPiece")  # as in older files
+    read = _MODELS.get(kind) if isinstance(kind, str) else None
+    if read is None:
+        raise UnknownStep(f"a model of type {str(kind)[:40]!r}")
+    model, ids = read(told)
+    return {"type": kind, **model}, ids
+
+
+def _word_piece(told: Mapping[str, Any]) -> tuple[Model, dict[str, int]]:
+    ids = _vocab(told, least=0)
+    unknown, most = told.get("unk_token"), told.get("max_input_chars_per_word", 100)
+    if not isinstance(unknown, str) or unknown not in ids:
+        raise UnsoundStep(f"its token for unknown words, {str(unknown)[:40]!r}, is no token")
+    if type(most) is not int or not 1 <= most <= _MOST_WORD:
+        found = str(most)[:40]
+        raise UnsoundStep(f"its max_input_chars_per_word is {found}, not 1 to {_MOST_WORD}")
+    prefix = text(0, MOST_WIDTH)(told.get("continuing_subword_prefix", "##"))
+    rest = {"continuing_subword_prefix": prefix, "max_input_chars_per_word": most}
+    return {"unk_token": unknown, **rest, "vocab": ids}, ids
+
+
+def _bpe(told: Mapping[str, Any]) -> tuple[Model, dict[str, int]]:
+    ids = _vocab(told, least=1)
+    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+        if told.get(name):
+            raise UnknownStep(f"a BPE with {name}")
+    unknown = told.get("unk_token")
+    if unknown is not None and (not isinstance(unknown, str) or unknown not in ids):
+        raise UnsoundStep(f"its token for unknown text, {str(unknown)[:40]!r}, is no token")
+    merges = told.get("merges")
+    if not isinstance(merges, list):
+        raise UnsoundStep("its model has no merges")
+    flags = {name: flag(told.get(name, False)) for name in ("fuse_unk", "byte_fallback")}
+    flags["ignore_merges"] = flag(told.get("ignore_merges", False))
+    pairs = [_merge(each, ids) for each in merges]
+    return {"unk_token": unknown, **flags, "vocab": ids, "merges": pairs}, ids
+
+
+def _merge(told: object, ids: Mapping[str, int]) -> list[str]:
+    match told.split(" ") if isinstance(told, str) else told:
+        case [str(left), str(right)] if left in ids and right in ids and left + right in ids:
+            return [left, right]
+        case _:
+            raise UnsoundStep(f"its merge {str(told)[:80]} is not of two tokens that make a third")
+
+
+def _unigram(told: Mapping[str, Any]) -> tuple[Model, dict[str, int]]:
+    vocab, unknown = told.get("vocab"), told.get("unk_id")
+    if not isinstance(vocab, list) or not 1 <= len(vocab) <= MOST_TOKENS:
+        raise UnsoundStep(f"its vocab is no list of 1 to {MOST_TOKENS:,} tokens")
+    if type(unknown) is not int or not 0 <= unknown < len(vocab):
+        raise UnsoundStep(f"its unk_id is {str(unknown)[:40]}, which is no token")
+    pairs: list[tuple[str, float]] = []
+    ids: dict[str, int] = {}
+    for index, each in enumerate(vocab):
+        match each:
+            case [str(token), int() | float() as score] if isfinite(score):
+                pairs.append((_token(token, least=1), float(score)))
+            case _:
+                raise UnsoundStep(f"{str(each)[:80]} is no token with its score")
+        ids[token] = index
+    if len(ids) < len(vocab):
+        raise UnsoundStep("a token stands twice in its vocab")
+    fallback = flag(told.get("byte_fallback", False))
+    return {"unk_id": unknown, "byte_fallback": fallback, "vocab": pairs}, ids
+
+
+_MODELS: Mapping[str, Callable[[Mapping[str, Any]], tuple[Model, dict[str, int]]]] = (
+    MappingProxyType({"WordPiece": _word_piece, "BPE": _bpe, "Unigram": _unigram})
+)
+
+
+def _vocab(told: Mapping[str, Any], *, least: int) -> dict[str, int]:
+    vocab = told.get("vocab")
+    if not isinstance(vocab, dict) or not vocab:
+        raise UnsoundStep("its model has no vocab")
+    ids = {_token(token, least=least): _id(number) for token, number in vocab.items()}
+    if len(set(ids.values())) < len(ids):
+        raise UnsoundStep("two tokens have one id")
+    return ids
+
+
+def _token(token: str, *, least: int) -> str:
+    if not least <= len(token) <= _MOST_TOKEN_LENGTH:
+        raise UnsoundStep(f"a token has {len(token):,} characters, not 1 to {_MOST_TOKEN_LENGTH}")
+    return token
+
+
+def _id(number: object) -> int:
+    if type(number) is not int or not 0 <= number < MOST_TOKENS:
+        found = str(number)[:40]
+        raise UnsoundStep(f"a token has the id {found}, expected a number below {MOST_TOKENS:,}")
+    return number
+
+
+def _added_tokens(told: object, ids: dict[str, int]) -> list[dict[str, Any]]:
+    """The added tokens, whose ids are put into `ids`."""
+    if not isinstance(told, list | None) or len(told or []) > _MOST_ADDED:
+        raise UnsoundStep(f"its added_tokens are no list of at most {_MOST_ADDED:,}")
+    by_id = {number: token for token, number in ids.items()}
+    found: list[dict[str, Any]] = []
+    for each in told or []:
+        if not isinstance(each, dict):
+            raise UnsoundStep("one of its added_tokens is no object")
+        content, number = text(1, _MOST_ADDED_LENGTH)(each.get("content")), _id(each.get("id"))
+        if ids.get(content, number) != number or by_id.get(number, content) != content:
+            raise UnsoundStep(f"its added token {content[:40]!r} has another id: {number:,}")
+        ids[content], by_id[number] = number, content
+        flags = {name: flag(each.get(name, False)) for name in _ADDED_FLAGS}
+        found.append({"id": number, "content": content, **flags})
+    if sum(len(each["content"]) for each in found) > _MOST_ADDED_CHARACTERS:
+        most = f"{_MOST_ADDED_CHARACTERS:,}"
+        raise UnsoundStep(f"its added tokens have more than {most} characters together")
+    return found

@@ -1,0 +1,274 @@
+"""The steps of a sentence encoder's tokenizer.json that may reach the library.
+
+An allow-list: the steps that BERT, DistilBERT, MPNet, RoBERTa, ModernBERT and XLM-RoBERTa have,
+their fields checked one by one. Only known regular expressions are let through, since some have no
+end, and a text grows by a bounded factor.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from bascule.text.pretokenizers import known_expression
+
+MOST_STEPS = 16
+# Of fixed texts and prefixes.
+MOST_WIDTH = 16
+# How many times longer all replacements together may make a text.
+_MOST_GROWTH = 8
+_MOST_CHARSMAP_NBYTES = 1 << 20
+# The longest that Unicode knows is the 33 bytes of U+FDFA.
+_MOST_MAPPED_NBYTES = 64
+
+Check = Callable[[object], Any]
+Steps = list[dict[str, Any]]
+
+
+class UnsoundStep(Exception):
+    """A step is damaged or hostile; its words say how."""
+
+
+class UnknownStep(Exception):
+    """A step is of a kind that encoders do not have; its words say which."""
+
+
+def flag(value: object) -> bool:
+    """A boolean."""
+    if not isinstance(value, bool):
+        raise UnsoundStep(f"{_short(value)} is no boolean")
+    return value
+
+
+def optional_flag(value: object) -> bool | None:
+    """A boolean or null."""
+    return None if value is None else flag(value)
+
+
+def text(least: int, most: int) -> Check:
+    """Check a string of `least` to `most` characters."""
+
+    def check(value: object) -> str:
+        if not isinstance(value, str) or not least <= len(value) <= most:
+            raise UnsoundStep(f"{_short(value)} is no text of {least} to {most} characters")
+        return value
+
+    return check
+
+
+def _one_of(*names: str) -> Check:
+    def check(value: object) -> str:
+        if not isinstance(value, str) or value not in names:
+            raise UnsoundStep(f"{_short(value)} is none of {', '.join(names)}")
+        return value
+
+    return check
+
+
+def _pattern(known: Callable[[str], str | None]) -> Check:
+    def check(value: Any) -> dict[str, str]:
+        match value:
+            case {"String": written} if len(value) == 1:
+                return {"String": text(1, MOST_WIDTH)(written)}
+            case {"Regex": str(written)} if len(value) == 1:
+                found = known(written)
+                if found is None:
+                    raise UnknownStep(f"the regular expression {written[:80]!r}")
+                return {"Regex": found}
+            case _:
+                raise UnsoundStep(f"{_short(value)} is no pattern")
+
+    return check
+
+
+def _charsmap(value: Any) -> str:
+    """The table of SentencePiece in base64: the size of a trie, the trie, texts that end in NUL."""
+    if not isinstance(value, str) or len(value) > _MOST_CHARSMAP_NBYTES * 4 // 3 + 4:
+        raise UnsoundStep("its precompiled_charsmap is no text of at most 1 MiB")
+    try:
+        raw = base64.b64decode(value, validate=True)
+        trie_nbytes = int.from_bytes(raw[:4], "little")
+        if trie_nbytes % 4 or not 0 < trie_nbytes <= len(raw) - 4:
+            raise UnsoundStep("its precompiled_charsmap has no trie")
+        mapped = raw[4 + trie_nbytes :].decode()
+    except (binascii.Error, ValueError):
+        raise UnsoundStep("its precompiled_charsmap is damaged") from None
+    if max(len(each.encode()) for each in mapped.split("\0")) > _MOST_MAPPED_NBYTES:
+        raise UnsoundStep(f"it replaces a character by more than {_MOST_MAPPED_NBYTES} bytes")
+    return value
+
+
+def _spaces(written: str) -> str | None:
+    return written if written in (" {2,}", " +", r"\s+") else None
+
+
+_BEHAVIORS = ("Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous")
+_BYTE_LEVEL = {"add_prefix_space": flag, "trim_offsets": flag, "use_regex": flag}
+Fields = Mapping[str, Check]
+_NORMALIZERS: Mapping[str, Fields] = MappingProxyType(
+    {
+        "BertNormalizer": {
+            "clean_text": flag,
+            "handle_chinese_chars": flag,
+            "strip_accents": optional_flag,
+            "lowercase": flag,
+        },
+        **{kind: {} for kind in ("NFC", "NFD", "NFKC", "NFKD", "Nmt", "Lowercase", "StripAccents")},
+        "Strip": {"strip_left": flag, "strip_right": flag},
+        "Precompiled": {"precompiled_charsmap": _charsmap},
+        "Replace": {"pattern": _pattern(_spaces), "content": text(0, MOST_WIDTH)},
+    }
+)
+_PRETOKENIZERS: Mapping[str, Fields] = MappingProxyType(
+    {
+        **{kind: {} for kind in ("BertPreTokenizer", "Whitespace", "WhitespaceSplit")},
+        "ByteLevel": _BYTE_LEVEL,
+        "Metaspace": {
+            "replacement": text(1, 1),
+            "str_rep": text(1, 1),
+            "prepend_scheme": _one_of("always", "first", "never"),
+            "add_prefix_space": flag,
+            "split": flag,
+        },
+        "Punctuation": {"behavior": _one_of(*_BEHAVIORS)},
+        "Digits": {"individual_digits": flag},
+        "Split": {
+            "pattern": _pattern(known_expression),
+            "behavior": _one_of(*_BEHAVIORS),
+            "invert": flag,
+        },
+    }
+)
+
+
+def checked_normalizer(told: object) -> dict[str, Any] | None:
+    """A `normalizer` of known steps; UnsoundStep, UnknownStep."""
+    steps = _steps(told, "normalizers", _NORMALIZERS)
+    growth = 1.0
+    for step in steps:
+        if step["type"] == "Replace":
+            pattern = step.get("pattern", {})
+            shortest = len(pattern["String"]) if "String" in pattern else 1
+            growth *= max(1.0, len(step.get("content", "")) / shortest)
+    if growth > _MOST_GROWTH:
+        raise UnsoundStep(f"its normalizer makes a text {growth:,.0f} times as long")
+    return _sequence(steps, "normalizers")
+
+
+def checked_pretokenizer(told: object) -> dict[str, Any] | None:
+    """A `pre_tokenizer` of known steps; UnsoundStep, UnknownStep."""
+    return _sequence(_steps(told, "pretokenizers", _PRETOKENIZERS), "pretokenizers")
+
+
+def checked_processor(told: object, ids: Mapping[str, int]) -> tuple[dict[str, Any] | None, int]:
+    """A `post_processor` of known steps, and how many tokens it adds to a text.
+
+    `ids` are those of all tokens. UnsoundStep, UnknownStep.
+    """
+    steps: Steps = []
+    added = 0
+    for kind, step in _kinds(told, "processors"):
+        if kind == "TemplateProcessing":
+            found, count = _template(step, ids)
+        elif kind in ("BertProcessing", "RobertaProcessing"):
+            found, count = _ends(kind, step, ids), 2
+        else:
+            found, count = _fields(kind, step, {"ByteLevel": _BYTE_LEVEL}), 0
+        steps.append(found)
+        added += count
+    return _sequence(steps, "processors"), added
+
+
+def _template(step: Mapping[str, Any], ids: Mapping[str, int]) -> tuple[dict[str, Any], int]:
+    """Tokens around one text; how two texts go together is of no use here."""
+    single: list[dict[str, Any]] = []
+    specials: dict[str, dict[str, Any]] = {}
+    told = step.get("single")
+    for piece in told if isinstance(told, list) and len(told) <= MOST_STEPS else [None]:
+        match piece:
+            case {"Sequence": {"id": "A"}}:
+                single.append({"Sequence": {"id": "A", "type_id": 0}})
+            case {"SpecialToken": {"id": str(name)}}:
+                match step.get("special_tokens"):
+                    case {**known} if isinstance(known.get(name), dict):
+                        token = known[name].get("ids")
+                    case _:
+                        token = None
+                _check_token([name, *token] if isinstance(token, list) else None, ids)
+                single.append({"SpecialToken": {"id": name, "type_id": 0}})
+                specials[name] = {"id": name, "ids": [ids[name]], "tokens": [name]}
+            case _:
+                raise UnsoundStep(f"{_short(piece)} is no part of a template")
+    texts = [piece for piece in single if "Sequence" in piece]
+    if len(texts) != 1:
+        raise UnsoundStep("its template does not have the text once")
+    both = [*texts, {"Sequence": {"id": "B", "type_id": 1}}]
+    kind = {"type": "TemplateProcessing", "single": single, "pair": both}
+    return {**kind, "special_tokens": specials}, len(single) - 1
+
+
+def _ends(kind: str, step: Mapping[str, Any], ids: Mapping[str, int]) -> dict[str, Any]:
+    found: dict[str, Any] = {"type": kind}
+    for name in ("sep", "cls"):
+        _check_token(step.get(name), ids)
+        found[name] = step[name]
+    if kind == "RobertaProcessing":
+        found |= {name: flag(step.get(name)) for name in ("trim_offsets", "add_prefix_space")}
+    return found
+
+
+def _check_token(told: object, ids: Mapping[str, int]) -> None:
+    """A pair of a token's text and its id, as the vocabulary has it."""
+    match told:
+        case [str(name), int(token)] if not isinstance(token, bool):
+            if ids.get(name) != token:
+                raise UnsoundStep(f"its post_processor has another id for {name[:40]!r}: {token:,}")
+        case _:
+            raise UnsoundStep(f"{_short(told)} is no token with its id")
+
+
+def _steps(told: object, inside: str, known: Mapping[str, Fields]) -> Steps:
+    return [_fields(kind, step, known) for kind, step in _kinds(told, inside)]
+
+
+def _kinds(told: object, inside: str) -> Sequence[tuple[str, Mapping[str, Any]]]:
+    """The steps of sequences, one after the other, with their kinds."""
+    waiting: list[object] = [] if told is None else [told]
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    seen = 0
+    while waiting:
+        step = waiting.pop(0)
+        seen += 1
+        kind = step.get("type") if isinstance(step, dict) else None
+        if not isinstance(step, dict) or not isinstance(kind, str):
+            raise UnsoundStep(f"{_short(step)} is no step")
+        if kind == "Sequence":
+            inner: object = step.get(inside)
+            if not isinstance(inner, list):
+                raise UnsoundStep(f"its sequence has no {inside}")
+            waiting = [*inner[: MOST_STEPS + 1], *waiting]
+        else:
+            found.append((kind, step))
+        if seen > 2 * MOST_STEPS or len(found) > MOST_STEPS:
+            raise UnsoundStep(f"it has more than {MOST_STEPS} {inside}")
+    return found
+
+
+def _fields(kind: str, step: Mapping[str, Any], known: Mapping[str, Fields]) -> dict[str, Any]:
+    if kind not in known:
+        raise UnknownStep(f"the step {kind[:40]!r}")
+    fields = known[kind]
+    return {"type": kind} | {name: fields[name](step[name]) for name in fields if name in step}
+
+
+def _sequence(steps: Steps, inside: str) -> dict[str, Any] | None:
+    if len(steps) < 2:
+        return steps[0] if steps else None
+    return {"type": "Sequence", inside: steps}
+
+
+def _short(value: object) -> str:
+    return repr(value)[:80]
