@@ -1,6 +1,9 @@
 // A model in a worker, for any page: what window.bascule is.
 
+import { modelAddress, workerConfig } from "./client-options.js";
 import { BasculeError } from "./protocol.js";
+
+export { BasculeError, faultOf } from "./protocol.js";
 
 /** @typedef {import("./protocol.js").Answer} Answer */
 /** @typedef {import("./protocol.js").Loaded} Loaded */
@@ -16,51 +19,53 @@ import { BasculeError } from "./protocol.js";
  * @typedef {{ resolve: (value: any) => void, reject: (error: Error) => void } & Listener} Waiting
  */
 
+const HERE = import.meta.url;
+const CANCEL_MS = 5000;
+
 export class BasculeClient {
   /** Started with the first request, and anew after one that could not start. @type {Worker | null} */
   #worker = null;
   #booted = false;
   /** Fetches while Python starts. @type {Worker | null} */
   #ahead = null;
-  #url;
+  #config;
   #next = 1;
   /** @type {Map<number, Waiting>} */
   #waiting = new Map();
   #onProgress;
+  #cancelMs;
   /** What the last load told. @type {Loaded | null} */
   loaded = null;
 
-  /**
-   * @param {string} pyodideUrl @param {(progress: Progress) => void} onProgress
-   * @param {boolean} [countProxies] for tests: `stats` tells the live Pyodide proxies
-   * @param {Record<string, string>} [switches] see `switchesOf`
-   */
-  constructor(pyodideUrl, onProgress, countProxies = false, switches = {}) {
-    this.#onProgress = onProgress;
-    this.#url = new URL("./worker.js", import.meta.url);
+  /** @param {import("./client-options.js").ClientOptions} [options] */
+  constructor(options = {}) {
+    this.#config = workerConfig(options, HERE);
+    this.#onProgress = options.onProgress ?? (() => {});
+    this.#cancelMs = options.cancelMs ?? CANCEL_MS;
     // A page that a browser freezes must not keep the locks that its workers hold from other tabs.
     addEventListener("pagehide", () => {
       this.#end({ category: "cancelled", what: "The page was left.", hint: "Reload it." });
     });
-    this.#url.searchParams.set("pyodide", pyodideUrl);
-    if (countProxies) this.#url.searchParams.set("count-proxies", "");
-    for (const [name, value] of Object.entries(switches)) this.#url.searchParams.set(name, value);
   }
 
   #start() {
-    const worker = new Worker(this.#url, { type: "module" });
+    const worker = startWorker();
     worker.onmessage = ({ data }) => this.#hear(data);
     worker.onerror = (event) => this.#crash(event.message || "The worker could not start.");
     worker.onmessageerror = () => this.#crash("A message from the worker was unreadable.");
+    worker.postMessage({ type: "start", ...this.#config });
     return worker;
   }
 
-  /** @param {string} model @param {string} tier @returns {Promise<Loaded>} */
-  async load(model, tier) {
+  /** Load a model in place of the present one, and stop what that one does.
+   * @param {string} model a known name, a URL or a path @param {string} [tier] @returns {Promise<Loaded>} */
+  async load(model, tier = "auto") {
     this.loaded = null;
-    if (!this.#booted) this.#prefetch(model);
+    const address = modelAddress(model);
+    if (!this.#booted) this.#prefetch(address);
+    else if (this.#waiting.size) await this.cancel();
     try {
-      this.loaded = await this.#ask({ type: "load", model, tier });
+      this.loaded = await this.#ask({ type: "load", model: address, tier });
     } finally {
       this.#ahead?.terminate();
     }
@@ -69,13 +74,13 @@ export class BasculeClient {
 
   /** While Python starts, a worker of its own brings the model's files. @param {string} model */
   #prefetch(model) {
-    const worker = new Worker(new URL("./prefetch.js", import.meta.url), { type: "module" });
+    const worker = startPrefetch();
     this.#ahead = worker;
     worker.onmessage = ({ data: { done, total } }) => {
       if (!this.#booted) this.#onProgress({ stage: "prefetch", done, total, unit: "bytes" });
     };
     worker.onerror = (event) => event.preventDefault(); // Python fetches all that is missing
-    worker.postMessage(model);
+    worker.postMessage({ model, models: this.#config.models });
   }
 
   /** @param {string[]} texts @returns {Promise<Embedded & { tier: string }>} */
@@ -114,11 +119,19 @@ export class BasculeClient {
     return this.#ask({ type: "stats" });
   }
 
-  /** Stop all that runs or waits. Python cannot be asked to stop while it starts: then the worker ends instead.
+  /** Stop all that runs or waits. Where Python does not answer, as while it starts or in a loop without an
+   * end, its worker is ended, and the next request starts another.
    * @returns {Promise<void>} */
   async cancel() {
-    if (this.#booted) await this.#ask({ type: "cancel" });
-    else this.#end({ category: "cancelled", what: "It was cancelled.", hint: "" });
+    const worker = this.#worker;
+    if (!this.#booted) {
+      this.#end({ category: "cancelled", what: "It was cancelled.", hint: "" });
+      return;
+    }
+    const answered = this.#ask({ type: "cancel" }).then(() => true);
+    if ((await Promise.race([answered, rest(this.#cancelMs)])) || this.#worker !== worker) return;
+    const what = `It was cancelled; Python did not answer for ${this.#cancelMs / 1000} s and was ended.`;
+    this.#end({ category: "cancelled", what, hint: "Load the model again." });
   }
 
   /** What is kept of models in this browser (py/bascule/cache.py).
@@ -170,7 +183,9 @@ export class BasculeClient {
 
   /** @param {string} what */
   #crash(what) {
-    const hint = "Try again; the browser's console may say more.";
+    const hint = isForeign()
+      ? `${new URL(HERE).origin} must allow ${location.origin} by Access-Control-Allow-Origin (bascule serve --cors).`
+      : "Try again; the browser's console may say more.";
     this.#end({ category: "worker", what, hint });
   }
 
@@ -185,4 +200,34 @@ export class BasculeClient {
     for (const { reject } of this.#waiting.values()) reject(new BasculeError(fault));
     this.#waiting.clear();
   }
+}
+
+// Bundlers find a worker by `new Worker(new URL("...", import.meta.url), ...)`, written out like this.
+
+function startWorker() {
+  if (isForeign()) return startForeign("worker.js");
+  return new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+}
+
+function startPrefetch() {
+  if (isForeign()) return startForeign("prefetch.js");
+  return new Worker(new URL("./prefetch.js", import.meta.url), { type: "module" });
+}
+
+/** Whether this file comes from another origin, whose scripts no browser starts as workers. */
+function isForeign() {
+  return new URL(HERE).origin !== location.origin;
+}
+
+/** A worker of the page's own origin that imports a script of another one, which must allow it by CORS.
+ * @param {string} file */
+function startForeign(file) {
+  const code = `import ${JSON.stringify(new URL(file, HERE).href)};`;
+  const url = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
+  return new Worker(url, { type: "module" });
+}
+
+/** @param {number} ms @returns {Promise<false>} */
+function rest(ms) {
+  return new Promise((resolve) => setTimeout(() => resolve(false), ms));
 }

@@ -28,7 +28,7 @@ const NONE = { listed: 0, made: 0, ms: 0, deviceMs: 0 };
 export async function makeEarly(model) {
   const began = performance.now();
   try {
-    const library = await import(new URL("./vendor/idb.js", import.meta.url).href);
+    const library = await import(/* @vite-ignore */ new URL("./vendor/idb.js", import.meta.url).href);
     const remembered = await openRemembered(library);
     const request = JSON.parse((await remembered.get("request")) || "null");
     if (!Array.isArray(request?.limits) || !Array.isArray(request.features)) return NONE;

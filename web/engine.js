@@ -31,8 +31,8 @@ const STAGES = {
 /** What a page does not load itself: the other page, and what the worker is made of. */
 const OFFLINE_FILES = [
   ...["./", "main.js", "heatmap.js", "chat.html", "chat.js", "messages.js", "chat.css"],
-  ...["worker.js", "early.js", "prefetch.js", "vendor/idb.js", "vendor/hash-wasm.js"],
-  ...["device", "faults", "gpu", "handles", "pipelines", "remembered", "staging", "submission", "tape"].map(inBridge),
+  ...["worker.js", "client-options.js", "early.js", "prefetch.js", "vendor/idb.js", "vendor/hash-wasm.js"],
+  ...["device", "faults", "gpu", "handles", "importer", "pipelines", "remembered", "staging", "submission", "tape"].map(inBridge),
   ...["download", "fetcher", "http", "journal", "manifest", "pieces", "shelf", "store"].map(inBridge),
 ];
 
@@ -48,10 +48,12 @@ export function part(id, kind) {
   return found;
 }
 
-/** Python itself comes from here only, whatever a link to this page says. @param {string} path */
-function ownUrl(path) {
-  const url = new URL(path, location.href);
-  return url.origin === location.origin ? url.href : new URL("/pyodide/", location.href).href;
+/** Python comes from folders of that name beside this page only, whatever a link to the page says: any
+ * other folder of the origin, a model's for one, may hold somebody else's code.
+ * @param {string | null} asked */
+function ownPyodide(asked) {
+  const path = asked && /^(?:\/|\.\/)?(pyodide[\w.-]*)\/?$/.exec(asked);
+  return new URL(`${path ? path[1] : "pyodide"}/`, import.meta.url).href;
 }
 
 export class EngineCard {
@@ -74,9 +76,14 @@ export class EngineCard {
     this.#model = query.get("model") ?? model;
     this.#kind = kind;
     this.#onState = onState;
-    const pyodideUrl = ownUrl(query.get("pyodide") ?? "/pyodide/");
+    const pyodide = ownPyodide(query.get("pyodide"));
     const hear = (/** @type {Progress} */ progress) => this.#showProgress(progress);
-    this.client = new BasculeClient(pyodideUrl, hear, query.has("count-proxies"), switchesOf(query));
+    this.client = new BasculeClient({
+      pyodide,
+      onProgress: hear,
+      countProxies: query.has("count-proxies"),
+      switches: switchesOf(query),
+    });
     this.idle = new IdleTuner(this.client, query.get("tune") === "now" ? 0 : undefined);
     if (query.get("tune") === "off") this.idle.end();
     const wanted = query.get("tier");
@@ -85,7 +92,7 @@ export class EngineCard {
     this.ready = this.#loadChosen();
     this.ready.then(askToPersist).catch(() => {});
     this.ready.catch(() => {}); // shown in the page; whoever awaits window.bascule.ready hears of it too
-    this.offline = this.ready.catch(() => {}).then(() => keepOffline(pyodideUrl, OFFLINE_FILES));
+    this.offline = this.ready.catch(() => {}).then(() => keepOffline(pyodide, OFFLINE_FILES));
     new KeptPanel(part("kept", HTMLDetailsElement), this.client);
     Object.assign(globalThis, { bascule: this.#forPrograms() });
   }

@@ -32,10 +32,10 @@ const MOST_SMALL_NBYTES = 128 << 20;
 const PROGRESS_MS = 200;
 
 /** The URL of a model given as the page gives it; "" where Python has to judge first.
- * @param {string} model */
-function urlOf(model) {
+ * @param {string} model @param {string} models where known ones lie */
+function urlOf(model, models) {
   try {
-    const path = model.includes("/") ? model : `/models/${model}`;
+    const path = model.includes("/") ? model : models + model;
     const { href, protocol, username, password, search, hash } = new URL(path, location.origin);
     const plain = !username && !password && !search && !hash;
     return plain && /^https?:$/.test(protocol) ? href.replace(/\/$/, "") : "";
@@ -53,16 +53,16 @@ async function filesOf(model, folder, fetcher) {
   return listed.includes(LANGUAGE_MODEL.large) && !listed.includes(ENCODER.large) ? LANGUAGE_MODEL : ENCODER;
 }
 
-/** @param {string} model */
-async function prefetch(model) {
-  const url = urlOf(model);
+/** @param {string} model @param {string} models */
+async function prefetch(model, models) {
+  const url = urlOf(model, models);
   if (!url) return;
   const file = GGUF_FILE.exec(url)?.[1];
   if (!file && url.endsWith(".gguf")) return; // Python refuses it
   const folder = file ? url.slice(0, -file.length - 1) : url;
-  const idb = () => import(new URL("./vendor/idb.js", import.meta.url).href);
+  const idb = () => import(/* @vite-ignore */ new URL("./vendor/idb.js", import.meta.url).href);
   const hashes = async () => {
-    await import(new URL("./vendor/hash-wasm.js", import.meta.url).href);
+    await import(/* @vite-ignore */ new URL("./vendor/hash-wasm.js", import.meta.url).href);
     return /** @type {any} */ (globalThis).hashwasm; // the library sets a global
   };
   const parts = { store, http, journal, manifest, download, shelf, pieces, idb, hashes };
@@ -80,6 +80,6 @@ async function prefetch(model) {
   news.close();
 }
 
-addEventListener("message", ({ data: model }) => {
-  prefetch(model).catch((error) => console.debug("Bascule could not fetch ahead:", error));
+addEventListener("message", ({ data: { model, models } }) => {
+  prefetch(model, models).catch((error) => console.debug("Bascule could not fetch ahead:", error));
 });

@@ -69,8 +69,32 @@ export function switchesOf(query) {
   return Object.fromEntries([...query].filter(([name]) => SWITCH.test(name)));
 }
 
-/** @param {unknown} error @returns {Fault} */
-export function faultOf(error) {
+/**
+ * What any error says: one of ours, one that Python raised through Pyodide, or another.
+ * @param {unknown} error
+ * @param {any} [pyodide] of the worker or page that Python runs in, where `error` may be a PythonError
+ * @returns {Fault}
+ */
+export function faultOf(error, pyodide) {
+  if (error instanceof BasculeError) return { category: error.category, what: error.what, hint: error.hint };
   const what = error instanceof Error ? error.message : String(error);
+  if (error instanceof Error && error.name === "PythonError") {
+    return raisedFault(what, pyodide) ?? { category: "python", what: lastLine(what), hint: "" };
+  }
   return { category: "page", what, hint: "Try again; the browser's console may say more." };
+}
+
+/** The BasculeError behind a PythonError: Pyodide leaves the last one that left Python in sys.last_exc.
+ * @param {string} traceback @param {any} pyodide @returns {Fault | null} */
+function raisedFault(traceback, pyodide) {
+  const raised = pyodide?.pyimport("sys").last_exc;
+  if (typeof raised?.category !== "string" || typeof raised.what !== "string") return null;
+  const { category, what, hint } = raised;
+  raised.destroy();
+  return traceback.includes(what) ? { category, what, hint: String(hint) } : null;
+}
+
+/** @param {string} traceback */
+function lastLine(traceback) {
+  return traceback.trimEnd().split("\n").at(-1) ?? "";
 }

@@ -1,16 +1,17 @@
 // The worker: Pyodide, the tokenizer, the device and the loader live here, so that the page itself
 // is always free to draw and to answer.
 
+import "./bridge/importer.js";
 import { makeEarly } from "./early.js";
-import { faultOf, switchesOf } from "./protocol.js";
+import { BasculeError, faultOf } from "./protocol.js";
 
 /** @typedef {import("./protocol.js").Request} Request */
 /** @typedef {import("./protocol.js").Answer} Answer */
+/** @typedef {import("./client-options.js").WorkerConfig} WorkerConfig */
+/** @typedef {{ type: "start" } & WorkerConfig} StartRequest */
 
 // Tiers that need no device or one that is asked for in other words, and so no early look for one.
 const NOT_EARLY = ["webgpu-limited", "webnn", "wasm", "cpu"];
-const query = new URL(location.href).searchParams;
-const pyodideUrl = new URL(query.get("pyodide") ?? "/pyodide/", location.href);
 
 /** @param {Answer} answer @param {Transferable[]} [transfer] */
 function tell(answer, transfer = []) {
@@ -22,31 +23,37 @@ function report(stage, done, total, unit) {
   tell({ type: "progress", stage, done, total, unit });
 }
 
-async function wheelBytes() {
-  const answer = await fetch("/wheel/index.json").catch(() => null);
-  if (!answer?.ok) {
-    throw new Error(`The page's server did not name its package (${answer?.status ?? "no answer"}).`);
-  }
-  const wheel = await fetch(`/wheel/${(await answer.json()).wheel}`);
-  if (!wheel.ok) throw new Error(`The page's server did not give its package (${wheel.status}).`);
-  return wheel.arrayBuffer();
+/** The package's wheel: the file itself, or what an index names beside it. @param {string} url */
+async function wheelBytes(url) {
+  if (!new URL(url).pathname.endsWith(".json")) return (await fetched(url)).arrayBuffer();
+  const { wheel } = await (await fetched(url)).json();
+  return (await fetched(new URL(wheel, url).href)).arrayBuffer();
 }
 
-/** Start Python and install the project's wheel; both are fetched at the same time. */
-async function boot() {
+/** @param {string} url */
+async function fetched(url) {
+  const answer = await fetch(url).catch(() => null);
+  if (answer?.ok) return answer;
+  const what = `The package did not come from ${url} (${answer ? answer.status : "no answer"}).`;
+  throw new BasculeError({ category: "setup", what, hint: "Give its URL: new BasculeClient({ wheel: URL })." });
+}
+
+/** Start Python and install the project's wheel; both are fetched at the same time.
+ * @param {WorkerConfig} config */
+async function boot(config) {
   report("python", 0, 1, "steps");
-  const wheel = wheelBytes();
+  const wheel = wheelBytes(config.wheel);
   wheel.catch(() => {}); // awaited below; a failure must not count as unhandled before that
-  const { loadPyodide } = await import(new URL("pyodide.mjs", pyodideUrl).href);
+  const { loadPyodide } = await pyodideModule(config.pyodide);
   const pyodide = await loadPyodide({
-    indexURL: pyodideUrl.href,
+    indexURL: config.pyodide,
     packages: ["numpy"],
-    env: switchesOf(query),
+    env: config.env,
   });
   report("python", 1, 1, "steps");
   report("package", 0, 1, "steps");
   // Counting live proxies shows a leak in the statistics, and costs time for each one made.
-  if (query.has("count-proxies")) pyodide._module.enable_pyproxy_allocation_tracing?.();
+  if (config.countProxies) pyodide._module.enable_pyproxy_allocation_tracing?.();
   // The wheel needs numpy alone here: unpacking it spares the page an installer.
   pyodide.unpackArchive(await wheel, "wheel");
   const module = pyodide.pyimport("bascule.page_browser");
@@ -56,11 +63,21 @@ async function boot() {
   return { pyodide, session };
 }
 
+/** @param {string} folder */
+async function pyodideModule(folder) {
+  try {
+    return await import(/* @vite-ignore */ `${folder}pyodide.mjs`);
+  } catch (error) {
+    const what = `Pyodide did not come from ${folder} (${error instanceof Error ? error.message : error}).`;
+    throw new BasculeError({ category: "setup", what, hint: "Give its URL: new BasculeClient({ pyodide: URL })." });
+  }
+}
+
 /** What was made while Python started. @type {ReturnType<typeof makeEarly> | null} */
 let early = null;
 
-const booted = boot();
-booted.catch(() => {}); // told with the first request
+/** @type {Promise<{ pyodide: any, session: any }> | null} */
+let booted = null;
 
 // Files whose version prefetch.js has asked the server for: Python need not ask again.
 const checked = new Map();
@@ -72,6 +89,7 @@ if (globalThis.BroadcastChannel) {
 
 /** @param {Request} request */
 async function answer(request) {
+  if (!booted) throw new Error("The worker was not started.");
   const { pyodide, session } = await booted;
   switch (request.type) {
     case "load":
@@ -134,7 +152,17 @@ async function earlyStats() {
   return found ? { early_listed: found.listed, early_made: found.made, early_ms: found.ms } : {};
 }
 
-addEventListener("message", async (/** @type {MessageEvent<Request>} */ { data: request }) => {
+/** @param {WorkerConfig} config */
+function start(config) {
+  booted = boot(config);
+  booted.catch(() => {}); // told with the first request
+}
+
+addEventListener("message", async (/** @type {MessageEvent<Request | StartRequest>} */ { data: request }) => {
+  if (request.type === "start") {
+    start(request);
+    return;
+  }
   const { id } = request;
   if (request.type === "load" && !NOT_EARLY.includes(request.tier)) early ??= makeEarly(request.model);
   try {

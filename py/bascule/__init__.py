@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bascule.model.language import LanguageModel as LanguageModel
     from bascule.model.proof import Proof as Proof
     from bascule.model.sampler import Sampling as Sampling
+    from bascule.page_settings import configure as configure
     from bascule.platform import UnifiedWebPlatform as UnifiedWebPlatform
     from bascule.platform import load as load
     from bascule.precompile import ModelSpecificPrecompiler as ModelSpecificPrecompiler
@@ -106,6 +107,7 @@ _HOMES = {
     "WorkloadCharacteristics": "bascule.tiers.workload",
     "capabilities": "bascule.tiers.capabilities",
     "compatibility_score": "bascule.tiers.requirements",
+    "configure": "bascule.page_settings",
     "create_optimal_fallback_strategy": "bascule.tiers.fallback",
     "get_requirement_mismatch": "bascule.tiers.requirements",
     "load": "bascule.platform",
@@ -159,6 +161,7 @@ __all__ = [
     "WorkloadCharacteristics",
     "capabilities",
     "compatibility_score",
+    "configure",
     "create_optimal_fallback_strategy",
     "get_requirement_mismatch",
     "load",

@@ -70,13 +70,16 @@ def locate(model: str) -> str:
 
     ModelNotFoundError for an unknown name, or natively for a known one that was not pulled.
     """
+    if sys.platform == "emscripten":
+        from bascule.weights.source_browser import known_folder, page_folder
+
+        if "://" in model:
+            page_folder(model)  # whether it is an address at all
+            return model
+        # A page has no folders: anything but a known name is a path on the page's own server.
+        return page_folder(model) if "/" in model else known_folder(known(model).name)
     if "://" in model:
         return model
-    if sys.platform == "emscripten":
-        from bascule.weights.source_browser import page_folder
-
-        # A page has no folders: anything but a known name is a path on the page's own server.
-        return page_folder(f"models/{known(model).name}" if "/" not in model else model)
     if model in KNOWN:
         return _pulled(KNOWN[model])
     if Path(model).expanduser().exists() or any(mark in model for mark in "/\\~"):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import js
-from pyodide.code import run_js
 from pyodide.ffi import JsException, create_proxy, to_js
 
 from bascule.backend.base import WeightStore
-from bascule.bridge_browser import bridge_module, js_message
+from bascule.bridge_browser import absolute_url, bridge_module, js_message
 from bascule.errors import (
     BasculeError,
     FileChangedError,
@@ -22,6 +22,7 @@ from bascule.errors import (
     ModelFileError,
     SourceError,
 )
+from bascule.page_settings import MODELS
 from bascule.weights.manifest import MANIFEST, MOST_MANIFEST_NBYTES
 from bascule.weights.pieces import RAW, Piece
 from bascule.weights.source import CHUNK_NBYTES, MOST_SMALL_NBYTES, Report, check_file
@@ -32,8 +33,13 @@ _fetchers: dict[str, asyncio.Task[Any]] = {}
 
 
 def page_folder(path: str) -> str:
-    """The URL of a folder on the page's own server."""
-    return str(js.URL.new(path, js.location.origin + "/").href)
+    """The URL of a folder on the page's own server. InputError for what is no path."""
+    return absolute_url(path, str(js.location.origin) + "/")
+
+
+def known_folder(name: str) -> str:
+    """The URL of a known model (see `bascule.configure`)."""
+    return f"{os.environ.get(MODELS) or page_folder('models/')}{name}"
 
 
 async def page_fetcher(**options: Any) -> Any:
@@ -55,7 +61,7 @@ async def _make_fetcher(options: str) -> Any:
 async def _hashes() -> Any:
     """The library sets a global instead of exporting."""
     await bridge_module("vendor/hash-wasm.js")
-    return run_js("globalThis.hashwasm")
+    return js.globalThis.hashwasm
 
 
 class PageSource:

@@ -1,0 +1,61 @@
+// What a BasculeClient is given, as its workers need it: absolute URLs and Python's environment.
+
+import { BasculeError } from "./protocol.js";
+
+/**
+ * Where everything lies, each a URL or a path relative to the page. Without bundler the defaults fit: they
+ * are relative to client.js.
+ * @typedef {object} ClientOptions
+ * @property {string | URL} [pyodide] Pyodide's folder; default "pyodide/"
+ * @property {string | URL} [wheel] the package's wheel, or a JSON file {"wheel": NAME} that names the one
+ *   beside it; default "wheel/index.json"
+ * @property {string | URL} [models] the folder of known models; default "models/"
+ * @property {string | URL} [bridge] a copy of the package's web/ folder, for a Content-Security-Policy
+ *   without blob:; by default the wheel's own is taken
+ * @property {(progress: import("./protocol.js").Progress) => void} [onProgress]
+ * @property {Record<string, string>} [switches] BASCULE_... switches for Python's environment
+ * @property {number} [cancelMs] how long Python may take to answer a cancel before its worker is ended
+ * @property {boolean} [countProxies] for tests: `stats` counts the live Pyodide proxies
+ *
+ * @typedef {{ pyodide: string, wheel: string, models: string, env: Record<string, string>,
+ *   countProxies: boolean }} WorkerConfig
+ */
+
+/** @param {ClientOptions} options @param {string} here the URL of client.js @returns {WorkerConfig} */
+export function workerConfig({ pyodide, wheel, models, bridge, switches = {}, countProxies = false }, here) {
+  const modelsUrl = folderUrl("models", models ?? resolve("models", "models/", here));
+  /** @type {Record<string, string>} */
+  const env = { ...switches, BASCULE_MODELS: modelsUrl };
+  if (bridge) env.BASCULE_BRIDGE = folderUrl("bridge", bridge);
+  return {
+    pyodide: folderUrl("pyodide", pyodide ?? resolve("pyodide", "pyodide/", here)),
+    wheel: resolve("wheel", wheel ?? resolve("wheel", "wheel/index.json", here)),
+    models: modelsUrl,
+    env,
+    countProxies,
+  };
+}
+
+/** The model as its worker is asked for it: a relative path is one of the page, a name stays a name.
+ * @param {string} model */
+export function modelAddress(model) {
+  const relative = model.includes("/") && !model.startsWith("/") && !model.includes("://");
+  return relative ? resolve("model", model) : model;
+}
+
+/** @param {string} what @param {string | URL} url */
+function folderUrl(what, url) {
+  const found = new URL(resolve(what, url));
+  if (!found.pathname.endsWith("/")) found.pathname += "/";
+  return found.href;
+}
+
+/** @param {string} what @param {string | URL} url @param {string} [base] */
+function resolve(what, url, base = document.baseURI) {
+  try {
+    return new URL(url, base).href;
+  } catch {
+    const told = `${what}: ${String(url).slice(0, 200)} is neither a URL nor a path.`;
+    throw new BasculeError({ category: "input", what: told, hint: "Mend the address." });
+  }
+}
