@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pyodide.ffi import JsException
 
 from bascule.bridge_browser import bridge_module, js_message
+from bascule.errors import SetupError
 from bascule.json_object import JsonFault, parse_json
 from bascule.remembered import LIMITS, MemoryRemembered, RememberedWarning
 
@@ -22,7 +23,7 @@ async def open_in_page() -> Remembered:
         bridge = await bridge_module("bridge/remembered.js")
         library = await bridge_module("vendor/idb.js")
         return PageRemembered(await bridge.openRemembered(library))
-    except (JsException, OSError) as error:
+    except (JsException, OSError, SetupError) as error:
         told = js_message(error) if isinstance(error, JsException) else str(error)
         warnings.warn(f"Nothing is remembered in this page: {told}.", RememberedWarning, 2)
         return MemoryRemembered()

@@ -13,6 +13,7 @@ from pyodide.ffi import JsException
 from bascule import __version__
 from bascule.backend.webgpu.gpu_browser import BrowserGpu, open_browser
 from bascule.bridge_browser import bridge_module, js_message
+from bascule.errors import SetupError
 
 # Past what probe.js itself waits for; WebKit never answers an import that it cannot do.
 _LIMIT_S = 20.0
@@ -34,6 +35,8 @@ async def browser_facts() -> dict[str, Any]:
         return told | _not_probed(f"web/bridge/ could not be loaded within {_LIMIT_S:.0f} s")
     except JsException as error:
         return told | _not_probed(js_message(error))
+    except SetupError as error:  # a policy forbids the import
+        return told | _not_probed(error.what)
     except OSError as error:  # the package lacks a file
         return told | _not_probed(str(error))
     return found | told
