@@ -17,6 +17,7 @@ from typing import Any
 
 from bascule import __version__
 from bascule.backend.base import TIERS
+from bascule.cli_streams import ReaderGoneError, reading, standard_streams
 from bascule.cli_text import (
     add_chat_arguments,
     add_generate_arguments,
@@ -34,21 +35,25 @@ Command = Callable[[argparse.Namespace], Coroutine[Any, Any, None]]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
-    parsed = _parser().parse_args(arguments)
-    command: Command = parsed.command
-    try:
-        asyncio.run(command(parsed))
-    except BasculeError as error:
-        print(f"bascule: {error.what}", file=sys.stderr)
-        if error.hint:
-            print(f"         {error.hint}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("bascule: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our stdout has gone, as `| head` does
-        sys.stderr.close()
-        return 0
+    with standard_streams() as output:
+        try:
+            try:
+                parsed = _parser().parse_args(arguments)
+                command: Command = parsed.command
+                asyncio.run(command(parsed))
+            finally:
+                output.flush()
+        except BasculeError as error:
+            print(f"bascule: {error.what}", file=sys.stderr)
+            if error.hint:
+                print(f"         {error.hint}", file=sys.stderr)
+            output.discard()
+            return 1
+        except KeyboardInterrupt:
+            print("bascule: interrupted", file=sys.stderr)
+            return 130
+        except ReaderGoneError:
+            output.discard()
     return 0
 
 
@@ -170,7 +175,10 @@ async def _embed(parsed: argparse.Namespace) -> None:
     from bascule.platform import load
     from bascule.terminal import progress_bar, similarity_table
 
-    texts: list[str] = parsed.texts or [line.rstrip("\n") for line in sys.stdin]
+    texts: list[str] = parsed.texts
+    if not texts:
+        with reading() as stdin:
+            texts = [line.rstrip("\n") for line in stdin]
     if not texts:
         raise InputError("embed", "at least one text", "none", hint="Give texts or lines on stdin.")
     with progress_bar() as tell:

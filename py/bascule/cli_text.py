@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from bascule.backend.base import TIERS
+from bascule.cli_streams import reading
 from bascule.errors import BasculeError, InputError, UnsupportedModelError
 
 DEFAULT_LANGUAGE_MODEL = "SmolLM2-135M-Instruct"
@@ -73,7 +74,10 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
 
 async def generate(parsed: argparse.Namespace) -> None:
     """Answer one prompt."""
-    prompt: str = sys.stdin.read() if parsed.prompt == "-" else parsed.prompt
+    prompt: str = parsed.prompt
+    if prompt == "-":
+        with reading() as stdin:
+            prompt = stdin.read()
     if parsed.raw and parsed.system is not None:
         raise InputError("generate", "--raw or --system", "both")
     options = _options(parsed)
@@ -180,10 +184,11 @@ async def _until_interrupted(work: Any) -> None:
 
 
 def _read_line() -> str | None:
-    try:
-        return input("> " if sys.stdin.isatty() else "")
-    except EOFError:
-        return None
+    with reading() as stdin:
+        try:
+            return input("> " if stdin.isatty() else "")
+        except EOFError:
+            return None
 
 
 def _tell(model: Any, result: Any) -> None:

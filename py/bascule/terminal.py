@@ -7,6 +7,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
+from unicodedata import category
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
@@ -20,14 +21,32 @@ from bascule.cache import Kept
 from bascule.progress import Progress, ProgressCallback
 
 _LONGEST = 48
+_ESCAPED = ("Cc", "Cs", "Zl", "Zp")
 _SHOWN_ELSEWHERE = ("limits", "versions", "problems", "build")
+
+
+def _console(*, stderr: bool = False, width: int | None = None) -> Console:
+    """Rich's console, which reads no markup: texts and names are the user's own."""
+    return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
+
+
+def _plain(text: str) -> str:
+    """The text in one line: control characters, line ends and lone surrogates are escapes."""
+    return "".join(repr(c)[1:-1] if category(c) in _ESCAPED else c for c in text)
+
+
+def _cut(text: str) -> str:
+    """At most `_LONGEST` characters of a text, in one line."""
+    shown = _plain(text[: _LONGEST + 1])
+    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"
 
 
 @contextmanager
 def progress_bar() -> Generator[ProgressCallback]:
     """A bar a stage, drawn only where stderr is a terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description:<12}"), BarColumn(), TextColumn("{task.fields[told]}"))
+    console = _console(stderr=True)
+    stage = TextColumn("{task.description:<12}", markup=False)
+    columns = (stage, BarColumn(), TextColumn("{task.fields[told]}", markup=False))
     with Bars(
         *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
     ) as bars:
@@ -62,10 +81,8 @@ def similarity_table(texts: Sequence[str], embeddings: np.ndarray[Any, Any], whe
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
     unit = embeddings / np.maximum(norms, 1e-12)
     for index, row in enumerate(unit @ unit.T):
-        text = texts[index]
-        shown = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
-        table.add_row(str(index + 1), shown, *(f"{score:.3f}" for score in row))
-    Console().print(table)
+        table.add_row(str(index + 1), _cut(texts[index]), *(f"{score:.3f}" for score in row))
+    _console().print(table)
 
 
 def tuning_table(report: TuneReport, device_name: str) -> None:
@@ -83,13 +100,13 @@ def tuning_table(report: TuneReport, device_name: str) -> None:
             f"{found.times[found.default]:.3f}",
             f"{found.gain:.2f}",
         )
-    console = Console()
+    console = _console()
     if report.findings:
         console.print(table)
     told = f"{len(report.findings)} kinds of calls measured in {report.spent_s:.1f} s, "
     told += f"{report.improved} of them faster than before; {report.known} were known already"
     told += f"; {len(report.skipped)} did not fit the budget." if report.skipped else "."
-    console.print(told, highlight=False)
+    console.print(told)
     for wrong in report.wrong:
         console.print(Text(f"Computes wrongly here, never taken: {wrong}"))
 
@@ -100,24 +117,24 @@ def cache_table(kept: Sequence[Kept]) -> None:
     for each in kept:
         used = "now" if each.in_use else time.strftime("%Y-%m-%d %H:%M", time.localtime(each.used))
         stored, whole = (f"{n / 1e6:.1f} MB" for n in (each.stored_nbytes, each.nbytes))
-        table.add_row(each.location, each.kind, stored, whole, used)
+        table.add_row(_plain(each.location), each.kind, stored, whole, used)
     # A location is there to be copied: in a file or a pipe it is never cut.
-    console = Console(width=None if sys.stdout.isatty() else 240)
+    console = _console(width=None if sys.stdout.isatty() else 240)
     console.print(table if kept else "Nothing is kept yet.")
 
 
 def doctor_table(report: Mapping[str, Any]) -> None:
     """The doctor's report for people."""
-    console = Console()
+    console = _console()
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    console.print(f"[bold]Versions[/bold]  {versions}", highlight=False)
+    console.print(Text.assemble(("Versions", "bold"), f"  {versions}"))
     tiers = Table("tier", "works", "device", "reason", title="Tiers")
     for row in report["tiers"]:
         tiers.add_row(row["tier"], "yes" if row["works"] else "no", row["device"], row["reason"])
     console.print(tiers)
     _decisions_table(console, report["decisions"])
     if report["warning"]:
-        console.print(f"[bold]Warning:[/bold] {report['warning']}", highlight=False)
+        console.print(Text.assemble(("Warning:", "bold"), f" {report['warning']}"))
     for adapter in report["adapters"]:
         table = Table("fact", "value", title=f"Adapter: {adapter['name']}", show_header=False)
         kind = "on the CPU: slow, and right" if adapter["software"] else "hardware"
