@@ -5,28 +5,35 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bascule.errors import InputError
-from bascule.folders import open_regular
+from bascule.errors import BasculeError, InputError
+from bascule.folders import open_regular, unusable
 
+_SERVER = re.compile(r"https?://[^/]")
 IN_PAGE = sys.platform == "emscripten"
+
+
+# How a listing names what killed processes have left: chunks of no file, and half-written ones.
+ORPHANED = "orphaned chunks"
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A file that was fetched by URL, or a known model that was pulled.
+    """A file that was fetched by URL, a model that was pulled, or all orphaned chunks together.
 
     `stored_nbytes` is less than `nbytes` where a load has not ended; `used` in seconds since 1970.
     """
 
     location: str
-    kind: Literal["fetched", "pulled"]
+    kind: Literal["fetched", "pulled", "orphaned"]
     nbytes: int
     stored_nbytes: int
     used: float
@@ -37,30 +44,35 @@ async def ls() -> list[Kept]:
     """Everything that is kept, the least recently used first."""
     if IN_PAGE:
         return _from_page(await (await _page()).entries())
-    return await asyncio.to_thread(_native_ls)
+    with _usable():
+        return await asyncio.to_thread(_native_ls)
 
 
 async def rm(locations: Sequence[str] = (), *, everything: bool = False) -> int:
-    """Remove files and models by location (a folder's URL takes all below it); how many went.
+    """Remove files and models by location; how many went.
 
-    InputError for a location of which nothing is kept, or for none without `everything`.
+    A URL takes the file, or all files below it. With `everything` orphaned chunks go as well.
+    SetupError if the cache folder may not be used, InputError for a location of which nothing is
+    kept, or for none without `everything`.
     """
     if not locations and not everything:
         raise InputError("cache rm", "a location, or everything", "neither")
     if IN_PAGE:
         fetcher = await _page()
         return int(await fetcher.remove(json.dumps([] if everything else list(locations))))
-    return await asyncio.to_thread(_native_rm, list(locations), everything)
+    with _usable():
+        return await asyncio.to_thread(_native_rm, list(locations), everything)
 
 
 async def verify() -> dict[str, int]:
-    """Hash all that is kept; damaged chunks (files of pulled models) by location.
+    """Hash all that is kept; damaged chunks (files of pulled models) by location. SetupError.
 
     Damaged chunks are dropped, and fetched again when they are needed.
     """
     if IN_PAGE:
         return dict(json.loads(await (await _page()).verify()))
-    return await asyncio.to_thread(_native_verify)
+    with _usable():
+        return await asyncio.to_thread(_native_verify)
 
 
 async def warnings() -> list[str]:
@@ -88,9 +100,18 @@ def _from_page(told: str) -> list[Kept]:
     ]
 
 
+@contextmanager
+def _usable() -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise unusable(error) from None
+
+
 def _native_ls() -> list[Kept]:
     from bascule.weights.journal import Journal
 
+    journal = Journal()
     found = [
         Kept(
             each.entry.url,
@@ -100,58 +121,69 @@ def _native_ls() -> list[Kept]:
             each.used,
             each.in_use,
         )
-        for each in Journal().entries()
+        for each in journal.entries()
         if not each.entry.missing
     ]
-    for folder in _pulled():
+    if orphans := [path.stat() for path in journal.orphans()]:
+        nbytes = sum(stat.st_size for stat in orphans)
+        used = max(stat.st_mtime for stat in orphans)
+        found.append(Kept(ORPHANED, "orphaned", nbytes, nbytes, used, in_use=False))
+    for name, folder in _pulled().items():
         sizes = [file.stat() for file in folder.rglob("*") if file.is_file()]
         nbytes = sum(stat.st_size for stat in sizes)
         used = max((stat.st_atime for stat in sizes), default=0.0)
-        found.append(Kept(folder.name, "pulled", nbytes, nbytes, used, in_use=False))
+        found.append(Kept(name, "pulled", nbytes, nbytes, used, in_use=False))
     return sorted(found, key=lambda kept: kept.used)
 
 
-def _pulled() -> list[Path]:
+def _pulled() -> dict[str, Path]:
+    """Pulled models by name or hub id."""
     from bascule.folders import models_folder
+    from bascule.model.hub_repo import pulled_repos
     from bascule.model.registry import KNOWN
 
-    return [models_folder() / name for name in KNOWN if (models_folder() / name).is_dir()]
+    known = {name: models_folder() / name for name in KNOWN}
+    return {name: folder for name, folder in known.items() if folder.is_dir()} | pulled_repos()
 
 
 def _native_rm(locations: list[str], everything: bool) -> int:
     from bascule.weights.journal import Journal
 
     journal = Journal()
-    gone = 0
+    pulled = _pulled()
     if everything:
-        locations = [folder.name for folder in _pulled()]
-        journal_keys = [each.key for each in journal.entries()]
-        gone = sum(not each.entry.missing for each in journal.entries())
-        journal.remove(journal_keys)
+        entries = journal.entries()
+        journal.remove([each.key for each in entries])
+        for folder in pulled.values():
+            shutil.rmtree(folder)
+        fetched = sum(not each.entry.missing for each in entries)
+        return fetched + journal.drop_orphans() + len(pulled)
+    gone = 0
     for location in locations:
-        wanted = location.rstrip("/")
-        folders = [folder for folder in _pulled() if folder.name == wanted]
-        listed = [
-            each
-            for each in journal.entries()
-            if each.entry.url == wanted or each.entry.url.startswith(wanted + "/")
-        ]
-        if not folders and not listed:
+        listed = [each for each in journal.entries() if is_below(each.entry.url, location)]
+        orphaned = journal.drop_orphans() if location == ORPHANED else 0
+        folder = pulled.get(location.rstrip("/"))
+        if not folder and not listed and not orphaned:
             raise InputError(
                 "cache rm",
                 "what `bascule cache ls` lists",
                 repr(location),
                 hint="Nothing else went.",
             )
-        for folder in folders:
+        if folder:
             shutil.rmtree(folder)
         journal.remove([each.key for each in listed])
-        gone += len(folders) + sum(not each.entry.missing for each in listed)
+        gone += bool(folder) + orphaned + sum(not each.entry.missing for each in listed)
     return gone
 
 
+def is_below(url: str, location: str) -> bool:
+    """Whether a location names this URL, a folder above it, or its server."""
+    wanted = location.rstrip("/")
+    return _SERVER.match(wanted) is not None and (url == wanted or url.startswith(wanted + "/"))
+
+
 def _native_verify() -> dict[str, int]:
-    from bascule.model.registry import KNOWN
     from bascule.weights.journal import Journal
 
     journal = Journal()
@@ -161,13 +193,27 @@ def _native_verify() -> dict[str, int]:
         bad = sum(journal.has_chunk(h) and journal.chunk(h) is None for h in each.entry.hashes)
         if bad:
             damaged[each.entry.url] = bad
-    for folder in _pulled():
-        bad = sum(
-            _digest(folder / file) != wanted for file, wanted in KNOWN[folder.name].files.items()
-        )
+    for name, folder in _pulled().items():
+        bad = sum(_digest(folder / file) != wanted for file, wanted in _hashes(folder, name))
         if bad:
-            damaged[folder.name] = bad
+            damaged[name] = bad
+    if orphaned := journal.drop_orphans():
+        damaged[ORPHANED] = orphaned
     return damaged
+
+
+def _hashes(folder: Path, name: str) -> list[tuple[str, str]]:
+    """Each file of a pulled model, and its SHA-256."""
+    from bascule.model.registry import KNOWN
+    from bascule.weights.manifest import MANIFEST, parse_manifest
+
+    if name in KNOWN:
+        return list(KNOWN[name].files.items())
+    try:
+        expected = parse_manifest((folder / MANIFEST).read_bytes(), str(folder / MANIFEST))
+    except (FileNotFoundError, BasculeError):
+        return [(MANIFEST, "damaged")]
+    return [(file, each.sha256) for file, each in expected.items()]
 
 
 def _digest(path: Path) -> str:

@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "fetch a model into the cache folder",
         "bascule pull all-MiniLM-L6-v2",
     )
-    pull.add_argument("model", metavar="MODEL", help="a known model's name")
+    pull.add_argument("model", metavar="MODEL", help="a known name, or OWNER/NAME of the hub")
     pull.add_argument("--force", action="store_true", help="fetch it even if it is there")
 
     embed = _command(
@@ -235,7 +235,8 @@ async def _cache(parsed: argparse.Namespace) -> None:
         elif not damaged:
             print("All that is kept is sound.")
         for location, count in {} if parsed.json else damaged.items():
-            print(f"{location}: {count} damaged, fetched again when needed")
+            done = "removed" if location == cache.ORPHANED else "damaged, fetched again when needed"
+            print(f"{location}: {count} {done}")
         return
     kept = await cache.ls()
     if parsed.json:

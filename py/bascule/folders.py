@@ -11,7 +11,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
-from bascule.errors import SetupError
+from bascule.errors import InputError, SetupError
 
 PART = ".part"
 _KINDS = {
@@ -60,6 +60,27 @@ def _folder_of(variable: str) -> Path | None:
             f"{variable} is {value!r}, and that user's home folder is not known.",
             hint="Give a full path.",
         ) from None
+
+
+def local_path(location: str) -> Path:
+    """The path that a user gave, ~ expanded; InputError for one that no file can have."""
+    try:
+        path = Path(location).expanduser()
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            path.stat()
+    except (OSError, ValueError, RuntimeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        found = f"{location[:80]!r} ({why})"
+        raise InputError("model location", "a folder's path or a URL", found) from None
+    return path
+
+
+def unusable(error: OSError) -> SetupError:
+    """The error for a folder of Bascule's own that may not be read or written."""
+    return SetupError(
+        f"{error.filename or 'The cache folder'} cannot be used ({error.strerror or error}).",
+        hint="Is it yours? BASCULE_CACHE names another cache folder.",
+    )
 
 
 def file_nbytes(path: Path) -> int:

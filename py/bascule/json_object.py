@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import Any
 
 from bascule.errors import ModelFileError
+from bascule.file_kinds import check_kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ def read_json(data: bytes, file: str, limits: JsonLimits = SMALL) -> Any:
     try:
         return parse_json(data, limits)
     except JsonFault as fault:
+        check_kind(data, file)
         raise ModelFileError(file, str(fault)) from None
 
 

@@ -10,12 +10,17 @@ from time import perf_counter
 from typing import Any
 
 from bascule.backend.arrivals import Arrivals
-from bascule.errors import InputError, UnsupportedModelError, WrongResultError
+from bascule.errors import (
+    FileMissingError,
+    InputError,
+    UnsupportedModelError,
+    WrongResultError,
+)
 from bascule.model.embedder import EmbeddingModel
 from bascule.model.language import LanguageModel
 from bascule.model.llama import CacheDType
 from bascule.model.loaded import LoadedModel, Reopened
-from bascule.model.registry import known_hashes, known_kind, locate
+from bascule.model.registry import known_hashes, known_kind, locate, missing_in_page
 from bascule.program.program import Program
 from bascule.program.rewrites.registry import fit_all
 from bascule.program.rewrites.rewrite import Limits
@@ -81,9 +86,14 @@ async def load(
     opened, store, made = on, None, None
     owns = on is None and opener is None
     try:
-        recipe = await read_recipe(
-            source, file, tell, max_length=max_length, cache_dtype=cache_dtype, weights=weights
-        )
+        try:
+            recipe = await read_recipe(
+                source, file, tell, max_length=max_length, cache_dtype=cache_dtype, weights=weights
+            )
+        except FileMissingError as error:
+            if IN_PAGE:
+                raise missing_in_page(str(model), source.location, error) from None
+            raise
         clock.lap("config_ms")
         programs = recipe.programs()
         clock.lap("programs_ms")

@@ -101,6 +101,13 @@ class FaultyServer:
         with self._lock:
             self._replaced["/" + file.lstrip("/")] = Content.of(data, time.time())
 
+    def claim(self, file: str, nbytes: int) -> None:
+        """Serve the folder's file, and say of it that it has so many bytes."""
+        content = self._content("/" + file)
+        assert content is not None
+        with self._lock:
+            self._replaced["/" + file] = replace(content, claimed=nbytes)
+
     def count(self, path_suffix: str, status: int | None = None) -> int:
         """How many GETs of such paths came, and got that status."""
         return sum(

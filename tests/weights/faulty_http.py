@@ -30,11 +30,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Content:
-    """A version of a file. An empty `etag` is not told."""
+    """A version of a file. An empty `etag` is not told; `claimed` is a size that is a lie."""
 
     data: bytes
     modified: float
     etag: str
+    claimed: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        return self.claimed or len(self.data)
 
     @classmethod
     def of(cls, data: bytes, modified: float) -> Content:
@@ -106,15 +111,17 @@ def answer_file(request: Request, content: Content) -> Answer:
         headers["ETag"] = content.etag
     if _is_known(request, content):
         return Answer(304, headers)
-    size = len(content.data)
+    size = content.nbytes
     span = _asked_range(request, content)
     if span is None:
-        return Answer(200, headers, content.data, size)
+        return Answer(200, headers, content.data, size, end="close" if content.claimed else "keep")
     start, end = span
     if start >= end:
         return plain(416, {**headers, "Content-Range": f"bytes */{size}"})
     headers["Content-Range"] = content_range(start, end - start, size)
-    return Answer(206, headers, content.data[start:end], end - start, start)
+    body = content.data[start:end]
+    ends = "keep" if len(body) == end - start else "close"
+    return Answer(206, headers, body, end - start, start, end=ends)
 
 
 def content_range(start: int, nbytes: int, size: int) -> str:
@@ -151,7 +158,7 @@ def _asked_range(request: Request, content: Content) -> tuple[int, int] | None:
     strong = content.etag if content.etag.startswith('"') else ""
     if condition is not None and condition not in (strong, content.last_modified):
         return None
-    size = len(content.data)
+    size = content.nbytes
     if not first:
         return max(0, size - int(last)), size
     return int(first), min(int(last) + 1, size) if last else size

@@ -15,25 +15,35 @@ from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
 from bascule.errors import BasculeError, ModelFileError, SourceError
-from bascule.folders import models_folder, open_regular
-from bascule.model.registry import KnownModel, known
+from bascule.folders import models_folder, open_regular, unusable
+from bascule.model.hub_repo import HUB_TIMEOUT_S, hub_answers, pull_repo
+from bascule.model.registry import KnownModel, pullable
 from bascule.progress import Progress, ProgressCallback
 from bascule.weights.manifest import MANIFEST
 
-_HUB_TIMEOUT_S = 10
 _BLOCK_NBYTES = 1 << 20
 _MOST_NBYTES = 1 << 30
 
 
 async def pull(name: str, *, force: bool = False, progress: ProgressCallback | None = None) -> Path:
-    """Fetch a known model unless it is there and sound; returns its folder.
+    """Fetch a known model, or one of the hub by its id, unless it is there and sound; its folder.
 
-    `force` fetches it anyway. A file that is damaged is fetched again; other files in the folder
-    are left alone. Cancelling leaves what was there before. Raises ModelNotFoundError for an
-    unknown name, SourceError if no way works.
+    `force` fetches it anyway. A file that is damaged is fetched again; other files in a known
+    model's folder are left alone. Cancelling leaves what was there before. Raises
+    ModelNotFoundError for an unknown name, SourceError if no way works, SetupError if the cache
+    folder cannot be used.
     """
-    model = known(name)
     tell = progress or (lambda _: None)
+    model = pullable(name)
+    try:
+        if model is None:
+            return await pull_repo(name, force=force, tell=tell)
+        return await _pull_known(model, force, tell)
+    except OSError as error:
+        raise unusable(error) from None
+
+
+async def _pull_known(model: KnownModel, force: bool, tell: ProgressCallback) -> Path:
     home = models_folder() / model.name
     if not force and await asyncio.to_thread(_faults, home, model) == []:
         return home
@@ -76,31 +86,17 @@ async def _from_hub(model: KnownModel, fresh: Path, _: Path, tell: ProgressCallb
 
     if HF_HUB_OFFLINE:
         raise SourceError(model.hub_repo, "HF_HUB_OFFLINE is set")
-    await _hub_answers(model)
+    await hub_answers(model.hub_repo)
     for done, file in enumerate(sorted(model.files, key=lambda f: f == "model.safetensors")):
         tell(Progress("hub", done, len(model.files), "files"))
         try:
             await asyncio.to_thread(
                 hf_hub_download,
-                model.hub_repo, file, local_dir=fresh, etag_timeout=_HUB_TIMEOUT_S,
+                model.hub_repo, file, local_dir=fresh, etag_timeout=HUB_TIMEOUT_S,
             )  # fmt: skip
         except Exception as error:  # the library lets many kinds through
             told = f"the model hub cannot be reached ({type(error).__name__})"
             raise SourceError(f"{model.hub_repo}/{file}", told) from error
-
-
-async def _hub_answers(model: KnownModel) -> None:
-    """Ask once and briefly: the hub's library tries for half a minute and complains meanwhile."""
-    import httpx
-    from huggingface_hub.constants import ENDPOINT
-
-    url = f"{ENDPOINT}/api/models/{model.hub_repo}"
-    try:
-        async with httpx.AsyncClient(timeout=_HUB_TIMEOUT_S, follow_redirects=True) as client:
-            (await client.get(url)).raise_for_status()
-    except httpx.HTTPError as error:
-        told = f"the model hub cannot be reached ({type(error).__name__})"
-        raise SourceError(url, told) from error
 
 
 async def _from_package(

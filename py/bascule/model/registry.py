@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from bascule.errors import ModelNotFoundError
+from bascule.errors import BasculeError, FileMissingError, ModelNotFoundError
+from bascule.folders import local_path
 
 ModelKind = Literal["sentence-encoder", "language-model"]
 
@@ -65,8 +68,11 @@ KNOWN: Mapping[str, KnownModel] = {
 }
 
 
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+
+
 def locate(model: str) -> str:
-    """The folder or URL of a model given by name, folder or URL.
+    """The folder or URL of a model given by name, hub id, folder or URL.
 
     ModelNotFoundError for an unknown name, or natively for a known one that was not pulled.
     """
@@ -82,9 +88,78 @@ def locate(model: str) -> str:
         return model
     if model in KNOWN:
         return _pulled(KNOWN[model])
-    if Path(model).expanduser().exists() or any(mark in model for mark in "/\\~"):
+    if os.path.exists(local_path(model)):
+        return model
+    if is_hub_id(model):
+        if named := _of_repo(model):
+            return _pulled(named)
+        folder = hub_folder(model)
+        if os.path.isdir(folder):
+            return str(folder)
+        raise ModelNotFoundError(
+            model,
+            "there is no such folder, and no model of that hub id was pulled",
+            hint=f"Fetch it from the hub: bascule pull {model}",
+        )
+    if any(mark in model for mark in "/\\~"):
         return model
     return known(model).name
+
+
+def pullable(name: str) -> KnownModel | None:
+    """The known model to pull for a name or hub id; None for another model of the hub.
+
+    ModelNotFoundError, which says what can be pulled, for anything else.
+    """
+    repo = name.partition("@")[0]
+    if found := KNOWN.get(name) or _of_repo(name):
+        return found
+    if is_hub_id(repo):
+        return None
+    near = difflib.get_close_matches(name, KNOWN, cutoff=0.4) or list(KNOWN)
+    raise ModelNotFoundError(
+        name,
+        "it is neither a known name nor an id of the Hugging Face hub",
+        hint=f"What can be pulled: {', '.join(near)}, or OWNER/NAME of a model on the hub.",
+    )
+
+
+def is_hub_id(model: str) -> bool:
+    """Whether a text may be a model's id on the Hugging Face hub: owner/name."""
+    return _HUB_ID.fullmatch(model) is not None
+
+
+def hub_folder(repo: str) -> Path:
+    """Where a model of the hub lies once it was pulled."""
+    from bascule.folders import models_folder
+
+    return models_folder() / repo.replace("/", "--")
+
+
+def missing_in_page(model: str, location: str, error: FileMissingError) -> BasculeError:
+    """The error for a model that a page gave by name or hub id, and that is not on its server."""
+    if model in KNOWN:
+        hint = (
+            f"Put the folder that `bascule pull {model}` fetches there, or give load() the URL of "
+            "the model's folder."
+        )
+    elif is_hub_id(model):
+        hint = (
+            "A page reads a model's folder from a server, not hub ids: fetch it with "
+            f"`bascule pull {model}`, serve the folder, and give load() its URL."
+        )
+    else:
+        return error
+    return ModelNotFoundError(
+        model, f"there is no {error.location}, and {location} was looked in", hint=hint
+    )
+
+
+def _of_repo(repo: str) -> KnownModel | None:
+    """The known model that a hub id names, natively; a folder of that name comes first."""
+    if sys.platform == "emscripten" or os.path.exists(repo):
+        return None
+    return next((model for model in KNOWN.values() if model.hub_repo == repo), None)
 
 
 def known(name: str) -> KnownModel:
@@ -101,19 +176,21 @@ def known(name: str) -> KnownModel:
 
 def known_hashes(model: str) -> Mapping[str, str]:
     """The SHA-256 of a known model's files; empty for any other model."""
-    return KNOWN[model].files if model in KNOWN else {}
+    found = KNOWN.get(model) or _of_repo(model)
+    return found.files if found else {}
 
 
 def known_kind(model: str) -> ModelKind | None:
     """What a known model is; None for any other model."""
-    return KNOWN[model].kind if model in KNOWN else None
+    found = KNOWN.get(model) or _of_repo(model)
+    return found.kind if found else None
 
 
 def _pulled(model: KnownModel) -> str:
     from bascule.folders import models_folder
 
     folder = models_folder() / model.name
-    if not all((folder / file).is_file() for file in model.files):
+    if not all(os.path.isfile(folder / file) for file in model.files):
         raise ModelNotFoundError(
             model.name, "it is not on this machine yet", hint=f"Fetch it: bascule pull {model.name}"
         )

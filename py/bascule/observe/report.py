@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform as host
 import sys
 from contextlib import suppress
@@ -99,5 +100,9 @@ async def _adapters() -> list[dict[str, Any]]:
 
 
 def _folder(name: str, path: Path) -> dict[str, Any]:
-    sizes = [f.stat().st_size for f in path.rglob("*") if f.is_file()] if path.is_dir() else []
-    return {"name": name, "path": str(path), "exists": path.is_dir(), "nbytes": sum(sizes)}
+    """A folder's size; of what may not be read, nothing counts."""
+    nbytes = 0
+    for where, _, files in os.walk(path):
+        with suppress(OSError):
+            nbytes += sum(os.lstat(os.path.join(where, file)).st_size for file in files)
+    return {"name": name, "path": str(path), "exists": os.path.isdir(path), "nbytes": nbytes}

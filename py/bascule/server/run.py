@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Generator
@@ -22,7 +23,7 @@ HOST = "127.0.0.1"
 def pyodide_folder() -> Path:
     """Where the set-up leaves Pyodide; SetupError if it is not there."""
     folder = cache_folder() / "pyodide" / PYODIDE_VERSION
-    if not (folder / "pyodide.mjs").is_file():
+    if not os.path.isfile(folder / "pyodide.mjs"):  # False where it may not be read
         raise SetupError(
             f"Pyodide {PYODIDE_VERSION} is not in {folder}.", hint="Run `make setup` in a checkout."
         )

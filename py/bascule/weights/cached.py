@@ -18,8 +18,14 @@ from typing import IO, Any
 import httpx
 from filelock import Timeout
 
-from bascule.errors import FileChangedError, FileMissingError, HashMismatchError, SourceError
-from bascule.weights.journal import Entry, Journal, key_of
+from bascule.errors import (
+    FileChangedError,
+    FileMissingError,
+    HashMismatchError,
+    ModelFileError,
+    SourceError,
+)
+from bascule.weights.journal import MOST_CHUNKS, Entry, Journal, key_of
 from bascule.weights.manifest import Expected
 from bascule.weights.remote import Patience, Remote, Version
 
@@ -27,6 +33,31 @@ _REVALIDATE_S = 3.0
 _TURN_S = 0.5
 _BEAT_S = 0.2
 SILENCE_S = 10.0
+
+
+# Between two looks at how much room there is.
+_MOST_CREDIT_NBYTES = 64 << 20
+# What may wait in memory until the model's own header has been read.
+_MOST_WAITING_NBYTES = 64 << 20
+
+
+class Keeping:
+    """What the files of one model share: the journal, until it fails, and leave to evict.
+
+    Nothing is evicted for a model before its header was read (`trusted`): a server that claims to
+    have one removes nothing of others by that.
+    """
+
+    def __init__(self, location: str, journal: Journal | None) -> None:
+        self.journal = journal
+        self.trusted = False
+        self._location = location
+
+    def stop(self, why: str) -> None:
+        """Keep nothing more, with one warning."""
+        if self.journal is not None:
+            self.journal = None
+            _warn(f"{self._location} is not kept for the next time: {why}.")
 
 
 @dataclass(slots=True)
@@ -46,7 +77,7 @@ class CachedFile:
         self,
         url: str,
         client: httpx.AsyncClient,
-        journal: Journal | None,
+        keeping: Keeping,
         *,
         patience: Patience,
         chunk_nbytes: int,
@@ -55,7 +86,8 @@ class CachedFile:
         self.url = url
         self.cached_nbytes = 0
         self.filling = 0
-        self._journal = journal
+        self._keeping = keeping
+        self._fits = True
         self._chunk_nbytes = chunk_nbytes
         self._key = key_of(url)
         self._expected: Expected | None = None
@@ -65,7 +97,12 @@ class CachedFile:
         self._lock: Any = None
         self._silent_s = self._beaten = 0.0
         self._use: IO[bytes] | None = None
-        self._room_made = False
+        self._credit = 0
+        self._waiting: dict[str, bytes] = {}
+
+    @property
+    def _journal(self) -> Journal | None:
+        return self._keeping.journal if self._fits else None
 
     @property
     def entry(self) -> Entry:
@@ -91,7 +128,9 @@ class CachedFile:
         if self.entry.missing:
             raise FileMissingError(self.url)
         if self._journal:
+            waiting = self._waiting.copy()
             self.release()
+            self._waiting = waiting
             self._use = self._journal.hold(self._key)
 
     async def read_all(self, most: int) -> bytes:
@@ -146,6 +185,7 @@ class CachedFile:
 
     def release(self) -> None:
         """The file is in use no longer."""
+        self._waiting.clear()
         if self._use is not None:
             self._use.close()
             self._use = None
@@ -154,8 +194,8 @@ class CachedFile:
         """Drop what is kept of this file."""
         await self.pause()
         self._entry = None
-        if self._journal:
-            self._journal.remove([self._key])
+        self._waiting.clear()
+        self._remove()
 
     async def _revalidated(self, kept: Entry | None) -> Entry:
         """What is kept, if the server still has that version or cannot be asked."""
@@ -173,11 +213,25 @@ class CachedFile:
         if kept and not kept.missing and _version(kept).agrees(version):
             self.remote.version = _version(kept)
             return kept
-        if kept and self._journal:
-            self._journal.remove([self._key])
+        if kept:
+            self._remove()
         return self._fresh(version, self._chunk_nbytes)
 
+    def _remove(self) -> None:
+        if self._journal:
+            try:
+                self._journal.remove([self._key])
+            except OSError as error:
+                self._keeping.stop(f"its folder cannot be used ({error.strerror})")
+
     def _fresh(self, version: Version, chunk_nbytes: int) -> Entry:
+        if version.nbytes > MOST_CHUNKS * chunk_nbytes:
+            raise ModelFileError(
+                self.url,
+                f"the server claims {version.nbytes:,} bytes, more than the "
+                f"{MOST_CHUNKS * chunk_nbytes:,} that are read of a file",
+                hint="The Content-Length of that server is wrong, or this is no model's file.",
+            )
         hashes = [""] * max(0, -(-version.nbytes // chunk_nbytes))
         return Entry(self.url, version.nbytes, chunk_nbytes, hashes, version.etag, version.modified)
 
@@ -186,6 +240,8 @@ class CachedFile:
 
     def _from_cache(self, index: int) -> bytes | None:
         digest = self._hash(index)
+        if digest in self._waiting:
+            return self._waiting[digest]
         if not self._journal or not self._journal.has_chunk(digest):
             return None
         data = self._journal.chunk(digest)
@@ -259,34 +315,57 @@ class CachedFile:
             with suppress(RuntimeError):  # it is being read by a task that was cancelled
                 await run.parts.aclose()
 
+    def trust(self) -> None:
+        """The model's header was read: keep what has waited for that."""
+        waiting, self._waiting = self._waiting, {}
+        for digest, data in waiting.items():
+            self._store(digest, data)
+
     def _keep(self, index: int, data: bytes, digest: str) -> None:
         self.entry.hashes[index] = digest
-        if not self._journal or not self._room():
+        self._store(digest, data)
+
+    def _store(self, digest: str, data: bytes) -> None:
+        journal = self._journal
+        if journal is None:
             return
         try:
-            self._journal.keep(digest, data)
-            self._journal.save(self._key, self.entry)
+            if self._has_room(journal, digest, data):
+                journal.keep(digest, data)
+                journal.save(self._key, self.entry)
         except OSError as error:
-            self._stop_keeping(f"the disk took no more ({error.strerror})")
+            self._keeping.stop(f"the disk took no more ({error.strerror})")
 
-    def _room(self) -> bool:
-        """Room for all that is missing is made before the first chunk is kept."""
-        if self._room_made or not self._journal:
-            return self._room_made
-        missing = self.entry.hashes.count("") * self.entry.chunk_nbytes
-        try:
-            lacking = self._journal.make_room(min(missing, self.entry.nbytes))
-        except OSError as error:
-            self._stop_keeping(f"its folder cannot be used ({error.strerror})")
-            return False
-        self._room_made = lacking <= 0
-        if lacking > 0:
-            self._stop_keeping(f"{lacking / 1e6:.1f} MB too little room")
-        return self._room_made
-
-    def _stop_keeping(self, why: str) -> None:
-        _warn(f"{self.url} is not kept for the next time: {why}.")
-        self._journal = None
+    def _has_room(self, journal: Journal, digest: str, data: bytes) -> bool:
+        """Whether a chunk can be kept now. Others are evicted for bytes that have come, not for
+        bytes that are promised, and none where all of them would not make room for this file.
+        """
+        nbytes = len(data)
+        if nbytes > self._credit:
+            try:
+                space = journal.space()
+                missing = self.entry.hashes.count("") * self.entry.chunk_nbytes + nbytes
+                lacking = min(missing, self.entry.nbytes) - space.most
+                if lacking <= 0 and nbytes > space.free:
+                    if not self._keeping.trusted:
+                        if sum(map(len, self._waiting.values())) + nbytes <= _MOST_WAITING_NBYTES:
+                            self._waiting[digest] = data
+                        return False
+                    lacking = journal.make_room(nbytes)
+                    space = journal.space()
+            except OSError as error:
+                self._keeping.stop(f"its folder cannot be used ({error.strerror})")
+                return False
+            if lacking > 0:
+                self._fits = False
+                _warn(
+                    f"{self.url} is not kept for the next time: "
+                    f"{lacking / 1e6:.1f} MB too little room."
+                )
+                return False
+            self._credit = max(nbytes, min(space.free, _MOST_CREDIT_NBYTES))
+        self._credit -= nbytes
+        return True
 
     def _save(self, entry: Entry | None = None) -> None:
         if self._journal:
@@ -302,7 +381,7 @@ class CachedFile:
         except Timeout:
             return
         except OSError as error:
-            self._stop_keeping(f"its folder cannot be used ({error.strerror})")
+            self._keeping.stop(f"its folder cannot be used ({error.strerror})")
             return
         self._lock = lock
 

@@ -11,6 +11,7 @@ from functools import partial
 
 from bascule.backend.base import WeightStore
 from bascule.errors import FileChangedError, FileMissingError, UnsupportedModelError
+from bascule.file_kinds import SNIFFED_NBYTES, check_kind
 from bascule.program.program import Parameter
 from bascule.progress import Progress, ProgressCallback
 from bascule.weights.gguf import GgufHeader, read_gguf_header
@@ -86,5 +87,6 @@ async def load_gguf_weights(
 
 
 async def _header(source: Source, file: str) -> GgufHeader:
-    nbytes = await source.size(file)
-    return await read_gguf_header(partial(source.read, file), nbytes, f"{source.location}/{file}")
+    nbytes, place = await source.size(file), f"{source.location}/{file}"
+    check_kind(await source.read(file, 0, min(nbytes, SNIFFED_NBYTES)), place)
+    return await read_gguf_header(partial(source.read, file), nbytes, place)

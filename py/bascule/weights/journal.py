@@ -25,12 +25,14 @@ from typing import IO, Any
 
 from filelock import AsyncFileLock, FileLock, Timeout
 
-from bascule.folders import weights_folder, write_whole
+from bascule.folders import PART, is_abandoned, lock_file, weights_folder, write_whole
 from bascule.json_object import MANIFEST, JsonFault, parse_json
 from bascule.weights.manifest import is_count
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 _MOST_NBYTES = 1 << 50
+# 1 TiB by chunks of 4 MiB: what a server claims is compared with it before anything is sized by it.
+MOST_CHUNKS = 1 << 18
 DEFAULT_MOST_NBYTES = 64 << 30
 
 
@@ -77,8 +79,16 @@ def most_nbytes() -> int:
     told = os.environ.get("BASCULE_CACHE_MOST_GB", "")
     try:
         return int(float(told) * 1e9) if told else DEFAULT_MOST_NBYTES
-    except ValueError:
+    except (ValueError, OverflowError):
         return DEFAULT_MOST_NBYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Bytes that could be kept: `free` now, `most` with all evicted that is not in use."""
+
+    free: int
+    most: int
 
 
 class Journal:
@@ -106,7 +116,7 @@ class Journal:
             os.utime(self._files / f"{key}.json")
         try:
             handle = (self._files / f"{key}.use").open("wb")
-            _flock(handle, exclusive=False)
+            lock_file(handle, exclusive=False)
         except OSError:
             return None
         return handle
@@ -120,21 +130,18 @@ class Journal:
             return None
         if hashlib.sha256(data).hexdigest() == digest:
             return data
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
         return None
 
     def has_chunk(self, digest: str) -> bool:
         """Whether a chunk is there, sound or not."""
-        return bool(digest) and self._chunk_path(digest).is_file()
+        return bool(digest) and os.path.isfile(self._chunk_path(digest))
 
     def keep(self, digest: str, data: bytes) -> None:
         """Keep a chunk."""
-        if not self._chunk_path(digest).is_file():
+        if not self.has_chunk(digest):
             write_whole(self._chunk_path(digest), data)
-
-    def drop_chunk(self, digest: str) -> None:
-        """Forget a chunk."""
-        self._chunk_path(digest).unlink(missing_ok=True)
 
     def lock(self, key: str) -> AsyncFileLock:
         """What one process holds while it fetches a file."""
@@ -156,48 +163,93 @@ class Journal:
     def entries(self) -> list[Listed]:
         """All files, the least recently used first."""
         found: list[Listed] = []
-        for path in self._files.glob("*.json"):
+        for path in self._entry_paths():
             entry = self.load(path.stem)
             if entry is None:
                 continue
             lengths = (entry.length(i) for i, h in enumerate(entry.hashes) if self.has_chunk(h))
-            used = path.stat().st_mtime
+            try:
+                used = path.stat().st_mtime
+            except FileNotFoundError:  # another process has removed it
+                continue
             in_use = self._loading(path.stem) or self._held(path.stem)
             found.append(Listed(path.stem, entry, sum(lengths), used, in_use))
         return sorted(found, key=lambda listed: listed.used)
 
-    def remove(self, keys: Iterable[str]) -> None:
-        """Forget files, and the chunks that no other file has."""
+    def remove(self, keys: Iterable[str]) -> int:
+        """Forget files, and the chunks that no other file has; bytes of these chunks."""
         gone = set(keys)
         dropped: set[str] = set()
         needed: set[str] = set()
-        for path in self._files.glob("*.json"):
+        for path in self._entry_paths():
             entry = self.load(path.stem)
             if entry is not None:
                 (dropped if path.stem in gone else needed).update(entry.hashes)
         for key in gone:
             for kind in ("json", "use", "beat"):
                 (self._files / f"{key}.{kind}").unlink(missing_ok=True)
-        for digest in dropped - needed - {""}:
-            self.drop_chunk(digest)
+        return sum(_unlink(self._chunk_path(digest)) for digest in dropped - needed - {""})
+
+    def orphans(self) -> list[Path]:
+        """What killed processes have left: chunks that no entry names, .part files, bad entries."""
+        # Chunks are listed first: one that is written meanwhile has its entry by then, or is not
+        # listed.
+        chunks = [path for folder in _listed(self._chunks) for path in _listed(folder)]
+        named: set[str] = set()
+        found: list[Path] = []
+        for path in self._entry_paths():
+            entry = self.load(path.stem)
+            if entry is None:
+                found.append(path)
+            else:
+                named.update(entry.hashes)
+        for path in [*chunks, *_listed(self._files)]:
+            if path.suffix == PART:
+                if is_abandoned(path):
+                    found.append(path)
+            elif path.parent != self._files and path.name not in named:
+                found.append(path)
+        return found
+
+    def drop_orphans(self) -> int:
+        """Remove what `orphans` lists; how many."""
+        found = self.orphans()
+        for path in found:
+            _unlink(path)
+        return len(found)
+
+    def space(self, most: int | None = None) -> Space:
+        """What could be kept within `most` bytes (default: `most_nbytes`) and on the disk."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        sizes = {p.name: _nbytes(p) for folder in _listed(self._chunks) for p in _listed(folder)}
+        ours = sum(sizes.values())
+        in_use = {h for each in self.entries() if each.in_use for h in each.entry.hashes}
+        held = sum(nbytes for name, nbytes in sizes.items() if name in in_use)
+        limit = most_nbytes() if most is None else most
+        disk = shutil.disk_usage(self._folder).free
+        return Space(min(limit - ours, disk), min(limit - held, disk + ours - held))
 
     def make_room(self, nbytes: int, most: int | None = None) -> int:
-        """Drop what was used least recently until `nbytes` more fit; never what is in use.
+        """Drop what nobody names, then what was used least recently, until `nbytes` more fit.
 
-        Returns the bytes that do not fit all the same.
+        Nothing that is in use, and nothing at all if that would not be enough. Returns the bytes
+        that do not fit all the same.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        listed = self.entries()
-        ours = sum(each.stored_nbytes for each in listed)
-        limit = most_nbytes() if most is None else most
-        free = min(limit - ours, shutil.disk_usage(self._folder).free)
-        for each in listed:
+        space = self.space(most)
+        if nbytes > space.most:
+            return nbytes - space.most
+        if nbytes > space.free and self.drop_orphans():
+            space = self.space(most)
+        free = space.free
+        for each in self.entries():
             if free >= nbytes:
                 break
             if not each.in_use and each.stored_nbytes:
-                self.remove([each.key])
-                free += each.stored_nbytes
+                free += self.remove([each.key])
         return max(0, nbytes - free)
+
+    def _entry_paths(self) -> list[Path]:
+        return [path for path in _listed(self._files) if path.suffix == ".json"]
 
     def _chunk_path(self, digest: str) -> Path:
         assert _HASH.fullmatch(digest)  # entries and manifests were checked when they were read
@@ -206,7 +258,7 @@ class Journal:
     def _held(self, key: str) -> bool:
         try:
             with (self._files / f"{key}.use").open("rb+") as handle:
-                _flock(handle, exclusive=True)
+                lock_file(handle, exclusive=True)
         except FileNotFoundError:
             return False
         except OSError:
@@ -215,7 +267,7 @@ class Journal:
 
     def _loading(self, key: str) -> bool:
         path = self._files / f"{key}.lock"
-        if not path.exists():
+        if not os.path.exists(path):
             return False
         try:
             with FileLock(path, timeout=0):
@@ -224,13 +276,26 @@ class Journal:
             return True
 
 
-def _flock(handle: IO[bytes], *, exclusive: bool) -> None:
-    """Shared by those who use a file; OSError where others hold it. Nothing without POSIX."""
+def _listed(folder: Path) -> list[Path]:
+    """What a folder holds; nothing if it is not there, OSError if it may not be read."""
     try:
-        import fcntl
-    except ImportError:
-        return
-    fcntl.flock(handle, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def _nbytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _unlink(path: Path) -> int:
+    """Remove a file; the bytes that it had."""
+    nbytes = _nbytes(path)
+    path.unlink(missing_ok=True)
+    return nbytes
 
 
 def _checked(told: Any) -> Entry | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -17,7 +18,13 @@ from typing import TypeVar
 
 import httpx
 
-from bascule.errors import FileChangedError, FileMissingError, ModelFileError, SourceError
+from bascule.errors import (
+    FileChangedError,
+    FileMissingError,
+    InputError,
+    ModelFileError,
+    SourceError,
+)
 
 T = TypeVar("T")
 
@@ -26,6 +33,9 @@ _LEAST_SPAN_NBYTES = 1 << 18
 _MOST_SPAN_NBYTES = 1 << 24
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MOST_REDIRECTS = 5
+_ADDRESS_HINT = "Give the URL of a model's folder, like https://host/models/name."
+_LENGTH = re.compile(r"[0-9]{1,15}")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,16 @@ class _NetworkError(Exception):
         self.what = what
         self.retry_after_s = retry_after_s
         super().__init__(what)
+
+
+def check_address(url: str) -> None:
+    """InputError for a URL that no request can be made to."""
+    try:
+        parsed = httpx.URL(url)
+        _ = parsed.host, parsed.raw_path
+    except (httpx.InvalidURL, ValueError) as error:
+        found = f"{url[:200]!r} ({error})"
+        raise InputError("model URL", "a URL", found, hint=_ADDRESS_HINT) from None
 
 
 def open_client() -> httpx.AsyncClient:
@@ -192,9 +212,14 @@ class Remote:
             raise SourceError(self.url, "the server compressed a file that was asked for as it is")
 
     def _same_version(self, response: httpx.Response, at: int) -> None:
-        told = response.headers.get("content-range")
-        if response.status_code == 206 and told and not told.startswith(f"bytes {at}-"):
-            raise _NetworkError(f"the server sent another range ({told})")
+        if response.status_code == 206:
+            told = response.headers.get("content-range", "")
+            found = _CONTENT_RANGE.fullmatch(told)
+            if not found:  # RFC 9110, 15.3.7.1: without it the bytes could be any of the file's
+                missing = f"an unsound one: {told[:80]!r}" if told else "none"
+                raise _NetworkError(f"the server sent a part without its Content-Range ({missing})")
+            if int(found[1]) != at or int(found[2]) < at:
+                raise _NetworkError(f"the server sent another range ({told})")
         now = _version_of(response)
         if self.version is None:
             self.version = now
@@ -208,14 +233,17 @@ class Remote:
         self, method: str, headers: dict[str, str], patience: Patience
     ) -> AsyncGenerator[httpx.Response, None]:
         timeout = httpx.Timeout(patience.stall_s)
-        request = self._client.build_request(method, self.url, headers=headers, timeout=timeout)
         try:
+            request = self._client.build_request(method, self.url, headers=headers, timeout=timeout)
             response = await self._client.send(request, stream=True)
         except httpx.TooManyRedirects:
             told = f"more than {_MOST_REDIRECTS} redirects"
             raise SourceError(self.url, told) from None
         except httpx.HTTPError as error:
             raise _trouble(error, patience) from None
+        except (httpx.InvalidURL, ValueError, OSError) as error:  # where a redirect leads, say
+            told = f"its address cannot be used ({error})"
+            raise SourceError(self.url, told, hint=_ADDRESS_HINT) from None
         try:
             yield response
         finally:
@@ -266,7 +294,7 @@ def _version_of(response: httpx.Response) -> Version:
     if response.status_code == 206:
         told = headers.get("content-range", "").rpartition("/")[2]
     return Version(
-        nbytes=int(told) if told.isdigit() and len(told) < 16 else -1,
+        nbytes=int(told) if _LENGTH.fullmatch(told) else -1,
         etag=headers.get("etag", ""),
         modified=headers.get("last-modified", ""),
     )
@@ -274,9 +302,9 @@ def _version_of(response: httpx.Response) -> Version:
 
 def _retry_after(told: str) -> float:
     """Seconds; -1 for none."""
-    if told.isdigit():
+    if _LENGTH.fullmatch(told):
         return float(told)
     try:
         return max(0.0, parsedate_to_datetime(told).timestamp() - time.time())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return -1

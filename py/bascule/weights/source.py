@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import re
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from bascule.backend.base import WeightStore
 from bascule.errors import (
@@ -24,7 +25,7 @@ from bascule.errors import (
     ModelNotFoundError,
     SourceError,
 )
-from bascule.folders import file_nbytes, open_regular
+from bascule.folders import file_nbytes, local_path, open_regular
 from bascule.weights.manifest import (
     MANIFEST,
     MOST_MANIFEST_NBYTES,
@@ -59,6 +60,10 @@ _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _GGUF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.gguf")
 _COMPONENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MOST_SMALL_NBYTES = 128 << 20
+_NOT_IN_URLS = re.compile(r"[\x00-\x1f\x7f\\]")
+_URL_HINT = "Give the URL of a model's folder, like https://host/models/name."
+_MOST_URL = 8192
+_MOST_HOST, _MOST_LABEL = 253, 63  # RFC 1035, 2.3.4
 
 # (bytes of pieces so far, how many first pieces are whole)
 Report = Callable[[int, int], None]
@@ -120,7 +125,7 @@ def open_source(
     `hashes` gives the SHA-256 of files, by name, where the caller knows them.
     """
     check_chunk_nbytes(chunk_nbytes)
-    scheme = urlsplit(location).scheme if "://" in location else ""
+    scheme = _split(location).scheme if "://" in location else ""
     known = hashes or {}
     if scheme in ("http", "https"):
         url = check_url(location)
@@ -150,12 +155,12 @@ def split_location(location: str) -> tuple[str, str | None]:
     InputError for a file name of other characters than letters, digits, dots, - and _.
     """
     if "://" in location:
-        if not urlsplit(location).path.endswith(".gguf"):
+        if not _split(location).path.endswith(".gguf"):
             return location, None
         folder, _, file = location.rpartition("/")
     else:
-        path = Path(location).expanduser()
-        if path.suffix != ".gguf" or path.is_dir():
+        path = local_path(location)
+        if path.suffix != ".gguf" or os.path.isdir(path):
             return location, None
         folder, file = str(path.parent), path.name
     if not _GGUF.fullmatch(file):
@@ -166,19 +171,41 @@ def split_location(location: str) -> tuple[str, str | None]:
 
 def check_url(url: str) -> str:
     """The URL of a folder without its last slash; InputError if it carries what it should not."""
-    parts = urlsplit(url)
-    if not parts.hostname:
-        raise InputError("model URL", "a host name", repr(url))
+    parts = _split(url)
+    host = parts.hostname
+    if not host:
+        raise InputError("model URL", "a host name", _shown(url))
     if parts.username or parts.password:
         raise InputError(
             "model URL",
             "no user name or password in it",
-            f"one for {parts.hostname}",
+            f"one for {host[:80]}",
             hint="Put the model where it can be read without one.",
         )
     if parts.query or parts.fragment:
-        raise InputError("model URL", "one with no ? or #", repr(url))
+        raise InputError("model URL", "one with no ? or #", _shown(url))
+    labels = host.rstrip(".").split(".")
+    if len(host) > _MOST_HOST or not all(0 < len(label) <= _MOST_LABEL for label in labels):
+        raise InputError("model URL", "a host name", _shown(host))
     return url.rstrip("/")
+
+
+def _split(url: str) -> SplitResult:
+    """A URL's parts; InputError for what is no URL."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+        url.encode()  # no lone surrogates
+        if _NOT_IN_URLS.search(url) or len(url) > _MOST_URL:
+            raise ValueError
+    except ValueError as error:
+        why = f" ({error})" if str(error) and not isinstance(error, UnicodeError) else ""
+        raise InputError("model URL", "a URL", _shown(url) + why, hint=_URL_HINT) from None
+    return parts
+
+
+def _shown(url: str) -> str:
+    return repr(url if len(url) <= 200 else url[:200] + "...")
 
 
 def check_component(name: str) -> str:
@@ -190,12 +217,13 @@ def check_component(name: str) -> str:
 
 def check_file(file: str) -> str:
     """The name, if it is one that may be looked for."""
-    if not _may_be_read(file):
+    if not may_be_read(file):
         raise InputError("model file", f"one of {sorted(ALLOWED_FILES)}", repr(file))
     return file
 
 
-def _may_be_read(file: str) -> bool:
+def may_be_read(file: str) -> bool:
+    """Whether a file's name is one that a load may look for."""
     named = _SHARD.fullmatch(file) or _GGUF.fullmatch(file)
     return file in ALLOWED_FILES or named is not None
 
@@ -206,7 +234,7 @@ def model_files(folder: Path) -> dict[str, Path]:
     return {
         name: path
         for name, path in found.items()
-        if path.is_file() and name != MANIFEST and _may_be_read(name)
+        if path.is_file() and name != MANIFEST and may_be_read(name)
     }
 
 
@@ -265,7 +293,7 @@ class FileSource:
         hashes: Mapping[str, str] | None = None,
         chunk_nbytes: int = CHUNK_NBYTES,
     ) -> None:
-        self._folder = Path(folder).expanduser()
+        self._folder = local_path(str(folder))
         self._hashes = hashes or {}
         self._chunk_nbytes = chunk_nbytes
         self._manifest: dict[str, Expected] | None = None
@@ -273,8 +301,9 @@ class FileSource:
         self._last: tuple[str, int, bytes] | None = None  # the chunk that was verified last
         self.location = str(self._folder)
         self.stats: dict[str, float] = {"peak_chunk_nbytes": chunk_nbytes}
-        if not self._folder.is_dir():
-            reason = "that is a file" if self._folder.exists() else "there is no such folder"
+        if not os.path.isdir(self._folder):
+            there = os.path.exists(self._folder)
+            reason = "that is no folder" if there else "there is no such folder"
             raise ModelNotFoundError(
                 self.location,
                 reason,

@@ -9,7 +9,7 @@ import httpx
 
 from bascule.backend.base import WeightStore
 from bascule.errors import FileMissingError, HashMismatchError, ModelFileError, SourceError
-from bascule.weights.cached import CachedFile
+from bascule.weights.cached import CachedFile, Keeping
 from bascule.weights.journal import Journal
 from bascule.weights.manifest import (
     MANIFEST,
@@ -19,7 +19,7 @@ from bascule.weights.manifest import (
     parse_manifest,
 )
 from bascule.weights.pieces import Piece, check_ends, chunk_order
-from bascule.weights.remote import Patience, open_client
+from bascule.weights.remote import Patience, check_address, open_client
 from bascule.weights.source import (
     CHUNK_NBYTES,
     MOST_SMALL_NBYTES,
@@ -43,10 +43,11 @@ class HttpSource:
         journal: Journal | str | None = "default",
     ) -> None:
         self.location = url
+        check_address(url)
         self._hashes = hashes or {}
         self._chunk_nbytes = chunk_nbytes
         self._patience = patience or Patience()
-        self._journal = Journal() if isinstance(journal, str) else journal
+        self._keeping = Keeping(url, Journal() if isinstance(journal, str) else journal)
         self._client: httpx.AsyncClient | None = None
         self._files: dict[str, CachedFile] = {}
         self._manifest: dict[str, Expected] | None = None
@@ -90,12 +91,15 @@ class HttpSource:
     ) -> None:
         """See `Source.stream`."""
         found = await self._open(file)
+        self._keeping.trusted = True  # the pieces come from the file's header
+        for each in self._files.values():
+            each.trust()
         check_ends(pieces, found.entry.nbytes, found.url)
         chunk, count = found.entry.chunk_nbytes, len(found.entry.hashes)
         digest = self._hashes.get(file, "")
         proof = Proof(digest) if found.needs_proof(digest) else None
         order = chunk_order(pieces, chunk, count if proof else 0)
-        if proof and self._journal is None:
+        if proof and self._keeping.journal is None:
             order.sort()  # nothing could be read a second time for its hash
         found.want(order)
         try:
@@ -134,7 +138,7 @@ class HttpSource:
             found = self._files[file] = CachedFile(
                 url,
                 self._client,
-                self._journal,
+                self._keeping,
                 patience=self._patience,
                 chunk_nbytes=self._chunk_nbytes,
             )

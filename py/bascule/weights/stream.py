@@ -18,6 +18,7 @@ from bascule.errors import (
     HashMismatchError,
     ModelFileError,
 )
+from bascule.file_kinds import SNIFFED_NBYTES, check_kind
 from bascule.json_object import TENSOR_TABLE, json_object
 from bascule.program.program import Parameter
 from bascule.progress import Progress, ProgressCallback
@@ -196,7 +197,9 @@ async def read_header(source: Source, file: str) -> dict[str, TensorInfo]:
     """The checked table of a file's tensors, from two small reads."""
     place = f"{source.location}/{file}"
     nbytes = await source.size(file)
+    head = await source.read(file, 0, min(nbytes, SNIFFED_NBYTES))
+    check_kind(head, place)
     if nbytes < 8:
         raise ModelFileError(place, f"it has {nbytes} bytes, too few for a header")
-    length = header_nbytes(await source.read(file, 0, 8), nbytes, place)
+    length = header_nbytes(head[:8], nbytes, place)
     return parse_header(await source.read(file, 8, length), nbytes, place)
