@@ -80,7 +80,7 @@ def encoder(activation):
     config = BertConfig(vocabulary=40, hidden=12, layers=2, heads=3, inner=20, positions=16,
                         activation=activation, eps=1e-12)
     batch, tokens = Dim("B", 4), Dim("T", 8)
-    return freeze(sentence_encoder(config, batch, tokens, pooling="mean", normalise=True))
+    return freeze(sentence_encoder(config, batch, tokens))
 
 weights = {p.name: rng.standard_normal(p.shape).astype(np.float32)
            for p in encoder("gelu").parameters}

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from bascule.backend.base import Backend, WeightStore
 from bascule.dtypes import DType
 from bascule.errors import FileMissingError, InputError, UnsupportedModelError
 from bascule.json_object import json_object
-from bascule.model.bert import BertConfig
-from bascule.model.embedder import EmbedderSettings, EmbeddingModel
 from bascule.model.llama import CacheDType
 from bascule.model.loaded import LoadedModel
-from bascule.model.settings import embedder_settings
 from bascule.program.program import Parameter, Program
 from bascule.program.rewrites.registry import Fitting
 from bascule.progress import Progress, ProgressCallback
+from bascule.recipes_encoder import read_encoder
 from bascule.recipes_language import LanguageOptions, read_gguf_model, read_llama_folder
-from bascule.text import Tokenizer, open_tokenizer
 from bascule.tiers.openers import OpenedTier
 from bascule.weights.gguf_stream import find_gguf
-from bascule.weights.quantised import QuantizationReport, load_quantised
-from bascule.weights.source import Source, read_optional
-from bascule.weights.stream import WHOLE, load_weights
+from bascule.weights.quantised import QuantizationReport
+from bascule.weights.source import Source
+from bascule.weights.stream import WHOLE
 
 
 class Recipe(Protocol):
@@ -108,7 +103,7 @@ async def _read_folder(
         config = json_object(await source.read("config.json"), place)
         match config.get("model_type"):
             case "bert":
-                return await _read_encoder(source, config, tokenizing, tell, weights or "f32")
+                return await read_encoder(source, config, tokenizing, tell, weights or "f32")
             case "llama":
                 return await read_llama_folder(source, config, tokenizing, tell, weights, options)
             case other:
@@ -117,64 +112,3 @@ async def _read_folder(
     finally:
         tokenizing.cancel()
         await asyncio.gather(tokenizing, return_exceptions=True)
-
-
-@dataclass(frozen=True, slots=True)
-class EncoderRecipe:
-    """A sentence encoder in safetensors."""
-
-    settings: EmbedderSettings
-    tokenizer: Tokenizer
-
-    def programs(self) -> list[Program]:
-        """See `Recipe`."""
-        return self.settings.programs()
-
-    def make(
-        self, name: str, opened: OpenedTier, store: WeightStore, **options: Any
-    ) -> EmbeddingModel:
-        """See `Recipe`."""
-        return EmbeddingModel(
-            name,
-            self.settings,
-            self.tokenizer,
-            opened.backend,
-            store,
-            tier_reason=opened.reason,
-            **options,
-        )
-
-    async def fill(
-        self,
-        source: Source,
-        parameters: Sequence[Parameter],
-        store: WeightStore,
-        progress: ProgressCallback,
-        *,
-        backend: Backend,
-        parallel: bool,
-    ) -> QuantizationReport | None:
-        """See `Recipe`. What is quantised comes one shard at a time."""
-        format = self.settings.weights
-        if format == "f32":
-            await load_weights(source, parameters, store, progress=progress, parallel=parallel)
-            return None
-        return await load_quantised(source, parameters, store, backend, format, progress=progress)
-
-
-async def _read_encoder(
-    source: Source,
-    told: Mapping[str, Any],
-    tokenizing: Awaitable[bytes],
-    tell: ProgressCallback,
-    weights: DType,
-) -> EncoderRecipe:
-    config = BertConfig.from_config(told, f"{source.location}/config.json")
-    settings = await embedder_settings(config, partial(read_optional, source))
-    tell(Progress("config", 1, 1, "files"))
-    tell(Progress("tokenizer", 0, 1, "files"))
-    tokenizer = await open_tokenizer(
-        await tokenizing, settings.max_tokens, n_embeddings=config.vocabulary
-    )
-    tell(Progress("tokenizer", 1, 1, "files"))
-    return EncoderRecipe(replace(settings, weights=weights), tokenizer)

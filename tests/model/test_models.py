@@ -204,7 +204,9 @@ async def test_two_hundred_loads(tmp_path: Path) -> None:
 async def test_settings_beside_the_weights_are_followed(tmp_path: Path) -> None:
     shutil.copytree(TINY_BERT, tmp_path / "m")
     (tmp_path / "m" / "sentence_bert_config.json").write_text('{"max_seq_length": 5}')
-    (tmp_path / "m" / "modules.json").write_text('[{"type": "x.Pooling"}]')
+    modules = [("Transformer", ""), ("Pooling", "1_Pooling")]
+    listed = [{"type": f"sentence_transformers.models.{n}", "path": p} for n, p in modules]
+    (tmp_path / "m" / "modules.json").write_text(json.dumps(listed))
     (tmp_path / "m" / "1_Pooling").mkdir()
     (tmp_path / "m" / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
     embeddings = []

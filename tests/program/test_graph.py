@@ -39,7 +39,7 @@ def test_shapes_follow_the_op_table() -> None:
         ("layer_norm", [(5, 4), (4,), (4,), (5, 3)], {"eps": 1e-5}, "residual"),
         ("attention", [(2, 5, 12), (2,)], {"heads": 5}, "divisible"),
         ("attention", [(2, 5, 12), (3,)], {"heads": 2}, "lengths"),
-        ("pool", [(2, 5, 12), (2,)], {"kind": "max"}, "max"),
+        ("pool", [(2, 5, 12), (2,)], {"kind": "sum"}, "sum"),
         ("add", [(2, 5), (4,)], {}, "y shaped"),
         ("embedding", [(2, 5), (9, 4), (8, 3)], {}, "position"),
         ("embedding", [(2, 5), (9, 4)], {"first": 3, "whole": 11}, "first 3, rows 9, whole 11"),

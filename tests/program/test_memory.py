@@ -45,7 +45,7 @@ def test_random_graphs_never_share_a_live_buffer(seed: int) -> None:
 
 
 def test_minilm_needs_a_fraction_of_the_naive_bytes() -> None:
-    graph = sentence_encoder(MINILM, Dim("B", 32), Dim("T", 128), pooling="mean", normalise=True)
+    graph = sentence_encoder(MINILM, Dim("B", 32), Dim("T", 128))
     program = freeze(graph)
     _assert_no_clash(list(program.calls), list(program.outputs))
     # Alive at once at the widest place: x, the residual stream and the inner layer.

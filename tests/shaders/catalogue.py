@@ -40,7 +40,8 @@ def _calls() -> Graph:
     for heads in (2, 3, 8):
         graph.call("attention", qkv, lengths, heads=heads)
     for kind in POOLINGS:
-        graph.call("pool", x, lengths, kind=kind)
+        for skipped in (None, lengths):
+            graph.call("pool", x, lengths, skipped, kind=kind)
     for kind in ACTIVATIONS:
         graph.call("activate", x, kind=kind)
     graph.call("l2_normalise", x, eps=1e-12)

@@ -56,6 +56,9 @@ async def test_pool(
     lengths = np.minimum(lengths, shape[1]).astype(np.uint32)
     x = normal(rng, *shape)
     await check_op(gpu, "software", "pool", [x, lengths], tolerance=1e-5, kind=kind)
+    # More than there are skips all but the last.
+    skipped = rng.integers(0, shape[1] + 2, shape[0]).astype(np.uint32)
+    await check_op(gpu, "software", "pool", [x, lengths, skipped], tolerance=1e-5, kind=kind)
 
 
 async def test_pool_in_a_larger_bucket(gpu: NativeGpu, rng: np.random.Generator) -> None:

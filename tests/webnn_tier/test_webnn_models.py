@@ -53,8 +53,7 @@ async def test_one_graph_at_a_time_holds_weights(backend: WebNnBackend) -> None:
     alive: list[int] = []
     made = []
     for limit in (2, 3, 5, 7, 11, 16):
-        graph = sentence_encoder(config, Dim("B", 2), Dim("T", limit), pooling="mean",
-                                 normalise=True)  # fmt: skip
+        graph = sentence_encoder(config, Dim("B", 2), Dim("T", limit))
         program = freeze(graph)
         store = backend.store(program.parameters)
         for array in store.arrays.values():

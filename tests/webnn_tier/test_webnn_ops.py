@@ -183,6 +183,7 @@ async def test_webnn_attention(
 @pytest.mark.parametrize("kind", POOLINGS)
 @pytest.mark.parametrize(("tokens", "limit"), [(1, 1), (1, 16), (9, 9), (31, 32)])
 @pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("with_skipped", [False, True])
 async def test_webnn_pool(
     backend: WebNnBackend,
     rng: np.random.Generator,
@@ -190,13 +191,17 @@ async def test_webnn_pool(
     tokens: int,
     limit: int,
     fixed: bool,
+    with_skipped: bool,
 ) -> None:
     one = Recorded(B=(4, 7), T=(tokens, limit))
     x = one.value("x", rng.standard_normal((4, tokens, 13)), "B" if fixed else "BT")
     lengths = np.array([tokens, 0, (tokens + 1) // 2, 4_000_000_000], np.uint32)
-    found = await one.run(backend, "pool", x, one.value("n", lengths, "B"), kind=kind)
-    # In float64 a count of 4e9 is no other than in float32.
-    agree(found, FUNCTIONS["pool"](*one.wide("x", "n"), kind=kind), 2e-6)
+    n = one.value("n", lengths, "B")
+    most = np.array([1, 0, tokens, 2], np.uint32)  # all: the last one counts
+    skipped = one.value("s", most if with_skipped else None, "B")
+    found = await one.run(backend, "pool", x, n, skipped, kind=kind)
+    wide = one.wide("x", "n", "s" if with_skipped else None)
+    agree(found, FUNCTIONS["pool"](*wide, kind=kind), 2e-6)
 
 
 @pytest.mark.parametrize("with_position", [False, True])

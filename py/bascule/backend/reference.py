@@ -133,13 +133,25 @@ def _attend(q: Array, k: Array, v: Array, lengths: Array) -> Array:
     return (weights @ v).transpose(0, 2, 1, 3)
 
 
-def pool(x: Array, lengths: Array, *, kind: str) -> Array:
-    """Mean over the first lengths[b] tokens (at least one), or token 0."""
-    if kind == "cls":
-        return x[:, 0].copy()
-    count = np.maximum(lengths, 1)[:, None]
-    kept = np.arange(x.shape[1])[None, :] < count
-    return np.where(kept[:, :, None], x, 0).sum(axis=1, dtype=x.dtype) / count.astype(x.dtype)
+def pool(x: Array, lengths: Array, skipped: Array | None = None, *, kind: str) -> Array:
+    """One vector a text from its tokens skipped[b] (0) to lengths[b], at least one of them."""
+    tokens = x.shape[1]
+    end = np.clip(lengths.astype(np.int64), 1, tokens)
+    begin = np.zeros_like(end) if skipped is None else np.minimum(skipped, end - 1)
+    match kind:
+        case "cls" | "last":
+            return x[np.arange(len(x)), begin if kind == "cls" else end - 1]
+        case _:
+            at = np.arange(tokens)
+            kept = ((at >= begin[:, None]) & (at < end[:, None]))[:, :, None]
+    if kind == "max":
+        return np.where(kept, x, -np.inf).max(axis=1).astype(x.dtype, copy=False)
+    if kind == "weighted_mean":
+        weights = np.where(kept, at[None, :, None] + 1, 0).astype(x.dtype)
+        return (np.where(kept, x, 0) * weights).sum(axis=1, dtype=x.dtype) / weights.sum(axis=1)
+    count = (end - begin).astype(x.dtype)[:, None]
+    total = np.where(kept, x, 0).sum(axis=1, dtype=x.dtype)
+    return total / (np.sqrt(count) if kind == "mean_sqrt" else count)
 
 
 def l2_normalise(x: Array, *, eps: float) -> Array:

@@ -20,6 +20,9 @@ class Bucket:
     tokens: int
 
 
+SMALLEST = Bucket(1, 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Texts (by their index) that run together, `tokens` being the longest one's."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -13,9 +13,19 @@ from bascule.backend.base import Backend, Executable, TuneReport, WeightStore
 from bascule.dtypes import DType
 from bascule.errors import InputError, NotFiniteError
 from bascule.model.bert import BertConfig, sentence_encoder
-from bascule.model.buckets import MOST_ROWS, Batch, Bucket, all_buckets, make_batches, smaller
+from bascule.model.buckets import (
+    MOST_ROWS,
+    SMALLEST,
+    Batch,
+    Bucket,
+    all_buckets,
+    make_batches,
+    smaller,
+)
 from bascule.model.loaded import DEVICE_ERRORS, NO_MEMORY, LoadedModel
+from bascule.model.prompts import Prompts
 from bascule.model.proof import Sample
+from bascule.model.sentence_modules import DEFAULT_MODULES, Module, skips_prompts
 from bascule.program.compile import freeze
 from bascule.program.program import Dim, Program
 from bascule.program.rewrites.registry import Fitting
@@ -32,13 +42,24 @@ _KEPT_BUCKETS = 6
 
 @dataclass(frozen=True, slots=True)
 class EmbedderSettings:
-    """What a model folder says beside the weights, and what these are stored as."""
+    """What a model folder says beside the weights, and what these are stored as.
+
+    Of an embedding the first `truncate_dim` numbers are given (None: all).
+    """
 
     config: BertConfig
     max_tokens: int
-    pooling: str = "mean"
-    normalise: bool = True
+    modules: tuple[Module, ...] = DEFAULT_MODULES
+    prompts: Prompts = field(default_factory=Prompts)
+    truncate_dim: int | None = None
     weights: DType = "f32"
+
+    @property
+    def dimension(self) -> int:
+        """Numbers of an embedding."""
+        (output,) = self.program(SMALLEST).outputs
+        width = output.limits[-1]
+        return width if self.truncate_dim is None else min(self.truncate_dim, width)
 
     def program(self, bucket: Bucket) -> Program:
         """The forward pass of one bucket."""
@@ -48,8 +69,7 @@ class EmbedderSettings:
                 self.config,
                 batch,
                 tokens,
-                pooling=self.pooling,
-                normalise=self.normalise,
+                modules=self.modules,
                 weights=self.weights,
             )
         )
@@ -60,7 +80,7 @@ class EmbedderSettings:
 
     def most_rows(self, limits: Limits) -> int:
         """Rows (texts x tokens) of a pass whose every value is within the limits; at least one."""
-        widest = max(call.result.nbytes for call in self.program(Bucket(1, 1)).calls)
+        widest = max(call.result.nbytes for call in self.program(SMALLEST).calls)
         return max(1, int(min(MOST_ROWS, limits.binding_nbytes / widest)))
 
 
@@ -108,25 +128,39 @@ class EmbeddingModel(LoadedModel):
             owns_backend=owns_backend,
             on_close=on_close,
         )
-        self.dimension = settings.config.hidden
+        self.dimension = settings.dimension
         self.max_tokens = settings.max_tokens
         self._tokenizer = tokenizer
         self._prepared: dict[Bucket, _Prepared] = {}
         self._preparing = asyncio.Lock()
         self._counts = _Counts()
 
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """The model's prompts by name."""
+        return self._settings.prompts.texts
+
     async def embed(
-        self, texts: Sequence[str] | str, *, progress: Callable[[int, int], None] | None = None
+        self,
+        texts: Sequence[str] | str,
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Array:
         """Embed texts: float32 (n, C) in the order given; of length 1 where the model says so.
 
-        Texts are cut at `max_tokens` tokens. `progress(done, total)` counts texts. InputError for
+        Each text follows `prompt`, or the model's prompt of that name (`prompts` has them), or the
+        prompt that the model applies by default. Texts are cut at `max_tokens` tokens.
+        `progress(done, total)` counts texts. InputError for
         anything but strings, NotFiniteError instead of an embedding that is none. Cancelling the
         task stops after the batches in flight. Where memory ends, caches are freed and smaller
         batches tried; GpuOutOfMemoryError or MemoryError if not even one text fits.
         """
         self._check_open("embed")
-        checked = _checked_texts(texts)
+        before = self._settings.prompts.choose(prompt, prompt_name)
+        checked = [before + text for text in _checked_texts(texts)]
+        skipped = self._skipped(before)
         started = perf_counter()
         result = np.empty((len(checked), self.dimension), np.float32)
         ids = self._tokenizer.encode(checked)
@@ -138,7 +172,7 @@ class EmbeddingModel(LoadedModel):
             nonlocal done
             async with gate:
                 await self._rest()
-                result[list(batch.indices)] = await self._embedded(batch, ids)
+                result[list(batch.indices)] = await self._embedded(batch, ids, skipped)
             done += len(batch.indices)
             if progress is not None:
                 progress(done, len(checked))
@@ -148,6 +182,14 @@ class EmbeddingModel(LoadedModel):
         self._counts.tokens += sum(len(i) for i in ids)
         self._counts.embed_s += perf_counter() - started
         return result
+
+    def _skipped(self, prompt: str) -> int:
+        """How many tokens of each text are the prompt's, where they are left out of the pooling."""
+        if not prompt or not skips_prompts(self._settings.modules):
+            return 0
+        alone, empty = self._tokenizer.encode([prompt, ""])
+        ends_special = bool(alone and empty) and alone[-1] == empty[-1]
+        return len(alone) - ends_special
 
     async def prepare(self, batch: int = 1, tokens: int = 16) -> None:
         """Make the program of one bucket ready before it is needed."""
@@ -231,11 +273,11 @@ class EmbeddingModel(LoadedModel):
     async def __aexit__(self, *_: object) -> None:
         self.close()
 
-    async def _embedded(self, batch: Batch, ids: Sequence[Sequence[int]]) -> Array:
+    async def _embedded(self, batch: Batch, ids: Sequence[Sequence[int]], skipped: int) -> Array:
         """The embeddings of a batch, by smaller ones where memory ends."""
         backend = self.backend
         try:
-            return await self._run(batch, ids)
+            return await self._run(batch, ids, skipped)
         except DEVICE_ERRORS as lost:
             await self.revive(lost, backend)
         except NO_MEMORY:
@@ -243,10 +285,11 @@ class EmbeddingModel(LoadedModel):
             self.trim()
             parts = smaller(batch, [len(i) for i in ids], self.max_tokens, self._most_rows)
             if parts:
-                return np.concatenate([await self._embedded(part, ids) for part in parts])
-        return await self._run(batch, ids)
+                rows = [await self._embedded(part, ids, skipped) for part in parts]
+                return np.concatenate(rows)
+        return await self._run(batch, ids, skipped)
 
-    async def _run(self, batch: Batch, ids: Sequence[Sequence[int]]) -> Array:
+    async def _run(self, batch: Batch, ids: Sequence[Sequence[int]], skipped: int = 0) -> Array:
         prepared = await self._executable(batch.bucket)
         started = perf_counter()
         padded = np.zeros((len(batch.indices), batch.tokens), np.uint32)
@@ -254,18 +297,20 @@ class EmbeddingModel(LoadedModel):
         for row, index in enumerate(batch.indices):
             lengths[row] = len(ids[index])
             padded[row, : len(ids[index])] = ids[index]
+        inputs = {"ids": padded, "lengths": lengths}
+        if skips_prompts(self._settings.modules):
+            inputs["skipped"] = np.full(len(lengths), skipped, np.uint32)
         before = prepared.executable.host_s
         self._counts.host_s += perf_counter() - started
         prepared.running += 1
         try:
-            found = await prepared.executable.run(
-                {"B": len(batch.indices), "T": batch.tokens}, {"ids": padded, "lengths": lengths}
-            )
+            sizes = {"B": len(batch.indices), "T": batch.tokens}
+            found = await prepared.executable.run(sizes, inputs)
         finally:
             prepared.running -= 1
         self._counts.host_s += prepared.executable.host_s - before
         self._counts.passes += 1
-        embeddings = found[prepared.program.outputs[0].name]
+        embeddings = found[prepared.program.outputs[0].name][:, : self.dimension]
         broken = ~np.isfinite(embeddings).all(axis=1)
         if broken.any():
             text = batch.indices[int(np.argmax(broken))]

@@ -24,7 +24,7 @@ from bascule.program.parts import (
 from bascule.program.program import Attribute, Call, Dim, Shape, Value
 
 ACTIVATIONS = ("none", "gelu", "relu", "tanh", "silu")
-POOLINGS = ("mean", "cls")
+POOLINGS = ("mean", "cls", "max", "mean_sqrt", "weighted_mean", "last")
 ROTARY_PAIRS = ("adjacent", "halves")
 MOST_JOINED = 7  # operands of concat: with its result as many as any adapter binds at once
 SETTINGS = 8  # words of a sampler's settings; see `backend/reference_sampling.py`
@@ -135,8 +135,9 @@ def _attention(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attrib
 
 
 def _pool(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
-    x, lengths = _given(shapes, "pool")
+    (x, lengths), skipped = _given(shapes, "pool"), shapes[2]
     _need(len(x) == 3 and lengths == (x[0],), "pool", "x (B, T, C) and lengths (B)", shapes)
+    _need(skipped is None or skipped == lengths, "pool", "skipped (B)", skipped)
     _need(attributes["kind"] in POOLINGS, "pool", f"kind in {POOLINGS}", attributes)
     return (x[0], x[2])
 
@@ -275,9 +276,10 @@ OPS: Mapping[str, Op] = {
         ),
         Op(
             "pool",
-            ("x", "lengths"),
+            ("x", "lengths", "skipped?"),
             {"kind": str},
-            "mean over the first lengths[b] tokens, or token 0 (cls)",
+            "over the tokens t of skipped[b] (0) to lengths[b]: mean, the first (cls), the last, "
+            "max, sum / sqrt(count) (mean_sqrt), or mean weighted by t + 1; always one token",
             _pool,
         ),
         Op("l2_normalise", ("x",), {"eps": float}, "y = x / max(|x|, eps) over C", _same),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -22,7 +23,7 @@ from bascule.progress import Progress, ProgressCallback
 from bascule.weights.pieces import ELEMENT_NBYTES
 from bascule.weights.plan import Planned, plan_pieces
 from bascule.weights.source import Source
-from bascule.weights.stream import fill, nothing_arrived, read_headers, with_restarts
+from bascule.weights.stream import Headers, fill, nothing_arrived, read_headers, with_restarts
 
 # What becomes blocks at once: 4 MiB of float32.
 SLAB_BLOCKS = 1 << 15
@@ -108,6 +109,7 @@ async def load_quantised(
     *,
     prefixes: Sequence[str] = ("", "bert."),
     progress: ProgressCallback | None = None,
+    headers: Headers | None = None,
 ) -> QuantizationReport:
     """Fill `store` as `load_weights` does, but make blocks of the parameters whose dtype is one.
 
@@ -120,10 +122,10 @@ async def load_quantised(
     async def attempt() -> Mapping[str, Sums]:
         if progress is not None:
             progress(Progress("weights", 0, 0))
-        headers = await read_headers(source)
+        tables = await (headers or partial(read_headers, source))()
         floats = [replace(parameter, dtype="f32") for parameter in parameters]
-        plan = plan_pieces(headers, floats, store.targets, prefixes, source.location)
-        chunks = {file: await source.chunk_nbytes(file) for file in headers}
+        plan = plan_pieces(tables, floats, store.targets, prefixes, source.location)
+        chunks = {file: await source.chunk_nbytes(file) for file in tables}
         layout = _Layout(plan, {parameter.name for parameter in chosen}, chunks)
         quantiser = await backend.quantiser(
             store, chosen, landing_nbytes=layout.landing_nbytes, most_blocks=SLAB_BLOCKS

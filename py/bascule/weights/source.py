@@ -51,13 +51,15 @@ ALLOWED_FILES = frozenset(
         MODEL_GGUF,
         "modules.json",
         "sentence_bert_config.json",
-        "1_Pooling/config.json",
+        "config_sentence_transformers.json",
         INDEX,
         MANIFEST,
     }
 )
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _GGUF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.gguf")
+# Of the modules of a sentence encoder, whose folders modules.json names.
+_MODULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}/(config\.json|model\.safetensors)")
 _COMPONENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MOST_SMALL_NBYTES = 128 << 20
 _NOT_IN_URLS = re.compile(r"[\x00-\x1f\x7f\\]")
@@ -224,7 +226,7 @@ def check_file(file: str) -> str:
 
 def may_be_read(file: str) -> bool:
     """Whether a file's name is one that a load may look for."""
-    named = _SHARD.fullmatch(file) or _GGUF.fullmatch(file)
+    named = _SHARD.fullmatch(file) or _GGUF.fullmatch(file) or _MODULE.fullmatch(file)
     return file in ALLOWED_FILES or named is not None
 
 

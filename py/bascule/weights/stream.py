@@ -29,6 +29,9 @@ from bascule.weights.source import INDEX, Source, check_file
 
 T = TypeVar("T")
 
+# Reads the checked tables of tensors by file.
+Headers = Callable[[], Awaitable[dict[str, dict[str, TensorInfo]]]]
+
 WHOLE = "model.safetensors"
 _MOST_CHANGES = 3
 _MOST_SHARDS = 1000
@@ -42,22 +45,23 @@ async def load_weights(
     prefixes: Sequence[str] = ("", "bert."),
     progress: ProgressCallback | None = None,
     parallel: bool = False,
+    headers: Headers | None = None,
 ) -> None:
     """Fill `store` with `parameters`, in their order, from model.safetensors or its shards.
 
-    A tensor may carry one of `prefixes` before its name. F16 and BF16 become float32.
-    `store.arrivals` hears of each parameter that is whole. A file that changes on the server
-    meanwhile, or is not the promised one, is dropped and loaded again (three times, and once).
-    Raises ModelFileError for a file that is unsound or lacks a tensor, UnsupportedModelError for a
-    dtype that is no float, SourceError when reading fails. With `parallel` two shards come at a
-    time.
+    `headers` reads other files, or names tensors otherwise. A tensor may carry one of `prefixes`
+    before its name. F16 and BF16 become float32. `store.arrivals` hears of each parameter that is
+    whole. A file that changes on the server meanwhile, or is not the promised one, is dropped and
+    loaded again (three times, and once). Raises ModelFileError for a file that is unsound or lacks
+    a tensor, UnsupportedModelError for a dtype that is no float, SourceError when reading fails.
+    With `parallel` two shards come at a time.
     """
 
     async def attempt() -> None:
         if progress is not None:
             progress(Progress("weights", 0, 0))
-        headers = await read_headers(source)
-        plan = plan_pieces(headers, parameters, store.targets, prefixes, source.location)
+        tables = await (headers or partial(read_headers, source))()
+        plan = plan_pieces(tables, parameters, store.targets, prefixes, source.location)
         await fill(source, plan, store, progress, parallel)
 
     async def start_over(file: str) -> None:

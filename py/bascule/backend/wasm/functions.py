@@ -22,7 +22,9 @@ POOLS = {"mean": "mean_pool", "cls": "first_pool"}
 
 def has_kernel(call: Call) -> bool:
     """Whether kernels compute the call, of an op that they compute at all."""
-    return call.op != "pool" or dict(call.attributes)["kind"] in POOLS
+    if call.op != "pool":
+        return True
+    return dict(call.attributes)["kind"] in POOLS and call.operands[2] is None
 
 
 class WasmFunctions:
@@ -120,8 +122,9 @@ class WasmFunctions:
         self._kernels.call("attention", y, qkv, lengths, scratch, *sizes, *where)
         return y
 
-    def pool(self, x: Operand, lengths: Operand, *, kind: str) -> Tensor:
-        """See `reference.pool`; of the kinds in `POOLS`."""
+    def pool(self, x: Operand, lengths: Operand, skipped: None = None, *, kind: str) -> Tensor:
+        """See `reference.pool`; of the kinds in `POOLS`, and nothing skipped (`has_kernel`)."""
+        del skipped
         batch, tokens, columns = x.shape
         y = self._kernels.empty((batch, columns))
         self._kernels.call(POOLS[kind], y, x, lengths, batch, tokens, columns)

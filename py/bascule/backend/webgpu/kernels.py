@@ -18,6 +18,7 @@ from bascule.backend.webgpu.kernels_images import IMAGE_ROWS
 from bascule.backend.webgpu.kernels_sampling import SAMPLING_ROWS
 from bascule.backend.webgpu.kernels_text import TEXT_ROWS
 from bascule.backend.webgpu.launch import fits, flat, normalise_groups, normalise_rows, operand
+from bascule.program.ops import POOLINGS
 from bascule.program.parts import part_of
 from bascule.program.program import Call, Sizes
 
@@ -192,8 +193,15 @@ def _pool(call: Call, adapter: AdapterInfo) -> Variants:
         return {"batch": batch, "tokens": tokens, "cols": cols}
 
     lanes = prod(call.result.limits)
-    first = {"ONLY_FIRST": float(call.attribute("kind") == "cls")}
-    return [lambda: make_kernel(call, "pool", numbers, lambda: flat(lanes, 64), constants=first)]
+    parts = ("skipped_given" if call.operands[2] else "skipped_none",)
+    kind = {"KIND": float(POOLINGS.index(str(call.attribute("kind"))))}
+
+    def make() -> Kernel:
+        return make_kernel(
+            call, "pool", numbers, lambda: flat(lanes, 64), parts=parts, constants=kind
+        )
+
+    return [make]
 
 
 def _activate(call: Call, adapter: AdapterInfo) -> Variants:

@@ -202,6 +202,8 @@ class Trial:
                 most = self.call.operands[0]
                 tokens = most.sizes(self.sizes)[1] if most else 1
                 return np.maximum(tokens // (1 + np.arange(shape[0])), 1).astype(np.uint32)
+            case "skipped":
+                return (np.arange(prod(shape)) % 3).astype(np.uint32)
             case "position" if value.dtype == "u32":
                 return np.full(shape, _POSITION, np.uint32)
             case "settings":

@@ -16,6 +16,8 @@ from bascule.program.program import Call, Dim
 
 # Adds nothing to a softmax: exp of it is 0 in float32.
 _FAR_BELOW = -1e30
+# No float32 is less, but for infinity.
+_LOWEST = float(np.finfo(np.float32).min)
 
 Operands = tuple[int | None, ...]
 Translation = Callable[[Recipe, Call, Operands], int]
@@ -126,17 +128,42 @@ def attention(recipe: Recipe, call: Call, operands: Operands) -> int:
 
 
 def pool(recipe: Recipe, call: Call, operands: Operands) -> int:
-    """The mean over a text's tokens, or its first one."""
-    x, lengths, *_ = _two(operands)
-    batch, tokens, hidden = recipe.shapes[x]
-    flat = (batch, hidden)
-    if call.attribute("kind") == "cls":
-        first = recipe.step("slice", [x], (batch, 1, hidden), (0, 0, 0), (batch, 1, hidden))
-        return recipe.step("reshape", [first], flat, flat)
-    seen = _seen(recipe, call, lengths, 1, 3)
-    kept = recipe.step("where", [seen, x, recipe.number(0)], (batch, tokens, hidden))
+    """A sum or the largest over a text's tokens; the first and the last are sums over that one."""
+    x, lengths, skipped, _ = _two(operands)
+    wide, kind = recipe.shapes[x], str(call.attribute("kind"))
+    batch, tokens, hidden = wide
+    mask, flat = (batch, tokens, 1), (batch, hidden)
+    places = recipe.array(
+        f"places of {tokens}", np.arange(tokens, dtype=np.float32).reshape(1, tokens, 1)
+    )
+    end = _ends(recipe, call, lengths)
+    begin = _begins(recipe, skipped, end)
+    one = recipe.number(1)
+    if kind == "cls":
+        end = recipe.step("add", [begin, one], (batch, 1, 1))
+    if kind == "last":
+        begin = recipe.step("sub", [end, one], (batch, 1, 1))
+    before = recipe.step("lesser", [places, begin], mask)
+    inside = recipe.step("lesser", [places, end], mask)
+    if kind == "max":
+        low = recipe.number(_LOWEST)
+        kept = recipe.step("where", [before, low, x], wide)
+        kept = recipe.step("where", [inside, kept, low], wide)
+        return recipe.step("reduceMax", [kept], flat, axes=(1,), keepDimensions=False)
+    weight = recipe.step("add", [places, one], (1, tokens, 1)) if kind == "weighted_mean" else one
+    zero = recipe.number(0)
+    weights = recipe.step("where", [before, zero, weight], mask)
+    weights = recipe.step("where", [inside, weights, zero], mask)
+    # Not by a product with the weights alone: padding may be anything, NaN among it.
+    kept = recipe.step("where", [before, zero, x], wide)
+    kept = recipe.step("where", [inside, kept, zero], wide)
+    if kind == "weighted_mean":
+        kept = recipe.step("mul", [kept, weights], wide)
     total = recipe.step("reduceSum", [kept], flat, axes=(1,), keepDimensions=False)
-    return recipe.step("div", [total, _counts(recipe, lengths, (batch, 1))], flat)
+    divisor = recipe.step("reduceSum", [weights], (batch, 1), axes=(1,), keepDimensions=False)
+    if kind == "mean_sqrt":
+        divisor = recipe.step("sqrt", [divisor], (batch, 1))
+    return recipe.step("div", [total, divisor], flat)
 
 
 def l2_normalise(recipe: Recipe, call: Call, operands: Operands) -> int:
@@ -246,6 +273,29 @@ def _counts(recipe: Recipe, lengths: int, shape: tuple[int, ...]) -> int:
     counts = recipe.step("cast", [lengths], wide, "float32")
     counts = recipe.step("clamp", [counts], wide, minValue=1.0, maxValue=float(2**32))
     return recipe.step("reshape", [counts], shape, shape)
+
+
+def _ends(recipe: Recipe, call: Call, lengths: int) -> int:
+    """How many tokens each text has in this run, at least 1, as floats (B, 1, 1)."""
+    assert call.operands[0] is not None
+    dim, (batch,) = call.operands[0].shape[1], recipe.shapes[lengths]
+    counts = _counts(recipe, lengths, (batch, 1, 1))
+    # A length may be past this run's own size, and what lies there is padding.
+    most = recipe.input(dim_input(dim), (1,)) if isinstance(dim, Dim) else recipe.number(dim)
+    fewer = recipe.step("lesser", [counts, most], (batch, 1, 1))
+    return recipe.step("where", [fewer, counts, most], (batch, 1, 1))
+
+
+def _begins(recipe: Recipe, skipped: int | None, end: int) -> int:
+    """The first token of each text that counts, as floats (B, 1, 1); the last one always does."""
+    if skipped is None:
+        return recipe.number(0)
+    wide = recipe.shapes[end]
+    begin = recipe.step("cast", [skipped], recipe.shapes[skipped], "float32")
+    begin = recipe.step("reshape", [begin], wide, wide)
+    last = recipe.step("sub", [end, recipe.number(1)], wide)
+    fewer = recipe.step("lesser", [begin, last], wide)
+    return recipe.step("where", [fewer, begin, last], wide)
 
 
 def _seen(recipe: Recipe, call: Call, lengths: int, axis: int, rank: int) -> int:

@@ -1,0 +1,13 @@
+"""What the graphs of several model families share."""
+
+from __future__ import annotations
+
+from bascule.dtypes import DType, block_of
+from bascule.program.graph import Graph
+from bascule.program.program import Value
+
+
+def matrix(graph: Graph, name: str, shape: tuple[int, int], dtype: DType, *tensors: str) -> Value:
+    """Declare a matrix stored as `dtype`, or as float32 if its rows are no whole blocks."""
+    even = shape[1] % block_of(dtype).n_elements == 0
+    return graph.parameter(name, shape, *tensors, dtype=dtype if even else "f32")

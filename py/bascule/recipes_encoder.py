@@ -1,0 +1,150 @@
+"""The recipe of sentence encoders: a Hugging Face folder of a BERT in safetensors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from bascule.backend.base import Backend, WeightStore
+from bascule.dtypes import DType
+from bascule.errors import FileMissingError, UnsupportedModelError
+from bascule.model.bert import BertConfig
+from bascule.model.bert_folder import canonical_names, check_tensors
+from bascule.model.buckets import SMALLEST
+from bascule.model.embedder import EmbedderSettings, EmbeddingModel
+from bascule.model.sentence_modules import module_folders
+from bascule.model.settings import folder_settings
+from bascule.program.program import Parameter, Program
+from bascule.progress import Progress, ProgressCallback
+from bascule.text import Tokenizer, open_tokenizer
+from bascule.text.encoder_json import lowercased
+from bascule.tiers.openers import OpenedTier
+from bascule.weights.plan import plan_pieces
+from bascule.weights.quantised import QuantizationReport, load_quantised
+from bascule.weights.safetensors import TensorInfo
+from bascule.weights.source import Source, read_optional
+from bascule.weights.stream import WHOLE, load_weights, read_header, read_headers, with_restarts
+
+_Tables = dict[str, dict[str, TensorInfo]]
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderRecipe:
+    """A sentence encoder in safetensors; see `recipes.Recipe`."""
+
+    settings: EmbedderSettings
+    tokenizer: Tokenizer
+
+    def programs(self) -> list[Program]:
+        """See `Recipe`."""
+        return self.settings.programs()
+
+    def make(
+        self, name: str, opened: OpenedTier, store: WeightStore, **options: Any
+    ) -> EmbeddingModel:
+        """See `Recipe`."""
+        return EmbeddingModel(
+            name,
+            self.settings,
+            self.tokenizer,
+            opened.backend,
+            store,
+            tier_reason=opened.reason,
+            **options,
+        )
+
+    async def fill(
+        self,
+        source: Source,
+        parameters: Sequence[Parameter],
+        store: WeightStore,
+        progress: ProgressCallback,
+        *,
+        backend: Backend,
+        parallel: bool,
+    ) -> QuantizationReport | None:
+        """See `Recipe`. What is quantized comes one shard at a time."""
+        folders = module_folders(self.settings.modules)
+        named: dict[str, Any] = {
+            "prefixes": ("",),
+            "progress": progress,
+            "headers": partial(_read_tables, source, folders),
+        }
+        format = self.settings.weights
+        if format == "f32":
+            await load_weights(source, parameters, store, parallel=parallel, **named)
+            return None
+        return await load_quantised(source, parameters, store, backend, format, **named)
+
+
+async def read_encoder(
+    source: Source,
+    told: Mapping[str, Any],
+    tokenizing: Awaitable[bytes],
+    tell: ProgressCallback,
+    weights: DType,
+) -> EncoderRecipe:
+    """Read what a folder says of a BERT; `told` is its config.json, `tokenizing` reads its
+    tokenizer.json. Errors as `recipes.read_recipe`.
+    """
+    place = source.location
+    config = BertConfig.from_config(told, f"{place}/config.json")
+    settings, tables = await asyncio.gather(
+        folder_settings(config, partial(read_optional, source), place),
+        with_restarts(source, partial(_read_tables, source, ()), source.forget),
+    )
+    # Before any program is made: a config.json of 200 bytes may claim any number of layers.
+    every = {name: tensor for table in tables.values() for name, tensor in table.items()}
+    check_tensors(config, every, place)
+    encoder = replace(settings.embedder, weights=weights)
+    await _check_modules(source, encoder)
+    tell(Progress("config", 1, 1, "files"))
+    tell(Progress("tokenizer", 0, 1, "files"))
+    data = await tokenizing
+    if settings.lowercases:
+        data = lowercased(data)
+    tokenizer = await open_tokenizer(data, encoder.max_tokens, n_embeddings=config.vocabulary)
+    tell(Progress("tokenizer", 1, 1, "files"))
+    return EncoderRecipe(encoder, tokenizer)
+
+
+async def _check_modules(source: Source, encoder: EmbedderSettings) -> None:
+    """Compare the modules' tensors with their settings, and the widths of all of them."""
+    folders = module_folders(encoder.modules)
+    parameters = replace(encoder, weights="f32").program(SMALLEST).parameters
+    own = [p for p in parameters if p.name.split("/")[0] in folders]
+    if own:
+        attempt = partial(_read_module_tables, source, folders)
+        tables = await with_restarts(source, attempt, source.forget)
+        targets = {parameter.name: 0 for parameter in own}
+        plan_pieces(tables, own, targets, ("",), source.location)
+        read = {name for parameter in own for name in parameter.tensors}
+        unread = sorted({name for table in tables.values() for name in table} - read)
+        if unread:
+            told = f"it has the tensor {unread[0][:80]!r}, which its settings do not name"
+            raise UnsupportedModelError(source.location, told)
+
+
+async def _read_tables(source: Source, folders: Sequence[str]) -> _Tables:
+    """The tensors of the encoder, by the names in its graph, and of its modules."""
+    files = await read_headers(source)
+    place = source.location
+    named = {file: canonical_names(table, f"{place}/{file}") for file, table in files.items()}
+    return named | await _read_module_tables(source, folders)
+
+
+async def _read_module_tables(source: Source, folders: Sequence[str]) -> _Tables:
+    """Each module's tensors, named with its folder before their own names."""
+    found: _Tables = {}
+    for folder in folders:
+        file = f"{folder}/{WHOLE}"
+        try:
+            table = await read_header(source, file)
+        except FileMissingError as missing:
+            hint = "Save the model again as safetensors: save_pretrained(FOLDER)."
+            raise FileMissingError(missing.location, hint=hint) from None
+        found[file] = {f"{folder}/{name}": tensor for name, tensor in table.items()}
+    return found
