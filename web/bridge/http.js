@@ -141,7 +141,10 @@ export class Remote {
   /** @param {Response} response @param {number} at */
   #refuse(response, at) {
     const { status } = response;
-    if (status === 404 || status === 410) throw new Fault("missing", "there is no such file", at);
+    // 204: how a server says so without a red line in the console of each visit.
+    if (status === 404 || status === 410 || status === 204) {
+      throw new Fault("missing", "there is no such file", at);
+    }
     if (status === 416) throw new Fault("changed", "the file has become shorter", at);
     if (RETRIED.has(status)) {
       const fault = new Fault("network", `the server answered ${status}`, at);

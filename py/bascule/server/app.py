@@ -9,14 +9,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from starlette.applications import Starlette
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bascule import assets
+from bascule.server.guard import Guard
 from bascule.server.wheel import WheelHouse
 
 # What the operating system's own table may lack or have wrong; browsers insist on some of these.
@@ -30,11 +30,8 @@ _TYPES = {
     ".gguf": "application/octet-stream",
     ".json": "application/json",
 }
-_HOSTS = ("localhost", "127.0.0.1", "[::1]")
-_ISOLATION = {
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Embedder-Policy": "require-corp",
-}
+# A model's folder comes from anywhere: nothing in it may run on the page's origin.
+_INERT = {"Content-Security-Policy": "sandbox; default-src 'none'"}
 
 
 def create_app(
@@ -44,15 +41,19 @@ def create_app(
     isolated: bool = True,
     extra: Mapping[str, Path] | None = None,
     checkout: Path | None = None,
+    cors: str | None = None,
 ) -> Starlette:
     """The server's application.
 
     `models` holds a folder a model; `pyodide` the Pyodide distribution. `isolated` sends the
     headers that make pages cross-origin isolated. `extra` serves more folders under their prefixes;
-    `checkout` takes page and wheel from another tree.
+    `checkout` takes page and wheel from another tree. `cors` is an origin whose pages may read
+    everything here, or "*".
     """
     house = WheelHouse(checkout)
     web = checkout / "web" if checkout else assets.path("web")
+    # An installed package has no demo pages.
+    start = "index.html" if (web / "index.html").is_file() else "start.html"
 
     async def wheel_index(_: Request) -> Response:
         return JSONResponse({"wheel": house.current().name})
@@ -64,9 +65,10 @@ def create_app(
         return FileResponse(wheel, media_type=_TYPES[".whl"])
 
     routes = [Route("/wheel/index.json", wheel_index), Route("/wheel/{name}", wheel_file)]
-    folders = {**(extra or {}), "models": models, "pyodide": pyodide}
+    routes.append(_models_route(models))
+    folders = {**(extra or {}), "pyodide": pyodide}
     routes += [_folder_route(f"/{prefix.strip('/')}", root) for prefix, root in folders.items()]
-    routes.append(_folder_route("", web))
+    routes.append(_folder_route("", web, start))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
@@ -78,31 +80,55 @@ def create_app(
     app = Starlette(
         routes=routes, exception_handlers={HTTPException: _plain_error}, lifespan=lifespan
     )
-    app.add_middleware(_Guard, isolated=isolated)
+    app.add_middleware(Guard, isolated=isolated, cors=cors)
     return app
 
 
-def _folder_route(prefix: str, root: Path) -> Route:
+def _folder_route(prefix: str, root: Path, start: str = "index.html") -> Route:
     async def serve_file(request: Request) -> Response:
-        path = _inside(root, request.path_params["path"])
+        path = _inside(root, request.path_params["path"] or start)
         kind = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0]
-        # no-cache: the browser asks each time, and is told 304 where its ETag still holds.
-        response = FileResponse(
-            path,
-            media_type=kind or "application/octet-stream",
-            headers={"Cache-Control": "no-cache"},
-            stat_result=path.stat(),
-        )
-        return _not_modified(request.headers, response) or response
+        return _file(request, path, kind or "application/octet-stream")
 
     return Route(f"{prefix}/{{path:path}}", serve_file)
+
+
+def _models_route(root: Path) -> Route:
+    """Model files are bytes for a loader, whatever their names: no browser shows or runs them."""
+
+    async def serve_file(request: Request) -> Response:
+        asked = request.path_params["path"]
+        try:
+            path = _inside(root, asked)
+        except HTTPException:
+            # Of a model's small files some are optional, and browsers write a red line for a 404.
+            name, _, file = asked.partition("/")
+            if file.endswith(".json") and name.strip(".") and (root / name).is_dir():
+                return Response(status_code=204, headers=_INERT)
+            raise
+        return _file(request, path, "application/octet-stream", _INERT)
+
+    return Route("/models/{path:path}", serve_file)
+
+
+def _file(
+    request: Request, path: Path, kind: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    # no-cache: the browser asks each time, and is told 304 where its ETag still holds.
+    response = FileResponse(
+        path,
+        media_type=kind,
+        headers={"Cache-Control": "no-cache", **(headers or {})},
+        stat_result=path.stat(),
+    )
+    return _not_modified(request.headers, response) or response
 
 
 def _inside(root: Path, asked: str) -> Path:
     """The regular file that was asked for, if it lies within root once links are followed."""
     home = root.resolve()
     try:
-        path = (home / (asked or "index.html")).resolve()
+        path = (home / asked).resolve()
         if path.is_relative_to(home) and stat.S_ISREG(path.stat().st_mode):
             return path
     except (OSError, ValueError, RuntimeError):  # a NUL in the path; a link to itself
@@ -121,33 +147,3 @@ def _not_modified(asked: Headers, response: FileResponse) -> Response | None:
 async def _plain_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return PlainTextResponse(f"{error.detail}\n", error.status_code)
-
-
-class _Guard:
-    """Refuses foreign Host headers (DNS rebinding) and sets the headers of every answer."""
-
-    def __init__(self, app: ASGIApp, isolated: bool) -> None:
-        self._app = app
-        self._headers = {
-            "X-Content-Type-Options": "nosniff",
-            "Cross-Origin-Resource-Policy": "same-origin",
-            **(_ISOLATION if isolated else {}),
-        }
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(self._headers)
-            await send(message)
-
-        host = Headers(scope=scope).get("host", "")
-        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-        if name not in _HOSTS:
-            refusal = PlainTextResponse("This server answers to localhost only.\n", 421)
-            await refusal(scope, receive, send_with_headers)
-            return
-        await self._app(scope, receive, send_with_headers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 from collections.abc import Generator
@@ -13,21 +12,11 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from bascule.errors import SetupError
-from bascule.folders import cache_folder, models_folder
+from bascule.folders import models_folder
 from bascule.server.app import create_app
+from bascule.server.pyodide import pyodide_folder as pyodide_folder
 
-PYODIDE_VERSION = "0.27.7"
 HOST = "127.0.0.1"
-
-
-def pyodide_folder() -> Path:
-    """Where the set-up leaves Pyodide; SetupError if it is not there."""
-    folder = cache_folder() / "pyodide" / PYODIDE_VERSION
-    if not os.path.isfile(folder / "pyodide.mjs"):  # False where it may not be read
-        raise SetupError(
-            f"Pyodide {PYODIDE_VERSION} is not in {folder}.", hint="Run `make setup` in a checkout."
-        )
-    return folder
 
 
 def listen(port: int) -> socket.socket:
@@ -46,9 +35,17 @@ def listen(port: int) -> socket.socket:
     return sock
 
 
-async def serve(sock: socket.socket, *, models: Path | None = None, isolated: bool = True) -> None:
-    """Serve on `sock` until cancelled or interrupted."""
-    app = create_app(models=models or models_folder(), pyodide=pyodide_folder(), isolated=isolated)
+async def serve(
+    sock: socket.socket,
+    *,
+    models: Path | None = None,
+    isolated: bool = True,
+    cors: str | None = None,
+) -> None:
+    """Serve on `sock` until cancelled or interrupted (see `create_app`)."""
+    app = create_app(
+        models=models or models_folder(), pyodide=pyodide_folder(), isolated=isolated, cors=cors
+    )
     await make_server(app).serve(sockets=[sock])
 
 

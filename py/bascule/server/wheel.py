@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 import shutil
 import tempfile
 import weakref
+from collections.abc import Generator
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from zipfile import ZIP_STORED, ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from bascule import __version__
 from bascule.errors import SetupError
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _CHECKOUT = _PACKAGE.parent.parent
+# Of web/: the bridge, and what a site needs around it; pyproject.toml has the same list.
+WEB = (
+    "bridge",
+    "vendor",
+    "wasm/kernels.wasm",
+    "client-options.js",
+    "client.js",
+    "early.js",
+    "offline-client.js",
+    "offline.js",
+    "prefetch.js",
+    "protocol.js",
+    "start.html",
+    "start.js",
+    "worker.js",
+)
 _WATCHED = ("py", "web", "shaders", "pyproject.toml")
 
 
@@ -69,34 +88,83 @@ class WheelHouse:
 
     def _build(self, state: str) -> Path:
         folder = self._made_folder()
-        # A build tag (PEP 427) must start with a digit.
-        target = folder / f"bascule-{__version__}-0{state.replace('.', '_')}-py3-none-any.whl"
-        made = _pack_checkout(self._checkout, folder) if self._checkout else _pack_installed(folder)
         for old in folder.glob("*.whl"):
-            if old != made:
-                old.unlink()
-        return made.rename(target)
+            old.unlink()
+        # A build tag (PEP 427) must start with a digit.
+        return _pack(self._checkout, folder, build=f"0{state.replace('.', '_')}")
 
 
-def _pack_checkout(checkout: Path, folder: Path) -> Path:
+def write_wheel(folder: Path) -> Path:
+    """Write the wheel into a folder, and the index.json that names it to web/client.js.
+
+    SetupError if the folder cannot be written.
+    """
+    checkout = _CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else None
     try:
-        from hatchling.builders.wheel import WheelBuilder
-    except ImportError:
+        folder.mkdir(parents=True, exist_ok=True)
+        made = _pack(checkout, folder)
+        (folder / "index.json").write_text(json.dumps({"wheel": made.name}) + "\n")
+    except OSError as error:
         raise SetupError(
-            "The package hatchling, which builds the page's wheel, is missing.",
-            hint="Run `make setup`, or: pip install hatchling.",
+            f"The wheel cannot be written to {folder} ({error.strerror}).",
+            hint="Name another folder: bascule wheel DIR.",
         ) from None
-    builder = WheelBuilder(str(checkout))
-    return Path(next(builder.build(directory=str(folder), versions=["standard"])))
-
-
-def _pack_installed(folder: Path) -> Path:
-    """Zip the installed files again: a wheel is a zip of them and their RECORD."""
-    distribution = metadata.distribution("bascule")
-    made = folder / f"bascule-{__version__}-py3-none-any.whl"
-    with ZipFile(made, "w", ZIP_STORED) as archive:
-        for file in distribution.files or []:
-            inside = file.parts[0] in ("bascule", f"bascule-{__version__}.dist-info")
-            if inside and "__pycache__" not in file.parts:
-                archive.write(str(distribution.locate_file(file)), str(file))
     return made
+
+
+def _pack(checkout: Path | None, folder: Path, build: str = "") -> Path:
+    """Zip a checkout's files, or the installed package's; the same files give the same bytes."""
+    version = f"{__version__}-{build}" if build else __version__
+    target = folder / f"bascule-{version}-py3-none-any.whl"
+    files = dict(_sources(checkout))
+    info = f"bascule-{__version__}.dist-info"
+    texts = {f"{info}/{name}": text.encode() for name, text in _metadata(build).items()}
+    record: list[str] = []
+    fresh = folder / f".{target.name}.new"
+    with ZipFile(fresh, "w", ZIP_DEFLATED) as archive:
+        for name in (*sorted(files), *texts):
+            data = texts[name] if name in texts else files[name].read_bytes()
+            digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
+            record.append(f"{name},sha256={digest},{len(data)}\n")
+            archive.writestr(_entry(name), data)
+        archive.writestr(_entry(f"{info}/RECORD"), "".join([*record, f"{info}/RECORD,,\n"]))
+    return fresh.replace(target)
+
+
+def _entry(name: str) -> ZipInfo:
+    entry = ZipInfo(name)  # of 1980: the time is no content
+    entry.compress_type = ZIP_DEFLATED
+    entry.external_attr = 0o644 << 16
+    return entry
+
+
+def _sources(checkout: Path | None) -> Generator[tuple[str, Path]]:
+    """Of each file its name in the wheel and where it lies."""
+    package = checkout / "py" / "bascule" if checkout else _PACKAGE
+    root = checkout or _PACKAGE
+    for path in _files(package):
+        inside = path.relative_to(package)
+        if inside.parts[0] not in ("web", "shaders") and "__pycache__" not in inside.parts:
+            yield f"bascule/{inside.as_posix()}", path
+    for part in (*(f"web/{name}" for name in WEB), "shaders"):
+        for path in _files(root / part):
+            yield f"bascule/{path.relative_to(root).as_posix()}", path
+
+
+def _files(path: Path) -> list[Path]:
+    return [each for each in (path, *path.rglob("*")) if each.is_file()]
+
+
+def _metadata(build: str) -> dict[str, str]:
+    """The files of the wheel's .dist-info, but RECORD."""
+    tags = f"Build: {build}\nTag: py3-none-any\n" if build else "Tag: py3-none-any\n"
+    wheel = f"Wheel-Version: 1.0\nGenerator: bascule {__version__}\nRoot-Is-Purelib: true\n{tags}"
+    told = {"METADATA": f"Metadata-Version: 2.1\nName: bascule\nVersion: {__version__}\n"}
+    try:
+        distribution = metadata.distribution("bascule")
+    except metadata.PackageNotFoundError:  # a checkout on the path, not installed
+        told["METADATA"] += "Requires-Dist: numpy>=1.26\n"
+    else:
+        read = ("METADATA", "entry_points.txt")
+        told |= {name: text for name in read if (text := distribution.read_text(name))}
+    return {**told, "WHEEL": wheel}

@@ -199,7 +199,7 @@ class Remote:
 
     def _refuse(self, response: httpx.Response, at: int) -> None:
         status = response.status_code
-        if status in (404, 410):
+        if status in (204, 404, 410):  # 204: see server/app.py
             raise FileMissingError(self.url)
         if status == 416:
             raise FileChangedError(self.url, "it has become shorter", offset=at)

@@ -1,0 +1,210 @@
+"""Pyodide for the dev server: fetched or unpacked into the cache folder, held to known SHA-256."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import AsyncGenerator, Callable, Generator
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+from urllib.parse import urljoin
+from zipfile import BadZipFile, ZipFile
+
+import httpx
+
+from bascule.errors import HashMismatchError, InputError, SetupError, SourceError
+from bascule.folders import cache_folder
+from bascule.progress import Progress, ProgressCallback
+
+PYODIDE_VERSION = "0.27.7"
+RELEASE = f"https://cdn.jsdelivr.net/pyodide/v{PYODIDE_VERSION}/full/"
+LOCK = "pyodide-lock.json"
+# Of each file of the release that a page needs. The second lock file is a part of the first: wheels
+# of the package index that carry Pyodide have it.
+KNOWN_SHA256 = {
+    "pyodide.mjs": ("04c052c815abb0bf2981fa38c2dfa58e3120ee5288c956df2b2a15e301782c5f",),
+    "pyodide.asm.js": ("6b4c90de5b7172873f04f21884d0e9d2274e305fe32116558fe3e4fbe3618d51",),
+    "pyodide.asm.wasm": ("a50dd1843f805a0b7c45b61037ee0d7b26dfe85efe0e18ef95a34ad24e401f5f",),
+    "python_stdlib.zip": ("16611534726e5d8ac2bd8f926410b2dcb8d6f49aa24913463533b457a2115c16",),
+    LOCK: (
+        "9c45b916001a750f4102fc287494f3eab215909c7535c626a20db80fd6333e2c",
+        "fb0ad28408332c4ee335cdca6add0585329b1594d0e923a6f83bea27ee773f29",
+    ),
+    "numpy-2.0.2-cp312-cp312-pyodide_2024_0_wasm32.whl": (
+        "ebb61241d962b98b21597d7ce43b67668a6d5bab3acec4fbe958657320d7cd08",
+    ),
+    "micropip-0.9.0-py3-none-any.whl": (
+        "034f22763607744f982d2911170c50b496a38b8ba0535e5a09618475b1d7b051",
+    ),
+    "packaging-24.2-py3-none-any.whl": (
+        "fbf6a5ace596eb8e28fe0089ecfc0bca2eb3930563e9ca06acb98ea5302b99f7",
+    ),
+}
+MOST_FILE_NBYTES = 64 << 20
+MOST_ARCHIVE_NBYTES = 1 << 30
+
+
+def pyodide_folder() -> Path:
+    """Where `fetch_pyodide` puts Pyodide; SetupError if it is not there."""
+    folder = _home()
+    if not os.path.isfile(folder / "pyodide.mjs"):  # False where it may not be read
+        raise SetupError(
+            f"Pyodide {PYODIDE_VERSION} is not in {folder}.", hint="Fetch it: bascule pyodide."
+        )
+    return folder
+
+
+async def fetch_pyodide(source: str | None, progress: ProgressCallback) -> Path:
+    """Fetch Pyodide, or unpack it from an archive or a folder; its folder.
+
+    `source` is a path or a URL (a folder's ends in "/"), by default Pyodide's release. InputError
+    for a path that is not there, SourceError for what cannot be read or lacks a file,
+    HashMismatchError for a file that is not the release's. An earlier Pyodide stays until all is
+    there.
+    """
+    home = _home()
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home.parent) as scratch:
+        fresh = Path(scratch) / "pyodide"
+        fresh.mkdir()
+        found = await _open(source or RELEASE, Path(scratch))
+        for done, name in enumerate(KNOWN_SHA256):
+            progress(Progress("pyodide", done, len(KNOWN_SHA256)))
+            (fresh / name).write_bytes(_checked(name, await found.read(name), found.location))
+        (fresh / "complete").touch()
+        shutil.rmtree(home, ignore_errors=True)
+        fresh.rename(home)
+    progress(Progress("pyodide", len(KNOWN_SHA256), len(KNOWN_SHA256)))
+    return home
+
+
+class _Files(Protocol):
+    """The files of a Pyodide distribution."""
+
+    location: str
+
+    async def read(self, name: str) -> bytes:
+        """All of a file; SourceError if it is not there."""
+        ...
+
+
+class _Folder:
+    def __init__(self, folder: Path) -> None:
+        self.location = str(folder)
+        self._folder = folder
+
+    async def read(self, name: str) -> bytes:
+        try:
+            return await asyncio.to_thread((self._folder / name).read_bytes)
+        except OSError as error:
+            raise SourceError(f"{self.location}/{name}", error.strerror or str(error)) from None
+
+
+class _Site:
+    def __init__(self, url: str) -> None:
+        self.location = url
+
+    async def read(self, name: str) -> bytes:
+        data = bytearray()
+        async for part in _body(urljoin(self.location, name), MOST_FILE_NBYTES):
+            data += part
+        return bytes(data)
+
+
+class _Archive:
+    """A zip (a wheel is one) or tar archive, whose files may lie in any one folder of it."""
+
+    def __init__(self, path: Path, location: str) -> None:
+        self.location = location
+        self._files = _unpack(path, location)
+
+    async def read(self, name: str) -> bytes:
+        if name not in self._files:
+            raise SourceError(self.location, f"it has no {name}", hint="Is it all of Pyodide?")
+        return self._files[name]
+
+
+async def _open(source: str, scratch: Path) -> _Files:
+    if source.startswith(("http://", "https://")):
+        if source.endswith("/"):
+            return _Site(source)
+        target = scratch / "archive"
+        with target.open("wb") as sink:
+            async for part in _body(source, MOST_ARCHIVE_NBYTES):
+                sink.write(part)
+        return await asyncio.to_thread(_Archive, target, source)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _Folder(path)
+    if not path.is_file():
+        raise InputError("pyodide --from", "an archive, a folder or a URL", repr(source[:200]))
+    return await asyncio.to_thread(_Archive, path, source)
+
+
+async def _body(url: str, most: int) -> AsyncGenerator[bytes]:
+    try:
+        async with (
+            httpx.AsyncClient(follow_redirects=True, timeout=60) as client,
+            client.stream("GET", url) as response,
+        ):
+            if response.status_code != 200:
+                raise SourceError(url, f"the server answered {response.status_code}")
+            nbytes = 0
+            async for part in response.aiter_bytes():
+                nbytes += len(part)
+                if nbytes > most:
+                    raise SourceError(url, f"it is larger than {most:,} bytes")
+                yield part
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise SourceError(url, str(error) or type(error).__name__) from None
+
+
+def _unpack(path: Path, location: str) -> dict[str, bytes]:
+    """The wanted files by name. Archives are read, never extracted: no path of theirs is used."""
+    found: dict[str, bytes] = {}
+    try:
+        for name, nbytes, read in _members(path):
+            if name in KNOWN_SHA256 and name not in found and nbytes <= MOST_FILE_NBYTES:
+                found[name] = read()
+    except (tarfile.TarError, BadZipFile, EOFError, OSError, ValueError) as error:
+        raise SourceError(location, f"it cannot be unpacked ({error})") from None
+    return found
+
+
+def _members(path: Path) -> Generator[tuple[str, int, Callable[[], bytes]]]:
+    """Of each file in an archive its last name, its size and what reads it."""
+    if _is_zip(path):
+        with ZipFile(path) as archive:
+            for info in archive.infolist():
+                yield PurePosixPath(info.filename).name, info.file_size, partial(archive.read, info)
+        return
+    with tarfile.open(path, "r:*") as archive:
+        for member in archive:
+            handle = archive.extractfile(member) if member.isreg() else None
+            if handle is not None:
+                yield PurePosixPath(member.name).name, member.size, handle.read
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as handle:
+        return handle.read(4) == b"PK\x03\x04"
+
+
+def _checked(name: str, data: bytes, location: str) -> bytes:
+    digest = hashlib.sha256(data).hexdigest()
+    if digest not in KNOWN_SHA256[name]:
+        raise HashMismatchError(
+            f"{location} ({name})",
+            f"its SHA-256 is {digest}, which is not that of Pyodide {PYODIDE_VERSION}",
+            hint="Fetch it from another place: bascule pyodide --from FILE_OR_URL.",
+        )
+    return data
+
+
+def _home() -> Path:
+    return cache_folder() / "pyodide" / PYODIDE_VERSION
