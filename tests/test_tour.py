@@ -88,11 +88,6 @@ def test_the_front_door_generates_from_plain_code() -> None:
         wrong.load_model()
 
 
-async def test_sync_where_a_loop_runs_says_to_await() -> None:
-    with pytest.raises(bascule.BasculeError, match="await"):
-        bascule.sync(bascule.load(TINY_BERT))
-
-
 def test_the_front_door_from_plain_code() -> None:
     told: list[tuple[str, float]] = []
     platform = bascule.UnifiedWebPlatform(

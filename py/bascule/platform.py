@@ -1,5 +1,7 @@
 """The front door: `load` for models, `UnifiedWebPlatform` for one object that does it all."""
 
+# pyright: reportPrivateUsage=false
+# `load` puts a model together, and uses what is nobody else's to use.
 from __future__ import annotations
 
 import asyncio
@@ -103,11 +105,17 @@ async def load(
         clock.lap("device_ms")
         fitting, programs = fit_all(programs, opened.backend.limits if fallbacks else Limits())
         parameters = programs[0].parameters
-        store = opened.backend.store(parameters)
-        store.arrivals = Arrivals(parameter.name for parameter in parameters)
-        made = recipe.make(
-            str(model), opened, store, fitting=fitting, owns_backend=owns, on_close=source.release
-        )
+        async with opened.backend.turns.turn():
+            store = opened.backend.store(parameters)
+            store.arrivals = Arrivals(parameter.name for parameter in parameters)
+            made = recipe.make(
+                str(model),
+                opened,
+                store,
+                fitting=fitting,
+                owns_backend=owns,
+                on_close=source.release,
+            )
         fill = partial(recipe.fill, source, parameters, store, tell)
         fill = partial(fill, backend=opened.backend, parallel=parallel)
         proves = is_wanted(prove)
@@ -209,14 +217,15 @@ async def _warm_and_fill(
             if not (wrong.halves and made.without_halves(wrong.found)):
                 raise
         tell(Progress("pipelines", ready, ready, "pipelines"))
-        await made.prepare()
+        await made._prepare()
 
     async def filled() -> None:
         made.quantization = await fill()
         clock.lap("weights_ms")
 
     try:
-        await all_or_first_error([filled(), warm()])
+        async with opened.backend.turns.turn():
+            await all_or_first_error([filled(), warm()])
         clock.lap("prepare_ms")
         await made.prove()
         clock.lap("prove_ms")

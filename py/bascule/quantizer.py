@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, overload
 
 from bascule.arrays import ArrayLike, NDArray, np
+from bascule.backend.base import Backend
 from bascule.backend.quant import dequantise
 from bascule.backend.quantise import Sums
 from bascule.dtypes import BlockType, DType
@@ -16,6 +16,7 @@ from bascule.program.program import Parameter
 from bascule.progress import Progress, ProgressCallback
 from bascule.tiers.auto import open_tier
 from bascule.tiers.openers import OpenedTier
+from bascule.turns import CrossLoopLock
 from bascule.weights.quantised import SLAB_BLOCKS, TensorReport, format_of, report_of
 from bascule.weights.slabs import landing_nbytes, quantise_slabs, read_blocks
 
@@ -61,7 +62,7 @@ class WebGPUQuantizer:
         self._tier = tier
         self._opened = on
         self._owns = on is None
-        self._opening = asyncio.Lock()
+        self._opening = CrossLoopLock()
         self._closed = False
 
     @overload
@@ -88,22 +89,13 @@ class WebGPUQuantizer:
         for name, array in arrays.items():
             shape = (array.size // array.shape[-1], array.shape[-1])
             parameter = Parameter(name, shape, (name,), dtype=self.format)
-            store = backend.store([parameter])
-            try:
-                landing = landing_nbytes([parameter], backend.limits.binding_nbytes)
-                quantiser = await backend.quantiser(
-                    store, [parameter], landing_nbytes=landing, most_blocks=SLAB_BLOCKS
-                )
-                try:
-                    async for count in quantise_slabs(quantiser, parameter, array, landing):
-                        if progress is not None:
-                            progress(Progress("quantize", done + count, total, "numbers"))
-                    data = await read_blocks(quantiser, parameter)
-                    sums = (await quantiser.sums())[name]
-                finally:
-                    quantiser.close()
-            finally:
-                store.close()
+
+            def tell(count: int, done: int = done) -> None:
+                if progress is not None:
+                    progress(Progress("quantize", done + count, total, "numbers"))
+
+            async with backend.turns.turn():
+                data, sums = await _quantized(backend, parameter, array, tell)
             _check_fits(name, sums, self.format)
             made[name] = QuantizedTensor(array.shape, self.format, data, report_of(parameter, sums))
             done += array.size
@@ -123,12 +115,33 @@ class WebGPUQuantizer:
         self.close()
 
     async def _open(self) -> OpenedTier:
-        async with self._opening:
+        async with self._opening.turn():
             if self._closed:
                 raise InputError("quantize", "an open quantizer", "one that was closed")
             if self._opened is None:
                 self._opened = await open_tier(self._tier)
             return self._opened
+
+
+async def _quantized(
+    backend: Backend, parameter: Parameter, array: NDArray[Any], tell: Callable[[int], None]
+) -> tuple[NDArray[np.uint8], Sums]:
+    """The blocks of an array, and what quantizing did; `tell` hears how many numbers are done."""
+    store = backend.store([parameter])
+    try:
+        landing = landing_nbytes([parameter], backend.limits.binding_nbytes)
+        quantiser = await backend.quantiser(
+            store, [parameter], landing_nbytes=landing, most_blocks=SLAB_BLOCKS
+        )
+        try:
+            async for count in quantise_slabs(quantiser, parameter, array, landing):
+                tell(count)
+            data = await read_blocks(quantiser, parameter)
+            return data, (await quantiser.sums())[parameter.name]
+        finally:
+            quantiser.close()
+    finally:
+        store.close()
 
 
 def _checked(name: str, array: Any) -> NDArray[Any]:

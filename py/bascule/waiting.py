@@ -3,40 +3,68 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import os
 import sys
+import threading
 from collections.abc import Awaitable, Coroutine, Sequence
-from functools import cache
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, TypeVar
 
-from bascule.errors import BasculeError, SetupError
+from bascule.errors import BasculeError, InputError, SetupError
+from bascule.turns import STOPPED_THREADS
 
 T = TypeVar("T")
 
 
 def sync(work: Awaitable[T]) -> T:
-    """Wait for `work` in code that cannot await: a script, a plain test.
+    """Wait for `work` in code that cannot await: a script, a plain test, a thread of a server.
 
-    Natively it runs on one event loop that Bascule keeps. In a page it needs the browser's
-    JavaScript Promise Integration (JSPI). SetupError where a loop runs already (await instead)
-    or the browser has no JSPI.
+    Natively it runs on an event loop in a thread of Bascule's, so that any number of threads may
+    call it, also those whose own event loop runs (it stands still meanwhile). Ctrl+C cancels
+    `work`. In a page it needs the browser's JavaScript Promise Integration (JSPI). SetupError where
+    the browser has none, where `work` belongs to another event loop, and inside work that sync()
+    itself runs: await there. InputError for what cannot be awaited.
     """
+    if not inspect.isawaitable(work):
+        expected = "something to await, as in sync(model.embed(texts))"
+        raise InputError("sync", expected, type(work).__name__)
     if sys.platform == "emscripten":
         return _sync_in_page(work)
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return _loop().run_until_complete(_waited(work))
-    _close_unawaited(work)
-    raise SetupError("An event loop runs here already.", hint="Write `await` instead of sync().")
+    loop = _loop_thread()
+    problem = ""
+    if threading.get_ident() == loop.thread.ident:
+        problem = "sync() was called inside work that another sync() waits for."
+    elif isinstance(work, asyncio.Future) and work.get_loop() is not loop.loop:
+        problem = "sync() was given a task of another event loop."
+    if problem:
+        _close_unawaited(work)
+        raise SetupError(problem, hint="Write `await` instead of sync().")
+    return _result_of(loop, work)
 
 
 def start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T] | T:
     """Begin at once where an event loop runs, and give the task; elsewhere work to the end."""
+    return sync(work) if _running_loop() is None else asyncio.ensure_future(work)
+
+
+def cancel_from_anywhere(task: asyncio.Task[Any]) -> None:
+    """Cancel a task, also one of another thread's event loop."""
+    loop = task.get_loop()
+    if task.done() or loop.is_closed():
+        return
+    if loop.is_running() and loop is not _running_loop():
+        loop.call_soon_threadsafe(task.cancel)
+    else:
+        task.cancel()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
     try:
-        asyncio.get_running_loop()
+        return asyncio.get_running_loop()
     except RuntimeError:
-        return sync(work)
-    return asyncio.ensure_future(work)
+        return None
 
 
 def _sync_in_page(work: Awaitable[T]) -> T:
@@ -51,19 +79,66 @@ def _sync_in_page(work: Awaitable[T]) -> T:
     return run_sync(work)
 
 
-async def _waited(work: Awaitable[T]) -> T:
-    return await work
-
-
 def _close_unawaited(work: object) -> None:
     """Spare the user a second complaint, of a coroutine that was never awaited."""
     if asyncio.iscoroutine(work):
         work.close()
 
 
-@cache
-def _loop() -> asyncio.AbstractEventLoop:
-    return asyncio.new_event_loop()
+class _LoopThread:
+    """An event loop in a thread of its own, until the process ends."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self._run, name="bascule.sync", daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        while True:
+            # asyncio lets these two through to whoever runs the loop, and they end the task.
+            with suppress(KeyboardInterrupt, SystemExit):
+                self.loop.run_forever()
+
+
+_starting = threading.Lock()
+_started: list[_LoopThread] = []
+
+
+def _loop_thread() -> _LoopThread:
+    """The one of this process; a forked one has none of its parent's threads."""
+    with _starting:
+        if not _started or _started[0].pid != os.getpid():
+            _started[:] = [_LoopThread()]
+        return _started[0]
+
+
+def _result_of(loop: _LoopThread, work: Awaitable[T]) -> T:
+    """What `work` gives or raises on that loop; what interrupts the waiting cancels it."""
+    ended: Future[asyncio.Task[T]] = Future()
+    begun: list[asyncio.Task[T]] = []
+
+    def begin() -> None:
+        begun.append(loop.loop.create_task(_waited(work)))
+        begun[0].add_done_callback(ended.set_result)
+
+    token = STOPPED_THREADS.set(STOPPED_THREADS.get() | {threading.get_ident()})
+    try:
+        loop.loop.call_soon_threadsafe(begin)  # in this thread's context
+    finally:
+        STOPPED_THREADS.reset(token)
+    try:
+        task = ended.result()
+    except BaseException:  # Ctrl+C
+        loop.loop.call_soon_threadsafe(lambda: begun[0].cancel())
+        ended.result()
+        raise
+    return task.result()
+
+
+async def _waited(work: Awaitable[T]) -> T:
+    return await work
 
 
 async def all_or_first_error(jobs: Sequence[Any]) -> None:

@@ -17,7 +17,6 @@ from bascule.errors import (
     GpuOutOfMemoryError,
     InputError,
     LimitError,
-    SetupError,
 )
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
@@ -308,8 +307,7 @@ def test_a_function_that_is_short_of_memory_gets_smaller_chunks() -> None:
 
 async def test_in_an_event_loop_it_is_awaited() -> None:
     manager = bascule.FallbackManager(config={"tier": "cpu"})
-    with pytest.raises(SetupError, match="ready"):
-        manager.needs_fallback("matmul")
+    assert manager.needs_fallback("matmul") is False  # plain code beside a loop
     async with await manager.ready():
         assert manager.needs_fallback("matmul") is False
         found = await manager.run_with_fallback("matmul", {"a": [[2.0]], "b": [[3.0]]})

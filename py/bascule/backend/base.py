@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bascule.program.program import Parameter, Program, Value
     from bascule.program.rewrites.rewrite import Limits
     from bascule.progress import ProgressCallback
+    from bascule.turns import DeviceTurns
 
 Tier = Literal["webgpu", "webgpu-limited", "webnn", "wasm", "cpu"]
 TIERS: tuple[Tier, ...] = ("webgpu", "webgpu-limited", "webnn", "wasm", "cpu")
@@ -256,6 +257,11 @@ class Backend(Protocol):
     @property
     def limits(self) -> Limits:
         """What programs have to keep within here."""
+        ...
+
+    @property
+    def turns(self) -> DeviceTurns:
+        """What lets one event loop at a time work on it."""
         ...
 
     async def tune(

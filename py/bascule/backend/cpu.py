@@ -26,6 +26,7 @@ from bascule.dtypes import BlockType, nbytes_of
 from bascule.errors import HostMemoryError, InputError
 from bascule.program.program import Dim
 from bascule.program.rewrites.rewrite import Limits
+from bascule.turns import DeviceTurns
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -192,6 +193,7 @@ class ReferenceBackend:
     limits = Limits()
 
     def __init__(self, functions: Functions = FUNCTIONS, empty: Empty | None = None) -> None:
+        self.turns = DeviceTurns()
         self.device_name = f"numpy {np.__version__}"
         self._functions = functions
         self._empty = empty

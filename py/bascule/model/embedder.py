@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -32,6 +33,7 @@ from bascule.program.rewrites.registry import Fitting
 from bascule.program.rewrites.rewrite import Limits
 from bascule.progress import ProgressCallback
 from bascule.text import Tokenizer, check_unicode
+from bascule.turns import CrossLoopLock
 from bascule.waiting import all_or_first_error
 
 # Batches whose results are awaited together: hides the wait for one read behind the next pass.
@@ -132,8 +134,9 @@ class EmbeddingModel(LoadedModel):
         self.max_tokens = settings.max_tokens
         self._tokenizer = tokenizer
         self._prepared: dict[Bucket, _Prepared] = {}
-        self._preparing = asyncio.Lock()
+        self._preparing = CrossLoopLock()
         self._counts = _Counts()
+        self._counting = threading.Lock()
 
     @property
     def prompts(self) -> Mapping[str, str]:
@@ -172,15 +175,18 @@ class EmbeddingModel(LoadedModel):
             nonlocal done
             async with gate:
                 await self._rest()
-                result[list(batch.indices)] = await self._embedded(batch, ids, skipped)
+                async with self._device.turn():
+                    with self._while_open():
+                        result[list(batch.indices)] = await self._embedded(batch, ids, skipped)
             done += len(batch.indices)
             if progress is not None:
                 progress(done, len(checked))
 
         await all_or_first_error([run(batch) for batch in batches])
-        self._counts.texts += len(checked)
-        self._counts.tokens += sum(len(i) for i in ids)
-        self._counts.embed_s += perf_counter() - started
+        with self._counting:
+            self._counts.texts += len(checked)
+            self._counts.tokens += sum(len(i) for i in ids)
+            self._counts.embed_s += perf_counter() - started
         return result
 
     def _skipped(self, prompt: str) -> int:
@@ -193,6 +199,10 @@ class EmbeddingModel(LoadedModel):
 
     async def prepare(self, batch: int = 1, tokens: int = 16) -> None:
         """Make the program of one bucket ready before it is needed."""
+        async with self._device.turn():
+            await self._prepare(batch, tokens)
+
+    async def _prepare(self, batch: int = 1, tokens: int = 16) -> None:
         lengths = [min(tokens, self.max_tokens)] * batch
         batches = make_batches(lengths, self.max_tokens, self._most_rows)
         await self._executable(batches[0].bucket)
@@ -223,6 +233,11 @@ class EmbeddingModel(LoadedModel):
         finished.
         """
         self._check_open("tune")
+        async with self._alone():
+            with self._while_open():
+                return await self._tune(budget_s, progress)
+
+    async def _tune(self, budget_s: float, progress: ProgressCallback | None) -> TuneReport:
         used = list(reversed(self._prepared))  # the latest first
         others = [b for b in all_buckets(self.max_tokens, self._most_rows) if b not in used]
         others.sort(key=lambda b: b.batch * b.tokens)
@@ -318,7 +333,7 @@ class EmbeddingModel(LoadedModel):
         return embeddings
 
     async def _executable(self, bucket: Bucket) -> _Prepared:
-        async with self._preparing:
+        async with self._preparing.turn():
             found = self._prepared.pop(bucket, None)
             if found is not None and found.stale and not found.running:
                 found.executable.close()

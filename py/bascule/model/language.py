@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Literal
@@ -37,6 +36,7 @@ from bascule.progress import ProgressCallback
 from bascule.text.chat import ChatTemplate
 from bascule.text.language import TextTokenizer
 from bascule.text.streaming import Detokeniser, StopStrings
+from bascule.turns import CrossLoopLock
 
 StopReason = Literal["end", "stop", "length", "context", ""]
 Overflow = Literal["error", "slide"]
@@ -134,7 +134,7 @@ class LanguageModel(LoadedModel):
         self._settings = settings
         self._cache_dtype: CacheDType = cache_dtype
         self._settle_in()
-        self._turn = asyncio.Lock()
+        self._turn = CrossLoopLock()
         self._earlier_crossings = 0  # of devices that were lost
         self._totals = {"prompt_tokens": 0.0, "new_tokens": 0.0, "generations": 0.0}
         self._totals["memory_retries"] = 0.0
@@ -174,10 +174,11 @@ class LanguageModel(LoadedModel):
         self.note_steps([f"a KV cache of halves was left for one of floats: {why}"])
         return True
 
-    async def prove(self) -> None:
-        """See `LoadedModel.prove`. Between two generations: it takes the cache."""
-        async with self._turn:
-            await self._prove()
+    @asynccontextmanager
+    async def _alone(self) -> AsyncGenerator[None]:
+        """See `LoadedModel._alone`. Between two generations: it takes the cache."""
+        async with self._turn.turn(), self._device.turn():
+            yield
 
     def prepare_anew(self) -> None:
         """See `LoadedModel.prepare_anew`. The cache stays."""
@@ -296,16 +297,17 @@ class LanguageModel(LoadedModel):
         checked = self._prompt_ids(list(ids))
         if len(checked) > self.max_length:
             raise ContextLengthError(len(checked), self.max_length)
-        async with self._turn:
-            backend = self.backend
-            try:
+        async with self._alone():
+            with self._while_open():
+                backend = self.backend
+                try:
+                    return await self._logits(checked, progress)
+                except DEVICE_ERRORS as lost:
+                    await self.revive(lost, backend)
+                except NO_MEMORY:
+                    self._relieve()
+                    self._programs.take_less()
                 return await self._logits(checked, progress)
-            except DEVICE_ERRORS as lost:
-                await self.revive(lost, backend)
-            except NO_MEMORY:
-                self._relieve()
-                self._programs.take_less()
-            return await self._logits(checked, progress)
 
     async def _logits(self, ids: list[int], progress: Callable[[int, int], None] | None) -> Array:
         found: list[Array] = []
@@ -331,7 +333,7 @@ class LanguageModel(LoadedModel):
                 progress(len(cache.ids), len(ids))
         return np.concatenate(found)
 
-    async def prepare(self) -> None:
+    async def _prepare(self) -> None:
         """Make the programs of a first generation ready before it is asked for."""
         self._renew()
         await self._programs.prefill(PREFILL_LENGTHS[-1], window=False)
@@ -347,12 +349,15 @@ class LanguageModel(LoadedModel):
         """
         self._check_open("tune")
         programs = self._programs.essential()
-        async with self._turn:
-            try:
-                report = await self._backend.tune(programs, budget_s=budget_s, progress=progress)
-            finally:
-                self._programs.close()
-        await self._backend.warm(programs, self.name)
+        async with self._alone():
+            with self._while_open():
+                try:
+                    report = await self._backend.tune(
+                        programs, budget_s=budget_s, progress=progress
+                    )
+                finally:
+                    self._programs.close()
+                await self._backend.warm(programs, self.name)
         return report
 
     @property
@@ -372,10 +377,10 @@ class LanguageModel(LoadedModel):
         called = perf_counter()
         stats = GenerationStats(prompt_tokens=len(result.prompt_ids))
         text = Detokeniser(self.tokenizer)
-        async with self._turn:
+        async with self._turn.turn():
             self._check_open("generate")
             began = self._crossings
-            tokens = self._tokens(result, asked, stats)
+            tokens = self._by_turns(self._tokens(result, asked, stats))
             try:
                 async for token in tokens:
                     now = perf_counter()
@@ -403,6 +408,20 @@ class LanguageModel(LoadedModel):
                 stats.total_s = perf_counter() - called
                 stats.crossings = self._crossings - began - stats.prompt_crossings
                 self._note(result, stats)
+
+    async def _by_turns(self, tokens: AsyncGenerator[int]) -> AsyncGenerator[int]:
+        """The same tokens; the device is held while the next one is made, not between two."""
+        try:
+            while True:
+                async with self._device.turn():
+                    with self._while_open():
+                        token = await anext(tokens, None)
+                if token is None:
+                    return
+                yield token
+        finally:
+            async with self._device.turn():
+                await tokens.aclose()
 
     async def _tokens(
         self, result: Generation, asked: _Asked, stats: GenerationStats

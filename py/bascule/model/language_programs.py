@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from bascule.backend.base import Backend, Executable, StateStore, WeightStore
@@ -12,6 +11,7 @@ from bascule.model.llama_config import LlamaConfig
 from bascule.program.compile import freeze
 from bascule.program.program import Dim, Program, Value
 from bascule.program.rewrites.registry import Fitting
+from bascule.turns import CrossLoopLock
 
 # Tokens of a prefill pass: bounds how long a dispatch runs, and so how long a page stands still.
 PREFILL_LENGTHS = (16, 64)
@@ -65,7 +65,7 @@ class LanguagePrograms:
         self._fitting = fitting
         self._made: dict[_Kind, Executable] = {}
         self._unfit: dict[_Kind, LimitError] = {}
-        self._making = asyncio.Lock()
+        self._making = CrossLoopLock()
         self.longest = PREFILL_LENGTHS[-1]  # of the chunks
 
     def essential(self) -> list[Program]:
@@ -107,7 +107,7 @@ class LanguagePrograms:
             self._made.pop(kind).close()
 
     async def _executable(self, kind: _Kind) -> Executable:
-        async with self._making:
+        async with self._making.turn():
             found = self._made.get(kind)
             if found is None:
                 program = self._program(kind)

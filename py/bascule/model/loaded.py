@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Sequence,
+)
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -19,6 +27,8 @@ from bascule.model.proof import Array, Proof, Prover, Sample
 from bascule.program.program import Program
 from bascule.program.rewrites.registry import Fitting
 from bascule.program.rewrites.rewrite import Taken
+from bascule.turns import CrossLoopLock
+from bascule.waiting import cancel_from_anywhere
 from bascule.weights.quantised import QuantizationReport
 
 # What makes a model go on elsewhere; see `LoadedModel.revive`.
@@ -27,6 +37,7 @@ DEVICE_ERRORS = (DeviceLostError, WrongResultError)
 NO_MEMORY = (GpuOutOfMemoryError, MemoryError)
 
 
+_CLOSED = "the model was closed while it worked"
 # How long a run waits for the machine to catch its breath.
 _PAUSE_S = 0.05
 
@@ -86,7 +97,9 @@ class LoadedModel:
         self._on_close = on_close
         self._loading: asyncio.Task[None] | None = None
         self._reopen: Callable[[], Awaitable[Reopened]] | None = None
-        self._reviving = asyncio.Lock()
+        self._reviving = CrossLoopLock()
+        # Stays the same on another device, so that models that shared one still take turns.
+        self._device = backend.turns
         self._revivals = 0
         self._prover: Prover | None = None
         self._noted: dict[str, float] = {}
@@ -131,7 +144,14 @@ class LoadedModel:
 
     async def prove(self) -> None:
         """Prove the answers on this device; WrongResultError where they are wrong."""
-        await self._prove()
+        async with self._alone():
+            await self._prove()
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncGenerator[None]:
+        """Hold the device for work that no other work of this model may run beside."""
+        async with self._device.turn():
+            yield
 
     async def _prove(self) -> None:
         if self._prover is not None:
@@ -149,7 +169,7 @@ class LoadedModel:
         another tier, for one that is wrong. Raises `lost` where that is not to be: the device was
         closed on purpose, or the model is.
         """
-        async with self._reviving:
+        async with self._reviving.turn():
             if self._closed or self._reopen is None or self._backend.lost == DESTROYED:
                 raise lost
             if on is not self._backend:
@@ -165,7 +185,7 @@ class LoadedModel:
             if not (wrong.halves and self.without_halves(wrong.found)):
                 await self._leave_tier(wrong)
             try:
-                await self.prepare()
+                await self._prepare()
                 await self._prove()
                 return
             except WrongResultError as other:
@@ -247,12 +267,22 @@ class LoadedModel:
             return
         backend = self._backend
         try:
-            await self._loading
+            if self._loading.get_loop() is asyncio.get_running_loop():
+                await self._loading
+            else:  # a load holds the device until the weights are there
+                async with self._alone():
+                    self._loading.result()
         except WrongResultError as wrong:
-            await self.revive(wrong, backend)
+            async with self._alone():
+                await self.revive(wrong, backend)
 
     async def prepare(self) -> None:
         """Make ready, before it is asked for, what a first use needs."""
+        async with self._device.turn():
+            await self._prepare()
+
+    async def _prepare(self) -> None:
+        """See `prepare`, for who holds the device."""
 
     def yield_to(self, pressure: Pressure | None) -> None:
         """Go slower while `pressure` is "critical": a pause before each run, one run at a time.
@@ -274,14 +304,22 @@ class LoadedModel:
 
     def trim(self) -> int:
         """Free what can be made again when it is needed: programs that nothing runs now, what the
-        device keeps for the next time, the text in a cache. Gives the bytes freed.
+        device keeps for the next time, the text in a cache. Gives the bytes freed: 0 where another
+        thread uses the device, for they are freed once it is done.
         """
         self._check_open("trim")
-        before = self._held_nbytes
-        if not self.lost:
-            self._trim_programs()
-            self._backend.trim()
-        return before - self._held_nbytes
+        freed = 0
+
+        def free() -> None:
+            nonlocal freed
+            before = self._held_nbytes
+            if not (self.lost or self._closed):
+                self._trim_programs()
+                self._backend.trim()
+                freed = before - self._held_nbytes
+
+        self._device.when_free(free)
+        return freed
 
     @property
     def _held_nbytes(self) -> int:
@@ -317,11 +355,18 @@ class LoadedModel:
         return found
 
     def close(self) -> None:
-        """Free the weights and the device. Closing twice is fine."""
+        """Free the weights and the device, once no other thread works on it. Work that is under
+        way ends with a DeviceLostError. Closing twice is fine.
+        """
         if self._closed:
             return
         self._closed = True
         self.yield_to(None)
+        if self._loading is not None:
+            cancel_from_anywhere(self._loading)
+        self._device.when_free(self._end)
+
+    def _end(self) -> None:
         self._let_go()
         if self._on_close is not None:
             self._on_close()
@@ -330,7 +375,7 @@ class LoadedModel:
         """Of all that is on the device, and of the device."""
         self._close_programs()
         if self._loading is not None:
-            self._loading.cancel()
+            cancel_from_anywhere(self._loading)
         self.weights.close()
         if self._owns_backend:
             self._backend.close()
@@ -341,3 +386,15 @@ class LoadedModel:
     def _check_open(self, verb: str) -> None:
         if self._closed:
             raise InputError(verb, "an open model", "one that was closed")
+
+    @contextmanager
+    def _while_open(self) -> Generator[None]:
+        """DeviceLostError in place of whatever ends work because the model was closed."""
+        try:
+            if self._closed:
+                raise DeviceLostError(_CLOSED)
+            yield
+        except Exception as error:
+            if self._closed:
+                raise DeviceLostError(_CLOSED) from error
+            raise

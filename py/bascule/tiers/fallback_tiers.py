@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from bascule.backend.base import Backend
 from bascule.errors import TierUnavailableError
 from bascule.program.program import Program
 from bascule.tiers.auto import need_of, open_tier
 from bascule.tiers.openers import OpenedTier
+from bascule.turns import CrossLoopLock
 
 
 class OpenTiers:
@@ -17,7 +16,7 @@ class OpenTiers:
     def __init__(self, on: OpenedTier | None = None) -> None:
         self._on = on
         self._opened: dict[str, Backend] = {}
-        self._opening = asyncio.Lock()
+        self._opening = CrossLoopLock()
 
     async def backend(self, wanted: str, program: Program) -> Backend:
         """The backend of a tier, or of the one that "auto" takes for `program` when it comes first.
@@ -27,7 +26,7 @@ class OpenTiers:
         given = self._on.backend if self._on is not None else None
         if given is not None and not given.lost and wanted in ("auto", given.tier):
             return given
-        async with self._opening:
+        async with self._opening.turn():
             found = self._opened.get(wanted)
             if found is not None and found.lost:
                 found.close()

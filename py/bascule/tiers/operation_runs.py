@@ -43,6 +43,13 @@ async def run_work(
     backend: Backend, work: Work, limits: Limits, rewrites: Sequence[Rewrite]
 ) -> Ran:
     """Run once; everything that was taken for it on the backend is freed again."""
+    async with backend.turns.turn():
+        return await _run_work(backend, work, limits, rewrites)
+
+
+async def _run_work(
+    backend: Backend, work: Work, limits: Limits, rewrites: Sequence[Rewrite]
+) -> Ran:
     program, taken = fit(work.program, limits, rewrites)
     store = backend.store(program.parameters)
     try:

@@ -21,6 +21,7 @@ from bascule.backend.wasm.store import WasmStates, WasmStore
 from bascule.backend.wasm.tensor import ITEM_NBYTES, Blocks, Tensor
 from bascule.program.ops import onto_of
 from bascule.program.program import Call, Program
+from bascule.turns import CrossLoopLock
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -103,7 +104,7 @@ class ReplayExecutable:
         self._kernels = kernels
         self._functions = functions
         self._plan: _Plan | None = None
-        self._turn = asyncio.Lock()
+        self._lock = CrossLoopLock()
 
     async def run(
         self,
@@ -112,7 +113,7 @@ class ReplayExecutable:
         into: Mapping[str, Buffer] | None = None,
     ) -> dict[str, Array]:
         """See `Executable.run`."""
-        async with self._turn:
+        async with self._lock.turn():
             plan = await self._submitted(sizes, inputs, 1)
             if into is None:
                 return {name: np.array(tensor) for name, tensor in plan.outputs.items()}
@@ -124,7 +125,7 @@ class ReplayExecutable:
         self, sizes: Mapping[str, int], inputs: Mapping[str, Shaped], times: int = 1
     ) -> None:
         """See `Executable.submit`."""
-        async with self._turn:
+        async with self._lock.turn():
             await self._submitted(sizes, inputs, times)
 
     def close(self) -> None:

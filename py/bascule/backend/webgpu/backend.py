@@ -22,6 +22,7 @@ from bascule.dtypes import DType
 from bascule.errors import InputError
 from bascule.program.rewrites.rewrite import Limits
 from bascule.progress import ProgressCallback
+from bascule.turns import DeviceTurns
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -62,6 +63,7 @@ class WebGpuBackend:
 
     def __init__(self, gpu: Gpu, choices: Choices | None = None) -> None:
         self.gpu = gpu
+        self.turns = DeviceTurns()
         self.tier: Tier = gpu_tier(gpu.adapter.least)
         self.device_name = gpu.adapter.name
         self.choices = choices or Choices()

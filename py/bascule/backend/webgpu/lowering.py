@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from bascule.backend.webgpu.states import GpuStates
 from bascule.backend.webgpu.tape import Binding, TapeBuilder
 from bascule.errors import GpuError, InputError
 from bascule.program.program import Program, Sizes, Value
+from bascule.turns import CrossLoopLock
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -69,7 +69,7 @@ class TapeExecutable:
         self._current_params: bytes = b""
         self._tapes: dict[int, int] = {}  # by how many runs it holds
         self._stages: list[tuple[frozenset[str], int]] = []
-        self._staged = asyncio.Lock()
+        self._staged = CrossLoopLock()
         self.host_s = 0.0
         try:
             self._params = self._alloc(self._stride * len(kernels), uniform=True)
@@ -150,7 +150,7 @@ class TapeExecutable:
 
         Others must not run in between: they share the intermediate buffers.
         """
-        async with self._staged:
+        async with self._staged.turn():
             self._renew()
             writes, params = self._writes(sizes, inputs)
             packed = pack_writes(writes)

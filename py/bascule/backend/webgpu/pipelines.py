@@ -82,7 +82,7 @@ class Pipelines:
         """Compile what is missing, concurrently; tells which do not compile."""
         wanted = {kernel.key: kernel for kernel in kernels}
         for key, kernel in wanted.items():
-            if key not in self._making:
+            if key not in self._making or _is_foreign(self._making[key]):
                 task = self._making[key] = asyncio.ensure_future(self._make(kernel))
                 task.add_done_callback(partial(self._drop_failed, key))
         # Those that stand are not awaited: they may belong to a loop that has ended since.
@@ -109,7 +109,8 @@ class Pipelines:
         return self._making[kernel.key].result()
 
     def _drop_failed(self, key: Hashable, task: asyncio.Task[int]) -> None:
-        if task.cancelled() or task.exception() is not None:
+        failed = task.cancelled() or task.exception() is not None
+        if failed and self._making.get(key) is task:
             del self._making[key]
 
     async def _make(self, kernel: Kernel) -> int:
@@ -125,6 +126,11 @@ class Pipelines:
             raise
         finally:
             self.compile_ms[kernel.digest] = 1e3 * (perf_counter() - began)
+
+
+def _is_foreign(task: asyncio.Task[int]) -> bool:
+    """Whether it was left unfinished in another event loop, which may never go on."""
+    return not task.done() and task.get_loop() is not asyncio.get_running_loop()
 
 
 def _stands(task: asyncio.Task[int]) -> bool:

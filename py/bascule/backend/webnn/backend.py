@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from bascule.backend.cpu import ReferenceBackend, ReferenceStates, ReferenceStor
 from bascule.backend.quant import BlockMatrix
 from bascule.backend.webnn.ops import dim_input
 from bascule.backend.webnn.translate import translate
+from bascule.turns import CrossLoopLock
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -26,7 +26,7 @@ class Graphs:
 
     def __init__(self, ml: Ml) -> None:
         self.ml = ml
-        self.turn = asyncio.Lock()
+        self.lock = CrossLoopLock()
         self._owner: WebNnExecutable | None = None
         self._graph = 0
 
@@ -71,7 +71,7 @@ class WebNnExecutable:
         into: Mapping[str, Buffer] | None = None,
     ) -> dict[str, Array]:
         """See `Executable.run`."""
-        async with self._graphs.turn:
+        async with self._graphs.lock.turn():
             graph = await self._graphs.of(self)
             started = perf_counter()
             fed = {v.name: _padded(v, sizes, inputs) for v in self._program.inputs}
