@@ -16,6 +16,7 @@ from bascule.backend.wasm.store import WasmStates, WasmStore
 from bascule.backend.wasm.tensor import Blocks
 from bascule.errors import InputError
 from bascule.program.rewrites.rewrite import Limits
+from bascule.turns import DeviceTurns
 
 if TYPE_CHECKING:
     from bascule.program.program import Parameter, Program, Value
@@ -30,6 +31,7 @@ class WasmBackend:
     limits = Limits()
 
     def __init__(self, kernels: Kernels) -> None:
+        self.turns = DeviceTurns()
         self.device_name = kernels.name
         self._kernels = kernels
 
