@@ -65,6 +65,7 @@ class FaultyServer:
         self.requests: list[Asked] = []
         self._folder = folder.resolve()
         self._hide = hide_cors_headers
+        self.cors = True  # whether pages of other origins may read answers
         self._cache_control = cache_control
         self._read: dict[tuple[Path, int, int], Content] = {}
         self._replaced: dict[str, Content] = {}
@@ -190,7 +191,10 @@ class FaultyServer:
                 answer = spoil(fault, request, content, answer)
             asked = (request.method, request.path, request.headers)
             self.requests.append(Asked(*asked, 0 if answer.head_pause_s else answer.status))
-        headers = {"Cache-Control": self._cache_control, **cors_headers(request, hide=self._hide)}
+        headers = {
+            "Cache-Control": self._cache_control,
+            **cors_headers(request, hide=self._hide, allow=self.cors),
+        }
         return replace(answer, headers={**answer.headers, **headers})
 
     def _content(self, path: str) -> Content | None:

@@ -128,12 +128,12 @@ def content_range(start: int, nbytes: int, size: int) -> str:
     return f"bytes {start}-{start + nbytes - 1}/{size}"
 
 
-def cors_headers(request: Request, *, hide: bool) -> dict[str, str]:
+def cors_headers(request: Request, *, hide: bool, allow: bool = True) -> dict[str, str]:
     """What a page of another origin needs; `hide` lets it read the body and little else."""
-    headers = {
-        "Access-Control-Allow-Origin": "*",
-        "Cross-Origin-Resource-Policy": "cross-origin",
-    }
+    headers = {"Cross-Origin-Resource-Policy": "cross-origin"}
+    if not allow:
+        return headers
+    headers["Access-Control-Allow-Origin"] = "*"
     if request.method == "OPTIONS":
         headers["Access-Control-Allow-Headers"] = "*"
         headers["Access-Control-Allow-Methods"] = "GET, HEAD, OPTIONS"

@@ -24,7 +24,7 @@ Kind = Literal[
     "overlong",  # 206 with `extra` 0xff bytes too many, Content-Length true, Content-Range as asked
     "whole",  # 200 and the whole file where a range was asked for
     "wrong_range",  # 206 that starts at `at`, or else at the beginning, and says so
-    "no_content_range",  # 206 without that header
+    "no_content_range",  # 206 without that header; from `at` whatever was asked for
     "etag_changes",  # from now on the file has its bytes rotated by one, and another ETag
     "status",  # `status`, with `retry_after` seconds or HTTP date
     "stall",  # `after` bytes, nothing for `seconds`, then the rest
@@ -118,7 +118,8 @@ def _spoil_body(fault: Fault, data: bytes, answer: Answer) -> Answer:
             told = {**headers, "Content-Range": content_range(at, len(part), len(data))}
             return replace(answer, headers=told, body=part, length=len(part), start=at)
         case "no_content_range":
-            return replace(answer, headers=unranged)
+            part = body if fault.at is None else data[fault.at : fault.at + nbytes]
+            return replace(answer, headers=unranged, body=part)
         case "stall":
             return replace(answer, pause_at=after, pause_s=fault.seconds)
         case "slow":

@@ -11,6 +11,9 @@
  */
 
 const REVALIDATE_MS = 3000;
+/** 1 TiB by chunks of 4 MiB: what a server claims is compared with it before anything is sized by it. */
+const MOST_CHUNKS = 2 ** 18;
+const BEGINNING_NBYTES = 64;
 
 /** A file at a URL, and what is kept of it. */
 export class CachedFile {
@@ -32,6 +35,8 @@ export class CachedFile {
   /** @type {Uint8Array<ArrayBuffer>} */
   #buffer = new Uint8Array(0);
   #abort = new AbortController();
+  /** The file's first bytes. @type {Uint8Array<ArrayBuffer> | null} */
+  #beginning = null;
   /** Bytes that have come of the chunk that is not whole yet. */
   filling = 0;
 
@@ -142,12 +147,17 @@ export class CachedFile {
     }
   }
 
+  /** The model's header was read: others may be evicted for it, and what waited for that is kept. */
+  async trust() {
+    if (this.#entry) await this.#shelf.trust(this.#entry);
+  }
+
   /** Bring what is missing into the store, for a reader elsewhere. */
   async prefetch() {
     const missing = [...this.#known.hashes.keys()].filter((index) => !this.#known.hashes[index]);
     await this.stream(missing, "", async () => {
       // What cannot be kept is of no use to a reader elsewhere.
-      if (!this.#shelf.keeps) throw this.#fault("cancelled", "nothing more is kept", 0);
+      if (!this.#shelf.keeps || this.#shelf.waits) throw this.#fault("cancelled", "nothing more is kept", 0);
     });
   }
 
@@ -202,7 +212,7 @@ export class CachedFile {
       // So that a page without a network knows which optional files there are none of.
       const none = { ...this.#fresh({ nbytes: 0, etag: "", modified: "" }), missing: true };
       if (kind === "missing") await this.#shelf.save(none);
-      if (kind !== "source" || !kept) throw error;
+      if ((kind !== "source" && kind !== "cors") || !kept) throw error;
     }
     return this.#stillThere(kept);
   }
@@ -217,6 +227,10 @@ export class CachedFile {
   /** @param {{ nbytes: number, etag: string, modified: string, chunkNbytes?: number }} version
    * @returns {Entry} */
   #fresh({ nbytes, etag, modified, chunkNbytes = this.#shared.chunkNbytes }) {
+    if (nbytes > MOST_CHUNKS * chunkNbytes) {
+      const most = MOST_CHUNKS * chunkNbytes;
+      throw this.#fault("large", `the server claims ${nbytes} bytes, more than the ${most} that are read of a file`, 0);
+    }
     const hashes = Array.from({ length: Math.max(0, Math.ceil(nbytes / chunkNbytes)) }, () => "");
     const { url } = this;
     return { v: 1, seq: 0, url, nbytes, etag, modified, chunkNbytes, hashes, sha256: "", missing: false };
@@ -266,6 +280,7 @@ export class CachedFile {
     const wanted = this.#hash(index);
     for (let tries = 0; ; tries++) {
       const bytes = await this.#pull(index);
+      this.#checkPlace(index, bytes);
       const hash = await this.#shared.sha256(bytes);
       if (!wanted || hash === wanted) {
         await this.#keep(index, bytes, hash);
@@ -277,6 +292,19 @@ export class CachedFile {
       const what = `its bytes from ${index * this.chunkNbytes} are not those of ${promised} (SHA-256)`;
       throw this.#fault(this.#expected ? "corrupt" : "changed", what, index * this.chunkNbytes);
     }
+  }
+
+  /** Where ranges have no names, a server that sends the file's beginning for each can be told by it.
+   * @param {number} index @param {Uint8Array<ArrayBuffer>} bytes */
+  #checkPlace(index, bytes) {
+    const begins = bytes.slice(0, BEGINNING_NBYTES);
+    if (index === 0) this.#beginning = begins;
+    if (index === 0 || !this.#remote.unnamed || !this.#beginning || begins.length < 16) return;
+    const beginning = this.#beginning;
+    if (!begins.every((byte, at) => byte === beginning[at])) return;
+    this.#endRun();
+    const what = "the server sends the file's beginning for another part, without its Content-Range";
+    throw this.#fault("source", what, index * this.chunkNbytes);
   }
 
   /** The next chunk of the response that is open, or of a new one. @param {number} index */

@@ -46,6 +46,8 @@ export class Fetcher {
   #files = new Map();
   /** @type {Map<string, Promise<Map<string, Expected> | null>>} */
   #manifests = new Map();
+  /** Folders whose weights are asked for, since their header was read. @type {Set<string>} */
+  #trusted = new Set();
   /** @type {string[]} */
   warnings = [];
   peakChunkNbytes = 0;
@@ -121,6 +123,8 @@ export class Fetcher {
     const { decodePieces, Scatter, Window, chunkOrder, lacking, leading } = this.#parts.pieces;
     const pieces = decodePieces(table);
     const found = await this.#open(folder, file);
+    this.#trusted.add(folder);
+    for (const each of this.#filesOf(folder)) await each.trust();
     const { chunkNbytes } = found;
     const missing = lacking(pieces, found.nbytes);
     if (missing) throw new this.#parts.http.Fault("source", `it ends ${missing} bytes early`, found.nbytes);
@@ -193,8 +197,9 @@ export class Fetcher {
 
   /** Stop what runs for a folder, and let other tabs go on. @param {string} folder */
   close(folder) {
-    for (const [url, file] of this.#files) if (url.startsWith(`${folder}/`)) file.close();
+    for (const file of this.#filesOf(folder)) file.close();
     this.#manifests.delete(folder);
+    this.#trusted.delete(folder);
   }
 
   /** Forget what is kept of a file. @param {string} folder @param {string} file */
@@ -204,7 +209,7 @@ export class Fetcher {
 
   /** Counts of a folder since it was closed last, as JSON. @param {string} folder */
   stats(folder) {
-    const files = [...this.#files].flatMap(([url, file]) => (url.startsWith(`${folder}/`) ? [file] : []));
+    const files = this.#filesOf(folder);
     const sum = (/** @type {keyof CachedFile["counts"]} */ of) => files.reduce((n, f) => n + f.counts[of], 0);
     return JSON.stringify({
       network_nbytes: sum("network"),
@@ -226,15 +231,20 @@ export class Fetcher {
     );
   }
 
-  /** Forget every file whose URL is, or is below, one of these; all without any. Says how many.
+  /** Forget every file whose URL is, or is below, one of these (a scheme alone is above none); all,
+   * and what dead tabs have left, without any. Says how many.
    * @param {string} urls JSON */
   async remove(urls) {
     const wanted = JSON.parse(urls);
-    const below = (/** @type {string} */ url) =>
-      !wanted.length || wanted.some((/** @type {string} */ w) => url === w || url.startsWith(`${w}/`));
+    const above = (/** @type {string} */ url) => (/** @type {string} */ location) => {
+      const place = location.replace(/\/+$/, "");
+      return /^https?:\/\/[^/]/.test(place) && (url === place || url.startsWith(`${place}/`));
+    };
+    const below = (/** @type {string} */ url) => !wanted.length || wanted.some(above(url));
     const gone = ((await this.#shared.journal?.entries()) ?? []).filter(({ url }) => below(url));
     for (const { url } of gone) this.#files.get(url)?.close();
     await this.#shared.journal?.remove(gone.map(({ key }) => key));
+    if (!wanted.length) await this.#shared.journal?.dropOrphans();
     return gone.filter(({ missing }) => !missing).length;
   }
 
@@ -251,6 +261,7 @@ export class Fetcher {
         damaged[entry.url] = (damaged[entry.url] ?? 0) + 1;
       }
     }
+    await journal?.dropOrphans();
     return JSON.stringify(damaged);
   }
 
@@ -264,7 +275,13 @@ export class Fetcher {
     }
     const expected = file === MANIFEST ? null : (await this.#manifest(folder))?.get(file);
     await found.open(expected ?? null);
+    if (this.#trusted.has(folder)) await found.trust();
     return found;
+  }
+
+  /** @param {string} folder */
+  #filesOf(folder) {
+    return [...this.#files].flatMap(([url, file]) => (url.startsWith(`${folder}/`) ? [file] : []));
   }
 
   /** @param {string} folder */

@@ -12,13 +12,17 @@ const READ_NBYTES = 1 << 20;
 const LEAST_PROGRESS_NBYTES = 1 << 16;
 const LEAST_SPAN_NBYTES = 1 << 18;
 const MOST_SPAN_NBYTES = 1 << 24;
+const PROBE_MS = 5000;
+const CONTENT_RANGE = /^bytes (\d{1,15})-(\d{1,15})\/(?:\d{1,15}|\*)$/;
 const RETRIED = new Set([408, 425, 429, 500, 502, 503, 504]);
 
 /** What went wrong; Python makes its own error of these fields, read from the message. */
 export class Fault extends Error {
   retryAfterMs = -1;
+  /** Whether fetch() itself refused, as it does where CORS does and where there is no network. */
+  refused = false;
 
-  /** @param {string} kind missing, changed, cancelled, large, corrupt, source, or network: retried
+  /** @param {string} kind missing, changed, cancelled, large, corrupt, cors, source, or network: retried
    * @param {string} what @param {number} offset */
   constructor(kind, what, offset) {
     super(JSON.stringify({ kind, what, offset }));
@@ -35,7 +39,10 @@ export class Remote {
   retries = 0;
   /** @type {Version | null} */
   version = null;
+  /** Whether a part came without the name of its range, which servers may hide from other origins. */
+  unnamed = false;
   #sameOrigin;
+  #heard = false;
 
   /** @param {string} url @param {Patience} patience */
   constructor(url, patience) {
@@ -160,15 +167,25 @@ export class Remote {
     if (encoding !== "identity") {
       throw new Fault("source", "the server compressed a file that was asked for as it is", at);
     }
-    // Servers that other origins ask may hide this header; then the bytes are taken as asked for.
-    const range = response.headers.get("content-range");
-    if (response.status === 206 && range && !range.startsWith(`bytes ${at}-`)) {
-      throw new Fault("network", `the server sent another range (${range})`, at);
-    }
+    if (response.status === 206) this.#sameRange(response.headers.get("content-range") ?? "", at);
     const now = versionOf(response);
     const before = (this.version ??= now);
     if (!agree(now, before)) throw new Fault("changed", "the file has changed on the server", at);
     if (before.nbytes < 0) before.nbytes = now.nbytes;
+  }
+
+  /** RFC 9110, 15.3.7.1: a part must name its range. @param {string} range @param {number} at */
+  #sameRange(range, at) {
+    const [, first, last] = CONTENT_RANGE.exec(range) ?? [];
+    if (first !== undefined) {
+      if (Number(first) === at && Number(last) >= at) return;
+      throw new Fault("network", `the server sent another range (${range})`, at);
+    }
+    if (range || this.#sameOrigin) {
+      const missing = range ? `an unsound one: ${range.slice(0, 80)}` : "none";
+      throw new Fault("network", `the server sent a part without its Content-Range (${missing})`, at);
+    }
+    this.unnamed = true;
   }
 
   /** A request that ends when nothing comes for too long; `stop` ends the watch, and the body.
@@ -193,10 +210,34 @@ export class Remote {
     try {
       // On its way through the HTTP cache a whole file would be held a second time.
       const response = await fetch(this.url, { method, headers, signal: abort.signal, cache: "no-store" });
+      this.#heard = true;
       return { response, stop: Object.assign(stop, { watch, stallMs: patience.stallMs, signal }) };
     } catch (error) {
       stop();
-      throw troubleOf(error, signal, patience.stallMs, 0);
+      const trouble = troubleOf(error, signal, patience.stallMs, 0);
+      trouble.refused = trouble.kind === "network" && !this.#sameOrigin && !this.#heard;
+      if (trouble.refused && /** @type {Error} */ (error).name === "TypeError" && (await this.#answers(signal))) {
+        throw new Fault("cors", `the page may not read its answer: ${corsOf()}`, 0);
+      }
+      throw trouble;
+    }
+  }
+
+  /** Whether the server answers to a request whose answer no page may read: then it was CORS that
+   * refused the other. @param {AbortSignal} signal */
+  async #answers(signal) {
+    const abort = new AbortController();
+    const cancel = () => abort.abort();
+    signal.addEventListener("abort", cancel);
+    const timer = setTimeout(cancel, Math.min(PROBE_MS, this.patience.stallMs));
+    try {
+      await fetch(this.url, { method: "HEAD", mode: "no-cors", signal: abort.signal, cache: "no-store" });
+      return true;
+    } catch {
+      return false;
+    } finally {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", cancel);
     }
   }
 
@@ -221,7 +262,8 @@ export class Remote {
     const range = end < 0 ? "" : ` (bytes ${at} to ${end - 1})`;
     if (failures >= attempts) {
       const tries = attempts > 1 ? `, tried ${attempts} times` : "";
-      throw new Fault("source", `${error.what}${range}${tries}`, at);
+      const cors = error.refused ? `; if it runs, ${corsOf()}` : "";
+      throw new Fault("source", `${error.what}${range}${tries}${cors}`, at);
     }
     if (error.retryAfterMs > mostWaitMs) {
       const seconds = Math.round(error.retryAfterMs / 1000);
@@ -278,6 +320,10 @@ function pause(ms, signal, at) {
     if (signal.aborted) cancel();
     else signal.addEventListener("abort", cancel, { once: true });
   });
+}
+
+function corsOf() {
+  return `the server may not send Access-Control-Allow-Origin for ${globalThis.location?.origin}`;
 }
 
 /** @param {unknown} error @param {AbortSignal} signal @param {number} stallMs @param {number} at */

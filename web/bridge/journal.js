@@ -91,22 +91,43 @@ export class Journal {
     }
   }
 
-  /** Drop what was used least recently until `nbytes` more fit; never what is in use.
+  /** Bytes that could be kept: `free` now, `most` with all evicted that is not in use.
+   * @param {number} mostNbytes of all that is kept */
+  async space(mostNbytes) {
+    const all = await this.entries();
+    const sum = (/** @type {Listed[]} */ some) => some.reduce((n, { storedNbytes }) => n + storedNbytes, 0);
+    const ours = sum(all);
+    const held = sum(all.filter(({ inUse }) => inUse));
+    const { quota = Infinity, usage = 0 } = (await navigator.storage?.estimate?.().catch(() => null)) ?? {};
+    const free = quota - usage;
+    return { free: Math.min(mostNbytes - ours, free), most: Math.min(mostNbytes - held, free + ours - held) };
+  }
+
+  /** Drop what nobody names, then what was used least recently, until `nbytes` more fit; nothing that
+   * is in use, and nothing at all if that would not be enough.
    * @param {number} nbytes @param {number} mostNbytes of all that is kept
    * @returns {Promise<number>} the bytes that do not fit all the same */
   async makeRoom(nbytes, mostNbytes) {
-    const all = await this.entries();
-    let ours = all.reduce((sum, { storedNbytes }) => sum + storedNbytes, 0);
-    const { quota = Infinity, usage = 0 } = (await navigator.storage?.estimate?.().catch(() => null)) ?? {};
-    let free = Math.min(mostNbytes - ours, quota - usage);
-    for (const { key, inUse, storedNbytes } of all) {
+    let { free, most } = await this.space(mostNbytes);
+    if (nbytes > most) return nbytes - most;
+    if (nbytes > free && (await this.dropOrphans())) free = (await this.space(mostNbytes)).free;
+    for (const { key, inUse, storedNbytes } of await this.entries()) {
       if (free >= nbytes) break;
       if (inUse || !storedNbytes) continue;
       await this.remove([key]);
       free += storedNbytes;
-      ours -= storedNbytes;
     }
     return Math.max(0, nbytes - free);
+  }
+
+  /** Remove chunks that no entry names, which a tab that dies between the two leaves; how many. */
+  async dropOrphans() {
+    // Names first: a chunk that is written meanwhile is not among them.
+    const names = (await this.store.names()).filter((name) => name.startsWith("c-"));
+    const needed = new Set((await this.entries()).flatMap(({ hashes }) => hashes));
+    const orphans = names.filter((name) => !needed.has(name.slice(2)));
+    for (const name of orphans) await this.store.remove(name);
+    return orphans.length;
   }
 
   /** @param {string} name @returns {Promise<any>} */

@@ -8,6 +8,10 @@
  */
 
 const SILENCE_MS = 10_000;
+/** Between two looks at how much room there is. */
+const CREDIT_NBYTES = 64 << 20;
+/** What may wait in memory until the model's header was read. */
+const MOST_WAITING_NBYTES = 32 << 20;
 const BEAT_MS = 1000;
 const SILENT = Symbol("silent");
 
@@ -21,7 +25,13 @@ export class Shelf {
   #shared;
   #journal;
   #key = "";
-  #roomMade = false;
+  /** Bytes that there was room for when it was last looked for. */
+  #credit = 0;
+  /** Nothing is evicted for a model before its header was read: a server that claims to have one
+   * removes nothing of others by that. */
+  #trusted = false;
+  /** Chunks that are kept once it was, by hash. @type {Map<string, Uint8Array<ArrayBuffer>>} */
+  #waiting = new Map();
   #unlock = () => {};
   #unuse = () => {};
   /** @type {Promise<void> | null} */
@@ -41,6 +51,11 @@ export class Shelf {
     this.#url = url;
     this.#shared = shared;
     this.#journal = shared.journal;
+  }
+
+  /** Whether something could be kept only in the place of others, and may not be yet. */
+  get waits() {
+    return this.#waiting.size > 0;
   }
 
   get keeps() {
@@ -81,6 +96,11 @@ export class Shelf {
   /** A chunk whose hash is right, or null; it may lie in `into`. @param {string} hash
    * @param {number} nbytes @param {Uint8Array<ArrayBuffer>} into */
   async get(hash, nbytes, into) {
+    const waiting = this.#waiting.get(hash);
+    if (waiting && waiting.length === nbytes) {
+      into.set(waiting);
+      return into.subarray(0, nbytes);
+    }
     const store = this.#journal?.store;
     const bytes = hash && store ? await store.get(`c-${hash}`, into).catch(() => null) : null;
     if (!bytes) return null;
@@ -94,14 +114,23 @@ export class Shelf {
   /** Keep a chunk, and that the file has it. @param {string} hash
    * @param {Uint8Array<ArrayBuffer>} bytes @param {Entry} entry */
   async put(hash, bytes, entry) {
-    if (!this.#journal || !(await this.#room(entry))) return;
+    if (!this.#journal) return;
     try {
+      if (!(await this.#room(hash, bytes, entry))) return;
       await this.#journal.store.put(`c-${hash}`, bytes);
       await this.#journal.save(this.#key, entry);
       this.#channel?.postMessage(hash);
     } catch (error) {
       this.#stop(`the store took no more (${/** @type {Error} */ (error).message})`);
     }
+  }
+
+  /** The model's header was read: keep what has waited for that. @param {Entry} entry */
+  async trust(entry) {
+    this.#trusted = true;
+    const waiting = [...this.#waiting];
+    this.#waiting.clear();
+    for (const [hash, bytes] of waiting) await this.put(hash, bytes, entry);
   }
 
   /** One tab or worker at a time fetches the file: until it is this one (then `locked`), or until
@@ -156,17 +185,41 @@ export class Shelf {
     this.#unuse = () => {};
     this.#channel?.close();
     this.#channel = null;
+    this.#trusted = false;
+    this.#waiting.clear();
     this.given = 0;
   }
 
-  /** Room for all that is missing is made before the first chunk is kept. @param {Entry} entry */
-  async #room(entry) {
-    if (this.#roomMade || !this.#journal) return this.#roomMade;
-    const missing = entry.hashes.filter((hash) => !hash).length * entry.chunkNbytes;
-    const lacking = await this.#journal.makeRoom(Math.min(missing, entry.nbytes), this.#shared.mostNbytes);
-    this.#roomMade = lacking <= 0;
-    if (!this.#roomMade) this.#stop(`${(lacking / 1e6).toFixed(1)} MB too little room`);
-    return this.#roomMade;
+  /** Whether a chunk can be kept now. Others are evicted for bytes that have come, not for bytes that
+   * are promised, and none where all of them would not make room for the file.
+   * @param {string} hash @param {Uint8Array<ArrayBuffer>} bytes @param {Entry} entry */
+  async #room(hash, bytes, entry) {
+    const nbytes = bytes.length;
+    if (nbytes > this.#credit) {
+      const journal = /** @type {import("./journal.js").Journal} */ (this.#journal);
+      const { mostNbytes } = this.#shared;
+      const { free, most } = await journal.space(mostNbytes);
+      const missing = entry.hashes.filter((each) => !each).length * entry.chunkNbytes + nbytes;
+      let lacking = Math.min(missing, entry.nbytes) - most;
+      if (lacking <= 0 && nbytes > free) {
+        if (!this.#trusted) return this.#hold(hash, bytes);
+        lacking = await journal.makeRoom(nbytes, mostNbytes);
+      }
+      if (lacking > 0) {
+        this.#stop(`${(lacking / 1e6).toFixed(1)} MB too little room`);
+        return false;
+      }
+      this.#credit = Math.max(nbytes, Math.min(free, CREDIT_NBYTES));
+    }
+    this.#credit -= nbytes;
+    return true;
+  }
+
+  /** @param {string} hash @param {Uint8Array<ArrayBuffer>} bytes */
+  #hold(hash, bytes) {
+    const nbytes = [...this.#waiting.values()].reduce((sum, { length }) => sum + length, bytes.length);
+    if (nbytes <= MOST_WAITING_NBYTES) this.#waiting.set(hash, bytes.slice());
+    return false;
   }
 
   /** @param {string} why */

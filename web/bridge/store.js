@@ -115,38 +115,34 @@ async function bytesOf(blob) {
   return new Uint8Array(await blob.arrayBuffer());
 }
 
-/** Answers of the Cache API. */
+/** Answers of the Cache API. It is opened for each use: one that was cleared meanwhile takes what it is
+ * given, and keeps nothing. */
 class CacheStore {
   kind = "cache";
-  #cache;
-
-  /** @param {Cache} cache */
-  constructor(cache) {
-    this.#cache = cache;
-  }
 
   static async open() {
-    return new CacheStore(await caches.open(NAME));
+    await caches.open(NAME);
+    return new CacheStore();
   }
 
   /** @param {string} name */
   async get(name) {
-    const found = await this.#cache.match(place(name));
+    const found = await (await caches.open(NAME)).match(place(name));
     return found ? new Uint8Array(await found.arrayBuffer()) : null;
   }
 
   /** @param {string} name @param {Uint8Array<ArrayBuffer>} bytes */
   async put(name, bytes) {
-    await this.#cache.put(place(name), new Response(bytes));
+    await (await caches.open(NAME)).put(place(name), new Response(bytes));
   }
 
   /** @param {string} name */
   async remove(name) {
-    await this.#cache.delete(place(name));
+    await (await caches.open(NAME)).delete(place(name));
   }
 
   async names() {
-    return (await this.#cache.keys()).map(({ url }) => new URL(url).pathname.split("/").at(-1) ?? "");
+    return (await (await caches.open(NAME)).keys()).map(({ url }) => new URL(url).pathname.split("/").at(-1) ?? "");
   }
 }
 
@@ -195,12 +191,76 @@ class RowStore {
   }
 }
 
+/** What an open store says once site data were cleared: its folder is gone, its database closed. */
+const CLEARED = new Set(["NotFoundError", "InvalidStateError", "NotReadableError", "UnknownError"]);
+
+/** A store that is opened again, or the next one that works, when site data are cleared meanwhile. */
+class LastingStore {
+  #store;
+  #open;
+  /** @type {Promise<Store> | null} */
+  #reopened = null;
+
+  /** @param {Store} store @param {() => Promise<Store>} open */
+  constructor(store, open) {
+    this.#store = store;
+    this.#open = open;
+  }
+
+  get kind() {
+    return this.#store.kind;
+  }
+
+  /** @param {string} name @param {Uint8Array<ArrayBuffer>} [into] */
+  get(name, into) {
+    return this.#lasting((store) => store.get(name, into));
+  }
+
+  /** @param {string} name @param {Uint8Array<ArrayBuffer>} bytes */
+  put(name, bytes) {
+    return this.#lasting((store) => store.put(name, bytes));
+  }
+
+  /** @param {string} name */
+  remove(name) {
+    return this.#lasting((store) => store.remove(name));
+  }
+
+  names() {
+    return this.#lasting((store) => store.names());
+  }
+
+  /** @template T @param {(store: Store) => Promise<T>} work @returns {Promise<T>} */
+  async #lasting(work) {
+    try {
+      return await work(this.#store);
+    } catch (error) {
+      if (!CLEARED.has(/** @type {Error} */ (error)?.name)) throw error;
+      this.#reopened ??= this.#open().finally(() => (this.#reopened = null));
+      this.#store = await this.#reopened;
+      return work(this.#store);
+    }
+  }
+}
+
 /**
  * The first store that keeps what it is given, and why those before it do not.
  * @param {string} wanted "auto", a kind, or "none" @param {() => Promise<Idb>} idb loads the library
  * @returns {Promise<{ store: Store | null, refused: string[] }>}
  */
 export async function openStore(wanted, idb) {
+  const { store, refused } = await firstStore(wanted, idb);
+  const reopen = async () => {
+    const again = await firstStore(wanted, idb);
+    if (!again.store) throw new Error(`no storage works any more (${again.refused.join("; ")})`);
+    return again.store;
+  };
+  return { store: store && new LastingStore(store, reopen), refused };
+}
+
+/** @param {string} wanted @param {() => Promise<Idb>} idb
+ * @returns {Promise<{ store: Store | null, refused: string[] }>} */
+async function firstStore(wanted, idb) {
   /** @type {Record<string, () => Promise<Store>>} */
   const open = { opfs: FileStore.open, cache: CacheStore.open, indexeddb: () => RowStore.open(idb) };
   const refused = [];

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from bascule.errors import BasculeError, FileMissingError, ModelNotFoundError
+from bascule.errors import BasculeError, FileMissingError, InputError, ModelNotFoundError
 from bascule.folders import local_path
 
 ModelKind = Literal["sentence-encoder", "language-model"]
@@ -76,6 +76,8 @@ def locate(model: str) -> str:
 
     ModelNotFoundError for an unknown name, or natively for a known one that was not pulled.
     """
+    if not model.strip():
+        raise InputError("model", "a name, a hub id, a folder or a URL", repr(model))
     if sys.platform == "emscripten":
         from bascule.weights.source_browser import known_folder, page_folder
 

@@ -184,7 +184,7 @@ def check_url(url: str) -> str:
             f"one for {host[:80]}",
             hint="Put the model where it can be read without one.",
         )
-    if parts.query or parts.fragment:
+    if "?" in url or "#" in url:
         raise InputError("model URL", "one with no ? or #", _shown(url))
     labels = host.rstrip(".").split(".")
     if len(host) > _MOST_HOST or not all(0 < len(label) <= _MOST_LABEL for label in labels):

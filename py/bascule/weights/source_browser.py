@@ -27,6 +27,12 @@ from bascule.weights.manifest import MANIFEST, MOST_MANIFEST_NBYTES
 from bascule.weights.pieces import RAW, Piece
 from bascule.weights.source import CHUNK_NBYTES, MOST_SMALL_NBYTES, Report, check_file
 
+_RELOAD_HINT = "Load again; if that does not help, reload the page."
+_LARGE_HINT = "Check that the address is that of a model's folder."
+_CORS_HINT = (
+    "Let that server send Access-Control-Allow-Origin (the page's origin, or *), or serve the "
+    "model from the page's own origin."
+)
 _DTYPES = {"F32": 0, "F16": 1, "BF16": 2, RAW: 3}
 _PARTS = ("store", "http", "journal", "manifest", "download", "shelf", "pieces")
 _fetchers: dict[str, asyncio.Task[Any]] = {}
@@ -74,6 +80,7 @@ class PageSource:
         chunk_nbytes: int = CHUNK_NBYTES,
         **options: Any,
     ) -> None:
+        absolute_url(url, url)  # InputError for what the browser takes for none
         self.location = url
         self._hashes = hashes or {}
         self._options = options
@@ -178,13 +185,17 @@ class PageSource:
         try:
             fault = json.loads(text)
         except ValueError:
-            return SourceError(url, text)
+            fault = None
+        if not isinstance(fault, dict):  # no fault of the network's: storage, say
+            return SourceError(url, text, hint=_RELOAD_HINT)
         what, offset = fault["what"], fault["offset"]
         match fault["kind"]:
             case "missing":
                 return FileMissingError(url)
             case "large":
-                return ModelFileError(url, what)
+                return ModelFileError(url, what, hint=_LARGE_HINT)
+            case "cors":
+                return SourceError(url, what, hint=_CORS_HINT)
             case "corrupt":
                 return HashMismatchError(url, what)
             case "changed":
