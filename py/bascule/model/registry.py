@@ -161,7 +161,7 @@ def _of_repo(repo: str) -> KnownModel | None:
     """The known model that a hub id names, natively; a folder of that name comes first."""
     if sys.platform == "emscripten" or os.path.exists(repo):
         return None
-    return next((model for model in KNOWN.values() if model.hub_repo == repo), None)
+    return next((model for model in KNOWN.values() if repo and model.hub_repo == repo), None)
 
 
 def known(name: str) -> KnownModel:
