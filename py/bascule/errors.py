@@ -66,12 +66,18 @@ class ModelFileError(BasculeError):
     """A model file is damaged, hostile or not what its name says."""
 
     category = "model-file"
+    _HINT = "Copy or fetch the model's files again, or save them anew."
 
     def __init__(self, file: str, problem: str, *, hint: str = "") -> None:
         self.file = file
         self.problem = problem
-        hint = hint or "Fetch the model again: `bascule pull --force MODEL`."
-        super().__init__(f"{file}: {problem}.", hint=hint)
+        super().__init__(f"{file}: {problem}.", hint=hint or self._HINT)
+
+    def advise_pull(self, model: str) -> None:
+        """Say how a known model is fetched again, unless the error has advice of its own."""
+        if self.hint == self._HINT:
+            self.hint = f"Fetch the model again: `bascule pull --force {model}`."
+            self.args = (f"{self.what} {self.hint}",)
 
 
 class UnsupportedModelError(BasculeError):

@@ -15,6 +15,7 @@ from bascule.backend.arrivals import Arrivals
 from bascule.errors import (
     FileMissingError,
     InputError,
+    ModelFileError,
     UnsupportedModelError,
     WrongResultError,
 )
@@ -90,7 +91,13 @@ async def load(
     try:
         try:
             recipe = await read_recipe(
-                source, file, tell, max_length=max_length, cache_dtype=cache_dtype, weights=weights
+                source,
+                file,
+                tell,
+                max_length=max_length,
+                cache_dtype=cache_dtype,
+                weights=weights,
+                known_files=known_hashes(str(model)).keys(),
             )
         except FileMissingError as error:
             if IN_PAGE:
@@ -128,7 +135,9 @@ async def load(
         made.follow(_warm_and_fill(made, opened, source, fill, programs, tell, clock))
         if wait:
             await made.loaded()
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, ModelFileError) and not IN_PAGE and known_hashes(str(model)):
+            error.advise_pull(str(model))
         # What was kept in the cache stays.
         if made is not None:
             made.close()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from bascule.backend.base import Backend, WeightStore
 from bascule.dtypes import DType
-from bascule.errors import FileMissingError, InputError, UnsupportedModelError
+from bascule.errors import FileMissingError, InputError
 from bascule.json_object import json_object
+from bascule.model.kinds import unsupported_type
 from bascule.model.llama import CacheDType
 from bascule.model.loaded import LoadedModel
 from bascule.program.program import Parameter, Program
@@ -17,7 +17,9 @@ from bascule.program.rewrites.registry import Fitting
 from bascule.progress import Progress, ProgressCallback
 from bascule.recipes_encoder import read_encoder
 from bascule.recipes_language import LanguageOptions, read_gguf_model, read_llama_folder
+from bascule.recipes_missing import explain_missing
 from bascule.tiers.openers import OpenedTier
+from bascule.weights.early_read import EarlyRead
 from bascule.weights.gguf_stream import find_gguf
 from bascule.weights.quantised import QuantizationReport
 from bascule.weights.source import Source
@@ -66,24 +68,25 @@ async def read_recipe(
     max_length: int | None = None,
     cache_dtype: CacheDType = "f16",
     weights: DType | None = None,
+    known_files: Collection[str] = (),
 ) -> Recipe:
     """Read a model's small files: those of a GGUF `file`, or of whatever the folder holds.
 
-    `weights` is the block format that float weights are to be made into. InputError where a file's
-    weights are in blocks already; ModelFileError, UnsupportedModelError or SourceError if that is
-    not a model that can run.
+    `known_files` are all that the folder has, where that is known: no other is asked for. `weights`
+    is the block format that float weights are to be made into. InputError where a file's weights
+    are in blocks already; ModelFileError, UnsupportedModelError or SourceError if that is not a
+    model that can run.
     """
     options = LanguageOptions(max_length, cache_dtype)
     if file is None:
         try:
-            return await _read_folder(source, tell, weights, options)
+            return await _read_folder(source, tell, weights, options, known_files)
         except FileMissingError as missing:
             # A folder of a GGUF file may hold the config.json of the model it was made from.
-            if not missing.location.endswith(("/config.json", f"/{WHOLE}")):
-                raise
-            file = await find_gguf(source)
+            if missing.location in (f"{source.location}/{f}" for f in ("config.json", WHOLE)):
+                file = await find_gguf(source)
             if file is None:
-                raise
+                raise await explain_missing(source, missing) from None
     if weights is not None:
         found = f"{file}, whose weights are loaded in the blocks that it has"
         hint = "Load it as it is, or the same model in safetensors with quantize."
@@ -92,23 +95,26 @@ async def read_recipe(
 
 
 async def _read_folder(
-    source: Source, tell: ProgressCallback, weights: DType | None, options: LanguageOptions
+    source: Source,
+    tell: ProgressCallback,
+    weights: DType | None,
+    options: LanguageOptions,
+    known_files: Collection[str],
 ) -> Recipe:
     """What config.json says the folder is."""
     tell(Progress("config", 0, 1, "files"))
     # Asked for now, needed after the others: a round trip less.
-    tokenizing = asyncio.ensure_future(source.read("tokenizer.json"))
+    tokenizing = EarlyRead(source, "tokenizer.json")
     try:
         place = f"{source.location}/config.json"
         config = json_object(await source.read("config.json"), place)
         match config.get("model_type"):
             case "bert":
-                return await read_encoder(source, config, tokenizing, tell, weights or "f32")
+                dtype = weights or "f32"
+                return await read_encoder(source, config, tokenizing, tell, dtype, known_files)
             case "llama":
                 return await read_llama_folder(source, config, tokenizing, tell, weights, options)
             case other:
-                told = f"model_type is {str(other)[:40]!r}, and this version runs 'bert', 'llama'"
-                raise UnsupportedModelError(place, told)
+                raise unsupported_type(place, "model_type", other)
     finally:
-        tokenizing.cancel()
-        await asyncio.gather(tokenizing, return_exceptions=True)
+        await tokenizing.stop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -86,14 +86,22 @@ async def read_encoder(
     tokenizing: Awaitable[bytes],
     tell: ProgressCallback,
     weights: DType,
+    known_files: Collection[str] = (),
 ) -> EncoderRecipe:
     """Read what a folder says of a BERT; `told` is its config.json, `tokenizing` reads its
-    tokenizer.json. Errors as `recipes.read_recipe`.
+    tokenizer.json, `known_files` are all of its files where they are known. Errors as
+    `recipes.read_recipe`.
     """
     place = source.location
+
+    async def read(file: str) -> bytes | None:
+        if known_files and file not in known_files:
+            return None
+        return await read_optional(source, file)
+
     config = BertConfig.from_config(told, f"{place}/config.json")
     settings, tables = await asyncio.gather(
-        folder_settings(config, partial(read_optional, source), place),
+        folder_settings(config, read, place),
         with_restarts(source, partial(_read_tables, source, ()), source.forget),
     )
     # Before any program is made: a config.json of 200 bytes may claim any number of layers.

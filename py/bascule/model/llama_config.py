@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from bascule.dtypes import DType
 from bascule.errors import ModelFileError, UnsupportedModelError
+from bascule.model.kinds import unsupported_type
 
 MOST_CONTEXT = 1 << 20
 _LARGEST = 1 << 24
@@ -78,9 +79,7 @@ class LlamaConfig:
         """
         kind = metadata.get("general.architecture")
         if kind != "llama":
-            raise UnsupportedModelError(
-                file, f"its architecture is {str(kind)[:40]!r}, and this version runs 'llama'"
-            )
+            raise unsupported_type(file, "architecture", kind)
         read = _Reader(metadata, file)
         hidden = read.size("llama.embedding_length")
         heads = read.size("llama.attention.head_count")
@@ -148,7 +147,13 @@ class LlamaConfig:
         )
 
     def _check_tensors(self, file: str) -> None:
-        """Nothing of the model may be left out: a bias that is not read gives wrong numbers."""
+        """No tensor may be missing, and none left out: a bias not read gives wrong numbers.
+
+        Names are compared before any program is made, whatever number of layers a header claims.
+        """
+        for name in tensor_names(self.layers):
+            if name not in self.types and name != OUTPUT:
+                raise ModelFileError(file, f"it lacks the tensor {name!r} of its metadata")
         unread = sorted(self.types.keys() - {*tensor_names(self.layers), ROPE_FACTORS})
         if unread:
             raise UnsupportedModelError(file, f"it has tensor {unread[0]!r}, which is not known")

@@ -56,6 +56,10 @@ ALLOWED_FILES = frozenset(
         MANIFEST,
     }
 )
+# Weights and vocabularies in formats that are not read; asked for to say why a load fails.
+FOREIGN_WEIGHTS = ("pytorch_model.bin", "onnx/model.onnx", "model.onnx", "tf_model.h5")
+FOREIGN_VOCABULARIES = ("vocab.txt", "vocab.json", "tokenizer.model")
+FOREIGN_FILES = frozenset((*FOREIGN_WEIGHTS, *FOREIGN_VOCABULARIES))
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _GGUF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.gguf")
 # Of the modules of a sentence encoder, whose folders modules.json names.
@@ -219,7 +223,7 @@ def check_component(name: str) -> str:
 
 def check_file(file: str) -> str:
     """The name, if it is one that may be looked for."""
-    if not may_be_read(file):
+    if not (may_be_read(file) or file in FOREIGN_FILES):
         raise InputError("model file", f"one of {sorted(ALLOWED_FILES)}", repr(file))
     return file
 
