@@ -149,7 +149,7 @@ def _chosen(repo: str, names: Iterable[str]) -> set[str]:
     """What a load may read, weights as safetensors alone: one file, or else its shards."""
     every = set(names)
     readable = {n for n in every if may_be_read(n) and not n.endswith(".gguf") and n != MANIFEST}
-    shards = {n for n in readable if n.endswith(".safetensors")} - {_WHOLE}
+    shards = {n for n in readable if n.endswith(".safetensors") and "/" not in n} - {_WHOLE}
     if _WHOLE in readable:
         return readable - shards - {INDEX}
     if INDEX in readable and shards:
