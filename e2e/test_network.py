@@ -214,6 +214,16 @@ def test_faults_that_stay_are_told_and_heal(
     assert "Access-Control-Allow-Origin" in found["hint"]
     assert found["stats"]["network_retries"] == 0
     hub.server.cors = True
+    # A known name that is not there, a hub id, and what is no address.
+    category, told = lab(f"await told('all-MiniLM-L6-v2', {hub.server.url!r} + '/none/')")
+    assert category == "model-not-found", told
+    assert f"{hub.server.url}/none/all-MiniLM-L6-v2/config.json" in told
+    assert "give load() the URL" in told
+    category, told = lab("await told('BAAI/bge-small-en-v1.5')")
+    assert category == "model-not-found", told
+    assert "bascule pull BAAI/bge-small-en-v1.5" in told
+    for bad in ("http://[", "http://h:99999/x", "https://h/x?y", "http://a..b/x", "ftp://h/x", ""):
+        assert lab(f"await told({bad!r})")[0] == "input", bad
     for name in STAYING:
         found = lab(f"await load({hub.server.url!r} + '/{name}')")
         assert found.get("digest") == expected(1), (name, found)
@@ -302,6 +312,23 @@ def test_every_store_keeps_and_heals(engine: Engine, hub: Hub, lab: Callable[...
 
 
 LOAD += """
+async def told(model, models=None):
+    "The category and the words of a load that fails."
+    import os
+    import bascule
+    from bascule.page_settings import MODELS
+    before = os.environ.get(MODELS)
+    if models:
+        os.environ[MODELS] = models
+    try:
+        await bascule.load(model, tier="cpu")
+    except BasculeError as error:
+        return [error.category, str(error)]
+    finally:
+        os.environ.pop(MODELS, None)
+        if before:
+            os.environ[MODELS] = before
+
 async def clear_site(kind):
     "What clearing site data does to an open store; False where a page cannot do it by itself."
     import js

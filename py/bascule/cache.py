@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bascule.errors import BasculeError, InputError
+from bascule.errors import InputError
 from bascule.folders import open_regular, unusable
 
 _SERVER = re.compile(r"https?://[^/]")
@@ -184,6 +184,8 @@ def is_below(url: str, location: str) -> bool:
 
 
 def _native_verify() -> dict[str, int]:
+    from bascule.model.hub_repo import damaged_files
+    from bascule.model.registry import KNOWN
     from bascule.weights.journal import Journal
 
     journal = Journal()
@@ -194,26 +196,16 @@ def _native_verify() -> dict[str, int]:
         if bad:
             damaged[each.entry.url] = bad
     for name, folder in _pulled().items():
-        bad = sum(_digest(folder / file) != wanted for file, wanted in _hashes(folder, name))
+        if name in KNOWN:
+            hashes = KNOWN[name].files.items()
+            bad = sum(_digest(folder / file) != wanted for file, wanted in hashes)
+        else:
+            bad = len(damaged_files(folder))
         if bad:
             damaged[name] = bad
     if orphaned := journal.drop_orphans():
         damaged[ORPHANED] = orphaned
     return damaged
-
-
-def _hashes(folder: Path, name: str) -> list[tuple[str, str]]:
-    """Each file of a pulled model, and its SHA-256."""
-    from bascule.model.registry import KNOWN
-    from bascule.weights.manifest import MANIFEST, parse_manifest
-
-    if name in KNOWN:
-        return list(KNOWN[name].files.items())
-    try:
-        expected = parse_manifest((folder / MANIFEST).read_bytes(), str(folder / MANIFEST))
-    except (FileNotFoundError, BasculeError):
-        return [(MANIFEST, "damaged")]
-    return [(file, each.sha256) for file, each in expected.items()]
 
 
 def _digest(path: Path) -> str:

@@ -68,8 +68,7 @@ def test_a_model_of_the_hub_is_pulled_pinned_and_loaded(hub: Hub) -> None:
     assert run("cache", "verify").stdout == "All that is kept is sound.\n"
     (folder / "config.json").write_bytes(b"{}")
     assert json.loads(run("cache", "verify", "--json").stdout) == {REPO: 1}
-    told = run("pull", REPO, "--force")
-    assert told.returncode == 0, told.stderr
+    assert run("pull", REPO).returncode == 0  # it is damaged, and comes again
     assert (folder / "config.json").read_bytes() == (TINY_BERT / "config.json").read_bytes()
     assert run("cache", "rm", REPO).stdout == "1 removed\n"
     assert not folder.exists()

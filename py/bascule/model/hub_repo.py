@@ -20,6 +20,7 @@ from typing import Any
 from bascule.errors import (
     HashMismatchError,
     InputError,
+    ModelFileError,
     ModelNotFoundError,
     SetupError,
     SourceError,
@@ -28,7 +29,7 @@ from bascule.errors import (
 from bascule.folders import models_folder, open_regular, write_whole
 from bascule.model.registry import hub_folder
 from bascule.progress import Progress, ProgressCallback
-from bascule.weights.manifest import MANIFEST, write_manifest
+from bascule.weights.manifest import MANIFEST, parse_manifest, write_manifest
 from bascule.weights.source import INDEX, may_be_read
 
 HUB_TIMEOUT_S = 10
@@ -58,7 +59,9 @@ async def pull_repo(name: str, *, force: bool, tell: ProgressCallback) -> Path:
         raise InputError("hub revision", "a branch, tag or commit", repr(revision[:80]))
     home = hub_folder(repo)
     if not force and _is_there(home, repo, revision):
-        return home
+        if not await asyncio.to_thread(damaged_files, home):
+            return home
+        revision = revision or str(_origin(home).get("commit", ""))
     tell(Progress("hub", 0, 0))
     await hub_answers(repo)
     commit, files = await _listed(repo, revision)
@@ -93,6 +96,16 @@ def pulled_repos() -> dict[str, Path]:
         if isinstance(repo, str) and hub_folder(repo) == folder:
             found[repo] = folder
     return found
+
+
+def damaged_files(folder: Path) -> list[str]:
+    """The files of a pulled model that are not those of its manifest."""
+    try:
+        with open_regular(folder / MANIFEST) as handle:
+            expected = parse_manifest(handle.read(), str(folder / MANIFEST))
+    except (OSError, ModelFileError):
+        return [MANIFEST]
+    return [name for name, file in expected.items() if _sha256(folder / name) != file.sha256]
 
 
 async def hub_answers(repo: str) -> None:
@@ -176,11 +189,18 @@ async def _fetch(repo: str, commit: str, file: _File, fresh: Path) -> None:
         raise SourceError(f"{repo}/{file.name}", problem) from error
     if not file.sha256:
         return
-    with open_regular(fresh / file.name) as handle:
-        found = hashlib.file_digest(handle, "sha256").hexdigest()
+    found = _sha256(fresh / file.name)
     if found != file.sha256:
         promised = f"its SHA-256 is {found}, and the hub promised {file.sha256}"
         raise HashMismatchError(f"{repo}/{file.name}", promised)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with open_regular(path) as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 def _check_disk(repo: str, folder: Path, nbytes: int) -> None:

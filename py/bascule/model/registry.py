@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from bascule.errors import BasculeError, FileMissingError, InputError, ModelNotFoundError
-from bascule.folders import local_path
+from bascule.folders import file_nbytes, local_path, unusable
 
 ModelKind = Literal["sentence-encoder", "language-model"]
 
@@ -192,8 +192,13 @@ def _pulled(model: KnownModel) -> str:
     from bascule.folders import models_folder
 
     folder = models_folder() / model.name
-    if not all(os.path.isfile(folder / file) for file in model.files):
+    try:
+        for file in model.files:
+            file_nbytes(folder / file)
+    except PermissionError as error:
+        raise unusable(error) from None
+    except OSError:
         raise ModelNotFoundError(
             model.name, "it is not on this machine yet", hint=f"Fetch it: bascule pull {model.name}"
-        )
+        ) from None
     return str(folder)
