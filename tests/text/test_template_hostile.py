@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import time
+from dataclasses import replace
 
 import pytest
 
-from bascule.text.template_limits import MOST_TEMPLATE_CHARACTERS, TemplateFault
+from bascule.text.template_limits import LIMITS, MOST_TEMPLATE_CHARACTERS, TemplateFault
 from bascule.text.template_native import NativeRenderer
 from tests.text.page_half import answers
 
 SAID: dict[str, object] = {"messages": [{"role": "user", "content": "Hi"}]}
 DOUBLED = "{% set x = 'aaaaaaaa' %}"
+BIG = (
+    "{% set n = namespace(a='aaaaaaaa') %}{% for i in range(18) %}{% set n.a = n.a ~ n.a %}"
+    "{% endfor %}{% set a = n.a ~ 'a' %}{% set b = 'a' ~ n.a %}"
+)
 HOSTILE = {
     "class": "{{ ''.__class__.__mro__ }}",
     "subscript": "{{ ''['__class__'] }}",
@@ -64,6 +68,60 @@ HOSTILE = {
     "slices": "{% set n = namespace(x='ab') %}"
     + "{% for i in range(21) %}{% set n.x = n.x ~ n.x %}{% endfor %}"
     + "{% for i in range(99999) %}{% set y = n.x[1:] %}{% endfor %}",
+    **{
+        f"compare {sign}": BIG + "{% for i in range(60000) %}{% if a " + sign + " b %}{% endif %}"
+        "{% endfor %}"
+        for sign in ("==", "!=", "<", "<=", ">", ">=", "in", "not in")
+    },
+    "compare lists": "{% set a = range(99999)|list %}{% set b = range(99999)|list %}"
+    "{% for i in range(60000) %}{% if a == b %}{% endif %}{% endfor %}",
+    "compare in lists": "{% set a = range(200000)|list %}"
+    "{% for i in range(60000) %}{% if -1 in a %}{% endif %}{% endfor %}",
+    "compare in maps": BIG + "{% for i in range(60000) %}{% if [a]|map('lower')|list == [b] %}"
+    "{% endif %}{% endfor %}",
+    "test eq": BIG + "{% for i in range(60000) %}{% if a is eq(b) %}{% endif %}{% endfor %}",
+    "select eq": BIG + "{% set l = [{'a': a}] %}{% for i in range(60000) %}"
+    "{% set y = l|selectattr('a', 'equalto', b)|list|length %}{% endfor %}",
+    "test lower": BIG + "{% for i in range(60000) %}{% if a is lower %}{% endif %}{% endfor %}",
+    "strip": BIG + "{% for i in range(60000) %}{% set y = a.strip('a') %}{% endfor %}",
+    "strip spaces": "{% set n = namespace(a='        ') %}{% for i in range(19) %}"
+    "{% set n.a = n.a ~ n.a %}{% endfor %}{% for i in range(60000) %}{% set y = n.a|trim %}"
+    "{% endfor %}",
+    "strip a large set": BIG + "{% for i in range(60000) %}{% set y = a.strip(b) %}{% endfor %}",
+    "starts": BIG + "{% for i in range(60000) %}{% set y = a.startswith(b) %}{% endfor %}",
+    "split": BIG + "{% set y = a.split('a') %}",
+    "split at spaces": "{% set n = namespace(a='a ') %}{% for i in range(20) %}"
+    "{% set n.a = n.a ~ n.a %}{% endfor %}{% set y = n.a.split() %}",
+    "many indented lines": "{% set n = namespace(a='\n') %}{% for i in range(22) %}"
+    "{% set n.a = n.a ~ n.a %}{% endfor %}{{ n.a|indent(64, true, true)|length }}",
+    "one slice of a large text": BIG + "{% for i in range(60000) %}{% set y = a[:2000000] %}"
+    "{% endfor %}",
+    "many operands": BIG + "{{ (" + " ~ ".join(["a"] * 9000) + ")|length }}",
+    "sort": BIG + "{% set l = [a, b, a, b, a, b]  %}{% for i in range(60000) %}"
+    "{% set y = l|sort %}{% endfor %}",
+    "unique": BIG + "{% set l = [a, b] %}{% for i in range(60000) %}"
+    "{% set y = l|unique|list|length %}{% endfor %}",
+    "sort by a long path": "{% set l = [{'a': 1}] * 2000 %}{% set y = l|sort(attribute='"
+    + "a." * 900
+    + "a') %}{% for i in range(9999) %}{% set y = l|sort(attribute='a') %}{% endfor %}",
+    "dictsort": BIG + "{% set l = {a: 1, b: 2} %}{% for i in range(60000) %}"
+    "{% set y = l|dictsort|length %}{% endfor %}",
+    "deep json": "{% set n = namespace(a=[1] * 8000) %}{% for i in range(30) %}"
+    "{% set n.a = [n.a] %}{% endfor %}{% for i in range(9999) %}"
+    "{% set y = n.a|tojson(indent=64)|length %}{% endfor %}",
+    "long bodies": "{% for i in range(200000) %}{% for j in range(200000) %}"
+    + "{% if i %}{% endif %}" * 2500
+    + "{% endfor %}{% endfor %}",
+    "long macros": "{% macro m() %}"
+    + "{% if 1 %}{% endif %}" * 2500
+    + "{% endmacro %}{% for i in range(200000) %}{% set y = m() %}{% endfor %}",
+    "filtered loops": "{% for i in range(200000) %}{% for j in range(200000) if j < 0 %}"
+    "{% endfor %}{% endfor %}",
+    "a long number": "{% set n = namespace(a='9') %}{% for i in range(22) %}"
+    "{% set n.a = n.a ~ n.a %}{% endfor %}{% for i in range(60000) %}{% set y = n.a|int %}"
+    "{% endfor %}",
+    "loose equality": "{% set a = range(99999)|list %}"
+    "{% for i in range(60000) %}{% if a == 'x' %}{% endif %}{% endfor %}{{ missing.x }}",
     "output": "{% for i in range(200000) %}" + "x" * 2000 + "{% endfor %}",
     "parentheses": "{{ " + "(" * 20000,
     "brackets": "{{ " + "[" * 9000 + "]" * 9000 + " }}",
@@ -77,17 +135,48 @@ HOSTILE = {
 EMPTY = {"class", "subscript", "globals", "of a method", "of a namespace", "of a loop"}
 # The page's parser takes this many; it has no limit of Python's kind, and it is no danger.
 PAGE_TAKES = {"ifs", "long", "brackets"}
-MOST_S = 8.0
 
 
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All the time in the world: what stops a template is its work, as it is counted."""
+    limits = replace(LIMITS, seconds=1e9)
+    for module in ("template_native", "template_limits"):
+        monkeypatch.setattr(f"bascule.text.{module}.LIMITS", limits)
+
+
+@pytest.mark.usefixtures("endless")
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_template_fails_soon(name: str) -> None:
-    began = time.perf_counter()
+def test_a_hostile_template_is_stopped_by_its_work(name: str) -> None:
     if name in EMPTY:
         assert rendered(HOSTILE[name]) in ("", None)
     else:
         assert rendered(HOSTILE[name]) is None
-    assert time.perf_counter() - began < MOST_S
+
+
+def test_time_stops_what_was_counted_too_low(monkeypatch: pytest.MonkeyPatch) -> None:
+    hurried = replace(LIMITS, seconds=0.0)
+    for module in ("template_native", "template_limits"):
+        monkeypatch.setattr(f"bascule.text.{module}.LIMITS", hurried)
+    source = "{% for i in range(9999) %}{% if i == 1 %}{% endif %}{% endfor %}"
+    with pytest.raises(TemplateFault, match="longer than 0 s"):
+        NativeRenderer(source).render(SAID)
+    (found,) = answers([(source, SAID)])
+    assert "longer than 0 s" in found["fault"]
+
+
+def test_comparisons_in_bodies_of_a_real_size_are_no_attack() -> None:
+    text = "long " * 20_000
+    said = {"messages": [{"role": ("user", "tool")[i % 2], "content": text} for i in range(60)]}
+    source = (
+        "{% for m in messages %}{% if m.role == 'user' and '</think>' not in m.content %}"
+        "{{ m.content|trim }}{% elif m.content.startswith('long') %}{{ m['content'].strip('\\n') }}"
+        "{% endif %}{{ m.content.split('</think>')[-1] | length }}{% endfor %}"
+    )
+    expected = (text.strip() + "100000" + text + "100000") * 30
+    assert NativeRenderer(source).render(said) == expected
+    (found,) = answers([(source, said)])
+    assert found.get("text") == expected, found.get("fault")
 
 
 def rendered(source: str) -> str | None:
@@ -97,12 +186,11 @@ def rendered(source: str) -> str | None:
         return None
 
 
+@pytest.mark.usefixtures("endless")
 @pytest.mark.parametrize("name", sorted(HOSTILE.keys() - PAGE_TAKES))
-def test_it_fails_soon_in_the_page(name: str) -> None:
-    began = time.perf_counter()
+def test_it_is_stopped_in_the_page(name: str) -> None:
     (found,) = answers([(HOSTILE[name], SAID)])
     assert "fault" in found or (found["text"] == "" and name in EMPTY), found["text"][:80]
-    assert time.perf_counter() - began < MOST_S
 
 
 def test_a_template_cannot_change_what_it_is_given() -> None:
@@ -121,6 +209,16 @@ def test_a_second_rendering_starts_anew() -> None:
 
 
 GOOD = {
+    "{% for m in messages %}{% set x = m.content.replace('H', 'h') %}{{ x }}{% endfor %}": "hi",
+    "{{ [1, 'a', none] == [1, 'a', none] }} {{ {'a': [1]} != {'a': [2]} }}": "True True",
+    "{{ [1] == 'x' }} {{ 1 == '1' }} {{ 1 == true }} {{ missing == none }}": "False False True "
+    "False",
+    "{{ 'a' in ['a', 'b'] }} {{ [1] in [[1], 2] }} {{ 'role' in messages[0] }}": "True True True",
+    "{{ 'x' not in 'abc' }} {{ 1 not in [2, 3] }} {{ 2 < 3 }} {{ 3 >= 3 }}": "True True True True",
+    "{{ ' a '|trim }}|{{ 'xxax'.strip('xy') }}|{{ '😀a😀'.lstrip('😀') }}": "a|a|a😀",
+    "{{ ['b', 'a', 'b']|unique|list|length }} {{ ['b', 'A']|sort|join }}": "2 Ab",
+    "{{ 'a  b c'.split() | join('-') }} {{ 'a,b,c'.split(',', 1)|last }}": "a-b-c b,c",
+    "{{ 'a\n\nb'|indent(2) }}": "a\n\n  b",
     "{{ messages[0].content.strip('H') }}": "i",
     "{{ ' \u0085a\ufeff '|trim }}|": "a\ufeff|",
     "{{ 'aXXb'.lstrip('a').rstrip('bX') }}|": "|",

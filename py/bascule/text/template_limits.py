@@ -20,12 +20,14 @@ MOST_WIDTH = 64
 class Limits:
     """The most of each, in one rendering.
 
-    `made` characters and list items are counted each time they are made; `characters` and `items`
-    are what one value holds with all that is in it, `depth` how far its lists are nested.
+    `steps` are nodes of the template that are run. `made` characters and list items are counted
+    each time they are made, `read` ones each time they are compared or searched; `characters` and
+    `items` are what one value holds with all that is in it, `depth` how far its lists are nested.
     """
 
-    steps: int = 1_000_000
+    steps: int = 8 << 20
     made: int = 64 << 20
+    read: int = 256 << 20
     characters: int = 8 << 20
     items: int = 1 << 18
     depth: int = 32

@@ -1,15 +1,25 @@
-"""What one rendering of a chat template has used up; all that loops or grows passes here."""
+"""What one rendering of a chat template has used up.
+
+Work is counted before it is done: steps for what is run, `made` for what results, `read` for what
+is gone through though little or nothing results (comparisons, searches, sorting). Seconds are the
+last line.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
+from math import log2
 from typing import Any
 
 from bascule.text.template_limits import Limits, TemplateFault
 
 _MOST_BITS = 64
+# Measured in Python: making a value takes as long as some simple nodes.
+_MADE_STEPS = 8
+# And going through a list's item as long as reading so many characters.
+_ITEM_CHARACTERS = 64
 
 
 class Meter:
@@ -19,14 +29,19 @@ class Meter:
         self._limits = limits
         self._steps = 0
         self._made = 0
+        self._read = 0
         self._end = time.monotonic() + limits.seconds
 
-    def looping(self, values: Iterable[Any]) -> list[Any]:
-        """What a loop goes through, paid for before it starts."""
+    def running(self, nodes: int) -> None:
+        """Count the nodes of a body that is run now."""
+        self._step(_MADE_STEPS + nodes)
+
+    def looping(self, values: Iterable[Any], nodes: int = 0) -> list[Any]:
+        """What a loop goes through, counted before it starts; `nodes` run for each of them."""
         found = list(islice(values, self._limits.items + 1))
         if len(found) > self._limits.items:
             raise TemplateFault(f"a loop goes through more than {self._limits.items:,} items")
-        self._step(len(found))
+        self._step(len(found) * (1 + nodes))
         return found
 
     def putting(self, value: Any) -> str:
@@ -35,19 +50,78 @@ class Meter:
 
     def making(self, value: Any) -> Any:
         """A value that was just made."""
-        self._step(1)
+        self._step(_MADE_STEPS)
         if isinstance(value, str):
             self._make(len(value), 0)
         elif isinstance(value, int):
             if value.bit_length() > _MOST_BITS:
                 raise TemplateFault(f"a number has more than {_MOST_BITS} bits")
         elif isinstance(value, (list, tuple, dict)):
-            self._weigh(value)
+            self._make(*self._weighed(value))
         return value
+
+    def joining(self, values: Iterable[Any], separator: str = "") -> str:
+        """The texts of values in one, no longer than a value may be."""
+        texts: list[str] = []
+        length = 0
+        for value in values:
+            texts.append(str(value))
+            length += len(texts[-1]) + len(separator)
+            self.grown(length, 1)
+        return self.making(separator.join(texts))
 
     def range(self, *bounds: int) -> list[int]:
         """Python's `range`, as a list."""
         return self.making(self.looping(range(*bounds)))
+
+    def reading(self, characters: int) -> None:
+        """Count characters that are about to be gone through."""
+        self._step(1)
+        self._read += characters
+        if self._read > self._limits.read:
+            raise TemplateFault(f"it compares more than {self._limits.read:,} characters")
+
+    def sorting(self, keys: list[Any]) -> None:
+        """Count the comparisons, and the copies, of keys that are about to be sorted."""
+        characters = sum(map(self.weight, keys))
+        self.grown(sum(len(key) for key in keys if isinstance(key, str)), 1)
+        self.reading(round(characters * log2(len(keys) + 2)))
+
+    def comparing(self, operator: str, left: Any, right: Any) -> None:
+        """Count what a comparison goes through."""
+        if operator in ("in", "notin"):
+            self.reading(self._search_cost(left, right))
+        elif isinstance(left, str) and isinstance(right, str):
+            equality = operator in ("eq", "ne") and len(left) != len(right)
+            self.reading(1 if equality else min(len(left), len(right)))
+        elif isinstance(left, (list, tuple, dict)) and isinstance(right, (list, tuple, dict)):
+            self.reading(self.weight(left) + self.weight(right))
+        else:
+            self.reading(1)
+
+    def _search_cost(self, left: Any, right: Any) -> int:
+        if isinstance(right, str):
+            return len(right) + self.weight(left)
+        if isinstance(right, Mapping):
+            return self.weight(left)
+        if not isinstance(right, (list, tuple)):
+            return 1
+        if isinstance(left, (list, tuple, dict)):
+            return self.weight(right) + self.weight(left)
+        cost = len(right) * _ITEM_CHARACTERS
+        if isinstance(left, str):
+            same = sum(1 for each in right if isinstance(each, str) and len(each) == len(left))
+            cost += same * len(left)
+        return cost
+
+    def weight(self, value: Any) -> int:
+        """A value's characters, and its items as so many characters."""
+        if isinstance(value, str):
+            return 1 + len(value)
+        if isinstance(value, (list, tuple, dict)):
+            characters, items = self._weighed(value)
+            return characters + items * _ITEM_CHARACTERS
+        return 1
 
     def before(self, operator: str, left: Any, right: Any) -> None:
         """Refuse what would grow before anyone could count it."""
@@ -73,14 +147,12 @@ class Meter:
     def _make(self, characters: int, items: int) -> None:
         if characters > self._limits.characters:
             raise TemplateFault(f"a value holds more than {self._limits.characters:,} characters")
-        if items > self._limits.items:
-            raise TemplateFault(f"a value holds more than {self._limits.items:,} items")
         self._made += characters + items
         if self._made > self._limits.made:
             raise TemplateFault(f"it makes more than {self._limits.made:,} characters in all")
 
-    def _weigh(self, value: Any) -> None:
-        """Count what would be written out, so what stands in two places counts twice."""
+    def _weighed(self, value: Any) -> tuple[int, int]:
+        """Characters and items as they would be written out: what stands twice counts twice."""
         characters = items = 0
         waiting = [(value, 1)]
         while waiting:
@@ -92,8 +164,7 @@ class Meter:
                 items += len(inner) + 1
                 if depth > self._limits.depth:
                     raise TemplateFault(f"a list is more than {self._limits.depth} deep")
-                if items <= self._limits.items:
-                    waiting.extend((each, depth + 1) for each in inner)
-            if items > self._limits.items or characters > self._limits.characters:
-                break
-        self._make(characters, items)
+                if items > self._limits.items:
+                    raise TemplateFault(f"a value holds more than {self._limits.items:,} items")
+                waiting.extend((each, depth + 1) for each in inner)
+        return characters, items
