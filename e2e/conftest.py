@@ -17,6 +17,8 @@ from playwright.sync_api import Playwright
 from bascule.folders import models_folder
 from bascule.server.app import create_app
 from bascule.server.run import pyodide_folder, running
+from bascule.server.snapshot import make_snapshot
+from bascule.server.wheel import WheelHouse
 from e2e.engines import ENGINES, Engine, Page, wait_for
 from e2e.faults import Faults
 from e2e.limited_adapter import WrappedWorkers
@@ -41,11 +43,16 @@ class Site:
 def serving(*, isolated: bool = True, checkout: Path | None = None) -> Iterator[Site]:
     """The real dev server on a free port, with the tests' own folders mounted beside it."""
     folder = Path(tempfile.mkdtemp(prefix="bascule-e2e-"))
+    if checkout is None:  # or the first pages would boot without it
+        house = WheelHouse()
+        make_snapshot(pyodide_folder(), house.current())
+        house.close()
     app = create_app(
         models=models_folder(),
         pyodide=pyodide_folder(),
         isolated=isolated,
         checkout=checkout,
+        snapshots=True,
         extra={
             "goldens": GOLDENS,
             "extra": folder,

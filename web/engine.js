@@ -31,7 +31,7 @@ const STAGES = {
 /** What a page does not load itself: the other page, and what the worker is made of. */
 const OFFLINE_FILES = [
   ...["./", "main.js", "heatmap.js", "chat.html", "chat.js", "messages.js", "chat.css"],
-  ...["worker.js", "client-options.js", "early.js", "prefetch.js", "vendor/idb.js", "vendor/hash-wasm.js"],
+  ...["worker.js", "boot.js", "client-options.js", "early.js", "prefetch.js", "vendor/idb.js", "vendor/hash-wasm.js"],
   ...["device", "faults", "gpu", "handles", "importer", "pipelines", "remembered", "staging", "submission", "tape"].map(inBridge),
   ...["download", "fetcher", "http", "journal", "manifest", "pieces", "shelf", "store"].map(inBridge),
 ];

@@ -1,9 +1,10 @@
 // The worker: Pyodide, the tokenizer, the device and the loader live here, so that the page itself
 // is always free to draw and to answer.
 
+import { boot } from "./boot.js";
 import "./bridge/importer.js";
 import { makeEarly } from "./early.js";
-import { BasculeError, faultOf } from "./protocol.js";
+import { faultOf } from "./protocol.js";
 
 /** @typedef {import("./protocol.js").Request} Request */
 /** @typedef {import("./protocol.js").Answer} Answer */
@@ -23,60 +24,26 @@ function report(stage, done, total, unit) {
   tell({ type: "progress", stage, done, total, unit });
 }
 
-/** The package's wheel: the file itself, or what an index names beside it. @param {string} url */
-async function wheelBytes(url) {
-  if (!new URL(url).pathname.endsWith(".json")) return (await fetched(url)).arrayBuffer();
-  const { wheel } = await (await fetched(url)).json();
-  return (await fetched(new URL(wheel, url).href)).arrayBuffer();
-}
-
-/** @param {string} url */
-async function fetched(url) {
-  const answer = await fetch(url).catch(() => null);
-  if (answer?.ok) return answer;
-  const what = `The package did not come from ${url} (${answer ? answer.status : "no answer"}).`;
-  throw new BasculeError({ category: "setup", what, hint: "Give its URL: new BasculeClient({ wheel: URL })." });
-}
-
-/** Start Python and install the project's wheel; both are fetched at the same time.
- * @param {WorkerConfig} config */
-async function boot(config) {
+/** Start Python and import the project's package. @param {WorkerConfig} config */
+async function startPython(config) {
   report("python", 0, 1, "steps");
-  const wheel = wheelBytes(config.wheel);
-  wheel.catch(() => {}); // awaited below; a failure must not count as unhandled before that
-  const { loadPyodide } = await pyodideModule(config.pyodide);
-  const pyodide = await loadPyodide({
-    indexURL: config.pyodide,
-    packages: ["numpy"],
-    env: config.env,
-  });
+  const booted = await boot(config);
   report("python", 1, 1, "steps");
   report("package", 0, 1, "steps");
+  const { pyodide } = booted;
   // Counting live proxies shows a leak in the statistics, and costs time for each one made.
   if (config.countProxies) pyodide._module.enable_pyproxy_allocation_tracing?.();
-  // The wheel needs numpy alone here: unpacking it spares the page an installer.
-  pyodide.unpackArchive(await wheel, "wheel");
   const module = pyodide.pyimport("bascule.page_browser");
   const session = module.PageSession();
   module.destroy();
   report("package", 1, 1, "steps");
-  return { pyodide, session };
-}
-
-/** @param {string} folder */
-async function pyodideModule(folder) {
-  try {
-    return await import(/* @vite-ignore */ `${folder}pyodide.mjs`);
-  } catch (error) {
-    const what = `Pyodide did not come from ${folder} (${error instanceof Error ? error.message : error}).`;
-    throw new BasculeError({ category: "setup", what, hint: "Give its URL: new BasculeClient({ pyodide: URL })." });
-  }
+  return { ...booted, session };
 }
 
 /** What was made while Python started. @type {ReturnType<typeof makeEarly> | null} */
 let early = null;
 
-/** @type {Promise<{ pyodide: any, session: any }> | null} */
+/** @type {Promise<import("./boot.js").Booted & { session: any }> | null} */
 let booted = null;
 
 // Files whose version prefetch.js has asked the server for: Python need not ask again.
@@ -90,7 +57,7 @@ if (globalThis.BroadcastChannel) {
 /** @param {Request} request */
 async function answer(request) {
   if (!booted) throw new Error("The worker was not started.");
-  const { pyodide, session } = await booted;
+  const { pyodide, session, snapshot, ms } = await booted;
   switch (request.type) {
     case "load":
       return JSON.parse(await session.load(request.model, request.tier, report));
@@ -104,7 +71,12 @@ async function answer(request) {
     case "tune":
       return JSON.parse(await session.tune(request.budgetS, report));
     case "stats":
-      return { ...JSON.parse(session.stats()), ...heapStats(pyodide), ...(await earlyStats()) };
+      return {
+        ...JSON.parse(session.stats()),
+        ...heapStats(pyodide),
+        ...(await earlyStats()),
+        ...{ boot_ms: ms, boot_snapshot: Number(snapshot) },
+      };
     case "cache":
       return JSON.parse(await session.cache(request.action, JSON.stringify(request.locations)));
     case "cancel":
@@ -154,7 +126,7 @@ async function earlyStats() {
 
 /** @param {WorkerConfig} config */
 function start(config) {
-  booted = boot(config);
+  booted = startPython(config);
   booted.catch(() => {}); // told with the first request
 }
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = _PACKAGE.parent.parent
-_ROOMS = ("web", "shaders")
+FOLDERS = ("web", "shaders")
 
 
 def path(name: str) -> Path:
@@ -18,7 +18,7 @@ def path(name: str) -> Path:
 
     `name` is chosen by Bascule's own code, never by a user; FileNotFoundError if it is absent.
     """
-    if name.split("/")[0] not in _ROOMS or ".." in name.split("/"):
+    if name.split("/")[0] not in FOLDERS or ".." in name.split("/"):
         raise ValueError(f"not an asset name: {name!r}")
     for root in (_CHECKOUT, _PACKAGE):
         # A site-packages folder may hold somebody else's web/: only a checkout has py/ in it.

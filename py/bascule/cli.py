@@ -1,5 +1,4 @@
-"""The command line: pull, embed, generate, chat, tune, manifest, cache, serve, wheel,
-pyodide, doctor.
+"""The command line: what `bascule COMMAND` does.
 
 Answers go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 an error that is told,
 2 a wrong command line, 130 interrupted.
@@ -18,7 +17,14 @@ from typing import Any
 
 from bascule import __version__
 from bascule.backend.base import TIERS
-from bascule.cli_page import add_pyodide_arguments, add_wheel_arguments, pyodide, wheel
+from bascule.cli_page import (
+    add_pyodide_arguments,
+    add_snapshot_arguments,
+    add_wheel_arguments,
+    pyodide,
+    snapshot,
+    wheel,
+)
 from bascule.cli_streams import ReaderGoneError, reading, standard_streams
 from bascule.cli_text import (
     add_chat_arguments,
@@ -151,6 +157,15 @@ def _parser() -> argparse.ArgumentParser:
     add_wheel_arguments(
         _command(
             commands, "wheel", wheel, "write the wheel that a page installs", "bascule wheel dist"
+        )
+    )
+    add_snapshot_arguments(
+        _command(
+            commands,
+            "snapshot",
+            snapshot,
+            "write the wheel and a memory snapshot that Python starts from in a page",
+            "bascule snapshot site/wheel",
         )
     )
     add_pyodide_arguments(

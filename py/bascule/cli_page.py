@@ -1,15 +1,26 @@
-"""The commands that make what a page needs: the wheel, and Pyodide."""
+"""The commands that make what a page needs: the wheel, its snapshot, and Pyodide."""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 from pathlib import Path
+
+from bascule.errors import SetupError
 
 
 def add_wheel_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bascule wheel`."""
     parser.add_argument(
         "folder", nargs="?", type=Path, default=Path(), metavar="DIR", help="(the current folder)"
+    )
+
+
+def add_snapshot_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `bascule snapshot`."""
+    add_wheel_arguments(parser)
+    parser.add_argument(
+        "--pyodide", type=Path, metavar="DIR", help="the site's Pyodide (the cache folder's)"
     )
 
 
@@ -28,6 +39,17 @@ async def wheel(parsed: argparse.Namespace) -> None:
     from bascule.server.wheel import write_wheel
 
     print(write_wheel(parsed.folder))
+
+
+async def snapshot(parsed: argparse.Namespace) -> None:
+    """Write what `wheel` writes and a snapshot, which index.json offers to client.js."""
+    from bascule.server.pyodide import pyodide_folder
+    from bascule.server.snapshot import write_site_snapshot
+
+    pyodide: Path = parsed.pyodide or pyodide_folder()
+    if not (pyodide / "pyodide.mjs").is_file():
+        raise SetupError(f"{pyodide} has no pyodide.mjs.", hint="Name the folder that has it.")
+    print(await asyncio.to_thread(write_site_snapshot, pyodide, parsed.folder))
 
 
 async def pyodide(parsed: argparse.Namespace) -> None:

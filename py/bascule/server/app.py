@@ -6,6 +6,7 @@ import mimetypes
 import stat
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -17,6 +18,7 @@ from starlette.routing import Route
 
 from bascule import assets
 from bascule.server.guard import Guard
+from bascule.server.snapshot import BackgroundMaker, snapshots_folder
 from bascule.server.wheel import WheelHouse
 
 # What the operating system's own table may lack or have wrong; browsers insist on some of these.
@@ -42,23 +44,30 @@ def create_app(
     extra: Mapping[str, Path] | None = None,
     checkout: Path | None = None,
     cors: str | None = None,
+    snapshots: bool = False,
 ) -> Starlette:
     """The server's application.
 
     `models` holds a folder a model; `pyodide` the Pyodide distribution. `isolated` sends the
     headers that make pages cross-origin isolated. `extra` serves more folders under their prefixes;
     `checkout` takes page and wheel from another tree. `cors` is an origin whose pages may read
-    everything here, or "*".
+    everything here, or "*". With `snapshots`, pages are offered a memory snapshot of Python once it
+    is made, in the background after the first visit.
     """
     house = WheelHouse(checkout)
+    maker = BackgroundMaker(pyodide) if snapshots else None
     web = checkout / "web" if checkout else assets.path("web")
     # An installed package has no demo pages.
     start = "index.html" if (web / "index.html").is_file() else "start.html"
 
     async def wheel_index(_: Request) -> Response:
-        return JSONResponse({"wheel": house.current().name})
+        wheel = house.current()
+        snapshot = maker.snapshot(wheel) if maker else None
+        return JSONResponse({"wheel": wheel.name, "snapshot": snapshot and asdict(snapshot)})
 
     async def wheel_file(request: Request) -> Response:
+        if request.path_params["name"].endswith(".snapshot"):
+            return _snapshot_file(request.path_params["name"])
         wheel = house.current()
         if request.path_params["name"] != wheel.name:
             raise HTTPException(404, "The tree has changed since; reload the page.")
@@ -82,6 +91,15 @@ def create_app(
     )
     app.add_middleware(Guard, isolated=isolated, cors=cors)
     return app
+
+
+def _snapshot_file(name: str) -> Response:
+    path = _inside(snapshots_folder(), name)
+    # Its name changes with its content.
+    headers = {"Cache-Control": "public, max-age=31536000, immutable"}
+    response = FileResponse(path, media_type="application/octet-stream", headers=headers)
+    response.chunk_size = 1 << 20
+    return response
 
 
 def _folder_route(prefix: str, root: Path, start: str = "index.html") -> Route:

@@ -44,7 +44,11 @@ async def serve(
 ) -> None:
     """Serve on `sock` until cancelled or interrupted (see `create_app`)."""
     app = create_app(
-        models=models or models_folder(), pyodide=pyodide_folder(), isolated=isolated, cors=cors
+        models=models or models_folder(),
+        pyodide=pyodide_folder(),
+        isolated=isolated,
+        cors=cors,
+        snapshots=True,
     )
     await make_server(app).serve(sockets=[sock])
 

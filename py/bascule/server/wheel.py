@@ -21,6 +21,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 _CHECKOUT = _PACKAGE.parent.parent
 # Of web/: the bridge, and what a site needs around it; pyproject.toml has the same list.
 WEB = (
+    "boot.js",
     "bridge",
     "vendor",
     "wasm/kernels.wasm",

@@ -1,0 +1,199 @@
+"""Memory snapshots of a booted Pyodide: made by node, kept in the cache folder by content."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import shutil
+import subprocess
+import tempfile
+import threading
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from filelock import FileLock
+
+from bascule.errors import SetupError
+from bascule.folders import cache_folder, write_whole
+from bascule.server.wheel import write_wheel
+
+_SCRIPT = Path(__file__).with_name("snapshot.mjs")
+# What Pyodide itself is made of; its lock file names numpy's wheel by hash.
+_PYODIDE_FILES = (
+    "pyodide.mjs",
+    "pyodide.asm.js",
+    "pyodide.asm.mjs",
+    "pyodide.asm.wasm",
+    "python_stdlib.zip",
+    "pyodide-lock.json",
+)
+# Each change of the package makes another one.
+_MOST_KEPT = 4
+_TIMEOUT_S = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a page must know of a snapshot before it boots from it (wheel/index.json).
+
+    `sha256` and `nbytes` are of the snapshot itself, which `file` may hold compressed by gzip.
+    """
+
+    file: str
+    key: str
+    sha256: str
+    nbytes: int
+    pyodide: str
+
+
+def snapshots_folder() -> Path:
+    """Where snapshots are kept."""
+    return cache_folder() / "snapshots"
+
+
+def find_snapshot(pyodide: Path, wheel: Path) -> Snapshot | None:
+    """The snapshot of this Pyodide with this wheel, if it was made before."""
+    return _kept(_key(pyodide, wheel))
+
+
+def make_snapshot(pyodide: Path, wheel: Path) -> Snapshot:
+    """The snapshot of this Pyodide with this wheel, made now if need be (about 10 s).
+
+    SetupError where node is missing or Pyodide does not boot in it.
+    """
+    node = shutil.which("node")
+    if node is None:
+        raise SetupError(
+            "There is no node, which boots Pyodide for a snapshot.", hint="Install Node.js 20."
+        )
+    folder = snapshots_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    key = _key(pyodide, wheel)
+    with FileLock(folder / "lock"):
+        found = _kept(key)
+        if found is None:
+            found = _make([node, str(_SCRIPT), str(pyodide), str(wheel), key], key)
+            _remove_old()
+    return found
+
+
+def write_site_snapshot(pyodide: Path, folder: Path) -> Path:
+    """Write what a site serves as its wheel/ folder: the wheel, its snapshot (gzip), index.json.
+
+    SetupError where the snapshot cannot be made or the folder not be written.
+    """
+    wheel = write_wheel(folder)
+    snapshot = make_snapshot(pyodide, wheel)
+    data = (snapshots_folder() / snapshot.file).read_bytes()
+    shipped = replace(snapshot, file=f"{snapshot.file}.gz")
+    index = {"wheel": wheel.name, "snapshot": asdict(shipped)}
+    try:
+        write_whole(folder / shipped.file, gzip.compress(data, 6, mtime=0))
+        write_whole(folder / "index.json", json.dumps(index, indent=2).encode())
+    except OSError as error:
+        raise SetupError(
+            f"{folder} cannot be written ({error.strerror}).", hint="Name another folder."
+        ) from None
+    return folder / shipped.file
+
+
+class BackgroundMaker:
+    """Makes one snapshot at a time in a thread of its own, for a server that answers meanwhile."""
+
+    def __init__(self, pyodide: Path) -> None:
+        self._pyodide = pyodide
+        self._lock = threading.Lock()
+        self._tried: dict[Path, threading.Thread] = {}
+
+    def snapshot(self, wheel: Path) -> Snapshot | None:
+        """The wheel's snapshot if it is there; else None, and it is made for the next time.
+
+        One that cannot be made is not tried again: a page boots plainly then.
+        """
+        found = find_snapshot(self._pyodide, wheel)
+        if found is None:
+            with self._lock:
+                if wheel not in self._tried:
+                    thread = threading.Thread(target=self._make, args=(wheel,), daemon=True)
+                    self._tried[wheel] = thread
+                    thread.start()
+        return found
+
+    def join(self) -> None:
+        """Wait until all that was begun has ended."""
+        for thread in list(self._tried.values()):
+            thread.join()
+
+    def _make(self, wheel: Path) -> None:
+        with suppress(SetupError, OSError):
+            make_snapshot(self._pyodide, wheel)
+
+
+def _key(pyodide: Path, wheel: Path) -> str:
+    digest = hashlib.sha256(_content(wheel))
+    for name in _PYODIDE_FILES:
+        if (pyodide / name).is_file():
+            digest.update(name.encode() + _content(pyodide / name))
+    return digest.hexdigest()[:32]
+
+
+_contents: dict[tuple[Path, int, int], bytes] = {}
+
+
+def _content(path: Path) -> bytes:
+    """The SHA-256 of a file, computed again when its size or time changes."""
+    stat = path.stat()
+    state = path, stat.st_mtime_ns, stat.st_size
+    if state not in _contents:
+        _contents[state] = hashlib.sha256(path.read_bytes()).digest()
+    return _contents[state]
+
+
+def _kept(key: str) -> Snapshot | None:
+    record = snapshots_folder() / f"{key}.json"
+    try:
+        found = Snapshot(**json.loads(record.read_text("utf-8")))
+        complete = (record.parent / found.file).stat().st_size == found.nbytes
+    except (OSError, ValueError, TypeError):
+        return None
+    return found if complete else None
+
+
+def _make(command: list[str], key: str) -> Snapshot:
+    folder = snapshots_folder()
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        target = Path(scratch) / "snapshot"
+        version = _run([*command, str(target)])
+        data = target.read_bytes()
+        digest = hashlib.sha256(data).hexdigest()
+        found = Snapshot(f"{key}.snapshot", key, digest, len(data), version)
+        target.rename(folder / found.file)
+    write_whole(folder / f"{key}.json", json.dumps(asdict(found)).encode())
+    return found
+
+
+def _run(command: list[str]) -> str:
+    """Run the script; returns Pyodide's version."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
+        words = "\n".join(done.stderr.strip().splitlines()[-8:])[-500:]
+        if done.returncode == 0:
+            return str(json.loads(done.stdout)["version"])
+    except subprocess.TimeoutExpired:
+        words = f"it took more than {_TIMEOUT_S} s"
+    raise SetupError(
+        f"Pyodide in {command[2]} gave no snapshot: {words}",
+        hint="Is it a complete Pyodide with numpy, of version 0.27 or later?",
+    )
+
+
+def _remove_old() -> None:
+    """Keep the newest few."""
+    records = sorted(snapshots_folder().glob("*.json"), key=lambda path: path.stat().st_mtime)
+    for record in records[:-_MOST_KEPT]:
+        record.with_suffix(".snapshot").unlink(missing_ok=True)
+        record.unlink(missing_ok=True)
