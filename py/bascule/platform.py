@@ -126,6 +126,8 @@ async def load(
         fill = partial(recipe.fill, source, parameters, store, tell)
         fill = partial(fill, backend=opened.backend, parallel=parallel)
         proves = is_wanted(prove)
+        if opened.watch is not None:
+            made.watch_by(opened.watch.note)
         made.revive_by(partial(_reopen, made, recipe, source, tier, proves, fallbacks))
         if proves:
             prove_kernels_of(opened.backend)

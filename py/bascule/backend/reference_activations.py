@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from math import erfc
-from typing import Any
 
-import numpy as np
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from bascule.arrays import Array, np
 
 # Numbers of a block: it and two of scratch stay in a core's cache over all passes.
 _BLOCK = 1 << 14

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -94,6 +95,15 @@ class _Prepared:
     stale: bool = False  # chosen before the last tuning
 
 
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    """A pass: the share of its program's largest sizes, and what it took."""
+
+    program: Program
+    share: float
+    seconds: float
+
+
 @dataclass(slots=True)
 class _Counts:
     passes: int = 0
@@ -169,6 +179,7 @@ class EmbeddingModel(LoadedModel):
         ids = self._tokenizer.encode(checked)
         batches = make_batches([len(i) for i in ids], self.max_tokens, self._most_rows)
         done = 0
+        ran: list[_Ran] = []
         gate = asyncio.Semaphore(_IN_FLIGHT)
 
         async def run(batch: Batch) -> None:
@@ -176,13 +187,16 @@ class EmbeddingModel(LoadedModel):
             async with gate:
                 await self._rest()
                 async with self._device.turn():
-                    with self._while_open():
+                    with self._while_open(), self._timed(batch, ran):
                         result[list(batch.indices)] = await self._embedded(batch, ids, skipped)
             done += len(batch.indices)
             if progress is not None:
                 progress(done, len(checked))
 
         await all_or_first_error([run(batch) for batch in batches])
+        if self._watch is not None and len(ran) == len(batches):
+            passes = [(each.program, each.share) for each in ran]
+            await self._watch(self.tier, passes, sum(each.seconds for each in ran))
         with self._counting:
             self._counts.texts += len(checked)
             self._counts.tokens += sum(len(i) for i in ids)
@@ -196,6 +210,17 @@ class EmbeddingModel(LoadedModel):
         alone, empty = self._tokenizer.encode([prompt, ""])
         ends_special = bool(alone and empty) and alone[-1] == empty[-1]
         return len(alone) - ends_special
+
+    @contextmanager
+    def _timed(self, batch: Batch, ran: list[_Ran]) -> Generator[None]:
+        """Note what a batch takes, unless it has its bucket prepared, which tells nothing."""
+        bucket = batch.bucket
+        prepared = self._prepared.get(bucket)
+        started = perf_counter()
+        yield
+        if prepared is not None:
+            share = len(batch.indices) * batch.tokens / (bucket.batch * bucket.tokens)
+            ran.append(_Ran(prepared.program, share, perf_counter() - started))
 
     async def prepare(self, batch: int = 1, tokens: int = 16) -> None:
         """Make the program of one bucket ready before it is needed."""

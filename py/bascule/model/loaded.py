@@ -37,6 +37,9 @@ DEVICE_ERRORS = (DeviceLostError, WrongResultError)
 NO_MEMORY = (GpuOutOfMemoryError, MemoryError)
 
 
+# Takes the tier that ran, its passes, each with the share of its largest sizes, and seconds.
+Watch = Callable[[Tier, Sequence[tuple[Program, float]], float], Awaitable[None]]
+
 _CLOSED = "the model was closed while it worked"
 # How long a run waits for the machine to catch its breath.
 _PAUSE_S = 0.05
@@ -102,6 +105,7 @@ class LoadedModel:
         self._device = backend.turns
         self._revivals = 0
         self._prover: Prover | None = None
+        self._watch: Watch | None = None
         self._noted: dict[str, float] = {}
         self._closed = False
         self._pressure: Pressure | None = None
@@ -137,6 +141,10 @@ class LoadedModel:
         wrong (then it is among `wrong_tiers`).
         """
         self._reopen = reopen
+
+    def watch_by(self, watch: Watch) -> None:
+        """What is told of runs, to hold them against what was predicted of this tier."""
+        self._watch = watch
 
     def prove_by(self, prover: Prover | None) -> None:
         """What proves the answers, on this device and on any that comes in its place."""

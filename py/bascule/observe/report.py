@@ -33,7 +33,7 @@ async def examine() -> dict[str, Any]:
 
     A machine that is new is measured for it (see `bascule.tiers.survey`).
     """
-    found = await survey(read_switches())
+    found = await survey(read_switches(), fresh=True)
     selector = IntelligentBackendSelector(known=found)
     return {
         "versions": _versions(),

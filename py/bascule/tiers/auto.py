@@ -5,28 +5,33 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import isfinite, prod
+from math import isfinite, sqrt
 
+from bascule.backend.base import Backend, Tier
 from bascule.backend.webnn.translate import refusal as webnn_refusal
-from bascule.errors import InputError, TierUnavailableError
-from bascule.program.program import Call, Program
+from bascule.errors import BasculeError, InputError, TierUnavailableError
+from bascule.program.program import Program
+from bascule.remembered import open_remembered
 from bascule.tiers.decisions import Considered, Decision, decide, memory_refusal
 from bascule.tiers.openers import OPENERS, OpenedTier, open_named
+from bascule.tiers.speed_records import Watch
 from bascule.tiers.speeds import Kind
-from bascule.tiers.survey import Survey, TierFacts, survey
-from bascule.tiers.switches import read_switches
+from bascule.tiers.survey import Survey, identity_of, survey
+from bascule.tiers.switches import Switches, read_switches
+from bascule.tiers.tier_records import TierFacts, TierRecords
+from bascule.tiers.work import work_of_program
 
 # Multiply-adds of a pass where nothing is known of the model: a small sentence encoder's.
 _TYPICAL_WORK = 2e8
-_WEIGHING = ("linear", "gated_linear")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelNeed:
     """What a model asks of a tier: a pass of so much work, so much memory.
 
-    How large one tensor is does not matter: one that no buffer holds is cut into parts. `unable`
-    says of tiers that cannot run it at all why that is.
+    `work` is that of its least pass, in `calls` products, and `large_work` that of a batch, 0 where
+    that does not count. How large one tensor is does not matter: one that no buffer holds is cut
+    into parts. `unable` says of tiers that cannot run it at all why that is.
     """
 
     name: str = "a model"
@@ -34,6 +39,8 @@ class ModelNeed:
     work: float = _TYPICAL_WORK
     total_nbytes: int = 0
     unable: Mapping[str, str] = field(default_factory=dict[str, str])
+    calls: int = 1
+    large_work: float = 0.0
 
 
 TierOpener = Callable[[str | Sequence[str], ModelNeed], Awaitable[OpenedTier]]
@@ -45,8 +52,9 @@ async def open_tier(
     """Open `wanted`, of several the first that works, or for "auto" the tier that should run what
     is needed fastest.
 
-    For "auto" every tier is opened, and measured where this machine is new (about a second, see
-    `bascule.tiers.survey`); the environment's switches rule (see `bascule.tiers.switches`).
+    For "auto" every tier is opened and measured where this machine is new (about a second), and
+    natively from then on only the chosen one (see `bascule.tiers.survey`); the environment's
+    switches rule (see `bascule.tiers.switches`).
     `remember` keeps what is learned of the device (its speed, kernels that are fast, or fail)
     between runs. InputError for an unknown name, TierUnavailableError for a known one that does
     not work here, and where none is left for "auto".
@@ -61,14 +69,55 @@ async def open_tier(
     if switches.forced is not None:
         backend = await open_named(switches.forced.tier, remember=remember)
         return OpenedTier(backend, switches.forced_reason)
+    return await open_best(switches, need or ModelNeed(), remember=remember)
+
+
+async def open_best(switches: Switches, need: ModelNeed, *, remember: bool = True) -> OpenedTier:
+    """Open the tier that should run what is needed fastest; TierUnavailableError if none will do.
+
+    One that is remembered and no longer opens is refused, and the next one tried.
+    """
     found = await survey(switches, remember=remember, hold=True)
     try:
-        opened = choose(found, need or ModelNeed())
+        while True:
+            decision, tier, reason = _decided(found, need)
+            backend, refused = found.backends.get(tier), ""
+            if backend is None:
+                backend, refused = await _open_remembered(found, tier, remember)
+            if backend is not None:
+                break
+            found = _without(found, tier, refused)
     except BaseException:
         found.close()
         raise
-    found.close(but=opened.backend.tier)
-    return opened
+    found.close(but=backend.tier)
+    watch = await _watch(found, backend.tier, need) if remember else None
+    return OpenedTier(backend, reason, decision, watch)
+
+
+async def _open_remembered(found: Survey, tier: Tier, remember: bool) -> tuple[Backend | None, str]:
+    """Open a tier by what is remembered of it, and forget that where it is true no more."""
+    facts = next(each for each in found.tiers if each.tier == tier)
+    backend, refused = None, ""
+    try:
+        backend = await open_named(tier, remember=remember)
+    except BasculeError as error:
+        refused = str(getattr(error, "reason", error))
+    if backend is None or identity_of(backend) != facts.identity:
+        records = await TierRecords.open(await open_remembered())
+        records.forget(tier)
+        await records.save()
+    return backend, refused
+
+
+def _without(found: Survey, tier: Tier, refused: str) -> Survey:
+    tiers = (TierFacts(tier, refused) if each.tier == tier else each for each in found.tiers)
+    return replace(found, tiers=tuple(tiers))
+
+
+async def _watch(found: Survey, tier: Tier, need: ModelNeed) -> Watch:
+    facts = next(each for each in found.tiers if each.tier == tier)
+    return Watch(tier, facts.identity, need.kind, await open_remembered())
 
 
 async def _open_first(wanted: Sequence[str], need: ModelNeed | None, remember: bool) -> OpenedTier:
@@ -87,6 +136,13 @@ async def _open_first(wanted: Sequence[str], need: ModelNeed | None, remember: b
 
 def choose(found: Survey, need: ModelNeed) -> OpenedTier:
     """The best of the backends that a survey holds open; TierUnavailableError if none will do."""
+    open_ones = tuple(t for t in found.tiers if t.refused or t.tier in found.backends)
+    decision, tier, reason = _decided(replace(found, tiers=open_ones), need)
+    return OpenedTier(found.backends[tier], reason, decision)
+
+
+def _decided(found: Survey, need: ModelNeed) -> tuple[Decision, Tier, str]:
+    """The decision, and its reason in words; TierUnavailableError if no tier will do."""
     decision = decision_for(found.tiers, need)
     refused = [str(c) for c in decision.considered if c.refused and c.tier in OPENERS]
     if decision.chosen is None:
@@ -95,7 +151,7 @@ def choose(found: Survey, need: ModelNeed) -> OpenedTier:
     reason = "; ".join([f"auto took {decision.chosen}: {decision.reason}", *refused])
     if decision.warning:
         reason += f". {decision.warning[0].upper()}{decision.warning[1:]}"
-    return OpenedTier(found.backends[decision.chosen], reason, decision)
+    return decision, decision.chosen, reason
 
 
 def decision_for(tiers: Sequence[TierFacts], need: ModelNeed) -> Decision:
@@ -104,28 +160,26 @@ def decision_for(tiers: Sequence[TierFacts], need: ModelNeed) -> Decision:
 
 
 def need_of(name: str, programs: Sequence[Program]) -> ModelNeed:
-    """What a model needs for the least of its passes: a language model's is one token."""
-    one = min(programs, key=_work)
+    """What a model needs: the least of its passes, a token or a text, and the largest of an
+    encoder's.
+    """
+    works = {id(program): work_of_program(program) for program in programs}
+    one = min(programs, key=lambda program: works[id(program)])
+    large = max(programs, key=lambda program: works[id(program)])
     parameters = one.parameters
     blocks = sum(p.nbytes for p in parameters if p.dtype.startswith("q"))
     nbytes = sum(p.nbytes for p in parameters)
+    work, calls = works[id(one)]
     return ModelNeed(
         name,
         "blocks" if 2 * blocks > nbytes else "product",
-        _work(one),
+        work,
         nbytes + max(p.planned_nbytes + sum(s.nbytes for s in p.states) for p in programs),
         {"webnn": webnn_refusal(one)},
+        calls=calls,
+        # A language model is asked for token after token, and reads its prompt once.
+        large_work=0.0 if one.states else works[id(large)][0],
     )
-
-
-def _work(program: Program) -> float:
-    """Multiply-adds of its matrix products, at its largest sizes."""
-    return float(sum(map(_products, program.calls)))
-
-
-def _products(call: Call) -> int:
-    x, weight = call.operands[:2] if call.op in _WEIGHING else (None, None)
-    return prod(x.limits) * weight.limits[0] if x and weight else 0
 
 
 def _consider(need: ModelNeed, facts: TierFacts) -> Considered:
@@ -133,10 +187,11 @@ def _consider(need: ModelNeed, facts: TierFacts) -> Considered:
     refused = refused or memory_refusal(facts, 0, need.total_nbytes)
     if refused:
         return Considered(facts.tier, refused)
-    # A pass is many calls in a row, sent and read back once.
-    speeds = facts.speeds
-    way_s = speeds.seconds(need.kind, 0) - speeds.seconds(need.kind, 0, again=True)
-    expected_s = speeds.seconds(need.kind, need.work, again=True) + way_s
+    expected_s = facts.speeds.pass_seconds(need.kind, need.work, need.calls)
+    if need.large_work > need.work:
+        # A text alone and one of a batch count the same: by how many times a tier is faster.
+        large_s = facts.speeds.pass_seconds(need.kind, need.large_work, need.calls)
+        expected_s = sqrt(expected_s * large_s * need.work / need.large_work)
     if not isfinite(expected_s):
         return Considered(facts.tier)
-    return Considered(facts.tier, "", expected_s, "predicted")
+    return Considered(facts.tier, "", expected_s, facts.speeds.source)

@@ -8,7 +8,7 @@ from math import inf, isfinite
 from typing import Any
 
 from bascule.backend.base import Tier
-from bascule.tiers.survey import TierFacts
+from bascule.tiers.tier_records import TierFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Considered:
     """One tier: why it was refused, else the time that it is expected to need and whence that is.
 
     `source` is "measured here" (this very work, earlier), "predicted" (from the machine's samples),
-    or why there is no time.
+    typical of such tiers elsewhere, or why there is no time.
     """
 
     tier: Tier

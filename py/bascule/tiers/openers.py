@@ -16,17 +16,22 @@ from bascule.tiers.probe import probe_dispatch
 if TYPE_CHECKING:
     from bascule.backend.webgpu.gpu import AdapterInfo, Gpu
     from bascule.tiers.decisions import Decision
+    from bascule.tiers.speed_records import Watch
 
 IN_PAGE = sys.platform == "emscripten"
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedTier:
-    """A tier that works, and why it was taken; `decision` has it all where it was chosen."""
+    """A tier that works, and why it was taken; `decision` has it all where it was chosen.
+
+    `watch` holds a model's runs against what was predicted for it.
+    """
 
     backend: Backend
     reason: str
     decision: Decision | None = None
+    watch: Watch | None = None
 
 
 async def open_named(tier: str, *, remember: bool = True) -> Backend:

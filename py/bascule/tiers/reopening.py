@@ -10,9 +10,8 @@ from dataclasses import replace
 
 from bascule.backend.base import Tier
 from bascule.errors import TierUnavailableError
-from bascule.tiers.auto import ModelNeed, choose, open_tier
+from bascule.tiers.auto import ModelNeed, open_best, open_tier
 from bascule.tiers.openers import OpenedTier
-from bascule.tiers.survey import survey
 from bascule.tiers.switches import read_switches
 from bascule.tiers.workload import BackendType
 
@@ -50,14 +49,7 @@ async def open_another(
         tier, why = next(iter(wrong.items()))
         raise TierUnavailableError(tier, why)
     disabled = {**switches.disabled, **{BackendType(tier): why for tier, why in wrong.items()}}
-    found = await survey(replace(switches, disabled=disabled), hold=True)
-    try:
-        opened = choose(found, need)
-    except BaseException:
-        found.close()
-        raise
-    found.close(but=opened.backend.tier)
-    return opened
+    return await open_best(replace(switches, disabled=disabled), need)
 
 
 async def _patiently(tier: Tier) -> OpenedTier:

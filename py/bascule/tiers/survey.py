@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
 
 from bascule.backend.base import TIERS, Backend, Tier
-from bascule.errors import BasculeError
-from bascule.remembered import MemoryRemembered, open_remembered
+from bascule.errors import BasculeError, DeviceLostError, TierUnavailableError
+from bascule.remembered import MemoryRemembered, Remembered, open_remembered
 from bascule.tiers.host import free_nbytes, host_identity, is_busy
 from bascule.tiers.openers import OPENERS, adapter_of, open_named
-from bascule.tiers.speeds import Speeds, speeds_of
+from bascule.tiers.speed_records import speed_record, speeds_of
+from bascule.tiers.speeds import typical_speeds
 from bascule.tiers.switches import Switches
+from bascule.tiers.tier_records import TierFacts as TierFacts
+from bascule.tiers.tier_records import TierRecords
 from bascule.tiers.workload import BackendType
 
 # A machine that is new to Bascule is measured for about so long, all tiers together.
@@ -24,40 +26,11 @@ _WEBNN_COPIES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class TierFacts:
-    """One tier. `refused` says why it does not run here, and is empty where it does.
-
-    `largest_nbytes` is the most that one tensor may have, `total_nbytes` all of them together; None
-    where nobody tells. `software` is a GPU that the CPU imitates. `identity` is what its speeds
-    were kept under.
-    """
-
-    tier: Tier
-    refused: str = ""
-    device_name: str = ""
-    software: bool = False
-    identity: str = ""
-    largest_nbytes: int | None = None
-    total_nbytes: int | None = None
-    speeds: Speeds = field(default_factory=lambda: Speeds({}))
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values; times in seconds."""
-        return {
-            "tier": self.tier,
-            "works": not self.refused,
-            "reason": self.refused,
-            "device": self.device_name,
-            "software": self.software,
-            "largest_nbytes": self.largest_nbytes,
-            "total_nbytes": self.total_nbytes,
-            "speeds": self.speeds.as_json(),
-        }
-
-
-@dataclass(frozen=True, slots=True)
 class Survey:
-    """All tiers, best first as long as nothing is measured; `backends` are those held open."""
+    """All tiers, best first as long as nothing is measured; `backends` are those held open.
+
+    A tier that is remembered need not be open to be among them.
+    """
 
     tiers: tuple[TierFacts, ...]
     backends: Mapping[Tier, Backend] = field(default_factory=dict[Tier, Backend])
@@ -79,16 +52,24 @@ class Survey:
 
 
 async def survey(
-    switches: Switches, *, remember: bool = True, budget_s: float = BUDGET_S, hold: bool = False
+    switches: Switches,
+    *,
+    remember: bool = True,
+    budget_s: float = BUDGET_S,
+    hold: bool = False,
+    fresh: bool = False,
 ) -> Survey:
-    """Open each tier that the switches allow, and measure those that are new here.
+    """What is known of each tier that the switches allow: remembered, or found out by opening it
+    and measuring its speed.
 
-    What is measured while others keep the machine busy serves this time only. With `hold` the
-    backends stay open, for the caller to close.
+    With `fresh` each is opened, whatever is remembered. On a busy machine nothing is measured:
+    older figures serve, or what is typical elsewhere. With `hold` backends that were opened stay
+    open, for the caller to close.
     """
-    busy = is_busy()
     remembered = await open_remembered() if remember else MemoryRemembered()
     share_s = budget_s / len({*OPENERS} - {_LIMITED})  # it is measured in place of "webgpu" alone
+    records = await TierRecords.open(remembered if remember else None)
+    surveyor = _Surveyor(switches, remembered, records, share_s, remember, fresh, is_busy())
     found: list[TierFacts] = []
     backends: dict[Tier, Backend] = {}
     try:
@@ -98,25 +79,83 @@ async def survey(
                 missing = f"this version has {', '.join(OPENERS)} only"
                 found.append(TierFacts(tier, refused or missing))
                 continue
-            try:
-                backend = backends[tier] = await open_named(tier, remember=remember)
-                facts = _facts(backend, switches)
-                speeds = await speeds_of(
-                    backend, facts.identity, remembered, share_s, keep=not busy
-                )
-            except BasculeError as error:
-                found.append(TierFacts(tier, str(getattr(error, "reason", error))))
-                if tier in backends:
-                    backends.pop(tier).close()
-                continue
-            found.append(replace(facts, speeds=speeds))
+            facts, backend = await surveyor.look(tier)
+            found.append(facts)
+            if backend is not None and hold:
+                backends[tier] = backend
+            elif backend is not None:
+                backend.close()
+        await records.save()
     except BaseException:
         Survey((), backends).close()
         raise
-    whole = Survey(tuple(found), backends if hold else {})
-    if not hold:
-        Survey((), backends).close()
-    return whole
+    return Survey(tuple(found), backends)
+
+
+@dataclass(frozen=True, slots=True)
+class _Surveyor:
+    """Looks at one tier after the other."""
+
+    switches: Switches
+    remembered: Remembered
+    records: TierRecords
+    share_s: float
+    remember: bool
+    fresh: bool
+    busy: bool
+
+    async def look(self, tier: Tier) -> tuple[TierFacts, Backend | None]:
+        """What is known of a tier, and its backend where it had to be opened."""
+        known = None if self.fresh else await self._recalled(tier)
+        if known is not None:
+            return known, None
+        try:
+            backend = await open_named(tier, remember=self.remember)
+        except BasculeError as error:
+            return self._refused(tier, error), None
+        try:
+            facts = _facts(backend)
+            speeds = await speeds_of(
+                backend,
+                facts.identity,
+                self.remembered,
+                self.share_s,
+                software=facts.software,
+                busy=self.busy,
+            )
+            if backend.lost:
+                raise DeviceLostError(backend.lost)
+        except BasculeError as error:
+            backend.close()
+            return self._refused(tier, error), None
+        except BaseException:
+            backend.close()
+            raise
+        self.records.put(facts)
+        return _with_room(replace(facts, speeds=speeds), self.switches), backend
+
+    async def _recalled(self, tier: Tier) -> TierFacts | None:
+        """What is remembered of a tier, if that is all that has to be known."""
+        facts = self.records.get(tier)
+        if facts is None or facts.refused:
+            return facts
+        record = await speed_record(tier, facts.identity, self.remembered)
+        if record is not None and (self.busy or not record.again):
+            speeds = record.speeds
+        elif self.busy:
+            speeds = typical_speeds(tier, software=facts.software)
+        else:
+            return None
+        return _with_room(replace(facts, speeds=speeds), self.switches)
+
+    def _refused(self, tier: Tier, error: BasculeError) -> TierFacts:
+        """Its refusal, remembered where it is the machine's: a lost device may come back."""
+        facts = TierFacts(tier, str(getattr(error, "reason", error)))
+        if isinstance(error, TierUnavailableError):
+            self.records.put(facts)
+        else:
+            self.records.forget(tier)
+        return facts
 
 
 async def this_machine(switches: Switches, *, budget_s: float = BUDGET_S) -> Survey:
@@ -139,22 +178,28 @@ def _needless(tier: Tier, found: Sequence[TierFacts]) -> str:
     return "webgpu works, on the same adapter in full" if better and tier == _LIMITED else ""
 
 
-def _facts(backend: Backend, switches: Switches) -> TierFacts:
-    """What is known without measuring."""
-    adapter = adapter_of(backend)
-    room = switches.memory_nbytes
+def _facts(backend: Backend) -> TierFacts:
+    """What is known without measuring, but for the room in memory."""
+    adapter, identity = adapter_of(backend), identity_of(backend)
     if adapter is None:
-        identity = f"{backend.device_name} {host_identity()}"
-        room = free_nbytes() if room is None else room
-        if backend.tier == "webnn" and room is not None:
-            room //= _WEBNN_COPIES
-        return TierFacts(
-            backend.tier, "", backend.device_name, identity=identity, total_nbytes=room
-        )
-    if room is None and adapter.software:
-        room = free_nbytes()  # no memory of its own; that of a real GPU nobody tells
+        return TierFacts(backend.tier, "", backend.device_name, identity=identity)
     limits = adapter.limits
     largest = min(limits["maxBufferSize"], limits["maxStorageBufferBindingSize"])
-    return TierFacts(
-        backend.tier, "", adapter.name, adapter.software, adapter.identity, largest, room
-    )
+    return TierFacts(backend.tier, "", adapter.name, adapter.software, identity, largest)
+
+
+def _with_room(facts: TierFacts, switches: Switches) -> TierFacts:
+    """With the memory that the switches allow, or the machine has free now."""
+    room = switches.memory_nbytes
+    on_gpu = facts.tier in ("webgpu", "webgpu-limited")
+    if room is None and (facts.software or not on_gpu):
+        room = free_nbytes()  # a real GPU has memory of its own, of which nobody tells
+    if facts.tier == "webnn" and room is not None:
+        room //= _WEBNN_COPIES
+    return replace(facts, total_nbytes=room)
+
+
+def identity_of(backend: Backend) -> str:
+    """What a backend's speeds are remembered under."""
+    adapter = adapter_of(backend)
+    return adapter.identity if adapter else f"{backend.device_name} {host_identity()}"
