@@ -52,6 +52,9 @@ class Faults:
         if asked:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
         large = len(body) > SMALL_NBYTES and file.suffix == ".safetensors" and not self.healed
+        if kind == "unnamed" and large:  # the file's beginning, whatever was asked for
+            del headers["Content-Range"]
+            return Response(data[: end - start], 206, headers)
         if kind == "status" and large:
             return Response(status_code=503)
         if kind == "whole":  # a server that knows no ranges

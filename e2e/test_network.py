@@ -195,8 +195,12 @@ STAYING = {
 
 
 def test_faults_that_stay_are_told_and_heal(
-    engine: Engine, hub: Hub, lab: Callable[..., Any]
+    engine: Engine, site: Site, hub: Hub, lab: Callable[..., Any]
 ) -> None:
+    # On the page's own origin no header is hidden: a part without its range is refused.
+    found = lab(f"await load('{site.url}/faults/unnamed/tiny-bert')")
+    assert found.get("error") == "source", found
+    assert "without its Content-Range" in found["told"]
     for name, (fault, category, told) in STAYING.items():
         url = hub.add(name)
         hub.server.plan(f"{name}/{FILE}", fault)
@@ -256,6 +260,11 @@ def test_versions_hashes_and_manifests(engine: Engine, hub: Hub, lab: Callable[.
     write_manifest(hub.root / "same")
     assert lab(f"await load({url!r})").get("digest") == expected(1)
     assert hub.sent("same") == 0
+    url = hub.add("cut")
+    (hub.root / "cut" / "bascule-manifest.json").write_bytes(b'{"version": 1, "chunk')
+    found = lab(f"await load({url!r})")
+    assert found.get("error") == "corrupt", found
+    assert "cut off" in found["told"]
     url = hub.add("stays-wrong", seed=7)
     write_manifest(hub.root / "stays-wrong")
     hub.server.plan(f"stays-wrong/{FILE}", Fault("corrupt", at=333_333))

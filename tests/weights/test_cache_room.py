@@ -139,28 +139,38 @@ def leave_orphans(home: Path) -> int:
     folder = home / "chunks" / "ab"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f".{'ab' * 20}.0123456789abcdef.part").write_bytes(bytes(1000))
-    (folder / "tmpabcd.part").write_bytes(bytes(1000))  # as the first version called them
+    (folder / "tmpab_cd12z.part").write_bytes(bytes(1000))  # as the first version called them
     (folder / ("ab" * 32)).write_bytes(bytes(3000))
     (home / "files").mkdir(exist_ok=True)
+    for mine in (folder / "mine.part", folder / "notes.txt", home / "files" / "mine.json"):
+        mine.write_text("mine")
+    (home / "chunks" / ".DS_Store").write_text("the system's")
     (home / "files" / ("0" * 32 + ".json")).write_bytes(b"{")
     return 5001
 
 
+def files_in(home: Path) -> set[Path]:
+    """All files but the user's own."""
+    own = ("mine.part", "notes.txt", "mine.json", ".DS_Store")
+    return {p for p in home.rglob("*") if p.is_file() and p.name not in own}
+
+
 async def test_orphaned_chunks_are_listed_and_removed(site: Site, weights_home: Path) -> None:
     await load(site.url)
-    whole = {p for p in weights_home.rglob("*") if p.is_file()}
+    whole = files_in(weights_home)
     nbytes = leave_orphans(weights_home)
     (found,) = [each for each in await cache.ls() if each.kind == "orphaned"]
     assert (found.location, found.stored_nbytes, found.in_use) == (ORPHANED, nbytes, False)
     assert await cache.verify() == {ORPHANED: 4}
-    assert {p for p in weights_home.rglob("*") if p.is_file()} == whole
+    assert files_in(weights_home) == whole
     assert await cache.verify() == {}
     leave_orphans(weights_home)
     assert await cache.rm([ORPHANED]) == 4
     assert [each.kind for each in await cache.ls()] == ["fetched"]
     leave_orphans(weights_home)
     assert await cache.rm(everything=True) == 5
-    assert not [p for p in (weights_home / "chunks").rglob("*") if p.is_file()]
+    assert not {p for p in files_in(weights_home) if len(p.name) == 64 or p.suffix == ".json"}
+    assert (weights_home / "chunks" / "ab" / "notes.txt").read_text() == "mine"
     assert await cache.ls() == []
 
 

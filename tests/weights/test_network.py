@@ -368,6 +368,7 @@ async def test_models_share_their_chunks(site: Site) -> None:
     ("manifest", "told"),
     [
         (b'{"version": 2}', "version 1"),
+        (b'{"version": 1, "chunk', "damaged or cut off"),
         (b'{"version": 1, "chunk_nbytes": 1, "files": {}}', "chunk_nbytes"),
         (b'{"version": 1, "chunk_nbytes": 65536, "files": {"x": {"nbytes": -1}}}', "not sound"),
         (b'{"version": 1, "chunk_nbytes": 65536, "files": []}', "names no files"),

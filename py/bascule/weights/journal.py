@@ -30,6 +30,9 @@ from bascule.json_object import MANIFEST, JsonFault, parse_json
 from bascule.weights.manifest import is_count
 
 _HASH = re.compile(r"[0-9a-f]{64}")
+# Nothing else in the folder is ever removed: it may be one that the user has other files in.
+_PART_NAME = re.compile(rf"(\.[0-9a-f.json]{{1,40}}\.[0-9a-f]{{16}}|tmp[0-9a-z_]{{8}})\{PART}")
+_ENTRY_NAME = re.compile(r"[0-9a-f]{32}\.json")
 _MOST_NBYTES = 1 << 50
 # 1 TiB by chunks of 4 MiB: what a server claims is compared with it before anything is sized by it.
 MOST_CHUNKS = 1 << 18
@@ -204,10 +207,10 @@ class Journal:
             else:
                 named.update(entry.hashes)
         for path in [*chunks, *_listed(self._files)]:
-            if path.suffix == PART:
+            if _PART_NAME.fullmatch(path.name):
                 if is_abandoned(path):
                     found.append(path)
-            elif path.parent != self._files and path.name not in named:
+            elif _HASH.fullmatch(path.name) and path.name not in named:
                 found.append(path)
         return found
 
@@ -221,7 +224,8 @@ class Journal:
     def space(self, most: int | None = None) -> Space:
         """What could be kept within `most` bytes (default: `most_nbytes`) and on the disk."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        sizes = {p.name: _nbytes(p) for folder in _listed(self._chunks) for p in _listed(folder)}
+        chunks = [path for folder in _listed(self._chunks) for path in _listed(folder)]
+        sizes = {path.name: _nbytes(path) for path in chunks if _is_ours(path.name)}
         ours = sum(sizes.values())
         in_use = {h for each in self.entries() if each.in_use for h in each.entry.hashes}
         held = sum(nbytes for name, nbytes in sizes.items() if name in in_use)
@@ -249,7 +253,7 @@ class Journal:
         return max(0, nbytes - free)
 
     def _entry_paths(self) -> list[Path]:
-        return [path for path in _listed(self._files) if path.suffix == ".json"]
+        return [path for path in _listed(self._files) if _ENTRY_NAME.fullmatch(path.name)]
 
     def _chunk_path(self, digest: str) -> Path:
         assert _HASH.fullmatch(digest)  # entries and manifests were checked when they were read
@@ -276,11 +280,15 @@ class Journal:
             return True
 
 
+def _is_ours(name: str) -> bool:
+    return (_HASH.fullmatch(name) or _PART_NAME.fullmatch(name)) is not None
+
+
 def _listed(folder: Path) -> list[Path]:
     """What a folder holds; nothing if it is not there, OSError if it may not be read."""
     try:
         return sorted(folder.iterdir())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
