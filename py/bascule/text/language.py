@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from itertools import chain, zip_longest
+from itertools import chain
 from typing import Protocol
 
 from bascule.errors import InputError
 from bascule.text import Tokenizer, check_unicode, make_tokenizer
+from bascule.text.token_finder import TokenFinder
 from bascule.text.vocabulary import BYTE_OF, Vocabulary
 
 
@@ -54,9 +54,7 @@ class LanguageTokenizer:
         self.vocabulary = vocabulary
         self.n_tokens = len(vocabulary.tokens)
         self._plain = plain
-        # Longest first: the leftmost and then the longest wins.
-        texts = sorted(vocabulary.control, key=len, reverse=True)
-        self._control = re.compile("|".join(map(re.escape, texts))) if texts else None
+        self._control = TokenFinder(vocabulary.control)
         self._silent = frozenset(vocabulary.control.values())
         self._raw = frozenset(vocabulary.user_defined.values()) | self._silent | vocabulary.unused
         self._bytes: dict[int, bytes] = {}
@@ -66,12 +64,14 @@ class LanguageTokenizer:
         return self.encode_parts(self.split(text) if special else [text])
 
     def split(self, text: str) -> list[str | int]:
-        """The text around control tokens, and their ids."""
-        if self._control is None:
-            return [text]
-        ids = (self.vocabulary.control[found] for found in self._control.findall(text))
-        woven = chain.from_iterable(zip_longest(self._control.split(text), ids))
-        return [part for part in woven if part is not None and part != ""]
+        """The text around control tokens, and their ids: the leftmost, then the longest wins."""
+        parts: list[str | int] = []
+        done = 0
+        for start, token in self._control.all_in(text):
+            if start >= done:
+                parts += (text[done:start], self.vocabulary.control[token])
+                done = start + len(token)
+        return [part for part in (*parts, text[done:]) if part != ""]
 
     def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
         """See `TextTokenizer.encode_parts`. One call of the library for all."""

@@ -10,10 +10,10 @@ together itself; a template that looks for a control token in a message no more 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 
 from bascule.errors import InputError
+from bascule.text.token_finder import TokenFinder, folded
 
 # Private characters, which mean nothing in text: one that is not used at hand is soon found.
 _CANDIDATES = range(0xE000, 0xF900)
@@ -23,15 +23,11 @@ class Marker:
     """Sets and takes out marks for one set of control tokens."""
 
     def __init__(self, control: Iterable[str]) -> None:
-        self._tokens = sorted(control, key=len, reverse=True)
-        # The first character of each: a look ahead finds those that overlap too.
-        alternatives = "|".join(map(re.escape, self._tokens))
-        first = f"(?=(?:{alternatives}))(?s:.)"
+        self._tokens = list(control)
         # In any case: a template may write all in capitals, or in none.
-        self._first = re.compile(first, re.IGNORECASE) if self._tokens else None
-        lower = [token.lower() for token in self._tokens]
-        self._ends = {token[at:] for token in lower for at in range(1, len(token))}
-        self._begins = {token[:at] for token in lower for at in range(1, len(token))}
+        lower = [folded(token) for token in self._tokens]
+        self._finder = TokenFinder(lower)
+        self._backwards = TokenFinder(token[::-1] for token in lower)
         self._longest = max(map(len, self._tokens), default=0)
         self._insides = "\n\0".join(token[1:-1] for token in lower)
 
@@ -46,11 +42,17 @@ class Marker:
 
     def mark(self, text: str, mark: str, *, edges: bool = True) -> str:
         """The text with marks; a text that could be no part of a control token as it is."""
-        if self._first is None or not text:
+        if not self._tokens or not text:
             return text
         if edges:
             text = self._at_edges(text, mark)
-        return self._first.sub(lambda found: found[0] + mark, text)
+        # After the first character of each, of those that overlap too.
+        parts: list[str] = []
+        done = 0
+        for start, _ in self._finder.all_in(folded(text)):
+            parts += (text[done : start + 1], mark)
+            done = start + 1
+        return "".join((*parts, text[done:]))
 
     def _at_edges(self, text: str, mark: str) -> str:
         """Marks at the first and the last letter, inside the space that a template may trim."""
@@ -59,9 +61,10 @@ class Marker:
             return text
         start = text.index(bare)
         sizes = range(1, min(self._longest, len(bare) + 1))
-        inside = len(bare) <= self._longest and bare.lower() in self._insides
-        before = inside or any(bare[:n].lower() in self._ends for n in sizes)
-        after = any(bare[-n:].lower() in self._begins for n in sizes)
+        head, tail = folded(bare[: self._longest]), folded(bare[-self._longest :])
+        inside = len(bare) <= self._longest and head in self._insides
+        before = inside or any(self._backwards.begins_longer(head[:n][::-1]) for n in sizes)
+        after = any(self._finder.begins_longer(tail[-n:]) for n in sizes)
         marked = (mark if before else "") + bare + (mark if after else "")
         return text[:start] + marked + text[start + len(bare) :]
 

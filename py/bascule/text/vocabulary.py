@@ -15,9 +15,12 @@ from bascule.text.pretokenizers import PRETOKENIZERS, PreTokenizer
 
 MOST_TOKENS = 1 << 20
 MOST_TOKEN_CHARACTERS = 1 << 12
-# Each beginning and end of a control token is kept, to look for them in messages.
+# Each of these is looked for at all places of a text.
 MOST_CONTROL = 1 << 14
 MOST_CONTROL_CHARACTERS = 1 << 7
+# The library builds an automaton of these, with a state for each of their characters.
+MOST_USER_DEFINED = 1 << 14
+MOST_USER_DEFINED_CHARACTERS = 1 << 18
 _PREFIX = "tokenizer.ggml."
 # The kinds of tokens, by GGUF's numbers.
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
@@ -104,8 +107,7 @@ def make_vocabulary(metadata: Mapping[str, object], pre: PreTokenizer, place: st
         by_kind[kind][text] = index
     control = by_kind[CONTROL] | by_kind[UNKNOWN]
     _check_control(control, place)
-    if "" in by_kind[USER_DEFINED]:
-        raise _fault(place, "tokens", "a text for each token of the users", "an empty one")
+    _check_user_defined(by_kind[USER_DEFINED], place)
     merged = by_kind[NORMAL].keys() | by_kind[USER_DEFINED].keys()
     ids = {name: _id(metadata, name, len(tokens), place) for name in ("bos", "eos", "eot", "eom")}
     named = {control[text] for text in _ENDS if text in control}
@@ -188,6 +190,17 @@ def _check_control(control: Mapping[str, int], place: str) -> None:
         if not 2 <= len(text) <= MOST_CONTROL_CHARACTERS:
             expected = f"control tokens of 2 to {MOST_CONTROL_CHARACTERS} characters"
             raise _fault(place, "tokens", expected, f"{len(text):,}")
+
+
+def _check_user_defined(tokens: Mapping[str, int], place: str) -> None:
+    if "" in tokens:
+        raise _fault(place, "tokens", "a text for each token of the users", "an empty one")
+    characters = sum(map(len, tokens))
+    if len(tokens) > MOST_USER_DEFINED or characters > MOST_USER_DEFINED_CHARACTERS:
+        most = (
+            f"{MOST_USER_DEFINED:,} of the users with {MOST_USER_DEFINED_CHARACTERS:,} characters"
+        )
+        raise _fault(place, "tokens", f"at most {most}", f"{len(tokens):,} with {characters:,}")
 
 
 def _id(metadata: Mapping[str, object], name: str, n_tokens: int, place: str) -> int | None:

@@ -1,0 +1,66 @@
+"""Finds tokens in texts: in time that does not grow with the number of tokens."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+
+
+class TokenFinder:
+    """A set of tokens, none of them empty, sorted.
+
+    A token that begins a text stands before the text in this order, and begins all that stands
+    between the two: so it is the last token before the text, or one that begins that token.
+    """
+
+    def __init__(self, tokens: Iterable[str]) -> None:
+        self._sorted = sorted(set(tokens))
+        self._longest = max(map(len, self._sorted), default=0)
+        self._begun_by = _begun_by(self._sorted)
+        first = "".join(map(re.escape, sorted({token[0] for token in self._sorted})))
+        self._first = re.compile(f"[{first}]") if first else None
+
+    def at(self, text: str, index: int) -> str | None:
+        """The longest token that stands at an index."""
+        piece = text[index : index + self._longest]
+        found = bisect_right(self._sorted, piece) - 1
+        while found >= 0:
+            if piece.startswith(self._sorted[found]):
+                return self._sorted[found]
+            found = self._begun_by[found]
+        return None
+
+    def all_in(self, text: str) -> Iterator[tuple[int, str]]:
+        """Each index where a token stands, with the longest one; they may overlap."""
+        if self._first is not None:
+            for start in self._first.finditer(text):
+                token = self.at(text, start.start())
+                if token is not None:
+                    yield start.start(), token
+
+    def begins_longer(self, text: str) -> bool:
+        """Whether a text is the beginning of a token that goes on."""
+        after = bisect_right(self._sorted, text)
+        return after < len(self._sorted) and self._sorted[after].startswith(text)
+
+
+def _begun_by(tokens: list[str]) -> list[int]:
+    """For each of the sorted tokens the index of the longest other one that begins it, or -1."""
+    found: list[int] = []
+    open_ones: list[int] = []
+    for index, token in enumerate(tokens):
+        while open_ones and not token.startswith(tokens[open_ones[-1]]):
+            open_ones.pop()
+        found.append(open_ones[-1] if open_ones else -1)
+        open_ones.append(index)
+    return found
+
+
+def folded(text: str) -> str:
+    """The text in one case, character by character; of one that becomes several the first."""
+    # The sigma at a word's end is another one, depending on its neighbours.
+    whole = text.upper().lower()
+    if len(whole) != len(text):
+        whole = "".join(character.upper().lower()[0] for character in text)
+    return whole.replace("\u03c2", "\u03c3")
