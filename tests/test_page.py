@@ -10,6 +10,7 @@ import pytest
 
 from bascule import Sampling
 from bascule.errors import InputError
+from bascule.model.options import read_options
 from bascule.model.sampler import GREEDY
 from bascule.page_browser import PageSession
 from bascule.page_text import ids_of, options_from_json, prompt_from_json
@@ -53,8 +54,12 @@ def test_options() -> None:
         "max_new_tokens": 5,
     }
     told = options_from_json('{"temperature": 1, "seed": null, "top_k": 4, "stop": ["a"]}')
-    assert told == {"sampling": Sampling(temperature=1, top_k=4), "stop": ["a"]}
-    assert options_from_json("{}") == {"sampling": Sampling()}
+    assert told == {"temperature": 1, "top_k": 4, "stop": ["a"]}
+    assert options_from_json("{}") == {}
+    words = '{"max_tokens": 5, "temperature": 0, "top_p": 0.9, "seed": 7, "stop": "a"}'
+    asked = read_options(options_from_json(words))
+    assert (asked.most, asked.stop) == (5, ("a",))
+    assert asked.sampling == Sampling(temperature=0, top_p=0.9, seed=7)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +72,10 @@ def test_options() -> None:
         '{"max_new_tokens": true}',
         '{"greedy": 1}',
         '{"greedy": true, "top_p": 0.5}',
-        '{"stop": "a"}',
+        '{"stop": ["a", 1]}',
+        '{"stop": ""}',
+        '{"max_tokens": 5, "max_new_tokens": 5}',
+        '{"progress": 1}',
     ],
 )
 def test_bad_options(options: str) -> None:

@@ -15,10 +15,13 @@
  * @typedef {{ data: Float32Array<ArrayBuffer>, rows: number, columns: number, ms: number }} Embedded
  *
  * What a language model is asked, and answers; py/bascule/page_text.py knows all options.
- * @typedef {{ role: string, content: string }} Message
+ * @typedef {{ type: "text", text: string }} TextPart
+ * @typedef {{ role: string, content: string | TextPart[] | null }} Message
  * @typedef {{ temperature?: number, top_k?: number, top_p?: number, min_p?: number,
- *   repetition_penalty?: number, penalty_window?: number, seed?: number, greedy?: boolean,
- *   max_new_tokens?: number, stop?: string[], overflow?: "error" | "slide" }} Options
+ *   repetition_penalty?: number, penalty_window?: number, seed?: number }} Sampling
+ * @typedef {Sampling & { sampling?: Sampling, greedy?: boolean, max_new_tokens?: number,
+ *   max_tokens?: number, steps_in_flight?: number, stop?: string | string[],
+ *   overflow?: "error" | "slide" }} Options
  * @typedef {"end" | "stop" | "length" | "context"} StopReason
  * @typedef {{ text: string, ids: number[], prompt_ids: number[], stop_reason: StopReason,
  *   stats: Record<string, number> }} Generation

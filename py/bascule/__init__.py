@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bascule.loading import ParallelMultimodalLoader as ParallelMultimodalLoader
     from bascule.loading import ProgressiveModelLoader as ProgressiveModelLoader
     from bascule.model.embedder import EmbeddingModel as EmbeddingModel
+    from bascule.model.embeddings import Embeddings as Embeddings
     from bascule.model.language import LanguageModel as LanguageModel
     from bascule.model.proof import Proof as Proof
     from bascule.model.sampler import Sampling as Sampling
@@ -78,6 +79,7 @@ _HOMES = {
     "CapabilityMismatchError": "bascule.errors",
     "CapabilityRequirements": "bascule.tiers.requirements",
     "EmbeddingModel": "bascule.model.embedder",
+    "Embeddings": "bascule.model.embeddings",
     "ErrorKind": "bascule.tiers.error_policy",
     "ErrorRecovery": "bascule.tiers.error_policy",
     "FallbackManager": "bascule.tiers.fallback",
@@ -132,6 +134,7 @@ __all__ = [
     "CapabilityMismatchError",
     "CapabilityRequirements",
     "EmbeddingModel",
+    "Embeddings",
     "ErrorKind",
     "ErrorRecovery",
     "FallbackManager",

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, cast
 
+from bascule.arguments import did_you_mean
 from bascule.errors import InputError
 from bascule.model.language import TextStream
+from bascule.model.options import OPTIONS, read_options
 from bascule.model.sampler import GREEDY, Sampling
 
 _SAMPLING = tuple(field.name for field in fields(Sampling))
-_WHOLE = ("max_new_tokens", "steps_in_flight")
-_OTHERS = ("greedy", "stop", "overflow")
+_KNOWN = ("greedy", *(name for name in OPTIONS if name != "progress"))
 # Between two messages: an eye sees no difference, and the page's thread has fewer to draw.
 _EVERY_S = 0.03
 
@@ -22,28 +23,24 @@ _EVERY_S = 0.03
 def options_from_json(text: str) -> dict[str, Any]:
     """Options of `LanguageModel.stream` from a JSON object; null is as if it were not there.
 
-    Sampling settings stand beside the others, and `greedy` in place of them. InputError for what
-    is unknown or of another kind.
+    They are those of `StreamOptions`, and `greedy` in place of sampling settings. InputError for
+    what is unknown or of another kind.
     """
     told = json.loads(text)
     if not isinstance(told, dict):
         raise InputError("options", "an object", type(told).__name__)
     given = {k: v for k, v in cast(dict[str, Any], told).items() if v is not None}
-    known = (*_SAMPLING, *_WHOLE, *_OTHERS)
-    if unknown := given.keys() - set(known):
-        raise InputError("options", f"some of {', '.join(known)}", ", ".join(sorted(unknown)))
-    for name in _WHOLE:
-        if name in given and type(given[name]) is not int:
-            raise InputError(name, "a whole number", f"{given[name]!r:.40}")
-    if not isinstance(given.get("stop", []), list):
-        raise InputError("stop", "a list of strings", f"{given['stop']!r:.40}")
-    sampling = {name: given.pop(name) for name in _SAMPLING if name in given}
     greedy = given.pop("greedy", False)
     if not isinstance(greedy, bool):
         raise InputError("greedy", "true or false", f"{greedy!r:.40}")
-    if greedy and sampling:
-        raise InputError("greedy", "no sampling settings beside it", ", ".join(sampling))
-    return {**given, "sampling": GREEDY if greedy else Sampling(**sampling)}
+    settings = [name for name in given if name == "sampling" or name in _SAMPLING]
+    if greedy and settings:
+        raise InputError("greedy", "no sampling settings beside it", ", ".join(settings))
+    if unknown := [name for name in given if name not in _KNOWN]:
+        hint = did_you_mean(unknown[0], _KNOWN)
+        raise InputError("options", f"some of {', '.join(_KNOWN)}", ", ".join(unknown), hint=hint)
+    read_options(given)  # whose errors come before any work
+    return {**given, "sampling": GREEDY} if greedy else given
 
 
 def prompt_from_json(text: str) -> str | list[int]:

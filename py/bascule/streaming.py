@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Unpack
 
 from bascule.errors import UnsupportedModelError
 from bascule.model.language import LanguageModel
-from bascule.model.sampler import Sampling
+from bascule.model.options import StreamOptions
 from bascule.platform import load
 from bascule.progress import ProgressCallback
 
@@ -42,7 +42,7 @@ class StreamingInferencePipeline:
         self._loading = asyncio.Lock()
 
     async def generate_streaming(
-        self, prompt: str, *, sampling: Sampling | None = None, raw: bool = False, **options: Any
+        self, prompt: str, *, raw: bool = False, **options: Unpack[StreamOptions]
     ) -> AsyncGenerator[str]:
         """Answer `prompt`, one user's turn, piece by piece; `stats` tells afterwards what it took.
 
@@ -51,12 +51,9 @@ class StreamingInferencePipeline:
         early holds the model until the generator is closed (`contextlib.aclosing`).
         """
         model = await self._loaded()
-        options = {
-            "max_new_tokens": self.max_length,
-            "steps_in_flight": self.stream_buffer_size,
-            "sampling": sampling,
-            **options,
-        }
+        if "max_tokens" not in options:
+            options.setdefault("max_new_tokens", self.max_length)
+        options.setdefault("steps_in_flight", self.stream_buffer_size)
         if raw or not model.can_chat:
             stream = model.stream(prompt, **options)
         else:

@@ -33,9 +33,20 @@ export class PageTokenizer {
     return Int32Array.from(flat.concat(all.flat()));
   }
 
+  /** How many tokens each text of a JSON list has before it is cut. @param {string} texts */
+  count(texts) {
+    const all = JSON.parse(texts);
+    return Int32Array.from(all, (text) => this.#library.encode(this.#spaced(text)).ids.length);
+  }
+
+  /** @param {string} text */
+  #spaced(text) {
+    return this.#spacesHan ? text.replace(RARE_HAN, " $& ") : text;
+  }
+
   /** @param {string} given */
   #encodeOne(given) {
-    const text = this.#spacesHan ? given.replace(RARE_HAN, " $& ") : given;
+    const text = this.#spaced(given);
     const { ids } = this.#library.encode(text);
     if (ids.length <= this.#mostTokens) return ids;
     // Cut like the native library: the text's tokens from the right, the special ones kept.

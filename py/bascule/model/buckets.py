@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 TOKEN_LIMITS = (16, 32, 64, 128, 256, 512)
 BATCH_LIMITS = (1, 4, 32)
@@ -41,6 +42,7 @@ def all_buckets(max_tokens: int, most_rows: int = MOST_ROWS) -> list[Bucket]:
     return sorted(found, key=lambda b: (b.tokens, b.batch))
 
 
+@lru_cache(maxsize=1024)
 def bucket_for(batch: int, tokens: int, max_tokens: int, most_rows: int = MOST_ROWS) -> Bucket:
     """The smallest bucket that holds `batch` texts of `tokens` tokens."""
     buckets = all_buckets(max_tokens, most_rows)
@@ -49,21 +51,26 @@ def bucket_for(batch: int, tokens: int, max_tokens: int, most_rows: int = MOST_R
 
 
 def make_batches(
-    lengths: Sequence[int], max_tokens: int, most_rows: int = MOST_ROWS
+    lengths: Sequence[int],
+    max_tokens: int,
+    most_rows: int = MOST_ROWS,
+    most_texts: int = BATCH_LIMITS[-1],
 ) -> list[Batch]:
-    """Group texts of like length, so that little of a batch is padding."""
+    """Group texts of like length, at most `most_texts`, so that little of a batch is padding."""
     order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
+    limits = _limits(max_tokens)
     batches: list[Batch] = []
-    while order:
-        tokens = lengths[order[0]]
+    start = 0
+    while start < len(order):
+        tokens = lengths[order[start]]
         # A text under half the longest one's length would be mostly padding: next batch. Among
         # short texts a second pass costs more than the padding.
         least = tokens // 2 if tokens > TOKEN_LIMITS[0] else 0
-        like = sum(1 for i in order if lengths[i] >= least)
-        rounded = next(t for t in _limits(max_tokens) if t >= tokens)
-        count = min(like, _capped(BATCH_LIMITS[-1], rounded, most_rows))
-        taken, order = order[:count], order[count:]
-        bucket = bucket_for(count, tokens, max_tokens, most_rows)
+        rounded = next(t for t in limits if t >= tokens)
+        most = min(most_texts, _capped(BATCH_LIMITS[-1], rounded, most_rows))
+        taken = [i for i in order[start : start + most] if lengths[i] >= least]
+        start += len(taken)
+        bucket = bucket_for(len(taken), tokens, max_tokens, most_rows)
         batches.append(Batch(tuple(taken), tokens, bucket))
     return batches
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING
 
+from bascule.arguments import described, strings, whole_number
 from bascule.arrays import Array, np
 from bascule.backend.base import Backend, Executable, TuneReport, WeightStore
 from bascule.dtypes import DType
 from bascule.errors import InputError, NotFiniteError
 from bascule.model.bert import BertConfig, sentence_encoder
 from bascule.model.buckets import (
+    BATCH_LIMITS,
     MOST_ROWS,
     SMALLEST,
     Batch,
@@ -37,8 +39,13 @@ from bascule.text import Tokenizer, check_unicode
 from bascule.turns import CrossLoopLock
 from bascule.waiting import all_or_first_error
 
+if TYPE_CHECKING:
+    from bascule.model.embeddings import Embeddings
+
 # Batches whose results are awaited together: hides the wait for one read behind the next pass.
 _IN_FLIGHT = 4
+# Texts that are tokenized at once.
+_SLICE = 1024
 # Prepared buckets that keep their intermediate buffers; the least recently used goes first.
 _KEPT_BUCKETS = 6
 
@@ -155,29 +162,41 @@ class EmbeddingModel(LoadedModel):
 
     async def embed(
         self,
-        texts: Sequence[str] | str,
+        texts: str | Iterable[str],
         *,
         prompt_name: str | None = None,
         prompt: str | None = None,
+        batch_size: int | None = None,
+        truncate: bool = True,
         progress: Callable[[int, int], None] | None = None,
-    ) -> Array:
+    ) -> Embeddings:
         """Embed texts: float32 (n, C) in the order given; of length 1 where the model says so.
 
-        Each text follows `prompt`, or the model's prompt of that name (`prompts` has them), or the
-        prompt that the model applies by default. Texts are cut at `max_tokens` tokens.
-        `progress(done, total)` counts texts. InputError for
-        anything but strings, NotFiniteError instead of an embedding that is none. Cancelling the
-        task stops after the batches in flight. Where memory ends, caches are freed and smaller
-        batches tried; GpuOutOfMemoryError or MemoryError if not even one text fits.
+        `texts` are a string or any ordered iterable of them (a list, a numpy array, a pandas
+        Series, a generator). Each text follows `prompt`, or the model's prompt of that name
+        (`prompts` has them), or the prompt that the model applies by default. Texts are cut at
+        `max_tokens` tokens, which the result's `truncated` names; unless `truncate`, a longer one
+        is an InputError. At most `batch_size` texts, 32 by default and at the most, run in one
+        pass. `progress(done, total)` counts texts. InputError for anything but strings,
+        NotFiniteError instead of an embedding that is none. Cancelling the task stops after the
+        batches in flight. Where memory ends, caches are freed and smaller batches tried;
+        GpuOutOfMemoryError or MemoryError if not even one text fits.
         """
         self._check_open("embed")
         before = self._settings.prompts.choose(prompt, prompt_name)
         checked = [before + text for text in _checked_texts(texts)]
+        most_texts = BATCH_LIMITS[-1]
+        if batch_size is not None:
+            most_texts = min(most_texts, whole_number("batch_size", batch_size, 1))
+        if not isinstance(truncate, bool):
+            raise InputError("truncate", "True or False", described(truncate))
         skipped = self._skipped(before)
         started = perf_counter()
+        ids = await self._encoded(checked)
+        lengths = [len(i) for i in ids]
+        truncated = self._truncated(checked, lengths, refuse=not truncate)
         result = np.empty((len(checked), self.dimension), np.float32)
-        ids = self._tokenizer.encode(checked)
-        batches = make_batches([len(i) for i in ids], self.max_tokens, self._most_rows)
+        batches = make_batches(lengths, self.max_tokens, self._most_rows, most_texts)
         done = 0
         ran: list[_Ran] = []
         gate = asyncio.Semaphore(_IN_FLIGHT)
@@ -199,9 +218,35 @@ class EmbeddingModel(LoadedModel):
             await self._watch(self.tier, passes, sum(each.seconds for each in ran))
         with self._counting:
             self._counts.texts += len(checked)
-            self._counts.tokens += sum(len(i) for i in ids)
+            self._counts.tokens += sum(lengths)
             self._counts.embed_s += perf_counter() - started
-        return result
+        # Imported here, for it imports numpy.
+        from bascule.model.embeddings import embeddings_of
+
+        return embeddings_of(result, tuple(lengths), truncated)
+
+    async def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
+        """Their token ids; others have a turn between two slices."""
+        ids: list[list[int]] = []
+        for start in range(0, len(texts), _SLICE):
+            if start:
+                await asyncio.sleep(0)
+            ids += self._tokenizer.encode(texts[start : start + _SLICE])
+        return ids
+
+    def _truncated(
+        self, texts: Sequence[str], lengths: Sequence[int], *, refuse: bool
+    ) -> tuple[int, ...]:
+        """Which texts were cut; InputError for the first one where that is to be refused."""
+        full = [at for at, length in enumerate(lengths) if length >= self.max_tokens]
+        counts = self._tokenizer.count([texts[at] for at in full]) if full else []
+        found = {at: n for at, n in zip(full, counts, strict=True) if n > self.max_tokens}
+        if found and refuse:
+            at, n = next(iter(found.items()))
+            hint = "Shorten it, or let it be cut with truncate=True."
+            expected = f"at most {self.max_tokens:,} tokens"
+            raise InputError(f"embed, text {at}", expected, f"{n:,}", hint=hint)
+        return tuple(found)
 
     def _skipped(self, prompt: str) -> int:
         """How many tokens of each text are the prompt's, where they are left out of the pooling."""
@@ -384,14 +429,8 @@ class EmbeddingModel(LoadedModel):
             self._prepared.pop(bucket).executable.close()
 
 
-def _checked_texts(texts: Any) -> list[str]:
-    if isinstance(texts, str):
-        texts = [texts]
-    if not isinstance(texts, Sequence):
-        raise InputError("embed", "a string or a list of strings", type(texts).__name__)
-    listed: list[Any] = list(texts)  # pyright: ignore[reportUnknownArgumentType]
-    for index, text in enumerate(listed):
-        if not isinstance(text, str):
-            raise InputError(f"embed, text {index}", "a string", type(text).__name__)
+def _checked_texts(texts: object) -> list[str]:
+    found = strings("embed, texts", texts)
+    for index, text in enumerate(found):
         check_unicode(text, f"embed, text {index}")
-    return listed
+    return found

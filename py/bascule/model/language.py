@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
+from bascule.arguments import token_ids
 from bascule.arrays import Array, np
 from bascule.backend.base import Backend, TuneReport, WeightStore
 from bascule.backend.reference_sampling import NOT_A_TOKEN
@@ -28,6 +36,7 @@ from bascule.model.language_programs import (
 from bascule.model.llama import CacheDType
 from bascule.model.llama_config import LlamaConfig
 from bascule.model.loaded import DEVICE_ERRORS, NO_MEMORY, LoadedModel, Reopened
+from bascule.model.options import Asked, StreamOptions, read_options
 from bascule.model.proof import Sample
 from bascule.model.sampler import GREEDY, Sampling
 from bascule.program.program import Program
@@ -35,11 +44,11 @@ from bascule.program.rewrites.registry import Fitting
 from bascule.progress import ProgressCallback
 from bascule.text.chat import ChatTemplate
 from bascule.text.language import TextTokenizer
+from bascule.text.messages import plain_messages
 from bascule.text.streaming import Detokeniser, StopStrings
 from bascule.turns import CrossLoopLock
 
 StopReason = Literal["end", "stop", "length", "context", ""]
-Overflow = Literal["error", "slide"]
 
 # Tries after memory has ended without a token: with caches freed, then with smaller chunks, too.
 _TRIES_WITH_LESS = 2
@@ -228,73 +237,60 @@ class LanguageModel(LoadedModel):
         """A conversation as the model's own template has it, up to where its answer begins."""
         if self._template is None:
             raise UnsupportedModelError(self.name, "its file has no chat template")
-        return self._template.encode(messages)
+        return self._template.encode(plain_messages(messages))
 
-    def stream(
-        self,
-        prompt: str | Sequence[int],
-        *,
-        max_new_tokens: int = 256,
-        sampling: Sampling | None = None,
-        stop: Sequence[str] = (),
-        overflow: Overflow = "error",
-        steps_in_flight: int = 8,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> TextStream:
+    def stream(self, prompt: str | Iterable[int], **options: Unpack[StreamOptions]) -> TextStream:
         """Continue `prompt`, a text or token ids, piece by piece.
 
-        Ends after `max_new_tokens`, at the model's own end, before one of the `stop` strings, or
-        where the context is full; with `overflow` "slide" the oldest tokens give way instead.
-        `sampling` by default draws (temperature 0.7). `progress(done, total)` counts the prompt's
-        tokens. `steps_in_flight` tokens are under way before the first of them is read.
-        ContextLengthError for a prompt that does not fit, InputError for an empty one. The stream
-        raises NotFiniteError instead of tokens that mean nothing. Where memory ends, caches are
-        freed and smaller chunks tried; GpuOutOfMemoryError or MemoryError if that is not enough.
+        Ends after `max_new_tokens` (256), at the model's own end, before one of the `stop` strings,
+        or where the context is full; with `overflow` "slide" the oldest tokens give way instead of
+        "error". `sampling`, a `Sampling` or a dict of its settings, draws by default (temperature
+        0.7); the settings may stand beside the other options, too (`temperature=0`), and OpenAI's
+        `max_tokens` for `max_new_tokens`. `progress(done, total)` counts the prompt's tokens.
+        `steps_in_flight` (8) tokens are under way before the first of them is read.
+        ContextLengthError for a prompt that does not fit, InputError for an empty one and for
+        options of another kind. The stream raises NotFiniteError instead of tokens that mean
+        nothing. Where memory ends, caches are freed and smaller chunks tried; GpuOutOfMemoryError
+        or MemoryError if that is not enough.
         """
         self._check_open("generate")
         ids = self._prompt_ids(prompt)
-        if isinstance(max_new_tokens, bool) or max_new_tokens < 1:
-            raise InputError("max_new_tokens", "a whole number from 1", repr(max_new_tokens))
-        if not 1 <= steps_in_flight <= 64:
-            raise InputError("steps_in_flight", "1 to 64", repr(steps_in_flight))
-        if overflow not in ("error", "slide"):
-            raise InputError("overflow", "'error' or 'slide'", repr(overflow))
-        if len(ids) >= self.max_length and overflow == "error":
+        asked = read_options(options)
+        if len(ids) >= self.max_length and not asked.slide:
             raise ContextLengthError(len(ids) + 1, self.max_length)
         result = Generation(ids)
-        sampling = sampling or Sampling()
-        asked = _Asked(
-            max_new_tokens,
-            sampling,
-            sampling.pack(),  # here, so that one seed serves the whole generation
-            StopStrings(stop),
-            overflow == "slide",
-            self._pace(steps_in_flight),
-            progress,
-        )
         return TextStream(result, self._pieces(result, asked))
 
-    async def generate(self, prompt: str | Sequence[int], **options: Any) -> Generation:
+    async def generate(
+        self, prompt: str | Iterable[int], **options: Unpack[StreamOptions]
+    ) -> Generation:
         """Continue `prompt` to the end; options and errors as `stream`."""
         async with self.stream(prompt, **options) as stream:
             async for _ in stream:
                 pass
         return stream.result
 
-    def stream_chat(self, messages: Sequence[Mapping[str, object]], **options: Any) -> TextStream:
-        """Answer messages {"role": ..., "content": ...}; options and errors as `stream`."""
+    def stream_chat(
+        self, messages: Sequence[Mapping[str, object]], **options: Unpack[StreamOptions]
+    ) -> TextStream:
+        """Answer messages {"role": ..., "content": ...}; options and errors as `stream`.
+
+        Content is a text, a list of OpenAI's parts of text, or None.
+        """
         return self.stream(self.chat_ids(messages), **options)
 
-    async def chat(self, messages: Sequence[Mapping[str, object]], **options: Any) -> Generation:
-        """Answer a conversation to the end; options and errors as `stream`."""
+    async def chat(
+        self, messages: Sequence[Mapping[str, object]], **options: Unpack[StreamOptions]
+    ) -> Generation:
+        """Answer a conversation to the end; options and errors as `stream_chat`."""
         return await self.generate(self.chat_ids(messages), **options)
 
     async def logits(
-        self, ids: Sequence[int], *, progress: Callable[[int, int], None] | None = None
+        self, ids: Iterable[int], *, progress: Callable[[int, int], None] | None = None
     ) -> Array:
         """The logits (T, V) float32 that follow each of these tokens. Forgets the text before."""
         self._check_open("logits")
-        checked = self._prompt_ids(list(ids))
+        checked = self._checked_ids("ids", ids)
         if len(checked) > self.max_length:
             raise ContextLengthError(len(checked), self.max_length)
         async with self._alone():
@@ -372,11 +368,11 @@ class LanguageModel(LoadedModel):
     async def __aexit__(self, *_: object) -> None:
         self.close()
 
-    async def _pieces(self, result: Generation, asked: _Asked) -> AsyncGenerator[str]:
+    async def _pieces(self, result: Generation, asked: Asked) -> AsyncGenerator[str]:
         """The pieces of one generation; `result` is whole when they end."""
         called = perf_counter()
         stats = GenerationStats(prompt_tokens=len(result.prompt_ids))
-        text = Detokeniser(self.tokenizer)
+        text, stop = Detokeniser(self.tokenizer), StopStrings(asked.stop)
         async with self._turn.turn():
             self._check_open("generate")
             began = self._crossings
@@ -391,15 +387,15 @@ class LanguageModel(LoadedModel):
                         result.stop_reason = "end"
                         break
                     result.ids.append(token)
-                    piece = asked.stop.push(text.push(token))
+                    piece = stop.push(text.push(token))
                     result.text += piece
                     if piece:
                         yield piece
-                    if asked.stop.stopped is not None:
+                    if stop.stopped is not None:
                         result.stop_reason = "stop"
                         break
-                left = "" if result.stop_reason == "stop" else asked.stop.push(text.flush())
-                left += asked.stop.flush()
+                left = "" if result.stop_reason == "stop" else stop.push(text.flush())
+                left += stop.flush()
                 result.text += left
                 if left:
                     yield left
@@ -424,7 +420,7 @@ class LanguageModel(LoadedModel):
                 await tokens.aclose()
 
     async def _tokens(
-        self, result: Generation, asked: _Asked, stats: GenerationStats
+        self, result: Generation, asked: Asked, stats: GenerationStats
     ) -> AsyncGenerator[int]:
         """The new tokens. Should the device be lost, or memory end, the next one goes on behind
         those given.
@@ -453,7 +449,7 @@ class LanguageModel(LoadedModel):
                 await tokens.aclose()
 
     async def _tokens_here(
-        self, result: Generation, asked: _Asked, stats: GenerationStats
+        self, result: Generation, asked: Asked, stats: GenerationStats
     ) -> AsyncGenerator[int]:
         """Prefill, then the new tokens."""
         self._renew()
@@ -479,7 +475,7 @@ class LanguageModel(LoadedModel):
             settings=asked.settings,
             most=room,
             slide=asked.slide,
-            pace=asked.pace,
+            pace=self._pace(asked.steps_in_flight),
             rest=self._rest,
             stats=stats,
         )
@@ -514,17 +510,18 @@ class LanguageModel(LoadedModel):
             return Pace(1, 1)
         return Pace(max(1, steps_in_flight // 2), min(2, steps_in_flight))
 
-    def _prompt_ids(self, prompt: str | Sequence[int]) -> list[int]:
+    def _prompt_ids(self, prompt: str | Iterable[int]) -> list[int]:
         if isinstance(prompt, str):
             vocabulary = self.tokenizer.vocabulary
             begin = [vocabulary.bos] if vocabulary.adds_bos and vocabulary.bos is not None else []
-            prompt = [*begin, *self.tokenizer.encode(prompt, special=True)]
-        for token in prompt:
-            if isinstance(token, bool) or not 0 <= token < self.vocabulary:
-                raise InputError("prompt", f"token ids below {self.vocabulary:,}", repr(token))
-        if not prompt:
-            raise InputError("prompt", "at least one token", "an empty one")
-        return list(prompt)
+            prompt = [*begin, *self.tokenizer.encode(str(prompt), special=True)]
+        return self._checked_ids("prompt", prompt)
+
+    def _checked_ids(self, where: str, given: Iterable[int]) -> list[int]:
+        found = token_ids(where, given, self.vocabulary)
+        if not found:
+            raise InputError(where, "at least one token", "none")
+        return found
 
     def _close_programs(self) -> None:
         self._programs.close()
@@ -550,16 +547,3 @@ class LanguageModel(LoadedModel):
             longest = self._programs.longest
             self._settle_in()
             self._programs.longest = longest
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """One generation's options, checked."""
-
-    most: int
-    sampling: Sampling
-    settings: bytes
-    stop: StopStrings
-    slide: bool
-    pace: Pace
-    progress: Callable[[int, int], None] | None

@@ -5,8 +5,11 @@ from __future__ import annotations
 import random
 import struct
 from dataclasses import dataclass
-from math import isfinite
+from math import nan
+from numbers import Real
+from typing import Any
 
+from bascule.arguments import described, whole_number
 from bascule.errors import InputError
 from bascule.model.llama import Head
 
@@ -33,22 +36,30 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        self._check("temperature", self.temperature, 0.0, 100.0)
-        self._check("top_k", self.top_k, 0, 1 << 30)
-        self._check("top_p", self.top_p, 0.0, 1.0, above=True)
-        self._check("min_p", self.min_p, 0.0, 1.0)
-        self._check("repetition_penalty", self.repetition_penalty, 0.0, 100.0, above=True)
-        self._check("penalty_window", self.penalty_window, 0, 1 << 20)
-        self._check("seed", 0 if self.seed is None else self.seed, 0, _LARGEST_SEED)
+        self._check("temperature", 100.0)
+        self._whole("top_k", 1 << 30)
+        self._check("top_p", 1.0, above=True)
+        self._check("min_p", 1.0)
+        self._check("repetition_penalty", 100.0, above=True)
+        self._whole("penalty_window", 1 << 20)
+        if self.seed is not None:
+            self._whole("seed", _LARGEST_SEED)
 
-    @staticmethod
-    def _check(name: str, value: float, least: float, most: float, *, above: bool = False) -> None:
-        whole = isinstance(least, int)
-        kind = int if whole else int | float
-        ok = isinstance(value, kind) and not isinstance(value, bool) and isfinite(value)
-        if not ok or not least <= value <= most or (above and value == least):
-            told = f"a {'whole ' if whole else ''}number {'above' if above else 'from'} {least}"
-            raise InputError(name, f"{told} to {most}", repr(value))
+    def _whole(self, name: str, most: int) -> None:
+        """Make an int of it; InputError if it is not one from 0 to `most`."""
+        object.__setattr__(self, name, whole_number(name, getattr(self, name), 0, most))
+
+    def _check(self, name: str, most: float, *, above: bool = False) -> None:
+        """Make a float of it; InputError if it is not from 0 to `most`, or not `above` 0."""
+        value: Any = getattr(self, name)
+        try:
+            found = float(value) if isinstance(value, Real) else nan
+        except OverflowError:
+            found = nan
+        if isinstance(value, bool) or not 0 <= found <= most or (above and not found):
+            expected = f"a number {'above' if above else 'from'} 0 to {most:g}"
+            raise InputError(name, expected, described(value))
+        object.__setattr__(self, name, found)
 
     @property
     def head(self) -> Head:

@@ -17,6 +17,10 @@ class Tokenizer(Protocol):
         """Token ids of each text, which `check_unicode` has seen; ModelFileError."""
         ...
 
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text before it is cut; errors as `encode`."""
+        ...
+
 
 async def open_tokenizer(
     tokenizer_json: bytes,

@@ -128,8 +128,10 @@ class ChatTemplate:
 
 
 def _check(messages: Sequence[Message]) -> None:
-    if isinstance(messages, str) or not isinstance(messages, Sequence) or not messages:
-        raise InputError("messages", "a list of one or more", f"{type(messages).__name__}")
+    if isinstance(messages, str) or not isinstance(messages, Sequence):
+        raise InputError("messages", "a list of messages", type(messages).__name__)
+    if not messages:
+        raise InputError("messages", "a list of one or more messages", "an empty one")
     for index, message in enumerate(messages):
         where = f"messages[{index}]"
         if not isinstance(message, Mapping):

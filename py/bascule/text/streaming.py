@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Iterable
 
+from bascule.arguments import strings
 from bascule.errors import InputError
 from bascule.text.language import TextTokenizer
 
@@ -38,9 +39,8 @@ class StopStrings:
     The stop string that ends first wins; of those that end together, the one that began first.
     """
 
-    def __init__(self, stops: Sequence[str]) -> None:
-        if isinstance(stops, str) or not all(isinstance(stop, str) for stop in stops):
-            raise InputError("stop", "a list of strings", "something else")
+    def __init__(self, stops: str | Iterable[str]) -> None:
+        stops = strings("stop", stops)
         if "" in stops:
             raise InputError("stop", "strings that are not empty", "an empty one")
         self._stops = tuple(dict.fromkeys(stops))

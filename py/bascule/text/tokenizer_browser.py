@@ -35,15 +35,21 @@ class PageTokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer.encode`. One call into JavaScript for all texts."""
-        try:
-            found = self._tokenizer.encode(json.dumps(list(texts)))
-        except JsException as error:
-            told = f"it fails on a text ({js_message(error)[:200]})"
-            raise ModelFileError("tokenizer.json", told) from None
-        flat: list[int] = found.to_py().tolist()
+        flat = self._called(self._tokenizer.encode, texts)
         count, at = flat[0], 1 + flat[0]
         ids: list[list[int]] = []
         for length in flat[1 : 1 + count]:
             ids.append(flat[at : at + length])
             at += length
         return ids
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """See `Tokenizer.count`."""
+        return self._called(self._tokenizer.count, texts)
+
+    def _called(self, method: Any, texts: Sequence[str]) -> list[int]:
+        try:
+            return method(json.dumps(list(texts))).to_py().tolist()
+        except JsException as error:
+            told = f"it fails on a text ({js_message(error)[:200]})"
+            raise ModelFileError("tokenizer.json", told) from None

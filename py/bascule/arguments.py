@@ -1,0 +1,100 @@
+"""Checks of what callers give: what means the same is taken, the rest is an InputError."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Set
+from operator import index
+from typing import Any
+
+from bascule.errors import InputError
+
+
+def described(value: object) -> str:
+    """A value for an error's message: its beginning, and its type."""
+    try:
+        shown = repr(value)
+    except Exception:  # somebody's own __repr__
+        shown = "a value"
+    return f"{shown if len(shown) <= 60 else shown[:57] + '...'} ({type(value).__name__})"
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """A sentence with the known name that is nearest; empty if none is near."""
+    names = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.6)
+    return f"Did you mean {names[near[0]]!r}?" if near else ""
+
+
+def whole_number(where: str, value: object, least: int, most: int | None = None) -> int:
+    """An int of any integer type, numpy's among them; InputError that names `where`.
+
+    A fraction is refused even where it is whole, and so is a truth value.
+    """
+    found = _index_of(value)
+    if found is not None and found >= least and (most is None or found <= most):
+        return found
+    expected = f"a whole number from {least}" + ("" if most is None else f" to {most:,}")
+    raise InputError(where, expected, described(value))
+
+
+def token_ids(where: str, given: object, vocabulary: int) -> list[int]:
+    """Token ids out of any iterable of whole numbers, numpy's integer arrays among them."""
+    expected = f"token ids from 0 to {vocabulary - 1:,}"
+    if isinstance(given, str | bytes | bytearray | memoryview | Mapping | Set):
+        raise InputError(where, f"a list of {expected}", described(given))
+    try:
+        listed = list(_iterable(given))
+    except TypeError:
+        raise InputError(where, f"a list of {expected}", described(given)) from None
+    ids: list[int] = []
+    for at, token in enumerate(listed):
+        found = _index_of(token)
+        if found is None or not 0 <= found < vocabulary:
+            raise InputError(f"{where}[{at}]", expected, described(token))
+        ids.append(found)
+    return ids
+
+
+def strings(where: str, given: object) -> list[str]:
+    """Strings out of one, or of any ordered iterable of them: a numpy array, a pandas Series, a
+    generator. InputError names the first that is none.
+    """
+    if isinstance(given, str):
+        return [str(given)]
+    expected = "a string, or a list of strings"
+    # Iterating a table gives its columns' names.
+    unfit = isinstance(given, bytes | bytearray | memoryview | Mapping | Set)
+    if unfit or hasattr(given, "columns"):
+        raise InputError(where, expected, described(given))
+    try:
+        listed = list(_iterable(given))
+    except TypeError:
+        raise InputError(where, expected, described(given)) from None
+    for at, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise InputError(f"{where}[{at}]", "a string", described(text))
+    return [str(text) for text in listed]
+
+
+def one_of(where: str, value: object, known: Iterable[str]) -> str:
+    """A name out of a few; InputError that says which there are, and which is nearest."""
+    names = tuple(known)
+    if isinstance(value, str) and value in names:
+        return value
+    expected = "one of " + ", ".join(map(repr, names))
+    raise InputError(where, expected, described(value), hint=did_you_mean(value, names))
+
+
+def _index_of(value: object) -> int | None:
+    if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
+        return None
+    try:
+        return index(value)  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError):
+        return None
+
+
+def _iterable(given: Any) -> Iterable[Any]:
+    # An array without dimensions is one value.
+    return [given.item()] if getattr(given, "ndim", None) == 0 else given

@@ -1,0 +1,53 @@
+"""What `EmbeddingModel.embed` gives: an array that also says how long its texts were.
+
+Imports numpy, unlike its neighbours: who makes one has an array already.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+class Embeddings(np.ndarray[Any, np.dtype[np.float32]]):
+    """Embeddings, float32 (n, C): a numpy array; what is computed from it is a plain one.
+
+    `n_tokens` are the tokens of each text that were used, special ones included, and `truncated`
+    the indices of the texts that were longer and were cut.
+    """
+
+    n_tokens: tuple[int, ...] = ()
+    truncated: tuple[int, ...] = ()
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens of all texts."""
+        return sum(self.n_tokens)
+
+    def __getitem__(self, key: Any) -> Any:
+        return np.asarray(self)[key]
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        if "out" in options:
+            options["out"] = tuple(map(_plain, options["out"]))
+        return getattr(ufunc, method)(*map(_plain, inputs), **options)
+
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        return array[()] if return_scalar else np.asarray(array)
+
+    def __reduce__(self) -> Any:
+        return embeddings_of, (np.asarray(self), self.n_tokens, self.truncated)
+
+
+def embeddings_of(
+    array: np.ndarray[Any, Any], n_tokens: tuple[int, ...], truncated: tuple[int, ...]
+) -> Embeddings:
+    """The same memory as an `Embeddings`."""
+    found = array.view(Embeddings)
+    found.n_tokens, found.truncated = n_tokens, truncated
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return np.asarray(value) if isinstance(value, Embeddings) else value
