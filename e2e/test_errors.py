@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from e2e.conftest import OUT, Site, settled
+from e2e.conftest import OUT, Site, check_embeddings, settled
 from e2e.engines import Engine, Page, wait_for
 
 SHOWN = """() => ({
@@ -29,6 +29,10 @@ ONCE = pytest.mark.one_engine
         pytest.param("model=/faults/status/tiny-bert", "source", "503", marks=ONCE),
         ("model=/faults/hostile/tiny-bert", "model-file", "header claims"),
         pytest.param("model=http://user:secret@localhost/x", "input", "password", marks=ONCE),
+        pytest.param("model=http://[", "input", "http://[", marks=ONCE),
+        pytest.param("pyodide=http://[", "input", "http://[", marks=ONCE),
+        pytest.param("pyodide=/models/m/", "input", "?pyodide=", marks=ONCE),
+        pytest.param("pyodide=https://example.com/pyodide/", "input", "?pyodide=", marks=ONCE),
     ],
 )
 def test_faults_are_told(
@@ -149,3 +153,34 @@ def test_cancel_right_behind_a_load(
         }"""
     )
     assert category == "cancelled"
+
+
+@pytest.mark.one_engine
+def test_a_stuck_worker_is_ended_and_another_one_loads(
+    engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    model = "/goldens/tiny-bert"
+    page = new_page(f"{site.url}/with/stuck/-/?model={model}&tier=cpu")
+    assert settled(page) == "ready"
+    ended = page.run(
+        """async () => {
+          const stuck = bascule.embed(["stuck"]).catch(({ category }) => category);
+          await new Promise((resolve) => setTimeout(resolve, 200)); // the worker has the text
+          await bascule.cancel();
+          return await stuck;
+        }"""
+    )
+    assert ended == "cancelled"
+    loading = "(model) => bascule.load(model, 'cpu').then(({ tier }) => tier)"
+    assert page.run(loading, model) == "cpu"
+    check_embeddings(page)
+    # A load ends such a worker by itself.
+    page.run(
+        """async () => {
+          globalThis.stuck = bascule.embed(["stuck"]).catch(({ category }) => category);
+          await new Promise((resolve) => setTimeout(resolve, 200));
+        }"""
+    )
+    assert page.run(loading, model) == "cpu"
+    assert page.run("() => stuck") == "cancelled"
+    check_embeddings(page)

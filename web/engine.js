@@ -50,10 +50,17 @@ export function part(id, kind) {
 
 /** Python comes from folders of that name beside this page only, whatever a link to the page says: any
  * other folder of the origin, a model's for one, may hold somebody else's code.
- * @param {string | null} asked */
+ * @param {string | null} asked @returns {string | null} null where that is refused */
 function ownPyodide(asked) {
-  const path = asked && /^(?:\/|\.\/)?(pyodide[\w.-]*)\/?$/.exec(asked);
-  return new URL(`${path ? path[1] : "pyodide"}/`, import.meta.url).href;
+  const path = /^(?:\/|\.\/)?(pyodide[\w.-]*)\/?$/.exec(asked ?? "pyodide/");
+  return path && new URL(`${path[1]}/`, import.meta.url).href;
+}
+
+/** @param {string | null} asked */
+function refusedPyodide(asked) {
+  const what = `This page does not start Python from ${String(asked).slice(0, 200)}.`;
+  const hint = "?pyodide= names a folder beside the page, pyodide/ for example.";
+  return new BasculeError({ category: "input", what, hint });
 }
 
 export class EngineCard {
@@ -76,7 +83,9 @@ export class EngineCard {
     this.#model = query.get("model") ?? model;
     this.#kind = kind;
     this.#onState = onState;
-    const pyodide = ownPyodide(query.get("pyodide"));
+    const asked = query.get("pyodide");
+    const own = ownPyodide(asked);
+    const pyodide = own ?? new URL("pyodide/", import.meta.url).href;
     const hear = (/** @type {Progress} */ progress) => this.#showProgress(progress);
     this.client = new BasculeClient({
       pyodide,
@@ -89,7 +98,7 @@ export class EngineCard {
     const wanted = query.get("tier");
     if ([...this.#tier.options].some(({ value }) => value === wanted)) this.#tier.value = wanted ?? "auto";
     this.#listen();
-    this.ready = this.#loadChosen();
+    this.ready = own ? this.#loadChosen() : this.#refuse(refusedPyodide(asked));
     this.ready.then(askToPersist).catch(() => {});
     this.ready.catch(() => {}); // shown in the page; whoever awaits window.bascule.ready hears of it too
     this.offline = this.ready.catch(() => {}).then(() => keepOffline(pyodide, OFFLINE_FILES));
@@ -109,6 +118,12 @@ export class EngineCard {
 
   #loadChosen() {
     return this.load(this.#model, this.#tier.value);
+  }
+
+  /** @param {BasculeError} error @returns {Promise<Loaded>} */
+  async #refuse(error) {
+    this.showError(error);
+    throw error;
   }
 
   /** @param {State} state @param {string} text */

@@ -56,7 +56,8 @@ def absolute_url(url: str, base: str = "") -> str:
         return str(js.URL.new(url, base).href)
     except JsException:
         found = "one that is none" if "@" in url else repr(url[:200])  # it may hold a password
-        raise InputError("address", "a URL or a path", found) from None
+        hint = "Give an http or https URL, or a path on the page's own server."
+        raise InputError("address", "a URL or a path", found, hint=hint) from None
 
 
 @contextmanager

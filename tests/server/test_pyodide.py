@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from zipfile import ZIP_STORED, ZipFile
 
 import pytest
@@ -17,6 +12,7 @@ from bascule import cli
 from bascule.errors import HashMismatchError, InputError, SetupError, SourceError
 from bascule.progress import Progress
 from bascule.server.pyodide import KNOWN_SHA256, fetch_pyodide, pyodide_folder
+from e2e.static_site import static_site
 
 RELEASE = pyodide_folder()
 Home = Path
@@ -37,22 +33,6 @@ def zipped(path: Path, *, without: str = "", spoiled: str = "") -> Path:
             if name != without:
                 archive.writestr(f"inside/pyodide/{name}", data[:-1] if name == spoiled else data)
     return path
-
-
-@contextmanager
-def site(folder: Path) -> Iterator[str]:
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def check_installed(home: Home) -> None:
@@ -79,16 +59,16 @@ async def test_from_a_tar_archive_as_releases_are(home: Home, tmp_path: Path) ->
 
 
 async def test_from_a_site_and_from_a_folder(home: Home, tmp_path: Path) -> None:
-    with site(RELEASE) as url:
-        await fetch_pyodide(url, lambda _: None)
+    with static_site(RELEASE) as url:
+        await fetch_pyodide(f"{url}/", lambda _: None)
     check_installed(home)
     await fetch_pyodide(str(RELEASE), lambda _: None)  # in place of the one that is there
     check_installed(home)
     zipped(tmp_path / "p.zip")
-    with site(tmp_path) as url:
-        await fetch_pyodide(f"{url}p.zip", lambda _: None)
+    with static_site(tmp_path) as url:
+        await fetch_pyodide(f"{url}/p.zip", lambda _: None)
         with pytest.raises(SourceError, match="404"):
-            await fetch_pyodide(f"{url}nothing.zip", lambda _: None)
+            await fetch_pyodide(f"{url}/nothing.zip", lambda _: None)
     check_installed(home)
 
 

@@ -6,6 +6,8 @@
 // Names under which adapters that run on the CPU are known.
 const SOFTWARE = /swiftshader|llvmpipe|lavapipe|software|warp|basic render/i;
 
+const NULL_HOLDS_MS = 1000;
+
 /**
  * Throws an Error whose message says what is missing.
  * @param {boolean} [least] whether an adapter of WebGPU's compatibility mode will do
@@ -18,12 +20,22 @@ export async function findAdapter(least = false) {
         : "this browser has no navigator.gpu",
     );
   }
-  /** @type {GPURequestAdapterOptions} */
-  const wanted = { powerPreference: "high-performance" };
-  const adapter =
-    (await navigator.gpu.requestAdapter(wanted)) ??
-    (least ? await navigator.gpu.requestAdapter({ ...wanted, featureLevel: "compatibility" }) : null);
+  const adapter = (await ask("core")) ?? (least ? await ask("compatibility") : null);
   if (!adapter) throw new Error("the browser has WebGPU and found no adapter");
+  return adapter;
+}
+
+/** Null for a second after a null: a load asks thrice within one, and a browser warns in the console each time.
+ * @param {"core" | "compatibility"} featureLevel @returns {Promise<GPUAdapter | null>} */
+async function ask(featureLevel) {
+  const page = /** @type {{ basculeNoAdapter?: Record<string, number> }} */ (globalThis);
+  const refused = (page.basculeNoAdapter ??= {}); // in common: the page may hold this module twice
+  if (performance.now() - (refused[featureLevel] ?? -Infinity) < NULL_HOLDS_MS) return null;
+  /** @type {GPURequestAdapterOptions} */
+  const options = { powerPreference: "high-performance" };
+  if (featureLevel === "compatibility") options.featureLevel = featureLevel;
+  const adapter = await navigator.gpu.requestAdapter(options);
+  if (!adapter) refused[featureLevel] = performance.now();
   return adapter;
 }
 

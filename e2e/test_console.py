@@ -1,0 +1,40 @@
+"""A good visit leaves the console empty: what is written there would hide what matters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from bascule.server.app import create_app
+from bascule.server.run import pyodide_folder, running
+from e2e.conftest import GOLDENS, check_embeddings, settled
+from e2e.engines import Engine, PlaywrightTab
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """A server as a visitor meets it, for models without a manifest."""
+    with running(create_app(models=GOLDENS, pyodide=pyodide_folder())) as found:
+        yield found
+
+
+def test_a_good_visit_writes_nothing(webgpu_engine: Engine, url: str) -> None:
+    page = webgpu_engine.new_page()
+    assert isinstance(page, PlaywrightTab)
+    told: list[str] = []
+    page.page.on("console", lambda message: told.append(f"{message.type}: {message.text}"))
+    page.page.on("pageerror", lambda error: told.append(f"uncaught: {error}"))
+    page.page.on("requestfailed", lambda request: told.append(f"failed: {request.url}"))
+    page.page.on(
+        "response",
+        lambda answer: told.append(f"{answer.status}: {answer.url}") if not answer.ok else None,
+    )
+    try:
+        page.open(f"{url}/?model=/models/tiny-bert&tier=webgpu&tune=off")
+        assert settled(page) == "ready"
+        check_embeddings(page)
+        page.run("() => bascule.offline")  # what is kept for offline use is fetched by then
+    finally:
+        page.close()
+    assert [line for line in told if not line.startswith("304")] == []
