@@ -40,7 +40,7 @@ def test_it_has_no_c_sources_and_no_demo_pages(wheel: Path) -> None:
     assert kinds == {".py", ".json", ".js", ".mjs", ".LICENSE", ".html", ".wasm", ".wgsl", ".md"}
     assert [name for name in names if name.endswith(".html")] == ["bascule/web/start.html"]
     assert not any(part in name for name in names for part in ("chat.js", "main.js", "engine.js"))
-    assert wheel.stat().st_size < 700_000
+    assert wheel.stat().st_size < 900_000
 
 
 def test_every_module_that_its_scripts_import_is_there(wheel: Path) -> None:
