@@ -15,10 +15,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import bascule
-from bascule.backend.webgpu.choices import Choices, machine_key
+from bascule.backend import base as backend
+from bascule.backend.webgpu.choices import Choices
+from bascule.backend.webgpu.choices import machine_key as adapter_key
 from bascule.remembered import FolderRemembered
 from bascule.tiers.history import History
-from bascule.tiers.speeds import _speeds_from
+from bascule.tiers.machine_key import machine_key
+from bascule.tiers.speed_records import speed_key, speed_record
+from bascule.tiers.speeds import KINDS
+from bascule.tiers.tier_records import TierRecords
 from bascule.weights.manifest import MANIFEST, write_manifest
 from tests.fuzz.gguf_mutations import mutated_file
 from tests.fuzz.json_mutations import damaged, mutated, written
@@ -34,13 +39,22 @@ MODULES = [
         (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
     )
 ]
-KEYS = ("speeds", "learned", "choices", "models")
-SPEEDS = {"speeds": {"product": [[32768, 1e-4, 5e-5], [2097152, 2e-3, 1e-3]], "pass": [[1, 1, 1]]}}
+SPEEDS = {
+    "speeds": {"product": [[32768, 1e-4, 5e-5], [2097152, 2e-3, 1e-3]], "pass": [[1, 1, 1]]},
+    "factors": {"product small": 2.0},
+    "contradictions": [[1.0, "product small", 4.0], [9.0, "product small", 4.0]],
+    "again": False,
+    "checked": True,
+}
 LEARNED = {"evidence": [["embed", 3, {"cpu": [0.1, 0.2], "webgpu": [0.5] * 6}]]}
 TUNED = {"chosen": "tiled", "times": {"tiled": {"digest": "d", "ms": 0.5}}}
 FAILED = {"variant": "tiled", "label": "x.wgsl", "messages": [[1, "no"]], "wrong": True}
 CHOICES = {"failed": {"d": FAILED}, "tuned": {"linear": TUNED}, "proven": ["a", "b"]}
-ENTRIES = dict(zip(KEYS, (SPEEDS, LEARNED, CHOICES, {"names": {"a": "b"}}), strict=True))
+TIERS = {
+    "webgpu": {"refused": "no adapter", "at": 1.0},
+    "cpu": {"refused": "", "device": "d", "software": False, "identity": "i"},
+    "wasm": {"refused": "", "device": "", "software": True, "identity": "", "largest_nbytes": 9},
+}
 ADAPTER: Any = SimpleNamespace(identity="fuzzed", vendor="v", architecture="a", device="d")
 
 
@@ -120,11 +134,20 @@ def manifest(folder: Path, rng: Random) -> None:
     _mutate_file(folder / MANIFEST, rng)
 
 
+def entries() -> dict[str, dict[str, Any]]:
+    """What is remembered, by the keys under which this machine looks for it."""
+    return {
+        speed_key("cpu", "fuzzed"): SPEEDS,
+        "learned": LEARNED,
+        f"choices {adapter_key(ADAPTER)}": CHOICES,
+        f"tiers {machine_key()}": {"tiers": TIERS},
+    }
+
+
 def remembered(folder: Path, rng: Random) -> None:
     """What was learned about the machine."""
     memory = folder / "remembered"
-    entries = ENTRIES | {f"choices {machine_key(ADAPTER)}": CHOICES}
-    for key, entry in entries.items():
+    for key, entry in entries().items():
         asyncio.run(FolderRemembered(memory).put(key, entry))
     for path in memory.glob("*.json"):
         if rng.random() < 0.7:
@@ -159,16 +182,26 @@ async def use(target: str, folder: Path) -> None:
 
 async def _recall(store: FolderRemembered) -> None:
     """No error at all is allowed: what is damaged is missing."""
-    entries = {key: await store.get(key) for key in KEYS}
-    speeds = _speeds_from(entries["speeds"])
-    for work in (1, 10**6, 10**15) if speeds else ():
-        for again in (False, True):
-            _ = [speeds.seconds(kind, work, again=again) for kind in ("product", "pass", "blocks")]
+    record = await speed_record("cpu", "fuzzed", store)
+    if record is not None:
+        for work in (1, 10**6, 10**15):
+            for kind in KINDS:
+                _ = [record.speeds.seconds(kind, work, again=again) for again in (False, True)]
+                record.speeds.pass_seconds(kind, work, 3)
+        for at in (10.0, 20.0, 30.0):
+            record = record.contradicted(at, "product small", 9.0)
+        json.dumps(record.as_json(), allow_nan=False)
     history = History()
-    for entry in entries.values():
-        history.take(entry)
+    history.take(await store.get("learned"))
     for row in history.as_json()["evidence"]:
         _ = [each.typical_s for each in history.evidence((row[0], row[1])).values()]
+    tiers = await TierRecords.open(store)
+    for tier in backend.TIERS:
+        facts = tiers.get(tier)
+        if facts is not None:
+            json.dumps(facts.as_json(), allow_nan=False)
+            tiers.put(facts)
+    await tiers.save()
     choices = await Choices.open(store, ADAPTER)
     choices.note_proven(["c"])
     await choices.save()
