@@ -12,9 +12,12 @@ from e2e.engines import Engine, Page
 from e2e.test_language import MODEL, logits
 from e2e.test_matrix import embed
 from tests.goldens import cosines, golden, llama
+from tests.goldens.module_folders import GOLDENS, RIGHT, TEXTS, build
 
 COSINE = 0.99999
 LOAD = "async ({ model, tier }) => bascule.load(model, tier)"
+# Folders whose modules have weights, prompts that are left out, names of old checkpoints.
+MODULES = ("layer norm, dense, normalize", "prompt left out of max", "gamma and beta")
 N_TOKENS = 13  # a short prefill: numpy runs it in the page, too
 
 
@@ -30,8 +33,19 @@ def test_minilm_on_every_tier(engine: Engine, site: Site, new_page: Callable[[st
         page.run(LOAD, {"model": "all-MiniLM-L6-v2", "tier": tier})
         return embed(page, texts)
 
-    found = {tier: answer(tier) for tier in tiers_of(page)}
+    tiers = tiers_of(page)
+    found = {tier: answer(tier) for tier in tiers}
     assert_same({"float64": expected.embeddings[short], **found}, engine)
+    for at, name in enumerate(MODULES):  # small ones, in the same page
+        folder = f"modules-{engine.name}-{at}"
+        build(next(case for case in RIGHT if case.name == name), site.extra / folder)
+
+        def embedded(tier: str, folder: str = folder) -> np.ndarray:
+            page.run(LOAD, {"model": f"/extra/{folder}", "tier": tier})
+            return embed(page, TEXTS)
+
+        rows = {tier: embedded(tier) for tier in tiers}
+        assert_same({"sentence-transformers": np.load(GOLDENS)[name], **rows}, engine)
 
 
 @pytest.mark.every_engine
