@@ -249,6 +249,13 @@ RIGHT = (
 )  # fmt: skip
 
 
+DENSE_OF_BLOCKS = Case(
+    "dense of blocks",
+    _after_pooling(_DENSE, (_DENSE[0], "3_Dense")),
+    files={**_dense("2_Dense", _C, 64), **_dense("3_Dense", 64, 32)},
+)
+
+
 def _refused_module(kind: str, folder: str = "2_X") -> Case:
     name = kind.rsplit(".", 1)[-1]
     told = rf"{name}.*{folder}.*Transformer, Pooling, Dense, LayerNorm, Normalize"

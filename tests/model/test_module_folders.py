@@ -10,7 +10,15 @@ import pytest
 import bascule
 from bascule.errors import BasculeError
 from tests.goldens import cosines
-from tests.goldens.module_folders import GOLDENS, REFUSED, RIGHT, TEXTS, Case, build
+from tests.goldens.module_folders import (
+    DENSE_OF_BLOCKS,
+    GOLDENS,
+    REFUSED,
+    RIGHT,
+    TEXTS,
+    Case,
+    build,
+)
 
 TIERS = ["webgpu", "wasm", "cpu"]
 COSINE = 0.99999
@@ -36,6 +44,21 @@ async def test_a_folder_is_refused(case: Case, tmp_path: Path) -> None:
     with pytest.raises(BasculeError, match=case.refused) as refusal:
         await bascule.load(tmp_path / "m", tier="cpu")
     assert refusal.value.category in ("unsupported-model", "model-file", "file-missing")
+
+
+@pytest.mark.parametrize("tier", TIERS)
+async def test_the_weights_of_modules_become_blocks(tier: str, tmp_path: Path) -> None:
+    build(DENSE_OF_BLOCKS, tmp_path / "m")
+    async with await bascule.load(tmp_path / "m", tier="cpu") as model:
+        expected = await model.embed(TEXTS)
+    async with await bascule.load(tmp_path / "m", tier=tier, quantize=8) as model:
+        assert model.quantization is not None
+        types = {tensor.name: tensor.dtype for tensor in model.quantization.tensors}
+        found = await model.embed(TEXTS)
+    assert types["3_Dense/linear.weight"] == "q8_0"
+    assert types["2_Dense/linear.weight"] == "f32"  # rows of 35
+    assert (cosines(found, expected) >= 0.999).all()
+    assert (found != expected).any()
 
 
 def test_there_are_as_many_folders_as_there_are_goldens() -> None:

@@ -177,10 +177,10 @@ class EmbeddingModel(LoadedModel):
         (`prompts` has them), or the prompt that the model applies by default. Texts are cut at
         `max_tokens` tokens, which the result's `truncated` names; unless `truncate`, a longer one
         is an InputError. At most `batch_size` texts, 32 by default and at the most, run in one
-        pass. `progress(done, total)` counts texts. InputError for anything but strings,
-        NotFiniteError instead of an embedding that is none. Cancelling the task stops after the
-        batches in flight. Where memory ends, caches are freed and smaller batches tried;
-        GpuOutOfMemoryError or MemoryError if not even one text fits.
+        pass. `progress(done, total)` counts texts. InputError for anything but strings or for a
+        prompt that the model does not have, NotFiniteError instead of an embedding that is none.
+        Cancelling the task stops after the batches in flight. Where memory ends, caches are freed
+        and smaller batches tried; GpuOutOfMemoryError or MemoryError if not even one text fits.
         """
         self._check_open("embed")
         before = self._settings.prompts.choose(prompt, prompt_name)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bascule.errors import InputError
+from bascule.text import check_unicode
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Prompts:
         if prompt is not None:
             if not isinstance(prompt, str):
                 raise InputError("embed, prompt", "a string", type(prompt).__name__)
+            check_unicode(prompt, "embed, prompt")
             return prompt
         name = self.default if prompt_name is None else prompt_name
         if name is None:
