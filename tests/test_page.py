@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+import bascule
 from bascule import Sampling
-from bascule.errors import InputError
+from bascule.errors import InputError, SetupError
 from bascule.model.options import read_options
 from bascule.model.sampler import GREEDY
 from bascule.page_browser import PageSession
@@ -46,6 +47,11 @@ class Page:
     def _report_piece(self, text: str, n_tokens: int) -> None:
         self.pieces.append((text, n_tokens))
         self.began.set()
+
+
+def test_a_pages_urls_are_set_in_a_page() -> None:
+    with pytest.raises(SetupError, match="BASCULE_CACHE"):
+        bascule.configure(bridge="/bascule/")
 
 
 def test_options() -> None:

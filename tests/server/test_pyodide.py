@@ -89,6 +89,15 @@ async def test_what_is_not_the_release_is_refused(home: Home, tmp_path: Path) ->
     assert list((home / "pyodide").iterdir()) == []
 
 
+async def test_a_cache_folder_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("BASCULE_CACHE", str(tmp_path / "file"))
+    with pytest.raises(SetupError, match="cannot be written"):
+        await fetch_pyodide(str(RELEASE), lambda _: None)
+
+
 def test_the_command_and_a_server_without_pyodide(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -64,15 +64,25 @@ async def fetch_pyodide(source: str | None, progress: ProgressCallback) -> Path:
 
     `source` is a path or a URL (a folder's ends in "/"), by default Pyodide's release. InputError
     for a path that is not there, SourceError for what cannot be read or lacks a file,
-    HashMismatchError for a file that is not the release's. An earlier Pyodide stays until all is
-    there.
+    HashMismatchError for a file that is not the release's, SetupError where the cache folder cannot
+    be written. An earlier Pyodide stays until all is there.
     """
     home = _home()
-    home.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        return await _install(home, source or RELEASE, progress)
+    except OSError as error:
+        raise SetupError(
+            f"Pyodide cannot be written to {home.parent} ({error.strerror}).",
+            hint="BASCULE_CACHE names another cache folder.",
+        ) from None
+
+
+async def _install(home: Path, source: str, progress: ProgressCallback) -> Path:
     with tempfile.TemporaryDirectory(dir=home.parent) as scratch:
         fresh = Path(scratch) / "pyodide"
         fresh.mkdir()
-        found = await _open(source or RELEASE, Path(scratch))
+        found = await _open(source, Path(scratch))
         for done, name in enumerate(KNOWN_SHA256):
             progress(Progress("pyodide", done, len(KNOWN_SHA256)))
             (fresh / name).write_bytes(_checked(name, await found.read(name), found.location))
