@@ -60,6 +60,8 @@ async def weights_of(model: LoadedModel, parameter: Parameter) -> bytes:
         await gpu_of(model).read(model.weights.targets[parameter.name], 0, into)
         return bytes(into)
     store: Any = model.weights
+    if model.tier == "wasm":
+        return bytes(store._memory[store.targets[parameter.name]].bytes())
     return bytes(store._views[store.targets[parameter.name]])
 
 
