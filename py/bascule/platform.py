@@ -30,6 +30,7 @@ from bascule.program.rewrites.rewrite import Limits
 from bascule.progress import Progress, ProgressCallback
 from bascule.proving import ModelProver, is_wanted, prove_kernels_of
 from bascule.recipes import Recipe, read_recipe
+from bascule.shared_load import SharedLoad
 from bascule.tiers.auto import TierOpener, need_of, open_tier
 from bascule.tiers.capabilities import capabilities
 from bascule.tiers.features import has_feature
@@ -298,9 +299,13 @@ class UnifiedWebPlatform:
         self.fallback_to_wasm = fallback_to_wasm
         self._on = on
         self._fallbacks = True
-        self.model: EmbeddingModel | LanguageModel | None = None
         self._listeners: list[Callable[[str, float], None]] = []
-        self._loading: asyncio.Task[EmbeddingModel | LanguageModel] | None = None
+        self._loading: SharedLoad[EmbeddingModel | LanguageModel] = SharedLoad()
+
+    @property
+    def model(self) -> EmbeddingModel | LanguageModel | None:
+        """The loaded model."""
+        return self._loading.model
 
     def on_progress(self, callback: Callable[[str, float], None]) -> None:
         """Call `callback(stage, percent)` while a model loads."""
@@ -334,10 +339,8 @@ class UnifiedWebPlatform:
         return _now_or_later(_feature(feature))
 
     def close(self) -> None:
-        """Free the model."""
-        if self.model is not None:
-            self.model.close()
-            self.model = None
+        """Free the model; a load that is under way ends with an InputError."""
+        self._loading.close()
 
     def _tiers(self) -> str | list[str]:
         """What `load` is to take."""
@@ -348,13 +351,7 @@ class UnifiedWebPlatform:
         return [self.platform, *others] if others else self.platform
 
     async def _loaded(self) -> EmbeddingModel | LanguageModel:
-        if self.model is not None:
-            return self.model
-        # Two callers at once share one load; the shield keeps one's cancel from the other.
-        if self._loading is None:
-            self._loading = asyncio.ensure_future(self._load())
-            self._loading.add_done_callback(self._load_ended)
-        return await asyncio.shield(self._loading)
+        return await self._loading.get(self._load)
 
     async def _load(self) -> EmbeddingModel | LanguageModel:
         model = await load(
@@ -370,11 +367,6 @@ class UnifiedWebPlatform:
             told = f"it is a {type(model).__name__}, and model_type is {self.model_type!r}"
             raise UnsupportedModelError(self.model_name, told)
         return model
-
-    def _load_ended(self, task: asyncio.Task[EmbeddingModel | LanguageModel]) -> None:
-        self._loading = None
-        if not task.cancelled() and task.exception() is None:
-            self.model = task.result()
 
     async def _infer(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         if "input_text" not in inputs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from typing import Unpack
 
@@ -11,6 +10,7 @@ from bascule.model.language import LanguageModel
 from bascule.model.options import StreamOptions
 from bascule.platform import load
 from bascule.progress import ProgressCallback
+from bascule.shared_load import SharedLoad
 
 
 class StreamingInferencePipeline:
@@ -34,12 +34,16 @@ class StreamingInferencePipeline:
         self.model_name = model_name
         self.max_length = max_length
         self.stream_buffer_size = stream_buffer_size
-        self.model: LanguageModel | None = None
         self.stats: dict[str, float] = {}
         self._tier = tier
         self._quantize = quantize
         self._progress = progress
-        self._loading = asyncio.Lock()
+        self._loading: SharedLoad[LanguageModel] = SharedLoad()
+
+    @property
+    def model(self) -> LanguageModel | None:
+        """The loaded model."""
+        return self._loading.model
 
     async def generate_streaming(
         self, prompt: str, *, raw: bool = False, **options: Unpack[StreamOptions]
@@ -50,7 +54,7 @@ class StreamingInferencePipeline:
         and errors are those of `LanguageModel.stream` and of `bascule.load`. A loop that is left
         early holds the model until the generator is closed (`contextlib.aclosing`).
         """
-        model = await self._loaded()
+        model = await self._loading.get(self._load)
         if "max_tokens" not in options:
             options.setdefault("max_new_tokens", self.max_length)
         options.setdefault("steps_in_flight", self.stream_buffer_size)
@@ -66,10 +70,8 @@ class StreamingInferencePipeline:
             self.stats = stream.result.stats
 
     def close(self) -> None:
-        """Free the model."""
-        if self.model is not None:
-            self.model.close()
-            self.model = None
+        """Free the model; a load that is under way ends with an InputError."""
+        self._loading.close()
 
     async def __aenter__(self) -> StreamingInferencePipeline:
         return self
@@ -77,17 +79,11 @@ class StreamingInferencePipeline:
     async def __aexit__(self, *_: object) -> None:
         self.close()
 
-    async def _loaded(self) -> LanguageModel:
-        async with self._loading:
-            if self.model is None:
-                model = await load(
-                    self.model_name,
-                    tier=self._tier,
-                    progress=self._progress,
-                    quantize=self._quantize,
-                )
-                if not isinstance(model, LanguageModel):
-                    model.close()
-                    raise UnsupportedModelError(self.model_name, "it generates no text")
-                self.model = model
-            return self.model
+    async def _load(self) -> LanguageModel:
+        model = await load(
+            self.model_name, tier=self._tier, progress=self._progress, quantize=self._quantize
+        )
+        if not isinstance(model, LanguageModel):
+            model.close()
+            raise UnsupportedModelError(self.model_name, "it generates no text")
+        return model

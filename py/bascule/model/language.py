@@ -417,7 +417,11 @@ class LanguageModel(LoadedModel):
                 yield token
         finally:
             async with self._device.turn():
-                await tokens.aclose()
+                try:
+                    await tokens.aclose()
+                except Exception:
+                    if not self._closed:  # else the step has said so, or nobody asks any more
+                        raise
 
     async def _tokens(
         self, result: Generation, asked: Asked, stats: GenerationStats
