@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from bascule.server.app import create_app
 from bascule.server.run import pyodide_folder, running
 from bascule.server.snapshot import make_snapshot
 from bascule.server.wheel import WheelHouse
+from conftest import TIME_OF
 from e2e.engines import ENGINES, Engine, Page, wait_for
 from e2e.faults import Faults
 from e2e.limited_adapter import WrappedWorkers
@@ -126,15 +128,28 @@ def webgpu_engine(engine: Engine, record_property: Callable[[str, object], None]
     return engine
 
 
+# The running test, for `settled`, which has no fixture to find it by.
+_current: list[pytest.Item] = []
+
+
+def record_time(kind: str, began: float) -> None:
+    """Count the time since `began` to a kind in the run's summary (conftest.py at the root)."""
+    for node in _current:
+        node.user_properties.append((TIME_OF, (kind, time.monotonic() - began)))
+
+
 @pytest.fixture
-def new_page(engine: Engine) -> Iterator[Callable[[str], Page]]:
+def new_page(engine: Engine, request: pytest.FixtureRequest) -> Iterator[Callable[[str], Page]]:
     """Opens pages and closes them after the story."""
     opened: list[Page] = []
+    _current[:] = [request.node]
 
     def open_page(url: str) -> Page:
+        began = time.monotonic()
         page = engine.new_page()
         opened.append(page)
         page.open(url)
+        record_time("open a page", began)
         return page
 
     yield open_page
@@ -144,7 +159,10 @@ def new_page(engine: Engine) -> Iterator[Callable[[str], Page]]:
 
 def settled(page: Page) -> str:
     """Wait for the demo page to be ready or to fail; tells which."""
-    wait_for(page, "['ready','error'].includes(document.querySelector('#status')?.dataset.state)")
+    ready = "['ready','error'].includes(document.querySelector('#status')?.dataset.state)"
+    began = time.monotonic()
+    wait_for(page, ready)
+    record_time("boot and load", began)
     return page.run("() => document.querySelector('#status').dataset.state")
 
 

@@ -63,12 +63,28 @@ class Page(Protocol):
     def close(self) -> None: ...
 
 
+# What moves in a page while it starts, loads or answers.
+PROGRESS = """[...document.querySelectorAll('#status, #bytes, #progress, #messages, #matrix')]
+  .map((part) => part.textContent + (part.value ?? '')).join('|')"""
+
+
 def wait_for(page: Page, condition: str, timeout: float = TIMEOUT_S) -> None:
-    """Poll a JavaScript expression, which may await, until it is true."""
-    end = time.monotonic() + timeout
-    while not page.run(f"async () => Boolean({condition})"):
+    """Poll a JavaScript expression, which may await, until it is true.
+
+    TimeoutError once nothing in the page has moved for `timeout` seconds.
+    """
+    poll = f"async () => [Boolean({condition}), {PROGRESS}]"
+    end, seen = time.monotonic() + timeout, None
+    while True:
+        done, progress = page.run(poll)
+        if done:
+            return
+        if progress != seen:
+            end, seen = time.monotonic() + timeout, progress
         if time.monotonic() > end:
-            raise TimeoutError(f"{condition} stayed false for {timeout} s")
+            raise TimeoutError(
+                f"{condition} stayed false, and nothing moved for {timeout} s: {progress[:200]}"
+            )
         time.sleep(0.1)
 
 

@@ -1,0 +1,64 @@
+"""A run that is cut off names the tests that hung, those of every worker."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HANGING = """
+import pathlib, time
+import pytest
+HERE = pathlib.Path(__file__).parent
+
+def test_ends():
+    pass
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_hangs(name):
+    (HERE / name).touch()
+    while True:
+        time.sleep(1)
+"""
+
+
+@pytest.mark.parametrize(("workers", "hanging"), [("0", ["one"]), ("2", ["one", "two"])])
+def test_the_last_words_of_a_run(tmp_path: Path, workers: str, hanging: list[str]) -> None:
+    shutil.copy(Path(__file__).parent.parent / "conftest.py", tmp_path)
+    (tmp_path / "test_it.py").write_text(HANGING)
+    command = [sys.executable, "-m", "pytest", "-q", "-n", workers, "test_it.py"]
+    run = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    record = tmp_path / "out" / "running-tests.txt"
+    expected = [f"test_hangs[{name}]" for name in hanging]
+    while run.poll() is None:  # pytest-timeout ends what never comes
+        told = record.read_text() if record.is_file() else ""
+        reached = all((tmp_path / name).exists() for name in hanging)
+        if reached and all(name in told for name in expected):
+            break
+    run.send_signal(signal.SIGTERM)
+    words = run.communicate()[1]
+    assert "Ended by a signal" in words
+    assert all(name in words for name in expected)
+    assert "test_ends" not in words
+
+
+def test_a_repeated_failure_is_printed_with_its_cause(tmp_path: Path) -> None:
+    shutil.copy(Path(__file__).parent.parent / "conftest.py", tmp_path)
+    (tmp_path / "test_it.py").write_text(
+        "import pathlib\n"
+        "def test_second_time():\n"
+        "    seen = pathlib.Path('seen')\n"
+        "    if not seen.exists():\n"
+        "        seen.touch()\n"
+        "        raise TimeoutError('the machine was busy')\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "--reruns", "1", "test_it.py"]
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert told.returncode == 0
+    assert "TimeoutError: the machine was busy" in told.stdout
