@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 export XDG_RUNTIME_DIR ?= /tmp
 
-.PHONY: setup demo test lint unit e2e wasm bench serve clean
+.PHONY: setup demo test quick lint unit e2e wasm bench serve clean
 
 setup:
 	@python3 tools/setup.py
@@ -12,6 +12,14 @@ demo: setup
 
 test: setup lint unit e2e
 	@echo "All checks passed."
+
+QUICK := tests/program tests/text tests/weights $(wildcard tests/test_*.py)
+
+# For every commit: lint and types, the fast unit tests, and one visit an engine.
+quick: setup lint
+	$(PYTHON) -m pytest $(QUICK) -q -n 2 --dist loadfile
+	$(PYTHON) -m pytest e2e/test_matrix.py -q -k test_choosing_the_cpu
+	@echo "The quick checks passed; make test runs them all."
 
 lint:
 	.venv/bin/ruff check .
@@ -26,7 +34,7 @@ unit:
 
 # WebKitGTK's WebAssembly now and then ends Pyodide itself with these words, in a story or before it.
 e2e:
-	$(PYTHON) -m pytest e2e -q -n 2 --dist loadgroup --durations=10 -r fEsR \
+	$(PYTHON) -m pytest e2e -q -n 2 --dist loadgroup -r fEsR \
 	  --reruns 1 --only-rerun "RuntimeError: Out of bounds memory access"
 
 wasm: setup

@@ -20,7 +20,6 @@ from bascule.server.app import create_app
 from bascule.server.run import pyodide_folder, running
 from bascule.server.snapshot import make_snapshot
 from bascule.server.wheel import WheelHouse
-from conftest import TIME_OF
 from e2e.engines import ENGINES, Engine, Page, wait_for
 from e2e.faults import Faults
 from e2e.limited_adapter import WrappedWorkers
@@ -30,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "out"
 GOLDENS = ROOT / "tests" / "goldens"
 MET_WEBGPU = "met WebGPU"
+TIME_OF = "time of"  # as conftest.py at the root has it
 
 
 @dataclass(frozen=True)
