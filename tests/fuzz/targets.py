@@ -29,6 +29,7 @@ from tests.fuzz.gguf_mutations import mutated_file
 from tests.fuzz.json_mutations import damaged, mutated, written
 from tests.goldens import TINY_BERT
 from tests.goldens.llama import tiny, tiny_folder
+from tests.goldens.module_folders import RIGHT, build
 
 Make = Callable[[Path, Random], None]
 
@@ -88,6 +89,13 @@ def config(folder: Path, rng: Random) -> None:
         _llama(folder)
         names += ["generation_config.json", "tokenizer_config.json", "tokenizer_config.json"]
     _mutate_file(folder / rng.choice(names), rng)
+
+
+def modules(folder: Path, rng: Random) -> None:
+    """The files of sentence-transformers beside config.json: modules, prompts, lengths."""
+    build(rng.choice([case for case in RIGHT if case.modules is not None]), folder)
+    names = [p for p in sorted(folder.rglob("*.json")) if p.name != "tokenizer.json"]
+    _mutate_file(rng.choice(names), rng)
 
 
 def tokenizer(folder: Path, rng: Random) -> None:
@@ -156,7 +164,7 @@ def remembered(folder: Path, rng: Random) -> None:
 
 
 TARGETS: dict[str, Make] = {
-    f.__name__: f for f in (config, tokenizer, safetensors, gguf, manifest, remembered)
+    f.__name__: f for f in (config, modules, tokenizer, safetensors, gguf, manifest, remembered)
 }
 
 
