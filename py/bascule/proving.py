@@ -32,7 +32,7 @@ from bascule.backend.webgpu.choices import machine_key
 from bascule.dtypes import DType
 from bascule.errors import BasculeError, ModelFileError, TierUnavailableError, WrongResultError
 from bascule.model.loaded import LoadedModel
-from bascule.model.proof import Array, Sample, stored_samples
+from bascule.model.proof import Sample, stored_samples
 from bascule.model.registry import known_hashes
 from bascule.program.program import Program
 from bascule.remembered import Remembered, open_remembered
@@ -62,7 +62,7 @@ class ModelProver:
     name: str
     programs: Sequence[Program]
     weights: DType | None = None
-    _answers: dict[Tier, Array] = field(default_factory=dict[Tier, Array])
+    _answers: dict[Tier, Sequence[float]] = field(default_factory=dict[Tier, Sequence[float]])
 
     async def check(self, model: LoadedModel) -> None:
         """See `model.proof.Prover`."""
@@ -124,7 +124,7 @@ class ModelProver:
         sample, mine = stored_samples().get(self.name), self._answers.get("cpu")
         if sample is None or mine is None:
             return wrong
-        same = replace(sample, numbers=tuple(mine.tolist()), tolerance=sample.allowed(self.weights))
+        same = replace(sample, numbers=tuple(mine), tolerance=sample.allowed(self.weights))
         if any(same.deviation(found) > same.tolerance for found in self._answers.values()):
             return wrong
         tiers = ", ".join(self._answers)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from typing import Any
 
-from bascule.arrays import Floats, np
 from bascule.backend.base import Backend, WeightStore
 from bascule.dtypes import DType, dtype_of
 from bascule.errors import ModelFileError
@@ -192,7 +193,7 @@ def _ends(told: Mapping[str, Any], place: str) -> frozenset[int]:
 
 
 async def _settings(
-    config: LlamaConfig, vocabulary: Vocabulary, factors: Floats | None, place: str
+    config: LlamaConfig, vocabulary: Vocabulary, factors: list[float] | None, place: str
 ) -> LanguageSettings:
     if len(vocabulary.tokens) > config.vocabulary:
         told = f"it has {len(vocabulary.tokens):,} tokens and {config.vocabulary:,} embeddings"
@@ -204,13 +205,13 @@ async def _settings(
 
 async def _gguf_factors(
     source: Source, file: str, header: GgufHeader, config: LlamaConfig
-) -> Floats | None:
+) -> list[float] | None:
     tensor = header.tensors.get(ROPE_FACTORS)
     if tensor is None:
         return None
     if tensor.type.name != "F32" or tensor.shape != (config.size // 2,):
         raise ModelFileError(f"{source.location}/{file}", f"{ROPE_FACTORS} is not as it should be")
-    found = np.frombuffer(await source.read(file, tensor.start, tensor.nbytes), np.float32)
-    if not (np.isfinite(found).all() and (found > 0).all()):
+    factors = array("f", await source.read(file, tensor.start, tensor.nbytes))
+    if not all(0 < factor < inf for factor in factors):
         raise ModelFileError(f"{source.location}/{file}", f"{ROPE_FACTORS} holds no factors")
-    return found
+    return list(factors)

@@ -213,12 +213,12 @@ class Executable(Protocol):
         self,
         sizes: Mapping[str, int],
         inputs: Mapping[str, Shaped],
-        into: Mapping[str, Buffer] | None = None,
+        into: Sequence[Buffer] | None = None,
     ) -> dict[str, Array]:
         """Run once; the outputs as numpy arrays.
 
         `sizes` gives each Dim its actual size, at most its limit. With `into`, writable memory for
-        outputs by name, these are written there and the result is empty: numpy is not needed then.
+        each output in order, they are written there and the result is empty: that needs no numpy.
         """
         ...
 

@@ -147,7 +147,7 @@ class ReferenceExecutable:
         self,
         sizes: Mapping[str, int],
         inputs: Mapping[str, Shaped],
-        into: Mapping[str, Buffer] | None = None,
+        into: Sequence[Buffer] | None = None,
     ) -> dict[str, Array]:
         """See `Executable.run`."""
         started = perf_counter()
@@ -265,10 +265,10 @@ class ReferenceBackend:
         """See `Backend.close`."""
 
 
-def written(results: Mapping[str, Array], into: Mapping[str, Buffer]) -> dict[str, Array]:
+def written(results: Mapping[str, Array], into: Sequence[Buffer]) -> dict[str, Array]:
     """Copy results into the memory given for them; see `Executable.run`."""
-    for name, buffer in into.items():
-        memoryview(buffer).cast("B")[:] = memoryview(np.ascontiguousarray(results[name])).cast("B")
+    for result, memory in zip(results.values(), into, strict=True):
+        memoryview(memory).cast("B")[:] = memoryview(np.ascontiguousarray(result)).cast("B")
     return {}
 
 

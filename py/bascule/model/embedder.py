@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from array import array
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,8 +12,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from bascule.arguments import described, strings, whole_number
-from bascule.arrays import Array, np
-from bascule.backend.base import Backend, Executable, TuneReport, WeightStore
+from bascule.arrays import all_finite, need_numpy, np
+from bascule.backend.base import Backend, Executable, TuneReport, WeightStore, shaped
 from bascule.dtypes import DType
 from bascule.errors import InputError, NotFiniteError
 from bascule.model.bert import BertConfig, sentence_encoder
@@ -121,6 +122,15 @@ class _Counts:
     memory_retries: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class EmbeddedRows:
+    """Embeddings as (n * C,) float32, row by row; the rest as `Embeddings` has it."""
+
+    rows: memoryview[float]
+    n_tokens: tuple[int, ...]
+    truncated: tuple[int, ...]
+
+
 class EmbeddingModel(LoadedModel):
     """Made by `bascule.load`. Close it, or use it in `async with`, to free the device's memory."""
 
@@ -182,6 +192,32 @@ class EmbeddingModel(LoadedModel):
         Cancelling the task stops after the batches in flight. Where memory ends, caches are freed
         and smaller batches tried; GpuOutOfMemoryError or MemoryError if not even one text fits.
         """
+        await need_numpy("embed()", "embed_rows() gives the same numbers as a memoryview.")
+        found = await self.embed_rows(
+            texts,
+            prompt_name=prompt_name,
+            prompt=prompt,
+            batch_size=batch_size,
+            truncate=truncate,
+            progress=progress,
+        )
+        # Imported here, for it imports numpy.
+        from bascule.model.embeddings import embeddings_of
+
+        array = np.asarray(found.rows).reshape(-1, self.dimension)
+        return embeddings_of(array, found.n_tokens, found.truncated)
+
+    async def embed_rows(
+        self,
+        texts: str | Iterable[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        truncate: bool = True,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> EmbeddedRows:
+        """As `embed`, without numpy."""
         self._check_open("embed")
         before = self._settings.prompts.choose(prompt, prompt_name)
         checked = [before + text for text in _checked_texts(texts)]
@@ -195,7 +231,8 @@ class EmbeddingModel(LoadedModel):
         ids = await self._encoded(checked)
         lengths = [len(i) for i in ids]
         truncated = self._truncated(checked, lengths, refuse=not truncate)
-        result = np.empty((len(checked), self.dimension), np.float32)
+        columns = self.dimension
+        result = memoryview(bytearray(4 * len(checked) * columns)).cast("f")
         batches = make_batches(lengths, self.max_tokens, self._most_rows, most_texts)
         done = 0
         ran: list[_Ran] = []
@@ -207,7 +244,11 @@ class EmbeddingModel(LoadedModel):
                 await self._rest()
                 async with self._device.turn():
                     with self._while_open(), self._timed(batch, ran):
-                        result[list(batch.indices)] = await self._embedded(batch, ids, skipped)
+                        rows = await self._embedded(batch, ids, skipped)
+                for row, index in enumerate(batch.indices):
+                    result[index * columns : (index + 1) * columns] = rows[
+                        row * columns : (row + 1) * columns
+                    ]
             done += len(batch.indices)
             if progress is not None:
                 progress(done, len(checked))
@@ -220,10 +261,7 @@ class EmbeddingModel(LoadedModel):
             self._counts.texts += len(checked)
             self._counts.tokens += sum(lengths)
             self._counts.embed_s += perf_counter() - started
-        # Imported here, for it imports numpy.
-        from bascule.model.embeddings import embeddings_of
-
-        return embeddings_of(result, tuple(lengths), truncated)
+        return EmbeddedRows(result, tuple(lengths), truncated)
 
     async def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
         """Their token ids; others have a turn between two slices."""
@@ -285,10 +323,10 @@ class EmbeddingModel(LoadedModel):
         """See `LoadedModel.sample_programs`."""
         return [self._settings.program(self._sample_batch(sample).bucket)]
 
-    async def answer(self, sample: Sample) -> Array:
-        """The first numbers of the embedding of a sample's ids, as float64."""
+    async def answer(self, sample: Sample) -> Sequence[float]:
+        """The first numbers of the embedding of a sample's ids."""
         found = await self._run(self._sample_batch(sample), [sample.ids])
-        return found[0, : len(sample.numbers)].astype(np.float64)
+        return found[: len(sample.numbers)].tolist()
 
     def _sample_batch(self, sample: Sample) -> Batch:
         return make_batches([len(sample.ids)], self.max_tokens, self._most_rows)[0]
@@ -358,8 +396,10 @@ class EmbeddingModel(LoadedModel):
     async def __aexit__(self, *_: object) -> None:
         self.close()
 
-    async def _embedded(self, batch: Batch, ids: Sequence[Sequence[int]], skipped: int) -> Array:
-        """The embeddings of a batch, by smaller ones where memory ends."""
+    async def _embedded(
+        self, batch: Batch, ids: Sequence[Sequence[int]], skipped: int
+    ) -> memoryview[float]:
+        """The embeddings of a batch (B * C,) float32, by smaller batches where memory ends."""
         backend = self.backend
         try:
             return await self._run(batch, ids, skipped)
@@ -370,35 +410,43 @@ class EmbeddingModel(LoadedModel):
             self.trim()
             parts = smaller(batch, [len(i) for i in ids], self.max_tokens, self._most_rows)
             if parts:
-                rows = [await self._embedded(part, ids, skipped) for part in parts]
-                return np.concatenate(rows)
+                rows = [(await self._embedded(part, ids, skipped)).cast("B") for part in parts]
+                return memoryview(b"".join(rows)).cast("f")
         return await self._run(batch, ids, skipped)
 
-    async def _run(self, batch: Batch, ids: Sequence[Sequence[int]], skipped: int = 0) -> Array:
+    async def _run(
+        self, batch: Batch, ids: Sequence[Sequence[int]], skipped: int = 0
+    ) -> memoryview[float]:
         prepared = await self._executable(batch.bucket)
         started = perf_counter()
-        padded = np.zeros((len(batch.indices), batch.tokens), np.uint32)
-        lengths = np.empty(len(batch.indices), np.uint32)
-        for row, index in enumerate(batch.indices):
-            lengths[row] = len(ids[index])
-            padded[row, : len(ids[index])] = ids[index]
-        inputs = {"ids": padded, "lengths": lengths}
+        count, tokens = len(batch.indices), batch.tokens
+        padded, lengths = array("I"), array("I")
+        for index in batch.indices:
+            lengths.append(len(ids[index]))
+            padded.extend(ids[index])
+            padded.frombytes(bytes(4 * (tokens - len(ids[index]))))
+        inputs = {"ids": shaped(padded, "u32", (count, tokens)), "lengths": memoryview(lengths)}
         if skips_prompts(self._settings.modules):
-            inputs["skipped"] = np.full(len(lengths), skipped, np.uint32)
+            inputs["skipped"] = memoryview(array("I", [skipped] * count))
+        width = prepared.program.outputs[0].limits[-1]  # of which `dimension` are wanted
+        embeddings = memoryview(bytearray(4 * count * width)).cast("f")
         before = prepared.executable.host_s
         self._counts.host_s += perf_counter() - started
         prepared.running += 1
         try:
-            sizes = {"B": len(batch.indices), "T": batch.tokens}
-            found = await prepared.executable.run(sizes, inputs)
+            await prepared.executable.run({"B": count, "T": tokens}, inputs, [embeddings])
         finally:
             prepared.running -= 1
         self._counts.host_s += prepared.executable.host_s - before
         self._counts.passes += 1
-        embeddings = found[prepared.program.outputs[0].name][:, : self.dimension]
-        broken = ~np.isfinite(embeddings).all(axis=1)
-        if broken.any():
-            text = batch.indices[int(np.argmax(broken))]
+        if width > self.dimension:
+            kept = (embeddings[row * width :][: self.dimension] for row in range(count))
+            embeddings = memoryview(b"".join(row.cast("B") for row in kept)).cast("f")
+        if not all_finite(embeddings):
+            columns = self.dimension
+            rows = (embeddings[row * columns : (row + 1) * columns] for row in range(count))
+            broken = [not all_finite(row) for row in rows]
+            text = batch.indices[broken.index(True)]
             raise NotFiniteError(self.name, f"the embedding of text {text}", self.tier)
         return embeddings
 

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from bascule.arrays import Array
 from bascule.backend.base import Executable
 from bascule.model.kv_cache import KvCache
 
@@ -122,7 +121,7 @@ async def decode(
     cache.set_position(start, 1)
     cache.states.write("settings", 0, settings)
     asked = given = 0
-    flights: deque[tuple[Array, list[Awaitable[None]]]] = deque()
+    flights: deque[tuple[memoryview, list[Awaitable[None]]]] = deque()
     try:
         while given < most:
             in_flight = 1 if await rest() else pace.in_flight
@@ -136,7 +135,7 @@ async def decode(
                 cache.note_written(start + asked)
             found, waits = flights.popleft()
             await _all(waits)
-            for token in map(int, found):
+            for token in found:
                 cache.ids.append(last)
                 last = token
                 given += 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from itertools import takewhile
+from math import cos, sin
 from typing import Any
 
-from bascule.arrays import Array, np
-from bascule.backend.base import Backend
+from bascule.backend.base import Backend, shaped
 from bascule.errors import ContextLengthError
 from bascule.model.llama_config import LlamaConfig
 from bascule.program.program import Value
@@ -34,7 +35,7 @@ class KvCache:
         *,
         slots: int,
         limit: int,
-        factors: Array | None = None,
+        factors: Sequence[float] | None = None,
     ) -> None:
         self.limit = limit
         self.slots = min(_whole_pages(slots), limit)
@@ -89,14 +90,14 @@ class KvCache:
     def write_tokens(self, start: int, ids: Sequence[int]) -> None:
         """Put ids where programs read those of positions from `start` on."""
         for first, slot, count in self._runs(start, len(ids)):
-            run = np.array(ids[first : first + count], np.uint32)
+            run = array("I", ids[first : first + count])
             self.states.write("tokens", 4 * slot, run)
 
-    def read_tokens(self, start: int, count: int) -> tuple[Array, list[Any]]:
-        """Queue reads of the ids of those positions: the array that awaiting them all fills."""
-        found = np.empty(count, np.uint32)
+    def read_tokens(self, start: int, count: int) -> tuple[memoryview, list[Any]]:
+        """Queue reads of the ids of those positions: the memory (u32) that awaiting them fills."""
+        found = memoryview(bytearray(4 * count)).cast("I")
         waits = [
-            self.states.read("tokens", 4 * slot, found[first : first + n].data)
+            self.states.read("tokens", 4 * slot, found[first : first + n])
             for first, slot, n in self._runs(start, count)
         ]
         return found, waits
@@ -104,7 +105,7 @@ class KvCache:
     def set_position(self, position: int, count: int) -> None:
         """Where the next pass begins, and of how many tokens it is."""
         self.note_written(position + count)
-        self.states.write("position", 0, np.array([position], np.uint32))
+        self.states.write("position", 0, array("I", [position]))
 
     def note_written(self, end: int) -> None:
         """Passes are queued for positions before `end`."""
@@ -122,19 +123,23 @@ class KvCache:
         return runs
 
 
-def rotary_angles(config: LlamaConfig, factors: Array | None = None) -> Array:
+def rotary_angles(config: LlamaConfig, factors: Sequence[float] | None = None) -> memoryview[Any]:
     """Cosines and sines (256 + R, D) f32 from which every position's angles are made.
 
     Row p holds those of position p, row 256 + r those of position 256 * r: in float32 the angle of
     a late position would be off by more than its sine may. `factors` (D / 2) divide the
     frequencies (Llama 3).
     """
-    frequencies = config.theta ** (-np.arange(0, config.size, 2) / config.size)
-    if factors is not None:
-        frequencies = frequencies / factors
-    low, high = np.arange(_STEP), _STEP * np.arange(MOST_POSITIONS // _STEP)
-    angles = np.concatenate((low, high))[:, None] * frequencies
-    return np.concatenate((np.cos(angles), np.sin(angles)), axis=1).astype(np.float32)
+    pairs = range(config.size // 2)
+    divisors = factors if factors is not None else [1.0 for _ in pairs]
+    frequencies = [config.theta ** (-2 * p / config.size) / divisors[p] for p in pairs]
+    positions = [*range(_STEP), *range(0, MOST_POSITIONS, _STEP)]
+    table = array("f")
+    for position in positions:
+        angles = [position * frequency for frequency in frequencies]
+        table.extend(map(cos, angles))
+        table.extend(map(sin, angles))
+    return shaped(table, "f32", (len(positions), config.size))
 
 
 def _whole_pages(slots: int) -> int:

@@ -12,11 +12,12 @@ from collections.abc import (
 )
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from math import nan
 from time import perf_counter
 from typing import Any, Literal, Unpack
 
 from bascule.arguments import token_ids
-from bascule.arrays import Array, np
+from bascule.arrays import Array, all_finite, need_numpy, np
 from bascule.backend.base import Backend, TuneReport, WeightStore
 from bascule.backend.reference_sampling import NOT_A_TOKEN
 from bascule.errors import (
@@ -63,7 +64,7 @@ class LanguageSettings:
     config: LlamaConfig
     tokenizer: TextTokenizer
     template: ChatTemplate | None
-    factors: Array | None = None
+    factors: Sequence[float] | None = None
 
 
 @dataclass(slots=True)
@@ -201,10 +202,11 @@ class LanguageModel(LoadedModel):
         """See `LoadedModel.sample_programs`."""
         return self._programs.of_sample(len(sample.ids))
 
-    async def answer(self, sample: Sample) -> Array:
-        """The logits after a sample's ids, as float64; all NaN where another token comes next."""
+    async def answer(self, sample: Sample) -> list[float]:
+        """The logits after a sample's ids; all NaN where another token comes next."""
         ids = list(sample.ids)
-        logits = (await self._logits(ids, None))[-1, list(sample.at)].astype(np.float64)
+        last = (await self._logits(ids, None))[-self._settings.config.vocabulary :]
+        logits = [last[token] for token in sample.at]
         # One step of decoding: its kernels are others than those for many tokens.
         del self._cache.ids[-1:]
         executable = await self._programs.decode(GREEDY.head, window=False)
@@ -222,7 +224,7 @@ class LanguageModel(LoadedModel):
         async with aclosing(steps):
             async for token in steps:
                 if token != sample.at[0]:
-                    logits[:] = np.nan
+                    logits = [nan] * len(logits)
         self._cache.ids.clear()
         self._cache.written = 0
         self._programs.close("logits")  # few ask for them, and they are large
@@ -290,6 +292,7 @@ class LanguageModel(LoadedModel):
     ) -> Array:
         """The logits (T, V) float32 that follow each of these tokens. Forgets the text before."""
         self._check_open("logits")
+        await need_numpy("logits()", "Load numpy into this Pyodide.")
         checked = self._checked_ids("ids", ids)
         if len(checked) > self.max_length:
             raise ContextLengthError(len(checked), self.max_length)
@@ -297,16 +300,23 @@ class LanguageModel(LoadedModel):
             with self._while_open():
                 backend = self.backend
                 try:
-                    return await self._logits(checked, progress)
+                    return self._rows(await self._logits(checked, progress))
                 except DEVICE_ERRORS as lost:
                     await self.revive(lost, backend)
                 except NO_MEMORY:
                     self._relieve()
                     self._programs.take_less()
-                return await self._logits(checked, progress)
+                return self._rows(await self._logits(checked, progress))
 
-    async def _logits(self, ids: list[int], progress: Callable[[int, int], None] | None) -> Array:
-        found: list[Array] = []
+    def _rows(self, logits: memoryview[float]) -> Array:
+        return np.asarray(logits).reshape(-1, self._settings.config.vocabulary)
+
+    async def _logits(
+        self, ids: list[int], progress: Callable[[int, int], None] | None
+    ) -> memoryview[float]:
+        """Logits (T * V,) float32; forgets the text before."""
+        vocabulary = self._settings.config.vocabulary
+        found = memoryview(bytearray(4 * len(ids) * vocabulary)).cast("f")
         self._renew()
         cache = self._cache
         cache.forget()
@@ -317,17 +327,17 @@ class LanguageModel(LoadedModel):
             chunk = ids[start : start + limit]
             cache.write_tokens(start, chunk)
             cache.set_position(start, len(chunk))
-            made = await executable.run({**cache.sizes, "T": len(chunk)}, {})
-            (logits,) = made.values()
-            if not np.isfinite(logits).all():
+            logits = found[start * vocabulary : (start + len(chunk)) * vocabulary]
+            sizes = {**cache.sizes, "T": len(chunk)}
+            await executable.run(sizes, {}, [logits])
+            if not all_finite(logits):
                 cache.forget()
-                told = f"a logit of tokens {start} to {start + len(chunk) - 1}"
-                raise NotFiniteError(self.name, told, self.tier)
-            found.append(logits)
+                where = f"a logit of tokens {start} to {start + len(chunk) - 1}"
+                raise NotFiniteError(self.name, where, self.tier)
             cache.ids.extend(chunk)
             if progress is not None:
                 progress(len(cache.ids), len(ids))
-        return np.concatenate(found)
+        return found
 
     async def _prepare(self) -> None:
         """Make the programs of a first generation ready before it is asked for."""

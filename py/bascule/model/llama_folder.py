@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from math import pi
 from types import MappingProxyType
 from typing import Any
 
-from bascule.arrays import np
 from bascule.dtypes import BlockType, DType, dtype_of
 from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.model.llama_config import OUTPUT, TABLE, LlamaConfig, rotary_settings, tensor_names
@@ -109,9 +109,7 @@ def _type(tensor: TensorInfo, weights: DType | None, file: str) -> DType:
     return weights or dtype_of(BlockType[tensor.dtype])
 
 
-def rotary_factors(
-    config: Mapping[str, Any], sizes: LlamaConfig, file: str
-) -> np.ndarray[Any, np.dtype[np.float32]] | None:
+def rotary_factors(config: Mapping[str, Any], sizes: LlamaConfig, file: str) -> list[float] | None:
     """What divides the rotary frequencies (D / 2); None where nothing does.
 
     "linear" stretches all positions alike, "llama3" those of long waves (Llama 3.1's rule, as
@@ -127,15 +125,22 @@ def rotary_factors(
     factor = _number(told, "factor", file)
     half = sizes.size // 2
     if kind == "linear":
-        return np.full(half, factor, np.float32)
+        return [factor] * half
     low, high = (_number(told, f"{end}_freq_factor", file) for end in ("low", "high"))
     context = _number(told, "original_max_position_embeddings", file)
     if low >= high:
         raise ModelFileError(file, "its low_freq_factor is not below its high_freq_factor")
-    frequencies = sizes.theta ** (-np.arange(half) / half)
-    waves = context * frequencies / (2 * np.pi)  # in the context that it was trained for first
-    kept = np.clip((waves - low) / (high - low), 0, 1)
-    return (1 / ((1 - kept) / factor + kept)).astype(np.float32)
+    return [
+        # Waves are counted in the context that the model was trained for first.
+        _llama3_factor(context * sizes.theta ** (-i / half) / (2 * pi), low, high, factor)
+        for i in range(half)
+    ]
+
+
+def _llama3_factor(waves: float, low: float, high: float, factor: float) -> float:
+    """What divides a frequency of so many waves: 1 from `high` on, `factor` up to `low`."""
+    kept = min(max((waves - low) / (high - low), 0.0), 1.0)
+    return 1 / ((1 - kept) / factor + kept)
 
 
 def _number(told: Mapping[str, Any], key: str, file: str) -> float:

@@ -23,7 +23,7 @@ from bascule.errors import (
     TierUnavailableError,
     WrongResultError,
 )
-from bascule.model.proof import Array, Proof, Prover, Sample
+from bascule.model.proof import Proof, Prover, Sample
 from bascule.program.program import Program
 from bascule.program.rewrites.registry import Fitting
 from bascule.program.rewrites.rewrite import Taken
@@ -245,7 +245,7 @@ class LoadedModel:
         """The passes that `answer` runs."""
         raise NotImplementedError
 
-    async def answer(self, sample: Sample) -> Array:
+    async def answer(self, sample: Sample) -> Sequence[float]:
         """What the model makes of a sample's ids: as many numbers as the sample has."""
         raise NotImplementedError
 

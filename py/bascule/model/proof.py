@@ -12,13 +12,13 @@ is short. For those, and before the sample, each kernel proves itself on small n
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from math import hypot, inf, isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
-from bascule.arrays import Array, np
 from bascule.dtypes import DType
 from bascule.errors import BasculeError, TierUnavailableError, WrongResultError
 
@@ -41,13 +41,12 @@ class Sample:
         """The deviation that is allowed where float weights were made into such blocks."""
         return self.tolerance + (_FEWER_BITS.get(weights, 0.0) if weights else 0.0)
 
-    def deviation(self, found: Array) -> float:
+    def deviation(self, found: Sequence[float]) -> float:
         """The largest one, in units of the numbers' root mean square; inf where one is NaN."""
-        expected = np.asarray(self.numbers)
-        if found.shape != expected.shape or not np.isfinite(found).all():
-            return float("inf")
-        scale = float(np.sqrt(np.mean(np.square(expected))))
-        return float(np.max(np.abs(found - expected))) / scale
+        if len(found) != len(self.numbers) or not all(map(isfinite, found)):
+            return inf
+        scale = hypot(*self.numbers) / len(self.numbers) ** 0.5
+        return max(abs(a - b) for a, b in zip(found, self.numbers, strict=True)) / scale
 
 
 @dataclass(frozen=True, slots=True)

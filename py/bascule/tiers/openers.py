@@ -91,8 +91,11 @@ async def _open_wasm(_: bool) -> Backend:
 
 
 async def _open_cpu(_: bool) -> Backend:
+    from bascule.arrays import numpy_ready
     from bascule.backend.cpu import ReferenceBackend
 
+    if not await numpy_ready():
+        raise TierUnavailableError("cpu", "numpy is not there")
     return ReferenceBackend()
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
-from bascule.arrays import Array, np
+from bascule.arrays import Array, need_numpy, np
 from bascule.backend.base import Shaped, input_bytes
 from bascule.backend.cpu import evaluate, last_uses, telling
 from bascule.backend.quant import BlockMatrix
@@ -32,6 +32,7 @@ Values = dict[str, Tensor | Blocks]
 
 # Others have a turn after so long: often enough to cancel, seldom enough to cost nothing.
 _TURN_S = 0.02
+_NUMPY_HINT = "Load numpy into this Pyodide, or take tier='webgpu'."
 
 
 class Recorder:
@@ -103,6 +104,8 @@ class ReplayExecutable:
         self._states = states
         self._kernels = kernels
         self._functions = functions
+        own = functions(kernels)
+        self._numpy_ops = sorted({c.op for c in program.calls if not _is_own(own, c)})
         self._plan: _Plan | None = None
         self._lock = CrossLoopLock()
 
@@ -110,15 +113,15 @@ class ReplayExecutable:
         self,
         sizes: Mapping[str, int],
         inputs: Mapping[str, Shaped],
-        into: Mapping[str, Buffer] | None = None,
+        into: Sequence[Buffer] | None = None,
     ) -> dict[str, Array]:
         """See `Executable.run`."""
         async with self._lock.turn():
             plan = await self._submitted(sizes, inputs, 1)
             if into is None:
                 return {name: np.array(tensor) for name, tensor in plan.outputs.items()}
-            for name, buffer in into.items():
-                memoryview(buffer).cast("B")[:] = plan.outputs[name].bytes()
+            for tensor, memory in zip(plan.outputs.values(), into, strict=True):
+                memoryview(memory).cast("B")[:] = tensor.bytes()
             return {}
 
     async def submit(
@@ -135,6 +138,8 @@ class ReplayExecutable:
     async def _submitted(
         self, sizes: Mapping[str, int], inputs: Mapping[str, Shaped], times: int
     ) -> _Plan:
+        if self._numpy_ops:
+            await need_numpy(f"The tier wasm, for {', '.join(self._numpy_ops)},", _NUMPY_HINT)
         started = perf_counter()
         plan = self._planned(sizes)
         for value in self._program.inputs:
@@ -188,7 +193,7 @@ class ReplayExecutable:
 def _record(
     recorder: Recorder, functions: Functions, call: Call, values: Values, sizes: Mapping[str, int]
 ) -> Tensor:
-    if call.op in functions and has_kernel(call):
+    if _is_own(functions, call):
         return evaluate(functions, call, values, sizes)
     onto = onto_of(call)
     if onto is not None:
@@ -197,6 +202,11 @@ def _record(
         result = recorder.empty(call.result.sizes(sizes), call.result.dtype)
     recorder.steps.append(_numpy_step(call, values, sizes, result))
     return result
+
+
+def _is_own(functions: Functions, call: Call) -> bool:
+    """Whether kernels compute the call, not numpy."""
+    return call.op in functions and has_kernel(call)
 
 
 def _numpy_step(call: Call, values: Values, sizes: Mapping[str, int], result: Tensor) -> Step:

@@ -78,7 +78,12 @@ class WebGpuBackend:
             self.pipelines.prover = self.prover.faults
 
     def left(self, programs: Iterable[Program]) -> list[str]:
-        """Kernels that would serve these programs by default, and are left for wrong numbers."""
+        """Which default kernels are rejected for wrong numbers, and how many have had no trial."""
+        unproven = self.prover.n_unproven if self.prover else 0
+        steps = [f"{unproven} kernels have had no trial: numpy is not there"] if unproven else []
+        return steps + self._rejected(programs)
+
+    def _rejected(self, programs: Iterable[Program]) -> list[str]:
         wrong = {digest: f for digest, f in self.choices.failed.items() if f.wrong}
         if not wrong:
             return []

@@ -91,7 +91,7 @@ class TapeExecutable:
         self,
         sizes: Sizes,
         inputs: Mapping[str, Shaped],
-        into: Mapping[str, Buffer] | None = None,
+        into: Sequence[Buffer] | None = None,
     ) -> dict[str, Array]:
         """See `Executable.run`. Nothing is awaited between the replay and the queued reads."""
         if self._must_wait():
@@ -107,7 +107,7 @@ class TapeExecutable:
     async def submit(self, sizes: Sizes, inputs: Mapping[str, Shaped], times: int = 1) -> None:
         """See `Executable.submit`: one replay, however many times."""
         if self._must_wait():
-            await self._run_staged(sizes, inputs, {})
+            await self._run_staged(sizes, inputs, ())
             times -= 1
         if times:
             started = perf_counter()
@@ -144,7 +144,7 @@ class TapeExecutable:
             self._gpu.forget(self._stages.pop()[1])
 
     async def _run_staged(
-        self, sizes: Sizes, inputs: Mapping[str, Shaped], into: Mapping[str, Buffer] | None
+        self, sizes: Sizes, inputs: Mapping[str, Shaped], into: Sequence[Buffer] | None
     ) -> dict[str, Array]:
         """Run while weights arrive: each part of the tape as soon as its parameters are there.
 
@@ -193,16 +193,19 @@ class TapeExecutable:
         return writes, params
 
     def _read(
-        self, sizes: Sizes, into: Mapping[str, Buffer] | None
+        self, sizes: Sizes, into: Sequence[Buffer] | None
     ) -> tuple[dict[str, Array], list[Any]]:
-        """Queue the reads of all outputs, or of those that there is memory for."""
+        """Queue the reads of all outputs, or of as many as there is memory for."""
         results: dict[str, Array] = {}
         if into is None:
             results = {
                 v.name: np.empty(v.sizes(sizes), NUMPY[v.dtype]) for v in self._program.outputs
             }
-            into = {name: array.data for name, array in results.items()}
-        reads = [self._gpu.read(self._buffers[name], 0, data) for name, data in into.items()]
+            into = [array.data for array in results.values()]
+        reads = [
+            self._gpu.read(self._buffers[value.name], 0, memory)
+            for value, memory in zip(self._program.outputs, into, strict=False)
+        ]
         return results, reads
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -68,7 +68,7 @@ class WebNnExecutable:
         self,
         sizes: Mapping[str, int],
         inputs: Mapping[str, Shaped],
-        into: Mapping[str, Buffer] | None = None,
+        into: Sequence[Buffer] | None = None,
     ) -> dict[str, Array]:
         """See `Executable.run`."""
         async with self._graphs.lock.turn():

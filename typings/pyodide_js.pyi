@@ -1,0 +1,9 @@
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+def loadPackage(
+    names: str,
+    *,
+    messageCallback: Callable[[str], None],
+    errorCallback: Callable[[str], None],
+) -> Awaitable[Any]: ...
