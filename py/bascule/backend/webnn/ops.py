@@ -17,7 +17,7 @@ from bascule.program.program import Call, Dim
 # Adds nothing to a softmax: exp of it is 0 in float32.
 _FAR_BELOW = -1e30
 # No float32 is less, but for infinity.
-_LOWEST = float(np.finfo(np.float32).min)
+_LOWEST = -(2 - 2.0**-23) * 2.0**127
 
 Operands = tuple[int | None, ...]
 Translation = Callable[[Recipe, Call, Operands], int]
