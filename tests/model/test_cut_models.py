@@ -25,6 +25,7 @@ from bascule.tiers.openers import OpenedTier
 from tests.goldens import TINY_BERT, cosines, golden
 from tests.goldens.llama import TinyName, tiny, tiny_folder
 from tests.limited import LimitedGpu
+from tests.stores import in_memory
 
 # Rotary angles of a million positions, which every tiny Llama has: a state, larger than its table.
 ANGLES = {"tiny-q4_1": 16, "tiny-mixed": 16, "tiny-k": 64}
@@ -144,8 +145,8 @@ async def test_a_language_model_on_every_tier(backend: Any, name: TinyName) -> N
 
 def _weights(model: Any) -> list[int]:
     store: Any = model.weights
-    if hasattr(store, "arrays"):
-        return [getattr(a, "data", a).nbytes for a in store.arrays.values()]
+    if stored := in_memory(store):
+        return [weight.nbytes for weight in stored.values()]
     gpu = model._backend.gpu
     return [gpu._buffers.get(buffer).size for buffer in store.targets.values()]
 
@@ -153,8 +154,8 @@ def _weights(model: Any) -> list[int]:
 async def _read(model: Any, name: str) -> np.ndarray:
     """A weight's bytes."""
     store: Any = model.weights
-    if hasattr(store, "arrays"):
-        return store.arrays[name].data
+    if stored := in_memory(store):
+        return stored[name]
     gpu, buffer = model._backend.gpu, store.targets[name]
     found = np.empty(gpu._buffers.get(buffer).size, np.uint8)
     await gpu.read(buffer, 0, found)

@@ -24,6 +24,7 @@ from bascule.tiers.error_policy import FallbackStrategy
 from tests.goldens import TINY_BERT, cosines, golden
 from tests.goldens.llama import tiny
 from tests.scarce import device_memory
+from tests.stores import in_memory
 
 TINY_K = tiny("tiny-k")
 PROMPT = TINY_K.chats[0].prompt_ids
@@ -59,10 +60,9 @@ async def weights_of(model: LoadedModel, parameter: Parameter) -> bytes:
         into = bytearray(parameter.nbytes)
         await gpu_of(model).read(model.weights.targets[parameter.name], 0, into)
         return bytes(into)
-    store: Any = model.weights
-    if model.tier == "wasm":
-        return bytes(store._memory[store.targets[parameter.name]].bytes())
-    return bytes(store._views[store.targets[parameter.name]])
+    stored = in_memory(model.weights)
+    assert stored is not None
+    return bytes(stored[parameter.name])
 
 
 @pytest.mark.parametrize("tier", TIERS)
