@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bascule.tiers.capabilities import Capabilities, from_facts
 from bascule.tiers.requirements import CapabilityRequirements, get_requirement_mismatch
 from e2e.conftest import Site
 from e2e.engines import Engine, Page, wait_for
+from tests.goldens import cosines, golden
 
 PROBE = "import bascule, json; json.dumps((await bascule.capabilities()).as_json())"
 
@@ -180,14 +182,35 @@ def test_a_page_that_forbids_the_bridge_still_gets_a_record(
     assert found.memory_budget_nbytes == 1 << 30
 
 
-def test_without_numpy_all_but_the_dispatch_is_known(
+WITHOUT_NUMPY = """
+import importlib.util, json, bascule
+
+async def embed(texts):
+    report = []
+    for tier in ("wasm", "webgpu"):
+        async with await bascule.load("/goldens/tiny-bert", tier=tier) as model:
+            rows = await model.embed_rows(texts)
+            report.append([model.tier, model.dimension, rows.tolist(), list(model.proof.steps)])
+    return json.dumps({"rows": report, "numpy": bool(importlib.util.find_spec("numpy"))})
+"""
+
+
+def test_a_pyodide_without_numpy_embeds(
     webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
-    found = from_facts(lab(new_page(f"{site.url}/lab/?pyodide=/pyodide314/")))
-    assert found.has_adapter
-    assert found.dispatch is None
-    assert "numpy" in found.problems["dispatch"]
-    assert found.versions["pyodide"].startswith("314")
+    """Pyodide 314 from npm has no numpy: the dispatch, WebAssembly and WebGPU do without."""
+    page = new_page(f"{site.url}/lab/?pyodide=/pyodide314/")
+    facts = from_facts(lab(page))
+    assert facts.has_adapter
+    assert facts.dispatch is True
+    assert facts.versions["pyodide"].startswith("314")
+    expected = golden("tiny-bert")
+    found = lab(page, f"{WITHOUT_NUMPY}\nawait embed({expected.texts!r})")
+    assert not found["numpy"]
+    for (tier, columns, rows, steps), wanted in zip(found["rows"], ("wasm", "webgpu"), strict=True):
+        assert tier == wanted
+        assert (cosines(np.reshape(rows, (-1, columns)), expected.embeddings) >= 0.99999).all()
+        assert any("numpy is not there" in step for step in steps) == (tier == "webgpu")
 
 
 def test_on_the_pages_own_thread(

@@ -27,7 +27,7 @@ function report(stage, done, total, unit) {
 /** Start Python and import the project's package. @param {WorkerConfig} config */
 async function startPython(config) {
   report("python", 0, 1, "steps");
-  const booted = await boot(config);
+  const booted = await boot({ ...config, numpy: false });
   report("python", 1, 1, "steps");
   report("package", 0, 1, "steps");
   const { pyodide } = booted;
@@ -86,14 +86,14 @@ async function answer(request) {
   }
 }
 
-/** A numpy matrix as what may be transferred. @param {Promise<any>} finding */
+/** A matrix of Python's as what may be transferred. @param {Promise<any>} finding */
 async function matrixOf(finding) {
   const started = performance.now();
   const found = await finding;
   if (typeof found === "string") return JSON.parse(found);
   const buffer = found.getBuffer("f32");
   const data = buffer.data.slice();
-  const [rows, columns] = buffer.shape;
+  const [rows, columns = 0] = buffer.shape; // flat where there are no rows
   buffer.release();
   found.destroy();
   return { data, rows, columns, ms: performance.now() - started };
@@ -116,6 +116,7 @@ function heapStats(pyodide) {
     wasm_heap_nbytes: pyodide._module.HEAP8.length,
     js_heap_nbytes: memory ? memory.usedJSHeapSize : 0,
     pyproxies: pyodide._module.pyproxy_alloc_map?.size ?? 0,
+    numpy_loaded: Number("numpy" in pyodide.loadedPackages),
   };
 }
 

@@ -142,13 +142,11 @@ async def capabilities(*, dispatch: bool = True) -> Capabilities:
     return replace(found, dispatch=works, problems=problems)
 
 
-async def _dispatches(open_gpu: Callable[[], Awaitable[Gpu]]) -> tuple[bool | None, str]:
-    """Whether a device computes, and why not; None where numpy is missing to try it."""
-    try:
-        from bascule.backend.webgpu.backend import WebGpuBackend
-        from bascule.tiers.probe import probe_dispatch
-    except ImportError as error:
-        return None, f"not tried ({error})"
+async def _dispatches(open_gpu: Callable[[], Awaitable[Gpu]]) -> tuple[bool, str]:
+    """Whether a device computes, and why not."""
+    from bascule.backend.webgpu.backend import WebGpuBackend
+    from bascule.tiers.probe import probe_dispatch
+
     try:
         async with asyncio.timeout(_DISPATCH_LIMIT_S):
             backend = WebGpuBackend(await open_gpu())

@@ -9,6 +9,7 @@ from time import time
 from typing import Any
 
 from bascule import __version__
+from bascule.arrays import numpy_ready
 from bascule.backend.base import Backend, Tier
 from bascule.program.program import Program
 from bascule.remembered import Entry, Remembered
@@ -91,14 +92,14 @@ async def speeds_of(
 ) -> Speeds:
     """What was measured of this tier before, else what is measured now.
 
-    A measurement that its budget cut off is not remembered. On a `busy` machine nothing is
-    measured: an older record serves, or what is typical elsewhere. TierUnavailableError for a tier
-    whose products are wrong, DeviceLostError.
+    A measurement that its budget cut off is not remembered. On a `busy` machine, or one without
+    numpy, nothing is measured: an older record serves, or what is typical elsewhere.
+    TierUnavailableError for a tier whose products are wrong, DeviceLostError.
     """
     record = await speed_record(backend.tier, identity, remembered)
     if record is not None and (busy or not record.again):
         return record.speeds
-    if busy:
+    if busy or not await numpy_ready():  # numpy makes the samples
         return typical_speeds(backend.tier, software=software)
     speeds, whole = await measure(backend, budget_s)
     if whole:
