@@ -189,7 +189,7 @@ async def embed(texts):
     report = []
     for tier in ("wasm", "webgpu"):
         async with await bascule.load("/goldens/tiny-bert", tier=tier) as model:
-            rows = await model.embed_rows(texts)
+            rows = (await model.embed_rows(texts)).rows
             report.append([model.tier, model.dimension, rows.tolist(), list(model.proof.steps)])
     return json.dumps({"rows": report, "numpy": bool(importlib.util.find_spec("numpy"))})
 """

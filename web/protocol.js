@@ -12,7 +12,8 @@
  *   remembered: string, ms: number }} Proof
  * @typedef {{ model: string, tier: string, reason: string, device: string, decision: Decision | null,
  *   proof: Proof, stats: Record<string, number>, warnings: string[] } & (Encoder | LanguageModel)} Loaded
- * @typedef {{ data: Float32Array<ArrayBuffer>, rows: number, columns: number, ms: number }} Embedded
+ * @typedef {{ data: Float32Array<ArrayBuffer>, rows: number, columns: number, ms: number,
+ *   tokens?: number[], truncated?: number[] }} Embedded
  *
  * What a language model is asked, and answers; py/bascule/page_text.py knows all options.
  * @typedef {{ type: "text", text: string }} TextPart

@@ -62,7 +62,7 @@ async function answer(request) {
     case "load":
       return JSON.parse(await session.load(request.model, request.tier, report));
     case "embed":
-      return matrixOf(session.embed(JSON.stringify(request.texts)));
+      return embeddingsOf(session.embed(JSON.stringify(request.texts)));
     case "chat":
     case "generate":
       return written(session, request);
@@ -86,17 +86,36 @@ async function answer(request) {
   }
 }
 
-/** A matrix of Python's as what may be transferred. @param {Promise<any>} finding */
+/** Embeddings as what may be transferred. @param {Promise<any>} finding */
+async function embeddingsOf(finding) {
+  const started = performance.now();
+  const found = await finding;
+  if (typeof found === "string") return JSON.parse(found);
+  const [rows, tokens, truncated] = [found.rows, found.n_tokens, found.truncated];
+  const result = { ...floatsOf(rows), tokens: tokens.toJs(), truncated: truncated.toJs() };
+  for (const proxy of [tokens, truncated, found]) proxy.destroy();
+  const count = result.tokens.length;
+  const columns = count ? result.data.length / count : 0;
+  return { ...result, rows: count, columns, ms: performance.now() - started };
+}
+
+/** A numpy matrix as what may be transferred. @param {Promise<any>} finding */
 async function matrixOf(finding) {
   const started = performance.now();
   const found = await finding;
   if (typeof found === "string") return JSON.parse(found);
-  const buffer = found.getBuffer("f32");
-  const data = buffer.data.slice();
-  const [rows, columns = 0] = buffer.shape; // flat where there are no rows
-  buffer.release();
-  found.destroy();
+  const { data, shape } = floatsOf(found);
+  const [rows, columns] = shape;
   return { data, rows, columns, ms: performance.now() - started };
+}
+
+/** A copy of Python's floats; the proxy is done with. @param {any} proxy */
+function floatsOf(proxy) {
+  const buffer = proxy.getBuffer("f32");
+  const [data, shape] = [buffer.data.slice(), Array.from(buffer.shape)];
+  buffer.release();
+  proxy.destroy();
+  return { data, shape };
 }
 
 /** Python writes a text and tells of it meanwhile.

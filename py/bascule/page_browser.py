@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from bascule import cache
-from bascule.backend.base import Backend, shaped
+from bascule.backend.base import Backend
 from bascule.errors import BasculeError, InputError
 from bascule.model.embedder import EmbeddingModel
 from bascule.model.language import LanguageModel, TextStream
@@ -75,7 +75,7 @@ class PageSession:
         return await self._answered(work())
 
     async def embed(self, texts: str) -> Any:
-        """Embed a JSON list of texts: an (n, C) memoryview, flat if empty; or a JSON error."""
+        """Embed a JSON list of texts: an `EmbeddedRows`, or a JSON error."""
 
         async def work() -> Any:
             model = self._loaded("embed")
@@ -83,8 +83,7 @@ class PageSession:
                 hint = "Load a sentence encoder, or ask this one to chat."
                 found = f"{model.name}, which is a language model"
                 raise InputError("embed", "a sentence encoder", found, hint=hint)
-            rows = await model.embed_rows(json.loads(texts))
-            return rows and shaped(rows, "f32", (len(rows) // model.dimension, model.dimension))
+            return await model.embed_rows(json.loads(texts))
 
         return await self._answered(work())
 
