@@ -138,11 +138,25 @@ def record_time(kind: str, began: float) -> None:
         node.user_properties.append((TIME_OF, (kind, time.monotonic() - began)))
 
 
+@pytest.fixture(autouse=True)
+def timed_test(request: pytest.FixtureRequest) -> None:
+    _current[:] = [request.node]
+
+
+@pytest.fixture(scope="module")
+def shared_page(engine: Engine, site: Site) -> Iterator[Page]:
+    """One page for the tests of a file that load their own models and change nothing that stays."""
+    page = engine.new_page()
+    page.open(f"{site.url}/?model=/goldens/tiny-bert&tier=cpu")
+    assert settled(page) == "ready"
+    yield page
+    page.close()
+
+
 @pytest.fixture
-def new_page(engine: Engine, request: pytest.FixtureRequest) -> Iterator[Callable[[str], Page]]:
+def new_page(engine: Engine) -> Iterator[Callable[[str], Page]]:
     """Opens pages and closes them after the story."""
     opened: list[Page] = []
-    _current[:] = [request.node]
 
     def open_page(url: str) -> Page:
         began = time.monotonic()

@@ -165,7 +165,7 @@ def test_token_ids_equal_the_native_ones(
     engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
     texts, expected = awkward()
-    page = new_page(f"{site.url}/lab/")
+    page = new_page(f"{site.url}/lab/?micropip")  # installed as in a page of one's own
     wait_for(page, "globalThis.lab")
     code = f"""
 import json

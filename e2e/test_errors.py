@@ -21,29 +21,40 @@ ONCE = pytest.mark.one_engine
 
 
 @pytest.mark.parametrize(
-    ("query", "category", "told"),
+    ("model", "category", "told"),
     [
-        pytest.param("model=all-MiniLM-L7", "model-not-found", "all-MiniLM-L6-v2", marks=ONCE),
-        pytest.param("model=/goldens/nothing-here", "file-missing", "nothing-here", marks=ONCE),
-        ("model=/faults/drop/tiny-bert", "source", "connection"),
-        pytest.param("model=/faults/status/tiny-bert", "source", "503", marks=ONCE),
-        ("model=/faults/hostile/tiny-bert", "model-file", "header claims"),
-        pytest.param("model=http://user:secret@localhost/x", "input", "password", marks=ONCE),
-        pytest.param("model=http://[", "input", "http://[", marks=ONCE),
-        pytest.param("pyodide=http://[", "input", "http://[", marks=ONCE),
-        pytest.param("pyodide=/models/m/", "input", "?pyodide=", marks=ONCE),
-        pytest.param("pyodide=https://example.com/pyodide/", "input", "?pyodide=", marks=ONCE),
+        pytest.param("all-MiniLM-L7", "model-not-found", "all-MiniLM-L6-v2", marks=ONCE),
+        pytest.param("/goldens/nothing-here", "file-missing", "nothing-here", marks=ONCE),
+        ("/faults/drop/tiny-bert", "source", "connection"),
+        pytest.param("/faults/status/tiny-bert", "source", "503", marks=ONCE),
+        ("/faults/hostile/tiny-bert", "model-file", "header claims"),
+        pytest.param("http://user:secret@localhost/x", "input", "password", marks=ONCE),
     ],
 )
-def test_faults_are_told(
-    engine: Engine,
-    site: Site,
-    new_page: Callable[[str], Page],
-    query: str,
-    category: str,
-    told: str,
+def test_faults_of_a_model_are_told(
+    shared_page: Page, model: str, category: str, told: str
 ) -> None:
-    page = new_page(f"{site.url}/?tier=cpu&{query}")
+    shared_page.run("async (model) => { await bascule.load(model, 'cpu').catch(() => {}); }", model)
+    check_told(shared_page, category, told)
+
+
+@pytest.mark.one_engine
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("model=http://[", "http://["),
+        ("pyodide=http://[", "http://["),
+        ("pyodide=/models/m/", "?pyodide="),
+        ("pyodide=https://example.com/pyodide/", "?pyodide="),
+    ],
+)
+def test_faults_of_an_address_are_told(
+    engine: Engine, site: Site, new_page: Callable[[str], Page], query: str, told: str
+) -> None:
+    check_told(new_page(f"{site.url}/?tier=cpu&{query}"), "input", told)
+
+
+def check_told(page: Page, category: str, told: str) -> None:
     assert settled(page) == "error"
     shown = page.run(SHOWN)
     assert shown["category"] == category
