@@ -104,7 +104,7 @@ async function cacheFirst(event) {
 }
 
 /** The copy, with all its headers, those that isolate a page among them. It bears no URL and so takes
- * that of its request: worker.js reads its own query. @param {string} place */
+ * that of its request. @param {string} place */
 async function held(place) {
   const found = await caches.match(place, { cacheName: CACHE }).catch(() => undefined);
   return found && new Response(found.body, found);
