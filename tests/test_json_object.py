@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
 from bascule.errors import ModelFileError
 from bascule.json_object import SMALL, TOKENIZER, JsonFault, JsonLimits, json_object, parse_json
 
+ROOT = Path(__file__).resolve().parent.parent
 FEW = JsonLimits(1000, 8, 3)
 
 
@@ -104,3 +107,17 @@ def test_a_tokenizer_of_a_quarter_million_tokens_is_read() -> None:
     told = {"model": {"vocab": tokens, "merges": merges}}
     data = json.dumps(told, ensure_ascii=False).encode()
     assert json_object(data, "tokenizer.json", TOKENIZER) == told
+
+
+def test_the_page_bounds_a_manifest_too() -> None:
+    script = """
+      import { parseManifest } from "./web/bridge/manifest.js";
+      const sound = { version: 1, chunk_nbytes: 65536, files: {} };
+      const text = process.argv[1] === "sound" ? JSON.stringify(sound) : "{" + "[],".repeat(5e6);
+      try { console.log(parseManifest(new TextEncoder().encode(text)).size); }
+      catch (error) { console.log(error.message); }
+    """
+    for name, expected in (("sound", "0"), ("large", "it holds more than 262144 items")):
+        command = ["node", "--input-type=module", "-e", script, name]
+        told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+        assert told.stdout.strip() == expected, told.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -11,9 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import bascule
 from bascule.remembered import FolderRemembered, RememberedWarning, open_remembered
+from tests.goldens import TINY_BERT
 
 
 def only_file(folder: Path) -> Path:
@@ -150,3 +154,24 @@ def test_it_needs_no_numpy() -> None:
     code = "import sys, bascule.remembered; print('numpy' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "False"
+
+
+async def test_a_load_takes_what_is_damaged_for_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BASCULE_REMEMBERED", str(tmp_path))
+    async with await bascule.load(TINY_BERT) as model:
+        expected = await model.embed(["w9 w10"])
+    paths = list(tmp_path.glob("*.json"))
+    assert paths
+    for path in paths:
+        damaged = re.sub(r"(?<=[:\[ ])\d+(?=[,\]}. ])", "1" + "0" * 400, path.read_text())
+        path.write_text(damaged)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        async with await bascule.load(TINY_BERT) as model:
+            found = await model.embed(["w9 w10"])
+    assert np.allclose(found, expected, atol=1e-4)
+    words = [str(w.message) for w in told if w.category is RememberedWarning]
+    assert words
+    assert all("damaged" in each for each in words)

@@ -4,11 +4,18 @@
 /** @typedef {{ nbytes: number, sha256: string, chunkNbytes: number, hashes: string[] }} Expected */
 
 const HASH = /^[0-9a-f]{64}$/;
+const MARKS = new Set(Array.from(",:[{", (mark) => mark.charCodeAt(0)));
+// As bascule.json_object has it: a hash for each chunk.
+const MOST_ITEMS = 1 << 18;
 
 /** @param {Uint8Array} bytes @returns {Map<string, Expected>} file to what to expect */
 export function parseManifest(bytes) {
   // Many servers answer with a page of theirs where a file is missing.
   if (!new TextDecoder().decode(bytes.subarray(0, 1000)).trimStart().startsWith("{")) return new Map();
+  // Before it is parsed: an item takes far more memory than in the file.
+  let items = 0;
+  for (const byte of bytes) if (MARKS.has(byte)) items += 1;
+  if (items > MOST_ITEMS) throw new Error(`it holds more than ${MOST_ITEMS} items`);
   /** @type {any} */
   let told;
   try {

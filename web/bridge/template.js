@@ -118,6 +118,7 @@ function interpreterOf(library, limits) {
           if (held instanceof Map) for (const key of held.keys()) characters += String(key).length;
         }
       }
+      this.#step(items >> 1); // this walk takes time itself
       return { characters, items };
     }
 

@@ -167,4 +167,5 @@ class Meter:
                 if items > self._limits.items:
                     raise TemplateFault(f"a value holds more than {self._limits.items:,} items")
                 waiting.extend((each, depth + 1) for each in inner)
+        self._step(items // 2)  # this walk takes time itself
         return characters, items
