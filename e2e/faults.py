@@ -52,7 +52,7 @@ class Faults:
         if asked:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
         large = len(body) > SMALL_NBYTES and file.suffix == ".safetensors" and not self.healed
-        if kind == "unnamed" and large:  # the file's beginning, whatever was asked for
+        if kind == "unnamed" and large and asked:  # the file's beginning, whatever was asked for
             del headers["Content-Range"]
             return Response(data[: end - start], 206, headers)
         if kind == "status" and large:
