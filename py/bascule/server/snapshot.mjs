@@ -30,7 +30,7 @@ async function collect() {
   const pyodide = await start({});
   await pyodide.loadPackage("numpy", { messageCallback: () => {} });
   pyodide.runPython(`
-import bascule.page_browser
+import numpy, bascule.page_browser
 from bascule.snapshot import collect
 with open("/tmp/collected", "wb") as sink:
     sink.write(collect("${FOLDER}"))
