@@ -13,8 +13,26 @@ if TYPE_CHECKING:
     from bascule.errors import BackendsFailedError as BackendsFailedError
     from bascule.errors import BasculeError as BasculeError
     from bascule.errors import CapabilityMismatchError as CapabilityMismatchError
+    from bascule.errors import ContextLengthError as ContextLengthError
+    from bascule.errors import DeviceLostError as DeviceLostError
+    from bascule.errors import FileChangedError as FileChangedError
+    from bascule.errors import FileMissingError as FileMissingError
+    from bascule.errors import GpuError as GpuError
     from bascule.errors import GpuOutOfMemoryError as GpuOutOfMemoryError
+    from bascule.errors import HashMismatchError as HashMismatchError
+    from bascule.errors import HostMemoryError as HostMemoryError
+    from bascule.errors import InputError as InputError
+    from bascule.errors import LimitError as LimitError
+    from bascule.errors import ModelFileError as ModelFileError
+    from bascule.errors import ModelNotFoundError as ModelNotFoundError
     from bascule.errors import NotFiniteError as NotFiniteError
+    from bascule.errors import SetupError as SetupError
+    from bascule.errors import ShaderError as ShaderError
+    from bascule.errors import SourceError as SourceError
+    from bascule.errors import TierUnavailableError as TierUnavailableError
+    from bascule.errors import UnsupportedModelError as UnsupportedModelError
+    from bascule.errors import WebNnError as WebNnError
+    from bascule.errors import WrongResultError as WrongResultError
     from bascule.loading import MultimodalModel as MultimodalModel
     from bascule.loading import ParallelMultimodalLoader as ParallelMultimodalLoader
     from bascule.loading import ProgressiveModelLoader as ProgressiveModelLoader
@@ -78,15 +96,26 @@ _HOMES = {
     "CapabilityMismatch": "bascule.tiers.requirements",
     "CapabilityMismatchError": "bascule.errors",
     "CapabilityRequirements": "bascule.tiers.requirements",
+    "ContextLengthError": "bascule.errors",
+    "DeviceLostError": "bascule.errors",
     "EmbeddingModel": "bascule.model.embedder",
     "Embeddings": "bascule.model.embeddings",
     "ErrorKind": "bascule.tiers.error_policy",
     "ErrorRecovery": "bascule.tiers.error_policy",
     "FallbackManager": "bascule.tiers.fallback",
     "FallbackStrategy": "bascule.tiers.error_policy",
+    "FileChangedError": "bascule.errors",
+    "FileMissingError": "bascule.errors",
+    "GpuError": "bascule.errors",
     "GpuOutOfMemoryError": "bascule.errors",
+    "HashMismatchError": "bascule.errors",
+    "HostMemoryError": "bascule.errors",
+    "InputError": "bascule.errors",
     "IntelligentBackendSelector": "bascule.tiers.selector",
     "LanguageModel": "bascule.model.language",
+    "LimitError": "bascule.errors",
+    "ModelFileError": "bascule.errors",
+    "ModelNotFoundError": "bascule.errors",
     "ModelSpecificPrecompiler": "bascule.precompile",
     "MultimodalModel": "bascule.loading",
     "NotFiniteError": "bascule.errors",
@@ -102,11 +131,18 @@ _HOMES = {
     "SafariSupport": "bascule.tiers.safari",
     "SafariWebGPUFallback": "bascule.tiers.fallback",
     "Sampling": "bascule.model.sampler",
+    "SetupError": "bascule.errors",
+    "ShaderError": "bascule.errors",
     "ShaderPrecompiler": "bascule.precompile",
+    "SourceError": "bascule.errors",
     "StreamingInferencePipeline": "bascule.streaming",
+    "TierUnavailableError": "bascule.errors",
     "UnifiedWebPlatform": "bascule.platform",
+    "UnsupportedModelError": "bascule.errors",
     "WebGPUQuantizer": "bascule.quantizer",
+    "WebNnError": "bascule.errors",
     "WorkloadCharacteristics": "bascule.tiers.workload",
+    "WrongResultError": "bascule.errors",
     "capabilities": "bascule.tiers.capabilities",
     "compatibility_score": "bascule.tiers.requirements",
     "configure": "bascule.page_settings",
@@ -133,15 +169,26 @@ __all__ = [
     "CapabilityMismatch",
     "CapabilityMismatchError",
     "CapabilityRequirements",
+    "ContextLengthError",
+    "DeviceLostError",
     "EmbeddingModel",
     "Embeddings",
     "ErrorKind",
     "ErrorRecovery",
     "FallbackManager",
     "FallbackStrategy",
+    "FileChangedError",
+    "FileMissingError",
+    "GpuError",
     "GpuOutOfMemoryError",
+    "HashMismatchError",
+    "HostMemoryError",
+    "InputError",
     "IntelligentBackendSelector",
     "LanguageModel",
+    "LimitError",
+    "ModelFileError",
+    "ModelNotFoundError",
     "ModelSpecificPrecompiler",
     "MultimodalModel",
     "NotFiniteError",
@@ -157,11 +204,18 @@ __all__ = [
     "SafariSupport",
     "SafariWebGPUFallback",
     "Sampling",
+    "SetupError",
+    "ShaderError",
     "ShaderPrecompiler",
+    "SourceError",
     "StreamingInferencePipeline",
+    "TierUnavailableError",
     "UnifiedWebPlatform",
+    "UnsupportedModelError",
     "WebGPUQuantizer",
+    "WebNnError",
     "WorkloadCharacteristics",
+    "WrongResultError",
     "capabilities",
     "compatibility_score",
     "configure",

@@ -8,6 +8,7 @@ from os import PathLike, fspath
 
 from bascule.errors import InputError
 from bascule.model.embedder import EmbeddingModel
+from bascule.model.language import LanguageModel
 from bascule.platform import load
 from bascule.progress import Progress
 from bascule.tiers.auto import open_tier
@@ -42,7 +43,7 @@ class ProgressiveModelLoader:
         self.quantize = quantize
         self.percent = 0.0
         self._callbacks: list[Callable[[float], None]] = []
-        self._task: asyncio.Task[EmbeddingModel] | None = None
+        self._task: asyncio.Task[EmbeddingModel | LanguageModel] | None = None
 
     def register_progress_callback(self, callback: Callable[[float], None]) -> None:
         """Call `callback(percent)` while the weights come: 0 to 100, never less than before."""
@@ -50,7 +51,7 @@ class ProgressiveModelLoader:
 
     async def load_model(
         self, *, wait: bool = True, on: OpenedTier | None = None
-    ) -> EmbeddingModel:
+    ) -> EmbeddingModel | LanguageModel:
         """Load, or go on with a load that was stopped. See `bascule.load` for `wait` and `on`."""
         if self._task is not None and not self._task.done():
             raise InputError("load_model", "one load at a time", "a second")
@@ -91,14 +92,16 @@ class ProgressiveModelLoader:
                 callback(percent)
 
 
-class MultimodalModel(Mapping[str, EmbeddingModel]):
+class MultimodalModel(Mapping[str, EmbeddingModel | LanguageModel]):
     """Components by name on one device. Close it, or use it in `async with`."""
 
-    def __init__(self, parts: Mapping[str, EmbeddingModel], opened: OpenedTier) -> None:
+    def __init__(
+        self, parts: Mapping[str, EmbeddingModel | LanguageModel], opened: OpenedTier
+    ) -> None:
         self._parts = dict(parts)
         self._opened = opened
 
-    def __getitem__(self, name: str) -> EmbeddingModel:
+    def __getitem__(self, name: str) -> EmbeddingModel | LanguageModel:
         return self._parts[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -180,7 +183,7 @@ class ParallelMultimodalLoader:
             for task in tasks.values():
                 task.cancel()
             for found in await asyncio.gather(*tasks.values(), return_exceptions=True):
-                if isinstance(found, EmbeddingModel):
+                if isinstance(found, EmbeddingModel | LanguageModel):
                     found.close()
             opened.backend.close()
             raise

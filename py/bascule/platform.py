@@ -57,7 +57,7 @@ async def load(
     opener: TierOpener | None = None,
     fallbacks: bool = True,
     prove: bool | None = None,
-) -> Any:
+) -> EmbeddingModel | LanguageModel:
     """Load a model: an EmbeddingModel or a LanguageModel, by what its files are.
 
     `model` is a known name ("all-MiniLM-L6-v2", "SmolLM2-135M-Instruct"), a folder or the URL of

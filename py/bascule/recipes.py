@@ -9,9 +9,10 @@ from bascule.backend.base import Backend, WeightStore
 from bascule.dtypes import DType
 from bascule.errors import FileMissingError, InputError
 from bascule.json_object import json_object
+from bascule.model.embedder import EmbeddingModel
 from bascule.model.kinds import unsupported_type
+from bascule.model.language import LanguageModel
 from bascule.model.llama import CacheDType
-from bascule.model.loaded import LoadedModel
 from bascule.program.program import Parameter, Program
 from bascule.program.rewrites.registry import Fitting
 from bascule.progress import Progress, ProgressCallback
@@ -42,7 +43,7 @@ class Recipe(Protocol):
         fitting: Fitting,
         owns_backend: bool,
         on_close: Callable[[], None],
-    ) -> LoadedModel:
+    ) -> EmbeddingModel | LanguageModel:
         """The model on an open tier, its weights still to come."""
         ...
 

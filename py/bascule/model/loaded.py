@@ -111,6 +111,13 @@ class LoadedModel:
         self._pressure: Pressure | None = None
         self._yields = 0
 
+    def __repr__(self) -> str:
+        state = ", closed" if self._closed else ""
+        return (
+            f"<{type(self).__name__} {self.name!r} on {self.tier} ({self.device_name}), "
+            f"{self.weights.nbytes:,} bytes of weights{state}>"
+        )
+
     def follow(self, loading: Coroutine[Any, Any, None]) -> None:
         """Run what fills the weights; a pass waits for the layers that it needs."""
 

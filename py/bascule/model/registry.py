@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from bascule.arguments import did_you_mean
 from bascule.errors import BasculeError, FileMissingError, InputError, ModelNotFoundError
 from bascule.folders import file_nbytes, local_path, unusable
 
@@ -168,11 +169,12 @@ def known(name: str) -> KnownModel:
     """The known model of that name; ModelNotFoundError with the nearest names otherwise."""
     if name in KNOWN:
         return KNOWN[name]
-    near = difflib.get_close_matches(name, KNOWN, cutoff=0.4) or list(KNOWN)
+    near = did_you_mean(name, KNOWN)
+    others = f"Known: {', '.join(KNOWN)}. A folder, a .gguf file or a URL of one works too."
     raise ModelNotFoundError(
         name,
         "it is neither a known name nor a folder",
-        hint=f"Known: {', '.join(near)}. A folder, a .gguf file or a URL of one works too.",
+        hint=f"{near} {others}".lstrip(),
     )
 
 

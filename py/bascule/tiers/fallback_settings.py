@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Any
 
+from bascule.arguments import did_you_mean
 from bascule.backend.base import TIERS
 from bascule.errors import InputError
 from bascule.tiers.capabilities import Capabilities
@@ -83,7 +84,8 @@ def tier_named(tier: Any, where: str) -> str:
     """The name of a tier, or "auto"; InputError for anything else."""
     if tier == "auto" or tier in TIERS:
         return tier
-    raise InputError(where, f'"auto" or one of {", ".join(TIERS)}', repr(tier)[:80])
+    hint = did_you_mean(tier, ("auto", *TIERS))
+    raise InputError(where, f'"auto" or one of {", ".join(TIERS)}', repr(tier)[:80], hint=hint)
 
 
 def _need(value: Any, type: type, where: str, expected: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from bascule.arguments import did_you_mean
 from bascule.backend.base import TIERS, Backend, Tier
 from bascule.errors import InputError, TierUnavailableError
 from bascule.remembered import MemoryRemembered, open_remembered
@@ -40,7 +41,8 @@ async def open_named(tier: str, *, remember: bool = True) -> Backend:
     InputError for an unknown name, TierUnavailableError for a known one that does not work here.
     """
     if tier not in TIERS:
-        raise InputError("tier", f'"auto" or one of {", ".join(TIERS)}', repr(tier))
+        hint = did_you_mean(tier, ("auto", *TIERS))
+        raise InputError("tier", f'"auto" or one of {", ".join(TIERS)}', repr(tier), hint=hint)
     opener = OPENERS.get(tier)
     if opener is None:
         raise TierUnavailableError(tier, f"this version has {', '.join(OPENERS)} only")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
+from bascule.arguments import did_you_mean
 from bascule.errors import InputError
 from bascule.program.rewrites.rewrite import StrategyName
 from bascule.tiers.operation_attention import attention, query_chunks
@@ -132,7 +133,8 @@ def operation_named(name: object, where: str) -> Operation:
     found = _BY_NAME.get(name) if isinstance(name, str) else None
     if found is None:
         known = ", ".join(operation.name for operation in OPERATIONS)
-        raise InputError(where, f"an operation of {known}", repr(name)[:80])
+        hint = did_you_mean(name, _BY_NAME)
+        raise InputError(where, f"an operation of {known}", repr(name)[:80], hint=hint)
     return found
 
 
