@@ -2,13 +2,17 @@
 PYTHON := .venv/bin/python
 export XDG_RUNTIME_DIR ?= /tmp
 
-.PHONY: setup demo test quick lint unit e2e wasm bench serve clean
+.PHONY: setup demo pictures test quick lint unit e2e wasm bench serve clean
 
 setup:
 	@python3 tools/setup.py
 
 demo: setup
 	@$(PYTHON) tools/demo.py
+
+# The screenshots that the README shows.
+pictures: setup
+	@$(PYTHON) tools/demo.py docs
 
 test: setup lint unit e2e
 	@echo "All checks passed."

@@ -82,8 +82,9 @@ def test_a_tab_that_dies_half_way_goes_on(
     assert settled(page) == "ready"
     page.run("() => bascule.offline")
     page.open(link(site, hub))
-    wait_for(page, "document.querySelector('#progress').value >= 0.5")
-    kept = SIZE * page.run("() => document.querySelector('#progress').value")
+    share = "document.querySelector('#bytes').textContent.match(/([0-9.]+) of ([0-9.]+) MB/)"
+    wait_for(page, f"((found) => found && found[1] / found[2] >= 0.5)({share})")
+    kept = SIZE * page.run(f"() => {{ const found = {share}; return found[1] / found[2]; }}")
     tab = page.new_tab()
     kill(page)
     hub.heal()
@@ -163,20 +164,26 @@ def test_what_is_kept_is_shown_verified_and_removed(
 ) -> None:
     page = new_page(f"{site.url}/?tier=cpu&model=/goldens/tiny-bert")
     assert settled(page) == "ready"
+    page.run("() => bascule.load('/goldens/tiny-llama/tiny-k.gguf', 'cpu')")
     page.run("() => { document.querySelector('#kept').open = true; }")
-    wait_for(page, "document.querySelectorAll('#kept tbody tr').length >= 3")
+    wait_for(page, "document.querySelectorAll('#kept li').length === 2")
+    # A model a line, whatever the number of its files.
     shown = page.run("() => document.querySelector('#kept').innerText")
-    assert "tiny-bert/model.safetensors" in shown
-    assert "in use" in shown
+    assert "tiny-bert\n" in shown.replace(" \n", "\n")
+    assert "tiny-k.gguf" in shown
+    assert "config.json" not in shown
+    assert "2 models" in shown
+    assert shown.count("in use") >= 1
     OUT.mkdir(exist_ok=True)
     page.screenshot(OUT / f"kept-{engine.name}.png")
     page.run("() => document.querySelector('#kept [name=verify]').click()")
     wait_for(page, "document.querySelector('#kept [role=status]').textContent.includes('sound')")
-    rows = page.run("() => document.querySelectorAll('#kept tbody tr').length")
-    page.run("() => document.querySelector('#kept tbody button').click()")
-    wait_for(page, f"document.querySelectorAll('#kept tbody tr').length === {rows - 1}")
+    page.run("() => document.querySelector('#kept [aria-label$=gguf]').click()")
+    wait_for(page, "document.querySelectorAll('#kept li').length === 1")
+    # The button that had the focus is gone.
+    wait_for(page, "document.activeElement.textContent === 'tiny-k.gguf was removed.'")
     page.run("() => document.querySelector('#kept [name=remove]').click()")
-    wait_for(page, "document.querySelectorAll('#kept tbody tr').length === 0")
+    wait_for(page, "document.querySelectorAll('#kept li').length === 0")
     assert page.run("() => bascule.cache('ls')") == []
     page.open(f"{site.url}/?tier=cpu&model=/goldens/tiny-bert")
     assert settled(page) == "ready"

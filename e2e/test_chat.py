@@ -17,10 +17,12 @@ HOSTILE = '<img src=x onerror="hacked=true">'
 MODEL = "/goldens/tiny-llama/tiny-q4_1.gguf"
 SHOWN = """() => [...document.querySelectorAll("#messages li")].map((item) => ({
   role: item.className.split(" ")[0],
-  text: item.querySelector("p").textContent,
+  text: item.dataset.text,
   note: item.querySelector(".note")?.textContent ?? "",
 }))"""
-CHARACTERS = "[...document.querySelectorAll('#messages .assistant > p')].at(-1)?.textContent.length"
+CHARACTERS = (
+    "[...document.querySelectorAll('#messages .assistant > .body')].at(-1)?.textContent.length"
+)
 # Settings of a greedy answer, as a person would set them.
 SET = """({ system, tokens }) => {
   const { elements } = document.querySelector("#options");
@@ -103,7 +105,7 @@ def test_greedy_answers_are_the_reference_s(chat: Page) -> None:
         """() => {
           globalThis.changes = 0;
           new MutationObserver((records) => (changes += records.length)).observe(
-            document.querySelector("#messages"), { subtree: true, characterData: true });
+            document.querySelector("#messages"), { subtree: true, childList: true });
         }"""
     )
     for golden in TINY.chats:

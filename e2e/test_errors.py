@@ -11,6 +11,8 @@ from e2e.conftest import OUT, Site, check_embeddings, settled
 from e2e.engines import Engine, Page, wait_for
 
 SHOWN = """() => ({
+  status: document.querySelector('#status').textContent,
+  retry: !document.querySelector('#retry').hidden,
   what: document.querySelector('#error-what').textContent,
   hint: document.querySelector('#error-hint').textContent,
   category: document.querySelector('#error-category').textContent,
@@ -61,6 +63,28 @@ def check_told(page: Page, category: str, told: str) -> None:
     assert told in shown["what"] + shown["hint"]
     assert "secret" not in shown["what"] + shown["hint"]
     assert shown["hint"]
+    assert shown["status"] == ""  # what happened stands first
+    assert shown["retry"] == (category == "source")  # the others end the same once more
+
+
+@ONCE
+def test_an_unknown_name_offers_the_server_s_models(
+    engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    page = new_page(f"{site.url}/?tier=cpu&model=all-MiniLM-L7")
+    assert settled(page) == "error"
+    shown = page.run(SHOWN)
+    assert (shown["category"], shown["retry"]) == ("model-not-found", False)
+    assert "all-MiniLM-L7" in shown["what"]
+    assert "all-MiniLM-L6-v2" in shown["hint"]
+    wait_for(page, "!document.querySelector('#others').hidden")
+    names = "() => [...document.querySelectorAll('#model-choice option')].map((each) => each.value)"
+    assert "all-MiniLM-L6-v2" in page.run(names)
+    assert "SmolLM2-135M-Instruct" not in page.run(names)  # this page has no use for it
+    page.run("() => document.querySelector('#load-model').click()")
+    assert page.run("() => document.querySelector('#status').dataset.state") == "loading"
+    assert settled(page) == "ready"
+    assert "model=all-MiniLM-L6-v2" in page.run("() => location.search")
 
 
 def test_retry_after_the_network_is_back(

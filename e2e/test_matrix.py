@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from e2e.axe import defects_now
 from e2e.conftest import OUT, Site, settled
 from e2e.engines import Engine, Page, wait_for
 from tests.goldens import cosines, golden
@@ -44,6 +45,7 @@ def test_a_visit(engine: Engine, site: Site, new_page: Callable[[str], Page]) ->
     assert "kitten" in closest
     OUT.mkdir(exist_ok=True)
     page.screenshot(OUT / f"visit-{engine.name}.png")
+    assert defects_now(page, site.extra) == []
 
     expected = golden("minilm")
     found = embed(page, expected.texts)  # 2 to 256 tokens

@@ -1,4 +1,7 @@
-"""`make demo`: open the pages in a real browser, embed real sentences, chat, show what came out."""
+"""`make demo`: open the pages in a real browser, embed real sentences, chat, show what came out.
+
+Its screenshots go to out/, or to the folder that is given: `make pictures` makes those of docs/.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 from rich.console import Console
 from rich.table import Table
 
@@ -18,7 +21,9 @@ from bascule.server.app import create_app
 from bascule.server.run import pyodide_folder, running
 
 OUT = Path(__file__).resolve().parent.parent / "out"
-SHOT, CHAT_SHOT = OUT / "demo.png", OUT / "chat.png"
+DESKTOP: ViewportSize = {"width": 1000, "height": 840}
+PHONE: ViewportSize = {"width": 390, "height": 844}
+LOW: ViewportSize = {"width": 1000, "height": 720}
 QUESTION = "What is a bridge? Answer in one sentence."
 # Without a GPU a token may take half a second.
 TIMEOUT_MS = 300_000
@@ -32,24 +37,31 @@ WEBGPU_FLAGS = (
 console = Console()
 
 
-def main() -> int:
+def main(folder: Path) -> int:
+    folder.mkdir(exist_ok=True)
     app = create_app(models=models_folder(), pyodide=pyodide_folder())
     with running(app) as url, sync_playwright() as playwright:
         console.print(f"Opening {url}/ in headless Chromium with WebGPU ...")
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=list(WEBGPU_FLAGS)
         )
-        page = browser.new_page(viewport={"width": 1200, "height": 1120})
+        page = browser.new_page(viewport=DESKTOP, reduced_motion="reduce")
         page.goto(f"{url}/")
         show(run_page(page))
-        SHOT.parent.mkdir(exist_ok=True)
-        page.screenshot(path=SHOT, full_page=True)
+        page.screenshot(path=folder / "demo.png")
+        page.set_viewport_size(PHONE)
+        compare(page)  # on a phone it scrolls to the result
+        page.screenshot(path=folder / "demo-phone.png")
         console.print(f"Opening {url}/chat.html and asking: {QUESTION}")
+        page.set_viewport_size(LOW)
         page.goto(f"{url}/chat.html")
         console.print(chat(page), highlight=False, markup=False)
-        page.screenshot(path=CHAT_SHOT)
+        page.evaluate("() => scrollTo(0, 0)")
+        page.screenshot(path=folder / "chat.png")
+        page.emulate_media(color_scheme="dark")
+        page.screenshot(path=folder / "chat-dark.png")
         browser.close()
-    console.print(f"Screenshots: {SHOT} {CHAT_SHOT}")
+    console.print(f"Screenshots: {', '.join(str(path) for path in sorted(folder.glob('*.png')))}")
     console.print(
         "To see it yourself: `make serve` (it runs until Ctrl+C), then open "
         f"http://localhost:{DEFAULT_PORT}/ in a browser."
@@ -60,9 +72,7 @@ def main() -> int:
 def run_page(page: Page) -> dict[str, Any]:
     """Wait for the model, tell its stages, press Compare, and read what the page shows."""
     wait(page)
-    page.click("#embed")
-    page.wait_for_selector("#matrix td")
-    page.wait_for_selector('#status[data-state="ready"]')
+    compare(page)
     return page.evaluate(
         """() => ({
           tier: document.querySelector('#tier').textContent,
@@ -75,17 +85,31 @@ def run_page(page: Page) -> dict[str, Any]:
     )
 
 
+def compare(page: Page) -> None:
+    page.click("#embed")
+    page.wait_for_selector("#matrix td")
+    page.wait_for_selector('#status[data-state="ready"]')
+
+
 def chat(page: Page) -> str:
     """Ask a language model, and read its answer and what it took."""
     page.set_default_timeout(TIMEOUT_MS)
     wait(page)
-    page.click("details:has(#greedy) > summary")
+    page.click("#settings > summary")
     page.check("#greedy")
+    page.click("#settings > summary")
     page.fill("#prompt", QUESTION)
     page.press("#prompt", "Enter")
     page.wait_for_selector('#status[data-state="busy"]')
     wait(page)
-    return page.inner_text("#messages") + "\n" + page.inner_text("#figures").replace("\n", " ")
+    said: list[str] = page.evaluate(
+        "() => [...document.querySelectorAll('#messages li')].map((each) => each.dataset.text)"
+    )
+    figures: list[str] = page.evaluate(
+        "() => [...document.querySelectorAll('#figures div')].map("
+        "(row) => [...row.children].map((each) => each.textContent).join(' '))"
+    )
+    return "\n".join([*said, ", ".join(figures)])
 
 
 def wait(page: Page) -> None:
@@ -117,6 +141,6 @@ def show(found: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        sys.exit(main(Path(sys.argv[1]) if sys.argv[1:] else OUT))
     except BasculeError as error:
         sys.exit(f"bascule: {error}")

@@ -46,6 +46,8 @@ VENDORED = {
     "jinja": ("@huggingface/jinja", "dist/index.js"),
     "idb": ("idb", "build/index.js"),
     "hash-wasm": ("hash-wasm", "dist/sha256.umd.min.js"),
+    "marked": ("marked", "lib/marked.esm.js"),
+    "purify": ("dompurify", "dist/purify.es.mjs"),
 }
 
 

@@ -1,12 +1,15 @@
 // The chat page: what one says, hears and presses. All work is done by the worker behind client.js.
 
-import { EngineCard, part } from "./engine.js";
+import { Conversation, download, draft } from "./conversation.js";
+import { part, show } from "./dom.js";
+import { EngineCard } from "./engine.js";
+import { clearFigures, showStats, Watch } from "./figures.js";
+import { loadMarkdown } from "./markdown.js";
 import { MessageList } from "./messages.js";
 import { BasculeError } from "./protocol.js";
 
-/** @typedef {import("./protocol.js").Message} Message */
+/** @typedef {import("./conversation.js").Turn} Turn */
 /** @typedef {import("./protocol.js").Options} Options */
-/** @typedef {import("./protocol.js").Generation} Generation */
 /** @typedef {import("./messages.js").ShownMessage} ShownMessage */
 
 const ENDINGS = {
@@ -17,37 +20,87 @@ const ENDINGS = {
 };
 const STOPPED = "Stopped.";
 const NOTHING = "The model had nothing to say.";
+const QUEUED = "Your message is sent as soon as the model is ready.";
 
 const prompt = part("prompt", HTMLTextAreaElement);
 const sendButton = part("send", HTMLButtonElement);
 const settings = part("options", HTMLFormElement);
-const list = new MessageList(part("log", HTMLElement), part("messages", HTMLElement), part("empty", HTMLElement));
-
-/** What was said so far; a new one for each new chat. @type {Message[]} */
-let said = [];
-let busy = false;
-
-const engine = new EngineCard("SmolLM2-135M-Instruct", "language-model", (state, fits) => {
-  busy = state === "busy";
-  sendButton.textContent = busy ? "Stop" : "Send";
-  sendButton.disabled = !busy && (state !== "ready" || !fits);
-  if (state === "ready") showMemory().catch(() => {}); // the worker may have ended meanwhile
+const list = new MessageList(part("log", HTMLElement), part("messages", HTMLElement), part("empty", HTMLElement), {
+  copy: (text) => copy(text),
+  again: () => repeat(),
+  edit: () => edit(),
 });
 
-async function send() {
+/** What was said so far; a new one for each new chat. */
+let talk = Conversation.restored();
+let busy = false;
+/** Whether to send as soon as the model is ready. */
+let queued = false;
+/** Whether the message being written takes the place of the last one. */
+let editing = false;
+
+const engine = new EngineCard("SmolLM2-135M-Instruct", "language-model", prompt, (state, fits) => {
+  busy = state === "busy";
+  sendButton.textContent = busy ? "Stop" : "Send";
+  sendButton.disabled = state === "error" || (state === "ready" && !fits);
+  if (sendButton.disabled && queued) setQueued(false, "Your message was not sent.");
+  if (state === "ready" && queued) queueMicrotask(send);
+});
+
+/** @param {boolean} waits @param {string} [text] what to say of it */
+function setQueued(waits, text = waits ? QUEUED : "") {
+  queued = waits;
+  show("queued", text);
+}
+
+/** @param {boolean} changing */
+function setEditing(changing) {
+  editing = changing;
+  part("editing", HTMLElement).hidden = !changing;
+}
+
+function send() {
   const text = prompt.value.trim();
+  setQueued(false);
   if (sendButton.disabled || busy || !text) return;
-  const mine = said;
-  const asked = list.add("user", text);
-  const answer = list.add("assistant", "");
-  const question = { role: "user", content: text };
+  if (engine.state !== "ready") {
+    setQueued(true);
+    return;
+  }
+  const replaced = editing ? talk.takeLast() : [];
+  setEditing(false);
   prompt.value = "";
+  ask(text, replaced);
+}
+
+function repeat() {
+  if (engine.state !== "ready") return;
+  const replaced = talk.takeLast();
+  sendButton.focus(); // the button that was pressed goes
+  ask(replaced[0].content, replaced);
+}
+
+function edit() {
+  if (engine.state !== "ready") return;
+  setEditing(true);
+  prompt.value = talk.messages.at(-2)?.content ?? "";
+  prompt.focus();
+}
+
+/** @param {string} text @param {Turn[]} replaced the messages that this question takes the place of */
+async function ask(text, replaced) {
+  const mine = talk;
+  list.removeLast(replaced.length);
+  list.withdrawActions();
+  list.add("user", text);
+  const answer = list.add("assistant", "");
+  const question = /** @type {Turn} */ ({ role: "user", content: text });
+  draft.set(text); // a reload gives it back
   engine.setState("busy", "Reading…");
-  answer.writing = true;
   const watch = new Watch();
   try {
     const system = value("system").trim();
-    const before = system ? [{ role: "system", content: system }, ...mine] : mine;
+    const before = system ? [{ role: "system", content: system }, ...mine.messages] : mine.messages;
     const made = await engine.idle.during(() =>
       engine.client.chat([...before, question], options(), {
         onProgress: ({ done, total }) => show("prompt-tokens", `${done} of ${total} tokens`),
@@ -60,26 +113,35 @@ async function send() {
     );
     showStats(made);
     answer.note(made.text ? ENDINGS[made.stop_reason] : NOTHING);
-    mine.push(question, { role: "assistant", content: made.text });
+    mine.add(question, { role: "assistant", content: made.text });
     engine.setState("ready", "Ready.");
   } catch (error) {
     // What came before stays; else it is as if nothing had been asked, and can be asked again.
-    if (answer.text) mine.push(question, { role: "assistant", content: answer.text });
-    else withdraw(mine, text, [asked, answer]);
-    tell(error, answer);
+    if (answer.text) mine.add(question, { role: "assistant", content: answer.text });
+    else withdraw(mine, text, replaced);
+    showFault(error, answer);
   }
-  answer.writing = false;
-  part("spoken", HTMLElement).textContent = mine === said ? answer.text : "";
+  answer.finish();
+  if (mine !== talk) return;
+  mine.keep();
+  draft.set(prompt.value);
+  list.offerActions();
+  show("spoken", answer.text);
 }
 
-/** @param {Message[]} mine @param {string} text @param {ShownMessage[]} shown */
-function withdraw(mine, text, shown) {
-  for (const each of shown) each.remove();
-  if (mine === said) prompt.value = [text, prompt.value].filter(Boolean).join("\n");
+/** @param {Conversation} mine @param {string} text @param {Turn[]} replaced */
+function withdraw(mine, text, replaced) {
+  mine.add(...replaced);
+  if (mine !== talk) return;
+  list.removeLast(2);
+  for (const { role, content } of replaced) list.add(role, content).finish();
+  if (replaced[0]?.content === text) return; // it stands there again, with its former answer
+  prompt.value = [text, prompt.value].filter(Boolean).join("\n");
+  setEditing(replaced.length > 0);
 }
 
 /** @param {unknown} error @param {ShownMessage} answer */
-function tell(error, answer) {
+function showFault(error, answer) {
   const category = error instanceof BasculeError ? error.category : "";
   if (category === "cancelled") {
     answer.note(STOPPED);
@@ -100,10 +162,31 @@ function stop() {
 
 function restart() {
   stop();
-  said = [];
-  list.clear();
+  setQueued(false);
+  setEditing(false);
+  talk = new Conversation();
+  talk.keep();
+  list.show([]);
   if (engine.state === "ready") engine.setState("ready", "Ready."); // an error was the former chat's
-  for (const id of ["speed", "first", "prompt-tokens"]) show(id, "–");
+  clearFigures();
+}
+
+/** @param {string} text */
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    show("queued", "Copied.");
+  } catch {
+    show("queued", "The browser did not allow copying: select the text instead.");
+  }
+}
+
+/** @param {string} suffix @param {string} type @param {(model: string, system: string) => string} write */
+function save(suffix, type, write) {
+  part("export", HTMLDetailsElement).open = false;
+  part("export", HTMLDetailsElement).querySelector("summary")?.focus();
+  if (!talk.messages.length) show("queued", "Nothing has been said yet.");
+  else download(`conversation.${suffix}`, type, write(engine.client.loaded?.model ?? "a model", value("system").trim()));
 }
 
 /** @param {string} name */
@@ -120,54 +203,9 @@ function options() {
   return { greedy, ...Object.fromEntries(given) };
 }
 
-/** Times a text while it is written. */
-class Watch {
-  #began = performance.now();
-  #first = 0;
-  #tokens = 0;
-
-  /** @param {number} tokens so far */
-  show(tokens) {
-    const now = performance.now();
-    if (!this.#first) {
-      this.#first = now;
-      this.#tokens = tokens;
-      show("first", `${(now - this.#began).toFixed(0)} ms`);
-    }
-    const rate = (1000 * (tokens - this.#tokens)) / (now - this.#first);
-    if (Number.isFinite(rate) && rate > 0) show("speed", perSecond(rate));
-  }
-}
-
-/** @param {number} rate */
-function perSecond(rate) {
-  return `${rate.toFixed(1)} tokens/s`;
-}
-
-/** @param {Generation} made */
-function showStats({ stats }) {
-  if (stats.decode_tokens_per_s) show("speed", perSecond(stats.decode_tokens_per_s));
-  if (stats.first_token_ms) show("first", `${stats.first_token_ms.toFixed(0)} ms`);
-  show("prompt-tokens", `${stats.prompt_tokens} tokens, ${stats.reused_tokens} reused`);
-}
-
-async function showMemory() {
-  const { model = "", tier = "", device = "" } = engine.client.loaded ?? {};
-  show("line", [model, tier, device].join(" · "));
-  const stats = await engine.client.stats();
-  show("cache", megabytes(stats.cache_nbytes));
-  show("gpu", megabytes(stats.gpu_nbytes));
-  show("heap", megabytes(stats.wasm_heap_nbytes));
-}
-
-/** @param {number | undefined} nbytes */
-function megabytes(nbytes) {
-  return nbytes ? `${(nbytes / 1e6).toFixed(1)} MB` : "none";
-}
-
-/** @param {string} id @param {string} text */
-function show(id, text) {
-  part(id, HTMLElement).textContent = text;
+/** @param {string} id @param {() => void} work */
+function pressed(id, work) {
+  part(id, HTMLElement).addEventListener("click", work);
 }
 
 part("composer", HTMLFormElement).addEventListener("submit", (event) => {
@@ -175,6 +213,7 @@ part("composer", HTMLFormElement).addEventListener("submit", (event) => {
   if (busy) stop();
   else send();
 });
+prompt.addEventListener("input", () => draft.set(prompt.value));
 prompt.addEventListener("keydown", (event) => {
   // While a word is composed, Enter chooses it.
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
@@ -182,11 +221,30 @@ prompt.addEventListener("keydown", (event) => {
   send();
 });
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && busy) stop();
+  if (event.key !== "Escape") return;
+  part("export", HTMLDetailsElement).open = false;
+  if (busy) stop();
+  else setQueued(false);
 });
-part("new", HTMLButtonElement).addEventListener("click", restart);
+pressed("new", restart);
+pressed("keep", () => {
+  setEditing(false);
+  prompt.value = "";
+  prompt.focus();
+});
+for (const name of /** @type {const} */ (["markdown", "json"])) {
+  document.querySelector(`#export [name=${name}]`)?.addEventListener("click", () => {
+    if (name === "json") save("json", "application/json", (...given) => talk.asJson(...given));
+    else save("md", "text/markdown", (...given) => talk.asMarkdown(...given));
+  });
+}
 settings.addEventListener("submit", (event) => event.preventDefault());
 settings.addEventListener("change", () => {
   part("sampling", HTMLFieldSetElement).disabled = part("greedy", HTMLInputElement).checked;
 });
+prompt.value ||= draft.get();
+list.show(talk.messages);
+loadMarkdown()
+  .then(() => busy || list.show(talk.messages))
+  .catch(() => {}); // answers are shown as plain text then
 engine.ready.then(() => document.activeElement === document.body && prompt.focus()).catch(() => {});

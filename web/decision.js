@@ -8,7 +8,7 @@ export function showDecision(box, decision) {
   box.hidden = decision === null;
   const rows = (decision?.considered ?? []).map((tier) => {
     const row = document.createElement("li");
-    row.textContent = `${tier.tier}: ${told(tier)}`;
+    row.textContent = `${tier.tier}: ${describe(tier)}`;
     if (tier.tier === decision?.chosen) row.ariaCurrent = "true";
     return row;
   });
@@ -16,7 +16,7 @@ export function showDecision(box, decision) {
 }
 
 /** @param {Considered} tier */
-function told({ refused, expected_ms, source }) {
+function describe({ refused, expected_ms, source }) {
   if (refused) return `refused, ${refused}`;
   if (expected_ms === null) return source;
   const time = expected_ms < 1000 ? `${expected_ms.toPrecision(3)} ms` : `${(expected_ms / 1000).toFixed(1)} s`;

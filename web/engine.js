@@ -1,12 +1,16 @@
-// The engine of a page, and the card that tells of it: a model loads, with progress, errors and a retry;
-// then the page asks. Both pages have the same card, and the same window.bascule for programs.
+// The engine of a page, and what the page shows of it: a model loads, with progress, errors and ways out of
+// them; then the page asks. Both pages have the same parts, and the same window.bascule for programs.
 
 import { BasculeClient } from "./client.js";
 import { showDecision } from "./decision.js";
+import { megabytes, part, rescueFocus, show } from "./dom.js";
+import { FaultBox } from "./fault.js";
 import { IdleTuner } from "./idle.js";
 import { askToPersist, KeptPanel } from "./kept.js";
+import { LoadProgress } from "./loading.js";
 import { keepOffline } from "./offline-client.js";
 import { BasculeError, faultOf, switchesOf } from "./protocol.js";
+import { whyOf } from "./why.js";
 
 /** @typedef {import("./protocol.js").Progress} Progress */
 /** @typedef {import("./protocol.js").Loaded} Loaded */
@@ -15,22 +19,11 @@ import { BasculeError, faultOf, switchesOf } from "./protocol.js";
 /** @typedef {import("./client.js").Listener} Listener */
 /** @typedef {"booting" | "loading" | "ready" | "busy" | "error"} State */
 
-/** @type {Record<string, string>} */
-const STAGES = {
-  python: "Starting Python",
-  package: "Installing the package",
-  config: "Reading the model's settings",
-  tokenizer: "Loading the tokenizer",
-  device: "Asking for a device",
-  pipelines: "Compiling shaders",
-  weights: "Loading the weights",
-  tuning: "Measuring shaders",
-  ready: "Ready",
-};
-
 /** What a page does not load itself: the other page, and what the worker is made of. */
 const OFFLINE_FILES = [
-  ...["./", "main.js", "heatmap.js", "chat.html", "chat.js", "messages.js", "chat.css"],
+  ...["./", "main.js", "heatmap.js", "heatcanvas.js", "similarity.js"],
+  ...["chat.html", "chat.js", "chat.css", "conversation.js", "figures.js", "markdown.js", "messages.js"],
+  ...["vendor/marked.js", "vendor/purify.js"],
   ...["worker.js", "boot.js", "client-options.js", "early.js", "prefetch.js", "vendor/idb.js", "vendor/hash-wasm.js"],
   ...["device", "faults", "gpu", "handles", "importer", "pipelines", "remembered", "staging", "submission", "tape"].map(inBridge),
   ...["download", "fetcher", "http", "journal", "manifest", "pieces", "shelf", "store"].map(inBridge),
@@ -39,13 +32,6 @@ const OFFLINE_FILES = [
 /** @param {string} name */
 function inBridge(name) {
   return `bridge/${name}.js`;
-}
-
-/** @template {HTMLElement} T @param {string} id @param {new () => T} kind @returns {T} */
-export function part(id, kind) {
-  const found = document.getElementById(id);
-  if (!(found instanceof kind)) throw new Error(`The page lacks its #${id}.`);
-  return found;
 }
 
 /** Python comes from folders of that name beside this page only, whatever a link to the page says: any
@@ -68,24 +54,33 @@ export class EngineCard {
   state = "booting";
   #status = part("status", HTMLElement);
   #bar = part("progress", HTMLProgressElement);
-  #bytes = part("bytes", HTMLElement);
   #tier = part("tier-choice", HTMLSelectElement);
-  #weightsBegan = 0;
+  #fault;
+  #home;
+  #loading = new LoadProgress(false);
+  #booted = false;
   #model;
   #kind;
   #onState;
 
   /** @param {string} model the one to load where the page's address names none
    * @param {Loaded["kind"]} kind what the page can use
+   * @param {HTMLElement} home the page's main control: it gets the focus that a hidden element had
    * @param {(state: State, fits: boolean) => void} onState told, too, whether the model is of that kind */
-  constructor(model, kind, onState) {
+  constructor(model, kind, home, onState) {
     const query = new URL(location.href).searchParams;
     this.#model = query.get("model") ?? model;
     this.#kind = kind;
+    this.#home = home;
     this.#onState = onState;
     const asked = query.get("pyodide");
     const own = ownPyodide(asked);
     const pyodide = own ?? new URL("pyodide/", import.meta.url).href;
+    this.#fault = new FaultBox(kind, {
+      retry: () => this.#loadChosen().catch(() => {}),
+      automatic: () => this.#choose(this.#model, "auto"),
+      choose: (name) => this.#choose(name, this.#tier.value),
+    });
     const hear = (/** @type {Progress} */ progress) => this.#showProgress(progress);
     this.client = new BasculeClient({
       pyodide,
@@ -109,7 +104,6 @@ export class EngineCard {
   #listen() {
     this.#tier.addEventListener("change", () => this.#loadChosen().catch(() => {}));
     part("cancel", HTMLButtonElement).addEventListener("click", () => this.client.cancel().catch(() => {}));
-    part("retry", HTMLButtonElement).addEventListener("click", () => this.#loadChosen().catch(() => {}));
     // Its workers ended when the page was left (client.js).
     addEventListener("pageshow", (event) => {
       if (event.persisted) location.reload();
@@ -118,6 +112,17 @@ export class EngineCard {
 
   #loadChosen() {
     return this.load(this.#model, this.#tier.value);
+  }
+
+  /** Load another model, or on another tier, and let a reload find it. @param {string} model @param {string} tier */
+  #choose(model, tier) {
+    const url = new URL(location.href);
+    url.searchParams.set("model", model);
+    url.searchParams.set("tier", tier);
+    history.replaceState(null, "", url);
+    this.#model = model;
+    this.#tier.value = tier;
+    this.#loadChosen().catch(() => {});
   }
 
   /** @param {BasculeError} error @returns {Promise<Loaded>} */
@@ -130,31 +135,48 @@ export class EngineCard {
   setState(state, text) {
     this.state = state;
     this.#status.dataset.state = state;
-    this.#status.textContent = text;
-    part("loading", HTMLElement).hidden = state !== "booting" && state !== "loading";
-    part("error", HTMLElement).hidden = state !== "error";
+    if (this.#status.textContent !== text) this.#status.textContent = text; // it is read out each time
+    const loading = state === "booting" || state === "loading";
+    part("loading", HTMLElement).hidden = !loading;
+    part("cancel", HTMLElement).hidden = !loading;
+    this.#fault.hidden = state !== "error";
+    this.#tier.disabled = state === "busy"; // a load would end what is under way
     this.#onState(state, this.client.loaded?.kind === this.#kind);
+    if (state === "ready") this.#showMemory().catch(() => {}); // the worker may have ended meanwhile
+    if (loading) rescueFocus(part("cancel", HTMLElement));
+    else if (state !== "error") rescueFocus(this.#home);
+  }
+
+  /** While the page is busy: how much is done. What began it stops it. @param {number} fraction @param {string} text */
+  showWork(fraction, text) {
+    part("loading", HTMLElement).hidden = false;
+    this.#showBar(fraction, text);
+  }
+
+  /** @param {number} fraction @param {string} text */
+  #showBar(fraction, text) {
+    const percent = Math.floor(100 * fraction);
+    this.#bar.value = percent;
+    this.#bar.setAttribute("aria-valuenow", String(percent));
+    this.#bar.setAttribute("aria-valuetext", text);
+    show("bytes", text);
   }
 
   /** @param {unknown} error @param {boolean} [usable] whether the model still answers */
   showError(error, usable = false) {
-    const fault = error instanceof BasculeError ? error : faultOf(error);
-    const text = fault.category === "cancelled" ? "Cancelled." : "Something went wrong.";
-    this.setState(usable ? "ready" : "error", text);
-    part("error", HTMLElement).hidden = false;
-    part("retry", HTMLElement).hidden = usable;
-    part("error-what", HTMLElement).textContent = fault.what;
-    part("error-hint", HTMLElement).textContent = fault.hint;
-    part("error-category", HTMLElement).textContent = fault.category;
+    this.setState(usable ? "ready" : "error", usable ? "Ready." : "");
+    this.#fault.show(error instanceof BasculeError ? error : faultOf(error), usable);
+    rescueFocus(usable ? this.#home : this.#fault.home);
   }
 
   /** @param {string} name @param {string} tier */
   async load(name, tier) {
-    this.#weightsBegan = 0;
-    this.setState("loading", "Loading…");
+    this.#loading = new LoadProgress(this.#booted);
+    this.setState(this.#booted ? "loading" : "booting", this.#booted ? "Loading…" : "Starting Python…");
+    this.#showBar(0, "0%");
     try {
       const loaded = await this.idle.during(() => this.client.load(name, tier));
-      this.#showLoaded(loaded);
+      this.#showLoaded(loaded, tier);
       return loaded;
     } catch (error) {
       this.showError(error);
@@ -162,45 +184,40 @@ export class EngineCard {
     }
   }
 
-  /** @param {Loaded} loaded */
-  #showLoaded({ kind, model, tier, reason, device, decision, stats, warnings }) {
+  /** @param {Loaded} loaded @param {string} wanted */
+  #showLoaded(loaded, wanted) {
+    const { kind, model, tier, reason, device, decision, stats, warnings } = loaded;
     part("other", HTMLElement).hidden = kind === this.#kind;
     part("other-page", HTMLAnchorElement).search = location.search;
-    part("notes", HTMLElement).textContent = warnings.join(" ");
-    part("model", HTMLElement).textContent = model;
-    part("tier", HTMLElement).textContent = tier;
-    part("adapter", HTMLElement).textContent = device;
-    part("reason", HTMLElement).textContent = reason;
+    show("notes", warnings.join(" "));
+    show("why", whyOf(loaded, wanted));
+    show("model", model);
+    show("tier", tier);
+    show("adapter", device);
+    show("reason", reason);
     showDecision(part("decision", HTMLElement), decision);
-    const megabytes = (stats.weights_nbytes / 1e6).toFixed(0);
-    part("timings", HTMLElement).textContent =
-      `model loaded in ${stats.load_ms.toFixed(0)} ms (${megabytes} MB of weights)`;
+    show("timings", `loaded in ${(stats.load_ms / 1000).toFixed(1)} s, ${megabytes(stats.weights_nbytes)} of weights`);
     this.setState("ready", "Ready.");
   }
 
-  /** @param {Progress} progress */
-  #showProgress({ stage, done, total, unit }) {
-    if (stage === "ready" || stage === "tuning") return;
-    if (stage === "prefetch") {
-      // The weights come while Python starts.
-      this.#weightsBegan ||= performance.now();
-      this.#bar.value = done / total;
-      this.#bytes.textContent = this.#countBytes(done, total);
-      return;
-    }
-    // The pipelines compile while the weights stream: the bar shows what has bytes to count.
-    if (stage === "pipelines" && this.#weightsBegan) return;
-    this.setState(stage === "python" || stage === "package" ? "booting" : "loading", `${STAGES[stage]}…`);
-    if (stage === "weights") this.#weightsBegan ||= performance.now();
-    this.#bar.value = total ? done / total : 0;
-    this.#bytes.textContent = unit === "bytes" && total ? this.#countBytes(done, total) : "";
+  /** What the model and Python hold now. */
+  async #showMemory() {
+    if (!this.client.loaded) return;
+    const { gpu_nbytes: gpu, wasm_heap_nbytes: heap, cache_nbytes: cache } = await this.client.stats();
+    show("gpu", gpu ? megabytes(gpu) : "none");
+    show("heap", megabytes(heap));
+    if (cache !== undefined) show("cache", cache ? megabytes(cache) : "none");
   }
 
-  /** @param {number} done @param {number} total */
-  #countBytes(done, total) {
-    const seconds = (performance.now() - this.#weightsBegan) / 1000;
-    const rate = seconds > 0.2 ? `, ${(done / seconds / 1e6).toFixed(0)} MB/s` : "";
-    return `${(done / 1e6).toFixed(1)} of ${(total / 1e6).toFixed(1)} MB${rate}`;
+  /** @param {Progress} progress */
+  #showProgress(progress) {
+    const { stage } = progress;
+    if (stage === "ready" || stage === "tuning") return;
+    if (stage === "python") this.#booted = false;
+    else if (stage !== "prefetch" && stage !== "package") this.#booted = true;
+    this.#loading.add(progress);
+    this.setState(this.#booted ? "loading" : "booting", `${this.#loading.stage}…`);
+    this.#showBar(this.#loading.fraction, this.#loading.text);
   }
 
   /** For programs and tests that drive this page. */

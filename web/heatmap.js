@@ -1,83 +1,109 @@
 // Similarities as a table that is also a heat map, and as a list of the closest pairs.
 
-const MOST_PAIRS = 5;
+import { make } from "./dom.js";
+import { closestPairs } from "./similarity.js";
 
-/**
- * Cosine similarities of rows of length 1, row by row.
- * @param {Float32Array} data @param {number} rows @param {number} columns
- */
-export function similarities(data, rows, columns) {
-  const found = new Float32Array(rows * rows);
-  for (let a = 0; a < rows; a++) {
-    for (let b = 0; b <= a; b++) {
-      let dot = 0;
-      for (let c = 0; c < columns; c++) dot += data[a * columns + c] * data[b * columns + c];
-      found[a * rows + b] = found[b * rows + a] = dot;
-    }
-  }
-  return found;
+const MOST_PAIRS = 5;
+/** More sentences than that have too narrow columns for two decimals and a zero. */
+const WIDE = 12;
+// Where black or white text is readable on the mixed colour, by theme (style.css).
+const WARM = 0.72;
+const HOT = 0.83;
+
+/** Words for a pair. @param {string[]} texts @param {Float32Array} scores @param {number} a @param {number} b */
+export function describe(texts, scores, a, b) {
+  const score = decimals(scores[a * texts.length + b], 3);
+  if (a === b) return `${score}: ${a + 1} “${texts[a]}” with itself`;
+  return `${score}: ${a + 1} “${texts[a]}” and ${b + 1} “${texts[b]}”`;
+}
+
+/** Rounding alone would write a faint dissimilarity as -0.00. @param {number} score @param {number} n */
+function decimals(score, n) {
+  const text = score.toFixed(n);
+  return Number(text) === 0 ? text.replace("-", "") : text;
+}
+
+/** Which cell the arrow keys lead to; null for other keys.
+ * @param {string} key @param {number} n @param {number} row @param {number} column */
+export function moved(key, n, row, column) {
+  const last = n - 1;
+  const to = {
+    ArrowUp: [row - 1, column],
+    ArrowDown: [row + 1, column],
+    ArrowLeft: [row, column - 1],
+    ArrowRight: [row, column + 1],
+    PageUp: [row - 10, column],
+    PageDown: [row + 10, column],
+    Home: [row, 0],
+    End: [row, last],
+  }[key];
+  return to ? to.map((at) => Math.min(last, Math.max(0, at))) : null;
 }
 
 /**
- * @param {HTMLTableElement} table @param {string[]} texts @param {Float32Array} scores
- * @param {(told: string) => void} point told of the pair under the pointer or the focus
+ * Draw the table; Tab reaches one of its cells, the arrow keys the others.
+ * @param {HTMLTableElement} table @param {string[]} texts @param {Float32Array} scores (n, n)
+ * @param {(a: number, b: number) => void} point called with the pair under the pointer or the focus
  */
-export function drawMatrix(table, texts, scores, point) {
+export function drawTable(table, texts, scores, point) {
   const n = texts.length;
   table.replaceChildren();
   table.setAttribute("aria-label", `Similarity of ${n} sentences`);
-  const head = table.createTHead().insertRow();
-  head.append(document.createElement("td"), ...texts.map((text, i) => heading("col", i, text)));
-  head.firstElementChild?.setAttribute("style", "background: none");
+  table.classList.toggle("dense", n > WIDE);
+  const corner = make("th", "", make("span", "unseen", "Sentence"));
+  table.createTHead().insertRow().append(corner, ...texts.map((text, i) => heading("col", i, text)));
   const body = table.createTBody();
   for (let a = 0; a < n; a++) {
     const row = body.insertRow();
     row.append(heading("row", a, texts[a]));
-    for (let b = 0; b < n; b++) row.append(cell(scores[a * n + b], texts[a], texts[b], point));
+    for (let b = 0; b < n; b++) row.append(cell(scores[a * n + b], n > WIDE));
   }
+  const cells = [...body.querySelectorAll("td")];
+  if (cells[0]) cells[0].tabIndex = 0;
+  const at = (/** @type {Event} */ event) => cells.indexOf(/** @type {any} */ (event.target));
+  const pointed = (/** @type {Event} */ event) => {
+    const index = at(event);
+    if (index >= 0) point(Math.floor(index / n), index % n);
+  };
+  body.addEventListener("pointerover", pointed);
+  body.addEventListener("focusin", pointed);
+  body.addEventListener("keydown", (event) => {
+    const index = at(event);
+    const to = moved(event.key, n, Math.floor(index / n), index % n);
+    if (index < 0 || !to) return;
+    event.preventDefault();
+    cells[index].tabIndex = -1;
+    const next = cells[to[0] * n + to[1]];
+    next.tabIndex = 0;
+    next.focus();
+  });
 }
 
 /** @param {string} scope @param {number} index @param {string} text */
 function heading(scope, index, text) {
-  const th = document.createElement("th");
+  const th = make("th", "", String(index + 1));
   th.scope = scope;
-  th.textContent = String(index + 1);
   th.title = text;
   return th;
 }
 
-/** @param {number} score @param {string} a @param {string} b @param {(told: string) => void} point */
-function cell(score, a, b, point) {
-  const td = document.createElement("td");
+/** @param {number} score @param {boolean} short */
+function cell(score, short) {
+  const td = make("td", "", short ? decimals(score, 2).replace("0.", ".") : decimals(score, 2));
   const heat = Math.max(0, Math.min(1, score));
-  // Rounding alone would write a faint dissimilarity as -0.00.
-  td.textContent = score.toFixed(2).replace("-0.00", "0.00");
-  td.tabIndex = 0;
+  td.tabIndex = -1;
   td.style.setProperty("--heat", `${Math.round(100 * heat)}%`);
-  td.classList.toggle("hot", heat > 0.7);
-  const told = `${score.toFixed(3)}: “${a}” and “${b}”`;
-  td.title = told;
-  td.addEventListener("pointerenter", () => point(told));
-  td.addEventListener("focus", () => point(told));
+  td.classList.toggle("warm", heat > WARM);
+  td.classList.toggle("hot", heat > HOT);
   return td;
 }
 
 /** @param {HTMLOListElement} list @param {string[]} texts @param {Float32Array} scores */
 export function drawPairs(list, texts, scores) {
-  const n = texts.length;
-  const pairs = [];
-  for (let a = 0; a < n; a++) {
-    for (let b = a + 1; b < n; b++) pairs.push({ a, b, score: scores[a * n + b] });
-  }
-  pairs.sort((x, y) => y.score - x.score);
+  const pairs = closestPairs(scores, texts.length, MOST_PAIRS);
   list.replaceChildren(
-    ...pairs.slice(0, MOST_PAIRS).map(({ a, b, score }) => {
-      const item = document.createElement("li");
-      const told = document.createElement("span");
-      told.className = "score";
-      told.textContent = score.toFixed(2);
-      item.append(told, ` ${texts[a]} `, document.createElement("br"), texts[b]);
-      return item;
-    }),
+    ...pairs.map(({ a, b, score }) =>
+      make("li", "", make("span", "score", decimals(score, 2)), make("p", "", texts[a]), make("p", "", texts[b])),
+    ),
   );
 }

@@ -1,5 +1,7 @@
-// The panel of what is kept in this browser: listed, verified, removed; and asking the browser, once, to
-// keep it when space runs short.
+// The panel of the models kept in this browser: listed, verified, removed; and asking the browser, once,
+// to keep them when space runs short.
+
+import { count, make, megabytes, plainButton } from "./dom.js";
 
 /** @typedef {import("./client.js").BasculeClient} BasculeClient */
 
@@ -20,68 +22,105 @@ export async function askToPersist() {
   }
 }
 
-/** @param {number} nbytes */
-function megabytes(nbytes) {
-  return `${(nbytes / 1e6).toFixed(1)} MB`;
+/**
+ * What the cache keeps of one file (py/bascule/cache.py), and of all files of one model.
+ * @typedef {{ location: string, stored_nbytes: number, nbytes: number, in_use: boolean }} KeptFile
+ * @typedef {{ name: string, from: string, files: KeptFile[] }} KeptModel
+ */
+
+/** The models that files belong to: a folder is one, and so is a .gguf file that is not named model.gguf.
+ * @param {KeptFile[]} files @returns {KeptModel[]} */
+export function modelsOf(files) {
+  /** @type {Map<string, KeptFile[]>} */
+  const models = new Map();
+  for (const file of files) {
+    const { location } = file;
+    const own = location.endsWith(".gguf") && !location.endsWith("/model.gguf");
+    // A sentence encoder's modules lie in folders such as 1_Pooling.
+    const key = own ? location : location.replace(/(\/\d+_[A-Za-z]+)?\/[^/]*$/, "");
+    models.set(key, [...(models.get(key) ?? []), file]);
+  }
+  return [...models].map(([key, its]) => ({ name: nameOf(key), from: originOf(key), files: its }));
+}
+
+/** @param {string} location */
+function nameOf(location) {
+  return location.slice(location.lastIndexOf("/") + 1) || location;
+}
+
+/** The server, where it is not this page's. @param {string} location */
+function originOf(location) {
+  const { host } = URL.canParse(location) ? new URL(location) : { host: "" };
+  return host === globalThis.location.host ? "" : host;
+}
+
+/** @param {KeptFile[]} files @param {"stored_nbytes" | "nbytes"} which */
+function sum(files, which) {
+  return files.reduce((total, file) => total + file[which], 0);
 }
 
 /** Draws what is kept, and does what its buttons say. */
 export class KeptPanel {
   #client;
-  #rows;
-  #told;
+  #list;
+  #status;
 
   /** @param {HTMLElement} panel @param {BasculeClient} client */
   constructor(panel, client) {
     this.#client = client;
-    this.#rows = /** @type {HTMLElement} */ (panel.querySelector("tbody"));
-    this.#told = /** @type {HTMLElement} */ (panel.querySelector("[role=status]"));
-    panel.addEventListener("toggle", () => this.#show().catch((error) => this.#tell(error)));
+    this.#list = /** @type {HTMLElement} */ (panel.querySelector("ul"));
+    this.#status = /** @type {HTMLElement} */ (panel.querySelector("[role=status]"));
+    panel.addEventListener("toggle", () => this.#show().catch((error) => this.#showError(error)));
     const on = (/** @type {string} */ name, /** @type {() => Promise<string>} */ work) => {
-      panel.querySelector(`[name=${name}]`)?.addEventListener("click", () => {
-        work().then((text) => this.#show(text)).catch((error) => this.#tell(error));
-      });
+      panel.querySelector(`[name=${name}]`)?.addEventListener("click", () => this.#do(work));
     };
     on("verify", () => this.#verify());
-    on("remove", async () => `${await this.#client.cache("rm", null)} removed.`);
+    on("remove", async () => {
+      await this.#client.cache("rm", null);
+      return "All models were removed.";
+    });
+  }
+
+  /** @param {() => Promise<string>} work its words are shown afterwards */
+  #do(work) {
+    return work().then((text) => this.#show(text)).catch((error) => this.#showError(error));
   }
 
   async #verify() {
-    this.#told.textContent = "Verifying…";
+    this.#status.textContent = "Verifying…";
     const damaged = Object.keys(await this.#client.cache("verify", null)).length;
-    return damaged ? `${damaged} damaged, fetched again when needed.` : "All that is kept is sound.";
+    if (!damaged) return "All that is kept is sound.";
+    return `${count(damaged, "file")} damaged: fetched again when needed.`;
   }
 
   /** @param {string} [text] */
   async #show(text) {
-    const kept = await this.#client.cache("ls", null);
-    this.#rows.replaceChildren(...kept.map((/** @type {any} */ each) => this.#row(each)));
-    const all = kept.reduce((/** @type {number} */ n, /** @type {any} */ each) => n + each.stored_nbytes, 0);
-    this.#told.textContent = text ?? (kept.length ? `${megabytes(all)} in all.` : "Nothing is kept yet.");
+    /** @type {KeptFile[]} */
+    const files = await this.#client.cache("ls", null);
+    const models = modelsOf(files);
+    this.#list.replaceChildren(...models.map((model) => this.#item(model)));
+    const all = `${count(models.length, "model")}, ${megabytes(sum(files, "stored_nbytes"))} in all.`;
+    this.#status.textContent = text ?? (models.length ? all : "Nothing is kept yet.");
   }
 
-  /** @param {{ location: string, stored_nbytes: number, nbytes: number, in_use: boolean }} each */
-  #row({ location, stored_nbytes, nbytes, in_use }) {
-    const row = document.createElement("tr");
-    const whole = stored_nbytes === nbytes ? "" : ` of ${megabytes(nbytes)}`;
-    for (const text of [location, megabytes(stored_nbytes) + whole, in_use ? "in use" : ""]) {
-      row.insertCell().textContent = text;
-    }
-    const button = document.createElement("button");
-    button.type = "button";
-    button.className = "plain";
-    button.textContent = "Remove";
-    button.setAttribute("aria-label", `Remove ${location}`);
-    button.addEventListener("click", () => {
-      const gone = this.#client.cache("rm", [location]);
-      gone.then(() => this.#show()).catch((error) => this.#tell(error));
+  /** @param {KeptModel} model */
+  #item({ name, from, files }) {
+    const [stored, all] = [sum(files, "stored_nbytes"), sum(files, "nbytes")];
+    const size = stored === all ? megabytes(stored) : `${megabytes(stored)} of ${megabytes(all)}`;
+    const facts = [size, from && `from ${from}`, files.some((file) => file.in_use) && "in use"];
+    const button = plainButton("Remove", () => {
+      this.#do(async () => {
+        await this.#client.cache("rm", files.map((file) => file.location));
+        return `${name} was removed.`;
+      }).then(() => this.#status.focus());
     });
-    row.insertCell().append(button);
-    return row;
+    button.setAttribute("aria-label", `Remove ${name}`);
+    const words = make("span", "quiet", facts.filter(Boolean).join(" · "));
+    return make("li", "", make("span", "", make("strong", "", name), " ", words), button);
   }
 
   /** @param {unknown} error */
-  #tell(error) {
-    this.#told.textContent = error instanceof Error ? error.message : String(error);
+  #showError(error) {
+    this.#status.textContent = error instanceof Error ? error.message : String(error);
   }
 }

@@ -1,7 +1,12 @@
-// The conversation as one sees it. What a model writes is as foreign as what anybody types: it only ever
-// becomes text nodes.
+// The conversation as one sees it. What a person types is shown as it is, what a model writes as markdown
+// (markdown.js).
 
-/** @typedef {import("./protocol.js").Message} Message */
+import { make, plainButton } from "./dom.js";
+import { showMarkdown } from "./markdown.js";
+
+/** @typedef {import("./conversation.js").Turn} Turn */
+/** @typedef {"user" | "assistant"} Role */
+/** @typedef {{ copy: (text: string) => void, again: () => void, edit: () => void }} Actions */
 
 const NAMES = { user: "You", assistant: "Model" };
 // So near to the end somebody reads along: what comes scrolls with them.
@@ -11,82 +16,131 @@ export class MessageList {
   #list;
   #box;
   #empty;
+  #actions;
+  /** @type {ShownMessage[]} */
+  #shown = [];
+  #atEnd = true;
 
-  /** @param {HTMLElement} box what scrolls @param {HTMLElement} list @param {HTMLElement} empty */
-  constructor(box, list, empty) {
+  /** @param {HTMLElement} box what scrolls @param {HTMLElement} list @param {HTMLElement} empty
+   * @param {Actions} actions what a message's buttons do */
+  constructor(box, list, empty, actions) {
     this.#box = box;
     this.#list = list;
     this.#empty = empty;
+    this.#actions = actions;
+    // In a window that gets lower the end stays in sight.
+    new ResizeObserver(() => this.#atEnd && this.#scrollToEnd()).observe(box);
+    box.addEventListener("scroll", () => (this.#atEnd = this.#isNear()));
   }
 
-  /** @param {"user" | "assistant"} role @param {string} text */
+  /** Show a conversation in place of the present one. @param {Turn[]} messages */
+  show(messages) {
+    this.removeLast(this.#shown.length);
+    for (const { role, content } of messages) this.add(role, content).finish();
+    this.offerActions();
+  }
+
+  /** @param {number} n */
+  removeLast(n) {
+    for (const message of this.#shown.splice(this.#shown.length - n)) message.item.remove();
+    this.#empty.hidden = this.#shown.length > 0;
+  }
+
+  /** @param {Role} role @param {string} text */
   add(role, text) {
     this.#empty.hidden = true;
-    const item = document.createElement("li");
-    item.className = role;
-    const name = document.createElement("span");
-    name.className = "name";
-    name.textContent = NAMES[role];
-    const body = document.createElement("p");
-    body.dir = "auto";
-    const written = document.createTextNode(text);
-    body.append(written);
-    item.append(name, body);
-    this.#following(() => this.#list.append(item), true);
-    return new ShownMessage(item, written, (change) => this.#following(change));
+    const message = new ShownMessage(role, text, (change) => this.#following(change));
+    this.#shown.push(message);
+    this.#following(() => this.#list.append(message.item), true);
+    return message;
   }
 
-  clear() {
-    this.#list.replaceChildren();
-    this.#empty.hidden = false;
+  /** Copy every answer; repeat the last answer; change the last question. */
+  offerActions() {
+    const { copy, again, edit } = this.#actions;
+    const [question, answer] = this.#shown.slice(-2);
+    for (const message of this.#shown) {
+      const buttons = [];
+      if (message.role === "assistant") buttons.push(plainButton("Copy", () => copy(message.text)));
+      if (message === answer) buttons.push(plainButton("Regenerate", again));
+      if (message === question && answer) buttons.push(plainButton("Edit", edit));
+      message.actions = buttons;
+    }
+    this.#scrollToEnd();
+  }
+
+  /** While an answer is written nothing can be repeated. */
+  withdrawActions() {
+    for (const message of this.#shown) message.actions = [];
   }
 
   /** Change what is shown, and stay at the end for who is there. @param {() => void} change
    * @param {boolean} [always] */
   #following(change, always = false) {
-    const { scrollHeight, scrollTop, clientHeight } = this.#box;
-    const near = scrollHeight - scrollTop - clientHeight < NEAR_PX;
+    const near = this.#isNear();
     change();
-    if (near || always) this.#box.scrollTop = this.#box.scrollHeight;
+    if (near || always) this.#scrollToEnd();
+  }
+
+  #isNear() {
+    const { scrollHeight, scrollTop, clientHeight } = this.#box;
+    return scrollHeight - scrollTop - clientHeight < NEAR_PX;
+  }
+
+  #scrollToEnd() {
+    this.#box.scrollTop = this.#box.scrollHeight;
   }
 }
 
 /** One message, which may still grow. */
 export class ShownMessage {
-  #item;
-  #written;
+  #body = make("div", "body plain-text");
+  #note = make("p", "note quiet");
+  #actions = make("div", "actions");
   #following;
+  #drawing = 0;
 
-  /** @param {HTMLElement} item @param {Text} written @param {(change: () => void) => void} following */
-  constructor(item, written, following) {
-    this.#item = item;
-    this.#written = written;
+  /** @param {Role} role @param {string} text @param {(change: () => void) => void} following */
+  constructor(role, text, following) {
+    this.role = role;
+    this.text = text;
     this.#following = following;
-  }
-
-  get text() {
-    return this.#written.data;
+    this.#body.dir = "auto";
+    this.#body.append(text);
+    this.item = make("li", role, make("span", "name", NAMES[role]), this.#body, this.#note, this.#actions);
+    this.item.dataset.text = text;
   }
 
   /** @param {string} text */
   append(text) {
-    this.#following(() => this.#written.appendData(text));
+    this.item.classList.add("writing");
+    this.text += text;
+    // At most once a frame.
+    this.#drawing ||= requestAnimationFrame(() => this.#draw());
   }
 
-  /** Whether more is to come. @param {boolean} writing */
-  set writing(writing) {
-    this.#item.classList.toggle("writing", writing);
+  /** Nothing more comes. */
+  finish() {
+    cancelAnimationFrame(this.#drawing);
+    this.item.classList.remove("writing");
+    this.#draw();
+  }
+
+  #draw() {
+    this.#drawing = 0;
+    this.item.dataset.text = this.text;
+    if (this.role === "user") return;
+    this.#following(() => showMarkdown(this.#body, this.text));
   }
 
   /** Why the text ends where it does. @param {string} text */
   note(text) {
-    const note = document.createElement("p");
-    note.className = "note quiet";
-    note.textContent = text;
-    this.#following(() => this.#item.append(note));
+    this.#following(() => (this.#note.textContent = text));
   }
 
-  remove() {
-    this.#item.remove();
+  /** @param {HTMLElement[]} buttons */
+  set actions(buttons) {
+    this.#actions.replaceChildren(...buttons);
+    this.#actions.hidden = !buttons.length;
   }
 }

@@ -51,6 +51,24 @@ def test_the_page_and_its_types(client: TestClient) -> None:
     assert client.get("/style.css").headers["content-type"].startswith("text/css")
 
 
+def test_the_models_that_a_visitor_can_choose(client: TestClient, models: Path) -> None:
+    for name, config in {
+        "encoder": '{"architectures": ["BertModel"]}',
+        "llama": '{"architectures": ["LlamaForCausalLM"]}',
+        "broken": "[" * 100_000,
+        "no-list": '{"architectures": 5}',
+    }.items():
+        (models / name).mkdir()
+        (models / name / "config.json").write_text(config)
+    (models / "no-list" / "modules.json").write_text("[]")
+    assert client.get("/models/index.json").json()["models"] == [
+        {"name": "encoder", "kind": "sentence-encoder"},
+        {"name": "llama", "kind": "language-model"},
+        {"name": "m", "kind": "language-model"},
+        {"name": "no-list", "kind": "sentence-encoder"},
+    ]
+
+
 @pytest.mark.parametrize("isolated", [True, False])
 def test_isolation_headers(models: Path, isolated: bool) -> None:
     app = create_app(models=models, pyodide=models, isolated=isolated)

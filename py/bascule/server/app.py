@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from bascule import assets
 from bascule.server.guard import Guard
+from bascule.server.models import list_models
 from bascule.server.snapshot import BackgroundMaker, snapshots_folder
 from bascule.server.wheel import WheelHouse
 
@@ -73,7 +74,11 @@ def create_app(
             raise HTTPException(404, "The tree has changed since; reload the page.")
         return FileResponse(wheel, media_type=_TYPES[".whl"])
 
+    async def model_index(_: Request) -> Response:
+        return JSONResponse({"models": list_models(models)})
+
     routes = [Route("/wheel/index.json", wheel_index), Route("/wheel/{name}", wheel_file)]
+    routes.append(Route("/models/index.json", model_index))
     routes.append(_models_route(models))
     folders = {**(extra or {}), "pyodide": pyodide}
     routes += [_folder_route(f"/{prefix.strip('/')}", root) for prefix, root in folders.items()]

@@ -1,0 +1,232 @@
+"""The page of sentences, as somebody uses it: what is in sight, the keyboard, many sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from e2e.axe import DESKTOP, PHONE, defects, emulate
+from e2e.conftest import Site, settled
+from e2e.engines import Engine, Page, wait_for
+
+pytestmark = pytest.mark.one_engine
+MODEL = "/goldens/tiny-bert"
+STATE = "document.querySelector('#status').dataset.state"
+FOCUSED = "() => document.activeElement.id || document.activeElement.localName"
+IN_SIGHT = """(selector) => {
+  const { top, bottom, left, right } = document.querySelector(selector).getBoundingClientRect();
+  return top >= 0 && left >= 0 && bottom <= innerHeight && right <= innerWidth;
+}"""
+COMPARE = """(texts) => {
+  document.querySelector("#sentences").value = texts.join("\\n");
+  document.querySelector("#embed").click();
+}"""
+# Each value that the bar has had, and how often the page could draw meanwhile.
+WATCH = """() => {
+  globalThis.bars = [];
+  globalThis.frames = 0;
+  const bar = document.querySelector("#progress");
+  new MutationObserver(() => bars.push(Number(bar.getAttribute("aria-valuenow")))).observe(
+    bar, { attributes: true, attributeFilter: ["aria-valuenow"] });
+  const frame = () => { frames += 1; requestAnimationFrame(frame); };
+  frame();
+}"""
+
+
+@pytest.fixture(scope="module")
+def page(engine: Engine, site: Site) -> Iterator[Page]:
+    opened = engine.new_page()
+    opened.open(f"{site.url}/?tier=cpu&model=/faults/slow/tiny-bert")
+    yield opened
+    opened.close()
+
+
+def many(n: int) -> list[str]:
+    return [f"w{4 + i % 40} w{4 + i // 40}" for i in range(n)]
+
+
+def compare(page: Page, texts: list[str]) -> None:
+    page.run(COMPARE, texts)
+    assert settled(page) == "ready"
+
+
+def test_loading_and_its_error_by_keyboard(page: Page, site: Site) -> None:
+    page.run(WATCH)
+    wait_for(page, "document.querySelector('#bytes').textContent.includes(' of ')")
+    assert defects(page, site.extra) == []
+    page.run("() => document.querySelector('#sentences').focus()")
+    page.press("Tab")
+    assert page.run(FOCUSED) == "embed"
+    page.press("Enter")
+    assert "as soon as" in page.run("() => document.querySelector('#keys').textContent")
+    page.press("Tab")
+    assert page.run(FOCUSED) == "cancel"
+    page.press("Enter")
+    assert settled(page) == "error"
+    assert page.run(FOCUSED) == "retry"
+    bars = page.run("() => bars")
+    assert bars == sorted(bars)
+    assert 0 < bars[-1] < 100
+    assert defects(page, site.extra) == []
+    site.faults.healed = True
+    try:
+        page.press("Enter")
+        assert settled(page) == "ready"
+    finally:
+        site.faults.healed = False
+    assert page.run(FOCUSED) == "embed"  # the button that had the focus is hidden
+    assert page.run("() => document.querySelector('#why').textContent") == (
+        "On the CPU, by numpy: as chosen."
+    )
+    assert not page.run("() => document.querySelector('#details').open")
+
+
+def test_a_few_sentences_beside_their_result(page: Page, site: Site) -> None:
+    assert defects(page, site.extra) == []  # nothing compared yet
+    emulate(page, size=DESKTOP)
+    compare(page, ["w4 w5 w6", "w4 w5", "w7"])
+    assert page.run(IN_SIGHT, "#sentences")
+    assert page.run(IN_SIGHT, "#matrix")
+    page.run("() => { document.querySelector('#details').open = true; }")
+    page.run("() => { document.querySelector('#kept').open = true; }")
+    wait_for(page, "document.querySelector('#kept li')")
+    assert defects(page, site.extra) == []
+    page.run("() => { document.querySelector('#details').open = false; }")
+    emulate(page, size=PHONE)
+    page.run("() => scrollTo(0, 0)")
+    assert page.run(IN_SIGHT, "#sentences")
+    compare(page, ["w4 w5 w6", "w4 w5", "w7"])
+    wait_for(page, f"({IN_SIGHT})('#matrix')")
+    # One cell is a stop of Tab; the arrow keys reach the others.
+    page.run("() => document.querySelector('#matrix td').focus()")
+    page.press("ArrowRight", "ArrowDown", "ArrowDown")
+    told = page.run("() => document.querySelector('#pointed').textContent")
+    assert "3 “w7” and 2 “w4 w5”" in told
+    assert page.run("() => document.querySelectorAll('#matrix td[tabindex=\"0\"]').length") == 1
+    compare(page, ["w4"])
+    assert "1 sentence, " in page.run("() => document.querySelector('#timings').textContent")
+
+
+def test_400_sentences_on_a_canvas(page: Page, site: Site) -> None:
+    emulate(page, size=DESKTOP)
+    page.run("() => { frames = 0; bars.length = 0; }")
+    compare(page, many(400))
+    found: dict[str, Any] = page.run(
+        """() => ({
+          frames, bars, cells: document.querySelectorAll("#found *").length,
+          width: document.querySelector("#map canvas").width,
+          pairs: document.querySelectorAll("#pairs li").length,
+        })"""
+    )
+    assert (found["width"], found["pairs"]) == (400, 5)
+    assert found["cells"] < 100  # no element for each of 160,000 pairs
+    assert found["frames"] > 3  # the page drew meanwhile
+    assert len(found["bars"]) > 3
+    assert found["bars"] == sorted(found["bars"])
+    assert defects(page, site.extra) == []
+    page.run("() => document.querySelector('#map canvas').focus()")
+    page.press("ArrowDown", "PageDown", "End")
+    pointed = "() => document.querySelector('#pointed').textContent"
+    assert "12 “w15 w4” and 400 “w43 w13”" in page.run(pointed)
+    page.run(
+        """() => {
+          const canvas = document.querySelector("#map canvas");
+          const { left, top, width, height } = canvas.getBoundingClientRect();
+          canvas.dispatchEvent(new PointerEvent("pointermove", {
+            clientX: left + (0.5 * width) / 400, clientY: top + (2.5 * height) / 400 }));
+        }"""
+    )
+    assert "3 “w6 w4” and 1 “w4 w4”" in page.run(pointed)
+    page.run(
+        """() => {
+          const bytes = document.querySelector("#bytes");
+          const watch = new MutationObserver(() => {
+            if (!bytes.textContent.includes("of 1,000")) return;
+            watch.disconnect();
+            document.querySelector("#embed").click();
+          });
+          watch.observe(bytes, { childList: true });
+        }"""
+    )
+    page.run(COMPARE, many(1000))
+    assert settled(page) == "ready"
+    assert page.run("() => document.querySelector('#status').textContent") == "Cancelled."
+    assert page.run("() => document.querySelector('#map canvas').width") == 400
+    page.run(COMPARE, many(1001))
+    told = page.run("() => document.querySelector('#status').textContent")
+    assert "1,001 sentences" in told
+    assert "at most 1,000" in told
+
+
+def test_a_load_that_ends_under_the_focus(page: Page) -> None:
+    found = page.run(
+        """async (model) => {
+          const loading = bascule.load(model, "cpu");
+          document.querySelector("#cancel").focus();
+          const before = document.activeElement.id;
+          await loading;
+          return [before, document.activeElement.id];
+        }""",
+        MODEL,
+    )
+    assert found == ["cancel", "embed"]
+
+
+def test_the_parts_by_themselves(page: Page) -> None:
+    """What no click can bring about at will: stages in any order, every reason for a tier."""
+    found: dict[str, Any] = page.run(
+        """async () => {
+          const { LoadProgress } = await import("/loading.js");
+          const { whyOf } = await import("/why.js");
+          const { modelsOf } = await import("/kept.js");
+          const steps = [
+            ["prefetch", 40e6, 80e6, "bytes"], ["python", 0, 1, "steps"],
+            ["python", 1, 1, "steps"], ["prefetch", 80e6, 80e6, "bytes"],
+            ["package", 1, 1, "steps"], ["config", 1, 1, "steps"],
+            ["weights", 0, 80e6, "bytes"], ["pipelines", 1, 4, "pipelines"],
+            ["weights", 80e6, 80e6, "bytes"], ["ready", 1, 1, "steps"],
+          ];
+          const load = new LoadProgress(false);
+          const values = steps.map(([stage, done, total, unit]) => {
+            load.add({ stage, done, total, unit });
+            return [load.fraction, load.text, load.stage];
+          });
+          const why = (tier, wanted, gpu, warning = "", chosen = tier) => {
+            const considered = [{ tier: "webgpu", expected_ms: 5, refused: "", ...gpu }];
+            return whyOf({ tier, decision: { chosen, warning, considered } }, wanted);
+          };
+          const file = (location) => ({ location, stored_nbytes: 1, nbytes: 2, in_use: false });
+          return { values, why: [
+              why("wasm", "auto", { refused: "the browser has WebGPU and found no adapter" }),
+              why("wasm", "auto", { refused: "BASCULE_DISABLE_WEBGPU is set" }),
+              why("wasm", "auto", { refused: "it takes 9 MiB, and there is room for 1 MiB" }),
+              why("wasm", "auto", {}, "the GPU here is a software one"),
+              why("cpu", "auto", {}, "", "webgpu"),
+              why("cpu", "cpu", {}),
+            ],
+            models: modelsOf([
+              "http://a/m/config.json", "http://a/m/1_Pooling/config.json",
+              "http://a/m/model.safetensors",
+              "http://a/g/one.gguf", "http://a/g/two.gguf", "http://a/h/model.gguf",
+            ].map(file)).map(({ name, from, files }) => [name, from, files.length]),
+          };
+        }"""
+    )
+    values = [value for value, _, _ in found["values"]]
+    assert values == sorted(values)
+    assert 0 < values[0] < values[-1] <= 1
+    assert found["values"][0][1] == "24%, 40.0 of 80.0 MB"
+    assert found["values"][7][2] == "Loading the weights"  # while the shaders compile
+    assert found["why"] == [
+        "On the CPU, by WebAssembly: this browser shows no GPU.",
+        "On the CPU, by WebAssembly: the GPU is switched off by this page's address.",
+        "On the CPU, by WebAssembly: the model does not fit the GPU's memory.",
+        "On the CPU, by WebAssembly: faster than this machine's GPU, which is only software.",
+        "On the CPU, by numpy: what was expected to be faster failed here.",
+        "On the CPU, by numpy: as chosen.",
+    ]
+    assert found["models"] == [
+        ["m", "a", 3], ["one.gguf", "a", 1], ["two.gguf", "a", 1], ["h", "a", 1]
+    ]  # fmt: skip

@@ -1,0 +1,48 @@
+// Small helpers around the page's elements.
+
+/** The element of that id and kind. @template {HTMLElement} T
+ * @param {string} id @param {new () => T} kind @returns {T} */
+export function part(id, kind) {
+  const found = document.getElementById(id);
+  if (!(found instanceof kind)) throw new Error(`The page lacks its #${id}.`);
+  return found;
+}
+
+/** Set the text of an element. @param {string} id @param {string} text */
+export function show(id, text) {
+  part(id, HTMLElement).textContent = text;
+}
+
+/** An element with a class and children. @template {keyof HTMLElementTagNameMap} K
+ * @param {K} tag @param {string} className @param {...(Node | string)} children */
+export function make(tag, className, ...children) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  made.append(...children);
+  return made;
+}
+
+/** A button of the quiet kind. @param {string} text @param {() => void} pressed */
+export function plainButton(text, pressed) {
+  const button = make("button", "plain", text);
+  button.type = "button";
+  button.addEventListener("click", pressed);
+  return button;
+}
+
+/** Move the focus to `home` if the element that has it was hidden or disabled: it would fall to the
+ * body. Call it right after the change. @param {HTMLElement} home */
+export function rescueFocus(home) {
+  const focused = document.activeElement;
+  if (focused?.closest("[hidden]") || focused?.matches(":disabled")) home.focus();
+}
+
+/** "1 sentence", "2,000 sentences". @param {number} n @param {string} one @param {string} [many] */
+export function count(n, one, many = `${one}s`) {
+  return `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
+}
+
+/** @param {number} nbytes */
+export function megabytes(nbytes) {
+  return `${(nbytes / 1e6).toFixed(1)} MB`;
+}
