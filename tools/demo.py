@@ -21,7 +21,7 @@ from bascule.server.app import create_app
 from bascule.server.run import pyodide_folder, running
 
 OUT = Path(__file__).resolve().parent.parent / "out"
-DESKTOP: ViewportSize = {"width": 1000, "height": 840}
+DESKTOP: ViewportSize = {"width": 1000, "height": 730}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 LOW: ViewportSize = {"width": 1000, "height": 720}
 QUESTION = "What is a bridge? Answer in one sentence."
