@@ -12,9 +12,6 @@ from e2e.conftest import Site, settled
 from e2e.engines import Engine, Page, wait_for
 
 pytestmark = pytest.mark.one_engine
-MODEL = "/goldens/tiny-bert"
-STATE = "document.querySelector('#status').dataset.state"
-FOCUSED = "() => document.activeElement.id || document.activeElement.localName"
 IN_SIGHT = """(selector) => {
   const { top, bottom, left, right } = document.querySelector(selector).getBoundingClientRect();
   return top >= 0 && left >= 0 && bottom <= innerHeight && right <= innerWidth;
@@ -38,7 +35,9 @@ WATCH = """() => {
 @pytest.fixture(scope="module")
 def page(engine: Engine, site: Site) -> Iterator[Page]:
     opened = engine.new_page()
-    opened.open(f"{site.url}/?tier=cpu&model=/faults/slow/tiny-bert")
+    opened.open(f"{site.url}/?tier=cpu&model=/goldens/tiny-bert")
+    assert settled(opened) == "ready"
+    opened.run(WATCH)
     yield opened
     opened.close()
 
@@ -50,37 +49,6 @@ def many(n: int) -> list[str]:
 def compare(page: Page, texts: list[str]) -> None:
     page.run(COMPARE, texts)
     assert settled(page) == "ready"
-
-
-def test_loading_and_its_error_by_keyboard(page: Page, site: Site) -> None:
-    page.run(WATCH)
-    wait_for(page, "document.querySelector('#bytes').textContent.includes(' of ')")
-    page.run("() => document.querySelector('#sentences').focus()")
-    page.press("Tab")
-    assert page.run(FOCUSED) == "embed"
-    page.press("Enter")
-    assert "as soon as" in page.run("() => document.querySelector('#keys').textContent")
-    assert defects(page, site.extra, ("desktop", "forced colours")) == []
-    page.press("Tab")
-    assert page.run(FOCUSED) == "cancel"
-    page.press("Enter")
-    assert settled(page) == "error"
-    assert page.run(FOCUSED) == "retry"
-    bars = page.run("() => bars")
-    assert bars == sorted(bars)
-    assert 0 < bars[-1] < 100
-    assert defects(page, site.extra) == []
-    site.faults.healed = True
-    try:
-        page.press("Enter")
-        assert settled(page) == "ready"
-    finally:
-        site.faults.healed = False
-    assert page.run(FOCUSED) == "embed"  # the button that had the focus is hidden
-    assert page.run("() => document.querySelector('#why').textContent") == (
-        "On the CPU, by numpy: as chosen."
-    )
-    assert not page.run("() => document.querySelector('#details').open")
 
 
 def test_a_few_sentences_beside_their_result(page: Page, site: Site) -> None:
@@ -158,21 +126,6 @@ def test_400_sentences_on_a_canvas(page: Page, site: Site) -> None:
     told = page.run("() => document.querySelector('#status').textContent")
     assert "1,001 sentences" in told
     assert "at most 1,000" in told
-
-
-def test_a_load_that_ends_under_the_focus(page: Page) -> None:
-    found = page.run(
-        """async (model) => {
-          const loading = bascule.load(model, "cpu");
-          document.querySelector("#cancel").focus();
-          const before = document.activeElement.id;
-          await loading;
-          return [before, document.activeElement.id,
-            document.activeElement.outerHTML.slice(0, 200), document.querySelector("#embed").outerHTML];
-        }""",
-        MODEL,
-    )
-    assert found[:2] == ["cancel", "embed"], found
 
 
 def test_the_parts_by_themselves(page: Page) -> None:
