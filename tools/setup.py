@@ -58,10 +58,11 @@ class StepError(Exception):
 def main() -> int:
     steps = (
         ("system packages", system_packages),
-        ("Python environment", python_environment),
-        ("Python environment for WebNN", webnn_environment),
+        # The package names the libraries for the page one by one: they come before it.
         ("npm packages", npm_packages),
         ("libraries for the page", vendor),
+        ("Python environment", python_environment),
+        ("Python environment for WebNN", webnn_environment),
         (f"Pyodide {PYODIDE_VERSION}", pyodide),
         *((f"model {name}", partial(model, name)) for name in MODELS),
     )
