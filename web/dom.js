@@ -30,10 +30,9 @@ export function plainButton(text, pressed) {
   return button;
 }
 
-/** Move the focus to `home` if the element that has it was hidden or disabled: it would fall to the
- * body. Call it right after the change. @param {HTMLElement} home */
-export function rescueFocus(home) {
-  const focused = document.activeElement;
+/** Move the focus to `home` if the element that had it was hidden or disabled: it falls to the body.
+ * @param {Element | null} focused before the change @param {HTMLElement} home */
+export function rescueFocus(focused, home) {
   if (focused?.closest("[hidden]") || focused?.matches(":disabled")) home.focus();
 }
 

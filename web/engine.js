@@ -133,6 +133,7 @@ export class EngineCard {
 
   /** @param {State} state @param {string} text */
   setState(state, text) {
+    const focused = document.activeElement;
     this.state = state;
     this.#status.dataset.state = state;
     if (this.#status.textContent !== text) this.#status.textContent = text; // it is read out each time
@@ -143,8 +144,8 @@ export class EngineCard {
     this.#tier.disabled = state === "busy"; // a load would end what is under way
     this.#onState(state, this.client.loaded?.kind === this.#kind);
     if (state === "ready") this.#showMemory().catch(() => {}); // the worker may have ended meanwhile
-    if (loading) rescueFocus(part("cancel", HTMLElement));
-    else if (state !== "error") rescueFocus(this.#home);
+    if (loading) rescueFocus(focused, part("cancel", HTMLElement));
+    else if (state !== "error") rescueFocus(focused, this.#home);
   }
 
   /** While the page is busy: how much is done. What began it stops it. @param {number} fraction @param {string} text */
@@ -164,9 +165,10 @@ export class EngineCard {
 
   /** @param {unknown} error @param {boolean} [usable] whether the model still answers */
   showError(error, usable = false) {
+    const focused = document.activeElement;
     this.setState(usable ? "ready" : "error", usable ? "Ready." : "");
     this.#fault.show(error instanceof BasculeError ? error : faultOf(error), usable);
-    rescueFocus(usable ? this.#home : this.#fault.home);
+    rescueFocus(focused, usable ? this.#home : this.#fault.home);
   }
 
   /** @param {string} name @param {string} tier */
