@@ -208,8 +208,10 @@ async def test_results_come_before_the_last_byte(server: FaultyServer, tier: str
 
 
 async def test_a_load_that_fails_later_is_told_to_who_waits(server: FaultyServer) -> None:
-    server.plan(f"whole/{FILE}", Fault("status", 20_000, status=403))
-    model = await bascule.load(f"{server.url}/whole", tier="cpu", wait=False)
+    # The first chunk comes: it has the header, which load() reads before it returns.
+    server.plan(f"whole/{FILE}", Fault("slow", bytes_per_second=100_000_000), times=1)
+    server.plan(f"whole/{FILE}", Fault("status", status=403))
+    model = await bascule.load(f"{server.url}/whole", tier="cpu", wait=False, chunk_size_mb=1 / 16)
     async with model:
         with pytest.raises(SourceError, match="403"):
             await model.embed(["w4"])

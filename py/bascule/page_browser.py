@@ -16,7 +16,7 @@ from bascule.model.language import LanguageModel, TextStream
 from bascule.page_text import ids_of, options_from_json, prompt_from_json, read_out
 from bascule.platform import load
 from bascule.progress import Progress
-from bascule.tiers.auto import ModelNeed, choose, open_tier
+from bascule.tiers.auto import ModelNeed, open_chosen, open_tier
 from bascule.tiers.decisions import Decision
 from bascule.tiers.openers import OpenedTier
 from bascule.tiers.survey import Survey, survey
@@ -213,12 +213,13 @@ class PageSession:
         return OpenedTier(backend, reason)
 
     async def _best(self, need: ModelNeed) -> OpenedTier:
-        """Of tiers that all stay open: another model may want another one."""
+        """Of tiers that stay open once they are: another model may want another one."""
         if self._found is None or any(b.lost for b in self._found.backends.values()):
             if self._found is not None:
                 self._found.close()
             self._found = await survey(read_switches(), hold=True)
-        return choose(self._found, need)
+        opened, self._found = await open_chosen(self._found, need)
+        return opened
 
     def _close_model(self) -> None:
         if self._model is not None:

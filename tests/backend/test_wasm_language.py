@@ -139,7 +139,7 @@ def test_the_angles_of_a_model(ops: NumpyOps, guarded: GuardedKernels) -> None:
     class Config:
         theta, size = 10000.0, 8
 
-    table, position = rotary_angles(Config), 77_777  # pyright: ignore
+    table, position = np.asarray(rotary_angles(Config)), 77_777  # pyright: ignore
     qkv = np.tile(np.array([1, 0], np.float32), 12)[None]
     cache = np.asarray(guarded.empty((4, 16)))
     shape = {"heads": 1, "kv_heads": 1, "size": 8, "pairs": "adjacent"}

@@ -282,7 +282,7 @@ def test_what_may_be_left_out_has_transformers_defaults(tmp_path: Path) -> None:
     newer = {"rope_parameters": {"rope_theta": 5e5, "rope_type": "linear", "factor": 4.0}}
     config = LlamaConfig.from_config(sizes | newer, "config.json")
     assert config.theta == 5e5
-    assert rotary_factors(sizes | newer, config, "config.json").tolist() == [4] * 8
+    assert rotary_factors(sizes | newer, config, "config.json") == [4] * 8
 
 
 async def test_a_folder_whose_weights_are_a_gguf_file(tmp_path: Path) -> None:

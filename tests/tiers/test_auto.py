@@ -20,7 +20,7 @@ from bascule.errors import InputError, TierUnavailableError
 from bascule.platform import read_programs
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
-from bascule.tiers.auto import ModelNeed, choose, decision_for, need_of, open_tier
+from bascule.tiers.auto import ModelNeed, decision_for, need_of, open_chosen, open_tier
 from bascule.tiers.probe import probe_dispatch
 from bascule.tiers.speeds import Speeds
 from bascule.tiers.survey import Survey, TierFacts
@@ -87,16 +87,17 @@ ENCODER = ModelNeed("an encoder", "product", 1e8, 90 << 20)
         (held(replace(GPU, speeds=Speeds({})), CPU), "cpu", "the only tier that was measured"),
     ],
 )
-def test_the_right_tier_and_its_reason(machine: Survey, tier: Tier, words: str) -> None:
-    opened = choose(machine, ENCODER)
+async def test_the_right_tier_and_its_reason(machine: Survey, tier: Tier, words: str) -> None:
+    opened, after = await open_chosen(machine, ENCODER)
+    assert after == machine
     assert opened.backend is machine.backends[tier]
     assert words in opened.reason
 
 
-def test_a_model_that_fits_nowhere_is_an_error_with_every_reason() -> None:
+async def test_a_model_that_fits_nowhere_is_an_error_with_every_reason() -> None:
     machine = held(replace(GPU, total_nbytes=1), replace(CPU, total_nbytes=1))
     with pytest.raises(TierUnavailableError, match=r"webgpu refused.*cpu refused.*quantize"):
-        choose(machine, ENCODER)
+        await open_chosen(machine, ENCODER)
 
 
 @pytest.mark.parametrize(

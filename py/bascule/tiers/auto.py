@@ -79,20 +79,31 @@ async def open_best(switches: Switches, need: ModelNeed, *, remember: bool = Tru
     """
     found = await survey(switches, remember=remember, hold=True)
     try:
-        while True:
-            decision, tier, reason = _decided(found, need)
-            backend, refused = found.backends.get(tier), ""
-            if backend is None:
-                backend, refused = await _open_remembered(found, tier, remember)
-            if backend is not None:
-                break
-            found = _without(found, tier, refused)
+        opened, found = await open_chosen(found, need, remember=remember)
     except BaseException:
         found.close()
         raise
-    found.close(but=backend.tier)
-    watch = await _watch(found, backend.tier, need) if remember else None
-    return OpenedTier(backend, reason, decision, watch)
+    tier = opened.backend.tier
+    found.close(but=tier)
+    watch = await _watch(found, tier, need) if remember else None
+    return replace(opened, watch=watch)
+
+
+async def open_chosen(
+    found: Survey, need: ModelNeed, *, remember: bool = True
+) -> tuple[OpenedTier, Survey]:
+    """The tier of a survey that should run what is needed fastest, opened if it is not open; and
+    the survey as it is then, its backends still open. TierUnavailableError if none will do.
+    """
+    while True:
+        decision, tier, reason = _decided(found, need)
+        backend, refused = found.backends.get(tier), ""
+        if backend is None:
+            backend, refused = await _open_remembered(found, tier, remember)
+        if backend is not None:
+            found = replace(found, backends={**found.backends, tier: backend})
+            return OpenedTier(backend, reason, decision), found
+        found = _without(found, tier, refused)
 
 
 async def _open_remembered(found: Survey, tier: Tier, remember: bool) -> tuple[Backend | None, str]:
@@ -132,13 +143,6 @@ async def _open_first(wanted: Sequence[str], need: ModelNeed | None, remember: b
     if not refused:
         raise InputError("tier", "the name of a tier, or some of them", repr(wanted))
     raise TierUnavailableError(" or ".join(wanted), "; ".join(refused))
-
-
-def choose(found: Survey, need: ModelNeed) -> OpenedTier:
-    """The best of the backends that a survey holds open; TierUnavailableError if none will do."""
-    open_ones = tuple(t for t in found.tiers if t.refused or t.tier in found.backends)
-    decision, tier, reason = _decided(replace(found, tiers=open_ones), need)
-    return OpenedTier(found.backends[tier], reason, decision)
 
 
 def _decided(found: Survey, need: ModelNeed) -> tuple[Decision, Tier, str]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+from time import time
 
 from bascule import __version__
 from bascule.tiers.host import host_identity
@@ -38,18 +39,17 @@ _DESCRIBED = (
     "/proc/driver/nvidia/version",
 )
 _LONGEST = 1 << 12
+_WEEK_S = 7 * 86_400
 
 
-def machine_key(
-    environment: Mapping[str, str] | None = None, root: Path | None = None
-) -> str | None:
+def machine_key(environment: Mapping[str, str] | None = None, root: Path | None = None) -> str:
     """A text that changes with GPUs, drivers, packages and what steers them; compared, never read.
 
-    Costs a few milliseconds. None in a page, where asking the browser is as cheap. `root` stands
-    for the file system's.
+    Costs a few milliseconds. A page knows its browser only, so that there the key also changes from
+    week to week. `root` stands for the file system's.
     """
     if sys.platform == "emscripten":
-        return None
+        return repr((__version__, host_identity(), int(time() / _WEEK_S)))
     told = os.environ if environment is None else environment
     place = root or Path("/")
     steering = sorted((n, v) for n, v in told.items() if n.startswith(_STEERING))

@@ -108,31 +108,35 @@ def _is_row(row: Any) -> bool:
             return False
 
 
+_IN_PAGE = sys.platform == "emscripten"
 # Of a tier of each kind, in seconds: a run by itself, one of several, and a unit of work of each
 # kind. For the time until a machine is measured; only their order of magnitude matters.
 _TYPICAL: Mapping[str, tuple[float, float, tuple[float, float, float]]] = {
     "gpu": (2e-3, 5e-5, (2e-12, 1e-10, 1e-11)),
     "software gpu": (2e-3, 2e-4, (1e-9, 1e-9, 1e-9)),
     "webnn": (1e-3, 5e-5, (3e-11, 1e-9, 1e-10)),
-    "wasm": (5e-5, 1e-5, (8e-11, 1e-9, 1e-10)),
+    "wasm": (1e-4, 3e-5, (2e-10, 2e-9, 2e-10)),  # by wasmtime
     "cpu": (2e-5, 1e-5, (4e-11, 1e-9, 1e-9)),
+    "wasm in a page": (5e-5, 1e-5, (8e-11, 1e-9, 1e-10)),
     "cpu in a page": (1e-4, 5e-5, (1e-9, 2e-9, 2e-9)),  # its numpy has no BLAS
 }
 
 
-def typical_speeds(tier: Tier, *, software: bool = False) -> Speeds:
-    """What such a tier has elsewhere, for a machine that is too busy to be measured."""
+def typical_speeds(
+    tier: Tier, *, software: bool = False, why: str = "this machine is too busy to be measured"
+) -> Speeds:
+    """What such a tier has elsewhere, for a machine that is not measured; `why` says why not."""
     if tier.startswith("webgpu"):
         row = _TYPICAL["software gpu" if software else "gpu"]
-    elif tier == "cpu" and sys.platform == "emscripten":
-        row = _TYPICAL["cpu in a page"]
     else:
-        row = _TYPICAL[tier]
+        row = _TYPICAL.get(f"{tier} in a page", _TYPICAL[tier]) if _IN_PAGE else _TYPICAL[tier]
     once_s, again_s, per_work_s = row
     samples: dict[Kind, tuple[Sample, ...]] = {
-        kind: _line(once_s, again_s, unit_s) for kind, unit_s in zip(KINDS, per_work_s, strict=True)
+        kind: _line(once_s, again_s, unit_s)
+        for kind, unit_s in zip(KINDS, per_work_s, strict=True)
+        if (tier, kind) != ("webnn", "blocks")  # it takes none
     }
-    source = "typical elsewhere (this machine is too busy to be measured)"
+    source = f"typical elsewhere ({why})"
     return Speeds(samples, source=source)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from bascule.backend.base import TIERS, Tier
 from bascule.remembered import Remembered
 from bascule.tiers.machine_key import machine_key
+from bascule.tiers.openers import IN_PAGE
 from bascule.tiers.speeds import Speeds
 
 # A tier that did not work is tried again after a day: not all that keeps one from working shows.
@@ -52,13 +53,13 @@ class TierFacts:
 class TierRecords:
     """The tiers of this machine as they were when it was surveyed last.
 
-    They count as long as `machine_key` stays; without one, or without a memory, there are none.
+    They count as long as `machine_key` stays; without a memory there are none.
     """
 
     def __init__(
         self,
         remembered: Remembered | None,
-        key: str | None,
+        key: str,
         rows: Mapping[str, Any],
         clock: Callable[[], float],
     ) -> None:
@@ -73,9 +74,9 @@ class TierRecords:
         cls, remembered: Remembered | None, *, clock: Callable[[], float] = time
     ) -> TierRecords:
         """Read what is remembered."""
-        key = None if remembered is None else machine_key()
-        if remembered is None or key is None:
-            return cls(None, None, {}, clock)
+        if remembered is None:
+            return cls(None, "", {}, clock)
+        key = machine_key()
         rows = (await remembered.get(f"tiers {key}") or {}).get("tiers")
         return cls(remembered, key, rows if isinstance(rows, dict) else {}, clock)
 
@@ -85,7 +86,8 @@ class TierRecords:
             case {"refused": str(refused), "at": int() | float() as at} if (
                 refused and abs(at) < 1e12
             ):
-                recent = at <= self._clock() < at + REFUSAL_S
+                # A page is told at once whether a tier works, so that there it is asked again.
+                recent = not IN_PAGE and at <= self._clock() < at + REFUSAL_S
                 return TierFacts(tier, refused) if recent else None
             case {
                 "refused": "",
