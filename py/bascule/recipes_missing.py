@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bascule.errors import BasculeError, FileMissingError, UnsupportedModelError
-from bascule.weights.source import FOREIGN_VOCABULARIES, FOREIGN_WEIGHTS, Source
+from bascule.weights.source import FOREIGN_VOCABULARIES, FOREIGN_WEIGHTS, UNLISTED_HINT, Source
 from bascule.weights.stream import WHOLE
 
 _CONFIG, _TOKENIZER = "config.json", "tokenizer.json"
@@ -41,6 +41,8 @@ async def explain_missing(source: Source, missing: FileMissingError) -> BasculeE
             hint = f"Load the file itself: {source.location}/{named[0]}"
             return FileMissingError(missing.location, hint=hint)
     else:
+        return missing
+    if missing.hint == UNLISTED_HINT:
         return missing
     return FileMissingError(missing.location, hint=_LAYOUT)
 

@@ -265,16 +265,20 @@ export class Fetcher {
     return JSON.stringify(damaged);
   }
 
-  /** @param {string} folder @param {string} file */
+  /** A manifest lists all files of its folder: the server is asked for no other.
+   * @param {string} folder @param {string} file */
   async #open(folder, file) {
     const url = `${folder}/${file}`;
+    const manifest = file === MANIFEST ? null : await this.#manifest(folder);
+    if (manifest?.size && !manifest.has(file)) {
+      throw new this.#parts.http.Fault("unlisted", "the folder's manifest does not list it", 0);
+    }
     let found = this.#files.get(url);
     if (!found) {
       found = new this.#parts.download.CachedFile(url, this.#shared);
       this.#files.set(url, found);
     }
-    const expected = file === MANIFEST ? null : (await this.#manifest(folder))?.get(file);
-    await found.open(expected ?? null);
+    await found.open(manifest?.get(file) ?? null);
     if (this.#trusted.has(folder)) await found.trust();
     return found;
   }

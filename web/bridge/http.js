@@ -22,7 +22,8 @@ export class Fault extends Error {
   /** Whether fetch() itself refused, as it does where CORS does and where there is no network. */
   refused = false;
 
-  /** @param {string} kind missing, changed, cancelled, large, corrupt, cors, source, or network: retried
+  /** @param {string} kind missing, unlisted, changed, cancelled, large, corrupt, cors, source, or network,
+   * which is retried
    * @param {string} what @param {number} offset */
   constructor(kind, what, offset) {
     super(JSON.stringify({ kind, what, offset }));

@@ -4,7 +4,9 @@
      "files": {"model.safetensors": {"nbytes": 90868376, "sha256": "...", "chunks": ["..."]}}}
 
 With it, each chunk is verified before it is used, no file is asked for its version, and a chunk
-that some other model has brought is not fetched again. web/bridge/manifest.js reads it in a page.
+that some other model has brought is not fetched again. It lists all files that a load may read: a
+file that it does not list counts as missing, and no server is asked for it.
+web/bridge/manifest.js reads it in a page.
 """
 
 from __future__ import annotations

@@ -66,6 +66,7 @@ _GGUF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.gguf")
 _MODULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}/(config\.json|model\.safetensors)")
 _COMPONENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MOST_SMALL_NBYTES = 128 << 20
+UNLISTED_HINT = f"{MANIFEST} does not list it: write that anew (`bascule manifest FOLDER`)."
 _NOT_IN_URLS = re.compile(r"[\x00-\x1f\x7f\\]")
 _URL_HINT = "Give the URL of a model's folder, like https://host/models/name."
 _MOST_URL = 8192
@@ -232,6 +233,17 @@ def may_be_read(file: str) -> bool:
     """Whether a file's name is one that a load may look for."""
     named = _SHARD.fullmatch(file) or _GGUF.fullmatch(file) or _MODULE.fullmatch(file)
     return file in ALLOWED_FILES or named is not None
+
+
+def expected_of(manifest: Mapping[str, Expected], file: str, location: str) -> Expected | None:
+    """What a manifest says of a file; None where there is no manifest.
+
+    A manifest lists all files of its folder: FileMissingError for any other, so that no server is
+    asked for a file that it lacks. FOREIGN_FILES, which no manifest lists, may be asked for.
+    """
+    if manifest and file not in manifest and file not in FOREIGN_FILES:
+        raise FileMissingError(f"{location}/{file}", hint=UNLISTED_HINT)
+    return manifest.get(file)
 
 
 def model_files(folder: Path) -> dict[str, Path]:
@@ -410,7 +422,7 @@ class FileSource:
         async with self._reading:
             if self._manifest is None:
                 self._manifest = await self._read_manifest()
-        return self._manifest.get(file)
+        return expected_of(self._manifest, file, self.location)
 
     async def _read_manifest(self) -> dict[str, Expected]:
         try:

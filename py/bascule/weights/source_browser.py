@@ -25,7 +25,13 @@ from bascule.errors import (
 from bascule.page_settings import MODELS
 from bascule.weights.manifest import MANIFEST, MOST_MANIFEST_NBYTES
 from bascule.weights.pieces import RAW, Piece
-from bascule.weights.source import CHUNK_NBYTES, MOST_SMALL_NBYTES, Report, check_file
+from bascule.weights.source import (
+    CHUNK_NBYTES,
+    MOST_SMALL_NBYTES,
+    UNLISTED_HINT,
+    Report,
+    check_file,
+)
 
 _RELOAD_HINT = "Load again; if that does not help, reload the page."
 _LARGE_HINT = "Check that the address is that of a model's folder."
@@ -192,6 +198,8 @@ class PageSource:
         match fault["kind"]:
             case "missing":
                 return FileMissingError(url)
+            case "unlisted":
+                return FileMissingError(url, hint=UNLISTED_HINT)
             case "large":
                 return ModelFileError(url, what, hint=_LARGE_HINT)
             case "cors":

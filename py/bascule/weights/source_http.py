@@ -26,6 +26,7 @@ from bascule.weights.source import (
     Proof,
     Report,
     check_file,
+    expected_of,
     stream_chunks,
 )
 
@@ -187,7 +188,7 @@ class HttpSource:
                     self._manifest = parse_manifest(data, place) if is_manifest(data) else {}
                 except FileMissingError:
                     self._manifest = {}
-        return self._manifest.get(file)
+        return expected_of(self._manifest, file, self.location)
 
     def _url(self, file: str) -> str:
         return f"{self.location}/{check_file(file)}"
