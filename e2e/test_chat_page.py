@@ -150,6 +150,26 @@ def test_how_it_looks(page: Page, site: Site) -> None:
     assert defects(page, site.extra) == []
 
 
+def test_an_error_that_ends_the_chat(page: Page, site: Site) -> None:
+    site.faults.wheel_held = True
+    try:
+        page.open(f"{site.url}/chat.html?tier=cpu&model=/goldens/nothing-here")
+        wait_for(page, "globalThis.bascule")
+        for _ in range(12):
+            page.press("Tab")
+            if page.run("() => document.activeElement.id") == "cancel":
+                break
+        assert page.run("() => document.activeElement.id") == "cancel"
+    finally:
+        site.faults.wheel_held = False
+    assert settled(page) == "error"
+    assert page.run("() => document.activeElement.id") == "error"
+    assert "nothing-here" in page.run(TEXT, "error-what")
+    assert page.run("() => document.querySelector('#send').disabled")
+    page.run("() => { document.querySelector('#error details').open = true; }")
+    assert defects(page, site.extra) == []
+
+
 def test_new_chat_forgets(page: Page, site: Site) -> None:
     page.run("() => document.querySelector('#new').click()")
     assert page.run(SHOWN) == []

@@ -20,6 +20,19 @@ COMPARE = """(texts) => {
   document.querySelector("#sentences").value = texts.join("\\n");
   document.querySelector("#embed").click();
 }"""
+# The ids of what has had the focus, one after another; "" is the body.
+WATCH_FOCUS = """() => {
+  globalThis.focused = [];
+  const note = () => {
+    const { id } = document.activeElement;
+    if (focused.at(-1) !== id) focused.push(id);
+  };
+  document.addEventListener("focusin", note);
+  const frame = () => { note(); requestAnimationFrame(frame); };
+  frame();
+}"""
+FOCUSED = "() => document.activeElement.id"
+READY = "document.querySelector('#status').dataset.state === 'ready'"
 # Each value that the bar has had, and how often the page could draw meanwhile.
 WATCH = """() => {
   globalThis.bars = [];
@@ -77,6 +90,19 @@ def test_a_few_sentences_beside_their_result(page: Page, site: Site) -> None:
     assert "1 sentence, " in page.run("() => document.querySelector('#timings').textContent")
 
 
+def test_texts_past_the_longest_are_named(page: Page, site: Site) -> None:
+    emulate(page, size=DESKTOP)
+    long = "w4 " * 100
+    compare(page, ["w4", long, "w5 w6", f"{long} w7"])
+    told = "Sentences 2, 4 were cut to the first 40 tokens, the most that this model reads."
+    assert page.run("() => document.querySelector('#cut').innerText") == told
+    assert defects(page, site.extra) == []
+    compare(page, [long, "w4"])
+    assert "Sentence 1 was cut" in page.run("() => document.querySelector('#cut').innerText")
+    compare(page, ["w4", "w5 w6"])
+    assert page.run("() => document.querySelector('#cut').hidden")
+
+
 def test_400_sentences_on_a_canvas(page: Page, site: Site) -> None:
     emulate(page, size=DESKTOP)
     page.run("() => { frames = 0; bars.length = 0; }")
@@ -126,6 +152,69 @@ def test_400_sentences_on_a_canvas(page: Page, site: Site) -> None:
     told = page.run("() => document.querySelector('#status').textContent")
     assert "1,001 sentences" in told
     assert "at most 1,000" in told
+
+
+def tab_to(page: Page, selector: str) -> None:
+    for _ in range(12):
+        if page.run("(selector) => document.activeElement.matches(selector)", selector):
+            return
+        page.press("Tab")
+    raise AssertionError(f"Tab does not reach {selector}")
+
+
+def test_a_load_by_keyboard_alone(engine: Engine, site: Site) -> None:
+    """What is pressed goes away, and the focus moves on to what helps next, never to the body."""
+    page = engine.new_page()
+    try:
+        page.open(f"{site.url}/?tier=cpu&model=/faults/slow/tiny-bert")
+        wait_for(page, "document.querySelector('#status').textContent.includes('weights')")
+        tab_to(page, "#cancel")
+        assert defects(page, site.extra) == []  # of a load
+        page.run(WATCH_FOCUS)
+        page.press("Enter")
+        assert settled(page) == "error"
+        assert page.run("() => document.querySelector('#retry').innerText") == "Load again"
+        site.faults.healed = True
+        page.press("Enter")
+        wait_for(page, READY)
+        wait_for(page, "focused.at(-1) === 'embed'")
+        page.press("Enter")
+        wait_for(page, "document.querySelector('#matrix td')")
+        wait_for(page, READY)
+        assert page.run("() => focused") == ["cancel", "retry", "cancel", "embed"]
+    finally:
+        site.faults.healed = False
+        page.close()
+
+
+def test_an_error_by_keyboard_alone(engine: Engine, site: Site) -> None:
+    site.faults.wheel_held = True
+    page = engine.new_page()
+    try:
+        page.open(f"{site.url}/?tier=cpu&model=all-MiniLM-L7")
+        wait_for(page, "globalThis.bascule")
+        tab_to(page, "#cancel")
+        page.run(WATCH_FOCUS)
+        site.faults.wheel_held = False
+        assert settled(page) == "error"
+        wait_for(page, "document.querySelector('#others').checkVisibility()")
+        assert page.run(FOCUSED) == "error"  # nothing to retry: the words themselves
+        assert defects(page, site.extra) == []
+        page.press("Tab")
+        assert page.run(FOCUSED) == "model-choice"
+        page.press("Tab", "Enter")
+        wait_for(page, READY)
+        wait_for(page, "focused.at(-1) === 'embed'")
+        moves = ["cancel", "error", "model-choice", "load-model", "cancel", "embed"]
+        assert page.run("() => focused") == moves
+        # One that may pass: it can be retried.
+        page.run("() => bascule.load('/faults/drop/tiny-bert', 'cpu').catch(() => {})")
+        assert settled(page) == "error"
+        assert page.run("() => document.querySelector('#retry').checkVisibility()")
+        assert defects(page, site.extra) == []
+    finally:
+        site.faults.wheel_held = False
+        page.close()
 
 
 def test_the_parts_by_themselves(page: Page) -> None:

@@ -67,7 +67,7 @@ export class BasculeClient {
     try {
       this.loaded = await this.#ask({ type: "load", model: address, tier });
     } finally {
-      this.#ahead?.terminate();
+      this.#endPrefetch();
     }
     return /** @type {Loaded} */ (this.loaded);
   }
@@ -77,10 +77,15 @@ export class BasculeClient {
     const worker = startPrefetch();
     this.#ahead = worker;
     worker.onmessage = ({ data: { done, total } }) => {
-      if (!this.#booted) this.#onProgress({ stage: "prefetch", done, total, unit: "bytes" });
+      if (this.#ahead === worker) this.#onProgress({ stage: "prefetch", done, total, unit: "bytes" });
     };
     worker.onerror = (event) => event.preventDefault(); // Python fetches all that is missing
     worker.postMessage({ model, models: this.#config.models });
+  }
+
+  #endPrefetch() {
+    this.#ahead?.terminate();
+    this.#ahead = null; // what it has sent already is of the past
   }
 
   /** @param {string[]} texts @returns {Promise<Embedded & { tier: string }>} */

@@ -45,7 +45,7 @@ export class LoadProgress {
     const name = stage === "prefetch" ? "weights" : stage;
     if (!(name in STAGES)) return;
     if (stage !== "prefetch") this.#stage = name;
-    this.#streaming ||= name === "weights";
+    if (name === "weights") this.#streaming = done < total;
     this.#raise(name, total ? done / total : 0);
     if (stage !== "prefetch" && !BOOT.includes(name)) for (const each of BOOT) this.#raise(each, 1);
     if (name === "weights" && unit === "bytes" && total) this.#addBytes(done, total);
@@ -80,9 +80,9 @@ export class LoadProgress {
     return this.#fraction;
   }
 
-  /** What is done now. The shaders compile while the weights stream: then it is those that count. */
+  /** What is done now. The weights stream beside most of the other stages, and take longer than those. */
   get stage() {
-    const stage = this.#stage === "pipelines" && this.#streaming ? "weights" : this.#stage;
+    const stage = this.#streaming && !this.booting ? "weights" : this.#stage;
     return STAGES[stage]?.text ?? "Loading";
   }
 
