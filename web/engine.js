@@ -9,7 +9,8 @@ import { IdleTuner } from "./idle.js";
 import { askToPersist, KeptPanel } from "./kept.js";
 import { LoadProgress } from "./loading.js";
 import { keepOffline } from "./offline-client.js";
-import { BasculeError, faultOf, switchesOf } from "./protocol.js";
+import { BasculeError, faultOf } from "./protocol.js";
+import { switchesOf, unknownSwitches } from "./switches.js";
 import { whyOf } from "./why.js";
 
 /** @typedef {import("./protocol.js").Progress} Progress */
@@ -61,6 +62,8 @@ export class EngineCard {
   #booted = false;
   #model;
   #kind;
+  /** What is wrong with the address. @type {string[]} */
+  #notes;
   #onState;
 
   /** @param {string} model the one to load where the page's address names none
@@ -69,6 +72,8 @@ export class EngineCard {
    * @param {(state: State, fits: boolean) => void} onState told, too, whether the model is of that kind */
   constructor(model, kind, home, onState) {
     const query = new URL(location.href).searchParams;
+    this.#notes = unknownSwitches(query);
+    for (const note of this.#notes) console.warn(`Bascule: ${note}`);
     this.#model = query.get("model") ?? model;
     this.#kind = kind;
     this.#home = home;
@@ -191,7 +196,7 @@ export class EngineCard {
     const { kind, model, tier, reason, device, decision, stats, warnings } = loaded;
     part("other", HTMLElement).hidden = kind === this.#kind;
     part("other-page", HTMLAnchorElement).search = location.search;
-    show("notes", warnings.join(" "));
+    show("notes", [...this.#notes, ...warnings].join(" "));
     show("why", whyOf(loaded, wanted));
     show("model", model);
     show("tier", tier);

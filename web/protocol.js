@@ -64,15 +64,6 @@ export class BasculeError extends Error {
   }
 }
 
-/** What an address may say of tiers; py/bascule/tiers/switches.py tells what each does. */
-const SWITCH = /^BASCULE_(?:(?:FORCE|DISABLE)_[A-Z_]+|PLATFORM_NAME|MEMORY_MB)$/;
-
-/** Those for Python's environment; nothing else of an address gets there.
- * @param {URLSearchParams} query @returns {Record<string, string>} */
-export function switchesOf(query) {
-  return Object.fromEntries([...query].filter(([name]) => SWITCH.test(name)));
-}
-
 /**
  * What any error says: one of ours, one that Python raised through Pyodide, or another.
  * @param {unknown} error

@@ -34,6 +34,7 @@ from bascule.cli_text import (
     generate,
 )
 from bascule.errors import BasculeError, InputError, UnsupportedModelError
+from bascule.tiers.switches import warn_of_unknown_names
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 DEFAULT_PORT = 8600
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             try:
                 parsed = _parser().parse_args(arguments)
                 command: Command = parsed.command
+                warn_of_unknown_names()
                 asyncio.run(command(parsed))
             finally:
                 output.flush()

@@ -37,6 +37,7 @@ from bascule.tiers.features import has_feature
 from bascule.tiers.openers import IN_PAGE, OpenedTier
 from bascule.tiers.pressure import open_pressure
 from bascule.tiers.reopening import open_another, reopen_tier
+from bascule.tiers.switches import warn_of_unknown_names
 from bascule.waiting import all_or_first_error, sync
 from bascule.weights.quantised import QuantizationReport, format_of
 from bascule.weights.source import CHUNK_NBYTES, MODEL_GGUF, Source, open_source, split_location
@@ -83,6 +84,7 @@ async def load(
     ModelFileError, UnsupportedModelError, SourceError, TierUnavailableError, WrongResultError, or
     LimitError for a model that is too large for the device however it is cut.
     """
+    warn_of_unknown_names()
     tell = progress or _silent
     clock = _Clock()
     weights = format_of(quantize)

@@ -7,18 +7,40 @@
 
 <NAME> is any name of `BackendType`: WEBGPU, WEBGPU_LIMITED, WEBNN, WASM, CPU, or JAX, NUMBA, TORCH,
 NUMPY. "", 0, false, no and off switch off. The pages of web/ take them from their address
-(index.html?BASCULE_DISABLE_WEBGPU=1); in a page of your own set them in Python's os.environ.
+(index.html?BASCULE_DISABLE_WEBGPU=1); in a page of your own set them in Python's os.environ. A name
+that begins with BASCULE_ and is none of Bascule's gets a warning.
 """
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cache
 
 from bascule.errors import InputError
 from bascule.tiers.workload import BackendType
 
+_PREFIX = "BASCULE_"
+_TIER_NAMES = tuple(BackendType.__members__)
+# The environment variables of the whole package. web/switches.js has those of a page's address.
+KNOWN_NAMES = frozenset(
+    {
+        "BASCULE_BRIDGE",
+        "BASCULE_CACHE",
+        "BASCULE_CACHE_MOST_GB",
+        "BASCULE_MEMORY_MB",
+        "BASCULE_MODELS",
+        "BASCULE_PLATFORM_NAME",
+        "BASCULE_PROVE",
+        "BASCULE_REMEMBERED",
+        "BASCULE_TEST_SEED",  # of Bascule's own tests
+        "BASCULE_WEIGHTS",
+        *(f"BASCULE_{verb}_{name}" for verb in ("FORCE", "DISABLE") for name in _TIER_NAMES),
+    }
+)
 _OFF = ("", "0", "false", "no", "off")
 
 
@@ -46,6 +68,8 @@ class Switches:
 
 def read_switches(environment: Mapping[str, str] | None = None) -> Switches:
     """The switches as they are now; InputError for two that contradict each other."""
+    if environment is None:
+        warn_of_unknown_names()
     told = os.environ if environment is None else environment
     forced: dict[BackendType, str] = {}
     disabled: dict[BackendType, str] = {}
@@ -63,6 +87,23 @@ def read_switches(environment: Mapping[str, str] | None = None) -> Switches:
     if backend in disabled:
         raise InputError("environment", f"{switch} or its contrary", f"{disabled[backend]}, too")
     return Switches(backend, switch, disabled, _memory(told.get("BASCULE_MEMORY_MB", "")))
+
+
+def warn_of_unknown_names() -> None:
+    """Warn, once a process, of each environment variable that Bascule would have to know."""
+    for name in sorted(os.environ):
+        if name.startswith(_PREFIX) and name not in KNOWN_NAMES:
+            _warn_once(name)
+
+
+@cache
+def _warn_once(name: str) -> None:
+    said = f"The environment variable {name[:80]} has no effect: Bascule has none of that name."
+    # Compared without the prefix, in which all of them are alike.
+    stems = [known.removeprefix(_PREFIX) for known in sorted(KNOWN_NAMES)]
+    near = get_close_matches(name[:80].removeprefix(_PREFIX), stems, n=1)
+    hint = f" Did you mean {_PREFIX}{near[0]}?" if near else ""
+    warnings.warn(said + hint, stacklevel=4)
 
 
 def _is_on(told: Mapping[str, str], name: str) -> bool:
