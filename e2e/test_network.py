@@ -393,6 +393,8 @@ def test_little_room(engine: Engine, hub: Hub, lab: Callable[..., Any]) -> None:
     assert lab(f"await orphaned({store!r})") == 1
     lab(f"await verify({room})")
     assert lab(f"await orphaned({store!r}, add=False)") == 0
+    # It is listed, and removed, by name.
+    assert lab("await listed_orphans()") == [[100], 1, []]
     small = f"store={store!r}, mostNbytes={SIZE // 2}"
     found = lab(f"await load({urls['old']!r}, {small})")
     assert found.get("digest") == expected(1)
@@ -423,6 +425,14 @@ async def orphaned(kind, add=True):
     if add:
         await found.store.put(name, js.Uint8Array.new(100))
     return (await found.store.names()).to_py().count(name)
+
+async def listed_orphans():
+    "Sizes of what `ls` calls orphaned, how many go, and sizes afterwards."
+    from bascule import cache
+    await orphaned("auto")
+    sizes = lambda found: [each.stored_nbytes for each in found if each.kind == "orphaned"]
+    before = sizes(await cache.ls())
+    return [before, await cache.rm([cache.ORPHANED]), sizes(await cache.ls())]
 
 async def kept(**options):
     source = PageSource("http://nowhere.invalid", None, 1 << 16, patience=PATIENCE, **options)

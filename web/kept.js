@@ -24,7 +24,7 @@ export async function askToPersist() {
 
 /**
  * What the cache keeps of one file (py/bascule/cache.py), and of all files of one model.
- * @typedef {{ location: string, stored_nbytes: number, nbytes: number, in_use: boolean }} KeptFile
+ * @typedef {{ location: string, kind: string, stored_nbytes: number, nbytes: number, in_use: boolean }} KeptFile
  * @typedef {{ name: string, from: string, files: KeptFile[] }} KeptModel
  */
 
@@ -99,7 +99,8 @@ export class KeptPanel {
     const files = await this.#client.cache("ls", null);
     const models = modelsOf(files);
     this.#list.replaceChildren(...models.map((model) => this.#item(model)));
-    const all = `${count(models.length, "model")}, ${megabytes(sum(files, "stored_nbytes"))} in all.`;
+    const known = modelsOf(files.filter(({ kind }) => kind !== "orphaned"));
+    const all = `${count(known.length, "model")}, ${megabytes(sum(files, "stored_nbytes"))} in all.`;
     this.#status.textContent = text ?? (models.length ? all : "Nothing is kept yet.");
   }
 

@@ -43,7 +43,8 @@ class Kept:
 async def ls() -> list[Kept]:
     """Everything that is kept, the least recently used first."""
     if IN_PAGE:
-        return _from_page(await (await _page()).entries())
+        fetcher = await _page()
+        return _from_page(await fetcher.entries(), int(await fetcher.orphanedNbytes()))
     with _usable():
         return await asyncio.to_thread(_native_ls)
 
@@ -59,7 +60,12 @@ async def rm(locations: Sequence[str] = (), *, everything: bool = False) -> int:
         raise InputError("cache rm", "a location, or everything", "neither")
     if IN_PAGE:
         fetcher = await _page()
-        return int(await fetcher.remove(json.dumps([] if everything else list(locations))))
+        orphaned = everything or ORPHANED in locations
+        gone = int(await fetcher.removeOrphans()) if orphaned else 0
+        urls = [location for location in locations if location != ORPHANED]
+        if everything or urls:  # an empty list stands for all
+            gone += int(await fetcher.remove(json.dumps([] if everything else urls)))
+        return gone
     with _usable():
         return await asyncio.to_thread(_native_rm, list(locations), everything)
 
@@ -86,8 +92,9 @@ async def _page() -> Any:
     return await page_fetcher()
 
 
-def _from_page(told: str) -> list[Kept]:
-    return [
+def _from_page(told: str, orphaned_nbytes: int) -> list[Kept]:
+    orphaned = Kept(ORPHANED, "orphaned", orphaned_nbytes, orphaned_nbytes, 0.0, in_use=False)
+    found = [
         Kept(
             each["location"],
             "fetched",
@@ -98,6 +105,7 @@ def _from_page(told: str) -> list[Kept]:
         )
         for each in json.loads(told)
     ]
+    return [orphaned, *found] if orphaned_nbytes else found
 
 
 @contextmanager

@@ -231,6 +231,20 @@ export class Fetcher {
     );
   }
 
+  /** Bytes of all chunks that belong to no file. */
+  async orphanedNbytes() {
+    const { journal } = this.#shared;
+    let nbytes = 0;
+    // One at a time in memory; a store tells no sizes, and orphans are few.
+    for (const name of (await journal?.orphans()) ?? []) nbytes += (await journal?.store.get(name))?.length ?? 0;
+    return nbytes;
+  }
+
+  /** Remove the chunks that belong to no file; how many. */
+  async removeOrphans() {
+    return (await this.#shared.journal?.dropOrphans()) ?? 0;
+  }
+
   /** Forget every file whose URL is, or is below, one of these (a scheme alone is above none); all,
    * and what dead tabs have left, without any. Says how many.
    * @param {string} urls JSON */

@@ -120,12 +120,17 @@ export class Journal {
     return Math.max(0, nbytes - free);
   }
 
-  /** Remove chunks that no entry names, which a tab that dies between the two leaves; how many. */
-  async dropOrphans() {
+  /** The names of chunks that no entry names, which a tab that dies between the two leaves. */
+  async orphans() {
     // Names first: a chunk that is written meanwhile is not among them.
     const names = (await this.store.names()).filter((name) => name.startsWith("c-"));
     const needed = new Set((await this.entries()).flatMap(({ hashes }) => hashes));
-    const orphans = names.filter((name) => !needed.has(name.slice(2)));
+    return names.filter((name) => !needed.has(name.slice(2)));
+  }
+
+  /** Remove them; how many. */
+  async dropOrphans() {
+    const orphans = await this.orphans();
     for (const name of orphans) await this.store.remove(name);
     return orphans.length;
   }
