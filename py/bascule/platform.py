@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from os import PathLike
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 from bascule.backend.arrivals import Arrivals
 from bascule.errors import (
@@ -43,6 +43,35 @@ from bascule.weights.quantised import QuantizationReport, format_of
 from bascule.weights.source import CHUNK_NBYTES, MODEL_GGUF, Source, open_source, split_location
 
 
+class _LoadOptions(TypedDict, total=False):
+    """The options of `load`, for its overloads."""
+
+    tier: str | Sequence[str]
+    progress: ProgressCallback | None
+    on: OpenedTier | None
+    wait: bool
+    chunk_size_mb: float
+    parallel: bool
+    max_length: int | None
+    cache_dtype: CacheDType
+    quantize: int | str | None
+    opener: TierOpener | None
+    fallbacks: bool
+    prove: bool | None
+
+
+@overload
+async def load(
+    model: Literal["all-MiniLM-L6-v2"], **options: Unpack[_LoadOptions]
+) -> EmbeddingModel: ...
+@overload
+async def load(
+    model: Literal["SmolLM2-135M-Instruct"], **options: Unpack[_LoadOptions]
+) -> LanguageModel: ...
+@overload
+async def load(
+    model: str | PathLike[str], **options: Unpack[_LoadOptions]
+) -> EmbeddingModel | LanguageModel: ...
 async def load(
     model: str | PathLike[str],
     *,
