@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Playwright
+from playwright.sync_api import Playwright, Response
 
 from bascule.folders import models_folder
 from bascule.server.app import create_app
 from bascule.server.run import pyodide_folder, running
 from bascule.server.snapshot import make_snapshot
 from bascule.server.wheel import WheelHouse
-from e2e.engines import ENGINES, Engine, Page, wait_for
+from e2e.engines import ENGINES, Engine, Page, PlaywrightTab, wait_for
 from e2e.faults import Faults
 from e2e.limited_adapter import WrappedWorkers
 from tests.goldens import cosines, golden
@@ -178,6 +178,21 @@ def settled(page: Page) -> str:
     wait_for(page, ready)
     record_time("boot and load", began)
     return page.run("() => document.querySelector('#status').dataset.state")
+
+
+def console_of(page: Page) -> list[str]:
+    """A list that fills with what the page writes to its console, and with answers that failed."""
+    assert isinstance(page, PlaywrightTab)
+    lines: list[str] = []
+    page.page.on("console", lambda message: lines.append(f"{message.type}: {message.text}"))
+    page.page.on("pageerror", lambda error: lines.append(f"uncaught: {error}"))
+
+    def hear(answer: Response) -> None:
+        if not answer.ok and answer.status != 304:  # 304: kept and still true
+            lines.append(f"{answer.status}: {answer.url}")
+
+    page.page.on("response", hear)
+    return lines
 
 
 def check_embeddings(page: Page) -> None:

@@ -20,7 +20,9 @@ import pytest
 from bascule.server.app import create_app
 from bascule.server.run import pyodide_folder, running
 from bascule.server.wheel import write_wheel
-from e2e.conftest import GOLDENS, ROOT
+from bascule.weights.manifest import MANIFEST, make_manifest
+from bascule.weights.source import model_files
+from e2e.conftest import GOLDENS, ROOT, console_of
 from e2e.engines import Engine, Page, wait_for
 from e2e.static_site import static_site
 from tests.goldens import cosines, golden
@@ -66,12 +68,19 @@ def unpack(folder: Path) -> Path:
 def test_a_static_site_below_a_path(
     webgpu_engine: Engine, tmp_path: Path, new_page: Callable[[str], Page]
 ) -> None:
+    """With a manifest nothing is asked for that is not there, and the console stays empty."""
     project = tmp_path / "myproject"
-    unpack(project / "bascule")
+    model = unpack(project / "bascule") / "models" / "tiny-bert"
+    listed = make_manifest(model, model_files(model), 4 << 20, lambda _: None)
+    (model / MANIFEST).write_bytes(listed)
     (project / "index.html").write_text(PAGE)
     (project / "page.js").write_text(SCRIPT.replace("CLIENT", "./bascule/client.js"))
     with static_site(tmp_path) as url:
-        check(new_page(f"{url}/myproject/"), "bascule/models/tiny-bert", "webgpu")
+        page = new_page("about:blank")
+        console = console_of(page)
+        page.open(f"{url}/myproject/")
+        check(page, "bascule/models/tiny-bert", "webgpu")
+        assert console == []
 
 
 def test_a_page_of_another_origin(
