@@ -159,14 +159,14 @@ async def load(
         fill = partial(fill, backend=opened.backend, parallel=parallel)
         proves = is_wanted(prove)
         if opened.watch is not None:
-            made.watch_by(opened.watch.note)
-        made.revive_by(partial(_reopen, made, recipe, source, tier, proves, fallbacks))
+            made._watch_by(opened.watch.note)
+        made._revive_by(partial(_reopen, made, recipe, source, tier, proves, fallbacks))
         if proves:
             prove_kernels_of(opened.backend)
-            made.prove_by(ModelProver(str(model), programs, weights))
+            made._prove_by(ModelProver(str(model), programs, weights))
         if IN_PAGE:  # natively the system's scheduler shares the machine
             made.yield_to(await open_pressure())
-        made.follow(_warm_and_fill(made, opened, source, fill, programs, tell, clock))
+        made._follow(_warm_and_fill(made, opened, source, fill, programs, tell, clock))
         if wait:
             await made.loaded()
     except BaseException as error:
@@ -257,7 +257,7 @@ async def _warm_and_fill(
         try:
             ready = await opened.backend.warm(programs, made.name)
         except WrongResultError as wrong:
-            if not (wrong.halves and made.without_halves(wrong.found)):
+            if not (wrong.halves and made._without_halves(wrong.found)):
                 raise
         tell(Progress("pipelines", ready, ready, "pipelines"))
         await made._prepare()

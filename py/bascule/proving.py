@@ -16,6 +16,8 @@ numpy among them, gives the same wrong answer, it is not the device that is wron
 The CPU tier is the yardstick, and is asked for the sample only then.
 """
 
+# pyright: reportPrivateUsage=false
+# What proves a model uses what is nobody else's to use.
 from __future__ import annotations
 
 import hashlib
@@ -69,11 +71,11 @@ class ModelProver:
         began = perf_counter()
         backend = model.backend
         if isinstance(backend, WebGpuBackend):
-            model.note_steps(backend.left(self.programs))
+            model._note_steps(backend.left(self.programs))
         sample = stored_samples().get(self.name)
         # Numpy is what the others are held against; it is asked where one of them was wrong.
         due = model.tier != "cpu" or model.wrong_tiers
-        if sample is not None and due and model.holds(len(sample.ids)):
+        if sample is not None and due and model._holds(len(sample.ids)):
             await self._check_sample(model, sample)
         model.proof = replace(model.proof, ms=1e3 * (perf_counter() - began))
 
@@ -99,12 +101,12 @@ class ModelProver:
     async def _right(self, model: LoadedModel, sample: Sample, allowed: float) -> float:
         """The deviation once it is allowed; leaves kernels, then halves, on the way there."""
         while True:
-            found = await model.answer(sample)
+            found = await model._answer(sample)
             deviation = sample.deviation(found)
             if deviation <= allowed:
                 return deviation
             told = f"its stored sample is off by {deviation:.2g}, and {allowed:.2g} is allowed"
-            if not await self._left_kernel(model, sample) and not model.without_halves(told):
+            if not await self._left_kernel(model, sample) and not model._without_halves(told):
                 self._answers[model.tier] = found
                 raise WrongResultError(self.name, told)
 
@@ -112,11 +114,11 @@ class ModelProver:
         backend = model.backend
         if not isinstance(backend, WebGpuBackend):
             return False
-        programs = model.sample_programs(sample)
+        programs = model._sample_programs(sample)
         if not await backend.recheck(programs):
             return False
-        model.prepare_anew()
-        model.note_steps(backend.left(programs))
+        model._prepare_anew()
+        model._note_steps(backend.left(programs))
         return True
 
     def verdict(self, wrong: WrongResultError, none: TierUnavailableError) -> BasculeError:
@@ -137,7 +139,7 @@ class ModelProver:
     def _content(self, model: LoadedModel, sample: Sample) -> str:
         """Changes with the files, the formats, the sample and the kernels that serve."""
         backend, parts = model.backend, [repr(sorted(known_hashes(self.name).items())), str(sample)]
-        programs = model.sample_programs(sample)
+        programs = model._sample_programs(sample)
         parts += [f"{p.name} {p.dtype}" for p in programs[0].parameters]
         parts += [f"{s.name} {s.dtype}" for s in programs[0].states]
         if isinstance(backend, WebGpuBackend):

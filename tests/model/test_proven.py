@@ -232,13 +232,13 @@ async def test_an_answer_that_is_wrong_as_a_whole_costs_the_tier(
     from bascule.model.embedder import EmbeddingModel
 
     monkeypatch.setattr("bascule.platform.open_tier", webgpu_first)
-    real = EmbeddingModel.answer
+    real = EmbeddingModel._answer  # pyright: ignore[reportPrivateUsage]
 
     async def answered(self: EmbeddingModel, sample: Sample) -> Any:
         found = await real(self, sample)
         return np.full_like(found, answer) if self.tier == "webgpu" else found
 
-    monkeypatch.setattr(EmbeddingModel, "answer", answered)
+    monkeypatch.setattr(EmbeddingModel, "_answer", answered)
     del stored
     async with await bascule.load(TINY_BERT) as model:
         await right_embeddings(model)

@@ -315,15 +315,15 @@ class EmbeddingModel(LoadedModel):
         batches = make_batches(lengths, self.max_tokens, self._most_rows)
         await self._executable(batches[0].bucket)
 
-    def holds(self, n_tokens: int) -> bool:
-        """See `LoadedModel.holds`."""
+    def _holds(self, n_tokens: int) -> bool:
+        """See `LoadedModel._holds`."""
         return n_tokens < self.max_tokens
 
-    def sample_programs(self, sample: Sample) -> list[Program]:
-        """See `LoadedModel.sample_programs`."""
+    def _sample_programs(self, sample: Sample) -> list[Program]:
+        """See `LoadedModel._sample_programs`."""
         return [self._settings.program(self._sample_batch(sample).bucket)]
 
-    async def answer(self, sample: Sample) -> Sequence[float]:
+    async def _answer(self, sample: Sample) -> Sequence[float]:
         """The first numbers of the embedding of a sample's ids."""
         found = await self._run(self._sample_batch(sample), [sample.ids])
         return found[: len(sample.numbers)].tolist()
@@ -353,7 +353,7 @@ class EmbeddingModel(LoadedModel):
         try:
             report = await self._backend.tune(programs, budget_s=budget_s, progress=progress)
         finally:
-            self.prepare_anew()
+            self._prepare_anew()
         await self._backend.warm(programs, self.name)
         return report
 
@@ -464,7 +464,7 @@ class EmbeddingModel(LoadedModel):
             self._prepared[bucket] = found  # last in the dict: most recently used
             return found
 
-    def prepare_anew(self) -> None:
+    def _prepare_anew(self) -> None:
         """Idle buckets go at once, those that run once they are asked for again and idle."""
         for bucket, prepared in list(self._prepared.items()):
             prepared.stale = True

@@ -174,14 +174,14 @@ class LanguageModel(LoadedModel):
         """See `LoadedModel.has_halves`: the KV cache."""
         return self._cache_dtype == "f16"
 
-    def without_halves(self, why: str) -> bool:
-        """See `LoadedModel.without_halves`. What stood in the cache is computed again."""
+    def _without_halves(self, why: str) -> bool:
+        """See `LoadedModel._without_halves`. What stood in the cache is computed again."""
         if not self.has_halves:
             return False
         self._close_programs()
         self._cache_dtype = "f32"
         self._settle_in()
-        self.note_steps([f"a KV cache of halves was left for one of floats: {why}"])
+        self._note_steps([f"a KV cache of halves was left for one of floats: {why}"])
         return True
 
     @asynccontextmanager
@@ -190,19 +190,19 @@ class LanguageModel(LoadedModel):
         async with self._turn.turn(), self._device.turn():
             yield
 
-    def prepare_anew(self) -> None:
-        """See `LoadedModel.prepare_anew`. The cache stays."""
+    def _prepare_anew(self) -> None:
+        """See `LoadedModel._prepare_anew`. The cache stays."""
         self._programs.close()
 
-    def holds(self, n_tokens: int) -> bool:
-        """See `LoadedModel.holds`."""
+    def _holds(self, n_tokens: int) -> bool:
+        """See `LoadedModel._holds`."""
         return n_tokens < self.max_length
 
-    def sample_programs(self, sample: Sample) -> list[Program]:
-        """See `LoadedModel.sample_programs`."""
+    def _sample_programs(self, sample: Sample) -> list[Program]:
+        """See `LoadedModel._sample_programs`."""
         return self._programs.of_sample(len(sample.ids))
 
-    async def answer(self, sample: Sample) -> list[float]:
+    async def _answer(self, sample: Sample) -> list[float]:
         """The logits after a sample's ids; all NaN where another token comes next."""
         ids = list(sample.ids)
         last = (await self._logits(ids, None))[-self._settings.config.vocabulary :]

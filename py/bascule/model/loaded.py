@@ -118,7 +118,7 @@ class LoadedModel:
             f"{self.weights.nbytes:,} bytes of weights{state}>"
         )
 
-    def follow(self, loading: Coroutine[Any, Any, None]) -> None:
+    def _follow(self, loading: Coroutine[Any, Any, None]) -> None:
         """Run what fills the weights; a pass waits for the layers that it needs."""
 
         def ended(task: asyncio.Task[None]) -> None:
@@ -143,17 +143,17 @@ class LoadedModel:
         """Why the device is gone; empty while it is there. The next work opens another one."""
         return self._backend.lost
 
-    def revive_by(self, reopen: Callable[[], Awaitable[Reopened]]) -> None:
+    def _revive_by(self, reopen: Callable[[], Awaitable[Reopened]]) -> None:
         """What gives another device, should this one be lost in the middle of the work, or be
         wrong (then it is among `wrong_tiers`).
         """
         self._reopen = reopen
 
-    def watch_by(self, watch: Watch) -> None:
+    def _watch_by(self, watch: Watch) -> None:
         """What is told of runs, to hold them against what was predicted of this tier."""
         self._watch = watch
 
-    def prove_by(self, prover: Prover | None) -> None:
+    def _prove_by(self, prover: Prover | None) -> None:
         """What proves the answers, on this device and on any that comes in its place."""
         self._prover = prover
 
@@ -172,7 +172,7 @@ class LoadedModel:
         if self._prover is not None:
             await self._prover.check(self)
 
-    def note_steps(self, steps: Sequence[str]) -> None:
+    def _note_steps(self, steps: Sequence[str]) -> None:
         """Add what was left for wrong numbers to the report."""
         fresh = [step for step in steps if step not in self.proof.steps]
         self.proof = replace(self.proof, steps=(*self.proof.steps, *fresh))
@@ -197,7 +197,7 @@ class LoadedModel:
     async def _leave(self, wrong: WrongResultError) -> None:
         """What is wrong, step by step, until the answers are right."""
         while True:
-            if not (wrong.halves and self.without_halves(wrong.found)):
+            if not (wrong.halves and self._without_halves(wrong.found)):
                 await self._leave_tier(wrong)
             try:
                 await self._prepare()
@@ -235,24 +235,24 @@ class LoadedModel:
         """Whether it holds in halves what may be held in floats."""
         return False
 
-    def without_halves(self, why: str) -> bool:
+    def _without_halves(self, why: str) -> bool:
         """Hold in floats what was held in halves; whether there was any."""
         del why
         return False
 
-    def prepare_anew(self) -> None:
+    def _prepare_anew(self) -> None:
         """Choose kernels again for what is prepared already."""
         self._close_programs()
 
-    def holds(self, n_tokens: int) -> bool:
+    def _holds(self, n_tokens: int) -> bool:
         """Whether so many tokens, and one more, fit it."""
         raise NotImplementedError
 
-    def sample_programs(self, sample: Sample) -> list[Program]:
+    def _sample_programs(self, sample: Sample) -> list[Program]:
         """The passes that `answer` runs."""
         raise NotImplementedError
 
-    async def answer(self, sample: Sample) -> Sequence[float]:
+    async def _answer(self, sample: Sample) -> Sequence[float]:
         """What the model makes of a sample's ids: as many numbers as the sample has."""
         raise NotImplementedError
 
