@@ -198,7 +198,7 @@ export class BasculeClient {
    * @param {import("./protocol.js").Fault} fault */
   #end(fault) {
     this.#worker?.terminate();
-    this.#ahead?.terminate();
+    this.#endPrefetch();
     this.#worker = null;
     this.#booted = false;
     this.loaded = null;

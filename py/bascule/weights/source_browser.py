@@ -57,9 +57,10 @@ def known_folder(name: str) -> str:
 async def page_fetcher(**options: Any) -> Any:
     """The page's Fetcher for these options (see DEFAULTS in web/bridge/fetcher.js), made once."""
     key = json.dumps(options, sort_keys=True)
-    if key not in _fetchers:
-        _fetchers[key] = asyncio.ensure_future(_make_fetcher(key))
-    return await _fetchers[key]
+    task = _fetchers.get(key)
+    if task is None or (task.done() and (task.cancelled() or task.exception())):
+        task = _fetchers[key] = asyncio.ensure_future(_make_fetcher(key))
+    return await asyncio.shield(task)  # a cancelled load does not end it for the next one
 
 
 async def _make_fetcher(options: str) -> Any:
