@@ -64,7 +64,7 @@ async def load(url, tier, hashes=None, chunk_nbytes={CHUNK}):
 """
 AHEAD = """async (model) => {
   const worker = new Worker("/prefetch.js", { type: "module" });
-  worker.postMessage(model);
+  worker.postMessage({ model, models: "/models/" });
   globalThis.ahead = worker;
 }"""
 
