@@ -140,7 +140,7 @@ def test_by_keyboard_alone(chat: Page) -> None:
     chat.press(*"Which bridges", "Shift+Enter", *"move?")
     assert chat.run("() => document.querySelector('#prompt').value") == "Which bridges\nmove?"
     chat.press("Enter")
-    wait_for(chat, f"{CHARACTERS} > 3")
+    wait_for(chat, f"{CHARACTERS} > 8")  # white space counts here, and not below
     chat.press("Escape")
     assert settled(chat) == "ready"
     question, answer = chat.run(SHOWN)
