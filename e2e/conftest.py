@@ -87,6 +87,7 @@ def plain_site() -> Iterator[Site]:
 ONE_OF_EACH = ("chromium-webgpu", "firefox-no-webgpu", "webkit")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Which stories run where.
 
