@@ -38,7 +38,7 @@ unit:
 
 # WebKitGTK's WebAssembly now and then ends Pyodide itself with these words, in a story or before it.
 e2e:
-	$(PYTHON) -m pytest e2e -q -n 2 --dist loadgroup -r fEsR \
+	$(PYTHON) -m pytest e2e -q -n 2 --dist loadscope -r fEsR \
 	  --reruns 1 --only-rerun "RuntimeError: Out of bounds memory access"
 
 wasm: setup

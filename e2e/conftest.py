@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from playwright.sync_api import Playwright, Response
+from xdist.scheduler import LoadScopeScheduling
 
 from bascule.folders import models_folder
 from bascule.server.app import create_app
@@ -87,7 +89,6 @@ def plain_site() -> Iterator[Site]:
 ONE_OF_EACH = ("chromium-webgpu", "firefox-no-webgpu", "webkit")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Which stories run where.
 
@@ -109,10 +110,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept = [item for item in items if wanted(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
-    for item in items:  # one browser is one worker's: it starts once, and its stories do not race
-        callspec = getattr(item, "callspec", None)
-        group = callspec.params.get("engine", "none") if callspec else "none"
-        item.add_marker(pytest.mark.xdist_group(str(group)))
+
+
+class ByFileAndEngine(LoadScopeScheduling):
+    """The tests of a file in one engine, which may share a page, are one worker's, in order."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, test = nodeid.partition("::")
+        return f"{file} {next((name for name in ENGINES if f'[{name}' in test), '')}"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return ByFileAndEngine(config, log)
 
 
 @pytest.fixture(scope="session", params=ENGINES)
