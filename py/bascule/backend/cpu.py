@@ -3,41 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
-from bascule.arrays import NUMPY, Array, DTypeLike, np
+from bascule.arrays import NUMPY, Array, np
 from bascule.backend.arrivals import Arrivals
 from bascule.backend.base import (
     Shaped,
     StateStore,
     Tier,
-    TuneReport,
     WeightStore,
     checked_input,
 )
+from bascule.backend.deviceless import Deviceless
 from bascule.backend.quant import BlockMatrix
 from bascule.backend.quantise import ReferenceQuantiser
 from bascule.backend.reference import FUNCTIONS
 from bascule.dtypes import BlockType, nbytes_of
 from bascule.errors import HostMemoryError, InputError
 from bascule.program.program import Dim
-from bascule.program.rewrites.rewrite import Limits
-from bascule.turns import DeviceTurns
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from bascule.backend.base import Executable
     from bascule.program.program import Call, Parameter, Program, Value
-    from bascule.progress import ProgressCallback
 
 T = TypeVar("T")
-Functions = Mapping[str, Callable[..., Array]]
-Empty = Callable[[tuple[int, ...], DTypeLike], Array]
 
 
 @contextmanager
@@ -52,19 +47,16 @@ def telling(asked: str, nbytes: int | None = None) -> Generator[None]:
 
 
 class ReferenceStore:
-    """Weights as float32 numpy arrays, or as the file's blocks where their dtype says so.
-
-    `empty` makes the arrays.
-    """
+    """Weights as float32 numpy arrays, or as the file's blocks where their dtype says so."""
 
     page_bridge = None
     arrivals: Arrivals | None = None
 
-    def __init__(self, parameters: Sequence[Parameter], empty: Empty | None = None) -> None:
+    def __init__(self, parameters: Sequence[Parameter]) -> None:
         self.targets = {p.name: index for index, p in enumerate(parameters)}
         self.nbytes = sum(p.nbytes for p in parameters)
         with telling("a model's weights", self.nbytes):
-            self.arrays = {p.name: _room_for(p, empty or np.empty) for p in parameters}
+            self.arrays = {p.name: _room_for(p) for p in parameters}
         self._views = [_bytes_of(self.arrays[p.name]) for p in parameters]
 
     def write(self, target: int, offset: int, data: Buffer) -> None:
@@ -79,13 +71,10 @@ class ReferenceStore:
 
 
 class ReferenceStates:
-    """States as numpy arrays; all zero at first. `empty` makes the arrays."""
+    """States as numpy arrays; all zero at first."""
 
-    def __init__(
-        self, values: Sequence[Value], sizes: Mapping[str, int], empty: Empty | None = None
-    ) -> None:
+    def __init__(self, values: Sequence[Value], sizes: Mapping[str, int]) -> None:
         self._values = values
-        self._empty = empty or np.empty
         self.arrays = {v.name: self._zeros(v, sizes) for v in values}
 
     @property
@@ -118,25 +107,20 @@ class ReferenceStates:
     def _zeros(self, value: Value, sizes: Mapping[str, int]) -> Array:
         shape = value.sizes(sizes)
         with telling(f"the state {value.name}", nbytes_of(value.dtype, prod(shape))):
-            array = self._empty(shape, NUMPY[value.dtype])
+            array = np.empty(shape, NUMPY[value.dtype])
         array[...] = 0
         return array
 
 
 class ReferenceExecutable:
-    """A program run call by call; a value is dropped after its last use.
-
-    `functions` has what computes each op.
-    """
+    """A program run call by call; a value is dropped after its last use."""
 
     def __init__(
         self,
         program: Program,
         weights: ReferenceStore,
         states: ReferenceStates | None,
-        functions: Functions,
     ) -> None:
-        self._functions = functions
         self._program = program
         self._weights = weights
         self._states = states
@@ -162,7 +146,7 @@ class ReferenceExecutable:
                 names = {o.name for o in call.operands if o is not None}
                 await self._weights.arrivals.wait(names & self._weights.arrays.keys())
             with telling("intermediate values"):
-                values[call.result.name] = evaluate(self._functions, call, values, sizes)
+                values[call.result.name] = evaluate(FUNCTIONS, call, values, sizes)
             for name in dead:
                 del values[name]
             # The tier never waits for a device: let others have a turn between two calls.
@@ -182,25 +166,17 @@ class ReferenceExecutable:
         """See `Executable.close`."""
 
 
-class ReferenceBackend:
-    """The CPU tier: numpy, natively and in the page.
-
-    `functions` compute the ops and `empty` makes the arrays of weights and states.
-    """
+class ReferenceBackend(Deviceless):
+    """The CPU tier: numpy, natively and in the page."""
 
     tier: Tier = "cpu"
-    lost = ""
-    limits = Limits()
 
-    def __init__(self, functions: Functions = FUNCTIONS, empty: Empty | None = None) -> None:
-        self.turns = DeviceTurns()
-        self.device_name = f"numpy {np.__version__}"
-        self._functions = functions
-        self._empty = empty
+    def __init__(self) -> None:
+        super().__init__(f"numpy {np.__version__}")
 
     def store(self, parameters: Sequence[Parameter]) -> ReferenceStore:
         """See `Backend.store`."""
-        return ReferenceStore(parameters, self._empty)
+        return ReferenceStore(parameters)
 
     async def quantiser(
         self,
@@ -220,7 +196,7 @@ class ReferenceBackend:
 
     def states(self, values: Sequence[Value], sizes: Mapping[str, int]) -> ReferenceStates:
         """See `Backend.states`."""
-        return ReferenceStates(values, sizes, self._empty)
+        return ReferenceStates(values, sizes)
 
     async def prepare(
         self, program: Program, weights: WeightStore, states: StateStore | None = None
@@ -235,34 +211,7 @@ class ReferenceBackend:
     def _executable(
         self, program: Program, weights: ReferenceStore, states: ReferenceStates | None
     ) -> Executable:
-        return ReferenceExecutable(program, weights, states, self._functions)
-
-    @property
-    def stats(self) -> Mapping[str, float]:
-        """See `Backend.stats`: it counts nothing."""
-        return {}
-
-    async def tune(
-        self,
-        programs: Iterable[Program],
-        *,
-        budget_s: float,
-        progress: ProgressCallback | None = None,
-    ) -> TuneReport:
-        """See `Backend.tune`: there is one way only."""
-        del programs, budget_s, progress
-        return TuneReport()
-
-    async def warm(self, programs: Iterable[Program], name: str = "") -> int:
-        """See `Backend.warm`: there is nothing to compile."""
-        return 0
-
-    def trim(self) -> int:
-        """See `Backend.trim`: it keeps nothing."""
-        return 0
-
-    def close(self) -> None:
-        """See `Backend.close`."""
+        return ReferenceExecutable(program, weights, states)
 
 
 def written(results: Mapping[str, Array], into: Sequence[Buffer]) -> dict[str, Array]:
@@ -300,12 +249,12 @@ def evaluate(
     return functions[call.op](*operands, **attributes)
 
 
-def _room_for(parameter: Parameter, empty: Empty) -> Array | BlockMatrix:
+def _room_for(parameter: Parameter) -> Array | BlockMatrix:
     if parameter.dtype == "f32":
-        return empty(parameter.shape, np.float32)
+        return np.empty(parameter.shape, np.float32)
     # Programs take blocks as matrices only (`Parameter.dtype`).
     rows, inner = parameter.shape
-    room = empty((parameter.nbytes,), np.uint8)
+    room = np.empty((parameter.nbytes,), np.uint8)
     return BlockMatrix(BlockType[parameter.dtype.upper()], (rows, inner), room)
 
 

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bascule.arrays import np
-from bascule.backend.base import Executable, StateStore, Tier, TuneReport, WeightStore
+from bascule.backend.base import Executable, StateStore, Tier, WeightStore
+from bascule.backend.deviceless import Deviceless
 from bascule.backend.quant import BlockMatrix
 from bascule.backend.quantise import ReferenceQuantiser
 from bascule.backend.wasm.kernels import Kernels
-from bascule.backend.wasm.language import LanguageFunctions
-from bascule.backend.wasm.replay import Functions, ReplayExecutable
+from bascule.backend.wasm.replay import ReplayExecutable
 from bascule.backend.wasm.store import WasmStates, WasmStore
 from bascule.backend.wasm.tensor import Blocks
 from bascule.errors import InputError
-from bascule.program.rewrites.rewrite import Limits
-from bascule.turns import DeviceTurns
 
 if TYPE_CHECKING:
     from bascule.program.program import Parameter, Program, Value
-    from bascule.progress import ProgressCallback
 
 
-class WasmBackend:
+class WasmBackend(Deviceless):
     """One thread; what no kernel computes, numpy does."""
 
     tier: Tier = "wasm"
-    lost = ""
-    limits = Limits()
 
     def __init__(self, kernels: Kernels) -> None:
-        self.turns = DeviceTurns()
-        self.device_name = kernels.name
+        super().__init__(kernels.name)
         self._kernels = kernels
 
     def store(self, parameters: Sequence[Parameter]) -> WasmStore:
@@ -71,36 +65,4 @@ class WasmBackend:
             raise InputError("prepare", "weights of this backend", type(weights).__name__)
         if states is not None and not isinstance(states, WasmStates):
             raise InputError("prepare", "states of this backend", type(states).__name__)
-        return ReplayExecutable(program, weights, states, self._kernels, functions_of)
-
-    @property
-    def stats(self) -> Mapping[str, float]:
-        """See `Backend.stats`: it counts nothing."""
-        return {}
-
-    async def tune(
-        self,
-        programs: Iterable[Program],
-        *,
-        budget_s: float,
-        progress: ProgressCallback | None = None,
-    ) -> TuneReport:
-        """See `Backend.tune`: there is one way only."""
-        del programs, budget_s, progress
-        return TuneReport()
-
-    async def warm(self, programs: Iterable[Program], name: str = "") -> int:
-        """See `Backend.warm`: there is nothing to compile."""
-        return 0
-
-    def trim(self) -> int:
-        """See `Backend.trim`: it keeps nothing."""
-        return 0
-
-    def close(self) -> None:
-        """See `Backend.close`."""
-
-
-def functions_of(kernels: Kernels) -> Functions:
-    """The ops that kernels compute, by name."""
-    return LanguageFunctions(kernels).table()
+        return ReplayExecutable(program, weights, states, self._kernels)

@@ -17,6 +17,7 @@ from bascule.backend.cpu import evaluate, last_uses, telling
 from bascule.backend.quant import BlockMatrix
 from bascule.backend.wasm.functions import has_kernel
 from bascule.backend.wasm.kernels import Argument, Kernels
+from bascule.backend.wasm.language import LanguageFunctions
 from bascule.backend.wasm.store import WasmStates, WasmStore
 from bascule.backend.wasm.tensor import ITEM_NBYTES, Blocks, Tensor
 from bascule.program.ops import onto_of
@@ -86,8 +87,8 @@ class _Plan:
 class ReplayExecutable:
     """Runs a program by the steps that recording it gave; keeps those of its last sizes.
 
-    Runs at once take turns, for they share the memory of those steps. `functions` makes the ops'
-    functions out of kernels; numpy runs the ops that are not among them.
+    Runs at once take turns, for they share the memory of those steps. numpy runs the ops that have
+    no kernel.
     """
 
     def __init__(
@@ -96,15 +97,13 @@ class ReplayExecutable:
         weights: WasmStore,
         states: WasmStates | None,
         kernels: Kernels,
-        functions: Callable[[Kernels], Functions],
     ) -> None:
         self.host_s = 0.0
         self._program = program
         self._weights = weights
         self._states = states
         self._kernels = kernels
-        self._functions = functions
-        own = functions(kernels)
+        own = LanguageFunctions(kernels).table()
         self._numpy_ops = sorted({c.op for c in program.calls if not _is_own(own, c)})
         self._plan: _Plan | None = None
         self._lock = CrossLoopLock()
@@ -174,7 +173,7 @@ class ReplayExecutable:
 
     def _recorded(self, key: object, sizes: Mapping[str, int], states: list[Tensor]) -> _Plan:
         program, recorder = self._program, Recorder(self._kernels)
-        functions = self._functions(recorder)
+        functions = LanguageFunctions(recorder).table()
         inputs = {v.name: recorder.empty(v.sizes(sizes), v.dtype) for v in program.inputs}
         values: Values = {**self._weights.tensors, **inputs}
         if self._states is not None:

@@ -1,0 +1,52 @@
+"""What backends that compute on the CPU have in common: no device to lose, to tune or to free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from bascule.backend.base import TuneReport
+from bascule.program.rewrites.rewrite import Limits
+from bascule.turns import DeviceTurns
+
+if TYPE_CHECKING:
+    from bascule.program.program import Program
+    from bascule.progress import ProgressCallback
+
+
+class Deviceless:
+    """Half of a `Backend`."""
+
+    lost = ""
+    limits = Limits()
+
+    def __init__(self, device_name: str) -> None:
+        self.device_name = device_name
+        self.turns = DeviceTurns()
+
+    @property
+    def stats(self) -> Mapping[str, float]:
+        """See `Backend.stats`: it counts nothing."""
+        return {}
+
+    async def tune(
+        self,
+        programs: Iterable[Program],
+        *,
+        budget_s: float,
+        progress: ProgressCallback | None = None,
+    ) -> TuneReport:
+        """See `Backend.tune`: there is one way only."""
+        del programs, budget_s, progress
+        return TuneReport()
+
+    async def warm(self, programs: Iterable[Program], name: str = "") -> int:
+        """See `Backend.warm`: there is nothing to compile."""
+        return 0
+
+    def trim(self) -> int:
+        """See `Backend.trim`: it keeps nothing."""
+        return 0
+
+    def close(self) -> None:
+        """See `Backend.close`."""
