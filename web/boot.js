@@ -1,4 +1,4 @@
-// Boot Pyodide with numpy and this project's package: from a memory snapshot where the site offers one
+// Boot Pyodide with this project's package: from a memory snapshot where the site offers one
 // (server/snapshot.py makes it), else from the beginning. A snapshot that does not fit, does not arrive
 // whole or does not work costs time only.
 
@@ -9,7 +9,7 @@ import { BasculeError } from "./protocol.js";
  * @typedef {{ file: string, key: string, sha256: string, nbytes: number, pyodide: string }} Snapshot
  * @typedef {{ wheel: string, snapshot?: Snapshot | null }} Index
  * Where Pyodide's folder is, and the wheel or its index; Python's environment.
- * @typedef {{ pyodide: string, wheel: string, env: Record<string, string>, numpy?: boolean }} Config
+ * @typedef {{ pyodide: string, wheel: string, env: Record<string, string> }} Config
  * `plain` says why a snapshot that was offered was not used.
  * @typedef {{ pyodide: any, snapshot: boolean, plain: string, ms: number }} Booted
  */
@@ -19,11 +19,10 @@ const GZIP = [0x1f, 0x8b];
 const SNAPSHOT = [0x00, 0x73, 0x6e, 0x70];
 
 /** @param {Config} config @returns {Promise<Booted>} */
-export async function boot({ pyodide: folder, wheel: wheelUrl, env, numpy = true }) {
+export async function boot({ pyodide: folder, wheel: wheelUrl, env }) {
   const began = performance.now();
   const library = pyodideModule(folder);
   library.catch(() => {}); // awaited below
-  if (numpy) fetchNumpy(folder);
   const { wheel, snapshot } = await fetchIndex(wheelUrl);
   const { loadPyodide, version } = await library;
   let plain = "";
@@ -32,7 +31,6 @@ export async function boot({ pyodide: folder, wheel: wheelUrl, env, numpy = true
       const bytes = await fetchSnapshot(new URL(snapshot.file, wheelUrl), snapshot);
       const pyodide = await loadPyodide({ indexURL: folder, _loadSnapshot: bytes });
       resume(pyodide, snapshot.key, env);
-      if (numpy) await loadNumpy(pyodide);
       return { pyodide, snapshot: true, plain, ms: performance.now() - began };
     } catch (error) {
       plain = error instanceof Error ? error.message : String(error);
@@ -42,8 +40,7 @@ export async function boot({ pyodide: folder, wheel: wheelUrl, env, numpy = true
   const archive = fetched(new URL(wheel, wheelUrl).href).then((answer) => answer.arrayBuffer());
   archive.catch(() => {}); // awaited below
   const pyodide = await loadPyodide({ indexURL: folder, env });
-  if (numpy) await loadNumpy(pyodide);
-  // The wheel needs numpy alone here: unpacking it spares the page an installer.
+  // The wheel needs no other package here: unpacking it spares the page an installer.
   pyodide.unpackArchive(await archive, "wheel", { extractDir: FOLDER });
   pyodide.runPython(`import sys; sys.path.append("${FOLDER}")`);
   return { pyodide, snapshot: false, plain, ms: performance.now() - began };
@@ -71,23 +68,6 @@ async function fetched(url) {
   if (answer?.ok) return answer;
   const what = `The package did not come from ${url} (${answer ? answer.status : "no answer"}).`;
   throw new BasculeError({ category: "setup", what, hint: "Give its URL: new BasculeClient({ wheel: URL })." });
-}
-
-/** @param {any} pyodide */
-function loadNumpy(pyodide) {
-  return pyodide.loadPackage("numpy", { messageCallback: () => {} });
-}
-
-/** Bring numpy's wheel into the HTTP cache while Python starts; Pyodide asks for it only then.
- * @param {string} folder */
-async function fetchNumpy(folder) {
-  try {
-    const lock = await (await fetch(`${folder}pyodide-lock.json`)).json();
-    const file = lock.packages.numpy?.file_name;
-    if (file) await (await fetch(new URL(file, folder))).arrayBuffer();
-  } catch {
-    // Pyodide reports what is missing.
-  }
 }
 
 /** Turn what a snapshot remembers into this page's Python; throws where it was made of another package.

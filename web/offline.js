@@ -30,7 +30,7 @@ const REVALIDATE_AFTER_MS = 3000; // by then Python has started: no visit mixes 
 const PAGE_PARTS = ["script", "style", "worker", "sharedworker", "image", "font", "manifest"];
 const PYODIDE_MODULE = `${PYODIDE}pyodide.mjs`;
 const PYODIDE_LOCK = `${PYODIDE}pyodide-lock.json`;
-const PYODIDE_PACKAGES = ["numpy", "micropip"]; // as worker.js asks for them
+const PYODIDE_PACKAGES = ["numpy", "micropip"]; // what a page may ask Pyodide for later
 
 world.addEventListener("install", (event) => event.waitUntil(world.skipWaiting()));
 

@@ -27,7 +27,7 @@ function report(stage, done, total, unit) {
 /** Start Python and import the project's package. @param {WorkerConfig} config */
 async function startPython(config) {
   report("python", 0, 1, "steps");
-  const booted = await boot({ ...config, numpy: false });
+  const booted = await boot(config);
   report("python", 1, 1, "steps");
   report("package", 0, 1, "steps");
   const { pyodide } = booted;

@@ -14,6 +14,7 @@ import pytest
 
 import bascule
 from bascule import EmbeddingModel, GpuOutOfMemoryError, LanguageModel, NotFiniteError, Sampling
+from bascule.backend.reference import FUNCTIONS
 from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.gpu_native import NativeGpu
 from bascule.errors import BasculeError, GpuError, HostMemoryError
@@ -277,8 +278,8 @@ async def test_the_heap_that_ends_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 
     async with await bascule.load(TINY_BERT, tier="cpu") as model:
         expected = await model.embed(TEXTS)
-        backend: Any = model._backend
-        monkeypatch.setattr(backend, "_functions", {**backend._functions, "attention": no_room})
+        table: Any = FUNCTIONS
+        monkeypatch.setitem(table, "attention", no_room)
         model.trim()
         with pytest.raises(HostMemoryError, match="intermediate values") as met:
             await model.embed(TEXTS)
