@@ -24,7 +24,7 @@ TABLE = [(p.name, p.shape, p.tensors, p.dtype) for p in PARAMETERS]
 HASHES = {name: hashlib.sha256(data).hexdigest() for name, data in expected(1).items()}
 LOAD = f"""
 import hashlib, json
-from bascule.backend.quant import BlockMatrix
+from bascule.program.blocks import BlockMatrix
 from bascule.errors import BasculeError
 from bascule.program.program import Parameter
 from bascule.tiers.auto import open_tier

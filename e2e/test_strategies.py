@@ -16,7 +16,7 @@ CODE = """
 import json
 import numpy as np
 import bascule
-from bascule.backend.quant import dequantise
+from bascule.program.blocks import dequantise
 from bascule.backend.quantise import quantise
 from bascule.dtypes import BlockType
 from bascule.errors import BasculeError

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from bascule.backend.quant import BlockMatrix
 from bascule.backend.wasm.store import WasmStore
 from bascule.backend.wasm.tensor import Blocks
+from bascule.program.blocks import BlockMatrix
 
 
 def in_memory(store: Any) -> dict[str, np.ndarray] | None:

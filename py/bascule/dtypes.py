@@ -1,6 +1,6 @@
 """The types of tensors and the block formats a weight may be stored in, without numpy.
 
-A quantized tensor is a row of equal blocks, each with its own scale; `backend/quant` holds the
+A quantized tensor is a row of equal blocks, each with its own scale; `program/blocks.py` holds the
 layouts.
 """
 

@@ -8,10 +8,10 @@ from typing import Any, overload
 
 from bascule.arrays import ArrayLike, NDArray, np
 from bascule.backend.base import Backend
-from bascule.backend.quant import dequantise
 from bascule.backend.quantise import Sums
 from bascule.dtypes import BlockType, DType
 from bascule.errors import InputError
+from bascule.program.blocks import dequantise
 from bascule.program.program import Parameter
 from bascule.progress import Progress, ProgressCallback
 from bascule.tiers.auto import open_tier

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bascule.backend import reference
-from bascule.backend.reference_sampling import kept_weights
+from bascule.backend.reference import FUNCTIONS
 from bascule.backend.webgpu import proving
 from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.choices import Choices, machine_key
@@ -23,7 +22,8 @@ from bascule.platform import read_programs
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.ops import OPS
-from bascule.program.parts import attention_work, part_of
+from bascule.program.ops.parts import attention_work, part_of
+from bascule.program.ops.sampling import kept_weights
 from bascule.program.program import Call, Dim, Program
 from bascule.program.rewrites.attention import does_attention
 from bascule.program.rewrites.heads import head_partitioning
@@ -71,7 +71,7 @@ async def result(executable: Any, rng: np.random.Generator) -> None:
     x, weight, bias = (rng.standard_normal(n).astype(np.float32) for n in ((16, 20), 20, 20))
     found = await executable.run({"B": 16}, {"x": x, "weight": weight, "bias": bias})
     wide = [v.astype(np.float64) for v in (x, weight, bias)]
-    expected = reference.layer_norm(*wide, eps=1e-6)
+    expected = FUNCTIONS["layer_norm"](*wide, eps=1e-6)
     np.testing.assert_allclose(next(iter(found.values())), expected, rtol=1e-5, atol=1e-5)
     executable.close()
 
@@ -213,10 +213,10 @@ async def test_no_draw_of_a_trial_hangs_on_rounding(rng: np.random.Generator) ->
         logits, tokens, position, settings = (
             trial.data(o).copy() for o in trial.call.operands if o is not None
         )
-        (token,) = reference.sample_token(logits, tokens, position.copy(), settings)
+        (token,) = FUNCTIONS["sample_token"](logits, tokens, position.copy(), settings)
         kept = kept_weights(logits[0], settings)
         assert np.count_nonzero(kept) > 2
         for _ in range(50):
             shaken = logits + rng.uniform(-1e-3, 1e-3, logits.shape)
-            again = reference.sample_token(shaken, tokens, position.copy(), settings)
+            again = FUNCTIONS["sample_token"](shaken, tokens, position.copy(), settings)
             assert again[0] == token

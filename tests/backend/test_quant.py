@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from gguf.quants import dequantize, quantize
 
-from bascule.backend.quant import BLOCKS, BlockType, dequantise
 from bascule.errors import InputError
+from bascule.program.blocks import BLOCKS, BlockType, dequantise
 
 N_BLOCKS = 64
 # Where each quantized format keeps its float16 scales.

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bascule.arrays import Array
-from bascule.backend import reference
+from bascule.backend.reference import FUNCTIONS
 from bascule.backend.wasm.functions import WasmFunctions
 from bascule.backend.wasm.kernels_native import NativeKernels
 from bascule.program.ops import ACTIVATIONS
@@ -40,7 +40,7 @@ def both(ops: NumpyOps, op: str, *operands: Array | None, **attributes: Any) -> 
               for x in operands]  # fmt: skip
     wide = [x.astype(np.float64) if x is not None and x.dtype == np.float32 else x
             for x in narrow]  # fmt: skip
-    expected = reference.FUNCTIONS[op](*wide, **attributes)
+    expected = FUNCTIONS[op](*wide, **attributes)
     return getattr(ops, op)(*narrow, **attributes), expected
 
 

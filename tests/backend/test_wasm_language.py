@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from bascule.arrays import Array
-from bascule.backend import reference
-from bascule.backend.reference_sampling import NOT_A_TOKEN
+from bascule.backend.reference import FUNCTIONS
 from bascule.backend.wasm.kernels_native import NativeKernels
 from bascule.backend.wasm.language import LanguageFunctions
 from bascule.model.kv_cache import rotary_angles
+from bascule.program.ops.sampling import NOT_A_TOKEN
 from tests.backend.guarded import GuardedKernels, NumpyOps
 from tests.shaders.test_cached_attention import CASES
 
@@ -74,7 +74,7 @@ def test_rope_append(
         wide, table = cache.astype(np.float64), angles(rng, size)
         at = np.array([position], np.uint32)
         found = ops.rope_append(qkv, cache, table, at, **shape)
-        expected = reference.rope_append(
+        expected = FUNCTIONS["rope_append"](
             qkv.astype(np.float64), wide, table.astype(np.float64), at, **shape
         )
         np.testing.assert_allclose(found, expected, rtol=2e-6, atol=2e-6)
@@ -116,7 +116,7 @@ def test_cached_attention(
         q, at = normal(rng, tokens, heads * size) * factor, np.array([position], np.uint32)
         found = ops.cached_attention(q, cache, at, **shape)
         wide = cache.astype(np.float64)
-        expected = reference.cached_attention(q.astype(np.float64), wide, at, **shape)
+        expected = FUNCTIONS["cached_attention"](q.astype(np.float64), wide, at, **shape)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * factor)
 
 
@@ -170,7 +170,7 @@ def test_argmax_token(
         position = state(guarded, np.array([rng.integers(0, 20)], np.uint32))
         theirs, there = tokens.copy(), position.copy()
         found = ops.argmax_token(logits, tokens, position)
-        np.testing.assert_array_equal(found, reference.argmax_token(logits, theirs, there))
+        np.testing.assert_array_equal(found, FUNCTIONS["argmax_token"](logits, theirs, there))
         assert (found[0] == NOT_A_TOKEN) == any(logits is each for each in broken)
         np.testing.assert_array_equal(tokens, theirs)
         np.testing.assert_array_equal(position, there)

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bascule.backend.quant import BlockMatrix
+from bascule.program.blocks import BlockMatrix
 from bascule.weights.gguf import GgufHeader, parse_gguf
 
 HERE = Path(__file__).resolve().parent

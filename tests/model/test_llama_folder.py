@@ -15,13 +15,13 @@ from safetensors.numpy import load_file, save_file
 
 import bascule
 from bascule import LanguageModel
-from bascule.backend.quant import dequantise
 from bascule.backend.quantise import quantise
 from bascule.dtypes import BlockType
 from bascule.errors import FileMissingError, ModelFileError, UnsupportedModelError
 from bascule.model.llama_config import LlamaConfig
 from bascule.model.llama_folder import rotary_factors
 from bascule.model.sampler import GREEDY
+from bascule.program.blocks import dequantise
 from bascule.recipes import read_recipe
 from bascule.tiers.auto import open_tier
 from bascule.tiers.openers import OpenedTier

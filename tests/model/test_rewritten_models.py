@@ -12,7 +12,7 @@ from bascule import LanguageModel
 from bascule.model import kv_cache, language, language_programs
 from bascule.model.embedder import EmbedderSettings
 from bascule.model.sampler import GREEDY
-from bascule.program.parts import attention_work, part_of
+from bascule.program.ops.parts import attention_work, part_of
 from bascule.program.program import Program
 from bascule.program.rewrites.attention import does_attention
 from bascule.program.rewrites.heads import head_partitioning

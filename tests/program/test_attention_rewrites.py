@@ -9,7 +9,7 @@ import pytest
 from bascule.errors import InputError, LimitError
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
-from bascule.program.parts import attention_work, part_of
+from bascule.program.ops.parts import attention_work, part_of
 from bascule.program.program import Call, Dim, Program
 from bascule.program.rewrites.attention import does_attention
 from bascule.program.rewrites.heads import head_partitioning

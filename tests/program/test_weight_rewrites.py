@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bascule.backend import reference
 from bascule.backend.base import Backend
 from bascule.backend.cpu import ReferenceBackend
-from bascule.backend.quant import BlockMatrix
+from bascule.backend.reference import FUNCTIONS
 from bascule.backend.wasm.backend import WasmBackend
 from bascule.backend.wasm.kernels_native import open_native as open_kernels
 from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.gpu_native import NativeGpu
 from bascule.dtypes import BlockType
 from bascule.errors import GpuError, InputError, LimitError
+from bascule.program.blocks import BlockMatrix
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.program import Dim, Parameter, Program
@@ -139,7 +139,7 @@ async def test_a_linear_layer_in_parts(
     least = max(rows * columns * 4, 4 * 1024)
     limits = Limits(binding_nbytes=max(least, largest(program) // 3))
     given = {"x": x, "w": weight, "b": bias, "r": residual}
-    expected = reference.linear(*wide(x, weight, bias, residual), activation="gelu")
+    expected = FUNCTIONS["linear"](*wide(x, weight, bias, residual), activation="gelu")
     tolerance = 4 * sum_tolerance(256)
     rewritten = await check(backend, program, limits, given, [expected], tolerance)
     assert {c.op for c in rewritten.calls} == {"linear", "concat", "add"}
@@ -163,7 +163,7 @@ async def test_a_gated_layer_in_parts(
     program = freeze(graph)
     part = 4 * ceil(ceil(columns / 4) / parts)
     limits = Limits(binding_nbytes=largest(program) * part // (2 * columns))
-    expected = reference.gated_linear(*wide(x, weight), activation="silu")
+    expected = FUNCTIONS["gated_linear"](*wide(x, weight), activation="silu")
     tolerance = 4 * 17 * 4 * sum_tolerance(256)
     given = {"x": x, "w": weight}
     rewritten = await check(backend, program, limits, given, [expected], tolerance)
@@ -216,7 +216,7 @@ async def test_an_embedding_in_parts(
     limits = Limits(binding_nbytes=max(2 * 5 * 1024, largest(program) // 6))
     given = {"ids": IDS, "w": table}
     given |= {"p": position, "b": bias} if position is not None and bias is not None else {}
-    expected = reference.embedding(IDS, table, position, bias)
+    expected = FUNCTIONS["embedding"](IDS, table, position, bias)
     await check(backend, program, limits, given, [expected], 1e-6, {"B": 2, "T": 4})
     rewritten, _ = fit(program, limits, model_rewrites())
     sizes = {"B": 2, "T": 4}
@@ -250,8 +250,8 @@ async def test_a_table_that_two_read_is_cut_once(
     assert first[0].parameters == second[0].parameters
     assert {t.parts for t in first[1] + second[1]} == {9}
     assert {t.strategy for t in first[1]} == {"chunked_embedding", "layer_decomposition"}
-    rows = reference.token_embedding(table, tokens, given["position"], length=6)
-    expected = [rows, reference.linear(*wide(rows), table, activation="none")]
+    rows = FUNCTIONS["token_embedding"](table, tokens, given["position"], length=6)
+    expected = [rows, FUNCTIONS["linear"](*wide(rows), table, activation="none")]
     tolerance = 16 * 4 * sum_tolerance(256)
     await check(backend, program, limits, given, expected, tolerance, {"T": 6})
 

@@ -8,11 +8,11 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from bascule.backend import reference
-from bascule.backend.quant import BlockMatrix
+from bascule.backend.reference import FUNCTIONS
 from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.gpu_native import NativeGpu
+from bascule.program.blocks import BlockMatrix
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.program import Attribute, Dim, Shape, Value
@@ -100,7 +100,7 @@ async def check_op(
         x.copy() if i in states and isinstance(x, np.ndarray) else x for i, x in enumerate(wide)
     ]
     given = {k: (sizes or {})[v.name] if isinstance(v, Dim) else v for k, v in attributes.items()}
-    expected = reference.FUNCTIONS[op](*wide, **given)
+    expected = FUNCTIONS[op](*wide, **given)
     assert found.shape == expected.shape
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance * unit)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, quants
 
-from bascule.backend.quant import BlockMatrix
 from bascule.backend.webgpu.gpu_native import NativeGpu
 from bascule.dtypes import BLOCKS, BlockType
 from bascule.errors import InputError
+from bascule.program.blocks import BlockMatrix
 from tests.shaders.harness import KINDS, check_op, dims, normal, sum_tolerance
 
 TYPES = [type for type in BlockType if type is not BlockType.F32]

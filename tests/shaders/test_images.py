@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bascule.backend import reference
 from bascule.backend.cpu import ReferenceBackend
+from bascule.backend.reference import FUNCTIONS
 from bascule.backend.wasm.backend import WasmBackend
 from bascule.backend.wasm.kernels_native import open_native
 from bascule.backend.webgpu.backend import WebGpuBackend
@@ -56,7 +56,7 @@ async def test_patches(
 
 async def test_patches_of_some_lines(gpu: NativeGpu, rng: np.random.Generator) -> None:
     x, given = normal(rng, 2, 9, 8, 3), window(CASES[3])
-    whole = reference.FUNCTIONS["patches"](x, first=0, lines=0, **given)
+    whole = FUNCTIONS["patches"](x, first=0, lines=0, **given)
     found = await check_op(gpu, "software", "patches", [x], tolerance=0, first=3, lines=4, **given)
     np.testing.assert_array_equal(found, whole[3 * 7 : 7 * 7])
 
@@ -119,8 +119,8 @@ async def test_tiles_give_what_the_whole_gives_in_less(
         results.append(found)
         executable.close()
         store.close()
-    wide = reference.FUNCTIONS["patches"](image.astype(np.float64), first=0, lines=0, **given)
-    expected = reference.linear(
+    wide = FUNCTIONS["patches"](image.astype(np.float64), first=0, lines=0, **given)
+    expected = FUNCTIONS["linear"](
         wide, arrays["weight"].astype(np.float64), arrays["bias"], activation="gelu"
     )
     for found in results:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from gguf.quants import quantize
 
-from bascule.backend.quant import dequantise
 from bascule.backend.quantise import QUANTISED, Sums, quantise
 from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.gpu_native import NativeGpu
 from bascule.dtypes import BLOCKS, BlockType, DType
+from bascule.program.blocks import dequantise
 from bascule.program.program import Parameter
 from tests.shaders.harness import normal
 

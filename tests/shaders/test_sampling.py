@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bascule.backend import reference_sampling as reference
-from bascule.backend.reference_sampling import NOT_A_TOKEN, kept_weights, uniform_at
 from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.gpu_native import NativeGpu
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
+from bascule.program.ops import sampling as reference
+from bascule.program.ops.sampling import NOT_A_TOKEN, kept_weights, uniform_at
 from tests.shaders.harness import Array, check_op, dims, disguise, normal
 
 INF, NAN = np.inf, np.nan

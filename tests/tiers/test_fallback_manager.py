@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import bascule
-from bascule.backend.quant import dequantise
 from bascule.backend.quantise import quantise
 from bascule.dtypes import BlockType
 from bascule.errors import (
@@ -18,6 +17,7 @@ from bascule.errors import (
     InputError,
     LimitError,
 )
+from bascule.program.blocks import dequantise
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.rewrites.quantization import progressive_quantization

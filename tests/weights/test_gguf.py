@@ -9,8 +9,8 @@ import gguf
 import numpy as np
 import pytest
 
-from bascule.backend.quant import BLOCKS, BlockType, dequantise
 from bascule.errors import ModelFileError
+from bascule.program.blocks import BLOCKS, BlockType, dequantise
 from bascule.weights.gguf import (
     FIRST_READ_NBYTES,
     GgufHeader,

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bascule.backend.quant import BLOCKS
 from bascule.errors import ModelFileError
+from bascule.program.blocks import BLOCKS
 from bascule.weights.gguf import (
     GgufHeader,
     NeedMore,

@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from bascule.backend.cpu import ReferenceStore
-from bascule.backend.quant import BlockMatrix
 from bascule.errors import InputError, ModelFileError, UnsupportedModelError
+from bascule.program.blocks import BlockMatrix
 from bascule.program.program import Parameter
 from bascule.program.rewrites.cuts import parts_of
 from bascule.weights.gguf_stream import load_gguf_weights, read_gguf

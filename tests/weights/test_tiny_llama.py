@@ -7,7 +7,7 @@ import gguf.quants
 import numpy as np
 import pytest
 
-from bascule.backend.quant import dequantise
+from bascule.program.blocks import dequantise
 from bascule.weights.gguf import GgufHeader, parse_gguf
 from tests.goldens import llama
 from tests.goldens.llama import TINY_NAMES, TinyName

@@ -19,11 +19,11 @@ from bascule.backend.base import (
     checked_input,
 )
 from bascule.backend.deviceless import Deviceless
-from bascule.backend.quant import BlockMatrix
 from bascule.backend.quantise import ReferenceQuantiser
 from bascule.backend.reference import FUNCTIONS
 from bascule.dtypes import BlockType, nbytes_of
 from bascule.errors import HostMemoryError, InputError
+from bascule.program.blocks import BlockMatrix
 from bascule.program.program import Dim
 
 if TYPE_CHECKING:

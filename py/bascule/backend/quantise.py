@@ -1,6 +1,6 @@
 """Floats into blocks: ggml's rounding, as the gguf package has it, and the error that it makes.
 
-`backend/quant` holds the layouts and the way back; shaders/quantise.wgsl does the same on a GPU.
+`program/blocks.py` has the layouts and the way back; shaders/quantise.wgsl does the same on a GPU.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bascule.arrays import Bytes, Floats, NDArray, np
-from bascule.backend.quant import BlockMatrix, dequantise
 from bascule.dtypes import BLOCKS, BlockType, DType
 from bascule.errors import InputError
+from bascule.program.blocks import BlockMatrix, dequantise
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -19,7 +19,6 @@ from typing import Any, Literal, Unpack
 from bascule.arguments import token_ids
 from bascule.arrays import Array, all_finite, need_numpy, np
 from bascule.backend.base import Backend, TuneReport, WeightStore
-from bascule.backend.reference_sampling import NOT_A_TOKEN
 from bascule.errors import (
     ContextLengthError,
     InputError,
@@ -40,6 +39,7 @@ from bascule.model.loaded import DEVICE_ERRORS, NO_MEMORY, LoadedModel, Reopened
 from bascule.model.options import Asked, StreamOptions, read_options
 from bascule.model.proof import Sample
 from bascule.model.sampler import GREEDY, Sampling
+from bascule.program.ops.sampling import NOT_A_TOKEN
 from bascule.program.program import Program
 from bascule.program.rewrites.registry import Fitting
 from bascule.progress import ProgressCallback

@@ -11,10 +11,10 @@ from typing import Any
 
 from bascule.arrays import Array, np
 from bascule.backend.base import Backend, Executable, WeightStore
-from bascule.backend.quant import BlockMatrix
 from bascule.backend.reference import FUNCTIONS
 from bascule.dtypes import BlockType
 from bascule.errors import BasculeError, DeviceLostError, TierUnavailableError
+from bascule.program.blocks import BlockMatrix
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.program import Program

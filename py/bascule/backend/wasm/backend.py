@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from bascule.arrays import np
 from bascule.backend.base import Executable, StateStore, Tier, WeightStore
 from bascule.backend.deviceless import Deviceless
-from bascule.backend.quant import BlockMatrix
 from bascule.backend.quantise import ReferenceQuantiser
 from bascule.backend.wasm.kernels import Kernels
 from bascule.backend.wasm.replay import ReplayExecutable
 from bascule.backend.wasm.store import WasmStates, WasmStore
 from bascule.backend.wasm.tensor import Blocks
 from bascule.errors import InputError
+from bascule.program.blocks import BlockMatrix
 
 if TYPE_CHECKING:
     from bascule.program.program import Parameter, Program, Value

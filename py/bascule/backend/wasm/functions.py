@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from math import prod
 
 from bascule.arrays import Array
-from bascule.backend.quant import BlockMatrix
 from bascule.backend.wasm.kernels import Kernels
 from bascule.backend.wasm.tensor import Blocks, Tensor
+from bascule.program.blocks import BlockMatrix
 from bascule.program.ops import ACTIVATIONS
-from bascule.program.parts import Part, part_from
+from bascule.program.ops.parts import Part, part_from
 from bascule.program.program import Call
 
 Operand = Tensor | Array  # numpy arrays may be read, never written

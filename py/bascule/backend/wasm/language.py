@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from math import prod
 
 from bascule.arrays import np
-from bascule.backend.quant import BlockMatrix
 from bascule.backend.wasm.functions import Matrix, Operand, WasmFunctions
 from bascule.backend.wasm.tensor import Blocks, Tensor
 from bascule.dtypes import BlockType
-from bascule.program.parts import Part, part_from
+from bascule.program.blocks import BlockMatrix
+from bascule.program.ops.parts import Part, part_from
 
 
 class LanguageFunctions(WasmFunctions):

@@ -14,12 +14,12 @@ from weakref import finalize
 from bascule.arrays import Array, need_numpy, np
 from bascule.backend.base import Shaped, input_bytes
 from bascule.backend.cpu import evaluate, last_uses, telling
-from bascule.backend.quant import BlockMatrix
 from bascule.backend.wasm.functions import has_kernel
 from bascule.backend.wasm.kernels import Argument, Kernels
 from bascule.backend.wasm.language import LanguageFunctions
 from bascule.backend.wasm.store import WasmStates, WasmStore
 from bascule.backend.wasm.tensor import ITEM_NBYTES, Blocks, Tensor
+from bascule.program.blocks import BlockMatrix
 from bascule.program.ops import onto_of
 from bascule.program.program import Call, Program
 from bascule.turns import CrossLoopLock

@@ -27,7 +27,7 @@ from bascule.backend.webgpu.pipelines import Pipelines
 from bascule.backend.webgpu.tape import Binding, TapeBuilder
 from bascule.errors import DeviceLostError, GpuError
 from bascule.program.ops import takes_over
-from bascule.program.parts import attention_work
+from bascule.program.ops.parts import attention_work
 from bascule.program.program import Call, Program, Value
 from bascule.progress import Progress, ProgressCallback
 

@@ -17,7 +17,7 @@ from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel
 from bascule.errors import GpuError, ShaderError, WrongResultError
 from bascule.program.ops import OPS, onto_of
-from bascule.program.parts import PLACES
+from bascule.program.ops.parts import PLACES
 from bascule.program.program import Call, Dim, Value
 from bascule.remembered import MemoryRemembered, Remembered
 

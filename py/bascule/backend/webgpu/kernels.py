@@ -19,7 +19,7 @@ from bascule.backend.webgpu.kernels_sampling import SAMPLING_ROWS
 from bascule.backend.webgpu.kernels_text import TEXT_ROWS
 from bascule.backend.webgpu.launch import fits, flat, normalise_groups, normalise_rows, operand
 from bascule.program.ops import POOLINGS
-from bascule.program.parts import part_of
+from bascule.program.ops.parts import part_of
 from bascule.program.program import Call, Sizes
 
 # A linear kernel and its lanes in x and y.

@@ -8,7 +8,7 @@ from math import prod
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Numbers, Variants, make_kernel
 from bascule.backend.webgpu.launch import flat, operand
-from bascule.program.images import windows_of
+from bascule.program.ops.images import windows_of
 from bascule.program.program import Call, Sizes
 
 _OWN = ("k_width", "stride_y", "stride_x", "pad_y", "pad_x")

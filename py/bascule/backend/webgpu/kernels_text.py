@@ -12,7 +12,7 @@ from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel, Numbers, Variants, make_kernel
 from bascule.backend.webgpu.launch import fits, flat, normalise_rows, operand
 from bascule.program.ops import MOST_JOINED
-from bascule.program.parts import part_of
+from bascule.program.ops.parts import part_of
 from bascule.program.program import Call, Sizes
 
 # Queries of a KV head up to which, on hardware, each has a workgroup of its own.

@@ -15,10 +15,10 @@ from typing import Any
 
 from bascule.arrays import NUMPY, Array, np
 from bascule.backend.cpu import ReferenceBackend
-from bascule.backend.quant import dequantise
 from bascule.dtypes import BlockType, DType, block_of
+from bascule.program.blocks import dequantise
 from bascule.program.ops import OPS, takes_over
-from bascule.program.parts import PLACES
+from bascule.program.ops.parts import PLACES
 from bascule.program.program import Attribute, Call, Dim, Parameter, Program, Shape, Value
 
 # Past a tile's edge, and with rows enough for the kernels that are made for many.

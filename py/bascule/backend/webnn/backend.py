@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from bascule.arrays import NUMPY, Array, np
 from bascule.backend.base import Executable, Shaped, Tier, checked_input
 from bascule.backend.cpu import ReferenceBackend, ReferenceStates, ReferenceStore, written
-from bascule.backend.quant import BlockMatrix
 from bascule.backend.webnn.ops import dim_input
 from bascule.backend.webnn.translate import translate
+from bascule.program.blocks import BlockMatrix
 from bascule.turns import CrossLoopLock
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Every op that an MLGraph can take, in WebNN's own methods; each as in `backend/reference.py`.
+"""Every op that an MLGraph can take, in WebNN's own methods; each as in `program/ops/`.
 
 Sizes are a bucket's limits. What a text's length, or a run's own size, leaves out of them is
 masked, so that no padding reaches a result.

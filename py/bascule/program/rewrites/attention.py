@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from itertools import pairwise
 
 from bascule.program.ops import OPS
-from bascule.program.parts import Part
+from bascule.program.ops.parts import Part
 from bascule.program.program import Call, Program, Value
 from bascule.program.rewrites.rewrite import Taken, rebuilt
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from bascule.errors import LimitError
-from bascule.program.parts import Part, part_of
+from bascule.program.ops.parts import Part, part_of
 from bascule.program.program import Call, Program, Value
 from bascule.program.rewrites.attention import PART_OPS, Pieces, spans, split
 from bascule.program.rewrites.rewrite import Limits, Taken

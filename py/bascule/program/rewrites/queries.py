@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bascule.errors import LimitError
-from bascule.program.parts import attention_work, part_of
+from bascule.program.ops.parts import attention_work, part_of
 from bascule.program.program import Call, Program
 from bascule.program.rewrites.attention import (
     Pieces,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bascule.errors import LimitError
-from bascule.program.images import windows_of
+from bascule.program.ops.images import windows_of
 from bascule.program.program import Call, Program, Value
 from bascule.program.rewrites.rewrite import Limits, Taken, rebuilt
 

@@ -1,10 +1,15 @@
-"""Activation functions in numpy, exact in float64 and fast in float32."""
+"""Activation functions; in numpy they are exact in float64 and fast in float32."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import erfc
 
 from bascule.arrays import Array, np
+from bascule.program.ops.table import Op, need
+from bascule.program.program import Attribute, Shape
+
+ACTIVATIONS = ("none", "gelu", "relu", "tanh", "silu")
 
 # Numbers of a block: it and two of scratch stay in a core's cache over all passes.
 _BLOCK = 1 << 14
@@ -22,6 +27,11 @@ _LOG_TAIL = (
     -6.931471027e-01,
 )
 _CLAMP = 10.0
+
+
+def _activate(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
+    need(attributes["kind"] in ACTIVATIONS, "activate", str(ACTIVATIONS), attributes)
+    return shapes[0] or ()
 
 
 def activate(x: Array, *, kind: str, out: Array | None = None) -> Array:
@@ -76,3 +86,6 @@ def _gelu_exact(x: Array) -> Array:
     """By the standard library, value by value: slow, and only ever a yardstick."""
     values = [v * 0.5 * erfc(-v * 0.5**0.5) for v in x.ravel().tolist()]
     return np.array(values, dtype=x.dtype).reshape(x.shape)
+
+
+ROWS = (Op("activate", ("x",), {"kind": str}, "y = activation(x)", _activate, numpy=activate),)

@@ -1,4 +1,4 @@
-"""Shapes of the ops on images: what a convolution sees as rows, and rows put into a whole."""
+"""Ops on images: what a convolution sees as rows, and rows put into a whole."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from bascule.arrays import Array, np
 from bascule.errors import InputError
+from bascule.program.ops.table import Op
 from bascule.program.program import Attribute, Shape
 
 # Of the window, in pixels; and which lines of the output, over all images, a call does (0: all).
@@ -72,3 +74,49 @@ def place_rows_shape(
     if onto is not None and onto != (whole, x[1]):
         raise InputError("op place_rows", f"onto {(whole, x[1])}", str(onto))
     return (whole, x[1])
+
+
+def patches(x: Array, **attributes: int) -> Array:
+    """What a window of k_height x k_width sees of images (B, H, W, C), zeros around them: a row
+    (KH * KW * C) for each of its places, of `lines` lines of places from `first` on.
+    """
+    windows = windows_of(x.shape, attributes)
+    pad_y, pad_x = attributes["pad_y"], attributes["pad_x"]
+    framed = np.pad(x, ((0, 0), (pad_y, pad_y), (pad_x, pad_x), (0, 0)))
+    k_height, k_width = attributes["k_height"], attributes["k_width"]
+    y = np.empty((windows.lines, windows.out_width, k_height, k_width, x.shape[3]), x.dtype)
+    line = windows.first + np.arange(windows.lines)
+    top = line % windows.out_height * attributes["stride_y"]
+    left = np.arange(windows.out_width) * attributes["stride_x"]
+    image = line[:, None] // windows.out_height
+    for ky in range(k_height):
+        for kx in range(k_width):
+            y[:, :, ky, kx] = framed[image, (top + ky)[:, None], (left + kx)[None, :]]
+    return y.reshape(-1, windows.cols)
+
+
+def place_rows(x: Array, onto: Array | None = None, *, first: int, whole: int) -> Array:
+    """x (rows, C) as rows `first` on of y (whole, C), which is `onto` itself where it is given."""
+    y = np.empty((whole, x.shape[1]), x.dtype) if onto is None else onto
+    y[first : first + len(x)] = x
+    return y
+
+
+ROWS = (
+    Op(
+        "patches",
+        ("x",),
+        PATCHES,
+        "a row for each place of a window on images: what it sees, zeros around the image",
+        patches_shape,
+        numpy=patches,
+    ),
+    Op(
+        "place_rows",
+        ("x", "onto?"),
+        {"first": int, "whole": int},
+        "x as rows `first` on of `whole` ones; the others are those of `onto`",
+        place_rows_shape,
+        numpy=place_rows,
+    ),
+)

@@ -1,4 +1,4 @@
-"""Choosing the next token in numpy; see `backend/reference.py`.
+"""Choosing the next token.
 
 `settings` (8) u32 hold: temperature (bits of f32; 0 takes the likeliest), top_k (0 is off), top_p
 (f32; 1 is off), min_p (f32; 0 is off), penalty (f32; 0 and 1 are off), the penalty's window in
@@ -7,11 +7,30 @@ tokens, the seed, and a word that is not used.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from bascule.arrays import Array, np
+from bascule.program.ops.table import Op, first_two, need
+from bascule.program.program import Attribute, Shape
 
 # The token of logits of which one is NaN, or the highest infinite. The host reads tokens anyway:
 # this one tells it, at no cost, that something is broken.
 NOT_A_TOKEN = 0xFFFFFFFF
+
+SETTINGS = 8  # words of a sampler's settings
+
+
+def _token(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shape:
+    (logits, tokens), position = first_two(shapes, "sampling"), shapes[2]
+    fits = len(logits) == 2 and logits[0] == 1 and len(tokens) == 1 and position == (1,)
+    need(fits, "sampling", "logits (1, V), tokens (S) and position (1)", shapes)
+    need(shapes[3:] in ((), ((SETTINGS,),)), "sampling", f"settings ({SETTINGS})", shapes[3:])
+    return (1,)
+
+
+def _penalise(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
+    _token(shapes, attributes)
+    return shapes[0] or ()
 
 
 def argmax_token(logits: Array, tokens: Array, position: Array) -> Array:
@@ -99,3 +118,36 @@ def uniform_at(seed: int, at: int) -> float:
 def _numbers(settings: Array) -> Array:
     with np.errstate(invalid="ignore"):  # a seed may look like a NaN
         return np.ascontiguousarray(settings).view(np.float32).astype(np.float64)
+
+
+ROWS = (
+    Op(
+        "argmax_token",
+        ("logits", "tokens", "position"),
+        {},
+        "y = argmax(logits); tokens[(position + 1) % S] = y; position += 1",
+        _token,
+        updates=("tokens", "position"),
+        result="u32",
+        numpy=argmax_token,
+    ),
+    Op(
+        "penalise",
+        ("logits", "tokens", "position", "settings"),
+        {},
+        "logits, less likely for each token among the last `window`",
+        _penalise,
+        numpy=penalise,
+    ),
+    Op(
+        "sample_token",
+        ("logits", "tokens", "position", "settings"),
+        {},
+        "like argmax_token, but y is drawn from softmax(logits / temperature) after top-k, "
+        "top-p and min-p",
+        _token,
+        updates=("tokens", "position"),
+        result="u32",
+        numpy=sample_token,
+    ),
+)

@@ -114,52 +114,8 @@ def attention_work(call: Call) -> int:
     return 2 * batch * part.n_heads * part.queries(tokens) * keys * size
 
 
-def attention_part(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
-    """The shape rule of that op."""
-    qkv, lengths, onto = shapes
-    part = _checked("attention_part", attributes)
-    packed = qkv[-1] if qkv else 0
-    if qkv is None or len(qkv) != 3 or lengths != (qkv[0],) or not isinstance(packed, int):
-        told = "qkv (B, T, 3 * n_kept * D), lengths (B)"
-        raise InputError("op attention_part", told, str(shapes))
-    size, rest = divmod(packed, 3 * part.n_kept)
-    if rest:
-        raise InputError("op attention_part", f"q, k and v of {part.n_kept} heads", str(packed))
-    return _onto("attention_part", (*qkv[:-1], part.heads * size), onto)
-
-
-def cached_attention_part(
-    shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]
-) -> Shape:
-    """The shape rule of that op."""
-    q, cache, position, onto = shapes
-    part, size = _checked("cached_attention_part", attributes), attributes["size"]
-    assert isinstance(size, int)
-    wide, width = part.heads * size, 2 * part.n_kept * size
-    fits = q is not None and len(q) == 2 and q[1] == wide and position == (1,)
-    if q is None or not fits or cache is None or cache[1:] != (width,):
-        told = f"q (T, {wide}), cache (S, {width}) and position (1)"
-        raise InputError("op cached_attention_part", told, str(shapes))
-    return _onto("cached_attention_part", q, onto)
-
-
-def rope_append_part(
-    shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]
-) -> Shape:
-    """The shape rule of that op."""
-    qkv, cache, angles, position, onto = shapes
-    part, size = _checked("rope_append_part", attributes), attributes["size"]
-    assert isinstance(size, int)
-    packed, width = (part.heads + 2 * part.kv_heads) * size, 2 * part.n_kept * size
-    fits = qkv is not None and len(qkv) == 2 and qkv[1] == packed and position == (1,)
-    fits = fits and cache is not None and cache[1:] == (width,)
-    if qkv is None or not fits or angles is None or angles[1:] != (size,):
-        told = f"qkv (T, {packed}), cache (S, {width}), angles (R, {size}), position (1)"
-        raise InputError("op rope_append_part", told, str(shapes))
-    return _onto("rope_append_part", (qkv[0], part.heads * size), onto)
-
-
-def _checked(op: str, attributes: Mapping[str, Attribute]) -> Part:
+def checked(op: str, attributes: Mapping[str, Attribute]) -> Part:
+    """What a part's attributes say; InputError where no part is like that."""
     heads, kv_heads = attributes["heads"], attributes.get("kv_heads", 1)
     size = attributes.get("size", 4)
     assert isinstance(heads, int)
@@ -173,7 +129,8 @@ def _checked(op: str, attributes: Mapping[str, Attribute]) -> Part:
     return part
 
 
-def _onto(op: str, result: Shape, onto: Shape | None) -> Shape:
+def onto_shape(op: str, result: Shape, onto: Shape | None) -> Shape:
+    """The result's shape; InputError where it would go on with another."""
     if onto is not None and onto != result:
         raise InputError(f"op {op}", f"a result {_told(result)} to go on with", _told(onto))
     return result

@@ -1,0 +1,126 @@
+"""Rows of a table by ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bascule.arrays import Array, np
+from bascule.program.blocks import BlockMatrix
+from bascule.program.ops.table import Op, first_two, need
+from bascule.program.program import Attribute, Dim, Shape
+
+_WHOLE_TABLE: Mapping[str, Attribute] = {"first": 0, "whole": 0}
+
+
+def _embedding(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
+    (ids, table), (position, bias, before) = first_two(shapes, "embedding"), shapes[2:]
+    need(len(ids) == 2 and len(table) == 2, "embedding", "ids (B, T) and table (V, C)", shapes)
+    _part("embedding", table, before, (*ids, table[1]), attributes)
+    hidden = table[1]
+    need(position is None or position[1:] == (hidden,), "embedding", "position (P, C)", position)
+    need(bias is None or bias == (hidden,), "embedding", "bias (C)", bias)
+    return (*ids, hidden)
+
+
+def _token_embedding(
+    shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]
+) -> Shape:
+    (table, tokens), (position, before) = first_two(shapes, "token_embedding"), shapes[2:]
+    told = "table (V, C), tokens (S) and position (1)"
+    fits = len(table) == 2 and len(tokens) == 1 and position == (1,)
+    need(fits, "token_embedding", told, shapes)
+    length = attributes["length"]
+    assert isinstance(length, int | Dim)
+    _part("token_embedding", table, before, (length, table[1]), attributes)
+    return (length, table[1])
+
+
+def _part(
+    op: str,
+    table: Shape,
+    before: Shape | None,
+    y: Shape,
+    attributes: Mapping[str, Attribute],
+) -> None:
+    """What an op over a part of a table's rows needs: a part within the whole, and y's shape."""
+    first, whole, rows = attributes["first"], attributes["whole"], table[0]
+    assert isinstance(first, int)
+    assert isinstance(whole, int)
+    inside = isinstance(rows, int) and first >= 0 and first + rows <= whole
+    told = f"first {first}, rows {rows}, whole {whole}"
+    need(inside or (first, whole) == (0, 0), op, "rows first to first + V of the whole's", told)
+    need(before is None or before == y, op, f"before {y}", before)
+
+
+def embedding(
+    ids: Array,
+    table: Array | BlockMatrix,
+    position: Array | None = None,
+    bias: Array | None = None,
+    before: Array | None = None,
+    *,
+    first: int = 0,
+    whole: int = 0,
+) -> Array:
+    """y[b,t] = table[ids[b,t]] + position[t] + bias. An id past the table takes its last row.
+
+    A table may be rows `first` on of one of `whole` rows: for an id of the others `before` (B, T,
+    C), zeros by default, stands in its row's place.
+    """
+    y = taken(table, ids, before, first, whole)
+    if position is not None:
+        y = y + position[: ids.shape[1]]
+    return y if bias is None else y + bias
+
+
+def token_embedding(
+    table: Array | BlockMatrix,
+    tokens: Array,
+    position: Array,
+    before: Array | None = None,
+    *,
+    length: int,
+    first: int = 0,
+    whole: int = 0,
+) -> Array:
+    """y[t] = table[tokens[(position + t) % S]]. An id past the table takes its last row.
+
+    `before`, `first` and `whole` as in `embedding`.
+    """
+    slots = (int(position[0]) + np.arange(length)) % len(tokens)
+    return taken(table, tokens[slots], before, first, whole)
+
+
+def taken(
+    table: Array | BlockMatrix, ids: Array, before: Array | None, first: int, whole: int
+) -> Array:
+    """Rows of a table by their ids (..., C), or `before` where they are in another part of it."""
+    rows = table.shape[0]
+    local = np.minimum(ids, (whole or rows) - 1).astype(np.int64) - first
+    inside = ((local >= 0) & (local < rows))[..., None]
+    local = np.clip(local, 0, rows - 1)
+    y = table.take(local) if isinstance(table, BlockMatrix) else table[local]
+    return y if inside.all() else np.where(inside, y, y.dtype.type(0) if before is None else before)
+
+
+ROWS = (
+    Op(
+        "embedding",
+        ("ids", "table", "position?", "bias?", "before?"),
+        {"first": int, "whole": int},
+        "y[b,t] = table[ids[b,t]] + position[t] + bias; a table that is rows `first` on of "
+        "one of `whole` rows (0: it is all of it) leaves the others' rows as in before, or 0",
+        _embedding,
+        defaults=_WHOLE_TABLE,
+        numpy=embedding,
+    ),
+    Op(
+        "token_embedding",
+        ("table", "tokens", "position", "before?"),
+        {"length": Dim, "first": int, "whole": int},
+        "y[t] = table[tokens[(position + t) % S]]; `first`, `whole` and before as in embedding",
+        _token_embedding,
+        defaults=_WHOLE_TABLE,
+        numpy=token_embedding,
+    ),
+)

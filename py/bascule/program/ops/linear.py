@@ -1,0 +1,82 @@
+"""Linear layers: a matrix of weights, and what is fused with the product."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bascule.arrays import Array, np
+from bascule.errors import InputError
+from bascule.program.blocks import BlockMatrix
+from bascule.program.ops.activations import ACTIVATIONS, activate
+from bascule.program.ops.table import Op, first_two, need
+from bascule.program.program import Attribute, Shape
+
+
+def _linear(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
+    (x, weight), (bias, residual) = first_two(shapes, "linear"), shapes[2:]
+    need(len(weight) == 2 and x[-1] == weight[1], "linear", "x (..., K) and weight (N, K)", shapes)
+    need(bias is None or bias == (weight[0],), "linear", "bias (N)", bias)
+    need(attributes["activation"] in ACTIVATIONS, "linear", str(ACTIVATIONS), attributes)
+    y = (*x[:-1], weight[0])
+    need(residual is None or residual == y, "linear", f"residual {y}", residual)
+    return y
+
+
+def _gated_linear(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
+    x, weight = first_two(shapes, "gated_linear")
+    outer = weight[0]
+    if len(weight) != 2 or x[-1] != weight[1] or not isinstance(outer, int) or outer % 2:
+        raise InputError("op gated_linear", "x (..., K) and weight (2 * N, K)", str(shapes))
+    need(attributes["activation"] in ACTIVATIONS, "gated_linear", str(ACTIVATIONS), attributes)
+    return (*x[:-1], outer // 2)
+
+
+def linear(
+    x: Array,
+    weight: Array | BlockMatrix,
+    bias: Array | None = None,
+    residual: Array | None = None,
+    *,
+    activation: str = "none",
+) -> Array:
+    """y = activation(x @ weight.T + bias) + residual. Blocks become numbers tile by tile."""
+    # One flat product: numpy hands a 2-d one to BLAS whole, an n-d one matrix by matrix.
+    flat = x.reshape(-1, x.shape[-1])
+    if isinstance(weight, BlockMatrix):
+        y = np.concatenate([flat @ tile.T.astype(x.dtype) for _, tile in weight.tiles()], axis=1)
+    else:
+        y = flat @ weight.T
+    y = y.reshape(*x.shape[:-1], weight.shape[0])
+    if bias is not None:
+        y += bias
+    y = activate(y, kind=activation, out=y)
+    if residual is not None:
+        y += residual
+    return y
+
+
+def gated_linear(x: Array, weight: Array | BlockMatrix, *, activation: str) -> Array:
+    """y = activation(x @ weight[:N].T) * (x @ weight[N:].T) (Shazeer 2020)."""
+    gate, up = np.split(linear(x, weight), 2, axis=-1)
+    y = activate(gate, kind=activation)
+    return np.multiply(y, up, out=None if y is gate else y)
+
+
+ROWS = (
+    Op(
+        "linear",
+        ("x", "weight", "bias?", "residual?"),
+        {"activation": str},
+        "y = activation(x @ weight.T + bias) + residual",
+        _linear,
+        numpy=linear,
+    ),
+    Op(
+        "gated_linear",
+        ("x", "weight"),
+        {"activation": str},
+        "y = activation(x @ weight[:N].T) * (x @ weight[N:].T)",
+        _gated_linear,
+        numpy=gated_linear,
+    ),
+)
