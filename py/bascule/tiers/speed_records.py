@@ -9,13 +9,12 @@ from time import time
 from typing import Any
 
 from bascule import __version__
-from bascule.arrays import numpy_ready
 from bascule.backend.base import Backend, Tier
 from bascule.program.program import Program
 from bascule.remembered import Entry, Remembered
 from bascule.tiers.host import is_busy
 from bascule.tiers.measuring import measure
-from bascule.tiers.speeds import Kind, Speeds, size_class, speeds_from, typical_speeds
+from bascule.tiers.speeds import Kind, Speeds, size_class, speeds_from, typical_speeds, why_typical
 from bascule.tiers.work import work_of_program
 
 # A run that takes so many times as long as predicted, or as short, contradicts its prediction.
@@ -92,17 +91,15 @@ async def speeds_of(
 ) -> Speeds:
     """What was measured of this tier before, else what is measured now.
 
-    A measurement that its budget cut off is not remembered. On a `busy` machine, or one without
-    numpy, nothing is measured: an older record serves, or what is typical elsewhere.
-    TierUnavailableError for a tier whose products are wrong, DeviceLostError.
+    A measurement that was cut off is not remembered. Where there is a reason not to measure
+    (`why_typical`), an older record serves, or what is typical elsewhere. TierUnavailableError for
+    a tier whose products are wrong, DeviceLostError.
     """
     record = await speed_record(backend.tier, identity, remembered)
-    if record is not None and (busy or not record.again):
+    why = why_typical(software=software, busy=busy)
+    if record is not None and (why or not record.again):
         return record.speeds
-    if busy:
-        return typical_speeds(backend.tier, software=software)
-    if not await numpy_ready():
-        why = "numpy, which makes the samples, is not there"
+    if why:
         return typical_speeds(backend.tier, software=software, why=why)
     speeds, whole = await measure(backend, budget_s)
     if whole:

@@ -122,9 +122,16 @@ _TYPICAL: Mapping[str, tuple[float, float, tuple[float, float, float]]] = {
 }
 
 
-def typical_speeds(
-    tier: Tier, *, software: bool = False, why: str = "this machine is too busy to be measured"
-) -> Speeds:
+def why_typical(*, software: bool, busy: bool) -> str:
+    """Why a tier's typical speeds stand for measured ones; empty where it is to be measured."""
+    if busy:
+        return "this machine is too busy to be measured"
+    if software and _IN_PAGE:  # it always loses there, and proving its kernels would fetch numpy
+        return "a software GPU is not measured in a page"
+    return ""
+
+
+def typical_speeds(tier: Tier, *, software: bool, why: str) -> Speeds:
     """What such a tier has elsewhere, for a machine that is not measured; `why` says why not."""
     if tier.startswith("webgpu"):
         row = _TYPICAL["software gpu" if software else "gpu"]

@@ -10,9 +10,9 @@ from bascule.backend.base import TIERS, Backend, Tier
 from bascule.errors import BasculeError, DeviceLostError, TierUnavailableError
 from bascule.remembered import MemoryRemembered, Remembered, open_remembered
 from bascule.tiers.host import free_nbytes, host_identity, is_busy
-from bascule.tiers.openers import OPENERS, adapter_of, open_named
+from bascule.tiers.openers import IN_PAGE, OPENERS, adapter_of, open_named
 from bascule.tiers.speed_records import speed_record, speeds_of
-from bascule.tiers.speeds import typical_speeds
+from bascule.tiers.speeds import typical_speeds, why_typical
 from bascule.tiers.switches import Switches
 from bascule.tiers.tier_records import TierFacts as TierFacts
 from bascule.tiers.tier_records import TierRecords
@@ -140,10 +140,11 @@ class _Surveyor:
         if facts is None or facts.refused:
             return facts
         record = await speed_record(tier, facts.identity, self.remembered)
-        if record is not None and (self.busy or not record.again):
+        why = why_typical(software=facts.software, busy=self.busy)
+        if record is not None and (why or not record.again):
             speeds = record.speeds
-        elif self.busy:
-            speeds = typical_speeds(tier, software=facts.software)
+        elif why:
+            speeds = typical_speeds(tier, software=facts.software, why=why)
         else:
             return None
         return _with_room(replace(facts, speeds=speeds), self.switches)
@@ -173,9 +174,13 @@ def surveys_made() -> dict[str, Survey]:
 
 
 def _needless(tier: Tier, found: Sequence[TierFacts]) -> str:
-    """Why a tier is not even tried: the same adapter serves already, with all that it has."""
-    better = any(facts.tier == "webgpu" and not facts.refused for facts in found)
-    return "webgpu works, on the same adapter in full" if better and tier == _LIMITED else ""
+    """Why a tier is not even tried: another one does all that it does, and better."""
+    works = {facts.tier for facts in found if not facts.refused}
+    if tier == _LIMITED and "webgpu" in works:
+        return "webgpu works, on the same adapter in full"
+    if IN_PAGE and tier == "cpu" and "wasm" in works:
+        return "wasm works, and a page's numpy, which would have to be fetched, is slower"
+    return ""
 
 
 def _facts(backend: Backend) -> TierFacts:
