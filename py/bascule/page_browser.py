@@ -166,8 +166,9 @@ class PageSession:
         return await self._answered(work(), cancellable=False)
 
     def stats(self) -> str:
-        """The model's counters."""
-        return json.dumps({} if self._model is None else self._model.stats)
+        """The model's counters, and how many tiers are open."""
+        stats = {} if self._model is None else self._model.stats
+        return json.dumps({**stats, "tiers_open": len(self._held())})
 
     async def cancel(self) -> None:
         """Stop all that runs or waits; the answers to that then say so."""
@@ -206,11 +207,14 @@ class PageSession:
             if switches.forced is None:
                 return await self._best(need)
             wanted, reason = switches.forced.tier, switches.forced_reason
-        held = [*self._tiers.values(), *(self._found.backends.values() if self._found else ())]
-        backend = next((b for b in held if b.tier == wanted and not b.lost), None)
+        backend = next((b for b in self._held() if b.tier == wanted and not b.lost), None)
         if backend is None:
             backend = self._tiers[wanted] = (await open_tier(wanted, need)).backend
         return OpenedTier(backend, reason)
+
+    def _held(self) -> list[Backend]:
+        """The open tiers."""
+        return [*self._tiers.values(), *(self._found.backends.values() if self._found else ())]
 
     async def _best(self, need: ModelNeed) -> OpenedTier:
         """Of tiers that stay open once they are: another model may want another one."""
