@@ -61,11 +61,22 @@ async def tint_f16(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[NativeGpu]:
     gpu.destroy()
 
 
-async def _open_dawn(*, least: bool = False) -> NativeGpu:
+@pytest.fixture
+async def tint_alone(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[NativeGpu]:
+    """Tint with SwiftShader's features, without the 0.3 s that SwiftShader takes for a pipeline."""
+    monkeypatch.setenv("WGPU_BACKEND_TYPE", "Null")
+    gpu = await _open_dawn(wanted=("subgroups",))
+    yield gpu
+    gpu.destroy()
+
+
+async def _open_dawn(
+    *, least: bool = False, wanted: tuple[str, ...] = ("subgroups", "shader-f16")
+) -> NativeGpu:
     import wgpudawn
 
     adapter = await wgpudawn.gpu.request_adapter_async()
-    wanted = () if least else ("subgroups", "shader-f16")
+    wanted = () if least else wanted
     features = [f for f in wanted if f in adapter.features]
     limits = _least_limits(adapter) if least else _own_limits(adapter)
     device = await adapter.request_device_async(required_features=features, required_limits=limits)
