@@ -6,7 +6,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from bascule.server.app import create_app
 from bascule.server.run import pyodide_folder, running
 from bascule.server.snapshot import make_snapshot
 from bascule.server.wheel import WheelHouse
-from e2e.engines import ENGINES, Engine, Page, PlaywrightTab, wait_for
+from e2e.engines import ENGINES, Engine, Engines, Page, PlaywrightTab, wait_for
 from e2e.faults import Faults
 from e2e.limited_adapter import WrappedWorkers
 from tests.goldens import cosines, golden
@@ -109,7 +109,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     kept = [item for item in items if wanted(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-    items[:] = kept
+    longest = [f"test_{name}.py" for name in LONGEST]
+    ranks = {name: rank for rank, name in enumerate(longest)}
+    items[:] = sorted(kept, key=lambda item: ranks.get(item.path.name, len(ranks)))
+
+
+# What takes longest begins first, or one worker would still run it when the other has ended.
+LONGEST = ("language", "memory", "cache", "matrix", "tiers_agree", "network", "choosing", "offline")
 
 
 class ByFileAndEngine(LoadScopeScheduling):
@@ -121,21 +127,37 @@ class ByFileAndEngine(LoadScopeScheduling):
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    config.option.loadscopereorder = False  # not by their number: see LONGEST
     return ByFileAndEngine(config, log)
 
 
+@pytest.fixture(scope="session")
+def engines(playwright: Playwright) -> Iterator[Engines]:
+    started = Engines(playwright)
+    yield started
+    started.close()
+
+
 @pytest.fixture(scope="session", params=ENGINES)
-def engine(request: pytest.FixtureRequest, playwright: Playwright) -> Iterator[Engine]:
+def engine(request: pytest.FixtureRequest, engines: Engines) -> Engine:
     """A browser; see `pytest_collection_modifyitems` for which stories meet which."""
-    start, webgpu = ENGINES[request.param]
-    with start(playwright, request.param, webgpu=webgpu) as running:
-        yield running
+    return engines.named(request.param)
 
 
 @pytest.fixture
 def webgpu_engine(engine: Engine, record_property: Callable[[str, object], None]) -> Engine:
     record_property(MET_WEBGPU, True)
     return engine
+
+
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    report = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    return report
 
 
 # The running test, for `settled`, which has no fixture to find it by.
@@ -153,32 +175,93 @@ def timed_test(request: pytest.FixtureRequest) -> None:
     _current[:] = [request.node]
 
 
+class SharedPages:
+    """Pages by their address, each opened when a test first asks for it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._open: dict[str, Page] = {}
+
+    def at(self, url: str) -> Page:
+        if url not in self._open:
+            self._open[url] = opened(self._engine, url)
+        return self._open[url]
+
+    def close(self) -> None:
+        for page in self._open.values():
+            page.close()
+        self._open.clear()
+
+
 @pytest.fixture(scope="module")
-def shared_page(engine: Engine, site: Site) -> Iterator[Page]:
-    """One page for the tests of a file that load their own models and change nothing that stays."""
-    page = engine.new_page()
-    page.open(f"{site.url}/?model=/goldens/tiny-bert&tier=cpu")
-    assert settled(page) == "ready"
-    yield page
-    page.close()
+def shared_pages(engine: Engine) -> Iterator[SharedPages]:
+    pages = SharedPages(engine)
+    yield pages
+    pages.close()
+
+
+@pytest.fixture
+def shared(
+    shared_pages: SharedPages, request: pytest.FixtureRequest
+) -> Iterator[Callable[[str], Page]]:
+    """Opens pages that the tests of a file in one engine share.
+
+    For tests that leave a page as they found it. The tests after one that fails get new pages.
+    """
+    yield shared_pages.at
+    if request.node.stash.get(FAILED, False):
+        shared_pages.close()
+
+
+@pytest.fixture
+def shared_page(shared: Callable[[str], Page], site: Site) -> Page:
+    """One of them for tests that load their own models: one that needs no numpy is up first."""
+    page = shared(f"{site.url}/?model=/goldens/tiny-bert&tier=wasm")
+    settled(page)
+    return page
+
+
+@pytest.fixture
+def shared_lab(shared: Callable[[str], Page], site: Site) -> Page:
+    """One of them that runs the Python of tests, which share its globals."""
+    page = shared(f"{site.url}/lab/")
+    booted(page)
+    return page
 
 
 @pytest.fixture
 def new_page(engine: Engine) -> Iterator[Callable[[str], Page]]:
     """Opens pages and closes them after the story."""
-    opened: list[Page] = []
+    pages: list[Page] = []
 
     def open_page(url: str) -> Page:
-        began = time.monotonic()
-        page = engine.new_page()
-        opened.append(page)
-        page.open(url)
-        record_time("open a page", began)
-        return page
+        pages.append(opened(engine, url))
+        return pages[-1]
 
     yield open_page
-    for page in opened:
+    for page in pages:
         page.close()
+
+
+def opened(engine: Engine, url: str) -> Page:
+    """A new page at an address; one that cannot get there is closed again."""
+    began = time.monotonic()
+    page = engine.new_page()
+    try:
+        page.open(url)
+    except BaseException:
+        page.close()
+        raise
+    record_time("open a page", began)
+    return page
+
+
+def booted(page: Page) -> None:
+    """Wait for the page at /lab/ to run Python."""
+    began = time.monotonic()
+    wait_for(page, "globalThis.lab")
+    page.run("() => lab.run('0')")
+    record_time("boot and load", began)
 
 
 def settled(page: Page) -> str:

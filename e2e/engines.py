@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from playwright.sync_api import BrowserContext, Error, Playwright
+from playwright.sync_api import Browser, BrowserContext, Error, Playwright
 from playwright.sync_api import Page as PlaywrightPage
 
 CHROMIUM_WEBGPU = (
@@ -177,6 +177,10 @@ class WebDriverTab:
         self._close()
 
 
+def always() -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Engine:
     """A browser that runs."""
@@ -184,6 +188,16 @@ class Engine:
     name: str
     webgpu: bool
     new_page: Callable[[], Page]
+    is_running: Callable[[], bool] = always
+
+
+def engine_of(browser: Browser, name: str, *, webgpu: bool) -> Engine:
+    """Pages with a profile of their own each."""
+
+    def new_page() -> Page:
+        return PlaywrightTab(browser.new_context().new_page())
+
+    return Engine(name, webgpu, new_page, browser.is_connected)
 
 
 @contextmanager
@@ -192,7 +206,7 @@ def chromium(playwright: Playwright, name: str, *, webgpu: bool) -> Iterator[Eng
     if os.geteuid() == 0:
         flags.append("--no-sandbox")
     browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
-    yield Engine(name, webgpu, lambda: PlaywrightTab(browser.new_context().new_page()))
+    yield engine_of(browser, name, webgpu=webgpu)
     browser.close()
 
 
@@ -204,7 +218,7 @@ def firefox(playwright: Playwright, name: str, *, webgpu: bool) -> Iterator[Engi
         executable_path=shutil.which("firefox-esr") or shutil.which("firefox"),
         firefox_user_prefs=FIREFOX_WEBGPU if webgpu else {"dom.webgpu.enabled": False},
     )
-    yield Engine(name, webgpu, lambda: PlaywrightTab(browser.new_context().new_page()))
+    yield engine_of(browser, name, webgpu=webgpu)
     browser.close()
 
 
@@ -241,7 +255,7 @@ def webkit(playwright: Playwright, name: str, *, webgpu: bool) -> Iterator[Engin
         with webkit_gtk(name) as engine:
             yield engine
         return
-    yield Engine(name, webgpu, lambda: PlaywrightTab(browser.new_context().new_page()))
+    yield engine_of(browser, name, webgpu=webgpu)
     browser.close()
 
 
@@ -353,3 +367,27 @@ ENGINES = {
     "firefox-no-webgpu": (firefox, False),
     "webkit": (webkit, False),
 }
+
+
+class Engines:
+    """Starts each engine when first asked for; it stays until it crashes or the session ends."""
+
+    def __init__(self, playwright: Playwright) -> None:
+        self._playwright = playwright
+        self._started: dict[str, tuple[Engine, ExitStack]] = {}
+
+    def named(self, name: str) -> Engine:
+        if name in self._started:
+            engine, stack = self._started[name]
+            if engine.is_running():
+                return engine
+            stack.close()
+        start, webgpu = ENGINES[name]
+        stack = ExitStack()
+        engine = stack.enter_context(start(self._playwright, name, webgpu=webgpu))
+        self._started[name] = engine, stack
+        return engine
+
+    def close(self) -> None:
+        for _, stack in self._started.values():
+            stack.close()

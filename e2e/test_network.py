@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from e2e.conftest import Site
-from e2e.engines import Engine, Page, wait_for
+from e2e.engines import Engine, Page
 from tests.weights.faulty import Fault, FaultyServer
 from tests.weights.test_network import (
     CHUNK,
@@ -103,15 +103,15 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def lab(site: Site, new_page: Callable[[str], Page]) -> Callable[..., Any]:
-    """Runs Python in a fresh page; one page for all that a test does."""
-    page = new_page(f"{site.url}/lab/")
-    wait_for(page, "globalThis.lab")
-    page.run("(code) => lab.run(code)", LOAD)
+def lab(shared_lab: Page) -> Callable[..., Any]:
+    """Runs Python in a page whose stores are empty."""
+    shared_lab.run("(code) => lab.run(code)", LOAD)
 
     def run(code: str) -> Any:
-        return json.loads(page.run("(code) => lab.run(code)", f"json.dumps({code})"))
+        return json.loads(shared_lab.run("(code) => lab.run(code)", f"json.dumps({code})"))
 
+    for store in ("opfs", "cache", "indexeddb"):
+        run(f"await clear(store={store!r})")
     return run
 
 

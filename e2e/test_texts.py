@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
 
 from bascule.folders import models_folder
 from bascule.text.chat import ChatTemplate
 from bascule.text.template_native import NativeRenderer
 from bascule.text.tokenizer_native import NativeTokenizer
-from e2e.conftest import Site
-from e2e.engines import Engine, Page, wait_for
+from e2e.engines import Page
 from tests.goldens import text_goldens
 from tests.text.chats import CALLS, CHATS, TEMPLATES, TOOLS
 from tests.text.strings import random_text
@@ -19,15 +17,11 @@ from tests.text.test_template_hostile import HOSTILE
 from tests.text.vocabularies import HEADER_NBYTES, MODEL, real_file, real_metadata, tokenizer_of
 
 
-def test_long_texts_that_begin_like_the_template(
-    engine: Engine, site: Site, new_page: Callable[[str], Page]
-) -> None:
+def test_long_texts_that_begin_like_the_template(shared_lab: Page) -> None:
     """Cutting must not take the text's own [CLS] or [SEP] for the template's."""
     texts = ["[CLS][CLS] a " + "b c " * 300, "[SEP] x " + "y z " * 300, "[CLS] [SEP] " * 300]
     data = (models_folder() / "all-MiniLM-L6-v2" / "tokenizer.json").read_bytes()
     expected = NativeTokenizer.from_json(data, 256).encode(texts)
-    page = new_page(f"{site.url}/lab/")
-    wait_for(page, "globalThis.lab")
     code = f"""
 import json
 from pyodide.http import pyfetch
@@ -35,14 +29,10 @@ from bascule.text import open_tokenizer
 data = await (await pyfetch("/models/all-MiniLM-L6-v2/tokenizer.json")).bytes()
 json.dumps((await open_tokenizer(data, 256)).encode({texts!r}))
 """
-    assert json.loads(page.run("(code) => lab.run(code)", code)) == expected
+    assert json.loads(shared_lab.run("(code) => lab.run(code)", code)) == expected
 
 
-def test_more_texts_than_a_call_takes_arguments(
-    engine: Engine, site: Site, new_page: Callable[[str], Page]
-) -> None:
-    page = new_page(f"{site.url}/lab/")
-    wait_for(page, "globalThis.lab")
+def test_more_texts_than_a_call_takes_arguments(shared_lab: Page) -> None:
     code = """
 import json
 from pyodide.http import pyfetch
@@ -51,7 +41,7 @@ data = await (await pyfetch("/goldens/tiny-bert/tokenizer.json")).bytes()
 found = (await open_tokenizer(data, 16)).encode(["w4"] * 150_000 + ["w4 w5"])
 json.dumps([len(found), found[0] == found[-2], len(found[-1]) - len(found[0])])
 """
-    assert json.loads(page.run("(code) => lab.run(code)", code)) == [150_001, True, 1]
+    assert json.loads(shared_lab.run("(code) => lab.run(code)", code)) == [150_001, True, 1]
 
 
 # Opens the real model's tokenizer in the page, from the file's first bytes.
@@ -78,9 +68,7 @@ def opened() -> str:
     return OPENED.replace("FILE", real_file().name)
 
 
-def test_a_language_models_ids_and_chats_equal_the_native_ones(
-    engine: Engine, site: Site, new_page: Callable[[str], Page]
-) -> None:
+def test_a_language_models_ids_and_chats_equal_the_native_ones(shared_lab: Page) -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     source = random.Random(seed)
@@ -97,8 +85,6 @@ def test_a_language_models_ids_and_chats_equal_the_native_ones(
         ChatTemplate(NativeRenderer(template), native, "model.gguf").encode(messages, tools=tools)
         for template, messages, tools in asked
     ]
-    page = new_page(f"{site.url}/lab/")
-    wait_for(page, "globalThis.lab")
     code = f"""{opened()}
 texts, asked = json.loads({json.dumps(json.dumps([texts, asked]))})
 plain = [tokenizer.encode(text, special=False) for text in texts]
@@ -113,16 +99,12 @@ for template, messages, tools in asked:
     chats.append(ChatTemplate(renderer, tokenizer, "m").encode(messages, tools=tools))
 json.dumps([plain, special, streamed, chats])
 """
-    found = json.loads(page.run("(code) => lab.run(code)", code))
+    found = json.loads(shared_lab.run("(code) => lab.run(code)", code))
     assert found == [plain, special, streamed, chats]
 
 
-def test_hostile_templates_fail_and_the_page_lives(
-    engine: Engine, site: Site, new_page: Callable[[str], Page]
-) -> None:
+def test_hostile_templates_fail_and_the_page_lives(shared_lab: Page) -> None:
     names = ("recursion", "double recursion", "parentheses", "giant range", "nested loops", "lists")
-    page = new_page(f"{site.url}/lab/")
-    wait_for(page, "globalThis.lab")
     code = f"""
 import json
 from bascule.text.template_browser import PageRenderer
@@ -136,5 +118,5 @@ for source in json.loads({json.dumps(json.dumps([HOSTILE[name] for name in names
 renderer = await PageRenderer.from_source("{{{{ 1 + 1 }}}}")
 json.dumps([found, renderer.render({{}})])
 """
-    found = json.loads(page.run("(code) => lab.run(code)", code))
+    found = json.loads(shared_lab.run("(code) => lab.run(code)", code))
     assert found == [[None] * len(names), "2"]
