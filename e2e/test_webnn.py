@@ -69,7 +69,9 @@ import json
 import numpy as np
 from pyodide.code import run_js
 from bascule.backend.cpu import ReferenceBackend
-from bascule.model.bert import BertConfig, sentence_encoder
+from bascule.model.sentence_graph import Encoder, sentence_encoder
+from bascule.models.bert import BERT
+from bascule.models.encoder.config import EncoderConfig
 from bascule.program.compile import freeze
 from bascule.program.program import Dim
 from bascule.tiers.openers import open_named
@@ -77,10 +79,10 @@ from bascule.tiers.openers import open_named
 (await run_js("import('/lab/ml.js')")).install()
 rng = np.random.default_rng(SEED)
 def encoder(activation):
-    config = BertConfig(vocabulary=40, hidden=12, layers=2, heads=3, inner=20, positions=16,
+    config = EncoderConfig(vocabulary=40, hidden=12, layers=2, heads=3, inner=20, positions=16,
                         activation=activation, eps=1e-12)
     batch, tokens = Dim("B", 4), Dim("T", 8)
-    return freeze(sentence_encoder(config, batch, tokens))
+    return freeze(sentence_encoder(Encoder(BERT, config), batch, tokens))
 
 weights = {p.name: rng.standard_normal(p.shape).astype(np.float32)
            for p in encoder("gelu").parameters}

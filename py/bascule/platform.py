@@ -21,9 +21,10 @@ from bascule.errors import (
 )
 from bascule.model.embedder import EmbeddingModel
 from bascule.model.language import LanguageModel
-from bascule.model.llama import CacheDType
 from bascule.model.loaded import LoadedModel, Reopened
 from bascule.model.registry import known_hashes, known_kind, locate, missing_in_page
+from bascule.models.decoder.graph import CacheDType
+from bascule.program.parameters import all_parameters
 from bascule.program.program import Program
 from bascule.program.rewrites.registry import fit_all
 from bascule.program.rewrites.rewrite import Limits
@@ -92,7 +93,8 @@ async def load(
 
     `model` is a known name ("all-MiniLM-L6-v2", "SmolLM2-135M-Instruct"), a folder or the URL of
     one, or the path or URL of a .gguf file. A folder is Hugging Face style with config.json (of a
-    BERT or a Llama), tokenizer.json and model.safetensors (or its shards), or has a model.gguf.
+    model type in `bascule.models.table`), tokenizer.json and model.safetensors (or its shards), or
+    has a model.gguf.
     `tier` is "webgpu", "webgpu-limited" (the same without optional features, in the limits that
     every device has), "wasm", "cpu" or "auto": the one of those that work and can hold the model
     that is predicted to be fastest, from what was measured on this machine; of several names it is
@@ -143,7 +145,7 @@ async def load(
         tell(Progress("device", 1, 1, "steps"))
         clock.lap("device_ms")
         fitting, programs = fit_all(programs, opened.backend.limits if fallbacks else Limits())
-        parameters = programs[0].parameters
+        parameters = all_parameters(programs)
         async with opened.backend.turns.turn():
             store = opened.backend.store(parameters)
             store.arrivals = Arrivals(parameter.name for parameter in parameters)
@@ -229,7 +231,7 @@ async def _reopen(
     backend = opened.backend
     try:
         fitting, programs = fit_all(programs, backend.limits if fallbacks else Limits())
-        parameters = programs[0].parameters
+        parameters = all_parameters(programs)
         store = backend.store(parameters)
         await recipe.fill(source, parameters, store, _silent, backend=backend, parallel=False)
     except BaseException:

@@ -15,8 +15,10 @@ from typing import cast
 
 from bascule.backend.base import Tier
 from bascule.errors import InputError
-from bascule.model.bert import BertConfig
 from bascule.model.embedder import EmbedderSettings
+from bascule.model.sentence_graph import Encoder
+from bascule.models.encoder.config import EncoderConfig
+from bascule.models.table import PLAIN_ENCODER
 from bascule.platform import UnifiedWebPlatform, read_programs
 from bascule.program.program import Call, Program
 from bascule.program.rewrites.registry import fit_all
@@ -27,12 +29,12 @@ from bascule.waiting import start
 
 # Shaders depend on few of a model's sizes (the head's, whether the hidden size divides by 4): these
 # are those of the small sentence encoders.
-_SMALL_ENCODER = BertConfig(
+_SMALL_ENCODER = EncoderConfig(
     vocabulary=30522, hidden=384, layers=1, heads=12, inner=1536, positions=512,
     activation="gelu", eps=1e-12,
 )  # fmt: skip
 _FAMILIES: Mapping[str, EmbedderSettings] = {
-    "text": EmbedderSettings(_SMALL_ENCODER, max_tokens=256),
+    "text": EmbedderSettings(Encoder(PLAIN_ENCODER, _SMALL_ENCODER), max_tokens=256),
 }
 # Kinds of calls whose pipelines are made together: the first layers need not wait for the last.
 _WAVE = 4

@@ -36,6 +36,7 @@ from bascule.errors import BasculeError, ModelFileError, TierUnavailableError, W
 from bascule.model.loaded import LoadedModel
 from bascule.model.proof import Sample, stored_samples
 from bascule.model.registry import known_hashes
+from bascule.program.parameters import all_parameters
 from bascule.program.program import Program
 from bascule.remembered import Remembered, open_remembered
 from bascule.tiers.host import host_identity
@@ -140,7 +141,7 @@ class ModelProver:
         """Changes with the files, the formats, the sample and the kernels that serve."""
         backend, parts = model.backend, [repr(sorted(known_hashes(self.name).items())), str(sample)]
         programs = model._sample_programs(sample)
-        parts += [f"{p.name} {p.dtype}" for p in programs[0].parameters]
+        parts += [f"{p.name} {p.dtype}" for p in all_parameters(programs)]
         parts += [f"{s.name} {s.dtype}" for s in programs[0].states]
         if isinstance(backend, WebGpuBackend):
             parts.append(backend.fingerprint(programs))

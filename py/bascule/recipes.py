@@ -1,8 +1,9 @@
-"""From a model's small files to the model itself: one recipe for each kind of model."""
+"""From a model's small files to the model itself: one recipe for each task and file format."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Protocol
 
 from bascule.backend.base import Backend, WeightStore
@@ -10,14 +11,15 @@ from bascule.dtypes import DType
 from bascule.errors import FileMissingError, InputError
 from bascule.json_object import json_object
 from bascule.model.embedder import EmbeddingModel
-from bascule.model.kinds import unsupported_type
 from bascule.model.language import LanguageModel
-from bascule.model.llama import CacheDType
+from bascule.models.decoder.graph import CacheDType
+from bascule.models.family import EncoderFamily
+from bascule.models.table import family_of_config
 from bascule.program.program import Parameter, Program
 from bascule.program.rewrites.registry import Fitting
 from bascule.progress import Progress, ProgressCallback
 from bascule.recipes_encoder import read_encoder
-from bascule.recipes_language import LanguageOptions, read_gguf_model, read_llama_folder
+from bascule.recipes_language import LanguageOptions, read_gguf_model, read_language_folder
 from bascule.recipes_missing import explain_missing
 from bascule.tiers.openers import OpenedTier
 from bascule.weights.early_read import EarlyRead
@@ -31,7 +33,7 @@ class Recipe(Protocol):
     """What is known of a model before its weights come."""
 
     def programs(self) -> list[Program]:
-        """The passes that it will most likely run; the first one has every parameter."""
+        """The passes that it will most likely run; together they have every parameter."""
         ...
 
     def make(
@@ -109,13 +111,11 @@ async def _read_folder(
     try:
         place = f"{source.location}/config.json"
         config = json_object(await source.read("config.json"), place)
-        match config.get("model_type"):
-            case "bert":
-                dtype = weights or "f32"
-                return await read_encoder(source, config, tokenizing, tell, dtype, known_files)
-            case "llama":
-                return await read_llama_folder(source, config, tokenizing, tell, weights, options)
-            case other:
-                raise unsupported_type(place, "model_type", other)
+        family = family_of_config(config, place)
+        if isinstance(family, EncoderFamily):
+            read = partial(read_encoder, weights=weights or "f32", known_files=known_files)
+            return await read(source, family, config, tokenizing, tell)
+        read = partial(read_language_folder, weights=weights, options=options)
+        return await read(source, family, config, tokenizing, tell)
     finally:
         await tokenizing.stop()

@@ -1,4 +1,4 @@
-"""The recipe of sentence encoders: a Hugging Face folder of a BERT in safetensors."""
+"""The recipe of sentence encoders: a Hugging Face folder in safetensors."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 from bascule.backend.base import Backend, WeightStore
 from bascule.dtypes import DType
 from bascule.errors import FileMissingError, UnsupportedModelError
-from bascule.model.bert import BertConfig
-from bascule.model.bert_folder import canonical_names, check_tensors
 from bascule.model.buckets import SMALLEST
 from bascule.model.embedder import EmbedderSettings, EmbeddingModel
+from bascule.model.sentence_graph import Encoder
 from bascule.model.sentence_modules import module_folders
 from bascule.model.settings import folder_settings
+from bascule.models.encoder.files import check_tensors, plain_names
+from bascule.models.family import EncoderFamily
 from bascule.program.program import Parameter, Program
 from bascule.progress import Progress, ProgressCallback
 from bascule.text import Tokenizer, open_tokenizer
@@ -67,11 +68,12 @@ class EncoderRecipe:
         parallel: bool,
     ) -> QuantizationReport | None:
         """See `Recipe`. What is quantized comes one shard at a time."""
-        folders = module_folders(self.settings.modules)
+        folders, family = module_folders(self.settings.modules), self.settings.encoder.family
+        parameters = [_in_folder(parameter, family) for parameter in parameters]
         named: dict[str, Any] = {
             "prefixes": ("",),
             "progress": progress,
-            "headers": partial(_read_tables, source, folders),
+            "headers": partial(_read_tables, source, family, folders),
         }
         format = self.settings.weights
         if format == "f32":
@@ -82,15 +84,17 @@ class EncoderRecipe:
 
 async def read_encoder(
     source: Source,
-    told: Mapping[str, Any],
+    family: EncoderFamily,
+    config_json: Mapping[str, Any],
     tokenizing: Awaitable[bytes],
     tell: ProgressCallback,
     weights: DType,
     known_files: Collection[str] = (),
 ) -> EncoderRecipe:
-    """Read what a folder says of a BERT; `told` is its config.json, `tokenizing` reads its
-    tokenizer.json, `known_files` are all of its files where they are known. Errors as
-    `recipes.read_recipe`.
+    """Read what a folder says of an encoder.
+
+    `tokenizing` reads its tokenizer.json, `known_files` are all of its files where they are known.
+    Errors as `recipes.read_recipe`.
     """
     place = source.location
 
@@ -99,14 +103,14 @@ async def read_encoder(
             return None
         return await read_optional(source, file)
 
-    config = BertConfig.from_config(told, f"{place}/config.json")
+    config = family.config(config_json, f"{place}/config.json")
     settings, tables = await asyncio.gather(
-        folder_settings(config, read, place),
-        with_restarts(source, partial(_read_tables, source, ()), source.forget),
+        folder_settings(Encoder(family, config), read, place),
+        with_restarts(source, partial(_read_tables, source, family, ()), source.forget),
     )
     # Before any program is made: a config.json of 200 bytes may claim any number of layers.
     every = {name: tensor for table in tables.values() for name, tensor in table.items()}
-    check_tensors(config, every, place)
+    check_tensors(family, config, every, place)
     encoder = replace(settings.embedder, weights=weights)
     await _check_modules(source, encoder)
     tell(Progress("config", 1, 1, "files"))
@@ -136,11 +140,17 @@ async def _check_modules(source: Source, encoder: EmbedderSettings) -> None:
             raise UnsupportedModelError(source.location, told)
 
 
-async def _read_tables(source: Source, folders: Sequence[str]) -> _Tables:
-    """The tensors of the encoder, by the names in its graph, and of its modules."""
+def _in_folder(parameter: Parameter, family: EncoderFamily) -> Parameter:
+    """Name a parameter's tensors as the folder does; those of modules have a folder's name."""
+    names = (name if "/" in name else family.tensor_name(name) for name in parameter.tensors)
+    return replace(parameter, tensors=tuple(names))
+
+
+async def _read_tables(source: Source, family: EncoderFamily, folders: Sequence[str]) -> _Tables:
+    """Return the tensors of the encoder, by the family's names, and of its modules."""
     files = await read_headers(source)
     place = source.location
-    named = {file: canonical_names(table, f"{place}/{file}") for file, table in files.items()}
+    named = {f: plain_names(family, table, f"{place}/{f}") for f, table in files.items()}
     return named | await _read_module_tables(source, folders)
 
 

@@ -15,10 +15,18 @@ from bascule.dtypes import DType, dtype_of
 from bascule.errors import ModelFileError
 from bascule.json_object import json_object
 from bascule.model.language import LanguageModel, LanguageSettings
+from bascule.model.language_graph import Decoder
 from bascule.model.language_programs import essential_programs
-from bascule.model.llama import CacheDType
-from bascule.model.llama_config import ROPE_FACTORS, LlamaConfig
-from bascule.model.llama_folder import folder_config, folder_name, rotary_factors
+from bascule.models.decoder.config import DecoderConfig
+from bascule.models.decoder.files import (
+    ROPE_FACTORS,
+    TABLE,
+    check_metadata_tensors,
+    with_types,
+)
+from bascule.models.decoder.graph import CacheDType
+from bascule.models.family import DecoderFamily
+from bascule.models.table import family_of_metadata
 from bascule.program.program import Parameter, Program
 from bascule.progress import Progress, ProgressCallback
 from bascule.text.chat import open_chat_template
@@ -58,8 +66,9 @@ class LanguageRecipe:
 
     def programs(self) -> list[Program]:
         """See `Recipe`."""
-        config, options = self.settings.config, self.options
-        return essential_programs(config, options.max_length or config.context, options.cache_dtype)
+        decoder, options = self.settings.decoder, self.options
+        length = options.max_length or decoder.config.context
+        return essential_programs(decoder, length, options.cache_dtype)
 
     def make(
         self, name: str, opened: OpenedTier, store: WeightStore, **options: Any
@@ -103,7 +112,7 @@ class GgufRecipe(LanguageRecipe):
 
 @dataclass(frozen=True, slots=True)
 class FolderRecipe(LanguageRecipe):
-    """A Llama in safetensors; `weights` is the block format that its floats are made into."""
+    """A decoder in safetensors; `weights` is the block format that its floats become."""
 
     weights: DType | None
 
@@ -118,7 +127,8 @@ class FolderRecipe(LanguageRecipe):
         parallel: bool,
     ) -> QuantizationReport | None:
         """See `Recipe`. What is quantised comes one shard at a time."""
-        named = [replace(p, tensors=tuple(map(folder_name, p.tensors))) for p in parameters]
+        name = self.settings.decoder.family.tensor_name
+        named = [replace(p, tensors=tuple(map(name, p.tensors))) for p in parameters]
         options: dict[str, Any] = {"prefixes": ("",), "progress": progress}
         if self.weights is None:
             await load_weights(source, named, store, parallel=parallel, **options)
@@ -134,39 +144,45 @@ async def read_gguf_model(
     tell(Progress("config", 0, 1, "files"))
     header = await read_gguf(source, file)
     types: dict[str, DType] = {t.name: dtype_of(t.type) for t in header.tensors.values()}
-    table = header.tensors.get("token_embd.weight")
+    table = header.tensors.get(TABLE)
     if table is None or len(table.shape) != 2:
-        raise ModelFileError(place, "it lacks the matrix 'token_embd.weight'")
-    config = LlamaConfig.from_metadata(header.metadata, types, table.shape[0], place)
+        raise ModelFileError(place, f"it lacks the matrix {TABLE!r}")
+    architecture, family = family_of_metadata(header.metadata, place)
+    read = family.architectures[architecture]
+    config = read(header.metadata, types, table.shape[0], place)
+    check_metadata_tensors(family, config, place)
     tell(Progress("config", 1, 1, "files"))
     tell(Progress("tokenizer", 0, 1, "files"))
     vocabulary = read_vocabulary(header.metadata, place)
-    factors = await _gguf_factors(source, file, header, config)
-    settings = await _settings(config, vocabulary, factors, place)
+    config = replace(config, factors=await _gguf_factors(source, file, header, config))
+    settings = await _settings(Decoder(family, config), vocabulary, place)
     tell(Progress("tokenizer", 1, 1, "files"))
     return GgufRecipe(settings, options, file, header)
 
 
-async def read_llama_folder(
+async def read_language_folder(
     source: Source,
-    told: Mapping[str, Any],
+    family: DecoderFamily,
+    config_json: Mapping[str, Any],
     tokenizing: Awaitable[bytes],
     tell: ProgressCallback,
     weights: DType | None,
     options: LanguageOptions,
 ) -> FolderRecipe:
-    """What a folder says of a Llama: `told` in its config.json, and `tokenizing` is the reading of
-    its tokenizer.json. Errors as `recipes.read_recipe`.
+    """Read what a folder says of a decoder; `tokenizing` reads its tokenizer.json.
+
+    Errors as `recipes.read_recipe`.
     """
     place = f"{source.location}/config.json"
     headers = await with_restarts(source, partial(read_headers, source), source.forget)
     tensors = {name: tensor for table in headers.values() for name, tensor in table.items()}
-    config = folder_config(told, tensors, weights, place)
-    factors = rotary_factors(told, config, place)
+    config = family.config(config_json, place)
+    config = with_types(family, config, config_json, tensors, weights, place)
     tell(Progress("config", 1, 1, "files"))
     tell(Progress("tokenizer", 0, 1, "files"))
-    files = await _tokenizer_files(source, told, tokenizing)
-    settings = await _settings(config, read_folder_vocabulary(files), factors, source.location)
+    files = await _tokenizer_files(source, config_json, tokenizing)
+    vocabulary = read_folder_vocabulary(files)
+    settings = await _settings(Decoder(family, config), vocabulary, source.location)
     tell(Progress("tokenizer", 1, 1, "files"))
     return FolderRecipe(settings, options, weights)
 
@@ -192,20 +208,19 @@ def _ends(told: Mapping[str, Any], place: str) -> frozenset[int]:
     return frozenset(listed)
 
 
-async def _settings(
-    config: LlamaConfig, vocabulary: Vocabulary, factors: list[float] | None, place: str
-) -> LanguageSettings:
-    if len(vocabulary.tokens) > config.vocabulary:
-        told = f"it has {len(vocabulary.tokens):,} tokens and {config.vocabulary:,} embeddings"
+async def _settings(decoder: Decoder, vocabulary: Vocabulary, place: str) -> LanguageSettings:
+    rows = decoder.config.vocabulary
+    if len(vocabulary.tokens) > rows:
+        told = f"it has {len(vocabulary.tokens):,} tokens and {rows:,} embeddings"
         raise ModelFileError(place, told)
     tokenizer = await open_text_tokenizer(vocabulary)
     template = await open_chat_template(tokenizer, place) if vocabulary.chat_template else None
-    return LanguageSettings(config, tokenizer, template, factors)
+    return LanguageSettings(decoder, tokenizer, template)
 
 
 async def _gguf_factors(
-    source: Source, file: str, header: GgufHeader, config: LlamaConfig
-) -> list[float] | None:
+    source: Source, file: str, header: GgufHeader, config: DecoderConfig
+) -> tuple[float, ...] | None:
     tensor = header.tensors.get(ROPE_FACTORS)
     if tensor is None:
         return None
@@ -214,4 +229,4 @@ async def _gguf_factors(
     factors = array("f", await source.read(file, tensor.start, tensor.nbytes))
     if not all(0 < factor < inf for factor in factors):
         raise ModelFileError(f"{source.location}/{file}", f"{ROPE_FACTORS} holds no factors")
-    return list(factors)
+    return tuple(factors)

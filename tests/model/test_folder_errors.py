@@ -20,7 +20,7 @@ from bascule.errors import (
 )
 from bascule.model import registry
 from bascule.model.embedder import EmbedderSettings
-from bascule.model.kinds import unsupported_type
+from bascule.models.table import family_of_config
 from bascule.platform import read_programs
 from bascule.program.graph import Graph
 from bascule.weights.early_read import EarlyRead
@@ -106,7 +106,7 @@ async def test_a_file_read_early_fails_only_where_it_is_awaited(tmp_path: Path) 
 )
 def test_another_kind_of_model_hears_what_runs(found: object, words: str) -> None:
     with pytest.raises(UnsupportedModelError, match=words):
-        raise unsupported_type("config.json", "model_type", found)
+        family_of_config({"model_type": found}, "config.json")
 
 
 async def test_another_gguf_architecture_hears_what_runs(tmp_path: Path) -> None:

@@ -18,9 +18,8 @@ from bascule import LanguageModel
 from bascule.backend.quantise import quantise
 from bascule.dtypes import BlockType
 from bascule.errors import FileMissingError, ModelFileError, UnsupportedModelError
-from bascule.model.llama_config import LlamaConfig
-from bascule.model.llama_folder import rotary_factors
 from bascule.model.sampler import GREEDY
+from bascule.models.llama import LLAMA
 from bascule.program.blocks import dequantise
 from bascule.recipes import read_recipe
 from bascule.tiers.auto import open_tier
@@ -276,13 +275,13 @@ def test_what_may_be_left_out_has_transformers_defaults(tmp_path: Path) -> None:
     sizes: dict[str, Any] = json.loads((FOLDER / "config.json").read_text())
     for key in ("num_key_value_heads", "head_dim", "rms_norm_eps", "rope_theta", "rope_scaling"):
         del sizes[key]
-    config = LlamaConfig.from_config(sizes, "config.json")
+    config = LLAMA.config(sizes, "config.json")
     assert (config.kv_heads, config.size, config.eps, config.theta) == (4, 16, 1e-6, 1e4)
-    assert rotary_factors(sizes, config, "config.json") is None
+    assert config.factors is None
     newer = {"rope_parameters": {"rope_theta": 5e5, "rope_type": "linear", "factor": 4.0}}
-    config = LlamaConfig.from_config(sizes | newer, "config.json")
+    config = LLAMA.config(sizes | newer, "config.json")
     assert config.theta == 5e5
-    assert rotary_factors(sizes | newer, config, "config.json") == [4] * 8
+    assert config.factors == (4,) * 8
 
 
 async def test_a_folder_whose_weights_are_a_gguf_file(tmp_path: Path) -> None:

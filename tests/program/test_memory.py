@@ -6,13 +6,15 @@ import random
 
 import pytest
 
-from bascule.model.bert import BertConfig, sentence_encoder
+from bascule.model.sentence_graph import Encoder, sentence_encoder
+from bascule.models.bert import BERT
+from bascule.models.encoder.config import EncoderConfig
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.memory import plan
 from bascule.program.program import Call, Dim, Value
 
-MINILM = BertConfig(30522, 384, 6, 12, 1536, 512, "gelu", 1e-12)
+MINILM = EncoderConfig(30522, 384, 6, 12, 1536, 512, "gelu", 1e-12)
 
 
 def _assert_no_clash(calls: list[Call], outputs: list[Value]) -> None:
@@ -45,7 +47,7 @@ def test_random_graphs_never_share_a_live_buffer(seed: int) -> None:
 
 
 def test_minilm_needs_a_fraction_of_the_naive_bytes() -> None:
-    graph = sentence_encoder(MINILM, Dim("B", 32), Dim("T", 128))
+    graph = sentence_encoder(Encoder(BERT, MINILM), Dim("B", 32), Dim("T", 128))
     program = freeze(graph)
     _assert_no_clash(list(program.calls), list(program.outputs))
     # Alive at once at the widest place: x, the residual stream and the inner layer.

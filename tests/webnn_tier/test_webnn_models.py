@@ -9,7 +9,9 @@ import pytest
 
 import bascule
 from bascule.backend.webnn.backend import WebNnBackend
-from bascule.model.bert import BertConfig, sentence_encoder
+from bascule.model.sentence_graph import Encoder, sentence_encoder
+from bascule.models.bert import BERT
+from bascule.models.encoder.config import EncoderConfig
 from bascule.program.compile import freeze
 from bascule.program.program import Dim
 from bascule.tiers.survey import survey
@@ -49,11 +51,11 @@ async def test_capabilities_name_the_device() -> None:
 
 async def test_one_graph_at_a_time_holds_weights(backend: WebNnBackend) -> None:
     """Executables of six buckets, each run twice: no more than one graph is ever alive."""
-    config = BertConfig(30, 12, 1, 2, 20, 16, "gelu", 1e-12)
+    config = EncoderConfig(30, 12, 1, 2, 20, 16, "gelu", 1e-12)
     alive: list[int] = []
     made = []
     for limit in (2, 3, 5, 7, 11, 16):
-        graph = sentence_encoder(config, Dim("B", 2), Dim("T", limit))
+        graph = sentence_encoder(Encoder(BERT, config), Dim("B", 2), Dim("T", limit))
         program = freeze(graph)
         store = backend.store(program.parameters)
         for array in store.arrays.values():

@@ -16,7 +16,6 @@ from bascule.arrays import all_finite, need_numpy, np
 from bascule.backend.base import Backend, Executable, TuneReport, WeightStore, shaped
 from bascule.dtypes import DType
 from bascule.errors import InputError, NotFiniteError
-from bascule.model.bert import BertConfig, sentence_encoder
 from bascule.model.buckets import (
     BATCH_LIMITS,
     MOST_ROWS,
@@ -30,6 +29,7 @@ from bascule.model.buckets import (
 from bascule.model.loaded import DEVICE_ERRORS, NO_MEMORY, LoadedModel
 from bascule.model.prompts import Prompts
 from bascule.model.proof import Sample
+from bascule.model.sentence_graph import Encoder, sentence_encoder
 from bascule.model.sentence_modules import DEFAULT_MODULES, Module, skips_prompts
 from bascule.program.compile import freeze
 from bascule.program.program import Dim, Program
@@ -58,7 +58,7 @@ class EmbedderSettings:
     Of an embedding the first `truncate_dim` numbers are given (None: all).
     """
 
-    config: BertConfig
+    encoder: Encoder
     max_tokens: int
     modules: tuple[Module, ...] = DEFAULT_MODULES
     prompts: Prompts = field(default_factory=Prompts)
@@ -77,7 +77,7 @@ class EmbedderSettings:
         batch, tokens = Dim("B", bucket.batch), Dim("T", bucket.tokens)
         return freeze(
             sentence_encoder(
-                self.config,
+                self.encoder,
                 batch,
                 tokens,
                 modules=self.modules,

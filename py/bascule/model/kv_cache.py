@@ -10,7 +10,7 @@ from typing import Any
 
 from bascule.backend.base import Backend, shaped
 from bascule.errors import ContextLengthError
-from bascule.model.llama_config import LlamaConfig
+from bascule.models.decoder.config import DecoderConfig
 from bascule.program.program import Value
 
 # Slots that a cache grows by, and first has.
@@ -30,18 +30,17 @@ class KvCache:
     def __init__(
         self,
         backend: Backend,
-        config: LlamaConfig,
+        config: DecoderConfig,
         values: Sequence[Value],
         *,
         slots: int,
         limit: int,
-        factors: Sequence[float] | None = None,
     ) -> None:
         self.limit = limit
         self.slots = min(_whole_pages(slots), limit)
         self.ids: list[int] = []
         self.written = 0  # positions that passes were queued for, those in vain included
-        angles = rotary_angles(config, factors)
+        angles = rotary_angles(config)
         self._rows = len(angles)
         self.states = backend.states(values, self.sizes)
         self.states.write("angles", 0, angles)
@@ -123,15 +122,14 @@ class KvCache:
         return runs
 
 
-def rotary_angles(config: LlamaConfig, factors: Sequence[float] | None = None) -> memoryview[Any]:
+def rotary_angles(config: DecoderConfig) -> memoryview[Any]:
     """Cosines and sines (256 + R, D) f32 from which every position's angles are made.
 
     Row p holds those of position p, row 256 + r those of position 256 * r: in float32 the angle of
-    a late position would be off by more than its sine may. `factors` (D / 2) divide the
-    frequencies (Llama 3).
+    a late position would be off by more than its sine may.
     """
     pairs = range(config.size // 2)
-    divisors = factors if factors is not None else [1.0 for _ in pairs]
+    divisors = config.factors or [1.0 for _ in pairs]
     frequencies = [config.theta ** (-2 * p / config.size) / divisors[p] for p in pairs]
     positions = [*range(_STEP), *range(0, MOST_POSITIONS, _STEP)]
     table = array("f")

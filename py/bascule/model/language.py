@@ -27,18 +27,19 @@ from bascule.errors import (
 )
 from bascule.model.generation import GenerationStats, Pace, decode, prefill
 from bascule.model.kv_cache import PAGE, KvCache
+from bascule.model.language_graph import Decoder
 from bascule.model.language_programs import (
     PREFILL_LENGTHS,
     LanguagePrograms,
     all_states,
     most_slots,
 )
-from bascule.model.llama import CacheDType
-from bascule.model.llama_config import LlamaConfig
 from bascule.model.loaded import DEVICE_ERRORS, NO_MEMORY, LoadedModel, Reopened
 from bascule.model.options import Asked, StreamOptions, read_options
 from bascule.model.proof import Sample
 from bascule.model.sampler import GREEDY, Sampling
+from bascule.models.decoder.config import DecoderConfig
+from bascule.models.decoder.graph import CacheDType
 from bascule.program.ops.sampling import NOT_A_TOKEN
 from bascule.program.program import Program
 from bascule.program.rewrites.registry import Fitting
@@ -59,12 +60,16 @@ _DEVICES_IN_VAIN = 2
 
 @dataclass(frozen=True, slots=True)
 class LanguageSettings:
-    """What a model's file says beside the weights. `factors` (D / 2) divide rotary frequencies."""
+    """What a model's files say beside the weights."""
 
-    config: LlamaConfig
+    decoder: Decoder
     tokenizer: TextTokenizer
     template: ChatTemplate | None
-    factors: Sequence[float] | None = None
+
+    @property
+    def config(self) -> DecoderConfig:
+        """The decoder's sizes."""
+        return self.decoder.config
 
 
 @dataclass(slots=True)
@@ -151,17 +156,16 @@ class LanguageModel(LoadedModel):
 
     def _settle_in(self) -> None:
         """Take a cache and programs on the backend."""
-        config, length, dtype = self._settings.config, self.max_length, self._cache_dtype
+        decoder, length, dtype = self._settings.decoder, self.max_length, self._cache_dtype
         self._cache = KvCache(
             self._backend,
-            config,
-            all_states(config, length, dtype, self._fitting),
+            decoder.config,
+            all_states(decoder, length, dtype, self._fitting),
             slots=PAGE,
             limit=most_slots(length),
-            factors=self._settings.factors,
         )
         self._programs = LanguagePrograms(
-            self._backend, config, self.weights, self._cache.states, length, dtype, self._fitting
+            self._backend, decoder, self.weights, self._cache.states, length, dtype, self._fitting
         )
 
     def _move(self, reopened: Reopened) -> None:

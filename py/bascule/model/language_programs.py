@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from bascule.backend.base import Backend, Executable, StateStore, WeightStore
 from bascule.errors import LimitError
-from bascule.model.llama import CacheDType, Head, decoder
-from bascule.model.llama_config import LlamaConfig
+from bascule.model.language_graph import Decoder, Head, decoder_pass
+from bascule.models.decoder.graph import CacheDType
 from bascule.program.compile import freeze
 from bascule.program.program import Dim, Program, Value
 from bascule.program.rewrites.registry import Fitting
@@ -24,18 +24,18 @@ class _Kind:
     window: bool
 
 
-def essential_programs(config: LlamaConfig, max_length: int, cache: CacheDType) -> list[Program]:
-    """Those that a generation is made of; the first one has every parameter."""
+def essential_programs(decoder: Decoder, max_length: int, cache: CacheDType) -> list[Program]:
+    """Return the programs that a generation consists of."""
     kinds = [_Kind("argmax", 1, False), _Kind("sample", 1, False)]
     kinds += [_Kind("none", n, False) for n in PREFILL_LENGTHS]
-    return [_program(config, max_length, cache, kind) for kind in kinds]
+    return [_program(decoder, max_length, cache, kind) for kind in kinds]
 
 
 def all_states(
-    config: LlamaConfig, max_length: int, cache: CacheDType, fitting: Fitting
+    decoder: Decoder, max_length: int, cache: CacheDType, fitting: Fitting
 ) -> tuple[Value, ...]:
     """All states that any of the programs has, as the device can hold them."""
-    return fitting.fit(_program(config, max_length, cache, _Kind("sample", 1, False))).states
+    return fitting.fit(_program(decoder, max_length, cache, _Kind("sample", 1, False))).states
 
 
 def most_slots(max_length: int) -> int:
@@ -49,7 +49,7 @@ class LanguagePrograms:
     def __init__(
         self,
         backend: Backend,
-        config: LlamaConfig,
+        decoder: Decoder,
         weights: WeightStore,
         states: StateStore,
         max_length: int,
@@ -57,7 +57,7 @@ class LanguagePrograms:
         fitting: Fitting,
     ) -> None:
         self._backend = backend
-        self._config = config
+        self._decoder = decoder
         self._weights = weights
         self._states = states
         self._max_length = max_length
@@ -70,7 +70,7 @@ class LanguagePrograms:
 
     def essential(self) -> list[Program]:
         """See `essential_programs`; those that the device can hold."""
-        programs = essential_programs(self._config, self._max_length, self._cache)
+        programs = essential_programs(self._decoder, self._max_length, self._cache)
         return self._fitting.able(programs)
 
     def of_sample(self, length: int) -> list[Program]:
@@ -130,7 +130,7 @@ class LanguagePrograms:
         return self._fitting.fit(self._plain(kind))
 
     def _plain(self, kind: _Kind) -> Program:
-        return _program(self._config, self._max_length, self._cache, kind)
+        return _program(self._decoder, self._max_length, self._cache, kind)
 
 
 def _kinds(head: Head, left: int, window: bool) -> list[_Kind]:
@@ -141,9 +141,9 @@ def _kinds(head: Head, left: int, window: bool) -> list[_Kind]:
     return [_Kind(head, length, window) for length in lengths]
 
 
-def _program(config: LlamaConfig, max_length: int, cache: CacheDType, kind: _Kind) -> Program:
+def _program(decoder: Decoder, max_length: int, cache: CacheDType, kind: _Kind) -> Program:
     chunked = kind.head in ("none", "logits")
     length = Dim("T", kind.length) if chunked else 1
     window = max_length if kind.window else 0
     slots = Dim("S", most_slots(max_length))
-    return freeze(decoder(config, length, slots, head=kind.head, cache=cache, window=window))
+    return freeze(decoder_pass(decoder, length, slots, head=kind.head, cache=cache, window=window))

@@ -11,7 +11,7 @@ from typing import Any
 
 from bascule.arguments import described, whole_number
 from bascule.errors import InputError
-from bascule.model.llama import Head
+from bascule.model.language_graph import Head
 
 _LARGEST_SEED = (1 << 32) - 1
 

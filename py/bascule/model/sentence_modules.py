@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from bascule.dtypes import DType
 from bascule.errors import ModelFileError, UnsupportedModelError
-from bascule.model.layers import matrix
+from bascule.models.layers import matrix
 from bascule.program.graph import Graph
 from bascule.program.program import Value
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.json_object import json_object
-from bascule.model.bert import BertConfig
 from bascule.model.embedder import EmbedderSettings
 from bascule.model.prompts import Prompts
 from bascule.model.sentence_folder import ReadOptional, read_modules
+from bascule.model.sentence_graph import Encoder
 from bascule.model.sentence_modules import DEFAULT_MODULES
 
 SENTENCE_CONFIG = "sentence_bert_config.json"
@@ -48,7 +48,7 @@ class FolderSettings:
     lowercases: bool
 
 
-async def folder_settings(config: BertConfig, read: ReadOptional, place: str) -> FolderSettings:
+async def folder_settings(encoder: Encoder, read: ReadOptional, place: str) -> FolderSettings:
     """Gather the longest text, the modules, prompts and the number of dimensions to keep.
 
     `read(file)` gives a file's bytes or None where the folder has no such file. Without
@@ -69,8 +69,8 @@ async def folder_settings(config: BertConfig, read: ReadOptional, place: str) ->
         problem = f"it is a {str(kind)[:40]} of sentence-transformers, and no SentenceTransformer"
         raise UnsupportedModelError(where, problem, hint=hint)
     embedder = EmbedderSettings(
-        config=config,
-        max_tokens=await _max_tokens(config, sentence, read, place),
+        encoder=encoder,
+        max_tokens=await _max_tokens(encoder.config.positions, sentence, read, place),
         modules=DEFAULT_MODULES if modules is None else modules,
         prompts=_prompts(library, where),
         truncate_dim=_truncate_dim(library, where),
@@ -98,7 +98,7 @@ def _check_transformer(sentence: Mapping[str, Any], where: str) -> None:
 
 
 async def _max_tokens(
-    config: BertConfig, sentence: Mapping[str, Any], read: ReadOptional, place: str
+    positions: int, sentence: Mapping[str, Any], read: ReadOptional, place: str
 ) -> int:
     """The longest text; newer folders say it in tokenizer_config.json alone."""
     file, key = SENTENCE_CONFIG, "max_seq_length"
@@ -107,18 +107,18 @@ async def _max_tokens(
         file, key = TOKENIZER_CONFIG, "model_max_length"
         found = (await _object(read, place, file)).get(key)
     if found is None:
-        return config.positions
+        return positions
     # What means "no limit" is 1e30 as a whole number or as a float.
     if (
         isinstance(found, bool)
         or not isinstance(found, int | float)
         or not found > _SPECIAL_TOKENS
-        or (isinstance(found, float) and not found.is_integer() and found < config.positions)
+        or (isinstance(found, float) and not found.is_integer() and found < positions)
     ):
         least = _SPECIAL_TOKENS + 1
         told = f"{key} is {str(found)[:40]}, expected a whole number from {least} on"
         raise ModelFileError(f"{place}/{file}", told)
-    return config.positions if found >= config.positions else int(found)
+    return positions if found >= positions else int(found)
 
 
 def _prompts(library: Mapping[str, Any], where: str) -> Prompts:

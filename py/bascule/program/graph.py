@@ -32,12 +32,16 @@ class Graph:
         shape: tuple[int, ...],
         *tensors: str,
         rows: int = 0,
+        first: int = 0,
         dtype: DType = "f32",
     ) -> Value:
-        """Declare a weight; `tensors` name the file's tensors, by default `name` itself."""
+        """Declare a weight; `tensors` name the file's tensors, by default `name` itself.
+
+        With `rows` only that many of their rows are kept, from `first` on.
+        """
         if name in self.parameters:
             raise InputError(f"graph {self.name}", "each parameter once", name)
-        self.parameters[name] = Parameter(name, shape, tensors or (name,), rows, dtype)
+        self.parameters[name] = Parameter(name, shape, tensors or (name,), rows, dtype, first)
         return Value(name, shape, dtype)
 
     def state(self, name: str, shape: Shape, dtype: DType = "f32") -> Value:

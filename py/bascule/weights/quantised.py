@@ -107,7 +107,7 @@ async def load_quantised(
     backend: Backend,
     format: DType,
     *,
-    prefixes: Sequence[str] = ("", "bert."),
+    prefixes: Sequence[str] = ("",),
     progress: ProgressCallback | None = None,
     headers: Headers | None = None,
 ) -> QuantizationReport:

@@ -42,7 +42,7 @@ async def load_weights(
     parameters: Sequence[Parameter],
     store: WeightStore,
     *,
-    prefixes: Sequence[str] = ("", "bert."),
+    prefixes: Sequence[str] = ("",),
     progress: ProgressCallback | None = None,
     parallel: bool = False,
     headers: Headers | None = None,

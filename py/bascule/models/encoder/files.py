@@ -1,32 +1,34 @@
-"""The tensors of a BERT in safetensors, checked against its config.json before anything is made."""
+"""The tensors of an encoder's folder, compared with its settings before any program exists."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from bascule.errors import ModelFileError, UnsupportedModelError
-from bascule.model.bert import BertConfig
+from bascule.models.encoder.config import EncoderConfig
+from bascule.models.family import ANY, EncoderFamily
 from bascule.weights.safetensors import TensorInfo
 
-# Heads that embeddings do not pass through, and a table that follows from the settings.
-_IGNORED = re.compile(r"pooler\..*|cls\..*|embeddings\.position_ids")
-# TensorFlow's names, in checkpoints as old as bert-base-uncased.
+# TensorFlow's names, in checkpoints as old as the first BERT.
 _OLD_NAMES: Mapping[str, str] = {
     "LayerNorm.gamma": "LayerNorm.weight",
     "LayerNorm.beta": "LayerNorm.bias",
 }
 
 
-def canonical_names(tensors: Mapping[str, TensorInfo], place: str) -> dict[str, TensorInfo]:
-    """Name tensors as `bert.sentence_encoder` does: no "bert." prefix, no old names.
+def plain_names(
+    family: EncoderFamily, tensors: Mapping[str, TensorInfo], place: str
+) -> dict[str, TensorInfo]:
+    """Return tensors without the family's prefixes and in the newer spelling.
 
     ModelFileError if two tensors come out with one name.
     """
     found: dict[str, TensorInfo] = {}
     for name, tensor in tensors.items():
-        short = name.removeprefix("bert.")
+        short = name
+        for prefix in family.prefixes:
+            short = short.removeprefix(prefix)
         for old, new in _OLD_NAMES.items():
             if short.endswith(f".{old}"):
                 short = short.removesuffix(old) + new
@@ -36,37 +38,46 @@ def canonical_names(tensors: Mapping[str, TensorInfo], place: str) -> dict[str, 
     return found
 
 
-def check_tensors(config: BertConfig, tensors: Mapping[str, TensorInfo], place: str) -> None:
-    """Compare a file's tensors with the sizes of config.json.
+def check_tensors(
+    family: EncoderFamily, config: EncoderConfig, tensors: Mapping[str, TensorInfo], place: str
+) -> None:
+    """Compare a folder's tensors with the sizes of its config.json.
 
     ModelFileError for one that is missing or has another shape, UnsupportedModelError for one that
     is not read: a head, an adapter, a layer that config.json leaves out.
     """
     known: set[str] = set()
-    for name, shape in _shapes(config):
+    for own, shape in family.tensors(config):
+        name = family.tensor_name(own)
         tensor = tensors.get(name)
         if tensor is None:
             raise ModelFileError(place, f"it lacks the tensor {name!r} of its config.json")
-        if tensor.shape != shape:
-            told = f"tensor {name!r} is {list(tensor.shape)}, and config.json makes it"
-            raise ModelFileError(place, f"{told} {list(shape)}")
+        if not _fits(tensor.shape, shape):
+            problem = f"tensor {name!r} is {list(tensor.shape)}, and config.json makes it"
+            raise ModelFileError(place, f"{problem} {_written(shape)}")
         known.add(name)
-    types = tensors.get(_TYPES)
-    if types is None or types.shape[1:] != (config.hidden,) or not types.shape[0]:
-        raise ModelFileError(place, f"it lacks the tensor {_TYPES!r} (rows, {config.hidden})")
-    for name in sorted(tensors.keys() - known - {_TYPES}):
-        if not _IGNORED.fullmatch(name):
-            told = f"it has the tensor {name[:80]!r}, which this version does not run"
-            raise UnsupportedModelError(place, told, hint="Take a sentence encoder without it.")
+    for name in sorted(tensors.keys() - known):
+        if not family.ignored.fullmatch(name):
+            problem = f"it has the tensor {name[:80]!r}, which this version does not run"
+            raise UnsupportedModelError(place, problem, hint="Take a sentence encoder without it.")
 
 
-_TYPES = "embeddings.token_type_embeddings.weight"
+def _fits(found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    if len(found) == len(expected) and expected[0] == ANY:
+        return found[0] > 0 and found[1:] == expected[1:]
+    return found == expected
 
 
-def _shapes(config: BertConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _written(shape: tuple[int, ...]) -> str:
+    return f"[{', '.join('rows' if size == ANY else str(size) for size in shape)}]"
+
+
+def encoder_tensors(config: EncoderConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the tensors that `encoder.graph.encode` reads, with their shapes."""
     c, inner = config.hidden, config.inner
     yield "embeddings.word_embeddings.weight", (config.vocabulary, c)
-    yield "embeddings.position_embeddings.weight", (config.positions, c)
+    rows = config.first_position + config.positions
+    yield "embeddings.position_embeddings.weight", (rows, c)
     yield from _norm("embeddings", c)
     for layer in range(config.layers):
         name = f"encoder.layer.{layer}"
@@ -76,6 +87,8 @@ def _shapes(config: BertConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield from _linear(f"{name}.intermediate.dense", inner, c)
         yield from _linear(f"{name}.output.dense", c, inner)
         yield from _norm(f"{name}.output", c)
+    if config.token_types:
+        yield "embeddings.token_type_embeddings.weight", (ANY, c)
 
 
 def _linear(name: str, n: int, k: int) -> Iterator[tuple[str, tuple[int, ...]]]:

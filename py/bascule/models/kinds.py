@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from bascule.errors import UnsupportedModelError
+from bascule.models.family import DecoderFamily, EncoderFamily, Family
 
 # Hugging Face's model types that are often asked for, by what the models do.
 _TYPES: Mapping[str, str] = {
@@ -31,30 +32,40 @@ _TYPES: Mapping[str, str] = {
 _KIND_OF: Mapping[str, str] = {
     name: kind for kind, names in _TYPES.items() for name in names.split()
 }
-_LLAMA = "llama (such as SmolLM2, TinyLlama, Llama 3)"
-_RUNS: Mapping[str, str] = {
-    "text generation": f"{_LLAMA}, as a folder or a GGUF file",
-    "sentence encoders": "bert (such as all-MiniLM-L6-v2, bge, gte, e5), as a folder",
-}
+_TASK_OF = {"text generation": "generate", "sentence encoders": "embed"}
 
 
-def unsupported_type(place: str, key: str, found: object) -> UnsupportedModelError:
+def unsupported_type(
+    place: str, key: str, found: object, families: Sequence[EncoderFamily | DecoderFamily]
+) -> UnsupportedModelError:
     """Return the error for a model_type, or an architecture, that does not run.
 
-    It says what does of the same kind, or of all kinds if nothing does.
+    It says which of the `families` run that are of the same kind, or all if none is.
     """
     if found is None:
-        return UnsupportedModelError(place, f"it has no {key}", hint=_all())
+        return UnsupportedModelError(place, f"it has no {key}", hint=_all(families))
     name = str(found)[:40]
     kind = _KIND_OF.get(name)
     if kind is None:
-        hint = _all()
-    elif kind in _RUNS:
-        hint = f"Of its kind ({kind}) these run: {_RUNS[kind]}."
+        hint = _all(families)
+    elif kind in _TASK_OF:
+        hint = f"Of its kind ({kind}) these run: {_of_kind(kind, families)}."
     else:
-        hint = f"No model of its kind ({kind}) runs yet. {_all()}"
+        hint = f"No model of its kind ({kind}) runs yet. {_all(families)}"
     return UnsupportedModelError(place, f"its {key} is {name!r}, which does not run", hint=hint)
 
 
-def _all() -> str:
-    return "These run: " + "; ".join(f"{kind}: {runs}" for kind, runs in _RUNS.items()) + "."
+def _all(families: Sequence[EncoderFamily | DecoderFamily]) -> str:
+    return "These run: " + "; ".join(f"{k}: {_of_kind(k, families)}" for k in _TASK_OF) + "."
+
+
+def _of_kind(kind: str, families: Sequence[EncoderFamily | DecoderFamily]) -> str:
+    return ", ".join(_named(family) for family in families if _TASK_OF[kind] in family.tasks)
+
+
+def _named(family: Family) -> str:
+    found = f"{family.name} ({family.examples})"
+    if not isinstance(family, DecoderFamily):
+        return f"{found}, as a folder"
+    files = "as a folder or a GGUF file" if family.architectures else "as a folder"
+    return f"{found}, {files}"

@@ -1,0 +1,32 @@
+"""BERT (Devlin et al. 2019) as a sentence encoder."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+
+from bascule.models.encoder.config import read_encoder_config
+from bascule.models.encoder.files import encoder_tensors
+from bascule.models.encoder.graph import encode
+from bascule.models.family import EncoderFamily
+
+# What holds a plain encoder's weights; heads of these are ignored, as transformers' BertModel does.
+_ARCHITECTURES = (
+    "BertModel",
+    "BertForMaskedLM",
+    "BertForPreTraining",
+    "BertForNextSentencePrediction",
+)
+
+BERT = EncoderFamily(
+    name="bert",
+    examples="such as all-MiniLM-L6-v2, bge, gte, e5",
+    model_types=("bert",),
+    config=partial(read_encoder_config, architectures=_ARCHITECTURES),
+    tensors=encoder_tensors,
+    tensor_name=str,
+    phases={"encode": encode},
+    prefixes=("bert.",),
+    # Heads that embeddings do not pass through, and a table that follows from the settings.
+    ignored=re.compile(r"pooler\..*|cls\..*|embeddings\.position_ids"),
+)

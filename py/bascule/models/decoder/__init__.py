@@ -1,0 +1,1 @@
+"""What decoder families share."""

@@ -1,0 +1,160 @@
+"""The settings of decoders with rotary positions and RMS norms, as Llama has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import pi
+from typing import Any, Literal
+
+from bascule.dtypes import DType
+from bascule.errors import ModelFileError, UnsupportedModelError
+from bascule.models.settings import MOST_LAYERS, Settings
+
+MOST_CONTEXT = 1 << 20
+MOST_HEAD = 1 << 12
+Pairs = Literal["adjacent", "halves"]
+# What a config.json may say of such a decoder without another meaning.
+_PLAIN: Mapping[str, Any] = {
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "quantization_config": None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderConfig:
+    """Checked sizes of a decoder; `types` are the types of its tensors, by the graph's names.
+
+    `pairs`: which rows of q and k turn together, neighbours or those half a head apart. `window`
+    bounds how far back a token attends (0: to the start). `factors` (D / 2) divide the rotary
+    frequencies.
+    """
+
+    vocabulary: int
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    size: int
+    inner: int
+    context: int
+    theta: float
+    eps: float
+    types: Mapping[str, DType]
+    pairs: Pairs
+    window: int = 0
+    factors: tuple[float, ...] | None = None
+
+    @property
+    def cache_width(self) -> int:
+        """Numbers of a layer's cache for a token: G keys and G values."""
+        return 2 * self.kv_heads * self.size
+
+
+def read_decoder_config(
+    config: Mapping[str, Any],
+    file: str,
+    *,
+    plain: Mapping[str, Any] = _PLAIN,
+    defaults: Mapping[str, Any] | None = None,
+) -> DecoderConfig:
+    """Check and read a Hugging Face config.json.
+
+    It says nothing of the tensors: `types` is empty. `plain` are the settings that must have these
+    values, `defaults` those of the family's own class in transformers where they differ from
+    Llama's. ModelFileError if it is unsound, UnsupportedModelError for another kind of decoder.
+    """
+    given = {key: value for key, value in config.items() if value is not None}
+    read = Settings({**(defaults or {}), **given}, file)
+    read.expect(plain)
+    hidden, heads = read.size("hidden_size"), read.size("num_attention_heads")
+    kv_heads = read.size("num_key_value_heads", heads)
+    size = read.size("head_dim", hidden // heads)
+    uneven = "head_dim" not in given and hidden % heads
+    if heads % kv_heads or size % 4 or size > MOST_HEAD or uneven:
+        problem = f"{heads} heads over {kv_heads} of size {size} do not fit together"
+        raise ModelFileError(file, problem)
+    rotary = Settings({**given, **rotary_settings(config, file)}, file)
+    theta = rotary.number("rope_theta", 10_000.0, 1.0, 1e12)
+    if (part := rotary.number("partial_rotary_factor", 1.0, 0.0, 1.0)) != 1:
+        raise UnsupportedModelError(file, f"its partial_rotary_factor is {part}")
+    return DecoderConfig(
+        vocabulary=read.size("vocab_size"),
+        hidden=hidden,
+        layers=read.size("num_hidden_layers", largest=MOST_LAYERS),
+        heads=heads,
+        kv_heads=kv_heads,
+        size=size,
+        inner=read.size("intermediate_size"),
+        context=read.size("max_position_embeddings", 2048, largest=MOST_CONTEXT),
+        theta=theta,
+        eps=read.number("rms_norm_eps", 1e-6, 0.0, 1.0),
+        types={},
+        pairs="halves",
+        factors=rotary_factors(config, size, theta, file),
+    )
+
+
+def expect_full_attention(config: Mapping[str, Any], file: str) -> None:
+    """UnsupportedModelError if layers see different parts of a text."""
+    layers = config.get("layer_types")
+    if layers is None:
+        return
+    if not isinstance(layers, list):
+        raise ModelFileError(file, f"layer_types is {str(layers)[:40]}, expected names")
+    if any(layer != "full_attention" for layer in layers):
+        raise UnsupportedModelError(file, f"its layer_types are {str(layers)[:60]}")
+
+
+def rotary_settings(config: Mapping[str, Any], file: str) -> Mapping[str, Any]:
+    """Return what a config.json says of rotary angles, under either key; ModelFileError."""
+    # Newer files have all of it in the first, older ones the scaling alone in the second.
+    found = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(found, dict):
+        raise ModelFileError(file, "its rope_scaling is no JSON object")
+    return found
+
+
+def rotary_factors(
+    config: Mapping[str, Any], size: int, theta: float, file: str
+) -> tuple[float, ...] | None:
+    """Return what divides the rotary frequencies (D / 2); None where nothing does.
+
+    "linear" stretches all positions alike, "llama3" those of long waves (Llama 3.1's rule, as
+    transformers' modeling_rope_utils.py has it). UnsupportedModelError for other kinds,
+    ModelFileError for numbers that cannot be.
+    """
+    told = rotary_settings(config, file)
+    kind = told.get("rope_type", told.get("type", "default"))
+    if kind == "default":
+        return None
+    if kind not in ("linear", "llama3"):
+        raise UnsupportedModelError(file, f"its rope scaling is {str(kind)[:40]!r}")
+    factor = _number(told, "factor", file)
+    half = size // 2
+    if kind == "linear":
+        return (factor,) * half
+    low, high = (_number(told, f"{end}_freq_factor", file) for end in ("low", "high"))
+    context = _number(told, "original_max_position_embeddings", file)
+    if low >= high:
+        raise ModelFileError(file, "its low_freq_factor is not below its high_freq_factor")
+    return tuple(
+        # Waves are counted in the context that the model was trained for first.
+        _llama3_factor(context * theta ** (-i / half) / (2 * pi), low, high, factor)
+        for i in range(half)
+    )
+
+
+def _llama3_factor(waves: float, low: float, high: float, factor: float) -> float:
+    """What divides a frequency of so many waves: 1 from `high` on, `factor` up to `low`."""
+    kept = min(max((waves - low) / (high - low), 0.0), 1.0)
+    return 1 / ((1 - kept) / factor + kept)
+
+
+def _number(told: Mapping[str, Any], key: str, file: str) -> float:
+    value = told.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+        raise ModelFileError(file, f"its rope scaling's {key} is {str(value)[:40]}")
+    return float(value)

@@ -1,0 +1,144 @@
+"""The tensors of a decoder in a Hugging Face folder or a GGUF file, compared with its settings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from bascule.dtypes import BlockType, DType, dtype_of
+from bascule.errors import ModelFileError, UnsupportedModelError
+from bascule.models.decoder.config import DecoderConfig
+from bascule.models.family import DecoderFamily
+from bascule.weights.pieces import ELEMENT_NBYTES
+from bascule.weights.safetensors import TensorInfo
+
+TABLE = "token_embd.weight"
+# A tied model has none: the embedding serves for it.
+OUTPUT = "output.weight"
+# A tensor of a GGUF file that no program reads as a weight.
+ROPE_FACTORS = "rope_freqs.weight"
+# A table that older files have and that follows from the settings.
+DERIVED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
+# A folder's names of the tensors that the graph names as GGUF files do.
+NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "token_embd": "model.embed_tokens",
+        "output_norm": "model.norm",
+        "output": "lm_head",
+        "attn_norm": "input_layernorm",
+        "attn_q": "self_attn.q_proj",
+        "attn_k": "self_attn.k_proj",
+        "attn_v": "self_attn.v_proj",
+        "attn_qkv": "self_attn.qkv_proj",
+        "attn_output": "self_attn.o_proj",
+        "ffn_norm": "post_attention_layernorm",
+        "ffn_gate": "mlp.gate_proj",
+        "ffn_up": "mlp.up_proj",
+        "ffn_down": "mlp.down_proj",
+    }
+)
+# Numbers of a row that shaders take at once of halves and of blocks.
+_RUN = 32
+
+
+def folder_name(name: str, names: Mapping[str, str] = NAMES) -> str:
+    """Return a folder's name of a tensor of the graph."""
+    *block, part, kind = name.split(".")
+    layer = f"model.layers.{block[1]}." if block else ""
+    return f"{layer}{names[part]}.{kind}"
+
+
+def decoder_tensors(
+    config: DecoderConfig, *, biases: Sequence[str] = (), fused: bool = False
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the tensors that `decoder.graph.decode` reads, with their shapes.
+
+    `biases` names the parts of a layer that have one; with `fused` one tensor has the rows of q, k
+    and v, and one those of gate and up.
+    """
+    c, inner, row = config.hidden, config.inner, (config.hidden,)
+    wide, narrow = config.heads * config.size, config.kv_heads * config.size
+    yield TABLE, (config.vocabulary, c)
+    yield "output_norm.weight", row
+    yield OUTPUT, (config.vocabulary, c)
+    for layer in range(config.layers):
+        parts: dict[str, tuple[int, ...]] = {"attn_norm": row}
+        if fused:
+            parts["attn_qkv"] = (wide + 2 * narrow, c)
+        else:
+            parts |= {"attn_q": (wide, c), "attn_k": (narrow, c), "attn_v": (narrow, c)}
+        parts |= {"attn_output": (c, wide), "ffn_norm": row}
+        if not fused:
+            parts["ffn_gate"] = (inner, c)
+        parts |= {"ffn_up": (2 * inner if fused else inner, c), "ffn_down": (c, inner)}
+        for part, shape in parts.items():
+            yield f"blk.{layer}.{part}.weight", shape
+            if part in biases:
+                yield f"blk.{layer}.{part}.bias", shape[:1]
+
+
+def with_types(
+    family: DecoderFamily,
+    config: DecoderConfig,
+    settings: Mapping[str, Any],
+    tensors: Mapping[str, TensorInfo],
+    weights: DType | None,
+    file: str,
+) -> DecoderConfig:
+    """Compare a folder's tensors with its settings; return these with the types that tensors get.
+
+    Those of the files, or the block format `weights`, where rows come out even, else float32. The
+    embedding and the output become blocks of 8 bits at the least, as ggml has it: the choice of a
+    token hangs on them. `file` names the config.json. ModelFileError for a tensor that is missing
+    or has another shape, UnsupportedModelError for one that the family has not.
+    """
+    tied = settings.get("tie_word_embeddings", False)
+    if not isinstance(tied, bool):
+        raise ModelFileError(file, "tie_word_embeddings is no boolean")
+    types: dict[str, DType] = {}
+    known = {family.tensor_name(OUTPUT)}
+    for name, shape in family.tensors(config):
+        if name == OUTPUT and tied:
+            continue
+        theirs = family.tensor_name(name)
+        known.add(theirs)
+        tensor = tensors.get(theirs)
+        if tensor is None or tensor.shape != shape:
+            found = "missing" if tensor is None else f"{list(tensor.shape)}"
+            problem = f"tensor {theirs!r} is {found}, and its settings make it {list(shape)}"
+            raise ModelFileError(file, problem)
+        fine = weights is not None and name in (TABLE, OUTPUT)
+        types[name] = _type(tensor, "q8_0" if fine else weights, file)
+    for name in sorted(tensors.keys() - known):
+        if not family.ignored.fullmatch(name):
+            problem = f"there is a tensor {name[:80]!r}, which is not known"
+            raise UnsupportedModelError(file, problem)
+    return replace(config, types=types)
+
+
+def _type(tensor: TensorInfo, weights: DType | None, file: str) -> DType:
+    if tensor.dtype not in ELEMENT_NBYTES:
+        known = ", ".join(ELEMENT_NBYTES)
+        problem = f"tensor {tensor.name[:80]!r} is {tensor.dtype}, and this version reads {known}"
+        raise UnsupportedModelError(file, problem)
+    if tensor.shape[-1] % _RUN:
+        return "f32"
+    return weights or dtype_of(BlockType[tensor.dtype])
+
+
+def check_metadata_tensors(family: DecoderFamily, config: DecoderConfig, file: str) -> None:
+    """No tensor may be missing, and none left out: a bias not read gives wrong numbers.
+
+    Names are compared before any program exists, whatever number of layers a header claims.
+    """
+    known = {ROPE_FACTORS, OUTPUT}
+    for name, _ in family.tensors(config):
+        known.add(name)
+        if name not in config.types and name != OUTPUT:
+            raise ModelFileError(file, f"it lacks the tensor {name!r} of its metadata")
+    unread = sorted(config.types.keys() - known)
+    if unread:
+        raise UnsupportedModelError(file, f"it has tensor {unread[0]!r}, which is not known")

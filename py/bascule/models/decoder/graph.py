@@ -1,0 +1,130 @@
+"""Decoders with rotary positions, RMS norms and gated layers (Llama, Touvron et al. 2023).
+
+Reads in the order of the computation. T tokens, hidden size C, inner size I, H heads over G KV
+heads of size D, S slots of the cache, V vocabulary. The tensors that a model has decide what is
+recorded: biases of q, k and v, and projections that its files hold as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from bascule.models.decoder.config import DecoderConfig
+from bascule.program.graph import Graph
+from bascule.program.program import Dim, Value
+
+CacheDType = Literal["f16", "f32"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """A decoder under recording: a pass over `length` tokens from `position` on.
+
+    Ids come from the state `tokens` (S) u32, so that a token that was sampled on the GPU never
+    leaves it. `angles` (A, D) hold cosines and sines. `window` bounds how far back a token attends
+    (0: to the start). With `fills_cache` the pass ends when all keys and values are in the cache.
+    """
+
+    graph: Graph
+    config: DecoderConfig
+    length: int | Dim
+    slots: Dim
+    cache: CacheDType
+    window: int
+    fills_cache: bool
+    tokens: Value
+    position: Value
+    angles: Value
+
+    def has(self, name: str) -> bool:
+        """Whether the model has a tensor."""
+        return name in self.config.types
+
+    def weight(self, name: str, shape: tuple[int, int], *parts: str) -> Value:
+        """Declare a matrix of the file, or several stacked, in the blocks that it has there."""
+        tensors = [f"{part}.weight" for part in parts or (name,)]
+        dtype = self.config.types.get(tensors[0], "f32")
+        return self.graph.parameter(f"{name}.weight", shape, *tensors, dtype=dtype)
+
+    def bias(self, name: str, n: int, *parts: str) -> Value | None:
+        """Declare a bias (N) of the file, or several stacked; None where the model has none."""
+        tensors = [f"{part}.bias" for part in parts or (name,)]
+        if not self.has(tensors[0]):
+            return None
+        return self.graph.parameter(f"{name}.bias", (n,), *tensors)
+
+    def norm(self, x: Value, name: str) -> Value:
+        """Record the RMS norm by a weight of the file."""
+        weight = self.graph.parameter(f"{name}.weight", (self.config.hidden,))
+        return self.graph.call("rms_norm", x, weight, eps=self.config.eps)
+
+    def alike(self, names: Iterable[str]) -> bool:
+        """Whether these tensors have one type, so that they can be stacked."""
+        return len({self.config.types.get(f"{name}.weight", "f32") for name in names}) == 1
+
+
+def decode(to: Decoding) -> Value | None:
+    """Record tokens -> logits (T, V); None with `fills_cache`."""
+    graph, config = to.graph, to.config
+    table = to.weight("token_embd", (config.vocabulary, config.hidden))
+    x = graph.call("token_embedding", table, to.tokens, to.position, length=to.length)  # (T, C)
+    for layer in range(config.layers):
+        cache = graph.state(f"cache.{layer}", (to.slots, config.cache_width), to.cache)
+        last = to.fills_cache and layer == config.layers - 1
+        x = _layer(to, x, cache, f"blk.{layer}", only_cache=last)
+    if to.fills_cache:
+        return None
+
+    x = to.norm(x, "output_norm")
+    own = to.has("output.weight")
+    output = to.weight("output", (config.vocabulary, config.hidden)) if own else table
+    return graph.call("linear", x, output, activation="none")  # (T, V)
+
+
+def _layer(to: Decoding, x: Value, cache: Value, name: str, *, only_cache: bool) -> Value:
+    config, call = to.config, to.graph.call
+    heads = {"heads": config.heads, "kv_heads": config.kv_heads, "size": config.size}
+    normed = to.norm(x, f"{name}.attn_norm")
+    qkv = _qkv(to, normed, name)  # (T, (H + 2G) D)
+    q = call("rope_append", qkv, cache, to.angles, to.position, **heads, pairs=config.pairs)
+    if only_cache:
+        return q
+    mixed = call("cached_attention", q, cache, to.position, **heads, window=to.window)  # (T, HD)
+    wide = config.heads * config.size
+    output = to.weight(f"{name}.attn_output", (config.hidden, wide))
+    x = call("linear", mixed, output, None, x, activation="none")  # (T, C)
+
+    normed = to.norm(x, f"{name}.ffn_norm")
+    y = _gated(to, normed, name)  # (T, I)
+    down = to.weight(f"{name}.ffn_down", (config.hidden, config.inner))
+    return call("linear", y, down, None, x, activation="none")
+
+
+def _qkv(to: Decoding, x: Value, name: str) -> Value:
+    config, call = to.config, to.graph.call
+    widths = (config.heads * config.size, *(config.kv_heads * config.size,) * 2)
+    whole = f"{name}.attn_qkv"
+    parts = [whole] if to.has(f"{whole}.weight") else [f"{name}.attn_{part}" for part in "qkv"]
+    if to.alike(parts):
+        weight = to.weight(whole, (sum(widths), config.hidden), *parts)
+        bias = to.bias(whole, sum(widths), *parts)
+        return call("linear", x, weight, bias, activation="none")
+    joined: list[Value] = []
+    for part, width in zip(parts, widths, strict=True):
+        weight = to.weight(part, (width, config.hidden))
+        joined.append(call("linear", x, weight, to.bias(part, width), activation="none"))
+    return call("concat", *joined)
+
+
+def _gated(to: Decoding, x: Value, name: str) -> Value:
+    config, call = to.config, to.graph.call
+    own = to.has(f"{name}.ffn_gate.weight")
+    parts = [f"{name}.ffn_{part}" for part in (("gate", "up") if own else ("up",))]
+    if to.alike(parts):
+        weight = to.weight(f"{name}.ffn_gate_up", (2 * config.inner, config.hidden), *parts)
+        return call("gated_linear", x, weight, activation="silu")
+    gate, up = (to.weight(part, (config.inner, config.hidden)) for part in parts)
+    opened = call("linear", x, gate, activation="silu")
+    return call("multiply", opened, call("linear", x, up, activation="none"))

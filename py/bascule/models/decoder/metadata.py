@@ -1,0 +1,71 @@
+"""The settings of a rotary decoder as a GGUF header has them, none of which is trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bascule.dtypes import DType
+from bascule.errors import ModelFileError, UnsupportedModelError
+from bascule.models.decoder.config import MOST_CONTEXT, MOST_HEAD, DecoderConfig, Pairs
+from bascule.models.settings import MOST_LAYERS, Settings
+
+
+def read_decoder_metadata(
+    metadata: Mapping[str, Any],
+    types: Mapping[str, DType],
+    rows: int,
+    file: str,
+    *,
+    architecture: str,
+    pairs: Pairs = "halves",
+) -> DecoderConfig:
+    """Check and read the settings of an architecture.
+
+    `types` are those of the tensors, `rows` those of the token embedding. ModelFileError if the
+    settings are unsound, UnsupportedModelError for another kind of decoder.
+    """
+    read = _Prefixed(metadata, file, architecture)
+    hidden = read.size("embedding_length")
+    heads = read.size("attention.head_count")
+    kv_heads = read.size("attention.head_count_kv", heads)
+    size = read.size("attention.key_length", hidden // heads)
+    uneven = hidden // heads != size and hidden % heads
+    if heads % kv_heads or size % 4 or size > MOST_HEAD or uneven:
+        problem = f"{heads} heads over {kv_heads} of size {size} do not fit together"
+        raise ModelFileError(file, problem)
+    for key in ("attention.value_length", "rope.dimension_count"):
+        if read.size(key, size) != size:
+            name = f"{architecture}.{key}"
+            raise UnsupportedModelError(file, f"{name} is not the head size {size}")
+    scaling = metadata.get(f"{architecture}.rope.scaling.type", "none")
+    if scaling != "none":
+        raise UnsupportedModelError(file, f"its rope scaling is {str(scaling)[:40]!r}")
+    return DecoderConfig(
+        vocabulary=rows,
+        hidden=hidden,
+        layers=read.size("block_count", largest=MOST_LAYERS),
+        heads=heads,
+        kv_heads=kv_heads,
+        size=size,
+        inner=read.size("feed_forward_length"),
+        context=read.size("context_length", largest=MOST_CONTEXT),
+        theta=read.number("rope.freq_base", 10_000.0, 1.0, 1e12),
+        eps=read.number("attention.layer_norm_rms_epsilon", 1e-5, 0.0, 1.0),
+        types=types,
+        pairs=pairs,
+    )
+
+
+class _Prefixed(Settings):
+    """Settings whose names begin with an architecture's."""
+
+    def __init__(self, metadata: Mapping[str, Any], file: str, architecture: str) -> None:
+        super().__init__(metadata, file)
+        self._prefix = architecture
+
+    def whole(self, key: str, default: int | None, least: int, most: int = 1 << 24) -> int:
+        return super().whole(f"{self._prefix}.{key}", default, least, most)
+
+    def number(self, key: str, default: float, least: float, most: float) -> float:
+        return super().number(f"{self._prefix}.{key}", default, least, most)

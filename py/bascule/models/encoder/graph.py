@@ -1,0 +1,84 @@
+"""Encoders that normalize after each part of a layer (BERT, Devlin et al. 2019).
+
+Reads in the order of the computation. B texts of at most T tokens, hidden size C, inner size I.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bascule.dtypes import DType
+from bascule.models.encoder.config import EncoderConfig
+from bascule.models.layers import matrix
+from bascule.program.graph import Graph
+from bascule.program.program import Value
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """An encoder under recording: ids (B, T) u32 of texts with lengths (B) u32.
+
+    `weights` is what matrices are stored as, where their rows come out even: all but the position
+    and type tables, which are added whole.
+    """
+
+    graph: Graph
+    config: EncoderConfig
+    ids: Value
+    lengths: Value
+    weights: DType = "f32"
+
+    def linear(self, x: Value, n: int, name: str) -> Value:
+        """Record x (..., K) -> (..., N)."""
+        k = x.shape[-1]
+        assert isinstance(k, int)  # only B and T are Dims
+        weight = matrix(self.graph, f"{name}.weight", (n, k), self.weights)
+        bias = self.graph.parameter(f"{name}.bias", (n,))
+        return self.graph.call("linear", x, weight, bias, activation="none")
+
+    def layer_norm(self, x: Value, name: str) -> Value:
+        """Record the layer norm over C."""
+        weight = self.graph.parameter(f"{name}.weight", (self.config.hidden,))
+        bias = self.graph.parameter(f"{name}.bias", (self.config.hidden,))
+        return self.graph.call("layer_norm", x, weight, bias, eps=self.config.eps)
+
+
+def encode(to: Encoding) -> Value:
+    """Record ids and lengths -> features of each token (B, T, C)."""
+    x = _embeddings(to)  # (B, T, C)
+    for layer in range(to.config.layers):
+        x = _layer(to, x, f"encoder.layer.{layer}")
+    return x
+
+
+def _embeddings(to: Encoding) -> Value:
+    graph, config = to.graph, to.config
+    c, first = config.hidden, config.first_position
+    words = matrix(graph, "embeddings.word_embeddings.weight", (config.vocabulary, c), to.weights)
+    name = "embeddings.position_embeddings.weight"
+    rows = config.positions if first else 0
+    positions = graph.parameter(name, (config.positions, c), rows=rows, first=first)
+    kind = None
+    if config.token_types:
+        # One text at a time is embedded, so every token is of type 0: the table's first row.
+        name = "embeddings.token_type_embeddings.weight"
+        kind = graph.parameter("token_type_0", (c,), name, rows=1)
+    x = graph.call("embedding", to.ids, words, positions, kind)  # (B, T, C)
+    return to.layer_norm(x, "embeddings.LayerNorm")
+
+
+def _layer(to: Encoding, x: Value, name: str) -> Value:
+    graph, config, c = to.graph, to.config, to.config.hidden
+    heads = [f"{name}.attention.self.{part}" for part in ("query", "key", "value")]
+    tensors = [f"{head}.weight" for head in heads]
+    weight = matrix(graph, f"{name}.qkv.weight", (3 * c, c), to.weights, *tensors)
+    bias = graph.parameter(f"{name}.qkv.bias", (3 * c,), *(f"{h}.bias" for h in heads))
+    qkv = graph.call("linear", x, weight, bias, activation="none")  # (B, T, 3C)
+    mixed = graph.call("attention", qkv, to.lengths, heads=config.heads)  # (B, T, C)
+    y = to.linear(mixed, c, f"{name}.attention.output.dense")
+    x = to.layer_norm(graph.call("add", y, x), f"{name}.attention.output.LayerNorm")
+
+    y = to.linear(x, config.inner, f"{name}.intermediate.dense")  # (B, T, I)
+    y = graph.call("activate", y, kind=config.activation)
+    y = to.linear(y, c, f"{name}.output.dense")  # (B, T, C)
+    return to.layer_norm(graph.call("add", y, x), f"{name}.output.LayerNorm")

@@ -1,0 +1,79 @@
+"""What a family of models is: a row of `models.table`.
+
+A family checks its settings, names its tensors and records its phases. What is done with the
+results (embeddings, generated text) belongs to the tasks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from bascule.dtypes import DType
+from bascule.models.decoder.config import DecoderConfig
+from bascule.models.decoder.graph import Decoding
+from bascule.models.encoder.config import EncoderConfig
+from bascule.models.encoder.graph import Encoding
+from bascule.program.program import Value
+
+Task = Literal["embed", "generate"]
+# A tensor's own name (the one that the graph has) and its shape; ANY rows are fine.
+Tensors: TypeAlias = Iterable[tuple[str, tuple[int, ...]]]
+
+# A first size that may be any.
+ANY = -1
+_NONE = re.compile(r"(?!)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """What rows have in common.
+
+    `model_types` are those of a config.json, `examples` names models that people know.
+    `tensor_name` gives the name that a tensor of the graph has in a Hugging Face folder; tensors
+    that match `ignored` there are not read.
+    """
+
+    name: str
+    examples: str
+    model_types: tuple[str, ...]
+    tensor_name: Callable[[str], str]
+    ignored: re.Pattern[str] = _NONE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderFamily(Family):
+    """An encoder: ids (B, T) and lengths (B) -> features of each token (B, T, C).
+
+    A folder's tensors may have one of `prefixes` before their names. `config` checks a
+    config.json: ModelFileError for what is unsound, UnsupportedModelError for what does not run.
+    """
+
+    config: Callable[[Mapping[str, Any], str], EncoderConfig]
+    tensors: Callable[[EncoderConfig], Tensors]
+    phases: Mapping[Literal["encode"], Callable[[Encoding], Value]]
+    prefixes: tuple[str, ...] = ()
+    tasks: tuple[Task, ...] = ("embed",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderFamily(Family):
+    """A decoder over a KV cache: T tokens of the state `tokens` -> logits (T, V).
+
+    `config` checks a config.json, errors as above; `metadata` does the same with a GGUF header of
+    one of the `architectures`: its metadata, the types of its tensors and the rows of its token
+    embedding.
+    """
+
+    config: Callable[[Mapping[str, Any], str], DecoderConfig]
+    tensors: Callable[[DecoderConfig], Tensors]
+    phases: Mapping[Literal["decode"], Callable[[Decoding], Value | None]]
+    architectures: Mapping[str, MetadataReader] = field(default_factory=dict[str, "MetadataReader"])
+    tasks: tuple[Task, ...] = ("generate",)
+
+
+MetadataReader: TypeAlias = Callable[
+    [Mapping[str, Any], Mapping[str, DType], int, str], DecoderConfig
+]

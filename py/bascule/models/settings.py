@@ -1,0 +1,62 @@
+"""Checked values of a model's settings: a config.json, or the metadata of a GGUF file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any
+
+from bascule.errors import ModelFileError, UnsupportedModelError
+
+_LARGEST = 1 << 24
+MOST_LAYERS = 1000
+
+
+class Settings:
+    """Reads settings by name. A setting that is null counts as absent.
+
+    ModelFileError for a value that cannot be, UnsupportedModelError for one that does not run.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], file: str) -> None:
+        self._settings = {key: value for key, value in settings.items() if value is not None}
+        self.file = file
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._settings
+
+    def size(self, key: str, default: int | None = None, largest: int = _LARGEST) -> int:
+        """Return a whole number from 1 to `largest`."""
+        return self.whole(key, default, 1, largest)
+
+    def whole(self, key: str, default: int | None, least: int, most: int = _LARGEST) -> int:
+        """Return a whole number from `least` to `most`."""
+        value = self._settings.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            expected = f"expected a whole number {least} to {most:,}"
+            raise ModelFileError(self.file, f"{key} is {str(value)[:40]}, {expected}")
+        return value
+
+    def number(self, key: str, default: float, least: float, most: float) -> float:
+        """Return a finite number from `least` to `most`."""
+        value = self._settings.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            problem = f"{key} is {str(value)[:40]}, expected a number"
+            raise ModelFileError(self.file, problem)
+        if not (isfinite(value) and least <= value <= most):
+            raise ModelFileError(self.file, f"{key} is {value}, expected {least} to {most}")
+        return float(value)
+
+    def flag(self, key: str, default: bool) -> bool:
+        """Return a boolean."""
+        value = self._settings.get(key, default)
+        if not isinstance(value, bool):
+            raise ModelFileError(self.file, f"{key} is no boolean")
+        return value
+
+    def expect(self, plain: Mapping[str, Any]) -> None:
+        """Refuse by name the first setting with another value than the one that runs."""
+        for key, expected in plain.items():
+            if self._settings.get(key, expected) != expected:
+                problem = f"its {key} is {str(self._settings[key])[:40]}"
+                raise UnsupportedModelError(self.file, problem)

@@ -1,0 +1,42 @@
+"""The table of model families: one row each, and how a model's files find theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bascule.models.bert import BERT
+from bascule.models.family import DecoderFamily, EncoderFamily
+from bascule.models.kinds import unsupported_type
+from bascule.models.llama import LLAMA
+
+FAMILIES: tuple[EncoderFamily | DecoderFamily, ...] = (BERT, LLAMA)
+
+# The one that most sentence encoders are.
+PLAIN_ENCODER: EncoderFamily = BERT
+
+_BY_TYPE = {name: family for family in FAMILIES for name in family.model_types}
+_BY_ARCHITECTURE = {
+    name: family
+    for family in FAMILIES
+    if isinstance(family, DecoderFamily)
+    for name in family.architectures
+}
+
+
+def family_of_config(config: Mapping[str, Any], place: str) -> EncoderFamily | DecoderFamily:
+    """Return the family of a config.json; UnsupportedModelError if there is none."""
+    kind = config.get("model_type")
+    family = _BY_TYPE.get(kind) if isinstance(kind, str) else None
+    if family is None:
+        raise unsupported_type(place, "model_type", kind, FAMILIES)
+    return family
+
+
+def family_of_metadata(metadata: Mapping[str, Any], place: str) -> tuple[str, DecoderFamily]:
+    """Return a GGUF header's architecture and its family; UnsupportedModelError."""
+    kind = metadata.get("general.architecture")
+    family = _BY_ARCHITECTURE.get(kind) if isinstance(kind, str) else None
+    if not isinstance(kind, str) or family is None:
+        raise unsupported_type(place, "architecture", kind, FAMILIES)
+    return kind, family

@@ -1,0 +1,57 @@
+"""The table of families: who may know them, and what every row has."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import bascule
+from bascule.models.family import DecoderFamily, EncoderFamily
+from bascule.models.table import FAMILIES
+
+PACKAGE = Path(bascule.__file__).parent
+# Below the families: tokenizers and file formats have names of their own.
+BELOW = ("models", "text", "weights", "backend", "program", "web", "shaders")
+NAMES = {name for family in FAMILIES for name in (family.name, *family.model_types)}
+
+
+def test_nothing_above_the_families_names_one() -> None:
+    words = re.compile(rf"(?<![a-z_])({'|'.join(map(re.escape, sorted(NAMES)))})(?![a-z_])", re.I)
+    above = [p for p in PACKAGE.rglob("*.py") if p.relative_to(PACKAGE).parts[0] not in BELOW]
+    assert len(above) > 100
+    named = {
+        f"{path.relative_to(PACKAGE)}: {line.strip()}"
+        for path in above
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if words.search(line)
+    }
+    assert not named
+
+
+def test_a_family_imports_no_other() -> None:
+    homes = {path.name for path in (PACKAGE / "models").iterdir() if path.is_dir()}
+    families = homes - {"encoder", "decoder", "__pycache__"}
+    assert len(families) == len(FAMILIES)
+    for family in families:
+        for path in (PACKAGE / "models" / family).glob("*.py"):
+            found = re.findall(r"from bascule\.models\.(\w+)", path.read_text(encoding="utf-8"))
+            assert not (families - {family} | {"table"}) & set(found), path
+
+
+def test_no_two_rows_match_one_file() -> None:
+    types = [name for family in FAMILIES for name in family.model_types]
+    assert len(types) == len(set(types))
+    decoders = [family for family in FAMILIES if isinstance(family, DecoderFamily)]
+    architectures = [name for family in decoders for name in family.architectures]
+    assert len(architectures) == len(set(architectures))
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_a_row_has_the_phases_of_its_tasks(family: EncoderFamily | DecoderFamily) -> None:
+    phase, task = (
+        ("encode", "embed") if isinstance(family, EncoderFamily) else ("decode", "generate")
+    )
+    assert family.phases.keys() == {phase}
+    assert family.tasks == (task,)
