@@ -96,8 +96,8 @@ async def test_a_file_read_early_fails_only_where_it_is_awaited(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        ("qwen2", r"text generation.* llama \(such as SmolLM2"),
-        ("roberta", r"sentence encoders.* bert \(such as all-MiniLM-L6-v2"),
+        ("bloom", r"text generation.* llama \(such as SmolLM2"),
+        ("electra", r"sentence encoders.* bert \(such as all-MiniLM-L6-v2"),
         ("whisper", "speech.*runs yet.*llama.*bert"),
         ("something-new", "llama.*bert"),
         (None, "it has no model_type.*llama.*bert"),
@@ -112,8 +112,8 @@ def test_another_kind_of_model_hears_what_runs(found: object, words: str) -> Non
 async def test_another_gguf_architecture_hears_what_runs(tmp_path: Path) -> None:
     data, key = TINY_GGUF.read_bytes(), b"general.architecture"
     at = data.index(key) + len(key) + 4 + 8  # the value's type and length
-    (tmp_path / "m.gguf").write_bytes(data[:at] + b"qwen2" + data[at + 5 :])
-    with pytest.raises(UnsupportedModelError, match=r"architecture is 'qwen2'.*these run: llama"):
+    (tmp_path / "m.gguf").write_bytes(data[:at] + b"bloom" + data[at + 5 :])
+    with pytest.raises(UnsupportedModelError, match=r"architecture is 'bloom'.*these run: llama"):
         await bascule.load(tmp_path / "m.gguf", tier="cpu")
 
 

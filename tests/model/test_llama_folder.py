@@ -206,7 +206,7 @@ UNSOUND: list[tuple[dict[str, Any], str]] = [
     ({"eos_token_id": [-1]}, "eos_token_id -1 is none"),
 ]
 OTHERS: list[tuple[dict[str, Any], str]] = [
-    ({"model_type": "mistral"}, "'mistral', which does not run.*text generation.*llama .*SmolLM2"),
+    ({"model_type": "falcon"}, "'falcon', which does not run.*text generation.*llama .*SmolLM2"),
     ({"model_type": ["llama"]}, "model_type is"),
     ({"hidden_act": "gelu"}, "its hidden_act is gelu"),
     ({"attention_bias": True}, "its attention_bias is True"),

@@ -6,11 +6,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from bascule.models.bert import BERT
+from bascule.models.distilbert import DISTILBERT
 from bascule.models.family import DecoderFamily, EncoderFamily
 from bascule.models.kinds import unsupported_type
 from bascule.models.llama import LLAMA
+from bascule.models.mistral import MISTRAL
+from bascule.models.phi3 import PHI3
+from bascule.models.qwen2 import QWEN2
+from bascule.models.roberta import ROBERTA
 
-FAMILIES: tuple[EncoderFamily | DecoderFamily, ...] = (BERT, LLAMA)
+FAMILIES: tuple[EncoderFamily | DecoderFamily, ...] = (
+    BERT,
+    ROBERTA,
+    DISTILBERT,
+    LLAMA,
+    MISTRAL,
+    QWEN2,
+    PHI3,
+)
 
 # The one that most sentence encoders are.
 PLAIN_ENCODER: EncoderFamily = BERT

@@ -1,0 +1,38 @@
+"""Mistral (Jiang et al. 2023): Llama's layers over a window of the last tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from bascule.models.decoder.config import DecoderConfig, expect_full_attention, read_decoder_config
+from bascule.models.decoder.files import DERIVED, decoder_tensors, folder_name
+from bascule.models.decoder.graph import decode
+from bascule.models.family import DecoderFamily
+from bascule.models.settings import Settings
+
+# Those of transformers' MistralConfig.
+_DEFAULTS: Mapping[str, Any] = {"num_key_value_heads": 8, "max_position_embeddings": 1 << 17}
+
+
+def read_config(config: Mapping[str, Any], file: str) -> DecoderConfig:
+    """Check and read a config.json; errors as `DecoderFamily.config`."""
+    found = read_decoder_config(config, file, defaults=_DEFAULTS)
+    expect_full_attention(config, file)
+    # A window that is null is none; one that is left out is the class's own.
+    if config.get("sliding_window", 4096) is None:
+        return found
+    return replace(found, window=Settings(config, file).size("sliding_window", 4096))
+
+
+MISTRAL = DecoderFamily(
+    name="mistral",
+    examples="such as Mistral NeMo",
+    model_types=("mistral",),
+    config=read_config,
+    tensors=decoder_tensors,
+    tensor_name=folder_name,
+    phases={"decode": decode},
+    ignored=DERIVED,
+)

@@ -1,0 +1,45 @@
+"""RoBERTa and XLM-RoBERTa (Liu et al. 2019, Conneau et al. 2020): BERT's layers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from bascule.errors import ModelFileError
+from bascule.models.encoder.config import EncoderConfig, read_encoder_config
+from bascule.models.encoder.files import encoder_tensors
+from bascule.models.encoder.graph import encode
+from bascule.models.family import EncoderFamily
+from bascule.models.settings import Settings
+
+_ARCHITECTURES = tuple(
+    f"{name}{head}"
+    for name in ("Roberta", "XLMRoberta", "Camembert")
+    for head in ("Model", "ForMaskedLM")
+)
+
+
+def read_config(config: Mapping[str, Any], file: str) -> EncoderConfig:
+    """Check and read a config.json; errors as `EncoderFamily.config`."""
+    found = read_encoder_config(config, file, _ARCHITECTURES)
+    # Positions count from the one behind the padding's own.
+    first = Settings(config, file).whole("pad_token_id", 1, 0) + 1
+    if first >= found.positions:
+        problem = f"max_position_embeddings {found.positions} leaves no position from {first} on"
+        raise ModelFileError(file, problem)
+    return replace(found, positions=found.positions - first, first_position=first)
+
+
+ROBERTA = EncoderFamily(
+    name="roberta",
+    examples="such as all-distilroberta-v1, multilingual-e5, bge-m3",
+    model_types=("roberta", "xlm-roberta", "camembert"),
+    config=read_config,
+    tensors=encoder_tensors,
+    tensor_name=str,
+    phases={"encode": encode},
+    prefixes=("roberta.",),
+    ignored=re.compile(r"pooler\..*|lm_head\..*|embeddings\.position_ids"),
+)

@@ -1,0 +1,348 @@
+"""Tiny models of every family, as Hugging Face folders that a test writes anew.
+
+`build` writes a case's folder with random weights of a fixed seed. make_family_goldens.py runs
+transformers on the folders, in float64; families.json and families.npz have what came out. Nothing
+of Bascule is used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+HERE = Path(__file__).resolve().parent
+PROMPT = "The leaves rise; the ship passes. Ça va, 1894? A weight goes down."
+TEXTS = ("w4", "w5 w6 w98", " ".join(f"w{4 + i % 95}" for i in range(30)), "w7 w7 Übung w8!", "")
+N_GREEDY = 16
+STRIDE = 6  # of the tokens whose logits are stored
+Arrays = dict[str, "np.ndarray[Any, Any]"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model: its config.json, a function that makes its tensors, and one that makes its words.
+
+    `gain` scales all matrices but the embedding.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    tensors: Callable[[Tensors], None]
+    tokenizer: Callable[[], Tokenizer]
+    seed: int = 7
+    gain: float = 1.5
+    names: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+class Tensors:
+    """Collects random tensors under their names."""
+
+    def __init__(self, case: Case) -> None:
+        self.found: Arrays = {}
+        self.config = case.config
+        self._gain = case.gain
+        self._rng = np.random.default_rng(case.seed)
+
+    def matrix(self, name: str, rows: int, columns: int, gain: float | None = None) -> None:
+        """A weight whose rows make numbers of about the size of `gain`."""
+        scale = (gain or self._gain) / columns**0.5
+        self._add(f"{name}.weight", self._rng.standard_normal((rows, columns)) * scale)
+
+    def norm(self, name: str, size: int, *, bias: bool = False) -> None:
+        """The scale of a norm, and what it adds."""
+        self._add(f"{name}.weight", self._rng.uniform(0.6, 1.4, size))
+        if bias:
+            self.bias(name, size)
+
+    def bias(self, name: str, size: int) -> None:
+        """What is added."""
+        self._add(f"{name}.bias", self._rng.standard_normal(size) * 0.5)
+
+    def linear(self, name: str, rows: int, columns: int) -> None:
+        """A matrix and what is added."""
+        self.matrix(name, rows, columns)
+        self.bias(name, rows)
+
+    def _add(self, name: str, numbers: np.ndarray[Any, Any]) -> None:
+        self.found[name] = numbers.astype(np.float32)
+
+
+def build(case: Case, folder: Path) -> Path:
+    """Write a case's folder."""
+    folder.mkdir(parents=True)
+    made = Tensors(case)
+    case.tensors(made)
+    save_file(made.found, folder / "model.safetensors", {"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(case.config))
+    (folder / "tokenizer.json").write_text(case.tokenizer().to_str())
+    told = {"tokenizer_class": "PreTrainedTokenizerFast", **case.names}
+    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+    return folder
+
+
+# Decoders.
+
+_V = 272
+_END = 265  # the third control token
+_ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
+_QWEN2 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
+    r"\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_LLAMA3 = _QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
+_MERGES = [("Ġ", "t"), ("h", "e"), ("Ġt", "he"), ("e", "s"), ("i", "s"), ("Ġ", "s"), ("a", "s")]
+
+
+def byte_words(cut: str | None, *controls: str, composed: bool = False) -> Tokenizer:
+    """A byte-level BPE with a few merges; words are cut by an expression, or as GPT-2 does."""
+    tokens = [*_ALPHABET, *(a + b for a, b in _MERGES)]
+    made = Tokenizer(models.BPE({t: i for i, t in enumerate(tokens)}, _MERGES))
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=cut is None)
+    steps = [] if cut is None else [pre_tokenizers.Split(Regex(cut), "isolated")]
+    made.pre_tokenizer = pre_tokenizers.Sequence([*steps, to_bytes])
+    if composed:
+        made.normalizer = normalizers.NFC()
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens(list(controls))
+    return made
+
+
+_SIZES = {
+    "vocab_size": _V,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "hidden_act": "silu",
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
+    "eos_token_id": _END,
+}
+
+
+def rotary_decoder(
+    made: Tensors, *, biases: bool = False, fused: bool = False, head_norms: bool = False
+) -> None:
+    """Tensors of a decoder like Llama."""
+    told = made.config
+    c, inner, heads = told["hidden_size"], told["intermediate_size"], told["num_attention_heads"]
+    size = told.get("head_dim") or c // heads
+    wide, narrow = heads * size, told["num_key_value_heads"] * size
+    made.matrix("model.embed_tokens", _V, c, 4.0)
+    for layer in range(told["num_hidden_layers"]):
+        name = f"model.layers.{layer}"
+        made.norm(f"{name}.input_layernorm", c)
+        rows = {"qkv": wide + 2 * narrow} if fused else {"q": wide, "k": narrow, "v": narrow}
+        for part, n in rows.items():
+            made.matrix(f"{name}.self_attn.{part}_proj", n, c)
+            if biases:
+                made.bias(f"{name}.self_attn.{part}_proj", n)
+        for part in "qk" if head_norms else "":
+            made.norm(f"{name}.self_attn.{part}_norm", size)
+        made.matrix(f"{name}.self_attn.o_proj", c, wide)
+        made.norm(f"{name}.post_attention_layernorm", c)
+        for part in ["gate_up"] if fused else ["gate", "up"]:
+            made.matrix(f"{name}.mlp.{part}_proj", 2 * inner if fused else inner, c)
+        made.matrix(f"{name}.mlp.down_proj", c, inner)
+    made.norm("model.norm", c)
+    if not told["tie_word_embeddings"]:
+        made.matrix("lm_head", _V, c)
+
+
+DECODERS = (
+    Case(
+        # So short a window that tokens of the prompt leave it; heads as wide as Mistral NeMo's.
+        "mistral",
+        {**_SIZES, "model_type": "mistral", "sliding_window": 12, "head_dim": 12},
+        rotary_decoder,
+        partial(byte_words, _LLAMA3, "<unk>", "<s>", "</s>"),
+    ),
+    Case(
+        "qwen2",
+        {
+            **_SIZES,
+            **{"model_type": "qwen2", "tie_word_embeddings": True, "rope_theta": 1e6},
+            **{"use_sliding_window": False, "sliding_window": 64, "max_window_layers": 1},
+        },
+        partial(rotary_decoder, biases=True),
+        partial(byte_words, _QWEN2, "<|endoftext|>", "<|im_start|>", "<|im_end|>", composed=True),
+    ),
+    Case(
+        "phi3",
+        {
+            **_SIZES,
+            **{"model_type": "phi3", "sliding_window": 20, "original_max_position_embeddings": 128},
+            "pad_token_id": 0,
+        },
+        partial(rotary_decoder, fused=True),
+        partial(byte_words, _LLAMA3, "<|endoftext|>", "<|user|>", "<|end|>"),
+    ),
+)
+
+
+# Encoders.
+
+_E = 300
+
+
+def bert_words() -> Tokenizer:
+    """WordPiece with BERT's steps."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{i}" for i in range(4, 99))]
+    made = Tokenizer(models.WordPiece({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer()
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    made.add_special_tokens(words[:4])
+    return made
+
+
+def roberta_words() -> Tokenizer:
+    """A byte-level BPE with RoBERTa's first and last token."""
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", *_ALPHABET, "<mask>"]
+    made = Tokenizer(models.BPE({t: i for i, t in enumerate(tokens)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    made.add_special_tokens([*tokens[:4], "<mask>"])
+    return made
+
+
+def unigram_words() -> Tokenizer:
+    """Unigram pieces as XLM-RoBERTa has them."""
+    words = [
+        "<s>",
+        "<pad>",
+        "</s>",
+        "<unk>",
+        "▁",
+        *(f"▁w{i}" for i in range(4, 99)),
+        *"w0123456789",
+    ]
+    made = Tokenizer(models.Unigram([(w, -1.0 - i / 50) for i, w in enumerate(words)], 3, False))
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    made.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[("<s>", 0), ("</s>", 2)],
+    )
+    made.add_special_tokens(words[:4])
+    return made
+
+
+_ENCODER = {
+    "vocab_size": _E,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "hidden_act": "gelu",
+    "max_position_embeddings": 130,
+    "layer_norm_eps": 1e-5,
+    "type_vocab_size": 1,
+    "pad_token_id": 1,
+}
+
+
+def post_norm_encoder(made: Tensors, prefix: str = "") -> None:
+    """Tensors of an encoder like BERT, with a pooler."""
+    told = made.config
+    c, inner = told["hidden_size"], told["intermediate_size"]
+    top = f"{prefix}embeddings"
+    made.matrix(f"{top}.word_embeddings", told["vocab_size"], c, 4.0)
+    made.matrix(f"{top}.position_embeddings", told["max_position_embeddings"], c, 4.0)
+    made.matrix(f"{top}.token_type_embeddings", told["type_vocab_size"], c, 2.0)
+    made.norm(f"{top}.LayerNorm", c, bias=True)
+    for layer in range(told["num_hidden_layers"]):
+        name = f"{prefix}encoder.layer.{layer}"
+        for part in ("query", "key", "value"):
+            made.linear(f"{name}.attention.self.{part}", c, c)
+        made.linear(f"{name}.attention.output.dense", c, c)
+        made.norm(f"{name}.attention.output.LayerNorm", c, bias=True)
+        made.linear(f"{name}.intermediate.dense", inner, c)
+        made.linear(f"{name}.output.dense", c, inner)
+        made.norm(f"{name}.output.LayerNorm", c, bias=True)
+    made.linear(f"{prefix}pooler.dense", c, c)
+
+
+def distilbert(made: Tensors) -> None:
+    """Tensors of DistilBERT."""
+    told = made.config
+    c, inner = told["dim"], told["hidden_dim"]
+    made.matrix("embeddings.word_embeddings", told["vocab_size"], c, 4.0)
+    made.matrix("embeddings.position_embeddings", told["max_position_embeddings"], c, 4.0)
+    made.norm("embeddings.LayerNorm", c, bias=True)
+    for layer in range(told["n_layers"]):
+        name = f"transformer.layer.{layer}"
+        for part in ("q_lin", "k_lin", "v_lin", "out_lin"):
+            made.linear(f"{name}.attention.{part}", c, c)
+        made.norm(f"{name}.sa_layer_norm", c, bias=True)
+        made.linear(f"{name}.ffn.lin1", inner, c)
+        made.linear(f"{name}.ffn.lin2", c, inner)
+        made.norm(f"{name}.output_layer_norm", c, bias=True)
+
+
+_ROBERTA_NAMES = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>"}
+_BERT_NAMES = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]"}
+
+ENCODERS = (
+    Case(
+        "roberta",
+        {**_ENCODER, "model_type": "roberta", "architectures": ["RobertaModel"]},
+        partial(post_norm_encoder, prefix="roberta."),
+        roberta_words,
+        names=_ROBERTA_NAMES,
+    ),
+    Case(
+        "xlm-roberta",
+        {**_ENCODER, "model_type": "xlm-roberta", "architectures": ["XLMRobertaModel"]},
+        post_norm_encoder,
+        unigram_words,
+        seed=8,
+        names=_ROBERTA_NAMES,
+    ),
+    Case(
+        "distilbert",
+        {
+            **{"model_type": "distilbert", "architectures": ["DistilBertModel"]},
+            **{"vocab_size": 120, "dim": 32, "hidden_dim": 48, "n_layers": 2, "n_heads": 4},
+            **{"max_position_embeddings": 130, "activation": "gelu"},
+            **{"sinusoidal_pos_embds": False, "pad_token_id": 0},
+        },
+        distilbert,
+        bert_words,
+        names=_BERT_NAMES,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class DecoderGolden:
+    """Tokens of PROMPT, logits after each STRIDE-th, and the likeliest next ones with leads."""
+
+    ids: list[int]
+    logits: np.ndarray[Any, Any]
+    greedy: list[int]
+    margins: list[float]
+
+
+def decoder_golden(name: str) -> DecoderGolden:
+    """What transformers gives."""
+    told = json.loads((HERE / "families.json").read_text(encoding="utf-8"))[name]
+    with np.load(HERE / "families.npz") as arrays:
+        return DecoderGolden(logits=arrays[name], **told)
+
+
+def encoder_golden(name: str) -> np.ndarray[Any, Any]:
+    """The embeddings (texts, C) of TEXTS."""
+    with np.load(HERE / "families.npz") as arrays:
+        return arrays[name]

@@ -1,0 +1,85 @@
+"""A folder of families.py as the GGUF file that llama.cpp's converter would make of it.
+
+Names and keys are those of llama.cpp's src/llama-arch.cpp; the gguf package writes the file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from gguf import GGUFWriter
+from safetensors.numpy import load_file
+
+# A case's name, and the pre-tokenizer that its file names.
+ARCHITECTURES = {"qwen2": "qwen2", "phi3": "llama-bpe"}
+_TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+_PARTS = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.qkv_proj": "attn_qkv",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.gate_up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+def gguf_name(name: str) -> str:
+    """A GGUF file's name of a folder's tensor."""
+    stem, kind = name.rsplit(".", 1)
+    found = re.fullmatch(r"model\.layers\.(\d+)\.(.*)", stem)
+    return f"blk.{found[1]}.{_PARTS[found[2]]}.{kind}" if found else f"{_TOP[stem]}.{kind}"
+
+
+def write_gguf(folder: Path, file: Path) -> Path:
+    """Write a folder's model as one file; q and k have their rows as they are in the folder."""
+    told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    name = told["model_type"]
+    writer = GGUFWriter(file, name)
+    heads = told["num_attention_heads"]
+    writer.add_context_length(told["max_position_embeddings"])
+    writer.add_embedding_length(told["hidden_size"])
+    writer.add_block_count(told["num_hidden_layers"])
+    writer.add_feed_forward_length(told["intermediate_size"])
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(told["num_key_value_heads"])
+    writer.add_rope_freq_base(told["rope_theta"])
+    writer.add_layer_norm_rms_eps(told["rms_norm_eps"])
+    writer.add_rope_dimension_count(told.get("head_dim") or told["hidden_size"] // heads)
+    if told.get("head_dim"):
+        writer.add_key_length(told["head_dim"])
+        writer.add_value_length(told["head_dim"])
+    if name == "phi3":
+        writer.add_sliding_window(told["sliding_window"])
+    _add_words(writer, folder, ARCHITECTURES[name], told["eos_token_id"])
+    for tensor, numbers in load_file(folder / "model.safetensors").items():
+        writer.add_tensor(gguf_name(tensor), numbers)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file
+
+
+def _add_words(writer: GGUFWriter, folder: Path, pre: str, end: int) -> None:
+    told: dict[str, Any] = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    controls = {token["id"]: token["content"] for token in told["added_tokens"]}
+    words = {i: text for text, i in told["model"]["vocab"].items()} | controls
+    words |= {i: f"[PAD{i}]" for i in range(end + 1) if i not in words}
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list([words[i] for i in sorted(words)])
+    known = told["model"]["vocab"].values()
+    kinds = [3 if i in controls else 1 if i in known else 5 for i in sorted(words)]
+    writer.add_token_types(kinds)
+    writer.add_token_merges([" ".join(pair) for pair in told["model"]["merges"]])
+    writer.add_eos_token_id(end)

@@ -1,0 +1,185 @@
+"""Every family on every native tier, held to transformers in float64 on tiny random weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import bascule
+from bascule import EmbeddingModel, LanguageModel
+from bascule.errors import ModelFileError, UnsupportedModelError
+from bascule.model.sampler import GREEDY
+from bascule.models.table import FAMILIES
+from bascule.tiers.auto import open_tier
+from bascule.tiers.openers import OpenedTier
+from tests.goldens import cosines
+from tests.goldens.families import (
+    DECODERS,
+    ENCODERS,
+    N_GREEDY,
+    PROMPT,
+    STRIDE,
+    TEXTS,
+    Case,
+    build,
+    decoder_golden,
+    encoder_golden,
+)
+from tests.goldens.families_gguf import ARCHITECTURES, write_gguf
+from tests.goldens.llama import NARROW
+
+BY_NAME = {case.name: case for case in (*DECODERS, *ENCODERS)}
+
+
+@pytest.fixture(params=("webgpu", "wasm", "cpu"))
+async def opened(request: pytest.FixtureRequest) -> AsyncIterator[OpenedTier]:
+    """Each tier once a test; models share its device."""
+    found = await open_tier(request.param)
+    yield found
+    found.backend.close()
+
+
+async def assert_decodes(model: Any, case: Case) -> None:
+    """The logits after each token, and the greedy text."""
+    assert isinstance(model, LanguageModel)
+    golden = decoder_golden(case.name)
+    assert model.tokenizer.encode(PROMPT, special=False) == golden.ids
+    logits = (await model.logits(golden.ids))[::STRIDE]
+    assert cosines(logits, golden.logits).min() > 0.99999, case.name
+    assert np.abs(logits - golden.logits).max() < 2e-3
+    assert min(golden.margins) > NARROW
+    ends = [i for i, token in enumerate(golden.greedy) if token in model.tokenizer.vocabulary.ends]
+    expected = golden.greedy[: min(ends, default=N_GREEDY)]
+    found = await model.generate(golden.ids, sampling=GREEDY, max_new_tokens=N_GREEDY)
+    assert found.ids == expected, case.name
+
+
+async def test_decoders_answer_as_transformers_does(opened: OpenedTier, tmp_path: Path) -> None:
+    for case in DECODERS:
+        folder = build(case, tmp_path / case.name)
+        async with await bascule.load(folder, on=opened, cache_dtype="f32") as model:
+            await assert_decodes(model, case)
+
+
+async def test_gguf_files_answer_as_their_folders(opened: OpenedTier, tmp_path: Path) -> None:
+    for name in ARCHITECTURES:
+        file = write_gguf(build(BY_NAME[name], tmp_path / name), tmp_path / f"{name}.gguf")
+        async with await bascule.load(file, on=opened, cache_dtype="f32") as model:
+            await assert_decodes(model, BY_NAME[name])
+
+
+async def test_encoders_embed_as_transformers_does(opened: OpenedTier, tmp_path: Path) -> None:
+    for case in ENCODERS:
+        folder = build(case, tmp_path / case.name)
+        async with await bascule.load(folder, on=opened) as model:
+            assert isinstance(model, EmbeddingModel)
+            found = await model.embed(TEXTS)
+        expected = encoder_golden(case.name)
+        assert cosines(found, expected).min() >= 0.99999, case.name
+
+
+def test_every_family_has_a_golden_or_files_of_its_own() -> None:
+    assert {family.name for family in FAMILIES} - {"bert", "llama"} == set(BY_NAME) - {
+        "xlm-roberta"  # of the family roberta
+    }
+
+
+def changed(case: Case, folder: Path, **changes: Any) -> Path:
+    """A case's folder with another config.json."""
+    build(case, folder)
+    (folder / "config.json").write_text(json.dumps({**case.config, **changes}))
+    return folder
+
+
+def a_matrix(names: Any) -> str:
+    """One of the layers' matrices."""
+    return sorted(n for n in names if ".layers.1." in n or ".layer.1." in n)[0]
+
+
+def without(tensors: dict[str, Any]) -> None:
+    del tensors[a_matrix(tensors)]
+
+
+def with_another(tensors: dict[str, Any]) -> None:
+    tensors["adapter.weight"] = np.zeros((2, 2), np.float32)
+
+
+def with_a_wrong_shape(tensors: dict[str, Any]) -> None:
+    name = a_matrix(tensors)
+    tensors[name] = np.concatenate([tensors[name]] * 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        (without, ModelFileError, r"lacks the tensor '{}'|tensor '{}' is missing"),
+        (with_another, UnsupportedModelError, r"tensor 'adapter\.weight', which"),
+        (with_a_wrong_shape, ModelFileError, r"tensor '{}' is \["),
+    ],
+)
+@pytest.mark.parametrize("case", BY_NAME.values(), ids=BY_NAME)
+async def test_tensors_are_compared_with_the_settings(
+    case: Case,
+    change: Callable[[dict[str, Any]], None],
+    error: type[Exception],
+    words: str,
+    tmp_path: Path,
+) -> None:
+    folder = build(case, tmp_path / "m")
+    tensors = load_file(folder / "model.safetensors")
+    name = a_matrix(tensors).removeprefix("roberta.")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(error, match=words.replace("{}", name)):
+        await bascule.load(folder, tier="cpu")
+
+
+ROPE = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("mistral", {"hidden_act": "gelu"}, "its hidden_act is gelu"),
+    ("mistral", {"sliding_window": 0}, "sliding_window is 0, expected a whole number 1 to"),
+    ("mistral", {"layer_types": ["sliding_attention"] * 2}, "its layer_types are"),
+    ("qwen2", {"use_sliding_window": True}, "its use_sliding_window is True"),
+    ("qwen2", {"layer_types": ["full_attention", "sliding_attention"]}, "its layer_types are"),
+    ("qwen2", {"layer_types": 3}, "layer_types is 3, expected names"),
+    ("qwen2", {"rope_scaling": {"type": "yarn", "factor": 4.0}}, "its rope scaling is 'yarn'"),
+    ("phi3", {"rope_scaling": ROPE}, "its rope scaling is 'longrope'"),
+    ("phi3", {"partial_rotary_factor": 0.75}, "its partial_rotary_factor is 0.75"),
+    ("phi3", {"sliding_window": "far"}, "sliding_window is far"),
+    ("roberta", {"is_decoder": True}, "its is_decoder is True"),
+    ("roberta", {"pad_token_id": 129}, "leaves no position from 130 on"),
+    ("roberta", {"pad_token_id": -2}, "pad_token_id is -2"),
+    ("roberta", {"architectures": ["RobertaForSequenceClassification"]}, "cross-encoder"),
+    ("roberta", {"architectures": ["RobertaForCausalLM"]}, "whose head is not run"),
+    ("roberta", {"position_embedding_type": "relative_key"}, "are not absolute"),
+    ("distilbert", {"activation": "gelu_new"}, "activation is 'gelu_new'"),
+    ("distilbert", {"n_heads": 5}, "dim 32 does not divide by 5 heads"),
+    ("distilbert", {"dim": None}, "dim is None, expected a whole number"),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "words"), REFUSED, ids=[str(row) for row in REFUSED])
+async def test_settings_that_do_not_run_are_refused_by_name(
+    name: str, changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    folder = changed(BY_NAME[name], tmp_path / "m", **changes)
+    with pytest.raises((ModelFileError, UnsupportedModelError), match=words):
+        await bascule.load(folder, tier="cpu")
+
+
+async def test_a_window_that_is_null_is_none(tmp_path: Path) -> None:
+    """A model that sees all tokens differs from one with a window from the first token outside."""
+    case = BY_NAME["mistral"]
+    golden = decoder_golden("mistral")
+    folder = changed(case, tmp_path / "m", sliding_window=None)
+    async with await bascule.load(folder, tier="cpu", cache_dtype="f32") as model:
+        logits = (await model.logits(golden.ids))[::STRIDE]
+    inside = [i * STRIDE < case.config["sliding_window"] for i in range(len(logits))]
+    same = cosines(logits, golden.logits) > 0.99999
+    assert list(same) == inside
