@@ -105,6 +105,9 @@ def test_norms(
             agree(found, expected, 4e-6)
         found, expected = both(ops, "rms_norm", x, weight, eps=eps)
         agree(found, expected, 2e-6)
+        runs = rng.standard_normal((*shape, 3 * columns))
+        found, expected = both(ops, "rms_norm", runs, weight, eps=eps)
+        agree(found, expected, 2e-6)
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 4, 8, 9, 31, 32, 33, 70])

@@ -18,6 +18,14 @@ async def test_edges(
     await check_op(gpu, kind, "rms_norm", inputs, tolerance=4e-6, eps=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_runs_of_the_weights_size(
+    gpu: NativeGpu, rng: np.random.Generator, kind: str
+) -> None:
+    inputs = [normal(rng, 5, 6 * 12), normal(rng, 12)]
+    await check_op(gpu, kind, "rms_norm", inputs, tolerance=4e-6, eps=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["software", "hardware"])
 async def test_fewer_rows_than_the_bucket(
     gpu: NativeGpu, rng: np.random.Generator, kind: str

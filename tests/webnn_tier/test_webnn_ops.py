@@ -156,6 +156,11 @@ async def test_webnn_norms(
     found = await two.run(backend, "rms_norm", x, two.value("w", one.weights["w"]), eps=eps)
     agree(found, FUNCTIONS["rms_norm"](*two.wide("x", "w"), eps=eps), 2e-6)
 
+    heads = Recorded(T=(3, 5))  # three runs a row
+    x = heads.value("x", rng.standard_normal((3, 3 * columns)), "T")
+    found = await heads.run(backend, "rms_norm", x, heads.value("w", one.weights["w"]), eps=eps)
+    agree(found, FUNCTIONS["rms_norm"](*heads.wide("x", "w"), eps=eps), 2e-6)
+
     three = Recorded(T=(3, 5))
     x = three.value("x", two.inputs["x"], "T")
     found = await three.run(backend, "l2_normalise", x, eps=eps)

@@ -98,7 +98,8 @@ class WasmFunctions:
     def rms_norm(self, x: Operand, weight: Operand, *, eps: float) -> Tensor:
         """See `reference.rms_norm`."""
         y = self._kernels.empty(x.shape)
-        self._kernels.call("rms_norm", y, x, weight, prod(x.shape[:-1]), x.shape[-1], eps)
+        run = weight.shape[0]
+        self._kernels.call("rms_norm", y, x, weight, prod(x.shape) // run, run, eps)
         return y
 
     def attention(self, qkv: Operand, lengths: Operand, *, heads: int) -> Tensor:

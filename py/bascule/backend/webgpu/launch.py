@@ -49,7 +49,7 @@ def fits(adapter: AdapterInfo, lanes: int, nbytes: int = 0) -> bool:
 
 def normalise_groups(call: Call, adapter: AdapterInfo, parts: tuple[str, ...] = ()) -> Variants:
     """The kernel of the op's name with a workgroup a row, for each part in its reduce slot."""
-    rows = prod(call.result.limits[:-1])
+    rows = prod(call.result.limits) // _run(call)
 
     def make(reduce: str, enables: str) -> Kernel:
         return make_kernel(
@@ -67,7 +67,7 @@ def normalise_groups(call: Call, adapter: AdapterInfo, parts: tuple[str, ...] = 
 
 def normalise_rows(call: Call, adapter: AdapterInfo, parts: tuple[str, ...] = ()) -> Variants:
     """The same and the kernel with a lane a row, which is first on adapters that run on a CPU."""
-    rows = prod(call.result.limits[:-1])
+    rows = prod(call.result.limits) // _run(call)
 
     def make(lanes: int) -> Kernel:
         return make_kernel(
@@ -86,6 +86,12 @@ def normalise_rows(call: Call, adapter: AdapterInfo, parts: tuple[str, ...] = ()
 
 
 def _row_numbers(call: Call, sizes: Sizes) -> Numbers:
-    x = call.result
-    rows = prod(x.sizes(sizes)[:-1])
-    return {"rows": rows, "cols": x.limits[-1], "eps": call.number("eps")}
+    columns = _run(call)
+    rows = prod(call.result.sizes(sizes)) // columns
+    return {"rows": rows, "cols": columns, "eps": call.number("eps")}
+
+
+def _run(call: Call) -> int:
+    """Numbers that are normalised together: as many as the weight has, else the last axis."""
+    weight = call.operands[1] if len(call.operands) > 1 else None
+    return call.result.limits[-1] if weight is None else weight.limits[-1]

@@ -92,13 +92,16 @@ def layer_norm(recipe: Recipe, call: Call, operands: Operands) -> int:
 def rms_norm(recipe: Recipe, call: Call, operands: Operands) -> int:
     """By its formula: WebNN has no method for it."""
     x, weight, *_ = _two(operands)
-    shape = call.result.limits
+    whole, run = call.result.limits, recipe.shapes[weight][0]
+    shape = (*whole[:-1], whole[-1] // run, run)
     narrow = (*shape[:-1], 1)
+    x = recipe.step("reshape", [x], shape, shape)
     square = recipe.step("mul", [x, x], shape)
     mean = recipe.step("reduceMean", [square], narrow, axes=_last(shape), keepDimensions=True)
     eps = recipe.number(call.number("eps"))
     root = recipe.step("sqrt", [recipe.step("add", [mean, eps], narrow)], narrow)
-    return recipe.step("mul", [recipe.step("div", [x, root], shape), weight], shape)
+    y = recipe.step("mul", [recipe.step("div", [x, root], shape), weight], shape)
+    return recipe.step("reshape", [y], whole, whole)
 
 
 def attention(recipe: Recipe, call: Call, operands: Operands) -> int:

@@ -72,7 +72,7 @@ def read_decoder_config(
     hidden, heads = read.size("hidden_size"), read.size("num_attention_heads")
     kv_heads = read.size("num_key_value_heads", heads)
     size = read.size("head_dim", hidden // heads)
-    uneven = "head_dim" not in given and hidden % heads
+    uneven = "head_dim" not in read and hidden % heads
     if heads % kv_heads or size % 4 or size > MOST_HEAD or uneven:
         problem = f"{heads} heads over {kv_heads} of size {size} do not fit together"
         raise ModelFileError(file, problem)

@@ -33,6 +33,8 @@ NAMES: Mapping[str, str] = MappingProxyType(
         "attn_k": "self_attn.k_proj",
         "attn_v": "self_attn.v_proj",
         "attn_qkv": "self_attn.qkv_proj",
+        "attn_q_norm": "self_attn.q_norm",
+        "attn_k_norm": "self_attn.k_norm",
         "attn_output": "self_attn.o_proj",
         "ffn_norm": "post_attention_layernorm",
         "ffn_gate": "mlp.gate_proj",
@@ -52,12 +54,16 @@ def folder_name(name: str, names: Mapping[str, str] = NAMES) -> str:
 
 
 def decoder_tensors(
-    config: DecoderConfig, *, biases: Sequence[str] = (), fused: bool = False
+    config: DecoderConfig,
+    *,
+    biases: Sequence[str] = (),
+    fused: bool = False,
+    head_norms: bool = False,
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield the tensors that `decoder.graph.decode` reads, with their shapes.
 
     `biases` names the parts of a layer that have one; with `fused` one tensor has the rows of q, k
-    and v, and one those of gate and up.
+    and v, and one those of gate and up; with `head_norms` each head of q and k is normalized.
     """
     c, inner, row = config.hidden, config.inner, (config.hidden,)
     wide, narrow = config.heads * config.size, config.kv_heads * config.size
@@ -70,6 +76,8 @@ def decoder_tensors(
             parts["attn_qkv"] = (wide + 2 * narrow, c)
         else:
             parts |= {"attn_q": (wide, c), "attn_k": (narrow, c), "attn_v": (narrow, c)}
+        if head_norms:
+            parts |= dict.fromkeys(("attn_q_norm", "attn_k_norm"), (config.size,))
         parts |= {"attn_output": (c, wide), "ffn_norm": row}
         if not fused:
             parts["ffn_gate"] = (inner, c)

@@ -2,7 +2,7 @@
 
 Reads in the order of the computation. T tokens, hidden size C, inner size I, H heads over G KV
 heads of size D, S slots of the cache, V vocabulary. The tensors that a model has decide what is
-recorded: biases of q, k and v, and projections that its files hold as one.
+recorded: biases of q, k and v, norms of each head, projections that its files hold as one.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class Decoding:
             return None
         return self.graph.parameter(f"{name}.bias", (n,), *tensors)
 
-    def norm(self, x: Value, name: str) -> Value:
-        """Record the RMS norm by a weight of the file."""
-        weight = self.graph.parameter(f"{name}.weight", (self.config.hidden,))
+    def norm(self, x: Value, name: str, size: int = 0) -> Value:
+        """Record the RMS norm by a weight of the file, over C or over each `size` numbers."""
+        weight = self.graph.parameter(f"{name}.weight", (size or self.config.hidden,))
         return self.graph.call("rms_norm", x, weight, eps=self.config.eps)
 
     def alike(self, names: Iterable[str]) -> bool:
@@ -107,14 +107,18 @@ def _qkv(to: Decoding, x: Value, name: str) -> Value:
     widths = (config.heads * config.size, *(config.kv_heads * config.size,) * 2)
     whole = f"{name}.attn_qkv"
     parts = [whole] if to.has(f"{whole}.weight") else [f"{name}.attn_{part}" for part in "qkv"]
-    if to.alike(parts):
+    normed = to.has(f"{name}.attn_q_norm.weight")
+    if to.alike(parts) and not normed:
         weight = to.weight(whole, (sum(widths), config.hidden), *parts)
         bias = to.bias(whole, sum(widths), *parts)
         return call("linear", x, weight, bias, activation="none")
     joined: list[Value] = []
     for part, width in zip(parts, widths, strict=True):
         weight = to.weight(part, (width, config.hidden))
-        joined.append(call("linear", x, weight, to.bias(part, width), activation="none"))
+        y = call("linear", x, weight, to.bias(part, width), activation="none")
+        if normed and part != parts[-1]:
+            y = to.norm(y, f"{part}_norm", config.size)
+        joined.append(y)
     return call("concat", *joined)
 
 

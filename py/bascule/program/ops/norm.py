@@ -18,7 +18,12 @@ def _layer_norm(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) ->
 
 def _rms_norm(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shape:
     x, weight = first_two(shapes, "rms_norm")
-    need(weight == (x[-1],), "rms_norm", "weight (C)", shapes)
+    columns, run = x[-1], weight[0]
+    fits = len(weight) == 1 and isinstance(columns, int) and isinstance(run, int)
+    need(fits, "rms_norm", "x (..., C) and weight (D)", shapes)
+    assert isinstance(columns, int)
+    assert isinstance(run, int)
+    need(run > 0 and columns % run == 0, "rms_norm", "weight (D) whose D divides C", shapes)
     return x
 
 
@@ -33,8 +38,13 @@ def layer_norm(
 
 
 def rms_norm(x: Array, weight: Array, *, eps: float) -> Array:
-    """y = x / sqrt(mean(x^2) + eps) * weight over the last axis (Zhang & Sennrich 2019)."""
-    return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * weight
+    """y = x / sqrt(mean(x^2) + eps) * weight over each run of D numbers (Zhang & Sennrich 2019).
+
+    x (..., n * D), weight (D).
+    """
+    runs = x.reshape(*x.shape[:-1], -1, weight.shape[0])
+    y = runs / np.sqrt(np.mean(runs * runs, axis=-1, keepdims=True) + eps) * weight
+    return y.reshape(x.shape)
 
 
 def l2_normalise(x: Array, *, eps: float) -> Array:
@@ -55,7 +65,7 @@ ROWS = (
         "rms_norm",
         ("x", "weight"),
         {"eps": float},
-        "y = x / sqrt(mean(x^2) + eps) * weight over C",
+        "y = x / sqrt(mean(x^2) + eps) * weight over each run of D, the weight's size, of the C",
         _rms_norm,
         numpy=rms_norm,
     ),
