@@ -179,6 +179,17 @@ DECODERS = (
         partial(byte_words, _QWEN2, "<|endoftext|>", "<|im_start|>", "<|im_end|>", composed=True),
     ),
     Case(
+        "qwen3",
+        {
+            **_SIZES,
+            **{"model_type": "qwen3", "tie_word_embeddings": True, "head_dim": 12},
+            **{"use_sliding_window": False, "sliding_window": None, "max_window_layers": 1},
+        },
+        partial(rotary_decoder, head_norms=True),
+        partial(byte_words, _QWEN2, "<|endoftext|>", "<|im_start|>", "<|im_end|>", composed=True),
+        seed=9,
+    ),
+    Case(
         "phi3",
         {
             **_SIZES,

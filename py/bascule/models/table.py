@@ -13,6 +13,7 @@ from bascule.models.llama import LLAMA
 from bascule.models.mistral import MISTRAL
 from bascule.models.phi3 import PHI3
 from bascule.models.qwen2 import QWEN2
+from bascule.models.qwen3 import QWEN3
 from bascule.models.roberta import ROBERTA
 
 FAMILIES: tuple[EncoderFamily | DecoderFamily, ...] = (
@@ -22,6 +23,7 @@ FAMILIES: tuple[EncoderFamily | DecoderFamily, ...] = (
     LLAMA,
     MISTRAL,
     QWEN2,
+    QWEN3,
     PHI3,
 )
 
