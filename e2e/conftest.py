@@ -87,13 +87,15 @@ def plain_site() -> Iterator[Site]:
 
 # With WebGPU, without, and the third engine: for stories to which the other two add nothing.
 ONE_OF_EACH = ("chromium-webgpu", "firefox-no-webgpu", "webkit")
+MOST_TIERS = ("chromium-webgpu", "firefox-webgpu", "webkit")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Which stories run where.
 
     Those marked `every_engine` in all five set-ups, those marked `one_engine` in the first, those
-    that ask for `webgpu_engine` where there is WebGPU, all others once an engine.
+    that ask for `webgpu_engine` where there is WebGPU, all others once an engine: where all tiers
+    are that it has for those marked `most_tiers`.
     """
 
     def wanted(item: pytest.Item) -> bool:
@@ -105,7 +107,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             return name == ONE_OF_EACH[0]
         if "webgpu_engine" in getattr(item, "fixturenames", ()):
             return ENGINES[name][1]
-        return name in ONE_OF_EACH
+        return name in (MOST_TIERS if item.get_closest_marker("most_tiers") else ONE_OF_EACH)
 
     kept = [item for item in items if wanted(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])

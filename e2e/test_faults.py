@@ -213,9 +213,9 @@ def run(page: Page, site: Site, *parts: str) -> dict[str, Any]:
 
 
 def test_refused_commands_are_told_with_their_shader(
-    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
+    webgpu_engine: Engine, site: Site, shared_lab: Page
 ) -> None:
-    found = run(new_page(f"{site.url}/lab/"), site, SPOIL, REFUSALS)
+    found = run(shared_lab, site, SPOIL, REFUSALS)
     for what in ("refused", "destroyed", "freed"):
         print(f"{webgpu_engine.name}: {found[what]}")
         kind, message, label, _ = found[what]
@@ -225,10 +225,8 @@ def test_refused_commands_are_told_with_their_shader(
         assert found[f"after {what}"], what
 
 
-def test_nan_is_told_and_never_given(
-    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
-) -> None:
-    found = run(new_page(f"{site.url}/lab/"), site, NAN)
+def test_nan_is_told_and_never_given(webgpu_engine: Engine, site: Site, shared_lab: Page) -> None:
+    found = run(shared_lab, site, NAN)
     print(f"{webgpu_engine.name}: {found}")
     assert found["embedding"][0] == found["text"][0] == "NotFiniteError"
     assert "Load the model again" in found["text"][3]
@@ -237,12 +235,10 @@ def test_nan_is_told_and_never_given(
     assert found["after text"]
 
 
-def test_memory_that_ends(
-    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
-) -> None:
+def test_memory_that_ends(webgpu_engine: Engine, site: Site, shared_lab: Page) -> None:
     chromium = webgpu_engine.name.startswith("chromium")
     scarce = SCARCE.replace("REAL_HERE", "true" if chromium else "false")
-    found = run(new_page(f"{site.url}/lab/"), site, scarce, MEMORY)
+    found = run(shared_lab, site, scarce, MEMORY)
     print(f"{webgpu_engine.name}: {found}")
     assert found["trimmed"]
     likeness, refused, retries = found["smaller"]

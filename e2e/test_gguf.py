@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from e2e.conftest import Site
-from e2e.engines import Engine, Page, wait_for
+from e2e.engines import Engine, Page
 from tests.weights.faulty import Fault, FaultyServer
 from tests.weights.gguf_models import CHUNK, FILE, PARAMETERS, expected, gguf_bytes
 
@@ -80,17 +79,11 @@ def server(tmp_path: Path) -> Iterator[FaultyServer]:
 
 
 @pytest.fixture
-def tab(site: Site, new_page: Callable[[str], Page]) -> Page:
-    return new_page(f"{site.url}/lab/")
-
-
-@pytest.fixture
-def lab(tab: Page) -> Callable[..., Any]:
-    wait_for(tab, "globalThis.lab")
-    tab.run("(code) => lab.run(code)", LOAD)
+def lab(shared_lab: Page) -> Callable[..., Any]:
+    shared_lab.run("(code) => lab.run(code)", LOAD)
 
     def run(code: str) -> Any:
-        return json.loads(tab.run("(code) => lab.run(code)", f"json.dumps(await {code})"))
+        return json.loads(shared_lab.run("(code) => lab.run(code)", f"json.dumps(await {code})"))
 
     return run
 
@@ -127,19 +120,19 @@ def test_memory_holds_the_files_bytes_over_a_bad_network(
 
 
 def test_the_file_is_fetched_ahead_and_no_other(
-    engine: Engine, server: FaultyServer, tab: Page, lab: Callable[..., Any]
+    engine: Engine, server: FaultyServer, shared_lab: Page, lab: Callable[..., Any]
 ) -> None:
     only = {"/m/bascule-manifest.json", f"/m/{FILE}"}
-    tab.run(AHEAD, f"{server.url}/m/{FILE}")
+    shared_lab.run(AHEAD, f"{server.url}/m/{FILE}")
     wait_until(lambda: server.sent[f"/m/{FILE}"] == len(WHOLE))
     assert {asked.path for asked in server.requests} == only
     found = lab(f"load({server.url!r} + '/m', 'cpu', None, 4 << 20)")
     assert tensors_of(found) == HASHES, found
     assert server.sent[f"/m/{FILE}"] == len(WHOLE)
     # Of a folder, what has come before tells which files it has.
-    tab.run("() => ahead.terminate()")
+    shared_lab.run("() => ahead.terminate()")
     server.reset_counts()
-    tab.run(AHEAD, f"{server.url}/m")
+    shared_lab.run(AHEAD, f"{server.url}/m")
     wait_until(lambda: any(asked.path == f"/m/{FILE}" for asked in server.requests))
     time.sleep(0.5)
     assert {asked.path for asked in server.requests} == only

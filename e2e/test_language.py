@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 
 from bascule.folders import models_folder
-from e2e.conftest import Site, settled
-from e2e.engines import Engine, Page, wait_for
+from e2e.conftest import Site, booted, settled
+from e2e.engines import Engine, Page
 from tests.goldens import cosines, llama
 
 MODEL = "SmolLM2-135M-Instruct"
@@ -46,11 +46,23 @@ LOSS = """(ids) => {
 SLICE = 8
 
 
+# Loads a model unless the page holds it already.
+LOAD = """async (asked) => {
+  const wanted = JSON.stringify(asked);
+  if (globalThis.held === wanted) return;
+  globalThis.held = null;
+  await bascule.load(asked.model, asked.tier);
+  globalThis.held = wanted;
+}"""
+
+
 def open_model(
-    site: Site, new_page: Callable[[str], Page], name: str = MODEL, tier: str = "webgpu"
+    site: Site, shared: Callable[[str], Page], name: str = MODEL, tier: str = "webgpu"
 ) -> Page:
-    page = new_page(f"{site.url}/chat.html?model={name}&tier={tier}")
+    """The chat page of a file's tests with a model, which stays if the next test asks for it."""
+    page = shared(f"{site.url}/chat.html?model=/goldens/tiny-llama/tiny-k.gguf&tier=cpu")
     assert settled(page) == "ready", page.run("() => document.body.innerText")
+    page.run(LOAD, {"model": name, "tier": tier})
     return page
 
 
@@ -64,9 +76,9 @@ def logits(page: Page, ids: list[int]) -> np.ndarray:
 
 
 def test_smollm2_says_what_the_reference_says(
-    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
+    webgpu_engine: Engine, site: Site, shared: Callable[[str], Page]
 ) -> None:
-    page = open_model(site, new_page)
+    page = open_model(site, shared)
     stats = page.run("() => bascule.stats()")
     assert stats["weights_nbytes"] <= 1.05 * FILE.stat().st_size
 
@@ -82,9 +94,9 @@ def test_smollm2_says_what_the_reference_says(
 
 
 def test_smollm2_logits_and_perplexity(
-    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
+    webgpu_engine: Engine, site: Site, shared: Callable[[str], Page]
 ) -> None:
-    page = open_model(site, new_page)
+    page = open_model(site, shared)
     text = llama.long_text()
     expected = text.logits(llama.token_embedding(FILE))
     found = logits(page, text.ids)
@@ -104,10 +116,10 @@ def test_smollm2_logits_and_perplexity(
 
 
 def test_steps_in_flight_hide_the_readback(
-    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
+    webgpu_engine: Engine, site: Site, shared: Callable[[str], Page]
 ) -> None:
     """A tiny model, so that reading is what takes long: the rates are printed side by side."""
-    page = open_model(site, new_page, "/goldens/tiny-llama/tiny-mixed.gguf")
+    page = open_model(site, shared, "/goldens/tiny-llama/tiny-mixed.gguf")
     chat = llama.tiny("tiny-mixed").chats[0]
     rates: dict[int, float] = {}
     for steps in (1, 8, 1, 8):
@@ -135,10 +147,10 @@ async def load(url):
 
 
 def test_a_folder_in_safetensors_says_what_transformers_says(
-    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
+    webgpu_engine: Engine, site: Site, shared: Callable[[str], Page]
 ) -> None:
     golden = llama.tiny_folder()
-    page = open_model(site, new_page, "/goldens/tiny-llama/folder")
+    page = open_model(site, shared, "/goldens/tiny-llama/folder")
     for chat in golden.chats:
         found = page.run(
             "async ({ messages, options }) => bascule.chat(messages, options)",
@@ -149,8 +161,8 @@ def test_a_folder_in_safetensors_says_what_transformers_says(
         assert len(found["ids"]) == (32 if chat.end is None else chat.end)
     assert cosines(logits(page, golden.ids), golden.logits).min() > 0.9999
 
-    page = new_page(f"{site.url}/lab/")
-    wait_for(page, "globalThis.lab")
+    page = shared(f"{site.url}/lab/")
+    booted(page)
     page.run("(code) => lab.run(code)", BLOCKS.replace("{ids}", str(golden.ids)))
     url = f"{site.url}/goldens/tiny-llama/folder"
     report, rows = json.loads(page.run("(code) => lab.run(code)", f"await load({url!r})"))

@@ -24,6 +24,21 @@ def embed(page: Page, texts: list[str]) -> np.ndarray:
     return np.array(found["data"]).reshape(found["rows"], found["columns"])
 
 
+@pytest.fixture
+def cpu_page(shared: Callable[[str], Page], site: Site) -> Page:
+    """The page of most tests here, which load their own models."""
+    page = shared(f"{site.url}/?model=/goldens/tiny-bert&tier=cpu")
+    settled(page)
+    return page
+
+
+def test_choosing_the_cpu(cpu_page: Page) -> None:
+    assert settled(cpu_page) == "ready"
+    assert cpu_page.run("() => document.querySelector('#tier').textContent") == "cpu"
+    found = embed(cpu_page, golden("tiny-bert").texts)
+    assert (cosines(found, golden("tiny-bert").embeddings) >= COSINE).all()
+
+
 @pytest.mark.every_engine
 def test_a_visit(engine: Engine, site: Site, new_page: Callable[[str], Page]) -> None:
     # By name: here WebGPU is a software one, and "auto" may know better (e2e/test_choosing.py).
@@ -59,14 +74,15 @@ def test_a_visit(engine: Engine, site: Site, new_page: Callable[[str], Page]) ->
 
 @pytest.mark.every_engine
 def test_isolation_changes_nothing(
-    engine: Engine, site: Site, plain_site: Site, new_page: Callable[[str], Page]
+    engine: Engine, plain_site: Site, cpu_page: Page, new_page: Callable[[str], Page]
 ) -> None:
     texts = golden("tiny-bert").texts
     found = []
     tier = "webgpu" if engine.webgpu else "cpu"
-    for where, isolated in ((site, True), (plain_site, False)):
-        page = new_page(f"{where.url}/?model=/goldens/tiny-bert&tier={tier}")
-        assert settled(page) == "ready"
+    cpu_page.run("(tier) => bascule.load('/goldens/tiny-bert', tier)", tier)
+    plain = new_page(f"{plain_site.url}/?model=/goldens/tiny-bert&tier={tier}")
+    assert settled(plain) == "ready"
+    for page, isolated in ((cpu_page, True), (plain, False)):
         if engine.name != "webkit":
             assert page.run("() => crossOriginIsolated") == isolated
         found.append(embed(page, texts))
@@ -75,14 +91,11 @@ def test_isolation_changes_nothing(
 
 
 def test_cost_of_a_pass(
-    webgpu_engine: Engine,
-    site: Site,
-    new_page: Callable[[str], Page],
-    record_property: Callable[[str, object], None],
+    webgpu_engine: Engine, cpu_page: Page, record_property: Callable[[str, object], None]
 ) -> None:
     """One call into JavaScript a pass and one to read; Python's own time is printed, not judged."""
-    page = new_page(site.url + "/?tier=webgpu")
-    assert settled(page) == "ready"
+    page = cpu_page
+    page.run("() => bascule.load('all-MiniLM-L6-v2', 'webgpu')")
     text = ["seven sunny steel bridges span the wide old river near our own town today"]
     page.run(EMBED, text)
     seen = [page.run("() => bascule.stats()")]
@@ -104,17 +117,13 @@ def test_cost_of_a_pass(
 
 
 @pytest.mark.every_engine
-def test_the_page_stays_responsive(
-    engine: Engine, site: Site, new_page: Callable[[str], Page]
-) -> None:
+def test_the_page_stays_responsive(engine: Engine, cpu_page: Page) -> None:
     """The page's thread is never held up while a model loads and computes, and frames keep coming.
 
     Where WebGPU itself runs on the CPU, a browser may draw in the very process that computes: then
     the longest wait for a frame is printed and only the page's own thread is held to a bound.
     """
-    page = new_page(site.url + "/?model=/goldens/tiny-bert")
-    assert settled(page) == "ready"
-    found = page.run(
+    found = cpu_page.run(
         """async () => {
           const gaps = []; let last = performance.now(); let running = true;
           const frame = () => {
@@ -143,11 +152,3 @@ def test_the_page_stays_responsive(
     assert rate > 10
     assert found["held"] < 1000
     assert engine.webgpu or found["longest"] < 1000
-
-
-def test_choosing_the_cpu(site: Site, new_page: Callable[[str], Page]) -> None:
-    page = new_page(site.url + "/?model=/goldens/tiny-bert&tier=cpu")
-    assert settled(page) == "ready"
-    assert page.run("() => document.querySelector('#tier').textContent") == "cpu"
-    found = embed(page, golden("tiny-bert").texts)
-    assert (cosines(found, golden("tiny-bert").embeddings) >= COSINE).all()

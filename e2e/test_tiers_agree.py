@@ -21,10 +21,15 @@ MODULES = ("layer norm, dense, normalize", "prompt left out of max", "gamma and 
 N_TOKENS = 13  # a short prefill: numpy runs it in the page, too
 
 
-@pytest.mark.every_engine
-def test_minilm_on_every_tier(engine: Engine, site: Site, new_page: Callable[[str], Page]) -> None:
-    page = new_page(f"{site.url}/?model=all-MiniLM-L6-v2&tier=wasm&tune=off")
-    assert settled(page) == "ready", page.run("() => document.body.innerText")
+@pytest.fixture
+def page(site: Site, shared: Callable[[str], Page]) -> Page:
+    found = shared(f"{site.url}/?model=/goldens/tiny-bert&tier=wasm&tune=off")
+    assert settled(found) == "ready", found.run("() => document.body.innerText")
+    return found
+
+
+@pytest.mark.most_tiers
+def test_minilm_on_every_tier(engine: Engine, site: Site, page: Page) -> None:
     expected = golden("minilm")
     short = [i for i, ids in enumerate(expected.ids) if len(ids) <= 17][:8]
     texts = [expected.texts[i] for i in short]
@@ -48,10 +53,8 @@ def test_minilm_on_every_tier(engine: Engine, site: Site, new_page: Callable[[st
         assert_same({"sentence-transformers": np.load(GOLDENS)[name], **rows}, engine)
 
 
-@pytest.mark.every_engine
-def test_smollm2_on_every_tier(engine: Engine, site: Site, new_page: Callable[[str], Page]) -> None:
-    page = new_page(f"{site.url}/chat.html?model={MODEL}&tier=wasm")
-    assert settled(page) == "ready", page.run("() => document.body.innerText")
+@pytest.mark.most_tiers
+def test_smollm2_on_every_tier(engine: Engine, page: Page) -> None:
 
     def answer(tier: str) -> np.ndarray:
         page.run(LOAD, {"model": MODEL, "tier": tier})

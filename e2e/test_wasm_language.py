@@ -11,11 +11,11 @@ from tests.goldens import llama
 
 
 def test_tiny_models_say_what_the_reference_says(
-    engine: Engine, site: Site, new_page: Callable[[str], Page]
+    engine: Engine, site: Site, shared: Callable[[str], Page]
 ) -> None:
     """With SmolLM2's Q4_1 they have every kind of block."""
     for name in ("tiny-mixed", "tiny-k"):
-        page = open_model(site, new_page, f"/goldens/tiny-llama/{name}.gguf", "wasm")
+        page = open_model(site, shared, f"/goldens/tiny-llama/{name}.gguf", "wasm")
         chat = llama.tiny(name).chats[0]
         found = page.run(GENERATE, {"ids": chat.prompt_ids, "options": GREEDY})
         assert chat.parts_at(found["ids"]) is None, (engine.name, name)
@@ -25,11 +25,11 @@ def test_tiny_models_say_what_the_reference_says(
 def test_smollm2_says_what_the_reference_says(
     engine: Engine,
     site: Site,
-    new_page: Callable[[str], Page],
+    shared: Callable[[str], Page],
     record_property: Callable[[str, object], None],
 ) -> None:
     """The rates are printed: the second time, when the engine has compiled what is hot."""
-    page = open_model(site, new_page, tier="wasm")
+    page = open_model(site, shared, tier="wasm")
     chat = llama.prompts()["accents"]
     chromium = engine.name.startswith("chromium")
     for _ in range(2 if chromium else 1):

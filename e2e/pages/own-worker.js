@@ -2,6 +2,8 @@
 import "../bridge/importer.js";
 import { embedIn, loadIn } from "./own-python.js";
 
+const python = loadIn("../pyodide/", "../wheel/index.json");
+
 addEventListener("message", async ({ data: asked }) => {
-  postMessage(await embedIn(await loadIn("../pyodide/", "../wheel/index.json"), asked));
+  postMessage(await embedIn(await python, asked));
 });

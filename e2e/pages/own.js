@@ -4,8 +4,13 @@ import { embedIn, loadIn } from "./own-python.js";
 
 /** @typedef {import("./own-python.js").Asked} Asked */
 
+// Each way starts Python once, whatever it is asked for.
 /** @type {Promise<any> | null} */
 let onMain = null;
+/** @type {Worker | null} */
+let worker = null;
+/** @type {BasculeClient | null} */
+let client = null;
 
 const ways = {
   /** @param {Asked} asked */
@@ -15,24 +20,22 @@ const ways = {
   },
   /** @param {Asked} asked */
   worker(asked) {
-    const worker = new Worker(new URL("./own-worker.js", import.meta.url), { type: "module" });
+    const own = (worker ??= new Worker(new URL("./own-worker.js", import.meta.url), { type: "module" }));
     return new Promise((resolve, reject) => {
-      worker.onmessage = ({ data }) => resolve(data);
-      worker.onerror = (event) => reject(new Error(event.message));
-      worker.postMessage(asked);
+      own.onmessage = ({ data }) => resolve(data);
+      own.onerror = (event) => reject(new Error(event.message));
+      own.postMessage(asked);
     });
   },
   /** @param {Asked} asked */
   async client({ model, tier, texts, bridge }) {
-    const client = new BasculeClient(bridge ? { bridge } : {});
+    client ??= new BasculeClient(bridge ? { bridge } : {});
     try {
       const { tier: took } = await client.load(model, tier);
       const { data, columns } = await client.embed(texts);
       return { tier: took, data: Array.from(data), columns };
     } catch (error) {
       return { fault: faultOf(error) };
-    } finally {
-      await client.close().catch(() => {});
     }
   },
 };
