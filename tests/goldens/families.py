@@ -97,16 +97,29 @@ _QWEN2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
     r"\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_LLAMA3 = _QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
+_CL100K = _QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
+_TEKKEN = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|"
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|"
+    r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _MERGES = [("Ġ", "t"), ("h", "e"), ("Ġt", "he"), ("e", "s"), ("i", "s"), ("Ġ", "s"), ("a", "s")]
 
 
-def byte_words(cut: str | None, *controls: str, composed: bool = False) -> Tokenizer:
-    """A byte-level BPE with a few merges; words are cut by an expression, or as GPT-2 does."""
+def byte_words(
+    cut: str | None, *controls: str, composed: bool = False, whole: bool = False
+) -> Tokenizer:
+    """A byte-level BPE with a few merges; words are cut by an expression, or as GPT-2 does.
+
+    With `whole` a word that is a token is taken before any merge.
+    """
     tokens = [*_ALPHABET, *(a + b for a, b in _MERGES)]
-    made = Tokenizer(models.BPE({t: i for i, t in enumerate(tokens)}, _MERGES))
+    vocabulary = {t: i for i, t in enumerate(tokens)}
+    made = Tokenizer(models.BPE(vocabulary, _MERGES, ignore_merges=whole))
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=cut is None)
-    steps = [] if cut is None else [pre_tokenizers.Split(Regex(cut), "isolated")]
+    # Phi-4's and Granite's files remove what does not match, which is nothing.
+    rule = ("removed", True) if cut == _CL100K else ("isolated", False)
+    steps = [] if cut is None else [pre_tokenizers.Split(Regex(cut), *rule)]
     made.pre_tokenizer = pre_tokenizers.Sequence([*steps, to_bytes])
     if composed:
         made.normalizer = normalizers.NFC()
@@ -166,7 +179,7 @@ DECODERS = (
         "mistral",
         {**_SIZES, "model_type": "mistral", "sliding_window": 12, "head_dim": 12},
         rotary_decoder,
-        partial(byte_words, _LLAMA3, "<unk>", "<s>", "</s>"),
+        partial(byte_words, _TEKKEN, "<unk>", "<s>", "</s>", whole=True),
     ),
     Case(
         "qwen2",
@@ -197,7 +210,7 @@ DECODERS = (
             "pad_token_id": 0,
         },
         partial(rotary_decoder, fused=True),
-        partial(byte_words, _LLAMA3, "<|endoftext|>", "<|user|>", "<|end|>"),
+        partial(byte_words, _CL100K, "<|endoftext|>", "<|user|>", "<|end|>"),
     ),
 )
 

@@ -14,7 +14,7 @@ from gguf import GGUFWriter
 from safetensors.numpy import load_file
 
 # A case's name, and the pre-tokenizer that its file names.
-ARCHITECTURES = {"qwen2": "qwen2", "qwen3": "qwen2", "phi3": "llama-bpe"}
+ARCHITECTURES = {"qwen2": "qwen2", "qwen3": "qwen2", "phi3": "dbrx"}
 _TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 _PARTS = {
     "input_layernorm": "attn_norm",

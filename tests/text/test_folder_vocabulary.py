@@ -59,12 +59,18 @@ def tokenizer_of(given: TokenizerFiles) -> LanguageTokenizer:
     )
 
 
-@pytest.mark.parametrize("name", ["llama3", "smollm"])
+@pytest.mark.parametrize("name", ["llama3", "smollm", "removed"])
 def test_ids_are_those_of_the_makers_library(name: str, tmp_path: Path) -> None:
     data = LLAMA3
     if name == "smollm":
         folder = write_folder(tiny("tiny-q4_1").path, tmp_path / "m")
         data = (folder / "tokenizer.json").read_bytes()
+    if name == "removed":
+        split = put("pre_tokenizer", "pretokenizers", "0", "behavior", to="Removed")
+        told = json.loads(data)
+        split(told)
+        put("pre_tokenizer", "pretokenizers", "0", "invert", to=True)(told)
+        data = json.dumps(told).encode()
     makers = Tokenizer.from_buffer(data)
     native = tokenizer_of(TokenizerFiles("m", data))
     page = LanguageTokenizer(native.vocabulary, NodeTokenizer(native.vocabulary.tokenizer_json()))

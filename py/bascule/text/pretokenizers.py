@@ -18,6 +18,11 @@ _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _LLAMA3 = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}" + _REST
 _ANY_CASE = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _QWEN2 = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}" + _REST
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_TEKKEN = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*|\p{{N}}"
+    + _REST.replace("]+[\\r\\n]*", "]+[\\r\\n/]*", 1)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,8 @@ PRETOKENIZERS = MappingProxyType(
         "llama3": _LLAMA,
         "llama-v3": _LLAMA,
         "qwen2": PreTokenizer((_QWEN2,), composed=True),
+        "dbrx": PreTokenizer((_LLAMA3,)),
+        "tekken": PreTokenizer((_TEKKEN,), whole_words_first=True),
     }
 )
 
@@ -60,7 +67,7 @@ _DIGIT = r"\p{N}"
 # A makers' expression in their words, and in ours. Any other one is refused: engines disagree on
 # what they know, and some expressions never come to an end.
 _EXPRESSIONS = MappingProxyType(
-    {e: e for e in (_DIGIT, _GPT2, _LLAMA3, _QWEN2)}
+    {e: e for e in (_DIGIT, _GPT2, _LLAMA3, _QWEN2, _TEKKEN)}
     | {e.replace(_CONTRACTIONS, _ANY_CASE): e for e in (_LLAMA3, _QWEN2)}
 )
 
@@ -115,8 +122,10 @@ def _expression(cut: object) -> str:
             return _DIGIT
         pattern: object = cut.get("pattern")
         written: object = pattern.get("Regex") if isinstance(pattern, dict) else None
-        plain = cut.get("behavior") == "Isolated" and cut.get("invert", False) is False
-        if cut.get("type") == "Split" and plain and isinstance(written, str):
+        rule = (cut.get("behavior"), cut.get("invert", False))
+        # An expression that takes all of a text leaves nothing between its matches to remove.
+        known = [("Isolated", False)] + [("Removed", True)] * (written != _DIGIT)
+        if cut.get("type") == "Split" and rule in known and isinstance(written, str):
             if written in _EXPRESSIONS:
                 return _EXPRESSIONS[written]
             raise UnknownCut(f"its words are cut by {written[:80]!r}")
