@@ -35,6 +35,7 @@ FIREFOX_WEBGPU = {
     "gfx.webrender.all": True,
 }
 TIMEOUT_S = 120
+START_S = 60  # of a browser, which takes half a second
 
 
 class Page(Protocol):
@@ -286,7 +287,26 @@ def webkit_gtk(name: str) -> Iterator[Engine]:
 
 @contextmanager
 def minibrowser(binary: str, environment: dict[str, str]) -> Iterator[Any]:
-    """A driver with a browser of its own, which is killed when it does not quit."""
+    """A driver with a browser of its own, which is killed when it does not quit.
+
+    WebKitWebDriver now and then never answers who asks it for a browser: another one is asked then.
+    """
+    from urllib3.exceptions import ReadTimeoutError
+
+    try:
+        service, driver = started_minibrowser(binary, environment)
+    except ReadTimeoutError as error:
+        print(f"WebKitWebDriver started no browser, and is asked once more: {error}")
+        service, driver = started_minibrowser(binary, environment)
+    try:
+        yield driver
+    finally:
+        kill_group(service)
+
+
+def started_minibrowser(
+    binary: str, environment: dict[str, str]
+) -> tuple[subprocess.Popen[bytes], Any]:
     from selenium import webdriver
     from selenium.webdriver.remote.client_config import ClientConfig
     from selenium.webdriver.remote.remote_connection import RemoteConnection
@@ -300,16 +320,21 @@ def minibrowser(binary: str, environment: dict[str, str]) -> Iterator[Any]:
         options = webdriver.WebKitGTKOptions()
         options.binary_location = binary
         options.add_argument("--automation")
-        address = f"http://127.0.0.1:{port}"
-        # A script's own timeout comes first, so that it is told as such.
-        config = ClientConfig(address, timeout=TIMEOUT_S + 30)
+        config = ClientConfig(f"http://127.0.0.1:{port}", timeout=START_S)
         driver = webdriver.Remote(RemoteConnection(client_config=config), options=options)
+        # A script's own timeout comes first, so that it is told as such.
+        config.timeout = TIMEOUT_S + 30
         driver.set_script_timeout(TIMEOUT_S)
         driver.set_page_load_timeout(TIMEOUT_S)
-        yield driver
-    finally:
-        os.killpg(service.pid, signal.SIGKILL)
-        service.wait()
+    except BaseException:
+        kill_group(service)
+        raise
+    return service, driver
+
+
+def kill_group(service: subprocess.Popen[bytes]) -> None:
+    os.killpg(service.pid, signal.SIGKILL)
+    service.wait()
 
 
 @contextmanager
