@@ -38,7 +38,7 @@ def sent(hub: FaultyServer) -> int:
 
 
 def link(site: Site, hub: FaultyServer) -> str:
-    return f"{site.url}/?tier=cpu&model={hub.url}/minilm"
+    return f"{site.url}/?tier=wasm&model={hub.url}/minilm"
 
 
 def assert_right(page: Page) -> None:
@@ -81,7 +81,7 @@ def test_a_tab_that_dies_half_way_goes_on(
     hub.plan(FILE, Fault("slow", CHUNK, bytes_per_second=10_000_000))
     # A visit before: WebKit's driver forgets an origin with its last page, unless a service worker
     # is there.
-    page = new_page(f"{site.url}/?tier=cpu&model=/goldens/tiny-bert")
+    page = new_page(f"{site.url}/?tier=wasm&model=/goldens/tiny-bert")
     assert settled(page) == "ready"
     page.run("() => bascule.offline")
     page.open(link(site, hub))
@@ -165,9 +165,9 @@ def test_two_tabs_at_once_fetch_it_once(
 def test_what_is_kept_is_shown_verified_and_removed(
     engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
-    page = new_page(f"{site.url}/?tier=cpu&model=/goldens/tiny-bert")
+    page = new_page(f"{site.url}/?tier=wasm&model=/goldens/tiny-bert")
     assert settled(page) == "ready"
-    page.run("() => bascule.load('/goldens/tiny-llama/tiny-k.gguf', 'cpu')")
+    page.run("() => bascule.load('/goldens/tiny-llama/tiny-k.gguf', 'wasm')")
     page.run("() => { document.querySelector('#kept').open = true; }")
     wait_for(page, "document.querySelectorAll('#kept li').length === 2")
     # A model a line, whatever the number of its files.
@@ -188,5 +188,5 @@ def test_what_is_kept_is_shown_verified_and_removed(
     page.run("() => document.querySelector('#kept [name=remove]').click()")
     wait_for(page, "document.querySelectorAll('#kept li').length === 0")
     assert page.run("() => bascule.cache('ls')") == []
-    page.open(f"{site.url}/?tier=cpu&model=/goldens/tiny-bert")
+    page.open(f"{site.url}/?tier=wasm&model=/goldens/tiny-bert")
     assert settled(page) == "ready"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from e2e.conftest import Site, check_embeddings, settled
 from e2e.engines import Engine, Page
 from e2e.limited_adapter import NO_SIMD, limited
+from tests.goldens import cosines, golden
 
-LOADED = "async () => bascule.load('/goldens/tiny-bert', 'auto')"
+LOADED = "async () => bascule.ready"  # the load that the address asked for
 MODEL = "model=/goldens/tiny-bert"
 # Which is faster at so small a model is for `load` to check: WebKit's clock counts whole ms.
 ON_CPU = ("wasm", "cpu")
@@ -108,26 +111,44 @@ def test_without_simd(engine: Engine, site: Site, new_page: Callable[[str], Page
     assert "SIMD" in reason
 
 
-@pytest.mark.parametrize(
-    ("switch", "tier"),
-    [
-        ("BASCULE_FORCE_CPU", "cpu"),
-        ("BASCULE_FORCE_NUMBA", "wasm"),
-        ("BASCULE_FORCE_WEBGPU_LIMITED", "webgpu-limited"),
-    ],
-)
 def test_a_tier_that_the_address_forces(
-    engine: Engine, site: Site, new_page: Callable[[str], Page], switch: str, tier: str
+    engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
-    page = new_page(f"{site.url}/?{MODEL}&{switch}=1")
-    if tier.startswith("webgpu") and not engine.webgpu:
+    page = new_page(f"{site.url}/?{MODEL}&BASCULE_FORCE_WEBGPU_LIMITED=1")
+    if not engine.webgpu:
         assert settled(page) == "error"
         told = page.run("() => document.querySelector('#error-what').textContent")
-        assert f"Tier '{tier}' is not available" in told
+        assert "Tier 'webgpu-limited' is not available" in told
         return
     found, reason, _ = load(page)
+    assert found == "webgpu-limited"
+    assert "BASCULE_FORCE_WEBGPU_LIMITED asks for it" in reason
+
+
+FORCED = """
+import bascule, json, os
+os.environ[SWITCH] = "1"
+try:
+    async with await bascule.load("/goldens/tiny-bert", tier="auto") as model:
+        rows = (await model.embed(TEXTS)).tolist()
+        found = [model.tier, model.tier_reason, rows]
+finally:
+    del os.environ[SWITCH]
+json.dumps(found)
+"""
+
+
+@pytest.mark.parametrize(
+    ("switch", "tier"), [("BASCULE_FORCE_CPU", "cpu"), ("BASCULE_FORCE_NUMBA", "wasm")]
+)
+def test_a_tier_that_the_environment_forces(shared_lab: Page, switch: str, tier: str) -> None:
+    """Where the address's switches go; in one page, which their address would boot anew."""
+    expected = golden("tiny-bert")
+    head = f"SWITCH, TEXTS = {switch!r}, {expected.texts!r}\n"
+    found, reason, rows = json.loads(shared_lab.run("(code) => lab.run(code)", head + FORCED))
     assert found == tier
     assert f"{switch} asks for it" in reason
+    assert (cosines(np.array(rows), expected.embeddings) >= 0.99999).all()
 
 
 def test_tiers_that_the_address_disables(

@@ -90,7 +90,7 @@ def test_a_wrong_op_costs_the_tier(
     assert reason.startswith("auto took wasm: ")
     assert "webgpu refused (layer_norm" in reason
     assert right(page)
-    told = page.run(f"async () => bascule.load('{TINY}', 'auto')")
+    told = page.run("async () => bascule.ready")
     assert told["decision"]["chosen"] == "webgpu"
     assert told["tier"] == "wasm"
     (step,) = told["proof"]["steps"]
@@ -105,7 +105,7 @@ def test_a_page_says_what_its_proof_cost(
     for visit in ("first", "second"):
         page.open(f"{site.url}/?model=all-MiniLM-L6-v2&tier=webgpu")
         assert settled(page) == "ready"
-        told = page.run("async () => bascule.load('all-MiniLM-L6-v2', 'webgpu')")
+        told = page.run("async () => bascule.ready")
         stats, proof = told["stats"], told["proof"]
         print(
             f"{engine.name}, {visit} visit: {stats['kernels_tried']} kernels tried in "
