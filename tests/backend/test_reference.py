@@ -81,6 +81,8 @@ def test_known_values_of_gelu_and_silu() -> None:
     np.testing.assert_allclose(
         FUNCTIONS["activate"](x, kind="silu"), [-0.26894142137, 0.0, 1.76159415596], rtol=1e-9
     )
+    tanh = [v * (1 + np.tanh((2 / np.pi) ** 0.5 * (v + 0.044715 * v**3))) / 2 for v in x]
+    np.testing.assert_allclose(FUNCTIONS["activate"](x, kind="gelu_tanh"), tanh, rtol=1e-12)
 
 
 def test_attention_ignores_what_lies_past_the_length() -> None:

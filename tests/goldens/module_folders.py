@@ -166,6 +166,7 @@ def _with_library(name: str, library: Mapping[str, Any], **more: Any) -> Case:
 
 RIGHT = (
     Case("no modules.json", modules=None),
+    Case("gelu_new", config={"hidden_act": "gelu_new"}),
     *(Case(f"pooling_mode {mode}", (_POOL6,), {"pooling_mode": mode}) for mode in _MODES),
     *(Case(f"old flag {mode}", pooling=_old(mode)) for mode in _OLD_MODES),
     Case("old flags all off", pooling=_old()),
@@ -317,5 +318,5 @@ REFUSED = (
          refused="default_prompt_name"),
     Case("relative positions", config={"position_embedding_type": "relative_key"},
          refused="position"),
-    Case("gelu_new", config={"hidden_act": "gelu_new"}, refused="gelu_new"),
+    Case("quick_gelu", config={"hidden_act": "quick_gelu"}, refused="quick_gelu"),
 )  # fmt: skip

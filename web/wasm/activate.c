@@ -1,6 +1,6 @@
 #include "functions.h"
 
-enum { NONE, GELU, RELU, TANH, SILU };
+enum { NONE, GELU, RELU, TANH, SILU, GELU_TANH };
 
 // Each within 1e-6 of the exact function, relative to max(1, |x|).
 INLINE v128_t activated(v128_t x, const int kind) {
@@ -16,6 +16,13 @@ INLINE v128_t activated(v128_t x, const int kind) {
     case SILU:
       x = wasm_f32x4_pmax(x, SPLAT(-87));  // below, the value is 0
       return wasm_f32x4_div(x, wasm_f32x4_add(SPLAT(1), exponential(wasm_f32x4_neg(x))));
+    case GELU_TANH: {  // x * sigmoid(2 * u); past 10 it is x or 0
+      v128_t c = wasm_f32x4_pmin(wasm_f32x4_pmax(x, SPLAT(-10)), SPLAT(10));
+      v128_t u = multiply_add(wasm_f32x4_mul(c, c), SPLAT(0.044715f), SPLAT(1));
+      u = wasm_f32x4_mul(wasm_f32x4_mul(c, SPLAT(-1.5957691216f)), u);
+      x = wasm_f32x4_pmax(x, SPLAT(-10));
+      return wasm_f32x4_div(x, wasm_f32x4_add(SPLAT(1), exponential(u)));
+    }
     default:
       return x;
   }
@@ -37,6 +44,7 @@ void activate_row(float *y, int n, int kind) {
     case RELU: activate_all(y, n, RELU); break;
     case TANH: activate_all(y, n, TANH); break;
     case SILU: activate_all(y, n, SILU); break;
+    case GELU_TANH: activate_all(y, n, GELU_TANH); break;
     default: break;
   }
 }

@@ -260,6 +260,14 @@ def _activated(recipe: Recipe, x: int, kind: str) -> int:
             return recipe.step(
                 "div", [c, recipe.step("add", [exp, recipe.number(1)], shape)], shape
             )
+        case "gelu_tanh":  # x * sigmoid(2u); past 10 it is x or 0
+            c = recipe.step("clamp", [x], shape, minValue=-10.0, maxValue=10.0)
+            square = recipe.step("mul", [c, c], shape)
+            u = recipe.step("mul", [square, recipe.number(0.044715)], shape)
+            u = recipe.step("mul", [recipe.step("add", [u, recipe.number(1)], shape), c], shape)
+            u = recipe.step("mul", [u, recipe.number(-1.5957691216)], shape)
+            below = recipe.step("add", [recipe.step("exp", [u], shape), recipe.number(1)], shape)
+            return recipe.step("div", [_at_least(recipe, x, -10), below], shape)
         case _:
             return x
 

@@ -10,7 +10,10 @@ from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.models.settings import MOST_LAYERS, Settings
 
 # Hugging Face's names of activations, and ours.
-_ACTIVATIONS = {"gelu": "gelu", "relu": "relu", "silu": "silu", "swish": "silu", "tanh": "tanh"}
+_ACTIVATIONS = {
+    **{"gelu": "gelu", "relu": "relu", "silu": "silu", "swish": "silu", "tanh": "tanh"},
+    **{"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"},
+}
 _HINT = "Take a sentence encoder, such as all-MiniLM-L6-v2."
 
 

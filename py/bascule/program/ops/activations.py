@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import erfc
+from math import erfc, pi
 
 from bascule.arrays import Array, np
 from bascule.program.ops.table import Op, need
 from bascule.program.program import Attribute, Shape
 
-ACTIVATIONS = ("none", "gelu", "relu", "tanh", "silu")
+ACTIVATIONS = ("none", "gelu", "relu", "tanh", "silu", "gelu_tanh")
 
 # Numbers of a block: it and two of scratch stay in a core's cache over all passes.
 _BLOCK = 1 << 14
@@ -35,7 +35,7 @@ def _activate(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribu
 
 
 def activate(x: Array, *, kind: str, out: Array | None = None) -> Array:
-    """none, gelu (exact, Hendrycks & Gimpel 2016), relu, tanh or silu.
+    """none, gelu (exact, Hendrycks & Gimpel 2016), relu, tanh, silu or gelu_tanh (approximate).
 
     The result is `out` where that is given (it may be x), else a new array; x itself for "none".
     """
@@ -49,8 +49,18 @@ def activate(x: Array, *, kind: str, out: Array | None = None) -> Array:
         case "silu":
             c = np.maximum(x, -80)  # below, exp overflows float32 and the value is 0
             return np.divide(c, 1 + np.exp(-c), out=out)
+        case "gelu_tanh":
+            return _gelu_tanh(x, out)
         case _:
             return x
+
+
+def _gelu_tanh(x: Array, out: Array | None) -> Array:
+    """x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))) / 2, as x * sigmoid(2 ...)."""
+    c = np.clip(x, -_CLAMP, _CLAMP)  # past them it is 0 and x, and x^3 might overflow
+    c *= 1 + 0.044715 * c * c
+    c *= -2 * (2 / pi) ** 0.5
+    return np.divide(np.maximum(x, -_CLAMP), 1 + np.exp(c), out=out)
 
 
 def _gelu(x: Array, out: Array | None) -> Array:
