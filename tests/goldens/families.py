@@ -173,6 +173,43 @@ def rotary_decoder(
         made.matrix("lm_head", _V, c)
 
 
+def gpt2(made: Tensors) -> None:
+    """Tensors of GPT-2, whose matrices lie column by column."""
+    told = made.config
+    c, inner = told["n_embd"], 4 * told["n_embd"]
+    made.matrix("transformer.wte", _V, c, 3.0)
+    made.matrix("transformer.wpe", told["n_positions"], c, 6.0)
+
+    def linear(name: str, columns: int, rows: int) -> None:
+        made.matrix(name, columns, rows)
+        found = made.found[f"{name}.weight"]
+        made.found[f"{name}.weight"] = found * np.float32((rows / columns) ** 0.5)
+        made.bias(name, rows)
+
+    for layer in range(told["n_layer"]):
+        name = f"transformer.h.{layer}"
+        made.norm(f"{name}.ln_1", c, bias=True)
+        linear(f"{name}.attn.c_attn", c, 3 * c)
+        linear(f"{name}.attn.c_proj", c, c)
+        made.norm(f"{name}.ln_2", c, bias=True)
+        linear(f"{name}.mlp.c_fc", c, inner)
+        linear(f"{name}.mlp.c_proj", inner, c)
+    made.norm("transformer.ln_f", c, bias=True)
+
+
+# A folder that is not run: its GGUF file is.
+GPT2 = Case(
+    "gpt2",
+    {
+        **{"model_type": "gpt2", "vocab_size": _V, "n_positions": 128, "n_embd": 32},
+        **{"n_layer": 2, "n_head": 4, "activation_function": "gelu_new", "eos_token_id": _END},
+    },
+    gpt2,
+    partial(byte_words, None, "<|startoftext|>", "<|unk|>", "<|endoftext|>"),
+    seed=15,
+    gain=2.0,
+)
+
 DECODERS = (
     Case(
         # So short a window that tokens of the prompt leave it; heads as wide as Mistral NeMo's.

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from gguf import GGUFWriter
 from safetensors.numpy import load_file
 
 # A case's name, and the pre-tokenizer that its file names.
-ARCHITECTURES = {"qwen2": "qwen2", "qwen3": "qwen2", "phi3": "dbrx"}
+ARCHITECTURES = {"qwen2": "qwen2", "qwen3": "qwen2", "phi3": "dbrx", "gpt2": "gpt-2"}
 _TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+_TOP |= {"transformer.wte": "token_embd", "transformer.wpe": "position_embd"}
+_TOP |= {"transformer.ln_f": "output_norm"}
 _PARTS = {
     "input_layernorm": "attn_norm",
     "self_attn.q_proj": "attn_q",
@@ -30,39 +34,66 @@ _PARTS = {
     "mlp.up_proj": "ffn_up",
     "mlp.gate_up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "ln_1": "attn_norm",
+    "attn.c_attn": "attn_qkv",
+    "attn.c_proj": "attn_output",
+    "ln_2": "ffn_norm",
+    "mlp.c_fc": "ffn_up",
+    "mlp.c_proj": "ffn_down",
 }
+# What GPT-2 calls its sizes.
+_SIZES = {
+    "max_position_embeddings": "n_positions",
+    "hidden_size": "n_embd",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+}
+Change = Callable[[dict[str, "np.ndarray[Any, Any]"]], None]
 
 
 def gguf_name(name: str) -> str:
     """A GGUF file's name of a folder's tensor."""
     stem, kind = name.rsplit(".", 1)
-    found = re.fullmatch(r"model\.layers\.(\d+)\.(.*)", stem)
+    found = re.fullmatch(r"(?:model\.layers|transformer\.h)\.(\d+)\.(.*)", stem)
     return f"blk.{found[1]}.{_PARTS[found[2]]}.{kind}" if found else f"{_TOP[stem]}.{kind}"
 
 
-def write_gguf(folder: Path, file: Path) -> Path:
-    """Write a folder's model as one file; q and k have their rows as they are in the folder."""
+def write_gguf(folder: Path, file: Path, change: Change | None = None) -> Path:
+    """Write a folder's model as one file, with a change of its tensors.
+
+    q and k have their rows as they are in the folder; GPT-2's matrices are transposed.
+    """
     told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     name = told["model_type"]
     writer = GGUFWriter(file, name)
+    old = name == "gpt2"
+    told |= {new: told[key] for new, key in _SIZES.items() if old}
+    told |= {"intermediate_size": 4 * told["hidden_size"]} if old else {}
     heads = told["num_attention_heads"]
     writer.add_context_length(told["max_position_embeddings"])
     writer.add_embedding_length(told["hidden_size"])
     writer.add_block_count(told["num_hidden_layers"])
     writer.add_feed_forward_length(told["intermediate_size"])
     writer.add_head_count(heads)
-    writer.add_head_count_kv(told["num_key_value_heads"])
-    writer.add_rope_freq_base(told["rope_theta"])
-    writer.add_layer_norm_rms_eps(told["rms_norm_eps"])
-    writer.add_rope_dimension_count(told.get("head_dim") or told["hidden_size"] // heads)
+    if old:
+        writer.add_layer_norm_eps(1e-5)
+    else:
+        writer.add_head_count_kv(told["num_key_value_heads"])
+        writer.add_rope_freq_base(told["rope_theta"])
+        writer.add_layer_norm_rms_eps(told["rms_norm_eps"])
+        writer.add_rope_dimension_count(told.get("head_dim") or told["hidden_size"] // heads)
     if told.get("head_dim"):
         writer.add_key_length(told["head_dim"])
         writer.add_value_length(told["head_dim"])
     if name == "phi3":
         writer.add_sliding_window(told["sliding_window"])
     _add_words(writer, folder, ARCHITECTURES[name], told["eos_token_id"])
-    for tensor, numbers in load_file(folder / "model.safetensors").items():
-        writer.add_tensor(gguf_name(tensor), numbers)
+    tensors = load_file(folder / "model.safetensors")
+    named = {gguf_name(n): a.T.copy() if ".c_" in n else a for n, a in tensors.items()}
+    if change is not None:
+        change(named)
+    for tensor, numbers in named.items():
+        writer.add_tensor(tensor, numbers)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.goldens.families import (
     DECODERS,
     ENCODERS,
+    GPT2,
     HERE,
     N_GREEDY,
     PROMPT,
@@ -70,10 +71,10 @@ def in_float64(net: Any) -> Any:
         for name, child in list(parent.named_children()):
             if type(child).__name__.endswith("RMSNorm"):
                 setattr(parent, name, Norm64(child))
-    if hasattr(net.model, "rotary_emb"):
+    if hasattr(net.base_model, "rotary_emb"):
         size = getattr(net.config, "head_dim", None)
         size = size or net.config.hidden_size // net.config.num_attention_heads
-        net.model.rotary_emb = Rotary64(net.config, size)
+        net.base_model.rotary_emb = Rotary64(net.config, size)
     return net
 
 
@@ -108,7 +109,7 @@ if __name__ == "__main__":
     told: dict[str, Any] = {}
     arrays: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as home:
-        for case in DECODERS:
+        for case in (*DECODERS, GPT2):
             folder = build(case, Path(home) / case.name)
             told[case.name], arrays[case.name] = decode(case, folder)
             print(case.name, told[case.name]["greedy"], min(told[case.name]["margins"]))

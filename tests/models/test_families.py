@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 import bascule
 from bascule import EmbeddingModel, LanguageModel
-from bascule.errors import ModelFileError, UnsupportedModelError
+from bascule.errors import InputError, ModelFileError, UnsupportedModelError
 from bascule.model.sampler import GREEDY
 from bascule.models.table import FAMILIES
 from bascule.tiers.auto import open_tier
@@ -22,6 +22,7 @@ from tests.goldens import cosines
 from tests.goldens.families import (
     DECODERS,
     ENCODERS,
+    GPT2,
     N_GREEDY,
     PROMPT,
     STRIDE,
@@ -35,6 +36,7 @@ from tests.goldens.families_gguf import ARCHITECTURES, write_gguf
 from tests.goldens.llama import NARROW
 
 BY_NAME = {case.name: case for case in (*DECODERS, *ENCODERS)}
+DECODING = {case.name: case for case in (*DECODERS, GPT2)}
 
 
 @pytest.fixture(params=("webgpu", "wasm", "cpu"))
@@ -69,9 +71,9 @@ async def test_decoders_answer_as_transformers_does(opened: OpenedTier, tmp_path
 
 async def test_gguf_files_answer_as_their_folders(opened: OpenedTier, tmp_path: Path) -> None:
     for name in ARCHITECTURES:
-        file = write_gguf(build(BY_NAME[name], tmp_path / name), tmp_path / f"{name}.gguf")
+        file = write_gguf(build(DECODING[name], tmp_path / name), tmp_path / f"{name}.gguf")
         async with await bascule.load(file, on=opened, cache_dtype="f32") as model:
-            await assert_decodes(model, BY_NAME[name])
+            await assert_decodes(model, DECODING[name])
 
 
 async def test_encoders_embed_as_transformers_does(opened: OpenedTier, tmp_path: Path) -> None:
@@ -85,7 +87,7 @@ async def test_encoders_embed_as_transformers_does(opened: OpenedTier, tmp_path:
 
 
 def test_every_family_has_a_golden_or_files_of_its_own() -> None:
-    assert {family.name for family in FAMILIES} - {"bert", "llama"} == set(BY_NAME) - {
+    assert {family.name for family in FAMILIES} - {"bert", "llama"} == {*BY_NAME, *DECODING} - {
         "xlm-roberta"  # of the family roberta
     }
 
@@ -140,6 +142,55 @@ async def test_tensors_are_compared_with_the_settings(
         await bascule.load(folder, tier="cpu")
 
 
+def lacking_one(tensors: dict[str, Any]) -> None:
+    del tensors["blk.1.ffn_up.weight"]
+
+
+def with_a_bias(tensors: dict[str, Any]) -> None:
+    tensors["blk.1.ffn_gate_inp.bias"] = np.zeros(4, np.float32)
+
+
+def with_another_width(tensors: dict[str, Any]) -> None:
+    name = "blk.1.ffn_down.weight"
+    tensors[name] = np.concatenate([tensors[name]] * 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        (lacking_one, ModelFileError, r"lacks the tensor 'blk\.1\.ffn_up\.weight'"),
+        (with_a_bias, UnsupportedModelError, r"'blk\.1\.ffn_gate_inp\.bias', which is not known"),
+        (with_another_width, ModelFileError, r"ffn_down\.weight \[64, \d+\] does not make"),
+    ],
+)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+async def test_tensors_of_gguf_files_are_compared_with_the_settings(
+    name: str,
+    change: Callable[[dict[str, Any]], None],
+    error: type[Exception],
+    words: str,
+    tmp_path: Path,
+) -> None:
+    file = write_gguf(build(DECODING[name], tmp_path / "m"), tmp_path / "m.gguf", change)
+    with pytest.raises(error, match=words):
+        await bascule.load(file, tier="cpu")
+
+
+async def test_a_folder_of_gpt2_is_refused_for_its_gguf_file(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"Conv1D.*GGUF file"):
+        await bascule.load(build(GPT2, tmp_path / "m"), tier="cpu")
+
+
+async def test_learned_positions_do_not_slide(tmp_path: Path) -> None:
+    file = write_gguf(build(GPT2, tmp_path / "m"), tmp_path / "m.gguf")
+    async with await bascule.load(file, tier="cpu") as model:
+        assert isinstance(model, LanguageModel)
+        with pytest.raises(InputError, match=r"overflow.*knows 128 positions"):
+            model.stream("The", overflow="slide")
+        found = await model.generate([5] * 120, max_new_tokens=64, sampling=GREEDY)
+        assert found.stop_reason in ("context", "end")
+
+
 ROPE = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("mistral", {"hidden_act": "gelu"}, "its hidden_act is gelu"),
@@ -161,7 +212,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("roberta", {"architectures": ["RobertaForSequenceClassification"]}, "cross-encoder"),
     ("roberta", {"architectures": ["RobertaForCausalLM"]}, "whose head is not run"),
     ("roberta", {"position_embedding_type": "relative_key"}, "are not absolute"),
-    ("distilbert", {"activation": "gelu_new"}, "activation is 'gelu_new'"),
+    ("distilbert", {"activation": "quick_gelu"}, "activation is 'quick_gelu'"),
     ("distilbert", {"n_heads": 5}, "dim 32 does not divide by 5 heads"),
     ("distilbert", {"dim": None}, "dim is None, expected a whole number"),
 ]

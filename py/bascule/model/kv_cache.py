@@ -11,6 +11,7 @@ from typing import Any
 from bascule.backend.base import Backend, shaped
 from bascule.errors import ContextLengthError
 from bascule.models.decoder.config import DecoderConfig
+from bascule.models.decoder.graph import PLACES
 from bascule.program.program import Value
 
 # Slots that a cache grows by, and first has.
@@ -44,6 +45,8 @@ class KvCache:
         self._rows = len(angles)
         self.states = backend.states(values, self.sizes)
         self.states.write("angles", 0, angles)
+        if any(value.name == PLACES for value in values):
+            self.states.write(PLACES, 0, array("I", range(config.context)))
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -126,12 +129,14 @@ def rotary_angles(config: DecoderConfig) -> memoryview[Any]:
     """Cosines and sines (256 + R, D) f32 from which every position's angles are made.
 
     Row p holds those of position p, row 256 + r those of position 256 * r: in float32 the angle of
-    a late position would be off by more than its sine may.
+    a late position would be off by more than its sine may. Without rotary angles all are 0.
     """
     pairs = range(config.size // 2)
     divisors = config.factors or [1.0 for _ in pairs]
     frequencies = [config.theta ** (-2 * p / config.size) / divisors[p] for p in pairs]
     positions = [*range(_STEP), *range(0, MOST_POSITIONS, _STEP)]
+    if not config.rotary:
+        frequencies = [0.0 for _ in pairs]
     table = array("f")
     for position in positions:
         angles = [position * frequency for frequency in frequencies]

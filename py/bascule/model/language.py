@@ -262,6 +262,9 @@ class LanguageModel(LoadedModel):
         self._check_open("generate")
         ids = self._prompt_ids(prompt)
         asked = read_options(options)
+        if asked.slide and not self._settings.config.rotary:
+            found = f"'slide', and the model knows {self._settings.config.context:,} positions"
+            raise InputError("overflow", "'error'", found)
         if len(ids) >= self.max_length and not asked.slide:
             raise ContextLengthError(len(ids) + 1, self.max_length)
         result = Generation(ids)

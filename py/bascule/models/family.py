@@ -64,13 +64,14 @@ class DecoderFamily(Family):
 
     `config` checks a config.json, errors as above; `metadata` does the same with a GGUF header of
     one of the `architectures`: its metadata, the types of its tensors and the rows of its token
-    embedding.
+    embedding. Without `folders` there are GGUF files alone.
     """
 
     config: Callable[[Mapping[str, Any], str], DecoderConfig]
     tensors: Callable[[DecoderConfig], Tensors]
     phases: Mapping[Literal["decode"], Callable[[Decoding], Value | None]]
     architectures: Mapping[str, MetadataReader] = field(default_factory=dict[str, "MetadataReader"])
+    folders: bool = True
     tasks: tuple[Task, ...] = ("generate",)
 
 

@@ -68,4 +68,6 @@ def _named(family: Family) -> str:
     if not isinstance(family, DecoderFamily):
         return f"{found}, as a folder"
     files = "as a folder or a GGUF file" if family.architectures else "as a folder"
+    if not family.folders:
+        files = "as a GGUF file"
     return f"{found}, {files}"

@@ -8,6 +8,7 @@ from typing import Any
 from bascule.models.bert import BERT
 from bascule.models.distilbert import DISTILBERT
 from bascule.models.family import DecoderFamily, EncoderFamily
+from bascule.models.gpt2 import GPT2
 from bascule.models.kinds import unsupported_type
 from bascule.models.llama import LLAMA
 from bascule.models.mistral import MISTRAL
@@ -25,6 +26,7 @@ FAMILIES: tuple[EncoderFamily | DecoderFamily, ...] = (
     QWEN2,
     QWEN3,
     PHI3,
+    GPT2,
 )
 
 # The one that most sentence encoders are.

@@ -29,7 +29,7 @@ class DecoderConfig:
 
     `pairs`: which rows of q and k turn together, neighbours or those half a head apart. `window`
     bounds how far back a token attends (0: to the start). `factors` (D / 2) divide the rotary
-    frequencies.
+    frequencies. A model without `rotary` angles knows `context` positions and none behind them.
     """
 
     vocabulary: int
@@ -46,6 +46,7 @@ class DecoderConfig:
     pairs: Pairs
     window: int = 0
     factors: tuple[float, ...] | None = None
+    rotary: bool = True
 
     @property
     def cache_width(self) -> int:

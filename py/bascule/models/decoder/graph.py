@@ -16,6 +16,8 @@ from bascule.program.graph import Graph
 from bascule.program.program import Dim, Value
 
 CacheDType = Literal["f16", "f32"]
+# A state (P) u32 that holds each position's number, for tables of learned positions.
+PLACES = "places"
 
 
 @dataclass(frozen=True, slots=True)

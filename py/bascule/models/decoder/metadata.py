@@ -19,11 +19,12 @@ def read_decoder_metadata(
     *,
     architecture: str,
     pairs: Pairs = "halves",
+    eps: str = "attention.layer_norm_rms_epsilon",
 ) -> DecoderConfig:
     """Check and read the settings of an architecture.
 
-    `types` are those of the tensors, `rows` those of the token embedding. ModelFileError if the
-    settings are unsound, UnsupportedModelError for another kind of decoder.
+    `types` are those of the tensors, `rows` those of the token embedding; `eps` is a key.
+    ModelFileError if the settings are unsound, UnsupportedModelError for another kind of decoder.
     """
     read = _Prefixed(metadata, file, architecture)
     hidden = read.size("embedding_length")
@@ -51,7 +52,7 @@ def read_decoder_metadata(
         inner=read.size("feed_forward_length"),
         context=read.size("context_length", largest=MOST_CONTEXT),
         theta=read.number("rope.freq_base", 10_000.0, 1.0, 1e12),
-        eps=read.number("attention.layer_norm_rms_epsilon", 1e-5, 0.0, 1.0),
+        eps=read.number(eps, 1e-5, 0.0, 1.0),
         types=types,
         pairs=pairs,
     )

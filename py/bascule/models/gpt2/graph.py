@@ -1,0 +1,86 @@
+"""GPT-2 (Radford et al. 2019): learned positions, layer norms before each part, biases everywhere.
+
+Reads in the order of the computation; sizes as in `models.decoder.graph`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bascule.models.decoder.config import DecoderConfig
+from bascule.models.decoder.graph import PLACES, Decoding
+from bascule.program.program import Value
+
+
+def tensors(config: DecoderConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the tensors that `decode` reads, with their shapes."""
+    c, inner = config.hidden, config.inner
+    yield "token_embd.weight", (config.vocabulary, c)
+    yield "position_embd.weight", (config.context, c)
+    yield from _pair("output_norm", (c,))
+    yield "output.weight", (config.vocabulary, c)
+    for layer in range(config.layers):
+        for part, shape in (
+            ("attn_norm", (c,)),
+            ("attn_qkv", (3 * c, c)),
+            ("attn_output", (c, c)),
+            ("ffn_norm", (c,)),
+            ("ffn_up", (inner, c)),
+            ("ffn_down", (c, inner)),
+        ):
+            yield from _pair(f"blk.{layer}.{part}", shape)
+
+
+def _pair(name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield f"{name}.weight", shape
+    yield f"{name}.bias", shape[:1]
+
+
+def decode(to: Decoding) -> Value | None:
+    """Record tokens -> logits (T, V); None with `fills_cache`."""
+    graph, config, call = to.graph, to.config, to.graph.call
+    table = to.weight("token_embd", (config.vocabulary, config.hidden))
+    x = call("token_embedding", table, to.tokens, to.position, length=to.length)  # (T, C)
+    places = graph.state(PLACES, (config.context,), "u32")
+    learned = to.weight("position_embd", (config.context, config.hidden))
+    at = call("token_embedding", learned, places, to.position, length=to.length)
+    x = call("add", x, at)
+    for layer in range(config.layers):
+        cache = graph.state(f"cache.{layer}", (to.slots, config.cache_width), to.cache)
+        last = to.fills_cache and layer == config.layers - 1
+        x = _layer(to, x, cache, f"blk.{layer}", only_cache=last)
+    if to.fills_cache:
+        return None
+
+    x = _norm(to, x, "output_norm")
+    own = to.has("output.weight")
+    output = to.weight("output", (config.vocabulary, config.hidden)) if own else table
+    return call("linear", x, output, activation="none")  # (T, V)
+
+
+def _layer(to: Decoding, x: Value, cache: Value, name: str, *, only_cache: bool) -> Value:
+    config, call = to.config, to.graph.call
+    heads = {"heads": config.heads, "kv_heads": config.kv_heads, "size": config.size}
+    qkv = _linear(to, _norm(to, x, f"{name}.attn_norm"), 3 * config.hidden, f"{name}.attn_qkv")
+    q = call("rope_append", qkv, cache, to.angles, to.position, **heads, pairs=config.pairs)
+    if only_cache:
+        return q
+    mixed = call("cached_attention", q, cache, to.position, **heads, window=to.window)  # (T, C)
+    x = _linear(to, mixed, config.hidden, f"{name}.attn_output", x)
+
+    y = _linear(to, _norm(to, x, f"{name}.ffn_norm"), config.inner, f"{name}.ffn_up")  # (T, I)
+    y = call("activate", y, kind="gelu_tanh")
+    return _linear(to, y, config.hidden, f"{name}.ffn_down", x)
+
+
+def _linear(to: Decoding, x: Value, n: int, name: str, residual: Value | None = None) -> Value:
+    k = x.shape[-1]
+    assert isinstance(k, int)  # only T is a Dim
+    weight, bias = to.weight(name, (n, k)), to.bias(name, n)
+    return to.graph.call("linear", x, weight, bias, residual, activation="none")
+
+
+def _norm(to: Decoding, x: Value, name: str) -> Value:
+    weight = to.graph.parameter(f"{name}.weight", (to.config.hidden,))
+    bias = to.graph.parameter(f"{name}.bias", (to.config.hidden,))
+    return to.graph.call("layer_norm", x, weight, bias, eps=to.config.eps)
