@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from e2e.conftest import Site
-from e2e.engines import Engine, Page, wait_for
+from e2e.conftest import Site, booted
+from e2e.engines import Engine, Page
 from tests.goldens import awkward
 
 PYODIDES = {"0.27": "/pyodide/", "314": "/pyodide314/"}
@@ -70,10 +70,10 @@ def lab(
     request: pytest.FixtureRequest,
     webgpu_engine: Engine,
     site: Site,
-    new_page: Callable[[str], Page],
+    shared: Callable[[str], Page],
 ) -> Callable[[str], Any]:
-    page = new_page(f"{site.url}/lab/?pyodide={PYODIDES[request.param]}")
-    wait_for(page, "globalThis.lab")
+    page = shared(f"{site.url}/lab/?pyodide={PYODIDES[request.param]}")
+    booted(page)
     page.run("(code) => lab.run(code)", SETUP)
 
     def run(code: str) -> Any:
@@ -161,12 +161,16 @@ json.dumps({"before": before, "after": counts(), "crossed": crossed, "us": 1e3 *
     assert found["after"] == found["before"]
 
 
-def test_token_ids_equal_the_native_ones(
-    engine: Engine, site: Site, new_page: Callable[[str], Page]
-) -> None:
+@pytest.fixture
+def lab_with_micropip(site: Site, shared: Callable[[str], Page]) -> Page:
+    """Bascule is installed there as in a page of one's own."""
+    page = shared(f"{site.url}/lab/?micropip")
+    booted(page)
+    return page
+
+
+def test_token_ids_equal_the_native_ones(engine: Engine, lab_with_micropip: Page) -> None:
     texts, expected = awkward()
-    page = new_page(f"{site.url}/lab/?micropip")  # installed as in a page of one's own
-    wait_for(page, "globalThis.lab")
     code = f"""
 import json
 from pyodide.http import pyfetch
@@ -174,16 +178,12 @@ from bascule.text import open_tokenizer
 data = await (await pyfetch("/models/all-MiniLM-L6-v2/tokenizer.json")).bytes()
 json.dumps((await open_tokenizer(data, 256)).encode(json.loads({json.dumps(json.dumps(texts))})))
 """
-    found = json.loads(page.run("(code) => lab.run(code)", code))
+    found = json.loads(lab_with_micropip.run("(code) => lab.run(code)", code))
     wrong = [t for t, a, b in zip(texts, found, expected, strict=True) if a != b]
     assert wrong == []
 
 
-def test_bad_tokenizer_files_are_told(
-    engine: Engine, site: Site, new_page: Callable[[str], Page]
-) -> None:
-    page = new_page(f"{site.url}/lab/")
-    wait_for(page, "globalThis.lab")
+def test_bad_tokenizer_files_are_told(engine: Engine, lab_with_micropip: Page) -> None:
     code = """
 import json
 from bascule.errors import BasculeError
@@ -197,5 +197,5 @@ for data in (b"", b"[]", b"{}", b"\\xff", b'{"model": {"type": "x"}}'):
         found.append(error.category)
 json.dumps(found)
 """
-    found = json.loads(page.run("(code) => lab.run(code)", code))
+    found = json.loads(lab_with_micropip.run("(code) => lab.run(code)", code))
     assert found == [*["model-file"] * 4, "unsupported-model"]

@@ -69,10 +69,8 @@ def lab(page: Page, code: str = PROBE) -> Any:
 
 
 @pytest.mark.every_engine
-def test_the_record_of_each_set_up(
-    engine: Engine, site: Site, new_page: Callable[[str], Page]
-) -> None:
-    found = from_facts(lab(new_page(f"{site.url}/lab/")))
+def test_the_record_of_each_set_up(engine: Engine, shared_lab: Page) -> None:
+    found = from_facts(lab(shared_lab))
     print(engine.name, found.adapter_name, found.memory_budget_nbytes, dict(found.problems))
     assert found.host == "page"
     assert found.engine == ENGINES[engine.name.split("-")[0]]
@@ -126,16 +124,15 @@ def test_without_isolation_there_are_no_threads(
     assert "Cross-Origin-Opener-Policy" in threads.hint
 
 
-def test_the_browsers_name_changes_nothing(
-    engine: Engine, site: Site, new_page: Callable[[str], Page]
-) -> None:
-    page = new_page(f"{site.url}/lab/")
-    before = from_facts(lab(page))
+def test_the_browsers_name_changes_nothing(shared_lab: Page) -> None:
+    before = from_facts(lab(shared_lab))
     disguised = f"""
 from pyodide.code import run_js
-run_js('Object.defineProperty(navigator, "userAgent", {{ value: "iPhone Version/17.0 Safari" }})')
+run_js('''Object.defineProperty(
+  navigator, "userAgent", {{ value: "iPhone Version/17.0 Safari", configurable: true }})''')
 {PROBE}"""
-    after = from_facts(lab(page, disguised))
+    after = from_facts(lab(shared_lab, disguised))
+    lab(shared_lab, "run_js('delete navigator.userAgent'); '0'")
     assert after.build == "iPhone Version/17.0 Safari"
     assert replace(after, build="", storage_quota_nbytes=None) == replace(
         before, build="", storage_quota_nbytes=None
@@ -213,11 +210,9 @@ def test_a_pyodide_without_numpy_embeds(
         assert any("numpy is not there" in step for step in steps) == (tier == "webgpu")
 
 
-def test_on_the_pages_own_thread(
-    engine: Engine, site: Site, new_page: Callable[[str], Page]
-) -> None:
+def test_on_the_pages_own_thread(shared_lab: Page) -> None:
     """Where no handle may block, and where a test that is too slow is told."""
-    page = new_page(f"{site.url}/lab/")
+    page = shared_lab
     probe = """async (limitMs) => {
       const { probe } = await import("/bridge/probe.js");
       return probe(await import("/bridge/device.js"), limitMs);

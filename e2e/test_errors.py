@@ -22,6 +22,14 @@ SHOWN = """() => ({
 ONCE = pytest.mark.one_engine
 
 
+def load(page: Page, model: str, tier: str) -> None:
+    """Load a model; the page says what came of it."""
+    asked = {"model": model, "tier": tier}
+    page.run(
+        "async ({ model, tier }) => { await bascule.load(model, tier).catch(() => {}); }", asked
+    )
+
+
 @pytest.mark.parametrize(
     ("model", "category", "told"),
     [
@@ -36,7 +44,7 @@ ONCE = pytest.mark.one_engine
 def test_faults_of_a_model_are_told(
     shared_page: Page, model: str, category: str, told: str
 ) -> None:
-    shared_page.run("async (model) => { await bascule.load(model, 'cpu').catch(() => {}); }", model)
+    load(shared_page, model, "wasm")
     check_told(shared_page, category, told)
 
 
@@ -101,23 +109,19 @@ def test_retry_after_the_network_is_back(
         site.faults.healed = False
 
 
-def test_a_server_without_ranges_serves_too(
-    engine: Engine, site: Site, new_page: Callable[[str], Page]
-) -> None:
-    page = new_page(f"{site.url}/?model=/faults/whole/tiny-bert")
-    assert settled(page) == "ready"
+def test_a_server_without_ranges_serves_too(shared_page: Page) -> None:
+    load(shared_page, "/faults/whole/tiny-bert", "auto")
+    assert settled(shared_page) == "ready"
 
 
 @pytest.mark.every_engine
-def test_asking_for_webgpu_where_there_is_none(
-    engine: Engine, site: Site, new_page: Callable[[str], Page]
-) -> None:
-    page = new_page(f"{site.url}/?model=/goldens/tiny-bert&tier=webgpu")
+def test_asking_for_webgpu_where_there_is_none(engine: Engine, shared_page: Page) -> None:
+    load(shared_page, "/goldens/tiny-bert", "webgpu")
     if engine.webgpu:
-        assert settled(page) == "ready"
+        assert settled(shared_page) == "ready"
         return
-    assert settled(page) == "error"
-    shown = page.run(SHOWN)
+    assert settled(shared_page) == "error"
+    shown = shared_page.run(SHOWN)
     assert shown["category"] == "tier-unavailable"
     assert "navigator.gpu" in shown["what"] or "adapter" in shown["what"]
     assert "auto" in shown["hint"]
@@ -174,12 +178,10 @@ def test_cancel_while_python_starts(
     wait_for(page, "document.querySelector('#status').dataset.state === 'ready'")
 
 
-def test_cancel_right_behind_a_load(
-    engine: Engine, site: Site, new_page: Callable[[str], Page]
-) -> None:
-    page = new_page(f"{site.url}/?model=/goldens/tiny-bert")
-    assert settled(page) == "ready"
-    category = page.run(
+def test_cancel_right_behind_a_load(shared_page: Page) -> None:
+    load(shared_page, "/goldens/tiny-bert", "auto")
+    assert settled(shared_page) == "ready"
+    category = shared_page.run(
         """async () => {
           const loading = bascule.load("/goldens/tiny-bert", "auto").catch((e) => e.category);
           await new Promise((resolve) => setTimeout(resolve)); // the request leaves
