@@ -117,6 +117,22 @@ async def test_a_remembered_tier_that_no_longer_opens_gives_way(
     assert (await open_best(Switches(), ModelNeed())).backend.tier == "wasm"  # it is back
 
 
+async def test_a_page_opens_the_cpu_tier_only_where_wasm_does_not_work(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bascule.tiers.survey.IN_PAGE", True)
+    machine.errors["webgpu"] = TierUnavailableError("webgpu", "no adapter was found")
+    opened = await open_best(Switches(), ModelNeed())
+    assert opened.backend.tier == "wasm"
+    assert "cpu refused (wasm works" in opened.reason
+    assert machine.opened == ["webgpu", "wasm"]
+    machine.opened.clear()
+    machine.errors["wasm"] = TierUnavailableError("wasm", "planted")
+    opened = await open_best(Switches(), ModelNeed())
+    assert opened.backend.tier == "cpu"
+    assert machine.opened == ["wasm", "cpu"]
+
+
 async def test_another_device_than_the_remembered_one_is_surveyed_next_time(
     machine: Machine,
 ) -> None:

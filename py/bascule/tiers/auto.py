@@ -122,8 +122,14 @@ async def _open_remembered(found: Survey, tier: Tier, remember: bool) -> tuple[B
 
 
 def _without(found: Survey, tier: Tier, refused: str) -> Survey:
-    tiers = (TierFacts(tier, refused) if each.tier == tier else each for each in found.tiers)
-    return replace(found, tiers=tuple(tiers))
+    """The survey with that tier refused; those that it was better than are to be tried."""
+
+    def changed(each: TierFacts) -> TierFacts:
+        if each.tier == tier:
+            return TierFacts(tier, refused)
+        return TierFacts(each.tier) if each.better == tier else each
+
+    return replace(found, tiers=tuple(map(changed, found.tiers)))
 
 
 async def _watch(found: Survey, tier: Tier, need: ModelNeed) -> Watch:

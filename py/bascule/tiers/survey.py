@@ -74,10 +74,13 @@ async def survey(
     backends: dict[Tier, Backend] = {}
     try:
         for tier in TIERS:
-            refused = switches.refuses(BackendType(tier)) or _needless(tier, found)
+            refused = switches.refuses(BackendType(tier))
             if refused or tier not in OPENERS:
                 missing = f"this version has {', '.join(OPENERS)} only"
                 found.append(TierFacts(tier, refused or missing))
+                continue
+            if needless := _needless(tier, found):
+                found.append(needless)
                 continue
             facts, backend = await surveyor.look(tier)
             found.append(facts)
@@ -173,14 +176,16 @@ def surveys_made() -> dict[str, Survey]:
     return {}
 
 
-def _needless(tier: Tier, found: Sequence[TierFacts]) -> str:
+def _needless(tier: Tier, found: Sequence[TierFacts]) -> TierFacts | None:
     """Why a tier is not even tried: another one does all that it does, and better."""
     works = {facts.tier for facts in found if not facts.refused}
     if tier == _LIMITED and "webgpu" in works:
-        return "webgpu works, on the same adapter in full"
+        why = "webgpu works, on the same adapter in full"
+        return TierFacts(tier, why, better="webgpu")
     if IN_PAGE and tier == "cpu" and "wasm" in works:
-        return "wasm works, and a page's numpy, which would have to be fetched, is slower"
-    return ""
+        why = "wasm works, and a page's numpy, which would have to be fetched, is slower"
+        return TierFacts(tier, why, better="wasm")
+    return None
 
 
 def _facts(backend: Backend) -> TierFacts:

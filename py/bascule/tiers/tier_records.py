@@ -24,7 +24,7 @@ class TierFacts:
 
     `largest_nbytes` is the most that one tensor may have, `total_nbytes` all of them together; None
     where nobody tells. `software` is a GPU that the CPU imitates. `identity` is what its speeds
-    were kept under.
+    were kept under. One that was not tried, because another tier is better, names it as `better`.
     """
 
     tier: Tier
@@ -35,6 +35,7 @@ class TierFacts:
     largest_nbytes: int | None = None
     total_nbytes: int | None = None
     speeds: Speeds = field(default_factory=lambda: Speeds({}))
+    better: Tier | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; times in seconds."""
