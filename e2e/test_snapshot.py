@@ -56,6 +56,10 @@ def test_a_page_starts_from_a_snapshot(
     assert settled(page) == "ready"
     stats = page.run("() => bascule.stats()")
     assert stats["boot_snapshot"] == 1
+    boot = [stats[f"boot_{stage}_ms"] for stage in ("library", "fetch", "start")]
+    assert 0.9 * stats["boot_ms"] <= sum(boot) <= stats["boot_ms"]
+    for stage in ("worker_ms", "package_ms", "config_ms", "tokenizer_ms"):
+        assert stats[stage] > 0
     # The environment is the page's own, not that of the Pyodide that was remembered.
     assert page.run("() => document.querySelector('#tier').textContent") == "cpu"
     check_embeddings(page)

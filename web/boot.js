@@ -10,8 +10,9 @@ import { BasculeError } from "./protocol.js";
  * @typedef {{ wheel: string, snapshot?: Snapshot | null }} Index
  * Where Pyodide's folder is, and the wheel or its index; Python's environment.
  * @typedef {{ pyodide: string, wheel: string, env: Record<string, string> }} Config
- * `plain` says why a snapshot that was offered was not used.
- * @typedef {{ pyodide: any, snapshot: boolean, plain: string, ms: number }} Booted
+ * `plain` says why a snapshot that was offered was not used. `stages` are milliseconds: until Pyodide's
+ * script and the index are there, until the snapshot's bytes are, and Pyodide's own start.
+ * @typedef {{ pyodide: any, snapshot: boolean, plain: string, ms: number, stages: Record<string, number> }} Booted
  */
 
 const FOLDER = "/lib/bascule"; // as server/snapshot.mjs has it
@@ -25,13 +26,24 @@ export async function boot({ pyodide: folder, wheel: wheelUrl, env }) {
   library.catch(() => {}); // awaited below
   const { wheel, snapshot } = await fetchIndex(wheelUrl);
   const { loadPyodide, version } = await library;
+  /** @type {Record<string, number>} */
+  const stages = { boot_library_ms: performance.now() - began };
+  let last = performance.now();
+  const lap = (/** @type {string} */ name) => {
+    const now = performance.now();
+    stages[name] = now - last;
+    last = now;
+  };
   let plain = "";
   if (snapshot && snapshot.pyodide === version) {
     try {
-      const bytes = await fetchSnapshot(new URL(snapshot.file, wheelUrl), snapshot);
+      // Pyodide waits for them itself, once its own script has run.
+      const bytes = fetchSnapshot(new URL(snapshot.file, wheelUrl), snapshot);
+      bytes.then(() => lap("boot_fetch_ms"), () => {}); // told below
       const pyodide = await loadPyodide({ indexURL: folder, _loadSnapshot: bytes });
       resume(pyodide, snapshot.key, env);
-      return { pyodide, snapshot: true, plain, ms: performance.now() - began };
+      lap("boot_start_ms");
+      return { pyodide, snapshot: true, plain, ms: performance.now() - began, stages };
     } catch (error) {
       plain = error instanceof Error ? error.message : String(error);
       console.debug(`Bascule starts Python without its snapshot: ${plain}`);
@@ -43,7 +55,8 @@ export async function boot({ pyodide: folder, wheel: wheelUrl, env }) {
   // The wheel needs no other package here: unpacking it spares the page an installer.
   pyodide.unpackArchive(await archive, "wheel", { extractDir: FOLDER });
   pyodide.runPython(`import sys; sys.path.append("${FOLDER}")`);
-  return { pyodide, snapshot: false, plain, ms: performance.now() - began };
+  lap("boot_start_ms");
+  return { pyodide, snapshot: false, plain, ms: performance.now() - began, stages };
 }
 
 /** @param {string} folder */

@@ -49,11 +49,12 @@ export class BasculeClient {
   }
 
   #start() {
+    const createdAt = performance.timeOrigin + performance.now();
     const worker = startWorker();
     worker.onmessage = ({ data }) => this.#hear(data);
     worker.onerror = (event) => this.#crash(event.message || "The worker could not start.");
     worker.onmessageerror = () => this.#crash("A message from the worker was unreadable.");
-    worker.postMessage({ type: "start", ...this.#config });
+    worker.postMessage({ type: "start", ...this.#config, createdAt });
     return worker;
   }
 

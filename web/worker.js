@@ -9,7 +9,8 @@ import { faultOf } from "./protocol.js";
 /** @typedef {import("./protocol.js").Request} Request */
 /** @typedef {import("./protocol.js").Answer} Answer */
 /** @typedef {import("./client-options.js").WorkerConfig} WorkerConfig */
-/** @typedef {{ type: "start" } & WorkerConfig} StartRequest */
+/** `createdAt` is when the page created this worker, in ms since 1970.
+ * @typedef {{ type: "start", createdAt: number } & WorkerConfig} StartRequest */
 
 // Tiers that need no device or one that is asked for in other words, and so no early look for one.
 const NOT_EARLY = ["webgpu-limited", "webnn", "wasm", "cpu"];
@@ -24,20 +25,23 @@ function report(stage, done, total, unit) {
   tell({ type: "progress", stage, done, total, unit });
 }
 
-/** Start Python and import the project's package. @param {WorkerConfig} config */
+/** Start Python and import the project's package. @param {StartRequest} config */
 async function startPython(config) {
   report("python", 0, 1, "steps");
+  const worker_ms = performance.timeOrigin + performance.now() - config.createdAt;
   const booted = await boot(config);
   report("python", 1, 1, "steps");
   report("package", 0, 1, "steps");
+  const began = performance.now();
   const { pyodide } = booted;
   // Counting live proxies shows a leak in the statistics, and costs time for each one made.
   if (config.countProxies) pyodide._module.enable_pyproxy_allocation_tracing?.();
   const module = pyodide.pyimport("bascule.page_browser");
   const session = module.PageSession();
   module.destroy();
+  const stages = { worker_ms, ...booted.stages, package_ms: performance.now() - began };
   report("package", 1, 1, "steps");
-  return { ...booted, session };
+  return { ...booted, stages, session };
 }
 
 /** What was made while Python started. @type {ReturnType<typeof makeEarly> | null} */
@@ -57,7 +61,7 @@ if (globalThis.BroadcastChannel) {
 /** @param {Request} request */
 async function answer(request) {
   if (!booted) throw new Error("The worker was not started.");
-  const { pyodide, session, snapshot, ms } = await booted;
+  const { pyodide, session, snapshot, ms, stages } = await booted;
   switch (request.type) {
     case "load":
       return JSON.parse(await session.load(request.model, request.tier, report));
@@ -75,6 +79,7 @@ async function answer(request) {
         ...JSON.parse(session.stats()),
         ...heapStats(pyodide),
         ...(await earlyStats()),
+        ...stages,
         ...{ boot_ms: ms, boot_snapshot: Number(snapshot) },
       };
     case "cache":
@@ -144,7 +149,7 @@ async function earlyStats() {
   return found ? { early_listed: found.listed, early_made: found.made, early_ms: found.ms } : {};
 }
 
-/** @param {WorkerConfig} config */
+/** @param {StartRequest} config */
 function start(config) {
   booted = startPython(config);
   booted.catch(() => {}); // told with the first request

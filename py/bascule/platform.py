@@ -116,8 +116,8 @@ async def load(
     LimitError for a model that is too large for the device however it is cut.
     """
     warn_of_unknown_names()
-    tell = progress or _silent
     clock = _Clock()
+    tell = clock.lapping(progress or _silent)
     weights = format_of(quantize)
     source, file = _open(model, round(chunk_size_mb * (1 << 20)))
     opened, store, made = on, None, None
@@ -283,7 +283,7 @@ async def _warm_and_fill(
 
 
 class _Clock:
-    """Milliseconds between laps."""
+    """Milliseconds between laps, by name."""
 
     def __init__(self) -> None:
         self._last = perf_counter()
@@ -291,8 +291,18 @@ class _Clock:
 
     def lap(self, name: str) -> None:
         now = perf_counter()
-        self.laps[name] = 1e3 * (now - self._last)
+        self.laps[name] = self.laps.get(name, 0.0) + 1e3 * (now - self._last)
         self._last = now
+
+    def lapping(self, progress: ProgressCallback) -> ProgressCallback:
+        """`progress`, by whose stages the tokenizer's time is told from that of other settings."""
+
+        def tell(told: Progress) -> None:
+            if told.stage == "tokenizer":
+                self.lap("tokenizer_ms" if told.done else "config_ms")
+            progress(told)
+
+        return tell
 
 
 def _silent(_: Progress) -> None:
