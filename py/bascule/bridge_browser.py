@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,19 +27,47 @@ _CSP_HINT = (
     " hold a copy of the package's web/ folder: bascule.configure(bridge=URL)."
 )
 
-_modules: dict[str, Any] = {}
+# What every load of a model imports, as early as it can.
+LOADING = (
+    *(f"bridge/{name}.js" for name in ("store", "http", "journal", "manifest", "download")),
+    *(f"bridge/{name}.js" for name in ("shelf", "pieces", "fetcher", "text", "remembered")),
+    *(f"vendor/{name}.js" for name in ("tokenizers", "idb", "hash-wasm")),
+)
+_imports: dict[str, asyncio.Task[Any]] = {}
 
 
 async def bridge_module(name: str) -> Any:
     """The module web/<name>, imported once a page (or worker). SetupError if it cannot be."""
-    if name not in _modules:
-        import_module = await _importer()
-        with _module_url(name) as url:
-            try:
-                _modules[name] = await import_module(url)
-            except JsException as error:
-                raise _refused(name, error) from None
-    return _modules[name]
+    return await asyncio.shield(_importing(name))  # who is cancelled does not end it for others
+
+
+async def bridge_modules(names: Iterable[str]) -> list[Any]:
+    """As `bridge_module`, of several at a time."""
+    return list(await asyncio.gather(*[bridge_module(name) for name in names]))
+
+
+def import_ahead(names: Iterable[str]) -> None:
+    """Begin to import what `bridge_module` will be asked for; it raises then what fails now."""
+    for name in names:
+        _importing(name)
+
+
+def _importing(name: str) -> asyncio.Task[Any]:
+    task = _imports.get(name)
+    if task is None or (task.done() and (task.cancelled() or task.exception())):
+        task = _imports[name] = asyncio.ensure_future(_import(name))
+        # Retrieves the error of one that nobody awaits.
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    return task
+
+
+async def _import(name: str) -> Any:
+    import_module = await _importer()
+    with _module_url(name) as url:
+        try:
+            return await import_module(url)
+        except JsException as error:
+            raise _refused(name, error) from None
 
 
 def js_message(error: JsException) -> str:

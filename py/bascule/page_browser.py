@@ -10,6 +10,7 @@ from typing import Any
 
 from bascule import cache
 from bascule.backend.base import Backend
+from bascule.bridge_browser import LOADING, import_ahead
 from bascule.errors import BasculeError, InputError
 from bascule.model.embedder import EmbeddingModel
 from bascule.model.language import LanguageModel, TextStream
@@ -30,6 +31,7 @@ class PageSession:
     """
 
     def __init__(self) -> None:
+        import_ahead(LOADING)
         self._model: EmbeddingModel | LanguageModel | None = None
         self._tiers: dict[str, Backend] = {}
         self._found: Survey | None = None

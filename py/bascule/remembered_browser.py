@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyodide.ffi import JsException
 
-from bascule.bridge_browser import bridge_module, js_message
+from bascule.bridge_browser import bridge_modules, js_message
 from bascule.errors import SetupError
 from bascule.json_object import JsonFault, parse_json
 from bascule.remembered import LIMITS, MemoryRemembered, RememberedWarning
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 async def open_in_page() -> Remembered:
     """The origin's memory; the bridge itself tells once, in the console, of what is wrong."""
     try:
-        bridge = await bridge_module("bridge/remembered.js")
-        library = await bridge_module("vendor/idb.js")
+        bridge, library = await bridge_modules(("bridge/remembered.js", "vendor/idb.js"))
         return PageRemembered(await bridge.openRemembered(library))
     except (JsException, OSError, SetupError) as error:
         told = js_message(error) if isinstance(error, JsException) else str(error)

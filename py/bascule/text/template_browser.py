@@ -7,7 +7,7 @@ from typing import Any
 
 from pyodide.ffi import JsException
 
-from bascule.bridge_browser import bridge_module, js_message
+from bascule.bridge_browser import bridge_modules, js_message
 from bascule.text.template_limits import (
     MOST_TEMPLATE_CHARACTERS,
     TemplateFault,
@@ -27,8 +27,7 @@ class PageRenderer:
         """Parse a template. TemplateFault if it is none."""
         if len(source) > MOST_TEMPLATE_CHARACTERS:
             raise TemplateFault(f"it is longer than {MOST_TEMPLATE_CHARACTERS:,} characters")
-        bridge = await bridge_module("bridge/template.js")
-        library = await bridge_module("vendor/jinja.js")
+        bridge, library = await bridge_modules(("bridge/template.js", "vendor/jinja.js"))
         try:
             return cls(bridge.createTemplate(library, source, limits_json()))
         except JsException as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pyodide.ffi import JsException
 
-from bascule.bridge_browser import bridge_module, js_message
+from bascule.bridge_browser import bridge_modules, js_message
 from bascule.errors import ModelFileError
 
 # More tokens than a text can have.
@@ -24,8 +24,7 @@ class PageTokenizer:
     @classmethod
     async def from_json(cls, data: bytes, max_tokens: int | None) -> PageTokenizer:
         """Read tokenizer.json."""
-        text = await bridge_module("bridge/text.js")
-        library = await bridge_module("vendor/tokenizers.js")
+        text, library = await bridge_modules(("bridge/text.js", "vendor/tokenizers.js"))
         most = _NO_END if max_tokens is None else max_tokens
         try:
             return cls(text.createTokenizer(library, data.decode(), most))

@@ -13,7 +13,7 @@ import js
 from pyodide.ffi import JsException, create_proxy, to_js
 
 from bascule.backend.base import WeightStore
-from bascule.bridge_browser import absolute_url, bridge_module, js_message
+from bascule.bridge_browser import absolute_url, bridge_module, bridge_modules, js_message
 from bascule.errors import (
     BasculeError,
     FileChangedError,
@@ -64,10 +64,11 @@ async def page_fetcher(**options: Any) -> Any:
 
 
 async def _make_fetcher(options: str) -> Any:
-    parts = {name: await bridge_module(f"bridge/{name}.js") for name in _PARTS}
+    modules = await bridge_modules(f"bridge/{name}.js" for name in (*_PARTS, "fetcher"))
+    fetcher = modules.pop()
+    parts: dict[str, Any] = dict(zip(_PARTS, modules, strict=True))
     parts["idb"] = create_proxy(lambda: bridge_module("vendor/idb.js"))
     parts["hashes"] = create_proxy(_hashes)
-    fetcher = await bridge_module("bridge/fetcher.js")
     return await fetcher.createFetcher(to_js(parts, dict_converter=js.Object.fromEntries), options)
 
 

@@ -11,7 +11,7 @@ import js
 from pyodide.ffi import JsException
 
 from bascule.backend.webgpu.gpu import WANTED_FEATURES, WANTED_LIMITS, AdapterInfo, gpu_tier
-from bascule.bridge_browser import bridge_module, js_message
+from bascule.bridge_browser import bridge_modules, js_message
 from bascule.errors import (
     DeviceLostError,
     GpuError,
@@ -47,7 +47,7 @@ async def open_browser(*, early: bool = True, least: bool = False) -> BrowserGpu
     opened_early = await _take_early(limits + features) if early and not least else None
     if opened_early is not None:
         return BrowserGpu(opened_early)
-    device, gpu, *parts = [await bridge_module(f"bridge/{name}.js") for name in _MODULES]
+    device, gpu, *parts = await bridge_modules(f"bridge/{name}.js" for name in _MODULES)
     try:
         opened = await device.openDevice(limits, features, least)
     except JsException as error:
