@@ -1,11 +1,13 @@
-"""Time to the first embedding: a page's first visit and its second, beside transformers.js.
+"""Time to the first embedding: a page's first visit and its second, beside transformers.js; and of
+the chat page to its first token.
 
-    .venv/bin/python bench/loading.py [--quick] [--mbit 100] [--browser chromium]
+    .venv/bin/python bench/loading.py [--quick] [--mbit 100] [--browser chromium] [--tier webgpu]
 
 Each contestant in turn gets a browser with a fresh profile, already started: its page is opened,
 closed and opened again in a new tab. Round 0 warms the machine's own caches and samples the
-browsers' memory, which costs time, so its times do not count. Prints medians and ratios and writes
-out/bench-loading.json (with a link's speed in the name). bench/README.md says how to read it.
+browsers' memory, which costs time, so its times do not count. Prints medians, ratios and their
+bars, and writes out/bench-loading.json (with a link's speed in the name). bench/README.md says how
+to read it.
 """
 
 from __future__ import annotations
@@ -30,9 +32,26 @@ import bascule  # noqa: E402
 from bascule.folders import models_folder  # noqa: E402
 from bascule.server.app import create_app  # noqa: E402
 from bascule.server.run import pyodide_folder, running  # noqa: E402
+from bascule.server.snapshot import make_snapshot  # noqa: E402
+from bascule.server.wheel import WheelHouse  # noqa: E402
 from bench.embeddings import BENCH, MODEL, OUT, install_peers, text_of  # noqa: E402
 from bench.traffic import Traffic  # noqa: E402
-from bench.visits import PEER, VISITS, Contest, Visit, console, ratios, show  # noqa: E402
+from bench.visits import (  # noqa: E402
+    CHAT_PAGE,
+    MAIN,
+    PEER,
+    VISITS,
+    Contest,
+    Reference,
+    Visit,
+    console,
+    held,
+    markdown,
+    ratios,
+    show,
+    stages,
+    stages_of,
+)
 from e2e.engines import on_disk  # noqa: E402
 from e2e.test_memory import browser_nbytes, sampled  # noqa: E402
 from tests.goldens import cosines  # noqa: E402
@@ -41,20 +60,32 @@ BROWSERS = ("chromium", "firefox")
 TEXT = text_of(16)
 LIMIT_S = 180
 SETTLE_S = 2.0  # between visits: a cache may still be writing when the first result is there
+QUESTION = "What is a bascule bridge?"
+N_TOKENS = 4  # of the answer; the first is waited for, the others tell that it is the right one
+CHAT_MODEL = "SmolLM2-135M-Instruct"
 
-# Both give {ready, first, row, stats}; performance.now() counts from the start of the navigation.
+# All give {ready, first, result, stats}; performance.now() counts from the start of the navigation.
 OURS = """async (text) => {
   await bascule.ready;
   const ready = performance.now();
   const { data } = await bascule.embed([text]);
   const first = performance.now();
-  return { ready, first, row: Array.from(data), stats: await bascule.stats() };
+  return { ready, first, result: Array.from(data), stats: await bascule.stats() };
 }"""
 THEIRS = """async (text) => {
   await transformers.ready;
   const ready = performance.now();
-  const row = await transformers.embed(text);
-  return { ready, first: performance.now(), row, stats: {} };
+  const result = await transformers.embed(text);
+  return { ready, first: performance.now(), result, stats: {} };
+}"""
+CHAT = """async ({ text, tokens }) => {
+  await bascule.ready;
+  const ready = performance.now();
+  let first = 0;
+  const onPiece = () => { first ||= performance.now(); };
+  const options = { temperature: 0, max_new_tokens: tokens };
+  const answer = await bascule.chat([{ role: "user", content: text }], options, { onPiece });
+  return { ready, first, result: answer.text, stats: await bascule.stats() };
 }"""
 IN_TIME = """(text) => Promise.race([(%s)(text), new Promise((_, fail) =>
   setTimeout(() => fail(new Error("no result in %d s")), %d))])"""
@@ -71,11 +102,15 @@ class Contestant:
 
     @property
     def ours(self) -> bool:
-        return self.script is OURS
+        return self.script is not THEIRS
+
+    @property
+    def argument(self) -> Any:
+        return {"text": QUESTION, "tokens": N_TOKENS} if self.script is CHAT else TEXT
 
 
 @contextmanager
-def contestants(mbit: float) -> Iterator[list[Contestant]]:
+def contestants(mbit: float, tiers: list[str]) -> Iterator[list[Contestant]]:
     """Two servers on ports of their own, so that the origins share no storage."""
     folders = {
         "peers": BENCH / "node_modules",
@@ -83,16 +118,22 @@ def contestants(mbit: float) -> Iterator[list[Contestant]]:
         "transformers": OUT / "transformers",
     }
     common = {"models": models_folder(), "pyodide": pyodide_folder()}
-    ours = Traffic(create_app(**common), mbit)
+    house = WheelHouse()
+    make_snapshot(pyodide_folder(), house.current())  # the site ships it, from the first visit on
+    house.close()
+    ours = Traffic(create_app(**common, snapshots=True), mbit)
     theirs = Traffic(create_app(**common, isolated=False, extra=folders), mbit)
     with running(ours) as our_url, running(theirs) as their_url:
         page = f"{their_url}/bench/transformers.html?device="
-        yield [
-            Contestant("bascule webgpu", f"{our_url}/?tier=webgpu", OURS, ours),
+        found = [
+            Contestant(MAIN, f"{our_url}/?tier=auto", OURS, ours),
             Contestant(PEER, f"{page}wasm", THEIRS, theirs),
-            Contestant("bascule cpu", f"{our_url}/?tier=cpu", OURS, ours),
-            Contestant("transformers.js webgpu", f"{page}webgpu", THEIRS, theirs),
+            Contestant(CHAT_PAGE, f"{our_url}/chat.html?tier=auto", CHAT, ours),
         ]
+        found += [Contestant(f"bascule {t}", f"{our_url}/?tier={t}", OURS, ours) for t in tiers]
+        if "webgpu" in tiers:
+            found.append(Contestant("transformers.js webgpu", f"{page}webgpu", THEIRS, theirs))
+        yield found
 
 
 def opened(context: BrowserContext, who: Contestant) -> dict[str, Any]:
@@ -101,7 +142,7 @@ def opened(context: BrowserContext, who: Contestant) -> dict[str, Any]:
     try:
         page.goto(who.url, wait_until="commit")
         page.wait_for_load_state()
-        found = page.evaluate(IN_TIME % (who.script, LIMIT_S, 1000 * LIMIT_S), TEXT)
+        found = page.evaluate(IN_TIME % (who.script, LIMIT_S, 1000 * LIMIT_S), who.argument)
         time.sleep(SETTLE_S)
         return found
     finally:
@@ -121,10 +162,7 @@ def two_visits(
                 found = opened(context, who)
         else:
             found = opened(context, who)
-        likeness = cosines([found["row"]], [contest.reference])[0]
-        if not likeness > 0.9999:
-            raise RuntimeError(f"it computes something else (cosine {likeness:.6f})")
-        stages = {k: v for k, v in found["stats"].items() if k.endswith("_ms")}
+        check(contest.reference, who, found["result"])
         contest.visits.append(
             Visit(
                 browser,
@@ -132,15 +170,28 @@ def two_visits(
                 visit,
                 number,
                 found["first"],
-                {"page_ready_ms": found["ready"], **stages},
+                stages_of(found) if who.ours else {},
                 who.traffic.take(),
                 max(peaks) - empty if peaks else None,
             )
         )
 
 
-def compete(contest: Contest, browsers: list[str], rounds: int, mbit: float) -> None:
-    with sync_playwright() as playwright, contestants(mbit) as all_of_them:
+def check(reference: Reference, who: Contestant, result: Any) -> None:
+    """RuntimeError where a contestant computes something else."""
+    if who.script is CHAT:
+        if result != reference.answer:
+            raise RuntimeError(f"it answers {result!r} instead of {reference.answer!r}")
+        return
+    likeness = cosines([result], [reference.embedding])[0]
+    if not likeness > 0.9999:
+        raise RuntimeError(f"it computes something else (cosine {likeness:.6f})")
+
+
+def compete(
+    contest: Contest, browsers: list[str], rounds: int, mbit: float, tiers: list[str]
+) -> None:
+    with sync_playwright() as playwright, contestants(mbit, tiers) as all_of_them:
         for browser in browsers:
             for number in range(rounds + 1):
                 for who in all_of_them:
@@ -159,13 +210,14 @@ def compete(contest: Contest, browsers: list[str], rounds: int, mbit: float) -> 
                 console.print(f"  {browser}: round {number} ({told}) done")
 
 
-async def reference() -> Any:
-    """The row by the native CPU tier, which the tests hold against goldens."""
-    model = await bascule.load(MODEL, tier="cpu")
-    try:
-        return (await model.embed([TEXT]))[0]
-    finally:
-        model.close()
+async def reference() -> Reference:
+    """The results by the native CPU tier, which the tests hold against goldens."""
+    async with await bascule.load(MODEL, tier="cpu") as model:
+        embedding = (await model.embed([TEXT]))[0]
+    async with await bascule.load(CHAT_MODEL, tier="cpu") as model:
+        message = {"role": "user", "content": QUESTION}
+        answer = await model.chat([message], temperature=0, max_new_tokens=N_TOKENS)
+    return Reference(embedding, answer.text)
 
 
 def main() -> None:
@@ -173,6 +225,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one timed round instead of three")
     parser.add_argument("--browser", choices=BROWSERS, help="only this one")
     parser.add_argument("--mbit", type=float, default=0, help="speed of the link (loopback: none)")
+    parser.add_argument(
+        "--tier", action="append", default=[], help="another tier of ours, beside auto (repeatable)"
+    )
     told = parser.parse_args()
     browsers = [told.browser] if told.browser else list(BROWSERS)
     install_peers()
@@ -181,12 +236,18 @@ def main() -> None:
     console.print("Building transformers.js' model folder ...")
     build_for_transformers(MODEL, OUT / "transformers" / MODEL.name)
     contest = Contest(bascule.sync(reference()))
-    compete(contest, browsers, 1 if told.quick else 3, told.mbit)
+    load_before = os.getloadavg()
+    compete(contest, browsers, 1 if told.quick else 3, told.mbit, told.tier)
     show(contest, browsers)
+    lines = markdown(contest, browsers)
+    print(*lines, sep="\n")
     found = {
         "cores": os.cpu_count(),
         "mbit": told.mbit,
-        "load_average": os.getloadavg(),
+        "load_average": {"before": load_before, "after": os.getloadavg()},
+        "bars": [asdict(row) for browser in browsers for row in held(contest, browser)],
+        "markdown": lines,
+        "stages": {browser: stages(contest, browser) for browser in browsers},
         "ratios": {browser: ratios(contest, browser) for browser in browsers},
         "failed": contest.failed,
         "visits": [asdict(v) for v in contest.visits],
