@@ -69,6 +69,24 @@ async def test_decoders_answer_as_transformers_does(opened: OpenedTier, tmp_path
             await assert_decodes(model, case)
 
 
+async def test_decoders_of_8_bits_answer_nearly_the_same(tmp_path: Path) -> None:
+    """Biases and norms stay float32, whether projections are fused or not."""
+    for case in DECODERS:
+        golden = decoder_golden(case.name)
+        folder = build(case, tmp_path / case.name)
+        async with await bascule.load(folder, tier="cpu", quantize=8) as model:
+            assert isinstance(model, LanguageModel)
+            logits = (await model.logits(golden.ids))[::STRIDE]
+            assert model.quantization is not None
+            types = {tensor.name: tensor.dtype for tensor in model.quantization.tensors}
+        assert cosines(logits, golden.logits).min() > 0.995, case.name
+        assert types["token_embd.weight"] == types["blk.1.attn_output.weight"] == "q8_0" or (
+            case.config.get("head_dim") == 12  # rows of 48 are no whole blocks
+        )
+        small = {name for name in types if name.endswith(".bias") or "norm" in name}
+        assert {types[name] for name in small} == {"f32"}
+
+
 async def test_gguf_files_answer_as_their_folders(opened: OpenedTier, tmp_path: Path) -> None:
     for name in ARCHITECTURES:
         file = write_gguf(build(DECODING[name], tmp_path / name), tmp_path / f"{name}.gguf")

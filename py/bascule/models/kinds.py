@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from bascule.errors import UnsupportedModelError
-from bascule.models.family import DecoderFamily, EncoderFamily, Family
+from bascule.models.family import DecoderFamily, EncoderFamily
 
 # Hugging Face's model types that are often asked for, by what the models do.
 _TYPES: Mapping[str, str] = {
@@ -56,18 +56,19 @@ def unsupported_type(
 
 
 def _all(families: Sequence[EncoderFamily | DecoderFamily]) -> str:
-    return "These run: " + "; ".join(f"{k}: {_of_kind(k, families)}" for k in _TASK_OF) + "."
+    return " ".join(f"{k[0].upper()}{k[1:]}: {_of_kind(k, families)}." for k in _TASK_OF)
 
 
 def _of_kind(kind: str, families: Sequence[EncoderFamily | DecoderFamily]) -> str:
-    return ", ".join(_named(family) for family in families if _TASK_OF[kind] in family.tasks)
+    """Name the families of a kind by the files that they are read from."""
+    found: dict[str, list[str]] = {}
+    for family in families:
+        if _TASK_OF[kind] in family.tasks:
+            found.setdefault(_files(family), []).append(f"{family.name} ({family.examples})")
+    return "; ".join(f"{', '.join(named)}, {files}" for files, named in found.items())
 
 
-def _named(family: Family) -> str:
-    found = f"{family.name} ({family.examples})"
-    if not isinstance(family, DecoderFamily):
-        return f"{found}, as a folder"
-    files = "as a folder or a GGUF file" if family.architectures else "as a folder"
-    if not family.folders:
-        files = "as a GGUF file"
-    return f"{found}, {files}"
+def _files(family: EncoderFamily | DecoderFamily) -> str:
+    if not isinstance(family, DecoderFamily) or not family.architectures:
+        return "as a folder"
+    return "as a folder or a GGUF file" if family.folders else "as a GGUF file"

@@ -39,7 +39,7 @@ def _with_window(config: DecoderConfig, settings: Settings, key: str) -> Decoder
 
 PHI3 = DecoderFamily(
     name="phi3",
-    examples="such as Phi-4 in a GGUF file",
+    examples="such as Phi-4's GGUF file",
     model_types=("phi3",),
     config=read_config,
     tensors=partial(decoder_tensors, fused=True),
