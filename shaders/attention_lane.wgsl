@@ -4,7 +4,7 @@
 // rescaled as larger scores come, so no score is stored. No barrier: the choice for adapters that
 // run on a CPU.
 // Slots: heads.   Launch: (queries / WORKGROUP, heads done, batch).
-// Source: Milakov & Gimelshein 2018 (online softmax).   Reference: attention, attention_part.
+// Source: Milakov & Gimelshein 2018 (online softmax).   Reference: attention.
 override WORKGROUP: u32 = 16u;
 
 // This call does `queries` queries from first_query on, of the heads from y_head on: in qkv, which

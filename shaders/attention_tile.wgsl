@@ -4,7 +4,7 @@
 // of them; a lane owns a query and rescales its softmax as larger scores come. The choice for
 // hardware adapters.
 // Slots: heads.   Launch: (queries / WORKGROUP, heads done, batch).
-// Source: Dao et al. 2022 (tiled, with online softmax).   Reference: attention, attention_part.
+// Source: Dao et al. 2022 (tiled, with online softmax).   Reference: attention.
 override WORKGROUP: u32 = 64u;
 override KEYS: u32 = 16u;
 

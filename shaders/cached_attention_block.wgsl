@@ -5,7 +5,7 @@
 // meets KEYS keys at a time: scores in tiles of 4 x 4, a softmax that is rescaled as larger scores
 // come, then sums of 4 rows and 2 vec4 columns a lane. The choice for many queries on hardware.
 // Slots: cache, rows.   Launch: (queries * sharing / ROWS, KV heads done, 1).
-// Reference: cached_attention, cached_attention_part.
+// Reference: cached_attention.
 // Source: Dao et al. 2022 (tiled, with online softmax).
 override ROWS: u32 = 32u;        // a multiple of 4
 override KEYS: u32 = 32u;        // a multiple of 4

@@ -5,7 +5,7 @@
 // and sums stay in named registers, up to eight tiles of 16 columns, and a key is loaded once for
 // all four: on adapters that run on a CPU, whose choice this is, loads cost most.
 // Slots: cache, rows.   Launch: (queries * sharing / 4, KV heads done, 1).
-// Reference: cached_attention, cached_attention_part.   Source: Dao et al. 2023 (Flash-Decoding).
+// Reference: cached_attention.   Source: Dao et al. 2023 (Flash-Decoding).
 override WORKGROUP: u32 = 8u;
 
 struct Params { tokens: u32, slots: u32, heads: u32, kept: u32, window: u32, sharing: u32,

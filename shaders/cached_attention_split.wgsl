@@ -5,7 +5,7 @@
 // lanes take four keys at a time in turn, each with a softmax of its own, and merge them at the
 // end. The choice for few queries on hardware.
 // Slots: cache, rows.   Launch: (queries * sharing, KV heads done, 1).
-// Reference: cached_attention, cached_attention_part.
+// Reference: cached_attention.
 // Source: Dao et al. 2023 (Flash-Decoding).
 override WORKGROUP: u32 = 64u;
 

@@ -4,7 +4,7 @@
 // multiplied. A lane owns four elements of a head: pairs 2j and 2j + 1, whole words of a cache of
 // halves either way.
 // Slots: cache_out.   Launch: flat over tokens * (H + 2G) * D / 4, of H and G those done here.
-// Source: Su et al. 2021.   Reference: rope_append, rope_append_part.
+// Source: Su et al. 2021.   Reference: rope_append.
 override WORKGROUP: u32 = 64u;
 override ADJACENT: bool = false;   // pairs (2i, 2i+1), else (i, i + D/2)
 

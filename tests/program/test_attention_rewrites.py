@@ -217,14 +217,14 @@ KEPT = {"first_kept": 0, "n_kept": 2}
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"n_heads": 0},
+        {"n_heads": -1},
         {"n_heads": 5},
         {"first_head": -2},
         {"first_head": 1},  # some heads of one KV head, some of another
-        {"n_queries": 0},
+        {"n_queries": -1},
         {"first_query": -1},
         {"first_kept": 1},
-        {"n_kept": 0},
+        {"n_kept": -1},
         {"first_kept": 3, "n_kept": 1},
         {"heads": 7},
         {"size": 6},
@@ -236,17 +236,17 @@ def test_parts_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
     given = {"heads": 8, "kv_heads": 4, "size": 4, "window": 0, **PART, **KEPT, **wrong}
     q = graph.input("q", (5, given["heads"] * given["size"]))
     cache = graph.state("cache", (9, 2 * given["n_kept"] * given["size"]))
-    with pytest.raises(InputError, match="op cached_attention_part"):
-        graph.call("cached_attention_part", q, cache, graph.state("p", (1,), "u32"), **given)
+    with pytest.raises(InputError, match="op cached_attention"):
+        graph.call("cached_attention", q, cache, graph.state("p", (1,), "u32"), **given)
 
 
 def test_a_part_goes_on_with_a_result_of_its_shape_only() -> None:
     graph = Graph("onto")
     qkv, lengths = graph.input("qkv", (2, 5, 48)), graph.input("lengths", (2,), "u32")
     part = {"heads": 4, **PART, "n_heads": 2, **KEPT, "n_kept": 4}
-    y = graph.call("attention_part", qkv, lengths, **part)
+    y = graph.call("attention", qkv, lengths, **part)
     assert y.shape == (2, 5, 16)
-    graph.call("attention_part", qkv, lengths, y, **part)
+    graph.call("attention", qkv, lengths, y, **part)
     for wrong in (qkv, graph.input("like", (2, 5, 16)), graph.call("activate", qkv, kind="relu")):
         with pytest.raises(InputError, match="to go on with"):
-            graph.call("attention_part", qkv, lengths, wrong, **part)
+            graph.call("attention", qkv, lengths, wrong, **part)

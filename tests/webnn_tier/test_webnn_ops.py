@@ -303,7 +303,7 @@ async def test_inputs_are_checked_before_a_graph_sees_them(backend: WebNnBackend
 
 def test_each_op_is_translated_or_works_on_a_state() -> None:
     for name in OPS:
-        asked_for_on_other_tiers = name in ("patches", "place_rows") or name.endswith("_part")
+        asked_for_on_other_tiers = name in ("patches", "place_rows")
         assert (name in TRANSLATIONS) != (works_on_a_state(name) or asked_for_on_other_tiers), name
 
 
@@ -327,4 +327,12 @@ async def test_what_an_mlgraph_cannot_hold_is_refused_with_its_reason(
     graph = Graph("state")
     graph.output(graph.call("add", graph.input("x", (4,)), graph.state("s", (4,))))
     with pytest.raises(UnsupportedModelError, match="'s' outlives a run"):
+        await backend.prepare(freeze(graph), backend.store(()))
+
+
+async def test_parts_of_an_op_are_refused(backend: WebNnBackend) -> None:
+    graph = Graph("part")
+    qkv, lengths = graph.input("qkv", (2, 5, 48)), graph.input("lengths", (2,), "u32")
+    graph.output(graph.call("attention", qkv, lengths, heads=4, first_head=2, n_heads=2))
+    with pytest.raises(UnsupportedModelError, match="this tier does no parts of attention"):
         await backend.prepare(freeze(graph), backend.store(()))

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from bascule.program.ops import operand, with_operands
 from bascule.program.program import Call, Value
 
 
@@ -40,10 +41,10 @@ def _join(first: Call, second: Call) -> Call | None:
         case "linear", "activate" if first.attribute("activation") == "none":
             kind = second.attribute("kind")
             return replace(first, result=second.result, attributes=(("activation", kind),))
-        case "add", "layer_norm" if second.operands[3] is None:
+        case "add", "layer_norm" if operand(second, "residual") is None:
             x, residual = first.operands
             if x is None or residual is None or x.shape != residual.shape:
                 return None
-            return replace(second, operands=(x, *second.operands[1:3], residual))
+            return with_operands(second, x=x, residual=residual)
         case _:
             return None

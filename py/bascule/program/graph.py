@@ -55,15 +55,14 @@ class Graph:
         if row is None:
             raise InputError(f"graph {self.name}", f"an op of {sorted(OPS)}", repr(op))
         padded = operands + (None,) * (len(row.operands) - len(operands))
-        for operand, name in zip(padded, row.operands, strict=True):
-            if operand is None and not name.endswith("?"):
-                raise InputError(f"op {op}", f"operand {name!r}", "None")
+        for value, operand in zip(padded, row.operands, strict=True):
+            if value is None and not operand.optional:
+                raise InputError(f"op {op}", f"operand {operand.name!r}", "None")
+            if operand.updated and value not in self.states:
+                raise InputError(f"op {op}", f"a state as {operand.name!r}", str(value))
         attributes = {**row.defaults, **attributes}
         if attributes.keys() != row.attributes.keys():
             raise InputError(f"op {op}", f"attributes {sorted(row.attributes)}", str(attributes))
-        updated = [o for o, name in zip(padded, row.operands, strict=True) if name in row.updates]
-        if not all(o is None or o in self.states for o in updated):
-            raise InputError(f"op {op}", f"states as {sorted(row.updates)}", str(updated))
         shape = row.shape(tuple(o.shape if o else None for o in padded), attributes)
         result = Value(f"{op}_{len(self.calls)}", shape, row.result)
         call = Call(op, padded, result, tuple(sorted(attributes.items())))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from math import prod
-
+from bascule.program.ops import cost_of, matrix_of
 from bascule.program.program import Call, Program
-
-_WEIGHING = ("linear", "gated_linear")
 
 
 def work_of_program(program: Program) -> tuple[float, int]:
@@ -16,5 +13,4 @@ def work_of_program(program: Program) -> tuple[float, int]:
 
 
 def _products(call: Call) -> int:
-    x, weight = call.operands[:2] if call.op in _WEIGHING else (None, None)
-    return prod(x.limits) * weight.limits[0] if x and weight else 0
+    return cost_of(call).multiply_adds if matrix_of(call) is not None else 0

@@ -1,4 +1,4 @@
-"""The ops that kernels compute; each takes and gives what its namesake in `reference.py` does."""
+"""The ops that kernels compute; each takes and gives what its namesake in the op table does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bascule.backend.wasm.kernels import Kernels
 from bascule.backend.wasm.tensor import Blocks, Tensor
 from bascule.program.blocks import BlockMatrix
 from bascule.program.ops import ACTIVATIONS
-from bascule.program.ops.parts import Part, part_from
+from bascule.program.ops.parts import part_from
 from bascule.program.program import Call
 
 Operand = Tensor | Array  # numpy arrays may be read, never written
@@ -42,7 +42,6 @@ class WasmFunctions:
             self.layer_norm,
             self.rms_norm,
             self.attention,
-            self.attention_part,
             self.pool,
             self.l2_normalise,
             self.activate,
@@ -60,7 +59,7 @@ class WasmFunctions:
         *,
         activation: str = "none",
     ) -> Tensor:
-        """See `reference.linear`."""
+        """See `ops.linear`."""
         blocks = isinstance(weight, Blocks | BlockMatrix)
         kernel, data = ("block_linear", weight.data) if blocks else ("linear", weight)
         columns, inner = weight.shape
@@ -72,7 +71,7 @@ class WasmFunctions:
         return y
 
     def gated_linear(self, x: Operand, weight: Matrix, *, activation: str) -> Tensor:
-        """See `reference.gated_linear`."""
+        """See `ops.gated_linear`."""
         both = self.linear(x, weight)
         columns = weight.shape[0] // 2
         y = self._kernels.empty((*x.shape[:-1], columns))
@@ -89,32 +88,25 @@ class WasmFunctions:
         *,
         eps: float,
     ) -> Tensor:
-        """See `reference.layer_norm`."""
+        """See `ops.layer_norm`."""
         y = self._kernels.empty(x.shape)
         sizes = (prod(x.shape[:-1]), x.shape[-1], eps)
         self._kernels.call("layer_norm", y, x, weight, bias, residual, *sizes)
         return y
 
     def rms_norm(self, x: Operand, weight: Operand, *, eps: float) -> Tensor:
-        """See `reference.rms_norm`."""
+        """See `ops.rms_norm`."""
         y = self._kernels.empty(x.shape)
         run = weight.shape[0]
         self._kernels.call("rms_norm", y, x, weight, prod(x.shape) // run, run, eps)
         return y
 
-    def attention(self, qkv: Operand, lengths: Operand, *, heads: int) -> Tensor:
-        """See `reference.attention`."""
-        whole = Part(heads, heads, 0, heads, 0, qkv.shape[1], 0, heads)
-        return self._attention(qkv, lengths, None, whole)
-
-    def attention_part(
+    def attention(
         self, qkv: Operand, lengths: Operand, onto: Tensor | None = None, /, **attributes: int
     ) -> Tensor:
-        """See `reference.attention_part`."""
-        return self._attention(qkv, lengths, onto, part_from(attributes))
-
-    def _attention(self, qkv: Operand, lengths: Operand, onto: Tensor | None, part: Part) -> Tensor:
+        """See `ops.attention`."""
         batch, tokens, packed = qkv.shape
+        part = part_from(attributes, tokens)
         size, queries = packed // 3 // part.n_kept, part.queries(tokens)
         y = self._kernels.empty((batch, tokens, part.heads * size)) if onto is None else onto
         scratch = self._room(self._kernels.call("attention_scratch", tokens, size))
@@ -124,7 +116,7 @@ class WasmFunctions:
         return y
 
     def pool(self, x: Operand, lengths: Operand, skipped: None = None, *, kind: str) -> Tensor:
-        """See `reference.pool`; of the kinds in `POOLS`, and nothing skipped (`has_kernel`)."""
+        """See `ops.pool`; of the kinds in `POOLS`, and nothing skipped (`has_kernel`)."""
         del skipped
         batch, tokens, columns = x.shape
         y = self._kernels.empty((batch, columns))
@@ -132,25 +124,25 @@ class WasmFunctions:
         return y
 
     def l2_normalise(self, x: Operand, *, eps: float) -> Tensor:
-        """See `reference.l2_normalise`."""
+        """See `ops.l2_normalise`."""
         y = self._kernels.empty(x.shape)
         self._kernels.call("l2_normalise", y, x, prod(x.shape[:-1]), x.shape[-1], eps)
         return y
 
     def activate(self, x: Operand, *, kind: str) -> Tensor:
-        """See `reference.activate`."""
+        """See `ops.activate`."""
         y = self._kernels.empty(x.shape)
         self._kernels.call("activate", y, x, x.size, ACTIVATIONS.index(kind))
         return y
 
     def add(self, x: Operand, y: Operand) -> Tensor:
-        """See `reference.add`."""
+        """See `ops.add`."""
         sum = self._kernels.empty(x.shape)
         self._kernels.call("add", sum, x, y, x.size, y.size)
         return sum
 
     def multiply(self, x: Operand, y: Operand) -> Tensor:
-        """See `reference.multiply`."""
+        """See `ops.multiply`."""
         product = self._kernels.empty(x.shape)
         self._kernels.call("multiply", product, x, y, x.size)
         return product

@@ -10,7 +10,7 @@ from bascule.backend.wasm.functions import Matrix, Operand, WasmFunctions
 from bascule.backend.wasm.tensor import Blocks, Tensor
 from bascule.dtypes import BlockType
 from bascule.program.blocks import BlockMatrix
-from bascule.program.ops.parts import Part, part_from
+from bascule.program.ops.parts import part_from
 
 
 class LanguageFunctions(WasmFunctions):
@@ -22,9 +22,7 @@ class LanguageFunctions(WasmFunctions):
             self.embedding,
             self.token_embedding,
             self.rope_append,
-            self.rope_append_part,
             self.cached_attention,
-            self.cached_attention_part,
             self.argmax_token,
         )
         return {**super().table(), **{f.__name__: f for f in own}}
@@ -40,7 +38,7 @@ class LanguageFunctions(WasmFunctions):
         first: int = 0,
         whole: int = 0,
     ) -> Tensor:
-        """See `reference.embedding`."""
+        """See `ops.embedding`."""
         y = self._taken(table, ids, None, before, ids.shape, first, whole)
         if position is not None:
             y = self.add(y, _rows(position, ids.shape[1]))
@@ -57,7 +55,7 @@ class LanguageFunctions(WasmFunctions):
         first: int = 0,
         whole: int = 0,
     ) -> Tensor:
-        """See `reference.token_embedding`."""
+        """See `ops.token_embedding`."""
         return self._taken(table, tokens, position, before, (length,), first, whole)
 
     def _taken(
@@ -85,47 +83,20 @@ class LanguageFunctions(WasmFunctions):
         cache: Operand,
         angles: Operand,
         position: Operand,
-        *,
-        heads: int,
-        kv_heads: int,
-        size: int,
-        pairs: str,
-    ) -> Tensor:
-        """See `reference.rope_append`."""
-        return self.rope_append_part(
-            qkv,
-            cache,
-            angles,
-            position,
-            heads=heads,
-            kv_heads=kv_heads,
-            size=size,
-            pairs=pairs,
-            first_kept=0,
-            n_kept=kv_heads,
-        )
-
-    def rope_append_part(
-        self,
-        qkv: Operand,
-        cache: Operand,
-        angles: Operand,
-        position: Operand,
         onto: Tensor | None = None,
         *,
-        heads: int,
-        kv_heads: int,
         size: int,
         pairs: str,
-        first_kept: int,
-        n_kept: int,
+        **attributes: int,
     ) -> Tensor:
-        """See `reference.rope_append_part`."""
-        y = self._kernels.empty((len(qkv), heads * size)) if onto is None else onto
-        scratch = self._room(self._kernels.call("rope_append_scratch", n_kept, size))
-        sizes = (_is_f16(cache), len(cache), len(qkv), heads, kv_heads, size, pairs == "adjacent")
+        """See `ops.rope_append`."""
+        part = part_from(attributes)
+        y = self._kernels.empty((len(qkv), part.heads * size)) if onto is None else onto
+        scratch = self._room(self._kernels.call("rope_append_scratch", part.n_kept, size))
+        sizes = (_is_f16(cache), len(cache), len(qkv), part.heads, part.kv_heads, size)
+        where = (pairs == "adjacent", part.first_kept, part.n_kept)
         operands = (y, qkv, cache, angles, position, scratch)
-        self._kernels.call("rope_append", *operands, *sizes, first_kept, n_kept)
+        self._kernels.call("rope_append", *operands, *sizes, *where)
         return y
 
     def cached_attention(
@@ -133,42 +104,14 @@ class LanguageFunctions(WasmFunctions):
         q: Operand,
         cache: Operand,
         position: Operand,
-        *,
-        heads: int,
-        kv_heads: int,
-        size: int,
-        window: int,
-    ) -> Tensor:
-        """See `reference.cached_attention`."""
-        whole = Part(heads, kv_heads, 0, heads, 0, len(q), 0, kv_heads)
-        return self._cached_attention(q, cache, position, None, whole, size, window)
-
-    def cached_attention_part(
-        self,
-        q: Operand,
-        cache: Operand,
-        position: Operand,
         onto: Tensor | None = None,
-        /,
         *,
         size: int,
         window: int,
         **attributes: int,
     ) -> Tensor:
-        """See `reference.cached_attention_part`."""
-        part = part_from(attributes)
-        return self._cached_attention(q, cache, position, onto, part, size, window)
-
-    def _cached_attention(
-        self,
-        q: Operand,
-        cache: Operand,
-        position: Operand,
-        onto: Tensor | None,
-        part: Part,
-        size: int,
-        window: int,
-    ) -> Tensor:
+        """See `ops.cached_attention`."""
+        part = part_from(attributes, len(q))
         y = self._kernels.empty(q.shape) if onto is None else onto
         queries = part.queries(len(q))
         needed = ("cached_attention_scratch", len(cache), queries, part.n_heads, size)
@@ -181,7 +124,7 @@ class LanguageFunctions(WasmFunctions):
         return y
 
     def argmax_token(self, logits: Operand, tokens: Operand, position: Operand) -> Tensor:
-        """See `reference.argmax_token`."""
+        """See `ops.argmax_token`."""
         y = self._kernels.empty((1,), "u32")
         operands = (y, logits, tokens, position)
         self._kernels.call("argmax_token", *operands, logits.shape[1], len(tokens))

@@ -26,8 +26,7 @@ from bascule.backend.webgpu.kernels import candidates
 from bascule.backend.webgpu.pipelines import Pipelines
 from bascule.backend.webgpu.tape import Binding, TapeBuilder
 from bascule.errors import DeviceLostError, GpuError
-from bascule.program.ops import takes_over
-from bascule.program.ops.parts import attention_work
+from bascule.program.ops import cost_of, is_part
 from bascule.program.program import Call, Program, Value
 from bascule.progress import Progress, ProgressCallback
 
@@ -126,15 +125,9 @@ def _todo(gpu: Gpu, programs: Iterable[Program]) -> list[_Job]:
 
 
 def _work(call: Call) -> float:
-    """Roughly the operations of a call, to order calls by."""
-    shapes = [o.limits for o in call.operands if o is not None]
-    match call.op:
-        case "linear" | "gated_linear":
-            return 2.0 * prod(shapes[0]) * shapes[1][0]
-        case "attention" | "attention_part" | "cached_attention" | "cached_attention_part":
-            return 2.0 * attention_work(call)
-        case _:
-            return 10.0 * prod(shapes[0])
+    """Roughly the operations of a call, to order calls by: moving a byte counts as one."""
+    cost = cost_of(call)
+    return 2.0 * cost.multiply_adds + cost.nbytes
 
 
 async def _measure(bench: _Bench, job: _Job, report: TuneReport, patient: bool) -> Finding | None:
@@ -150,7 +143,7 @@ async def _measure(bench: _Bench, job: _Job, report: TuneReport, patient: bool) 
     share = 1.0 if patient else _SHARE
     if not bench.affords(bench.guess_ms(call), len(rivals), share):
         raise _OutOfTimeError
-    scratch = _Scratch(bench.gpu, rivals[0], part=takes_over(call))
+    scratch = _Scratch(bench.gpu, rivals[0], part=is_part(call))
     try:
         default = rivals[0]
         once, expected = await bench.prove(scratch, default)

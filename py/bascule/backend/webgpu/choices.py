@@ -16,7 +16,7 @@ from bascule import __version__
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel
 from bascule.errors import GpuError, ShaderError, WrongResultError
-from bascule.program.ops import OPS, onto_of
+from bascule.program.ops import onto_of, operands_of
 from bascule.program.ops.parts import PLACES
 from bascule.program.program import Call, Dim, Value
 from bascule.remembered import MemoryRemembered, Remembered
@@ -199,8 +199,8 @@ class Choices:
 
 def _has_halves(call: Call) -> bool:
     """Whether it reads or writes a cache of halves, for which there is one of floats."""
-    pairs = zip(call.operands, OPS[call.op].operands, strict=True)
-    return any(o is not None and o.dtype == "f16" and name == "cache" for o, name in pairs)
+    states = (value for each, value in operands_of(call) if each.role == "state")
+    return any(value.dtype == "f16" for value in states)
 
 
 def _is_timed(kernel: Kernel, tuned: Tuned) -> bool:

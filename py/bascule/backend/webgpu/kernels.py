@@ -234,7 +234,6 @@ _ROWS: dict[str, Callable[[Call, AdapterInfo], Variants]] = {
     "token_embedding": kernels_blocks.token_embedding,
     "layer_norm": _layer_norm,
     "attention": _attention,
-    "attention_part": _attention,
     "pool": _pool,
     "l2_normalise": normalise_groups,
     "activate": _activate,

@@ -135,7 +135,5 @@ TEXT_ROWS: Mapping[str, Callable[[Call, AdapterInfo], Variants]] = {
     "concat": _concat,
     "rms_norm": normalise_rows,
     "rope_append": _rope_append,
-    "rope_append_part": _rope_append,
     "cached_attention": _cached_attention,
-    "cached_attention_part": _cached_attention,
 }

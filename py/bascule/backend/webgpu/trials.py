@@ -10,52 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import prod
 from typing import Any
 
-from bascule.arrays import NUMPY, Array, np
+from bascule.arrays import Array, np
 from bascule.backend.cpu import ReferenceBackend
-from bascule.dtypes import BlockType, DType, block_of
-from bascule.program.blocks import dequantise
-from bascule.program.ops import OPS, takes_over
+from bascule.program.ops import OPS, matrix_of, operands_of, samples, takes_over
 from bascule.program.ops.parts import PLACES
+from bascule.program.ops.table import Operand
 from bascule.program.program import Attribute, Call, Dim, Parameter, Program, Shape, Value
 
 # Past a tile's edge, and with rows enough for the kernels that are made for many.
 _TOKENS, _ROWS = 36, 72
-# The table of angles is read at p % 256 and at 256 + p // 256.
-_ANGLES = 260
-_LONGEST = {"tokens": 61, "cache": 61, "angles": _ANGLES}
-_COLS, _TABLE, _VOCABULARY = 72, 97, 1000
-# Where a text stands in its cache when the run begins.
-_POSITION = 17
-_STATES = ("tokens", "cache", "angles", "settings")
-# Which axes of which operands hold one size that may be cut, and to what.
-_Cuts = tuple[tuple[tuple[tuple[int, int], ...], int], ...]
-_CUTS: Mapping[str, _Cuts] = {
-    "embedding": ((((1, 0),), _TABLE), (((2, 0),), _TOKENS)),
-    "linear": ((((1, 0), (2, 0), (3, -1)), _COLS),),
-    "gated_linear": ((((1, 0),), 2 * _COLS),),
-    "token_embedding": ((((0, 0),), _TABLE),),
-    "argmax_token": ((((0, 1),), _VOCABULARY),),
-    "penalise": ((((0, 1),), _VOCABULARY),),
-    "sample_token": ((((0, 1),), _VOCABULARY),),
-}
-# Byte offsets of a block's halves, and their size: numbers come out at about 0.3.
-_HALVES: Mapping[DType, tuple[tuple[int, float], ...]] = {
-    "f16": ((0, 0.3),),
-    "q4_0": ((0, 0.06),),
-    "q4_1": ((0, 0.06), (2, 0.3)),
-    "q8_0": ((0, 0.004),),
-    "q4_k": ((0, 0.002), (2, 0.01)),
-    "q5_k": ((0, 0.001), (2, 0.01)),
-    "q6_k": ((208, 0.0005),),
-}
-# Far from where top-p and min-p cut, and from each other: rounding changes no draw.
-_LIKELY = (6.0, 5.5, 5.0, 4.5, 4.0, -4.0)
-_SEED = 11
-# Numbers of a weight that tell how large all of them are.
-_SOME = 1 << 14
+# Slots of a state.
+_SLOTS = 61
 
 
 def trial_of(call: Call, *, cut: bool = True) -> Trial:
@@ -67,8 +34,8 @@ def trial_of(call: Call, *, cut: bool = True) -> Trial:
         call = replace(call, operands=(*call.operands[:-1], None))
     if cut:
         call = replace(call, attributes=tuple(map(_early, call.attributes)))
-    most = _dim_limits(call) if cut else {d.name: _ANGLES for d in _angles(call)}
-    return Trial(_cut(call, most, _CUTS.get(call.op, ()) if cut else ()))
+    most = _dim_limits(call) if cut else _certain_rows(call)
+    return Trial(_cut(call, most, fixed=not cut))
 
 
 def family(call: Call) -> str:
@@ -125,16 +92,14 @@ class Trial:
     @property
     def updated(self) -> tuple[Value, ...]:
         """States that the call changes."""
-        names = OPS[self.call.op].updates
-        pairs = zip(self.call.operands, OPS[self.call.op].operands, strict=True)
-        return tuple(value for value, name in pairs if value is not None and name in names)
+        return tuple(value for operand, value in operands_of(self.call) if operand.updated)
 
     def data(self, value: Value) -> Array:
         """What an operand holds: an input or state in its shape, a parameter's bytes."""
         if value.name not in self._data:
-            pairs = zip(self.call.operands, OPS[self.call.op].operands, strict=True)
-            role = next(name.rstrip("?") for v, name in pairs if v and v.name == value.name)
-            self._data[value.name] = self._made(value, role)
+            pairs = operands_of(self.call)
+            operand = next(each for each, given in pairs if given.name == value.name)
+            self._data[value.name] = self._made(value, operand)
         return self._data[value.name]
 
     def put(self, store: Any, states: Any) -> dict[str, Array]:
@@ -175,77 +140,44 @@ class Trial:
 
     @cached_property
     def _kinds(self) -> dict[str, str]:
-        row, found = OPS[self.call.op], dict[str, str]()
-        for value, told in zip(self.call.operands, row.operands, strict=True):
-            name = told.rstrip("?")
-            if value is None:
-                continue
-            if name in _STATES or (name == "position" and value.dtype == "u32"):
-                found[value.name] = "state"
-            else:
-                matrix = name in ("weight", "table") and len(value.shape) == 2
-                found.setdefault(value.name, "parameter" if matrix else "input")
+        kinds = {"state": "state", "weight": "parameter", "table": "parameter"}
+        found: dict[str, str] = {}
+        for operand, value in operands_of(self.call):
+            found.setdefault(value.name, kinds.get(operand.role, "input"))
         return found
 
-    def _made(self, value: Value, role: str) -> Array:
-        rng = np.random.default_rng(len(role) + 31 * len(value.shape))
-        shape = value.sizes(self.sizes)
-        if self._kinds[value.name] == "parameter":
-            return _matrix(rng, value)
-        match role:
-            case "ids":
-                table = self.call.operands[1]
-                return _ids(rng, table.limits[0] if table else 1, shape)
-            case "tokens":
-                return _ids(rng, _TABLE, shape)
-            case "lengths":
-                most = self.call.operands[0]
-                tokens = most.sizes(self.sizes)[1] if most else 1
-                return np.maximum(tokens // (1 + np.arange(shape[0])), 1).astype(np.uint32)
-            case "skipped":
-                return (np.arange(prod(shape)) % 3).astype(np.uint32)
-            case "position" if value.dtype == "u32":
-                return np.full(shape, _POSITION, np.uint32)
-            case "settings":
-                return _settings()
-            case "logits":
-                return _logits(rng, shape)
-            case _:
-                made = rng.standard_normal(shape) * self._scale(role)
-                return made.astype(NUMPY[value.dtype])
-
-    def _scale(self, role: str) -> float:
-        """Of an operand's numbers: those of a product with a matrix come out at about 1."""
-        weight = self.call.operands[1] if len(self.call.operands) > 1 else None
-        if role != "x" or self.call.op not in ("linear", "gated_linear") or weight is None:
-            return 1.0
-        block = block_of(weight.dtype)
-        count = min(prod(weight.limits), _SOME) // block.n_elements
-        raw = self.data(weight)[: count * block.nbytes]
-        numbers = dequantise(BlockType[weight.dtype.upper()], raw, count * block.n_elements)
-        return 1 / (float(np.sqrt(np.mean(np.square(numbers)))) * weight.limits[1] ** 0.5)
+    def _made(self, value: Value, operand: Operand) -> Array:
+        draw = samples.Draw(
+            value=value,
+            shape=value.sizes(self.sizes),
+            call=self.call,
+            matrix=matrix_of(self.call),
+            sizes=self.sizes,
+            data=self.data,
+            rng=np.random.default_rng(len(operand.name) + 31 * len(value.shape)),
+        )
+        return (operand.sample or samples.BY_ROLE.get(operand.role, samples.normal))(draw)
 
 
-def _cut(call: Call, most: Mapping[str, int], cuts: _Cuts) -> Call:
-    """The same call with fewer rows and slots, by their Dims' names, and fewer columns."""
+def _cut(call: Call, most: Mapping[str, int], *, fixed: bool) -> Call:
+    """The same call with fewer rows and slots, by their Dims' names, and, unless the other sizes
+    are `fixed`, fewer columns.
+    """
 
     def cut(size: Attribute) -> Any:
         known = isinstance(size, Dim)
         return Dim(size.name, min(size.limit, most.get(size.name, size.limit))) if known else size
 
-    shapes = [[cut(size) for size in o.shape] if o else [] for o in call.operands]
-    for places, limit in cuts:
-        for operand, axis in places:
-            shape = shapes[operand]
-            if shape and isinstance(shape[axis], int):
-                shape[axis] = min(shape[axis], limit)
-    operands = tuple(
-        replace(o, shape=tuple(shape)) if o else None
-        for o, shape in zip(call.operands, shapes, strict=True)
-    )
+    operands: list[Value | None] = []
+    for operand, value in zip(OPS[call.op].operands, call.operands, strict=True):
+        shape = [cut(size) for size in value.shape] if value else []
+        axis, limit = operand.cut or (0, 0)
+        if shape and operand.cut and not fixed and isinstance(shape[axis], int):
+            shape[axis] = min(shape[axis], limit)
+        operands.append(replace(value, shape=tuple(shape)) if value else None)
     attributes = tuple((name, cut(value)) for name, value in call.attributes)
     shape = OPS[call.op].shape(tuple(o.shape if o else None for o in operands), dict(attributes))
-    return Call(call.op, operands, replace(call.result, shape=shape), attributes)
+    return Call(call.op, tuple(operands), replace(call.result, shape=shape), attributes)
 
 
 def _early(attribute: tuple[str, Attribute]) -> tuple[str, Attribute]:
@@ -256,60 +188,25 @@ def _early(attribute: tuple[str, Attribute]) -> tuple[str, Attribute]:
     return attribute
 
 
-def _angles(call: Call) -> list[Dim]:
-    pairs = zip(call.operands, OPS[call.op].operands, strict=True)
-    return [d for o, name in pairs if o and name == "angles" for d in o.shape if isinstance(d, Dim)]
+def _certain_rows(call: Call) -> dict[str, int]:
+    """By the Dims' names, of operands whose rows follow from how the op reads them."""
+    pairs = ((each.rows, value) for each, value in operands_of(call) if each.rows)
+    return {d.name: rows for rows, value in pairs for d in value.shape if isinstance(d, Dim)}
 
 
 def _dim_limits(call: Call) -> dict[str, int]:
     """By the Dims' names: texts and their tokens give some 72 rows together."""
     found = {d.name: _TOKENS for _, d in call.attributes if isinstance(d, Dim)}
-    for operand, name in zip(call.operands, OPS[call.op].operands, strict=True):
-        dims = [d for d in operand.shape if isinstance(d, Dim)] if operand else []
-        found |= {d.name: _LONGEST.get(name, _TOKENS) for d in dims}
-    first = call.operands[0]
-    batched = 2 if call.op == "embedding" else 3
+    for operand, value in operands_of(call):
+        most = _SLOTS if operand.role == "state" else _TOKENS
+        found |= {d.name: most for d in value.shape if isinstance(d, Dim)}
+    first, role = call.operands[0], OPS[call.op].operands[0].role
+    batched = 2 if role == "ids" else 3
     if first is not None and len(first.shape) == batched:
         texts, tokens = first.shape[0], min(first.limits[1], _TOKENS)
         if isinstance(texts, Dim):
             found[texts.name] = -(-_ROWS // tokens)
-    return found
-
-
-def _matrix(rng: np.random.Generator, value: Value) -> Array:
-    """Random blocks with scales of a sane size and both signs, as bytes."""
-    count = prod(value.limits)
-    if value.dtype == "f32":
-        return rng.standard_normal(count).astype(np.float32).view(np.uint8)
-    if value.dtype == "bf16":
-        wide = rng.standard_normal(count).astype(np.float32).view(np.uint32)
-        return (wide >> 16).astype(np.uint16).view(np.uint8)
-    block = block_of(value.dtype)
-    raw = rng.integers(0, 256, (count // block.n_elements, block.nbytes), np.uint8)
-    for at, size in _HALVES[value.dtype]:
-        halves = size * rng.uniform(0.5, 1.5, len(raw)) * rng.choice((-1, 1), len(raw))
-        raw[:, at : at + 2] = halves.astype("<f2")[:, None].view(np.uint8)
-    return raw.reshape(-1)
-
-
-def _ids(rng: np.random.Generator, below: int, shape: tuple[int, ...]) -> Array:
-    made = rng.integers(0, below, shape).astype(np.uint32)
-    made.reshape(-1)[0] = below - 1
-    return made
-
-
-def _logits(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    made = rng.uniform(-30, -20, shape)
-    places = rng.permutation(shape[-1])[: len(_LIKELY)]
-    made[..., places] = _LIKELY[: len(places)]
-    return made.astype(np.float32)
-
-
-def _settings() -> Array:
-    """Temperature 1, top-p 0.97, min-p 0.01, a penalty of 1.25 on the last 8 tokens."""
-    numbers = np.array([1.0, 0, 0.97, 0.01, 1.25, 0, 0, 0], np.float32).view(np.uint32)
-    numbers[[1, 5, 6]] = 0, 8, _SEED
-    return numbers
+    return {**found, **_certain_rows(call)}
 
 
 def _words(data: Array) -> Array:

@@ -11,7 +11,6 @@ from math import prod
 
 from bascule.arrays import np
 from bascule.backend.webnn.recipe import Recipe
-from bascule.errors import InputError
 from bascule.program.program import Call, Dim
 
 # Adds nothing to a softmax: exp of it is 0 in float32.
@@ -31,8 +30,6 @@ def dim_input(dim: Dim) -> str:
 def embedding(recipe: Recipe, call: Call, operands: Operands) -> int:
     """Rows of the table by gather; an id past the table takes its last row."""
     ids, table, position, bias = _two(operands)
-    if call.whole("whole"):
-        raise InputError("webnn embedding", "a whole table", "a part of one")
     shape, (rows, _) = call.result.limits, recipe.shapes[table]
     # By way of floats: exact for ids up to 2^24, and no runtime clamps unsigned numbers.
     known = recipe.step("cast", [ids], shape[:2], "float32")

@@ -6,7 +6,7 @@ from bascule.backend.webnn.ops import TRANSLATIONS
 from bascule.backend.webnn.recipe import DataType, Recipe
 from bascule.dtypes import DType
 from bascule.errors import UnsupportedModelError
-from bascule.program.ops import works_on_a_state
+from bascule.program.ops import is_part, works_on_a_state
 from bascule.program.program import Program, Value
 
 _TYPES: dict[DType, DataType] = {"f32": "float32", "u32": "uint32"}
@@ -42,6 +42,9 @@ def refusal(program: Program) -> str:
         return f"this tier has no {ops}"
     if unable:
         return f"its states outlive a run (ops {ops}), and an MLGraph keeps nothing between runs"
+    parts = dict.fromkeys(c.op for c in program.calls if is_part(c))
+    if parts:
+        return f"this tier does no parts of {', '.join(parts)}"
     results = {c.result.name for c in program.calls}
     for value in (o for c in program.calls for o in c.operands if o and o.name not in results):
         if value in program.states:

@@ -10,6 +10,7 @@ in slot p % S of every state.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from bascule.program.ops import (
     activations,
@@ -27,7 +28,7 @@ from bascule.program.ops.activations import ACTIVATIONS
 from bascule.program.ops.cached import ROTARY_PAIRS
 from bascule.program.ops.elementwise import MOST_JOINED
 from bascule.program.ops.pool import POOLINGS
-from bascule.program.ops.table import Op
+from bascule.program.ops.table import Cost, Op, Operand
 from bascule.program.program import Call, Value
 
 __all__ = [
@@ -36,8 +37,14 @@ __all__ = [
     "OPS",
     "POOLINGS",
     "ROTARY_PAIRS",
+    "cost_of",
+    "is_part",
+    "matrix_of",
     "onto_of",
+    "operand",
+    "operands_of",
     "takes_over",
+    "with_operands",
     "works_on_a_state",
 ]
 
@@ -54,17 +61,59 @@ _KINDS = (
     sampling,
 )
 OPS: Mapping[str, Op] = {op.name: op for kind in _KINDS for op in kind.ROWS}
+# Operands that a call does not read as a whole.
+_NOT_READ = ("table", "onto")
+
+
+def operand(call: Call, name: str) -> Value | None:
+    """The call's operand of that name; None where the op has none, or it was left out."""
+    return next((value for each, value in operands_of(call) if each.name == name), None)
+
+
+def operands_of(call: Call) -> list[tuple[Operand, Value]]:
+    """The operands that a call has, each with its row."""
+    row = OPS.get(call.op)
+    pairs = zip(row.operands, call.operands, strict=True) if row is not None else ()
+    return [(each, value) for each, value in pairs if value is not None]
+
+
+def with_operands(call: Call, **changes: Value | None) -> Call:
+    """The call with other operands, by their names."""
+    names = [each.name for each in OPS[call.op].operands]
+    assert changes.keys() <= set(names)
+    pairs = zip(names, call.operands, strict=True)
+    return replace(call, operands=tuple(changes.get(name, value) for name, value in pairs))
+
+
+def matrix_of(call: Call) -> Value | None:
+    """The weight or table of a call."""
+    found = (value for each, value in operands_of(call) if each.role in ("weight", "table"))
+    return next(found, None)
+
+
+def cost_of(call: Call) -> Cost:
+    """What a call costs at its largest sizes. Of a table only the rows that are taken count."""
+    count = OPS[call.op].multiply_adds
+    read = sum(value.nbytes for each, value in operands_of(call) if each.role not in _NOT_READ)
+    return Cost(count(call) if count is not None else 0, read + call.result.nbytes)
 
 
 def works_on_a_state(op: str) -> bool:
     """Whether an op reads or changes what outlives a run."""
-    return not {"tokens", "cache"}.isdisjoint(OPS[op].operands)
+    return OPS[op].index("state") is not None
 
 
 def takes_over(call: Call) -> bool:
-    """Whether it is a part of a result, so that what stands there already stays."""
+    """Whether the op can go on with a result, so that what stands there already stays."""
     row = OPS.get(call.op)
-    return row is not None and row.operands[-1] == "onto?"
+    return row is not None and row.operands[-1].role == "onto"
+
+
+def is_part(call: Call) -> bool:
+    """Whether a call does a part of its op's result and leaves the rest to others."""
+    row = OPS[call.op]
+    told = ((name, value) for name, value in call.attributes if name in row.parts)
+    return any(row.defaults.get(name) != value for name, value in told)
 
 
 def onto_of(call: Call) -> Value | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import erfc, pi
 
 from bascule.arrays import Array, np
-from bascule.program.ops.table import Op, need
+from bascule.program.ops.table import Op, inputs, need
 from bascule.program.program import Attribute, Shape
 
 ACTIVATIONS = ("none", "gelu", "relu", "tanh", "silu", "gelu_tanh")
@@ -98,4 +98,4 @@ def _gelu_exact(x: Array) -> Array:
     return np.array(values, dtype=x.dtype).reshape(x.shape)
 
 
-ROWS = (Op("activate", ("x",), {"kind": str}, "y = activation(x)", _activate, numpy=activate),)
+ROWS = (Op("activate", inputs("x"), {"kind": str}, "y = activation(x)", _activate, numpy=activate),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bascule.arrays import Array, np
-from bascule.program.ops.table import Op, first_two, need
+from bascule.program.ops.table import Op, first_two, inputs, need
 from bascule.program.program import Attribute, Shape
 
 MOST_JOINED = 7  # operands of concat: with its result as many as any adapter binds at once
@@ -47,11 +47,11 @@ def concat(*parts: Array | None) -> Array:
 
 
 ROWS = (
-    Op("add", ("x", "y"), {}, "x + y, y repeated over x's leading axes", _add, numpy=add),
-    Op("multiply", ("x", "y"), {}, "x * y", _equal, numpy=multiply),
+    Op("add", inputs("x", "y"), {}, "x + y, y repeated over x's leading axes", _add, numpy=add),
+    Op("multiply", inputs("x", "y"), {}, "x * y", _equal, numpy=multiply),
     Op(
         "concat",
-        ("a", "b", *(f"{name}?" for name in "cdefg")),
+        inputs("a", "b", *(f"{name}?" for name in "cdefg")),
         {},
         "all of them side by side on the last axis",
         _concat,

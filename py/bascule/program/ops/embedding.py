@@ -6,9 +6,13 @@ from collections.abc import Mapping
 
 from bascule.arrays import Array, np
 from bascule.program.blocks import BlockMatrix
-from bascule.program.ops.table import Op, first_two, need
+from bascule.program.ops import samples
+from bascule.program.ops.states import POSITION, TOKENS
+from bascule.program.ops.table import Op, Operand, first_two, inputs, need
 from bascule.program.program import Attribute, Dim, Shape
 
+_POSITIONS = 36  # of a trial: as many as its tokens
+_TABLE = Operand("table", "table", cut=(0, samples.TABLE_ROWS))
 _WHOLE_TABLE: Mapping[str, Attribute] = {"first": 0, "whole": 0}
 
 
@@ -106,21 +110,29 @@ def taken(
 ROWS = (
     Op(
         "embedding",
-        ("ids", "table", "position?", "bias?", "before?"),
+        (
+            Operand("ids", "ids"),
+            _TABLE,
+            Operand("position", "parameter", optional=True, cut=(0, _POSITIONS)),
+            Operand("bias", "parameter", optional=True),
+            *inputs("before?"),
+        ),
         {"first": int, "whole": int},
         "y[b,t] = table[ids[b,t]] + position[t] + bias; a table that is rows `first` on of "
         "one of `whole` rows (0: it is all of it) leaves the others' rows as in before, or 0",
         _embedding,
         defaults=_WHOLE_TABLE,
+        parts=frozenset(_WHOLE_TABLE),
         numpy=embedding,
     ),
     Op(
         "token_embedding",
-        ("table", "tokens", "position", "before?"),
+        (_TABLE, TOKENS, POSITION, *inputs("before?")),
         {"length": Dim, "first": int, "whole": int},
         "y[t] = table[tokens[(position + t) % S]]; `first`, `whole` and before as in embedding",
         _token_embedding,
         defaults=_WHOLE_TABLE,
+        parts=frozenset(_WHOLE_TABLE),
         numpy=token_embedding,
     ),
 )

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from bascule.arrays import Array, np
 from bascule.errors import InputError
-from bascule.program.ops.table import Op
+from bascule.program.ops.table import Op, inputs, onto
 from bascule.program.program import Attribute, Shape
 
 # Of the window, in pixels; and which lines of the output, over all images, a call does (0: all).
@@ -105,7 +105,7 @@ def place_rows(x: Array, onto: Array | None = None, *, first: int, whole: int) -
 ROWS = (
     Op(
         "patches",
-        ("x",),
+        inputs("x"),
         PATCHES,
         "a row for each place of a window on images: what it sees, zeros around the image",
         patches_shape,
@@ -113,10 +113,11 @@ ROWS = (
     ),
     Op(
         "place_rows",
-        ("x", "onto?"),
+        (*inputs("x"), onto()),
         {"first": int, "whole": int},
         "x as rows `first` on of `whole` ones; the others are those of `onto`",
         place_rows_shape,
         numpy=place_rows,
+        parts=frozenset(("first", "whole")),
     ),
 )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 from bascule.arrays import Array, np
 from bascule.errors import InputError
 from bascule.program.blocks import BlockMatrix
+from bascule.program.ops import samples
 from bascule.program.ops.activations import ACTIVATIONS, activate
-from bascule.program.ops.table import Op, first_two, need
-from bascule.program.program import Attribute, Shape
+from bascule.program.ops.table import Op, Operand, first_two, need
+from bascule.program.program import Attribute, Call, Shape
+
+_COLUMNS = 72  # of a trial: past the edge of a tile
 
 
 def _linear(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
@@ -62,21 +66,39 @@ def gated_linear(x: Array, weight: Array | BlockMatrix, *, activation: str) -> A
     return np.multiply(y, up, out=None if y is gate else y)
 
 
+def _products(call: Call) -> int:
+    x, weight = call.operands[:2]
+    assert x is not None
+    assert weight is not None
+    return prod(x.limits) * weight.limits[0]
+
+
 ROWS = (
     Op(
         "linear",
-        ("x", "weight", "bias?", "residual?"),
+        (
+            Operand("x", "input", sample=samples.before_product),
+            Operand("weight", "weight", cut=(0, _COLUMNS)),
+            Operand("bias", "parameter", optional=True, by_row=True, cut=(0, _COLUMNS)),
+            Operand("residual", "input", optional=True, cut=(-1, _COLUMNS)),
+        ),
         {"activation": str},
         "y = activation(x @ weight.T + bias) + residual",
         _linear,
         numpy=linear,
+        multiply_adds=_products,
     ),
     Op(
         "gated_linear",
-        ("x", "weight"),
+        (
+            Operand("x", "input", sample=samples.before_product),
+            Operand("weight", "weight", cut=(0, 2 * _COLUMNS)),
+        ),
         {"activation": str},
         "y = activation(x @ weight[:N].T) * (x @ weight[N:].T)",
         _gated_linear,
         numpy=gated_linear,
+        stacked=2,
+        multiply_adds=_products,
     ),
 )

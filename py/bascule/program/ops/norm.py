@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bascule.arrays import Array, np
-from bascule.program.ops.table import Op, first_two, need, same_shape
+from bascule.program.ops.table import Op, Operand, first_two, inputs, need, same_shape
 from bascule.program.program import Attribute, Shape
+
+_SCALE = (Operand("weight", "parameter"),)
 
 
 def _layer_norm(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shape:
@@ -55,7 +57,7 @@ def l2_normalise(x: Array, *, eps: float) -> Array:
 ROWS = (
     Op(
         "layer_norm",
-        ("x", "weight", "bias", "residual?"),
+        (*inputs("x"), *_SCALE, Operand("bias", "parameter"), *inputs("residual?")),
         {"eps": float},
         "s = x + residual; y = (s - mean(s)) / sqrt(var(s) + eps) * weight + bias over C",
         _layer_norm,
@@ -63,7 +65,7 @@ ROWS = (
     ),
     Op(
         "rms_norm",
-        ("x", "weight"),
+        (*inputs("x"), *_SCALE),
         {"eps": float},
         "y = x / sqrt(mean(x^2) + eps) * weight over each run of D, the weight's size, of the C",
         _rms_norm,
@@ -71,7 +73,7 @@ ROWS = (
     ),
     Op(
         "l2_normalise",
-        ("x",),
+        inputs("x"),
         {"eps": float},
         "y = x / max(|x|, eps) over C",
         same_shape,

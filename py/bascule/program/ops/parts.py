@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from bascule.errors import InputError
 from bascule.program.program import Attribute, Call, Dim, Shape
 
 PART = {"first_head": int, "n_heads": int, "first_query": int, "n_queries": int}
 KEPT = {"first_kept": int, "n_kept": int}
-PLACES = frozenset(name for name in (*PART, *KEPT) if name.startswith("first_"))
+# All of it: numbers from 0 on, and as many as there are.
+WHOLE: Mapping[str, Attribute] = MappingProxyType(dict.fromkeys((*PART, *KEPT), 0))
+PLACES = frozenset(name for name in WHOLE if name.startswith("first_"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,53 +74,51 @@ class Part:
 
 
 def part_of(call: Call) -> Part:
-    """What a call of attention or cached attention does: all of it, unless it is a part."""
-    attributes = dict(call.attributes)
-    qkv = call.operands[0]
-    assert qkv is not None
-    tokens = qkv.limits[1 if call.op.startswith("attention") else 0]
-    return part_from(attributes, tokens)
+    """What a call of an op with heads does: all of it, unless its attributes name a part."""
+    x = call.operands[0]
+    assert x is not None
+    return part_from(dict(call.attributes), x.limits[-2])
 
 
 def part_from(attributes: Mapping[str, Attribute], tokens: int = 1) -> Part:
-    """What attributes say; all heads and `tokens` queries where they say nothing."""
+    """What attributes say; where they count nothing, the heads over what is kept, and `tokens`
+    queries.
+    """
 
-    def whole(name: str, otherwise: int) -> int:
-        value = attributes.get(name, otherwise)
+    def number(name: str) -> int:
+        value = attributes.get(name, 0)
         assert isinstance(value, int)
         return value
 
-    heads = whole("heads", 1)
-    kv_heads = whole("kv_heads", heads)
-    kept = whole("first_kept", 0), whole("n_kept", kv_heads)
-    if "n_heads" in attributes or "n_kept" not in attributes:
-        done = whole("first_head", 0), whole("n_heads", heads)
-    else:  # rope_append_part: the heads of what is kept
-        shared = heads // kv_heads
+    heads = number("heads")
+    kv_heads = number("kv_heads") or heads
+    shared = heads // kv_heads
+    kept = number("first_kept"), number("n_kept") or kv_heads
+    done = number("first_head"), number("n_heads")
+    if not done[1]:
         done = kept[0] * shared, kept[1] * shared
-    queries = whole("first_query", 0), whole("n_queries", tokens)
+    queries = number("first_query"), number("n_queries") or tokens
     return Part(heads, kv_heads, *done, *queries, *kept)
 
 
 def attention_work(call: Call) -> int:
     """Multiply-adds of attention at its largest sizes: those of the scores and of the sums."""
-    part, x = part_of(call), call.operands[0]
+    part, (x, cache, *_) = part_of(call), call.operands
     assert x is not None
-    if call.op.startswith("attention"):
+    assert cache is not None
+    if len(x.limits) == 3:  # texts of their own, no cache
         batch, tokens, packed = x.limits
         keys, size = tokens, packed // 3 // part.n_kept
     else:
-        cache = call.operands[1]
-        assert cache is not None
         batch, tokens, slots = 1, x.limits[0], cache.limits[0]
         keys, size = min(slots, call.whole("window") or slots), call.whole("size")
     return 2 * batch * part.n_heads * part.queries(tokens) * keys * size
 
 
 def checked(op: str, attributes: Mapping[str, Attribute]) -> Part:
-    """What a part's attributes say; InputError where no part is like that."""
-    heads, kv_heads = attributes["heads"], attributes.get("kv_heads", 1)
-    size = attributes.get("size", 4)
+    """What a call's attributes say; InputError where there are no such heads or no such part."""
+    heads = attributes["heads"]
+    kv_heads, size = attributes.get("kv_heads", heads), attributes.get("size", 4)
     assert isinstance(heads, int)
     assert isinstance(kv_heads, int)
     assert isinstance(size, int)

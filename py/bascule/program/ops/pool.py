@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bascule.arrays import Array, np
-from bascule.program.ops.table import Op, first_two, need
+from bascule.program.ops import samples
+from bascule.program.ops.table import Op, Operand, first_two, inputs, need
 from bascule.program.program import Attribute, Shape
 
 POOLINGS = ("mean", "cls", "max", "mean_sqrt", "weighted_mean", "last")
@@ -43,7 +44,11 @@ def pool(x: Array, lengths: Array, skipped: Array | None = None, *, kind: str) -
 ROWS = (
     Op(
         "pool",
-        ("x", "lengths", "skipped?"),
+        (
+            *inputs("x"),
+            Operand("lengths", "lengths"),
+            Operand("skipped", "lengths", optional=True, sample=samples.skipped),
+        ),
         {"kind": str},
         "over the tokens t of skipped[b] (0) to lengths[b]: mean, the first (cls), the last, "
         "max, sum / sqrt(count) (mean_sqrt), or mean weighted by t + 1; always one token",

@@ -8,9 +8,12 @@ tokens, the seed, and a word that is not used.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from bascule.arrays import Array, np
-from bascule.program.ops.table import Op, first_two, need
+from bascule.program.ops import samples
+from bascule.program.ops.states import POSITION, TOKENS
+from bascule.program.ops.table import Op, Operand, first_two, need
 from bascule.program.program import Attribute, Shape
 
 # The token of logits of which one is NaN, or the highest infinite. The host reads tokens anyway:
@@ -18,6 +21,11 @@ from bascule.program.program import Attribute, Shape
 NOT_A_TOKEN = 0xFFFFFFFF
 
 SETTINGS = 8  # words of a sampler's settings
+
+_LOGITS = Operand("logits", "input", cut=(1, samples.VOCABULARY), sample=samples.logits)
+_SETTINGS = Operand("settings", "state", sample=samples.settings)
+# The states of a text that goes on.
+_APPENDED = (replace(TOKENS, updated=True), replace(POSITION, updated=True))
 
 
 def _token(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shape:
@@ -123,17 +131,16 @@ def _numbers(settings: Array) -> Array:
 ROWS = (
     Op(
         "argmax_token",
-        ("logits", "tokens", "position"),
+        (_LOGITS, *_APPENDED),
         {},
         "y = argmax(logits); tokens[(position + 1) % S] = y; position += 1",
         _token,
-        updates=("tokens", "position"),
         result="u32",
         numpy=argmax_token,
     ),
     Op(
         "penalise",
-        ("logits", "tokens", "position", "settings"),
+        (_LOGITS, TOKENS, POSITION, _SETTINGS),
         {},
         "logits, less likely for each token among the last `window`",
         _penalise,
@@ -141,12 +148,11 @@ ROWS = (
     ),
     Op(
         "sample_token",
-        ("logits", "tokens", "position", "settings"),
+        (_LOGITS, *_APPENDED, _SETTINGS),
         {},
         "like argmax_token, but y is drawn from softmax(logits / temperature) after top-k, "
         "top-p and min-p",
         _token,
-        updates=("tokens", "position"),
         result="u32",
         numpy=sample_token,
     ),

@@ -4,33 +4,91 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from bascule.arrays import Array
 from bascule.dtypes import DType
 from bascule.errors import InputError
-from bascule.program.program import Attribute, Shape
+from bascule.program.ops.samples import Sample
+from bascule.program.program import Attribute, Call, Shape
+
+# What an operand holds.
+#   input      numbers that a run or another call supplies
+#   ids        rows of the call's table, as whole numbers
+#   lengths    tokens of each text
+#   parameter  a model's numbers, float32
+#   weight     a matrix (N, K) of a product, in any format; by its rows the product can be split
+#   table      a matrix whose rows are looked up, in any format, and split in the same way
+#   state      what outlives a run
+#   onto       a result to go on with: the call's result takes over its memory and contents
+Role = Literal["input", "ids", "lengths", "parameter", "weight", "table", "state", "onto"]
 
 ShapeRule = Callable[[tuple[Shape | None, ...], Mapping[str, Attribute]], Shape]
 
 
 @dataclass(frozen=True, slots=True)
-class Op:
-    """A row of the table. `operands` names end in "?" where an operand may be left out.
+class Operand:
+    """An operand of an op.
 
-    `updates` names the operands, states all of them, that a call changes in place; `defaults` has
-    the attributes that a call may leave out. What `onto?` is at the end of the operands, the result
-    takes over: its memory and what stands in it.
+    A call changes an `updated` state in place. `by_row`: a vector with a number for each row of the
+    weight, split together with it. The rest is about trials (`backend/webgpu/trials.py`): `cut` is
+    an axis of fixed size and how much of it a trial keeps, `rows` the size of a Dim there (0: as
+    its role has it, and `rows` hold for trials of every size), `sample` its data where that is not
+    its role's.
     """
 
     name: str
-    operands: tuple[str, ...]
+    role: Role
+    optional: bool = False
+    updated: bool = False
+    by_row: bool = False
+    cut: tuple[int, int] | None = None
+    rows: int = 0
+    sample: Sample | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a call costs at its largest sizes: multiply-adds, and bytes read and written."""
+
+    multiply_adds: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """A row of the table.
+
+    `defaults` has the attributes that a call may leave out; `parts` names those that let it do a
+    part of its result alone. The weight's rows are `stacked` matrices, one after the other.
+    `multiply_adds` counts those of a call at its largest sizes; None: it has none.
+    """
+
+    name: str
+    operands: tuple[Operand, ...]
     attributes: Mapping[str, type]
     meaning: str
     shape: ShapeRule
     numpy: Callable[..., Array]
-    updates: tuple[str, ...] = ()
     result: DType = "f32"
     defaults: Mapping[str, Attribute] = field(default_factory=dict[str, Attribute])
+    parts: frozenset[str] = frozenset()
+    stacked: int = 1
+    multiply_adds: Callable[[Call], int] | None = None
+
+    def index(self, *roles: Role) -> int | None:
+        """Where the first operand with one of these roles stands; None if there is none."""
+        return next((i for i, o in enumerate(self.operands) if o.role in roles), None)
+
+
+def inputs(*names: str) -> tuple[Operand, ...]:
+    """Operands in the role of an input; names end in "?" where one may be left out."""
+    return tuple(Operand(name.rstrip("?"), "input", name.endswith("?")) for name in names)
+
+
+def onto() -> Operand:
+    """The operand that a result takes over, the last of an op."""
+    return Operand("onto", "onto", optional=True)
 
 
 def need(ok: bool, op: str, expected: str, found: object) -> None:

@@ -6,24 +6,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise
 
-from bascule.program.ops import OPS
-from bascule.program.ops.parts import Part
+from bascule.program.ops import OPS, onto_of, operand
+from bascule.program.ops.parts import KEPT, PART, Part
 from bascule.program.program import Call, Program, Value
 from bascule.program.rewrites.rewrite import Taken, rebuilt
 
-# An op, or a part of it, and what its parts are.
-PART_OPS = {
-    name: f"{name.removesuffix('_part')}_part"
-    for op in ("attention", "cached_attention", "rope_append")
-    for name in (op, f"{op}_part")
-}
 # What the parts of a call do, each with its operands.
 Pieces = Sequence[tuple[Part, tuple[Value | None, ...]]]
 
 
 def does_attention(call: Call) -> bool:
-    """Whether it is attention, over a cache or not, or a part of it."""
-    return PART_OPS.get(call.op) in ("attention_part", "cached_attention_part")
+    """Whether it is attention, over a cache or not, that can be done by heads and queries."""
+    return OPS[call.op].parts >= PART.keys()
+
+
+def keeps_kv_heads(call: Call) -> bool:
+    """Whether it works on a KV cache, which may keep some of the heads."""
+    return OPS[call.op].parts >= KEPT.keys() and operand(call, "cache") is not None
 
 
 def spans(first: int, count: int, n: int) -> list[tuple[int, int]]:
@@ -34,20 +33,18 @@ def spans(first: int, count: int, n: int) -> list[tuple[int, int]]:
 
 def pieces_of(call: Call, parts: Sequence[Part]) -> Pieces:
     """Parts over the operands of the call itself."""
-    operands = call.operands[:-1] if call.op.endswith("_part") else call.operands
-    return [(part, operands) for part in parts]
+    return [(part, call.operands) for part in parts]
 
 
 def chained(call: Call, pieces: Pieces) -> list[Call]:
     """The call as parts that write behind each other into its result."""
-    op = PART_OPS[call.op]
-    onto = call.operands[-1] if call.op == op else None
+    onto = onto_of(call)
     made: list[Call] = []
     for part, operands in pieces:
         attributes = {**dict(call.attributes), **asdict(part)}
-        kept = tuple((n, attributes[n]) for n in sorted(OPS[op].attributes))
+        kept = tuple((n, attributes[n]) for n in sorted(OPS[call.op].attributes))
         name = f"{call.result.name}.h{part.first_head}.q{part.first_query}"
-        made.append(Call(op, (*operands, onto), replace(call.result, name=name), kept))
+        made.append(Call(call.op, (*operands[:-1], onto), replace(call.result, name=name), kept))
         onto = made[-1].result
     made[-1] = replace(made[-1], result=call.result)
     return made

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import ceil, prod
+from math import ceil
 
 from bascule.dtypes import nbytes_of
 from bascule.errors import LimitError
+from bascule.program.ops import OPS, cost_of, matrix_of, operands_of
 from bascule.program.program import Call, Parameter, Program, Value
 from bascule.program.rewrites.rewrite import Limits, StrategyName, Taken, rebuilt
 
@@ -30,8 +31,6 @@ Cuts = Mapping[str, Cut]
 # A call over a whole weight, and bias where it has one, becomes calls over their parts.
 Split = Callable[[Call, Sequence[Parameter], Sequence[Parameter]], list[Call]]
 
-# Where an op has the weight whose rows it can do part by part.
-_WEIGHT_AT = {"linear": 1, "gated_linear": 1, "embedding": 1, "token_embedding": 0}
 _STEP = 4
 
 
@@ -40,7 +39,7 @@ def cuts_of(program: Program, limits: Limits) -> dict[str, Cut]:
     cuts: list[Cuts] = []
     known = {parameter.name for parameter in program.parameters}
     for call in program.calls:
-        weight = _weight_of(call)
+        weight = matrix_of(call)
         if weight is None:
             continue
         parts = _parts_needed(call, weight, limits)
@@ -48,7 +47,7 @@ def cuts_of(program: Program, limits: Limits) -> dict[str, Cut]:
             told = "Only parameters can be cut into parts."
             raise LimitError(weight.name, _size(weight.nbytes), _allowed(limits), hint=told)
         # Where a rewrite has been here already, another reader takes the parts that there are.
-        made = sum(name.startswith(f"{weight.name}[") for name in known) // _halves(call)
+        made = sum(name.startswith(f"{weight.name}[") for name in known) // OPS[call.op].stacked
         if parts:
             cuts.append({weight.name: Cut(parts, _reason(call, weight, limits))})
         if made:
@@ -83,12 +82,12 @@ def with_parts(
     parts: dict[str, list[Parameter]] = {}
     taken: dict[Taken, None] = {}
     for call in program.calls:
-        weight = _weight_of(call)
+        weight = matrix_of(call)
         if weight is None or call.op not in splits or weight.name not in cuts:
             calls.append(call)
             continue
         bias, count = _bias_of(call), cuts[weight.name].parts
-        made = parts[weight.name] = parts_of(parameters[weight.name], count, _halves(call))
+        made = parts[weight.name] = parts_of(parameters[weight.name], count, OPS[call.op].stacked)
         biases = parts_of(parameters[bias.name], count) if bias else []
         if bias:
             parts[bias.name] = biases
@@ -132,10 +131,10 @@ def _parts_needed(call: Call, weight: Value, limits: Limits) -> int:
     if call.result.nbytes > limits.binding_nbytes:
         told = "Run fewer or shorter texts at once, or use a tier without such a limit."
         raise LimitError(call.result.name, _size(call.result.nbytes), _allowed(limits), hint=told)
-    work = _work_of(call)
+    work = cost_of(call).multiply_adds
     if weight.nbytes <= limits.binding_nbytes and work <= limits.dispatch_work:
         return 0
-    rows, inner = weight.limits[0] // _halves(call), weight.limits[1]
+    rows, inner = weight.limits[0] // OPS[call.op].stacked, weight.limits[1]
     step = min(rows, _STEP)
     step_nbytes = nbytes_of(weight.dtype, step * inner)
     step_work = work * step // weight.limits[0]
@@ -149,29 +148,15 @@ def _parts_needed(call: Call, weight: Value, limits: Limits) -> int:
     return ceil(ceil(rows / _STEP) / int(most))
 
 
-def _weight_of(call: Call) -> Value | None:
-    at = _WEIGHT_AT.get(call.op)
-    return None if at is None else call.operands[at]
-
-
 def _bias_of(call: Call) -> Value | None:
-    return call.operands[2] if call.op == "linear" else None
-
-
-def _halves(call: Call) -> int:
-    return 2 if call.op == "gated_linear" else 1
-
-
-def _work_of(call: Call) -> int:
-    """Multiply-adds of a linear layer at its largest sizes; a lookup has none."""
-    x, weight = call.operands[:2]
-    return prod(x.limits) * weight.limits[0] if "linear" in call.op and x and weight else 0
+    """What has a number for each row of the weight."""
+    return next((value for each, value in operands_of(call) if each.by_row), None)
 
 
 def _reason(call: Call, weight: Value, limits: Limits) -> str:
     if weight.nbytes > limits.binding_nbytes:
         return f"{weight.name} has {_size(weight.nbytes)}, and {_allowed(limits)}"
-    told = f"{weight.name} takes {_work_of(call):,} multiply-adds at once"
+    told = f"{weight.name} takes {cost_of(call).multiply_adds:,} multiply-adds at once"
     return f"{told}, and a dispatch may {limits.dispatch_work:,}"
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bascule.errors import LimitError
-from bascule.program.ops.parts import Part, attention_work, part_of
+from bascule.program.ops import cost_of, works_on_a_state
+from bascule.program.ops.parts import Part, part_of
 from bascule.program.program import Call, Program
 from bascule.program.rewrites.attention import (
     Pieces,
@@ -26,11 +27,11 @@ def head_partitioning(program: Program, limits: Limits) -> tuple[Program, tuple[
     def pieces(call: Call) -> tuple[Pieces, Taken] | None:
         if not does_attention(call):
             return None
-        if call.op.startswith("attention"):  # queries over a cache are few
+        if not works_on_a_state(call.op):  # queries over a cache are few
             _check_bindings(call, limits)
-        if attention_work(call) <= limits.dispatch_work:
+        part, work = part_of(call), cost_of(call).multiply_adds
+        if work <= limits.dispatch_work:
             return None
-        part, work = part_of(call), attention_work(call)
         most = max(1, int(limits.dispatch_work // (work // part.n_heads)))
         parts = _groups(part, most)
         told = f"{work:,} multiply-adds of {part.n_heads} heads in a dispatch of at most "

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from bascule.errors import LimitError
+from bascule.program.ops import operand, with_operands
 from bascule.program.ops.parts import Part, part_of
 from bascule.program.program import Call, Program, Value
-from bascule.program.rewrites.attention import PART_OPS, Pieces, spans, split
+from bascule.program.rewrites.attention import Pieces, keeps_kv_heads, spans, split
 from bascule.program.rewrites.rewrite import Limits, Taken
-
-_CACHING = ("rope_append_part", "cached_attention_part")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +27,7 @@ def partitioned_kv_cache(program: Program, limits: Limits) -> tuple[Program, tup
     LimitError where one KV head alone is too large to bind.
     """
     caches = {
-        call.operands[1]: part_of(call)
-        for call in program.calls
-        if PART_OPS.get(call.op) in _CACHING
+        operand(call, "cache"): part_of(call) for call in program.calls if keeps_kv_heads(call)
     }
     divided = {
         cache.name: _divided(cache, part, limits.binding_nbytes)
@@ -39,12 +36,11 @@ def partitioned_kv_cache(program: Program, limits: Limits) -> tuple[Program, tup
     }
 
     def pieces(call: Call) -> tuple[Pieces, Taken] | None:
-        cache = call.operands[1] if PART_OPS.get(call.op) in _CACHING else None
+        cache = operand(call, "cache") if keeps_kv_heads(call) else None
         if cache is None or cache.name not in divided:
             return None
-        operands = call.operands[:-1] if call.op.endswith("_part") else call.operands
         found = [
-            (met, (operands[0], kept.state, *operands[2:]))
+            (met, with_operands(call, cache=kept.state).operands)
             for kept in divided[cache.name]
             if (met := _met(part_of(call), kept)) is not None
         ]

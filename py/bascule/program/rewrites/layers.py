@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bascule.program.ops import MOST_JOINED
+from bascule.program.ops import MOST_JOINED, operand, with_operands
 from bascule.program.program import Call, Parameter, Program, Value
 from bascule.program.rewrites.cuts import Cuts, value_of, with_parts
 from bascule.program.rewrites.rewrite import Limits, Taken
@@ -26,12 +26,11 @@ def layer_decomposition(
 
 def _linear(call: Call, weights: Sequence[Parameter], biases: Sequence[Parameter]) -> list[Call]:
     """Columns part by part, joined; a residual, which is whole, is added at the end."""
-    residual = call.operands[3]
+    residual = operand(call, "residual")
     joined = replace(call.result, name=f"{call.result.name}.all") if residual else call.result
     made = [_columns(call, weight) for weight in weights]
     for index, bias in enumerate(biases):
-        x, weight, *_ = made[index].operands
-        made[index] = replace(made[index], operands=(x, weight, value_of(bias), None))
+        made[index] = with_operands(made[index], bias=value_of(bias))
     calls = [*made, *_joined([part.result for part in made], joined)]
     return [*calls, Call("add", (joined, residual), call.result)] if residual else calls
 

@@ -7,11 +7,10 @@ from dataclasses import replace
 
 from bascule.dtypes import DType
 from bascule.errors import LimitError
+from bascule.program.ops import operands_of
 from bascule.program.program import Call, Parameter, Program, Value
 from bascule.program.rewrites.rewrite import Limits, Taken, rebuilt
 
-# Where an op takes a weight in blocks.
-_WEIGHT_AT = {"linear": 1, "gated_linear": 1, "embedding": 1, "token_embedding": 0}
 _RUN = 32
 
 
@@ -47,13 +46,13 @@ def _steps(program: Program) -> list[tuple[Parameter, DType]]:
     outputs = {value.name for value in program.outputs}
     sensitive: set[str] = set()
     for call in program.calls:
-        for index, operand in enumerate(call.operands):
-            if operand is None or operand.name not in able:
+        for operand, value in operands_of(call):
+            if value.name not in able:
                 continue
-            if _WEIGHT_AT.get(call.op) != index:
-                able.discard(operand.name)
-            elif "embedding" in call.op or call.result.name in outputs:
-                sensitive.add(operand.name)
+            if operand.role not in ("weight", "table"):  # these alone may be blocks
+                able.discard(value.name)
+            elif operand.role == "table" or call.result.name in outputs:
+                sensitive.add(value.name)
     ordered = sorted(program.parameters, key=lambda p: -p.nbytes)
     plain = [p for p in ordered if p.name in able - sensitive]
     last = [p for p in ordered if p.name in able & sensitive]

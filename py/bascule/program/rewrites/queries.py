@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bascule.errors import LimitError
-from bascule.program.ops.parts import attention_work, part_of
+from bascule.program.ops import cost_of
+from bascule.program.ops.parts import part_of
 from bascule.program.program import Call, Program
 from bascule.program.rewrites.attention import (
     Pieces,
@@ -25,11 +26,11 @@ def chunked_attention(program: Program, limits: Limits) -> tuple[Program, tuple[
     """
 
     def pieces(call: Call) -> tuple[Pieces, Taken] | None:
-        if not does_attention(call) or attention_work(call) <= limits.dispatch_work:
+        work = cost_of(call).multiply_adds if does_attention(call) else 0
+        if work <= limits.dispatch_work:
             return None
-        part, x, work = part_of(call), call.operands[0], attention_work(call)
-        assert x is not None
-        count = part.queries(x.limits[1 if call.op.startswith("attention") else 0])
+        part = part_of(call)
+        count = part.queries(call.result.limits[-2])
         if work // count > limits.dispatch_work:
             raise LimitError(
                 f"one query of {part.n_heads} heads of {call.result.name}",

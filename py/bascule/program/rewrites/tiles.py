@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bascule.errors import LimitError
+from bascule.program.ops import operand, with_operands
 from bascule.program.ops.images import windows_of
 from bascule.program.program import Call, Program, Value
 from bascule.program.rewrites.rewrite import Limits, Taken, rebuilt
@@ -43,7 +44,11 @@ def _pairs(program: Program) -> list[tuple[Call, Call]]:
     for call in program.calls:
         x = call.operands[0]
         patches = seen.get(x.name) if x is not None and call.op == "linear" else None
-        if patches is not None and call.operands[3] is None and readers[patches.result.name] == 1:
+        if (
+            patches is not None
+            and operand(call, "residual") is None
+            and readers[patches.result.name] == 1
+        ):
             found.append((patches, call))
     return found
 
@@ -123,8 +128,7 @@ def _banded(patches: Call, linear: Call, n: int) -> list[Call]:
             attributes=tuple(sorted(own.items())),
         )
         product = replace(
-            linear,
-            operands=(band.result, *linear.operands[1:]),
+            with_operands(linear, x=band.result),
             result=Value(f"{y.name}.{index}", (rows, y.shape[1])),
         )
         place = (("first", first * windows.out_width), ("whole", y.limits[0]))

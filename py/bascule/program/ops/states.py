@@ -1,0 +1,9 @@
+"""States that ops of several kinds share: the tokens of a text, and where it stands."""
+
+from __future__ import annotations
+
+from bascule.program.ops import samples
+from bascule.program.ops.table import Operand
+
+TOKENS = Operand("tokens", "state", sample=samples.tokens)
+POSITION = Operand("position", "state", sample=samples.position)
