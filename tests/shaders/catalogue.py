@@ -1,8 +1,13 @@
-"""One call of every row and variant of the kernel table, for compilers to chew on."""
+"""One call of every row and variant of the kernel table, for compilers to chew on.
+
+A test file's own function `catalogued` adds the calls of the ops that it tests.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
 from typing import get_args
 
 from bascule.backend.webgpu.gpu import AdapterInfo
@@ -47,6 +52,9 @@ def _calls() -> Graph:
     graph.call("l2_normalise", x, eps=1e-12)
     graph.call("add", x, row)
     _text_calls(graph)
+    for path in sorted(Path(__file__).parent.glob("test_*.py")):
+        if "def catalogued(" in path.read_text():
+            import_module(f"tests.shaders.{path.stem}").catalogued(graph)
     return graph
 
 

@@ -8,7 +8,10 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from bascule.backend.cpu import ReferenceBackend
 from bascule.backend.reference import FUNCTIONS
+from bascule.backend.wasm.backend import WasmBackend
+from bascule.backend.wasm.kernels_native import open_native
 from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.gpu_native import NativeGpu
@@ -116,6 +119,34 @@ async def check_op(
     kept.close()
     store.close()
     return found
+
+
+async def check_without_a_device(
+    op: str,
+    inputs: Sequence[Array | None],
+    /,
+    *,
+    tolerance: float,
+    limits: Sequence[Shape | None] | None = None,
+    sizes: Mapping[str, int] | None = None,
+    **attributes: Attribute,
+) -> None:
+    """Run `op` on the tiers wasm and cpu and compare with numpy in float64; as in `check_op`."""
+    wide = [x.astype(np.float64) if _is_f32(x) else x for x in inputs]
+    expected = FUNCTIONS[op](*wide, **attributes)
+    for backend in (WasmBackend(open_native()), ReferenceBackend()):
+        graph, named = Graph(op), dict[str, Array]()
+        values: list[Value | None] = []
+        for i, x in enumerate(inputs):
+            shape = (limits[i] if limits else None) or (x.shape if x is not None else ())
+            values.append(None if x is None else graph.input(f"x{i}", shape, _dtype(x)))
+            named |= {} if x is None else {f"x{i}": x}
+        result = graph.call(op, *values, **attributes)
+        graph.output(result)
+        executable = await backend.prepare(freeze(graph), backend.store(()))
+        found = (await executable.run(sizes or {}, named))[result.name]
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
 
 
 def padded(x: Array) -> Array:

@@ -301,10 +301,17 @@ async def test_inputs_are_checked_before_a_graph_sees_them(backend: WebNnBackend
         await executable.run({}, {"x": np.zeros(2, np.float32), "y": np.zeros(3, np.float32)})
 
 
-def test_each_op_is_translated_or_works_on_a_state() -> None:
-    for name in OPS:
-        asked_for_on_other_tiers = name in ("patches", "place_rows")
-        assert (name in TRANSLATIONS) != (works_on_a_state(name) or asked_for_on_other_tiers), name
+def test_what_works_on_a_state_is_not_translated() -> None:
+    for name in TRANSLATIONS:
+        assert name in OPS
+        assert not works_on_a_state(name)
+
+
+async def test_ops_without_a_translation_are_refused_by_name(backend: WebNnBackend) -> None:
+    graph = Graph("rows")
+    graph.output(graph.call("place_rows", graph.input("x", (2, 3)), None, first=1, whole=4))
+    with pytest.raises(UnsupportedModelError, match="this tier has no place_rows"):
+        await backend.prepare(freeze(graph), backend.store(()))
 
 
 async def test_what_an_mlgraph_cannot_hold_is_refused_with_its_reason(

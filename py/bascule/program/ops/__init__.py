@@ -1,7 +1,7 @@
 """The op table: each op's operands, attributes, shape rule and meaning, in one place.
 
 One file a kind of op; `table.py` says what a row holds. A row's numpy function is the definition of
-its op; `shaders/README.md` names the kernels.
+its op; `backend/webgpu/kernels*.py` has the kernels.
 Shapes: B batch, T tokens, C hidden, K and N inner and outer size of a linear layer, V vocabulary,
 H heads, G KV heads, D head size, S slots of a KV cache. What belongs to position p of a text stands
 in slot p % S of every state.
