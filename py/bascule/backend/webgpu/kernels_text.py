@@ -29,6 +29,40 @@ def _multiply(call: Call, adapter: AdapterInfo) -> Variants:
     return [lambda: make_kernel(call, "multiply", numbers, lambda: flat(lanes, 64))]
 
 
+def _matmul(call: Call, adapter: AdapterInfo) -> Variants:
+    x, y = operand(call, 0), operand(call, 1)
+    transposed, shared = call.attribute("transposed"), len(y.shape) == 2
+
+    def numbers(sizes: Sizes) -> Numbers:
+        *batch, rows, cols = call.result.sizes(sizes)
+        inner = x.sizes(sizes)[-1]
+        return {
+            "batch": prod(batch),
+            "rows": rows,
+            "cols": cols,
+            "inner": inner,
+            "y_batch": 0 if shared else inner * cols,
+            "y_k": 1 if transposed else cols,
+            "y_col": inner if transposed else 1,
+        }
+
+    *batch, rows, cols = call.result.limits
+    lanes = prod(batch) * -(-rows // 4) * -(-cols // 4)
+
+    def make(workgroup: int) -> Kernel:
+        return make_kernel(
+            call,
+            "matmul",
+            numbers,
+            lambda: flat(lanes, workgroup),
+            variant=str(workgroup),
+            constants={"WORKGROUP": workgroup},
+        )
+
+    order = (16, 64) if adapter.software else (64, 16)
+    return [partial(make, n) for n in order]
+
+
 def _concat(call: Call, adapter: AdapterInfo) -> Variants:
     del adapter
     given = [value for value in call.operands if value is not None]
@@ -132,6 +166,7 @@ def _cached_attention(call: Call, adapter: AdapterInfo) -> Variants:
 
 TEXT_ROWS: Mapping[str, Callable[[Call, AdapterInfo], Variants]] = {
     "multiply": _multiply,
+    "matmul": _matmul,
     "concat": _concat,
     "rms_norm": normalise_rows,
     "rope_append": _rope_append,

@@ -1,4 +1,4 @@
-"""Linear layers: a matrix of weights, and what is fused with the product."""
+"""Products: linear layers, with what is fused with them, and matrices one by one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bascule.errors import InputError
 from bascule.program.blocks import BlockMatrix
 from bascule.program.ops import samples
 from bascule.program.ops.activations import ACTIVATIONS, activate
-from bascule.program.ops.table import Op, Operand, first_two, need
+from bascule.program.ops.table import Op, Operand, first_two, inputs, need
 from bascule.program.program import Attribute, Call, Shape
 
 _COLUMNS = 72  # of a trial: past the edge of a tile
@@ -33,6 +33,15 @@ def _gated_linear(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Att
         raise InputError("op gated_linear", "x (..., K) and weight (2 * N, K)", str(shapes))
     need(attributes["activation"] in ACTIVATIONS, "gated_linear", str(ACTIVATIONS), attributes)
     return (*x[:-1], outer // 2)
+
+
+def _matmul(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
+    x, y = first_two(shapes, "matmul")
+    expected = "x (..., M, K), y (..., K, N) or transposed (..., N, K), leading axes alike or none"
+    need(min(len(x), len(y)) > 1, "matmul", expected, shapes)
+    inner, cols = (-1, -2) if attributes["transposed"] else (-2, -1)
+    need(x[-1] == y[inner] and y[:-2] in ((), x[:-2]), "matmul", expected, shapes)
+    return (*x[:-1], y[cols])
 
 
 def linear(
@@ -66,11 +75,22 @@ def gated_linear(x: Array, weight: Array | BlockMatrix, *, activation: str) -> A
     return np.multiply(y, up, out=None if y is gate else y)
 
 
+def matmul(x: Array, y: Array, *, transposed: bool = False) -> Array:
+    """x (..., M, K) @ y (..., K, N), or where it lies transposed (..., N, K), matrix by matrix."""
+    return x @ (y.swapaxes(-1, -2) if transposed else y)
+
+
 def _products(call: Call) -> int:
     x, weight = call.operands[:2]
     assert x is not None
     assert weight is not None
     return prod(x.limits) * weight.limits[0]
+
+
+def _inner_products(call: Call) -> int:
+    x = call.operands[0]
+    assert x is not None
+    return prod(x.limits) * call.result.limits[-1]
 
 
 ROWS = (
@@ -100,5 +120,16 @@ ROWS = (
         numpy=gated_linear,
         stacked=2,
         multiply_adds=_products,
+    ),
+    Op(
+        "matmul",
+        inputs("x", "y"),
+        {"transposed": bool},
+        "z = x @ y, or x @ y.T where y is transposed, for each of the leading axes; a y without "
+        "those serves all of x",
+        _matmul,
+        numpy=matmul,
+        defaults={"transposed": False},
+        multiply_adds=_inner_products,
     ),
 )
