@@ -15,7 +15,7 @@ import bascule
 from bascule import EmbeddingModel, LanguageModel
 from bascule.errors import InputError, ModelFileError, UnsupportedModelError
 from bascule.model.sampler import GREEDY
-from bascule.models.table import FAMILIES
+from bascule.models.table import FAMILIES, family_of_config
 from bascule.tiers.auto import open_tier
 from bascule.tiers.openers import OpenedTier
 from tests.goldens import cosines
@@ -207,6 +207,25 @@ async def test_learned_positions_do_not_slide(tmp_path: Path) -> None:
             model.stream("The", overflow="slide")
         found = await model.generate([5] * 120, max_new_tokens=64, sampling=GREEDY)
         assert found.stop_reason in ("context", "end")
+
+
+ODD: list[Any] = [None, True, -1, 0, 3, 1 << 60, 1e308, float("nan"), "x", [], [1], {}, {"a": 1}]
+FURTHER = ("rope_scaling", "rope_parameters", "head_dim", "layer_types", "sliding_window")
+FURTHER += ("partial_rotary_factor", "architectures", "is_decoder", "position_embedding_type")
+
+
+@pytest.mark.parametrize("case", BY_NAME.values(), ids=BY_NAME)
+def test_any_value_of_any_setting_is_read_or_refused(case: Case) -> None:
+    refused = 0
+    for key in {*case.config, *FURTHER} - {"model_type"}:
+        for value in ODD:
+            config = {**case.config, key: value}
+            try:
+                family_of_config(config, "config.json").config(config, "config.json")
+            except (ModelFileError, UnsupportedModelError) as error:
+                refused += 1
+                assert len(str(error)) < 400, key
+    assert refused > 60
 
 
 ROPE = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
