@@ -151,6 +151,8 @@ def test_sync_that_stops_the_loop_it_waits_for_is_refused() -> None:
 INTERRUPTED = """
 import asyncio, os, signal, threading, bascule
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start it ignored
+
 async def work():
     threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     try:
