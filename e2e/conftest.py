@@ -117,7 +117,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 # What takes longest begins first, or one worker would still run it when the other has ended.
-LONGEST = ("language", "memory", "cache", "matrix", "tiers_agree", "network", "choosing", "offline")
+LONGEST = (
+    *("language", "memory", "cache", "offline", "snapshot", "own_snapshot", "matrix"),
+    *("tiers_agree", "csp", "choosing", "network", "errors"),
+)
 
 
 class ByFileAndEngine(LoadScopeScheduling):
