@@ -150,7 +150,7 @@ async def test_wrong_inputs_are_told(texts: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "kind", "told"),
     [
-        ({"model_type": "gpt2"}, UnsupportedModelError, "gpt2"),
+        ({"model_type": "bloom"}, UnsupportedModelError, "bloom"),
         ({"hidden_act": "swoosh"}, UnsupportedModelError, "swoosh"),
         ({"position_embedding_type": "relative_key"}, UnsupportedModelError, "position"),
         ({"hidden_size": -1}, ModelFileError, "hidden_size"),
