@@ -72,6 +72,12 @@ class Faults:
                     yield body[at : at + 4096]
                     await asyncio.sleep(2)
                 return
+            if kind == "held" and large:
+                yield body[:4096]
+                while not self.healed:  # noqa: ASYNC110 (set by another thread)
+                    await asyncio.sleep(0.05)
+                yield body[4096:]
+                return
             if kind == "drop" and large:
                 yield b""
                 raise ConnectionResetError("planned by the test")

@@ -166,7 +166,7 @@ def test_a_load_by_keyboard_alone(engine: Engine, site: Site) -> None:
     """What is pressed goes away, and the focus moves on to what helps next, never to the body."""
     page = engine.new_page()
     try:
-        page.open(f"{site.url}/?tier=cpu&model=/faults/slow/tiny-bert")
+        page.open(f"{site.url}/?tier=cpu&model=/faults/held/tiny-bert")
         wait_for(page, "document.querySelector('#status').textContent.includes('weights')")
         tab_to(page, "#cancel")
         assert defects(page, site.extra) == []  # of a load

@@ -93,16 +93,20 @@ def test_a_truncated_file_is_no_snapshot(cache: Path, broken: tuple[Path, Path])
     assert find_snapshot(*broken) is None
 
 
-def test_only_the_newest_are_kept(cache: Path, broken: tuple[Path, Path]) -> None:
-    pyodide, wheel = broken
-    for number in range(6):
+def test_those_used_last_are_kept(cache: Path, broken: tuple[Path, Path]) -> None:
+    pyodide, _ = broken
+    wheels = [cache.parent / f"{number}.whl" for number in range(10)]
+    for number, wheel in enumerate(wheels):
         wheel.write_bytes(b"%d" % number)
         keep(pyodide, wheel, b"snapshot")
         record = snapshots_folder() / f"{snapshot._key(pyodide, wheel)}.json"
         os.utime(record, (number, number))
+    assert find_snapshot(pyodide, wheels[0])
     snapshot._remove_old()
-    assert len(list(snapshots_folder().glob("*.snapshot"))) == 4
-    assert find_snapshot(pyodide, wheel)
+    assert len(list(snapshots_folder().glob("*.snapshot"))) == 8
+    assert [bool(find_snapshot(pyodide, wheel)) for wheel in wheels] == [True] + 2 * [False] + 7 * [
+        True
+    ]
 
 
 def test_one_that_cannot_be_made_is_tried_once(

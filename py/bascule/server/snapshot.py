@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -29,8 +30,8 @@ _PYODIDE_FILES = (
     "python_stdlib.zip",
     "pyodide-lock.json",
 )
-# Each change of the package makes another one.
-_MOST_KEPT = 4
+# Each change of the package makes another one, and several copies of it may be at work at once.
+_MOST_KEPT = 8
 _TIMEOUT_S = 300
 
 
@@ -158,7 +159,11 @@ def _kept(key: str) -> Snapshot | None:
         complete = (record.parent / found.file).stat().st_size == found.nbytes
     except (OSError, ValueError, TypeError):
         return None
-    return found if complete else None
+    if not complete:
+        return None
+    with suppress(OSError):
+        os.utime(record)  # when it was last used
+    return found
 
 
 def _make(command: list[str], key: str) -> Snapshot:
@@ -192,7 +197,7 @@ def _run(command: list[str]) -> str:
 
 
 def _remove_old() -> None:
-    """Keep the newest few."""
+    """Keep the few that were used last."""
     records = sorted(snapshots_folder().glob("*.json"), key=lambda path: path.stat().st_mtime)
     for record in records[:-_MOST_KEPT]:
         record.with_suffix(".snapshot").unlink(missing_ok=True)
