@@ -63,14 +63,20 @@ CHANGES = {
 }
 
 
+@pytest.fixture
+def page_to_probe(shared: Callable[[str], Page], site: Site) -> Page:
+    """Nothing here needs numpy."""
+    return shared(f"{site.url}/lab/?no-numpy")
+
+
 def lab(page: Page, code: str = PROBE) -> Any:
     wait_for(page, "globalThis.lab")
     return json.loads(page.run("(code) => lab.run(code)", code))
 
 
 @pytest.mark.every_engine
-def test_the_record_of_each_set_up(engine: Engine, shared_lab: Page) -> None:
-    found = from_facts(lab(shared_lab))
+def test_the_record_of_each_set_up(engine: Engine, page_to_probe: Page) -> None:
+    found = from_facts(lab(page_to_probe))
     print(engine.name, found.adapter_name, found.memory_budget_nbytes, dict(found.problems))
     assert found.host == "page"
     assert found.engine == ENGINES[engine.name.split("-")[0]]
@@ -117,22 +123,22 @@ def _check_adapter(found: Capabilities, engine: Engine) -> None:
 def test_without_isolation_there_are_no_threads(
     engine: Engine, plain_site: Site, new_page: Callable[[str], Page]
 ) -> None:
-    found = from_facts(lab(new_page(f"{plain_site.url}/lab/")))
+    found = from_facts(lab(new_page(f"{plain_site.url}/lab/?no-numpy")))
     assert found.threads is False
     needed = CapabilityRequirements(needs=frozenset({"threads"}))
     [threads] = get_requirement_mismatch(found, needed)
     assert "Cross-Origin-Opener-Policy" in threads.hint
 
 
-def test_the_browsers_name_changes_nothing(shared_lab: Page) -> None:
-    before = from_facts(lab(shared_lab))
+def test_the_browsers_name_changes_nothing(page_to_probe: Page) -> None:
+    before = from_facts(lab(page_to_probe))
     disguised = f"""
 from pyodide.code import run_js
 run_js('''Object.defineProperty(
   navigator, "userAgent", {{ value: "iPhone Version/17.0 Safari", configurable: true }})''')
 {PROBE}"""
-    after = from_facts(lab(shared_lab, disguised))
-    lab(shared_lab, "run_js('delete navigator.userAgent'); '0'")
+    after = from_facts(lab(page_to_probe, disguised))
+    lab(page_to_probe, "run_js('delete navigator.userAgent'); '0'")
     assert after.build == "iPhone Version/17.0 Safari"
     assert replace(after, build="", storage_quota_nbytes=None) == replace(
         before, build="", storage_quota_nbytes=None
@@ -146,7 +152,7 @@ def test_adapters_that_tell_little(
     changes = json.dumps(json.dumps(CHANGES))
     code = f"import bascule, json\n{WRAP}\nchanges = json.loads({changes})\n"
     code += "json.dumps({name: await probed(change) for name, change in changes.items()})"
-    told = lab(new_page(f"{site.url}/lab/"), code)
+    told = lab(new_page(f"{site.url}/lab/?no-numpy"), code)
     found = {name: from_facts(facts) for name, facts in told.items()}
     for name in ("iphone", "no info", "odd info", "no feature"):
         assert found[name].dispatch is True, found[name].problems
@@ -173,7 +179,7 @@ def test_a_page_that_forbids_the_bridge_still_gets_a_record(
     engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
     code = f"import js\njs.URL.createObjectURL = lambda _: 'blob:nothing/here'\n{PROBE}"
-    found = from_facts(lab(new_page(f"{site.url}/lab/"), code))
+    found = from_facts(lab(new_page(f"{site.url}/lab/?no-numpy"), code))
     assert found.host == "page"
     assert found.problems["webgpu"]
     assert found.memory_budget_nbytes == 1 << 30
@@ -212,9 +218,9 @@ def test_a_pyodide_without_numpy_embeds(
         assert any("numpy is not there" in step for step in steps) == (tier == "webgpu")
 
 
-def test_on_the_pages_own_thread(shared_lab: Page) -> None:
+def test_on_the_pages_own_thread(page_to_probe: Page) -> None:
     """Where no handle may block, and where a test that is too slow is told."""
-    page = shared_lab
+    page = page_to_probe
     probe = """async (limitMs) => {
       const { probe } = await import("/bridge/probe.js");
       return probe(await import("/bridge/device.js"), limitMs);
