@@ -63,7 +63,8 @@ async def load(url, tier, hashes=None, chunk_nbytes={CHUNK}):
 """
 AHEAD = """async (model) => {
   const worker = new Worker("/prefetch.js", { type: "module" });
-  worker.postMessage({ model, models: "/models/" });
+  const wheel = new URL("/wheel/index.json", location).href;
+  worker.postMessage({ model, models: "/models/", wheel });
   globalThis.ahead = worker;
 }"""
 

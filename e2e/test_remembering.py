@@ -1,15 +1,21 @@
-"""What a page learns stays: a second visit makes its pipelines early, retries no failure, tunes
-nothing twice; and whatever is wrong with IndexedDB costs speed only."""
+"""What a page learns stays: a second visit asks for its files and makes its pipelines before Python
+is up, retries no failure, tunes nothing twice; what is wrong with IndexedDB costs speed only."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from e2e.conftest import Site, settled
 from e2e.engines import Engine, Page, wait_for
-from tests.goldens import cosines, golden
+from e2e.test_gguf import wait_until
+from tests.goldens import TINY_BERT, cosines, golden
+from tests.weights.faulty import FaultyServer
 
 TINY = "/goldens/tiny-bert"
 
@@ -19,21 +25,54 @@ EMBED = """async (texts) => {
 }"""
 
 
-def visit(page: Page, site: Site) -> dict[str, Any]:
-    """Load the model, embed the golden texts, check them, and give the statistics."""
+def visit(
+    page: Page, site: Site, model: str = TINY, before_python: Callable[[], object] = lambda: None
+) -> dict[str, Any]:
+    """Load the model, embed the golden texts, check them, and give the statistics.
+
+    Python does not start before `before_python` has ended.
+    """
     expected = golden("tiny-bert")
-    page.open(f"{site.url}/?model={TINY}&tier=webgpu")
+    site.faults.wheel_held = True
+    try:
+        page.open(f"{site.url}/?model={model}&tier=webgpu")
+        before_python()
+    finally:
+        site.faults.wheel_held = False
     assert settled(page) == "ready"
     found = page.run(EMBED, expected.texts)
     assert (cosines(found, expected.embeddings) >= 0.99999).all()
     return page.run("() => bascule.stats()")
 
 
-def test_a_second_visit_makes_its_pipelines_before_python_asks(
-    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[FaultyServer]:
+    """Another origin, with a copy of the model."""
+    shutil.copytree(TINY_BERT, tmp_path / "m")
+    with FaultyServer(tmp_path) as found:
+        yield found
+
+
+def test_a_second_visit_asks_for_files_and_makes_pipelines_before_python(
+    webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page], server: FaultyServer
 ) -> None:
     page = new_page("about:blank")
-    first, second, third = (visit(page, site) for _ in range(3))
+    weights, model = "/m/model.safetensors", f"{server.url}/m"
+
+    def asked(method: str) -> list[str]:
+        return sorted(each.path for each in server.requests if each.method == method)
+
+    first = visit(page, site, model)
+    files = sorted({each.path for each in server.requests})
+    assert {f"/m/{name}" for name in ("config.json", "tokenizer.json")} | {weights} < {*files}
+    server.reset_counts()
+    second = visit(page, site, model, lambda: wait_until(lambda: asked("HEAD") == files))
+    # Each was asked for its version once, of none came a byte, and Python asked for nothing again.
+    assert (asked("HEAD"), asked("GET")) == (files, [])
+    server.reset_counts()
+    server.replace(weights, (TINY_BERT / "model.safetensors").read_bytes())
+    third = visit(page, site, model, lambda: wait_until(lambda: asked("GET") == [weights]))
+    assert (asked("HEAD"), asked("GET")) == (files, [weights])
     for name, stats in (("first", first), ("second", second), ("third", third)):
         told = {k: round(stats[k], 1) for k in ("early_made", "early_ms", "device_ms", "load_ms")}
         print(f"{webgpu_engine.name}, {name} visit: {told}, of {stats['pipelines']} pipelines")

@@ -81,7 +81,8 @@ export class BasculeClient {
       if (this.#ahead === worker) this.#onProgress({ stage: "prefetch", done, total, unit: "bytes" });
     };
     worker.onerror = (event) => event.preventDefault(); // Python fetches all that is missing
-    worker.postMessage({ model, models: this.#config.models });
+    const { models, wheel } = this.#config;
+    worker.postMessage({ model, models, wheel });
   }
 
   #endPrefetch() {

@@ -25,7 +25,7 @@ const OFFLINE_FILES = [
   ...["./", "main.js", "heatmap.js", "heatcanvas.js", "similarity.js"],
   ...["chat.html", "chat.js", "chat.css", "conversation.js", "figures.js", "markdown.js", "messages.js"],
   ...["vendor/marked.js", "vendor/purify.js"],
-  ...["worker.js", "boot.js", "client-options.js", "early.js", "prefetch.js", "vendor/idb.js", "vendor/hash-wasm.js"],
+  ...["worker.js", "ahead.js", "boot.js", "client-options.js", "early.js", "prefetch.js", "vendor/idb.js", "vendor/hash-wasm.js"],
   ...["device", "faults", "gpu", "handles", "importer", "pipelines", "remembered", "staging", "submission", "tape"].map(inBridge),
   ...["download", "fetcher", "http", "journal", "manifest", "pieces", "shelf", "store"].map(inBridge),
 ];
@@ -66,15 +66,15 @@ export class EngineCard {
   #notes;
   #onState;
 
-  /** @param {string} model the one to load where the page's address names none
+  /** The model is that of the page's address, or else of its data-model.
    * @param {Loaded["kind"]} kind what the page can use
    * @param {HTMLElement} home the page's main control: it gets the focus that a hidden element had
    * @param {(state: State, fits: boolean) => void} onState told, too, whether the model is of that kind */
-  constructor(model, kind, home, onState) {
+  constructor(kind, home, onState) {
     const query = new URL(location.href).searchParams;
     this.#notes = unknownSwitches(query);
     for (const note of this.#notes) console.warn(`Bascule: ${note}`);
-    this.#model = query.get("model") ?? model;
+    this.#model = query.get("model") ?? document.documentElement.dataset.model ?? "";
     this.#kind = kind;
     this.#home = home;
     this.#onState = onState;

@@ -2,7 +2,7 @@
 
 import { BasculeClient, faultOf } from "./client.js";
 
-const MODEL = new URL(location.href).searchParams.get("model") ?? "all-MiniLM-L6-v2";
+const MODEL = new URL(location.href).searchParams.get("model") ?? document.documentElement.dataset.model ?? "";
 const TIER = new URL(location.href).searchParams.get("tier") ?? "auto";
 
 /** @param {string} id @returns {any} */

@@ -65,6 +65,7 @@ async def rm(locations: Sequence[str] = (), *, everything: bool = False) -> int:
         urls = [location for location in locations if location != ORPHANED]
         if everything or urls:  # an empty list stands for all
             gone += int(await fetcher.remove(json.dumps([] if everything else urls)))
+            await _forget_loads([] if everything else urls)
         return gone
     with _usable():
         return await asyncio.to_thread(_native_rm, list(locations), everything)
@@ -90,6 +91,17 @@ async def _page() -> Any:
     from bascule.weights.source_browser import page_fetcher
 
     return await page_fetcher()
+
+
+async def _forget_loads(locations: Sequence[str]) -> None:
+    """What was removed (all without any) is not fetched ahead on the next visit."""
+    from bascule.remembered import open_remembered
+    from bascule.weights.recorded import forget_loads
+
+    def is_gone(url: str) -> bool:
+        return not locations or any(is_below(url, location) for location in locations)
+
+    await forget_loads(await open_remembered(), is_gone)
 
 
 def _from_page(told: str, orphaned_nbytes: int) -> list[Kept]:

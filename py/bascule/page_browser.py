@@ -14,14 +14,17 @@ from bascule.bridge_browser import LOADING, import_ahead
 from bascule.errors import BasculeError, InputError
 from bascule.model.embedder import EmbeddingModel
 from bascule.model.language import LanguageModel, TextStream
+from bascule.model.registry import locate
 from bascule.page_text import ids_of, options_from_json, prompt_from_json, read_out
 from bascule.platform import load
 from bascule.progress import Progress
+from bascule.remembered import open_remembered
 from bascule.tiers.auto import ModelNeed, open_chosen, open_tier
 from bascule.tiers.decisions import Decision
 from bascule.tiers.openers import OpenedTier
 from bascule.tiers.survey import Survey, survey
 from bascule.tiers.switches import read_switches
+from bascule.weights.recorded import FilesRead, remember_load
 
 
 class PageSession:
@@ -36,6 +39,7 @@ class PageSession:
         self._tiers: dict[str, Backend] = {}
         self._found: Survey | None = None
         self._running: set[asyncio.Task[Any]] = set()
+        self._remembering: asyncio.Task[None] | None = None
 
     async def load(self, model: str, tier: str, report: Callable[..., None]) -> str:
         """Load a model in place of the present one, and stop what that one does.
@@ -60,6 +64,7 @@ class PageSession:
                 return opened
 
             self._model = made = await load(model, tier=tier, progress=tell, opener=opener)
+            self._remembering = asyncio.ensure_future(_remember(model, made.files))
             return json.dumps(
                 {
                     "model": made.name,
@@ -154,6 +159,8 @@ class PageSession:
         """List ("ls"), remove ("rm", a JSON list of locations or null for all) or "verify"."""
 
         async def work() -> str:
+            if self._remembering is not None:
+                await self._remembering
             match action:
                 case "ls":
                     return json.dumps([asdict(kept) for kept in await cache.ls()])
@@ -248,6 +255,13 @@ class PageSession:
             return _error("internal", f"{type(error).__name__}: {error}", "Please report this.")
         finally:
             self._running.discard(task)
+
+
+async def _remember(model: str, files: FilesRead | None) -> None:
+    """Remember the files that a load read, for web/ahead.js; only those of a server's models."""
+    address = locate(model).rstrip("/")
+    if files is not None and address.startswith(("http://", "https://")):
+        await remember_load(await open_remembered(), address, files)
 
 
 def _kind_of(model: EmbeddingModel | LanguageModel) -> dict[str, object]:

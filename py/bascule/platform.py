@@ -41,6 +41,7 @@ from bascule.tiers.reopening import open_another, reopen_tier
 from bascule.tiers.switches import warn_of_unknown_names
 from bascule.waiting import all_or_first_error, sync
 from bascule.weights.quantised import QuantizationReport, format_of
+from bascule.weights.recorded import RecordedSource
 from bascule.weights.source import CHUNK_NBYTES, MODEL_GGUF, Source, open_source, split_location
 
 
@@ -200,13 +201,13 @@ async def read_programs(model: str | PathLike[str]) -> list[Program]:
 
 def _open(
     model: str | PathLike[str], chunk_nbytes: int = CHUNK_NBYTES
-) -> tuple[Source, str | None]:
+) -> tuple[RecordedSource, str | None]:
     """A model's source, and its file where it is one file."""
     folder, file = split_location(locate(str(model)))
     if file is None and known_kind(str(model)) == "language-model":
         file = MODEL_GGUF
     source = open_source(folder, hashes=known_hashes(str(model)), chunk_nbytes=chunk_nbytes)
-    return source, file
+    return RecordedSource(source), file
 
 
 async def _reopen(
@@ -245,7 +246,7 @@ async def _reopen(
 async def _warm_and_fill(
     made: LoadedModel,
     opened: OpenedTier,
-    source: Source,
+    source: RecordedSource,
     fill: Callable[[], Coroutine[Any, Any, QuantizationReport | None]],
     programs: list[Program],
     tell: ProgressCallback,
@@ -274,6 +275,7 @@ async def _warm_and_fill(
         clock.lap("prepare_ms")
         await made.prove()
         clock.lap("prove_ms")
+        made.files = source.files
     finally:
         await source.settle()
         for name, number in (*clock.laps.items(), *source.stats.items()):

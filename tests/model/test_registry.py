@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from pathlib import Path
 from zipfile import ZipFile
@@ -15,7 +14,7 @@ from bascule.folders import models_folder
 from bascule.model import hub
 from bascule.model.registry import KNOWN, KnownModel, known_hashes, known_kind, locate
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+WEB = Path(__file__).resolve().parent.parent.parent / "web"
 
 
 def test_names_folders_and_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,13 +40,18 @@ def test_what_known_models_are() -> None:
     assert list(known_hashes("SmolLM2-135M-Instruct")) == ["model.gguf"]
 
 
-def test_the_page_knows_the_same_language_models() -> None:
-    """Else a first visit would ask for files that are not there (web/prefetch.js)."""
-    text = (ROOT / "web" / "prefetch.js").read_text()
-    found = re.search(r"^const LANGUAGE_MODELS = (.*);$", text, re.MULTILINE)
-    assert found is not None
-    told = [model.name for model in KNOWN.values() if model.kind == "language-model"]
-    assert json.loads(found[1]) == told
+def test_no_javascript_names_a_model() -> None:
+    """Pages have theirs in their markup; files come from wheel/index.json and the last load."""
+    scripts = [path for path in WEB.rglob("*.js") if "vendor" not in path.parts]
+    assert len(scripts) > 40
+    files = {file for model in KNOWN.values() for file in model.files}
+    for path in scripts:
+        code = re.sub(r"^\s*(//|/?\*).*$", "", path.read_text(), flags=re.MULTILINE)
+        assert [name for name in KNOWN if name in code] == [], path
+        if path.name in ("ahead.js", "early.js", "prefetch.js", "worker.js"):
+            assert [file for file in files if file in code] == [], path
+    markup = "".join(path.read_text() for path in WEB.glob("*.html"))
+    assert set(re.findall(r'data-model="([^"]*)"', markup)) == set(KNOWN)
 
 
 @pytest.mark.parametrize("name", list(KNOWN))

@@ -17,6 +17,7 @@ from hatchling.builders.wheel import WheelBuilder
 
 from bascule import cli
 from bascule.errors import SetupError
+from bascule.model.registry import first_files
 from bascule.server.wheel import WEB, write_wheel
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -85,7 +86,8 @@ def test_its_record_holds_and_the_same_files_give_the_same_bytes(
             found = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
             assert (digest, int(nbytes)) == (f"sha256={found}", len(data))
     assert write_wheel(tmp_path).read_bytes() == wheel.read_bytes()
-    assert json.loads((tmp_path / "index.json").read_text()) == {"wheel": wheel.name}
+    index = json.loads((tmp_path / "index.json").read_text())
+    assert index == {"wheel": wheel.name, "snapshot": None, "ahead": first_files()}
 
 
 def test_an_installed_package_writes_the_same_wheel(wheel: Path, tmp_path: Path) -> None:

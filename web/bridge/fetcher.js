@@ -37,6 +37,7 @@ const MANIFEST = "bascule-manifest.json";
 const MOST_MANIFEST_NBYTES = 16 << 20;
 const REPORT_MS = 100;
 const CHECKED_MS = 60_000;
+const MOST_AT_ONCE = 6; // as many requests as browsers make of one server
 
 /** Reads model folders. */
 export class Fetcher {
@@ -159,21 +160,31 @@ export class Fetcher {
     }
   }
 
-  /** Bring files into the store, for a reader elsewhere: small ones whole, then the large one. What
-   * goes wrong is told to whoever asks for the file. @param {string} folder @param {string[]} small
-   * @param {string} large @param {number} most @param {(url: string) => void} checked */
-  async prefetch(folder, small, large, most, checked) {
+  /** Bring what is missing of files into the store, for a reader elsewhere: all small ones and, one after
+   * another, the large ones. What goes wrong is told to whoever asks for the file.
+   * @param {string} folder @param {{ small: string[], large: string[] }} files
+   * @param {number} most bytes of a small file @param {(url: string) => void} checked hears of each file
+   * whose version the server was asked for */
+  async prefetch(folder, { small, large }, most, checked) {
     if (!this.#shared.journal) return;
     const quiet = () => {};
-    const reading = small.map((file) =>
-      this.readAll(folder, file, most, "")
-        .catch(quiet)
-        .then(() => checked(`${folder}/${file}`)),
-    );
-    const found = await this.#open(folder, large).catch(quiet);
-    if (found && found.nbytes > 0) {
-      checked(`${folder}/${large}`);
-      await found.prefetch().catch(quiet);
+    const open = async (/** @type {string} */ file) => {
+      const found = await this.#open(folder, file).catch(quiet); // one that is missing is kept as that
+      checked(`${folder}/${file}`);
+      return found;
+    };
+    await this.#manifest(folder).catch(quiet);
+    checked(`${folder}/${MANIFEST}`);
+    const smallOnes = small.map(async (file) => {
+      const found = await open(file);
+      if (found && found.nbytes < 0) await found.readAll(most);
+      else if (found && found.nbytes <= most) await found.prefetch();
+    });
+    const reading = smallOnes.map((each) => each.catch(quiet));
+    for (let at = 0; at < large.length; at += MOST_AT_ONCE) {
+      // Asked for together: where all is there already, that is all there is to do.
+      const opened = await Promise.all(large.slice(at, at + MOST_AT_ONCE).map(open));
+      for (const found of opened) if (found && found.nbytes > 0) await found.prefetch().catch(quiet);
     }
     await Promise.all(reading);
   }

@@ -30,6 +30,7 @@ from bascule.program.rewrites.rewrite import Taken
 from bascule.turns import CrossLoopLock
 from bascule.waiting import cancel_from_anywhere
 from bascule.weights.quantised import QuantizationReport
+from bascule.weights.recorded import FilesRead
 
 # What makes a model go on elsewhere; see `LoadedModel.revive`.
 DEVICE_ERRORS = (DeviceLostError, WrongResultError)
@@ -94,6 +95,7 @@ class LoadedModel:
         self.weights = weights
         self.quantization: QuantizationReport | None = None
         self.proof = Proof()
+        self.files: FilesRead | None = None  # which the load asked for, once it has ended
         self.wrong_tiers: dict[Tier, str] = {}  # those that were left for wrong numbers, and why
         self._backend = backend
         self._owns_backend = owns_backend

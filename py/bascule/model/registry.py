@@ -6,14 +6,16 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from bascule.arguments import did_you_mean
 from bascule.errors import BasculeError, FileMissingError, InputError, ModelNotFoundError
 from bascule.folders import file_nbytes, local_path, unusable
+from bascule.weights.source import INDEX, MODEL_GGUF
+from bascule.weights.stream import WHOLE
 
 ModelKind = Literal["sentence-encoder", "language-model"]
 
@@ -69,6 +71,12 @@ KNOWN: Mapping[str, KnownModel] = {
 }
 
 
+# What `recipes.read_recipe` asks any folder for; in which order it looks for weights.
+_LAYOUTS = (
+    ("config.json", "tokenizer.json", WHOLE),
+    (MODEL_GGUF,),
+    ("config.json", "tokenizer.json", INDEX),
+)
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 
@@ -188,6 +196,24 @@ def known_kind(model: str) -> ModelKind | None:
     """What a known model is; None for any other model."""
     found = KNOWN.get(model) or _of_repo(model)
     return found.kind if found else None
+
+
+def first_files() -> dict[str, Any]:
+    """Which files a first load reads, for pages that fetch them before Python is up.
+
+    Those of the known models by name, and of other folders the files of each layout: a page takes
+    the first layout of which it knows that all files are there, else the first.
+    """
+    weights = (".safetensors", ".gguf")
+
+    def sorted_out(files: Iterable[str]) -> dict[str, list[str]]:
+        large = [file for file in files if file.endswith(weights)]
+        return {"small": [file for file in files if file not in large], "large": large}
+
+    return {
+        "models": {model.name: sorted_out(tuple(model.files)) for model in KNOWN.values()},
+        "folders": [sorted_out(layout) for layout in _LAYOUTS],
+    }
 
 
 def _pulled(model: KnownModel) -> str:

@@ -20,7 +20,7 @@ from bascule import assets
 from bascule.server.guard import Guard
 from bascule.server.models import list_models
 from bascule.server.snapshot import BackgroundMaker, snapshots_folder
-from bascule.server.wheel import WheelHouse
+from bascule.server.wheel import WheelHouse, site_index
 
 # What the operating system's own table may lack or have wrong; browsers insist on some of these.
 _TYPES = {
@@ -64,7 +64,7 @@ def create_app(
     async def wheel_index(_: Request) -> Response:
         wheel = house.current()
         snapshot = maker.snapshot(wheel) if maker else None
-        return JSONResponse({"wheel": wheel.name, "snapshot": snapshot and asdict(snapshot)})
+        return JSONResponse(site_index(wheel, snapshot and asdict(snapshot)))
 
     async def wheel_file(request: Request) -> Response:
         if request.path_params["name"].endswith(".snapshot"):

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from bascule.errors import SetupError
 from bascule.folders import cache_folder, write_whole
-from bascule.server.wheel import write_wheel
+from bascule.server.wheel import site_index, write_wheel
 
 _SCRIPT = Path(__file__).with_name("snapshot.mjs")
 # What Pyodide itself is made of; its lock file names numpy's wheel by hash.
@@ -89,7 +89,7 @@ def write_site_snapshot(pyodide: Path, folder: Path) -> Path:
     snapshot = make_snapshot(pyodide, wheel)
     data = (snapshots_folder() / snapshot.file).read_bytes()
     shipped = replace(snapshot, file=f"{snapshot.file}.gz")
-    index = {"wheel": wheel.name, "snapshot": asdict(shipped)}
+    index = site_index(wheel, asdict(shipped))
     try:
         write_whole(folder / shipped.file, gzip.compress(data, 6, mtime=0))
         write_whole(folder / "index.json", json.dumps(index, indent=2).encode())

@@ -8,19 +8,22 @@ import json
 import shutil
 import tempfile
 import weakref
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from bascule import __version__
 from bascule.errors import SetupError
+from bascule.model.registry import first_files
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _CHECKOUT = _PACKAGE.parent.parent
 # Of web/: the bridge, and what a site needs around it; pyproject.toml has the same list.
 WEB = (
+    "ahead.js",
     "boot.js",
     "bridge",
     "vendor/hash-wasm.LICENSE",
@@ -102,6 +105,11 @@ class WheelHouse:
         return _pack(self._checkout, folder, build=f"0{state.replace('.', '_')}")
 
 
+def site_index(wheel: Path, snapshot: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """wheel/index.json: the wheel's name, a snapshot of it, which files a page fetches ahead."""
+    return {"wheel": wheel.name, "snapshot": snapshot, "ahead": first_files()}
+
+
 def write_wheel(folder: Path) -> Path:
     """Write the wheel into a folder, and the index.json that names it to web/client.js.
 
@@ -111,7 +119,7 @@ def write_wheel(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         made = _pack(checkout, folder)
-        (folder / "index.json").write_text(json.dumps({"wheel": made.name}) + "\n")
+        (folder / "index.json").write_text(json.dumps(site_index(made)) + "\n")
     except OSError as error:
         raise SetupError(
             f"The wheel cannot be written to {folder} ({error.strerror}).",

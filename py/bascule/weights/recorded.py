@@ -1,0 +1,140 @@
+"""Which files a load reads, remembered by the model's address for the next visit of its page.
+
+web/ahead.js reads the table before Python is up, and web/prefetch.js asks for these files then.
+Sizes and versions are not in it: the cache's own entries have them, and each is checked as ever.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bascule.backend.base import WeightStore
+from bascule.remembered import Remembered
+from bascule.weights.pieces import Piece
+from bascule.weights.source import Report, Source
+
+# As web/ahead.js has them.
+LOADS_KEY = "loads"
+MOST_LOADS = 16
+MOST_FILES = 1024
+_FILE = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,63}/)?[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+
+@dataclass(frozen=True, slots=True)
+class FilesRead:
+    """The files that a load asked for, in this order: read whole, or by parts."""
+
+    small: tuple[str, ...]
+    large: tuple[str, ...]
+
+    def as_json(self) -> dict[str, list[str]]:
+        """Plain lists."""
+        return {"small": list(self.small), "large": list(self.large)}
+
+
+class RecordedSource:
+    """A `Source` that records which files are asked for, those that are missing included."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._whole: dict[str, bool] = {}
+        self.location = source.location
+
+    @property
+    def files(self) -> FilesRead:
+        """What was asked for so far."""
+        small = tuple(file for file, whole in self._whole.items() if whole)
+        large = tuple(file for file, whole in self._whole.items() if not whole)
+        return FilesRead(small, large)
+
+    @property
+    def stats(self) -> Mapping[str, float]:
+        """See `Source.stats`."""
+        return self._source.stats
+
+    async def read(self, file: str, offset: int = 0, nbytes: int | None = None) -> bytes:
+        """See `Source.read`."""
+        if offset == 0 and nbytes is None:
+            self._whole.setdefault(file, True)
+        else:
+            self._whole[file] = False
+        return await self._source.read(file, offset, nbytes)
+
+    async def size(self, file: str) -> int:
+        """See `Source.size`."""
+        self._whole.setdefault(file, False)
+        return await self._source.size(file)
+
+    async def chunk_nbytes(self, file: str) -> int:
+        """See `Source.chunk_nbytes`."""
+        self._whole.setdefault(file, False)
+        return await self._source.chunk_nbytes(file)
+
+    async def stream(
+        self, file: str, pieces: Sequence[Piece], store: WeightStore, report: Report
+    ) -> None:
+        """See `Source.stream`."""
+        self._whole[file] = False
+        await self._source.stream(file, pieces, store, report)
+
+    async def forget(self, file: str) -> None:
+        """See `Source.forget`."""
+        await self._source.forget(file)
+
+    async def settle(self) -> None:
+        """See `Source.settle`."""
+        await self._source.settle()
+
+    def release(self) -> None:
+        """See `Source.release`."""
+        self._source.release()
+
+
+async def remember_load(remembered: Remembered, address: str, files: FilesRead) -> None:
+    """Put a model's files into the table, in place of older ones; the least recently loaded models
+    leave it.
+
+    `address` is the URL of the model's folder or .gguf file. A model of more files than the table
+    holds is not remembered.
+    """
+    if len(files.small) + len(files.large) > MOST_FILES:
+        return
+    before = await _rows(remembered)
+    others = [row for row in before if row["address"] != address]
+    after = [*others, {"address": address, **files.as_json()}][-MOST_LOADS:]
+    if after != before:
+        await remembered.put(LOADS_KEY, {"loads": after})
+
+
+async def forget_loads(remembered: Remembered, is_gone: Callable[[str], bool]) -> None:
+    """Drop the models of which a file's URL is gone."""
+    before = await _rows(remembered)
+    after = [row for row in before if not any(map(is_gone, _urls(row)))]
+    if after != before:
+        await remembered.put(LOADS_KEY, {"loads": after})
+
+
+def _urls(row: Mapping[str, Any]) -> list[str]:
+    folder = str(row["address"])
+    if folder.endswith(".gguf"):
+        folder = folder.rpartition("/")[0]
+    return [f"{folder}/{file}" for file in (*row["small"], *row["large"])]
+
+
+async def _rows(remembered: Remembered) -> list[dict[str, Any]]:
+    """The sound rows of the table, the least recently loaded first."""
+    told: Any = (await remembered.get(LOADS_KEY) or {}).get("loads")
+    return [row for row in told if _is_row(row)] if isinstance(told, list) else []
+
+
+def _is_row(row: Any) -> bool:
+    match row:
+        case {"address": str(), "small": list(small), "large": list(large), **others}:
+            names: list[Any] = [*small, *large]
+            sound = (isinstance(name, str) and _FILE.fullmatch(name) for name in names)
+            return not others and len(names) <= MOST_FILES and all(sound)
+        case _:
+            return False
