@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,11 @@ EMBED = """async (texts) => {
 
 
 def visit(
-    page: Page, site: Site, model: str = TINY, before_python: Callable[[], object] = lambda: None
+    page: Page,
+    site: Site,
+    model: str = TINY,
+    before_python: Callable[[], object] = lambda: None,
+    tier: str = "webgpu",
 ) -> dict[str, Any]:
     """Load the model, embed the golden texts, check them, and give the statistics.
 
@@ -35,7 +40,7 @@ def visit(
     expected = golden("tiny-bert")
     site.faults.wheel_held = True
     try:
-        page.open(f"{site.url}/?model={model}&tier=webgpu")
+        page.open(f"{site.url}/?model={model}&tier={tier}")
         before_python()
     finally:
         site.faults.wheel_held = False
@@ -69,20 +74,25 @@ def test_a_second_visit_asks_for_files_and_makes_pipelines_before_python(
     second = visit(page, site, model, lambda: wait_until(lambda: asked("HEAD") == files))
     # Each was asked for its version once, of none came a byte, and Python asked for nothing again.
     assert (asked("HEAD"), asked("GET")) == (files, [])
+    taken = page.run("(model) => bascule.load(model, 'auto')", model)["tier"]
+    page.run("() => bascule.cache('ls')")  # once the load is remembered
     server.reset_counts()
-    server.replace(weights, (TINY_BERT / "model.safetensors").read_bytes())
-    third = visit(page, site, model, lambda: wait_until(lambda: asked("GET") == [weights]))
+    server.replace(weights.removeprefix("/"), (TINY_BERT / "model.safetensors").read_bytes())
+    changed = partial(wait_until, lambda: asked("GET") == [weights])
+    third = visit(page, site, model, changed, tier="auto")
     assert (asked("HEAD"), asked("GET")) == (files, [weights])
     for name, stats in (("first", first), ("second", second), ("third", third)):
         told = {k: round(stats[k], 1) for k in ("early_made", "early_ms", "device_ms", "load_ms")}
-        print(f"{webgpu_engine.name}, {name} visit: {told}, of {stats['pipelines']} pipelines")
+        print(f"{webgpu_engine.name}, {name} visit: {told}")
     assert first["early_listed"] == first["early_made"] == first["pipelines_early"] == 0
-    for stats in (second, third):
-        assert stats["early_listed"] == stats["early_made"] == 8
-        # All of the model's were there; the tier's own probe is no model's.
-        assert stats["pipelines_early"] == 8
-        assert stats["pipelines"] == first["pipelines"] == 9
-        assert stats["pipeline_retries_of_failed"] == 0
+    assert second["early_listed"] == second["early_made"] == 8
+    # All of the model's were there; the tier's own probe is no model's.
+    assert second["pipelines_early"] == 8
+    assert second["pipelines"] == first["pipelines"] == 9
+    assert second["pipeline_retries_of_failed"] == 0
+    # No device is opened in vain.
+    devices = [stats["early_device"] for stats in (first, second, third)]
+    assert devices == [0, 1, int(taken == "webgpu")]
 
 
 def test_tuning_in_the_page_is_kept_and_not_repeated(

@@ -31,12 +31,15 @@ export function placeOf({ model, models }) {
   return { address, file, folder: file ? address.slice(0, -file.length - 1) : address };
 }
 
-/** What the last load from that address read; null where none is remembered.
- * @param {Remembered} remembered @param {string} address @returns {Promise<Files | null>} */
-export async function filesOfLastLoad(remembered, address) {
+/** What the last load from that address read, and the tier that "auto" took ("" where it was not asked);
+ * null where none is remembered.
+ * @param {Remembered} remembered @param {string} address
+ * @returns {Promise<(Files & { auto: string }) | null>} */
+export async function lastLoad(remembered, address) {
   const { loads } = JSON.parse((await remembered.get(LOADS_KEY)) || "{}");
   const row = Array.isArray(loads) ? loads.find((each) => each?.address === address) : null;
-  return soundFiles(row);
+  const files = soundFiles(row);
+  return files && typeof row.auto === "string" ? { ...files, auto: row.auto } : null;
 }
 
 /** What a first load will most likely read, by the `ahead` of wheel/index.json.

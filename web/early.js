@@ -2,6 +2,7 @@
 // time, and make every pipeline that the model needed then. Python takes the device over when it asks
 // for one (gpu_browser.py); where anything is missing or has changed, it opens its own as ever.
 
+import { lastLoad, placeOf } from "./ahead.js";
 import * as device from "./bridge/device.js";
 import * as faults from "./bridge/faults.js";
 import * as gpu from "./bridge/gpu.js";
@@ -18,18 +19,28 @@ import * as tape from "./bridge/tape.js";
  * @typedef {import("./bridge/pipelines.js").Recipe & { outcome: string }} Listed
  */
 
+// Other tiers need no device, or one that is asked for in other words.
+const EARLY_TIERS = ["auto", "webgpu"];
 const NONE = { listed: 0, made: 0, ms: 0, deviceMs: 0 };
 
 /**
- * Start at once, beside Pyodide's boot; call it once a worker, with the model's name as the page will
- * load it. Never rejects. What it resolves to is for statistics: nothing needs to wait for it.
- * @param {string} model @returns {Promise<Early>}
+ * Start at once, beside Pyodide's boot; call it once a worker, with the model and the tier as the page
+ * will load it, and the folder of known models. Nothing is opened for a tier that needs no such device.
+ * Never rejects. What it resolves to is for statistics: nothing needs to wait for it.
+ * @param {{ model: string, models: string, tier: string }} wanted @returns {Promise<Early>}
  */
-export async function makeEarly(model) {
+export async function makeEarly(wanted) {
+  const { model, tier } = wanted;
   const began = performance.now();
+  if (!EARLY_TIERS.includes(tier)) return NONE;
+  /** @type {import("./bridge/remembered.js").Remembered | null} */
+  let remembered = null;
   try {
     const library = await import(/* @vite-ignore */ new URL("./vendor/idb.js", import.meta.url).href);
-    const remembered = await openRemembered(library);
+    remembered = await openRemembered(library);
+    const place = tier === "auto" ? placeOf(wanted) : null;
+    const taken = place && (await lastLoad(remembered, place.address))?.auto;
+    if (taken && taken !== "webgpu") return NONE;
     const request = JSON.parse((await remembered.get("request")) || "null");
     if (!Array.isArray(request?.limits) || !Array.isArray(request.features)) return NONE;
     // Python was faster and has its device (a slow database).
@@ -41,12 +52,13 @@ export async function makeEarly(model) {
     const deviceMs = performance.now() - began;
     if (!opened) return NONE;
     const recipes = await recipesFor(remembered, opened, request.version, model);
-    remembered.close();
     const made = await opened.makeAhead(recipes);
     return { listed: recipes.length, made, ms: performance.now() - began, deviceMs };
   } catch (error) {
     console.warn("Bascule could not prepare this page early:", error);
     return NONE;
+  } finally {
+    remembered?.close();
   }
 }
 

@@ -2,7 +2,7 @@
 // come into this browser's store, or are checked where they are there. Python's worker takes them from
 // there, chunk by chunk as they come.
 
-import { filesOfFirstLoad, filesOfLastLoad, placeOf } from "./ahead.js";
+import { filesOfFirstLoad, lastLoad, placeOf } from "./ahead.js";
 import * as download from "./bridge/download.js";
 import { createFetcher } from "./bridge/fetcher.js";
 import * as http from "./bridge/http.js";
@@ -28,10 +28,10 @@ async function hashes() {
   return /** @type {any} */ (globalThis).hashwasm; // the library sets a global
 }
 
-/** @param {string} address */
-async function lastLoad(address) {
+/** @param {string} address @returns {Promise<import("./ahead.js").Files | null>} */
+async function filesOfLastLoad(address) {
   const remembered = await openRemembered(await idb());
-  const files = await filesOfLastLoad(remembered, address);
+  const files = await lastLoad(remembered, address);
   remembered.close();
   return files;
 }
@@ -49,7 +49,7 @@ async function prefetch(request) {
   if (!place) return;
   const { address, folder, file } = place;
   const parts = { store, http, journal, manifest, download, shelf, pieces, idb, hashes };
-  const [fetcher, known] = await Promise.all([createFetcher(parts, "{}"), lastLoad(address)]);
+  const [fetcher, known] = await Promise.all([createFetcher(parts, "{}"), filesOfLastLoad(address)]);
   let files = known;
   if (!files && file) files = { small: [], large: [file] };
   files ??= await filesOfFirstLoad(await siteAhead(request.wheel), request, () => fetcher.listed(folder));

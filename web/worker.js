@@ -12,9 +12,6 @@ import { faultOf } from "./protocol.js";
 /** `createdAt` is when the page created this worker, in ms since 1970.
  * @typedef {{ type: "start", createdAt: number } & WorkerConfig} StartRequest */
 
-// Tiers that need no device or one that is asked for in other words, and so no early look for one.
-const NOT_EARLY = ["webgpu-limited", "webnn", "wasm", "cpu"];
-
 /** @param {Answer} answer @param {Transferable[]} [transfer] */
 function tell(answer, transfer = []) {
   postMessage(answer, { transfer });
@@ -43,6 +40,9 @@ async function startPython(config) {
   report("package", 1, 1, "steps");
   return { ...booted, stages, session };
 }
+
+/** The folder of known models. */
+let models = "";
 
 /** What was made while Python started. @type {ReturnType<typeof makeEarly> | null} */
 let early = null;
@@ -146,11 +146,14 @@ function heapStats(pyodide) {
 
 async function earlyStats() {
   const found = await early;
-  return found ? { early_listed: found.listed, early_made: found.made, early_ms: found.ms } : {};
+  if (!found) return {};
+  const { listed, made, ms, deviceMs } = found;
+  return { early_device: Number(deviceMs > 0), early_listed: listed, early_made: made, early_ms: ms };
 }
 
 /** @param {StartRequest} config */
 function start(config) {
+  models = config.models;
   booted = startPython(config);
   booted.catch(() => {}); // told with the first request
 }
@@ -161,7 +164,7 @@ addEventListener("message", async (/** @type {MessageEvent<Request | StartReques
     return;
   }
   const { id } = request;
-  if (request.type === "load" && !NOT_EARLY.includes(request.tier)) early ??= makeEarly(request.model);
+  if (request.type === "load") early ??= makeEarly({ ...request, models });
   try {
     const value = await answer(request);
     if (value?.error) tell({ type: "error", id, fault: value.error });

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from bascule import cache
-from bascule.backend.base import Backend
 from bascule.bridge_browser import LOADING, import_ahead
+from bascule.backend.base import Backend, Tier
 from bascule.errors import BasculeError, InputError
 from bascule.model.embedder import EmbeddingModel
 from bascule.model.language import LanguageModel, TextStream
@@ -64,7 +64,8 @@ class PageSession:
                 return opened
 
             self._model = made = await load(model, tier=tier, progress=tell, opener=opener)
-            self._remembering = asyncio.ensure_future(_remember(model, made.files))
+            auto = made.tier if tier == "auto" else None
+            self._remembering = asyncio.ensure_future(_remember(model, made.files, auto))
             return json.dumps(
                 {
                     "model": made.name,
@@ -257,11 +258,13 @@ class PageSession:
             self._running.discard(task)
 
 
-async def _remember(model: str, files: FilesRead | None) -> None:
-    """Remember the files that a load read, for web/ahead.js; only those of a server's models."""
+async def _remember(model: str, files: FilesRead | None, auto: Tier | None) -> None:
+    """Remember for web/ahead.js what a load read and which tier "auto" took, if its model is on a
+    server.
+    """
     address = locate(model).rstrip("/")
     if files is not None and address.startswith(("http://", "https://")):
-        await remember_load(await open_remembered(), address, files)
+        await remember_load(await open_remembered(), address, files, auto)
 
 
 def _kind_of(model: EmbeddingModel | LanguageModel) -> dict[str, object]:

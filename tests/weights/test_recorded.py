@@ -109,6 +109,15 @@ async def test_the_least_recently_loaded_leave_the_table() -> None:
     assert (await remembered.get(LOADS_KEY) or {})["loads"] == loads
 
 
+async def test_the_tier_that_auto_took_stays_until_auto_takes_another() -> None:
+    remembered = MemoryRemembered()
+    taken: list[str] = []
+    for auto in (None, "wasm", None, "webgpu"):
+        await remember_load(remembered, ADDRESS, files(), auto)
+        taken += [row["auto"] for row in (await remembered.get(LOADS_KEY) or {})["loads"]]
+    assert taken == ["", "wasm", "wasm", "webgpu"]
+
+
 async def test_what_did_not_change_is_not_written_again(tmp_path: Path) -> None:
     remembered = FolderRemembered(tmp_path)
     await remember_load(remembered, ADDRESS, files("model.safetensors"))
@@ -130,12 +139,19 @@ async def test_a_model_that_is_removed_is_forgotten() -> None:
     assert (await remembered.get(LOADS_KEY) or {})["loads"] == []
 
 
-GOOD = {"address": ADDRESS, "small": ["config.json"], "large": ["1_Dense/model.safetensors"]}
+GOOD = {
+    "address": ADDRESS,
+    "small": ["config.json"],
+    "large": ["1_Dense/model.safetensors"],
+    "auto": "wasm",
+}
 HOSTILE: list[Any] = [
     7,
     None,
     [],
     {"address": ADDRESS},
+    {**GOOD, "auto": 7},
+    {key: value for key, value in GOOD.items() if key != "auto"},
     {**GOOD, "small": "config.json"},
     {**GOOD, "small": [["config.json"]]},
     {**GOOD, "large": ["../other/model.safetensors"]},
@@ -160,7 +176,7 @@ async def test_a_hostile_row_is_dropped(row: Any) -> None:
 
 
 IN_NODE = """
-import { filesOfFirstLoad, filesOfLastLoad, placeOf } from "./web/ahead.js";
+import { filesOfFirstLoad, lastLoad, placeOf } from "./web/ahead.js";
 globalThis.location = { origin: "https://site.example" };
 const cases = JSON.parse(process.argv[1]);
 const found = [];
@@ -168,7 +184,7 @@ for (const { entry, ahead, listed, ...wanted } of cases) {
   const place = placeOf(wanted);
   const table = entry ? JSON.stringify(entry) : "";
   const remembered = { get: async (key) => (key === "loads" ? table : "") };
-  const last = place && (await filesOfLastLoad(remembered, place.address));
+  const last = place && (await lastLoad(remembered, place.address));
   const isFirst = ahead !== undefined;
   const first = isFirst ? await filesOfFirstLoad(ahead, wanted, async () => listed) : null;
   found.push({ place, last, first });
@@ -191,7 +207,7 @@ def test_the_page_reads_the_table_and_trusts_none_of_it() -> None:
     tables += [{"loads": [{**GOOD, "address": "https://evil.example/m"}]}]
     found = in_page(*({"entry": table} for table in tables), {"entry": {"loads": [7, GOOD]}})
     assert [each["last"] for each in found[:-1]] == [None] * len(tables)
-    assert found[-1]["last"] == {"small": GOOD["small"], "large": GOOD["large"]}
+    assert found[-1]["last"] == {key: value for key, value in GOOD.items() if key != "address"}
 
 
 def test_where_a_page_looks_for_a_model() -> None:

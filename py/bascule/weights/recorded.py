@@ -1,7 +1,8 @@
 """Which files a load reads, remembered by the model's address for the next visit of its page.
 
-web/ahead.js reads the table before Python is up, and web/prefetch.js asks for these files then.
-Sizes and versions are not in it: the cache's own entries have them, and each is checked as ever.
+web/ahead.js reads the table before Python is up: web/prefetch.js asks for these files then, and
+web/early.js opens a GPU's device only for a model that it will run. Sizes and versions are not in
+it: the cache's own entries have them, and each is checked as ever.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bascule.backend.base import WeightStore
+from bascule.backend.base import TIERS, Tier, WeightStore
 from bascule.remembered import Remembered
 from bascule.weights.pieces import Piece
 from bascule.weights.source import Report, Source
@@ -20,6 +21,7 @@ from bascule.weights.source import Report, Source
 LOADS_KEY = "loads"
 MOST_LOADS = 16
 MOST_FILES = 1024
+_FIELDS = ("address", "small", "large", "auto")
 _FILE = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,63}/)?[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
@@ -93,18 +95,22 @@ class RecordedSource:
         self._source.release()
 
 
-async def remember_load(remembered: Remembered, address: str, files: FilesRead) -> None:
+async def remember_load(
+    remembered: Remembered, address: str, files: FilesRead, auto: Tier | None = None
+) -> None:
     """Put a model's files into the table, in place of older ones; the least recently loaded models
     leave it.
 
-    `address` is the URL of the model's folder or .gguf file. A model of more files than the table
-    holds is not remembered.
+    `address` is the URL of the model's folder or .gguf file, `auto` the tier that "auto" took; None
+    leaves it as it is. A model of more files than the table holds is not remembered.
     """
     if len(files.small) + len(files.large) > MOST_FILES:
         return
     before = await _rows(remembered)
     others = [row for row in before if row["address"] != address]
-    after = [*others, {"address": address, **files.as_json()}][-MOST_LOADS:]
+    taken = auto or next((row["auto"] for row in before if row["address"] == address), "")
+    row = {"address": address, **files.as_json(), "auto": taken}
+    after = [*others, row][-MOST_LOADS:]
     if after != before:
         await remembered.put(LOADS_KEY, {"loads": after})
 
@@ -132,9 +138,10 @@ async def _rows(remembered: Remembered) -> list[dict[str, Any]]:
 
 def _is_row(row: Any) -> bool:
     match row:
-        case {"address": str(), "small": list(small), "large": list(large), **others}:
+        case {"address": str(), "small": list(small), "large": list(large), "auto": str(auto)}:
             names: list[Any] = [*small, *large]
             sound = (isinstance(name, str) and _FILE.fullmatch(name) for name in names)
-            return not others and len(names) <= MOST_FILES and all(sound)
+            known = auto in ("", *TIERS) and len(row) == len(_FIELDS)
+            return known and len(names) <= MOST_FILES and all(sound)
         case _:
             return False
