@@ -1,6 +1,7 @@
 // What a second visit can do before Python is up: open the device in the words that Python used last
-// time, and make every pipeline that the model needed then. Python takes the device over when it asks
-// for one (gpu_browser.py); where anything is missing or has changed, it opens its own as ever.
+// time, make every pipeline that the model needed then, and its tokenizer. Python takes these over when it
+// asks for them (gpu_browser.py, tokenizer_browser.py); where anything is missing or has changed, it makes
+// its own as ever.
 
 import { lastLoad, placeOf } from "./ahead.js";
 import * as device from "./bridge/device.js";
@@ -12,11 +13,16 @@ import { openRemembered } from "./bridge/remembered.js";
 import * as staging from "./bridge/staging.js";
 import * as submission from "./bridge/submission.js";
 import * as tape from "./bridge/tape.js";
+import { createChecked } from "./bridge/text.js";
 
 /**
- * `made` pipelines of `listed` stand after `ms`; the device is ready after `deviceMs`.
- * @typedef {{ listed: number, made: number, ms: number, deviceMs: number }} Early
+ * `made` pipelines of `listed` stand after `ms`; the device is ready after `deviceMs`; the
+ * tokenizer may be taken by then.
+ * @typedef {{ listed: number, made: number, ms: number, deviceMs: number,
+ *   tokenizer: { taken: boolean } | null }} Early
  * @typedef {import("./bridge/pipelines.js").Recipe & { outcome: string }} Listed
+ * @typedef {import("./bridge/remembered.js").Remembered} Remembered
+ * @typedef {{ model: string, models: string, tier: string }} Wanted
  */
 
 // Other tiers need no device, or one that is asked for in other words.
@@ -25,41 +31,66 @@ const NONE = { listed: 0, made: 0, ms: 0, deviceMs: 0 };
 
 /**
  * Start at once, beside Pyodide's boot; call it once a worker, with the model and the tier as the page
- * will load it, and the folder of known models. Nothing is opened for a tier that needs no such device.
- * Never rejects. What it resolves to is for statistics: nothing needs to wait for it.
- * @param {{ model: string, models: string, tier: string }} wanted @returns {Promise<Early>}
+ * will load it, and the folder of known models. Never rejects. What it resolves to is for statistics:
+ * nothing needs to wait for it.
+ * @param {Wanted} wanted @returns {Promise<Early>}
  */
 export async function makeEarly(wanted) {
-  const { model, tier } = wanted;
-  const began = performance.now();
-  if (!EARLY_TIERS.includes(tier)) return NONE;
-  /** @type {import("./bridge/remembered.js").Remembered | null} */
+  /** @type {Remembered | null} */
   let remembered = null;
   try {
-    const library = await import(/* @vite-ignore */ new URL("./vendor/idb.js", import.meta.url).href);
-    remembered = await openRemembered(library);
-    const place = tier === "auto" ? placeOf(wanted) : null;
-    const taken = place && (await lastLoad(remembered, place.address))?.auto;
-    if (taken && taken !== "webgpu") return NONE;
-    const request = JSON.parse((await remembered.get("request")) || "null");
-    if (!Array.isArray(request?.limits) || !Array.isArray(request.features)) return NONE;
-    // Python was faster and has its device (a slow database).
-    if (Object.hasOwn(globalThis, "basculeEarly")) return NONE;
-    const opening = openGpu(request);
-    // Set before the first pipeline: Python may ask for the device while they are being made.
-    Object.assign(globalThis, { basculeEarly: opening });
-    const opened = await opening;
-    const deviceMs = performance.now() - began;
-    if (!opened) return NONE;
-    const recipes = await recipesFor(remembered, opened, request.version, model);
-    const made = await opened.makeAhead(recipes);
-    return { listed: recipes.length, made, ms: performance.now() - began, deviceMs };
+    remembered = await openRemembered(await vendored("idb"));
+    const making = makeTokenizer(remembered, wanted);
+    const made = await makeDevice(remembered, wanted);
+    return { ...made, tokenizer: await making };
   } catch (error) {
     console.warn("Bascule could not prepare this page early:", error);
-    return NONE;
+    return { ...NONE, tokenizer: null };
   } finally {
     remembered?.close();
   }
+}
+
+/** @param {string} name @returns {Promise<any>} */
+function vendored(name) {
+  return import(/* @vite-ignore */ new URL(`./vendor/${name}.js`, import.meta.url).href);
+}
+
+/** The model's tokenizer, if it was remembered. @param {Remembered} remembered @param {Wanted} wanted */
+async function makeTokenizer(remembered, wanted) {
+  try {
+    const place = placeOf(wanted);
+    const early = place && (await createChecked(() => vendored("tokenizers"), remembered, place.folder));
+    if (!early || Object.hasOwn(globalThis, "basculeEarlyTokenizer")) return null; // Python has its own
+    Object.assign(globalThis, { basculeEarlyTokenizer: early });
+    return early;
+  } catch (error) {
+    console.debug("Bascule could not make a tokenizer early:", error);
+    return null;
+  }
+}
+
+/** Nothing is opened for a tier that needs no such device. @param {Remembered} remembered
+ * @param {Wanted} wanted */
+async function makeDevice(remembered, wanted) {
+  const began = performance.now();
+  if (!EARLY_TIERS.includes(wanted.tier)) return NONE;
+  const place = wanted.tier === "auto" ? placeOf(wanted) : null;
+  const taken = place && (await lastLoad(remembered, place.address))?.auto;
+  if (taken && taken !== "webgpu") return NONE;
+  const request = JSON.parse((await remembered.get("request")) || "null");
+  if (!Array.isArray(request?.limits) || !Array.isArray(request.features)) return NONE;
+  // Python was faster and has its device (a slow database).
+  if (Object.hasOwn(globalThis, "basculeEarly")) return NONE;
+  const opening = openGpu(request);
+  // Set before the first pipeline: Python may ask for the device while they are being made.
+  Object.assign(globalThis, { basculeEarly: opening });
+  const opened = await opening;
+  const deviceMs = performance.now() - began;
+  if (!opened) return NONE;
+  const recipes = await recipesFor(remembered, opened, request.version, wanted.model);
+  const made = await opened.makeAhead(recipes);
+  return { listed: recipes.length, made, ms: performance.now() - began, deviceMs };
 }
 
 /** Null where there is no device. @param {{ limits: unknown[], features: unknown[] }} request */
@@ -72,7 +103,7 @@ async function openGpu({ limits, features }) {
   }
 }
 
-/** @param {import("./bridge/remembered.js").Remembered} remembered @param {gpu.Gpu} opened
+/** @param {Remembered} remembered @param {gpu.Gpu} opened
  * @param {string} version @param {string} model @returns {Promise<Listed[]>} */
 async function recipesFor(remembered, opened, version, model) {
   const machine = `${version} ${JSON.parse(opened.info).identity}`;

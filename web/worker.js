@@ -147,8 +147,11 @@ function heapStats(pyodide) {
 async function earlyStats() {
   const found = await early;
   if (!found) return {};
-  const { listed, made, ms, deviceMs } = found;
-  return { early_device: Number(deviceMs > 0), early_listed: listed, early_made: made, early_ms: ms };
+  const { listed, made, ms, deviceMs, tokenizer } = found;
+  return {
+    ...{ early_device: Number(deviceMs > 0), early_listed: listed, early_made: made, early_ms: ms },
+    early_tokenizer: Number(tokenizer?.taken ?? false),
+  };
 }
 
 /** @param {StartRequest} config */

@@ -118,7 +118,9 @@ async def read_encoder(
     data = await tokenizing
     if settings.lowercases:
         data = lowercased(data)
-    tokenizer = await open_tokenizer(data, encoder.max_tokens, n_embeddings=config.vocabulary)
+    tokenizer = await open_tokenizer(
+        data, encoder.max_tokens, n_embeddings=config.vocabulary, folder=place
+    )
     tell(Progress("tokenizer", 1, 1, "files"))
     return EncoderRecipe(encoder, tokenizer)
 

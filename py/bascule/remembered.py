@@ -40,6 +40,10 @@ class Remembered(Protocol):
         """Keep an object, in place of an older one."""
         ...
 
+    async def forget(self, key: str) -> None:
+        """Drop that key's object, if there is one."""
+        ...
+
     async def clear(self) -> None:
         """Forget everything."""
         ...
@@ -68,6 +72,10 @@ class MemoryRemembered:
     async def put(self, key: str, entry: Entry) -> None:
         """See `Remembered.put`."""
         self._texts[key] = json.dumps(entry)
+
+    async def forget(self, key: str) -> None:
+        """See `Remembered.forget`."""
+        self._texts.pop(key, None)
 
     async def clear(self) -> None:
         """See `Remembered.clear`."""
@@ -110,6 +118,11 @@ class FolderRemembered:
         except OSError as error:
             self._warn(f"{self._folder} cannot be written ({error})")
             await self._here.put(key, entry)
+
+    async def forget(self, key: str) -> None:
+        """See `Remembered.forget`."""
+        await self._here.forget(key)
+        self._drop(self._path(key))
 
     async def clear(self) -> None:
         """See `Remembered.clear`."""

@@ -50,6 +50,10 @@ class PageRemembered:
         """See `Remembered.put`."""
         await self._bridge.put(key, json.dumps(entry))
 
+    async def forget(self, key: str) -> None:
+        """See `Remembered.forget`."""
+        await self._bridge.forget(key)
+
     async def clear(self) -> None:
         """See `Remembered.clear`."""
         await self._bridge.clear()

@@ -132,11 +132,16 @@ async def test_a_model_that_is_removed_is_forgotten() -> None:
     for address in (ADDRESS, f"{ADDRESS}2", f"{ADDRESS}/a.gguf", f"{ADDRESS}/b.gguf"):
         own = [address.rpartition("/")[2]] if address.endswith(".gguf") else ["model.safetensors"]
         await remember_load(remembered, address, files(*own))
+    tokenizers = [f"tokenizer {ADDRESS}", f"tokenizer {ADDRESS}2"]
+    for key in tokenizers:
+        await remembered.put(key, {"json": "{}"})
     await forget_loads(remembered, lambda url: url == f"{ADDRESS}/a.gguf")
     left = [row["address"] for row in (await remembered.get(LOADS_KEY) or {})["loads"]]
     assert left == [ADDRESS, f"{ADDRESS}2", f"{ADDRESS}/b.gguf"]
+    assert None not in [await remembered.get(key) for key in tokenizers]
     await forget_loads(remembered, lambda _: True)
     assert (await remembered.get(LOADS_KEY) or {})["loads"] == []
+    assert [await remembered.get(key) for key in tokenizers] == [None, None]
 
 
 GOOD = {

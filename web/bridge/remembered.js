@@ -41,6 +41,12 @@ export class Remembered {
     else await this.#prune();
   }
 
+  /** @param {string} key @returns {Promise<void>} */
+  async forget(key) {
+    this.#here.delete(key);
+    await this.#ask((database) => database.delete(STORE, key));
+  }
+
   /** @returns {Promise<void>} */
   async clear() {
     this.#here.clear();

@@ -7,6 +7,8 @@
  * @typedef {{ Tokenizer: new (tokenizer: object, config: object) => Library }} LibraryModule
  */
 
+/** Characters; those of larger vocabularies are checked on each visit. */
+const MOST_KEPT = 8 << 20;
 // Han beyond the Basic Multilingual Plane: BERT's normaliser (Devlin et al. 2019) sets spaces around
 // every such character, and the library does so for the Basic Multilingual Plane alone.
 const RARE_HAN =
@@ -59,6 +61,35 @@ export class PageTokenizer {
     const kept = Math.max(0, this.#mostTokens - before - after.length);
     return [...ids.slice(0, before + kept), ...after];
   }
+}
+
+/**
+ * Keep a tokenizer.json that Python has checked, under the URL of its folder: early.js makes it on the
+ * next visit. Never rejects.
+ * @param {typeof import("./remembered.js")} remembering
+ * @param {import("./remembered.js").Library} library @param {string} folder
+ * @param {string} key of the file that was checked @param {number} nTokens @param {number} nAdded to a text
+ * @param {number} mostTokens @param {string} json
+ */
+export async function keepChecked(remembering, library, folder, key, nTokens, nAdded, mostTokens, json) {
+  if (json.length > MOST_KEPT) return;
+  const remembered = await remembering.openRemembered(library);
+  await remembered.put(`tokenizer ${folder}`, JSON.stringify({ key, nTokens, nAdded, mostTokens, json }));
+  remembered.close();
+}
+
+/**
+ * What `keepChecked` has kept of a folder, made into a tokenizer that nobody has taken yet; null where
+ * that is nothing sound.
+ * @param {() => Promise<LibraryModule>} library
+ * @param {{ get(key: string): Promise<string> }} remembered @param {string} folder
+ */
+export async function createChecked(library, remembered, folder) {
+  const kept = JSON.parse((await remembered.get(`tokenizer ${folder}`)) || "{}");
+  const { key, nTokens, nAdded, mostTokens, json } = kept;
+  const counts = [nTokens, nAdded, mostTokens].every((count) => Number.isSafeInteger(count) && count >= 0);
+  if (!counts || typeof key !== "string" || typeof json !== "string") return null;
+  return { key, nTokens, nAdded, tokenizer: createTokenizer(await library(), json, mostTokens), taken: false };
 }
 
 /**

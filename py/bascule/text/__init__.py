@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Sequence
 from typing import Protocol
 
+from bascule import __version__
 from bascule.errors import InputError, ModelFileError
 from bascule.text.tokenizer_check import check_tokenizer
 
@@ -28,20 +30,46 @@ async def open_tokenizer(
     *,
     n_embeddings: int | None = None,
     place: str = "tokenizer.json",
+    folder: str = "",
 ) -> Tokenizer:
     """A tokenizer from a sentence encoder's tokenizer.json, none of which is trusted.
 
-    ModelFileError if that is not sound or has more tokens than the model has embeddings,
-    UnsupportedModelError for a tokenizer of another kind.
+    In a page the checked file is remembered under its `folder`, if that is given: on the next visit
+    the same bytes need no check, and web/early.js has made their tokenizer. ModelFileError if the
+    file is not sound or has more tokens than the model has embeddings, UnsupportedModelError for a
+    tokenizer of another kind.
     """
-    checked = check_tokenizer(tokenizer_json, place)
-    if n_embeddings is not None and checked.n_tokens > n_embeddings:
-        told = f"it has {checked.n_tokens:,} tokens, and the model {n_embeddings:,} embeddings"
-        raise ModelFileError(place, told)
-    if max_tokens <= checked.n_added_to_text:
-        told = f"it adds {checked.n_added_to_text:,} tokens to each text, of {max_tokens:,} at most"
-        raise ModelFileError(place, told)
+    if folder and sys.platform == "emscripten":
+        from bascule.text.tokenizer_browser import remember_checked, take_early
+
+        key = _checked_key(tokenizer_json, max_tokens)
+        early = take_early(key)
+        if early is not None:
+            tokenizer, n_tokens, n_added_to_text = early
+            _check_fit(n_tokens, n_added_to_text, max_tokens, n_embeddings, place)
+            return tokenizer
+        checked = check_tokenizer(tokenizer_json, place)
+        await remember_checked(folder, key, checked, max_tokens)
+    else:
+        checked = check_tokenizer(tokenizer_json, place)
+    _check_fit(checked.n_tokens, checked.n_added_to_text, max_tokens, n_embeddings, place)
     return await make_tokenizer(checked.json, max_tokens)
+
+
+def _checked_key(tokenizer_json: bytes, max_tokens: int) -> str:
+    """Equal for bytes that this version's check has passed, cut at the same length."""
+    return f"{__version__} {hashlib.sha256(tokenizer_json).hexdigest()} {max_tokens}"
+
+
+def _check_fit(
+    n_tokens: int, n_added: int, max_tokens: int, n_embeddings: int | None, place: str
+) -> None:
+    if n_embeddings is not None and n_tokens > n_embeddings:
+        told = f"it has {n_tokens:,} tokens, and the model {n_embeddings:,} embeddings"
+        raise ModelFileError(place, told)
+    if max_tokens <= n_added:
+        told = f"it adds {n_added:,} tokens to each text, of {max_tokens:,} at most"
+        raise ModelFileError(place, told)
 
 
 async def make_tokenizer(tokenizer_json: bytes, max_tokens: int | None) -> Tokenizer:

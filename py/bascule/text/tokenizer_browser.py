@@ -6,13 +6,42 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import js
 from pyodide.ffi import JsException
 
 from bascule.bridge_browser import bridge_modules, js_message
 from bascule.errors import ModelFileError
+from bascule.text.tokenizer_check import CheckedTokenizer
 
+# As web/early.js has it.
+_EARLY = "basculeEarlyTokenizer"
 # More tokens than a text can have.
 _NO_END = 2**31 - 1
+
+
+def take_early(key: str) -> tuple[PageTokenizer, int, int] | None:
+    """The tokenizer that web/early.js has made of a file of that key, once; how many tokens it has,
+    and how many it adds to a text.
+    """
+    early = getattr(js.globalThis, _EARLY, None)
+    setattr(js.globalThis, _EARLY, None)  # one that comes later is not needed
+    if not early or str(early.key) != key:
+        return None
+    found = PageTokenizer(early.tokenizer), int(early.nTokens), int(early.nAdded)
+    early.tokenizer, early.taken = None, True  # whoever counts it does not keep it alive
+    return found
+
+
+async def remember_checked(
+    folder: str, key: str, checked: CheckedTokenizer, max_tokens: int
+) -> None:
+    """Begin to remember a folder's checked tokenizer.json for `take_early` of the next visit."""
+    text = await bridge_module("bridge/text.js")
+    remembered = await bridge_module("bridge/remembered.js")
+    idb = await bridge_module("vendor/idb.js")
+    numbers = (checked.n_tokens, checked.n_added_to_text, max_tokens)
+    # Not awaited: the load goes on, and the promise never rejects.
+    text.keepChecked(remembered, idb, folder, key, *numbers, checked.json.decode())
 
 
 class PageTokenizer:

@@ -110,24 +110,33 @@ async def remember_load(
     others = [row for row in before if row["address"] != address]
     taken = auto or next((row["auto"] for row in before if row["address"] == address), "")
     row = {"address": address, **files.as_json(), "auto": taken}
-    after = [*others, row][-MOST_LOADS:]
-    if after != before:
-        await remembered.put(LOADS_KEY, {"loads": after})
+    await _put(remembered, before, [*others, row][-MOST_LOADS:])
 
 
 async def forget_loads(remembered: Remembered, is_gone: Callable[[str], bool]) -> None:
     """Drop the models of which a file's URL is gone."""
     before = await _rows(remembered)
-    after = [row for row in before if not any(map(is_gone, _urls(row)))]
-    if after != before:
-        await remembered.put(LOADS_KEY, {"loads": after})
+    await _put(remembered, before, [row for row in before if not any(map(is_gone, _urls(row)))])
+
+
+async def _put(
+    remembered: Remembered, before: list[dict[str, Any]], after: list[dict[str, Any]]
+) -> None:
+    """Write the rows if they have changed; with a row that leaves its folder's tokenizer goes."""
+    if after == before:
+        return
+    await remembered.put(LOADS_KEY, {"loads": after})
+    for folder in set(map(_folder, before)).difference(map(_folder, after)):
+        await remembered.forget(f"tokenizer {folder}")  # as web/bridge/text.js has it
+
+
+def _folder(row: Mapping[str, Any]) -> str:
+    address = str(row["address"])
+    return address.rpartition("/")[0] if address.endswith(".gguf") else address
 
 
 def _urls(row: Mapping[str, Any]) -> list[str]:
-    folder = str(row["address"])
-    if folder.endswith(".gguf"):
-        folder = folder.rpartition("/")[0]
-    return [f"{folder}/{file}" for file in (*row["small"], *row["large"])]
+    return [f"{_folder(row)}/{file}" for file in (*row["small"], *row["large"])]
 
 
 async def _rows(remembered: Remembered) -> list[dict[str, Any]]:
