@@ -64,7 +64,8 @@ async def load(url, tier, hashes=None, chunk_nbytes={CHUNK}):
 AHEAD = """async (model) => {
   const worker = new Worker("/prefetch.js", { type: "module" });
   const wheel = new URL("/wheel/index.json", location).href;
-  worker.postMessage({ model, models: "/models/", wheel });
+  const checked = new MessageChannel().port1;
+  worker.postMessage({ model, models: "/models/", wheel, checked }, [checked]);
   globalThis.ahead = worker;
 }"""
 

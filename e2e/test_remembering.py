@@ -90,6 +90,7 @@ def test_a_second_visit_asks_for_files_and_makes_pipelines_before_python(
     assert second["pipelines_early"] == 8
     assert second["pipelines"] == first["pipelines"] == 9
     assert second["pipeline_retries_of_failed"] == 0
+    assert [stats["early_fetcher"] for stats in (first, second, third)] == [1, 1, 1]
     assert [stats["early_tokenizer"] for stats in (first, second, third)] == [0, 1, 1]
     # No device is opened in vain.
     devices = [stats["early_device"] for stats in (first, second, third)]

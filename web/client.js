@@ -82,7 +82,11 @@ export class BasculeClient {
     };
     worker.onerror = (event) => event.preventDefault(); // Python fetches all that is missing
     const { models, wheel } = this.#config;
-    worker.postMessage({ model, models, wheel });
+    // A port of their own: what one says before the other one listens is not lost.
+    const { port1, port2 } = new MessageChannel();
+    worker.postMessage({ model, models, wheel, checked: port1 }, [port1]);
+    this.#worker ??= this.#start();
+    this.#worker.postMessage({ type: "checked", port: port2 }, [port2]);
   }
 
   #endPrefetch() {

@@ -1,6 +1,6 @@
 // What a second visit can do before Python is up: open the device in the words that Python used last
-// time, make every pipeline that the model needed then, and its tokenizer. Python takes these over when it
-// asks for them (gpu_browser.py, tokenizer_browser.py); where anything is missing or has changed, it makes
+// time, make every pipeline that the model needed then, its tokenizer, and what reads its files. Python takes
+// these over when it asks for them (gpu_browser.py, tokenizer_browser.py, source_browser.py); where anything is missing or has changed, it makes
 // its own as ever.
 
 import { lastLoad, placeOf } from "./ahead.js";
@@ -14,12 +14,13 @@ import * as staging from "./bridge/staging.js";
 import * as submission from "./bridge/submission.js";
 import * as tape from "./bridge/tape.js";
 import { createChecked } from "./bridge/text.js";
+import { createPageFetcher, vendored } from "./page-fetcher.js";
 
 /**
- * `made` pipelines of `listed` stand after `ms`; the device is ready after `deviceMs`; the
- * tokenizer may be taken by then.
+ * `made` pipelines of `listed` stand after `ms`; the device is ready after `deviceMs`;
+ * Python has taken the store's fetcher and the tokenizer, or not.
  * @typedef {{ listed: number, made: number, ms: number, deviceMs: number,
- *   tokenizer: { taken: boolean } | null }} Early
+ *   files: { taken: boolean }, tokenizer: { taken: boolean } | null }} Early
  * @typedef {import("./bridge/pipelines.js").Recipe & { outcome: string }} Listed
  * @typedef {import("./bridge/remembered.js").Remembered} Remembered
  * @typedef {{ model: string, models: string, tier: string }} Wanted
@@ -36,24 +37,23 @@ const NONE = { listed: 0, made: 0, ms: 0, deviceMs: 0 };
  * @param {Wanted} wanted @returns {Promise<Early>}
  */
 export async function makeEarly(wanted) {
+  // Any visit needs it. One that cannot be made, Python cannot make either, and says so.
+  const files = { fetcher: createPageFetcher(), taken: false };
+  files.fetcher.catch(() => {});
+  Object.assign(globalThis, { basculeEarlyFetcher: files });
   /** @type {Remembered | null} */
   let remembered = null;
   try {
     remembered = await openRemembered(await vendored("idb"));
     const making = makeTokenizer(remembered, wanted);
     const made = await makeDevice(remembered, wanted);
-    return { ...made, tokenizer: await making };
+    return { ...made, files, tokenizer: await making };
   } catch (error) {
     console.warn("Bascule could not prepare this page early:", error);
-    return { ...NONE, tokenizer: null };
+    return { ...NONE, files, tokenizer: null };
   } finally {
     remembered?.close();
   }
-}
-
-/** @param {string} name @returns {Promise<any>} */
-function vendored(name) {
-  return import(/* @vite-ignore */ new URL(`./vendor/${name}.js`, import.meta.url).href);
 }
 
 /** The model's tokenizer, if it was remembered. @param {Remembered} remembered @param {Wanted} wanted */

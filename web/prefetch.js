@@ -3,34 +3,20 @@
 // there, chunk by chunk as they come.
 
 import { filesOfFirstLoad, lastLoad, placeOf } from "./ahead.js";
-import * as download from "./bridge/download.js";
-import { createFetcher } from "./bridge/fetcher.js";
-import * as http from "./bridge/http.js";
-import * as journal from "./bridge/journal.js";
-import * as manifest from "./bridge/manifest.js";
-import * as pieces from "./bridge/pieces.js";
 import { openRemembered } from "./bridge/remembered.js";
-import * as shelf from "./bridge/shelf.js";
-import * as store from "./bridge/store.js";
+import { createPageFetcher, vendored } from "./page-fetcher.js";
 
-/** @typedef {import("./ahead.js").Wanted & { wheel: string }} Request */
+/**
+ * `checked` leads to Python's worker, and hears of each file whose version the server was asked for.
+ * @typedef {import("./ahead.js").Wanted & { wheel: string, checked: MessagePort }} Request
+ */
 
 const MOST_SMALL_NBYTES = 128 << 20;
 const PROGRESS_MS = 200;
 
-/** @returns {Promise<any>} */
-function idb() {
-  return import(/* @vite-ignore */ new URL("./vendor/idb.js", import.meta.url).href);
-}
-
-async function hashes() {
-  await import(/* @vite-ignore */ new URL("./vendor/hash-wasm.js", import.meta.url).href);
-  return /** @type {any} */ (globalThis).hashwasm; // the library sets a global
-}
-
 /** @param {string} address @returns {Promise<import("./ahead.js").Files | null>} */
 async function filesOfLastLoad(address) {
-  const remembered = await openRemembered(await idb());
+  const remembered = await openRemembered(await vendored("idb"));
   const files = await lastLoad(remembered, address);
   remembered.close();
   return files;
@@ -48,8 +34,7 @@ async function prefetch(request) {
   const place = placeOf(request);
   if (!place) return;
   const { address, folder, file } = place;
-  const parts = { store, http, journal, manifest, download, shelf, pieces, idb, hashes };
-  const [fetcher, known] = await Promise.all([createFetcher(parts, "{}"), filesOfLastLoad(address)]);
+  const [fetcher, known] = await Promise.all([createPageFetcher(), filesOfLastLoad(address)]);
   let files = known;
   if (!files && file) files = { small: [], large: [file] };
   files ??= await filesOfFirstLoad(await siteAhead(request.wheel), request, () => fetcher.listed(folder));
@@ -62,10 +47,8 @@ async function prefetch(request) {
     if (total && done !== told) postMessage({ done, total });
     told = done;
   }, PROGRESS_MS);
-  const news = new BroadcastChannel("bascule:checked");
-  await fetcher.prefetch(folder, files, MOST_SMALL_NBYTES, (url) => news.postMessage(url));
+  await fetcher.prefetch(folder, files, MOST_SMALL_NBYTES, (url) => request.checked.postMessage(url));
   clearInterval(timer);
-  news.close();
 }
 
 addEventListener("message", ({ data: request }) => {

@@ -11,6 +11,7 @@ import { faultOf } from "./protocol.js";
 /** @typedef {import("./client-options.js").WorkerConfig} WorkerConfig */
 /** `createdAt` is when the page created this worker, in ms since 1970.
  * @typedef {{ type: "start", createdAt: number } & WorkerConfig} StartRequest */
+/** @typedef {{ type: "checked", port: MessagePort }} CheckedRequest */
 
 /** @param {Answer} answer @param {Transferable[]} [transfer] */
 function tell(answer, transfer = []) {
@@ -53,10 +54,6 @@ let booted = null;
 // Files whose version prefetch.js has asked the server for: Python need not ask again.
 const checked = new Map();
 Object.assign(globalThis, { basculeChecked: checked });
-if (globalThis.BroadcastChannel) {
-  const news = new BroadcastChannel("bascule:checked");
-  news.onmessage = ({ data: url }) => checked.set(url, performance.now());
-}
 
 /** @param {Request} request */
 async function answer(request) {
@@ -147,9 +144,10 @@ function heapStats(pyodide) {
 async function earlyStats() {
   const found = await early;
   if (!found) return {};
-  const { listed, made, ms, deviceMs, tokenizer } = found;
+  const { listed, made, ms, deviceMs, files, tokenizer } = found;
   return {
     ...{ early_device: Number(deviceMs > 0), early_listed: listed, early_made: made, early_ms: ms },
+    early_fetcher: Number(files.taken),
     early_tokenizer: Number(tokenizer?.taken ?? false),
   };
 }
@@ -161,9 +159,13 @@ function start(config) {
   booted.catch(() => {}); // told with the first request
 }
 
-addEventListener("message", async (/** @type {MessageEvent<Request | StartRequest>} */ { data: request }) => {
+addEventListener("message", async (/** @type {MessageEvent<Request | StartRequest | CheckedRequest>} */ { data: request }) => {
   if (request.type === "start") {
     start(request);
+    return;
+  }
+  if (request.type === "checked") {
+    request.port.onmessage = ({ data: url }) => checked.set(url, performance.now());
     return;
   }
   const { id } = request;

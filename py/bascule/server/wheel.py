@@ -40,6 +40,7 @@ WEB = (
     "early.js",
     "offline-client.js",
     "offline.js",
+    "page-fetcher.js",
     "prefetch.js",
     "protocol.js",
     "start.html",

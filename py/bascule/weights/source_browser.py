@@ -41,6 +41,7 @@ _CORS_HINT = (
 )
 _DTYPES = {"F32": 0, "F16": 1, "BF16": 2, RAW: 3}
 _PARTS = ("store", "http", "journal", "manifest", "download", "shelf", "pieces")
+_EARLY = "basculeEarlyFetcher"  # as web/early.js has it
 _fetchers: dict[str, asyncio.Task[Any]] = {}
 
 
@@ -64,6 +65,13 @@ async def page_fetcher(**options: Any) -> Any:
 
 
 async def _make_fetcher(options: str) -> Any:
+    early = getattr(js.globalThis, _EARLY, None) if options == "{}" else None
+    if early and not early.taken:  # web/early.js has made it while Python started
+        early.taken = True
+        try:
+            return await early.fetcher
+        except JsException:  # made here, its error is told
+            pass
     modules = await bridge_modules(f"bridge/{name}.js" for name in (*_PARTS, "fetcher"))
     fetcher = modules.pop()
     parts: dict[str, Any] = dict(zip(_PARTS, modules, strict=True))

@@ -1,0 +1,27 @@
+// The page's own Fetcher, as Python makes it (py/bascule/weights/source_browser.py): for prefetch.js, and
+// for Python's worker, where it is there before Python asks.
+
+import * as download from "./bridge/download.js";
+import { createFetcher } from "./bridge/fetcher.js";
+import * as http from "./bridge/http.js";
+import * as journal from "./bridge/journal.js";
+import * as manifest from "./bridge/manifest.js";
+import * as pieces from "./bridge/pieces.js";
+import * as shelf from "./bridge/shelf.js";
+import * as store from "./bridge/store.js";
+
+/** @param {string} name @returns {Promise<any>} */
+export function vendored(name) {
+  return import(/* @vite-ignore */ new URL(`./vendor/${name}.js`, import.meta.url).href);
+}
+
+async function hashes() {
+  await vendored("hash-wasm");
+  return /** @type {any} */ (globalThis).hashwasm; // the library sets a global
+}
+
+/** @returns {Promise<import("./bridge/fetcher.js").Fetcher>} */
+export function createPageFetcher() {
+  const idb = () => vendored("idb");
+  return createFetcher({ store, http, journal, manifest, download, shelf, pieces, idb, hashes }, "{}");
+}
