@@ -14,7 +14,7 @@ import * as staging from "./bridge/staging.js";
 import * as submission from "./bridge/submission.js";
 import * as tape from "./bridge/tape.js";
 import { createChecked } from "./bridge/text.js";
-import { createPageFetcher, vendored } from "./page-fetcher.js";
+import { createPageFetcher, idb } from "./page-fetcher.js";
 
 /**
  * `made` pipelines of `listed` stand after `ms`; the device is ready after `deviceMs`;
@@ -44,7 +44,7 @@ export async function makeEarly(wanted) {
   /** @type {Remembered | null} */
   let remembered = null;
   try {
-    remembered = await openRemembered(await vendored("idb"));
+    remembered = await openRemembered(await idb());
     const making = makeTokenizer(remembered, wanted);
     const made = await makeDevice(remembered, wanted);
     return { ...made, files, tokenizer: await making };
@@ -56,11 +56,16 @@ export async function makeEarly(wanted) {
   }
 }
 
+/** @returns {Promise<any>} */
+function tokenizers() {
+  return import(/* @vite-ignore */ new URL("./vendor/tokenizers.js", import.meta.url).href);
+}
+
 /** The model's tokenizer, if it was remembered. @param {Remembered} remembered @param {Wanted} wanted */
 async function makeTokenizer(remembered, wanted) {
   try {
     const place = placeOf(wanted);
-    const early = place && (await createChecked(() => vendored("tokenizers"), remembered, place.folder));
+    const early = place && (await createChecked(tokenizers, remembered, place.folder));
     if (!early || Object.hasOwn(globalThis, "basculeEarlyTokenizer")) return null; // Python has its own
     Object.assign(globalThis, { basculeEarlyTokenizer: early });
     return early;

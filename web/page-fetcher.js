@@ -10,18 +10,19 @@ import * as pieces from "./bridge/pieces.js";
 import * as shelf from "./bridge/shelf.js";
 import * as store from "./bridge/store.js";
 
-/** @param {string} name @returns {Promise<any>} */
-export function vendored(name) {
-  return import(/* @vite-ignore */ new URL(`./vendor/${name}.js`, import.meta.url).href);
+// Bundlers find a file by `new URL("...", import.meta.url)`, written out like this.
+
+/** @returns {Promise<any>} */
+export function idb() {
+  return import(/* @vite-ignore */ new URL("./vendor/idb.js", import.meta.url).href);
 }
 
 async function hashes() {
-  await vendored("hash-wasm");
+  await import(/* @vite-ignore */ new URL("./vendor/hash-wasm.js", import.meta.url).href);
   return /** @type {any} */ (globalThis).hashwasm; // the library sets a global
 }
 
 /** @returns {Promise<import("./bridge/fetcher.js").Fetcher>} */
 export function createPageFetcher() {
-  const idb = () => vendored("idb");
   return createFetcher({ store, http, journal, manifest, download, shelf, pieces, idb, hashes }, "{}");
 }

@@ -4,7 +4,7 @@
 
 import { filesOfFirstLoad, lastLoad, placeOf } from "./ahead.js";
 import { openRemembered } from "./bridge/remembered.js";
-import { createPageFetcher, vendored } from "./page-fetcher.js";
+import { createPageFetcher, idb } from "./page-fetcher.js";
 
 /**
  * `checked` leads to Python's worker, and hears of each file whose version the server was asked for.
@@ -16,7 +16,7 @@ const PROGRESS_MS = 200;
 
 /** @param {string} address @returns {Promise<import("./ahead.js").Files | null>} */
 async function filesOfLastLoad(address) {
-  const remembered = await openRemembered(await vendored("idb"));
+  const remembered = await openRemembered(await idb());
   const files = await lastLoad(remembered, address);
   remembered.close();
   return files;
