@@ -50,6 +50,17 @@ def visit(
     return page.run("() => bascule.stats()")
 
 
+LOADS = """() => new Promise((done, fail) => {
+  const opening = indexedDB.open("bascule");
+  opening.onerror = () => fail(opening.error);
+  opening.onsuccess = () => {
+    const database = opening.result;
+    const asking = database.transaction("entries").objectStore("entries").get("loads");
+    asking.onsuccess = () => { database.close(); done(JSON.parse(asking.result.json).loads); };
+  };
+})"""
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[FaultyServer]:
     """Another origin, with a copy of the model."""
@@ -95,6 +106,14 @@ def test_a_second_visit_asks_for_files_and_makes_pipelines_before_python(
     # No device is opened in vain.
     devices = [stats["early_device"] for stats in (first, second, third)]
     assert devices == [0, 1, int(taken == "webgpu")]
+    # What is removed from the cache is not asked for again on the next visit.
+    page.run("() => bascule.cache('ls')")
+    (row,) = page.run(LOADS)
+    assert [f"/m/{name}" for name in sorted([*row["small"], *row["large"]])] == [
+        name for name in files if not name.endswith("bascule-manifest.json")
+    ]
+    page.run("(urls) => bascule.cache('rm', urls)", [f"{server.url}{weights}"])
+    assert page.run(LOADS) == []
 
 
 def test_tuning_in_the_page_is_kept_and_not_repeated(
