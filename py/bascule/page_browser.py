@@ -9,7 +9,6 @@ from dataclasses import asdict
 from typing import Any
 
 from bascule import cache
-from bascule.bridge_browser import LOADING, import_ahead
 from bascule.backend.base import Backend, Tier
 from bascule.errors import BasculeError, InputError
 from bascule.model.embedder import EmbeddingModel
@@ -21,7 +20,7 @@ from bascule.progress import Progress
 from bascule.remembered import open_remembered
 from bascule.tiers.auto import ModelNeed, open_chosen, open_tier
 from bascule.tiers.decisions import Decision
-from bascule.tiers.openers import OpenedTier
+from bascule.tiers.openers import IN_PAGE, OpenedTier
 from bascule.tiers.survey import Survey, survey
 from bascule.tiers.switches import read_switches
 from bascule.weights.recorded import FilesRead, remember_load
@@ -34,7 +33,10 @@ class PageSession:
     """
 
     def __init__(self) -> None:
-        import_ahead(LOADING)
+        if IN_PAGE:
+            from bascule.bridge_browser import LOADING, import_ahead
+
+            import_ahead(LOADING)
         self._model: EmbeddingModel | LanguageModel | None = None
         self._tiers: dict[str, Backend] = {}
         self._found: Survey | None = None
