@@ -36,9 +36,8 @@ async def remember_checked(
     folder: str, key: str, checked: CheckedTokenizer, max_tokens: int
 ) -> None:
     """Begin to remember a folder's checked tokenizer.json for `take_early` of the next visit."""
-    text = await bridge_module("bridge/text.js")
-    remembered = await bridge_module("bridge/remembered.js")
-    idb = await bridge_module("vendor/idb.js")
+    names = ("bridge/text.js", "bridge/remembered.js", "vendor/idb.js")
+    text, remembered, idb = await bridge_modules(names)
     numbers = (checked.n_tokens, checked.n_added_to_text, max_tokens)
     # Not awaited: the load goes on, and the promise never rejects.
     text.keepChecked(remembered, idb, folder, key, *numbers, checked.json.decode())
