@@ -12,6 +12,7 @@ from bascule.backend.reference import FUNCTIONS
 from bascule.backend.wasm.kernels_native import NativeKernels
 from bascule.backend.wasm.language import LanguageFunctions
 from bascule.model.kv_cache import rotary_angles
+from bascule.models.decoder.config import DecoderConfig
 from bascule.program.ops.sampling import NOT_A_TOKEN
 from tests.backend.guarded import GuardedKernels, NumpyOps
 from tests.shaders.test_cached_attention import CASES
@@ -135,11 +136,11 @@ def test_attention_loses_no_nan(
 
 def test_the_angles_of_a_model(ops: NumpyOps, guarded: GuardedKernels) -> None:
     """A late position out of two rows of the model's own table, against its sine in float64."""
-
-    class Config:
-        theta, size = 10000.0, 8
-
-    table, position = np.asarray(rotary_angles(Config)), 77_777  # pyright: ignore
+    sizes = {"vocabulary": 9, "hidden": 8, "layers": 1, "heads": 1, "kv_heads": 1, "size": 8}
+    config = DecoderConfig(
+        **sizes, inner=8, context=64, theta=10000.0, eps=1e-5, types={}, pairs="adjacent"
+    )
+    table, position = np.asarray(rotary_angles(config)), 77_777
     qkv = np.tile(np.array([1, 0], np.float32), 12)[None]
     cache = np.asarray(guarded.empty((4, 16)))
     shape = {"heads": 1, "kv_heads": 1, "size": 8, "pairs": "adjacent"}
