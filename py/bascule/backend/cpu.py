@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bascule.arrays import NUMPY, Array, np
 from bascule.backend.arrivals import Arrivals
@@ -152,7 +152,10 @@ class ReferenceExecutable:
             # The tier never waits for a device: let others have a turn between two calls.
             await asyncio.sleep(0)
         self.host_s += perf_counter() - started
-        results = {v.name: np.asarray(values[v.name]) for v in self._program.outputs}
+        results = {
+            v.name: np.asarray(values[v.name]).reshape(v.sizes(sizes))
+            for v in self._program.outputs
+        }
         return results if into is None else written(results, into)
 
     async def submit(
@@ -241,12 +244,18 @@ def evaluate(
     sizes: Mapping[str, int],
 ) -> T:
     """The result of a call whose operands stand in `values`."""
-    operands = [None if o is None else values[o.name] for o in call.operands]
+    operands = [None if o is None else _viewed(values[o.name], o, sizes) for o in call.operands]
     attributes = {
         name: sizes[value.name] if isinstance(value, Dim) else value
         for name, value in call.attributes
     }
     return functions[call.op](*operands, **attributes)
+
+
+def _viewed(found: Any, value: Value, sizes: Mapping[str, int]) -> Any:
+    """What `Graph.reshape` made of a value: the same numbers, in the shape that a call sees."""
+    shape = value.sizes(sizes)
+    return found if found.shape == shape else found.reshape(shape)
 
 
 def _room_for(parameter: Parameter) -> Array | BlockMatrix:

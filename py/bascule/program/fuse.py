@@ -24,7 +24,9 @@ def fuse(calls: Sequence[Call], outputs: Sequence[Value]) -> list[Call]:
     for call in calls:
         first = call.operands[0]
         before = made.get(first.name) if first is not None and readers[first.name] == 1 else None
-        joined = _join(fused[before], call) if before is not None else None
+        # A view of the result before, in another shape, is read by nothing but its own call.
+        same = before is not None and first == fused[before].result
+        joined = _join(fused[before], call) if before is not None and same else None
         if joined is None or before is None:
             fused.append(call)
             made[call.result.name] = len(fused) - 1

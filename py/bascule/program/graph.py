@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bascule.dtypes import DType
 from bascule.errors import InputError
@@ -49,6 +49,18 @@ class Graph:
         self.states.append(Value(name, shape, dtype))
         return self.states[-1]
 
+    def reshape(self, value: Value, shape: Shape) -> Value:
+        """The same numbers in another shape: a view of an input or a result, which costs no call.
+
+        InputError where the number of elements changes, or what stands before a size that is known
+        per run.
+        """
+        if value.name in self.parameters or value in self.states:
+            raise InputError("reshape", "a result or an input", value.name)
+        if _strides(value.shape) != _strides(shape):
+            raise InputError("reshape", f"as many elements as in {value.shape}", str(shape))
+        return replace(value, shape=shape)
+
     def call(self, op: str, *operands: Value | None, **attributes: Attribute) -> Value:
         """Record one op and return its result, shaped by the op table's rule."""
         row = OPS.get(op)
@@ -82,3 +94,15 @@ class Graph:
         shapes = [v.shape for v in (*self.inputs, *self.states, *(c.result for c in self.calls))]
         found = {d.name: d for shape in shapes for d in shape if isinstance(d, Dim)}
         return tuple(found.values())
+
+
+def _strides(shape: Shape) -> list[tuple[Dim | None, int]]:
+    """The elements before the first Dim, then each Dim with those from it to the next."""
+    found: list[tuple[Dim | None, int]] = [(None, 1)]
+    for size in shape:
+        dim, count = found[-1]
+        if isinstance(size, Dim):
+            found.append((size, 1))
+        else:
+            found[-1] = dim, count * size
+    return found

@@ -185,7 +185,7 @@ class ReplayExecutable:
             values[call.result.name] = _record(recorder, functions, call, values, sizes)
             for name in dead:
                 values.pop(name, None)
-        outputs = {v.name: _tensor(values[v.name]) for v in program.outputs}
+        outputs = {v.name: _tensor(values[v.name]).reshape(v.sizes(sizes)) for v in program.outputs}
         return _Plan(key, recorder, weights, inputs, outputs, states)
 
 

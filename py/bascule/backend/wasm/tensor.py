@@ -56,6 +56,10 @@ class Tensor:
         """The first rows, in the same memory."""
         return Tensor(self.memory, self.address, (count, *self.shape[1:]), self.dtype)
 
+    def reshape(self, shape: tuple[int, ...]) -> Tensor:
+        """The same numbers in another shape, in the same memory."""
+        return Tensor(self.memory, self.address, shape, self.dtype)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         found = np.frombuffer(self.bytes(), NUMPY.get(self.dtype, "uint8")).reshape(self.shape)
         wanted = found if dtype is None else found.astype(dtype, copy=False)

@@ -11,7 +11,7 @@ from math import prod
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel, Numbers, Variants, make_kernel
 from bascule.backend.webgpu.launch import fits, flat, normalise_rows, operand
-from bascule.program.ops import MOST_JOINED
+from bascule.program.ops import MOST_AXES, MOST_JOINED
 from bascule.program.ops.parts import part_of
 from bascule.program.program import Call, Sizes
 
@@ -61,6 +61,23 @@ def _matmul(call: Call, adapter: AdapterInfo) -> Variants:
 
     order = (16, 64) if adapter.software else (64, 16)
     return [partial(make, n) for n in order]
+
+
+def _transpose(call: Call, adapter: AdapterInfo) -> Variants:
+    del adapter
+    x, axes = operand(call, 0), [int(axis) for axis in str(call.attribute("axes"))]
+    absent = MOST_AXES - len(axes)
+
+    def numbers(sizes: Sizes) -> Numbers:
+        shape = x.sizes(sizes)
+        steps = [prod(shape[axis + 1 :]) for axis in axes]
+        told: dict[str, int] = {"n": prod(shape)}
+        for at, size in enumerate([1] * absent + [shape[axis] for axis in axes]):
+            told |= {f"size_{at}": size, f"step_{at}": steps[at - absent] if at >= absent else 0}
+        return told
+
+    lanes = prod(call.result.limits)
+    return [lambda: make_kernel(call, "transpose", numbers, lambda: flat(lanes, 64))]
 
 
 def _concat(call: Call, adapter: AdapterInfo) -> Variants:
@@ -168,6 +185,7 @@ TEXT_ROWS: Mapping[str, Callable[[Call, AdapterInfo], Variants]] = {
     "multiply": _multiply,
     "matmul": _matmul,
     "concat": _concat,
+    "transpose": _transpose,
     "rms_norm": normalise_rows,
     "rope_append": _rope_append,
     "cached_attention": _cached_attention,

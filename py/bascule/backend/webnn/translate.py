@@ -24,10 +24,12 @@ def translate(program: Program) -> Recipe:
         for value in filter(None, call.operands):
             if value.name not in values:
                 values[value.name] = _leaf(recipe, program, value)
-        operands = tuple(None if o is None else values[o.name] for o in call.operands)
+        operands = tuple(
+            None if o is None else _viewed(recipe, values[o.name], o) for o in call.operands
+        )
         values[call.result.name] = TRANSLATIONS[call.op](recipe, call, operands)
     for value in program.outputs:
-        at = values[value.name]
+        at = _viewed(recipe, values[value.name], value)
         if recipe.steps[at].method == "input":  # which WebNN takes for no output
             at = recipe.step("identity", [at], recipe.shapes[at])
         recipe.outputs[value.name] = at
@@ -52,6 +54,13 @@ def refusal(program: Program) -> str:
         if value.dtype not in _TYPES:
             return f"its {value.name!r} is stored as {value.dtype}, and this tier takes float32"
     return ""
+
+
+def _viewed(recipe: Recipe, at: int, value: Value) -> int:
+    """The operand in the shape that is seen of it; see `Graph.reshape`."""
+    if recipe.shapes[at] == value.limits:
+        return at
+    return recipe.step("reshape", [at], value.limits, value.limits)
 
 
 def _leaf(recipe: Recipe, program: Program, value: Value) -> int:

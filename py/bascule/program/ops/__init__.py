@@ -26,13 +26,14 @@ from bascule.program.ops import (
 )
 from bascule.program.ops.activations import ACTIVATIONS
 from bascule.program.ops.cached import ROTARY_PAIRS
-from bascule.program.ops.elementwise import MOST_JOINED
+from bascule.program.ops.elementwise import MOST_AXES, MOST_JOINED
 from bascule.program.ops.pool import POOLINGS
 from bascule.program.ops.table import Cost, Op, Operand
 from bascule.program.program import Call, Value
 
 __all__ = [
     "ACTIVATIONS",
+    "MOST_AXES",
     "MOST_JOINED",
     "OPS",
     "POOLINGS",

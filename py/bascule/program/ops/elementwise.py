@@ -1,4 +1,4 @@
-"""Sums, products and joins of tensors."""
+"""Sums, products and joins of tensors, and the order of their axes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from bascule.arrays import Array, np
 from bascule.program.ops.table import Op, first_two, inputs, need
 from bascule.program.program import Attribute, Shape
 
+MOST_AXES = 4  # of transpose
 MOST_JOINED = 7  # operands of concat: with its result as many as any adapter binds at once
 
 
@@ -31,6 +32,14 @@ def _concat(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Sha
     return (*given[0][:-1], sum(widths))
 
 
+def _transpose(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
+    x, axes = shapes[0] or (), str(attributes["axes"])
+    need(1 <= len(x) <= MOST_AXES, "transpose", "one to four axes", x)
+    order = "".join(map(str, range(len(x))))
+    need("".join(sorted(axes)) == order, "transpose", f"axes {order} in some order", repr(axes))
+    return tuple(x[int(axis)] for axis in axes)
+
+
 def add(x: Array, y: Array) -> Array:
     """x + y, y repeated over x's leading axes."""
     return x + y
@@ -46,6 +55,11 @@ def concat(*parts: Array | None) -> Array:
     return np.concatenate([part for part in parts if part is not None], axis=-1)
 
 
+def transpose(x: Array, *, axes: str) -> Array:
+    """x with its axes in that order, densely: axis i of y is axis axes[i] of x."""
+    return np.ascontiguousarray(x.transpose([int(axis) for axis in axes]))
+
+
 ROWS = (
     Op("add", inputs("x", "y"), {}, "x + y, y repeated over x's leading axes", _add, numpy=add),
     Op("multiply", inputs("x", "y"), {}, "x * y", _equal, numpy=multiply),
@@ -56,5 +70,13 @@ ROWS = (
         "all of them side by side on the last axis",
         _concat,
         numpy=concat,
+    ),
+    Op(
+        "transpose",
+        inputs("x"),
+        {"axes": str},
+        "y's axis i is x's axis axes[i], a digit each",
+        _transpose,
+        numpy=transpose,
     ),
 )
