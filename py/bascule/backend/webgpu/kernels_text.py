@@ -63,6 +63,43 @@ def _matmul(call: Call, adapter: AdapterInfo) -> Variants:
     return [partial(make, n) for n in order]
 
 
+def _dot_product_attention(call: Call, adapter: AdapterInfo) -> Variants:
+    q, k = operand(call, 0), operand(call, 1)
+    heads, kv_heads = call.whole("heads"), call.whole("kv_heads")
+    batch_limit, queries_limit, width = q.limits
+    size = width // heads
+
+    def numbers(sizes: Sizes) -> Numbers:
+        batch, queries, _ = q.sizes(sizes)
+        return {
+            "batch": batch,
+            "queries": queries,
+            "keys": k.sizes(sizes)[1],
+            "heads": heads,
+            "kv_heads": kv_heads,
+            "causal": int(bool(call.attribute("causal"))),
+            "window": call.whole("window"),
+            "scale": call.number("scale") or size**-0.5,
+        }
+
+    def make(lanes: int) -> Kernel:
+        return make_kernel(
+            call,
+            "dot_product_attention",
+            numbers,
+            lambda: (-(-queries_limit // lanes), heads, batch_limit),
+            variant=str(lanes),
+            parts=(
+                "key_count_given" if call.operands[3] else "key_count_none",
+                "score_bias_add" if call.operands[4] else "score_bias_none",
+            ),
+            consts=(("HEAD_SIZE", size),),
+            constants={"WORKGROUP": lanes},
+        )
+
+    return [partial(make, n) for n in ((16, 4, 64) if adapter.software else (64, 16))]
+
+
 def _transpose(call: Call, adapter: AdapterInfo) -> Variants:
     del adapter
     x, axes = operand(call, 0), [int(axis) for axis in str(call.attribute("axes"))]
@@ -186,6 +223,7 @@ TEXT_ROWS: Mapping[str, Callable[[Call, AdapterInfo], Variants]] = {
     "matmul": _matmul,
     "concat": _concat,
     "transpose": _transpose,
+    "dot_product_attention": _dot_product_attention,
     "rms_norm": normalise_rows,
     "rope_append": _rope_append,
     "cached_attention": _cached_attention,

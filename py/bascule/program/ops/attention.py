@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 from bascule.arrays import Array, np
 from bascule.errors import InputError
@@ -16,7 +17,9 @@ from bascule.program.ops.parts import (
     part_from,
 )
 from bascule.program.ops.table import Op, Operand, first_two, inputs, need, onto
-from bascule.program.program import Attribute, Shape
+from bascule.program.program import Attribute, Call, Shape
+
+_GENERAL = "dot_product_attention"
 
 
 def _attention(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
@@ -65,6 +68,75 @@ def _attend(q: Array, k: Array, v: Array, lengths: Array) -> Array:
     return (weights @ v).transpose(0, 2, 1, 3)
 
 
+def _dot_product_attention(
+    shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]
+) -> Shape:
+    op, (q, k), (v, lengths, bias) = _GENERAL, first_two(shapes, _GENERAL), shapes[2:]
+    numbers = [attributes[name] for name in ("heads", "kv_heads", "window")]
+    told = [n for n in numbers if isinstance(n, int) and n >= 0]
+    heads, kv_heads, window = told if len(told) == 3 else (0, 0, 0)
+    need(heads > 0 and kv_heads > 0 and heads % kv_heads == 0, op, "H a multiple of G", attributes)
+    need(window == 0 or bool(attributes["causal"]), op, "a window of causal attention", attributes)
+    need(len(q) == len(k) == 3, op, "q (B, Tq, H*D), k and v (B, Tk, G*D)", shapes)
+    width, kv_width = q[2], k[2]
+    if not isinstance(width, int) or width % heads:
+        raise InputError(f"op {op}", "C divisible by heads", f"{width} by {heads}")
+    fits = v == k and k[0] == q[0] and kv_width == width // heads * kv_heads
+    need(fits, op, "q (B, Tq, H*D), k and v (B, Tk, G*D)", shapes)
+    need(lengths is None or lengths == (q[0],), op, "lengths (B)", lengths)
+    need(bias is None or bias == (heads, q[1], k[1]), op, "bias (H, Tq, Tk)", bias)
+    return q
+
+
+def dot_product_attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    lengths: Array | None = None,
+    bias: Array | None = None,
+    *,
+    heads: int,
+    kv_heads: int,
+    causal: bool = False,
+    window: int = 0,
+    scale: float = 0.0,
+) -> Array:
+    """softmax(scale * q @ k.T + bias) @ v over the keys that a query may see, at least one.
+
+    q (B, Tq, H*D), k and v (B, Tk, G*D); a scale of 0 stands for 1 / sqrt(D). The first lengths[b]
+    keys are seen, all by default; the last query stands beside the last key, and where `causal` it
+    and those before see no key past their own, and the last `window` (0: all) up to it.
+    """
+    (batch, queries, width), keys = q.shape, k.shape[1]
+    size, sharing = width // heads, heads // kv_heads
+    apart = q.reshape(batch, queries, heads, size).transpose(0, 2, 1, 3)
+    k, v = (
+        np.repeat(x.reshape(batch, keys, kv_heads, size).transpose(0, 2, 1, 3), sharing, axis=1)
+        for x in (k, v)
+    )
+    scores = apart @ k.swapaxes(-1, -2) * q.dtype.type(scale or size**-0.5)
+    if bias is not None:
+        scores = scores + bias
+    own = (np.arange(queries) + 1 + keys - queries)[None, :]
+    count = np.full(batch, keys) if lengths is None else lengths.astype(np.int64)
+    end = np.clip(count, 1, keys)[:, None] + np.zeros_like(own)  # (B, Tq)
+    end = np.clip(own, 1, end) if causal else end
+    begin = np.minimum(np.maximum(own - window, 0), end - 1) if window else np.zeros_like(end)
+    at = np.arange(keys)
+    seen = (at >= begin[..., None]) & (at < end[..., None])
+    scores = np.where(seen[:, None], scores, -np.inf)
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return np.ascontiguousarray((weights @ v).transpose(0, 2, 1, 3)).reshape(q.shape)
+
+
+def _general_work(call: Call) -> int:
+    q, k = call.operands[:2]
+    assert q is not None
+    assert k is not None
+    return 2 * prod(q.limits) * k.limits[1]
+
+
 ROWS = (
     Op(
         "attention",
@@ -77,5 +149,20 @@ ROWS = (
         defaults=WHOLE,
         parts=frozenset(WHOLE),
         multiply_adds=attention_work,
+    ),
+    Op(
+        _GENERAL,
+        (
+            *inputs("q", "k", "v"),
+            Operand("lengths", "lengths", optional=True),
+            *inputs("bias?"),
+        ),
+        {"heads": int, "kv_heads": int, "causal": bool, "window": int, "scale": float},
+        "per batch b and head: softmax(scale * q @ k.T + bias) @ v over the first lengths[b] keys, "
+        "where causal up to the query's own, the last `window` of them (0: all)",
+        _dot_product_attention,
+        numpy=dot_product_attention,
+        defaults={"causal": False, "window": 0, "scale": 0.0},
+        multiply_adds=_general_work,
     ),
 )
