@@ -343,3 +343,16 @@ async def test_parts_of_an_op_are_refused(backend: WebNnBackend) -> None:
     graph.output(graph.call("attention", qkv, lengths, heads=4, first_head=2, n_heads=2))
     with pytest.raises(UnsupportedModelError, match="this tier does no parts of attention"):
         await backend.prepare(freeze(graph), backend.store(()))
+
+
+async def test_views_are_seen_in_their_shapes(backend: WebNnBackend, rng) -> None:
+    one, x = Recorded(T=(9, 16)), rng.standard_normal((9, 24))
+    value = one.value("x", x, "T")
+    assert value is not None
+    t = value.shape[0]
+    summed = one.graph.call("add", value, value)
+    scaled = one.value("w", rng.standard_normal(4))
+    found = await one.run(backend, "add", one.graph.reshape(summed, (t, 6, 4)), scaled)
+    (wide, row) = one.wide("x", "w")
+    assert wide is not None
+    agree(found, 2 * wide.reshape(9, 6, 4) + row, 1e-6)
