@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bascule.folders import models_folder
 from bascule.server.app import create_app
 from bascule.server.run import pyodide_folder, running
-from e2e.conftest import GOLDENS, settled
+from e2e.conftest import GOLDENS, Site, settled
 from e2e.engines import Engine, Page
 from tests.weights.faulty import FaultyServer
 
@@ -49,8 +49,8 @@ class Counted:
 
 @pytest.fixture
 def app() -> Counted:
-    """The demo's site, for a server of this story's own."""
-    return Counted(create_app(models=models_folder(), pyodide=pyodide_folder()))
+    """The demo's site, which ships a snapshot of Python, for a server of this story's own."""
+    return Counted(create_app(models=models_folder(), pyodide=pyodide_folder(), snapshots=True))
 
 
 @pytest.fixture
@@ -70,7 +70,11 @@ def tab_of(page: Page, url: str) -> Iterator[Page]:
 
 
 def test_a_visited_page_opens_with_its_server_gone(
-    engine: Engine, new_page: Callable[[str], Page], app: Counted, models: FaultyServer
+    engine: Engine,
+    site: Site,  # whose server has made the snapshot
+    new_page: Callable[[str], Page],
+    app: Counted,
+    models: FaultyServer,
 ) -> None:
     query = f"/?tier=cpu&model={models.url}/tiny-bert"
     with running(app) as url:
@@ -84,17 +88,20 @@ def test_a_visited_page_opens_with_its_server_gone(
         answer = page.run(GENERATE)
         isolated = page.run("() => crossOriginIsolated")
         first = app.take("/pyodide/")
+        app.take("/wheel/")
         with tab_of(page, url + query) as tab:
             assert settled(tab) == "ready"
             time.sleep(REVALIDATED_S)
         again = app.take("/pyodide/")
         print(f"{engine.name}: Pyodide, first visit {first:,} bytes, second visit {again:,}")
         assert again == 0
+        assert app.take("/wheel/") < 10_000  # the index
     with pytest.raises(httpx.ConnectError):
         httpx.get(url)
     models.down()
     with tab_of(page, url + query) as tab:
         assert settled(tab) == "ready"
+        assert tab.run("() => bascule.stats()")["boot_snapshot"] == 1
         assert tab.run(EMBED) == expected
         assert tab.run("() => crossOriginIsolated") == isolated
         assert tab.run(KEPT)

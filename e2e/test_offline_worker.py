@@ -19,8 +19,12 @@ FILES = {
     "part.js": 'document.title = "first";',
     "data.json": "{}",
     "models/config.json": "{}",
-    "wheel/index.json": '{"wheel": "toy-1-0a-py3-none-any.whl"}',
+    "wheel/index.json": json.dumps(
+        {"wheel": "toy-1-0a-py3-none-any.whl", "snapshot": {"file": "a.snapshot.gz"}}
+    ),
     "wheel/toy-1-0a-py3-none-any.whl": "wheel a",
+    "wheel/a.snapshot.gz": "snapshot a",
+    "wheel/b.snapshot": "snapshot b",
     "wheel/toy-1-0b-py3-none-any.whl": "wheel b",
     "wheel/toy_more-1-py3-none-any.whl": "another project's",
     "pyodide/pyodide.mjs": '// "pyodide.asm.js" "pyodide.asm.wasm" "python_stdlib.zip"',
@@ -75,6 +79,7 @@ def visited(fresh: Page) -> Page:
 
 def test_a_first_visit_keeps_what_the_next_one_needs(visited: Page, server: FaultyServer) -> None:
     others = {"data.json", "models/config.json", "index.html"} | {
+        "wheel/b.snapshot",
         "wheel/toy-1-0b-py3-none-any.whl",
         "wheel/toy_more-1-py3-none-any.whl",
     }
@@ -85,6 +90,7 @@ def test_a_first_visit_keeps_what_the_next_one_needs(visited: Page, server: Faul
     assert visited.run(TITLE) == "first"
     assert visited.run("() => location.search") == "?another=query"
     assert visited.run(FETCH, "/wheel/toy-1-0a-py3-none-any.whl") == "wheel a"
+    assert visited.run(FETCH, "/wheel/a.snapshot.gz") == "snapshot a"
     assert visited.run(KEEP)  # still all there
 
 
@@ -134,7 +140,8 @@ def test_a_server_that_answers_with_an_error_is_heard(visited: Page, server: Fau
 
 def test_a_new_wheel_takes_the_place_of_the_old_one(visited: Page, server: FaultyServer) -> None:
     visited.run(FETCH, "/wheel/toy_more-1-py3-none-any.whl")
-    server.replace("wheel/index.json", b'{"wheel": "toy-1-0b-py3-none-any.whl"}')
+    index_b = {"wheel": "toy-1-0b-py3-none-any.whl", "snapshot": {"file": "b.snapshot"}}
+    server.replace("wheel/index.json", json.dumps(index_b).encode())
     server.plan("-0b-py3-none-any.whl", Fault("drop", after=3), times=2)
     index = "async () => (await (await fetch('/wheel/index.json')).json()).wheel"
     assert "-0b-" in visited.run(index)
@@ -150,6 +157,8 @@ def test_a_new_wheel_takes_the_place_of_the_old_one(visited: Page, server: Fault
     server.down()
     assert "-0b-" in visited.run(index)
     assert visited.run(FETCH, "/wheel/toy-1-0b-py3-none-any.whl") == "wheel b"
+    assert visited.run(FETCH, "/wheel/b.snapshot") == "snapshot b"
+    assert "/wheel/a.snapshot.gz" not in visited.run(KEPT)
 
 
 def test_a_new_pyodide_comes_whole_at_the_visit_after(visited: Page, server: FaultyServer) -> None:

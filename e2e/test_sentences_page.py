@@ -240,7 +240,10 @@ def test_the_parts_by_themselves(page: Page) -> None:
             const considered = [{ tier: "webgpu", expected_ms: 5, refused: "", ...gpu }];
             return whyOf({ tier, decision: { chosen, warning, considered } }, wanted);
           };
-          const file = (location) => ({ location, stored_nbytes: 1, nbytes: 2, in_use: false });
+          const file = (location) => {
+            const kind = location.startsWith("http") ? "fetched" : "snapshot";
+            return { location, kind, stored_nbytes: 1, nbytes: 2, in_use: false };
+          };
           return { values, why: [
               why("wasm", "auto", { refused: "the browser has WebGPU and found no adapter" }),
               why("wasm", "auto", { refused: "BASCULE_DISABLE_WEBGPU is set" }),
@@ -253,6 +256,7 @@ def test_the_parts_by_themselves(page: Page) -> None:
               "http://a/m/config.json", "http://a/m/1_Pooling/config.json",
               "http://a/m/model.safetensors",
               "http://a/g/one.gguf", "http://a/g/two.gguf", "http://a/h/model.gguf",
+              "bascule-snapshot:0123",
             ].map(file)).map(({ name, from, files }) => [name, from, files.length]),
           };
         }"""
@@ -271,5 +275,6 @@ def test_the_parts_by_themselves(page: Page) -> None:
         "On the CPU, by numpy: as chosen.",
     ]
     assert found["models"] == [
-        ["m", "a", 3], ["one.gguf", "a", 1], ["two.gguf", "a", 1], ["h", "a", 1]
+        ["m", "a", 3], ["one.gguf", "a", 1], ["two.gguf", "a", 1], ["h", "a", 1],
+        ["Python's start", "", 1],
     ]  # fmt: skip

@@ -15,14 +15,17 @@ import { BasculeError } from "./protocol.js";
  * @property {(progress: import("./protocol.js").Progress) => void} [onProgress]
  * @property {Record<string, string>} [switches] BASCULE_... switches for Python's environment
  * @property {number} [cancelMs] how long Python may take to answer a cancel before its worker is ended
+ * @property {boolean} [snapshot] whether this browser may make and use a memory snapshot of Python's start
+ *   where the site ships none; default true
  * @property {boolean} [countProxies] for tests: `stats` counts the live Pyodide proxies
  *
  * @typedef {{ pyodide: string, wheel: string, models: string, env: Record<string, string>,
- *   countProxies: boolean }} WorkerConfig
+ *   snapshot: boolean, countProxies: boolean }} WorkerConfig
  */
 
 /** @param {ClientOptions} options @param {string} here the URL of client.js @returns {WorkerConfig} */
-export function workerConfig({ pyodide, wheel, models, bridge, switches = {}, countProxies = false }, here) {
+export function workerConfig(options, here) {
+  const { pyodide, wheel, models, bridge, switches = {}, snapshot = true, countProxies = false } = options;
   const modelsUrl = folderUrl("models", models ?? resolve("models", "models/", here));
   /** @type {Record<string, string>} */
   const env = { ...switches, BASCULE_MODELS: modelsUrl };
@@ -32,6 +35,7 @@ export function workerConfig({ pyodide, wheel, models, bridge, switches = {}, co
     wheel: resolve("wheel", wheel ?? resolve("wheel", "wheel/index.json", here)),
     models: modelsUrl,
     env,
+    snapshot,
     countProxies,
   };
 }

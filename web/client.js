@@ -2,6 +2,7 @@
 
 import { modelAddress, workerConfig } from "./client-options.js";
 import { BasculeError } from "./protocol.js";
+import { SnapshotMaker } from "./snapshot-maker.js";
 
 export { BasculeError, faultOf } from "./protocol.js";
 
@@ -21,6 +22,8 @@ export { BasculeError, faultOf } from "./protocol.js";
 
 const HERE = import.meta.url;
 const CANCEL_MS = 5000;
+/** Requests whose answer is what somebody waited for. */
+const RESULTS = ["embed", "chat", "generate", "logits"];
 
 export class BasculeClient {
   /** Started with the first request, and anew after one that could not start. @type {Worker | null} */
@@ -34,6 +37,9 @@ export class BasculeClient {
   #waiting = new Map();
   #onProgress;
   #cancelMs;
+  #maker;
+  /** Whether Python has started without any snapshot. */
+  #plain = false;
   /** What the last load told. @type {Loaded | null} */
   loaded = null;
 
@@ -42,6 +48,7 @@ export class BasculeClient {
     this.#config = workerConfig(options, HERE);
     this.#onProgress = options.onProgress ?? (() => {});
     this.#cancelMs = options.cancelMs ?? CANCEL_MS;
+    this.#maker = new SnapshotMaker(startSnapshot, this.#config);
     // A page that a browser freezes must not keep the locks that its workers hold from other tabs.
     addEventListener("pagehide", () => {
       this.#end({ category: "cancelled", what: "The page was left.", hint: "Reload it." });
@@ -126,8 +133,32 @@ export class BasculeClient {
   }
 
   /** @returns {Promise<Record<string, number>>} */
-  stats() {
-    return this.#ask({ type: "stats" });
+  async stats() {
+    return { ...(await this.#ask({ type: "stats" })), ...this.#maker.stats };
+  }
+
+  /** Make the memory snapshot from which Python starts at the next visit, now instead of a while after the
+   * first result. It is tried once a page.
+   * @returns {Promise<string>} "made", or why none is made: the site ships one, storage is full, ... */
+  async makeSnapshot() {
+    if (!this.#config.snapshot) return "snapshots are switched off";
+    if (!this.#plain) return "Python has not started without a snapshot";
+    return this.#maker.make(() => this.#hasNumpy());
+  }
+
+  /** Whether a snapshot is being made: a bad time to measure anything. */
+  get makesSnapshot() {
+    return this.#maker.busy;
+  }
+
+  async #hasNumpy() {
+    return Boolean((await this.stats()).numpy_loaded);
+  }
+
+  #scheduleSnapshot() {
+    if (this.#config.snapshot && this.#plain) {
+      this.#maker.schedule(() => !this.#waiting.size, () => this.#hasNumpy());
+    }
   }
 
   /** Stop all that runs or waits. Where Python does not answer, as while it starts or in a loop without an
@@ -157,14 +188,16 @@ export class BasculeClient {
     return this.#ask({ type: "close" });
   }
 
-  /** @param {object} request @param {Listener} [listener] @returns {Promise<any>} */
-  #ask(request, listener) {
+  /** @param {{ type: string, [detail: string]: unknown }} request @param {Listener} [listener] @returns {Promise<any>} */
+  async #ask(request, listener) {
     const id = this.#next++;
-    return new Promise((resolve, reject) => {
+    const answer = await new Promise((resolve, reject) => {
       this.#waiting.set(id, { ...listener, resolve, reject });
       this.#worker ??= this.#start();
       this.#worker.postMessage({ id, ...request });
     });
+    if (RESULTS.includes(request.type)) this.#scheduleSnapshot();
+    return answer;
   }
 
   /** @param {Answer} answer */
@@ -180,6 +213,10 @@ export class BasculeClient {
     if (answer.type === "progress") {
       this.#booted ||= answer.stage === "package" && answer.done === answer.total;
       this.#onProgress(answer);
+      return;
+    }
+    if (answer.type === "booted") {
+      this.#plain = answer.snapshot === "";
       return;
     }
     if (answer.type === "error" && !this.#booted) {
@@ -205,7 +242,9 @@ export class BasculeClient {
   #end(fault) {
     this.#worker?.terminate();
     this.#endPrefetch();
+    this.#maker.end();
     this.#worker = null;
+    this.#plain = false;
     this.#booted = false;
     this.loaded = null;
     for (const { reject } of this.#waiting.values()) reject(new BasculeError(fault));
@@ -223,6 +262,11 @@ function startWorker() {
 function startPrefetch() {
   if (isForeign()) return startForeign("prefetch.js");
   return new Worker(new URL("./prefetch.js", import.meta.url), { type: "module" });
+}
+
+function startSnapshot() {
+  if (isForeign()) return startForeign("snapshot-worker.js");
+  return new Worker(new URL("./snapshot-worker.js", import.meta.url), { type: "module" });
 }
 
 /** Whether this file comes from another origin, whose scripts no browser starts as workers. */

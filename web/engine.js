@@ -26,6 +26,7 @@ const OFFLINE_FILES = [
   ...["chat.html", "chat.js", "chat.css", "conversation.js", "figures.js", "markdown.js", "messages.js"],
   ...["vendor/marked.js", "vendor/purify.js"],
   ...["worker.js", "ahead.js", "page-fetcher.js", "boot.js", "client-options.js", "early.js", "prefetch.js", "vendor/idb.js", "vendor/hash-wasm.js", "vendor/tokenizers.js"],
+  ...["snapshot-steps.mjs", "snapshot-worker.js", "snapshots.js"],
   ...["device", "faults", "gpu", "handles", "importer", "pipelines", "remembered", "staging", "submission", "tape", "text"].map(inBridge),
   ...["download", "fetcher", "http", "journal", "manifest", "pieces", "shelf", "store"].map(inBridge),
 ];
@@ -91,6 +92,7 @@ export class EngineCard {
       pyodide,
       onProgress: hear,
       countProxies: query.has("count-proxies"),
+      snapshot: query.get("snapshot") !== "off",
       switches: switchesOf(query),
     });
     this.idle = new IdleTuner(this.client, query.get("tune") === "now" ? 0 : undefined);
@@ -246,6 +248,7 @@ export class EngineCard {
       tune: (/** @type {number} */ budgetS) => client.tune(budgetS),
       cancel: () => client.cancel(),
       stats: () => client.stats(),
+      makeSnapshot: () => client.makeSnapshot(),
       cache: (/** @type {"ls" | "rm" | "verify"} */ action, /** @type {string[] | null} */ locations) =>
         client.cache(action, locations ?? null),
       close: () => client.close(),

@@ -63,6 +63,7 @@ export class IdleTuner {
 
   async #slice() {
     if (document.visibilityState !== "visible") return;
+    if (this.#client.makesSnapshot) return this.#start(); // measures nothing beside that
     this.#slices += 1;
     this.#running = true;
     try {

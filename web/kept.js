@@ -1,5 +1,5 @@
-// The panel of the models kept in this browser: listed, verified, removed; and asking the browser, once,
-// to keep them when space runs short.
+// The panel of what is kept in this browser, models and Python's start: listed, verified, removed; and
+// asking the browser, once, to keep it when space runs short.
 
 import { count, make, megabytes, plainButton } from "./dom.js";
 
@@ -40,11 +40,12 @@ export function modelsOf(files) {
     const key = own ? location : location.replace(/(\/\d+_[A-Za-z]+)?\/[^/]*$/, "");
     models.set(key, [...(models.get(key) ?? []), file]);
   }
-  return [...models].map(([key, its]) => ({ name: nameOf(key), from: originOf(key), files: its }));
+  return [...models].map(([key, its]) => ({ name: nameOf(key, its[0].kind), from: originOf(key), files: its }));
 }
 
-/** @param {string} location */
-function nameOf(location) {
+/** @param {string} location @param {string} kind of its files */
+function nameOf(location, kind) {
+  if (kind === "snapshot") return "Python's start";
   return location.slice(location.lastIndexOf("/") + 1) || location;
 }
 
@@ -77,7 +78,7 @@ export class KeptPanel {
     on("verify", () => this.#verify());
     on("remove", async () => {
       await this.#client.cache("rm", null);
-      return "All models were removed.";
+      return "All of it was removed.";
     });
   }
 
@@ -99,7 +100,7 @@ export class KeptPanel {
     const files = await this.#client.cache("ls", null);
     const models = modelsOf(files);
     this.#list.replaceChildren(...models.map((model) => this.#item(model)));
-    const known = modelsOf(files.filter(({ kind }) => kind !== "orphaned"));
+    const known = modelsOf(files.filter(({ kind }) => kind === "fetched"));
     const all = `${count(known.length, "model")}, ${megabytes(sum(files, "stored_nbytes"))} in all.`;
     this.#status.textContent = text ?? (models.length ? all : "Nothing is kept yet.");
   }

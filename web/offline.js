@@ -1,5 +1,5 @@
 // A service worker: a site that was visited before opens with its server gone. It keeps the pages,
-// the wheel and Pyodide; model files are the loader's affair and pass by.
+// the wheel, its memory snapshot and Pyodide; model files are the loader's affair and pass by.
 //
 // offline-client.js registers it as offline.js?pyodide=PATH&patience=MS. It is a classic script, for
 // browsers whose service workers know no modules.
@@ -61,7 +61,7 @@ function kindOf({ method, headers, url, mode, destination }) {
   if (method !== "GET" || headers.has("range") || !isOurs(place)) return "";
   if (place === INDEX) return "index";
   if (place.startsWith(PYODIDE)) return "pyodide";
-  if (place.endsWith(".whl")) return "wheel";
+  if (place.endsWith(".whl") || isSnapshot(place)) return "wheel";
   return mode === "navigate" || PAGE_PARTS.includes(destination) ? "page" : "";
 }
 
@@ -117,7 +117,7 @@ async function keep(place, answer) {
     if (place === INDEX) await holdWheel(await answer.clone().json());
     const cache = await caches.open(CACHE);
     await cache.put(place, answer);
-    if (place.endsWith(".whl")) await dropOlder(cache, place);
+    if (place.endsWith(".whl") || isSnapshot(place)) await dropOlder(cache, place);
     return true;
   } catch (error) {
     console.debug(`Not kept for offline use: ${place} (${error})`); // a full disk, say
@@ -125,16 +125,25 @@ async function keep(place, answer) {
   }
 }
 
-/** @param {{ wheel: string }} index */
-async function holdWheel({ wheel }) {
+/** Without its snapshot Python starts all the same.
+ * @param {{ wheel: string, snapshot?: { file: string } | null }} index */
+async function holdWheel({ wheel, snapshot }) {
   if (!(await hold(new URL(wheel, INDEX).href))) throw new Error(`without ${wheel}`);
+  const place = new URL(snapshot?.file ?? wheel, INDEX).href;
+  if (isOurs(place) && isSnapshot(place)) await hold(place);
 }
 
-/** Drop a wheel's other versions. @param {Cache} cache @param {string} place */
+/** A memory snapshot of Python, which a site may ship beside its wheel. @param {string} place */
+function isSnapshot(place) {
+  return /\.snapshot(\.gz)?$/.test(place);
+}
+
+/** Drop a wheel's other versions; of snapshots all others. @param {Cache} cache @param {string} place */
 async function dropOlder(cache, place) {
-  const [project] = /^.*\/[^/]+?-/.exec(place) ?? [place];
+  const [project] = (isSnapshot(place) ? /^.*\// : /^.*\/[^/]+?-/).exec(place) ?? [place];
   for (const { url } of await cache.keys()) {
-    if (url !== place && url.startsWith(project) && url.endsWith(".whl")) await cache.delete(url);
+    const same = isSnapshot(place) ? isSnapshot(url) : url.endsWith(".whl");
+    if (url !== place && url.startsWith(project) && same) await cache.delete(url);
   }
 }
 

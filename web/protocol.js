@@ -49,7 +49,9 @@
  * @typedef {{ type: "piece", id: number, text: string, tokens: number }} PieceMessage
  * @typedef {{ type: "result", id: number, value: any }} ResultMessage
  * @typedef {{ type: "error", id: number, fault: Fault }} ErrorMessage
- * @typedef {ProgressMessage | PieceMessage | ResultMessage | ErrorMessage} Answer
+ * Python has started, from whose snapshot ("" for none).
+ * @typedef {{ type: "booted", snapshot: "site" | "browser" | "" }} BootedMessage
+ * @typedef {BootedMessage | ProgressMessage | PieceMessage | ResultMessage | ErrorMessage} Answer
  */
 
 /** An error that the worker told. */

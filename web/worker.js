@@ -27,17 +27,21 @@ function report(stage, done, total, unit) {
 async function startPython(config) {
   report("python", 0, 1, "steps");
   const worker_ms = performance.timeOrigin + performance.now() - config.createdAt;
-  const booted = await boot(config);
-  report("python", 1, 1, "steps");
-  report("package", 0, 1, "steps");
-  const began = performance.now();
-  const { pyodide } = booted;
-  // Counting live proxies shows a leak in the statistics, and costs time for each one made.
-  if (config.countProxies) pyodide._module.enable_pyproxy_allocation_tracing?.();
-  const module = pyodide.pyimport("bascule.page_browser");
-  const session = module.PageSession();
-  module.destroy();
-  const stages = { worker_ms, ...booted.stages, package_ms: performance.now() - began };
+  let package_ms = 0;
+  const { begun: session, ...booted } = await boot(config, (pyodide) => {
+    report("python", 1, 1, "steps");
+    report("package", 0, 1, "steps");
+    const began = performance.now();
+    // Counting live proxies shows a leak in the statistics, and costs time for each one made.
+    if (config.countProxies) pyodide._module.enable_pyproxy_allocation_tracing?.();
+    const module = pyodide.pyimport("bascule.page_browser");
+    const made = module.PageSession();
+    module.destroy();
+    package_ms = performance.now() - began;
+    return made;
+  });
+  const stages = { worker_ms, ...booted.stages, package_ms };
+  tell({ type: "booted", snapshot: booted.snapshot });
   report("package", 1, 1, "steps");
   return { ...booted, stages, session };
 }
@@ -48,7 +52,7 @@ let models = "";
 /** What was made while Python started. @type {ReturnType<typeof makeEarly> | null} */
 let early = null;
 
-/** @type {Promise<import("./boot.js").Booted & { session: any }> | null} */
+/** @type {Promise<import("./boot.js").How & { pyodide: any, session: any }> | null} */
 let booted = null;
 
 // Files whose version prefetch.js has asked the server for: Python need not ask again.
@@ -77,7 +81,7 @@ async function answer(request) {
         ...heapStats(pyodide),
         ...(await earlyStats()),
         ...stages,
-        ...{ boot_ms: ms, boot_snapshot: Number(snapshot) },
+        ...{ boot_ms: ms, boot_snapshot: Number(snapshot !== ""), boot_own_snapshot: Number(snapshot === "browser") },
       };
     case "cache":
       return JSON.parse(await session.cache(request.action, JSON.stringify(request.locations)));

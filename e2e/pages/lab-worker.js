@@ -10,7 +10,8 @@ async function boot() {
   if (query.has("micropip")) return installed();
   const wheel = new URL(query.get("index") ?? "/wheel/index.json", location.href).href;
   const numpy = base.pathname === "/pyodide/" && !query.has("no-numpy");
-  const { pyodide, ...how } = await bootAsThePage({ pyodide: base.href, wheel, env: {} });
+  const config = { pyodide: base.href, wheel, env: {}, snapshot: query.has("own") };
+  const { pyodide, ...how } = await bootAsThePage(config, () => {});
   if (numpy) await pyodide.loadPackage("numpy", { messageCallback: () => {} });
   globalThis.lab_booted = JSON.stringify(how);
   return pyodide;

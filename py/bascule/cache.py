@@ -29,11 +29,13 @@ ORPHANED = "orphaned chunks"
 class Kept:
     """A file that was fetched by URL, a model that was pulled, or all orphaned chunks together.
 
+    In a page also a snapshot of Python that this browser has made.
+
     `stored_nbytes` is less than `nbytes` where a load has not ended; `used` in seconds since 1970.
     """
 
     location: str
-    kind: Literal["fetched", "pulled", "orphaned"]
+    kind: Literal["fetched", "pulled", "orphaned", "snapshot"]
     nbytes: int
     stored_nbytes: int
     used: float
@@ -109,7 +111,7 @@ def _from_page(told: str, orphaned_nbytes: int) -> list[Kept]:
     found = [
         Kept(
             each["location"],
-            "fetched",
+            each["kind"],
             each["nbytes"],
             each["stored_nbytes"],
             each["used"] / 1000,

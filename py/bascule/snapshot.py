@@ -1,8 +1,9 @@
 """What a memory snapshot of Pyodide holds: imported modules, compiled code, this package's files.
 
-All of it runs inside Pyodide. server/snapshot.mjs calls `collect` in one Pyodide and `prepare` in a
-second one, whose memory becomes the snapshot; web/boot.js calls `resume` where a page boots from
-it. A snapshot can hold neither JavaScript objects nor numpy, so nothing here imports them.
+All of it runs inside Pyodide. web/snapshot-steps.mjs, for node and for a browser that makes its
+own, calls `collect` in one Pyodide and `prepare` in a second one, whose memory becomes the
+snapshot; web/boot.js calls `resume` where a page boots from it. A snapshot can hold neither
+JavaScript objects nor numpy, so nothing here imports them.
 """
 
 from __future__ import annotations

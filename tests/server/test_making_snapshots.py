@@ -24,6 +24,8 @@ from bascule.server.snapshot import (
     write_site_snapshot,
 )
 
+NPM_PYODIDE = Path(__file__).resolve().parents[2] / "node_modules" / "pyodide"
+
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -140,6 +142,16 @@ def test_a_site_gets_wheel_snapshot_and_index(tmp_path: Path) -> None:
     assert index["snapshot"]["nbytes"] == len(data)
     assert index["snapshot"]["sha256"] == hashlib.sha256(data).hexdigest()
     assert written.stat().st_size < len(data) / 3
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o644}
+
+
+def test_a_pyodide_without_numpy(tmp_path: Path, cache: Path) -> None:
+    """The one of the npm package."""
+    written = write_site_snapshot(NPM_PYODIDE, tmp_path / "wheel")
+    data = gzip.decompress(written.read_bytes())
+    assert b"bascule.page_browser" in data
+    index = json.loads((tmp_path / "wheel" / "index.json").read_text())
+    assert index["snapshot"]["pyodide"].startswith("314.")
 
 
 def test_a_folder_that_cannot_be_written() -> None:

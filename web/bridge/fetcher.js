@@ -237,7 +237,8 @@ export class Fetcher {
       found
         .filter(({ missing }) => !missing)
         .map(({ url, nbytes, storedNbytes, used, inUse, sha256 }) => {
-          return { location: url, nbytes, stored_nbytes: storedNbytes, used, in_use: inUse, sha256 };
+          const kind = this.#parts.journal.isSnapshot(url) ? "snapshot" : "fetched";
+          return { location: url, kind, nbytes, stored_nbytes: storedNbytes, used, in_use: inUse, sha256 };
         }),
     );
   }
@@ -263,7 +264,7 @@ export class Fetcher {
     const wanted = JSON.parse(urls);
     const above = (/** @type {string} */ url) => (/** @type {string} */ location) => {
       const place = location.replace(/\/+$/, "");
-      return /^https?:\/\/[^/]/.test(place) && (url === place || url.startsWith(`${place}/`));
+      return url === location || (/^https?:\/\/[^/]/.test(place) && `${url}/`.startsWith(`${place}/`));
     };
     const below = (/** @type {string} */ url) => !wanted.length || wanted.some(above(url));
     const gone = ((await this.#shared.journal?.entries()) ?? []).filter(({ url }) => below(url));

@@ -11,6 +11,8 @@
  * @typedef {Entry & { key: string, used: number, storedNbytes: number, inUse: boolean }} Listed
  */
 
+/** How the URLs of Python's snapshots begin that this browser has made (../snapshots.js). */
+export const SNAPSHOT = "bascule-snapshot:";
 const HASH = /^[0-9a-f]{64}$/;
 const MOST_NBYTES = 2 ** 50;
 
@@ -23,6 +25,11 @@ export async function sha256(bytes) {
 /** @param {string} url */
 export async function keyOf(url) {
   return (await sha256(new TextEncoder().encode(url))).slice(0, 32);
+}
+
+/** Whether an entry is a snapshot of Python, which a browser can make again. @param {string} url */
+export function isSnapshot(url) {
+  return url.startsWith(SNAPSHOT);
 }
 
 /** Bytes of chunk `index` of a file. @param {{ nbytes: number, chunkNbytes: number }} entry
@@ -103,15 +110,17 @@ export class Journal {
     return { free: Math.min(mostNbytes - ours, free), most: Math.min(mostNbytes - held, free + ours - held) };
   }
 
-  /** Drop what nobody names, then what was used least recently, until `nbytes` more fit; nothing that
-   * is in use, and nothing at all if that would not be enough.
+  /** Drop what nobody names, then snapshots of Python, then what was used least recently, until `nbytes`
+   * more fit; nothing that is in use, and nothing at all if that would not be enough.
    * @param {number} nbytes @param {number} mostNbytes of all that is kept
    * @returns {Promise<number>} the bytes that do not fit all the same */
   async makeRoom(nbytes, mostNbytes) {
     let { free, most } = await this.space(mostNbytes);
     if (nbytes > most) return nbytes - most;
     if (nbytes > free && (await this.dropOrphans())) free = (await this.space(mostNbytes)).free;
-    for (const { key, inUse, storedNbytes } of await this.entries()) {
+    const oldest = await this.entries();
+    oldest.sort((a, b) => Number(isSnapshot(b.url)) - Number(isSnapshot(a.url)));
+    for (const { key, inUse, storedNbytes } of oldest) {
       if (free >= nbytes) break;
       if (inUse || !storedNbytes) continue;
       await this.remove([key]);

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from bascule import assets
 from bascule.errors import SetupError
 from bascule.folders import cache_folder, write_whole
 from bascule.server.wheel import site_index, write_wheel
@@ -75,7 +76,8 @@ def make_snapshot(pyodide: Path, wheel: Path) -> Snapshot:
     with FileLock(folder / "lock"):
         found = _kept(key)
         if found is None:
-            found = _make([node, str(_SCRIPT), str(pyodide), str(wheel), key], key)
+            steps = assets.path("web") / "snapshot-steps.mjs"
+            found = _make([node, *map(str, (_SCRIPT, steps, pyodide, wheel)), key], key)
             _remove_old()
     return found
 
@@ -93,6 +95,8 @@ def write_site_snapshot(pyodide: Path, folder: Path) -> Path:
     try:
         write_whole(folder / shipped.file, gzip.compress(data, 6, mtime=0))
         write_whole(folder / "index.json", json.dumps(index, indent=2).encode())
+        for name in (shipped.file, "index.json"):
+            (folder / name).chmod(0o644)  # a web server may run as another user
     except OSError as error:
         raise SetupError(
             f"{folder} cannot be written ({error.strerror}).", hint="Name another folder."
@@ -173,7 +177,8 @@ def _make(command: list[str], key: str) -> Snapshot:
         version = _run([*command, str(target)])
         data = target.read_bytes()
         digest = hashlib.sha256(data).hexdigest()
-        found = Snapshot(f"{key}.snapshot", key, digest, len(data), version)
+        # Two of the same key differ, and caches go by the name.
+        found = Snapshot(f"{key}-{digest[:8]}.snapshot", key, digest, len(data), version)
         target.rename(folder / found.file)
     write_whole(folder / f"{key}.json", json.dumps(asdict(found)).encode())
     return found
@@ -191,8 +196,8 @@ def _run(command: list[str]) -> str:
     except subprocess.TimeoutExpired:
         words = f"it took more than {_TIMEOUT_S} s"
     raise SetupError(
-        f"Pyodide in {command[2]} gave no snapshot: {words}",
-        hint="Is it a complete Pyodide with numpy, of version 0.27 or later?",
+        f"Pyodide in {command[3]} gave no snapshot: {words}",
+        hint="Is it a complete Pyodide, of version 0.27 or later?",
     )
 
 
@@ -200,5 +205,6 @@ def _remove_old() -> None:
     """Keep the few that were used last."""
     records = sorted(snapshots_folder().glob("*.json"), key=lambda path: path.stat().st_mtime)
     for record in records[:-_MOST_KEPT]:
-        record.with_suffix(".snapshot").unlink(missing_ok=True)
+        for file in record.parent.glob(f"{record.stem}*.snapshot"):
+            file.unlink(missing_ok=True)
         record.unlink(missing_ok=True)

@@ -1,0 +1,98 @@
+"""A site ships no snapshot: the visitor's browser makes one, and then starts Python from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from bascule.server.app import create_app
+from bascule.server.run import pyodide_folder, running
+from e2e.conftest import GOLDENS, ROOT, check_embeddings, settled
+from e2e.engines import Engine, Page, wait_for
+from e2e.test_csp import WITH_BLOB, WithHeaders
+from e2e.test_snapshot import start
+
+QUERY = "/?model=/goldens/tiny-bert&tier=cpu"
+KEPT = "async () => (await bascule.cache('ls')).filter(({ kind }) => kind === 'snapshot')"
+
+# What comes of it where a worker's script is `url`; it takes a lock of the browser first.
+MAKE = """async (url) => {
+  const { SnapshotMaker } = await import("/snapshot-maker.js");
+  const place = { pyodide: "/pyodide/", wheel: "/wheel/index.json" };
+  const maker = new SnapshotMaker(() => new Worker(url, { type: "module" }), place);
+  return maker.make(async () => false);
+}"""
+HOLD = """() => new Promise((held) => {
+  navigator.locks.request("bascule:snapshot", () => {
+    held();
+    return new Promise((release) => Object.assign(globalThis, { release }));
+  });
+})"""
+# Keep the snapshot again, whole, as one of another build of Pyodide.
+CHANGE = """async () => {
+  const { openSnapshots } = await import("/snapshots.js");
+  const snapshots = await openSnapshots();
+  const [{ location }] = (await bascule.cache("ls")).filter(({ kind }) => kind === "snapshot");
+  const key = location.slice(location.indexOf(":") + 1);
+  const bytes = await snapshots.read(await snapshots.find(key));
+  bytes[16] ^= 1;
+  await snapshots.keep(key, bytes);
+}"""
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """The demo's site without a snapshot, under a strict policy."""
+    folders = {"goldens": GOLDENS, "lab": ROOT / "e2e" / "pages"}
+    app = create_app(models=GOLDENS, pyodide=pyodide_folder(), extra=folders)
+    with running(WithHeaders(app, {"Content-Security-Policy": WITH_BLOB})) as url:
+        yield url
+
+
+def visit(page: Page, url: str) -> dict[str, Any]:
+    page.open(url + QUERY)
+    assert settled(page) == "ready", page.run("() => document.body.innerText")
+    return page.run("() => bascule.stats()")
+
+
+def make(page: Page) -> str:
+    """What comes of `makeSnapshot`, which may take a driver's patience on a loaded machine."""
+    page.run("() => { bascule.makeSnapshot().then((told) => { globalThis.outcome = told; }); }")
+    wait_for(page, "globalThis.outcome", 600)
+    return page.run("() => outcome")
+
+
+def test_the_next_visit_starts_from_what_this_one_made(
+    engine: Engine, url: str, new_page: Callable[[str], Page]
+) -> None:
+    page = new_page(f"{url}/style.css")
+    first = visit(page, url)
+    assert first["boot_snapshot"] == 0
+    page.run(HOLD)
+    assert page.run(MAKE, "/snapshot-worker.js") == "another tab makes it"
+    page.run("() => release()")
+    assert page.run(MAKE, "/no-such-worker.js")  # what it says is the browser's own
+    assert page.run(KEPT) == []
+    assert make(page) == "made"
+    made = page.run("() => bascule.stats()")
+    # WebKit's driver forgets an origin with its last page, unless a service worker is there.
+    page.run("() => bascule.offline")
+    second = visit(page, url)
+    assert second["boot_own_snapshot"] == second["boot_snapshot"] == 1
+    check_embeddings(page)
+    (kept,) = page.run(KEPT)
+    assert kept["stored_nbytes"] == kept["nbytes"] == made["snapshot_nbytes"]
+    print(
+        f"{engine.name}: {kept['nbytes'] / 1e6:.0f} MB made in {made['snapshot_make_ms']:.0f} ms; "
+        f"Python starts in {second['boot_ms']:.0f} instead of {first['boot_ms']:.0f} ms"
+    )
+    # One that is whole but does not work: Python starts plainly, and it is dropped.
+    page.run(CHANGE)
+    booted, _ = start(page, "own")
+    assert not booted["snapshot"]
+    assert "build id" in booted["plain"]
+    assert page.run(KEPT) == []
+    booted, _ = start(page, "own")
+    assert not booted["plain"]
