@@ -10,12 +10,13 @@ import pytest
 from bascule.server.app import create_app
 from bascule.server.run import pyodide_folder, running
 from e2e.conftest import GOLDENS, ROOT, check_embeddings, settled
-from e2e.engines import Engine, Page, wait_for
+from e2e.engines import Engine, Page, PlaywrightTab, wait_for
 from e2e.test_csp import WITH_BLOB, WithHeaders
 from e2e.test_snapshot import start
 
 QUERY = "/?model=/goldens/tiny-bert&tier=cpu"
 KEPT = "async () => (await bascule.cache('ls')).filter(({ kind }) => kind === 'snapshot')"
+HELD = "(await navigator.locks.query()).held.some(({ name }) => name === 'bascule:snapshot')"
 
 # What comes of it where a worker's script is `url`; it takes a lock of the browser first.
 MAKE = """async (url) => {
@@ -96,3 +97,34 @@ def test_the_next_visit_starts_from_what_this_one_made(
     assert page.run(KEPT) == []
     booted, _ = start(page, "own")
     assert not booted["plain"]
+
+
+@pytest.mark.one_engine
+def test_visits_on_which_none_is_made(
+    engine: Engine, url: str, new_page: Callable[[str], Page]
+) -> None:
+    page = new_page(f"{url}{QUERY}&snapshot=off")
+    assert settled(page) == "ready"
+    assert page.run("() => bascule.makeSnapshot()") == "snapshots are switched off"
+    low = "() => Object.defineProperty(navigator, 'deviceMemory', { value: 2 })"
+    page.run(low)
+    assert page.run(MAKE, "/snapshot-worker.js") == "this machine has 2 GiB of memory"
+    # Storage that is full shows when the snapshot is written: nothing of it stays.
+    assert isinstance(page, PlaywrightTab)
+    session = page.page.context.new_cdp_session(page.page)
+    session.send("Storage.overrideQuotaForOrigin", {"origin": url, "quotaSize": 30_000_000})
+    visit(page, url)
+    assert make(page) != "made"
+    kinds = "async () => (await bascule.cache('ls')).map(({ kind }) => kind)"
+    assert set(page.run(kinds)) <= {"fetched"}
+    session.send("Storage.overrideQuotaForOrigin", {"origin": url})
+    # It begins by itself after a result; the tab is closed meanwhile, and the lock goes with it.
+    visit(page, url)
+    check_embeddings(page)
+    wait_for(page, HELD)
+    visit(page, url)
+    assert not page.run(f"async () => {HELD}")
+    assert page.run(KEPT) == []
+    # Two attempts were begun and came to nothing. After a third there is none for a week.
+    attempts = "() => JSON.parse(localStorage.getItem('bascule-snapshot-attempts')).count"
+    assert page.run(attempts) == 2
