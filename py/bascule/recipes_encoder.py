@@ -71,7 +71,6 @@ class EncoderRecipe:
         folders, family = module_folders(self.settings.modules), self.settings.encoder.family
         parameters = [_in_folder(parameter, family) for parameter in parameters]
         named: dict[str, Any] = {
-            "prefixes": ("",),
             "progress": progress,
             "headers": partial(_read_tables, source, family, folders),
         }
@@ -134,7 +133,7 @@ async def _check_modules(source: Source, encoder: EmbedderSettings) -> None:
         attempt = partial(_read_module_tables, source, folders)
         tables = await with_restarts(source, attempt, source.forget)
         targets = {parameter.name: 0 for parameter in own}
-        plan_pieces(tables, own, targets, ("",), source.location)
+        plan_pieces(tables, own, targets, source.location)
         read = {name for parameter in own for name in parameter.tensors}
         unread = sorted({name for table in tables.values() for name in table} - read)
         if unread:

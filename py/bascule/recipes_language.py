@@ -129,11 +129,10 @@ class FolderRecipe(LanguageRecipe):
         """See `Recipe`. What is quantised comes one shard at a time."""
         name = self.settings.decoder.family.tensor_name
         named = [replace(p, tensors=tuple(map(name, p.tensors))) for p in parameters]
-        options: dict[str, Any] = {"prefixes": ("",), "progress": progress}
         if self.weights is None:
-            await load_weights(source, named, store, parallel=parallel, **options)
+            await load_weights(source, named, store, parallel=parallel, progress=progress)
             return None
-        return await load_quantised(source, named, store, backend, self.weights, **options)
+        return await load_quantised(source, named, store, backend, self.weights, progress=progress)
 
 
 async def read_gguf_model(

@@ -29,7 +29,7 @@ RNG = np.random.default_rng(11)
 TENSORS = {
     "q.weight": RNG.standard_normal((5, 3)).astype(np.float32),
     "k.weight": RNG.standard_normal((7, 3)).astype(np.float32),
-    "bert.half": RNG.standard_normal((33,)).astype(np.float16),
+    "half": RNG.standard_normal((33,)).astype(np.float16),
     "types": RNG.standard_normal((2, 3)).astype(np.float32),
     "unused": RNG.standard_normal((1001,)).astype(np.float32),
 }
@@ -40,7 +40,7 @@ PARAMETERS = (
 )
 EXPECTED = {
     "stacked": np.concatenate([TENSORS["q.weight"], TENSORS["k.weight"]]),
-    "half": TENSORS["bert.half"].astype(np.float32),
+    "half": TENSORS["half"].astype(np.float32),
     "type_0": TENSORS["types"][0],
 }
 

@@ -70,7 +70,7 @@ async def load_gguf_weights(
         t.name: TensorInfo(t.name, t.type.name, t.shape, t.start, t.nbytes)
         for t in header.tensors.values()
     }
-    plan = plan_pieces({file: table}, parameters, store.targets, ("",), place)
+    plan = plan_pieces({file: table}, parameters, store.targets, place)
 
     async def attempt() -> None:
         if progress is not None:

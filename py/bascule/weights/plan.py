@@ -26,19 +26,18 @@ def plan_pieces(
     headers: Mapping[str, Mapping[str, TensorInfo]],
     parameters: Sequence[Parameter],
     targets: Mapping[str, int],
-    prefixes: Sequence[str],
     place: str,
 ) -> list[Planned]:
     """Which bytes go where, in the order of the parameters: that in which a pass needs them.
 
-    A tensor may carry one of `prefixes` before its name. ModelFileError for a tensor that is
-    missing, of the wrong shape, or of another type than the parameter that keeps it as it is;
-    UnsupportedModelError for one that is no float where float32 is made.
+    ModelFileError for a tensor that is missing, of the wrong shape, or of another type than the
+    parameter that keeps it as it is; UnsupportedModelError for one that is no float where float32
+    is made.
     """
     tensors = {name: (file, t) for file, table in headers.items() for name, t in table.items()}
     plan: list[Planned] = []
     for parameter in parameters:
-        found = [_find(name, tensors, prefixes, place) for name in parameter.tensors]
+        found = [_find(name, tensors, place) for name in parameter.tensors]
         _check_shape(parameter, [tensor for _, tensor in found], place)
         offset = before = 0
         for file, tensor in found:
@@ -71,10 +70,9 @@ def _rows_of(parameter: Parameter, before: int, rows: int) -> tuple[int, int]:
 def _find(
     name: str,
     tensors: Mapping[str, tuple[str, TensorInfo]],
-    prefixes: Sequence[str],
     place: str,
 ) -> tuple[str, TensorInfo]:
-    found = next((tensors[p + name] for p in prefixes if p + name in tensors), None)
+    found = tensors.get(name)
     if found is None:
         raise ModelFileError(place, f"it lacks the tensor {name!r}")
     return found

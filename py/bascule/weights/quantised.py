@@ -107,7 +107,6 @@ async def load_quantised(
     backend: Backend,
     format: DType,
     *,
-    prefixes: Sequence[str] = ("",),
     progress: ProgressCallback | None = None,
     headers: Headers | None = None,
 ) -> QuantizationReport:
@@ -124,7 +123,7 @@ async def load_quantised(
             progress(Progress("weights", 0, 0))
         tables = await (headers or partial(read_headers, source))()
         floats = [replace(parameter, dtype="f32") for parameter in parameters]
-        plan = plan_pieces(tables, floats, store.targets, prefixes, source.location)
+        plan = plan_pieces(tables, floats, store.targets, source.location)
         chunks = {file: await source.chunk_nbytes(file) for file in tables}
         layout = _Layout(plan, {parameter.name for parameter in chosen}, chunks)
         quantiser = await backend.quantiser(

@@ -42,26 +42,25 @@ async def load_weights(
     parameters: Sequence[Parameter],
     store: WeightStore,
     *,
-    prefixes: Sequence[str] = ("",),
     progress: ProgressCallback | None = None,
     parallel: bool = False,
     headers: Headers | None = None,
 ) -> None:
     """Fill `store` with `parameters`, in their order, from model.safetensors or its shards.
 
-    `headers` reads other files, or names tensors otherwise. A tensor may carry one of `prefixes`
-    before its name. F16 and BF16 become float32. `store.arrivals` hears of each parameter that is
-    whole. A file that changes on the server meanwhile, or is not the promised one, is dropped and
-    loaded again (three times, and once). Raises ModelFileError for a file that is unsound or lacks
-    a tensor, UnsupportedModelError for a dtype that is no float, SourceError when reading fails.
-    With `parallel` two shards come at a time.
+    `headers` reads other files, or names tensors otherwise. F16 and BF16 become float32.
+    `store.arrivals` hears of each parameter that is whole. A file that changes on the server
+    meanwhile, or is not the promised one, is dropped and loaded again (three times, and once).
+    Raises ModelFileError for a file that is unsound or lacks a tensor, UnsupportedModelError for a
+    dtype that is no float, SourceError when reading fails. With `parallel` two shards come at a
+    time.
     """
 
     async def attempt() -> None:
         if progress is not None:
             progress(Progress("weights", 0, 0))
         tables = await (headers or partial(read_headers, source))()
-        plan = plan_pieces(tables, parameters, store.targets, prefixes, source.location)
+        plan = plan_pieces(tables, parameters, store.targets, source.location)
         await fill(source, plan, store, progress, parallel)
 
     async def start_over(file: str) -> None:
