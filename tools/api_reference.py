@@ -1,0 +1,167 @@
+"""Write docs/api.md: every public name of `bascule`, from its signature and docstring.
+
+    .venv/bin/python tools/api_reference.py
+
+tests/test_api_reference.py fails where the file is not what this writes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import bascule
+from bascule import cache
+from bascule.errors import BasculeError
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+WIDTH = 96
+HEAD = """# API reference
+
+Written by tools/api_reference.py from the docstrings: edit those. Errors have a page of their own,
+[errors.md](errors.md).
+"""
+
+
+def reference() -> str:
+    """The whole page, in Markdown."""
+    objects = {name: getattr(bascule, name) for name in sorted(bascule.__all__)}
+    names = [name for name in objects if not name.startswith("__")]
+    shown = [name for name in names if not _is_error(objects[name])]
+    parts = [HEAD]
+    parts += [_section(f"bascule.{name}", objects[name]) for name in shown]
+    functions = [name for name, _ in inspect.getmembers(cache, inspect.iscoroutinefunction)]
+    parts += [
+        _section(f"bascule.cache.{name}", getattr(cache, name))
+        for name in functions
+        if not name.startswith("_") and getattr(cache, name).__module__ == cache.__name__
+    ]
+    return "\n".join(parts)
+
+
+def _is_error(value: object) -> bool:
+    return inspect.isclass(value) and issubclass(value, BasculeError)
+
+
+def _section(name: str, value: Any) -> str:
+    if not inspect.isclass(value):
+        if callable(value):
+            return f"## {name}\n\n{_code(_heading(name, value))}{_text(value)}"
+        return f"## {name}\n\n{_type_alias(value)}\n"
+    lines = [f"## {name}\n"]
+    if issubclass(value, Enum):
+        names = ", ".join(f"`{key}`" for key in value.__members__)
+        lines.append(f"Members: {names}.\n\n{_text(value)}")
+        return "\n".join(lines)
+    lines.append(_code(_heading(name, value)) + _text(value))
+    members = list(_members(value))
+    if members:
+        lines.append("| member | |\n|---|---|")
+        lines += [f"| `{heading}` | {summary} |" for heading, summary in members]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _type_alias(value: object) -> str:
+    return f"One of `{value}`.".replace("typing.", "")
+
+
+def _heading(name: str, value: Callable[..., object]) -> str:
+    waits = "await " if inspect.iscoroutinefunction(value) else ""
+    return f"{waits}{name}{_signature(value)}"
+
+
+def _wrapped(heading: str) -> str:
+    """A long signature with a parameter a line."""
+    if len(heading) <= WIDTH:
+        return heading
+    start, rest = heading.split("(", 1)
+    inside, end = rest.rsplit(")", 1)
+    parameters: list[str] = []
+    depth = 0
+    for part in inside.split(", "):
+        if depth:
+            parameters[-1] += f", {part}"
+        else:
+            parameters.append(part)
+        depth += sum(map(part.count, "([{")) - sum(map(part.count, ")]}"))
+    return f"{start}(\n" + "".join(f"    {p},\n" for p in parameters) + f"){end}"
+
+
+def _signature(value: Callable[..., object]) -> str:
+    """Parameters with their annotations as they are written; no self."""
+    try:
+        found = inspect.signature(value)
+    except ValueError:
+        return "()"
+    parameters = [p for p in found.parameters.values() if p.name != "self"]
+    plain = [
+        p.replace(default=_default(p.default), annotation=_annotation(p.annotation))
+        for p in parameters
+    ]
+    gives = _annotation(found.return_annotation)
+    text = str(found.replace(parameters=plain, return_annotation=gives))
+    return text.removesuffix(" -> None")
+
+
+class _Shown:
+    """A default as the page shows it: the same in every process."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def _default(value: object) -> object:
+    if value is inspect.Parameter.empty or isinstance(value, int | float | str | tuple | None):
+        return value
+    return _Shown("...")
+
+
+def _annotation(value: object) -> object:
+    return _Shown(value) if isinstance(value, str) else value
+
+
+def _text(value: object) -> str:
+    return f"{inspect.getdoc(value) or ''}\n"
+
+
+def _code(text: str) -> str:
+    return f"```python\n{_wrapped(text)}\n```\n\n"
+
+
+def _members(value: type) -> Iterator[tuple[str, str]]:
+    """Public methods and properties with the first paragraph of their docstrings."""
+    fields: set[str] = set()
+    if dataclasses.is_dataclass(value):
+        fields = {field.name for field in dataclasses.fields(value)}
+    for name, member in inspect.getmembers(value):
+        if name.startswith("_") or name in fields or not _ours(value, name):
+            continue
+        static = inspect.getattr_static(value, name)
+        if isinstance(static, property):
+            yield name, _summary(static)
+        elif callable(member) and not inspect.isclass(member):
+            yield _heading(name, member).replace("|", "\\|"), _summary(member)
+
+
+def _ours(value: type, name: str) -> bool:
+    """Whether a member is defined in this package, and not by a base class of another."""
+    owner = next((base for base in value.__mro__ if name in vars(base)), value)
+    return owner.__module__.split(".")[0] == "bascule"
+
+
+def _summary(member: object) -> str:
+    paragraph = (inspect.getdoc(member) or "").split("\n\n")[0]
+    return " ".join(paragraph.split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    (DOCS / "api.md").write_text(reference(), encoding="utf-8")
+    print(f"wrote {DOCS / 'api.md'}")
