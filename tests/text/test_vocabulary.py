@@ -67,8 +67,8 @@ def test_what_must_be_there_is_missed(key: str) -> None:
 def test_other_kinds_of_tokenizer_are_named() -> None:
     with pytest.raises(UnsupportedModelError, match="kind 'llama', and Bascule knows 'gpt2'"):
         read_vocabulary(tiny(model="llama"), "m")
-    with pytest.raises(UnsupportedModelError, match=r"split as 'tekken', .* smollm"):
-        read_vocabulary(tiny(pre="tekken"), "m")
+    with pytest.raises(UnsupportedModelError, match=r"split as 'deepseek-llm', .* smollm"):
+        read_vocabulary(tiny(pre="deepseek-llm"), "m")
 
 
 def test_more_control_tokens_than_any_model_has() -> None:
