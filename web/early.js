@@ -1,7 +1,7 @@
-// What a second visit can do before Python is up: open the device in the words that Python used last
+// What a second visit can do before Python is up: open the device with the descriptor that Python used last
 // time, make every pipeline that the model needed then, its tokenizer, and what reads its files. Python takes
-// these over when it asks for them (gpu_browser.py, tokenizer_browser.py, source_browser.py); where anything is missing or has changed, it makes
-// its own as ever.
+// these over when it asks for them (gpu_browser.py, tokenizer_browser.py, source_browser.py); where anything
+// is missing or has changed, it makes its own as ever.
 
 import { lastLoad, placeOf } from "./ahead.js";
 import * as device from "./bridge/device.js";

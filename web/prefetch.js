@@ -47,8 +47,11 @@ async function prefetch(request) {
     if (total && done !== told) postMessage({ done, total });
     told = done;
   }, PROGRESS_MS);
-  await fetcher.prefetch(folder, files, MOST_SMALL_NBYTES, (url) => request.checked.postMessage(url));
-  clearInterval(timer);
+  try {
+    await fetcher.prefetch(folder, files, MOST_SMALL_NBYTES, (url) => request.checked.postMessage(url));
+  } finally {
+    clearInterval(timer);
+  }
 }
 
 addEventListener("message", ({ data: request }) => {
