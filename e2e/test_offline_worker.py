@@ -152,7 +152,7 @@ def test_a_new_wheel_takes_the_place_of_the_old_one(visited: Page, server: Fault
     assert [path[-19:-17] for path in visited.run(wheels)] == ["0a", "-1"]  # it did not come
     server.heal()
     assert "-0b-" in visited.run(index)
-    wait_until(lambda: "-0b-" in "".join(visited.run(wheels)))
+    wait_until(lambda: "-0a-" not in "".join(visited.run(wheels)))  # kept until all is there
     assert [path[-19:-17] for path in visited.run(wheels)] == ["0b", "-1"]
     server.down()
     assert "-0b-" in visited.run(index)

@@ -114,10 +114,10 @@ async function held(place) {
 async function keep(place, answer) {
   try {
     // An index is kept once its wheel is: offline, it must not name one that is not there.
-    if (place === INDEX) await holdWheel(await answer.clone().json());
+    const parts = place === INDEX ? await holdParts(await answer.clone().json()) : [place];
     const cache = await caches.open(CACHE);
     await cache.put(place, answer);
-    if (place.endsWith(".whl") || isSnapshot(place)) await dropOlder(cache, place);
+    for (const part of parts) await dropOlder(cache, part);
     return true;
   } catch (error) {
     console.debug(`Not kept for offline use: ${place} (${error})`); // a full disk, say
@@ -125,12 +125,22 @@ async function keep(place, answer) {
   }
 }
 
-/** Without its snapshot Python starts all the same.
- * @param {{ wheel: string, snapshot?: { file: string } | null }} index */
-async function holdWheel({ wheel, snapshot }) {
-  if (!(await hold(new URL(wheel, INDEX).href))) throw new Error(`without ${wheel}`);
-  const place = new URL(snapshot?.file ?? wheel, INDEX).href;
-  if (isOurs(place) && isSnapshot(place)) await hold(place);
+/** @typedef {{ wheel: string, snapshot?: { file: string } | null }} Index */
+
+/** The wheel, without which this throws, and the snapshot, without which Python starts all the same.
+ * @param {Index} index @returns {Promise<string[]>} */
+async function holdParts(index) {
+  const [wheel, ...snapshots] = partsOf(index);
+  if (!(await hold(wheel))) throw new Error(`without ${wheel}`);
+  await Promise.all(snapshots.map(hold));
+  return [wheel, ...snapshots];
+}
+
+/** @param {Index} index */
+function partsOf({ wheel, snapshot }) {
+  const files = snapshot ? [wheel, snapshot.file] : [wheel];
+  const [first, ...places] = files.map((file) => new URL(file, INDEX).href);
+  return [first, ...places.filter((place) => isOurs(place) && isSnapshot(place))];
 }
 
 /** A memory snapshot of Python, which a site may ship beside its wheel. @param {string} place */
@@ -138,12 +148,17 @@ function isSnapshot(place) {
   return /\.snapshot(\.gz)?$/.test(place);
 }
 
-/** Drop a wheel's other versions; of snapshots all others. @param {Cache} cache @param {string} place */
+/** Drop a wheel's other versions, of snapshots all others; never those that the kept index names: it stands
+ * until all that a new one names is there. @param {Cache} cache @param {string} place */
 async function dropOlder(cache, place) {
+  if (!place.endsWith(".whl") && !isSnapshot(place)) return;
+  const index = await cache.match(INDEX);
+  const named = index ? partsOf(await index.json()) : [];
   const [project] = (isSnapshot(place) ? /^.*\// : /^.*\/[^/]+?-/).exec(place) ?? [place];
   for (const { url } of await cache.keys()) {
     const same = isSnapshot(place) ? isSnapshot(url) : url.endsWith(".whl");
-    if (url !== place && url.startsWith(project) && same) await cache.delete(url);
+    const older = url !== place && url.startsWith(project) && same;
+    if (older && !named.includes(url)) await cache.delete(url);
   }
 }
 
