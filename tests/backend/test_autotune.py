@@ -137,15 +137,30 @@ async def test_the_measured_winner_is_taken_and_a_slow_default_left(
     assert select(call, gpu.adapter, again).variant == finding.chosen
 
 
-async def test_an_equal_twin_does_not_replace_the_default(
-    gpu: NativeGpu, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("duels_ms", "chosen"), [(1.0, "the default"), (0.97, "the default"), (0.8, "planted")]
+)
+async def test_a_lead_must_last(
+    gpu: NativeGpu, monkeypatch: pytest.MonkeyPatch, duels_ms: float, chosen: str
 ) -> None:
+    """A twin that wins by luck does not replace the default; one with a steady lead does."""
     real = table._ROWS["linear"]
     monkeypatch.setitem(table._ROWS, "linear", lambda c, a: list(real(c, a))[:1])
     planted(monkeypatch, "linear", 1, None)
+    samples: list[str] = []
+
+    async def sample(_: Any, scratch: Any, kernel: Kernel, before: float | None = None) -> float:
+        del scratch, before
+        samples.append(kernel.variant)
+        in_the_race = samples.count(kernel.variant) <= autotune._ROUNDS
+        return 1.0 if kernel.variant != "planted" else 0.8 if in_the_race else duels_ms
+
+    monkeypatch.setattr(autotune._Bench, "sample", sample)
     report = await WebGpuBackend(gpu).tune([program()], budget_s=60)
     (finding,) = [f for f in report.findings if f.signature.startswith("linear")]
-    assert finding.chosen == finding.default != "planted"
+    assert finding.default != "planted"
+    assert finding.chosen == (finding.default if chosen == "the default" else chosen)
+    assert samples.count("planted") == autotune._ROUNDS + autotune._DUELS
 
 
 async def test_calls_on_a_cache_of_halves_are_measured(gpu: NativeGpu) -> None:
