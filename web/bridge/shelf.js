@@ -42,6 +42,11 @@ export class Shelf {
   #seen = 0;
   #hear = () => {};
   #beaten = 0;
+  /** Whether the browser has granted the lock, and whether anybody still waits for it. */
+  #granted = false;
+  #wanted = false;
+  /** Whether nobody else fetches the file; it becomes true in `turn` only, after which what is kept is
+   * read anew: until then another may have kept more than is known here. */
   locked = false;
   /** Bytes that the store has given since the file was closed last. */
   given = 0;
@@ -137,13 +142,15 @@ export class Shelf {
    * another has brought something. @param {AbortSignal} signal */
   async turn(signal) {
     if (this.locked) return;
-    if (this.#news === this.#seen) {
+    this.#wanted = true;
+    if (!this.#granted && this.#news === this.#seen) {
       this.#locking ??= this.#lock(signal).finally(() => (this.#locking = null));
       this.#locking.catch(() => {}); // it may end when nobody waits for it any more
       const heard = new Promise((resolve) => (this.#hear = () => resolve(true)));
       if (await Promise.race([this.#locking, heard, silence()]) === SILENT) this.#goAlone();
     }
     this.#seen = this.#news;
+    this.locked ||= this.#granted;
   }
 
   /** Whoever holds the lock is frozen, or its network is: what is fetched twice does no harm. */
@@ -158,12 +165,13 @@ export class Shelf {
   /** @param {AbortSignal} signal */
   async #lock(signal) {
     const unlock = await this.#request(`bascule:load:${this.#key}`, "exclusive", signal);
-    this.locked = true;
+    this.#granted = true;
     this.#unlock = () => {
-      this.locked = false;
+      this.locked = this.#granted = false;
       this.#unlock = () => {};
       unlock();
     };
+    if (!this.#wanted) this.#unlock(); // what it was for has ended
   }
 
   /** Bytes come: whoever waits for a chunk of a slow network need not lose patience. */
@@ -175,12 +183,13 @@ export class Shelf {
   }
 
   unlock() {
+    this.#wanted = false;
     this.#unlock();
   }
 
   /** The file is in use no longer. */
   close() {
-    this.#unlock();
+    this.unlock();
     this.#unuse();
     this.#unuse = () => {};
     this.#channel?.close();
