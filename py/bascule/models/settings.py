@@ -47,13 +47,6 @@ class Settings:
             raise ModelFileError(self.file, f"{key} is {value}, expected {least} to {most}")
         return float(value)
 
-    def flag(self, key: str, default: bool) -> bool:
-        """Return a boolean."""
-        value = self._settings.get(key, default)
-        if not isinstance(value, bool):
-            raise ModelFileError(self.file, f"{key} is no boolean")
-        return value
-
     def expect(self, plain: Mapping[str, Any]) -> None:
         """Refuse by name the first setting with another value than the one that runs."""
         for key, expected in plain.items():

@@ -12,7 +12,7 @@ from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.models.settings import MOST_LAYERS, Settings
 
 MOST_CONTEXT = 1 << 20
-MOST_HEAD = 1 << 12
+_MOST_HEAD = 1 << 12
 Pairs = Literal["adjacent", "halves"]
 # What a config.json may say of such a decoder without another meaning.
 _PLAIN: Mapping[str, Any] = {
@@ -73,10 +73,8 @@ def read_decoder_config(
     hidden, heads = read.size("hidden_size"), read.size("num_attention_heads")
     kv_heads = read.size("num_key_value_heads", heads)
     size = read.size("head_dim", hidden // heads)
-    uneven = "head_dim" not in read and hidden % heads
-    if heads % kv_heads or size % 4 or size > MOST_HEAD or uneven:
-        problem = f"{heads} heads over {kv_heads} of size {size} do not fit together"
-        raise ModelFileError(file, problem)
+    even = "head_dim" in read or hidden % heads == 0
+    check_heads(heads, kv_heads, size, file, even=even)
     rotary = Settings({**given, **rotary_settings(config, file)}, file)
     theta = rotary.number("rope_theta", 10_000.0, 1.0, 1e12)
     if (part := rotary.number("partial_rotary_factor", 1.0, 0.0, 1.0)) != 1:
@@ -96,6 +94,24 @@ def read_decoder_config(
         pairs="halves",
         factors=rotary_factors(config, size, theta, file),
     )
+
+
+def check_heads(heads: int, kv_heads: int, size: int, file: str, *, even: bool) -> None:
+    """ModelFileError for heads that cannot be; `even`: they divide the hidden size, or need not."""
+    if heads % kv_heads or size % 4 or size > _MOST_HEAD or not even:
+        problem = f"{heads} heads over {kv_heads} of size {size} do not fit together"
+        raise ModelFileError(file, problem)
+
+
+def read_unwindowed_config(
+    config: Mapping[str, Any], file: str, *, defaults: Mapping[str, Any]
+) -> DecoderConfig:
+    """As `read_decoder_config`, of a decoder whose window is off by default."""
+    found = read_decoder_config(config, file, defaults=defaults)
+    # A window has no effect unless it is switched on, for some of the layers alone.
+    Settings(config, file).expect({"use_sliding_window": False})
+    expect_full_attention(config, file)
+    return found
 
 
 def expect_full_attention(config: Mapping[str, Any], file: str) -> None:

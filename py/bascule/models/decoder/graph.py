@@ -7,7 +7,7 @@ recorded: biases of q, k and v, norms of each head, projections that its files h
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,6 +62,35 @@ class Decoding:
         weight = self.graph.parameter(f"{name}.weight", (size or self.config.hidden,))
         return self.graph.call("rms_norm", x, weight, eps=self.config.eps)
 
+    def layers(self) -> Iterator[tuple[str, Value, bool]]:
+        """Yield each layer's name and KV cache, and whether all that is left is to fill that."""
+        for layer in range(self.config.layers):
+            shape = (self.slots, self.config.cache_width)
+            cache = self.graph.state(f"cache.{layer}", shape, self.cache)
+            yield f"blk.{layer}", cache, self.fills_cache and layer == self.config.layers - 1
+
+    def rotated(self, qkv: Value, cache: Value) -> Value:
+        """Record rotary angles: q (T, HD) out of qkv; k and v go into the cache."""
+        state = (cache, self.angles, self.position)
+        return self.graph.call("rope_append", qkv, *state, **self._heads, pairs=self.config.pairs)
+
+    def attended(self, q: Value, cache: Value) -> Value:
+        """Record the attention of q over the cache (T, HD)."""
+        return self.graph.call(
+            "cached_attention", q, cache, self.position, **self._heads, window=self.window
+        )
+
+    def logits(self, x: Value, table: Value) -> Value:
+        """Record the output layer (T, V); its weight is the embedding's where it has none."""
+        shape = (self.config.vocabulary, self.config.hidden)
+        output = self.weight("output", shape) if self.has("output.weight") else table
+        return self.graph.call("linear", x, output, activation="none")
+
+    @property
+    def _heads(self) -> dict[str, int]:
+        config = self.config
+        return {"heads": config.heads, "kv_heads": config.kv_heads, "size": config.size}
+
     def alike(self, names: Iterable[str]) -> bool:
         """Whether these tensors have one type, so that they can be stacked."""
         return len({self.config.types.get(f"{name}.weight", "f32") for name in names}) == 1
@@ -72,28 +101,19 @@ def decode(to: Decoding) -> Value | None:
     graph, config = to.graph, to.config
     table = to.weight("token_embd", (config.vocabulary, config.hidden))
     x = graph.call("token_embedding", table, to.tokens, to.position, length=to.length)  # (T, C)
-    for layer in range(config.layers):
-        cache = graph.state(f"cache.{layer}", (to.slots, config.cache_width), to.cache)
-        last = to.fills_cache and layer == config.layers - 1
-        x = _layer(to, x, cache, f"blk.{layer}", only_cache=last)
-    if to.fills_cache:
-        return None
-
-    x = to.norm(x, "output_norm")
-    own = to.has("output.weight")
-    output = to.weight("output", (config.vocabulary, config.hidden)) if own else table
-    return graph.call("linear", x, output, activation="none")  # (T, V)
+    for name, cache, last in to.layers():
+        x = _layer(to, x, cache, name, only_cache=last)
+    return None if to.fills_cache else to.logits(to.norm(x, "output_norm"), table)  # (T, V)
 
 
 def _layer(to: Decoding, x: Value, cache: Value, name: str, *, only_cache: bool) -> Value:
     config, call = to.config, to.graph.call
-    heads = {"heads": config.heads, "kv_heads": config.kv_heads, "size": config.size}
     normed = to.norm(x, f"{name}.attn_norm")
     qkv = _qkv(to, normed, name)  # (T, (H + 2G) D)
-    q = call("rope_append", qkv, cache, to.angles, to.position, **heads, pairs=config.pairs)
+    q = to.rotated(qkv, cache)
     if only_cache:
         return q
-    mixed = call("cached_attention", q, cache, to.position, **heads, window=to.window)  # (T, HD)
+    mixed = to.attended(q, cache)  # (T, HD)
     wide = config.heads * config.size
     output = to.weight(f"{name}.attn_output", (config.hidden, wide))
     x = call("linear", mixed, output, None, x, activation="none")  # (T, C)

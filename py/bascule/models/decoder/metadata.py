@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from bascule.dtypes import DType
-from bascule.errors import ModelFileError, UnsupportedModelError
-from bascule.models.decoder.config import MOST_CONTEXT, MOST_HEAD, DecoderConfig, Pairs
+from bascule.errors import UnsupportedModelError
+from bascule.models.decoder.config import MOST_CONTEXT, DecoderConfig, Pairs, check_heads
 from bascule.models.settings import MOST_LAYERS, Settings
 
 
@@ -31,10 +31,8 @@ def read_decoder_metadata(
     heads = read.size("attention.head_count")
     kv_heads = read.size("attention.head_count_kv", heads)
     size = read.size("attention.key_length", hidden // heads)
-    uneven = hidden // heads != size and hidden % heads
-    if heads % kv_heads or size % 4 or size > MOST_HEAD or uneven:
-        problem = f"{heads} heads over {kv_heads} of size {size} do not fit together"
-        raise ModelFileError(file, problem)
+    even = hidden // heads == size or hidden % heads == 0
+    check_heads(heads, kv_heads, size, file, even=even)
     for key in ("attention.value_length", "rope.dimension_count"):
         if read.size(key, size) != size:
             name = f"{architecture}.{key}"

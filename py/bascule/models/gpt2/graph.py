@@ -45,27 +45,18 @@ def decode(to: Decoding) -> Value | None:
     learned = to.weight("position_embd", (config.context, config.hidden))
     at = call("token_embedding", learned, places, to.position, length=to.length)
     x = call("add", x, at)
-    for layer in range(config.layers):
-        cache = graph.state(f"cache.{layer}", (to.slots, config.cache_width), to.cache)
-        last = to.fills_cache and layer == config.layers - 1
-        x = _layer(to, x, cache, f"blk.{layer}", only_cache=last)
-    if to.fills_cache:
-        return None
-
-    x = _norm(to, x, "output_norm")
-    own = to.has("output.weight")
-    output = to.weight("output", (config.vocabulary, config.hidden)) if own else table
-    return call("linear", x, output, activation="none")  # (T, V)
+    for name, cache, last in to.layers():
+        x = _layer(to, x, cache, name, only_cache=last)
+    return None if to.fills_cache else to.logits(_norm(to, x, "output_norm"), table)  # (T, V)
 
 
 def _layer(to: Decoding, x: Value, cache: Value, name: str, *, only_cache: bool) -> Value:
     config, call = to.config, to.graph.call
-    heads = {"heads": config.heads, "kv_heads": config.kv_heads, "size": config.size}
     qkv = _linear(to, _norm(to, x, f"{name}.attn_norm"), 3 * config.hidden, f"{name}.attn_qkv")
-    q = call("rope_append", qkv, cache, to.angles, to.position, **heads, pairs=config.pairs)
+    q = to.rotated(qkv, cache)
     if only_cache:
         return q
-    mixed = call("cached_attention", q, cache, to.position, **heads, window=to.window)  # (T, C)
+    mixed = to.attended(q, cache)  # (T, C)
     x = _linear(to, mixed, config.hidden, f"{name}.attn_output", x)
 
     y = _linear(to, _norm(to, x, f"{name}.ffn_norm"), config.inner, f"{name}.ffn_up")  # (T, I)

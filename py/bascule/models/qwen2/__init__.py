@@ -6,31 +6,20 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from bascule.models.decoder.config import DecoderConfig, expect_full_attention, read_decoder_config
+from bascule.models.decoder.config import read_unwindowed_config
 from bascule.models.decoder.files import DERIVED, decoder_tensors, folder_name
 from bascule.models.decoder.graph import decode
 from bascule.models.decoder.metadata import read_decoder_metadata
 from bascule.models.family import DecoderFamily
-from bascule.models.settings import Settings
 
 # Those of transformers' Qwen2Config.
 _DEFAULTS: Mapping[str, Any] = {"num_key_value_heads": 32, "max_position_embeddings": 1 << 15}
-
-
-def read_config(config: Mapping[str, Any], file: str) -> DecoderConfig:
-    """Check and read a config.json; errors as `DecoderFamily.config`."""
-    found = read_decoder_config(config, file, defaults=_DEFAULTS)
-    # A window has no effect unless it is switched on, for some of the layers alone.
-    Settings(config, file).expect({"use_sliding_window": False})
-    expect_full_attention(config, file)
-    return found
-
 
 QWEN2 = DecoderFamily(
     name="qwen2",
     examples="such as Qwen2.5",
     model_types=("qwen2",),
-    config=read_config,
+    config=partial(read_unwindowed_config, defaults=_DEFAULTS),
     tensors=partial(decoder_tensors, biases=("attn_q", "attn_k", "attn_v")),
     tensor_name=folder_name,
     phases={"decode": decode},

@@ -6,16 +6,11 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from bascule.models.decoder.config import (
-    DecoderConfig,
-    expect_full_attention,
-    read_decoder_config,
-)
+from bascule.models.decoder.config import read_unwindowed_config
 from bascule.models.decoder.files import DERIVED, decoder_tensors, folder_name
 from bascule.models.decoder.graph import decode
 from bascule.models.decoder.metadata import read_decoder_metadata
 from bascule.models.family import DecoderFamily
-from bascule.models.settings import Settings
 
 # Those of transformers' Qwen3Config.
 _DEFAULTS: Mapping[str, Any] = {
@@ -25,19 +20,11 @@ _DEFAULTS: Mapping[str, Any] = {
 }
 
 
-def read_config(config: Mapping[str, Any], file: str) -> DecoderConfig:
-    """Check and read a config.json; errors as `DecoderFamily.config`."""
-    found = read_decoder_config(config, file, defaults=_DEFAULTS)
-    Settings(config, file).expect({"use_sliding_window": False})
-    expect_full_attention(config, file)
-    return found
-
-
 QWEN3 = DecoderFamily(
     name="qwen3",
     examples="such as Qwen3-0.6B",
     model_types=("qwen3",),
-    config=read_config,
+    config=partial(read_unwindowed_config, defaults=_DEFAULTS),
     tensors=partial(decoder_tensors, head_norms=True),
     tensor_name=folder_name,
     phases={"decode": decode},
