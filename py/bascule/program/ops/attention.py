@@ -62,10 +62,16 @@ def _attend(q: Array, k: Array, v: Array, lengths: Array) -> Array:
     tokens, size = k.shape[2:]
     scores = q @ k.swapaxes(-1, -2) / np.sqrt(q.dtype.type(size))
     hidden = np.arange(tokens)[None, :] >= np.maximum(lengths, 1)[:, None]
-    scores = np.where(hidden[:, None, None, :], -np.inf, scores)
+    weights = softmax_without(hidden[:, None, None, :], scores)
+    return (weights @ v).transpose(0, 2, 1, 3)
+
+
+def softmax_without(hidden: Array, scores: Array) -> Array:
+    """Softmax over the last axis, where what is hidden has no weight."""
+    scores = np.where(hidden, -np.inf, scores)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
-    return (weights @ v).transpose(0, 2, 1, 3)
+    return weights
 
 
 def _dot_product_attention(
@@ -124,9 +130,7 @@ def dot_product_attention(
     begin = np.minimum(np.maximum(own - window, 0), end - 1) if window else np.zeros_like(end)
     at = np.arange(keys)
     seen = (at >= begin[..., None]) & (at < end[..., None])
-    scores = np.where(seen[:, None], scores, -np.inf)
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    weights /= weights.sum(axis=-1, keepdims=True)
+    weights = softmax_without(~seen[:, None], scores)
     return np.ascontiguousarray((weights @ v).transpose(0, 2, 1, 3)).reshape(q.shape)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bascule.arrays import Array, np
+from bascule.program.ops.attention import softmax_without
 from bascule.program.ops.parts import (
     KEPT,
     PART,
@@ -134,9 +135,7 @@ def cached_attention(
     hidden = met[None, :] > positions[:, None]
     if window:
         hidden |= met[None, :] <= positions[:, None] - window
-    scores = np.where(hidden, -np.inf, scores)
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    weights /= weights.sum(axis=-1, keepdims=True)
+    weights = softmax_without(hidden, scores)
     mixed = (weights @ v[:, None]).transpose(2, 0, 1, 3)
     y.reshape(tokens, part.heads, size)[done] = mixed.reshape(mine.shape)
     return y
