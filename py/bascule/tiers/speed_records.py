@@ -80,6 +80,20 @@ async def speed_record(tier: Tier, identity: str, remembered: Remembered) -> Spe
     return _record_from(await remembered.get(speed_key(tier, identity)))
 
 
+def speeds_without_measuring(
+    record: SpeedRecord | None, tier: Tier, *, software: bool, busy: bool
+) -> Speeds | None:
+    """The speeds of a tier that is not to be measured now; None for one that is.
+
+    Where there is a reason not to measure (`why_typical`), an older record serves, or what is
+    typical elsewhere.
+    """
+    why = why_typical(software=software, busy=busy)
+    if record is not None and (why or not record.again):
+        return record.speeds
+    return typical_speeds(tier, software=software, why=why) if why else None
+
+
 async def speeds_of(
     backend: Backend,
     identity: str,
@@ -91,16 +105,13 @@ async def speeds_of(
 ) -> Speeds:
     """What was measured of this tier before, else what is measured now.
 
-    A measurement that was cut off is not remembered. Where there is a reason not to measure
-    (`why_typical`), an older record serves, or what is typical elsewhere. TierUnavailableError for
-    a tier whose products are wrong, DeviceLostError.
+    A measurement that was cut off is not remembered; `speeds_without_measuring` says when there is
+    none. TierUnavailableError for a tier whose products are wrong, DeviceLostError.
     """
     record = await speed_record(backend.tier, identity, remembered)
-    why = why_typical(software=software, busy=busy)
-    if record is not None and (why or not record.again):
-        return record.speeds
-    if why:
-        return typical_speeds(backend.tier, software=software, why=why)
+    known = speeds_without_measuring(record, backend.tier, software=software, busy=busy)
+    if known is not None:
+        return known
     speeds, whole = await measure(backend, budget_s)
     if whole:
         measured = SpeedRecord(speeds, checked=record is not None)

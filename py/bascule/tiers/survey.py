@@ -11,8 +11,7 @@ from bascule.errors import BasculeError, DeviceLostError, TierUnavailableError
 from bascule.remembered import MemoryRemembered, Remembered, open_remembered
 from bascule.tiers.host import free_nbytes, host_identity, is_busy
 from bascule.tiers.openers import IN_PAGE, OPENERS, adapter_of, open_named
-from bascule.tiers.speed_records import speed_record, speeds_of
-from bascule.tiers.speeds import typical_speeds, why_typical
+from bascule.tiers.speed_records import speed_record, speeds_of, speeds_without_measuring
 from bascule.tiers.switches import Switches
 from bascule.tiers.tier_records import TierFacts as TierFacts
 from bascule.tiers.tier_records import TierRecords
@@ -143,12 +142,8 @@ class _Surveyor:
         if facts is None or facts.refused:
             return facts
         record = await speed_record(tier, facts.identity, self.remembered)
-        why = why_typical(software=facts.software, busy=self.busy)
-        if record is not None and (why or not record.again):
-            speeds = record.speeds
-        elif why:
-            speeds = typical_speeds(tier, software=facts.software, why=why)
-        else:
+        speeds = speeds_without_measuring(record, tier, software=facts.software, busy=self.busy)
+        if speeds is None:
             return None
         return _with_room(replace(facts, speeds=speeds), self.switches)
 
