@@ -12,6 +12,7 @@ import asyncio
 import os
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import js
@@ -20,6 +21,7 @@ from pyodide.ffi import JsException, create_once_callable, to_js
 from bascule import assets
 from bascule.errors import InputError, SetupError
 from bascule.page_settings import BRIDGE
+from bascule.waiting import shared_task
 
 IMPORTER = "bridge/importer.js"
 _CSP_HINT = (
@@ -27,12 +29,9 @@ _CSP_HINT = (
     " hold a copy of the package's web/ folder: bascule.configure(bridge=URL)."
 )
 
-# What every load of a model imports, as early as it can.
-LOADING = (
-    *(f"bridge/{name}.js" for name in ("store", "http", "journal", "manifest", "download")),
-    *(f"bridge/{name}.js" for name in ("shelf", "pieces", "fetcher", "text", "remembered")),
-    *(f"vendor/{name}.js" for name in ("tokenizers", "idb", "hash-wasm")),
-)
+# What every load of a model imports, as early as it can. What reads its files is there already:
+# web/early.js has made it.
+LOADING = ("bridge/text.js", "bridge/remembered.js", "vendor/tokenizers.js", "vendor/idb.js")
 _imports: dict[str, asyncio.Task[Any]] = {}
 
 
@@ -53,12 +52,7 @@ def import_ahead(names: Iterable[str]) -> None:
 
 
 def _importing(name: str) -> asyncio.Task[Any]:
-    task = _imports.get(name)
-    if task is None or (task.done() and (task.cancelled() or task.exception())):
-        task = _imports[name] = asyncio.ensure_future(_import(name))
-        # Retrieves the error of one that nobody awaits.
-        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-    return task
+    return shared_task(_imports, name, partial(_import, name))
 
 
 async def _import(name: str) -> Any:

@@ -7,7 +7,7 @@ import inspect
 import os
 import sys
 import threading
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -139,6 +139,21 @@ def _result_of(loop: _LoopThread, work: Awaitable[T]) -> T:
 
 async def _waited(work: Awaitable[T]) -> T:
     return await work
+
+
+def shared_task(
+    tasks: dict[str, asyncio.Task[T]], key: str, work: Callable[[], Coroutine[Any, Any, T]]
+) -> asyncio.Task[T]:
+    """The task under that key, which several may await; begun anew where the one before failed.
+
+    Await it in `asyncio.shield`: a caller that is cancelled does not end it for the others.
+    """
+    task = tasks.get(key)
+    if task is None or (task.done() and (task.cancelled() or task.exception())):
+        task = tasks[key] = asyncio.ensure_future(work())
+        # Retrieves the error of one that nobody awaits.
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    return task
 
 
 async def all_or_first_error(jobs: Sequence[Any]) -> None:

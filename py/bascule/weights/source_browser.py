@@ -7,6 +7,7 @@ import json
 import os
 from array import array
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import js
@@ -23,6 +24,7 @@ from bascule.errors import (
     SourceError,
 )
 from bascule.page_settings import MODELS
+from bascule.waiting import shared_task
 from bascule.weights.manifest import MANIFEST, MOST_MANIFEST_NBYTES
 from bascule.weights.pieces import RAW, Piece
 from bascule.weights.source import (
@@ -58,10 +60,7 @@ def known_folder(name: str) -> str:
 async def page_fetcher(**options: Any) -> Any:
     """The page's Fetcher for these options (see DEFAULTS in web/bridge/fetcher.js), made once."""
     key = json.dumps(options, sort_keys=True)
-    task = _fetchers.get(key)
-    if task is None or (task.done() and (task.cancelled() or task.exception())):
-        task = _fetchers[key] = asyncio.ensure_future(_make_fetcher(key))
-    return await asyncio.shield(task)  # a cancelled load does not end it for the next one
+    return await asyncio.shield(shared_task(_fetchers, key, partial(_make_fetcher, key)))
 
 
 async def _make_fetcher(options: str) -> Any:
