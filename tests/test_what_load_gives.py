@@ -8,7 +8,7 @@ from typing import Literal, get_args, get_origin, get_overloads, get_type_hints
 import pytest
 
 import bascule
-from bascule import EmbeddingModel, LanguageModel
+from bascule import ClassifierModel, EmbeddingModel, LanguageModel
 from bascule.backend.base import Executable, WeightStore
 from bascule.model.registry import KNOWN
 from bascule.platform import load
@@ -40,8 +40,13 @@ def test_help_shows_no_method_that_bascule_alone_calls() -> None:
     both = {"backend", "close", "device_stats", "fallbacks", "has_halves", "loaded", "lost", "note"}
     both |= {"prepare", "prove", "revive", "stats", "trim", "tune", "yield_to"}
     encoder = {"embed", "embed_rows", "prompts"}
+    classifier = {"classify", "logits", "rank"}
     writer = {"can_chat", "chat", "chat_ids", "generate", "logits", "stream", "stream_chat"}
-    for kind, own in ((EmbeddingModel, encoder), (LanguageModel, writer)):
+    for kind, own in (
+        (EmbeddingModel, encoder),
+        (ClassifierModel, classifier),
+        (LanguageModel, writer),
+    ):
         assert {name for name in dir(kind) if not name.startswith("_")} == both | own
 
 

@@ -13,6 +13,8 @@ import pytest
 
 import bascule
 from tests.goldens import cosines, golden
+from tests.goldens.classifiers import ANSWERS, CLASSIFIERS, QUERY, classifier_golden
+from tests.goldens.families import build
 
 # A subclass of numpy's array cannot wait.
 NEEDS_NUMPY = ("bascule.model.embeddings",)
@@ -43,6 +45,17 @@ async def main(folder, tier, texts):
         answer = {"tier": model.tier, "steps": model.proof.steps, "message": message,
                   "columns": model.dimension, "rows": rows.tolist()}
         print(json.dumps(answer))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+RANK = """
+import asyncio, json, bascule
+
+async def main(folder, tier, query, texts):
+    async with await bascule.load(folder, tier=tier) as model:
+        ranking = await model.rank(query, json.loads(texts))
+        (found,) = await model.classify([(query, "")])
+        print(json.dumps([ranking.scores, found.probability]))
 
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -88,6 +101,16 @@ def test_embeddings_are_the_goldens(tier: str) -> None:
     assert "embed_rows()" in found["message"]
     unproven = any("no trial: numpy is not there" in step for step in found["steps"])
     assert unproven == (tier == "webgpu")
+
+
+@pytest.mark.parametrize("tier", ["wasm", "webgpu"])
+def test_scores_are_the_goldens(tier: str, tmp_path: Path) -> None:
+    case = CLASSIFIERS[0]
+    folder = build(case, tmp_path / "m")
+    scores, probability = json.loads(bare(RANK, str(folder), tier, QUERY, json.dumps(ANSWERS)))
+    expected = classifier_golden(case.name)["scores"]
+    assert np.abs(np.array(scores) - expected[: len(ANSWERS)]).max() < 1e-4
+    assert probability == pytest.approx(expected[ANSWERS.index("")], abs=1e-4)
 
 
 def test_what_needs_numpy_says_so() -> None:

@@ -23,7 +23,7 @@ export { BasculeError, faultOf } from "./protocol.js";
 const HERE = import.meta.url;
 const CANCEL_MS = 5000;
 /** Requests whose answer is what somebody waited for. */
-const RESULTS = ["embed", "chat", "generate", "logits"];
+const RESULTS = ["embed", "rank", "classify", "chat", "generate", "logits"];
 
 export class BasculeClient {
   /** Started with the first request, and anew after one that could not start. @type {Worker | null} */
@@ -105,6 +105,19 @@ export class BasculeClient {
   async embed(texts) {
     const found = await this.#ask({ type: "embed", texts });
     return { ...found, tier: this.loaded?.tier ?? "" };
+  }
+
+  /** How well each text answers a query, by a cross-encoder; in the order given.
+   * @param {string} query @param {string[]} texts @returns {Promise<import("./protocol.js").Ranking>} */
+  rank(query, texts) {
+    return this.#ask({ type: "rank", query, texts });
+  }
+
+  /** The labels of texts, or of pairs of texts, with their probabilities.
+   * @param {(string | [string, string])[]} texts
+   * @returns {Promise<import("./protocol.js").Classification[]>} */
+  classify(texts) {
+    return this.#ask({ type: "classify", texts });
   }
 
   /** Answer a conversation. While another text is written it waits for its turn.

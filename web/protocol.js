@@ -4,6 +4,7 @@
  * @typedef {{ category: string, what: string, hint: string }} Fault
  * @typedef {{ stage: string, done: number, total: number, unit: string }} Progress
  * @typedef {{ kind: "sentence-encoder", dimension: number, maxTokens: number }} Encoder
+ * @typedef {{ kind: "classifier", labels: string[], maxTokens: number }} Classifier
  * @typedef {{ kind: "language-model", maxLength: number, canChat: boolean }} LanguageModel
  * @typedef {{ tier: string, refused: string, expected_ms: number | null, source: string }} Considered
  * @typedef {{ subject: string, chosen: string, reason: string, warning: string,
@@ -11,9 +12,12 @@
  * @typedef {{ sample: string, tolerance: number, deviation: number | null, steps: string[],
  *   remembered: string, ms: number }} Proof
  * @typedef {{ model: string, tier: string, reason: string, device: string, decision: Decision | null,
- *   proof: Proof, stats: Record<string, number>, warnings: string[] } & (Encoder | LanguageModel)} Loaded
+ *   proof: Proof, stats: Record<string, number>, warnings: string[] } & (Encoder | Classifier | LanguageModel)} Loaded
  * @typedef {{ data: Float32Array<ArrayBuffer>, rows: number, columns: number, ms: number,
  *   tokens?: number[], truncated?: number[] }} Embedded
+ * @typedef {{ scores: number[], n_tokens: number[], truncated: number[] }} Ranking
+ * @typedef {{ label: string, probability: number, probabilities: Record<string, number>,
+ *   n_tokens: number, truncated: boolean }} Classification
  *
  * What a language model is asked, and answers; py/bascule/page_text.py knows all options.
  * @typedef {{ type: "text", text: string }} TextPart
@@ -34,6 +38,8 @@
  *
  * @typedef {{ id: number, type: "load", model: string, tier: string }} LoadRequest
  * @typedef {{ id: number, type: "embed", texts: string[] }} EmbedRequest
+ * @typedef {{ id: number, type: "rank", query: string, texts: string[] }} RankRequest
+ * @typedef {{ id: number, type: "classify", texts: (string | [string, string])[] }} ClassifyRequest
  * @typedef {{ id: number, type: "chat", input: Message[], options: Options }} ChatRequest
  * @typedef {{ id: number, type: "generate", input: string | number[], options: Options }} GenerateRequest
  * @typedef {{ id: number, type: "logits", ids: number[] }} LogitsRequest
@@ -41,7 +47,7 @@
  * @typedef {{ id: number, type: "stats" | "cancel" | "close" }} PlainRequest
  * @typedef {{ id: number, type: "tune", budgetS: number }} TuneRequest
  * @typedef {ChatRequest | GenerateRequest} WritingRequest
- * @typedef {WritingRequest | LogitsRequest | EmbedRequest} ModelRequest
+ * @typedef {WritingRequest | LogitsRequest | EmbedRequest | RankRequest | ClassifyRequest} ModelRequest
  * @typedef {LoadRequest | ModelRequest | CacheRequest | TuneRequest | PlainRequest} Request
  *
  * With an id, progress is that request's own. `tokens` counts those of all pieces so far.

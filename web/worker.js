@@ -68,6 +68,10 @@ async function answer(request) {
       return JSON.parse(await session.load(request.model, request.tier, report));
     case "embed":
       return embeddingsOf(session.embed(JSON.stringify(request.texts)));
+    case "rank":
+      return JSON.parse(await session.rank(request.query, JSON.stringify(request.texts)));
+    case "classify":
+      return JSON.parse(await session.classify(JSON.stringify(request.texts)));
     case "chat":
     case "generate":
       return written(session, request);

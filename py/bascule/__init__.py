@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from bascule.loading import MultimodalModel as MultimodalModel
     from bascule.loading import ParallelMultimodalLoader as ParallelMultimodalLoader
     from bascule.loading import ProgressiveModelLoader as ProgressiveModelLoader
+    from bascule.model.classifications import Classification as Classification
+    from bascule.model.classifications import Ranked as Ranked
+    from bascule.model.classifications import Ranking as Ranking
+    from bascule.model.classifier import ClassifierModel as ClassifierModel
     from bascule.model.embedder import EmbeddingModel as EmbeddingModel
     from bascule.model.embeddings import Embeddings as Embeddings
     from bascule.model.language import LanguageModel as LanguageModel
@@ -96,6 +100,8 @@ _HOMES = {
     "CapabilityMismatch": "bascule.tiers.requirements",
     "CapabilityMismatchError": "bascule.errors",
     "CapabilityRequirements": "bascule.tiers.requirements",
+    "Classification": "bascule.model.classifications",
+    "ClassifierModel": "bascule.model.classifier",
     "ContextLengthError": "bascule.errors",
     "DeviceLostError": "bascule.errors",
     "EmbeddingModel": "bascule.model.embedder",
@@ -125,6 +131,8 @@ _HOMES = {
     "Proof": "bascule.model.proof",
     "QuantizationReport": "bascule.weights.quantised",
     "QuantizedTensor": "bascule.quantizer",
+    "Ranked": "bascule.model.classifications",
+    "Ranking": "bascule.model.classifications",
     "RecoveryAction": "bascule.tiers.error_policy",
     "RecoveryManager": "bascule.tiers.recovery",
     "RecoveryStats": "bascule.tiers.error_policy",
@@ -169,6 +177,8 @@ __all__ = [
     "CapabilityMismatch",
     "CapabilityMismatchError",
     "CapabilityRequirements",
+    "Classification",
+    "ClassifierModel",
     "ContextLengthError",
     "DeviceLostError",
     "EmbeddingModel",
@@ -198,6 +208,8 @@ __all__ = [
     "Proof",
     "QuantizationReport",
     "QuantizedTensor",
+    "Ranked",
+    "Ranking",
     "RecoveryAction",
     "RecoveryManager",
     "RecoveryStats",

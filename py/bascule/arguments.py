@@ -60,21 +60,25 @@ def strings(where: str, given: object) -> list[str]:
     """Strings out of one, or of any ordered iterable of them: a numpy array, a pandas Series, a
     generator. InputError names the first that is none.
     """
+    found = listed(where, given, "a string, or a list of strings")
+    for at, text in enumerate(found):
+        if not isinstance(text, str):
+            raise InputError(f"{where}[{at}]", "a string", described(text))
+    return [str(text) for text in found]
+
+
+def listed(where: str, given: object, expected: str) -> list[Any]:
+    """The members of an ordered iterable, or one string; InputError for anything else."""
     if isinstance(given, str):
-        return [str(given)]
-    expected = "a string, or a list of strings"
+        return [given]
     # Iterating a table gives its columns' names.
     unfit = isinstance(given, bytes | bytearray | memoryview | Mapping | Set)
     if unfit or hasattr(given, "columns"):
         raise InputError(where, expected, described(given))
     try:
-        listed = list(_iterable(given))
+        return list(_iterable(given))
     except TypeError:
         raise InputError(where, expected, described(given)) from None
-    for at, text in enumerate(listed):
-        if not isinstance(text, str):
-            raise InputError(f"{where}[{at}]", "a string", described(text))
-    return [str(text) for text in listed]
 
 
 def one_of(where: str, value: object, known: Iterable[str]) -> str:

@@ -215,7 +215,10 @@ async def _embed(parsed: argparse.Namespace) -> None:
         model = await load(parsed.model, tier=parsed.tier, quantize=parsed.quantize, progress=tell)
     async with model:
         if not isinstance(model, EmbeddingModel):
-            hint = f"`bascule generate --model {parsed.model}` is for language models."
+            hint = (
+                f"`bascule generate --model {parsed.model}` is for language models, "
+                "`bascule.load(...).rank` and `.classify` for sequence classifiers."
+            )
             raise UnsupportedModelError(parsed.model, "it embeds no texts", hint=hint)
         embeddings = await model.embed(texts)
         if parsed.json:

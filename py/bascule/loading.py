@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike, fspath
 
 from bascule.errors import InputError
+from bascule.model.classifier import ClassifierModel
 from bascule.model.embedder import EmbeddingModel
 from bascule.model.language import LanguageModel
 from bascule.platform import load
@@ -43,7 +44,7 @@ class ProgressiveModelLoader:
         self.quantize = quantize
         self.percent = 0.0
         self._callbacks: list[Callable[[float], None]] = []
-        self._task: asyncio.Task[EmbeddingModel | LanguageModel] | None = None
+        self._task: asyncio.Task[EmbeddingModel | ClassifierModel | LanguageModel] | None = None
 
     def register_progress_callback(self, callback: Callable[[float], None]) -> None:
         """Call `callback(percent)` while the weights come: 0 to 100, never less than before."""
@@ -51,7 +52,7 @@ class ProgressiveModelLoader:
 
     async def load_model(
         self, *, wait: bool = True, on: OpenedTier | None = None
-    ) -> EmbeddingModel | LanguageModel:
+    ) -> EmbeddingModel | ClassifierModel | LanguageModel:
         """Load, or go on with a load that was stopped. See `bascule.load` for `wait` and `on`."""
         if self._task is not None and not self._task.done():
             raise InputError("load_model", "one load at a time", "a second")
@@ -92,16 +93,18 @@ class ProgressiveModelLoader:
                 callback(percent)
 
 
-class MultimodalModel(Mapping[str, EmbeddingModel | LanguageModel]):
+class MultimodalModel(Mapping[str, EmbeddingModel | ClassifierModel | LanguageModel]):
     """Components by name on one device. Close it, or use it in `async with`."""
 
     def __init__(
-        self, parts: Mapping[str, EmbeddingModel | LanguageModel], opened: OpenedTier
+        self,
+        parts: Mapping[str, EmbeddingModel | ClassifierModel | LanguageModel],
+        opened: OpenedTier,
     ) -> None:
         self._parts = dict(parts)
         self._opened = opened
 
-    def __getitem__(self, name: str) -> EmbeddingModel | LanguageModel:
+    def __getitem__(self, name: str) -> EmbeddingModel | ClassifierModel | LanguageModel:
         return self._parts[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -183,7 +186,7 @@ class ParallelMultimodalLoader:
             for task in tasks.values():
                 task.cancel()
             for found in await asyncio.gather(*tasks.values(), return_exceptions=True):
-                if isinstance(found, EmbeddingModel | LanguageModel):
+                if isinstance(found, EmbeddingModel | ClassifierModel | LanguageModel):
                     found.close()
             opened.backend.close()
             raise

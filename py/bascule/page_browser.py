@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from bascule import cache
 from bascule.backend.base import Backend, Tier
 from bascule.errors import BasculeError, InputError
+from bascule.model.classifier import ClassifierModel
 from bascule.model.embedder import EmbeddingModel
 from bascule.model.language import LanguageModel, TextStream
+from bascule.model.loaded import LoadedModel
 from bascule.model.registry import locate
 from bascule.page_text import ids_of, options_from_json, prompt_from_json, read_out
 from bascule.platform import load
@@ -37,7 +39,7 @@ class PageSession:
             from bascule.bridge_browser import LOADING, import_ahead
 
             import_ahead(LOADING)
-        self._model: EmbeddingModel | LanguageModel | None = None
+        self._model: EmbeddingModel | ClassifierModel | LanguageModel | None = None
         self._tiers: dict[str, Backend] = {}
         self._found: Survey | None = None
         self._running: set[asyncio.Task[Any]] = set()
@@ -90,10 +92,25 @@ class PageSession:
         async def work() -> Any:
             model = self._loaded("embed")
             if not isinstance(model, EmbeddingModel):
-                hint = "Load a sentence encoder, or ask this one to chat."
-                found = f"{model.name}, which is a language model"
-                raise InputError("embed", "a sentence encoder", found, hint=hint)
+                raise _another_kind("embed", "a sentence encoder", model)
             return await model.embed_rows(json.loads(texts))
+
+        return await self._answered(work())
+
+    async def rank(self, query: str, texts: str) -> str:
+        """Score a JSON list of texts for a query: a `Ranking` as JSON."""
+
+        async def work() -> str:
+            return json.dumps(asdict(await self._classifier("rank").rank(query, json.loads(texts))))
+
+        return await self._answered(work())
+
+    async def classify(self, texts: str) -> str:
+        """Classify a JSON list of texts and pairs of texts: each one's `Classification` as JSON."""
+
+        async def work() -> str:
+            found = await self._classifier("classify").classify(json.loads(texts))
+            return json.dumps([asdict(each) for each in found])
 
         return await self._answered(work())
 
@@ -199,7 +216,7 @@ class PageSession:
             task.cancel()
         return asyncio.gather(*self._running, return_exceptions=True)
 
-    def _loaded(self, verb: str) -> EmbeddingModel | LanguageModel:
+    def _loaded(self, verb: str) -> EmbeddingModel | ClassifierModel | LanguageModel:
         if self._model is None:
             raise InputError(verb, "a loaded model", "none")
         return self._model
@@ -207,9 +224,13 @@ class PageSession:
     def _language_model(self, verb: str) -> LanguageModel:
         model = self._loaded(verb)
         if not isinstance(model, LanguageModel):
-            hint = "Load a language model, SmolLM2-135M-Instruct for example."
-            found = f"{model.name}, which is a sentence encoder"
-            raise InputError(verb, "a language model", found, hint=hint)
+            raise _another_kind(verb, "a language model", model)
+        return model
+
+    def _classifier(self, verb: str) -> ClassifierModel:
+        model = self._loaded(verb)
+        if not isinstance(model, ClassifierModel):
+            raise _another_kind(verb, "a sequence classifier", model)
         return model
 
     async def _tier(self, wanted: str, need: ModelNeed) -> OpenedTier:
@@ -269,12 +290,27 @@ async def _remember(model: str, files: FilesRead | None, auto: Tier | None) -> N
         await remember_load(await open_remembered(), address, files, auto)
 
 
-def _kind_of(model: EmbeddingModel | LanguageModel) -> dict[str, object]:
+def _kind_of(model: EmbeddingModel | ClassifierModel | LanguageModel) -> dict[str, object]:
     if isinstance(model, LanguageModel):
         told = {"maxLength": model.max_length, "canChat": model.can_chat}
         return {"kind": "language-model", **told}
+    if isinstance(model, ClassifierModel):
+        return {"kind": "classifier", "labels": model.labels, "maxTokens": model.max_tokens}
     told = {"dimension": model.dimension, "maxTokens": model.max_tokens}
     return {"kind": "sentence-encoder", **told}
+
+
+_VERBS: Mapping[type[LoadedModel], tuple[str, str]] = {
+    EmbeddingModel: ("a sentence encoder", "embed"),
+    ClassifierModel: ("a sequence classifier", "rank and classify"),
+    LanguageModel: ("a language model", "chat and generate"),
+}
+
+
+def _another_kind(verb: str, expected: str, model: LoadedModel) -> InputError:
+    kind, verbs = _VERBS[type(model)]
+    hint = f"Load {expected}; this model can {verbs}."
+    return InputError(verb, expected, f"{model.name}, which is {kind}", hint=hint)
 
 
 def _prefill(report: Callable[..., None]) -> Callable[[int, int], None]:

@@ -19,6 +19,7 @@ from bascule.errors import (
     UnsupportedModelError,
     WrongResultError,
 )
+from bascule.model.classifier import ClassifierModel
 from bascule.model.embedder import EmbeddingModel
 from bascule.model.language import LanguageModel
 from bascule.model.loaded import LoadedModel, Reopened
@@ -73,7 +74,7 @@ async def load(
 @overload
 async def load(
     model: str | PathLike[str], **options: Unpack[_LoadOptions]
-) -> EmbeddingModel | LanguageModel: ...
+) -> EmbeddingModel | ClassifierModel | LanguageModel: ...
 async def load(
     model: str | PathLike[str],
     *,
@@ -89,8 +90,8 @@ async def load(
     opener: TierOpener | None = None,
     fallbacks: bool = True,
     prove: bool | None = None,
-) -> EmbeddingModel | LanguageModel:
-    """Load a model: an EmbeddingModel or a LanguageModel, by what its files are.
+) -> EmbeddingModel | ClassifierModel | LanguageModel:
+    """Load a model: an EmbeddingModel, a ClassifierModel or a LanguageModel, by its files.
 
     `model` is a known name ("all-MiniLM-L6-v2", "SmolLM2-135M-Instruct"), a folder or the URL of
     one, or the path or URL of a .gguf file. A folder is Hugging Face style with config.json (of a

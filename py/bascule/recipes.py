@@ -10,6 +10,7 @@ from bascule.backend.base import Backend, WeightStore
 from bascule.dtypes import DType
 from bascule.errors import FileMissingError, InputError
 from bascule.json_object import json_object
+from bascule.model.classifier import ClassifierModel
 from bascule.model.embedder import EmbeddingModel
 from bascule.model.language import LanguageModel
 from bascule.models.decoder.graph import CacheDType
@@ -18,6 +19,7 @@ from bascule.models.table import family_of_config
 from bascule.program.program import Parameter, Program
 from bascule.program.rewrites.registry import Fitting
 from bascule.progress import Progress, ProgressCallback
+from bascule.recipes_classifier import is_classifier, read_classifier
 from bascule.recipes_encoder import read_encoder
 from bascule.recipes_language import LanguageOptions, read_gguf_model, read_language_folder
 from bascule.recipes_missing import explain_missing
@@ -45,7 +47,7 @@ class Recipe(Protocol):
         fitting: Fitting,
         owns_backend: bool,
         on_close: Callable[[], None],
-    ) -> EmbeddingModel | LanguageModel:
+    ) -> EmbeddingModel | ClassifierModel | LanguageModel:
         """The model on an open tier, its weights still to come."""
         ...
 
@@ -113,7 +115,8 @@ async def _read_folder(
         config = json_object(await source.read("config.json"), place)
         family = family_of_config(config, place)
         if isinstance(family, EncoderFamily):
-            read = partial(read_encoder, weights=weights or "f32", known_files=known_files)
+            reader = read_classifier if is_classifier(family, config) else read_encoder
+            read = partial(reader, weights=weights or "f32", known_files=known_files)
             return await read(source, family, config, tokenizing, tell)
         read = partial(read_language_folder, weights=weights, options=options)
         return await read(source, family, config, tokenizing, tell)

@@ -10,26 +10,25 @@ from typing import Any
 
 from bascule.backend.base import Backend, WeightStore
 from bascule.dtypes import DType
-from bascule.errors import FileMissingError, UnsupportedModelError
+from bascule.errors import UnsupportedModelError
 from bascule.model.buckets import SMALLEST
 from bascule.model.embedder import EmbedderSettings, EmbeddingModel
 from bascule.model.sentence_graph import Encoder
 from bascule.model.sentence_modules import module_folders
 from bascule.model.settings import folder_settings
-from bascule.models.encoder.files import check_tensors, plain_names
+from bascule.models.encoder.files import check_tensors
 from bascule.models.family import EncoderFamily
 from bascule.program.program import Parameter, Program
 from bascule.progress import Progress, ProgressCallback
+from bascule.recipes_classifier import ClassifierRecipe, has_head, read_classifier
+from bascule.recipes_tables import all_tensors, fill_from_folder, read_module_tables, read_tables
 from bascule.text import Tokenizer, open_tokenizer
 from bascule.text.encoder_json import lowercased
 from bascule.tiers.openers import OpenedTier
 from bascule.weights.plan import plan_pieces
-from bascule.weights.quantised import QuantizationReport, load_quantised
-from bascule.weights.safetensors import TensorInfo
+from bascule.weights.quantised import QuantizationReport
 from bascule.weights.source import Source, read_optional
-from bascule.weights.stream import WHOLE, load_weights, read_header, read_headers, with_restarts
-
-_Tables = dict[str, dict[str, TensorInfo]]
+from bascule.weights.stream import with_restarts
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +66,18 @@ class EncoderRecipe:
         backend: Backend,
         parallel: bool,
     ) -> QuantizationReport | None:
-        """See `Recipe`. What is quantized comes one shard at a time."""
-        folders, family = module_folders(self.settings.modules), self.settings.encoder.family
-        parameters = [_in_folder(parameter, family) for parameter in parameters]
-        named: dict[str, Any] = {
-            "progress": progress,
-            "headers": partial(_read_tables, source, family, folders),
-        }
-        format = self.settings.weights
-        if format == "f32":
-            await load_weights(source, parameters, store, parallel=parallel, **named)
-            return None
-        return await load_quantised(source, parameters, store, backend, format, **named)
+        """See `Recipe`."""
+        return await fill_from_folder(
+            source,
+            self.settings.encoder.family,
+            parameters,
+            store,
+            progress,
+            weights=self.settings.weights,
+            backend=backend,
+            parallel=parallel,
+            folders=module_folders(self.settings.modules),
+        )
 
 
 async def read_encoder(
@@ -89,8 +88,8 @@ async def read_encoder(
     tell: ProgressCallback,
     weights: DType,
     known_files: Collection[str] = (),
-) -> EncoderRecipe:
-    """Read what a folder says of an encoder.
+) -> EncoderRecipe | ClassifierRecipe:
+    """Read what a folder says of an encoder, or of a classifier that only its tensors give away.
 
     `tokenizing` reads its tokenizer.json, `known_files` are all of its files where they are known.
     Errors as `recipes.read_recipe`.
@@ -105,10 +104,14 @@ async def read_encoder(
     config = family.config(config_json, f"{place}/config.json")
     settings, tables = await asyncio.gather(
         folder_settings(Encoder(family, config), read, place),
-        with_restarts(source, partial(_read_tables, source, family, ()), source.forget),
+        with_restarts(source, partial(read_tables, source, family), source.forget),
     )
     # Before any program is made: a config.json of 200 bytes may claim any number of layers.
-    every = {name: tensor for table in tables.values() for name, tensor in table.items()}
+    every = all_tensors(tables)
+    if has_head(family, config_json, every):
+        return await read_classifier(
+            source, family, config_json, tokenizing, tell, weights, known_files
+        )
     check_tensors(family, config, every, place)
     encoder = replace(settings.embedder, weights=weights)
     await _check_modules(source, encoder)
@@ -130,7 +133,7 @@ async def _check_modules(source: Source, encoder: EmbedderSettings) -> None:
     parameters = replace(encoder, weights="f32").program(SMALLEST).parameters
     own = [p for p in parameters if p.name.split("/")[0] in folders]
     if own:
-        attempt = partial(_read_module_tables, source, folders)
+        attempt = partial(read_module_tables, source, folders)
         tables = await with_restarts(source, attempt, source.forget)
         targets = {parameter.name: 0 for parameter in own}
         plan_pieces(tables, own, targets, source.location)
@@ -139,31 +142,3 @@ async def _check_modules(source: Source, encoder: EmbedderSettings) -> None:
         if unread:
             told = f"it has the tensor {unread[0][:80]!r}, which its settings do not name"
             raise UnsupportedModelError(source.location, told)
-
-
-def _in_folder(parameter: Parameter, family: EncoderFamily) -> Parameter:
-    """Name a parameter's tensors as the folder does; those of modules have a folder's name."""
-    names = (name if "/" in name else family.tensor_name(name) for name in parameter.tensors)
-    return replace(parameter, tensors=tuple(names))
-
-
-async def _read_tables(source: Source, family: EncoderFamily, folders: Sequence[str]) -> _Tables:
-    """Return the tensors of the encoder, by the family's names, and of its modules."""
-    files = await read_headers(source)
-    place = source.location
-    named = {f: plain_names(family, table, f"{place}/{f}") for f, table in files.items()}
-    return named | await _read_module_tables(source, folders)
-
-
-async def _read_module_tables(source: Source, folders: Sequence[str]) -> _Tables:
-    """Each module's tensors, named with its folder before their own names."""
-    found: _Tables = {}
-    for folder in folders:
-        file = f"{folder}/{WHOLE}"
-        try:
-            table = await read_header(source, file)
-        except FileMissingError as missing:
-            hint = "Save the model again as safetensors: save_pretrained(FOLDER)."
-            raise FileMissingError(missing.location, hint=hint) from None
-        found[file] = {f"{folder}/{name}": tensor for name, tensor in table.items()}
-    return found

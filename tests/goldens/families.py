@@ -300,7 +300,7 @@ def unigram_words() -> Tokenizer:
     return made
 
 
-_ENCODER = {
+ENCODER = {
     "vocab_size": _E,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -335,15 +335,16 @@ def post_norm_encoder(made: Tensors, prefix: str = "") -> None:
     made.linear(f"{prefix}pooler.dense", c, c)
 
 
-def distilbert(made: Tensors) -> None:
+def distilbert(made: Tensors, prefix: str = "") -> None:
     """Tensors of DistilBERT."""
     told = made.config
     c, inner = told["dim"], told["hidden_dim"]
-    made.matrix("embeddings.word_embeddings", told["vocab_size"], c, 4.0)
-    made.matrix("embeddings.position_embeddings", told["max_position_embeddings"], c, 4.0)
-    made.norm("embeddings.LayerNorm", c, bias=True)
+    top = f"{prefix}embeddings"
+    made.matrix(f"{top}.word_embeddings", told["vocab_size"], c, 4.0)
+    made.matrix(f"{top}.position_embeddings", told["max_position_embeddings"], c, 4.0)
+    made.norm(f"{top}.LayerNorm", c, bias=True)
     for layer in range(told["n_layers"]):
-        name = f"transformer.layer.{layer}"
+        name = f"{prefix}transformer.layer.{layer}"
         for part in ("q_lin", "k_lin", "v_lin", "out_lin"):
             made.linear(f"{name}.attention.{part}", c, c)
         made.norm(f"{name}.sa_layer_norm", c, bias=True)
@@ -352,24 +353,24 @@ def distilbert(made: Tensors) -> None:
         made.norm(f"{name}.output_layer_norm", c, bias=True)
 
 
-_ROBERTA_NAMES = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>"}
-_BERT_NAMES = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]"}
+ROBERTA_NAMES = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>"}
+BERT_NAMES = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]"}
 
 ENCODERS = (
     Case(
         "roberta",
-        {**_ENCODER, "model_type": "roberta", "architectures": ["RobertaModel"]},
+        {**ENCODER, "model_type": "roberta", "architectures": ["RobertaModel"]},
         partial(post_norm_encoder, prefix="roberta."),
         roberta_words,
-        names=_ROBERTA_NAMES,
+        names=ROBERTA_NAMES,
     ),
     Case(
         "xlm-roberta",
-        {**_ENCODER, "model_type": "xlm-roberta", "architectures": ["XLMRobertaModel"]},
+        {**ENCODER, "model_type": "xlm-roberta", "architectures": ["XLMRobertaModel"]},
         post_norm_encoder,
         unigram_words,
         seed=8,
-        names=_ROBERTA_NAMES,
+        names=ROBERTA_NAMES,
     ),
     Case(
         "distilbert",
@@ -381,7 +382,7 @@ ENCODERS = (
         },
         distilbert,
         bert_words,
-        names=_BERT_NAMES,
+        names=BERT_NAMES,
     ),
 )
 

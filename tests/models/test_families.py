@@ -246,7 +246,12 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("roberta", {"is_decoder": True}, "its is_decoder is True"),
     ("roberta", {"pad_token_id": 129}, "leaves no position from 130 on"),
     ("roberta", {"pad_token_id": -2}, "pad_token_id is -2"),
-    ("roberta", {"architectures": ["RobertaForSequenceClassification"]}, "cross-encoder"),
+    (
+        "roberta",
+        {"architectures": ["RobertaForSequenceClassification"]},
+        r"lacks the tensor 'classifier\.dense\.weight'",
+    ),
+    ("roberta", {"architectures": ["RobertaForTokenClassification"]}, "whose head is not run"),
     ("roberta", {"architectures": ["RobertaForCausalLM"]}, "whose head is not run"),
     ("roberta", {"position_embedding_type": "relative_key"}, "are not absolute"),
     ("distilbert", {"activation": "quick_gelu"}, "activation is 'quick_gelu'"),

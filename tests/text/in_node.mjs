@@ -9,8 +9,9 @@ import * as tokenizers from "../../web/vendor/tokenizers.js";
 
 const asked = JSON.parse(readFileSync(0, "utf8"));
 
-function tokenized({ tokenizer, texts }) {
-  const flat = createTokenizer(tokenizers, tokenizer, 2 ** 31 - 1).encode(JSON.stringify(texts));
+function tokenized({ tokenizer, texts, special }) {
+  const made = createTokenizer(tokenizers, tokenizer, 2 ** 31 - 1);
+  const flat = special ? made.encode(JSON.stringify(texts)) : made.encodeBare(JSON.stringify(texts));
   const count = flat[0];
   const ids = [];
   let at = 1 + count;

@@ -30,8 +30,8 @@ class NodeTokenizer:
     def __init__(self, tokenizer_json: bytes) -> None:
         self._json = tokenizer_json.decode()
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return _ask({"tokenizer": self._json, "texts": list(texts)})
+    def encode(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
+        return _ask({"tokenizer": self._json, "texts": list(texts), "special": special})
 
 
 class NodeRenderer:

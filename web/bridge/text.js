@@ -29,10 +29,14 @@ export class PageTokenizer {
 
   /** Texts as a JSON list; the answer holds n, n lengths, then all ids. @param {string} texts */
   encode(texts) {
-    const all = JSON.parse(texts).map((/** @type {string} */ text) => this.#encodeOne(text));
-    const flat = [all.length, ...all.map((/** @type {number[]} */ ids) => ids.length)];
-    // Not `...all`: a hundred thousand texts would be too many arguments for one call.
-    return Int32Array.from(flat.concat(all.flat()));
+    return flattened(JSON.parse(texts).map((/** @type {string} */ text) => this.#encodeOne(text)));
+  }
+
+  /** As `encode`, without special tokens and not cut. @param {string} texts */
+  encodeBare(texts) {
+    const bare = (/** @type {string} */ text) =>
+      this.#library.encode(this.#spaced(text), { add_special_tokens: false }).ids;
+    return flattened(JSON.parse(texts).map(bare));
   }
 
   /** How many tokens each text of a JSON list has before it is cut. @param {string} texts */
@@ -61,6 +65,13 @@ export class PageTokenizer {
     const kept = Math.max(0, this.#mostTokens - before - after.length);
     return [...ids.slice(0, before + kept), ...after];
   }
+}
+
+/** The number of rows, their lengths, then all of them. @param {number[][]} rows */
+function flattened(rows) {
+  const flat = [rows.length, ...rows.map((ids) => ids.length)];
+  // Not `...rows`: a hundred thousand texts would be too many arguments for one call.
+  return Int32Array.from(flat.concat(rows.flat()));
 }
 
 /**

@@ -83,6 +83,17 @@ async def read_modules(read: ReadOptional, place: str) -> tuple[Module, ...] | N
     return found
 
 
+async def check_lone_transformer(read: ReadOptional, place: str) -> None:
+    """UnsupportedModelError if modules.json names more than one Transformer beside it."""
+    data = await read(MODULES)
+    where = f"{place}/{MODULES}"
+    for at, entry in enumerate([] if data is None else _listed(data, where)):
+        if at or _kind(*entry) != "Transformer" or entry[1]:
+            named = f"the module {entry[0][:80]!r}"
+            problem = f"it asks for {named}, and a classifier runs its Transformer's own head alone"
+            raise UnsupportedModelError(where, problem)
+
+
 def _listed(data: bytes, where: str) -> list[tuple[str, str]]:
     """Each module's type and folder."""
     found = read_json(data, where)

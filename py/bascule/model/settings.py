@@ -9,11 +9,13 @@ from typing import Any
 
 from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.json_object import json_object
+from bascule.model.classifier import ClassifierSettings
 from bascule.model.embedder import EmbedderSettings
 from bascule.model.prompts import Prompts
-from bascule.model.sentence_folder import ReadOptional, read_modules
+from bascule.model.sentence_folder import ReadOptional, check_lone_transformer, read_modules
 from bascule.model.sentence_graph import Encoder
 from bascule.model.sentence_modules import DEFAULT_MODULES
+from bascule.models.encoder.classes import read_classes
 
 SENTENCE_CONFIG = "sentence_bert_config.json"
 LIBRARY_CONFIG = "config_sentence_transformers.json"
@@ -21,6 +23,7 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 
 _SPECIAL_TOKENS = 2  # [CLS] and [SEP]
 _TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
+_LOGITS = {"method": "forward", "method_output_name": "logits"}
 # What sentence_bert_config.json may say of a Transformer that gives the last layer's tokens.
 _PLAIN: Mapping[str, tuple[Any, ...]] = {
     "transformer_task": ("feature-extraction",),
@@ -34,6 +37,12 @@ _PLAIN: Mapping[str, tuple[Any, ...]] = {
     "processor_kwargs": ({},),
     "config_kwargs": ({},),
     "tokenizer_name_or_path": (),
+}
+_PLAIN_CLASSIFIER: Mapping[str, tuple[Any, ...]] = {
+    **_PLAIN,
+    "transformer_task": ("sequence-classification",),
+    "modality_config": ({"text": _LOGITS},),
+    "module_output_name": ("scores",),
 }
 # Read elsewhere, or without effect on a pass of this version.
 _OTHERS = ("max_seq_length", "do_lower_case", "unpad_inputs")
@@ -65,7 +74,10 @@ async def folder_settings(encoder: Encoder, read: ReadOptional, place: str) -> F
     where = f"{place}/{LIBRARY_CONFIG}"
     kind = library.get("model_type", "SentenceTransformer")
     if kind != "SentenceTransformer":
-        hint = "Take a sentence encoder, such as all-MiniLM-L6-v2."
+        hint = (
+            "Take a sentence encoder, such as all-MiniLM-L6-v2; a CrossEncoder loads as a "
+            "classifier by its config.json's architectures (...ForSequenceClassification)."
+        )
         problem = f"it is a {str(kind)[:40]} of sentence-transformers, and no SentenceTransformer"
         raise UnsupportedModelError(where, problem, hint=hint)
     embedder = EmbedderSettings(
@@ -78,18 +90,56 @@ async def folder_settings(encoder: Encoder, read: ReadOptional, place: str) -> F
     return FolderSettings(embedder, sentence.get("do_lower_case") is True)
 
 
+@dataclass(frozen=True, slots=True)
+class ClassifierFolder:
+    """What a folder says of a classifier; `lowercases`: texts lose their capitals first."""
+
+    settings: ClassifierSettings
+    lowercases: bool
+
+
+async def classifier_settings(
+    encoder: Encoder, config: Mapping[str, Any], read: ReadOptional, place: str
+) -> ClassifierFolder:
+    """Gather the longest text, the labels and the activation of scores.
+
+    `config` is config.json; what sentence-transformers' CrossEncoder writes beside it may be
+    absent. Errors as `folder_settings`.
+    """
+    await check_lone_transformer(read, place)
+    names = (SENTENCE_CONFIG, LIBRARY_CONFIG)
+    sentence, library = await asyncio.gather(*(_object(read, place, name) for name in names))
+    _check_transformer(sentence, f"{place}/{SENTENCE_CONFIG}", _PLAIN_CLASSIFIER)
+    where = f"{place}/{LIBRARY_CONFIG}"
+    kind = library.get("model_type", "CrossEncoder")
+    if kind != "CrossEncoder":
+        problem = f"it is a {str(kind)[:40]} of sentence-transformers, and no CrossEncoder"
+        raise UnsupportedModelError(where, problem)
+    if library.get("default_prompt_name") is not None:
+        name = str(library["default_prompt_name"])[:40]
+        raise UnsupportedModelError(where, f"its pairs follow the prompt {name!r}")
+    settings = ClassifierSettings(
+        encoder=encoder,
+        classes=read_classes(config, library, f"{place}/config.json"),
+        max_tokens=await _max_tokens(encoder.config.positions, sentence, read, place),
+    )
+    return ClassifierFolder(settings, sentence.get("do_lower_case") is True)
+
+
 async def _object(read: ReadOptional, place: str, file: str) -> dict[str, Any]:
     data = await read(file)
     return {} if data is None else json_object(data, f"{place}/{file}")
 
 
-def _check_transformer(sentence: Mapping[str, Any], where: str) -> None:
+def _check_transformer(
+    sentence: Mapping[str, Any], where: str, plain: Mapping[str, tuple[Any, ...]] = _PLAIN
+) -> None:
     for key, value in sentence.items():
         if key in _OTHERS or key in _QUERIES:
             continue
-        if key not in _PLAIN:
+        if key not in plain:
             raise UnsupportedModelError(where, f"its setting {key[:40]!r} is not known")
-        if value is not None and value not in _PLAIN[key]:
+        if value is not None and value not in plain[key]:
             problem = f"its {key} is {str(value)[:80]}, which this version does not follow"
             raise UnsupportedModelError(where, problem)
     lowers = sentence.get("do_lower_case")

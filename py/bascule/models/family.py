@@ -16,9 +16,10 @@ from bascule.models.decoder.config import DecoderConfig
 from bascule.models.decoder.graph import Decoding
 from bascule.models.encoder.config import EncoderConfig
 from bascule.models.encoder.graph import Encoding
+from bascule.models.encoder.head import Head
 from bascule.program.program import Value
 
-Task = Literal["embed", "generate"]
+Task = Literal["embed", "classify", "generate"]
 # A tensor's own name (the one that the graph has) and its shape; ANY rows are fine.
 Tensors: TypeAlias = Iterable[tuple[str, tuple[int, ...]]]
 
@@ -49,13 +50,17 @@ class EncoderFamily(Family):
 
     A folder's tensors may have one of `prefixes` before their names. `config` checks a
     config.json: ModelFileError for what is unsound, UnsupportedModelError for what does not run.
+    `head` is that of its sequence classifiers; with `typed_pairs` the second text of a pair has
+    token type 1.
     """
 
     config: Callable[[Mapping[str, Any], str], EncoderConfig]
     tensors: Callable[[EncoderConfig], Tensors]
     phases: Mapping[Literal["encode"], Callable[[Encoding], Value]]
     prefixes: tuple[str, ...] = ()
-    tasks: tuple[Task, ...] = ("embed",)
+    head: Head | None = None
+    typed_pairs: bool = False
+    tasks: tuple[Task, ...] = ("embed", "classify")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,18 +5,23 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from bascule import __version__
-from bascule.errors import InputError, ModelFileError
+from bascule.errors import InputError, ModelFileError, UnsupportedModelError
+from bascule.text.pairs import Templates, n_special
 from bascule.text.tokenizer_check import check_tokenizer
 
 
 class Tokenizer(Protocol):
     """Encodes texts as its tokenizer.json says, cut at a number of tokens if at all, not padded."""
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, which `check_unicode` has seen; ModelFileError."""
+    def encode(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
+        """Token ids of each text, which `check_unicode` has seen; ModelFileError.
+
+        Without `special` those of the text alone, not cut.
+        """
         ...
 
     def count(self, texts: Sequence[str]) -> list[int]:
@@ -70,6 +75,24 @@ def _check_fit(
     if max_tokens <= n_added:
         told = f"it adds {n_added:,} tokens to each text, of {max_tokens:,} at most"
         raise ModelFileError(place, told)
+
+
+async def open_pair_tokenizer(
+    tokenizer_json: bytes, max_tokens: int, *, n_embeddings: int, place: str = "tokenizer.json"
+) -> tuple[Tokenizer, Templates]:
+    """A tokenizer of texts alone, and the templates that join one or two of them.
+
+    Without a pair's template where `max_tokens` leave it no room. Errors as `open_tokenizer`, and
+    UnsupportedModelError for templates in each other.
+    """
+    checked = check_tokenizer(tokenizer_json, place)
+    if checked.templates is None:
+        raise UnsupportedModelError(place, "several steps of its post_processor add tokens")
+    _check_fit(checked.n_tokens, checked.n_added_to_text, max_tokens, n_embeddings, place)
+    templates = checked.templates
+    if templates.pair is not None and n_special(templates.pair) >= max_tokens:
+        templates = replace(templates, pair=None)
+    return await make_tokenizer(checked.json, None), templates
 
 
 async def make_tokenizer(tokenizer_json: bytes, max_tokens: int | None) -> Tokenizer:

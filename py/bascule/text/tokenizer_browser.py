@@ -60,9 +60,10 @@ class PageTokenizer:
             told = js_message(error) if isinstance(error, JsException) else "it is not UTF-8"
             raise ModelFileError("tokenizer.json", f"it is not sound ({told})") from None
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
         """See `Tokenizer.encode`. One call into JavaScript for all texts."""
-        flat = self._called(self._tokenizer.encode, texts)
+        method = self._tokenizer.encode if special else self._tokenizer.encodeBare
+        flat = self._called(method, texts)
         count, at = flat[0], 1 + flat[0]
         ids: list[list[int]] = []
         for length in flat[1 : 1 + count]:

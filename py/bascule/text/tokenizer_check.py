@@ -16,6 +16,7 @@ from typing import Any
 
 from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.json_object import TOKENIZER, json_object
+from bascule.text.pairs import Templates
 from bascule.text.tokenizer_steps import (
     MOST_WIDTH,
     UnknownStep,
@@ -41,11 +42,15 @@ Model = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class CheckedTokenizer:
-    """A tokenizer.json for the library; `n_tokens` is one past the largest id."""
+    """A tokenizer.json for the library; `n_tokens` is one past the largest id.
+
+    Without `templates` it has several, one in the other.
+    """
 
     json: bytes
     n_tokens: int
     n_added_to_text: int
+    templates: Templates | None
 
 
 def check_tokenizer(data: bytes, place: str) -> CheckedTokenizer:
@@ -58,7 +63,7 @@ def check_tokenizer(data: bytes, place: str) -> CheckedTokenizer:
     try:
         model, ids = _model(told.get("model"))
         added = _added_tokens(told.get("added_tokens"), ids)
-        processor, n_added = checked_processor(told.get("post_processor"), ids)
+        processor, n_added, templates = checked_processor(told.get("post_processor"), ids)
         clean = {
             "version": "1.0",
             "truncation": None,
@@ -76,7 +81,7 @@ def check_tokenizer(data: bytes, place: str) -> CheckedTokenizer:
         problem = f"its tokenizer has {unknown}, which sentence encoders do not have"
         raise UnsupportedModelError(place, problem) from None
     written = json.dumps(clean, ensure_ascii=False).encode()
-    return CheckedTokenizer(written, max(ids.values(), default=-1) + 1, n_added)
+    return CheckedTokenizer(written, max(ids.values(), default=-1) + 1, n_added, templates)
 
 
 def _model(told: object) -> tuple[Model, dict[str, int]]:

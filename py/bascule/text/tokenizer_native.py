@@ -28,10 +28,11 @@ class NativeTokenizer:
                 tokenizer.enable_truncation(max_length=max_tokens)
         return cls(tokenizer)
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
         """See `Tokenizer.encode`."""
         with _faults("it fails on a text"):
-            return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+            found = self._tokenizer.encode_batch(list(texts), add_special_tokens=special)
+            return [encoding.ids for encoding in found]
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """See `Tokenizer.count`. Each part that was cut off has the special tokens again."""

@@ -11,11 +11,14 @@ import base64
 import binascii
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
+from bascule.text.pairs import Piece, Templates, n_special
 from bascule.text.pretokenizers import known_expression
 
 MOST_STEPS = 16
+# Without any template two texts follow each other.
+_BARE = Templates((("A", 0),), (("A", 0), ("B", 1)))
 # Of fixed texts and prefixes.
 MOST_WIDTH = 16
 # How many times longer all replacements together may make a text.
@@ -163,61 +166,112 @@ def checked_pretokenizer(told: object) -> dict[str, Any] | None:
     return _sequence(_steps(told, "pretokenizers", _PRETOKENIZERS), "pretokenizers")
 
 
-def checked_processor(told: object, ids: Mapping[str, int]) -> tuple[dict[str, Any] | None, int]:
-    """A `post_processor` of known steps, and how many tokens it adds to a text.
+def checked_processor(
+    told: object, ids: Mapping[str, int]
+) -> tuple[dict[str, Any] | None, int, Templates | None]:
+    """A `post_processor` of known steps, how many tokens it adds to a text, and its templates.
 
-    `ids` are those of all tokens. UnsoundStep, UnknownStep.
+    `ids` are those of all tokens. None instead of templates where several steps add tokens.
+    UnsoundStep, UnknownStep.
     """
     steps: Steps = []
-    added = 0
+    found: list[Templates] = []
     for kind, step in _kinds(told, "processors"):
         if kind == "TemplateProcessing":
-            found, count = _template(step, ids)
+            checked, templates = _template(step, ids)
         elif kind in ("BertProcessing", "RobertaProcessing"):
-            found, count = _ends(kind, step, ids), 2
+            checked, templates = _ends(kind, step, ids)
         else:
-            found, count = _fields(kind, step, {"ByteLevel": _BYTE_LEVEL}), 0
-        steps.append(found)
-        added += count
-    return _sequence(steps, "processors"), added
+            checked, templates = _fields(kind, step, {"ByteLevel": _BYTE_LEVEL}), None
+        steps.append(checked)
+        found += [templates] if templates is not None else []
+    one = (found or [_BARE])[0] if len(found) < 2 else None
+    return _sequence(steps, "processors"), sum(n_special(t.single) for t in found), one
 
 
-def _template(step: Mapping[str, Any], ids: Mapping[str, int]) -> tuple[dict[str, Any], int]:
-    """Tokens around one text; how two texts go together is of no use here."""
+def _template(step: Mapping[str, Any], ids: Mapping[str, int]) -> tuple[dict[str, Any], Templates]:
+    """Tokens around one text, and around two where those are sound; the library gets the first."""
+    pieces = _pieces(step.get("single"), step, ids)
     single: list[dict[str, Any]] = []
     specials: dict[str, dict[str, Any]] = {}
-    told = step.get("single")
-    for piece in told if isinstance(told, list) and len(told) <= MOST_STEPS else [None]:
+    for piece in pieces:
+        name = piece.name
+        if piece.is_text:
+            single.append({"Sequence": {"id": "A", "type_id": 0}})
+        else:
+            single.append({"SpecialToken": {"id": name, "type_id": 0}})
+            specials[name] = {"id": name, "ids": [ids[name]], "tokens": [name]}
+    texts = [piece for piece in single if "Sequence" in piece]
+    if [piece.name for piece in pieces if piece.is_text] != ["A"]:
+        raise UnsoundStep("its template does not have the text once")
+    both = [*texts, {"Sequence": {"id": "B", "type_id": 1}}]
+    kind = {"type": "TemplateProcessing", "single": single, "pair": both}
+    plain: tuple[Piece, ...] = tuple((_number(piece, ids), 0) for piece in pieces)
+    templates = Templates(plain, _pair(step, ids))
+    return {**kind, "special_tokens": specials}, templates
+
+
+def _pair(step: Mapping[str, Any], ids: Mapping[str, int]) -> tuple[Piece, ...] | None:
+    """How two texts go together; None where that is not sound, for few models need it."""
+    try:
+        pieces = _pieces(step.get("pair"), step, ids)
+    except UnsoundStep:
+        return None
+    texts = sorted(piece.name for piece in pieces if piece.is_text)
+    typed = all(type(piece.kind) is int and piece.kind in (0, 1) for piece in pieces)
+    if texts != ["A", "B"] or not typed:
+        return None
+    return tuple((_number(piece, ids), piece.kind) for piece in pieces)
+
+
+class _TemplatePiece(NamedTuple):
+    """A text by its letter, or a special token by its name; `kind` is the type, unchecked."""
+
+    is_text: bool
+    name: str
+    kind: Any
+
+
+def _number(piece: _TemplatePiece, ids: Mapping[str, int]) -> Literal["A", "B"] | int:
+    if not piece.is_text:
+        return ids[piece.name]
+    return "A" if piece.name == "A" else "B"
+
+
+def _pieces(
+    listed: object, step: Mapping[str, Any], ids: Mapping[str, int]
+) -> list[_TemplatePiece]:
+    found: list[_TemplatePiece] = []
+    for piece in listed if isinstance(listed, list) and len(listed) <= MOST_STEPS else [None]:
         match piece:
-            case {"Sequence": {"id": "A"}}:
-                single.append({"Sequence": {"id": "A", "type_id": 0}})
-            case {"SpecialToken": {"id": str(name)}}:
+            case {"Sequence": {"id": "A" | "B" as text, **rest}}:
+                found.append(_TemplatePiece(True, text, rest.get("type_id", 0)))
+            case {"SpecialToken": {"id": str(name), **rest}}:
                 match step.get("special_tokens"):
                     case {**known} if isinstance(known.get(name), dict):
                         token = known[name].get("ids")
                     case _:
                         token = None
                 _check_token([name, *token] if isinstance(token, list) else None, ids)
-                single.append({"SpecialToken": {"id": name, "type_id": 0}})
-                specials[name] = {"id": name, "ids": [ids[name]], "tokens": [name]}
+                found.append(_TemplatePiece(False, name, rest.get("type_id", 0)))
             case _:
                 raise UnsoundStep(f"{_short(piece)} is no part of a template")
-    texts = [piece for piece in single if "Sequence" in piece]
-    if len(texts) != 1:
-        raise UnsoundStep("its template does not have the text once")
-    both = [*texts, {"Sequence": {"id": "B", "type_id": 1}}]
-    kind = {"type": "TemplateProcessing", "single": single, "pair": both}
-    return {**kind, "special_tokens": specials}, len(single) - 1
+    return found
 
 
-def _ends(kind: str, step: Mapping[str, Any], ids: Mapping[str, int]) -> dict[str, Any]:
+def _ends(
+    kind: str, step: Mapping[str, Any], ids: Mapping[str, int]
+) -> tuple[dict[str, Any], Templates]:
     found: dict[str, Any] = {"type": kind}
     for name in ("sep", "cls"):
         _check_token(step.get(name), ids)
         found[name] = step[name]
+    first, last = (ids[found[name][0]] for name in ("cls", "sep"))
+    single: tuple[Piece, ...] = ((first, 0), ("A", 0), (last, 0))
     if kind == "RobertaProcessing":
         found |= {name: flag(step.get(name)) for name in ("trim_offsets", "add_prefix_space")}
-    return found
+        return found, Templates(single, (*single, (last, 0), ("B", 0), (last, 0)))
+    return found, Templates(single, (*single, ("B", 1), (last, 1)))
 
 
 def _check_token(told: object, ids: Mapping[str, int]) -> None:

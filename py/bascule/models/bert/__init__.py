@@ -1,4 +1,4 @@
-"""BERT (Devlin et al. 2019) as a sentence encoder."""
+"""BERT (Devlin et al. 2019) as a sentence encoder or a sequence classifier."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import partial
 from bascule.models.encoder.config import read_encoder_config
 from bascule.models.encoder.files import encoder_tensors
 from bascule.models.encoder.graph import encode
+from bascule.models.encoder.head import Head
 from bascule.models.family import EncoderFamily
 
 # What holds a plain encoder's weights; heads of these are ignored, as transformers' BertModel does.
@@ -27,6 +28,8 @@ BERT = EncoderFamily(
     tensor_name=str,
     phases={"encode": encode},
     prefixes=("bert.",),
+    head=Head(("BertForSequenceClassification",), "pooler.dense", "tanh", "classifier"),
+    typed_pairs=True,
     # Heads that embeddings do not pass through, and a table that follows from the settings.
     ignored=re.compile(r"pooler\..*|cls\..*|embeddings\.position_ids"),
 )

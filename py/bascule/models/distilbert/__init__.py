@@ -10,6 +10,7 @@ from typing import Any
 from bascule.models.encoder.config import EncoderConfig, Keys, read_encoder_config
 from bascule.models.encoder.files import encoder_tensors
 from bascule.models.encoder.graph import encode
+from bascule.models.encoder.head import Head
 from bascule.models.family import EncoderFamily
 
 _ARCHITECTURES = ("DistilBertModel", "DistilBertForMaskedLM")
@@ -52,5 +53,6 @@ DISTILBERT = EncoderFamily(
     tensor_name=tensor_name,
     phases={"encode": encode},
     prefixes=("distilbert.",),
+    head=Head(("DistilBertForSequenceClassification",), "pre_classifier", "relu", "classifier"),
     ignored=re.compile(r"vocab_(transform|layer_norm|projector)\..*|embeddings\.position_ids"),
 )

@@ -14,7 +14,7 @@ _ACTIVATIONS = {
     **{"gelu": "gelu", "relu": "relu", "silu": "silu", "swish": "silu", "tanh": "tanh"},
     **{"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"},
 }
-_HINT = "Take a sentence encoder, such as all-MiniLM-L6-v2."
+_HINT = "Take a sentence encoder, such as all-MiniLM-L6-v2, or a sequence classifier."
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,8 @@ class EncoderConfig:
     """Checked sizes of an encoder.
 
     A text has at most `positions` tokens; the first one has row `first_position` of the table of
-    positions. Without `token_types` there is no table of them.
+    positions. Without `token_types` there is no table of them; with `pair_types`, its rows, the
+    two texts of a pair have types of their own.
     """
 
     vocabulary: int
@@ -35,6 +36,7 @@ class EncoderConfig:
     eps: float
     first_position: int = 0
     token_types: bool = True
+    pair_types: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +110,4 @@ def _check_kind(config: Mapping[str, Any], file: str, architectures: Sequence[st
 
 def _refuse_head(name: str, file: str) -> None:
     problem = f"its architecture is {name[:60]!r}, whose head is not run"
-    if name.endswith("ForSequenceClassification"):
-        kind = f"a classifier or cross-encoder ({name[:60]})"
-        problem = f"it is {kind}: it rates texts and embeds none"
-    hint = "Take a sentence encoder, such as all-MiniLM-L6-v2, to embed texts."
-    raise UnsupportedModelError(file, problem, hint=hint)
+    raise UnsupportedModelError(file, problem, hint=_HINT)

@@ -39,15 +39,20 @@ def plain_names(
 
 
 def check_tensors(
-    family: EncoderFamily, config: EncoderConfig, tensors: Mapping[str, TensorInfo], place: str
+    family: EncoderFamily,
+    config: EncoderConfig,
+    tensors: Mapping[str, TensorInfo],
+    place: str,
+    n_labels: int = 0,
 ) -> None:
-    """Compare a folder's tensors with the sizes of its config.json.
+    """Compare a folder's tensors with the sizes of its config.json; a classifier has `n_labels`.
 
     ModelFileError for one that is missing or has another shape, UnsupportedModelError for one that
     is not read: a head, an adapter, a layer that config.json leaves out.
     """
     known: set[str] = set()
-    for own, shape in family.tensors(config):
+    head = family.head.tensors(config, n_labels) if family.head and n_labels else ()
+    for own, shape in (*family.tensors(config), *head):
         name = family.tensor_name(own)
         tensor = tensors.get(name)
         if tensor is None:
@@ -88,7 +93,7 @@ def encoder_tensors(config: EncoderConfig) -> Iterator[tuple[str, tuple[int, ...
         yield from _linear(f"{name}.output.dense", c, inner)
         yield from _norm(f"{name}.output", c)
     if config.token_types:
-        yield "embeddings.token_type_embeddings.weight", (ANY, c)
+        yield "embeddings.token_type_embeddings.weight", (config.pair_types or ANY, c)
 
 
 def _linear(name: str, n: int, k: int) -> Iterator[tuple[str, tuple[int, ...]]]:

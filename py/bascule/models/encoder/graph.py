@@ -18,6 +18,7 @@ from bascule.program.program import Value
 class Encoding:
     """An encoder under recording: ids (B, T) u32 of texts with lengths (B) u32.
 
+    `types` (B, T) u32 are rows of the table of token types; None where every token is of type 0.
     `weights` is what matrices are stored as, where their rows come out even: all but the position
     and type tables, which are added whole.
     """
@@ -27,12 +28,13 @@ class Encoding:
     ids: Value
     lengths: Value
     weights: DType = "f32"
+    types: Value | None = None
 
-    def linear(self, x: Value, n: int, name: str) -> Value:
-        """Record x (..., K) -> (..., N)."""
+    def linear(self, x: Value, n: int, name: str, weights: DType | None = None) -> Value:
+        """Record x (..., K) -> (..., N), its matrix stored as `weights` or as all others."""
         k = x.shape[-1]
         assert isinstance(k, int)  # only B and T are Dims
-        weight = matrix(self.graph, f"{name}.weight", (n, k), self.weights)
+        weight = matrix(self.graph, f"{name}.weight", (n, k), weights or self.weights)
         bias = self.graph.parameter(f"{name}.bias", (n,))
         return self.graph.call("linear", x, weight, bias, activation="none")
 
@@ -59,11 +61,13 @@ def _embeddings(to: Encoding) -> Value:
     rows = config.positions if first else 0
     positions = graph.parameter(name, (config.positions, c), rows=rows, first=first)
     kind = None
-    if config.token_types:
-        # One text at a time is embedded, so every token is of type 0: the table's first row.
-        name = "embeddings.token_type_embeddings.weight"
+    name = "embeddings.token_type_embeddings.weight"
+    if config.token_types and to.types is None:
         kind = graph.parameter("token_type_0", (c,), name, rows=1)
     x = graph.call("embedding", to.ids, words, positions, kind)  # (B, T, C)
+    if to.types is not None:
+        table = graph.parameter(name, (config.pair_types, c))
+        x = graph.call("add", x, graph.call("embedding", to.types, table))
     return to.layer_norm(x, "embeddings.LayerNorm")
 
 

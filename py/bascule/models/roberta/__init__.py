@@ -11,14 +11,13 @@ from bascule.errors import ModelFileError
 from bascule.models.encoder.config import EncoderConfig, read_encoder_config
 from bascule.models.encoder.files import encoder_tensors
 from bascule.models.encoder.graph import encode
+from bascule.models.encoder.head import Head
 from bascule.models.family import EncoderFamily
 from bascule.models.settings import Settings
 
-_ARCHITECTURES = tuple(
-    f"{name}{head}"
-    for name in ("Roberta", "XLMRoberta", "Camembert")
-    for head in ("Model", "ForMaskedLM")
-)
+_NAMES = ("Roberta", "XLMRoberta", "Camembert")
+_ARCHITECTURES = tuple(f"{name}{head}" for name in _NAMES for head in ("Model", "ForMaskedLM"))
+_CLASSIFIERS = tuple(f"{name}ForSequenceClassification" for name in _NAMES)
 
 
 def read_config(config: Mapping[str, Any], file: str) -> EncoderConfig:
@@ -41,5 +40,6 @@ ROBERTA = EncoderFamily(
     tensor_name=str,
     phases={"encode": encode},
     prefixes=("roberta.",),
+    head=Head(_CLASSIFIERS, "classifier.dense", "tanh", "classifier.out_proj"),
     ignored=re.compile(r"pooler\..*|lm_head\..*|embeddings\.position_ids"),
 )

@@ -1,0 +1,68 @@
+"""Texts and pairs of texts as one row of tokens: a tokenizer.json's templates, and what is cut.
+
+The libraries encode the texts alone; the tokens around them are set here, so that natively and in
+a page the rows are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Literal, TypeAlias
+
+# A text of a row, by its letter, or a special token's id; each with the type of its tokens.
+Piece: TypeAlias = tuple[Literal["A", "B"] | int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Templates:
+    """What stands around one text, and around two: None where the file does not say."""
+
+    single: tuple[Piece, ...]
+    pair: tuple[Piece, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Token ids with their types; `n_uncut` are the tokens that there were before the cut."""
+
+    ids: list[int]
+    types: list[int]
+    n_uncut: int
+
+
+def n_special(template: Sequence[Piece]) -> int:
+    """How many tokens a template adds."""
+    return sum(isinstance(piece, int) for piece, _ in template)
+
+
+def joined(
+    template: Sequence[Piece], first: Sequence[int], second: Sequence[int], max_tokens: int
+) -> Row:
+    """Join the tokens of a text, or of two, by a template, cut at `max_tokens` tokens in all."""
+    room = max(0, max_tokens - n_special(template))
+    n_uncut = len(first) + len(second) + max_tokens - room
+    counts = longest_first(len(first), len(second), room)
+    texts = {"A": first[: counts[0]], "B": second[: counts[1]]}
+    parts = [
+        ([piece] if isinstance(piece, int) else texts[piece], kind) for piece, kind in template
+    ]
+    ids = list(chain.from_iterable(part for part, _ in parts))
+    types = list(chain.from_iterable([kind] * len(part) for part, kind in parts))
+    return Row(ids, types, n_uncut)
+
+
+def longest_first(first: int, second: int, most: int) -> tuple[int, int]:
+    """How many tokens of two texts remain: the longer one is cut down to the shorter, then both.
+
+    As `tokenizers` has it: of two that are both cut the longer one gets the odd token.
+    """
+    if first + second <= most:
+        return first, second
+    short, long = sorted((first, second))
+    if short <= most - short:
+        long = most - short
+    else:
+        short, long = most // 2, most - most // 2
+    return (long, short) if first > second else (short, long)
