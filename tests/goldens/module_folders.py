@@ -292,10 +292,11 @@ REFUSED = (
     Case("dense of another shape", _after_pooling(_DENSE), files={
         **_dense("2_Dense", _C, 3), "2_Dense/config.json": {
             "in_features": _C, "out_features": 4}}, refused="2_Dense/linear.weight"),
-    Case("a cross-encoder", modules=None, config={
-        "architectures": ["BertForSequenceClassification"]}, refused="cross-encoder"),
-    Case("a cross-encoder by its tensors", modules=None, tensors=_with(
-        classifier__weight=_noise(1, _C), classifier__bias=_noise(1)), refused="classifier"),
+    Case("a cross-encoder without a pooler", modules=None, config={
+        "architectures": ["BertForSequenceClassification"]}, refused="lacks the tensor 'pooler"),
+    Case("the same by its tensors", modules=None, tensors=_with(
+        classifier__weight=_noise(1, _C), classifier__bias=_noise(1)),
+        refused="lacks the tensor 'pooler"),
     Case("a cross-encoder of the library", files={_ST: {"model_type": "CrossEncoder"}},
          refused="CrossEncoder"),
     Case("a sparse encoder", files={_ST: {"model_type": "SparseEncoder"}},

@@ -372,7 +372,8 @@ def _inputs(batch: Batch, encoded: Encoded) -> dict[str, memoryview]:
     def column(numbers: Sequence[int]) -> memoryview:
         return memoryview(array("I", [numbers[index] for index in batch.indices]))
 
-    found = {"ids": padded(encoded.ids), "lengths": column(encoded.lengths)}
+    lengths = array("I", [len(encoded.ids[index]) for index in batch.indices])
+    found = {"ids": padded(encoded.ids), "lengths": memoryview(lengths)}
     found |= {name: padded(rows) for name, rows in encoded.per_token.items()}
     return found | {name: column(numbers) for name, numbers in encoded.per_text.items()}
 
