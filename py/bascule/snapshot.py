@@ -28,12 +28,13 @@ from pathlib import Path
 from types import CodeType, ModuleType
 
 from bascule import assets
+from bascule.text.jinja_library import provide_jinja
 
 # Modules of these need the page or shared libraries: a snapshot has none of them.
 _EXCLUDED = ("js", "pyodide_js", "numpy", "__main__")
 _PACKAGE = "bascule"
 _TEXTS = (".js", ".wgsl")
-_OTHERS = (".json", ".wasm")
+_OTHERS = (".json", ".wasm", ".zip")
 
 # By path: the hash of the source, and its code.
 _codes: dict[str, tuple[bytes, CodeType]] = {}
@@ -69,6 +70,7 @@ def prepare(key: str, folder: str, collected: bytes) -> list[str]:
     global _key
     _key = key
     names, codes = marshal.loads(collected)
+    provide_jinja()
     _codes.update(codes)
     home = Path(folder) / _PACKAGE
     for file in home.rglob("*"):

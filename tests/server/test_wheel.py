@@ -22,6 +22,7 @@ from bascule.server.wheel import WEB, write_wheel
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WEB_FOLDER = ROOT / "web"
+KINDS = ".py .json .js .mjs .LICENSE .html .wasm .wgsl .md .zip".split()
 IMPORT = re.compile(r"(?:from|import\(|import|new URL\()\s*[\"'](\./[^\"']+)[\"']")
 
 
@@ -38,7 +39,7 @@ def names_in(wheel: Path) -> set[str]:
 def test_it_has_no_c_sources_and_no_demo_pages(wheel: Path) -> None:
     names = names_in(wheel)
     kinds = {PurePosixPath(name).suffix for name in names}
-    assert kinds == {".py", ".json", ".js", ".mjs", ".LICENSE", ".html", ".wasm", ".wgsl", ".md"}
+    assert kinds == set(KINDS)
     assert [name for name in names if name.endswith(".html")] == ["bascule/web/start.html"]
     assert not any(
         part in name

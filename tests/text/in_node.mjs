@@ -1,10 +1,8 @@
-// The page's tokenizer and templates in node: JSON in by stdin, JSON out. See page_half.py.
+// The page's tokenizer in node: JSON in by stdin, JSON out. See page_half.py.
 
 import { readFileSync } from "node:fs";
 
-import { createTemplate } from "../../web/bridge/template.js";
 import { createTokenizer } from "../../web/bridge/text.js";
-import * as jinja from "../../web/vendor/jinja.js";
 import * as tokenizers from "../../web/vendor/tokenizers.js";
 
 const asked = JSON.parse(readFileSync(0, "utf8"));
@@ -22,13 +20,4 @@ function tokenized({ tokenizer, texts, special }) {
   return ids;
 }
 
-function rendered({ source, limits, variables }) {
-  try {
-    return { text: createTemplate(jinja, source, limits).render(variables) };
-  } catch (error) {
-    return { fault: error.message, name: error.name };
-  }
-}
-
-const answer = asked.tokenizer ? tokenized(asked) : asked.templates.map(rendered);
-process.stdout.write(JSON.stringify(answer));
+process.stdout.write(JSON.stringify(tokenized(asked)));

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bascule.text.template_limits import TemplateFault, TemplateRefusal, limits_json
-
 HERE = Path(__file__).resolve().parent
 
 
@@ -32,33 +30,3 @@ class NodeTokenizer:
 
     def encode(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
         return _ask({"tokenizer": self._json, "texts": list(texts), "special": special})
-
-
-class NodeRenderer:
-    """See `Renderer`."""
-
-    def __init__(self, source: str) -> None:
-        self._source = source
-
-    def render(self, variables: dict[str, object]) -> str:
-        return render_all([(self._source, variables)])[0]
-
-
-def render_all(templates: Sequence[tuple[str, dict[str, object]]]) -> list[str]:
-    """Many templates in one process; the first that fails raises."""
-    return [_text(answer) for answer in answers(templates)]
-
-
-def answers(templates: Sequence[tuple[str, dict[str, object]]]) -> list[dict[str, str]]:
-    asked = [
-        {"source": source, "limits": limits_json(), "variables": json.dumps(variables)}
-        for source, variables in templates
-    ]
-    return _ask({"templates": asked})
-
-
-def _text(answer: dict[str, str]) -> str:
-    if "text" in answer:
-        return answer["text"]
-    kind = TemplateRefusal if answer["name"] == "TemplateRefusal" else TemplateFault
-    raise kind(answer["fault"])

@@ -1,4 +1,4 @@
-"""Chat templates: rendered as transformers does, the same in the page, and no way to inject."""
+"""Chat templates: rendered as transformers does, and no way to inject."""
 
 from __future__ import annotations
 
@@ -8,19 +8,16 @@ from hypothesis import strategies as st
 
 from bascule.errors import InputError, ModelFileError
 from bascule.text.chat import ChatTemplate, open_chat_template
-from bascule.text.template_limits import TemplateRefusal
-from bascule.text.template_native import NativeRenderer
+from bascule.text.template_renderer import Renderer
 from tests.goldens import text_goldens
 from tests.text.chats import CALLS, CHATS, CONTROL, TEMPLATES, TOOLS
-from tests.text.page_half import NodeRenderer, answers
 from tests.text.vocabularies import real_metadata, tiny, tokenizer_of
 
 USER = {"role": "user", "content": "Hi"}
 
 
-def chat(template: str, *, page: bool = False) -> ChatTemplate:
-    source = TEMPLATES.get(template, template)
-    renderer = NodeRenderer(source) if page else NativeRenderer(source)
+def chat(template: str) -> ChatTemplate:
+    renderer = Renderer(TEMPLATES.get(template, template))
     return ChatTemplate(renderer, tokenizer_of(tiny()), "model.gguf")
 
 
@@ -31,40 +28,10 @@ def test_chats_are_rendered_as_transformers_does(template: str) -> None:
         assert chat(template).render(messages, tools=tools) == expected, name
 
 
-def test_the_page_renders_the_same() -> None:
-    cases = [
-        (source, messages, tools, prompt)
-        for source in TEMPLATES.values()
-        for messages, tools in [*((chat, None) for chat in CHATS.values()), (CALLS, TOOLS)]
-        for prompt in (True, False)
-    ]
-    variables = [
-        {
-            "messages": messages,
-            "tools": tools,
-            "add_generation_prompt": prompt,
-            "bos_token": "<s>",
-            "eos_token": "</s>",
-        }
-        for _, messages, tools, prompt in cases
-    ]
-    asked = [(case[0], values) for case, values in zip(cases, variables, strict=True)]
-    for (source, values), found in zip(asked, answers(asked), strict=True):
-        assert found.get("text", found.get("name")) == rendered_or_fault(source, values), values
-
-
-def rendered_or_fault(source: str, values: dict[str, object]) -> str:
-    try:
-        return NativeRenderer(source).render(values)
-    except TemplateRefusal as error:
-        return type(error).__name__
-
-
-@pytest.mark.parametrize("page", [False, True], ids=["native", "page"])
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_messages_make_no_control_tokens(template: str, page: bool) -> None:
+def test_messages_make_no_control_tokens(template: str) -> None:
     """The control tokens of a chat are those of the same chat with harmless words in it."""
-    chatter = chat(template, page=page)
+    chatter = chat(template)
     control = set(tokenizer_of(tiny()).vocabulary.control.values())
 
     def controls(messages: list[dict[str, str]]) -> list[int]:
@@ -185,7 +152,6 @@ def test_messages_that_are_none(messages: list[dict[str, object]], told: str) ->
         chat("chatml").render(messages)
 
 
-@pytest.mark.parametrize("page", [False, True], ids=["native", "page"])
-def test_an_order_that_the_template_refuses(page: bool) -> None:
+def test_an_order_that_the_template_refuses() -> None:
     with pytest.raises(InputError, match="must alternate"):
-        chat("mistral", page=page).encode([USER, USER])
+        chat("mistral").encode([USER, USER])

@@ -1,14 +1,14 @@
-"""Templates that an enemy wrote: no way out of the sandbox and no endless work, on both sides."""
+"""Templates that an enemy wrote: no way out of the sandbox and no endless work."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 
 from bascule.text.template_limits import LIMITS, MOST_TEMPLATE_CHARACTERS, TemplateFault
-from bascule.text.template_native import NativeRenderer
-from tests.text.page_half import answers
+from bascule.text.template_renderer import Renderer
 
 SAID: dict[str, object] = {"messages": [{"role": "user", "content": "Hi"}]}
 DOUBLED = "{% set x = 'aaaaaaaa' %}"
@@ -133,15 +133,13 @@ HOSTILE = {
 }
 # What leads nowhere may be nothing, as any unknown name is, instead of an error.
 EMPTY = {"class", "subscript", "globals", "of a method", "of a namespace", "of a loop"}
-# The page's parser takes this many; it has no limit of Python's kind, and it is no danger.
-PAGE_TAKES = {"ifs", "long", "brackets"}
 
 
 @pytest.fixture
 def endless(monkeypatch: pytest.MonkeyPatch) -> None:
     """All the time in the world: what stops a template is its work, as it is counted."""
     limits = replace(LIMITS, seconds=1e9)
-    for module in ("template_native", "template_limits"):
+    for module in ("template_renderer", "template_limits"):
         monkeypatch.setattr(f"bascule.text.{module}.LIMITS", limits)
 
 
@@ -156,13 +154,11 @@ def test_a_hostile_template_is_stopped_by_its_work(name: str) -> None:
 
 def test_time_stops_what_was_counted_too_low(monkeypatch: pytest.MonkeyPatch) -> None:
     hurried = replace(LIMITS, seconds=0.0)
-    for module in ("template_native", "template_limits"):
+    for module in ("template_renderer", "template_limits"):
         monkeypatch.setattr(f"bascule.text.{module}.LIMITS", hurried)
     source = "{% for i in range(9999) %}{% if i == 1 %}{% endif %}{% endfor %}"
     with pytest.raises(TemplateFault, match="longer than 0 s"):
-        NativeRenderer(source).render(SAID)
-    (found,) = answers([(source, SAID)])
-    assert "longer than 0 s" in found["fault"]
+        Renderer(source).render(SAID)
 
 
 def test_comparisons_in_bodies_of_a_real_size_are_no_attack() -> None:
@@ -174,37 +170,28 @@ def test_comparisons_in_bodies_of_a_real_size_are_no_attack() -> None:
         "{% endif %}{{ m.content.split('</think>')[-1] | length }}{% endfor %}"
     )
     expected = (text.strip() + "100000" + text + "100000") * 30
-    assert NativeRenderer(source).render(said) == expected
-    (found,) = answers([(source, said)])
-    assert found.get("text") == expected, found.get("fault")
+    assert Renderer(source).render(said) == expected
 
 
 def rendered(source: str) -> str | None:
     try:
-        return NativeRenderer(source).render(SAID)
+        return Renderer(source).render(SAID)
     except TemplateFault:
         return None
-
-
-@pytest.mark.usefixtures("endless")
-@pytest.mark.parametrize("name", sorted(HOSTILE.keys() - PAGE_TAKES))
-def test_it_is_stopped_in_the_page(name: str) -> None:
-    (found,) = answers([(HOSTILE[name], SAID)])
-    assert "fault" in found or (found["text"] == "" and name in EMPTY), found["text"][:80]
 
 
 def test_a_template_cannot_change_what_it_is_given() -> None:
     for verb in ("append(1)", "clear()", "pop()", "extend([1])"):
         with pytest.raises(TemplateFault):
-            NativeRenderer("{{ messages." + verb + " }}").render(SAID)
+            Renderer("{{ messages." + verb + " }}").render(SAID)
     for verb in ("update(a=1)", "clear()", "setdefault('a', 1)"):
         with pytest.raises(TemplateFault):
-            NativeRenderer("{{ messages[0]." + verb + " }}").render(SAID)
+            Renderer("{{ messages[0]." + verb + " }}").render(SAID)
     assert SAID == {"messages": [{"role": "user", "content": "Hi"}]}
 
 
 def test_a_second_rendering_starts_anew() -> None:
-    renderer = NativeRenderer("{% for i in range(200000) %}{% endfor %}x")
+    renderer = Renderer("{% for i in range(200000) %}{% endfor %}x")
     assert [renderer.render(SAID) for _ in range(9)] == ["x"] * 9
 
 
@@ -244,16 +231,19 @@ GOOD = {
 }
 
 
-def test_what_chat_templates_are_written_with_works_on_both_sides() -> None:
+def test_what_chat_templates_are_written_with_works() -> None:
     for source, expected in GOOD.items():
-        assert NativeRenderer(source).render(SAID) == expected, source
-    found = [answer.get("text", answer) for answer in answers([(source, SAID) for source in GOOD])]
-    assert dict(zip(GOOD, found, strict=True)) == GOOD
+        assert Renderer(source).render(SAID) == expected, source
 
 
 def test_today() -> None:
     source = "{{ strftime_now('%Y-%m-%d %d %b %Y %A %B %H %% %1000d') }}"
-    before = NativeRenderer(source).render({})
-    (found,) = answers([(source, {})])
-    assert found["text"] in (before, NativeRenderer(source).render({}))
-    assert before.endswith("% %1000d")
+    before = datetime.now()
+    found = Renderer(source).render({})
+    form = "%Y-%m-%d %d %b %Y %A %B %H % %1000d"
+    assert found in (english(form, before), english(form, datetime.now()))
+
+
+def english(form: str, day: datetime) -> str:
+    """`strftime` in the C locale, which pytest runs in."""
+    return day.strftime(form.replace("% %", "%% %%"))

@@ -2,47 +2,45 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from bascule.errors import InputError, ModelFileError
 from bascule.text import check_unicode
+from bascule.text.jinja_library import provide_jinja
 from bascule.text.language import LanguageTokenizer
 from bascule.text.marks import Marker, texts_in, without
-from bascule.text.template_limits import Renderer, TemplateFault, TemplateRefusal
+from bascule.text.template_limits import TemplateFault, TemplateRefusal
+
+if TYPE_CHECKING:
+    from bascule.text.template_renderer import Renderer
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython")
 _MOST_DEPTH = 16
-# What the page's JavaScript holds exactly.
+# What every reader of JSON holds exactly.
 _MOST_NUMBER = 2**53
 
 Message = Mapping[str, object]
 
 
 async def open_chat_template(tokenizer: LanguageTokenizer, place: str) -> ChatTemplate:
-    """The template in the tokenizer's file, which `place` names; ModelFileError if unsound.
-
-    Natively Jinja renders it, in a page `@huggingface/jinja`.
-    """
+    """The template in the tokenizer's file, which `place` names; ModelFileError if unsound."""
     source = tokenizer.vocabulary.chat_template
     if source is None:
         hint = "Give the model plain text, or take the variant that was trained to chat (Instruct)."
         raise ModelFileError(place, "it has no chat template", hint=hint)
     try:
-        renderer = await _renderer(source)
+        renderer = _renderer(source)
     except TemplateFault as fault:
         raise _unsound(place, fault) from None
     return ChatTemplate(renderer, tokenizer, place)
 
 
-async def _renderer(source: str) -> Renderer:
-    if sys.platform == "emscripten":
-        from bascule.text.template_browser import PageRenderer
+def _renderer(source: str) -> Renderer:
+    provide_jinja()
+    from bascule.text.template_renderer import Renderer  # not before: only chats need Jinja
 
-        return await PageRenderer.from_source(source)
-    from bascule.text.template_native import NativeRenderer
-
-    return NativeRenderer(source)
+    return Renderer(source)
 
 
 def _unsound(place: str, fault: TemplateFault) -> ModelFileError:

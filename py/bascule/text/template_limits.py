@@ -1,4 +1,4 @@
-"""What a chat template may cost and use, the same natively and in a page.
+"""What a chat template may cost and use.
 
 A template comes out of a model file, so it may be an attack: it gets so many steps, so much text
 and so much time, and only the filters, tests and methods that chat templates are written with.
@@ -6,10 +6,8 @@ and so much time, and only the filters, tests and methods that chat templates ar
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol
 
 MOST_TEMPLATE_CHARACTERS = 1 << 16
 # Of indents and separators.
@@ -68,29 +66,9 @@ MONTHS = (
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
-def limits_json() -> str:
-    """All of it for the page's half."""
-    names = {
-        "filters": sorted(FILTERS),
-        "tests": sorted(TESTS),
-        "methods": sorted(frozenset().union(*METHODS.values())),
-        "months": MONTHS,
-        "days": DAYS,
-    }
-    return json.dumps({**asdict(LIMITS), **names, "width": MOST_WIDTH})
-
-
 class TemplateFault(Exception):
     """The template does what it must not, or fails."""
 
 
 class TemplateRefusal(Exception):
     """The template itself refuses the conversation (`raise_exception`)."""
-
-
-class Renderer(Protocol):
-    """A parsed template."""
-
-    def render(self, variables: dict[str, object]) -> str:
-        """The text. TemplateFault or TemplateRefusal; `variables` are JSON values."""
-        ...

@@ -1,4 +1,4 @@
-"""The sandbox in which chat templates run in CPython: Jinja's own with a meter in it.
+"""The sandbox in which chat templates run: Jinja's own with a meter in it.
 
 Each filter, test, method and operator whose cost is not one step passes the meter first.
 """
@@ -35,7 +35,7 @@ from bascule.text.template_limits import (
 )
 from bascule.text.template_meter import Meter
 
-# The meter's own filters, which `template_native` sets into a parsed template.
+# The meter's own filters, which `template_renderer` sets into a parsed template.
 LOOPING, MAKING, PUTTING = "bascule_looping", "bascule_making", "bascule_putting"
 COMPARING, JOINING, RUNNING = "bascule_comparing", "bascule_joining", "bascule_running"
 
@@ -318,7 +318,7 @@ def _refuse(message: str = "") -> None:
 
 
 def _strftime_now(form: str) -> str:
-    """Today in English, by the few letters that the page knows too."""
+    """Today in English, whatever the locale; only the letters that templates use."""
     now = datetime.now()
     month, day = MONTHS[now.month - 1], DAYS[now.weekday()]
     values = {"B": month, "b": month[:3], "A": day, "a": day[:3], "%": "%"}

@@ -1,4 +1,4 @@
-"""Chat templates in CPython, by Jinja with a meter in the parsed template and in its sandbox.
+"""Chat templates by Jinja, with a meter in the parsed template and in its sandbox.
 
 Jinja's sandbox keeps a template from Python's inside, not from endless work: so what loops, grows,
 compares or is put out passes the meter.
@@ -30,8 +30,8 @@ from bascule.text.template_sandbox import (
 )
 
 
-class NativeRenderer:
-    """See `Renderer`."""
+class Renderer:
+    """A parsed template. TemplateFault if it cannot be one."""
 
     def __init__(self, source: str) -> None:
         if len(source) > MOST_TEMPLATE_CHARACTERS:
@@ -48,7 +48,7 @@ class NativeRenderer:
             raise TemplateFault(f"it cannot be compiled ({error})") from None
 
     def render(self, variables: dict[str, object]) -> str:
-        """See `Renderer.render`."""
+        """The text. TemplateFault or TemplateRefusal; `variables` are JSON values."""
         with self._one_at_a_time:
             self._environment.meter = Meter(LIMITS)
             try:
