@@ -22,7 +22,7 @@ from bascule.server.wheel import WEB, write_wheel
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WEB_FOLDER = ROOT / "web"
-KINDS = ".py .json .js .mjs .LICENSE .html .wasm .wgsl .md .zip".split()
+KINDS = [".py", ".json", ".js", ".mjs", ".LICENSE", ".html", ".wasm", ".wgsl", ".md", ".zip"]
 IMPORT = re.compile(r"(?:from|import\(|import|new URL\()\s*[\"'](\./[^\"']+)[\"']")
 
 
