@@ -54,7 +54,7 @@ def main() -> None:
 
 async def measure(model: str, tier: str, rounds: int = 3) -> dict[str, Any]:
     """Every format on one device; times are medians, the formats in turn."""
-    opened = await bascule.open_tier(tier)
+    opened = await bascule.open_device(tier)
     gpu: Any = getattr(opened.backend, "gpu", None)
     found: dict[str, Any] = {"device": opened.backend.device_name}
     models: dict[str, Any] = {}
@@ -66,7 +66,7 @@ async def measure(model: str, tier: str, rounds: int = 3) -> dict[str, Any]:
             peak = max(peak, gpu.allocated_nbytes if gpu else 0)
 
         before = gpu.allocated_nbytes if gpu else 0
-        made = await bascule.load(model, on=opened, quantize=format, progress=tell)
+        made = await opened.load(model, quantize=format, progress=tell)
         models[name] = made
         found[name] = {
             "nbytes": made.weights.nbytes,

@@ -9,9 +9,8 @@ import statistics
 import time
 from typing import Any
 
+from bascule import open_device
 from bascule.model.buckets import Bucket
-from bascule.platform import load
-from bascule.tiers.auto import open_tier
 
 SHAPES = (16, 128)
 
@@ -20,8 +19,8 @@ async def measure(model: str, budget_s: float, rounds: int, rounds_s: float) -> 
     """At most `rounds` rounds, fewer where they take longer than `rounds_s` together."""
     # "bridge" is one token: a text of n - 2 of them has n tokens with [CLS] and [SEP].
     texts = {tokens: " ".join(["bridge"] * (tokens - 2)) for tokens in SHAPES}
-    plain = await load(model, on=await open_tier("webgpu", remember=False))
-    tuned = await load(model, on=await open_tier("webgpu", remember=False))
+    plain = await (await open_device("webgpu", remember=False)).load(model)
+    tuned = await (await open_device("webgpu", remember=False)).load(model)
     backend: Any = tuned._backend
     programs = [tuned._settings.program(Bucket(1, tokens)) for tokens in SHAPES]
     report = await backend.tune(programs, budget_s=budget_s)

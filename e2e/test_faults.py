@@ -162,10 +162,10 @@ js.eval('''
 scarce = js.scarce
 """
 MEMORY = """
-opened = await bascule.open_tier("webgpu")
+opened = await bascule.open_device("webgpu")
 gpu = opened.backend.gpu
 empty = scarce.held
-async with await bascule.load(BERT, on=opened) as model:
+async with await opened.load(BERT) as model:
     await model.embed(TEXTS[:1])
     one = scarce.held
     before = await model.embed(TEXTS)
@@ -185,13 +185,13 @@ async with await bascule.load(BERT, on=opened) as model:
 before = scarce.held
 for budget in (weights // 2, weights + 2000):
     scarce.budget = before + budget
-    found[f"load {budget < weights}"] = await told(bascule.load(BERT, on=opened))
+    found[f"load {budget < weights}"] = await told(opened.load(BERT))
     found[f"load left {budget < weights}"] = scarce.held - before
 scarce.budget = js.Infinity
-async with await bascule.load(BERT, on=opened) as model:
+async with await opened.load(BERT) as model:
     found["after load"] = alike(await model.embed(TEXTS), again)
 
-async with await bascule.load(LLAMA, on=opened) as model:
+async with await opened.load(LLAMA) as model:
     options = {"sampling": GREEDY, "max_new_tokens": 40, "overflow": "slide"}
     ids = [1 + n % 90 for n in range(230)]
     whole = await model.generate(ids, **options)
@@ -201,7 +201,7 @@ async with await bascule.load(LLAMA, on=opened) as model:
             if len(stream.result.ids) == 2:
                 scarce.budget, scarce.once = 0, True
     found["text"] = [stream.result.ids == whole.ids, model.stats["memory_retries"]]
-opened.backend.close()
+opened.close()
 """
 
 

@@ -137,11 +137,11 @@ BLOCKS = """
 import bascule, json
 
 async def load(url):
-    opened = await bascule.open_tier("webgpu")
-    async with await bascule.load(url, on=opened, quantize="q8_0", cache_dtype="f32") as model:
+    opened = await bascule.open_device("webgpu")
+    async with await opened.load(url, quantize="q8_0", cache_dtype="f32") as model:
         report = model.quantization.as_json()
         logits = await model.logits({ids})
-    opened.backend.close()
+    opened.close()
     return json.dumps([report, logits.tolist()])
 """
 

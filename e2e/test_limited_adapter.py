@@ -23,7 +23,7 @@ import bascule, json
 told = (await bascule.capabilities()).as_json()
 found = {"adapter": {"features": told["features"], "limits": told["limits"]}}
 for tier in ("webgpu", "webgpu-limited"):
-    backend = (await bascule.open_tier(tier)).backend
+    backend = (await bascule.open_device(tier)).backend
     adapter = backend.gpu.adapter
     found[tier] = {
         "tier": backend.tier, "features": sorted(adapter.features), "limits": dict(adapter.limits)

@@ -26,8 +26,8 @@ async def blocks(tier, format):
         gpu = getattr(opened.backend, "gpu", None)
         peak = max(peak, gpu.allocated_nbytes if gpu else 0)
 
-    opened = await bascule.open_tier(tier)
-    model = await bascule.load("all-MiniLM-L6-v2", on=opened, quantize=format, progress=tell)
+    opened = await bascule.open_device(tier)
+    model = await opened.load("all-MiniLM-L6-v2", quantize=format, progress=tell)
     held, found = model.stats.get("gpu_nbytes", 0), {}
     for tensor in model.quantization.tensors:
         if tensor.kept:
@@ -40,7 +40,7 @@ async def blocks(tier, format):
         found[tensor.name] = (data, tensor.relative_error)
     embedding = (await model.embed("The cat sleeps on the warm windowsill."))[0]
     model.close()
-    opened.backend.close()
+    opened.close()
     return found, embedding, peak, held
 
 async def compare(format):

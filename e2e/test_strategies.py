@@ -87,7 +87,7 @@ async def plainly(operation, inputs, context, backend):
     return "fine"
 
 told = {}
-backend = (await bascule.open_tier(TIER)).backend
+backend = (await bascule.open_device(TIER)).backend
 for strategy, (operation, inputs, context, config, expected) in CASES.items():
     config = {"tier": TIER, "binding_nbytes": BINDING, **config}
     async with bascule.FallbackManager(config=config) as manager:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from bascule.backend.memory import MemoryKind, MemoryUse
 from bascule.backend.webgpu.gpu import AdapterInfo, Gpu
 from bascule.errors import GpuError
 
@@ -50,10 +51,14 @@ class LimitedGpu:
     def n_early_pipelines(self) -> int:
         return self._gpu.n_early_pipelines
 
-    def alloc(self, nbytes: int, *, uniform: bool = False) -> int:
+    @property
+    def memory(self) -> MemoryUse:
+        return self._gpu.memory
+
+    def alloc(self, nbytes: int, *, uniform: bool = False, kind: MemoryKind = "programs") -> int:
         if not uniform and nbytes > self._most:
             raise GpuError("alloc", f"{nbytes:,} bytes, and this device allows {self._most:,}.")
-        made = self._gpu.alloc(nbytes, uniform=uniform)
+        made = self._gpu.alloc(nbytes, uniform=uniform, kind=kind)
         if uniform:
             self._uniforms.add(made)
         return made

@@ -86,7 +86,7 @@ async def test_where_a_loop_runs_the_work_has_begun_before_it_is_awaited(
     assert told[-1] == 1
     # A model of the kind finds all of it there, but for what its own sizes change.
     before = len(compiled)
-    model = await bascule.load(TINY_BERT, on=await precompiler.opened())
+    model = await (await precompiler.device()).load(TINY_BERT)
     again = set(compiled[before:])
     assert again <= {"linear_any.wgsl", "attention_lane.wgsl"}
     model.close()
@@ -189,7 +189,7 @@ async def test_a_failed_start_may_be_tried_again(monkeypatch: pytest.MonkeyPatch
         raise InputError("open", "a device", "none today")
 
     with monkeypatch.context() as patch:
-        patch.setattr("bascule.precompile.open_tier", broken)
+        patch.setattr("bascule.precompile.open_device", broken)
         with pytest.raises(InputError, match="today"):
             await precompiler.precompile_all()  # type: ignore[misc]
     assert done(await precompiler.precompile_all()).pipelines == 8  # type: ignore[misc]

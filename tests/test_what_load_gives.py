@@ -10,8 +10,8 @@ import pytest
 import bascule
 from bascule import ClassifierModel, EmbeddingModel, LanguageModel
 from bascule.backend.base import Executable, WeightStore
+from bascule.device.loading import load
 from bascule.model.registry import KNOWN
-from bascule.platform import load
 from bascule.program.program import Program
 from tests.goldens import TINY_BERT
 

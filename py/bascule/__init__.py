@@ -10,6 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bascule.device.device import Device as Device
+    from bascule.device.device import open_device as open_device
+    from bascule.device.loading import load as load
     from bascule.errors import BackendsFailedError as BackendsFailedError
     from bascule.errors import BasculeError as BasculeError
     from bascule.errors import CapabilityMismatchError as CapabilityMismatchError
@@ -47,14 +50,12 @@ if TYPE_CHECKING:
     from bascule.model.sampler import Sampling as Sampling
     from bascule.page_settings import configure as configure
     from bascule.platform import UnifiedWebPlatform as UnifiedWebPlatform
-    from bascule.platform import load as load
     from bascule.precompile import ModelSpecificPrecompiler as ModelSpecificPrecompiler
     from bascule.precompile import ShaderPrecompiler as ShaderPrecompiler
     from bascule.progress import Progress as Progress
     from bascule.quantizer import QuantizedTensor as QuantizedTensor
     from bascule.quantizer import WebGPUQuantizer as WebGPUQuantizer
     from bascule.streaming import StreamingInferencePipeline as StreamingInferencePipeline
-    from bascule.tiers.auto import open_tier as open_tier
     from bascule.tiers.capabilities import Capabilities as Capabilities
     from bascule.tiers.capabilities import capabilities as capabilities
     from bascule.tiers.error_policy import Attempt as Attempt
@@ -103,6 +104,7 @@ _HOMES = {
     "Classification": "bascule.model.classifications",
     "ClassifierModel": "bascule.model.classifier",
     "ContextLengthError": "bascule.errors",
+    "Device": "bascule.device.device",
     "DeviceLostError": "bascule.errors",
     "EmbeddingModel": "bascule.model.embedder",
     "Embeddings": "bascule.model.embeddings",
@@ -156,10 +158,10 @@ _HOMES = {
     "configure": "bascule.page_settings",
     "create_optimal_fallback_strategy": "bascule.tiers.fallback",
     "get_requirement_mismatch": "bascule.tiers.requirements",
-    "load": "bascule.platform",
+    "load": "bascule.device.loading",
     "meets_requirements": "bascule.tiers.requirements",
+    "open_device": "bascule.device.device",
     "open_pressure": "bascule.tiers.pressure",
-    "open_tier": "bascule.tiers.auto",
     "safari_capabilities": "bascule.tiers.safari",
     "safari_support": "bascule.tiers.safari",
     "select_optimal_backend": "bascule.tiers.selector",
@@ -180,6 +182,7 @@ __all__ = [
     "Classification",
     "ClassifierModel",
     "ContextLengthError",
+    "Device",
     "DeviceLostError",
     "EmbeddingModel",
     "Embeddings",
@@ -235,8 +238,8 @@ __all__ = [
     "get_requirement_mismatch",
     "load",
     "meets_requirements",
+    "open_device",
     "open_pressure",
-    "open_tier",
     "safari_capabilities",
     "safari_support",
     "select_optimal_backend",

@@ -201,8 +201,8 @@ async def _pull(parsed: argparse.Namespace) -> None:
 
 
 async def _embed(parsed: argparse.Namespace) -> None:
+    from bascule.device.loading import load
     from bascule.model.embedder import EmbeddingModel
-    from bascule.platform import load
     from bascule.terminal import progress_bar, similarity_table
 
     texts: list[str] = parsed.texts
@@ -228,7 +228,7 @@ async def _embed(parsed: argparse.Namespace) -> None:
 
 
 async def _tune(parsed: argparse.Namespace) -> None:
-    from bascule.platform import load
+    from bascule.device.loading import load
     from bascule.terminal import progress_bar, tuning_table
 
     if not 0 < parsed.budget < 1e6:

@@ -146,8 +146,8 @@ def _options(parsed: argparse.Namespace) -> dict[str, Any]:
 
 @asynccontextmanager
 async def _model(parsed: argparse.Namespace) -> AsyncGenerator[Any]:
+    from bascule.device.loading import load
     from bascule.model.language import LanguageModel
-    from bascule.platform import load
     from bascule.terminal import progress_bar
 
     with progress_bar() as tell:

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike, fspath
 
+from bascule.device.device import Device, open_device
+from bascule.device.loading import load
+from bascule.device.options import DeviceLoadOptions
 from bascule.errors import InputError
 from bascule.model.classifier import ClassifierModel
 from bascule.model.embedder import EmbeddingModel
 from bascule.model.language import LanguageModel
-from bascule.platform import load
 from bascule.progress import Progress
-from bascule.tiers.auto import open_tier
-from bascule.tiers.openers import OpenedTier
 from bascule.weights.source import check_component
 
 DEFAULT_CHUNK_MB = 4.0
@@ -51,24 +51,27 @@ class ProgressiveModelLoader:
         self._callbacks.append(callback)
 
     async def load_model(
-        self, *, wait: bool = True, on: OpenedTier | None = None
+        self, *, wait: bool = True, device: Device | None = None
     ) -> EmbeddingModel | ClassifierModel | LanguageModel:
-        """Load, or go on with a load that was stopped. See `bascule.load` for `wait` and `on`."""
+        """Load, or go on with a load that was stopped: onto `device`, or onto one of its own.
+
+        See `bascule.load` for `wait`, and for the errors.
+        """
         if self._task is not None and not self._task.done():
             raise InputError("load_model", "one load at a time", "a second")
         self.percent = 0.0
-        self._task = asyncio.ensure_future(
-            load(
-                self.model_path,
-                tier=self.tier,
-                progress=self._tell,
-                on=on,
-                wait=wait,
-                chunk_size_mb=self.chunk_size_mb,
-                parallel=self.parallel_components,
-                quantize=self.quantize,
-            )
-        )
+        options: DeviceLoadOptions = {
+            "progress": self._tell,
+            "wait": wait,
+            "chunk_size_mb": self.chunk_size_mb,
+            "parallel": self.parallel_components,
+            "quantize": self.quantize,
+        }
+        if device is not None:
+            work = device.load(self.model_path, **options)
+        else:
+            work = load(self.model_path, tier=self.tier, **options)
+        self._task = asyncio.ensure_future(work)
         try:
             return await self._task
         except asyncio.CancelledError:
@@ -97,12 +100,10 @@ class MultimodalModel(Mapping[str, EmbeddingModel | ClassifierModel | LanguageMo
     """Components by name on one device. Close it, or use it in `async with`."""
 
     def __init__(
-        self,
-        parts: Mapping[str, EmbeddingModel | ClassifierModel | LanguageModel],
-        opened: OpenedTier,
+        self, parts: Mapping[str, EmbeddingModel | ClassifierModel | LanguageModel], device: Device
     ) -> None:
         self._parts = dict(parts)
-        self._opened = opened
+        self._device = device
 
     def __getitem__(self, name: str) -> EmbeddingModel | ClassifierModel | LanguageModel:
         return self._parts[name]
@@ -115,9 +116,7 @@ class MultimodalModel(Mapping[str, EmbeddingModel | ClassifierModel | LanguageMo
 
     def close(self) -> None:
         """Free all components and their device."""
-        for part in self._parts.values():
-            part.close()
-        self._opened.backend.close()
+        self._device.close()
 
     async def __aenter__(self) -> MultimodalModel:
         return self
@@ -175,9 +174,9 @@ class ParallelMultimodalLoader:
             self._task.cancel()
 
     async def _load(self) -> MultimodalModel:
-        opened = await open_tier(self.tier)
+        device = await open_device(self.tier)
         tasks = {
-            name: asyncio.ensure_future(loader.load_model(on=opened))
+            name: asyncio.ensure_future(loader.load_model(device=device))
             for name, loader in self._loaders.items()
         }
         try:
@@ -185,9 +184,7 @@ class ParallelMultimodalLoader:
         except BaseException:
             for task in tasks.values():
                 task.cancel()
-            for found in await asyncio.gather(*tasks.values(), return_exceptions=True):
-                if isinstance(found, EmbeddingModel | ClassifierModel | LanguageModel):
-                    found.close()
-            opened.backend.close()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+            device.close()
             raise
-        return MultimodalModel({name: task.result() for name, task in tasks.items()}, opened)
+        return MultimodalModel({name: task.result() for name, task in tasks.items()}, device)

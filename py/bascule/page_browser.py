@@ -10,6 +10,8 @@ from typing import Any
 
 from bascule import cache
 from bascule.backend.base import Backend, Tier
+from bascule.device.loading import load_model
+from bascule.device.options import LoadSettings
 from bascule.errors import BasculeError, InputError
 from bascule.model.classifier import ClassifierModel
 from bascule.model.embedder import EmbeddingModel
@@ -17,7 +19,6 @@ from bascule.model.language import LanguageModel, TextStream
 from bascule.model.loaded import LoadedModel
 from bascule.model.registry import locate
 from bascule.page_text import ids_of, options_from_json, prompt_from_json, read_out
-from bascule.platform import load
 from bascule.progress import Progress
 from bascule.remembered import open_remembered
 from bascule.tiers.auto import ModelNeed, open_chosen, open_tier
@@ -62,12 +63,13 @@ class PageSession:
             self._close_model()
             decisions: list[Decision | None] = []
 
-            async def opener(_: object, need: ModelNeed) -> OpenedTier:
+            async def opener(need: ModelNeed) -> OpenedTier:
                 opened = await self._tier(tier, need)
                 decisions.append(opened.decision)
                 return opened
 
-            self._model = made = await load(model, tier=tier, progress=tell, opener=opener)
+            settings = LoadSettings(progress=tell)
+            self._model = made = await load_model(model, tier, opener, settings, owns=False)
             auto = made.tier if tier == "auto" else None
             self._remembering = asyncio.ensure_future(_remember(model, made.files, auto))
             return json.dumps(

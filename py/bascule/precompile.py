@@ -14,17 +14,17 @@ from time import perf_counter
 from typing import cast
 
 from bascule.backend.base import Tier
+from bascule.device.device import Device, open_device
+from bascule.device.loading import read_programs
 from bascule.errors import InputError
 from bascule.model.embedder import EmbedderSettings
 from bascule.model.sentence_graph import Encoder
 from bascule.models.encoder.config import EncoderConfig
 from bascule.models.table import PLAIN_ENCODER
-from bascule.platform import UnifiedWebPlatform, read_programs
+from bascule.platform import UnifiedWebPlatform
 from bascule.program.program import Call, Program
 from bascule.program.rewrites.registry import fit_all
 from bascule.progress import Progress, ProgressCallback
-from bascule.tiers.auto import open_tier
-from bascule.tiers.openers import OpenedTier
 from bascule.waiting import start
 
 # Shaders depend on few of a model's sizes (the head's, whether the hidden size divides by 4): these
@@ -54,32 +54,32 @@ class Precompiled:
     reason: str
 
 
-class _Device:
-    """A tier, opened once for all who ask, whatever they ask at the same time."""
+class _SharedDevice:
+    """A device, opened once for all who ask, whatever they ask at the same time."""
 
     def __init__(self, platform: str, remember: bool) -> None:
         self._platform = platform
         self._remember = remember
-        self._opening: asyncio.Task[OpenedTier] | None = None
-        self._opened: OpenedTier | None = None
+        self._opening: asyncio.Task[Device] | None = None
+        self._opened: Device | None = None
 
-    async def open(self) -> OpenedTier:
-        if self._opened is not None and not self._opened.backend.lost:
+    async def open(self) -> Device:
+        if self._opened is not None and not self._opened.lost:
             return self._opened
         if self._opening is None:
-            work = open_tier(self._platform, remember=self._remember)
+            work = open_device(self._platform, remember=self._remember)
             self._opening = asyncio.ensure_future(work)
             self._opening.add_done_callback(self._ended)
         return await asyncio.shield(self._opening)
 
-    def _ended(self, task: asyncio.Task[OpenedTier]) -> None:
+    def _ended(self, task: asyncio.Task[Device]) -> None:
         self._opening = None
         if not task.cancelled() and task.exception() is None:
             self._opened = task.result()
 
     def close(self) -> None:
         if self._opened is not None:
-            self._opened.backend.close()
+            self._opened.close()
             self._opened = None
 
 
@@ -98,7 +98,7 @@ class ShaderPrecompiler:
         self.model_type = _known_type("ShaderPrecompiler", model_type)
         self._programs = _FAMILIES[model_type].programs()
         self._remember = cache_to_indexeddb
-        self._device = _Device(platform, cache_to_indexeddb)
+        self._device = _SharedDevice(platform, cache_to_indexeddb)
 
     @staticmethod
     def model_types() -> tuple[str, ...]:
@@ -124,8 +124,8 @@ class ShaderPrecompiler:
             raise InputError("precompile_operation", f"one of {', '.join(self.operations)}", name)
         return start(self._compile((name,), progress))
 
-    async def opened(self) -> OpenedTier:
-        """The tier with the shaders, for `bascule.load(..., on=...)`; `close` closes it."""
+    async def device(self) -> Device:
+        """The device with the shaders, whose `load` needs no others; `close` closes it."""
         return await self._device.open()
 
     def close(self) -> None:
@@ -136,8 +136,8 @@ class ShaderPrecompiler:
         self, operations: Sequence[str], progress: ProgressCallback | None
     ) -> Precompiled:
         name = f"{self.model_type} models" if self._remember else ""
-        opened = await self._device.open()
-        return await _compile(opened, self._programs, operations, name, progress)
+        device = await self._device.open()
+        return await _compile(device, self._programs, operations, name, progress)
 
 
 class ModelSpecificPrecompiler:
@@ -158,7 +158,7 @@ class ModelSpecificPrecompiler:
         self.model_name = model_name
         self.model_type = _known_type("ModelSpecificPrecompiler", model_type)
         self._remember = cache_results
-        self._device = _Device(platform, cache_results)
+        self._device = _SharedDevice(platform, cache_results)
         self._listeners: list[Callable[[str, float], None]] = []
         self._compiling: asyncio.Task[Precompiled] | None = None
         self._done: Precompiled | None = None
@@ -179,10 +179,8 @@ class ModelSpecificPrecompiler:
         It shares this object's device: close the model first, then this.
         """
         await self._compiled(None)
-        opened = await self._device.open()
-        platform = UnifiedWebPlatform(
-            self.model_name, self.model_type, platform=opened.backend.tier, on=opened
-        )
+        device = await self._device.open()
+        platform = UnifiedWebPlatform(self.model_name, self.model_type, device=device)
         for listener in self._listeners:
             platform.on_progress(listener)
         await cast(Awaitable[object], platform.load_model())  # a loop runs here
@@ -215,10 +213,10 @@ class ModelSpecificPrecompiler:
                 listener(told.stage, 100 * told.fraction)
 
         programs = await read_programs(self.model_name)
-        opened = await self._device.open()
+        device = await self._device.open()
         operations = tuple(dict.fromkeys(c.op for p in programs for c in p.calls))
         name = self.model_name if self._remember else ""
-        return await _compile(opened, programs, operations, name, tell)
+        return await _compile(device, programs, operations, name, tell)
 
 
 def _known_type(where: str, model_type: str) -> str:
@@ -228,14 +226,14 @@ def _known_type(where: str, model_type: str) -> str:
 
 
 async def _compile(
-    opened: OpenedTier,
+    device: Device,
     programs: Sequence[Program],
     operations: Sequence[str],
     name: str,
     progress: ProgressCallback | None,
 ) -> Precompiled:
     """Compile wave by wave, in the order of a forward pass of the smallest bucket first."""
-    began, backend = perf_counter(), opened.backend
+    began, backend = perf_counter(), device.backend
     _, programs = fit_all(programs, backend.limits)
     # Calls that differ in sizes alone mostly share a pipeline: one of each kind leads the waves.
     kinds: dict[tuple[object, ...], Call] = {}
@@ -255,7 +253,7 @@ async def _compile(
     if progress is not None:
         progress(Progress("pipelines", len(first), len(first), "kinds"))
     ms = 1e3 * (perf_counter() - began)
-    return Precompiled(tuple(operations), count, ms, backend.tier, opened.reason)
+    return Precompiled(tuple(operations), count, ms, backend.tier, device.tier_reason)
 
 
 def _kind(call: Call) -> tuple[object, ...]:

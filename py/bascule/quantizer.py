@@ -9,13 +9,12 @@ from typing import Any, overload
 from bascule.arrays import ArrayLike, NDArray, np
 from bascule.backend.base import Backend
 from bascule.backend.quantise import Sums
+from bascule.device.device import Device, open_device
 from bascule.dtypes import BlockType, DType
 from bascule.errors import InputError
 from bascule.program.blocks import dequantise
 from bascule.program.program import Parameter
 from bascule.progress import Progress, ProgressCallback
-from bascule.tiers.auto import open_tier
-from bascule.tiers.openers import OpenedTier
 from bascule.turns import CrossLoopLock
 from bascule.weights.quantised import SLAB_BLOCKS, TensorReport, format_of, report_of
 from bascule.weights.slabs import landing_nbytes, quantise_slabs, read_blocks
@@ -40,7 +39,7 @@ class WebGPUQuantizer:
     """Makes 4-bit or 8-bit blocks of float arrays in steps of a few MiB.
 
     `bits` is 4 or 8; `format` says which blocks ("q4_0", "q4_1" or "q8_0"; by default the one with
-    the least error). Runs on `tier`, opened when it is needed first, or `on` one that is open
+    the least error). Runs on `tier`, opened when it is needed first, or on a `device` that is open
     already, and stays so. Close it, or use it in `async with`. `bascule.load(..., quantize=)` does
     this to a model's weights while they load.
     """
@@ -51,7 +50,7 @@ class WebGPUQuantizer:
         format: str | None = None,
         *,
         tier: str = "auto",
-        on: OpenedTier | None = None,
+        device: Device | None = None,
     ) -> None:
         chosen = format_of(format if format is not None else 4 if bits is None else bits)
         assert chosen is not None  # neither None nor anything else that format_of gives None for
@@ -60,8 +59,8 @@ class WebGPUQuantizer:
         self.format: DType = chosen
         self.bits = int(chosen[1])
         self._tier = tier
-        self._opened = on
-        self._owns = on is None
+        self._device = device
+        self._owns = device is None
         self._opening = CrossLoopLock()
         self._closed = False
 
@@ -104,9 +103,9 @@ class WebGPUQuantizer:
     def close(self) -> None:
         """Close the tier that was opened here. Closing twice is fine."""
         self._closed = True
-        if self._owns and self._opened is not None:
-            self._opened.backend.close()
-            self._opened = None
+        if self._owns and self._device is not None:
+            self._device.close()
+            self._device = None
 
     async def __aenter__(self) -> WebGPUQuantizer:
         return self
@@ -114,13 +113,14 @@ class WebGPUQuantizer:
     async def __aexit__(self, *_: object) -> None:
         self.close()
 
-    async def _open(self) -> OpenedTier:
+    async def _open(self) -> Device:
         async with self._opening.turn():
             if self._closed:
                 raise InputError("quantize", "an open quantizer", "one that was closed")
-            if self._opened is None:
-                self._opened = await open_tier(self._tier)
-            return self._opened
+            if self._device is None:
+                self._device = await open_device(self._tier)
+            self._device.check_open("quantize")
+            return self._device
 
 
 async def _quantized(

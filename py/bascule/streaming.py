@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Unpack
 
+from bascule.device.loading import load
 from bascule.errors import UnsupportedModelError
 from bascule.model.language import LanguageModel
 from bascule.model.options import StreamOptions
-from bascule.platform import load
 from bascule.progress import ProgressCallback
 from bascule.shared_load import SharedLoad
 

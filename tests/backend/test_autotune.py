@@ -18,8 +18,8 @@ from bascule.backend.webgpu.choices import Choices, signature
 from bascule.backend.webgpu.gpu_native import NativeGpu
 from bascule.backend.webgpu.kernel import Kernel
 from bascule.backend.webgpu.kernels import candidates, select
+from bascule.device.loading import load
 from bascule.errors import InputError
-from bascule.platform import load
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.program import Dim, Program

@@ -17,8 +17,8 @@ from bascule.backend.webgpu.gpu_native import NativeGpu
 from bascule.backend.webgpu.kernels import candidates
 from bascule.backend.webgpu.proving import TOLERANCE, deviation
 from bascule.backend.webgpu.trials import family, trial_of
+from bascule.device.loading import read_programs
 from bascule.errors import WrongResultError
-from bascule.platform import read_programs
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.ops import OPS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +12,6 @@ import pytest
 import bascule
 from bascule.errors import DeviceLostError, InputError
 from bascule.model.sampler import GREEDY
-from bascule.tiers.auto import open_tier
 from tests.goldens import TINY_BERT
 from tests.goldens.llama import tiny
 
@@ -23,9 +23,9 @@ WORDS = "the model was closed while it worked"
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("tier", TIERS)
 async def test_an_encoder_closed_while_it_embeds(tier: str, shared: bool) -> None:
-    opened = await open_tier(tier) if shared else None
-    given: Any = {"on": opened} if opened else {"tier": tier}
-    model = await bascule.load(TINY_BERT, **given)
+    opened = await bascule.open_device(tier) if shared else None
+    load: Any = opened.load if opened else partial(bascule.load, tier=tier)
+    model = await load(TINY_BERT)
     texts = [" ".join(["w1"] * (1 + i % 90)) for i in range(400)]
 
     def progress(done: int, total: int) -> None:
@@ -36,15 +36,15 @@ async def test_an_encoder_closed_while_it_embeds(tier: str, shared: bool) -> Non
     with pytest.raises(InputError, match="one that was closed"):
         await model.embed(texts)
     if opened:
-        opened.backend.close()
+        opened.close()
 
 
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("tier", TIERS)
 async def test_a_language_model_closed_while_it_writes(tier: str, shared: bool) -> None:
-    opened = await open_tier(tier) if shared else None
-    given: Any = {"on": opened} if opened else {"tier": tier}
-    model = await bascule.load(LLAMA, **given)
+    opened = await bascule.open_device(tier) if shared else None
+    load: Any = opened.load if opened else partial(bascule.load, tier=tier)
+    model = await load(LLAMA)
     stream = model.stream([1, 5, 9], max_new_tokens=200, sampling=GREEDY)
 
     async def read() -> None:
@@ -53,14 +53,14 @@ async def test_a_language_model_closed_while_it_writes(tier: str, shared: bool) 
 
     with pytest.raises(DeviceLostError, match=WORDS):
         await read()
-    model = await bascule.load(LLAMA, **given)
+    model = await load(LLAMA)
     working = asyncio.ensure_future(
         model.logits(list(range(1, 200)), progress=lambda *_: model.close())
     )
     with pytest.raises(DeviceLostError, match=WORDS):
         await working
     if opened:
-        opened.backend.close()
+        opened.close()
 
 
 async def closed_while_it_loads(thing: Any, begin: Any) -> None:
@@ -77,14 +77,14 @@ async def closed_while_it_loads(thing: Any, begin: Any) -> None:
 
 
 async def test_a_platform_closed_while_it_loads() -> None:
-    opened = await open_tier("webgpu")
+    opened = await bascule.open_device("webgpu")
     backend: Any = opened.backend
-    platform = bascule.UnifiedWebPlatform(str(TINY_BERT), on=opened)
+    platform = bascule.UnifiedWebPlatform(str(TINY_BERT), device=opened)
     await closed_while_it_loads(platform, platform.load_model)
     assert backend.gpu.n_objects == 0
     # At each of its stages.
     for stage in ("config", "device", "pipelines", "weights", "ready"):
-        platform = bascule.UnifiedWebPlatform(str(TINY_BERT), on=opened)
+        platform = bascule.UnifiedWebPlatform(str(TINY_BERT), device=opened)
 
         def tell(now: str, _: float, platform: Any = platform, stage: str = stage) -> None:
             if now == stage:
@@ -96,7 +96,7 @@ async def test_a_platform_closed_while_it_loads() -> None:
         assert platform.model is None
         await asyncio.sleep(0.02)
         assert backend.gpu.n_objects == 0, stage
-    await bascule.UnifiedWebPlatform(str(TINY_BERT), on=opened).load_model()  # the device serves on
+    await bascule.UnifiedWebPlatform(str(TINY_BERT), device=opened).load_model()
     backend.close()
 
 

@@ -32,8 +32,8 @@ ANGLES = {"tiny-q4_1": 16, "tiny-mixed": 16, "tiny-k": 64}
 TIERS = ["webgpu", "wasm", "cpu"]
 
 
-def held(backend: Any) -> OpenedTier:
-    return OpenedTier(backend, f"{backend.tier} was asked for")
+def held(backend: Any) -> bascule.Device:
+    return bascule.Device(OpenedTier(backend, f"{backend.tier} was asked for"))
 
 
 @pytest.fixture(params=TIERS)
@@ -64,7 +64,7 @@ def short_texts() -> tuple[list[str], np.ndarray]:
 async def test_an_encoder_whose_table_no_binding_holds(gpu: NativeGpu) -> None:
     limited = LimitedGpu(gpu, 8_000)  # its table has 13,860 bytes, a layer's weight 14,700
     texts, expected = short_texts()
-    async with await bascule.load(TINY_BERT, on=held(WebGpuBackend(limited))) as model:
+    async with await held(WebGpuBackend(limited)).load(TINY_BERT) as model:
         found = await model.embed(texts)
         assert (cosines(found, expected) >= 0.99999).all()
         assert {t.strategy for t in model.fallbacks} == {"chunked_embedding", "layer_decomposition"}
@@ -77,7 +77,7 @@ async def test_an_encoder_whose_table_no_binding_holds(gpu: NativeGpu) -> None:
 
 
 async def test_a_device_that_holds_everything_takes_none(gpu: NativeGpu) -> None:
-    async with await bascule.load(TINY_BERT, on=held(WebGpuBackend(gpu))) as model:
+    async with await held(WebGpuBackend(gpu)).load(TINY_BERT) as model:
         assert model.fallbacks == ()
         assert model.stats["fallbacks"] == 0
         assert model.tier_reason == "webgpu was asked for"
@@ -87,7 +87,7 @@ async def test_many_short_texts_go_in_passes_that_fit(gpu: NativeGpu) -> None:
     """The rows of a pass are bounded by the widest value of a row."""
     limited = LimitedGpu(gpu, 60_000)  # 142 rows: three texts of 40 tokens, or eight of 16
     expected = golden("tiny-bert")
-    async with await bascule.load(TINY_BERT, on=held(WebGpuBackend(limited))) as model:
+    async with await held(WebGpuBackend(limited)).load(TINY_BERT) as model:
         found = await model.embed(expected.texts * 3)
         assert (cosines(found, np.tile(expected.embeddings, (3, 1))) >= 0.99999).all()
         assert 30_000 < limited.largest_nbytes <= 60_000
@@ -96,12 +96,12 @@ async def test_many_short_texts_go_in_passes_that_fit(gpu: NativeGpu) -> None:
 async def test_without_the_rewrites_that_encoder_does_not_load(gpu: NativeGpu) -> None:
     backend = _Declared(LimitedGpu(gpu, 8_000))
     with pytest.raises(GpuError, match=r"13,860 bytes, and this device allows 8,000"):
-        await bascule.load(TINY_BERT, on=held(backend))
+        await held(backend).load(TINY_BERT)
 
 
 def test_the_front_door_can_do_without_fallbacks(gpu: NativeGpu) -> None:
     opened = held(WebGpuBackend(LimitedGpu(gpu, 8_000)))
-    platform = bascule.UnifiedWebPlatform(str(TINY_BERT), platform="webgpu", on=opened)
+    platform = bascule.UnifiedWebPlatform(str(TINY_BERT), device=opened)
     platform.enable_feature_fallbacks(False)
     with pytest.raises(GpuError, match="this device allows 8,000"):
         platform.load_model()
@@ -115,11 +115,11 @@ async def test_an_encoder_on_every_tier(backend: Any) -> None:
     expected = golden("tiny-bert")
     backend.limits = Limits(binding_nbytes=17_000 // 4 * 3)
     texts, short = short_texts()
-    async with await bascule.load(TINY_BERT, on=held(backend)) as model:
+    async with await held(backend).load(TINY_BERT) as model:
         assert model.fallbacks
         assert (cosines(await model.embed(texts), short) >= 0.99999).all()
     backend.limits = Limits(dispatch_work=60_000)  # one text of 40 tokens, and most layers not
-    async with await bascule.load(TINY_BERT, on=held(backend)) as model:
+    async with await held(backend).load(TINY_BERT) as model:
         assert "multiply-adds" in model.tier_reason
         found = [await model.embed([text]) for text in expected.texts]
         assert (cosines(np.concatenate(found), expected.embeddings) >= 0.99999).all()
@@ -131,7 +131,7 @@ async def test_a_language_model_on_every_tier(backend: Any, name: TinyName) -> N
     golden = tiny(name)
     most = 50_000 if name == "tiny-k" else 16_000  # one KV head fits, two do not
     backend.limits = Limits(binding_nbytes=most)
-    async with await bascule.load(golden.path, on=held(backend), max_length=128) as model:
+    async with await held(backend).load(golden.path, max_length=128) as model:
         assert isinstance(model, LanguageModel)
         cut = {t.strategy for t in model.fallbacks}
         assert cut - {"partitioned_kv_cache"} == {"chunked_embedding", "layer_decomposition"}
@@ -204,7 +204,7 @@ async def test_a_language_model_whose_table_no_binding_holds(
     most = 420_000
     limited = LimitedGpu(gpu, most)
     assert before == 6_001 * 64 * 2 > most
-    async with await bascule.load(wide_llama, on=held(WebGpuBackend(limited)), **options) as model:
+    async with await held(WebGpuBackend(limited)).load(wide_llama, **options) as model:
         found = await model.logits(ids)
         assert np.array_equal(found[:, :384].argmax(1), expected[:, :384].argmax(1))
         np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -222,7 +222,7 @@ async def test_parts_become_blocks_as_the_whole_does(backend: Any, format: str) 
     options: dict[str, Any] = {"quantize": format, "max_length": 64}
     for limits in (Limits(), Limits(binding_nbytes=12_800)):
         backend.limits = limits
-        async with await bascule.load(folder.path, on=held(backend), **options) as model:
+        async with await held(backend).load(folder.path, **options) as model:
             found.append(await model.logits(folder.ids))
             names = [t.name for t in model.quantization.tensors if "token_embd" in t.name]
             parts = [await _read(model, name) for name in names]

@@ -51,7 +51,7 @@ async def model_and(path: Any, tier: str, parameter: str) -> AsyncIterator[tuple
 
 
 async def parameters_of(path: Any) -> tuple[Parameter, ...]:
-    from bascule.platform import read_programs
+    from bascule.device.loading import read_programs
 
     return (await read_programs(path))[0].parameters
 
@@ -258,18 +258,18 @@ def starving(gpu: NativeGpu) -> Iterator[Any]:
 
 @pytest.mark.parametrize("path", [TINY_BERT, TINY_K.path], ids=["bert", "llama"])
 async def test_memory_that_ends_in_a_load(path: Any) -> None:
-    opened = await bascule.open_tier("webgpu")
+    opened = await bascule.open_device("webgpu")
     backend: Any = opened.backend
     gpu: NativeGpu = backend.gpu
     held, objects = gpu.allocated_nbytes, gpu.n_objects
     nbytes = sum(p.nbytes for p in await parameters_of(path))
     for budget in (nbytes // 2, nbytes + 2000):  # in the weights, in what comes after them
         with device_memory(gpu, held + budget), pytest.raises(GpuOutOfMemoryError):
-            await bascule.load(path, on=opened)
+            await opened.load(path)
         assert (gpu.allocated_nbytes, gpu.n_objects) == (held, objects)
-    async with await bascule.load(path, on=opened) as model:
+    async with await opened.load(path) as model:
         assert model.stats["gpu_nbytes"] > nbytes
-    opened.backend.close()
+    opened.close()
 
 
 async def test_the_heap_that_ends_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

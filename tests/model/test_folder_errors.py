@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import bascule
+from bascule.device.loading import read_programs
 from bascule.errors import (
     FileMissingError,
     HashMismatchError,
@@ -21,7 +22,6 @@ from bascule.errors import (
 from bascule.model import registry
 from bascule.model.embedder import EmbedderSettings
 from bascule.models.table import family_of_config
-from bascule.platform import read_programs
 from bascule.program.graph import Graph
 from bascule.weights.early_read import EarlyRead
 from bascule.weights.source import open_source
@@ -237,7 +237,7 @@ async def test_only_a_known_model_is_to_be_pulled_again(
     assert "pull" not in str(own.value)
     model = registry.KnownModel("tiny", "sentence-encoder", "", "", {"config.json": "0" * 64})
     monkeypatch.setattr(registry, "KNOWN", {"tiny": model})
-    monkeypatch.setattr("bascule.platform.locate", lambda _: str(folder))
+    monkeypatch.setattr("bascule.device.loading.locate", lambda _: str(folder))
     with pytest.raises(HashMismatchError, match="bascule pull --force tiny") as known:
         await bascule.load("tiny", tier="cpu")
     assert known.value.hint in str(known.value)

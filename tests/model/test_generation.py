@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +16,6 @@ from bascule import LanguageModel, Sampling
 from bascule.errors import ContextLengthError, InputError, ModelFileError, UnsupportedModelError
 from bascule.model import kv_cache, language
 from bascule.model.sampler import GREEDY
-from bascule.tiers.auto import open_tier
-from bascule.tiers.openers import OpenedTier
 from tests.goldens import cosines
 from tests.goldens.llama import TINY_NAMES, TinyName, tiny
 
@@ -25,25 +25,25 @@ on_all_tiers = pytest.mark.parametrize("opened", [*TIERS, "webgpu-limited", "was
 
 
 @pytest.fixture(params=TIERS)
-async def opened(request: pytest.FixtureRequest) -> AsyncIterator[OpenedTier]:
+async def opened(request: pytest.FixtureRequest) -> AsyncIterator[bascule.Device]:
     """Each tier once a test; models share its device."""
-    found = await open_tier(request.param)
+    found = await bascule.open_device(request.param)
     yield found
-    found.backend.close()
+    found.close()
 
 
 async def load_tiny(
-    opened: OpenedTier | None = None, name: TinyName = "tiny-q4_1", **options: object
+    opened: bascule.Device | None = None, name: TinyName = "tiny-q4_1", **options: object
 ) -> LanguageModel:
-    tier = {"on": opened} if opened else {"tier": "cpu"}
-    model = await bascule.load(tiny(name).path, **tier, **options)  # pyright: ignore
+    load: Any = opened.load if opened else partial(bascule.load, tier="cpu")
+    model = await load(tiny(name).path, **options)
     assert isinstance(model, LanguageModel)
     return model
 
 
 @on_all_tiers
 @pytest.mark.parametrize("name", TINY_NAMES)
-async def test_greedy_text_is_the_reference_s(opened: OpenedTier, name: TinyName) -> None:
+async def test_greedy_text_is_the_reference_s(opened: bascule.Device, name: TinyName) -> None:
     async with await load_tiny(opened, name) as model:
         for chat in tiny(name).chats:
             assert model.chat_ids(chat.messages) == chat.prompt_ids
@@ -60,7 +60,7 @@ async def test_greedy_text_is_the_reference_s(opened: OpenedTier, name: TinyName
 @pytest.mark.parametrize("name", TINY_NAMES)
 @pytest.mark.parametrize(("cache", "tolerance"), [("f16", 0.06), ("f32", 2e-3)])
 async def test_logits_are_the_reference_s(
-    opened: OpenedTier, name: TinyName, cache: str, tolerance: float
+    opened: bascule.Device, name: TinyName, cache: str, tolerance: float
 ) -> None:
     expected = tiny(name).logits
     async with await load_tiny(opened, name, cache_dtype=cache) as model:
@@ -70,7 +70,7 @@ async def test_logits_are_the_reference_s(
     assert np.abs(found - expected).max() < tolerance
 
 
-async def test_a_later_turn_computes_only_what_is_new(opened: OpenedTier) -> None:
+async def test_a_later_turn_computes_only_what_is_new(opened: bascule.Device) -> None:
     first = tiny("tiny-q4_1").chats[0]
     async with await load_tiny(opened) as model:
         turn = await model.chat(first.messages, sampling=GREEDY, max_new_tokens=9)
@@ -85,7 +85,7 @@ async def test_a_later_turn_computes_only_what_is_new(opened: OpenedTier) -> Non
     assert again.ids == alone.ids
 
 
-async def test_the_same_prompt_again_computes_one_token(opened: OpenedTier) -> None:
+async def test_the_same_prompt_again_computes_one_token(opened: bascule.Device) -> None:
     chat = tiny("tiny-q4_1").chats[0]
     async with await load_tiny(opened) as model:
         once = await model.chat(chat.messages, sampling=GREEDY, max_new_tokens=8)
@@ -96,7 +96,7 @@ async def test_the_same_prompt_again_computes_one_token(opened: OpenedTier) -> N
 
 @on_all_tiers
 async def test_a_cache_grows_by_pages_in_the_middle_of_a_text(
-    opened: OpenedTier, monkeypatch: pytest.MonkeyPatch
+    opened: bascule.Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kv_cache, "PAGE", 8)
     monkeypatch.setattr(language, "PAGE", 8)
@@ -111,7 +111,7 @@ async def test_a_cache_grows_by_pages_in_the_middle_of_a_text(
 
 
 async def test_a_prompt_that_does_not_fit_is_refused_and_loses_nothing(
-    opened: OpenedTier,
+    opened: bascule.Device,
 ) -> None:
     chat = tiny("tiny-q4_1").chats[0]
     async with await load_tiny(opened, max_length=64) as model:
@@ -156,7 +156,7 @@ async def test_a_sliding_context_goes_on_and_tiers_agree() -> None:
     texts: list[list[int]] = []
     chat = tiny("tiny-k").chats[0]
     for tier in TIERS:
-        opened = await open_tier(tier)
+        opened = await bascule.open_device(tier)
         async with await load_tiny(opened, "tiny-k", max_length=56, cache_dtype="f32") as model:
             prompt = [*chat.prompt_ids, *range(10, 50)]
             found = await model.generate(
@@ -167,13 +167,13 @@ async def test_a_sliding_context_goes_on_and_tiers_agree() -> None:
                 [*prompt, *found.ids, 7], sampling=GREEDY, max_new_tokens=8, overflow="slide"
             )
             assert more.stats["reused_tokens"] >= len(prompt) + len(found.ids) - 1
-        opened.backend.close()
+        opened.close()
         texts.append([*found.ids, *more.ids])
     assert len(texts[0]) == 158
     assert texts[0] == texts[1]
 
 
-async def test_steps_in_vain_spoil_no_later_prompt(opened: OpenedTier) -> None:
+async def test_steps_in_vain_spoil_no_later_prompt(opened: bascule.Device) -> None:
     """A ring that surplus steps have wrapped is not taken for the text that it held."""
     chat = tiny("tiny-k").chats[0]
     short = chat.prompt_ids[:20]
@@ -194,7 +194,9 @@ async def test_steps_in_vain_spoil_no_later_prompt(opened: OpenedTier) -> None:
     assert again.ids == alone.ids
 
 
-async def test_sampling_is_repeatable_by_its_seed_and_varies_without(opened: OpenedTier) -> None:
+async def test_sampling_repeats_by_its_seed_and_varies_without(
+    opened: bascule.Device,
+) -> None:
     prompt = tiny("tiny-q4_1").chats[0].prompt_ids
     hot = Sampling(temperature=3.0, top_p=1.0, min_p=0.0, seed=7)
     async with await load_tiny(opened) as model:
@@ -208,7 +210,7 @@ async def test_sampling_is_repeatable_by_its_seed_and_varies_without(opened: Ope
         assert len(texts) == 3
 
 
-async def test_a_repetition_penalty_ends_repeating(opened: OpenedTier) -> None:
+async def test_a_repetition_penalty_ends_repeating(opened: bascule.Device) -> None:
     chat = next(c for c in tiny("tiny-k").chats if len(set(c.ids)) < len(c.ids))
     async with await load_tiny(opened, "tiny-k") as model:
         strict = Sampling(temperature=0.0, repetition_penalty=50.0)
@@ -216,7 +218,7 @@ async def test_a_repetition_penalty_ends_repeating(opened: OpenedTier) -> None:
     assert len(set(found.ids)) == len(found.ids)
 
 
-async def test_a_stop_string_ends_the_text_before_it(opened: OpenedTier) -> None:
+async def test_a_stop_string_ends_the_text_before_it(opened: bascule.Device) -> None:
     prompt = tiny("tiny-mixed").chats[0].prompt_ids
     async with await load_tiny(opened, "tiny-mixed") as model:
         whole = await model.generate(prompt, sampling=GREEDY, max_new_tokens=32)
@@ -232,7 +234,7 @@ async def test_a_stop_string_ends_the_text_before_it(opened: OpenedTier) -> None
     assert stop not in found.text
 
 
-async def test_cancelling_frees_what_the_call_held(opened: OpenedTier) -> None:
+async def test_cancelling_frees_what_the_call_held(opened: bascule.Device) -> None:
     chat = tiny("tiny-q4_1").chats[0]
     async with await load_tiny(opened) as model:
         whole = await model.chat(chat.messages, sampling=GREEDY, max_new_tokens=32)
@@ -260,7 +262,7 @@ async def test_cancelling_frees_what_the_call_held(opened: OpenedTier) -> None:
         assert after.get(name, 0) <= before.get(name, 0) + (1 << 16), name
 
 
-async def test_leaving_a_stream_early_lets_the_next_one_run(opened: OpenedTier) -> None:
+async def test_leaving_a_stream_early_lets_the_next_one_run(opened: bascule.Device) -> None:
     prompt = tiny("tiny-mixed").chats[0].prompt_ids
     async with await load_tiny(opened, "tiny-mixed") as model:
         async with model.stream(prompt, sampling=GREEDY) as stream:
@@ -272,7 +274,7 @@ async def test_leaving_a_stream_early_lets_the_next_one_run(opened: OpenedTier) 
     assert whole.ids[: len(stream.result.ids)] == stream.result.ids[:9]
 
 
-async def test_two_generations_at_once_take_turns(opened: OpenedTier) -> None:
+async def test_two_generations_at_once_take_turns(opened: bascule.Device) -> None:
     one, two = tiny("tiny-q4_1").chats
     async with await load_tiny(opened) as model:
         found = await asyncio.gather(
@@ -284,7 +286,7 @@ async def test_two_generations_at_once_take_turns(opened: OpenedTier) -> None:
 
 
 async def test_a_token_costs_less_than_one_crossing() -> None:
-    async with await load_tiny(await open_tier("webgpu")) as model:
+    async with await load_tiny(await bascule.open_device("webgpu")) as model:
         prompt = tiny("tiny-q4_1").chats[0].prompt_ids
         await model.generate(prompt, sampling=GREEDY, max_new_tokens=8)
         found = await model.generate(prompt, sampling=GREEDY, max_new_tokens=32)

@@ -22,8 +22,6 @@ from bascule.model.sampler import GREEDY
 from bascule.models.llama import LLAMA
 from bascule.program.blocks import dequantise
 from bascule.recipes import read_recipe
-from bascule.tiers.auto import open_tier
-from bascule.tiers.openers import OpenedTier
 from bascule.weights.source import open_source
 from tests.goldens import cosines
 from tests.goldens.llama import TINY_NAMES, Tiny, TinyName, tiny, tiny_folder
@@ -36,11 +34,11 @@ FORMATS = ("q8_0", "q4_1", "q4_0")
 
 
 @pytest.fixture(params=("webgpu", "cpu"))
-async def opened(request: pytest.FixtureRequest) -> AsyncIterator[OpenedTier]:
+async def opened(request: pytest.FixtureRequest) -> AsyncIterator[bascule.Device]:
     """Each tier once a test; models share its device."""
-    found = await open_tier(request.param)
+    found = await bascule.open_device(request.param)
     yield found
-    found.backend.close()
+    found.close()
 
 
 async def assert_golden(model: Any, golden: Tiny) -> None:
@@ -59,16 +57,16 @@ async def assert_golden(model: Any, golden: Tiny) -> None:
 
 @pytest.mark.parametrize("name", TINY_NAMES)
 async def test_a_folder_is_the_gguf_file_it_was_made_of(
-    opened: OpenedTier, name: TinyName, tmp_path: Path
+    opened: bascule.Device, name: TinyName, tmp_path: Path
 ) -> None:
     folder = write_folder(tiny(name).path, tmp_path / "m")
-    async with await bascule.load(folder, on=opened, cache_dtype="f32") as model:
+    async with await opened.load(folder, cache_dtype="f32") as model:
         assert model.quantization is None
         await assert_golden(model, tiny(name))
 
 
-async def test_a_folder_of_halves_with_wide_heads_and_scaled_angles(opened: OpenedTier) -> None:
-    async with await bascule.load(FOLDER, on=opened, cache_dtype="f32") as model:
+async def test_a_folder_of_halves_with_wide_heads_and_scaled_angles(opened: bascule.Device) -> None:
+    async with await opened.load(FOLDER, cache_dtype="f32") as model:
         await assert_golden(model, tiny_folder())
         # Halves stay halves: all but the norms, and matrices whose rows are no multiple of 32.
         down, norms = 2 * 64 * 80, 5 * 64
@@ -103,11 +101,11 @@ def in_blocks(folder: Path, format: str) -> None:
 
 @pytest.mark.parametrize("format", FORMATS)
 async def test_a_folder_in_blocks_computes_with_what_they_hold(
-    opened: OpenedTier, format: str, tmp_path: Path
+    opened: bascule.Device, format: str, tmp_path: Path
 ) -> None:
     golden = tiny("tiny-mixed")
     folder = write_folder(golden.path, tmp_path / "m")
-    async with await bascule.load(folder, on=opened, quantize=format, cache_dtype="f32") as model:
+    async with await opened.load(folder, quantize=format, cache_dtype="f32") as model:
         found = await model.logits(golden.ids)
     in_blocks(folder, format)
     async with await bascule.load(folder, tier="cpu", cache_dtype="f32") as model:

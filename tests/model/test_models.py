@@ -228,12 +228,12 @@ async def test_an_unknown_tier_and_one_that_is_not_there() -> None:
 
 async def test_models_share_a_device_and_leave_it_open() -> None:
     expected = golden("tiny-bert")
-    opened = await bascule.open_tier("webgpu")
+    opened = await bascule.open_device("webgpu")
     backend: Any = opened.backend
-    await (await bascule.load(TINY_BERT, on=opened)).embed(["w4"])
+    await (await opened.load(TINY_BERT)).embed(["w4"])
     before = None
     for _ in range(20):
-        async with await bascule.load(TINY_BERT, on=opened) as model:
+        async with await opened.load(TINY_BERT) as model:
             found = await model.embed(expected.texts)
             assert (cosines(found, expected.embeddings) >= COSINE).all()
         now = (backend.gpu.allocated_nbytes, backend.gpu.n_objects, len(backend.pipelines))

@@ -16,6 +16,7 @@ from bascule.backend.webgpu.gpu_native import NativeGpu
 from bascule.errors import ModelFileError, TierUnavailableError, WrongResultError
 from bascule.model.proof import Sample
 from bascule.model.sampler import GREEDY
+from bascule.tiers.auto import open_tier
 from tests.goldens import TINY_BERT, cosines, golden
 from tests.goldens.llama import tiny
 
@@ -136,7 +137,7 @@ async def test_a_wrong_op_costs_the_tier(miscompile: Callable[..., None]) -> Non
 async def test_a_tier_is_left_for_the_next_one(
     miscompile: Callable[..., None], monkeypatch: pytest.MonkeyPatch, wait: bool
 ) -> None:
-    monkeypatch.setattr("bascule.platform.open_tier", webgpu_first)
+    monkeypatch.setattr("bascule.device.loading.open_tier", webgpu_first)
     miscompile(every_norm, *NORM)
     tried: list[float] = []
     for _ in range(2):
@@ -155,7 +156,7 @@ async def test_a_tier_is_left_for_the_next_one(
 async def test_everything_wrong_on_the_gpu_costs_a_language_model_the_tier(
     miscompile: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bascule.platform.open_tier", webgpu_first)
+    monkeypatch.setattr("bascule.device.loading.open_tier", webgpu_first)
     miscompile(lambda label, *_: label != "add.wgsl", *NOTHING)  # which opening a tier tries
     async with await bascule.load(TINY_Q4.path) as model:
         await right_tokens(model)
@@ -194,7 +195,7 @@ async def test_without_proof_the_wrong_kernel_serves(
 
 async def webgpu_first(wanted: str, need: Any) -> Any:
     """Lavapipe is slow: where a GPU is real, "auto" takes it first."""
-    return await bascule.open_tier("webgpu" if wanted == "auto" else wanted, need)
+    return await open_tier("webgpu" if wanted == "auto" else wanted, need)
 
 
 async def test_a_kernel_that_is_wrong_at_full_size_only(
@@ -215,7 +216,7 @@ async def test_a_kernel_that_is_wrong_at_full_size_only(
 async def test_weights_that_are_not_the_stored_ones_are_told(
     stored: dict[str, Sample], monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
-    monkeypatch.setattr("bascule.platform.open_tier", webgpu_first)
+    monkeypatch.setattr("bascule.device.loading.open_tier", webgpu_first)
     path = TINY_BERT if model == "encoder" else TINY_Q4.path
     sample = stored[str(path)]
     stored[str(path)] = replace(sample, numbers=tuple(n + 0.5 for n in sample.numbers))
@@ -231,7 +232,7 @@ async def test_an_answer_that_is_wrong_as_a_whole_costs_the_tier(
 ) -> None:
     from bascule.model.embedder import EmbeddingModel
 
-    monkeypatch.setattr("bascule.platform.open_tier", webgpu_first)
+    monkeypatch.setattr("bascule.device.loading.open_tier", webgpu_first)
     real = EmbeddingModel._answer  # pyright: ignore[reportPrivateUsage]
 
     async def answered(self: EmbeddingModel, sample: Sample) -> Any:
@@ -251,7 +252,7 @@ async def test_an_answer_that_is_wrong_as_a_whole_costs_the_tier(
 async def test_no_tier_left_is_a_clear_error(
     miscompile: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bascule.platform.open_tier", webgpu_first)
+    monkeypatch.setattr("bascule.device.loading.open_tier", webgpu_first)
     monkeypatch.setenv("BASCULE_DISABLE_WASM", "1")
     monkeypatch.setenv("BASCULE_DISABLE_CPU", "1")
     miscompile(every_norm, *NORM)

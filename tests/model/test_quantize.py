@@ -41,7 +41,7 @@ async def peak_of(opened: Any, **options: Any) -> tuple[Any, int]:
         nonlocal peak
         peak = max(peak, opened.backend.gpu.allocated_nbytes)
 
-    return await bascule.load("all-MiniLM-L6-v2", on=opened, progress=tell, **options), peak
+    return await opened.load("all-MiniLM-L6-v2", progress=tell, **options), peak
 
 
 @pytest.mark.parametrize("format", BOUNDS)
@@ -81,7 +81,7 @@ async def test_minilm_in_blocks(format: str) -> None:
 
 
 async def test_the_device_never_holds_two_copies() -> None:
-    opened = await bascule.open_tier("webgpu")
+    opened = await bascule.open_device("webgpu")
     backend: Any = opened.backend
     model, peak = await peak_of(opened, quantize=4)
     async with model:
@@ -220,7 +220,7 @@ async def test_weights_that_are_no_numbers_are_told(tmp_path: Path, tier: str, b
 
 
 async def test_a_load_can_be_cancelled_and_frees_everything() -> None:
-    opened = await bascule.open_tier("webgpu")
+    opened = await bascule.open_device("webgpu")
     backend: Any = opened.backend
     loading: asyncio.Task[Any]
     left = 0
@@ -233,8 +233,8 @@ async def test_a_load_can_be_cancelled_and_frees_everything() -> None:
 
     for count in (1, 3):
         left = count
-        options = {"on": opened, "quantize": 4, "progress": tell}
-        loading = asyncio.ensure_future(bascule.load("all-MiniLM-L6-v2", **options))
+        options = {"quantize": 4, "progress": tell}
+        loading = asyncio.ensure_future(opened.load("all-MiniLM-L6-v2", **options))
         with pytest.raises(asyncio.CancelledError):
             await loading
         assert backend.gpu.n_objects == 0
@@ -299,9 +299,9 @@ async def test_arrays_by_themselves(tier: str, format: str, rng: np.random.Gener
 async def test_large_arrays_go_in_steps() -> None:
     array = np.random.default_rng(1).standard_normal((2500, 1024)).astype(np.float32)
     told = list[bascule.Progress]()
-    opened = await bascule.open_tier("webgpu")
+    opened = await bascule.open_device("webgpu")
     backend: Any = opened.backend
-    quantizer = bascule.WebGPUQuantizer(8, on=opened)
+    quantizer = bascule.WebGPUQuantizer(8, device=opened)
     peak = 0
 
     def tell(progress: bascule.Progress) -> None:

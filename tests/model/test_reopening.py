@@ -15,7 +15,7 @@ from bascule.errors import DeviceLostError, TierUnavailableError
 from bascule.model.loaded import LoadedModel
 from bascule.model.sampler import GREEDY
 from bascule.tiers import reopening
-from bascule.tiers.auto import ModelNeed
+from bascule.tiers.auto import ModelNeed, open_tier
 from bascule.tiers.openers import OpenedTier
 from tests.goldens import TINY_BERT, cosines, golden
 from tests.goldens.llama import tiny
@@ -145,8 +145,8 @@ def no_webgpu_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_webgpu_again")
 async def test_another_tier_is_the_last_step() -> None:
-    opened = await bascule.open_tier("webgpu")
-    async with await bascule.load(TINY_K.path, on=opened) as model:
+    opened = bascule.Device(await open_tier("webgpu"), "auto")
+    async with await opened.load(TINY_K.path) as model:
         whole = await model.generate(PROMPT, sampling=GREEDY, max_new_tokens=12)
         async with model.stream(PROMPT, sampling=GREEDY, max_new_tokens=12) as stream:
             async for _ in stream:
@@ -155,7 +155,7 @@ async def test_another_tier_is_the_last_step() -> None:
         assert stream.result.ids == whole.ids
         assert model.tier == "cpu"
         assert "the device of webgpu was lost" in model.tier_reason
-    opened.backend.close()
+    opened.close()
 
 
 @pytest.mark.usefixtures("no_webgpu_again")

@@ -19,8 +19,6 @@ from bascule.program.rewrites.heads import head_partitioning
 from bascule.program.rewrites.kv_partitions import partitioned_kv_cache
 from bascule.program.rewrites.queries import chunked_attention
 from bascule.program.rewrites.rewrite import Limits, StrategyName, fit
-from bascule.tiers.auto import open_tier
-from bascule.tiers.openers import OpenedTier
 from tests.goldens import TINY_BERT, cosines, golden
 from tests.goldens.llama import tiny
 from tests.model.test_reopening import lose_device
@@ -32,10 +30,10 @@ Strategies = set[StrategyName]
 
 
 @pytest.fixture(params=["cpu", "wasm", "webgpu"])
-async def opened(request: pytest.FixtureRequest) -> AsyncIterator[OpenedTier]:
-    found = await open_tier(request.param)
+async def opened(request: pytest.FixtureRequest) -> AsyncIterator[bascule.Device]:
+    found = await bascule.open_device(request.param)
     yield found
-    found.backend.close()
+    found.close()
 
 
 def cut(program: Program, taken: Strategies) -> Program:
@@ -69,15 +67,15 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Strategies:
     return found
 
 
-async def load_tiny(opened: OpenedTier, **options: object) -> LanguageModel:
-    model = await bascule.load(TINY.path, on=opened, **options)  # pyright: ignore
+async def load_tiny(opened: bascule.Device, **options: object) -> LanguageModel:
+    model = await opened.load(TINY.path, **options)  # pyright: ignore
     assert isinstance(model, LanguageModel)
     return model
 
 
 @pytest.mark.parametrize("dtype", ["f16", "f32"])
 async def test_text_is_the_reference_s_while_partitions_grow(
-    opened: OpenedTier, dtype: str, taken: Strategies, monkeypatch: pytest.MonkeyPatch
+    opened: bascule.Device, dtype: str, taken: Strategies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kv_cache, "PAGE", 8)
     monkeypatch.setattr(language, "PAGE", 8)
@@ -93,7 +91,7 @@ async def test_text_is_the_reference_s_while_partitions_grow(
     assert taken == {"partitioned_kv_cache", "head_partitioning", "chunked_attention"}
 
 
-async def test_a_ring_of_partitions_wraps(opened: OpenedTier, taken: Strategies) -> None:
+async def test_a_ring_of_partitions_wraps(opened: bascule.Device, taken: Strategies) -> None:
     prompt = [*TINY.chats[0].prompt_ids, *range(10, 100)]  # longer than the ring
     options = {"sampling": GREEDY, "max_new_tokens": 80, "overflow": "slide"}
     async with await load_tiny(opened, max_length=48, cache_dtype="f32") as model:
@@ -120,9 +118,9 @@ async def test_a_lost_device_s_partitions_are_filled_again(taken: Strategies) ->
     assert "partitioned_kv_cache" in taken
 
 
-async def test_embeddings_are_the_reference_s(opened: OpenedTier, taken: Strategies) -> None:
+async def test_embeddings_are_the_reference_s(opened: bascule.Device, taken: Strategies) -> None:
     expected = golden("tiny-bert")
-    async with await bascule.load(TINY_BERT, on=opened) as model:
+    async with await opened.load(TINY_BERT) as model:
         found = await model.embed(expected.texts)
     assert cosines(found, expected.embeddings).min() > 0.99999
     assert taken == {"head_partitioning", "chunked_attention"}

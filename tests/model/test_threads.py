@@ -15,7 +15,6 @@ import pytest
 import bascule
 from bascule.errors import DeviceLostError, InputError
 from bascule.model.sampler import GREEDY
-from bascule.tiers.auto import open_tier
 from tests.goldens import TINY_BERT
 from tests.goldens.llama import tiny
 
@@ -114,9 +113,9 @@ def test_embed_trim_tune_and_prepare_beside_each_other(encoder: bascule.Embeddin
 @pytest.mark.parametrize("tier", TIERS)
 def test_two_models_on_one_device_in_two_threads(tier: str) -> None:
     async def load_both() -> tuple[Any, Any, Any]:
-        opened = await open_tier(tier)
-        encoder = await bascule.load(TINY_BERT, on=opened)
-        return opened, encoder, await bascule.load(LLAMA, on=opened)
+        opened = await bascule.open_device(tier)
+        encoder = await opened.load(TINY_BERT)
+        return opened, encoder, await opened.load(LLAMA)
 
     opened, encoder, llama = asyncio.run(load_both())
     embeddings = asyncio.run(encoder.embed(texts_of(1)))
@@ -133,14 +132,14 @@ def test_two_models_on_one_device_in_two_threads(tier: str) -> None:
     in_threads(work)
     encoder.close()
     llama.close()
-    opened.backend.close()
+    opened.close()
 
 
 def test_a_stream_that_waits_for_its_reader_does_not_hold_the_device() -> None:
     async def work() -> None:
-        opened = await open_tier("cpu")
-        encoder = await bascule.load(TINY_BERT, on=opened)
-        llama = await bascule.load(LLAMA, on=opened)
+        opened = await bascule.open_device("cpu")
+        encoder = await opened.load(TINY_BERT)
+        llama = await opened.load(LLAMA)
         async with llama.stream(PROMPTS[0], max_new_tokens=4, sampling=GREEDY) as stream:
             async for _ in stream:  # another loop needs the device before the next piece is read
                 await asyncio.to_thread(lambda: asyncio.run(encoder.embed(["w1"])))

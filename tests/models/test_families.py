@@ -16,8 +16,6 @@ from bascule import EmbeddingModel, LanguageModel
 from bascule.errors import InputError, ModelFileError, UnsupportedModelError
 from bascule.model.sampler import GREEDY
 from bascule.models.table import FAMILIES, family_of_config
-from bascule.tiers.auto import open_tier
-from bascule.tiers.openers import OpenedTier
 from tests.goldens import cosines
 from tests.goldens.families import (
     DECODERS,
@@ -40,11 +38,11 @@ DECODING = {case.name: case for case in (*DECODERS, GPT2)}
 
 
 @pytest.fixture(params=("webgpu", "wasm", "cpu"))
-async def opened(request: pytest.FixtureRequest) -> AsyncIterator[OpenedTier]:
+async def opened(request: pytest.FixtureRequest) -> AsyncIterator[bascule.Device]:
     """Each tier once a test; models share its device."""
-    found = await open_tier(request.param)
+    found = await bascule.open_device(request.param)
     yield found
-    found.backend.close()
+    found.close()
 
 
 async def assert_decodes(model: Any, case: Case) -> None:
@@ -62,10 +60,10 @@ async def assert_decodes(model: Any, case: Case) -> None:
     assert found.ids == expected, case.name
 
 
-async def test_decoders_answer_as_transformers_does(opened: OpenedTier, tmp_path: Path) -> None:
+async def test_decoders_answer_as_transformers_does(opened: bascule.Device, tmp_path: Path) -> None:
     for case in DECODERS:
         folder = build(case, tmp_path / case.name)
-        async with await bascule.load(folder, on=opened, cache_dtype="f32") as model:
+        async with await opened.load(folder, cache_dtype="f32") as model:
             await assert_decodes(model, case)
 
 
@@ -87,17 +85,17 @@ async def test_decoders_of_8_bits_answer_nearly_the_same(tmp_path: Path) -> None
         assert {types[name] for name in small} == {"f32"}
 
 
-async def test_gguf_files_answer_as_their_folders(opened: OpenedTier, tmp_path: Path) -> None:
+async def test_gguf_files_answer_as_their_folders(opened: bascule.Device, tmp_path: Path) -> None:
     for name in ARCHITECTURES:
         file = write_gguf(build(DECODING[name], tmp_path / name), tmp_path / f"{name}.gguf")
-        async with await bascule.load(file, on=opened, cache_dtype="f32") as model:
+        async with await opened.load(file, cache_dtype="f32") as model:
             await assert_decodes(model, DECODING[name])
 
 
-async def test_encoders_embed_as_transformers_does(opened: OpenedTier, tmp_path: Path) -> None:
+async def test_encoders_embed_as_transformers_does(opened: bascule.Device, tmp_path: Path) -> None:
     for case in ENCODERS:
         folder = build(case, tmp_path / case.name)
-        async with await bascule.load(folder, on=opened) as model:
+        async with await opened.load(folder) as model:
             assert isinstance(model, EmbeddingModel)
             found = await model.embed(TEXTS)
         expected = encoder_golden(case.name)

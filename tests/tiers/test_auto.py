@@ -16,8 +16,8 @@ from bascule import assets
 from bascule.backend.base import Tier
 from bascule.backend.cpu import ReferenceBackend
 from bascule.backend.webgpu import link
+from bascule.device.loading import read_programs
 from bascule.errors import InputError, TierUnavailableError
-from bascule.platform import read_programs
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.tiers.auto import ModelNeed, decision_for, need_of, open_chosen, open_tier
@@ -241,7 +241,7 @@ import asyncio, json, resource, bascule
 from bascule.errors import TierUnavailableError
 resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
 try:
-    asyncio.run(bascule.open_tier("wasm"))
+    asyncio.run(bascule.open_device("wasm"))
 except TierUnavailableError as error:
     print(json.dumps([error.tier, error.reason, error.hint]))
 """

@@ -24,7 +24,11 @@ export class Gpu {
   #submission;
   #faults;
   #Fault;
-  #bufferNbytes = 0;
+  /** Bytes of all buffers by what they are for. @type {Map<string, number>} */
+  #kinds = new Map();
+  /** The kind of each buffer by its name. @type {Map<number, string>} */
+  #names = new Map();
+  #peak = 0;
   #frees = 0;
   lost = "";
   crossings = 0;
@@ -54,7 +58,19 @@ export class Gpu {
   }
 
   get allocated() {
-    return this.#bufferNbytes + this.#staging.allocated;
+    let nbytes = this.#staging.allocated;
+    for (const each of this.#kinds.values()) nbytes += each;
+    return nbytes;
+  }
+
+  /** MemoryUse (py/bascule/backend/memory.py) as JSON. */
+  get memory() {
+    const kinds = [...this.#kinds, ["staging", this.#staging.allocated]].filter(([, n]) => n);
+    return JSON.stringify({
+      now_nbytes: this.allocated,
+      peak_nbytes: this.#peak,
+      by_kind: Object.fromEntries(kinds),
+    });
   }
 
   /** Pipelines asked for so far that had been made ahead. */
@@ -66,14 +82,16 @@ export class Gpu {
     return this.#buffers.count + this.#recorded.count;
   }
 
-  /** @param {number} nbytes @param {boolean} uniform */
-  alloc(nbytes, uniform) {
+  /** @param {number} nbytes @param {boolean} uniform @param {string} kind what it is counted under */
+  alloc(nbytes, uniform, kind) {
     this.#enter();
     const { STORAGE, UNIFORM, COPY_SRC, COPY_DST } = GPUBufferUsage;
     const usage = uniform ? UNIFORM | COPY_DST : STORAGE | COPY_SRC | COPY_DST;
     const buffer = this.#faults.create({ size: nbytes, usage });
-    this.#bufferNbytes += nbytes;
-    return this.#buffers.add(buffer);
+    this.#count(kind, nbytes);
+    const name = this.#buffers.add(buffer);
+    this.#names.set(name, kind);
+    return name;
   }
 
   /** Wait until the device has memory for all of these, or throw. @param {PyBuffer} names */
@@ -97,7 +115,8 @@ export class Gpu {
     this.#enter();
     this.#submission.flush();
     const buffer = this.#buffers.remove(name);
-    this.#bufferNbytes -= buffer.size;
+    this.#count(this.#names.get(name) ?? "", -buffer.size);
+    this.#names.delete(name);
     this.#frees += 1;
     this.#faults.destroy(buffer);
   }
@@ -132,6 +151,7 @@ export class Gpu {
     const source = this.#buffers.get(name);
     const size = (nbytes + 3) & ~3;
     const staging = this.#staging.take(size);
+    this.#peak = Math.max(this.#peak, this.allocated);
     this.#submission.encoder().copyBufferToBuffer(source, offset, staging, 0, size);
     return this.#finishRead(staging, nbytes, into);
   }
@@ -202,8 +222,15 @@ export class Gpu {
     this.#recorded.clear();
     this.#pipelines.clear();
     this.#staging.destroy();
-    this.#bufferNbytes = 0;
+    this.#kinds.clear();
+    this.#names.clear();
     this.#device.destroy();
+  }
+
+  /** @param {string} kind @param {number} nbytes */
+  #count(kind, nbytes) {
+    this.#kinds.set(kind, (this.#kinds.get(kind) ?? 0) + nbytes);
+    this.#peak = Math.max(this.#peak, this.allocated);
   }
 
   #enter() {

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from bascule.backend.arrivals import Arrivals
+    from bascule.backend.memory import MemoryKind, MemoryUse
     from bascule.backend.quantise import Sums
+    from bascule.backend.webgpu.gpu import AdapterInfo
     from bascule.program.program import Parameter, Program, Value
     from bascule.program.rewrites.rewrite import Limits
     from bascule.progress import ProgressCallback
@@ -236,6 +238,26 @@ class Executable(Protocol):
         ...
 
 
+class Computation(Protocol):
+    """A program made ready to run on tensors that lie in its backend's memory, and stay there.
+
+    Each operand and each result is a `StateStore` of one tensor.
+    """
+
+    async def run(
+        self, operands: Mapping[str, StateStore], results: Mapping[str, StateStore]
+    ) -> None:
+        """Run once, on operands and results by the names of the program's inputs and outputs.
+
+        A backend with a device only queues the work. No result may be an operand.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what `computation` took; operands and results stay."""
+        ...
+
+
 class Backend(Protocol):
     """Runs programs on one tier."""
 
@@ -257,6 +279,16 @@ class Backend(Protocol):
     @property
     def limits(self) -> Limits:
         """What programs have to keep within here."""
+        ...
+
+    @property
+    def adapter(self) -> AdapterInfo | None:
+        """What the driver says of its adapter; None on a tier without one."""
+        ...
+
+    @property
+    def memory(self) -> MemoryUse:
+        """Bytes that it holds; on a tier without a device no intermediate values are counted."""
         ...
 
     @property
@@ -297,8 +329,17 @@ class Backend(Protocol):
         """Take memory to quantise these of a store's parameters, at most so many blocks at once."""
         ...
 
-    def states(self, values: Sequence[Value], sizes: Mapping[str, int]) -> StateStore:
-        """Take memory for states; `sizes` gives each of their Dims its size for now."""
+    def states(
+        self, values: Sequence[Value], sizes: Mapping[str, int], *, kind: MemoryKind = "states"
+    ) -> StateStore:
+        """Take memory for states; `sizes` gives each of their Dims its size for now.
+
+        `memory` counts it under its `kind`.
+        """
+        ...
+
+    async def computation(self, program: Program) -> Computation:
+        """Make a program without parameters, states and Dims ready for tensors that stay here."""
         ...
 
     async def prepare(

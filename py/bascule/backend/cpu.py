@@ -19,6 +19,7 @@ from bascule.backend.base import (
     checked_input,
 )
 from bascule.backend.deviceless import Deviceless
+from bascule.backend.memory import MemoryCount
 from bascule.backend.quantise import ReferenceQuantiser
 from bascule.backend.reference import FUNCTIONS
 from bascule.dtypes import BlockType, nbytes_of
@@ -29,7 +30,8 @@ from bascule.program.program import Dim
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from bascule.backend.base import Executable
+    from bascule.backend.base import Computation, Executable
+    from bascule.backend.memory import MemoryKind
     from bascule.program.program import Call, Parameter, Program, Value
 
 T = TypeVar("T")
@@ -52,11 +54,13 @@ class ReferenceStore:
     page_bridge = None
     arrivals: Arrivals | None = None
 
-    def __init__(self, parameters: Sequence[Parameter]) -> None:
+    def __init__(self, parameters: Sequence[Parameter], count: MemoryCount | None = None) -> None:
+        self._count = count or MemoryCount()
         self.targets = {p.name: index for index, p in enumerate(parameters)}
         self.nbytes = sum(p.nbytes for p in parameters)
         with telling("a model's weights", self.nbytes):
             self.arrays = {p.name: _room_for(p) for p in parameters}
+        self._count.add("weights", self.nbytes)
         self._views = [_bytes_of(self.arrays[p.name]) for p in parameters]
 
     def write(self, target: int, offset: int, data: Buffer) -> None:
@@ -66,6 +70,8 @@ class ReferenceStore:
 
     def close(self) -> None:
         """See `WeightStore.close`."""
+        if self._views:
+            self._count.add("weights", -self.nbytes)
         self._views.clear()
         self.arrays.clear()
 
@@ -73,9 +79,18 @@ class ReferenceStore:
 class ReferenceStates:
     """States as numpy arrays; all zero at first."""
 
-    def __init__(self, values: Sequence[Value], sizes: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        values: Sequence[Value],
+        sizes: Mapping[str, int],
+        count: MemoryCount | None = None,
+        kind: MemoryKind = "states",
+    ) -> None:
         self._values = values
+        self._count = count or MemoryCount()
+        self._kind: MemoryKind = kind
         self.arrays = {v.name: self._zeros(v, sizes) for v in values}
+        self._count.add(kind, self.nbytes)
 
     @property
     def nbytes(self) -> int:
@@ -99,9 +114,11 @@ class ReferenceStates:
             kept = min(len(old), len(new))
             new[:kept] = old[:kept]
             self.arrays[value.name] = new
+            self._count.add(self._kind, new.nbytes - old.nbytes)
 
     def close(self) -> None:
         """See `StateStore.close`."""
+        self._count.add(self._kind, -self.nbytes)
         self.arrays.clear()
 
     def _zeros(self, value: Value, sizes: Mapping[str, int]) -> Array:
@@ -169,6 +186,32 @@ class ReferenceExecutable:
         """See `Executable.close`."""
 
 
+class ReferenceComputation:
+    """See `Computation`: an executable that reads and writes the arrays of states."""
+
+    def __init__(self, executable: Executable) -> None:
+        self._executable = executable
+
+    async def run(
+        self, operands: Mapping[str, StateStore], results: Mapping[str, StateStore]
+    ) -> None:
+        """See `Computation.run`."""
+        inputs = {name: _only_array(store) for name, store in operands.items()}
+        into = [_only_array(store).data for store in results.values()]
+        await self._executable.run({}, inputs, into)
+
+    def close(self) -> None:
+        """See `Computation.close`."""
+        self._executable.close()
+
+
+def _only_array(store: StateStore) -> Array:
+    if not isinstance(store, ReferenceStates) or len(store.arrays) != 1:
+        raise InputError("run", "tensors of this backend", type(store).__name__)
+    (array,) = store.arrays.values()
+    return array
+
+
 class ReferenceBackend(Deviceless):
     """The CPU tier: numpy, natively and in the page."""
 
@@ -179,7 +222,7 @@ class ReferenceBackend(Deviceless):
 
     def store(self, parameters: Sequence[Parameter]) -> ReferenceStore:
         """See `Backend.store`."""
-        return ReferenceStore(parameters)
+        return ReferenceStore(parameters, self.count)
 
     async def quantiser(
         self,
@@ -197,9 +240,15 @@ class ReferenceBackend(Deviceless):
         matrices = {name: m for name, m in found.items() if isinstance(m, BlockMatrix)}
         return ReferenceQuantiser(store, matrices, landing_nbytes)
 
-    def states(self, values: Sequence[Value], sizes: Mapping[str, int]) -> ReferenceStates:
+    def states(
+        self, values: Sequence[Value], sizes: Mapping[str, int], *, kind: MemoryKind = "states"
+    ) -> ReferenceStates:
         """See `Backend.states`."""
-        return ReferenceStates(values, sizes)
+        return ReferenceStates(values, sizes, self.count, kind)
+
+    async def computation(self, program: Program) -> Computation:
+        """See `Backend.computation`."""
+        return ReferenceComputation(await self.prepare(program, self.store(())))
 
     async def prepare(
         self, program: Program, weights: WeightStore, states: StateStore | None = None

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from bascule.backend.base import TuneReport
+from bascule.backend.memory import MemoryCount, MemoryUse
 from bascule.program.rewrites.rewrite import Limits
 from bascule.turns import DeviceTurns
 
@@ -19,10 +20,17 @@ class Deviceless:
 
     lost = ""
     limits = Limits()
+    adapter = None
 
     def __init__(self, device_name: str) -> None:
         self.device_name = device_name
         self.turns = DeviceTurns()
+        self.count = MemoryCount()
+
+    @property
+    def memory(self) -> MemoryUse:
+        """See `Backend.memory`: weights, states and buffers."""
+        return self.count.use
 
     @property
     def stats(self) -> Mapping[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import isfinite, sqrt
@@ -41,9 +41,6 @@ class ModelNeed:
     unable: Mapping[str, str] = field(default_factory=dict[str, str])
     calls: int = 1
     large_work: float = 0.0
-
-
-TierOpener = Callable[[str | Sequence[str], ModelNeed], Awaitable[OpenedTier]]
 
 
 async def open_tier(

@@ -29,7 +29,7 @@ class FallbackManager(SafariVersion):
 
     Of a Safari that `browser_info` names ("name", "version") its table tells what needs a fallback;
     else probing does, which needs no `browser_info`. `model_type` is "text", "vision", "audio" or
-    "multimodal". `config` may have "tier", "on", "capabilities", "memory_budget_nbytes",
+    "multimodal". `config` may have "tier", "device", "capabilities", "memory_budget_nbytes",
     "binding_nbytes", "dispatch_work" and "weights_nbytes" (see `fallback_settings.read_settings`).
     What an operation would hold past `memory_threshold` of the memory budget makes it run in
     parts; matrices are split only with `enable_layer_processing`. `error_handler`, or its method

@@ -41,7 +41,7 @@ class FallbackRuns:
         self._settings = settings
         self._telemetry = telemetry
         self._handle = handle
-        self._tiers = OpenTiers(settings.on)
+        self._tiers = OpenTiers(settings.device)
         self._recovery = RecoveryManager(_RECOVERY)
         self.last_taken: tuple[Taken, ...] = ()
 

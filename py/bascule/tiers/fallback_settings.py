@@ -11,11 +11,11 @@ from bascule.arguments import did_you_mean
 from bascule.backend.base import TIERS
 from bascule.errors import InputError
 from bascule.tiers.capabilities import Capabilities
-from bascule.tiers.openers import OpenedTier
+from bascule.tiers.openers import OpenDevice
 from bascule.tiers.operations import ModelType, model_type_named
 
 _SIZES = ("memory_budget_nbytes", "binding_nbytes", "dispatch_work", "weights_nbytes")
-CONFIG = ("tier", "on", "capabilities", *_SIZES)
+CONFIG = ("tier", "device", "capabilities", *_SIZES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Settings:
     layer_processing: bool
     memory_threshold: float
     tier: str = "auto"
-    on: OpenedTier | None = None
+    device: OpenDevice | None = None
     capabilities: Capabilities | None = None
     memory_budget_nbytes: int | None = None
     binding_nbytes: float = inf
@@ -45,7 +45,7 @@ def read_settings(
 ) -> Settings:
     """Check the arguments; InputError that says which is wrong.
 
-    `config` may have "tier" (see `bascule.load`), "on" (a tier that is open already, and stays so),
+    `config` may have "tier" (see `bascule.load`), "device" (an open one, which stays so),
     "capabilities" (in place of what probing would find), "memory_budget_nbytes", "binding_nbytes"
     (of one tensor), "dispatch_work" (multiply-adds of one dispatch) and "weights_nbytes" (of an
     operation's weights: past it they become blocks of 8 bits, or of 4).
@@ -60,7 +60,7 @@ def read_settings(
         if isinstance(size, bool) or not isinstance(size, int | float) or not size >= 1:
             raise InputError(f"config {name!r}", "a number from 1 on", repr(size)[:80])
     tier_named(found.get("tier", "auto"), "config 'tier'")
-    _need(found.get("on"), OpenedTier, "config 'on'", "what bascule.open_tier gives")
+    _need(found.get("device"), OpenDevice, "config 'device'", "what bascule.open_device gives")
     _need(found.get("capabilities"), Capabilities, "config 'capabilities'", "a Capabilities record")
     return Settings(
         mapping_of(browser_info, "browser_info"),

@@ -6,15 +6,15 @@ from bascule.backend.base import Backend
 from bascule.errors import TierUnavailableError
 from bascule.program.program import Program
 from bascule.tiers.auto import need_of, open_tier
-from bascule.tiers.openers import OpenedTier
+from bascule.tiers.openers import OpenDevice
 from bascule.turns import CrossLoopLock
 
 
 class OpenTiers:
-    """By the names they were asked for. `on` is a tier of the caller's, which stays open."""
+    """By the names they were asked for. `device` is one of the caller's, which stays open."""
 
-    def __init__(self, on: OpenedTier | None = None) -> None:
-        self._on = on
+    def __init__(self, device: OpenDevice | None = None) -> None:
+        self._device = device
         self._opened: dict[str, Backend] = {}
         self._opening = CrossLoopLock()
 
@@ -23,7 +23,7 @@ class OpenTiers:
 
         One whose device was lost is opened anew. TierUnavailableError.
         """
-        given = self._on.backend if self._on is not None else None
+        given = self._device.backend if self._device is not None else None
         if given is not None and not given.lost and wanted in ("auto", given.tier):
             return given
         async with self._opening.turn():

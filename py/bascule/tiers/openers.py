@@ -6,7 +6,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from bascule.arguments import did_you_mean
 from bascule.backend.base import TIERS, Backend, Tier
@@ -15,7 +15,7 @@ from bascule.remembered import MemoryRemembered, open_remembered
 from bascule.tiers.probe import probe_dispatch
 
 if TYPE_CHECKING:
-    from bascule.backend.webgpu.gpu import AdapterInfo, Gpu
+    from bascule.backend.webgpu.gpu import Gpu
     from bascule.tiers.decisions import Decision
     from bascule.tiers.speed_records import Watch
 
@@ -35,6 +35,16 @@ class OpenedTier:
     watch: Watch | None = None
 
 
+@runtime_checkable
+class OpenDevice(Protocol):
+    """What is open: a `bascule.Device`."""
+
+    @property
+    def backend(self) -> Backend:
+        """What runs programs there."""
+        ...
+
+
 async def open_named(tier: str, *, remember: bool = True) -> Backend:
     """Open that tier.
 
@@ -47,13 +57,6 @@ async def open_named(tier: str, *, remember: bool = True) -> Backend:
     if opener is None:
         raise TierUnavailableError(tier, f"this version has {', '.join(OPENERS)} only")
     return await opener(remember)
-
-
-def adapter_of(backend: Backend) -> AdapterInfo | None:
-    """What a backend's driver says of its adapter; None for a tier without one."""
-    from bascule.backend.webgpu.backend import WebGpuBackend
-
-    return backend.gpu.adapter if isinstance(backend, WebGpuBackend) else None
 
 
 async def _open_webgpu(remember: bool, *, least: bool = False) -> Backend:

@@ -10,7 +10,7 @@ from bascule.backend.base import TIERS, Backend, Tier
 from bascule.errors import BasculeError, DeviceLostError, TierUnavailableError
 from bascule.remembered import MemoryRemembered, Remembered, open_remembered
 from bascule.tiers.host import free_nbytes, host_identity, is_busy
-from bascule.tiers.openers import IN_PAGE, OPENERS, adapter_of, open_named
+from bascule.tiers.openers import IN_PAGE, OPENERS, open_named
 from bascule.tiers.speed_records import speed_record, speeds_of, speeds_without_measuring
 from bascule.tiers.switches import Switches
 from bascule.tiers.tier_records import TierFacts as TierFacts
@@ -185,7 +185,7 @@ def _needless(tier: Tier, found: Sequence[TierFacts]) -> TierFacts | None:
 
 def _facts(backend: Backend) -> TierFacts:
     """What is known without measuring, but for the room in memory."""
-    adapter, identity = adapter_of(backend), identity_of(backend)
+    adapter, identity = backend.adapter, identity_of(backend)
     if adapter is None:
         return TierFacts(backend.tier, "", backend.device_name, identity=identity)
     limits = adapter.limits
@@ -206,5 +206,5 @@ def _with_room(facts: TierFacts, switches: Switches) -> TierFacts:
 
 def identity_of(backend: Backend) -> str:
     """What a backend's speeds are remembered under."""
-    adapter = adapter_of(backend)
+    adapter = backend.adapter
     return adapter.identity if adapter else f"{backend.device_name} {host_identity()}"

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bascule.arrays import np
-from bascule.backend.base import Executable, StateStore, Tier, WeightStore
+from bascule.backend.base import Computation, Executable, StateStore, Tier, WeightStore
 from bascule.backend.deviceless import Deviceless
 from bascule.backend.quantise import ReferenceQuantiser
+from bascule.backend.wasm.computation import WasmComputation
 from bascule.backend.wasm.kernels import Kernels
 from bascule.backend.wasm.replay import ReplayExecutable
 from bascule.backend.wasm.store import WasmStates, WasmStore
@@ -17,6 +18,7 @@ from bascule.errors import InputError
 from bascule.program.blocks import BlockMatrix
 
 if TYPE_CHECKING:
+    from bascule.backend.memory import MemoryKind
     from bascule.program.program import Parameter, Program, Value
 
 
@@ -31,7 +33,7 @@ class WasmBackend(Deviceless):
 
     def store(self, parameters: Sequence[Parameter]) -> WasmStore:
         """See `Backend.store`."""
-        return WasmStore(parameters, self._kernels)
+        return WasmStore(parameters, self._kernels, self.count)
 
     async def quantiser(
         self,
@@ -53,9 +55,15 @@ class WasmBackend(Deviceless):
         }
         return ReferenceQuantiser(store, matrices, landing_nbytes)
 
-    def states(self, values: Sequence[Value], sizes: Mapping[str, int]) -> WasmStates:
+    def states(
+        self, values: Sequence[Value], sizes: Mapping[str, int], *, kind: MemoryKind = "states"
+    ) -> WasmStates:
         """See `Backend.states`."""
-        return WasmStates(values, sizes, self._kernels)
+        return WasmStates(values, sizes, self._kernels, self.count, kind)
+
+    async def computation(self, program: Program) -> Computation:
+        """See `Backend.computation`."""
+        return WasmComputation(program, self._kernels)
 
     async def prepare(
         self, program: Program, weights: WeightStore, states: StateStore | None = None

@@ -33,7 +33,7 @@ Values = dict[str, Tensor | Blocks]
 
 # Others have a turn after so long: often enough to cancel, seldom enough to cost nothing.
 _TURN_S = 0.02
-_NUMPY_HINT = "Load numpy into this Pyodide, or take tier='webgpu'."
+NUMPY_HINT = "Load numpy into this Pyodide, or take tier='webgpu'."
 
 
 class Recorder:
@@ -103,8 +103,7 @@ class ReplayExecutable:
         self._weights = weights
         self._states = states
         self._kernels = kernels
-        own = LanguageFunctions(kernels).table()
-        self._numpy_ops = sorted({c.op for c in program.calls if not _is_own(own, c)})
+        self._numpy_ops = numpy_ops(program, LanguageFunctions(kernels).table())
         self._plan: _Plan | None = None
         self._lock = CrossLoopLock()
 
@@ -138,7 +137,7 @@ class ReplayExecutable:
         self, sizes: Mapping[str, int], inputs: Mapping[str, Shaped], times: int
     ) -> _Plan:
         if self._numpy_ops:
-            await need_numpy(f"The tier wasm, for {', '.join(self._numpy_ops)},", _NUMPY_HINT)
+            await need_numpy(f"The tier wasm, for {', '.join(self._numpy_ops)},", NUMPY_HINT)
         started = perf_counter()
         plan = self._planned(sizes)
         for value in self._program.inputs:
@@ -192,23 +191,28 @@ class ReplayExecutable:
 def _record(
     recorder: Recorder, functions: Functions, call: Call, values: Values, sizes: Mapping[str, int]
 ) -> Tensor:
-    if _is_own(functions, call):
+    if is_own(functions, call):
         return evaluate(functions, call, values, sizes)
     onto = onto_of(call)
     if onto is not None:
         result = _tensor(values[onto.name])
     else:
         result = recorder.empty(call.result.sizes(sizes), call.result.dtype)
-    recorder.steps.append(_numpy_step(call, values, sizes, result))
+    recorder.steps.append(numpy_step(call, values, sizes, result))
     return result
 
 
-def _is_own(functions: Functions, call: Call) -> bool:
+def numpy_ops(program: Program, functions: Functions) -> list[str]:
+    """The ops of a program that numpy computes."""
+    return sorted({c.op for c in program.calls if not is_own(functions, c)})
+
+
+def is_own(functions: Functions, call: Call) -> bool:
     """Whether kernels compute the call, not numpy."""
     return call.op in functions and has_kernel(call)
 
 
-def _numpy_step(call: Call, values: Values, sizes: Mapping[str, int], result: Tensor) -> Step:
+def numpy_step(call: Call, values: Values, sizes: Mapping[str, int], result: Tensor) -> Step:
     """A call that numpy computes, on views of the tensors."""
     from bascule.backend.reference import FUNCTIONS
 

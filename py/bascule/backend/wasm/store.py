@@ -7,6 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from bascule.backend.cpu import telling
+from bascule.backend.memory import MemoryCount
 from bascule.backend.wasm.kernels import Kernels
 from bascule.backend.wasm.tensor import Blocks, Tensor
 from bascule.dtypes import BlockType, nbytes_of
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from bascule.backend.arrivals import Arrivals
+    from bascule.backend.memory import MemoryKind
     from bascule.program.program import Parameter, Value
 
 
@@ -24,11 +26,18 @@ class WasmStore:
     page_bridge = None
     arrivals: Arrivals | None = None
 
-    def __init__(self, parameters: Sequence[Parameter], kernels: Kernels) -> None:
+    def __init__(
+        self,
+        parameters: Sequence[Parameter],
+        kernels: Kernels,
+        count: MemoryCount | None = None,
+    ) -> None:
+        self._count = count or MemoryCount()
         self.targets = {p.name: index for index, p in enumerate(parameters)}
         self.nbytes = sum(p.nbytes for p in parameters)
         with telling("a model's weights", self.nbytes):
             self.tensors = {p.name: _allocate(p, kernels) for p in parameters}
+        self._count.add("weights", self.nbytes)
         self._memory = [
             tensor.data if isinstance(tensor, Blocks) else tensor
             for tensor in self.tensors.values()
@@ -40,6 +49,8 @@ class WasmStore:
 
     def close(self) -> None:
         """See `WeightStore.close`."""
+        if self._memory:
+            self._count.add("weights", -self.nbytes)
         self._memory.clear()
         self.tensors.clear()
 
@@ -47,10 +58,20 @@ class WasmStore:
 class WasmStates:
     """States as tensors; all zero at first."""
 
-    def __init__(self, values: Sequence[Value], sizes: Mapping[str, int], kernels: Kernels) -> None:
+    def __init__(
+        self,
+        values: Sequence[Value],
+        sizes: Mapping[str, int],
+        kernels: Kernels,
+        count: MemoryCount | None = None,
+        kind: MemoryKind = "states",
+    ) -> None:
         self._values = values
         self._kernels = kernels
+        self._count = count or MemoryCount()
+        self._kind: MemoryKind = kind
         self.tensors = {v.name: self._zeros(v, sizes) for v in values}
+        self._count.add(kind, self.nbytes)
 
     @property
     def nbytes(self) -> int:
@@ -72,9 +93,11 @@ class WasmStates:
             old, new = self.tensors[value.name], self._zeros(value, sizes)
             new.write(old.bytes()[: min(old.nbytes, new.nbytes)])
             self.tensors[value.name] = new
+            self._count.add(self._kind, new.nbytes - old.nbytes)
 
     def close(self) -> None:
         """See `StateStore.close`."""
+        self._count.add(self._kind, -self.nbytes)
         self.tensors.clear()
 
     def _zeros(self, value: Value, sizes: Mapping[str, int]) -> Tensor:

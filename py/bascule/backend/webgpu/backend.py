@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from bascule.backend.arrivals import Arrivals
 from bascule.backend.base import StateStore, Tier, TuneReport, WeightStore
+from bascule.backend.memory import MemoryKind, MemoryUse
 from bascule.backend.webgpu.autotune import tune
 from bascule.backend.webgpu.choices import Choices, signature
-from bascule.backend.webgpu.gpu import Gpu, gpu_tier
+from bascule.backend.webgpu.computation import GpuComputation
+from bascule.backend.webgpu.gpu import AdapterInfo, Gpu, gpu_tier
 from bascule.backend.webgpu.kernels import candidates, select
 from bascule.backend.webgpu.lowering import TapeExecutable, lower
 from bascule.backend.webgpu.needed import digest_of, remember_pipelines
@@ -41,7 +43,7 @@ class GpuStore:
         self.nbytes = sum(p.nbytes for p in parameters)
         try:
             for parameter in parameters:
-                self.targets[parameter.name] = gpu.alloc(parameter.nbytes)
+                self.targets[parameter.name] = gpu.alloc(parameter.nbytes, kind="weights")
         except Exception:
             self.close()
             raise
@@ -98,6 +100,16 @@ class WebGpuBackend:
         return [f"{variant} was left: {told}" for variant, told in found.items()]
 
     @property
+    def adapter(self) -> AdapterInfo:
+        """See `Backend.adapter`."""
+        return self.gpu.adapter
+
+    @property
+    def memory(self) -> MemoryUse:
+        """See `Backend.memory`."""
+        return self.gpu.memory
+
+    @property
     def lost(self) -> str:
         """See `Backend.lost`."""
         return self.gpu.lost
@@ -139,9 +151,16 @@ class WebGpuBackend:
             raise
         return made
 
-    def states(self, values: Sequence[Value], sizes: Mapping[str, int]) -> GpuStates:
+    def states(
+        self, values: Sequence[Value], sizes: Mapping[str, int], *, kind: MemoryKind = "states"
+    ) -> GpuStates:
         """See `Backend.states`."""
-        return GpuStates(self.gpu, values, sizes)
+        return GpuStates(self.gpu, values, sizes, kind)
+
+    async def computation(self, program: Program) -> GpuComputation:
+        """See `Backend.computation`."""
+        kernels = await self.pipelines.kernels_for(program.calls)
+        return GpuComputation(self.gpu, self.pipelines, program, kernels)
 
     async def prepare(
         self, program: Program, weights: WeightStore, states: StateStore | None = None

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from bascule.backend.base import Tier
+    from bascule.backend.memory import MemoryKind, MemoryUse
 
 # Limits that kernels and the memory plan look at; drivers ask for the adapter's own values.
 WANTED_LIMITS = (
@@ -116,6 +117,11 @@ class Gpu(Protocol):
         ...
 
     @property
+    def memory(self) -> MemoryUse:
+        """The same with their peak, and by kind."""
+        ...
+
+    @property
     def crossings(self) -> int:
         """Verbs called so far; in a page each is one call into JavaScript."""
         ...
@@ -130,9 +136,10 @@ class Gpu(Protocol):
         """Pipelines asked for so far that were made before anyone asked (web/early.js)."""
         ...
 
-    def alloc(self, nbytes: int, *, uniform: bool = False) -> int:
+    def alloc(self, nbytes: int, *, uniform: bool = False, kind: MemoryKind = "programs") -> int:
         """Make a zeroed buffer of `nbytes` (rounded up to 4), for storage or for uniforms.
 
+        `memory` counts it under its `kind`.
         GpuOutOfMemoryError where the device says at once that it has no memory for it; in a page
         it says so later, see `granted`.
         """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import js
 from pyodide.ffi import JsException
 
+from bascule.backend.memory import MemoryUse
 from bascule.backend.webgpu.gpu import WANTED_FEATURES, WANTED_LIMITS, AdapterInfo, gpu_tier
 from bascule.bridge_browser import bridge_modules, js_message
 from bascule.errors import (
@@ -22,6 +23,8 @@ from bascule.errors import (
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+    from bascule.backend.memory import MemoryKind
 
 
 _PARTS = (
@@ -113,6 +116,11 @@ class BrowserGpu:
         return int(self.bridge.allocated)
 
     @property
+    def memory(self) -> MemoryUse:
+        """See `Gpu.memory`."""
+        return MemoryUse(**json.loads(self.bridge.memory))
+
+    @property
     def n_objects(self) -> int:
         """See `Gpu.n_objects`."""
         return int(self.bridge.objects)
@@ -127,14 +135,14 @@ class BrowserGpu:
         """Calls of verbs from Python so far."""
         return int(self.bridge.crossings)
 
-    def alloc(self, nbytes: int, *, uniform: bool = False) -> int:
+    def alloc(self, nbytes: int, *, uniform: bool = False, kind: MemoryKind = "programs") -> int:
         """See `Gpu.alloc`."""
         size = max(4, (nbytes + 3) & ~3)
         limit = self.adapter.limits["maxBufferSize"]
         if nbytes < 0 or size > limit:
             raise GpuError("alloc", f"{nbytes:,} bytes, and this device allows 0 to {limit:,}.")
         try:
-            return self._alloc(size, uniform)
+            return self._alloc(size, uniform, kind)
         except JsException as error:
             raise self._told("alloc", error) from None
 

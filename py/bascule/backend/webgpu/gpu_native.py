@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bascule.backend.base import DESTROYED, Tier
+from bascule.backend.memory import MemoryCount, MemoryUse
 from bascule.backend.webgpu.gpu import (
     LEAST_LIMITS,
     WANTED_FEATURES,
@@ -31,6 +32,8 @@ from bascule.errors import (
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+    from bascule.backend.memory import MemoryKind
 
 # wgpu-py's older spelling of the specification's feature names.
 FEATURE_SPELLING = {"subgroups": "subgroup"}
@@ -156,7 +159,6 @@ class NativeGpu:
     def __init__(self, device: Any, adapter: AdapterInfo) -> None:
         self.adapter = adapter
         self.lost = ""
-        self.allocated_nbytes = 0
         self.crossings = 0
         self.n_early_pipelines = 0
         self._device = device
@@ -167,13 +169,25 @@ class NativeGpu:
         self._layouts: dict[str, tuple[Any, Any]] = {}
         self._staging: dict[int, list[Any]] = {}
         self._frees = 0
+        self._memory = MemoryCount()
+        self._kinds: dict[int, MemoryKind] = {}
+
+    @property
+    def allocated_nbytes(self) -> int:
+        """See `Gpu.allocated_nbytes`."""
+        return self._memory.now_nbytes
+
+    @property
+    def memory(self) -> MemoryUse:
+        """See `Gpu.memory`."""
+        return self._memory.use
 
     @property
     def n_objects(self) -> int:
         """Live buffers and tapes."""
         return len(self._buffers) + len(self._tapes)
 
-    def alloc(self, nbytes: int, *, uniform: bool = False) -> int:
+    def alloc(self, nbytes: int, *, uniform: bool = False, kind: MemoryKind = "programs") -> int:
         """See `Gpu.alloc`."""
         self._check_alive()
         limit = self.adapter.limits["maxBufferSize"]
@@ -185,8 +199,10 @@ class NativeGpu:
             buffer = self._device.create_buffer(size=size, usage=usage)
         except Exception as error:
             raise self._told("alloc", error, size) from None
-        self.allocated_nbytes += size
-        return self._buffers.add(buffer)
+        self._memory.add(kind, size)
+        handle = self._buffers.add(buffer)
+        self._kinds[handle] = kind
+        return handle
 
     async def granted(self, buffers: Iterable[int]) -> None:
         """See `Gpu.granted`: `alloc` has raised already where there was none."""
@@ -205,7 +221,7 @@ class NativeGpu:
     def free(self, buffer: int) -> None:
         """See `Gpu.free`."""
         item = self._buffers.remove(buffer)
-        self.allocated_nbytes -= item.size
+        self._memory.add(self._kinds.pop(buffer), -item.size)
         self._frees += 1
         item.destroy()
 
@@ -351,7 +367,8 @@ class NativeGpu:
         self._pipelines.clear()
         self._staging.clear()
         self._layouts.clear()
-        self.allocated_nbytes = 0
+        self._kinds.clear()
+        self._memory.clear()
         self._device.destroy()
 
     def _check_alive(self) -> None:
@@ -409,7 +426,7 @@ class NativeGpu:
         if kept:
             return kept.pop()
         made = self._device.create_buffer(size=size, usage="MAP_READ|COPY_DST")
-        self.allocated_nbytes += size
+        self._memory.add("staging", size)
         return made
 
     def _keep_staging(self, staging: Any) -> None:
@@ -419,7 +436,7 @@ class NativeGpu:
             self._staging.setdefault(staging.size, []).append(staging)
 
     def _drop_staging(self, staging: Any) -> None:
-        self.allocated_nbytes -= staging.size
+        self._memory.add("staging", -staging.size)
         staging.destroy()
 
 

@@ -16,6 +16,8 @@ from bascule.program.program import Value
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from bascule.backend.memory import MemoryKind
+
 _LANES = 64
 _MOST_WORKGROUPS = 65535
 
@@ -23,8 +25,15 @@ _MOST_WORKGROUPS = 65535
 class GpuStates:
     """See `StateStore`. `generation` grows when buffers were replaced: tapes must then be anew."""
 
-    def __init__(self, gpu: Gpu, values: Sequence[Value], sizes: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        gpu: Gpu,
+        values: Sequence[Value],
+        sizes: Mapping[str, int],
+        kind: MemoryKind = "states",
+    ) -> None:
         self._gpu = gpu
+        self._kind: MemoryKind = kind
         self._values = tuple(values)
         self.generation = 0
         self.targets: dict[str, int] = {}
@@ -33,7 +42,7 @@ class GpuStates:
         try:
             for value in self._values:
                 nbytes = self._allowed(value, sizes)
-                self.targets[value.name] = gpu.alloc(nbytes)
+                self.targets[value.name] = gpu.alloc(nbytes, kind=kind)
                 self.sizes[value.name] = nbytes
         except Exception:
             self.close()
@@ -81,7 +90,8 @@ class GpuStates:
                 self._gpu.free(params)
 
     async def _alloc(self, nbytes: int, *, uniform: bool = False) -> int:
-        made = self._gpu.alloc(nbytes, uniform=uniform)
+        kind: MemoryKind = "programs" if uniform else self._kind
+        made = self._gpu.alloc(nbytes, uniform=uniform, kind=kind)
         try:
             await self._gpu.granted([made])
         except BaseException:

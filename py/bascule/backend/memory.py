@@ -1,0 +1,52 @@
+"""How many bytes a device holds, and what for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+# weights: a model's parameters; states: what outlives a run, a KV cache; buffers: a user's own;
+# programs: inputs, intermediate values and parameters of what is prepared; staging: what is read.
+MemoryKind = Literal["weights", "states", "buffers", "programs", "staging"]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """Bytes of a device: now, the most so far, and what is held now by kind.
+
+    The kinds are "weights", "states" (KV caches), "buffers" (`DeviceBuffer`s), "programs" (inputs,
+    intermediate values and parameters of compiled programs) and "staging" (buffers for reading);
+    one that holds nothing is left out.
+    """
+
+    now_nbytes: int
+    peak_nbytes: int
+    by_kind: Mapping[str, int]
+
+
+class MemoryCount:
+    """Counts what is allocated and freed."""
+
+    def __init__(self) -> None:
+        self.now_nbytes = 0
+        self._peak_nbytes = 0
+        self._kinds: Counter[str] = Counter()
+
+    def add(self, kind: MemoryKind, nbytes: int) -> None:
+        """Count bytes that were allocated, or freed where `nbytes` is negative."""
+        self._kinds[kind] += nbytes
+        self.now_nbytes += nbytes
+        self._peak_nbytes = max(self._peak_nbytes, self.now_nbytes)
+
+    def clear(self) -> None:
+        """Count everything as freed."""
+        self._kinds.clear()
+        self.now_nbytes = 0
+
+    @property
+    def use(self) -> MemoryUse:
+        """The counts as they are now."""
+        kinds = {kind: nbytes for kind, nbytes in sorted(self._kinds.items()) if nbytes}
+        return MemoryUse(self.now_nbytes, self._peak_nbytes, kinds)

@@ -1,0 +1,169 @@
+"""Device: an open tier that models, buffers and operations share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, Self, Unpack, overload
+
+from bascule.backend.base import Backend, Tier
+from bascule.backend.memory import MemoryUse
+from bascule.device.loading import load_model
+from bascule.device.options import DeviceLoadOptions, LoadSettings
+from bascule.errors import InputError, TierUnavailableError
+from bascule.model.classifier import ClassifierModel
+from bascule.model.embedder import EmbeddingModel
+from bascule.model.language import LanguageModel
+from bascule.tiers.auto import ModelNeed, open_tier
+from bascule.tiers.openers import OpenedTier
+from bascule.tiers.switches import warn_of_unknown_names
+
+if TYPE_CHECKING:
+    from bascule.backend.webgpu.gpu import AdapterInfo
+
+
+async def open_device(tier: str | Sequence[str] = "auto", *, remember: bool = True) -> Device:
+    """Open a device: `async with await bascule.open_device() as device`.
+
+    `tier` is "webgpu", "webgpu-limited", "webnn", "wasm", "cpu" or "auto", the one that should run
+    a small sentence encoder fastest here; of several names it is the first that works.
+    With `remember` what is learned of the device (its speed, kernels that are fast, or fail) is
+    stored for the next time. Raises InputError for an unknown name, TierUnavailableError where that
+    tier, or for "auto" every tier, does not work here.
+    """
+    warn_of_unknown_names()
+    return Device(await open_tier(tier, remember=remember), tier)
+
+
+class Device:
+    """An open device. Models that it loads share its adapter, its memory and its compiled kernels.
+
+    `open_device` makes one. Close it, or use it in `async with`: that closes its models too.
+    """
+
+    def __init__(self, opened: OpenedTier, wanted: str | Sequence[str] = "auto") -> None:
+        self._opened = opened
+        self._wanted = wanted
+        self._models: set[EmbeddingModel | ClassifierModel | LanguageModel] = set()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{self.memory().now_nbytes:,} bytes in use"
+        return f"<Device {self.tier} ({self.device_name}), {state}>"
+
+    @property
+    def tier(self) -> Tier:
+        """The tier that runs here."""
+        return self._opened.backend.tier
+
+    @property
+    def tier_reason(self) -> str:
+        """Why that tier."""
+        return self._opened.reason
+
+    @property
+    def device_name(self) -> str:
+        """The name of the device, for people."""
+        return self._opened.backend.device_name
+
+    @property
+    def backend(self) -> Backend:
+        """What runs programs here."""
+        return self._opened.backend
+
+    @property
+    def adapter(self) -> AdapterInfo | None:
+        """What the adapter says of itself: vendor, architecture, whether it is `software`.
+
+        None on tiers without one: "webnn", "wasm" and "cpu".
+        """
+        return self._opened.backend.adapter
+
+    @property
+    def limits(self) -> Mapping[str, int]:
+        """The limits of the WebGPU device, by WebGPU's names; empty on tiers without an adapter."""
+        return MappingProxyType({} if self.adapter is None else dict(self.adapter.limits))
+
+    @property
+    def features(self) -> frozenset[str]:
+        """The features of the WebGPU device, by WebGPU's names, such as "shader-f16"."""
+        return frozenset() if self.adapter is None else self.adapter.features
+
+    @property
+    def lost(self) -> str:
+        """Why the device can no longer be used; empty while it can."""
+        return self._opened.backend.lost
+
+    def memory(self) -> MemoryUse:
+        """Bytes that the device holds: `now_nbytes`, `peak_nbytes` and `by_kind`.
+
+        On a WebGPU tier the driver counts every buffer; on the others weights, states and buffers
+        are counted, and intermediate values are not.
+        """
+        return self._opened.backend.memory
+
+    @overload
+    async def load(
+        self, model: Literal["all-MiniLM-L6-v2"], **options: Unpack[DeviceLoadOptions]
+    ) -> EmbeddingModel: ...
+    @overload
+    async def load(
+        self, model: Literal["SmolLM2-135M-Instruct"], **options: Unpack[DeviceLoadOptions]
+    ) -> LanguageModel: ...
+    @overload
+    async def load(
+        self, model: str | PathLike[str], **options: Unpack[DeviceLoadOptions]
+    ) -> EmbeddingModel | ClassifierModel | LanguageModel: ...
+    async def load(
+        self, model: str | PathLike[str], **options: Unpack[DeviceLoadOptions]
+    ) -> EmbeddingModel | ClassifierModel | LanguageModel:
+        """Load a model onto this device, with the options of `bascule.load` but `tier`.
+
+        The device stays open when the model closes. A model whose device is lost, or computes
+        wrongly, goes on by itself on one that `tier` of `open_device` allows. Errors as
+        `bascule.load`; InputError on a closed device.
+        """
+        self.check_open("load")
+        models: list[EmbeddingModel | ClassifierModel | LanguageModel] = []
+
+        def forget() -> None:
+            self._models.difference_update(models)
+
+        settings = LoadSettings(**options)
+        made = await load_model(
+            model, self._wanted, self._opened_for, settings, owns=False, on_close=forget
+        )
+        if self._closed:
+            made.close()
+            self.check_open("load")
+        models.append(made)
+        self._models.add(made)
+        return made
+
+    def close(self) -> None:
+        """Close its models and free everything on it. Closing twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
+        for model in tuple(self._models):
+            model.close()
+        self._opened.backend.turns.when_free(self._opened.backend.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def check_open(self, verb: str) -> None:
+        """InputError for a `verb` on a closed device."""
+        if self._closed:
+            hint = "Open another one with bascule.open_device()."
+            raise InputError(verb, "an open device", "one that was closed", hint=hint)
+
+    async def _opened_for(self, need: ModelNeed) -> OpenedTier:
+        self.check_open("load")
+        if unable := need.unable.get(self.tier):
+            raise TierUnavailableError(self.tier, f"it cannot run {need.name}: {unable}")
+        return self._opened

@@ -1,0 +1,48 @@
+"""The options of loading a model, once for type checkers and once with their defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+from bascule.models.decoder.graph import CacheDType
+from bascule.progress import ProgressCallback
+from bascule.weights.source import CHUNK_NBYTES
+
+CHUNK_MB = CHUNK_NBYTES / (1 << 20)
+
+
+class DeviceLoadOptions(TypedDict, total=False):
+    """The options of `Device.load`; `bascule.load` says what they do."""
+
+    progress: ProgressCallback | None
+    wait: bool
+    chunk_size_mb: float
+    parallel: bool
+    max_length: int | None
+    cache_dtype: CacheDType
+    quantize: int | str | None
+    fallbacks: bool
+    prove: bool | None
+
+
+class LoadOptions(DeviceLoadOptions, total=False):
+    """The options of `bascule.load`."""
+
+    tier: str | Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSettings:
+    """`DeviceLoadOptions` with their defaults."""
+
+    progress: ProgressCallback | None = None
+    wait: bool = True
+    chunk_size_mb: float = CHUNK_MB
+    parallel: bool = False
+    max_length: int | None = None
+    cache_dtype: CacheDType = "f16"
+    quantize: int | str | None = None
+    fallbacks: bool = True
+    prove: bool | None = None
