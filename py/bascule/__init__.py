@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bascule.device.buffer import DeviceBuffer as DeviceBuffer
     from bascule.device.device import Device as Device
     from bascule.device.device import open_device as open_device
     from bascule.device.loading import load as load
@@ -105,6 +106,7 @@ _HOMES = {
     "ClassifierModel": "bascule.model.classifier",
     "ContextLengthError": "bascule.errors",
     "Device": "bascule.device.device",
+    "DeviceBuffer": "bascule.device.buffer",
     "DeviceLostError": "bascule.errors",
     "EmbeddingModel": "bascule.model.embedder",
     "Embeddings": "bascule.model.embeddings",
@@ -183,6 +185,7 @@ __all__ = [
     "ClassifierModel",
     "ContextLengthError",
     "Device",
+    "DeviceBuffer",
     "DeviceLostError",
     "EmbeddingModel",
     "Embeddings",

@@ -189,14 +189,17 @@ class ReferenceExecutable:
 class ReferenceComputation:
     """See `Computation`: an executable that reads and writes the arrays of states."""
 
-    def __init__(self, executable: Executable) -> None:
+    def __init__(self, program: Program, executable: Executable) -> None:
+        self._program = program
         self._executable = executable
 
     async def run(
         self, operands: Mapping[str, StateStore], results: Mapping[str, StateStore]
     ) -> None:
         """See `Computation.run`."""
-        inputs = {name: _only_array(store) for name, store in operands.items()}
+        inputs = {
+            v.name: _only_array(operands[v.name]).reshape(v.sizes({})) for v in self._program.inputs
+        }
         into = [_only_array(store).data for store in results.values()]
         await self._executable.run({}, inputs, into)
 
@@ -248,7 +251,7 @@ class ReferenceBackend(Deviceless):
 
     async def computation(self, program: Program) -> Computation:
         """See `Backend.computation`."""
-        return ReferenceComputation(await self.prepare(program, self.store(())))
+        return ReferenceComputation(program, await self.prepare(program, self.store(())))
 
     async def prepare(
         self, program: Program, weights: WeightStore, states: StateStore | None = None

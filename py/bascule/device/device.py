@@ -7,11 +7,14 @@ from os import PathLike
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Self, Unpack, overload
 
+from bascule.arrays import ArrayLike, need_numpy
 from bascule.backend.base import Backend, Tier
 from bascule.backend.memory import MemoryUse
+from bascule.device.buffer import BufferPool, DeviceBuffer
 from bascule.device.loading import load_model
+from bascule.device.operations import Operations
 from bascule.device.options import DeviceLoadOptions, LoadSettings
-from bascule.errors import InputError, TierUnavailableError
+from bascule.errors import TierUnavailableError
 from bascule.model.classifier import ClassifierModel
 from bascule.model.embedder import EmbeddingModel
 from bascule.model.language import LanguageModel
@@ -46,10 +49,11 @@ class Device:
         self._opened = opened
         self._wanted = wanted
         self._models: set[EmbeddingModel | ClassifierModel | LanguageModel] = set()
-        self._closed = False
+        self._pool = BufferPool(opened.backend)
+        self._ops = Operations(self._pool)
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{self.memory().now_nbytes:,} bytes in use"
+        state = "closed" if self._pool.closed else f"{self.memory().now_nbytes:,} bytes in use"
         return f"<Device {self.tier} ({self.device_name}), {state}>"
 
     @property
@@ -101,7 +105,24 @@ class Device:
         On a WebGPU tier the driver counts every buffer; on the others weights, states and buffers
         are counted, and intermediate values are not.
         """
+        self._pool.sweep()
         return self._opened.backend.memory
+
+    @property
+    def ops(self) -> Operations:
+        """The operations: `await device.ops.matmul(a, b)`, listed by `dir(device.ops)`."""
+        return self._ops
+
+    async def buffer(self, array: ArrayLike) -> DeviceBuffer:
+        """Copy an array to the device: float32 or float16 numbers, or whole ones (as uint32).
+
+        InputError for other dtypes and for an array without elements, LimitError for one that is
+        too large for the device.
+        """
+        self.check_open("buffer")
+        await need_numpy("device.buffer", "Load numpy into this Pyodide first.")
+        async with self.backend.turns.turn():
+            return self._pool.upload(array, "buffer")
 
     @overload
     async def load(
@@ -134,7 +155,7 @@ class Device:
         made = await load_model(
             model, self._wanted, self._opened_for, settings, owns=False, on_close=forget
         )
-        if self._closed:
+        if self._pool.closed:
             made.close()
             self.check_open("load")
         models.append(made)
@@ -143,12 +164,12 @@ class Device:
 
     def close(self) -> None:
         """Close its models and free everything on it. Closing twice is fine."""
-        if self._closed:
+        if self._pool.closed:
             return
-        self._closed = True
+        self._pool.closed = True
         for model in tuple(self._models):
             model.close()
-        self._opened.backend.turns.when_free(self._opened.backend.close)
+        self.backend.turns.when_free(self._end)
 
     async def __aenter__(self) -> Self:
         return self
@@ -158,9 +179,12 @@ class Device:
 
     def check_open(self, verb: str) -> None:
         """InputError for a `verb` on a closed device."""
-        if self._closed:
-            hint = "Open another one with bascule.open_device()."
-            raise InputError(verb, "an open device", "one that was closed", hint=hint)
+        self._pool.check_open(verb)
+
+    def _end(self) -> None:
+        self._ops.close()
+        self._pool.sweep()
+        self.backend.close()
 
     async def _opened_for(self, need: ModelNeed) -> OpenedTier:
         self.check_open("load")

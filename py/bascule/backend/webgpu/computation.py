@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from bascule.backend.base import StateStore
 
 
+# Whether there was memory for smaller buffers, the read of what depends on them tells.
+_LARGE_NBYTES = 16 << 20
+
+
 class GpuComputation:
     """See `Computation`. Holds the parameters and the intermediate values; a run makes a tape of
     its own, which binds its operands and results.
@@ -46,6 +50,9 @@ class GpuComputation:
     ) -> None:
         """See `Computation.run`: the work is queued."""
         values = {name: _buffer(store) for name, store in {**operands, **results}.items()}
+        large = [buffer for buffer, nbytes in values.values() if nbytes >= _LARGE_NBYTES]
+        if large:
+            await self._gpu.granted(large)
         values |= self._values
         tape = TapeBuilder()
         for index, kernel in enumerate(self._kernels):

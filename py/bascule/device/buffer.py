@@ -1,0 +1,199 @@
+"""Arrays in a device's memory: copied there, left there by operations, read back."""
+
+# pyright: reportPrivateUsage=false
+# A pool makes its buffers.
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from math import prod
+from typing import Any, Literal
+from weakref import finalize
+
+from bascule.arrays import NUMPY, Array, np
+from bascule.backend.base import Backend, StateStore
+from bascule.dtypes import nbytes_of
+from bascule.errors import InputError, LimitError
+from bascule.program.program import Value
+
+BufferDType = Literal["f32", "u32"]
+
+_DATA = "data"  # the one tensor of a buffer's store
+_CLOSED_HINT = "Open another one with bascule.open_device()."
+
+
+class BufferPool:
+    """The memory of a device's buffers; what nobody holds any more is freed at the next use."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.closed = False
+        self._dropped: deque[StateStore] = deque()
+
+    def check_open(self, verb: str) -> None:
+        """InputError for a `verb` on a closed device."""
+        if self.closed:
+            raise InputError(verb, "an open device", "one that was closed", hint=_CLOSED_HINT)
+
+    def empty(self, shape: tuple[int, ...], dtype: BufferDType, what: str) -> DeviceBuffer:
+        """A buffer of zeros; LimitError, about `what`, where the device has no buffer so large."""
+        self.sweep()
+        nbytes, most = nbytes_of(dtype, prod(shape)), self.backend.limits.binding_nbytes
+        if nbytes > most:
+            limit = f"one tensor may have {most:,.0f} here"
+            raise LimitError(what, f"{nbytes:,} bytes", limit)
+        store = self.backend.states([Value(_DATA, shape, dtype)], {}, kind="buffers")
+        return DeviceBuffer(self, _Memory(store, self._dropped), shape, dtype)
+
+    def upload(self, array: Any, what: str) -> DeviceBuffer:
+        """A copy of an array; InputError, about `what`, for one that no buffer holds."""
+        found, dtype = _checked(array, what)
+        made = self.empty(found.shape, dtype, what)
+        made._store.write(_DATA, 0, found.data)
+        if dtype == "u32":
+            made._largest = int(found.max())
+        return made
+
+    def sweep(self) -> None:
+        """Free what nobody holds any more."""
+        while self._dropped:
+            self._dropped.popleft().close()
+
+
+class _Memory:
+    """What a buffer and its views share. Without them it waits in `dropped` to be freed: Python
+    may collect it in any thread, at any moment.
+    """
+
+    def __init__(self, store: StateStore, dropped: deque[StateStore]) -> None:
+        self.store = store
+        self.closed = False
+        self._finalizer = finalize(self, dropped.append, store)
+        self._finalizer.atexit = False
+
+    def close(self) -> None:
+        self.closed = True
+        if self._finalizer.detach():
+            self.store.close()
+
+
+class DeviceBuffer:
+    """A dense array in a device's memory, row-major: what `device.buffer` and `device.ops` give.
+
+    Its memory is freed when it is closed, or no longer referenced, or its device is closed.
+    """
+
+    def __init__(
+        self, pool: BufferPool, memory: _Memory, shape: tuple[int, ...], dtype: BufferDType
+    ) -> None:
+        self._pool = pool
+        self._memory = memory
+        self._dtype: BufferDType = dtype
+        self.shape = shape
+        self._largest: int | None = None  # of whole numbers
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._memory.closed or self._pool.closed else ""
+        return (
+            f"<DeviceBuffer {self.shape} {NUMPY[self._dtype]} on {self._pool.backend.tier}{state}>"
+        )
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The numpy dtype: float32 or uint32."""
+        return np.dtype(NUMPY[self._dtype])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the device."""
+        return nbytes_of(self._dtype, prod(self.shape))
+
+    @property
+    def size(self) -> int:
+        """How many elements."""
+        return prod(self.shape)
+
+    async def numpy(self) -> Array:
+        """Read it: a new array of its shape and dtype, once all work on it so far has been done.
+
+        InputError where it or its device was closed; DeviceLostError or GpuError where the device
+        was lost, or has refused the work.
+        """
+        self._check_open("numpy")
+        found = np.empty(self.shape, NUMPY[self._dtype])
+        async with self._pool.backend.turns.turn():
+            await self._store.read(_DATA, 0, found.data)
+        return found
+
+    def reshape(self, *shape: int | Sequence[int]) -> DeviceBuffer:
+        """The same memory in another shape; one axis may be -1. Nothing is copied.
+
+        InputError where the number of elements would change.
+        """
+        self._check_open("reshape")
+        made = DeviceBuffer(self._pool, self._memory, self._shaped(shape), self._dtype)
+        made._largest = self._largest
+        return made
+
+    def close(self) -> None:
+        """Free the memory, also that of its views by `reshape`. Closing twice is fine."""
+        self._pool.backend.turns.when_free(self._memory.close)
+
+    def _check_open(self, verb: str) -> None:
+        """InputError for a `verb` on a closed buffer, or one of a closed device."""
+        self._pool.check_open(verb)
+        if self._memory.closed:
+            raise InputError(verb, "an open buffer", "one that was closed")
+
+    def _is_on(self, pool: BufferPool) -> bool:
+        """Whether it lies on that device."""
+        return self._pool is pool
+
+    def _shares_memory(self, other: DeviceBuffer) -> bool:
+        """Whether both are views of one memory."""
+        return self._memory is other._memory
+
+    @property
+    def _store(self) -> StateStore:
+        """Its memory, as backends take it."""
+        return self._memory.store
+
+    def _shaped(self, shape: tuple[int | Sequence[int], ...]) -> tuple[int, ...]:
+        first = shape[0] if len(shape) == 1 else shape
+        sizes = tuple(first) if isinstance(first, Sequence) else (first,)
+        whole = [n for n in sizes if isinstance(n, int) and n > 0]
+        found = sizes
+        if len(whole) == len(sizes) - 1 and -1 in sizes and self.size % prod(whole) == 0:
+            found = tuple(self.size // prod(whole) if n == -1 else n for n in sizes)
+        elif len(whole) != len(sizes) or not sizes:
+            found = ()
+        if not found or prod(whole_sizes := tuple(map(_whole, found))) != self.size:
+            expected = f"a shape of {self.size:,} elements"
+            raise InputError("reshape", expected, str(sizes), hint="One axis may be -1.")
+        return whole_sizes
+
+
+def _whole(size: object) -> int:
+    return int(size) if isinstance(size, int) else 0
+
+
+def _checked(array: Any, what: str) -> tuple[Array, BufferDType]:
+    """The array as dense float32 or uint32 numbers that are exactly its own."""
+    try:
+        found = np.asarray(array)
+    except ValueError as error:  # rows of different lengths
+        raise InputError(what, "an array", str(error)) from None
+    if not found.ndim or not found.size:
+        hint = "Give it at least one axis, and no axis of size 0."
+        raise InputError(what, "an array with something in it", f"shape {found.shape}", hint=hint)
+    if found.dtype.kind in "iu":
+        low, high = int(found.min()), int(found.max())
+        if low < 0 or high >= 1 << 32:
+            raise InputError(what, "whole numbers from 0 to 4,294,967,295", f"{low} to {high}")
+        return np.ascontiguousarray(found, np.uint32), "u32"
+    if found.dtype.kind != "f" or found.dtype.itemsize > 4:
+        expected = "an array of float32, float16 or whole numbers"
+        hint = "WebGPU has no such type: convert it, x.astype(numpy.float32)."
+        raise InputError(what, expected, f"dtype {found.dtype}", hint=hint)
+    return np.ascontiguousarray(found, np.float32), "f32"

@@ -1,0 +1,301 @@
+"""device.ops: the operations of the op table, on arrays and buffers, one by one."""
+
+# pyright: reportPrivateUsage=false
+# Operations work on what buffers keep for themselves.
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from inspect import Parameter, Signature
+from math import isfinite
+from types import MappingProxyType
+from typing import Any
+
+from bascule.arguments import did_you_mean
+from bascule.arrays import need_numpy, np
+from bascule.backend.base import Computation
+from bascule.device.buffer import BufferDType, BufferPool, DeviceBuffer
+from bascule.errors import InputError
+from bascule.program.compile import freeze
+from bascule.program.graph import Graph
+from bascule.program.ops import ACTIVATIONS, OPS
+from bascule.program.ops.table import Op, Operand
+from bascule.program.program import Attribute, Program, Shape
+from bascule.proving import is_wanted, prove_kernels_of
+from bascule.turns import CrossLoopLock
+
+# Programs that stay compiled: each holds a uniform buffer, and no operand.
+_MOST_KEPT = 256
+_WHOLE_NUMBERS = ("ids", "lengths")
+_NUMPY_HINT = "Load numpy into this Pyodide first."
+# What settings hold, in words.
+_KINDS: Mapping[type, str] = MappingProxyType(
+    {
+        bool: "True or False",
+        int: "a whole number",
+        float: "a finite number",
+        str: "a name, or the numbers of axes",
+    }
+)
+
+
+def _is_public(row: Op) -> bool:
+    """Whether an op means something by itself: without states, and not as a part of another."""
+    roles = {operand.role for operand in row.operands}
+    return "state" not in roles and row.parts <= row.defaults.keys()
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A public operation: a row of the op table, with some of its attributes set."""
+
+    name: str
+    row: Op
+    preset: Mapping[str, Attribute] = field(default_factory=dict[str, Attribute])
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        """Those that a caller gives."""
+        return tuple(operand for operand in self.row.operands if operand.role != "onto")
+
+    @property
+    def attributes(self) -> Mapping[str, type]:
+        """Those that a caller sets."""
+        hidden = {*self.row.parts, *self.preset}
+        return {name: kind for name, kind in self.row.attributes.items() if name not in hidden}
+
+    @property
+    def signature(self) -> Signature:
+        """What a call takes."""
+        found = [
+            Parameter(
+                operand.name,
+                Parameter.POSITIONAL_OR_KEYWORD,
+                default=None if operand.optional else Parameter.empty,
+            )
+            for operand in self.operands
+        ]
+        for name in self.attributes:
+            default = self.row.defaults.get(name, Parameter.empty)
+            found.append(Parameter(name, Parameter.KEYWORD_ONLY, default=default))
+        found.append(Parameter("out", Parameter.KEYWORD_ONLY, default=None))
+        return Signature(found)
+
+
+_ROWS: Mapping[str, _Named] = MappingProxyType(
+    {
+        **{row.name: _Named(row.name, row) for row in OPS.values() if _is_public(row)},
+        **{kind: _Named(kind, OPS["activate"], {"kind": kind}) for kind in ACTIVATIONS[1:]},
+    }
+)
+
+
+class Operations:
+    """The operations of a device: `await device.ops.matmul(a, b)`.
+
+    Operands are numpy arrays (float32, float16, or whole numbers for ids and lengths) or
+    `DeviceBuffer`s of this device, the result is a `DeviceBuffer` (see `DeviceBuffer.numpy`), or
+    `out`, one of the result's shape that is no operand. A program is compiled once for its shapes.
+    `dir(device.ops)` lists the operations, `help(device.ops.matmul)` shows what one takes. Raises
+    InputError for shapes, dtypes and settings that an operation does not take, LimitError for a
+    tensor that is too large for the device.
+    """
+
+    def __init__(self, pool: BufferPool) -> None:
+        self._pool = pool
+        self._kept: OrderedDict[object, Computation] = OrderedDict()
+        self._preparing = CrossLoopLock()
+        self.n_compiled = 0
+
+    def __dir__(self) -> list[str]:
+        return sorted([*_ROWS, "reshape"])
+
+    def __getattr__(self, name: str) -> Operation:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        found = _ROWS.get(name)
+        if found is None:
+            hint = did_you_mean(name, dir(self)) or f"There are {', '.join(dir(self))}."
+            raise AttributeError(f"device.ops has no operation {name!r}. {hint}", name=name)
+        return Operation(self, found)
+
+    async def reshape(self, x: Any, shape: Sequence[int]) -> DeviceBuffer:
+        """The same numbers in another shape, see `DeviceBuffer.reshape`; an array is copied."""
+        await self._ready()
+        return self._buffer("reshape", "x", x).reshape(shape)
+
+    def close(self) -> None:
+        """Free the compiled programs."""
+        while self._kept:
+            self._kept.popitem()[1].close()
+
+    async def run(
+        self, named: _Named, arguments: tuple[Any, ...], options: Mapping[str, Any]
+    ) -> DeviceBuffer:
+        """Compute an operation."""
+        given = _bound(named, arguments, options)
+        await self._ready()
+        backend = self._pool.backend
+        async with backend.turns.turn():
+            operands = {
+                operand.name: self._operand(named, operand, given[operand.name])
+                for operand in named.operands
+                if given[operand.name] is not None
+            }
+            _check_indices(named, operands)
+            attributes = {
+                name: _attribute(named.name, name, kind, given[name])
+                for name, kind in named.attributes.items()
+            }
+            shapes = {name: buffer.shape for name, buffer in operands.items()}
+            program = _program(named, shapes, attributes)
+            (result,) = program.outputs
+            out = self._out(named.name, given["out"], result.limits, operands)
+            computation = await self._prepared((named.name, *shapes.items()), attributes, program)
+            stores = {name: buffer._store for name, buffer in operands.items()}
+            await computation.run(stores, {result.name: out._store})
+        return out
+
+    async def _ready(self) -> None:
+        self._pool.check_open("device.ops")
+        await need_numpy("device.ops", _NUMPY_HINT)
+        if is_wanted(None):
+            prove_kernels_of(self._pool.backend)
+
+    async def _prepared(
+        self, shapes: object, attributes: Mapping[str, Attribute], program: Program
+    ) -> Computation:
+        key = (shapes, *sorted(attributes.items()))
+        async with self._preparing.turn():
+            found = self._kept.get(key)
+            if found is None:
+                found = self._kept[key] = await self._pool.backend.computation(program)
+                self.n_compiled += 1
+                if len(self._kept) > _MOST_KEPT:
+                    self._kept.popitem(last=False)[1].close()
+            self._kept.move_to_end(key)
+            return found
+
+    def _buffer(self, op: str, name: str, given: Any) -> DeviceBuffer:
+        """What was given for an operand, on this device."""
+        where = f"op {op}, {name}"
+        if not isinstance(given, DeviceBuffer):
+            return self._pool.upload(given, where)
+        given._check_open(where)
+        if not given._is_on(self._pool):
+            hint = "Read it there with `await buffer.numpy()`."
+            raise InputError(where, "a buffer of this device", "one of another", hint=hint)
+        return given
+
+    def _operand(self, named: _Named, operand: Operand, given: Any) -> DeviceBuffer:
+        found = self._buffer(named.name, operand.name, given)
+        wanted: BufferDType = "u32" if operand.role in _WHOLE_NUMBERS else "f32"
+        if found._dtype != wanted:
+            expected = "whole numbers" if wanted == "u32" else "floats"
+            hint = f"Convert it: x.astype(numpy.{'uint32' if wanted == 'u32' else 'float32'})."
+            where = f"op {named.name}, {operand.name}"
+            raise InputError(where, expected, f"dtype {found.dtype}", hint=hint)
+        return found
+
+    def _out(
+        self, op: str, given: Any, shape: tuple[int, ...], operands: Mapping[str, DeviceBuffer]
+    ) -> DeviceBuffer:
+        where = f"op {op}, out"
+        if given is None:
+            return self._pool.empty(shape, "f32", f"The result of {op}")
+        if not isinstance(given, DeviceBuffer):
+            raise InputError(where, "a DeviceBuffer", type(given).__name__)
+        found = self._buffer(op, "out", given)
+        if found.shape != shape or found._dtype != "f32":
+            raise InputError(where, f"float32 of shape {shape}", f"{found.dtype} {found.shape}")
+        if any(found._shares_memory(operand) for operand in operands.values()):
+            raise InputError(where, "a buffer that is no operand", "an operand")
+        return found
+
+
+class Operation:
+    """One operation of `device.ops`; calling it computes."""
+
+    def __init__(self, operations: Operations, named: _Named) -> None:
+        self._operations = operations
+        self._named = named
+        self.__name__ = named.name
+        self.__doc__ = f"{named.row.meaning}."
+        self.__signature__ = named.signature
+
+    def __repr__(self) -> str:
+        return f"<operation {self._named.name}{self._named.signature}>"
+
+    async def __call__(self, *operands: Any, **options: Any) -> DeviceBuffer:
+        """Compute; see `Operations`."""
+        return await self._operations.run(self._named, operands, options)
+
+
+def _bound(
+    named: _Named, arguments: tuple[Any, ...], options: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    signature = named.signature
+    try:
+        bound = signature.bind(*arguments, **options)
+    except TypeError as error:
+        hint = f"{named.row.meaning}."
+        where, expected = f"op {named.name}", f"{named.name}{signature}"
+        raise InputError(where, expected, f"{error}", hint=hint) from None
+    bound.apply_defaults()
+    return bound.arguments
+
+
+def _attribute(op: str, name: str, kind: type, given: Any) -> Attribute:
+    """A setting as the op table has it."""
+    where = f"op {op}, {name}"
+    if kind is bool and isinstance(given, bool | np.bool_):
+        return bool(given)
+    number = not isinstance(given, bool | np.bool_)
+    if kind is int and number and isinstance(given, int | np.integer):
+        return int(given)
+    if kind is float and number and isinstance(given, int | float | np.integer | np.floating):
+        if isfinite(given):
+            return float(given)
+    elif kind is str and isinstance(given, str):
+        return given
+    elif kind is str and isinstance(given, Sequence) and all(isinstance(n, int) for n in given):
+        return "".join(map(str, given))  # the order of axes
+    raise InputError(where, _KINDS[kind], repr(given)[:80])
+
+
+def _check_indices(named: _Named, operands: Mapping[str, DeviceBuffer]) -> None:
+    """InputError for ids past their table, and lengths past the tokens there are."""
+    for operand in named.operands:
+        found = operands.get(operand.name)
+        if found is None or found._largest is None:
+            continue
+        if operand.role == "ids":
+            rows = [operands[o.name].shape[0] for o in named.operands if o.role == "table"]
+            most, what = min(rows) - 1, "ids of the table's rows, up to"
+        else:
+            tokens = (each.shape[1] for each in operands.values() if len(each.shape) == 3)
+            most, what = max(tokens, default=found._largest), "lengths up to the tokens,"
+        if found._largest > most:
+            where = f"op {named.name}, {operand.name}"
+            raise InputError(where, f"{what} {most:,}", f"{found._largest:,}")
+
+
+def _program(
+    named: _Named, shapes: Mapping[str, Shape], attributes: Mapping[str, Attribute]
+) -> Program:
+    """The program of one call; InputError, with what the op means, for shapes that do not fit."""
+    graph = Graph(named.name)
+    values = [
+        graph.input(o.name, shapes[o.name], "u32" if o.role in _WHOLE_NUMBERS else "f32")
+        if o.name in shapes
+        else None
+        for o in named.operands
+    ]
+    try:
+        graph.output(graph.call(named.row.name, *values, **named.preset, **attributes))
+    except InputError as error:
+        hint = f"{named.name}: {named.row.meaning}."
+        raise InputError(f"op {named.name}", error.expected, error.found, hint=hint) from None
+    return freeze(graph)
