@@ -16,6 +16,7 @@ from typing import Any
 
 import bascule
 from bascule import cache
+from bascule.device.operations import Operations
 from bascule.errors import BasculeError
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -34,6 +35,7 @@ def reference() -> str:
     shown = [name for name in names if not _is_error(objects[name])]
     parts = [HEAD]
     parts += [_section(f"bascule.{name}", objects[name]) for name in shown]
+    parts.append(_operations())
     functions = [name for name, _ in inspect.getmembers(cache, inspect.iscoroutinefunction)]
     parts += [
         _section(f"bascule.cache.{name}", getattr(cache, name))
@@ -41,6 +43,21 @@ def reference() -> str:
         if not name.startswith("_") and getattr(cache, name).__module__ == cache.__name__
     ]
     return "\n".join(parts)
+
+
+def _operations() -> str:
+    """What a device computes; the names are the same on every tier."""
+    lines = [
+        "## device.ops\n",
+        f"{inspect.getdoc(Operations) or ''}\n",
+        "| operation | |\n|---|---|",
+    ]
+    ops = bascule.sync(bascule.open_device("cpu")).ops
+    for name in dir(ops):
+        found = getattr(ops, name)
+        heading = f"await {name}{_signature(found)}".replace("|", "\\|")
+        lines.append(f"| `{heading}` | {_summary(found)} |")
+    return "\n".join([*lines, ""])
 
 
 def _is_error(value: object) -> bool:

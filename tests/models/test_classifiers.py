@@ -14,8 +14,6 @@ from safetensors.numpy import load_file, save_file
 import bascule
 from bascule import ClassifierModel, EmbeddingModel
 from bascule.errors import InputError, ModelFileError, UnsupportedModelError
-from bascule.tiers.auto import open_tier
-from bascule.tiers.openers import OpenedTier
 from tests.goldens.classifiers import (
     ANSWERS,
     CLASSIFIERS,
@@ -40,19 +38,20 @@ async def load(place: Path, **options: Any) -> ClassifierModel:
 
 
 @pytest.fixture(params=("webgpu", "wasm", "cpu"))
-async def opened(request: pytest.FixtureRequest) -> AsyncIterator[OpenedTier]:
+async def opened(request: pytest.FixtureRequest) -> AsyncIterator[bascule.Device]:
     """Each tier once a test; models share its device."""
-    found = await open_tier(request.param)
+    found = await bascule.open_device(request.param)
     yield found
-    found.backend.close()
+    found.close()
 
 
 async def test_logits_scores_and_probabilities_are_the_goldens(
-    opened: OpenedTier, tmp_path: Path
+    opened: bascule.Device, tmp_path: Path
 ) -> None:
     for case in CLASSIFIERS:
         golden = classifier_golden(case.name)
-        async with await load(build(case, tmp_path / case.name), on=opened) as model:
+        async with await opened.load(build(case, tmp_path / case.name)) as model:
+            assert isinstance(model, ClassifierModel)
             labels = tuple(case.config["id2label"].values())
             assert model.labels == labels
             assert f"{len(labels)} label" in repr(model)

@@ -56,6 +56,12 @@ class _Named:
     preset: Mapping[str, Attribute] = field(default_factory=dict[str, Attribute])
 
     @property
+    def meaning(self) -> str:
+        """What it computes."""
+        kind = self.preset.get("kind")
+        return self.row.meaning if kind is None else f"y = {kind}(x)"
+
+    @property
     def operands(self) -> tuple[Operand, ...]:
         """Those that a caller gives."""
         return tuple(operand for operand in self.row.operands if operand.role != "onto")
@@ -222,7 +228,7 @@ class Operation:
         self._operations = operations
         self._named = named
         self.__name__ = named.name
-        self.__doc__ = f"{named.row.meaning}."
+        self.__doc__ = f"{named.meaning}."
         self.__signature__ = named.signature
 
     def __repr__(self) -> str:
@@ -240,7 +246,7 @@ def _bound(
     try:
         bound = signature.bind(*arguments, **options)
     except TypeError as error:
-        hint = f"{named.row.meaning}."
+        hint = f"{named.meaning}."
         where, expected = f"op {named.name}", f"{named.name}{signature}"
         raise InputError(where, expected, f"{error}", hint=hint) from None
     bound.apply_defaults()
@@ -296,6 +302,6 @@ def _program(
     try:
         graph.output(graph.call(named.row.name, *values, **named.preset, **attributes))
     except InputError as error:
-        hint = f"{named.name}: {named.row.meaning}."
+        hint = f"{named.name}: {named.meaning}."
         raise InputError(f"op {named.name}", error.expected, error.found, hint=hint) from None
     return freeze(graph)
