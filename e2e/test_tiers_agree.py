@@ -12,10 +12,13 @@ from e2e.engines import Engine, Page
 from e2e.test_language import MODEL, logits
 from e2e.test_matrix import embed
 from tests.goldens import cosines, golden, llama
+from tests.goldens.classifiers import ANSWERS, CLASSIFIERS, QUERY, classifier_golden
+from tests.goldens.families import build as build_classifier
 from tests.goldens.module_folders import GOLDENS, RIGHT, TEXTS, build
 
 COSINE = 0.99999
 LOAD = "async ({ model, tier }) => bascule.load(model, tier)"
+RANK = "({ query, texts }) => bascule.rank(query, texts)"
 # Folders whose modules have weights, prompts that are left out, names of old checkpoints.
 MODULES = ("layer norm, dense, normalize", "prompt left out of max", "gamma and beta")
 N_TOKENS = 13  # a short prefill: numpy runs it in the page, too
@@ -51,6 +54,15 @@ def test_minilm_on_every_tier(engine: Engine, site: Site, page: Page) -> None:
 
         rows = {tier: embedded(tier) for tier in tiers}
         assert_same({"sentence-transformers": np.load(GOLDENS)[name], **rows}, engine)
+    reranker = f"reranker-{engine.name}"
+    build_classifier(CLASSIFIERS[0], site.extra / reranker)
+    scores = classifier_golden(CLASSIFIERS[0].name)["scores"][: len(ANSWERS)]
+    for tier in tiers:
+        loaded = page.run(LOAD, {"model": f"/extra/{reranker}", "tier": tier})
+        assert (loaded["kind"], loaded["labels"]) == ("classifier", ["LABEL_0"])
+        ranking = page.run(RANK, {"query": QUERY, "texts": ANSWERS})
+        assert np.abs(np.array(ranking["scores"]) - scores).max() < 1e-4, tier
+        assert ranking["truncated"] == [4]
 
 
 @pytest.mark.most_tiers

@@ -35,6 +35,9 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   var end = clamp(key_count(batch), 1u, params.keys);
   if (params.causal != 0u) { end = u32(clamp(own, 1, i32(end))); }
   var begin = 0u;
+  if (params.window != 0u && params.causal == 0u) {
+    end = u32(clamp(own + i32(params.window) - 1, 1, i32(end)));
+  }
   if (params.window != 0u) { begin = min(u32(max(own - i32(params.window), 0)), end - 1u); }
 
   var query: array<f32, HEAD_SIZE>;

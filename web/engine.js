@@ -242,6 +242,10 @@ export class EngineCard {
       offline,
       load: (/** @type {string} */ name, /** @type {string} */ tier) => this.load(name, tier),
       embed: (/** @type {string[]} */ texts) => idle.during(() => client.embed(texts)),
+      rank: (/** @type {string} */ query, /** @type {string[]} */ texts) =>
+        idle.during(() => client.rank(query, texts)),
+      classify: (/** @type {(string | [string, string])[]} */ texts) =>
+        idle.during(() => client.classify(texts)),
       chat,
       generate,
       logits: (/** @type {number[]} */ ids) => idle.during(() => client.logits(ids)),

@@ -21,6 +21,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 HERE = Path(__file__).resolve().parent
 PROMPT = "The leaves rise; the ship passes. Ça va, 1894? A weight goes down."
 TEXTS = ("w4", "w5 w6 w98", " ".join(f"w{4 + i % 95}" for i in range(30)), "w7 w7 Übung w8!", "")
+# For models whose tokens meet only those near them, or tell far ones from near ones.
+LONG = " ".join(f"w{4 + i * i % 91}" for i in range(190))
 N_GREEDY = 16
 STRIDE = 6  # of the tokens whose logits are stored
 Arrays = dict[str, "np.ndarray[Any, Any]"]
@@ -40,6 +42,7 @@ class Case:
     seed: int = 7
     gain: float = 1.5
     names: Mapping[str, str] = field(default_factory=dict[str, str])
+    texts: tuple[str, ...] = TEXTS
 
 
 class Tensors:
@@ -268,6 +271,17 @@ def bert_words() -> Tokenizer:
     return made
 
 
+def mpnet_words() -> Tokenizer:
+    """WordPiece with MPNet's special tokens, whose padding has the id that its positions skip."""
+    words = ["<s>", "<pad>", "</s>", "[UNK]", *(f"w{i}" for i in range(4, 99))]
+    made = Tokenizer(models.WordPiece({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer()
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    made.add_special_tokens(words[:4])
+    return made
+
+
 def roberta_words() -> Tokenizer:
     """A byte-level BPE with RoBERTa's first and last token."""
     tokens = ["<s>", "<pad>", "</s>", "<unk>", *_ALPHABET, "<mask>"]
@@ -353,6 +367,25 @@ def distilbert(made: Tensors, prefix: str = "") -> None:
         made.norm(f"{name}.output_layer_norm", c, bias=True)
 
 
+def mpnet(made: Tensors) -> None:
+    """Tensors of MPNet."""
+    told = made.config
+    c, inner = told["hidden_size"], told["intermediate_size"]
+    made.matrix("embeddings.word_embeddings", told["vocab_size"], c, 4.0)
+    made.matrix("embeddings.position_embeddings", told["max_position_embeddings"], c, 4.0)
+    made.norm("embeddings.LayerNorm", c, bias=True)
+    made.matrix("encoder.relative_attention_bias", 32, told["num_attention_heads"], 3.0)
+    for layer in range(told["num_hidden_layers"]):
+        name = f"encoder.layer.{layer}"
+        for part in "qkvo":
+            made.linear(f"{name}.attention.attn.{part}", c, c)
+        made.norm(f"{name}.attention.LayerNorm", c, bias=True)
+        made.linear(f"{name}.intermediate.dense", inner, c)
+        made.linear(f"{name}.output.dense", c, inner)
+        made.norm(f"{name}.output.LayerNorm", c, bias=True)
+    made.linear("pooler.dense", c, c)
+
+
 ROBERTA_NAMES = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>"}
 BERT_NAMES = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]"}
 
@@ -384,6 +417,19 @@ ENCODERS = (
         bert_words,
         names=BERT_NAMES,
     ),
+    Case(
+        # Long enough that distances share buckets, and some of them the last.
+        "mpnet",
+        {
+            **{**ENCODER, "model_type": "mpnet", "architectures": ["MPNetModel"]},
+            **{"max_position_embeddings": 200, "relative_attention_num_buckets": 32},
+        },
+        mpnet,
+        mpnet_words,
+        seed=10,
+        names={"pad_token": "<pad>", "unk_token": "[UNK]", "bos_token": "<s>"},
+        texts=(*TEXTS, LONG),
+    ),
 )
 
 
@@ -405,6 +451,6 @@ def decoder_golden(name: str) -> DecoderGolden:
 
 
 def encoder_golden(name: str) -> np.ndarray[Any, Any]:
-    """The embeddings (texts, C) of TEXTS."""
+    """The embeddings (texts, C) of the case's texts."""
     with np.load(HERE / "families.npz") as arrays:
         return arrays[name]

@@ -31,7 +31,6 @@ from tests.goldens.families import (
     N_GREEDY,
     PROMPT,
     STRIDE,
-    TEXTS,
     Case,
     build,
 )
@@ -99,10 +98,10 @@ def decode(case: Case, folder: Path) -> tuple[dict[str, Any], np.ndarray[Any, An
     )
 
 
-def embed(folder: Path) -> np.ndarray[Any, Any]:
+def embed(case: Case, folder: Path) -> np.ndarray[Any, Any]:
     """Every text's embedding, one a batch."""
     model = SentenceTransformer(str(folder), device="cpu").double()
-    return np.concatenate([model.encode([text]) for text in TEXTS]).astype(np.float32)
+    return np.concatenate([model.encode([text]) for text in case.texts]).astype(np.float32)
 
 
 if __name__ == "__main__":
@@ -114,6 +113,6 @@ if __name__ == "__main__":
             told[case.name], arrays[case.name] = decode(case, folder)
             print(case.name, told[case.name]["greedy"], min(told[case.name]["margins"]))
         for case in ENCODERS:
-            arrays[case.name] = embed(build(case, Path(home) / case.name))
+            arrays[case.name] = embed(case, build(case, Path(home) / case.name))
     (HERE / "families.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
     np.savez_compressed(HERE / "families.npz", **arrays)

@@ -24,7 +24,6 @@ from tests.goldens.families import (
     N_GREEDY,
     PROMPT,
     STRIDE,
-    TEXTS,
     Case,
     build,
     decoder_golden,
@@ -97,7 +96,7 @@ async def test_encoders_embed_as_transformers_does(opened: bascule.Device, tmp_p
         folder = build(case, tmp_path / case.name)
         async with await opened.load(folder) as model:
             assert isinstance(model, EmbeddingModel)
-            found = await model.embed(TEXTS)
+            found = await model.embed(case.texts)
         expected = encoder_golden(case.name)
         assert cosines(found, expected).min() >= 0.99999, case.name
 

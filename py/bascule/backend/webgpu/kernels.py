@@ -15,6 +15,7 @@ from bascule.backend.webgpu import kernels_blocks
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel, Numbers, Ranking, Variants, make_kernel
 from bascule.backend.webgpu.kernels_images import IMAGE_ROWS
+from bascule.backend.webgpu.kernels_positions import POSITION_ROWS
 from bascule.backend.webgpu.kernels_sampling import SAMPLING_ROWS
 from bascule.backend.webgpu.kernels_text import TEXT_ROWS
 from bascule.backend.webgpu.launch import fits, flat, normalise_groups, normalise_rows, operand
@@ -239,6 +240,7 @@ _ROWS: dict[str, Callable[[Call, AdapterInfo], Variants]] = {
     "activate": _activate,
     "add": _add,
     **IMAGE_ROWS,
+    **POSITION_ROWS,
     **TEXT_ROWS,
     **SAMPLING_ROWS,
 }

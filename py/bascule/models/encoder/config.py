@@ -23,7 +23,8 @@ class EncoderConfig:
 
     A text has at most `positions` tokens; the first one has row `first_position` of the table of
     positions. Without `token_types` there is no table of them; with `pair_types`, its rows, the
-    two texts of a pair have types of their own.
+    two texts of a pair have types of their own; with `relative_buckets` attention adds a bias by
+    the distance of two tokens.
     """
 
     vocabulary: int
@@ -37,6 +38,7 @@ class EncoderConfig:
     first_position: int = 0
     token_types: bool = True
     pair_types: int = 0
+    relative_buckets: int = 0
 
 
 @dataclass(frozen=True, slots=True)

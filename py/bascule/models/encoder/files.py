@@ -92,6 +92,8 @@ def encoder_tensors(config: EncoderConfig) -> Iterator[tuple[str, tuple[int, ...
         yield from _linear(f"{name}.intermediate.dense", inner, c)
         yield from _linear(f"{name}.output.dense", c, inner)
         yield from _norm(f"{name}.output", c)
+    if config.relative_buckets:
+        yield "encoder.relative_attention_bias.weight", (config.relative_buckets, config.heads)
     if config.token_types:
         yield "embeddings.token_type_embeddings.weight", (config.pair_types or ANY, c)
 

@@ -13,6 +13,9 @@ from bascule.models.layers import matrix
 from bascule.program.graph import Graph
 from bascule.program.program import Value
 
+# From which distance on all tokens share a bias.
+_MOST_DISTANCE = 128
+
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
@@ -48,9 +51,18 @@ class Encoding:
 def encode(to: Encoding) -> Value:
     """Record ids and lengths -> features of each token (B, T, C)."""
     x = _embeddings(to)  # (B, T, C)
+    bias = _relative_bias(to) if to.config.relative_buckets else None
     for layer in range(to.config.layers):
-        x = _layer(to, x, f"encoder.layer.{layer}")
+        x = _layer(to, x, f"encoder.layer.{layer}", bias)
     return x
+
+
+def _relative_bias(to: Encoding) -> Value:
+    """Record what every layer adds to its scores (H, T, T)."""
+    shape = (to.config.relative_buckets, to.config.heads)
+    table = to.graph.parameter("encoder.relative_attention_bias.weight", shape)
+    tokens = to.ids.shape[1]
+    return to.graph.call("relative_bias", table, length=tokens, max_distance=_MOST_DISTANCE)
 
 
 def _embeddings(to: Encoding) -> Value:
@@ -71,14 +83,23 @@ def _embeddings(to: Encoding) -> Value:
     return to.layer_norm(x, "embeddings.LayerNorm")
 
 
-def _layer(to: Encoding, x: Value, name: str) -> Value:
+def _attended(to: Encoding, x: Value, name: str, bias: Value | None) -> Value:
     graph, config, c = to.graph, to.config, to.config.hidden
     heads = [f"{name}.attention.self.{part}" for part in ("query", "key", "value")]
+    if bias is not None:
+        qkv = [to.linear(x, c, head) for head in heads]
+        shared = {"heads": config.heads, "kv_heads": config.heads}
+        return graph.call("dot_product_attention", *qkv, to.lengths, bias, **shared)
     tensors = [f"{head}.weight" for head in heads]
     weight = matrix(graph, f"{name}.qkv.weight", (3 * c, c), to.weights, *tensors)
-    bias = graph.parameter(f"{name}.qkv.bias", (3 * c,), *(f"{h}.bias" for h in heads))
-    qkv = graph.call("linear", x, weight, bias, activation="none")  # (B, T, 3C)
-    mixed = graph.call("attention", qkv, to.lengths, heads=config.heads)  # (B, T, C)
+    added = graph.parameter(f"{name}.qkv.bias", (3 * c,), *(f"{h}.bias" for h in heads))
+    qkv = graph.call("linear", x, weight, added, activation="none")  # (B, T, 3C)
+    return graph.call("attention", qkv, to.lengths, heads=config.heads)
+
+
+def _layer(to: Encoding, x: Value, name: str, bias: Value | None) -> Value:
+    graph, config, c = to.graph, to.config, to.config.hidden
+    mixed = _attended(to, x, name, bias)  # (B, T, C)
     y = to.linear(mixed, c, f"{name}.attention.output.dense")
     x = to.layer_norm(graph.call("add", y, x), f"{name}.attention.output.LayerNorm")
 

@@ -22,6 +22,7 @@ from bascule.program.ops import (
     linear,
     norm,
     pool,
+    positions,
     sampling,
 )
 from bascule.program.ops.activations import ACTIVATIONS
@@ -59,6 +60,7 @@ _KINDS = (
     linear,
     norm,
     pool,
+    positions,
     sampling,
 )
 OPS: Mapping[str, Op] = {op.name: op for kind in _KINDS for op in kind.ROWS}

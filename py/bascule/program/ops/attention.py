@@ -80,9 +80,8 @@ def _dot_product_attention(
     op, (q, k), (v, lengths, bias) = _GENERAL, first_two(shapes, _GENERAL), shapes[2:]
     numbers = [attributes[name] for name in ("heads", "kv_heads", "window")]
     told = [n for n in numbers if isinstance(n, int) and n >= 0]
-    heads, kv_heads, window = told if len(told) == 3 else (0, 0, 0)
+    heads, kv_heads, _ = told if len(told) == 3 else (0, 0, 0)
     need(heads > 0 and kv_heads > 0 and heads % kv_heads == 0, op, "H a multiple of G", attributes)
-    need(window == 0 or bool(attributes["causal"]), op, "a window of causal attention", attributes)
     need(len(q) == len(k) == 3, op, "q (B, Tq, H*D), k and v (B, Tk, G*D)", shapes)
     width, kv_width = q[2], k[2]
     if not isinstance(width, int) or width % heads:
@@ -111,7 +110,8 @@ def dot_product_attention(
 
     q (B, Tq, H*D), k and v (B, Tk, G*D); a scale of 0 stands for 1 / sqrt(D). The first lengths[b]
     keys are seen, all by default; the last query stands beside the last key, and where `causal` it
-    and those before see no key past their own, and the last `window` (0: all) up to it.
+    and those before see no key past their own. A query sees keys less than `window` (0: all) from
+    its own.
     """
     (batch, queries, width), keys = q.shape, k.shape[1]
     size, sharing = width // heads, heads // kv_heads
@@ -127,6 +127,8 @@ def dot_product_attention(
     count = np.full(batch, keys) if lengths is None else lengths.astype(np.int64)
     end = np.clip(count, 1, keys)[:, None] + np.zeros_like(own)  # (B, Tq)
     end = np.clip(own, 1, end) if causal else end
+    if window and not causal:
+        end = np.clip(own + window - 1, 1, end)
     begin = np.minimum(np.maximum(own - window, 0), end - 1) if window else np.zeros_like(end)
     at = np.arange(keys)
     seen = (at >= begin[..., None]) & (at < end[..., None])
@@ -163,7 +165,7 @@ ROWS = (
         ),
         {"heads": int, "kv_heads": int, "causal": bool, "window": int, "scale": float},
         "per batch b and head: softmax(scale * q @ k.T + bias) @ v over the first lengths[b] keys, "
-        "where causal up to the query's own, the last `window` of them (0: all)",
+        "where causal up to the query's own, less than `window` (0: any) from it",
         _dot_product_attention,
         numpy=dot_product_attention,
         defaults={"causal": False, "window": 0, "scale": 0.0},
