@@ -94,7 +94,15 @@ CASES: dict[str, Maker] = {
     "multiply": lambda rng, m, k, n: ({"x": f32(rng, m, k, n), "y": f32(rng, m, k, n)}, {}),
     "patches": _patches,
     "pool": _pool,
+    "relative_bias": lambda rng, t, _, heads: (
+        {"table": f32(rng, 16, heads)},
+        {"length": t, "max_distance": 50},
+    ),
     "rms_norm": lambda rng, m, _, n: ({"x": f32(rng, m, n), "weight": f32(rng, n)}, {"eps": 1e-6}),
+    "rope": lambda rng, t, heads, _: (
+        {"x": f32(rng, 2, t, heads * 6), "angles": f32(rng, t, 6)},
+        {"size": 6},
+    ),
     "transpose": lambda rng, m, k, n: ({"x": f32(rng, m, k, n)}, {"axes": (2, 0, 1)}),
     **{kind: lambda rng, m, _, n: ({"x": f32(rng, m, n)}, {}) for kind in ACTIVATIONS[1:]},
 }

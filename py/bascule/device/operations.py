@@ -22,7 +22,7 @@ from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.ops import ACTIVATIONS, OPS
 from bascule.program.ops.table import Op, Operand
-from bascule.program.program import Attribute, Program, Shape
+from bascule.program.program import Attribute, Dim, Program, Shape
 from bascule.proving import is_wanted, prove_kernels_of
 from bascule.turns import CrossLoopLock
 
@@ -256,6 +256,7 @@ def _bound(
 def _attribute(op: str, name: str, kind: type, given: Any) -> Attribute:
     """A setting as the op table has it."""
     where = f"op {op}, {name}"
+    kind = int if kind is Dim else kind  # nothing is recorded here, so that all sizes are known
     if kind is bool and isinstance(given, bool | np.bool_):
         return bool(given)
     number = not isinstance(given, bool | np.bool_)

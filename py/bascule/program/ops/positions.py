@@ -27,6 +27,7 @@ def _relative_bias(shapes: tuple[Shape | None, ...], attributes: Mapping[str, At
     far = isinstance(most, int) and most > buckets // 4
     need(far, op, f"a max_distance above {buckets // 4}", attributes)
     assert isinstance(length, int | Dim)
+    need(isinstance(length, Dim) or length > 0, op, "a length from 1 on", length)
     return (table[1], length, length)
 
 
