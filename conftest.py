@@ -67,15 +67,21 @@ class Running:
 
 
 class Times:
-    """Prints the slowest tests, the sum of all time by kind, and why tests were repeated."""
+    """Prints the slowest tests, the sum of all time by kind, and why tests were repeated.
+
+    Of workers it also prints how long each had nothing to run at the end.
+    """
 
     def __init__(self) -> None:
         self._by_test: Counter[str] = Counter()
         self._by_kind: Counter[str] = Counter()
         self._repeated: list[tuple[str, str]] = []
+        self._last: dict[str, float] = {}  # when each worker ended its last test
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._by_test[report.nodeid] += report.duration
+        if worker := getattr(report, "worker_id", None):
+            self._last[worker] = time.monotonic()
         kind = report.when or "call"
         if report.when == "call":
             for name, value in report.user_properties:
@@ -100,6 +106,10 @@ class Times:
         names = {"call": "work"}
         for kind, seconds in self._by_kind.most_common():
             terminalreporter.write_line(f"{seconds:8.1f} s  {names.get(kind, kind)}")
+        if self._last:
+            end = max(self._last.values())
+            idle = ", ".join(f"{name} {end - at:.0f} s" for name, at in sorted(self._last.items()))
+            terminalreporter.write_line(f"idle at the end: {idle}")
         terminalreporter.write_line(f"the {N_SLOWEST} slowest of {len(self._by_test)} tests:")
         for name, seconds in self._by_test.most_common(N_SLOWEST):
             terminalreporter.write_line(f"{seconds:8.1f} s  {name}")

@@ -35,7 +35,7 @@ FIREFOX_WEBGPU = {
     "gfx.webrender.all": True,
 }
 TIMEOUT_S = 120
-START_S = 60  # of a browser, which takes half a second
+STARTS_S = (15, 30, 60)  # patience for WebKit's start, which takes half a second
 
 
 class Page(Protocol):
@@ -87,6 +87,15 @@ def wait_for(page: Page, condition: str, timeout: float = TIMEOUT_S) -> None:
                 f"{condition} stayed false, and nothing moved for {timeout} s: {progress[:200]}"
             )
         time.sleep(0.1)
+
+
+def wait_until(done: Callable[[], bool], timeout: float = TIMEOUT_S) -> None:
+    """Poll something outside the pages, a server's counts say, until it is true."""
+    end = time.monotonic() + timeout
+    while not done():
+        if time.monotonic() > end:
+            raise TimeoutError(f"what was waited for did not come within {timeout} s")
+        time.sleep(0.05)
 
 
 class PlaywrightTab:
@@ -203,7 +212,9 @@ def engine_of(browser: Browser, name: str, *, webgpu: bool) -> Engine:
 
 @contextmanager
 def chromium(playwright: Playwright, name: str, *, webgpu: bool) -> Iterator[Engine]:
-    flags = [*(CHROMIUM_WEBGPU if webgpu else ()), "--enable-precise-memory-info"]
+    # Memory is measured at once: by itself Chromium waits for a collection, 10 seconds and more.
+    eager = "--enable-blink-features=ForceEagerMeasureMemory"
+    flags = [*(CHROMIUM_WEBGPU if webgpu else ()), "--enable-precise-memory-info", eager]
     if os.geteuid() == 0:
         flags.append("--no-sandbox")
     browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
@@ -293,11 +304,15 @@ def minibrowser(binary: str, environment: dict[str, str]) -> Iterator[Any]:
     """
     from urllib3.exceptions import ReadTimeoutError
 
-    try:
-        service, driver = started_minibrowser(binary, environment)
-    except ReadTimeoutError as error:
-        print(f"WebKitWebDriver started no browser, and is asked once more: {error}")
-        service, driver = started_minibrowser(binary, environment)
+    *first, last = STARTS_S
+    for patience in first:
+        try:
+            service, driver = started_minibrowser(binary, environment, patience)
+            break
+        except ReadTimeoutError as error:
+            print(f"WebKitWebDriver started no browser, and another one is asked: {error}")
+    else:
+        service, driver = started_minibrowser(binary, environment, last)
     try:
         yield driver
     finally:
@@ -305,7 +320,7 @@ def minibrowser(binary: str, environment: dict[str, str]) -> Iterator[Any]:
 
 
 def started_minibrowser(
-    binary: str, environment: dict[str, str]
+    binary: str, environment: dict[str, str], patience: float
 ) -> tuple[subprocess.Popen[bytes], Any]:
     from selenium import webdriver
     from selenium.webdriver.remote.client_config import ClientConfig
@@ -320,7 +335,7 @@ def started_minibrowser(
         options = webdriver.WebKitGTKOptions()
         options.binary_location = binary
         options.add_argument("--automation")
-        config = ClientConfig(f"http://127.0.0.1:{port}", timeout=START_S)
+        config = ClientConfig(f"http://127.0.0.1:{port}", timeout=patience)
         driver = webdriver.Remote(RemoteConnection(client_config=config), options=options)
         # A script's own timeout comes first, so that it is told as such.
         config.timeout = TIMEOUT_S + 30

@@ -57,6 +57,8 @@ class Faults:
             return Response(data[: end - start], 206, headers)
         if kind == "status" and large:
             return Response(status_code=503)
+        if kind == "later" and large:  # much later than anyone waits for
+            return Response(status_code=503, headers={"Retry-After": "3600"})
         if kind == "whole":  # a server that knows no ranges
             headers = {
                 "Content-Length": str(len(data)),

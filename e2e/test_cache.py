@@ -91,7 +91,7 @@ def test_a_tab_that_dies_half_way_goes_on(
     tab = page.new_tab()
     kill(page)
     hub.heal()
-    time.sleep(1)
+    wait_for_silence(hub)
     hub.reset_counts()
     tab.open(link(site, hub))
     assert settled(tab) == "ready", tab.run("() => document.body.innerText")
@@ -99,6 +99,13 @@ def test_a_tab_that_dies_half_way_goes_on(
     assert 0 < sent(hub) <= SIZE - kept + CHUNK
     assert_right(tab)
     tab.close()
+
+
+def wait_for_silence(hub: FaultyServer) -> None:
+    """Until nothing more is sent to a tab that is gone."""
+    before = -1
+    while before != (before := sent(hub)):
+        time.sleep(0.5)
 
 
 def test_a_connection_that_drops_20_times_completes(

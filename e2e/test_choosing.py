@@ -104,6 +104,7 @@ def test_an_adapter_that_serves_the_limited_tier_alone(
     assert "BASCULE_DISABLE_WASM is set" in reason
 
 
+@pytest.mark.one_engine  # whose lack of it is a wrapper's doing
 def test_without_simd(engine: Engine, site: Site, new_page: Callable[[str], Page]) -> None:
     tier, reason, rows = load(new_page(f"{site.url}/{NO_SIMD}/?{MODEL}"))
     assert tier == "cpu" or (engine.webgpu and tier == "webgpu")
@@ -151,6 +152,7 @@ def test_a_tier_that_the_environment_forces(shared_lab: Page, switch: str, tier:
     assert (cosines(np.array(rows), expected.embeddings) >= 0.99999).all()
 
 
+@pytest.mark.one_engine  # the address's switches end in Python's environment
 def test_tiers_that_the_address_disables(
     engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:

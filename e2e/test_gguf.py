@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from e2e.engines import Engine, Page
+from e2e.engines import Engine, Page, wait_until
 from tests.weights.faulty import Fault, FaultyServer
 from tests.weights.gguf_models import CHUNK, FILE, PARAMETERS, expected, gguf_bytes
 
@@ -139,10 +139,3 @@ def test_the_file_is_fetched_ahead_and_no_other(
     time.sleep(0.5)
     assert {asked.path for asked in server.requests} == only
     assert not server.sent[f"/m/{FILE}"]
-
-
-def wait_until(done: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < end
-        time.sleep(0.05)

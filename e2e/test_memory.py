@@ -97,7 +97,10 @@ def _growth_of_a_load(engine: Engine, site: Site, playwright: Playwright) -> flo
 def test_a_long_life_stays_flat(
     webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
-    """1,000 passes and 200 loads, with the small model: the objects are those of a large one."""
+    """500 passes and 80 loads, with the small model: the objects are those of a large one.
+
+    Where the browser measures no heap, what is counted needs fewer to show one that stays.
+    """
     page = new_page(f"{site.url}/?count-proxies&tier=webgpu&model=/goldens/tiny-bert")
     assert settled(page) == "ready"
     passes = """async (count) => {
@@ -109,11 +112,12 @@ def test_a_long_life_stays_flat(
     }"""
     before = page.run(passes, 50)
     heaps = [page.run(JS_HEAPS)]
-    after = page.run(passes, 1000)
+    n_passes, n_loads = (500, 80) if heaps[0] else (200, 30)
+    after = page.run(passes, n_passes)
     heaps.append(page.run(JS_HEAPS))
-    assert heaps[1] - heaps[0] < 1_000_000  # a leak of one kilobyte a pass would be past this
+    assert heaps[1] - heaps[0] < 500_000  # a leak of one kilobyte a pass would exceed this
     assert after["pyproxies"] > 0
-    assert after["passes"] - before["passes"] == 1000
+    assert after["passes"] - before["passes"] == n_passes
     assert {k: after[k] for k in FLAT} == {k: before[k] for k in FLAT}
 
     loads = """async (count) => {
@@ -123,9 +127,12 @@ def test_a_long_life_stays_flat(
     before = page.run(loads, 20)  # the first ones bring code that stays
     heaps.append(page.run(JS_HEAPS))
     began = browser_nbytes()
-    after = page.run(loads, 200)
+    after = page.run(loads, n_loads)
     grown = (browser_nbytes() - began) / 1e6
     heaps.append(page.run(JS_HEAPS))
-    print(f"{webgpu_engine.name}: 200 loads grew the browser by {grown:.1f} MB, heaps {heaps}")
-    assert heaps[3] - heaps[2] < 1_000_000  # a leak of five kilobytes a load would be past this
+    print(
+        f"{webgpu_engine.name}: {n_loads} loads grew the browser by {grown:.1f} MB, heaps {heaps}"
+    )
+    # The list of the page's fetches grows by 3 kB a load until it is full; a leak of 8 is seen.
+    assert heaps[3] - heaps[2] < 640_000
     assert {k: after[k] for k in FLAT} == {k: before[k] for k in FLAT}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,10 +14,15 @@ from bascule.folders import models_folder
 from bascule.server.app import create_app
 from bascule.server.run import pyodide_folder, running
 from e2e.conftest import GOLDENS, Site, settled
-from e2e.engines import Engine, Page
+from e2e.engines import Engine, Page, wait_until
 from tests.weights.faulty import FaultyServer
 
-REVALIDATED_S = 5  # offline.js looks Pyodide up three seconds after it served it
+# Pyodide's files that are kept: offline.js looks each up three seconds after it served one.
+PYODIDE = """async () => {
+  const cache = await caches.open("bascule-offline-1");
+  const places = (await cache.keys()).map(({ url }) => new URL(url).pathname);
+  return places.filter((place) => place.startsWith("/pyodide/"));
+}"""
 EMBED = "async () => Array.from((await bascule.embed(['w4 w5'])).data)"
 TINY_LLAMA = "tiny-llama/tiny-q4_1.gguf"
 GENERATE = (
@@ -40,6 +44,11 @@ class Counted:
             await send(message)
 
         await self._app(scope, receive, count if scope["type"] == "http" else send)
+
+    @property
+    def asked(self) -> set[str]:
+        """The paths asked for since they were last taken."""
+        return set(self._sent)
 
     def take(self, prefix: str) -> int:
         """Bytes sent of all paths that begin so, since this was last asked."""
@@ -91,7 +100,8 @@ def test_a_visited_page_opens_with_its_server_gone(
         app.take("/wheel/")
         with tab_of(page, url + query) as tab:
             assert settled(tab) == "ready"
-            time.sleep(REVALIDATED_S)
+            kept = set(tab.run(PYODIDE))
+            wait_until(lambda: kept <= app.asked)
         again = app.take("/pyodide/")
         print(f"{engine.name}: Pyodide, first visit {first:,} bytes, second visit {again:,}")
         assert again == 0

@@ -14,7 +14,7 @@ from e2e.engines import Engine, Page, PlaywrightTab, wait_for
 from e2e.test_csp import WITH_BLOB, WithHeaders
 from e2e.test_snapshot import start
 
-QUERY = "/?model=/goldens/tiny-bert&tier=cpu"
+QUERY = "/?model=/goldens/tiny-bert&tier=wasm"
 KEPT = "async () => (await bascule.cache('ls')).filter(({ kind }) => kind === 'snapshot')"
 HELD = "(await navigator.locks.query()).held.some(({ name }) => name === 'bascule:snapshot')"
 

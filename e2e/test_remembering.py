@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from e2e.conftest import Site, settled
-from e2e.engines import Engine, Page, wait_for
-from e2e.test_gguf import wait_until
+from e2e.engines import Engine, Page, wait_for, wait_until
 from tests.goldens import TINY_BERT, cosines, golden
 from tests.weights.faulty import FaultyServer
 
@@ -275,7 +274,7 @@ def test_whatever_is_wrong_with_indexeddb_costs_speed_only(
     for name, told in found.items():
         print(engine.name, name, told)
         assert told["back"] == [{"new": 1}, {"new": 2}], name
-        assert told["s"] < 12, name
+        assert told["s"] < 30, name  # not for ever
         sound = name in ("sound", "kept", "sound again", "alien")
         assert told["warned"] == (0 if sound else 1), name
         assert told["got"] == ({"new": 1} if name in ("kept", "full", "closed") else None), name

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,7 @@ def test_the_last_words_of_a_run(tmp_path: Path, workers: str, hanging: list[str
         reached = all((tmp_path / name).exists() for name in hanging)
         if reached and all(name in told for name in expected):
             break
+        time.sleep(0.05)
     run.send_signal(signal.SIGTERM)
     words = run.communicate()[1]
     assert "Ended by a signal" in words
@@ -62,3 +65,17 @@ def test_a_repeated_failure_is_printed_with_its_cause(tmp_path: Path) -> None:
     told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert told.returncode == 0
     assert "TimeoutError: the machine was busy" in told.stdout
+
+
+def test_where_the_time_went_and_which_worker_was_idle(tmp_path: Path) -> None:
+    shutil.copy(Path(__file__).parent.parent / "conftest.py", tmp_path)
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n@pytest.mark.parametrize('n', range(12))\ndef test_it(n):\n    pass\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "load", "test_it.py"]
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert told.returncode == 0
+    assert "the 10 slowest of 12 tests" in told.stdout
+    idle = re.search(r"idle at the end: gw0 (\d+) s, gw1 (\d+) s\n", told.stdout)
+    assert idle
+    assert "0" in idle.groups()  # the last one

@@ -50,7 +50,7 @@ def test_tune_measures_remembers_and_is_not_asked_twice(tmp_path: Path) -> None:
 
 
 def test_tune_draws_a_table(tmp_path: Path) -> None:
-    told = run(tmp_path, "tune", str(TINY_BERT), "--budget", "60")
+    told = run(tmp_path, "tune", str(TINY_BERT), "--budget", "2")
     assert told.returncode == 0, told.stderr
     assert "Tuning on" in told.stdout
     assert "kinds of calls measured" in told.stdout

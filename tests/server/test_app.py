@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -11,12 +14,14 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from starlette.responses import StreamingResponse
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from bascule.errors import InputError, SetupError
 from bascule.server.app import create_app
 from bascule.server.guard import check_origin
-from bascule.server.run import listen
+from bascule.server.run import listen, running
 from bascule.server.wheel import WheelHouse
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -293,3 +298,22 @@ def test_a_taken_port_is_told() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(SetupError, match=f"Port {port}.*--port 0"):
             listen(port)
+
+
+def test_a_download_that_never_ends_does_not_keep_the_server() -> None:
+    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+        async def body():
+            yield b"first"
+            await asyncio.Event().wait()
+
+        if scope["type"] == "http":
+            await StreamingResponse(body())(scope, receive, send)
+
+    with running(endless) as url:
+        client = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert client.recv(1)
+    client.settimeout(30)
+    with client, contextlib.suppress(ConnectionResetError):
+        while client.recv(1 << 16):  # until the server has closed the connection
+            pass

@@ -31,7 +31,10 @@ const DEFAULTS = {
   store: "auto",
   chunkNbytes: 4 << 20,
   mostNbytes: 64 * 2 ** 30,
-  patience: { attempts: 6, firstDelayMs: 250, mostDelayMs: 8000, stallMs: 30_000, mostWaitMs: 60_000 },
+  patience: {
+    attempts: 6, firstDelayMs: 250, mostDelayMs: 8000, stallMs: 30_000, mostWaitMs: 60_000,
+    silenceMs: 10_000,
+  },
 };
 const MANIFEST = "bascule-manifest.json";
 const MOST_MANIFEST_NBYTES = 16 << 20;

@@ -4,8 +4,9 @@
 /**
  * What tells one version of a file from another; empty or -1 where the server does not say.
  * @typedef {{ nbytes: number, etag: string, modified: string }} Version
+ * How long to go on: `silenceMs` is for another tab that holds the file's lock and brings nothing.
  * @typedef {{ attempts: number, firstDelayMs: number, mostDelayMs: number, stallMs: number,
- *   mostWaitMs: number }} Patience
+ *   mostWaitMs: number, silenceMs: number }} Patience
  */
 
 const READ_NBYTES = 1 << 20;

@@ -7,7 +7,6 @@
  * @typedef {import("./fetcher.js").Shared} Shared
  */
 
-const SILENCE_MS = 10_000;
 /** Between two looks at how much room there is. */
 const CREDIT_NBYTES = 64 << 20;
 /** What may wait in memory until the model's header was read. */
@@ -15,8 +14,9 @@ const MOST_WAITING_NBYTES = 32 << 20;
 const BEAT_MS = 1000;
 const SILENT = Symbol("silent");
 
-function silence() {
-  return new Promise((resolve) => setTimeout(() => resolve(SILENT), SILENCE_MS));
+/** @param {number} ms */
+function silence(ms) {
+  return new Promise((resolve) => setTimeout(() => resolve(SILENT), ms));
 }
 
 /** One file's place in the store. */
@@ -147,7 +147,8 @@ export class Shelf {
       this.#locking ??= this.#lock(signal).finally(() => (this.#locking = null));
       this.#locking.catch(() => {}); // it may end when nobody waits for it any more
       const heard = new Promise((resolve) => (this.#hear = () => resolve(true)));
-      if (await Promise.race([this.#locking, heard, silence()]) === SILENT) this.#goAlone();
+      const silent = silence(this.#shared.patience.silenceMs);
+      if (await Promise.race([this.#locking, heard, silent]) === SILENT) this.#goAlone();
     }
     this.#seen = this.#news;
     this.locked ||= this.#granted;

@@ -54,8 +54,9 @@ async def serve(
 
 
 def make_server(app: ASGIApp) -> uvicorn.Server:
-    """A quiet uvicorn server."""
-    return uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    """A quiet uvicorn server, which ends a second after it is asked to, whoever still downloads."""
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
+    return uvicorn.Server(config)
 
 
 @contextmanager
