@@ -66,6 +66,18 @@ async def test_text_as_it_comes() -> None:
         assert [piece async for piece in pipeline.generate_streaming("Hi")]
 
 
+async def test_one_device_for_models_and_arrays() -> None:
+    async with await bascule.open_device() as device:
+        async with await device.load(TINY_BERT) as model:
+            assert isinstance(model, bascule.EmbeddingModel)
+            rows = await model.embed(["w4 w5", "w6"])
+        buffer = await device.buffer(rows)
+        assert isinstance(buffer, bascule.DeviceBuffer)
+        similarity = await device.ops.matmul(buffer, buffer, transposed=True)
+        assert np.abs(await similarity.numpy() - rows @ rows.T).max() < 1e-5
+        assert device.memory().by_kind["buffers"] == rows.nbytes + similarity.nbytes
+
+
 async def test_fewer_bits() -> None:
     async with bascule.WebGPUQuantizer(bits=8, tier="webgpu") as quantizer:
         made = await quantizer.quantize(np.linspace(-1, 1, 128, dtype=np.float32).reshape(2, 64))

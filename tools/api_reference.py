@@ -49,7 +49,7 @@ def _operations() -> str:
     """What a device computes; the names are the same on every tier."""
     lines = [
         "## device.ops\n",
-        f"{inspect.getdoc(Operations) or ''}\n",
+        _text(Operations),
         "| operation | |\n|---|---|",
     ]
     ops = bascule.sync(bascule.open_device("cpu")).ops
