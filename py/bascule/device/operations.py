@@ -35,6 +35,7 @@ _KINDS: Mapping[type, str] = MappingProxyType(
     {
         bool: "True or False",
         int: "a whole number",
+        Dim: "a whole number",
         float: "a finite number",
         str: "a name, or the numbers of axes",
     }
@@ -256,11 +257,10 @@ def _bound(
 def _attribute(op: str, name: str, kind: type, given: Any) -> Attribute:
     """A setting as the op table has it."""
     where = f"op {op}, {name}"
-    kind = int if kind is Dim else kind  # nothing is recorded here, so that all sizes are known
     if kind is bool and isinstance(given, bool | np.bool_):
         return bool(given)
     number = not isinstance(given, bool | np.bool_)
-    if kind is int and number and isinstance(given, int | np.integer):
+    if kind in (int, Dim) and number and isinstance(given, int | np.integer):
         return int(given)
     if kind is float and number and isinstance(given, int | float | np.integer | np.floating):
         if isfinite(given):
@@ -300,9 +300,12 @@ def _program(
         else None
         for o in named.operands
     ]
+    where, hint = f"op {named.name}", f"{named.name}: {named.meaning}."
     try:
-        graph.output(graph.call(named.row.name, *values, **named.preset, **attributes))
+        result = graph.call(named.row.name, *values, **named.preset, **attributes)
     except InputError as error:
-        hint = f"{named.name}: {named.meaning}."
-        raise InputError(f"op {named.name}", error.expected, error.found, hint=hint) from None
+        raise InputError(where, error.expected, error.found, hint=hint) from None
+    if min(result.limits) < 1:
+        raise InputError(where, "a result with something in it", str(result.limits), hint=hint)
+    graph.output(result)
     return freeze(graph)
