@@ -4,14 +4,16 @@ that has no numpy."""
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from e2e.conftest import Site, booted
 from e2e.engines import Engine, Page
-from tests.goldens import awkward
+from tests.goldens import awkward, cosines, golden
 
 PYODIDES = {"0.27": "/pyodide/", "314": "/pyodide314/"}
 
@@ -159,6 +161,93 @@ json.dumps({"before": before, "after": counts(), "crossed": crossed, "us": 1e3 *
     print(f"Python time of a replay: {found['us']:.1f} us")
     assert found["crossed"] == 1000
     assert found["after"] == found["before"]
+
+
+DEVICE = """
+import asyncio, gc, json
+import bascule
+import numpy as np
+from bascule.errors import BasculeError, DeviceLostError, InputError
+from bascule.model.sampler import GREEDY
+
+async def error_of(work):
+    try:
+        await work
+    except BasculeError as error:
+        return f"{type(error).__name__}: {error}"
+
+async def story(tier):
+    rng = np.random.default_rng(SEED)
+    a, b = rng.standard_normal((33, 65), np.float32), rng.standard_normal((65, 17), np.float32)
+    async with await bascule.open_device(tier) as device:
+        encoder, writer = await asyncio.gather(
+            device.load(GOLDENS + "/tiny-bert"), device.load(GOLDENS + "/tiny-llama/tiny-k.gguf")
+        )
+        rows, text = await asyncio.gather(
+            encoder.embed(TEXTS), writer.generate("Hi", max_new_tokens=4, sampling=GREEDY)
+        )
+        weights = device.memory().by_kind["weights"]
+        product = await device.ops.matmul(a, b)
+        out = await device.buffer(np.full((17, 33), np.nan, np.float32))
+        await device.ops.gelu(await device.ops.transpose(product, axes=(1, 0)), out=out)
+        read = await product.numpy()
+        read_out = await out.numpy()
+        programs = device.ops.n_compiled
+        for _ in range(20):
+            again = await device.ops.matmul(a, b)
+        found = {
+            "tier": device.tier,
+            "adapter": device.adapter is not None,
+            "limit": device.limits.get("maxBufferSize", 0),
+            "rows": rows.tolist(),
+            "ids": text.ids,
+            "one": encoder.backend is writer.backend is device.backend,
+            "weights": [weights, encoder.weights.nbytes + writer.weights.nbytes],
+            "off": float(np.abs(read - a.astype(float) @ b).max()),
+            "poison": bool(np.isfinite(read_out).all()),
+            "compiled": [programs, device.ops.n_compiled],
+            "shape": await error_of(device.ops.matmul(a, a)),
+        }
+        busy = device.memory()
+        del product, out, again
+        gc.collect()
+        freed = device.memory()
+        found["kinds"] = [busy.by_kind.get("buffers", 0), freed.by_kind.get("buffers", 0)]
+        found["sum"] = sum(busy.by_kind.values()) == busy.now_nbytes <= busy.peak_nbytes
+    found["left"] = device.memory().now_nbytes
+    found["closed"] = await error_of(encoder.embed(TEXTS))
+    found["ops closed"] = await error_of(device.ops.matmul(a, b))
+    return found
+
+json.dumps([await story(tier) for tier in ("webgpu", "wasm")])
+"""
+
+
+def test_two_models_and_operations_share_a_device(
+    webgpu_engine: Engine, site: Site, shared: Callable[[str], Page]
+) -> None:
+    page = shared(f"{site.url}/lab/?pyodide={PYODIDES['0.27']}")
+    booted(page)
+    expected = golden("tiny-bert")
+    seed = int.from_bytes(os.urandom(4))
+    head = f"SEED, TEXTS, GOLDENS = {seed}, {expected.texts!r}, {site.url + '/goldens'!r}\n"
+    stories = json.loads(page.run("(code) => lab.run(code)", head + DEVICE))
+    for tier, found in zip(("webgpu", "wasm"), stories, strict=True):
+        assert found["tier"] == tier
+        assert found["one"]
+        assert found["adapter"] == (found["limit"] >= 256 << 20) == (tier == "webgpu")
+        assert cosines(np.array(found["rows"]), expected.embeddings).min() > 0.99999
+        assert abs(found["weights"][0] / found["weights"][1] - 1) < 0.01
+        assert found["off"] < 1e-4, f"seed {seed}"
+        assert found["poison"]
+        assert found["compiled"] == [3, 3]
+        assert found["shape"].startswith("InputError: op matmul: expected x (..., M, K)")
+        assert found["kinds"] == [4 * 17 * (33 + 33 + 33), 0]
+        assert found["sum"]
+        assert found["left"] == 0
+        assert "one that was closed" in found["closed"]
+        assert "one that was closed" in found["ops closed"]
+    assert stories[0]["ids"] == stories[1]["ids"]
 
 
 @pytest.fixture
