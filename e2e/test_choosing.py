@@ -65,7 +65,7 @@ def test_auto_takes_the_fastest_and_says_why(
 
 
 def _check_second_visit(page: Page, site: Site, tier: str, rows: dict[str, Any]) -> None:
-    """What the first one measured serves: one tier is opened, and neither visit needs numpy."""
+    """What the first one found serves: one tier is opened, and neither visit needs numpy."""
     first = page.run("() => bascule.stats()")
     # WebKit's driver forgets an origin with its last page, unless a service worker is there.
     page.run("() => bascule.offline")
@@ -73,10 +73,12 @@ def _check_second_visit(page: Page, site: Site, tier: str, rows: dict[str, Any])
     again, _, rows_again = load(page)
     second = page.run("() => bascule.stats()")
     assert again == tier
-    for name, row in rows.items():  # the same measurement, to the last digit
+    for name, row in rows.items():  # the same figures, to the last digit
         assert rows_again[name]["expected_ms"] == row["expected_ms"]
         assert rows_again[name]["source"] == row["source"]
-    assert rows[tier]["source"] == "predicted"
+    # Nothing here rivals WASM, so no visitor waits until it is measured.
+    typical = "typical elsewhere (no other tier here could be faster)"
+    assert rows[tier]["source"] == (typical if tier == "wasm" else "predicted")
     assert first["tiers_open"] == sum(row["expected_ms"] is not None for row in rows.values())
     assert second["tiers_open"] == 1
     assert first["numpy_loaded"] == second["numpy_loaded"] == 0

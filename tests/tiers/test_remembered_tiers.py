@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import bascule
-from bascule.backend.base import Tier
+from bascule.backend.base import Backend, Tier
 from bascule.backend.cpu import ReferenceBackend
 from bascule.errors import GpuError, TierUnavailableError
 from bascule.program.compile import freeze
@@ -131,6 +131,29 @@ async def test_a_page_opens_the_cpu_tier_only_where_wasm_does_not_work(
     opened = await open_best(Switches(), ModelNeed())
     assert opened.backend.tier == "cpu"
     assert machine.opened == ["wasm", "cpu"]
+
+
+@pytest.mark.parametrize("rival", ["a GPU", "a software GPU", "none"])
+async def test_a_page_measures_wasm_only_where_another_tier_may_be_faster(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, rival: str
+) -> None:
+    monkeypatch.setattr("bascule.tiers.survey.IN_PAGE", True)
+    if rival == "none":
+        machine.errors["webgpu"] = TierUnavailableError("webgpu", "no adapter was found")
+    if rival == "a software GPU":
+
+        def facts_of(backend: Backend) -> TierFacts:
+            return TierFacts(backend.tier, software=backend.tier == "webgpu", identity="planted")
+
+        monkeypatch.setattr("bascule.tiers.survey._facts", facts_of)
+    found = await survey(Switches(), budget_s=0.5)
+    wasm = next(facts for facts in found.tiers if facts.tier == "wasm")
+    typical = "typical elsewhere (no other tier here could be faster)"
+    assert wasm.speeds.source == ("predicted" if rival == "a GPU" else typical)
+    remembered = await speed_record("wasm", wasm.identity, await open_remembered())
+    assert (remembered is not None) == (rival == "a GPU")  # what is typical is no record
+    measured_anyway = await survey(Switches(), budget_s=0.5, fresh=True)
+    assert next(f for f in measured_anyway.tiers if f.tier == "wasm").speeds.source == "predicted"
 
 
 async def test_another_device_than_the_remembered_one_is_surveyed_next_time(

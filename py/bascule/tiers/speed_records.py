@@ -81,14 +81,14 @@ async def speed_record(tier: Tier, identity: str, remembered: Remembered) -> Spe
 
 
 def speeds_without_measuring(
-    record: SpeedRecord | None, tier: Tier, *, software: bool, busy: bool
+    record: SpeedRecord | None, tier: Tier, *, software: bool, busy: bool, alone: bool = False
 ) -> Speeds | None:
     """The speeds of a tier that is not to be measured now; None for one that is.
 
     Where there is a reason not to measure (`why_typical`), an older record serves, or what is
     typical elsewhere.
     """
-    why = why_typical(software=software, busy=busy)
+    why = why_typical(software=software, busy=busy, alone=alone)
     if record is not None and (why or not record.again):
         return record.speeds
     return typical_speeds(tier, software=software, why=why) if why else None
@@ -102,6 +102,7 @@ async def speeds_of(
     *,
     software: bool = False,
     busy: bool = False,
+    alone: bool = False,
 ) -> Speeds:
     """What was measured of this tier before, else what is measured now.
 
@@ -109,7 +110,9 @@ async def speeds_of(
     none. TierUnavailableError for a tier whose products are wrong, DeviceLostError.
     """
     record = await speed_record(backend.tier, identity, remembered)
-    known = speeds_without_measuring(record, backend.tier, software=software, busy=busy)
+    known = speeds_without_measuring(
+        record, backend.tier, software=software, busy=busy, alone=alone
+    )
     if known is not None:
         return known
     speeds, whole = await measure(backend, budget_s)

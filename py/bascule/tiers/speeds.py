@@ -122,8 +122,13 @@ _TYPICAL: Mapping[str, tuple[float, float, tuple[float, float, float]]] = {
 }
 
 
-def why_typical(*, software: bool, busy: bool) -> str:
-    """Why a tier's typical speeds stand for measured ones; empty where it is to be measured."""
+def why_typical(*, software: bool, busy: bool, alone: bool = False) -> str:
+    """Why a tier's typical speeds stand for measured ones; empty where it is to be measured.
+
+    `alone` says that it will be taken however fast it is.
+    """
+    if alone:
+        return "no other tier here could be faster"
     if busy:
         return "this machine is too busy to be measured"
     if software and _IN_PAGE:  # it always loses there, and proving its kernels would fetch numpy

@@ -61,9 +61,9 @@ async def survey(
     """What is known of each tier that the switches allow: remembered, or found out by opening it
     and measuring its speed.
 
-    With `fresh` each is opened, whatever is remembered. On a busy machine nothing is measured:
-    older figures serve, or what is typical elsewhere. With `hold` backends that were opened stay
-    open, for the caller to close.
+    With `fresh` each is opened, whatever is remembered. On a busy machine nothing is measured, nor
+    is in a page a tier that has no rival: older figures serve, or what is typical elsewhere.
+    With `hold` backends that were opened stay open, for the caller to close.
     """
     remembered = await open_remembered() if remember else MemoryRemembered()
     share_s = budget_s / len({*OPENERS} - {_LIMITED})  # it is measured in place of "webgpu" alone
@@ -81,7 +81,7 @@ async def survey(
             if needless := _needless(tier, found):
                 found.append(needless)
                 continue
-            facts, backend = await surveyor.look(tier)
+            facts, backend = await surveyor.look(tier, alone=not fresh and _is_alone(tier, found))
             found.append(facts)
             if backend is not None and hold:
                 backends[tier] = backend
@@ -106,9 +106,12 @@ class _Surveyor:
     fresh: bool
     busy: bool
 
-    async def look(self, tier: Tier) -> tuple[TierFacts, Backend | None]:
-        """What is known of a tier, and its backend where it had to be opened."""
-        known = None if self.fresh else await self._recalled(tier)
+    async def look(self, tier: Tier, *, alone: bool) -> tuple[TierFacts, Backend | None]:
+        """What is known of a tier, and its backend where it had to be opened.
+
+        It need not be measured where it is `alone`.
+        """
+        known = None if self.fresh else await self._recalled(tier, alone=alone)
         if known is not None:
             return known, None
         try:
@@ -124,6 +127,7 @@ class _Surveyor:
                 self.share_s,
                 software=facts.software,
                 busy=self.busy,
+                alone=alone,
             )
             if backend.lost:
                 raise DeviceLostError(backend.lost)
@@ -136,13 +140,15 @@ class _Surveyor:
         self.records.put(facts)
         return _with_room(replace(facts, speeds=speeds), self.switches), backend
 
-    async def _recalled(self, tier: Tier) -> TierFacts | None:
+    async def _recalled(self, tier: Tier, *, alone: bool) -> TierFacts | None:
         """What is remembered of a tier, if that is all that has to be known."""
         facts = self.records.get(tier)
         if facts is None or facts.refused:
             return facts
         record = await speed_record(tier, facts.identity, self.remembered)
-        speeds = speeds_without_measuring(record, tier, software=facts.software, busy=self.busy)
+        speeds = speeds_without_measuring(
+            record, tier, software=facts.software, busy=self.busy, alone=alone
+        )
         if speeds is None:
             return None
         return _with_room(replace(facts, speeds=speeds), self.switches)
@@ -181,6 +187,13 @@ def _needless(tier: Tier, found: Sequence[TierFacts]) -> TierFacts | None:
         why = "wasm works, and a page's numpy, which would have to be fetched, is slower"
         return TierFacts(tier, why, better="wasm")
     return None
+
+
+def _is_alone(tier: Tier, found: Sequence[TierFacts]) -> bool:
+    """Whether a page will take WASM however fast it is: the tiers before it do not work, or imitate
+    a GPU by the same CPU, and numpy, which comes after it, is slower.
+    """
+    return IN_PAGE and tier == "wasm" and all(each.refused or each.software for each in found)
 
 
 def _facts(backend: Backend) -> TierFacts:
