@@ -62,7 +62,7 @@ export class Snapshots {
       if (found.buffer !== bytes.buffer) place.set(found);
     });
     await Promise.all(reading);
-    await this.#journal.touch(await keyOf(url));
+    this.#journal.touch(await keyOf(url)).catch(() => {}); // for the next eviction: nobody waits for it
     return bytes;
   }
 

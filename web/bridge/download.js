@@ -14,6 +14,9 @@ const REVALIDATE_MS = 3000;
 /** 1 TiB by chunks of 4 MiB: what a server claims is compared with it before anything is sized by it. */
 const MOST_CHUNKS = 2 ** 18;
 const BEGINNING_NBYTES = 64;
+/** Chunks that are read from the store and hashed while another is used. With that one, they are as many as may
+ * be in memory at a time. */
+const MOST_AHEAD = 2;
 
 /** A file at a URL, and what is kept of it. */
 export class CachedFile {
@@ -34,6 +37,11 @@ export class CachedFile {
   #turn = Promise.resolve();
   /** @type {Uint8Array<ArrayBuffer>} */
   #buffer = new Uint8Array(0);
+  /** Chunks that are being read from the store, by index.
+   * @type {Map<number, { buffer: Uint8Array<ArrayBuffer>, reading: Promise<Uint8Array<ArrayBuffer> | null> }>} */
+  #early = new Map();
+  /** Buffers that such chunks have lain in. @type {Uint8Array<ArrayBuffer>[]} */
+  #spare = [];
   #abort = new AbortController();
   /** The file's first bytes. @type {Uint8Array<ArrayBuffer> | null} */
   #beginning = null;
@@ -73,6 +81,11 @@ export class CachedFile {
   /** Whether another worker may be fetching what is missing, with a chunk in its memory. */
   get following() {
     return !this.#shelf.locked && this.#known.hashes.includes("");
+  }
+
+  /** How many chunks have a buffer: the one that is used, and those that are read meanwhile. */
+  get buffered() {
+    return 1 + this.#early.size;
   }
 
   /** Bytes from the network and from the store, and retries, since the file was closed last. */
@@ -121,11 +134,12 @@ export class CachedFile {
 
   /**
    * Chunks in the order given, each handed to `use` before the next is fetched; its bytes last until
-   * `use` has ended. With `sha256` the file's hash is checked on the way, which takes every chunk.
+   * `use` has ended. With `sha256` the file's hash is checked on the way, which takes every chunk. With `ahead`
+   * the next ones are read from the store meanwhile.
    * @param {number[]} order @param {string} sha256
-   * @param {(index: number, bytes: Uint8Array<ArrayBuffer>) => Promise<void>} use
+   * @param {(index: number, bytes: Uint8Array<ArrayBuffer>) => Promise<void>} use @param {boolean} [ahead]
    */
-  async stream(order, sha256, use) {
+  async stream(order, sha256, use, ahead = false) {
     const prove = sha256 !== "" && !this.#expected && this.#known.sha256 !== sha256;
     // Without a store nothing could be read a second time for its hash.
     if (prove && !this.#shelf.keeps) order = [...order].sort((a, b) => a - b);
@@ -133,7 +147,8 @@ export class CachedFile {
     const hasher = prove ? await this.#shared.hasher() : null;
     this.#after = new Map(order.slice(1).map((next, at) => [order[at], next]));
     try {
-      for (const index of order) {
+      for (const [at, index] of order.entries()) {
+        if (ahead) this.#readAhead(order.slice(at, at + 1 + MOST_AHEAD));
         await this.#use(index, async (bytes) => {
           if (inOrder) hasher?.update(bytes);
           await use(index, bytes);
@@ -142,6 +157,9 @@ export class CachedFile {
       if (hasher) await this.#prove(hasher, inOrder, sha256);
     } finally {
       this.#endRun();
+      await Promise.all([...this.#early.values()].map(({ reading }) => reading));
+      this.#early.clear();
+      this.#spare = [];
       this.#buffer = new Uint8Array(0);
       this.#shelf.unlock();
     }
@@ -236,11 +254,39 @@ export class CachedFile {
     return { v: 1, seq: 0, url, nbytes, etag, modified, chunkNbytes, hashes, sha256: "", missing: false };
   }
 
+  /** Begin to read those of these chunks that the store has, up to the first that it lacks.
+   * @param {number[]} indices */
+  #readAhead(indices) {
+    for (const index of indices) {
+      // Another worker that fetches has a chunk in its memory, too.
+      if (!this.#hash(index) || this.following) return;
+      if (this.#early.has(index)) continue;
+      const buffer = this.#spare.pop() ?? this.#newBuffer();
+      const reading = this.#fromStore(index, buffer).catch(() => null);
+      this.#early.set(index, { buffer, reading });
+    }
+  }
+
+  #newBuffer() {
+    return new Uint8Array(Math.min(this.chunkNbytes, this.nbytes));
+  }
+
   /** One after another: readers share a buffer and a connection.
    * @template T @param {number} index
    * @param {(bytes: Uint8Array<ArrayBuffer>) => T | Promise<T>} use @returns {Promise<T>} */
   #use(index, use) {
-    const work = this.#turn.then(async () => use(await this.#chunk(index)));
+    const work = this.#turn.then(async () => {
+      const early = this.#early.get(index);
+      const found = await early?.reading;
+      this.#early.delete(index);
+      if (early && !found) this.#buffer = early.buffer; // the network fills it
+      const result = await use(found ?? (await this.#chunk(index)));
+      if (early) {
+        this.#spare.push(early.buffer);
+        this.#buffer = new Uint8Array(0);
+      }
+      return result;
+    });
     this.#turn = work.catch(() => {});
     return work;
   }
@@ -252,9 +298,9 @@ export class CachedFile {
 
   /** @param {number} index @returns {Promise<Uint8Array<ArrayBuffer>>} */
   async #chunk(index) {
-    if (!this.#buffer.length) this.#buffer = new Uint8Array(Math.min(this.chunkNbytes, this.nbytes));
+    if (!this.#buffer.length) this.#buffer = this.#newBuffer();
     for (;;) {
-      const found = await this.#fromStore(index);
+      const found = await this.#fromStore(index, this.#buffer);
       if (found) return found;
       if (this.#shelf.locked) return this.#fromNetwork(index);
       // Another tab may be fetching the same file: then what it has kept is taken, chunk by chunk.
@@ -264,10 +310,10 @@ export class CachedFile {
     }
   }
 
-  /** @param {number} index */
-  async #fromStore(index) {
+  /** @param {number} index @param {Uint8Array<ArrayBuffer>} buffer */
+  async #fromStore(index, buffer) {
     const hash = this.#hash(index);
-    const bytes = await this.#shelf.get(hash, this.#length(index), this.#buffer);
+    const bytes = await this.#shelf.get(hash, this.#length(index), buffer);
     if (bytes && !this.#known.hashes[index]) {
       this.#known.hashes[index] = hash; // another model has brought it
       await this.#shelf.save(this.#known);

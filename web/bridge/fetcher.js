@@ -151,13 +151,13 @@ export class Fetcher {
         scatter.feed(index * chunkNbytes, bytes);
         const used = scatter.done - before;
         // Three chunks are under way at most: one that is filled here and two that are queued for the
-        // GPU, or one of these if another worker fills one too.
-        const { following } = found;
+        // GPU, or one of these if another worker fills one too; without a GPU two that are read ahead.
+        const { following, buffered } = found;
         const queued = (await window?.add(used, following ? 0 : chunkNbytes)) ?? 0;
-        this.#note((following ? 2 : 1) * chunkNbytes + queued);
+        this.#note((buffered + Number(following)) * chunkNbytes + queued);
         told = scatter.done;
         report(told, ready(index * chunkNbytes, bytes.length));
-      });
+      }, !gpu);
     } finally {
       clearInterval(tick);
     }

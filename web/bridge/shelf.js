@@ -79,7 +79,7 @@ export class Shelf {
         this.#hear();
       };
     }
-    await this.#journal?.touch(this.#key).catch(() => {});
+    this.#journal?.touch(this.#key).catch(() => {}); // for the next eviction: nobody waits for it
     return this.load();
   }
 
