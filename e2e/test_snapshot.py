@@ -36,7 +36,7 @@ START = """async (query) => {
 
 
 FETCH = """async (index) => {
-  const { fetchSnapshot } = await import("/boot.js");
+  const { fetchSnapshot } = await import("/shipped.js");
   const { snapshot } = await (await fetch(index)).json();
   return fetchSnapshot(new URL(snapshot.file, new URL(index, location)), snapshot)
     .then((bytes) => `${bytes.length} bytes`, (error) => error.message);

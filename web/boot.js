@@ -1,16 +1,12 @@
-// Boot Pyodide with this project's package: from a memory snapshot where the site offers one
-// (server/snapshot.py makes it) or this browser has made one (snapshot-maker.js), else from the beginning.
+// Boot Pyodide with this project's package: from a memory snapshot where the site ships one (shipped.js)
+// or this browser has made one (snapshot-maker.js), else from the beginning.
 // A snapshot that does not fit, does not arrive whole or does not work costs time only.
 
-import { sha256 as digestOf } from "./bridge/journal.js";
-import { BasculeError } from "./protocol.js";
+import { checked, fetchWheel, findShipped, pyodideModule } from "./shipped.js";
 import { FOLDER } from "./snapshot-steps.mjs";
 import { openSnapshots, snapshotKey } from "./snapshots.js";
 
 /**
- * What wheel/index.json says of a snapshot; see py/bascule/server/snapshot.py.
- * @typedef {{ file: string, key: string, sha256: string, nbytes: number, pyodide: string }} Snapshot
- * @typedef {{ wheel: string, snapshot?: Snapshot | null }} Index
  * Where Pyodide's folder is, and the wheel or its index; Python's environment; whether a snapshot that
  * this browser has made is used.
  * @typedef {{ pyodide: string, wheel: string, env: Record<string, string>, snapshot?: boolean }} Config
@@ -18,23 +14,23 @@ import { openSnapshots, snapshotKey } from "./snapshots.js";
  * Pyodide's script and the index are there, until the snapshot's bytes are, and Pyodide's own start.
  * @typedef {{ snapshot: "site" | "browser" | "", plain: string, ms: number, stages: Record<string, number> }} How
  * @typedef {{ from: "site" | "browser", key: string, bytes: Promise<Uint8Array>, drop(): Promise<void> }} Offer
+ * @typedef {import("./shipped.js").Shipped} Shipped
  */
 
-const GZIP = [0x1f, 0x8b];
-const SNAPSHOT = [0x00, 0x73, 0x6e, 0x70];
-
-/** `begin` is what the page does first in Python: a snapshot with which that fails is not used.
- * @template T @param {Config} config @param {(pyodide: any) => T} begin
+/** `begin` is what the page does first in Python: a snapshot with which that fails is not used. `sent` is what
+ * the page has fetched already, or null.
+ * @template T @param {Config} config @param {(pyodide: any) => T} begin @param {Promise<Shipped | null>} [sent]
  * @returns {Promise<How & { pyodide: any, begun: T }>} */
-export async function boot({ pyodide: folder, wheel: wheelUrl, env, snapshot = false }, begin) {
+export async function boot({ pyodide: folder, wheel: wheelUrl, env, snapshot = false }, begin, sent) {
   const began = performance.now();
   const library = pyodideModule(folder);
   library.catch(() => {}); // awaited below
-  const index = await fetchIndex(wheelUrl);
+  const shipped = (await sent) ?? (await findShipped({ pyodide: folder, wheel: wheelUrl }));
+  const { index } = shipped;
   const archive = once(() => fetchWheel(index, wheelUrl));
   const own = once(async () => (snapshot ? ownOffer(folder, archive) : null));
   if (!index.snapshot) own();
-  const { loadPyodide, version } = await library;
+  const { loadPyodide } = await library;
   /** @type {Record<string, number>} */
   const stages = { boot_library_ms: performance.now() - began };
   let last = performance.now();
@@ -50,7 +46,7 @@ export async function boot({ pyodide: folder, wheel: wheelUrl, env, snapshot = f
     const how = { snapshot: from, plain: reasons.join("; "), ms: performance.now() - began, stages };
     return { ...how, pyodide, begun: begin(pyodide) };
   };
-  for await (const { from, key, bytes, drop } of offers(index.snapshot ?? null, version, wheelUrl, own)) {
+  for await (const { from, key, bytes, drop } of offers(shipped, own)) {
     try {
       // Pyodide waits for them itself, once its own script has run.
       bytes.then(() => lap("boot_fetch_ms"), () => {}); // told below
@@ -71,19 +67,11 @@ export async function boot({ pyodide: folder, wheel: wheelUrl, env, snapshot = f
   return finish(pyodide, "");
 }
 
-/** The snapshots to try. @param {Snapshot | null} offered by the site @param {string} version Pyodide's
- * @param {string} wheelUrl @param {() => Promise<Offer | null>} own */
-async function* offers(offered, version, wheelUrl, own) {
-  if (offered?.pyodide === version) yield siteOffer(offered, wheelUrl);
+/** The snapshots to try. @param {Shipped} shipped @param {() => Promise<Offer | null>} own */
+async function* offers({ index, bytes }, own) {
+  if (index.snapshot && bytes) yield /** @type {Offer} */ ({ from: "site", key: index.snapshot.key, bytes, drop: async () => {} });
   const made = await own();
   if (made) yield made;
-}
-
-/** @param {Snapshot} offered @param {string} wheelUrl @returns {Offer} */
-function siteOffer(offered, wheelUrl) {
-  const bytes = fetchSnapshot(new URL(offered.file, wheelUrl), offered);
-  bytes.catch(() => {}); // awaited by Pyodide
-  return { from: "site", key: offered.key, bytes, drop: async () => {} };
 }
 
 /** The snapshot that this browser has made. Where it cannot be looked for, there is none.
@@ -112,35 +100,6 @@ function once(work) {
   return () => (begun ??= work());
 }
 
-/** @param {string} folder */
-export async function pyodideModule(folder) {
-  try {
-    return await import(/* @vite-ignore */ `${folder}pyodide.mjs`);
-  } catch (error) {
-    const what = `Pyodide did not come from ${folder} (${error instanceof Error ? error.message : error}).`;
-    throw new BasculeError({ category: "setup", what, hint: "Give its URL: new BasculeClient({ pyodide: URL })." });
-  }
-}
-
-/** The index, or what stands for it where the wheel itself is named. @param {string} url
- * @returns {Promise<Index>} */
-export async function fetchIndex(url) {
-  return new URL(url).pathname.endsWith(".json") ? (await fetched(url)).json() : { wheel: url };
-}
-
-/** @param {Index} index @param {string} url of the index */
-export async function fetchWheel({ wheel }, url) {
-  return (await fetched(new URL(wheel, url).href)).arrayBuffer();
-}
-
-/** @param {string} url */
-async function fetched(url) {
-  const answer = await fetch(url).catch(() => null);
-  if (answer?.ok) return answer;
-  const what = `The package did not come from ${url} (${answer ? answer.status : "no answer"}).`;
-  throw new BasculeError({ category: "setup", what, hint: "Give its URL: new BasculeClient({ wheel: URL })." });
-}
-
 /** Turn what a snapshot remembers into this page's Python; throws where it was made of another package.
  * @param {any} pyodide @param {string} key @param {Record<string, string>} env */
 export function resume(pyodide, key, env) {
@@ -148,33 +107,4 @@ export function resume(pyodide, key, env) {
   const fits = module.resume(key, JSON.stringify(env));
   module.destroy();
   if (!fits) throw new Error("it was made of another package");
-}
-
-/** The bytes of a snapshot; throws where they are not what the index says.
- * @param {URL} url @param {Snapshot} snapshot */
-export async function fetchSnapshot(url, { sha256, nbytes }) {
-  const answer = await fetch(url);
-  if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
-  let bytes = new Uint8Array(await answer.arrayBuffer());
-  // A server may have said Content-Encoding: gzip, and the browser have unpacked it.
-  if (beginsWith(bytes, GZIP)) {
-    const unpacked = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    bytes = new Uint8Array(await new Response(unpacked).arrayBuffer());
-  }
-  checked(bytes);
-  if (bytes.length !== nbytes) throw new Error(`it has ${bytes.length} bytes instead of ${nbytes}`);
-  if (globalThis.crypto?.subtle && (await digestOf(bytes)) !== sha256) throw new Error("its hash is wrong");
-  return bytes;
-}
-
-/** Pyodide checks it only once it has made a memory of that size, and waits for ever if it cannot.
- * @template {Uint8Array} T @param {T} bytes @returns {T} */
-export function checked(bytes) {
-  if (!beginsWith(bytes, SNAPSHOT)) throw new Error("it is no snapshot");
-  return bytes;
-}
-
-/** @param {Uint8Array} bytes @param {number[]} start */
-function beginsWith(bytes, start) {
-  return start.every((byte, at) => bytes[at] === byte);
 }

@@ -2,6 +2,7 @@
 
 import { modelAddress, workerConfig } from "./client-options.js";
 import { BasculeError } from "./protocol.js";
+import { sendShipped } from "./shipped.js";
 import { SnapshotMaker } from "./snapshot-maker.js";
 
 export { BasculeError, faultOf } from "./protocol.js";
@@ -31,6 +32,8 @@ export class BasculeClient {
   #booted = false;
   /** Fetches while Python starts. @type {Worker | null} */
   #ahead = null;
+  /** Ends the fetching of what Python starts from. */
+  #abort = new AbortController();
   #config;
   #next = 1;
   /** @type {Map<number, Waiting>} */
@@ -61,7 +64,10 @@ export class BasculeClient {
     worker.onmessage = ({ data }) => this.#hear(data);
     worker.onerror = (event) => this.#crash(event.message || "The worker could not start.");
     worker.onmessageerror = () => this.#crash("A message from the worker was unreadable.");
-    worker.postMessage({ type: "start", ...this.#config, createdAt });
+    // The page has these sooner than a worker that is still to read its own modules.
+    const { port1, port2 } = new MessageChannel();
+    sendShipped(this.#config, port1, this.#abort.signal);
+    worker.postMessage({ type: "start", ...this.#config, createdAt, shipped: port2 }, [port2]);
     return worker;
   }
 
@@ -82,6 +88,7 @@ export class BasculeClient {
 
   /** While Python starts, a worker of its own brings the model's files. @param {string} model */
   #prefetch(model) {
+    this.#worker ??= this.#start(); // the one that takes longer
     const worker = startPrefetch();
     this.#ahead = worker;
     worker.onmessage = ({ data: { done, total } }) => {
@@ -92,7 +99,6 @@ export class BasculeClient {
     // A port of their own: what one says before the other one listens is not lost.
     const { port1, port2 } = new MessageChannel();
     worker.postMessage({ model, models, wheel, checked: port1 }, [port1]);
-    this.#worker ??= this.#start();
     this.#worker.postMessage({ type: "checked", port: port2 }, [port2]);
   }
 
@@ -254,6 +260,8 @@ export class BasculeClient {
    * @param {import("./protocol.js").Fault} fault */
   #end(fault) {
     this.#worker?.terminate();
+    this.#abort.abort();
+    this.#abort = new AbortController();
     this.#endPrefetch();
     this.#maker.end();
     this.#worker = null;

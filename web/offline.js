@@ -81,19 +81,19 @@ function bare(url) {
 async function networkFirst(event) {
   const place = bare(event.request.url);
   const asked = fetch(event.request).then((answer) => {
-    if (answer.ok) event.waitUntil(keep(place, answer.clone()));
+    if (answer.ok) event.waitUntil(renew(place, answer.clone()));
     return answer;
   });
   const heard = asked.catch(() => null);
   event.waitUntil(heard); // a late answer is kept for the next time
   const answer = await Promise.race([heard, rest(PATIENCE_MS)]);
-  return answer || (await held(place)) || asked;
+  return answer || (await held(place, event.request.url)) || asked;
 }
 
 /** What its name or its validator identifies. @param {FetchEvent} event */
 async function cacheFirst(event) {
   const place = bare(event.request.url);
-  const found = await held(place);
+  const found = await held(place, event.request.url);
   if (found) {
     if (place.startsWith(PYODIDE)) event.waitUntil(revalidate());
     return found;
@@ -103,11 +103,19 @@ async function cacheFirst(event) {
   return answer;
 }
 
-/** The copy, with all its headers, those that isolate a page among them. It bears no URL and so takes
- * that of its request. @param {string} place */
-async function held(place) {
+/** The copy, with all its headers, those that isolate a page among them. For a request with a query it bears
+ * no URL, and so takes that of its request; else it is handed on as it is, which passes its bytes by this
+ * thread. @param {string} place @param {string} [url] */
+async function held(place, url = place) {
   const found = await caches.match(place, { cacheName: CACHE }).catch(() => undefined);
-  return found && new Response(found.body, found);
+  return found && (found.url === url ? found : new Response(found.body, found));
+}
+
+/** Keep an answer, unless the copy is the same: a visit asks for some sixty files that have not changed.
+ * @param {string} place @param {Response} answer */
+async function renew(place, answer) {
+  const [known, etag] = [await held(place), answer.headers.get("etag")];
+  if (!etag || known?.headers.get("etag") !== etag) await keep(place, answer);
 }
 
 /** Whether it could be kept. @param {string} place @param {Response} answer @returns {Promise<boolean>} */

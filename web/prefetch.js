@@ -5,6 +5,15 @@
 import { filesOfFirstLoad, lastLoad, placeOf } from "./ahead.js";
 import { openRemembered } from "./bridge/remembered.js";
 import { createPageFetcher, idb } from "./page-fetcher.js";
+// What these import themselves: a browser asks for all of it at once then, not level by level.
+import "./bridge/download.js";
+import "./bridge/fetcher.js";
+import "./bridge/http.js";
+import "./bridge/journal.js";
+import "./bridge/manifest.js";
+import "./bridge/pieces.js";
+import "./bridge/shelf.js";
+import "./bridge/store.js";
 
 /**
  * `checked` leads to Python's worker, and hears of each file whose version the server was asked for.

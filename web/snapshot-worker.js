@@ -1,7 +1,8 @@
 // Makes a memory snapshot of Python in this browser, a step a worker, since a step's Pyodide goes with its
 // worker only. snapshot-maker.js starts them one after the other.
 
-import { checked, fetchIndex, fetchWheel, pyodideModule, resume } from "./boot.js";
+import { resume } from "./boot.js";
+import { checked, fetchIndex, fetchWheel, pyodideModule } from "./shipped.js";
 import { collect, makeSnapshot, unpack } from "./snapshot-steps.mjs";
 import { openSnapshots, snapshotKey } from "./snapshots.js";
 

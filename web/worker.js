@@ -5,12 +5,37 @@ import { boot } from "./boot.js";
 import "./bridge/importer.js";
 import { makeEarly } from "./early.js";
 import { faultOf } from "./protocol.js";
+import { receiveShipped } from "./shipped.js";
+// What these import themselves: a browser asks for all of it at once then, not level by level.
+import "./ahead.js";
+import "./bridge/device.js";
+import "./bridge/download.js";
+import "./bridge/faults.js";
+import "./bridge/fetcher.js";
+import "./bridge/gpu.js";
+import "./bridge/handles.js";
+import "./bridge/http.js";
+import "./bridge/journal.js";
+import "./bridge/manifest.js";
+import "./bridge/pieces.js";
+import "./bridge/pipelines.js";
+import "./bridge/remembered.js";
+import "./bridge/shelf.js";
+import "./bridge/staging.js";
+import "./bridge/store.js";
+import "./bridge/submission.js";
+import "./bridge/tape.js";
+import "./bridge/text.js";
+import "./page-fetcher.js";
+import "./snapshot-steps.mjs";
+import "./snapshots.js";
 
 /** @typedef {import("./protocol.js").Request} Request */
 /** @typedef {import("./protocol.js").Answer} Answer */
 /** @typedef {import("./client-options.js").WorkerConfig} WorkerConfig */
-/** `createdAt` is when the page created this worker, in ms since 1970.
- * @typedef {{ type: "start", createdAt: number } & WorkerConfig} StartRequest */
+/** `createdAt` is when the page created this worker, in ms since 1970; `shipped` brings what the page fetches
+ * of what the site ships (shipped.js).
+ * @typedef {{ type: "start", createdAt: number, shipped: MessagePort } & WorkerConfig} StartRequest */
 /** @typedef {{ type: "checked", port: MessagePort }} CheckedRequest */
 
 /** @param {Answer} answer @param {Transferable[]} [transfer] */
@@ -28,7 +53,7 @@ async function startPython(config) {
   report("python", 0, 1, "steps");
   const worker_ms = performance.timeOrigin + performance.now() - config.createdAt;
   let package_ms = 0;
-  const { begun: session, ...booted } = await boot(config, (pyodide) => {
+  const begin = (/** @type {any} */ pyodide) => {
     report("python", 1, 1, "steps");
     report("package", 0, 1, "steps");
     const began = performance.now();
@@ -39,7 +64,8 @@ async function startPython(config) {
     module.destroy();
     package_ms = performance.now() - began;
     return made;
-  });
+  };
+  const { begun: session, ...booted } = await boot(config, begin, receiveShipped(config.shipped));
   const stages = { worker_ms, ...booted.stages, package_ms };
   tell({ type: "booted", snapshot: booted.snapshot });
   report("package", 1, 1, "steps");

@@ -43,6 +43,7 @@ WEB = (
     "page-fetcher.js",
     "prefetch.js",
     "protocol.js",
+    "shipped.js",
     "snapshot-maker.js",
     "snapshot-steps.mjs",
     "snapshot-worker.js",

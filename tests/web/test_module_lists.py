@@ -1,0 +1,46 @@
+"""Pages and workers name all modules that they will import: browsers then ask for all at once."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+WEB = Path(__file__).resolve().parents[2] / "web"
+IMPORT = re.compile(r'^(?:import|export)\b[^;"]*"(\.[^"]+)";', re.MULTILINE)
+# What Python starts from, beside the page's own modules.
+PYTHON = "pyodide/pyodide.mjs"
+
+
+def imported(file: Path) -> list[Path]:
+    """The modules that a file itself imports."""
+    code = re.sub(r"/\*.*?\*/", "", file.read_text(), flags=re.DOTALL)
+    return [(file.parent / name).resolve() for name in IMPORT.findall(code)]
+
+
+def graph(start: Path) -> set[Path]:
+    """All modules that a file needs, without itself."""
+    found: set[Path] = set()
+    pending = [start]
+    while pending:
+        new = set(imported(pending.pop())) - found
+        found |= new
+        pending += new
+    return found - {start}
+
+
+@pytest.mark.parametrize(("page", "script"), [("index", "main.js"), ("chat", "chat.js")])
+def test_a_page_preloads_all_its_modules(page: str, script: str) -> None:
+    html = (WEB / f"{page}.html").read_text()
+    assert f'<script type="module" src="{script}"></script>' in html
+    listed = re.findall(r'<link rel="modulepreload" href="([^"]+)" />', html)
+    assert sorted(listed) == sorted(set(listed))
+    needed = {WEB / script, *graph(WEB / script)}
+    assert set(listed) == {path.relative_to(WEB).as_posix() for path in needed} | {PYTHON}
+    assert 'rel="preload" as="fetch" crossorigin href="wheel/index.json"' in html
+
+
+@pytest.mark.parametrize("worker", ["worker.js", "prefetch.js"])
+def test_a_worker_imports_all_its_modules_itself(worker: str) -> None:
+    assert set(imported(WEB / worker)) == graph(WEB / worker)

@@ -1,0 +1,128 @@
+// What a site ships for Python's start: wheel/index.json, and the memory snapshot that it names
+// (server/snapshot.py makes it). The page fetches both while its worker starts, and sends them there.
+
+import { sha256 as digestOf } from "./bridge/journal.js";
+import { BasculeError } from "./protocol.js";
+
+/**
+ * What wheel/index.json says of a snapshot; see py/bascule/server/snapshot.py.
+ * @typedef {{ file: string, key: string, sha256: string, nbytes: number, pyodide: string }} Snapshot
+ * @typedef {{ wheel: string, snapshot?: Snapshot | null }} Index
+ * The index, and the bytes of its snapshot, if that is of this Pyodide.
+ * @typedef {{ index: Index, bytes: Promise<Uint8Array<ArrayBuffer>> | null }} Shipped
+ * One message each, in this order; an index of null is one that did not come.
+ * @typedef {{ index: Index | null, follows: boolean }} IndexMessage
+ * @typedef {{ bytes: Uint8Array<ArrayBuffer> } | { error: string }} BytesMessage
+ */
+
+const GZIP = [0x1f, 0x8b];
+const SNAPSHOT = [0x00, 0x73, 0x6e, 0x70];
+
+/** Fetch what a site ships, and send it to a worker's `receiveShipped`. Never rejects.
+ * @param {{ pyodide: string, wheel: string }} place @param {MessagePort} port @param {AbortSignal} signal */
+export async function sendShipped(place, port, signal) {
+  try {
+    const { index, bytes } = await findShipped(place, signal);
+    port.postMessage({ index, follows: bytes !== null });
+    const message = await bytes?.then((whole) => ({ bytes: whole }), (error) => ({ error: textOf(error) }));
+    if (message) port.postMessage(message, "bytes" in message ? [message.bytes.buffer] : []);
+  } catch {
+    port.postMessage({ index: null, follows: false }); // the worker asks again, and says what is wrong
+  }
+}
+
+/** What another thread has sent by `sendShipped`; null where it could not fetch the index.
+ * @param {MessagePort} port @returns {Promise<Shipped | null>} */
+export async function receiveShipped(port) {
+  /** @type {((message: any) => void)[]} */
+  const waiting = [];
+  const [first, second] = [0, 1].map(() => new Promise((resolve) => waiting.push(resolve)));
+  port.onmessage = ({ data }) => waiting.shift()?.(data);
+  const { index, follows } = /** @type {IndexMessage} */ (await first);
+  return index && { index, bytes: follows ? second.then(bytesOf) : null };
+}
+
+/** @param {BytesMessage} message */
+function bytesOf(message) {
+  if ("error" in message) throw new Error(message.error);
+  return message.bytes;
+}
+
+/** @param {{ pyodide: string, wheel: string }} place @param {AbortSignal} [signal] @returns {Promise<Shipped>} */
+export async function findShipped({ pyodide, wheel }, signal) {
+  const [index, { version }] = await Promise.all([fetchIndex(wheel, signal), pyodideModule(pyodide)]);
+  const { snapshot } = index;
+  if (!snapshot || snapshot.pyodide !== version) return { index, bytes: null };
+  const bytes = fetchSnapshot(new URL(snapshot.file, wheel), snapshot, signal);
+  bytes.catch(() => {}); // awaited later, by Pyodide
+  return { index, bytes };
+}
+
+/** @param {string} folder */
+export async function pyodideModule(folder) {
+  try {
+    return await import(/* @vite-ignore */ `${folder}pyodide.mjs`);
+  } catch (error) {
+    const what = `Pyodide did not come from ${folder} (${textOf(error)}).`;
+    throw new BasculeError({ category: "setup", what, hint: "Give its URL: new BasculeClient({ pyodide: URL })." });
+  }
+}
+
+/** The index, or what stands for it where the wheel itself is named. @param {string} url
+ * @param {AbortSignal} [signal] @returns {Promise<Index>} */
+export async function fetchIndex(url, signal) {
+  return new URL(url).pathname.endsWith(".json") ? (await fetched(url, signal)).json() : { wheel: url };
+}
+
+/** @param {Index} index @param {string} url of the index */
+export async function fetchWheel({ wheel }, url) {
+  return (await fetched(new URL(wheel, url).href)).arrayBuffer();
+}
+
+/** @param {string} url @param {AbortSignal} [signal] */
+async function fetched(url, signal) {
+  const answer = await fetch(url, { signal }).catch(() => null);
+  if (answer?.ok) return answer;
+  const what = `The package did not come from ${url} (${answer ? answer.status : "no answer"}).`;
+  throw new BasculeError({ category: "setup", what, hint: "Give its URL: new BasculeClient({ wheel: URL })." });
+}
+
+/** The bytes of a snapshot; throws where they are not what the index says.
+ * @param {URL} url @param {Snapshot} snapshot @param {AbortSignal} [signal] */
+export async function fetchSnapshot(url, { sha256, nbytes }, signal) {
+  const answer = (await keptFor(url)) ?? (await fetch(url, { signal }));
+  if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
+  let bytes = new Uint8Array(await answer.arrayBuffer());
+  // A server may have said Content-Encoding: gzip, and the browser have unpacked it.
+  if (beginsWith(bytes, GZIP)) {
+    const unpacked = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    bytes = new Uint8Array(await new Response(unpacked).arrayBuffer());
+  }
+  checked(bytes);
+  if (bytes.length !== nbytes) throw new Error(`it has ${bytes.length} bytes instead of ${nbytes}`);
+  if (globalThis.crypto?.subtle && (await digestOf(bytes)) !== sha256) throw new Error("its hash is wrong");
+  return bytes;
+}
+
+/** What offline.js has kept of the last visit, which takes half the time when its service worker does not hand it
+ * on. @param {URL} url */
+async function keptFor(url) {
+  return globalThis.caches?.match(url.href).catch(() => undefined); // storage may be blocked
+}
+
+/** Pyodide checks it only once it has made a memory of that size, and waits for ever if it cannot.
+ * @template {Uint8Array} T @param {T} bytes @returns {T} */
+export function checked(bytes) {
+  if (!beginsWith(bytes, SNAPSHOT)) throw new Error("it is no snapshot");
+  return bytes;
+}
+
+/** @param {Uint8Array} bytes @param {number[]} start */
+function beginsWith(bytes, start) {
+  return start.every((byte, at) => bytes[at] === byte);
+}
+
+/** @param {unknown} error */
+function textOf(error) {
+  return error instanceof Error ? error.message : String(error);
+}
