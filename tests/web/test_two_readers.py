@@ -48,7 +48,8 @@ class OwnStore extends MemoryStore {
   }
 }
 
-const patience = { attempts: 3, firstDelayMs: 10, mostDelayMs: 20, stallMs: 5000, mostWaitMs: 100, silenceMs: 10_000 };
+const delays = { firstDelayMs: 10, mostDelayMs: 20, stallMs: 5000, mostWaitMs: 100 };
+const patience = { attempts: 3, ...delays, silenceMs: 10_000 };
 const options = { store: "auto", chunkNbytes: CHUNK, mostNbytes: 2 ** 30, patience };
 const parts = { store: {}, http, journal, manifest, download, shelf, pieces };
 const reader = (late = () => {}) => new Fetcher(parts, options, new OwnStore(late));
