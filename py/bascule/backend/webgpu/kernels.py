@@ -237,6 +237,7 @@ _ROWS: dict[str, Callable[[Call, AdapterInfo], Variants]] = {
     "attention": _attention,
     "pool": _pool,
     "l2_normalise": normalise_groups,
+    "softmax": normalise_rows,
     "activate": _activate,
     "add": _add,
     **IMAGE_ROWS,

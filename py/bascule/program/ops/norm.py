@@ -54,6 +54,13 @@ def l2_normalise(x: Array, *, eps: float) -> Array:
     return x / np.maximum(np.sqrt((x * x).sum(axis=-1, keepdims=True)), x.dtype.type(eps))
 
 
+def softmax(x: Array) -> Array:
+    """y = exp(x - max(x)) / sum(exp(x - max(x))) over the last axis."""
+    y = np.exp(x - x.max(axis=-1, keepdims=True))
+    y /= y.sum(axis=-1, keepdims=True)
+    return y
+
+
 ROWS = (
     Op(
         "layer_norm",
@@ -78,5 +85,13 @@ ROWS = (
         "y = x / max(|x|, eps) over C",
         same_shape,
         numpy=l2_normalise,
+    ),
+    Op(
+        "softmax",
+        inputs("x"),
+        {},
+        "y = exp(x - max(x)) / sum(exp(x - max(x))) over C",
+        same_shape,
+        numpy=softmax,
     ),
 )
