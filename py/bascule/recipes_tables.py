@@ -14,6 +14,7 @@ from bascule.models.encoder.files import plain_names
 from bascule.models.family import EncoderFamily
 from bascule.program.program import Parameter
 from bascule.progress import ProgressCallback
+from bascule.weights.computed import write_computed
 from bascule.weights.quantised import QuantizationReport, load_quantised
 from bascule.weights.safetensors import TensorInfo
 from bascule.weights.source import Source
@@ -38,7 +39,8 @@ async def fill_from_folder(
 
     What is quantized to `weights` comes one shard at a time.
     """
-    parameters = [_in_folder(parameter, family) for parameter in parameters]
+    read = write_computed(parameters, store)
+    parameters = [_in_folder(parameter, family) for parameter in read]
     named: dict[str, Any] = {
         "progress": progress,
         "headers": partial(read_tables, source, family, folders),

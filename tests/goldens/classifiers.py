@@ -14,12 +14,15 @@ import numpy as np
 from tests.goldens.families import (
     BERT_NAMES,
     ENCODER,
+    ENCODERS,
     HERE,
     ROBERTA_NAMES,
     Case,
     Tensors,
     bert_words,
     distilbert,
+    modernbert,
+    mpnet,
     post_norm_encoder,
     roberta_words,
     unigram_words,
@@ -58,11 +61,28 @@ def _labels(*names: str) -> dict[str, Any]:
     return {"id2label": {str(i): name for i, name in enumerate(names)}}
 
 
+_ENCODERS = {case.name: case for case in ENCODERS}
 _CUT = {"model_max_length": MAX_TOKENS}
 _BERT = {**ENCODER, "model_type": "bert", "architectures": ["BertForSequenceClassification"]}
 _BERT |= {"pad_token_id": 0, "type_vocab_size": 2}
 _ROBERTA = {"model_type": "roberta", "architectures": ["RobertaForSequenceClassification"]}
 _IDENTITY = {"activation_fn": "torch.nn.modules.linear.Identity", "version": "4.1.0"}
+
+
+def _mpnet(made: Tensors, labels: int) -> None:
+    c = made.config["hidden_size"]
+    mpnet(made, "mpnet.")
+    made.linear("classifier.dense", c, c)
+    made.linear("classifier.out_proj", labels, c)
+
+
+def _modernbert(made: Tensors, labels: int) -> None:
+    c = made.config["hidden_size"]
+    modernbert(made, "model.")
+    made.matrix("head.dense", c, c)
+    made.norm("head.norm", c)
+    made.linear("classifier", labels, c)
+
 
 CLASSIFIERS = (
     Case(
@@ -118,6 +138,30 @@ CLASSIFIERS = (
         roberta_words,
         seed=25,
         names={**ROBERTA_NAMES, **_CUT},
+    ),
+    Case(
+        "a cross-encoder of mpnet",
+        {
+            **{**_ENCODERS["mpnet"].config, **_labels("LABEL_0")},
+            "architectures": ["MPNetForSequenceClassification"],
+        },
+        partial(_mpnet, labels=1),
+        _ENCODERS["mpnet"].tokenizer,
+        seed=26,
+        names={**_ENCODERS["mpnet"].names, **_CUT},
+    ),
+    Case(
+        # As gte-reranker-modernbert-base's, whose tokens are averaged.
+        "a cross-encoder of modernbert",
+        {
+            **{**_ENCODERS["modernbert"].config, **_labels("LABEL_0")},
+            **{"classifier_pooling": "mean", "classifier_bias": False},
+            "architectures": ["ModernBertForSequenceClassification"],
+        },
+        partial(_modernbert, labels=1),
+        bert_words,
+        seed=27,
+        names={**BERT_NAMES, **_CUT},
     ),
 )
 

@@ -367,23 +367,41 @@ def distilbert(made: Tensors, prefix: str = "") -> None:
         made.norm(f"{name}.output_layer_norm", c, bias=True)
 
 
-def mpnet(made: Tensors) -> None:
+def mpnet(made: Tensors, prefix: str = "") -> None:
     """Tensors of MPNet."""
     told = made.config
     c, inner = told["hidden_size"], told["intermediate_size"]
-    made.matrix("embeddings.word_embeddings", told["vocab_size"], c, 4.0)
-    made.matrix("embeddings.position_embeddings", told["max_position_embeddings"], c, 4.0)
-    made.norm("embeddings.LayerNorm", c, bias=True)
-    made.matrix("encoder.relative_attention_bias", 32, told["num_attention_heads"], 3.0)
+    made.matrix(f"{prefix}embeddings.word_embeddings", told["vocab_size"], c, 4.0)
+    made.matrix(f"{prefix}embeddings.position_embeddings", told["max_position_embeddings"], c, 4.0)
+    made.norm(f"{prefix}embeddings.LayerNorm", c, bias=True)
+    made.matrix(f"{prefix}encoder.relative_attention_bias", 32, told["num_attention_heads"], 3.0)
     for layer in range(told["num_hidden_layers"]):
-        name = f"encoder.layer.{layer}"
+        name = f"{prefix}encoder.layer.{layer}"
         for part in "qkvo":
             made.linear(f"{name}.attention.attn.{part}", c, c)
         made.norm(f"{name}.attention.LayerNorm", c, bias=True)
         made.linear(f"{name}.intermediate.dense", inner, c)
         made.linear(f"{name}.output.dense", c, inner)
         made.norm(f"{name}.output.LayerNorm", c, bias=True)
-    made.linear("pooler.dense", c, c)
+    made.linear(f"{prefix}pooler.dense", c, c)
+
+
+def modernbert(made: Tensors, prefix: str = "") -> None:
+    """Tensors of ModernBERT: no biases, and no norm before the first layer's attention."""
+    told = made.config
+    c, inner = told["hidden_size"], told["intermediate_size"]
+    made.matrix(f"{prefix}embeddings.tok_embeddings", told["vocab_size"], c, 4.0)
+    made.norm(f"{prefix}embeddings.norm", c)
+    for layer in range(told["num_hidden_layers"]):
+        name = f"{prefix}layers.{layer}"
+        if layer:
+            made.norm(f"{name}.attn_norm", c)
+        made.matrix(f"{name}.attn.Wqkv", 3 * c, c)
+        made.matrix(f"{name}.attn.Wo", c, c)
+        made.norm(f"{name}.mlp_norm", c)
+        made.matrix(f"{name}.mlp.Wi", 2 * inner, c)
+        made.matrix(f"{name}.mlp.Wo", c, inner)
+    made.norm(f"{prefix}final_norm", c)
 
 
 ROBERTA_NAMES = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>"}
@@ -428,6 +446,25 @@ ENCODERS = (
         mpnet_words,
         seed=10,
         names={"pad_token": "<pad>", "unk_token": "[UNK]", "bos_token": "<s>"},
+        texts=(*TEXTS, LONG),
+    ),
+    Case(
+        # Texts longer than the window; the third layer meets only tokens nearby, the fourth all.
+        "modernbert",
+        {
+            **{"model_type": "modernbert", "architectures": ["ModernBertModel"]},
+            **{"vocab_size": 120, "hidden_size": 32, "intermediate_size": 48},
+            **{"num_hidden_layers": 4, "num_attention_heads": 4, "local_attention": 14},
+            **{"max_position_embeddings": 256, "hidden_activation": "gelu", "norm_eps": 1e-5},
+            **{"global_attn_every_n_layers": 3, "global_rope_theta": 160000.0, "pad_token_id": 0},
+            **{"local_rope_theta": 10000.0, "norm_bias": False, "attention_bias": False},
+            **{"mlp_bias": False, "position_embedding_type": "absolute"},
+            **{"cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3},
+        },
+        modernbert,
+        bert_words,
+        seed=13,
+        names=BERT_NAMES,
         texts=(*TEXTS, LONG),
     ),
 )

@@ -23,6 +23,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.goldens.classifiers import CLASSIFIERS, MAX_TOKENS, PAIRS, SINGLES
 from tests.goldens.families import HERE, Case, build
+from tests.goldens.make_family_goldens import RotaryByKind64
 
 
 def input_names(case: Case) -> list[str]:
@@ -34,6 +35,8 @@ def input_names(case: Case) -> list[str]:
 def answers(case: Case, folder: Path) -> dict[str, Any]:
     """All that the two libraries say of a folder."""
     net = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float64).eval()
+    if hasattr(net.base_model, "rotary_emb"):
+        net.base_model.rotary_emb = RotaryByKind64(net.config)
     words = AutoTokenizer.from_pretrained(folder)
     words.model_input_names = inputs = input_names(case)
 
@@ -57,6 +60,7 @@ def answers(case: Case, folder: Path) -> dict[str, Any]:
     if len(labels) == 1:
         model = CrossEncoder(str(folder), device="cpu").double()
         model.tokenizer.model_input_names = inputs
+        model[0].model = net
         found["scores"] = [model.predict([pair])[0] for pair in PAIRS]
     return {f"{case.name}: {key}": np.asarray(rows, np.float32) for key, rows in found.items()}
 

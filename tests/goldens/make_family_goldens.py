@@ -64,6 +64,24 @@ class Rotary64(torch.nn.Module):
         return both.cos().to(x.dtype), both.sin().to(x.dtype)
 
 
+class RotaryByKind64(torch.nn.Module):
+    """As Rotary64, with a base for each kind of layer."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        size = config.hidden_size // config.num_attention_heads
+        exponents = -torch.arange(0, size, 2, dtype=torch.float64) / size
+        told = config.rope_parameters
+        self.frequencies = {kind: told[kind]["rope_theta"] ** exponents for kind in told}
+
+    def forward(
+        self, x: torch.Tensor, position_ids: torch.Tensor, kind: str
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        angles = position_ids[..., None].double() * self.frequencies[kind]
+        both = torch.cat((angles, angles), dim=-1)
+        return both.cos().to(x.dtype), both.sin().to(x.dtype)
+
+
 def in_float64(net: Any) -> Any:
     """Replace what computes in float32."""
     for parent in list(net.modules()):
@@ -101,6 +119,9 @@ def decode(case: Case, folder: Path) -> tuple[dict[str, Any], np.ndarray[Any, An
 def embed(case: Case, folder: Path) -> np.ndarray[Any, Any]:
     """Every text's embedding, one a batch."""
     model = SentenceTransformer(str(folder), device="cpu").double()
+    net = model[0].model
+    if hasattr(net, "rotary_emb"):
+        net.rotary_emb = RotaryByKind64(net.config)
     return np.concatenate([model.encode([text]) for text in case.texts]).astype(np.float32)
 
 

@@ -101,6 +101,19 @@ async def test_encoders_embed_as_transformers_does(opened: bascule.Device, tmp_p
         assert cosines(found, expected).min() >= 0.99999, case.name
 
 
+async def test_encoders_of_8_bits_embed_nearly_the_same(tmp_path: Path) -> None:
+    """Among them one whose q, k and v are rows of one tensor, and whose angles no file has."""
+    for case in ENCODERS:
+        folder = build(case, tmp_path / case.name)
+        async with await bascule.load(folder, tier="cpu", quantize=8) as model:
+            assert isinstance(model, EmbeddingModel)
+            found = await model.embed(case.texts)
+            assert model.quantization is not None
+            types = {tensor.dtype for tensor in model.quantization.tensors}
+        assert types == {"f32", "q8_0"}
+        assert cosines(found, encoder_golden(case.name)).min() > 0.995, case.name
+
+
 def test_every_family_has_a_golden_or_files_of_its_own() -> None:
     assert {family.name for family in FAMILIES} - {"bert", "llama"} == {*BY_NAME, *DECODING} - {
         "xlm-roberta"  # of the family roberta
@@ -116,7 +129,7 @@ def changed(case: Case, folder: Path, **changes: Any) -> Path:
 
 def a_matrix(names: Any) -> str:
     """One of the layers' matrices."""
-    return sorted(n for n in names if ".layers.1." in n or ".layer.1." in n)[0]
+    return sorted(n for n in names if "layers.1." in n or ".layer.1." in n)[0]
 
 
 def without(tensors: dict[str, Any]) -> None:
@@ -248,6 +261,22 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         {"architectures": ["RobertaForSequenceClassification"]},
         r"lacks the tensor 'classifier\.dense\.weight'",
     ),
+    ("mpnet", {"relative_attention_num_buckets": 64}, "relative_attention_num_buckets is 64"),
+    ("mpnet", {"max_position_embeddings": 2}, "leaves no position from 2 on"),
+    ("modernbert", {"mlp_bias": True}, "its mlp_bias is True"),
+    ("modernbert", {"max_position_embeddings": 1 << 20}, "max_position_embeddings is 1048576"),
+    ("modernbert", {"num_attention_heads": 32}, "32 heads of size 1 cannot be rotated"),
+    ("modernbert", {"layer_types": ["full_attention"]}, "expected 4 names"),
+    ("modernbert", {"layer_types": ["linear"] * 4}, "its layer_types have 'linear'"),
+    ("modernbert", {"rope_scaling": {"type": "yarn"}}, "rope_scaling"),
+    (
+        "modernbert",
+        {"rope_parameters": {"sliding_attention": {"rope_type": "yarn"}}},
+        "its rope_type is 'yarn'",
+    ),
+    ("modernbert", {"rope_parameters": {"full_attention": 3}}, "no JSON object"),
+    ("modernbert", {"classifier_pooling": "max"}, "its classifier_pooling is 'max'"),
+    ("modernbert", {"hidden_activation": "quick_gelu"}, "hidden_activation is 'quick_gelu'"),
     ("roberta", {"architectures": ["RobertaForTokenClassification"]}, "whose head is not run"),
     ("roberta", {"architectures": ["RobertaForCausalLM"]}, "whose head is not run"),
     ("roberta", {"position_embedding_type": "relative_key"}, "are not absolute"),

@@ -7,7 +7,19 @@ from bascule.program.graph import Graph
 from bascule.program.program import Value
 
 
-def matrix(graph: Graph, name: str, shape: tuple[int, int], dtype: DType, *tensors: str) -> Value:
-    """Declare a matrix stored as `dtype`, or as float32 if its rows are no whole blocks."""
+def matrix(
+    graph: Graph,
+    name: str,
+    shape: tuple[int, int],
+    dtype: DType,
+    *tensors: str,
+    rows: int = 0,
+    first: int = 0,
+) -> Value:
+    """Declare a matrix stored as `dtype`, or as float32 if its rows are no whole blocks.
+
+    `rows` and `first` as in `Graph.parameter`.
+    """
     even = shape[1] % block_of(dtype).n_elements == 0
-    return graph.parameter(name, shape, *tensors, dtype=dtype if even else "f32")
+    kept = dtype if even else "f32"
+    return graph.parameter(name, shape, *tensors, dtype=kept, rows=rows, first=first)

@@ -12,6 +12,7 @@ from bascule.models.gpt2 import GPT2
 from bascule.models.kinds import unsupported_type
 from bascule.models.llama import LLAMA
 from bascule.models.mistral import MISTRAL
+from bascule.models.modernbert import MODERN_BERT
 from bascule.models.mpnet import MPNET
 from bascule.models.phi3 import PHI3
 from bascule.models.qwen2 import QWEN2
@@ -23,6 +24,7 @@ FAMILIES: tuple[EncoderFamily | DecoderFamily, ...] = (
     ROBERTA,
     DISTILBERT,
     MPNET,
+    MODERN_BERT,
     LLAMA,
     MISTRAL,
     QWEN2,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from bascule.dtypes import DType
 from bascule.errors import InputError
 from bascule.program.ops import OPS, onto_of
-from bascule.program.program import Attribute, Call, Dim, Parameter, Shape, Value
+from bascule.program.program import Attribute, Call, Computed, Dim, Parameter, Shape, Value
 
 
 @dataclass
@@ -34,14 +34,17 @@ class Graph:
         rows: int = 0,
         first: int = 0,
         dtype: DType = "f32",
+        computed: Computed | None = None,
     ) -> Value:
         """Declare a weight; `tensors` name the file's tensors, by default `name` itself.
 
-        With `rows` only that many of their rows are kept, from `first` on.
+        With `rows` only that many of their rows are kept, from `first` on. What is `computed` is
+        in no file.
         """
         if name in self.parameters:
             raise InputError(f"graph {self.name}", "each parameter once", name)
-        self.parameters[name] = Parameter(name, shape, tensors or (name,), rows, dtype, first)
+        named = () if computed else tensors or (name,)
+        self.parameters[name] = Parameter(name, shape, named, rows, dtype, first, computed=computed)
         return Value(name, shape, dtype)
 
     def state(self, name: str, shape: Shape, dtype: DType = "f32") -> Value:

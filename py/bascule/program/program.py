@@ -48,13 +48,24 @@ class Value:
 
 
 @dataclass(frozen=True, slots=True)
+class Computed:
+    """What a parameter's float32 numbers follow from: zeros, or the angles of a rotary base.
+
+    With `theta` row p of (P, D) holds the cosines and then the sines of p * theta^(-2i / D).
+    """
+
+    theta: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Parameter:
     """A weight of a program and where it comes from.
 
     `tensors` are the file's tensors, stacked along the first axis into `shape`; `rows` keeps
     only that many rows of the stack (0 keeps all), from row `first` on, and `whole` is how many it
     must have (0: enough of them). A `dtype` other than f32 is stored as the file has it, block by
-    block; halves that are to become f32 are widened. InputError for rows that cannot be.
+    block; halves that are to become f32 are widened. What is `computed` has no tensors. InputError
+    for rows that cannot be.
     """
 
     name: str
@@ -64,6 +75,7 @@ class Parameter:
     dtype: DType = "f32"
     first: int = 0
     whole: int = 0
+    computed: Computed | None = None
 
     def __post_init__(self) -> None:
         """See above."""
