@@ -105,8 +105,8 @@ class Device:
         On a WebGPU tier the driver counts every buffer; on the others weights, states and buffers
         are counted, and intermediate values are not.
         """
-        self._pool.sweep()
-        return self._opened.backend.memory
+        self.backend.turns.when_free(self._pool.sweep)
+        return self.backend.memory
 
     @property
     def ops(self) -> Operations:

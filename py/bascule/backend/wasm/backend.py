@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from bascule.arrays import np
@@ -11,7 +12,8 @@ from bascule.backend.deviceless import Deviceless
 from bascule.backend.quantise import ReferenceQuantiser
 from bascule.backend.wasm.computation import WasmComputation
 from bascule.backend.wasm.kernels import Kernels
-from bascule.backend.wasm.replay import ReplayExecutable
+from bascule.backend.wasm.language import LanguageFunctions
+from bascule.backend.wasm.replay import Functions, ReplayExecutable
 from bascule.backend.wasm.store import WasmStates, WasmStore
 from bascule.backend.wasm.tensor import Blocks
 from bascule.errors import InputError
@@ -63,7 +65,12 @@ class WasmBackend(Deviceless):
 
     async def computation(self, program: Program) -> Computation:
         """See `Backend.computation`."""
-        return WasmComputation(program, self._kernels)
+        return WasmComputation(program, self._kernels, self._functions)
+
+    @cached_property
+    def _functions(self) -> Functions:
+        """The kernels' functions, with the scratch memory that all computations share."""
+        return LanguageFunctions(self._kernels).table()
 
     async def prepare(
         self, program: Program, weights: WeightStore, states: StateStore | None = None

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from bascule.arrays import need_numpy
 from bascule.backend.cpu import evaluate, last_uses, telling
 from bascule.backend.wasm.kernels import Kernels
-from bascule.backend.wasm.language import LanguageFunctions
-from bascule.backend.wasm.replay import NUMPY_HINT, is_own, numpy_ops, numpy_step
+from bascule.backend.wasm.replay import NUMPY_HINT, Functions, is_own, numpy_ops, numpy_step
 from bascule.backend.wasm.store import WasmStates
 from bascule.backend.wasm.tensor import Blocks, Tensor
 from bascule.errors import InputError
@@ -22,11 +21,11 @@ if TYPE_CHECKING:
 class WasmComputation:
     """See `Computation`. Results are copied into the stores that are to hold them."""
 
-    def __init__(self, program: Program, kernels: Kernels) -> None:
+    def __init__(self, program: Program, kernels: Kernels, functions: Functions) -> None:
         self._program = program
         self._kernels = kernels
-        self._functions = LanguageFunctions(kernels).table()
-        self._numpy_ops = numpy_ops(program, self._functions)
+        self._functions = functions
+        self._numpy_ops = numpy_ops(program, functions)
 
     async def run(
         self, operands: Mapping[str, StateStore], results: Mapping[str, StateStore]
