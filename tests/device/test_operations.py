@@ -237,6 +237,21 @@ async def test_many_shapes_keep_memory_flat(rng: np.random.Generator) -> None:
         assert device.backend.gpu.n_objects <= 256 + 4  # type: ignore[attr-defined]
 
 
+async def test_a_chain_costs_the_driver_few_calls(rng: np.random.Generator) -> None:
+    """A result's buffer, a tape made, replayed and dropped; no operand is copied."""
+    async with await bascule.open_device("webgpu") as device:
+        x = await device.ops.gelu(f32(rng, 40, 40))
+        await device.ops.matmul(x, x)
+        gpu: Any = device.backend.gpu  # type: ignore[attr-defined]
+        before, written = gpu.crossings, []
+        real = gpu.write
+        gpu.write = lambda *call: (written.append(call), real(*call))
+        for _ in range(50):
+            x = await device.ops.matmul(await device.ops.gelu(x), x)
+        assert gpu.crossings - before <= 5 * 100
+        assert not written
+
+
 async def test_whole_numbers_and_halves(device: bascule.Device, rng: np.random.Generator) -> None:
     halves = f32(rng, 3, 4).astype(np.float16)
     assert np.array_equal(await (await device.buffer(halves)).numpy(), halves.astype(np.float32))
