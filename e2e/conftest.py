@@ -118,8 +118,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 # What takes longest begins first, or one worker would still run it when the other has ended.
 LONGEST = (
-    *("language", "memory", "cache", "offline", "snapshot", "own_snapshot", "matrix"),
-    *("tiers_agree", "csp", "choosing", "network", "errors"),
+    *("language", "own_snapshot", "errors", "remembering", "proven", "cache", "network"),
+    *("offline", "memory", "snapshot", "tiers_agree", "limited_adapter", "matrix", "csp"),
+    *("choosing", "capabilities", "chat", "quantize", "sentences_page", "chat_page", "anywhere"),
 )
 
 

@@ -121,7 +121,7 @@ def load(page: Page, tier: str, model: str = MODEL) -> dict[str, Any]:
 
 
 def test_what_it_shows(webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]) -> None:
-    page = new_page(f"{site.url}/{limited(buffer_nbytes=200 * MIB)}/lab/")
+    page = new_page(f"{site.url}/{limited(buffer_nbytes=200 * MIB)}/lab/?no-numpy")
     told = lab(page, SHOWN)
     assert told["webgpu"]["tier"] == "webgpu"
     assert told["webgpu-limited"]["tier"] == "webgpu-limited"
@@ -140,7 +140,7 @@ def test_what_it_shows(webgpu_engine: Engine, site: Site, new_page: Callable[[st
 def test_what_it_refuses(
     webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
-    page = new_page(f"{site.url}/{limited(binding_nbytes=64 << 10)}/lab/")
+    page = new_page(f"{site.url}/{limited(binding_nbytes=64 << 10)}/lab/?no-numpy")
     check_refused(lab(page, REFUSED), 64 << 10, 256 * MIB)
 
 

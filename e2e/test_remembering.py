@@ -268,7 +268,7 @@ json.dumps(found)
 def test_whatever_is_wrong_with_indexeddb_costs_speed_only(
     engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
-    page = new_page(f"{site.url}/lab/")
+    page = new_page(f"{site.url}/lab/?no-numpy")
     wait_for(page, "globalThis.lab")
     found = json.loads(page.run("(code) => lab.run(code)", FAULTS))
     for name, told in found.items():
