@@ -25,6 +25,7 @@ from bascule.models.decoder.files import (
     with_types,
 )
 from bascule.models.decoder.graph import CacheDType
+from bascule.models.encoder.files import plain_names
 from bascule.models.family import DecoderFamily
 from bascule.models.table import family_of_metadata
 from bascule.program.program import Parameter, Program
@@ -42,6 +43,7 @@ from bascule.tiers.openers import OpenedTier
 from bascule.weights.gguf import GgufHeader
 from bascule.weights.gguf_stream import load_gguf_weights, read_gguf
 from bascule.weights.quantised import QuantizationReport, load_quantised
+from bascule.weights.safetensors import TensorInfo
 from bascule.weights.source import Source, read_optional
 from bascule.weights.stream import load_weights, read_headers, with_restarts
 
@@ -129,10 +131,12 @@ class FolderRecipe(LanguageRecipe):
         """See `Recipe`. What is quantised comes one shard at a time."""
         name = self.settings.decoder.family.tensor_name
         named = [replace(p, tensors=tuple(map(name, p.tensors))) for p in parameters]
+        more: dict[str, Any] = {"progress": progress}
+        more["headers"] = partial(_read_tables, source, self.settings.decoder.family)
         if self.weights is None:
-            await load_weights(source, named, store, parallel=parallel, progress=progress)
+            await load_weights(source, named, store, parallel=parallel, **more)
             return None
-        return await load_quantised(source, named, store, backend, self.weights, progress=progress)
+        return await load_quantised(source, named, store, backend, self.weights, **more)
 
 
 async def read_gguf_model(
@@ -173,7 +177,8 @@ async def read_language_folder(
     Errors as `recipes.read_recipe`.
     """
     place = f"{source.location}/config.json"
-    headers = await with_restarts(source, partial(read_headers, source), source.forget)
+    attempt = partial(_read_tables, source, family)
+    headers = await with_restarts(source, attempt, source.forget)
     tensors = {name: tensor for table in headers.values() for name, tensor in table.items()}
     config = family.config(config_json, place)
     config = with_types(family, config, config_json, tensors, weights, place)
@@ -184,6 +189,13 @@ async def read_language_folder(
     settings = await _settings(Decoder(family, config), vocabulary, source.location)
     tell(Progress("tokenizer", 1, 1, "files"))
     return FolderRecipe(settings, options, weights)
+
+
+async def _read_tables(source: Source, family: DecoderFamily) -> dict[str, dict[str, TensorInfo]]:
+    """Return the tensors of each file by the family's names."""
+    place = source.location
+    files = await read_headers(source)
+    return {f: plain_names(family, table, f"{place}/{f}") for f, table in files.items()}
 
 
 async def _tokenizer_files(

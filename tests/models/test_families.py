@@ -32,7 +32,7 @@ from tests.goldens.families import (
 from tests.goldens.families_gguf import ARCHITECTURES, write_gguf
 from tests.goldens.llama import NARROW
 
-BY_NAME = {case.name: case for case in (*DECODERS, *ENCODERS)}
+BY_NAME = {case.name: case for case in (*DECODERS, GPT2, *ENCODERS)}
 DECODING = {case.name: case for case in (*DECODERS, GPT2)}
 
 
@@ -60,7 +60,7 @@ async def assert_decodes(model: Any, case: Case) -> None:
 
 
 async def test_decoders_answer_as_transformers_does(opened: bascule.Device, tmp_path: Path) -> None:
-    for case in DECODERS:
+    for case in DECODING.values():
         folder = build(case, tmp_path / case.name)
         async with await opened.load(folder, cache_dtype="f32") as model:
             await assert_decodes(model, case)
@@ -129,7 +129,7 @@ def changed(case: Case, folder: Path, **changes: Any) -> Path:
 
 def a_matrix(names: Any) -> str:
     """One of the layers' matrices."""
-    return sorted(n for n in names if "layers.1." in n or ".layer.1." in n)[0]
+    return sorted(n for n in names if "layers.1." in n or ".layer.1." in n or ".h.1." in n)[0]
 
 
 def without(tensors: dict[str, Any]) -> None:
@@ -163,7 +163,7 @@ async def test_tensors_are_compared_with_the_settings(
 ) -> None:
     folder = build(case, tmp_path / "m")
     tensors = load_file(folder / "model.safetensors")
-    name = a_matrix(tensors).removeprefix("roberta.")
+    name = a_matrix(tensors).removeprefix("roberta.").replace("transformer.h.", "h.")
     change(tensors)
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(error, match=words.replace("{}", name)):
@@ -204,9 +204,24 @@ async def test_tensors_of_gguf_files_are_compared_with_the_settings(
         await bascule.load(file, tier="cpu")
 
 
-async def test_a_folder_of_gpt2_is_refused_for_its_gguf_file(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedModelError, match=r"Conv1D.*GGUF file"):
-        await bascule.load(build(GPT2, tmp_path / "m"), tier="cpu")
+async def test_a_folder_of_gpt2_is_read_under_either_spelling(tmp_path: Path) -> None:
+    """OpenAI's own file has no prefix, and the masks of old; distilgpt2's has its output, too."""
+    folder = build(GPT2, tmp_path / "m")
+    tensors = load_file(folder / "model.safetensors")
+    bare = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    bare["h.0.attn.bias"] = np.ones((1, 1, 128, 128), np.float32)
+    for found in (bare, {**tensors, "lm_head.weight": tensors["transformer.wte.weight"]}):
+        save_file(found, folder / "model.safetensors")
+        async with await bascule.load(folder, tier="cpu", cache_dtype="f32") as model:
+            await assert_decodes(model, GPT2)
+    save_file({**bare, **tensors}, folder / "model.safetensors")
+    with pytest.raises(ModelFileError, match="in two spellings"):
+        await bascule.load(folder, tier="cpu")
+
+
+async def test_columns_become_no_blocks(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"column by column.*GGUF file"):
+        await bascule.load(build(GPT2, tmp_path / "m"), tier="cpu", quantize=8)
 
 
 async def test_learned_positions_do_not_slide(tmp_path: Path) -> None:
@@ -261,6 +276,10 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         {"architectures": ["RobertaForSequenceClassification"]},
         r"lacks the tensor 'classifier\.dense\.weight'",
     ),
+    ("gpt2", {"activation_function": "relu"}, "its activation_function is 'relu'"),
+    ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
+    ("gpt2", {"n_head": 5}, "5 heads over 5 of size 6 do not fit"),
+    ("gpt2", {"tie_word_embeddings": False}, "tensor 'lm_head.weight' is missing"),
     ("mpnet", {"relative_attention_num_buckets": 64}, "relative_attention_num_buckets is 64"),
     ("mpnet", {"max_position_embeddings": 2}, "leaves no position from 2 on"),
     ("modernbert", {"mlp_bias": True}, "its mlp_bias is True"),

@@ -33,8 +33,8 @@ class Family:
     """What rows have in common.
 
     `model_types` are those of a config.json, `examples` names models that people know.
-    `tensor_name` gives the name that a tensor of the graph has in a Hugging Face folder; tensors
-    that match `ignored` there are not read.
+    `tensor_name` gives the name that a tensor of the graph has in a Hugging Face folder, where one
+    of `prefixes` may stand before it; tensors that match `ignored` there are not read.
     """
 
     name: str
@@ -42,22 +42,21 @@ class Family:
     model_types: tuple[str, ...]
     tensor_name: Callable[[str], str]
     ignored: re.Pattern[str] = _NONE
+    prefixes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderFamily(Family):
     """An encoder: ids (B, T) and lengths (B) -> features of each token (B, T, C).
 
-    A folder's tensors may have one of `prefixes` before their names. `config` checks a
-    config.json: ModelFileError for what is unsound, UnsupportedModelError for what does not run.
-    `head` is that of its sequence classifiers; with `typed_pairs` the second text of a pair has
-    token type 1.
+    `config` checks a config.json: ModelFileError for what is unsound, UnsupportedModelError for
+    what does not run. `head` is that of its sequence classifiers; with `typed_pairs` the second
+    text of a pair has token type 1.
     """
 
     config: Callable[[Mapping[str, Any], str], EncoderConfig]
     tensors: Callable[[EncoderConfig], Tensors]
     phases: Mapping[Literal["encode"], Callable[[Encoding], Value]]
-    prefixes: tuple[str, ...] = ()
     head: Head | None = None
     typed_pairs: bool = False
     tasks: tuple[Task, ...] = ("embed", "classify")
@@ -69,14 +68,14 @@ class DecoderFamily(Family):
 
     `config` checks a config.json, errors as above; `metadata` does the same with a GGUF header of
     one of the `architectures`: its metadata, the types of its tensors and the rows of its token
-    embedding. Without `folders` there are GGUF files alone.
+    embedding. Where a config.json does not say, `tied` models have the embedding for their output.
     """
 
     config: Callable[[Mapping[str, Any], str], DecoderConfig]
     tensors: Callable[[DecoderConfig], Tensors]
     phases: Mapping[Literal["decode"], Callable[[Decoding], Value | None]]
     architectures: Mapping[str, MetadataReader] = field(default_factory=dict[str, "MetadataReader"])
-    folders: bool = True
+    tied: bool = False
     tasks: tuple[Task, ...] = ("generate",)
 
 

@@ -71,4 +71,4 @@ def _of_kind(kind: str, families: Sequence[EncoderFamily | DecoderFamily]) -> st
 def _files(family: EncoderFamily | DecoderFamily) -> str:
     if not isinstance(family, DecoderFamily) or not family.architectures:
         return "as a folder"
-    return "as a folder or a GGUF file" if family.folders else "as a GGUF file"
+    return "as a folder or a GGUF file"

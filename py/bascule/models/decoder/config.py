@@ -30,6 +30,7 @@ class DecoderConfig:
     `pairs`: which rows of q and k turn together, neighbours or those half a head apart. `window`
     bounds how far back a token attends (0: to the start). `factors` (D / 2) divide the rotary
     frequencies. A model without `rotary` angles knows `context` positions and none behind them.
+    Matrices of a layer's `columns` lie (K, N) in its files, column by column.
     """
 
     vocabulary: int
@@ -47,6 +48,7 @@ class DecoderConfig:
     window: int = 0
     factors: tuple[float, ...] | None = None
     rotary: bool = True
+    columns: frozenset[str] = frozenset()
 
     @property
     def cache_width(self) -> int:

@@ -103,7 +103,11 @@ def with_types(
     token hangs on them. `file` names the config.json. ModelFileError for a tensor that is missing
     or has another shape, UnsupportedModelError for one that the family has not.
     """
-    tied = settings.get("tie_word_embeddings", False)
+    if config.columns and weights is not None:
+        problem = "its matrices lie column by column, and quantize makes blocks of rows"
+        hint = "Take the same model as a GGUF file, or load it without quantize."
+        raise UnsupportedModelError(file, problem, hint=hint)
+    tied = settings.get("tie_word_embeddings", family.tied)
     if not isinstance(tied, bool):
         raise ModelFileError(file, "tie_word_embeddings is no boolean")
     types: dict[str, DType] = {}
@@ -119,7 +123,8 @@ def with_types(
             problem = f"tensor {theirs!r} is {found}, and its settings make it {list(shape)}"
             raise ModelFileError(file, problem)
         fine = weights is not None and name in (TABLE, OUTPUT)
-        types[name] = _type(tensor, "q8_0" if fine else weights, file)
+        found = _type(tensor, "q8_0" if fine else weights, file)
+        types[name] = "f32" if name.split(".")[-2] in config.columns else found
     for name in sorted(tensors.keys() - known):
         if not family.ignored.fullmatch(name):
             problem = f"there is a tensor {name[:80]!r}, which is not known"

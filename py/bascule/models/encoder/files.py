@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.models.encoder.config import EncoderConfig
-from bascule.models.family import ANY, EncoderFamily
+from bascule.models.family import ANY, EncoderFamily, Family
 from bascule.weights.safetensors import TensorInfo
 
 # TensorFlow's names, in checkpoints as old as the first BERT.
@@ -18,7 +18,7 @@ _OLD_NAMES: Mapping[str, str] = {
 
 
 def plain_names(
-    family: EncoderFamily, tensors: Mapping[str, TensorInfo], place: str
+    family: Family, tensors: Mapping[str, TensorInfo], place: str
 ) -> dict[str, TensorInfo]:
     """Return tensors without the family's prefixes and in the newer spelling.
 

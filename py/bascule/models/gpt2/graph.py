@@ -14,7 +14,7 @@ from bascule.program.program import Value
 
 def tensors(config: DecoderConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield the tensors that `decode` reads, with their shapes."""
-    c, inner = config.hidden, config.inner
+    c, inner, columns = config.hidden, config.inner, config.columns
     yield "token_embd.weight", (config.vocabulary, c)
     yield "position_embd.weight", (config.context, c)
     yield from _pair("output_norm", (c,))
@@ -28,11 +28,13 @@ def tensors(config: DecoderConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
             ("ffn_up", (inner, c)),
             ("ffn_down", (c, inner)),
         ):
-            yield from _pair(f"blk.{layer}.{part}", shape)
+            yield from _pair(f"blk.{layer}.{part}", shape, by_column=part in columns)
 
 
-def _pair(name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield f"{name}.weight", shape
+def _pair(
+    name: str, shape: tuple[int, ...], *, by_column: bool = False
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield f"{name}.weight", shape[::-1] if by_column else shape
     yield f"{name}.bias", shape[:1]
 
 
@@ -67,6 +69,11 @@ def _layer(to: Decoding, x: Value, cache: Value, name: str, *, only_cache: bool)
 def _linear(to: Decoding, x: Value, n: int, name: str, residual: Value | None = None) -> Value:
     k = x.shape[-1]
     assert isinstance(k, int)  # only T is a Dim
+    if name.rsplit(".", 1)[-1] in to.config.columns:
+        weight = to.graph.parameter(f"{name}.weight", (k, n))
+        y = to.graph.call("matmul", x, weight)
+        y = to.graph.call("add", y, to.graph.parameter(f"{name}.bias", (n,)))
+        return y if residual is None else to.graph.call("add", y, residual)
     weight, bias = to.weight(name, (n, k)), to.bias(name, n)
     return to.graph.call("linear", x, weight, bias, residual, activation="none")
 
