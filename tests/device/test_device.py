@@ -193,3 +193,28 @@ async def test_an_unknown_option_is_an_error() -> None:
     async with await bascule.open_device("cpu") as device:
         with pytest.raises(TypeError, match="context"):
             await device.load(TINY_BERT, context=3)  # type: ignore[call-overload]
+
+
+async def test_what_else_works_on_an_open_device(openings: list[object]) -> None:
+    x = np.random.default_rng(3).standard_normal((4, 64)).astype(np.float32)
+    async with await bascule.open_device("webgpu") as device:
+        told = {"name": "safari", "version": "17.4"}  # so that nothing is probed
+        with bascule.FallbackManager(told, config={"device": device}) as manager:
+            found = await manager.run_with_fallback("matmul", {"a": x, "b": x.T})
+            assert np.abs(found - x @ x.T).max() < 1e-4
+        async with bascule.WebGPUQuantizer(8, device=device) as quantizer:
+            made = await quantizer.quantize(x)
+            assert np.abs(made.dequantize() - x).max() < 0.05
+        platform = bascule.UnifiedWebPlatform(str(TINY_BERT), device=device)
+        assert (await platform.run_inference({"input_text": "w4"}))["tier"] == "webgpu"  # type: ignore[misc]
+        loader = bascule.ProgressiveModelLoader(TINY_BERT)
+        model = await loader.load_model(device=device)
+        assert model.backend is device.backend
+        assert len(openings) == 1
+        assert not device.lost
+    platform.close()
+    for work in (quantizer.quantize(x), platform.load_model(), loader.load_model(device=device)):
+        with pytest.raises(InputError, match=r"closed"):
+            await work
+    with pytest.raises(InputError, match=r"config 'device'.*bascule.open_device"):
+        bascule.FallbackManager(config={"device": "webgpu"})
