@@ -145,23 +145,11 @@ def test_cancel_leaves_a_usable_page(
     assert found == 35
 
 
-def test_retry_after_python_could_not_start(
+def test_python_is_cancelled_cannot_start_and_starts(
     engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
-    site.faults.wheel_down = True
-    try:
-        page = new_page(f"{site.url}/?model=/goldens/tiny-bert")
-        assert settled(page) == "error"
-        assert "503" in page.run(SHOWN)["what"]
-    finally:
-        site.faults.wheel_down = False
-    page.run("() => document.querySelector('#retry').click()")
-    wait_for(page, "document.querySelector('#status').dataset.state === 'ready'")
-
-
-def test_cancel_while_python_starts(
-    engine: Engine, site: Site, new_page: Callable[[str], Page]
-) -> None:
+    """Cancelled while Python starts; then a retry for which its files are missing; then another."""
+    retry = "() => document.querySelector('#retry').click()"
     site.faults.wheel_held = True  # or Python might be up before the click, on a fast machine
     try:
         page = new_page(f"{site.url}/?model=/goldens/tiny-bert")
@@ -171,9 +159,16 @@ def test_cancel_while_python_starts(
         page.run("() => document.querySelector('#cancel').click()")
         assert settled(page) == "error"
         assert page.run(SHOWN)["category"] == "cancelled"
+        site.faults.wheel_down = True
     finally:
         site.faults.wheel_held = False
-    page.run("() => document.querySelector('#retry').click()")
+    try:
+        page.run(retry)
+        wait_for(page, "document.querySelector('#error-what').textContent.includes('503')")
+        assert settled(page) == "error"
+    finally:
+        site.faults.wheel_down = False
+    page.run(retry)
     wait_for(page, "document.querySelector('#status').dataset.state === 'ready'")
 
 
