@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from bascule.model.sampler import GREEDY
 from bascule.page_browser import PageSession
 from bascule.page_text import ids_of, options_from_json, prompt_from_json
 from tests.goldens import HERE
+from tests.goldens.classifiers import ANSWERS, CLASSIFIERS, PAIRS, QUERY, classifier_golden
+from tests.goldens.families import build
 from tests.goldens.llama import tiny
 
 TINY = tiny("tiny-q4_1")
@@ -142,4 +145,33 @@ async def test_the_later_of_two_loads_stays_and_stops_a_chat() -> None:
     found = await page.chat()
     assert found["error"]["category"] == "input"
     assert "a language model" in found["error"]["what"]
+    await page.session.close()
+
+
+async def test_a_classifier_ranks_and_classifies(tmp_path: Path) -> None:
+    page, case = Page(), CLASSIFIERS[0]
+    loaded = await page.load(str(build(case, tmp_path / "m")))
+    assert (loaded["kind"], loaded["labels"], loaded["maxTokens"]) == (
+        "classifier",
+        ["LABEL_0"],
+        40,
+    )
+    ranking = json.loads(await page.session.rank(QUERY, json.dumps(ANSWERS)))
+    scores = classifier_golden(case.name)["scores"]
+    assert ranking["scores"] == pytest.approx(scores[: len(ANSWERS)].tolist(), abs=1e-4)
+    assert ranking["truncated"] == [4]
+    classes = json.loads(await page.session.classify(json.dumps(["w4", *PAIRS])))
+    assert [row["probability"] for row in classes[1:]] == pytest.approx(scores.tolist(), abs=1e-4)
+    wrong = json.loads(await page.session.embed('["w4"]'))["error"]
+    assert "which is a sequence classifier" in wrong["what"]
+    assert wrong["hint"] == "Load a sentence encoder; this model can rank and classify."
+    await page.session.close()
+
+
+async def test_another_model_ranks_nothing() -> None:
+    page = Page()
+    await page.load()
+    wrong = json.loads(await page.session.rank("q", "[]"))["error"]
+    assert "which is a language model" in wrong["what"]
+    assert wrong["hint"] == "Load a sequence classifier; this model can chat and generate."
     await page.session.close()

@@ -36,8 +36,8 @@ from bascule.text import check_unicode
 from bascule.turns import CrossLoopLock
 from bascule.waiting import all_or_first_error
 
-# Texts that are tokenized at once.
-_SLICE = 1024
+# Texts that are tokenized at once, before others have a turn.
+SLICE = 1024
 # Batches whose results are awaited together: hides the wait for one read behind the next pass.
 _IN_FLIGHT = 4
 # Prepared buckets that keep their intermediate buffers; the least recently used goes first.
@@ -383,10 +383,10 @@ async def in_slices(
 ) -> list[list[int]]:
     """Token ids of texts; others have a turn between two slices."""
     ids: list[list[int]] = []
-    for start in range(0, len(texts), _SLICE):
+    for start in range(0, len(texts), SLICE):
         if start:
             await asyncio.sleep(0)
-        ids += encode(texts[start : start + _SLICE])
+        ids += encode(texts[start : start + SLICE])
     return ids
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from bascule.backend.base import Backend, WeightStore
 from bascule.dtypes import DType
 from bascule.errors import InputError
 from bascule.model.batched import (
+    SLICE,
     BatchedModel,
     Encoded,
     check_uncut,
@@ -226,15 +228,13 @@ class ClassifierModel(BatchedModel):
         each = list(dict.fromkeys(text for both in texts for text in both if text is not None))
         bare = await in_slices(partial(self._tokenizer.encode, special=False), each)
         tokens: dict[str | None, list[int]] = {None: [], **dict(zip(each, bare, strict=True))}
-        return [
-            joined(
-                single if second is None else pair or single,
-                tokens[first],
-                tokens[second],
-                self.max_tokens,
-            )
-            for first, second in texts
-        ]
+        rows: list[Row] = []
+        for at, (first, second) in enumerate(texts):
+            if at and at % SLICE == 0:
+                await asyncio.sleep(0)
+            template = single if second is None else pair or single
+            rows.append(joined(template, tokens[first], tokens[second], self.max_tokens))
+        return rows
 
     @property
     def stats(self) -> dict[str, float]:
