@@ -300,6 +300,21 @@ async def test_wrong_numbers_are_not_timed(error: float) -> None:
         await measure(CountingBackend(error), 1.0)
 
 
+@pytest.mark.parametrize("error", [0.0, 0.5, float("nan")])
+async def test_a_tier_that_is_not_measured_has_its_numbers_checked(error: float) -> None:
+    backend, remembered = CountingBackend(error), MemoryRemembered()
+
+    async def speeds() -> Speeds:
+        return await speeds_of(backend, "planted", remembered, 1.0, alone=True)
+
+    if error:
+        with pytest.raises(TierUnavailableError, match="wrong product"):
+            await speeds()
+    else:
+        assert (await speeds()).source.startswith("typical elsewhere")
+        assert backend.runs == 2 * len({kind for kind, _ in SAMPLES})
+
+
 def test_times_between_and_past_the_samples() -> None:
     row = (Sample(1000, 1e-3, 1e-4), Sample(100_000, 1e-2, 5e-3))
     speeds = Speeds({"product": row})

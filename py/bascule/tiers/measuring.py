@@ -62,6 +62,16 @@ async def measure(backend: Backend, budget_s: float) -> tuple[Speeds, bool]:
     return Speeds(found), not spent.cut_off
 
 
+async def check(backend: Backend) -> None:
+    """Run the smallest sample of each kind, untimed.
+
+    What the device refuses is left out. TierUnavailableError when its numbers are wrong,
+    DeviceLostError.
+    """
+    for kind, n in dict(reversed(SAMPLES)).items():  # the first of a kind is the smallest
+        await _open(backend, kind, n, [], _Spent(0.0), 0.0)
+
+
 async def _rounds(backend: Backend, trials: list[_Trial], spent: _Spent, budget_s: float) -> None:
     """Time all trials again, at least once, and up to `_ROUNDS` times within the budget."""
     for index in range(_ROUNDS):

@@ -13,7 +13,7 @@ from bascule.backend.base import Backend, Tier
 from bascule.program.program import Program
 from bascule.remembered import Entry, Remembered
 from bascule.tiers.host import is_busy
-from bascule.tiers.measuring import measure
+from bascule.tiers.measuring import check, measure
 from bascule.tiers.speeds import Kind, Speeds, size_class, speeds_from, typical_speeds, why_typical
 from bascule.tiers.work import work_of_program
 
@@ -107,13 +107,16 @@ async def speeds_of(
     """What was measured of this tier before, else what is measured now.
 
     A measurement that was cut off is not remembered; `speeds_without_measuring` says when there is
-    none. TierUnavailableError for a tier whose products are wrong, DeviceLostError.
+    none, and a tier that is `alone` has its numbers checked all the same. TierUnavailableError for
+    a tier whose numbers are wrong, DeviceLostError.
     """
     record = await speed_record(backend.tier, identity, remembered)
     known = speeds_without_measuring(
         record, backend.tier, software=software, busy=busy, alone=alone
     )
     if known is not None:
+        if alone and record is None:
+            await check(backend)
         return known
     speeds, whole = await measure(backend, budget_s)
     if whole:
