@@ -36,12 +36,13 @@ unit:
 	$(PYTHON) -m pytest tests -q -n 2 --dist loadfile
 	test ! -x .venv-webnn/bin/python || .venv-webnn/bin/python -m pytest tests/webnn_tier -q
 
-# WebKitGTK's WebAssembly now and then ends Pyodide itself with these words, in a test or before it;
-# and its driver now and then does not answer at all, above all when it starts a browser.
+# WebKitGTK's WebAssembly now and then ends Pyodide itself with the first of these words, in a test or
+# before it, or its web process crashes; and its driver now and then does not answer at all, above all
+# when it starts a browser. Such a test runs once more, and the first run is printed.
 e2e:
 	$(PYTHON) -m pytest e2e -q -n 2 --dist loadscope -r fEsR \
 	  --reruns 1 --only-rerun "RuntimeError: Out of bounds memory access" \
-	  --only-rerun "ReadTimeoutError"
+	  --only-rerun "web process crashed" --only-rerun "ReadTimeoutError"
 
 wasm: setup
 	$(PYTHON) tools/build_wasm.py

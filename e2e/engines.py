@@ -142,13 +142,18 @@ class WebDriverTab:
         self._driver.get(url)
 
     def run(self, function: str, argument: Any = None) -> Any:
-        answer = self._driver.execute_async_script(
-            f"""const done = arguments[arguments.length - 1];
+        from selenium.common.exceptions import WebDriverException
+
+        script = f"""const done = arguments[arguments.length - 1];
             Promise.resolve().then(() => ({function})(JSON.parse(arguments[0])))
               .then((value) => done(JSON.stringify({{ value: value ?? null }})),
-                    (error) => done(JSON.stringify({{ error: String(error) }})));""",
-            json.dumps(argument),
-        )
+                    (error) => done(JSON.stringify({{ error: String(error) }})));"""
+        try:
+            answer = self._driver.execute_async_script(script, json.dumps(argument))
+        except WebDriverException as error:
+            if "Could not parse script result" in str(error):  # all that the driver says of it
+                raise RuntimeError("WebKitGTK's web process crashed") from error
+            raise
         told = json.loads(answer)
         if "error" in told:
             raise RuntimeError(told["error"])
