@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from bascule.backend.base import Backend, WeightStore
+from bascule.backend.base import WeightStore
 from bascule.dtypes import DType
 from bascule.model.classifier import ClassifierModel, ClassifierSettings
 from bascule.model.sentence_graph import Encoder
@@ -16,16 +16,19 @@ from bascule.model.settings import classifier_settings
 from bascule.models.encoder.files import check_tensors
 from bascule.models.family import EncoderFamily
 from bascule.models.settings import Settings
-from bascule.program.program import Parameter, Program
 from bascule.progress import Progress, ProgressCallback
-from bascule.recipes_tables import all_tensors, fill_from_folder, read_tables
+from bascule.recipes_tables import (
+    EncoderFolderRecipe,
+    all_tensors,
+    read_known,
+    read_tables,
+    read_tokenizer_json,
+)
 from bascule.text import Tokenizer, open_pair_tokenizer
-from bascule.text.encoder_json import lowercased
 from bascule.text.pairs import Templates
 from bascule.tiers.openers import OpenedTier
-from bascule.weights.quantised import QuantizationReport
 from bascule.weights.safetensors import TensorInfo
-from bascule.weights.source import Source, read_optional
+from bascule.weights.source import Source
 from bascule.weights.stream import with_restarts
 
 # Rows of a table of token types that a pair can need, and more than any model has.
@@ -33,16 +36,12 @@ _MOST_TYPES = 1 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class ClassifierRecipe:
+class ClassifierRecipe(EncoderFolderRecipe):
     """A sequence classifier in safetensors; see `recipes.Recipe`."""
 
     settings: ClassifierSettings
     tokenizer: Tokenizer
     templates: Templates
-
-    def programs(self) -> list[Program]:
-        """See `Recipe`."""
-        return self.settings.programs()
 
     def make(
         self, name: str, opened: OpenedTier, store: WeightStore, **options: Any
@@ -57,28 +56,6 @@ class ClassifierRecipe:
             store,
             tier_reason=opened.reason,
             **options,
-        )
-
-    async def fill(
-        self,
-        source: Source,
-        parameters: Sequence[Parameter],
-        store: WeightStore,
-        progress: ProgressCallback,
-        *,
-        backend: Backend,
-        parallel: bool,
-    ) -> QuantizationReport | None:
-        """See `Recipe`."""
-        return await fill_from_folder(
-            source,
-            self.settings.encoder.family,
-            parameters,
-            store,
-            progress,
-            weights=self.settings.weights,
-            backend=backend,
-            parallel=parallel,
         )
 
 
@@ -109,11 +86,7 @@ async def read_classifier(
     """Read what a folder says of a classifier; arguments and errors as `read_encoder`."""
     place = source.location
 
-    async def read(file: str) -> bytes | None:
-        if known_files and file not in known_files:
-            return None
-        return await read_optional(source, file)
-
+    read = partial(read_known, source, known_files)
     file = f"{place}/config.json"
     # The encoder's own reader knows no heads.
     config = family.config({**config_json, "architectures": None}, file)
@@ -126,11 +99,7 @@ async def read_classifier(
     )
     settings = replace(folder.settings, weights=weights)
     check_tensors(family, config, all_tensors(tables), place, len(settings.classes.labels))
-    tell(Progress("config", 1, 1, "files"))
-    tell(Progress("tokenizer", 0, 1, "files"))
-    data = await tokenizing
-    if folder.lowercases:
-        data = lowercased(data)
+    data = await read_tokenizer_json(tokenizing, tell, lowercases=folder.lowercases)
     tokenizer, templates = await open_pair_tokenizer(
         data, settings.max_tokens, n_embeddings=config.vocabulary
     )

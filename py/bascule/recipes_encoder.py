@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from bascule.backend.base import Backend, WeightStore
+from bascule.backend.base import WeightStore
 from bascule.dtypes import DType
 from bascule.errors import UnsupportedModelError
 from bascule.model.buckets import SMALLEST
@@ -18,29 +18,34 @@ from bascule.model.sentence_modules import module_folders
 from bascule.model.settings import folder_settings
 from bascule.models.encoder.files import check_tensors
 from bascule.models.family import EncoderFamily
-from bascule.program.program import Parameter, Program
 from bascule.progress import Progress, ProgressCallback
 from bascule.recipes_classifier import ClassifierRecipe, has_head, read_classifier
-from bascule.recipes_tables import all_tensors, fill_from_folder, read_module_tables, read_tables
+from bascule.recipes_tables import (
+    EncoderFolderRecipe,
+    all_tensors,
+    read_known,
+    read_module_tables,
+    read_tables,
+    read_tokenizer_json,
+)
 from bascule.text import Tokenizer, open_tokenizer
-from bascule.text.encoder_json import lowercased
 from bascule.tiers.openers import OpenedTier
 from bascule.weights.plan import plan_pieces
-from bascule.weights.quantised import QuantizationReport
-from bascule.weights.source import Source, read_optional
+from bascule.weights.source import Source
 from bascule.weights.stream import with_restarts
 
 
 @dataclass(frozen=True, slots=True)
-class EncoderRecipe:
+class EncoderRecipe(EncoderFolderRecipe):
     """A sentence encoder in safetensors; see `recipes.Recipe`."""
 
     settings: EmbedderSettings
     tokenizer: Tokenizer
 
-    def programs(self) -> list[Program]:
-        """See `Recipe`."""
-        return self.settings.programs()
+    @property
+    def module_folders(self) -> Sequence[str]:
+        """See `EncoderFolderRecipe`."""
+        return module_folders(self.settings.modules)
 
     def make(
         self, name: str, opened: OpenedTier, store: WeightStore, **options: Any
@@ -54,29 +59,6 @@ class EncoderRecipe:
             store,
             tier_reason=opened.reason,
             **options,
-        )
-
-    async def fill(
-        self,
-        source: Source,
-        parameters: Sequence[Parameter],
-        store: WeightStore,
-        progress: ProgressCallback,
-        *,
-        backend: Backend,
-        parallel: bool,
-    ) -> QuantizationReport | None:
-        """See `Recipe`."""
-        return await fill_from_folder(
-            source,
-            self.settings.encoder.family,
-            parameters,
-            store,
-            progress,
-            weights=self.settings.weights,
-            backend=backend,
-            parallel=parallel,
-            folders=module_folders(self.settings.modules),
         )
 
 
@@ -96,11 +78,7 @@ async def read_encoder(
     """
     place = source.location
 
-    async def read(file: str) -> bytes | None:
-        if known_files and file not in known_files:
-            return None
-        return await read_optional(source, file)
-
+    read = partial(read_known, source, known_files)
     config = family.config(config_json, f"{place}/config.json")
     settings, tables = await asyncio.gather(
         folder_settings(Encoder(family, config), read, place),
@@ -115,11 +93,7 @@ async def read_encoder(
     check_tensors(family, config, every, place)
     encoder = replace(settings.embedder, weights=weights)
     await _check_modules(source, encoder)
-    tell(Progress("config", 1, 1, "files"))
-    tell(Progress("tokenizer", 0, 1, "files"))
-    data = await tokenizing
-    if settings.lowercases:
-        data = lowercased(data)
+    data = await read_tokenizer_json(tokenizing, tell, lowercases=settings.lowercases)
     tokenizer = await open_tokenizer(
         data, encoder.max_tokens, n_embeddings=config.vocabulary, folder=place
     )

@@ -2,53 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from bascule.backend.base import Backend, WeightStore
 from bascule.dtypes import DType
 from bascule.errors import FileMissingError
+from bascule.model.sentence_graph import Encoder
 from bascule.models.encoder.files import plain_names
 from bascule.models.family import EncoderFamily
-from bascule.program.program import Parameter
-from bascule.progress import ProgressCallback
+from bascule.program.program import Parameter, Program
+from bascule.progress import Progress, ProgressCallback
+from bascule.text.encoder_json import lowercased
 from bascule.weights.computed import write_computed
 from bascule.weights.quantised import QuantizationReport, load_quantised
 from bascule.weights.safetensors import TensorInfo
-from bascule.weights.source import Source
+from bascule.weights.source import Source, read_optional
 from bascule.weights.stream import WHOLE, load_weights, read_header, read_headers
 
 Tables: TypeAlias = dict[str, dict[str, TensorInfo]]
 
 
-async def fill_from_folder(
-    source: Source,
-    family: EncoderFamily,
-    parameters: Sequence[Parameter],
-    store: WeightStore,
-    progress: ProgressCallback,
-    *,
-    weights: DType,
-    backend: Backend,
-    parallel: bool,
-    folders: Sequence[str] = (),
-) -> QuantizationReport | None:
-    """Stream the weights of a folder, and of the `folders` of its modules, into the store.
+class EncoderSettings(Protocol):
+    """What the load of an encoder, and of what follows it, takes from its settings."""
 
-    What is quantized to `weights` comes one shard at a time.
-    """
-    read = write_computed(parameters, store)
-    parameters = [_in_folder(parameter, family) for parameter in read]
-    named: dict[str, Any] = {
-        "progress": progress,
-        "headers": partial(read_tables, source, family, folders),
-    }
-    if weights == "f32":
-        await load_weights(source, parameters, store, parallel=parallel, **named)
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder itself."""
+        ...
+
+    @property
+    def weights(self) -> DType:
+        """What its floats become."""
+        ...
+
+    def programs(self) -> list[Program]:
+        """The passes of all buckets."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderFolderRecipe:
+    """What the recipes of encoders in safetensors share; see `recipes.Recipe`."""
+
+    settings: EncoderSettings
+
+    @property
+    def module_folders(self) -> Sequence[str]:
+        """The folders of modules with weights of their own."""
+        return ()
+
+    def programs(self) -> list[Program]:
+        """See `Recipe`."""
+        return self.settings.programs()
+
+    async def fill(
+        self,
+        source: Source,
+        parameters: Sequence[Parameter],
+        store: WeightStore,
+        progress: ProgressCallback,
+        *,
+        backend: Backend,
+        parallel: bool,
+    ) -> QuantizationReport | None:
+        """See `Recipe`. What is quantized comes one shard at a time."""
+        family, weights = self.settings.encoder.family, self.settings.weights
+        read = write_computed(parameters, store)
+        parameters = [_in_folder(parameter, family) for parameter in read]
+        named: dict[str, Any] = {
+            "progress": progress,
+            "headers": partial(read_tables, source, family, self.module_folders),
+        }
+        if weights == "f32":
+            await load_weights(source, parameters, store, parallel=parallel, **named)
+            return None
+        return await load_quantised(source, parameters, store, backend, weights, **named)
+
+
+async def read_known(source: Source, known_files: Collection[str], file: str) -> bytes | None:
+    """Read a file that may be absent; it is not asked for where all files are known without it."""
+    if known_files and file not in known_files:
         return None
-    return await load_quantised(source, parameters, store, backend, weights, **named)
+    return await read_optional(source, file)
+
+
+async def read_tokenizer_json(
+    tokenizing: Awaitable[bytes], tell: ProgressCallback, *, lowercases: bool
+) -> bytes:
+    """Await a tokenizer.json, and tell that the settings before it are read."""
+    tell(Progress("config", 1, 1, "files"))
+    tell(Progress("tokenizer", 0, 1, "files"))
+    data = await tokenizing
+    return lowercased(data) if lowercases else data
 
 
 async def read_tables(source: Source, family: EncoderFamily, folders: Sequence[str] = ()) -> Tables:
