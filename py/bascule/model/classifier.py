@@ -241,12 +241,6 @@ class ClassifierModel(BatchedModel):
         """Counters since the load: bytes, milliseconds, passes, texts and tokens."""
         return {**self._batch_stats, "classify_ms": 1e3 * self._counts.busy_s}
 
-    async def __aenter__(self) -> ClassifierModel:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
-
 
 def _cut(rows: Sequence[Row]) -> tuple[int, ...]:
     return tuple(at for at, row in enumerate(rows) if row.n_uncut > len(row.ids))

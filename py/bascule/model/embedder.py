@@ -214,9 +214,3 @@ class EmbeddingModel(BatchedModel):
     def stats(self) -> dict[str, float]:
         """Counters since the load: bytes, milliseconds, passes, texts and tokens."""
         return {**self._batch_stats, "embed_ms": 1e3 * self._counts.busy_s}
-
-    async def __aenter__(self) -> EmbeddingModel:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()

@@ -379,12 +379,6 @@ class LanguageModel(LoadedModel):
         found = {"cache_nbytes": self._cache.states.nbytes, "cache_slots": self._cache.slots}
         return {**found, **self._totals, **self.device_stats}
 
-    async def __aenter__(self) -> LanguageModel:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
-
     async def _pieces(self, result: Generation, asked: Asked) -> AsyncGenerator[str]:
         """The pieces of one generation; `result` is whole when they end."""
         called = perf_counter()

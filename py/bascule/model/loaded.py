@@ -13,7 +13,7 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from bascule.backend.base import DESTROYED, Backend, Tier, WeightStore
 from bascule.errors import (
@@ -119,6 +119,12 @@ class LoadedModel:
             f"<{type(self).__name__} {self.name!r} on {self.tier} ({self.device_name}), "
             f"{self.weights.nbytes:,} bytes of weights{state}>"
         )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
 
     def _follow(self, loading: Coroutine[Any, Any, None]) -> None:
         """Run what fills the weights; a pass waits for the layers that it needs."""
