@@ -8,6 +8,7 @@
 const STORE = "entries";
 const MOST_ENTRIES = 100;
 const LIMIT_MS = 3000;
+const TICKS = 10; // of a limit
 const WARNED = "basculeRememberedWarned";
 
 /** Small JSON objects by key, as text. No method rejects, or waits for longer than the limit. */
@@ -148,10 +149,15 @@ function isEntry(json) {
  * @returns {Promise<T>} */
 function within(work, limitMs, late) {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => {
+    let left = TICKS;
+    // While Python's start holds up this thread it hears no answer: that counts as one tick.
+    const timer = setInterval(() => {
+      left -= 1;
+      if (left > 0) return;
+      clearInterval(timer);
       reject(new Error(`no answer within ${limitMs} ms`));
       if (late) work.then(late, () => {});
-    }, limitMs);
-    work.then(resolve, reject).finally(() => clearTimeout(timer));
+    }, limitMs / TICKS);
+    work.then(resolve, reject).finally(() => clearInterval(timer));
   });
 }
