@@ -1,6 +1,10 @@
 # `make demo` and `make test` do all set-up; on a machine that has it they start at once.
 PYTHON := .venv/bin/python
 export XDG_RUNTIME_DIR ?= /tmp
+# Tests start hundreds of Pythons: each module is compiled once.
+unexport PYTHONDONTWRITEBYTECODE
+# There are as many workers as cores: further threads of numpy's would wait for each other.
+unit quick: export OPENBLAS_NUM_THREADS := 1
 
 .PHONY: setup demo pictures test quick lint unit e2e wasm bench serve clean
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import time
@@ -113,6 +114,11 @@ class Times:
         terminalreporter.write_line(f"the {N_SLOWEST} slowest of {len(self._by_test)} tests:")
         for name, seconds in self._by_test.most_common(N_SLOWEST):
             terminalreporter.write_line(f"{seconds:8.1f} s  {name}")
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # thousands of tests, which each collection would walk through
 
 
 def pytest_configure(config: pytest.Config) -> None:
