@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import bascule  # noqa: E402
-from bascule.folders import models_folder  # noqa: E402
+from bascule.base.folders import models_folder  # noqa: E402
 from bascule.server.app import create_app  # noqa: E402
 from bascule.server.run import pyodide_folder, running  # noqa: E402
 from e2e.conftest import serving, settled  # noqa: E402

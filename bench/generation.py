@@ -25,8 +25,8 @@ from playwright.sync_api import Error, sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from bascule.base.folders import models_folder  # noqa: E402
 from bascule.errors import BasculeError  # noqa: E402
-from bascule.folders import models_folder  # noqa: E402
 from bascule.server.app import create_app  # noqa: E402
 from bascule.server.run import pyodide_folder, running  # noqa: E402
 from bench.embeddings import BENCH, OUT, install_npm_peers  # noqa: E402

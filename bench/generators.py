@@ -16,9 +16,9 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 import bascule
-from bascule.folders import models_folder
-from bascule.model.language import LanguageModel
-from bascule.model.sampler import GREEDY
+from bascule.base.folders import models_folder
+from bascule.tasks.language import LanguageModel
+from bascule.tasks.sampler import GREEDY
 from e2e.engines import Engine, Page, wait_for
 from e2e.test_language import LOGITS, LOSS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import timeit
 
 from bascule import IntelligentBackendSelector, WorkloadCharacteristics, select_optimal_backend
-from bascule.tiers.selector import shared_selector
+from bascule.compat.selector import shared_selector
 
 
 class Nothing:

@@ -22,7 +22,7 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bascule.folders import models_folder  # noqa: E402
+from bascule.base.folders import models_folder  # noqa: E402
 from bench.tuning_probe import measure  # noqa: E402
 from e2e.conftest import serving, settled  # noqa: E402
 from e2e.engines import TIMEOUT_S, chromium, firefox, wait_for  # noqa: E402

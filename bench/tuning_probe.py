@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from bascule import open_device
-from bascule.model.buckets import Bucket
+from bascule.tasks.buckets import Bucket
 
 SHAPES = (16, 128)
 

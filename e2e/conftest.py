@@ -17,7 +17,7 @@ import pytest
 from playwright.sync_api import Playwright, Response
 from xdist.scheduler import LoadScopeScheduling
 
-from bascule.folders import models_folder
+from bascule.base.folders import models_folder
 from bascule.server.app import create_app
 from bascule.server.run import pyodide_folder, running
 from bascule.server.snapshot import make_snapshot

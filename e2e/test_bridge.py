@@ -168,7 +168,7 @@ import asyncio, gc, json
 import bascule
 import numpy as np
 from bascule.errors import BasculeError, DeviceLostError, InputError
-from bascule.model.sampler import GREEDY
+from bascule.tasks.sampler import GREEDY
 
 async def error_of(work):
     try:

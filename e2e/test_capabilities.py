@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bascule.tiers.capabilities import Capabilities, from_facts
-from bascule.tiers.requirements import CapabilityRequirements, get_requirement_mismatch
+from bascule.machine.capabilities import Capabilities, from_facts
+from bascule.machine.requirements import CapabilityRequirements, get_requirement_mismatch
 from e2e.conftest import Site
 from e2e.engines import Engine, Page, wait_for
 from tests.goldens import cosines, golden
@@ -179,7 +179,7 @@ def test_a_page_that_forbids_the_bridge_still_gets_a_record(
     engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
     # WebKit never says that there is no such file: it is waited for, in the end.
-    code = "import bascule.tiers.capabilities_browser as facts\nfacts._LIMIT_S = 2.0\n"
+    code = "import bascule.machine.capabilities_browser as facts\nfacts._LIMIT_S = 2.0\n"
     code += f"import js\njs.URL.createObjectURL = lambda _: 'blob:nothing/here'\n{PROBE}"
     found = from_facts(lab(new_page(f"{site.url}/lab/?no-numpy"), code))
     assert found.host == "page"

@@ -26,7 +26,7 @@ import hashlib, json
 from bascule.program.blocks import BlockMatrix
 from bascule.errors import BasculeError
 from bascule.program.program import Parameter
-from bascule.tiers.auto import open_tier
+from bascule.choosing.auto import open_tier
 from bascule.weights.gguf_stream import load_gguf_weights, read_gguf
 from bascule.weights.source_browser import PageSource
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bascule.folders import models_folder
+from bascule.base.folders import models_folder
 from e2e.conftest import Site, booted, settled
 from e2e.engines import Engine, Page
 from tests.goldens import cosines, llama

@@ -325,7 +325,7 @@ async def told(model, models=None):
     "The category and the words of a load that fails."
     import os
     import bascule
-    from bascule.page_settings import MODELS
+    from bascule.base.page_settings import MODELS
     before = os.environ.get(MODELS)
     if models:
         os.environ[MODELS] = models
@@ -351,7 +351,7 @@ async def clear_site(kind):
 async def spoil(kind):
     "Halve one large chunk of a store, as a tab that dies while it writes does."
     import js
-    from bascule.bridge_browser import bridge_module
+    from bascule.base.bridge_browser import bridge_module
     from pyodide.ffi import create_proxy, to_js
     stores = await bridge_module("bridge/store.js")
     found = await stores.openStore(kind, create_proxy(lambda: bridge_module("vendor/idb.js")))
@@ -417,7 +417,7 @@ async def verify(**options):
 async def orphaned(kind, add=True):
     "Chunks in a store that no entry names, after one more."
     import js
-    from bascule.bridge_browser import bridge_module
+    from bascule.base.bridge_browser import bridge_module
     from pyodide.ffi import create_proxy
     stores = await bridge_module("bridge/store.js")
     found = await stores.openStore(kind, create_proxy(lambda: bridge_module("vendor/idb.js")))

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bascule.folders import models_folder
+from bascule.base.folders import models_folder
 from bascule.server.app import create_app
 from bascule.server.run import pyodide_folder, running
 from e2e.conftest import GOLDENS, Site, settled

@@ -78,7 +78,7 @@ def test_a_wrong_op_costs_the_tier(
     assert "layer_norm" in shown
     assert "comes out wrong on this device" in shown
     # "auto" would take it, as where a GPU is real and fast, and leaves it.
-    choosing = checkout / "py" / "bascule" / "tiers" / "auto.py"
+    choosing = checkout / "py" / "bascule" / "choosing" / "auto.py"
     text, line = choosing.read_text(), "    if not isfinite(expected_s):"
     assert line in text
     fast = "    expected_s *= 1e-6 if facts.tier == 'webgpu' else 1.0"

@@ -149,7 +149,7 @@ from dataclasses import replace
 from bascule.backend.webgpu import kernels
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
-from bascule.tiers.auto import open_tier
+from bascule.choosing.auto import open_tier
 real = kernels._ROWS["linear"]
 def row(call, adapter):
     makers = list(real(call, adapter))
@@ -192,7 +192,7 @@ def test_a_variant_that_fails_is_tried_on_the_first_visit_only(
 FAULTS = r"""
 import json, time, warnings
 from pyodide.code import run_js
-from bascule.remembered import open_remembered
+from bascule.base.remembered import open_remembered
 run_js('''
 globalThis.warned = 0;
 console.warn = () => { globalThis.warned += 1; };

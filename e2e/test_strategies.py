@@ -18,12 +18,12 @@ import numpy as np
 import bascule
 from bascule.program.blocks import dequantise
 from bascule.backend.quantise import quantise
-from bascule.dtypes import BlockType
+from bascule.base.dtypes import BlockType
 from bascule.errors import BasculeError
 from bascule.program.rewrites.rewrite import Limits
-from bascule.tiers.operation_runs import run_work
-from bascule.tiers.operation_work import Request
-from bascule.tiers.operations import operation_named
+from bascule.compat.fallback.operation_runs import run_work
+from bascule.compat.fallback.operation_work import Request
+from bascule.compat.fallback.operations import operation_named
 
 rng = np.random.default_rng(SEED)
 normal = rng.standard_normal

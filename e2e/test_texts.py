@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 
-from bascule.folders import models_folder
+from bascule.base.folders import models_folder
 from bascule.text.chat import ChatTemplate
 from bascule.text.template_renderer import Renderer
 from bascule.text.tokenizer_native import NativeTokenizer

@@ -69,12 +69,12 @@ import json
 import numpy as np
 from pyodide.code import run_js
 from bascule.backend.cpu import ReferenceBackend
-from bascule.model.sentence_graph import Encoder, sentence_encoder
+from bascule.tasks.sentence_graph import Encoder, sentence_encoder
 from bascule.models.bert import BERT
 from bascule.models.encoder.config import EncoderConfig
 from bascule.program.compile import freeze
 from bascule.program.program import Dim
-from bascule.tiers.openers import open_named
+from bascule.choosing.openers import open_named
 
 (await run_js("import('/lab/ml.js')")).install()
 rng = np.random.default_rng(SEED)

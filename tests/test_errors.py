@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import bascule
+from bascule.compat.fallback.settings import tier_named
 from bascule.errors import BasculeError, InputError, ModelNotFoundError
-from bascule.tiers.fallback_settings import tier_named
 from tests.goldens import TINY_BERT
 
 PAGE = Path(__file__).parent.parent / "docs" / "errors.md"

@@ -9,8 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from bascule.base.json_object import (
+    SMALL,
+    TOKENIZER,
+    JsonFault,
+    JsonLimits,
+    json_object,
+    parse_json,
+)
 from bascule.errors import ModelFileError
-from bascule.json_object import SMALL, TOKENIZER, JsonFault, JsonLimits, json_object, parse_json
 
 ROOT = Path(__file__).resolve().parent.parent
 FEW = JsonLimits(1000, 8, 3)

@@ -14,8 +14,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import bascule
+from bascule.base.folders import models_folder
 from bascule.errors import BasculeError, InputError, ModelFileError, SourceError
-from bascule.folders import models_folder
 from tests.goldens import TINY_BERT, cosines, golden
 from tests.weights.faulty import Fault, FaultyServer
 

@@ -12,10 +12,10 @@ import pytest
 import bascule
 from bascule import Sampling
 from bascule.errors import InputError, SetupError
-from bascule.model.options import read_options
-from bascule.model.sampler import GREEDY
-from bascule.page_browser import PageSession
-from bascule.page_text import ids_of, options_from_json, prompt_from_json
+from bascule.page.text import ids_of, options_from_json, prompt_from_json
+from bascule.page.worker_browser import PageSession
+from bascule.tasks.options import read_options
+from bascule.tasks.sampler import GREEDY
 from tests.goldens import HERE
 from tests.goldens.classifiers import ANSWERS, CLASSIFIERS, PAIRS, QUERY, classifier_golden
 from tests.goldens.families import build

@@ -10,9 +10,9 @@ import pytest
 
 import bascule
 from bascule.backend.webgpu.gpu_native import NativeGpu
+from bascule.base.remembered import open_remembered
+from bascule.compat.precompile import ModelSpecificPrecompiler, Precompiled, ShaderPrecompiler
 from bascule.errors import InputError, ModelNotFoundError
-from bascule.precompile import ModelSpecificPrecompiler, Precompiled, ShaderPrecompiler
-from bascule.remembered import open_remembered
 from tests.goldens import TINY_BERT, cosines, golden
 
 
@@ -189,7 +189,7 @@ async def test_a_failed_start_may_be_tried_again(monkeypatch: pytest.MonkeyPatch
         raise InputError("open", "a device", "none today")
 
     with monkeypatch.context() as patch:
-        patch.setattr("bascule.precompile.open_device", broken)
+        patch.setattr("bascule.compat.precompile.open_device", broken)
         with pytest.raises(InputError, match="today"):
             await precompiler.precompile_all()  # type: ignore[misc]
     assert done(await precompiler.precompile_all()).pipelines == 8  # type: ignore[misc]

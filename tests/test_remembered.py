@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import bascule
-from bascule.remembered import FolderRemembered, RememberedWarning, open_remembered
+from bascule.base.remembered import FolderRemembered, RememberedWarning, open_remembered
 from tests.goldens import TINY_BERT
 
 
@@ -118,7 +118,7 @@ async def test_a_full_disk_leaves_the_old_entry_whole(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bascule.remembered.os.replace", full)
+    monkeypatch.setattr("bascule.base.remembered.os.replace", full)
     with pytest.warns(RememberedWarning, match="No space left"):
         await store.put("k", {"a": 2})
     assert await store.get("k") == {"a": 2}
@@ -151,7 +151,7 @@ async def test_the_folder_is_told_by_the_environment(
 
 
 def test_it_needs_no_numpy() -> None:
-    code = "import sys, bascule.remembered; print('numpy' in sys.modules)"
+    code = "import sys, bascule.base.remembered; print('numpy' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "False"
 

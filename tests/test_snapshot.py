@@ -16,7 +16,7 @@ COLLECT = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import json, numpy, bascule.text.marks, bascule.backend.cpu
-from bascule.snapshot import collect
+from bascule.page.snapshot import collect
 open(sys.argv[2], "wb").write(collect(sys.argv[1]))
 """
 
@@ -30,7 +30,7 @@ class NoNumpy:
             raise ModuleNotFoundError(name)
 hidden = True
 sys.meta_path.insert(0, NoNumpy())
-from bascule.snapshot import prepare, resume
+from bascule.page.snapshot import prepare, resume
 names = prepare("the key", sys.argv[1], open(sys.argv[2], "rb").read())
 state = random.getstate()
 shutil.rmtree(sys.argv[1])
@@ -40,8 +40,8 @@ found = {
   "other": resume("another key", "{}"), "same": resume("the key", '{"BASCULE_X": "1"}'),
   "reseeded": random.getstate() != state,
 }
-import os, numpy, bascule.backend.cpu, bascule.tiers.safari
-from bascule import assets
+import os, numpy, bascule.backend.cpu, bascule.machine.safari
+from bascule.base import assets
 found |= {
   "environment": os.environ["BASCULE_X"],
   "file": bascule.backend.cpu.__file__,

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import bascule
+from bascule.base.waiting import cancel_from_anywhere
 from bascule.errors import InputError, SetupError
-from bascule.waiting import cancel_from_anywhere
 from tests.goldens import TINY_BERT
 
 TEXTS = ["w4 w5", "w6"]

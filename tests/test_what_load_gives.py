@@ -11,8 +11,8 @@ import bascule
 from bascule import ClassifierModel, EmbeddingModel, LanguageModel
 from bascule.backend.base import Executable, WeightStore
 from bascule.device.loading import load
-from bascule.model.registry import KNOWN
 from bascule.program.program import Program
+from bascule.tasks.registry import KNOWN
 from tests.goldens import TINY_BERT
 
 KINDS = {"sentence-encoder": EmbeddingModel, "language-model": LanguageModel}

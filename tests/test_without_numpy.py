@@ -17,7 +17,7 @@ from tests.goldens.classifiers import ANSWERS, CLASSIFIERS, QUERY, classifier_go
 from tests.goldens.families import build
 
 # A subclass of numpy's array cannot wait.
-NEEDS_NUMPY = ("bascule.model.embeddings",)
+NEEDS_NUMPY = ("bascule.tasks.embeddings",)
 GOLDENS = Path(__file__).parent / "goldens"
 
 # Python with numpy made impossible to import.

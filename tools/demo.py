@@ -14,9 +14,9 @@ from playwright.sync_api import Page, ViewportSize, sync_playwright
 from rich.console import Console
 from rich.table import Table
 
-from bascule.cli import DEFAULT_PORT
+from bascule.base.folders import models_folder
+from bascule.cli.main import DEFAULT_PORT
 from bascule.errors import BasculeError
-from bascule.folders import models_folder
 from bascule.server.app import create_app
 from bascule.server.run import pyodide_folder, running
 

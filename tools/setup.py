@@ -213,7 +213,7 @@ def pack_jinja(target: Path) -> None:
 
 def cache_folder() -> Path:
     told = subprocess.run(
-        [PYTHON, "-c", "from bascule.folders import cache_folder; print(cache_folder())"],
+        [PYTHON, "-c", "from bascule.base.folders import cache_folder; print(cache_folder())"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     return Path(told.stdout.strip())

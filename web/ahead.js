@@ -1,6 +1,6 @@
 // Which files of a model a page can fetch before Python is up: those that its last load read, by the
 // table that Python wrote then (py/bascule/weights/recorded.py); on a first visit those that
-// wheel/index.json lists for it (first_files of py/bascule/model/registry.py). Neither is trusted: a
+// wheel/index.json lists for it (first_files of py/bascule/tasks/registry.py). Neither is trusted: a
 // file's name is one below the folder that the page itself asks for, and there are so many at most.
 
 /**

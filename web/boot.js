@@ -103,7 +103,7 @@ function once(work) {
 /** Turn what a snapshot remembers into this page's Python; throws where it was made of another package.
  * @param {any} pyodide @param {string} key @param {Record<string, string>} env */
 export function resume(pyodide, key, env) {
-  const module = pyodide.pyimport("bascule.snapshot");
+  const module = pyodide.pyimport("bascule.page.snapshot");
   const fits = module.resume(key, JSON.stringify(env));
   module.destroy();
   if (!fits) throw new Error("it was made of another package");

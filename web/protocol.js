@@ -19,7 +19,7 @@
  * @typedef {{ label: string, probability: number, probabilities: Record<string, number>,
  *   n_tokens: number, truncated: boolean }} Classification
  *
- * What a language model is asked, and answers; py/bascule/page_text.py knows all options.
+ * What a language model is asked, and answers; py/bascule/page/text.py knows all options.
  * @typedef {{ type: "text", text: string }} TextPart
  * @typedef {{ role: string, content: string | TextPart[] | null }} Message
  * @typedef {{ temperature?: number, top_k?: number, top_p?: number, min_p?: number,

@@ -15,8 +15,8 @@ try:
     import numpy
 except ImportError:
     pass  # it was not loaded
-import bascule.page_browser
-from bascule.snapshot import collect
+import bascule.page.worker_browser
+from bascule.page.snapshot import collect
 from bascule.text.jinja_library import provide_jinja
 provide_jinja()
 import bascule.text.template_renderer
@@ -25,7 +25,7 @@ with open("/tmp/collected", "wb") as sink:
 `;
 const PREPARE = `
 import gc, json
-from bascule.snapshot import prepare
+from bascule.page.snapshot import prepare
 with open("/tmp/collected", "rb") as source:
     names = prepare(key, "${FOLDER}", source.read())
 del key, source

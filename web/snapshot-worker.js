@@ -63,7 +63,7 @@ async function made(request) {
 async function kept({ key, bytes, ...place }) {
   const pyodide = await startPyodide(place, { _loadSnapshot: checked(bytes) });
   resume(pyodide, key, {});
-  pyodide.pyimport("bascule.page_browser").PageSession();
+  pyodide.pyimport("bascule.page.worker_browser").PageSession();
   await (await opened()).keep(key, bytes);
   return { nbytes: bytes.length };
 }

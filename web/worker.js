@@ -59,7 +59,7 @@ async function startPython(config) {
     const began = performance.now();
     // Counting live proxies shows a leak in the statistics, and costs time for each one made.
     if (config.countProxies) pyodide._module.enable_pyproxy_allocation_tracing?.();
-    const module = pyodide.pyimport("bascule.page_browser");
+    const module = pyodide.pyimport("bascule.page.worker_browser");
     const made = module.PageSession();
     module.destroy();
     package_ms = performance.now() - began;

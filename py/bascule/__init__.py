@@ -10,12 +10,41 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bascule.base.page_settings import configure as configure
+    from bascule.base.progress import Progress as Progress
+    from bascule.base.waiting import sync as sync
+    from bascule.choosing.workload import BackendType as BackendType
+    from bascule.choosing.workload import WorkloadCharacteristics as WorkloadCharacteristics
+    from bascule.compat.error_policy import Attempt as Attempt
+    from bascule.compat.error_policy import ErrorKind as ErrorKind
+    from bascule.compat.error_policy import ErrorRecovery as ErrorRecovery
+    from bascule.compat.error_policy import FallbackStrategy as FallbackStrategy
+    from bascule.compat.error_policy import RecoveryAction as RecoveryAction
+    from bascule.compat.error_policy import RecoveryStats as RecoveryStats
+    from bascule.compat.fallback.manager import FallbackManager as FallbackManager
+    from bascule.compat.fallback.manager import SafariWebGPUFallback as SafariWebGPUFallback
+    from bascule.compat.fallback.manager import (
+        create_optimal_fallback_strategy as create_optimal_fallback_strategy,
+    )
+    from bascule.compat.loaders import MultimodalModel as MultimodalModel
+    from bascule.compat.loaders import ParallelMultimodalLoader as ParallelMultimodalLoader
+    from bascule.compat.loaders import ProgressiveModelLoader as ProgressiveModelLoader
+    from bascule.compat.platform import UnifiedWebPlatform as UnifiedWebPlatform
+    from bascule.compat.precompile import ModelSpecificPrecompiler as ModelSpecificPrecompiler
+    from bascule.compat.precompile import ShaderPrecompiler as ShaderPrecompiler
+    from bascule.compat.quantizer import QuantizedTensor as QuantizedTensor
+    from bascule.compat.quantizer import WebGPUQuantizer as WebGPUQuantizer
+    from bascule.compat.recovery import RecoveryManager as RecoveryManager
+    from bascule.compat.selector import IntelligentBackendSelector as IntelligentBackendSelector
+    from bascule.compat.selector import select_optimal_backend as select_optimal_backend
+    from bascule.compat.streaming import StreamingInferencePipeline as StreamingInferencePipeline
     from bascule.device.buffer import DeviceBuffer as DeviceBuffer
     from bascule.device.device import Device as Device
     from bascule.device.device import open_device as open_device
     from bascule.device.loading import load as load
     from bascule.errors import BackendsFailedError as BackendsFailedError
     from bascule.errors import BasculeError as BasculeError
+    from bascule.errors import CapabilityMismatch as CapabilityMismatch
     from bascule.errors import CapabilityMismatchError as CapabilityMismatchError
     from bascule.errors import ContextLengthError as ContextLengthError
     from bascule.errors import DeviceLostError as DeviceLostError
@@ -37,83 +66,54 @@ if TYPE_CHECKING:
     from bascule.errors import UnsupportedModelError as UnsupportedModelError
     from bascule.errors import WebNnError as WebNnError
     from bascule.errors import WrongResultError as WrongResultError
-    from bascule.loading import MultimodalModel as MultimodalModel
-    from bascule.loading import ParallelMultimodalLoader as ParallelMultimodalLoader
-    from bascule.loading import ProgressiveModelLoader as ProgressiveModelLoader
-    from bascule.model.classifications import Classification as Classification
-    from bascule.model.classifications import Ranked as Ranked
-    from bascule.model.classifications import Ranking as Ranking
-    from bascule.model.classifier import ClassifierModel as ClassifierModel
-    from bascule.model.embedder import EmbeddingModel as EmbeddingModel
-    from bascule.model.embeddings import Embeddings as Embeddings
-    from bascule.model.language import LanguageModel as LanguageModel
-    from bascule.model.proof import Proof as Proof
-    from bascule.model.sampler import Sampling as Sampling
-    from bascule.page_settings import configure as configure
-    from bascule.platform import UnifiedWebPlatform as UnifiedWebPlatform
-    from bascule.precompile import ModelSpecificPrecompiler as ModelSpecificPrecompiler
-    from bascule.precompile import ShaderPrecompiler as ShaderPrecompiler
-    from bascule.progress import Progress as Progress
-    from bascule.quantizer import QuantizedTensor as QuantizedTensor
-    from bascule.quantizer import WebGPUQuantizer as WebGPUQuantizer
-    from bascule.streaming import StreamingInferencePipeline as StreamingInferencePipeline
-    from bascule.tiers.capabilities import Capabilities as Capabilities
-    from bascule.tiers.capabilities import capabilities as capabilities
-    from bascule.tiers.error_policy import Attempt as Attempt
-    from bascule.tiers.error_policy import ErrorKind as ErrorKind
-    from bascule.tiers.error_policy import ErrorRecovery as ErrorRecovery
-    from bascule.tiers.error_policy import FallbackStrategy as FallbackStrategy
-    from bascule.tiers.error_policy import RecoveryAction as RecoveryAction
-    from bascule.tiers.error_policy import RecoveryStats as RecoveryStats
-    from bascule.tiers.fallback import FallbackManager as FallbackManager
-    from bascule.tiers.fallback import SafariWebGPUFallback as SafariWebGPUFallback
-    from bascule.tiers.fallback import (
-        create_optimal_fallback_strategy as create_optimal_fallback_strategy,
-    )
-    from bascule.tiers.pressure import open_pressure as open_pressure
-    from bascule.tiers.recovery import RecoveryManager as RecoveryManager
-    from bascule.tiers.requirements import CapabilityMismatch as CapabilityMismatch
-    from bascule.tiers.requirements import CapabilityRequirements as CapabilityRequirements
-    from bascule.tiers.requirements import compatibility_score as compatibility_score
-    from bascule.tiers.requirements import get_requirement_mismatch as get_requirement_mismatch
-    from bascule.tiers.requirements import meets_requirements as meets_requirements
-    from bascule.tiers.requirements import validate_capabilities as validate_capabilities
-    from bascule.tiers.requirements import (
+    from bascule.machine.capabilities import Capabilities as Capabilities
+    from bascule.machine.capabilities import capabilities as capabilities
+    from bascule.machine.pressure import open_pressure as open_pressure
+    from bascule.machine.requirements import CapabilityRequirements as CapabilityRequirements
+    from bascule.machine.requirements import compatibility_score as compatibility_score
+    from bascule.machine.requirements import get_requirement_mismatch as get_requirement_mismatch
+    from bascule.machine.requirements import meets_requirements as meets_requirements
+    from bascule.machine.requirements import validate_capabilities as validate_capabilities
+    from bascule.machine.requirements import (
         validate_operation_requirements as validate_operation_requirements,
     )
-    from bascule.tiers.safari import SafariSupport as SafariSupport
-    from bascule.tiers.safari import safari_capabilities as safari_capabilities
-    from bascule.tiers.safari import safari_support as safari_support
-    from bascule.tiers.selector import IntelligentBackendSelector as IntelligentBackendSelector
-    from bascule.tiers.selector import select_optimal_backend as select_optimal_backend
-    from bascule.tiers.workload import BackendType as BackendType
-    from bascule.tiers.workload import WorkloadCharacteristics as WorkloadCharacteristics
-    from bascule.waiting import sync as sync
+    from bascule.machine.safari import SafariSupport as SafariSupport
+    from bascule.machine.safari import safari_capabilities as safari_capabilities
+    from bascule.machine.safari import safari_support as safari_support
+    from bascule.tasks.classifications import Classification as Classification
+    from bascule.tasks.classifications import Ranked as Ranked
+    from bascule.tasks.classifications import Ranking as Ranking
+    from bascule.tasks.classifier import ClassifierModel as ClassifierModel
+    from bascule.tasks.embedder import EmbeddingModel as EmbeddingModel
+    from bascule.tasks.embeddings import Embeddings as Embeddings
+    from bascule.tasks.language import LanguageModel as LanguageModel
+    from bascule.tasks.proof import Proof as Proof
+    from bascule.tasks.sampler import Sampling as Sampling
     from bascule.weights.quantised import QuantizationReport as QuantizationReport
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Attempt": "bascule.tiers.error_policy",
-    "BackendType": "bascule.tiers.workload",
+    "Attempt": "bascule.compat.error_policy",
+    "BackendType": "bascule.choosing.workload",
     "BackendsFailedError": "bascule.errors",
     "BasculeError": "bascule.errors",
-    "Capabilities": "bascule.tiers.capabilities",
-    "CapabilityMismatch": "bascule.tiers.requirements",
+    "Capabilities": "bascule.machine.capabilities",
+    "CapabilityMismatch": "bascule.errors",
     "CapabilityMismatchError": "bascule.errors",
-    "CapabilityRequirements": "bascule.tiers.requirements",
-    "Classification": "bascule.model.classifications",
-    "ClassifierModel": "bascule.model.classifier",
+    "CapabilityRequirements": "bascule.machine.requirements",
+    "Classification": "bascule.tasks.classifications",
+    "ClassifierModel": "bascule.tasks.classifier",
     "ContextLengthError": "bascule.errors",
     "Device": "bascule.device.device",
     "DeviceBuffer": "bascule.device.buffer",
     "DeviceLostError": "bascule.errors",
-    "EmbeddingModel": "bascule.model.embedder",
-    "Embeddings": "bascule.model.embeddings",
-    "ErrorKind": "bascule.tiers.error_policy",
-    "ErrorRecovery": "bascule.tiers.error_policy",
-    "FallbackManager": "bascule.tiers.fallback",
-    "FallbackStrategy": "bascule.tiers.error_policy",
+    "EmbeddingModel": "bascule.tasks.embedder",
+    "Embeddings": "bascule.tasks.embeddings",
+    "ErrorKind": "bascule.compat.error_policy",
+    "ErrorRecovery": "bascule.compat.error_policy",
+    "FallbackManager": "bascule.compat.fallback.manager",
+    "FallbackStrategy": "bascule.compat.error_policy",
     "FileChangedError": "bascule.errors",
     "FileMissingError": "bascule.errors",
     "GpuError": "bascule.errors",
@@ -121,55 +121,55 @@ _HOMES = {
     "HashMismatchError": "bascule.errors",
     "HostMemoryError": "bascule.errors",
     "InputError": "bascule.errors",
-    "IntelligentBackendSelector": "bascule.tiers.selector",
-    "LanguageModel": "bascule.model.language",
+    "IntelligentBackendSelector": "bascule.compat.selector",
+    "LanguageModel": "bascule.tasks.language",
     "LimitError": "bascule.errors",
     "ModelFileError": "bascule.errors",
     "ModelNotFoundError": "bascule.errors",
-    "ModelSpecificPrecompiler": "bascule.precompile",
-    "MultimodalModel": "bascule.loading",
+    "ModelSpecificPrecompiler": "bascule.compat.precompile",
+    "MultimodalModel": "bascule.compat.loaders",
     "NotFiniteError": "bascule.errors",
-    "ParallelMultimodalLoader": "bascule.loading",
-    "Progress": "bascule.progress",
-    "ProgressiveModelLoader": "bascule.loading",
-    "Proof": "bascule.model.proof",
+    "ParallelMultimodalLoader": "bascule.compat.loaders",
+    "Progress": "bascule.base.progress",
+    "ProgressiveModelLoader": "bascule.compat.loaders",
+    "Proof": "bascule.tasks.proof",
     "QuantizationReport": "bascule.weights.quantised",
-    "QuantizedTensor": "bascule.quantizer",
-    "Ranked": "bascule.model.classifications",
-    "Ranking": "bascule.model.classifications",
-    "RecoveryAction": "bascule.tiers.error_policy",
-    "RecoveryManager": "bascule.tiers.recovery",
-    "RecoveryStats": "bascule.tiers.error_policy",
-    "SafariSupport": "bascule.tiers.safari",
-    "SafariWebGPUFallback": "bascule.tiers.fallback",
-    "Sampling": "bascule.model.sampler",
+    "QuantizedTensor": "bascule.compat.quantizer",
+    "Ranked": "bascule.tasks.classifications",
+    "Ranking": "bascule.tasks.classifications",
+    "RecoveryAction": "bascule.compat.error_policy",
+    "RecoveryManager": "bascule.compat.recovery",
+    "RecoveryStats": "bascule.compat.error_policy",
+    "SafariSupport": "bascule.machine.safari",
+    "SafariWebGPUFallback": "bascule.compat.fallback.manager",
+    "Sampling": "bascule.tasks.sampler",
     "SetupError": "bascule.errors",
     "ShaderError": "bascule.errors",
-    "ShaderPrecompiler": "bascule.precompile",
+    "ShaderPrecompiler": "bascule.compat.precompile",
     "SourceError": "bascule.errors",
-    "StreamingInferencePipeline": "bascule.streaming",
+    "StreamingInferencePipeline": "bascule.compat.streaming",
     "TierUnavailableError": "bascule.errors",
-    "UnifiedWebPlatform": "bascule.platform",
+    "UnifiedWebPlatform": "bascule.compat.platform",
     "UnsupportedModelError": "bascule.errors",
-    "WebGPUQuantizer": "bascule.quantizer",
+    "WebGPUQuantizer": "bascule.compat.quantizer",
     "WebNnError": "bascule.errors",
-    "WorkloadCharacteristics": "bascule.tiers.workload",
+    "WorkloadCharacteristics": "bascule.choosing.workload",
     "WrongResultError": "bascule.errors",
-    "capabilities": "bascule.tiers.capabilities",
-    "compatibility_score": "bascule.tiers.requirements",
-    "configure": "bascule.page_settings",
-    "create_optimal_fallback_strategy": "bascule.tiers.fallback",
-    "get_requirement_mismatch": "bascule.tiers.requirements",
+    "capabilities": "bascule.machine.capabilities",
+    "compatibility_score": "bascule.machine.requirements",
+    "configure": "bascule.base.page_settings",
+    "create_optimal_fallback_strategy": "bascule.compat.fallback.manager",
+    "get_requirement_mismatch": "bascule.machine.requirements",
     "load": "bascule.device.loading",
-    "meets_requirements": "bascule.tiers.requirements",
+    "meets_requirements": "bascule.machine.requirements",
     "open_device": "bascule.device.device",
-    "open_pressure": "bascule.tiers.pressure",
-    "safari_capabilities": "bascule.tiers.safari",
-    "safari_support": "bascule.tiers.safari",
-    "select_optimal_backend": "bascule.tiers.selector",
-    "sync": "bascule.waiting",
-    "validate_capabilities": "bascule.tiers.requirements",
-    "validate_operation_requirements": "bascule.tiers.requirements",
+    "open_pressure": "bascule.machine.pressure",
+    "safari_capabilities": "bascule.machine.safari",
+    "safari_support": "bascule.machine.safari",
+    "select_optimal_backend": "bascule.compat.selector",
+    "sync": "bascule.base.waiting",
+    "validate_capabilities": "bascule.machine.requirements",
+    "validate_operation_requirements": "bascule.machine.requirements",
 }
 
 __all__ = [

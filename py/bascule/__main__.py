@@ -2,6 +2,6 @@
 
 import sys
 
-from bascule.cli import main
+from bascule.cli.main import main
 
 sys.exit(main())

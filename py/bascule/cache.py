@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from bascule.base.folders import open_regular, unusable
 from bascule.errors import InputError
-from bascule.folders import open_regular, unusable
 
 _SERVER = re.compile(r"https?://[^/]")
 IN_PAGE = sys.platform == "emscripten"
@@ -97,7 +97,7 @@ async def _page() -> Any:
 
 async def _forget_loads(locations: Sequence[str]) -> None:
     """What was removed (all without any) is not fetched ahead on the next visit."""
-    from bascule.remembered import open_remembered
+    from bascule.base.remembered import open_remembered
     from bascule.weights.recorded import forget_loads
 
     def is_gone(url: str) -> bool:
@@ -160,9 +160,9 @@ def _native_ls() -> list[Kept]:
 
 def _pulled() -> dict[str, Path]:
     """Pulled models by name or hub id."""
-    from bascule.folders import models_folder
-    from bascule.model.hub_repo import pulled_repos
-    from bascule.model.registry import KNOWN
+    from bascule.base.folders import models_folder
+    from bascule.tasks.hub_repo import pulled_repos
+    from bascule.tasks.registry import KNOWN
 
     known = {name: models_folder() / name for name in KNOWN}
     return {name: folder for name, folder in known.items() if folder.is_dir()} | pulled_repos()
@@ -206,8 +206,8 @@ def is_below(url: str, location: str) -> bool:
 
 
 def _native_verify() -> dict[str, int]:
-    from bascule.model.hub_repo import damaged_files
-    from bascule.model.registry import KNOWN
+    from bascule.tasks.hub_repo import damaged_files
+    from bascule.tasks.registry import KNOWN
     from bascule.weights.journal import Journal
 
     journal = Journal()

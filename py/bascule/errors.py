@@ -7,10 +7,7 @@ says what happened and what to try.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from bascule.tiers.requirements import CapabilityMismatch
+from dataclasses import dataclass
 
 
 class BasculeError(Exception):
@@ -142,6 +139,24 @@ class TierUnavailableError(BasculeError):
         self.reason = reason
         hint = hint or 'Use tier="auto" to take the best tier that works here.'
         super().__init__(f"Tier {tier!r} is not available: {reason}.", hint=hint)
+
+
+@dataclass(frozen=True, slots=True)
+class CapabilityMismatch:
+    """One lack, in words."""
+
+    capability: str
+    required: str
+    found: str
+    hint: str
+
+    @property
+    def what(self) -> str:
+        """The lack without the hint."""
+        return f"{self.capability}: required {self.required}, found {self.found}"
+
+    def __str__(self) -> str:
+        return f"{self.what}. {self.hint}"
 
 
 class CapabilityMismatchError(BasculeError):

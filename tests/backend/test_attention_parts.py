@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bascule.arrays import NUMPY
 from bascule.backend.base import Backend, StateStore
 from bascule.backend.cpu import ReferenceBackend
 from bascule.backend.reference import FUNCTIONS
@@ -16,6 +15,7 @@ from bascule.backend.wasm.backend import WasmBackend
 from bascule.backend.wasm.kernels_native import NativeKernels
 from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.gpu_native import NativeGpu, open_native
+from bascule.base.arrays import NUMPY
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.ops.parts import attention_work

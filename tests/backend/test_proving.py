@@ -17,6 +17,7 @@ from bascule.backend.webgpu.gpu_native import NativeGpu
 from bascule.backend.webgpu.kernels import candidates
 from bascule.backend.webgpu.proving import TOLERANCE, deviation
 from bascule.backend.webgpu.trials import family, trial_of
+from bascule.base.remembered import MemoryRemembered
 from bascule.device.loading import read_programs
 from bascule.errors import WrongResultError
 from bascule.program.compile import freeze
@@ -30,7 +31,6 @@ from bascule.program.rewrites.heads import head_partitioning
 from bascule.program.rewrites.kv_partitions import partitioned_kv_cache
 from bascule.program.rewrites.queries import chunked_attention
 from bascule.program.rewrites.rewrite import Limits, fit
-from bascule.remembered import MemoryRemembered
 from tests.backend.miscompiling import MiscompilingGpu, Rule
 from tests.goldens import TINY_BERT
 from tests.goldens.llama import tiny

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bascule.arrays import Array
 from bascule.backend.reference import FUNCTIONS
 from bascule.backend.wasm.functions import WasmFunctions
 from bascule.backend.wasm.kernels_native import NativeKernels
+from bascule.base.arrays import Array
 from bascule.program.ops import ACTIVATIONS
 from tests.backend.guarded import GuardedKernels, NumpyOps
 

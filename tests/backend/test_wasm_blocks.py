@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from bascule.arrays import Array
 from bascule.backend.reference import FUNCTIONS
 from bascule.backend.wasm.kernels_native import NativeKernels
 from bascule.backend.wasm.language import LanguageFunctions
+from bascule.base.arrays import Array
 from bascule.program.blocks import BLOCKS, BlockMatrix, BlockType
 from bascule.program.ops import ACTIVATIONS
 from tests.backend.guarded import GuardedKernels, NumpyOps

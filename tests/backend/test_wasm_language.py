@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from bascule.arrays import Array
 from bascule.backend.reference import FUNCTIONS
 from bascule.backend.wasm.kernels_native import NativeKernels
 from bascule.backend.wasm.language import LanguageFunctions
-from bascule.model.kv_cache import rotary_angles
+from bascule.base.arrays import Array
 from bascule.models.decoder.config import DecoderConfig
 from bascule.program.ops.sampling import NOT_A_TOKEN
+from bascule.tasks.kv_cache import rotary_angles
 from tests.backend.guarded import GuardedKernels, NumpyOps
 from tests.shaders.test_cached_attention import CASES
 

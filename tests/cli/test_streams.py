@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bascule import terminal
 from bascule.cache import Kept
+from bascule.cli import terminal
 from tests.cli.test_generate import MODEL, _until
 from tests.goldens import TINY_BERT
 
@@ -104,7 +104,7 @@ def test_a_text_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) ->
 
 READING = """
 import asyncio
-from bascule.cli_streams import reading
+from bascule.cli.streams import reading
 async def wait():
     with reading() as stdin:
         print("> ", flush=True)

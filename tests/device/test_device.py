@@ -14,8 +14,8 @@ import bascule
 from bascule.backend.webgpu import gpu_native
 from bascule.device.options import DeviceLoadOptions, LoadOptions, LoadSettings
 from bascule.errors import BasculeError, DeviceLostError, InputError, TierUnavailableError
-from bascule.model.registry import KNOWN
-from bascule.model.sampler import GREEDY
+from bascule.tasks.registry import KNOWN
+from bascule.tasks.sampler import GREEDY
 from tests.goldens import TINY_BERT, cosines, golden
 from tests.goldens.llama import tiny
 

@@ -18,12 +18,12 @@ import bascule
 from bascule.backend import base as backend
 from bascule.backend.webgpu.choices import Choices
 from bascule.backend.webgpu.choices import machine_key as adapter_key
-from bascule.remembered import FolderRemembered
-from bascule.tiers.history import History
-from bascule.tiers.machine_key import machine_key
-from bascule.tiers.speed_records import speed_key, speed_record
-from bascule.tiers.speeds import KINDS
-from bascule.tiers.tier_records import TierRecords
+from bascule.base.remembered import FolderRemembered
+from bascule.choosing.speed_records import speed_key, speed_record
+from bascule.choosing.speeds import KINDS
+from bascule.choosing.tier_records import TierRecords
+from bascule.compat.history import History
+from bascule.machine.machine_key import machine_key
 from bascule.weights.manifest import MANIFEST, write_manifest
 from tests.fuzz.gguf_mutations import mutated_file
 from tests.fuzz.json_mutations import damaged, mutated, written

@@ -1,4 +1,4 @@
-"""Makes py/bascule/model/samples.json out of the goldens of the models that Bascule knows.
+"""Makes py/bascule/tasks/samples.json out of the goldens of the models that Bascule knows.
 
     python tests/goldens/make_samples.py
 
@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-TARGET = HERE.parent.parent / "py" / "bascule" / "model" / "samples.json"
+TARGET = HERE.parent.parent / "py" / "bascule" / "tasks" / "samples.json"
 
 TEXT = "A cat sits on the mat."
 N_NUMBERS = 16
-# Reordered sums in float32 are off by 1e-5 at most, see tests/model/test_samples.py.
+# Reordered sums in float32 are off by 1e-5 at most, see tests/tasks/test_samples.py.
 ENCODER_TOLERANCE = 1e-3
 N_TOP = 8
 # Tokens of the prompt: at its end the next token leads by much.

@@ -1,7 +1,7 @@
 """Model folders as sentence encoders come in the wild, each a variant of tiny-bert.
 
 `CASES` lists them; `build` writes one. make_module_goldens.py runs sentence-transformers on those
-that it can embed with, tests/model/test_module_folders.py runs Bascule on all.
+that it can embed with, tests/tasks/test_module_folders.py runs Bascule on all.
 """
 
 from __future__ import annotations

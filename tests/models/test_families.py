@@ -14,8 +14,8 @@ from safetensors.numpy import load_file, save_file
 import bascule
 from bascule import EmbeddingModel, LanguageModel
 from bascule.errors import InputError, ModelFileError, UnsupportedModelError
-from bascule.model.sampler import GREEDY
 from bascule.models.table import FAMILIES, family_of_config
+from bascule.tasks.sampler import GREEDY
 from tests.goldens import cosines
 from tests.goldens.families import (
     DECODERS,

@@ -6,13 +6,13 @@ import random
 
 import pytest
 
-from bascule.model.sentence_graph import Encoder, sentence_encoder
 from bascule.models.bert import BERT
 from bascule.models.encoder.config import EncoderConfig
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.memory import plan
 from bascule.program.program import Call, Dim, Value
+from bascule.tasks.sentence_graph import Encoder, sentence_encoder
 
 MINILM = EncoderConfig(30522, 384, 6, 12, 1536, 512, "gelu", 1e-12)
 

@@ -16,7 +16,7 @@ from bascule.backend.wasm.backend import WasmBackend
 from bascule.backend.wasm.kernels_native import open_native as open_kernels
 from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.gpu_native import NativeGpu
-from bascule.dtypes import BlockType
+from bascule.base.dtypes import BlockType
 from bascule.errors import GpuError, InputError, LimitError
 from bascule.program.blocks import BlockMatrix
 from bascule.program.compile import freeze

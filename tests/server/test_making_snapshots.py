@@ -149,7 +149,7 @@ def test_a_pyodide_without_numpy(tmp_path: Path, cache: Path) -> None:
     """The one of the npm package."""
     written = write_site_snapshot(NPM_PYODIDE, tmp_path / "wheel")
     data = gzip.decompress(written.read_bytes())
-    assert b"bascule.page_browser" in data
+    assert b"bascule.page.worker_browser" in data
     index = json.loads((tmp_path / "wheel" / "index.json").read_text())
     assert index["snapshot"]["pyodide"].startswith("314.")
 

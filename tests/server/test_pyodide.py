@@ -8,9 +8,9 @@ from zipfile import ZIP_STORED, ZipFile
 
 import pytest
 
-from bascule import cli
+from bascule.base.progress import Progress
+from bascule.cli import main as cli
 from bascule.errors import HashMismatchError, InputError, SetupError, SourceError
-from bascule.progress import Progress
 from bascule.server.pyodide import KNOWN_SHA256, fetch_pyodide, pyodide_folder
 from e2e.static_site import static_site
 

@@ -15,10 +15,10 @@ from zipfile import ZipFile
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
-from bascule import cli
+from bascule.cli import main as cli
 from bascule.errors import SetupError
-from bascule.model.registry import first_files
 from bascule.server.wheel import WEB, write_wheel
+from bascule.tasks.registry import first_files
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WEB_FOLDER = ROOT / "web"

@@ -14,7 +14,7 @@ from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel
 from bascule.backend.webgpu.kernels import candidates
 from bascule.backend.webgpu.quantiser import PARTS
-from bascule.dtypes import DType
+from bascule.base.dtypes import DType
 from bascule.program.graph import Graph
 from bascule.program.ops import ACTIVATIONS, POOLINGS, ROTARY_PAIRS
 from tests.shaders.harness import KINDS, disguise

@@ -7,7 +7,7 @@ import pytest
 from gguf import GGMLQuantizationType, quants
 
 from bascule.backend.webgpu.gpu_native import NativeGpu
-from bascule.dtypes import BLOCKS, BlockType
+from bascule.base.dtypes import BLOCKS, BlockType
 from bascule.errors import InputError
 from bascule.program.blocks import BlockMatrix
 from tests.shaders.harness import KINDS, check_op, dims, normal, sum_tolerance

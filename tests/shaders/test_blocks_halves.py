@@ -14,11 +14,11 @@ from bascule.backend.webgpu.choices import Choices
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.gpu_native import NativeGpu
 from bascule.backend.webgpu.kernels import candidates
-from bascule.dtypes import BLOCKS, BlockType, DType
+from bascule.base.dtypes import BLOCKS, BlockType, DType
+from bascule.base.remembered import MemoryRemembered
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.program import Program
-from bascule.remembered import MemoryRemembered
 from tests.shaders.harness import KINDS, check_op, dims, disguise, normal, padded
 from tests.shaders.test_blocks import TYPES, random_blocks, tolerance
 

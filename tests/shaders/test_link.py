@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bascule import assets
 from bascule.backend.webgpu.gpu_native import NativeGpu
 from bascule.backend.webgpu.link import link
+from bascule.base import assets
 from bascule.errors import ShaderError
 from tests.shaders.catalogue import every_kernel, served_by_none
 from tests.shaders.harness import check_op, normal, sum_tolerance

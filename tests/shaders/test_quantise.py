@@ -12,7 +12,7 @@ from gguf.quants import quantize
 from bascule.backend.quantise import QUANTISED, Sums, quantise
 from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.gpu_native import NativeGpu
-from bascule.dtypes import BLOCKS, BlockType, DType
+from bascule.base.dtypes import BLOCKS, BlockType, DType
 from bascule.program.blocks import dequantise
 from bascule.program.program import Parameter
 from tests.shaders.harness import normal

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
+from bascule.base.folders import models_folder
 from bascule.errors import BasculeError, InputError, ModelFileError, UnsupportedModelError
-from bascule.folders import models_folder
 from bascule.text import check_unicode, make_tokenizer, open_tokenizer
 from bascule.text.tokenizer_check import check_tokenizer
 from tests.text.page_half import NodeTokenizer

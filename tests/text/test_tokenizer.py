@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from bascule.base.folders import models_folder
 from bascule.errors import ModelFileError
-from bascule.folders import models_folder
 from bascule.text import open_tokenizer
 from tests.goldens import TINY_BERT, awkward
 

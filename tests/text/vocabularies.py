@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bascule.folders import models_folder
+from bascule.base.folders import models_folder
 from bascule.text.language import LanguageTokenizer
 from bascule.text.tokenizer_native import NativeTokenizer
 from bascule.text.vocabulary import BYTE_OF, read_vocabulary

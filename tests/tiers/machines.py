@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bascule.backend.base import Tier
-from bascule.tiers.speeds import Kind, Sample, Speeds
-from bascule.tiers.survey import Survey, TierFacts
+from bascule.choosing.speeds import Kind, Sample, Speeds
+from bascule.choosing.survey import Survey, TierFacts
 
 
 def planted(

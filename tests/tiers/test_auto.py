@@ -12,18 +12,18 @@ from dataclasses import replace
 import pytest
 
 import bascule
-from bascule import assets
 from bascule.backend.base import Tier
 from bascule.backend.cpu import ReferenceBackend
+from bascule.backend.probe import probe_dispatch
 from bascule.backend.webgpu import link
+from bascule.base import assets
+from bascule.choosing.auto import ModelNeed, decision_for, need_of, open_chosen, open_tier
+from bascule.choosing.speeds import Speeds
+from bascule.choosing.survey import Survey, TierFacts
 from bascule.device.loading import read_programs
 from bascule.errors import InputError, TierUnavailableError
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
-from bascule.tiers.auto import ModelNeed, decision_for, need_of, open_chosen, open_tier
-from bascule.tiers.probe import probe_dispatch
-from bascule.tiers.speeds import Speeds
-from bascule.tiers.survey import Survey, TierFacts
 from tests.goldens import TINY_BERT, cosines, golden
 from tests.goldens.llama import tiny
 from tests.tiers.machines import CPU, GPU, SOFTWARE_GPU, planted

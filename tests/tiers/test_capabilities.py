@@ -15,18 +15,18 @@ import pytest
 import wgpu
 
 import bascule
-from bascule import assets
 from bascule.backend.webgpu import link
 from bascule.backend.webgpu.gpu_native import NativeGpu
-from bascule.tiers import capabilities as room
-from bascule.tiers import capabilities_native as native
-from bascule.tiers.capabilities import (
+from bascule.base import assets
+from bascule.machine import capabilities as room
+from bascule.machine import capabilities_native as native
+from bascule.machine.capabilities import (
     DEFAULT_MEMORY_BUDGET_NBYTES,
     Capabilities,
     capabilities,
     from_facts,
 )
-from bascule.tiers.facts import memory_budget
+from bascule.machine.facts import memory_budget
 
 GIB = 1 << 30
 # On this system no driver speaks D3D12: wgpu then finds no adapter, as on a machine without a GPU.
@@ -122,7 +122,7 @@ def test_a_dispatch_needs_no_numpy() -> None:
 def test_the_record_needs_neither_numpy_nor_wgpu() -> None:
     code = """
 import json, sys
-import bascule.tiers.capabilities, bascule.tiers.requirements, bascule.tiers.safari
+import bascule.machine.capabilities, bascule.machine.requirements, bascule.machine.safari
 print(json.dumps([name for name in ("numpy", "wgpu", "rich") if name in sys.modules]))
 """
     assert in_python(code) == []

@@ -18,6 +18,8 @@ from bascule import (
     RecoveryAction,
     RecoveryManager,
 )
+from bascule.compat import recovery
+from bascule.compat.error_policy import kind_of
 from bascule.errors import (
     ContextLengthError,
     DeviceLostError,
@@ -34,9 +36,7 @@ from bascule.errors import (
     TierUnavailableError,
     UnsupportedModelError,
 )
-from bascule.tiers import recovery
-from bascule.tiers.error_policy import kind_of
-from bascule.tiers.pressure import PressureState
+from bascule.machine.pressure import PressureState
 
 BUSY = GpuError("replay", "the device is busy")
 NO_MEMORY = GpuOutOfMemoryError("alloc", 1 << 30)
@@ -103,7 +103,7 @@ async def test_waits_double(monkeypatch: pytest.MonkeyPatch) -> None:
     async def note(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr("bascule.tiers.recovery.asyncio.sleep", note)
+    monkeypatch.setattr("bascule.compat.recovery.asyncio.sleep", note)
     recovering = manager(retry_delay=timedelta(milliseconds=200), max_retry_attempts=4)
     await recovering.execute_with_recovery("product", Failing(*[BUSY] * 4))
     assert waits == [0.2, 0.4, 0.8, 1.6]

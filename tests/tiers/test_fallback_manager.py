@@ -10,7 +10,7 @@ import pytest
 
 import bascule
 from bascule.backend.quantise import quantise
-from bascule.dtypes import BlockType
+from bascule.base.dtypes import BlockType
 from bascule.errors import (
     DeviceLostError,
     GpuOutOfMemoryError,

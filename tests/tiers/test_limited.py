@@ -14,13 +14,13 @@ from bascule.backend.webgpu.choices import machine_key
 from bascule.backend.webgpu.gpu import LEAST_LIMITS, WANTED_LIMITS
 from bascule.backend.webgpu.gpu_native import NativeGpu, open_native
 from bascule.backend.webgpu.pipelines import Pipelines
+from bascule.choosing.auto import ModelNeed, decision_for, open_tier
+from bascule.choosing.openers import OPENERS
+from bascule.choosing.reopening import reopen_tier
+from bascule.choosing.survey import survey
+from bascule.choosing.switches import Switches, read_switches
+from bascule.choosing.workload import BackendType
 from bascule.errors import DeviceLostError, GpuError, ShaderError, TierUnavailableError
-from bascule.tiers.auto import ModelNeed, decision_for, open_tier
-from bascule.tiers.openers import OPENERS
-from bascule.tiers.reopening import reopen_tier
-from bascule.tiers.survey import survey
-from bascule.tiers.switches import Switches, read_switches
-from bascule.tiers.workload import BackendType
 from tests.goldens import TINY_BERT, cosines, golden
 from tests.shaders.catalogue import every_kernel
 
@@ -119,7 +119,7 @@ async def test_auto_considers_it_where_webgpu_is_refused(monkeypatch: pytest.Mon
         raise TierUnavailableError("webgpu", "planted")
 
     openers = {**OPENERS, "webgpu": refuse}
-    monkeypatch.setattr("bascule.tiers.openers.OPENERS", openers)
+    monkeypatch.setattr("bascule.choosing.openers.OPENERS", openers)
     found = await survey(Switches(), budget_s=0.2)
     facts = found.facts(BackendType.WEBGPU_LIMITED)
     assert facts is not None

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import bascule
-from bascule.model.sampler import GREEDY
-from bascule.tiers import pressure
-from bascule.tiers.pressure import LinuxPressure, PressureState, has_linux_pressure
+from bascule.machine import pressure
+from bascule.machine.pressure import LinuxPressure, PressureState, has_linux_pressure
+from bascule.tasks.sampler import GREEDY
 from tests.goldens import TINY_BERT
 from tests.goldens.llama import tiny
 
@@ -104,7 +104,7 @@ async def test_a_text_yields_and_queues_nothing_ahead(monkeypatch: pytest.Monkey
             pauses.append(seconds)
             await sleep(0)
 
-        monkeypatch.setattr("bascule.model.loaded.asyncio.sleep", note)
+        monkeypatch.setattr("bascule.tasks.loaded.asyncio.sleep", note)
         model.yield_to(Told("critical"))
         again = await model.generate(prompt, **options)
         monkeypatch.undo()

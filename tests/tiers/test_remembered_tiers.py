@@ -15,20 +15,20 @@ import pytest
 import bascule
 from bascule.backend.base import Backend, Tier
 from bascule.backend.cpu import ReferenceBackend
+from bascule.base.remembered import MemoryRemembered, open_remembered
+from bascule.choosing import speed_records
+from bascule.choosing.auto import ModelNeed, decision_for, need_of, open_best
+from bascule.choosing.speed_records import APART_S, SpeedRecord, Watch, speed_key, speed_record
+from bascule.choosing.speeds import LARGE_WORK, Sample, Speeds
+from bascule.choosing.survey import survey
+from bascule.choosing.switches import Switches
+from bascule.choosing.tier_records import REFUSAL_S, TierFacts, TierRecords
+from bascule.choosing.work import work_of_program
 from bascule.errors import GpuError, TierUnavailableError
+from bascule.machine.machine_key import machine_key
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.program import Program
-from bascule.remembered import MemoryRemembered, open_remembered
-from bascule.tiers import speed_records
-from bascule.tiers.auto import ModelNeed, decision_for, need_of, open_best
-from bascule.tiers.machine_key import machine_key
-from bascule.tiers.speed_records import APART_S, SpeedRecord, Watch, speed_key, speed_record
-from bascule.tiers.speeds import LARGE_WORK, Sample, Speeds
-from bascule.tiers.survey import survey
-from bascule.tiers.switches import Switches
-from bascule.tiers.tier_records import REFUSAL_S, TierFacts, TierRecords
-from bascule.tiers.work import work_of_program
 from tests.goldens import TINY_BERT, cosines, golden
 
 SPEEDS = Speeds({"product": (Sample(10**3, 1e-5, 1e-5), Sample(10**9, 1.0, 1.0))})
@@ -57,7 +57,7 @@ class Machine:
         self.errors: dict[Tier, Exception] = {}
         openers = {tier: self._opener(tier) for tier in tiers}
         for place in ("openers", "survey", "auto"):
-            monkeypatch.setattr(f"bascule.tiers.{place}.OPENERS", openers)
+            monkeypatch.setattr(f"bascule.choosing.{place}.OPENERS", openers)
         monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
 
     def _opener(self, tier: Tier) -> Callable[[bool], Any]:
@@ -120,7 +120,7 @@ async def test_a_remembered_tier_that_no_longer_opens_gives_way(
 async def test_a_page_opens_the_cpu_tier_only_where_wasm_does_not_work(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bascule.tiers.survey.IN_PAGE", True)
+    monkeypatch.setattr("bascule.choosing.survey.IN_PAGE", True)
     machine.errors["webgpu"] = TierUnavailableError("webgpu", "no adapter was found")
     opened = await open_best(Switches(), ModelNeed())
     assert opened.backend.tier == "wasm"
@@ -137,7 +137,7 @@ async def test_a_page_opens_the_cpu_tier_only_where_wasm_does_not_work(
 async def test_a_page_measures_wasm_only_where_another_tier_may_be_faster(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, rival: str
 ) -> None:
-    monkeypatch.setattr("bascule.tiers.survey.IN_PAGE", True)
+    monkeypatch.setattr("bascule.choosing.survey.IN_PAGE", True)
     if rival == "none":
         machine.errors["webgpu"] = TierUnavailableError("webgpu", "no adapter was found")
     if rival == "a software GPU":
@@ -145,7 +145,7 @@ async def test_a_page_measures_wasm_only_where_another_tier_may_be_faster(
         def facts_of(backend: Backend) -> TierFacts:
             return TierFacts(backend.tier, software=backend.tier == "webgpu", identity="planted")
 
-        monkeypatch.setattr("bascule.tiers.survey._facts", facts_of)
+        monkeypatch.setattr("bascule.choosing.survey._facts", facts_of)
     found = await survey(Switches(), budget_s=0.5)
     wasm = next(facts for facts in found.tiers if facts.tier == "wasm")
     typical = "typical elsewhere (no other tier here could be faster)"

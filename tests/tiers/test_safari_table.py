@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import bascule
-from bascule.tiers.requirements import CapabilityRequirements, meets_requirements
-from bascule.tiers.safari import (
+from bascule.machine.requirements import CapabilityRequirements, meets_requirements
+from bascule.machine.safari import (
     SAFARI_TABLE,
     Support,
     is_safari,
@@ -18,7 +18,7 @@ from bascule.tiers.safari import (
     safari_support,
     safari_version,
 )
-from bascule.tiers.safari_facts import SAFARI_FACTS, SPECIFIED_LIMITS
+from bascule.machine.safari_facts import SAFARI_FACTS, SPECIFIED_LIMITS
 
 # The table as its document has it, and versions that each row speaks for.
 LITERAL = """

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import bascule
-from bascule.tiers.safari import SAFARI_TABLE
+from bascule.machine.safari import SAFARI_TABLE
 
 EXAMPLE = """
 from bascule import (

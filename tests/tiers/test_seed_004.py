@@ -20,7 +20,7 @@ from bascule import (
     WorkloadCharacteristics,
     select_optimal_backend,
 )
-from bascule.tiers.selector import shared_selector
+from bascule.compat.selector import shared_selector
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -15,10 +15,10 @@ from bascule import (
     IntelligentBackendSelector,
     WorkloadCharacteristics,
 )
+from bascule.choosing.decisions import Considered
+from bascule.choosing.survey import Survey, TierFacts
+from bascule.compat.history import ENOUGH_RUNS, History
 from bascule.errors import InputError, TierUnavailableError
-from bascule.tiers.decisions import Considered
-from bascule.tiers.history import ENOUGH_RUNS, History
-from bascule.tiers.survey import Survey, TierFacts
 from tests.tiers.machines import CPU, FAST_GPU, GPU, SOFTWARE_GPU
 
 LARGE = WorkloadCharacteristics("matmul", 10**6, (1000, 1000))
@@ -320,7 +320,7 @@ async def test_where_it_cannot_wait_it_answers_cpu_and_measures_meanwhile(
         await asyncio.sleep(0)
         return FAST_GPU
 
-    monkeypatch.setattr("bascule.tiers.selector.this_machine", machine)
+    monkeypatch.setattr("bascule.compat.selector.this_machine", machine)
     selector = IntelligentBackendSelector()
     assert selector.select_backend(LARGE) is BackendType.CPU
     assert "not measured yet" in selector.decisions[-1].reason

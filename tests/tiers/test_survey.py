@@ -12,20 +12,20 @@ import pytest
 import bascule
 from bascule.backend.base import Backend, Tier, WeightStore
 from bascule.backend.cpu import ReferenceBackend, ReferenceExecutable, written
+from bascule.base.remembered import MemoryRemembered
+from bascule.choosing import measuring, speed_records
+from bascule.choosing.auto import ModelNeed, decision_for
+from bascule.choosing.measured_programs import measured_program, work_of
+from bascule.choosing.measuring import SAMPLES, measure
+from bascule.choosing.openers import open_named
+from bascule.choosing.speed_records import speeds_of
+from bascule.choosing.speeds import KINDS, Kind, Sample, Speeds, typical_speeds, why_typical
+from bascule.choosing.survey import survey, surveys_made, this_machine
+from bascule.choosing.switches import Switches, read_switches
+from bascule.choosing.work import work_of_program
+from bascule.choosing.workload import BackendType
 from bascule.errors import DeviceLostError, GpuError, TierUnavailableError
 from bascule.program.program import Program
-from bascule.remembered import MemoryRemembered
-from bascule.tiers import measuring, speed_records
-from bascule.tiers.auto import ModelNeed, decision_for
-from bascule.tiers.measured_programs import measured_program, work_of
-from bascule.tiers.measuring import SAMPLES, measure
-from bascule.tiers.openers import open_named
-from bascule.tiers.speed_records import speeds_of
-from bascule.tiers.speeds import KINDS, Kind, Sample, Speeds, typical_speeds, why_typical
-from bascule.tiers.survey import survey, surveys_made, this_machine
-from bascule.tiers.switches import Switches, read_switches
-from bascule.tiers.work import work_of_program
-from bascule.tiers.workload import BackendType
 
 
 @pytest.fixture(autouse=True)
@@ -384,8 +384,8 @@ async def test_backends_are_held_only_when_asked_for(monkeypatch: pytest.MonkeyP
 
         return dict.fromkeys(tiers, opened)
 
-    monkeypatch.setattr("bascule.tiers.openers.OPENERS", spying(["cpu"]))
-    monkeypatch.setattr("bascule.tiers.survey.OPENERS", spying(["cpu"]))
+    monkeypatch.setattr("bascule.choosing.openers.OPENERS", spying(["cpu"]))
+    monkeypatch.setattr("bascule.choosing.survey.OPENERS", spying(["cpu"]))
     held = await survey(Switches(), budget_s=0.1, hold=True)
     assert (list(held.backends), closed) == (["cpu"], [])
     held.close()

@@ -12,8 +12,8 @@ import pytest
 
 import bascule
 from bascule import BackendType
-from bascule.tiers import switches
-from bascule.tiers.switches import KNOWN_NAMES, read_switches, warn_of_unknown_names
+from bascule.choosing import switches
+from bascule.choosing.switches import KNOWN_NAMES, read_switches, warn_of_unknown_names
 from tests.goldens import TINY_BERT
 
 ROOT = Path(__file__).resolve().parents[2]

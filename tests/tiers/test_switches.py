@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bascule import BackendType, IntelligentBackendSelector, WorkloadCharacteristics
+from bascule.choosing.switches import read_switches
 from bascule.errors import InputError, TierUnavailableError
-from bascule.tiers.switches import read_switches
 from tests.tiers.machines import FAST_GPU
 
 LARGE = WorkloadCharacteristics("matmul", 10**6, (1000, 1000))

@@ -9,13 +9,13 @@ import pytest
 
 import bascule
 from bascule.backend.webnn.backend import WebNnBackend
-from bascule.model.sentence_graph import Encoder, sentence_encoder
+from bascule.choosing.survey import survey
+from bascule.choosing.switches import Switches
 from bascule.models.bert import BERT
 from bascule.models.encoder.config import EncoderConfig
 from bascule.program.compile import freeze
 from bascule.program.program import Dim
-from bascule.tiers.survey import survey
-from bascule.tiers.switches import Switches
+from bascule.tasks.sentence_graph import Encoder, sentence_encoder
 from tests.goldens import TINY_BERT, cosines, golden
 
 if sys.version_info[:2] != (3, 12):

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from math import prod
 
-from bascule.dtypes import BLOCKS, BlockType
+from bascule.base.dtypes import BLOCKS, BlockType
 from bascule.weights.gguf import GgufHeader, parse_gguf
 
 U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from bascule.backend.cpu import ReferenceStore
-from bascule.dtypes import BlockType
+from bascule.base.dtypes import BlockType
 from bascule.program.blocks import BlockMatrix
 from bascule.program.program import Parameter
 from bascule.weights.gguf_stream import load_gguf_weights, read_gguf

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import bascule
+from bascule.base.folders import models_folder
 from bascule.errors import (
     BasculeError,
     FileMissingError,
@@ -17,8 +18,7 @@ from bascule.errors import (
     ModelFileError,
     ModelNotFoundError,
 )
-from bascule.folders import models_folder
-from bascule.model.registry import KNOWN, known_hashes, locate, missing_in_page, pullable
+from bascule.tasks.registry import KNOWN, known_hashes, locate, missing_in_page, pullable
 from bascule.weights.source import check_url, open_source
 
 BAD = [
@@ -69,7 +69,7 @@ async def test_what_is_no_address_is_an_input_error(location: str) -> None:
 
 @pytest.mark.parametrize("location", [x for x in BAD if "\ud800" not in x and "\0" not in x])
 def test_the_command_line_has_words_for_it(location: str) -> None:
-    from bascule.cli import main
+    from bascule.cli.main import main
 
     errors, sys.stderr = sys.stderr, io.StringIO()
     try:

@@ -193,7 +193,7 @@ async def test_orphaned_chunks_make_room_first(
 KILLED = """
 import os, sys
 from pathlib import Path
-import bascule.folders as folders
+import bascule.base.folders as folders
 real = os.replace
 def killed(old, new):
     if len(Path(new).name) == 64:
@@ -297,7 +297,7 @@ def test_a_load_goes_on_without_a_cache(closed: Path, site: Site) -> None:
 async def test_a_folder_of_no_user_is_an_error_in_words(
     monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
-    from bascule import folders
+    from bascule.base import folders
 
     monkeypatch.setenv(variable, "~no-such-user-here/x")
     ask = {

@@ -16,7 +16,8 @@ from bascule.backend.arrivals import Arrivals
 from bascule.backend.cpu import ReferenceStore
 from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.gpu_native import NativeGpu
-from bascule.dtypes import dtype_of
+from bascule.base.dtypes import dtype_of
+from bascule.base.folders import models_folder
 from bascule.errors import (
     BasculeError,
     FileMissingError,
@@ -24,9 +25,8 @@ from bascule.errors import (
     SourceError,
     UnsupportedModelError,
 )
-from bascule.folders import models_folder
-from bascule.model.registry import known_hashes
 from bascule.program.program import Parameter
+from bascule.tasks.registry import known_hashes
 from bascule.weights.gguf_stream import find_gguf, load_gguf_weights, read_gguf
 from bascule.weights.pieces import RAW, Piece, Scatter
 from bascule.weights.source import FileSource

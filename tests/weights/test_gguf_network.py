@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bascule.backend.arrivals import Arrivals
-from bascule.dtypes import BlockType
+from bascule.base.dtypes import BlockType
 from bascule.errors import FileChangedError, HashMismatchError, ModelFileError, SourceError
 from bascule.weights.gguf_stream import find_gguf, load_gguf_weights, read_gguf
 from bascule.weights.journal import Journal

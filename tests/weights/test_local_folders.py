@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from bascule.backend.cpu import ReferenceStore
+from bascule.base.folders import file_nbytes, is_abandoned, open_regular, write_whole
 from bascule.errors import BasculeError, HashMismatchError, ModelFileError, SourceError
-from bascule.folders import file_nbytes, is_abandoned, open_regular, write_whole
 from bascule.program.program import Parameter
 from bascule.weights.manifest import MANIFEST, write_manifest
 from bascule.weights.source import FileSource

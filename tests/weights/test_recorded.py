@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from bascule.model.registry import KNOWN, first_files
-from bascule.page_browser import PageSession
-from bascule.remembered import FolderRemembered, MemoryRemembered, open_remembered
+from bascule.base.remembered import FolderRemembered, MemoryRemembered, open_remembered
+from bascule.page.worker_browser import PageSession
+from bascule.tasks.registry import KNOWN, first_files
 from bascule.weights.recorded import (
     LOADS_KEY,
     MOST_FILES,

@@ -9,7 +9,7 @@ import pytest
 
 from bascule.backend.cpu import ReferenceBackend
 from bascule.backend.quantise import quantise
-from bascule.dtypes import BlockType
+from bascule.base.dtypes import BlockType
 from bascule.program.program import Parameter
 from bascule.weights.quantised import SLAB_BLOCKS
 from bascule.weights.slabs import landing_nbytes, quantise_slabs, read_blocks

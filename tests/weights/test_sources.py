@@ -12,6 +12,8 @@ import pytest
 from safetensors.numpy import save
 
 from bascule.backend.cpu import ReferenceStore
+from bascule.base.folders import models_folder
+from bascule.base.progress import Progress
 from bascule.errors import (
     BasculeError,
     InputError,
@@ -19,9 +21,7 @@ from bascule.errors import (
     ModelNotFoundError,
     UnsupportedModelError,
 )
-from bascule.folders import models_folder
 from bascule.program.program import Parameter
-from bascule.progress import Progress
 from bascule.weights.source import open_source, split_location
 from bascule.weights.stream import load_weights
 

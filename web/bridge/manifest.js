@@ -5,7 +5,7 @@
 
 const HASH = /^[0-9a-f]{64}$/;
 const MARKS = new Set(Array.from(",:[{", (mark) => mark.charCodeAt(0)));
-// As bascule.json_object has it: a hash for each chunk.
+// As bascule.base.json_object has it: a hash for each chunk.
 const MOST_ITEMS = 1 << 18;
 
 /** @param {Uint8Array} bytes @returns {Map<string, Expected>} file to what to expect */

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from bascule.arrays import NUMPY, Array, np
+from bascule.base.arrays import NUMPY, Array, np
 from bascule.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from bascule.backend.memory import MemoryKind, MemoryUse
     from bascule.backend.quantise import Sums
     from bascule.backend.webgpu.gpu import AdapterInfo
+    from bascule.base.progress import ProgressCallback
+    from bascule.base.turns import DeviceTurns
     from bascule.program.program import Parameter, Program, Value
     from bascule.program.rewrites.rewrite import Limits
-    from bascule.progress import ProgressCallback
-    from bascule.turns import DeviceTurns
 
 Tier = Literal["webgpu", "webgpu-limited", "webnn", "wasm", "cpu"]
 TIERS: tuple[Tier, ...] = ("webgpu", "webgpu-limited", "webnn", "wasm", "cpu")

@@ -9,7 +9,6 @@ from math import prod
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bascule.arrays import NUMPY, Array, np
 from bascule.backend.arrivals import Arrivals
 from bascule.backend.base import (
     Shaped,
@@ -22,7 +21,8 @@ from bascule.backend.deviceless import Deviceless
 from bascule.backend.memory import MemoryCount
 from bascule.backend.quantise import ReferenceQuantiser
 from bascule.backend.reference import FUNCTIONS
-from bascule.dtypes import BlockType, nbytes_of
+from bascule.base.arrays import NUMPY, Array, np
+from bascule.base.dtypes import BlockType, nbytes_of
 from bascule.errors import HostMemoryError, InputError
 from bascule.program.blocks import BlockMatrix
 from bascule.program.program import Dim

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from bascule.backend.base import TuneReport
 from bascule.backend.memory import MemoryCount, MemoryUse
+from bascule.base.turns import DeviceTurns
 from bascule.program.rewrites.rewrite import Limits
-from bascule.turns import DeviceTurns
 
 if TYPE_CHECKING:
+    from bascule.base.progress import ProgressCallback
     from bascule.program.program import Program
-    from bascule.progress import ProgressCallback
 
 
 class Deviceless:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bascule.arrays import Bytes, Floats, NDArray, np
-from bascule.dtypes import BLOCKS, BlockType, DType
+from bascule.base.arrays import Bytes, Floats, NDArray, np
+from bascule.base.dtypes import BLOCKS, BlockType, DType
 from bascule.errors import InputError
 from bascule.program.blocks import BlockMatrix, dequantise
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from bascule.arrays import Array
+from bascule.base.arrays import Array
 from bascule.program.ops import OPS
 
 FUNCTIONS: Mapping[str, Callable[..., Array]] = {op.name: op.numpy for op in OPS.values()}

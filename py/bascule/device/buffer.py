@@ -11,9 +11,9 @@ from math import prod
 from typing import Any, Literal
 from weakref import finalize
 
-from bascule.arrays import NUMPY, Array, np
 from bascule.backend.base import Backend, StateStore
-from bascule.dtypes import nbytes_of
+from bascule.base.arrays import NUMPY, Array, np
+from bascule.base.dtypes import nbytes_of
 from bascule.errors import InputError, LimitError
 from bascule.program.program import Value
 

@@ -7,20 +7,20 @@ from os import PathLike
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Self, Unpack, overload
 
-from bascule.arrays import ArrayLike, need_numpy
 from bascule.backend.base import Backend, Tier
 from bascule.backend.memory import MemoryUse
+from bascule.base.arrays import ArrayLike, need_numpy
+from bascule.choosing.auto import ModelNeed, open_tier
+from bascule.choosing.openers import OpenedTier
+from bascule.choosing.switches import warn_of_unknown_names
 from bascule.device.buffer import BufferPool, DeviceBuffer
 from bascule.device.loading import load_model
 from bascule.device.operations import Operations
 from bascule.device.options import DeviceLoadOptions, LoadSettings
 from bascule.errors import TierUnavailableError
-from bascule.model.classifier import ClassifierModel
-from bascule.model.embedder import EmbeddingModel
-from bascule.model.language import LanguageModel
-from bascule.tiers.auto import ModelNeed, open_tier
-from bascule.tiers.openers import OpenedTier
-from bascule.tiers.switches import warn_of_unknown_names
+from bascule.tasks.classifier import ClassifierModel
+from bascule.tasks.embedder import EmbeddingModel
+from bascule.tasks.language import LanguageModel
 
 if TYPE_CHECKING:
     from bascule.backend.webgpu.gpu import AdapterInfo

@@ -11,31 +11,31 @@ from time import perf_counter
 from typing import Any, Literal, Unpack, overload
 
 from bascule.backend.arrivals import Arrivals
+from bascule.base.progress import Progress, ProgressCallback
+from bascule.base.waiting import all_or_first_error
+from bascule.choosing.auto import ModelNeed, need_of, open_tier
+from bascule.choosing.openers import IN_PAGE, OpenedTier
+from bascule.choosing.reopening import open_another, reopen_tier
+from bascule.choosing.switches import warn_of_unknown_names
 from bascule.device.options import CHUNK_MB, LoadOptions, LoadSettings
+from bascule.device.proving import ModelProver, is_wanted, prove_kernels_of
 from bascule.errors import (
     FileMissingError,
     ModelFileError,
     WrongResultError,
 )
-from bascule.model.classifier import ClassifierModel
-from bascule.model.embedder import EmbeddingModel
-from bascule.model.language import LanguageModel
-from bascule.model.loaded import LoadedModel, Reopened
-from bascule.model.registry import known_hashes, known_kind, locate, missing_in_page
+from bascule.machine.pressure import open_pressure
 from bascule.models.decoder.graph import CacheDType
 from bascule.program.parameters import all_parameters
 from bascule.program.program import Program
 from bascule.program.rewrites.registry import fit_all
 from bascule.program.rewrites.rewrite import Limits
-from bascule.progress import Progress, ProgressCallback
-from bascule.proving import ModelProver, is_wanted, prove_kernels_of
-from bascule.recipes import Recipe, read_recipe
-from bascule.tiers.auto import ModelNeed, need_of, open_tier
-from bascule.tiers.openers import IN_PAGE, OpenedTier
-from bascule.tiers.pressure import open_pressure
-from bascule.tiers.reopening import open_another, reopen_tier
-from bascule.tiers.switches import warn_of_unknown_names
-from bascule.waiting import all_or_first_error
+from bascule.recipes.reading import Recipe, read_recipe
+from bascule.tasks.classifier import ClassifierModel
+from bascule.tasks.embedder import EmbeddingModel
+from bascule.tasks.language import LanguageModel
+from bascule.tasks.loaded import LoadedModel, Reopened
+from bascule.tasks.registry import known_hashes, known_kind, locate, missing_in_page
 from bascule.weights.quantised import QuantizationReport, format_of
 from bascule.weights.recorded import RecordedSource
 from bascule.weights.source import CHUNK_NBYTES, MODEL_GGUF, Source, open_source, split_location
@@ -86,7 +86,7 @@ async def load(
     "q4_0", "q4_1" or "q8_0") float weights become blocks of so many bits on their way (a language
     model's embedding and output of 8 at the least), and `model.quantization` tells what that did to
     each; `parallel` has no effect then. What computes wrongly here (a kernel, halves, for "auto" a
-    tier) is found out and left unless `prove` is False (see `bascule.proving`); `model.proof`
+    tier) is found out and left unless `prove` is False (`bascule.device.proving`); `model.proof`
     tells. What the device cannot hold as it is is cut (`model.fallbacks` tells) unless `fallbacks`
     is False. Cancelling the task frees everything. Raises InputError, ModelNotFoundError,
     ModelFileError, UnsupportedModelError, SourceError, TierUnavailableError, WrongResultError, or

@@ -13,18 +13,18 @@ from math import isfinite
 from types import MappingProxyType
 from typing import Any
 
-from bascule.arguments import did_you_mean
-from bascule.arrays import need_numpy, np
 from bascule.backend.base import Computation
+from bascule.base.arguments import did_you_mean
+from bascule.base.arrays import need_numpy, np
+from bascule.base.turns import CrossLoopLock
 from bascule.device.buffer import BufferDType, BufferPool, DeviceBuffer
+from bascule.device.proving import is_wanted, prove_kernels_of
 from bascule.errors import InputError
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.ops import ACTIVATIONS, OPS
 from bascule.program.ops.table import Op, Operand
 from bascule.program.program import Attribute, Dim, Program, Shape
-from bascule.proving import is_wanted, prove_kernels_of
-from bascule.turns import CrossLoopLock
 
 # Programs that stay compiled: each holds a uniform buffer, and no operand.
 _MOST_KEPT = 256

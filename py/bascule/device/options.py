@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
+from bascule.base.progress import ProgressCallback
 from bascule.models.decoder.graph import CacheDType
-from bascule.progress import ProgressCallback
 from bascule.weights.source import CHUNK_NBYTES
 
 CHUNK_MB = CHUNK_NBYTES / (1 << 20)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from bascule.dtypes import DType
+from bascule.base.dtypes import DType
 from bascule.models.decoder.config import DecoderConfig
 from bascule.models.decoder.graph import Decoding
 from bascule.models.encoder.config import EncoderConfig

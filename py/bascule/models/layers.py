@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bascule.dtypes import DType, block_of
+from bascule.base.dtypes import DType, block_of
 from bascule.program.graph import Graph
 from bascule.program.program import Value
 

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from bascule import __version__
+from bascule.base.folders import cache_folder, models_folder
+from bascule.base.remembered import open_remembered
+from bascule.choosing.auto import ModelNeed, decision_for
+from bascule.choosing.decisions import software_warning
+from bascule.choosing.survey import TierFacts, survey
+from bascule.choosing.switches import read_switches
+from bascule.choosing.workload import WorkloadCharacteristics
+from bascule.compat.selector import IntelligentBackendSelector
 from bascule.errors import TierUnavailableError
-from bascule.folders import cache_folder, models_folder
-from bascule.remembered import open_remembered
-from bascule.tiers.auto import ModelNeed, decision_for
-from bascule.tiers.capabilities import capabilities
-from bascule.tiers.decisions import software_warning
-from bascule.tiers.selector import IntelligentBackendSelector
-from bascule.tiers.survey import TierFacts, survey
-from bascule.tiers.switches import read_switches
-from bascule.tiers.workload import WorkloadCharacteristics
+from bascule.machine.capabilities import capabilities
 
 _PACKAGES = ("numpy", "wgpu", "tokenizers")
 # Products of so many rows and columns, to show where the GPU begins to win.
@@ -31,7 +31,7 @@ _MODELS = (ModelNeed("a small encoder"), ModelNeed("a small chat model", "blocks
 async def examine() -> dict[str, Any]:
     """A report of plain values: versions, tiers with reasons, adapters, capabilities, folders.
 
-    A machine that is new is measured for it (see `bascule.tiers.survey`).
+    A machine that is new is measured for it (see `bascule.choosing.survey`).
     """
     found = await survey(read_switches(), fresh=True)
     selector = IntelligentBackendSelector(known=found)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bascule.arrays import Bytes, Floats, NDArray, np
-from bascule.dtypes import BLOCKS, Block, BlockType, DType, dtype_of
+from bascule.base.arrays import Bytes, Floats, NDArray, np
+from bascule.base.dtypes import BLOCKS, Block, BlockType, DType, dtype_of
 from bascule.errors import InputError
 
 __all__ = ["BLOCKS", "Block", "BlockMatrix", "BlockType", "dequantise"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from bascule.dtypes import DType
+from bascule.base.dtypes import DType
 from bascule.errors import InputError
 from bascule.program.ops import OPS, onto_of
 from bascule.program.program import Attribute, Call, Computed, Dim, Parameter, Shape, Value

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
 
-from bascule.dtypes import DType, nbytes_of
+from bascule.base.dtypes import DType, nbytes_of
 from bascule.errors import InputError
 
 

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from bascule import assets
+from bascule.base import assets
 from bascule.server.guard import Guard
 from bascule.server.models import list_models
 from bascule.server.snapshot import BackgroundMaker, snapshots_folder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bascule.json_object import parse_json
+from bascule.base.json_object import parse_json
 
 _MOST_NBYTES = 1 << 20  # of a config.json
 

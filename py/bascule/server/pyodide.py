@@ -17,9 +17,9 @@ from zipfile import BadZipFile, ZipFile
 
 import httpx
 
+from bascule.base.folders import cache_folder
+from bascule.base.progress import Progress, ProgressCallback
 from bascule.errors import HashMismatchError, InputError, SetupError, SourceError
-from bascule.folders import cache_folder
-from bascule.progress import Progress, ProgressCallback
 
 PYODIDE_VERSION = "0.27.7"
 RELEASE = f"https://cdn.jsdelivr.net/pyodide/v{PYODIDE_VERSION}/full/"

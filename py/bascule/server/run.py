@@ -11,8 +11,8 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
+from bascule.base.folders import models_folder
 from bascule.errors import SetupError
-from bascule.folders import models_folder
 from bascule.server.app import create_app
 from bascule.server.pyodide import pyodide_folder as pyodide_folder
 

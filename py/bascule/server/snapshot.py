@@ -16,9 +16,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from bascule import assets
+from bascule.base import assets
+from bascule.base.folders import cache_folder, write_whole
 from bascule.errors import SetupError
-from bascule.folders import cache_folder, write_whole
 from bascule.server.wheel import site_index, write_wheel
 
 _SCRIPT = Path(__file__).with_name("snapshot.mjs")

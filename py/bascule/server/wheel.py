@@ -17,7 +17,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from bascule import __version__
 from bascule.errors import SetupError
-from bascule.model.registry import first_files
+from bascule.tasks.registry import first_files
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _CHECKOUT = _PACKAGE.parent.parent

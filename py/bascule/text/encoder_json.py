@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from bascule.json_object import TOKENIZER as TOKENIZER_LIMITS
-from bascule.json_object import json_object
+from bascule.base.json_object import TOKENIZER as TOKENIZER_LIMITS
+from bascule.base.json_object import json_object
 
 _FILE = "tokenizer.json"
 

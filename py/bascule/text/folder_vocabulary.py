@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bascule.base.json_object import TOKENIZER as TOKENIZER_LIMITS
+from bascule.base.json_object import json_object
 from bascule.errors import ModelFileError, UnsupportedModelError
-from bascule.json_object import TOKENIZER as TOKENIZER_LIMITS
-from bascule.json_object import json_object
 from bascule.text.pretokenizers import PreTokenizer, UnknownCut, pretokenizer_of
 from bascule.text.vocabulary import (
     BYTE_OF,

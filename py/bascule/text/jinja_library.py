@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
-from bascule import assets
+from bascule.base import assets
 
 _ARCHIVE = "web/vendor/jinja2.zip"
 

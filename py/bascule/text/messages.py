@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bascule.arguments import described
+from bascule.base.arguments import described
 from bascule.errors import InputError
 
 

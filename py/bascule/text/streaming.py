@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterable
 
-from bascule.arguments import strings
+from bascule.base.arguments import strings
 from bascule.errors import InputError
 from bascule.text.language import TextTokenizer
 

@@ -9,7 +9,7 @@ from typing import Any
 import js
 from pyodide.ffi import JsException
 
-from bascule.bridge_browser import bridge_modules, js_message
+from bascule.base.bridge_browser import bridge_modules, js_message
 from bascule.errors import ModelFileError
 from bascule.text.tokenizer_check import CheckedTokenizer
 

@@ -14,8 +14,8 @@ from math import isfinite
 from types import MappingProxyType
 from typing import Any
 
+from bascule.base.json_object import TOKENIZER, json_object
 from bascule.errors import ModelFileError, UnsupportedModelError
-from bascule.json_object import TOKENIZER, json_object
 from bascule.text.pairs import Templates
 from bascule.text.tokenizer_steps import (
     MOST_WIDTH,

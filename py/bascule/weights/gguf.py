@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
 
-from bascule.dtypes import BLOCKS, UNREAD_TYPES, BlockType
+from bascule.base.dtypes import BLOCKS, UNREAD_TYPES, BlockType
 from bascule.weights.gguf_reader import (
     INNER_ARRAY_ITEMS,
     MOST_HEADER_NBYTES,

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from functools import partial
 
 from bascule.backend.base import WeightStore
+from bascule.base.file_kinds import SNIFFED_NBYTES, check_kind
+from bascule.base.progress import Progress, ProgressCallback
 from bascule.errors import FileChangedError, FileMissingError, UnsupportedModelError
-from bascule.file_kinds import SNIFFED_NBYTES, check_kind
 from bascule.program.program import Parameter
-from bascule.progress import Progress, ProgressCallback
 from bascule.weights.gguf import GgufHeader, read_gguf_header
 from bascule.weights.plan import plan_pieces
 from bascule.weights.safetensors import TensorInfo

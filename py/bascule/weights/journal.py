@@ -25,8 +25,8 @@ from typing import IO, Any
 
 from filelock import AsyncFileLock, FileLock, Timeout
 
-from bascule.folders import PART, is_abandoned, lock_file, weights_folder, write_whole
-from bascule.json_object import MANIFEST, JsonFault, parse_json
+from bascule.base.folders import PART, is_abandoned, lock_file, weights_folder, write_whole
+from bascule.base.json_object import MANIFEST, JsonFault, parse_json
 from bascule.weights.manifest import is_count
 
 _HASH = re.compile(r"[0-9a-f]{64}")

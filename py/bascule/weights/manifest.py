@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from bascule.base.folders import file_nbytes, open_regular, write_whole
+from bascule.base.json_object import MANIFEST as MANIFEST_LIMITS
+from bascule.base.json_object import JsonFault, parse_json
+from bascule.base.progress import Progress, ProgressCallback
 from bascule.errors import InputError, ModelFileError, SetupError
-from bascule.folders import file_nbytes, open_regular, write_whole
-from bascule.json_object import MANIFEST as MANIFEST_LIMITS
-from bascule.json_object import JsonFault, parse_json
-from bascule.progress import Progress, ProgressCallback
 
 MANIFEST = "bascule-manifest.json"
 MOST_MANIFEST_NBYTES = MANIFEST_LIMITS.nbytes

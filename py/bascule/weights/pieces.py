@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bascule.arrays import np
 from bascule.backend.base import WeightStore
+from bascule.base.arrays import np
 from bascule.errors import SourceError
 
 if TYPE_CHECKING:

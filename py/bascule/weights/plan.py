@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from bascule.dtypes import block_of
+from bascule.base.dtypes import block_of
 from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.program.program import Parameter
 from bascule.weights.pieces import ELEMENT_NBYTES, RAW, Piece

@@ -16,10 +16,10 @@ from typing import Any
 
 from bascule.backend.base import Backend, WeightStore
 from bascule.backend.quantise import QUANTISED, Sums
-from bascule.dtypes import DType
+from bascule.base.dtypes import DType
+from bascule.base.progress import Progress, ProgressCallback
 from bascule.errors import InputError, ModelFileError
 from bascule.program.program import Parameter
-from bascule.progress import Progress, ProgressCallback
 from bascule.weights.pieces import ELEMENT_NBYTES
 from bascule.weights.plan import Planned, plan_pieces
 from bascule.weights.source import Source

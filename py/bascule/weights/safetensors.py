@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from bascule.base.json_object import TENSOR_TABLE, JsonFault, parse_json
 from bascule.errors import ModelFileError
-from bascule.json_object import TENSOR_TABLE, JsonFault, parse_json
 
 _MOST_DIMENSIONS = 8
 _MOST_ELEMENTS = 1 << 48

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Sequence
 from math import inf, prod
 from typing import Any
 
-from bascule.arrays import NDArray, np
 from bascule.backend.base import Quantiser
-from bascule.dtypes import block_of
+from bascule.base.arrays import NDArray, np
+from bascule.base.dtypes import block_of
 from bascule.program.program import Parameter
 from bascule.weights.quantised import SLAB_BLOCKS
 

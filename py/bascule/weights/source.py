@@ -17,6 +17,7 @@ from typing import Protocol
 from urllib.parse import SplitResult, urlsplit
 
 from bascule.backend.base import WeightStore
+from bascule.base.folders import file_nbytes, local_path, open_regular
 from bascule.errors import (
     FileMissingError,
     HashMismatchError,
@@ -25,7 +26,6 @@ from bascule.errors import (
     ModelNotFoundError,
     SourceError,
 )
-from bascule.folders import file_nbytes, local_path, open_regular
 from bascule.weights.manifest import (
     MANIFEST,
     MOST_MANIFEST_NBYTES,

@@ -14,7 +14,9 @@ import js
 from pyodide.ffi import JsException, create_proxy, to_js
 
 from bascule.backend.base import WeightStore
-from bascule.bridge_browser import absolute_url, bridge_module, bridge_modules, js_message
+from bascule.base.bridge_browser import absolute_url, bridge_module, bridge_modules, js_message
+from bascule.base.page_settings import MODELS
+from bascule.base.waiting import shared_task
 from bascule.errors import (
     BasculeError,
     FileChangedError,
@@ -23,8 +25,6 @@ from bascule.errors import (
     ModelFileError,
     SourceError,
 )
-from bascule.page_settings import MODELS
-from bascule.waiting import shared_task
 from bascule.weights.manifest import MANIFEST, MOST_MANIFEST_NBYTES
 from bascule.weights.pieces import RAW, Piece
 from bascule.weights.source import (

@@ -12,17 +12,17 @@ from typing import TypeVar
 
 from bascule.backend.arrivals import Arrivals
 from bascule.backend.base import WeightStore
+from bascule.base.file_kinds import SNIFFED_NBYTES, check_kind
+from bascule.base.json_object import TENSOR_TABLE, json_object
+from bascule.base.progress import Progress, ProgressCallback
+from bascule.base.waiting import all_or_first_error
 from bascule.errors import (
     FileChangedError,
     FileMissingError,
     HashMismatchError,
     ModelFileError,
 )
-from bascule.file_kinds import SNIFFED_NBYTES, check_kind
-from bascule.json_object import TENSOR_TABLE, json_object
 from bascule.program.program import Parameter
-from bascule.progress import Progress, ProgressCallback
-from bascule.waiting import all_or_first_error
 from bascule.weights.plan import Planned, plan_pieces
 from bascule.weights.safetensors import TensorInfo, header_nbytes, parse_header
 from bascule.weights.source import INDEX, Source, check_file

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from bascule.arrays import np
 from bascule.backend.base import Computation, Executable, StateStore, Tier, WeightStore
 from bascule.backend.deviceless import Deviceless
 from bascule.backend.quantise import ReferenceQuantiser
@@ -16,6 +15,7 @@ from bascule.backend.wasm.language import LanguageFunctions
 from bascule.backend.wasm.replay import Functions, ReplayExecutable
 from bascule.backend.wasm.store import WasmStates, WasmStore
 from bascule.backend.wasm.tensor import Blocks
+from bascule.base.arrays import np
 from bascule.errors import InputError
 from bascule.program.blocks import BlockMatrix
 

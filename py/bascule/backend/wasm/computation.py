@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from bascule.arrays import need_numpy
 from bascule.backend.cpu import evaluate, last_uses, telling
 from bascule.backend.wasm.kernels import Kernels
 from bascule.backend.wasm.replay import NUMPY_HINT, Functions, is_own, numpy_ops, numpy_step
 from bascule.backend.wasm.store import WasmStates
 from bascule.backend.wasm.tensor import Blocks, Tensor
+from bascule.base.arrays import need_numpy
 from bascule.errors import InputError
 from bascule.program.program import Program
 

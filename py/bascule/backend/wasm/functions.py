@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from math import prod
 
-from bascule.arrays import Array
 from bascule.backend.wasm.kernels import Kernels
 from bascule.backend.wasm.tensor import Blocks, Tensor
+from bascule.base.arrays import Array
 from bascule.program.blocks import BlockMatrix
 from bascule.program.ops import ACTIVATIONS
 from bascule.program.ops.parts import part_from

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from bascule import assets
-from bascule.arrays import Array
 from bascule.backend.wasm.tensor import Tensor
+from bascule.base import assets
+from bascule.base.arrays import Array
 
 ALIGNMENT = 16
 Argument = Tensor | Array | float | None

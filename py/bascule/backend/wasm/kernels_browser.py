@@ -7,9 +7,9 @@ from collections.abc import Callable
 from functools import partial
 from math import prod
 
-from bascule.arrays import np
 from bascule.backend.wasm.kernels import Argument, module_path
 from bascule.backend.wasm.tensor import ITEM_NBYTES, Tensor
+from bascule.base.arrays import np
 from bascule.errors import TierUnavailableError
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from math import prod
 
-from bascule.arrays import np
 from bascule.backend.wasm.functions import Matrix, Operand, WasmFunctions
 from bascule.backend.wasm.tensor import Blocks, Tensor
-from bascule.dtypes import BlockType
+from bascule.base.arrays import np
+from bascule.base.dtypes import BlockType
 from bascule.program.blocks import BlockMatrix
 from bascule.program.ops.parts import part_from
 

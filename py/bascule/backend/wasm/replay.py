@@ -11,7 +11,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
-from bascule.arrays import Array, need_numpy, np
 from bascule.backend.base import Shaped, input_bytes
 from bascule.backend.cpu import evaluate, last_uses, telling
 from bascule.backend.wasm.functions import has_kernel
@@ -19,10 +18,11 @@ from bascule.backend.wasm.kernels import Argument, Kernels
 from bascule.backend.wasm.language import LanguageFunctions
 from bascule.backend.wasm.store import WasmStates, WasmStore
 from bascule.backend.wasm.tensor import ITEM_NBYTES, Blocks, Tensor
+from bascule.base.arrays import Array, need_numpy, np
+from bascule.base.turns import CrossLoopLock
 from bascule.program.blocks import BlockMatrix
 from bascule.program.ops import onto_of
 from bascule.program.program import Call, Program
-from bascule.turns import CrossLoopLock
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

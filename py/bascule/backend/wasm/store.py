@@ -10,7 +10,7 @@ from bascule.backend.cpu import telling
 from bascule.backend.memory import MemoryCount
 from bascule.backend.wasm.kernels import Kernels
 from bascule.backend.wasm.tensor import Blocks, Tensor
-from bascule.dtypes import BlockType, nbytes_of
+from bascule.base.dtypes import BlockType, nbytes_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from bascule.arrays import NUMPY, Array, np
-from bascule.dtypes import BlockType
+from bascule.base.arrays import NUMPY, Array, np
+from bascule.base.dtypes import BlockType
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

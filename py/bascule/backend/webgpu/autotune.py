@@ -17,7 +17,6 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from bascule.arrays import Array, np
 from bascule.backend.base import Finding, TuneReport
 from bascule.backend.webgpu.choices import signature
 from bascule.backend.webgpu.gpu import Gpu
@@ -25,10 +24,11 @@ from bascule.backend.webgpu.kernel import Kernel
 from bascule.backend.webgpu.kernels import candidates
 from bascule.backend.webgpu.pipelines import Pipelines
 from bascule.backend.webgpu.tape import Binding, TapeBuilder
+from bascule.base.arrays import Array, np
+from bascule.base.progress import Progress, ProgressCallback
 from bascule.errors import DeviceLostError, GpuError
 from bascule.program.ops import cost_of, is_part
 from bascule.program.program import Call, Program, Value
-from bascule.progress import Progress, ProgressCallback
 
 GAIN = 0.05
 _ROUNDS = 3

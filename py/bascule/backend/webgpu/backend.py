@@ -20,11 +20,11 @@ from bascule.backend.webgpu.pipelines import Pipelines
 from bascule.backend.webgpu.proving import KernelProver
 from bascule.backend.webgpu.quantiser import LANES, GpuQuantiser, quantising
 from bascule.backend.webgpu.states import GpuStates
-from bascule.dtypes import DType
+from bascule.base.dtypes import DType
+from bascule.base.progress import ProgressCallback
+from bascule.base.turns import DeviceTurns
 from bascule.errors import InputError
 from bascule.program.rewrites.rewrite import Limits
-from bascule.progress import ProgressCallback
-from bascule.turns import DeviceTurns
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

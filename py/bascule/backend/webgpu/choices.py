@@ -15,11 +15,11 @@ from typing import Any
 from bascule import __version__
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel
+from bascule.base.remembered import MemoryRemembered, Remembered
 from bascule.errors import GpuError, ShaderError, WrongResultError
 from bascule.program.ops import onto_of, operands_of
 from bascule.program.ops.parts import PLACES
 from bascule.program.program import Call, Dim, Value
-from bascule.remembered import MemoryRemembered, Remembered
 
 
 def machine_key(adapter: AdapterInfo) -> str:

@@ -12,7 +12,7 @@ from pyodide.ffi import JsException
 
 from bascule.backend.memory import MemoryUse
 from bascule.backend.webgpu.gpu import WANTED_FEATURES, WANTED_LIMITS, AdapterInfo, gpu_tier
-from bascule.bridge_browser import bridge_modules, js_message
+from bascule.base.bridge_browser import bridge_modules, js_message
 from bascule.errors import (
     DeviceLostError,
     GpuError,

@@ -12,7 +12,7 @@ from math import prod
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel, Numbers, Variants, Workgroups, make_kernel
 from bascule.backend.webgpu.launch import fits, flat, operand
-from bascule.dtypes import DType
+from bascule.base.dtypes import DType
 from bascule.errors import InputError
 from bascule.program.program import Call, Sizes, Value
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from bascule import assets
+from bascule.base import assets
 
 _BINDING = re.compile(r"@group\(0\)\s*@binding\((\d+)\)\s*var<(\w+)(?:\s*,\s*(\w+))?>\s*(\w+)")
 _PARAMS = re.compile(r"struct\s+Params\s*\{([^}]*)\}")

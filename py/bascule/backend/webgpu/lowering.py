@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from bascule.arrays import NUMPY, Array, np
 from bascule.backend.base import Shaped, WeightStore, input_bytes
 from bascule.backend.webgpu.gpu import Gpu, pack_writes
 from bascule.backend.webgpu.kernel import Kernel
 from bascule.backend.webgpu.pipelines import Pipelines
 from bascule.backend.webgpu.states import GpuStates
 from bascule.backend.webgpu.tape import Binding, TapeBuilder
+from bascule.base.arrays import NUMPY, Array, np
+from bascule.base.turns import CrossLoopLock
 from bascule.errors import GpuError, InputError
 from bascule.program.program import Program, Sizes, Value
-from bascule.turns import CrossLoopLock
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

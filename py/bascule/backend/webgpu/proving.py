@@ -14,7 +14,6 @@ from collections.abc import Callable, Hashable, Sequence
 from math import prod
 from time import perf_counter
 
-from bascule.arrays import Array, np, numpy_ready
 from bascule.backend.base import WeightStore
 from bascule.backend.webgpu.gpu import Gpu
 from bascule.backend.webgpu.kernel import Kernel
@@ -23,9 +22,10 @@ from bascule.backend.webgpu.lowering import TapeExecutable
 from bascule.backend.webgpu.pipelines import Fault, Pipelines
 from bascule.backend.webgpu.states import GpuStates
 from bascule.backend.webgpu.trials import Trial, family, trial_of
+from bascule.base.arrays import Array, np, numpy_ready
+from bascule.base.waiting import all_or_first_error
 from bascule.errors import DeviceLostError, GpuError, GpuOutOfMemoryError
 from bascule.program.program import Call, Parameter
-from bascule.waiting import all_or_first_error
 
 # In units of the expected numbers' root mean square: halves in a tile are off by 6e-4 at most.
 TOLERANCE = 2e-3

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bascule.arrays import np
 from bascule.backend.base import WeightStore
 from bascule.backend.quantise import Sums
 from bascule.backend.webgpu.gpu import Gpu, pack_writes
 from bascule.backend.webgpu.link import Linked, link
 from bascule.backend.webgpu.tape import TapeBuilder
-from bascule.dtypes import DType
+from bascule.base.arrays import np
+from bascule.base.dtypes import DType
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bascule.backend.webgpu.gpu import Gpu
 from bascule.backend.webgpu.link import link
 from bascule.backend.webgpu.tape import TapeBuilder
-from bascule.dtypes import nbytes_of
+from bascule.base.dtypes import nbytes_of
 from bascule.errors import GpuError
 from bascule.program.program import Value
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from bascule.arrays import Array, np
 from bascule.backend.cpu import ReferenceBackend
+from bascule.base.arrays import Array, np
 from bascule.program.ops import OPS, matrix_of, operands_of, samples, takes_over
 from bascule.program.ops.parts import PLACES
 from bascule.program.ops.table import Operand

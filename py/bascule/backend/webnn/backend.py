@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from bascule.arrays import NUMPY, Array, np
 from bascule.backend.base import Executable, Shaped, Tier, checked_input
 from bascule.backend.cpu import ReferenceBackend, ReferenceStates, ReferenceStore, written
 from bascule.backend.webnn.ops import dim_input
 from bascule.backend.webnn.translate import translate
+from bascule.base.arrays import NUMPY, Array, np
+from bascule.base.turns import CrossLoopLock
 from bascule.program.blocks import BlockMatrix
-from bascule.turns import CrossLoopLock
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -11,9 +11,9 @@ from typing import Any
 
 from pyodide.ffi import JsException
 
-from bascule.arrays import np
 from bascule.backend.webnn.recipe import Array, Recipe
-from bascule.bridge_browser import bridge_module, js_message
+from bascule.base.arrays import np
+from bascule.base.bridge_browser import bridge_module, js_message
 from bascule.errors import DeviceLostError, TierUnavailableError, WebNnError
 
 _LIMIT_S = 20.0

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
-from bascule.arrays import np
 from bascule.backend.webnn.recipe import LISTED, Array, Recipe, Step
+from bascule.base.arrays import np
 from bascule.errors import TierUnavailableError, WebNnError
 
 _SPELLING = {"where": "where_"}  # `where_` as Python's own names are spelt; others regularly

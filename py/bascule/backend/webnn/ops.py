@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from math import prod
 
-from bascule.arrays import np
 from bascule.backend.webnn.recipe import Recipe
+from bascule.base.arrays import np
 from bascule.program.program import Call, Dim
 
 # Adds nothing to a softmax: exp of it is 0 in float32.

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from bascule.arrays import Array, np
+from bascule.base.arrays import Array, np
 
 Plain: TypeAlias = str | bool | int | float | tuple[int, ...]
 DataType = Literal["float32", "int32", "uint32"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bascule.backend.webnn.ops import TRANSLATIONS
 from bascule.backend.webnn.recipe import DataType, Recipe
-from bascule.dtypes import DType
+from bascule.base.dtypes import DType
 from bascule.errors import UnsupportedModelError
 from bascule.program.ops import is_part, works_on_a_state
 from bascule.program.program import Program, Value

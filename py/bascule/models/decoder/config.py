@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import pi
 from typing import Any, Literal
 
-from bascule.dtypes import DType
+from bascule.base.dtypes import DType
 from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.models.settings import MOST_LAYERS, Settings
 

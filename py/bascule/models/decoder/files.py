@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from bascule.dtypes import BlockType, DType, dtype_of
+from bascule.base.dtypes import BlockType, DType, dtype_of
 from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.models.decoder.config import DecoderConfig
 from bascule.models.family import DecoderFamily

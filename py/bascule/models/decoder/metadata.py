@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bascule.dtypes import DType
+from bascule.base.dtypes import DType
 from bascule.errors import UnsupportedModelError
 from bascule.models.decoder.config import MOST_CONTEXT, DecoderConfig, Pairs, check_heads
 from bascule.models.settings import MOST_LAYERS, Settings

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bascule.dtypes import DType
+from bascule.base.dtypes import DType
 from bascule.models.encoder.config import EncoderConfig
 from bascule.models.layers import matrix
 from bascule.program.graph import Graph

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from bascule.dtypes import DType
+from bascule.base.dtypes import DType
 from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.models.decoder.config import MOST_CONTEXT, DecoderConfig, check_heads
 from bascule.models.decoder.metadata import read_decoder_metadata

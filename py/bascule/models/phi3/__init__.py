@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from bascule.dtypes import DType
+from bascule.base.dtypes import DType
 from bascule.models.decoder.config import DecoderConfig, read_decoder_config
 from bascule.models.decoder.files import NAMES, decoder_tensors, folder_name
 from bascule.models.decoder.graph import decode

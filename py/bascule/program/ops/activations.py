@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import erfc, pi
 
-from bascule.arrays import Array, np
+from bascule.base.arrays import Array, np
 from bascule.program.ops.table import Op, inputs, need
 from bascule.program.program import Attribute, Shape
 

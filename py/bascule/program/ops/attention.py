@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 
-from bascule.arrays import Array, np
+from bascule.base.arrays import Array, np
 from bascule.errors import InputError
 from bascule.program.ops.parts import (
     KEPT,

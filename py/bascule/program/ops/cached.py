@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bascule.arrays import Array, np
+from bascule.base.arrays import Array, np
 from bascule.program.ops.attention import softmax_without
 from bascule.program.ops.parts import (
     KEPT,

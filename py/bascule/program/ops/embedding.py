@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bascule.arrays import Array, np
+from bascule.base.arrays import Array, np
 from bascule.program.blocks import BlockMatrix
 from bascule.program.ops import samples
 from bascule.program.ops.states import POSITION, TOKENS

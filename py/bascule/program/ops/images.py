@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from bascule.arrays import Array, np
+from bascule.base.arrays import Array, np
 from bascule.errors import InputError
 from bascule.program.ops.table import Op, inputs, onto
 from bascule.program.program import Attribute, Shape

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bascule.arrays import Array, np
+from bascule.base.arrays import Array, np
 from bascule.program.ops.table import Op, Operand, first_two, inputs, need, same_shape
 from bascule.program.program import Attribute, Shape
 

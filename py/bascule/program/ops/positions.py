@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import log
 
-from bascule.arrays import Array, np
+from bascule.base.arrays import Array, np
 from bascule.errors import InputError
 from bascule.program.ops.table import Op, Operand, first_two, inputs, need
 from bascule.program.program import Attribute, Dim, Shape

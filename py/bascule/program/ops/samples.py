@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from bascule.arrays import NUMPY, Array, np
-from bascule.dtypes import BlockType, DType, block_of
+from bascule.base.arrays import NUMPY, Array, np
+from bascule.base.dtypes import BlockType, DType, block_of
 from bascule.program.blocks import dequantise
 from bascule.program.program import Call, Value
 

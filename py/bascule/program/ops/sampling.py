@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from bascule.arrays import Array, np
+from bascule.base.arrays import Array, np
 from bascule.program.ops import samples
 from bascule.program.ops.states import POSITION, TOKENS
 from bascule.program.ops.table import Op, Operand, first_two, need

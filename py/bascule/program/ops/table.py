@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bascule.arrays import Array
-from bascule.dtypes import DType
+from bascule.base.arrays import Array
+from bascule.base.dtypes import DType
 from bascule.errors import InputError
 from bascule.program.ops.samples import Sample
 from bascule.program.program import Attribute, Call, Shape

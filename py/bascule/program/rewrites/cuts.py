@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import ceil
 
-from bascule.dtypes import nbytes_of
+from bascule.base.dtypes import nbytes_of
 from bascule.errors import LimitError
 from bascule.program.ops import OPS, cost_of, matrix_of, operands_of
 from bascule.program.program import Call, Parameter, Program, Value

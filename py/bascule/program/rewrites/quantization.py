@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bascule.dtypes import DType
+from bascule.base.dtypes import DType
 from bascule.errors import LimitError
 from bascule.program.ops import operands_of
 from bascule.program.program import Call, Parameter, Program, Value

@@ -1,0 +1,36 @@
+"""The files that ride along with the Python code: web/ and shaders/.
+
+In a wheel they lie inside the package; in a checkout beside py/.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+_CHECKOUT = _PACKAGE.parent.parent
+FOLDERS = ("web", "shaders")
+
+
+def path(name: str) -> Path:
+    """Where an asset lies, for example `path("shaders/add.wgsl")`.
+
+    `name` is chosen by Bascule's own code, never by a user; FileNotFoundError if it is absent.
+    """
+    if name.split("/")[0] not in FOLDERS or ".." in name.split("/"):
+        raise ValueError(f"not an asset name: {name!r}")
+    for root in (_CHECKOUT, _PACKAGE):
+        # A site-packages folder may hold somebody else's web/: only a checkout has py/ in it.
+        if root is _CHECKOUT and not (_CHECKOUT / "py" / "bascule").is_dir():
+            continue
+        found = root / name
+        if found.exists():
+            return found
+    raise FileNotFoundError(f"bascule lacks its asset {name}: reinstall the package")
+
+
+@cache
+def text(name: str) -> str:
+    """An asset's text (UTF-8), read once a process."""
+    return path(name).read_text(encoding="utf-8")

@@ -1,0 +1,130 @@
+"""JSON from files that are not trusted: measured before it is parsed, since objects take memory.
+
+An item is a string, a number, a literal or a container; each takes Python up to about 100 bytes,
+however few it takes in the file. The text is scanned for its items first.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from bascule.base.file_kinds import check_kind
+from bascule.errors import ModelFileError
+
+
+@dataclass(frozen=True, slots=True)
+class JsonLimits:
+    """The most that a kind of file may hold; `depth` counts nested containers."""
+
+    nbytes: int
+    items: int
+    depth: int = 64
+
+
+# config.json and its like. The largest have a label for each of 21,000 classes, twice.
+SMALL = JsonLimits(4 << 20, 1 << 18)
+# safetensors headers and indexes of shards: 12 items a tensor, 65,000 tensors.
+TENSOR_TABLE = JsonLimits(16 << 20, 1 << 20)
+# 262,144 tokens with 515,000 merges as pairs are 32 MB and 2.07 million items.
+TOKENIZER = JsonLimits(32 << 20, 1 << 21)
+# A hash of 64 digits for each chunk.
+MANIFEST = JsonLimits(16 << 20, 1 << 18)
+
+# To the end where nothing closes it, and never tried twice: linear whatever the text.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
+# float() of such an integer is an OverflowError; tokenizer configs have integers of 31 digits.
+_MOST_DIGITS = 300
+_DIGITS = re.compile(rb"[0-9]{%d}" % (_MOST_DIGITS + 1))
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_PAIR = rb"[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_NO_LONE_SURROGATE = re.compile(
+    rb"(?:[^\\]++|\\(?:[^u]|u(?:(?![dD][89a-fA-F])|%b)))*+" % _PAIR, re.DOTALL
+)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+
+
+class JsonFault(ValueError):
+    """A text that is not JSON, or too much of it; its words say which."""
+
+
+def parse_json(data: bytes, limits: JsonLimits = SMALL, *, strict: bool = False) -> Any:
+    """Parse UTF-8 text within limits; JsonFault for anything else.
+
+    No string has a lone surrogate and no integer more than 300 digits. `strict` also refuses NaN,
+    infinities and a name that stands twice in an object.
+    """
+    _check_size(data, limits)
+    _check_surrogates(data)
+    try:
+        return json.loads(data.decode("utf-8-sig"), **(_STRICT if strict else {}))
+    except JsonFault:
+        raise
+    except (ValueError, RecursionError):
+        raise JsonFault("it is not JSON") from None
+
+
+def read_json(data: bytes, file: str, limits: JsonLimits = SMALL) -> Any:
+    """Parse a model's file; ModelFileError, which names the file, for what `parse_json` refuses."""
+    try:
+        return parse_json(data, limits)
+    except JsonFault as fault:
+        check_kind(data, file)
+        raise ModelFileError(file, str(fault)) from None
+
+
+def json_object(data: bytes, file: str, limits: JsonLimits = SMALL) -> dict[str, Any]:
+    """Parse a model's file that holds one object; errors as `read_json`."""
+    found = read_json(data, file, limits)
+    if not isinstance(found, dict):
+        raise ModelFileError(file, "it is not a JSON object")
+    return found
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise JsonFault("a name stands twice")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise JsonFault(f"{name} is no JSON number")
+
+
+_STRICT: dict[str, Any] = {"object_pairs_hook": _unique, "parse_constant": _no_constant}
+
+
+def _check_size(data: bytes, limits: JsonLimits) -> None:
+    if len(data) > limits.nbytes:
+        raise JsonFault(f"it has {len(data):,} bytes, and at most {limits.nbytes:,} are read")
+    # Few brackets and commas even with those in strings: nothing to take out.
+    opened = data.count(b"[") + data.count(b"{")
+    if opened <= limits.depth and _n_items(data) <= limits.items and not _DIGITS.search(data):
+        return
+    # A string takes an item, and may hold quotes that are escaped.
+    if data.count(b'"') > 4 * limits.items:
+        raise JsonFault(f"it holds more than {limits.items:,} items")
+    bare = _STRING.sub(b"", data)
+    if _n_items(bare) > limits.items:
+        raise JsonFault(f"it holds more than {limits.items:,} items")
+    steps = bare.translate(_STEPS, _NOT_BRACKETS)
+    if max(accumulate(memoryview(steps).cast("b")), default=0) > limits.depth:
+        raise JsonFault(f"its containers are nested more than {limits.depth} deep")
+    if _DIGITS.search(bare):
+        raise JsonFault(f"a number in it has more than {_MOST_DIGITS} digits")
+
+
+def _n_items(bare: bytes) -> int:
+    """Items of a text without its strings: each is the first in its container or after a mark."""
+    return 1 + sum(map(bare.count, (b",", b":", b"[", b"{")))
+
+
+def _check_surrogates(data: bytes) -> None:
+    """JSON can name half a character, which no UTF-8 can hold."""
+    if _SURROGATE.search(data) and not _NO_LONE_SURROGATE.fullmatch(data):
+        raise JsonFault("it holds half a character")

@@ -1,0 +1,38 @@
+"""Where a page's files lie, kept in the environment so that a worker can be started with it."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from bascule.errors import InputError, SetupError
+
+BRIDGE = "BASCULE_BRIDGE"
+MODELS = "BASCULE_MODELS"
+
+
+def configure(*, bridge: str | None = None, models: str | None = None) -> None:
+    """Set where a page's files lie; what is left out stays as it is.
+
+    `bridge` is the URL of a copy of the package's web/ folder (bridge/ and vendor/ inside): the
+    JavaScript comes from there, and script-src needs no `blob:`; "" takes it from the package
+    again. `models` is the URL below which known models lie, a folder a name; by default the
+    origin's /models/. Call it before the first load. SetupError outside a page; InputError for
+    what is no URL.
+    """
+    if sys.platform != "emscripten":
+        raise SetupError(
+            "bascule.configure() sets the URLs of a page, and this is none.",
+            hint="Outside a page BASCULE_CACHE names the folder that holds models/.",
+        )
+    for name, url in ((BRIDGE, bridge), (MODELS, models)):
+        if url is not None:
+            os.environ[name] = _folder_url(url) if url else ""
+
+
+def _folder_url(url: str) -> str:
+    from bascule.base.bridge_browser import absolute_url
+
+    if not isinstance(url, str):
+        raise InputError("configure", "a URL", type(url).__name__)
+    return absolute_url(url.rstrip("/") + "/")

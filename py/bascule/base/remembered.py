@@ -1,0 +1,181 @@
+"""What was learned about this machine, kept between runs: small JSON objects by key.
+
+Natively files in a folder, in a page IndexedDB. It is a memory, no database: whatever is wrong with
+the place (missing, full, blocked, damaged) costs speed only. One warning tells of it, and what is
+put stays in this process's memory instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, Protocol
+
+from bascule.base.folders import remembered_folder, write_whole
+from bascule.base.json_object import JsonFault, JsonLimits, parse_json
+
+Entry = dict[str, Any]
+
+_MOST_ENTRIES = 100
+LIMITS = JsonLimits(16 << 20, 1 << 18)
+
+
+class RememberedWarning(RuntimeWarning):
+    """What was learned will not be there next time."""
+
+
+class Remembered(Protocol):
+    """None of these raises or waits for long."""
+
+    async def get(self, key: str) -> Entry | None:
+        """The object of that key; None if there is none, or none that is sound."""
+        ...
+
+    async def put(self, key: str, entry: Entry) -> None:
+        """Keep an object, in place of an older one."""
+        ...
+
+    async def forget(self, key: str) -> None:
+        """Drop that key's object, if there is one."""
+        ...
+
+    async def clear(self) -> None:
+        """Forget everything."""
+        ...
+
+
+async def open_remembered() -> Remembered:
+    """This machine's memory, or in a page this origin's."""
+    if sys.platform == "emscripten":
+        from bascule.base.remembered_browser import open_in_page
+
+        return await open_in_page()
+    return FolderRemembered(remembered_folder())
+
+
+class MemoryRemembered:
+    """Keeps nothing past this process."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+
+    async def get(self, key: str) -> Entry | None:
+        """See `Remembered.get`."""
+        text = self._texts.get(key)
+        return None if text is None else json.loads(text)
+
+    async def put(self, key: str, entry: Entry) -> None:
+        """See `Remembered.put`."""
+        self._texts[key] = json.dumps(entry)
+
+    async def forget(self, key: str) -> None:
+        """See `Remembered.forget`."""
+        self._texts.pop(key, None)
+
+    async def clear(self) -> None:
+        """See `Remembered.clear`."""
+        self._texts.clear()
+
+
+class FolderRemembered:
+    """A file an entry, written beside its place and renamed into it; the oldest go first."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._here = MemoryRemembered()
+        self._warned = False
+
+    async def get(self, key: str) -> Entry | None:
+        """See `Remembered.get`."""
+        kept = await self._here.get(key)
+        if kept is not None:
+            return kept
+        path = self._path(key)
+        try:
+            data = _bytes_of(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._warn(f"{path} cannot be read ({error})")
+            return None
+        entry = _entry_of(data, key)
+        if entry is None:
+            self._warn(f"{path} was damaged and is dropped")
+            self._drop(path)
+        return entry
+
+    async def put(self, key: str, entry: Entry) -> None:
+        """See `Remembered.put`."""
+        path = self._path(key)
+        try:
+            write_whole(path, json.dumps({"key": key, "value": entry}).encode())
+            self._prune()
+        except OSError as error:
+            self._warn(f"{self._folder} cannot be written ({error})")
+            await self._here.put(key, entry)
+
+    async def forget(self, key: str) -> None:
+        """See `Remembered.forget`."""
+        await self._here.forget(key)
+        self._drop(self._path(key))
+
+    async def clear(self) -> None:
+        """See `Remembered.clear`."""
+        await self._here.clear()
+        for path in self._files():
+            self._drop(path)
+
+    def _path(self, key: str) -> Path:
+        # Hashed: keys hold whatever a driver says of itself.
+        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+
+    def _files(self) -> list[Path]:
+        try:
+            return [p for p in self._folder.iterdir() if p.suffix in (".json", ".part")]
+        except OSError:
+            return []
+
+    def _prune(self) -> None:
+        files = self._files()
+        if len(files) > _MOST_ENTRIES:
+            oldest = sorted(files, key=lambda p: p.stat().st_mtime)
+            for path in oldest[: len(files) - _MOST_ENTRIES]:
+                path.unlink(missing_ok=True)
+
+    def _drop(self, path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            self._warn(f"{path} cannot be removed ({error})")
+
+    def _warn(self, what: str) -> None:
+        if not self._warned:
+            self._warned = True
+            told = f"What Bascule learns about this machine is not all kept: {what}."
+            warnings.warn(told, RememberedWarning, stacklevel=3)
+
+
+def _bytes_of(path: Path) -> bytes:
+    """The bytes of a regular file; nothing of one too large to be ours."""
+    # Not blocking: somebody's pipe of that name must not hold us up.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        told = os.fstat(file.fileno())
+        ours = stat.S_ISREG(told.st_mode) and told.st_size <= LIMITS.nbytes
+        return file.read() if ours else b""
+
+
+def _entry_of(data: bytes, key: str) -> Entry | None:
+    try:
+        told = parse_json(data, LIMITS)
+    except JsonFault:
+        return None
+    if not isinstance(told, dict) or told.get("key") != key:
+        return None
+    value: Any = told.get("value")
+    return value if isinstance(value, dict) else None

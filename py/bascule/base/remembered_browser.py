@@ -1,0 +1,59 @@
+"""What was learned, kept in the page's IndexedDB by idb through web/bridge/remembered.js."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from pyodide.ffi import JsException
+
+from bascule.base.bridge_browser import bridge_modules, js_message
+from bascule.base.json_object import JsonFault, parse_json
+from bascule.base.remembered import LIMITS, MemoryRemembered, RememberedWarning
+from bascule.errors import SetupError
+
+if TYPE_CHECKING:
+    from bascule.base.remembered import Entry, Remembered
+
+
+async def open_in_page() -> Remembered:
+    """The origin's memory; the bridge itself tells once, in the console, of what is wrong."""
+    try:
+        bridge, library = await bridge_modules(("bridge/remembered.js", "vendor/idb.js"))
+        return PageRemembered(await bridge.openRemembered(library))
+    except (JsException, OSError, SetupError) as error:
+        told = js_message(error) if isinstance(error, JsException) else str(error)
+        warnings.warn(f"Nothing is remembered in this page: {told}.", RememberedWarning, 2)
+        return MemoryRemembered()
+
+
+class PageRemembered:
+    """See `Remembered`. Entries cross as JSON."""
+
+    def __init__(self, bridge: Any) -> None:
+        self._bridge = bridge
+
+    async def get(self, key: str) -> Entry | None:
+        """See `Remembered.get`."""
+        text = str(await self._bridge.get(key))
+        if not text:
+            return None
+        try:
+            return parse_json(text.encode("utf-8", "surrogatepass"), LIMITS)
+        except JsonFault as fault:
+            # The bridge has seen that it is an object; it warns once a worker.
+            self._bridge.warn(f"an entry was damaged and is dropped ({fault})")
+            return None
+
+    async def put(self, key: str, entry: Entry) -> None:
+        """See `Remembered.put`."""
+        await self._bridge.put(key, json.dumps(entry))
+
+    async def forget(self, key: str) -> None:
+        """See `Remembered.forget`."""
+        await self._bridge.forget(key)
+
+    async def clear(self) -> None:
+        """See `Remembered.clear`."""
+        await self._bridge.clear()

@@ -1,0 +1,204 @@
+"""The tier that a model runs on: the one asked for, or for "auto" the fastest that can hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from math import isfinite, sqrt
+
+from bascule.backend.base import Backend, Tier
+from bascule.backend.webnn.translate import refusal as webnn_refusal
+from bascule.base.remembered import open_remembered
+from bascule.choosing.decisions import Considered, Decision, decide, memory_refusal
+from bascule.choosing.openers import OPENERS, OpenedTier, open_named
+from bascule.choosing.speed_records import Watch
+from bascule.choosing.speeds import Kind
+from bascule.choosing.survey import Survey, identity_of, survey
+from bascule.choosing.switches import Switches, read_switches
+from bascule.choosing.tier_records import TierFacts, TierRecords
+from bascule.choosing.work import work_of_program
+from bascule.errors import BasculeError, InputError, TierUnavailableError
+from bascule.program.program import Program
+
+# Multiply-adds of a pass where nothing is known of the model: a small sentence encoder's.
+_TYPICAL_WORK = 2e8
+
+
+@dataclass(frozen=True, slots=True)
+class ModelNeed:
+    """What a model asks of a tier: a pass of so much work, so much memory.
+
+    `work` is that of its least pass, in `calls` products, and `large_work` that of a batch, 0 where
+    that does not count. How large one tensor is does not matter: one that no buffer holds is cut
+    into parts. `unable` says of tiers that cannot run it at all why that is.
+    """
+
+    name: str = "a model"
+    kind: Kind = "product"
+    work: float = _TYPICAL_WORK
+    total_nbytes: int = 0
+    unable: Mapping[str, str] = field(default_factory=dict[str, str])
+    calls: int = 1
+    large_work: float = 0.0
+
+
+async def open_tier(
+    wanted: str | Sequence[str], need: ModelNeed | None = None, *, remember: bool = True
+) -> OpenedTier:
+    """Open `wanted`, of several the first that works, or for "auto" the tier that should run what
+    is needed fastest.
+
+    For "auto" every tier is opened and measured where this machine is new (about a second), and
+    natively from then on only the chosen one (see `bascule.choosing.survey`); the environment's
+    switches rule (see `bascule.choosing.switches`).
+    `remember` keeps what is learned of the device (its speed, kernels that are fast, or fail)
+    between runs. InputError for an unknown name, TierUnavailableError for a known one that does
+    not work here, and where none is left for "auto".
+    """
+    if not isinstance(wanted, str):
+        return await _open_first(wanted, need, remember)
+    if need and (unable := need.unable.get(wanted)):  # told before anything is opened or fetched
+        raise TierUnavailableError(wanted, f"it cannot run {need.name}: {unable}")
+    if wanted != "auto":
+        return OpenedTier(await open_named(wanted, remember=remember), f"{wanted} was asked for")
+    switches = read_switches()
+    if switches.forced is not None:
+        backend = await open_named(switches.forced.tier, remember=remember)
+        return OpenedTier(backend, switches.forced_reason)
+    return await open_best(switches, need or ModelNeed(), remember=remember)
+
+
+async def open_best(switches: Switches, need: ModelNeed, *, remember: bool = True) -> OpenedTier:
+    """Open the tier that should run what is needed fastest; TierUnavailableError if none will do.
+
+    One that is remembered and no longer opens is refused, and the next one tried.
+    """
+    found = await survey(switches, remember=remember, hold=True)
+    try:
+        opened, found = await open_chosen(found, need, remember=remember)
+    except BaseException:
+        found.close()
+        raise
+    tier = opened.backend.tier
+    found.close(but=tier)
+    watch = await _watch(found, tier, need) if remember else None
+    return replace(opened, watch=watch)
+
+
+async def open_chosen(
+    found: Survey, need: ModelNeed, *, remember: bool = True
+) -> tuple[OpenedTier, Survey]:
+    """The tier of a survey that should run what is needed fastest, opened if it is not open; and
+    the survey as it is then, its backends still open. TierUnavailableError if none will do.
+    """
+    while True:
+        decision, tier, reason = _decided(found, need)
+        backend, refused = found.backends.get(tier), ""
+        if backend is None:
+            backend, refused = await _open_remembered(found, tier, remember)
+        if backend is not None:
+            found = replace(found, backends={**found.backends, tier: backend})
+            return OpenedTier(backend, reason, decision), found
+        found = _without(found, tier, refused)
+
+
+async def _open_remembered(found: Survey, tier: Tier, remember: bool) -> tuple[Backend | None, str]:
+    """Open a tier by what is remembered of it, and forget that where it is true no more."""
+    facts = next(each for each in found.tiers if each.tier == tier)
+    backend, refused = None, ""
+    try:
+        backend = await open_named(tier, remember=remember)
+    except BasculeError as error:
+        refused = str(getattr(error, "reason", error))
+    if backend is None or identity_of(backend) != facts.identity:
+        records = await TierRecords.open(await open_remembered())
+        records.forget(tier)
+        await records.save()
+    return backend, refused
+
+
+def _without(found: Survey, tier: Tier, refused: str) -> Survey:
+    """The survey with that tier refused; those that it was better than are to be tried."""
+
+    def changed(each: TierFacts) -> TierFacts:
+        if each.tier == tier:
+            return TierFacts(tier, refused)
+        return TierFacts(each.tier) if each.better == tier else each
+
+    return replace(found, tiers=tuple(map(changed, found.tiers)))
+
+
+async def _watch(found: Survey, tier: Tier, need: ModelNeed) -> Watch:
+    facts = next(each for each in found.tiers if each.tier == tier)
+    return Watch(tier, facts.identity, need.kind, await open_remembered())
+
+
+async def _open_first(wanted: Sequence[str], need: ModelNeed | None, remember: bool) -> OpenedTier:
+    refused: list[str] = []
+    for tier in wanted:
+        try:
+            opened = await open_tier(tier, need, remember=remember)
+        except TierUnavailableError as error:
+            refused.append(f"{tier} refused ({error.reason})")
+            continue
+        return replace(opened, reason="; ".join([opened.reason, *refused]))
+    if not refused:
+        raise InputError("tier", "the name of a tier, or some of them", repr(wanted))
+    raise TierUnavailableError(" or ".join(wanted), "; ".join(refused))
+
+
+def _decided(found: Survey, need: ModelNeed) -> tuple[Decision, Tier, str]:
+    """The decision, and its reason in words; TierUnavailableError if no tier will do."""
+    decision = decision_for(found.tiers, need)
+    refused = [str(c) for c in decision.considered if c.refused and c.tier in OPENERS]
+    if decision.chosen is None:
+        hint = "Ask for a tier by its name to try it all the same, or quantize the model."
+        raise TierUnavailableError("auto", "; ".join(refused), hint=hint)
+    reason = "; ".join([f"auto took {decision.chosen}: {decision.reason}", *refused])
+    if decision.warning:
+        reason += f". {decision.warning[0].upper()}{decision.warning[1:]}"
+    return decision, decision.chosen, reason
+
+
+def decision_for(tiers: Sequence[TierFacts], need: ModelNeed) -> Decision:
+    """Which of these tiers should run a model."""
+    return decide(f"a pass of {need.name}", tiers, partial(_consider, need))
+
+
+def need_of(name: str, programs: Sequence[Program]) -> ModelNeed:
+    """What a model needs: the least of its passes, a token or a text, and the largest of an
+    encoder's.
+    """
+    works = {id(program): work_of_program(program) for program in programs}
+    one = min(programs, key=lambda program: works[id(program)])
+    large = max(programs, key=lambda program: works[id(program)])
+    parameters = one.parameters
+    blocks = sum(p.nbytes for p in parameters if p.dtype.startswith("q"))
+    nbytes = sum(p.nbytes for p in parameters)
+    work, calls = works[id(one)]
+    return ModelNeed(
+        name,
+        "blocks" if 2 * blocks > nbytes else "product",
+        work,
+        nbytes + max(p.planned_nbytes + sum(s.nbytes for s in p.states) for p in programs),
+        {"webnn": webnn_refusal(one)},
+        calls=calls,
+        # A language model is asked for token after token, and reads its prompt once.
+        large_work=0.0 if one.states else works[id(large)][0],
+    )
+
+
+def _consider(need: ModelNeed, facts: TierFacts) -> Considered:
+    refused = facts.refused or need.unable.get(facts.tier, "")
+    refused = refused or memory_refusal(facts, 0, need.total_nbytes)
+    if refused:
+        return Considered(facts.tier, refused)
+    expected_s = facts.speeds.pass_seconds(need.kind, need.work, need.calls)
+    if need.large_work > need.work:
+        # A text alone and one of a batch count the same: by how many times a tier is faster.
+        large_s = facts.speeds.pass_seconds(need.kind, need.large_work, need.calls)
+        expected_s = sqrt(expected_s * large_s * need.work / need.large_work)
+    if not isfinite(expected_s):
+        return Considered(facts.tier)
+    return Considered(facts.tier, "", expected_s, facts.speeds.source)

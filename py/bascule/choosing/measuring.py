@@ -1,0 +1,241 @@
+"""Measuring how fast a tier is here: a few tiny frozen programs, timed in bounded time."""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from math import inf, log
+from time import perf_counter
+from typing import Any
+
+from bascule.backend.base import Backend, Executable, WeightStore
+from bascule.choosing.measured_programs import MeasuredProgram, measured_program, work_of
+from bascule.choosing.speeds import Kind, Sample, Speeds
+from bascule.errors import BasculeError, DeviceLostError, TierUnavailableError
+
+# Cheap ones first: when the budget ends, what is left out is read off the largest one measured.
+SAMPLES: tuple[tuple[Kind, int], ...] = (
+    ("product", 32),
+    ("pass", 1 << 10),
+    ("blocks", 1024),
+    ("product", 128),
+    ("pass", 1 << 15),
+    ("pass", 1 << 20),
+    ("product", 512),
+)
+# Each sample is timed when it is opened and once a round; rounds are a pause apart, so that a busy
+# moment spoils one of them. The first round makes a measurement whole, the others are a luxury.
+_ROUNDS = 3
+_PAUSE_S = 0.05
+_IN_A_ROW = 5
+# The first sample of each kind and the first round may take so many times the budget.
+_PATIENCE = 6
+
+
+async def measure(backend: Backend, budget_s: float) -> tuple[Speeds, bool]:
+    """Time the samples: the first of each kind, and as many more as fit `budget_s` with a round of
+    all. Only runs count, not what goes before them: compiling and data.
+
+    Gives the least times, and whether they are whole: each sample was timed twice. They are not
+    where that takes several times the budget; what was cut off is no record. What the device
+    refuses is left out. TierUnavailableError when a tier's numbers are wrong, DeviceLostError.
+    """
+    spent = _Spent(_PATIENCE * budget_s)
+    trials: list[_Trial] = []
+    try:
+        for kind, n in SAMPLES:
+            alike = [trial for trial in trials if trial.kind == kind]
+            if alike and spent.seconds + _opening_s(alike, n) + _round_s(trials) > budget_s:
+                continue
+            await _open(backend, kind, n, trials, spent, budget_s if alike else inf)
+        await _rounds(backend, trials, spent, budget_s)
+    finally:
+        for trial in trials:
+            trial.close()
+    if backend.lost:
+        raise DeviceLostError(backend.lost)
+    found: dict[Kind, tuple[Sample, ...]] = {}
+    for trial in trials:
+        found[trial.kind] = (*found.get(trial.kind, ()), trial.sample)
+    return Speeds(found), not spent.cut_off
+
+
+async def check(backend: Backend) -> None:
+    """Run the smallest sample of each kind, untimed.
+
+    What the device refuses is left out. TierUnavailableError when its numbers are wrong,
+    DeviceLostError.
+    """
+    for kind, n in dict(reversed(SAMPLES)).items():  # the first of a kind is the smallest
+        await _open(backend, kind, n, [], _Spent(0.0), 0.0)
+
+
+async def _rounds(backend: Backend, trials: list[_Trial], spent: _Spent, budget_s: float) -> None:
+    """Time all trials again, at least once, and up to `_ROUNDS` times within the budget."""
+    for index in range(_ROUNDS):
+        if spent.cut_off or (index and spent.seconds + _round_s(trials) > budget_s):
+            return
+        await asyncio.sleep(_PAUSE_S)
+        for trial in list(trials):
+            try:
+                await trial.time(spent)
+            except BasculeError as error:
+                _raise_lost(backend, error)
+                trials.remove(trial)
+                trial.close()
+
+
+async def _open(
+    backend: Backend, kind: Kind, n: int, trials: list[_Trial], spent: _Spent, budget_s: float
+) -> None:
+    """Open a sample and time it; one that turns out not to fit the budget is left out."""
+    try:
+        trial = await _Trial.opened(backend, measured_program(kind, n), spent)
+    except TierUnavailableError:
+        raise
+    except BasculeError as error:
+        _raise_lost(backend, error)
+        return
+    trials.append(trial)
+    try:
+        row_s = _IN_A_ROW * trial.once_s
+        if spent.seconds + row_s + _round_s(trials) > budget_s:
+            trials.remove(trial)
+            trial.close()
+        else:
+            await trial.time_row(spent)
+    except BasculeError as error:
+        _raise_lost(backend, error)
+        trials.remove(trial)
+        trial.close()
+
+
+def _raise_lost(backend: Backend, error: BasculeError) -> None:
+    """Raise where the device is gone: nothing that is measured of it counts."""
+    if isinstance(error, DeviceLostError):
+        raise error
+    if backend.lost:
+        raise DeviceLostError(backend.lost) from error
+
+
+def _round_s(trials: Sequence[_Trial]) -> float:
+    """What a round of all takes."""
+    return sum(trial.round_s for trial in trials)
+
+
+def _opening_s(alike: Sequence[_Trial], n: int) -> float:
+    """What opening the next size of a kind should take, and its round; `alike` are the smaller."""
+    *others, last = alike
+    again_s = last.sample.again_s
+    # From 0, all is overhead, to 1, all is arithmetic: between the last two sizes, and rising.
+    slope = 1 / 3
+    if others:
+        before = others[-1]
+        grown = log(again_s / before.sample.again_s) / log(last.work / before.work)
+        slope = min(1.0, max(0.0, grown) + 1 / 3)
+    more_s = again_s * ((work_of(last.kind, n) / last.work) ** slope - 1)
+    once_s = last.once_s + more_s
+    return 3 * once_s + 2 * _IN_A_ROW * (again_s + more_s)
+
+
+@dataclass(slots=True)
+class _Spent:
+    """The time that runs have taken so far, and how much they may take at most."""
+
+    most_s: float
+    seconds: float = 0.0
+    cut_off: bool = False
+
+    async def timed(self, run: Coroutine[Any, Any, object]) -> float:
+        """Await a run; the seconds that it took."""
+        began = perf_counter()
+        await run
+        # Clocks in a page are coarse: nothing takes no time at all.
+        seconds = max(perf_counter() - began, 1e-6)
+        self.seconds += seconds
+        return seconds
+
+    def allows(self, seconds: float) -> bool:
+        """Whether so much more may be spent; what may not be is cut off."""
+        self.cut_off |= self.seconds + seconds > self.most_s
+        return not self.cut_off
+
+
+@dataclass(slots=True)
+class _Trial:
+    """A sample made ready, and its least times so far."""
+
+    measured: MeasuredProgram
+    executable: Executable
+    store: WeightStore
+    result: array[float]
+    once_s: float = inf
+    again_s: float = inf
+
+    @classmethod
+    async def opened(cls, backend: Backend, measured: MeasuredProgram, spent: _Spent) -> _Trial:
+        """A trial that has run twice: once for its numbers, once for its time."""
+        store = backend.store(measured.program.parameters)
+        executable: Executable | None = None
+        try:
+            if measured.weight is not None:
+                store.write(store.targets["w"], 0, measured.weight)
+            executable = await backend.prepare(measured.program, store)
+            result = array("f", bytes(4 * measured.n_results))
+            trial = cls(measured, executable, store, result)
+            await spent.timed(trial._run())
+            if fault := measured.fault(result):
+                raise TierUnavailableError(backend.tier, f"{backend.device_name} gave {fault}")
+            trial.once_s = await spent.timed(trial._run())
+        except BaseException:
+            if executable is not None:
+                executable.close()
+            store.close()
+            raise
+        return trial
+
+    @property
+    def kind(self) -> Kind:
+        """What it samples."""
+        return self.measured.kind
+
+    @property
+    def work(self) -> int:
+        """How much work a run is."""
+        return work_of(self.kind, self.measured.n)
+
+    @property
+    def sample(self) -> Sample:
+        """The least times."""
+        return Sample(self.work, self.once_s, min(self.again_s, self.once_s))
+
+    @property
+    def round_s(self) -> float:
+        """What timing it once more takes."""
+        return self.once_s + _IN_A_ROW * self.sample.again_s
+
+    async def time(self, spent: _Spent) -> None:
+        """Time a run by itself, and several in a row, as far as `spent` allows."""
+        if spent.allows(self.once_s):
+            self.once_s = min(self.once_s, await spent.timed(self._run()))
+        await self.time_row(spent)
+
+    async def time_row(self, spent: _Spent) -> None:
+        """Time several runs in a row, if `spent` allows."""
+        if spent.allows(_IN_A_ROW * self.sample.again_s):
+            row_s = await spent.timed(self._run_in_a_row())
+            self.again_s = min(self.again_s, max(row_s / _IN_A_ROW, 1e-7))
+
+    async def _run(self) -> None:
+        await self.executable.run({}, self.measured.inputs, [self.result])
+
+    async def _run_in_a_row(self) -> None:
+        await self.executable.submit({}, self.measured.inputs, _IN_A_ROW - 1)
+        await self._run()
+
+    def close(self) -> None:
+        """Free what it holds."""
+        self.executable.close()
+        self.store.close()

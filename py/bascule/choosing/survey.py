@@ -1,0 +1,223 @@
+"""What is known of this machine's tiers: which work, how fast they are, how much fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+
+from bascule.backend.base import TIERS, Backend, Tier
+from bascule.base.remembered import MemoryRemembered, Remembered, open_remembered
+from bascule.choosing.openers import IN_PAGE, OPENERS, open_named
+from bascule.choosing.speed_records import speed_record, speeds_of, speeds_without_measuring
+from bascule.choosing.switches import Switches
+from bascule.choosing.tier_records import TierFacts as TierFacts
+from bascule.choosing.tier_records import TierRecords
+from bascule.choosing.workload import BackendType
+from bascule.errors import BasculeError, DeviceLostError, TierUnavailableError
+from bascule.machine.host import free_nbytes, host_identity, is_busy
+
+# A machine that is new to Bascule is measured for about so long, all tiers together.
+BUDGET_S = 1.5
+_LIMITED: Tier = "webgpu-limited"
+# Of a model's weights while WebNN builds a graph: Bascule's, the graph's, and its runtime's two.
+_WEBNN_COPIES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """All tiers, best first as long as nothing is measured; `backends` are those held open.
+
+    A tier that is remembered need not be open to be among them.
+    """
+
+    tiers: tuple[TierFacts, ...]
+    backends: Mapping[Tier, Backend] = field(default_factory=dict[Tier, Backend])
+
+    @property
+    def identity(self) -> str:
+        """Changes with everything that what is learned here depends on."""
+        return " | ".join(f"{t.tier} {t.identity}" for t in self.tiers if not t.refused)
+
+    def facts(self, backend: BackendType) -> TierFacts | None:
+        """Of that tier; None if this version has none."""
+        return next((t for t in self.tiers if t.tier == backend.tier), None)
+
+    def close(self, but: Tier | None = None) -> None:
+        """Let go of the open backends, but for one."""
+        for tier, backend in self.backends.items():
+            if tier != but:
+                backend.close()
+
+
+async def survey(
+    switches: Switches,
+    *,
+    remember: bool = True,
+    budget_s: float = BUDGET_S,
+    hold: bool = False,
+    fresh: bool = False,
+) -> Survey:
+    """What is known of each tier that the switches allow: remembered, or found out by opening it
+    and measuring its speed.
+
+    With `fresh` each is opened, whatever is remembered. On a busy machine nothing is measured, nor
+    is in a page a tier that has no rival: older figures serve, or what is typical elsewhere.
+    With `hold` backends that were opened stay open, for the caller to close.
+    """
+    remembered = await open_remembered() if remember else MemoryRemembered()
+    share_s = budget_s / len({*OPENERS} - {_LIMITED})  # it is measured in place of "webgpu" alone
+    records = await TierRecords.open(remembered if remember else None)
+    surveyor = _Surveyor(switches, remembered, records, share_s, remember, fresh, is_busy())
+    found: list[TierFacts] = []
+    backends: dict[Tier, Backend] = {}
+    try:
+        for tier in TIERS:
+            refused = switches.refuses(BackendType(tier))
+            if refused or tier not in OPENERS:
+                missing = f"this version has {', '.join(OPENERS)} only"
+                found.append(TierFacts(tier, refused or missing))
+                continue
+            if needless := _needless(tier, found):
+                found.append(needless)
+                continue
+            facts, backend = await surveyor.look(tier, alone=not fresh and _is_alone(tier, found))
+            found.append(facts)
+            if backend is not None and hold:
+                backends[tier] = backend
+            elif backend is not None:
+                backend.close()
+        await records.save()
+    except BaseException:
+        Survey((), backends).close()
+        raise
+    return Survey(tuple(found), backends)
+
+
+@dataclass(frozen=True, slots=True)
+class _Surveyor:
+    """Looks at one tier after the other."""
+
+    switches: Switches
+    remembered: Remembered
+    records: TierRecords
+    share_s: float
+    remember: bool
+    fresh: bool
+    busy: bool
+
+    async def look(self, tier: Tier, *, alone: bool) -> tuple[TierFacts, Backend | None]:
+        """What is known of a tier, and its backend where it had to be opened.
+
+        It need not be measured where it is `alone`.
+        """
+        known = None if self.fresh else await self._recalled(tier, alone=alone)
+        if known is not None:
+            return known, None
+        try:
+            backend = await open_named(tier, remember=self.remember)
+        except BasculeError as error:
+            return self._refused(tier, error), None
+        try:
+            facts = _facts(backend)
+            speeds = await speeds_of(
+                backend,
+                facts.identity,
+                self.remembered,
+                self.share_s,
+                software=facts.software,
+                busy=self.busy,
+                alone=alone,
+            )
+            if backend.lost:
+                raise DeviceLostError(backend.lost)
+        except BasculeError as error:
+            backend.close()
+            return self._refused(tier, error), None
+        except BaseException:
+            backend.close()
+            raise
+        self.records.put(facts)
+        return _with_room(replace(facts, speeds=speeds), self.switches), backend
+
+    async def _recalled(self, tier: Tier, *, alone: bool) -> TierFacts | None:
+        """What is remembered of a tier, if that is all that has to be known."""
+        facts = self.records.get(tier)
+        if facts is None or facts.refused:
+            return facts
+        record = await speed_record(tier, facts.identity, self.remembered)
+        speeds = speeds_without_measuring(
+            record, tier, software=facts.software, busy=self.busy, alone=alone
+        )
+        if speeds is None:
+            return None
+        return _with_room(replace(facts, speeds=speeds), self.switches)
+
+    def _refused(self, tier: Tier, error: BasculeError) -> TierFacts:
+        """Its refusal, remembered where it is the machine's: a lost device may come back."""
+        facts = TierFacts(tier, str(getattr(error, "reason", error)))
+        if isinstance(error, TierUnavailableError):
+            self.records.put(facts)
+        else:
+            self.records.forget(tier)
+        return facts
+
+
+async def this_machine(switches: Switches, *, budget_s: float = BUDGET_S) -> Survey:
+    """The survey of this machine, made once in a process and for each setting of the switches."""
+    made, key = surveys_made(), repr(switches)
+    if key not in made:
+        made[key] = await survey(switches, budget_s=budget_s)
+    return made[key]
+
+
+@cache
+def surveys_made() -> dict[str, Survey]:
+    """By the switches; to be cleared where the machine is another one now."""
+    return {}
+
+
+def _needless(tier: Tier, found: Sequence[TierFacts]) -> TierFacts | None:
+    """Why a tier is not even tried: another one does all that it does, and better."""
+    works = {facts.tier for facts in found if not facts.refused}
+    if tier == _LIMITED and "webgpu" in works:
+        why = "webgpu works, on the same adapter in full"
+        return TierFacts(tier, why, better="webgpu")
+    if IN_PAGE and tier == "cpu" and "wasm" in works:
+        why = "wasm works, and a page's numpy, which would have to be fetched, is slower"
+        return TierFacts(tier, why, better="wasm")
+    return None
+
+
+def _is_alone(tier: Tier, found: Sequence[TierFacts]) -> bool:
+    """Whether a page will take WASM however fast it is: the tiers before it do not work, or imitate
+    a GPU by the same CPU, and numpy, which comes after it, is slower.
+    """
+    return IN_PAGE and tier == "wasm" and all(each.refused or each.software for each in found)
+
+
+def _facts(backend: Backend) -> TierFacts:
+    """What is known without measuring, but for the room in memory."""
+    adapter, identity = backend.adapter, identity_of(backend)
+    if adapter is None:
+        return TierFacts(backend.tier, "", backend.device_name, identity=identity)
+    limits = adapter.limits
+    largest = min(limits["maxBufferSize"], limits["maxStorageBufferBindingSize"])
+    return TierFacts(backend.tier, "", adapter.name, adapter.software, identity, largest)
+
+
+def _with_room(facts: TierFacts, switches: Switches) -> TierFacts:
+    """With the memory that the switches allow, or the machine has free now."""
+    room = switches.memory_nbytes
+    on_gpu = facts.tier in ("webgpu", "webgpu-limited")
+    if room is None and (facts.software or not on_gpu):
+        room = free_nbytes()  # a real GPU has memory of its own, of which nobody tells
+    if facts.tier == "webnn" and room is not None:
+        room //= _WEBNN_COPIES
+    return replace(facts, total_nbytes=room)
+
+
+def identity_of(backend: Backend) -> str:
+    """What a backend's speeds are remembered under."""
+    adapter = backend.adapter
+    return adapter.identity if adapter else f"{backend.device_name} {host_identity()}"

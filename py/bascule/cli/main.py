@@ -1,0 +1,304 @@
+"""The command line: what `bascule COMMAND` does.
+
+Answers go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 an error that is told,
+2 a wrong command line, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bascule import __version__
+from bascule.backend.base import TIERS
+from bascule.choosing.switches import warn_of_unknown_names
+from bascule.cli.page import (
+    add_pyodide_arguments,
+    add_snapshot_arguments,
+    add_wheel_arguments,
+    pyodide,
+    snapshot,
+    wheel,
+)
+from bascule.cli.streams import ReaderGoneError, reading, standard_streams
+from bascule.cli.text import (
+    add_chat_arguments,
+    add_generate_arguments,
+    add_quantize_argument,
+    chat,
+    generate,
+)
+from bascule.errors import BasculeError, InputError, UnsupportedModelError
+
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+DEFAULT_PORT = 8600
+
+Command = Callable[[argparse.Namespace], Coroutine[Any, Any, None]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    with standard_streams() as output:
+        try:
+            try:
+                parsed = _parser().parse_args(arguments)
+                command: Command = parsed.command
+                warn_of_unknown_names()
+                asyncio.run(command(parsed))
+            finally:
+                output.flush()
+        except BasculeError as error:
+            print(f"bascule: {error.what}", file=sys.stderr)
+            if error.hint:
+                print(f"         {error.hint}", file=sys.stderr)
+            output.discard()
+            return 1
+        except KeyboardInterrupt:
+            print("bascule: interrupted", file=sys.stderr)
+            return 130
+        except ReaderGoneError:
+            output.discard()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bascule", description="Run models on the GPU, here and in a web page."
+    )
+    parser.add_argument("--version", action="version", version=f"bascule {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    pull = _command(
+        commands,
+        "pull",
+        _pull,
+        "fetch a model into the cache folder",
+        "bascule pull all-MiniLM-L6-v2",
+    )
+    pull.add_argument("model", metavar="MODEL", help="a known name, or OWNER/NAME of the hub")
+    pull.add_argument("--force", action="store_true", help="fetch it even if it is there")
+
+    embed = _command(
+        commands, "embed", _embed, "embed texts", 'bascule embed --json "a text" "another"'
+    )
+    embed.add_argument("texts", nargs="*", metavar="TEXT", help="default: the lines of stdin")
+    embed.add_argument("--model", default=DEFAULT_MODEL, help="name, folder or URL (%(default)s)")
+    embed.add_argument("--tier", default="auto", choices=["auto", *TIERS], help="(%(default)s)")
+    add_quantize_argument(embed)
+    embed.add_argument("--json", action="store_true", help="print a JSON list of lists of numbers")
+
+    add_generate_arguments(
+        _command(
+            commands,
+            "generate",
+            generate,
+            "answer a prompt with a language model",
+            'bascule generate "What is a bascule bridge?"',
+        )
+    )
+    add_chat_arguments(
+        _command(commands, "chat", chat, "talk with a language model", "bascule chat")
+    )
+
+    tune = _command(
+        commands,
+        "tune",
+        _tune,
+        "measure which shaders run a model fastest here, and remember it",
+        "bascule tune all-MiniLM-L6-v2 --budget 60",
+    )
+    tune.add_argument(
+        "model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL", help="(%(default)s)"
+    )
+    tune.add_argument("--budget", type=float, default=60.0, metavar="SECONDS", help="(%(default)s)")
+    tune.add_argument("--json", action="store_true", help="print the report as JSON")
+
+    manifest = _command(
+        commands,
+        "manifest",
+        _manifest,
+        "write the SHA-256 of every chunk of a model folder's files beside them",
+        "bascule manifest models/my-model",
+    )
+    manifest.add_argument("folder", type=Path, metavar="FOLDER", help="the model's folder")
+    manifest.add_argument(
+        "--chunk-mb", type=float, default=4.0, metavar="MIB", help="size of a chunk (%(default)s)"
+    )
+
+    cache = _command(
+        commands,
+        "cache",
+        _cache,
+        "list, remove or verify what is kept of models",
+        "bascule cache ls",
+    )
+    cache.add_argument("action", choices=["ls", "rm", "verify"])
+    cache.add_argument("locations", nargs="*", metavar="LOCATION", help="what rm removes")
+    cache.add_argument("--all", action="store_true", help="rm: remove everything")
+    cache.add_argument("--json", action="store_true", help="print JSON")
+
+    serve = _command(
+        commands, "serve", _serve, "serve the page on this machine", "bascule serve --port 8600"
+    )
+    serve.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help="0 takes a free one (%(default)s)"
+    )
+    serve.add_argument("--models", type=Path, help="folder of models (the cache folder's)")
+    serve.add_argument(
+        "--no-isolation", action="store_true", help="leave out the cross-origin isolation headers"
+    )
+
+    serve.add_argument("--cors", metavar="ORIGIN", help="whose pages may read all of it, or '*'")
+
+    add_wheel_arguments(
+        _command(
+            commands, "wheel", wheel, "write the wheel that a page installs", "bascule wheel dist"
+        )
+    )
+    add_snapshot_arguments(
+        _command(
+            commands,
+            "snapshot",
+            snapshot,
+            "write the wheel and a memory snapshot that Python starts from in a page",
+            "bascule snapshot site/wheel",
+        )
+    )
+    add_pyodide_arguments(
+        _command(commands, "pyodide", pyodide, "fetch Pyodide for `serve`", "bascule pyodide")
+    )
+
+    doctor = _command(
+        commands, "doctor", _doctor, "say what works on this machine", "bascule doctor --json"
+    )
+    doctor.add_argument("--json", action="store_true", help="print the report as JSON")
+    return parser
+
+
+def _command(
+    commands: Any, name: str, run: Command, told: str, example: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=told, description=told.capitalize() + ".", epilog=f"Example: {example}"
+    )
+    parser.set_defaults(command=run)
+    return parser
+
+
+async def _pull(parsed: argparse.Namespace) -> None:
+    from bascule.cli.terminal import progress_bar
+    from bascule.tasks.hub import pull
+
+    with progress_bar() as tell:
+        folder = await pull(parsed.model, force=parsed.force, progress=tell)
+    print(folder)
+
+
+async def _embed(parsed: argparse.Namespace) -> None:
+    from bascule.cli.terminal import progress_bar, similarity_table
+    from bascule.device.loading import load
+    from bascule.tasks.embedder import EmbeddingModel
+
+    texts: list[str] = parsed.texts
+    if not texts:
+        with reading() as stdin:
+            texts = [line.rstrip("\n") for line in stdin]
+    if not texts:
+        raise InputError("embed", "at least one text", "none", hint="Give texts or lines on stdin.")
+    with progress_bar() as tell:
+        model = await load(parsed.model, tier=parsed.tier, quantize=parsed.quantize, progress=tell)
+    async with model:
+        if not isinstance(model, EmbeddingModel):
+            hint = (
+                f"`bascule generate --model {parsed.model}` is for language models, "
+                "`bascule.load(...).rank` and `.classify` for sequence classifiers."
+            )
+            raise UnsupportedModelError(parsed.model, "it embeds no texts", hint=hint)
+        embeddings = await model.embed(texts)
+        if parsed.json:
+            print(json.dumps(embeddings.astype(float).tolist()))
+        else:
+            similarity_table(texts, embeddings, f"{model.tier} on {model.device_name}")
+
+
+async def _tune(parsed: argparse.Namespace) -> None:
+    from bascule.cli.terminal import progress_bar, tuning_table
+    from bascule.device.loading import load
+
+    if not 0 < parsed.budget < 1e6:
+        raise InputError("tune --budget", "seconds above 0", str(parsed.budget))
+    with progress_bar() as tell:
+        async with await load(parsed.model, tier="webgpu", progress=tell) as model:
+            report = await model.tune(parsed.budget, progress=tell)
+    if parsed.json:
+        print(json.dumps(report.as_json(), indent=2))
+    else:
+        tuning_table(report, model.device_name)
+
+
+async def _manifest(parsed: argparse.Namespace) -> None:
+    from bascule.cli.terminal import progress_bar
+    from bascule.weights.manifest import write_manifest
+
+    with progress_bar() as tell:
+        made = await write_manifest(parsed.folder, parsed.chunk_mb, tell)
+    print(made)
+
+
+async def _cache(parsed: argparse.Namespace) -> None:
+    from bascule import cache
+    from bascule.cli.terminal import cache_table
+
+    if parsed.action != "rm" and (parsed.locations or parsed.all):
+        raise InputError(f"cache {parsed.action}", "no locations", "some")
+    if parsed.action == "rm":
+        gone = await cache.rm(parsed.locations, everything=parsed.all)
+        print(json.dumps(gone) if parsed.json else f"{gone} removed")
+        return
+    if parsed.action == "verify":
+        damaged = await cache.verify()
+        if parsed.json:
+            print(json.dumps(damaged, indent=2))
+        elif not damaged:
+            print("All that is kept is sound.")
+        for location, count in {} if parsed.json else damaged.items():
+            done = "removed" if location == cache.ORPHANED else "damaged, fetched again when needed"
+            print(f"{location}: {count} {done}")
+        return
+    kept = await cache.ls()
+    if parsed.json:
+        print(json.dumps([asdict(each) for each in kept], indent=2))
+    else:
+        cache_table(kept)
+
+
+async def _serve(parsed: argparse.Namespace) -> None:
+    from bascule.server.guard import check_origin
+    from bascule.server.pyodide import pyodide_folder
+    from bascule.server.run import listen, serve
+
+    if not 0 <= parsed.port <= 65535:
+        raise InputError("serve --port", "0 to 65535", str(parsed.port))
+    cors = None if parsed.cors is None else check_origin(parsed.cors)
+    pyodide_folder()  # before a port is taken and an address is printed
+    sock = listen(parsed.port)
+    url = f"http://localhost:{sock.getsockname()[1]}/"
+    print(f"Bascule is at {url} (Ctrl+C stops it)", file=sys.stderr, flush=True)
+    await serve(sock, models=parsed.models, isolated=not parsed.no_isolation, cors=cors)
+
+
+async def _doctor(parsed: argparse.Namespace) -> None:
+    from bascule.cli.terminal import doctor_table
+    from bascule.observe.report import examine
+
+    report = await examine()
+    if parsed.json:
+        print(json.dumps(report, indent=2))
+    else:
+        doctor_table(report)

@@ -1,0 +1,111 @@
+"""Whether an operation needs a fallback, why, and within what it has to stay.
+
+All of it from tables: that of Safari where a browser is told of, else a record of capabilities, and
+the limits of the configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bascule.compat.fallback.operation_work import Operation
+from bascule.compat.fallback.settings import Settings
+from bascule.machine.capabilities import DEFAULT_MEMORY_BUDGET_NBYTES, Capabilities
+from bascule.machine.safari import is_safari, safari_capabilities, safari_support
+from bascule.machine.safari_facts import SPECIFIED_LIMITS
+from bascule.program.rewrites.rewrite import Limits
+
+BINDING = "maxStorageBufferBindingSize"
+# What the kernels that are fastest on hardware use, and every full WebGPU device has but these two.
+_WANTED_FEATURES = ("subgroups", "shader-f16")
+_WANTED_LIMITS = ("maxComputeInvocationsPerWorkgroup", "maxComputeWorkgroupStorageSize")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Why an operation needs a fallback; nothing where it needs none."""
+
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def needed(self) -> bool:
+        """Whether it needs one."""
+        return bool(self.reasons)
+
+
+def is_told(settings: Settings) -> bool:
+    """Whether the settings alone say what the machine is, so that nothing has to be probed."""
+    return settings.capabilities is not None or is_safari(settings.browser_info)
+
+
+def answer(settings: Settings, operation: Operation, found: Capabilities | None) -> Answer:
+    """Whether the plain way of an operation would be held back.
+
+    `found` is what was probed: looked at where neither the configuration nor the name of a Safari
+    tells more.
+    """
+    record = settings.capabilities or found
+    reasons = [*_limit_reasons(settings, operation)]
+    if settings.capabilities is None and (row := safari_support(settings.browser_info)) is not None:
+        cell = getattr(row, operation.column)
+        if cell.needs_fallback:
+            subject = operation.column.replace("_", " ")
+            reasons.append(f"{subject} of Safari {row.versions} is {cell.value!r}")
+    elif record is not None:
+        reasons += _probed_reasons(record, operation)
+    return Answer(tuple(reasons))
+
+
+def _limit_reasons(settings: Settings, operation: Operation) -> Iterator[str]:
+    """Limits of the configuration below what any WebGPU device offers."""
+    if operation.column == "shader_compilation":
+        return
+    least = SPECIFIED_LIMITS[BINDING]
+    if settings.binding_nbytes < least:
+        yield f"tensors are held to {settings.binding_nbytes:,} bytes, under {least:,}"
+    if settings.memory_budget_nbytes is not None:
+        most = settings.memory_budget_nbytes * settings.memory_threshold
+        if most < SPECIFIED_LIMITS["maxBufferSize"]:
+            yield f"memory is held to {most:,.0f} bytes, less than the largest buffer"
+
+
+def _probed_reasons(record: Capabilities, operation: Operation) -> Iterator[str]:
+    if not record.has_adapter:
+        yield f"no WebGPU: {record.problems.get('webgpu', 'there is no adapter')}"
+        return
+    if record.dispatch is False:
+        yield f"WebGPU does not compute: {record.problems.get('dispatch', 'wrong numbers')}"
+    limits = record.limits or {}
+    if operation.column != "shader_compilation":
+        binding = limits.get(BINDING, 0)
+        if binding < SPECIFIED_LIMITS[BINDING]:
+            yield f"bindings are of {binding:,} bytes at most"
+        return
+    for feature in _WANTED_FEATURES:
+        if feature not in (record.features or ()):
+            yield f"the adapter has no {feature}"
+    for name in _WANTED_LIMITS:
+        if limits.get(name, 0) < SPECIFIED_LIMITS[name]:
+            yield f"{name} is {limits.get(name, 0):,}"
+
+
+def memory_budget(settings: Settings, found: Capabilities | None) -> int:
+    """Bytes that all of an operation's buffers may take together."""
+    if settings.memory_budget_nbytes is not None:
+        return int(settings.memory_budget_nbytes)
+    record = settings.capabilities or safari_capabilities(settings.browser_info) or found
+    return record.memory_budget_nbytes if record else DEFAULT_MEMORY_BUDGET_NBYTES
+
+
+def limits_of(settings: Settings, room_nbytes: float, device: Limits) -> Limits:
+    """What a program must keep within: `room_nbytes` for its intermediate values, the device's
+    limits, the configuration's, and those of a Safari.
+    """
+    binding = min(settings.binding_nbytes, device.binding_nbytes)
+    if settings.capabilities is not None:
+        binding = min(binding, (settings.capabilities.limits or {}).get(BINDING, binding))
+    elif is_safari(settings.browser_info):
+        binding = min(binding, SPECIFIED_LIMITS[BINDING])
+    work = min(settings.dispatch_work, device.dispatch_work)
+    return Limits(binding, max(room_nbytes, 1), work, settings.weights_nbytes)

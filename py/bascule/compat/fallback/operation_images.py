@@ -1,0 +1,58 @@
+"""Vision features on plain arrays: the patch embedding of an image, a convolution by a product."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bascule.base.arrays import np
+from bascule.compat.fallback.operation_work import Request, Work, single
+from bascule.errors import InputError
+from bascule.program.graph import Graph
+
+
+def feature_extraction(request: Request) -> Work:
+    """Convolve image (H, W, C) or (B, H, W, C) with weight (N, KH, KW, C), add bias (N).
+
+    Gives (H', W', N) or (B, H', W', N) float32. The context has "stride", by default the window
+    (patches side by side), and "padding" with zeros, by default 0: a number, or (down, across).
+    """
+    image = request.floats("image", ndims=(3, 4))
+    weight = request.floats("weight", ndims=(4,))
+    bias = request.maybe("bias", ndims=(1,))
+    names = ["image", "weight", *(["bias"] if bias is not None else [])]
+    fits = image.shape[-1] == weight.shape[3] and (bias is None or len(bias) == len(weight))
+    request.need(fits, "image (..., H, W, C), weight (N, KH, KW, C), bias (N)", *names)
+    stride_y, stride_x = _pair(request, "stride", weight.shape[1:3], least=1)
+    pad_y, pad_x = _pair(request, "padding", (0, 0), least=0)
+    images = image.reshape(-1, *image.shape[-3:])
+    graph = Graph(request.operation.name)
+    x = graph.call(
+        "patches",
+        graph.input("image", images.shape),
+        k_height=weight.shape[1],
+        k_width=weight.shape[2],
+        stride_y=stride_y,
+        stride_x=stride_x,
+        pad_y=pad_y,
+        pad_x=pad_x,
+        first=0,
+        lines=0,
+    )
+    flat = weight.reshape(len(weight), -1)
+    weights = {"weight": flat} if bias is None else {"weight": flat, "bias": bias}
+    parameters = [graph.parameter(name, array.shape) for name, array in weights.items()]
+    result = graph.call("linear", x, *parameters, activation="none")
+    height = (image.shape[-3] + 2 * pad_y - weight.shape[1]) // stride_y + 1
+    shape = (*image.shape[:-3], height, -1, len(weight))
+    program, finish = single(graph, result, lambda y: y.reshape(shape))
+    return Work(program, {"image": images}, finish, weights)
+
+
+def _pair(request: Request, name: str, default: tuple[int, ...], *, least: int) -> tuple[int, int]:
+    found: Any = request.context.get(name, default)
+    pair = found if isinstance(found, tuple | list) else (found, found)
+    whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in pair)
+    if len(pair) != 2 or not whole or min(pair) < least:
+        expected = f"a whole number from {least} on, or two of them"
+        raise InputError(f"{request.where}, context {name!r}", expected, repr(found)[:80])
+    return int(pair[0]), int(pair[1])

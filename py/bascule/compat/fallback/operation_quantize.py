@@ -1,0 +1,34 @@
+"""Quantising an array, slab by slab on the device, to the bytes of its blocks."""
+
+from __future__ import annotations
+
+from bascule.compat.fallback.operation_work import Request, Work
+from bascule.errors import InputError
+from bascule.program.compile import freeze
+from bascule.program.graph import Graph
+from bascule.weights.quantised import format_of
+
+_RUN = 32
+
+
+def quantize(request: Request) -> Work:
+    """Blocks of tensor (..., C), C a multiple of 32, as uint8 (..., bytes of a row).
+
+    The context has "bits": 4 (q4_1, the default) or 8 (q8_0), or a format's name. Only a slab of
+    the floats is on the device at a time; `bascule.WebGPUQuantizer` tells the errors as well.
+    """
+    tensor = request.floats("tensor", ndims=(1, 2, 3, 4))
+    request.need(tensor.shape[-1] % _RUN == 0, f"rows of a multiple of {_RUN}", "tensor")
+    dtype = format_of(request.context.get("bits", 4))
+    if dtype is None:
+        raise InputError(f"{request.where}, context 'bits'", "4 or 8", "None")
+    graph = Graph(request.operation.name)
+    rows = tensor.reshape(-1, tensor.shape[-1])
+    graph.parameter("tensor", rows.shape, dtype=dtype)
+    shape = (*tensor.shape[:-1], -1)
+    return Work(
+        freeze(graph),
+        {},
+        lambda found: found["tensor"].reshape(shape),
+        {"tensor": rows},
+    )

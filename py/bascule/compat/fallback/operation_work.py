@@ -1,0 +1,157 @@
+"""A named operation on arrays as a program: recorded, with what fills it and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bascule.base.arrays import Array, Floats, NDArray, np
+from bascule.errors import InputError
+from bascule.program.compile import freeze
+from bascule.program.graph import Graph
+from bascule.program.program import Program, Value
+from bascule.program.rewrites.rewrite import StrategyName
+
+# A column of the Safari table (`safari.SafariSupport`).
+Column = Literal["four_bit", "kv_cache", "shader_compilation", "memory_management"]
+Given = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A program and its arrays.
+
+    `weights` are by the names of tensors, `states` are what its states hold before the run;
+    `finish` makes the result of the outputs and of the states' contents after it, by name.
+    """
+
+    program: Program
+    inputs: Mapping[str, Array]
+    finish: Callable[[Mapping[str, Array]], Array]
+    weights: Mapping[str, Floats] = field(default_factory=dict[str, Floats])
+    states: Mapping[str, Array] = field(default_factory=dict[str, Array])
+    kept: tuple[str, ...] = ()  # states that `finish` wants to see
+
+
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """How an operation can be done in `count` pieces at most, one after the other: `part` asks for
+    pieces first to end - 1, whose results stand side by side on `axis`.
+    """
+
+    count: int
+    part: Callable[[int, int], Request]
+    axis: int
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What is known of an operation before its inputs are.
+
+    `record` makes it a program; `column` says on what of a Safari it rests; `strategies` can bring
+    it within limits, the one that is made for it first; `inputs` names its arrays, "?" where one
+    may be left out; `context` the settings that it takes. `chunks` is there where several smaller
+    runs can do the same in less memory; that counts as the first of the strategies.
+    """
+
+    name: str
+    record: Callable[[Request], Work]
+    aliases: tuple[str, ...]
+    column: Column
+    strategies: tuple[StrategyName, ...]
+    inputs: tuple[str, ...]
+    context: tuple[str, ...] = ()
+    chunks: Callable[[Request], Chunks] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the caller gave for an operation; its methods check what they hand out."""
+
+    operation: Operation
+    inputs: Given
+    context: Given
+
+    @property
+    def where(self) -> str:
+        """For errors."""
+        return f"operation {self.operation.name}"
+
+    def check_names(self) -> None:
+        """InputError for arrays and settings that the operation does not know: a slip, surely."""
+        arrays = {name.rstrip("?") for name in self.operation.inputs}
+        settings = {*self.operation.context, "tier"}
+        for told, given, known in (
+            ("input", self.inputs, arrays),
+            ("context", self.context, settings),
+        ):
+            unknown = sorted(set(map(str, given)) - known)
+            if unknown:
+                expected = f"some of {', '.join(sorted(known))}"
+                raise InputError(f"{self.where}, {told}", expected, ", ".join(unknown)[:80])
+
+    def floats(self, name: str, *, ndims: tuple[int, ...]) -> Floats:
+        """An array of numbers with so many axes and something in it, as float32."""
+        found = self._array(name, ndims)
+        if found.dtype.kind not in "fiub":
+            raise InputError(f"{self.where}, input {name!r}", "numbers", f"dtype {found.dtype}")
+        with np.errstate(over="ignore"):  # what is too large for a float32 is infinite in it
+            return np.ascontiguousarray(found, np.float32)
+
+    def ids(self, name: str) -> NDArray[np.int64]:
+        """An array of whole numbers of any shape."""
+        found = self._array(name, ())
+        if found.dtype.kind not in "iu":
+            told = f"dtype {found.dtype}"
+            raise InputError(f"{self.where}, input {name!r}", "whole numbers", told)
+        return found.astype(np.int64)
+
+    def maybe(self, name: str, *, ndims: tuple[int, ...]) -> Floats | None:
+        """Like `floats`; None where it was left out."""
+        return None if self.inputs.get(name) is None else self.floats(name, ndims=ndims)
+
+    def whole(self, name: str, default: int, *, least: int = 0, most: int | None = None) -> int:
+        """A whole number of the context, `most` at most."""
+        found = self.context.get(name, default)
+        whole = isinstance(found, int | np.integer) and not isinstance(found, bool)
+        if not whole or found < least or (most is not None and found > most):
+            range_ = f"from {least} on" if most is None else f"from {least} to {most:,}"
+            expected = f"a whole number {range_}"
+            raise InputError(f"{self.where}, context {name!r}", expected, repr(found)[:80])
+        return int(found)
+
+    def flag(self, name: str) -> bool:
+        """A yes or no of the context; no by default."""
+        found = self.context.get(name, False)
+        if not isinstance(found, bool | np.bool_):
+            raise InputError(f"{self.where}, context {name!r}", "True or False", repr(found)[:80])
+        return bool(found)
+
+    def need(self, ok: bool, expected: str, *names: str) -> None:
+        """InputError with the shapes of these inputs unless `ok`."""
+        if not ok:
+            shapes = ", ".join(f"{name} {np.shape(self.inputs[name])}" for name in names)
+            raise InputError(self.where, expected, shapes)
+
+    def _array(self, name: str, ndims: tuple[int, ...]) -> Array:
+        where = f"{self.where}, input {name!r}"
+        given = self.inputs.get(name)
+        if given is None:
+            raise InputError(where, "an array", "nothing")
+        try:
+            found = np.asarray(given)
+        except ValueError as error:  # rows of different lengths
+            raise InputError(where, "an array", str(error)) from None
+        if not found.size or (ndims and found.ndim not in ndims):
+            axes = f"{' or '.join(map(str, ndims))} axes and " if ndims else ""
+            raise InputError(where, f"an array with {axes}something in it", f"shape {found.shape}")
+        return found
+
+
+def single(
+    graph: Graph, result: Value, finish: Callable[[Array], Array]
+) -> tuple[Program, Callable[[Mapping[str, Array]], Array]]:
+    """The frozen program of a graph with one output, and `Work.finish` for it."""
+    graph.output(result)
+    return freeze(graph), lambda found: finish(found[result.name])

@@ -1,0 +1,190 @@
+"""Loaders with progress and cancel: one model by chunks, or several components at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from os import PathLike, fspath
+
+from bascule.base.progress import Progress
+from bascule.device.device import Device, open_device
+from bascule.device.loading import load
+from bascule.device.options import DeviceLoadOptions
+from bascule.errors import InputError
+from bascule.tasks.classifier import ClassifierModel
+from bascule.tasks.embedder import EmbeddingModel
+from bascule.tasks.language import LanguageModel
+from bascule.weights.source import check_component
+
+DEFAULT_CHUNK_MB = 4.0
+
+
+class ProgressiveModelLoader:
+    """Loads a model by chunks: resumable, verified, kept for the next time.
+
+    `model_path` as for `bascule.load`. `parallel_components` fetches two shards of a model at a
+    time (and holds twice the chunks meanwhile). `chunk_size_mb`, in MiB, is the unit that is kept
+    and verified; what is kept already stays in the chunks of its first load. `quantize` makes float
+    weights blocks of fewer bits, as for `bascule.load`.
+    """
+
+    def __init__(
+        self,
+        model_path: str | PathLike[str],
+        parallel_components: bool = True,
+        chunk_size_mb: float = DEFAULT_CHUNK_MB,
+        *,
+        tier: str = "auto",
+        quantize: int | str | None = None,
+    ) -> None:
+        self.model_path = model_path
+        self.parallel_components = parallel_components
+        self.chunk_size_mb = chunk_size_mb
+        self.tier = tier
+        self.quantize = quantize
+        self.percent = 0.0
+        self._callbacks: list[Callable[[float], None]] = []
+        self._task: asyncio.Task[EmbeddingModel | ClassifierModel | LanguageModel] | None = None
+
+    def register_progress_callback(self, callback: Callable[[float], None]) -> None:
+        """Call `callback(percent)` while the weights come: 0 to 100, never less than before."""
+        self._callbacks.append(callback)
+
+    async def load_model(
+        self, *, wait: bool = True, device: Device | None = None
+    ) -> EmbeddingModel | ClassifierModel | LanguageModel:
+        """Load, or go on with a load that was stopped: onto `device`, or onto one of its own.
+
+        See `bascule.load` for `wait`, and for the errors.
+        """
+        if self._task is not None and not self._task.done():
+            raise InputError("load_model", "one load at a time", "a second")
+        self.percent = 0.0
+        options: DeviceLoadOptions = {
+            "progress": self._tell,
+            "wait": wait,
+            "chunk_size_mb": self.chunk_size_mb,
+            "parallel": self.parallel_components,
+            "quantize": self.quantize,
+        }
+        if device is not None:
+            work = device.load(self.model_path, **options)
+        else:
+            work = load(self.model_path, tier=self.tier, **options)
+        self._task = asyncio.ensure_future(work)
+        try:
+            return await self._task
+        except asyncio.CancelledError:
+            self._task.cancel()
+            raise
+
+    def cancel(self) -> None:
+        """Stop: `load_model` raises CancelledError, and what has come is kept for the next try."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def _tell(self, progress: Progress) -> None:
+        if progress.stage == "ready":
+            percent = 100.0
+        elif progress.stage == "weights":
+            percent = 100 * progress.fraction
+        else:
+            return
+        if percent > self.percent:
+            self.percent = percent
+            for callback in self._callbacks:
+                callback(percent)
+
+
+class MultimodalModel(Mapping[str, EmbeddingModel | ClassifierModel | LanguageModel]):
+    """Components by name on one device. Close it, or use it in `async with`."""
+
+    def __init__(
+        self, parts: Mapping[str, EmbeddingModel | ClassifierModel | LanguageModel], device: Device
+    ) -> None:
+        self._parts = dict(parts)
+        self._device = device
+
+    def __getitem__(self, name: str) -> EmbeddingModel | ClassifierModel | LanguageModel:
+        return self._parts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def close(self) -> None:
+        """Free all components and their device."""
+        self._device.close()
+
+    async def __aenter__(self) -> MultimodalModel:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+
+class ParallelMultimodalLoader:
+    """Loads the components of a model at the same time, on one device.
+
+    `components` are folders in `model_path`, each a model of its own. This version runs sentence
+    encoders, so a model of two encoders (question and answer, say) loads, and CLIP does not yet.
+    """
+
+    def __init__(
+        self,
+        model_path: str | PathLike[str],
+        components: Sequence[str],
+        *,
+        tier: str = "auto",
+        chunk_size_mb: float = DEFAULT_CHUNK_MB,
+    ) -> None:
+        if not components or len(set(components)) != len(components):
+            raise InputError("components", "different names, at least one", repr(list(components)))
+        self.components = [check_component(name) for name in components]
+        base = fspath(model_path).rstrip("/")
+        self._loaders = {
+            name: ProgressiveModelLoader(f"{base}/{name}", chunk_size_mb=chunk_size_mb)
+            for name in self.components
+        }
+        self.tier = tier
+        self._task: asyncio.Task[MultimodalModel] | None = None
+
+    @property
+    def percent(self) -> float:
+        """Of the whole, each component counting the same."""
+        return sum(each.percent for each in self._loaders.values()) / len(self._loaders)
+
+    def register_progress_callback(self, callback: Callable[[str, float, float], None]) -> None:
+        """Call `callback(component, its percent, percent of the whole)` while weights come."""
+        for name, loader in self._loaders.items():
+            loader.register_progress_callback(
+                lambda percent, name=name: callback(name, percent, self.percent)
+            )
+
+    async def load_parallel(self) -> MultimodalModel:
+        """Load all components; when one fails the others are stopped and freed, and it is told."""
+        self._task = asyncio.ensure_future(self._load())
+        return await self._task
+
+    def cancel(self) -> None:
+        """Stop all; what has come is kept for the next try."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _load(self) -> MultimodalModel:
+        device = await open_device(self.tier)
+        tasks = {
+            name: asyncio.ensure_future(loader.load_model(device=device))
+            for name, loader in self._loaders.items()
+        }
+        try:
+            await asyncio.gather(*tasks.values())
+        except BaseException:
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+            device.close()
+            raise
+        return MultimodalModel({name: task.result() for name, task in tasks.items()}, device)

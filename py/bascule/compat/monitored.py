@@ -1,0 +1,84 @@
+"""One operation on one backend after the other until it succeeds, each attempt timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from inspect import isawaitable
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from bascule.choosing.decisions import Considered, Decision
+from bascule.choosing.workload import BackendType, WorkloadCharacteristics
+from bascule.compat.calling import takes_an_argument
+from bascule.errors import BackendsFailedError
+
+if TYPE_CHECKING:
+    from bascule.compat.selector import IntelligentBackendSelector
+
+
+class MonitoredRun:
+    """See `IntelligentBackendSelector.execute_with_monitoring`."""
+
+    def __init__(
+        self,
+        selector: IntelligentBackendSelector,
+        name: str,
+        workload: WorkloadCharacteristics | None,
+        order: Sequence[BackendType],
+        func: Callable[..., Any],
+    ) -> None:
+        self._selector = selector
+        self._name = name
+        self._workload = workload
+        self._left = iter(dict.fromkeys(order))
+        self._call = func if takes_an_argument(func) else lambda _: func()
+        self._errors: dict[BackendType, Exception] = {}
+
+    def go(self) -> Any:
+        """What the first backend that succeeds gives; goes on where it has stopped."""
+        for backend in self._left:
+            started = perf_counter()
+            try:
+                found = self._call(backend)
+            except Exception as error:
+                self._failed(backend, started, error)
+                continue
+            if isawaitable(found):
+                return self._waited(backend, started, found)
+            return self._succeeded(backend, started, found)
+        raise self._error()
+
+    async def _waited(self, backend: BackendType, started: float, found: Any) -> Any:
+        try:
+            result = await found
+        except Exception as error:
+            self._failed(backend, started, error)
+        else:
+            return self._succeeded(backend, started, result)
+        following = self.go()
+        return await following if isawaitable(following) else following
+
+    def _failed(self, backend: BackendType, started: float, error: Exception) -> None:
+        self._errors[backend] = error
+        seconds = perf_counter() - started
+        self._selector.note(backend, self._name, self._workload, seconds, failed=True)
+
+    def _succeeded(self, backend: BackendType, started: float, result: Any) -> Any:
+        seconds = perf_counter() - started
+        self._selector.note(backend, self._name, self._workload, seconds)
+        if self._errors:
+            self._log(backend, f"the fallback after {len(self._errors)} failed")
+        return result
+
+    def _error(self) -> Exception:
+        if len(self._errors) == 1:
+            return next(iter(self._errors.values()))
+        self._log(None, "all failed")
+        error = BackendsFailedError(self._name, {b.tier: e for b, e in self._errors.items()})
+        error.__cause__ = ExceptionGroup(self._name, list(self._errors.values()))
+        return error
+
+    def _log(self, chosen: BackendType | None, reason: str) -> None:
+        failed = [Considered(b.tier, f"{type(e).__name__}: {e}") for b, e in self._errors.items()]
+        tier = chosen.tier if chosen else None
+        self._selector.decisions.append(Decision(self._name, tuple(failed), tier, reason))

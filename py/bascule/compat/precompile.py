@@ -1,0 +1,265 @@
+"""Compiling shaders before they are needed: for a kind of model, or for one model.
+
+No platform gives a compiled shader away. What "cached" means here: the pipelines stand ready on
+the device that this object holds open; what they are made from is remembered, so that a page's next
+visit makes them while Python still starts; and a shader that failed is never tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import cast
+
+from bascule.backend.base import Tier
+from bascule.base.progress import Progress, ProgressCallback
+from bascule.base.waiting import start
+from bascule.compat.platform import UnifiedWebPlatform
+from bascule.device.device import Device, open_device
+from bascule.device.loading import read_programs
+from bascule.errors import InputError
+from bascule.models.encoder.config import EncoderConfig
+from bascule.models.table import PLAIN_ENCODER
+from bascule.program.program import Call, Program
+from bascule.program.rewrites.registry import fit_all
+from bascule.tasks.embedder import EmbedderSettings
+from bascule.tasks.sentence_graph import Encoder
+
+# Shaders depend on few of a model's sizes (the head's, whether the hidden size divides by 4): these
+# are those of the small sentence encoders.
+_SMALL_ENCODER = EncoderConfig(
+    vocabulary=30522, hidden=384, layers=1, heads=12, inner=1536, positions=512,
+    activation="gelu", eps=1e-12,
+)  # fmt: skip
+_FAMILIES: Mapping[str, EmbedderSettings] = {
+    "text": EmbedderSettings(Encoder(PLAIN_ENCODER, _SMALL_ENCODER), max_tokens=256),
+}
+# Kinds of calls whose pipelines are made together: the first layers need not wait for the last.
+_WAVE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Precompiled:
+    """What now stands ready: `pipelines` of these `operations`, made in `ms` on a tier.
+
+    A tier without shaders has none: `pipelines` is 0 and `reason` says why that tier.
+    """
+
+    operations: tuple[str, ...]
+    pipelines: int
+    ms: float
+    tier: Tier
+    reason: str
+
+
+class _SharedDevice:
+    """A device, opened once for all who ask, whatever they ask at the same time."""
+
+    def __init__(self, platform: str, remember: bool) -> None:
+        self._platform = platform
+        self._remember = remember
+        self._opening: asyncio.Task[Device] | None = None
+        self._opened: Device | None = None
+
+    async def open(self) -> Device:
+        if self._opened is not None and not self._opened.lost:
+            return self._opened
+        if self._opening is None:
+            work = open_device(self._platform, remember=self._remember)
+            self._opening = asyncio.ensure_future(work)
+            self._opening.add_done_callback(self._ended)
+        return await asyncio.shield(self._opening)
+
+    def _ended(self, task: asyncio.Task[Device]) -> None:
+        self._opening = None
+        if not task.cancelled() and task.exception() is None:
+            self._opened = task.result()
+
+    def close(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+
+class ShaderPrecompiler:
+    """Compiles what models of a kind need, before any model is there.
+
+    `model_type` is one of `model_types()`. With `cache_to_indexeddb` what is learned is kept
+    between visits (in a page in IndexedDB, natively in files). Both `precompile_` methods, called
+    where an event loop runs, start at once and return a task; in a plain script they work to the
+    end.
+    """
+
+    def __init__(
+        self, model_type: str = "text", cache_to_indexeddb: bool = True, *, platform: str = "auto"
+    ) -> None:
+        self.model_type = _known_type("ShaderPrecompiler", model_type)
+        self._programs = _FAMILIES[model_type].programs()
+        self._remember = cache_to_indexeddb
+        self._device = _SharedDevice(platform, cache_to_indexeddb)
+
+    @staticmethod
+    def model_types() -> tuple[str, ...]:
+        """The kinds that are known."""
+        return tuple(_FAMILIES)
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """The operations that models of this kind are made of, in the order of a forward pass."""
+        return tuple(dict.fromkeys(c.op for p in self._programs for c in p.calls))
+
+    def precompile_essential_shaders(
+        self, progress: ProgressCallback | None = None
+    ) -> Awaitable[Precompiled] | Precompiled:
+        """Compile what every model of this kind runs."""
+        return start(self._compile(self.operations, progress))
+
+    def precompile_operation(
+        self, name: str, progress: ProgressCallback | None = None
+    ) -> Awaitable[Precompiled] | Precompiled:
+        """Compile one operation's shaders; InputError, at once, for one that is not known."""
+        if name not in self.operations:
+            raise InputError("precompile_operation", f"one of {', '.join(self.operations)}", name)
+        return start(self._compile((name,), progress))
+
+    async def device(self) -> Device:
+        """The device with the shaders, whose `load` needs no others; `close` closes it."""
+        return await self._device.open()
+
+    def close(self) -> None:
+        """Let go of the device and its shaders."""
+        self._device.close()
+
+    async def _compile(
+        self, operations: Sequence[str], progress: ProgressCallback | None
+    ) -> Precompiled:
+        name = f"{self.model_type} models" if self._remember else ""
+        device = await self._device.open()
+        return await _compile(device, self._programs, operations, name, progress)
+
+
+class ModelSpecificPrecompiler:
+    """Compiles what one model needs, from its config.json alone, and loads the model on top of it.
+
+    Methods called where an event loop runs start at once and return a task; in a plain script
+    `precompile_all` works to the end.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        model_type: str = "text",
+        cache_results: bool = True,
+        *,
+        platform: str = "auto",
+    ) -> None:
+        self.model_name = model_name
+        self.model_type = _known_type("ModelSpecificPrecompiler", model_type)
+        self._remember = cache_results
+        self._device = _SharedDevice(platform, cache_results)
+        self._listeners: list[Callable[[str, float], None]] = []
+        self._compiling: asyncio.Task[Precompiled] | None = None
+        self._done: Precompiled | None = None
+
+    def on_progress(self, callback: Callable[[str, float], None]) -> None:
+        """Call `callback(stage, percent)` while shaders compile and the model loads."""
+        self._listeners.append(callback)
+
+    def precompile_all(
+        self, progress: ProgressCallback | None = None
+    ) -> Awaitable[Precompiled] | Precompiled:
+        """Compile every shader of the model, what its first layers need first."""
+        return start(self._compiled(progress))
+
+    async def get_model_with_precompiled_shaders(self) -> UnifiedWebPlatform:
+        """The model, loaded, as a front door whose `run_inference` waits for no shader.
+
+        It shares this object's device: close the model first, then this.
+        """
+        await self._compiled(None)
+        device = await self._device.open()
+        platform = UnifiedWebPlatform(self.model_name, self.model_type, device=device)
+        for listener in self._listeners:
+            platform.on_progress(listener)
+        await cast(Awaitable[object], platform.load_model())  # a loop runs here
+        return platform
+
+    def close(self) -> None:
+        """Let go of the device and its shaders."""
+        self._device.close()
+        self._done = None
+
+    async def _compiled(self, progress: ProgressCallback | None) -> Precompiled:
+        """Compile once; whoever asks meanwhile waits for the same."""
+        if self._done is not None:
+            return self._done
+        if self._compiling is None:
+            self._compiling = asyncio.ensure_future(self._compile(progress))
+            self._compiling.add_done_callback(self._ended)
+        return await asyncio.shield(self._compiling)
+
+    def _ended(self, task: asyncio.Task[Precompiled]) -> None:
+        self._compiling = None
+        if not task.cancelled() and task.exception() is None:
+            self._done = task.result()
+
+    async def _compile(self, progress: ProgressCallback | None) -> Precompiled:
+        def tell(told: Progress) -> None:
+            if progress is not None:
+                progress(told)
+            for listener in self._listeners:
+                listener(told.stage, 100 * told.fraction)
+
+        programs = await read_programs(self.model_name)
+        device = await self._device.open()
+        operations = tuple(dict.fromkeys(c.op for p in programs for c in p.calls))
+        name = self.model_name if self._remember else ""
+        return await _compile(device, programs, operations, name, tell)
+
+
+def _known_type(where: str, model_type: str) -> str:
+    if model_type not in _FAMILIES:
+        raise InputError(where, f"model_type one of {', '.join(_FAMILIES)}", repr(model_type))
+    return model_type
+
+
+async def _compile(
+    device: Device,
+    programs: Sequence[Program],
+    operations: Sequence[str],
+    name: str,
+    progress: ProgressCallback | None,
+) -> Precompiled:
+    """Compile wave by wave, in the order of a forward pass of the smallest bucket first."""
+    began, backend = perf_counter(), device.backend
+    _, programs = fit_all(programs, backend.limits)
+    # Calls that differ in sizes alone mostly share a pipeline: one of each kind leads the waves.
+    kinds: dict[tuple[object, ...], Call] = {}
+    for call in (c for p in programs for c in p.calls if c.op in operations):
+        kinds.setdefault(_kind(call), call)
+    first = list(kinds.values())
+    for at in range(0, len(first), _WAVE):
+        if progress is not None:
+            progress(Progress("pipelines", at, len(first), "kinds"))
+        async with backend.turns.turn():
+            await backend.warm([_of_calls(programs[0], first[at : at + _WAVE])])
+    chosen = [_of_calls(p, [c for c in p.calls if c.op in operations]) for p in programs]
+    # Only a whole model's list is worth remembering under its name.
+    whole = {c.op for p in programs for c in p.calls} == set(operations)
+    async with backend.turns.turn():
+        count = await backend.warm(chosen, name if whole else "")
+    if progress is not None:
+        progress(Progress("pipelines", len(first), len(first), "kinds"))
+    ms = 1e3 * (perf_counter() - began)
+    return Precompiled(tuple(operations), count, ms, backend.tier, device.tier_reason)
+
+
+def _kind(call: Call) -> tuple[object, ...]:
+    present = tuple(o is not None for o in call.operands)
+    return call.op, call.attributes, present
+
+
+def _of_calls(program: Program, calls: Sequence[Call]) -> Program:
+    return replace(program, calls=tuple(calls))

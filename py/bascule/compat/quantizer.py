@@ -1,0 +1,161 @@
+"""Quantising arrays by themselves, on the GPU where there is one: blocks, and the error in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, overload
+
+from bascule.backend.base import Backend
+from bascule.backend.quantise import Sums
+from bascule.base.arrays import ArrayLike, NDArray, np
+from bascule.base.dtypes import BlockType, DType
+from bascule.base.progress import Progress, ProgressCallback
+from bascule.base.turns import CrossLoopLock
+from bascule.device.device import Device, open_device
+from bascule.errors import InputError
+from bascule.program.blocks import dequantise
+from bascule.program.program import Parameter
+from bascule.weights.quantised import SLAB_BLOCKS, TensorReport, format_of, report_of
+from bascule.weights.slabs import landing_nbytes, quantise_slabs, read_blocks
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedTensor:
+    """A tensor in ggml's blocks: `data` are their bytes, uint8 (n,), `report` tells their error."""
+
+    shape: tuple[int, ...]
+    format: DType
+    data: NDArray[np.uint8]
+    report: TensorReport
+
+    def dequantize(self) -> NDArray[np.float32]:
+        """The numbers that the blocks hold, as float32."""
+        count = self.report.n_elements
+        return dequantise(BlockType[self.format.upper()], self.data, count).reshape(self.shape)
+
+
+class WebGPUQuantizer:
+    """Makes 4-bit or 8-bit blocks of float arrays in steps of a few MiB.
+
+    `bits` is 4 or 8; `format` says which blocks ("q4_0", "q4_1" or "q8_0"; by default the one with
+    the least error). Runs on `tier`, opened when it is needed first, or on a `device` that is open
+    already, and stays so. Close it, or use it in `async with`. `bascule.load(..., quantize=)` does
+    this to a model's weights while they load.
+    """
+
+    def __init__(
+        self,
+        bits: int | None = None,
+        format: str | None = None,
+        *,
+        tier: str = "auto",
+        device: Device | None = None,
+    ) -> None:
+        chosen = format_of(format if format is not None else 4 if bits is None else bits)
+        assert chosen is not None  # neither None nor anything else that format_of gives None for
+        if bits is not None and format is not None and chosen[1] != str(bits):
+            raise InputError("WebGPUQuantizer", f"a format of {bits} bits", repr(format))
+        self.format: DType = chosen
+        self.bits = int(chosen[1])
+        self._tier = tier
+        self._device = device
+        self._owns = device is None
+        self._opening = CrossLoopLock()
+        self._closed = False
+
+    @overload
+    async def quantize(
+        self, tensors: ArrayLike, *, progress: ProgressCallback | None = None
+    ) -> QuantizedTensor: ...
+
+    @overload
+    async def quantize(
+        self, tensors: Mapping[str, ArrayLike], *, progress: ProgressCallback | None = None
+    ) -> dict[str, QuantizedTensor]: ...
+
+    async def quantize(self, tensors: Any, *, progress: ProgressCallback | None = None) -> Any:
+        """Quantise an array, or several by name, one after the other.
+
+        Rows (the last axis) have to be a multiple of 32 long. `progress` counts numbers. InputError
+        for anything else, and for numbers that are not finite or too large for the format.
+        Cancelling stops between two steps.
+        """
+        named = tensors if isinstance(tensors, Mapping) else {"": tensors}
+        arrays = {str(name): _checked(str(name), array) for name, array in named.items()}
+        total, made, done = sum(a.size for a in arrays.values()), dict[str, QuantizedTensor](), 0
+        backend = (await self._open()).backend
+        for name, array in arrays.items():
+            shape = (array.size // array.shape[-1], array.shape[-1])
+            parameter = Parameter(name, shape, (name,), dtype=self.format)
+
+            def tell(count: int, done: int = done) -> None:
+                if progress is not None:
+                    progress(Progress("quantize", done + count, total, "numbers"))
+
+            async with backend.turns.turn():
+                data, sums = await _quantized(backend, parameter, array, tell)
+            _check_fits(name, sums, self.format)
+            made[name] = QuantizedTensor(array.shape, self.format, data, report_of(parameter, sums))
+            done += array.size
+        return made if isinstance(tensors, Mapping) else made[""]
+
+    def close(self) -> None:
+        """Close the tier that was opened here. Closing twice is fine."""
+        self._closed = True
+        if self._owns and self._device is not None:
+            self._device.close()
+            self._device = None
+
+    async def __aenter__(self) -> WebGPUQuantizer:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    async def _open(self) -> Device:
+        async with self._opening.turn():
+            if self._closed:
+                raise InputError("quantize", "an open quantizer", "one that was closed")
+            if self._device is None:
+                self._device = await open_device(self._tier)
+            self._device.check_open("quantize")
+            return self._device
+
+
+async def _quantized(
+    backend: Backend, parameter: Parameter, array: NDArray[Any], tell: Callable[[int], None]
+) -> tuple[NDArray[np.uint8], Sums]:
+    """The blocks of an array, and what quantizing did; `tell` hears how many numbers are done."""
+    store = backend.store([parameter])
+    try:
+        landing = landing_nbytes([parameter], backend.limits.binding_nbytes)
+        quantiser = await backend.quantiser(
+            store, [parameter], landing_nbytes=landing, most_blocks=SLAB_BLOCKS
+        )
+        try:
+            async for count in quantise_slabs(quantiser, parameter, array, landing):
+                tell(count)
+            data = await read_blocks(quantiser, parameter)
+            return data, (await quantiser.sums())[parameter.name]
+        finally:
+            quantiser.close()
+    finally:
+        store.close()
+
+
+def _checked(name: str, array: Any) -> NDArray[Any]:
+    found = np.asarray(array)
+    where = f"quantize: tensor {name!r}" if name else "quantize"
+    if found.dtype.kind != "f":
+        raise InputError(where, "an array of floats", f"dtype {found.dtype}")
+    if not found.ndim or not found.size or found.shape[-1] % 32:
+        raise InputError(where, "rows of a multiple of 32 numbers", f"shape {found.shape}")
+    return found
+
+
+def _check_fits(name: str, sums: Sums, format: DType) -> None:
+    if sums.n_unfit:
+        where = f"quantize: tensor {name!r}" if name else "quantize"
+        found = f"{sums.n_unfit:,} others"
+        raise InputError(where, f"finite numbers that fit {format}", found)

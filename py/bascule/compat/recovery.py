@@ -1,0 +1,140 @@
+"""An operation that fails is tried again: later, with less memory, on a simpler tier at last.
+
+What a lost device means for a loaded model is not here: models open another one by themselves (see
+`LoadedModel.revive`). This is for work of a program's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from inspect import isawaitable
+from time import monotonic
+from typing import Any
+
+from bascule.base.waiting import start
+from bascule.compat.calling import takes_an_argument
+from bascule.compat.error_policy import Attempt, ErrorRecovery, FallbackStrategy, RecoveryAction
+from bascule.machine.capabilities import Capabilities, capabilities
+from bascule.machine.pressure import Pressure
+from bascule.machine.requirements import CapabilityRequirements, validate_operation_requirements
+
+_LONGEST_WAIT_S = 30.0
+# A machine that is hot or overworked gets so long to recover before work goes on all the same.
+_LONGEST_PAUSE_S = 2.0
+_PAUSE_S = 0.05
+
+
+class RecoveryManager:
+    """Runs operations with recovery, and says what the machine offers.
+
+    Hand `on_memory_pressure` what frees memory (a model's `trim`, a cache of your own): it is
+    called before an operation is tried with less.
+    """
+
+    def __init__(self, fallback_strategy: FallbackStrategy | None = None) -> None:
+        self.error_recovery = ErrorRecovery(fallback_strategy)
+        self._frees: list[Callable[[], Any]] = []
+        self._pressure: Pressure | None = None
+
+    def on_memory_pressure(self, free: Callable[[], Any]) -> None:
+        """Call `free`, which may be async, when memory runs out; it may give the bytes freed."""
+        self._frees.append(free)
+
+    def heed_pressure(self, pressure: Pressure | None) -> None:
+        """Before each attempt wait while that is "critical", two seconds at most; None: no more.
+
+        Hand it what `bascule.open_pressure` gave. It stays the caller's to close.
+        """
+        self._pressure = pressure
+
+    def execute_with_recovery(self, name: str, operation: Callable[..., Any]) -> Any:
+        """Run `operation`, and again as the strategy allows; gives its result.
+
+        An operation with a parameter is told its Attempt; one without is only ever repeated as it
+        is: no other tier is tried for it. Either may be async. This gives an awaitable where an
+        event loop runs and works to the end elsewhere. The last error is raised as it is, with
+        those before it told in its notes.
+        """
+        return start(_Run(self, name, operation).go())
+
+    async def free_memory(self) -> int:
+        """Call all that was handed to `on_memory_pressure`; gives the bytes that they told of."""
+        total = 0
+        for free in self._frees:
+            freed = free()
+            told = await freed if isawaitable(freed) else freed
+            total += told if isinstance(told, int) else 0
+        self.error_recovery.note_freed(total)
+        return total
+
+    async def breathe(self) -> None:
+        """Wait as `heed_pressure` says."""
+        until, paused = monotonic() + _LONGEST_PAUSE_S, False
+        while self._pressure is not None and self._pressure.state == "critical":
+            paused = True
+            if monotonic() >= until:
+                break
+            await asyncio.sleep(_PAUSE_S)
+        if paused:
+            self.error_recovery.note_pause()
+
+    async def validate_operation_requirements(self, required: CapabilityRequirements) -> None:
+        """CapabilityMismatchError, with each lack in words, where the machine offers less."""
+        await validate_operation_requirements(required)
+
+    async def system_info(self) -> Capabilities:
+        """What was probed of this machine."""
+        return await capabilities()
+
+
+class _Run:
+    """One operation until it succeeds or nothing is left to try."""
+
+    def __init__(self, manager: RecoveryManager, name: str, operation: Callable[..., Any]) -> None:
+        self._manager = manager
+        self._recovery = manager.error_recovery
+        self._name = name
+        self._told = takes_an_argument(operation)
+        self._call: Callable[[Attempt], Any] = operation if self._told else lambda _: operation()
+        self._errors: list[str] = []
+
+    async def go(self) -> Any:
+        attempt, retries = Attempt(), 0
+        while True:
+            await self._manager.breathe()
+            started = monotonic()
+            try:
+                found = self._call(attempt)
+                result = await found if isawaitable(found) else found
+            except Exception as error:
+                action = self._recovery.handle_error(
+                    error, attempt, retries=retries, movable=self._told
+                )
+                if action is RecoveryAction.GIVE_UP:
+                    if self._errors:
+                        error.add_note(f"{self._name}: before that, {'; '.join(self._errors)}")
+                    raise
+                following = await self._following(action, attempt, retries)
+                retries = retries + 1 if following.tier == attempt.tier else 0
+                self._errors.append(f"attempt {attempt.number}: {type(error).__name__}: {error}")
+                attempt = following
+                continue
+            self._recovery.note_success(attempt, monotonic() - started)
+            return result
+
+    async def _following(self, action: RecoveryAction, attempt: Attempt, retries: int) -> Attempt:
+        """The next attempt, after what has to come before it."""
+        tier, scale = attempt.tier, attempt.memory_scale
+        match action:
+            case RecoveryAction.RETRY:
+                delay_s = self._recovery.strategy.delay_s * 2**retries
+                await asyncio.sleep(min(delay_s, _LONGEST_WAIT_S))
+            case RecoveryAction.LESS_MEMORY:
+                await self._manager.free_memory()
+                scale /= 2
+            case RecoveryAction.SIMPLER_GPU:
+                tier = "webgpu-limited"
+            case _:
+                tier = "cpu"
+        return Attempt(attempt.number + 1, tier, scale)

@@ -1,0 +1,276 @@
+"""Which backend should do a piece of work: by what was measured here, and what runs have taught."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import cache, partial
+from math import isfinite, prod
+from typing import Any, Self
+
+from bascule import __version__
+from bascule.backend.base import Tier
+from bascule.base.remembered import open_remembered
+from bascule.base.waiting import start
+from bascule.choosing.decisions import Considered, Decision, decide, memory_refusal
+from bascule.choosing.speeds import Kind
+from bascule.choosing.survey import BUDGET_S, Survey, TierFacts, this_machine
+from bascule.choosing.switches import read_switches
+from bascule.choosing.workload import BackendType, WorkloadCharacteristics, backend_named
+from bascule.compat.history import History
+from bascule.compat.monitored import MonitoredRun
+from bascule.errors import TierUnavailableError
+
+# Work whose arithmetic grows faster than its data; all else is a pass over the data.
+_PRODUCTS = frozenset({"matmul", "linear", "conv", "attention", "neural_network"})
+_MOST_CHOICES = 4096
+_DECISIONS_KEPT = 100
+_ARRAYS = 3  # two operands and a result
+
+
+class IntelligentBackendSelector:
+    """Chooses by measurement: small work stays on the CPU, large work goes where it is faster.
+
+    The first selection on a machine that is new to Bascule measures its tiers for about a second
+    and keeps that; where it cannot wait (in a running event loop, in most pages) it does so in the
+    background and answers CPU until then: `await selector.ready()` waits. The environment's
+    switches (see `bascule.choosing.switches`) are read when a selector is made. With
+    `enable_learning` the times of `execute_with_monitoring` correct the measurement, from
+    5 runs on, and are kept as well. Keep one selector: each has a history of its own.
+    """
+
+    def __init__(self, enable_learning: bool = True, *, known: Survey | None = None) -> None:
+        """`known` takes the place of what this machine would be found to be."""
+        self.enable_learning = enable_learning
+        self.decisions: deque[Decision] = deque(maxlen=_DECISIONS_KEPT)
+        self._switches = read_switches()
+        self._survey = known
+        self._history = History()
+        self._chosen: dict[WorkloadCharacteristics, BackendType] = {}
+        self._surveying: asyncio.Task[Self] | None = None
+        self._saving: set[asyncio.Task[None]] = set()
+
+    async def ready(self, budget_s: float = BUDGET_S) -> Self:
+        """Measure what is new on this machine, for about `budget_s`; read what was learned."""
+        if self._survey is None:
+            self._survey = await this_machine(self._switches, budget_s=budget_s)
+        if self.enable_learning:
+            remembered = await open_remembered()
+            self._history.take(await remembered.get(_learned_key(self._survey)))
+        self._chosen.clear()
+        return self
+
+    def select_backend(
+        self,
+        workload: WorkloadCharacteristics,
+        preferred_backend: BackendType | str | None = None,
+    ) -> BackendType:
+        """The backend for that work; `preferred_backend`, if given, wherever it works.
+
+        InputError for a malformed workload or an unknown name, TierUnavailableError where the
+        switches or the memory leave no tier.
+        """
+        if preferred_backend is None:
+            try:
+                return self._chosen[workload]
+            except (KeyError, TypeError):  # new, or with a list for a shape
+                return self._choose(workload, None)
+        return self._choose(workload, preferred_backend)
+
+    def execute_with_monitoring(
+        self,
+        operation_name: str,
+        backend: BackendType | str,
+        func: Callable[..., Any],
+        workload: WorkloadCharacteristics | None = None,
+        fallback_backends: Iterable[BackendType | str] = (),
+    ) -> Any:
+        """Call `func`, time it, and where it fails try the fallbacks in their order.
+
+        A `func` with a parameter is told which BackendType to run on; one without is simply called
+        again. Where it gives an awaitable, so does this. With a `workload` the time counts as
+        evidence for it. An error passes as it is where there is no fallback; if the fallbacks fail,
+        too, BackendsFailedError has all of them.
+        """
+        first = backend_named(backend, "execute_with_monitoring: backend")
+        others = [backend_named(b, "fallback_backends") for b in fallback_backends]
+        # What the user has disabled is no fallback; what is merely absent may be: `func` knows.
+        order = [first, *(b for b in others if not self._switches.refuses(b))]
+        return MonitoredRun(self, operation_name, workload and workload.checked(), order, func).go()
+
+    def get_performance_summary(self) -> dict[str, Any]:
+        """Statistics of all runs by (backend, operation), times in seconds; tiers, latest choices.
+
+        `recent_backends` has the latest runs' backends, `tiers` what was found of the machine (none
+        before the first selection), `decisions` the log.
+        """
+        rows = self._history.statistics.items()
+        return {
+            "total_records": self._history.total_records,
+            "operation_stats": {(BackendType(t), name): row.as_dict() for (t, name), row in rows},
+            "recent_backends": [BackendType(t) for t in self._history.recent],
+            "tiers": [t.as_json() for t in self._survey.tiers] if self._survey else [],
+            "decisions": [d.as_json() for d in self.decisions],
+        }
+
+    def reset_performance_history(self) -> None:
+        """Forget all runs and what they have taught, here and on disk; the measurement stays."""
+        self._history = History()
+        self._chosen.clear()
+        self._save()
+
+    def note(
+        self,
+        backend: BackendType,
+        operation_name: str,
+        workload: WorkloadCharacteristics | None,
+        seconds: float,
+        *,
+        failed: bool = False,
+    ) -> None:
+        """Take a run that was timed elsewhere into the history."""
+        self._history.count(backend.tier, operation_name, seconds, failed=failed)
+        if workload is None or not self.enable_learning:
+            return
+        key = workload.operation_type, workload.bucket
+        if self._history.learn(backend.tier, key, seconds, failed=failed):
+            self._chosen.clear()
+            self._save()
+
+    def _choose(
+        self, workload: WorkloadCharacteristics, preferred: BackendType | str | None
+    ) -> BackendType:
+        workload = workload.checked()
+        if preferred in (None, "auto"):
+            wanted = None
+        else:
+            wanted = backend_named(preferred, "preferred_backend")
+        found = self._known()
+        if found is None:
+            return self._unmeasured(workload, wanted)
+        decision = decide(_subject(workload), found.tiers, partial(self._consider, workload))
+        if wanted is not None:
+            decision = self._preferring(wanted, decision, found)
+        self.decisions.append(decision)
+        if decision.chosen is None:
+            raise TierUnavailableError("auto", "; ".join(map(str, decision.considered)))
+        chosen = BackendType(decision.chosen)
+        if wanted is None:
+            if len(self._chosen) >= _MOST_CHOICES:
+                self._chosen.clear()
+            self._chosen[workload] = chosen
+        return chosen
+
+    def _known(self) -> Survey | None:
+        """The machine, measured first where this may wait."""
+        if self._survey is None and self._surveying is None:
+            begun = start(self.ready())
+            self._surveying = begun if isinstance(begun, asyncio.Task) else None
+        return self._survey
+
+    def _unmeasured(
+        self, workload: WorkloadCharacteristics, wanted: BackendType | None
+    ) -> BackendType:
+        """The forced one, the one wanted, else the CPU, which runs anywhere."""
+        asked = (self._switches.forced, wanted, BackendType.CPU)
+        chosen = next((b for b in asked if b and not self._switches.refuses(b)), None)
+        if chosen is None:
+            told = self._switches.refuses(BackendType.CPU)
+            raise TierUnavailableError("auto", f"nothing is measured yet, and for the CPU {told}")
+        told = "this machine is not measured yet (await selector.ready())"
+        self.decisions.append(Decision(_subject(workload), (), chosen.tier, told))
+        return chosen
+
+    def _consider(self, workload: WorkloadCharacteristics, facts: TierFacts) -> Considered:
+        refused = (
+            self._switches.refuses(BackendType(facts.tier))
+            or facts.refused
+            or _too_wide(facts.tier, workload)
+            or memory_refusal(facts, workload.nbytes, _ARRAYS * workload.nbytes)
+        )
+        if refused:
+            return Considered(facts.tier, refused)
+        key = workload.operation_type, workload.bucket
+        evidence = self._history.evidence(key).get(facts.tier) if self.enable_learning else None
+        if evidence and evidence.trouble:
+            return Considered(facts.tier, source=evidence.trouble)
+        if evidence and evidence.typical_s is not None:
+            return Considered(facts.tier, "", evidence.typical_s, "measured here")
+        kind, work = _work(workload)
+        expected_s = facts.speeds.seconds(kind, work, again=workload.is_iterative)
+        source = "predicted" if isfinite(expected_s) else "not measured"
+        return Considered(facts.tier, "", expected_s, source)
+
+    def _preferring(self, wanted: BackendType, decision: Decision, found: Survey) -> Decision:
+        facts = found.facts(wanted)
+        refused = self._switches.refuses(wanted) or (facts.refused if facts else "it is absent")
+        if refused:
+            told = f"{decision.reason} ({wanted.tier} was preferred and is refused: {refused})"
+            return replace(decision, reason=told)
+        return replace(decision, chosen=wanted.tier, reason="it was preferred")
+
+    def _save(self) -> None:
+        """Keep what was learned: at once in plain code, soon where an event loop runs."""
+        if self._survey is None or not self.enable_learning:
+            return
+        begun = start(self._saved(_learned_key(self._survey)))
+        if isinstance(begun, asyncio.Task):
+            self._saving.add(begun)
+            begun.add_done_callback(self._saving.discard)
+
+    async def _saved(self, key: str) -> None:
+        await (await open_remembered()).put(key, self._history.as_json())
+
+
+def select_optimal_backend(
+    operation_type: str,
+    data_shape: Iterable[int],
+    requires_gradient: bool = False,
+    *,
+    dtype_size: int = 4,
+    is_iterative: bool = False,
+    preferred_backend: BackendType | str | None = None,
+) -> BackendType:
+    """The backend for work on one array of that shape, by one selector that the process shares.
+
+    That selector is made, and the environment read, at the first call. Raises as
+    `IntelligentBackendSelector.select_backend`.
+    """
+    shape = tuple(data_shape)
+    workload = WorkloadCharacteristics(
+        operation_type, prod(shape), shape, dtype_size, is_iterative, requires_gradient
+    )
+    return shared_selector().select_backend(workload, preferred_backend)
+
+
+@cache
+def shared_selector() -> IntelligentBackendSelector:
+    """The selector behind `select_optimal_backend`."""
+    return IntelligentBackendSelector()
+
+
+def _learned_key(found: Survey) -> str:
+    return f"learned {__version__} {found.identity}"
+
+
+def _subject(workload: WorkloadCharacteristics) -> str:
+    told = f"{workload.operation_type} of {workload.data_size:,} numbers"
+    told += " again and again" if workload.is_iterative else ""
+    return f"{told}, gradient wanted" if workload.requires_gradient else told
+
+
+def _too_wide(tier: Tier, workload: WorkloadCharacteristics) -> str:
+    if workload.dtype_size > 4 and BackendType(tier).is_gpu:
+        return f"WGSL has no numbers of {workload.dtype_size} bytes"
+    return ""
+
+
+def _work(workload: WorkloadCharacteristics) -> tuple[Kind, float]:
+    """Which sample such work is like, and how much of it there is."""
+    size, shape = workload.data_size, workload.data_shape
+    if workload.operation_type not in _PRODUCTS:
+        return "pass", size
+    # (..., K) times (K, K); of a flat array nobody knows the K, so a square.
+    return "product", size * shape[-1] if len(shape) > 1 else size**1.5

@@ -1,0 +1,89 @@
+"""`StreamingInferencePipeline`: a language model by name, and its text as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Unpack
+
+from bascule.base.progress import ProgressCallback
+from bascule.compat.shared_load import SharedLoad
+from bascule.device.loading import load
+from bascule.errors import UnsupportedModelError
+from bascule.tasks.language import LanguageModel
+from bascule.tasks.options import StreamOptions
+
+
+class StreamingInferencePipeline:
+    """Loads its model with the first prompt. Close it, or use it in `async with`.
+
+    `max_length` bounds the new tokens of a text, `stream_buffer_size` how many of them are under
+    way on the device before the first is read: more hides a slow readback, fewer come smoother.
+    `quantize` makes float weights blocks of fewer bits, as for `bascule.load`.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        max_length: int = 256,
+        stream_buffer_size: int = 8,
+        *,
+        tier: str = "auto",
+        quantize: int | str | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        self.model_name = model_name
+        self.max_length = max_length
+        self.stream_buffer_size = stream_buffer_size
+        self.stats: dict[str, float] = {}
+        self._tier = tier
+        self._quantize = quantize
+        self._progress = progress
+        self._loading: SharedLoad[LanguageModel] = SharedLoad()
+
+    @property
+    def model(self) -> LanguageModel | None:
+        """The loaded model."""
+        return self._loading.model
+
+    async def generate_streaming(
+        self, prompt: str, *, raw: bool = False, **options: Unpack[StreamOptions]
+    ) -> AsyncGenerator[str]:
+        """Answer `prompt`, one user's turn, piece by piece; `stats` tells afterwards what it took.
+
+        With `raw`, or for a model without a chat template, the text itself is continued. Options
+        and errors are those of `LanguageModel.stream` and of `bascule.load`. A loop that is left
+        early holds the model until the generator is closed (`contextlib.aclosing`).
+        """
+        model = await self._loading.get(self._load)
+        if "max_tokens" not in options:
+            options.setdefault("max_new_tokens", self.max_length)
+        options.setdefault("steps_in_flight", self.stream_buffer_size)
+        if raw or not model.can_chat:
+            stream = model.stream(prompt, **options)
+        else:
+            stream = model.stream_chat([{"role": "user", "content": prompt}], **options)
+        try:
+            async for piece in stream:
+                yield piece
+        finally:
+            await stream.aclose()
+            self.stats = stream.result.stats
+
+    def close(self) -> None:
+        """Free the model; a load that is under way ends with an InputError."""
+        self._loading.close()
+
+    async def __aenter__(self) -> StreamingInferencePipeline:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    async def _load(self) -> LanguageModel:
+        model = await load(
+            self.model_name, tier=self._tier, progress=self._progress, quantize=self._quantize
+        )
+        if not isinstance(model, LanguageModel):
+            model.close()
+            raise UnsupportedModelError(self.model_name, "it generates no text")
+        return model

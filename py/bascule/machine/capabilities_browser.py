@@ -1,0 +1,51 @@
+"""The facts of a page or worker, from the feature tests of web/bridge/probe.js."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import platform
+from typing import Any
+
+import pyodide
+from pyodide.ffi import JsException
+
+from bascule import __version__
+from bascule.backend.webgpu.gpu_browser import BrowserGpu, open_browser
+from bascule.base.bridge_browser import bridge_module, js_message
+from bascule.errors import SetupError
+
+# Past what probe.js itself waits for; WebKit never answers an import that it cannot do.
+_LIMIT_S = 20.0
+
+
+async def browser_facts() -> dict[str, Any]:
+    """See `Capabilities`; a page whose policy forbids the bridge still tells its versions."""
+    versions = {
+        "bascule": __version__,
+        "python": platform.python_version(),
+        "pyodide": pyodide.__version__,
+    }
+    told: dict[str, Any] = {"host": "page", "versions": versions}
+    try:
+        async with asyncio.timeout(_LIMIT_S):
+            probe = await bridge_module("bridge/probe.js")
+            found = json.loads(await probe.probe(await bridge_module("bridge/device.js")))
+    except TimeoutError:
+        return told | _not_probed(f"web/bridge/ could not be loaded within {_LIMIT_S:.0f} s")
+    except JsException as error:
+        return told | _not_probed(js_message(error))
+    except SetupError as error:  # a policy forbids the import
+        return told | _not_probed(error.what)
+    except OSError as error:  # the package lacks a file
+        return told | _not_probed(str(error))
+    return found | told
+
+
+def _not_probed(why: str) -> dict[str, Any]:
+    return {"problems": {"webgpu": why}}
+
+
+async def open_gpu() -> BrowserGpu:
+    """A device of its own; the one that waits for the first model stays where it is."""
+    return await open_browser(early=False)

@@ -1,0 +1,86 @@
+"""How hard the machine works: what Bascule yields to, so that a page stays a good guest.
+
+In a page it is the Compute Pressure API (Chromium has it), natively Linux's pressure stall
+information (https://docs.kernel.org/accounting/psi.html). Elsewhere nobody tells.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from time import monotonic
+from typing import Literal, Protocol
+
+PressureState = Literal["nominal", "fair", "serious", "critical"]
+
+_CPU = Path("/proc/pressure/cpu")
+_INTERVAL_S = 1.0
+# Percent of the last ten seconds in which somebody waited for a processor.
+_LEVELS: tuple[tuple[float, PressureState], ...] = (
+    (90.0, "critical"),
+    (60.0, "serious"),
+    (20.0, "fair"),
+    (0.0, "nominal"),
+)
+
+
+class Pressure(Protocol):
+    """What tells how hard the machine works."""
+
+    @property
+    def state(self) -> PressureState:
+        """The latest: at "critical" the machine cannot go on like this for long."""
+        ...
+
+    def close(self) -> None:
+        """Stop listening."""
+        ...
+
+
+async def open_pressure() -> Pressure | None:
+    """Listen to the machine's pressure; None where it does not tell (`Capabilities.pressure`)."""
+    if sys.platform == "emscripten":
+        from bascule.machine.pressure_browser import watch
+
+        return await watch(round(1e3 * _INTERVAL_S))
+    return LinuxPressure() if has_linux_pressure() else None
+
+
+def has_linux_pressure(path: Path | None = None) -> bool:
+    """Whether the kernel tells (it does since 4.20, where it was built to)."""
+    return _waiting_percent(path or _CPU) is not None
+
+
+class LinuxPressure:
+    """Reads the kernel's file, at most once a second."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path or _CPU
+        self._read_at = -_INTERVAL_S
+        self._state: PressureState = "nominal"
+
+    @property
+    def state(self) -> PressureState:
+        """See `Pressure.state`."""
+        if monotonic() - self._read_at >= _INTERVAL_S:
+            self._read_at = monotonic()
+            percent = _waiting_percent(self._path) or 0.0
+            self._state = next(state for least, state in _LEVELS if percent >= least)
+        return self._state
+
+    def close(self) -> None:
+        """See `Pressure.close`: nothing is held open."""
+
+
+def _waiting_percent(path: Path) -> float | None:
+    """`avg10` of the line "some avg10=1.53 avg60=... total=..."; None where it is not to be had."""
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError):
+        return None
+    for line in lines:
+        kind, _, rest = line.partition(" avg10=")
+        if kind == "some":
+            told = rest.split(" ")[0]
+            return float(told) if told.replace(".", "", 1).isdecimal() else None
+    return None

@@ -1,0 +1,33 @@
+"""The processor's pressure as the page is told of it (web/bridge/pressure.js)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bascule.base.bridge_browser import bridge_module
+
+if TYPE_CHECKING:
+    from bascule.machine.pressure import PressureState
+
+
+class PagePressure:
+    """See `Pressure`. Asking for the state crosses into JavaScript: some microseconds."""
+
+    def __init__(self, watched: Any) -> None:
+        self._watched = watched
+
+    @property
+    def state(self) -> PressureState:
+        """See `Pressure.state`."""
+        return self._watched.state
+
+    def close(self) -> None:
+        """See `Pressure.close`."""
+        self._watched.close()
+
+
+async def watch(interval_ms: int) -> PagePressure | None:
+    """Listen from now on; None where the browser or the page's policy does not allow it."""
+    module = await bridge_module("bridge/pressure.js")
+    watched = await module.watchPressure(interval_ms)
+    return PagePressure(watched) if watched else None

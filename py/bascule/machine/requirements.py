@@ -1,0 +1,207 @@
+"""What an operation needs of a machine, held against what the machine has.
+
+None of a record's fields ("not told") ever meets a requirement: who needs something must know that
+it is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from bascule.errors import CapabilityMismatch, CapabilityMismatchError, InputError
+from bascule.machine.capabilities import Capabilities, capabilities
+from bascule.machine.hints import hint_for
+
+_MIB = 1 << 20
+# What is missing never counts as nearly whole: a score of 1 says that nothing is.
+_MOST_OF_A_LACK = 0.99
+_FLAGS = frozenset(f.name for f in fields(Capabilities) if f.type == "bool | None") - {
+    "software",
+    "is_fallback_adapter",
+}
+_SETS = ("features", "wgsl_features", "data_types")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapabilityRequirements:
+    """What must be there; the defaults ask for nothing.
+
+    The first six are those of the Metal guide that Bascule grew out of, each as near as a page and
+    a Python process can come. No page reaches the Apple Neural Engine: `ane_support` asks for a
+    WebNN context on an NPU, behind which a Mac may have it.
+    """
+
+    neural_network_support: bool = False  # a device that computes: WebGPU's, or one of WebNN's
+    matrix_multiplication: bool = False  # such a device, WASM SIMD, or native code
+    convolution_support: bool = False  # the same: a convolution is a product of matrices there
+    graph_api: bool = False  # takes a whole graph: WebNN
+    minimum_memory_mb: int = 0  # MiB of the memory budget
+    ane_support: bool = False
+    hardware_adapter: bool = False  # an adapter that is no software
+    needs: frozenset[str] = frozenset()  # yes-or-no fields: "jspi", "threads", "wasm_simd", ...
+    features: frozenset[str] = frozenset()  # of the adapter: "shader-f16", "subgroups", ...
+    wgsl_features: frozenset[str] = frozenset()
+    data_types: frozenset[str] = frozenset()  # "float16", ...: see Capabilities.data_types
+    limits: Mapping[str, int] = field(default_factory=dict[str, int])  # at least; "min...": at most
+    subgroup_size: int = 0  # one that the adapter's subgroups can have
+    minimum_storage_mb: int = 0  # MiB that the origin may keep
+
+    def __post_init__(self) -> None:
+        """InputError for a number below 0, a name alone where names belong, an unknown need."""
+        for name in (*_SETS, "needs"):
+            object.__setattr__(self, name, _names(name, getattr(self, name)))
+        unknown = self.needs - _FLAGS
+        if unknown:
+            raise InputError("needs", f"some of {sorted(_FLAGS)}", repr(sorted(unknown)))
+        whole = {n: getattr(self, n) for n in ("minimum_memory_mb", "subgroup_size")}
+        whole |= {"minimum_storage_mb": self.minimum_storage_mb, **self.limits}
+        for name, value in whole.items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise InputError(name, "a whole number from 0 on", repr(value))
+
+
+def meets_requirements(available: Capabilities, required: CapabilityRequirements) -> bool:
+    """Whether nothing is missing."""
+    return not get_requirement_mismatch(available, required)
+
+
+def get_requirement_mismatch(
+    available: Capabilities, required: CapabilityRequirements
+) -> list[CapabilityMismatch]:
+    """All that is missing."""
+    return [check.told() for check in _checks(available, required) if check.share < 1]
+
+
+def compatibility_score(available: Capabilities, required: CapabilityRequirements) -> float:
+    """How much of what is required is there, 0.0 to 1.0; 1.0 if and only if all of it is.
+
+    The mean over the requirements: a yes or no counts 1 or 0, a size the share that is there.
+    """
+    shares = [check.share for check in _checks(available, required)]
+    return sum(shares) / len(shares) if shares else 1.0
+
+
+def validate_capabilities(
+    available: Capabilities, required: CapabilityRequirements, device_name: str = ""
+) -> None:
+    """CapabilityMismatchError with every lack, if there is one."""
+    mismatches = get_requirement_mismatch(available, required)
+    if mismatches:
+        name = device_name or (available.adapter_name if available.has_adapter else "")
+        raise CapabilityMismatchError(name or "This machine", mismatches)
+
+
+async def validate_operation_requirements(
+    required: CapabilityRequirements, available: Capabilities | None = None
+) -> Capabilities:
+    """Check before an operation; probes where no record is given, and returns the record.
+
+    CapabilityMismatchError with every lack, if there is one.
+    """
+    found = await capabilities() if available is None else available
+    validate_capabilities(found, required)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """One requirement: the share of it that is there, and why not more."""
+
+    capability: str
+    share: float
+    required: str
+    found: str
+
+    def told(self) -> CapabilityMismatch:
+        hint = hint_for(self.capability)
+        return CapabilityMismatch(self.capability, self.required, self.found, hint)
+
+
+def _checks(has: Capabilities, needs: CapabilityRequirements) -> Iterator[_Check]:
+    yield from _device_checks(has, needs)
+    for name in sorted(needs.needs):
+        yield _yes(name, getattr(has, name), _why(has, name))
+    for kind in _SETS:
+        present: frozenset[str] | None = getattr(has, kind)
+        for name in sorted(getattr(needs, kind)):
+            yield _yes(name, None if present is None else name in present, _why(has, "webgpu"))
+    for name, size in sorted(needs.limits.items()):
+        yield _size(name, size, (has.limits or {}).get(name), _why(has, "webgpu"))
+    if needs.subgroup_size:
+        yield _subgroup(has, needs.subgroup_size)
+    for name, size, found in (
+        ("minimum_memory_mb", needs.minimum_memory_mb, has.memory_budget_nbytes),
+        ("minimum_storage_mb", needs.minimum_storage_mb, has.storage_quota_nbytes),
+    ):
+        if size:
+            yield _size(name, size, None if found is None else found // _MIB, "", " MiB")
+
+
+def _device_checks(has: Capabilities, needs: CapabilityRequirements) -> Iterator[_Check]:
+    accelerated = bool(has.dispatch or has.webnn)
+    multiplies = bool(accelerated or has.wasm_simd or has.host == "native")
+    for name, present in (
+        ("neural_network_support", accelerated),
+        ("matrix_multiplication", multiplies),
+        ("convolution_support", multiplies),
+    ):
+        if getattr(needs, name):
+            yield _yes(name, present, _why(has, "webgpu", "dispatch"))
+    for name, present in (
+        ("graph_api", None if has.webnn is None else bool(has.webnn)),
+        ("ane_support", None if has.webnn is None else "npu" in has.webnn),
+    ):
+        if getattr(needs, name):
+            yield _yes(name, present, _why(has, "webnn"))
+    if needs.hardware_adapter:
+        present = None if has.software is None else not has.software
+        name = has.adapter_name if has.has_adapter else _why(has, "webgpu")
+        yield _yes("hardware_adapter", present, name)
+
+
+def _why(has: Capabilities, *names: str) -> str:
+    return "; ".join(has.problems[name] for name in names if name in has.problems)
+
+
+def _yes(name: str, present: bool | None, why: str) -> _Check:
+    if present:
+        return _Check(name, 1.0, "yes", "yes")
+    return _Check(name, 0.0, "yes", _not_told(why) if present is None else _with("no", why))
+
+
+def _size(name: str, size: int, found: int | None, why: str, unit: str = "") -> _Check:
+    """At least `size`; a limit that is named "min..." is an alignment, the smaller the better."""
+    at_most = name.startswith("min") and not unit
+    required = f"at {'most' if at_most else 'least'} {size:,}{unit}"
+    if found is None:
+        return _Check(name, 0.0, required, _not_told(why))
+    part, whole = (size, found) if at_most else (found, size)
+    share = 1.0 if part >= whole else min(part / whole, _MOST_OF_A_LACK)
+    return _Check(name, share, required, f"{found:,}{unit}")
+
+
+def _subgroup(has: Capabilities, size: int) -> _Check:
+    low, high = has.subgroup_min_size, has.subgroup_max_size
+    if has.features is not None and "subgroups" not in has.features:
+        # Firefox tells sizes without having the feature.
+        return _Check("subgroup_size", 0.0, f"{size}", "no subgroups")
+    if low is None or high is None:
+        return _Check("subgroup_size", 0.0, f"{size}", _not_told(_why(has, "webgpu")))
+    share = 1.0 if low <= size <= high else 0.0
+    return _Check("subgroup_size", share, f"{size}", f"{low} to {high}")
+
+
+def _not_told(why: str) -> str:
+    return _with("nothing told", why)
+
+
+def _with(found: str, why: str) -> str:
+    return f"{found} ({why})" if why else found
+
+
+def _names(where: str, value: Any) -> frozenset[str]:
+    if isinstance(value, str | Mapping) or not isinstance(value, Collection):
+        raise InputError(where, "a set of names", repr(value))
+    return frozenset(value)

@@ -1,0 +1,89 @@
+"""What a page asks of a language model: options and prompts as JSON, pieces in few messages."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, cast
+
+from bascule.base.arguments import did_you_mean
+from bascule.errors import InputError
+from bascule.tasks.language import TextStream
+from bascule.tasks.options import OPTIONS, read_options
+from bascule.tasks.sampler import GREEDY, Sampling
+
+_SAMPLING = tuple(field.name for field in fields(Sampling))
+_KNOWN = ("greedy", *(name for name in OPTIONS if name != "progress"))
+# Between two messages: an eye sees no difference, and the page's thread has fewer to draw.
+_EVERY_S = 0.03
+
+
+def options_from_json(text: str) -> dict[str, Any]:
+    """Options of `LanguageModel.stream` from a JSON object; null is as if it were not there.
+
+    They are those of `StreamOptions`, and `greedy` in place of sampling settings. InputError for
+    what is unknown or of another kind.
+    """
+    told = json.loads(text)
+    if not isinstance(told, dict):
+        raise InputError("options", "an object", type(told).__name__)
+    given = {k: v for k, v in cast(dict[str, Any], told).items() if v is not None}
+    greedy = given.pop("greedy", False)
+    if not isinstance(greedy, bool):
+        raise InputError("greedy", "true or false", f"{greedy!r:.40}")
+    settings = [name for name in given if name == "sampling" or name in _SAMPLING]
+    if greedy and settings:
+        raise InputError("greedy", "no sampling settings beside it", ", ".join(settings))
+    if unknown := [name for name in given if name not in _KNOWN]:
+        hint = did_you_mean(unknown[0], _KNOWN)
+        raise InputError("options", f"some of {', '.join(_KNOWN)}", ", ".join(unknown), hint=hint)
+    read_options(given)  # whose errors come before any work
+    return {**given, "sampling": GREEDY} if greedy else given
+
+
+def prompt_from_json(text: str) -> str | list[int]:
+    """A prompt as text, or as token ids."""
+    told = json.loads(text)
+    if isinstance(told, str):
+        return told
+    return ids_of(told)
+
+
+def ids_of(told: object) -> list[int]:
+    """Token ids out of what a page gave; InputError if it is something else."""
+    listed = cast(list[object], told) if isinstance(told, list) else [None]
+    if not all(type(token) is int for token in listed):
+        raise InputError("prompt", "text, or a list of token ids", f"{told!r:.40}")
+    return cast(list[int], listed)
+
+
+async def read_out(stream: TextStream, report: Callable[[str, int], None]) -> None:
+    """Hand a stream's pieces to `report(text, n_tokens)`; n_tokens counts all that came so far.
+
+    Pieces that come together go together. Cancelling ends the stream, and tells what had come.
+    """
+    loop = asyncio.get_running_loop()
+    waiting: list[str] = []
+    timer: asyncio.Handle | None = None
+    told = loop.time() - _EVERY_S
+
+    def flush() -> None:
+        nonlocal timer, told
+        timer, told = None, loop.time()
+        text = "".join(waiting)
+        waiting.clear()
+        if text:
+            report(text, len(stream.result.ids))
+
+    try:
+        async with stream:
+            async for piece in stream:
+                waiting.append(piece)
+                if timer is None:
+                    timer = loop.call_later(max(0.0, told + _EVERY_S - loop.time()), flush)
+    finally:
+        if timer is not None:
+            timer.cancel()
+        flush()

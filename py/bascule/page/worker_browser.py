@@ -1,0 +1,328 @@
+"""What web/worker.js calls: a model in a worker, spoken to in strings and buffers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from bascule import cache
+from bascule.backend.base import Backend, Tier
+from bascule.base.progress import Progress
+from bascule.base.remembered import open_remembered
+from bascule.choosing.auto import ModelNeed, open_chosen, open_tier
+from bascule.choosing.decisions import Decision
+from bascule.choosing.openers import IN_PAGE, OpenedTier
+from bascule.choosing.survey import Survey, survey
+from bascule.choosing.switches import read_switches
+from bascule.device.loading import load_model
+from bascule.device.options import LoadSettings
+from bascule.errors import BasculeError, InputError
+from bascule.page.text import ids_of, options_from_json, prompt_from_json, read_out
+from bascule.tasks.classifier import ClassifierModel
+from bascule.tasks.embedder import EmbeddingModel
+from bascule.tasks.language import LanguageModel, TextStream
+from bascule.tasks.loaded import LoadedModel
+from bascule.tasks.registry import locate
+from bascule.weights.recorded import FilesRead, remember_load
+
+
+class PageSession:
+    """One model at a time, on devices that outlive it: browsers free a device late, if at all.
+
+    An answer is JSON, {"error": ...} among it, or an array's memory.
+    """
+
+    def __init__(self) -> None:
+        if IN_PAGE:
+            from bascule.base.bridge_browser import LOADING, import_ahead
+
+            import_ahead(LOADING)
+        self._model: EmbeddingModel | ClassifierModel | LanguageModel | None = None
+        self._tiers: dict[str, Backend] = {}
+        self._found: Survey | None = None
+        self._running: set[asyncio.Task[Any]] = set()
+        self._remembering: asyncio.Task[None] | None = None
+
+    async def load(self, model: str, tier: str, report: Callable[..., None]) -> str:
+        """Load a model in place of the present one, and stop what that one does.
+
+        `report(stage, done, total, unit)` hears of its progress.
+        """
+
+        def tell(progress: Progress) -> None:
+            report(progress.stage, progress.done, progress.total, progress.unit)
+
+        # Here, not in the work: of two loads that begin together the later one stays.
+        stopping = self._stop()
+
+        async def work() -> str:
+            await stopping
+            self._close_model()
+            decisions: list[Decision | None] = []
+
+            async def opener(need: ModelNeed) -> OpenedTier:
+                opened = await self._tier(tier, need)
+                decisions.append(opened.decision)
+                return opened
+
+            settings = LoadSettings(progress=tell)
+            self._model = made = await load_model(model, tier, opener, settings, owns=False)
+            auto = made.tier if tier == "auto" else None
+            self._remembering = asyncio.ensure_future(_remember(model, made.files, auto))
+            return json.dumps(
+                {
+                    "model": made.name,
+                    "tier": made.tier,
+                    "reason": made.tier_reason,
+                    "device": made.device_name,
+                    **_kind_of(made),
+                    "stats": made.stats,
+                    "proof": made.proof.as_json(),
+                    "decision": decisions[-1].as_json() if decisions and decisions[-1] else None,
+                    "warnings": await cache.warnings(),
+                }
+            )
+
+        return await self._answered(work())
+
+    async def embed(self, texts: str) -> Any:
+        """Embed a JSON list of texts: an `EmbeddedRows`, or a JSON error."""
+
+        async def work() -> Any:
+            model = self._loaded("embed")
+            if not isinstance(model, EmbeddingModel):
+                raise _another_kind("embed", "a sentence encoder", model)
+            return await model.embed_rows(json.loads(texts))
+
+        return await self._answered(work())
+
+    async def rank(self, query: str, texts: str) -> str:
+        """Score a JSON list of texts for a query: a `Ranking` as JSON."""
+
+        async def work() -> str:
+            return json.dumps(asdict(await self._classifier("rank").rank(query, json.loads(texts))))
+
+        return await self._answered(work())
+
+    async def classify(self, texts: str) -> str:
+        """Classify a JSON list of texts and pairs of texts: each one's `Classification` as JSON."""
+
+        async def work() -> str:
+            found = await self._classifier("classify").classify(json.loads(texts))
+            return json.dumps([asdict(each) for each in found])
+
+        return await self._answered(work())
+
+    async def chat(
+        self,
+        messages: str,
+        options: str,
+        report_piece: Callable[[str, int], None],
+        report: Callable[..., None],
+    ) -> str:
+        """Answer a JSON list of messages: the Generation as JSON.
+
+        `report_piece(text, n_tokens)` hears the text as it comes, with the count of tokens so far;
+        `report("prefill", done, total, "tokens")` how much of the prompt is read. For `options` see
+        page_text.py. One that is called while another runs waits for its turn.
+        """
+
+        async def work() -> str:
+            model = self._language_model("chat")
+            chosen = options_from_json(options)
+            tell = _prefill(report)
+            stream = model.stream_chat(json.loads(messages), progress=tell, **chosen)
+            return await _generated(stream, report_piece)
+
+        return await self._answered(work())
+
+    async def generate(
+        self,
+        prompt: str,
+        options: str,
+        report_piece: Callable[[str, int], None],
+        report: Callable[..., None],
+    ) -> str:
+        """Continue a text or token ids, given as JSON; else as `chat`."""
+
+        async def work() -> str:
+            model = self._language_model("generate")
+            chosen = options_from_json(options)
+            tell = _prefill(report)
+            stream = model.stream(prompt_from_json(prompt), progress=tell, **chosen)
+            return await _generated(stream, report_piece)
+
+        return await self._answered(work())
+
+    async def logits(self, ids: str) -> Any:
+        """The (T, V) float32 logits after each of a JSON list of token ids, or a JSON error."""
+
+        async def work() -> Any:
+            return await self._language_model("logits").logits(ids_of(json.loads(ids)))
+
+        return await self._answered(work())
+
+    async def tune(self, budget_s: float, report: Callable[..., None]) -> str:
+        """Tune the device for the loaded model; reports as `load` does."""
+
+        def tell(progress: Progress) -> None:
+            report(progress.stage, progress.done, progress.total, progress.unit)
+
+        async def work() -> str:
+            model = self._loaded("tune")
+            return json.dumps((await model.tune(budget_s, progress=tell)).as_json())
+
+        return await self._answered(work())
+
+    async def cache(self, action: str, locations: str) -> str:
+        """List ("ls"), remove ("rm", a JSON list of locations or null for all) or "verify"."""
+
+        async def work() -> str:
+            if self._remembering is not None:
+                await self._remembering
+            match action:
+                case "ls":
+                    return json.dumps([asdict(kept) for kept in await cache.ls()])
+                case "rm":
+                    wanted = json.loads(locations)
+                    return json.dumps(await cache.rm(wanted or (), everything=wanted is None))
+                case "verify":
+                    return json.dumps(await cache.verify())
+                case _:
+                    raise InputError("cache", "ls, rm or verify", repr(action))
+
+        return await self._answered(work(), cancellable=False)
+
+    def stats(self) -> str:
+        """The model's counters, and how many tiers are open."""
+        stats = {} if self._model is None else self._model.stats
+        return json.dumps({**stats, "tiers_open": len(self._held())})
+
+    async def cancel(self) -> None:
+        """Stop all that runs or waits; the answers to that then say so."""
+        # A coroutine, because JavaScript's calls of coroutines begin later: what was asked for
+        # before has begun by now.
+        self._stop()
+
+    async def close(self) -> None:
+        """Free the model."""
+        await self._stop()
+        self._close_model()
+
+    def _stop(self) -> asyncio.Future[Any]:
+        """Begin to stop; who awaits the result goes on when all has ended."""
+        for task in self._running:
+            task.cancel()
+        return asyncio.gather(*self._running, return_exceptions=True)
+
+    def _loaded(self, verb: str) -> EmbeddingModel | ClassifierModel | LanguageModel:
+        if self._model is None:
+            raise InputError(verb, "a loaded model", "none")
+        return self._model
+
+    def _language_model(self, verb: str) -> LanguageModel:
+        model = self._loaded(verb)
+        if not isinstance(model, LanguageModel):
+            raise _another_kind(verb, "a language model", model)
+        return model
+
+    def _classifier(self, verb: str) -> ClassifierModel:
+        model = self._loaded(verb)
+        if not isinstance(model, ClassifierModel):
+            raise _another_kind(verb, "a sequence classifier", model)
+        return model
+
+    async def _tier(self, wanted: str, need: ModelNeed) -> OpenedTier:
+        reason = f"{wanted} was asked for"
+        if wanted == "auto":
+            switches = read_switches()
+            if switches.forced is None:
+                return await self._best(need)
+            wanted, reason = switches.forced.tier, switches.forced_reason
+        backend = next((b for b in self._held() if b.tier == wanted and not b.lost), None)
+        if backend is None:
+            backend = self._tiers[wanted] = (await open_tier(wanted, need)).backend
+        return OpenedTier(backend, reason)
+
+    def _held(self) -> list[Backend]:
+        """The open tiers."""
+        return [*self._tiers.values(), *(self._found.backends.values() if self._found else ())]
+
+    async def _best(self, need: ModelNeed) -> OpenedTier:
+        """Of tiers that stay open once they are: another model may want another one."""
+        if self._found is None or any(b.lost for b in self._found.backends.values()):
+            if self._found is not None:
+                self._found.close()
+            self._found = await survey(read_switches(), hold=True)
+        opened, self._found = await open_chosen(self._found, need)
+        return opened
+
+    def _close_model(self) -> None:
+        if self._model is not None:
+            self._model.close()
+            self._model = None
+
+    async def _answered(self, work: Any, *, cancellable: bool = True) -> Any:
+        task = asyncio.ensure_future(work)
+        if cancellable:
+            self._running.add(task)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            return _error("cancelled", "It was cancelled.", "")
+        except BasculeError as error:
+            return _error(error.category, error.what, error.hint)
+        except MemoryError:
+            return _error("memory", "The page has run out of memory.", "Close other tabs, reload.")
+        except Exception as error:  # nothing may get lost between two languages
+            return _error("internal", f"{type(error).__name__}: {error}", "Please report this.")
+        finally:
+            self._running.discard(task)
+
+
+async def _remember(model: str, files: FilesRead | None, auto: Tier | None) -> None:
+    """Remember for web/ahead.js what a load read and which tier "auto" took, if its model is on a
+    server.
+    """
+    address = locate(model).rstrip("/")
+    if files is not None and address.startswith(("http://", "https://")):
+        await remember_load(await open_remembered(), address, files, auto)
+
+
+def _kind_of(model: EmbeddingModel | ClassifierModel | LanguageModel) -> dict[str, object]:
+    if isinstance(model, LanguageModel):
+        told = {"maxLength": model.max_length, "canChat": model.can_chat}
+        return {"kind": "language-model", **told}
+    if isinstance(model, ClassifierModel):
+        return {"kind": "classifier", "labels": model.labels, "maxTokens": model.max_tokens}
+    told = {"dimension": model.dimension, "maxTokens": model.max_tokens}
+    return {"kind": "sentence-encoder", **told}
+
+
+_VERBS: Mapping[type[LoadedModel], tuple[str, str]] = {
+    EmbeddingModel: ("a sentence encoder", "embed"),
+    ClassifierModel: ("a sequence classifier", "rank and classify"),
+    LanguageModel: ("a language model", "chat and generate"),
+}
+
+
+def _another_kind(verb: str, expected: str, model: LoadedModel) -> InputError:
+    kind, verbs = _VERBS[type(model)]
+    hint = f"Load {expected}; this model can {verbs}."
+    return InputError(verb, expected, f"{model.name}, which is {kind}", hint=hint)
+
+
+def _prefill(report: Callable[..., None]) -> Callable[[int, int], None]:
+    return lambda done, total: report("prefill", done, total, "tokens")
+
+
+async def _generated(stream: TextStream, report_piece: Callable[[str, int], None]) -> str:
+    await read_out(stream, report_piece)
+    return json.dumps(asdict(stream.result))
+
+
+def _error(category: str, what: str, hint: str) -> str:
+    return json.dumps({"error": {"category": category, "what": what, "hint": hint}})

@@ -1,0 +1,243 @@
+"""The recipes of language models: one GGUF file, or a Hugging Face folder in safetensors."""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import inf
+from typing import Any
+
+from bascule.backend.base import Backend, WeightStore
+from bascule.base.dtypes import DType, dtype_of
+from bascule.base.json_object import json_object
+from bascule.base.progress import Progress, ProgressCallback
+from bascule.choosing.openers import OpenedTier
+from bascule.errors import ModelFileError
+from bascule.models.decoder.config import DecoderConfig
+from bascule.models.decoder.files import (
+    ROPE_FACTORS,
+    TABLE,
+    check_metadata_tensors,
+    with_types,
+)
+from bascule.models.decoder.graph import CacheDType
+from bascule.models.encoder.files import plain_names
+from bascule.models.family import DecoderFamily
+from bascule.models.table import family_of_metadata
+from bascule.program.program import Parameter, Program
+from bascule.tasks.language import LanguageModel, LanguageSettings
+from bascule.tasks.language_graph import Decoder
+from bascule.tasks.language_programs import essential_programs
+from bascule.text.chat import open_chat_template
+from bascule.text.folder_vocabulary import (
+    CHAT_TEMPLATE,
+    TOKENIZER_CONFIG,
+    TokenizerFiles,
+    read_folder_vocabulary,
+)
+from bascule.text.language import open_text_tokenizer
+from bascule.text.vocabulary import Vocabulary, read_vocabulary
+from bascule.weights.gguf import GgufHeader
+from bascule.weights.gguf_stream import load_gguf_weights, read_gguf
+from bascule.weights.quantised import QuantizationReport, load_quantised
+from bascule.weights.safetensors import TensorInfo
+from bascule.weights.source import Source, read_optional
+from bascule.weights.stream import load_weights, read_headers, with_restarts
+
+# What stands beside config.json and tokenizer.json, and may be absent.
+_BESIDE = (TOKENIZER_CONFIG, CHAT_TEMPLATE, "generation_config.json")
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageOptions:
+    """What a caller of `load` may choose of a language model."""
+
+    max_length: int | None
+    cache_dtype: CacheDType
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageRecipe:
+    """What is known of a language model, whatever its files; see `Recipe`."""
+
+    settings: LanguageSettings
+    options: LanguageOptions
+
+    def programs(self) -> list[Program]:
+        """See `Recipe`."""
+        decoder, options = self.settings.decoder, self.options
+        length = options.max_length or decoder.config.context
+        return essential_programs(decoder, length, options.cache_dtype)
+
+    def make(
+        self, name: str, opened: OpenedTier, store: WeightStore, **options: Any
+    ) -> LanguageModel:
+        """See `Recipe`."""
+        return LanguageModel(
+            name,
+            self.settings,
+            opened.backend,
+            store,
+            tier_reason=opened.reason,
+            max_length=self.options.max_length,
+            cache_dtype=self.options.cache_dtype,
+            **options,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GgufRecipe(LanguageRecipe):
+    """A language model in one GGUF file."""
+
+    file: str
+    header: GgufHeader
+
+    async def fill(
+        self,
+        source: Source,
+        parameters: Sequence[Parameter],
+        store: WeightStore,
+        progress: ProgressCallback,
+        *,
+        backend: Backend,
+        parallel: bool,
+    ) -> None:
+        """See `Recipe`. One file has nothing to fetch in parallel."""
+        del backend, parallel
+        await load_gguf_weights(
+            source, self.file, self.header, parameters, store, progress=progress
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FolderRecipe(LanguageRecipe):
+    """A decoder in safetensors; `weights` is the block format that its floats become."""
+
+    weights: DType | None
+
+    async def fill(
+        self,
+        source: Source,
+        parameters: Sequence[Parameter],
+        store: WeightStore,
+        progress: ProgressCallback,
+        *,
+        backend: Backend,
+        parallel: bool,
+    ) -> QuantizationReport | None:
+        """See `Recipe`. What is quantised comes one shard at a time."""
+        name = self.settings.decoder.family.tensor_name
+        named = [replace(p, tensors=tuple(map(name, p.tensors))) for p in parameters]
+        more: dict[str, Any] = {"progress": progress}
+        more["headers"] = partial(_read_tables, source, self.settings.decoder.family)
+        if self.weights is None:
+            await load_weights(source, named, store, parallel=parallel, **more)
+            return None
+        return await load_quantised(source, named, store, backend, self.weights, **more)
+
+
+async def read_gguf_model(
+    source: Source, file: str, tell: ProgressCallback, options: LanguageOptions
+) -> GgufRecipe:
+    """What a GGUF file says beside its weights; errors as `recipes.read_recipe`."""
+    place = f"{source.location}/{file}"
+    tell(Progress("config", 0, 1, "files"))
+    header = await read_gguf(source, file)
+    types: dict[str, DType] = {t.name: dtype_of(t.type) for t in header.tensors.values()}
+    table = header.tensors.get(TABLE)
+    if table is None or len(table.shape) != 2:
+        raise ModelFileError(place, f"it lacks the matrix {TABLE!r}")
+    architecture, family = family_of_metadata(header.metadata, place)
+    read = family.architectures[architecture]
+    config = read(header.metadata, types, table.shape[0], place)
+    check_metadata_tensors(family, config, place)
+    tell(Progress("config", 1, 1, "files"))
+    tell(Progress("tokenizer", 0, 1, "files"))
+    vocabulary = read_vocabulary(header.metadata, place)
+    config = replace(config, factors=await _gguf_factors(source, file, header, config))
+    settings = await _settings(Decoder(family, config), vocabulary, place)
+    tell(Progress("tokenizer", 1, 1, "files"))
+    return GgufRecipe(settings, options, file, header)
+
+
+async def read_language_folder(
+    source: Source,
+    family: DecoderFamily,
+    config_json: Mapping[str, Any],
+    tokenizing: Awaitable[bytes],
+    tell: ProgressCallback,
+    weights: DType | None,
+    options: LanguageOptions,
+) -> FolderRecipe:
+    """Read what a folder says of a decoder; `tokenizing` reads its tokenizer.json.
+
+    Errors as `recipes.read_recipe`.
+    """
+    place = f"{source.location}/config.json"
+    attempt = partial(_read_tables, source, family)
+    headers = await with_restarts(source, attempt, source.forget)
+    tensors = {name: tensor for table in headers.values() for name, tensor in table.items()}
+    config = family.config(config_json, place)
+    config = with_types(family, config, config_json, tensors, weights, place)
+    tell(Progress("config", 1, 1, "files"))
+    tell(Progress("tokenizer", 0, 1, "files"))
+    files = await _tokenizer_files(source, config_json, tokenizing)
+    vocabulary = read_folder_vocabulary(files)
+    settings = await _settings(Decoder(family, config), vocabulary, source.location)
+    tell(Progress("tokenizer", 1, 1, "files"))
+    return FolderRecipe(settings, options, weights)
+
+
+async def _read_tables(source: Source, family: DecoderFamily) -> dict[str, dict[str, TensorInfo]]:
+    """Return the tensors of each file by the family's names."""
+    place = source.location
+    files = await read_headers(source)
+    return {f: plain_names(family, table, f"{place}/{f}") for f, table in files.items()}
+
+
+async def _tokenizer_files(
+    source: Source, told: Mapping[str, Any], tokenizing: Awaitable[bytes]
+) -> TokenizerFiles:
+    config, template, generation = await asyncio.gather(
+        *(read_optional(source, file) for file in _BESIDE)
+    )
+    place = f"{source.location}/{_BESIDE[2]}"
+    more = {} if generation is None else json_object(generation, place)
+    ends = _ends(told, f"{source.location}/config.json") | _ends(more, place)
+    return TokenizerFiles(source.location, await tokenizing, config, template, ends)
+
+
+def _ends(told: Mapping[str, Any], place: str) -> frozenset[int]:
+    """The ids, one or a list, after which a text is over."""
+    found = told.get("eos_token_id")
+    listed: list[Any] = found if isinstance(found, list) else [] if found is None else [found]
+    if not all(type(token) is int for token in listed):
+        raise ModelFileError(place, f"eos_token_id is {str(found)[:40]}, expected token ids")
+    return frozenset(listed)
+
+
+async def _settings(decoder: Decoder, vocabulary: Vocabulary, place: str) -> LanguageSettings:
+    rows = decoder.config.vocabulary
+    if len(vocabulary.tokens) > rows:
+        told = f"it has {len(vocabulary.tokens):,} tokens and {rows:,} embeddings"
+        raise ModelFileError(place, told)
+    tokenizer = await open_text_tokenizer(vocabulary)
+    template = await open_chat_template(tokenizer, place) if vocabulary.chat_template else None
+    return LanguageSettings(decoder, tokenizer, template)
+
+
+async def _gguf_factors(
+    source: Source, file: str, header: GgufHeader, config: DecoderConfig
+) -> tuple[float, ...] | None:
+    tensor = header.tensors.get(ROPE_FACTORS)
+    if tensor is None:
+        return None
+    if tensor.type.name != "F32" or tensor.shape != (config.size // 2,):
+        raise ModelFileError(f"{source.location}/{file}", f"{ROPE_FACTORS} is not as it should be")
+    factors = array("f", await source.read(file, tensor.start, tensor.nbytes))
+    if not all(0 < factor < inf for factor in factors):
+        raise ModelFileError(f"{source.location}/{file}", f"{ROPE_FACTORS} holds no factors")
+    return tuple(factors)

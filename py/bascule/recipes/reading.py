@@ -1,0 +1,124 @@
+"""From a model's small files to the model itself: one recipe for each task and file format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Protocol
+
+from bascule.backend.base import Backend, WeightStore
+from bascule.base.dtypes import DType
+from bascule.base.json_object import json_object
+from bascule.base.progress import Progress, ProgressCallback
+from bascule.choosing.openers import OpenedTier
+from bascule.errors import FileMissingError, InputError
+from bascule.models.decoder.graph import CacheDType
+from bascule.models.family import EncoderFamily
+from bascule.models.table import family_of_config
+from bascule.program.program import Parameter, Program
+from bascule.program.rewrites.registry import Fitting
+from bascule.recipes.classifier import is_classifier, read_classifier
+from bascule.recipes.encoder import read_encoder
+from bascule.recipes.language import LanguageOptions, read_gguf_model, read_language_folder
+from bascule.recipes.missing import explain_missing
+from bascule.tasks.classifier import ClassifierModel
+from bascule.tasks.embedder import EmbeddingModel
+from bascule.tasks.language import LanguageModel
+from bascule.weights.early_read import EarlyRead
+from bascule.weights.gguf_stream import find_gguf
+from bascule.weights.quantised import QuantizationReport
+from bascule.weights.source import Source
+from bascule.weights.stream import WHOLE
+
+
+class Recipe(Protocol):
+    """What is known of a model before its weights come."""
+
+    def programs(self) -> list[Program]:
+        """The passes that it will most likely run; together they have every parameter."""
+        ...
+
+    def make(
+        self,
+        name: str,
+        opened: OpenedTier,
+        store: WeightStore,
+        *,
+        fitting: Fitting,
+        owns_backend: bool,
+        on_close: Callable[[], None],
+    ) -> EmbeddingModel | ClassifierModel | LanguageModel:
+        """The model on an open tier, its weights still to come."""
+        ...
+
+    async def fill(
+        self,
+        source: Source,
+        parameters: Sequence[Parameter],
+        store: WeightStore,
+        progress: ProgressCallback,
+        *,
+        backend: Backend,
+        parallel: bool,
+    ) -> QuantizationReport | None:
+        """Stream the weights into the store; tells what quantising did to them, if it had to."""
+        ...
+
+
+async def read_recipe(
+    source: Source,
+    file: str | None,
+    tell: ProgressCallback,
+    *,
+    max_length: int | None = None,
+    cache_dtype: CacheDType = "f16",
+    weights: DType | None = None,
+    known_files: Collection[str] = (),
+) -> Recipe:
+    """Read a model's small files: those of a GGUF `file`, or of whatever the folder holds.
+
+    `known_files` are all that the folder has, where that is known: no other is asked for. `weights`
+    is the block format that float weights are to be made into. InputError where a file's weights
+    are in blocks already; ModelFileError, UnsupportedModelError or SourceError if that is not a
+    model that can run.
+    """
+    options = LanguageOptions(max_length, cache_dtype)
+    if file is None:
+        try:
+            return await _read_folder(source, tell, weights, options, known_files)
+        except FileMissingError as missing:
+            # A folder of a GGUF file may hold the config.json of the model it was made from.
+            if missing.location in (f"{source.location}/{f}" for f in ("config.json", WHOLE)):
+                file = await find_gguf(source)
+            if file is None:
+                raise await explain_missing(source, missing) from None
+    if weights is not None:
+        found = f"{file}, whose weights are loaded in the blocks that it has"
+        hint = "Load it as it is, or the same model in safetensors with quantize."
+        raise InputError("quantize", "a model in safetensors", found, hint=hint)
+    return await read_gguf_model(source, file, tell, options)
+
+
+async def _read_folder(
+    source: Source,
+    tell: ProgressCallback,
+    weights: DType | None,
+    options: LanguageOptions,
+    known_files: Collection[str],
+) -> Recipe:
+    """What config.json says the folder is."""
+    tell(Progress("config", 0, 1, "files"))
+    # Asked for now, needed after the others: a round trip less.
+    tokenizing = EarlyRead(source, "tokenizer.json")
+    try:
+        place = f"{source.location}/config.json"
+        config = json_object(await source.read("config.json"), place)
+        family = family_of_config(config, place)
+        if isinstance(family, EncoderFamily):
+            reader = read_classifier if is_classifier(family, config) else read_encoder
+            read = partial(reader, weights=weights or "f32", known_files=known_files)
+            return await read(source, family, config, tokenizing, tell)
+        read = partial(read_language_folder, weights=weights, options=options)
+        return await read(source, family, config, tokenizing, tell)
+    finally:
+        await tokenizing.stop()

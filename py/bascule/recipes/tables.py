@@ -1,0 +1,132 @@
+"""What the recipes of encoders share: the tensors of a folder and of its modules, and the load."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol, TypeAlias
+
+from bascule.backend.base import Backend, WeightStore
+from bascule.base.dtypes import DType
+from bascule.base.progress import Progress, ProgressCallback
+from bascule.errors import FileMissingError
+from bascule.models.encoder.files import plain_names
+from bascule.models.family import EncoderFamily
+from bascule.program.program import Parameter, Program
+from bascule.tasks.sentence_graph import Encoder
+from bascule.text.encoder_json import lowercased
+from bascule.weights.computed import write_computed
+from bascule.weights.quantised import QuantizationReport, load_quantised
+from bascule.weights.safetensors import TensorInfo
+from bascule.weights.source import Source, read_optional
+from bascule.weights.stream import WHOLE, load_weights, read_header, read_headers
+
+Tables: TypeAlias = dict[str, dict[str, TensorInfo]]
+
+
+class EncoderSettings(Protocol):
+    """What the load of an encoder, and of what follows it, takes from its settings."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder itself."""
+        ...
+
+    @property
+    def weights(self) -> DType:
+        """What its floats become."""
+        ...
+
+    def programs(self) -> list[Program]:
+        """The passes of all buckets."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderFolderRecipe:
+    """What the recipes of encoders in safetensors share; see `recipes.Recipe`."""
+
+    settings: EncoderSettings
+
+    @property
+    def module_folders(self) -> Sequence[str]:
+        """The folders of modules with weights of their own."""
+        return ()
+
+    def programs(self) -> list[Program]:
+        """See `Recipe`."""
+        return self.settings.programs()
+
+    async def fill(
+        self,
+        source: Source,
+        parameters: Sequence[Parameter],
+        store: WeightStore,
+        progress: ProgressCallback,
+        *,
+        backend: Backend,
+        parallel: bool,
+    ) -> QuantizationReport | None:
+        """See `Recipe`. What is quantized comes one shard at a time."""
+        family, weights = self.settings.encoder.family, self.settings.weights
+        read = write_computed(parameters, store)
+        parameters = [_in_folder(parameter, family) for parameter in read]
+        named: dict[str, Any] = {
+            "progress": progress,
+            "headers": partial(read_tables, source, family, self.module_folders),
+        }
+        if weights == "f32":
+            await load_weights(source, parameters, store, parallel=parallel, **named)
+            return None
+        return await load_quantised(source, parameters, store, backend, weights, **named)
+
+
+async def read_known(source: Source, known_files: Collection[str], file: str) -> bytes | None:
+    """Read a file that may be absent; it is not asked for where all files are known without it."""
+    if known_files and file not in known_files:
+        return None
+    return await read_optional(source, file)
+
+
+async def read_tokenizer_json(
+    tokenizing: Awaitable[bytes], tell: ProgressCallback, *, lowercases: bool
+) -> bytes:
+    """Await a tokenizer.json, and tell that the settings before it are read."""
+    tell(Progress("config", 1, 1, "files"))
+    tell(Progress("tokenizer", 0, 1, "files"))
+    data = await tokenizing
+    return lowercased(data) if lowercases else data
+
+
+async def read_tables(source: Source, family: EncoderFamily, folders: Sequence[str] = ()) -> Tables:
+    """Return the tensors of the encoder, by the family's names, and of its modules."""
+    files = await read_headers(source)
+    place = source.location
+    named = {f: plain_names(family, table, f"{place}/{f}") for f, table in files.items()}
+    return named | await read_module_tables(source, folders)
+
+
+def all_tensors(tables: Tables) -> Mapping[str, TensorInfo]:
+    """Return the tensors of all files by their names."""
+    return {name: tensor for table in tables.values() for name, tensor in table.items()}
+
+
+def _in_folder(parameter: Parameter, family: EncoderFamily) -> Parameter:
+    """Name a parameter's tensors as the folder does; those of modules have a folder's name."""
+    names = (name if "/" in name else family.tensor_name(name) for name in parameter.tensors)
+    return replace(parameter, tensors=tuple(names))
+
+
+async def read_module_tables(source: Source, folders: Sequence[str]) -> Tables:
+    """Each module's tensors, named with its folder before their own names."""
+    found: Tables = {}
+    for folder in folders:
+        file = f"{folder}/{WHOLE}"
+        try:
+            table = await read_header(source, file)
+        except FileMissingError as missing:
+            hint = "Save the model again as safetensors: save_pretrained(FOLDER)."
+            raise FileMissingError(missing.location, hint=hint) from None
+        found[file] = {f"{folder}/{name}": tensor for name, tensor in table.items()}
+    return found

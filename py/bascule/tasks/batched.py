@@ -1,0 +1,406 @@
+"""Models whose passes take whole texts in batches: an encoder, and what follows it."""
+
+# pyright: reportPrivateUsage=false
+from __future__ import annotations
+
+import asyncio
+import threading
+from array import array
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Protocol
+
+from bascule.backend.base import Backend, Executable, TuneReport, WeightStore, shaped
+from bascule.base.arguments import strings, whole_number
+from bascule.base.arrays import all_finite
+from bascule.base.progress import ProgressCallback
+from bascule.base.turns import CrossLoopLock
+from bascule.base.waiting import all_or_first_error
+from bascule.errors import InputError, NotFiniteError
+from bascule.program.program import Program
+from bascule.program.rewrites.registry import Fitting
+from bascule.program.rewrites.rewrite import Limits
+from bascule.tasks.buckets import (
+    BATCH_LIMITS,
+    MOST_ROWS,
+    SMALLEST,
+    Batch,
+    Bucket,
+    all_buckets,
+    make_batches,
+    smaller,
+)
+from bascule.tasks.loaded import DEVICE_ERRORS, NO_MEMORY, LoadedModel
+from bascule.tasks.proof import Sample
+from bascule.text import check_unicode
+
+# Texts that are tokenized at once, before others have a turn.
+SLICE = 1024
+# Batches whose results are awaited together: hides the wait for one read behind the next pass.
+_IN_FLIGHT = 4
+# Prepared buckets that keep their intermediate buffers; the least recently used goes first.
+_KEPT_BUCKETS = 6
+
+
+class BatchSettings(Protocol):
+    """What a batched model's passes follow from."""
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest text."""
+        ...
+
+    def program(self, bucket: Bucket) -> Program:
+        """The pass of one bucket: ids (B, T) and lengths (B) u32 -> a row of numbers a text."""
+        ...
+
+
+def most_rows(settings: BatchSettings, limits: Limits) -> int:
+    """Rows (texts x tokens) of a pass whose every value is within the limits; at least one."""
+    widest = max(call.result.nbytes for call in settings.program(SMALLEST).calls)
+    return max(1, int(min(MOST_ROWS, limits.binding_nbytes / widest)))
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Token ids of texts; `per_token` and `per_text` are further u32 inputs of a pass, by name."""
+
+    ids: Sequence[Sequence[int]]
+    per_token: Mapping[str, Sequence[Sequence[int]]] = field(
+        default_factory=dict[str, Sequence[Sequence[int]]]
+    )
+    per_text: Mapping[str, Sequence[int]] = field(default_factory=dict[str, Sequence[int]])
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each text."""
+        return [len(each) for each in self.ids]
+
+
+@dataclass(slots=True)
+class _Prepared:
+    executable: Executable
+    program: Program
+    running: int = 0
+    stale: bool = False  # chosen before the last tuning
+
+
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    """A pass: the share of its program's largest sizes, and what it took."""
+
+    program: Program
+    share: float
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Counts:
+    passes: int = 0
+    texts: int = 0
+    tokens: int = 0
+    busy_s: float = 0.0
+    host_s: float = 0.0
+    memory_retries: int = 0
+
+
+class BatchedModel(LoadedModel):
+    """Base class of models over batches of texts: buckets, retries, tuning and counters.
+
+    A text's row has `width` numbers; `what` names it in errors.
+    """
+
+    _what = "the row"
+
+    def __init__(
+        self,
+        name: str,
+        settings: BatchSettings,
+        width: int,
+        backend: Backend,
+        weights: WeightStore,
+        *,
+        tier_reason: str,
+        fitting: Fitting | None = None,
+        owns_backend: bool = True,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        self._passes = settings
+        super().__init__(
+            name,
+            backend,
+            weights,
+            tier_reason=tier_reason,
+            fitting=fitting,
+            owns_backend=owns_backend,
+            on_close=on_close,
+        )
+        self.max_tokens = settings.max_tokens
+        self._width = width
+        self._prepared: dict[Bucket, _Prepared] = {}
+        self._preparing = CrossLoopLock()
+        self._counts = _Counts()
+        self._counting = threading.Lock()
+
+    async def _rows(
+        self,
+        encoded: Encoded,
+        *,
+        batch_size: int | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> memoryview[float]:
+        """Run the passes of texts: (n * width,) float32 in the order given."""
+        most_texts = BATCH_LIMITS[-1]
+        if batch_size is not None:
+            most_texts = min(most_texts, whole_number("batch_size", batch_size, 1))
+        lengths, columns = encoded.lengths, self._width
+        result = memoryview(bytearray(4 * len(lengths) * columns)).cast("f")
+        batches = make_batches(lengths, self.max_tokens, self._most_rows, most_texts)
+        done = 0
+        ran: list[_Ran] = []
+        gate = asyncio.Semaphore(_IN_FLIGHT)
+
+        async def run(batch: Batch) -> None:
+            nonlocal done
+            async with gate:
+                await self._rest()
+                async with self._device.turn():
+                    with self._while_open(), self._timed(batch, ran):
+                        rows = await self._retried(batch, encoded)
+                for row, index in enumerate(batch.indices):
+                    result[index * columns : (index + 1) * columns] = rows[
+                        row * columns : (row + 1) * columns
+                    ]
+            done += len(batch.indices)
+            if progress is not None:
+                progress(done, len(lengths))
+
+        await all_or_first_error([run(batch) for batch in batches])
+        if self._watch is not None and len(ran) == len(batches):
+            passes = [(each.program, each.share) for each in ran]
+            await self._watch(self.tier, passes, sum(each.seconds for each in ran))
+        return result
+
+    def _count(self, lengths: Sequence[int], seconds: float) -> None:
+        with self._counting:
+            self._counts.texts += len(lengths)
+            self._counts.tokens += sum(lengths)
+            self._counts.busy_s += seconds
+
+    @contextmanager
+    def _timed(self, batch: Batch, ran: list[_Ran]) -> Generator[None]:
+        """Note what a batch takes, unless it has its bucket prepared, which tells nothing."""
+        bucket = batch.bucket
+        prepared = self._prepared.get(bucket)
+        started = perf_counter()
+        yield
+        if prepared is not None:
+            share = len(batch.indices) * batch.tokens / (bucket.batch * bucket.tokens)
+            ran.append(_Ran(prepared.program, share, perf_counter() - started))
+
+    async def prepare(self, batch: int = 1, tokens: int = 16) -> None:
+        """Make the program of one bucket ready before it is needed."""
+        async with self._device.turn():
+            await self._prepare(batch, tokens)
+
+    async def _prepare(self, batch: int = 1, tokens: int = 16) -> None:
+        lengths = [min(tokens, self.max_tokens)] * batch
+        batches = make_batches(lengths, self.max_tokens, self._most_rows)
+        await self._executable(batches[0].bucket)
+
+    def _holds(self, n_tokens: int) -> bool:
+        """See `LoadedModel._holds`."""
+        return n_tokens < self.max_tokens
+
+    def _sample_programs(self, sample: Sample) -> list[Program]:
+        """See `LoadedModel._sample_programs`."""
+        return [self._passes.program(self._sample_batch(sample).bucket)]
+
+    async def _answer(self, sample: Sample) -> Sequence[float]:
+        """The first numbers of the row of a sample's ids."""
+        found = await self._run(self._sample_batch(sample), self._of_ids(sample.ids))
+        return found[: len(sample.numbers)].tolist()
+
+    def _of_ids(self, ids: Sequence[int]) -> Encoded:
+        """One text's ids, and what else a pass takes."""
+        return Encoded([ids])
+
+    def _sample_batch(self, sample: Sample) -> Batch:
+        return make_batches([len(sample.ids)], self.max_tokens, self._most_rows)[0]
+
+    async def tune(
+        self, budget_s: float = 30.0, *, progress: ProgressCallback | None = None
+    ) -> TuneReport:
+        """Measure on this device which kernels are fastest for this model; they serve from then on.
+
+        The buckets in use come first, the latest before the others, then those never used, small
+        ones first. What is measured is remembered for the next load. Cancelling keeps what is
+        finished.
+        """
+        self._check_open("tune")
+        async with self._alone():
+            with self._while_open():
+                return await self._tune(budget_s, progress)
+
+    async def _tune(self, budget_s: float, progress: ProgressCallback | None) -> TuneReport:
+        used = list(reversed(self._prepared))  # the latest first
+        others = [b for b in all_buckets(self.max_tokens, self._most_rows) if b not in used]
+        others.sort(key=lambda b: b.batch * b.tokens)
+        programs = self._fitting.able(map(self._passes.program, [*used, *others]))
+        try:
+            report = await self._backend.tune(programs, budget_s=budget_s, progress=progress)
+        finally:
+            self._prepare_anew()
+        await self._backend.warm(programs, self.name)
+        return report
+
+    @property
+    def _batch_stats(self) -> dict[str, float]:
+        """Counters since the load, those of the device among them."""
+        plans = [p.program for p in self._prepared.values()]
+        return {
+            "planned_nbytes": self._planned_nbytes,
+            "naive_nbytes": sum(p.naive_nbytes for p in plans),
+            "passes": self._counts.passes,
+            "texts": self._counts.texts,
+            "tokens": self._counts.tokens,
+            "host_ms": 1e3 * self._counts.host_s,
+            "memory_retries": self._counts.memory_retries,
+            **self.device_stats,
+        }
+
+    def _fit_to(self, fitting: Fitting, reason: str) -> None:
+        super()._fit_to(fitting, reason)
+        self._most_rows = most_rows(self._passes, fitting.limits)
+
+    def _close_programs(self) -> None:
+        for prepared in self._prepared.values():
+            prepared.executable.close()
+        self._prepared.clear()
+
+    def _trim_programs(self) -> None:
+        for bucket in [b for b, p in self._prepared.items() if not p.running]:
+            self._prepared.pop(bucket).executable.close()
+
+    @property
+    def _planned_nbytes(self) -> int:
+        return sum(p.program.planned_nbytes for p in self._prepared.values())
+
+    async def _retried(self, batch: Batch, encoded: Encoded) -> memoryview[float]:
+        """A batch's rows, by smaller batches where memory ends."""
+        backend = self.backend
+        try:
+            return await self._run(batch, encoded)
+        except DEVICE_ERRORS as lost:
+            await self.revive(lost, backend)
+        except NO_MEMORY:
+            self._counts.memory_retries += 1
+            self.trim()
+            parts = smaller(batch, encoded.lengths, self.max_tokens, self._most_rows)
+            if parts:
+                rows = [(await self._retried(part, encoded)).cast("B") for part in parts]
+                return memoryview(b"".join(rows)).cast("f")
+        return await self._run(batch, encoded)
+
+    async def _run(self, batch: Batch, encoded: Encoded) -> memoryview[float]:
+        prepared = await self._executable(batch.bucket)
+        started = perf_counter()
+        count = len(batch.indices)
+        inputs = _inputs(batch, encoded)
+        width = prepared.program.outputs[0].limits[-1]  # of which `_width` are wanted
+        rows = memoryview(bytearray(4 * count * width)).cast("f")
+        before = prepared.executable.host_s
+        self._counts.host_s += perf_counter() - started
+        prepared.running += 1
+        try:
+            await prepared.executable.run({"B": count, "T": batch.tokens}, inputs, [rows])
+        finally:
+            prepared.running -= 1
+        self._counts.host_s += prepared.executable.host_s - before
+        self._counts.passes += 1
+        columns = self._width
+        if width > columns:
+            wanted = (rows[row * width :][:columns] for row in range(count))
+            rows = memoryview(b"".join(row.cast("B") for row in wanted)).cast("f")
+        if not all_finite(rows):
+            each = (rows[row * columns : (row + 1) * columns] for row in range(count))
+            broken = [not all_finite(row) for row in each]
+            text = batch.indices[broken.index(True)]
+            raise NotFiniteError(self.name, f"{self._what} of text {text}", self.tier)
+        return rows
+
+    async def _executable(self, bucket: Bucket) -> _Prepared:
+        async with self._preparing.turn():
+            found = self._prepared.pop(bucket, None)
+            if found is not None and found.stale and not found.running:
+                found.executable.close()
+                found = None
+            if found is None:
+                self._drop_old_buckets()
+                program = self._fitting.fit(self._passes.program(bucket))
+                executable = await self._backend.prepare(program, self.weights)
+                found = _Prepared(executable, program)
+            self._prepared[bucket] = found  # last in the dict: most recently used
+            return found
+
+    def _prepare_anew(self) -> None:
+        """Idle buckets go at once, those that run once they are asked for again and idle."""
+        for bucket, prepared in list(self._prepared.items()):
+            prepared.stale = True
+            if not prepared.running:
+                self._prepared.pop(bucket).executable.close()
+
+    def _drop_old_buckets(self) -> None:
+        idle = [b for b, p in self._prepared.items() if not p.running]
+        for bucket in idle[: max(0, len(self._prepared) - _KEPT_BUCKETS + 1)]:
+            self._prepared.pop(bucket).executable.close()
+
+
+def _inputs(batch: Batch, encoded: Encoded) -> dict[str, memoryview]:
+    """A pass's inputs, padded with zeros to the longest text."""
+    count, tokens = len(batch.indices), batch.tokens
+
+    def padded(rows: Sequence[Sequence[int]]) -> memoryview:
+        flat = array("I")
+        for index in batch.indices:
+            flat.extend(rows[index])
+            flat.frombytes(bytes(4 * (tokens - len(rows[index]))))
+        return shaped(flat, "u32", (count, tokens))
+
+    def column(numbers: Sequence[int]) -> memoryview:
+        return memoryview(array("I", [numbers[index] for index in batch.indices]))
+
+    lengths = array("I", [len(encoded.ids[index]) for index in batch.indices])
+    found = {"ids": padded(encoded.ids), "lengths": memoryview(lengths)}
+    found |= {name: padded(rows) for name, rows in encoded.per_token.items()}
+    return found | {name: column(numbers) for name, numbers in encoded.per_text.items()}
+
+
+async def in_slices(
+    encode: Callable[[Sequence[str]], list[list[int]]], texts: Sequence[str]
+) -> list[list[int]]:
+    """Token ids of texts; others have a turn between two slices."""
+    ids: list[list[int]] = []
+    for start in range(0, len(texts), SLICE):
+        if start:
+            await asyncio.sleep(0)
+        ids += encode(texts[start : start + SLICE])
+    return ids
+
+
+def check_uncut(verb: str, cut: Mapping[int, int], max_tokens: int) -> None:
+    """InputError for the first of the texts that are cut, with the tokens that each has."""
+    for at, n_tokens in cut.items():
+        hint = "Shorten it, or let it be cut with truncate=True."
+        expected = f"at most {max_tokens:,} tokens"
+        raise InputError(f"{verb}, text {at}", expected, f"{n_tokens:,}", hint=hint)
+
+
+def checked_texts(verb: str, texts: str | Iterable[str]) -> list[str]:
+    """A string, or an iterable of them, as a list; InputError for anything else."""
+    found = strings(f"{verb}, texts", texts)
+    for index, text in enumerate(found):
+        check_unicode(text, f"{verb}, text {index}")
+    return found

@@ -1,0 +1,216 @@
+"""A sentence encoder ready for use: texts in, embeddings out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from bascule.backend.base import Backend, WeightStore
+from bascule.base.arguments import described, whole_number
+from bascule.base.arrays import need_numpy, np
+from bascule.base.dtypes import DType
+from bascule.errors import InputError
+from bascule.program.compile import freeze
+from bascule.program.program import Dim, Program
+from bascule.program.rewrites.registry import Fitting
+from bascule.tasks.batched import (
+    BatchedModel,
+    Encoded,
+    check_uncut,
+    checked_texts,
+    in_slices,
+)
+from bascule.tasks.buckets import SMALLEST, Bucket, all_buckets
+from bascule.tasks.prompts import Prompts
+from bascule.tasks.sentence_graph import Encoder, sentence_encoder
+from bascule.tasks.sentence_modules import DEFAULT_MODULES, Module, skips_prompts
+from bascule.text import Tokenizer
+
+if TYPE_CHECKING:
+    from bascule.tasks.embeddings import Embeddings
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderSettings:
+    """What a model folder says beside the weights, and what these are stored as.
+
+    Of an embedding the first `truncate_dim` numbers are given (None: all).
+    """
+
+    encoder: Encoder
+    max_tokens: int
+    modules: tuple[Module, ...] = DEFAULT_MODULES
+    prompts: Prompts = field(default_factory=Prompts)
+    truncate_dim: int | None = None
+    weights: DType = "f32"
+
+    @property
+    def dimension(self) -> int:
+        """Numbers of an embedding."""
+        (output,) = self.program(SMALLEST).outputs
+        width = output.limits[-1]
+        return width if self.truncate_dim is None else min(self.truncate_dim, width)
+
+    def program(self, bucket: Bucket) -> Program:
+        """The forward pass of one bucket."""
+        batch, tokens = Dim("B", bucket.batch), Dim("T", bucket.tokens)
+        return freeze(
+            sentence_encoder(
+                self.encoder,
+                batch,
+                tokens,
+                modules=self.modules,
+                weights=self.weights,
+            )
+        )
+
+    def programs(self) -> list[Program]:
+        """The forward passes of all buckets."""
+        return [self.program(bucket) for bucket in all_buckets(self.max_tokens)]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedRows:
+    """Embeddings as (n * C,) float32, row by row; the rest as `Embeddings` has it."""
+
+    rows: memoryview[float]
+    n_tokens: tuple[int, ...]
+    truncated: tuple[int, ...]
+
+
+class EmbeddingModel(BatchedModel):
+    """Made by `bascule.load`. Close it, or use it in `async with`, to free the device's memory."""
+
+    _what = "the embedding"
+
+    def __init__(
+        self,
+        name: str,
+        settings: EmbedderSettings,
+        tokenizer: Tokenizer,
+        backend: Backend,
+        weights: WeightStore,
+        *,
+        tier_reason: str,
+        fitting: Fitting | None = None,
+        owns_backend: bool = True,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(
+            name,
+            settings,
+            settings.dimension,
+            backend,
+            weights,
+            tier_reason=tier_reason,
+            fitting=fitting,
+            owns_backend=owns_backend,
+            on_close=on_close,
+        )
+        self.dimension = settings.dimension
+        self._settings = settings
+        self._tokenizer = tokenizer
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """The model's prompts by name."""
+        return self._settings.prompts.texts
+
+    async def embed(
+        self,
+        texts: str | Iterable[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        truncate: bool = True,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Embeddings:
+        """Embed texts: float32 (n, C) in the order given; of length 1 where the model says so.
+
+        `texts` are a string or any ordered iterable of them (a list, a numpy array, a pandas
+        Series, a generator). Each text follows `prompt`, or the model's prompt of that name
+        (`prompts` has them), or the prompt that the model applies by default. Texts are cut at
+        `max_tokens` tokens, which the result's `truncated` names; unless `truncate`, a longer one
+        is an InputError. At most `batch_size` texts, 32 by default and at the most, run in one
+        pass. `progress(done, total)` counts texts. InputError for anything but strings or for a
+        prompt that the model does not have, NotFiniteError instead of an embedding that is none.
+        Cancelling the task stops after the batches in flight. Where memory ends, caches are freed
+        and smaller batches tried; GpuOutOfMemoryError or MemoryError if not even one text fits.
+        """
+        await need_numpy("embed()", "embed_rows() gives the same numbers as a memoryview.")
+        found = await self.embed_rows(
+            texts,
+            prompt_name=prompt_name,
+            prompt=prompt,
+            batch_size=batch_size,
+            truncate=truncate,
+            progress=progress,
+        )
+        # Imported here, for it imports numpy.
+        from bascule.tasks.embeddings import embeddings_of
+
+        array = np.asarray(found.rows).reshape(-1, self.dimension)
+        return embeddings_of(array, found.n_tokens, found.truncated)
+
+    async def embed_rows(
+        self,
+        texts: str | Iterable[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        truncate: bool = True,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> EmbeddedRows:
+        """As `embed`, without numpy."""
+        self._check_open("embed")
+        before = self._settings.prompts.choose(prompt, prompt_name)
+        checked = [before + text for text in checked_texts("embed", texts)]
+        if batch_size is not None:
+            whole_number("batch_size", batch_size, 1)
+        if not isinstance(truncate, bool):
+            raise InputError("truncate", "True or False", described(truncate))
+        started = perf_counter()
+        ids = await in_slices(self._tokenizer.encode, checked)
+        encoded = self._with_skipped(Encoded(ids), self._skipped(before))
+        lengths = encoded.lengths
+        truncated = self._truncated(checked, lengths, refuse=not truncate)
+        rows = await self._rows(encoded, batch_size=batch_size, progress=progress)
+        self._count(lengths, perf_counter() - started)
+        return EmbeddedRows(rows, tuple(lengths), truncated)
+
+    def _truncated(
+        self, texts: Sequence[str], lengths: Sequence[int], *, refuse: bool
+    ) -> tuple[int, ...]:
+        """Which texts were cut; InputError for the first one where that is to be refused."""
+        full = [at for at, length in enumerate(lengths) if length >= self.max_tokens]
+        counts = self._tokenizer.count([texts[at] for at in full]) if full else []
+        found = {at: n for at, n in zip(full, counts, strict=True) if n > self.max_tokens}
+        if refuse:
+            check_uncut("embed", found, self.max_tokens)
+        return tuple(found)
+
+    def _skipped(self, prompt: str) -> int:
+        """How many tokens of each text are the prompt's, where they are left out of the pooling."""
+        if not prompt or not skips_prompts(self._settings.modules):
+            return 0
+        alone, empty = self._tokenizer.encode([prompt, ""])
+        ends_special = bool(alone and empty) and alone[-1] == empty[-1]
+        return len(alone) - ends_special
+
+    def _with_skipped(self, encoded: Encoded, skipped: int = 0) -> Encoded:
+        if not skips_prompts(self._settings.modules):
+            return encoded
+        return replace(encoded, per_text={"skipped": [skipped] * len(encoded.ids)})
+
+    def _of_ids(self, ids: Sequence[int]) -> Encoded:
+        """See `BatchedModel._of_ids`."""
+        return self._with_skipped(super()._of_ids(ids))
+
+    @property
+    def stats(self) -> dict[str, float]:
+        """Counters since the load: bytes, milliseconds, passes, texts and tokens."""
+        return {**self._batch_stats, "embed_ms": 1e3 * self._counts.busy_s}

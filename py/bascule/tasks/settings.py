@@ -1,0 +1,198 @@
+"""What a sentence-transformers folder says beside config.json; every such file may be absent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bascule.base.json_object import json_object
+from bascule.errors import ModelFileError, UnsupportedModelError
+from bascule.models.encoder.classes import read_classes
+from bascule.tasks.classifier import ClassifierSettings
+from bascule.tasks.embedder import EmbedderSettings
+from bascule.tasks.prompts import Prompts
+from bascule.tasks.sentence_folder import ReadOptional, check_lone_transformer, read_modules
+from bascule.tasks.sentence_graph import Encoder
+from bascule.tasks.sentence_modules import DEFAULT_MODULES
+
+SENTENCE_CONFIG = "sentence_bert_config.json"
+LIBRARY_CONFIG = "config_sentence_transformers.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+
+_SPECIAL_TOKENS = 2  # [CLS] and [SEP]
+_TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
+_LOGITS = {"method": "forward", "method_output_name": "logits"}
+# What sentence_bert_config.json may say of a Transformer that gives the last layer's tokens.
+_PLAIN: Mapping[str, tuple[Any, ...]] = {
+    "transformer_task": ("feature-extraction",),
+    "modality_config": ({"text": _TEXT},),
+    "module_output_name": ("token_embeddings",),
+    "processing_kwargs": ({},),
+    "model_args": ({},),
+    "tokenizer_args": ({},),
+    "config_args": ({},),
+    "model_kwargs": ({},),
+    "processor_kwargs": ({},),
+    "config_kwargs": ({},),
+    "tokenizer_name_or_path": (),
+}
+_PLAIN_CLASSIFIER: Mapping[str, tuple[Any, ...]] = {
+    **_PLAIN,
+    "transformer_task": ("sequence-classification",),
+    "modality_config": ({"text": _LOGITS},),
+    "module_output_name": ("scores",),
+}
+# Read elsewhere, or without effect on a pass of this version.
+_OTHERS = ("max_seq_length", "do_lower_case", "unpad_inputs")
+_QUERIES = ("query_length", "document_length", "query_expansion")
+
+
+@dataclass(frozen=True, slots=True)
+class FolderSettings:
+    """What a folder says of an encoder; `lowercases`: texts lose their capitals first."""
+
+    embedder: EmbedderSettings
+    lowercases: bool
+
+
+async def folder_settings(encoder: Encoder, read: ReadOptional, place: str) -> FolderSettings:
+    """Gather the longest text, the modules, prompts and the number of dimensions to keep.
+
+    `read(file)` gives a file's bytes or None where the folder has no such file. Without
+    modules.json: mean pooling, length 1, and no other file counts, as in sentence-transformers.
+    UnsupportedModelError for a setting that is not followed, ModelFileError for one that is wrong.
+    """
+    modules = await read_modules(read, place)
+    sentence: Mapping[str, Any] = {}
+    library: Mapping[str, Any] = {}
+    if modules is not None:
+        names = (SENTENCE_CONFIG, LIBRARY_CONFIG)
+        sentence, library = await asyncio.gather(*(_object(read, place, name) for name in names))
+    _check_transformer(sentence, f"{place}/{SENTENCE_CONFIG}")
+    where = f"{place}/{LIBRARY_CONFIG}"
+    kind = library.get("model_type", "SentenceTransformer")
+    if kind != "SentenceTransformer":
+        hint = (
+            "Take a sentence encoder, such as all-MiniLM-L6-v2; a CrossEncoder loads as a "
+            "classifier by its config.json's architectures (...ForSequenceClassification)."
+        )
+        problem = f"it is a {str(kind)[:40]} of sentence-transformers, and no SentenceTransformer"
+        raise UnsupportedModelError(where, problem, hint=hint)
+    embedder = EmbedderSettings(
+        encoder=encoder,
+        max_tokens=await _max_tokens(encoder.config.positions, sentence, read, place),
+        modules=DEFAULT_MODULES if modules is None else modules,
+        prompts=_prompts(library, where),
+        truncate_dim=_truncate_dim(library, where),
+    )
+    return FolderSettings(embedder, sentence.get("do_lower_case") is True)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierFolder:
+    """What a folder says of a classifier; `lowercases`: texts lose their capitals first."""
+
+    settings: ClassifierSettings
+    lowercases: bool
+
+
+async def classifier_settings(
+    encoder: Encoder, config: Mapping[str, Any], read: ReadOptional, place: str
+) -> ClassifierFolder:
+    """Gather the longest text, the labels and the activation of scores.
+
+    `config` is config.json; what sentence-transformers' CrossEncoder writes beside it may be
+    absent. Errors as `folder_settings`.
+    """
+    await check_lone_transformer(read, place)
+    names = (SENTENCE_CONFIG, LIBRARY_CONFIG)
+    sentence, library = await asyncio.gather(*(_object(read, place, name) for name in names))
+    _check_transformer(sentence, f"{place}/{SENTENCE_CONFIG}", _PLAIN_CLASSIFIER)
+    where = f"{place}/{LIBRARY_CONFIG}"
+    kind = library.get("model_type", "CrossEncoder")
+    if kind != "CrossEncoder":
+        problem = f"it is a {str(kind)[:40]} of sentence-transformers, and no CrossEncoder"
+        raise UnsupportedModelError(where, problem)
+    if library.get("default_prompt_name") is not None:
+        name = str(library["default_prompt_name"])[:40]
+        raise UnsupportedModelError(where, f"its pairs follow the prompt {name!r}")
+    settings = ClassifierSettings(
+        encoder=encoder,
+        classes=read_classes(config, library, f"{place}/config.json"),
+        max_tokens=await _max_tokens(encoder.config.positions, sentence, read, place),
+    )
+    return ClassifierFolder(settings, sentence.get("do_lower_case") is True)
+
+
+async def _object(read: ReadOptional, place: str, file: str) -> dict[str, Any]:
+    data = await read(file)
+    return {} if data is None else json_object(data, f"{place}/{file}")
+
+
+def _check_transformer(
+    sentence: Mapping[str, Any], where: str, plain: Mapping[str, tuple[Any, ...]] = _PLAIN
+) -> None:
+    for key, value in sentence.items():
+        if key in _OTHERS or key in _QUERIES:
+            continue
+        if key not in plain:
+            raise UnsupportedModelError(where, f"its setting {key[:40]!r} is not known")
+        if value is not None and value not in plain[key]:
+            problem = f"its {key} is {str(value)[:80]}, which this version does not follow"
+            raise UnsupportedModelError(where, problem)
+    lowers = sentence.get("do_lower_case")
+    if lowers is not None and not isinstance(lowers, bool):
+        raise ModelFileError(where, f"do_lower_case is {str(lowers)[:40]}, expected true or false")
+
+
+async def _max_tokens(
+    positions: int, sentence: Mapping[str, Any], read: ReadOptional, place: str
+) -> int:
+    """The longest text; newer folders say it in tokenizer_config.json alone."""
+    file, key = SENTENCE_CONFIG, "max_seq_length"
+    found = sentence.get(key)
+    if found is None:
+        file, key = TOKENIZER_CONFIG, "model_max_length"
+        found = (await _object(read, place, file)).get(key)
+    if found is None:
+        return positions
+    # What means "no limit" is 1e30 as a whole number or as a float.
+    if (
+        isinstance(found, bool)
+        or not isinstance(found, int | float)
+        or not found > _SPECIAL_TOKENS
+        or (isinstance(found, float) and not found.is_integer() and found < positions)
+    ):
+        least = _SPECIAL_TOKENS + 1
+        told = f"{key} is {str(found)[:40]}, expected a whole number from {least} on"
+        raise ModelFileError(f"{place}/{file}", told)
+    return positions if found >= positions else int(found)
+
+
+def _prompts(library: Mapping[str, Any], where: str) -> Prompts:
+    found = library.get("prompts")
+    found = {} if found is None else found
+    if not isinstance(found, dict):
+        raise ModelFileError(where, "prompts is not an object of texts by name")
+    texts = {"query": "", "document": ""}  # the library knows these two in any model
+    for name, text in found.items():
+        if text is not None and not isinstance(text, str):
+            raise ModelFileError(where, f"the prompt {name[:40]!r} is not a string")
+        texts[name] = text or ""
+    default = library.get("default_prompt_name")
+    if default is not None and (not isinstance(default, str) or default not in texts):
+        problem = f"default_prompt_name is {str(default)[:40]!r}, which is none of its prompts"
+        raise ModelFileError(where, problem)
+    return Prompts(texts, default)
+
+
+def _truncate_dim(library: Mapping[str, Any], where: str) -> int | None:
+    found = library.get("truncate_dim")
+    if found is None:
+        return None
+    if isinstance(found, bool) or not isinstance(found, int) or found < 1:
+        told = f"truncate_dim is {str(found)[:40]}, expected a whole number from 1 on"
+        raise ModelFileError(where, told)
+    return found

@@ -1,0 +1,128 @@
+"""`bascule pull OWNER/NAME` against a hub on loopback, in processes as its user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bascule.errors import UnsupportedModelError
+from bascule.tasks.hub_repo import _chosen
+from tests.goldens import TINY_BERT
+from tests.tasks.hub_server import COMMIT, Hub, serving
+
+REPO = "owner/tiny-bert"
+FILES = ("config.json", "tokenizer.json", "model.safetensors")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    files = {name: (TINY_BERT / name).read_bytes() for name in FILES}
+    others = {"README.md": b"read", "pytorch_model.bin": b"pickle", "model.gguf": b"GGUF"}
+    others |= {"evil.py": b"code", "onnx/model.onnx": b"onnx", ".gitattributes": b"lfs"}
+    monkeypatch.setenv("BASCULE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    with serving(Hub({REPO: files | others, "owner/bin": others})) as served:
+        monkeypatch.setenv("HF_ENDPOINT", served.url)
+        yield served
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bascule", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_model_of_the_hub_is_pulled_pinned_and_loaded(hub: Hub) -> None:
+    told = run("pull", REPO)
+    assert told.returncode == 0, told.stderr
+    folder = Path(told.stdout.strip())
+    assert folder == Path(os.environ["BASCULE_CACHE"]) / "models" / "owner--tiny-bert"
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert found == {*FILES, "bascule-manifest.json", "bascule-source.json"}
+    origin = json.loads((folder / "bascule-source.json").read_text())
+    assert origin == {"repo": REPO, "revision": "main", "commit": COMMIT}
+    assert not any("resolve/main" in path for path in hub.asked)  # the commit, not the branch
+
+    # What is there stays, and needs no hub; so does a load by the id.
+    asked = len(hub.asked)
+    assert run("pull", REPO).stdout == told.stdout
+    assert run("pull", f"{REPO}@{COMMIT}").stdout == told.stdout
+    assert len(hub.asked) == asked
+    told = run("embed", "--model", REPO, "--tier", "cpu", "--json", "w4 w5")
+    assert told.returncode == 0, told.stderr
+    assert len(hub.asked) == asked
+
+    # It is listed by its id, verified by its manifest, and removed.
+    (kept,) = json.loads(run("cache", "ls", "--json").stdout)
+    assert (kept["location"], kept["kind"]) == (REPO, "pulled")
+    assert run("cache", "verify").stdout == "All that is kept is sound.\n"
+    (folder / "config.json").write_bytes(b"{}")
+    assert json.loads(run("cache", "verify", "--json").stdout) == {REPO: 1}
+    assert run("pull", REPO).returncode == 0  # it is damaged, and comes again
+    assert (folder / "config.json").read_bytes() == (TINY_BERT / "config.json").read_bytes()
+    assert run("cache", "rm", REPO).stdout == "1 removed\n"
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("owner/none", "no model of that id"),
+        (f"{REPO}@v9", "no revision 'v9'"),
+        ("owner/bin", "no model.safetensors"),
+        (f"{REPO}@../x", "a branch, tag or commit"),
+    ],
+)
+def test_what_the_hub_has_not_is_said(hub: Hub, name: str, said: str) -> None:
+    told = run("pull", name)
+    assert told.returncode == 1
+    assert said in told.stderr
+    assert "Traceback" not in told.stderr
+    assert not list((Path(os.environ["BASCULE_CACHE"]) / "models").glob("*"))
+
+
+def test_other_bytes_than_the_hub_promised_change_nothing(hub: Hub) -> None:
+    assert run("pull", REPO).returncode == 0
+    folder = Path(os.environ["BASCULE_CACHE"]) / "models" / "owner--tiny-bert"
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    hub.lies.add("tokenizer.json")
+    told = run("pull", REPO, "--force")
+    assert told.returncode == 1
+    assert "the hub promised" in told.stderr
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in folder.parent.iterdir()] == ["owner--tiny-bert"]
+
+
+def test_a_hub_that_is_gone(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    told = run("pull", REPO)
+    assert told.returncode == 1
+    assert "cannot be reached" in told.stderr
+
+
+def test_weights_are_safetensors_in_one_file_or_in_shards() -> None:
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    index = "model.safetensors.index.json"
+    dense = ["2_Dense/config.json", "2_Dense/model.safetensors"]
+    assert _chosen("r", ["model.safetensors", index, *shards, *dense]) == {
+        "model.safetensors",
+        *dense,
+    }
+    assert _chosen("r", ["config.json", index, *shards, "a.gguf"]) == {
+        "config.json",
+        index,
+        *shards,
+    }
+    for names in (["pytorch_model.bin"], [index], [], ["../model.safetensors"], dense):
+        with pytest.raises(UnsupportedModelError):
+            _chosen("r", names)

@@ -1,0 +1,104 @@
+"""SmolLM2-135M-Instruct, real weights, against transformers in float64 and llama.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import bascule
+from bascule import LanguageModel
+from bascule.base.folders import models_folder
+from bascule.tasks.sampler import GREEDY
+from tests.goldens import cosines, llama
+from tests.goldens.llama_folder import write_folder
+
+NAME = "SmolLM2-135M-Instruct"
+FILE = models_folder() / NAME / "model.gguf"
+# The WebAssembly tier is a page's: outside one it answers a few questions only.
+on_wasm_too = pytest.mark.parametrize("smollm2", ["webgpu", "cpu", "wasm"], indirect=True)
+# Above this llama.cpp's rounding of activations to 8 bits does not decide.
+CLEAR = 0.3
+
+
+@pytest.fixture(params=["webgpu", "cpu"])
+async def smollm2(request: pytest.FixtureRequest) -> AsyncIterator[LanguageModel]:
+    async with await bascule.load(NAME, tier=request.param) as model:
+        assert isinstance(model, LanguageModel)
+        assert model.tier == request.param
+        yield model
+
+
+@on_wasm_too
+async def test_greedy_text_and_memory(smollm2: LanguageModel) -> None:
+    chats = llama.prompts()
+    # The others need a third of a second for a token.
+    names = list(chats) if smollm2.tier == "webgpu" else ["short"]
+    for name in names:
+        chat = chats[name]
+        assert smollm2.chat_ids(chat.messages) == chat.prompt_ids
+        found = await smollm2.chat(chat.messages, sampling=GREEDY, max_new_tokens=32)
+        assert chat.parts_at(found.ids) is None, (name, found.text)
+        if chat.end is not None:
+            assert (found.text, found.stop_reason) == (chat.text, "end")
+        else:
+            assert len(found.ids) == 32
+    weights = smollm2.stats["weights_nbytes"]
+    assert weights <= 1.05 * FILE.stat().st_size
+    if smollm2.tier == "webgpu":
+        assert smollm2.stats["gpu_nbytes"] < 1.2 * weights
+
+
+async def test_the_same_weights_in_safetensors_say_the_same(tmp_path: Path) -> None:
+    chat = llama.prompts()["short"]
+    folder = write_folder(FILE, tmp_path / "m")
+    async with await bascule.load(folder, tier="cpu") as model:  # 540 MB of float32
+        assert model.chat_ids(chat.messages) == chat.prompt_ids
+        found = await model.chat(chat.messages, sampling=GREEDY, max_new_tokens=32)
+    (folder / "model.safetensors").unlink()
+    assert chat.parts_at(found.ids) is None
+    assert (found.text, found.stop_reason) == (chat.text, "end")
+
+
+@on_wasm_too
+async def test_logits_of_200_tokens(smollm2: LanguageModel) -> None:
+    text = llama.long_text()
+    expected = text.logits(llama.token_embedding(FILE))
+    found = await smollm2.logits(text.ids)
+    assert found.shape == expected.shape == (200, 49152)
+    least = cosines(found, expected).min()
+    print(f"{smollm2.tier}: cosine at least {least:.7f}")
+    assert least >= 0.9999
+
+    top = found.argmax(axis=1)
+    for kind in ("quantised", "float32"):
+        theirs = llama.llama_cpp(kind).long
+        clear = np.array(theirs.margins) >= CLEAR
+        assert clear.sum() > 100
+        assert (top[clear] == np.array(theirs.ids)[clear]).all()
+
+
+async def test_perplexity_of_a_window(smollm2: LanguageModel) -> None:
+    known = llama.perplexity()
+    ids = np.array(known.ids[: known.window])
+    logits = (await smollm2.logits(ids.tolist())).astype(np.float64)
+    top = logits.max(axis=1)
+    totals = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top
+    loss = (totals[:-1] - logits[np.arange(len(ids) - 1), ids[1:]]).mean()
+    print(
+        f"{smollm2.tier}: perplexity {np.exp(loss):.4f}, {np.exp(known.losses[0]):.4f} in float64"
+    )
+    assert abs(np.exp(loss - known.losses[0]) - 1) < 0.005
+
+
+async def test_an_answer_over_llama_cpp_s_own_words(smollm2: LanguageModel) -> None:
+    """Teacher-forced on a chat: wherever llama.cpp is sure, the choice is the same."""
+    chat, theirs = llama.prompts()["accents"], llama.llama_cpp("quantised").chats["accents"]
+    ids = [*chat.prompt_ids, *chat.ids]
+    logits = await smollm2.logits(ids)
+    ours = logits[len(chat.prompt_ids) - 1 : -1].argmax(axis=1)
+    clear = np.array(theirs.margins) >= CLEAR
+    assert clear.sum() > 16
+    assert (ours[clear] == np.array(theirs.ids)[clear]).all()
