@@ -262,15 +262,27 @@ class GpuOutOfMemoryError(GpuError):
 
 
 class ShaderError(GpuError):
-    """A shader did not compile; `line` counts in the .wgsl file of that name."""
+    """A shader did not compile; `line` and `column` count from 1 in the .wgsl source of that name.
+
+    `column` is 0 where the compiler does not tell it.
+    """
 
     category = "shader"
 
-    def __init__(self, label: str, messages: Sequence[tuple[int, str]]) -> None:
+    def __init__(
+        self, label: str, messages: Sequence[tuple[int, str]], *, column: int = 0, hint: str = ""
+    ) -> None:
         self.messages = tuple(messages)
         self.line = messages[0][0] if messages else 0
-        told = "; ".join(f"{label}:{line}: {text}" for line, text in messages)
-        super().__init__("pipeline", told or f"{label} did not compile.", label=label)
+        self.column = column
+        places = [f"{line}" for line, _ in self.messages]
+        if column and places:
+            places[0] += f":{column}"
+        told = "; ".join(
+            f"{label}:{place}: {text}"
+            for place, (_, text) in zip(places, self.messages, strict=True)
+        )
+        super().__init__("pipeline", told or f"{label} did not compile.", label=label, hint=hint)
 
 
 class WrongResultError(GpuError):

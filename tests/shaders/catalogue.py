@@ -92,7 +92,7 @@ def _blocks(graph: Graph) -> None:
     tokens, position = graph.state("tokens", (9,), "u32"), graph.state("position", (1,), "u32")
     ids, wide = graph.input("blocks_ids", (2, 3), "u32"), graph.input("blocks_row", (512,))
     for dtype in get_args(DType):
-        if dtype != "u32":
+        if dtype not in ("u32", "i32"):
             weight = graph.parameter(dtype, (24, 512), dtype=dtype)
             taken = graph.call("token_embedding", weight, tokens, position, length=4)
             second = {"first": 24, "whole": 48}

@@ -157,16 +157,27 @@ export class Gpu {
   }
 
   /**
-   * A pipeline's name, or a JSON list of [line, message] where the shader does not compile.
+   * A pipeline's name, or a JSON list of [line, message, column] where it does not compile.
    * @param {string} wgsl @param {string} constants JSON @param {string} bindings @param {string} label
-   * @returns {Promise<number | string>}
+   * @param {string} entry @returns {Promise<number | string>}
    */
-  async pipeline(wgsl, constants, bindings, label) {
+  async pipeline(wgsl, constants, bindings, label, entry = "main") {
     this.#enter();
-    const recipe = { wgsl, constants: JSON.parse(constants), bindings, label };
+    const recipe = { wgsl, constants: JSON.parse(constants), bindings, label, entry };
     const made = await this.#made.take(recipe);
     if (this.lost) throw new Error(this.lost);
     return typeof made === "string" ? made : this.#pipelines.add(made);
+  }
+
+  /** Let go of a pipeline; tapes that use it still run. @param {number} name */
+  dropPipeline(name) {
+    this.#enter();
+    this.#made.drop(this.#pipelines.remove(name));
+  }
+
+  /** Pipelines that were compiled and not dropped. */
+  get pipelines() {
+    return this.#pipelines.count;
   }
 
   /** For web/early.js. @param {import("./pipelines.js").Recipe[]} recipes */

@@ -2,9 +2,11 @@
 // same. It imports nothing (see gpu.js).
 
 /**
- * @typedef {{ pipeline: GPUComputePipeline, bindings: string }} Pipeline
+ * `key` says what a pipeline is made of.
+ * @typedef {{ pipeline: GPUComputePipeline, bindings: string, key: string }} Pipeline
  * @typedef {{ group: GPUBindGroupLayout, whole: GPUPipelineLayout }} Layout
- * @typedef {{ wgsl: string, constants: Record<string, number>, bindings: string, label: string }} Recipe
+ * @typedef {{ wgsl: string, constants: Record<string, number>, bindings: string, label: string,
+ *   entry?: string }} Recipe
  */
 
 /** @type {Record<string, GPUBufferBindingType>} */
@@ -14,7 +16,7 @@ export class Pipelines {
   #device;
   /** @type {Map<string, Layout>} */
   #layouts = new Map();
-  /** Pipelines, or JSON lists of [line, message]. @type {Map<string, Promise<Pipeline | string>>} */
+  /** Pipelines, or JSON lists of [line, message, column]. @type {Map<string, Promise<Pipeline | string>>} */
   #made = new Map();
   /** Made ahead and not asked for yet. @type {Set<string>} */
   #ahead = new Set();
@@ -26,7 +28,7 @@ export class Pipelines {
     this.#device = device;
   }
 
-  /** A pipeline, or a JSON list of [line, message] where the shader does not compile.
+  /** A pipeline, or a JSON list of [line, message, column] where the shader does not compile.
    * @param {Recipe} recipe @returns {Promise<Pipeline | string>} */
   take(recipe) {
     const key = keyOf(recipe);
@@ -50,6 +52,11 @@ export class Pipelines {
     return all.filter(Boolean).length;
   }
 
+  /** Forget a pipeline: who asks for the same one has it compiled again. @param {Pipeline} pipeline */
+  drop({ key }) {
+    this.#made.delete(key);
+  }
+
   /** @param {string} bindings */
   layout(bindings) {
     const known = this.#layouts.get(bindings);
@@ -70,7 +77,7 @@ export class Pipelines {
   #once(key, recipe) {
     const known = this.#made.get(key);
     if (known) return known;
-    const making = this.#make(recipe);
+    const making = this.#make(key, recipe);
     this.#made.set(key, making);
     // A failure is not kept: whoever asks again has a reason to.
     const forget = () => this.#made.delete(key);
@@ -78,28 +85,30 @@ export class Pipelines {
     return making;
   }
 
-  /** @param {Recipe} recipe @returns {Promise<Pipeline | string>} */
-  async #make({ wgsl, constants, bindings, label }) {
+  /** @param {string} key @param {Recipe} recipe @returns {Promise<Pipeline | string>} */
+  async #make(key, { wgsl, constants, bindings, label, entry = "main" }) {
     const layout = this.layout(bindings).whole;
     this.#device.pushErrorScope("validation");
     const module = this.#device.createShaderModule({ code: wgsl, label });
-    const compute = { module, entryPoint: "main", constants };
+    const compute = { module, entryPoint: entry, constants };
     const making = this.#device.createComputePipelineAsync({ label, layout, compute });
     const scope = this.#device.popErrorScope();
     try {
       const pipeline = await making;
       await scope;
-      return { pipeline, bindings };
+      return { pipeline, bindings, key };
     } catch (error) {
       const told = (await module.getCompilationInfo()).messages.filter((m) => m.type === "error");
-      if (told.length) return JSON.stringify(told.map((m) => [m.lineNum, m.message]));
+      if (told.length) {
+        return JSON.stringify(told.map((m) => [m.lineNum, m.message, m.linePos]));
+      }
       const scoped = await scope;
-      return JSON.stringify([[0, scoped?.message ?? String(error)]]);
+      return JSON.stringify([[0, scoped?.message ?? String(error), 0]]);
     }
   }
 }
 
 /** @param {Recipe} recipe */
-function keyOf({ wgsl, constants, bindings }) {
-  return JSON.stringify([Object.entries(constants).sort(), bindings, wgsl]);
+function keyOf({ wgsl, constants, bindings, entry = "main" }) {
+  return JSON.stringify([Object.entries(constants).sort(), bindings, entry, wgsl]);
 }

@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 # numpy's names of a value's dtypes.
-NUMPY = {"f32": "float32", "u32": "uint32", "f16": "float16"}
+NUMPY = {"f32": "float32", "u32": "uint32", "i32": "int32", "f16": "float16"}
 
 
 async def numpy_ready() -> bool:

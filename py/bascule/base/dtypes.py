@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Literal
 
 # What a program computes with, and what its weights and its KV cache may be stored as.
-DType = Literal["f32", "u32", "f16", "bf16", "q4_0", "q4_1", "q8_0", "q4_k", "q5_k", "q6_k"]
+DType = Literal["f32", "u32", "i32", "f16", "bf16", "q4_0", "q4_1", "q8_0", "q4_k", "q5_k", "q6_k"]
 
 
 class BlockType(IntEnum):
@@ -66,7 +66,7 @@ UNREAD_TYPES: Mapping[int, str] = MappingProxyType(
 
 def block_of(dtype: DType) -> Block:
     """The smallest piece of a tensor of that type."""
-    return Block(1, 4) if dtype == "u32" else BLOCKS[BlockType[dtype.upper()]]
+    return Block(1, 4) if dtype in ("u32", "i32") else BLOCKS[BlockType[dtype.upper()]]
 
 
 def nbytes_of(dtype: DType, n_elements: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from weakref import finalize
 
 from bascule.backend.base import Backend, StateStore
@@ -17,10 +17,19 @@ from bascule.base.dtypes import nbytes_of
 from bascule.errors import InputError, LimitError
 from bascule.program.program import Value
 
-BufferDType = Literal["f32", "u32"]
+BufferDType = Literal["f32", "u32", "i32", "f16"]
 
+_DTYPES: tuple[BufferDType, ...] = ("f32", "f16", "u32", "i32")
 _DATA = "data"  # the one tensor of a buffer's store
 _CLOSED_HINT = "Open another one with bascule.open_device()."
+
+
+class Closable(Protocol):
+    """Something on a device that is given back."""
+
+    def close(self) -> None:
+        """Give it back."""
+        ...
 
 
 class BufferPool:
@@ -29,7 +38,11 @@ class BufferPool:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.closed = False
-        self._dropped: deque[StateStore] = deque()
+        self._dropped: deque[Closable] = deque()
+
+    def when_dropped(self, owner: object, item: Closable) -> None:
+        """Close `item` at a use after `owner` is gone: Python may collect it in any thread."""
+        finalize(owner, self._dropped.append, item).atexit = False
 
     def check_open(self, verb: str) -> None:
         """InputError for a `verb` on a closed device."""
@@ -46,11 +59,11 @@ class BufferPool:
         store = self.backend.states([Value(_DATA, shape, dtype)], {}, kind="buffers")
         return DeviceBuffer(self, _Memory(store, self._dropped), shape, dtype)
 
-    def upload(self, array: Any, what: str) -> DeviceBuffer:
+    def upload(self, array: Any, what: str, wanted: BufferDType | None = None) -> DeviceBuffer:
         """A copy of an array; InputError, about `what`, for one that no buffer holds."""
-        found, dtype = _checked(array, what)
+        found, dtype = _checked(array, what, wanted)
         made = self.empty(found.shape, dtype, what)
-        made._store.write(_DATA, 0, found.data)
+        made._write(found)
         if dtype == "u32":
             made._largest = int(found.max())
         return made
@@ -66,7 +79,7 @@ class _Memory:
     may collect it in any thread, at any moment.
     """
 
-    def __init__(self, store: StateStore, dropped: deque[StateStore]) -> None:
+    def __init__(self, store: StateStore, dropped: deque[Closable]) -> None:
         self.store = store
         self.closed = False
         self._finalizer = finalize(self, dropped.append, store)
@@ -101,7 +114,7 @@ class DeviceBuffer:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The numpy dtype: float32 or uint32."""
+        """The numpy dtype: float32, uint32, int32 or float16."""
         return np.dtype(NUMPY[self._dtype])
 
     @property
@@ -125,6 +138,14 @@ class DeviceBuffer:
         async with self._pool.backend.turns.turn():
             await self._store.read(_DATA, 0, found.data)
         return found
+
+    def _write(self, array: Array) -> None:
+        """Queue a copy of a dense array of as many bytes."""
+        self._store.write(_DATA, 0, memoryview(array).cast("B"))
+
+    async def _read(self, into: Array) -> None:
+        """Fill a dense array of as many bytes."""
+        await self._store.read(_DATA, 0, memoryview(into).cast("B"))
 
     def reshape(self, *shape: int | Sequence[int]) -> DeviceBuffer:
         """The same memory in another shape; one axis may be -1. Nothing is copied.
@@ -178,8 +199,8 @@ def _whole(size: object) -> int:
     return int(size) if isinstance(size, int) else 0
 
 
-def _checked(array: Any, what: str) -> tuple[Array, BufferDType]:
-    """The array as dense float32 or uint32 numbers that are exactly its own."""
+def _checked(array: Any, what: str, wanted: BufferDType | None) -> tuple[Array, BufferDType]:
+    """The array as dense numbers of the wanted dtype, else float32 or uint32, exactly its own."""
     try:
         found = np.asarray(array)
     except ValueError as error:  # rows of different lengths
@@ -187,13 +208,29 @@ def _checked(array: Any, what: str) -> tuple[Array, BufferDType]:
     if not found.ndim or not found.size:
         hint = "Give it at least one axis, and no axis of size 0."
         raise InputError(what, "an array with something in it", f"shape {found.shape}", hint=hint)
-    if found.dtype.kind in "iu":
+    if found.dtype.kind in "iu" and wanted in (None, "u32", "i32"):
         low, high = int(found.min()), int(found.max())
-        if low < 0 or high >= 1 << 32:
-            raise InputError(what, "whole numbers from 0 to 4,294,967,295", f"{low} to {high}")
-        return np.ascontiguousarray(found, np.uint32), "u32"
+        least, most = (-(1 << 31), (1 << 31) - 1) if wanted == "i32" else (0, (1 << 32) - 1)
+        if low < least or high > most:
+            raise InputError(what, f"whole numbers from {least:,} to {most:,}", f"{low} to {high}")
+        return np.ascontiguousarray(found, NUMPY[wanted or "u32"]), wanted or "u32"
+    if wanted in ("u32", "i32"):
+        raise InputError(what, "whole numbers", f"dtype {found.dtype}")
     if found.dtype.kind != "f" or found.dtype.itemsize > 4:
         expected = "an array of float32, float16 or whole numbers"
         hint = "WebGPU has no such type: convert it, x.astype(numpy.float32)."
         raise InputError(what, expected, f"dtype {found.dtype}", hint=hint)
-    return np.ascontiguousarray(found, np.float32), "f32"
+    return np.ascontiguousarray(found, NUMPY[wanted or "f32"]), wanted or "f32"
+
+
+def buffer_dtype(dtype: Any, what: str) -> BufferDType:
+    """A numpy dtype as buffers name it; InputError, about `what`, for one that none has."""
+    try:
+        name = np.dtype(dtype).name
+    except TypeError:
+        name = repr(dtype)[:40]
+    for known in _DTYPES:
+        if NUMPY[known] == name:
+            return known
+    expected = f"one of {', '.join(NUMPY[known] for known in _DTYPES)}"
+    raise InputError(f"{what}, dtype", expected, name)

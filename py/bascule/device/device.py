@@ -1,23 +1,30 @@
 """Device: an open tier that models, buffers and operations share."""
 
+# pyright: reportPrivateUsage=false
+# A home is a device as its kernels see it.
+
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
 from bascule.backend.base import Backend, Tier
 from bascule.backend.memory import MemoryUse
-from bascule.base.arrays import ArrayLike, need_numpy
+from bascule.base.arrays import ArrayLike, DTypeLike, need_numpy
 from bascule.choosing.auto import ModelNeed, open_tier
 from bascule.choosing.openers import OpenedTier
 from bascule.choosing.switches import warn_of_unknown_names
-from bascule.device.buffer import BufferPool, DeviceBuffer
+from bascule.device.buffer import BufferPool, DeviceBuffer, buffer_dtype
 from bascule.device.loading import load_model
 from bascule.device.operations import Operations
 from bascule.device.options import DeviceLoadOptions, LoadSettings
 from bascule.errors import TierUnavailableError
+from bascule.kernels.kernel import Kernel
+from bascule.kernels.recording import Recording
+from bascule.kernels.shader import Shader
+from bascule.kernels.sources import source_of
 from bascule.tasks.classifier import ClassifierModel
 from bascule.tasks.embedder import EmbeddingModel
 from bascule.tasks.language import LanguageModel
@@ -51,6 +58,7 @@ class Device:
         self._models: set[EmbeddingModel | ClassifierModel | LanguageModel] = set()
         self._pool = BufferPool(opened.backend)
         self._ops = Operations(self._pool)
+        self._home = _Home(self)
 
     def __repr__(self) -> str:
         state = "closed" if self._pool.closed else f"{self.memory().now_nbytes:,} bytes in use"
@@ -113,16 +121,44 @@ class Device:
         """The operations: `await device.ops.matmul(a, b)`, listed by `dir(device.ops)`."""
         return self._ops
 
-    async def buffer(self, array: ArrayLike) -> DeviceBuffer:
-        """Copy an array to the device: float32 or float16 numbers, or whole ones (as uint32).
+    async def buffer(self, array: ArrayLike, *, dtype: DTypeLike | None = None) -> DeviceBuffer:
+        """Copy an array to the device: float32 or float16 numbers (as float32), or whole ones (as
+        uint32). With `dtype` as "float32", "float16", "uint32" or "int32".
 
         InputError for other dtypes and for an array without elements, LimitError for one that is
         too large for the device.
         """
         self.check_open("buffer")
         await need_numpy("device.buffer", "Load numpy into this Pyodide first.")
+        wanted = None if dtype is None else buffer_dtype(dtype, "buffer")
         async with self.backend.turns.turn():
-            return self._pool.upload(array, "buffer")
+            return self._pool.upload(array, "buffer", wanted)
+
+    def kernel(
+        self,
+        wgsl: str | PathLike[str],
+        entry: str = "main",
+        constants: Mapping[str, float] | None = None,
+        reference: Callable[..., Any] | None = None,
+        *,
+        name: str = "kernel",
+    ) -> Kernel:
+        """Make a kernel of a WGSL source, or of a file with one: see `Kernel` for its calls.
+
+        `constants` sets override constants by name. `reference` is a numpy function that computes
+        the same: it serves tiers without shaders, and the kernel is held to it at its first use.
+        `name` names the source in errors. ShaderError, with line and column, for a source that
+        cannot be read; what the compiler says of it is raised at the first use. InputError for an
+        entry point or a constant that it does not have, and on a closed device.
+        """
+        self.check_open("kernel")
+        text, label = source_of(wgsl, name)
+        return Kernel(self._home, Shader(text, entry, label), constants or {}, reference)
+
+    def record(self) -> Recording:
+        """Record calls of kernels: `with device.record() as tape:`, then `await tape.run()`."""
+        self.check_open("record")
+        return Recording(self._home)
 
     @overload
     async def load(
@@ -191,3 +227,19 @@ class Device:
         if unable := need.unable.get(self.tier):
             raise TierUnavailableError(self.tier, f"it cannot run {need.name}: {unable}")
         return self._opened
+
+
+class _Home:
+    """See `KernelHome`."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    @property
+    def pool(self) -> BufferPool:
+        """See `KernelHome.pool`."""
+        return self._device._pool
+
+    async def ready(self, what: str) -> None:
+        """See `KernelHome.ready`."""
+        self._device.check_open(what)

@@ -105,7 +105,7 @@ class WasmStates:
         nbytes = nbytes_of(value.dtype, prod(shape))
         with telling(f"the state {value.name}", nbytes):
             tensor = self._kernels.empty(shape, value.dtype)
-            tensor.write(bytes(nbytes))
+            tensor.write(bytes(tensor.nbytes))
         return tensor
 
 

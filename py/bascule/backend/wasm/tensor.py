@@ -12,7 +12,7 @@ from bascule.base.dtypes import BlockType
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-ITEM_NBYTES = {"f32": 4, "u32": 4, "f16": 2, "u8": 1}
+ITEM_NBYTES = {"f32": 4, "u32": 4, "i32": 4, "f16": 2, "u8": 1}
 
 
 class Tensor:

@@ -49,7 +49,7 @@ class GpuComputation:
         self, operands: Mapping[str, StateStore], results: Mapping[str, StateStore]
     ) -> None:
         """See `Computation.run`: the work is queued."""
-        values = {name: _buffer(store) for name, store in {**operands, **results}.items()}
+        values = {name: buffer_of(store) for name, store in {**operands, **results}.items()}
         large = [buffer for buffer, nbytes in values.values() if nbytes >= _LARGE_NBYTES]
         if large:
             await self._gpu.granted(large)
@@ -87,7 +87,7 @@ class GpuComputation:
         return self._owned[-1]
 
 
-def _buffer(store: StateStore) -> tuple[int, int]:
+def buffer_of(store: StateStore) -> tuple[int, int]:
     """The one tensor of a store: its buffer, and its bytes."""
     if not isinstance(store, GpuStates) or len(store.targets) != 1:
         raise InputError("run", "tensors of this device", type(store).__name__)

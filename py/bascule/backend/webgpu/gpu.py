@@ -128,7 +128,12 @@ class Gpu(Protocol):
 
     @property
     def n_objects(self) -> int:
-        """Live buffers and tapes (pipelines are kept for the device's life)."""
+        """Live buffers and tapes."""
+        ...
+
+    @property
+    def n_pipelines(self) -> int:
+        """Pipelines that were compiled and not dropped."""
         ...
 
     @property
@@ -174,13 +179,22 @@ class Gpu(Protocol):
         ...
 
     async def pipeline(
-        self, wgsl: str, constants: Mapping[str, float], bindings: str, label: str
+        self,
+        wgsl: str,
+        constants: Mapping[str, float],
+        bindings: str,
+        label: str,
+        entry: str = "main",
     ) -> int:
-        """Compile entry point `main` with override `constants`.
+        """Compile an entry point with override `constants`.
 
         `bindings` has a letter for each binding of group 0: u uniform, r read-only storage,
         w read-write storage, - none. `label` names the shader file in errors (ShaderError).
         """
+        ...
+
+    def drop_pipeline(self, pipeline: int) -> None:
+        """Let go of a pipeline; tapes that were recorded with it still run."""
         ...
 
     def record(self, words: array[int]) -> int:

@@ -126,6 +126,11 @@ class BrowserGpu:
         return int(self.bridge.objects)
 
     @property
+    def n_pipelines(self) -> int:
+        """See `Gpu.n_pipelines`."""
+        return int(self.bridge.pipelines)
+
+    @property
     def n_early_pipelines(self) -> int:
         """See `Gpu.n_early_pipelines`."""
         return int(self.bridge.early)
@@ -189,16 +194,31 @@ class BrowserGpu:
             raise self._told("read", error) from None
 
     async def pipeline(
-        self, wgsl: str, constants: Mapping[str, float], bindings: str, label: str
+        self,
+        wgsl: str,
+        constants: Mapping[str, float],
+        bindings: str,
+        label: str,
+        entry: str = "main",
     ) -> int:
         """See `Gpu.pipeline`."""
+        given = json.dumps(dict(constants))
         try:
-            made = await self.bridge.pipeline(wgsl, json.dumps(dict(constants)), bindings, label)
+            made = await self.bridge.pipeline(wgsl, given, bindings, label, entry)
         except JsException as error:
             raise self._told("pipeline", error) from None
         if isinstance(made, str):
-            raise ShaderError(label, [(line, text) for line, text in json.loads(made)])
+            told = json.loads(made)
+            messages = [(line, text) for line, text, _ in told]
+            raise ShaderError(label, messages, column=told[0][2] if told else 0)
         return int(made)
+
+    def drop_pipeline(self, pipeline: int) -> None:
+        """See `Gpu.drop_pipeline`."""
+        try:
+            self.bridge.dropPipeline(pipeline)
+        except JsException as error:
+            raise self._told("drop_pipeline", error) from None
 
     def record(self, words: array[int]) -> int:
         """See `Gpu.record`."""

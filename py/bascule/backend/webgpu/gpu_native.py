@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 FEATURE_SPELLING = {"subgroups": "subgroup"}
 _LETTERS = {"u": "uniform", "r": "read-only-storage", "w": "storage"}
 # naga writes "wgsl:3:15" below the cause, Tint ":3:15 error: " before it.
-_PLACE = re.compile(r":(\d+):\d+")
+_PLACE = re.compile(r":(\d+):(\d+)")
 _STAGING_KEPT_NBYTES = 64 << 20
 
 
@@ -187,6 +187,11 @@ class NativeGpu:
         """Live buffers and tapes."""
         return len(self._buffers) + len(self._tapes)
 
+    @property
+    def n_pipelines(self) -> int:
+        """See `Gpu.n_pipelines`."""
+        return len(self._pipelines)
+
     def alloc(self, nbytes: int, *, uniform: bool = False, kind: MemoryKind = "programs") -> int:
         """See `Gpu.alloc`."""
         self._check_alive()
@@ -264,14 +269,19 @@ class NativeGpu:
         self._keep_staging(staging)
 
     async def pipeline(
-        self, wgsl: str, constants: Mapping[str, float], bindings: str, label: str
+        self,
+        wgsl: str,
+        constants: Mapping[str, float],
+        bindings: str,
+        label: str,
+        entry: str = "main",
     ) -> int:
         """See `Gpu.pipeline`."""
         self._check_alive()
         try:
             layout = self._layout(bindings)[1]
             module = self._device.create_shader_module(label=label, code=wgsl)
-            stage = {"module": module, "entry_point": "main", "constants": dict(constants)}
+            stage = {"module": module, "entry_point": entry, "constants": dict(constants)}
             made = await self._device.create_compute_pipeline_async(
                 label=label, layout=layout, compute=stage
             )
@@ -281,6 +291,11 @@ class NativeGpu:
                 raise lost from None
             raise _shader_error(label, str(error)) from None
         return self._pipelines.add((made, bindings, label))
+
+    def drop_pipeline(self, pipeline: int) -> None:
+        """See `Gpu.drop_pipeline`."""
+        self._check_alive()
+        self._pipelines.remove(pipeline)
 
     def record(self, words: array[int]) -> int:
         """See `Gpu.record`."""
@@ -444,5 +459,6 @@ def _shader_error(label: str, text: str) -> ShaderError:
     """Turn a compiler's report into (line, message)."""
     place = _PLACE.search(text)
     told = re.search(r"error: (.+)", text) or re.search(r"Caused by:\s+(.+)", text)
-    line = int(place.group(1)) if place else 0
-    return ShaderError(label, [(line, told.group(1).strip() if told else " ".join(text.split()))])
+    line, column = (int(place.group(1)), int(place.group(2))) if place else (0, 0)
+    message = told.group(1).strip() if told else " ".join(text.split())
+    return ShaderError(label, [(line, message)], column=column)

@@ -55,7 +55,12 @@ class GpuStates:
 
     def write(self, name: str, offset: int, data: Buffer) -> None:
         """See `StateStore.write`."""
-        self._gpu.write(self.targets[name], offset, data)
+        view = memoryview(data).cast("B")
+        whole = view.nbytes & ~3
+        if whole:
+            self._gpu.write(self.targets[name], offset, view[:whole])
+        if view.nbytes > whole:  # an odd number of halves: a queue writes four bytes at a time
+            self._gpu.write(self.targets[name], offset + whole, bytes(view[whole:]).ljust(4, b"\0"))
 
     def read(self, name: str, offset: int, into: Buffer) -> Awaitable[None]:
         """See `StateStore.read`."""

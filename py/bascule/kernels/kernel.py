@@ -1,0 +1,215 @@
+"""Kernel: a user's WGSL source as a function of arrays and buffers."""
+
+# pyright: reportPrivateUsage=false
+# Kernels work on what buffers keep for themselves.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from bascule.backend.webgpu.backend import WebGpuBackend
+from bascule.backend.webgpu.computation import buffer_of
+from bascule.backend.webgpu.gpu import LEAST_LIMITS, Gpu
+from bascule.base.arrays import need_numpy, np
+from bascule.base.turns import CrossLoopLock
+from bascule.base.waiting import all_or_first_error
+from bascule.errors import InputError, TierUnavailableError
+from bascule.kernels.call import Call, Signature
+from bascule.kernels.compiled import CompiledShader, Launch
+from bascule.kernels.launch import groups_for
+from bascule.kernels.numpy_types import dtype_of
+from bascule.kernels.operands import Operands, operands_of
+from bascule.kernels.recording import RECORDING, KernelHome, Recording
+from bascule.kernels.reference import Reference, check_equal, values_of
+from bascule.kernels.shader import Shader
+from bascule.kernels.wgsl_types import ArrayOf, rounded
+
+# Smaller buffers are granted when they are read: asking for each costs a call into JavaScript.
+_LARGE_NBYTES = 16 << 20
+
+
+class Kernel:
+    """A compute shader of a user's own: `await kernel(x, y, out=z, count=n)`.
+
+    `device.kernel` makes one. Positional arguments fill the storage bindings in the order of their
+    numbers, keywords name them; members of a uniform struct are keywords as well. `out` fills the
+    writable bindings. Arguments are numpy arrays, `DeviceBuffer`s, bytes, or in a page JavaScript's
+    typed arrays, of the binding's own type; an output may be a shape, for a new buffer. `count` is
+    the number of invocations (up to three numbers), `groups` that of workgroups. A call gives its
+    output, of several a tuple: buffers stay on the device, arrays are filled.
+    """
+
+    def __init__(
+        self,
+        home: KernelHome,
+        shader: Shader,
+        constants: Mapping[str, Any],
+        reference: Callable[..., Any] | None,
+    ) -> None:
+        shader.pipeline_constants(constants)  # raises for a name or a value that does not fit
+        self._home = home
+        self._shader = shader
+        self._constants = {name: float(value) for name, value in constants.items()}
+        self._signature = Signature(shader)
+        self._reference = None if reference is None else Reference(reference, shader.label)
+        self._compiled: CompiledShader | None = None
+        self._preparing = CrossLoopLock()
+        self._proven: set[object] = set()
+        self.__doc__ = f"The kernel {shader.label}, {shader.entry}{self._signature}."
+
+    def __repr__(self) -> str:
+        return f"<Kernel {self._shader.label}: {self._shader.entry}{self._signature}>"
+
+    @property
+    def constants(self) -> Mapping[str, float]:
+        """The values of override constants that were set."""
+        return MappingProxyType(self._constants)
+
+    @property
+    def bindings(self) -> tuple[str, ...]:
+        """The names of the bindings, by their numbers."""
+        return tuple(binding.name for binding in self._shader.bindings)
+
+    def dtype(self, binding: str) -> np.dtype[Any]:
+        """The numpy dtype of a binding's element; of a struct with its members at WGSL's offsets.
+
+        InputError for an unknown binding, and for a struct whose size is not fixed.
+        """
+        for each in self._shader.bindings:
+            if each.name == binding:
+                return dtype_of(each.type.element if isinstance(each.type, ArrayOf) else each.type)
+        hint = f"The bindings are {', '.join(self.bindings)}."
+        raise InputError(f"{self._shader.label}, dtype", "a binding", repr(binding), hint=hint)
+
+    async def __call__(
+        self, *arguments: Any, out: Any = None, count: Any = None, groups: Any = None, **named: Any
+    ) -> Any:
+        """Run, or in a block of `device.record()` record; see `Kernel`.
+
+        InputError for arguments that do not fit, LimitError for what the device cannot hold or
+        launch, ShaderError for a source that does not compile, WrongResultError where the outputs
+        are not the reference's, TierUnavailableError on a tier without shaders and no reference.
+        """
+        call = self._signature.bind(arguments, out, count, groups, named)
+        recording = RECORDING.get()
+        if recording is None:
+            await self._home.ready(self._shader.label)
+        await need_numpy(self._shader.label, "Load numpy into this Pyodide first.")
+        pool = self._home.pool
+        if recording is not None and recording.pool is not pool:
+            raise InputError(self._shader.label, "a kernel of the recording's device", "another")
+        async with pool.backend.turns.turn():
+            pool.sweep()
+            operands = operands_of(self._signature.storage, call.storage, pool, self._shader.label)
+            try:
+                if recording is None:
+                    await self._run(call, operands)
+                else:
+                    await self._record(recording, call, operands)
+            finally:
+                if recording is None:
+                    operands.close()
+        results = [operands.found[name].result for name in call.outputs]
+        return results[0] if len(results) == 1 else tuple(results) or None
+
+    async def compile(self) -> None:
+        """Compile now, and not at the first call; on a tier without shaders nothing happens.
+
+        ShaderError with line and column where the source does not compile.
+        """
+        await self._home.ready(self._shader.label)
+        backend = self._home.pool.backend
+        if isinstance(backend, WebGpuBackend):
+            async with backend.turns.turn():
+                await self._ready(backend.gpu)
+
+    def close(self) -> None:
+        """Give the compiled shader back; a later call compiles again."""
+        compiled, self._compiled = self._compiled, None
+        if compiled is not None:
+            self._home.pool.backend.turns.when_free(compiled.close)
+
+    async def _run(self, call: Call, operands: Operands) -> None:
+        """Compute, and fill the caller's arrays."""
+        backend = self._home.pool.backend
+        if not isinstance(backend, WebGpuBackend):
+            await self._serve(call, operands)
+        else:
+            launch = await self._launch(backend.gpu, call, operands)
+            if self._reference is None or id(launch.shader) in self._proven or launch.is_empty:
+                launch.shader.run(launch)
+            else:
+                await self._prove(self._reference, launch, call, operands)
+        await all_or_first_error([operand.fetch() for operand in operands.outputs])
+
+    async def _record(self, recording: Recording, call: Call, operands: Operands) -> None:
+        """Put the call on a recording, which holds its operands from now on."""
+        if any(operand.array is not None for operand in operands.outputs):
+            operands.close()
+            hint = "Give a buffer or a shape, and read it after tape.run()."
+            raise InputError(self._shader.label, "outputs that are buffers", "an array", hint=hint)
+        backend = self._home.pool.backend
+        try:
+            if isinstance(backend, WebGpuBackend):
+                step = await self._launch(backend.gpu, call, operands)
+            else:
+                step = partial(self._serve, call, operands)
+        except BaseException:
+            operands.close()
+            raise
+        recording.add(step, operands, self)
+
+    async def _launch(self, gpu: Gpu, call: Call, operands: Operands) -> Launch:
+        """The call as a dispatch, compiled and within the device's limits."""
+        compiled = await self._ready(gpu)
+        most = gpu.adapter.limits["maxComputeWorkgroupsPerDimension"]
+        groups = groups_for(self._shader, compiled.constants, call.count, call.groups, most)
+        storage: list[tuple[int, int, int, int]] = []
+        for name, operand in operands.found.items():
+            buffer, _ = buffer_of(operand.buffer._store)
+            index = operands.found[name].binding.index
+            storage.append((index, buffer, 0, rounded(operand.nbytes, 4)))
+        large = [buffer for _, buffer, _, nbytes in storage if nbytes >= _LARGE_NBYTES]
+        if large:
+            await gpu.granted(large)
+        return Launch(compiled, tuple(storage), compiled.uniform_block(call.uniforms), groups)
+
+    async def _ready(self, gpu: Gpu) -> CompiledShader:
+        """The compiled shader on that device."""
+        async with self._preparing.turn():
+            if self._compiled is None or self._compiled.gpu is not gpu or self._compiled.closed:
+                made = await CompiledShader.make(gpu, self._shader, self._constants)
+                self._home.pool.when_dropped(self, made)
+                self._compiled = made
+            return self._compiled
+
+    async def _prove(
+        self, reference: Reference, launch: Launch, call: Call, operands: Operands
+    ) -> None:
+        """Run twice, each time from the same outputs, and compare with the reference.
+
+        The second run binds what the first has bound: some drivers are right the first time only.
+        """
+        before = {o.binding.name: await values_of(o) for o in operands.outputs}
+        expected = await reference.outputs(call, operands.found)
+        for _ in range(2):
+            for operand in operands.outputs:
+                operand.buffer._write(before[operand.binding.name])
+            launch.shader.run(launch)
+            found = {o.binding.name: await values_of(o) for o in operands.outputs}
+            check_equal(self._shader.label, expected, found)
+        self._proven = {id(launch.shader)}
+
+    async def _serve(self, call: Call, operands: Operands) -> None:
+        """Compute by the reference, on a tier without shaders."""
+        tier = self._home.pool.backend.tier
+        if self._reference is None:
+            told = f"it runs no shaders, and {self._shader.label} has no reference"
+            hint = "Give device.kernel(..., reference=...) a numpy function that computes the same."
+            raise TierUnavailableError(tier, told, hint=hint)
+        most = LEAST_LIMITS["maxComputeWorkgroupsPerDimension"]
+        if all(groups_for(self._shader, self._constants, call.count, call.groups, most)):
+            await self._reference.serve(call, operands.found)

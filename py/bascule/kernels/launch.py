@@ -1,0 +1,84 @@
+"""How many workgroups a call launches: by a count of invocations, or by numbers of groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bascule.errors import InputError, LimitError
+from bascule.kernels.shader import Groups, Shader
+
+_WHOLE = "a whole number, or up to three of them"
+
+
+def groups_for(
+    shader: Shader,
+    constants: Mapping[str, float],
+    count: Any,
+    groups: Any,
+    most: int,
+) -> Groups:
+    """Workgroups of a call, at most `most` in each dimension.
+
+    `count` is divided by the workgroup's size, rounded up. A count of one dimension that is too
+    large is folded into y and z where the entry point asks for `num_workgroups`, by which it can
+    tell its place. InputError unless exactly one of them is there; LimitError past the limit.
+    """
+    if (count is None) == (groups is None):
+        found = "both" if groups is not None else "neither"
+        hint = "count is in invocations, groups in workgroups."
+        raise InputError(shader.label, "count= or groups=", found, hint=hint)
+    if groups is not None:
+        return _checked(shader, _numbers(shader, "groups", groups), most)
+    size = shader.workgroup_size(constants)
+    if size is None:
+        told = "a workgroup size that is made of whole numbers and overrides"
+        raise InputError(shader.label, told, "another one", hint="Launch it with groups=.")
+    counts = _numbers(shader, "count", count)
+    x, y, z = (-(-n // lanes) for n, lanes in zip(counts, size, strict=True))
+    if x > most and y == z == 1 and shader.uses_num_workgroups and size[1] == size[2] == 1:
+        return _folded(shader, x, most)
+    return _checked(shader, (x, y, z), most)
+
+
+def folded(groups: int, most: int) -> Groups:
+    """At least so many workgroups, as even over the dimensions as need be."""
+    if groups <= most:
+        return groups, 1, 1
+    rows = -(-groups // most)
+    if rows <= most:
+        return -(-groups // rows), rows, 1
+    layers = -(-rows // most)
+    return most, -(-rows // layers), layers
+
+
+def _folded(shader: Shader, groups: int, most: int) -> Groups:
+    if groups > most**3:
+        raise _too_many(shader, groups, most)
+    return folded(groups, most)
+
+
+def _numbers(shader: Shader, what: str, given: Any) -> Groups:
+    listed: Any = given.tolist() if hasattr(given, "tolist") else given
+    items: list[Any] = list(listed) if isinstance(listed, tuple | list) else [listed]
+    whole = [n for n in items if isinstance(n, int) and not isinstance(n, bool) and n >= 0]
+    if not 1 <= len(items) <= 3 or len(whole) != len(items):
+        raise InputError(f"{shader.label}, {what}", _WHOLE, repr(given)[:80])
+    x, y, z = (*whole, 1, 1)[:3]
+    return x, y, z
+
+
+def _checked(shader: Shader, groups: Groups, most: int) -> Groups:
+    if max(groups) > most:
+        raise _too_many(shader, max(groups), most)
+    return groups
+
+
+def _too_many(shader: Shader, groups: int, most: int) -> LimitError:
+    hint = (
+        "Let the entry point take `@builtin(num_workgroups) n: vec3u`, and compute its index as "
+        "id.x + SIZE * n.x * (id.y + n.y * id.z) of the global id and the workgroup's size: "
+        "count= is then folded into y and z. Or use more dimensions, or larger workgroups."
+    )
+    limit = f"a device runs {most:,} in one dimension"
+    return LimitError(f"A launch of {shader.label}", f"{groups:,} workgroups", limit, hint=hint)

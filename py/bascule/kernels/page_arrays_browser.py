@@ -1,0 +1,19 @@
+"""JavaScript's typed arrays, as Pyodide shows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyodide.ffi import JsBuffer
+
+
+def copied(given: Any) -> memoryview | None:
+    """The numbers of a typed array, a copy of Python's own; None for anything else."""
+    if not isinstance(given, JsBuffer):
+        return None
+    return given.to_memoryview()
+
+
+def fill(page: Any, numbers: memoryview) -> None:
+    """Copy into a typed array."""
+    page.assign(numbers)

@@ -1,0 +1,93 @@
+"""A place in a list of WGSL tokens, and the errors that name it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bascule.errors import ShaderError
+from bascule.kernels.wgsl_tokens import Token
+
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
+
+
+def fault(label: str, token: Token, told: str) -> ShaderError:
+    """An error at that token."""
+    return ShaderError(label, [(token.line, told)], column=token.column)
+
+
+class Cursor:
+    """Reads tokens in order; the last one, of kind "end", is never passed."""
+
+    def __init__(self, tokens: Sequence[Token], label: str) -> None:
+        self._tokens = tokens
+        self.label = label
+        self.at = 0
+
+    @property
+    def token(self) -> Token:
+        """The token here."""
+        return self._tokens[min(self.at, len(self._tokens) - 1)]
+
+    @property
+    def ended(self) -> bool:
+        """Whether the source ends here."""
+        return self.token.kind == "end"
+
+    def next(self) -> Token:
+        """The token here; the cursor goes to the one after it."""
+        token = self.token
+        self.at += not self.ended
+        return token
+
+    def take(self, text: str) -> bool:
+        """Pass that text if it is here."""
+        found = self.token.text == text and not self.ended
+        self.at += found
+        return found
+
+    def expect(self, text: str) -> Token:
+        """Pass that text; ShaderError where something else stands."""
+        if self.token.text != text or self.ended:
+            raise fault(self.label, self.token, f"expected '{text}', found {self._found()}")
+        return self.next()
+
+    def name(self, what: str) -> str:
+        """Pass a name; ShaderError, about `what`, where something else stands."""
+        if self.token.kind != "name":
+            raise fault(
+                self.label, self.token, f"expected the name of {what}, found {self._found()}"
+            )
+        return self.next().text
+
+    def balanced(self) -> list[Token]:
+        """Pass the bracket here and all up to the one that closes it; the tokens between them."""
+        opening, waiting, start = self.next(), list[str](), self.at
+        waiting.append(_CLOSING[opening.text])
+        while waiting:
+            if self.ended:
+                raise fault(self.label, opening, f"this '{opening.text}' is never closed")
+            token = self.next()
+            if token.text in _CLOSING:
+                waiting.append(_CLOSING[token.text])
+            elif token.text in (")", "]", "}") and token.text != waiting.pop():
+                raise fault(self.label, token, f"this '{token.text}' closes nothing")
+        return list(self._tokens[start : self.at - 1])
+
+    def until(self, *stops: str) -> list[Token]:
+        """The tokens up to one of `stops` outside of brackets; that one is not passed."""
+        found: list[Token] = []
+        while not self.ended and self.token.text not in stops:
+            if self.token.text in _CLOSING:
+                first = self.at
+                self.balanced()
+                found += self._tokens[first : self.at]
+            else:
+                found.append(self.next())
+        return found
+
+    def passed(self, start: int) -> tuple[Token, ...]:
+        """The tokens from index `start` up to here."""
+        return tuple(self._tokens[start : self.at])
+
+    def _found(self) -> str:
+        return "the end of the source" if self.ended else f"'{self.token.text[:40]}'"
