@@ -66,6 +66,8 @@ if TYPE_CHECKING:
     from bascule.errors import UnsupportedModelError as UnsupportedModelError
     from bascule.errors import WebNnError as WebNnError
     from bascule.errors import WrongResultError as WrongResultError
+    from bascule.kernels.kernel import Kernel as Kernel
+    from bascule.kernels.recording import Recording as Recording
     from bascule.machine.capabilities import Capabilities as Capabilities
     from bascule.machine.capabilities import capabilities as capabilities
     from bascule.machine.pressure import open_pressure as open_pressure
@@ -122,6 +124,7 @@ _HOMES = {
     "HostMemoryError": "bascule.errors",
     "InputError": "bascule.errors",
     "IntelligentBackendSelector": "bascule.compat.selector",
+    "Kernel": "bascule.kernels.kernel",
     "LanguageModel": "bascule.tasks.language",
     "LimitError": "bascule.errors",
     "ModelFileError": "bascule.errors",
@@ -137,6 +140,7 @@ _HOMES = {
     "QuantizedTensor": "bascule.compat.quantizer",
     "Ranked": "bascule.tasks.classifications",
     "Ranking": "bascule.tasks.classifications",
+    "Recording": "bascule.kernels.recording",
     "RecoveryAction": "bascule.compat.error_policy",
     "RecoveryManager": "bascule.compat.recovery",
     "RecoveryStats": "bascule.compat.error_policy",
@@ -201,6 +205,7 @@ __all__ = [
     "HostMemoryError",
     "InputError",
     "IntelligentBackendSelector",
+    "Kernel",
     "LanguageModel",
     "LimitError",
     "ModelFileError",
@@ -216,6 +221,7 @@ __all__ = [
     "QuantizedTensor",
     "Ranked",
     "Ranking",
+    "Recording",
     "RecoveryAction",
     "RecoveryManager",
     "RecoveryStats",
