@@ -20,8 +20,8 @@ import pytest
 from bascule.server.app import create_app
 from bascule.server.run import pyodide_folder, running
 from bascule.server.wheel import write_wheel
-from bascule.weights.manifest import MANIFEST, make_manifest
-from bascule.weights.source import model_files
+from bascule.weights.manifest import make_manifest
+from bascule.weights.names import MANIFEST, model_files
 from e2e.conftest import GOLDENS, ROOT, console_of
 from e2e.engines import Engine, Page, wait_for
 from e2e.static_site import static_site

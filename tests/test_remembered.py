@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 import bascule
-from bascule.base.remembered import FolderRemembered, RememberedWarning, open_remembered
+from bascule.base.entries import RememberedWarning
+from bascule.base.remembered import FolderRemembered, open_remembered
 from tests.goldens import TINY_BERT
 
 

@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 import shutil
-import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bascule.base.folders import open_regular, unusable
+from bascule.base.page_settings import IN_PAGE
 from bascule.errors import InputError
 
 _SERVER = re.compile(r"https?://[^/]")
-IN_PAGE = sys.platform == "emscripten"
 
 
 # How a listing names what killed processes have left: chunks of no file, and half-written ones.

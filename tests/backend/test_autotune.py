@@ -18,8 +18,8 @@ from bascule.backend.webgpu.choices import Choices, signature
 from bascule.backend.webgpu.gpu_native import NativeGpu
 from bascule.backend.webgpu.kernel import Kernel
 from bascule.backend.webgpu.kernels import candidates, select
+from bascule.base.entries import MemoryRemembered
 from bascule.base.progress import Progress
-from bascule.base.remembered import MemoryRemembered
 from bascule.device.loading import load
 from bascule.errors import InputError
 from bascule.program.compile import freeze

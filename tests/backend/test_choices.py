@@ -17,7 +17,7 @@ from bascule.backend.webgpu.choices import Choices, machine_key, signature
 from bascule.backend.webgpu.gpu_native import NativeGpu
 from bascule.backend.webgpu.kernel import Kernel
 from bascule.backend.webgpu.kernels import candidates, select
-from bascule.base.remembered import MemoryRemembered
+from bascule.base.entries import MemoryRemembered
 from bascule.errors import GpuError, ShaderError
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph

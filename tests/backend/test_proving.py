@@ -17,7 +17,7 @@ from bascule.backend.webgpu.gpu_native import NativeGpu
 from bascule.backend.webgpu.kernels import candidates
 from bascule.backend.webgpu.proving import TOLERANCE, deviation
 from bascule.backend.webgpu.trials import family, trial_of
-from bascule.base.remembered import MemoryRemembered
+from bascule.base.entries import MemoryRemembered
 from bascule.device.loading import read_programs
 from bascule.errors import WrongResultError
 from bascule.program.compile import freeze

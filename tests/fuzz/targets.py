@@ -24,7 +24,8 @@ from bascule.choosing.speeds import KINDS
 from bascule.choosing.tier_records import TierRecords
 from bascule.compat.history import History
 from bascule.machine.machine_key import machine_key
-from bascule.weights.manifest import MANIFEST, write_manifest
+from bascule.weights.manifest import write_manifest
+from bascule.weights.names import MANIFEST
 from tests.fuzz.gguf_mutations import mutated_file
 from tests.fuzz.json_mutations import damaged, mutated, written
 from tests.goldens import TINY_BERT

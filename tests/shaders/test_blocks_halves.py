@@ -15,7 +15,7 @@ from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.gpu_native import NativeGpu
 from bascule.backend.webgpu.kernels import candidates
 from bascule.base.dtypes import BLOCKS, BlockType, DType
-from bascule.base.remembered import MemoryRemembered
+from bascule.base.entries import MemoryRemembered
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.program import Program

@@ -24,7 +24,7 @@ from bascule.program.graph import Graph
 from bascule.tasks import registry
 from bascule.tasks.embedder import EmbedderSettings
 from bascule.weights.early_read import EarlyRead
-from bascule.weights.source import open_source
+from bascule.weights.location import open_source
 from tests.goldens import HERE, TINY_BERT
 
 TINY_GGUF = HERE / "tiny-llama" / "tiny-q4_1.gguf"

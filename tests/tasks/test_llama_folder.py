@@ -22,7 +22,7 @@ from bascule.models.llama import LLAMA
 from bascule.program.blocks import dequantise
 from bascule.recipes.reading import read_recipe
 from bascule.tasks.sampler import GREEDY
-from bascule.weights.source import open_source
+from bascule.weights.location import open_source
 from tests.goldens import cosines
 from tests.goldens.llama import TINY_NAMES, Tiny, TinyName, tiny, tiny_folder
 from tests.goldens.llama_folder import write_folder

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from bascule.base.remembered import FolderRemembered, MemoryRemembered, Remembered
+from bascule.base.entries import MemoryRemembered, Remembered
+from bascule.base.remembered import FolderRemembered
 from bascule.text import _checked_key, open_tokenizer  # pyright: ignore[reportPrivateUsage]
 from bascule.text.tokenizer_check import check_tokenizer
 from tests.goldens import TINY_BERT

@@ -15,7 +15,8 @@ import pytest
 import bascule
 from bascule.backend.base import Backend, Tier
 from bascule.backend.cpu import ReferenceBackend
-from bascule.base.remembered import MemoryRemembered, open_remembered
+from bascule.base.entries import MemoryRemembered
+from bascule.base.remembered import open_remembered
 from bascule.choosing import speed_records
 from bascule.choosing.auto import ModelNeed, decision_for, need_of, open_best
 from bascule.choosing.speed_records import APART_S, SpeedRecord, Watch, speed_key, speed_record

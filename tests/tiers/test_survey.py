@@ -12,7 +12,7 @@ import pytest
 import bascule
 from bascule.backend.base import Backend, Tier, WeightStore
 from bascule.backend.cpu import ReferenceBackend, ReferenceExecutable, written
-from bascule.base.remembered import MemoryRemembered
+from bascule.base.entries import MemoryRemembered
 from bascule.choosing import measuring, speed_records
 from bascule.choosing.auto import ModelNeed, decision_for
 from bascule.choosing.measured_programs import measured_program, work_of

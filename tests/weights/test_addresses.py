@@ -19,7 +19,7 @@ from bascule.errors import (
     ModelNotFoundError,
 )
 from bascule.tasks.registry import KNOWN, known_hashes, locate, missing_in_page, pullable
-from bascule.weights.source import check_url, open_source
+from bascule.weights.location import check_url, open_source
 
 BAD = [
     "http://[",

@@ -16,7 +16,8 @@ from bascule.base.dtypes import BlockType
 from bascule.errors import FileChangedError, HashMismatchError, ModelFileError, SourceError
 from bascule.weights.gguf_stream import find_gguf, load_gguf_weights, read_gguf
 from bascule.weights.journal import Journal
-from bascule.weights.manifest import MANIFEST, make_manifest
+from bascule.weights.manifest import make_manifest
+from bascule.weights.names import MANIFEST
 from bascule.weights.remote import Patience
 from bascule.weights.source import FileSource
 from bascule.weights.source_http import HttpSource

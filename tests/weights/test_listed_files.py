@@ -14,8 +14,10 @@ import pytest
 
 import bascule
 from bascule.errors import FileMissingError
-from bascule.weights.manifest import MANIFEST, write_manifest
-from bascule.weights.source import UNLISTED_HINT, Source, open_source
+from bascule.weights.location import open_source
+from bascule.weights.manifest import write_manifest
+from bascule.weights.names import MANIFEST
+from bascule.weights.source import UNLISTED_HINT, Source
 from tests.goldens import HERE
 from tests.weights.faulty import FaultyServer
 

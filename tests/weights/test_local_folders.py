@@ -17,7 +17,8 @@ from bascule.backend.cpu import ReferenceStore
 from bascule.base.folders import file_nbytes, is_abandoned, open_regular, write_whole
 from bascule.errors import BasculeError, HashMismatchError, ModelFileError, SourceError
 from bascule.program.program import Parameter
-from bascule.weights.manifest import MANIFEST, write_manifest
+from bascule.weights.manifest import write_manifest
+from bascule.weights.names import MANIFEST
 from bascule.weights.source import FileSource
 from bascule.weights.stream import load_weights
 

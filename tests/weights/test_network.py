@@ -29,7 +29,8 @@ from bascule.program.program import Parameter
 from bascule.server.app import create_app
 from bascule.server.run import running
 from bascule.weights.journal import Journal, key_of
-from bascule.weights.manifest import MANIFEST, make_manifest
+from bascule.weights.manifest import make_manifest
+from bascule.weights.names import MANIFEST
 from bascule.weights.remote import Patience, refuse_downgrade
 from bascule.weights.source import FileSource
 from bascule.weights.source_http import HttpSource

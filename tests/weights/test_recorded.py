@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from bascule.base.remembered import FolderRemembered, MemoryRemembered, open_remembered
+from bascule.base.entries import MemoryRemembered
+from bascule.base.remembered import FolderRemembered, open_remembered
 from bascule.page.worker_browser import PageSession
 from bascule.tasks.registry import KNOWN, first_files
+from bascule.weights.names import may_be_read
 from bascule.weights.recorded import (
     LOADS_KEY,
     MOST_FILES,
@@ -23,7 +25,6 @@ from bascule.weights.recorded import (
     forget_loads,
     remember_load,
 )
-from bascule.weights.source import may_be_read
 from tests.goldens import TINY_BERT
 from tests.goldens.llama import tiny
 from tests.weights.faulty import FaultyServer

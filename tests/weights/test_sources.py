@@ -22,7 +22,7 @@ from bascule.errors import (
     UnsupportedModelError,
 )
 from bascule.program.program import Parameter
-from bascule.weights.source import open_source, split_location
+from bascule.weights.location import open_source, split_location
 from bascule.weights.stream import load_weights
 
 RNG = np.random.default_rng(11)

@@ -12,10 +12,9 @@ from bascule.errors import InputError
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from bascule.backend.adapter import AdapterInfo
     from bascule.backend.arrivals import Arrivals
     from bascule.backend.memory import MemoryKind, MemoryUse
-    from bascule.backend.quantise import Sums
-    from bascule.backend.webgpu.gpu import AdapterInfo
     from bascule.base.progress import ProgressCallback
     from bascule.base.turns import DeviceTurns
     from bascule.program.program import Parameter, Program, Value
@@ -95,6 +94,29 @@ class WeightStore(Protocol):
     def close(self) -> None:
         """Free the memory."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What quantising did; `n_unfit` numbers are not finite, or no block can hold them."""
+
+    squared_error: float = 0.0
+    squares: float = 0.0
+    n_unfit: int = 0
+    max_error: float = 0.0
+
+    @property
+    def relative_error(self) -> float:
+        """Root mean square of the error over that of the numbers; 0 where all are 0."""
+        return (self.squared_error / self.squares) ** 0.5 if self.squares else 0.0
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(
+            self.squared_error + other.squared_error,
+            self.squares + other.squares,
+            self.n_unfit + other.n_unfit,
+            max(self.max_error, other.max_error),
+        )
 
 
 class Quantiser(WeightStore, Protocol):

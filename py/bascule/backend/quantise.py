@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bascule.backend.base import Sums
 from bascule.base.arrays import Bytes, Floats, NDArray, np
 from bascule.base.dtypes import BLOCKS, BlockType, DType
 from bascule.errors import InputError
@@ -28,29 +28,6 @@ QUANTISED: tuple[DType, ...] = ("q4_0", "q4_1", "q8_0")
 _LEAST = 2.0**-126
 # Blocks are made in runs of so many: small beside any weight.
 _RUN_BLOCKS = 1 << 12
-
-
-@dataclass(frozen=True, slots=True)
-class Sums:
-    """What quantising did; `n_unfit` numbers are not finite, or no block can hold them."""
-
-    squared_error: float = 0.0
-    squares: float = 0.0
-    n_unfit: int = 0
-    max_error: float = 0.0
-
-    @property
-    def relative_error(self) -> float:
-        """Root mean square of the error over that of the numbers; 0 where all are 0."""
-        return (self.squared_error / self.squares) ** 0.5 if self.squares else 0.0
-
-    def __add__(self, other: Sums) -> Sums:
-        return Sums(
-            self.squared_error + other.squared_error,
-            self.squares + other.squares,
-            self.n_unfit + other.n_unfit,
-            max(self.max_error, other.max_error),
-        )
 
 
 def quantise(type: BlockType, values: NDArray[Any]) -> tuple[Bytes, Sums]:

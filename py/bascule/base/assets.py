@@ -11,6 +11,8 @@ from pathlib import Path
 _PACKAGE = Path(__file__).resolve().parent.parent
 _CHECKOUT = _PACKAGE.parent.parent
 FOLDERS = ("web", "shaders")
+# The environment variable with the URL of a copy of web/ on the page's site.
+BRIDGE = "BASCULE_BRIDGE"
 
 
 def path(name: str) -> Path:

@@ -19,7 +19,7 @@ import js
 from pyodide.ffi import JsException, create_once_callable, to_js
 
 from bascule.base import assets
-from bascule.base.page_settings import BRIDGE
+from bascule.base.assets import BRIDGE
 from bascule.base.waiting import shared_task
 from bascule.errors import InputError, SetupError
 

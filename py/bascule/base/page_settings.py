@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
+from bascule.base.assets import BRIDGE
 from bascule.errors import InputError, SetupError
 
-BRIDGE = "BASCULE_BRIDGE"
 MODELS = "BASCULE_MODELS"
+IN_PAGE = sys.platform == "emscripten"
 
 
 def configure(*, bridge: str | None = None, models: str | None = None) -> None:
@@ -20,7 +21,7 @@ def configure(*, bridge: str | None = None, models: str | None = None) -> None:
     origin's /models/. Call it before the first load. SetupError outside a page; InputError for
     what is no URL.
     """
-    if sys.platform != "emscripten":
+    if not IN_PAGE:
         raise SetupError(
             "bascule.configure() sets the URLs of a page, and this is none.",
             hint="Outside a page BASCULE_CACHE names the folder that holds models/.",

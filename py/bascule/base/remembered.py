@@ -14,39 +14,13 @@ import stat
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from bascule.base.entries import LIMITS, Entry, MemoryRemembered, Remembered, RememberedWarning
 from bascule.base.folders import remembered_folder, write_whole
-from bascule.base.json_object import JsonFault, JsonLimits, parse_json
-
-Entry = dict[str, Any]
+from bascule.base.json_object import JsonFault, parse_json
 
 _MOST_ENTRIES = 100
-LIMITS = JsonLimits(16 << 20, 1 << 18)
-
-
-class RememberedWarning(RuntimeWarning):
-    """What was learned will not be there next time."""
-
-
-class Remembered(Protocol):
-    """None of these raises or waits for long."""
-
-    async def get(self, key: str) -> Entry | None:
-        """The object of that key; None if there is none, or none that is sound."""
-        ...
-
-    async def put(self, key: str, entry: Entry) -> None:
-        """Keep an object, in place of an older one."""
-        ...
-
-    async def forget(self, key: str) -> None:
-        """Drop that key's object, if there is one."""
-        ...
-
-    async def clear(self) -> None:
-        """Forget everything."""
-        ...
 
 
 async def open_remembered() -> Remembered:
@@ -56,30 +30,6 @@ async def open_remembered() -> Remembered:
 
         return await open_in_page()
     return FolderRemembered(remembered_folder())
-
-
-class MemoryRemembered:
-    """Keeps nothing past this process."""
-
-    def __init__(self) -> None:
-        self._texts: dict[str, str] = {}
-
-    async def get(self, key: str) -> Entry | None:
-        """See `Remembered.get`."""
-        text = self._texts.get(key)
-        return None if text is None else json.loads(text)
-
-    async def put(self, key: str, entry: Entry) -> None:
-        """See `Remembered.put`."""
-        self._texts[key] = json.dumps(entry)
-
-    async def forget(self, key: str) -> None:
-        """See `Remembered.forget`."""
-        self._texts.pop(key, None)
-
-    async def clear(self) -> None:
-        """See `Remembered.clear`."""
-        self._texts.clear()
 
 
 class FolderRemembered:

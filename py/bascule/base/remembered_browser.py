@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pyodide.ffi import JsException
 
 from bascule.base.bridge_browser import bridge_modules, js_message
+from bascule.base.entries import LIMITS, Entry, MemoryRemembered, Remembered, RememberedWarning
 from bascule.base.json_object import JsonFault, parse_json
-from bascule.base.remembered import LIMITS, MemoryRemembered, RememberedWarning
 from bascule.errors import SetupError
-
-if TYPE_CHECKING:
-    from bascule.base.remembered import Entry, Remembered
 
 
 async def open_in_page() -> Remembered:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,15 +10,15 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from bascule.backend.base import TIERS, Backend, Tier
 from bascule.backend.probe import probe_dispatch
 from bascule.base.arguments import did_you_mean
-from bascule.base.remembered import MemoryRemembered, open_remembered
+from bascule.base.entries import MemoryRemembered
+from bascule.base.page_settings import IN_PAGE
+from bascule.base.remembered import open_remembered
 from bascule.errors import InputError, TierUnavailableError
 
 if TYPE_CHECKING:
     from bascule.backend.webgpu.gpu import Gpu
     from bascule.choosing.decisions import Decision
     from bascule.choosing.speed_records import Watch
-
-IN_PAGE = sys.platform == "emscripten"
 
 
 @dataclass(frozen=True, slots=True)

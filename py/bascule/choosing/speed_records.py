@@ -10,7 +10,7 @@ from typing import Any
 
 from bascule import __version__
 from bascule.backend.base import Backend, Tier
-from bascule.base.remembered import Entry, Remembered
+from bascule.base.entries import Entry, Remembered
 from bascule.choosing.measuring import check, measure
 from bascule.choosing.speeds import (
     Kind,

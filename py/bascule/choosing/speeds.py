@@ -7,7 +7,6 @@ Work is counted in multiply-adds, and in numbers for a pass.
 
 from __future__ import annotations
 
-import sys
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from math import exp, inf, isfinite, log
 from typing import Any, Literal
 
 from bascule.backend.base import Tier
+from bascule.base.page_settings import IN_PAGE
 
 Kind = Literal["product", "pass", "blocks"]
 KINDS: tuple[Kind, ...] = ("product", "pass", "blocks")
@@ -108,7 +108,6 @@ def _is_row(row: Any) -> bool:
             return False
 
 
-_IN_PAGE = sys.platform == "emscripten"
 # Of a tier of each kind, in seconds: a run by itself, one of several, and a unit of work of each
 # kind. For the time until a machine is measured; only their order of magnitude matters.
 _TYPICAL: Mapping[str, tuple[float, float, tuple[float, float, float]]] = {
@@ -131,7 +130,7 @@ def why_typical(*, software: bool, busy: bool, alone: bool = False) -> str:
         return "no other tier here could be faster"
     if busy:
         return "this machine is too busy to be measured"
-    if software and _IN_PAGE:  # it always loses there, and proving its kernels would fetch numpy
+    if software and IN_PAGE:  # it always loses there, and proving its kernels would fetch numpy
         return "a software GPU is not measured in a page"
     return ""
 
@@ -141,7 +140,7 @@ def typical_speeds(tier: Tier, *, software: bool, why: str) -> Speeds:
     if tier.startswith("webgpu"):
         row = _TYPICAL["software gpu" if software else "gpu"]
     else:
-        row = _TYPICAL.get(f"{tier} in a page", _TYPICAL[tier]) if _IN_PAGE else _TYPICAL[tier]
+        row = _TYPICAL.get(f"{tier} in a page", _TYPICAL[tier]) if IN_PAGE else _TYPICAL[tier]
     once_s, again_s, per_work_s = row
     samples: dict[Kind, tuple[Sample, ...]] = {
         kind: _line(once_s, again_s, unit_s)

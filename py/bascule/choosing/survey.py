@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 
 from bascule.backend.base import TIERS, Backend, Tier
-from bascule.base.remembered import MemoryRemembered, Remembered, open_remembered
-from bascule.choosing.openers import IN_PAGE, OPENERS, open_named
+from bascule.base.entries import MemoryRemembered, Remembered
+from bascule.base.page_settings import IN_PAGE
+from bascule.base.remembered import open_remembered
+from bascule.choosing.openers import OPENERS, open_named
 from bascule.choosing.speed_records import speed_record, speeds_of, speeds_without_measuring
 from bascule.choosing.switches import Switches
 from bascule.choosing.tier_records import TierFacts as TierFacts

@@ -8,8 +8,8 @@ from time import time
 from typing import Any
 
 from bascule.backend.base import TIERS, Tier
-from bascule.base.remembered import Remembered
-from bascule.choosing.openers import IN_PAGE
+from bascule.base.entries import Remembered
+from bascule.base.page_settings import IN_PAGE
 from bascule.choosing.speeds import Speeds
 from bascule.machine.machine_key import machine_key
 

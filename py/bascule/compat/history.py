@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from bascule.backend.base import TIERS, Tier
-from bascule.base.remembered import Entry
+from bascule.base.entries import Entry
 
 # Fewer runs than this change no choice.
 ENOUGH_RUNS = 5

@@ -14,7 +14,7 @@ from bascule.errors import InputError
 from bascule.tasks.classifier import ClassifierModel
 from bascule.tasks.embedder import EmbeddingModel
 from bascule.tasks.language import LanguageModel
-from bascule.weights.source import check_component
+from bascule.weights.names import check_component
 
 DEFAULT_CHUNK_MB = 4.0
 

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from inspect import isawaitable
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from bascule.choosing.decisions import Considered, Decision
 from bascule.choosing.workload import BackendType, WorkloadCharacteristics
 from bascule.compat.calling import takes_an_argument
 from bascule.errors import BackendsFailedError
 
-if TYPE_CHECKING:
-    from bascule.compat.selector import IntelligentBackendSelector
+
+class Listener(Protocol):
+    """What hears of each attempt: an IntelligentBackendSelector."""
+
+    decisions: deque[Decision]
+
+    def note(
+        self,
+        backend: BackendType,
+        operation_name: str,
+        workload: WorkloadCharacteristics | None,
+        seconds: float,
+        *,
+        failed: bool = False,
+    ) -> None:
+        """Take a run into the history."""
+        ...
 
 
 class MonitoredRun:
@@ -21,7 +37,7 @@ class MonitoredRun:
 
     def __init__(
         self,
-        selector: IntelligentBackendSelector,
+        selector: Listener,
         name: str,
         workload: WorkloadCharacteristics | None,
         order: Sequence[BackendType],

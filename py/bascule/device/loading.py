@@ -11,10 +11,11 @@ from time import perf_counter
 from typing import Any, Literal, Unpack, overload
 
 from bascule.backend.arrivals import Arrivals
+from bascule.base.page_settings import IN_PAGE
 from bascule.base.progress import Progress, ProgressCallback
 from bascule.base.waiting import all_or_first_error
 from bascule.choosing.auto import ModelNeed, need_of, open_tier
-from bascule.choosing.openers import IN_PAGE, OpenedTier
+from bascule.choosing.openers import OpenedTier
 from bascule.choosing.reopening import open_another, reopen_tier
 from bascule.choosing.switches import warn_of_unknown_names
 from bascule.device.options import CHUNK_MB, LoadOptions, LoadSettings
@@ -36,9 +37,11 @@ from bascule.tasks.embedder import EmbeddingModel
 from bascule.tasks.language import LanguageModel
 from bascule.tasks.loaded import LoadedModel, Reopened
 from bascule.tasks.registry import known_hashes, known_kind, locate, missing_in_page
+from bascule.weights.location import open_source, split_location
+from bascule.weights.names import MODEL_GGUF
 from bascule.weights.quantised import QuantizationReport, format_of
 from bascule.weights.recorded import RecordedSource
-from bascule.weights.source import CHUNK_NBYTES, MODEL_GGUF, Source, open_source, split_location
+from bascule.weights.source import CHUNK_NBYTES, Source
 
 
 @overload

@@ -32,7 +32,8 @@ from bascule.backend.base import Backend, Tier
 from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.choices import machine_key
 from bascule.base.dtypes import DType
-from bascule.base.remembered import Remembered, open_remembered
+from bascule.base.entries import Remembered
+from bascule.base.remembered import open_remembered
 from bascule.errors import BasculeError, ModelFileError, TierUnavailableError, WrongResultError
 from bascule.machine.host import host_identity
 from bascule.program.parameters import all_parameters

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 from bascule.base.bridge_browser import bridge_module
-
-if TYPE_CHECKING:
-    from bascule.machine.pressure import PressureState
 
 
 class PagePressure:
@@ -17,7 +14,7 @@ class PagePressure:
         self._watched = watched
 
     @property
-    def state(self) -> PressureState:
+    def state(self) -> Literal["nominal", "fair", "serious", "critical"]:
         """See `Pressure.state`."""
         return self._watched.state
 

@@ -10,11 +10,12 @@ from typing import Any
 
 from bascule import cache
 from bascule.backend.base import Backend, Tier
+from bascule.base.page_settings import IN_PAGE
 from bascule.base.progress import Progress
 from bascule.base.remembered import open_remembered
 from bascule.choosing.auto import ModelNeed, open_chosen, open_tier
 from bascule.choosing.decisions import Decision
-from bascule.choosing.openers import IN_PAGE, OpenedTier
+from bascule.choosing.openers import OpenedTier
 from bascule.choosing.survey import Survey, survey
 from bascule.choosing.switches import read_switches
 from bascule.device.loading import load_model

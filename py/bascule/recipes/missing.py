@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from bascule.errors import BasculeError, FileMissingError, UnsupportedModelError
-from bascule.weights.source import FOREIGN_VOCABULARIES, FOREIGN_WEIGHTS, UNLISTED_HINT, Source
+from bascule.weights.names import FOREIGN_VOCABULARIES, FOREIGN_WEIGHTS
+from bascule.weights.source import UNLISTED_HINT, Source
 from bascule.weights.stream import WHOLE
 
 _CONFIG, _TOKENIZER = "config.json", "tokenizer.json"

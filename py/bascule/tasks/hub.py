@@ -19,7 +19,7 @@ from bascule.base.progress import Progress, ProgressCallback
 from bascule.errors import BasculeError, ModelFileError, SourceError
 from bascule.tasks.hub_repo import HUB_TIMEOUT_S, hub_answers, pull_repo
 from bascule.tasks.registry import KnownModel, pullable
-from bascule.weights.manifest import MANIFEST
+from bascule.weights.names import MANIFEST
 
 _BLOCK_NBYTES = 1 << 20
 _MOST_NBYTES = 1 << 30

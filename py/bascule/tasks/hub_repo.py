@@ -29,8 +29,8 @@ from bascule.errors import (
     UnsupportedModelError,
 )
 from bascule.tasks.registry import hub_folder
-from bascule.weights.manifest import MANIFEST, parse_manifest, write_manifest
-from bascule.weights.source import INDEX, may_be_read
+from bascule.weights.manifest import parse_manifest, write_manifest
+from bascule.weights.names import INDEX, MANIFEST, may_be_read
 
 HUB_TIMEOUT_S = 10
 ORIGIN = "bascule-source.json"

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from bascule.base.arguments import did_you_mean
 from bascule.base.folders import file_nbytes, local_path, unusable
 from bascule.errors import BasculeError, FileMissingError, InputError, ModelNotFoundError
-from bascule.weights.source import INDEX, MODEL_GGUF
+from bascule.weights.names import INDEX, MODEL_GGUF
 from bascule.weights.stream import WHOLE
 
 ModelKind = Literal["sentence-encoder", "language-model"]

@@ -15,9 +15,10 @@ from bascule.base.progress import Progress, ProgressCallback
 from bascule.errors import FileChangedError, FileMissingError, UnsupportedModelError
 from bascule.program.program import Parameter
 from bascule.weights.gguf import GgufHeader, read_gguf_header
+from bascule.weights.names import MODEL_GGUF
 from bascule.weights.plan import plan_pieces
 from bascule.weights.safetensors import TensorInfo
-from bascule.weights.source import MODEL_GGUF, Source
+from bascule.weights.source import Source
 from bascule.weights.stream import fill, nothing_arrived, with_restarts
 
 

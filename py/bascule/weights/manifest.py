@@ -25,8 +25,8 @@ from bascule.base.json_object import MANIFEST as MANIFEST_LIMITS
 from bascule.base.json_object import JsonFault, parse_json
 from bascule.base.progress import Progress, ProgressCallback
 from bascule.errors import InputError, ModelFileError, SetupError
+from bascule.weights.names import MANIFEST, model_files
 
-MANIFEST = "bascule-manifest.json"
 MOST_MANIFEST_NBYTES = MANIFEST_LIMITS.nbytes
 LEAST_CHUNK_NBYTES = 65536
 MOST_CHUNK_NBYTES = 64 << 20
@@ -124,7 +124,6 @@ async def write_manifest(folder: Path, chunk_mb: float, progress: ProgressCallba
 
     InputError for a folder without model files, SetupError if it cannot be read or written.
     """
-    from bascule.weights.source import model_files
 
     def report(done: int) -> None:
         progress(Progress("manifest", done, total))

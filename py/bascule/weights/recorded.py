@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bascule.backend.base import TIERS, Tier, WeightStore
-from bascule.base.remembered import Remembered
+from bascule.base.entries import Remembered
 from bascule.weights.pieces import Piece
 from bascule.weights.source import Report, Source
 

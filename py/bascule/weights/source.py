@@ -9,69 +9,26 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import re
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import SplitResult, urlsplit
 
 from bascule.backend.base import WeightStore
 from bascule.base.folders import file_nbytes, local_path, open_regular
 from bascule.errors import (
     FileMissingError,
     HashMismatchError,
-    InputError,
     ModelFileError,
     ModelNotFoundError,
     SourceError,
 )
-from bascule.weights.manifest import (
-    MANIFEST,
-    MOST_MANIFEST_NBYTES,
-    Expected,
-    check_chunk_nbytes,
-    parse_manifest,
-)
+from bascule.weights.manifest import MOST_MANIFEST_NBYTES, Expected, parse_manifest
+from bascule.weights.names import FOREIGN_FILES, MANIFEST, check_file
 from bascule.weights.pieces import Piece, Scatter, check_ends, chunk_order, leading
 
 CHUNK_NBYTES = 4 << 20
-INDEX = "model.safetensors.index.json"
-MODEL_GGUF = "model.gguf"
-# The only names that are ever looked for. Shards are the one kind that a model's own file may name,
-# and GGUF files the one kind that a user may.
-ALLOWED_FILES = frozenset(
-    {
-        "config.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "chat_template.jinja",
-        "generation_config.json",
-        "model.safetensors",
-        MODEL_GGUF,
-        "modules.json",
-        "sentence_bert_config.json",
-        "config_sentence_transformers.json",
-        INDEX,
-        MANIFEST,
-    }
-)
-# Weights and vocabularies in formats that are not read; asked for to say why a load fails.
-FOREIGN_WEIGHTS = ("pytorch_model.bin", "onnx/model.onnx", "model.onnx", "tf_model.h5")
-FOREIGN_VOCABULARIES = ("vocab.txt", "vocab.json", "tokenizer.model")
-FOREIGN_FILES = frozenset((*FOREIGN_WEIGHTS, *FOREIGN_VOCABULARIES))
-_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
-_GGUF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.gguf")
-# Of the modules of a sentence encoder, whose folders modules.json names.
-_MODULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}/(config\.json|model\.safetensors)")
-_COMPONENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MOST_SMALL_NBYTES = 128 << 20
 UNLISTED_HINT = f"{MANIFEST} does not list it: write that anew (`bascule manifest FOLDER`)."
-_NOT_IN_URLS = re.compile(r"[\x00-\x1f\x7f\\]")
-_URL_HINT = "Give the URL of a model's folder, like https://host/models/name."
-_MOST_URL = 8192
-_MOST_HOST, _MOST_LABEL = 253, 63  # RFC 1035, 2.3.4
-
 # (bytes of pieces so far, how many first pieces are whole)
 Report = Callable[[int, int], None]
 
@@ -124,115 +81,12 @@ class Source(Protocol):
         ...
 
 
-def open_source(
-    location: str, *, hashes: Mapping[str, str] | None = None, chunk_nbytes: int = CHUNK_NBYTES
-) -> Source:
-    """A source for an http(s) URL, in the page always one, or else for a local folder.
-
-    `hashes` gives the SHA-256 of files, by name, where the caller knows them.
-    """
-    check_chunk_nbytes(chunk_nbytes)
-    scheme = _split(location).scheme if "://" in location else ""
-    known = hashes or {}
-    if scheme in ("http", "https"):
-        url = check_url(location)
-        if sys.platform == "emscripten":
-            from bascule.weights.source_browser import PageSource
-
-            return PageSource(url, known, chunk_nbytes)
-        from bascule.weights.source_http import HttpSource
-
-        return HttpSource(url, known, chunk_nbytes)
-    if scheme:
-        raise InputError("model location", "http://, https:// or a folder", f"{scheme}://")
-    return FileSource(location, known, chunk_nbytes)
-
-
 async def read_optional(source: Source, file: str) -> bytes | None:
     """A small file; None if the folder lacks it. Errors as `Source.read` else."""
     try:
         return await source.read(file)
     except FileMissingError:
         return None
-
-
-def split_location(location: str) -> tuple[str, str | None]:
-    """A model's folder, for `open_source`, and the .gguf file in it that is named, if any.
-
-    InputError for a file name of other characters than letters, digits, dots, - and _.
-    """
-    if "://" in location:
-        if not _split(location).path.endswith(".gguf"):
-            return location, None
-        folder, _, file = location.rpartition("/")
-    else:
-        path = local_path(location)
-        if path.suffix != ".gguf" or os.path.isdir(path):
-            return location, None
-        folder, file = str(path.parent), path.name
-    if not _GGUF.fullmatch(file):
-        expected = "a name of letters, digits, dots, - and _ that ends in .gguf"
-        raise InputError("model file", expected, repr(file[:80]))
-    return folder, file
-
-
-def check_url(url: str) -> str:
-    """The URL of a folder without its last slash; InputError if it carries what it should not."""
-    parts = _split(url)
-    host = parts.hostname
-    if not host:
-        raise InputError("model URL", "a host name", _shown(url))
-    if parts.username or parts.password:
-        raise InputError(
-            "model URL",
-            "no user name or password in it",
-            f"one for {host[:80]}",
-            hint="Put the model where it can be read without one.",
-        )
-    if "?" in url or "#" in url:
-        raise InputError("model URL", "one with no ? or #", _shown(url))
-    labels = host.rstrip(".").split(".")
-    if len(host) > _MOST_HOST or not all(0 < len(label) <= _MOST_LABEL for label in labels):
-        raise InputError("model URL", "a host name", _shown(host))
-    return url.rstrip("/")
-
-
-def _split(url: str) -> SplitResult:
-    """A URL's parts; InputError for what is no URL."""
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-        url.encode()  # no lone surrogates
-        if _NOT_IN_URLS.search(url) or len(url) > _MOST_URL:
-            raise ValueError
-    except ValueError as error:
-        why = f" ({error})" if str(error) and not isinstance(error, UnicodeError) else ""
-        raise InputError("model URL", "a URL", _shown(url) + why, hint=_URL_HINT) from None
-    return parts
-
-
-def _shown(url: str) -> str:
-    return repr(url if len(url) <= 200 else url[:200] + "...")
-
-
-def check_component(name: str) -> str:
-    """The name of a part of a model, if it may be a folder's name."""
-    if not _COMPONENT.fullmatch(name):
-        raise InputError("component", "a folder name of letters, digits, - and _", repr(name[:80]))
-    return name
-
-
-def check_file(file: str) -> str:
-    """The name, if it is one that may be looked for."""
-    if not (may_be_read(file) or file in FOREIGN_FILES):
-        raise InputError("model file", f"one of {sorted(ALLOWED_FILES)}", repr(file))
-    return file
-
-
-def may_be_read(file: str) -> bool:
-    """Whether a file's name is one that a load may look for."""
-    named = _SHARD.fullmatch(file) or _GGUF.fullmatch(file) or _MODULE.fullmatch(file)
-    return file in ALLOWED_FILES or named is not None
 
 
 def expected_of(manifest: Mapping[str, Expected], file: str, location: str) -> Expected | None:
@@ -244,16 +98,6 @@ def expected_of(manifest: Mapping[str, Expected], file: str, location: str) -> E
     if manifest and file not in manifest and file not in FOREIGN_FILES:
         raise FileMissingError(f"{location}/{file}", hint=UNLISTED_HINT)
     return manifest.get(file)
-
-
-def model_files(folder: Path) -> dict[str, Path]:
-    """The files of a local folder that a load may read, the manifest left out."""
-    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
-    return {
-        name: path
-        for name, path in found.items()
-        if path.is_file() and name != MANIFEST and may_be_read(name)
-    }
 
 
 ReadChunk = Callable[[int], Awaitable[bytes]]

@@ -25,15 +25,10 @@ from bascule.errors import (
     ModelFileError,
     SourceError,
 )
-from bascule.weights.manifest import MANIFEST, MOST_MANIFEST_NBYTES
+from bascule.weights.manifest import MOST_MANIFEST_NBYTES
+from bascule.weights.names import MANIFEST, check_file
 from bascule.weights.pieces import RAW, Piece
-from bascule.weights.source import (
-    CHUNK_NBYTES,
-    MOST_SMALL_NBYTES,
-    UNLISTED_HINT,
-    Report,
-    check_file,
-)
+from bascule.weights.source import CHUNK_NBYTES, MOST_SMALL_NBYTES, UNLISTED_HINT, Report
 
 _RELOAD_HINT = "Load again; if that does not help, reload the page."
 _LARGE_HINT = "Check that the address is that of a model's folder."

@@ -11,13 +11,8 @@ from bascule.backend.base import WeightStore
 from bascule.errors import FileMissingError, HashMismatchError, ModelFileError, SourceError
 from bascule.weights.cached import CachedFile, Keeping
 from bascule.weights.journal import Journal
-from bascule.weights.manifest import (
-    MANIFEST,
-    MOST_MANIFEST_NBYTES,
-    Expected,
-    is_manifest,
-    parse_manifest,
-)
+from bascule.weights.manifest import MOST_MANIFEST_NBYTES, Expected, is_manifest, parse_manifest
+from bascule.weights.names import MANIFEST, check_file
 from bascule.weights.pieces import Piece, check_ends, chunk_order
 from bascule.weights.remote import Patience, check_address, open_client
 from bascule.weights.source import (
@@ -25,7 +20,6 @@ from bascule.weights.source import (
     MOST_SMALL_NBYTES,
     Proof,
     Report,
-    check_file,
     expected_of,
     stream_chunks,
 )

@@ -23,9 +23,10 @@ from bascule.errors import (
     ModelFileError,
 )
 from bascule.program.program import Parameter
+from bascule.weights.names import INDEX, check_file
 from bascule.weights.plan import Planned, plan_pieces
 from bascule.weights.safetensors import TensorInfo, header_nbytes, parse_header
-from bascule.weights.source import INDEX, Source, check_file
+from bascule.weights.source import Source
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from typing import Any
 from bascule import __version__
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel
-from bascule.base.remembered import MemoryRemembered, Remembered
+from bascule.base.entries import MemoryRemembered, Remembered
 from bascule.errors import GpuError, ShaderError, WrongResultError
 from bascule.program.ops import onto_of, operands_of
 from bascule.program.ops.parts import PLACES

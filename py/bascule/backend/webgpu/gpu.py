@@ -22,8 +22,9 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from bascule.backend.adapter import AdapterInfo as AdapterInfo
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -59,38 +60,6 @@ LEAST_LIMITS: Mapping[str, int] = {
     "minStorageBufferOffsetAlignment": 256,
     "minUniformBufferOffsetAlignment": 256,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterInfo:
-    """What a driver says of its adapter, with the features and limits of the device opened on it.
-
-    `features` uses the names of the WebGPU specification on both drivers. `software` is true for
-    adapters that run on the CPU (SwiftShader, lavapipe, WARP). `subgroups_enable` tells that the
-    shader compiler wants `enable subgroups;` before the builtins (Tint) instead of rejecting it.
-    `identity` is a text that changes whenever a pipeline might turn out otherwise: all of the
-    above and the version of the browser or driver. It is compared, never read. `least` tells that
-    the device was asked for without any feature and with the limits that every device grants.
-    """
-
-    vendor: str
-    architecture: str
-    device: str
-    description: str
-    backend: str
-    software: bool
-    features: frozenset[str]
-    limits: Mapping[str, int]
-    subgroups_enable: bool = False
-    identity: str = ""
-    least: bool = False
-
-    @property
-    def name(self) -> str:
-        """One line for people: the most telling of the fields that are there."""
-        return (
-            self.description or self.device or f"{self.vendor} {self.architecture}".strip() or "GPU"
-        )
 
 
 def gpu_tier(least: bool) -> Tier:

@@ -19,7 +19,7 @@ from bascule.backend.webgpu.choices import machine_key, signature
 from bascule.backend.webgpu.gpu import WANTED_FEATURES, WANTED_LIMITS, AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel
 from bascule.backend.webgpu.pipelines import Pipelines
-from bascule.base.remembered import Entry, Remembered
+from bascule.base.entries import Entry, Remembered
 from bascule.program.program import Call
 
 REQUEST_KEY = "request"
