@@ -2,7 +2,7 @@
 // or this browser has made one (snapshot-maker.js), else from the beginning.
 // A snapshot that does not fit, does not arrive whole or does not work costs time only.
 
-import { checked, fetchWheel, findShipped, pyodideModule } from "./shipped.js";
+import { checked, fetchWheel, findShipped, pyodideModule, pyodideWasm } from "./shipped.js";
 import { FOLDER } from "./snapshot-steps.mjs";
 import { openSnapshots, snapshotKey } from "./snapshots.js";
 
@@ -10,27 +10,31 @@ import { openSnapshots, snapshotKey } from "./snapshots.js";
  * Where Pyodide's folder is, and the wheel or its index; Python's environment; whether a snapshot that
  * this browser has made is used.
  * @typedef {{ pyodide: string, wheel: string, env: Record<string, string>, snapshot?: boolean }} Config
- * Whose snapshot it was ("" for none); `plain` says why one was not used. `stages` are milliseconds: until
- * Pyodide's script and the index are there, until the snapshot's bytes are, and Pyodide's own start.
- * @typedef {{ snapshot: "site" | "browser" | "", plain: string, ms: number, stages: Record<string, number> }} How
+ * Whose snapshot it was ("" for none); `plain` says why one was not used; `compiled`: whether the page had
+ * compiled the WebAssembly. `stages` are milliseconds: until Pyodide's script and the index are there, until the
+ * snapshot's bytes are, and Pyodide's own start.
+ * @typedef {{ snapshot: "site" | "browser" | "", plain: string, compiled: boolean, ms: number,
+ *   stages: Record<string, number> }} How
  * @typedef {{ from: "site" | "browser", key: string, bytes: Promise<Uint8Array>, drop(): Promise<void> }} Offer
  * @typedef {import("./shipped.js").Shipped} Shipped
+ * @typedef {import("./shipped.js").Received} Received
  */
 
 /** `begin` is what the page does first in Python: a snapshot with which that fails is not used. `sent` is what
- * the page has fetched already, or null.
- * @template T @param {Config} config @param {(pyodide: any) => T} begin @param {Promise<Shipped | null>} [sent]
+ * the page has fetched already.
+ * @template T @param {Config} config @param {(pyodide: any) => T} begin @param {Received} [sent]
  * @returns {Promise<How & { pyodide: any, begun: T }>} */
 export async function boot({ pyodide: folder, wheel: wheelUrl, env, snapshot = false }, begin, sent) {
   const began = performance.now();
   const library = pyodideModule(folder);
   library.catch(() => {}); // awaited below
-  const shipped = (await sent) ?? (await findShipped({ pyodide: folder, wheel: wheelUrl }));
+  const shipped = (await sent?.shipped) ?? (await findShipped({ pyodide: folder, wheel: wheelUrl }));
   const { index } = shipped;
   const archive = once(() => fetchWheel(index, wheelUrl));
   const own = once(async () => (snapshot ? ownOffer(folder, archive) : null));
   if (!index.snapshot) own();
-  const { loadPyodide } = await library;
+  const { loadPyodide: load } = await library;
+  const loadPyodide = (/** @type {object} */ options) => withModule(folder, sent?.module, () => load(options));
   /** @type {Record<string, number>} */
   const stages = { boot_library_ms: performance.now() - began };
   let last = performance.now();
@@ -41,9 +45,11 @@ export async function boot({ pyodide: folder, wheel: wheelUrl, env, snapshot = f
   };
   /** @type {string[]} */
   const reasons = [];
-  const finish = (/** @type {any} */ pyodide, /** @type {How["snapshot"]} */ from) => {
+  const finish = async (/** @type {any} */ pyodide, /** @type {How["snapshot"]} */ from) => {
     lap("boot_start_ms");
-    const how = { snapshot: from, plain: reasons.join("; "), ms: performance.now() - began, stages };
+    const ms = performance.now() - began;
+    const compiled = Boolean(await sent?.module);
+    const how = { snapshot: from, plain: reasons.join("; "), compiled, ms, stages };
     return { ...how, pyodide, begun: begin(pyodide) };
   };
   for await (const { from, key, bytes, drop } of offers(shipped, own)) {
@@ -52,7 +58,7 @@ export async function boot({ pyodide: folder, wheel: wheelUrl, env, snapshot = f
       bytes.then(() => lap("boot_fetch_ms"), () => {}); // told below
       const pyodide = await loadPyodide({ indexURL: folder, _loadSnapshot: bytes });
       resume(pyodide, key, env);
-      return finish(pyodide, from);
+      return await finish(pyodide, from);
     } catch (error) {
       reasons.push(error instanceof Error ? error.message : String(error));
       console.debug(`Bascule starts Python without its snapshot: ${reasons.at(-1)}`);
@@ -90,6 +96,33 @@ async function ownOffer(folder, archive) {
   } catch (error) {
     console.debug("Bascule did not look for its own snapshot:", error);
     return null;
+  }
+}
+
+/** Start Pyodide, which has no option for its WebAssembly compiled: while it starts, this module takes the place
+ * of what it fetches and compiles. Without one it does both itself.
+ * @template T @param {string} folder @param {Promise<WebAssembly.Module | null> | undefined} compiled
+ * @param {() => Promise<T>} start @returns {Promise<T>} */
+export async function withModule(folder, compiled, start) {
+  if (!compiled) return start();
+  const { fetch } = globalThis;
+  const { instantiateStreaming } = WebAssembly;
+  const url = pyodideWasm(folder);
+  const none = new Response();
+  globalThis.fetch = async (resource, options) => {
+    const asked = resource instanceof Request ? resource.url : String(resource);
+    return asked === url && (await compiled) ? none : fetch(resource, options);
+  };
+  WebAssembly.instantiateStreaming = async (source, imports) => {
+    const [answer, module] = [await source, await compiled];
+    if (answer !== none || !module) return instantiateStreaming(answer, imports);
+    return { module, instance: await WebAssembly.instantiate(module, imports) };
+  };
+  try {
+    return await start();
+  } finally {
+    globalThis.fetch = fetch;
+    WebAssembly.instantiateStreaming = instantiateStreaming;
   }
 }
 

@@ -1,5 +1,6 @@
-// What a site ships for Python's start: wheel/index.json, and the memory snapshot that it names
-// (server/snapshot.py makes it). The page fetches both while its worker starts, and sends them there.
+// What a site ships for Python's start: wheel/index.json, the memory snapshot that it names
+// (server/snapshot.py makes it), and Pyodide's WebAssembly. The page fetches them while its worker starts,
+// compiles the WebAssembly, and sends all of it there.
 
 import { sha256 as digestOf } from "./bridge/journal.js";
 import { BasculeError } from "./protocol.js";
@@ -10,36 +11,70 @@ import { BasculeError } from "./protocol.js";
  * @typedef {{ wheel: string, snapshot?: Snapshot | null }} Index
  * The index, and the bytes of its snapshot, if that is of this Pyodide.
  * @typedef {{ index: Index, bytes: Promise<Uint8Array<ArrayBuffer>> | null }} Shipped
- * One message each, in this order; an index of null is one that did not come.
- * @typedef {{ index: Index | null, follows: boolean }} IndexMessage
- * @typedef {{ bytes: Uint8Array<ArrayBuffer> } | { error: string }} BytesMessage
+ * What the page sends, one message each; an index or a module of null is one that did not come. After "end" no
+ * module follows: a browser may drop the message that holds it.
+ * @typedef {{ type: "index", index: Index | null, follows: boolean }} IndexMessage
+ * @typedef {{ type: "bytes", bytes: Uint8Array<ArrayBuffer> } | { type: "bytes", error: string }} BytesMessage
+ * @typedef {{ type: "module", module: WebAssembly.Module | null } | { type: "end" }} ModuleMessage
+ * What the worker receives.
+ * @typedef {{ shipped: Promise<Shipped | null>, module: Promise<WebAssembly.Module | null> }} Received
  */
 
 const GZIP = [0x1f, 0x8b];
 const SNAPSHOT = [0x00, 0x73, 0x6e, 0x70];
+const WASM = "pyodide.asm.wasm";
 
 /** Fetch what a site ships, and send it to a worker's `receiveShipped`. Never rejects.
  * @param {{ pyodide: string, wheel: string }} place @param {MessagePort} port @param {AbortSignal} signal */
 export async function sendShipped(place, port, signal) {
+  /** @param {IndexMessage | BytesMessage | ModuleMessage} message @param {Transferable[]} [transfer] */
+  const send = (message, transfer = []) => port.postMessage(message, transfer);
+  const compiling = compilePyodide(place.pyodide, signal).then((module) => {
+    send({ type: "module", module });
+    send({ type: "end" });
+  });
   try {
     const { index, bytes } = await findShipped(place, signal);
-    port.postMessage({ index, follows: bytes !== null });
-    const message = await bytes?.then((whole) => ({ bytes: whole }), (error) => ({ error: textOf(error) }));
-    if (message) port.postMessage(message, "bytes" in message ? [message.bytes.buffer] : []);
+    send({ type: "index", index, follows: bytes !== null });
+    await bytes?.then(
+      (whole) => send({ type: "bytes", bytes: whole }, [whole.buffer]),
+      (error) => send({ type: "bytes", error: textOf(error) }),
+    );
   } catch {
-    port.postMessage({ index: null, follows: false }); // the worker asks again, and says what is wrong
+    send({ type: "index", index: null, follows: false }); // the worker asks again, and says what is wrong
   }
+  await compiling;
 }
 
-/** What another thread has sent by `sendShipped`; null where it could not fetch the index.
- * @param {MessagePort} port @returns {Promise<Shipped | null>} */
-export async function receiveShipped(port) {
-  /** @type {((message: any) => void)[]} */
-  const waiting = [];
-  const [first, second] = [0, 1].map(() => new Promise((resolve) => waiting.push(resolve)));
-  port.onmessage = ({ data }) => waiting.shift()?.(data);
-  const { index, follows } = /** @type {IndexMessage} */ (await first);
-  return index && { index, bytes: follows ? second.then(bytesOf) : null };
+/** What another thread has sent by `sendShipped`: null where it could not fetch the index, and where it could
+ * not compile Pyodide's WebAssembly.
+ * @param {MessagePort} port @returns {Received} */
+export function receiveShipped(port) {
+  /** @type {Map<string, (message: any) => void>} */
+  const waiting = new Map();
+  const message = (/** @type {string} */ type) => new Promise((resolve) => waiting.set(type, resolve));
+  const [index, bytes, module, end] = ["index", "bytes", "module", "end"].map(message);
+  port.onmessage = ({ data }) => waiting.get(data.type)?.(data);
+  return {
+    shipped: index.then(({ index, follows }) => index && { index, bytes: follows ? bytes.then(bytesOf) : null }),
+    module: Promise.race([module, end]).then(({ module }) => module ?? null),
+  };
+}
+
+/** Where Pyodide's WebAssembly lies. @param {string} folder */
+export function pyodideWasm(folder) {
+  return new URL(WASM, folder).href;
+}
+
+/** Pyodide's WebAssembly, which it does not begin to compile before its snapshot is there; null where this
+ * fails: Pyodide does it then, and says what is wrong. @param {string} folder @param {AbortSignal} signal
+ * @returns {Promise<WebAssembly.Module | null>} */
+async function compilePyodide(folder, signal) {
+  try {
+    return await WebAssembly.compileStreaming(fetch(pyodideWasm(folder), { signal }));
+  } catch {
+    return null;
+  }
 }
 
 /** @param {BytesMessage} message */

@@ -88,7 +88,7 @@ Object.assign(globalThis, { basculeChecked: checked });
 /** @param {Request} request */
 async function answer(request) {
   if (!booted) throw new Error("The worker was not started.");
-  const { pyodide, session, snapshot, ms, stages } = await booted;
+  const { pyodide, session, snapshot, compiled, ms, stages } = await booted;
   switch (request.type) {
     case "load":
       return JSON.parse(await session.load(request.model, request.tier, report));
@@ -112,6 +112,7 @@ async function answer(request) {
         ...(await earlyStats()),
         ...stages,
         ...{ boot_ms: ms, boot_snapshot: Number(snapshot !== ""), boot_own_snapshot: Number(snapshot === "browser") },
+        boot_compiled: Number(compiled),
       };
     case "cache":
       return JSON.parse(await session.cache(request.action, JSON.stringify(request.locations)));
