@@ -13,6 +13,7 @@ import json
 import marshal
 import random
 import sys
+import zlib
 from collections.abc import Sequence
 from importlib.abc import InspectLoader
 from importlib.machinery import (
@@ -36,8 +37,9 @@ _PACKAGE = "bascule"
 _TEXTS = (".js", ".wgsl")
 _OTHERS = (".json", ".wasm", ".zip")
 
-# By path: the hash of the source, and its code.
-_codes: dict[str, tuple[bytes, CodeType]] = {}
+# By path: the hash of the source, and its code as `_packed` gives it: a page that starts reads and
+# checks each byte of the snapshot, and needs few of these.
+_codes: dict[str, tuple[bytes, bytes]] = {}
 # Files that are read by their path, not by `assets.text`.
 _files: dict[str, bytes] = {}
 _key = ""
@@ -52,12 +54,12 @@ def collect(folder: str) -> bytes:
     loaded = [(name, getattr(module, "__file__", None)) for name, module in sys.modules.items()]
     files = {Path(path) for name, path in loaded if path and name.startswith("numpy")}
     files.update(Path(folder).rglob("*.py"))
-    codes: dict[str, tuple[bytes, CodeType]] = {}
+    codes: dict[str, tuple[bytes, bytes]] = {}
     for file in sorted(files):
         if file.suffix == ".py" and not file.match("*_native.py") and "server" not in file.parts:
             data = file.read_bytes()
             code = compile(data, str(file), "exec", dont_inherit=True)
-            codes[str(file)] = source_hash(data), code
+            codes[str(file)] = source_hash(data), _packed(code)
     return marshal.dumps(([name for name, _ in loaded], codes))
 
 
@@ -70,6 +72,7 @@ def prepare(key: str, folder: str, collected: bytes) -> list[str]:
     global _key
     _key = key
     names, codes = marshal.loads(collected)
+    del collected  # what follows takes its place in memory
     provide_jinja()
     _codes.update(codes)
     home = Path(folder) / _PACKAGE
@@ -80,7 +83,10 @@ def prepare(key: str, folder: str, collected: bytes) -> list[str]:
         elif file.is_file() and file.suffix in _OTHERS:
             _files[str(file)] = file.read_bytes()
     _install(folder)
-    return [name for name in names if _imported(name)]
+    imported = [name for name in names if _imported(name)]
+    for name in imported:
+        _codes.pop(str(getattr(sys.modules[name], "__file__", "")), None)
+    return imported
 
 
 def resume(key: str, environment: str) -> bool:
@@ -112,6 +118,15 @@ def _imported(name: str) -> bool:
     return name in sys.modules
 
 
+def _packed(code: CodeType) -> bytes:
+    return zlib.compress(marshal.dumps(code))
+
+
+def _unpacked(packed: bytes) -> CodeType:
+    code: CodeType = marshal.loads(zlib.decompress(packed))
+    return code
+
+
 class _CollectedLoader(InspectLoader):
     """Runs the collected code of a module whose file need not be there."""
 
@@ -119,7 +134,7 @@ class _CollectedLoader(InspectLoader):
         self._path = path
 
     def get_code(self, fullname: str) -> CodeType:
-        return _codes[self._path][1]
+        return _unpacked(_codes[self._path][1])
 
     def get_source(self, fullname: str) -> None:
         """None: only the code was collected."""
@@ -159,7 +174,7 @@ class _FileLoader(SourceFileLoader):
         path = self.get_filename(fullname)
         collected = _codes.get(path)
         if collected is not None and collected[0] == source_hash(self.get_data(path)):
-            return collected[1]
+            return _unpacked(collected[1])
         return super().get_code(fullname)
 
 
