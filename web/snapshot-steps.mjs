@@ -1,6 +1,8 @@
 // The two steps that make a memory snapshot of Python, each in a Pyodide of its own: for
 // snapshot-worker.js in a browser, and for py/bascule/server/snapshot.mjs in node.
 
+const PAGE_NBYTES = 1 << 16; // of WebAssembly
+
 /** Where the package lies in Pyodide. */
 export const FOLDER = "/lib/bascule";
 
@@ -57,5 +59,13 @@ export function makeSnapshot(pyodide, key, collected) {
   pyodide.FS.writeFile("/tmp/collected", collected);
   pyodide.globals.set("key", key);
   const modules = JSON.parse(pyodide.runPython(PREPARE));
-  return { bytes: pyodide.makeMemorySnapshot(), modules };
+  return { bytes: trimmed(pyodide.makeMemorySnapshot(), pyodide._module._sbrk(0)), modules };
+}
+
+/** A snapshot without the memory that nothing was allocated in yet: it grows by that when it needs to. The second
+ * word of a snapshot says where its memory begins. @param {Uint8Array<ArrayBuffer>} snapshot
+ * @param {number} end of what was allocated */
+function trimmed(snapshot, end) {
+  const [, start] = new Uint32Array(snapshot.buffer, snapshot.byteOffset, 2);
+  return snapshot.slice(0, start + Math.ceil(end / PAGE_NBYTES) * PAGE_NBYTES);
 }
