@@ -98,3 +98,38 @@ def test_a_device_gets_one_chunk_after_the_other(server: FaultyServer) -> None:
     assert all_correct
     assert most == 1
     assert peak <= 3 * CHUNK
+
+
+def test_a_header_that_is_read_in_parts_costs_its_chunk_once(server: FaultyServer) -> None:
+    all_correct, heads, given, peak = node(
+        server,
+        SLOW
+        + """
+        const heads = [];
+        for (const [at, nbytes] of [[0, 256], [8, 9], [0, 256]]) {
+          heads.push(correct(at, await fetcher.read(folder, "weights", at, nbytes)));
+        }
+        await stream();
+        const { cached_nbytes: given } = JSON.parse(fetcher.stats(folder));
+        done([all, heads.every(Boolean), given, fetcher.peakChunkNbytes]);
+        """,
+    )
+    assert all_correct
+    assert heads
+    assert given == SIZE
+    assert peak == 3 * CHUNK
+
+
+def test_what_was_forgotten_is_read_anew(server: FaultyServer) -> None:
+    first, second = node(
+        server,
+        SLOW
+        + """
+        const first = correct(0, await fetcher.read(folder, "weights", 0, 256));
+        await fetcher.forget(folder, "weights");
+        done([first, correct(0, await fetcher.read(folder, "weights", 0, 256))]);
+        """,
+    )
+    assert first
+    assert second
+    assert server.sent["/m/weights"] > SIZE

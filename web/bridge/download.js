@@ -37,6 +37,8 @@ export class CachedFile {
   #turn = Promise.resolve();
   /** @type {Uint8Array<ArrayBuffer>} */
   #buffer = new Uint8Array(0);
+  /** The chunk that lies there: a header is read in parts. @type {{ index: number, bytes: Uint8Array<ArrayBuffer> } | null} */
+  #held = null;
   /** Chunks that are being read from the store, by index.
    * @type {Map<number, { buffer: Uint8Array<ArrayBuffer>, reading: Promise<Uint8Array<ArrayBuffer> | null> }>} */
   #early = new Map();
@@ -160,7 +162,7 @@ export class CachedFile {
       await Promise.all([...this.#early.values()].map(({ reading }) => reading));
       this.#early.clear();
       this.#spare = [];
-      this.#buffer = new Uint8Array(0);
+      this.#dropBuffer();
       this.#shelf.unlock();
     }
   }
@@ -185,6 +187,7 @@ export class CachedFile {
     this.#abort = new AbortController();
     this.#endRun();
     this.#opened = null;
+    this.#dropBuffer();
     this.#shelf.close();
     this.#remote.received = this.#remote.retries = 0;
   }
@@ -193,6 +196,7 @@ export class CachedFile {
   async forget() {
     this.#endRun();
     this.#opened = null;
+    this.#dropBuffer();
     await this.#shelf.clear();
   }
 
@@ -260,11 +264,16 @@ export class CachedFile {
     for (const index of indices) {
       // Another worker that fetches has a chunk in its memory, too.
       if (!this.#hash(index) || this.following) return;
-      if (this.#early.has(index)) continue;
+      if (this.#early.has(index) || this.#held?.index === index) continue;
       const buffer = this.#spare.pop() ?? this.#newBuffer();
       const reading = this.#fromStore(index, buffer).catch(() => null);
       this.#early.set(index, { buffer, reading });
     }
+  }
+
+  #dropBuffer() {
+    this.#buffer = new Uint8Array(0);
+    this.#held = null;
   }
 
   #newBuffer() {
@@ -279,11 +288,12 @@ export class CachedFile {
       const early = this.#early.get(index);
       const found = await early?.reading;
       this.#early.delete(index);
+      if (early) this.#dropBuffer();
       if (early && !found) this.#buffer = early.buffer; // the network fills it
       const result = await use(found ?? (await this.#chunk(index)));
       if (early) {
         this.#spare.push(early.buffer);
-        this.#buffer = new Uint8Array(0);
+        this.#dropBuffer();
       }
       return result;
     });
@@ -298,16 +308,24 @@ export class CachedFile {
 
   /** @param {number} index @returns {Promise<Uint8Array<ArrayBuffer>>} */
   async #chunk(index) {
+    if (this.#held?.index === index) return this.#held.bytes;
+    this.#held = null;
     if (!this.#buffer.length) this.#buffer = this.#newBuffer();
     for (;;) {
       const found = await this.#fromStore(index, this.#buffer);
-      if (found) return found;
-      if (this.#shelf.locked) return this.#fromNetwork(index);
+      if (found) return this.#hold(index, found);
+      if (this.#shelf.locked) return this.#hold(index, await this.#fromNetwork(index));
       // Another tab may be fetching the same file: then what it has kept is taken, chunk by chunk.
       await this.#shelf.turn(this.#abort.signal);
       const kept = await this.#shelf.load();
       if (kept && this.#shared.http.agree(kept, this.#known)) this.#entry = kept;
     }
+  }
+
+  /** @param {number} index @param {Uint8Array<ArrayBuffer>} bytes that are the chunk's, by their hash */
+  #hold(index, bytes) {
+    this.#held = { index, bytes };
+    return bytes;
   }
 
   /** @param {number} index @param {Uint8Array<ArrayBuffer>} buffer */
