@@ -104,6 +104,8 @@ async def read_encoder(
 async def _check_modules(source: Source, encoder: EmbedderSettings) -> None:
     """Compare the modules' tensors with their settings, and the widths of all of them."""
     folders = module_folders(encoder.modules)
+    if not folders:
+        return
     parameters = replace(encoder, weights="f32").program(SMALLEST).parameters
     own = [p for p in parameters if p.name.split("/")[0] in folders]
     if own:

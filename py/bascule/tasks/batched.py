@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from time import perf_counter
 from typing import Protocol
 
@@ -59,6 +60,8 @@ class BatchSettings(Protocol):
 
 def most_rows(settings: BatchSettings, limits: Limits) -> int:
     """Rows (texts x tokens) of a pass whose every value is within the limits; at least one."""
+    if limits.binding_nbytes == inf:
+        return MOST_ROWS
     widest = max(call.result.nbytes for call in settings.program(SMALLEST).calls)
     return max(1, int(min(MOST_ROWS, limits.binding_nbytes / widest)))
 

@@ -98,10 +98,11 @@ class EmbeddingModel(BatchedModel):
         owns_backend: bool = True,
         on_close: Callable[[], None] | None = None,
     ) -> None:
+        self.dimension = settings.dimension
         super().__init__(
             name,
             settings,
-            settings.dimension,
+            self.dimension,
             backend,
             weights,
             tier_reason=tier_reason,
@@ -109,7 +110,6 @@ class EmbeddingModel(BatchedModel):
             owns_backend=owns_backend,
             on_close=on_close,
         )
-        self.dimension = settings.dimension
         self._settings = settings
         self._tokenizer = tokenizer
 

@@ -79,6 +79,8 @@ def fit_all(programs: Sequence[Program], limits: Limits) -> tuple[Fitting, list[
 
     LimitError if the first one cannot be: it is the least, and has every parameter.
     """
+    if limits == Limits():
+        return Fitting(limits), list(programs)
     able: list[tuple[Program, Cuts]] = []
     for program in programs:
         try:
