@@ -1,10 +1,10 @@
 // cached_attention_block: causal attention of grouped queries over a KV cache, by blocks.
-//   y[t,h,:] = sum_j softmax_j(dot(q[t,h], k[j,g]) / sqrt(D)) * v[j,g,:],  g = h / (H / G)
+//   y[t,h,:] = sum_j softmax_j(capped(dot(q[t,h], k[j,g]) * scale)) * v[j,g,:],  g = h / (H / G)
 // over positions j up to the query's own, p = position + t, that still stand in the ring; the last
 // `window` of them where that is not 0. A workgroup owns ROWS rows (see the part) of a KV head and
 // meets KEYS keys at a time: scores in tiles of 4 x 4, a softmax that is rescaled as larger scores
 // come, then sums of 4 rows and 2 vec4 columns a lane. The choice for many queries on hardware.
-// Slots: cache, rows.   Launch: (queries * sharing / ROWS, KV heads done, 1).
+// Slots: cache, rows, cap.   Launch: (queries * sharing / ROWS, KV heads done, 1).
 // Reference: cached_attention.
 // Source: Dao et al. 2022 (tiled, with online softmax).
 override ROWS: u32 = 32u;        // a multiple of 4
@@ -12,7 +12,8 @@ override KEYS: u32 = 32u;        // a multiple of 4
 override WORKGROUP: u32 = 64u;   // a multiple of ROWS / 4, at least ROWS / 4 * ceil(D / 8)
 
 struct Params { tokens: u32, slots: u32, heads: u32, kept: u32, window: u32, sharing: u32,
-                x_head: u32, y_head: u32, first_query: u32, queries: u32 }   // see the part rows
+                x_head: u32, y_head: u32, first_query: u32, queries: u32,   // see the part rows
+                scale: f32, softcap: f32 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> q: array<vec4f>;         // (tokens, heads * D / 4)
@@ -60,13 +61,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         s += mat4x4f(cache_at(at.x + i) * m, cache_at(at.y + i) * m, cache_at(at.z + i) * m,
                      cache_at(at.w + i) * m);
       }
-      s *= 1.0 / sqrt(f32(HEAD_SIZE));
+      s *= params.scale;
       let span = span_of(rows);
       let out = key * quads + tile % quads;
-      scores[out] = seen(s[0], start + key, span);
-      scores[out + quads] = seen(s[1], start + key + 1u, span);
-      scores[out + 2u * quads] = seen(s[2], start + key + 2u, span);
-      scores[out + 3u * quads] = seen(s[3], start + key + 3u, span);
+      scores[out] = seen(capped(s[0]), start + key, span);
+      scores[out + quads] = seen(capped(s[1]), start + key + 1u, span);
+      scores[out + 2u * quads] = seen(capped(s[2]), start + key + 2u, span);
+      scores[out + 3u * quads] = seen(capped(s[3]), start + key + 3u, span);
     }
     workgroupBarrier();   // the scores stand
     let before = top;

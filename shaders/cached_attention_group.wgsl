@@ -1,15 +1,16 @@
 // cached_attention_group: causal attention of grouped queries over a KV cache, four queries a lane.
-//   y[t,h,:] = sum_j softmax_j(dot(q[t,h], k[j,g]) / sqrt(D)) * v[j,g,:],  g = h / (H / G)
+//   y[t,h,:] = sum_j softmax_j(capped(dot(q[t,h], k[j,g]) * scale)) * v[j,g,:],  g = h / (H / G)
 // over the positions j that a query sees. A workgroup owns four rows (see the part) of a KV head.
 // Its lanes take keys in turn, each with a softmax of its own, and are merged at the end. Queries
 // and sums stay in named registers, up to eight tiles of 16 columns, and a key is loaded once for
 // all four: on adapters that run on a CPU, whose choice this is, loads cost most.
-// Slots: cache, rows.   Launch: (queries * sharing / 4, KV heads done, 1).
+// Slots: cache, rows, cap.   Launch: (queries * sharing / 4, KV heads done, 1).
 // Reference: cached_attention.   Source: Dao et al. 2023 (Flash-Decoding).
 override WORKGROUP: u32 = 8u;
 
 struct Params { tokens: u32, slots: u32, heads: u32, kept: u32, window: u32, sharing: u32,
-                x_head: u32, y_head: u32, first_query: u32, queries: u32 }   // see the part rows
+                x_head: u32, y_head: u32, first_query: u32, queries: u32,   // see the part rows
+                scale: f32, softcap: f32 }
 struct Tile { a: mat4x4f, b: mat4x4f, c: mat4x4f, d: mat4x4f }   // four vec4s of four rows
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -87,7 +88,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let key = j % params.slots * pitch + (params.x_head + group.y) * HEAD_VEC4S;
     let sum = score(key, 0u, q0) + score(key, 4u, q1) + score(key, 8u, q2) + score(key, 12u, q3)
       + score(key, 16u, q4) + score(key, 20u, q5) + score(key, 24u, q6) + score(key, 28u, q7);
-    let x = seen(sum / sqrt(f32(HEAD_SIZE)), j, span);
+    let x = seen(capped(sum * params.scale), j, span);
     let higher = max(top, x);
     let keep = exp(top - higher);
     let w = select(exp(x - higher), vec4f(), x <= vec4f(HIDDEN));

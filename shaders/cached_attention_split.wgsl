@@ -1,16 +1,17 @@
 // cached_attention_split: causal attention of grouped queries over a KV cache, keys split.
-//   y[t,h,:] = sum_j softmax_j(dot(q[t,h], k[j,g]) / sqrt(D)) * v[j,g,:],  g = h / (H / G)
+//   y[t,h,:] = sum_j softmax_j(capped(dot(q[t,h], k[j,g]) * scale)) * v[j,g,:],  g = h / (H / G)
 // over positions j up to the query's own, p = position + t, that still stand in the ring; the last
 // `window` of them where that is not 0. A workgroup owns a row (see the part) of a KV head; its
 // lanes take four keys at a time in turn, each with a softmax of its own, and merge them at the
 // end. The choice for few queries on hardware.
-// Slots: cache, rows.   Launch: (queries * sharing, KV heads done, 1).
+// Slots: cache, rows, cap.   Launch: (queries * sharing, KV heads done, 1).
 // Reference: cached_attention.
 // Source: Dao et al. 2023 (Flash-Decoding).
 override WORKGROUP: u32 = 64u;
 
 struct Params { tokens: u32, slots: u32, heads: u32, kept: u32, window: u32, sharing: u32,
-                x_head: u32, y_head: u32, first_query: u32, queries: u32 }   // see the part rows
+                x_head: u32, y_head: u32, first_query: u32, queries: u32,   // see the part rows
+                scale: f32, softcap: f32 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> q: array<vec4f>;         // (tokens, heads * D / 4)
@@ -30,11 +31,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let start = span.since.x % params.slots;     // the slot of the first key
   let head = (params.x_head + group.y) * HEAD_VEC4S;
   let values = params.kept * HEAD_VEC4S;   // from a key to its value
-  let scale = 1.0 / sqrt(f32(HEAD_SIZE));
 
   var mine: array<vec4f, HEAD_VEC4S>;
   var sum: array<vec4f, HEAD_VEC4S>;
-  for (var i = 0u; i < HEAD_VEC4S; i++) { mine[i] = q[query + i] * scale; }
+  for (var i = 0u; i < HEAD_VEC4S; i++) { mine[i] = q[query + i] * params.scale; }
   var top = HIDDEN;   // largest score so far
   var total = 0.0;     // sum of exp(score - top)
   for (var j = lane * 4u; j < count; j += WORKGROUP * 4u) {
@@ -47,7 +47,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
       score += vec4f(dot(mine[i], cache_at(at.x + i)), dot(mine[i], cache_at(at.y + i)),
                      dot(mine[i], cache_at(at.z + i)), dot(mine[i], cache_at(at.w + i)));
     }
-    score = select(vec4f(HIDDEN), score, js < vec4u(count));
+    score = select(vec4f(HIDDEN), capped(score), js < vec4u(count));
     let higher = max(top, max(max(score.x, score.y), max(score.z, score.w)));
     let keep = exp(top - higher);
     let weight = exp(score - higher);

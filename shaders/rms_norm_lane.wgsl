@@ -1,10 +1,10 @@
 // rms_norm_lane: divide each row by its root mean square, then scale, a row a lane.
-//   y[r,c] = x[r,c] / sqrt(mean_c(x[r,c]^2) + eps) * weight[c]
+//   y[r,c] = x[r,c] / sqrt(mean_c(x[r,c]^2) + eps) * (weight[c] + plus)
 // No barrier: the choice for adapters that run on a CPU.
 // Slots: none.   Launch: flat over rows.   Source: Zhang & Sennrich 2019.   Reference: rms_norm.
 override WORKGROUP: u32 = 16u;
 
-struct Params { rows: u32, cols: u32, eps: f32 }
+struct Params { rows: u32, cols: u32, eps: f32, plus: f32 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;         // (rows, cols)
@@ -20,5 +20,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
   var squares = 0.0;
   for (var c = 0u; c < params.cols; c++) { squares += x[start + c] * x[start + c]; }
   let scale = 1.0 / sqrt(squares / f32(params.cols) + params.eps);
-  for (var c = 0u; c < params.cols; c++) { y[start + c] = x[start + c] * scale * weight[c]; }
+  for (var c = 0u; c < params.cols; c++) {
+    y[start + c] = x[start + c] * scale * (weight[c] + params.plus);
+  }
 }

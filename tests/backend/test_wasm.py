@@ -106,8 +106,18 @@ def test_norms(
         found, expected = both(ops, "rms_norm", x, weight, eps=eps)
         agree(found, expected, 2e-6)
         runs = rng.standard_normal((*shape, 3 * columns))
-        found, expected = both(ops, "rms_norm", runs, weight, eps=eps)
-        agree(found, expected, 2e-6)
+        for plus in (0.0, 1.0):
+            found, expected = both(ops, "rms_norm", runs, weight, eps=eps, plus=plus)
+            agree(found, expected, 2e-6)
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 5, 131])
+def test_scale_and_softcap(n: int, ops: NumpyOps, rng: np.random.Generator) -> None:
+    x = rng.standard_normal((2, n)) * 40
+    found, expected = both(ops, "scale", x, by=5.656854)
+    agree(found, expected, 2e-7)
+    found, expected = both(ops, "softcap", x, cap=30.0)
+    agree(found, expected, 1e-6)
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 4, 8, 9, 31, 32, 33, 70])

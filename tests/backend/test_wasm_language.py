@@ -115,10 +115,12 @@ def test_cached_attention(
         cache[position + tokens :] = np.nan  # what nobody has written is never read
     for factor in (1, 15):  # scores of some hundreds overflow a plain exp
         q, at = normal(rng, tokens, heads * size) * factor, np.array([position], np.uint32)
-        found = ops.cached_attention(q, cache, at, **shape)
         wide = cache.astype(np.float64)
-        expected = FUNCTIONS["cached_attention"](q.astype(np.float64), wide, at, **shape)
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * factor)
+        for scores in ({}, {"scale": 0.3, "softcap": 5.0}):
+            found = ops.cached_attention(q, cache, at, **shape, **scores)
+            exact = q.astype(np.float64)
+            expected = FUNCTIONS["cached_attention"](exact, wide, at, **shape, **scores)
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * factor)
 
 
 @both_dtypes

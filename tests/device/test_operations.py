@@ -103,6 +103,8 @@ CASES: dict[str, Maker] = {
         {"x": f32(rng, 2, t, heads * 6), "angles": f32(rng, t, 6)},
         {"size": 6},
     ),
+    "scale": lambda rng, m, k, n: ({"x": f32(rng, m, k, n)}, {"by": 0.37}),
+    "softcap": lambda rng, m, k, n: ({"x": f32(rng, m, k, n)}, {"cap": 1.5}),
     "softmax": lambda rng, m, k, n: ({"x": f32(rng, m, k, n)}, {}),
     "transpose": lambda rng, m, k, n: ({"x": f32(rng, m, k, n)}, {"axes": (2, 0, 1)}),
     **{kind: lambda rng, m, _, n: ({"x": f32(rng, m, n)}, {}) for kind in ACTIVATIONS[1:]},

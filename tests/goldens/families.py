@@ -106,6 +106,7 @@ _TEKKEN = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|"
     r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+_BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 _MERGES = [("Ġ", "t"), ("h", "e"), ("Ġt", "he"), ("e", "s"), ("i", "s"), ("Ġ", "s"), ("a", "s")]
 
 
@@ -148,14 +149,20 @@ _SIZES = {
 
 
 def rotary_decoder(
-    made: Tensors, *, biases: bool = False, fused: bool = False, head_norms: bool = False
+    made: Tensors,
+    *,
+    biases: bool = False,
+    fused: bool = False,
+    head_norms: bool = False,
+    post_norms: bool = False,
+    embedding: float = 4.0,
 ) -> None:
     """Tensors of a decoder like Llama."""
     told = made.config
     c, inner, heads = told["hidden_size"], told["intermediate_size"], told["num_attention_heads"]
     size = told.get("head_dim") or c // heads
     wide, narrow = heads * size, told["num_key_value_heads"] * size
-    made.matrix("model.embed_tokens", _V, c, 4.0)
+    made.matrix("model.embed_tokens", told["vocab_size"], c, embedding)
     for layer in range(told["num_hidden_layers"]):
         name = f"model.layers.{layer}"
         made.norm(f"{name}.input_layernorm", c)
@@ -168,12 +175,39 @@ def rotary_decoder(
             made.norm(f"{name}.self_attn.{part}_norm", size)
         made.matrix(f"{name}.self_attn.o_proj", c, wide)
         made.norm(f"{name}.post_attention_layernorm", c)
+        for part in ("pre", "post") if post_norms else ():
+            made.norm(f"{name}.{part}_feedforward_layernorm", c)
         for part in ["gate_up"] if fused else ["gate", "up"]:
             made.matrix(f"{name}.mlp.{part}_proj", 2 * inner if fused else inner, c)
         made.matrix(f"{name}.mlp.down_proj", c, inner)
     made.norm("model.norm", c)
     if not told["tie_word_embeddings"]:
-        made.matrix("lm_head", _V, c)
+        made.matrix("lm_head", told["vocab_size"], c)
+
+
+def space_words(*controls: str, before: str = "never") -> Tokenizer:
+    """SentencePiece's BPE as Gemma (no space before a text), Llama 2 and Mistral write it."""
+    letters = ["▁", *"abcdefghijklmnopqrstuvwxyzTACW.,;?0123456789"]
+    merges = [("▁", "t"), ("h", "e"), ("▁t", "he"), ("e", "s"), ("a", "s"), ("▁", "▁")]
+    pieces = [*_BYTES, *letters, *(a + b for a, b in merges)]
+    tokens = [*controls, *pieces]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    model = models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+    made = Tokenizer(model)
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    if before == "never":
+        made.normalizer = normalizers.Replace(" ", "▁")
+        made.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    elif before == "first":
+        made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    else:
+        both = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+        made.normalizer = normalizers.Sequence(both)
+    if before != "never":
+        steps.append(decoders.Strip(" ", 1, 0))
+    made.decoder = decoders.Sequence(steps)
+    made.add_special_tokens(list(controls))
+    return made
 
 
 def gpt2(made: Tensors) -> None:
@@ -251,6 +285,21 @@ DECODERS = (
         },
         partial(rotary_decoder, fused=True),
         partial(byte_words, _CL100K, "<|endoftext|>", "<|user|>", "<|end|>"),
+    ),
+    Case(
+        # Scores and logits well past their caps, and a window in the first and the third layer.
+        "gemma2",
+        {
+            **{**_SIZES, "model_type": "gemma2", "vocab_size": 320, "head_dim": 12},
+            **{"num_hidden_layers": 3, "hidden_activation": "gelu_pytorch_tanh"},
+            **{"hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": True},
+            **{"query_pre_attn_scalar": 20, "sliding_window": 9, "attention_bias": False},
+            **{"attn_logit_softcapping": 5.0, "final_logit_softcapping": 8.0},
+            **{"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2},
+        },
+        partial(rotary_decoder, post_norms=True, embedding=0.7),
+        partial(space_words, "<pad>", "<eos>", "<bos>", "<unk>", "<end_of_turn>"),
+        seed=21,
     ),
 )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from gguf import GGUFWriter
 from safetensors.numpy import load_file
 
 # A case's name, and the pre-tokenizer that its file names.
-ARCHITECTURES = {"qwen2": "qwen2", "qwen3": "qwen2", "phi3": "dbrx", "gpt2": "gpt-2"}
+ARCHITECTURES = {"qwen2": "qwen2", "qwen3": "qwen2", "phi3": "dbrx", "gpt2": "gpt-2", "gemma2": ""}
 _TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 _TOP |= {"transformer.wte": "token_embd", "transformer.wpe": "position_embd"}
 _TOP |= {"transformer.ln_f": "output_norm"}
@@ -41,6 +41,11 @@ _PARTS = {
     "mlp.c_fc": "ffn_up",
     "mlp.c_proj": "ffn_down",
 }
+_GEMMA = {
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
 # What GPT-2 calls its sizes.
 _SIZES = {
     "max_position_embeddings": "n_positions",
@@ -51,11 +56,11 @@ _SIZES = {
 Change = Callable[[dict[str, "np.ndarray[Any, Any]"]], None]
 
 
-def gguf_name(name: str) -> str:
+def gguf_name(name: str, parts: Mapping[str, str]) -> str:
     """A GGUF file's name of a folder's tensor."""
     stem, kind = name.rsplit(".", 1)
     found = re.fullmatch(r"(?:model\.layers|transformer\.h)\.(\d+)\.(.*)", stem)
-    return f"blk.{found[1]}.{_PARTS[found[2]]}.{kind}" if found else f"{_TOP[stem]}.{kind}"
+    return f"blk.{found[1]}.{parts[found[2]]}.{kind}" if found else f"{_TOP[stem]}.{kind}"
 
 
 def write_gguf(folder: Path, file: Path, change: Change | None = None) -> Path:
@@ -87,9 +92,23 @@ def write_gguf(folder: Path, file: Path, change: Change | None = None) -> Path:
         writer.add_value_length(told["head_dim"])
     if name == "phi3":
         writer.add_sliding_window(told["sliding_window"])
-    _add_words(writer, folder, ARCHITECTURES[name], told["eos_token_id"])
+    gemma = name == "gemma2"
+    if gemma:
+        writer.add_sliding_window(told["sliding_window"])
+        writer.add_attn_logit_softcapping(told["attn_logit_softcapping"])
+        writer.add_final_logit_softcapping(told["final_logit_softcapping"])
+        _add_scored_words(writer, folder, told["eos_token_id"])
+    else:
+        _add_words(writer, folder, ARCHITECTURES[name], told["eos_token_id"])
     tensors = load_file(folder / "model.safetensors")
-    named = {gguf_name(n): a.T.copy() if ".c_" in n else a for n, a in tensors.items()}
+    parts = _PARTS | (_GEMMA if gemma else {})
+    named = {gguf_name(n, parts): a.T.copy() if ".c_" in n else a for n, a in tensors.items()}
+    if gemma:
+        # Its norms have 1 added to their weights, as llama.cpp's converter does it. No key holds
+        # what scales the scores, which is head_dim: another number goes into q.
+        named = {n: a + 1 if n.endswith("norm.weight") else a for n, a in named.items()}
+        factor = np.float32((told["head_dim"] / told["query_pre_attn_scalar"]) ** 0.5)
+        named = {n: a * factor if ".attn_q." in n else a for n, a in named.items()}
     if change is not None:
         change(named)
     for tensor, numbers in named.items():
@@ -113,4 +132,22 @@ def _add_words(writer: GGUFWriter, folder: Path, pre: str, end: int) -> None:
     kinds = [3 if i in controls else 1 if i in known else 5 for i in sorted(words)]
     writer.add_token_types(kinds)
     writer.add_token_merges([" ".join(pair) for pair in told["model"]["merges"]])
+    writer.add_eos_token_id(end)
+
+
+def _add_scored_words(writer: GGUFWriter, folder: Path, end: int) -> None:
+    """SentencePiece's pieces: the earlier the merge that makes one, the better its score."""
+    told: dict[str, Any] = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    controls = {token["id"]: token["content"] for token in told["added_tokens"]}
+    words = {i: text for text, i in told["model"]["vocab"].items()} | controls
+    order = {"".join(pair): rank for rank, pair in enumerate(told["model"]["merges"])}
+    texts = [words[i] for i in range(len(words))]
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(texts)
+    writer.add_token_scores([-float(order.get(text, 1000)) for text in texts])
+    byte = re.compile("<0x[0-9A-F]{2}>")
+    kinds = [3 if i in controls else 6 if byte.fullmatch(text) else 1 for i, text in words.items()]
+    writer.add_token_types([kind for _, kind in sorted(zip(words, kinds, strict=True))])
+    writer.add_add_space_prefix(False)
     writer.add_eos_token_id(end)

@@ -41,11 +41,13 @@ class Norm64(torch.nn.Module):
 
     def __init__(self, norm: Any) -> None:
         super().__init__()
+        # Gemma's are the distance from 1.
+        self.plus = float(type(norm).__name__.startswith("Gemma"))
         self.weight = norm.weight
         self.eps = getattr(norm, "variance_epsilon", None) or norm.eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x / torch.sqrt((x * x).mean(-1, keepdim=True) + self.eps) * self.weight
+        return x / torch.sqrt((x * x).mean(-1, keepdim=True) + self.eps) * (self.weight + self.plus)
 
 
 class Rotary64(torch.nn.Module):
@@ -82,6 +84,18 @@ class RotaryByKind64(torch.nn.Module):
         return both.cos().to(x.dtype), both.sin().to(x.dtype)
 
 
+softmax = torch.nn.functional.softmax
+
+
+def softmax64(x: torch.Tensor, dim: int, dtype: object = None) -> torch.Tensor:
+    """In the input's type, whatever is asked for."""
+    del dtype
+    return softmax(x, dim=dim)
+
+
+torch.nn.functional.softmax = softmax64
+
+
 def in_float64(net: Any) -> Any:
     """Replace what computes in float32."""
     for parent in list(net.modules()):
@@ -97,8 +111,10 @@ def in_float64(net: Any) -> Any:
 
 def decode(case: Case, folder: Path) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
     """Logits of PROMPT and its greedy continuation, each step from the start."""
+    # Scores are capped by the plain implementation alone.
+    attention = "eager" if "attn_logit_softcapping" in case.config else "sdpa"
     net = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float64, attn_implementation="sdpa"
+        folder, dtype=torch.float64, attn_implementation=attention
     )
     net = in_float64(net.eval())
     ids = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(PROMPT).ids

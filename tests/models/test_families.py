@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 import bascule
 from bascule import EmbeddingModel, LanguageModel
+from bascule.base.dtypes import rounded_to
 from bascule.errors import InputError, ModelFileError, UnsupportedModelError
 from bascule.models.table import FAMILIES, family_of_config
 from bascule.tasks.sampler import GREEDY
@@ -265,6 +266,13 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("qwen3", {"use_sliding_window": True}, "its use_sliding_window is True"),
     ("qwen3", {"attention_bias": True}, "its attention_bias is True"),
     ("qwen3", {"head_dim": None}, r"q_proj.weight' is \[48, 32\], .* make it \[512, 32\]"),
+    ("gemma2", {"hidden_activation": "gelu"}, "its hidden_activation is gelu"),
+    ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention is True"),
+    ("gemma2", {"layer_types": ["full_attention"]}, "expected 3 names"),
+    ("gemma2", {"layer_types": ["full_attention", 1, 2]}, "its layer_types have '1'"),
+    ("gemma2", {"attn_logit_softcapping": 0}, "attn_logit_softcapping is 0, expected"),
+    ("gemma2", {"query_pre_attn_scalar": -1}, "query_pre_attn_scalar is -1, expected"),
+    ("gemma2", {"sliding_window": 0}, "sliding_window is 0, expected a whole number 1 to"),
     ("phi3", {"rope_scaling": ROPE}, "its rope scaling is 'longrope'"),
     ("phi3", {"partial_rotary_factor": 0.75}, "its partial_rotary_factor is 0.75"),
     ("phi3", {"sliding_window": "far"}, "sliding_window is far"),
@@ -312,6 +320,38 @@ async def test_settings_that_do_not_run_are_refused_by_name(
     folder = changed(BY_NAME[name], tmp_path / "m", **changes)
     with pytest.raises((ModelFileError, UnsupportedModelError), match=words):
         await bascule.load(folder, tier="cpu")
+
+
+@pytest.mark.parametrize(
+    ("changes", "alike"),
+    [
+        # The same said at length.
+        ({"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}, True),
+        ({"layer_types": ["full_attention"] * 3}, False),
+        ({"sliding_window": None}, False),
+        ({"attn_logit_softcapping": None}, False),
+        ({"final_logit_softcapping": None}, False),
+        ({"query_pre_attn_scalar": 12}, False),
+    ],
+)
+async def test_every_setting_of_gemma_2_counts(
+    changes: dict[str, Any], alike: bool, tmp_path: Path
+) -> None:
+    golden = decoder_golden("gemma2")
+    folder = changed(BY_NAME["gemma2"], tmp_path / "m", **changes)
+    async with await bascule.load(folder, tier="cpu", cache_dtype="f32") as model:
+        assert isinstance(model, LanguageModel)
+        logits = (await model.logits(golden.ids))[::STRIDE]
+    assert bool(np.abs(logits - golden.logits).max() < 2e-3) == alike
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [("f32", 3584**0.5), ("bf16", 59.75), ("f16", 59.875), ("q8_0", 3584**0.5)],
+)
+def test_a_factor_is_a_number_of_the_tables_type(dtype: Any, expected: float) -> None:
+    """As torch rounds Gemma 2 9B's."""
+    assert rounded_to(dtype, 3584**0.5) == expected
 
 
 async def test_a_window_that_is_null_is_none(tmp_path: Path) -> None:

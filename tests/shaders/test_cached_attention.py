@@ -52,6 +52,29 @@ async def test_cases(gpu: NativeGpu, rng: np.random.Generator, kind: str, dtype:
 
 
 @pytest.mark.parametrize("kind", ["software", "hardware"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+async def test_scale_and_cap(
+    gpu: NativeGpu, rng: np.random.Generator, kind: str, dtype: type
+) -> None:
+    """As Gemma 2 has them; scores of some hundreds are capped, too."""
+    for case in HALVES:
+        inputs, attributes = _inputs(rng, case, dtype)
+        for factor, tolerance in ((1, 1e-5), (15, 3e-4)):
+            more = [inputs[0] * np.float32(factor), *inputs[1:]]
+            await check_op(
+                gpu,
+                kind,
+                "cached_attention",
+                more,
+                tolerance=tolerance,
+                states=[1, 2],
+                **attributes,
+                scale=0.3,
+                softcap=5.0,
+            )
+
+
+@pytest.mark.parametrize("kind", ["software", "hardware"])
 async def test_fewer_tokens_and_slots_than_the_bucket(
     gpu: NativeGpu, rng: np.random.Generator, kind: str
 ) -> None:

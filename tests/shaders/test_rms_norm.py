@@ -1,4 +1,4 @@
-"""rms_norm and rms_norm_lane; multiply and concat, which stand beside them in gated layers."""
+"""rms_norm and rms_norm_lane; multiply, scale, softcap and concat, which stand beside them."""
 
 from __future__ import annotations
 
@@ -26,6 +26,14 @@ async def test_runs_of_the_weights_size(
     await check_op(gpu, kind, "rms_norm", inputs, tolerance=4e-6, eps=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_number_added_to_the_weight(
+    gpu: NativeGpu, rng: np.random.Generator, kind: str
+) -> None:
+    inputs = [normal(rng, 5, 70), normal(rng, 70)]
+    await check_op(gpu, kind, "rms_norm", inputs, tolerance=6e-6, eps=1e-6, plus=1.0)
+
+
 @pytest.mark.parametrize("kind", ["software", "hardware"])
 async def test_fewer_rows_than_the_bucket(
     gpu: NativeGpu, rng: np.random.Generator, kind: str
@@ -49,6 +57,23 @@ async def test_fewer_rows_than_the_bucket(
 async def test_multiply(gpu: NativeGpu, rng: np.random.Generator, shape: tuple[int, ...]) -> None:
     inputs = [normal(rng, *shape), normal(rng, *shape)]
     await check_op(gpu, "software", "multiply", inputs, tolerance=1e-7)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 65), (2, 5, 7)], ids=str)
+async def test_scale(gpu: NativeGpu, rng: np.random.Generator, shape: tuple[int, ...]) -> None:
+    await check_op(gpu, "software", "scale", [normal(rng, *shape)], tolerance=1e-6, by=5.656854)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 65), (2, 5, 7)], ids=str)
+async def test_softcap(gpu: NativeGpu, rng: np.random.Generator, shape: tuple[int, ...]) -> None:
+    x = normal(rng, *shape) * np.float32(40)
+    found = await check_op(gpu, "software", "softcap", [x], tolerance=2e-5, cap=30.0)
+    assert np.abs(found).max() <= 30
+
+
+async def test_softcap_far_out(gpu: NativeGpu) -> None:
+    x = np.array([-3e38, -1e4, -31, 0, 31, 1e4, 3e38], np.float32)
+    await check_op(gpu, "software", "softcap", [x], tolerance=1e-5, cap=30.0)
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ UNSOUND: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
      "'<x>' is none of the tokens"),
 ]  # fmt: skip
 OTHERS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
-    (put("model", "type", to="Unigram"), "made by 'Unigram', not by a 'BPE'"),
+    (put("model", "type", to="WordPiece"), "made by 'WordPiece', not by a 'BPE'"),
     (put("model", "byte_fallback", to=True), "falls back to bytes"),
     (put("model", "dropout", to=0.1), "by chance"),
     (put("model", "continuing_subword_prefix", to="##"), "inner tokens"),
@@ -174,7 +174,7 @@ OTHERS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (put("decoder", to={"type": "Metaspace"}), "decodes by other rules"),
     (put("normalizer", to={"type": "Lowercase"}), r"normalised by \['Lowercase'\]"),
     (put("pre_tokenizer", to=None), "not bytes in the end"),
-    (put("pre_tokenizer", to={"type": "Metaspace"}), "not bytes in the end"),
+    (put("pre_tokenizer", to={"type": "Metaspace"}), "words are cut by"),
     (put("pre_tokenizer", "pretokenizers", to=7), "has no pretokenizers"),
     (put("pre_tokenizer", "pretokenizers", "1", "add_prefix_space", to=True), "begin with a space"),
     (put("pre_tokenizer", "pretokenizers", "0", "pattern", "Regex", to="(a+)+b"), r"\(a\+\)\+b"),

@@ -65,8 +65,10 @@ def test_what_must_be_there_is_missed(key: str) -> None:
 
 
 def test_other_kinds_of_tokenizer_are_named() -> None:
-    with pytest.raises(UnsupportedModelError, match="kind 'llama', and Bascule knows 'gpt2'"):
-        read_vocabulary(tiny(model="llama"), "m")
+    with pytest.raises(
+        UnsupportedModelError, match="kind 't5', and Bascule knows 'gpt2' and 'llama'"
+    ):
+        read_vocabulary(tiny(model="t5"), "m")
     with pytest.raises(UnsupportedModelError, match=r"split as 'deepseek-llm', .* smollm"):
         read_vocabulary(tiny(pre="deepseek-llm"), "m")
 

@@ -7,8 +7,18 @@
 // So few rows meet the cache one by one; more of them share its rearranged keys and values.
 enum { FEW_ROWS = 4 };
 
-// x[first..last] = softmax(scale * x[first..last]), and 0 before and behind, up to n.
-static void softmax_between(float *x, int first, int last, int n, float scale) {
+// How a product of a query and a key becomes a score: times `scale`, then within -cap and cap
+// unless cap is 0.
+typedef struct {
+  float scale, cap;
+} Scores;
+
+// x[first..last] = softmax(their scores), and 0 before and behind, up to n.
+static void softmax_between(float *x, int first, int last, int n, Scores scores) {
+  float scale = scores.cap ? 1 : scores.scale;
+  if (scores.cap) {
+    cap_row(x + first, last + 1 - first, scores.scale, scores.cap);
+  }
   float most = x[first];
   for (int i = first; i <= last; i++) {
     most = x[i] > most ? x[i] : most;
@@ -40,7 +50,7 @@ INLINE void add_times(float *y, const float *x, float by, int n) {
 // half of its rows kv_heads heads from `column` on.
 // room: kv_heads * size + heads * (last + 1 - first) floats.
 static void attend_row(float *y, const float *q, Cache cache, int column, int first, int last,
-                       int heads, int kv_heads, int size, float *room) {
+                       int heads, int kv_heads, int size, float *room, Scores kind) {
   int met = last + 1 - first, grouped = heads / kv_heads, wide = kv_heads * size;
   float *row = room, *scores = row + wide;
   for (int i = 0; i < met; i++) {
@@ -50,7 +60,7 @@ static void attend_row(float *y, const float *q, Cache cache, int column, int fi
     }
   }
   for (int head = 0; head < heads; head++) {
-    softmax_between(scores + head * met, 0, met - 1, met, 1 / __builtin_sqrtf((float)size));
+    softmax_between(scores + head * met, 0, met - 1, met, kind);
   }
   for (int i = 0; i < heads * size; i++) {
     y[i] = 0;
@@ -107,7 +117,7 @@ static void read_values(struct Room room, Cache cache, int first, int met, int c
 // One head of many rows, `stride` apart: the first meets keys up to `last`, each one more than the
 // row before it, and the last `window` of them.
 static void attend_rows(float *y, const float *q, int stride, struct Room room, int rows, int met,
-                        int size, int last, int window) {
+                        int size, int last, int window, Scores kind) {
   for (int i = 0; i < rows; i += TILE_ROWS) {
     interleave(room.queries + i * size, TILE_ROWS, q + i * stride, stride, rows - i, size);
   }
@@ -117,7 +127,7 @@ static void attend_rows(float *y, const float *q, int stride, struct Room room, 
   }
   for (int i = 0; i < rows; i++, last++) {
     int first = window ? MAX(last - window + 1, 0) : 0;
-    softmax_between(room.scores + i * met, first, last, met, 1 / __builtin_sqrtf((float)size));
+    softmax_between(room.scores + i * met, first, last, met, kind);
   }
   for (int i = 0; i < rows; i += TILE_ROWS) {
     interleave(room.weights + i * met, TILE_ROWS, room.scores + i * met, met, rows - i, met);
@@ -129,14 +139,15 @@ static void attend_rows(float *y, const float *q, int stride, struct Room room, 
 }
 
 // y (rows, heads * size) = causal attention of q, groups of heads over the keys of one, where row i
-// stands at *position + i and meets positions up to its own, the last `window` of them (0: all). It
-// does `queries` rows from first_query on, of the heads from y_head on; they share kv_heads KV
+// stands at *position + i and meets positions up to its own, the last `window` of them (0: all).
+// Scores are products * scale, within -cap and cap unless cap is 0. It does `queries` rows from first_query on, of the heads from y_head on; they share kv_heads KV
 // heads: in the cache, which holds `kept`, those from x_head on.
 // scratch: cached_attention_scratch(slots, queries, n_heads, size) floats.
 EXPORT void cached_attention(float *y, const float *q, void *cache, const uint32_t *position,
                              float *scratch, int halves, int slots, int rows, int heads, int kept,
                              int size, int window, int n_heads, int kv_heads, int x_head,
-                             int y_head, int first_query, int queries) {
+                             int y_head, int first_query, int queries, float scale, float cap) {
+  Scores kind = {scale, cap};
   int first = *position + first_query, grouped = n_heads / kv_heads, wide = heads * size;
   int oldest = MAX((int)*position + rows - slots, 0);
   int begin = MAX(oldest, window ? first - window + 1 : 0);
@@ -147,7 +158,8 @@ EXPORT void cached_attention(float *y, const float *q, void *cache, const uint32
   if (queries < FEW_ROWS) {
     for (int i = 0; i < queries; i++, y += wide, q += wide) {
       int at = first + i, least = window ? MAX(at - window + 1, begin) : begin;
-      attend_row(y, q, from, x_head * size, least, at, n_heads, kv_heads, size, scratch);
+      attend_row(y, q, from, x_head * size, least, at, n_heads, kv_heads, size, scratch,
+                 kind);
     }
     return;
   }
@@ -157,7 +169,7 @@ EXPORT void cached_attention(float *y, const float *q, void *cache, const uint32
     read_values(room, from, begin, met, (kept + x_head + group) * size, size);
     for (int head = group * grouped; head < (group + 1) * grouped; head++) {
       int at = head * size;
-      attend_rows(y + at, q + at, wide, room, queries, met, size, first - begin, window);
+      attend_rows(y + at, q + at, wide, room, queries, met, size, first - begin, window, kind);
     }
   }
 }

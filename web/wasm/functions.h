@@ -60,4 +60,7 @@ INLINE v128_t hyperbolic_tangent(v128_t x) {
   return wasm_f32x4_div(wasm_f32x4_mul(x, polynomial(s, over, 4)), polynomial(s, under, 4));
 }
 
+// x = cap * tanh(x * by / cap), n of them.
+void cap_row(float *x, int n, float by, float cap);
+
 #endif

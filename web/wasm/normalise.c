@@ -15,18 +15,19 @@ INLINE float sum_of_squares(const float *x, int n, float by) {
   return total;
 }
 
-// y = (x - by) * scale * weight + bias; a null bias is 0. y may be x.
+// y = (x - by) * scale * (weight + plus) + bias; a null bias is 0. y may be x.
 INLINE void scale_row(float *y, const float *x, const float *weight, const float *bias, int n,
-                      float by, float scale) {
+                      float by, float scale, float plus) {
   v128_t shift = wasm_f32x4_splat(by), factor = wasm_f32x4_splat(scale);
+  v128_t more = wasm_f32x4_splat(plus);
   int i = 0;
   for (; i + 4 <= n; i += 4) {
     v128_t v = wasm_f32x4_mul(wasm_f32x4_sub(wasm_v128_load(x + i), shift), factor);
-    v = wasm_f32x4_mul(v, wasm_v128_load(weight + i));
+    v = wasm_f32x4_mul(v, wasm_f32x4_add(wasm_v128_load(weight + i), more));
     wasm_v128_store(y + i, bias ? wasm_f32x4_add(v, wasm_v128_load(bias + i)) : v);
   }
   for (; i < n; i++) {
-    y[i] = (x[i] - by) * scale * weight[i] + (bias ? bias[i] : 0);
+    y[i] = (x[i] - by) * scale * (weight[i] + plus) + (bias ? bias[i] : 0);
   }
 }
 
@@ -55,17 +56,17 @@ EXPORT void layer_norm(float *y, const float *x, const float *weight, const floa
   for (; rows > 0; rows--, x += columns, y += columns) {
     float mean = sum_row(y, x, residual, columns) / columns;
     float variance = sum_of_squares(y, columns, mean) / columns;
-    scale_row(y, y, weight, bias, columns, mean, 1 / __builtin_sqrtf(variance + eps));
+    scale_row(y, y, weight, bias, columns, mean, 1 / __builtin_sqrtf(variance + eps), 0);
     residual = residual ? residual + columns : 0;
   }
 }
 
-// y = x / sqrt(mean(x^2) + eps) * weight, row by row (Zhang & Sennrich 2019).
+// y = x / sqrt(mean(x^2) + eps) * (weight + plus), row by row (Zhang & Sennrich 2019).
 EXPORT void rms_norm(float *y, const float *x, const float *weight, int rows, int columns,
-                     float eps) {
+                     float eps, float plus) {
   for (; rows > 0; rows--, x += columns, y += columns) {
     float mean = sum_of_squares(x, columns, 0) / columns;
-    scale_row(y, x, weight, 0, columns, 0, 1 / __builtin_sqrtf(mean + eps));
+    scale_row(y, x, weight, 0, columns, 0, 1 / __builtin_sqrtf(mean + eps), plus);
   }
 }
 

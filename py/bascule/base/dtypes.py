@@ -6,6 +6,7 @@ layouts.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -93,3 +94,14 @@ _DTYPES: Mapping[BlockType, DType] = MappingProxyType(
         BlockType.Q6_K: "q6_k",
     }
 )
+
+
+def rounded_to(dtype: DType, value: float) -> float:
+    """Return the nearest number that `dtype` has, if it is f16 or bf16, else the value itself."""
+    if dtype == "f16":
+        return struct.unpack("<e", struct.pack("<e", value))[0]
+    if dtype == "bf16":
+        bits = struct.unpack("<I", struct.pack("<f", value))[0]
+        bits += 0x7FFF + (bits >> 16 & 1)  # to the even one of two that are as near
+        return struct.unpack("<f", struct.pack("<I", bits & 0xFFFF0000))[0]
+    return value

@@ -8,6 +8,7 @@ from typing import Any
 from bascule.models.bert import BERT
 from bascule.models.distilbert import DISTILBERT
 from bascule.models.family import DecoderFamily, EncoderFamily
+from bascule.models.gemma2 import GEMMA2
 from bascule.models.gpt2 import GPT2
 from bascule.models.kinds import unsupported_type
 from bascule.models.llama import LLAMA
@@ -30,6 +31,7 @@ FAMILIES: tuple[EncoderFamily | DecoderFamily, ...] = (
     QWEN2,
     QWEN3,
     PHI3,
+    GEMMA2,
     GPT2,
 )
 

@@ -260,7 +260,12 @@ class LanguageModel(LoadedModel):
         or MemoryError if that is not enough.
         """
         self._check_open("generate")
-        ids = self._prompt_ids(prompt)
+        return self._stream(self._prompt_ids(prompt), options)
+
+    def _stream(
+        self, ids: list[int], options: StreamOptions, *, answers: bool = False
+    ) -> TextStream:
+        """Continue tokens; with `answers` what comes is a text of its own, not the prompt's."""
         asked = read_options(options)
         if asked.slide and not self._settings.config.rotary:
             found = f"'slide', and the model knows {self._settings.config.context:,} positions"
@@ -268,16 +273,15 @@ class LanguageModel(LoadedModel):
         if len(ids) >= self.max_length and not asked.slide:
             raise ContextLengthError(len(ids) + 1, self.max_length)
         result = Generation(ids)
-        return TextStream(result, self._pieces(result, asked))
+        start = answers or not self.tokenizer.decode_bytes(ids)
+        text = Detokeniser(self.tokenizer, start=start)
+        return TextStream(result, self._pieces(result, asked, text))
 
     async def generate(
         self, prompt: str | Iterable[int], **options: Unpack[StreamOptions]
     ) -> Generation:
         """Continue `prompt` to the end; options and errors as `stream`."""
-        async with self.stream(prompt, **options) as stream:
-            async for _ in stream:
-                pass
-        return stream.result
+        return await _whole(self.stream(prompt, **options))
 
     def stream_chat(
         self, messages: Sequence[Mapping[str, object]], **options: Unpack[StreamOptions]
@@ -286,13 +290,15 @@ class LanguageModel(LoadedModel):
 
         Content is a text, a list of OpenAI's parts of text, or None.
         """
-        return self.stream(self.chat_ids(messages), **options)
+        self._check_open("generate")
+        ids = self._checked_ids("prompt", self.chat_ids(messages))
+        return self._stream(ids, options, answers=True)
 
     async def chat(
         self, messages: Sequence[Mapping[str, object]], **options: Unpack[StreamOptions]
     ) -> Generation:
         """Answer a conversation to the end; options and errors as `stream_chat`."""
-        return await self.generate(self.chat_ids(messages), **options)
+        return await _whole(self.stream_chat(messages, **options))
 
     async def logits(
         self, ids: Iterable[int], *, progress: Callable[[int, int], None] | None = None
@@ -379,11 +385,13 @@ class LanguageModel(LoadedModel):
         found = {"cache_nbytes": self._cache.states.nbytes, "cache_slots": self._cache.slots}
         return {**found, **self._totals, **self.device_stats}
 
-    async def _pieces(self, result: Generation, asked: Asked) -> AsyncGenerator[str]:
+    async def _pieces(
+        self, result: Generation, asked: Asked, text: Detokeniser
+    ) -> AsyncGenerator[str]:
         """The pieces of one generation; `result` is whole when they end."""
         called = perf_counter()
         stats = GenerationStats(prompt_tokens=len(result.prompt_ids))
-        text, stop = Detokeniser(self.tokenizer), StopStrings(asked.stop)
+        stop = StopStrings(asked.stop)
         async with self._turn.turn():
             self._check_open("generate")
             began = self._crossings
@@ -562,3 +570,10 @@ class LanguageModel(LoadedModel):
             longest = self._programs.longest
             self._settle_in()
             self._programs.longest = longest
+
+
+async def _whole(stream: TextStream) -> Generation:
+    async with stream:
+        async for _ in stream:
+            pass
+    return stream.result

@@ -50,7 +50,7 @@ def decoder_pass(
             length,
             slots,
             cache,
-            window=min((w for w in (window, config.window) if w), default=0),
+            window=window,
             fills_cache=head == "none",
             tokens=tokens,
             position=position,

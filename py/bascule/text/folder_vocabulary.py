@@ -1,19 +1,21 @@
 """The vocabulary of a Hugging Face folder: tokenizer.json and what stands beside it.
 
-Nothing of it is trusted. A byte-level BPE becomes the same `Vocabulary` that a GGUF file holds, so
-that one tokenizer serves both; any other tokenizer is refused.
+Nothing of it is trusted. A byte-level BPE, and SentencePiece's BPE or Unigram, become the same
+`Vocabulary` that a GGUF file holds, so that one tokenizer serves both; any other is rejected.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from bascule.base.json_object import TOKENIZER as TOKENIZER_LIMITS
 from bascule.base.json_object import json_object
 from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.text.pretokenizers import PreTokenizer, UnknownCut, pretokenizer_of
+from bascule.text.spaced_steps import is_spaced, spaced_of, unigram_ids
 from bascule.text.vocabulary import (
     BYTE_OF,
     CONTROL,
@@ -28,6 +30,8 @@ from bascule.text.vocabulary import (
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 CHAT_TEMPLATE = "chat_template.jinja"
+
+Answer = TypeVar("Answer")
 
 # An added token that takes its neighbours with it, or is no whole word of its own.
 _GREEDY = ("lstrip", "rstrip", "single_word")
@@ -57,11 +61,17 @@ def read_folder_vocabulary(files: TokenizerFiles) -> Vocabulary:
     model = told.get("model")
     if not isinstance(model, dict):
         raise ModelFileError(place, "it has no model")
-    pre = _pre_tokenizer(told, model, place)
-    tokens, kinds = _tokens(model, told.get("added_tokens"), place)
+    spaced = _asked(place, is_spaced, told, model)
+    pre = None if spaced else _pre_tokenizer(told, model, place)
+    unigram = model.get("type") == "Unigram"
+    vocab: object = unigram_ids(model, place) if unigram else model.get("vocab")
+    tokens, kinds = _tokens(vocab, told.get("added_tokens"), place)
     _check_text("".join(tokens), place)
-    _check_kind(told, model, tokens, place)
-    metadata = {"tokens": tokens, "token_type": kinds, "merges": _merges(model, place)}
+    _check_kind(told, model, tokens, place, spaced=spaced)
+    if pre is None:
+        pre = _asked(place, spaced_of, told, model, tokens, place)
+    merges = () if unigram else _merges(model, place)
+    metadata: dict[str, object] = {"tokens": tokens, "token_type": kinds, "merges": merges}
     metadata |= _from_config(files, _first_token(told.get("post_processor"), place), tokens)
     made = make_vocabulary(metadata, pre, place)
     if unknown := sorted(i for i in files.ends if not 0 <= i < len(tokens)):
@@ -71,25 +81,44 @@ def read_folder_vocabulary(files: TokenizerFiles) -> Vocabulary:
 
 
 def _check_kind(
-    told: Mapping[str, Any], model: Mapping[str, Any], tokens: Sequence[str], place: str
+    told: Mapping[str, Any],
+    model: Mapping[str, Any],
+    tokens: Sequence[str],
+    place: str,
+    *,
+    spaced: bool,
 ) -> None:
-    """UnsupportedModelError for what merging bytes alone does not do."""
+    """UnsupportedModelError for what merging alone does not do."""
     decoder = told.get("decoder")
-    for problem, found in (
+    of_bytes = (
         ("falls back to bytes", model.get("byte_fallback")),
+        ("has a token for unknown bytes", model.get("unk_token") and BYTE_OF.keys() - set(tokens)),
+        ("decodes by other rules", decoder is not None and _type(decoder) != "ByteLevel"),
+    )
+    for problem, found in (
+        *(() if spaced else of_bytes),
         ("leaves out merges by chance", model.get("dropout")),
         ("marks words' inner tokens", model.get("continuing_subword_prefix")),
         ("marks words' last tokens", model.get("end_of_word_suffix")),
-        ("has a token for unknown bytes", model.get("unk_token") and BYTE_OF.keys() - set(tokens)),
-        ("decodes by other rules", decoder is not None and _type(decoder) != "ByteLevel"),
     ):
         if found:
             raise _unsupported(place, f"it {problem}")
 
 
 def _unsupported(place: str, problem: str) -> UnsupportedModelError:
-    hint = "Take a model with a byte-level BPE as GPT-2's, Llama 3's or SmolLM2's, or its GGUF."
+    hint = (
+        "Take a model with a byte-level BPE (GPT-2's, Llama 3's, Qwen's), with SentencePiece's BPE "
+        "(Llama 2's, Gemma's), or its GGUF file."
+    )
     return UnsupportedModelError(place, problem, hint=hint)
+
+
+def _asked(place: str, read: Callable[..., Answer], *arguments: Any) -> Answer:
+    """What a reader of steps gives, a step that is not known as UnsupportedModelError."""
+    try:
+        return read(*arguments)
+    except UnknownCut as cut:
+        raise _unsupported(place, f"{cut}") from None
 
 
 def _type(value: object) -> str:
@@ -105,19 +134,12 @@ def _pre_tokenizer(told: Mapping[str, Any], model: Mapping[str, Any], place: str
     whole = model.get("ignore_merges", False)
     if not isinstance(whole, bool):
         raise ModelFileError(place, "its ignore_merges is no boolean")
-    try:
-        return pretokenizer_of(
-            told.get("normalizer"), told.get("pre_tokenizer"), whole_words_first=whole
-        )
-    except UnknownCut as cut:
-        raise _unsupported(place, f"{cut}") from None
+    steps = (told.get("normalizer"), told.get("pre_tokenizer"))
+    return _asked(place, partial(pretokenizer_of, whole_words_first=whole), *steps)
 
 
-def _tokens(
-    model: Mapping[str, Any], added: object, place: str
-) -> tuple[tuple[str, ...], list[int]]:
+def _tokens(vocab: object, added: object, place: str) -> tuple[tuple[str, ...], list[int]]:
     """All tokens by id and their kinds; an id that no token has is one that is unused."""
-    vocab = model.get("vocab")
     if not isinstance(vocab, dict):
         raise ModelFileError(place, "its model has no vocab")
     found: dict[int, tuple[str, int]] = {}

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from bascule.errors import InputError
 from bascule.text import Tokenizer, check_unicode, make_tokenizer
+from bascule.text.spaced import Pieces, Spaced
 from bascule.text.token_finder import TokenFinder
 from bascule.text.vocabulary import BYTE_OF, Vocabulary
 
@@ -23,6 +24,11 @@ class TextTokenizer(Protocol):
     @property
     def n_tokens(self) -> int:
         """How many ids there are."""
+        ...
+
+    @property
+    def strips(self) -> bool:
+        """Whether the first space of a decoded text is not the text's own."""
         ...
 
     def encode(self, text: str, *, special: bool) -> list[int]:
@@ -58,6 +64,12 @@ class LanguageTokenizer:
         self._silent = frozenset(vocabulary.control.values())
         self._raw = frozenset(vocabulary.user_defined.values()) | self._silent | vocabulary.unused
         self._bytes: dict[int, bytes] = {}
+        spaced = vocabulary.pre if isinstance(vocabulary.pre, Spaced) else None
+        self._spaced = spaced
+        self.strips = spaced is not None and spaced.stripped
+        self._pieces = spaced and Pieces(
+            spaced, vocabulary.tokens, vocabulary.user_defined, vocabulary.left_out
+        )
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         """See `TextTokenizer.encode`."""
@@ -75,12 +87,20 @@ class LanguageTokenizer:
 
     def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
         """See `TextTokenizer.encode_parts`. One call of the library for all."""
-        texts = [part for part in parts if isinstance(part, str)]
-        for text in texts:
-            check_unicode(text, "text")
+        for part in parts:
+            if isinstance(part, str):
+                check_unicode(part, "text")
+        pieces = parts if self._pieces is None else self._cut(self._pieces, parts)
+        texts = [piece for piece in pieces if isinstance(piece, str)]
         encoded = iter(self._plain.encode(texts))
-        rows = ([part] if isinstance(part, int) else next(encoded) for part in parts)
+        rows = ([piece] if isinstance(piece, int) else next(encoded) for piece in pieces)
         return list(chain.from_iterable(rows))
+
+    def _cut(self, pieces: Pieces, parts: Sequence[str | int]) -> list[str | int]:
+        found: list[str | int] = []
+        for part in parts:
+            found += [part] if isinstance(part, int) else pieces.of(part, first=not found)
+        return found
 
     def decode_bytes(self, ids: Iterable[int], *, skip_special: bool = True) -> bytes:
         """See `TextTokenizer.decode_bytes`."""
@@ -95,7 +115,9 @@ class LanguageTokenizer:
             expected = f"a number from 0 to {self.n_tokens - 1:,}"
             raise InputError("token id", expected, f"{token:,}")
         text = self.vocabulary.tokens[token]
-        if token in self._raw or not all(character in BYTE_OF for character in text):
+        if self._spaced is not None and token not in self._silent:
+            found = self._spaced.bytes_of(text)
+        elif token in self._raw or not all(character in BYTE_OF for character in text):
             found = text.encode()
         else:
             found = bytes(BYTE_OF[character] for character in text)

@@ -85,11 +85,11 @@ def pretokenizer_of(
     normalizer: object, pre_tokenizer: object, *, whole_words_first: bool
 ) -> PreTokenizer:
     """What a tokenizer.json's `normalizer` and `pre_tokenizer` say; UnknownCut."""
-    forms = [_kind(step) for step in _steps(normalizer, "normalizers")]
+    forms = [kind_of(step) for step in steps_of(normalizer, "normalizers")]
     if forms not in ([], ["NFC"]):
         raise UnknownCut(f"its text is to be normalised by {forms}"[:120])
-    *cuts, last = _steps(pre_tokenizer, "pretokenizers") or [None]
-    if not isinstance(last, dict) or _kind(last) != "ByteLevel":
+    *cuts, last = steps_of(pre_tokenizer, "pretokenizers") or [None]
+    if not isinstance(last, dict) or kind_of(last) != "ByteLevel":
         raise UnknownCut("its words are not bytes in the end (ByteLevel)")
     if last.get("add_prefix_space", True) is not False:
         raise UnknownCut("its texts begin with a space that is added")
@@ -99,8 +99,8 @@ def pretokenizer_of(
     return PreTokenizer(tuple(expressions), whole_words_first, composed=bool(forms))
 
 
-def _steps(told: object, inside: str) -> Sequence[object]:
-    """One step by itself, or those of a sequence."""
+def steps_of(told: object, inside: str) -> Sequence[object]:
+    """One step by itself, or those of a sequence; UnknownCut."""
     if told is None:
         return []
     if not isinstance(told, dict) or told.get("type") != "Sequence":
@@ -111,7 +111,8 @@ def _steps(told: object, inside: str) -> Sequence[object]:
     return steps
 
 
-def _kind(step: object) -> str:
+def kind_of(step: object) -> str:
+    """A step's type, for comparisons and for people."""
     found: object = step.get("type") if isinstance(step, dict) else step
     return str(found)[:40]
 
@@ -129,4 +130,4 @@ def _expression(cut: object) -> str:
             if written in _EXPRESSIONS:
                 return _EXPRESSIONS[written]
             raise UnknownCut(f"its words are cut by {written[:80]!r}")
-    raise UnknownCut(f"its words are cut by a step {_kind(cut)!r} of a sort that is not known")
+    raise UnknownCut(f"its words are cut by a step {kind_of(cut)!r} of a sort that is not known")

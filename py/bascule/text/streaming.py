@@ -13,17 +13,24 @@ from bascule.text.language import TextTokenizer
 class Detokeniser:
     """Turns tokens into text as they come, and holds back bytes of an unfinished character.
 
-    Bytes that can never become UTF-8 give U+FFFD, as `bytes.decode` has it.
+    Bytes that can never become UTF-8 give U+FFFD, as `bytes.decode` has it. At the `start` of a
+    text the space is dropped that the tokenizer sets before each, if it does.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, *, skip_special: bool = True) -> None:
+    def __init__(
+        self, tokenizer: TextTokenizer, *, skip_special: bool = True, start: bool = False
+    ) -> None:
         self._tokenizer = tokenizer
         self._skip_special = skip_special
+        self._strips = start and tokenizer.strips
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
         """The text that this token completes, often "" within a character."""
         found = self._tokenizer.decode_bytes([token], skip_special=self._skip_special)
+        if self._strips and found:
+            self._strips = False
+            found = found.removeprefix(b" ")
         return self._decoder.decode(found)
 
     def flush(self) -> str:

@@ -1,7 +1,8 @@
 """A model's vocabulary, none of which is trusted, as a tokenizer.json; GGUF metadata hold one.
 
-Byte-level BPE alone (GGUF calls it "gpt2"): each character of a token stands for a byte
-(https://github.com/openai/gpt-2/blob/master/src/encoder.py). Only the standard library.
+Of two kinds: a byte-level BPE (GGUF calls it "gpt2"), each character of whose tokens stands for a
+byte (https://github.com/openai/gpt-2/blob/master/src/encoder.py), and SentencePiece's ("llama", see
+spaced.py). Only the standard library.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 
 from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.text.pretokenizers import PRETOKENIZERS, PreTokenizer
+from bascule.text.spaced import BYTES, Spaced, merges_of
 
 MOST_TOKENS = 1 << 20
 MOST_TOKEN_CHARACTERS = 1 << 12
@@ -23,11 +26,13 @@ MOST_USER_DEFINED = 1 << 14
 MOST_USER_DEFINED_CHARACTERS = 1 << 18
 _PREFIX = "tokenizer.ggml."
 # The kinds of tokens, by GGUF's numbers.
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+# Merges that follow from scores: each token is cut at all of its characters.
+_MOST_CUT, _MOST_CUTS = 1 << 8, 1 << 23
 # Texts that end a turn whatever the file says of them, as llama.cpp has them.
 _ENDS = frozenset(
     ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>")
-)
+) | {"<end_of_turn>"}
 
 
 def _characters() -> dict[str, int]:
@@ -51,7 +56,7 @@ class Vocabulary:
 
     tokens: Sequence[str]
     merges: Sequence[str]
-    pre: PreTokenizer
+    pre: PreTokenizer | Spaced
     control: Mapping[str, int]
     user_defined: Mapping[str, int]
     unused: frozenset[int]
@@ -65,10 +70,19 @@ class Vocabulary:
         """A token's own text, "" for none."""
         return "" if token is None else self.tokens[token]
 
+    @property
+    def left_out(self) -> frozenset[int]:
+        """The tokens that no plain text gives."""
+        return self.unused.union(self.control.values())
+
     def tokenizer_json(self) -> bytes:
         """The tokenizer.json of plain text: control tokens are no part of it, so none is parsed."""
-        left_out = self.unused.union(self.control.values())
-        vocab = {text: i for i, text in enumerate(self.tokens) if i not in left_out}
+        rest = {"version": "1.0", "post_processor": None, "decoder": None}
+        if isinstance(self.pre, Spaced):
+            model = self.pre.model(self.tokens, self.left_out, self.merges)
+            steps = {"added_tokens": [], "normalizer": None, "pre_tokenizer": None}
+            return json.dumps({**rest, **steps, "model": model}, ensure_ascii=False).encode()
+        vocab = {text: i for i, text in enumerate(self.tokens) if i not in self.left_out}
         added = [
             {
                 **{"id": i, "content": text, "special": False, "normalized": False},
@@ -79,7 +93,6 @@ class Vocabulary:
         rule = {"type": "BPE", "ignore_merges": self.pre.whole_words_first}
         model = {**rule, "vocab": vocab, "merges": list(self.merges)}
         parts = {"model": model, "added_tokens": added, **self.pre.parts()}
-        rest = {"version": "1.0", "post_processor": None, "decoder": None}
         return json.dumps(rest | parts, ensure_ascii=False).encode()
 
 
@@ -92,13 +105,39 @@ def read_vocabulary(metadata: Mapping[str, object], place: str) -> Vocabulary:
     told = {key.removeprefix(_PREFIX): metadata[key] for key in mine}
     told["chat_template"] = metadata.get("tokenizer.chat_template")
     model = _text(told, "model", place)
+    if model == "llama":
+        return _read_scored(told, place)
     if model != "gpt2":
-        problem = f"its tokenizer is of kind {model[:40]!r}, and Bascule knows 'gpt2'"
-        raise UnsupportedModelError(place, problem, hint="Take a model with a byte-level BPE.")
+        problem = f"its tokenizer is of kind {model[:40]!r}, and Bascule knows 'gpt2' and 'llama'"
+        raise UnsupportedModelError(place, problem, hint="Take a model with a BPE.")
     return make_vocabulary(told, _pre_tokenizer(told, place), place)
 
 
-def make_vocabulary(metadata: Mapping[str, object], pre: PreTokenizer, place: str) -> Vocabulary:
+def _read_scored(told: dict[str, object], place: str) -> Vocabulary:
+    """SentencePiece's BPE, whose merges follow from scores; defaults are llama.cpp's."""
+    tokens = _tokens(told, place)
+    kinds = _kinds(told, len(tokens), place, most=BYTE)
+    if lacking := set(BYTES).difference(tokens):
+        raise _fault(place, "tokens", "one for each byte", f"no {min(lacking)}")
+    if max(map(len, tokens)) > _MOST_CUT or sum(map(len, tokens)) > _MOST_CUTS:
+        raise _fault(place, "tokens", f"tokens of at most {_MOST_CUT} characters", "longer ones")
+    scores = told.get("scores")
+    if not isinstance(scores, Sequence) or isinstance(scores, str) or len(scores) != len(tokens):
+        raise _fault(place, "scores", f"{len(tokens):,} numbers", _kind(scores))
+    if not all(isinstance(score, int | float) and isfinite(score) for score in scores):
+        raise _fault(place, "scores", "finite numbers", "others")
+    normal = frozenset(i for i, kind in enumerate(kinds) if kind == NORMAL)
+    told["token_type"] = [NORMAL if kind == BYTE else kind for kind in kinds]
+    told["merges"] = tuple(merges_of(tokens, scores, normal))
+    told.setdefault("add_bos_token", True)
+    prefixed = _flag({"add_space_prefix": True, **told}, "add_space_prefix", place)
+    pre = Spaced("always" if prefixed else "never", stripped=prefixed)
+    return make_vocabulary(told, pre, place)
+
+
+def make_vocabulary(
+    metadata: Mapping[str, object], pre: PreTokenizer | Spaced, place: str
+) -> Vocabulary:
     """Check all that is told of tokens under GGUF's keys without their prefix; errors as above."""
     tokens = _tokens(metadata, place)
     kinds = _kinds(metadata, len(tokens), place)
@@ -112,7 +151,7 @@ def make_vocabulary(metadata: Mapping[str, object], pre: PreTokenizer, place: st
     ids = {name: _id(metadata, name, len(tokens), place) for name in ("bos", "eos", "eot", "eom")}
     named = {control[text] for text in _ENDS if text in control}
     told = {i for i in (ids["eos"], ids["eot"], ids["eom"]) if i is not None}
-    return Vocabulary(
+    made = Vocabulary(
         tokens=tokens,
         merges=_merges(metadata, merged, place),
         pre=pre,
@@ -125,6 +164,12 @@ def make_vocabulary(metadata: Mapping[str, object], pre: PreTokenizer, place: st
         ends=frozenset(named | told),
         chat_template=_chat_template(metadata, place),
     )
+    if isinstance(pre, Spaced):
+        try:
+            pre.unknown_runs(tokens, made.left_out)
+        except ValueError as fault:
+            raise UnsupportedModelError(place, f"{fault}") from None
+    return made
 
 
 def _fault(place: str, key: str, expected: str, found: str) -> ModelFileError:
@@ -171,14 +216,16 @@ def _tokens(metadata: Mapping[str, object], place: str) -> tuple[str, ...]:
     return tokens
 
 
-def _kinds(metadata: Mapping[str, object], n_tokens: int, place: str) -> Sequence[int]:
+def _kinds(
+    metadata: Mapping[str, object], n_tokens: int, place: str, *, most: int = UNUSED
+) -> Sequence[int]:
     value = metadata.get("token_type")
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise _fault(place, "token_type", "a list of numbers", _kind(value))
     if len(value) != n_tokens:
         raise _fault(place, "token_type", f"{n_tokens:,} numbers", f"{len(value):,}")
-    if not all(type(kind) is int and NORMAL <= kind <= UNUSED for kind in value):
-        raise _fault(place, "token_type", "numbers from 1 to 5", "others")
+    if not all(type(kind) is int and NORMAL <= kind <= most for kind in value):
+        raise _fault(place, "token_type", f"numbers from 1 to {most}", "others")
     return value
 
 

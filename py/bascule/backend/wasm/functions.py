@@ -47,6 +47,8 @@ class WasmFunctions:
             self.activate,
             self.add,
             self.multiply,
+            self.scale,
+            self.softcap,
         )
         return {f.__name__: f for f in own}
 
@@ -94,11 +96,11 @@ class WasmFunctions:
         self._kernels.call("layer_norm", y, x, weight, bias, residual, *sizes)
         return y
 
-    def rms_norm(self, x: Operand, weight: Operand, *, eps: float) -> Tensor:
+    def rms_norm(self, x: Operand, weight: Operand, *, eps: float, plus: float = 0.0) -> Tensor:
         """See `ops.rms_norm`."""
         y = self._kernels.empty(x.shape)
         run = weight.shape[0]
-        self._kernels.call("rms_norm", y, x, weight, prod(x.shape) // run, run, eps)
+        self._kernels.call("rms_norm", y, x, weight, prod(x.shape) // run, run, eps, plus)
         return y
 
     def attention(
@@ -146,6 +148,18 @@ class WasmFunctions:
         product = self._kernels.empty(x.shape)
         self._kernels.call("multiply", product, x, y, x.size)
         return product
+
+    def scale(self, x: Operand, *, by: float) -> Tensor:
+        """See `ops.scale`."""
+        y = self._kernels.empty(x.shape)
+        self._kernels.call("scale", y, x, x.size, by)
+        return y
+
+    def softcap(self, x: Operand, *, cap: float) -> Tensor:
+        """See `ops.softcap`."""
+        y = self._kernels.empty(x.shape)
+        self._kernels.call("softcap", y, x, x.size, cap)
+        return y
 
     def _room(self, n: int) -> Tensor:
         """Scratch memory of at least `n` floats; kept, and only ever one."""

@@ -78,14 +78,14 @@ class NativeKernels:
 
     def bind(self, kernel: str, *arguments: Argument) -> Callable[[], object]:
         """See `Kernels.bind`."""
-        plain = (a.address if isinstance(a, Tensor) else a or 0 for a in arguments)
+        plain = map(_plain, arguments)
         run: Any = self._exports[kernel]
         return partial(run, self._store, *plain)
 
     def call(self, kernel: str, *arguments: Argument) -> int:
         """See `Kernels.call`."""
         held = [self._reachable(a) for a in arguments]
-        plain = [a.address if isinstance(a, Tensor) else a or 0 for a in held]
+        plain = map(_plain, held)
         run: Any = self._exports[kernel]
         return run(self._store, *plain) or 0
 
@@ -115,6 +115,13 @@ class NativeKernels:
 
     def _give_back(self, room: int, offset: int) -> None:
         self._free[room].append(offset)
+
+
+def _plain(argument: Argument) -> Any:
+    """An address, 0 for none, or the number itself: wasmtime takes no integer for a float."""
+    if isinstance(argument, Tensor):
+        return argument.address
+    return 0 if argument is None else argument
 
 
 def open_native() -> NativeKernels:

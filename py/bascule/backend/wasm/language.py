@@ -108,6 +108,8 @@ class LanguageFunctions(WasmFunctions):
         *,
         size: int,
         window: int,
+        scale: float = 0.0,
+        softcap: float = 0.0,
         **attributes: int,
     ) -> Tensor:
         """See `ops.cached_attention`."""
@@ -119,8 +121,9 @@ class LanguageFunctions(WasmFunctions):
         sizes = (_is_f16(cache), len(cache), len(q), part.heads, part.n_kept, size, window)
         heads = (part.n_heads, part.n_kv_heads, part.first_kv_head - part.first_kept)
         where = (part.first_head, part.first_query, queries)
+        scores = (float(scale or size**-0.5), float(softcap))
         operands = (y, q, cache, position, scratch)
-        self._kernels.call("cached_attention", *operands, *sizes, *heads, *where)
+        self._kernels.call("cached_attention", *operands, *sizes, *heads, *where, *scores)
         return y
 
     def argmax_token(self, logits: Operand, tokens: Operand, position: Operand) -> Tensor:

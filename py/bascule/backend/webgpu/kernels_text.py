@@ -20,13 +20,26 @@ _FEW_ROWS = 16
 
 
 def _multiply(call: Call, adapter: AdapterInfo) -> Variants:
+    return _of_each(call, adapter, {})
+
+
+def _scale(call: Call, adapter: AdapterInfo) -> Variants:
+    return _of_each(call, adapter, {"by": call.number("by")})
+
+
+def _softcap(call: Call, adapter: AdapterInfo) -> Variants:
+    return _of_each(call, adapter, {"cap": call.number("cap")})
+
+
+def _of_each(call: Call, adapter: AdapterInfo, settings: Mapping[str, float]) -> Variants:
+    """The op's own kernel, a lane an element."""
     del adapter
 
     def numbers(sizes: Sizes) -> Numbers:
-        return {"n": prod(call.result.sizes(sizes))}
+        return {"n": prod(call.result.sizes(sizes)), **settings}
 
     lanes = prod(call.result.limits)
-    return [lambda: make_kernel(call, "multiply", numbers, lambda: flat(lanes, 64))]
+    return [lambda: make_kernel(call, call.op, numbers, lambda: flat(lanes, 64))]
 
 
 def _matmul(call: Call, adapter: AdapterInfo) -> Variants:
@@ -169,6 +182,7 @@ def _cached_attention(call: Call, adapter: AdapterInfo) -> Variants:
     q, cache = operand(call, 0), operand(call, 1)
     size, window, part = call.whole("size"), call.whole("window"), part_of(call)
     rows_limit = part.queries(q.limits[0]) * part.sharing
+    cap = "cap_tanh" if call.number("softcap") else "cap_none"
 
     def numbers(sizes: Sizes) -> Numbers:
         tokens, slots = q.sizes(sizes)[0], cache.sizes(sizes)[0]
@@ -183,6 +197,8 @@ def _cached_attention(call: Call, adapter: AdapterInfo) -> Variants:
             "y_head": part.first_head,
             "first_query": part.first_query,
             "queries": part.queries(tokens),
+            "scale": call.number("scale") or size**-0.5,
+            "softcap": call.number("softcap"),
         }
 
     def make(name: str, lanes: int, rows: int = 1, keys: int = 0) -> Kernel:
@@ -193,7 +209,7 @@ def _cached_attention(call: Call, adapter: AdapterInfo) -> Variants:
             numbers,
             lambda: (-(-rows_limit // rows), part.n_kv_heads, 1),
             variant=f"{lanes} rows {rows} keys {keys}" if keys else str(lanes),
-            parts=(f"cache_{cache.dtype}", "rows"),
+            parts=(f"cache_{cache.dtype}", "rows", cap),
             consts=(("HEAD_SIZE", size), ("HEAD_VEC4S", size // 4)),
             constants=constants,
         )
@@ -220,6 +236,8 @@ def _cached_attention(call: Call, adapter: AdapterInfo) -> Variants:
 
 TEXT_ROWS: Mapping[str, Callable[[Call, AdapterInfo], Variants]] = {
     "multiply": _multiply,
+    "scale": _scale,
+    "softcap": _softcap,
     "matmul": _matmul,
     "concat": _concat,
     "transpose": _transpose,

@@ -88,8 +88,8 @@ def normalise_rows(call: Call, adapter: AdapterInfo, parts: tuple[str, ...] = ()
 def _row_numbers(call: Call, sizes: Sizes) -> Numbers:
     columns = _run(call)
     rows = prod(call.result.sizes(sizes)) // columns
-    numbers = {"rows": rows, "cols": columns}
-    return {**numbers, "eps": call.number("eps")} if "eps" in dict(call.attributes) else numbers
+    settings = {name: call.number(name) for name, _ in call.attributes}  # eps, plus
+    return {"rows": rows, "cols": columns, **settings}
 
 
 def _run(call: Call) -> int:

@@ -97,6 +97,8 @@ def rms_norm(recipe: Recipe, call: Call, operands: Operands) -> int:
     mean = recipe.step("reduceMean", [square], narrow, axes=_last(shape), keepDimensions=True)
     eps = recipe.number(call.number("eps"))
     root = recipe.step("sqrt", [recipe.step("add", [mean, eps], narrow)], narrow)
+    if plus := call.number("plus"):
+        weight = recipe.step("add", [weight, recipe.number(plus)], (run,))
     y = recipe.step("mul", [recipe.step("div", [x, root], shape), weight], shape)
     return recipe.step("reshape", [y], whole, whole)
 

@@ -28,9 +28,11 @@ class DecoderConfig:
     """Checked sizes of a decoder; `types` are the types of its tensors, by the graph's names.
 
     `pairs`: which rows of q and k turn together, neighbours or those half a head apart. `window`
-    bounds how far back a token attends (0: to the start). `factors` (D / 2) divide the rotary
-    frequencies. A model without `rotary` angles knows `context` positions and none behind them.
-    Matrices of a layer's `columns` lie (K, N) in its files, column by column.
+    bounds how far back a token attends (0: to the start), except in `full_layers`. `factors`
+    (D / 2) divide the rotary frequencies. A model without `rotary` angles knows `context` positions
+    and none behind them. Matrices of a layer's `columns` lie (K, N) in its files, column by column.
+    Attention's `scale` is 1 / sqrt(D) where it is 0; scores and logits are softly capped where
+    their caps are not 0. Norms multiply by `norm_plus` + weight.
     """
 
     vocabulary: int
@@ -49,6 +51,13 @@ class DecoderConfig:
     factors: tuple[float, ...] | None = None
     rotary: bool = True
     columns: frozenset[str] = frozenset()
+    full_layers: frozenset[int] = frozenset()
+    activation: str = "silu"
+    scale: float = 0.0
+    score_cap: float = 0.0
+    logit_cap: float = 0.0
+    embedding_scale: float = 1.0
+    norm_plus: float = 0.0
 
     @property
     def cache_width(self) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from bascule.base.dtypes import BlockType, DType, dtype_of
 from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.models.decoder.config import DecoderConfig
+from bascule.models.decoder.graph import POST_ATTENTION, POST_FFN
 from bascule.models.family import DecoderFamily
 from bascule.weights.pieces import ELEMENT_NBYTES
 from bascule.weights.safetensors import TensorInfo
@@ -59,11 +60,13 @@ def decoder_tensors(
     biases: Sequence[str] = (),
     fused: bool = False,
     head_norms: bool = False,
+    post_norms: bool = False,
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield the tensors that `decoder.graph.decode` reads, with their shapes.
 
     `biases` names the parts of a layer that have one; with `fused` one tensor has the rows of q, k
-    and v, and one those of gate and up; with `head_norms` each head of q and k is normalized.
+    and v, and one those of gate and up; with `head_norms` each head of q and k is normalized, with
+    `post_norms` what attention and the gated layer add.
     """
     c, inner, row = config.hidden, config.inner, (config.hidden,)
     wide, narrow = config.heads * config.size, config.kv_heads * config.size
@@ -78,6 +81,8 @@ def decoder_tensors(
             parts |= {"attn_q": (wide, c), "attn_k": (narrow, c), "attn_v": (narrow, c)}
         if head_norms:
             parts |= dict.fromkeys(("attn_q_norm", "attn_k_norm"), (config.size,))
+        if post_norms:
+            parts |= dict.fromkeys((POST_ATTENTION, POST_FFN), row)
         parts |= {"attn_output": (c, wide), "ffn_norm": row}
         if not fused:
             parts["ffn_gate"] = (inner, c)

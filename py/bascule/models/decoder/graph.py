@@ -2,7 +2,8 @@
 
 Reads in the order of the computation. T tokens, hidden size C, inner size I, H heads over G KV
 heads of size D, S slots of the cache, V vocabulary. The tensors that a model has decide what is
-recorded: biases of q, k and v, norms of each head, projections that its files hold as one.
+recorded: biases of q, k and v, norms of each head or behind a part, projections that its files hold
+as one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from bascule.base.dtypes import rounded_to
 from bascule.models.decoder.config import DecoderConfig
 from bascule.program.graph import Graph
 from bascule.program.program import Dim, Value
@@ -18,6 +20,21 @@ from bascule.program.program import Dim, Value
 CacheDType = Literal["f16", "f32"]
 # A state (P) u32 that holds each position's number, for tables of learned positions.
 PLACES = "places"
+# Norms of what a part of a layer adds, under GGUF's names.
+POST_ATTENTION, POST_FFN = "post_attention_norm", "post_ffw_norm"
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer: the beginning of its tensors' names, its KV cache, and how far back it attends.
+
+    With `only_cache` nothing is left to do once its keys and values are in the cache.
+    """
+
+    name: str
+    cache: Value
+    window: int
+    only_cache: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +43,8 @@ class Decoding:
 
     Ids come from the state `tokens` (S) u32, so that a token that was sampled on the GPU never
     leaves it. `angles` (A, D) hold cosines and sines. `window` bounds how far back a token attends
-    (0: to the start). With `fills_cache` the pass ends when all keys and values are in the cache.
+    (0: as far as the model does). With `fills_cache` the pass ends when all keys and values are in
+    the cache.
     """
 
     graph: Graph
@@ -59,32 +77,52 @@ class Decoding:
 
     def norm(self, x: Value, name: str, size: int = 0) -> Value:
         """Record the RMS norm by a weight of the file, over C or over each `size` numbers."""
-        weight = self.graph.parameter(f"{name}.weight", (size or self.config.hidden,))
-        return self.graph.call("rms_norm", x, weight, eps=self.config.eps)
+        config = self.config
+        weight = self.graph.parameter(f"{name}.weight", (size or config.hidden,))
+        return self.graph.call("rms_norm", x, weight, eps=config.eps, plus=config.norm_plus)
 
-    def layers(self) -> Iterator[tuple[str, Value, bool]]:
-        """Yield each layer's name and KV cache, and whether all that is left is to fill that."""
-        for layer in range(self.config.layers):
-            shape = (self.slots, self.config.cache_width)
-            cache = self.graph.state(f"cache.{layer}", shape, self.cache)
-            yield f"blk.{layer}", cache, self.fills_cache and layer == self.config.layers - 1
+    def embedded(self, table: Value) -> Value:
+        """Record the rows of the token embedding (T, C), scaled as the model has it.
 
-    def rotated(self, qkv: Value, cache: Value) -> Value:
+        As in transformers the factor is a number of the table's type.
+        """
+        x = self.graph.call(
+            "token_embedding", table, self.tokens, self.position, length=self.length
+        )
+        factor = rounded_to(table.dtype, self.config.embedding_scale)
+        return x if factor == 1 else self.graph.call("scale", x, by=factor)
+
+    def layers(self) -> Iterator[Layer]:
+        """Yield the layers, each with its KV cache."""
+        config = self.config
+        for index in range(config.layers):
+            shape = (self.slots, config.cache_width)
+            cache = self.graph.state(f"cache.{index}", shape, self.cache)
+            own = 0 if index in config.full_layers else config.window
+            window = min((w for w in (self.window, own) if w), default=0)
+            last = index == config.layers - 1
+            yield Layer(f"blk.{index}", cache, window, only_cache=self.fills_cache and last)
+
+    def rotated(self, qkv: Value, layer: Layer) -> Value:
         """Record rotary angles: q (T, HD) out of qkv; k and v go into the cache."""
-        state = (cache, self.angles, self.position)
+        state = (layer.cache, self.angles, self.position)
         return self.graph.call("rope_append", qkv, *state, **self._heads, pairs=self.config.pairs)
 
-    def attended(self, q: Value, cache: Value) -> Value:
+    def attended(self, q: Value, layer: Layer) -> Value:
         """Record the attention of q over the cache (T, HD)."""
+        scores = {"scale": self.config.scale, "softcap": self.config.score_cap}
+        state, window = (layer.cache, self.position), layer.window
         return self.graph.call(
-            "cached_attention", q, cache, self.position, **self._heads, window=self.window
+            "cached_attention", q, *state, **self._heads, window=window, **scores
         )
 
     def logits(self, x: Value, table: Value) -> Value:
         """Record the output layer (T, V); its weight is the embedding's where it has none."""
         shape = (self.config.vocabulary, self.config.hidden)
         output = self.weight("output", shape) if self.has("output.weight") else table
-        return self.graph.call("linear", x, output, activation="none")
+        logits = self.graph.call("linear", x, output, activation="none")
+        cap = self.config.logit_cap
+        return self.graph.call("softcap", logits, cap=cap) if cap else logits
 
     @property
     def _heads(self) -> dict[str, int]:
@@ -98,30 +136,37 @@ class Decoding:
 
 def decode(to: Decoding) -> Value | None:
     """Record tokens -> logits (T, V); None with `fills_cache`."""
-    graph, config = to.graph, to.config
+    config = to.config
     table = to.weight("token_embd", (config.vocabulary, config.hidden))
-    x = graph.call("token_embedding", table, to.tokens, to.position, length=to.length)  # (T, C)
-    for name, cache, last in to.layers():
-        x = _layer(to, x, cache, name, only_cache=last)
+    x = to.embedded(table)  # (T, C)
+    for layer in to.layers():
+        x = _layer(to, x, layer)
     return None if to.fills_cache else to.logits(to.norm(x, "output_norm"), table)  # (T, V)
 
 
-def _layer(to: Decoding, x: Value, cache: Value, name: str, *, only_cache: bool) -> Value:
-    config, call = to.config, to.graph.call
+def _layer(to: Decoding, x: Value, layer: Layer) -> Value:
+    config, name = to.config, layer.name
     normed = to.norm(x, f"{name}.attn_norm")
     qkv = _qkv(to, normed, name)  # (T, (H + 2G) D)
-    q = to.rotated(qkv, cache)
-    if only_cache:
+    q = to.rotated(qkv, layer)
+    if layer.only_cache:
         return q
-    mixed = to.attended(q, cache)  # (T, HD)
-    wide = config.heads * config.size
-    output = to.weight(f"{name}.attn_output", (config.hidden, wide))
-    x = call("linear", mixed, output, None, x, activation="none")  # (T, C)
+    mixed = to.attended(q, layer)  # (T, HD)
+    output = to.weight(f"{name}.attn_output", (config.hidden, config.heads * config.size))
+    x = _added(to, mixed, output, x, f"{name}.{POST_ATTENTION}")  # (T, C)
 
     normed = to.norm(x, f"{name}.ffn_norm")
     y = _gated(to, normed, name)  # (T, I)
     down = to.weight(f"{name}.ffn_down", (config.hidden, config.inner))
-    return call("linear", y, down, None, x, activation="none")
+    return _added(to, y, down, x, f"{name}.{POST_FFN}")
+
+
+def _added(to: Decoding, y: Value, weight: Value, x: Value, norm: str) -> Value:
+    """Record x + y @ weight.T (T, C), the product normalized first where the model has the norm."""
+    if not to.has(f"{norm}.weight"):
+        return to.graph.call("linear", y, weight, None, x, activation="none")
+    product = to.graph.call("linear", y, weight, activation="none")
+    return to.graph.call("add", to.norm(product, norm), x)
 
 
 def _qkv(to: Decoding, x: Value, name: str) -> Value:
@@ -150,7 +195,7 @@ def _gated(to: Decoding, x: Value, name: str) -> Value:
     parts = [f"{name}.ffn_{part}" for part in (("gate", "up") if own else ("up",))]
     if to.alike(parts):
         weight = to.weight(f"{name}.ffn_gate_up", (2 * config.inner, config.hidden), *parts)
-        return call("gated_linear", x, weight, activation="silu")
+        return call("gated_linear", x, weight, activation=config.activation)
     gate, up = (to.weight(part, (config.inner, config.hidden)) for part in parts)
-    opened = call("linear", x, gate, activation="silu")
+    opened = call("linear", x, gate, activation=config.activation)
     return call("multiply", opened, call("linear", x, up, activation="none"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bascule.models.decoder.config import DecoderConfig
-from bascule.models.decoder.graph import PLACES, Decoding
+from bascule.models.decoder.graph import PLACES, Decoding, Layer
 from bascule.program.program import Value
 
 
@@ -42,23 +42,23 @@ def decode(to: Decoding) -> Value | None:
     """Record tokens -> logits (T, V); None with `fills_cache`."""
     graph, config, call = to.graph, to.config, to.graph.call
     table = to.weight("token_embd", (config.vocabulary, config.hidden))
-    x = call("token_embedding", table, to.tokens, to.position, length=to.length)  # (T, C)
+    x = to.embedded(table)  # (T, C)
     places = graph.state(PLACES, (config.context,), "u32")
     learned = to.weight("position_embd", (config.context, config.hidden))
     at = call("token_embedding", learned, places, to.position, length=to.length)
     x = call("add", x, at)
-    for name, cache, last in to.layers():
-        x = _layer(to, x, cache, name, only_cache=last)
+    for layer in to.layers():
+        x = _layer(to, x, layer)
     return None if to.fills_cache else to.logits(_norm(to, x, "output_norm"), table)  # (T, V)
 
 
-def _layer(to: Decoding, x: Value, cache: Value, name: str, *, only_cache: bool) -> Value:
-    config, call = to.config, to.graph.call
+def _layer(to: Decoding, x: Value, layer: Layer) -> Value:
+    config, call, name = to.config, to.graph.call, layer.name
     qkv = _linear(to, _norm(to, x, f"{name}.attn_norm"), 3 * config.hidden, f"{name}.attn_qkv")
-    q = to.rotated(qkv, cache)
-    if only_cache:
+    q = to.rotated(qkv, layer)
+    if layer.only_cache:
         return q
-    mixed = to.attended(q, cache)  # (T, C)
+    mixed = to.attended(q, layer)  # (T, C)
     x = _linear(to, mixed, config.hidden, f"{name}.attn_output", x)
 
     y = _linear(to, _norm(to, x, f"{name}.ffn_norm"), config.inner, f"{name}.ffn_up")  # (T, I)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from bascule.base.arrays import Array, np
 from bascule.program.ops.attention import softmax_without
+from bascule.program.ops.elementwise import softcap as capped
 from bascule.program.ops.parts import (
     KEPT,
     PART,
@@ -110,12 +111,15 @@ def cached_attention(
     *,
     size: int,
     window: int,
+    scale: float = 0.0,
+    softcap: float = 0.0,
     **attributes: int,
 ) -> Array:
     """Causal attention of grouped queries (Ainslie et al. 2023) over a cache (S, 2 * n_kept * D).
 
     The query in row t stands at position p = position + t and meets the keys of positions up to p,
-    the last `window` of them where that is not 0. A part of it writes into `onto`.
+    the last `window` of them where that is not 0. A `scale` of 0 stands for 1 / sqrt(D); scores s
+    become softcap * tanh(s / softcap) where that is not 0. A part of it writes into `onto`.
     """
     first, tokens = int(position[0]), len(q)
     part = part_from(attributes, tokens)
@@ -131,7 +135,10 @@ def cached_attention(
     mine = q.reshape(tokens, part.heads, size)[done]
     grouped = mine.reshape(-1, groups, part.sharing, size).transpose(1, 2, 0, 3)  # (G, H/G, T, D)
     positions = (first + np.arange(tokens))[queries]
-    scores = grouped @ k[:, None].swapaxes(-1, -2) / np.sqrt(q.dtype.type(size))  # (G, H/G, T, S)
+    scores = grouped @ k[:, None].swapaxes(-1, -2)  # (G, H/G, T, S)
+    scores *= q.dtype.type(scale or size**-0.5)
+    if softcap:
+        scores = capped(scores, cap=softcap)
     hidden = met[None, :] > positions[:, None]
     if window:
         hidden |= met[None, :] <= positions[:, None] - window
@@ -156,13 +163,13 @@ ROWS = (
     Op(
         "cached_attention",
         (*inputs("q"), Operand("cache", "state"), POSITION, onto()),
-        {**_HEADS, "window": int, **PART, **KEPT},
-        "per head: softmax(q @ k.T / sqrt(D)) @ v over positions up to the query's own, the "
-        "last `window` of them (0: all); of some heads and queries, over a cache of some heads, "
-        "the rest as in `onto`",
+        {**_HEADS, "window": int, "scale": float, "softcap": float, **PART, **KEPT},
+        "per head: softmax(scale * q @ k.T) @ v over positions up to the query's own, the last "
+        "`window` of them (0: all), scores softly capped (0: not); a scale of 0 is 1 / sqrt(D); of "
+        "some heads and queries, over a cache of some heads, the rest as in `onto`",
         _cached_attention,
         numpy=cached_attention,
-        defaults=WHOLE,
+        defaults={**WHOLE, "scale": 0.0, "softcap": 0.0},
         parts=frozenset(WHOLE),
         multiply_adds=attention_work,
     ),

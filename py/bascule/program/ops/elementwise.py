@@ -1,11 +1,11 @@
-"""Sums, products and joins of tensors, and the order of their axes."""
+"""Sums, products, caps and joins of tensors, and the order of their axes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from bascule.base.arrays import Array, np
-from bascule.program.ops.table import Op, first_two, inputs, need
+from bascule.program.ops.table import Op, first_two, inputs, need, same_shape
 from bascule.program.program import Attribute, Shape
 
 MOST_AXES = 4  # of transpose
@@ -22,6 +22,12 @@ def _equal(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shap
     x, y = first_two(shapes, "multiply")
     need(x == y, "multiply", "two tensors of one shape", shapes)
     return x
+
+
+def _softcap(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
+    cap = attributes["cap"]
+    need(isinstance(cap, int | float) and cap > 0, "softcap", "a cap above 0", cap)
+    return same_shape(shapes, attributes)
 
 
 def _concat(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shape:
@@ -50,6 +56,16 @@ def multiply(x: Array, y: Array) -> Array:
     return x * y
 
 
+def scale(x: Array, *, by: float) -> Array:
+    """x * by."""
+    return x * x.dtype.type(by)
+
+
+def softcap(x: Array, *, cap: float) -> Array:
+    """cap * tanh(x / cap): within -cap and cap, monotonic, nearly x near 0."""
+    return cap * np.tanh(x / x.dtype.type(cap))
+
+
 def concat(*parts: Array | None) -> Array:
     """Side by side on the last axis."""
     return np.concatenate([part for part in parts if part is not None], axis=-1)
@@ -63,6 +79,8 @@ def transpose(x: Array, *, axes: str) -> Array:
 ROWS = (
     Op("add", inputs("x", "y"), {}, "x + y, y repeated over x's leading axes", _add, numpy=add),
     Op("multiply", inputs("x", "y"), {}, "x * y", _equal, numpy=multiply),
+    Op("scale", inputs("x"), {"by": float}, "x * by", same_shape, numpy=scale),
+    Op("softcap", inputs("x"), {"cap": float}, "cap * tanh(x / cap)", _softcap, numpy=softcap),
     Op(
         "concat",
         inputs("a", "b", *(f"{name}?" for name in "cdefg")),

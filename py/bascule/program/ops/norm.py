@@ -39,13 +39,13 @@ def layer_norm(
     return centred / np.sqrt(variance + eps) * weight + bias
 
 
-def rms_norm(x: Array, weight: Array, *, eps: float) -> Array:
-    """y = x / sqrt(mean(x^2) + eps) * weight over each run of D numbers (Zhang & Sennrich 2019).
+def rms_norm(x: Array, weight: Array, *, eps: float, plus: float = 0.0) -> Array:
+    """y = x / sqrt(mean(x^2) + eps) * (weight + plus) by runs of D (Zhang & Sennrich 2019).
 
     x (..., n * D), weight (D).
     """
     runs = x.reshape(*x.shape[:-1], -1, weight.shape[0])
-    y = runs / np.sqrt(np.mean(runs * runs, axis=-1, keepdims=True) + eps) * weight
+    y = runs / np.sqrt(np.mean(runs * runs, axis=-1, keepdims=True) + eps) * (weight + plus)
     return y.reshape(x.shape)
 
 
@@ -73,10 +73,11 @@ ROWS = (
     Op(
         "rms_norm",
         (*inputs("x"), *_SCALE),
-        {"eps": float},
-        "y = x / sqrt(mean(x^2) + eps) * weight over each run of D, the weight's size, of the C",
+        {"eps": float, "plus": float},
+        "y = x / sqrt(mean(x^2) + eps) * (weight + plus) over each run of D, the weight's size",
         _rms_norm,
         numpy=rms_norm,
+        defaults={"plus": 0.0},
     ),
     Op(
         "l2_normalise",

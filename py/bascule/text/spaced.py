@@ -1,0 +1,157 @@
+"""Tokenizers as SentencePiece makes them: spaces are "▁" in tokens, unknown characters bytes.
+
+Texts are cut at the tokens of the users and written with "▁" here, so that the library on either
+side has nothing left but the model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bascule.text.token_finder import TokenFinder
+
+SPACE = "\u2581"
+Prefix = Literal["never", "first", "always"]
+_WORD = re.compile(f"{SPACE}[^{SPACE}]*|[^{SPACE}]+")
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+
+
+@dataclass(frozen=True, slots=True)
+class Spaced:
+    """How texts become pieces for the model, and what of them decoding drops.
+
+    A space is set before the `first` of the texts around tokens, `always`, or `never`; with `once`
+    not before one that has it. With `splits` the model sees a word at a time. Decoded texts lose
+    their first space if they are `stripped`. A Unigram has the `scores` of its first tokens; those
+    behind them are unknown to it. `unknown` is the id of what neither a token nor, with `to_bytes`,
+    its bytes spell.
+    """
+
+    prefix: Prefix
+    once: bool = False
+    splits: bool = False
+    stripped: bool = False
+    to_bytes: bool = True
+    unknown: int | None = None
+    fuses_unknown: bool = True
+    whole_words_first: bool = False
+    scores: tuple[float, ...] | None = None
+
+    def model(
+        self, tokens: Sequence[str], left_out: frozenset[int], merges: Sequence[str]
+    ) -> dict[str, Any]:
+        """Return the model of a tokenizer.json, in which no text spells what is left out."""
+        if self.scores is not None:
+            # No piece has a space in it: it is "▁" there.
+            hidden = left_out | self._byte_ids(tokens)
+            named = (f" {i}" if i in hidden else text for i, text in enumerate(tokens))
+            vocab = [list(pair) for pair in zip(named, self.scores, strict=False)]
+            fallback = {"byte_fallback": False}
+            return {"type": "Unigram", "unk_id": self.unknown, **fallback, "vocab": vocab}
+        unknown = None if self.to_bytes else self.unknown
+        kept = {text: i for i, text in enumerate(tokens) if i not in left_out or i == unknown}
+        return {
+            "type": "BPE",
+            "unk_token": None if unknown is None else tokens[unknown],
+            "fuse_unk": self.fuses_unknown,
+            "byte_fallback": self.to_bytes,
+            "ignore_merges": self.whole_words_first,
+            "vocab": kept,
+            "merges": list(merges),
+        }
+
+    def _byte_ids(self, tokens: Sequence[str]) -> frozenset[int]:
+        known = frozenset(BYTES if self.to_bytes else ())
+        return frozenset(i for i, text in enumerate(tokens) if text in known)
+
+    def unknown_runs(
+        self, tokens: Sequence[str], left_out: frozenset[int]
+    ) -> re.Pattern[str] | None:
+        """Return what finds characters of no token, of a Unigram that gives them as bytes.
+
+        The page's library has no bytes for a Unigram. ValueError for a model that has a character
+        in longer tokens alone: whether that is unknown depends on its neighbours.
+        """
+        if self.scores is None or not self.to_bytes:
+            return None
+        hidden = left_out | self._byte_ids(tokens)
+        pieces = [text for i, text in enumerate(tokens[: len(self.scores)]) if i not in hidden]
+        known = set("".join(pieces))
+        if alone := known.difference(pieces):
+            raise ValueError(f"its character {min(alone)!r} is no token of its own")
+        return re.compile(f"([^{re.escape(''.join(sorted(known)))}]+)")
+
+    def bytes_of(self, text: str) -> bytes:
+        """Return what a token that is not of control spells."""
+        byte = _BYTE.fullmatch(text) if self.to_bytes else None
+        return bytes([int(byte[1], 16)]) if byte else text.replace(SPACE, " ").encode()
+
+
+class Pieces:
+    """Cuts texts into what the model sees, and ids."""
+
+    def __init__(
+        self,
+        spaced: Spaced,
+        tokens: Sequence[str],
+        user_defined: Mapping[str, int],
+        left_out: frozenset[int],
+    ) -> None:
+        self._spaced = spaced
+        self._user_defined = user_defined
+        self._finder = TokenFinder(user_defined)
+        self._unknown = spaced.unknown_runs(tokens, left_out)
+        ids = {} if self._unknown is None else {text: i for i, text in enumerate(tokens)}
+        self._byte_ids = [ids[text] for text in BYTES if ids]
+
+    def of(self, text: str, *, first: bool) -> Iterator[str | int]:
+        """Yield what a text becomes; `first`: no other text and no token stands before it."""
+        done = 0
+        for start, token in self._finder.all_in(text):
+            if start >= done:
+                yield from self._plain(text[done:start], first=first and not done)
+                yield self._user_defined[token]
+                done = start + len(token)
+        yield from self._plain(text[done:], first=first and not done)
+
+    def _plain(self, text: str, *, first: bool) -> Iterator[str | int]:
+        if not text:
+            return
+        spaced, written = self._spaced, text.replace(" ", SPACE)
+        wanted = spaced.prefix == "always" or (spaced.prefix == "first" and first)
+        if wanted and not (spaced.once and written.startswith(SPACE)):
+            written = SPACE + written
+        words: Iterable[str] = _WORD.findall(written) if spaced.splits else (written,)
+        for word in words:
+            yield from self._known(word)
+
+    def _known(self, word: str) -> Iterator[str | int]:
+        if self._unknown is None:
+            yield word
+            return
+        for index, run in enumerate(self._unknown.split(word)):
+            if index % 2:
+                yield from (self._byte_ids[byte] for byte in run.encode())
+            elif run:
+                yield run
+
+
+def merges_of(tokens: Sequence[str], scores: Sequence[float], normal: frozenset[int]) -> list[str]:
+    """Return the merges of a BPE that a GGUF file holds as the scores of its tokens.
+
+    Every pair of tokens that makes a third, the best score first, as transformers converts them;
+    of equal ones those whose parts are longer.
+    """
+    known = {tokens[i] for i in normal if " " not in tokens[i]}
+    found: list[tuple[float, int, int, int]] = []
+    for index in normal:
+        text = tokens[index]
+        if text in known:
+            for cut in range(1, len(text)):
+                if text[:cut] in known and text[cut:] in known:
+                    found.append((-scores[index], -cut, cut - len(text), index))
+    return [f"{tokens[i][:-cut]} {tokens[i][-cut:]}" for _, cut, _, i in sorted(found)]
