@@ -188,20 +188,29 @@ export class Gpu {
   /** @param {PyBuffer} words */
   record(words) {
     this.#enter();
+    return this.#recorded.add(this.#decoded(words));
+  }
+
+  /** @param {PyBuffer} words @returns {import("./tape.js").Tape} */
+  #decoded(words) {
     const view = words.getBuffer("u8");
     const copy = new Int32Array(view.data.slice().buffer);
     view.release();
-    return this.#recorded.add(
-      this.#tapes.decode(copy, {
-        buffer: (name) => this.#buffers.get(name),
-        pipeline: (name) => this.#pipelines.get(name).pipeline,
-        group: (name, entries) => {
-          const { pipeline, bindings } = this.#pipelines.get(name);
-          const layout = this.#made.layout(bindings).group;
-          return this.#device.createBindGroup({ label: pipeline.label, layout, entries });
-        },
-      }),
-    );
+    return this.#tapes.decode(copy, {
+      buffer: (name) => this.#buffers.get(name),
+      pipeline: (name) => this.#pipelines.get(name).pipeline,
+      group: (name, entries) => {
+        const { pipeline, bindings } = this.#pipelines.get(name);
+        const layout = this.#made.layout(bindings).group;
+        return this.#device.createBindGroup({ label: pipeline.label, layout, entries });
+      },
+    });
+  }
+
+  /** Run a tape that is not kept. @param {PyBuffer} words @param {PyBuffer} writes */
+  run(words, writes) {
+    this.#enter();
+    this.#submit(this.#decoded(words), writes);
   }
 
   /** @param {number} name */
@@ -216,6 +225,11 @@ export class Gpu {
     const tape = this.#recorded.get(name);
     const label = this.#tapes.orphan(tape, this.#frees, (buffer) => this.#buffers.has(buffer));
     if (label) throw new this.#Fault("a buffer that it uses has been freed.", { label });
+    this.#submit(tape, writes);
+  }
+
+  /** @param {import("./tape.js").Tape} tape @param {PyBuffer} writes */
+  #submit(tape, writes) {
     this.#submission.flush();
     const view = writes.getBuffer("u8");
     try {

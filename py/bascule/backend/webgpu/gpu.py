@@ -181,6 +181,13 @@ class Gpu(Protocol):
         """
         ...
 
+    def run(self, words: array[int], writes: Buffer = b"") -> None:
+        """Do the packed `writes`, then run a tape that is not kept: one call, one submission.
+
+        GpuError as `record` and `replay`.
+        """
+        ...
+
     def destroy(self) -> None:
         """Destroy the device and everything on it."""
         ...

@@ -241,6 +241,13 @@ class BrowserGpu:
         except JsException as error:
             raise self._told("replay", error) from None
 
+    def run(self, words: array[int], writes: Buffer = b"") -> None:
+        """See `Gpu.run`."""
+        try:
+            self.bridge.run(words, writes)
+        except JsException as error:
+            raise self._told("run", error) from None
+
     def destroy(self) -> None:
         """See `Gpu.destroy`."""
         self.bridge.destroy()

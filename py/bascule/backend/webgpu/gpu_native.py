@@ -300,6 +300,14 @@ class NativeGpu:
     def record(self, words: array[int]) -> int:
         """See `Gpu.record`."""
         self._check_alive()
+        return self._tapes.add(self._decoded(words))
+
+    def run(self, words: array[int], writes: Buffer = b"") -> None:
+        """See `Gpu.run`."""
+        self._check_alive()
+        self._submit(self._decoded(words), writes)
+
+    def _decoded(self, words: array[int]) -> _Tape:
         at = 2
         groups: list[Any] = []
         dispatches: list[tuple[Any, int, int, int, int]] = []
@@ -320,7 +328,7 @@ class NativeGpu:
                 at += 5
         except IndexError:
             raise GpuError("record", "the tape ends in the middle of a record.") from None
-        return self._tapes.add(_Tape(groups, dispatches, labels, used))
+        return _Tape(groups, dispatches, labels, used)
 
     def forget(self, tape: int) -> None:
         """See `Gpu.forget`."""
@@ -331,6 +339,9 @@ class NativeGpu:
         self._check_alive()
         recorded = self._tapes.get(tape)
         self._check_buffers(recorded)
+        self._submit(recorded, writes)
+
+    def _submit(self, recorded: _Tape, writes: Buffer) -> None:
         try:
             for buffer, offset, data in unpack_writes(writes):
                 self._queue.write_buffer(self._buffers.get(buffer), offset, data)

@@ -1,0 +1,331 @@
+"""The array: what it is, how it is read, and Python's operators on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bascule.array import build, dtypes, indexing
+from bascule.array.dtypes import DType
+from bascule.array.errors import DTypeError, ShapeError
+from bascule.array.graph import Node
+from bascule.array.place import ArrayDevice, at_once, device, numbers_at_once
+from bascule.arrays import np
+
+_OPERATORS = {
+    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide",
+    "floordiv": "floor_divide", "mod": "remainder", "pow": "pow",
+    "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor",
+    "lshift": "bitwise_left_shift", "rshift": "bitwise_right_shift",
+}  # fmt: skip
+
+
+class Array:
+    """An array on a device. Operations on it are recorded; reading it computes them.
+
+    `await x.numpy()` reads it anywhere; `np.asarray(x)`, `float(x)`, `bool(x)`, `int(x)` and
+    printing read it in plain code, natively and in browsers with JSPI. Arrays do not share memory
+    that can be changed: `x[...] = y` changes this array and no view of it.
+    """
+
+    __array_priority__ = 100
+    __slots__ = ("__weakref__", "_node")
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        node.held += 1
+
+    def __del__(self) -> None:
+        node = getattr(self, "_node", None)
+        if node is not None:
+            node.held -= 1
+
+    @property
+    def dtype(self) -> DType:
+        """A numpy dtype: bool, int8 to int32, uint8 to uint32, float16 or float32."""
+        return self._node.dtype
+
+    @property
+    def device(self) -> ArrayDevice:
+        """Where it lives."""
+        return self._node.device
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of its axes."""
+        return self._node.shape
+
+    @property
+    def ndim(self) -> int:
+        """How many axes it has."""
+        return len(self._node.shape)
+
+    @property
+    def size(self) -> int:
+        """How many elements it has."""
+        return self._node.size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its elements in numpy; a GPU takes 4 for each."""
+        return self._node.size * self._node.dtype.itemsize
+
+    @property
+    def T(self) -> Array:
+        """The transpose of a matrix."""
+        if self.ndim != 2:
+            raise ShapeError("x.T", "a matrix", f"shape {self.shape}", hint="Use xp.permute_dims.")
+        return Array(build.permute(self._node, (1, 0)))
+
+    @property
+    def mT(self) -> Array:
+        """The matrices of the last two axes, transposed."""
+        if self.ndim < 2:
+            raise ShapeError("x.mT", "at least two axes", f"shape {self.shape}")
+        axes = (*range(self.ndim - 2), self.ndim - 1, self.ndim - 2)
+        return Array(build.permute(self._node, axes))
+
+    async def numpy(self) -> Any:
+        """Compute and read it: a new numpy array.
+
+        DeviceLostError or GpuError where the device was lost or has refused the work.
+        """
+        if self._node.host is None:
+            await self._node.device.read((self._node,))
+        return np.array(self._node.host, self.dtype)
+
+    def to_device(self, device_: Any, /, *, stream: None = None) -> Array:
+        """A copy on another device; between two of them the numbers pass through numpy at once."""
+        if stream is not None:
+            raise DTypeError("to_device", "stream=None", repr(stream))
+        place = device(device_)
+        if place is self.device:
+            return self
+        return Array(build.constant(np.array(self._numbers("to_device")), place))
+
+    def _numbers(self, what: str) -> Any:
+        return numbers_at_once(self._node, what)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        if copy is False:
+            raise ShapeError("np.asarray", "copy=True or None", "copy=False: numbers are copied")
+        return np.array(self._numbers("np.asarray(x)"), dtype or self.dtype)
+
+    def __array_namespace__(self, *, api_version: str | None = None) -> Any:
+        import bascule.array as xp
+
+        if api_version is not None and api_version not in xp.VERSIONS:
+            raise ShapeError("__array_namespace__", f"one of {xp.VERSIONS}", repr(api_version))
+        return xp
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)  # kDLCPU: what __dlpack__ gives is a copy there
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """A copy in numpy's memory as a DLPack capsule; nobody exchanges WebGPU buffers yet."""
+        if options.get("copy") is False:
+            raise BufferError("An array of a device cannot be exported without a copy.")
+        wanted = options.get("dl_device")
+        if wanted is not None and tuple(wanted) != (1, 0):
+            raise BufferError(f"Arrays are exported to the CPU (1, 0), not to {wanted}.")
+        return np.array(self._numbers("__dlpack__")).__dlpack__()
+
+    def _one(self, what: str) -> Any:
+        if self.size != 1:
+            expected = "an array of one element"
+            raise ShapeError(what, expected, f"shape {self.shape}", hint="Index it, or reduce it.")
+        return self._numbers(what).reshape(-1)[0]
+
+    def __bool__(self) -> bool:
+        return bool(self._one("bool(x)"))
+
+    def __int__(self) -> int:
+        return int(self._one("int(x)"))
+
+    def __float__(self) -> float:
+        return float(self._one("float(x)"))
+
+    def __complex__(self) -> complex:
+        return complex(self._one("complex(x)"))
+
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iu" or self.ndim:
+            raise DTypeError("an index", "a whole number", f"{self.dtype} of shape {self.shape}")
+        return int(self._one("an index"))
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise DTypeError("len(x)", "an array with axes", "shape ()")
+        return self.shape[0]
+
+    def __iter__(self) -> Any:
+        if not self.ndim:
+            raise DTypeError("iteration", "an array with axes", "shape ()")
+        return (self[i] for i in range(self.shape[0]))
+
+    def __repr__(self) -> str:
+        try:
+            shown = np.array2string(self._numbers("printing"), separator=", ", prefix="Array(")
+        except Exception:
+            shown = f"<not read yet>, shape={self.shape}"
+        return f"Array({shown}, dtype={self.dtype}, device={str(self.device)!r})"
+
+    def __getitem__(self, key: Any) -> Array:
+        return Array(indexing.get(self._node, key))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._become(indexing.put(self._node, key, value))
+
+    def _become(self, node: Node) -> None:
+        node.held += 1
+        self._node.held -= 1
+        self._node = node
+
+    def __neg__(self) -> Array:
+        return Array(build.elementwise("negative", self))
+
+    def __pos__(self) -> Array:
+        return Array(build.elementwise("positive", self))
+
+    def __abs__(self) -> Array:
+        return Array(build.elementwise("abs", self))
+
+    def __invert__(self) -> Array:
+        return Array(build.elementwise("bitwise_invert", self))
+
+    def __matmul__(self, other: Any) -> Array:
+        from bascule.array.linear import matmul
+
+        return matmul(self, other) if isinstance(other, Array) else NotImplemented
+
+    def __imatmul__(self, other: Any) -> Array:
+        found = self @ other
+        if found.shape != self.shape:
+            raise ShapeError("x @= y", f"a result of shape {self.shape}", str(found.shape))
+        self._become(build.cast(found._node, self.dtype))
+        return self
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+
+def _binary(name: str, op: str) -> None:
+    """Give the class an operator, its reflection, and where there is one its in-place form."""
+
+    def forward(self: Array, other: Any) -> Any:
+        return Array(build.elementwise(op, self, other)) if _fits(other) else NotImplemented
+
+    def reflected(self: Array, other: Any) -> Any:
+        return Array(build.elementwise(op, other, self)) if _fits(other) else NotImplemented
+
+    def in_place(self: Array, other: Any) -> Any:
+        found = build.elementwise(op, self, other)
+        where = f"x.__i{name}__(y)"
+        if found.shape != self.shape:
+            raise ShapeError(where, f"a result of shape {self.shape}", str(found.shape))
+        if found.dtype != self.dtype:
+            raise DTypeError(where, f"a result of dtype {self.dtype}", str(found.dtype))
+        self._become(found)
+        return self
+
+    for prefix, function in (("", forward), ("r", reflected), ("i", in_place)):
+        function.__name__ = f"__{prefix}{name}__"
+        setattr(Array, function.__name__, function)
+
+
+def _comparison(name: str, op: str) -> None:
+    def compare(self: Array, other: Any) -> Any:
+        return Array(build.elementwise(op, self, other)) if _fits(other) else NotImplemented
+
+    compare.__name__ = f"__{name}__"
+    setattr(Array, compare.__name__, compare)
+
+
+def _fits(other: object) -> bool:
+    return isinstance(other, Array | bool | int | float | complex)
+
+
+for _name, _op in _OPERATORS.items():
+    _binary(_name, _op)
+for _name, _op in (
+    ("eq", "equal"), ("ne", "not_equal"), ("lt", "less"), ("le", "less_equal"),
+    ("gt", "greater"), ("ge", "greater_equal"),
+):  # fmt: skip
+    _comparison(_name, _op)
+
+
+async def evaluate(*arrays: Array) -> None:
+    """Compute these arrays in one go, without reading them: `await xp.eval(x, y)`.
+
+    Errors as `Array.numpy`.
+    """
+    by_device: dict[int, list[Node]] = {}
+    for array in arrays:
+        node = build.node_of(array, "xp.eval")
+        by_device.setdefault(id(node.device), []).append(node)
+    for nodes in by_device.values():
+        await nodes[0].device.compute(nodes)
+
+
+def asarray(
+    obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | None = None
+) -> Array:
+    """An array of numbers, nested lists, a numpy array or an array; its numbers are copied.
+
+    64-bit numbers of lists become int32 and float32; a numpy array of 64 bits raises DTypeError,
+    which names the nearest dtype, unless `dtype` says what it is to become.
+    """
+    from bascule.array.place import device as place_of
+
+    wanted = None if dtype is None else dtypes.checked(dtype)
+    if isinstance(obj, Array):
+        node = obj._node if wanted is None else build.cast(obj._node, wanted)
+        found = Array(node)
+        return found if device is None else found.to_device(device)
+    return Array(build.constant(_numbers_of(obj, wanted, copy), place_of(device)))
+
+
+def _numbers_of(obj: Any, wanted: DType | None, copy: bool | None) -> Any:
+    if copy is False:
+        raise ShapeError("asarray", "copy=True or None", "copy=False", hint="Numbers are copied.")
+    is_ours = isinstance(obj, np.ndarray | np.generic) or hasattr(obj, "__dlpack__")
+    if not is_ours:
+        obj = _with_numbers(obj)
+    try:
+        found = np.asarray(obj)
+    except ValueError as error:
+        raise ShapeError("asarray", "an array", str(error)) from None
+    if wanted is not None:
+        return _converted(found, wanted)
+    if not is_ours and found.dtype.kind in "iuf":
+        wanted = dtypes.named("float32" if found.dtype.kind == "f" else "int32")
+        if found.size and found.dtype.kind == "u" or found.dtype.name == "int64" and found.size:
+            low, high = int(found.min()), int(found.max())
+            if low < -(1 << 31) or high >= 1 << 32 or (low < 0 and high >= 1 << 31):
+                expected = "whole numbers that fit into 32 bits"
+                raise dtypes.OutOfRangeError("asarray", expected, f"{low} to {high}")
+            wanted = dtypes.named("uint32") if high >= 1 << 31 else wanted
+        return found.astype(wanted)
+    if not is_ours and found.dtype == object:
+        raise DTypeError("asarray", "numbers", type(obj).__name__)
+    return np.array(found, dtypes.checked(found.dtype), order="C")
+
+
+def _converted(found: Any, wanted: DType) -> Any:
+    if found.dtype.kind in "iub" and wanted.kind in "iu" and found.size:
+        limits = np.iinfo(wanted)
+        low, high = int(found.min()), int(found.max())
+        if low < limits.min or high > limits.max:
+            expected = f"numbers from {limits.min:,} to {limits.max:,} for {wanted}"
+            raise dtypes.OutOfRangeError("asarray", expected, f"{low:,} to {high:,}")
+    if found.dtype.kind == "c":
+        raise dtypes.unsupported("complex64")
+    with np.errstate(all="ignore"):
+        return np.array(found, wanted, order="C")
+
+
+def _with_numbers(obj: Any) -> Any:
+    """Nested lists with the numbers of arrays in place of arrays."""
+    if isinstance(obj, Array):
+        return at_once(obj.numpy(), "asarray of arrays in a list")
+    if isinstance(obj, list | tuple):
+        return [_with_numbers(each) for each in obj]
+    return obj

@@ -1,0 +1,36 @@
+"""Errors of arrays: they are numpy's kinds, too, so that `except ValueError` works as there."""
+
+from __future__ import annotations
+
+from bascule.errors import InputError, SetupError
+
+
+class ShapeError(InputError, ValueError):
+    """Shapes, axes or counts of arrays do not fit each other."""
+
+    category = "shape"
+
+
+class DTypeError(InputError, TypeError, AttributeError):
+    """A dtype that arrays do not have, or that a function does not take."""
+
+    category = "dtype"
+
+
+class ArrayIndexError(InputError, IndexError):
+    """An index lies outside an array, or is of a kind that arrays do not take."""
+
+    category = "index"
+
+
+class MustAwaitError(SetupError, ValueError):
+    """A value is wanted at once where this page can only give it to code that awaits."""
+
+    category = "must-await"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} needs the numbers of an array, and this browser cannot wait for them inside "
+            "plain code (it has no JSPI).",
+            hint="Write `await x.numpy()` first: its numbers are then known to plain code, too.",
+        )

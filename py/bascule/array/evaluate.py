@@ -1,0 +1,87 @@
+"""What each node means, in numpy: the wasm and cpu tiers run this, and tests compare with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bascule.array.dtypes import DType
+from bascule.array.graph import Node
+from bascule.array.rows import ROWS
+from bascule.arrays import np
+
+
+def evaluate(node: Node, inputs: list[Any]) -> Any:
+    """The numbers of a node, from those of its inputs."""
+    with np.errstate(all="ignore"):
+        found = _evaluate(node, inputs)
+        return np.asarray(found).astype(node.dtype, copy=False).reshape(node.shape)
+
+
+def _evaluate(node: Node, inputs: list[Any]) -> Any:
+    if node.op in ROWS:
+        # The row's own type is that of its operands, also where the result is wider.
+        return np.broadcast_to(ROWS[node.op].numpy(*inputs), node.shape)
+    if node.op == "cast":
+        return cast(inputs[0], node.dtype)
+    if node.op == "bits":
+        return np.ascontiguousarray(inputs[0], np.float32).view(np.uint32)
+    if node.op == "iota":
+        return _numbered(node)
+    if node.op == "gather":
+        return np.take(inputs[0].reshape(-1), inputs[1].astype(np.intp))
+    if node.op == "view":
+        return viewed(inputs[0], node)
+    if node.op == "order":
+        return np.argsort(inputs[0], axis=-1, kind="stable")
+    if node.op == "matmul":
+        x, y = node.attribute
+        return np.matmul(inputs[0].reshape(x), inputs[1].reshape(y))
+    return _combined(node, inputs[0])
+
+
+def _numbered(node: Node) -> Any:
+    if node.attribute is None:
+        return np.arange(node.size)
+    found = np.full(node.shape, node.attribute.offset, np.int64)
+    for axis, step in enumerate(node.attribute.strides):
+        shape = [-1 if a == axis else 1 for a in range(len(node.shape))]
+        found += step * np.arange(node.shape[axis]).reshape(shape)
+    return found
+
+
+def _combined(node: Node, x: Any) -> Any:
+    name, axes = node.attribute
+    if node.op == "scan":
+        along = np.cumsum if name == "sum" else np.cumprod
+        return along(x, axis=axes, dtype=node.dtype)
+    kept = [axis for axis in range(x.ndim) if axis not in axes]
+    flat = x.transpose(*kept, *axes).reshape(*(x.shape[axis] for axis in kept), -1)
+    if node.op == "best":
+        return (np.argmin if name == "min" else np.argmax)(flat, axis=-1)
+    if name in ("sum", "prod"):
+        # In float32 also for float16, as the GPU does.
+        wide = np.float32 if node.dtype.kind == "f" else node.dtype
+        return getattr(np, name)(flat, axis=-1, dtype=wide)
+    return getattr(np, name)(flat, axis=-1)
+
+
+def viewed(base: Any, node: Node) -> Any:
+    """The elements of a dense array that a view shows, without a copy."""
+    layout = node.attribute
+    flat = base.reshape(-1)
+    if not node.size:
+        return np.empty(node.shape, node.dtype)
+    strides = tuple(step * flat.itemsize for step in layout.strides)
+    return np.lib.stride_tricks.as_strided(
+        flat[layout.offset :], node.shape, strides, writeable=False
+    )
+
+
+def cast(x: Any, dtype: DType) -> Any:
+    """As numpy, but floats out of an integer's range become its nearest end, and NaN 0."""
+    if x.dtype.kind == "f" and dtype.kind in "iu":
+        limits = np.iinfo(np.int32 if dtype.kind == "i" else np.uint32)
+        whole = np.nan_to_num(x.astype(np.float64), nan=0.0)
+        low = limits.min if dtype.kind == "i" else np.iinfo(np.int32).min
+        return np.clip(whole, low, limits.max).astype(np.int64).astype(dtype)
+    return x.astype(dtype)

@@ -1,0 +1,424 @@
+"""Runs a lazy graph on a WebGPU device: few kernels, one tape, one submission."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from bascule.array.evaluate import evaluate, viewed
+from bascule.array.generated import Expression, Generated
+from bascule.array.graph import Node, ordered
+from bascule.array.plan import Step, is_scalar, steps
+from bascule.array.products import prepared_product
+from bascule.array.store import MOST_FREE_NBYTES, Memory, MemoryPool
+from bascule.array.words import from_words, to_words
+from bascule.arrays import np
+from bascule.backend.webgpu.gpu import pack_writes
+from bascule.backend.webgpu.launch import flat
+from bascule.backend.webgpu.link import Linked, link
+from bascule.backend.webgpu.tape import Binding, TapeBuilder
+from bascule.errors import LimitError
+
+if TYPE_CHECKING:
+    from bascule.array.place import ArrayDevice
+    from bascule.backend.webgpu.backend import WebGpuBackend
+
+_LANES = 64
+# Elements that a lane reduces one after the other, and lanes that a reduction wants at least.
+_SERIAL = 256
+_LANES_WANTED = 16384
+# Numbers up to so many bytes are written with the tape, in the same call.
+_PACKED_NBYTES = 64 << 10
+_LARGE_NBYTES = 16 << 20
+_MOST_DISPATCHES = 512
+_READ_WHOLE = 1 << 16  # elements
+
+
+class GpuRunner:
+    """Computes nodes on one backend. Pipelines stay compiled for the device's life."""
+
+    def __init__(self, backend: WebGpuBackend) -> None:
+        self._backend = backend
+        self._gpu = backend.gpu
+        self.pool = MemoryPool(backend.gpu)
+        self._pipelines: dict[str, int] = {}
+        self._params: tuple[int, int] = (0, 0)  # buffer, bytes
+        limits = backend.gpu.adapter.limits
+        self._stride = max(256, limits["minUniformBufferOffsetAlignment"])
+        self._most_inputs = min(limits["maxStorageBuffersPerShaderStage"] - 1, 15)
+        self.n_kernels = 0
+
+    async def compute(self, outputs: Sequence[Node]) -> None:
+        """Give each of these memory that holds, or once the queue gets there will hold, its value."""
+        async with self._backend.turns.turn():
+            await self._compute(outputs)
+
+    async def read(self, outputs: Sequence[Node]) -> None:
+        """Compute these and fetch their numbers into `host`.
+
+        A view of a small array brings the whole array: its other elements are likely next.
+        """
+        async with self._backend.turns.turn():
+            bases = {id(node): _base(node) for node in outputs if node.host is None}
+            await self._compute(list({id(base): base for base in bases.values()}.values()))
+            reads: list[tuple[Node, Any, Any]] = []
+            for base in {id(base): base for base in bases.values() if base.host is None}.values():
+                assert base.memory is not None
+                words = np.empty(base.size, np.uint32)
+                reads.append((base, words, self._gpu.read(base.memory.buffer, 0, words.data)))
+            for base, words, read in reads:
+                await read
+                base.host = from_words(words, base.dtype).reshape(base.shape)
+            for node in outputs:
+                if node.host is None:
+                    node.host = viewed(bases[id(node)].host, node)
+
+    async def _compute(self, outputs: Sequence[Node]) -> None:
+        self.pool.sweep()
+        for node in ordered(outputs):
+            _settle_empty(node)
+        outputs = [node for node in outputs if node.memory is None and node.size]
+        order = ordered(outputs)
+        todo = steps(order, outputs, self._most_inputs)
+        run = _Run(self)
+        try:
+            run.upload_all(order)
+            await self._run_steps(run, todo, {id(node) for node in outputs})
+            for node in outputs:
+                if node.memory is None:
+                    run.upload(node)
+            await run.submit()
+        except BaseException:
+            run.undo()
+            raise
+        for step in todo:
+            if step.node.memory is not None:
+                step.node.settle()
+        self.pool.trim(MOST_FREE_NBYTES)
+
+    async def _run_steps(self, run: _Run, todo: list[Step], wanted: set[int]) -> None:
+        last = {id(each): at for at, step in enumerate(todo) for each in _all_reads(step)}
+        computed: list[Node] = []
+        for at, step in enumerate(todo):
+            await run.add(step)
+            computed.append(step.node)
+            for node in computed:
+                # What only this graph holds is computed again should another one need it.
+                if last.get(id(node), at) <= at and id(node) not in wanted and not node.held:
+                    node.memory = None
+            computed = [node for node in computed if node.memory is not None]
+            self.pool.sweep()
+
+    async def pipeline(self, made: Generated) -> int:
+        """The compiled kernel, compiled once for its text."""
+        found = self._pipelines.get(made.wgsl)
+        if found is None:
+            found = await self._gpu.pipeline(
+                made.wgsl, {"WORKGROUP": _LANES}, made.bindings, made.label
+            )
+            self._pipelines[made.wgsl] = found
+        return found
+
+    async def sorter(self) -> tuple[int, Linked]:
+        """The pipeline of one step of a sort, and how its params are packed."""
+        linked = link("array_sort", (), (), "")
+        if linked.wgsl not in self._pipelines:
+            self._pipelines[linked.wgsl] = await self._gpu.pipeline(
+                linked.wgsl, {"WORKGROUP": _LANES}, linked.bindings, "array_sort.wgsl"
+            )
+        return self._pipelines[linked.wgsl], linked
+
+    def take(self, n_words: int, *, fresh: bool = False) -> Memory:
+        """Memory on the device; LimitError for more than one binding may have."""
+        most = int(self._backend.limits.binding_nbytes)
+        if 4 * n_words > most:
+            raise LimitError(
+                f"An array of {n_words:,} elements",
+                f"{4 * n_words:,} bytes",
+                f"one array may have {most:,} here (4 bytes an element)",
+            )
+        return self.pool.fresh(n_words) if fresh else self.pool.take(n_words)
+
+    def params_buffer(self, nbytes: int) -> int:
+        """A uniform buffer of at least so many bytes; one serves all runs, in order."""
+        buffer, has = self._params
+        if has < nbytes:
+            if has:
+                self._gpu.free(buffer)
+            nbytes = max(64 << 10, nbytes)
+            self._params = self._gpu.alloc(nbytes, uniform=True), nbytes
+        return self._params[0]
+
+
+class _Run:
+    """The dispatches of one submission."""
+
+    def __init__(self, runner: GpuRunner) -> None:
+        self._runner = runner
+        self._backend = runner._backend  # pyright: ignore[reportPrivateUsage]
+        self._gpu = self._backend.gpu
+        self._dispatches: list[tuple[int, list[tuple[int, int]], bytes, Any, list[int]]] = []
+        self._writes: list[tuple[int, int, Any]] = []
+        self._given: list[Node] = []
+
+    def upload_all(self, order: Sequence[Node]) -> None:
+        """Queue the copies of all known numbers before any kernel takes memory.
+
+        Copies are done before the kernels of a submission: memory that a kernel of it has used and
+        left must not take one.
+        """
+        for node in order:
+            if node.is_known and node.memory is None and not is_scalar(node) and node.size:
+                self._upload(node, self._runner.take(node.size))
+
+    def undo(self) -> None:
+        """Forget memory whose numbers were never computed, after an error."""
+        for node in self._given:
+            node.memory = None
+
+    async def add(self, step: Step) -> None:
+        """Compute a step's node, and give it its memory."""
+        node = step.node
+        if node.op == "reduce":
+            node.memory = await self._reduce(step)
+        elif node.op == "best":
+            node.memory = await self._best(step)
+        elif node.op == "scan":
+            node.memory = await self._scan(step)
+        elif node.op == "order":
+            node.memory = await self._order(step)
+        elif node.op == "matmul":
+            node.memory = await self._product(step)
+        else:
+            made = Expression(node, step.inline)
+            kernel = made.kernel("array_elementwise", {"n": node.size}, node.dtype)
+            node.memory = await self._launch(kernel, node.size, node.size)
+        self._given.append(node)
+        if len(self._dispatches) >= _MOST_DISPATCHES:
+            await self.submit()
+
+    async def _launch(self, kernel: Generated, lanes: int, n_words: int) -> Memory:
+        for node in kernel.reads:
+            self.upload(node)
+        out = self._runner.take(n_words)
+        pipeline = await self._runner.pipeline(kernel)
+        buffers = [(m.buffer, 4 * node.size) for node in kernel.reads if (m := node.memory)]
+        self._note(pipeline, [*buffers, (out.buffer, 4 * n_words)], kernel.params, lanes)
+        return out
+
+    def _note(
+        self, pipeline: int, buffers: list[tuple[int, int]], params: bytes, lanes: int
+    ) -> None:
+        self._runner.n_kernels += 1
+        places = list(range(1, len(buffers) + 1))
+        self._dispatches.append((pipeline, buffers, params, flat(lanes, _LANES), places))
+
+    def upload(self, node: Node) -> None:
+        """Queue the copy of a known number that is not there yet."""
+        if node.memory is None:
+            self._upload(node, self._runner.take(node.size, fresh=True))
+
+    def _upload(self, node: Node, memory: Memory) -> None:
+        assert node.host is not None
+        words = to_words(node.host)
+        node.memory = memory
+        self._given.append(node)
+        if words.nbytes <= _PACKED_NBYTES:
+            self._writes.append((memory.buffer, 0, words.reshape(-1).data))
+        else:
+            self._gpu.write(memory.buffer, 0, words.reshape(-1).data)
+
+    async def _reduce(self, step: Step) -> Memory:
+        node = step.node
+        name, axes = node.attribute
+        source = node.inputs[0]
+        extent = prod(source.shape[axis] for axis in axes)
+        chunks = _chunks(node.size, extent)
+        head = {"n": node.size * chunks, "chunks": chunks, "extent": extent}
+        made = Expression(source, step.inline, axes)
+        dtype = node.dtype if chunks == 1 else np.dtype(_WIDE[node.dtype.kind])
+        lanes = node.size * chunks
+        kernel = made.kernel("array_reduce", head, dtype, name)
+        found = await self._launch(kernel, lanes, lanes)
+        while chunks > 1:
+            partial = Node(node.device, "data", (), (node.size, chunks), dtype)
+            partial.memory = found
+            extent, chunks = chunks, _chunks(node.size, chunks)
+            lanes = node.size * chunks
+            head = {"n": lanes, "chunks": chunks, "extent": extent}
+            again = Expression(partial, frozenset(), (1,))
+            kernel = again.kernel("array_reduce", head, node.dtype if chunks == 1 else dtype, name)
+            found = await self._launch(kernel, lanes, lanes)
+        return found
+
+    async def _best(self, step: Step) -> Memory:
+        node = step.node
+        name, axes = node.attribute
+        source = node.inputs[0]
+        extent = prod(source.shape[axis] for axis in axes)
+        found: Node | None = None
+        while True:
+            chunks = _chunks(node.size, extent)
+            lanes = node.size * chunks
+            head = {"n": lanes, "chunks": chunks, "extent": extent}
+            made = Expression(source, step.inline, axes)
+            kernel = made.kernel("array_best", head, node.dtype, name, extra=found)
+            memory = await self._launch(kernel, lanes, lanes)
+            if chunks == 1:
+                return memory
+            found = Node(node.device, "data", (), (lanes,), np.dtype(np.uint32))
+            found.memory = memory
+            extent = chunks
+
+    async def _scan(self, step: Step) -> Memory:
+        node = step.node
+        name, axis = node.attribute
+        source = node.inputs[0]
+        rows, extent = prod(source.shape[:axis]), source.shape[axis]  # the last axis
+        return await self._scan_rows(
+            Expression(source, step.inline, (axis,)), step, rows, extent, node.dtype, name
+        )
+
+    async def _scan_rows(
+        self, made: Expression, step: Step, rows: int, extent: int, dtype: Any, name: str
+    ) -> Memory:
+        span = extent if extent <= _SERIAL or rows >= _LANES_WANTED else _SERIAL
+        blocks = -(-extent // span)
+        head = {"n": rows * blocks, "blocks": blocks, "span": span, "extent": extent, "totals": 0}
+        starts: Node | None = None
+        if blocks > 1:
+            wide = np.dtype(_WIDE[made.root.dtype.kind])
+            first = Expression(made.root, made.inline, made.reduced)
+            totals = first.kernel("array_scan", {**head, "totals": 1}, wide, name)
+            sums = Node(step.node.device, "data", (), (rows, blocks), wide)
+            sums.memory = await self._launch(totals, rows * blocks, rows * blocks)
+            again = Expression(sums, frozenset(), (1,))
+            starts = Node(step.node.device, "data", (), (rows, blocks), wide)
+            starts.memory = await self._scan_rows(again, step, rows, blocks, wide, name)
+        kernel = made.kernel("array_scan", head, dtype, name, extra=starts)
+        return await self._launch(kernel, rows * blocks, rows * extent)
+
+    async def _order(self, step: Step) -> Memory:
+        """Stable argsort of keys (rows, padded), a power of two; the keys' memory is sorted, too.
+
+        `statistics.argsort` makes the keys for this alone.
+        """
+        keys = step.node.inputs[0]
+        self.upload(keys)
+        key, keys.memory = keys.memory, None
+        assert key is not None
+        rows, padded = keys.shape
+        unsigned = np.dtype(np.uint32)
+        iota = Node(step.node.device, "iota", (), (padded,), unsigned)
+        spread = Node(step.node.device, "copy", (iota,), (rows, padded), unsigned)
+        inline = frozenset((id(spread), id(iota)))
+        kernel = Expression(spread, inline).kernel(
+            "array_elementwise", {"n": spread.size}, unsigned
+        )
+        order = await self._launch(kernel, spread.size, spread.size)
+        pipeline, linked = await self._runner.sorter()
+        n, nbytes = rows * padded // 2, 4 * rows * padded
+        buffers = [(key.buffer, nbytes), (order.buffer, nbytes)]
+        run = 2
+        while run <= padded:
+            # The last merge ascends everywhere: no index within a row has the bit of its run.
+            stride = run // 2
+            while stride:
+                numbers = {"n": n, "half": padded // 2, "run": run, "stride": stride}
+                self._note(pipeline, buffers, linked.pack(numbers), n)
+                stride //= 2
+            run *= 2
+        return order
+
+    async def _product(self, step: Step) -> Memory:
+        node = step.node
+        for each in node.inputs:
+            self.upload(each)
+        kernel, places, handle = await prepared_product(self._backend, node)
+        out = self._runner.take(node.size)
+        memories = [each.memory for each in node.inputs]
+        buffers = [(m.buffer, 4 * e.size) for m, e in zip(memories, node.inputs, strict=True) if m]
+        buffers.append((out.buffer, 4 * node.size))
+        self._runner.n_kernels += 1
+        launch = kernel.launch()
+        self._dispatches.append((handle, buffers, kernel.params({}), launch, places))
+        return out
+
+    async def submit(self) -> None:
+        """Queue everything so far: one tape, and one call of the driver."""
+        if not self._dispatches:
+            for buffer, offset, data in self._writes:
+                self._gpu.write(buffer, offset, data)
+            self._writes.clear()
+            return
+        stride = self._runner._stride  # pyright: ignore[reportPrivateUsage]
+        offsets: list[int] = []
+        at = 0
+        for _, _, params, _, _ in self._dispatches:
+            offsets.append(at)
+            at += -(-len(params) // stride) * stride
+        block = bytearray(at)
+        uniform = self._runner.params_buffer(at)
+        tape = TapeBuilder()
+        large: set[int] = set()
+        for offset, (pipeline, buffers, params, groups, places) in zip(
+            offsets, self._dispatches, strict=True
+        ):
+            block[offset : offset + len(params)] = params
+            bindings: list[Binding] = [(0, uniform, offset, len(params))]
+            bindings += [
+                (place, buffer, 0, nbytes)
+                for place, (buffer, nbytes) in zip(places, buffers, strict=True)
+            ]
+            large |= {buffer for buffer, nbytes in buffers if nbytes >= _LARGE_NBYTES}
+            tape.dispatch(pipeline, bindings, groups)
+        if large:
+            await self._gpu.granted(sorted(large))
+        self._writes.append((uniform, 0, block))
+        self._gpu.run(tape.words(), pack_writes(self._writes))
+        self._dispatches.clear()
+        self._writes.clear()
+        self._given.clear()
+
+
+_WIDE = {"f": "float32", "i": "int32", "u": "uint32", "b": "bool"}
+
+
+def _chunks(n_outputs: int, extent: int) -> int:
+    """Into how many chunks a reduction is cut, so that there is work for all lanes."""
+    if extent <= _SERIAL or n_outputs >= _LANES_WANTED:
+        return 1
+    return max(1, min(-(-extent // 32), -(-_LANES_WANTED // n_outputs)))
+
+
+def _all_reads(step: Step) -> list[Node]:
+    """The nodes with memory that a step reads."""
+    found: list[Node] = []
+    seen: set[int] = set()
+    stack = list(step.node.inputs)
+    while stack:
+        node = stack.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if (node.op == "view" and not node.is_known) or id(node) in step.inline:
+            stack += node.inputs
+        else:
+            found.append(node)
+    return found
+
+
+def _base(node: Node) -> Node:
+    """What is read for a node: of a view of a small array the whole array."""
+    if node.op == "view" and not node.is_known and node.inputs[0].size <= _READ_WHOLE:
+        return node.inputs[0]
+    return node
+
+
+def _settle_empty(node: Node) -> None:
+    """Compute at once what has no elements, or none to start from."""
+    if not node.is_known and (not node.size or any(not each.size for each in node.inputs)):
+        inputs = [np.empty(each.shape, each.dtype) for each in node.inputs]
+        node.host = evaluate(node, inputs) if node.size else np.empty(node.shape, node.dtype)
+        node.settle()

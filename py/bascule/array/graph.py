@@ -1,0 +1,111 @@
+"""The lazy graph: nodes that say what an array is, until something reads it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from bascule.array.dtypes import DType
+
+if TYPE_CHECKING:
+    from bascule.array.place import ArrayDevice
+    from bascule.array.store import Memory
+    from bascule.arrays import Array as Numbers
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Strided:
+    """Which elements of a dense base a view shows: an offset and a stride an axis, in elements."""
+
+    offset: int
+    strides: tuple[int, ...]
+
+
+class Node:
+    """One operation on other nodes, its shape and dtype, and its value once it is computed.
+
+    `op` is a row of `rows.ROWS`, or "data" (known numbers), "cast", "bits" (a
+    float's word), "iota" (0, 1, 2, ... in
+    row-major order), "gather" (data, flat indices), "view", "reduce", "best", "scan", "order"
+    (argsort), "matmul". `memory` holds its value on the device, `host` in numpy.
+    """
+
+    __slots__ = (
+        "__weakref__", "attribute", "device", "dtype", "held", "host", "inputs", "memory", "op",
+        "shape",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        device: ArrayDevice,
+        op: str,
+        inputs: Sequence[Node],
+        shape: Shape,
+        dtype: DType,
+        attribute: Any = None,
+    ) -> None:
+        self.device = device
+        self.op = op
+        self.inputs = tuple(inputs)
+        self.shape = shape
+        self.dtype = dtype
+        self.attribute = attribute
+        self.held = 0  # arrays that a user may still read
+        self.memory: Memory | None = None
+        self.host: Numbers | None = None
+
+    def __del__(self) -> None:
+        """Let go of a long chain one by one: the interpreter's own way would nest its calls."""
+        waiting = list(self.inputs)
+        self.inputs = ()
+        while waiting:
+            node = waiting.pop()
+            if sys.getrefcount(node) <= 2:  # this name and the call's
+                waiting += node.inputs
+                node.inputs = ()
+
+    @property
+    def size(self) -> int:
+        """How many elements."""
+        return prod(self.shape)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether nothing has to be computed for it."""
+        return self.memory is not None or self.host is not None
+
+    def settle(self) -> None:
+        """Forget how it was computed: it is there."""
+        self.inputs = ()
+
+
+def dense(shape: Sequence[int]) -> tuple[int, ...]:
+    """Row-major strides, in elements."""
+    strides: list[int] = []
+    step = 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= size
+    return tuple(reversed(strides))
+
+
+def ordered(outputs: Sequence[Node]) -> list[Node]:
+    """What has to be computed for these, each after its inputs; known nodes come as leaves."""
+    found: list[Node] = []
+    seen: set[int] = set()
+    stack = [(node, False) for node in reversed(outputs)]
+    while stack:
+        node, done = stack.pop()
+        if done:
+            found.append(node)
+        elif id(node) not in seen:
+            seen.add(id(node))
+            stack.append((node, True))
+            if not node.is_known:
+                stack += [(each, False) for each in node.inputs if id(each) not in seen]
+    return found

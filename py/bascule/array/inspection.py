@@ -1,0 +1,87 @@
+"""What the standard asks of a namespace: its dtypes, their limits, its devices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bascule.array import dtypes
+from bascule.array.dtypes import DType
+from bascule.array.errors import DTypeError
+from bascule.array.place import TIERS, ArrayDevice, default_device, device
+from bascule.arrays import np
+
+
+@dataclass(frozen=True, slots=True)
+class FloatLimits:
+    """What `finfo` gives."""
+
+    bits: int
+    eps: float
+    max: float
+    min: float
+    smallest_normal: float
+    dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class WholeLimits:
+    """What `iinfo` gives."""
+
+    bits: int
+    max: int
+    min: int
+    dtype: DType
+
+
+def finfo(type: Any, /) -> FloatLimits:
+    """The limits of a float dtype."""
+    dtype = _dtype_of(type)
+    if dtype.kind != "f":
+        raise DTypeError("xp.finfo", "float16 or float32", str(dtype))
+    found = np.finfo(dtype)
+    numbers = (found.eps, found.max, found.min, found.smallest_normal)
+    return FloatLimits(found.bits, *map(float, numbers), dtype)
+
+
+def iinfo(type: Any, /) -> WholeLimits:
+    """The limits of an integer dtype."""
+    dtype = _dtype_of(type)
+    if dtype.kind not in "iu":
+        raise DTypeError("xp.iinfo", "an integer dtype", str(dtype))
+    found = np.iinfo(dtype)
+    return WholeLimits(found.bits, int(found.max), int(found.min), dtype)
+
+
+def _dtype_of(type: Any) -> DType:
+    return dtypes.checked(getattr(type, "dtype", type))
+
+
+class NamespaceInfo:
+    """What `__array_namespace_info__` gives."""
+
+    def capabilities(self) -> dict[str, Any]:
+        """Data-dependent shapes need a read at once; 32 axes at most."""
+        return {"boolean indexing": True, "data-dependent shapes": True, "max dimensions": 32}
+
+    def default_device(self) -> ArrayDevice:
+        """The device of arrays that are made without one."""
+        return default_device()
+
+    def default_dtypes(self, *, device: Any = None) -> dict[str, Any]:
+        """float32 and int32: there are no 64 bits and no complex numbers."""
+        del device
+        names = {"real floating": "float32", "integral": "int32", "indexing": "int32"}
+        return {kind: dtypes.named(name) for kind, name in names.items()}
+
+    def dtypes(self, *, device: Any = None, kind: Any = None) -> dict[str, Any]:
+        """The dtypes of a kind, by name."""
+        del device
+        every = {name: dtypes.named(name) for name in dtypes.NAMES}
+        if kind is None:
+            return every
+        return {name: dtype for name, dtype in every.items() if dtypes.isdtype(dtype, kind)}
+
+    def devices(self) -> list[ArrayDevice]:
+        """Those of the tiers, which open when they are first used."""
+        return [device(tier) for tier in TIERS]

@@ -1,0 +1,167 @@
+"""The standard's linalg extension, as far as it needs no decomposition on the GPU.
+
+cholesky, solve, inv, det and slogdet are computed by numpy on the CPU, whatever the device: their
+operands are read at once, their results are copied to the device. eigh, qr and svd are not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import Any, NamedTuple
+
+from bascule.array import build, dtypes
+from bascule.array.array import Array
+from bascule.array.creation import coordinates
+from bascule.array.errors import ShapeError
+from bascule.array.linear import matmul, matrix_transpose, outer, tensordot, vecdot
+from bascule.array.place import numbers_at_once
+from bascule.array.statistics import Axis
+from bascule.array.statistics import max as max_
+from bascule.array.statistics import min as min_
+from bascule.array.statistics import sum as sum_
+from bascule.arrays import np
+
+__all__ = [
+    "cholesky", "cross", "det", "diagonal", "inv", "matmul", "matrix_norm", "matrix_power",
+    "matrix_transpose", "outer", "slogdet", "solve", "tensordot", "trace", "vecdot", "vector_norm",
+]  # fmt: skip
+
+
+def vector_norm(
+    x: Array, /, *, axis: Axis = None, keepdims: bool = False, ord: float = 2
+) -> Array:
+    """(sum |x|**ord)**(1/ord) over axes; of infinite order the largest or smallest |x|."""
+    size = abs(x)
+    if ord == inf:
+        return max_(size, axis=axis, keepdims=keepdims)
+    if ord == -inf:
+        return min_(size, axis=axis, keepdims=keepdims)
+    if ord == 0:
+        return _as(sum_(_as(size != 0, "float32"), axis=axis, keepdims=keepdims), x.dtype)
+    if ord == 1:
+        return sum_(size, axis=axis, keepdims=keepdims)
+    if ord == 2:
+        wide = _as(size, "float32")
+        total = sum_(wide * wide, axis=axis, keepdims=keepdims)
+        return _as(Array(build.elementwise("sqrt", total)), x.dtype)
+    return sum_(size**ord, axis=axis, keepdims=keepdims) ** (1 / ord)
+
+
+def matrix_norm(x: Array, /, *, keepdims: bool = False, ord: Any = "fro") -> Array:
+    """The norm of matrices: "fro", 1, -1, inf or -inf."""
+    if x.ndim < 2:
+        raise ShapeError("matrix_norm", "at least two axes", f"shape {x.shape}")
+    if ord == "fro":
+        return vector_norm(x, axis=(-2, -1), keepdims=keepdims)
+    if ord in (1, -1, inf, -inf):
+        sums = sum_(abs(x), axis=-2 if ord in (1, -1) else -1, keepdims=True)
+        found = (max_ if ord in (1, inf) else min_)(sums, axis=(-2, -1), keepdims=keepdims)
+        return found
+    hint = "2, -2 and 'nuc' need singular values, which are not there."
+    raise ShapeError("matrix_norm", "'fro', 1, -1, inf or -inf", repr(ord), hint=hint)
+
+
+def trace(x: Array, /, *, offset: int = 0, dtype: Any = None) -> Array:
+    """The sum of a diagonal of matrices."""
+    return sum_(diagonal(x, offset=offset), axis=-1, dtype=dtype)
+
+
+def diagonal(x: Array, /, *, offset: int = 0) -> Array:
+    """A diagonal of matrices, without a copy."""
+    if x.ndim < 2:
+        raise ShapeError("diagonal", "at least two axes", f"shape {x.shape}")
+    node = build.node_of(x, "diagonal")
+    _, lies = build.layout(node)
+    rows, columns = node.shape[-2:]
+    n = max(0, min(rows, columns - offset) if offset >= 0 else min(rows + offset, columns))
+    first = offset * lies.strides[-1] if offset >= 0 else -offset * lies.strides[-2]
+    strides = (*lies.strides[:-2], lies.strides[-2] + lies.strides[-1])
+    return Array(build.view(node, (*node.shape[:-2], n), strides, lies.offset + (first if n else 0)))
+
+
+def cross(x1: Array, x2: Array, /, *, axis: int = -1) -> Array:
+    """The vector product of arrays of 3 along an axis."""
+    from bascule.array.manipulation import broadcast_arrays, moveaxis, stack
+
+    a, b = broadcast_arrays(x1, x2)
+    if a.shape[axis] != 3:
+        raise ShapeError("cross", "3 elements on that axis", f"shape {a.shape}, axis {axis}")
+    a, b = (moveaxis(each, axis, -1) for each in (a, b))
+    ax, bx = ([each[..., i] for i in range(3)] for each in (a, b))
+    parts = [ax[i - 2] * bx[i - 1] - ax[i - 1] * bx[i - 2] for i in range(3)]
+    return moveaxis(stack(parts, axis=-1), -1, axis)
+
+
+def matrix_power(x: Array, n: int, /) -> Array:
+    """Square matrices multiplied n times; negative powers of the inverse."""
+    if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
+        raise ShapeError("matrix_power", "square matrices", f"shape {x.shape}")
+    if n < 0:
+        x, n = inv(x), -n
+    row, column = coordinates(x.shape, x.device)
+    found = _as(Array(build.row("equal", [row, column])), x.dtype)
+    while n:
+        found = matmul(found, x) if n & 1 else found
+        x, n = matmul(x, x) if n > 1 else x, n >> 1
+    return found
+
+
+def _as(x: Array, dtype: Any) -> Array:
+    return Array(build.cast(build.node_of(x, "linalg"), dtypes.checked(dtype)))
+
+
+def _by_numpy(what: str, function: Callable[..., Any], *operands: Array) -> Any:
+    """Computed on the CPU in float64, as float32 back on the device."""
+    nodes = [build.node_of(each, f"xp.linalg.{what}") for each in operands]
+    build.one_device(f"xp.linalg.{what}", nodes)
+    for node in nodes[:1]:
+        if len(node.shape) < 2 or node.shape[-1] != node.shape[-2]:
+            raise ShapeError(f"xp.linalg.{what}", "square matrices", f"shape {node.shape}")
+    numbers = [numbers_at_once(node, f"xp.linalg.{what}").astype(np.float64) for node in nodes]
+    try:
+        return function(*numbers)
+    except (np.linalg.LinAlgError, ValueError) as error:
+        shapes = " and ".join(str(node.shape) for node in nodes)
+        raise ShapeError(f"xp.linalg.{what}", f"what has a solution ({error})", shapes) from None
+
+
+def _back(numbers: Any, like: Array) -> Array:
+    dtype = like.dtype if like.dtype.kind == "f" else dtypes.named("float32")
+    return Array(build.constant(np.asarray(numbers).astype(dtype), like.device))
+
+
+def cholesky(x: Array, /, *, upper: bool = False) -> Array:
+    """The triangular factor of positive definite matrices, by numpy on the CPU."""
+    found = _by_numpy("cholesky", np.linalg.cholesky, x)
+    return _back(np.swapaxes(found, -1, -2) if upper else found, x)
+
+
+def solve(x1: Array, x2: Array, /) -> Array:
+    """What x1 takes to x2, by numpy on the CPU; x2 of one axis is one column."""
+    one = x2.ndim == 1
+    found = _by_numpy("solve", lambda a, b: np.linalg.solve(a, b[..., None] if one else b), x1, x2)
+    return _back(found[..., 0] if one else found, x1)
+
+
+def inv(x: Array, /) -> Array:
+    """The inverse of square matrices, by numpy on the CPU."""
+    return _back(_by_numpy("inv", np.linalg.inv, x), x)
+
+
+def det(x: Array, /) -> Array:
+    """The determinant of square matrices, by numpy on the CPU."""
+    return _back(_by_numpy("det", np.linalg.det, x), x)
+
+
+class SlogdetResult(NamedTuple):
+    """What `slogdet` gives."""
+
+    sign: Array
+    logabsdet: Array
+
+
+def slogdet(x: Array, /) -> SlogdetResult:
+    """The sign of determinants and the logarithm of their size, by numpy on the CPU."""
+    sign, size = _by_numpy("slogdet", np.linalg.slogdet, x)
+    return SlogdetResult(_back(sign, x), _back(size, x))

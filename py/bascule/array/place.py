@@ -1,0 +1,153 @@
+"""Where arrays live: a tier that is opened when something is first computed on it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from bascule.array.errors import MustAwaitError
+from bascule.array.graph import Node
+from bascule.array.host_runner import HostRunner
+from bascule.arrays import need_numpy
+from bascule.errors import InputError
+from bascule.tiers.auto import open_tier
+from bascule.turns import CrossLoopLock
+from bascule.waiting import sync
+
+if TYPE_CHECKING:
+    from bascule.array.gpu_runner import GpuRunner
+    from bascule.backend.base import Backend
+    from bascule.backend.deviceless import Deviceless
+    from bascule.backend.memory import MemoryUse
+    from bascule.backend.webgpu.backend import WebGpuBackend
+
+T = TypeVar("T")
+TIERS = ("webgpu", "webgpu-limited", "wasm", "cpu", "auto")
+
+
+class ArrayDevice:
+    """A device of arrays, `x.device`. It opens with the first computation.
+
+    `xp.device("webgpu")` gives the one of a tier, `device.arrays` that of a `bascule.Device`.
+    """
+
+    def __init__(self, tier: str, backend: Backend | None = None) -> None:
+        self._wanted = tier
+        self._backend = backend
+        self._runner: GpuRunner | HostRunner | None = None
+        self._opening = CrossLoopLock()
+
+    def __repr__(self) -> str:
+        return f"<ArrayDevice {self.tier}{'' if self._backend else ', not open yet'}>"
+
+    def __str__(self) -> str:
+        return self.tier
+
+    @property
+    def tier(self) -> str:
+        """The tier that computes, or the one that was asked for where it is not open yet."""
+        return self._backend.tier if self._backend else self._wanted
+
+    @property
+    def backend(self) -> Backend | None:
+        """What computes here; None before it is open."""
+        return self._backend
+
+    def memory(self) -> MemoryUse | None:
+        """Bytes on the device by kind, arrays under "buffers"; None before it is open.
+
+        What no array refers to any more is swept first; freed buffers wait for the next arrays.
+        """
+        if self._backend is None:
+            return None
+        if isinstance(self._runner, _gpu_runner()):
+            self._backend.turns.when_free(self._runner.pool.trim)
+        return self._backend.memory
+
+    async def open(self) -> GpuRunner | HostRunner:
+        """What computes nodes here; TierUnavailableError where the tier does not work."""
+        async with self._opening.turn():
+            if self._runner is None:
+                await need_numpy("bascule.array", "Load numpy into this Pyodide first.")
+                if self._backend is None:
+                    self._backend = (await open_tier(self._wanted)).backend
+                self._runner = _runner_of(self._backend)
+            return self._runner
+
+    async def compute(self, nodes: Sequence[Node]) -> None:
+        """Compute these."""
+        await (await self.open()).compute(nodes)
+
+    async def read(self, nodes: Sequence[Node]) -> None:
+        """Compute these and fetch their numbers."""
+        await (await self.open()).read(nodes)
+
+
+def _gpu_runner() -> type[GpuRunner]:
+    from bascule.array.gpu_runner import GpuRunner
+
+    return GpuRunner
+
+
+def _runner_of(backend: Backend) -> GpuRunner | HostRunner:
+    if backend.tier.startswith("webgpu"):
+        return _gpu_runner()(cast("WebGpuBackend", backend))
+    return HostRunner(cast("Deviceless", backend))
+
+
+class _Devices:
+    """The devices of tiers, one each, and the one that new arrays are on."""
+
+    def __init__(self) -> None:
+        self.by_tier: dict[str, ArrayDevice] = {}
+        self.default: ArrayDevice | None = None
+
+
+_devices = _Devices()
+
+
+def device(which: Any = None) -> ArrayDevice:
+    """The device of arrays for a tier's name, a `bascule.Device`, or None: the default one."""
+    if isinstance(which, ArrayDevice):
+        return which
+    if which is None:
+        return default_device()
+    found = getattr(which, "arrays", None)
+    if isinstance(found, ArrayDevice):
+        return found
+    if not isinstance(which, str) or which not in TIERS:
+        raise InputError("device", f"one of {', '.join(TIERS)}, or a Device", repr(which))
+    return _devices.by_tier.setdefault(which, ArrayDevice(which))
+
+
+def default_device() -> ArrayDevice:
+    """The device of arrays that are made without one: "auto" until `set_default_device`."""
+    if _devices.default is None:
+        _devices.default = device("auto")
+    return _devices.default
+
+
+def set_default_device(which: Any) -> ArrayDevice:
+    """Make new arrays on this device: a tier's name, a `bascule.Device` or an `ArrayDevice`."""
+    _devices.default = device(which)
+    return _devices.default
+
+
+def at_once(work: Awaitable[T], what: str) -> T:
+    """Wait in plain code; MustAwaitError, about `what`, in a page that cannot."""
+    if sys.platform == "emscripten":
+        from bascule.waiting_browser import can_run_sync
+
+        if not can_run_sync():
+            if hasattr(work, "close"):
+                work.close()  # pyright: ignore
+            raise MustAwaitError(what)
+    return sync(work)
+
+
+def numbers_at_once(node: Node, what: str) -> Any:
+    """The numbers of a node in plain code; errors as `at_once`."""
+    if node.host is None:
+        at_once(node.device.read((node,)), what)
+    return node.host

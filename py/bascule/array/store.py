@@ -1,0 +1,73 @@
+"""Memory of computed arrays: freed with the last reference, and used again by the next arrays."""
+
+from __future__ import annotations
+
+from collections import deque
+from weakref import finalize
+
+from bascule.backend.webgpu.gpu import Gpu
+
+# Free buffers that wait for arrays of their size.
+MOST_FREE_NBYTES = 64 << 20
+
+
+class Memory:
+    """A buffer that one value owns. Python may collect it in any thread: the pool frees it later."""
+
+    __slots__ = ("__weakref__", "_finalizer", "buffer", "nbytes")
+
+    def __init__(self, pool: MemoryPool, buffer: int, nbytes: int) -> None:
+        self.buffer = buffer
+        self.nbytes = nbytes
+        self._finalizer = finalize(self, pool.dropped.append, (buffer, nbytes))
+        self._finalizer.atexit = False
+
+
+class MemoryPool:
+    """Buffers by size. Sizes are rounded up so that arrays of nearly one size share them."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
+        self._free: dict[int, list[int]] = {}
+        self._free_nbytes = 0
+        self.dropped: deque[tuple[int, int]] = deque()
+
+    def take(self, n_words: int) -> Memory:
+        """Memory for so many words; GpuOutOfMemoryError where the device has none."""
+        nbytes = _rounded(4 * n_words)
+        waiting = self._free.get(nbytes)
+        if waiting:
+            self._free_nbytes -= nbytes
+            return Memory(self, waiting.pop(), nbytes)
+        return Memory(self, self._gpu.alloc(nbytes, kind="buffers"), nbytes)
+
+    def fresh(self, n_words: int) -> Memory:
+        """Memory that no work which is still to be queued has used."""
+        nbytes = _rounded(4 * n_words)
+        return Memory(self, self._gpu.alloc(nbytes, kind="buffers"), nbytes)
+
+    def sweep(self) -> None:
+        """Take back what nobody refers to any more. Nothing is freed: a tape may still name it."""
+        while self.dropped:
+            buffer, nbytes = self.dropped.popleft()
+            self._free_nbytes += nbytes
+            self._free.setdefault(nbytes, []).append(buffer)
+
+    def trim(self, most_nbytes: int = 0) -> None:
+        """Free buffers that wait, the largest first, until so many bytes are left of them."""
+        self.sweep()
+        for nbytes in sorted(self._free, reverse=True):
+            waiting = self._free[nbytes]
+            while waiting and self._free_nbytes > most_nbytes:
+                self._free_nbytes -= nbytes
+                buffer = waiting.pop()
+                if not self._gpu.lost:
+                    self._gpu.free(buffer)
+
+
+def _rounded(nbytes: int) -> int:
+    """At least 256, else the next of 4, 5, 6 and 7 times a power of two."""
+    if nbytes <= 256:
+        return 256
+    step = 1 << max(0, (nbytes - 1).bit_length() - 3)
+    return -(-nbytes // step) * step
