@@ -2,7 +2,7 @@
 // A lane owns one chunk of one output; a second pass with chunks = 1 reduces the chunks. Lanes
 // side by side read elements side by side. `Params`, the bindings, `element`, `identity` and
 // `combine` are generated (py/bascule/array/generated.py).
-// Slots: element, combine.   Launch: flat over n = outputs * chunks.   Reference: numpy's reduction.
+// Slots: element, combine.   Launch: flat over n = outputs * chunks.   Reference: numpy.
 override WORKGROUP: u32 = 64u;
 
 @compute @workgroup_size(WORKGROUP)

@@ -1,7 +1,7 @@
 // array_scan: y[i, r] = combine of element(i, 0) to element(i, r), a running sum or product.
 // A lane owns a block of `span` elements of a row. It starts from the total of the blocks before
 // it, which an earlier pass has left in `starts`, or from the identity. With `totals` it writes
-// only its block's total. `Params`, the bindings, `element`, `identity` and `combine` are generated.
+// only its block's total. `Params`, bindings, `element`, `identity` and `combine` are generated.
 // Slots: element, combine.   Launch: flat over n = rows * blocks.   Reference: cumulative_sum.
 override WORKGROUP: u32 = 64u;
 

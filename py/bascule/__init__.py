@@ -10,6 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bascule.array.errors import ArrayIndexError as ArrayIndexError
+    from bascule.array.errors import DTypeError as DTypeError
+    from bascule.array.errors import MustAwaitError as MustAwaitError
+    from bascule.array.errors import OutOfRangeError as OutOfRangeError
+    from bascule.array.errors import ShapeError as ShapeError
     from bascule.base.page_settings import configure as configure
     from bascule.base.progress import Progress as Progress
     from bascule.base.waiting import sync as sync
@@ -96,6 +101,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ArrayIndexError": "bascule.array.errors",
     "Attempt": "bascule.compat.error_policy",
     "BackendType": "bascule.choosing.workload",
     "BackendsFailedError": "bascule.errors",
@@ -107,6 +113,7 @@ _HOMES = {
     "Classification": "bascule.tasks.classifications",
     "ClassifierModel": "bascule.tasks.classifier",
     "ContextLengthError": "bascule.errors",
+    "DTypeError": "bascule.array.errors",
     "Device": "bascule.device.device",
     "DeviceBuffer": "bascule.device.buffer",
     "DeviceLostError": "bascule.errors",
@@ -131,7 +138,9 @@ _HOMES = {
     "ModelNotFoundError": "bascule.errors",
     "ModelSpecificPrecompiler": "bascule.compat.precompile",
     "MultimodalModel": "bascule.compat.loaders",
+    "MustAwaitError": "bascule.array.errors",
     "NotFiniteError": "bascule.errors",
+    "OutOfRangeError": "bascule.array.errors",
     "ParallelMultimodalLoader": "bascule.compat.loaders",
     "Progress": "bascule.base.progress",
     "ProgressiveModelLoader": "bascule.compat.loaders",
@@ -150,6 +159,7 @@ _HOMES = {
     "SetupError": "bascule.errors",
     "ShaderError": "bascule.errors",
     "ShaderPrecompiler": "bascule.compat.precompile",
+    "ShapeError": "bascule.array.errors",
     "SourceError": "bascule.errors",
     "StreamingInferencePipeline": "bascule.compat.streaming",
     "TierUnavailableError": "bascule.errors",
@@ -177,6 +187,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "ArrayIndexError",
     "Attempt",
     "BackendType",
     "BackendsFailedError",
@@ -188,6 +199,7 @@ __all__ = [
     "Classification",
     "ClassifierModel",
     "ContextLengthError",
+    "DTypeError",
     "Device",
     "DeviceBuffer",
     "DeviceLostError",
@@ -212,7 +224,9 @@ __all__ = [
     "ModelNotFoundError",
     "ModelSpecificPrecompiler",
     "MultimodalModel",
+    "MustAwaitError",
     "NotFiniteError",
+    "OutOfRangeError",
     "ParallelMultimodalLoader",
     "Progress",
     "ProgressiveModelLoader",
@@ -231,6 +245,7 @@ __all__ = [
     "SetupError",
     "ShaderError",
     "ShaderPrecompiler",
+    "ShapeError",
     "SourceError",
     "StreamingInferencePipeline",
     "TierUnavailableError",

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import get_args
 
+from bascule.array.rows import ROWS
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel
 from bascule.backend.webgpu.kernels import candidates
@@ -113,6 +114,13 @@ def served_by_none() -> Iterator[tuple[str, tuple[str, ...]]]:
     yield "copy", ()
     for parts in PARTS.values():
         yield "quantise", parts
+
+
+def array_files() -> set[str]:
+    """Skeletons and parts of generated kernels; tests/array compiles them with every row."""
+    parts = {part for row in ROWS.values() for part in row.parts} | {"array_core"}
+    skeletons = ("elementwise", "reduce", "best", "scan", "sort")
+    return {f"array_{name}.wgsl" for name in skeletons} | {f"parts/{part}.wgsl" for part in parts}
 
 
 def every_kernel(adapter: AdapterInfo) -> Iterator[Kernel]:

@@ -11,7 +11,7 @@ from bascule.backend.webgpu.gpu_native import NativeGpu
 from bascule.backend.webgpu.link import link
 from bascule.base import assets
 from bascule.errors import ShaderError
-from tests.shaders.catalogue import every_kernel, served_by_none
+from tests.shaders.catalogue import array_files, every_kernel, served_by_none
 from tests.shaders.harness import check_op, normal, sum_tolerance
 
 SHADERS = assets.path("shaders")
@@ -131,7 +131,7 @@ def test_every_file_is_used_short_and_described(gpu_adapter_files: set[str]) -> 
 @pytest.fixture
 async def gpu_adapter_files(gpu: NativeGpu) -> set[str]:
     """Every shader file that something is linked from."""
-    used = set[str]()
+    used = array_files()
     served = ((str(kernel.key[0]), kernel.key[1]) for kernel in every_kernel(gpu.adapter))
     for name, parts in (*served, *served_by_none()):
         assert isinstance(parts, tuple)

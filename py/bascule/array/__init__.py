@@ -14,10 +14,22 @@ from typing import Any
 from bascule.array import linalg as linalg
 from bascule.array import random as random
 from bascule.array.array import Array, asarray
-from bascule.array.array import evaluate as eval  # noqa: A004
+from bascule.array.array import evaluate as eval
 from bascule.array.creation import (
-    arange, empty, empty_like, eye, full, full_like, linspace, meshgrid, ones, ones_like, tril,
-    triu, zeros, zeros_like,
+    arange,
+    empty,
+    empty_like,
+    eye,
+    full,
+    full_like,
+    linspace,
+    meshgrid,
+    ones,
+    ones_like,
+    tril,
+    triu,
+    zeros,
+    zeros_like,
 )  # fmt: skip
 from bascule.array.dtypes import NAMES as _DTYPES
 from bascule.array.dtypes import NEAREST as _NEAREST
@@ -26,18 +38,53 @@ from bascule.array.elementwise import FUNCTIONS, clip, where
 from bascule.array.inspection import NamespaceInfo, finfo, iinfo
 from bascule.array.linear import matmul, matrix_transpose, tensordot, vecdot
 from bascule.array.manipulation import (
-    astype, broadcast_arrays, broadcast_shapes, broadcast_to, concat, expand_dims, flip, moveaxis,
-    permute_dims, repeat, reshape, roll, squeeze, stack, tile, unstack,
+    astype,
+    broadcast_arrays,
+    broadcast_shapes,
+    broadcast_to,
+    concat,
+    expand_dims,
+    flip,
+    moveaxis,
+    permute_dims,
+    repeat,
+    reshape,
+    roll,
+    squeeze,
+    stack,
+    tile,
+    unstack,
 )  # fmt: skip
 from bascule.array.place import ArrayDevice, default_device, device, set_default_device
 from bascule.array.sorting import (
-    argsort, diff, isin, nonzero, searchsorted, sort, take, take_along_axis, unique_all,
-    unique_counts, unique_inverse, unique_values,
+    argsort,
+    diff,
+    isin,
+    nonzero,
+    searchsorted,
+    sort,
+    take,
+    take_along_axis,
+    unique_all,
+    unique_counts,
+    unique_inverse,
+    unique_values,
 )  # fmt: skip
 from bascule.array.statistics import (
-    all, any, argmax, argmin, count_nonzero, cumulative_prod, cumulative_sum, max, mean, min, std,
-    sum, var,
-)  # fmt: skip  # noqa: A004
+    all,
+    any,
+    argmax,
+    argmin,
+    count_nonzero,
+    cumulative_prod,
+    cumulative_sum,
+    max,
+    mean,
+    min,
+    std,
+    sum,
+    var,
+)  # fmt: skip
 from bascule.array.statistics import prod_ as prod
 
 __array_api_version__ = "2025.12"

@@ -12,7 +12,7 @@ from bascule.array.errors import DTypeError, ShapeError
 from bascule.array.graph import Node, Shape, Strided, dense
 from bascule.array.place import ArrayDevice, default_device
 from bascule.array.rows import ROWS
-from bascule.arrays import np
+from bascule.base.arrays import np
 
 MOST_AXES = 32
 _LETTERS = {"b": "bool", "i": "signed integers", "u": "unsigned integers", "f": "floats"}
@@ -150,7 +150,9 @@ def view(node: Node, shape: Shape, strides: Sequence[int], offset: int) -> Node:
     base, _ = layout(node)
     if base.host is not None and base.size == 1 and prod(shape) == 1:
         return constant(base.host.reshape(shape), node.device)
-    return Node(node.device, "view", (base,), tuple(shape), node.dtype, Strided(offset, tuple(strides)))
+    return Node(
+        node.device, "view", (base,), tuple(shape), node.dtype, Strided(offset, tuple(strides))
+    )
 
 
 def broadcast(node: Node, shape: Shape) -> Node:

@@ -24,9 +24,7 @@ def _filled(shape: Shape, value: Any, dtype: Any, device: ArrayDevice) -> Array:
     return Array(build.broadcast(build.number(value, dtype, device), shape))
 
 
-def full(
-    shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None
-) -> Array:
+def full(shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Array:
     """An array of one number."""
     found = dtypes.of_number(fill_value) if dtype is None else dtypes.checked(dtype)
     dtypes.for_scalar(fill_value, found, "xp.full")
@@ -71,7 +69,7 @@ def empty_like(x: Array, /, *, dtype: Any = None, device: Any = None) -> Array:
 
 
 def arange(
-    start: float, /, stop: float | None = None, step: float = 1, *, dtype: Any = None,
+    start: Any, /, stop: Any = None, step: Any = 1, *, dtype: Any = None,
     device: Any = None,
 ) -> Array:  # fmt: skip
     """start, start + step, ... below stop."""
@@ -81,7 +79,7 @@ def arange(
         raise ShapeError("xp.arange", "a step that is not 0", "0")
     whole = all(isinstance(each, int) for each in (start, stop, step))
     found = dtypes.checked(dtype or ("int32" if whole else "float32"))
-    n = max(0, ceil((stop - start) / step)) if not whole else max(0, -(-(stop - start) // step))  # pyright: ignore
+    n = max(0, -(-(stop - start) // step) if whole else ceil((stop - start) / step))
     return _ramp(n, start, step, found, place_of(device))
 
 
@@ -112,7 +110,9 @@ def linspace(
     at = build.cast(build.iota((num,), place), float32)
     share = build.row("divide", [at, build.number(parts, float32, place)])
     one = build.number(1, float32, place)
-    low = build.row("multiply", [build.row("subtract", [one, share]), build.number(start, float32, place)])
+    low = build.row(
+        "multiply", [build.row("subtract", [one, share]), build.number(start, float32, place)]
+    )
     high = build.row("multiply", [share, build.number(stop, float32, place)])
     found = dtypes.checked(dtype or "float32")
     return Array(build.cast(build.row("add", [low, high]), found))

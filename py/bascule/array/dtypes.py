@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from bascule.array.errors import DTypeError
-from bascule.arrays import np
+from bascule.array.errors import DTypeError, OutOfRangeError
+from bascule.base.arrays import np
 
 if TYPE_CHECKING:
     DType = np.dtype[Any]
@@ -86,7 +86,7 @@ def promoted(first: DType, second: DType) -> DType:
 def for_scalar(value: object, dtype: DType, where: str) -> DType:
     """The dtype of an array of `dtype` combined with a Python number.
 
-    DTypeError where the kinds do not go together, OverflowError's kin for a number out of range.
+    DTypeError where the kinds do not go together, OutOfRangeError for a number out of range.
     """
     if isinstance(value, bool | np.bool_):
         return dtype
@@ -104,12 +104,6 @@ def for_scalar(value: object, dtype: DType, where: str) -> DType:
     if isinstance(value, complex | np.complexfloating):
         raise unsupported("complex64")
     raise DTypeError(where, "an array or a number", type(value).__name__)
-
-
-class OutOfRangeError(DTypeError, OverflowError):
-    """A number does not fit the dtype of the array beside it."""
-
-    category = "out-of-range"
 
 
 def result_type(*given: Any) -> DType:

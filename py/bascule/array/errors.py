@@ -17,6 +17,12 @@ class DTypeError(InputError, TypeError, AttributeError):
     category = "dtype"
 
 
+class OutOfRangeError(InputError, OverflowError):
+    """A number does not fit the dtype of the array that it is combined with, or made into."""
+
+    category = "out-of-range"
+
+
 class ArrayIndexError(InputError, IndexError):
     """An index lies outside an array, or is of a kind that arrays do not take."""
 

@@ -7,7 +7,7 @@ from typing import Any
 from bascule.array.dtypes import DType
 from bascule.array.graph import Node
 from bascule.array.rows import ROWS
-from bascule.arrays import np
+from bascule.base.arrays import np
 
 
 def evaluate(node: Node, inputs: list[Any]) -> Any:

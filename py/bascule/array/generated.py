@@ -10,12 +10,12 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bascule import assets
 from bascule.array.dtypes import DType, Kind, kind_of
 from bascule.array.graph import Node, Shape, Strided, dense
 from bascule.array.plan import is_scalar
 from bascule.array.rows import COMBINATIONS, ROWS
 from bascule.array.words import to_words
+from bascule.base import assets
 
 TYPES: Mapping[Kind, str] = {"b": "bool", "i": "i32", "u": "u32", "f": "f32"}
 LOADS: Mapping[Kind, str] = {
@@ -109,7 +109,10 @@ class Expression:
             + "".join(f"  {line}\n" for line in [*lines, *self._lines])
             + f"  return {result};\n}}\n"
         )
-        texts = [assets.text(f"shaders/{skeleton}.wgsl"), assets.text("shaders/parts/array_core.wgsl")]
+        texts = [
+            assets.text(f"shaders/{skeleton}.wgsl"),
+            assets.text("shaders/parts/array_core.wgsl"),
+        ]
         texts += [assets.text(f"shaders/parts/{name}.wgsl") for name in sorted(self._parts)]
         texts += [_declared(fields, len(self.reads) + (extra is not None)), function]
         texts.append(_tail(skeleton, kind, dtype, combination, len(self.reads) if extra else -1))

@@ -13,15 +13,14 @@ from bascule.array.plan import Step, is_scalar, steps
 from bascule.array.products import prepared_product
 from bascule.array.store import MOST_FREE_NBYTES, Memory, MemoryPool
 from bascule.array.words import from_words, to_words
-from bascule.arrays import np
 from bascule.backend.webgpu.gpu import pack_writes
 from bascule.backend.webgpu.launch import flat
 from bascule.backend.webgpu.link import Linked, link
 from bascule.backend.webgpu.tape import Binding, TapeBuilder
+from bascule.base.arrays import np
 from bascule.errors import LimitError
 
 if TYPE_CHECKING:
-    from bascule.array.place import ArrayDevice
     from bascule.backend.webgpu.backend import WebGpuBackend
 
 _LANES = 64
@@ -50,7 +49,7 @@ class GpuRunner:
         self.n_kernels = 0
 
     async def compute(self, outputs: Sequence[Node]) -> None:
-        """Give each of these memory that holds, or once the queue gets there will hold, its value."""
+        """Give each of these memory that holds its value once the queue gets there."""
         async with self._backend.turns.turn():
             await self._compute(outputs)
 

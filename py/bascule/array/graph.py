@@ -13,7 +13,7 @@ from bascule.array.dtypes import DType
 if TYPE_CHECKING:
     from bascule.array.place import ArrayDevice
     from bascule.array.store import Memory
-    from bascule.arrays import Array as Numbers
+    from bascule.base.arrays import Array as Numbers
 
 Shape = tuple[int, ...]
 
@@ -51,7 +51,7 @@ class Node:
     ) -> None:
         self.device = device
         self.op = op
-        self.inputs = tuple(inputs)
+        self.inputs: tuple[Node, ...] = tuple(inputs)
         self.shape = shape
         self.dtype = dtype
         self.attribute = attribute

@@ -9,7 +9,7 @@ from bascule.array import build, dtypes
 from bascule.array.errors import ArrayIndexError, ShapeError
 from bascule.array.graph import Node, Strided
 from bascule.array.place import numbers_at_once
-from bascule.arrays import np
+from bascule.base.arrays import np
 
 
 def get(node: Node, key: Any) -> Node:

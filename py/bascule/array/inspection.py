@@ -9,7 +9,7 @@ from bascule.array import dtypes
 from bascule.array.dtypes import DType
 from bascule.array.errors import DTypeError
 from bascule.array.place import TIERS, ArrayDevice, default_device, device
-from bascule.arrays import np
+from bascule.base.arrays import np
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ def finfo(type: Any, /) -> FloatLimits:
     if dtype.kind != "f":
         raise DTypeError("xp.finfo", "float16 or float32", str(dtype))
     found = np.finfo(dtype)
-    numbers = (found.eps, found.max, found.min, found.smallest_normal)
-    return FloatLimits(found.bits, *map(float, numbers), dtype)
+    eps, high, low = float(found.eps), float(found.max), float(found.min)
+    return FloatLimits(found.bits, eps, high, low, float(found.smallest_normal), dtype)
 
 
 def iinfo(type: Any, /) -> WholeLimits:

@@ -20,7 +20,7 @@ from bascule.array.statistics import Axis
 from bascule.array.statistics import max as max_
 from bascule.array.statistics import min as min_
 from bascule.array.statistics import sum as sum_
-from bascule.arrays import np
+from bascule.base.arrays import np
 
 __all__ = [
     "cholesky", "cross", "det", "diagonal", "inv", "matmul", "matrix_norm", "matrix_power",
@@ -28,9 +28,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def vector_norm(
-    x: Array, /, *, axis: Axis = None, keepdims: bool = False, ord: float = 2
-) -> Array:
+def vector_norm(x: Array, /, *, axis: Axis = None, keepdims: bool = False, ord: float = 2) -> Array:
     """(sum |x|**ord)**(1/ord) over axes; of infinite order the largest or smallest |x|."""
     size = abs(x)
     if ord == inf:
@@ -77,7 +75,9 @@ def diagonal(x: Array, /, *, offset: int = 0) -> Array:
     n = max(0, min(rows, columns - offset) if offset >= 0 else min(rows + offset, columns))
     first = offset * lies.strides[-1] if offset >= 0 else -offset * lies.strides[-2]
     strides = (*lies.strides[:-2], lies.strides[-2] + lies.strides[-1])
-    return Array(build.view(node, (*node.shape[:-2], n), strides, lies.offset + (first if n else 0)))
+    return Array(
+        build.view(node, (*node.shape[:-2], n), strides, lies.offset + (first if n else 0))
+    )
 
 
 def cross(x1: Array, x2: Array, /, *, axis: int = -1) -> Array:

@@ -116,7 +116,9 @@ def _sum_of_products(a: Node, b: Node) -> Node:
     return build.cast(build.reduce("reduce", products, "sum", (axis,), wide), a.dtype)
 
 
-def tensordot(x1: Array, x2: Array, /, *, axes: int | tuple[Sequence[int], Sequence[int]] = 2) -> Array:
+def tensordot(
+    x1: Array, x2: Array, /, *, axes: int | tuple[Sequence[int], Sequence[int]] = 2
+) -> Array:
     """Sum of products over pairs of axes: the last n of x1 with the first n of x2, or as listed."""
     a, b = _numbers("tensordot", x1, x2)
     if isinstance(axes, int):
@@ -126,12 +128,20 @@ def tensordot(x1: Array, x2: Array, /, *, axes: int | tuple[Sequence[int], Seque
         first = [build.axis_of(i, len(a.shape), "xp.tensordot") for i in axes[0]]
         second = [build.axis_of(i, len(b.shape), "xp.tensordot") for i in axes[1]]
     sizes = [a.shape[i] for i in first]
-    if any(i < 0 for i in first) or len(second) > len(b.shape) or sizes != [b.shape[i] for i in second]:
+    if (
+        any(i < 0 for i in first)
+        or len(second) > len(b.shape)
+        or sizes != [b.shape[i] for i in second]
+    ):
         raise ShapeError("xp.tensordot", f"axes of the sizes {sizes}", f"{x2.shape}, axes {axes}")
     free_a = [i for i in range(len(a.shape)) if i not in first]
     free_b = [i for i in range(len(b.shape)) if i not in second]
     shape = (*(a.shape[i] for i in free_a), *(b.shape[i] for i in free_b))
     inner = prod(sizes)
-    a = build.reshape(build.permute(a, [*free_a, *first]), (prod(a.shape[i] for i in free_a), inner))
-    b = build.reshape(build.permute(b, [*second, *free_b]), (inner, prod(b.shape[i] for i in free_b)))
+    a = build.reshape(
+        build.permute(a, [*free_a, *first]), (prod(a.shape[i] for i in free_a), inner)
+    )
+    b = build.reshape(
+        build.permute(b, [*second, *free_b]), (inner, prod(b.shape[i] for i in free_b))
+    )
     return Array(build.reshape(_product(a, b), shape))

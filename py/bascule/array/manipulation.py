@@ -178,7 +178,8 @@ def concat(arrays: Sequence[Array], /, *, axis: int | None = 0) -> Array:
     at = build.axis_of(axis, len(nodes[0].shape), "xp.concat")
     for node in nodes:
         same = len(node.shape) == len(nodes[0].shape) and all(
-            a == at or n == m for a, (n, m) in enumerate(zip(node.shape, nodes[0].shape, strict=True))
+            a == at or n == m
+            for a, (n, m) in enumerate(zip(node.shape, nodes[0].shape, strict=True))
         )
         if not same:
             expected = f"shapes like {nodes[0].shape} but for axis {at}"
@@ -263,7 +264,7 @@ def repeat(x: Array, repeats: Any, /, *, axis: int | None = None) -> Array:
 
 def _repeated_by(node: Node, repeats: Array, axis: int) -> Array:
     from bascule.array.place import numbers_at_once
-    from bascule.arrays import np
+    from bascule.base.arrays import np
 
     counts = numbers_at_once(build.node_of(repeats, "xp.repeat"), "xp.repeat by an array")
     if counts.dtype.kind not in "iu":

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from bascule.array.errors import MustAwaitError
 from bascule.array.graph import Node
 from bascule.array.host_runner import HostRunner
-from bascule.arrays import need_numpy
+from bascule.base.arrays import need_numpy
+from bascule.base.turns import CrossLoopLock
+from bascule.base.waiting import sync
+from bascule.choosing.auto import open_tier
 from bascule.errors import InputError
-from bascule.tiers.auto import open_tier
-from bascule.turns import CrossLoopLock
-from bascule.waiting import sync
 
 if TYPE_CHECKING:
     from bascule.array.gpu_runner import GpuRunner
@@ -137,7 +137,7 @@ def set_default_device(which: Any) -> ArrayDevice:
 def at_once(work: Awaitable[T], what: str) -> T:
     """Wait in plain code; MustAwaitError, about `what`, in a page that cannot."""
     if sys.platform == "emscripten":
-        from bascule.waiting_browser import can_run_sync
+        from bascule.base.waiting_browser import can_run_sync
 
         if not can_run_sync():
             if hasattr(work, "close"):

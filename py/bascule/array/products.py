@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from bascule.backend.webgpu.kernel import Kernel
 
 
-async def prepared_product(
-    backend: WebGpuBackend, node: Node
-) -> tuple[Kernel, list[int], int]:
+async def prepared_product(backend: WebGpuBackend, node: Node) -> tuple[Kernel, list[int], int]:
     """The kernel for x (..., M, K) @ y (..., K, N), where its operands are bound, its pipeline."""
     graph = Graph("matmul")
     x, y = node.attribute

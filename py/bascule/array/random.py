@@ -1,8 +1,11 @@
 """Random arrays: counter-based (Philox 4x32), the same numbers on every tier.
 
-    rng = xp.random.Generator(seed=1)
-    x = rng.uniform((1000, 3))
+rng = xp.random.Generator(seed=1)
+x = rng.uniform((1000, 3))
 """
+
+# pyright: reportPrivateUsage=false
+# An array's node is private to this package.
 
 from __future__ import annotations
 
@@ -84,7 +87,9 @@ class Generator:
     def _log_of(self, shape: tuple[int, ...]) -> Node:
         """The logarithm of numbers above 0 and up to 1."""
         unit = self._unit(shape)
-        return build.row("log", [build.row("add", [unit, build.number(2.0**-25, unit.dtype, unit.device)])])
+        return build.row(
+            "log", [build.row("add", [unit, build.number(2.0**-25, unit.dtype, unit.device)])]
+        )
 
     def _scaled(self, node: Node, factor: float) -> Node:
         return build.row("multiply", [node, build.number(factor, node.dtype, node.device)])

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bascule.arrays import np
+from bascule.base.arrays import np
 
 Result = Literal["same", "bool", "float"]
 
@@ -110,7 +110,9 @@ ROWS: Mapping[str, Row] = {
         _row("add", {**dict.fromkeys("iuf", "({a} + {b})"), "b": "({a} || {b})"}, _of("add")),
         _row("subtract", "({a} - {b})", _of("subtract")),
         _row(
-            "multiply", {**dict.fromkeys("iuf", "({a} * {b})"), "b": "({a} && {b})"}, _of("multiply")
+            "multiply",
+            {**dict.fromkeys("iuf", "({a} * {b})"), "b": "({a} && {b})"},
+            _of("multiply"),
         ),
         _row("divide", {"f": "({a} / {b})"}, _of("divide"), result="float"),
         _row(

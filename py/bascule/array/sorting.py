@@ -1,5 +1,8 @@
 """Sorting, searching and sets. What has as many elements as the numbers decide is read at once."""
 
+# pyright: reportPrivateUsage=false
+# An array's node is private to this package.
+
 from __future__ import annotations
 
 from math import prod
@@ -11,7 +14,7 @@ from bascule.array.errors import DTypeError, ShapeError
 from bascule.array.graph import Node
 from bascule.array.manipulation import picked
 from bascule.array.place import numbers_at_once
-from bascule.arrays import np
+from bascule.base.arrays import np
 
 
 def argsort(x: Array, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Array:
@@ -51,7 +54,7 @@ def _order(node: Node, axis: int, descending: bool) -> Node:
 
 def _padded(keys: Node, rows: int, n: int, padded: int) -> Node:
     """Keys in memory of their own, filled up with the largest one: padding comes last."""
-    from bascule.array.manipulation import _along, _clamped  # pyright: ignore[reportPrivateUsage]
+    from bascule.array.manipulation import _along, _clamped
 
     along = _along((rows, padded), 1, keys.device)
     inside = picked(keys, 1, _clamped(along, n))
@@ -129,7 +132,9 @@ def _before(value: Node, wanted: Node, or_equal: bool) -> Node:
         return found
     nan = build.row("isnan", [wanted])
     if not or_equal:
-        nan = build.row("logical_and", [nan, build.row("logical_not", [build.row("isnan", [value])])])
+        nan = build.row(
+            "logical_and", [nan, build.row("logical_not", [build.row("isnan", [value])])]
+        )
     return build.row("logical_or", [found, nan])
 
 
@@ -174,7 +179,7 @@ def unique_all(x: Array, /) -> UniqueAll:
     )
     values, *indices = (Array(build.constant(_whole(each), node.device)) for each in found)
     first, inverse, counts = indices
-    inverse = Array(build.reshape(inverse._node, node.shape))  # pyright: ignore[reportPrivateUsage]
+    inverse = Array(build.reshape(inverse._node, node.shape))
     return UniqueAll(values, first, inverse, counts)
 
 
@@ -225,10 +230,14 @@ def take_along_axis(x: Array, indices: Array, /, *, axis: int = -1) -> Array:
     at = build.axis_of(axis, len(node.shape), "xp.take_along_axis")
     if index.dtype.kind not in "iu" or len(index.shape) != len(node.shape):
         raise ShapeError("xp.take_along_axis", "whole numbers, an axis for each", str(index.shape))
-    sizes = [(n, m) for a, (n, m) in enumerate(zip(node.shape, index.shape, strict=True)) if a != at]
+    sizes = [
+        (n, m) for a, (n, m) in enumerate(zip(node.shape, index.shape, strict=True)) if a != at
+    ]
     wide = build.broadcast_shape("xp.take_along_axis", [tuple(s) for s in zip(*sizes, strict=True)])
     full = [*wide[:at], 0, *wide[at:]]
-    node = build.broadcast(node, tuple(node.shape[at] if a == at else n for a, n in enumerate(full)))
+    node = build.broadcast(
+        node, tuple(node.shape[at] if a == at else n for a, n in enumerate(full))
+    )
     shape = tuple(index.shape[at] if a == at else n for a, n in enumerate(full))
     index = build.cast(build.broadcast(index, shape), dtypes.named("int32"))
     return Array(picked(node, at, indexing.clamped(index, node.shape[at])))

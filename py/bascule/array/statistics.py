@@ -1,5 +1,8 @@
 """Reductions and running sums: each one kernel, fused with the expression before it."""
 
+# pyright: reportPrivateUsage=false
+# An array's node is private to this package.
+
 from __future__ import annotations
 
 from math import prod
@@ -14,9 +17,7 @@ from bascule.array.graph import Node
 Axis = int | tuple[int, ...] | None
 
 
-def sum(  # noqa: A001
-    x: Array, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False
-) -> Array:
+def sum(x: Array, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Array:
     """The sum over axes, in float32 or a whole type of 32 bits at least."""
     return _reduced("sum", x, axis, keepdims, _wide(x, dtype, "xp.sum"))
 
@@ -26,22 +27,22 @@ def prod_(x: Array, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool =
     return _reduced("prod", x, axis, keepdims, _wide(x, dtype, "xp.prod"))
 
 
-def max(x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:  # noqa: A001
+def max(x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
     """The largest element over axes; NaN where there is one."""
     return _extreme("max", x, axis, keepdims)
 
 
-def min(x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:  # noqa: A001
+def min(x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
     """The smallest element over axes; NaN where there is one."""
     return _extreme("min", x, axis, keepdims)
 
 
-def any(x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:  # noqa: A001
+def any(x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
     """Whether an element over axes is not 0."""
     return _reduced("any", x, axis, keepdims, dtypes.named("bool"))
 
 
-def all(x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:  # noqa: A001
+def all(x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
     """Whether no element over axes is 0."""
     return _reduced("all", x, axis, keepdims, dtypes.named("bool"))
 
@@ -54,13 +55,17 @@ def mean(x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
     return Array(build.cast(build.row("divide", [total, n]), node.dtype))
 
 
-def var(x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Array:
+def var(
+    x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False
+) -> Array:
     """The variance over axes, divided by the count less `correction`."""
     node = _floats(x, "xp.var")
     return Array(build.cast(_variance(node, axis, correction, keepdims), node.dtype))
 
 
-def std(x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Array:
+def std(
+    x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False
+) -> Array:
     """The standard deviation over axes, divided by the count less `correction`."""
     node = _floats(x, "xp.std")
     found = build.row("sqrt", [_variance(node, axis, correction, keepdims)])

@@ -12,7 +12,7 @@ MOST_FREE_NBYTES = 64 << 20
 
 
 class Memory:
-    """A buffer that one value owns. Python may collect it in any thread: the pool frees it later."""
+    """A buffer that one value owns. It may be collected in any thread: the pool frees it later."""
 
     __slots__ = ("__weakref__", "_finalizer", "buffer", "nbytes")
 

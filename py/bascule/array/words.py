@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from bascule.array.dtypes import DType
-from bascule.arrays import np
+from bascule.base.arrays import np
 
 
 def to_words(numbers: Any) -> Any:

@@ -10,6 +10,8 @@ from os import PathLike
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
+from bascule.array.array import Array, asarray
+from bascule.array.place import ArrayDevice
 from bascule.backend.base import Backend, Tier
 from bascule.backend.memory import MemoryUse
 from bascule.base.arrays import ArrayLike, DTypeLike, need_numpy
@@ -58,6 +60,7 @@ class Device:
         self._models: set[EmbeddingModel | ClassifierModel | LanguageModel] = set()
         self._pool = BufferPool(opened.backend)
         self._ops = Operations(self._pool)
+        self._arrays: ArrayDevice | None = None
         self._home = _Home(self)
 
     def __repr__(self) -> str:
@@ -120,6 +123,18 @@ class Device:
     def ops(self) -> Operations:
         """The operations: `await device.ops.matmul(a, b)`, listed by `dir(device.ops)`."""
         return self._ops
+
+    @property
+    def arrays(self) -> ArrayDevice:
+        """Where `bascule.array` puts arrays with `device=device`."""
+        if self._arrays is None:
+            self._arrays = ArrayDevice(self.tier, self.backend)
+        return self._arrays
+
+    def asarray(self, array: Any, *, dtype: Any = None) -> Array:
+        """An array of `bascule.array` on this device; errors as `bascule.array.asarray`."""
+        self.check_open("asarray")
+        return asarray(array, dtype=dtype, device=self)
 
     async def buffer(self, array: ArrayLike, *, dtype: DTypeLike | None = None) -> DeviceBuffer:
         """Copy an array to the device: float32 or float16 numbers (as float32), or whole ones (as
