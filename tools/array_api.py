@@ -41,7 +41,7 @@ def main() -> int:
             "ARRAY_API_TESTS_MODULE": f"exec('{script}')",
             "ARRAY_API_TESTS_VERSION": "2025.12",
             "ARRAY_API_TESTS_MAX_ARRAY_SIZE": "64",
-            "ARRAY_API_TESTS_SKIP_DTYPES": "float64",
+            "ARRAY_API_TESTS_SKIP_DTYPES": "float64,complex64,complex128",
         }
         options = ["--inside", "--max-examples", known.max_examples, ".", tier, *more]
         print(f"array-api-tests on {tier}:", flush=True)
@@ -93,6 +93,7 @@ def _load_without_complex() -> None:
     xp: Any = importlib.import_module("bascule.array")
     vars(xp)["float64"] = None  # it names this one, and skips it (ARRAY_API_TESTS_SKIP_DTYPES)
     spec.loader.exec_module(module)
+    module.dtype_to_name._key_value_pairs.append((None, "complex64"))  # what it calls that None
     del vars(module)["max"], vars(xp)["float64"]
 
 

@@ -113,6 +113,8 @@ def row(op: str, nodes: Sequence[Node]) -> Node:
     if dtype.kind not in found.wgsl:
         expected = " or ".join(_LETTERS[kind] for kind in found.wgsl)
         raise DTypeError(f"xp.{op}", expected, f"dtype {dtype}")
+    if op == "nextafter" and dtype.itemsize == 2:
+        raise DTypeError("xp.nextafter", "float32", "dtype float16", hint="Use xp.astype.")
     shape = broadcast_shape(f"xp.{op}", [node.shape for node in nodes])
     result = dtypes.named("bool") if found.result == "bool" else dtype
     return Node(nodes[0].device, op, nodes, shape, result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 from bascule.array.dtypes import DType
@@ -55,7 +56,8 @@ def _combined(node: Node, x: Any) -> Any:
         along = np.cumsum if name == "sum" else np.cumprod
         return along(x, axis=axes, dtype=node.dtype)
     kept = [axis for axis in range(x.ndim) if axis not in axes]
-    flat = x.transpose(*kept, *axes).reshape(*(x.shape[axis] for axis in kept), -1)
+    extent = prod(x.shape[axis] for axis in axes)
+    flat = x.transpose(*kept, *axes).reshape(*(x.shape[axis] for axis in kept), extent)
     if node.op == "best":
         return (np.argmin if name == "min" else np.argmax)(flat, axis=-1)
     if name in ("sum", "prod"):

@@ -75,6 +75,14 @@ def _where(a: Any, b: Any, condition: Any) -> Any:
     return np.where(condition, a, b)
 
 
+def _power(a: Any, b: Any) -> Any:
+    """numpy's power, and of whole numbers to negative powers the whole part of the result."""
+    if b.dtype.kind != "i":
+        return np.power(a, b)
+    negative = np.where(a == 1, 1, np.where(a == -1, 1 - 2 * (b & 1), 0)).astype(a.dtype)
+    return np.where(b < 0, negative, np.power(a, np.maximum(b, 0)))
+
+
 def _philox(at: Any, low: Any, high: Any) -> Any:
     """Words of a Philox 4x32 stream; see shaders/parts/array_philox.wgsl."""
     at, low, high = (each.astype(np.uint64) for each in np.broadcast_arrays(at, low, high))
@@ -138,7 +146,7 @@ ROWS: Mapping[str, Row] = {
         _row(
             "pow",
             {"i": "pow_i({a}, {b})", "u": "pow_u({a}, {b})", "f": "pow_f({a}, {b})"},
-            _of("power"),
+            _power,
             parts=_POWER,
         ),
         _row("negative", {"i": "(-{a})", "u": "(0u - {a})", "f": "(-{a})"}, _of("negative")),

@@ -1,0 +1,16 @@
+"""One device a tier for all tests of arrays: a process opens each once."""
+
+from __future__ import annotations
+
+import pytest
+
+import bascule.array as xp
+
+TIERS = ["webgpu", "wasm", "cpu"]
+
+
+@pytest.fixture(params=TIERS)
+def tier(request: pytest.FixtureRequest) -> str:
+    """New arrays are made on this tier."""
+    xp.set_default_device(request.param)
+    return request.param
