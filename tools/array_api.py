@@ -40,7 +40,7 @@ def main() -> int:
             **os.environ,
             "ARRAY_API_TESTS_MODULE": f"exec('{script}')",
             "ARRAY_API_TESTS_VERSION": "2025.12",
-            "ARRAY_API_TESTS_MAX_ARRAY_SIZE": "64",
+            "ARRAY_API_TESTS_MAX_ARRAY_SIZE": "24",
             "ARRAY_API_TESTS_SKIP_DTYPES": "float64,complex64,complex128",
         }
         options = ["--inside", "--max-examples", known.max_examples, ".", tier, *more]
