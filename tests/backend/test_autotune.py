@@ -27,6 +27,14 @@ from bascule.program.graph import Graph
 from bascule.program.program import Dim, Program
 from tests.goldens import TINY_BERT, cosines, golden
 
+SAMPLE_MS = autotune._SAMPLE_MS
+
+
+@pytest.fixture(autouse=True)
+def short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a measured time decides, the times lie far apart."""
+    monkeypatch.setattr(autotune, "_SAMPLE_MS", 2.0)
+
 
 def program(rows: int = 64, cols: int = 64, inner: int = 256) -> Program:
     graph = Graph("mixed")
@@ -207,6 +215,7 @@ class ClockedGpu:
         self._dispatches: dict[int, int] = {}
         self.now = 0.0
         monkeypatch.setattr(autotune, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(autotune, "_SAMPLE_MS", SAMPLE_MS)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._gpu, name)
