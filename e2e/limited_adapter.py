@@ -1,4 +1,5 @@
-"""Workers that find another browser: an adapter like Safari's, none, or no WebAssembly SIMD.
+"""Workers that find another browser: an adapter like Safari's, none, a compiler that errs, or no
+WebAssembly SIMD.
 
 `/with/<wrapper>/<query>/<path>` is what the server has at `<path>`, but for a worker's own file:
 there e2e/wrappers/<wrapper>.js?<query> comes first. All that a page names relative to itself stays
@@ -22,6 +23,11 @@ _HEADERS = {
 }
 
 NO_SIMD = f"{PREFIX}/no-simd/-"
+
+
+def miscompiling(*kernels: str) -> str:
+    """The path under which pages find a compiler that gets these kernels wrong."""
+    return f"{PREFIX}/miscompiling/kernels={','.join(kernels)}"
 
 
 def limited(

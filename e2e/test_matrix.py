@@ -46,6 +46,16 @@ def test_a_visit(engine: Engine, site: Site, new_page: Callable[[str], Page]) ->
     assert settled(page) == "ready", page.run("() => document.body.innerText")
     tier = page.run("() => document.querySelector('#tier').textContent")
     assert (tier == "webgpu") == engine.webgpu
+    loaded = page.run("async () => bascule.ready")
+    stats, proof = loaded["stats"], loaded["proof"]
+    if engine.webgpu:
+        print(
+            f"{engine.name}: {stats['kernels_tried']} kernels tried in {stats['proof_ms']:.0f} ms, "
+            f"sample off by {proof['deviation']:.1e}"
+        )
+        assert stats["kernels_tried"] > 0
+    assert proof["deviation"] < proof["tolerance"] / 4
+    assert proof["steps"] == []
 
     page.type("#sentences", "A cat sleeps.\nA kitten naps.\nThe stock market fell.")
     wait_for(page, "document.querySelectorAll('#matrix td').length > 1")
