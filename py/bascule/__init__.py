@@ -71,8 +71,13 @@ if TYPE_CHECKING:
     from bascule.errors import UnsupportedModelError as UnsupportedModelError
     from bascule.errors import WebNnError as WebNnError
     from bascule.errors import WrongResultError as WrongResultError
+    from bascule.kernels.elementwise import ElementwiseKernel as ElementwiseKernel
+    from bascule.kernels.elementwise import elementwise as elementwise
     from bascule.kernels.kernel import Kernel as Kernel
     from bascule.kernels.recording import Recording as Recording
+    from bascule.kernels.reduction import ReductionKernel as ReductionKernel
+    from bascule.kernels.reduction import reduce as reduce
+    from bascule.kernels.tuning import Tuning as Tuning
     from bascule.machine.capabilities import Capabilities as Capabilities
     from bascule.machine.capabilities import capabilities as capabilities
     from bascule.machine.pressure import open_pressure as open_pressure
@@ -117,6 +122,7 @@ _HOMES = {
     "Device": "bascule.device.device",
     "DeviceBuffer": "bascule.device.buffer",
     "DeviceLostError": "bascule.errors",
+    "ElementwiseKernel": "bascule.kernels.elementwise",
     "EmbeddingModel": "bascule.tasks.embedder",
     "Embeddings": "bascule.tasks.embeddings",
     "ErrorKind": "bascule.compat.error_policy",
@@ -153,6 +159,7 @@ _HOMES = {
     "RecoveryAction": "bascule.compat.error_policy",
     "RecoveryManager": "bascule.compat.recovery",
     "RecoveryStats": "bascule.compat.error_policy",
+    "ReductionKernel": "bascule.kernels.reduction",
     "SafariSupport": "bascule.machine.safari",
     "SafariWebGPUFallback": "bascule.compat.fallback.manager",
     "Sampling": "bascule.tasks.sampler",
@@ -163,6 +170,7 @@ _HOMES = {
     "SourceError": "bascule.errors",
     "StreamingInferencePipeline": "bascule.compat.streaming",
     "TierUnavailableError": "bascule.errors",
+    "Tuning": "bascule.kernels.tuning",
     "UnifiedWebPlatform": "bascule.compat.platform",
     "UnsupportedModelError": "bascule.errors",
     "WebGPUQuantizer": "bascule.compat.quantizer",
@@ -173,11 +181,13 @@ _HOMES = {
     "compatibility_score": "bascule.machine.requirements",
     "configure": "bascule.base.page_settings",
     "create_optimal_fallback_strategy": "bascule.compat.fallback.manager",
+    "elementwise": "bascule.kernels.elementwise",
     "get_requirement_mismatch": "bascule.machine.requirements",
     "load": "bascule.device.loading",
     "meets_requirements": "bascule.machine.requirements",
     "open_device": "bascule.device.device",
     "open_pressure": "bascule.machine.pressure",
+    "reduce": "bascule.kernels.reduction",
     "safari_capabilities": "bascule.machine.safari",
     "safari_support": "bascule.machine.safari",
     "select_optimal_backend": "bascule.compat.selector",
@@ -203,6 +213,7 @@ __all__ = [
     "Device",
     "DeviceBuffer",
     "DeviceLostError",
+    "ElementwiseKernel",
     "EmbeddingModel",
     "Embeddings",
     "ErrorKind",
@@ -239,6 +250,7 @@ __all__ = [
     "RecoveryAction",
     "RecoveryManager",
     "RecoveryStats",
+    "ReductionKernel",
     "SafariSupport",
     "SafariWebGPUFallback",
     "Sampling",
@@ -249,6 +261,7 @@ __all__ = [
     "SourceError",
     "StreamingInferencePipeline",
     "TierUnavailableError",
+    "Tuning",
     "UnifiedWebPlatform",
     "UnsupportedModelError",
     "WebGPUQuantizer",
@@ -259,11 +272,13 @@ __all__ = [
     "compatibility_score",
     "configure",
     "create_optimal_fallback_strategy",
+    "elementwise",
     "get_requirement_mismatch",
     "load",
     "meets_requirements",
     "open_device",
     "open_pressure",
+    "reduce",
     "safari_capabilities",
     "safari_support",
     "select_optimal_backend",

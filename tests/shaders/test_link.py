@@ -136,7 +136,8 @@ async def gpu_adapter_files(gpu: NativeGpu) -> set[str]:
     for name, parts in (*served, *served_by_none()):
         assert isinstance(parts, tuple)
         used |= {f"{name}.wgsl", *(f"parts/{part}.wgsl" for part in parts)}
-    return used
+    # Appended to users' kernels; see tests/kernels.
+    return used | {"user/index.wgsl", "user/reduce.wgsl"}
 
 
 def test_asset_names_are_checked() -> None:

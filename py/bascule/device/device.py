@@ -61,6 +61,7 @@ class Device:
         self._pool = BufferPool(opened.backend)
         self._ops = Operations(self._pool)
         self._arrays: ArrayDevice | None = None
+        self._pool.device = self
         self._home = _Home(self)
 
     def __repr__(self) -> str:
@@ -109,6 +110,11 @@ class Device:
     def lost(self) -> str:
         """Why the device can no longer be used; empty while it can."""
         return self._opened.backend.lost
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._pool.closed
 
     def memory(self) -> MemoryUse:
         """Bytes that the device holds: `now_nbytes`, `peak_nbytes` and `by_kind`.
@@ -169,6 +175,11 @@ class Device:
         self.check_open("kernel")
         text, label = source_of(wgsl, name)
         return Kernel(self._home, Shader(text, entry, label), constants or {}, reference)
+
+    def kernel_of(self, shader: Shader, reference: Callable[..., Any] | None = None) -> Kernel:
+        """Make a kernel of a shader that was read."""
+        self.check_open("kernel")
+        return Kernel(self._home, shader, {}, reference)
 
     def record(self) -> Recording:
         """Record calls of kernels: `with device.record() as tape:`, then `await tape.run()`."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from bascule.backend.webgpu.gpu import Gpu, pack_writes
 from bascule.backend.webgpu.tape import Binding, TapeBuilder
-from bascule.errors import LimitError
+from bascule.errors import LimitError, ShaderError
 from bascule.kernels.shader import Groups, Shader
 from bascule.kernels.wgsl_types import rounded
 
@@ -60,9 +61,13 @@ class CompiledShader:
         if n_storage > most:
             raise LimitError(shader.label, f"{n_storage} storage buffers", f"{most} may be bound")
         given = shader.pipeline_constants(constants)
-        pipeline = await gpu.pipeline(
-            shader.wgsl, given, shader.letters, shader.label, shader.entry
-        )
+        _check_workgroup(shader, constants, gpu.adapter.limits)
+        try:
+            pipeline = await gpu.pipeline(
+                shader.wgsl, given, shader.letters, shader.label, shader.entry
+            )
+        except ShaderError as error:
+            raise shader.placed(error) from None
         return cls(gpu, shader, constants, pipeline)
 
     @property
@@ -159,3 +164,21 @@ class RecordedLaunches:
                     at += launch.shader.uniform_nbytes
             self._tapes[times] = self.gpu.record(tape.words())
         return self._tapes[times]
+
+
+def _check_workgroup(
+    shader: Shader, constants: Mapping[str, float], limits: Mapping[str, int]
+) -> None:
+    """LimitError for a workgroup that is too large: not every compiler looks at overrides."""
+    size = shader.workgroup_size(constants)
+    if size is None:
+        return
+    most = limits["maxComputeInvocationsPerWorkgroup"]
+    if prod(size) > most:
+        told = f"a device runs {most:,} at once"
+        raise LimitError(
+            f"A workgroup of {shader.label}",
+            f"{prod(size):,} invocations",
+            told,
+            hint="Make its workgroup smaller.",
+        )

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -13,10 +14,17 @@ from typing import Any
 from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.computation import buffer_of
 from bascule.backend.webgpu.gpu import LEAST_LIMITS, Gpu
-from bascule.base.arrays import need_numpy, np
+from bascule.base.arrays import Array, need_numpy, np
 from bascule.base.turns import CrossLoopLock
 from bascule.base.waiting import all_or_first_error
-from bascule.errors import InputError, TierUnavailableError
+from bascule.errors import (
+    BasculeError,
+    DeviceLostError,
+    GpuError,
+    InputError,
+    LimitError,
+    TierUnavailableError,
+)
 from bascule.kernels.call import Call, Signature
 from bascule.kernels.compiled import CompiledShader, Launch
 from bascule.kernels.launch import groups_for
@@ -25,6 +33,8 @@ from bascule.kernels.operands import Operands, operands_of
 from bascule.kernels.recording import RECORDING, KernelHome, Recording
 from bascule.kernels.reference import Reference, check_equal, values_of
 from bascule.kernels.shader import Shader
+from bascule.kernels.timing import timed
+from bascule.kernels.tuning import Tuning, candidates, recalled, remember, tuning_key
 from bascule.kernels.wgsl_types import ArrayOf, rounded
 
 # Smaller buffers are granted when they are read: asking for each costs a call into JavaScript.
@@ -126,6 +136,85 @@ class Kernel:
             async with backend.turns.turn():
                 await self._ready(backend.gpu)
 
+    async def autotune(
+        self,
+        *arguments: Any,
+        over: Mapping[str, Sequence[float]],
+        out: Any = None,
+        count: Any = None,
+        groups: Any = None,
+        **named: Any,
+    ) -> Tuning:
+        """Take from now on the override constants that are fastest for such arguments here.
+
+        Every combination of `over` computes the same numbers as the first, or is refused; what was
+        chosen is remembered for this adapter. Outputs are as they were before. On a tier without
+        shaders nothing is measured. Errors as a call's; the first refusal where none serves.
+        """
+        listed = candidates(over, self._shader.label)
+        for each in listed:
+            self._shader.pipeline_constants({**self._constants, **each})
+        call = self._signature.bind(arguments, out, count, groups, named)
+        await self._home.ready(self._shader.label)
+        pool = self._home.pool
+        backend = pool.backend
+        if not isinstance(backend, WebGpuBackend):
+            return Tuning(self.constants)
+        async with backend.turns.turn():
+            operands = operands_of(self._signature.storage, call.storage, pool, self._shader.label)
+            try:
+                sizes = [[o.nbytes for o in operands.found.values()], call.count, call.groups]
+                key = tuning_key(self._shader.wgsl, self._shader.entry, listed, sizes)
+                chosen = await recalled(backend.choices, backend.adapter, key, listed)
+                if chosen is not None:
+                    self._take(chosen)
+                    return Tuning(self.constants, remembered=True)
+                found = await self._measured(backend.gpu, listed, call, operands)
+            finally:
+                operands.close()
+        self._take(dict(found.constants))
+        await remember(backend.choices, backend.adapter, key, dict(found.constants))
+        return replace(found, constants=self.constants)
+
+    def _take(self, constants: Mapping[str, float]) -> None:
+        self._constants |= {name: float(value) for name, value in constants.items()}
+        self.close()
+
+    async def _measured(
+        self, gpu: Gpu, listed: Sequence[Mapping[str, float]], call: Call, operands: Operands
+    ) -> Tuning:
+        """Run and time each candidate; raises the first refusal where all are refused."""
+        times: list[tuple[Mapping[str, float], float]] = []
+        refused: list[tuple[Mapping[str, float], str]] = []
+        errors: list[BasculeError] = []
+        before = {o.binding.name: await values_of(o) for o in operands.outputs}
+        expected: dict[str, Array] | None = None
+        for constants in listed:
+            compiled: CompiledShader | None = None
+            try:
+                whole = {**self._constants, **constants}
+                compiled = await CompiledShader.make(gpu, self._shader, whole)
+                launch = await self._launch_of(gpu, compiled, call, operands)
+                launch.shader.run(launch)
+                found = {o.binding.name: await values_of(o) for o in operands.outputs}
+                check_equal(self._shader.label, expected or found, found)
+                expected = expected or found
+                times.append((constants, await timed(launch, operands.outputs)))
+            except DeviceLostError:
+                raise
+            except (GpuError, LimitError) as error:
+                errors.append(error)
+                refused.append((constants, error.what))
+            finally:
+                for operand in operands.outputs:
+                    operand.buffer._write(before[operand.binding.name])
+                if compiled is not None:
+                    compiled.close()
+        if not times:
+            raise errors[0]
+        fastest = min(times, key=lambda pair: pair[1])[0]
+        return Tuning(fastest, times, refused)
+
     def close(self) -> None:
         """Give the compiled shader back; a later call compiles again."""
         compiled, self._compiled = self._compiled, None
@@ -164,7 +253,11 @@ class Kernel:
 
     async def _launch(self, gpu: Gpu, call: Call, operands: Operands) -> Launch:
         """The call as a dispatch, compiled and within the device's limits."""
-        compiled = await self._ready(gpu)
+        return await self._launch_of(gpu, await self._ready(gpu), call, operands)
+
+    async def _launch_of(
+        self, gpu: Gpu, compiled: CompiledShader, call: Call, operands: Operands
+    ) -> Launch:
         most = gpu.adapter.limits["maxComputeWorkgroupsPerDimension"]
         groups = groups_for(self._shader, compiled.constants, call.count, call.groups, most)
         storage: list[tuple[int, int, int, int]] = []
@@ -207,9 +300,14 @@ class Kernel:
         """Compute by the reference, on a tier without shaders."""
         tier = self._home.pool.backend.tier
         if self._reference is None:
-            told = f"it runs no shaders, and {self._shader.label} has no reference"
-            hint = "Give device.kernel(..., reference=...) a numpy function that computes the same."
-            raise TierUnavailableError(tier, told, hint=hint)
+            raise no_shaders(tier, self._shader.label)
         most = LEAST_LIMITS["maxComputeWorkgroupsPerDimension"]
         if all(groups_for(self._shader, self._constants, call.count, call.groups, most)):
             await self._reference.serve(call, operands.found)
+
+
+def no_shaders(tier: str, label: str) -> TierUnavailableError:
+    """The error of a kernel without a reference, on a tier without shaders."""
+    told = f"it runs no shaders, and {label} has no reference"
+    hint = "Give the kernel reference=, a numpy function that computes the same."
+    return TierUnavailableError(tier, told, hint=hint)

@@ -49,18 +49,38 @@ class Binding:
 class Shader:
     """A source, read for one entry point. What it says of errors counts in the source's own lines.
 
-    `label` names the source in errors and ends in ".wgsl". Raises ShaderError for a source that
-    cannot be read, or that binds what is no buffer; InputError for an entry point it does not have.
+    `label` names the source in errors and ends in ".wgsl". Of a text that Bascule has composed
+    `sections` tell on which lines the user's parts begin, each with a label.
+
+    Raises ShaderError for a source that cannot be read, or that binds what is no buffer; InputError
+    for an entry point that it does not have.
     """
 
-    def __init__(self, wgsl: str, entry: str = "main", label: str = "kernel.wgsl") -> None:
+    def __init__(
+        self,
+        wgsl: str,
+        entry: str = "main",
+        label: str = "kernel.wgsl",
+        *,
+        sections: Sequence[tuple[int, str]] = (),
+    ) -> None:
         self.wgsl = wgsl
+        self.sections = tuple(sections)
         self.label = label
         self.entry = entry
         self._module = read_module(wgsl, label)
         self._function = _entry_of(self._module, entry)
         self._used = _names_used(self._module, self._function)
         self.bindings = self._bindings()
+
+    def placed(self, error: ShaderError) -> ShaderError:
+        """A compiler's error in the lines of the user's own part."""
+        began = [section for section in self.sections if section[0] <= error.line]
+        if not began:
+            return error
+        first, label = began[-1]
+        messages = [(line - first + 1, text) for line, text in error.messages]
+        return ShaderError(label, messages, column=error.column)
 
     @cached_property
     def letters(self) -> str:

@@ -157,7 +157,13 @@ def _function(cursor: Cursor, attributes: tuple[Attribute, ...]) -> Function:
     if cursor.token.text != "{":
         cursor.expect("{")
     body = cursor.balanced()
-    names = frozenset(t.text for t in (*parameters, *between, *body) if t.kind == "name")
+    held = (*parameters, *between, *body)
+    before = (None, *(token.text for token in held))
+    names = frozenset(
+        token.text
+        for token, last in zip(held, before, strict=False)
+        if token.kind == "name" and last != "."  # a member is no name of the module
+    )
     return Function(name, attributes, tuple(parameters), names, at)
 
 

@@ -1,0 +1,73 @@
+"""Shapes that are broadcast, as the numbers that shaders/user/index.wgsl takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from bascule.base.arrays import np
+from bascule.errors import InputError
+
+Shape = tuple[int, ...]
+
+MOST_AXES = 8
+MOST_OPERANDS = 8
+
+
+def broadcast_shape(shapes: Sequence[Shape], where: str) -> Shape:
+    """The shape of all of them together; InputError where they do not fit, or hold nothing."""
+    try:
+        found = tuple(np.broadcast_shapes(*shapes))
+    except ValueError:
+        told = " and ".join(map(str, shapes))
+        raise InputError(where, "shapes that broadcast together", told) from None
+    if 0 in found:
+        raise InputError(where, "arrays with something in them", f"shape {found}")
+    return found
+
+
+def strides_of(shape: Shape, target: Shape) -> list[int]:
+    """Elements from one index of `target` to the next, in an array of `shape` broadcast to it."""
+    own = [prod(shape[axis + 1 :]) if n > 1 else 0 for axis, n in enumerate(shape)]
+    return [0] * (len(target) - len(shape)) + own
+
+
+def index_of(shape: Shape, strides: Sequence[Sequence[int]], where: str) -> dict[str, Any]:
+    """The value of a BasculeIndex; InputError for more axes than it holds once they are merged."""
+    sizes, merged = _merged(shape, strides)
+    if len(sizes) > MOST_AXES:
+        expected = f"shapes of at most {MOST_AXES} axes that cannot be merged"
+        raise InputError(where, expected, f"{len(sizes)}")
+    flat: list[int] = []
+    for each in merged:
+        flat += [*each, *[0] * (MOST_AXES - len(each))]
+    flat += [0] * (MOST_AXES * MOST_OPERANDS - len(flat))
+    padded = [*sizes, *[1] * (MOST_AXES - len(sizes))]
+    return {
+        "n": prod(shape),
+        "rank": len(sizes),
+        "shape": [padded[:4], padded[4:]],
+        "strides": [flat[at : at + 4] for at in range(0, len(flat), 4)],
+    }
+
+
+def _merged(shape: Shape, strides: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
+    """Fewer axes for the same elements: neighbours that every operand steps through as one."""
+    sizes: list[int] = []
+    found: list[list[int]] = [[] for _ in strides]
+    for axis, size in enumerate(shape):
+        if size == 1:
+            continue
+        here = [each[axis] for each in strides]
+        if sizes and all(own[-1] == size * step for own, step in zip(found, here, strict=True)):
+            sizes[-1] *= size
+            for own, step in zip(found, here, strict=True):
+                own[-1] = step
+            continue
+        sizes.append(size)
+        for own, step in zip(found, here, strict=True):
+            own.append(step)
+    if not sizes:
+        return [1], [[0] for _ in strides]
+    return sizes, found

@@ -1,0 +1,276 @@
+"""Reduction kernels: an element mapped, combined over axes, and finished."""
+
+# pyright: reportPrivateUsage=false
+# Kernels work on what buffers keep for themselves.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bascule.base import assets
+from bascule.base.arguments import whole_number
+from bascule.base.arrays import NUMPY, need_numpy, np
+from bascule.device.buffer import DeviceBuffer
+from bascule.errors import InputError
+from bascule.kernels.broadcasting import broadcast_shape, index_of, strides_of
+from bascule.kernels.elementwise import (
+    as_operand,
+    as_type,
+    bound_inputs,
+    dtypes_of,
+    outputs_of,
+    shape_of,
+)
+from bascule.kernels.kernel import Kernel, no_shaders
+from bascule.kernels.launch import folded
+from bascule.kernels.operands import Operands
+from bascule.kernels.recording import RECORDING
+from bascule.kernels.reference import check_equal
+from bascule.kernels.shader import Shader
+from bascule.kernels.shared_device import device_for
+from bascule.kernels.sources import label_of
+from bascule.kernels.typed_names import TypedNames, checked_statements, typed_names
+
+if TYPE_CHECKING:
+    from bascule.device.device import Device
+
+PARTS = ("map", "combine", "identity", "finish")
+_MOST_CHUNKS = 256
+_LEAST_CHUNK = 4096  # elements that a workgroup combines at least
+
+
+def reduce(
+    signature: str,
+    map: str,
+    combine: str,
+    identity: str,
+    finish: str = "a",
+    *,
+    name: str = "reduce",
+    reference: Callable[..., Any] | None = None,
+    device: Device | None = None,
+) -> ReductionKernel:
+    """Make a reduction: `reduce("x: f32 -> y: f32", "x * x", "a + b", "0.0", "sqrt(a)")`.
+
+    All are WGSL expressions of the output's type: `map` of an element, `combine` of two results `a`
+    and `b` in any order, `identity` what changes nothing, `finish` of the last result `a` and the
+    number of elements `n: u32`. Types, device and reference are as of `elementwise`; a reference is
+    called with the inputs, `axis` and `keepdims`. InputError or ShaderError for bad text.
+    """
+    return ReductionKernel(signature, (map, combine, identity, finish), name, reference, device)
+
+
+class ReductionKernel:
+    """`await kernel(x, axis=1)`; see `reduce`.
+
+    `axis` is an axis, several, or None for all; with `keepdims` they stay with one element. The
+    result is a `DeviceBuffer`, of shape (1,) where all axes go, or `out`.
+    """
+
+    def __init__(
+        self,
+        signature: str,
+        expressions: tuple[str, str, str, str],
+        name: str,
+        reference: Callable[..., Any] | None,
+        device: Device | None,
+    ) -> None:
+        self._label = label_of(name)
+        self._names = typed_names(signature, self._label)
+        if len(self._names.outputs) != 1 or not self._names.inputs:
+            raise InputError(f"{self._label}, signature", "inputs and one output", repr(signature))
+        self._expressions = tuple(
+            checked_statements(text, self._label, each)
+            for text, each in zip(expressions, PARTS, strict=True)
+        )
+        self._reference = reference
+        self._device = device
+        self._kernels: dict[object, tuple[Kernel, Kernel]] = {}
+        self._proven: list[tuple[Kernel, Kernel]] = []
+
+    def __repr__(self) -> str:
+        return f"<ReductionKernel {self._label}: {self._names.text}>"
+
+    async def __call__(
+        self,
+        *arguments: Any,
+        axis: int | Sequence[int] | None = None,
+        keepdims: bool = False,
+        out: Any = None,
+        **named: Any,
+    ) -> Any:
+        """Run; InputError for arguments and axes that do not fit, errors else as `Kernel`."""
+        await need_numpy(self._label, "Load numpy into this Pyodide first.")
+        given = bound_inputs(self._label, [n for n, _ in self._names.inputs], arguments, named)
+        has_reference = self._reference is not None
+        held = [*given.values(), out]
+        device = await device_for(self._device, held, has_reference=has_reference)
+        plan = self._plan(given, axis, keepdims, out)
+        if device.adapter is None:
+            return await self._serve(device, plan)
+        kernels = self._kernels_on(device, plan)
+        n_partial = plan.chunks["outputs"] * plan.chunks["chunks"]
+        most = device.limits["maxComputeWorkgroupsPerDimension"]
+        partial = await kernels[0](
+            **plan.operands,
+            bascule_partial=(n_partial,),
+            bascule_index=plan.index,
+            bascule_chunks=plan.chunks,
+            groups=folded(n_partial, most),
+        )
+        _, result = await kernels[1](  # it may write both
+            bascule_partial=partial,
+            **plan.outputs,
+            bascule_chunks=plan.chunks,
+            groups=folded(plan.chunks["outputs"], most),
+        )
+        if has_reference and kernels not in self._proven and RECORDING.get() is None:
+            await self._prove(plan, result)
+            self._proven.append(kernels)
+        return result
+
+    def _plan(self, given: Mapping[str, Any], axis: Any, keepdims: bool, out: Any) -> _Plan:
+        """What a call computes; InputError for what does not fit."""
+        arrays = {name: as_operand(value) for name, value in given.items()}
+        types = self._names.resolved(self._label, dtypes_of(given))
+        shapes = [shape_of(array) for array in arrays.values()]
+        whole = broadcast_shape(shapes, self._label)
+        gone = _axes(axis, len(whole), self._label)
+        kept = [d for d in range(len(whole)) if d not in gone]
+        shape = tuple(1 if d in gone else n for d, n in enumerate(whole) if keepdims or d in kept)
+        strides = [strides_of(each, whole) for each in shapes]
+        index = [
+            index_of(tuple(whole[d] for d in axes), [[s[d] for d in axes] for s in strides],
+                     self._label)
+            for axes in (kept, sorted(gone))
+        ]  # fmt: skip
+        n_reduced = index[1]["n"]
+        chunks = min(_MOST_CHUNKS, -(-n_reduced // _LEAST_CHUNK))
+        sizes = {"outputs": index[0]["n"], "chunks": chunks, "n": n_reduced}
+        sizes["chunk"] = -(-n_reduced // chunks)
+        return _Plan(
+            {n: as_type(a, types[n], given[n]) for n, a in arrays.items()},
+            outputs_of(self._label, [self._names.outputs[0][0]], out, shape),
+            types,
+            index,
+            sizes,
+            {"axis": tuple(sorted(gone)), "keepdims": keepdims},
+        )
+
+    def _kernels_on(self, device: Device, plan: _Plan) -> tuple[Kernel, Kernel]:
+        """Both steps, for these types."""
+        key = id(device), tuple(plan.types.items())
+        if key not in self._kernels:
+            text, sections = _source(self._names, plan.types, self._expressions, self._label)
+            steps = [
+                Shader(text, entry, self._label, sections=sections)
+                for entry in ("bascule_main", "bascule_last")
+            ]
+            self._kernels[key] = device.kernel_of(steps[0]), device.kernel_of(steps[1])
+        return self._kernels[key]
+
+    async def _serve(self, device: Device, plan: _Plan) -> Any:
+        """Compute by the reference, on a tier without shaders."""
+        if self._reference is None:
+            raise no_shaders(device.tier, self._label)
+        ((name, out),) = plan.outputs.items()
+        type: Any = plan.types[name]
+        if isinstance(out, tuple):
+            out = await device.buffer(np.zeros(out, NUMPY[type]), dtype=NUMPY[type])
+
+        async def step() -> None:
+            array = np.ascontiguousarray(await self._expected(plan), NUMPY[type])
+            if isinstance(out, DeviceBuffer):
+                out._write(array.reshape(out.shape))
+            else:
+                out[...] = array.reshape(out.shape)
+
+        recording = RECORDING.get()
+        if recording is None:
+            await step()
+        else:
+            recording.add(step, Operands(), self)
+        return out
+
+    async def _prove(self, plan: _Plan, result: Any) -> None:
+        """WrongResultError where a first result is not the reference's."""
+        found = await result.numpy() if isinstance(result, DeviceBuffer) else np.asarray(result)
+        expected = np.asarray(await self._expected(plan)).astype(found.dtype)
+        check_equal(self._label, {"result": expected}, {"result": found})
+
+    async def _expected(self, plan: _Plan) -> Any:
+        """What the reference gives."""
+        values = {
+            name: await each.numpy() if isinstance(each, DeviceBuffer) else np.asarray(each)
+            for name, each in plan.operands.items()
+        }
+        assert self._reference is not None  # asked for only where there is one
+        return self._reference(**values, **plan.options)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    operands: Mapping[str, Any]
+    outputs: Mapping[str, Any]
+    types: Mapping[str, str]
+    index: Sequence[Mapping[str, Any]]
+    chunks: Mapping[str, int]
+    options: Mapping[str, Any]
+
+
+def _axes(axis: Any, rank: int, label: str) -> frozenset[int]:
+    """The axes that go; InputError for one that is not there, or there twice."""
+    given: list[Any] = list(axis) if isinstance(axis, tuple | list) else [axis]
+    if axis is None:
+        return frozenset(range(rank))
+    found = [whole_number(f"{label}, axis", each, -rank, rank - 1) % rank for each in given]
+    if len(set(found)) != len(found):
+        raise InputError(f"{label}, axis", "axes once each", repr(axis)[:80])
+    return frozenset(found)
+
+
+def _source(
+    names: TypedNames, types: Mapping[str, str], expressions: Sequence[str], label: str
+) -> tuple[str, list[tuple[int, str]]]:
+    """The kernel, and on which line of it each expression begins."""
+    ((output, _),) = names.outputs
+    inputs = [name for name, _ in names.inputs]
+    enable = "enable f16; " if "f16" in types.values() else ""
+    heads = [
+        f"{enable}alias BasculeType = {types[output]}; fn bascule_map("
+        f"{', '.join(f'{n}: {types[n]}' for n in inputs)}) -> BasculeType {{ return",
+        "; } fn bascule_combine(a: BasculeType, b: BasculeType) -> BasculeType { return",
+        "; } fn bascule_identity() -> BasculeType { return",
+        "; } fn bascule_finish(a: BasculeType, n: u32) -> BasculeType { return",
+    ]
+    lines: list[str] = []
+    sections: list[tuple[int, str]] = []
+    for head, text, what in zip(heads, expressions, PARTS, strict=True):
+        lines += [head]
+        sections.append((len(lines) + 1, f"{label}, {what}"))
+        lines += text.split("\n")
+    sections.append((len(lines) + 1, label))
+    loads = (
+        f"{name}[bascule_offset(0u, output, {at}u) + bascule_offset(1u, r, {at}u)]"
+        for at, name in enumerate(inputs)
+    )
+    lines += [
+        "; }",
+        *(
+            f"@group(0) @binding({at}) var<storage, read> {name}: array<{types[name]}>;"
+            for at, name in enumerate(inputs, start=2)
+        ),
+        f"@group(0) @binding({len(inputs) + 2}) "
+        "var<storage, read_write> bascule_partial: array<BasculeType>;",
+        f"@group(0) @binding({len(inputs) + 3}) "
+        f"var<storage, read_write> {output}: array<BasculeType>;",
+        "fn bascule_element(output: u32, r: u32) -> BasculeType {",
+        f"  return bascule_map({', '.join(loads)});",
+        "}",
+        f"fn bascule_store(at: u32, value: BasculeType) {{ {output}[at] = value; }}",
+        assets.text("shaders/user/index.wgsl"),
+        assets.text("shaders/user/reduce.wgsl"),
+    ]
+    return "\n".join(lines), sections

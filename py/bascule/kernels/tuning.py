@@ -1,0 +1,82 @@
+"""Choose a kernel's override constants by measuring them, once for a machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import isfinite, prod
+from typing import Any
+
+from bascule.backend.webgpu.choices import Choices, machine_key
+from bascule.backend.webgpu.gpu import AdapterInfo
+from bascule.base.arguments import described
+from bascule.errors import InputError
+
+MOST_CANDIDATES = 64
+
+Constants = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What tuning a kernel has found.
+
+    `constants` are those that it takes from now on, `times_ms` what each candidate took, `refused`
+    why some could not be taken. `remembered` tells that an earlier run has measured them.
+    """
+
+    constants: Mapping[str, float]
+    times_ms: Sequence[tuple[Mapping[str, float], float]] = ()
+    refused: Sequence[tuple[Mapping[str, float], str]] = ()
+    remembered: bool = False
+
+
+def candidates(over: Mapping[str, Sequence[float]], label: str) -> list[Constants]:
+    """Every combination of the values; InputError for none, and for more than 64."""
+    where = f"{label}, over"
+    if not isinstance(over, Mapping) or not over:
+        raise InputError(where, 'constants with values, {"WORKGROUP": [32, 64]}', described(over))
+    for name, values in over.items():
+        if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+            raise InputError(f"{where}, {name}", "a list of values", described(values))
+    n = prod(len(values) for values in over.values())
+    if n > MOST_CANDIDATES:
+        raise InputError(where, f"at most {MOST_CANDIDATES} combinations", f"{n:,}")
+    return [dict(zip(over, values, strict=True)) for values in product(*over.values())]
+
+
+def tuning_key(wgsl: str, entry: str, candidates: Sequence[Constants], sizes: object) -> str:
+    """Names what was measured: the source, the candidates, and the sizes of the arguments."""
+    told = json.dumps([wgsl, entry, candidates, sizes], default=str)
+    return hashlib.sha256(told.encode()).hexdigest()[:24]
+
+
+async def recalled(
+    choices: Choices, adapter: AdapterInfo, key: str, among: Sequence[Constants]
+) -> Constants | None:
+    """What an earlier run has chosen, where that is still one of the candidates."""
+    entry = await choices.remembered.get(_place(adapter)) or {}
+    found: Any = entry.get(key)
+    if not isinstance(found, dict):
+        return None
+    return next((each for each in among if each == found), None)
+
+
+async def remember(choices: Choices, adapter: AdapterInfo, key: str, chosen: Constants) -> None:
+    """Keep a choice for the next run; of very many the oldest are dropped."""
+    entry = await choices.remembered.get(_place(adapter)) or {}
+    known = {name: value for name, value in entry.items() if name != key}
+    while len(known) >= _MOST_KEPT:
+        known.pop(next(iter(known)))
+    sound = {name: value for name, value in chosen.items() if isfinite(value)}
+    await choices.remembered.put(_place(adapter), {**known, key: sound})
+
+
+_MOST_KEPT = 500
+
+
+def _place(adapter: AdapterInfo) -> str:
+    return f"kernels {machine_key(adapter)}"
