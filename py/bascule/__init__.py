@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from bascule.compat.selector import IntelligentBackendSelector as IntelligentBackendSelector
     from bascule.compat.selector import select_optimal_backend as select_optimal_backend
     from bascule.compat.streaming import StreamingInferencePipeline as StreamingInferencePipeline
-    from bascule.device.buffer import DeviceBuffer as DeviceBuffer
     from bascule.device.device import Device as Device
     from bascule.device.device import open_device as open_device
     from bascule.device.loading import load as load
@@ -71,6 +70,7 @@ if TYPE_CHECKING:
     from bascule.errors import UnsupportedModelError as UnsupportedModelError
     from bascule.errors import WebNnError as WebNnError
     from bascule.errors import WrongResultError as WrongResultError
+    from bascule.kernels.buffer import DeviceBuffer as DeviceBuffer
     from bascule.kernels.elementwise import ElementwiseKernel as ElementwiseKernel
     from bascule.kernels.elementwise import elementwise as elementwise
     from bascule.kernels.kernel import Kernel as Kernel
@@ -120,7 +120,7 @@ _HOMES = {
     "ContextLengthError": "bascule.errors",
     "DTypeError": "bascule.array.errors",
     "Device": "bascule.device.device",
-    "DeviceBuffer": "bascule.device.buffer",
+    "DeviceBuffer": "bascule.kernels.buffer",
     "DeviceLostError": "bascule.errors",
     "ElementwiseKernel": "bascule.kernels.elementwise",
     "EmbeddingModel": "bascule.tasks.embedder",

@@ -154,12 +154,14 @@ async def test_calls_that_do_not_fit(gpu_device: bascule.Device) -> None:
 async def test_a_device_is_that_of_the_buffers_or_opened_once(gpu_device: bascule.Device) -> None:
     kernel = bascule.elementwise("x: f32 -> y: f32", "y = 2.0 * x")
     held = await gpu_device.buffer(np.ones(3, np.float32))
-    assert (await kernel(held)).device is gpu_device
+    n_before = gpu_device.memory().now_nbytes
+    found = await kernel(held)
+    assert gpu_device.memory().now_nbytes > n_before
     first, second = await kernel(1.0), await kernel(2.0)
-    assert first.device is second.device is not gpu_device
-    assert first.device is not None
-    first.device.close()
-    assert (await (await kernel(3.0)).numpy())[0] == 6
+    total = bascule.elementwise("x: f32, y: f32 -> z: f32", "z = x + y")
+    assert (await (await total(first, second)).numpy())[0] == 6  # of one device
+    with pytest.raises(InputError, match="one of another"):
+        await total(first, found)
 
 
 async def test_a_reference_is_held_to(gpu_device: bascule.Device) -> None:

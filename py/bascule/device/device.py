@@ -1,8 +1,5 @@
 """Device: an open tier that models, buffers and operations share."""
 
-# pyright: reportPrivateUsage=false
-# A home is a device as its kernels see it.
-
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,11 +15,12 @@ from bascule.base.arrays import ArrayLike, DTypeLike, need_numpy
 from bascule.choosing.auto import ModelNeed, open_tier
 from bascule.choosing.openers import OpenedTier
 from bascule.choosing.switches import warn_of_unknown_names
-from bascule.device.buffer import BufferPool, DeviceBuffer, buffer_dtype
 from bascule.device.loading import load_model
 from bascule.device.operations import Operations
 from bascule.device.options import DeviceLoadOptions, LoadSettings
 from bascule.errors import TierUnavailableError
+from bascule.kernels.buffer import BufferPool, DeviceBuffer, buffer_dtype
+from bascule.kernels.home import KernelHome, PoolHome
 from bascule.kernels.kernel import Kernel
 from bascule.kernels.recording import Recording
 from bascule.kernels.shader import Shader
@@ -61,8 +59,7 @@ class Device:
         self._pool = BufferPool(opened.backend)
         self._ops = Operations(self._pool)
         self._arrays: ArrayDevice | None = None
-        self._pool.device = self
-        self._home = _Home(self)
+        self._home = PoolHome(self._pool)
 
     def __repr__(self) -> str:
         state = "closed" if self._pool.closed else f"{self.memory().now_nbytes:,} bytes in use"
@@ -176,10 +173,10 @@ class Device:
         text, label = source_of(wgsl, name)
         return Kernel(self._home, Shader(text, entry, label), constants or {}, reference)
 
-    def kernel_of(self, shader: Shader, reference: Callable[..., Any] | None = None) -> Kernel:
-        """Make a kernel of a shader that was read."""
-        self.check_open("kernel")
-        return Kernel(self._home, shader, {}, reference)
+    @property
+    def kernel_home(self) -> KernelHome:
+        """Where kernels run that are given this device."""
+        return self._home
 
     def record(self) -> Recording:
         """Record calls of kernels: `with device.record() as tape:`, then `await tape.run()`."""
@@ -253,19 +250,3 @@ class Device:
         if unable := need.unable.get(self.tier):
             raise TierUnavailableError(self.tier, f"it cannot run {need.name}: {unable}")
         return self._opened
-
-
-class _Home:
-    """See `KernelHome`."""
-
-    def __init__(self, device: Device) -> None:
-        self._device = device
-
-    @property
-    def pool(self) -> BufferPool:
-        """See `KernelHome.pool`."""
-        return self._device._pool
-
-    async def ready(self, what: str) -> None:
-        """See `KernelHome.ready`."""
-        self._device.check_open(what)

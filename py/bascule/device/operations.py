@@ -17,9 +17,9 @@ from bascule.backend.base import Computation
 from bascule.base.arguments import did_you_mean
 from bascule.base.arrays import need_numpy, np
 from bascule.base.turns import CrossLoopLock
-from bascule.device.buffer import BufferDType, BufferPool, DeviceBuffer
 from bascule.device.proving import is_wanted, prove_kernels_of
 from bascule.errors import InputError
+from bascule.kernels.buffer import BufferDType, BufferPool, DeviceBuffer
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.ops import ACTIVATIONS, OPS

@@ -27,10 +27,11 @@ from bascule.errors import (
 )
 from bascule.kernels.call import Call, Signature
 from bascule.kernels.compiled import CompiledShader, Launch
+from bascule.kernels.home import KernelHome
 from bascule.kernels.launch import groups_for
 from bascule.kernels.numpy_types import dtype_of
 from bascule.kernels.operands import Operands, operands_of
-from bascule.kernels.recording import RECORDING, KernelHome, Recording
+from bascule.kernels.recording import RECORDING, Recording
 from bascule.kernels.reference import Reference, check_equal, values_of
 from bascule.kernels.shader import Shader
 from bascule.kernels.timing import timed

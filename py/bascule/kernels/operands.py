@@ -12,8 +12,8 @@ from typing import Any
 
 from bascule.base.arguments import described
 from bascule.base.arrays import NUMPY, Array, np
-from bascule.device.buffer import BufferPool, DeviceBuffer
 from bascule.errors import InputError
+from bascule.kernels.buffer import BufferPool, DeviceBuffer
 from bascule.kernels.numpy_types import dtype_of
 from bascule.kernels.page_arrays import fill_page_array, page_array
 from bascule.kernels.shader import Binding

@@ -4,29 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar, Token
-from typing import Protocol, Self
+from typing import Self
 
 from bascule.base.arguments import whole_number
-from bascule.device.buffer import BufferPool, Closable
 from bascule.errors import InputError
+from bascule.kernels.buffer import BufferPool, Closable
 from bascule.kernels.compiled import Launch, RecordedLaunches
+from bascule.kernels.home import KernelHome
 
 _MOST_TIMES = 10_000
 
 Step = Callable[[], Awaitable[None]]
-
-
-class KernelHome(Protocol):
-    """The device of a kernel, as kernels see it."""
-
-    @property
-    def pool(self) -> BufferPool:
-        """Its buffers, and its backend; others after it was lost and opened again."""
-        ...
-
-    async def ready(self, what: str) -> None:
-        """Open it again where it was lost. InputError, about `what`, where it was closed."""
-        ...
 
 
 class Recording:

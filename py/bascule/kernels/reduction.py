@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bascule.base import assets
 from bascule.base.arguments import whole_number
 from bascule.base.arrays import NUMPY, need_numpy, np
-from bascule.device.buffer import DeviceBuffer
 from bascule.errors import InputError
 from bascule.kernels.broadcasting import broadcast_shape, index_of, strides_of
+from bascule.kernels.buffer import DeviceBuffer
 from bascule.kernels.elementwise import (
     as_operand,
     as_type,
@@ -23,18 +23,15 @@ from bascule.kernels.elementwise import (
     outputs_of,
     shape_of,
 )
+from bascule.kernels.home import HasKernels, KernelHome, home_for
 from bascule.kernels.kernel import Kernel, no_shaders
 from bascule.kernels.launch import folded
 from bascule.kernels.operands import Operands
 from bascule.kernels.recording import RECORDING
 from bascule.kernels.reference import check_equal
 from bascule.kernels.shader import Shader
-from bascule.kernels.shared_device import device_for
 from bascule.kernels.sources import label_of
 from bascule.kernels.typed_names import TypedNames, checked_statements, typed_names
-
-if TYPE_CHECKING:
-    from bascule.device.device import Device
 
 PARTS = ("map", "combine", "identity", "finish")
 _MOST_CHUNKS = 256
@@ -50,7 +47,7 @@ def reduce(
     *,
     name: str = "reduce",
     reference: Callable[..., Any] | None = None,
-    device: Device | None = None,
+    device: HasKernels | None = None,
 ) -> ReductionKernel:
     """Make a reduction: `reduce("x: f32 -> y: f32", "x * x", "a + b", "0.0", "sqrt(a)")`.
 
@@ -75,7 +72,7 @@ class ReductionKernel:
         expressions: tuple[str, str, str, str],
         name: str,
         reference: Callable[..., Any] | None,
-        device: Device | None,
+        device: HasKernels | None,
     ) -> None:
         self._label = label_of(name)
         self._names = typed_names(signature, self._label)
@@ -106,13 +103,14 @@ class ReductionKernel:
         given = bound_inputs(self._label, [n for n, _ in self._names.inputs], arguments, named)
         has_reference = self._reference is not None
         held = [*given.values(), out]
-        device = await device_for(self._device, held, has_reference=has_reference)
+        home = await home_for(self._device, held, has_reference=has_reference)
         plan = self._plan(given, axis, keepdims, out)
-        if device.adapter is None:
-            return await self._serve(device, plan)
-        kernels = self._kernels_on(device, plan)
+        adapter = home.pool.backend.adapter
+        if adapter is None:
+            return await self._serve(home, plan)
+        kernels = self._kernels_on(home, plan)
         n_partial = plan.chunks["outputs"] * plan.chunks["chunks"]
-        most = device.limits["maxComputeWorkgroupsPerDimension"]
+        most = adapter.limits["maxComputeWorkgroupsPerDimension"]
         partial = await kernels[0](
             **plan.operands,
             bascule_partial=(n_partial,),
@@ -159,26 +157,30 @@ class ReductionKernel:
             {"axis": tuple(sorted(gone)), "keepdims": keepdims},
         )
 
-    def _kernels_on(self, device: Device, plan: _Plan) -> tuple[Kernel, Kernel]:
+    def _kernels_on(self, home: KernelHome, plan: _Plan) -> tuple[Kernel, Kernel]:
         """Both steps, for these types."""
-        key = id(device), tuple(plan.types.items())
+        key = id(home), tuple(plan.types.items())
         if key not in self._kernels:
             text, sections = _source(self._names, plan.types, self._expressions, self._label)
             steps = [
                 Shader(text, entry, self._label, sections=sections)
                 for entry in ("bascule_main", "bascule_last")
             ]
-            self._kernels[key] = device.kernel_of(steps[0]), device.kernel_of(steps[1])
+            self._kernels[key] = (
+                Kernel(home, steps[0], {}, None),
+                Kernel(home, steps[1], {}, None),
+            )
         return self._kernels[key]
 
-    async def _serve(self, device: Device, plan: _Plan) -> Any:
+    async def _serve(self, home: KernelHome, plan: _Plan) -> Any:
         """Compute by the reference, on a tier without shaders."""
         if self._reference is None:
-            raise no_shaders(device.tier, self._label)
+            raise no_shaders(home.pool.backend.tier, self._label)
+        await home.ready(self._label)
         ((name, out),) = plan.outputs.items()
         type: Any = plan.types[name]
         if isinstance(out, tuple):
-            out = await device.buffer(np.zeros(out, NUMPY[type]), dtype=NUMPY[type])
+            out = home.pool.empty(out, type, self._label)
 
         async def step() -> None:
             array = np.ascontiguousarray(await self._expected(plan), NUMPY[type])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 from weakref import finalize
 
 from bascule.backend.base import Backend, StateStore
@@ -16,9 +16,6 @@ from bascule.base.arrays import NUMPY, Array, np
 from bascule.base.dtypes import nbytes_of
 from bascule.errors import InputError, LimitError
 from bascule.program.program import Value
-
-if TYPE_CHECKING:
-    from bascule.device.device import Device
 
 BufferDType = Literal["f32", "u32", "i32", "f16"]
 
@@ -41,7 +38,7 @@ class BufferPool:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.closed = False
-        self.device: Device | None = None  # whose it is
+        self.owner: object = None  # the home of kernels that work on it
         self._dropped: deque[Closable] = deque()
 
     def when_dropped(self, owner: object, item: Closable) -> None:
@@ -130,11 +127,6 @@ class DeviceBuffer:
     def size(self) -> int:
         """How many elements."""
         return prod(self.shape)
-
-    @property
-    def device(self) -> Device | None:
-        """The device that it lies on."""
-        return self._pool.device
 
     async def numpy(self) -> Array:
         """Read it: a new array of its shape and dtype, once all work on it so far has been done.

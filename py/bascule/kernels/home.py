@@ -1,0 +1,84 @@
+"""Where kernels run: a device as they see it, and one for kernels that were given none."""
+
+# pyright: reportPrivateUsage=false
+# A buffer keeps its home for itself.
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol, runtime_checkable
+
+from bascule.base.arguments import described
+from bascule.base.turns import CrossLoopLock
+from bascule.choosing.auto import open_tier
+from bascule.errors import InputError
+from bascule.kernels.buffer import BufferPool, DeviceBuffer
+
+_SHADERS = ("webgpu", "webgpu-limited")
+_ANY = (*_SHADERS, "wasm", "cpu")
+
+
+@runtime_checkable
+class KernelHome(Protocol):
+    """A device as its kernels see it."""
+
+    @property
+    def pool(self) -> BufferPool:
+        """Its buffers, and its backend."""
+        ...
+
+    async def ready(self, what: str) -> None:
+        """InputError, about `what`, where it was closed."""
+        ...
+
+
+@runtime_checkable
+class HasKernels(Protocol):
+    """What kernels may be given as their device: a `Device`."""
+
+    @property
+    def kernel_home(self) -> KernelHome:
+        """Where its kernels run."""
+        ...
+
+
+class PoolHome:
+    """The home of kernels whose buffers are of that pool."""
+
+    def __init__(self, pool: BufferPool) -> None:
+        self.pool = pool
+        pool.owner = self
+
+    async def ready(self, what: str) -> None:
+        """See `KernelHome.ready`."""
+        self.pool.check_open(what)
+
+
+_opening = CrossLoopLock()
+_opened: dict[tuple[str, ...], PoolHome] = {}
+
+
+async def home_for(
+    given: HasKernels | None, arguments: Iterable[Any], *, has_reference: bool
+) -> KernelHome:
+    """The home of the device that was given, else that of a buffer among the arguments, else of a
+    device that is opened once, and again where it was lost.
+
+    With a reference the wasm and cpu tiers will do where there is no WebGPU. InputError for what is
+    no device, TierUnavailableError where no tier serves.
+    """
+    if given is not None:
+        if not isinstance(given, HasKernels):
+            raise InputError("device", "a Device of bascule.open_device()", described(given))
+        return given.kernel_home
+    for argument in arguments:
+        owner = argument._pool.owner if isinstance(argument, DeviceBuffer) else None
+        if isinstance(owner, KernelHome):
+            return owner
+    tiers = _ANY if has_reference else _SHADERS
+    async with _opening.turn():
+        held = _opened.get(tiers)
+        if held is None or held.pool.backend.lost:
+            opened = await open_tier(tiers)
+            held = _opened[tiers] = PoolHome(BufferPool(opened.backend))
+        return held
