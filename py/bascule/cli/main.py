@@ -18,6 +18,7 @@ from typing import Any
 from bascule import __version__
 from bascule.backend.base import TIERS
 from bascule.choosing.switches import warn_of_unknown_names
+from bascule.cli.classes import add_classify_arguments, add_rank_arguments, classify, rank
 from bascule.cli.page import (
     add_pyodide_arguments,
     add_snapshot_arguments,
@@ -26,7 +27,7 @@ from bascule.cli.page import (
     snapshot,
     wheel,
 )
-from bascule.cli.streams import ReaderGoneError, reading, standard_streams
+from bascule.cli.streams import ReaderGoneError, standard_streams, texts_or_lines
 from bascule.cli.text import (
     add_chat_arguments,
     add_generate_arguments,
@@ -92,6 +93,25 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("--tier", default="auto", choices=["auto", *TIERS], help="(%(default)s)")
     add_quantize_argument(embed)
     embed.add_argument("--json", action="store_true", help="print a JSON list of lists of numbers")
+
+    add_rank_arguments(
+        _command(
+            commands,
+            "rank",
+            rank,
+            "rank texts by how well they answer a query",
+            'bascule rank "How tall is it?" --model ./ms-marco-MiniLM-L6-v2 < passages.txt',
+        )
+    )
+    add_classify_arguments(
+        _command(
+            commands,
+            "classify",
+            classify,
+            "give texts a label each",
+            'bascule classify "A fine film." --model ./distilbert-sst2',
+        )
+    )
 
     add_generate_arguments(
         _command(
@@ -205,19 +225,14 @@ async def _embed(parsed: argparse.Namespace) -> None:
     from bascule.device.loading import load
     from bascule.tasks.embedder import EmbeddingModel
 
-    texts: list[str] = parsed.texts
-    if not texts:
-        with reading() as stdin:
-            texts = [line.rstrip("\n") for line in stdin]
-    if not texts:
-        raise InputError("embed", "at least one text", "none", hint="Give texts or lines on stdin.")
+    texts = texts_or_lines("embed", parsed.texts)
     with progress_bar() as tell:
         model = await load(parsed.model, tier=parsed.tier, quantize=parsed.quantize, progress=tell)
     async with model:
         if not isinstance(model, EmbeddingModel):
             hint = (
                 f"`bascule generate --model {parsed.model}` is for language models, "
-                "`bascule.load(...).rank` and `.classify` for sequence classifiers."
+                "`bascule rank` and `bascule classify` for sequence classifiers."
             )
             raise UnsupportedModelError(parsed.model, "it embeds no texts", hint=hint)
         embeddings = await model.embed(texts)

@@ -7,11 +7,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TextIO, cast
 
-from bascule.errors import SetupError
+from bascule.errors import InputError, SetupError
 
 
 class ReaderGoneError(Exception):
@@ -142,3 +142,14 @@ def reading() -> Generator[TextIO]:
     finally:
         if here:
             signal.signal(signal.SIGINT, before)
+
+
+def texts_or_lines(command: str, texts: Sequence[str]) -> list[str]:
+    """Return a command's texts, or else the lines of stdin; InputError where there are none."""
+    if texts:
+        return list(texts)
+    with reading() as stdin:
+        lines = [line.rstrip("\n") for line in stdin]
+    if not lines:
+        raise InputError(command, "at least one text", "none", hint="Give texts or lines on stdin.")
+    return lines

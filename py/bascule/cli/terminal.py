@@ -19,6 +19,7 @@ from bascule.backend.base import TuneReport
 from bascule.base.arrays import np
 from bascule.base.progress import Progress, ProgressCallback
 from bascule.cache import Kept
+from bascule.tasks.classifications import Classification, Ranked
 
 _LONGEST = 48
 _ESCAPED = ("Cc", "Cs", "Zl", "Zp")
@@ -82,6 +83,22 @@ def similarity_table(texts: Sequence[str], embeddings: np.ndarray[Any, Any], whe
     unit = embeddings / np.maximum(norms, 1e-12)
     for index, row in enumerate(unit @ unit.T):
         table.add_row(str(index + 1), _cut(texts[index]), *(f"{score:.3f}" for score in row))
+    _console().print(table)
+
+
+def ranking_table(texts: Sequence[str], best: Sequence[Ranked], where: str) -> None:
+    """The best texts with their scores."""
+    table = Table("score", "text", title=f"{len(texts)} texts, {where}")
+    for each in best:
+        table.add_row(f"{each.score:.4f}", _cut(texts[each.index]))
+    _console().print(table)
+
+
+def classes_table(texts: Sequence[str], classes: Sequence[Classification], where: str) -> None:
+    """Each text's most probable label."""
+    table = Table("label", "probability", "text", title=f"{len(texts)} texts, {where}")
+    for text, each in zip(texts, classes, strict=True):
+        table.add_row(_cut(each.label), f"{each.probability:.4f}", _cut(text))
     _console().print(table)
 
 
