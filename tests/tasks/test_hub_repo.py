@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from bascule.base.folders import models_folder
 from bascule.errors import UnsupportedModelError
 from bascule.tasks.hub_repo import _chosen
+from bascule.tasks.registry import KNOWN
 from tests.goldens import TINY_BERT
 from tests.tasks.hub_server import COMMIT, Hub, serving
 
@@ -30,6 +32,12 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with serving(Hub({REPO: files | others, "owner/bin": others})) as served:
         monkeypatch.setenv("HF_ENDPOINT", served.url)
         yield served
+
+
+@pytest.fixture(scope="module")
+def models() -> Path:
+    """The folder of the models that the set-up has fetched."""
+    return models_folder()
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -89,6 +97,41 @@ def test_what_the_hub_has_not_is_said(hub: Hub, name: str, said: str) -> None:
     assert said in told.stderr
     assert "Traceback" not in told.stderr
     assert not list((Path(os.environ["BASCULE_CACHE"]) / "models").glob("*"))
+
+
+@pytest.mark.parametrize("name", list(KNOWN))
+def test_a_known_model_comes_from_the_hub(models: Path, hub: Hub, name: str) -> None:
+    model = KNOWN[name]
+    files = {model.hub_names.get(file, file): (models / name / file) for file in model.files}
+    hub.files[model.hub_repo] = {theirs: path.read_bytes() for theirs, path in files.items()}
+    hub.revisions.add(model.hub_revision)
+    told = run("pull", name)
+    assert told.returncode == 0, told.stderr
+    folder = Path(os.environ["BASCULE_CACHE"]) / "models" / name
+    assert told.stdout.strip() == str(folder)
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert found == set(model.files)
+    # What is there and sound needs no hub.
+    asked = len(hub.asked)
+    assert run("pull", name).stdout == told.stdout
+    assert len(hub.asked) == asked
+
+    hub.lies = {"config.json", "SmolLM2-135M-Instruct.Q4_1.gguf"}
+    told = run("pull", name, "--force")
+    assert told.returncode == 1
+    assert "is damaged" in told.stderr or "cannot be reached" in told.stderr
+    assert run("pull", name).returncode == 0  # the files of before stay
+
+
+def test_a_known_model_comes_from_a_folder(models: Path, hub: Hub) -> None:
+    name = "all-MiniLM-L6-v2"
+    told = run("pull", name, "--from", str(models / name))
+    assert told.returncode == 0, told.stderr
+    assert not hub.asked
+    assert (Path(told.stdout.strip()) / "model.safetensors").is_file()
+    told = run("pull", name, "--from", str(TINY_BERT))
+    assert told.returncode == 1
+    assert "it has no modules.json" in told.stderr or "is damaged" in told.stderr
 
 
 def test_other_bytes_than_the_hub_promised_change_nothing(hub: Hub) -> None:

