@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
             "classify",
             classify,
             "give texts a label each",
-            'bascule classify "A fine film." --model ./distilbert-sst2',
+            'bascule classify "A fine film." --model ./sentiment',
         )
     )
 
