@@ -6,7 +6,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # There are as many workers as cores: further threads of numpy's would wait for each other.
 unit quick: export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: setup demo pictures test quick lint unit e2e wasm bench serve clean
+.PHONY: setup demo pictures test quick lint unit e2e wasm array-api bench serve clean
 
 setup:
 	@python3 tools/setup.py
@@ -50,6 +50,10 @@ e2e:
 
 wasm: setup
 	$(PYTHON) tools/build_wasm.py
+
+# The Array API's own suite; SUITE is a checkout of it (see tools/array_api.py).
+array-api:
+	$(PYTHON) tools/array_api.py $(SUITE) cpu webgpu --max-examples 20
 
 bench: setup
 	$(PYTHON) bench/embeddings.py

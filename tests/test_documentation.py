@@ -57,3 +57,13 @@ async def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
         await run(code, names)
     assert names["hidden"].shape == (100, 32)
     assert names["found"].shape == (4, 100, 100)
+
+
+async def test_arrays(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {}
+    for code in examples("docs/arrays.md"):
+        await run(code, names)
+    shown = capsys.readouterr().out
+    assert "[144 200]" in shown
+    assert "float32" in shown
+    assert names["near"].shape == (5,)

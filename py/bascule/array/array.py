@@ -123,14 +123,23 @@ class Array:
     def __dlpack_device__(self) -> tuple[int, int]:
         return (1, 0)  # kDLCPU: what __dlpack__ gives is a copy there
 
-    def __dlpack__(self, **options: Any) -> Any:
+    def __dlpack__(
+        self,
+        *,
+        stream: None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[Any, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
         """A copy in numpy's memory as a DLPack capsule; nobody exchanges WebGPU buffers yet."""
-        if options.get("copy") is False:
+        del stream, max_version  # numpy's own capsule, without a stream
+        shared = copy is False
+        if shared and (self._node.host is None or self._node.op != "data"):
             raise BufferError("An array of a device cannot be exported without a copy.")
-        wanted = options.get("dl_device")
-        if wanted is not None and tuple(wanted) != (1, 0):
-            raise BufferError(f"Arrays are exported to the CPU (1, 0), not to {wanted}.")
-        return np.array(self._numbers("__dlpack__")).__dlpack__()
+        if dl_device is not None and tuple(dl_device) != (1, 0):
+            raise BufferError(f"Arrays are exported to the CPU (1, 0), not to {dl_device}.")
+        numbers = self._numbers("__dlpack__")
+        return (numbers if shared else np.array(numbers)).__dlpack__()
 
     def _one(self, what: str) -> Any:
         if self.size != 1:
@@ -313,9 +322,14 @@ def asarray(
 
     wanted = None if dtype is None else dtypes.checked(dtype)
     if isinstance(obj, Array):
+        place = obj.device if device is None else place_of(device)
+        if copy is not True and place is obj.device and wanted in (None, obj.dtype):
+            return obj
+        if copy is False:
+            expected = "the dtype and device that the array has, or copy=True or None"
+            raise ShapeError("asarray", expected, "copy=False")
         node = obj._node if wanted is None else build.cast(obj._node, wanted)
-        found = Array(node)
-        return found if device is None else found.to_device(device)
+        return Array(node).to_device(place)
     return Array(build.constant(_numbers_of(obj, wanted, copy), place_of(device)))
 
 

@@ -163,7 +163,7 @@ def _triangle(x: Array, k: int, op: str, where: str) -> Array:
     return Array(build.row("where", [node, zero, build.row(op, [shifted, column])]))
 
 
-def meshgrid(*arrays: Array, indexing: str = "xy") -> list[Array]:
+def meshgrid(*arrays: Array, indexing: str = "xy") -> tuple[Array, ...]:
     """Each array spread over the axes of all; "xy" exchanges the first two."""
     if indexing not in ("xy", "ij"):
         raise ShapeError("xp.meshgrid", '"xy" or "ij"', repr(indexing))
@@ -178,4 +178,4 @@ def meshgrid(*arrays: Array, indexing: str = "xy") -> list[Array]:
         if indexing == "xy" and len(nodes) > 1:
             wide = build.permute(wide, (1, 0, *range(2, len(nodes))))
         found.append(Array(wide))
-    return found
+    return tuple(found)

@@ -119,6 +119,22 @@ def clip(x: Array, /, min: Any = None, max: Any = None) -> Array:
     return Array(found if found is not node else build.row("copy", [node]))
 
 
+def conj(x: Array, /) -> Array:
+    """x: there are no complex numbers."""
+    return Array(build.row("copy", [build.node_of(x, "xp.conj")]))
+
+
+def real(x: Array, /) -> Array:
+    """x: there are no complex numbers."""
+    return Array(build.row("copy", [build.node_of(x, "xp.real")]))
+
+
+def imag(x: Array, /) -> Array:
+    """Zeros: there are no complex numbers."""
+    node = build.node_of(x, "xp.imag")
+    return Array(build.broadcast(build.number(0, node.dtype, node.device), node.shape))
+
+
 def where(condition: Array, x1: Any, x2: Any, /) -> Array:
     """x1 where the condition is true, else x2."""
     chosen = build.cast(build.node_of(condition, "xp.where"), dtypes.named("bool"))

@@ -14,6 +14,10 @@ from bascule.base.arrays import np
 
 def get(node: Node, key: Any) -> Node:
     """x[key]; ArrayIndexError for an index out of bounds or too many of them."""
+    alone: Any = key[0] if isinstance(key, tuple) and len(key) == 1 else key
+    if isinstance(alone, bool) or (_is_array(alone) and _is_flag(alone._node)):
+        chosen = alone if isinstance(alone, bool) else numbers_at_once(alone._node, "x[mask]")
+        return get(build.reshape(node, (1, *node.shape)), slice(0, int(bool(chosen))))
     parts = _parts(node, key)
     shape, strides, arrays = list[int](), list[int](), dict[int, Node]()
     _, lies = build.layout(node)
@@ -75,6 +79,10 @@ def put(node: Node, key: Any, value: Any) -> Node:
     taken = build.gather(given, build.row("maximum", [index, zero]))
     inside = build.row("greater_equal", [index, zero])
     return build.row("where", [taken, node, inside])
+
+
+def _is_flag(node: Node) -> bool:
+    return node.dtype.kind == "b" and not node.shape
 
 
 def _is_array(value: Any) -> bool:

@@ -82,6 +82,6 @@ class NamespaceInfo:
             return every
         return {name: dtype for name, dtype in every.items() if dtypes.isdtype(dtype, kind)}
 
-    def devices(self) -> list[ArrayDevice]:
+    def devices(self) -> tuple[ArrayDevice, ...]:
         """Those of the tiers, which open when they are first used."""
-        return [device(tier) for tier in TIERS]
+        return tuple(device(tier) for tier in TIERS)

@@ -1,7 +1,8 @@
 """The standard's linalg extension, as far as it needs no decomposition on the GPU.
 
-cholesky, solve, inv, det and slogdet are computed by numpy on the CPU, whatever the device: their
-operands are read at once, their results are copied to the device. eigh, qr and svd are not there.
+numpy computes cholesky, solve, inv, pinv, det, slogdet, qr, svd, svdvals, eigh, eigvalsh and
+matrix_rank on the CPU, in float64, whatever the device: operands are read at once, results are
+copied to the device. eig and eigvals, whose results are complex, are not there.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from bascule.array.statistics import sum as sum_
 from bascule.base.arrays import np
 
 __all__ = [
-    "cholesky", "cross", "det", "diagonal", "inv", "matmul", "matrix_norm", "matrix_power",
-    "matrix_transpose", "outer", "slogdet", "solve", "tensordot", "trace", "vecdot", "vector_norm",
+    "cholesky", "cross", "det", "diagonal", "eigh", "eigvalsh", "inv", "matmul", "matrix_norm",
+    "matrix_power", "matrix_rank", "matrix_transpose", "outer", "pinv", "qr", "slogdet", "solve",
+    "svd", "svdvals", "tensordot", "trace", "vecdot", "vector_norm",
 ]  # fmt: skip
 
 
@@ -111,13 +113,16 @@ def _as(x: Array, dtype: Any) -> Array:
     return Array(build.cast(build.node_of(x, "linalg"), dtypes.checked(dtype)))
 
 
-def _by_numpy(what: str, function: Callable[..., Any], *operands: Array) -> Any:
-    """Computed on the CPU in float64, as float32 back on the device."""
+def _by_numpy(
+    what: str, function: Callable[..., Any], *operands: Array, square: bool = True
+) -> Any:
+    """Computed on the CPU in float64; `_back` copies it to the device."""
     nodes = [build.node_of(each, f"xp.linalg.{what}") for each in operands]
     build.one_device(f"xp.linalg.{what}", nodes)
     for node in nodes[:1]:
-        if len(node.shape) < 2 or node.shape[-1] != node.shape[-2]:
-            raise ShapeError(f"xp.linalg.{what}", "square matrices", f"shape {node.shape}")
+        if len(node.shape) < 2 or (square and node.shape[-1] != node.shape[-2]):
+            expected = "square matrices" if square else "matrices"
+            raise ShapeError(f"xp.linalg.{what}", expected, f"shape {node.shape}")
     numbers = [numbers_at_once(node, f"xp.linalg.{what}").astype(np.float64) for node in nodes]
     try:
         return function(*numbers)
@@ -165,3 +170,75 @@ def slogdet(x: Array, /) -> SlogdetResult:
     """The sign of determinants and the logarithm of their size, by numpy on the CPU."""
     sign, size = _by_numpy("slogdet", np.linalg.slogdet, x)
     return SlogdetResult(_back(sign, x), _back(size, x))
+
+
+class QRResult(NamedTuple):
+    """What `qr` gives."""
+
+    Q: Array
+    R: Array
+
+
+def qr(x: Array, /, *, mode: str = "reduced") -> QRResult:
+    """x = Q @ R with orthonormal columns and a triangle, by numpy on the CPU."""
+    if mode not in ("reduced", "complete"):
+        raise ShapeError("xp.linalg.qr", '"reduced" or "complete"', repr(mode))
+    found = _by_numpy("qr", lambda a: np.linalg.qr(a, mode=mode), x, square=False)
+    return QRResult(*(_back(each, x) for each in found))
+
+
+class SVDResult(NamedTuple):
+    """What `svd` gives."""
+
+    U: Array
+    S: Array
+    Vh: Array
+
+
+def svd(x: Array, /, *, full_matrices: bool = True) -> SVDResult:
+    """Singular values and vectors, by numpy on the CPU."""
+    found = _by_numpy("svd", lambda a: np.linalg.svd(a, full_matrices), x, square=False)
+    return SVDResult(*(_back(each, x) for each in found))
+
+
+def svdvals(x: Array, /) -> Array:
+    """Singular values from the largest on, by numpy on the CPU."""
+    found = _by_numpy("svdvals", lambda a: np.linalg.svd(a, compute_uv=False), x, square=False)
+    return _back(found, x)
+
+
+class EighResult(NamedTuple):
+    """What `eigh` gives."""
+
+    eigenvalues: Array
+    eigenvectors: Array
+
+
+def eigh(x: Array, /) -> EighResult:
+    """Eigenvalues and eigenvectors of symmetric matrices, by numpy on the CPU."""
+    return EighResult(*(_back(each, x) for each in _by_numpy("eigh", np.linalg.eigh, x)))
+
+
+def eigvalsh(x: Array, /) -> Array:
+    """Eigenvalues of symmetric matrices, by numpy on the CPU."""
+    return _back(_by_numpy("eigvalsh", np.linalg.eigvalsh, x), x)
+
+
+def matrix_rank(x: Array, /, *, rtol: float | Array | None = None) -> Array:
+    """How many singular values are above rtol times the largest, int32, by numpy on the CPU."""
+    found = _by_numpy("matrix_rank", lambda a: np.linalg.svd(a, compute_uv=False), x, square=False)
+    limit = max(x.shape[-2:]) * float(np.finfo(np.float32).eps) if rtol is None else rtol
+    if isinstance(limit, Array):
+        limit = numbers_at_once(build.node_of(limit, "matrix_rank"), "matrix_rank")[..., None]
+    most = found.max(axis=-1, keepdims=True) if found.shape[-1] else found
+    counts = (found > most * limit).sum(axis=-1) if found.shape[-1] else found.sum(axis=-1)
+    return Array(build.constant(np.asarray(counts).astype(np.int32), x.device))
+
+
+def pinv(x: Array, /, *, rtol: float | Array | None = None) -> Array:
+    """The pseudo-inverse of matrices, by numpy on the CPU."""
+    limit: Any = max(x.shape[-2:], default=0) * float(np.finfo(np.float32).eps)
+    if rtol is not None:
+        limit = np.asarray(rtol)
+    found = _by_numpy("pinv", lambda a: np.linalg.pinv(a, rcond=limit), x, square=False)
+    return _back(found, x)

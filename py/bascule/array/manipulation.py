@@ -75,10 +75,10 @@ def broadcast_to(x: Array, /, shape: Sequence[int]) -> Array:
     return Array(build.broadcast(build.node_of(x, "xp.broadcast_to"), tuple(shape)))
 
 
-def broadcast_arrays(*arrays: Array) -> list[Array]:
+def broadcast_arrays(*arrays: Array) -> tuple[Array, ...]:
     """All in the shape that they broadcast to."""
     shape = build.broadcast_shape("xp.broadcast_arrays", [each.shape for each in arrays])
-    return [broadcast_to(each, shape) for each in arrays]
+    return tuple(broadcast_to(each, shape) for each in arrays)
 
 
 def broadcast_shapes(*shapes: Sequence[int]) -> tuple[int, ...]:

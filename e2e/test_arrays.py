@@ -1,0 +1,89 @@
+"""Arrays in a page: the same Python as natively, fused on the page's GPU, in few calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from e2e.conftest import Site
+from e2e.engines import Engine, Page
+
+SCRIPT = """
+import bascule
+import bascule.array as xp
+import js
+import numpy as np
+
+PLAIN = '''
+try:
+    said = str(float(lazy))
+except bascule.MustAwaitError as error:
+    said = error.hint
+said
+'''
+
+async def all_of_it(tier):
+    found = {}
+    async with await bascule.open_device(tier) as device:
+        rng = np.random.default_rng(0)
+        numbers = rng.standard_normal((50, 8)).astype(np.float32)
+        wide = numbers.astype(np.float64)
+        for turn in range(2):
+            x = device.asarray(numbers)
+            gpu = getattr(device.backend, "gpu", None)
+            before = gpu.crossings if gpu else 0
+            y = x
+            for i in range(50):
+                y = y * 1.01 + i * 0.001
+            got = await y.numpy()
+            found["calls"] = gpu.crossings - before if gpu else 0
+        expected = wide
+        for i in range(50):
+            expected = expected * 1.01 + i * 0.001
+        found["chain"] = float(np.abs(got - expected).max())
+        weight = xp.exp(x - xp.max(x, axis=1, keepdims=True))
+        softmax = await (weight / xp.sum(weight, axis=1, keepdims=True)).numpy()
+        weight = np.exp(wide - wide.max(1, keepdims=True))
+        found["softmax"] = float(np.abs(softmax - weight / weight.sum(1, keepdims=True)).max())
+        found["product"] = float(np.abs(await (x @ x.T).numpy() - wide @ wide.T).max())
+        edges = device.asarray(np.array([np.nan, np.inf, -np.inf, -0.0, 2.0], np.float32))
+        found["nan"] = (await xp.isnan(edges * 2).numpy()).tolist()
+        found["most"] = str(await xp.max(edges[1:]).numpy())
+        found["order"] = (await xp.argsort(edges).numpy()).tolist()
+        found["halves"] = str((await xp.astype(edges * 40000, "float16").numpy()).tolist())
+        found["bytes"] = (await (xp.astype(edges[4:], "uint8") * 200).numpy()).tolist()
+        sorted_ = await xp.sort(x, axis=0).numpy()
+        found["sorted"] = bool((sorted_ == np.sort(numbers, axis=0)).all())
+        # Called by JavaScript, no browser lets Python wait.
+        globals()["lazy"] = xp.sum(x[0] * 0 + 1)
+        found["plain"] = js.lab_pyodide.runPython(PLAIN)
+        found["read"] = float((await lazy.numpy()))
+        found["known"] = js.lab_pyodide.runPython(PLAIN)
+        rows = x[:, 0] > 0
+        await rows.numpy()
+        found["masked"] = bool((await x[rows].numpy() == numbers[numbers[:, 0] > 0]).all())
+    return found
+"""
+
+
+def test_arrays_in_a_page(webgpu_engine: Engine, site: Site, shared: Callable[[str], Page]) -> None:
+    page = shared(f"{site.url}/lab/?pyodide=/pyodide/")
+    page.run("(code) => lab.run(code)", SCRIPT)
+    for tier in ("webgpu", "wasm"):
+        code = f"import json\njson.dumps(await all_of_it('{tier}'))"
+        found = json.loads(page.run("(code) => lab.run(code)", code))
+        assert found["calls"] <= (3 if tier == "webgpu" else 0)
+        assert found["chain"] < 1e-5
+        assert found["softmax"] < 1e-6
+        assert found["product"] < 1e-4
+        assert found["nan"] == [True, False, False, False, False]
+        assert found["most"] == "inf"
+        assert found["order"] == [2, 3, 4, 1, 0]
+        assert found["halves"] == "[nan, inf, -inf, -0.0, inf]"
+        assert found["bytes"] == [400 % 256]
+        assert found["sorted"]
+        assert found["masked"]
+        if tier == "webgpu":
+            assert "await x.numpy()" in found["plain"]
+        assert found["read"] == 8.0
+        assert found["known"] == "8.0"
