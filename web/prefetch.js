@@ -16,7 +16,8 @@ import "./bridge/shelf.js";
 import "./bridge/store.js";
 
 /**
- * `checked` leads to Python's worker, and hears of each file whose version the server was asked for.
+ * `checked` leads to Python's worker, and hears of each file whose version the server was asked for, and of the
+ * bytes of small ones.
  * @typedef {import("./ahead.js").Wanted & { wheel: string, checked: MessagePort }} Request
  */
 
@@ -57,7 +58,9 @@ async function prefetch(request) {
     told = done;
   }, PROGRESS_MS);
   try {
-    await fetcher.prefetch(folder, files, MOST_SMALL_NBYTES, (url) => request.checked.postMessage(url));
+    await fetcher.prefetch(folder, files, MOST_SMALL_NBYTES, (checked) =>
+      request.checked.postMessage(checked, checked.bytes ? [checked.bytes.buffer] : []),
+    );
   } finally {
     clearInterval(timer);
   }

@@ -81,7 +81,8 @@ let early = null;
 /** @type {Promise<import("./boot.js").How & { pyodide: any, session: any }> | null} */
 let booted = null;
 
-// Files whose version prefetch.js has asked the server for: Python need not ask again.
+// What prefetch.js says of files whose version it has asked the server for: Python need not ask again.
+/** @type {Map<string, import("./bridge/fetcher.js").Checked & { at: number }>} */
 const checked = new Map();
 Object.assign(globalThis, { basculeChecked: checked });
 
@@ -187,6 +188,17 @@ async function earlyStats() {
   };
 }
 
+/** Bytes of a file that Python has asked for meanwhile come too late: the next load looks it up anew.
+ * @param {import("./bridge/fetcher.js").Checked} found */
+function hearChecked(found) {
+  if (!found.bytes || checked.has(found.url)) checked.set(found.url, { ...found, at: performance.now() });
+}
+
+/** What a prefetch has read was for one load. */
+function dropChecked() {
+  for (const { url, at } of checked.values()) checked.set(url, { url, at });
+}
+
 /** @param {StartRequest} config */
 function start(config) {
   models = config.models;
@@ -200,13 +212,14 @@ addEventListener("message", async (/** @type {MessageEvent<Request | StartReques
     return;
   }
   if (request.type === "checked") {
-    request.port.onmessage = ({ data: url }) => checked.set(url, performance.now());
+    request.port.onmessage = ({ data }) => hearChecked(data);
     return;
   }
   const { id } = request;
   if (request.type === "load") early ??= makeEarly({ ...request, models });
   try {
     const value = await answer(request);
+    if (request.type === "load") dropChecked();
     if (value?.error) tell({ type: "error", id, fault: value.error });
     else tell({ type: "result", id, value }, value?.data ? [value.data.buffer] : []);
   } catch (error) {

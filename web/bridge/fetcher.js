@@ -24,6 +24,9 @@
  *   chunkLength: typeof import("./journal.js").chunkLength, hasher(): Promise<Hasher>,
  *   warn(text: string): void, wasChecked(url: string): boolean,
  * }} Shared
+ * What a prefetch says of a file whose version it has asked the server for: its bytes, where it is small; or that
+ * there is none.
+ * @typedef {{ url: string, bytes?: Uint8Array<ArrayBuffer>, missing?: boolean }} Checked
  */
 
 /** @type {Options} */
@@ -40,6 +43,8 @@ const MANIFEST = "bascule-manifest.json";
 const MOST_MANIFEST_NBYTES = 16 << 20;
 const REPORT_MS = 100;
 const CHECKED_MS = 60_000;
+/** Of a file that a prefetch passes on. */
+const MOST_PASSED_NBYTES = 1 << 20;
 const MOST_AT_ONCE = 6; // as many requests as browsers make of one server
 
 /** Reads model folders. */
@@ -52,6 +57,8 @@ export class Fetcher {
   #manifests = new Map();
   /** Folders whose weights are asked for, since their header was read. @type {Set<string>} */
   #trusted = new Set();
+  /** Files that a prefetch has passed on and that are not noted as in use yet. @type {[string, string][]} */
+  #passed = [];
   /** @type {string[]} */
   warnings = [];
   peakChunkNbytes = 0;
@@ -106,6 +113,8 @@ export class Fetcher {
   /** All of a small file; its hash is compared where one is given. @param {string} folder
    * @param {string} file @param {number} most @param {string} sha256 */
   async readAll(folder, file, most, sha256) {
+    const passed = await this.#passedOn(folder, file, most, sha256);
+    if (passed) return passed;
     const found = await this.#open(folder, file);
     const bytes = await found.readAll(most);
     if (!sha256) return bytes;
@@ -160,28 +169,50 @@ export class Fetcher {
       }, !gpu);
     } finally {
       clearInterval(tick);
+      // So that nothing evicts them; it can wait until the weights are there.
+      for (const [place, name] of this.#passed.splice(0)) this.#open(place, name).catch(() => {});
     }
+  }
+
+  /** What a prefetch has just read of a small file, without a look at the store.
+   * @param {string} folder @param {string} file @param {number} most @param {string} sha256 */
+  async #passedOn(folder, file, most, sha256) {
+    const { bytes, missing } = takePassed(`${folder}/${file}`);
+    if (missing) throw new this.#parts.http.Fault("missing", "there is no such file", 0);
+    if (!bytes || bytes.length > most) return null;
+    if (sha256 && (await this.#shared.sha256(bytes)) !== sha256) return null;
+    this.#passed.push([folder, file]);
+    return bytes;
   }
 
   /** Bring what is missing of files into the store, for a reader elsewhere: all small ones and, one after
    * another, the large ones. What goes wrong is told to whoever asks for the file.
    * @param {string} folder @param {{ small: string[], large: string[] }} files
-   * @param {number} most bytes of a small file @param {(url: string) => void} checked hears of each file
-   * whose version the server was asked for */
-  async prefetch(folder, { small, large }, most, checked) {
+   * @param {number} most bytes of a small file @param {(checked: Checked) => void} tell hears of each file
+   * whose version the server was asked for, and then of the bytes of a small one */
+  async prefetch(folder, { small, large }, most, tell) {
     if (!this.#shared.journal) return;
     const quiet = () => {};
     const open = async (/** @type {string} */ file) => {
-      const found = await this.#open(folder, file).catch(quiet); // one that is missing is kept as that
-      checked(`${folder}/${file}`);
-      return found;
+      const url = `${folder}/${file}`;
+      try {
+        const found = await this.#open(folder, file);
+        tell({ url });
+        return found;
+      } catch (error) {
+        // Kept as missing.
+        tell({ url, missing: /** @type {import("./http.js").Fault} */ (error).kind === "missing" });
+        return null;
+      }
     };
-    await this.#manifest(folder).catch(quiet);
-    checked(`${folder}/${MANIFEST}`);
+    const manifest = await this.#manifest(folder).catch(quiet);
+    tell({ url: `${folder}/${MANIFEST}`, missing: manifest === null });
     const smallOnes = small.map(async (file) => {
       const found = await open(file);
-      if (found && found.nbytes < 0) await found.readAll(most);
-      else if (found && found.nbytes <= most) await found.prefetch();
+      if (!found || found.nbytes > most) return;
+      if (found.nbytes > MOST_PASSED_NBYTES) return found.prefetch();
+      const bytes = await found.readAll(most);
+      if (bytes.length <= MOST_PASSED_NBYTES) tell({ url: `${folder}/${file}`, bytes });
     });
     const reading = smallOnes.map((each) => each.catch(quiet));
     for (let at = 0; at < large.length; at += MOST_AT_ONCE) {
@@ -218,6 +249,7 @@ export class Fetcher {
 
   /** Forget what is kept of a file. @param {string} folder @param {string} file */
   async forget(folder, file) {
+    if (!this.#files.has(`${folder}/${file}`)) await this.#open(folder, file).catch(() => {});
     await this.#files.get(`${folder}/${file}`)?.forget();
   }
 
@@ -350,11 +382,24 @@ export class Fetcher {
 /** Whether a prefetch for this page has just asked the server for the file's version; true once.
  * @param {string} url */
 function wasChecked(url) {
-  /** @type {Map<string, number> | undefined} */
-  const checked = /** @type {any} */ (globalThis).basculeChecked;
-  const at = checked?.get(url) ?? -Infinity;
-  checked?.delete(url);
+  const { at = -Infinity } = allChecked().get(url) ?? {};
+  allChecked().delete(url);
   return performance.now() - at < CHECKED_MS;
+}
+
+/** What a prefetch has passed on of a file, once; that the file's version was asked for stays true.
+ * @param {string} url @returns {Partial<Checked>} */
+function takePassed(url) {
+  const found = allChecked().get(url);
+  if (!found || performance.now() - found.at >= CHECKED_MS) return {};
+  const { at, bytes, missing } = found;
+  if (bytes || missing) allChecked().set(url, { url, at });
+  return { bytes, missing };
+}
+
+/** Filled by ../worker.js. @returns {Map<string, Checked & { at: number }>} */
+function allChecked() {
+  return /** @type {any} */ (globalThis).basculeChecked ?? new Map();
 }
 
 /**
