@@ -4,15 +4,7 @@
 // is missing or has changed, it makes its own as ever.
 
 import { lastLoad, placeOf } from "./ahead.js";
-import * as device from "./bridge/device.js";
-import * as faults from "./bridge/faults.js";
-import * as gpu from "./bridge/gpu.js";
-import * as handles from "./bridge/handles.js";
-import * as pipelines from "./bridge/pipelines.js";
 import { openRemembered } from "./bridge/remembered.js";
-import * as staging from "./bridge/staging.js";
-import * as submission from "./bridge/submission.js";
-import * as tape from "./bridge/tape.js";
 import { createChecked } from "./bridge/text.js";
 import { createPageFetcher, idb } from "./page-fetcher.js";
 
@@ -22,6 +14,7 @@ import { createPageFetcher, idb } from "./page-fetcher.js";
  * @typedef {{ listed: number, made: number, ms: number, deviceMs: number,
  *   files: { taken: boolean }, tokenizer: { taken: boolean } | null }} Early
  * @typedef {import("./bridge/pipelines.js").Recipe & { outcome: string }} Listed
+ * @typedef {import("./bridge/gpu.js").Gpu} Gpu
  * @typedef {import("./bridge/remembered.js").Remembered} Remembered
  * @typedef {{ model: string, models: string, tier: string }} Wanted
  */
@@ -98,17 +91,17 @@ async function makeDevice(remembered, wanted) {
   return { listed: recipes.length, made, ms: performance.now() - began, deviceMs };
 }
 
-/** Null where there is no device. @param {{ limits: unknown[], features: unknown[] }} request */
-async function openGpu({ limits, features }) {
+/** Null where there is no device. @param {{ limits: unknown[], features: unknown[] }} request
+ * @returns {Promise<Gpu | null>} */
+async function openGpu(request) {
   try {
-    const opened = await device.openDevice(JSON.stringify(limits), JSON.stringify(features));
-    return gpu.createGpu(opened, handles, staging, tape, pipelines, submission, faults);
+    return await (await import("./early-gpu.js")).openGpu(request);
   } catch {
     return null; // Python asks again and tells why
   }
 }
 
-/** @param {Remembered} remembered @param {gpu.Gpu} opened
+/** @param {Remembered} remembered @param {Gpu} opened
  * @param {string} version @param {string} model @returns {Promise<Listed[]>} */
 async function recipesFor(remembered, opened, version, model) {
   const machine = `${version} ${JSON.parse(opened.info).identity}`;

@@ -25,7 +25,7 @@ const OFFLINE_FILES = [
   ...["./", "main.js", "heatmap.js", "heatcanvas.js", "similarity.js"],
   ...["chat.html", "chat.js", "chat.css", "conversation.js", "figures.js", "markdown.js", "messages.js"],
   ...["vendor/marked.js", "vendor/purify.js"],
-  ...["worker.js", "ahead.js", "page-fetcher.js", "boot.js", "client-options.js", "early.js", "prefetch.js", "vendor/idb.js", "vendor/hash-wasm.js", "vendor/tokenizers.js"],
+  ...["worker.js", "ahead.js", "page-fetcher.js", "boot.js", "client-options.js", "early.js", "early-gpu.js", "prefetch.js", "vendor/idb.js", "vendor/hash-wasm.js", "vendor/tokenizers.js"],
   ...["snapshot-steps.mjs", "snapshot-worker.js", "shipped.js", "snapshots.js"],
   ...["device", "faults", "gpu", "handles", "importer", "pipelines", "remembered", "staging", "submission", "tape", "text"].map(inBridge),
   ...["download", "fetcher", "http", "journal", "manifest", "pieces", "shelf", "store"].map(inBridge),

@@ -44,3 +44,11 @@ def test_a_page_preloads_all_its_modules(page: str, script: str) -> None:
 @pytest.mark.parametrize("worker", ["worker.js", "prefetch.js"])
 def test_a_worker_imports_all_its_modules_itself(worker: str) -> None:
     assert set(imported(WEB / worker)) == graph(WEB / worker)
+
+
+def test_a_worker_starts_without_the_modules_of_the_gpu() -> None:
+    """web/early.js imports them where the last load took the GPU."""
+    of_the_gpu = graph(WEB / "early-gpu.js")
+    assert WEB / "bridge" / "gpu.js" in of_the_gpu
+    assert not of_the_gpu & graph(WEB / "worker.js")
+    assert "early-gpu.js" in (WEB / "engine.js").read_text()  # kept for a visit without a network

@@ -1,4 +1,4 @@
-"""Small files that a prefetch has read reach Python's worker as they are: web/bridge/ run by node."""
+"""Small files that a prefetch has read reach Python's worker: web/bridge/ run by node."""
 
 from __future__ import annotations
 

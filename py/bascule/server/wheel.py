@@ -37,6 +37,7 @@ WEB = (
     "wasm/kernels.wasm",
     "client-options.js",
     "client.js",
+    "early-gpu.js",
     "early.js",
     "offline-client.js",
     "offline.js",

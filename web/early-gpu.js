@@ -1,0 +1,17 @@
+// Opens a device as Python does, with its bridge (web/bridge/gpu.js). early.js imports it where the last load took
+// the GPU: a page that does not take it starts without these modules.
+
+import * as device from "./bridge/device.js";
+import * as faults from "./bridge/faults.js";
+import * as gpu from "./bridge/gpu.js";
+import * as handles from "./bridge/handles.js";
+import * as pipelines from "./bridge/pipelines.js";
+import * as staging from "./bridge/staging.js";
+import * as submission from "./bridge/submission.js";
+import * as tape from "./bridge/tape.js";
+
+/** @param {{ limits: unknown[], features: unknown[] }} request @returns {Promise<gpu.Gpu>} */
+export async function openGpu({ limits, features }) {
+  const opened = await device.openDevice(JSON.stringify(limits), JSON.stringify(features));
+  return gpu.createGpu(opened, handles, staging, tape, pipelines, submission, faults);
+}
