@@ -5,6 +5,7 @@
 /** @typedef {Record<string, unknown>} Facts */
 
 const LIMIT_MS = 5000;
+const TICKS = 10; // of a limit
 const GIB = 2 ** 30;
 const DATABASE = "bascule-probe";
 
@@ -163,7 +164,14 @@ async function neuralDevices(problems) {
  * @returns {Promise<T>} */
 function within(work, limitMs) {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error(`no answer within ${limitMs} ms`)), limitMs);
-    work.then(resolve, reject).finally(() => clearTimeout(timer));
+    let left = TICKS;
+    // While Python's start holds up this thread it hears no answer: that counts as one tick.
+    const timer = setInterval(() => {
+      left -= 1;
+      if (left > 0) return;
+      clearInterval(timer);
+      reject(new Error(`no answer within ${limitMs} ms`));
+    }, limitMs / TICKS);
+    work.then(resolve, reject).finally(() => clearInterval(timer));
   });
 }
