@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from bascule.compat.loaders import MultimodalModel as MultimodalModel
     from bascule.compat.loaders import ParallelMultimodalLoader as ParallelMultimodalLoader
     from bascule.compat.loaders import ProgressiveModelLoader as ProgressiveModelLoader
+    from bascule.compat.matrix_ops import MatrixOps as MatrixOps
     from bascule.compat.platform import UnifiedWebPlatform as UnifiedWebPlatform
     from bascule.compat.precompile import ModelSpecificPrecompiler as ModelSpecificPrecompiler
     from bascule.compat.precompile import ShaderPrecompiler as ShaderPrecompiler
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from bascule.compat.recovery import RecoveryManager as RecoveryManager
     from bascule.compat.selector import IntelligentBackendSelector as IntelligentBackendSelector
     from bascule.compat.selector import select_optimal_backend as select_optimal_backend
+    from bascule.compat.shader_manager import ComputeShaderManager as ComputeShaderManager
+    from bascule.compat.shader_manager import ManagedShader as ManagedShader
     from bascule.compat.streaming import StreamingInferencePipeline as StreamingInferencePipeline
     from bascule.device.device import Device as Device
     from bascule.device.device import open_device as open_device
@@ -117,6 +120,7 @@ _HOMES = {
     "CapabilityRequirements": "bascule.machine.requirements",
     "Classification": "bascule.tasks.classifications",
     "ClassifierModel": "bascule.tasks.classifier",
+    "ComputeShaderManager": "bascule.compat.shader_manager",
     "ContextLengthError": "bascule.errors",
     "DTypeError": "bascule.array.errors",
     "Device": "bascule.device.device",
@@ -140,6 +144,8 @@ _HOMES = {
     "Kernel": "bascule.kernels.kernel",
     "LanguageModel": "bascule.tasks.language",
     "LimitError": "bascule.errors",
+    "ManagedShader": "bascule.compat.shader_manager",
+    "MatrixOps": "bascule.compat.matrix_ops",
     "ModelFileError": "bascule.errors",
     "ModelNotFoundError": "bascule.errors",
     "ModelSpecificPrecompiler": "bascule.compat.precompile",
@@ -208,6 +214,7 @@ __all__ = [
     "CapabilityRequirements",
     "Classification",
     "ClassifierModel",
+    "ComputeShaderManager",
     "ContextLengthError",
     "DTypeError",
     "Device",
@@ -231,6 +238,8 @@ __all__ = [
     "Kernel",
     "LanguageModel",
     "LimitError",
+    "ManagedShader",
+    "MatrixOps",
     "ModelFileError",
     "ModelNotFoundError",
     "ModelSpecificPrecompiler",

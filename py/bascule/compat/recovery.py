@@ -15,6 +15,8 @@ from typing import Any
 from bascule.base.waiting import start
 from bascule.compat.calling import takes_an_argument
 from bascule.compat.error_policy import Attempt, ErrorRecovery, FallbackStrategy, RecoveryAction
+from bascule.compat.matrix_ops import MatrixOps
+from bascule.device.device import Device
 from bascule.machine.capabilities import Capabilities, capabilities
 from bascule.machine.pressure import Pressure
 from bascule.machine.requirements import CapabilityRequirements, validate_operation_requirements
@@ -36,6 +38,8 @@ class RecoveryManager:
         self.error_recovery = ErrorRecovery(fallback_strategy)
         self._frees: list[Callable[[], Any]] = []
         self._pressure: Pressure | None = None
+        self._matrix_ops: MatrixOps | None = None
+        self._matrix_device: Device | None = None
 
     def on_memory_pressure(self, free: Callable[[], Any]) -> None:
         """Call `free`, which may be async, when memory runs out; it may give the bytes freed."""
@@ -47,6 +51,15 @@ class RecoveryManager:
         Hand it what `bascule.open_pressure` gave. It stays the caller's to close.
         """
         self._pressure = pressure
+
+    def matrix_ops(self, device: Device | None = None) -> MatrixOps:
+        """Matrix products on `device`, else on one that is opened once: `matrix_ops().gemm(a, b)`.
+
+        The same object for the same device, so that calls share it.
+        """
+        if self._matrix_ops is None or device is not self._matrix_device:
+            self._matrix_ops, self._matrix_device = MatrixOps(device), device
+        return self._matrix_ops
 
     def execute_with_recovery(self, name: str, operation: Callable[..., Any]) -> Any:
         """Run `operation`, and again as the strategy allows; gives its result.

@@ -80,6 +80,11 @@ class Kernel:
         return MappingProxyType(self._constants)
 
     @property
+    def overrides(self) -> tuple[str, ...]:
+        """The names of the source's override constants."""
+        return self._shader.overrides
+
+    @property
     def bindings(self) -> tuple[str, ...]:
         """The names of the bindings, by their numbers."""
         return tuple(binding.name for binding in self._shader.bindings)

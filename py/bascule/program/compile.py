@@ -8,9 +8,9 @@ from bascule.program.memory import plan
 from bascule.program.program import Program
 
 
-def freeze(graph: Graph) -> Program:
-    """Fuse, plan the memory and freeze."""
-    calls = fuse(graph.calls, graph.outputs)
+def freeze(graph: Graph, *, fused: bool = True) -> Program:
+    """Fuse neighbouring calls unless told otherwise, plan the memory and freeze."""
+    calls = fuse(graph.calls, graph.outputs) if fused else list(graph.calls)
     memory = plan(calls, graph.outputs)
     return Program(
         name=graph.name,
