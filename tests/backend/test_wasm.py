@@ -132,6 +132,43 @@ def test_attention(
     agree(found, expected, 3e-6)
 
 
+@pytest.mark.parametrize("keys", [1, 3, 8, 33, 70])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "size"), [(1, 1, 1), (3, 3, 5), (4, 2, 8), (2, 1, 44)]
+)
+@pytest.mark.parametrize(("causal", "window"), [(False, 0), (True, 0), (False, 7), (True, 7)])
+def test_dot_product_attention(
+    keys: int,
+    heads: int,
+    kv_heads: int,
+    size: int,
+    causal: bool,
+    window: int,
+    ops: NumpyOps,
+    rng: np.random.Generator,
+) -> None:
+    """As many queries as keys, fewer, and more; with lengths, with a bias, and with neither."""
+    lengths = np.array([keys, 0, (keys + 1) // 2, keys + 9], np.uint32)
+    rules = {"heads": heads, "kv_heads": kv_heads, "causal": causal, "window": window}
+    for queries in (keys, 1, keys + 2):
+        q = rng.standard_normal((4, queries, heads * size)) * 2
+        k, v = rng.standard_normal((2, 4, keys, kv_heads * size)) * 2
+        bias = rng.standard_normal((heads, queries, keys))
+        for more, scale in (((), 0.0), ((lengths, bias), 0.3), ((None, bias), 0.0)):
+            found, expected = both(
+                ops, "dot_product_attention", q, k, v, *more, scale=scale, **rules
+            )
+            agree(found, expected, 4e-6)
+
+
+@pytest.mark.parametrize(("heads", "size"), [(1, 2), (3, 6), (2, 64)])
+def test_rope(heads: int, size: int, ops: NumpyOps, rng: np.random.Generator) -> None:
+    """Positions past the table take its last row."""
+    x, angles = rng.standard_normal((2, 9, heads * size)), rng.standard_normal((7, size))
+    found, expected = both(ops, "rope", x, angles, size=size)
+    agree(found, expected, 2e-6)
+
+
 @pytest.mark.parametrize("kind", ["mean", "cls"])
 @pytest.mark.parametrize("columns", [1, 3, 4, 9, 384])
 @pytest.mark.parametrize("tokens", [1, 2, 7])

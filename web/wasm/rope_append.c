@@ -53,3 +53,16 @@ EXPORT void rope_append(float *y, const float *qkv, void *cache, const float *an
 EXPORT int rope_append_scratch(int kept, int size) {
   return (1 + kept) * size;
 }
+
+// Heads of `size` in x (batch, tokens, heads * size), turned by the angles (rows, size) of their
+// tokens' positions; those past the table take its last row.
+EXPORT void rope(float *y, const float *x, const float *angles, int batch, int tokens, int heads,
+                 int size, int rows) {
+  int half = size / 2;
+  for (int at = 0; at < batch * tokens; at++) {
+    const float *turn = angles + MIN(at % tokens, rows - 1) * size;
+    for (int head = 0; head < heads; head++, x += size, y += size) {
+      turn_head(y, x, turn, turn + half, half, 1, half);
+    }
+  }
+}

@@ -42,6 +42,8 @@ class WasmFunctions:
             self.layer_norm,
             self.rms_norm,
             self.attention,
+            self.dot_product_attention,
+            self.rope,
             self.pool,
             self.l2_normalise,
             self.activate,
@@ -115,6 +117,39 @@ class WasmFunctions:
         sizes = (batch, tokens, part.heads, part.n_kept, size, part.n_heads)
         where = (part.first_head - part.first_kept, part.first_head, part.first_query, queries)
         self._kernels.call("attention", y, qkv, lengths, scratch, *sizes, *where)
+        return y
+
+    def dot_product_attention(
+        self,
+        q: Operand,
+        k: Operand,
+        v: Operand,
+        lengths: Operand | None = None,
+        bias: Operand | None = None,
+        *,
+        heads: int,
+        kv_heads: int,
+        causal: bool = False,
+        window: int = 0,
+        scale: float = 0.0,
+    ) -> Tensor:
+        """See `ops.dot_product_attention`."""
+        (batch, queries, width), keys = q.shape, k.shape[1]
+        size = width // heads
+        y = self._kernels.empty(q.shape)
+        scratch = self._room(self._kernels.call("dot_product_attention_scratch", keys, size))
+        sizes = (batch, queries, keys, heads, kv_heads, size, int(causal), window)
+        operands = (y, q, k, v, lengths, bias, scratch)
+        factor = float(scale or size**-0.5)
+        self._kernels.call("dot_product_attention", *operands, *sizes, factor)
+        return y
+
+    def rope(self, x: Operand, angles: Operand, *, size: int) -> Tensor:
+        """See `ops.rope`."""
+        y = self._kernels.empty(x.shape)
+        batch, tokens, width = x.shape
+        sizes = (batch, tokens, width // size, size, len(angles))
+        self._kernels.call("rope", y, x, angles, *sizes)
         return y
 
     def pool(self, x: Operand, lengths: Operand, skipped: None = None, *, kind: str) -> Tensor:
