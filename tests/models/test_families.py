@@ -29,6 +29,7 @@ from tests.goldens.families import (
     build,
     decoder_golden,
     encoder_golden,
+    space_words,
 )
 from tests.goldens.families_gguf import ARCHITECTURES, write_gguf
 from tests.goldens.llama import NARROW
@@ -352,6 +353,32 @@ async def test_every_setting_of_gemma_2_counts(
 def test_a_factor_is_a_number_of_the_tables_type(dtype: Any, expected: float) -> None:
     """As torch rounds Gemma 2 9B's."""
     assert rounded_to(dtype, 3584**0.5) == expected
+
+
+async def test_an_answer_loses_the_space_that_its_tokenizer_sets(tmp_path: Path) -> None:
+    """A text that goes on keeps it: it stands between two words."""
+    folder = build(BY_NAME["gemma2"], tmp_path / "m")
+    controls = ("<pad>", "<eos>", "<bos>", "<unk>", "<end_of_turn>")
+    makers = space_words(*controls, before="always")
+    (folder / "tokenizer.json").write_text(makers.to_str())
+    (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    space = {i for text, i in makers.get_vocab().items() if text.startswith("▁")}
+    spaced = 0
+    async with await bascule.load(folder, tier="cpu") as model:
+        assert isinstance(model, LanguageModel)
+        for prompt in ("the ship", "a", "w0", "9", "leaves,"):
+            for seed in range(6):
+                options: Any = {"max_new_tokens": 4, "temperature": 1.5, "seed": seed}
+                answer = await model.chat([{"role": "user", "content": prompt}], **options)
+                text = await model.generate(prompt, **options)
+                assert answer.ids == text.ids
+                makers_text = makers.decode(answer.ids)
+                # Of bytes that are no UTF-8 the makers' library gives as many U+FFFD, and no letter.
+                assert answer.text == makers_text or "\ufffd" in makers_text
+                first = bool(text.ids) and text.ids[0] in space
+                assert text.text == " " * first + answer.text
+                spaced += first
+    assert spaced
 
 
 async def test_a_window_that_is_null_is_none(tmp_path: Path) -> None:
