@@ -6,7 +6,10 @@ unexport PYTHONDONTWRITEBYTECODE
 # There are as many workers as cores: further threads of numpy's would wait for each other.
 unit quick: export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: setup demo pictures test quick lint unit e2e wasm array-api bench serve clean
+# Processes that run tests at the same time.
+WORKERS ?= 2
+
+.PHONY: setup demo pictures test quick lint lint-python lint-types unit e2e wasm array-api bench serve clean
 
 setup:
 	@python3 tools/setup.py
@@ -25,26 +28,31 @@ QUICK := tests/program tests/text tests/weights $(wildcard tests/test_*.py)
 
 # For every commit: lint and types, the fast unit tests, and one visit an engine.
 quick: setup lint
-	$(PYTHON) -m pytest $(QUICK) -q -n 2 --dist loadfile
+	$(PYTHON) -m pytest $(QUICK) -q -n $(WORKERS) --dist loadfile
 	$(PYTHON) -m pytest e2e/test_matrix.py -q -k test_choosing_the_cpu
 	@echo "The quick checks passed; make test runs them all."
 
 lint:
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync lint-types lint-python
+
+lint-types:
+	node_modules/.bin/pyright --pythonpath $(PYTHON)
+
+lint-python:
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	node_modules/.bin/pyright --pythonpath $(PYTHON)
 	.venv/bin/lint-imports
 	node_modules/.bin/tsc --noEmit
 
 unit:
-	$(PYTHON) -m pytest tests -q -n 2 --dist loadfile
+	$(PYTHON) -m pytest tests -q -n $(WORKERS) --dist loadfile
 	test ! -x .venv-webnn/bin/python || .venv-webnn/bin/python -m pytest tests/webnn_tier -q
 
 # WebKitGTK's WebAssembly now and then ends Pyodide itself with the first of these words, in a test or
 # before it, or its web process crashes; and its driver now and then does not answer at all, above all
 # when it starts a browser. Such a test runs once more, and the first run is printed.
 e2e:
-	$(PYTHON) -m pytest e2e -q -n 2 --dist loadscope -r fEsR \
+	$(PYTHON) -m pytest e2e -q -n $(WORKERS) --dist loadscope -r fEsR \
 	  --reruns 1 --only-rerun "RuntimeError: Out of bounds memory access" \
 	  --only-rerun "web process crashed" --only-rerun "ReadTimeoutError"
 

@@ -116,11 +116,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = sorted(kept, key=lambda item: ranks.get(item.path.name, len(ranks)))
 
 
-# What takes longest begins first, or one worker would still run it when the other has ended.
+# What takes longest begins first, or one worker would still run it when the other has ended. By the
+# time that a file takes in the engine that is slowest at it.
 LONGEST = (
-    *("language", "own_snapshot", "errors", "remembering", "proven", "cache", "network"),
-    *("offline", "memory", "snapshot", "tiers_agree", "limited_adapter", "matrix", "csp"),
-    *("choosing", "capabilities", "chat", "quantize", "sentences_page", "chat_page", "anywhere"),
+    *("language", "errors", "cache", "network", "own_snapshot", "choosing", "remembering"),
+    *("matrix", "csp", "tiers_agree", "memory", "chat", "limited_adapter", "capabilities"),
+    *("faults", "offline", "sentences_page", "snapshot", "anywhere", "texts", "reopening"),
+    *("bridge", "chat_page", "wasm_language", "quantize", "reload", "proven", "wasm", "pyscript"),
+    *("console", "webnn", "offline_worker", "gguf", "strategies"),
 )
 
 
