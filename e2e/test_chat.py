@@ -37,7 +37,7 @@ NONE = "\N{EN DASH}"
 def one_page(engine: Engine, plain_site: Site) -> Iterator[Page]:
     """One page an engine for all stories; without cross-origin isolation, which no chat needs."""
     page = engine.new_page()
-    page.open(f"{plain_site.url}/chat.html?tier=cpu&count-proxies&model={MODEL}")
+    page.open(f"{plain_site.url}/chat.html?tier=wasm&count-proxies&model={MODEL}")
     assert settled(page) == "ready", page.run("() => document.body.innerText")
     yield page
     page.close()
@@ -50,7 +50,7 @@ def chat(one_page: Page) -> Page:
         """async (model) => {
           document.querySelector("#new").click();
           document.querySelector("#prompt").value = "";
-          await bascule.load(model, "cpu");
+          await bascule.load(model, "wasm");
         }""",
         MODEL,
     )
@@ -133,7 +133,7 @@ def test_greedy_answers_are_the_reference_s(chat: Page) -> None:
 
 
 def test_by_keyboard_alone(chat: Page) -> None:
-    # This one never comes to its end token: it still writes when a slow driver presses a key.
+    # It never comes to its end token, and the tier is slow: it writes when a driver presses a key.
     chat.run("() => bascule.load('/goldens/tiny-llama/tiny-k.gguf', 'cpu')")
     chat.run(SET, {"system": "", "tokens": 200})
     wait_for(chat, "document.activeElement.id === 'prompt'")
@@ -189,7 +189,7 @@ def test_a_message_that_does_not_fit(chat: Page) -> None:
 
 def test_what_a_model_writes_is_text(chat: Page, plain_site: Site) -> None:
     (plain_site.extra / "hostile.gguf").write_bytes(hostile_file())
-    chat.run("() => bascule.load('/extra/hostile.gguf', 'cpu')")
+    chat.run("() => bascule.load('/extra/hostile.gguf', 'wasm')")
     chat.run(SET, {"system": "", "tokens": 4})
     question, answer = said(chat, TINY.chats[0].messages[0]["content"])
     assert HOSTILE in answer["text"]
@@ -255,8 +255,8 @@ def test_programs_ask_at_the_same_time(chat: Page) -> None:
           const category = (error) => error.category;
           const asked = bascule.chat(messages, { max_new_tokens: 200 }).catch(category);
           const other = "/goldens/tiny-llama/tiny-mixed.gguf";
-          const first = bascule.load(other, "cpu").catch(category);
-          const { kind, dimension } = await bascule.load("/goldens/tiny-bert", "cpu");
+          const first = bascule.load(other, "wasm").catch(category);
+          const { kind, dimension } = await bascule.load("/goldens/tiny-bert", "wasm");
           return [await asked, await first, kind, dimension];
         }""",
         golden.messages,

@@ -49,7 +49,7 @@ def say(page: Page, text: str) -> list[Any]:
 def test_a_message_waits_for_the_model(page: Page, site: Site) -> None:
     site.faults.wheel_held = True
     try:
-        page.open(f"{site.url}/chat.html?tier=cpu&model={MODEL}")
+        page.open(f"{site.url}/chat.html?tier=wasm&model={MODEL}")
         wait_for(page, "globalThis.bascule")
         page.run(SET, 8)
         assert defects(page, site.extra) == []
@@ -80,7 +80,7 @@ def test_a_conversation_survives_a_reload(page: Page, site: Site) -> None:
           prompt.dispatchEvent(new Event("input"));
         }"""
     )
-    page.open(f"{site.url}/chat.html?tier=cpu&model={MODEL}")
+    page.open(f"{site.url}/chat.html?tier=wasm&model={MODEL}")
     wait_for(page, "document.querySelectorAll('#messages li').length === 4")
     assert page.run(SHOWN) == before
     assert page.run(VALUE) == "half a tho"
@@ -153,7 +153,7 @@ def test_how_it_looks(page: Page, site: Site) -> None:
 def test_an_error_that_ends_the_chat(page: Page, site: Site) -> None:
     site.faults.wheel_held = True
     try:
-        page.open(f"{site.url}/chat.html?tier=cpu&model=/goldens/nothing-here")
+        page.open(f"{site.url}/chat.html?tier=wasm&model=/goldens/nothing-here")
         wait_for(page, "globalThis.bascule")
         for _ in range(12):
             page.press("Tab")
@@ -173,7 +173,7 @@ def test_an_error_that_ends_the_chat(page: Page, site: Site) -> None:
 def test_new_chat_forgets(page: Page, site: Site) -> None:
     page.run("() => document.querySelector('#new').click()")
     assert page.run(SHOWN) == []
-    page.open(f"{site.url}/chat.html?tier=cpu&model={MODEL}")
+    page.open(f"{site.url}/chat.html?tier=wasm&model={MODEL}")
     wait_for(page, "globalThis.bascule")
     assert page.run(SHOWN) == []
 

@@ -60,7 +60,7 @@ def test_faults_of_a_model_are_told(
 def test_faults_of_an_address_are_told(
     engine: Engine, site: Site, new_page: Callable[[str], Page], query: str, told: str
 ) -> None:
-    check_told(new_page(f"{site.url}/?tier=cpu&{query}"), "input", told)
+    check_told(new_page(f"{site.url}/?tier=wasm&{query}"), "input", told)
 
 
 def check_told(page: Page, category: str, told: str) -> None:
@@ -78,7 +78,7 @@ def check_told(page: Page, category: str, told: str) -> None:
 def test_an_unknown_name_offers_the_server_s_models(
     engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
-    page = new_page(f"{site.url}/?tier=cpu&model=all-MiniLM-L7")
+    page = new_page(f"{site.url}/?tier=wasm&model=all-MiniLM-L7")
     assert settled(page) == "error"
     shown = page.run(SHOWN)
     assert (shown["category"], shown["retry"]) == ("model-not-found", False)
@@ -191,7 +191,7 @@ def test_a_stuck_worker_is_ended_and_another_one_loads(
     engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
     model = "/goldens/tiny-bert"
-    page = new_page(f"{site.url}/with/stuck/-/?model={model}&tier=cpu")
+    page = new_page(f"{site.url}/with/stuck/-/?model={model}&tier=wasm")
     assert settled(page) == "ready"
     ended = page.run(
         """async () => {
@@ -202,8 +202,8 @@ def test_a_stuck_worker_is_ended_and_another_one_loads(
         }"""
     )
     assert ended == "cancelled"
-    loading = "(model) => bascule.load(model, 'cpu').then(({ tier }) => tier)"
-    assert page.run(loading, model) == "cpu"
+    loading = "(model) => bascule.load(model, 'wasm').then(({ tier }) => tier)"
+    assert page.run(loading, model) == "wasm"
     check_embeddings(page)
     # A load ends such a worker by itself.
     page.run(
@@ -212,6 +212,6 @@ def test_a_stuck_worker_is_ended_and_another_one_loads(
           await new Promise((resolve) => setTimeout(resolve, 200));
         }"""
     )
-    assert page.run(loading, model) == "cpu"
+    assert page.run(loading, model) == "wasm"
     assert page.run("() => stuck") == "cancelled"
     check_embeddings(page)

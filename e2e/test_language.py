@@ -53,7 +53,7 @@ def open_model(
     site: Site, shared: Callable[[str], Page], name: str = MODEL, tier: str = "webgpu"
 ) -> Page:
     """The chat page of a file's tests with a model, which stays if the next test asks for it."""
-    page = shared(f"{site.url}/chat.html?model=/goldens/tiny-llama/tiny-k.gguf&tier=cpu")
+    page = shared(f"{site.url}/chat.html?model=/goldens/tiny-llama/tiny-k.gguf&tier=wasm")
     assert settled(page) == "ready", page.run("() => document.body.innerText")
     page.run(LOAD, {"model": name, "tier": tier})
     return page

@@ -171,7 +171,7 @@ def test_a_model_answers_on_it(
 def test_an_adapter_of_compatibility_mode_serves_the_limited_tier_alone(
     webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
-    page = new_page(f"{site.url}/{limited(answer='compatibility')}/?model={MODEL}&tier=cpu")
+    page = new_page(f"{site.url}/{limited(answer='compatibility')}/?model={MODEL}&tier=wasm")
     refused = load(page, "webgpu")
     assert refused["category"] == "tier-unavailable"
     assert "found no adapter" in refused["what"]
@@ -185,7 +185,7 @@ def test_a_table_past_the_binding_limit_is_cut(
     webgpu_engine: Engine, site: Site, shared: Callable[[str], Page], tier: str
 ) -> None:
     """MiniLM's table of words has 46.9 MB."""
-    page = shared(f"{site.url}/{limited(binding_nbytes=16 * MIB)}/?model={MODEL}&tier=cpu")
+    page = shared(f"{site.url}/{limited(binding_nbytes=16 * MIB)}/?model={MODEL}&tier=wasm")
     loaded = load(page, tier, "all-MiniLM-L6-v2")
     assert loaded.get("tier") == tier, loaded
     assert "fallbacks taken: chunked_embedding" in loaded["reason"]
@@ -198,7 +198,7 @@ def test_a_table_past_the_binding_limit_is_cut(
 def test_a_limit_that_no_cut_keeps_is_told(
     webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
-    page = new_page(f"{site.url}/{limited(binding_nbytes=4 << 10)}/?model={MODEL}&tier=cpu")
+    page = new_page(f"{site.url}/{limited(binding_nbytes=4 << 10)}/?model={MODEL}&tier=wasm")
     refused = load(page, "webgpu")
     assert refused.get("category") == "limit", refused
     assert "4,096" in refused["what"]

@@ -88,7 +88,7 @@ def test_isolation_changes_nothing(
 ) -> None:
     texts = golden("tiny-bert").texts
     found = []
-    tier = "webgpu" if engine.webgpu else "cpu"
+    tier = "webgpu" if engine.webgpu else "wasm"
     cpu_page.run("(tier) => bascule.load('/goldens/tiny-bert', tier)", tier)
     plain = new_page(f"{plain_site.url}/?model=/goldens/tiny-bert&tier={tier}")
     assert settled(plain) == "ready"

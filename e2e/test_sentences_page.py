@@ -48,7 +48,7 @@ WATCH = """() => {
 @pytest.fixture(scope="module")
 def page(engine: Engine, site: Site) -> Iterator[Page]:
     opened = engine.new_page()
-    opened.open(f"{site.url}/?tier=cpu&model=/goldens/tiny-bert")
+    opened.open(f"{site.url}/?tier=wasm&model=/goldens/tiny-bert")
     assert settled(opened) == "ready"
     opened.run(WATCH)
     yield opened
@@ -166,7 +166,7 @@ def test_a_load_by_keyboard_alone(engine: Engine, site: Site) -> None:
     """What is pressed goes away, and the focus moves on to what helps next, never to the body."""
     page = engine.new_page()
     try:
-        page.open(f"{site.url}/?tier=cpu&model=/faults/held/tiny-bert")
+        page.open(f"{site.url}/?tier=wasm&model=/faults/held/tiny-bert")
         wait_for(page, "document.querySelector('#status').textContent.includes('weights')")
         tab_to(page, "#cancel")
         assert defects(page, site.extra) == []  # of a load
@@ -191,7 +191,7 @@ def test_an_error_by_keyboard_alone(engine: Engine, site: Site) -> None:
     site.faults.wheel_held = True
     page = engine.new_page()
     try:
-        page.open(f"{site.url}/?tier=cpu&model=all-MiniLM-L7")
+        page.open(f"{site.url}/?tier=wasm&model=all-MiniLM-L7")
         wait_for(page, "globalThis.bascule")
         tab_to(page, "#cancel")
         page.run(WATCH_FOCUS)
@@ -208,7 +208,7 @@ def test_an_error_by_keyboard_alone(engine: Engine, site: Site) -> None:
         moves = ["cancel", "error", "model-choice", "load-model", "cancel", "embed"]
         assert page.run("() => focused") == moves
         # One that may pass: it can be retried.
-        page.run("() => bascule.load('/faults/drop/tiny-bert', 'cpu').catch(() => {})")
+        page.run("() => bascule.load('/faults/drop/tiny-bert', 'wasm').catch(() => {})")
         assert settled(page) == "error"
         assert page.run("() => document.querySelector('#retry').checkVisibility()")
         assert defects(page, site.extra) == []
