@@ -122,18 +122,8 @@ LONGEST = (
     *("language", "errors", "cache", "network", "own_snapshot", "choosing", "remembering"),
     *("matrix", "csp", "tiers_agree", "memory", "chat", "limited_adapter", "capabilities"),
     *("faults", "offline", "sentences_page", "snapshot", "anywhere", "texts", "reopening"),
-    *(
-        "bridge",
-        "chat_page",
-        "wasm_language",
-        "quantize",
-        "reload",
-        "proven",
-        "wasm",
-        "arrays",
-        "pyscript",
-    ),
-    *("console", "webnn", "offline_worker", "gguf", "strategies"),
+    *("bridge", "chat_page", "wasm_language", "quantize", "reload", "proven", "wasm", "pyscript"),
+    *("arrays", "console", "webnn", "offline_worker", "gguf", "strategies"),
 )
 
 
