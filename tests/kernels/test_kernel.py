@@ -12,6 +12,7 @@ import pytest
 import bascule
 from bascule.errors import (
     BasculeError,
+    DeviceLostError,
     InputError,
     LimitError,
     ShaderError,
@@ -420,6 +421,31 @@ async def test_a_thousand_kernels_and_ten_thousand_calls_leave_nothing(
             before = gpu.n_pipelines, gpu.n_objects, device.memory().now_nbytes
     assert (gpu.n_pipelines, gpu.n_objects, device.memory().now_nbytes) == before
     assert z[0] == 9999 + (await x.numpy())[0]
+
+
+async def test_a_lost_device_is_told_and_the_next_one_works(device: bascule.Device) -> None:
+    kernel, one = device.kernel(AXPY), np.ones(4, np.float32)
+    scalars = {"n": 4, "alpha": 1.0, "count": 4}
+    held = await kernel(one, one, out=4, **scalars)
+    with device.record() as tape:
+        await kernel(one, one, out=held, **scalars)
+    device.backend.gpu.destroy()  # type: ignore[attr-defined]
+    for work in (kernel(one, one, out=4, **scalars), tape.run(), held.numpy()):
+        with pytest.raises(DeviceLostError):
+            await work
+    tape.close()
+    kernel.close()
+    async with await bascule.open_device("webgpu") as other:
+        made = await other.kernel(AXPY)(one, one, out=4, **scalars)
+        assert (await made.numpy() == 2).all()
+    # One that is opened for kernels without a device is opened again.
+    double = bascule.elementwise("x: f32 -> y: f32", "y = 2.0 * x")
+    first = await double(1.0)
+    pool = first._pool  # pyright: ignore[reportPrivateUsage]
+    pool.backend.gpu.destroy()  # type: ignore[attr-defined]
+    with pytest.raises(DeviceLostError):
+        await first.numpy()
+    assert (await (await double(4.0)).numpy())[0] == 8
 
 
 async def test_every_error_is_basculeproof(device: bascule.Device) -> None:
