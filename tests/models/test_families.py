@@ -366,18 +366,17 @@ async def test_an_answer_loses_the_space_that_its_tokenizer_sets(tmp_path: Path)
     spaced = 0
     async with await bascule.load(folder, tier="cpu") as model:
         assert isinstance(model, LanguageModel)
-        for prompt in ("the ship", "a", "w0", "9", "leaves,"):
-            for seed in range(6):
-                options: Any = {"max_new_tokens": 4, "temperature": 1.5, "seed": seed}
-                answer = await model.chat([{"role": "user", "content": prompt}], **options)
-                text = await model.generate(prompt, **options)
-                assert answer.ids == text.ids
-                makers_text = makers.decode(answer.ids)
-                # Of bytes that are no UTF-8 the makers' library gives as many U+FFFD, and no letter.
-                assert answer.text == makers_text or "\ufffd" in makers_text
-                first = bool(text.ids) and text.ids[0] in space
-                assert text.text == " " * first + answer.text
-                spaced += first
+        for prompt in "abcdefghijklmnopqrstuvwxyz0123456789":
+            options: Any = {"max_new_tokens": 1, "temperature": 0}
+            answer = await model.chat([{"role": "user", "content": prompt}], **options)
+            text = await model.generate(prompt, **options)
+            assert answer.ids == text.ids
+            makers_text = makers.decode(answer.ids)
+            # Of an unfinished character the makers' library may give another number of U+FFFD.
+            assert answer.text == makers_text or "\ufffd" in makers_text
+            first = bool(text.ids) and text.ids[0] in space
+            assert text.text == " " * first + answer.text
+            spaced += first
     assert spaced
 
 
