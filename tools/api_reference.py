@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import bascule
+import bascule.array as xp
 from bascule import cache
 from bascule.device.operations import Operations
 from bascule.errors import BasculeError
@@ -36,6 +37,7 @@ def reference() -> str:
     parts = [HEAD]
     parts += [_section(f"bascule.{name}", objects[name]) for name in shown]
     parts.append(_operations())
+    parts.append(_arrays())
     functions = [name for name, _ in inspect.getmembers(cache, inspect.iscoroutinefunction)]
     parts += [
         _section(f"bascule.cache.{name}", getattr(cache, name))
@@ -58,6 +60,25 @@ def _operations() -> str:
         heading = f"await {name}{_signature(found)}".replace("|", "\\|")
         lines.append(f"| `{heading}` | {_summary(found)} |")
     return "\n".join([*lines, ""])
+
+
+def _arrays() -> str:
+    """The functions of bascule.array, and its classes."""
+    lines = ["## bascule.array\n", _text(xp), "| function | |", "|---|---|"]
+    spaces = {"xp": xp, "xp.linalg": xp.linalg}
+    for space, module in spaces.items():
+        names = {*module.__all__, *(xp.FUNCTIONS if module is xp else ())}
+        for name in sorted(names):
+            found = getattr(module, name)
+            if inspect.isfunction(found):
+                heading = _heading(f"{space}.{name}", found).replace("|", "\\|")
+                lines.append(f"| `{heading}` | {_summary(found)} |")
+    classes = {
+        "bascule.array.Array": xp.Array,
+        "bascule.array.ArrayDevice": xp.ArrayDevice,
+        "bascule.array.random.Generator": xp.random.Generator,
+    }
+    return "\n".join([*lines, "", *(_section(name, each) for name, each in classes.items())])
 
 
 def _is_error(value: object) -> bool:
