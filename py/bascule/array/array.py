@@ -11,6 +11,7 @@ from bascule.array import build, dtypes, indexing
 from bascule.array.dtypes import DType
 from bascule.array.errors import DTypeError, OutOfRangeError, ShapeError
 from bascule.array.graph import Node
+from bascule.array.matrices import multiplied
 from bascule.array.place import ArrayDevice, at_once, device, numbers_at_once
 from bascule.base.arrays import np
 
@@ -205,9 +206,7 @@ class Array:
         return Array(build.elementwise("bitwise_invert", self))
 
     def __matmul__(self, other: Any) -> Array:
-        from bascule.array.linear import matmul
-
-        return matmul(self, other) if isinstance(other, Array) else NotImplemented
+        return Array(multiplied(self, other)) if isinstance(other, Array) else NotImplemented
 
     def __imatmul__(self, other: Any) -> Array:
         found = self @ other

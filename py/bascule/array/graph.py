@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from bascule.array.dtypes import DType
 
 if TYPE_CHECKING:
-    from bascule.array.place import ArrayDevice
     from bascule.array.store import Memory
     from bascule.base.arrays import Array as Numbers
 
@@ -42,14 +41,14 @@ class Node:
 
     def __init__(
         self,
-        device: ArrayDevice,
+        device: Any,
         op: str,
         inputs: Sequence[Node],
         shape: Shape,
         dtype: DType,
         attribute: Any = None,
     ) -> None:
-        self.device = device
+        self.device = device  # an ArrayDevice, which computes nodes
         self.op = op
         self.inputs: tuple[Node, ...] = tuple(inputs)
         self.shape = shape
