@@ -17,6 +17,7 @@ from bascule.backend.webgpu.kernel import Kernel, Numbers, Ranking, Variants, ma
 from bascule.backend.webgpu.kernels_images import IMAGE_ROWS
 from bascule.backend.webgpu.kernels_positions import POSITION_ROWS
 from bascule.backend.webgpu.kernels_sampling import SAMPLING_ROWS
+from bascule.backend.webgpu.kernels_signal import SIGNAL_ROWS
 from bascule.backend.webgpu.kernels_text import TEXT_ROWS
 from bascule.backend.webgpu.launch import fits, flat, normalise_groups, normalise_rows, operand
 from bascule.program.ops import POOLINGS
@@ -244,4 +245,5 @@ _ROWS: dict[str, Callable[[Call, AdapterInfo], Variants]] = {
     **POSITION_ROWS,
     **TEXT_ROWS,
     **SAMPLING_ROWS,
+    **SIGNAL_ROWS,
 }

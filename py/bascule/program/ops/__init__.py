@@ -24,6 +24,7 @@ from bascule.program.ops import (
     pool,
     positions,
     sampling,
+    signal,
 )
 from bascule.program.ops.activations import ACTIVATIONS
 from bascule.program.ops.cached import ROTARY_PAIRS
@@ -62,6 +63,7 @@ _KINDS = (
     pool,
     positions,
     sampling,
+    signal,
 )
 OPS: Mapping[str, Op] = {op.name: op for kind in _KINDS for op in kind.ROWS}
 # Operands that a call does not read as a whole.

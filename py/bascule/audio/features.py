@@ -1,0 +1,58 @@
+"""Log-mel features of a recording, computed on a backend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bascule.audio.mel import N_SAMPLES, RATE, log_mel, mel_tables
+from bascule.audio.samples import checked_samples, resample
+from bascule.base.arrays import Array, ArrayLike, np
+from bascule.errors import InputError
+from bascule.program.compile import freeze
+from bascule.program.graph import Graph
+
+if TYPE_CHECKING:
+    from bascule.backend.base import Backend, Executable, WeightStore
+
+
+class LogMel:
+    """Whisper's features on one backend; `close` frees its tables and memory."""
+
+    def __init__(self, executable: Executable, store: WeightStore) -> None:
+        self._executable = executable
+        self._store = store
+
+    @classmethod
+    async def open(cls, backend: Backend, bands: int = 80) -> LogMel:
+        """Prepare the features with that many mel bands."""
+        graph = Graph("log-mel")
+        graph.output(log_mel(graph, bands))
+        program = freeze(graph)
+        store = backend.store(program.parameters)
+        try:
+            for name, table in mel_tables(bands).items():
+                store.write(store.targets[name], 0, np.ascontiguousarray(table, np.float32).data)
+            return cls(await backend.prepare(program, store), store)
+        except BaseException:
+            store.close()
+            raise
+
+    async def features(self, samples: ArrayLike, sample_rate: int = RATE) -> Array:
+        """Return the log-mel spectrum (bands, 3000) of at most 30 s, with silence behind them.
+
+        Another rate than 16 kHz is resampled. InputError for samples that are empty, longer, not
+        finite or not of one channel.
+        """
+        heard = resample(checked_samples(samples), sample_rate, RATE)
+        if len(heard) > N_SAMPLES:
+            found = f"{len(heard) / RATE:.2f} s"
+            raise InputError("samples", f"at most {N_SAMPLES // RATE} s", found)
+        whole = np.zeros(N_SAMPLES, np.float32)
+        whole[: len(heard)] = heard
+        (found,) = (await self._executable.run({}, {"samples": whole})).values()
+        return found
+
+    def close(self) -> None:
+        """Free the tables and the memory between calls."""
+        self._executable.close()
+        self._store.close()

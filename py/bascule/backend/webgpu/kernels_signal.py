@@ -1,0 +1,63 @@
+"""Rows of the kernel table for the ops on signals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from math import prod
+
+from bascule.backend.webgpu.gpu import AdapterInfo
+from bascule.backend.webgpu.kernel import Kernel, Numbers, Variants, make_kernel
+from bascule.backend.webgpu.launch import fits, flat, operand
+from bascule.program.program import Call, Sizes
+
+
+def _frames(call: Call, adapter: AdapterInfo) -> Variants:
+    del adapter
+    count, width = call.result.limits
+
+    def numbers(sizes: Sizes) -> Numbers:
+        del sizes  # all of them are known
+        samples = operand(call, 0).limits[0]
+        told = {"count": count, "width": width, "samples": samples}
+        return {**told, "step": call.whole("step"), "pad": call.whole("pad")}
+
+    return [lambda: make_kernel(call, "frames", numbers, lambda: flat(count * width, 64))]
+
+
+def _largest(call: Call, adapter: AdapterInfo) -> Variants:
+    def numbers(sizes: Sizes) -> Numbers:
+        return {"n": prod(operand(call, 0).sizes(sizes))}
+
+    def make(lanes: int) -> Kernel:
+        return make_kernel(
+            call,
+            "largest",
+            numbers,
+            lambda: (1, 1, 1),
+            variant=str(lanes),
+            constants={"WORKGROUP": lanes},
+        )
+
+    order = (16, 256) if adapter.software else (256, 64, 16)
+    return [partial(make, lanes) for lanes in order if fits(adapter, lanes, 4 * lanes)]
+
+
+def _elementwise(call: Call, adapter: AdapterInfo, **fields: str) -> Variants:
+    """One element a lane; `fields` of Params are the attributes of these names."""
+    del adapter
+
+    def numbers(sizes: Sizes) -> Numbers:
+        told = {field: call.number(name) for field, name in fields.items()}
+        return {"n": prod(call.result.sizes(sizes)), **told}
+
+    lanes = prod(call.result.limits)
+    return [lambda: make_kernel(call, call.op, numbers, lambda: flat(lanes, 64))]
+
+
+SIGNAL_ROWS: Mapping[str, Callable[[Call, AdapterInfo], Variants]] = {
+    "frames": _frames,
+    "largest": _largest,
+    "log10": partial(_elementwise, least="floor"),
+    "limit_range": partial(_elementwise, span="span", scale="scale", offset="offset"),
+}
