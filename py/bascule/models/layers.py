@@ -23,3 +23,26 @@ def matrix(
     even = shape[1] % block_of(dtype).n_elements == 0
     kept = dtype if even else "f32"
     return graph.parameter(name, shape, *tensors, dtype=kept, rows=rows, first=first)
+
+
+def conv1d(
+    graph: Graph,
+    x: Value,
+    weight: Value,
+    bias: Value | None,
+    *,
+    width: int,
+    stride: int = 1,
+    pad: int = 0,
+) -> Value:
+    """Record a convolution over time: x (C, T), weight (N, C * width) -> (T', N).
+
+    T' = (T + 2 * pad - width) // stride + 1. The weight's rows are those of (N, C, width): a window
+    as tall as x sees its channels in that order.
+    """
+    channels, length = x.shape
+    assert isinstance(channels, int)
+    image = graph.reshape(x, (1, channels, length, 1))
+    places = {"stride_y": 1, "stride_x": stride, "pad_y": 0, "pad_x": pad, "first": 0, "lines": 0}
+    seen = graph.call("patches", image, k_height=channels, k_width=width, **places)
+    return graph.call("linear", seen, weight, bias, activation="none")

@@ -178,6 +178,19 @@ def _rope_append(call: Call, adapter: AdapterInfo) -> Variants:
     ]
 
 
+def _kv_append(call: Call, adapter: AdapterInfo) -> Variants:
+    del adapter
+    kv, cache = operand(call, 0), operand(call, 1)
+
+    def numbers(sizes: Sizes) -> Numbers:
+        slots = cache.sizes(sizes)[0]
+        return {"tokens": kv.sizes(sizes)[0], "slots": slots, "pairs": kv.limits[1] // 2}
+
+    parts = (f"cache_out_{cache.dtype}",)
+    lanes = prod(kv.limits) // 2
+    return [lambda: make_kernel(call, "kv_append", numbers, lambda: flat(lanes, 64), parts=parts)]
+
+
 def _cached_attention(call: Call, adapter: AdapterInfo) -> Variants:
     q, cache = operand(call, 0), operand(call, 1)
     size, window, part = call.whole("size"), call.whole("window"), part_of(call)
@@ -244,5 +257,6 @@ TEXT_ROWS: Mapping[str, Callable[[Call, AdapterInfo], Variants]] = {
     "dot_product_attention": _dot_product_attention,
     "rms_norm": normalise_rows,
     "rope_append": _rope_append,
+    "kv_append": _kv_append,
     "cached_attention": _cached_attention,
 }

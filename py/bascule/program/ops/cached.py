@@ -40,6 +40,15 @@ def _rope_append(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attr
     return onto_shape("rope_append", (qkv[0], part.heads * size), onto)
 
 
+def _kv_append(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shape:
+    (kv, cache), position = first_two(shapes, "kv_append"), shapes[2]
+    width = kv[-1]
+    fits = len(kv) == len(cache) == 2 and cache[1] == width and position == (1,)
+    even = isinstance(width, int) and width % 2 == 0
+    need(fits and even, "kv_append", "kv (T, W), W even, cache (S, W) and position (1)", shapes)
+    return (1,)
+
+
 def _cached_attention(
     shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]
 ) -> Shape:
@@ -103,6 +112,17 @@ def _turned(x: Array, angles: Array, positions: Array, size: int, pairs: str) ->
     return turned.reshape(x.shape).astype(x.dtype)
 
 
+def kv_append(kv: Array, cache: Array, position: Array) -> Array:
+    """Rows of kv (T, W) go into the cache (S, W), in place; the position behind them.
+
+    Row t goes into slot (position + t) % S; where two go into one, the later row stays.
+    """
+    first, end = int(position[0]), int(position[0]) + len(kv)
+    kept = np.arange(max(first, end - len(cache)), end)
+    cache[kept % len(cache)] = kv[kept - first]
+    return np.array([end], np.uint32)
+
+
 def cached_attention(
     q: Array,
     cache: Array,
@@ -159,6 +179,15 @@ ROWS = (
         numpy=rope_append,
         defaults=_WHOLE_CACHE,
         parts=frozenset(_WHOLE_CACHE),
+    ),
+    Op(
+        "kv_append",
+        (*inputs("kv"), Operand("cache", "state", updated=True), POSITION),
+        {},
+        "row t of kv into slot (position + t) % S of the cache; y = position + T",
+        _kv_append,
+        result="u32",
+        numpy=kv_append,
     ),
     Op(
         "cached_attention",
