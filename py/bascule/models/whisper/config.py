@@ -1,0 +1,81 @@
+"""The settings of Whisper models, from a Hugging Face config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bascule.errors import ModelFileError
+from bascule.models.settings import MOST_LAYERS, Settings
+
+# Of both halves of the model: larger ones are no Whisper.
+_MOST_PLACES = 1 << 15
+_MOST_TOKENS = 512  # what the table of angles in `graph` is made for
+_MOST_BANDS = 1 << 10
+# What another value of would change the computation.
+_PLAIN: Mapping[str, Any] = {
+    "model_type": "whisper",
+    "activation_function": "gelu",
+    "scale_embedding": False,
+    "is_encoder_decoder": True,
+    "tie_word_embeddings": True,
+    "quantization_config": None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """Sizes of the encoder, or of the decoder; it knows `places` positions."""
+
+    layers: int
+    heads: int
+    inner: int
+    places: int
+
+
+@dataclass(frozen=True, slots=True)
+class WhisperConfig:
+    """Checked sizes of a model that hears `bands` mel bands, two frames to an encoder's place."""
+
+    vocabulary: int
+    hidden: int
+    bands: int
+    encoder: Half
+    decoder: Half
+    eps: float = 1e-5
+
+    @property
+    def frames(self) -> int:
+        """Frames of a spectrum."""
+        return 2 * self.encoder.places
+
+
+def read_config(config: Mapping[str, Any], file: str) -> WhisperConfig:
+    """Check and read a config.json.
+
+    ModelFileError if it is unsound, UnsupportedModelError for a setting that does not run.
+    """
+    read = Settings(config, file)
+    read.expect(_PLAIN)
+    hidden = read.size("d_model")
+
+    def half(name: str, places: str, default: int, most: int) -> Half:
+        heads = read.size(f"{name}_attention_heads")
+        # Kernels read keys of a head by fours.
+        if hidden % heads or hidden // heads % 4:
+            raise ModelFileError(file, f"d_model {hidden} does not fit {heads} {name} heads")
+        return Half(
+            layers=read.size(f"{name}_layers", largest=MOST_LAYERS),
+            heads=heads,
+            inner=read.size(f"{name}_ffn_dim"),
+            places=read.size(places, default, most),
+        )
+
+    return WhisperConfig(
+        vocabulary=read.size("vocab_size"),
+        hidden=hidden,
+        bands=read.size("num_mel_bins", 80, _MOST_BANDS),
+        encoder=half("encoder", "max_source_positions", 1500, _MOST_PLACES),
+        decoder=half("decoder", "max_target_positions", 448, _MOST_TOKENS),
+    )

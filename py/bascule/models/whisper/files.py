@@ -1,0 +1,86 @@
+"""The tensors of a Whisper folder, compared with its settings before any program exists."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from math import prod
+
+from bascule.errors import ModelFileError, UnsupportedModelError
+from bascule.models.whisper.config import Half, WhisperConfig
+from bascule.weights.safetensors import TensorInfo
+
+# The output layer, which is the embedding of tokens once more.
+_IGNORED = re.compile(r"proj_out\.weight")
+
+
+def tensors(config: WhisperConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the tensors that both passes read, with their shapes in a Hugging Face folder."""
+    c = config.hidden
+    for name, channels in (("conv1", config.bands), ("conv2", c)):
+        yield f"model.encoder.{name}.weight", (c, channels, 3)
+        yield f"model.encoder.{name}.bias", (c,)
+    yield "model.decoder.embed_tokens.weight", (config.vocabulary, c)
+    for part, half in (("encoder", config.encoder), ("decoder", config.decoder)):
+        yield f"model.{part}.embed_positions.weight", (half.places, c)
+        yield from _pair(f"model.{part}.layer_norm", (c,))
+        attentions = ("self_attn", "encoder_attn")[: 1 + (part == "decoder")]
+        for layer in range(half.layers):
+            yield from _layer(f"model.{part}.layers.{layer}", c, half, attentions)
+
+
+def _layer(
+    name: str, c: int, half: Half, attentions: tuple[str, ...]
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    for attention in attentions:
+        yield from _pair(f"{name}.{attention}_layer_norm", (c,))
+        yield f"{name}.{attention}.k_proj.weight", (c, c)
+        for part in ("q_proj", "v_proj", "out_proj"):
+            yield from _pair(f"{name}.{attention}.{part}", (c, c))
+    yield from _pair(f"{name}.final_layer_norm", (c,))
+    yield from _pair(f"{name}.fc1", (half.inner, c))
+    yield from _pair(f"{name}.fc2", (c, half.inner))
+
+
+def _pair(name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield f"{name}.weight", shape
+    yield f"{name}.bias", shape[:1]
+
+
+def check_tensors(config: WhisperConfig, found: Mapping[str, TensorInfo], place: str) -> None:
+    """Compare a folder's tensors with the sizes of its config.json.
+
+    ModelFileError for one that is missing or has another shape, UnsupportedModelError for one that
+    is not read.
+    """
+    known: set[str] = set()
+    for name, shape in tensors(config):
+        tensor = found.get(name)
+        if tensor is None:
+            raise ModelFileError(place, f"it lacks the tensor {name!r} of its config.json")
+        if tensor.shape != shape:
+            problem = f"tensor {name!r} is {list(tensor.shape)}, and config.json makes it"
+            raise ModelFileError(place, f"{problem} {list(shape)}")
+        known.add(name)
+    for name in sorted(found.keys() - known):
+        if not _IGNORED.fullmatch(name):
+            problem = f"it has the tensor {name[:80]!r}, which this version does not run"
+            raise UnsupportedModelError(place, problem)
+
+
+def as_matrices(
+    files: Mapping[str, Mapping[str, TensorInfo]],
+) -> dict[str, dict[str, TensorInfo]]:
+    """Return each file's tensors with at most two axes.
+
+    A convolution's weight (N, C, 3) is the matrix (N, 3C) of its windows.
+    """
+    return {
+        file: {t.name: t for t in map(_as_matrix, table.values())} for file, table in files.items()
+    }
+
+
+def _as_matrix(tensor: TensorInfo) -> TensorInfo:
+    shape = tensor.shape if len(tensor.shape) < 3 else (tensor.shape[0], prod(tensor.shape[1:]))
+    return replace(tensor, name=tensor.name, shape=shape)

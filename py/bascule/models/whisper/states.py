@@ -1,0 +1,19 @@
+"""What the states of Whisper's passes hold before the first run."""
+
+from __future__ import annotations
+
+from array import array
+
+from bascule.models.whisper.config import WhisperConfig
+from bascule.models.whisper.graph import CROSS_LAST, N_ANGLES, PLACES
+
+
+def initial_states(config: WhisperConfig) -> dict[str, array[int] | array[float]]:
+    """Numbers of the states that are not all zero, by name."""
+    half = config.hidden // config.decoder.heads // 2
+    return {
+        CROSS_LAST: array("I", [config.encoder.places - 1]),
+        PLACES: array("I", range(config.decoder.places)),
+        # Cosines 1 and sines 0: rope_append turns nothing.
+        "angles": array("f", ([1.0] * half + [0.0] * half) * N_ANGLES),
+    }

@@ -1,0 +1,168 @@
+"""Whisper on every native tier, held to transformers in float64 on tiny random weights."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from bascule.backend.base import Backend, Executable
+from bascule.backend.cpu import ReferenceBackend
+from bascule.backend.wasm.backend import WasmBackend
+from bascule.backend.wasm.kernels_native import open_native
+from bascule.backend.webgpu.backend import WebGpuBackend
+from bascule.backend.webgpu.gpu_native import open_native as open_gpu
+from bascule.errors import BasculeError, ModelFileError, UnsupportedModelError
+from bascule.models.whisper.config import read_config
+from bascule.models.whisper.files import as_matrices, check_tensors
+from bascule.models.whisper.graph import Hearing, decode, encode
+from bascule.models.whisper.states import initial_states
+from bascule.program.compile import freeze
+from bascule.program.graph import Graph
+from bascule.program.parameters import all_parameters
+from bascule.weights.computed import write_computed
+from bascule.weights.source import FileSource
+from bascule.weights.stream import load_weights, read_headers
+from tests.goldens import cosines
+from tests.goldens.whisper import CONFIG, N_GREEDY, START, TEACHER, build, spectrum
+
+GOLDENS = np.load(Path(__file__).parents[1] / "goldens" / "whisper.npz")
+
+
+@dataclass
+class Loaded:
+    """Both passes of the tiny model on a backend, over one store of states."""
+
+    encoder: Executable
+    decoder: Executable
+    states: Any
+
+    async def hear(self) -> np.ndarray:
+        places = np.array([CONFIG["max_source_positions"]], np.uint32)
+        (found,) = (await self.encoder.run({}, {"mel": spectrum(), "lengths": places})).values()
+        return found[0]
+
+    async def logits(self, position: int, token: int) -> np.ndarray:
+        self.states.write("tokens", 4 * position, array("I", [token]))
+        self.states.write("position", 0, array("I", [position]))
+        (found,) = (await self.decoder.run({}, {})).values()
+        return found[0]
+
+
+async def load(backend: Backend, folder: Path, cache: Any = "f32") -> Loaded:
+    config = read_config(CONFIG, "config.json")
+    source = FileSource(folder)
+    tables = await read_headers(source)
+    check_tensors(config, tables["model.safetensors"], str(folder))
+    passes = []
+    for record in (encode, decode):
+        graph = Graph(record.__name__)
+        graph.output(record(Hearing(graph, config, cache)))
+        passes.append(freeze(graph))
+    parameters = all_parameters(passes)
+    store = backend.store(parameters)
+
+    async def headers() -> Any:
+        return as_matrices(await read_headers(source))
+
+    await load_weights(source, write_computed(parameters, store), store, headers=headers)
+    values = {value.name: value for each in passes for value in each.states}
+    states = backend.states(list(values.values()), {})
+    for name, numbers in initial_states(config).items():
+        states.write(name, 0, numbers)
+    made = [await backend.prepare(each, store, states) for each in passes]
+    return Loaded(*made, states)
+
+
+async def open_tier(tier: str) -> Backend:
+    if tier == "webgpu":
+        return WebGpuBackend(await open_gpu())
+    return WasmBackend(open_native()) if tier == "wasm" else ReferenceBackend()
+
+
+@pytest.mark.parametrize("tier", ["webgpu", "wasm", "cpu"])
+async def test_states_logits_and_greedy_ids_are_those_of_transformers(
+    tier: str, tmp_path: Path
+) -> None:
+    backend = await open_tier(tier)
+    model = await load(backend, build(tmp_path / "whisper"))
+    found = await model.hear()
+    assert cosines(found, GOLDENS["states"]).min() > 0.99999
+    taught = np.stack([await model.logits(i, token) for i, token in enumerate(TEACHER)])
+    assert cosines(taught, GOLDENS["logits"]).min() > 0.99999
+    assert np.abs(taught - GOLDENS["logits"]).max() < 2e-3
+    assert GOLDENS["margin"] > 0.01
+    ids = [START]
+    for _ in range(N_GREEDY):
+        ids.append(int(np.argmax(await model.logits(len(ids) - 1, ids[-1]))))
+    assert ids == GOLDENS["greedy"].tolist()
+    assert len(set(ids)) > N_GREEDY // 3
+    backend.close()
+
+
+@pytest.mark.parametrize("tier", ["webgpu", "wasm", "cpu"])
+async def test_caches_of_halves_are_close(tier: str, tmp_path: Path) -> None:
+    backend = await open_tier(tier)
+    model = await load(backend, build(tmp_path / "whisper"), "f16")
+    await model.hear()
+    taught = np.stack([await model.logits(i, token) for i, token in enumerate(TEACHER)])
+    assert cosines(taught, GOLDENS["logits"]).min() > 0.9999
+    backend.close()
+
+
+async def test_what_was_heard_is_computed_once(tmp_path: Path) -> None:
+    """The decoder has no encoder's weight, no cross-attention's key and value among its own."""
+    config = read_config(CONFIG, "config.json")
+    graph = Graph("decode")
+    graph.output(decode(Hearing(graph, config)))
+    assert not [name for name in graph.parameters if "model.encoder" in name or ".kv." in name]
+    crossed = [v.name for v in graph.states if v.name.startswith("cross.")]
+    assert crossed == ["cross.0", "cross.1"]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "told"),
+    [
+        ({"activation_function": "relu"}, UnsupportedModelError, "activation_function is relu"),
+        ({"scale_embedding": True}, UnsupportedModelError, "scale_embedding"),
+        ({"d_model": 30}, ModelFileError, "d_model 30 does not fit 4 encoder heads"),
+        ({"decoder_attention_heads": 16}, ModelFileError, "does not fit 16 decoder heads"),
+        ({"vocab_size": -1}, ModelFileError, "vocab_size"),
+        ({"encoder_layers": 10**9}, ModelFileError, "encoder_layers"),
+        ({"max_target_positions": "448"}, ModelFileError, "max_target_positions"),
+        ({"max_target_positions": 4096}, ModelFileError, "max_target_positions"),
+        ({"num_mel_bins": 0}, ModelFileError, "num_mel_bins"),
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_run_are_rejected(
+    change: dict[str, Any], error: type[BasculeError], told: str
+) -> None:
+    with pytest.raises(error, match=told):
+        read_config({**CONFIG, **change}, "config.json")
+
+
+async def test_tensors_that_do_not_fit_are_rejected(tmp_path: Path) -> None:
+    folder = build(tmp_path / "whisper")
+    config, file = read_config(CONFIG, "config.json"), folder / "model.safetensors"
+    tensors = load_file(file)
+    name = "model.encoder.conv1.weight"
+    wrong = (
+        ({name: None}, ModelFileError, "lacks the tensor 'model.encoder.conv1.weight'"),
+        ({name: tensors[name].reshape(32, -1)}, ModelFileError, r"is \[32, 36\]"),
+        ({"adapter": tensors[name]}, UnsupportedModelError, "tensor 'adapter'"),
+    )
+    check = partial(check_tensors, config, place="folder")
+    for change, error, told in wrong:
+        kept = {n: t for n, t in {**tensors, **change}.items() if t is not None}
+        save_file(kept, file)
+        with pytest.raises(error, match=told):
+            check((await read_headers(FileSource(folder)))["model.safetensors"])
+    save_file({**tensors, "proj_out.weight": tensors[name]}, file)  # tied: not read
+    check((await read_headers(FileSource(folder)))["model.safetensors"])
