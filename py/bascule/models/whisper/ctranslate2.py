@@ -1,0 +1,139 @@
+"""Whisper in a CTranslate2 folder: sizes and tensors of its model.bin, by Hugging Face's names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from bascule.errors import ModelFileError, UnsupportedModelError
+from bascule.models.whisper.config import WhisperConfig, read_config
+from bascule.weights.ctranslate2 import BinHeader, Read
+from bascule.weights.pieces import ELEMENT_NBYTES
+from bascule.weights.safetensors import DTYPE_NBYTES, TensorInfo
+
+# Numbers of the specification, and the one that each must have where it stands there.
+_PLAIN: Mapping[str, int] = {
+    "decoder/activation": 3,  # gelu
+    "decoder/alibi": 0,
+    "decoder/pre_norm": 1,
+    "decoder/scale_embeddings": 0,
+    "decoder/start_from_zero_embedding": 0,
+}
+_LAYER = re.compile(r"(encoder|decoder)/layer_(\d{1,4})/(.+)")
+_ENDS = {"gamma": "weight", "beta": "bias", "weight": "weight", "bias": "bias"}
+# Names of what stands once, and of a layer's parts; several names share rows in equal parts.
+_ONCE: Mapping[str, str] = {
+    "encoder/conv1": "model.encoder.conv1",
+    "encoder/conv2": "model.encoder.conv2",
+    "encoder/layer_norm": "model.encoder.layer_norm",
+    "encoder/position_encodings/encodings": "model.encoder.embed_positions.weight",
+    "decoder/layer_norm": "model.decoder.layer_norm",
+    "decoder/position_encodings/encodings": "model.decoder.embed_positions.weight",
+    "decoder/embeddings": "model.decoder.embed_tokens",
+}
+_PARTS: Mapping[str, tuple[str, ...]] = {
+    "self_attention/layer_norm": ("self_attn_layer_norm",),
+    "self_attention/linear_0": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "self_attention/linear_1": ("self_attn.out_proj",),
+    "attention/layer_norm": ("encoder_attn_layer_norm",),
+    "attention/linear_0": ("encoder_attn.q_proj",),
+    "attention/linear_1": ("encoder_attn.k_proj", "encoder_attn.v_proj"),
+    "attention/linear_2": ("encoder_attn.out_proj",),
+    "ffn/layer_norm": ("final_layer_norm",),
+    "ffn/linear_0": ("fc1",),
+    "ffn/linear_1": ("fc2",),
+}
+# What no pass reads: the output layer, which is the embedding, and word timestamps' heads.
+_UNREAD = ("decoder/projection/weight", "decoder/alignment_heads", "decoder/alignment_layer")
+
+
+def whisper_tensors(header: BinHeader, file: str) -> dict[str, TensorInfo]:
+    """Return the tensors of a model.bin by their names in a Hugging Face folder.
+
+    Projections that lie stacked become tensors of their own. ModelFileError where they cannot be
+    taken apart, UnsupportedModelError for weights in whole numbers or a variable that is not known.
+    """
+    if header.specification != "WhisperSpec":
+        problem = f"it holds a {header.specification[:40]}, not a Whisper"
+        raise UnsupportedModelError(file, problem)
+    found: dict[str, TensorInfo] = {}
+    for name, variable in header.variables.items():
+        if name in _UNREAD or name in _PLAIN or name.endswith("/num_heads"):
+            continue
+        if variable.dtype not in ELEMENT_NBYTES:
+            problem = f"its {name[:80]} is {variable.dtype}, and this version reads floats"
+            hint = "Convert the model with --quantization float16."
+            raise UnsupportedModelError(file, problem, hint=hint)
+        for tensor in _parts(name, variable, file):
+            found[tensor.name] = tensor
+    return found
+
+
+def _parts(name: str, variable: TensorInfo, file: str) -> Iterator[TensorInfo]:
+    """A variable under its other name, or the tensors that it stacks."""
+    if name in _ONCE:
+        yield replace(variable, name=_ONCE[name])
+        return
+    part, _, last = name.rpartition("/")
+    end = _ENDS.get(last)
+    layer = _LAYER.fullmatch(part)
+    if end and part in _ONCE:
+        yield replace(variable, name=f"{_ONCE[part]}.{end}")
+        return
+    names = _PARTS.get(layer[3]) if layer and end else None
+    if layer is None or names is None:
+        raise UnsupportedModelError(file, f"it has the variable {name[:80]!r}, which is not known")
+    if not variable.shape or variable.shape[0] % len(names):
+        problem = f"variable {name[:80]!r} is {list(variable.shape)}, no {len(names)} equal parts"
+        raise ModelFileError(file, problem)
+    shape = (variable.shape[0] // len(names), *variable.shape[1:])
+    nbytes = variable.nbytes // len(names)
+    for at, each in enumerate(names):
+        own = f"model.{layer[1]}.layers.{int(layer[2])}.{each}.{end}"
+        if own.endswith("k_proj.bias"):
+            continue  # zeros: Whisper's keys have none
+        yield TensorInfo(own, variable.dtype, shape, variable.start + at * nbytes, nbytes)
+
+
+async def read_sizes(header: BinHeader, read: Read, file: str) -> WhisperConfig:
+    """Return the sizes that a model.bin's variables have; `models.whisper.files` compares all.
+
+    ModelFileError for what is missing or cannot be, UnsupportedModelError for what does not run.
+    """
+
+    async def number(name: str) -> int | None:
+        scalar = header.variables.get(name)
+        if scalar is None:
+            return None
+        if scalar.shape or scalar.dtype not in ("I8", "I16", "I32"):
+            raise ModelFileError(file, f"variable {name!r} is no whole number")
+        raw = await read(scalar.start, DTYPE_NBYTES[scalar.dtype])
+        return int.from_bytes(raw, "little", signed=True)
+
+    for name, plain in _PLAIN.items():
+        if (value := await number(name)) not in (None, plain):
+            raise UnsupportedModelError(file, f"its {name} is {value}")
+
+    def rows(name: str, axis: int = 0) -> int:
+        variable = header.variables.get(name)
+        if variable is None or len(variable.shape) <= axis:
+            raise ModelFileError(file, f"it lacks the matrix {name!r}")
+        return variable.shape[axis]
+
+    told: dict[str, object] = {
+        "model_type": "whisper",
+        "vocab_size": rows("decoder/embeddings/weight"),
+        "d_model": rows("decoder/embeddings/weight", 1),
+        "num_mel_bins": rows("encoder/conv1/weight", 1),
+        "max_source_positions": rows("encoder/position_encodings/encodings"),
+        "max_target_positions": rows("decoder/position_encodings/encodings"),
+    }
+    for half in ("encoder", "decoder"):
+        layers = (_LAYER.fullmatch(name) for name in header.variables)
+        told[f"{half}_layers"] = 1 + max(
+            (int(m[2]) for m in layers if m and m[1] == half), default=0
+        )
+        told[f"{half}_ffn_dim"] = rows(f"{half}/layer_0/ffn/linear_0/weight")
+        told[f"{half}_attention_heads"] = await number(f"{half}/num_heads")
+    return read_config(told, file)
