@@ -169,6 +169,8 @@ def test_indexing_and_joining(tier: str, rng: np.random.Generator) -> None:
     same(xp.tile(array, (2, 1, 1, 3)), np.tile(x, (2, 1, 1, 3)))
     same(xp.repeat(array, 2, axis=1), np.repeat(x, 2, axis=1))
     same(xp.tril(array, k=-1), np.tril(x, -1))
+    same(xp.triu(array, k=2**40), np.triu(x, 99))
+    same(xp.eye(2, k=2**40), np.eye(2, k=99))
     same(xp.triu(array, k=2), np.triu(x, 2))
     order = xp.argsort(array, axis=1)
     same(xp.take_along_axis(array, order, axis=1), np.sort(x, axis=1))
@@ -214,7 +216,7 @@ def test_dtypes_and_errors(tier: str) -> None:
         _ = xp.zeros(3) + xp.zeros(4)
     with pytest.raises(ArrayIndexError, match="3 for axis 0"):
         _ = xp.zeros(3)[3]
-    with pytest.raises(ShapeError, match="axis 2"):
+    with pytest.raises(ArrayIndexError, match="axis 2"):
         xp.sum(xp.zeros(3), axis=2)
     with pytest.raises(ValueError, match="one element"):
         bool(xp.zeros(3))

@@ -8,7 +8,7 @@ from typing import Any
 
 from bascule.array import dtypes
 from bascule.array.dtypes import DType
-from bascule.array.errors import DTypeError, ShapeError
+from bascule.array.errors import ArrayIndexError, DTypeError, ShapeError
 from bascule.array.graph import Node, Shape, Strided, dense
 from bascule.array.place import ArrayDevice, default_device
 from bascule.array.rows import ROWS
@@ -263,10 +263,10 @@ def gather(data: Node, index: Node) -> Node:
 
 
 def axis_of(axis: int, n_axes: int, where: str) -> int:
-    """An axis counted from the front; ShapeError (numpy's AxisError) for one there is not."""
+    """An axis counted from the front; ArrayIndexError for one there is not."""
     found = axis + n_axes if axis < 0 else axis
     if not isinstance(axis, int) or not 0 <= found < n_axes:
-        raise ShapeError(where, f"an axis of an array of {n_axes} axes", f"axis {axis}")
+        raise ArrayIndexError(where, f"an axis of an array of {n_axes} axes", f"axis {axis}")
     return found
 
 

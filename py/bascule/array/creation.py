@@ -124,6 +124,7 @@ def eye(
     """Ones on the k-th diagonal, zeros elsewhere."""
     shape = _shape_of((n_rows, n_rows if n_cols is None else n_cols))
     place = place_of(device)
+    k = max(-shape[0], min(k, shape[1]))  # within int32, and outside all the same
     row, column = coordinates(shape, place)
     shifted = build.row("add", [row, build.number(k, row.dtype, place)])
     found = build.row("equal", [shifted, column])
@@ -157,6 +158,7 @@ def _triangle(x: Array, k: int, op: str, where: str) -> Array:
     node = build.node_of(x, where)
     if len(node.shape) < 2:
         raise ShapeError(where, "at least two axes", f"shape {node.shape}")
+    k = max(-node.shape[-2] - 1, min(k, node.shape[-1] + 1))  # within int32
     row, column = coordinates(node.shape, node.device)
     shifted = build.row("add", [row, build.number(k, row.dtype, node.device)])
     zero = build.number(0, node.dtype, node.device)

@@ -23,8 +23,8 @@ class OutOfRangeError(InputError, OverflowError):
     category = "out-of-range"
 
 
-class ArrayIndexError(InputError, IndexError):
-    """An index lies outside an array, or is of a kind that arrays do not take."""
+class ArrayIndexError(InputError, IndexError, ValueError):
+    """An index or axis lies outside an array, or is of a kind that arrays do not take."""
 
     category = "index"
 
