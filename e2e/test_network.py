@@ -36,7 +36,7 @@ DIGEST = hashlib.sha256(safetensors_bytes(1)).hexdigest()
 LOAD = """
 import hashlib, json, warnings
 import numpy as np
-from bascule.backend.cpu import ReferenceStore
+from bascule.backend.host_arrays import ReferenceStore
 from bascule.errors import BasculeError
 from bascule.program.program import Parameter
 from bascule.weights.source_browser import PageSource

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bascule.backend.base import TuneReport
+from bascule.backend.tuning import TuneReport
 from bascule.backend.webgpu import autotune
 from bascule.backend.webgpu import kernels as table
 from bascule.backend.webgpu.backend import WebGpuBackend

@@ -11,7 +11,8 @@ import pytest
 
 import bascule
 from bascule.backend.base import Backend, Tier, WeightStore
-from bascule.backend.cpu import ReferenceBackend, ReferenceExecutable, written
+from bascule.backend.cpu import ReferenceBackend, ReferenceExecutable
+from bascule.backend.host_arrays import written
 from bascule.base.entries import MemoryRemembered
 from bascule.choosing import measuring, speed_records
 from bascule.choosing.auto import ModelNeed, decision_for

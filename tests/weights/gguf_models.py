@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from bascule.backend.cpu import ReferenceStore
+from bascule.backend.host_arrays import ReferenceStore
 from bascule.base.dtypes import BlockType
 from bascule.program.blocks import BlockMatrix
 from bascule.program.program import Parameter

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bascule.backend.arrivals import Arrivals
-from bascule.backend.cpu import ReferenceStore
+from bascule.backend.host_arrays import ReferenceStore
 from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.gpu_native import NativeGpu
 from bascule.base.dtypes import dtype_of

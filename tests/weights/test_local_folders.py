@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bascule.backend.cpu import ReferenceStore
+from bascule.backend.host_arrays import ReferenceStore
 from bascule.base.folders import file_nbytes, is_abandoned, open_regular, write_whole
 from bascule.errors import BasculeError, HashMismatchError, ModelFileError, SourceError
 from bascule.program.program import Parameter

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from bascule.backend.cpu import ReferenceStore
+from bascule.backend.host_arrays import ReferenceStore
 from bascule.errors import (
     FileMissingError,
     HashMismatchError,

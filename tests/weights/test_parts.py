@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from bascule.backend.cpu import ReferenceStore
+from bascule.backend.host_arrays import ReferenceStore
 from bascule.errors import InputError, ModelFileError, UnsupportedModelError
 from bascule.program.blocks import BlockMatrix
 from bascule.program.program import Parameter

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from bascule.backend.tiers import TIERS as TIERS
+from bascule.backend.tiers import Tier as Tier
 from bascule.base.arrays import NUMPY, Array, np
 from bascule.errors import InputError
 
@@ -15,13 +17,13 @@ if TYPE_CHECKING:
     from bascule.backend.adapter import AdapterInfo
     from bascule.backend.arrivals import Arrivals
     from bascule.backend.memory import MemoryKind, MemoryUse
+    from bascule.backend.tuning import TuneReport
+    from bascule.base.entries import Remembered
     from bascule.base.progress import ProgressCallback
     from bascule.base.turns import DeviceTurns
     from bascule.program.program import Parameter, Program, Value
     from bascule.program.rewrites.rewrite import Limits
 
-Tier = Literal["webgpu", "webgpu-limited", "webnn", "wasm", "cpu"]
-TIERS: tuple[Tier, ...] = ("webgpu", "webgpu-limited", "webnn", "wasm", "cpu")
 # Why a device is lost that its own program has closed: nobody wants that one back.
 DESTROYED = "destroyed by the program"
 
@@ -168,60 +170,6 @@ class StateStore(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One signature: `count` calls are like it; times in milliseconds a dispatch, by variant."""
-
-    signature: str
-    count: int
-    default: str
-    chosen: str
-    times: dict[str, float]
-
-    @property
-    def gain(self) -> float:
-        """How many times as fast as the default."""
-        return self.times[self.default] / self.times[self.chosen]
-
-
-@dataclass(slots=True)
-class TuneReport:
-    """What a tuning did. `skipped` signatures keep the default: they did not fit the budget."""
-
-    findings: list[Finding] = field(default_factory=list[Finding])
-    known: int = 0
-    skipped: list[str] = field(default_factory=list[str])
-    wrong: list[str] = field(default_factory=list[str])
-    spent_s: float = 0.0
-
-    def as_json(self) -> dict[str, Any]:
-        """All of it as plain values."""
-        findings = [
-            {
-                "signature": f.signature,
-                "count": f.count,
-                "default": f.default,
-                "chosen": f.chosen,
-                "gain": f.gain,
-                "times_ms": f.times,
-            }
-            for f in self.findings
-        ]
-        return {
-            "findings": findings,
-            "improved": self.improved,
-            "known": self.known,
-            "skipped": self.skipped,
-            "wrong": self.wrong,
-            "spent_s": self.spent_s,
-        }
-
-    @property
-    def improved(self) -> int:
-        """Signatures whose default was replaced."""
-        return sum(f.chosen != f.default for f in self.findings)
-
-
 class Executable(Protocol):
     """A program made ready for one backend.
 
@@ -316,6 +264,36 @@ class Backend(Protocol):
     @property
     def turns(self) -> DeviceTurns:
         """What lets one event loop at a time work on it."""
+        ...
+
+    @property
+    def remembered(self) -> Remembered | None:
+        """Where what is learned of its device is stored; None on a tier that learns nothing."""
+        ...
+
+    @property
+    def wrong_kernels(self) -> Sequence[str]:
+        """The kernels that have given wrong numbers on this device, by name."""
+        ...
+
+    def prove_kernels(self) -> None:
+        """From now on no kernel serves that has not given right numbers on this machine."""
+        ...
+
+    def rejected(self, programs: Iterable[Program]) -> list[str]:
+        """Which default kernels of these programs do not serve, and why; what has had no proof."""
+        ...
+
+    async def recheck(self, programs: Iterable[Program]) -> bool:
+        """Prove the kernels of these programs at their full sizes; whether one was rejected."""
+        ...
+
+    def fingerprint(self, programs: Iterable[Program]) -> str:
+        """Changes with the kernels that serve these programs; empty where there is no choice."""
+        ...
+
+    async def simplified(self, program: Program) -> list[str]:
+        """Why calls of a prepared program run on simpler kernels, a reason for each call."""
         ...
 
     async def tune(

@@ -3,130 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
-from math import prod
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bascule.backend.arrivals import Arrivals
-from bascule.backend.base import (
-    Shaped,
-    StateStore,
-    Tier,
-    WeightStore,
-    checked_input,
+from bascule.backend.base import Shaped, checked_input
+from bascule.backend.host_arrays import (
+    InHostArrays,
+    ReferenceStates,
+    ReferenceStore,
+    telling,
+    written,
 )
-from bascule.backend.deviceless import Deviceless
-from bascule.backend.memory import MemoryCount
-from bascule.backend.quantise import ReferenceQuantiser
 from bascule.backend.reference import FUNCTIONS
-from bascule.base.arrays import NUMPY, Array, np
-from bascule.base.dtypes import BlockType, nbytes_of
-from bascule.errors import HostMemoryError, InputError
+from bascule.backend.tiers import Tier
+from bascule.base.arrays import NUMPY, Array, np, numpy_ready
+from bascule.errors import TierUnavailableError
 from bascule.program.blocks import BlockMatrix
 from bascule.program.program import Dim
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from bascule.backend.base import Computation, Executable
-    from bascule.backend.memory import MemoryKind
-    from bascule.program.program import Call, Parameter, Program, Value
+    from bascule.backend.base import Executable
+    from bascule.program.program import Call, Program, Value
 
 T = TypeVar("T")
-
-
-@contextmanager
-def telling(asked: str, nbytes: int | None = None) -> Generator[None]:
-    """HostMemoryError, with what was asked for, where there is no memory for it."""
-    try:
-        yield
-    except HostMemoryError:
-        raise
-    except MemoryError:
-        raise HostMemoryError(asked, nbytes) from None
-
-
-class ReferenceStore:
-    """Weights as float32 numpy arrays, or as the file's blocks where their dtype says so."""
-
-    page_bridge = None
-    arrivals: Arrivals | None = None
-
-    def __init__(self, parameters: Sequence[Parameter], count: MemoryCount | None = None) -> None:
-        self._count = count or MemoryCount()
-        self.targets = {p.name: index for index, p in enumerate(parameters)}
-        self.nbytes = sum(p.nbytes for p in parameters)
-        with telling("a model's weights", self.nbytes):
-            self.arrays = {p.name: _room_for(p) for p in parameters}
-        self._count.add("weights", self.nbytes)
-        self._views = [_bytes_of(self.arrays[p.name]) for p in parameters]
-
-    def write(self, target: int, offset: int, data: Buffer) -> None:
-        """See `WeightStore.write`."""
-        view = memoryview(data).cast("B")
-        self._views[target][offset : offset + view.nbytes] = view
-
-    def close(self) -> None:
-        """See `WeightStore.close`."""
-        if self._views:
-            self._count.add("weights", -self.nbytes)
-        self._views.clear()
-        self.arrays.clear()
-
-
-class ReferenceStates:
-    """States as numpy arrays; all zero at first."""
-
-    def __init__(
-        self,
-        values: Sequence[Value],
-        sizes: Mapping[str, int],
-        count: MemoryCount | None = None,
-        kind: MemoryKind = "states",
-    ) -> None:
-        self._values = values
-        self._count = count or MemoryCount()
-        self._kind: MemoryKind = kind
-        self.arrays = {v.name: self._zeros(v, sizes) for v in values}
-        self._count.add(kind, self.nbytes)
-
-    @property
-    def nbytes(self) -> int:
-        """See `StateStore.nbytes`."""
-        return sum(array.nbytes for array in self.arrays.values())
-
-    def write(self, name: str, offset: int, data: Buffer) -> None:
-        """See `StateStore.write`."""
-        view = memoryview(data).cast("B")
-        _bytes_of(self.arrays[name])[offset : offset + view.nbytes] = view
-
-    async def read(self, name: str, offset: int, into: Buffer) -> None:
-        """See `StateStore.read`."""
-        view = memoryview(into).cast("B")
-        view[:] = _bytes_of(self.arrays[name])[offset : offset + view.nbytes]
-
-    async def resize(self, sizes: Mapping[str, int]) -> None:
-        """See `StateStore.resize`."""
-        for value in self._values:
-            old, new = self.arrays[value.name], self._zeros(value, sizes)
-            kept = min(len(old), len(new))
-            new[:kept] = old[:kept]
-            self.arrays[value.name] = new
-            self._count.add(self._kind, new.nbytes - old.nbytes)
-
-    def close(self) -> None:
-        """See `StateStore.close`."""
-        self._count.add(self._kind, -self.nbytes)
-        self.arrays.clear()
-
-    def _zeros(self, value: Value, sizes: Mapping[str, int]) -> Array:
-        shape = value.sizes(sizes)
-        with telling(f"the state {value.name}", nbytes_of(value.dtype, prod(shape))):
-            array = np.empty(shape, NUMPY[value.dtype])
-        array[...] = 0
-        return array
 
 
 class ReferenceExecutable:
@@ -186,36 +88,7 @@ class ReferenceExecutable:
         """See `Executable.close`."""
 
 
-class ReferenceComputation:
-    """See `Computation`: an executable that reads and writes the arrays of states."""
-
-    def __init__(self, program: Program, executable: Executable) -> None:
-        self._program = program
-        self._executable = executable
-
-    async def run(
-        self, operands: Mapping[str, StateStore], results: Mapping[str, StateStore]
-    ) -> None:
-        """See `Computation.run`."""
-        inputs = {
-            v.name: _only_array(operands[v.name]).reshape(v.sizes({})) for v in self._program.inputs
-        }
-        into = [_only_array(store).data for store in results.values()]
-        await self._executable.run({}, inputs, into)
-
-    def close(self) -> None:
-        """See `Computation.close`."""
-        self._executable.close()
-
-
-def _only_array(store: StateStore) -> Array:
-    if not isinstance(store, ReferenceStates) or len(store.arrays) != 1:
-        raise InputError("run", "tensors of this backend", type(store).__name__)
-    (array,) = store.arrays.values()
-    return array
-
-
-class ReferenceBackend(Deviceless):
+class ReferenceBackend(InHostArrays):
     """The CPU tier: numpy, natively and in the page."""
 
     tier: Tier = "cpu"
@@ -223,57 +96,18 @@ class ReferenceBackend(Deviceless):
     def __init__(self) -> None:
         super().__init__(f"numpy {np.__version__}")
 
-    def store(self, parameters: Sequence[Parameter]) -> ReferenceStore:
-        """See `Backend.store`."""
-        return ReferenceStore(parameters, self.count)
-
-    async def quantiser(
-        self,
-        store: WeightStore,
-        parameters: Sequence[Parameter],
-        *,
-        landing_nbytes: int,
-        most_blocks: int,
-    ) -> ReferenceQuantiser:
-        """See `Backend.quantiser`."""
-        del most_blocks
-        if not isinstance(store, ReferenceStore):
-            raise InputError("quantiser", "weights of this backend", type(store).__name__)
-        found = {p.name: store.arrays[p.name] for p in parameters}
-        matrices = {name: m for name, m in found.items() if isinstance(m, BlockMatrix)}
-        return ReferenceQuantiser(store, matrices, landing_nbytes)
-
-    def states(
-        self, values: Sequence[Value], sizes: Mapping[str, int], *, kind: MemoryKind = "states"
-    ) -> ReferenceStates:
-        """See `Backend.states`."""
-        return ReferenceStates(values, sizes, self.count, kind)
-
-    async def computation(self, program: Program) -> Computation:
-        """See `Backend.computation`."""
-        return ReferenceComputation(program, await self.prepare(program, self.store(())))
-
-    async def prepare(
-        self, program: Program, weights: WeightStore, states: StateStore | None = None
-    ) -> Executable:
-        """See `Backend.prepare`."""
-        if not isinstance(weights, ReferenceStore):
-            raise InputError("prepare", "weights of this backend", type(weights).__name__)
-        if states is not None and not isinstance(states, ReferenceStates):
-            raise InputError("prepare", "states of this backend", type(states).__name__)
-        return self._executable(program, weights, states)
-
     def _executable(
         self, program: Program, weights: ReferenceStore, states: ReferenceStates | None
     ) -> Executable:
         return ReferenceExecutable(program, weights, states)
 
 
-def written(results: Mapping[str, Array], into: Sequence[Buffer]) -> dict[str, Array]:
-    """Copy results into the memory given for them; see `Executable.run`."""
-    for result, memory in zip(results.values(), into, strict=True):
-        memoryview(memory).cast("B")[:] = memoryview(np.ascontiguousarray(result)).cast("B")
-    return {}
+async def open_backend(tier: Tier, *, remember: bool, early: bool) -> ReferenceBackend:
+    """See `TierInfo.open`."""
+    del remember, early
+    if not await numpy_ready():
+        raise TierUnavailableError(tier, "numpy is not there")
+    return ReferenceBackend()
 
 
 def last_uses(program: Program) -> list[list[str]]:
@@ -308,16 +142,3 @@ def _viewed(found: Any, value: Value, sizes: Mapping[str, int]) -> Any:
     """What `Graph.reshape` made of a value: the same numbers, in the shape that a call sees."""
     shape = value.sizes(sizes)
     return found if found.shape == shape else found.reshape(shape)
-
-
-def _room_for(parameter: Parameter) -> Array | BlockMatrix:
-    if parameter.dtype == "f32":
-        return np.empty(parameter.shape, np.float32)
-    # Programs take blocks as matrices only (`Parameter.dtype`).
-    rows, inner = parameter.shape
-    room = np.empty((parameter.nbytes,), np.uint8)
-    return BlockMatrix(BlockType[parameter.dtype.upper()], (rows, inner), room)
-
-
-def _bytes_of(array: Array | BlockMatrix) -> memoryview:
-    return memoryview(array.data if isinstance(array, BlockMatrix) else array).cast("B")

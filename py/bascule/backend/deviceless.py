@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from bascule.backend.base import TuneReport
 from bascule.backend.memory import MemoryCount, MemoryUse
+from bascule.backend.tuning import TuneReport
 from bascule.base.turns import DeviceTurns
 from bascule.program.rewrites.rewrite import Limits
 
@@ -21,6 +21,8 @@ class Deviceless:
     lost = ""
     limits = Limits()
     adapter = None
+    remembered = None
+    wrong_kernels = ()
 
     def __init__(self, device_name: str) -> None:
         self.device_name = device_name
@@ -51,6 +53,25 @@ class Deviceless:
     async def warm(self, programs: Iterable[Program], name: str = "") -> int:
         """See `Backend.warm`: there is nothing to compile."""
         return 0
+
+    def prove_kernels(self) -> None:
+        """See `Backend.prove_kernels`: numpy and C are what others are proven by."""
+
+    def rejected(self, programs: Iterable[Program]) -> list[str]:
+        """See `Backend.rejected`: there is no other kernel."""
+        return []
+
+    async def recheck(self, programs: Iterable[Program]) -> bool:
+        """See `Backend.recheck`."""
+        return False
+
+    def fingerprint(self, programs: Iterable[Program]) -> str:
+        """See `Backend.fingerprint`."""
+        return ""
+
+    async def simplified(self, program: Program) -> list[str]:
+        """See `Backend.simplified`."""
+        return []
 
     def trim(self) -> int:
         """See `Backend.trim`: it keeps nothing."""

@@ -8,17 +8,18 @@ from functools import partial
 from math import isfinite, sqrt
 
 from bascule.backend.base import Backend, Tier
-from bascule.backend.webnn.translate import refusal as webnn_refusal
+from bascule.backend.tiers import TABLE
 from bascule.base.remembered import open_remembered
 from bascule.choosing.decisions import Considered, Decision, decide, memory_refusal
 from bascule.choosing.openers import OPENERS, OpenedTier, open_named
 from bascule.choosing.speed_records import Watch
 from bascule.choosing.speeds import Kind
-from bascule.choosing.survey import Survey, identity_of, survey
+from bascule.choosing.survey import Survey, survey
 from bascule.choosing.switches import Switches, read_switches
 from bascule.choosing.tier_records import TierFacts, TierRecords
 from bascule.choosing.work import work_of_program
 from bascule.errors import BasculeError, InputError, TierUnavailableError
+from bascule.machine.host import identity_of
 from bascule.program.program import Program
 
 # Multiply-adds of a pass where nothing is known of the model: a small sentence encoder's.
@@ -182,7 +183,7 @@ def need_of(name: str, programs: Sequence[Program]) -> ModelNeed:
         "blocks" if 2 * blocks > nbytes else "product",
         work,
         nbytes + max(p.planned_nbytes + sum(s.nbytes for s in p.states) for p in programs),
-        {"webnn": webnn_refusal(one)},
+        {row.name: row.refusal(one) for row in TABLE},
         calls=calls,
         # A language model is asked for token after token, and reads its prompt once.
         large_work=0.0 if one.states else works[id(large)][0],

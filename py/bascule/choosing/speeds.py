@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from math import exp, inf, isfinite, log
 from typing import Any, Literal
 
-from bascule.backend.base import Tier
+from bascule.backend.tiers import Tier, tier_info
 from bascule.base.page_settings import IN_PAGE
 
 Kind = Literal["product", "pass", "blocks"]
@@ -108,19 +108,6 @@ def _is_row(row: Any) -> bool:
             return False
 
 
-# Of a tier of each kind, in seconds: a run by itself, one of several, and a unit of work of each
-# kind. For the time until a machine is measured; only their order of magnitude matters.
-_TYPICAL: Mapping[str, tuple[float, float, tuple[float, float, float]]] = {
-    "gpu": (2e-3, 5e-5, (2e-12, 1e-10, 1e-11)),
-    "software gpu": (2e-3, 2e-4, (1e-9, 1e-9, 1e-9)),
-    "webnn": (1e-3, 5e-5, (3e-11, 1e-9, 1e-10)),
-    "wasm": (1e-4, 3e-5, (2e-10, 2e-9, 2e-10)),  # by wasmtime
-    "cpu": (2e-5, 1e-5, (4e-11, 1e-9, 1e-9)),
-    "wasm in a page": (5e-5, 1e-5, (8e-11, 1e-9, 1e-10)),
-    "cpu in a page": (1e-4, 5e-5, (1e-9, 2e-9, 2e-9)),  # its numpy has no BLAS
-}
-
-
 def why_typical(*, software: bool, busy: bool, alone: bool = False) -> str:
     """Why a tier's typical speeds stand for measured ones; empty where it is to be measured.
 
@@ -137,15 +124,11 @@ def why_typical(*, software: bool, busy: bool, alone: bool = False) -> str:
 
 def typical_speeds(tier: Tier, *, software: bool, why: str) -> Speeds:
     """What such a tier has elsewhere, for a machine that is not measured; `why` says why not."""
-    if tier.startswith("webgpu"):
-        row = _TYPICAL["software gpu" if software else "gpu"]
-    else:
-        row = _TYPICAL.get(f"{tier} in a page", _TYPICAL[tier]) if IN_PAGE else _TYPICAL[tier]
-    once_s, again_s, per_work_s = row
+    row = tier_info(tier)
+    told = (row.software if software else None) or (row.in_page if IN_PAGE else None) or row.typical
+    units = zip(KINDS, (told.product_s, told.pass_s, told.blocks_s), strict=True)
     samples: dict[Kind, tuple[Sample, ...]] = {
-        kind: _line(once_s, again_s, unit_s)
-        for kind, unit_s in zip(KINDS, per_work_s, strict=True)
-        if (tier, kind) != ("webnn", "blocks")  # it takes none
+        kind: _line(told.once_s, told.again_s, unit_s) for kind, unit_s in units if unit_s
     }
     source = f"typical elsewhere ({why})"
     return Speeds(samples, source=source)

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
-from bascule.backend.base import TIERS, Backend, Tier
+from bascule.backend.base import Backend
+from bascule.backend.tiers import TABLE, TIERS, BackendType, Tier, tier_info
 from bascule.base.entries import MemoryRemembered, Remembered
 from bascule.base.page_settings import IN_PAGE
 from bascule.base.remembered import open_remembered
@@ -15,15 +16,11 @@ from bascule.choosing.speed_records import speed_record, speeds_of, speeds_witho
 from bascule.choosing.switches import Switches
 from bascule.choosing.tier_records import TierFacts as TierFacts
 from bascule.choosing.tier_records import TierRecords
-from bascule.choosing.workload import BackendType
 from bascule.errors import BasculeError, DeviceLostError, TierUnavailableError
-from bascule.machine.host import free_nbytes, host_identity, is_busy
+from bascule.machine.host import free_nbytes, identity_of, is_busy
 
 # A machine that is new to Bascule is measured for about so long, all tiers together.
 BUDGET_S = 1.5
-_LIMITED: Tier = "webgpu-limited"
-# Of a model's weights while WebNN builds a graph: Bascule's, the graph's, and its runtime's two.
-_WEBNN_COPIES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +65,8 @@ async def survey(
     With `hold` backends that were opened stay open, for the caller to close.
     """
     remembered = await open_remembered() if remember else MemoryRemembered()
-    share_s = budget_s / len({*OPENERS} - {_LIMITED})  # it is measured in place of "webgpu" alone
+    # One that has a better one everywhere is measured in place of that alone.
+    share_s = budget_s / sum(not (row.better and not row.better.in_page) for row in TABLE)
     records = await TierRecords.open(remembered if remember else None)
     surveyor = _Surveyor(switches, remembered, records, share_s, remember, fresh, is_busy())
     found: list[TierFacts] = []
@@ -181,21 +179,21 @@ def surveys_made() -> dict[str, Survey]:
 
 def _needless(tier: Tier, found: Sequence[TierFacts]) -> TierFacts | None:
     """Why a tier is not even tried: another one does all that it does, and better."""
-    works = {facts.tier for facts in found if not facts.refused}
-    if tier == _LIMITED and "webgpu" in works:
-        why = "webgpu works, on the same adapter in full"
-        return TierFacts(tier, why, better="webgpu")
-    if IN_PAGE and tier == "cpu" and "wasm" in works:
-        why = "wasm works, and a page's numpy, which would have to be fetched, is slower"
-        return TierFacts(tier, why, better="wasm")
+    better = tier_info(tier).better
+    if better is None or better.in_page > IN_PAGE:
+        return None
+    if any(facts.tier == better.tier and not facts.refused for facts in found):
+        return TierFacts(tier, better.why, better=better.tier)
     return None
 
 
 def _is_alone(tier: Tier, found: Sequence[TierFacts]) -> bool:
-    """Whether a page will take WASM however fast it is: the tiers before it do not work, or imitate
-    a GPU by the same CPU, and numpy, which comes after it, is slower.
+    """Whether a page will take a tier however fast it is: those before it do not work, or imitate
+    a GPU by the same CPU, and it is better than all that come after it.
     """
-    return IN_PAGE and tier == "wasm" and all(each.refused or each.software for each in found)
+    after = [row.better for row in TABLE if TIERS.index(row.name) > TIERS.index(tier)]
+    best = bool(after) and all(better and better.tier == tier for better in after)
+    return IN_PAGE and best and all(each.refused or each.software for each in found)
 
 
 def _facts(backend: Backend) -> TierFacts:
@@ -211,15 +209,9 @@ def _facts(backend: Backend) -> TierFacts:
 def _with_room(facts: TierFacts, switches: Switches) -> TierFacts:
     """With the memory that the switches allow, or the machine has free now."""
     room = switches.memory_nbytes
-    on_gpu = facts.tier in ("webgpu", "webgpu-limited")
-    if room is None and (facts.software or not on_gpu):
+    row = tier_info(facts.tier)
+    if room is None and (facts.software or not row.is_gpu):
         room = free_nbytes()  # a real GPU has memory of its own, of which nobody tells
-    if facts.tier == "webnn" and room is not None:
-        room //= _WEBNN_COPIES
+    if room is not None:
+        room //= row.copies
     return replace(facts, total_nbytes=room)
-
-
-def identity_of(backend: Backend) -> str:
-    """What a backend's speeds are remembered under."""
-    adapter = backend.adapter
-    return adapter.identity if adapter else f"{backend.device_name} {host_identity()}"

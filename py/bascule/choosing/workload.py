@@ -2,56 +2,10 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import NamedTuple
 
-from bascule.backend.base import Tier
+from bascule.backend.tiers import BackendType as BackendType
 from bascule.errors import InputError
-
-
-class BackendType(Enum):
-    """Bascule's tiers, and the names under which code for other libraries knows their like.
-
-    A member has one of the five tiers as its value. The other names are aliases (the very same
-    members), so that code which asks for them takes the branch that is meant:
-
-        JAX, "jax"                 WEBGPU: a pass recorded once, compiled, run on the accelerator
-        NUMBA, "numba"             WASM: loops compiled by LLVM to SIMD code for the CPU
-        TORCH, "torch", "pytorch"  CPU: the array library as it is, no accelerator needed
-        NUMPY, "numpy"             CPU
-
-    None of those libraries is imported or needed. `BackendType("jax")` works as well.
-    """
-
-    WEBGPU = "webgpu"
-    WEBGPU_LIMITED = "webgpu-limited"
-    WEBNN = "webnn"
-    WASM = "wasm"
-    CPU = "cpu"
-    JAX = "webgpu"
-    NUMBA = "wasm"
-    TORCH = "cpu"
-    NUMPY = "cpu"
-
-    @property
-    def tier(self) -> Tier:
-        """The tier of that name."""
-        return self.value
-
-    @property
-    def is_gpu(self) -> bool:
-        """Whether its work goes to a GPU."""
-        return self in (BackendType.WEBGPU, BackendType.WEBGPU_LIMITED)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All its names, its own first."""
-        return tuple(name for name, member in BackendType.__members__.items() if member is self)
-
-    @classmethod
-    def _missing_(cls, value: object) -> BackendType | None:
-        name = str(value).upper().replace("-", "_")
-        return cls.__members__.get("TORCH" if name == "PYTORCH" else name)
 
 
 def backend_named(name: BackendType | str, where: str) -> BackendType:

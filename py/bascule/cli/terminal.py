@@ -15,7 +15,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from bascule.backend.base import TuneReport
+from bascule.backend.tuning import TuneReport
 from bascule.base.arrays import np
 from bascule.base.progress import Progress, ProgressCallback
 from bascule.cache import Kept

@@ -30,7 +30,7 @@ from bascule.tasks.embedder import EmbeddingModel
 from bascule.tasks.language import LanguageModel
 
 if TYPE_CHECKING:
-    from bascule.backend.webgpu.gpu import AdapterInfo
+    from bascule.backend.adapter import AdapterInfo
 
 
 async def open_device(tier: str | Sequence[str] = "auto", *, remember: bool = True) -> Device:

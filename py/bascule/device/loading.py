@@ -19,7 +19,7 @@ from bascule.choosing.openers import OpenedTier
 from bascule.choosing.reopening import open_another, reopen_tier
 from bascule.choosing.switches import warn_of_unknown_names
 from bascule.device.options import CHUNK_MB, LoadOptions, LoadSettings
-from bascule.device.proving import ModelProver, is_wanted, prove_kernels_of
+from bascule.device.proving import ModelProver, is_wanted
 from bascule.errors import (
     FileMissingError,
     ModelFileError,
@@ -178,7 +178,7 @@ async def load_model(
             made._watch_by(opened.watch.note)
         made._revive_by(partial(_reopen, made, recipe, source, tier, proves, settings.fallbacks))
         if proves:
-            prove_kernels_of(opened.backend)
+            opened.backend.prove_kernels()
             made._prove_by(ModelProver(str(model), programs, weights))
         if IN_PAGE:  # natively the system's scheduler shares the machine
             made.yield_to(await open_pressure())
@@ -241,7 +241,7 @@ async def _reopen(
     else:
         opened = await open_another(tier, made.wrong_tiers, need)
     if proves:
-        prove_kernels_of(opened.backend)
+        opened.backend.prove_kernels()
     backend = opened.backend
     try:
         fitting, programs = fit_all(programs, backend.limits if fallbacks else Limits())

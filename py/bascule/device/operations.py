@@ -17,7 +17,7 @@ from bascule.backend.base import Computation
 from bascule.base.arguments import did_you_mean
 from bascule.base.arrays import need_numpy, np
 from bascule.base.turns import CrossLoopLock
-from bascule.device.proving import is_wanted, prove_kernels_of
+from bascule.device.proving import is_wanted
 from bascule.errors import InputError
 from bascule.kernels.buffer import BufferDType, BufferPool, DeviceBuffer
 from bascule.program.compile import freeze
@@ -169,7 +169,7 @@ class Operations:
         self._pool.check_open("device.ops")
         await need_numpy("device.ops", _NUMPY_HINT)
         if is_wanted(None):
-            prove_kernels_of(self._pool.backend)
+            self._pool.backend.prove_kernels()
 
     async def _prepared(
         self, shapes: object, attributes: Mapping[str, Attribute], program: Program

@@ -29,13 +29,11 @@ from typing import Any
 
 from bascule import __version__
 from bascule.backend.base import Backend, Tier
-from bascule.backend.webgpu.backend import WebGpuBackend
-from bascule.backend.webgpu.choices import machine_key
 from bascule.base.dtypes import DType
 from bascule.base.entries import Remembered
 from bascule.base.remembered import open_remembered
 from bascule.errors import BasculeError, ModelFileError, TierUnavailableError, WrongResultError
-from bascule.machine.host import host_identity
+from bascule.machine.host import identity_of
 from bascule.program.parameters import all_parameters
 from bascule.program.program import Program
 from bascule.tasks.loaded import LoadedModel
@@ -53,12 +51,6 @@ def is_wanted(asked: bool | None) -> bool:
     return os.environ.get(SWITCH, "").strip().lower() not in _OFF if asked is None else asked
 
 
-def prove_kernels_of(backend: Backend) -> None:
-    """From now on no kernel serves there that is not proven."""
-    if isinstance(backend, WebGpuBackend):
-        backend.prove_kernels()
-
-
 @dataclass
 class ModelProver:
     """Proves the answers of one loaded model; `weights` is what its floats were made into."""
@@ -72,8 +64,7 @@ class ModelProver:
         """See `model.proof.Prover`."""
         began = perf_counter()
         backend = model.backend
-        if isinstance(backend, WebGpuBackend):
-            model._note_steps(backend.left(self.programs))
+        model._note_steps(backend.rejected(self.programs))
         sample = stored_samples().get(self.name)
         # Numpy is what the others are held against; it is asked where one of them was wrong.
         due = model.tier != "cpu" or model.wrong_tiers
@@ -114,13 +105,11 @@ class ModelProver:
 
     async def _left_kernel(self, model: LoadedModel, sample: Sample) -> bool:
         backend = model.backend
-        if not isinstance(backend, WebGpuBackend):
-            return False
         programs = model._sample_programs(sample)
         if not await backend.recheck(programs):
             return False
         model._prepare_anew()
-        model._note_steps(backend.left(programs))
+        model._note_steps(backend.rejected(programs))
         return True
 
     def verdict(self, wrong: WrongResultError, none: TierUnavailableError) -> BasculeError:
@@ -144,19 +133,11 @@ class ModelProver:
         programs = model._sample_programs(sample)
         parts += [f"{p.name} {p.dtype}" for p in all_parameters(programs)]
         parts += [f"{s.name} {s.dtype}" for s in programs[0].states]
-        if isinstance(backend, WebGpuBackend):
-            parts.append(backend.fingerprint(programs))
+        parts += filter(None, [backend.fingerprint(programs)])
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 async def _memory_of(backend: Backend) -> tuple[Remembered, str]:
     """Where the outcome for a device is kept, and under what key."""
-    if isinstance(backend, WebGpuBackend):
-        return backend.choices.remembered, f"proof {_device(backend)}"
-    return await open_remembered(), f"proof {_device(backend)}"
-
-
-def _device(backend: Backend) -> str:
-    if isinstance(backend, WebGpuBackend):
-        return f"{backend.tier} {machine_key(backend.gpu.adapter)}"
-    return f"{backend.tier} {__version__} {backend.device_name} {host_identity()}"
+    memory = backend.remembered or await open_remembered()
+    return memory, f"proof {backend.tier} {__version__} {identity_of(backend)}"

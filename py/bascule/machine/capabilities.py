@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bascule.errors import BasculeError
 from bascule.machine.facts import READERS, memory_budget
-
-if TYPE_CHECKING:
-    from bascule.backend.webgpu.gpu import Gpu
 
 # A tab of an iPhone is ended at about 1.5 GB, and WebKit gives it buffers of at most 1 GiB for
 # that reason (https://github.com/WebKit/WebKit/pull/49472): what is safe where nothing is told.
@@ -128,28 +125,29 @@ async def capabilities(*, dispatch: bool = True) -> Capabilities:
     that field is None. Each call probes anew: keep the record.
     """
     if sys.platform == "emscripten":
-        from bascule.machine.capabilities_browser import browser_facts, open_gpu
+        from bascule.machine.capabilities_browser import browser_facts
 
         found = from_facts(await browser_facts())
     else:
-        from bascule.machine.capabilities_native import native_facts, open_gpu
+        from bascule.machine.capabilities_native import native_facts
 
         found = from_facts(await native_facts())
     if not dispatch or not found.has_adapter:
         return found
-    works, problem = await _dispatches(open_gpu)
+    works, problem = await _dispatches()
     problems = {**found.problems, "dispatch": problem} if problem else found.problems
     return replace(found, dispatch=works, problems=problems)
 
 
-async def _dispatches(open_gpu: Callable[[], Awaitable[Gpu]]) -> tuple[bool, str]:
+async def _dispatches() -> tuple[bool, str]:
     """Whether a device computes, and why not."""
     from bascule.backend.probe import probe_dispatch
-    from bascule.backend.webgpu.backend import WebGpuBackend
+    from bascule.backend.tiers import tier_info
 
     try:
         async with asyncio.timeout(_DISPATCH_LIMIT_S):
-            backend = WebGpuBackend(await open_gpu())
+            # A device of its own: one that a page has opened early is the first model's.
+            backend = await tier_info("webgpu").open(remember=False, early=False)
             try:
                 await probe_dispatch(backend)
             finally:

@@ -11,7 +11,6 @@ import pyodide
 from pyodide.ffi import JsException
 
 from bascule import __version__
-from bascule.backend.webgpu.gpu_browser import BrowserGpu, open_browser
 from bascule.base.bridge_browser import bridge_module, js_message
 from bascule.errors import SetupError
 
@@ -44,8 +43,3 @@ async def browser_facts() -> dict[str, Any]:
 
 def _not_probed(why: str) -> dict[str, Any]:
     return {"problems": {"webgpu": why}}
-
-
-async def open_gpu() -> BrowserGpu:
-    """A device of its own; the one that waits for the first model stays where it is."""
-    return await open_browser(early=False)

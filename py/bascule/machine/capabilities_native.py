@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from bascule import __version__
-from bascule.backend.webgpu.gpu_native import FEATURE_SPELLING, find_adapter, open_native
+from bascule.backend.tiers import TABLE
 from bascule.errors import TierUnavailableError
 from bascule.machine.pressure import has_linux_pressure
-
-open_gpu = open_native
 
 _PACKAGES = ("numpy", "wgpu")
 # What only a page can have.
 _ABSENT = ("jspi", "wasm_simd", "wasm_relaxed_simd", "opfs", "opfs_sync", "indexeddb")
-_SPECIFIED = {theirs: specified for specified, theirs in FEATURE_SPELLING.items()}
 # Where Linux tells a container's share; "max" where it has all.
 _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -41,47 +37,13 @@ async def native_facts() -> dict[str, Any]:
         **dict.fromkeys(_ABSENT, False),
     }
     problems: dict[str, str] = {}
-    facts |= {"webnn": await _neural_devices(problems), "problems": problems}
-    try:
-        adapter, _ = await find_adapter()
-    except TierUnavailableError as error:
-        problems["webgpu"] = error.reason
-        return facts
-    return facts | adapter_facts(adapter.info, adapter.features, adapter.limits)
-
-
-async def _neural_devices(problems: dict[str, str]) -> list[str]:
-    """The kinds of device for which WebNN makes a context."""
-    try:
-        from bascule.backend.webnn.ml_native import open_native as open_webnn
-
-        (await open_webnn()).close()
-    except (ImportError, TierUnavailableError) as error:  # the former without numpy
-        problems["webnn"] = getattr(error, "reason", str(error))
-        return []
-    return ["cpu"]  # the one that the driver asks for
-
-
-def adapter_facts(
-    info: Mapping[str, Any], features: Any, limits: Mapping[str, int]
-) -> dict[str, Any]:
-    """What wgpu-py tells of an adapter, in the words of the specification."""
-
-    def subgroup_size(which: str) -> Any:
-        # wgpu-py 0.32 misspells it.
-        return info.get(f"subgroup_{which}_size", info.get(f"stackgroup_{which}_size"))
-
-    return {
-        **{name: info.get(name) for name in ("vendor", "architecture", "device")},
-        # The specification's description is the driver's name and version here.
-        "driver": info.get("description"),
-        "backend": info.get("backend_type"),
-        "software": info.get("adapter_type") == "CPU",
-        "features": [_SPECIFIED.get(name, name) for name in features],
-        "limits": {_camel(name): value for name, value in limits.items()},
-        "subgroup_min_size": subgroup_size("min"),
-        "subgroup_max_size": subgroup_size("max"),
-    }
+    for row in TABLE:
+        if row.better is None:  # else it is the same device's
+            try:
+                facts |= await row.facts()
+            except TierUnavailableError as error:
+                problems[row.name] = error.reason
+    return {"webnn": [], **facts, "problems": problems}
 
 
 def memory_nbytes() -> int | None:
@@ -93,11 +55,6 @@ def memory_nbytes() -> int | None:
         with suppress(OSError, ValueError):
             sizes.append(int(path.read_text(encoding="ascii")))
     return min((size for size in sizes if size > 0), default=None)
-
-
-def _camel(name: str) -> str:
-    head, *rest = name.split("-")
-    return head + "".join(part.title() for part in rest)
 
 
 def _n_cores() -> int | None:

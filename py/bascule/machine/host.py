@@ -7,6 +7,8 @@ import platform
 import sys
 from pathlib import Path
 
+from bascule.backend.base import Backend
+
 # A tab has no way to ask. Phones kill one at about 1.5 GB; a 32-bit WebAssembly heap ends at 4.
 _TAB_NBYTES = 1500 << 20
 
@@ -20,6 +22,12 @@ def host_identity() -> str:
         return " ".join([*words, user_agent()])
     cores = f"{os.cpu_count()} cores"
     return " ".join([*words, platform.platform(), platform.processor(), cores])
+
+
+def identity_of(backend: Backend) -> str:
+    """What a backend's speeds are remembered under."""
+    adapter = backend.adapter
+    return adapter.identity if adapter else f"{backend.device_name} {host_identity()}"
 
 
 def free_nbytes() -> int | None:

@@ -12,9 +12,9 @@ from typing import Any
 
 from bascule import __version__
 from bascule.base.folders import cache_folder, models_folder
-from bascule.base.remembered import open_remembered
 from bascule.choosing.auto import ModelNeed, decision_for
 from bascule.choosing.decisions import software_warning
+from bascule.choosing.openers import open_named
 from bascule.choosing.survey import TierFacts, survey
 from bascule.choosing.switches import read_switches
 from bascule.choosing.workload import WorkloadCharacteristics
@@ -76,19 +76,16 @@ def _versions() -> dict[str, str]:
 
 
 async def _adapters() -> list[dict[str, Any]]:
-    from bascule.backend.webgpu.choices import Choices
-    from bascule.backend.webgpu.gpu_native import open_native
-
     try:
-        gpu = await open_native()
+        backend = await open_named("webgpu")
     except TierUnavailableError:
         return []
-    adapter = gpu.adapter
-    gpu.destroy()
-    failed = (await Choices.open(await open_remembered(), adapter)).failed.values()
+    adapter, wrong = backend.adapter, backend.wrong_kernels
+    backend.close()
+    assert adapter is not None  # a GPU's tier has one
     return [
         {
-            "wrong_kernels": sorted({f.variant for f in failed if f.wrong}),
+            "wrong_kernels": wrong,
             "name": adapter.name,
             "vendor": adapter.vendor,
             "backend": adapter.backend,

@@ -13,7 +13,8 @@ from math import inf
 from time import perf_counter
 from typing import Protocol
 
-from bascule.backend.base import Backend, Executable, TuneReport, WeightStore, shaped
+from bascule.backend.base import Backend, Executable, WeightStore, shaped
+from bascule.backend.tuning import TuneReport
 from bascule.base.arguments import strings, whole_number
 from bascule.base.arrays import all_finite
 from bascule.base.progress import ProgressCallback

@@ -16,7 +16,9 @@ from math import nan
 from time import perf_counter
 from typing import Any, Literal, Unpack
 
-from bascule.backend.base import Backend, TuneReport, WeightStore
+from bascule.backend.base import Backend, WeightStore
+from bascule.backend.tiers import tier_info
+from bascule.backend.tuning import TuneReport
 from bascule.base.arguments import token_ids
 from bascule.base.arrays import Array, all_finite, need_numpy, np
 from bascule.base.progress import ProgressCallback
@@ -514,8 +516,7 @@ class LanguageModel(LoadedModel):
             await tokens.aclose()
 
     def _note(self, result: Generation, stats: GenerationStats) -> None:
-        gpu: Any = getattr(self._backend, "gpu", None)
-        stats.gpu_nbytes = 0 if gpu is None else gpu.allocated_nbytes
+        stats.gpu_nbytes = int(self._backend.stats.get("gpu_nbytes", 0))
         if not self._closed:
             stats.cache_nbytes = self._cache.states.nbytes
         result.stats = stats.as_json()
@@ -525,11 +526,10 @@ class LanguageModel(LoadedModel):
 
     @property
     def _crossings(self) -> int:
-        gpu: Any = getattr(self._backend, "gpu", None)
-        return self._earlier_crossings + (0 if gpu is None else gpu.crossings)
+        return self._earlier_crossings + int(self._backend.stats.get("crossings", 0))
 
     def _pace(self, steps_in_flight: int) -> Pace:
-        if self.tier in ("cpu", "wasm"):  # a step there is over when it is asked for
+        if not tier_info(self.tier).is_async:  # a step there is over when it is asked for
             return Pace(1, 1)
         return Pace(max(1, steps_in_flight // 2), min(2, steps_in_flight))
 

@@ -346,8 +346,9 @@ class LoadedModel:
 
     @property
     def _held_nbytes(self) -> int:
-        gpu: Any = getattr(self._backend, "gpu", None)
-        return self._planned_nbytes if gpu is None else gpu.allocated_nbytes
+        if self._backend.adapter is None:  # its `memory` counts no intermediate values
+            return self._planned_nbytes
+        return self._backend.memory.now_nbytes
 
     @property
     def _planned_nbytes(self) -> int:
@@ -364,18 +365,10 @@ class LoadedModel:
     @property
     def device_stats(self) -> dict[str, float]:
         """Counters of the device and of the load: bytes, objects, milliseconds."""
-        gpu: Any = getattr(self._backend, "gpu", None)
         found = {"weights_nbytes": self.weights.nbytes, "revivals": self._revivals}
         found["fallbacks"] = len(self.fallbacks)
         found["pressure_yields"] = self._yields
-        found |= {**self._backend.stats, **self._noted}
-        if gpu is not None:
-            found |= {
-                "gpu_nbytes": gpu.allocated_nbytes,
-                "gpu_objects": gpu.n_objects,
-                "crossings": gpu.crossings,
-            }
-        return found
+        return found | {**self._backend.stats, **self._noted}
 
     def close(self) -> None:
         """Free the weights and the device, once no other thread works on it. Work that is under

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from bascule.backend.cpu import evaluate, last_uses, telling
+from bascule.backend.cpu import evaluate, last_uses
+from bascule.backend.host_arrays import telling
 from bascule.backend.wasm.kernels import Kernels
 from bascule.backend.wasm.replay import NUMPY_HINT, Functions, is_own, numpy_ops, numpy_step
 from bascule.backend.wasm.store import WasmStates

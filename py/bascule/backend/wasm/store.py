@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
-from bascule.backend.cpu import telling
+from bascule.backend.host_arrays import telling
 from bascule.backend.memory import MemoryCount
 from bascule.backend.wasm.kernels import Kernels
 from bascule.backend.wasm.tensor import Blocks, Tensor

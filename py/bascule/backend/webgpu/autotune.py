@@ -17,7 +17,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from bascule.backend.base import Finding, TuneReport
+from bascule.backend.tuning import Finding, TuneReport
 from bascule.backend.webgpu.choices import signature
 from bascule.backend.webgpu.gpu import Gpu
 from bascule.backend.webgpu.kernel import Kernel

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bascule.backend.arrivals import Arrivals
-from bascule.backend.base import StateStore, Tier, TuneReport, WeightStore
+from bascule.backend.base import StateStore, Tier, WeightStore
 from bascule.backend.memory import MemoryKind, MemoryUse
+from bascule.backend.tuning import TuneReport
 from bascule.backend.webgpu.autotune import tune
 from bascule.backend.webgpu.choices import Choices, signature
 from bascule.backend.webgpu.computation import GpuComputation
@@ -19,8 +20,10 @@ from bascule.backend.webgpu.needed import digest_of, remember_pipelines
 from bascule.backend.webgpu.pipelines import Pipelines
 from bascule.backend.webgpu.proving import KernelProver
 from bascule.backend.webgpu.quantiser import LANES, GpuQuantiser, quantising
+from bascule.backend.webgpu.simplified import simplified
 from bascule.backend.webgpu.states import GpuStates
 from bascule.base.dtypes import DType
+from bascule.base.entries import Remembered
 from bascule.base.progress import ProgressCallback
 from bascule.base.turns import DeviceTurns
 from bascule.errors import InputError
@@ -79,13 +82,13 @@ class WebGpuBackend:
             self.prover = KernelProver(self.gpu, self.pipelines, self.store)
             self.pipelines.prover = self.prover.faults
 
-    def left(self, programs: Iterable[Program]) -> list[str]:
-        """Which default kernels are rejected for wrong numbers, and how many have had no trial."""
+    def rejected(self, programs: Iterable[Program]) -> list[str]:
+        """See `Backend.rejected`: for wrong numbers; and how many have had no trial."""
         unproven = self.prover.n_unproven if self.prover else 0
         steps = [f"{unproven} kernels have had no trial: numpy is not there"] if unproven else []
-        return steps + self._rejected(programs)
+        return steps + self._wrong_of(programs)
 
-    def _rejected(self, programs: Iterable[Program]) -> list[str]:
+    def _wrong_of(self, programs: Iterable[Program]) -> list[str]:
         wrong = {digest: f for digest, f in self.choices.failed.items() if f.wrong}
         if not wrong:
             return []
@@ -108,6 +111,21 @@ class WebGpuBackend:
     def memory(self) -> MemoryUse:
         """See `Backend.memory`."""
         return self.gpu.memory
+
+    @property
+    def remembered(self) -> Remembered:
+        """See `Backend.remembered`."""
+        return self.choices.remembered
+
+    @property
+    def wrong_kernels(self) -> list[str]:
+        """See `Backend.wrong_kernels`."""
+        return sorted({f.variant for f in self.choices.failed.values() if f.wrong})
+
+    async def simplified(self, program: Program) -> list[str]:
+        """See `Backend.simplified`."""
+        found = await simplified(self.pipelines, self.gpu.adapter, program.calls)
+        return [each.reason for each in found]
 
     @property
     def lost(self) -> str:
@@ -214,9 +232,12 @@ class WebGpuBackend:
 
     @property
     def stats(self) -> dict[str, float]:
-        """Counters of this device's life: pipelines, and what is known of kernels here."""
+        """See `Backend.stats`: bytes, objects, calls of the driver, pipelines and kernels."""
         pipelines = self.pipelines
         return {
+            "gpu_nbytes": self.gpu.allocated_nbytes,
+            "gpu_objects": self.gpu.n_objects,
+            "crossings": self.gpu.crossings,
             "pipelines": len(pipelines),
             "pipelines_early": self.gpu.n_early_pipelines,
             "pipelines_failed": pipelines.n_failed,

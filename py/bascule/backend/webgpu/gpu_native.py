@@ -105,6 +105,35 @@ async def find_adapter(tier: Tier = "webgpu") -> tuple[Any, str]:
     return adapter, wgpu.__version__
 
 
+def adapter_facts(
+    info: Mapping[str, Any], features: Any, limits: Mapping[str, int]
+) -> dict[str, Any]:
+    """What wgpu-py tells of an adapter, in the words of the specification."""
+
+    specified = {theirs: ours for ours, theirs in FEATURE_SPELLING.items()}
+
+    def subgroup_size(which: str) -> Any:
+        # wgpu-py 0.32 misspells it.
+        return info.get(f"subgroup_{which}_size", info.get(f"stackgroup_{which}_size"))
+
+    return {
+        **{name: info.get(name) for name in ("vendor", "architecture", "device")},
+        # The specification's description is the driver's name and version here.
+        "driver": info.get("description"),
+        "backend": info.get("backend_type"),
+        "software": info.get("adapter_type") == "CPU",
+        "features": [specified.get(name, name) for name in features],
+        "limits": {_camel(name): value for name, value in limits.items()},
+        "subgroup_min_size": subgroup_size("min"),
+        "subgroup_max_size": subgroup_size("max"),
+    }
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("-")
+    return head + "".join(part.title() for part in rest)
+
+
 def _unusable(tier: Tier, error: Exception) -> TierUnavailableError:
     return TierUnavailableError(
         tier,

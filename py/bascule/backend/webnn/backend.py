@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from bascule.backend.base import Executable, Shaped, Tier, checked_input
-from bascule.backend.cpu import ReferenceBackend, ReferenceStates, ReferenceStore, written
+from bascule.backend.host_arrays import InHostArrays, ReferenceStates, ReferenceStore, written
 from bascule.backend.webnn.ops import dim_input
 from bascule.backend.webnn.translate import translate
 from bascule.base.arrays import NUMPY, Array, np
@@ -96,14 +96,13 @@ class WebNnExecutable:
         self._graphs.drop(self)
 
 
-class WebNnBackend(ReferenceBackend):
+class WebNnBackend(InHostArrays):
     """Weights lie in Python once, and once more in the one graph that is in use."""
 
     tier: Tier = "webnn"
 
     def __init__(self, ml: Ml) -> None:
-        super().__init__()
-        self.device_name = ml.name
+        super().__init__(ml.name)
         self._graphs = Graphs(ml)
 
     @property

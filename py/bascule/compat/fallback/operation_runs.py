@@ -98,13 +98,7 @@ async def run_in_chunks(
 
 async def simpler_shaders(backend: Backend, program: Program) -> list[Taken]:
     """What a device made simpler of a program that is prepared on it: a row for each reason."""
-    from bascule.backend.webgpu.backend import WebGpuBackend
-    from bascule.backend.webgpu.simplified import simplified
-
-    if not isinstance(backend, WebGpuBackend):
-        return []
-    found = await simplified(backend.pipelines, backend.gpu.adapter, program.calls)
-    counts = Counter(each.reason for each in found)
+    counts = Counter(await backend.simplified(program))
     return [Taken("simplified_shader", reason, count) for reason, count in counts.items()]
 
 

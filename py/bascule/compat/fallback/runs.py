@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from bascule.backend.base import Backend, Tier
+from bascule.backend.tiers import TABLE
 from bascule.compat.calling import n_arguments
 from bascule.compat.error_policy import Attempt, FallbackStrategy
 from bascule.compat.fallback.answers import limits_of, memory_budget
@@ -32,7 +33,7 @@ from bascule.program.rewrites.rewrite import Taken
 
 # Once more in the same way, then elsewhere: an operation is short, and its caller waits for it.
 _RECOVERY = FallbackStrategy(max_retry_attempts=1, retry_delay=0.05)
-_LAST_TIERS = ("wasm", "cpu")
+_LAST_TIERS = tuple(row.name for row in TABLE if row.anywhere)
 
 
 class FallbackRuns:

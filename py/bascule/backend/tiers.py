@@ -1,0 +1,195 @@
+"""The table of tiers: one row has what is known of a tier outside its own package.
+
+A row's module opens it: `async open_backend(tier, *, remember, early) -> Backend`. Where it has
+them, `refusal(program) -> str` says why a program cannot run there, and `async facts() -> dict`
+what is known natively without opening it. Nothing else names a backend's package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum
+from importlib import import_module
+from typing import Any, Literal
+
+Tier = Literal["webgpu", "webgpu-limited", "webnn", "wasm", "cpu"]
+
+
+@dataclass(frozen=True, slots=True)
+class Typical:
+    """Seconds of a run by itself, of one of several in a row, and of a unit of work of each kind.
+
+    None for a kind of work that the tier does not do. Only their order of magnitude matters.
+    """
+
+    once_s: float
+    again_s: float
+    product_s: float
+    pass_s: float
+    blocks_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Better:
+    """Another tier that does all that this one does; `in_page` where that holds in pages alone."""
+
+    tier: Tier
+    why: str
+    in_page: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TierInfo:
+    """One tier.
+
+    `label` is for people, as the pages show it. `typical` stands in until a machine is measured,
+    `in_page` and `software` in its place in a page and on a GPU that the CPU imitates. `copies` is
+    how many of its weights a model holds in the machine's memory while it loads. With `is_async` a
+    run is only queued when it is asked for; `is_gpu` says that WGSL computes, in a GPU's own
+    memory. `refuses` says that its module has a `refusal`, `anywhere` that every program runs
+    on it wherever it opens.
+    """
+
+    name: Tier
+    label: str
+    module: str
+    typical: Typical
+    in_page: Typical | None = None
+    software: Typical | None = None
+    copies: int = 1
+    is_async: bool = False
+    is_gpu: bool = False
+    refuses: bool = False
+    anywhere: bool = False
+    better: Better | None = None
+
+    async def open(self, *, remember: bool = True, early: bool = True) -> Any:
+        """Open it: a `Backend`. TierUnavailableError where it does not work.
+
+        With `remember` what is learned of the device is stored; with `early` a device that a page
+        has opened while Python started may serve.
+        """
+        opener: Callable[..., Awaitable[Any]] = import_module(self.module).open_backend
+        return await opener(self.name, remember=remember, early=early)
+
+    def refusal(self, program: object) -> str:
+        """Why it cannot run that program; empty if it can."""
+        return import_module(self.module).refusal(program) if self.refuses else ""
+
+    async def facts(self) -> dict[str, Any]:
+        """What is known of it natively without opening it, as fields of `Capabilities`.
+
+        TierUnavailableError where it does not work.
+        """
+        tell: Callable[[], Awaitable[dict[str, Any]]] | None
+        tell = getattr(import_module(self.module), "facts", None)
+        return await tell() if tell else {}
+
+
+_GPU = Typical(2e-3, 5e-5, 2e-12, 1e-10, 1e-11)
+_SOFTWARE_GPU = Typical(2e-3, 2e-4, 1e-9, 1e-9, 1e-9)
+
+# Best first.
+TABLE: tuple[TierInfo, ...] = (
+    TierInfo(
+        "webgpu",
+        "the GPU",
+        "bascule.backend.webgpu.opening",
+        _GPU,
+        software=_SOFTWARE_GPU,
+        is_async=True,
+        is_gpu=True,
+    ),
+    TierInfo(
+        "webgpu-limited",
+        "the GPU, its plainest use",
+        "bascule.backend.webgpu.opening",
+        _GPU,
+        software=_SOFTWARE_GPU,
+        is_async=True,
+        is_gpu=True,
+        better=Better("webgpu", "webgpu works, on the same adapter in full"),
+    ),
+    TierInfo(
+        "webnn",
+        "the browser's neural network API",
+        "bascule.backend.webnn.opening",
+        Typical(1e-3, 5e-5, 3e-11, 1e-9, None),
+        refuses=True,
+        copies=4,  # Bascule's, the graph's, and its runtime's two while a graph is built
+    ),
+    TierInfo(
+        "wasm",
+        "the CPU, by WebAssembly",
+        "bascule.backend.wasm.opening",
+        Typical(1e-4, 3e-5, 2e-10, 2e-9, 2e-10),  # by wasmtime
+        in_page=Typical(5e-5, 1e-5, 8e-11, 1e-9, 1e-10),
+        anywhere=True,
+    ),
+    TierInfo(
+        "cpu",
+        "the CPU, by numpy",
+        "bascule.backend.cpu",
+        Typical(2e-5, 1e-5, 4e-11, 1e-9, 1e-9),
+        in_page=Typical(1e-4, 5e-5, 1e-9, 2e-9, 2e-9),  # its numpy has no BLAS
+        anywhere=True,
+        better=Better(
+            "wasm",
+            "wasm works, and a page's numpy, which would have to be fetched, is slower",
+            in_page=True,
+        ),
+    ),
+)
+TIERS: tuple[Tier, ...] = tuple(row.name for row in TABLE)
+_ROWS = {row.name: row for row in TABLE}
+
+
+def tier_info(tier: Tier) -> TierInfo:
+    """The row of a tier."""
+    return _ROWS[tier]
+
+
+class BackendType(Enum):
+    """Bascule's tiers, and the names under which code for other libraries knows their like.
+
+    A member has one of the tiers as its value. The other names are aliases (the very same members),
+    so that code which asks for them takes the branch that is meant:
+
+        JAX, "jax"                 WEBGPU: a pass recorded once, compiled, run on the accelerator
+        NUMBA, "numba"             WASM: loops compiled by LLVM to SIMD code for the CPU
+        TORCH, "torch", "pytorch"  CPU: the array library as it is, no accelerator needed
+        NUMPY, "numpy"             CPU
+
+    None of those libraries is imported or needed. `BackendType("jax")` works as well.
+    """
+
+    WEBGPU = "webgpu"
+    WEBGPU_LIMITED = "webgpu-limited"
+    WEBNN = "webnn"
+    WASM = "wasm"
+    CPU = "cpu"
+    JAX = "webgpu"
+    NUMBA = "wasm"
+    TORCH = "cpu"
+    NUMPY = "cpu"
+
+    @property
+    def tier(self) -> Tier:
+        """The tier of that name."""
+        return self.value
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether its work goes to a GPU."""
+        return tier_info(self.tier).is_gpu
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All its names, its own first."""
+        return tuple(name for name, member in BackendType.__members__.items() if member is self)
+
+    @classmethod
+    def _missing_(cls, value: object) -> BackendType | None:
+        name = str(value).upper().replace("-", "_")
+        return cls.__members__.get("TORCH" if name == "PYTORCH" else name)
