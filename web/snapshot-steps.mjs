@@ -18,6 +18,7 @@ try:
 except ImportError:
     pass  # it was not loaded
 import bascule.page.worker_browser
+import bascule.backend.webgpu.opening
 from bascule.page.snapshot import collect
 from bascule.text.jinja_library import provide_jinja
 provide_jinja()

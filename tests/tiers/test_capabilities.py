@@ -16,7 +16,7 @@ import wgpu
 
 import bascule
 from bascule.backend.webgpu import link
-from bascule.backend.webgpu.gpu_native import NativeGpu
+from bascule.backend.webgpu.gpu_native import NativeGpu, adapter_facts
 from bascule.base import assets
 from bascule.machine import capabilities as room
 from bascule.machine import capabilities_native as native
@@ -143,12 +143,12 @@ async def test_a_device_that_computes_wrongly_is_told(monkeypatch: pytest.Monkey
     assert found.has_adapter
 
 
-async def _hang() -> NativeGpu:
+async def _hang(**_: Any) -> NativeGpu:
     await asyncio.Event().wait()
     raise AssertionError
 
 
-async def _crash() -> NativeGpu:
+async def _crash(**_: Any) -> NativeGpu:
     raise ZeroDivisionError("planned by the test")
 
 
@@ -156,7 +156,7 @@ async def _crash() -> NativeGpu:
 async def test_a_driver_that_hangs_or_crashes_is_told(
     monkeypatch: pytest.MonkeyPatch, broken: Any, told: str
 ) -> None:
-    monkeypatch.setattr(native, "open_gpu", broken)
+    monkeypatch.setattr("bascule.backend.webgpu.gpu_native.open_native", broken)
     monkeypatch.setattr(room, "_DISPATCH_LIMIT_S", 0.2)
     found = await capabilities()
     assert found.dispatch is False
@@ -204,7 +204,7 @@ def test_odd_entries_do_not_take_the_sound_ones_along() -> None:
 
 
 def test_an_adapter_that_tells_nothing_is_an_adapter() -> None:
-    found = from_facts(native.adapter_facts({}, [], {}))
+    found = from_facts(adapter_facts({}, [], {}))
     assert found.has_adapter
     assert found.adapter_name == "GPU"
     assert found.subgroup_min_size is None
