@@ -1,0 +1,68 @@
+# The public names for type checkers; tests/test_public_names.py holds them equal to __init__.py.
+from bascule.kernels.buffer import DeviceBuffer as DeviceBuffer
+from bascule.backend.tiers import BackendType as BackendType
+from bascule.base.page_settings import configure as configure
+from bascule.base.progress import Progress as Progress
+from bascule.base.waiting import sync as sync
+from bascule.choosing.workload import WorkloadCharacteristics as WorkloadCharacteristics
+from bascule.compat.error_policy import Attempt as Attempt
+from bascule.compat.error_policy import ErrorKind as ErrorKind
+from bascule.compat.error_policy import ErrorRecovery as ErrorRecovery
+from bascule.compat.error_policy import FallbackStrategy as FallbackStrategy
+from bascule.compat.error_policy import RecoveryAction as RecoveryAction
+from bascule.compat.error_policy import RecoveryStats as RecoveryStats
+from bascule.compat.fallback.manager import FallbackManager as FallbackManager
+from bascule.compat.fallback.manager import SafariWebGPUFallback as SafariWebGPUFallback
+from bascule.compat.fallback.manager import (
+    create_optimal_fallback_strategy as create_optimal_fallback_strategy,
+)
+from bascule.compat.loaders import MultimodalModel as MultimodalModel
+from bascule.compat.loaders import ParallelMultimodalLoader as ParallelMultimodalLoader
+from bascule.compat.loaders import ProgressiveModelLoader as ProgressiveModelLoader
+from bascule.compat.platform import UnifiedWebPlatform as UnifiedWebPlatform
+from bascule.compat.precompile import ModelSpecificPrecompiler as ModelSpecificPrecompiler
+from bascule.compat.precompile import ShaderPrecompiler as ShaderPrecompiler
+from bascule.compat.quantizer import QuantizedTensor as QuantizedTensor
+from bascule.compat.quantizer import WebGPUQuantizer as WebGPUQuantizer
+from bascule.compat.recovery import RecoveryManager as RecoveryManager
+from bascule.compat.selector import IntelligentBackendSelector as IntelligentBackendSelector
+from bascule.compat.selector import select_optimal_backend as select_optimal_backend
+from bascule.compat.streaming import StreamingInferencePipeline as StreamingInferencePipeline
+from bascule.device.device import Device as Device
+from bascule.device.device import open_device as open_device
+from bascule.device.loading import load as load
+from bascule.errors import BackendsFailedError as BackendsFailedError
+from bascule.errors import BasculeError as BasculeError
+from bascule.errors import CapabilityMismatch as CapabilityMismatch
+from bascule.errors import CapabilityMismatchError as CapabilityMismatchError
+from bascule.errors import DeviceLostError as DeviceLostError
+from bascule.errors import GpuOutOfMemoryError as GpuOutOfMemoryError
+from bascule.errors import InputError as InputError
+from bascule.errors import ModelNotFoundError as ModelNotFoundError
+from bascule.errors import TierUnavailableError as TierUnavailableError
+from bascule.kernels.kernel import Kernel as Kernel
+from bascule.kernels.recording import Recording as Recording
+from bascule.machine.capabilities import Capabilities as Capabilities
+from bascule.machine.capabilities import capabilities as capabilities
+from bascule.machine.pressure import open_pressure as open_pressure
+from bascule.machine.requirements import CapabilityRequirements as CapabilityRequirements
+from bascule.machine.requirements import compatibility_score as compatibility_score
+from bascule.machine.requirements import get_requirement_mismatch as get_requirement_mismatch
+from bascule.machine.requirements import meets_requirements as meets_requirements
+from bascule.machine.requirements import validate_capabilities as validate_capabilities
+from bascule.machine.requirements import (
+    validate_operation_requirements as validate_operation_requirements,
+)
+from bascule.machine.safari import SafariSupport as SafariSupport
+from bascule.machine.safari import safari_capabilities as safari_capabilities
+from bascule.machine.safari import safari_support as safari_support
+from bascule.tasks.classifications import Classification as Classification
+from bascule.tasks.classifications import Ranking as Ranking
+from bascule.tasks.classifier import ClassifierModel as ClassifierModel
+from bascule.tasks.embedder import EmbeddingModel as EmbeddingModel
+from bascule.tasks.embeddings import Embeddings as Embeddings
+from bascule.tasks.language import LanguageModel as LanguageModel
+from bascule.tasks.proof import Proof as Proof
+from bascule.tasks.sampler import Sampling as Sampling
+
+__version__: str
