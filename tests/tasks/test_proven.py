@@ -265,7 +265,7 @@ async def test_another_machine_proves_again(
 ) -> None:
     del stored
     (await bascule.load(TINY_BERT, tier="wasm")).close()
-    monkeypatch.setattr("bascule.device.proving.host_identity", lambda: "another machine")
+    monkeypatch.setattr("bascule.machine.host.host_identity", lambda: "another machine")
     async with await bascule.load(TINY_BERT, tier="wasm") as model:
         assert model.proof.remembered == ""
         assert model.stats["passes"] == 1
