@@ -23,8 +23,10 @@ _PUBLIC = {
         "BasculeError DeviceLostError GpuOutOfMemoryError InputError ModelNotFoundError "
         "TierUnavailableError"
     ),
+    "bascule.kernels.elementwise": "ElementwiseKernel elementwise",
     "bascule.kernels.kernel": "Kernel",
     "bascule.kernels.recording": "Recording",
+    "bascule.kernels.reduction": "ReductionKernel reduce",
     "bascule.machine.capabilities": "Capabilities capabilities",
     "bascule.machine.pressure": "open_pressure",
     "bascule.tasks.classifications": "Classification Ranking",

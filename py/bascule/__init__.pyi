@@ -1,5 +1,4 @@
 # The public names for type checkers; tests/test_public_names.py holds them equal to __init__.py.
-from bascule.kernels.buffer import DeviceBuffer as DeviceBuffer
 from bascule.backend.tiers import BackendType as BackendType
 from bascule.base.page_settings import configure as configure
 from bascule.base.progress import Progress as Progress
@@ -40,8 +39,13 @@ from bascule.errors import GpuOutOfMemoryError as GpuOutOfMemoryError
 from bascule.errors import InputError as InputError
 from bascule.errors import ModelNotFoundError as ModelNotFoundError
 from bascule.errors import TierUnavailableError as TierUnavailableError
+from bascule.kernels.buffer import DeviceBuffer as DeviceBuffer
+from bascule.kernels.elementwise import ElementwiseKernel as ElementwiseKernel
+from bascule.kernels.elementwise import elementwise as elementwise
 from bascule.kernels.kernel import Kernel as Kernel
 from bascule.kernels.recording import Recording as Recording
+from bascule.kernels.reduction import ReductionKernel as ReductionKernel
+from bascule.kernels.reduction import reduce as reduce
 from bascule.machine.capabilities import Capabilities as Capabilities
 from bascule.machine.capabilities import capabilities as capabilities
 from bascule.machine.pressure import open_pressure as open_pressure

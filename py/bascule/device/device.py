@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 from bascule.array.array import Array, asarray
 from bascule.array.place import ArrayDevice
 from bascule.backend.base import Backend, Tier
-from bascule.kernels.buffer import BufferPool, DeviceBuffer, buffer_dtype
 from bascule.backend.memory import MemoryUse
 from bascule.base.arrays import ArrayLike, DTypeLike, need_numpy
 from bascule.choosing.auto import ModelNeed, open_tier

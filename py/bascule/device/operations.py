@@ -14,7 +14,6 @@ from types import MappingProxyType
 from typing import Any
 
 from bascule.backend.base import Computation
-from bascule.kernels.buffer import BufferDType, BufferPool, DeviceBuffer
 from bascule.base.arguments import did_you_mean
 from bascule.base.arrays import need_numpy, np
 from bascule.base.turns import CrossLoopLock

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-from bascule.kernels.buffer import BufferPool, DeviceBuffer
 from bascule.base.arguments import described
 from bascule.base.arrays import NUMPY, Array, np
 from bascule.errors import InputError

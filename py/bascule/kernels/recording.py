@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar, Token
 from typing import Self
 
-from bascule.kernels.buffer import BufferPool, Closable
 from bascule.base.arguments import whole_number
 from bascule.errors import InputError
 from bascule.kernels.buffer import BufferPool, Closable
