@@ -48,11 +48,13 @@ _SEEDS = {
         "FallbackManager SafariWebGPUFallback create_optimal_fallback_strategy"
     ),
     "bascule.compat.loaders": "MultimodalModel ParallelMultimodalLoader ProgressiveModelLoader",
+    "bascule.compat.matrix_ops": "MatrixOps",
     "bascule.compat.platform": "UnifiedWebPlatform",
     "bascule.compat.precompile": "ModelSpecificPrecompiler ShaderPrecompiler",
     "bascule.compat.quantizer": "QuantizedTensor WebGPUQuantizer",
     "bascule.compat.recovery": "RecoveryManager",
     "bascule.compat.selector": "IntelligentBackendSelector select_optimal_backend",
+    "bascule.compat.shader_manager": "ComputeShaderManager ManagedShader",
     "bascule.compat.streaming": "StreamingInferencePipeline",
     "bascule.errors": "BackendsFailedError CapabilityMismatch CapabilityMismatchError",
     "bascule.machine.requirements": (

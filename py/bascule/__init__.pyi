@@ -18,6 +18,7 @@ from bascule.compat.fallback.manager import (
 from bascule.compat.loaders import MultimodalModel as MultimodalModel
 from bascule.compat.loaders import ParallelMultimodalLoader as ParallelMultimodalLoader
 from bascule.compat.loaders import ProgressiveModelLoader as ProgressiveModelLoader
+from bascule.compat.matrix_ops import MatrixOps as MatrixOps
 from bascule.compat.platform import UnifiedWebPlatform as UnifiedWebPlatform
 from bascule.compat.precompile import ModelSpecificPrecompiler as ModelSpecificPrecompiler
 from bascule.compat.precompile import ShaderPrecompiler as ShaderPrecompiler
@@ -26,6 +27,8 @@ from bascule.compat.quantizer import WebGPUQuantizer as WebGPUQuantizer
 from bascule.compat.recovery import RecoveryManager as RecoveryManager
 from bascule.compat.selector import IntelligentBackendSelector as IntelligentBackendSelector
 from bascule.compat.selector import select_optimal_backend as select_optimal_backend
+from bascule.compat.shader_manager import ComputeShaderManager as ComputeShaderManager
+from bascule.compat.shader_manager import ManagedShader as ManagedShader
 from bascule.compat.streaming import StreamingInferencePipeline as StreamingInferencePipeline
 from bascule.device.device import Device as Device
 from bascule.device.device import open_device as open_device
