@@ -9,8 +9,7 @@
 override WORKGROUP: u32 = 8u;
 
 struct Params { tokens: u32, slots: u32, heads: u32, kept: u32, window: u32, sharing: u32,
-                x_head: u32, y_head: u32, first_query: u32, queries: u32,   // see the part rows
-                scale: f32, softcap: f32 }
+                x_head: u32, y_head: u32, first_query: u32, queries: u32, scale: f32, softcap: f32 }
 struct Tile { a: mat4x4f, b: mat4x4f, c: mat4x4f, d: mat4x4f }   // four vec4s of four rows
 
 @group(0) @binding(0) var<uniform> params: Params;

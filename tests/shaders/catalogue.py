@@ -62,6 +62,8 @@ def _calls() -> Graph:
 def _text_calls(graph: Graph) -> None:
     x, row = graph.input("text", (5, 24)), graph.input("text_row", (24,))
     graph.call("multiply", x, x)
+    graph.call("scale", x, by=2.0)
+    graph.call("softcap", x, cap=30.0)
     graph.call("concat", x, x, x)
     graph.call("concat", *[x] * 7)
     graph.call("rms_norm", x, row, eps=1e-5)
@@ -79,6 +81,7 @@ def _text_calls(graph: Graph) -> None:
             for pairs in ROTARY_PAIRS:
                 q = graph.call("rope_append", qkv, cache, angles, position, pairs=pairs, **heads)
             graph.call("cached_attention", q, cache, position, window=0, **heads)
+            graph.call("cached_attention", q, cache, position, window=0, softcap=5.0, **heads)
     logits, tokens = graph.input("logits", (1, 99)), graph.state("tokens", (16,), "u32")
     settings = graph.state("settings", (8,), "u32")
     graph.call("argmax_token", logits, tokens, position)
