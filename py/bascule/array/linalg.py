@@ -49,7 +49,7 @@ def vector_norm(x: Array, /, *, axis: Axis = None, keepdims: bool = False, ord: 
 
 
 def matrix_norm(x: Array, /, *, keepdims: bool = False, ord: Any = "fro") -> Array:
-    """The norm of matrices: "fro", 1, -1, inf or -inf."""
+    """The norm of matrices: "fro", 1, -1, inf, -inf, and by numpy's svd 2, -2 or "nuc"."""
     if x.ndim < 2:
         raise ShapeError("matrix_norm", "at least two axes", f"shape {x.shape}")
     if ord == "fro":
@@ -58,8 +58,12 @@ def matrix_norm(x: Array, /, *, keepdims: bool = False, ord: Any = "fro") -> Arr
         sums = sum_(abs(x), axis=-2 if ord in (1, -1) else -1, keepdims=True)
         found = (max_ if ord in (1, inf) else min_)(sums, axis=(-2, -1), keepdims=keepdims)
         return found
-    hint = "2, -2 and 'nuc' need singular values, which are not there."
-    raise ShapeError("matrix_norm", "'fro', 1, -1, inf or -inf", repr(ord), hint=hint)
+    if ord in (2, -2, "nuc"):
+        values = svdvals(x)
+        found = {2: max_, -2: min_, "nuc": sum_}[ord](values, axis=-1)
+        return found[..., None, None] if keepdims else found
+    expected = "'fro', 'nuc', 1, -1, 2, -2, inf or -inf"
+    raise ShapeError("matrix_norm", expected, repr(ord))
 
 
 def trace(x: Array, /, *, offset: int = 0, dtype: Any = None) -> Array:
