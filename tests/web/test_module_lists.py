@@ -30,7 +30,9 @@ def graph(start: Path) -> set[Path]:
     return found - {start}
 
 
-@pytest.mark.parametrize(("page", "script"), [("index", "main.js"), ("chat", "chat.js")])
+@pytest.mark.parametrize(
+    ("page", "script"), [("index", "main.js"), ("chat", "chat.js"), ("console", "console.js")]
+)
 def test_a_page_preloads_all_its_modules(page: str, script: str) -> None:
     html = (WEB / f"{page}.html").read_text()
     assert f'<script type="module" src="{script}"></script>' in html
@@ -41,7 +43,7 @@ def test_a_page_preloads_all_its_modules(page: str, script: str) -> None:
     assert 'rel="preload" as="fetch" crossorigin href="wheel/index.json"' in html
 
 
-@pytest.mark.parametrize("worker", ["worker.js", "prefetch.js"])
+@pytest.mark.parametrize("worker", ["worker.js", "prefetch.js", "console-worker.js"])
 def test_a_worker_imports_all_its_modules_itself(worker: str) -> None:
     assert set(imported(WEB / worker)) == graph(WEB / worker)
 

@@ -32,6 +32,13 @@ def add_pyodide_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE_OR_URL",
         help="an archive, a folder, or a URL of one (a folder's ends in /); else Pyodide's CDN",
     )
+    parser.add_argument(
+        "--packages",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="packages of Pyodide to fetch as well, with what they need, such as matplotlib",
+    )
 
 
 async def wheel(parsed: argparse.Namespace) -> None:
@@ -58,5 +65,5 @@ async def pyodide(parsed: argparse.Namespace) -> None:
     from bascule.server.pyodide import fetch_pyodide
 
     with progress_bar() as tell:
-        folder = await fetch_pyodide(parsed.source, tell)
+        folder = await fetch_pyodide(parsed.source, tell, parsed.packages)
     print(folder)

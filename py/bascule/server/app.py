@@ -81,6 +81,8 @@ def create_app(
     routes.append(Route("/models/index.json", model_index))
     routes.append(_models_route(models))
     folders = {**(extra or {}), "pyodide": pyodide}
+    if (web.parent / "examples").is_dir():
+        folders["examples"] = web.parent / "examples"
     routes += [_folder_route(f"/{prefix.strip('/')}", root) for prefix, root in folders.items()]
     routes.append(_folder_route("", web, start))
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urljoin
 from zipfile import BadZipFile, ZipFile
 
 import httpx
 
+from bascule.base.arguments import did_you_mean
 from bascule.base.folders import cache_folder
 from bascule.base.progress import Progress, ProgressCallback
 from bascule.errors import HashMismatchError, InputError, SetupError, SourceError
@@ -59,18 +61,21 @@ def pyodide_folder() -> Path:
     return folder
 
 
-async def fetch_pyodide(source: str | None, progress: ProgressCallback) -> Path:
+async def fetch_pyodide(
+    source: str | None, progress: ProgressCallback, packages: Sequence[str] = ()
+) -> Path:
     """Fetch Pyodide, or unpack it from an archive or a folder; its folder.
 
-    `source` is a path or a URL (a folder's ends in "/"), by default Pyodide's release. InputError
-    for a path that is not there, SourceError for what cannot be read or lacks a file,
-    HashMismatchError for a file that is not the release's, SetupError where the cache folder cannot
-    be written. An earlier Pyodide stays until all is there.
+    `source` is a path or a URL (a folder's ends in "/"), by default Pyodide's release. `packages`
+    are names of its distribution ("matplotlib") that are fetched as well, with what they need.
+    InputError for a path that is not there or an unknown package, SourceError for what cannot be
+    read or lacks a file, HashMismatchError for a file that is not the release's, SetupError where
+    the cache folder cannot be written. An earlier Pyodide stays until all is there.
     """
     home = _home()
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
-        return await _install(home, source or RELEASE, progress)
+        return await _install(home, source or RELEASE, progress, packages)
     except OSError as error:
         raise SetupError(
             f"Pyodide cannot be written to {home.parent} ({error.strerror}).",
@@ -78,25 +83,57 @@ async def fetch_pyodide(source: str | None, progress: ProgressCallback) -> Path:
         ) from None
 
 
-async def _install(home: Path, source: str, progress: ProgressCallback) -> Path:
+async def _install(
+    home: Path, source: str, progress: ProgressCallback, packages: Sequence[str]
+) -> Path:
     with tempfile.TemporaryDirectory(dir=home.parent) as scratch:
         fresh = Path(scratch) / "pyodide"
         fresh.mkdir()
-        found = await _open(source, Path(scratch))
-        for done, name in enumerate(KNOWN_SHA256):
-            progress(Progress("pyodide", done, len(KNOWN_SHA256)))
-            (fresh / name).write_bytes(_checked(name, await found.read(name), found.location))
-        (fresh / "complete").touch()
+        files = await _open(source, Path(scratch))
+        await files.prepare(KNOWN_SHA256)
+        lock = _checked(LOCK, await files.read(LOCK), files.location, KNOWN_SHA256[LOCK])
+        more = package_files(lock, packages)
+        await files.prepare(more)
+        wanted = {**KNOWN_SHA256, **more}
+        for done, (name, digests) in enumerate(wanted.items()):
+            progress(Progress("pyodide", done, len(wanted)))
+            data = await files.read(name)
+            (fresh / name).write_bytes(_checked(name, data, files.location, digests))
+        (fresh / "complete").write_text("\n".join(packages), encoding="utf-8")
         shutil.rmtree(home, ignore_errors=True)
         fresh.rename(home)
-    progress(Progress("pyodide", len(KNOWN_SHA256), len(KNOWN_SHA256)))
+    progress(Progress("pyodide", len(wanted), len(wanted)))
     return home
+
+
+def package_files(lock: bytes, packages: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The files of packages and of all that they depend on, with their SHA-256.
+
+    `lock` is a verified pyodide-lock.json. InputError for a package that it does not have.
+    """
+    known: dict[str, dict[str, Any]] = json.loads(lock)["packages"]
+    found: dict[str, tuple[str, ...]] = {}
+    remaining = list(packages)
+    while remaining:
+        name = remaining.pop()
+        if name not in known:
+            hint = did_you_mean(name, tuple(known))
+            raise InputError("packages", "packages of Pyodide", repr(name[:200]), hint=hint)
+        package = known[name]
+        if package["file_name"] not in found:
+            found[package["file_name"]] = (package["sha256"],)
+            remaining += package["depends"]
+    return found
 
 
 class _Files(Protocol):
     """The files of a Pyodide distribution."""
 
     location: str
+
+    async def prepare(self, names: Collection[str]) -> None:
+        """Find these in one pass, where files are not read one by one."""
+        ...
 
     async def read(self, name: str) -> bytes:
         """All of a file; SourceError if it is not there."""
@@ -107,6 +144,9 @@ class _Folder:
     def __init__(self, folder: Path) -> None:
         self.location = str(folder)
         self._folder = folder
+
+    async def prepare(self, names: Collection[str]) -> None:
+        pass
 
     async def read(self, name: str) -> bytes:
         try:
@@ -119,6 +159,9 @@ class _Site:
     def __init__(self, url: str) -> None:
         self.location = url
 
+    async def prepare(self, names: Collection[str]) -> None:
+        pass
+
     async def read(self, name: str) -> bytes:
         data = bytearray()
         async for part in _body(urljoin(self.location, name), MOST_FILE_NBYTES):
@@ -127,16 +170,33 @@ class _Site:
 
 
 class _Archive:
-    """A zip (a wheel is one) or tar archive, whose files may lie in any one folder of it."""
+    """A zip (a wheel is one) or tar archive, whose files may lie in any one folder of it.
+
+    It is read, never extracted: no path of its own is used.
+    """
 
     def __init__(self, path: Path, location: str) -> None:
         self.location = location
-        self._files = _unpack(path, location)
+        self._path = path
+        self._files: dict[str, bytes] = {}
+
+    async def prepare(self, names: Collection[str]) -> None:
+        if not names:
+            return
+        try:
+            await asyncio.to_thread(self._unpack, names)
+        except (tarfile.TarError, BadZipFile, EOFError, OSError, ValueError) as error:
+            raise SourceError(self.location, f"it cannot be unpacked ({error})") from None
 
     async def read(self, name: str) -> bytes:
         if name not in self._files:
             raise SourceError(self.location, f"it has no {name}", hint="Is it all of Pyodide?")
         return self._files[name]
+
+    def _unpack(self, names: Collection[str]) -> None:
+        for name, nbytes, read in _members(self._path):
+            if name in names and name not in self._files and nbytes <= MOST_FILE_NBYTES:
+                self._files[name] = read()
 
 
 async def _open(source: str, scratch: Path) -> _Files:
@@ -147,13 +207,13 @@ async def _open(source: str, scratch: Path) -> _Files:
         with target.open("wb") as sink:
             async for part in _body(source, MOST_ARCHIVE_NBYTES):
                 sink.write(part)
-        return await asyncio.to_thread(_Archive, target, source)
+        return _Archive(target, source)
     path = Path(source).expanduser()
     if path.is_dir():
         return _Folder(path)
     if not path.is_file():
         raise InputError("pyodide --from", "an archive, a folder or a URL", repr(source[:200]))
-    return await asyncio.to_thread(_Archive, path, source)
+    return _Archive(path, source)
 
 
 async def _body(url: str, most: int) -> AsyncGenerator[bytes]:
@@ -172,18 +232,6 @@ async def _body(url: str, most: int) -> AsyncGenerator[bytes]:
                 yield part
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise SourceError(url, str(error) or type(error).__name__) from None
-
-
-def _unpack(path: Path, location: str) -> dict[str, bytes]:
-    """The wanted files by name. Archives are read, never extracted: no path of theirs is used."""
-    found: dict[str, bytes] = {}
-    try:
-        for name, nbytes, read in _members(path):
-            if name in KNOWN_SHA256 and name not in found and nbytes <= MOST_FILE_NBYTES:
-                found[name] = read()
-    except (tarfile.TarError, BadZipFile, EOFError, OSError, ValueError) as error:
-        raise SourceError(location, f"it cannot be unpacked ({error})") from None
-    return found
 
 
 def _members(path: Path) -> Generator[tuple[str, int, Callable[[], bytes]]]:
@@ -205,9 +253,9 @@ def _is_zip(path: Path) -> bool:
         return handle.read(4) == b"PK\x03\x04"
 
 
-def _checked(name: str, data: bytes, location: str) -> bytes:
+def _checked(name: str, data: bytes, location: str, digests: Sequence[str]) -> bytes:
     digest = hashlib.sha256(data).hexdigest()
-    if digest not in KNOWN_SHA256[name]:
+    if digest not in digests:
         raise HashMismatchError(
             f"{location} ({name})",
             f"its SHA-256 is {digest}, which is not that of Pyodide {PYODIDE_VERSION}",

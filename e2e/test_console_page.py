@@ -1,0 +1,127 @@
+"""The console page: sources, values, errors as Python's, plots, Tab, history, Stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from e2e.axe import defects
+from e2e.conftest import Site
+from e2e.engines import Engine, Page, PlaywrightTab, wait_for
+from tests.test_examples import PRINTED
+
+STATE = "document.querySelector('#status').dataset.state"
+LOG = "() => [...document.querySelectorAll('#log pre')].map((e) => [e.className, e.textContent])"
+IMAGES = """async () => {
+  const images = [...document.querySelectorAll("#log img")];
+  await Promise.all(images.map((image) => image.decode().catch(() => {})));
+  return images.map(({ naturalWidth, naturalHeight }) => [naturalWidth, naturalHeight]);
+}"""
+RUN = """(source) => {
+  document.querySelector("#clear").click();
+  document.querySelector("#source").value = source;
+  document.querySelector("#run").click();
+}"""
+VALUE = "() => document.querySelector('#source').value"
+
+
+@pytest.fixture(scope="module")
+def page(engine: Engine, site: Site) -> Iterator[Page]:
+    opened = engine.new_page()
+    opened.open(f"{site.url}/console.html")
+    wait_for(opened, f"{STATE} === 'ready'")
+    yield opened
+    opened.close()
+
+
+def run(page: Page, source: str) -> list[Any]:
+    """What a source prints and shows."""
+    page.run(RUN, source)
+    wait_for(page, f"{STATE} === 'ready'")
+    return page.run(LOG)[1:]
+
+
+def test_values_printing_and_names_that_stay(page: Page) -> None:
+    assert run(page, "x = 6\nx * 7") == [["value", "42\n"]]
+    assert run(page, "for i in range(2):\n    print(i, x)\n") == [["out", "0 6\n1 6\n"]]
+    assert run(page, "import asyncio\nawait asyncio.sleep(0, 'slept')") == [["value", "'slept'\n"]]
+    assert run(page, "_ + '!';") == []
+
+
+def test_errors_are_python_s_own(page: Page) -> None:
+    [[kind, text]] = run(page, "def f(x):\n    return 1 / x\n\nf(0)")
+    assert kind == "error"
+    lines = text.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert "line 4" in lines[1]
+    assert lines[-1] == "ZeroDivisionError: division by zero"
+    assert not [line for line in lines if "pyodide" in line or "bascule" in line]
+    [[kind, text]] = run(page, "print('a'")
+    assert kind == "error"
+    assert "SyntaxError" in text
+    [[kind, text]] = run(page, "await bascule.load('no-such-model-at-all')")
+    assert kind == "error"
+    assert "ModelNotFoundError" in text
+    assert "no-such-model-at-all" in text
+
+
+def test_the_pca_example_runs_as_it_does_natively(page: Page, site: Site) -> None:
+    source = site_text(page, f"{site.url}/examples/pca.py")
+    shown = run(page, source)
+    assert "error" not in [kind for kind, _ in shown], shown
+    assert PRINTED["pca.py"] in "".join(text for kind, text in shown if kind == "out")
+    [[width, height]] = page.run(IMAGES)
+    assert width > 300
+    assert height > 200
+
+
+@pytest.mark.one_engine
+def test_a_kernel_and_a_picture_of_it(page: Page, site: Site) -> None:
+    shown = run(page, site_text(page, f"{site.url}/examples/kernel.py"))
+    assert PRINTED["kernel.py"] in "".join(text for kind, text in shown if kind == "out")
+    shown = run(page, site_text(page, f"{site.url}/examples/mandelbrot.py"))
+    assert "error" not in [kind for kind, _ in shown], shown
+    assert len(page.run(IMAGES)) == 1
+
+
+@pytest.mark.one_engine
+def test_keys(page: Page) -> None:
+    page.run("() => { const s = document.querySelector('#source'); s.value = ''; s.focus(); }")
+    page.press(*"def g():", "Enter")
+    wait_for(page, "document.querySelector('#source').value.endsWith('    ')")
+    page.press(*"return 5", "Enter")
+    wait_for(page, r"document.querySelector('#source').value.endsWith('5\n    ')")
+    page.press("Control+Enter")
+    wait_for(page, f"{STATE} === 'ready' && document.querySelector('#source').value === ''")
+    page.press(*"bascule.open_dev", "Tab")
+    wait_for(page, "document.querySelector('#source').value.startsWith('bascule.open_device')")
+    page.run("() => { document.querySelector('#source').value = ''; }")
+    page.press("ArrowUp")
+    assert page.run(VALUE) == "def g():\n    return 5"
+    page.press("ArrowDown")
+    assert page.run(VALUE) == ""
+    page.press(*"g()", "Enter")
+    wait_for(page, "document.querySelector('#log').textContent.endsWith('5\\n')")
+    assert isinstance(page, PlaywrightTab)
+
+
+@pytest.mark.one_engine
+def test_stop_ends_what_waits_and_what_computes(page: Page, site: Site) -> None:
+    for source, told in (
+        ("await asyncio.sleep(1000)", "Stopped."),
+        ("while True:\n    pass", "KeyboardInterrupt"),
+    ):
+        page.run(RUN, source)
+        wait_for(page, f"{STATE} === 'busy'")
+        page.run("() => document.querySelector('#stop').click()")
+        wait_for(page, f"{STATE} === 'ready'")
+        assert told in page.run(LOG)[-1][1]
+    assert run(page, "x") == [["value", "6\n"]]  # Python is the same
+    assert defects(page, site.extra) == []
+
+
+def site_text(page: Page, url: str) -> str:
+    text: str = page.run("async (url) => (await fetch(url)).text()", url)
+    return text

@@ -1,0 +1,149 @@
+"""A Python console in a page: sources in, text and pictures out. web/console-worker.js calls it."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import linecache
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from pyodide.console import Console
+from pyodide.ffi import to_js
+from pyodide_js import loadPackagesFromImports
+
+import bascule
+from bascule.page.pictures import figures, picture_of
+
+# matplotlib's own backend for pages draws into the document, which a worker does not have.
+_PLOTS = "agg"
+_MOST_REPR = 100_000
+
+
+def _start(main: Coroutine[Any, Any, Any], **_: object) -> asyncio.Task[Any]:
+    """Stand in for `asyncio.run` on a loop that runs: the console waits for the task."""
+    return asyncio.ensure_future(main)
+
+
+class ConsoleSession:
+    """Runs sources one after the other in one namespace, in which `bascule` is imported.
+
+    `text(kind, text)` gets what is printed ("out", "err"), the value of a last expression ("value")
+    and errors ("error"); `picture(type, bytes)` what is displayed: see `pictures.picture_of`.
+    """
+
+    def __init__(
+        self, text: Callable[[str, str], None], picture: Callable[[str, Any], None]
+    ) -> None:
+        os.environ.setdefault("MPLBACKEND", _PLOTS)
+        asyncio.run = _start  # type: ignore[assignment]
+        warnings.filterwarnings("ignore", message="FigureCanvasAgg is non-interactive")
+        self._text = text
+        self._picture = picture
+        self._n_runs = 0
+        self._running: asyncio.Task[Any] | None = None
+        names = {
+            "__name__": "__main__",
+            "__doc__": None,
+            "bascule": bascule,
+            "display": self.display,
+        }
+        self._console = Console(
+            names,
+            stdout_callback=lambda text: self._text("out", text),
+            stderr_callback=lambda text: self._text("err", text),
+        )
+
+    def is_complete(self, source: str) -> bool:
+        """Whether Enter should run this: it is whole, or wrong, and no block is still open."""
+        last = source.rpartition("\n")[2]
+        if "\n" in source and last.strip() and last[0] in " \t":
+            return False
+        try:
+            return self._console._compile(source, "<console>", "exec") is not None
+        except (OverflowError, SyntaxError, ValueError):
+            return True
+
+    def complete(self, source: str) -> Any:
+        """The names that continue the last word of a source, and where that word starts."""
+        names, start = self._console.complete(source)
+        return to_js([sorted(set(names)), start])
+
+    async def run(self, source: str) -> bool:
+        """Run a source to its end, that of an `asyncio.run(...)` in its last line included.
+
+        What it prints and shows goes to the callbacks. False where an error ended it.
+        """
+        self._n_runs += 1
+        name = f"<console {self._n_runs}>"
+        linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+        self._console.filename = name
+        self._running = asyncio.current_task()
+        try:
+            await self._show_value(await self._run(source, name))
+        except (OverflowError, SyntaxError, ValueError) as error:
+            self._text("error", self._words(error))
+            return False
+        except asyncio.CancelledError:
+            self._text("error", "Stopped.\n")
+            return False
+        except (
+            BaseException
+        ) as error:  # SystemExit and KeyboardInterrupt end the source, not Python
+            self._text("error", self._words(error))
+            return False
+        finally:
+            self._running = None
+            self._show_figures()
+        return True
+
+    def cancel(self) -> None:
+        """End what runs where it awaits."""
+        if self._running:
+            self._running.cancel()
+
+    def display(self, *values: Any) -> None:
+        """Show values: as pictures where they have one, else as text."""
+        for value in values:
+            found = picture_of(value)
+            if found:
+                self._picture(found[0], to_js(found[1]))
+            else:
+                self._text("value", f"{repr(value)[:_MOST_REPR]}\n")
+
+    async def _run(self, source: str, name: str) -> Any:
+        code = self._console._compile(source, name, "exec")
+        if code is None:
+            raise SyntaxError("the source ends too early")
+        tell = self._tell_package
+        await loadPackagesFromImports(source, messageCallback=tell, errorCallback=tell)
+        with self._console.redirect_streams():  # until a task has ended as well
+            value = await self._console.runcode(source, code)
+            return await value if isinstance(value, asyncio.Future) else value
+
+    async def _show_value(self, value: Any) -> None:
+        if value is None:
+            return
+        builtins._ = value  # type: ignore[attr-defined]
+        read: Callable[[], Awaitable[Any]] | None = getattr(value, "numpy", None)
+        if type(value).__module__.startswith("bascule.") and read and not picture_of(value):
+            value = await read()  # what lies on a device
+        self.display(value)
+
+    def _tell_package(self, message: str) -> None:
+        if not message.startswith("No new") and "already loaded" not in message:
+            self._text("names", f"{message}\n")
+
+    def _show_figures(self) -> None:
+        for data in figures(sys.modules):
+            self._picture("image/png", to_js(data))
+
+    def _words(self, error: BaseException) -> str:
+        """A traceback from the console's own first line on."""
+        if isinstance(error, SyntaxError) and error.filename == self._console.filename:
+            return "".join(traceback.format_exception_only(error))
+        return self._console.formattraceback(error)

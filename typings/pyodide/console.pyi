@@ -1,0 +1,19 @@
+from asyncio import Future
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+class Console:
+    filename: str
+    def __init__(
+        self,
+        globals: dict[str, Any],
+        *,
+        stdout_callback: Callable[[str], None],
+        stderr_callback: Callable[[str], None],
+    ) -> None: ...
+    def _compile(self, source: str, filename: str, symbol: str) -> object | None: ...
+    async def runcode(self, source: str, code: object) -> Future[Any] | object: ...
+    def redirect_streams(self) -> AbstractContextManager[None]: ...
+    def complete(self, source: str) -> tuple[list[str], int]: ...
+    def formattraceback(self, e: BaseException) -> str: ...

@@ -1,0 +1,211 @@
+// console.html: a Python console. Sources go to a worker one after the other; text and pictures come back.
+
+import { workerConfig } from "./client-options.js";
+import { ConsoleLog } from "./console-log.js";
+import { part } from "./dom.js";
+import { sendShipped } from "./shipped.js";
+import { switchesOf } from "./switches.js";
+
+/** @typedef {import("./console-worker.js").Said} Said */
+/** @typedef {"starting" | "ready" | "busy" | "failed"} State */
+
+const EXAMPLES = "examples/";
+const STOP_MS = 5000;
+const INTERRUPT_MS = 500;
+const SIGINT = 2;
+const INDENT = "    ";
+
+class ConsolePage {
+  #source = part("source", HTMLTextAreaElement);
+  #run = part("run", HTMLButtonElement);
+  #stop = part("stop", HTMLButtonElement);
+  #status = part("status", HTMLElement);
+  #log = new ConsoleLog(part("log", HTMLElement));
+  /** @type {Worker} */
+  #worker;
+  /** Asks Python to stop between two of its instructions; only isolated pages may share memory, and not in
+   * every browser. */
+  #interrupt = "SharedArrayBuffer" in globalThis ? new Int32Array(new SharedArrayBuffer(4)) : null;
+  /** @type {State} */
+  #state = "starting";
+  /** Sources that have run. @type {string[]} */
+  #history = [];
+  #at = 0;
+  /** Where the shown names belong. @type {{ head: string, tail: string } | null} */
+  #completing = null;
+  /** Runs while Python is asked to stop. @type {number | null} */
+  #patience = null;
+
+  constructor() {
+    this.#worker = this.#start();
+    this.#source.addEventListener("keydown", (event) => this.#press(event));
+    this.#source.addEventListener("input", () => this.#fit());
+    this.#run.addEventListener("click", () => this.#submit());
+    this.#stop.addEventListener("click", () => this.#end());
+    part("clear", HTMLButtonElement).addEventListener("click", () => this.#log.clear());
+    const examples = part("examples", HTMLSelectElement);
+    examples.addEventListener("change", () => this.#paste(examples));
+    this.#show("starting", "Starting Python…");
+  }
+
+  #start() {
+    const worker = new Worker(new URL("./console-worker.js", import.meta.url), { type: "module" });
+    worker.onmessage = ({ data }) => this.#hear(data);
+    worker.onerror = (event) => this.#fail(event.message || "The worker could not start.");
+    const switches = switchesOf(new URL(location.href).searchParams);
+    const config = workerConfig({ switches }, import.meta.url);
+    const { port1, port2 } = new MessageChannel();
+    sendShipped(config, port1, new AbortController().signal);
+    worker.postMessage({ type: "start", ...config, shipped: port2 }, [port2]);
+    // A message of its own: a browser may drop one with shared memory.
+    if (this.#interrupt) worker.postMessage({ type: "interrupt", interrupt: this.#interrupt });
+    return worker;
+  }
+
+  /** @param {Said} said */
+  #hear(said) {
+    if (this.#patience !== null) this.#wait(); // it answers, so it may yet stop by itself
+    if (said.type === "text") this.#log.text(said.kind, said.text);
+    else if (said.type === "picture") this.#log.picture(said.mime, said.data);
+    else if (said.type === "names") this.#complete(said.names, said.start);
+    else if (said.type === "failed") this.#fail(said.what);
+    else if (said.type === "entered") {
+      if (said.complete) this.#submit();
+      else this.#insert(`\n${indentOf(this.#source.value)}`);
+    } else {
+      clearTimeout(this.#patience ?? 0);
+      this.#patience = null;
+      this.#show("ready", said.type === "started" ? `Python ${said.version} is ready.` : "Ready.");
+    }
+  }
+
+  /** @param {string} what */
+  #fail(what) {
+    this.#log.text("error", `${what}\n`);
+    this.#show("failed", "Python stopped. Reload the page to start it again.");
+  }
+
+  /** @param {State} state @param {string} text */
+  #show(state, text) {
+    this.#state = state;
+    this.#status.dataset.state = state;
+    this.#status.textContent = text;
+    this.#run.disabled = state !== "ready";
+    this.#stop.disabled = state !== "busy";
+  }
+
+  #submit() {
+    const source = this.#source.value.trimEnd();
+    if (!source || this.#state !== "ready") return;
+    if (this.#history.at(-1) !== source) this.#history.push(source);
+    this.#at = this.#history.length;
+    this.#log.source(source);
+    this.#source.value = "";
+    this.#fit();
+    if (this.#interrupt) Atomics.store(this.#interrupt, 0, 0);
+    this.#show("busy", "Running…");
+    this.#worker.postMessage({ type: "run", source });
+  }
+
+  /** Cancel what awaits, interrupt what computes, and end the worker where neither helps. */
+  #end() {
+    this.#worker.postMessage({ type: "cancel" });
+    this.#wait();
+    const interrupt = this.#interrupt;
+    // Python that awaits hears of the cancel at once; in the midst of that an interrupt would hit anything.
+    if (interrupt) setTimeout(() => this.#state === "busy" && Atomics.store(interrupt, 0, SIGINT), INTERRUPT_MS);
+  }
+
+  #wait() {
+    clearTimeout(this.#patience ?? 0);
+    this.#patience = setTimeout(() => {
+      this.#patience = null;
+      this.#worker.terminate();
+      this.#log.text("error", "Python did not stop by itself and starts anew: its variables are gone.\n");
+      this.#show("starting", "Starting Python again…");
+      this.#worker = this.#start();
+    }, STOP_MS);
+  }
+
+  /** @param {KeyboardEvent} event */
+  #press(event) {
+    const { value, selectionStart, selectionEnd } = this.#source;
+    const here = selectionStart === selectionEnd;
+    const act = (/** @type {() => void} */ done) => {
+      event.preventDefault();
+      done();
+    };
+    if (event.isComposing) return;
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) act(() => this.#submit());
+    else if (event.key === "Enter" && !event.shiftKey && here && selectionEnd === value.length) {
+      if (this.#state === "ready") act(() => this.#worker.postMessage({ type: "enter", source: value }));
+    } else if (event.key === "Tab" && !event.shiftKey && here && this.#state === "ready") {
+      const head = value.slice(0, selectionStart);
+      const word = head.slice(head.lastIndexOf("\n") + 1);
+      // At a line's start Tab indents; after Escape it leaves the field as everywhere else.
+      if (!this.#source.dataset.leave) act(() => (word.trim() ? this.#ask(head, value.slice(selectionEnd)) : this.#insert(INDENT)));
+    } else if (event.key === "ArrowUp" && !value.slice(0, selectionStart).includes("\n")) act(() => this.#recall(-1));
+    else if (event.key === "ArrowDown" && !value.slice(selectionEnd).includes("\n")) act(() => this.#recall(1));
+    if (event.key === "Escape") this.#source.dataset.leave = "yes";
+    else delete this.#source.dataset.leave;
+  }
+
+  /** @param {string} head @param {string} tail */
+  #ask(head, tail) {
+    this.#completing = { head, tail };
+    this.#worker.postMessage({ type: "names", source: head });
+  }
+
+  /** @param {string[]} names @param {number} start */
+  #complete(names, start) {
+    const { head, tail } = this.#completing ?? { head: "", tail: "" };
+    if (!names.length || this.#source.value !== head + tail) return;
+    const shared = names.reduce((common, name) => {
+      let n = 0;
+      while (n < common.length && common[n] === name[n]) n++;
+      return common.slice(0, n);
+    });
+    if (names.length > 1) this.#log.text("names", `${names.slice(0, 60).join("   ")}\n`);
+    this.#source.value = head.slice(0, start) + shared + tail;
+    this.#source.selectionStart = this.#source.selectionEnd = start + shared.length;
+  }
+
+  /** An earlier or a later source. @param {number} step */
+  #recall(step) {
+    const at = Math.min(Math.max(this.#at + step, 0), this.#history.length);
+    if (at === this.#at) return;
+    this.#at = at;
+    this.#source.value = this.#history[at] ?? "";
+    this.#fit();
+  }
+
+  /** @param {string} text */
+  #insert(text) {
+    this.#source.setRangeText(text, this.#source.selectionStart, this.#source.selectionEnd, "end");
+    this.#fit();
+  }
+
+  #fit() {
+    this.#source.rows = Math.min(this.#source.value.split("\n").length + 1, 16);
+  }
+
+  /** @param {HTMLSelectElement} examples */
+  async #paste(examples) {
+    const name = examples.value;
+    examples.value = "";
+    const response = await fetch(new URL(EXAMPLES + name, import.meta.url));
+    if (!response.ok) return this.#log.text("error", `This server has no ${EXAMPLES}${name}.\n`);
+    this.#source.value = await response.text();
+    this.#fit();
+    this.#source.focus();
+  }
+}
+
+/** What a new line after these begins with. @param {string} source */
+function indentOf(source) {
+  const last = source.slice(source.lastIndexOf("\n") + 1);
+  const indent = /^\s*/.exec(last)?.[0] ?? "";
+  return last.trimEnd().endsWith(":") ? indent + INDENT : indent;
+}
+
+new ConsolePage();
