@@ -22,7 +22,19 @@ from bascule.tasks.registry import first_files
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WEB_FOLDER = ROOT / "web"
-KINDS = [".py", ".json", ".js", ".mjs", ".LICENSE", ".html", ".wasm", ".wgsl", ".md", ".zip"]
+KINDS = [
+    ".py",
+    ".pyi",
+    ".json",
+    ".js",
+    ".mjs",
+    ".LICENSE",
+    ".html",
+    ".wasm",
+    ".wgsl",
+    ".md",
+    ".zip",
+]
 IMPORT = re.compile(r"(?:from|import\(|import|new URL\()\s*[\"'](\./[^\"']+)[\"']")
 
 
