@@ -25,6 +25,7 @@ WEB_FOLDER = ROOT / "web"
 KINDS = [
     ".py",
     ".pyi",
+    ".typed",
     ".json",
     ".js",
     ".mjs",
