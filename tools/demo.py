@@ -24,6 +24,7 @@ OUT = Path(__file__).resolve().parent.parent / "out"
 DESKTOP: ViewportSize = {"width": 1000, "height": 730}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 LOW: ViewportSize = {"width": 1000, "height": 720}
+EXAMPLE = "mandelbrot.py"
 QUESTION = "What is a bridge? Answer in one sentence."
 # Without a GPU a token may take half a second.
 TIMEOUT_MS = 300_000
@@ -60,6 +61,11 @@ def main(folder: Path) -> int:
         page.screenshot(path=folder / "chat.png")
         page.emulate_media(color_scheme="dark")
         page.screenshot(path=folder / "chat-dark.png")
+        console.print(f"Opening {url}/console.html and running examples/{EXAMPLE}")
+        page.emulate_media(color_scheme="light")
+        page.goto(f"{url}/console.html")
+        run_example(page)
+        page.screenshot(path=folder / "console.png")
         browser.close()
     console.print(f"Screenshots: {', '.join(str(path) for path in sorted(folder.glob('*.png')))}")
     console.print(
@@ -110,6 +116,17 @@ def chat(page: Page) -> str:
         "(row) => [...row.children].map((each) => each.textContent).join(' '))"
     )
     return "\n".join([*said, ", ".join(figures)])
+
+
+def run_example(page: Page) -> None:
+    """Run an example in the Python console, and wait for its picture."""
+    wait(page)
+    page.select_option("#examples", EXAMPLE)
+    page.wait_for_function("document.querySelector('#source').value")
+    page.click("#run")
+    page.wait_for_selector("#log img")
+    wait(page)
+    page.wait_for_function("document.querySelector('#log img').naturalWidth")
 
 
 def wait(page: Page) -> None:

@@ -7,7 +7,7 @@ import { sendShipped } from "./shipped.js";
 import { switchesOf } from "./switches.js";
 
 /** @typedef {import("./console-worker.js").Said} Said */
-/** @typedef {"starting" | "ready" | "busy" | "failed"} State */
+/** @typedef {"booting" | "ready" | "busy" | "error"} State */
 
 const EXAMPLES = "examples/";
 const STOP_MS = 5000;
@@ -27,7 +27,7 @@ class ConsolePage {
    * every browser. */
   #interrupt = "SharedArrayBuffer" in globalThis ? new Int32Array(new SharedArrayBuffer(4)) : null;
   /** @type {State} */
-  #state = "starting";
+  #state = "booting";
   /** Sources that have run. @type {string[]} */
   #history = [];
   #at = 0;
@@ -45,7 +45,7 @@ class ConsolePage {
     part("clear", HTMLButtonElement).addEventListener("click", () => this.#log.clear());
     const examples = part("examples", HTMLSelectElement);
     examples.addEventListener("change", () => this.#paste(examples));
-    this.#show("starting", "Starting Python…");
+    this.#show("booting", "Starting Python…");
   }
 
   #start() {
@@ -82,7 +82,7 @@ class ConsolePage {
   /** @param {string} what */
   #fail(what) {
     this.#log.text("error", `${what}\n`);
-    this.#show("failed", "Python stopped. Reload the page to start it again.");
+    this.#show("error", "Python stopped. Reload the page to start it again.");
   }
 
   /** @param {State} state @param {string} text */
@@ -122,7 +122,7 @@ class ConsolePage {
       this.#patience = null;
       this.#worker.terminate();
       this.#log.text("error", "Python did not stop by itself and starts anew: its variables are gone.\n");
-      this.#show("starting", "Starting Python again…");
+      this.#show("booting", "Starting Python again…");
       this.#worker = this.#start();
     }, STOP_MS);
   }
