@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import bascule  # noqa: E402
-from bascule.backend.quantise import QUANTISED  # noqa: E402
+from bascule.backend.quantize import QUANTIZED  # noqa: E402
 from bench.quality import TEXTS, quality  # noqa: E402
 
 # Weights of one kind, by a part of their names; the first that fits.
@@ -35,7 +35,7 @@ KINDS = {
     "intermediate": "inner layer",
     "output": "outer layer",
 }
-FORMATS = (None, *reversed(QUANTISED))
+FORMATS = (None, *reversed(QUANTIZED))
 console = Console(width=120)
 
 

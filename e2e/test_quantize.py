@@ -80,7 +80,7 @@ def test_a_page_makes_the_same_blocks(
         found = json.loads(told)
         print(f"{webgpu_engine.name} {format}:", {k: found[k] for k in found if k != "hashes"})
         assert found["hashes"] == hashes
-        # A quotient may be off by an ulp (see tests/shaders/test_quantise.py): 160 bytes of 700,000
+        # A quotient may be off by an ulp (see tests/shaders/test_quantize.py): 160 bytes of 700,000
         # blocks in Chromium. What lands in a wrong place changes a slab, 100,000 and more.
         assert found["differ"] <= 2000
         assert found["errors"] < 1e-3

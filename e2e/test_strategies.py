@@ -16,8 +16,8 @@ CODE = """
 import json
 import numpy as np
 import bascule
-from bascule.program.blocks import dequantise
-from bascule.backend.quantise import quantise
+from bascule.program.blocks import dequantize
+from bascule.backend.quantize import quantize
 from bascule.base.dtypes import BlockType
 from bascule.errors import BasculeError
 from bascule.program.rewrites.rewrite import Limits
@@ -34,8 +34,8 @@ def attend(q, k, v):
     return weights / weights.sum(-1, keepdims=True) @ v
 
 def as_blocks(matrix, kind):
-    blocks, _ = quantise(BlockType[kind], np.ascontiguousarray(matrix, np.float32))
-    return dequantise(BlockType[kind], blocks, matrix.size).reshape(matrix.shape).astype(float)
+    blocks, _ = quantize(BlockType[kind], np.ascontiguousarray(matrix, np.float32))
+    return dequantize(BlockType[kind], blocks, matrix.size).reshape(matrix.shape).astype(float)
 
 a, b = normal((4, 256)), normal((256, 128))
 table, ids = normal((1024, 32)), rng.integers(0, 1024, (2, 9))

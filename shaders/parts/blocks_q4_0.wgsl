@@ -1,7 +1,7 @@
 // blocks_q4_0: d * (q - 8). The number furthest from 0 becomes -8 exactly.
 const DATA_WORDS = 4u;
 
-fn quantise(block: u32, at: u32) -> vec4f {
+fn quantize(block: u32, at: u32) -> vec4f {
   var furthest = x_at(at).x;
   for (var i = 0u; i < 8u; i++) {
     let v = x_at(at + i);

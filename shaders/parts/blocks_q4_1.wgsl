@@ -1,7 +1,7 @@
 // blocks_q4_1: d * q + m, from the block's least number to its greatest.
 const BLOCKS_A_LANE = 1u;
 
-fn quantise(block: u32, at: u32) -> vec4f {
+fn quantize(block: u32, at: u32) -> vec4f {
   var least = x_at(at);
   var most = least;
   for (var i = 1u; i < 8u; i++) {

@@ -1,7 +1,7 @@
 // blocks_q8_0: d * q, the number furthest from 0 becoming 127 or -127. Halves round away from 0.
 const DATA_WORDS = 8u;
 
-fn quantise(block: u32, at: u32) -> vec4f {
+fn quantize(block: u32, at: u32) -> vec4f {
   var size = abs(x_at(at));
   for (var i = 1u; i < 8u; i++) { size = max(size, abs(x_at(at + i))); }
   let d = max(max(size.x, size.y), max(size.z, size.w)) / 127.0;

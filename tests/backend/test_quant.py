@@ -5,10 +5,10 @@ from __future__ import annotations
 import gguf
 import numpy as np
 import pytest
-from gguf.quants import dequantize, quantize
+from gguf import quants
 
 from bascule.errors import InputError
-from bascule.program.blocks import BLOCKS, BlockType, dequantise
+from bascule.program.blocks import BLOCKS, BlockType, dequantize
 
 N_BLOCKS = 64
 # Where each quantized format keeps its float16 scales.
@@ -29,13 +29,15 @@ every_type = pytest.mark.parametrize("type", list(BlockType), ids=lambda t: t.na
 def reference(type: BlockType, data: np.ndarray) -> np.ndarray:
     # Plain arithmetic on random bytes meets NaN and infinity on purpose.
     with np.errstate(all="ignore"):
-        return dequantize(data.reshape(1, -1), gguf.GGMLQuantizationType[type.name]).reshape(-1)
+        return quants.dequantize(data.reshape(1, -1), gguf.GGMLQuantizationType[type.name]).reshape(
+            -1
+        )
 
 
 def check(type: BlockType, data: np.ndarray) -> np.ndarray:
     """Equal bit by bit, zeros' signs included; NaN where NaN stands, whatever its payload."""
     count = data.size // BLOCKS[type].nbytes * BLOCKS[type].n_elements
-    found, wanted = dequantise(type, data.tobytes(), count), reference(type, data)
+    found, wanted = dequantize(type, data.tobytes(), count), reference(type, data)
     assert found.dtype == np.float32
     assert found.shape == wanted.shape == (count,)
     nan = np.isnan(wanted)
@@ -86,7 +88,7 @@ def test_all_numbers_of_two_bytes(type: BlockType) -> None:
 )
 def test_what_the_package_quantized_comes_back_within_a_step(type: BlockType, step: float) -> None:
     rows = np.random.default_rng(5).uniform(-1, 1, (4, 256)).astype(np.float32)
-    data = quantize(rows, gguf.GGMLQuantizationType[type.name])
+    data = quants.quantize(rows, gguf.GGMLQuantizationType[type.name])
     found = check(type, data.reshape(-1)).reshape(rows.shape)
     span = 2 if type is BlockType.Q4_1 else 1
     assert np.abs(found - rows).max() <= 1.01 * step * span
@@ -97,16 +99,16 @@ def test_bytes_of_any_kind_are_taken_and_left_alone(type: BlockType) -> None:
     block = BLOCKS[type]
     data = bytearray(np.random.default_rng(1).bytes(block.nbytes))
     before = bytes(data)
-    found = dequantise(type, data, block.n_elements)
+    found = dequantize(type, data, block.n_elements)
     for other in (before, memoryview(before), np.frombuffer(before, np.uint8)):
-        np.testing.assert_array_equal(dequantise(type, other, block.n_elements), found)
+        np.testing.assert_array_equal(dequantize(type, other, block.n_elements), found)
     found[:] = 0
     assert data == before
 
 
 @every_type
 def test_no_blocks_are_no_numbers(type: BlockType) -> None:
-    assert dequantise(type, b"", 0).shape == (0,)
+    assert dequantize(type, b"", 0).shape == (0,)
 
 
 @every_type
@@ -114,15 +116,15 @@ def test_no_blocks_are_no_numbers(type: BlockType) -> None:
 def test_data_of_another_length_is_refused(type: BlockType, surplus: int) -> None:
     block = BLOCKS[type]
     with pytest.raises(InputError, match=rf"data: expected {block.nbytes} bytes .* {type.name}"):
-        dequantise(type, bytes(block.nbytes + surplus), block.n_elements)
+        dequantize(type, bytes(block.nbytes + surplus), block.n_elements)
 
 
 @pytest.mark.parametrize(("type", "count"), [(BlockType.Q4_0, 33), (BlockType.Q6_K, 32)])
 def test_a_part_of_a_block_is_refused(type: BlockType, count: int) -> None:
     with pytest.raises(InputError, match=rf"multiple of {BLOCKS[type].n_elements} .* {count}"):
-        dequantise(type, bytes(BLOCKS[type].nbytes), count)
+        dequantize(type, bytes(BLOCKS[type].nbytes), count)
 
 
 def test_a_negative_count_is_refused() -> None:
     with pytest.raises(InputError, match="found -32"):
-        dequantise(BlockType.Q4_0, b"", -32)
+        dequantize(BlockType.Q4_0, b"", -32)

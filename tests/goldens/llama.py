@@ -71,7 +71,7 @@ class LongText:
     top_logits: NDArray[np.float64]  # (T, 8)
 
     def logits(self, embedding: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The reference's logits (T, V), out of the model's dequantised embedding (V, C)."""
+        """The reference's logits (T, V), out of the model's dequantized embedding (V, C)."""
         return self.hidden.astype(np.float64) @ embedding.astype(np.float64).T
 
 
@@ -143,7 +143,7 @@ def perplexity() -> Perplexity:
     return Perplexity(told["ids"], told["window"], told["losses"], told["perplexity"])
 
 
-def llama_cpp(weights: Literal["quantised", "float32"]) -> LlamaCpp:
+def llama_cpp(weights: Literal["quantized", "float32"]) -> LlamaCpp:
     """llama.cpp on SmolLM2's file, or on a float32 copy of the same numbers.
 
     With the file as it is llama.cpp rounds activations to 8 bits, so that it errs by about 0.1 a
@@ -173,7 +173,7 @@ def _tiny(name: str, place: str) -> Tiny:
 
 
 def token_embedding(file: Path) -> NDArray[np.float32]:
-    """A GGUF file's token embedding (V, C), dequantised: what `LongText.logits` takes."""
+    """A GGUF file's token embedding (V, C), dequantized: what `LongText.logits` takes."""
     raw = np.memmap(file, np.uint8, "r")
     header = parse_gguf(raw[: 4 << 20].tobytes(), len(raw), file.name)
     assert isinstance(header, GgufHeader)

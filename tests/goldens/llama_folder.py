@@ -1,6 +1,6 @@
 """A GGUF file of a Llama as the Hugging Face folder that it could have been made from.
 
-Its numbers are dequantised, so that the folder's model is the file's. Tensors are named, and rows
+Its numbers are dequantized, so that the folder's model is the file's. Tensors are named, and rows
 of q and k ordered, as transformers has them; the gguf package reads the file. Nothing of Bascule.
 """
 

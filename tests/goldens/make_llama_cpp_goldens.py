@@ -7,7 +7,7 @@
 The install compiles llama.cpp. Teacher-forced: the float64 reference's tokens go in, and what
 llama.cpp would have chosen at each position comes out, with the margin of its two best logits; the
 KV cache is float32. Twice: with the file as it is, where llama.cpp rounds activations to 8 bits
-before each product with a quantised weight, so that the two agree only where the margin is CLEAR;
+before each product with a quantized weight, so that the two agree only where the margin is CLEAR;
 and with a float32 copy of the same numbers, which is not rounded so. Fails if they disagree there,
 or on a prompt's tokens. llama.py beside this tells what the written file holds.
 """
@@ -128,7 +128,7 @@ def smollm2(path: Path) -> None:
         "file": path.name,
         "made_with": {"llama-cpp-python": version("llama-cpp-python")},
         "system": llama_cpp.llama_print_system_info().decode().strip(),
-        "quantised": view(path, CLEAR),
+        "quantized": view(path, CLEAR),
     }
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "float32.gguf"

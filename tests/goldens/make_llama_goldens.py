@@ -5,7 +5,7 @@
     goldens/bin/python tests/goldens/make_llama_goldens.py SmolLM2-135M-Instruct.Q4_1.gguf
 
 Only the tiny models are done if no file is given. The independent implementation is transformers'
-LlamaForCausalLM on weights that the `gguf` package dequantised; its norm and its rotary angles are
+LlamaForCausalLM on weights that the `gguf` package dequantized; its norm and its rotary angles are
 replaced, since they compute in float32 whatever the weights are. The tokenizer is built with
 `tokenizers` from the GGUF's metadata and the chat template runs in transformers. Nothing of Bascule
 is used. perplexity.txt is our own text. llama.py beside this tells what each written file holds.

@@ -14,7 +14,7 @@ from bascule.array.rows import ROWS
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel
 from bascule.backend.webgpu.kernels import candidates
-from bascule.backend.webgpu.quantiser import PARTS
+from bascule.backend.webgpu.quantizer import PARTS
 from bascule.base.dtypes import DType
 from bascule.program.graph import Graph
 from bascule.program.ops import ACTIVATIONS, POOLINGS, ROTARY_PAIRS
@@ -113,10 +113,10 @@ def _blocks(graph: Graph) -> None:
 
 
 def served_by_none() -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Shaders that serve no call, with their parts: states.py copies, quantiser.py quantises."""
+    """Shaders that serve no call, with their parts: states.py copies, quantizer.py quantizes."""
     yield "copy", ()
     for parts in PARTS.values():
-        yield "quantise", parts
+        yield "quantize", parts
 
 
 def array_files() -> set[str]:

@@ -15,11 +15,11 @@ from safetensors.numpy import load_file, save_file
 
 import bascule
 from bascule import LanguageModel
-from bascule.backend.quantise import quantise
+from bascule.backend.quantize import quantize
 from bascule.base.dtypes import BlockType
 from bascule.errors import FileMissingError, ModelFileError, UnsupportedModelError
 from bascule.models.llama import LLAMA
-from bascule.program.blocks import dequantise
+from bascule.program.blocks import dequantize
 from bascule.recipes.reading import read_recipe
 from bascule.tasks.sampler import GREEDY
 from bascule.weights.location import open_source
@@ -94,8 +94,8 @@ def in_blocks(folder: Path, format: str) -> None:
         fine = name in ("model.embed_tokens.weight", "lm_head.weight")
         type = BlockType["Q8_0" if fine else format.upper()]
         if array.ndim == 2:
-            blocks = quantise(type, array)[0]
-            tensors[name] = dequantise(type, blocks, array.size).reshape(array.shape)
+            blocks = quantize(type, array)[0]
+            tensors[name] = dequantize(type, blocks, array.size).reshape(array.shape)
     save_file(tensors, folder / "model.safetensors")
 
 
@@ -141,7 +141,7 @@ async def test_a_report_tells_of_each_tensor(format: str) -> None:
     assert cosines(found["webgpu"], found["cpu"]).min() > 0.99999
 
 
-async def test_one_word_quantises_everywhere() -> None:
+async def test_one_word_quantizes_everywhere() -> None:
     path = str(FOLDER)
     platform = bascule.UnifiedWebPlatform(path, "text_generation", "cpu", quantize=8)
     assert (await platform.load_model()).quantization.format == "q8_0"

@@ -13,10 +13,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import bascule
-from bascule.backend.quantise import quantise
+from bascule.backend.quantize import quantize
 from bascule.base.dtypes import BlockType
 from bascule.errors import FileChangedError, InputError, ModelFileError
-from bascule.weights.quantised import SLAB_BLOCKS
+from bascule.weights.quantized import SLAB_BLOCKS
 from bascule.weights.source import FileSource
 from bench.quality import TEXTS, quality
 from tests.goldens import TINY_BERT, cosines, golden
@@ -150,7 +150,7 @@ def save(folder: Path, tensors: dict[str, Any], shards: int) -> None:
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("format", BOUNDS)
 @pytest.mark.parametrize(("dtype", "shards"), [(np.float32, 1), (np.float16, 3)])
-async def test_what_loads_is_what_the_numbers_quantise_to(
+async def test_what_loads_is_what_the_numbers_quantize_to(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     tier: str,
@@ -158,7 +158,7 @@ async def test_what_loads_is_what_the_numbers_quantise_to(
     dtype: Any,
     shards: int,
 ) -> None:
-    monkeypatch.setattr("bascule.weights.quantised.SLAB_BLOCKS", 37)  # slabs that cut pairs in two
+    monkeypatch.setattr("bascule.weights.quantized.SLAB_BLOCKS", 37)  # slabs that cut pairs in two
     folder = widened(tmp_path / "m", layers=2, dtype=dtype, shards=shards)
     # 64 KiB: a chunk holds many slabs, and slabs lie across chunks.
     async with await bascule.load(
@@ -180,7 +180,7 @@ async def test_what_loads_is_what_the_numbers_quantise_to(
                 parts = [name.replace("qkv", f"attention.self.{p}") for p in
                          ("query", "key", "value")]  # fmt: skip
             floats = np.concatenate([tensors[part] for part in parts]).astype(np.float32)
-            wanted, sums = quantise(BlockType[format.upper()], floats)
+            wanted, sums = quantize(BlockType[format.upper()], floats)
             assert n_blocks is None or floats.size == 32 * n_blocks
             if tier == "cpu":
                 data = store.arrays[name].data
@@ -242,7 +242,7 @@ async def test_a_load_can_be_cancelled_and_frees_everything() -> None:
 
 
 @pytest.mark.parametrize("tier", TIERS)
-async def test_a_file_that_changes_meanwhile_is_quantised_anew(
+async def test_a_file_that_changes_meanwhile_is_quantized_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tier: str
 ) -> None:
     folder = widened(tmp_path / "m", layers=2)
@@ -271,7 +271,7 @@ async def test_wrong_formats_are_told(wrong: Any) -> None:
         await bascule.load(TINY_BERT, tier="cpu", quantize=wrong)
 
 
-async def test_blocks_are_not_quantised_again() -> None:
+async def test_blocks_are_not_quantized_again() -> None:
     tiny = TINY_BERT.parent / "tiny-llama" / "tiny-q4_1.gguf"
     with pytest.raises(InputError, match="safetensors"):
         await bascule.load(tiny, tier="cpu", quantize=4)
@@ -285,7 +285,7 @@ async def test_arrays_by_themselves(tier: str, format: str, rng: np.random.Gener
         array = rng.standard_normal((5, 7, 96))
         found = await quantizer.quantize(array)
         assert found.shape == (5, 7, 96)
-        wanted, sums = quantise(BlockType[format.upper()], array.astype(np.float32))
+        wanted, sums = quantize(BlockType[format.upper()], array.astype(np.float32))
         np.testing.assert_array_equal(found.data, wanted)
         assert found.report.relative_error == pytest.approx(sums.relative_error, rel=1e-4)
         error = np.abs(found.dequantize() - array).max()
@@ -312,7 +312,7 @@ async def test_large_arrays_go_in_steps() -> None:
     found = await quantizer.quantize(array, progress=tell)
     assert [p.done for p in told] == [1 << 20, 2 << 20, array.size]
     assert peak < found.data.nbytes + SLAB_NBYTES + (1 << 20)
-    np.testing.assert_array_equal(found.data, quantise(BlockType.Q8_0, array)[0])
+    np.testing.assert_array_equal(found.data, quantize(BlockType.Q8_0, array)[0])
     quantizer.close()
     quantizer.close()
     assert backend.lost == ""

@@ -122,7 +122,7 @@ async def test_weights_come_again_from_the_cache(tmp_path: Path) -> None:
             assert np.array_equal(await model.embed("w4 w5"), expected)
 
 
-async def test_quantised_weights_are_made_again() -> None:
+async def test_quantized_weights_are_made_again() -> None:
     async with await bascule.load(TINY_BERT, tier="webgpu", quantize="q8_0") as model:
         expected = await model.embed("w4 w5")
         lose_device(model)

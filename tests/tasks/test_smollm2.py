@@ -73,7 +73,7 @@ async def test_logits_of_200_tokens(smollm2: LanguageModel) -> None:
     assert least >= 0.9999
 
     top = found.argmax(axis=1)
-    for kind in ("quantised", "float32"):
+    for kind in ("quantized", "float32"):
         theirs = llama.llama_cpp(kind).long
         clear = np.array(theirs.margins) >= CLEAR
         assert clear.sum() > 100
@@ -95,7 +95,7 @@ async def test_perplexity_of_a_window(smollm2: LanguageModel) -> None:
 
 async def test_an_answer_over_llama_cpp_s_own_words(smollm2: LanguageModel) -> None:
     """Teacher-forced on a chat: wherever llama.cpp is sure, the choice is the same."""
-    chat, theirs = llama.prompts()["accents"], llama.llama_cpp("quantised").chats["accents"]
+    chat, theirs = llama.prompts()["accents"], llama.llama_cpp("quantized").chats["accents"]
     ids = [*chat.prompt_ids, *chat.ids]
     logits = await smollm2.logits(ids)
     ours = logits[len(chat.prompt_ids) - 1 : -1].argmax(axis=1)

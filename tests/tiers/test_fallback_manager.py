@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import bascule
-from bascule.backend.quantise import quantise
+from bascule.backend.quantize import quantize
 from bascule.base.dtypes import BlockType
 from bascule.errors import (
     DeviceLostError,
@@ -17,7 +17,7 @@ from bascule.errors import (
     InputError,
     LimitError,
 )
-from bascule.program.blocks import dequantise
+from bascule.program.blocks import dequantize
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.rewrites.quantization import progressive_quantization
@@ -62,8 +62,8 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
     yield "matmul", {"a": a, "b": b, "bias": bias}, {}, a @ b + bias
     yield "matmul", {"a": a[0], "weight": b.T}, {}, a[0] @ b
     padded = np.pad(b.T.astype(np.float32), ((0, 0), (0, 31)))
-    blocks, _ = quantise(BlockType.Q4_1, padded)
-    four = dequantise(BlockType.Q4_1, blocks, padded.size).reshape(padded.shape)[:, :33]
+    blocks, _ = quantize(BlockType.Q4_1, padded)
+    four = dequantize(BlockType.Q4_1, blocks, padded.size).reshape(padded.shape)[:, :33]
     yield "matmul_4bit", {"a": a, "b": b}, {}, a @ four.T.astype(np.float64)
     table, ids = rng.standard_normal((400, 7)), rng.integers(0, 400, (6, 3))
     yield "embedding_lookup", {"ids": ids, "table": table}, {}, table[ids]
@@ -79,7 +79,7 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
     context = {"stride": 2, "padding": 1}
     yield "feature_extraction", {"image": image, "weight": weight}, context, found
     tensor = rng.standard_normal((3, 64)).astype(np.float32)
-    whole, _ = quantise(BlockType.Q8_0, tensor)
+    whole, _ = quantize(BlockType.Q8_0, tensor)
     yield "quantize", {"tensor": tensor}, {"bits": 8}, whole.reshape(3, -1)
 
 

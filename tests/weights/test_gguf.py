@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bascule.errors import ModelFileError
-from bascule.program.blocks import BLOCKS, BlockType, dequantise
+from bascule.program.blocks import BLOCKS, BlockType, dequantize
 from bascule.weights.gguf import (
     FIRST_READ_NBYTES,
     GgufHeader,
@@ -146,7 +146,7 @@ def test_the_gguf_package_sees_the_same_tensors(tmp_path: Path) -> None:
         info = header.tensors[their.name]
         assert (info.start, info.nbytes) == (their.data_offset, their.n_bytes)
         assert info.shape == tuple(reversed(their.shape.tolist()))
-        ours = dequantise(info.type, data[info.start :][: info.nbytes], their.n_elements)
+        ours = dequantize(info.type, data[info.start :][: info.nbytes], their.n_elements)
         wanted = gguf.quants.dequantize(their.data, their.tensor_type)
         np.testing.assert_array_equal(ours.reshape(info.shape), wanted.reshape(info.shape))
 

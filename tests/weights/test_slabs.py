@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from bascule.backend.cpu import ReferenceBackend
-from bascule.backend.quantise import quantise
+from bascule.backend.quantize import quantize
 from bascule.base.dtypes import BlockType
 from bascule.program.program import Parameter
-from bascule.weights.quantised import SLAB_BLOCKS
-from bascule.weights.slabs import landing_nbytes, quantise_slabs, read_blocks
+from bascule.weights.quantized import SLAB_BLOCKS
+from bascule.weights.slabs import landing_nbytes, quantize_slabs, read_blocks
 
 
 @pytest.mark.parametrize("shape", [(1, 32), (3, 32), (7, 96)])
@@ -26,12 +26,12 @@ async def test_a_small_landing_gives_the_same_blocks(
     assert landing <= max(256, min(most, array.nbytes))
     backend = ReferenceBackend()
     store = backend.store([parameter])
-    quantiser = await backend.quantiser(
+    quantizer = await backend.quantizer(
         store, [parameter], landing_nbytes=landing, most_blocks=SLAB_BLOCKS
     )
-    done = [n async for n in quantise_slabs(quantiser, parameter, array, landing)]
+    done = [n async for n in quantize_slabs(quantizer, parameter, array, landing)]
     assert done[-1] == array.size
     slab = landing if landing == array.nbytes else landing // 256 * 256
     assert len(done) == -(-array.nbytes // slab)
-    expected, _ = quantise(BlockType.Q4_0, array)
-    np.testing.assert_array_equal(await read_blocks(quantiser, parameter), expected)
+    expected, _ = quantize(BlockType.Q4_0, array)
+    np.testing.assert_array_equal(await read_blocks(quantizer, parameter), expected)

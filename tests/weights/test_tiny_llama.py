@@ -7,7 +7,7 @@ import gguf.quants
 import numpy as np
 import pytest
 
-from bascule.program.blocks import dequantise
+from bascule.program.blocks import dequantize
 from bascule.weights.gguf import GgufHeader, parse_gguf
 from tests.goldens import llama
 from tests.goldens.llama import TINY_NAMES, TinyName
@@ -23,7 +23,7 @@ def test_a_tiny_file_reads_as_the_gguf_package_reads_it(name: TinyName) -> None:
     assert header.tensors.keys() == theirs.keys()
     for tensor in header.tensors.values():
         stored = data[tensor.start : tensor.start + tensor.nbytes]
-        ours = dequantise(tensor.type, stored, int(np.prod(tensor.shape)))
+        ours = dequantize(tensor.type, stored, int(np.prod(tensor.shape)))
         other = theirs[tensor.name]
         expected = gguf.quants.dequantize(other.data, other.tensor_type)
         assert tensor.shape == expected.shape
@@ -64,7 +64,7 @@ def test_llama_cpp_on_a_float32_copy_chooses_as_the_reference_does() -> None:
 
 
 def test_llama_cpp_on_the_file_chooses_as_the_reference_does_where_it_is_clear() -> None:
-    seen = llama.llama_cpp("quantised")
+    seen = llama.llama_cpp("quantized")
     pairs = [(seen.chats[name], chat.ids) for name, chat in llama.prompts().items()]
     pairs.append((seen.long, llama.long_text().top_ids[:, 0].tolist()))
     for choices, expected in pairs:

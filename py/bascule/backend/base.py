@@ -100,7 +100,7 @@ class WeightStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """What quantising did; `n_unfit` numbers are not finite, or no block can hold them."""
+    """What quantizing did; `n_unfit` numbers are not finite, or no block can hold them."""
 
     squared_error: float = 0.0
     squares: float = 0.0
@@ -121,7 +121,7 @@ class Sums:
         )
 
 
-class Quantiser(WeightStore, Protocol):
+class Quantizer(WeightStore, Protocol):
     """Makes blocks of a store's weights out of floats that pass through its landing.
 
     It takes writes for the landing, a target of its own, as well as those for the store's targets.
@@ -130,7 +130,7 @@ class Quantiser(WeightStore, Protocol):
 
     landing: int
 
-    def quantise(self, name: str, first: int, offset: int, count: int) -> None:
+    def quantize(self, name: str, first: int, offset: int, count: int) -> None:
         """Queue: the floats from the landing's byte `offset`, a multiple of 256, become blocks
         `first` to `first + count - 1` of a parameter. What is written later changes nothing.
         """
@@ -141,7 +141,7 @@ class Quantiser(WeightStore, Protocol):
         ...
 
     async def sums(self) -> Mapping[str, Sums]:
-        """What quantising has done to each parameter so far."""
+        """What quantizing has done to each parameter so far."""
         ...
 
 
@@ -318,15 +318,15 @@ class Backend(Protocol):
         """Take memory for `parameters`."""
         ...
 
-    async def quantiser(
+    async def quantizer(
         self,
         store: WeightStore,
         parameters: Sequence[Parameter],
         *,
         landing_nbytes: int,
         most_blocks: int,
-    ) -> Quantiser:
-        """Take memory to quantise these of a store's parameters, at most so many blocks at once."""
+    ) -> Quantizer:
+        """Take memory to quantize these of a store's parameters, at most so many blocks at once."""
         ...
 
     def states(

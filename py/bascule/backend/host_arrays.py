@@ -11,7 +11,7 @@ from bascule.backend.arrivals import Arrivals
 from bascule.backend.base import Computation, Executable, StateStore, WeightStore
 from bascule.backend.deviceless import Deviceless
 from bascule.backend.memory import MemoryCount
-from bascule.backend.quantise import ReferenceQuantiser
+from bascule.backend.quantize import ReferenceQuantizer
 from bascule.base.arrays import NUMPY, Array, np
 from bascule.base.dtypes import BlockType, nbytes_of
 from bascule.errors import HostMemoryError, InputError
@@ -152,21 +152,21 @@ class InHostArrays(Deviceless):
         """See `Backend.store`."""
         return ReferenceStore(parameters, self.count)
 
-    async def quantiser(
+    async def quantizer(
         self,
         store: WeightStore,
         parameters: Sequence[Parameter],
         *,
         landing_nbytes: int,
         most_blocks: int,
-    ) -> ReferenceQuantiser:
-        """See `Backend.quantiser`."""
+    ) -> ReferenceQuantizer:
+        """See `Backend.quantizer`."""
         del most_blocks
         if not isinstance(store, ReferenceStore):
-            raise InputError("quantiser", "weights of this backend", type(store).__name__)
+            raise InputError("quantizer", "weights of this backend", type(store).__name__)
         found = {p.name: store.arrays[p.name] for p in parameters}
         matrices = {name: m for name, m in found.items() if isinstance(m, BlockMatrix)}
-        return ReferenceQuantiser(store, matrices, landing_nbytes)
+        return ReferenceQuantizer(store, matrices, landing_nbytes)
 
     def states(
         self, values: Sequence[Value], sizes: Mapping[str, int], *, kind: MemoryKind = "states"

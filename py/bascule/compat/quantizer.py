@@ -1,4 +1,4 @@
-"""Quantising arrays by themselves, on the GPU where there is one: blocks, and the error in them."""
+"""Quantizing arrays by themselves, on the GPU where there is one: blocks, and the error in them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 from bascule.backend.base import Backend
-from bascule.backend.quantise import Sums
+from bascule.backend.quantize import Sums
 from bascule.base.arrays import ArrayLike, NDArray, np
 from bascule.base.dtypes import BlockType, DType
 from bascule.base.progress import Progress, ProgressCallback
 from bascule.base.turns import CrossLoopLock
 from bascule.device.device import Device, open_device
 from bascule.errors import InputError
-from bascule.program.blocks import dequantise
+from bascule.program.blocks import dequantize
 from bascule.program.program import Parameter
-from bascule.weights.quantised import SLAB_BLOCKS, TensorReport, format_of, report_of
-from bascule.weights.slabs import landing_nbytes, quantise_slabs, read_blocks
+from bascule.weights.quantized import SLAB_BLOCKS, TensorReport, format_of, report_of
+from bascule.weights.slabs import landing_nbytes, quantize_slabs, read_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class QuantizedTensor:
     def dequantize(self) -> NDArray[np.float32]:
         """The numbers that the blocks hold, as float32."""
         count = self.report.n_elements
-        return dequantise(BlockType[self.format.upper()], self.data, count).reshape(self.shape)
+        return dequantize(BlockType[self.format.upper()], self.data, count).reshape(self.shape)
 
 
 class WebGPUQuantizer:
@@ -75,7 +75,7 @@ class WebGPUQuantizer:
     ) -> dict[str, QuantizedTensor]: ...
 
     async def quantize(self, tensors: Any, *, progress: ProgressCallback | None = None) -> Any:
-        """Quantise an array, or several by name, one after the other.
+        """Quantize an array, or several by name, one after the other.
 
         Rows (the last axis) have to be a multiple of 32 long. `progress` counts numbers. InputError
         for anything else, and for numbers that are not finite or too large for the format.
@@ -130,16 +130,16 @@ async def _quantized(
     store = backend.store([parameter])
     try:
         landing = landing_nbytes([parameter], backend.limits.binding_nbytes)
-        quantiser = await backend.quantiser(
+        quantizer = await backend.quantizer(
             store, [parameter], landing_nbytes=landing, most_blocks=SLAB_BLOCKS
         )
         try:
-            async for count in quantise_slabs(quantiser, parameter, array, landing):
+            async for count in quantize_slabs(quantizer, parameter, array, landing):
                 tell(count)
-            data = await read_blocks(quantiser, parameter)
-            return data, (await quantiser.sums())[parameter.name]
+            data = await read_blocks(quantizer, parameter)
+            return data, (await quantizer.sums())[parameter.name]
         finally:
-            quantiser.close()
+            quantizer.close()
     finally:
         store.close()
 

@@ -39,7 +39,7 @@ from bascule.tasks.loaded import LoadedModel, Reopened
 from bascule.tasks.registry import known_hashes, known_kind, locate, missing_in_page
 from bascule.weights.location import open_source, split_location
 from bascule.weights.names import MODEL_GGUF
-from bascule.weights.quantised import QuantizationReport, format_of
+from bascule.weights.quantized import QuantizationReport, format_of
 from bascule.weights.recorded import RecordedSource
 from bascule.weights.source import CHUNK_NBYTES, Source
 

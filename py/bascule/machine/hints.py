@@ -11,7 +11,7 @@ _HINTS = {
     "ane_support": 'Use tier="auto": no page reaches an NPU without WebNN.',
     "hardware_adapter": "Switch hardware acceleration on in the browser's settings, or install a "
     "driver for the GPU.",
-    "minimum_memory_mb": "Take a smaller or more strongly quantised model, or close other tabs.",
+    "minimum_memory_mb": "Take a smaller or more strongly quantized model, or close other tabs.",
     "minimum_storage_mb": "Free space with `bascule cache rm`, or allow the page to store more.",
     "subgroup_size": "Take a kernel that works without subgroups: there is one for each.",
     "dispatch": "Update the graphics driver, or use a tier that needs no GPU.",

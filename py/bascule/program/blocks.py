@@ -15,13 +15,13 @@ from bascule.base.arrays import Bytes, Floats, NDArray, np
 from bascule.base.dtypes import BLOCKS, Block, BlockType, DType, dtype_of
 from bascule.errors import InputError
 
-__all__ = ["BLOCKS", "Block", "BlockMatrix", "BlockType", "dequantise"]
+__all__ = ["BLOCKS", "Block", "BlockMatrix", "BlockType", "dequantize"]
 
-# Rows are dequantised in tiles of about this many numbers: small beside any weight.
+# Rows are dequantized in tiles of about this many numbers: small beside any weight.
 _TILE_ELEMENTS = 1 << 18
 
 
-def dequantise(type: BlockType, data: bytes | bytearray | memoryview | Bytes, count: int) -> Floats:
+def dequantize(type: BlockType, data: bytes | bytearray | memoryview | Bytes, count: int) -> Floats:
     """The `count` numbers that `data` holds, as a new float32 array (count,).
 
     A scale that is NaN or infinite makes its block's numbers what IEEE arithmetic says, silently.
@@ -31,12 +31,12 @@ def dequantise(type: BlockType, data: bytes | bytearray | memoryview | Bytes, co
     block = BLOCKS[type]
     if count < 0 or count % block.n_elements:
         expected = f"a multiple of {block.n_elements} from 0 for {type.name}"
-        raise InputError("dequantise: count", expected, f"{count}")
+        raise InputError("dequantize: count", expected, f"{count}")
     raw = np.frombuffer(data, np.uint8)
     nbytes = count // block.n_elements * block.nbytes
     if raw.size != nbytes:
         expected = f"{nbytes:,} bytes for {count:,} numbers of {type.name}"
-        raise InputError("dequantise: data", expected, f"{raw.size:,}")
+        raise InputError("dequantize: data", expected, f"{raw.size:,}")
     with np.errstate(invalid="ignore"):
         return _READERS[type](raw.reshape(-1, block.nbytes)).reshape(-1)
 
@@ -59,7 +59,7 @@ class BlockMatrix:
         block, inner = BLOCKS[self.type], self.shape[1]
         row_nbytes = inner // block.n_elements * block.nbytes
         raw = self.data[start * row_nbytes : stop * row_nbytes]
-        return dequantise(self.type, raw, (stop - start) * inner).reshape(-1, inner)
+        return dequantize(self.type, raw, (stop - start) * inner).reshape(-1, inner)
 
     def take(self, indices: NDArray[Any]) -> Floats:
         """Rows by index as float32 (*indices.shape, K)."""

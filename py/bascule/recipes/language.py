@@ -42,7 +42,7 @@ from bascule.text.language import open_text_tokenizer
 from bascule.text.vocabulary import Vocabulary, read_vocabulary
 from bascule.weights.gguf import GgufHeader
 from bascule.weights.gguf_stream import load_gguf_weights, read_gguf
-from bascule.weights.quantised import QuantizationReport, load_quantised
+from bascule.weights.quantized import QuantizationReport, load_quantized
 from bascule.weights.safetensors import TensorInfo
 from bascule.weights.source import Source, read_optional
 from bascule.weights.stream import load_weights, read_headers, with_restarts
@@ -128,7 +128,7 @@ class FolderRecipe(LanguageRecipe):
         backend: Backend,
         parallel: bool,
     ) -> QuantizationReport | None:
-        """See `Recipe`. What is quantised comes one shard at a time."""
+        """See `Recipe`. What is quantized comes one shard at a time."""
         name = self.settings.decoder.family.tensor_name
         named = [replace(p, tensors=tuple(map(name, p.tensors))) for p in parameters]
         more: dict[str, Any] = {"progress": progress}
@@ -136,7 +136,7 @@ class FolderRecipe(LanguageRecipe):
         if self.weights is None:
             await load_weights(source, named, store, parallel=parallel, **more)
             return None
-        return await load_quantised(source, named, store, backend, self.weights, **more)
+        return await load_quantized(source, named, store, backend, self.weights, **more)
 
 
 async def read_gguf_model(

@@ -26,7 +26,7 @@ from bascule.tasks.embedder import EmbeddingModel
 from bascule.tasks.language import LanguageModel
 from bascule.weights.early_read import EarlyRead
 from bascule.weights.gguf_stream import find_gguf
-from bascule.weights.quantised import QuantizationReport
+from bascule.weights.quantized import QuantizationReport
 from bascule.weights.source import Source
 from bascule.weights.stream import WHOLE
 
@@ -61,7 +61,7 @@ class Recipe(Protocol):
         backend: Backend,
         parallel: bool,
     ) -> QuantizationReport | None:
-        """Stream the weights into the store; tells what quantising did to them, if it had to."""
+        """Stream the weights into the store; tells what quantizing did to them, if it had to."""
         ...
 
 

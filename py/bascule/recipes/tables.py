@@ -17,7 +17,7 @@ from bascule.program.program import Parameter, Program
 from bascule.tasks.sentence_graph import Encoder
 from bascule.text.encoder_json import lowercased
 from bascule.weights.computed import write_computed
-from bascule.weights.quantised import QuantizationReport, load_quantised
+from bascule.weights.quantized import QuantizationReport, load_quantized
 from bascule.weights.safetensors import TensorInfo
 from bascule.weights.source import Source, read_optional
 from bascule.weights.stream import WHOLE, load_weights, read_header, read_headers
@@ -79,7 +79,7 @@ class EncoderFolderRecipe:
         if weights == "f32":
             await load_weights(source, parameters, store, parallel=parallel, **named)
             return None
-        return await load_quantised(source, parameters, store, backend, weights, **named)
+        return await load_quantized(source, parameters, store, backend, weights, **named)
 
 
 async def read_known(source: Source, known_files: Collection[str], file: str) -> bytes | None:

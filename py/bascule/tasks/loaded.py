@@ -29,7 +29,7 @@ from bascule.program.program import Program
 from bascule.program.rewrites.registry import Fitting
 from bascule.program.rewrites.rewrite import Taken
 from bascule.tasks.proof import Proof, Prover, Sample
-from bascule.weights.quantised import QuantizationReport
+from bascule.weights.quantized import QuantizationReport
 from bascule.weights.recorded import FilesRead
 
 # What makes a model go on elsewhere; see `LoadedModel.revive`.
@@ -71,7 +71,7 @@ class Reopened:
 
 class LoadedModel:
     """`tier` is the tier that runs, `tier_reason` why that one, `device_name` its device, `weights`
-    the memory that holds its parameters, `quantization` what quantising did to them, once it is
+    the memory that holds its parameters, `quantization` what quantizing did to them, once it is
     done; `proof` says how its answers were proven, and what was left on the way; `fallbacks` are
     the rewrites by which its programs keep within the device's limits. Close it to free the
     device's memory.

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Sequence
 from math import inf, prod
 from typing import Any
 
-from bascule.backend.base import Quantiser
+from bascule.backend.base import Quantizer
 from bascule.base.arrays import NDArray, np
 from bascule.base.dtypes import block_of
 from bascule.program.program import Parameter
-from bascule.weights.quantised import SLAB_BLOCKS
+from bascule.weights.quantized import SLAB_BLOCKS
 
 _RUN = 32
 _STEP = 64  # numbers: a slab starts at a multiple of 256 bytes
@@ -19,7 +19,7 @@ _READ_NBYTES = 1 << 22
 
 
 def landing_nbytes(parameters: Sequence[Parameter], most: float = inf) -> int:
-    """What a quantiser's landing should hold for slabs of these: the largest slab's floats, in at
+    """What a quantizer's landing should hold for slabs of these: the largest slab's floats, in at
     most `most` bytes where that has room for the smallest slab.
     """
     step = 4 * _STEP
@@ -27,29 +27,29 @@ def landing_nbytes(parameters: Sequence[Parameter], most: float = inf) -> int:
     return min(room, 4 * max(prod(p.shape) for p in parameters))
 
 
-async def quantise_slabs(
-    quantiser: Quantiser, parameter: Parameter, array: NDArray[Any], landing: int
+async def quantize_slabs(
+    quantizer: Quantizer, parameter: Parameter, array: NDArray[Any], landing: int
 ) -> AsyncIterator[int]:
     """Make `array` the blocks of `parameter`; yields how many numbers are done, slab by slab.
 
-    The quantiser's landing has that many bytes: see `landing_nbytes`.
+    The quantizer's landing has that many bytes: see `landing_nbytes`.
     """
     slab = landing // 4 if array.size <= landing // 4 else landing // (4 * _STEP) * _STEP
     for start in range(0, array.size, slab):
         # Of an array that is laid out otherwise `flat` copies the slab alone.
         with np.errstate(over="ignore"):  # a float64 that is too large counts as infinite
             part = array.flat[start : start + slab].astype(np.float32)
-        quantiser.write(quantiser.landing, 0, part.data)
-        quantiser.quantise(parameter.name, start // _RUN, 0, part.size // _RUN)
+        quantizer.write(quantizer.landing, 0, part.data)
+        quantizer.quantize(parameter.name, start // _RUN, 0, part.size // _RUN)
         # What is queued holds memory until the device has got to it.
-        await quantiser.read(parameter.name, 0, bytearray(4))
+        await quantizer.read(parameter.name, 0, bytearray(4))
         yield start + part.size
 
 
-async def read_blocks(quantiser: Quantiser, parameter: Parameter) -> NDArray[np.uint8]:
+async def read_blocks(quantizer: Quantizer, parameter: Parameter) -> NDArray[np.uint8]:
     """All blocks of `parameter`, without what fills its memory up to whole words."""
     data = np.empty(parameter.nbytes, np.uint8)
     for start in range(0, len(data), _READ_NBYTES):
-        await quantiser.read(parameter.name, start, data[start : start + _READ_NBYTES].data)
+        await quantizer.read(parameter.name, start, data[start : start + _READ_NBYTES].data)
     block = block_of(parameter.dtype)
     return data[: prod(parameter.shape) // block.n_elements * block.nbytes]

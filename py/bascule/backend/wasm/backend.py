@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bascule.backend.base import Computation, Executable, StateStore, Tier, WeightStore
 from bascule.backend.deviceless import Deviceless
-from bascule.backend.quantise import ReferenceQuantiser
+from bascule.backend.quantize import ReferenceQuantizer
 from bascule.backend.wasm.computation import WasmComputation
 from bascule.backend.wasm.kernels import Kernels
 from bascule.backend.wasm.language import LanguageFunctions
@@ -37,25 +37,25 @@ class WasmBackend(Deviceless):
         """See `Backend.store`."""
         return WasmStore(parameters, self._kernels, self.count)
 
-    async def quantiser(
+    async def quantizer(
         self,
         store: WeightStore,
         parameters: Sequence[Parameter],
         *,
         landing_nbytes: int,
         most_blocks: int,
-    ) -> ReferenceQuantiser:
-        """See `Backend.quantiser`."""
+    ) -> ReferenceQuantizer:
+        """See `Backend.quantizer`."""
         del most_blocks
         if not isinstance(store, WasmStore):
-            raise InputError("quantiser", "weights of this backend", type(store).__name__)
+            raise InputError("quantizer", "weights of this backend", type(store).__name__)
         found = {p.name: store.tensors[p.name] for p in parameters}
         matrices = {
             name: BlockMatrix(matrix.type, matrix.shape, np.asarray(matrix.data))
             for name, matrix in found.items()
             if isinstance(matrix, Blocks)
         }
-        return ReferenceQuantiser(store, matrices, landing_nbytes)
+        return ReferenceQuantizer(store, matrices, landing_nbytes)
 
     def states(
         self, values: Sequence[Value], sizes: Mapping[str, int], *, kind: MemoryKind = "states"

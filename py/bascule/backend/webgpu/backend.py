@@ -19,7 +19,7 @@ from bascule.backend.webgpu.lowering import TapeExecutable, lower
 from bascule.backend.webgpu.needed import digest_of, remember_pipelines
 from bascule.backend.webgpu.pipelines import Pipelines
 from bascule.backend.webgpu.proving import KernelProver
-from bascule.backend.webgpu.quantiser import LANES, GpuQuantiser, quantising
+from bascule.backend.webgpu.quantizer import LANES, GpuQuantizer, quantizing
 from bascule.backend.webgpu.simplified import simplified
 from bascule.backend.webgpu.states import GpuStates
 from bascule.base.dtypes import DType
@@ -74,7 +74,7 @@ class WebGpuBackend:
         self.choices = choices or Choices()
         self.pipelines = Pipelines(gpu, self.choices)
         self.prover: KernelProver | None = None
-        self._quantising: dict[DType, int] = {}
+        self._quantizing: dict[DType, int] = {}
 
     def prove_kernels(self) -> None:
         """From now on no kernel serves that has not given right numbers on this machine."""
@@ -143,24 +143,24 @@ class WebGpuBackend:
         """See `Backend.store`."""
         return GpuStore(self.gpu, parameters)
 
-    async def quantiser(
+    async def quantizer(
         self,
         store: WeightStore,
         parameters: Sequence[Parameter],
         *,
         landing_nbytes: int,
         most_blocks: int,
-    ) -> GpuQuantiser:
-        """See `Backend.quantiser`."""
+    ) -> GpuQuantizer:
+        """See `Backend.quantizer`."""
         for parameter in parameters:
             dtype = parameter.dtype
-            if dtype not in self._quantising:
-                linked = quantising(dtype)
-                self._quantising[dtype] = await self.gpu.pipeline(
-                    linked.wgsl, {"WORKGROUP": LANES}, linked.bindings, "quantise.wgsl"
+            if dtype not in self._quantizing:
+                linked = quantizing(dtype)
+                self._quantizing[dtype] = await self.gpu.pipeline(
+                    linked.wgsl, {"WORKGROUP": LANES}, linked.bindings, "quantize.wgsl"
                 )
-        made = GpuQuantiser(
-            self.gpu, self._quantising, store, parameters, landing_nbytes, most_blocks
+        made = GpuQuantizer(
+            self.gpu, self._quantizing, store, parameters, landing_nbytes, most_blocks
         )
         try:
             await self.gpu.granted(made.buffers)

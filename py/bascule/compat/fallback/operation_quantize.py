@@ -1,4 +1,4 @@
-"""Quantising an array, slab by slab on the device, to the bytes of its blocks."""
+"""Quantizing an array, slab by slab on the device, to the bytes of its blocks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from bascule.compat.fallback.operation_work import Request, Work
 from bascule.errors import InputError
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
-from bascule.weights.quantised import format_of
+from bascule.weights.quantized import format_of
 
 _RUN = 32
 

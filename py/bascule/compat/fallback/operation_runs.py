@@ -14,8 +14,8 @@ from bascule.compat.fallback.operation_work import Array, Request, Work
 from bascule.errors import InputError
 from bascule.program.program import Parameter, Program, Value
 from bascule.program.rewrites.rewrite import Limits, Rewrite, Taken, fit
-from bascule.weights.quantised import SLAB_BLOCKS
-from bascule.weights.slabs import landing_nbytes, quantise_slabs, read_blocks
+from bascule.weights.quantized import SLAB_BLOCKS
+from bascule.weights.slabs import landing_nbytes, quantize_slabs, read_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,25 +122,25 @@ async def _fill(
     if not in_blocks:
         return {}
     landing = landing_nbytes(in_blocks, backend.limits.binding_nbytes)
-    quantiser = await backend.quantiser(
+    quantizer = await backend.quantizer(
         store, in_blocks, landing_nbytes=landing, most_blocks=SLAB_BLOCKS
     )
     try:
         for parameter in in_blocks:
             rows = rows_of(parameter, weights)
-            async for _ in quantise_slabs(quantiser, parameter, rows, landing):
+            async for _ in quantize_slabs(quantizer, parameter, rows, landing):
                 pass
-        for name, sums in (await quantiser.sums()).items():
+        for name, sums in (await quantizer.sums()).items():
             if sums.n_unfit:
                 told = f"{sums.n_unfit:,} others"
                 raise InputError(f"weights {name!r}", "finite numbers that fit their blocks", told)
-        return {p.name: await read_blocks(quantiser, p) for p in in_blocks if read}
+        return {p.name: await read_blocks(quantizer, p) for p in in_blocks if read}
     finally:
-        quantiser.close()
+        quantizer.close()
 
 
 def _filling_nbytes(program: Program) -> tuple[int, int]:
-    """Bytes of quantising: with the floats whole on the device, and as it is done."""
+    """Bytes of quantizing: with the floats whole on the device, and as it is done."""
     blocks = sum(p.nbytes for p in program.parameters)
     floats = sum(4 * prod(p.shape) for p in program.parameters)
     return blocks + floats, blocks + landing_nbytes(program.parameters)

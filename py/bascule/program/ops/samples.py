@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bascule.base.arrays import NUMPY, Array, np
 from bascule.base.dtypes import BlockType, DType, block_of
-from bascule.program.blocks import dequantise
+from bascule.program.blocks import dequantize
 from bascule.program.program import Call, Value
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def before_product(draw: Draw) -> Array:
     block = block_of(weight.dtype)
     count = min(prod(weight.limits), _SOME) // block.n_elements
     raw = draw.data(weight)[: count * block.nbytes]
-    numbers = dequantise(BlockType[weight.dtype.upper()], raw, count * block.n_elements)
+    numbers = dequantize(BlockType[weight.dtype.upper()], raw, count * block.n_elements)
     scale = 1 / (float(np.sqrt(np.mean(np.square(numbers)))) * weight.limits[1] ** 0.5)
     return (draw.rng.standard_normal(draw.shape) * scale).astype(NUMPY[draw.value.dtype])
 

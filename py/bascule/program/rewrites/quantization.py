@@ -18,7 +18,7 @@ def progressive_quantization(program: Program, limits: Limits) -> tuple[Program,
     """See `Rewrite`: the only one that changes numbers, and only where `weights_nbytes` demands it.
 
     Largest first, to 8 bits and, where that is not enough, to 4; then the most sensitive, tables of
-    embeddings and what makes the output, to 8 bits and never below. Each holds what quantising all
+    embeddings and what makes the output, to 8 bits and never below. Each holds what quantizing all
     at once in its format would give. LimitError where all of that is not enough.
     """
     total = sum(p.nbytes for p in program.parameters)

@@ -1,10 +1,10 @@
-// quantise: rows of floats become blocks of a weight, and the error that this makes is summed up.
+// quantize: rows of floats become blocks of a weight, and the error that this makes is summed up.
 //   sums[s] = (sum of squared errors, sum of squares, numbers no block can hold, largest error)
 // A lane makes the blocks of a whole number of words (one, or two where a block is 18 or 34 bytes),
 // so that no two lanes write one word. A workgroup adds to its own element of the sums: a dispatch
 // over the next rows goes on from there, and the host adds up what remains.
 // Slots: blocks.   Launch: flat over the lanes of blocks first to first + count - 1.
-// Reference: backend/quantise.py.   Source: ggml's quantize_row_*_ref, by way of the gguf package.
+// Reference: backend/quantize.py.   Source: ggml's quantize_row_*_ref, by way of the gguf package.
 override WORKGROUP: u32 = 64u;
 
 // first, count: in blocks of the weight; sums: the element of workgroup 0.
@@ -19,7 +19,7 @@ var<workgroup> found: array<vec4f, WORKGROUP>;
 
 const INFINITE = 0x7f800000u;
 
-// What quantise() tells of a block that is unfit as a whole.
+// What quantize() tells of a block that is unfit as a whole.
 const UNFIT = vec4f(0.0, 0.0, 32.0, 0.0);
 
 fn joined(a: vec4f, b: vec4f) -> vec4f {
@@ -61,7 +61,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   for (var i = 0u; i < BLOCKS_A_LANE; i++) {
     let block = own * BLOCKS_A_LANE + i;
     if (block >= params.first && block < end) {
-      sum = joined(sum, quantise(block, (block - params.first) * 8u));
+      sum = joined(sum, quantize(block, (block - params.first) * 8u));
     }
   }
   found[lane] = sum;

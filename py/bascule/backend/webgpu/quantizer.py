@@ -1,4 +1,4 @@
-"""Quantising on the device: floats land in a buffer and leave it as blocks of a weight."""
+"""Quantizing on the device: floats land in a buffer and leave it as blocks of a weight."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bascule.backend.base import WeightStore
-from bascule.backend.quantise import Sums
+from bascule.backend.quantize import Sums
 from bascule.backend.webgpu.gpu import Gpu, pack_writes
 from bascule.backend.webgpu.link import Linked, link
 from bascule.backend.webgpu.tape import TapeBuilder
@@ -33,13 +33,13 @@ PARTS: Mapping[DType, tuple[str, ...]] = {
 }
 
 
-def quantising(dtype: DType) -> Linked:
+def quantizing(dtype: DType) -> Linked:
     """The shader that makes blocks of that type."""
-    return link("quantise", PARTS[dtype], (), "")
+    return link("quantize", PARTS[dtype], (), "")
 
 
-class GpuQuantiser:
-    """See `base.Quantiser`. Nothing is awaited until the sums are read: queues keep their order."""
+class GpuQuantizer:
+    """See `base.Quantizer`. Nothing is awaited until the sums are read: queues keep their order."""
 
     def __init__(
         self,
@@ -76,13 +76,13 @@ class GpuQuantiser:
         return self._owned
 
     def write(self, target: int, offset: int, data: Buffer) -> None:
-        """See `Quantiser.write`: both are buffers of one device."""
+        """See `Quantizer.write`: both are buffers of one device."""
         self._store.write(target, offset, data)
 
-    def quantise(self, name: str, first: int, offset: int, count: int) -> None:
-        """See `Quantiser.quantise`: one dispatch."""
+    def quantize(self, name: str, first: int, offset: int, count: int) -> None:
+        """See `Quantizer.quantize`: one dispatch."""
         index, parameter = self._parameters[name]
-        linked = quantising(parameter.dtype)
+        linked = quantizing(parameter.dtype)
         per_lane = _BLOCKS_A_LANE[parameter.dtype]
         lanes = (first + count - 1) // per_lane - first // per_lane + 1
         tape = TapeBuilder()
@@ -100,11 +100,11 @@ class GpuQuantiser:
         self._gpu.forget(recorded)
 
     async def read(self, name: str, offset: int, into: Buffer) -> None:
-        """See `Quantiser.read`."""
+        """See `Quantizer.read`."""
         await self._gpu.read(self.targets[name], offset, into)
 
     async def sums(self) -> dict[str, Sums]:
-        """See `Quantiser.sums`."""
+        """See `Quantizer.sums`."""
         told = np.empty((len(self._parameters), self._groups, 4), np.float32)
         if told.size:
             await self._gpu.read(self._sums, 0, told.data)
@@ -119,7 +119,7 @@ class GpuQuantiser:
         }
 
     def close(self) -> None:
-        """See `Quantiser.close`."""
+        """See `Quantizer.close`."""
         while self._owned:
             buffer = self._owned.pop()
             if not self._gpu.lost:

@@ -1,6 +1,6 @@
 """Floats into blocks: ggml's rounding, as the gguf package has it, and the error that it makes.
 
-`program/blocks.py` has the layouts and the way back; shaders/quantise.wgsl does the same on a GPU.
+`program/blocks.py` has the layouts and the way back; shaders/quantize.wgsl does the same on a GPU.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from bascule.backend.base import Sums
 from bascule.base.arrays import Bytes, Floats, NDArray, np
 from bascule.base.dtypes import BLOCKS, BlockType, DType
 from bascule.errors import InputError
-from bascule.program.blocks import BlockMatrix, dequantise
+from bascule.program.blocks import BlockMatrix, dequantize
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from bascule.backend.arrivals import Arrivals
     from bascule.backend.base import WeightStore
 
-__all__ = ["QUANTISED", "ReferenceQuantiser", "Sums", "quantise"]
+__all__ = ["QUANTIZED", "ReferenceQuantizer", "Sums", "quantize"]
 
 # What floats can be made into; all of them blocks of 32.
-QUANTISED: tuple[DType, ...] = ("q4_0", "q4_1", "q8_0")
+QUANTIZED: tuple[DType, ...] = ("q4_0", "q4_1", "q8_0")
 # Below the least normal float32 some devices take a scale for 0.
 _LEAST = 2.0**-126
 # Blocks are made in runs of so many: small beside any weight.
 _RUN_BLOCKS = 1 << 12
 
 
-def quantise(type: BlockType, values: NDArray[Any]) -> tuple[Bytes, Sums]:
+def quantize(type: BlockType, values: NDArray[Any]) -> tuple[Bytes, Sums]:
     """The blocks of `values`, float32 of any shape, as uint8 (n,), and the error in them.
 
     A number that is not finite counts as 0, and a block whose scale is past the largest float16 is
@@ -39,18 +39,18 @@ def quantise(type: BlockType, values: NDArray[Any]) -> tuple[Bytes, Sums]:
     block = BLOCKS[type]
     if not values.ndim or values.shape[-1] % block.n_elements:
         expected = f"rows of a multiple of {block.n_elements} numbers"
-        raise InputError("quantise", expected, f"shape {values.shape}")
+        raise InputError("quantize", expected, f"shape {values.shape}")
     rows = values.reshape(-1, block.n_elements)
     made = np.empty((len(rows), block.nbytes), np.uint8)
     sums = Sums()
     for start in range(0, len(rows), _RUN_BLOCKS):
         part = slice(start, start + _RUN_BLOCKS)
-        made[part], told = _quantise_run(type, rows[part].astype(np.float32, copy=False))
+        made[part], told = _quantize_run(type, rows[part].astype(np.float32, copy=False))
         sums += told
     return made.reshape(-1), sums
 
 
-def _quantise_run(type: BlockType, rows: Floats) -> tuple[Bytes, Sums]:
+def _quantize_run(type: BlockType, rows: Floats) -> tuple[Bytes, Sums]:
     finite = np.isfinite(rows)
     x = np.where(finite, rows, np.float32(0))
     with np.errstate(over="ignore", invalid="ignore"):
@@ -58,7 +58,7 @@ def _quantise_run(type: BlockType, rows: Floats) -> tuple[Bytes, Sums]:
     fits = np.isfinite(scales).all(axis=1)
     made[~fits] = 0
     kept = x[fits].astype(np.float64)
-    error = np.abs(kept - dequantise(type, made[fits].reshape(-1), kept.size).reshape(kept.shape))
+    error = np.abs(kept - dequantize(type, made[fits].reshape(-1), kept.size).reshape(kept.shape))
     return made, Sums(
         float(np.square(error).sum()),
         float(np.square(kept).sum()),
@@ -113,8 +113,8 @@ _WRITERS: Mapping[BlockType, Callable[[Floats], tuple[Bytes, NDArray[np.float16]
 }
 
 
-class ReferenceQuantiser:
-    """The CPU tier's: see `base.Quantiser`."""
+class ReferenceQuantizer:
+    """The CPU tier's: see `base.Quantizer`."""
 
     page_bridge = None
 
@@ -131,31 +131,31 @@ class ReferenceQuantiser:
         self.nbytes = self._room.nbytes
 
     def write(self, target: int, offset: int, data: Buffer) -> None:
-        """See `Quantiser.write`."""
+        """See `Quantizer.write`."""
         if target != self.landing:
             self._store.write(target, offset, data)
             return
         view = memoryview(data).cast("B")
         memoryview(self._room).cast("B")[offset : offset + view.nbytes] = view
 
-    def quantise(self, name: str, first: int, offset: int, count: int) -> None:
-        """See `Quantiser.quantise`."""
+    def quantize(self, name: str, first: int, offset: int, count: int) -> None:
+        """See `Quantizer.quantize`."""
         matrix = self._matrices[name]
         block = BLOCKS[matrix.type]
         start = offset // 4
-        made, told = quantise(matrix.type, self._room[start : start + count * block.n_elements])
+        made, told = quantize(matrix.type, self._room[start : start + count * block.n_elements])
         matrix.data[first * block.nbytes : (first + count) * block.nbytes] = made
         self._sums[name] += told
 
     async def read(self, name: str, offset: int, into: Buffer) -> None:
-        """See `Quantiser.read`."""
+        """See `Quantizer.read`."""
         view = memoryview(into).cast("B")
         view[:] = memoryview(self._matrices[name].data)[offset : offset + view.nbytes]
 
     async def sums(self) -> dict[str, Sums]:
-        """See `Quantiser.sums`."""
+        """See `Quantizer.sums`."""
         return dict(self._sums)
 
     def close(self) -> None:
-        """See `Quantiser.close`."""
+        """See `Quantizer.close`."""
         self._room = np.empty(0, np.float32)

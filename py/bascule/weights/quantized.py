@@ -15,7 +15,7 @@ from math import prod
 from typing import Any
 
 from bascule.backend.base import Backend, WeightStore
-from bascule.backend.quantise import QUANTISED, Sums
+from bascule.backend.quantize import QUANTIZED, Sums
 from bascule.base.dtypes import DType
 from bascule.base.progress import Progress, ProgressCallback
 from bascule.errors import InputError, ModelFileError
@@ -51,7 +51,7 @@ class TensorReport:
 
 @dataclass(frozen=True, slots=True)
 class QuantizationReport:
-    """What quantising did to the weights of a model."""
+    """What quantizing did to the weights of a model."""
 
     format: DType
     tensors: tuple[TensorReport, ...]
@@ -80,10 +80,10 @@ def format_of(quantize: int | str | None) -> DType | None:
         return None
     if isinstance(quantize, int) and not isinstance(quantize, bool) and quantize in _FORMAT_OF_BITS:
         return _FORMAT_OF_BITS[quantize]
-    for known in QUANTISED:
+    for known in QUANTIZED:
         if quantize == known:
             return known
-    raise InputError("quantize", f"4, 8 or one of {', '.join(QUANTISED)}", repr(quantize)[:80])
+    raise InputError("quantize", f"4, 8 or one of {', '.join(QUANTIZED)}", repr(quantize)[:80])
 
 
 def report_of(parameter: Parameter, sums: Sums | None) -> TensorReport:
@@ -100,7 +100,7 @@ def report_of(parameter: Parameter, sums: Sums | None) -> TensorReport:
     return TensorReport(parameter.name, parameter.dtype, *sizes, kept=kept)
 
 
-async def load_quantised(
+async def load_quantized(
     source: Source,
     parameters: Sequence[Parameter],
     store: WeightStore,
@@ -126,22 +126,22 @@ async def load_quantised(
         plan = plan_pieces(tables, floats, store.targets, source.location)
         chunks = {file: await source.chunk_nbytes(file) for file in tables}
         layout = _Layout(plan, {parameter.name for parameter in chosen}, chunks)
-        quantiser = await backend.quantiser(
+        quantizer = await backend.quantizer(
             store, chosen, landing_nbytes=layout.landing_nbytes, most_blocks=SLAB_BLOCKS
         )
         try:
-            landing = layout.landed(quantiser.landing)
+            landing = layout.landed(quantizer.landing)
 
             def whole(planned: Planned) -> None:
                 slab = landing.get(planned)
                 if slab is not None:
                     place = (slab.first, planned.piece.target_offset, slab.count)
-                    quantiser.quantise(planned.parameter, *place)
+                    quantizer.quantize(planned.parameter, *place)
 
-            await fill(source, list(landing), quantiser, progress, whole=whole)
-            return await quantiser.sums()
+            await fill(source, list(landing), quantizer, progress, whole=whole)
+            return await quantizer.sums()
         finally:
-            quantiser.close()
+            quantizer.close()
 
     async def start_over(file: str) -> None:
         nothing_arrived(store, parameters)
@@ -169,7 +169,7 @@ class _Slab:
 
 
 class _Layout:
-    """The pieces of a load in the files' order, those to be quantised cut into slabs.
+    """The pieces of a load in the files' order, those to be quantized cut into slabs.
 
     Slabs go round in the landing. When a chunk comes, every slab that ends before it is blocks
     already, so the landing has to hold those that one chunk touches, and one more that would not
@@ -177,12 +177,12 @@ class _Layout:
     """
 
     def __init__(
-        self, plan: Sequence[Planned], quantised: set[str], chunks: Mapping[str, int]
+        self, plan: Sequence[Planned], quantized: set[str], chunks: Mapping[str, int]
     ) -> None:
         self._cut: list[tuple[Planned, _Slab | None]] = []
         touched, largest = Counter[tuple[str, int]](), 0
         for planned in sorted(plan, key=lambda p: (p.file, p.piece.file_offset)):
-            if planned.parameter not in quantised:
+            if planned.parameter not in quantized:
                 self._cut.append((planned, None))
                 continue
             for part, slab in _slabs(planned):

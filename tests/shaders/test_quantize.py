@@ -1,4 +1,4 @@
-"""quantise: floats into blocks on a device, against the gguf package and the CPU tier's numpy."""
+"""quantize: floats into blocks on a device, against the gguf package and the CPU tier's numpy."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import replace
 import gguf
 import numpy as np
 import pytest
-from gguf.quants import quantize
+from gguf import quants
 
-from bascule.backend.quantise import QUANTISED, Sums, quantise
+from bascule.backend.quantize import QUANTIZED, Sums, quantize
 from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.gpu_native import NativeGpu
 from bascule.base.dtypes import BLOCKS, BlockType, DType
-from bascule.program.blocks import dequantise
+from bascule.program.blocks import dequantize
 from bascule.program.program import Parameter
 from tests.shaders.harness import normal
 
 Array = np.ndarray
 CANARY = 0xA5
-every_format = pytest.mark.parametrize("dtype", QUANTISED)
+every_format = pytest.mark.parametrize("dtype", QUANTIZED)
 
 
 async def on_device(
@@ -32,18 +32,18 @@ async def on_device(
     backend = WebGpuBackend(gpu)
     store = backend.store([parameter])
     store.write(store.targets["w"], 0, np.full(parameter.nbytes, CANARY, np.uint8))
-    quantiser = await backend.quantiser(
+    quantizer = await backend.quantizer(
         store, [parameter], landing_nbytes=128 * slab + 512, most_blocks=slab
     )
     for start in range(0, count, slab):
         part = values.reshape(-1)[32 * start : 32 * (start + slab)]
         offset = 256 * (start // slab % 3)
-        quantiser.write(quantiser.landing, offset, np.ascontiguousarray(part))
-        quantiser.quantise("w", first + start, offset, part.size // 32)
+        quantizer.write(quantizer.landing, offset, np.ascontiguousarray(part))
+        quantizer.quantize("w", first + start, offset, part.size // 32)
     found = np.empty(parameter.nbytes, np.uint8)
-    await quantiser.read("w", 0, found)
-    sums = (await quantiser.sums())["w"]
-    quantiser.close()
+    await quantizer.read("w", 0, found)
+    sums = (await quantizer.sums())["w"]
+    quantizer.close()
     store.close()
     begin, end = first * block.nbytes, (first + count) * block.nbytes
     assert (found[:begin] == CANARY).all(), "wrote before its blocks"
@@ -53,9 +53,9 @@ async def on_device(
 
 def by_gguf(dtype: DType, values: Array) -> Array:
     with np.errstate(all="ignore"):
-        return quantize(values.reshape(-1, 32), gguf.GGMLQuantizationType[dtype.upper()]).reshape(
-            -1
-        )
+        return quants.quantize(
+            values.reshape(-1, 32), gguf.GGMLQuantizationType[dtype.upper()]
+        ).reshape(-1)
 
 
 def check(gpu: NativeGpu, dtype: DType, values: Array, found: Array, sums: Sums) -> None:
@@ -63,10 +63,10 @@ def check(gpu: NativeGpu, dtype: DType, values: Array, found: Array, sums: Sums)
     which SwiftShader takes some once in 100,000 blocks; then a number may round the other way.
     """
     type = BlockType[dtype.upper()]
-    wanted, told = quantise(type, values)
+    wanted, told = quantize(type, values)
     if "llvmpipe" in gpu.adapter.name:
         np.testing.assert_array_equal(found, wanted)
-    a, b = dequantise(type, found, values.size), dequantise(type, wanted, values.size)
+    a, b = dequantize(type, found, values.size), dequantize(type, wanted, values.size)
     step = np.abs(np.nan_to_num(values, posinf=0, neginf=0).reshape(-1, 32)).max(
         axis=1, keepdims=True
     )
@@ -100,7 +100,7 @@ async def test_the_gguf_packages_bytes(
     gpu: NativeGpu, rng: np.random.Generator, dtype: DType, case: str
 ) -> None:
     values = CASES[case](rng)
-    wanted, _ = quantise(BlockType[dtype.upper()], values)
+    wanted, _ = quantize(BlockType[dtype.upper()], values)
     np.testing.assert_array_equal(wanted, by_gguf(dtype, values))
     found, sums = await on_device(gpu, dtype, values)
     check(gpu, dtype, values, found, sums)
@@ -113,7 +113,7 @@ async def test_the_other_compiler_and_adapter(
     values = normal(rng, 500, 384)
     found, sums = await on_device(tint, dtype, values, slab=1025)
     check(tint, dtype, values, found, sums)
-    differs = found != quantise(BlockType[dtype.upper()], values)[0]
+    differs = found != quantize(BlockType[dtype.upper()], values)[0]
     assert differs.sum() <= 8
 
 
@@ -152,10 +152,10 @@ async def test_numbers_that_are_none_are_counted(
     values[0, 0] = values[33, 31] = values[69, 5] = bad
     type = BlockType[dtype.upper()]
     found, sums = await on_device(gpu, dtype, values)
-    assert sums.n_unfit == quantise(type, values)[1].n_unfit == 3
+    assert sums.n_unfit == quantize(type, values)[1].n_unfit == 3
     assert np.isfinite(sums.squared_error)
-    wanted = quantise(type, np.nan_to_num(values, posinf=0, neginf=0))[0]
-    np.testing.assert_array_equal(quantise(type, values)[0], wanted)
+    wanted = quantize(type, np.nan_to_num(values, posinf=0, neginf=0))[0]
+    np.testing.assert_array_equal(quantize(type, values)[0], wanted)
     check(gpu, dtype, values, found, sums)
 
 
@@ -168,7 +168,7 @@ async def test_numbers_past_a_halfs_scale_are_counted(
     values[1, :2] = size, -size
     values[2, 31] = size
     _, sums = await on_device(gpu, dtype, values)
-    assert sums.n_unfit == quantise(BlockType[dtype.upper()], values)[1].n_unfit == 64
+    assert sums.n_unfit == quantize(BlockType[dtype.upper()], values)[1].n_unfit == 64
     assert sums.max_error < 0.1
 
 
@@ -176,8 +176,8 @@ def test_errors_are_what_they_should_be(rng: np.random.Generator) -> None:
     values = normal(rng, 100, 96)
     for dtype, least, most in (("q4_0", 0.06, 0.11), ("q4_1", 0.05, 0.1), ("q8_0", 0.003, 0.008)):
         type = BlockType[dtype.upper()]
-        made, sums = quantise(type, values)
-        error = values.reshape(-1) - dequantise(type, made, values.size)
+        made, sums = quantize(type, values)
+        error = values.reshape(-1) - dequantize(type, made, values.size)
         assert least < sums.relative_error < most
         assert sums.max_error == pytest.approx(np.abs(error).max(), rel=1e-5)
         assert sums.squared_error == pytest.approx(np.square(error.astype(np.float64)).sum())
