@@ -78,12 +78,12 @@ def test_the_pca_example_runs_as_it_does_natively(page: Page, site: Site) -> Non
 
 
 @pytest.mark.one_engine
-def test_a_kernel_and_a_picture_of_it(page: Page, site: Site) -> None:
-    shown = run(page, site_text(page, f"{site.url}/examples/kernel.py"))
-    assert PRINTED["kernel.py"] in "".join(text for kind, text in shown if kind == "out")
-    shown = run(page, site_text(page, f"{site.url}/examples/mandelbrot.py"))
+@pytest.mark.parametrize("name", ["kernel.py", "mandelbrot.py", "heat.py", "life.py"])
+def test_kernels_arrays_and_pictures(page: Page, site: Site, name: str) -> None:
+    shown = run(page, site_text(page, f"{site.url}/examples/{name}"))
     assert "error" not in [kind for kind, _ in shown], shown
-    assert len(page.run(IMAGES)) == 1
+    assert PRINTED[name] in "".join(text for kind, text in shown if kind == "out")
+    assert len(page.run(IMAGES)) == (name != "kernel.py")
 
 
 @pytest.mark.one_engine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,12 @@ import pytest
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 PRINTED = {
+    "heat.py": "heat at the start 720.000, after 200 steps 720.00",
     "kernel.py": "largest difference to numpy: 0.0",
+    "kmeans.py": "largest distance of a centre to the true one: 0.00",
+    "life.py": "2382 cells live; numpy says the same: True",
     "mandelbrot.py": "",
+    "nbody.py": "change of the total momentum: ",
     "pca.py": "variance explained: [0.37",
 }
 
@@ -24,3 +29,9 @@ def test_an_example_runs(name: str) -> None:
     ran = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert PRINTED[name] in ran.stdout
+
+
+def test_the_console_offers_each() -> None:
+    page = (EXAMPLES.parent / "web" / "console.html").read_text()
+    offered = re.findall(r'<option value="(\w+\.py)">', page)
+    assert sorted(offered) == sorted(PRINTED) == sorted(path.name for path in EXAMPLES.glob("*.py"))
