@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import bascule.array as xp
-from bascule import ArrayIndexError, DTypeError, ShapeError
 from bascule.array import build
+from bascule.array.errors import ArrayIndexError, DTypeError, ShapeError
 
 SHAPES = [(), (1,), (7,), (0,), (3, 1), (4, 5), (2, 0, 3), (2, 3, 4, 5), (1, 1, 6)]
 

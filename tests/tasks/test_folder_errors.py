@@ -235,7 +235,7 @@ async def test_only_a_known_model_is_to_be_pulled_again(
     with pytest.raises(ModelFileError) as own:
         await bascule.load(folder, tier="cpu")
     assert "pull" not in str(own.value)
-    model = registry.KnownModel("tiny", "sentence-encoder", "", "", {"config.json": "0" * 64})
+    model = registry.KnownModel("tiny", "sentence-encoder", "", {"config.json": "0" * 64})
     monkeypatch.setattr(registry, "KNOWN", {"tiny": model})
     monkeypatch.setattr("bascule.device.loading.locate", lambda _: str(folder))
     with pytest.raises(HashMismatchError, match="bascule pull --force tiny") as known:
