@@ -17,7 +17,7 @@ import numpy as np
 PLAIN = '''
 try:
     said = str(float(lazy))
-except bascule.MustAwaitError as error:
+except xp.errors.MustAwaitError as error:
     said = error.hint
 said
 '''

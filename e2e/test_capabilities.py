@@ -232,7 +232,12 @@ def test_on_the_pages_own_thread(page_to_probe: Page) -> None:
     found = from_facts(json.loads(page.run(probe, 5000)))
     assert found.opfs_sync is False
     assert found.indexeddb is True
-    hurried = from_facts(json.loads(page.run(probe, 0)))
+    silent = f"""async (limitMs) => {{
+      const {{ open }} = IDBFactory.prototype;
+      IDBFactory.prototype.open = () => new EventTarget();
+      return ({probe})(limitMs).finally(() => Object.assign(IDBFactory.prototype, {{ open }}));
+    }}"""
+    hurried = from_facts(json.loads(page.run(silent, 300)))
     assert hurried.indexeddb is False
-    assert "within 0 ms" in hurried.problems["indexeddb"]
+    assert "within 300 ms" in hurried.problems["indexeddb"]
     assert hurried.wasm_simd == found.wasm_simd
