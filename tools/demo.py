@@ -25,6 +25,7 @@ DESKTOP: ViewportSize = {"width": 1000, "height": 730}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 LOW: ViewportSize = {"width": 1000, "height": 720}
 EXAMPLE = "mandelbrot.py"
+HIGH: ViewportSize = {"width": 1000, "height": 900}
 QUESTION = "What is a bridge? Answer in one sentence."
 # Without a GPU a token may take half a second.
 TIMEOUT_MS = 300_000
@@ -63,6 +64,7 @@ def main(folder: Path) -> int:
         page.screenshot(path=folder / "chat-dark.png")
         console.print(f"Opening {url}/console.html and running examples/{EXAMPLE}")
         page.emulate_media(color_scheme="light")
+        page.set_viewport_size(HIGH)
         page.goto(f"{url}/console.html")
         run_example(page)
         page.screenshot(path=folder / "console.png")
