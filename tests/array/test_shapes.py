@@ -116,7 +116,8 @@ def test_long_rows(tier: str, rng: np.random.Generator) -> None:
     same(xp.sum(array[0]), wide[0].sum(), 1e-3)
     same(xp.argmax(array, axis=1), np.argmax(x, axis=1))
     same(xp.argmin(array[0]), np.argmin(x[0]))
-    same(xp.cumulative_sum(array[0]), np.cumsum(wide[0]), 1e-3)
+    # numpy adds one by one in float32: 70,000 roundings of sums up to 1,000. One number is about 1.
+    same(xp.cumulative_sum(array[0]), np.cumsum(wide[0]), 5e-2)
     same(xp.sort(array[:, :5000], axis=1), np.sort(x[:, :5000], axis=1))
     whole = rng.integers(-1000, 1000, 70_001).astype(np.int32)
     same(xp.sum(xp.asarray(whole)), whole.sum())
