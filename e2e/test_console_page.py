@@ -78,7 +78,7 @@ def test_the_pca_example_runs_as_it_does_natively(page: Page, site: Site) -> Non
 
 
 @pytest.mark.one_engine
-@pytest.mark.parametrize("name", ["kernel.py", "mandelbrot.py", "heat.py", "life.py"])
+@pytest.mark.parametrize("name", sorted({*PRINTED} - {"pca.py"}))
 def test_kernels_arrays_and_pictures(page: Page, site: Site, name: str) -> None:
     shown = run(page, site_text(page, f"{site.url}/examples/{name}"))
     assert "error" not in [kind for kind, _ in shown], shown
