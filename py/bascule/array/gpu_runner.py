@@ -13,6 +13,7 @@ from bascule.array.plan import Step, is_scalar, steps
 from bascule.array.products import prepared_product
 from bascule.array.store import MOST_FREE_NBYTES, Memory, MemoryPool
 from bascule.array.words import from_words, to_words
+from bascule.backend.webgpu.computation import grant_large
 from bascule.backend.webgpu.gpu import pack_writes
 from bascule.backend.webgpu.launch import flat
 from bascule.backend.webgpu.link import Linked, link
@@ -29,7 +30,6 @@ _SERIAL = 256
 _LANES_WANTED = 16384
 # Numbers up to so many bytes are written with the tape, in the same call.
 _PACKED_NBYTES = 64 << 10
-_LARGE_NBYTES = 16 << 20
 _MOST_DISPATCHES = 512
 _READ_WHOLE = 1 << 16  # elements
 
@@ -111,22 +111,19 @@ class GpuRunner:
 
     async def pipeline(self, made: Generated) -> int:
         """The compiled kernel, compiled once for its text."""
-        found = self._pipelines.get(made.wgsl)
-        if found is None:
-            found = await self._gpu.pipeline(
-                made.wgsl, {"WORKGROUP": _LANES}, made.bindings, made.label
-            )
-            self._pipelines[made.wgsl] = found
-        return found
+        return await self._compiled(made.wgsl, made.bindings, made.label)
 
     async def sorter(self) -> tuple[int, Linked]:
         """The pipeline of one step of a sort, and how its params are packed."""
         linked = link("array_sort", (), (), "")
-        if linked.wgsl not in self._pipelines:
-            self._pipelines[linked.wgsl] = await self._gpu.pipeline(
-                linked.wgsl, {"WORKGROUP": _LANES}, linked.bindings, "array_sort.wgsl"
-            )
-        return self._pipelines[linked.wgsl], linked
+        return await self._compiled(linked.wgsl, linked.bindings, "array_sort.wgsl"), linked
+
+    async def _compiled(self, wgsl: str, bindings: str, label: str) -> int:
+        found = self._pipelines.get(wgsl)
+        if found is None:
+            found = await self._gpu.pipeline(wgsl, {"WORKGROUP": _LANES}, bindings, label)
+            self._pipelines[wgsl] = found
+        return found
 
     def take(self, n_words: int, *, fresh: bool = False) -> Memory:
         """Memory on the device; LimitError for more than one binding may have."""
@@ -360,7 +357,6 @@ class _Run:
         block = bytearray(at)
         uniform = self._runner.params_buffer(at)
         tape = TapeBuilder()
-        large: set[int] = set()
         for offset, (pipeline, buffers, params, groups, places) in zip(
             offsets, self._dispatches, strict=True
         ):
@@ -370,10 +366,8 @@ class _Run:
                 (place, buffer, 0, nbytes)
                 for place, (buffer, nbytes) in zip(places, buffers, strict=True)
             ]
-            large |= {buffer for buffer, nbytes in buffers if nbytes >= _LARGE_NBYTES}
             tape.dispatch(pipeline, bindings, groups)
-        if large:
-            await self._gpu.granted(sorted(large))
+        await grant_large(self._gpu, (each for found in self._dispatches for each in found[1]))
         self._writes.append((uniform, 0, block))
         self._gpu.run(tape.words(), pack_writes(self._writes))
         self._dispatches.clear()

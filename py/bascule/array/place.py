@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from bascule.array.errors import MustAwaitError
 from bascule.array.graph import Node
 from bascule.array.host_runner import HostRunner
+from bascule.backend.tiers import COMPUTE_TIERS, SHADER_TIERS
 from bascule.base.arrays import need_numpy
 from bascule.base.turns import CrossLoopLock
 from bascule.base.waiting import sync
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from bascule.backend.webgpu.backend import WebGpuBackend
 
 T = TypeVar("T")
-TIERS = ("webgpu", "webgpu-limited", "wasm", "cpu", "auto")
+TIERS = (*COMPUTE_TIERS, "auto")
 
 
 class ArrayDevice:
@@ -91,7 +92,7 @@ def _gpu_runner() -> type[GpuRunner]:
 
 
 def _runner_of(backend: Backend) -> GpuRunner | HostRunner:
-    if backend.tier.startswith("webgpu"):
+    if backend.tier in SHADER_TIERS:
         return _gpu_runner()(cast("WebGpuBackend", backend))
     return HostRunner(cast("Deviceless", backend))
 

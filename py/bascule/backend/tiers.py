@@ -142,6 +142,9 @@ TABLE: tuple[TierInfo, ...] = (
     ),
 )
 TIERS: tuple[Tier, ...] = tuple(row.name for row in TABLE)
+# Those that run WGSL, and those that also compute what has a numpy function and no program.
+SHADER_TIERS: tuple[Tier, ...] = tuple(row.name for row in TABLE if row.is_gpu)
+COMPUTE_TIERS: tuple[Tier, ...] = tuple(row.name for row in TABLE if row.is_gpu or row.anywhere)
 _ROWS = {row.name: row for row in TABLE}
 
 

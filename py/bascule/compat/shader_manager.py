@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from bascule.backend.tiers import SHADER_TIERS
 from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.computation import GpuComputation
 from bascule.backend.webgpu.kernel import Kernel as CatalogueKernel
@@ -137,7 +138,7 @@ class ComputeShaderManager:
         if not outputs:
             raise InputError("execute_shader", "an output", "none")
         if self._device is None:
-            self._device = await open_device(("webgpu", "webgpu-limited"))
+            self._device = await open_device(SHADER_TIERS)
         if shader.name.endswith(".wgsl"):
             await self._execute_file(self._device, shader, inputs, outputs)
         else:

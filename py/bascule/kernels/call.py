@@ -12,8 +12,6 @@ from bascule.kernels.shader import Binding, Shader
 from bascule.kernels.uniforms import packed
 from bascule.kernels.wgsl_types import Struct
 
-_LAUNCH = ("count", "groups", "out")
-
 
 @dataclass(frozen=True, slots=True)
 class Call:

@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
+from bascule.backend.tiers import COMPUTE_TIERS, SHADER_TIERS
 from bascule.base.arguments import described
 from bascule.base.turns import CrossLoopLock
 from bascule.choosing.auto import open_tier
 from bascule.errors import InputError
 from bascule.kernels.buffer import BufferPool, DeviceBuffer
-
-_SHADERS = ("webgpu", "webgpu-limited")
-_ANY = (*_SHADERS, "wasm", "cpu")
 
 
 @runtime_checkable
@@ -75,7 +73,7 @@ async def home_for(
         owner = argument._pool.owner if isinstance(argument, DeviceBuffer) else None
         if isinstance(owner, KernelHome):
             return owner
-    tiers = _ANY if has_reference else _SHADERS
+    tiers = COMPUTE_TIERS if has_reference else SHADER_TIERS
     async with _opening.turn():
         held = _opened.get(tiers)
         if held is None or held.pool.backend.lost:

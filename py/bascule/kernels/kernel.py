@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from bascule.backend.webgpu.backend import WebGpuBackend
-from bascule.backend.webgpu.computation import buffer_of
+from bascule.backend.webgpu.computation import buffer_of, grant_large
 from bascule.backend.webgpu.gpu import LEAST_LIMITS, Gpu
 from bascule.base.arrays import Array, need_numpy, np
 from bascule.base.turns import CrossLoopLock
@@ -32,14 +32,11 @@ from bascule.kernels.launch import groups_for
 from bascule.kernels.numpy_types import dtype_of
 from bascule.kernels.operands import Operands, operands_of
 from bascule.kernels.recording import RECORDING, Recording
-from bascule.kernels.reference import Reference, check_equal, values_of
+from bascule.kernels.reference import Reference, check_equal, outputs_of, restore_outputs
 from bascule.kernels.shader import Shader
 from bascule.kernels.timing import timed
 from bascule.kernels.tuning import Tuning, candidates, recalled, remember, tuning_key
 from bascule.kernels.wgsl_types import ArrayOf, rounded
-
-# Smaller buffers are granted when they are read: asking for each costs a call into JavaScript.
-_LARGE_NBYTES = 16 << 20
 
 
 class Kernel:
@@ -68,7 +65,7 @@ class Kernel:
         self._reference = None if reference is None else Reference(reference, shader.label)
         self._compiled: CompiledShader | None = None
         self._preparing = CrossLoopLock()
-        self._proven: set[object] = set()
+        self._proven: CompiledShader | None = None
         self.__doc__ = f"The kernel {shader.label}, {shader.entry}{self._signature}."
 
     def __repr__(self) -> str:
@@ -193,7 +190,7 @@ class Kernel:
         times: list[tuple[Mapping[str, float], float]] = []
         refused: list[tuple[Mapping[str, float], str]] = []
         errors: list[BasculeError] = []
-        before = {o.binding.name: await values_of(o) for o in operands.outputs}
+        before = await outputs_of(operands)
         expected: dict[str, Array] | None = None
         for constants in listed:
             compiled: CompiledShader | None = None
@@ -202,7 +199,7 @@ class Kernel:
                 compiled = await CompiledShader.make(gpu, self._shader, whole)
                 launch = await self._launch_of(gpu, compiled, call, operands)
                 launch.shader.run(launch)
-                found = {o.binding.name: await values_of(o) for o in operands.outputs}
+                found = await outputs_of(operands)
                 check_equal(self._shader.label, expected or found, found)
                 expected = expected or found
                 times.append((constants, await timed(launch, operands.outputs)))
@@ -212,8 +209,7 @@ class Kernel:
                 errors.append(error)
                 refused.append((constants, error.what))
             finally:
-                for operand in operands.outputs:
-                    operand.buffer._write(before[operand.binding.name])
+                restore_outputs(operands, before)
                 if compiled is not None:
                     compiled.close()
         if not times:
@@ -234,7 +230,7 @@ class Kernel:
             await self._serve(call, operands)
         else:
             launch = await self._launch(backend.gpu, call, operands)
-            if self._reference is None or id(launch.shader) in self._proven or launch.is_empty:
+            if self._reference is None or launch.shader is self._proven or launch.is_empty:
                 launch.shader.run(launch)
             else:
                 await self._prove(self._reference, launch, call, operands)
@@ -271,9 +267,7 @@ class Kernel:
             buffer, _ = buffer_of(operand.buffer._store)
             index = operands.found[name].binding.index
             storage.append((index, buffer, 0, rounded(operand.nbytes, 4)))
-        large = [buffer for _, buffer, _, nbytes in storage if nbytes >= _LARGE_NBYTES]
-        if large:
-            await gpu.granted(large)
+        await grant_large(gpu, ((buffer, nbytes) for _, buffer, _, nbytes in storage))
         return Launch(compiled, tuple(storage), compiled.uniform_block(call.uniforms), groups)
 
     async def _ready(self, gpu: Gpu) -> CompiledShader:
@@ -292,15 +286,14 @@ class Kernel:
 
         The second run binds what the first has bound: some drivers are right the first time only.
         """
-        before = {o.binding.name: await values_of(o) for o in operands.outputs}
+        before = await outputs_of(operands)
         expected = await reference.outputs(call, operands.found)
         for _ in range(2):
-            for operand in operands.outputs:
-                operand.buffer._write(before[operand.binding.name])
+            restore_outputs(operands, before)
             launch.shader.run(launch)
-            found = {o.binding.name: await values_of(o) for o in operands.outputs}
+            found = await outputs_of(operands)
             check_equal(self._shader.label, expected, found)
-        self._proven = {id(launch.shader)}
+        self._proven = launch.shader
 
     async def _serve(self, call: Call, operands: Operands) -> None:
         """Compute by the reference, on a tier without shaders."""

@@ -13,7 +13,7 @@ from bascule.base.arrays import NUMPY, Array, np
 from bascule.errors import InputError, WrongResultError
 from bascule.kernels.call import Call
 from bascule.kernels.numpy_types import dtype_of
-from bascule.kernels.operands import Operand
+from bascule.kernels.operands import Operand, Operands
 from bascule.kernels.wgsl_types import ArrayOf, StoredType, Struct, scalar_of
 
 # Of floats, in units of the expected numbers' root mean square: halves are off by 6e-4.
@@ -75,6 +75,17 @@ async def values_of(operand: Operand) -> Array:
     values = found[: n * dtype.itemsize].view(dtype)
     shape = operand.shape
     return values.reshape(shape) if shape is not None else values
+
+
+async def outputs_of(operands: Operands) -> dict[str, Array]:
+    """What the outputs of a call hold, by binding."""
+    return {operand.binding.name: await values_of(operand) for operand in operands.outputs}
+
+
+def restore_outputs(operands: Operands, values: Mapping[str, Array]) -> None:
+    """Put values back into the outputs of a call."""
+    for operand in operands.outputs:
+        operand.buffer._write(values[operand.binding.name])
 
 
 def check_equal(label: str, expected: Mapping[str, Array], found: Mapping[str, Array]) -> None:

@@ -24,10 +24,10 @@ from bascule.models.decoder.files import (
     with_types,
 )
 from bascule.models.decoder.graph import CacheDType
-from bascule.models.encoder.files import plain_names
 from bascule.models.family import DecoderFamily
 from bascule.models.table import family_of_metadata
 from bascule.program.program import Parameter, Program
+from bascule.recipes.tables import all_tensors, fill_from_folder, named_in_folder, read_tables
 from bascule.tasks.language import LanguageModel, LanguageSettings
 from bascule.tasks.language_graph import Decoder
 from bascule.tasks.language_programs import essential_programs
@@ -42,10 +42,9 @@ from bascule.text.language import open_text_tokenizer
 from bascule.text.vocabulary import Vocabulary, read_vocabulary
 from bascule.weights.gguf import GgufHeader
 from bascule.weights.gguf_stream import load_gguf_weights, read_gguf
-from bascule.weights.quantized import QuantizationReport, load_quantized
-from bascule.weights.safetensors import TensorInfo
+from bascule.weights.quantized import QuantizationReport
 from bascule.weights.source import Source, read_optional
-from bascule.weights.stream import load_weights, read_headers, with_restarts
+from bascule.weights.stream import with_restarts
 
 # What stands beside config.json and tokenizer.json, and may be absent.
 _BESIDE = (TOKENIZER_CONFIG, CHAT_TEMPLATE, "generation_config.json")
@@ -129,14 +128,17 @@ class FolderRecipe(LanguageRecipe):
         parallel: bool,
     ) -> QuantizationReport | None:
         """See `Recipe`. What is quantized comes one shard at a time."""
-        name = self.settings.decoder.family.tensor_name
-        named = [replace(p, tensors=tuple(map(name, p.tensors))) for p in parameters]
-        more: dict[str, Any] = {"progress": progress}
-        more["headers"] = partial(_read_tables, source, self.settings.decoder.family)
-        if self.weights is None:
-            await load_weights(source, named, store, parallel=parallel, **more)
-            return None
-        return await load_quantized(source, named, store, backend, self.weights, **more)
+        family = self.settings.decoder.family
+        return await fill_from_folder(
+            source,
+            [named_in_folder(parameter, family) for parameter in parameters],
+            store,
+            progress,
+            tables=partial(read_tables, source, family),
+            backend=backend,
+            weights=self.weights,
+            parallel=parallel,
+        )
 
 
 async def read_gguf_model(
@@ -177,9 +179,9 @@ async def read_language_folder(
     Errors as `recipes.read_recipe`.
     """
     place = f"{source.location}/config.json"
-    attempt = partial(_read_tables, source, family)
+    attempt = partial(read_tables, source, family)
     headers = await with_restarts(source, attempt, source.forget)
-    tensors = {name: tensor for table in headers.values() for name, tensor in table.items()}
+    tensors = all_tensors(headers)
     config = family.config(config_json, place)
     config = with_types(family, config, config_json, tensors, weights, place)
     tell(Progress("config", 1, 1, "files"))
@@ -189,13 +191,6 @@ async def read_language_folder(
     settings = await _settings(Decoder(family, config), vocabulary, source.location)
     tell(Progress("tokenizer", 1, 1, "files"))
     return FolderRecipe(settings, options, weights)
-
-
-async def _read_tables(source: Source, family: DecoderFamily) -> dict[str, dict[str, TensorInfo]]:
-    """Return the tensors of each file by the family's names."""
-    place = source.location
-    files = await read_headers(source)
-    return {f: plain_names(family, table, f"{place}/{f}") for f, table in files.items()}
 
 
 async def _tokenizer_files(

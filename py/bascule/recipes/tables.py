@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from bascule.backend.base import Backend, WeightStore
 from bascule.base.dtypes import DType
 from bascule.base.progress import Progress, ProgressCallback
 from bascule.errors import FileMissingError
 from bascule.models.encoder.files import plain_names
-from bascule.models.family import EncoderFamily
+from bascule.models.family import Family
 from bascule.program.program import Parameter, Program
 from bascule.tasks.sentence_graph import Encoder
 from bascule.text.encoder_json import lowercased
@@ -70,16 +70,41 @@ class EncoderFolderRecipe:
     ) -> QuantizationReport | None:
         """See `Recipe`. What is quantized comes one shard at a time."""
         family, weights = self.settings.encoder.family, self.settings.weights
-        read = write_computed(parameters, store)
-        parameters = [_in_folder(parameter, family) for parameter in read]
-        named: dict[str, Any] = {
-            "progress": progress,
-            "headers": partial(read_tables, source, family, self.module_folders),
-        }
-        if weights == "f32":
-            await load_weights(source, parameters, store, parallel=parallel, **named)
-            return None
-        return await load_quantized(source, parameters, store, backend, weights, **named)
+        return await fill_from_folder(
+            source,
+            [named_in_folder(p, family) for p in write_computed(parameters, store)],
+            store,
+            progress,
+            tables=partial(read_tables, source, family, self.module_folders),
+            backend=backend,
+            weights=None if weights == "f32" else weights,
+            parallel=parallel,
+        )
+
+
+async def fill_from_folder(
+    source: Source,
+    named: Sequence[Parameter],
+    store: WeightStore,
+    progress: ProgressCallback,
+    *,
+    tables: Callable[[], Awaitable[Tables]],
+    backend: Backend,
+    weights: DType | None,
+    parallel: bool,
+) -> QuantizationReport | None:
+    """Stream a folder's weights into the store, as blocks of the format `weights` if there is one.
+
+    `tables` reads the tensors of its files. What is quantized comes one shard at a time.
+    """
+    if weights is None:
+        await load_weights(
+            source, named, store, progress=progress, parallel=parallel, headers=tables
+        )
+        return None
+    return await load_quantized(
+        source, named, store, backend, weights, progress=progress, headers=tables
+    )
 
 
 async def read_known(source: Source, known_files: Collection[str], file: str) -> bytes | None:
@@ -99,8 +124,8 @@ async def read_tokenizer_json(
     return lowercased(data) if lowercases else data
 
 
-async def read_tables(source: Source, family: EncoderFamily, folders: Sequence[str] = ()) -> Tables:
-    """Return the tensors of the encoder, by the family's names, and of its modules."""
+async def read_tables(source: Source, family: Family, folders: Sequence[str] = ()) -> Tables:
+    """Return the tensors of the model, by the family's names, and of its modules."""
     files = await read_headers(source)
     place = source.location
     named = {f: plain_names(family, table, f"{place}/{f}") for f, table in files.items()}
@@ -112,7 +137,7 @@ def all_tensors(tables: Tables) -> Mapping[str, TensorInfo]:
     return {name: tensor for table in tables.values() for name, tensor in table.items()}
 
 
-def _in_folder(parameter: Parameter, family: EncoderFamily) -> Parameter:
+def named_in_folder(parameter: Parameter, family: Family) -> Parameter:
     """Name a parameter's tensors as the folder does; those of modules have a folder's name."""
     names = (name if "/" in name else family.tensor_name(name) for name in parameter.tensors)
     return replace(parameter, tensors=tuple(names))

@@ -16,7 +16,6 @@ from math import prod
 from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.weights.safetensors import DTYPE_NBYTES, TensorInfo
 
-MODEL_BIN = "model.bin"
 _VERSION = 6
 _TYPES = ("F32", "I8", "I16", "I32", "F16", "BF16")
 _MOST_VARIABLES, _MOST_AXES, _MOST_NAME = 10_000, 8, 1024

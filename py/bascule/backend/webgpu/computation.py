@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bascule.backend.webgpu.gpu import Gpu, pack_writes
@@ -17,8 +17,16 @@ if TYPE_CHECKING:
     from bascule.backend.base import StateStore
 
 
-# Whether there was memory for smaller buffers, the read of what depends on them tells.
+# Whether there was memory for smaller buffers, the read of what depends on them tells: asking for
+# each costs a call into JavaScript.
 _LARGE_NBYTES = 16 << 20
+
+
+async def grant_large(gpu: Gpu, buffers: Iterable[tuple[int, int]]) -> None:
+    """Wait until the large ones of these, each with its bytes, have memory; errors as `granted`."""
+    large = {buffer for buffer, nbytes in buffers if nbytes >= _LARGE_NBYTES}
+    if large:
+        await gpu.granted(sorted(large))
 
 
 class GpuComputation:
@@ -50,9 +58,7 @@ class GpuComputation:
     ) -> None:
         """See `Computation.run`: the work is queued."""
         values = {name: buffer_of(store) for name, store in {**operands, **results}.items()}
-        large = [buffer for buffer, nbytes in values.values() if nbytes >= _LARGE_NBYTES]
-        if large:
-            await self._gpu.granted(large)
+        await grant_large(self._gpu, values.values())
         values |= self._values
         tape = TapeBuilder()
         for index, kernel in enumerate(self._kernels):
