@@ -114,7 +114,8 @@ class Expression:
             assets.text("shaders/parts/array_core.wgsl"),
         ]
         texts += [assets.text(f"shaders/parts/{name}.wgsl") for name in sorted(self._parts)]
-        texts += [_declared(fields, len(self.reads) + (extra is not None)), function]
+        out = "vec4u" if skeleton == "array_elementwise" else "u32"
+        texts += [_declared(fields, len(self.reads) + (extra is not None), out), function]
         texts.append(_tail(skeleton, kind, dtype, combination, len(self.reads) if extra else -1))
         reads = (*self.reads, extra) if extra else tuple(self.reads)
         packed = struct.pack(f"<{len(fields)}I", *(n & 0xFFFFFFFF for n in fields.values()))
@@ -269,12 +270,12 @@ def _address(leaf: _Leaf, steps: Sequence[int], fields: dict[str, int]) -> str:
     return f"let {leaf.name} = {' + '.join(terms) or '0u'};"
 
 
-def _declared(fields: Mapping[str, int], n_inputs: int) -> str:
+def _declared(fields: Mapping[str, int], n_inputs: int, out: str) -> str:
     names = ", ".join(f"{name}: u32" for name in fields)
     text = f"struct Params {{ {names} }}\n@group(0) @binding(0) var<uniform> params: Params;\n"
     for at in range(n_inputs):
         text += f"@group(0) @binding({at + 1}) var<storage, read> x{at}: array<u32>;\n"
-    return text + f"@group(0) @binding({n_inputs + 1}) var<storage, read_write> y: array<u32>;\n"
+    return text + f"@group(0) @binding({n_inputs + 1}) var<storage, read_write> y: array<{out}>;\n"
 
 
 def _tail(skeleton: str, kind: Kind, dtype: DType, combination: str, extra: int) -> str:

@@ -127,7 +127,7 @@ class GpuRunner:
 
     def take(self, n_words: int, *, fresh: bool = False) -> Memory:
         """Memory on the device; LimitError for more than one binding may have."""
-        most = int(self._backend.limits.binding_nbytes)
+        most = int(self._backend.limits.binding_nbytes) & ~15
         if 4 * n_words > most:
             raise LimitError(
                 f"An array of {n_words:,} elements",
@@ -187,12 +187,14 @@ class _Run:
         elif node.op == "matmul":
             node.memory = await self._product(step)
         else:
-            made = Expression(node, step.inline)
-            kernel = made.kernel("array_elementwise", {"n": node.size}, node.dtype)
-            node.memory = await self._launch(kernel, node.size, node.size)
+            node.memory = await self._elementwise(node, step.inline)
         self._given.append(node)
         if len(self._dispatches) >= _MOST_DISPATCHES:
             await self.submit()
+
+    async def _elementwise(self, node: Node, inline: frozenset[int]) -> Memory:
+        kernel = Expression(node, inline).kernel("array_elementwise", {"n": node.size}, node.dtype)
+        return await self._launch(kernel, -(-node.size // 4), node.size)
 
     async def _launch(self, kernel: Generated, lanes: int, n_words: int) -> Memory:
         for node in kernel.reads:
@@ -200,7 +202,9 @@ class _Run:
         out = self._runner.take(n_words)
         pipeline = await self._runner.pipeline(kernel)
         buffers = [(m.buffer, 4 * node.size) for node in kernel.reads if (m := node.memory)]
-        self._note(pipeline, [*buffers, (out.buffer, 4 * n_words)], kernel.params, lanes)
+        # Kernels that store four words at once need whole fours, for which memory has room.
+        padded = -(-n_words // 4) * 16
+        self._note(pipeline, [*buffers, (out.buffer, padded)], kernel.params, lanes)
         return out
 
     def _note(
@@ -309,10 +313,7 @@ class _Run:
         iota = Node(step.node.device, "iota", (), (padded,), unsigned)
         spread = Node(step.node.device, "copy", (iota,), (rows, padded), unsigned)
         inline = frozenset((id(spread), id(iota)))
-        kernel = Expression(spread, inline).kernel(
-            "array_elementwise", {"n": spread.size}, unsigned
-        )
-        order = await self._launch(kernel, spread.size, spread.size)
+        order = await self._elementwise(spread, inline)
         pipeline, linked = await self._runner.sorter()
         n, nbytes = rows * padded // 2, 4 * rows * padded
         buffers = [(key.buffer, nbytes), (order.buffer, nbytes)]
