@@ -11,9 +11,7 @@ from bascule.device.device import Device, open_device
 from bascule.device.loading import load
 from bascule.device.options import DeviceLoadOptions
 from bascule.errors import InputError
-from bascule.tasks.classifier import ClassifierModel
-from bascule.tasks.embedder import EmbeddingModel
-from bascule.tasks.language import LanguageModel
+from bascule.tasks.models import AnyModel
 from bascule.weights.names import check_component
 
 DEFAULT_CHUNK_MB = 4.0
@@ -44,15 +42,13 @@ class ProgressiveModelLoader:
         self.quantize = quantize
         self.percent = 0.0
         self._callbacks: list[Callable[[float], None]] = []
-        self._task: asyncio.Task[EmbeddingModel | ClassifierModel | LanguageModel] | None = None
+        self._task: asyncio.Task[AnyModel] | None = None
 
     def register_progress_callback(self, callback: Callable[[float], None]) -> None:
         """Call `callback(percent)` while the weights come: 0 to 100, never less than before."""
         self._callbacks.append(callback)
 
-    async def load_model(
-        self, *, wait: bool = True, device: Device | None = None
-    ) -> EmbeddingModel | ClassifierModel | LanguageModel:
+    async def load_model(self, *, wait: bool = True, device: Device | None = None) -> AnyModel:
         """Load, or go on with a load that was stopped: onto `device`, or onto one of its own.
 
         See `bascule.load` for `wait`, and for the errors.
@@ -96,16 +92,14 @@ class ProgressiveModelLoader:
                 callback(percent)
 
 
-class MultimodalModel(Mapping[str, EmbeddingModel | ClassifierModel | LanguageModel]):
+class MultimodalModel(Mapping[str, AnyModel]):
     """Components by name on one device. Close it, or use it in `async with`."""
 
-    def __init__(
-        self, parts: Mapping[str, EmbeddingModel | ClassifierModel | LanguageModel], device: Device
-    ) -> None:
+    def __init__(self, parts: Mapping[str, AnyModel], device: Device) -> None:
         self._parts = dict(parts)
         self._device = device
 
-    def __getitem__(self, name: str) -> EmbeddingModel | ClassifierModel | LanguageModel:
+    def __getitem__(self, name: str) -> AnyModel:
         return self._parts[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -25,9 +25,9 @@ from bascule.kernels.kernel import Kernel
 from bascule.kernels.recording import Recording
 from bascule.kernels.shader import Shader
 from bascule.kernels.sources import source_of
-from bascule.tasks.classifier import ClassifierModel
 from bascule.tasks.embedder import EmbeddingModel
 from bascule.tasks.language import LanguageModel
+from bascule.tasks.models import AnyModel
 
 if TYPE_CHECKING:
     from bascule.backend.adapter import AdapterInfo
@@ -55,7 +55,7 @@ class Device:
     def __init__(self, opened: OpenedTier, wanted: str | Sequence[str] = "auto") -> None:
         self._opened = opened
         self._wanted = wanted
-        self._models: set[EmbeddingModel | ClassifierModel | LanguageModel] = set()
+        self._models: set[AnyModel] = set()
         self._pool = BufferPool(opened.backend)
         self._ops = Operations(self._pool)
         self._arrays: ArrayDevice | None = None
@@ -194,10 +194,10 @@ class Device:
     @overload
     async def load(
         self, model: str | PathLike[str], **options: Unpack[DeviceLoadOptions]
-    ) -> EmbeddingModel | ClassifierModel | LanguageModel: ...
+    ) -> AnyModel: ...
     async def load(
         self, model: str | PathLike[str], **options: Unpack[DeviceLoadOptions]
-    ) -> EmbeddingModel | ClassifierModel | LanguageModel:
+    ) -> AnyModel:
         """Load a model onto this device, with the options of `bascule.load` but `tier`.
 
         The device stays open when the model closes. A model whose device is lost, or computes
@@ -205,7 +205,7 @@ class Device:
         `bascule.load`; InputError on a closed device.
         """
         self.check_open("load")
-        models: list[EmbeddingModel | ClassifierModel | LanguageModel] = []
+        models: list[AnyModel] = []
 
         def forget() -> None:
             self._models.difference_update(models)

@@ -32,10 +32,10 @@ from bascule.program.program import Program
 from bascule.program.rewrites.registry import fit_all
 from bascule.program.rewrites.rewrite import Limits
 from bascule.recipes.reading import Recipe, read_recipe
-from bascule.tasks.classifier import ClassifierModel
 from bascule.tasks.embedder import EmbeddingModel
 from bascule.tasks.language import LanguageModel
 from bascule.tasks.loaded import LoadedModel, Reopened
+from bascule.tasks.models import AnyModel
 from bascule.tasks.registry import known_hashes, known_kind, locate, missing_in_page
 from bascule.weights.location import open_source, split_location
 from bascule.weights.names import MODEL_GGUF
@@ -53,9 +53,7 @@ async def load(
     model: Literal["SmolLM2-135M-Instruct"], **options: Unpack[LoadOptions]
 ) -> LanguageModel: ...
 @overload
-async def load(
-    model: str | PathLike[str], **options: Unpack[LoadOptions]
-) -> EmbeddingModel | ClassifierModel | LanguageModel: ...
+async def load(model: str | PathLike[str], **options: Unpack[LoadOptions]) -> AnyModel: ...
 async def load(
     model: str | PathLike[str],
     *,
@@ -69,7 +67,7 @@ async def load(
     quantize: int | str | None = None,
     fallbacks: bool = True,
     prove: bool | None = None,
-) -> EmbeddingModel | ClassifierModel | LanguageModel:
+) -> AnyModel:
     """Load a model: an EmbeddingModel, a ClassifierModel or a LanguageModel, by its files.
 
     `model` is a known name ("all-MiniLM-L6-v2", "SmolLM2-135M-Instruct"), a folder or the URL of
@@ -117,7 +115,7 @@ async def load_model(
     *,
     owns: bool,
     on_close: Callable[[], None] | None = None,
-) -> EmbeddingModel | ClassifierModel | LanguageModel:
+) -> AnyModel:
     """Load a model onto what `opener` opens for its need; errors as `load`.
 
     A model that `owns` it closes it; `on_close` is called when the model has closed. `tier` is what

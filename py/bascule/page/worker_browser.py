@@ -26,6 +26,7 @@ from bascule.tasks.classifier import ClassifierModel
 from bascule.tasks.embedder import EmbeddingModel
 from bascule.tasks.language import LanguageModel, TextStream
 from bascule.tasks.loaded import LoadedModel
+from bascule.tasks.models import AnyModel
 from bascule.tasks.registry import locate
 from bascule.weights.recorded import FilesRead, remember_load
 
@@ -41,7 +42,7 @@ class PageSession:
             from bascule.base.bridge_browser import LOADING, import_ahead
 
             import_ahead(LOADING)
-        self._model: EmbeddingModel | ClassifierModel | LanguageModel | None = None
+        self._model: AnyModel | None = None
         self._tiers: dict[str, Backend] = {}
         self._found: Survey | None = None
         self._running: set[asyncio.Task[Any]] = set()
@@ -219,7 +220,7 @@ class PageSession:
             task.cancel()
         return asyncio.gather(*self._running, return_exceptions=True)
 
-    def _loaded(self, verb: str) -> EmbeddingModel | ClassifierModel | LanguageModel:
+    def _loaded(self, verb: str) -> AnyModel:
         if self._model is None:
             raise InputError(verb, "a loaded model", "none")
         return self._model
@@ -293,7 +294,7 @@ async def _remember(model: str, files: FilesRead | None, auto: Tier | None) -> N
         await remember_load(await open_remembered(), address, files, auto)
 
 
-def _kind_of(model: EmbeddingModel | ClassifierModel | LanguageModel) -> dict[str, object]:
+def _kind_of(model: AnyModel) -> dict[str, object]:
     if isinstance(model, LanguageModel):
         told = {"maxLength": model.max_length, "canChat": model.can_chat}
         return {"kind": "language-model", **told}

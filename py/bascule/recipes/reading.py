@@ -21,9 +21,7 @@ from bascule.recipes.classifier import is_classifier, read_classifier
 from bascule.recipes.encoder import read_encoder
 from bascule.recipes.language import LanguageOptions, read_gguf_model, read_language_folder
 from bascule.recipes.missing import explain_missing
-from bascule.tasks.classifier import ClassifierModel
-from bascule.tasks.embedder import EmbeddingModel
-from bascule.tasks.language import LanguageModel
+from bascule.tasks.models import AnyModel
 from bascule.weights.early_read import EarlyRead
 from bascule.weights.gguf_stream import find_gguf
 from bascule.weights.quantized import QuantizationReport
@@ -47,7 +45,7 @@ class Recipe(Protocol):
         fitting: Fitting,
         owns_backend: bool,
         on_close: Callable[[], None],
-    ) -> EmbeddingModel | ClassifierModel | LanguageModel:
+    ) -> AnyModel:
         """The model on an open tier, its weights still to come."""
         ...
 
