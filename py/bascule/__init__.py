@@ -61,6 +61,8 @@ _SEEDS = {
         "CapabilityRequirements compatibility_score get_requirement_mismatch "
         "meets_requirements validate_capabilities validate_operation_requirements"
     ),
+    "bascule.observe.monitor": "PerformanceMonitor",
+    "bascule.observe.performance": "PerformanceReport",
     "bascule.machine.safari": "SafariSupport safari_capabilities safari_support",
 }
 _HOMES = {

@@ -63,6 +63,8 @@ from bascule.machine.requirements import (
 from bascule.machine.safari import SafariSupport as SafariSupport
 from bascule.machine.safari import safari_capabilities as safari_capabilities
 from bascule.machine.safari import safari_support as safari_support
+from bascule.observe.monitor import PerformanceMonitor as PerformanceMonitor
+from bascule.observe.performance import PerformanceReport as PerformanceReport
 from bascule.tasks.classifications import Classification as Classification
 from bascule.tasks.classifications import Ranking as Ranking
 from bascule.tasks.classifier import ClassifierModel as ClassifierModel

@@ -29,6 +29,13 @@ export class Gpu {
   /** The kind of each buffer by its name. @type {Map<number, string>} */
   #names = new Map();
   #peak = 0;
+  #written = 0;
+  #fetched = 0;
+  #profiledFrom = 0;
+  /** @type {import("./profile.js").Profile | null} */
+  #profile = null;
+  /** @type {typeof import("./tape.js").encode} */
+  #encode;
   #frees = 0;
   lost = "";
   crossings = 0;
@@ -37,6 +44,7 @@ export class Gpu {
   constructor({ device, info, asked }, { handles, staging, tape, pipelines, submission, faults }) {
     this.#device = device;
     this.#tapes = tape;
+    this.#encode = tape.encode;
     this.info = info;
     this.asked = asked;
     /** @type {import("./handles.js").Handles<GPUBuffer>} */
@@ -130,6 +138,7 @@ export class Gpu {
     const view = data.getBuffer("u8");
     try {
       this.queue.writeBuffer(buffer, offset, view.data);
+      this.#written += view.data.byteLength;
     } finally {
       view.release();
     }
@@ -141,6 +150,7 @@ export class Gpu {
    */
   writeBytes(name, offset, data) {
     this.#submission.flush();
+    this.#written += data.byteLength;
     this.queue.writeBuffer(this.#buffers.get(name), offset, data);
   }
 
@@ -150,6 +160,7 @@ export class Gpu {
     this.#enter();
     const source = this.#buffers.get(name);
     const size = (nbytes + 3) & ~3;
+    this.#fetched += nbytes;
     const staging = this.#staging.take(size);
     this.#peak = Math.max(this.#peak, this.allocated);
     this.#submission.encoder().copyBufferToBuffer(source, offset, staging, 0, size);
@@ -164,9 +175,14 @@ export class Gpu {
   async pipeline(wgsl, constants, bindings, label, entry = "main") {
     this.#enter();
     const recipe = { wgsl, constants: JSON.parse(constants), bindings, label, entry };
+    const profile = this.#profile;
+    const start = profile?.now ?? 0;
     const made = await this.#made.take(recipe);
     if (this.lost) throw new Error(this.lost);
-    return typeof made === "string" ? made : this.#pipelines.add(made);
+    if (typeof made === "string") return made;
+    const name = this.#pipelines.add(made);
+    profile?.noteCompiled(name, label, start);
+    return name;
   }
 
   /** Let go of a pipeline; tapes that use it still run. @param {number} name */
@@ -232,17 +248,47 @@ export class Gpu {
   #submit(tape, writes) {
     this.#submission.flush();
     const view = writes.getBuffer("u8");
+    this.#written += view.data.byteLength;
     try {
       this.#tapes.write(this.queue, view.data, (buffer) => this.#buffers.get(buffer));
     } finally {
       view.release();
     }
-    this.#tapes.encode(this.#submission.encoder(), tape);
+    this.#encode(this.#submission.encoder(), tape);
+  }
+
+  /** Measure from now on, with the module profile.js. @param {typeof import("./profile.js")} module */
+  startProfile({ Profile }) {
+    this.#enter();
+    if (this.#profile) return false;
+    const profile = new Profile(this.#device, (nbytes) => this.#count("profile", nbytes));
+    this.#profile = profile;
+    [this.#written, this.#fetched] = [0, 0];
+    this.#profiledFrom = this.crossings;
+    this.#encode = (encoder, tape) => {
+      if (!profile.encode(encoder, tape)) this.#tapes.encode(encoder, tape);
+      profile.encoded();
+    };
+    profile.noteMemory(this.allocated);
+    return true;
+  }
+
+  /** What was measured as JSON, or an empty string where nothing was. */
+  async stopProfile() {
+    const profile = this.#profile;
+    if (!profile) return "";
+    this.#submission.flush();
+    profile.noteMemory(this.allocated);
+    [this.#profile, this.#encode] = [null, this.#tapes.encode];
+    const crossings = this.crossings - this.#profiledFrom;
+    this.#enter();
+    return profile.finish({ written: this.#written, read: this.#fetched, crossings });
   }
 
   destroy() {
     this.lost ||= "destroyed by the program";
     this.#submission.drop();
+    this.#profile = null;
     for (const buffer of this.#buffers.clear()) buffer.destroy();
     this.#recorded.clear();
     this.#pipelines.clear();
@@ -256,6 +302,7 @@ export class Gpu {
   #count(kind, nbytes) {
     this.#kinds.set(kind, (this.#kinds.get(kind) ?? 0) + nbytes);
     this.#peak = Math.max(this.#peak, this.allocated);
+    this.#profile?.noteMemory(this.allocated);
   }
 
   #enter() {

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bascule.backend.adapter import AdapterInfo
     from bascule.backend.arrivals import Arrivals
     from bascule.backend.memory import MemoryKind, MemoryUse
+    from bascule.backend.profile import Profile
     from bascule.backend.tuning import TuneReport
     from bascule.base.entries import Remembered
     from bascule.base.progress import ProgressCallback
@@ -312,6 +313,14 @@ class Backend(Protocol):
     @property
     def stats(self) -> Mapping[str, float]:
         """Counters of the backend's own."""
+        ...
+
+    async def start_profile(self) -> None:
+        """Measure, from now on, each dispatch or call of an op; one that runs is begun anew."""
+        ...
+
+    async def stop_profile(self) -> Profile:
+        """End the measuring; waits for all work queued so far. InputError where none runs."""
         ...
 
     def store(self, parameters: Sequence[Parameter]) -> WeightStore:

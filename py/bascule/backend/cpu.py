@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +16,7 @@ from bascule.backend.host_arrays import (
     telling,
     written,
 )
+from bascule.backend.profile import OpTimes
 from bascule.backend.reference import FUNCTIONS
 from bascule.backend.tiers import Tier
 from bascule.base.arrays import NUMPY, Array, np, numpy_ready
@@ -39,10 +41,12 @@ class ReferenceExecutable:
         program: Program,
         weights: ReferenceStore,
         states: ReferenceStates | None,
+        op_times: OpTimes,
     ) -> None:
         self._program = program
         self._weights = weights
         self._states = states
+        self._op_times = op_times
         self.host_s = 0.0
         self._dead = last_uses(program)
 
@@ -60,12 +64,16 @@ class ReferenceExecutable:
         for value in self._program.inputs:
             given = checked_input(value, sizes, inputs)
             values[value.name] = np.ascontiguousarray(given, NUMPY[value.dtype])
+        evaluate_call = evaluate
+        if self._op_times.spans is not None:
+            self._op_times.n_runs += 1
+            evaluate_call = partial(_evaluate_timed, self._op_times)
         for call, dead in zip(self._program.calls, self._dead, strict=True):
             if self._weights.arrivals is not None:
                 names = {o.name for o in call.operands if o is not None}
                 await self._weights.arrivals.wait(names & self._weights.arrays.keys())
             with telling("intermediate values"):
-                values[call.result.name] = evaluate(FUNCTIONS, call, values, sizes)
+                values[call.result.name] = evaluate_call(FUNCTIONS, call, values, sizes)
             for name in dead:
                 del values[name]
             # The tier never waits for a device: let others have a turn between two calls.
@@ -99,7 +107,7 @@ class ReferenceBackend(InHostArrays):
     def _executable(
         self, program: Program, weights: ReferenceStore, states: ReferenceStates | None
     ) -> Executable:
-        return ReferenceExecutable(program, weights, states)
+        return ReferenceExecutable(program, weights, states, self.op_times)
 
 
 async def open_backend(tier: Tier, *, remember: bool, early: bool) -> ReferenceBackend:
@@ -136,6 +144,19 @@ def evaluate(
         for name, value in call.attributes
     }
     return functions[call.op](*operands, **attributes)
+
+
+def _evaluate_timed(
+    op_times: OpTimes,
+    functions: Mapping[str, Callable[..., T]],
+    call: Call,
+    values: Mapping[str, object],
+    sizes: Mapping[str, int],
+) -> T:
+    started = perf_counter()
+    result = evaluate(functions, call, values, sizes)
+    op_times.note(call.op, started)
+    return result
 
 
 def _viewed(found: Any, value: Value, sizes: Mapping[str, int]) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from bascule.backend.memory import MemoryCount, MemoryUse
+from bascule.backend.profile import OpTimes, Profile
 from bascule.backend.tuning import TuneReport
 from bascule.base.turns import DeviceTurns
 from bascule.program.rewrites.rewrite import Limits
@@ -28,6 +29,7 @@ class Deviceless:
         self.device_name = device_name
         self.turns = DeviceTurns()
         self.count = MemoryCount()
+        self.op_times = OpTimes()
 
     @property
     def memory(self) -> MemoryUse:
@@ -38,6 +40,15 @@ class Deviceless:
     def stats(self) -> Mapping[str, float]:
         """See `Backend.stats`: it counts nothing."""
         return {}
+
+    async def start_profile(self) -> None:
+        """See `Backend.start_profile`: each call of an op is timed."""
+        self.op_times.start()
+        self.count.start_samples()
+
+    async def stop_profile(self) -> Profile:
+        """See `Backend.stop_profile`."""
+        return self.op_times.stop(self.count.stop_samples())
 
     async def tune(
         self,

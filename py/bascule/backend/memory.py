@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Literal
 
 # weights: a model's parameters; states: what outlives a run, a KV cache; buffers: a user's own;
-# programs: inputs, intermediate values and parameters of what is prepared; staging: what is read.
-MemoryKind = Literal["weights", "states", "buffers", "programs", "staging"]
+# programs: inputs, intermediate values and parameters of what is prepared; staging: what is read;
+# profile: timestamps.
+MemoryKind = Literal["weights", "states", "buffers", "programs", "staging", "profile"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +19,8 @@ class MemoryUse:
     """Bytes of a device: now, the most so far, and what is held now by kind.
 
     The kinds are "weights", "states" (KV caches), "buffers" (`DeviceBuffer`s), "programs" (inputs,
-    intermediate values and parameters of compiled programs) and "staging" (buffers for reading);
-    one that holds nothing is left out.
+    intermediate values and parameters of compiled programs), "staging" (buffers for reading) and
+    "profile" (timestamps); one that holds nothing is left out.
     """
 
     now_nbytes: int
@@ -33,12 +35,24 @@ class MemoryCount:
         self.now_nbytes = 0
         self._peak_nbytes = 0
         self._kinds: Counter[str] = Counter()
+        self._samples: list[tuple[float, int]] | None = None
 
     def add(self, kind: MemoryKind, nbytes: int) -> None:
         """Count bytes that were allocated, or freed where `nbytes` is negative."""
         self._kinds[kind] += nbytes
         self.now_nbytes += nbytes
         self._peak_nbytes = max(self._peak_nbytes, self.now_nbytes)
+        if self._samples is not None:
+            self._samples.append((perf_counter(), self.now_nbytes))
+
+    def start_samples(self) -> None:
+        """From now on keep each change, with its moment on `perf_counter`."""
+        self._samples = [(perf_counter(), self.now_nbytes)]
+
+    def stop_samples(self) -> list[tuple[float, int]]:
+        """The changes since `start_samples`, and the bytes now."""
+        samples, self._samples = self._samples or [], None
+        return [*samples, (perf_counter(), self.now_nbytes)]
 
     def clear(self) -> None:
         """Count everything as freed."""

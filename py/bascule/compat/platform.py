@@ -9,15 +9,21 @@ from typing import Any
 
 from bascule.base.progress import Progress
 from bascule.base.waiting import sync
+from bascule.choosing.auto import ModelNeed, open_tier
+from bascule.choosing.openers import OpenDevice, OpenedTier
 from bascule.compat.shared_load import SharedLoad
 from bascule.device.device import Device
-from bascule.device.loading import load
-from bascule.device.options import DeviceLoadOptions
+from bascule.device.loading import load_model
+from bascule.device.options import DeviceLoadOptions, LoadSettings
 from bascule.errors import InputError, UnsupportedModelError
 from bascule.machine.capabilities import capabilities
 from bascule.machine.features import has_feature
 from bascule.tasks.embedder import EmbeddingModel
 from bascule.tasks.language import LanguageModel
+
+_Watcher = tuple[
+    Callable[[OpenDevice], Awaitable[None]], Callable[[EmbeddingModel | LanguageModel], None]
+]
 
 
 class UnifiedWebPlatform:
@@ -53,6 +59,7 @@ class UnifiedWebPlatform:
         self.fallback_to_wasm = fallback_to_wasm
         self._device = device
         self._fallbacks = True
+        self._watchers: list[_Watcher] = []
         self._listeners: list[Callable[[str, float], None]] = []
         self._loading: SharedLoad[EmbeddingModel | LanguageModel] = SharedLoad()
 
@@ -60,6 +67,18 @@ class UnifiedWebPlatform:
     def model(self) -> EmbeddingModel | LanguageModel | None:
         """The loaded model."""
         return self._loading.model
+
+    def watch(
+        self,
+        opened: Callable[[OpenDevice], Awaitable[None]],
+        loaded: Callable[[EmbeddingModel | LanguageModel], None],
+    ) -> Callable[[], None]:
+        """Call `opened` with the tier that a load opens, before anything runs on it, and `loaded`
+        with the model; calling the result ends that.
+        """
+        watcher = opened, loaded
+        self._watchers.append(watcher)
+        return lambda: self._watchers.remove(watcher)
 
     def on_progress(self, callback: Callable[[str, float], None]) -> None:
         """Call `callback(stage, percent)` while a model loads."""
@@ -114,14 +133,31 @@ class UnifiedWebPlatform:
             "fallbacks": self._fallbacks,
         }
         if self._device is not None:
+            await self._tell_opened(self._device)
             model = await self._device.load(self.model_name, **options)
         else:
-            model = await load(self.model_name, tier=self._tiers(), **options)
+            tiers, settings = self._tiers(), LoadSettings(**options)
+            model = await load_model(self.model_name, tiers, self._open, settings, owns=True)
         if not isinstance(model, _MODEL_TYPES[self.model_type]):
             model.close()
             told = f"it is a {type(model).__name__}, and model_type is {self.model_type!r}"
             raise UnsupportedModelError(self.model_name, told)
+        for _, loaded in tuple(self._watchers):
+            loaded(model)
         return model
+
+    async def _open(self, need: ModelNeed) -> OpenedTier:
+        opened = await open_tier(self._tiers(), need)
+        try:
+            await self._tell_opened(opened)
+        except BaseException:
+            opened.backend.close()
+            raise
+        return opened
+
+    async def _tell_opened(self, opened: OpenDevice) -> None:
+        for tell, _ in tuple(self._watchers):
+            await tell(opened)
 
     async def _infer(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         if "input_text" not in inputs:

@@ -128,6 +128,11 @@ class Device:
         return self._ops
 
     @property
+    def models(self) -> tuple[EmbeddingModel | ClassifierModel | LanguageModel, ...]:
+        """The models that it has loaded and that are open."""
+        return tuple(self._models)
+
+    @property
     def arrays(self) -> ArrayDevice:
         """Where `bascule.array` puts arrays with `device=device`."""
         if self._arrays is None:

@@ -34,7 +34,7 @@ from bascule.text.jinja_library import provide_jinja
 # Modules of these need the page or shared libraries: a snapshot has none of them.
 _EXCLUDED = ("js", "pyodide_js", "numpy", "__main__")
 _PACKAGE = "bascule"
-_TEXTS = (".js", ".wgsl")
+_TEXTS = (".js", ".wgsl", ".html", ".css")
 _OTHERS = (".json", ".wasm", ".zip")
 
 # By path: the hash of the source, and its code as `_packed` gives it: a page that starts reads and

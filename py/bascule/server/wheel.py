@@ -44,6 +44,7 @@ WEB = (
     "page-fetcher.js",
     "prefetch.js",
     "protocol.js",
+    "reports",
     "shipped.js",
     "snapshot-maker.js",
     "snapshot-steps.mjs",

@@ -34,7 +34,7 @@ from bascule.tasks.buckets import (
     make_batches,
     smaller,
 )
-from bascule.tasks.loaded import DEVICE_ERRORS, NO_MEMORY, LoadedModel
+from bascule.tasks.loaded import DEVICE_ERRORS, NO_MEMORY, LoadedModel, ModelRun
 from bascule.tasks.proof import Sample
 from bascule.text import check_unicode
 
@@ -117,6 +117,7 @@ class BatchedModel(LoadedModel):
     """
 
     _what = "the row"
+    _verb = "run"
 
     def __init__(
         self,
@@ -192,6 +193,7 @@ class BatchedModel(LoadedModel):
             self._counts.texts += len(lengths)
             self._counts.tokens += sum(lengths)
             self._counts.busy_s += seconds
+        self._tell_of(ModelRun(self._verb, seconds, sum(lengths)))
 
     @contextmanager
     def _timed(self, batch: Batch, ran: list[_Ran]) -> Generator[None]:

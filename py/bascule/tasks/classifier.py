@@ -72,6 +72,7 @@ class ClassifierModel(BatchedModel):
     """
 
     _what = "the logits"
+    _verb = "classify"
 
     def __init__(
         self,

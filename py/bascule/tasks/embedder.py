@@ -84,6 +84,7 @@ class EmbeddingModel(BatchedModel):
     """Made by `bascule.load`. Close it, or use it in `async with`, to free the device's memory."""
 
     _what = "the embedding"
+    _verb = "embed"
 
     def __init__(
         self,

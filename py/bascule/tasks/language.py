@@ -43,7 +43,7 @@ from bascule.tasks.language_programs import (
     all_states,
     most_slots,
 )
-from bascule.tasks.loaded import DEVICE_ERRORS, NO_MEMORY, LoadedModel, Reopened
+from bascule.tasks.loaded import DEVICE_ERRORS, NO_MEMORY, LoadedModel, ModelRun, Reopened
 from bascule.tasks.options import Asked, StreamOptions, read_options
 from bascule.tasks.proof import Sample
 from bascule.tasks.sampler import GREEDY, Sampling
@@ -523,6 +523,16 @@ class LanguageModel(LoadedModel):
         self._totals["prompt_tokens"] += stats.prompt_tokens
         self._totals["new_tokens"] += stats.new_tokens
         self._totals["generations"] += 1
+        self._tell_of(
+            ModelRun(
+                "generate",
+                stats.total_s,
+                stats.prompt_tokens - stats.reused_tokens,
+                stats.new_tokens,
+                stats.first_token_s,
+                stats.decode_s,
+            )
+        )
 
     @property
     def _crossings(self) -> int:

@@ -41,6 +41,23 @@ NO_MEMORY = (GpuOutOfMemoryError, MemoryError)
 # Takes the tier that ran, its passes, each with the share of its largest sizes, and seconds.
 Watch = Callable[[Tier, Sequence[tuple[Program, float]], float], Awaitable[None]]
 
+
+@dataclass(frozen=True, slots=True)
+class ModelRun:
+    """One call of a model that has ended: "embed", "classify" or "generate".
+
+    `n_tokens` went in, and of a generation `n_new_tokens` came out: the first after
+    `first_token_s`, the others within `decode_s`.
+    """
+
+    kind: str
+    seconds: float
+    n_tokens: int
+    n_new_tokens: int = 0
+    first_token_s: float = 0.0
+    decode_s: float = 0.0
+
+
 _CLOSED = "the model was closed while it worked"
 # How long a run waits for the machine to catch its breath.
 _PAUSE_S = 0.05
@@ -112,6 +129,7 @@ class LoadedModel:
         self._closed = False
         self._pressure: Pressure | None = None
         self._yields = 0
+        self._listeners: list[Callable[[ModelRun], None]] = []
 
     def __repr__(self) -> str:
         state = ", closed" if self._closed else ""
@@ -357,6 +375,15 @@ class LoadedModel:
 
     def _trim_programs(self) -> None:
         """Free those that nothing runs now."""
+
+    def listen(self, listener: Callable[[ModelRun], None]) -> Callable[[], None]:
+        """Call `listener` after each run from now on; calling the result ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def _tell_of(self, run: ModelRun) -> None:
+        for listener in tuple(self._listeners):
+            listener(run)
 
     def note(self, name: str, number: float) -> None:
         """Add a number that was measured elsewhere to `stats`."""

@@ -65,7 +65,7 @@ class WasmBackend(Deviceless):
 
     async def computation(self, program: Program) -> Computation:
         """See `Backend.computation`."""
-        return WasmComputation(program, self._kernels, self._functions)
+        return WasmComputation(program, self._kernels, self._functions, self.op_times)
 
     @cached_property
     def _functions(self) -> Functions:
@@ -80,4 +80,4 @@ class WasmBackend(Deviceless):
             raise InputError("prepare", "weights of this backend", type(weights).__name__)
         if states is not None and not isinstance(states, WasmStates):
             raise InputError("prepare", "states of this backend", type(states).__name__)
-        return ReplayExecutable(program, weights, states, self._kernels)
+        return ReplayExecutable(program, weights, states, self._kernels, self.op_times)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from bascule.backend.cpu import evaluate, last_uses
 from bascule.backend.host_arrays import telling
+from bascule.backend.profile import OpTimes
 from bascule.backend.wasm.kernels import Kernels
 from bascule.backend.wasm.replay import NUMPY_HINT, Functions, is_own, numpy_ops, numpy_step
 from bascule.backend.wasm.store import WasmStates
@@ -22,10 +24,13 @@ if TYPE_CHECKING:
 class WasmComputation:
     """See `Computation`. Results are copied into the stores that are to hold them."""
 
-    def __init__(self, program: Program, kernels: Kernels, functions: Functions) -> None:
+    def __init__(
+        self, program: Program, kernels: Kernels, functions: Functions, op_times: OpTimes
+    ) -> None:
         self._program = program
         self._kernels = kernels
         self._functions = functions
+        self._op_times = op_times
         self._numpy_ops = numpy_ops(program, functions)
 
     async def run(
@@ -37,12 +42,14 @@ class WasmComputation:
         values: dict[str, Tensor | Blocks] = {n: _tensor(s) for n, s in operands.items()}
         with telling("intermediate values"):
             for call, dead in zip(self._program.calls, last_uses(self._program), strict=True):
+                started = perf_counter()
                 if is_own(self._functions, call):
                     values[call.result.name] = evaluate(self._functions, call, values, {})
                 else:
                     result = self._kernels.empty(call.result.sizes({}), call.result.dtype)
                     numpy_step(call, values, {}, result)()
                     values[call.result.name] = result
+                self._op_times.note(call.op, started)
                 for name in dead:
                     del values[name]
         for name, store in results.items():

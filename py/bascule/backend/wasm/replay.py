@@ -14,6 +14,7 @@ from weakref import finalize
 from bascule.backend.base import Shaped, input_bytes
 from bascule.backend.cpu import evaluate, last_uses
 from bascule.backend.host_arrays import telling
+from bascule.backend.profile import OpTimes
 from bascule.backend.wasm.functions import has_kernel
 from bascule.backend.wasm.kernels import Argument, Kernels
 from bascule.backend.wasm.language import LanguageFunctions
@@ -98,12 +99,14 @@ class ReplayExecutable:
         weights: WasmStore,
         states: WasmStates | None,
         kernels: Kernels,
+        op_times: OpTimes,
     ) -> None:
         self.host_s = 0.0
         self._program = program
         self._weights = weights
         self._states = states
         self._kernels = kernels
+        self._op_times = op_times
         self._numpy_ops = numpy_ops(program, LanguageFunctions(kernels).table())
         self._plan: _Plan | None = None
         self._lock = CrossLoopLock()
@@ -143,8 +146,9 @@ class ReplayExecutable:
         plan = self._planned(sizes)
         for value in self._program.inputs:
             plan.inputs[value.name].write(input_bytes(value, sizes, inputs))
+        replay = self._replay if self._op_times.spans is None else self._replay_timed
         for _ in range(times):
-            await self._replay(plan)
+            await replay(plan)
         self.host_s += perf_counter() - started
         return plan
 
@@ -161,6 +165,21 @@ class ReplayExecutable:
                 await asyncio.sleep(0)
                 turn = perf_counter() + _TURN_S
         await asyncio.sleep(0)
+
+    async def _replay_timed(self, plan: _Plan) -> None:
+        """As `_replay`, each call of an op timed; no other work has a turn within one."""
+        arrivals = self._weights.arrivals
+        steps = plan.recorder.steps
+        self._op_times.n_runs += 1
+        ends = [*(first for first, _ in plan.weights[1:]), len(steps)]
+        for call, (first, names), end in zip(self._program.calls, plan.weights, ends, strict=True):
+            if arrivals is not None:
+                await arrivals.wait(names)
+            started = perf_counter()
+            for step in steps[first:end]:
+                step()
+            self._op_times.note(call.op, started)
+            await asyncio.sleep(0)
 
     def _planned(self, sizes: Mapping[str, int]) -> _Plan:
         states = list(self._states.tensors.values()) if self._states is not None else []

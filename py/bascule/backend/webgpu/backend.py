@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bascule.backend.arrivals import Arrivals
 from bascule.backend.base import StateStore, Tier, WeightStore
 from bascule.backend.memory import MemoryKind, MemoryUse
+from bascule.backend.profile import Profile, joined
 from bascule.backend.tuning import TuneReport
 from bascule.backend.webgpu.autotune import tune
 from bascule.backend.webgpu.choices import Choices, signature
@@ -247,6 +248,14 @@ class WebGpuBackend:
             "proof_ms": 0.0 if self.prover is None else 1e3 * self.prover.spent_s,
             "signatures_tuned": len(self.choices.tuned),
         }
+
+    async def start_profile(self) -> None:
+        """See `Backend.start_profile`: dispatches are timed by the GPU where it has timestamps."""
+        await self.gpu.start_profile()
+
+    async def stop_profile(self) -> Profile:
+        """See `Backend.stop_profile`."""
+        return joined(await self.gpu.stop_profile(), self.pipelines.names)
 
     def trim(self) -> int:
         """See `Backend.trim`."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from bascule.backend.base import Tier
     from bascule.backend.memory import MemoryKind, MemoryUse
+    from bascule.backend.profile import GpuProfile
 
 # Limits that kernels and the memory plan look at; drivers ask for the adapter's own values.
 WANTED_LIMITS = (
@@ -186,6 +187,16 @@ class Gpu(Protocol):
 
         GpuError as `record` and `replay`.
         """
+        ...
+
+    async def start_profile(self) -> None:
+        """Measure from now on: each dispatch in a pass of its own, between two timestamps, where
+        the device has them, else each submission until the queue has done it.
+        """
+        ...
+
+    async def stop_profile(self) -> GpuProfile:
+        """End the measuring, and wait for what it has measured. InputError where none runs."""
         ...
 
     def destroy(self) -> None:

@@ -11,12 +11,14 @@ import js
 from pyodide.ffi import JsException
 
 from bascule.backend.memory import MemoryUse
+from bascule.backend.profile import DeviceSpan, GpuProfile, Submission
 from bascule.backend.webgpu.gpu import WANTED_FEATURES, WANTED_LIMITS, AdapterInfo, gpu_tier
-from bascule.base.bridge_browser import bridge_modules, js_message
+from bascule.base.bridge_browser import bridge_module, bridge_modules, js_message
 from bascule.errors import (
     DeviceLostError,
     GpuError,
     GpuOutOfMemoryError,
+    InputError,
     ShaderError,
     TierUnavailableError,
 )
@@ -248,6 +250,26 @@ class BrowserGpu:
         except JsException as error:
             raise self._told("run", error) from None
 
+    async def start_profile(self) -> None:
+        """See `Gpu.start_profile`."""
+        module = await bridge_module("bridge/profile.js")
+        try:
+            started = self.bridge.startProfile(module)
+        except JsException as error:
+            raise self._told("start_profile", error) from None
+        if not started:
+            raise InputError("start_profile", "a device that is not profiled", "one that is")
+
+    async def stop_profile(self) -> GpuProfile:
+        """See `Gpu.stop_profile`."""
+        try:
+            found = await self.bridge.stopProfile()
+        except JsException as error:
+            raise self._told("stop_profile", error) from None
+        if not found:
+            raise InputError("stop_profile", "a device that is profiled", "one that is not")
+        return _profile_from(json.loads(found))
+
     def destroy(self) -> None:
         """See `Gpu.destroy`."""
         self.bridge.destroy()
@@ -261,3 +283,19 @@ class BrowserGpu:
             first, _, _ = told.partition("\n")  # Chromium goes on with its own call stack
             return GpuOutOfMemoryError(verb, None if nbytes < 0 else nbytes, told=first)
         return GpuError(verb, told, label=str(getattr(error, "label", "")))
+
+
+def _profile_from(found: Mapping[str, Any]) -> GpuProfile:
+    """What web/bridge/profile.js gives as JSON."""
+    return GpuProfile(
+        found["timed"],
+        found["seconds"],
+        [Submission(s["at"], s["pipelines"], s["ticks"], s["done"]) for s in found["submissions"]],
+        {int(name): label for name, label in found["labels"].items()},
+        [DeviceSpan(*each) for each in found["compiled"]],
+        [(at_s, nbytes) for at_s, nbytes in found["memory"]],
+        found["untimed"],
+        found["written"],
+        found["read"],
+        found["crossings"],
+    )

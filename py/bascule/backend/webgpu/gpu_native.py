@@ -7,12 +7,15 @@ import os
 import re
 import tempfile
 from array import array
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from bascule.backend.base import DESTROYED, Tier
 from bascule.backend.memory import MemoryCount, MemoryUse
+from bascule.backend.profile import DeviceSpan, GpuProfile
 from bascule.backend.webgpu.gpu import (
     LEAST_LIMITS,
     WANTED_FEATURES,
@@ -22,10 +25,12 @@ from bascule.backend.webgpu.gpu import (
     unpack_writes,
 )
 from bascule.backend.webgpu.handles import Handles
+from bascule.backend.webgpu.profile_native import NativeProfile
 from bascule.errors import (
     DeviceLostError,
     GpuError,
     GpuOutOfMemoryError,
+    InputError,
     ShaderError,
     TierUnavailableError,
 )
@@ -177,7 +182,8 @@ def _describe(
 class _Tape:
     groups: list[Any]
     dispatches: list[tuple[Any, int, int, int, int]]
-    labels: list[str]  # the shader file of each dispatch
+    handles: list[int]  # the pipeline of each dispatch
+    labels: list[str]  # its shader file
     used: list[tuple[int, str]]  # buffers, and a shader file that binds each
     checked: int = -1  # how many buffers had been freed when all of them were still there
 
@@ -200,6 +206,9 @@ class NativeGpu:
         self._frees = 0
         self._memory = MemoryCount()
         self._kinds: dict[int, MemoryKind] = {}
+        self._profile: NativeProfile | None = None
+        self._traffic = [0, 0, 0]  # bytes written and read, and crossings when a profile began
+        self._commit: Callable[[_Tape], None] = self._commit_plain
 
     @property
     def allocated_nbytes(self) -> int:
@@ -263,8 +272,10 @@ class NativeGpu:
         """See `Gpu.write`."""
         self._check_alive()
         target = self._buffers.get(buffer)
+        view = memoryview(data).cast("B")
+        self._traffic[0] += view.nbytes
         try:
-            self._queue.write_buffer(target, offset, memoryview(data).cast("B"))
+            self._queue.write_buffer(target, offset, view)
         except Exception as error:
             raise self._told("write", error) from None
 
@@ -274,6 +285,7 @@ class NativeGpu:
         view = memoryview(into).cast("B")
         size = (view.nbytes + 3) & ~3
         source = self._buffers.get(buffer)
+        self._traffic[1] += view.nbytes
         try:
             staging = self._take_staging(size)
         except Exception as error:
@@ -307,6 +319,7 @@ class NativeGpu:
     ) -> int:
         """See `Gpu.pipeline`."""
         self._check_alive()
+        began = perf_counter()
         try:
             layout = self._layout(bindings)[1]
             module = self._device.create_shader_module(label=label, code=wgsl)
@@ -319,7 +332,11 @@ class NativeGpu:
             if isinstance(lost, DeviceLostError):
                 raise lost from None
             raise _shader_error(label, str(error)) from None
-        return self._pipelines.add((made, bindings, label))
+        handle = self._pipelines.add((made, bindings, label))
+        if (profile := self._profile) is not None:
+            at_s, seconds = began - profile.began_s, perf_counter() - began
+            profile.compiled.append(DeviceSpan(handle, label, at_s, seconds))
+        return handle
 
     def drop_pipeline(self, pipeline: int) -> None:
         """See `Gpu.drop_pipeline`."""
@@ -340,6 +357,7 @@ class NativeGpu:
         at = 2
         groups: list[Any] = []
         dispatches: list[tuple[Any, int, int, int, int]] = []
+        handles: list[int] = []
         labels: list[str] = []
         used: list[tuple[int, str]] = []
         try:
@@ -352,12 +370,13 @@ class NativeGpu:
             for _ in range(words[1]):
                 name, group, x, y, z = words[at : at + 5]
                 pipeline, _, label = self._pipelines.get(name)
+                handles.append(name)
                 labels.append(label)
                 dispatches.append((pipeline, group, x, y, z))
                 at += 5
         except IndexError:
             raise GpuError("record", "the tape ends in the middle of a record.") from None
-        return _Tape(groups, dispatches, labels, used)
+        return _Tape(groups, dispatches, handles, labels, used)
 
     def forget(self, tape: int) -> None:
         """See `Gpu.forget`."""
@@ -373,12 +392,63 @@ class NativeGpu:
     def _submit(self, recorded: _Tape, writes: Buffer) -> None:
         try:
             for buffer, offset, data in unpack_writes(writes):
+                self._traffic[0] += data.nbytes
                 self._queue.write_buffer(self._buffers.get(buffer), offset, data)
-            self._queue.submit([self._encoded(recorded, recorded.dispatches)])
+            self._commit(recorded)
         except GpuError:
             raise
         except Exception as error:
             raise self._told("replay", error, label=self._refused(recorded)) from None
+
+    def _commit_plain(self, tape: _Tape) -> None:
+        self._queue.submit([self._encoded(tape, tape.dispatches)])
+
+    def _commit_timed(self, tape: _Tape) -> None:
+        profile = self._profile
+        assert profile is not None  # `start_profile` sets both
+        profile.labels.update(zip(tape.handles, tape.labels, strict=True))
+        timed = profile.encode(tape.groups, tape.dispatches, tape.handles)
+        self._queue.submit([timed or self._encoded(tape, tape.dispatches)])
+        profile.submitted(self._queue)
+
+    async def start_profile(self) -> None:
+        """See `Gpu.start_profile`."""
+        self._check_alive()
+        if self._profile is not None:
+            raise InputError("start_profile", "a device that is not profiled", "one that is")
+        timed = "timestamp-query" in self.adapter.features
+        count = partial(self._memory.add, "profile")
+        self._profile = NativeProfile(self._device, timed, count)
+        self._traffic = [0, 0, self.crossings]
+        self._memory.start_samples()
+        self._commit = self._commit_timed
+
+    async def stop_profile(self) -> GpuProfile:
+        """See `Gpu.stop_profile`."""
+        self._check_alive()
+        profile, self._profile = self._profile, None
+        if profile is None:
+            raise InputError("stop_profile", "a device that is profiled", "one that is not")
+        self._commit = self._commit_plain
+        memory = [(at_s - profile.began_s, n) for at_s, n in self._memory.stop_samples()]
+        written, read, crossings = self._traffic
+        try:
+            found = await profile.finish(self._queue, self._timestamp_period())
+        except Exception as error:
+            raise self._told("stop_profile", error) from None
+        return replace(
+            found,
+            memory=memory,
+            written_nbytes=written,
+            read_nbytes=read,
+            crossings=self.crossings - crossings - 1,
+        )
+
+    def _timestamp_period(self) -> float:
+        from wgpu.backends.wgpu_native import lib
+
+        native: Any = lib
+        return float(native.wgpuQueueGetTimestampPeriod(self._queue._internal))
 
     def _encoded(self, tape: _Tape, dispatches: Sequence[tuple[Any, int, int, int, int]]) -> Any:
         encoder = self._device.create_command_encoder()
@@ -418,6 +488,9 @@ class NativeGpu:
             *(b for kept in self._staging.values() for b in kept),
         ]:
             buffer.destroy()
+        if self._profile is not None:
+            self._profile.close()
+            self._profile = None
         self._tapes.clear()
         self._pipelines.clear()
         self._staging.clear()

@@ -36,6 +36,7 @@ class Pipelines:
         self.choices = choices or Choices()
         self._making: dict[Hashable, asyncio.Task[int]] = {}
         self.compile_ms: dict[str, float] = {}
+        self.names: dict[int, str] = {}  # the variant of each pipeline, by its handle
         # Tells which of the compiled kernels, one a call, are wrong, and why; see `proving`.
         self.prover: Prover | None = None
         self.n_failed = 0
@@ -118,9 +119,11 @@ class Pipelines:
         self.n_retries_of_failed += known is not None and known.earlier
         began = perf_counter()
         try:
-            return await self._gpu.pipeline(
+            made = await self._gpu.pipeline(
                 kernel.wgsl, kernel.constants, kernel.bindings, kernel.label
             )
+            self.names[made] = kernel.variant
+            return made
         except ShaderError:
             self.n_failed += 1
             raise

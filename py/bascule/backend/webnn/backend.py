@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bascule.backend.base import Executable, Shaped, Tier, checked_input
 from bascule.backend.host_arrays import InHostArrays, ReferenceStates, ReferenceStore, written
+from bascule.backend.profile import OpTimes
 from bascule.backend.webnn.ops import dim_input
 from bascule.backend.webnn.translate import translate
 from bascule.base.arrays import NUMPY, Array, np
@@ -48,11 +49,14 @@ class Graphs:
 class WebNnExecutable:
     """A program whose graph is built when it first runs, with weights that are there by then."""
 
-    def __init__(self, program: Program, weights: ReferenceStore, graphs: Graphs) -> None:
+    def __init__(
+        self, program: Program, weights: ReferenceStore, graphs: Graphs, op_times: OpTimes
+    ) -> None:
         self.host_s = 0.0
         self._program = program
         self._weights = weights
         self._graphs = graphs
+        self._op_times = op_times
         self._recipe = translate(program)
 
     async def build(self) -> int:
@@ -80,7 +84,9 @@ class WebNnExecutable:
             wanted = {s.arguments[0] for s in self._recipe.steps if s.method == "input"}
             fed = {name: array for name, array in fed.items() if name in wanted}
             self.host_s += perf_counter() - started
+            began = perf_counter()
             found = await self._graphs.ml.run(graph, fed)
+            self._op_times.note(f"a graph of {len(self._program.calls)} ops", began)
         results = {v.name: _cut(v, sizes, found[v.name]) for v in self._program.outputs}
         return results if into is None else written(results, into)
 
@@ -119,7 +125,7 @@ class WebNnBackend(InHostArrays):
         self, program: Program, weights: ReferenceStore, states: ReferenceStates | None
     ) -> Executable:
         del states  # an op that reads one is refused
-        return WebNnExecutable(program, weights, self._graphs)
+        return WebNnExecutable(program, weights, self._graphs, self.op_times)
 
     def close(self) -> None:
         """See `Backend.close`."""

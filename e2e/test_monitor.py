@@ -1,0 +1,86 @@
+"""PerformanceMonitor in a page: the browser's own timestamps, and its report as a page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from e2e.axe import defects
+from e2e.conftest import Site, booted
+from e2e.engines import Engine, Page, PlaywrightTab
+
+SCRIPT = """
+import json
+import bascule
+import js
+import numpy as np
+
+async def all_of_it():
+    found = {}
+    async with await bascule.open_device("webgpu") as device:
+        model = await device.load(js.location.origin + "/goldens/tiny-bert")
+        texts = ["a cat", "a dog sleeps"]
+        await model.embed(texts)
+        plain, before = await model.embed(texts), device.memory().now_nbytes
+        async with bascule.PerformanceMonitor(device) as monitor:
+            again = await model.embed(texts)
+        report = monitor.report
+        found["same"] = bool(np.array_equal(plain, again))
+        found["timed by"] = report.timed_by
+        ops = len(next(iter(model._prepared.values())).program.calls)
+        found["work"] = [len(report.work), ops]
+        found["names"] = sorted(k.name for k in report.kernels)
+        found["in time"] = all(0 <= s.start_s <= report.seconds for s in report.work)
+        found["busy"] = [report.busy_ms, 1e3 * report.seconds]
+        found["bytes"] = [report.read_nbytes, plain.nbytes, report.written_nbytes]
+        found["freed"] = [before, device.memory().now_nbytes]
+        found["runs"] = [run.kind for run in report.runs]
+        monitor.generate_performance_visualization("/tmp/performance.html")
+        found["page"] = open("/tmp/performance.html").read()
+    async with await bascule.open_device("webgpu-limited") as device:
+        double = bascule.elementwise("x: f32 -> y: f32", "y = 2 * x", device=device)
+        async with bascule.PerformanceMonitor(device) as monitor:
+            for _ in range(3):
+                await (await double(np.ones(8, np.float32))).numpy()
+        found["limited"] = [monitor.report.timed_by, len(monitor.report.work)]
+        found["compiled"] = len(monitor.report.compiled)
+    return found
+
+json.dumps(await all_of_it())
+"""
+
+
+@pytest.mark.one_engine
+def test_a_report_of_the_browsers_timestamps(
+    webgpu_engine: Engine, site: Site, shared: Callable[[str], Page]
+) -> None:
+    page = shared(f"{site.url}/lab/?pyodide=/pyodide/")
+    booted(page)
+    found = json.loads(page.run("(code) => lab.run(code)", SCRIPT))
+    html = found.pop("page")
+    print(found)
+    assert found["same"]
+    assert found["timed by"] == "timestamps"
+    assert found["work"][0] == found["work"][1]
+    assert all(found["names"])
+    assert found["in time"]
+    assert found["busy"][0] <= found["busy"][1]
+    assert found["bytes"][0] == found["bytes"][1]
+    assert found["bytes"][2] > 0
+    assert found["freed"][0] == found["freed"][1]
+    assert found["runs"] == ["embed"]
+    assert found["limited"] == ["submissions", 3]
+    assert found["compiled"] == 1
+    (site.extra / "performance.html").write_text(html, "utf-8")
+    report = webgpu_engine.new_page()
+    report.open(f"{site.url}/extra/performance.html")
+    assert isinstance(report, PlaywrightTab)
+    report.page.focus("#timeline")
+    report.press("+", "Enter")
+    assert " ms at " in report.run("() => document.querySelector('#read').textContent")
+    rows = report.run("() => document.querySelectorAll('#kernels tr').length")
+    assert rows == len(found["names"])
+    assert report.run("() => performance.getEntriesByType('resource').length") == 0  # offline
+    assert defects(report, site.extra, ("desktop", "phone", "dark")) == []

@@ -1,0 +1,40 @@
+"""A report as one HTML page: web/reports/performance.html with the numbers inside."""
+
+from __future__ import annotations
+
+import json
+import re
+from html import escape
+from typing import Any
+
+from bascule.base import assets
+from bascule.observe.performance import PerformanceReport
+
+# Of longer profiles the page shows the longest spans; the numbers by kernel count all.
+_MOST_SPANS = 20_000
+_MOST_SAMPLES = 4_000
+_MARKS = re.compile(r"<!--title-->|/\*style\*/|/\*data\*/")
+
+
+def performance_page(report: PerformanceReport) -> str:
+    """The page's HTML."""
+    numbers = report.as_json()
+    work, memory = numbers["work"], numbers["memory"]
+    if len(work) > _MOST_SPANS:
+        longest = sorted(work, key=lambda span: span["seconds"], reverse=True)[:_MOST_SPANS]
+        numbers["work"] = sorted(longest, key=lambda span: span["start_s"])
+    numbers["n_work"] = len(work)
+    numbers["memory"] = memory[:: -(-len(memory) // _MOST_SAMPLES) or 1]
+    title = f"Performance on {report.tier} ({report.device})"
+    return filled("performance.html", title, numbers)
+
+
+def filled(template: str, title: str, numbers: dict[str, Any]) -> str:
+    """A page of web/reports/ with its title, its style and its numbers."""
+    data = json.dumps(numbers, allow_nan=False)
+    # In a script element only "<" could end it.
+    data = data.replace("<", "\\u003c")
+    page = assets.text(f"web/reports/{template}")
+    style = assets.text("web/reports/report.css")
+    parts = {"<!--title-->": escape(title), "/*style*/": style, "/*data*/": data}
+    return _MARKS.sub(lambda mark: parts[mark[0]], page)

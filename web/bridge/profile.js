@@ -1,0 +1,177 @@
+// Timestamps around each dispatch while a profile runs (py/bascule/backend/profile.py). A page that
+// profiles nothing never imports it. It imports nothing (see gpu.js).
+
+// WebGPU allows query sets of 4096; a dispatch takes two.
+const SET_DISPATCHES = 2048;
+const PAGE_NBYTES = 1 << 20;
+// Dispatches past 32 MiB of timestamps (two millions of them) are run and not timed.
+const MOST_PAGES = 32;
+const RESOLVE_ALIGNMENT = 256;
+const WORDS_A_STEP = 5; // as tape.js has it
+
+/**
+ * A tape that was submitted: where its timestamps are, or when it was done; seconds since the start.
+ * @typedef {{ at: number, pipelines: number[], page: number, offset: number, done: number | null }} Noted
+ * @typedef {{ written: number, read: number, crossings: number }} Traffic
+ */
+
+/** What is measured of a device. */
+export class Profile {
+  #device;
+  #began = performance.now();
+  /** @type {(nbytes: number) => void} */
+  #count;
+  /** @type {GPUQuerySet[]} */
+  #sets = [];
+  /** @type {GPUBuffer[]} */
+  #pages = [];
+  #used = PAGE_NBYTES; // of the last page
+  /** @type {Noted[]} */
+  #noted = [];
+  /** @type {Record<number, string>} */
+  #labels = {};
+  /** Name, label, start and seconds of each. @type {[number, string, number, number][]} */
+  #compiled = [];
+  /** @type {[number, number][]} */
+  #memory = [];
+  #untimed = 0;
+  timed;
+
+  /** @param {GPUDevice} device @param {(nbytes: number) => void} count told of bytes taken and freed */
+  constructor(device, count) {
+    this.#device = device;
+    this.#count = count;
+    this.timed = device.features.has("timestamp-query");
+  }
+
+  get now() {
+    return (performance.now() - this.#began) / 1e3;
+  }
+
+  /** @param {number} nbytes */
+  noteMemory(nbytes) {
+    this.#memory.push([this.now, nbytes]);
+  }
+
+  /** @param {number} name @param {string} label @param {number} start */
+  noteCompiled(name, label, start) {
+    this.#compiled.push([name, label, start, this.now - start]);
+  }
+
+  /**
+   * Encode a tape with its timestamps; false where it is to be encoded as ever.
+   * @param {GPUCommandEncoder} encoder @param {import("./tape.js").Tape} tape
+   */
+  encode(encoder, { bindGroups, pipelines, steps }) {
+    const nbytes = 16 * pipelines.length;
+    if (this.timed && !this.#hasRoom(nbytes)) {
+      this.#untimed += pipelines.length;
+      return false;
+    }
+    const [page, offset] = [this.#pages.length - 1, this.#used];
+    const names = pipelines.map((pipeline, s) => {
+      const name = steps[s * WORDS_A_STEP];
+      this.#labels[name] = pipeline.label;
+      return name;
+    });
+    this.#noted.push({ at: this.now, pipelines: names, page, offset, done: null });
+    if (!this.timed) return false;
+    for (let s = 0, at = 0; at < steps.length; s++, at += WORDS_A_STEP) {
+      const first = 2 * (s % SET_DISPATCHES);
+      const pass = encoder.beginComputePass({
+        timestampWrites: {
+          querySet: this.#set(Math.floor(s / SET_DISPATCHES)),
+          beginningOfPassWriteIndex: first,
+          endOfPassWriteIndex: first + 1,
+        },
+      });
+      pass.setPipeline(pipelines[s]);
+      pass.setBindGroup(0, bindGroups[steps[at + 1]]);
+      pass.dispatchWorkgroups(steps[at + 2], steps[at + 3], steps[at + 4]);
+      pass.end();
+    }
+    for (let s = 0; s < pipelines.length; s += SET_DISPATCHES) {
+      const count = 2 * Math.min(SET_DISPATCHES, pipelines.length - s);
+      const set = this.#set(Math.floor(s / SET_DISPATCHES));
+      encoder.resolveQuerySet(set, 0, count, this.#pages[page], offset + 16 * s);
+    }
+    this.#used += Math.ceil(nbytes / RESOLVE_ALIGNMENT) * RESOLVE_ALIGNMENT;
+    return true;
+  }
+
+  /** Without timestamps: note when the queue has done what was encoded last. */
+  encoded() {
+    const noted = this.#noted.at(-1);
+    if (this.timed || !noted) return;
+    // The submission is a microtask that was queued before this one (submission.js).
+    queueMicrotask(() => {
+      const done = this.#device.queue.onSubmittedWorkDone();
+      done.then(() => (noted.done = this.now)).catch(() => {}); // a device that is lost has its own error
+    });
+  }
+
+  /** Wait for what was submitted, and give what was measured as JSON; frees what it took.
+   * @param {Traffic} traffic */
+  async finish(traffic) {
+    await this.#device.queue.onSubmittedWorkDone();
+    const seconds = this.now;
+    const pages = await Promise.all(this.#pages.map((page) => this.#read(page)));
+    const base = pages.length ? pages[0][0] : 0n;
+    const submissions = this.#noted.map(({ at, pipelines, page, offset, done }) => {
+      const at64 = offset / 8;
+      /** @type {Iterable<bigint>} */
+      const ticks = page < 0 ? [] : pages[page].subarray(at64, at64 + 2 * pipelines.length);
+      return { at, pipelines, ticks: Array.from(ticks, (tick) => Number(tick - base)), done };
+    });
+    this.close();
+    const [labels, compiled, memory] = [this.#labels, this.#compiled, this.#memory];
+    const { timed } = this;
+    const untimed = this.#untimed;
+    return JSON.stringify({ timed, seconds, submissions, labels, compiled, memory, untimed, ...traffic });
+  }
+
+  close() {
+    for (const page of this.#pages) {
+      this.#count(-page.size);
+      page.destroy();
+    }
+    this.#pages = [];
+    for (const set of this.#sets) set.destroy();
+    this.#sets = [];
+  }
+
+  /** @param {number} nbytes */
+  #hasRoom(nbytes) {
+    if (nbytes > PAGE_NBYTES) return false;
+    if (this.#used + nbytes <= PAGE_NBYTES) return true;
+    if (this.#pages.length === MOST_PAGES) return false;
+    const usage = GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC;
+    this.#pages.push(this.#device.createBuffer({ size: PAGE_NBYTES, usage }));
+    this.#count(PAGE_NBYTES);
+    this.#used = 0;
+    return true;
+  }
+
+  /** @param {number} index */
+  #set(index) {
+    return (this.#sets[index] ??= this.#device.createQuerySet({
+      type: "timestamp",
+      count: 2 * SET_DISPATCHES,
+    }));
+  }
+
+  /** @param {GPUBuffer} page @returns {Promise<BigUint64Array>} */
+  async #read(page) {
+    const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
+    const staging = this.#device.createBuffer({ size: page.size, usage });
+    const encoder = this.#device.createCommandEncoder();
+    encoder.copyBufferToBuffer(page, 0, staging, 0, page.size);
+    this.#device.queue.submit([encoder.finish()]);
+    try {
+      await staging.mapAsync(GPUMapMode.READ);
+      return new BigUint64Array(staging.getMappedRange().slice(0));
+    } finally {
+      staging.destroy();
+    }
+  }
+}
