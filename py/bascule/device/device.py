@@ -128,7 +128,7 @@ class Device:
         return self._ops
 
     @property
-    def models(self) -> tuple[EmbeddingModel | ClassifierModel | LanguageModel, ...]:
+    def models(self) -> tuple[AnyModel, ...]:
         """The models that it has loaded and that are open."""
         return tuple(self._models)
 
