@@ -78,11 +78,12 @@ class Vocabulary:
     def tokenizer_json(self) -> bytes:
         """The tokenizer.json of plain text: control tokens are no part of it, so none is parsed."""
         rest = {"version": "1.0", "post_processor": None, "decoder": None}
+        left_out = self.left_out  # a new set each time
         if isinstance(self.pre, Spaced):
-            model = self.pre.model(self.tokens, self.left_out, self.merges)
+            model = self.pre.model(self.tokens, left_out, self.merges)
             steps = {"added_tokens": [], "normalizer": None, "pre_tokenizer": None}
             return json.dumps({**rest, **steps, "model": model}, ensure_ascii=False).encode()
-        vocab = {text: i for i, text in enumerate(self.tokens) if i not in self.left_out}
+        vocab = {text: i for i, text in enumerate(self.tokens) if i not in left_out}
         added = [
             {
                 **{"id": i, "content": text, "special": False, "normalized": False},
