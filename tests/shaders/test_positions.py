@@ -20,6 +20,8 @@ def catalogued(graph: Graph) -> None:
     length = Dim("Tokens", 5)
     table = graph.parameter("distances", (8, 3))
     graph.call("relative_bias", table, length=length, max_distance=16)
+    place = graph.input("place", (1,), "u32")
+    graph.call("relative_bias", table, place, length=length, max_distance=16, causal=True)
     x = graph.input("unrotated", (2, length, 24))
     graph.call("rope", x, graph.parameter("angles_of_places", (7, 8)), size=8)
 
@@ -47,6 +49,31 @@ def test_buckets_are_those_of_t5_and_mpnet() -> None:
         expected = n if n < 8 else 8 + wide
         assert found[n, 0] == expected
         assert found[0, n] == (16 + expected if n else 0)
+
+
+@pytest.mark.parametrize("kind", ["software", "hardware-limited"])
+@pytest.mark.parametrize(("position", "causal"), [(0, True), (69, True), (40, True), (7, False)])
+async def test_biases_of_one_query(
+    gpu: NativeGpu, rng, kind: str, position: int, causal: bool
+) -> None:
+    table, at = normal(rng, 32, 5), np.array([position + 1], np.uint32)
+    told: dict[str, Any] = {"length": 70, "max_distance": 40, "causal": causal, "tolerance": 0}
+    await check_op(gpu, kind, "relative_bias", [table, at], **told)
+    await check_without_a_device("relative_bias", [table, at], **told)
+    whole = FUNCTIONS["relative_bias"](table, length=70, max_distance=40, causal=causal)
+    alone = FUNCTIONS["relative_bias"](table, at, length=70, max_distance=40, causal=causal)
+    np.testing.assert_array_equal(alone[:, 0], whole[:, position])
+
+
+def test_causal_buckets_are_those_of_t5() -> None:
+    """n is in bucket 16 + j from n^16 = 16^16 * 8^j on; keys ahead have the query's own."""
+    found = FUNCTIONS["relative_bias"](
+        np.arange(32.0)[:, None], length=900, max_distance=128, causal=True
+    )[0]
+    for n in range(900):
+        wide = sum(n**16 >= 16**16 * 8**j for j in range(1, 16))
+        assert found[n, 0] == (n if n < 16 else 16 + wide)
+        assert found[0, n] == 0
 
 
 CASES = [(1, 1, 1, 2), (2, 17, 3, 8), (3, 65, 2, 64), (1, 5, 1, 6)]

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from bascule.base.arguments import did_you_mean
 from bascule.errors import InputError
-from bascule.tasks.language import TextStream
+from bascule.tasks.generating import TextStream
 from bascule.tasks.options import OPTIONS, read_options
 from bascule.tasks.sampler import GREEDY, Sampling
 

@@ -24,7 +24,8 @@ from bascule.errors import BasculeError, InputError
 from bascule.page.text import ids_of, options_from_json, prompt_from_json, read_out
 from bascule.tasks.classifier import ClassifierModel
 from bascule.tasks.embedder import EmbeddingModel
-from bascule.tasks.language import LanguageModel, TextStream
+from bascule.tasks.generating import TextStream
+from bascule.tasks.language import LanguageModel
 from bascule.tasks.loaded import LoadedModel
 from bascule.tasks.models import AnyModel
 from bascule.tasks.registry import locate

@@ -53,13 +53,13 @@ class Graph:
         return self.states[-1]
 
     def reshape(self, value: Value, shape: Shape) -> Value:
-        """The same numbers in another shape: a view of an input or a result, which costs no call.
+        """The same numbers in another shape: a view of an input, state or result, without a call.
 
         InputError where the number of elements changes, or what stands before a size that is known
         per run.
         """
-        if value.name in self.parameters or value in self.states:
-            raise InputError("reshape", "a result or an input", value.name)
+        if value.name in self.parameters:
+            raise InputError("reshape", "a result, a state or an input", value.name)
         if _strides(value.shape) != _strides(shape):
             raise InputError("reshape", f"as many elements as in {value.shape}", str(shape))
         return replace(value, shape=shape)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from math import cos, sin
-from typing import Any
+from typing import Any, TypeAlias
 
 from bascule.backend.base import Backend, shaped
 from bascule.errors import ContextLengthError
@@ -19,11 +19,17 @@ PAGE = 256
 # A sliding context ends here: the rotary angles of later positions are not kept.
 MOST_POSITIONS = 1 << 20
 _STEP = 256  # positions between two rows of the angles' second table
+N_ANGLES = _STEP + MOST_POSITIONS // _STEP  # rows of both
+
+
+# Numbers of the states that are not all zero, by name.
+Initial: TypeAlias = Mapping[str, "array[int] | memoryview[Any]"]
 
 
 class KvCache:
     """Keys, values and token ids by slot; `ids` are all tokens of the text so far.
 
+    States hold what is `initial`, zeros without it; `sizes` are those of further Dims.
     Position p stands in slot p % `slots`. The cache grows by pages up to `limit` slots; past them
     the oldest tokens give way, where that is wanted. Truncating moves nothing.
     """
@@ -31,27 +37,38 @@ class KvCache:
     def __init__(
         self,
         backend: Backend,
-        config: DecoderConfig,
         values: Sequence[Value],
+        initial: Initial,
         *,
         slots: int,
         limit: int,
+        sizes: Mapping[str, int],
     ) -> None:
         self.limit = limit
-        self.slots = min(_whole_pages(slots), limit)
+        self.slots = min(whole_pages(slots), limit)
         self.ids: list[int] = []
         self.written = 0  # positions that passes were queued for, those in vain included
-        angles = rotary_angles(config)
-        self._rows = len(angles)
+        self._others = dict(sizes)
         self.states = backend.states(values, self.sizes)
-        self.states.write("angles", 0, angles)
-        if any(value.name == PLACES for value in values):
-            self.states.write(PLACES, 0, array("I", range(config.context)))
+        for value in values:
+            if value.name in initial:
+                self.states.write(value.name, 0, initial[value.name])
 
     @property
     def sizes(self) -> dict[str, int]:
         """What programs are told of the states."""
-        return {"S": self.slots, "A": self._rows}
+        return {"S": self.slots, **self._others}
+
+    async def grow(self, dim: str, rows: int) -> None:
+        """Make room for at least so many rows of the states that have this Dim."""
+        before = self._others[dim]
+        if rows > before:
+            self._others[dim] = rows
+            try:
+                await self.states.resize(self.sizes)
+            except BaseException:
+                self._others[dim] = before
+                raise
 
     def keep_prefix(self, ids: Sequence[int]) -> int:
         """Truncate to what `ids` begin with; gives how many of them need not be computed again.
@@ -77,7 +94,7 @@ class KvCache:
             raise ContextLengthError(length, most)
         if length > self.slots and self.slots < self.limit:
             before = self.slots
-            self.slots = min(self.limit, _whole_pages(length))
+            self.slots = min(self.limit, whole_pages(length))
             try:
                 await self.states.resize(self.sizes)
             except BaseException:
@@ -125,6 +142,11 @@ class KvCache:
         return runs
 
 
+def rotary_states(config: DecoderConfig) -> Initial:
+    """Return what the states of a decoder hold at first: its angles, and its positions' numbers."""
+    return {"angles": rotary_angles(config), PLACES: array("I", range(config.context))}
+
+
 def rotary_angles(config: DecoderConfig) -> memoryview[Any]:
     """Cosines and sines (256 + R, D) f32 from which every position's angles are made.
 
@@ -145,5 +167,6 @@ def rotary_angles(config: DecoderConfig) -> memoryview[Any]:
     return shaped(table, "f32", (len(positions), config.size))
 
 
-def _whole_pages(slots: int) -> int:
+def whole_pages(slots: int) -> int:
+    """Return the slots of as many pages as hold these."""
     return -(-slots // PAGE) * PAGE

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from collections.abc import (
     AsyncGenerator,
-    AsyncIterator,
     Callable,
     Iterable,
     Mapping,
     Sequence,
 )
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import aclosing
+from dataclasses import dataclass
 from math import nan
-from time import perf_counter
-from typing import Any, Literal, Unpack
+from typing import Any, Unpack
 
 from bascule.backend.base import Backend, WeightStore
-from bascule.backend.tiers import tier_info
 from bascule.backend.tuning import TuneReport
 from bascule.base.arguments import token_ids
 from bascule.base.arrays import Array, all_finite, need_numpy, np
 from bascule.base.progress import ProgressCallback
-from bascule.base.turns import CrossLoopLock
 from bascule.errors import (
     ContextLengthError,
     InputError,
@@ -31,11 +27,11 @@ from bascule.errors import (
 )
 from bascule.models.decoder.config import DecoderConfig
 from bascule.models.decoder.graph import CacheDType
-from bascule.program.ops.sampling import NOT_A_TOKEN
 from bascule.program.program import Program
 from bascule.program.rewrites.registry import Fitting
+from bascule.tasks.generating import GeneratingModel, Generation, TextStream, whole_text
 from bascule.tasks.generation import GenerationStats, Pace, decode, prefill
-from bascule.tasks.kv_cache import PAGE, KvCache
+from bascule.tasks.kv_cache import N_ANGLES, PAGE, KvCache, rotary_states
 from bascule.tasks.language_graph import Decoder
 from bascule.tasks.language_programs import (
     PREFILL_LENGTHS,
@@ -43,21 +39,14 @@ from bascule.tasks.language_programs import (
     all_states,
     most_slots,
 )
-from bascule.tasks.loaded import DEVICE_ERRORS, NO_MEMORY, LoadedModel, ModelRun, Reopened
+from bascule.tasks.loaded import DEVICE_ERRORS, NO_MEMORY
 from bascule.tasks.options import Asked, StreamOptions, read_options
 from bascule.tasks.proof import Sample
 from bascule.tasks.sampler import GREEDY, Sampling
 from bascule.text.chat import ChatTemplate
 from bascule.text.language import TextTokenizer
 from bascule.text.messages import plain_messages
-from bascule.text.streaming import Detokeniser, StopStrings
-
-StopReason = Literal["end", "stop", "length", "context", ""]
-
-# Tries after memory has ended without a token: with caches freed, then with smaller chunks, too.
-_TRIES_WITH_LESS = 2
-# Devices that may be lost one after the other without a token: then the work itself kills them.
-_DEVICES_IN_VAIN = 2
+from bascule.text.streaming import Detokeniser
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,44 +63,7 @@ class LanguageSettings:
         return self.decoder.config
 
 
-@dataclass(slots=True)
-class Generation:
-    """A text that was generated. `stop_reason`: "end" the model was done, "stop" a stop string
-    came, "length" the tokens asked for are there, "context" no more fit.
-    """
-
-    prompt_ids: list[int]
-    text: str = ""
-    ids: list[int] = field(default_factory=list[int])
-    stop_reason: StopReason = ""
-    stats: dict[str, float] = field(default_factory=dict[str, float])
-
-
-class TextStream:
-    """Pieces of text as they come: `async for piece in stream`. `result` grows with them.
-
-    Leaving the loop early does not end the work; `await stream.aclose()` or `async with` does.
-    """
-
-    def __init__(self, result: Generation, pieces: AsyncGenerator[str]) -> None:
-        self.result = result
-        self._pieces = pieces
-
-    def __aiter__(self) -> AsyncIterator[str]:
-        return self._pieces
-
-    async def aclose(self) -> None:
-        """End the generation, and free the model for the next one."""
-        await self._pieces.aclose()
-
-    async def __aenter__(self) -> TextStream:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
-
-
-class LanguageModel(LoadedModel):
+class LanguageModel(GeneratingModel[LanguagePrograms]):
     """Made by `bascule.load`. Close it, or use it in `async with`, to free the device's memory.
 
     One generation runs at a time; others wait for their turn. What a prompt has in common with
@@ -134,6 +86,7 @@ class LanguageModel(LoadedModel):
     ) -> None:
         super().__init__(
             name,
+            settings.tokenizer,
             backend,
             weights,
             tier_reason=tier_reason,
@@ -145,35 +98,27 @@ class LanguageModel(LoadedModel):
         if max_length is not None and not 2 <= max_length <= config.context:
             raise InputError("max_length", f"2 to {config.context:,} tokens", f"{max_length}")
         self.max_length = max_length or config.context
-        self.tokenizer = settings.tokenizer
         self.vocabulary = config.vocabulary
         self._template = settings.template
         self._settings = settings
         self._cache_dtype: CacheDType = cache_dtype
         self._settle_in()
-        self._turn = CrossLoopLock()
-        self._earlier_crossings = 0  # of devices that were lost
-        self._totals = {"prompt_tokens": 0.0, "new_tokens": 0.0, "generations": 0.0}
-        self._totals["memory_retries"] = 0.0
 
     def _settle_in(self) -> None:
         """Take a cache and programs on the backend."""
         decoder, length, dtype = self._settings.decoder, self.max_length, self._cache_dtype
+        initial = rotary_states(decoder.config)
         self._cache = KvCache(
             self._backend,
-            decoder.config,
             all_states(decoder, length, dtype, self._fitting),
+            initial,
             slots=PAGE,
             limit=most_slots(length),
+            sizes={"A": N_ANGLES},
         )
         self._programs = LanguagePrograms(
             self._backend, decoder, self.weights, self._cache.states, length, dtype, self._fitting
         )
-
-    def _move(self, reopened: Reopened) -> None:
-        self._earlier_crossings = self._crossings
-        super()._move(reopened)
-        self._settle_in()
 
     @property
     def has_halves(self) -> bool:
@@ -189,16 +134,6 @@ class LanguageModel(LoadedModel):
         self._settle_in()
         self._note_steps([f"a KV cache of halves was left for one of floats: {why}"])
         return True
-
-    @asynccontextmanager
-    async def _alone(self) -> AsyncGenerator[None]:
-        """See `LoadedModel._alone`. Between two generations: it takes the cache."""
-        async with self._turn.turn(), self._device.turn():
-            yield
-
-    def _prepare_anew(self) -> None:
-        """See `LoadedModel._prepare_anew`. The cache stays."""
-        self._programs.close()
 
     def _holds(self, n_tokens: int) -> bool:
         """See `LoadedModel._holds`."""
@@ -283,7 +218,7 @@ class LanguageModel(LoadedModel):
         self, prompt: str | Iterable[int], **options: Unpack[StreamOptions]
     ) -> Generation:
         """Continue `prompt` to the end; options and errors as `stream`."""
-        return await _whole(self.stream(prompt, **options))
+        return await whole_text(self.stream(prompt, **options))
 
     def stream_chat(
         self, messages: Sequence[Mapping[str, object]], **options: Unpack[StreamOptions]
@@ -300,7 +235,7 @@ class LanguageModel(LoadedModel):
         self, messages: Sequence[Mapping[str, object]], **options: Unpack[StreamOptions]
     ) -> Generation:
         """Answer a conversation to the end; options and errors as `stream_chat`."""
-        return await _whole(self.stream_chat(messages, **options))
+        return await whole_text(self.stream_chat(messages, **options))
 
     async def logits(
         self, ids: Iterable[int], *, progress: Callable[[int, int], None] | None = None
@@ -381,98 +316,6 @@ class LanguageModel(LoadedModel):
                 await self._backend.warm(programs, self.name)
         return report
 
-    @property
-    def stats(self) -> dict[str, float]:
-        """Counters since the load."""
-        found = {"cache_nbytes": self._cache.states.nbytes, "cache_slots": self._cache.slots}
-        return {**found, **self._totals, **self.device_stats}
-
-    async def _pieces(
-        self, result: Generation, asked: Asked, text: Detokeniser
-    ) -> AsyncGenerator[str]:
-        """The pieces of one generation; `result` is whole when they end."""
-        called = perf_counter()
-        stats = GenerationStats(prompt_tokens=len(result.prompt_ids))
-        stop = StopStrings(asked.stop)
-        async with self._turn.turn():
-            self._check_open("generate")
-            began = self._crossings
-            tokens = self._by_turns(self._tokens(result, asked, stats))
-            try:
-                async for token in tokens:
-                    now = perf_counter()
-                    stats.first_token_s = stats.first_token_s or now - called
-                    stats.new_tokens += 1
-                    stats.decode_s = now - called - stats.first_token_s
-                    if token in self.tokenizer.vocabulary.ends:
-                        result.stop_reason = "end"
-                        break
-                    result.ids.append(token)
-                    piece = stop.push(text.push(token))
-                    result.text += piece
-                    if piece:
-                        yield piece
-                    if stop.stopped is not None:
-                        result.stop_reason = "stop"
-                        break
-                left = "" if result.stop_reason == "stop" else stop.push(text.flush())
-                left += stop.flush()
-                result.text += left
-                if left:
-                    yield left
-            finally:
-                await tokens.aclose()
-                stats.total_s = perf_counter() - called
-                stats.crossings = self._crossings - began - stats.prompt_crossings
-                self._note(result, stats)
-
-    async def _by_turns(self, tokens: AsyncGenerator[int]) -> AsyncGenerator[int]:
-        """The same tokens; the device is held while the next one is made, not between two."""
-        try:
-            while True:
-                async with self._device.turn():
-                    with self._while_open():
-                        token = await anext(tokens, None)
-                if token is None:
-                    return
-                yield token
-        finally:
-            async with self._device.turn():
-                try:
-                    await tokens.aclose()
-                except Exception:
-                    if not self._closed:  # else the step has said so, or nobody asks any more
-                        raise
-
-    async def _tokens(
-        self, result: Generation, asked: Asked, stats: GenerationStats
-    ) -> AsyncGenerator[int]:
-        """The new tokens. Should the device be lost, or memory end, the next one goes on behind
-        those given.
-        """
-        in_vain = 0
-        while True:
-            given, backend = len(result.ids), self.backend
-            tokens = self._tokens_here(result, asked, stats)
-            try:
-                async for token in tokens:
-                    yield token
-                return
-            except DEVICE_ERRORS as lost:
-                in_vain = 0 if len(result.ids) > given else in_vain + 1
-                if in_vain > _DEVICES_IN_VAIN:
-                    raise
-                await self.revive(lost, backend)
-            except NO_MEMORY:
-                in_vain = 1 if len(result.ids) > given else in_vain + 1
-                if in_vain > _TRIES_WITH_LESS:
-                    raise
-                self._relieve()
-                if in_vain > 1:
-                    self._programs.take_less()
-            finally:
-                await tokens.aclose()
-
     async def _tokens_here(
         self, result: Generation, asked: Asked, stats: GenerationStats
     ) -> AsyncGenerator[int]:
@@ -493,55 +336,11 @@ class LanguageModel(LoadedModel):
         most = asked.most - given
         room = most if asked.slide else min(most, self.max_length - len(ids))
         executable = await self._programs.decode(asked.sampling.head, window=asked.slide)
-        tokens = decode(
-            cache,
-            executable,
-            ids[-1],
-            settings=asked.settings,
-            most=room,
-            slide=asked.slide,
-            pace=self._pace(asked.steps_in_flight),
-            rest=self._rest,
-            stats=stats,
-        )
-        try:
+        tokens = self._decoded(result, asked, stats, executable, ids[-1], room)
+        async with aclosing(tokens):
             async for token in tokens:
-                if token == NOT_A_TOKEN:
-                    cache.forget()  # its keys and values may be what is broken
-                    told = f"a logit behind token {len(ids) + len(result.ids) - given - 1}"
-                    raise NotFiniteError(self.name, told, self.tier)
                 yield token
-            result.stop_reason = "length" if room == most else "context"
-        finally:
-            await tokens.aclose()
-
-    def _note(self, result: Generation, stats: GenerationStats) -> None:
-        stats.gpu_nbytes = int(self._backend.stats.get("gpu_nbytes", 0))
-        if not self._closed:
-            stats.cache_nbytes = self._cache.states.nbytes
-        result.stats = stats.as_json()
-        self._totals["prompt_tokens"] += stats.prompt_tokens
-        self._totals["new_tokens"] += stats.new_tokens
-        self._totals["generations"] += 1
-        self._tell_of(
-            ModelRun(
-                "generate",
-                stats.total_s,
-                stats.prompt_tokens - stats.reused_tokens,
-                stats.new_tokens,
-                stats.first_token_s,
-                stats.decode_s,
-            )
-        )
-
-    @property
-    def _crossings(self) -> int:
-        return self._earlier_crossings + int(self._backend.stats.get("crossings", 0))
-
-    def _pace(self, steps_in_flight: int) -> Pace:
-        if not tier_info(self.tier).is_async:  # a step there is over when it is asked for
-            return Pace(1, 1)
-        return Pace(max(1, steps_in_flight // 2), min(2, steps_in_flight))
+        result.stop_reason = "length" if room == most else "context"
 
     def _prompt_ids(self, prompt: str | Iterable[int]) -> list[int]:
         if isinstance(prompt, str):
@@ -555,35 +354,3 @@ class LanguageModel(LoadedModel):
         if not found:
             raise InputError(where, "at least one token", "none")
         return found
-
-    def _close_programs(self) -> None:
-        self._programs.close()
-        self._cache.states.close()
-
-    def _trim_programs(self) -> None:
-        if not self._turn.locked():  # a generation uses them all
-            self._close_programs()
-
-    @property
-    def _planned_nbytes(self) -> int:
-        return self._programs.planned_nbytes + self._cache.states.nbytes
-
-    def _relieve(self) -> None:
-        """Memory has ended in a generation's middle: free all but the weights."""
-        self._totals["memory_retries"] += 1
-        self._close_programs()
-        self._backend.trim()
-
-    def _renew(self) -> None:
-        """Take a cache again where it was given up for its memory."""
-        if not self._cache.states.nbytes:
-            longest = self._programs.longest
-            self._settle_in()
-            self._programs.longest = longest
-
-
-async def _whole(stream: TextStream) -> Generation:
-    async with stream:
-        async for _ in stream:
-            pass
-    return stream.result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import log, prod
 
 from bascule.backend.webgpu.gpu import AdapterInfo
@@ -15,20 +16,27 @@ from bascule.program.program import Call, Sizes
 def _relative_bias(call: Call, adapter: AdapterInfo) -> Variants:
     del adapter
     buckets, heads = operand(call, 0).limits
-    half, exact = buckets // 2, buckets // 4
+    causal = bool(call.attribute("causal"))
+    side = buckets if causal else buckets // 2
+    exact = side // 2
+    part = "first_query_given" if call.operands[1] else "first_query_none"
 
     def numbers(sizes: Sizes) -> Numbers:
+        _, queries, keys = call.result.sizes(sizes)
         return {
             "heads": heads,
-            "tokens": call.result.sizes(sizes)[1],
-            "half": half,
+            "queries": queries,
+            "keys": keys,
+            "side": side,
             "exact": exact,
-            "steps": (half - exact) / log(call.whole("max_distance") / exact),
+            "causal": int(causal),
+            "steps": (side - exact) / log(call.whole("max_distance") / exact),
             "nudge": NUDGE,
         }
 
     lanes = prod(call.result.limits)
-    return [lambda: make_kernel(call, "relative_bias", numbers, lambda: flat(lanes, 64))]
+    launch = partial(flat, lanes, 64)
+    return [lambda: make_kernel(call, "relative_bias", numbers, launch, parts=(part,))]
 
 
 def _rope(call: Call, adapter: AdapterInfo) -> Variants:

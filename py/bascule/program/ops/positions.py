@@ -16,36 +16,49 @@ NUDGE = 1e-4
 
 
 def _relative_bias(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
-    table, op = shapes[0], "relative_bias"
-    length, most = attributes["length"], attributes["max_distance"]
+    (table, lengths), op = shapes, "relative_bias"
+    length, most, causal = (attributes[name] for name in ("length", "max_distance", "causal"))
     if table is None or len(table) != 2:
         raise InputError(f"op {op}", "table (R, H)", str(table))
     buckets = table[0]
     whole = isinstance(buckets, int) and buckets >= 4 and buckets % 4 == 0
     need(whole, op, "table (R, H) of a multiple of 4 rows", table)
     assert isinstance(buckets, int)
-    far = isinstance(most, int) and most > buckets // 4
-    need(far, op, f"a max_distance above {buckets // 4}", attributes)
+    exact = buckets // (2 if causal else 4)
+    need(isinstance(most, int) and most > exact, op, f"a max_distance above {exact}", attributes)
+    need(lengths is None or lengths == (1,), op, "lengths (1)", lengths)
     assert isinstance(length, int | Dim)
     need(isinstance(length, Dim) or length > 0, op, "a length from 1 on", length)
-    return (table[1], length, length)
+    return (table[1], length if lengths is None else 1, length)
 
 
-def relative_bias(table: Array, *, length: int, max_distance: int) -> Array:
-    """y[h,q,k] = table[bucket(k - q), h] (Raffel et al. 2020), both directions.
+def relative_bias(
+    table: Array,
+    lengths: Array | None = None,
+    *,
+    length: int,
+    max_distance: int,
+    causal: bool = False,
+) -> Array:
+    """y[h,q,k] = table[bucket(k - q), h] (Raffel et al. 2020), for `length` keys.
 
-    Half of the R buckets are for keys behind the query. Of each half, half hold one distance each;
-    the others are wider and wider, up to `max_distance`, from which on all share the last.
+    As many queries, or the last of the first lengths[0] alone (0 counts as 1). Half of the R
+    buckets are for keys behind the query; where `causal` all are, and keys ahead have the query's
+    own. Of each half, half hold one distance each; the others are wider and wider, up to
+    `max_distance`, from which on all share the last.
     """
-    half = len(table) // 2
-    exact = half // 2
+    side = len(table) if causal else len(table) // 2
+    exact = side // 2
     at = np.arange(length)
-    distance = at[None, :] - at[:, None]  # (Tq, Tk)
-    n = np.maximum(np.abs(distance), 1)
-    wide = np.log(n / exact) / log(max_distance / exact) * (half - exact)
-    wide = np.minimum(exact + np.floor(wide + NUDGE).astype(np.int64), half - 1)
-    bucket = np.where(np.abs(distance) < exact, np.abs(distance), wide)
-    return np.ascontiguousarray(table[bucket + half * (distance > 0)].transpose(2, 0, 1))
+    queries = at if lengths is None else np.maximum(lengths.astype(np.int64), 1) - 1
+    ahead = at[None, :] - queries[:, None]  # (Tq, Tk)
+    distance = np.maximum(-ahead, 0) if causal else np.abs(ahead)
+    wide = np.log(np.maximum(distance, 1) / exact) / log(max_distance / exact) * (side - exact)
+    wide = np.minimum(exact + np.floor(wide + NUDGE).astype(np.int64), side - 1)
+    bucket = np.where(distance < exact, distance, wide)
+    if not causal:
+        bucket = bucket + side * (ahead > 0)
+    return np.ascontiguousarray(table[bucket].transpose(2, 0, 1))
 
 
 def _rope(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
@@ -76,12 +89,14 @@ def rope(x: Array, angles: Array, *, size: int) -> Array:
 ROWS = (
     Op(
         "relative_bias",
-        (Operand("table", "parameter"),),
-        {"length": Dim, "max_distance": int},
-        "y[h,q,k] = table[bucket(k - q), h]: a bucket for each small distance on either side, and "
-        "wider ones up to max_distance, whose last has all beyond",
+        (Operand("table", "parameter"), Operand("lengths", "lengths", optional=True)),
+        {"length": Dim, "max_distance": int, "causal": bool},
+        "y[h,q,k] = table[bucket(k - q), h]: a bucket for each small distance on either side "
+        "(where causal: behind the query), and wider ones up to max_distance, whose last has all "
+        "beyond; of all queries, or of the last of lengths[0] alone",
         _relative_bias,
         numpy=relative_bias,
+        defaults={"causal": False},
     ),
     Op(
         "rope",

@@ -1,0 +1,336 @@
+"""What models that generate text share: streams, one generation at a time, retries, counters."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Generic, Literal, Protocol, TypeVar
+
+from bascule.backend.base import Backend, Executable, WeightStore
+from bascule.backend.tiers import tier_info
+from bascule.base.turns import CrossLoopLock
+from bascule.errors import NotFiniteError
+from bascule.program.ops.sampling import NOT_A_TOKEN
+from bascule.program.rewrites.registry import Fitting
+from bascule.tasks.generation import GenerationStats, Pace, decode
+from bascule.tasks.kv_cache import KvCache
+from bascule.tasks.loaded import DEVICE_ERRORS, NO_MEMORY, LoadedModel, ModelRun, Reopened
+from bascule.tasks.options import Asked
+from bascule.text.language import TextTokenizer
+from bascule.text.streaming import Detokeniser, StopStrings
+
+StopReason = Literal["end", "stop", "length", "context", ""]
+
+
+# Tries after memory has ended without a token: with caches freed, then with smaller chunks, too.
+_TRIES_WITH_LESS = 2
+# Devices that may be lost one after the other without a token: then the work itself kills them.
+_DEVICES_IN_VAIN = 2
+
+
+@dataclass(slots=True)
+class Generation:
+    """A text that was generated. `stop_reason`: "end" the model was done, "stop" a stop string
+    came, "length" the tokens asked for are there, "context" no more fit.
+    """
+
+    prompt_ids: list[int]
+    text: str = ""
+    ids: list[int] = field(default_factory=list[int])
+    stop_reason: StopReason = ""
+    stats: dict[str, float] = field(default_factory=dict[str, float])
+
+
+class TextStream:
+    """Pieces of text as they come: `async for piece in stream`. `result` grows with them.
+
+    Leaving the loop early does not end the work; `await stream.aclose()` or `async with` does.
+    """
+
+    def __init__(self, result: Generation, pieces: AsyncGenerator[str]) -> None:
+        self.result = result
+        self._pieces = pieces
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self._pieces
+
+    async def aclose(self) -> None:
+        """End the generation, and free the model for the next one."""
+        await self._pieces.aclose()
+
+    async def __aenter__(self) -> TextStream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+class Programs(Protocol):
+    """The prepared programs of a model that generates."""
+
+    longest: int  # tokens of a chunk
+
+    @property
+    def planned_nbytes(self) -> int:
+        """Intermediate values of what is prepared."""
+        ...
+
+    def take_less(self) -> bool:
+        """Use smaller chunks from now on; False if these are the smallest."""
+        ...
+
+    def close(self) -> None:
+        """Free what was prepared."""
+        ...
+
+
+P = TypeVar("P", bound=Programs)
+
+
+class GeneratingModel(LoadedModel, Generic[P]):
+    """Base class of models that generate text, one generation at a time; others wait."""
+
+    _cache: KvCache
+    _programs: P
+
+    def __init__(
+        self,
+        name: str,
+        tokenizer: TextTokenizer,
+        backend: Backend,
+        weights: WeightStore,
+        *,
+        tier_reason: str,
+        fitting: Fitting | None = None,
+        owns_backend: bool = True,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(
+            name,
+            backend,
+            weights,
+            tier_reason=tier_reason,
+            fitting=fitting,
+            owns_backend=owns_backend,
+            on_close=on_close,
+        )
+        self.tokenizer = tokenizer
+        self._turn = CrossLoopLock()
+        self._earlier_crossings = 0  # of devices that were lost
+        self._totals = {"prompt_tokens": 0.0, "new_tokens": 0.0, "generations": 0.0}
+        self._totals["memory_retries"] = 0.0
+
+    def _settle_in(self) -> None:
+        """Take a cache and programs on the backend."""
+        raise NotImplementedError
+
+    def _tokens_here(
+        self, result: Generation, asked: Asked, stats: GenerationStats
+    ) -> AsyncGenerator[int]:
+        """The new tokens behind those of `result`, on this device; sets the stop reason."""
+        raise NotImplementedError
+
+    def _move(self, reopened: Reopened) -> None:
+        self._earlier_crossings = self._crossings
+        super()._move(reopened)
+        self._settle_in()
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncGenerator[None]:
+        """See `LoadedModel._alone`. Between two generations: it takes the cache."""
+        async with self._turn.turn(), self._device.turn():
+            yield
+
+    def _prepare_anew(self) -> None:
+        """See `LoadedModel._prepare_anew`. The cache stays."""
+        self._programs.close()
+
+    @property
+    def stats(self) -> dict[str, float]:
+        """Counters since the load."""
+        found = {"cache_nbytes": self._cache.states.nbytes, "cache_slots": self._cache.slots}
+        return {**found, **self._totals, **self.device_stats}
+
+    async def _pieces(
+        self, result: Generation, asked: Asked, text: Detokeniser
+    ) -> AsyncGenerator[str]:
+        """The pieces of one generation; `result` is whole when they end."""
+        called = perf_counter()
+        stats = GenerationStats(prompt_tokens=len(result.prompt_ids))
+        stop = StopStrings(asked.stop)
+        async with self._turn.turn():
+            self._check_open("generate")
+            began = self._crossings
+            tokens = self._by_turns(self._tokens(result, asked, stats))
+            try:
+                async for token in tokens:
+                    now = perf_counter()
+                    stats.first_token_s = stats.first_token_s or now - called
+                    stats.new_tokens += 1
+                    stats.decode_s = now - called - stats.first_token_s
+                    if token in self.tokenizer.vocabulary.ends:
+                        result.stop_reason = "end"
+                        break
+                    result.ids.append(token)
+                    piece = stop.push(text.push(token))
+                    result.text += piece
+                    if piece:
+                        yield piece
+                    if stop.stopped is not None:
+                        result.stop_reason = "stop"
+                        break
+                left = "" if result.stop_reason == "stop" else stop.push(text.flush())
+                left += stop.flush()
+                result.text += left
+                if left:
+                    yield left
+            finally:
+                await tokens.aclose()
+                stats.total_s = perf_counter() - called
+                stats.crossings = self._crossings - began - stats.prompt_crossings
+                self._note(result, stats)
+
+    async def _by_turns(self, tokens: AsyncGenerator[int]) -> AsyncGenerator[int]:
+        """The same tokens; the device is held while the next one is made, not between two."""
+        try:
+            while True:
+                async with self._device.turn():
+                    with self._while_open():
+                        token = await anext(tokens, None)
+                if token is None:
+                    return
+                yield token
+        finally:
+            async with self._device.turn():
+                try:
+                    await tokens.aclose()
+                except Exception:
+                    if not self._closed:  # else the step has said so, or nobody asks any more
+                        raise
+
+    async def _tokens(
+        self, result: Generation, asked: Asked, stats: GenerationStats
+    ) -> AsyncGenerator[int]:
+        """The new tokens. Should the device be lost, or memory end, the next one goes on behind
+        those given.
+        """
+        in_vain = 0
+        while True:
+            given, backend = len(result.ids), self.backend
+            tokens = self._tokens_here(result, asked, stats)
+            try:
+                async for token in tokens:
+                    yield token
+                return
+            except DEVICE_ERRORS as lost:
+                in_vain = 0 if len(result.ids) > given else in_vain + 1
+                if in_vain > _DEVICES_IN_VAIN:
+                    raise
+                await self.revive(lost, backend)
+            except NO_MEMORY:
+                in_vain = 1 if len(result.ids) > given else in_vain + 1
+                if in_vain > _TRIES_WITH_LESS:
+                    raise
+                self._relieve()
+                if in_vain > 1:
+                    self._programs.take_less()
+            finally:
+                await tokens.aclose()
+
+    async def _decoded(
+        self,
+        result: Generation,
+        asked: Asked,
+        stats: GenerationStats,
+        executable: Executable,
+        last: int,
+        most: int,
+    ) -> AsyncGenerator[int]:
+        """At most `most` tokens behind `last`, which stands behind those of the cache.
+
+        NotFiniteError instead of one that means nothing.
+        """
+        cache, start = self._cache, len(self._cache.ids)
+        tokens = decode(
+            cache,
+            executable,
+            last,
+            settings=asked.settings,
+            most=most,
+            slide=asked.slide,
+            pace=self._pace(asked.steps_in_flight),
+            rest=self._rest,
+            stats=stats,
+        )
+        n_new = 0
+        async with aclosing(tokens):
+            async for token in tokens:
+                if token == NOT_A_TOKEN:
+                    cache.forget()  # its keys and values may be what is broken
+                    where = f"a logit behind token {start + n_new}"
+                    raise NotFiniteError(self.name, where, self.tier)
+                n_new += 1
+                yield token
+
+    def _note(self, result: Generation, stats: GenerationStats) -> None:
+        stats.gpu_nbytes = int(self._backend.stats.get("gpu_nbytes", 0))
+        if not self._closed:
+            stats.cache_nbytes = self._cache.states.nbytes
+        result.stats = stats.as_json()
+        self._totals["prompt_tokens"] += stats.prompt_tokens
+        self._totals["new_tokens"] += stats.new_tokens
+        self._totals["generations"] += 1
+        self._tell_of(
+            ModelRun(
+                "generate",
+                stats.total_s,
+                stats.prompt_tokens - stats.reused_tokens,
+                stats.new_tokens,
+                stats.first_token_s,
+                stats.decode_s,
+            )
+        )
+
+    @property
+    def _crossings(self) -> int:
+        return self._earlier_crossings + int(self._backend.stats.get("crossings", 0))
+
+    def _pace(self, steps_in_flight: int) -> Pace:
+        if not tier_info(self.tier).is_async:  # a step there is over when it is asked for
+            return Pace(1, 1)
+        return Pace(max(1, steps_in_flight // 2), min(2, steps_in_flight))
+
+    def _close_programs(self) -> None:
+        self._programs.close()
+        self._cache.states.close()
+
+    def _trim_programs(self) -> None:
+        if not self._turn.locked():  # a generation uses them all
+            self._close_programs()
+
+    @property
+    def _planned_nbytes(self) -> int:
+        return self._programs.planned_nbytes + self._cache.states.nbytes
+
+    def _relieve(self) -> None:
+        """Memory has ended in a generation's middle: free all but the weights."""
+        self._totals["memory_retries"] += 1
+        self._close_programs()
+        self._backend.trim()
+
+    def _renew(self) -> None:
+        """Take a cache again where it was given up for its memory."""
+        if not self._cache.states.nbytes:
+            longest = self._programs.longest
+            self._settle_in()
+            self._programs.longest = longest
+
+
+async def whole_text(stream: TextStream) -> Generation:
+    """Read a stream to its end."""
+    async with stream:
+        async for _ in stream:
+            pass
+    return stream.result
