@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import bascule
@@ -28,6 +29,16 @@ Written by tools/api_reference.py from the docstrings: edit those. Errors have a
 [errors.md](errors.md).
 """
 
+# What functions of the public names return, where it has a class of its own.
+RESULTS = (
+    "bascule.kernels.elementwise.ElementwiseKernel",
+    "bascule.kernels.recording.Recording",
+    "bascule.kernels.reduction.ReductionKernel",
+    "bascule.tasks.classifications.Classification",
+    "bascule.tasks.classifications.Ranking",
+    "bascule.tasks.proof.Proof",
+)
+
 
 def reference() -> str:
     """The whole page, in Markdown."""
@@ -36,6 +47,7 @@ def reference() -> str:
     shown = [name for name in names if not _is_error(objects[name])]
     parts = [HEAD]
     parts += [_section(f"bascule.{name}", objects[name]) for name in shown]
+    parts += [_section(name, resolve_name(name)) for name in RESULTS]
     parts.append(_operations())
     parts.append(_arrays())
     functions = [name for name, _ in inspect.getmembers(cache, inspect.iscoroutinefunction)]

@@ -2,7 +2,8 @@
 
 The names below are the public ones; `__init__.pyi` says the same to type checkers. They are
 imported when first used, so that `import bascule` costs nothing and a part of the package works
-where numpy is absent. Other errors than these are in `bascule.errors`.
+where numpy is absent; so are the modules `bascule.array`, `bascule.cache` and `bascule.errors`.
+Classes that only these names return are in modules of their own.
 """
 
 from __future__ import annotations
@@ -19,22 +20,16 @@ _PUBLIC = {
     "bascule.base.waiting": "sync",
     "bascule.device.device": "Device open_device",
     "bascule.device.loading": "load",
-    "bascule.errors": (
-        "BasculeError DeviceLostError GpuOutOfMemoryError InputError ModelNotFoundError "
-        "TierUnavailableError"
-    ),
-    "bascule.kernels.elementwise": "ElementwiseKernel elementwise",
+    "bascule.errors": "BasculeError InputError TierUnavailableError",
+    "bascule.kernels.elementwise": "elementwise",
     "bascule.kernels.kernel": "Kernel",
-    "bascule.kernels.recording": "Recording",
-    "bascule.kernels.reduction": "ReductionKernel reduce",
+    "bascule.kernels.reduction": "reduce",
     "bascule.machine.capabilities": "Capabilities capabilities",
     "bascule.machine.pressure": "open_pressure",
-    "bascule.tasks.classifications": "Classification Ranking",
     "bascule.tasks.classifier": "ClassifierModel",
     "bascule.tasks.embedder": "EmbeddingModel",
     "bascule.tasks.embeddings": "Embeddings",
     "bascule.tasks.language": "LanguageModel",
-    "bascule.tasks.proof": "Proof",
     "bascule.tasks.sampler": "Sampling",
 }
 # Names under which the things of `bascule.compat`, and what they are about, are known elsewhere.
@@ -65,6 +60,7 @@ _SEEDS = {
     "bascule.observe.performance": "PerformanceReport",
     "bascule.machine.safari": "SafariSupport safari_capabilities safari_support",
 }
+_MODULES = frozenset({"array", "cache", "errors"})
 _HOMES = {
     name: home
     for table in (_PUBLIC, _SEEDS)
@@ -76,6 +72,8 @@ __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"bascule.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'bascule' has no attribute {name!r}")
@@ -83,4 +81,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_MODULES})

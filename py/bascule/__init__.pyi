@@ -37,17 +37,11 @@ from bascule.errors import BackendsFailedError as BackendsFailedError
 from bascule.errors import BasculeError as BasculeError
 from bascule.errors import CapabilityMismatch as CapabilityMismatch
 from bascule.errors import CapabilityMismatchError as CapabilityMismatchError
-from bascule.errors import DeviceLostError as DeviceLostError
-from bascule.errors import GpuOutOfMemoryError as GpuOutOfMemoryError
 from bascule.errors import InputError as InputError
-from bascule.errors import ModelNotFoundError as ModelNotFoundError
 from bascule.errors import TierUnavailableError as TierUnavailableError
 from bascule.kernels.buffer import DeviceBuffer as DeviceBuffer
-from bascule.kernels.elementwise import ElementwiseKernel as ElementwiseKernel
 from bascule.kernels.elementwise import elementwise as elementwise
 from bascule.kernels.kernel import Kernel as Kernel
-from bascule.kernels.recording import Recording as Recording
-from bascule.kernels.reduction import ReductionKernel as ReductionKernel
 from bascule.kernels.reduction import reduce as reduce
 from bascule.machine.capabilities import Capabilities as Capabilities
 from bascule.machine.capabilities import capabilities as capabilities
@@ -65,13 +59,10 @@ from bascule.machine.safari import safari_capabilities as safari_capabilities
 from bascule.machine.safari import safari_support as safari_support
 from bascule.observe.monitor import PerformanceMonitor as PerformanceMonitor
 from bascule.observe.performance import PerformanceReport as PerformanceReport
-from bascule.tasks.classifications import Classification as Classification
-from bascule.tasks.classifications import Ranking as Ranking
 from bascule.tasks.classifier import ClassifierModel as ClassifierModel
 from bascule.tasks.embedder import EmbeddingModel as EmbeddingModel
 from bascule.tasks.embeddings import Embeddings as Embeddings
 from bascule.tasks.language import LanguageModel as LanguageModel
-from bascule.tasks.proof import Proof as Proof
 from bascule.tasks.sampler import Sampling as Sampling
 
 __version__: str

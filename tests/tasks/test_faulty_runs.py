@@ -13,12 +13,18 @@ import numpy as np
 import pytest
 
 import bascule
-from bascule import EmbeddingModel, GpuOutOfMemoryError, LanguageModel, Sampling
+from bascule import EmbeddingModel, LanguageModel, Sampling
 from bascule.backend.reference import FUNCTIONS
 from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.gpu_native import NativeGpu
 from bascule.compat.error_policy import FallbackStrategy
-from bascule.errors import BasculeError, GpuError, HostMemoryError, NotFiniteError
+from bascule.errors import (
+    BasculeError,
+    GpuError,
+    GpuOutOfMemoryError,
+    HostMemoryError,
+    NotFiniteError,
+)
 from bascule.program.program import Parameter
 from bascule.tasks.loaded import LoadedModel
 from bascule.tasks.sampler import GREEDY

@@ -15,7 +15,7 @@ from bascule.backend.webgpu.gpu_native import NativeGpu
 from bascule.choosing.auto import open_tier
 from bascule.device import proving
 from bascule.errors import ModelFileError, TierUnavailableError, WrongResultError
-from bascule.tasks.proof import Sample
+from bascule.tasks.proof import Proof, Sample
 from bascule.tasks.sampler import GREEDY
 from tests.goldens import TINY_BERT, cosines, golden
 from tests.goldens.llama import tiny
@@ -185,7 +185,7 @@ async def test_without_proof_the_wrong_kernel_serves(
     async with await bascule.load(TINY_BERT, tier="webgpu", prove=False) as model:
         with pytest.raises(AssertionError):
             await right_embeddings(model)
-        assert model.proof == bascule.Proof()
+        assert model.proof == Proof()
     monkeypatch.setenv("BASCULE_PROVE", "0")
     async with await bascule.load(TINY_BERT, tier="webgpu") as model:
         assert model.stats["kernels_tried"] == 0
