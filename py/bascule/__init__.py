@@ -31,6 +31,8 @@ _PUBLIC = {
     "bascule.tasks.embeddings": "Embeddings",
     "bascule.tasks.language": "LanguageModel",
     "bascule.tasks.sampler": "Sampling",
+    "bascule.tasks.speech": "SpeechModel",
+    "bascule.tasks.transcription": "Transcription",
 }
 # Names under which the things of `bascule.compat`, and what they are about, are known elsewhere.
 _SEEDS = {

@@ -64,5 +64,7 @@ from bascule.tasks.embedder import EmbeddingModel as EmbeddingModel
 from bascule.tasks.embeddings import Embeddings as Embeddings
 from bascule.tasks.language import LanguageModel as LanguageModel
 from bascule.tasks.sampler import Sampling as Sampling
+from bascule.tasks.speech import SpeechModel as SpeechModel
+from bascule.tasks.transcription import Transcription as Transcription
 
 __version__: str

@@ -58,7 +58,7 @@ def whisper(made: Tensors) -> None:
         weight = made.found[f"model.encoder.{name}.weight"]
         made.found[f"model.encoder.{name}.weight"] = weight.reshape(C, channels, 3)
     made.matrix("model.encoder.embed_positions", told["max_source_positions"], C, 3.0)
-    made.matrix("model.decoder.embed_tokens", VOCABULARY, C, 1.5)
+    made.matrix("model.decoder.embed_tokens", told["vocab_size"], C, 1.5)
     made.matrix("model.decoder.embed_positions", told["max_target_positions"], C, 8.0)
     for part in ("encoder", "decoder"):
         for layer in range(told[f"{part}_layers"]):

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from bascule.errors import BasculeError, ModelFileError, UnsupportedModelError
-from bascule.models.whisper.config import WhisperConfig, read_config
+from bascule.models.speech.config import SpeechConfig
+from bascule.models.whisper.config import read_config
 from bascule.models.whisper.ctranslate2 import read_sizes, whisper_tensors
 from bascule.models.whisper.files import check_tensors, tensors
 from bascule.weights.ctranslate2 import read_bin_header
@@ -97,14 +98,14 @@ def _string(text: str) -> bytes:
     return struct.pack("<H", len(text) + 1) + text.encode() + b"\0"
 
 
-def opened(data: bytes) -> tuple[WhisperConfig, dict[str, TensorInfo]]:
+def opened(data: bytes) -> tuple[SpeechConfig, dict[str, TensorInfo]]:
     """What is read of a model.bin, every read within it."""
 
     async def read(offset: int, count: int) -> bytes:
         assert 0 <= offset <= len(data) - count
         return data[offset : offset + count]
 
-    async def all_of_it() -> tuple[WhisperConfig, dict[str, TensorInfo]]:
+    async def all_of_it() -> tuple[SpeechConfig, dict[str, TensorInfo]]:
         header = await read_bin_header(read, len(data), "model.bin")
         found = whisper_tensors(header, "model.bin")
         sizes = await read_sizes(header, read, "model.bin")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bascule.audio.mel import N_SAMPLES, RATE, log_mel, mel_tables
+from bascule.audio.mel import N_FRAMES, RATE, STEP, log_mel, mel_tables
 from bascule.audio.samples import checked_samples, resample
 from bascule.base.arrays import Array, ArrayLike, np
 from bascule.errors import InputError
@@ -18,36 +18,37 @@ if TYPE_CHECKING:
 class LogMel:
     """Whisper's features on one backend; `close` frees its tables and memory."""
 
-    def __init__(self, executable: Executable, store: WeightStore) -> None:
+    def __init__(self, executable: Executable, store: WeightStore, frames: int) -> None:
         self._executable = executable
         self._store = store
+        self._n_samples = frames * STEP
 
     @classmethod
-    async def open(cls, backend: Backend, bands: int = 80) -> LogMel:
-        """Prepare the features with that many mel bands."""
+    async def open(cls, backend: Backend, bands: int = 80, frames: int = N_FRAMES) -> LogMel:
+        """Prepare spectra of that many mel bands and frames."""
         graph = Graph("log-mel")
-        graph.output(log_mel(graph, bands))
+        graph.output(log_mel(graph, bands, frames))
         program = freeze(graph)
         store = backend.store(program.parameters)
         try:
             for name, table in mel_tables(bands).items():
                 store.write(store.targets[name], 0, np.ascontiguousarray(table, np.float32).data)
-            return cls(await backend.prepare(program, store), store)
+            return cls(await backend.prepare(program, store), store, frames)
         except BaseException:
             store.close()
             raise
 
     async def features(self, samples: ArrayLike, sample_rate: int = RATE) -> Array:
-        """Return the log-mel spectrum (bands, 3000) of at most 30 s, with silence behind them.
+        """Return the log-mel spectrum (bands, F) of at most F frames (30 s), padded by silence.
 
         Another rate than 16 kHz is resampled. InputError for samples that are empty, longer, not
         finite or not of one channel.
         """
         heard = resample(checked_samples(samples), sample_rate, RATE)
-        if len(heard) > N_SAMPLES:
+        if len(heard) > self._n_samples:
             found = f"{len(heard) / RATE:.2f} s"
-            raise InputError("samples", f"at most {N_SAMPLES // RATE} s", found)
-        whole = np.zeros(N_SAMPLES, np.float32)
+            raise InputError("samples", f"at most {self._n_samples / RATE:g} s", found)
+        whole = np.zeros(self._n_samples, np.float32)
         whole[: len(heard)] = heard
         (found,) = (await self._executable.run({}, {"samples": whole})).values()
         return found

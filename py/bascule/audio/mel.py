@@ -24,16 +24,16 @@ _LINEAR_HZ, _BREAK_HZ, _BREAK_MEL = 200 / 3, 1000.0, 15.0
 _LOG_STEP = log(6.4) / 27
 
 
-def log_mel(graph: Graph, bands: int) -> Value:
-    """Record samples (480000) -> log-mel (bands, 3000); the tables are those of `mel_tables`."""
-    samples = graph.input("samples", (N_SAMPLES,))
+def log_mel(graph: Graph, bands: int, frames: int = N_FRAMES) -> Value:
+    """Record samples (160 F) -> log-mel (bands, F); the tables are those of `mel_tables`."""
+    samples = graph.input("samples", (frames * STEP,))
     window = graph.parameter("window", (WINDOW,))
     fourier = graph.parameter("fourier", (_COLUMNS, WINDOW))
     filters = graph.parameter("filters", (bands, _COLUMNS))
-    x = graph.call("frames", samples, window, step=STEP, pad=WINDOW // 2, count=N_FRAMES)
-    waves = graph.call("linear", x, fourier, activation="none")  # (3000, 404)
+    x = graph.call("frames", samples, window, step=STEP, pad=WINDOW // 2, count=frames)
+    waves = graph.call("linear", x, fourier, activation="none")  # (F, 404)
     power = graph.call("multiply", waves, waves)
-    mel = graph.call("linear", power, filters, activation="none")  # (3000, bands)
+    mel = graph.call("linear", power, filters, activation="none")  # (F, bands)
     logs = graph.call("log10", graph.call("transpose", mel, axes="10"), floor=1e-10)
     top = graph.call("largest", logs)
     return graph.call("limit_range", logs, top, span=8.0, scale=0.25, offset=1.0)

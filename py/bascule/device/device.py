@@ -28,6 +28,7 @@ from bascule.kernels.sources import source_of
 from bascule.tasks.embedder import EmbeddingModel
 from bascule.tasks.language import LanguageModel
 from bascule.tasks.models import AnyModel
+from bascule.tasks.speech import SpeechModel
 
 if TYPE_CHECKING:
     from bascule.backend.adapter import AdapterInfo
@@ -196,6 +197,12 @@ class Device:
     async def load(
         self, model: Literal["SmolLM2-135M-Instruct"], **options: Unpack[DeviceLoadOptions]
     ) -> LanguageModel: ...
+    @overload
+    async def load(
+        self,
+        model: Literal["whisper-tiny.en", "whisper-base"],
+        **options: Unpack[DeviceLoadOptions],
+    ) -> SpeechModel: ...
     @overload
     async def load(
         self, model: str | PathLike[str], **options: Unpack[DeviceLoadOptions]

@@ -37,6 +37,7 @@ from bascule.tasks.language import LanguageModel
 from bascule.tasks.loaded import LoadedModel, Reopened
 from bascule.tasks.models import AnyModel
 from bascule.tasks.registry import known_hashes, known_kind, locate, missing_in_page
+from bascule.tasks.speech import SpeechModel
 from bascule.weights.location import open_source, split_location
 from bascule.weights.names import MODEL_GGUF
 from bascule.weights.quantized import QuantizationReport, format_of
@@ -53,6 +54,10 @@ async def load(
     model: Literal["SmolLM2-135M-Instruct"], **options: Unpack[LoadOptions]
 ) -> LanguageModel: ...
 @overload
+async def load(
+    model: Literal["whisper-tiny.en", "whisper-base"], **options: Unpack[LoadOptions]
+) -> SpeechModel: ...
+@overload
 async def load(model: str | PathLike[str], **options: Unpack[LoadOptions]) -> AnyModel: ...
 async def load(
     model: str | PathLike[str],
@@ -68,12 +73,12 @@ async def load(
     fallbacks: bool = True,
     prove: bool | None = None,
 ) -> AnyModel:
-    """Load a model: an EmbeddingModel, a ClassifierModel or a LanguageModel, by its files.
+    """Load a model: an Embedding-, Classifier-, Language- or SpeechModel, by its files.
 
-    `model` is a known name ("all-MiniLM-L6-v2", "SmolLM2-135M-Instruct"), a folder or the URL of
-    one, or the path or URL of a .gguf file. A folder is Hugging Face style with config.json (of a
-    model type in `bascule.models.table`), tokenizer.json and model.safetensors (or its shards), or
-    has a model.gguf.
+    `model` is a known name ("all-MiniLM-L6-v2", "SmolLM2-135M-Instruct", "whisper-tiny.en",
+    "whisper-base"), a folder or the URL of one, or the path or URL of a .gguf file. A folder is
+    Hugging Face style with config.json (of a model type in `bascule.models.table`), tokenizer.json
+    and model.safetensors (or its shards), has a model.gguf, or is CTranslate2's with a model.bin.
     `tier` is "webgpu", "webgpu-limited" (the same without optional features, in the limits that
     every device has), "wasm", "cpu" or "auto": the one of those that work and can hold the model
     that is predicted to be fastest, from what was measured on this machine; of several names it is
@@ -83,11 +88,12 @@ async def load(
     Without `wait` the model is given back before its weights are there: a pass runs each layer as
     soon as it can, and `await model.loaded()` waits for the rest. With `parallel` two shards come
     at a time. A language model's context is `max_length` tokens, by default all that it was trained
-    for, and its KV cache holds halves or, as `cache_dtype` "f32", floats. With `quantize` (4, 8,
-    "q4_0", "q4_1" or "q8_0") float weights become blocks of so many bits on their way (a language
-    model's embedding and output of 8 at the least), and `model.quantization` tells what that did to
-    each; `parallel` has no effect then. What computes wrongly here (a kernel, halves, for "auto" a
-    tier) is found out and left unless `prove` is False (`bascule.device.proving`); `model.proof`
+    for, and its KV cache (a speech model's, too) holds halves or, as `cache_dtype` "f32", floats.
+    With `quantize` (4, 8, "q4_0", "q4_1" or "q8_0") float weights become blocks of so many bits on
+    their way (a language model's embedding and output of 8 at the least; no speech model's do), and
+    `model.quantization` tells what that did to each; `parallel` has no effect then. What computes
+    wrongly here (a kernel, halves, for "auto" a tier) is found out and left unless `prove` is False
+    (`bascule.device.proving`); `model.proof`
     tells. What the device cannot hold as it is is cut (`model.fallbacks` tells) unless `fallbacks`
     is False. Cancelling the task frees everything. Raises InputError, ModelNotFoundError,
     ModelFileError, UnsupportedModelError, SourceError, TierUnavailableError, WrongResultError, or

@@ -7,19 +7,24 @@ results (embeddings, generated text) belongs to the tasks.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from array import array
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from bascule.base.dtypes import DType
 from bascule.models.decoder.config import DecoderConfig
-from bascule.models.decoder.graph import Decoding
+from bascule.models.decoder.graph import CacheDType, Decoding
 from bascule.models.encoder.config import EncoderConfig
 from bascule.models.encoder.graph import Encoding
 from bascule.models.encoder.head import Head
+from bascule.models.speech.config import SpeechConfig
+from bascule.program.graph import Graph
 from bascule.program.program import Value
+from bascule.weights.ctranslate2 import Read
+from bascule.weights.safetensors import TensorInfo
 
-Task = Literal["embed", "classify", "generate"]
+Task = Literal["embed", "classify", "generate", "transcribe"]
 # A tensor's own name (the one that the graph has) and its shape; ANY rows are fine.
 Tensors: TypeAlias = Iterable[tuple[str, tuple[int, ...]]]
 
@@ -78,6 +83,34 @@ class DecoderFamily(Family):
     tied: bool = False
     tasks: tuple[Task, ...] = ("generate",)
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechFamily(Family):
+    """Speech to text: a spectrum `mel` (bands, F) fills states that each decoder step reads.
+
+    `config` checks a config.json, errors as above, `check_tensors` compares a folder's tensors with
+    it, and `as_matrices` gives each at most two axes. `phases` record both passes; `states` has the
+    numbers of the states that do not begin as zeros. A config.json without a model_type that has
+    the `converted_keys` belongs to a folder of CTranslate2, whose model.bin (read by offset and
+    count, of so many bytes, of that name) `read_converted` reads.
+    """
+
+    config: Callable[[Mapping[str, Any], str], SpeechConfig]
+    tensors: Callable[[SpeechConfig], Tensors]
+    check_tensors: Callable[[SpeechConfig, Mapping[str, TensorInfo], str], None]
+    as_matrices: Callable[
+        [Mapping[str, Mapping[str, TensorInfo]]], dict[str, dict[str, TensorInfo]]
+    ]
+    phases: Mapping[Literal["encode", "decode"], Callable[[Graph, SpeechConfig, CacheDType], Value]]
+    states: Callable[[SpeechConfig], Mapping[str, array[int] | array[float]]]
+    converted_keys: frozenset[str]
+    read_converted: Callable[
+        [Read, int, str], Awaitable[tuple[SpeechConfig, dict[str, TensorInfo]]]
+    ]
+    tasks: tuple[Task, ...] = ("transcribe",)
+
+
+AnyFamily: TypeAlias = EncoderFamily | DecoderFamily | SpeechFamily
 
 MetadataReader: TypeAlias = Callable[
     [Mapping[str, Any], Mapping[str, DType], int, str], DecoderConfig

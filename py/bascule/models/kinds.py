@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from bascule.errors import UnsupportedModelError
-from bascule.models.family import DecoderFamily, EncoderFamily
+from bascule.models.family import AnyFamily, DecoderFamily
 
 # Hugging Face's model types that are often asked for, by what the models do.
 _TYPES: Mapping[str, str] = {
@@ -32,11 +32,11 @@ _TYPES: Mapping[str, str] = {
 _KIND_OF: Mapping[str, str] = {
     name: kind for kind, names in _TYPES.items() for name in names.split()
 }
-_TASK_OF = {"text generation": "generate", "sentence encoders": "embed"}
+_TASK_OF = {"text generation": "generate", "sentence encoders": "embed", "speech": "transcribe"}
 
 
 def unsupported_type(
-    place: str, key: str, found: object, families: Sequence[EncoderFamily | DecoderFamily]
+    place: str, key: str, found: object, families: Sequence[AnyFamily]
 ) -> UnsupportedModelError:
     """Return the error for a model_type, or an architecture, that does not run.
 
@@ -55,11 +55,11 @@ def unsupported_type(
     return UnsupportedModelError(place, f"its {key} is {name!r}, which does not run", hint=hint)
 
 
-def _all(families: Sequence[EncoderFamily | DecoderFamily]) -> str:
+def _all(families: Sequence[AnyFamily]) -> str:
     return " ".join(f"{k[0].upper()}{k[1:]}: {_of_kind(k, families)}." for k in _TASK_OF)
 
 
-def _of_kind(kind: str, families: Sequence[EncoderFamily | DecoderFamily]) -> str:
+def _of_kind(kind: str, families: Sequence[AnyFamily]) -> str:
     """Name the families of a kind by the files that they are read from."""
     found: dict[str, list[str]] = {}
     for family in families:
@@ -68,7 +68,7 @@ def _of_kind(kind: str, families: Sequence[EncoderFamily | DecoderFamily]) -> st
     return "; ".join(f"{', '.join(named)}, {files}" for files, named in found.items())
 
 
-def _files(family: EncoderFamily | DecoderFamily) -> str:
+def _files(family: AnyFamily) -> str:
     if not isinstance(family, DecoderFamily) or not family.architectures:
         return "as a folder"
     return "as a folder or a GGUF file"

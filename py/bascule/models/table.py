@@ -7,7 +7,7 @@ from typing import Any
 
 from bascule.models.bert import BERT
 from bascule.models.distilbert import DISTILBERT
-from bascule.models.family import DecoderFamily, EncoderFamily
+from bascule.models.family import AnyFamily, DecoderFamily, EncoderFamily, SpeechFamily
 from bascule.models.gemma2 import GEMMA2
 from bascule.models.gpt2 import GPT2
 from bascule.models.kinds import unsupported_type
@@ -19,8 +19,9 @@ from bascule.models.phi3 import PHI3
 from bascule.models.qwen2 import QWEN2
 from bascule.models.qwen3 import QWEN3
 from bascule.models.roberta import ROBERTA
+from bascule.models.whisper import WHISPER
 
-FAMILIES: tuple[EncoderFamily | DecoderFamily, ...] = (
+FAMILIES: tuple[AnyFamily, ...] = (
     BERT,
     ROBERTA,
     DISTILBERT,
@@ -33,6 +34,7 @@ FAMILIES: tuple[EncoderFamily | DecoderFamily, ...] = (
     PHI3,
     GEMMA2,
     GPT2,
+    WHISPER,
 )
 
 # The one that most sentence encoders are.
@@ -47,9 +49,13 @@ _BY_ARCHITECTURE = {
 }
 
 
-def family_of_config(config: Mapping[str, Any], place: str) -> EncoderFamily | DecoderFamily:
+def family_of_config(config: Mapping[str, Any], place: str) -> AnyFamily:
     """Return the family of a config.json; UnsupportedModelError if there is none."""
     kind = config.get("model_type")
+    if kind is None:
+        for family in FAMILIES:
+            if isinstance(family, SpeechFamily) and family.converted_keys <= config.keys():
+                return family
     family = _BY_TYPE.get(kind) if isinstance(kind, str) else None
     if family is None:
         raise unsupported_type(place, "model_type", kind, FAMILIES)

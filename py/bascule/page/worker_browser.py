@@ -29,6 +29,7 @@ from bascule.tasks.language import LanguageModel
 from bascule.tasks.loaded import LoadedModel
 from bascule.tasks.models import AnyModel
 from bascule.tasks.registry import locate
+from bascule.tasks.speech import SpeechModel
 from bascule.weights.recorded import FilesRead, remember_load
 
 
@@ -296,6 +297,8 @@ async def _remember(model: str, files: FilesRead | None, auto: Tier | None) -> N
 
 
 def _kind_of(model: AnyModel) -> dict[str, object]:
+    if isinstance(model, SpeechModel):
+        return {"kind": "speech-model", "languages": model.languages}
     if isinstance(model, LanguageModel):
         told = {"maxLength": model.max_length, "canChat": model.can_chat}
         return {"kind": "language-model", **told}
@@ -309,6 +312,7 @@ _VERBS: Mapping[type[LoadedModel], tuple[str, str]] = {
     EmbeddingModel: ("a sentence encoder", "embed"),
     ClassifierModel: ("a sequence classifier", "rank and classify"),
     LanguageModel: ("a language model", "chat and generate"),
+    SpeechModel: ("a speech model", "transcribe"),
 }
 
 

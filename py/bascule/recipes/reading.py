@@ -13,7 +13,7 @@ from bascule.base.progress import Progress, ProgressCallback
 from bascule.choosing.openers import OpenedTier
 from bascule.errors import FileMissingError, InputError
 from bascule.models.decoder.graph import CacheDType
-from bascule.models.family import EncoderFamily
+from bascule.models.family import EncoderFamily, SpeechFamily
 from bascule.models.table import family_of_config
 from bascule.program.program import Parameter, Program
 from bascule.program.rewrites.registry import Fitting
@@ -21,6 +21,7 @@ from bascule.recipes.classifier import is_classifier, read_classifier
 from bascule.recipes.encoder import read_encoder
 from bascule.recipes.language import LanguageOptions, read_gguf_model, read_language_folder
 from bascule.recipes.missing import explain_missing
+from bascule.recipes.speech import read_speech
 from bascule.tasks.models import AnyModel
 from bascule.weights.early_read import EarlyRead
 from bascule.weights.gguf_stream import find_gguf
@@ -115,6 +116,10 @@ async def _read_folder(
         if isinstance(family, EncoderFamily):
             reader = read_classifier if is_classifier(family, config) else read_encoder
             read = partial(reader, weights=weights or "f32", known_files=known_files)
+            return await read(source, family, config, tokenizing, tell)
+        if isinstance(family, SpeechFamily):
+            cache = options.cache_dtype
+            read = partial(read_speech, weights=weights, cache=cache, known_files=known_files)
             return await read(source, family, config, tokenizing, tell)
         read = partial(read_language_folder, weights=weights, options=options)
         return await read(source, family, config, tokenizing, tell)

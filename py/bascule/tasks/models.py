@@ -7,5 +7,6 @@ from typing import TypeAlias
 from bascule.tasks.classifier import ClassifierModel
 from bascule.tasks.embedder import EmbeddingModel
 from bascule.tasks.language import LanguageModel
+from bascule.tasks.speech import SpeechModel
 
-AnyModel: TypeAlias = EmbeddingModel | ClassifierModel | LanguageModel
+AnyModel: TypeAlias = EmbeddingModel | ClassifierModel | LanguageModel | SpeechModel

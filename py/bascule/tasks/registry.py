@@ -14,10 +14,10 @@ from typing import Any, Literal
 from bascule.base.arguments import did_you_mean
 from bascule.base.folders import file_nbytes, local_path, unusable
 from bascule.errors import BasculeError, FileMissingError, InputError, ModelNotFoundError
-from bascule.weights.names import INDEX, MODEL_GGUF
+from bascule.weights.names import INDEX, MODEL_BIN, MODEL_GGUF
 from bascule.weights.stream import WHOLE
 
-ModelKind = Literal["sentence-encoder", "language-model"]
+ModelKind = Literal["sentence-encoder", "language-model", "speech-model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,26 @@ KNOWN: Mapping[str, KnownModel] = {
                 "model.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             },
         ),
+        KnownModel(
+            name="whisper-tiny.en",
+            kind="speech-model",
+            hub_repo="Systran/faster-whisper-tiny.en",
+            files={
+                "config.json": "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
+                "tokenizer.json": "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",  # noqa: E501
+                "model.bin": "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+            },
+        ),
+        KnownModel(
+            name="whisper-base",
+            kind="speech-model",
+            hub_repo="Systran/faster-whisper-base",
+            files={
+                "config.json": "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
+                "tokenizer.json": "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab",  # noqa: E501
+                "model.bin": "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
+            },
+        ),
     )
 }
 
@@ -70,6 +90,7 @@ KNOWN: Mapping[str, KnownModel] = {
 _LAYOUTS = (
     ("config.json", "tokenizer.json", WHOLE),
     (MODEL_GGUF,),
+    ("config.json", "tokenizer.json", MODEL_BIN),
     ("config.json", "tokenizer.json", INDEX),
 )
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
@@ -199,7 +220,7 @@ def first_files() -> dict[str, Any]:
     Those of the known models by name, and of other folders the files of each layout: a page takes
     the first layout of which it knows that all files are there, else the first.
     """
-    weights = (".safetensors", ".gguf")
+    weights = (".safetensors", ".gguf", ".bin")
 
     def sorted_out(files: Iterable[str]) -> dict[str, list[str]]:
         large = [file for file in files if file.endswith(weights)]

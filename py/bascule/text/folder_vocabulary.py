@@ -41,7 +41,8 @@ _GREEDY = ("lstrip", "rstrip", "single_word")
 class TokenizerFiles:
     """A folder's files as they are; `place` names the folder, which may lack all but the first.
 
-    `ends` are the ids after which the model has said all, from its other files.
+    `ends` are the ids after which the model has said all, from its other files. With `bare` the
+    post_processor is not read: the caller sets tokens around a text itself.
     """
 
     place: str
@@ -49,6 +50,7 @@ class TokenizerFiles:
     config: bytes | None = None
     chat_template: bytes | None = None
     ends: frozenset[int] = frozenset()
+    bare: bool = False
 
 
 def read_folder_vocabulary(files: TokenizerFiles) -> Vocabulary:
@@ -72,7 +74,9 @@ def read_folder_vocabulary(files: TokenizerFiles) -> Vocabulary:
         pre = _asked(place, spaced_of, told, model, tokens, place)
     merges = () if unigram else _merges(model, place)
     metadata: dict[str, object] = {"tokens": tokens, "token_type": kinds, "merges": merges}
-    metadata |= _from_config(files, _first_token(told.get("post_processor"), place), tokens)
+    metadata |= _from_config(
+        files, _first_token(None if files.bare else told.get("post_processor"), place), tokens
+    )
     made = make_vocabulary(metadata, pre, place)
     if unknown := sorted(i for i in files.ends if not 0 <= i < len(tokens)):
         told_of = f"eos_token_id {unknown[0]:,} is none of the {len(tokens):,} tokens"

@@ -10,6 +10,7 @@ from bascule.errors import InputError
 MANIFEST = "bascule-manifest.json"
 INDEX = "model.safetensors.index.json"
 MODEL_GGUF = "model.gguf"
+MODEL_BIN = "model.bin"  # CTranslate2's
 # The only names that are ever looked for. Shards are the one kind that a model's own file may name,
 # and GGUF files the one kind that a user may.
 ALLOWED_FILES = frozenset(
@@ -21,6 +22,7 @@ ALLOWED_FILES = frozenset(
         "generation_config.json",
         "model.safetensors",
         MODEL_GGUF,
+        MODEL_BIN,
         "modules.json",
         "sentence_bert_config.json",
         "config_sentence_transformers.json",

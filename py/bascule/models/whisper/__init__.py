@@ -1,1 +1,41 @@
 """Whisper (Radford et al. 2022): speech to text by an encoder and a decoder."""
+
+from __future__ import annotations
+
+import re
+
+from bascule.models.decoder.graph import CacheDType
+from bascule.models.family import SpeechFamily
+from bascule.models.speech.config import SpeechConfig
+from bascule.models.whisper.config import read_config
+from bascule.models.whisper.ctranslate2 import read_converted
+from bascule.models.whisper.files import as_matrices, check_tensors, tensors
+from bascule.models.whisper.graph import Hearing, decode, encode
+from bascule.models.whisper.states import initial_states
+from bascule.program.graph import Graph
+from bascule.program.program import Value
+
+
+def _encode(graph: Graph, config: SpeechConfig, cache: CacheDType) -> Value:
+    return encode(Hearing(graph, config, cache))
+
+
+def _decode(graph: Graph, config: SpeechConfig, cache: CacheDType) -> Value:
+    return decode(Hearing(graph, config, cache))
+
+
+WHISPER = SpeechFamily(
+    name="whisper",
+    examples="whisper-tiny.en, whisper-base",
+    model_types=("whisper",),
+    tensor_name=lambda name: name,
+    ignored=re.compile(r"proj_out\.weight"),
+    config=read_config,
+    tensors=tensors,
+    check_tensors=check_tensors,
+    as_matrices=as_matrices,
+    phases={"encode": _encode, "decode": _decode},
+    states=initial_states,
+    converted_keys=frozenset(("suppress_ids", "suppress_ids_begin")),
+    read_converted=read_converted,
+)

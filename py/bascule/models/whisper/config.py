@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from bascule.errors import ModelFileError
 from bascule.models.settings import MOST_LAYERS, Settings
+from bascule.models.speech.config import Half, SpeechConfig
 
 # Of both halves of the model: larger ones are no Whisper.
 _MOST_PLACES = 1 << 15
@@ -24,34 +24,7 @@ _PLAIN: Mapping[str, Any] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Half:
-    """Sizes of the encoder, or of the decoder; it knows `places` positions."""
-
-    layers: int
-    heads: int
-    inner: int
-    places: int
-
-
-@dataclass(frozen=True, slots=True)
-class WhisperConfig:
-    """Checked sizes of a model that hears `bands` mel bands, two frames to an encoder's place."""
-
-    vocabulary: int
-    hidden: int
-    bands: int
-    encoder: Half
-    decoder: Half
-    eps: float = 1e-5
-
-    @property
-    def frames(self) -> int:
-        """Frames of a spectrum."""
-        return 2 * self.encoder.places
-
-
-def read_config(config: Mapping[str, Any], file: str) -> WhisperConfig:
+def read_config(config: Mapping[str, Any], file: str) -> SpeechConfig:
     """Check and read a config.json.
 
     ModelFileError if it is unsound, UnsupportedModelError for a setting that does not run.
@@ -72,7 +45,7 @@ def read_config(config: Mapping[str, Any], file: str) -> WhisperConfig:
             places=read.size(places, default, most),
         )
 
-    return WhisperConfig(
+    return SpeechConfig(
         vocabulary=read.size("vocab_size"),
         hidden=hidden,
         bands=read.size("num_mel_bins", 80, _MOST_BANDS),

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from bascule.errors import ModelFileError, UnsupportedModelError
-from bascule.models.whisper.config import WhisperConfig, read_config
-from bascule.weights.ctranslate2 import BinHeader, Read
+from bascule.models.speech.config import SpeechConfig
+from bascule.models.whisper.config import read_config
+from bascule.weights.ctranslate2 import BinHeader, Read, read_bin_header
 from bascule.weights.pieces import ELEMENT_NBYTES
 from bascule.weights.safetensors import DTYPE_NBYTES, TensorInfo
 
@@ -96,7 +97,16 @@ def _parts(name: str, variable: TensorInfo, file: str) -> Iterator[TensorInfo]:
         yield TensorInfo(own, variable.dtype, shape, variable.start + at * nbytes, nbytes)
 
 
-async def read_sizes(header: BinHeader, read: Read, file: str) -> WhisperConfig:
+async def read_converted(
+    read: Read, nbytes: int, file: str
+) -> tuple[SpeechConfig, dict[str, TensorInfo]]:
+    """Return the sizes and tensors of a model.bin of that size; errors as the two functions."""
+    header = await read_bin_header(read, nbytes, file)
+    tensors = whisper_tensors(header, file)
+    return await read_sizes(header, read, file), tensors
+
+
+async def read_sizes(header: BinHeader, read: Read, file: str) -> SpeechConfig:
     """Return the sizes that a model.bin's variables have; `models.whisper.files` compares all.
 
     ModelFileError for what is missing or cannot be, UnsupportedModelError for what does not run.

@@ -8,14 +8,14 @@ from dataclasses import replace
 from math import prod
 
 from bascule.errors import ModelFileError, UnsupportedModelError
-from bascule.models.whisper.config import Half, WhisperConfig
+from bascule.models.speech.config import Half, SpeechConfig
 from bascule.weights.safetensors import TensorInfo
 
 # The output layer, which is the embedding of tokens once more.
 _IGNORED = re.compile(r"proj_out\.weight")
 
 
-def tensors(config: WhisperConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+def tensors(config: SpeechConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield the tensors that both passes read, with their shapes in a Hugging Face folder."""
     c = config.hidden
     for name, channels in (("conv1", config.bands), ("conv2", c)):
@@ -48,7 +48,7 @@ def _pair(name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, .
     yield f"{name}.bias", shape[:1]
 
 
-def check_tensors(config: WhisperConfig, found: Mapping[str, TensorInfo], place: str) -> None:
+def check_tensors(config: SpeechConfig, found: Mapping[str, TensorInfo], place: str) -> None:
     """Compare a folder's tensors with the sizes of its config.json.
 
     ModelFileError for one that is missing or has another shape, UnsupportedModelError for one that

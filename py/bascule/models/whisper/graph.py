@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from bascule.models.decoder.graph import CacheDType
 from bascule.models.layers import conv1d
-from bascule.models.whisper.config import WhisperConfig
+from bascule.models.speech.config import SpeechConfig
 from bascule.program.graph import Graph
 from bascule.program.program import Computed, Value
 
@@ -29,7 +29,7 @@ class Hearing:
     """A Whisper pass under recording; caches hold `cache` numbers."""
 
     graph: Graph
-    config: WhisperConfig
+    config: SpeechConfig
     cache: CacheDType = "f32"
 
     def linear(self, x: Value, n: int, name: str, residual: Value | None = None) -> Value:

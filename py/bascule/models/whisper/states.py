@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from array import array
 
-from bascule.models.whisper.config import WhisperConfig
+from bascule.models.speech.config import SpeechConfig
 from bascule.models.whisper.graph import CROSS_LAST, N_ANGLES, PLACES
 
 
-def initial_states(config: WhisperConfig) -> dict[str, array[int] | array[float]]:
+def initial_states(config: SpeechConfig) -> dict[str, array[int] | array[float]]:
     """Numbers of the states that are not all zero, by name."""
     half = config.hidden // config.decoder.heads // 2
     return {

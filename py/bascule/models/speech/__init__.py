@@ -1,0 +1,1 @@
+"""What families of speech models share: their sizes."""

@@ -1,0 +1,32 @@
+"""The sizes of a speech model: an encoder of sound, a decoder of text that attends to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """Sizes of the encoder, or of the decoder; it knows `places` positions."""
+
+    layers: int
+    heads: int
+    inner: int
+    places: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechConfig:
+    """Checked sizes of a model of `bands` mel bands, two frames to a position of the encoder."""
+
+    vocabulary: int
+    hidden: int
+    bands: int
+    encoder: Half
+    decoder: Half
+    eps: float = 1e-5
+
+    @property
+    def frames(self) -> int:
+        """Frames of a spectrum, 10 ms each."""
+        return 2 * self.encoder.places

@@ -1,0 +1,136 @@
+"""The recipe of speech models: a Hugging Face folder in safetensors, or CTranslate2's model.bin."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from bascule.backend.base import Backend, WeightStore
+from bascule.base.dtypes import DType
+from bascule.base.json_object import json_object
+from bascule.base.progress import Progress, ProgressCallback
+from bascule.choosing.openers import OpenedTier
+from bascule.errors import InputError
+from bascule.models.decoder.graph import CacheDType
+from bascule.models.family import SpeechFamily
+from bascule.models.speech.config import SpeechConfig
+from bascule.program.program import Parameter, Program
+from bascule.recipes.tables import Tables, all_tensors, read_known
+from bascule.tasks.speech import SpeechModel, SpeechSettings
+from bascule.tasks.speech_graph import Speech, speech_programs
+from bascule.tasks.speech_tokens import read_speech_tokens
+from bascule.text.folder_vocabulary import TokenizerFiles, read_folder_vocabulary
+from bascule.text.language import open_text_tokenizer
+from bascule.weights.computed import write_computed
+from bascule.weights.names import MODEL_BIN
+from bascule.weights.source import Source
+from bascule.weights.stream import load_weights, read_headers, with_restarts
+
+_GENERATION = "generation_config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechRecipe:
+    """What is known of a speech model, whatever its files; see `Recipe`."""
+
+    settings: SpeechSettings
+    cache: CacheDType
+    tables: Callable[[Source], Awaitable[Tables]]
+
+    def programs(self) -> list[Program]:
+        """See `Recipe`."""
+        return speech_programs(self.settings.speech, self.cache)
+
+    def make(
+        self, name: str, opened: OpenedTier, store: WeightStore, **options: Any
+    ) -> SpeechModel:
+        """See `Recipe`."""
+        return SpeechModel(
+            name,
+            self.settings,
+            opened.backend,
+            store,
+            tier_reason=opened.reason,
+            cache_dtype=self.cache,
+            **options,
+        )
+
+    async def fill(
+        self,
+        source: Source,
+        parameters: Sequence[Parameter],
+        store: WeightStore,
+        progress: ProgressCallback,
+        *,
+        backend: Backend,
+        parallel: bool,
+    ) -> None:
+        """See `Recipe`. Weights are never quantized."""
+        del backend
+        await load_weights(
+            source,
+            write_computed(parameters, store),
+            store,
+            progress=progress,
+            parallel=parallel,
+            headers=partial(self.tables, source),
+        )
+
+
+async def read_speech(
+    source: Source,
+    family: SpeechFamily,
+    config_json: Mapping[str, Any],
+    tokenizing: Awaitable[bytes],
+    tell: ProgressCallback,
+    weights: DType | None,
+    cache: CacheDType,
+    known_files: Collection[str] = (),
+) -> SpeechRecipe:
+    """Read what a folder says of a speech model; `tokenizing` reads its tokenizer.json.
+
+    InputError for `weights` to quantize to; other errors as `recipes.read_recipe`.
+    """
+    place = source.location
+    if weights is not None:
+        hint = "Load it without quantize."
+        raise InputError("quantize", "no speech model", place, hint=hint)
+    converted = "model_type" not in config_json
+    tables = partial(_converted_tables if converted else _folder_tables, family)
+    if converted:
+        read = partial(_read_converted, source, family)
+        config, tensors = await with_restarts(source, read, source.forget)
+        settings = dict(config_json)
+    else:
+        config = family.config(config_json, f"{place}/config.json")
+        headers = await with_restarts(source, partial(read_headers, source), source.forget)
+        tensors = all_tensors(headers)
+        told = await read_known(source, known_files, _GENERATION)
+        more = {} if told is None else json_object(told, f"{place}/{_GENERATION}")
+        settings = {**config_json, **more}
+    family.check_tensors(config, tensors, place)
+    tell(Progress("config", 1, 1, "files"))
+    tell(Progress("tokenizer", 0, 1, "files"))
+    vocabulary = read_folder_vocabulary(TokenizerFiles(place, await tokenizing, bare=True))
+    tokens = read_speech_tokens(vocabulary, config.vocabulary, settings, place)
+    tokenizer = await open_text_tokenizer(vocabulary)
+    tell(Progress("tokenizer", 1, 1, "files"))
+    return SpeechRecipe(SpeechSettings(Speech(family, config), tokenizer, tokens), cache, tables)
+
+
+async def _read_converted(source: Source, family: SpeechFamily) -> tuple[SpeechConfig, Any]:
+    async def read(offset: int, count: int) -> bytes:
+        return await source.read(MODEL_BIN, offset, count)
+
+    nbytes = await source.size(MODEL_BIN)
+    return await family.read_converted(read, nbytes, f"{source.location}/{MODEL_BIN}")
+
+
+async def _converted_tables(family: SpeechFamily, source: Source) -> Tables:
+    return family.as_matrices({MODEL_BIN: (await _read_converted(source, family))[1]})
+
+
+async def _folder_tables(family: SpeechFamily, source: Source) -> Tables:
+    return family.as_matrices(await read_headers(source))

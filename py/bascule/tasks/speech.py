@@ -1,0 +1,348 @@
+"""A speech model ready for use: a recording in, its text out by segments."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from os import PathLike
+from time import perf_counter
+from typing import Any, TypeVar, Unpack
+
+from bascule.audio.features import LogMel
+from bascule.audio.mel import RATE, STEP
+from bascule.audio.recordings import Recording, read_recording
+from bascule.audio.samples import checked_samples, resample
+from bascule.backend.base import Backend, Executable, StateStore, WeightStore
+from bascule.backend.tuning import TuneReport
+from bascule.base.arrays import Array, ArrayLike, need_numpy, np
+from bascule.base.progress import Progress, ProgressCallback
+from bascule.base.turns import CrossLoopLock
+from bascule.errors import NotFiniteError
+from bascule.models.decoder.graph import CacheDType
+from bascule.program.rewrites.registry import Fitting
+from bascule.tasks.loaded import DEVICE_ERRORS, LoadedModel
+from bascule.tasks.speech_graph import Speech, speech_programs
+from bascule.tasks.speech_options import Asked, TranscribeOptions, read_options
+from bascule.tasks.speech_tokens import SpeechTokens
+from bascule.tasks.speech_window import WindowDecoder
+from bascule.tasks.transcription import Segment, Transcription
+from bascule.text.language import TextTokenizer
+
+# Devices that may be lost one after the other over one window.
+_DEVICES_IN_VAIN = 2
+_WORK_MS = "transcribe_ms"
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechSettings:
+    """What a model's files say beside the weights."""
+
+    speech: Speech
+    tokenizer: TextTokenizer
+    tokens: SpeechTokens
+
+
+@dataclass(slots=True)
+class _Prepared:
+    """What runs on one backend; `close` frees all but backend and weights."""
+
+    features: LogMel
+    encoder: Executable
+    step: Executable
+    states: StateStore
+
+    def close(self) -> None:
+        for owned in (self.features, self.encoder, self.step, self.states):
+            owned.close()
+
+
+class SpeechStream:
+    """Segments as they come: `async for segment in stream`. `result` grows with them.
+
+    Leaving the loop early does not end the work; `await stream.aclose()` or `async with` does.
+    """
+
+    def __init__(self, result: Transcription, segments: AsyncGenerator[Segment]) -> None:
+        self.result = result
+        self._segments = segments
+
+    def __aiter__(self) -> AsyncIterator[Segment]:
+        return self._segments
+
+    async def aclose(self) -> None:
+        """End the transcription, and free the model for the next one."""
+        await self._segments.aclose()
+
+    async def __aenter__(self) -> SpeechStream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+class SpeechModel(LoadedModel):
+    """Made by `bascule.load`. Close it, or use it in `async with`, to free the device's memory.
+
+    Windows of several transcriptions take turns.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: SpeechSettings,
+        backend: Backend,
+        weights: WeightStore,
+        *,
+        tier_reason: str,
+        fitting: Fitting | None = None,
+        owns_backend: bool = True,
+        on_close: Callable[[], None] | None = None,
+        cache_dtype: CacheDType = "f16",
+    ) -> None:
+        super().__init__(
+            name,
+            backend,
+            weights,
+            tier_reason=tier_reason,
+            fitting=fitting,
+            owns_backend=owns_backend,
+            on_close=on_close,
+        )
+        self._settings = settings
+        self._cache_dtype: CacheDType = cache_dtype
+        self._prepared: _Prepared | None = None
+        self._turn = CrossLoopLock()
+        self._totals = {"windows": 0.0, "decoder_steps": 0.0, "audio_s": 0.0, _WORK_MS: 0.0}
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The codes of the languages that it knows."""
+        return tuple(self._settings.tokens.languages) or ("en",)
+
+    async def transcribe(
+        self, audio: ArrayLike | str | PathLike[str] | bytes, **options: Unpack[TranscribeOptions]
+    ) -> Transcription:
+        """Return the text of a recording, with its segments.
+
+        `audio` is samples (N) from -1 to 1 at `sample_rate` (16,000), a file's path, URL or bytes,
+        or in a page a JavaScript AudioBuffer; at most 4 hours. `language` is a code ("de") and
+        detected if it is None; with `task` "translate" the text is English. Without `timestamps`
+        each window of 30 s is one segment. `temperatures` and the thresholds say when a window is
+        decoded again (see `TranscribeOptions`), `seed` makes that repeatable. `progress` counts
+        milliseconds of the recording. InputError for audio that is no sound and for other options,
+        NotFiniteError for logits that are not finite. Cancelling the task ends the work.
+        """
+        stream = self.stream_transcribe(audio, **options)
+        async with stream:
+            async for _ in stream:
+                pass
+        return stream.result
+
+    def stream_transcribe(
+        self, audio: ArrayLike | str | PathLike[str] | bytes, **options: Unpack[TranscribeOptions]
+    ) -> SpeechStream:
+        """Return the segments of a recording as they are found; arguments as `transcribe`."""
+        self._check_open("transcribe")
+        asked = read_options(options, self._settings.tokens)
+        result = Transcription()
+        return SpeechStream(result, self._segments(audio, asked, result))
+
+    async def detect_language(
+        self, audio: ArrayLike | str | PathLike[str] | bytes, *, sample_rate: int = RATE
+    ) -> tuple[str, float]:
+        """Return the likeliest language of the first 30 s, and its probability; errors as above."""
+        self._check_open("detect_language")
+        if not self._settings.tokens.languages:
+            return "en", 1.0
+        samples = await _samples(audio, sample_rate)
+        window = samples[: self._settings.speech.config.frames * STEP]
+        return await self._on_device(window, WindowDecoder.language)
+
+    async def _segments(
+        self, audio: Any, asked: Asked, result: Transcription
+    ) -> AsyncGenerator[Segment]:
+        """Yield the segments of one transcription; `result` is whole when they end."""
+        began = perf_counter()
+        samples = await _samples(audio, asked.sample_rate)
+        result.duration = len(samples) / RATE
+        window, total = self._settings.speech.config.frames, max(1, len(samples) // STEP)
+        seek = 0
+        while seek < total:
+            self._check_open("transcribe")
+            frames = min(window, total - seek)
+            sound = samples[STEP * seek : STEP * (seek + frames)]
+            work = partial(self._window, asked=asked, result=result, seek=seek, frames=frames)
+            segments, ahead = await self._on_device(sound, work)
+            seek += ahead
+            result.segments += segments
+            self._totals["windows"] += 1
+            result.stats["windows"] = result.stats.get("windows", 0.0) + 1
+            result.stats["work_s"] = perf_counter() - began
+            if asked.progress is not None:
+                done = min(seek, total)
+                asked.progress(Progress("transcribe", 10 * done, 10 * total, "ms"))
+            for segment in segments:
+                yield segment
+        self._totals["audio_s"] += result.duration
+        self._totals[_WORK_MS] += 1e3 * (perf_counter() - began)
+
+    async def _window(
+        self,
+        decoder: WindowDecoder,
+        *,
+        asked: Asked,
+        result: Transcription,
+        seek: int,
+        frames: int,
+    ) -> tuple[list[Segment], int]:
+        if not result.language:
+            result.language = asked.language or (await decoder.language())[0]
+        heard = await decoder.decode(result.language, asked)
+        if decoder.is_silence(heard, asked):
+            return [], frames
+        return decoder.segments(heard, seek, frames, asked)
+
+    async def _on_device(
+        self, sound: Array, work: Callable[[WindowDecoder], Awaitable[Found]]
+    ) -> Found:
+        """Encode one window, then do what needs the encoder's states, again on another device
+        where this one is lost.
+        """
+        for attempt in range(_DEVICES_IN_VAIN + 1):
+            async with self._alone():
+                backend = self.backend
+                with self._while_open():
+                    try:
+                        await self._rest()
+                        prepared = await self._ready()
+                        await self._encode(prepared, sound)
+                        decoder = self._decoder(prepared)
+                        found = await work(decoder)
+                        self._totals["decoder_steps"] += decoder.steps
+                        return found
+                    except DEVICE_ERRORS as lost:
+                        if attempt == _DEVICES_IN_VAIN:
+                            raise
+                        await self.revive(lost, backend)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _encode(self, prepared: _Prepared, sound: Array) -> None:
+        mel = await prepared.features.features(sound)
+        places = self._settings.speech.config.encoder.places
+        lengths = memoryview(array("I", [places])).cast("B").cast("I", (1,))
+        await prepared.encoder.submit({}, {"mel": mel, "lengths": lengths})
+
+    def _decoder(self, prepared: _Prepared) -> WindowDecoder:
+        async def step(token: int, position: int) -> Array:
+            prepared.states.write("tokens", 4 * position, array("I", [token]))
+            prepared.states.write("position", 0, array("I", [position]))
+            (logits,) = (await prepared.step.run({}, {})).values()
+            if not np.isfinite(logits).all():
+                raise NotFiniteError(self.name, f"a logit behind token {position}", self.tier)
+            return logits.reshape(-1)
+
+        settings = self._settings
+        places = settings.speech.config.decoder.places
+        return WindowDecoder(step, settings.tokens, settings.tokenizer, places)
+
+    async def _ready(self) -> _Prepared:
+        """Prepare both passes and the features, unless they are."""
+        if self._prepared is not None:
+            return self._prepared
+        await need_numpy("transcribe()", "Load numpy into this Pyodide.")
+        speech = self._settings.speech
+        fitted = [self._fitting.fit(p) for p in speech_programs(speech, self._cache_dtype)]
+        values = {value.name: value for program in fitted for value in program.states}
+        states = self._backend.states(list(values.values()), {})
+        made: list[Executable | LogMel] = []
+        try:
+            for name, numbers in speech.family.states(speech.config).items():
+                states.write(name, 0, numbers)
+            step, encoder = [await self._backend.prepare(p, self.weights, states) for p in fitted]
+            made += (step, encoder)
+            features = await LogMel.open(self._backend, speech.config.bands, speech.config.frames)
+        except BaseException:
+            for each in (*made, states):
+                each.close()
+            raise
+        self._prepared = _Prepared(features, encoder, step, states)
+        return self._prepared
+
+    async def _prepare(self) -> None:
+        """See `LoadedModel._prepare`."""
+        await self._ready()
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncGenerator[None]:
+        """See `LoadedModel._alone`. Between two windows: they share the states."""
+        async with self._turn.turn(), self._device.turn():
+            yield
+
+    @property
+    def has_halves(self) -> bool:
+        """See `LoadedModel.has_halves`: the KV caches."""
+        return self._cache_dtype == "f16"
+
+    def _without_halves(self, why: str) -> bool:
+        """See `LoadedModel._without_halves`."""
+        if not self.has_halves:
+            return False
+        self._close_programs()
+        self._cache_dtype = "f32"
+        self._note_steps([f"KV caches of halves were left for those of floats: {why}"])
+        return True
+
+    def _close_programs(self) -> None:
+        if self._prepared is not None:
+            self._prepared.close()
+            self._prepared = None
+
+    def _trim_programs(self) -> None:
+        if not self._turn.locked():  # a window uses them all
+            self._close_programs()
+
+    @property
+    def _planned_nbytes(self) -> int:
+        if self._prepared is None:
+            return 0
+        speech = self._settings.speech
+        programs = speech_programs(speech, self._cache_dtype)
+        return sum(p.planned_nbytes for p in programs) + self._prepared.states.nbytes
+
+    async def tune(
+        self, budget_s: float = 30.0, *, progress: ProgressCallback | None = None
+    ) -> TuneReport:
+        """Measure on this device which kernels are fastest for this model; they serve from then on.
+
+        What is measured is remembered for the next load. Cancelling keeps what is finished.
+        """
+        self._check_open("tune")
+        programs = self._fitting.able(speech_programs(self._settings.speech, self._cache_dtype))
+        async with self._alone():
+            with self._while_open():
+                try:
+                    report = await self._backend.tune(
+                        programs, budget_s=budget_s, progress=progress
+                    )
+                finally:
+                    self._close_programs()
+                await self._backend.warm(programs, self.name)
+        return report
+
+    @property
+    def stats(self) -> dict[str, float]:
+        """Counters since the load: windows, decoder steps, seconds of sound, milliseconds."""
+        cache = self._prepared.states.nbytes if self._prepared else 0
+        return {"cache_nbytes": cache, **self._totals, **self.device_stats}
+
+
+async def _samples(audio: Any, sample_rate: int) -> Array:
+    """Return a recording as samples (N) float32 at 16 kHz."""
+    await need_numpy("transcribe()", "Load numpy into this Pyodide.")
+    found: Recording = await read_recording(audio, sample_rate)
+    return resample(checked_samples(found.samples, "audio"), found.rate, RATE)

@@ -1,0 +1,108 @@
+"""The options of a transcription: what callers may write, and what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, Literal, TypedDict, cast
+
+from bascule.audio.mel import RATE
+from bascule.base.arguments import described, did_you_mean, one_of, whole_number
+from bascule.base.progress import ProgressCallback
+from bascule.errors import InputError
+from bascule.tasks.speech_tokens import SpeechTokens
+
+SpeechTask = Literal["transcribe", "translate"]
+# Those of the model's authors' own program.
+_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+_MOST_TEMPERATURES = 16
+
+
+class TranscribeOptions(TypedDict, total=False):
+    """Options of `SpeechModel.transcribe`; None is as if it were not there.
+
+    A window is decoded again at the next of the `temperatures` where its text compresses by more
+    than `compression_ratio_threshold` (it repeats itself) or its mean log probability is below
+    `log_probability_threshold`. It is silence where the probability of no speech exceeds
+    `no_speech_threshold` and the text is not probable either.
+    """
+
+    sample_rate: int | None
+    language: str | None
+    task: SpeechTask | None
+    timestamps: bool | None
+    temperatures: Sequence[float] | float | None
+    compression_ratio_threshold: float | None
+    log_probability_threshold: float | None
+    no_speech_threshold: float | None
+    seed: int | None
+    progress: ProgressCallback | None
+
+
+OPTIONS = tuple(TranscribeOptions.__annotations__)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One transcription's options, checked; see `TranscribeOptions`."""
+
+    sample_rate: int
+    language: str | None
+    task: str
+    timestamps: bool
+    temperatures: tuple[float, ...]
+    most_compressed: float
+    least_probable: float
+    most_silent: float
+    seed: int
+    progress: ProgressCallback | None
+
+
+def read_options(options: Mapping[str, Any], tokens: SpeechTokens) -> Asked:
+    """Check options; InputError for an unknown one, or one of another kind."""
+    for name in options:
+        if name not in OPTIONS:
+            expected = f"some of {', '.join(OPTIONS)}"
+            raise InputError("options", expected, repr(name), hint=did_you_mean(name, OPTIONS))
+    given = {name: value for name, value in options.items() if value is not None}
+    timestamps = given.get("timestamps", True)
+    if not isinstance(timestamps, bool):
+        raise InputError("timestamps", "True or False", described(timestamps))
+    progress: Any = given.get("progress")
+    if not (progress is None or callable(progress)):
+        raise InputError("progress", "a function of a Progress", described(progress))
+    return Asked(
+        sample_rate=whole_number("sample_rate", given.get("sample_rate", RATE), 1),
+        language=tokens.check_language(given.get("language")),
+        task=tokens.check_task(
+            one_of("task", given.get("task", "transcribe"), ("transcribe", "translate"))
+        ),
+        timestamps=timestamps,
+        temperatures=_temperatures(given.get("temperatures", _TEMPERATURES)),
+        most_compressed=_number(given, "compression_ratio_threshold", 2.4),
+        least_probable=_number(given, "log_probability_threshold", -1.0),
+        most_silent=_number(given, "no_speech_threshold", 0.6),
+        seed=whole_number("seed", given.get("seed", 0), 0, 2**32 - 1),
+        progress=cast(ProgressCallback | None, progress),
+    )
+
+
+def _temperatures(given: object) -> tuple[float, ...]:
+    listed: Any = [given] if isinstance(given, int | float) else given
+    expected = "a number from 0 to 2, or a list of them"
+    if not isinstance(listed, Sequence) or isinstance(listed, str | bytes):
+        raise InputError("temperatures", expected, described(given))
+    if not 0 < len(listed) <= _MOST_TEMPERATURES:
+        raise InputError("temperatures", f"1 to {_MOST_TEMPERATURES} numbers", f"{len(listed)}")
+    for each in cast(Sequence[object], listed):
+        if isinstance(each, bool) or not isinstance(each, int | float) or not 0 <= each <= 2:
+            raise InputError("temperatures", expected, described(each))
+    return tuple(float(each) for each in cast(Sequence[float], listed))
+
+
+def _number(given: Mapping[str, Any], name: str, default: float) -> float:
+    found = given.get(name, default)
+    if isinstance(found, bool) or not isinstance(found, int | float) or not isfinite(found):
+        raise InputError(name, "a number", described(found))
+    return float(found)

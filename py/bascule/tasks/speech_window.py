@@ -1,0 +1,177 @@
+"""One window of sound: its tokens by greedy search or sampling, and the segments that they form."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from math import exp
+from typing import Any
+
+from bascule.base.arrays import Array, np
+from bascule.tasks.speech_options import Asked
+from bascule.tasks.speech_rules import allowed_logits, log_softmax
+from bascule.tasks.speech_tokens import SpeechTokens
+from bascule.tasks.transcription import Segment
+from bascule.text.language import TextTokenizer
+
+# Takes a token and its position; the logits (V) of what follows.
+Step = Callable[[int, int], Awaitable[Array]]
+# Seconds of a timestamp's step, and frames of a spectrum in it.
+TIME_S, TIME_FRAMES = 0.02, 2
+FRAME_S = 0.01
+# Steps between two turns of the event loop.
+_TURN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The tokens of one window, the end left out."""
+
+    ids: list[int]
+    text: str
+    mean_log_probability: float
+    no_speech_probability: float
+    compression_ratio: float
+    temperature: float
+
+
+class WindowDecoder:
+    """Decodes windows whose sound the encoder has heard."""
+
+    def __init__(
+        self, step: Step, tokens: SpeechTokens, tokenizer: TextTokenizer, places: int
+    ) -> None:
+        self._step = step
+        self._tokens = tokens
+        self._tokenizer = tokenizer
+        self._places = places  # positions of the decoder
+        self.steps = 0
+
+    async def language(self) -> tuple[str, float]:
+        """Return the likeliest language of the window, and its probability."""
+        logits = await self._logits(self._tokens.start, 0)
+        codes = list(self._tokens.languages)
+        logs = log_softmax(logits.astype(np.float64)[list(self._tokens.languages.values())])
+        best = int(logs.argmax())
+        return codes[best], exp(logs[best])
+
+    async def decode(self, language: str, asked: Asked) -> Heard:
+        """Return the tokens at the first temperature that gives a plausible text, else the last."""
+        found: Heard | None = None
+        for temperature in asked.temperatures:
+            found = await self._decode(language, asked, temperature)
+            repeats = found.compression_ratio > asked.most_compressed
+            improbable = found.mean_log_probability < asked.least_probable
+            if not (repeats or improbable) or self.is_silence(found, asked):
+                break
+        assert found is not None  # there is at least one temperature
+        return found
+
+    def is_silence(self, heard: Heard, asked: Asked) -> bool:
+        """Whether nobody speaks in the window."""
+        improbable = heard.mean_log_probability < asked.least_probable
+        return heard.no_speech_probability > asked.most_silent and improbable
+
+    async def _decode(self, language: str, asked: Asked, temperature: float) -> Heard:
+        tokens, timed = self._tokens, asked.timestamps
+        prompt = tokens.prompt(language, asked.task, timestamps=timed)
+        random = np.random.default_rng((asked.seed, round(1000 * temperature)))
+        silent, total = 0.0, 0.0
+        logits = None
+        for at, token in enumerate(prompt):
+            logits = await self._logits(token, at)
+            if at == 0 and tokens.no_speech is not None:
+                silent = exp(log_softmax(logits.astype(np.float64))[tokens.no_speech])
+        ids: list[int] = []
+        most = self._places // 2 - 1  # the other half is for a prompt
+        most = min(most, self._places - len(prompt))
+        assert logits is not None  # a prompt is never empty
+        while True:
+            logs = log_softmax(allowed_logits(logits, ids, tokens, timestamps=timed))
+            token = _chosen(logs, temperature, random)
+            total += float(logs[token])
+            if token == tokens.end:
+                break
+            ids.append(token)
+            if len(ids) >= most:
+                break
+            if len(ids) % _TURN == 0:
+                await asyncio.sleep(0)
+            logits = await self._logits(token, len(prompt) + len(ids) - 1)
+        text = self.text_of(ids)
+        return Heard(ids, text, total / (len(ids) + 1), silent, _compression(text), temperature)
+
+    def text_of(self, ids: list[int]) -> str:
+        """Return the text of ids, times left out."""
+        plain = [token for token in ids if token < self._tokens.end]
+        return self._tokenizer.decode_bytes(plain).decode("utf-8", "replace")
+
+    def segments(
+        self, heard: Heard, seek: int, frames: int, asked: Asked
+    ) -> tuple[list[Segment], int]:
+        """Return a window's segments, and how many frames on the next one begins.
+
+        The window has `frames` frames of sound, from frame `seek` of the recording.
+        """
+        first, ids = self._tokens.timestamps, heard.ids
+        times = [token >= first for token in ids]
+        cuts = [at for at in range(1, len(ids)) if times[at - 1] and times[at]]
+        ends_whole = times[-2:] == [False, True]
+        if not (asked.timestamps and cuts):
+            stamps = [token for token in ids if token > first]
+            length = min(TIME_FRAMES * (stamps[-1] - first), frames) if stamps else frames
+            return self._segment(heard, seek, (0, length), ids), frames
+        if ends_whole:
+            cuts.append(len(ids))
+        found: list[Segment] = []
+        last = 0
+        for cut in cuts:
+            piece = ids[last:cut]
+            start, end = (TIME_FRAMES * (token - first) for token in (piece[0], piece[-1]))
+            found += self._segment(heard, seek, (start, end), piece)
+            last = cut
+        ahead = frames if ends_whole else TIME_FRAMES * (ids[last - 1] - first)
+        # The last end may be 0 s: a window must end all the same.
+        return found, ahead or frames
+
+    def _segment(
+        self, heard: Heard, seek: int, span: tuple[int, int], ids: list[int]
+    ) -> list[Segment]:
+        """Return one segment, none where it is empty; `span` are frames of the window."""
+        text = self.text_of(ids)
+        if span[0] >= span[1] or not text.strip():
+            return []
+        start, end = (round(FRAME_S * (seek + frame), 2) for frame in span)
+        return [
+            Segment(
+                start,
+                end,
+                text,
+                tuple(ids),
+                heard.no_speech_probability,
+                heard.mean_log_probability,
+                heard.compression_ratio,
+                heard.temperature,
+            )
+        ]
+
+    async def _logits(self, token: int, position: int) -> Array:
+        self.steps += 1
+        return await self._step(token, position)
+
+
+def _chosen(logs: Array, temperature: float, random: Any) -> int:
+    """The likeliest token, or at a temperature one that is drawn."""
+    if not temperature > 0:
+        return int(logs.argmax())
+    weights = np.exp((logs - logs.max()) / temperature)
+    mass = np.cumsum(weights)
+    return int(np.searchsorted(mass, random.random() * mass[-1], side="right"))
+
+
+def _compression(text: str) -> float:
+    """How many times shorter zlib makes a text; 0 for none."""
+    data = text.strip().encode()
+    return len(data) / len(zlib.compress(data)) if data else 0.0

@@ -1,0 +1,96 @@
+"""A transcription: its segments, and the files that players read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from bascule.base.arguments import one_of
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of a transcription; `start` and `end` are seconds.
+
+    `mean_log_probability` and `no_speech_probability` are those of its window, as are the
+    `temperature` that it was decoded at and its `compression_ratio`.
+    """
+
+    start: float
+    end: float
+    text: str
+    ids: tuple[int, ...]
+    no_speech_probability: float
+    mean_log_probability: float
+    compression_ratio: float
+    temperature: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self) | {"ids": list(self.ids)}
+
+
+@dataclass(slots=True)
+class Transcription:
+    """What a recording says: `text`, `segments` in order, `language` (a code) and its seconds."""
+
+    language: str = ""
+    duration: float = 0.0
+    segments: list[Segment] = field(default_factory=list[Segment])
+    stats: dict[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def text(self) -> str:
+        """All segments' text."""
+        return "".join(segment.text for segment in self.segments).strip()
+
+    def formatted(self, kind: str = "txt") -> str:
+        """Return a file's text: "txt", "srt", "vtt" or "json"; InputError for another kind."""
+        return _WRITERS[one_of("format", kind, FORMATS)](self)
+
+
+def clock(seconds: float, mark: str) -> str:
+    """Return hours:minutes:seconds with milliseconds behind `mark`."""
+    ms = round(1000 * seconds)
+    minutes, rest = divmod(ms, 60_000)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 1000:02}{mark}{rest % 1000:03}"
+
+
+def _cues(segments: Iterable[Segment], mark: str) -> list[str]:
+    """Times and text of each segment. No line of a text is empty, nor holds an arrow."""
+    found: list[str] = []
+    for segment in segments:
+        lines = (line.strip().replace("-->", "->") for line in segment.text.splitlines())
+        text = "\n".join(line for line in lines if line)
+        found.append(f"{clock(segment.start, mark)} --> {clock(segment.end, mark)}\n{text}\n")
+    return found
+
+
+def _srt(of: Transcription) -> str:
+    return "\n".join(f"{at}\n{cue}" for at, cue in enumerate(_cues(of.segments, ","), 1))
+
+
+def _vtt(of: Transcription) -> str:
+    escaped = (cue.replace("&", "&amp;").replace("<", "&lt;") for cue in _cues(of.segments, "."))
+    return "\n".join(["WEBVTT\n", *escaped])
+
+
+def _json(of: Transcription) -> str:
+    told = {"text": of.text, "language": of.language, "duration": of.duration}
+    segments = [segment.as_json() for segment in of.segments]
+    return json.dumps({**told, "segments": segments}, ensure_ascii=False, indent=2) + "\n"
+
+
+def _txt(of: Transcription) -> str:
+    return "".join(f"{segment.text.strip()}\n" for segment in of.segments)
+
+
+_WRITERS: Mapping[str, Callable[[Transcription], str]] = {
+    "txt": _txt,
+    "srt": _srt,
+    "vtt": _vtt,
+    "json": _json,
+}
+FORMATS = tuple(_WRITERS)

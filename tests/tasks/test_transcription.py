@@ -1,0 +1,54 @@
+"""Files of a transcription."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bascule import InputError
+from bascule.tasks.transcription import Segment, Transcription
+
+
+def segment(start: float, end: float, text: str) -> Segment:
+    return Segment(start, end, text, (1, 2), 0.1, -0.25, 1.5, 0.0)
+
+
+FOUND = Transcription(
+    "en",
+    4000.5,
+    [segment(0.0, 2.5, " One & two <b>."), segment(3599.9996, 3661.042, " A\n\n--> B")],
+)
+
+
+def test_srt() -> None:
+    assert FOUND.formatted("srt") == (
+        "1\n00:00:00,000 --> 00:00:02,500\nOne & two <b>.\n\n"
+        "2\n01:00:00,000 --> 01:01:01,042\nA\n-> B\n"
+    )
+
+
+def test_vtt() -> None:
+    assert FOUND.formatted("vtt") == (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:02.500\nOne &amp; two &lt;b>.\n\n"
+        "01:00:00.000 --> 01:01:01.042\nA\n-> B\n"
+    )
+
+
+def test_text_and_json() -> None:
+    assert FOUND.text == "One & two <b>. A\n\n--> B"
+    assert FOUND.formatted() == "One & two <b>.\nA\n\n--> B\n"
+    told = json.loads(FOUND.formatted("json"))
+    assert (told["language"], told["duration"]) == ("en", 4000.5)
+    assert told["segments"][0] == FOUND.segments[0].as_json()
+    assert told["segments"][0]["ids"] == [1, 2]
+
+
+def test_nothing_was_said() -> None:
+    empty = Transcription("en", 1.0)
+    assert (empty.text, empty.formatted("srt"), empty.formatted("vtt")) == ("", "", "WEBVTT\n")
+
+
+def test_another_format() -> None:
+    with pytest.raises(InputError, match="'txt', 'srt', 'vtt', 'json'"):
+        FOUND.formatted("doc")
