@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bascule.backend.adapter import AdapterInfo
     from bascule.backend.arrivals import Arrivals
     from bascule.backend.memory import MemoryKind, MemoryUse
-    from bascule.backend.profile import Profile
+    from bascule.backend.profile import Profile, ShaderLog
     from bascule.backend.tuning import TuneReport
     from bascule.base.entries import Remembered
     from bascule.base.progress import ProgressCallback
@@ -313,6 +313,15 @@ class Backend(Protocol):
     @property
     def stats(self) -> Mapping[str, float]:
         """Counters of the backend's own."""
+        ...
+
+    def log_shaders(self) -> None:
+        """From now on keep a `shader_logs` entry for each compilation."""
+        ...
+
+    @property
+    def shader_logs(self) -> Sequence[ShaderLog]:
+        """The compilations since `log_shaders`; none on a tier without shaders."""
         ...
 
     async def start_profile(self) -> None:

@@ -24,6 +24,7 @@ class Deviceless:
     adapter = None
     remembered = None
     wrong_kernels = ()
+    shader_logs = ()
 
     def __init__(self, device_name: str) -> None:
         self.device_name = device_name
@@ -40,6 +41,9 @@ class Deviceless:
     def stats(self) -> Mapping[str, float]:
         """See `Backend.stats`: it counts nothing."""
         return {}
+
+    def log_shaders(self) -> None:
+        """See `Backend.log_shaders`: there are none."""
 
     async def start_profile(self) -> None:
         """See `Backend.start_profile`: each call of an op is timed."""

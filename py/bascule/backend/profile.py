@@ -5,6 +5,7 @@ Times are seconds since the profile was started, on one clock.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -52,6 +53,41 @@ class Profile:
     written_nbytes: int = 0
     read_nbytes: int = 0
     crossings: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTime:
+    """One kernel, or one op on the CPU, over a whole profile; times in milliseconds."""
+
+    name: str
+    count: int
+    total_ms: float
+    mean_ms: float
+    max_ms: float
+
+
+def by_name(spans: Sequence[Span]) -> tuple[KernelTime, ...]:
+    """What took how long, the longest first."""
+    times: defaultdict[str, list[float]] = defaultdict(list)
+    for span in spans:
+        times[span.name].append(1e3 * span.seconds)
+    found = [
+        KernelTime(name, len(all_ms), sum(all_ms), sum(all_ms) / len(all_ms), max(all_ms))
+        for name, all_ms in times.items()
+    ]
+    return tuple(sorted(found, key=lambda kernel: (-kernel.total_ms, kernel.name)))
+
+
+@dataclass(frozen=True, slots=True)
+class ShaderLog:
+    """One compilation: its file, the kernel's variant, how long it took, and what the compiler has
+    against it, each with its line; no messages where it compiled.
+    """
+
+    shader: str
+    variant: str
+    ms: float
+    messages: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

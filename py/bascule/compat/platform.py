@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
 from time import perf_counter
 from typing import Any
 
+from bascule.backend.memory import MemoryKind, MemoryUse
+from bascule.backend.profile import ShaderLog, by_name
+from bascule.base.arguments import whole_number
+from bascule.base.arrays import np
 from bascule.base.progress import Progress
 from bascule.base.waiting import sync
 from bascule.choosing.auto import ModelNeed, open_tier
-from bascule.choosing.openers import OpenDevice, OpenedTier
+from bascule.choosing.openers import OpenDevice, OpenedTier, open_named
 from bascule.compat.shared_load import SharedLoad
 from bascule.device.device import Device
 from bascule.device.loading import load_model
@@ -32,9 +37,18 @@ class UnifiedWebPlatform:
     `model_type` is "text" (a sentence encoder) or "text_generation" (a language model). `platform`
     is a tier or "auto"; where a named one does not work, those that `fallback_to_webnn` and
     `fallback_to_wasm` allow are tried. With a `device` the model is loaded there, whatever
-    `platform` says; with `quantize` float weights become blocks of fewer bits (see `load`). Every
-    method that waits returns an awaitable; `load_model`, `run_inference` and `test_feature_support`
-    run to the end where no event loop runs (a plain script), and return their result itself.
+    `platform` says; with `quantize` float weights become blocks of fewer bits (see `load`).
+
+    `enable_shader_precompilation` compiles while the weights come, else the first pass does;
+    `enable_parallel_loading` fetches two shards at a time. `optimization_level` concerns WebGPU: 0
+    uses no optional feature of the device, 1 default kernels only, 2 those that were measured to be
+    fast here before, 3 measures this model's own after its load, as
+    `enable_compute_shader_optimizations` does at any level. `memory_optimization_level` is that of
+    `set_memory_optimization_level`. With `enable_profiling` each result has `profile`: the kernels
+    and what each took. With `debug_shader_compilation` `get_shader_logs` has each compilation.
+
+    Every method that waits returns an awaitable; where no event loop runs (a plain script) it runs
+    to the end and returns its result itself.
     """
 
     def __init__(
@@ -47,6 +61,13 @@ class UnifiedWebPlatform:
         quantize: int | str | None = None,
         fallback_to_webnn: bool = False,
         fallback_to_wasm: bool = False,
+        enable_shader_precompilation: bool = True,
+        enable_compute_shader_optimizations: bool = False,
+        enable_parallel_loading: bool = False,
+        enable_profiling: bool = False,
+        debug_shader_compilation: bool = False,
+        optimization_level: int = 2,
+        memory_optimization_level: int = 0,
     ) -> None:
         if model_type not in _MODEL_TYPES:
             told = f"model_type {model_type!r}, and this version runs {sorted(_MODEL_TYPES)}"
@@ -57,6 +78,16 @@ class UnifiedWebPlatform:
         self.quantize = quantize
         self.fallback_to_webnn = fallback_to_webnn
         self.fallback_to_wasm = fallback_to_wasm
+        self.enable_shader_precompilation = enable_shader_precompilation
+        self.enable_compute_shader_optimizations = enable_compute_shader_optimizations
+        self.enable_parallel_loading = enable_parallel_loading
+        self.enable_profiling = enable_profiling
+        self.debug_shader_compilation = debug_shader_compilation
+        self.optimization_level = _level("optimization_level", optimization_level)
+        if device is not None and self.optimization_level < 2:
+            expected = "2 or 3 with a device that is open already"
+            raise InputError("optimization_level", expected, str(optimization_level))
+        self._memory_level = _level("memory_optimization_level", memory_optimization_level)
         self._device = device
         self._fallbacks = True
         self._watchers: list[_Watcher] = []
@@ -100,6 +131,56 @@ class UnifiedWebPlatform:
         """
         return _now_or_later(self._infer(inputs))
 
+    def run_inference_optimized(
+        self, inputs: Mapping[str, Any], *, enable_batching: bool = True, batch_size: int = 8
+    ) -> Any:
+        """As `run_inference`: at most `batch_size` texts in a pass, or one without batching.
+
+        The result has `queries_per_s` as well. "text" models only: InputError for others.
+        """
+        whole_number("run_inference_optimized, batch_size", batch_size, 1)
+        if self.model_type != "text":
+            raise InputError("run_inference_optimized", 'model_type "text"', repr(self.model_type))
+        return _now_or_later(self._infer(inputs, batch_size if enable_batching else 1))
+
+    def post_process_result(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """A result in plain values, for JSON: embeddings as lists, and their similarities."""
+        found = dict(result)
+        if (rows := found.get("embeddings")) is not None:
+            unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+            found |= {"embeddings": rows.tolist(), "similarities": (unit @ unit.T).tolist()}
+        return found
+
+    def set_memory_optimization_level(self, level: int) -> None:
+        """Trade time and precision for the device's memory, from the next load on.
+
+        0 keeps all resident; 1 frees intermediate values after each call; 2 also holds the weights
+        in blocks of 8 bits, 3 in blocks of 4 (an own `quantize` stands). InputError for another
+        level, and while a model is loaded.
+        """
+        level = _level("set_memory_optimization_level", level)
+        if self.model is not None:
+            hint = "Close it first: platform.close()."
+            raise InputError("set_memory_optimization_level", "no model", "a loaded one", hint=hint)
+        self._memory_level = level
+
+    def get_memory_usage(self) -> dict[str, int]:
+        """Bytes of the model's device by the driver's count, of all that it holds.
+
+        `now` and `peak`; `weights`, `activations`, `cache` (KV caches), `staging`, `buffers` are
+        those of `now`. All 0 where nothing is loaded.
+        """
+        opened = self.model or self._device
+        use = opened.backend.memory if opened is not None else MemoryUse(0, 0, {})
+        kinds = {name: use.by_kind.get(kind, 0) for name, kind in _MEMORY_KINDS.items()}
+        return {"now": use.now_nbytes, "peak": use.peak_nbytes, **kinds}
+
+    def get_shader_logs(self) -> list[ShaderLog]:
+        """Each compilation of the model's device; none without `debug_shader_compilation`."""
+        if self.model is None or not self.debug_shader_compilation:
+            return []
+        return list(self.model.backend.shader_logs)
+
     def enable_feature_fallbacks(self, enabled: bool = True) -> None:
         """Whether a model that is loaded from now on may be cut to what the device can hold."""
         self._fallbacks = bool(enabled)
@@ -129,7 +210,9 @@ class UnifiedWebPlatform:
     async def _load(self) -> EmbeddingModel | LanguageModel:
         options: DeviceLoadOptions = {
             "progress": self._tell,
-            "quantize": self.quantize,
+            "quantize": self.quantize or _BITS.get(self._memory_level),
+            "parallel": self.enable_parallel_loading,
+            "precompile": self.enable_shader_precompilation,
             "fallbacks": self._fallbacks,
         }
         if self._device is not None:
@@ -142,12 +225,23 @@ class UnifiedWebPlatform:
             model.close()
             told = f"it is a {type(model).__name__}, and model_type is {self.model_type!r}"
             raise UnsupportedModelError(self.model_name, told)
+        if self.optimization_level == 3 or self.enable_compute_shader_optimizations:
+            try:
+                await model.tune(_TUNING_S)
+            except BaseException:
+                model.close()
+                raise
         for _, loaded in tuple(self._watchers):
             loaded(model)
         return model
 
     async def _open(self, need: ModelNeed) -> OpenedTier:
-        opened = await open_tier(self._tiers(), need)
+        remember = self.optimization_level > 1
+        opened = await open_tier(self._tiers(), need, remember=remember)
+        if self.optimization_level == 0 and opened.backend.tier == "webgpu":
+            opened.backend.close()
+            backend = await open_named("webgpu-limited", remember=False)
+            opened = OpenedTier(backend, f"{opened.reason}; optimization_level is 0")
         try:
             await self._tell_opened(opened)
         except BaseException:
@@ -156,16 +250,43 @@ class UnifiedWebPlatform:
         return opened
 
     async def _tell_opened(self, opened: OpenDevice) -> None:
+        if self.debug_shader_compilation:
+            opened.backend.log_shaders()
         for tell, _ in tuple(self._watchers):
             await tell(opened)
 
-    async def _infer(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    async def _infer(
+        self, inputs: Mapping[str, Any], batch_size: int | None = None
+    ) -> dict[str, Any]:
         if "input_text" not in inputs:
             raise InputError("run_inference", "a mapping with 'input_text'", str(sorted(inputs)))
         model = await self._loaded()
+        profiling = self.enable_profiling and not self._watchers
+        if profiling:
+            await model.backend.start_profile()
+        try:
+            found = await self._ran(model, inputs, batch_size)
+        finally:
+            profile = await model.backend.stop_profile() if profiling else None
+        if profile is not None:
+            kernels = [asdict(each) for each in by_name(profile.work)]
+            found["profile"] = {"timed_by": profile.timed_by, "kernels": kernels}
+        if self._memory_level:
+            model.trim()
+        return found
+
+    async def _ran(
+        self,
+        model: EmbeddingModel | LanguageModel,
+        inputs: Mapping[str, Any],
+        batch_size: int | None,
+    ) -> dict[str, Any]:
         started = perf_counter()
         if isinstance(model, EmbeddingModel):
-            found: dict[str, Any] = {"embeddings": await model.embed(inputs["input_text"])}
+            rows = await model.embed(inputs["input_text"], batch_size=batch_size)
+            found: dict[str, Any] = {"embeddings": rows}
+            if batch_size is not None:
+                found["queries_per_s"] = len(rows) / (perf_counter() - started)
         else:
             options = {name: value for name, value in inputs.items() if name != "input_text"}
             made = await model.chat([{"role": "user", "content": inputs["input_text"]}], **options)
@@ -189,10 +310,25 @@ class UnifiedWebPlatform:
             callback(progress.stage, 100 * progress.fraction)
 
 
+# How long measuring kernels may take, in seconds.
+_TUNING_S = 10.0
+# Bits of the weights by the level of memory optimization.
+_BITS: Mapping[int, int] = {2: 8, 3: 4}
+_MEMORY_KINDS: Mapping[str, MemoryKind] = {
+    "weights": "weights",
+    "activations": "programs",
+    "cache": "states",
+    "staging": "staging",
+    "buffers": "buffers",
+}
 _MODEL_TYPES: Mapping[str, type[EmbeddingModel] | type[LanguageModel]] = {
     "text": EmbeddingModel,
     "text_generation": LanguageModel,
 }
+
+
+def _level(where: str, level: int) -> int:
+    return whole_number(where, level, 0, 3)
 
 
 async def _feature(name: str) -> bool:

@@ -72,6 +72,7 @@ async def load(
     quantize: int | str | None = None,
     fallbacks: bool = True,
     prove: bool | None = None,
+    precompile: bool = True,
 ) -> AnyModel:
     """Load a model: an Embedding-, Classifier-, Language- or SpeechModel, by its files.
 
@@ -95,9 +96,10 @@ async def load(
     wrongly here (a kernel, halves, for "auto" a tier) is found out and left unless `prove` is False
     (`bascule.device.proving`); `model.proof`
     tells. What the device cannot hold as it is is cut (`model.fallbacks` tells) unless `fallbacks`
-    is False. Cancelling the task frees everything. Raises InputError, ModelNotFoundError,
-    ModelFileError, UnsupportedModelError, SourceError, TierUnavailableError, WrongResultError, or
-    LimitError for a model that is too large for the device however it is cut.
+    is False. Without `precompile` pipelines are compiled by the first pass that needs them, and not
+    while the weights come. Cancelling the task frees everything. Raises InputError,
+    ModelNotFoundError, ModelFileError, UnsupportedModelError, SourceError, TierUnavailableError,
+    WrongResultError, or LimitError for a model that is too large for the device however it is cut.
     """
     settings = LoadSettings(
         progress=progress,
@@ -109,6 +111,7 @@ async def load(
         quantize=quantize,
         fallbacks=fallbacks,
         prove=prove,
+        precompile=precompile,
     )
     return await load_model(model, tier, partial(open_tier, tier), settings, owns=True)
 
@@ -186,6 +189,8 @@ async def load_model(
             made._prove_by(ModelProver(str(model), programs, weights))
         if IN_PAGE:  # natively the system's scheduler shares the machine
             made.yield_to(await open_pressure())
+        if not settings.precompile:
+            programs = []
         made._follow(_warm_and_fill(made, opened, source, fill, programs, tell, clock))
         if settings.wait:
             await made.loaded()
@@ -269,18 +274,20 @@ async def _warm_and_fill(
     tell: ProgressCallback,
     clock: _Clock,
 ) -> None:
-    """Compile pipelines while the weights stream in."""
+    """Compile the pipelines of `programs`, if any, while the weights stream in."""
 
     async def warm() -> None:
         tell(Progress("pipelines", 0, 1, "pipelines"))
         ready = 1
         try:
-            ready = await opened.backend.warm(programs, made.name)
+            if programs:
+                ready = await opened.backend.warm(programs, made.name)
         except WrongResultError as wrong:
             if not (wrong.halves and made._without_halves(wrong.found)):
                 raise
         tell(Progress("pipelines", ready, ready, "pipelines"))
-        await made._prepare()
+        if programs:
+            await made._prepare()
 
     async def filled() -> None:
         made.quantization = await fill()

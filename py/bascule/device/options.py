@@ -25,6 +25,7 @@ class DeviceLoadOptions(TypedDict, total=False):
     quantize: int | str | None
     fallbacks: bool
     prove: bool | None
+    precompile: bool
 
 
 class LoadOptions(DeviceLoadOptions, total=False):
@@ -46,3 +47,4 @@ class LoadSettings:
     quantize: int | str | None = None
     fallbacks: bool = True
     prove: bool | None = None
+    precompile: bool = True

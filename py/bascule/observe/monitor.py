@@ -1,5 +1,8 @@
 """PerformanceMonitor: measure what a model, a device or a platform does between two moments."""
 
+# pyright: reportPrivateUsage=false
+# It listens to models, which no user does.
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -99,7 +102,7 @@ class PerformanceMonitor:
         self._backend, self._began_s = backend, perf_counter()
 
     def _hear(self, model: LoadedModel) -> None:
-        self._ends.append(model.listen(self._note))
+        self._ends.append(model._listen(self._note))
 
     def _note(self, run: ModelRun) -> None:
         self._runs.append((perf_counter() - self._began_s, run))

@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from bascule.backend.profile import MemorySample, Profile, Span, TimedBy
+from bascule.backend.profile import KernelTime, MemorySample, Profile, Span, TimedBy, by_name
 from bascule.backend.tiers import Tier
 from bascule.tasks.loaded import ModelRun
 
 _MB = 1 << 20
 # Threads of the trace: one row each.
 _WORK, _COMPILE, _RUNS = 1, 2, 3
-
-
-@dataclass(frozen=True, slots=True)
-class KernelTime:
-    """One kernel, or one op on the CPU, over the whole profile; times in milliseconds."""
-
-    name: str
-    count: int
-    total_ms: float
-    mean_ms: float
-    max_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +124,7 @@ def report_of(
         profile.crossings,
         profile.n_submissions,
         profile.n_untimed,
-        _by_name(profile.work),
+        by_name(profile.work),
         tuple(_timed_run(ended_s, run) for ended_s, run in runs),
         tuple(profile.work),
         tuple(profile.compiled),
@@ -152,17 +140,6 @@ def _timed_run(ended_s: float, run: ModelRun) -> TimedRun:
     start_s, first_ms = max(0.0, ended_s - run.seconds), 1e3 * run.first_token_s
     ms = 1e3 * run.seconds
     return TimedRun(run.kind, start_s, ms, run.n_tokens, run.n_new_tokens, first_ms, rate)
-
-
-def _by_name(spans: Sequence[Span]) -> tuple[KernelTime, ...]:
-    times: defaultdict[str, list[float]] = defaultdict(list)
-    for span in spans:
-        times[span.name].append(1e3 * span.seconds)
-    found = [
-        KernelTime(name, len(all_ms), sum(all_ms), sum(all_ms) / len(all_ms), max(all_ms))
-        for name, all_ms in times.items()
-    ]
-    return tuple(sorted(found, key=lambda kernel: (-kernel.total_ms, kernel.name)))
 
 
 def _covered_s(spans: Sequence[Span]) -> float:

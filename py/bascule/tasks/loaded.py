@@ -376,7 +376,7 @@ class LoadedModel:
     def _trim_programs(self) -> None:
         """Free those that nothing runs now."""
 
-    def listen(self, listener: Callable[[ModelRun], None]) -> Callable[[], None]:
+    def _listen(self, listener: Callable[[ModelRun], None]) -> Callable[[], None]:
         """Call `listener` after each run from now on; calling the result ends that."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bascule.backend.arrivals import Arrivals
 from bascule.backend.base import StateStore, Tier, WeightStore
 from bascule.backend.memory import MemoryKind, MemoryUse
-from bascule.backend.profile import Profile, joined
+from bascule.backend.profile import Profile, ShaderLog, joined
 from bascule.backend.tuning import TuneReport
 from bascule.backend.webgpu.autotune import tune
 from bascule.backend.webgpu.choices import Choices, signature
@@ -248,6 +248,16 @@ class WebGpuBackend:
             "proof_ms": 0.0 if self.prover is None else 1e3 * self.prover.spent_s,
             "signatures_tuned": len(self.choices.tuned),
         }
+
+    def log_shaders(self) -> None:
+        """See `Backend.log_shaders`."""
+        if self.pipelines.log is None:
+            self.pipelines.log = []
+
+    @property
+    def shader_logs(self) -> Sequence[ShaderLog]:
+        """See `Backend.shader_logs`."""
+        return tuple(self.pipelines.log or ())
 
     async def start_profile(self) -> None:
         """See `Backend.start_profile`: dispatches are timed by the GPU where it has timestamps."""

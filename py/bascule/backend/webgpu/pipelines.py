@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
+from bascule.backend.profile import ShaderLog
 from bascule.backend.webgpu.choices import Choices
 from bascule.backend.webgpu.gpu import Gpu
 from bascule.backend.webgpu.kernel import Kernel
@@ -36,6 +37,7 @@ class Pipelines:
         self.choices = choices or Choices()
         self._making: dict[Hashable, asyncio.Task[int]] = {}
         self.compile_ms: dict[str, float] = {}
+        self.log: list[ShaderLog] | None = None  # compilations, while somebody wants them
         self.names: dict[int, str] = {}  # the variant of each pipeline, by its handle
         # Tells which of the compiled kernels, one a call, are wrong, and why; see `proving`.
         self.prover: Prover | None = None
@@ -117,18 +119,21 @@ class Pipelines:
     async def _make(self, kernel: Kernel) -> int:
         known = self.choices.failed.get(kernel.digest)
         self.n_retries_of_failed += known is not None and known.earlier
-        began = perf_counter()
+        began, messages = perf_counter(), ()
         try:
             made = await self._gpu.pipeline(
                 kernel.wgsl, kernel.constants, kernel.bindings, kernel.label
             )
             self.names[made] = kernel.variant
             return made
-        except ShaderError:
+        except ShaderError as error:
             self.n_failed += 1
+            messages = error.messages
             raise
         finally:
-            self.compile_ms[kernel.digest] = 1e3 * (perf_counter() - began)
+            ms = self.compile_ms[kernel.digest] = 1e3 * (perf_counter() - began)
+            if self.log is not None:
+                self.log.append(ShaderLog(kernel.label, kernel.variant, ms, messages))
 
 
 def _is_foreign(task: asyncio.Task[int]) -> bool:
