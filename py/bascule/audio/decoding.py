@@ -16,7 +16,7 @@ from bascule.errors import FileMissingError, InputError
 _MOST_NBYTES = 8 << 30
 # Channels beyond which a header is taken for a lie.
 _MOST_CHANNELS = 64
-_INSTALL = "Install soundfile (pip install soundfile), or convert it: ffmpeg -i FILE out.wav"
+_INSTALL = "pip install soundfile reads other formats; or convert it: ffmpeg -i FILE out.wav"
 _IN_PAGE = "Decode it with decodeAudioData and pass the AudioBuffer, or convert it to WAV."
 
 

@@ -27,6 +27,7 @@ from bascule.cli.page import (
     snapshot,
     wheel,
 )
+from bascule.cli.speech import add_transcribe_arguments, transcribe
 from bascule.cli.streams import ReaderGoneError, standard_streams, texts_or_lines
 from bascule.cli.text import (
     add_chat_arguments,
@@ -127,6 +128,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_chat_arguments(
         _command(commands, "chat", chat, "talk with a language model", "bascule chat")
+    )
+
+    add_transcribe_arguments(
+        _command(
+            commands,
+            "transcribe",
+            transcribe,
+            "write down what a recording says",
+            "bascule transcribe talk.wav --format srt > talk.srt",
+        )
     )
 
     tune = _command(

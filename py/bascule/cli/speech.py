@@ -1,0 +1,46 @@
+"""`bascule transcribe`: the text of a recording, as text, subtitles or JSON."""
+
+from __future__ import annotations
+
+import argparse
+
+from bascule.backend.base import TIERS
+from bascule.errors import UnsupportedModelError
+
+# As `tasks.transcription.FORMATS`, `tasks.speech_tokens.TASKS`: help needs no model's modules.
+_FORMATS = ("txt", "srt", "vtt", "json")
+_TASKS = ("transcribe", "translate")
+DEFAULT_SPEECH = "whisper-tiny.en"
+
+
+def add_transcribe_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `transcribe` takes."""
+    parser.add_argument("file", metavar="FILE", help="a recording's path or URL")
+    parser.add_argument(
+        "--model", default=DEFAULT_SPEECH, help="name, hub id, folder or URL (%(default)s)"
+    )
+    parser.add_argument("--tier", default="auto", choices=["auto", *TIERS], help="(%(default)s)")
+    parser.add_argument("--language", metavar="CODE", help="such as en or de; default: detected")
+    parser.add_argument("--task", default="transcribe", choices=_TASKS, help="(%(default)s)")
+    parser.add_argument("--format", default="txt", choices=_FORMATS, help="(%(default)s)")
+
+
+async def transcribe(parsed: argparse.Namespace) -> None:
+    """Print a recording's text: lines as they come, other formats once all is there."""
+    from bascule.cli.terminal import progress_bar
+    from bascule.device.loading import load
+    from bascule.tasks.speech import SpeechModel
+
+    with progress_bar() as tell:
+        model = await load(parsed.model, tier=parsed.tier, progress=tell)
+    async with model:
+        if not isinstance(model, SpeechModel):
+            hint = "Take a speech model, such as whisper-tiny.en or whisper-base."
+            raise UnsupportedModelError(parsed.model, "it transcribes no speech", hint=hint)
+        options = {"language": parsed.language, "task": parsed.task}
+        async with model.stream_transcribe(parsed.file, **options) as stream:
+            async for segment in stream:
+                if parsed.format == "txt":
+                    print(segment.text.strip(), flush=True)
+        if parsed.format != "txt":
+            print(stream.result.formatted(parsed.format), end="")
