@@ -1,87 +1,154 @@
-"""Arrays beside what bounds them: python bench/arrays.py [tier] [elements].
+"""Arrays beside peers and the floor: one Chromium, contestants in turn, ratios.
 
-Prints, for each, the best of several runs and its ratio to the floor: for what moves memory the
-bandwidth of a copy of the same arrays on the same device (read and written once), for products the
-fastest matmul of the op table by itself, `device.ops.matmul`.
+    .venv/bin/python bench/arrays.py [--only chain,sum] [--elements 10000000] [--rounds 3]
+
+Installs the peers' npm packages first. Every contestant computes the same work on the same numbers
+and reads three of the result, which are compared with numpy's. The floor of what moves memory is
+the fastest copy of the same array that this page reached: read once, written once. Writes
+out/bench-arrays.json. bench/README.md says how to read it.
 """
 
 from __future__ import annotations
 
-import asyncio
+import argparse
+import json
+import statistics
 import sys
-from collections.abc import Awaitable, Callable
-from time import perf_counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from playwright.sync_api import sync_playwright
+from rich.console import Console
+from rich.table import Table
 
-import bascule
-import bascule.array as xp
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 
-_RUNS = 5
+from bench.embeddings import install_npm_peers, served  # noqa: E402
+from e2e.conftest import serving  # noqa: E402
+from e2e.engines import Page, chromium, wait_for  # noqa: E402
 
-
-async def main() -> None:
-    tier = sys.argv[1] if len(sys.argv) > 1 else "webgpu"
-    n = int(sys.argv[2]) if len(sys.argv) > 2 else 10_000_000
-    async with await bascule.open_device(tier) as device:
-        print(f"{tier}: {device.device_name}")
-        rng = np.random.default_rng(0)
-        x = device.asarray(rng.random(n, np.float32))
-        one = device.asarray(np.ones(1, np.float32))
-        await xp.eval(x, one)
-
-        async def done(array: xp.Array) -> None:
-            """Compute it, and wait for the device by reading one element of another array."""
-            await xp.eval(array)
-            await (one + float(rng.random())).numpy()
-
-        copy = await best(lambda: done(xp.astype(x, "float32") + 0.0))
-        print(f"copy of {n:,} floats: {copy * 1e3:.1f} ms, {8 * n / copy / 1e9:.1f} GB/s")
-
-        def chain() -> xp.Array:
-            y = x
-            for i in range(4):
-                y = y * 1.0001 + i
-            return y
-
-        rows = xp.reshape(x[: n // 1000 * 1000], (-1, 1000))
-
-        def softmax() -> xp.Array:
-            weight = xp.exp(rows - xp.max(rows, axis=1, keepdims=True))
-            return weight / xp.sum(weight, axis=1, keepdims=True)
-
-        for name, make, moved in (
-            ("chain of 8 operations", chain, 1.0),
-            ("sum", lambda: xp.sum(x), 0.5),
-            ("sum of rows of 1,000", lambda: xp.sum(rows, axis=1), 0.5),
-            ("softmax of rows of 1,000", softmax, 2.0),  # reads thrice, writes once
-        ):
-            took = await best(lambda make=make: done(make()))
-            print(f"{name}: {took * 1e3:.1f} ms, {took / (moved * copy):.2f} x the floor")
-        for size in (256, 512):
-            numbers = rng.random((size, size), np.float32)
-            a = device.asarray(numbers)
-            buffer = await device.buffer(numbers)
-            await xp.eval(a)
-
-            async def by_op(buffer: bascule.DeviceBuffer = buffer) -> None:
-                await (await device.ops.matmul(buffer, buffer)).numpy()
-
-            floor = await best(by_op)
-            took = await best(lambda a=a: (a @ a).numpy())
-            print(f"matmul of {size}: {took * 1e3:.1f} ms, {took / floor:.2f} x device.ops.matmul")
+BENCH, OUT = ROOT / "bench", ROOT / "out"
+CONTESTANTS = {
+    "bascule webgpu": ("ours", "webgpu"),
+    "jax-js webgpu": ("jax", "webgpu"),
+    "tfjs webgpu": ("tf", "webgpu"),
+    "bascule wasm": ("ours", "wasm"),
+    "jax-js wasm": ("jax", "wasm"),
+    "tfjs wasm": ("tf", "wasm"),
+    "numpy": ("ours", "numpy"),
+}
+LEFT_OUT = {
+    ("fft", "tf"): "its kernel is a quadratic transform, or there is none",
+}
+# Bytes of an element that have to be moved, in those of a copy (8).
+MOVED = {"copy": 1.0, "chain": 1.0, "sum": 0.5, "softmax": 1.0}
+console = Console(width=150)
+Once = Callable[[], dict[str, Any]]
 
 
-async def best(work: Callable[[], Awaitable[object]]) -> float:
-    """The shortest of several runs, in seconds; one before them compiles."""
-    await work()
-    took: list[float] = []
-    for _ in range(_RUNS):
-        began = perf_counter()
-        await work()
-        took.append(perf_counter() - began)
-    return min(took)
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="names of work, by commas")
+    parser.add_argument("--elements", type=int, default=10_000_000)
+    parser.add_argument("--largest-matmul", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=3)
+    told = parser.parse_args()
+    install_npm_peers()
+    found: dict[str, dict[str, float]] = {}
+    with sync_playwright() as playwright, serving() as site:
+        folders = {"peers": BENCH / "node_modules", "bench": BENCH}
+        with chromium(playwright, "chromium", webgpu=True) as engine, served(folders) as extra:
+            lab, peer = engine.new_page(), engine.new_page()
+            lab.open(f"{site.url}/lab/?pyodide=/pyodide/")
+            wait_for(lab, "globalThis.lab")
+            lab.run("(code) => lab.run(code)", (BENCH / "arrays_probe.py").read_text())
+            peer.open(f"{extra}/bench/")
+            peer.run("async () => { globalThis.peers = await import('/bench/array-peers.js'); }")
+            for what, n in _work(told.elements, told.largest_matmul):
+                if told.only and what not in told.only.split(","):
+                    continue
+                rounds = told.rounds if what != "matmul" or n < 1024 else 1
+                found[f"{what} {n:,}"] = contest(what, n, lab, peer, rounds)
+                lab.run("(code) => lab.run(code)", "forget()")
+                peer.run("() => peers.forget()")
+    show(found)
+    OUT.mkdir(exist_ok=True)
+    (OUT / "bench-arrays.json").write_text(json.dumps(found, indent=2))
+
+
+def _work(elements: int, largest: int) -> list[tuple[str, int]]:
+    sides = [n for n in (256, 512, 1024, 2048) if n <= largest]
+    return [
+        *((what, elements) for what in ("copy", "chain", "sum", "softmax")),
+        *(("matmul", n) for n in sides),
+        ("matvec", 2048),
+        ("sort", 1_000_000),
+        ("fft", 1 << 20),
+        ("nbody", 1024),
+    ]
+
+
+def contest(what: str, n: int, lab: Page, peer: Page, rounds: int) -> dict[str, float]:
+    """Median milliseconds of each contestant; who fails or differs is printed and left out."""
+    contestants: dict[str, Once] = {}
+    for name, (kind, where) in CONTESTANTS.items():
+        if (what, kind) in LEFT_OUT:
+            continue
+        contestants[name] = _once(kind, where, what, n, lab, peer)
+    heads: dict[str, Any] = {}
+    for name, once in list(contestants.items()):
+        try:
+            heads[name] = once()["head"]  # compiles and uploads
+        except Exception as error:  # a peer that does not run here is reported, not hidden
+            console.print(f"  {what}: {name} does not run: {str(error).splitlines()[0][:100]}")
+            del contestants[name]
+    right = np.array(heads["numpy"])
+    for name, head in heads.items():
+        if not np.allclose(head, right, rtol=2e-3, atol=2e-3 * float(np.abs(right).max())):
+            console.print(f"  {what}: {name} is wrong: {head} instead of {right.tolist()}")
+            del contestants[name]
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, once in contestants.items():
+            times[name].append(once()["ms"])
+    medians = {name: statistics.median(ms) for name, ms in times.items()}
+    line = ", ".join(f"{name} {ms:.1f}" for name, ms in medians.items())
+    console.print(f"{what} {n:,} (ms): {line}")
+    return medians
+
+
+def _once(kind: str, where: str, what: str, n: int, lab: Page, peer: Page) -> Once:
+    if kind == "ours":
+        code = f"import json\njson.dumps(await once({where!r}, {what!r}, {n}))"
+        return lambda: json.loads(lab.run("(code) => lab.run(code)", code))
+    call = f"([where, what, n]) => peers.{kind}Once(where, what, n)"
+    return lambda: peer.run(call, [where, what, n])
+
+
+def show(found: dict[str, dict[str, float]]) -> None:
+    """A table of milliseconds and ratios to Bascule on WebGPU; above 1 Bascule is ahead."""
+    table = Table(title="Milliseconds, and times that of Bascule on the same kind of tier")
+    for column in ("work", *CONTESTANTS, "x the floor"):
+        table.add_column(column, justify="left" if column == "work" else "right")
+    copies = [ms for work, row in found.items() if work.startswith("copy") for ms in row.values()]
+    for work, row in found.items():
+        cells: list[str] = []
+        for name in CONTESTANTS:
+            base = row.get(
+                "bascule wasm" if "wasm" in name or name == "numpy" else "bascule webgpu"
+            )
+            ms = row.get(name)
+            told = "" if not ms or not base or "bascule" in name else f" ({ms / base:.1f}x)"
+            cells.append("-" if ms is None else f"{ms:,.1f}{told}")
+        share = MOVED.get(work.split()[0])
+        ours = row.get("bascule webgpu")
+        floor = f"{ours / (share * min(copies)):.2f}" if share and copies and ours else ""
+        table.add_row(work, *cells, floor)
+    console.print(table)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

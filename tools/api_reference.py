@@ -77,7 +77,7 @@ def _operations() -> str:
 def _arrays() -> str:
     """The functions of bascule.array, and its classes."""
     lines = ["## bascule.array\n", _text(xp), "| function | |", "|---|---|"]
-    spaces = {"xp": xp, "xp.linalg": xp.linalg}
+    spaces = {"xp": xp, "xp.fft": xp.fft, "xp.linalg": xp.linalg}
     for space, module in spaces.items():
         names = {*module.__all__, *(xp.FUNCTIONS if module is xp else ())}
         for name in sorted(names):

@@ -42,3 +42,8 @@ async def test_floats_come_out_right_on_swiftshader(
     assert np.isnan(await xp.max(x).numpy())
     assert int(await xp.argmin(x).numpy()) == EDGES.index(next(e for e in EDGES if e != e))
     assert np.array_equal(await xp.sort(x).numpy(), np.sort(edges), equal_nan=True)
+    for n in (32, 21):  # both radices, and Bluestein's
+        samples = rng.standard_normal((2, n)).astype(np.float32)
+        found = xp.fft.fft(xp.asarray(samples, device=device))
+        parts = await found.real.numpy() + 1j * await found.imag.numpy()
+        assert np.allclose(parts, np.fft.fft(samples.astype(np.float64)), atol=2e-5)

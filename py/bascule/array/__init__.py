@@ -11,6 +11,7 @@ from __future__ import annotations
 from math import e, inf, nan, pi
 from typing import Any
 
+from bascule.array import fft as fft
 from bascule.array import linalg as linalg
 from bascule.array import random as random
 from bascule.array.array import Array, asarray
@@ -139,6 +140,7 @@ __all__ = [
     "eval",
     "expand_dims",
     "eye",
+    "fft",
     "finfo",
     "flip",
     "from_dlpack",

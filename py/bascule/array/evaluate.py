@@ -37,6 +37,8 @@ def _evaluate(node: Node, inputs: list[Any]) -> Any:
     if node.op == "matmul":
         x, y = node.attribute
         return np.matmul(inputs[0].reshape(x), inputs[1].reshape(y))
+    if node.op == "fft":
+        return _transformed(inputs[0].reshape(node.shape), node.attribute[2])
     return _combined(node, inputs[0])
 
 
@@ -48,6 +50,12 @@ def _numbered(node: Node) -> Any:
         shape = [-1 if a == axis else 1 for a in range(len(node.shape))]
         found += step * np.arange(node.shape[axis]).reshape(shape)
     return found
+
+
+def _transformed(x: Any, sign: int) -> Any:
+    pairs = x[..., 0] + 1j * x[..., 1]
+    found = np.fft.fft(pairs) if sign < 0 else np.fft.ifft(pairs, norm="forward")
+    return np.stack([found.real, found.imag], axis=-1)
 
 
 def _combined(node: Node, x: Any) -> Any:

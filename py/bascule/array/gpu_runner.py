@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from bascule.array.graph import Node, ordered
 from bascule.array.plan import Step, is_scalar, steps
 from bascule.array.products import prepared_product
 from bascule.array.store import MOST_FREE_NBYTES, Memory, MemoryPool
+from bascule.array.transforms import transformed
 from bascule.array.words import from_words, to_words
 from bascule.backend.webgpu.computation import grant_large
 from bascule.backend.webgpu.gpu import pack_writes
@@ -113,10 +114,10 @@ class GpuRunner:
         """The compiled kernel, compiled once for its text."""
         return await self._compiled(made.wgsl, made.bindings, made.label)
 
-    async def sorter(self) -> tuple[int, Linked]:
-        """The pipeline of one step of a sort, and how its params are packed."""
-        linked = link("array_sort", (), (), "")
-        return await self._compiled(linked.wgsl, linked.bindings, "array_sort.wgsl"), linked
+    async def linked(self, name: str) -> tuple[int, Linked]:
+        """The pipeline of a kernel that is a file of its own, and how its params are packed."""
+        linked = link(name, (), (), "")
+        return await self._compiled(linked.wgsl, linked.bindings, f"{name}.wgsl"), linked
 
     async def _compiled(self, wgsl: str, bindings: str, label: str) -> int:
         found = self._pipelines.get(wgsl)
@@ -186,6 +187,8 @@ class _Run:
             node.memory = await self._order(step)
         elif node.op == "matmul":
             node.memory = await self._product(step)
+        elif node.op == "fft":
+            node.memory = await transformed(self, node)
         else:
             node.memory = await self._elementwise(node, step.inline)
         self._given.append(node)
@@ -205,6 +208,18 @@ class _Run:
         # Kernels that store four words at once need whole fours, for which memory has room.
         padded = -(-n_words // 4) * 16
         self._note(pipeline, [*buffers, (out.buffer, padded)], kernel.params, lanes)
+        return out
+
+    async def record(
+        self, kernel: str, reads: list[Memory], n_words: int, numbers: Mapping[str, int | float]
+    ) -> Memory:
+        """Record one dispatch over `numbers["lanes"]` lanes of a linked kernel; its output."""
+        self._runner.pool.sweep()  # what an earlier dispatch has read is free for this one
+        out = self._runner.take(n_words)
+        pipeline, linked = await self._runner.linked(kernel)
+        buffers = [(each.buffer, each.nbytes) for each in reads]
+        buffers.append((out.buffer, 4 * n_words))
+        self._note(pipeline, buffers, linked.pack(numbers), int(numbers["lanes"]))
         return out
 
     def _note(
@@ -314,7 +329,7 @@ class _Run:
         spread = Node(step.node.device, "copy", (iota,), (rows, padded), unsigned)
         inline = frozenset((id(spread), id(iota)))
         order = await self._elementwise(spread, inline)
-        pipeline, linked = await self._runner.sorter()
+        pipeline, linked = await self._runner.linked("array_sort")
         n, nbytes = rows * padded // 2, 4 * rows * padded
         buffers = [(key.buffer, nbytes), (order.buffer, nbytes)]
         run = 2
@@ -381,8 +396,8 @@ _WIDE = {"f": "float32", "i": "int32", "u": "uint32", "b": "bool"}
 
 def _chunks(n_outputs: int, extent: int) -> int:
     """Into how many chunks a reduction is cut, so that there is work for all lanes."""
-    if extent <= _SERIAL or n_outputs >= _LANES_WANTED:
-        return 1
+    if extent <= _SERIAL or 4 * n_outputs >= _LANES_WANTED:
+        return 1  # a second pass costs more than few lanes more gain
     return max(1, min(-(-extent // 32), -(-_LANES_WANTED // n_outputs)))
 
 

@@ -28,10 +28,10 @@ class Strided:
 class Node:
     """One operation on other nodes, its shape and dtype, and its value once it is computed.
 
-    `op` is a row of `rows.ROWS`, or "data" (known numbers), "cast", "bits" (a
-    float's word), "iota" (0, 1, 2, ... in
-    row-major order), "gather" (data, flat indices), "view", "reduce", "best", "scan", "order"
-    (argsort), "matmul". `memory` holds its value on the device, `host` in numpy.
+    `op` is a row of `rows.ROWS`, or "data" (known numbers), "cast", "bits" (a float's word), "iota"
+    (0, 1, 2, ... in row-major order), "gather" (data, flat indices), "view", "reduce", "best",
+    "scan", "order" (argsort), "matmul", "fft" (rows, n, sign). `memory` holds its value on the
+    device, `host` in numpy.
     """
 
     __slots__ = (

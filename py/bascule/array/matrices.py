@@ -52,7 +52,7 @@ def product(a: Node, b: Node) -> Node:
             (prod(batch), rows, inner),
             (inner, columns) if shared else (prod(batch), inner, columns),
         )
-        pair = [_dense(build.broadcast(a, (*batch, rows, inner))), _dense(b)]
+        pair = [contiguous(build.broadcast(a, (*batch, rows, inner))), contiguous(b)]
         found = Node(a.device, "matmul", pair, (prod(batch), rows, columns), a.dtype, shapes)
         return build.reshape(found, shape)
     return _summed_product(a, b)
@@ -71,7 +71,7 @@ def _summed_product(a: Node, b: Node) -> Node:
     return build.cast(build.reduce("reduce", products, "sum", (axis,), wide), a.dtype)
 
 
-def _dense(node: Node) -> Node:
+def contiguous(node: Node) -> Node:
     """A node whose own memory holds all the elements row-major, whatever its shape."""
     base, lies = build.layout(node)
     if base.size == node.size and lies == Strided(0, dense(node.shape)):

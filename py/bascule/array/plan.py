@@ -89,7 +89,9 @@ def _goes_inside(node: Node, each: Node, wanted: set[int]) -> bool:
     """Whether an input is computed in the kernel of the node that reads it."""
     if each.is_known or id(each) in wanted or not is_elementwise(each):
         return False
-    if node.op in ("order", "matmul", "view") or (node.op == "gather" and each is node.inputs[0]):
+    if node.op in ("order", "matmul", "fft", "view") or (
+        node.op == "gather" and each is node.inputs[0]
+    ):
         return False
     if node.op in ("reduce", "best", "scan"):
         return True

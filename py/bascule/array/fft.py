@@ -1,0 +1,222 @@
+"""Fourier transforms: `xp.fft`. Complex numbers are pairs of arrays, WebGPU has none."""
+
+# pyright: reportPrivateUsage=false
+# An array's node is private to this package.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod, sqrt
+from typing import Any, NamedTuple
+
+from bascule.array import build, dtypes, manipulation
+from bascule.array.array import Array
+from bascule.array.creation import arange, zeros
+from bascule.array.errors import DTypeError, ShapeError
+from bascule.array.graph import Node
+from bascule.array.matrices import contiguous
+
+_NORMS = ("backward", "ortho", "forward")
+
+
+class ComplexPair(NamedTuple):
+    """Complex numbers as two float32 arrays of one shape: real + imag * i."""
+
+    real: Array
+    imag: Array
+
+
+def fft(
+    x: Array | ComplexPair, /, *, n: int | None = None, axis: int = -1, norm: str = "backward"
+) -> ComplexPair:
+    """The transform along an axis, cut or filled with zeros to n; x is real or a pair."""
+    return _transform("xp.fft.fft", _pair(x, "xp.fft.fft"), n, axis, norm, -1)
+
+
+def ifft(
+    x: Array | ComplexPair, /, *, n: int | None = None, axis: int = -1, norm: str = "backward"
+) -> ComplexPair:
+    """The inverse of `fft`."""
+    return _transform("xp.fft.ifft", _pair(x, "xp.fft.ifft"), n, axis, norm, 1)
+
+
+def fftn(
+    x: Array | ComplexPair,
+    /,
+    *,
+    s: Sequence[int] | None = None,
+    axes: Sequence[int] | None = None,
+    norm: str = "backward",
+) -> ComplexPair:
+    """The transform along several axes, all of them by default; `s` are their lengths."""
+    return _along_all("xp.fft.fftn", x, s, axes, norm, -1)
+
+
+def ifftn(
+    x: Array | ComplexPair,
+    /,
+    *,
+    s: Sequence[int] | None = None,
+    axes: Sequence[int] | None = None,
+    norm: str = "backward",
+) -> ComplexPair:
+    """The inverse of `fftn`."""
+    return _along_all("xp.fft.ifftn", x, s, axes, norm, 1)
+
+
+def rfft(
+    x: Array, /, *, n: int | None = None, axis: int = -1, norm: str = "backward"
+) -> ComplexPair:
+    """The first n // 2 + 1 numbers of the transform of real numbers; the rest mirrors them."""
+    if not isinstance(x, Array):
+        raise DTypeError("xp.fft.rfft", "an array of real numbers", type(x).__name__)
+    found = _transform("xp.fft.rfft", _pair(x, "xp.fft.rfft"), n, axis, norm, -1)
+    length = found.real.shape[axis]
+    return ComplexPair(*(_slice(part, axis, 0, length // 2 + 1) for part in found))
+
+
+def irfft(
+    x: Array | ComplexPair, /, *, n: int | None = None, axis: int = -1, norm: str = "backward"
+) -> Array:
+    """The inverse of `rfft`: n real numbers, by default 2 * (m - 1) of m."""
+    where = "xp.fft.irfft"
+    real, imag = _pair(x, where)
+    at = build.axis_of(axis, real.ndim, where)
+    length = 2 * (real.shape[at] - 1) if n is None else n
+    if length < 1:
+        raise ShapeError(where, "a length of 1 or more", f"{length}")
+    half = ComplexPair(*(_fitted(part, at, length // 2 + 1) for part in (real, imag)))
+    mirrored = [_slice(part, at, 1, length - length // 2) for part in half]
+    mirrored = [manipulation.flip(part, axis=at) for part in mirrored]
+    full = ComplexPair(
+        manipulation.concat([half.real, mirrored[0]], axis=at),
+        manipulation.concat([half.imag, -mirrored[1]], axis=at),
+    )
+    return _transform(where, full, None, at, norm, 1).real
+
+
+def fftfreq(n: int, /, *, d: float = 1.0, device: Any = None) -> Array:
+    """The frequencies of the numbers of `fft`, for samples d apart."""
+    _positive("xp.fft.fftfreq", n)
+    at = arange(n, dtype="float32", device=device)
+    wrapped = (at > (n - 1) // 2) * 1.0
+    return (at - wrapped * float(n)) / (n * d)
+
+
+def rfftfreq(n: int, /, *, d: float = 1.0, device: Any = None) -> Array:
+    """The frequencies of the numbers of `rfft`, for samples d apart."""
+    _positive("xp.fft.rfftfreq", n)
+    return arange(n // 2 + 1, dtype="float32", device=device) / (n * d)
+
+
+def fftshift(x: Array, /, *, axes: int | Sequence[int] | None = None) -> Array:
+    """The frequency 0 in the middle of these axes, of all by default."""
+    return _shifted(x, axes, "xp.fft.fftshift", 1)
+
+
+def ifftshift(x: Array, /, *, axes: int | Sequence[int] | None = None) -> Array:
+    """The inverse of `fftshift`."""
+    return _shifted(x, axes, "xp.fft.ifftshift", -1)
+
+
+def _shifted(x: Array, axes: Any, where: str, sign: int) -> Array:
+    found = build.axes_of(axes, x.ndim, where)
+    by = tuple(x.shape[a] // 2 if sign > 0 else -(x.shape[a] // 2) for a in found)
+    return manipulation.roll(x, by, axis=found) if found else x
+
+
+def _positive(where: str, n: int) -> None:
+    if n < 1:
+        raise ShapeError(where, "a length of 1 or more", f"{n}")
+
+
+def _pair(x: Any, where: str) -> ComplexPair:
+    parts = x if isinstance(x, tuple) and len(x) == 2 else (x,)
+    nodes = [build.node_of(part, where) for part in parts]
+    for node in nodes:
+        if node.dtype.kind != "f":
+            raise DTypeError(where, "float32 or float16", str(node.dtype), hint="Use xp.astype.")
+    build.one_device(where, nodes)
+    if nodes[0].shape != nodes[-1].shape:
+        shapes = f"{nodes[0].shape} and {nodes[-1].shape}"
+        raise ShapeError(where, "two arrays of one shape", shapes)
+    wide = [Array(build.cast(node, dtypes.named("float32"))) for node in nodes]
+    if len(wide) == 1:
+        wide.append(zeros(wide[0].shape, device=wide[0].device))
+    return ComplexPair(*wide)
+
+
+def _slice(x: Array, axis: int, start: int, stop: int) -> Array:
+    at = build.axis_of(axis, x.ndim, "xp.fft")
+    return x[(*(slice(None),) * at, slice(start, stop))]
+
+
+def _fitted(x: Array, axis: int, n: int) -> Array:
+    """Cut or filled with zeros to n elements on an axis."""
+    has = x.shape[axis]
+    if n <= has:
+        return x if n == has else _slice(x, axis, 0, n)
+    shape = (*x.shape[:axis], n - has, *x.shape[axis + 1 :])
+    return manipulation.concat([x, zeros(shape, device=x.device)], axis=axis)
+
+
+def _transform(
+    where: str, x: ComplexPair, n: int | None, axis: int, norm: str, sign: int
+) -> ComplexPair:
+    if norm not in _NORMS:
+        raise ShapeError(where, "norm of " + ", ".join(_NORMS), repr(norm))
+    at = build.axis_of(axis, x.real.ndim, where)
+    length = x.real.shape[at] if n is None else n
+    _positive(where, length)
+    parts = [manipulation.moveaxis(_fitted(part, at, length), at, -1) for part in x]
+    shape = parts[0].shape
+    rows = prod(shape[:-1])
+    joined = manipulation.reshape(manipulation.stack(parts, axis=-1), (rows, length, 2))
+    found = joined if length == 1 else _transformed(joined._node, sign)
+    scale = _scale(norm, length, sign)
+    if scale != 1.0:
+        found = found * scale
+    result = [manipulation.reshape(found[:, :, i], shape) for i in (0, 1)]
+    return ComplexPair(*(manipulation.moveaxis(part, -1, at) for part in result))
+
+
+def _transformed(node: Node, sign: int) -> Array:
+    rows, length, _ = node.shape
+    attribute = (rows, length, sign)
+    return Array(Node(node.device, "fft", (contiguous(node),), node.shape, node.dtype, attribute))
+
+
+def _scale(norm: str, n: int, sign: int) -> float:
+    if norm == "ortho":
+        return 1 / sqrt(n)
+    return 1 / n if (norm == "forward") == (sign < 0) else 1.0
+
+
+def _along_all(
+    where: str, x: Any, s: Sequence[int] | None, axes: Sequence[int] | None, norm: str, sign: int
+) -> ComplexPair:
+    found = _pair(x, where)
+    n_axes = found.real.ndim
+    if axes is None:
+        axes = range(n_axes) if s is None else range(n_axes - len(s), n_axes)
+    lengths: Sequence[int | None] = [None] * len(axes) if s is None else list(s)
+    if len(lengths) != len(axes):
+        raise ShapeError(where, "a length an axis", f"s={s}, axes={tuple(axes)}")
+    for axis, n in zip(axes, lengths, strict=True):
+        found = _transform(where, found, n, axis, norm, sign)
+    return found
+
+
+__all__ = [
+    "ComplexPair",
+    "fft",
+    "fftfreq",
+    "fftn",
+    "fftshift",
+    "ifft",
+    "ifftn",
+    "ifftshift",
+    "irfft",
+    "rfft",
+    "rfftfreq",
+]
