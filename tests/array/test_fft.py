@@ -78,5 +78,8 @@ def test_what_cannot_be_transformed_is_said(tier: str) -> None:
         xp.fft.irfft(xp.ones((1,)))
     with pytest.raises(ShapeError, match="a length an axis"):
         xp.fft.fftn(x, s=(2, 2), axes=(0,))
+    with pytest.raises(DTypeError, match="float32 or float16"):
+        xp.fft.fftfreq(4, dtype="int32")
+    assert xp.fft.rfftfreq(4, dtype="float16").dtype == xp.float16
     with pytest.raises(DTypeError, match="real numbers"):
         xp.fft.rfft((x, x))  # type: ignore[arg-type]

@@ -95,18 +95,19 @@ def irfft(
     return _transform(where, full, None, at, norm, 1).real
 
 
-def fftfreq(n: int, /, *, d: float = 1.0, device: Any = None) -> Array:
+def fftfreq(n: int, /, *, d: float = 1.0, dtype: Any = None, device: Any = None) -> Array:
     """The frequencies of the numbers of `fft`, for samples d apart."""
     _positive("xp.fft.fftfreq", n)
     at = arange(n, dtype="float32", device=device)
     wrapped = (at > (n - 1) // 2) * 1.0
-    return (at - wrapped * float(n)) / (n * d)
+    return _frequencies("xp.fft.fftfreq", (at - wrapped * float(n)) / (n * d), dtype)
 
 
-def rfftfreq(n: int, /, *, d: float = 1.0, device: Any = None) -> Array:
+def rfftfreq(n: int, /, *, d: float = 1.0, dtype: Any = None, device: Any = None) -> Array:
     """The frequencies of the numbers of `rfft`, for samples d apart."""
     _positive("xp.fft.rfftfreq", n)
-    return arange(n // 2 + 1, dtype="float32", device=device) / (n * d)
+    at = arange(n // 2 + 1, dtype="float32", device=device)
+    return _frequencies("xp.fft.rfftfreq", at / (n * d), dtype)
 
 
 def fftshift(x: Array, /, *, axes: int | Sequence[int] | None = None) -> Array:
@@ -123,6 +124,13 @@ def _shifted(x: Array, axes: Any, where: str, sign: int) -> Array:
     found = build.axes_of(axes, x.ndim, where)
     by = tuple(x.shape[a] // 2 if sign > 0 else -(x.shape[a] // 2) for a in found)
     return manipulation.roll(x, by, axis=found) if found else x
+
+
+def _frequencies(where: str, found: Array, dtype: Any) -> Array:
+    wanted = dtypes.checked(dtype or "float32")
+    if wanted.kind != "f":
+        raise DTypeError(where, "float32 or float16", str(wanted))
+    return manipulation.astype(found, wanted)
 
 
 def _positive(where: str, n: int) -> None:
