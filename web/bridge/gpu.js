@@ -36,6 +36,7 @@ export class Gpu {
   #profile = null;
   /** @type {typeof import("./tape.js").encode} */
   #encode;
+  #markedPeak = 0;
   #frees = 0;
   lost = "";
   crossings = 0;
@@ -77,8 +78,19 @@ export class Gpu {
     return JSON.stringify({
       now_nbytes: this.allocated,
       peak_nbytes: this.#peak,
+      marked_peak_nbytes: this.#markedPeak,
       by_kind: Object.fromEntries(kinds),
     });
+  }
+
+  /** Count marked_peak_nbytes from now on. */
+  markMemory() {
+    this.#markedPeak = this.allocated;
+  }
+
+  #notePeak() {
+    this.#peak = Math.max(this.#peak, this.allocated);
+    this.#markedPeak = Math.max(this.#markedPeak, this.allocated);
   }
 
   /** Pipelines asked for so far that had been made ahead. */
@@ -162,7 +174,7 @@ export class Gpu {
     const size = (nbytes + 3) & ~3;
     this.#fetched += nbytes;
     const staging = this.#staging.take(size);
-    this.#peak = Math.max(this.#peak, this.allocated);
+    this.#notePeak();
     this.#submission.encoder().copyBufferToBuffer(source, offset, staging, 0, size);
     return this.#finishRead(staging, nbytes, into);
   }
@@ -301,7 +313,7 @@ export class Gpu {
   /** @param {string} kind @param {number} nbytes */
   #count(kind, nbytes) {
     this.#kinds.set(kind, (this.#kinds.get(kind) ?? 0) + nbytes);
-    this.#peak = Math.max(this.#peak, this.allocated);
+    this.#notePeak();
     this.#profile?.noteMemory(this.allocated);
   }
 

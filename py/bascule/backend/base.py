@@ -262,6 +262,10 @@ class Backend(Protocol):
         """Bytes that it holds; on a tier without a device no intermediate values are counted."""
         ...
 
+    def mark_memory(self) -> None:
+        """Count `memory.marked_peak_nbytes` from now on."""
+        ...
+
     @property
     def turns(self) -> DeviceTurns:
         """What lets one event loop at a time work on it."""

@@ -37,6 +37,10 @@ class Deviceless:
         """See `Backend.memory`: weights, states and buffers."""
         return self.count.use
 
+    def mark_memory(self) -> None:
+        """See `Backend.mark_memory`."""
+        self.count.mark()
+
     @property
     def stats(self) -> Mapping[str, float]:
         """See `Backend.stats`: it counts nothing."""

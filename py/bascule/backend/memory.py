@@ -20,12 +20,14 @@ class MemoryUse:
 
     The kinds are "weights", "states" (KV caches), "buffers" (`DeviceBuffer`s), "programs" (inputs,
     intermediate values and parameters of compiled programs), "staging" (buffers for reading) and
-    "profile" (timestamps); one that holds nothing is left out.
+    "profile" (timestamps); one that holds nothing is left out. `marked_peak_nbytes` is the most
+    since what measures a single piece of work has last marked it, else 0.
     """
 
     now_nbytes: int
     peak_nbytes: int
     by_kind: Mapping[str, int]
+    marked_peak_nbytes: int = 0
 
 
 class MemoryCount:
@@ -34,6 +36,7 @@ class MemoryCount:
     def __init__(self) -> None:
         self.now_nbytes = 0
         self._peak_nbytes = 0
+        self._marked_peak_nbytes = 0
         self._kinds: Counter[str] = Counter()
         self._samples: list[tuple[float, int]] | None = None
 
@@ -42,6 +45,7 @@ class MemoryCount:
         self._kinds[kind] += nbytes
         self.now_nbytes += nbytes
         self._peak_nbytes = max(self._peak_nbytes, self.now_nbytes)
+        self._marked_peak_nbytes = max(self._marked_peak_nbytes, self.now_nbytes)
         if self._samples is not None:
             self._samples.append((perf_counter(), self.now_nbytes))
 
@@ -54,6 +58,10 @@ class MemoryCount:
         samples, self._samples = self._samples or [], None
         return [*samples, (perf_counter(), self.now_nbytes)]
 
+    def mark(self) -> None:
+        """Count a second peak from now on."""
+        self._marked_peak_nbytes = self.now_nbytes
+
     def clear(self) -> None:
         """Count everything as freed."""
         self._kinds.clear()
@@ -63,4 +71,4 @@ class MemoryCount:
     def use(self) -> MemoryUse:
         """The counts as they are now."""
         kinds = {kind: nbytes for kind, nbytes in sorted(self._kinds.items()) if nbytes}
-        return MemoryUse(self.now_nbytes, self._peak_nbytes, kinds)
+        return MemoryUse(self.now_nbytes, self._peak_nbytes, kinds, self._marked_peak_nbytes)

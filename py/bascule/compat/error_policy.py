@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from math import isfinite
 from time import monotonic
+from types import MappingProxyType
 from typing import Any
 
 from bascule.backend.base import Tier
@@ -119,9 +121,46 @@ class RecoveryStats:
     fallback_s: dict[str, float] = field(default_factory=dict[str, float])
 
 
+# A caller's own: what sort of error that is, None where it does not say.
+Classifier = Callable[[BaseException], ErrorKind | None]
+
+
 def kind_of(error: BaseException) -> ErrorKind:
-    """What sort of error that is."""
-    return next((kind for type_, kind in _KINDS if isinstance(error, type_)), ErrorKind.OTHER)
+    """What sort of error that is: Bascule's, Python's, wgpu-py's or the browser's."""
+    found = next((kind for type_, kind in _KINDS if isinstance(error, type_)), None)
+    if isinstance(error, BasculeError) or found is ErrorKind.OTHER:
+        return found or ErrorKind.OTHER
+    return _foreign_kind(error) or found or ErrorKind.OTHER
+
+
+def _foreign_kind(error: BaseException) -> ErrorKind | None:
+    """By the name of an error of WebGPU's, in Python or JavaScript, or of its device's loss."""
+    names = {type_.__name__ for type_ in type(error).__mro__} | {str(getattr(error, "name", ""))}
+    text = str(error).lower()
+    if "device is lost" in text or "device lost" in text or "GPUDeviceLostInfo" in names:
+        return ErrorKind.DEVICE_LOST
+    if "not enough memory" in text or "out of memory" in text:
+        return ErrorKind.MEMORY
+    return next((kind for name, kind in _NAMES.items() if name in names), None)
+
+
+# Of https://www.w3.org/TR/webgpu/#errors-and-debugging and https://webidl.spec.whatwg.org.
+_NAMES: Mapping[str, ErrorKind] = MappingProxyType(
+    {
+        "GPUOutOfMemoryError": ErrorKind.MEMORY,
+        "GPUValidationError": ErrorKind.CAPABILITY_MISMATCH,
+        "GPUPipelineError": ErrorKind.CAPABILITY_MISMATCH,
+        "GPUInternalError": ErrorKind.OPERATION_FAILED,
+        "GPUError": ErrorKind.OPERATION_FAILED,
+        "OperationError": ErrorKind.OPERATION_FAILED,
+        "InvalidStateError": ErrorKind.OPERATION_FAILED,
+        "AbortError": ErrorKind.OPERATION_FAILED,
+        "NetworkError": ErrorKind.NETWORK,
+        "TimeoutError": ErrorKind.NETWORK,
+        "QuotaExceededError": ErrorKind.MEMORY,
+        "NotSupportedError": ErrorKind.CAPABILITY_MISMATCH,
+    }
+)
 
 
 # The first that fits counts: subclasses stand before their bases.
@@ -142,16 +181,34 @@ _KINDS: tuple[tuple[type[BaseException], ErrorKind], ...] = (
     (InputError, ErrorKind.INPUT),
     (ContextLengthError, ErrorKind.INPUT),
     (BasculeError, ErrorKind.OPERATION_FAILED),
+    # Python's own. A file that is not there, and a bug, stay what they are.
+    (TimeoutError, ErrorKind.NETWORK),
+    (ConnectionError, ErrorKind.NETWORK),
+    (FileNotFoundError, ErrorKind.OTHER),
+    (FileExistsError, ErrorKind.OTHER),
+    (IsADirectoryError, ErrorKind.OTHER),
+    (NotADirectoryError, ErrorKind.OTHER),
+    (PermissionError, ErrorKind.OTHER),
+    (OSError, ErrorKind.OPERATION_FAILED),
+    (NotImplementedError, ErrorKind.OTHER),
+    (RecursionError, ErrorKind.OTHER),
+    (RuntimeError, ErrorKind.OPERATION_FAILED),
 )
 _AGAIN = {ErrorKind.OPERATION_FAILED, ErrorKind.DEVICE_LOST, ErrorKind.NETWORK}
 _HOPELESS = {ErrorKind.MODEL, ErrorKind.INPUT, ErrorKind.OTHER}
 
 
 class ErrorRecovery:
-    """Decides what to do about an error, and keeps count."""
+    """Decides what to do about an error, and keeps count.
 
-    def __init__(self, strategy: FallbackStrategy | None = None) -> None:
+    `classify` says what sort a caller's own error is; None leaves it to `kind_of`.
+    """
+
+    def __init__(
+        self, strategy: FallbackStrategy | None = None, classify: Classifier | None = None
+    ) -> None:
         self.strategy = strategy or FallbackStrategy()
+        self._classify = classify
         self._kinds: Counter[str] = Counter()
         self._actions: Counter[str] = Counter()
         self._times: deque[float] = deque(maxlen=_KEPT)
@@ -171,7 +228,8 @@ class ErrorRecovery:
         """What to do about `error`, which `attempt` met after so many `retries` on its tier;
         whether the work can be done on another tier is for `movable` to tell.
         """
-        kind = kind_of(error)
+        told = self._classify(error) if self._classify is not None else None
+        kind = kind_of(error) if told is None else ErrorKind(told)
         self._kinds[kind] += 1
         self._times.append(monotonic())
         action = self._action(kind, attempt or Attempt(), retries, movable)

@@ -14,7 +14,13 @@ from typing import Any
 
 from bascule.base.waiting import start
 from bascule.compat.calling import takes_an_argument
-from bascule.compat.error_policy import Attempt, ErrorRecovery, FallbackStrategy, RecoveryAction
+from bascule.compat.error_policy import (
+    Attempt,
+    Classifier,
+    ErrorRecovery,
+    FallbackStrategy,
+    RecoveryAction,
+)
 from bascule.compat.matrix_ops import MatrixOps
 from bascule.device.device import Device
 from bascule.machine.capabilities import Capabilities, capabilities
@@ -31,11 +37,18 @@ class RecoveryManager:
     """Runs operations with recovery, and says what the machine offers.
 
     Hand `on_memory_pressure` what frees memory (a model's `trim`, a cache of your own): it is
-    called before an operation is tried with less.
+    called before an operation is tried with less. Bascule's errors are known by what they mean,
+    and so are RuntimeError, OSError, TimeoutError, MemoryError, wgpu-py's and the browser's; for
+    others `classify(error)` gives an ErrorKind, or None.
     """
 
-    def __init__(self, fallback_strategy: FallbackStrategy | None = None) -> None:
-        self.error_recovery = ErrorRecovery(fallback_strategy)
+    def __init__(
+        self,
+        fallback_strategy: FallbackStrategy | None = None,
+        *,
+        classify: Classifier | None = None,
+    ) -> None:
+        self.error_recovery = ErrorRecovery(fallback_strategy, classify)
         self._frees: list[Callable[[], Any]] = []
         self._pressure: Pressure | None = None
         self._matrix_ops: MatrixOps | None = None

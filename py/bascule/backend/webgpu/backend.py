@@ -113,6 +113,10 @@ class WebGpuBackend:
         """See `Backend.memory`."""
         return self.gpu.memory
 
+    def mark_memory(self) -> None:
+        """See `Backend.mark_memory`."""
+        self.gpu.mark_memory()
+
     @property
     def remembered(self) -> Remembered:
         """See `Backend.remembered`."""

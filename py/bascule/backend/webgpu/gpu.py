@@ -91,6 +91,10 @@ class Gpu(Protocol):
         """The same with their peak, and by kind."""
         ...
 
+    def mark_memory(self) -> None:
+        """Count `memory.marked_peak_nbytes` from now on."""
+        ...
+
     @property
     def crossings(self) -> int:
         """Verbs called so far; in a page each is one call into JavaScript."""

@@ -122,6 +122,10 @@ class BrowserGpu:
         """See `Gpu.memory`."""
         return MemoryUse(**json.loads(self.bridge.memory))
 
+    def mark_memory(self) -> None:
+        """See `Gpu.mark_memory`."""
+        self.bridge.markMemory()
+
     @property
     def n_objects(self) -> int:
         """See `Gpu.n_objects`."""

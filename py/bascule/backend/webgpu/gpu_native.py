@@ -220,6 +220,10 @@ class NativeGpu:
         """See `Gpu.memory`."""
         return self._memory.use
 
+    def mark_memory(self) -> None:
+        """See `Gpu.mark_memory`."""
+        self._memory.mark()
+
     @property
     def n_objects(self) -> int:
         """Live buffers and tapes."""

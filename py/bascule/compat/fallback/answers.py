@@ -24,9 +24,13 @@ _WANTED_LIMITS = ("maxComputeInvocationsPerWorkgroup", "maxComputeWorkgroupStora
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Why an operation needs a fallback; nothing where it needs none."""
+    """Why an operation needs a fallback; nothing where it needs none.
+
+    `by_table` is the reason that the table of Safari gives, empty where it gives none.
+    """
 
     reasons: tuple[str, ...] = ()
+    by_table: str = ""
 
     @property
     def needed(self) -> bool:
@@ -47,14 +51,16 @@ def answer(settings: Settings, operation: Operation, found: Capabilities | None)
     """
     record = settings.capabilities or found
     reasons = [*_limit_reasons(settings, operation)]
+    by_table = ""
     if settings.capabilities is None and (row := safari_support(settings.browser_info)) is not None:
         cell = getattr(row, operation.column)
         if cell.needs_fallback:
             subject = operation.column.replace("_", " ")
-            reasons.append(f"{subject} of Safari {row.versions} is {cell.value!r}")
+            by_table = f"{subject} of Safari {row.versions} is {cell.value!r}"
+            reasons.append(by_table)
     elif record is not None:
         reasons += _probed_reasons(record, operation)
-    return Answer(tuple(reasons))
+    return Answer(tuple(reasons), by_table)
 
 
 def _limit_reasons(settings: Settings, operation: Operation) -> Iterator[str]:

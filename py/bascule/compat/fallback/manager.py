@@ -13,7 +13,7 @@ from typing import Any, Self
 from bascule.base.waiting import start, sync
 from bascule.compat.fallback.answers import Answer, answer, is_told, limits_of, memory_budget
 from bascule.compat.fallback.operation_work import Operation, Request
-from bascule.compat.fallback.operations import MODEL_STRATEGIES, operation_named, wrapped
+from bascule.compat.fallback.operations import operation_named, wrapped
 from bascule.compat.fallback.runs import FallbackRuns
 from bascule.compat.fallback.safari import SafariVersion
 from bascule.compat.fallback.settings import mapping_of, read_settings, tier_named
@@ -29,10 +29,12 @@ class FallbackManager(SafariVersion):
 
     Of a Safari that `browser_info` names ("name", "version") its table tells what needs a fallback;
     else probing does, which needs no `browser_info`. `model_type` is "text", "vision", "audio" or
-    "multimodal". `config` may have "tier", "device", "capabilities", "memory_budget_nbytes",
-    "binding_nbytes", "dispatch_work" and "weights_nbytes" (see `fallback_settings.read_settings`).
+    "multimodal": what "embedding" means, of tokens or of patches. `config` may have "tier",
+    "device", "capabilities", "memory_budget_nbytes", "binding_nbytes", "dispatch_work",
+    "weights_nbytes" and "classify" (see `fallback.settings.read_settings`).
     What an operation would hold past `memory_threshold` of the memory budget makes it run in
-    parts; matrices are split only with `enable_layer_processing`. `error_handler`, or its method
+    pieces, and where the smallest hold more it is refused (LimitError, with the bytes); matrices
+    are divided only with `enable_layer_processing`. `error_handler`, or its method
     `handle_error`, is called with every error, those that are recovered from among them.
 
     Close it, or use it in `with` or `async with`. InputError for arguments that make no sense.
@@ -72,7 +74,9 @@ class FallbackManager(SafariVersion):
         The machine is probed when that is asked first; where an event loop runs, `await ready()`
         before (SetupError). InputError for an unknown operation, with the known ones.
         """
-        return self._answer(operation_named(operation_name, "needs_fallback")).needed
+        return self._answer(
+            operation_named(operation_name, "needs_fallback", self.settings.model_type)
+        ).needed
 
     def run_with_fallback(
         self,
@@ -93,11 +97,12 @@ class FallbackManager(SafariVersion):
     def get_performance_metrics(self) -> dict[str, Any]:
         """Counts since the start, or the last reset.
 
-        `fallback_activations` counts operations that needed a fallback by the table or a limit, or
-        that failed at first, `native_operations` the others, `layer_operations` those whose
-        matrices were split, `wasm_fallbacks` those that ended on "wasm", or "cpu" where that is
-        the last, without being asked to. `operation_timings` are milliseconds, `memory_usage`
-        bytes: `peak_nbytes` of all buffers, `plain_nbytes` of those of the plain way.
+        `fallback_activations` counts operations that took a strategy, failed at first or ran
+        elsewhere for want of a GPU, `native_operations` the others, `layer_operations` those whose
+        matrices were split, `wasm_fallbacks` those that so ended on "wasm" or "cpu" without being
+        asked to. `operation_timings` are milliseconds, `memory_usage` bytes: `peak_nbytes` is
+        the most that the driver has counted at a time (on tiers without a device: what was planned
+        for the largest piece), `plain_nbytes` what doing it at once would hold.
         """
         return self._telemetry.as_metrics()
 
@@ -134,11 +139,12 @@ class FallbackManager(SafariVersion):
         *,
         forced: bool = False,
     ) -> Any:
-        """What `run_with_fallback` does; `forced` counts a named operation as a fallback."""
+        """What `run_with_fallback` does; `forced` takes a named one's strategy in any case."""
         given = mapping_of(context, "context")
         if callable(operation):
             return start(self._runs.called(operation, inputs, given))
-        known = operation_named(operation, "run_with_fallback")
+        model = self.settings.model_type
+        known = operation_named(operation, "run_with_fallback", model, inputs)
         request = Request(known, mapping_of(inputs, f"inputs of {known.name}"), given)
         wanted = tier_named(given.get("tier", self.settings.tier), "context 'tier'")
         if known.name == "shader_compilation":
@@ -159,8 +165,8 @@ class FallbackManager(SafariVersion):
 
     async def _named(self, request: Request, wanted: str, forced: bool, asked: Operation) -> Any:
         await self.ready()
-        needed = forced or self._answer(asked).needed
-        return await self._runs.named(asked.name, request, wanted, needed, self._found)
+        wanted_by = "it was asked for" if forced else self._answer(asked).by_table
+        return await self._runs.named(asked.name, request, wanted, wanted_by, self._found)
 
 
 class SafariWebGPUFallback(SafariVersion):
@@ -195,8 +201,8 @@ class SafariWebGPUFallback(SafariVersion):
         inputs: Mapping[str, Any],
         context: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Run a named operation within what that Safari allows, whether or not its table asks for
-        it; else as `FallbackManager.run_with_fallback`.
+        """Run a named operation by its strategy, whether or not a table or a limit asks for it: in
+        two pieces at least, where it can be divided; else as `FallbackManager.run_with_fallback`.
         """
         operation_named(operation_name, "execute_with_fallback")
         return self.manager.start_operation(operation_name, inputs, context, forced=True)
@@ -226,12 +232,12 @@ def create_optimal_fallback_strategy(
     (`binding_nbytes` of a tensor, `memory_nbytes` of all buffers; None: no bound),
     `memory_threshold` and `layer_processing` how.
     """
-    operation = operation_named(operation_type, "create_optimal_fallback_strategy")
     settings = read_settings(browser_info, model_type, config)
+    where = "create_optimal_fallback_strategy"
+    operation = operation_named(operation_type, where, settings.model_type)
     found = answer(settings, operation, None)
     room = memory_budget(settings, None) * settings.memory_threshold
     limits = limits_of(settings, room, Limits())
-    names = dict.fromkeys((*operation.strategies, *MODEL_STRATEGIES[settings.model_type]))
     record = settings.capabilities or safari_capabilities(settings.browser_info)
     has_gpu = record is None or record.has_adapter
     return {
@@ -240,7 +246,7 @@ def create_optimal_fallback_strategy(
         "needs_fallback": found.needed,
         "reasons": list(found.reasons),
         "strategy": operation.strategies[0],
-        "strategies": list(names),
+        "strategies": list(operation.strategies),
         "tier": settings.tier if settings.tier != "auto" else "webgpu" if has_gpu else "wasm",
         "limits": {name: _bound(getattr(limits, name)) for name in Limits.__slots__},
         "memory_threshold": settings.memory_threshold,

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bascule.base.arrays import np
-from bascule.compat.fallback.operation_work import Array, Chunks, Floats, Request, Work, single
+from bascule.compat.fallback.operation_work import (
+    Array,
+    Axis,
+    Division,
+    Floats,
+    Request,
+    Span,
+    Work,
+    single,
+)
 from bascule.errors import InputError
 from bascule.program.graph import Graph
 
@@ -31,105 +42,100 @@ def attention(request: Request) -> Work:
         ok = q.shape[-1] % heads == 0 and v.shape[-1] % heads == 0
         request.need(ok, f"last axes that {heads} heads divide", *_NAMES)
     shape = (*q.shape[:-1], v.shape[-1])
-    q, k, v = (_split(x, heads) for x in (q, k, v))
-    if request.flag("causal"):
-        if q.shape[2] > k.shape[2]:
-            found = f"{q.shape[2]} queries over {k.shape[2]} keys"
-            raise InputError(request.where, "no more queries than keys where causal", found)
-        return _causal(q, k, v, shape, bool(heads))
-    return _all_keys(q, k, v, shape, bool(heads))
+    causal = request.flag("causal")
+    if causal and q.shape[-2] > k.shape[-2]:
+        found = f"{q.shape[-2]} queries over {k.shape[-2]} keys"
+        raise InputError(request.where, "no more queries than keys where causal", found)
+    q, k, v = (_tokens_first(x, heads) for x in (q, k, v))
+    return _recorded(q, k, v, shape, bool(heads), causal)
 
 
-def query_chunks(request: Request) -> Chunks:
-    """Attention by chunks of queries, each over the keys that it sees; keys stay whole."""
+def divide_attention(request: Request) -> Division:
+    """Attention by leading axes or by heads, and by queries: where causal, over the keys they see.
+
+    Where heads lie side by side, whole heads stay together.
+    """
     q, k, v = (request.floats(name, ndims=(2, 3, 4)) for name in _NAMES)
+    heads = request.whole("heads", 0)
+    shape = (*q.shape[:-1], v.shape[-1])
     before = k.shape[-2] - q.shape[-2]
     causal = request.flag("causal")
+    leading = tuple(
+        Axis("head_partitioning", "texts" if heads or axis < q.ndim - 3 else "heads", count)
+        for axis, count in enumerate(q.shape[:-2])
+    )
+    together = (Axis("head_partitioning", "heads", heads),) if heads else ()
+    queries = Axis("chunked_attention", "queries", q.shape[-2])
 
-    def part(first: int, end: int) -> Request:
+    def piece(spans: tuple[Span, ...]) -> tuple[Request, Any]:
+        *outer, (first, end) = spans
+        some = tuple(slice(*span) for span in outer[: len(leading)])
+        of_head = outer[len(leading)] if heads else (0, 1)
+        n_heads = of_head[1] - of_head[0]
+        columns = [
+            slice(*(x.shape[-1] // heads * n for n in of_head)) if heads else slice(None)
+            for x in (q, k, v)
+        ]
         seen = before + end if causal else k.shape[-2]
-        arrays = {"query": q[..., first:end, :], "key": k[..., :seen, :], "value": v[..., :seen, :]}
-        return Request(request.operation, arrays, request.context)
+        keys = (*some, slice(seen))
+        arrays = {
+            "query": q[(*some, slice(first, end), columns[0])],
+            "key": k[(*keys, columns[1])],
+            "value": v[(*keys, columns[2])],
+        }
+        context = {**request.context, **({"heads": n_heads} if heads else {})}
+        return (
+            Request(request.operation, arrays, context, (*outer, seen)),
+            (*some, slice(first, end), columns[2]),
+        )
 
-    return Chunks(q.shape[-2], part, -2)
+    return Division((*leading, *together, queries), piece, shape, shape)
 
 
-def _split(x: Floats, heads: int) -> Floats:
-    """As (B, H, T, D)."""
+def _tokens_first(x: Floats, heads: int) -> Floats:
+    """As (B, T, H, D)."""
     if heads:
-        batched = x.reshape(-1, x.shape[-2], heads, x.shape[-1] // heads)
-        return batched.transpose(0, 2, 1, 3)
-    if x.ndim == 3:  # a batch of single heads
-        return x[:, None]
-    return x[None, None] if x.ndim == 2 else x
+        return x.reshape(-1, x.shape[-2], heads, x.shape[-1] // heads)
+    if x.ndim == 4:
+        return x.transpose(0, 2, 1, 3)
+    return x.reshape(-1, *x.shape[-2:])[:, :, None]
 
 
-def _all_keys(q: Floats, k: Floats, v: Floats, shape: tuple[int, ...], side_by_side: bool) -> Work:
-    """By the op `attention`, whose q, k and v have one shape: the shorter are filled up."""
-    batch, heads, n_queries, size = q.shape
-    n_keys, width = k.shape[2], max(size, v.shape[3])
-    tokens = max(n_queries, n_keys)
-    packed = np.zeros((batch, tokens, 3, heads, width), np.float32)
-    for index, x in enumerate((_rescaled(q, width), k, v)):
-        packed[:, : x.shape[2], index, :, : x.shape[3]] = x.transpose(0, 2, 1, 3)
-    graph = Graph("attention_compute")
-    qkv = graph.input("qkv", (batch, tokens, 3 * heads * width))
-    lengths = graph.input("lengths", (batch,), "u32")
-    result = graph.call("attention", qkv, lengths, heads=heads)
+def _recorded(
+    q: Floats, k: Floats, v: Floats, shape: tuple[int, ...], side_by_side: bool, causal: bool
+) -> Work:
+    """By the op `dot_product_attention`, whose heads are as wide in k as in v: filled with zeros.
 
-    def finish(y: Array) -> Array:
-        y = y.reshape(batch, tokens, heads, width)[:, :n_queries, :, : v.shape[3]]
-        return (y if side_by_side else y.transpose(0, 2, 1, 3)).reshape(shape)
-
-    program, finished = single(graph, result, finish)
-    # The filled-up keys are past the length of each row.
-    inputs = {
-        "qkv": packed.reshape(batch, tokens, -1),
-        "lengths": np.full(batch, n_keys, np.uint32),
-    }
-    return Work(program, inputs, finished)
-
-
-def _causal(q: Floats, k: Floats, v: Floats, shape: tuple[int, ...], side_by_side: bool) -> Work:
-    """By the op `cached_attention` over a cache that holds all keys; rows of a batch are heads."""
-    batch, heads, n_queries, size = q.shape
-    n_keys = k.shape[2]
-    width = -(-max(size, v.shape[3]) // 4) * 4  # the op reads heads by fours
-    together = batch * heads
-    queries = np.zeros((n_queries, together, width), np.float32)
-    queries[:, :, :size] = _tokens_first(_rescaled(q, width))
-    cache = np.zeros((n_keys, 2, together, width), np.float32)
-    cache[:, 0, :, :size] = _tokens_first(k)
-    cache[:, 1, :, : v.shape[3]] = _tokens_first(v)
+    Keys and values are weights of the program: chunks of queries write them once.
+    """
+    batch, n_queries, heads, size = q.shape
+    width = max(size, v.shape[3])
+    packed = [_flat(x, width) for x in (q, k, v)]
     graph = Graph("attention_compute")
     result = graph.call(
-        "cached_attention",
-        graph.input("q", (n_queries, together * width)),
-        graph.state("cache", (n_keys, 2 * together * width)),
-        graph.input("position", (1,), "u32"),
-        heads=together,
-        kv_heads=together,
-        size=width,
-        window=0,
+        "dot_product_attention",
+        graph.input("q", packed[0].shape),
+        graph.parameter("k", packed[1].shape),
+        graph.parameter("v", packed[2].shape),
+        None,
+        None,
+        heads=heads,
+        kv_heads=heads,
+        causal=causal,
+        scale=size**-0.5,
     )
 
     def finish(y: Array) -> Array:
-        y = y.reshape(n_queries, batch, heads, width)[..., : v.shape[3]]
-        return y.transpose((1, 0, 2, 3) if side_by_side else (1, 2, 0, 3)).reshape(shape)
+        y = y.reshape(batch, n_queries, heads, width)[..., : v.shape[3]]
+        whole = side_by_side or len(shape) < 4
+        return (y if whole else y.transpose(0, 2, 1, 3)).reshape(shape)
 
     program, finished = single(graph, result, finish)
-    position = np.array([n_keys - n_queries], np.uint32)
-    inputs = {"q": queries.reshape(n_queries, -1), "position": position}
-    return Work(program, inputs, finished, states={"cache": cache.reshape(n_keys, -1)})
+    return Work(program, {"q": packed[0]}, finished, {"k": packed[1], "v": packed[2]})
 
 
-def _tokens_first(x: Floats) -> Floats:
-    """(B, H, T, D) as (T, B * H, D)."""
-    batch, heads, tokens, size = x.shape
-    return x.transpose(2, 0, 1, 3).reshape(tokens, batch * heads, size)
-
-
-def _rescaled(q: Floats, width: int) -> Floats:
-    """Queries of which an op that divides by sqrt(width) makes what 1 / sqrt(D) would."""
-    size = q.shape[3]
-    return q if width == size else q * np.float32((width / size) ** 0.5)
+def _flat(x: Floats, width: int) -> Floats:
+    """(B, T, H, D) as (B, T, H * width)."""
+    if x.shape[3] != width:
+        x = np.pad(x, ((0, 0), (0, 0), (0, 0), (0, width - x.shape[3])))
+    return np.ascontiguousarray(x.reshape(*x.shape[:2], -1))

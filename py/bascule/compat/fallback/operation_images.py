@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bascule.base.arrays import np
-from bascule.compat.fallback.operation_work import Request, Work, single
+from bascule.compat.fallback.operation_work import Axis, Division, Request, Span, Work, single
 from bascule.errors import InputError
 from bascule.program.graph import Graph
 
@@ -46,6 +46,31 @@ def feature_extraction(request: Request) -> Work:
     shape = (*image.shape[:-3], height, -1, len(weight))
     program, finish = single(graph, result, lambda y: y.reshape(shape))
     return Work(program, {"image": images}, finish, weights)
+
+
+def divide_image(request: Request) -> Division:
+    """A convolution by images, and by bands of its lines, each with the lines that it sees."""
+    image, weight = request.floats("image", ndims=(3, 4)), request.floats("weight", ndims=(4,))
+    stride_y, stride_x = _pair(request, "stride", weight.shape[1:3], least=1)
+    pad_y, pad_x = _pair(request, "padding", (0, 0), least=0)
+    images = image.reshape(-1, *image.shape[-3:])
+    framed = np.pad(images, ((0, 0), (pad_y, pad_y), (0, 0), (0, 0)))
+    height = (framed.shape[1] - weight.shape[1]) // stride_y + 1
+    width = (images.shape[2] + 2 * pad_x - weight.shape[2]) // stride_x + 1
+    context = {**request.context, "padding": (0, pad_x), "stride": (stride_y, stride_x)}
+
+    def piece(spans: tuple[Span, ...]) -> tuple[Request, Any]:
+        some, (first, end) = slice(*spans[0]), spans[1]
+        seen = slice(first * stride_y, (end - 1) * stride_y + weight.shape[1])
+        arrays = {**request.inputs, "image": framed[some, seen]}
+        return Request(request.operation, arrays, context, ()), (some, slice(first, end))
+
+    axes = (
+        Axis("tiled_extraction", "images", len(images)),
+        Axis("tiled_extraction", "lines of the features", height),
+    )
+    shape = (height, width, len(weight))
+    return Division(axes, piece, (*image.shape[:-3], *shape), (len(images), *shape))
 
 
 def _pair(request: Request, name: str, default: tuple[int, ...], *, least: int) -> tuple[int, int]:

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from bascule.base.arrays import np
 from bascule.base.dtypes import DType
-from bascule.compat.fallback.operation_work import Array, Chunks, Floats, Request, Work, single
+from bascule.compat.fallback.operation_work import (
+    Array,
+    Axis,
+    Division,
+    Floats,
+    Request,
+    Span,
+    Work,
+    single,
+)
 from bascule.errors import InputError
 from bascule.program.graph import Graph
 
@@ -27,19 +37,7 @@ def matmul_4bit(request: Request) -> Work:
 
 
 def _product(request: Request, dtype: DType) -> Work:
-    a = request.floats("a", ndims=(1, 2, 3, 4))
-    b = request.maybe("b", ndims=(2,))
-    weight = request.maybe("weight", ndims=(2,))
-    if (b is None) == (weight is None):
-        raise InputError(
-            request.where, "b (K, N) or weight (N, K)", "neither" if b is None else "both"
-        )
-    weight = b.T if b is not None else weight
-    assert weight is not None
-    bias = request.maybe("bias", ndims=(1,))
-    names = [name for name in ("a", "b", "weight", "bias") if request.inputs.get(name) is not None]
-    fits = a.shape[-1] == weight.shape[1] and (bias is None or len(bias) == len(weight))
-    request.need(fits, "a (..., K), b (K, N) or weight (N, K), bias (N)", *names)
+    a, weight, bias = _operands(request)
     shape = (*a.shape[:-1], weight.shape[0])
     x = a.reshape(-1, a.shape[-1])
     if dtype != "f32":  # zeros add nothing to the sums, nor to a block's scale
@@ -56,15 +54,41 @@ def _product(request: Request, dtype: DType) -> Work:
     return Work(program, {"x": x}, finish, weights)
 
 
-def row_chunks(request: Request) -> Chunks:
-    """A product by chunks of the first axis of a."""
+def _operands(request: Request) -> tuple[Floats, Floats, Floats | None]:
+    """a (..., K), weight (N, K) and bias (N)."""
     a = request.floats("a", ndims=(1, 2, 3, 4))
+    b = request.maybe("b", ndims=(2,))
+    weight = request.maybe("weight", ndims=(2,))
+    if (b is None) == (weight is None):
+        raise InputError(
+            request.where, "b (K, N) or weight (N, K)", "neither" if b is None else "both"
+        )
+    weight = b.T if b is not None else weight
+    assert weight is not None
+    bias = request.maybe("bias", ndims=(1,))
+    names = [name for name in ("a", "b", "weight", "bias") if request.inputs.get(name) is not None]
+    fits = a.shape[-1] == weight.shape[1] and (bias is None or len(bias) == len(weight))
+    request.need(fits, "a (..., K), b (K, N) or weight (N, K), bias (N)", *names)
+    return a, weight, bias
 
-    def part(first: int, end: int) -> Request:
-        rows = a if a.ndim == 1 else a[first:end]
-        return Request(request.operation, {**request.inputs, "a": rows}, request.context)
 
-    return Chunks(1 if a.ndim == 1 else len(a), part, 0)
+def divide_product(request: Request) -> Division:
+    """A product by columns of b (rows of weight), and by rows of a."""
+    a, weight, bias = _operands(request)
+    rows = a.reshape(-1, a.shape[-1])
+
+    def piece(spans: tuple[Span, ...]) -> tuple[Request, Any]:
+        columns, some = (slice(*span) for span in spans)
+        arrays = {"a": rows[some], "weight": weight[columns]}
+        if bias is not None:
+            arrays["bias"] = bias[columns]
+        return Request(request.operation, arrays, request.context, spans[:1]), (some, columns)
+
+    axes = (
+        Axis("layer_decomposition", "columns of the product", len(weight)),
+        Axis("layer_decomposition", "rows of a", len(rows)),
+    )
+    return Division(axes, piece, (*a.shape[:-1], len(weight)), (len(rows), len(weight)))
 
 
 def _whole_runs(x: Floats) -> Floats:
@@ -86,15 +110,26 @@ def embedding_lookup(request: Request) -> Work:
     return Work(program, {"ids": flat}, finish, {"table": table})
 
 
-def id_chunks(request: Request) -> Chunks:
-    """A lookup by chunks of the first axis of ids."""
-    ids = request.ids("ids")
+def divide_lookup(request: Request) -> Division:
+    """A lookup by rows of the table, of which each piece has the ids that it holds, and by ids."""
+    ids, table = request.ids("ids"), request.floats("table", ndims=(2,))
+    flat = ids.reshape(-1)
 
-    def part(first: int, end: int) -> Request:
-        rows = ids[first:end] if ids.ndim else ids
-        return Request(request.operation, {**request.inputs, "ids": rows}, request.context)
+    def piece(spans: tuple[Span, ...]) -> tuple[Request, Any] | None:
+        (first, end), some = spans
+        chunk = flat[slice(*some)]
+        (held,) = np.nonzero((chunk >= first) & (chunk < end))
+        if not held.size:
+            return None
+        arrays = {"ids": chunk[held] - first, "table": table[first:end]}
+        return Request(request.operation, arrays, request.context, spans[:1]), held + some[0]
 
-    return Chunks(len(ids) if ids.ndim else 1, part, 0)
+    axes = (
+        Axis("chunked_embedding", "rows of the table", len(table)),
+        Axis("chunked_embedding", "ids", len(flat)),
+    )
+    width = table.shape[1]
+    return Division(axes, piece, (*ids.shape, width), (len(flat), width))
 
 
 def kv_cache_update(request: Request) -> Work:
@@ -142,6 +177,24 @@ def kv_cache_update(request: Request) -> Work:
     inputs = {"qkv": qkv, "angles": angles, "position": np.array([position], np.uint32)}
     cache = np.stack([_wide(c.reshape(-1, heads, width), size) for c in caches], axis=1)
     return Work(program, inputs, finish, states={"cache": cache}, kept=("cache",))
+
+
+def divide_cache(request: Request) -> Division:
+    """A cache by its KV heads, or where there is one, by its columns."""
+    names = ("key_cache", "value_cache", "key", "value")
+    arrays = {name: request.floats(name, ndims=(2, 3)) for name in names}
+    shape = arrays["key_cache"].shape
+    heads = len(shape) == 3 and shape[1] > 1
+
+    def piece(spans: tuple[Span, ...]) -> tuple[Request, Any]:
+        some = (slice(None), slice(*spans[0])) if heads else (..., slice(*spans[0]))
+        found = {name: array[some] for name, array in arrays.items()}
+        place = (slice(None), *some) if heads else some
+        return Request(request.operation, found, request.context), place
+
+    count = shape[1] if heads else shape[-1]
+    axis = Axis("partitioned_kv_cache", "heads" if heads else "columns", count)
+    return Division((axis,), piece, (2, *shape), (2, *shape))
 
 
 def _wide(x: Floats, size: int) -> Floats:

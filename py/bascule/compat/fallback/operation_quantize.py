@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from bascule.compat.fallback.operation_work import Request, Work
+from typing import Any
+
+from bascule.base.dtypes import block_of
+from bascule.compat.fallback.operation_work import Axis, Division, Request, Span, Work
 from bascule.errors import InputError
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
@@ -32,3 +35,21 @@ def quantize(request: Request) -> Work:
         lambda found: found["tensor"].reshape(shape),
         {"tensor": rows},
     )
+
+
+def divide_rows(request: Request) -> Division:
+    """Quantizing by rows of the tensor."""
+    tensor = request.floats("tensor", ndims=(1, 2, 3, 4))
+    rows = tensor.reshape(-1, tensor.shape[-1])
+    dtype = format_of(request.context.get("bits", 4))
+    assert dtype is not None  # `quantize` has checked it
+    block = block_of(dtype)
+    row_nbytes = tensor.shape[-1] // block.n_elements * block.nbytes
+
+    def piece(spans: tuple[Span, ...]) -> tuple[Request, Any]:
+        some = slice(*spans[0])
+        return Request(request.operation, {"tensor": rows[some]}, request.context), some
+
+    axis = Axis("progressive_quantization", "rows", len(rows))
+    shape = (*tensor.shape[:-1], row_nbytes)
+    return Division((axis,), piece, shape, (len(rows), row_nbytes), "u8")

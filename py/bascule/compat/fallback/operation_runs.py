@@ -1,99 +1,156 @@
-"""Running the work of an operation on a backend, within limits, by what rewrites it takes."""
+"""Running pieces of an operation on a backend, one after the other."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from math import prod
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from math import inf, prod
 
-from bascule.backend.base import Backend, StateStore, WeightStore
+from bascule.backend.base import Backend, Executable, StateStore, WeightStore
 from bascule.base.arrays import np
 from bascule.compat.fallback.operation_work import Array, Request, Work
 from bascule.errors import InputError
-from bascule.program.program import Parameter, Program, Value
+from bascule.program.ops import cost_of
+from bascule.program.program import Parameter, Program
 from bascule.program.rewrites.rewrite import Limits, Rewrite, Taken, fit
 from bascule.weights.quantized import SLAB_BLOCKS
 from bascule.weights.slabs import landing_nbytes, quantize_slabs, read_blocks
 
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """A result, and what it took: bytes of all buffers of the program as it was and as it ran."""
-
-    result: Array
-    taken: tuple[Taken, ...]
-    plain_nbytes: int
-    nbytes: int
+# What a dispatch takes for its sizes, and a quantizer for its sums, at most.
+_PARAMS_NBYTES = 256
+_SUMS_NBYTES = 16 * -(-(SLAB_BLOCKS + 1) // 64) + 16
+_READ_NBYTES = 1 << 22
+_SLAB_NBYTES = 1 << 16
 
 
-def fixed_nbytes(program: Program) -> int:
-    """What no rewrite of the calls makes smaller: weights, states and inputs."""
-    kept = sum(p.nbytes for p in program.parameters)
-    return kept + sum(v.nbytes for v in (*program.states, *program.inputs))
-
-
-def total_nbytes(program: Program) -> int:
-    """Bytes of all that a program holds while it runs."""
-    return fixed_nbytes(program) + program.planned_nbytes
-
-
-async def run_work(
-    backend: Backend, work: Work, limits: Limits, rewrites: Sequence[Rewrite]
-) -> Ran:
-    """Run once; everything that was taken for it on the backend is freed again."""
-    async with backend.turns.turn():
-        return await _run_work(backend, work, limits, rewrites)
-
-
-async def _run_work(
-    backend: Backend, work: Work, limits: Limits, rewrites: Sequence[Rewrite]
-) -> Ran:
-    program, taken = fit(work.program, limits, rewrites)
-    store = backend.store(program.parameters)
-    try:
-        only = not program.calls  # the weights are the work
-        blocks = await _fill(backend, store, program.parameters, work.weights, read=only)
-        if only:
-            return Ran(work.finish(blocks), taken, *_filling_nbytes(program))
-        states = backend.states(program.states, {})
-        try:
-            found = await _ran(backend, work, program, store, states)
-            taken = (*taken, *await simpler_shaders(backend, program))
-        finally:
-            states.close()
-    finally:
-        store.close()
-    return Ran(work.finish(found), taken, total_nbytes(work.program), total_nbytes(program))
-
-
-async def run_in_chunks(
-    request: Request, work: Work, most: float, run: Callable[[Work], Awaitable[Ran]]
-) -> Ran:
-    """Run an operation in as few chunks as keep each of them within `most` bytes, or, where even
-    the smallest do not, in the smallest there are.
+def device_nbytes(program: Program) -> int:
+    """Bytes of every buffer that a program takes on a device: those that are read back are copied
+    to a staging buffer first, and floats that become blocks pass through a landing.
     """
-    operation = request.operation
-    chunks = operation.chunks(request) if operation.chunks is not None else None
-    if chunks is None or chunks.count == 1:
-        return await run(work)
-    n, held = 1, total_nbytes(work.program)
-    largest = work
-    while n < chunks.count and total_nbytes(largest.program) > most:
-        n = min(2 * n, chunks.count)
-        # The last one is the largest where chunks see more and more.
-        largest = operation.record(chunks.part(chunks.count - -(-chunks.count // n), chunks.count))
-    ends = [chunks.count * i // n for i in range(n + 1)]
-    ran = [await run(operation.record(chunks.part(a, b))) for a, b in pairwise(ends)]
-    reason = f"{held:,} bytes, and {most:,.0f} are allowed"
-    taken = dict.fromkeys(each for one in ran for each in one.taken)
-    return Ran(
-        np.concatenate([one.result for one in ran], axis=chunks.axis),
-        (Taken(operation.strategies[0], reason, n), *taken),
-        held,
-        max(one.nbytes for one in ran),
+    kept = sum(_whole_words(v.nbytes) for v in (*program.states, *program.inputs))
+    kept += sum(_whole_words(p.nbytes) for p in program.parameters)
+    blocks = [p for p in program.parameters if p.dtype != "f32"]
+    filling = _landing_nbytes(blocks) + _SUMS_NBYTES * len(blocks) * 2 + 16 if blocks else 0
+    if not program.calls:
+        return kept + filling + sum(min(_READ_NBYTES, _whole_words(p.nbytes)) for p in blocks)
+    read = sum(_whole_words(v.nbytes) for v in (*program.outputs, *program.states))
+    running = program.planned_nbytes + _PARAMS_NBYTES * len(program.calls) + read
+    return kept + running + filling  # a piece's weights become blocks beside what ran the last
+
+
+def _landing_nbytes(blocks: Sequence[Parameter], most: float = inf) -> int:
+    """Bytes of the landing: an eighth of the floats, so that blocks save memory while they are made
+    too, but no less than a slab that is worth a dispatch.
+    """
+    eighth = max(4 * prod(p.shape) for p in blocks) // 8
+    return landing_nbytes(blocks, min(most, max(_SLAB_NBYTES, eighth)))
+
+
+def _whole_words(nbytes: int) -> int:
+    return max(4, -(-nbytes // 4) * 4)
+
+
+def broken(program: Program, limits: Limits) -> tuple[str, str, str]:
+    """The limit that a program breaks: what does, what that needs and what is allowed; or nothing.
+
+    `Limits.memory_nbytes` bounds all of its buffers here.
+    """
+    worst = max(_demands(program, limits), key=lambda demand: demand[0])
+    return ("", "", "") if worst[0] <= 1 else worst[1:]
+
+
+def strain(program: Program, limits: Limits) -> float:
+    """How much of the limit that it comes nearest to a program takes; past 1 it breaks that."""
+    return max(share for share, *_ in _demands(program, limits))
+
+
+def _demands(program: Program, limits: Limits) -> Iterator[tuple[float, str, str, str]]:
+    """For each limit the share of it, what takes that, how much it needs and what is allowed."""
+    held = device_nbytes(program)
+    yield (
+        held / limits.memory_nbytes,
+        program.name,
+        f"{held:,} bytes on the device",
+        f"{limits.memory_nbytes:,.0f} bytes are allowed",
     )
+    values = chain(program.parameters, program.states, program.inputs)
+    for value in (*values, *(call.result for call in program.calls)):
+        yield (
+            value.nbytes / limits.binding_nbytes,
+            f"{value.name} of {program.name}",
+            f"{value.nbytes:,} bytes",
+            f"a binding holds at most {limits.binding_nbytes:,.0f}",
+        )
+    for call in program.calls:
+        work = cost_of(call).multiply_adds
+        yield (
+            work / limits.dispatch_work,
+            f"{call.result.name} of {program.name}",
+            f"{work:,} multiply-adds",
+            f"a dispatch may have {limits.dispatch_work:,.0f}",
+        )
+
+
+class Pieces:
+    """Runs works in a row. What the next one has alike, program or weights, is not made again."""
+
+    def __init__(self, backend: Backend, limits: Limits, rewrites: Sequence[Rewrite] = ()) -> None:
+        self._backend = backend
+        self._limits = limits
+        self._rewrites = rewrites
+        self._program: Program | None = None
+        self._store: WeightStore | None = None
+        self._states: StateStore | None = None
+        self._executable: Executable | None = None
+        self._weights_of: tuple[object, ...] | None = None
+        self.taken: dict[Taken, None] = {}
+        self.planned_nbytes = 0  # of the largest
+
+    async def run(self, request: Request, work: Work) -> Array:
+        """The result of one; the backend's turn is the caller's."""
+        program, taken = fit(work.program, self._limits, self._rewrites)
+        self.taken.update(dict.fromkeys(taken))
+        self.planned_nbytes = max(self.planned_nbytes, device_nbytes(program))
+        alike = program == self._program
+        if not alike:
+            self.close()
+            self._backend.trim()
+            self._store = self._backend.store(program.parameters)
+            self._program = program
+        assert self._store is not None
+        only = not program.calls  # the weights are the work
+        named = request.weights_of is not None and request.weights_of == self._weights_of
+        blocks: dict[str, Array] = {}
+        if only or not (alike and named):
+            blocks = await _fill(
+                self._backend, self._store, program.parameters, work.weights, read=only
+            )
+            self._weights_of = request.weights_of
+        if only:
+            return work.finish(blocks)
+        if self._states is None or self._executable is None:
+            self._states = self._backend.states(program.states, {})
+            self._executable = await self._backend.prepare(program, self._store, self._states)
+            self.taken.update(dict.fromkeys(await simpler_shaders(self._backend, program)))
+        return work.finish(await _ran(work, self._states, self._executable))
+
+    def close(self) -> None:
+        """Free everything that was taken on the backend."""
+        for each in (self._executable, self._states, self._store):
+            if each is not None:
+                each.close()
+        self._program = self._store = self._states = self._executable = None
+
+
+async def run_plainly(backend: Backend, request: Request) -> Array:
+    """The result of an operation in one piece, whatever it takes."""
+    pieces = Pieces(backend, Limits())
+    try:
+        async with backend.turns.turn():
+            return await pieces.run(request, request.operation.record(request))
+    finally:
+        pieces.close()
 
 
 async def simpler_shaders(backend: Backend, program: Program) -> list[Taken]:
@@ -121,7 +178,7 @@ async def _fill(
             store.write(store.targets[parameter.name], 0, rows.data)
     if not in_blocks:
         return {}
-    landing = landing_nbytes(in_blocks, backend.limits.binding_nbytes)
+    landing = _landing_nbytes(in_blocks, backend.limits.binding_nbytes)
     quantizer = await backend.quantizer(
         store, in_blocks, landing_nbytes=landing, most_blocks=SLAB_BLOCKS
     )
@@ -139,47 +196,15 @@ async def _fill(
         quantizer.close()
 
 
-def _filling_nbytes(program: Program) -> tuple[int, int]:
-    """Bytes of quantizing: with the floats whole on the device, and as it is done."""
-    blocks = sum(p.nbytes for p in program.parameters)
-    floats = sum(4 * prod(p.shape) for p in program.parameters)
-    return blocks + floats, blocks + landing_nbytes(program.parameters)
-
-
-async def _ran(
-    backend: Backend, work: Work, program: Program, store: WeightStore, states: StateStore
-) -> dict[str, Array]:
+async def _ran(work: Work, states: StateStore, executable: Executable) -> dict[str, Array]:
     """Outputs, and the states that the work keeps, by name."""
-    halves = {name: _partitions(program, name, array) for name, array in work.states.items()}
-    for parts in halves.values():
-        for state, part in parts:
-            states.write(state.name, 0, np.ascontiguousarray(part).data)
-    executable = await backend.prepare(program, store, states)
-    try:
-        found = await executable.run({}, work.inputs)
-        for name in work.kept:
-            found[name] = np.empty(work.states[name].shape, work.states[name].dtype)
-            for state, part in _partitions(program, name, found[name]):
-                read = np.empty(part.shape, part.dtype)
-                await states.read(state.name, 0, read.data)
-                part[...] = read
-    finally:
-        executable.close()
+    for name, array in work.states.items():
+        states.write(name, 0, np.ascontiguousarray(array).data)
+    found = await executable.run({}, work.inputs)
+    for name in work.kept:
+        found[name] = np.empty(work.states[name].shape, work.states[name].dtype)
+        await states.read(name, 0, found[name].data)
     return found
-
-
-def _partitions(program: Program, name: str, array: Array) -> list[tuple[Value, Array]]:
-    """The states that a state (S, 2, ...) has become, each with its part of `array`, as a view: one
-    whole, or some KV heads of keys and values each (see `partitioned_kv_cache`).
-    """
-    found = [s for s in program.states if s.name == name or s.name.startswith(f"{name}.")]
-    flat = array.reshape(len(array), 2, -1)
-    widths = [state.limits[1] // 2 for state in found]
-    ends = np.cumsum(widths)
-    return [
-        (state, flat[:, :, end - width : end])
-        for state, width, end in zip(found, widths, ends, strict=True)
-    ]
 
 
 def rows_of(parameter: Parameter, weights: Mapping[str, Array]) -> Array:

@@ -34,15 +34,34 @@ class Work:
     kept: tuple[str, ...] = ()  # states that `finish` wants to see
 
 
+# Things first to end - 1 along an axis.
+Span = tuple[int, int]
+
+
 @dataclass(frozen=True, slots=True)
-class Chunks:
-    """How an operation can be done in `count` pieces at most, one after the other: `part` asks for
-    pieces first to end - 1, whose results stand side by side on `axis`.
+class Axis:
+    """An axis along which an operation can be divided: `count` things, such as "queries"."""
+
+    strategy: StrategyName
+    things: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """How an operation can be done piece by piece.
+
+    `piece` gives the request for a span of each axis, and its place in the result; None where those
+    spans hold nothing to do. Places count in an array of shape `flat` and of that `dtype`, which
+    has the result's `shape` in the end. Pieces run in the order of the axes: those that divide
+    weights come first, so that they are written once.
     """
 
-    count: int
-    part: Callable[[int, int], Request]
-    axis: int
+    axes: tuple[Axis, ...]
+    piece: Callable[[tuple[Span, ...]], tuple[Request, Any] | None]
+    shape: tuple[int, ...]
+    flat: tuple[int, ...]
+    dtype: Literal["f32", "u8"] = "f32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +70,7 @@ class Operation:
 
     `record` makes it a program; `column` says on what of a Safari it rests; `strategies` can bring
     it within limits, the one that is made for it first; `inputs` names its arrays, "?" where one
-    may be left out; `context` the settings that it takes. `chunks` is there where several smaller
-    runs can do the same in less memory; that counts as the first of the strategies.
+    may be left out; `context` the settings that it takes; `divide` says how it becomes pieces.
     """
 
     name: str
@@ -62,16 +80,20 @@ class Operation:
     strategies: tuple[StrategyName, ...]
     inputs: tuple[str, ...]
     context: tuple[str, ...] = ()
-    chunks: Callable[[Request], Chunks] | None = None
+    divide: Callable[[Request], Division | None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the caller gave for an operation; its methods check what they hand out."""
+    """What the caller gave for an operation; its methods check what they hand out.
+
+    Pieces of an operation with the same `weights_of` have the same weights; None is like no other.
+    """
 
     operation: Operation
     inputs: Given
     context: Given
+    weights_of: tuple[object, ...] | None = None
 
     @property
     def where(self) -> str:

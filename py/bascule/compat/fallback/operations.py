@@ -7,20 +7,20 @@ from types import MappingProxyType
 from typing import Literal
 
 from bascule.base.arguments import did_you_mean
-from bascule.compat.fallback.operation_attention import attention, query_chunks
-from bascule.compat.fallback.operation_images import feature_extraction
+from bascule.compat.fallback.operation_attention import attention, divide_attention
+from bascule.compat.fallback.operation_images import divide_image, feature_extraction
 from bascule.compat.fallback.operation_products import (
+    divide_cache,
+    divide_lookup,
+    divide_product,
     embedding_lookup,
-    id_chunks,
     kv_cache_update,
     matmul,
     matmul_4bit,
-    row_chunks,
 )
-from bascule.compat.fallback.operation_quantize import quantize
+from bascule.compat.fallback.operation_quantize import divide_rows, quantize
 from bascule.compat.fallback.operation_work import Operation, Request, Work
 from bascule.errors import InputError
-from bascule.program.rewrites.rewrite import StrategyName
 
 ModelType = Literal["text", "vision", "audio", "multimodal"]
 
@@ -36,20 +36,20 @@ OPERATIONS = (
         attention,
         ("attention",),
         "memory_management",
-        ("chunked_attention", "head_partitioning", "partitioned_kv_cache"),
+        ("chunked_attention", "head_partitioning"),
         ("query", "key", "value"),
         ("causal", "heads"),
-        query_chunks,
+        divide_attention,
     ),
     Operation(
         "multi_head_attention",
         attention,
         ("attention_heads",),
         "memory_management",
-        ("head_partitioning", "chunked_attention", "partitioned_kv_cache"),
+        ("head_partitioning", "chunked_attention"),
         ("query", "key", "value"),
         ("causal", "heads"),
-        query_chunks,
+        divide_attention,
     ),
     Operation(
         "matmul",
@@ -58,7 +58,7 @@ OPERATIONS = (
         "memory_management",
         ("layer_decomposition", "progressive_quantization"),
         ("a", "b?", "weight?", "bias?"),
-        chunks=row_chunks,
+        divide=divide_product,
     ),
     Operation(
         "matmul_4bit",
@@ -67,7 +67,7 @@ OPERATIONS = (
         "four_bit",
         ("layer_decomposition",),
         ("a", "b?", "weight?", "bias?"),
-        chunks=row_chunks,
+        divide=divide_product,
     ),
     Operation(
         "kv_cache_update",
@@ -77,15 +77,16 @@ OPERATIONS = (
         ("partitioned_kv_cache",),
         ("key_cache", "value_cache", "key", "value"),
         ("position",),
+        divide_cache,
     ),
     Operation(
         "embedding_lookup",
         embedding_lookup,
-        ("embedding", "text_embedding"),
+        ("text_embedding",),
         "memory_management",
         ("chunked_embedding",),
         ("ids", "table"),
-        chunks=id_chunks,
+        divide=divide_lookup,
     ),
     Operation(
         "quantize",
@@ -95,6 +96,7 @@ OPERATIONS = (
         ("progressive_quantization",),
         ("tensor",),
         ("bits",),
+        divide_rows,
     ),
     Operation(
         "feature_extraction",
@@ -104,6 +106,7 @@ OPERATIONS = (
         ("tiled_extraction",),
         ("image", "weight", "bias?"),
         ("stride", "padding"),
+        divide_image,
     ),
     Operation(
         "shader_compilation",
@@ -115,25 +118,35 @@ OPERATIONS = (
     ),
 )
 
-# What a kind of model spends its memory on besides the operation that is asked about.
-MODEL_STRATEGIES: Mapping[ModelType, tuple[StrategyName, ...]] = MappingProxyType(
-    {
-        "text": ("chunked_embedding",),
-        "vision": ("tiled_extraction",),
-        "audio": (),
-        "multimodal": ("chunked_embedding", "tiled_extraction"),
-    }
-)
-
 _BY_NAME = MappingProxyType({name: o for o in OPERATIONS for name in (o.name, *o.aliases)})
 
 
-def operation_named(name: object, where: str) -> Operation:
-    """The operation of that name; InputError that lists all of them for another."""
+# What "embedding" is in a model of that kind: of tokens, or of patches of images or spectrograms.
+_EMBEDDINGS: Mapping[ModelType, str] = MappingProxyType(
+    {
+        "text": "embedding_lookup",
+        "vision": "feature_extraction",
+        "audio": "feature_extraction",
+        "multimodal": "embedding_lookup",
+    }
+)
+
+
+def operation_named(
+    name: object, where: str, model: ModelType = "text", inputs: object = None
+) -> Operation:
+    """The operation of that name; InputError that lists all of them for another.
+
+    "embedding" is what a `model` of that kind does with its inputs: of a multimodal one, patches
+    where there is an image among them.
+    """
+    if name == "embedding":
+        images = model == "multimodal" and isinstance(inputs, Mapping) and "image" in inputs
+        name = "feature_extraction" if images else _EMBEDDINGS[model]
     found = _BY_NAME.get(name) if isinstance(name, str) else None
     if found is None:
         known = ", ".join(operation.name for operation in OPERATIONS)
-        hint = did_you_mean(name, _BY_NAME)
+        hint = did_you_mean(name, ("embedding", *_BY_NAME))
         raise InputError(where, f"an operation of {known}", repr(name)[:80], hint=hint)
     return found
 
@@ -153,7 +166,7 @@ def wrapped(request: Request) -> Request:
 
 def model_type_named(name: object, where: str) -> ModelType:
     """The kind of model of that name; InputError for another."""
-    for known in MODEL_STRATEGIES:
+    for known in _EMBEDDINGS:
         if name == known:
             return known
-    raise InputError(where, f"one of {', '.join(MODEL_STRATEGIES)}", repr(name)[:80])
+    raise InputError(where, f"one of {', '.join(_EMBEDDINGS)}", repr(name)[:80])

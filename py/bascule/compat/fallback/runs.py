@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from inspect import isawaitable
 from time import perf_counter
@@ -13,27 +14,31 @@ from bascule.backend.tiers import TABLE
 from bascule.compat.calling import n_arguments
 from bascule.compat.error_policy import Attempt, FallbackStrategy
 from bascule.compat.fallback.answers import limits_of, memory_budget
-from bascule.compat.fallback.operation_runs import (
-    Ran,
-    fixed_nbytes,
-    run_in_chunks,
-    run_work,
-    total_nbytes,
-)
-from bascule.compat.fallback.operation_work import Array, Request, Work
-from bascule.compat.fallback.operations import MODEL_STRATEGIES
+from bascule.compat.fallback.dividing import Plan, plan
+from bascule.compat.fallback.operation_runs import Pieces, broken, device_nbytes
+from bascule.compat.fallback.operation_work import Array, Request
 from bascule.compat.fallback.settings import Settings
 from bascule.compat.fallback.strategies import rewrites_of
 from bascule.compat.fallback.telemetry import Telemetry
 from bascule.compat.fallback.tiers import OpenTiers
 from bascule.compat.recovery import RecoveryManager
 from bascule.machine.capabilities import Capabilities
-from bascule.program.program import Program
-from bascule.program.rewrites.rewrite import Taken
+from bascule.program.rewrites.rewrite import Limits, Taken
 
 # Once more in the same way, then elsewhere: an operation is short, and its caller waits for it.
 _RECOVERY = FallbackStrategy(max_retry_attempts=1, retry_delay=0.05)
 _LAST_TIERS = tuple(row.name for row in TABLE if row.anywhere)
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A result, what was done for it, and the most bytes that it held at a time."""
+
+    result: Array
+    taken: tuple[Taken, ...]
+    peak_nbytes: int
+    tier: Tier
+    n_attempts: int
 
 
 class FallbackRuns:
@@ -49,7 +54,7 @@ class FallbackRuns:
         self._telemetry = telemetry
         self._handle = handle
         self._tiers = OpenTiers(settings.device)
-        self._recovery = RecoveryManager(_RECOVERY)
+        self._recovery = RecoveryManager(_RECOVERY, classify=settings.classify)
         self.last_taken: tuple[Taken, ...] = ()
 
     def close(self) -> None:
@@ -61,78 +66,96 @@ class FallbackRuns:
         name: str,
         request: Request,
         wanted: str,
-        needed: bool,
+        wanted_by: str,
         found: Capabilities | None,
     ) -> Array:
-        """Run an operation of the table on the tier `wanted`, and count it under `name`; `needed`
-        says that a table or a limit asks for its fallback.
+        """Run an operation of the table on the tier `wanted`, and count it under `name`; a reason
+        that it is `wanted_by` takes its strategy where no limit demands it.
         """
         began = perf_counter()
+        budget = memory_budget(self._settings, found) * self._settings.memory_threshold
         try:
-            work = request.operation.record(request)
+            # What no tier can mend is refused before one is opened.
+            plain = self._plan(request, limits_of(self._settings, budget, Limits()), wanted_by)
         except Exception as error:
             self._handle(error)
             raise
-        budget = memory_budget(self._settings, found)
-        attempt = partial(self._attempt, request, work, wanted, budget)
-        ran, tier, n = await self._recovery.execute_with_recovery(name, attempt)
+        attempt = partial(self._attempt, request, plain, wanted, budget, wanted_by)
+        ran = await self._recovery.execute_with_recovery(name, attempt)
         self.last_taken = ran.taken
-        wasm = tier in _LAST_TIERS and tier != wanted
+        moved = ran.n_attempts > 1 or (wanted == "auto" and _lacks_gpu(found))
         self._telemetry.note(
             name,
             perf_counter() - began,
-            fallback=needed or n > 1 or wasm or bool(ran.taken),
+            fallback=moved or bool(ran.taken),
             by_layers=any(taken.strategy == "layer_decomposition" for taken in ran.taken),
-            wasm=wasm,
+            wasm=moved and ran.tier in _LAST_TIERS and ran.tier != wanted,
         )
-        threshold = int(budget * self._settings.memory_threshold)
-        self._telemetry.note_memory(name, ran.plain_nbytes, ran.nbytes, threshold)
+        held = device_nbytes(plain.work.program)
+        self._telemetry.note_memory(name, held, ran.peak_nbytes, int(budget))
         return ran.result
 
+    def _plan(self, request: Request, limits: Limits, wanted_by: str) -> Plan:
+        return plan(
+            request,
+            limits,
+            rewrites_of(request.operation.strategies),
+            split_matrices=self._settings.layer_processing,
+            wanted=wanted_by,
+        )
+
     async def _attempt(
-        self, request: Request, work: Work, wanted: str, budget: float, attempt: Attempt
-    ) -> tuple[Ran, Tier, int]:
-        """What ran, on which tier, and at which attempt."""
+        self,
+        request: Request,
+        plain: Plan,
+        wanted: str,
+        budget: float,
+        wanted_by: str,
+        attempt: Attempt,
+    ) -> Ran:
         try:
             if attempt.tier == "cpu":
-                backend = await self._tiers.simplest(work.program)
+                backend = await self._tiers.simplest()
             else:
-                backend = await self._tiers.backend(attempt.tier or wanted, work.program)
-            most = budget * self._settings.memory_threshold * attempt.memory_scale
-            ran = await self._ran(backend, request, work, most)
+                backend = await self._tiers.backend(attempt.tier or wanted)
+            limits = limits_of(self._settings, budget * attempt.memory_scale, backend.limits)
+            made = plain
+            if attempt.memory_scale < 1 or broken(plain.work.program, backend.limits)[0]:
+                made = self._plan(request, limits, wanted_by)
+            return await self._ran(backend, request, made, limits, attempt.number)
         except Exception as error:
             self._handle(error)
             raise
-        return ran, backend.tier, attempt.number
 
-    async def _ran(self, backend: Backend, request: Request, work: Work, most: float) -> Ran:
-        """Run the work, or where it would hold more than `most` bytes, smaller ones in a row."""
-        settings, operation = self._settings, request.operation
-        names = (*operation.strategies, *MODEL_STRATEGIES[settings.model_type])
-        rewrites = rewrites_of(names, layer_processing=settings.layer_processing)
-
-        async def run(work: Work) -> Ran:
-            room = most - fixed_nbytes(work.program)
-            limits = limits_of(settings, room, backend.limits)
-            return await run_work(backend, work, limits, rewrites)
-
-        held = total_nbytes(work.program)
-        by_layers = operation.strategies[0] == "layer_decomposition"
-        if held <= most or (by_layers and not settings.layer_processing):
-            return await run(work)
-        return await run_in_chunks(request, work, most, run)
+    async def _ran(
+        self, backend: Backend, request: Request, plan: Plan, limits: Limits, number: int
+    ) -> Ran:
+        pieces = Pieces(backend, limits, rewrites_of(request.operation.strategies))
+        async with backend.turns.turn():
+            backend.trim()
+            before = backend.memory.now_nbytes
+            backend.mark_memory()
+            try:
+                result = await plan.joined(pieces.run, request)
+                peak = backend.memory.marked_peak_nbytes - before
+            finally:
+                pieces.close()
+        # Tiers without a device count no intermediate values.
+        peak = peak if backend.adapter is not None else pieces.planned_nbytes
+        taken = (*plan.taken, *pieces.taken)
+        return Ran(result, taken, peak, backend.tier, number)
 
     async def called(
         self, operation: Callable[..., Any], inputs: Any, context: Mapping[str, Any]
     ) -> Any:
         """Run a function of the caller's as it is, and after a failure as recovery says."""
         name = getattr(operation, "__name__", type(operation).__name__)
-        began, last = perf_counter(), Attempt()
+        began, last, attempts = perf_counter(), Attempt(), 0
         movable = n_arguments(operation) > 1
 
         async def go(attempt: Attempt) -> Any:
-            nonlocal last
-            last = attempt
+            nonlocal last, attempts
+            last, attempts = attempt, attempts + 1
             try:
                 if movable:
                     made = operation(inputs, await self._told(context, attempt))
@@ -148,7 +171,7 @@ class FallbackRuns:
         self._telemetry.note(
             name,
             perf_counter() - began,
-            fallback=last.number > 1,
+            fallback=attempts > 1,
             wasm=last.tier == "cpu",
         )
         return result
@@ -157,9 +180,11 @@ class FallbackRuns:
         """The context of a function's attempt; "tier" is the caller's own at the first."""
         tier: str | None = attempt.tier
         if tier == "cpu":
-            tier = (await self._tiers.simplest(_NOTHING)).tier
+            tier = (await self._tiers.simplest()).tier
         moved = {} if tier is None else {"tier": tier}
         return {**context, **moved, "memory_scale": attempt.memory_scale}
 
 
-_NOTHING = Program("a function", (), (), (), (), (), {}, ())
+def _lacks_gpu(found: Capabilities | None) -> bool:
+    """Whether it was probed that there is none."""
+    return found is not None and not found.has_adapter

@@ -10,12 +10,13 @@ from typing import Any
 from bascule.backend.base import TIERS
 from bascule.base.arguments import did_you_mean
 from bascule.choosing.openers import OpenDevice
+from bascule.compat.error_policy import Classifier, kind_of
 from bascule.compat.fallback.operations import ModelType, model_type_named
 from bascule.errors import InputError
 from bascule.machine.capabilities import Capabilities
 
 _SIZES = ("memory_budget_nbytes", "binding_nbytes", "dispatch_work", "weights_nbytes")
-CONFIG = ("tier", "device", "capabilities", *_SIZES)
+CONFIG = ("tier", "device", "capabilities", "classify", *_SIZES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Settings:
     tier: str = "auto"
     device: OpenDevice | None = None
     capabilities: Capabilities | None = None
+    classify: Classifier | None = None
     memory_budget_nbytes: int | None = None
     binding_nbytes: float = inf
     dispatch_work: float = inf
@@ -47,8 +49,9 @@ def read_settings(
 
     `config` may have "tier" (see `bascule.load`), "device" (an open one, which stays so),
     "capabilities" (in place of what probing would find), "memory_budget_nbytes", "binding_nbytes"
-    (of one tensor), "dispatch_work" (multiply-adds of one dispatch) and "weights_nbytes" (of an
-    operation's weights: past it they become blocks of 8 bits, or of 4).
+    (of one tensor), "dispatch_work" (multiply-adds of one dispatch), "weights_nbytes" (of an
+    operation's weights: past it they become blocks of 8 bits, or of 4) and "classify" (see
+    `RecoveryManager`).
     """
     given = mapping_of(config, "config")
     unknown = sorted(set(map(str, given)) - set(CONFIG))
@@ -62,6 +65,8 @@ def read_settings(
     tier_named(found.get("tier", "auto"), "config 'tier'")
     _need(found.get("device"), OpenDevice, "config 'device'", "what bascule.open_device gives")
     _need(found.get("capabilities"), Capabilities, "config 'capabilities'", "a Capabilities record")
+    if not callable(found.get("classify", kind_of)):
+        raise InputError("config 'classify'", "a callable", repr(found["classify"])[:80])
     return Settings(
         mapping_of(browser_info, "browser_info"),
         model_type_named(model_type, "model_type"),

@@ -1,13 +1,12 @@
-"""The tiers that a FallbackManager holds open: each opened when it is needed first."""
+"""The devices that a FallbackManager holds open: each opened when it is needed first."""
 
 from __future__ import annotations
 
 from bascule.backend.base import Backend
 from bascule.base.turns import CrossLoopLock
-from bascule.choosing.auto import need_of, open_tier
 from bascule.choosing.openers import OpenDevice
+from bascule.device.device import Device, open_device
 from bascule.errors import TierUnavailableError
-from bascule.program.program import Program
 
 
 class OpenTiers:
@@ -15,11 +14,11 @@ class OpenTiers:
 
     def __init__(self, device: OpenDevice | None = None) -> None:
         self._device = device
-        self._opened: dict[str, Backend] = {}
+        self._opened: dict[str, Device] = {}
         self._opening = CrossLoopLock()
 
-    async def backend(self, wanted: str, program: Program) -> Backend:
-        """The backend of a tier, or of the one that "auto" takes for `program` when it comes first.
+    async def backend(self, wanted: str) -> Backend:
+        """The backend of a tier, or of the one that "auto" takes.
 
         One whose device was lost is opened anew. TierUnavailableError.
         """
@@ -32,16 +31,15 @@ class OpenTiers:
                 found.close()
                 found = None
             if found is None:
-                found = (await open_tier(wanted, need_of(program.name, [program]))).backend
-                self._opened[wanted] = found
-            return found
+                found = self._opened[wanted] = await open_device(wanted)
+            return found.backend
 
-    async def simplest(self, program: Program) -> Backend:
+    async def simplest(self) -> Backend:
         """Where everything runs that fits the memory: "wasm", or "cpu" where that does not work."""
         try:
-            return await self.backend("wasm", program)
+            return await self.backend("wasm")
         except TierUnavailableError:
-            return await self.backend("cpu", program)
+            return await self.backend("cpu")
 
     def close(self) -> None:
         """Close those that were opened here."""

@@ -1,0 +1,152 @@
+"""Dividing an operation into as few pieces as keep each of them within the limits."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from bascule.base.arrays import np
+from bascule.compat.fallback.operation_runs import broken, device_nbytes, strain
+from bascule.compat.fallback.operation_work import Array, Division, Request, Span, Work
+from bascule.errors import LimitError
+from bascule.program.program import Program
+from bascule.program.rewrites.rewrite import Limits, Rewrite, Taken, fit
+
+# A piece costs about a millisecond beside its work, and a hundred of them the caller's patience.
+_MOST_PIECES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The pieces of an operation by their spans; `division` is None where it is done at once."""
+
+    work: Work
+    division: Division | None = None
+    pieces: tuple[tuple[Span, ...], ...] = ()
+    taken: tuple[Taken, ...] = ()
+
+    async def joined(self, run: Callable[[Request, Work], Awaitable[Array]], of: Request) -> Array:
+        """Run each piece; their results as one array."""
+        if self.division is None:
+            return await run(of, self.work)
+        dtype = np.uint8 if self.division.dtype == "u8" else np.float32
+        whole = np.empty(self.division.flat, dtype)
+        for spans in self.pieces:
+            made = self.division.piece(spans)
+            if made is not None:
+                piece, place = made
+                whole[place] = await run(piece, of.operation.record(piece))
+        return whole.reshape(self.division.shape)
+
+
+def plan(
+    request: Request,
+    limits: Limits,
+    rewrites: Sequence[Rewrite],
+    *,
+    split_matrices: bool = True,
+    wanted: str = "",
+) -> Plan:
+    """Divide an operation until no piece breaks a limit (`memory_nbytes` bounds all buffers of a
+    piece); with a reason that is `wanted`, into two pieces at least where that can be.
+
+    LimitError, with what the smallest piece needs, where none is small enough.
+    """
+    work = request.operation.record(request)
+    found = _broken(work.program, limits, rewrites)
+    if not found[0] and not wanted:
+        return Plan(work)
+    planner = _Planner(request, limits, rewrites, split_matrices=split_matrices)
+    if planner.division is None:
+        _refuse(found)
+        return Plan(work)
+    whole = tuple((0, axis.count) for axis in planner.division.axes)
+    if not found[0] and not planner.halves(whole):
+        return Plan(work)
+    pieces = tuple(sorted(planner.leaves(whole, divided=not found[0])))
+    if limits.memory_nbytes < device_nbytes(work.program) and len(pieces) > _MOST_PIECES:
+        what, needs, allowed = found
+        told = f"Allow more memory: {len(pieces)} pieces would fit, and {_MOST_PIECES} are taken."
+        raise LimitError(what, needs, allowed, hint=told)
+    reason = f"{found[0]} needs {found[1]}, and {found[2]}" if found[0] else wanted
+    taken = tuple(
+        Taken(axis.strategy, f"{reason}: divided by {axis.things}", n)
+        for index, axis in enumerate(planner.division.axes)
+        if (n := len({spans[index] for spans in pieces})) > 1
+    )
+    return Plan(work, planner.division, pieces, taken)
+
+
+class _Planner:
+    def __init__(
+        self,
+        request: Request,
+        limits: Limits,
+        rewrites: Sequence[Rewrite],
+        *,
+        split_matrices: bool,
+    ) -> None:
+        self._request, self._limits, self._rewrites = request, limits, rewrites
+        self._split_matrices = split_matrices
+        self.division = request.operation.divide(request)
+
+    def halves(self, spans: tuple[Span, ...]) -> list[tuple[tuple[Span, ...], tuple[Span, ...]]]:
+        """Every way to cut that piece in two, those of the operation's first strategy first."""
+        assert self.division is not None
+        order = self._request.operation.strategies
+        ways: list[tuple[int, int]] = []
+        for index, axis in enumerate(self.division.axes):
+            first, end = spans[index]
+            barred = axis.strategy == "layer_decomposition" and not self._split_matrices
+            if end - first > 1 and not barred:
+                ways.append((order.index(axis.strategy), index))
+        found: list[tuple[tuple[Span, ...], tuple[Span, ...]]] = []
+        for _, index in sorted(ways):
+            first, end = spans[index]
+            middle = (first + end) // 2
+            before, after = spans[:index], spans[index + 1 :]
+            found.append(((*before, (first, middle), *after), (*before, (middle, end), *after)))
+        return found
+
+    def leaves(self, spans: tuple[Span, ...], *, divided: bool) -> list[tuple[Span, ...]]:
+        """The pieces of a piece; `divided` asks for two at least."""
+        program = self._program(spans)
+        if program is None:
+            return []
+        found = _broken(program, self._limits, self._rewrites)
+        if not found[0] and not divided:
+            return [spans]
+        ways = self.halves(spans)
+        if not ways:
+            hint = "" if self._split_matrices else "Set enable_layer_processing to divide matrices."
+            _refuse(found, hint)
+        # The second half is the larger one where they differ: where it does not fit nothing does.
+        first, second = ways[0] if divided else min(ways, key=self._strain)
+        return self.leaves(second, divided=False) + self.leaves(first, divided=False)
+
+    def _strain(self, way: tuple[tuple[Span, ...], tuple[Span, ...]]) -> float:
+        programs = [self._program(spans) for spans in way]
+        return max(strain(program, self._limits) for program in programs if program is not None)
+
+    def _program(self, spans: tuple[Span, ...]) -> Program | None:
+        assert self.division is not None
+        made = self.division.piece(spans)
+        if made is None:
+            return None
+        return self._request.operation.record(made[0]).program
+
+
+def _broken(program: Program, limits: Limits, rewrites: Sequence[Rewrite]) -> tuple[str, str, str]:
+    """What `broken` says of a program once it is rewritten; of one that cannot be, why."""
+    try:
+        fitted, _ = fit(program, limits, rewrites)
+    except LimitError as error:
+        return error.limited, error.needs, error.limit
+    return broken(fitted, limits)
+
+
+def _refuse(found: tuple[str, str, str], hint: str = "") -> None:
+    what, needs, allowed = found
+    if what:
+        told = hint or "Allow more, or give it smaller inputs: it is divided no further."
+        raise LimitError(what, needs, allowed, hint=told)
