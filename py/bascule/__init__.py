@@ -33,6 +33,7 @@ _PUBLIC = {
     "bascule.tasks.sampler": "Sampling",
     "bascule.tasks.speech": "SpeechModel",
     "bascule.tasks.transcription": "Transcription",
+    "bascule.tasks.text_to_text": "TextToTextModel",
 }
 # Names under which the things of `bascule.compat`, and what they are about, are known elsewhere.
 _SEEDS = {

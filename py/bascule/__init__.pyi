@@ -65,6 +65,7 @@ from bascule.tasks.embeddings import Embeddings as Embeddings
 from bascule.tasks.language import LanguageModel as LanguageModel
 from bascule.tasks.sampler import Sampling as Sampling
 from bascule.tasks.speech import SpeechModel as SpeechModel
+from bascule.tasks.text_to_text import TextToTextModel as TextToTextModel
 from bascule.tasks.transcription import Transcription as Transcription
 
 __version__: str

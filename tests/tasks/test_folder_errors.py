@@ -98,7 +98,8 @@ async def test_a_file_read_early_fails_only_where_it_is_awaited(tmp_path: Path) 
     [
         ("bloom", r"text generation.* llama \(such as SmolLM2"),
         ("electra", r"sentence encoders.* bert \(such as all-MiniLM-L6-v2"),
-        ("whisper", "speech.*runs yet.*llama.*bert"),
+        ("bart", r"text to text.* t5 \(such as t5-small"),
+        ("vit", "images.*runs yet.*llama.*bert"),
         ("something-new", "llama.*bert"),
         (None, "it has no model_type.*llama.*bert"),
         (["bert"], "llama.*bert"),

@@ -1,4 +1,4 @@
-"""`StreamingInferencePipeline`: a language model by name, and its text as it comes."""
+"""`StreamingInferencePipeline`: a model that generates by name, and its text as it comes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from bascule.device.loading import load
 from bascule.errors import UnsupportedModelError
 from bascule.tasks.language import LanguageModel
 from bascule.tasks.options import StreamOptions
+from bascule.tasks.text_to_text import TextToTextModel
 
 
 class StreamingInferencePipeline:
@@ -38,10 +39,10 @@ class StreamingInferencePipeline:
         self._tier = tier
         self._quantize = quantize
         self._progress = progress
-        self._loading: SharedLoad[LanguageModel] = SharedLoad()
+        self._loading: SharedLoad[LanguageModel | TextToTextModel] = SharedLoad()
 
     @property
-    def model(self) -> LanguageModel | None:
+    def model(self) -> LanguageModel | TextToTextModel | None:
         """The loaded model."""
         return self._loading.model
 
@@ -50,7 +51,8 @@ class StreamingInferencePipeline:
     ) -> AsyncGenerator[str]:
         """Answer `prompt`, one user's turn, piece by piece; `stats` tells afterwards what it took.
 
-        With `raw`, or for a model without a chat template, the text itself is continued. Options
+        With `raw`, or for a model without a chat template, the text itself is continued; a
+        text-to-text model answers it ("translate English to German: Hello world"). Options
         and errors are those of `LanguageModel.stream` and of `bascule.load`. A loop that is left
         early holds the model until the generator is closed (`contextlib.aclosing`).
         """
@@ -58,7 +60,7 @@ class StreamingInferencePipeline:
         if "max_tokens" not in options:
             options.setdefault("max_new_tokens", self.max_length)
         options.setdefault("steps_in_flight", self.stream_buffer_size)
-        if raw or not model.can_chat:
+        if isinstance(model, TextToTextModel) or raw or not model.can_chat:
             stream = model.stream(prompt, **options)
         else:
             stream = model.stream_chat([{"role": "user", "content": prompt}], **options)
@@ -79,11 +81,11 @@ class StreamingInferencePipeline:
     async def __aexit__(self, *_: object) -> None:
         self.close()
 
-    async def _load(self) -> LanguageModel:
+    async def _load(self) -> LanguageModel | TextToTextModel:
         model = await load(
             self.model_name, tier=self._tier, progress=self._progress, quantize=self._quantize
         )
-        if not isinstance(model, LanguageModel):
+        if not isinstance(model, LanguageModel | TextToTextModel):
             model.close()
             raise UnsupportedModelError(self.model_name, "it generates no text")
         return model

@@ -19,12 +19,14 @@ from bascule.models.encoder.config import EncoderConfig
 from bascule.models.encoder.graph import Encoding
 from bascule.models.encoder.head import Head
 from bascule.models.speech.config import SpeechConfig
+from bascule.models.text_to_text.config import T5Config
+from bascule.models.text_to_text.graph import Transforming
 from bascule.program.graph import Graph
-from bascule.program.program import Value
+from bascule.program.program import Dim, Value
 from bascule.weights.ctranslate2 import Read
 from bascule.weights.safetensors import TensorInfo
 
-Task = Literal["embed", "classify", "generate", "transcribe"]
+Task = Literal["embed", "classify", "generate", "transcribe", "transform"]
 # A tensor's own name (the one that the graph has) and its shape; ANY rows are fine.
 Tensors: TypeAlias = Iterable[tuple[str, tuple[int, ...]]]
 
@@ -110,7 +112,22 @@ class SpeechFamily(Family):
     tasks: tuple[Task, ...] = ("transcribe",)
 
 
-AnyFamily: TypeAlias = EncoderFamily | DecoderFamily | SpeechFamily
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextToTextFamily(Family):
+    """An encoder-decoder over texts; `config` checks a config.json, errors as above.
+
+    `encode` records the source's pass -> encoder states (1, T, C), `decode` that of one token of
+    the target: S slots, the states `tokens` and `position` -> logits (1, V).
+    """
+
+    config: Callable[[Mapping[str, Any], str], T5Config]
+    tensors: Callable[[T5Config], Tensors]
+    encode: Callable[[Transforming, Dim], Value]
+    decode: Callable[[Transforming, Dim, Value, Value], Value]
+    tasks: tuple[Task, ...] = ("transform",)
+
+
+AnyFamily: TypeAlias = EncoderFamily | DecoderFamily | SpeechFamily | TextToTextFamily
 
 MetadataReader: TypeAlias = Callable[
     [Mapping[str, Any], Mapping[str, DType], int, str], DecoderConfig

@@ -32,7 +32,12 @@ _TYPES: Mapping[str, str] = {
 _KIND_OF: Mapping[str, str] = {
     name: kind for kind, names in _TYPES.items() for name in names.split()
 }
-_TASK_OF = {"text generation": "generate", "sentence encoders": "embed", "speech": "transcribe"}
+_TASK_OF = {
+    "text generation": "generate",
+    "sentence encoders": "embed",
+    "text to text": "transform",
+    "speech": "transcribe",
+}
 
 
 def unsupported_type(

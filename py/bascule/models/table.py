@@ -19,6 +19,7 @@ from bascule.models.phi3 import PHI3
 from bascule.models.qwen2 import QWEN2
 from bascule.models.qwen3 import QWEN3
 from bascule.models.roberta import ROBERTA
+from bascule.models.t5 import T5
 from bascule.models.whisper import WHISPER
 
 FAMILIES: tuple[AnyFamily, ...] = (
@@ -35,6 +36,7 @@ FAMILIES: tuple[AnyFamily, ...] = (
     GEMMA2,
     GPT2,
     WHISPER,
+    T5,
 )
 
 # The one that most sentence encoders are.

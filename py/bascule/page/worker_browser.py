@@ -30,6 +30,7 @@ from bascule.tasks.loaded import LoadedModel
 from bascule.tasks.models import AnyModel
 from bascule.tasks.registry import locate
 from bascule.tasks.speech import SpeechModel
+from bascule.tasks.text_to_text import TextToTextModel
 from bascule.weights.recorded import FilesRead, remember_load
 
 
@@ -304,6 +305,8 @@ def _kind_of(model: AnyModel) -> dict[str, object]:
         return {"kind": "language-model", **told}
     if isinstance(model, ClassifierModel):
         return {"kind": "classifier", "labels": model.labels, "maxTokens": model.max_tokens}
+    if isinstance(model, TextToTextModel):
+        return {"kind": "text-to-text", "maxLength": model.max_length}
     told = {"dimension": model.dimension, "maxTokens": model.max_tokens}
     return {"kind": "sentence-encoder", **told}
 
@@ -313,6 +316,7 @@ _VERBS: Mapping[type[LoadedModel], tuple[str, str]] = {
     ClassifierModel: ("a sequence classifier", "rank and classify"),
     LanguageModel: ("a language model", "chat and generate"),
     SpeechModel: ("a speech model", "transcribe"),
+    TextToTextModel: ("a text-to-text model", "generate in Python"),
 }
 
 

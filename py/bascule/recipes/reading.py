@@ -13,7 +13,7 @@ from bascule.base.progress import Progress, ProgressCallback
 from bascule.choosing.openers import OpenedTier
 from bascule.errors import FileMissingError, InputError
 from bascule.models.decoder.graph import CacheDType
-from bascule.models.family import EncoderFamily, SpeechFamily
+from bascule.models.family import EncoderFamily, SpeechFamily, TextToTextFamily
 from bascule.models.table import family_of_config
 from bascule.program.program import Parameter, Program
 from bascule.program.rewrites.registry import Fitting
@@ -22,6 +22,7 @@ from bascule.recipes.encoder import read_encoder
 from bascule.recipes.language import LanguageOptions, read_gguf_model, read_language_folder
 from bascule.recipes.missing import explain_missing
 from bascule.recipes.speech import read_speech
+from bascule.recipes.text_to_text import read_text_to_text
 from bascule.tasks.models import AnyModel
 from bascule.weights.early_read import EarlyRead
 from bascule.weights.gguf_stream import find_gguf
@@ -120,6 +121,9 @@ async def _read_folder(
         if isinstance(family, SpeechFamily):
             cache = options.cache_dtype
             read = partial(read_speech, weights=weights, cache=cache, known_files=known_files)
+            return await read(source, family, config, tokenizing, tell)
+        if isinstance(family, TextToTextFamily):
+            read = partial(read_text_to_text, weights=weights, max_length=options.max_length)
             return await read(source, family, config, tokenizing, tell)
         read = partial(read_language_folder, weights=weights, options=options)
         return await read(source, family, config, tokenizing, tell)

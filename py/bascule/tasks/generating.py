@@ -10,15 +10,18 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 from bascule.backend.base import Backend, Executable, WeightStore
 from bascule.backend.tiers import tier_info
+from bascule.backend.tuning import TuneReport
+from bascule.base.progress import ProgressCallback
 from bascule.base.turns import CrossLoopLock
 from bascule.errors import NotFiniteError
 from bascule.program.ops.sampling import NOT_A_TOKEN
+from bascule.program.program import Program
 from bascule.program.rewrites.registry import Fitting
 from bascule.tasks.generation import GenerationStats, Pace, decode
 from bascule.tasks.kv_cache import KvCache
 from bascule.tasks.loaded import DEVICE_ERRORS, NO_MEMORY, LoadedModel, ModelRun, Reopened
 from bascule.tasks.options import Asked
-from bascule.text.language import TextTokenizer
+from bascule.text.language import TokenDecoder
 from bascule.text.streaming import Detokeniser, StopStrings
 
 StopReason = Literal["end", "stop", "length", "context", ""]
@@ -77,6 +80,10 @@ class Programs(Protocol):
         """Intermediate values of what is prepared."""
         ...
 
+    def essential(self) -> list[Program]:
+        """What a generation consists of; those that the device can hold."""
+        ...
+
     def take_less(self) -> bool:
         """Use smaller chunks from now on; False if these are the smallest."""
         ...
@@ -98,7 +105,7 @@ class GeneratingModel(LoadedModel, Generic[P]):
     def __init__(
         self,
         name: str,
-        tokenizer: TextTokenizer,
+        decoder: TokenDecoder,
         backend: Backend,
         weights: WeightStore,
         *,
@@ -116,7 +123,7 @@ class GeneratingModel(LoadedModel, Generic[P]):
             owns_backend=owns_backend,
             on_close=on_close,
         )
-        self.tokenizer = tokenizer
+        self._ends = decoder.ends
         self._turn = CrossLoopLock()
         self._earlier_crossings = 0  # of devices that were lost
         self._totals = {"prompt_tokens": 0.0, "new_tokens": 0.0, "generations": 0.0}
@@ -147,6 +154,26 @@ class GeneratingModel(LoadedModel, Generic[P]):
         """See `LoadedModel._prepare_anew`. The cache stays."""
         self._programs.close()
 
+    async def tune(
+        self, budget_s: float = 30.0, *, progress: ProgressCallback | None = None
+    ) -> TuneReport:
+        """Measure on this device which kernels are fastest for this model; they serve from then on.
+
+        What is measured is remembered for the next load. Cancelling keeps what is finished.
+        """
+        self._check_open("tune")
+        programs = self._programs.essential()
+        async with self._alone():
+            with self._while_open():
+                try:
+                    report = await self._backend.tune(
+                        programs, budget_s=budget_s, progress=progress
+                    )
+                finally:
+                    self._programs.close()
+                await self._backend.warm(programs, self.name)
+        return report
+
     @property
     def stats(self) -> dict[str, float]:
         """Counters since the load."""
@@ -170,7 +197,7 @@ class GeneratingModel(LoadedModel, Generic[P]):
                     stats.first_token_s = stats.first_token_s or now - called
                     stats.new_tokens += 1
                     stats.decode_s = now - called - stats.first_token_s
-                    if token in self.tokenizer.vocabulary.ends:
+                    if token in self._ends:
                         result.stop_reason = "end"
                         break
                     result.ids.append(token)

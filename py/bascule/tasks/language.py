@@ -15,10 +15,8 @@ from math import nan
 from typing import Any, Unpack
 
 from bascule.backend.base import Backend, WeightStore
-from bascule.backend.tuning import TuneReport
 from bascule.base.arguments import token_ids
 from bascule.base.arrays import Array, all_finite, need_numpy, np
-from bascule.base.progress import ProgressCallback
 from bascule.errors import (
     ContextLengthError,
     InputError,
@@ -98,6 +96,7 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
         if max_length is not None and not 2 <= max_length <= config.context:
             raise InputError("max_length", f"2 to {config.context:,} tokens", f"{max_length}")
         self.max_length = max_length or config.context
+        self.tokenizer = settings.tokenizer
         self.vocabulary = config.vocabulary
         self._template = settings.template
         self._settings = settings
@@ -295,26 +294,6 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
         await self._programs.prefill(PREFILL_LENGTHS[-1], window=False)
         for sampling in (GREEDY, Sampling()):
             await self._programs.decode(sampling.head, window=False)
-
-    async def tune(
-        self, budget_s: float = 30.0, *, progress: ProgressCallback | None = None
-    ) -> TuneReport:
-        """Measure on this device which kernels are fastest for this model; they serve from then on.
-
-        What is measured is remembered for the next load. Cancelling keeps what is finished.
-        """
-        self._check_open("tune")
-        programs = self._programs.essential()
-        async with self._alone():
-            with self._while_open():
-                try:
-                    report = await self._backend.tune(
-                        programs, budget_s=budget_s, progress=progress
-                    )
-                finally:
-                    self._programs.close()
-                await self._backend.warm(programs, self.name)
-        return report
 
     async def _tokens_here(
         self, result: Generation, asked: Asked, stats: GenerationStats

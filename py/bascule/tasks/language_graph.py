@@ -58,11 +58,12 @@ def decoder_pass(
         )
     )
     if logits is not None:
-        _record_head(graph, logits, head, tokens, position)
+        record_head(graph, logits, head, tokens, position)
     return graph
 
 
-def _record_head(graph: Graph, logits: Value, head: Head, tokens: Value, position: Value) -> None:
+def record_head(graph: Graph, logits: Value, head: Head, tokens: Value, position: Value) -> None:
+    """Record what follows the logits; see `decoder_pass`."""
     if head == "logits":
         graph.output(logits)
         return

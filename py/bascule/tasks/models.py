@@ -8,5 +8,8 @@ from bascule.tasks.classifier import ClassifierModel
 from bascule.tasks.embedder import EmbeddingModel
 from bascule.tasks.language import LanguageModel
 from bascule.tasks.speech import SpeechModel
+from bascule.tasks.text_to_text import TextToTextModel
 
-AnyModel: TypeAlias = EmbeddingModel | ClassifierModel | LanguageModel | SpeechModel
+AnyModel: TypeAlias = (
+    EmbeddingModel | ClassifierModel | LanguageModel | SpeechModel | TextToTextModel
+)

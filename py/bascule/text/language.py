@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Protocol
 
+from bascule.base.arguments import token_ids
 from bascule.errors import InputError
 from bascule.text import Tokenizer, check_unicode, make_tokenizer
 from bascule.text.spaced import Pieces, Spaced
@@ -13,7 +14,25 @@ from bascule.text.token_finder import TokenFinder
 from bascule.text.vocabulary import BYTE_OF, Vocabulary
 
 
-class TextTokenizer(Protocol):
+class TokenDecoder(Protocol):
+    """Turns token ids into bytes; after one of `ends` a text is over."""
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """See above."""
+        ...
+
+    @property
+    def strips(self) -> bool:
+        """Whether the first space of a decoded text is not the text's own."""
+        ...
+
+    def decode_bytes(self, ids: Iterable[int], *, skip_special: bool = True) -> bytes:
+        """The bytes of tokens, control tokens' own texts only if asked; InputError for no token."""
+        ...
+
+
+class TextTokenizer(TokenDecoder, Protocol):
     """Text to token ids and back to bytes; nothing is added and nothing cut off."""
 
     @property
@@ -26,24 +45,23 @@ class TextTokenizer(Protocol):
         """How many ids there are."""
         ...
 
-    @property
-    def strips(self) -> bool:
-        """Whether the first space of a decoded text is not the text's own."""
-        ...
-
-    def encode(self, text: str, *, special: bool) -> list[int]:
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Token ids; `special` parses control tokens, else they are text like any other.
 
         InputError for a text that no UTF-8 can hold.
         """
         ...
 
-    def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
-        """Token ids of texts, in which nothing is special, with ids between them."""
+    def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
+        """The text of tokens, U+FFFD for bytes that are none; InputError for no token."""
         ...
 
-    def decode_bytes(self, ids: Iterable[int], *, skip_special: bool = True) -> bytes:
-        """The bytes of tokens, control tokens' own texts only if asked; InputError for no token."""
+    def count(self, text: str) -> int:
+        """How many tokens a text has; errors as `encode`."""
+        ...
+
+    def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
+        """Token ids of texts, in which nothing is special, with ids between them."""
         ...
 
 
@@ -71,9 +89,24 @@ class LanguageTokenizer:
             spaced, vocabulary.tokens, vocabulary.user_defined, vocabulary.left_out
         )
 
-    def encode(self, text: str, *, special: bool) -> list[int]:
+    @property
+    def ends(self) -> frozenset[int]:
+        """See `TokenDecoder.ends`."""
+        return self.vocabulary.ends
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
         """See `TextTokenizer.encode`."""
         return self.encode_parts(self.split(text) if special else [text])
+
+    def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
+        """See `TextTokenizer.decode`."""
+        data = self.decode_bytes(token_ids("ids", ids, self.n_tokens), skip_special=skip_special)
+        text = data.decode(errors="replace")
+        return text.removeprefix(" ") if self.strips else text
+
+    def count(self, text: str) -> int:
+        """See `TextTokenizer.count`."""
+        return len(self.encode(text))
 
     def split(self, text: str) -> list[str | int]:
         """The text around control tokens, and their ids: the leftmost, then the longest wins."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from bascule.base.arguments import strings
 from bascule.errors import InputError
-from bascule.text.language import TextTokenizer
+from bascule.text.language import TokenDecoder
 
 
 class Detokeniser:
@@ -18,7 +18,7 @@ class Detokeniser:
     """
 
     def __init__(
-        self, tokenizer: TextTokenizer, *, skip_special: bool = True, start: bool = False
+        self, tokenizer: TokenDecoder, *, skip_special: bool = True, start: bool = False
     ) -> None:
         self._tokenizer = tokenizer
         self._skip_special = skip_special

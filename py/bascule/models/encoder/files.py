@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.models.encoder.config import EncoderConfig
-from bascule.models.family import ANY, EncoderFamily, Family
+from bascule.models.family import ANY, EncoderFamily, Family, Tensors
 from bascule.weights.safetensors import TensorInfo
 
 # TensorFlow's names, in checkpoints as old as the first BERT.
@@ -50,9 +50,20 @@ def check_tensors(
     ModelFileError for one that is missing or has another shape, UnsupportedModelError for one that
     is not read: a head, an adapter, a layer that config.json leaves out.
     """
-    known: set[str] = set()
     head = family.head.tensors(config, n_labels) if family.head and n_labels else ()
-    for own, shape in (*family.tensors(config), *head):
+    hint = "Take a sentence encoder without it."
+    compare_tensors(family, (*family.tensors(config), *head), tensors, place, hint)
+
+
+def compare_tensors(
+    family: Family, expected: Tensors, tensors: Mapping[str, TensorInfo], place: str, hint: str
+) -> None:
+    """Compare a folder's tensors with those that are `expected`, by the graph's names.
+
+    Errors as `check_tensors`; `hint` says what to do about a tensor that is not read.
+    """
+    known: set[str] = set()
+    for own, shape in expected:
         name = family.tensor_name(own)
         tensor = tensors.get(name)
         if tensor is None:
@@ -64,7 +75,7 @@ def check_tensors(
     for name in sorted(tensors.keys() - known):
         if not family.ignored.fullmatch(name):
             problem = f"it has the tensor {name[:80]!r}, which this version does not run"
-            raise UnsupportedModelError(place, problem, hint="Take a sentence encoder without it.")
+            raise UnsupportedModelError(place, problem, hint=hint)
 
 
 def _fits(found: tuple[int, ...], expected: tuple[int, ...]) -> bool:

@@ -1,0 +1,1 @@
+"""Encoder-decoders over texts: settings and passes that their families share."""

@@ -1,0 +1,108 @@
+"""The recipe of text-to-text models: a Hugging Face folder in safetensors."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from bascule.backend.base import Backend, WeightStore
+from bascule.base.dtypes import DType
+from bascule.base.progress import Progress, ProgressCallback
+from bascule.choosing.openers import OpenedTier
+from bascule.errors import InputError, ModelFileError
+from bascule.models.encoder.files import compare_tensors
+from bascule.models.family import TextToTextFamily
+from bascule.models.text_to_text.config import MOST_TOKENS
+from bascule.program.program import Parameter, Program
+from bascule.recipes.tables import all_tensors, fill_from_folder, read_tables, read_tokenizer_json
+from bascule.tasks.text_to_text import TextToTextModel, TextToTextSettings
+from bascule.tasks.text_to_text_programs import Transformer
+from bascule.text.sentence_pieces import open_piece_tokenizer
+from bascule.weights.quantized import QuantizationReport
+from bascule.weights.source import Source
+from bascule.weights.stream import with_restarts
+
+
+@dataclass(frozen=True, slots=True)
+class TextToTextRecipe:
+    """What is known of a text-to-text model; see `recipes.Recipe`."""
+
+    settings: TextToTextSettings
+    weights: DType | None
+
+    def programs(self) -> list[Program]:
+        """See `Recipe`."""
+        return self.settings.transformer.programs()
+
+    def make(
+        self, name: str, opened: OpenedTier, store: WeightStore, **options: Any
+    ) -> TextToTextModel:
+        """See `Recipe`."""
+        backend, reason = opened.backend, opened.reason
+        return TextToTextModel(name, self.settings, backend, store, tier_reason=reason, **options)
+
+    async def fill(
+        self,
+        source: Source,
+        parameters: Sequence[Parameter],
+        store: WeightStore,
+        progress: ProgressCallback,
+        *,
+        backend: Backend,
+        parallel: bool,
+    ) -> QuantizationReport | None:
+        """See `Recipe`. What is quantized comes one shard at a time."""
+        return await fill_from_folder(
+            source,
+            parameters,
+            store,
+            progress,
+            tables=partial(read_tables, source, self.settings.transformer.family),
+            backend=backend,
+            weights=self.weights,
+            parallel=parallel,
+        )
+
+
+async def read_text_to_text(
+    source: Source,
+    family: TextToTextFamily,
+    config_json: Mapping[str, Any],
+    tokenizing: Awaitable[bytes],
+    tell: ProgressCallback,
+    weights: DType | None,
+    max_length: int | None,
+) -> TextToTextRecipe:
+    """Read what a folder says of a text-to-text model; `tokenizing` reads its tokenizer.json.
+
+    InputError for a `max_length` that does not run; other errors as `recipes.read_recipe`.
+    """
+    place = f"{source.location}/config.json"
+    config = family.config(config_json, place)
+    if max_length is not None and not 2 <= max_length <= MOST_TOKENS:
+        raise InputError("max_length", f"2 to {MOST_TOKENS:,} tokens", f"{max_length}")
+    tables = await with_restarts(source, partial(read_tables, source, family), source.forget)
+    tensors = all_tensors(tables)
+    config = replace(config, untied="lm_head.weight" in tensors, weights=weights or "f32")
+    hint = "Take a model for generation without it."
+    compare_tensors(family, family.tensors(config), tensors, source.location, hint)
+    ends = _ends(config_json, config.vocabulary, place)
+    data = await read_tokenizer_json(tokenizing, tell, lowercases=False)
+    where = f"{source.location}/tokenizer.json"
+    tokenizer = await open_piece_tokenizer(
+        data, n_embeddings=config.vocabulary, ends=ends, place=where
+    )
+    tell(Progress("tokenizer", 1, 1, "files"))
+    transformer = Transformer(family, config, max_length or config.positions)
+    return TextToTextRecipe(TextToTextSettings(transformer, tokenizer), weights)
+
+
+def _ends(config: Mapping[str, Any], vocabulary: int, place: str) -> frozenset[int]:
+    """The ids, one or a list, after which a text is over."""
+    found = config.get("eos_token_id", 1)
+    listed: list[Any] = found if isinstance(found, list) else [found]
+    if not all(type(token) is int and 0 <= token < vocabulary for token in listed):
+        raise ModelFileError(place, f"eos_token_id is {str(found)[:40]}, expected token ids")
+    return frozenset(listed)

@@ -1,0 +1,219 @@
+"""A text-to-text model ready for use: a source in, another text out as it comes."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass, fields
+from typing import Any, Unpack, overload
+
+from bascule.backend.base import Backend, WeightStore, shaped
+from bascule.base.arguments import strings, token_ids
+from bascule.base.arrays import Array, all_finite, need_numpy, np
+from bascule.errors import ContextLengthError, InputError, NotFiniteError
+from bascule.models.text_to_text.graph import CROSS_LAST
+from bascule.program.rewrites.registry import Fitting
+from bascule.tasks.generating import GeneratingModel, Generation, TextStream, whole_text
+from bascule.tasks.generation import GenerationStats
+from bascule.tasks.kv_cache import PAGE, KvCache, whole_pages
+from bascule.tasks.options import Asked, StreamOptions, read_options
+from bascule.tasks.sampler import GREEDY, Sampling
+from bascule.tasks.text_to_text_programs import Transformer, TransformPrograms
+from bascule.text.sentence_pieces import PieceTokenizer
+from bascule.text.streaming import Detokeniser
+
+_CHOICES = {"sampling", *(field.name for field in fields(Sampling))}
+
+
+@dataclass(frozen=True, slots=True)
+class TextToTextSettings:
+    """What a model's files say beside the weights."""
+
+    transformer: Transformer
+    tokenizer: PieceTokenizer
+
+
+class TextToTextModel(GeneratingModel[TransformPrograms]):
+    """Made by `bascule.load`. Close it, or use it in `async with`, to free the device's memory.
+
+    One generation runs at a time; others wait for their turn. Most such models expect their task
+    before the text: "summarize: ...", "translate English to German: ...".
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: TextToTextSettings,
+        backend: Backend,
+        weights: WeightStore,
+        *,
+        tier_reason: str,
+        fitting: Fitting | None = None,
+        owns_backend: bool = True,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(
+            name,
+            settings.tokenizer,
+            backend,
+            weights,
+            tier_reason=tier_reason,
+            fitting=fitting,
+            owns_backend=owns_backend,
+            on_close=on_close,
+        )
+        self.tokenizer = settings.tokenizer
+        self._transformer = settings.transformer
+        self.max_length = settings.transformer.max_length
+        self.vocabulary = settings.transformer.config.vocabulary
+        self._settle_in()
+
+    def _settle_in(self) -> None:
+        transformer, slots = self._transformer, self._transformer.slots
+        self._cache = KvCache(
+            self._backend,
+            transformer.states(self._fitting),
+            {},
+            slots=PAGE,
+            limit=slots,
+            sizes={"X": min(PAGE, slots)},
+        )
+        self._programs = TransformPrograms(
+            self._backend, transformer, self.weights, self._cache.states, self._fitting
+        )
+
+    def stream(self, text: str, **options: Unpack[StreamOptions]) -> TextStream:
+        """Answer a text piece by piece, by the likeliest tokens unless `sampling` says otherwise.
+
+        Options and errors as `LanguageModel.stream`, but `overflow`, which may only be "error".
+        ContextLengthError for a text of more than `max_length` tokens; the answer ends there, too.
+        """
+        self._check_open("generate")
+        chosen = any(options.get(name) is not None for name in _CHOICES)
+        asked = read_options(options if chosen else {**options, "sampling": GREEDY})
+        if asked.slide:
+            raise InputError("overflow", "'error'", "'slide', and no context slides here")
+        result = Generation(self._source_ids(text))
+        return TextStream(
+            result, self._pieces(result, asked, Detokeniser(self.tokenizer, start=True))
+        )
+
+    @overload
+    async def generate(self, texts: str, **options: Unpack[StreamOptions]) -> Generation: ...
+    @overload
+    async def generate(
+        self, texts: Iterable[str], **options: Unpack[StreamOptions]
+    ) -> list[Generation]: ...
+    async def generate(
+        self, texts: str | Iterable[str], **options: Unpack[StreamOptions]
+    ) -> Generation | list[Generation]:
+        """Answer a text, or each of several in turn, to the end; options and errors as `stream`."""
+        if isinstance(texts, str):
+            return await whole_text(self.stream(texts, **options))
+        streams = [self.stream(text, **options) for text in strings("generate, texts", texts)]
+        return [await whole_text(stream) for stream in streams]
+
+    async def encode(self, text: str) -> Array:
+        """Return the encoder states (T, C) float32 of a text; errors as `stream`."""
+        self._check_open("encode")
+        await need_numpy("encode()", "Load numpy into this Pyodide.")
+        ids = self._source_ids(text)
+        async with self._alone():
+            with self._while_open():
+                self._renew()
+                executable = await self._programs.source(len(ids), states=True)
+                sizes, inputs = await self._source_inputs(ids)
+                (states,) = (await executable.run(sizes, inputs)).values()
+        return states[0]
+
+    async def logits(self, text: str, target_ids: Iterable[int]) -> Array:
+        """Return the logits (N, V) float32 behind the start and each of N - 1 target tokens."""
+        self._check_open("logits")
+        await need_numpy("logits()", "Load numpy into this Pyodide.")
+        ids = self._source_ids(text)
+        target = [self._transformer.config.start]
+        target += token_ids("target_ids", target_ids, self.vocabulary)
+        if len(target) > self.max_length:
+            raise ContextLengthError(len(target), self.max_length)
+        rows: list[Array] = []
+        async with self._alone():
+            with self._while_open():
+                self._renew()
+                await self._read_source(ids)
+                await self._cache.reserve(len(target), slide=False)
+                executable = await self._programs.target("logits")
+                for at, token in enumerate(target):
+                    self._place(at, token)
+                    (row,) = (await executable.run(self._cache.sizes, {})).values()
+                    if not all_finite(memoryview(np.ascontiguousarray(row).reshape(-1))):
+                        raise NotFiniteError(self.name, f"a logit of token {at}", self.tier)
+                    rows.append(row[0].copy())
+        return np.stack(rows)
+
+    def _source_ids(self, text: str) -> list[int]:
+        (checked,) = strings("text", text)
+        ids = self.tokenizer.encode(checked)
+        if len(ids) > self.max_length:
+            raise ContextLengthError(len(ids), self.max_length)
+        return ids
+
+    async def _source_inputs(self, ids: list[int]) -> tuple[dict[str, int], dict[str, Any]]:
+        """Make room for a source; the sizes and inputs of its pass."""
+        await self._cache.grow("X", whole_pages(len(ids)))
+        inputs = {
+            "ids": shaped(array("I", ids), "u32", (1, len(ids))),
+            "lengths": memoryview(array("I", [len(ids)])),
+        }
+        return {**self._cache.sizes, "T": len(ids)}, inputs
+
+    async def _read_source(self, ids: list[int]) -> None:
+        """Fill the cross-attention's caches."""
+        self._cache.forget()
+        executable = await self._programs.source(len(ids))
+        sizes, inputs = await self._source_inputs(ids)
+        self._cache.states.write(CROSS_LAST, 0, array("I", [len(ids) - 1]))
+        await executable.submit(sizes, inputs)
+
+    def _place(self, at: int, token: int) -> None:
+        self._cache.write_tokens(at, [token])
+        self._cache.set_position(at, 1)
+
+    async def _tokens_here(
+        self, result: Generation, asked: Asked, stats: GenerationStats
+    ) -> AsyncGenerator[int]:
+        """See `GeneratingModel._tokens_here`."""
+        self._renew()
+        cache, crossings = self._cache, self._crossings
+        await self._read_source(result.prompt_ids)
+        if asked.progress is not None:
+            asked.progress(len(result.prompt_ids), len(result.prompt_ids))
+        ids = [self._transformer.config.start, *result.ids]
+        await cache.reserve(len(ids), slide=False)
+        executable = await self._programs.target(asked.sampling.head)
+        for at, token in enumerate(ids[:-1]):  # those that another device gave
+            self._place(at, token)
+            await executable.submit(cache.sizes, {})
+        cache.ids[:] = ids[:-1]
+        stats.prompt_crossings += self._crossings - crossings
+        most = asked.most - len(result.ids)
+        room = min(most, self.max_length - len(ids))
+        tokens = self._decoded(result, asked, stats, executable, ids[-1], room)
+        async with aclosing(tokens):
+            async for token in tokens:
+                yield token
+        result.stop_reason = "length" if room == most else "context"
+
+    async def _prepare(self) -> None:
+        """Make the programs of a first generation ready before it is asked for."""
+        self._renew()
+        await self._programs.source(1)
+        await self._programs.target(GREEDY.head)
+
+    def _prepare_anew(self) -> None:
+        self._programs.close()
+
+    def _holds(self, n_tokens: int) -> bool:
+        """See `LoadedModel._holds`: no stored sample is of a text-to-text model."""
+        del n_tokens
+        return False

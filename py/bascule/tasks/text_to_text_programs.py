@@ -1,0 +1,138 @@
+"""The programs of a text-to-text model, each prepared when it is first needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bascule.backend.base import Backend, Executable, StateStore, WeightStore
+from bascule.base.turns import CrossLoopLock
+from bascule.models.family import TextToTextFamily
+from bascule.models.text_to_text.config import T5Config
+from bascule.models.text_to_text.graph import Transforming
+from bascule.program.compile import freeze
+from bascule.program.graph import Graph
+from bascule.program.program import Dim, Program, Value
+from bascule.program.rewrites.registry import Fitting
+from bascule.tasks.kv_cache import whole_pages
+from bascule.tasks.language_graph import Head, record_head
+
+# Tokens of a source's pass; it is recorded for the smallest of these that holds the text.
+_LENGTHS = (64, 256, 1024)
+
+
+@dataclass(frozen=True, slots=True)
+class Transformer:
+    """A family, the checked settings of one of its models, and the longest text that it takes."""
+
+    family: TextToTextFamily
+    config: T5Config
+    max_length: int
+
+    @property
+    def slots(self) -> int:
+        """Slots of a whole cache, the source's and the target's alike."""
+        return whole_pages(self.max_length + 1)
+
+    def lengths(self) -> list[int]:
+        """Tokens of the sources' passes."""
+        return [n for n in _LENGTHS if n < self.max_length] + [self.max_length]
+
+    def source(self, length: int, *, states: bool) -> Program:
+        """The pass over a source; with `states` its output are the encoder states (1, T, C)."""
+        graph = Graph(f"{self.family.name} source")
+        found = self.family.encode(self._pass(graph), Dim("T", length))
+        if states:
+            graph.output(found)
+        return freeze(graph)
+
+    def target(self, head: Head) -> Program:
+        """The pass over one token of the target; see `language_graph.decoder_pass`."""
+        graph, slots = Graph(f"{self.family.name} {head}"), Dim("S", self.slots)
+        tokens = graph.state("tokens", (slots,), "u32")
+        position = graph.state("position", (1,), "u32")
+        logits = self.family.decode(self._pass(graph), slots, tokens, position)
+        record_head(graph, logits, head, tokens, position)
+        return freeze(graph)
+
+    def programs(self) -> list[Program]:
+        """What a generation consists of; together they have every parameter."""
+        heads: tuple[Head, ...] = ("argmax", "sample")
+        return [self.source(self.lengths()[0], states=False), *map(self.target, heads)]
+
+    def states(self, fitting: Fitting) -> list[Value]:
+        """All states that any of the programs has, as the device can hold them."""
+        programs = [self.source(self.lengths()[0], states=False), self.target("sample")]
+        return list({v.name: v for p in programs for v in fitting.fit(p).states}.values())
+
+    def _pass(self, graph: Graph) -> Transforming:
+        return Transforming(graph, self.config, Dim("X", self.slots))
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    phase: Literal["source", "states", "target"]
+    length: int = 1
+    head: Head = "none"
+
+
+class TransformPrograms:
+    """Source, target and logits programs over one set of states."""
+
+    longest = 1  # of a chunk: a target's pass takes one token
+
+    def __init__(
+        self,
+        backend: Backend,
+        transformer: Transformer,
+        weights: WeightStore,
+        states: StateStore,
+        fitting: Fitting,
+    ) -> None:
+        self._backend = backend
+        self._transformer = transformer
+        self._weights = weights
+        self._states = states
+        self._fitting = fitting
+        self._made: dict[_Kind, tuple[Program, Executable]] = {}
+        self._making = CrossLoopLock()
+
+    async def source(self, n_tokens: int, *, states: bool = False) -> Executable:
+        """The program for a source of so many tokens."""
+        length = next(n for n in self._transformer.lengths() if n >= n_tokens)
+        return await self._executable(_Kind("states" if states else "source", length))
+
+    async def target(self, head: Head) -> Executable:
+        """The program that takes one token of the target."""
+        return await self._executable(_Kind("target", head=head))
+
+    @property
+    def planned_nbytes(self) -> int:
+        """Intermediate values of what is prepared."""
+        return sum(program.planned_nbytes for program, _ in self._made.values())
+
+    def essential(self) -> list[Program]:
+        """See `generating.Programs`."""
+        return self._fitting.able(self._transformer.programs())
+
+    def take_less(self) -> bool:
+        """See `generating.Programs`: there is nothing smaller."""
+        return False
+
+    def close(self) -> None:
+        """Free what was prepared; the states stay."""
+        while self._made:
+            self._made.popitem()[1][1].close()
+
+    async def _executable(self, kind: _Kind) -> Executable:
+        async with self._making.turn():
+            if kind not in self._made:
+                program = self._fitting.fit(self._plain(kind))
+                executable = await self._backend.prepare(program, self._weights, self._states)
+                self._made[kind] = program, executable
+            return self._made[kind][1]
+
+    def _plain(self, kind: _Kind) -> Program:
+        if kind.phase == "target":
+            return self._transformer.target(kind.head)
+        return self._transformer.source(kind.length, states=kind.phase == "states")
