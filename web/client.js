@@ -17,6 +17,7 @@ export { BasculeError, faultOf } from "./protocol.js";
  * Who hears of a text while it is written: pieces with the count of tokens so far, and how much of the
  * prompt is read (stage "prefill").
  * @typedef {{ onPiece?: (text: string, tokens: number) => void,
+ *   onSegment?: (segment: import("./protocol.js").Segment) => void,
  *   onProgress?: (progress: Progress) => void }} Listener
  * @typedef {{ resolve: (value: any) => void, reject: (error: Error) => void } & Listener} Waiting
  */
@@ -24,7 +25,7 @@ export { BasculeError, faultOf } from "./protocol.js";
 const HERE = import.meta.url;
 const CANCEL_MS = 5000;
 /** Requests whose answer is what somebody waited for. */
-const RESULTS = ["embed", "rank", "classify", "chat", "generate", "logits"];
+const RESULTS = ["embed", "rank", "classify", "chat", "generate", "logits", "transcribe"];
 
 export class BasculeClient {
   /** Started with the first request, and anew after one that could not start. @type {Worker | null} */
@@ -145,6 +146,14 @@ export class BasculeClient {
     return this.#ask({ type: "logits", ids });
   }
 
+  /** The text of a recording, by a speech model; segments are heard of as they come.
+   * @param {Float32Array<ArrayBuffer>} samples one channel, which the worker gets a copy of
+   * @param {number} rate samples a second @param {import("./protocol.js").SpeechOptions} [options]
+   * @param {Listener} [listener] @returns {Promise<import("./protocol.js").Transcription>} */
+  transcribe(samples, rate, options = {}, listener = {}) {
+    return this.#ask({ type: "transcribe", samples, rate, options }, listener);
+  }
+
   /** Measure which shaders are fastest here for the loaded model. @param {number} budgetS
    * @returns {Promise<import("./protocol.js").Tuned>} */
   tune(budgetS) {
@@ -223,6 +232,10 @@ export class BasculeClient {
   #hear(answer) {
     if (answer.type === "piece") {
       this.#waiting.get(answer.id)?.onPiece?.(answer.text, answer.tokens);
+      return;
+    }
+    if (answer.type === "segment") {
+      this.#waiting.get(answer.id)?.onSegment?.(answer.segment);
       return;
     }
     if (answer.type === "progress" && answer.id !== undefined) {

@@ -24,6 +24,7 @@ import { whyOf } from "./why.js";
 const OFFLINE_FILES = [
   ...["./", "main.js", "heatmap.js", "heatcanvas.js", "similarity.js"],
   ...["chat.html", "chat.js", "chat.css", "conversation.js", "figures.js", "markdown.js", "messages.js"],
+  ...["transcribe.html", "transcribe.js", "transcribe.css", "recording.js", "waveform.js"],
   ...["vendor/marked.js", "vendor/purify.js"],
   ...["console.html", "console.js", "console-log.js", "console-worker.js", "console.css"],
   ...["worker.js", "ahead.js", "page-fetcher.js", "boot.js", "client-options.js", "early.js", "early-gpu.js", "prefetch.js", "vendor/idb.js", "vendor/hash-wasm.js", "vendor/tokenizers.js"],
@@ -247,6 +248,10 @@ export class EngineCard {
         idle.during(() => client.rank(query, texts)),
       classify: (/** @type {(string | [string, string])[]} */ texts) =>
         idle.during(() => client.classify(texts)),
+      /** @param {Float32Array<ArrayBuffer>} samples @param {number} rate
+       * @param {import("./protocol.js").SpeechOptions} [options] @param {Listener} [listener] */
+      transcribe: (samples, rate, options, listener) =>
+        idle.during(() => client.transcribe(samples, rate, options, listener)),
       chat,
       generate,
       logits: (/** @type {number[]} */ ids) => idle.during(() => client.logits(ids)),

@@ -6,13 +6,14 @@
  * @typedef {{ kind: "sentence-encoder", dimension: number, maxTokens: number }} Encoder
  * @typedef {{ kind: "classifier", labels: string[], maxTokens: number }} Classifier
  * @typedef {{ kind: "language-model", maxLength: number, canChat: boolean }} LanguageModel
+ * @typedef {{ kind: "speech-model", languages: string[] }} SpeechModel
  * @typedef {{ tier: string, refused: string, expected_ms: number | null, source: string }} Considered
  * @typedef {{ subject: string, chosen: string, reason: string, warning: string,
  *   considered: Considered[] }} Decision
  * @typedef {{ sample: string, tolerance: number, deviation: number | null, steps: string[],
  *   remembered: string, ms: number }} Proof
  * @typedef {{ model: string, tier: string, reason: string, device: string, decision: Decision | null,
- *   proof: Proof, stats: Record<string, number>, warnings: string[] } & (Encoder | Classifier | LanguageModel)} Loaded
+ *   proof: Proof, stats: Record<string, number>, warnings: string[] } & (Encoder | Classifier | LanguageModel | SpeechModel)} Loaded
  * @typedef {{ data: Float32Array<ArrayBuffer>, rows: number, columns: number, ms: number,
  *   tokens?: number[], truncated?: number[] }} Embedded
  * @typedef {{ scores: number[], n_tokens: number[], truncated: number[] }} Ranking
@@ -31,6 +32,13 @@
  * @typedef {{ text: string, ids: number[], prompt_ids: number[], stop_reason: StopReason,
  *   stats: Record<string, number> }} Generation
  *
+ * What a speech model is asked, and answers; times are seconds.
+ * @typedef {{ language?: string, task?: string, timestamps?: boolean, seed?: number }} SpeechOptions
+ * @typedef {{ start: number, end: number, text: string, no_speech_probability: number,
+ *   mean_log_probability: number }} Segment
+ * @typedef {{ text: string, language: string, duration: number, segments: Segment[], srt: string,
+ *   vtt: string }} Transcription
+ *
  * @typedef {{ signature: string, count: number, default: string, chosen: string, gain: number,
  *   times_ms: Record<string, number> }} Finding
  * @typedef {{ findings: Finding[], improved: number, known: number, skipped: string[],
@@ -43,21 +51,24 @@
  * @typedef {{ id: number, type: "chat", input: Message[], options: Options }} ChatRequest
  * @typedef {{ id: number, type: "generate", input: string | number[], options: Options }} GenerateRequest
  * @typedef {{ id: number, type: "logits", ids: number[] }} LogitsRequest
+ * @typedef {{ id: number, type: "transcribe", samples: Float32Array<ArrayBuffer>, rate: number,
+ *   options: SpeechOptions }} TranscribeRequest
  * @typedef {{ id: number, type: "cache", action: string, locations: string[] | null }} CacheRequest
  * @typedef {{ id: number, type: "stats" | "cancel" | "close" }} PlainRequest
  * @typedef {{ id: number, type: "tune", budgetS: number }} TuneRequest
  * @typedef {ChatRequest | GenerateRequest} WritingRequest
- * @typedef {WritingRequest | LogitsRequest | EmbedRequest | RankRequest | ClassifyRequest} ModelRequest
+ * @typedef {WritingRequest | LogitsRequest | EmbedRequest | RankRequest | ClassifyRequest | TranscribeRequest} ModelRequest
  * @typedef {LoadRequest | ModelRequest | CacheRequest | TuneRequest | PlainRequest} Request
  *
  * With an id, progress is that request's own. `tokens` counts those of all pieces so far.
  * @typedef {{ type: "progress", id?: number } & Progress} ProgressMessage
  * @typedef {{ type: "piece", id: number, text: string, tokens: number }} PieceMessage
+ * @typedef {{ type: "segment", id: number, segment: Segment }} SegmentMessage
  * @typedef {{ type: "result", id: number, value: any }} ResultMessage
  * @typedef {{ type: "error", id: number, fault: Fault }} ErrorMessage
  * Python has started, from whose snapshot ("" for none).
  * @typedef {{ type: "booted", snapshot: "site" | "browser" | "" }} BootedMessage
- * @typedef {BootedMessage | ProgressMessage | PieceMessage | ResultMessage | ErrorMessage} Answer
+ * @typedef {BootedMessage | ProgressMessage | PieceMessage | SegmentMessage | ResultMessage | ErrorMessage} Answer
  */
 
 /** An error that the worker told. */

@@ -94,6 +94,8 @@ async function answer(request) {
     case "chat":
     case "generate":
       return written(session, request);
+    case "transcribe":
+      return transcribed(session, request);
     case "logits":
       return matrixOf(session.logits(JSON.stringify(request.ids)));
     case "tune":
@@ -156,6 +158,14 @@ async function written(session, { id, type, input, options }) {
   /** @param {string} stage @param {number} done @param {number} total @param {string} unit */
   const onProgress = (stage, done, total, unit) => tell({ type: "progress", id, stage, done, total, unit });
   return JSON.parse(await session[type](JSON.stringify(input), JSON.stringify(options), onPiece, onProgress));
+}
+
+/** @param {any} session @param {import("./protocol.js").TranscribeRequest} request */
+async function transcribed(session, { id, samples, rate, options }) {
+  const onSegment = (/** @type {string} */ segment) => tell({ type: "segment", id, segment: JSON.parse(segment) });
+  /** @param {string} stage @param {number} done @param {number} total @param {string} unit */
+  const onProgress = (stage, done, total, unit) => tell({ type: "progress", id, stage, done, total, unit });
+  return JSON.parse(await session.transcribe(samples, rate, JSON.stringify(options), onSegment, onProgress));
 }
 
 /** What the garbage of two languages looks like from outside. @param {any} pyodide */

@@ -39,6 +39,7 @@ _PUBLIC = {
 _SEEDS = {
     "bascule.backend.tiers": "BackendType",
     "bascule.choosing.workload": "WorkloadCharacteristics",
+    "bascule.compat.audio": "AudioComputeOptimizer",
     "bascule.compat.error_policy": (
         "Attempt ErrorKind ErrorRecovery FallbackStrategy RecoveryAction RecoveryStats"
     ),

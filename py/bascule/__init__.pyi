@@ -4,6 +4,7 @@ from bascule.base.page_settings import configure as configure
 from bascule.base.progress import Progress as Progress
 from bascule.base.waiting import sync as sync
 from bascule.choosing.workload import WorkloadCharacteristics as WorkloadCharacteristics
+from bascule.compat.audio import AudioComputeOptimizer as AudioComputeOptimizer
 from bascule.compat.error_policy import Attempt as Attempt
 from bascule.compat.error_policy import ErrorKind as ErrorKind
 from bascule.compat.error_policy import ErrorRecovery as ErrorRecovery

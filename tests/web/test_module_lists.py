@@ -31,7 +31,13 @@ def graph(start: Path) -> set[Path]:
 
 
 @pytest.mark.parametrize(
-    ("page", "script"), [("index", "main.js"), ("chat", "chat.js"), ("console", "console.js")]
+    ("page", "script"),
+    [
+        ("index", "main.js"),
+        ("chat", "chat.js"),
+        ("console", "console.js"),
+        ("transcribe", "transcribe.js"),
+    ],
 )
 def test_a_page_preloads_all_its_modules(page: str, script: str) -> None:
     html = (WEB / f"{page}.html").read_text()

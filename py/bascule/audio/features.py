@@ -13,6 +13,7 @@ from bascule.program.graph import Graph
 
 if TYPE_CHECKING:
     from bascule.backend.base import Backend, Executable, WeightStore
+    from bascule.program.program import Program
 
 
 class LogMel:
@@ -23,12 +24,17 @@ class LogMel:
         self._store = store
         self._n_samples = frames * STEP
 
+    @staticmethod
+    def program(bands: int = 80, frames: int = N_FRAMES) -> Program:
+        """Return what `open` prepares."""
+        graph = Graph("log-mel")
+        graph.output(log_mel(graph, bands, frames))
+        return freeze(graph)
+
     @classmethod
     async def open(cls, backend: Backend, bands: int = 80, frames: int = N_FRAMES) -> LogMel:
         """Prepare spectra of that many mel bands and frames."""
-        graph = Graph("log-mel")
-        graph.output(log_mel(graph, bands, frames))
-        program = freeze(graph)
+        program = cls.program(bands, frames)
         store = backend.store(program.parameters)
         try:
             for name, table in mel_tables(bands).items():

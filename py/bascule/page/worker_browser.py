@@ -162,6 +162,37 @@ class PageSession:
 
         return await self._answered(work())
 
+    async def transcribe(
+        self,
+        samples: Any,
+        rate: int,
+        options: str,
+        report_segment: Callable[[str], None],
+        report: Callable[..., None],
+    ) -> str:
+        """Transcribe a Float32Array of one channel: the Transcription as JSON, "srt" and "vtt" too.
+
+        `options` are those of `SpeechModel.transcribe` as JSON; `report_segment` hears each segment
+        as JSON, `report` progress.
+        """
+
+        def tell(progress: Progress) -> None:
+            report(progress.stage, progress.done, progress.total, progress.unit)
+
+        async def work() -> str:
+            model = self._loaded("transcribe")
+            if not isinstance(model, SpeechModel):
+                raise _another_kind("transcribe", "a speech model", model)
+            chosen: Any = {**json.loads(options), "sample_rate": rate, "progress": tell}
+            async with model.stream_transcribe(samples, **chosen) as stream:
+                async for segment in stream:
+                    report_segment(json.dumps(segment.as_json()))
+            said = stream.result
+            files = {kind: said.formatted(kind) for kind in ("srt", "vtt")}
+            return json.dumps({**json.loads(said.formatted("json")), **files})
+
+        return await self._answered(work())
+
     async def logits(self, ids: str) -> Any:
         """The (T, V) float32 logits after each of a JSON list of token ids, or a JSON error."""
 

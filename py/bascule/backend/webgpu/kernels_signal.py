@@ -13,7 +13,6 @@ from bascule.program.program import Call, Sizes
 
 
 def _frames(call: Call, adapter: AdapterInfo) -> Variants:
-    del adapter
     count, width = call.result.limits
 
     def numbers(sizes: Sizes) -> Numbers:
@@ -22,7 +21,17 @@ def _frames(call: Call, adapter: AdapterInfo) -> Variants:
         told = {"count": count, "width": width, "samples": samples}
         return {**told, "step": call.whole("step"), "pad": call.whole("pad")}
 
-    return [lambda: make_kernel(call, "frames", numbers, lambda: flat(count * width, 64))]
+    def make(lanes: int) -> Kernel:
+        return make_kernel(
+            call,
+            "frames",
+            numbers,
+            lambda: flat(count * width, lanes),
+            variant=str(lanes),
+            constants={"WORKGROUP": lanes},
+        )
+
+    return [partial(make, lanes) for lanes in (64, 256) if fits(adapter, lanes, 0)]
 
 
 def _largest(call: Call, adapter: AdapterInfo) -> Variants:

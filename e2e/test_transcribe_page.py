@@ -1,0 +1,111 @@
+"""The page of speech, as somebody uses it: a file, the microphone, what fails, and a real model."""
+
+from __future__ import annotations
+
+import shutil
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from e2e.axe import defects
+from e2e.conftest import Site, settled
+from e2e.engines import Engine, Page, wait_for
+from tests.speech_folders import hugging_face
+
+RECORDINGS = Path(__file__).parents[1] / "tests" / "recordings"
+GIVE = """async (url) => {
+  const blob = url ? await (await fetch(url)).blob() : new Blob([]);
+  const data = new DataTransfer();
+  data.items.add(new File([blob], "sound"));
+  const input = document.querySelector("#file");
+  input.files = data.files;
+  input.dispatchEvent(new Event("change"));
+}"""
+SHOWN = "document.querySelector('#error').checkVisibility()"
+WHAT = "() => document.querySelector('#error-what').textContent"
+DONE = "document.querySelector('#speed').textContent && document.querySelector('#stop').hidden"
+TEXT = "() => [...document.querySelectorAll('#segments li span')].map((each) => each.textContent)"
+REFUSE = """() => {
+  navigator.mediaDevices.getUserMedia = async () => {
+    throw new DOMException("no", "NotAllowedError");
+  };
+  document.querySelector("#record").click();
+}"""
+# A microphone that hears a tone.
+RECORD = """() => {
+  navigator.mediaDevices.getUserMedia = async () => {
+    const context = new AudioContext();
+    const target = context.createMediaStreamDestination();
+    const tone = context.createOscillator();
+    tone.connect(target);
+    tone.start();
+    globalThis.track = target.stream.getTracks()[0];
+    return target.stream;
+  };
+  document.querySelector("#speed").textContent = "";
+  document.querySelector("#record").click();
+}"""
+RECORDS = "document.querySelector('#record').textContent === 'Stop recording'"
+UNPLUG = "() => { track.onended(); }"
+NOTES = "() => document.querySelector('#notes').textContent"
+
+
+def give(page: Page, site: Site, file: str) -> None:
+    page.run("() => { document.querySelector('#speed').textContent = ''; }")
+    page.run(GIVE, f"{site.url}/extra/{file}" if file else "")
+
+
+def test_a_file_the_microphone_and_what_fails(engine: Engine, site: Site) -> None:
+    folder = site.extra / "speech-tiny"
+    if not folder.exists():
+        hugging_face(folder)
+        (site.extra / "garbage.wav").write_bytes(b"RIFF" + bytes(100))
+        with wave.open(str(site.extra / "noise.wav"), "wb") as out:
+            out.setnchannels(1)
+            out.setsampwidth(2)
+            out.setframerate(16_000)
+            samples = np.random.default_rng(5).integers(-9000, 9000, 12_000, np.int16)
+            out.writeframes(samples.tobytes())
+    page = engine.new_page()
+    page.open(f"{site.url}/transcribe.html?tier=wasm&model=/extra/speech-tiny")
+    assert settled(page) == "ready"
+    for file, told in (("", "file is empty"), ("garbage.wav", "cannot read that file")):
+        give(page, site, file)
+        wait_for(
+            page, f"{SHOWN} && document.querySelector('#error-what').textContent.includes('{told}')"
+        )
+    give(page, site, "noise.wav")
+    wait_for(page, DONE)
+    assert "times real time" in page.run("() => document.querySelector('#speed').textContent")
+    assert " on wasm: " in page.run("() => document.querySelector('#speed').textContent")
+    assert page.run("() => document.querySelector('#length').textContent") == "0:00"
+    if engine.name.startswith("webkit"):  # WebKitGTK's driver has no media devices
+        page.close()
+        return
+    assert defects(page, site.extra) == []
+    page.run(REFUSE)
+    wait_for(page, SHOWN)
+    assert "microphone was refused" in page.run(WHAT)
+    page.run(RECORD)
+    wait_for(page, RECORDS)
+    page.run("() => new Promise((resolve) => setTimeout(resolve, 500))")
+    page.run(UNPLUG)
+    wait_for(page, DONE)
+    assert "microphone went away" in page.run(NOTES)
+    page.close()
+
+
+@pytest.mark.one_engine
+def test_tiny_en_writes_down_a_recording(engine: Engine, site: Site) -> None:
+    shutil.copy(RECORDINGS / "measure.wav", site.extra / "measure.wav")
+    page = engine.new_page()
+    page.open(f"{site.url}/transcribe.html?tier=wasm")
+    give(page, site, "measure.wav")  # it waits for the model
+    assert settled(page) == "ready"
+    wait_for(page, DONE)
+    said = "Please measure the time at one step takes and write the number on the second page."
+    assert page.run(TEXT) == [said]
+    print(page.run("() => document.querySelector('#speed').textContent"))
+    page.close()

@@ -1,0 +1,103 @@
+"""AudioComputeOptimizer: the log-mel front end of speech models, tuned for its device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bascule.audio.features import LogMel
+from bascule.audio.mel import RATE
+from bascule.audio.recordings import read_recording
+from bascule.backend.tuning import TuneReport
+from bascule.base.arguments import one_of
+from bascule.base.arrays import Array, need_numpy
+from bascule.base.waiting import start
+from bascule.device.device import Device, open_device
+from bascule.models.family import SpeechFamily
+from bascule.models.table import FAMILIES
+
+_BUDGET_S = 10.0
+
+
+class AudioComputeOptimizer:
+    """Computes log-mel spectra on `device`, else on one that is opened at its first use.
+
+    `model_type` is that of a speech model, or "audio". With `browser_specific` the workgroups of
+    its kernels (256x1x1 among them) are measured on this device, whatever the browser, and the
+    fastest serve; `report` says what was measured and `gain` how many times as fast the kernels
+    are in sum. Close it to free the device's memory.
+    """
+
+    def __init__(
+        self,
+        model_type: str = "audio",
+        browser_specific: bool = True,
+        *,
+        device: Device | None = None,
+        bands: int = 80,
+    ) -> None:
+        types = [t for f in FAMILIES if isinstance(f, SpeechFamily) for t in f.model_types]
+        self.model_type = one_of("model_type", model_type, (*types, "audio"))
+        self.browser_specific = browser_specific
+        self.report: TuneReport | None = None
+        self._bands = bands
+        self._device = device
+        self._owns = device is None
+        self._features: LogMel | None = None
+        self._optimizing: Any = None
+
+    def optimize_for_current_browser(self) -> Any:
+        """Measure the kernels' workgroups on this device: the gain, 1.0 where there is no choice.
+
+        It gives an awaitable where an event loop runs, for which `process_audio` waits by itself,
+        and works to the end elsewhere. TierUnavailableError where no device opens.
+        """
+        self._optimizing = start(self._optimize())
+        return self._optimizing
+
+    async def process_audio(self, audio_data: Any, sample_rate: int = RATE) -> Array:
+        """Return the log-mel spectrum (bands, 3000) of at most 30 s of a recording.
+
+        `audio_data` is what `SpeechModel.transcribe` takes; errors as there.
+        """
+        await need_numpy("process_audio()", "Load numpy into this Pyodide.")
+        if self._optimizing is not None and not isinstance(self._optimizing, float):
+            await self._optimizing
+        found = await read_recording(audio_data, sample_rate)
+        device = await self._opened()
+        async with device.backend.turns.turn():
+            if self._features is None:
+                self._features = await LogMel.open(device.backend, self._bands)
+            return await self._features.features(found.samples, found.rate)
+
+    @property
+    def gain(self) -> float:
+        """How many times as fast the measured kernels are as by default."""
+        findings = self.report.findings if self.report is not None else []
+        before = sum(f.count * f.times[f.default] for f in findings)
+        after = sum(f.count * f.times[f.chosen] for f in findings)
+        return before / after if after else 1.0
+
+    def close(self) -> None:
+        """Free what is on the device, and the device if it opened one."""
+        if self._features is not None:
+            self._features.close()
+            self._features = None
+        if self._owns and self._device is not None:
+            self._device.close()
+            self._device = None
+
+    async def _optimize(self) -> float:
+        if self.browser_specific:
+            device = await self._opened()
+            async with device.backend.turns.turn():
+                program = LogMel.program(self._bands)
+                self.report = await device.backend.tune([program], budget_s=_BUDGET_S)
+                if self._features is not None:  # what is prepared stays as it is
+                    self._features.close()
+                    self._features = None
+        return self.gain
+
+    async def _opened(self) -> Device:
+        if self._device is None:
+            self._device = await open_device()
+        return self._device

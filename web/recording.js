@@ -1,0 +1,94 @@
+// Sound from a file or the microphone, as the samples that a speech model hears.
+
+import { BasculeError } from "./protocol.js";
+
+/** Samples a second of what is decoded. */
+export const RATE = 16000;
+/** As py/bascule/audio/recordings.py has it. */
+const MOST_S = 4 * 3600;
+/** What to say of a microphone that cannot be had, by the name of the browser's error. */
+const REFUSALS = new Map([
+  ["NotAllowedError", ["The microphone was refused.", "Allow it in the browser's settings of this site, or choose a file."]],
+  ["NotFoundError", ["There is no microphone.", "Plug one in, or choose a file."]],
+  ["NotReadableError", ["The microphone is in use elsewhere.", "Close what uses it, or choose a file."]],
+]);
+
+/** @param {string} what @param {string} hint */
+function inputFault(what, hint) {
+  return new BasculeError({ category: "input", what, hint });
+}
+
+/** One channel of samples at 16 kHz. @param {Blob} file @returns {Promise<Float32Array<ArrayBuffer>>} */
+export async function decode(file) {
+  if (!file.size) throw inputFault("The file is empty.", "Choose another one.");
+  // One that decodes resamples, too.
+  const context = new OfflineAudioContext(1, 1, RATE);
+  /** @type {AudioBuffer} */
+  let buffer;
+  try {
+    buffer = await context.decodeAudioData(await file.arrayBuffer());
+  } catch {
+    throw inputFault("This browser cannot read that file as sound.", "Choose a WAV, MP3, FLAC or Ogg file.");
+  }
+  if (!buffer.length) throw inputFault("The file holds no samples.", "Choose another one.");
+  if (buffer.duration > MOST_S) throw inputFault("The recording is longer than 4 hours.", "Cut it, and take each part.");
+  return mixed(buffer);
+}
+
+/** The mean of all channels. @param {AudioBuffer} buffer */
+function mixed(buffer) {
+  const samples = new Float32Array(buffer.length);
+  for (let channel = 0; channel < buffer.numberOfChannels; channel++) {
+    const data = buffer.getChannelData(channel);
+    for (let i = 0; i < samples.length; i++) samples[i] += data[i] / buffer.numberOfChannels;
+  }
+  return samples;
+}
+
+/** Records from the microphone until `stop`, or until it is unplugged. */
+export class Recorder {
+  /** @type {MediaRecorder | null} */
+  #recorder = null;
+
+  get busy() {
+    return this.#recorder !== null;
+  }
+
+  /** Begin. `ended` gets what was recorded, and whether the microphone went away meanwhile.
+   * @param {(recorded: Blob, unplugged: boolean) => void} ended */
+  async start(ended) {
+    const stream = await microphone();
+    const recorder = new MediaRecorder(stream);
+    /** @type {Blob[]} */
+    const parts = [];
+    let unplugged = false;
+    recorder.ondataavailable = ({ data }) => parts.push(data);
+    recorder.onstop = () => {
+      this.#recorder = null;
+      for (const track of stream.getTracks()) track.stop();
+      ended(new Blob(parts, { type: recorder.mimeType }), unplugged);
+    };
+    for (const track of stream.getTracks()) {
+      track.onended = () => {
+        unplugged = true;
+        this.stop();
+      };
+    }
+    recorder.start(1000);
+    this.#recorder = recorder;
+  }
+
+  stop() {
+    if (this.#recorder?.state !== "inactive") this.#recorder?.stop();
+  }
+}
+
+async function microphone() {
+  try {
+    return await navigator.mediaDevices.getUserMedia({ audio: true });
+  } catch (error) {
+    const name = error instanceof Error ? error.name : "";
+    const [what, hint] = REFUSALS.get(name) ?? ["This browser gives no microphone to the page.", "Choose a file."];
+    throw inputFault(what, hint);
+  }
+}
