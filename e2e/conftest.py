@@ -23,7 +23,7 @@ from bascule.server.run import pyodide_folder, running
 from bascule.server.snapshot import make_snapshot
 from bascule.server.wheel import WheelHouse
 from e2e.engines import ENGINES, Engine, Engines, Page, PlaywrightTab, wait_for
-from e2e.faults import Faults
+from e2e.faults import OFFLINE, Faults
 from e2e.limited_adapter import WrappedWorkers
 from tests.goldens import cosines, golden
 
@@ -42,6 +42,11 @@ class Site:
     faults: Faults
     extra: Path
 
+    @property
+    def offline_url(self) -> str:
+        """The same site with its service worker, which `url` lacks."""
+        return f"{self.url}/{OFFLINE}"
+
 
 @contextmanager
 def serving(*, isolated: bool = True, checkout: Path | None = None) -> Iterator[Site]:
@@ -56,7 +61,7 @@ def serving(*, isolated: bool = True, checkout: Path | None = None) -> Iterator[
         pyodide=pyodide_folder(),
         isolated=isolated,
         checkout=checkout,
-        snapshots=True,
+        snapshots=checkout is None,  # of a tree that changes none would be ready in time
         extra={
             "goldens": GOLDENS,
             "extra": folder,

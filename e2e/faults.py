@@ -1,6 +1,8 @@
 """A server whose connections break: real sockets, real bodies, faults by path.
 
 `/faults/<kind>/<model>/<file>` serves the model's file and spoils large ones.
+The service worker is served below `/offline/` alone: it fetches a whole site once more, which costs
+each page a second of CPU.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 SMALL_NBYTES = 20_000
+OFFLINE = "offline"
 
 
 class Faults:
@@ -27,6 +30,12 @@ class Faults:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         parts = scope.get("path", "").split("/")
+        if parts[1:2] == [OFFLINE]:
+            parts = ["", *parts[2:]]
+            scope = {**scope, "path": "/".join(parts), "raw_path": "/".join(parts).encode()}
+        elif parts[-1] == "offline.js":
+            await Response(status_code=404)(scope, receive, send)
+            return
         if self.wheel_down and parts[1:2] == ["wheel"]:
             await Response(status_code=503)(scope, receive, send)
             return

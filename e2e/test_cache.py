@@ -62,6 +62,11 @@ def link(site: Site, hub: FaultyServer) -> str:
     return f"{site.url}/?tier=wasm&model={hub.url}/wide"
 
 
+def offline_link(site: Site, hub: FaultyServer) -> str:
+    """With a service worker: WebKit's driver forgets an origin with its last page without one."""
+    return f"{site.offline_url}/?tier=wasm&model={hub.url}/wide"
+
+
 def assert_right(page: Page) -> None:
     expected = golden("tiny-bert")
     assert (cosines(embed(page, expected.texts), expected.embeddings) >= 0.99999).all()
@@ -70,20 +75,19 @@ def assert_right(page: Page) -> None:
 def test_a_second_visit_fetches_no_weights(
     engine: Engine, site: Site, hub: FaultyServer, size: int, new_page: Callable[[str], Page]
 ) -> None:
-    page = new_page(link(site, hub))
+    page = new_page(offline_link(site, hub))
     assert settled(page) == "ready", page.run("() => document.body.innerText")
     assert sent(hub) == size
     first = page.run("() => bascule.stats()")
-    # WebKit's driver forgets an origin with its last page, unless a service worker is there.
     page.run("() => bascule.offline")
     hub.reset_counts()
-    page.open(link(site, hub))
+    page.open(offline_link(site, hub))
     assert settled(page) == "ready"
     assert sum(hub.sent.values()) == 0
     second = page.run("() => bascule.stats()")
     assert second["network_nbytes"] == 0
     hub.down()
-    page.open(link(site, hub))
+    page.open(offline_link(site, hub))
     assert settled(page) == "ready", page.run("() => document.body.innerText")
     assert_right(page)
     print(
@@ -98,12 +102,11 @@ def test_a_tab_that_dies_half_way_goes_on(
 ) -> None:
     # So slow that a loaded machine kills the tab before all has come.
     hub.plan(FILE, Fault("slow", CHUNK, bytes_per_second=4_000_000))
-    # A visit before: WebKit's driver forgets an origin with its last page, unless a service worker
-    # is there.
-    page = new_page(f"{site.url}/?tier=wasm&model=/goldens/tiny-bert")
+    # A visit before, which starts the service worker.
+    page = new_page(f"{site.offline_url}/?tier=wasm&model=/goldens/tiny-bert")
     assert settled(page) == "ready"
     page.run("() => bascule.offline")
-    page.open(link(site, hub))
+    page.open(offline_link(site, hub))
     share = "document.querySelector('#bytes').textContent.match(/([0-9.]+) of ([0-9.]+) MB/)"
     wait_for(page, f"((found) => found && found[1] / found[2] >= 0.5)({share})")
     kept = size * page.run(f"() => {{ const found = {share}; return found[1] / found[2]; }}")
@@ -112,7 +115,7 @@ def test_a_tab_that_dies_half_way_goes_on(
     hub.heal()
     wait_for_silence(hub)
     hub.reset_counts()
-    tab.open(link(site, hub))
+    tab.open(offline_link(site, hub))
     assert settled(tab) == "ready", tab.run("() => document.body.innerText")
     print(f"{engine.name}: killed at {kept / size:.0%}, then fetched {sent(hub) / size:.0%}")
     assert 0 < sent(hub) <= size - kept + CHUNK

@@ -43,7 +43,7 @@ def load(page: Page) -> tuple[str, str, dict[str, Any]]:
 def test_auto_takes_the_fastest_and_says_why(
     engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
-    page = new_page(f"{site.url}/?{MODEL}")
+    page = new_page(f"{site.offline_url}/?{MODEL}")
     tier, reason, rows = load(page)
     # Every WebGPU here is a software one, which loses; the page says so in plain words.
     assert tier in ON_CPU
@@ -69,7 +69,7 @@ def _check_second_visit(page: Page, site: Site, tier: str, rows: dict[str, Any])
     first = page.run("() => bascule.stats()")
     # WebKit's driver forgets an origin with its last page, unless a service worker is there.
     page.run("() => bascule.offline")
-    page.open(f"{site.url}/?{MODEL}")
+    page.open(f"{site.offline_url}/?{MODEL}")
     again, _, rows_again = load(page)
     second = page.run("() => bascule.stats()")
     assert again == tier

@@ -19,7 +19,6 @@ FILE = models_folder() / MODEL / "model.gguf"
 GENERATE = "async ({ ids, options }) => bascule.generate(ids, options)"
 GREEDY = {"greedy": True, "max_new_tokens": 32}
 # Of the large model fewer: tests/model/test_smollm2.py computes all of them natively.
-N_NEW = 16
 N_LOGITS = 96
 # Logits stay in the page: rows are taken out of it in slices.
 LOGITS = """async (ids) => {
@@ -75,17 +74,13 @@ def test_smollm2_says_what_the_reference_says(
     stats = page.run("() => bascule.stats()")
     assert stats["weights_nbytes"] <= 1.05 * FILE.stat().st_size
 
-    chats = llama.prompts()
-    # One that ends by itself and one that the limit ends: the native tiers answer all.
-    for name in ("short", "accents"):
-        chat = chats[name]
-        options = {**GREEDY, "max_new_tokens": N_NEW}
-        found = page.run(GENERATE, {"ids": chat.prompt_ids, "options": options})
-        assert chat.parts_at(found["ids"]) is None, (name, found["text"])
-        assert len(found["ids"]) == (N_NEW if chat.end is None else chat.end)
-        assert found["stats"]["crossings_per_token"] <= 1 or len(found["ids"]) < 16
-        told = {k: round(v, 2) for k, v in found["stats"].items() if "per_" in k}
-        print(f"{webgpu_engine.name}, {name}: {told}")
+    # One that ends by itself: the native tiers answer all, and tiny models stop at the limit below.
+    chat = llama.prompts()["short"]
+    found = page.run(GENERATE, {"ids": chat.prompt_ids, "options": GREEDY})
+    assert chat.parts_at(found["ids"]) is None, found["text"]
+    assert len(found["ids"]) == chat.end
+    told = {k: round(v, 2) for k, v in found["stats"].items() if "per_" in k}
+    print(f"{webgpu_engine.name}: {told}")
 
 
 def test_smollm2_logits_and_perplexity(

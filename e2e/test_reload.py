@@ -22,7 +22,7 @@ def test_edits_reach_the_page(
       return Math.hypot(...data);
     }"""
     with serving(checkout=tmp_path) as site:
-        page = new_page(f"{site.url}/?model=/goldens/tiny-bert&tier=webgpu")
+        page = new_page(f"{site.offline_url}/?model=/goldens/tiny-bert&tier=webgpu")
         assert settled(page) == "ready"
         assert abs(page.run(norm) - 1) < 1e-3
         page.run("() => bascule.offline")  # from here on, its service worker serves it
@@ -37,7 +37,7 @@ def test_edits_reach_the_page(
         edit(reference, "return x / np.maximum(np.sqrt(", "return 3 * x / np.maximum(np.sqrt(")
         worker = tmp_path / "py" / "bascule" / "page" / "worker_browser.py"
         edit(worker, "was asked", "has been asked")
-        page.open(f"{site.url}/?model=/goldens/tiny-bert&tier=webgpu")
+        page.open(f"{site.offline_url}/?model=/goldens/tiny-bert&tier=webgpu")
         assert settled(page) == "ready"
         assert abs(page.run(norm) - 3) < 1e-3
         assert "has been asked" in page.run("() => document.querySelector('#reason').textContent")

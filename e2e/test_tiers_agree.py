@@ -9,7 +9,7 @@ import pytest
 
 from e2e.conftest import Site, settled
 from e2e.engines import Engine, Page
-from e2e.test_language import MODEL, logits
+from e2e.test_language import logits
 from e2e.test_matrix import embed
 from tests.goldens import cosines, golden, llama
 from tests.goldens.classifiers import ANSWERS, CLASSIFIERS, QUERY, classifier_golden
@@ -23,7 +23,6 @@ RERANKERS = (CLASSIFIERS[0], CLASSIFIERS[-1])
 RANK = "({ query, texts }) => bascule.rank(query, texts)"
 # Folders whose modules have weights, prompts that are left out, names of old checkpoints.
 MODULES = ("layer norm, dense, normalize", "prompt left out of max", "gamma and beta")
-N_TOKENS = 13  # a short prefill: numpy runs it in the page, too
 
 
 @pytest.fixture
@@ -69,11 +68,14 @@ def test_minilm_on_every_tier(engine: Engine, site: Site, page: Page) -> None:
 
 
 @pytest.mark.most_tiers
-def test_smollm2_on_every_tier(engine: Engine, page: Page) -> None:
+def test_a_language_model_on_every_tier(engine: Engine, page: Page) -> None:
+    """Of a tiny one, logits. Answers of the others, SmolLM2's among them, are held to goldens tier
+    by tier: test_language.py, test_wasm_language.py, and for numpy natively tests/model."""
+    ids = llama.tiny("tiny-k").chats[0].prompt_ids
 
     def answer(tier: str) -> np.ndarray:
-        page.run(LOAD, {"model": MODEL, "tier": tier})
-        return logits(page, llama.prompts()["accents"].prompt_ids[:N_TOKENS])
+        page.run(LOAD, {"model": "/goldens/tiny-llama/tiny-k.gguf", "tier": tier})
+        return logits(page, ids)
 
     assert_same({tier: answer(tier) for tier in tiers_of(page)}, engine)
 
