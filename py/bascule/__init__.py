@@ -60,6 +60,7 @@ _SEEDS = {
         "CapabilityRequirements compatibility_score get_requirement_mismatch "
         "meets_requirements validate_capabilities validate_operation_requirements"
     ),
+    "bascule.observe.compatibility": "HardwareCompatibilityReporter",
     "bascule.observe.monitor": "PerformanceMonitor",
     "bascule.observe.performance": "PerformanceReport",
     "bascule.machine.safari": "SafariSupport safari_capabilities safari_support",

@@ -58,6 +58,9 @@ from bascule.machine.requirements import (
 from bascule.machine.safari import SafariSupport as SafariSupport
 from bascule.machine.safari import safari_capabilities as safari_capabilities
 from bascule.machine.safari import safari_support as safari_support
+from bascule.observe.compatibility import (
+    HardwareCompatibilityReporter as HardwareCompatibilityReporter,
+)
 from bascule.observe.monitor import PerformanceMonitor as PerformanceMonitor
 from bascule.observe.performance import PerformanceReport as PerformanceReport
 from bascule.tasks.classifier import ClassifierModel as ClassifierModel

@@ -19,6 +19,7 @@ from bascule import __version__
 from bascule.backend.base import TIERS
 from bascule.choosing.switches import warn_of_unknown_names
 from bascule.cli.classes import add_classify_arguments, add_rank_arguments, classify, rank
+from bascule.cli.compat import add_compat_arguments, compat
 from bascule.cli.page import (
     add_pyodide_arguments,
     add_snapshot_arguments,
@@ -208,6 +209,15 @@ def _parser() -> argparse.ArgumentParser:
         _command(commands, "pyodide", pyodide, "fetch Pyodide for `serve`", "bascule pyodide")
     )
 
+    add_compat_arguments(
+        _command(
+            commands,
+            "compat",
+            compat,
+            "report what runs on this machine, what does not, and what to do",
+            "bascule compat --collect-all --matrix --format html --output compat.html",
+        )
+    )
     doctor = _command(
         commands, "doctor", _doctor, "say what works on this machine", "bascule doctor --json"
     )

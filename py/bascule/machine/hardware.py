@@ -1,0 +1,79 @@
+"""What accelerators a machine has, by the files of their drivers and libraries: nothing is loaded.
+
+These are facts for reports. Bascule computes through WebGPU, WebNN, WebAssembly and numpy alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from ctypes.util import find_library
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from bascule.base.page_settings import IN_PAGE
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """An accelerator or its interface. `present` and `memory_nbytes` are None where nothing tells
+    them; `source` says who told it: a file, a library, or why it is unknown.
+    """
+
+    name: str
+    present: bool | None
+    source: str
+    memory_nbytes: int | None = None
+
+
+# By name: driver files or folders below the root, libraries, Python packages that tell of it.
+_SIGNS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+    "cuda": (("proc/driver/nvidia/version", "dev/nvidiactl"), ("cuda", "nvcuda"), ()),
+    "rocm": (("dev/kfd", "opt/rocm"), ("amdhip64",), ()),
+    "mps": (("System/Library/Frameworks/Metal.framework",), (), ()),
+    "vulkan": ((), ("vulkan", "vulkan-1"), ()),
+    "openvino": ((), ("openvino",), ("openvino",)),
+    "npu": (("dev/accel/accel0", "dev/apex_0"), (), ()),
+}
+_UNKNOWN = "unknown: a page cannot look for drivers"
+
+
+def detect_hardware(
+    root: Path = Path("/"), libraries: Callable[[str], str | None] = find_library
+) -> tuple[Hardware, ...]:
+    """Look for CUDA, ROCm, MPS (Metal), Vulkan, OpenVINO and NPUs; all unknown in a page."""
+    if IN_PAGE:
+        return tuple(Hardware(name, None, _UNKNOWN) for name in _SIGNS)
+    return tuple(_look(name, root, libraries) for name in _SIGNS)
+
+
+def _look(name: str, root: Path, libraries: Callable[[str], str | None]) -> Hardware:
+    files, names, packages = _SIGNS[name]
+    if name == "mps" and sys.platform != "darwin" and not (root / files[0]).exists():
+        return Hardware(name, False, f"told by the system: it is {sys.platform}")
+    for file in files:
+        if (root / file).exists():
+            return Hardware(name, True, f"told by /{file}", _memory_nbytes(name, root))
+    for library in names:
+        if found := libraries(library):
+            # Only a driver's files show a device: the library may be there without one.
+            present = True if name in ("vulkan", "openvino") else None
+            return Hardware(name, present, f"told by the library {found}")
+    for package in packages:
+        if find_spec(package) is not None:
+            return Hardware(name, True, f"told by the Python package {package}")
+    return Hardware(name, False, "told by the absence of its driver files and libraries")
+
+
+def _memory_nbytes(name: str, root: Path) -> int | None:
+    """Of AMD's cards the driver tells; NVIDIA's tells only through its own library."""
+    if name != "rocm":
+        return None
+    found = 0
+    for file in root.glob("sys/class/drm/card*/device/mem_info_vram_total"):
+        try:
+            found += int(file.read_text("ascii"))
+        except (OSError, ValueError):
+            continue
+    return found or None

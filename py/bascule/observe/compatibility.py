@@ -1,0 +1,273 @@
+"""HardwareCompatibilityReporter: what runs on this machine, what does not, and what to do."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from importlib.util import find_spec
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import bascule
+from bascule.backend.tiers import tier_info
+from bascule.base.arguments import did_you_mean
+from bascule.base.arrays import need_numpy, np
+from bascule.base.waiting import sync
+from bascule.choosing.auto import need_of
+from bascule.choosing.decisions import memory_refusal
+from bascule.choosing.survey import survey
+from bascule.choosing.switches import read_switches
+from bascule.choosing.tier_records import TierFacts
+from bascule.device.device import open_device
+from bascule.device.loading import read_programs
+from bascule.errors import BasculeError, InputError
+from bascule.machine.hardware import Hardware, detect_hardware
+from bascule.machine.host import free_nbytes
+from bascule.observe.findings import SEVERITIES, Cell, Finding, Level, Severity
+from bascule.observe.report_text import as_html, as_markdown
+
+FORMATS = ("markdown", "json", "html")
+_LITTLE_NBYTES = 1 << 30
+# What each package is for, and how bad it is without.
+_PACKAGES: dict[str, tuple[Severity, str]] = {
+    "numpy": ("critical", "arrays and the cpu tier need it"),
+    "wgpu": ("error", "the webgpu tiers need it outside a page"),
+    "wasmtime": ("warning", "the wasm tier needs it outside a page"),
+    "tokenizers": ("warning", "texts need it outside a page"),
+}
+# A pass of a small model of each family, in multiply-adds, and its kind of work.
+_FAMILIES: dict[str, tuple[str, float]] = {
+    "embedding": ("product", 2e8),
+    "text_generation": ("blocks", 1.3e8),
+}
+_NOT_YET = ("vision", "multimodal")
+_HIGH_S, _MEDIUM_S = 0.05, 0.5
+
+
+class HardwareCompatibilityReporter:
+    """Collects findings about packages, hardware, memory and models, and reports them.
+
+    Its methods work to the end in plain code (see `bascule.sync`). Tiers are opened, and measured
+    where this machine is new, when a method first needs them.
+    """
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+        self.hardware: tuple[Hardware, ...] = ()
+        self._tiers: tuple[TierFacts, ...] | None = None
+        self._tested: dict[str, str] = {}  # what a tier's test found wrong; empty where it passed
+
+    def check_components(self) -> list[Finding]:
+        """Look for the packages that tiers need, without importing them."""
+        found = [
+            Finding(
+                severity,
+                name,
+                "missing_component",
+                f"The Python package {name} is not installed: {use}.",
+                (f"Install it: pip install {name}.",),
+            )
+            for name, (severity, use) in _PACKAGES.items()
+            if find_spec(name) is None
+        ]
+        return self._add(found)
+
+    def collect_hardware_detection_errors(self) -> list[Finding]:
+        """Look for accelerators, and open each tier."""
+        self.hardware = detect_hardware()
+        tiers = self._surveyed()
+        found = [_refused(each) for each in tiers if each.refused]
+        found += [_software(each) for each in tiers if each.software and not each.refused]
+        if all(each.refused for each in tiers):
+            why = "No tier works on this machine."
+            found.append(Finding("critical", "tiers", "no_tier", why, ("pip install numpy",)))
+        return self._add(found)
+
+    def collect_resource_pool_errors(self) -> list[Finding]:
+        """Hold the memory that is free against what a model takes."""
+        nbytes = free_nbytes()
+        if nbytes is None:
+            text = "The system does not tell how much memory is free."
+            return self._add([Finding("info", "memory", "unknown_memory", text)])
+        if nbytes >= _LITTLE_NBYTES:
+            return []
+        advice = (
+            "Close other applications and tabs.",
+            "Take a smaller model or smaller batches.",
+            "Load with quantize=8 or quantize=4.",
+        )
+        text = f"{nbytes >> 20:,} MiB of memory are free."
+        return self._add([Finding("warning", "memory", "memory_pressure", text, advice)])
+
+    def collect_model_integration_errors(self, model_name: str) -> list[Finding]:
+        """Hold what a model needs, by its own files, against each tier that works."""
+        try:
+            programs = sync(read_programs(model_name))
+        except BasculeError as error:
+            advice = (error.hint,) if error.hint else ()
+            return self._add([Finding("error", model_name, error.category, error.what, advice)])
+        need = need_of(model_name, programs)
+        found: list[Finding] = []
+        able: list[str] = []
+        for each in self._surveyed():
+            unable = need.unable.get(each.tier, "")
+            # A tensor that no buffer holds is cut: only the sum counts.
+            why = each.refused or unable or memory_refusal(each, 0, need.total_nbytes)
+            if each.better:
+                continue
+            if not why:
+                able.append(each.tier)
+            elif not each.refused:
+                advice = ('Use tier="auto", or load with quantize=4.',)
+                text = f"It does not run on {each.tier}: {why}."
+                found.append(Finding("error", model_name, "incompatible", text, advice))
+        needs = f"It needs {need.total_nbytes / (1 << 20):,.1f} MiB"
+        if able:
+            text = f"{needs} and runs on {', '.join(able)}."
+            found.append(Finding("info", model_name, "compatible", text))
+        else:
+            text = f"{needs}, and no tier here can run it."
+            found.append(Finding("critical", model_name, "no_tier", text))
+        return self._add(found)
+
+    def test_full_hardware_stack(self) -> list[Finding]:
+        """Multiply matrices on each tier that works, and compare with numpy in float64."""
+        return self._add(sync(self._test()))
+
+    def generate_compatibility_matrix(self) -> dict[str, dict[str, Cell]]:
+        """Families of models by tiers; a cell is "measured" where that work was timed here, and
+        its tier has not failed a test, else "assumed".
+        """
+        tiers = self._surveyed()
+        rows = {
+            family: {t.tier: self._cell(t, kind, work) for t in tiers}
+            for family, (kind, work) in _FAMILIES.items()
+        }
+        audio = {t.tier: self._cell(t, "product", 5e9) for t in tiers}
+        rows["audio"] = {
+            tier: Cell(c.level, "assumed", f"by products alone; {c.reason}")
+            for tier, c in audio.items()
+        }
+        for family in _NOT_YET:
+            none = Cell("none", "assumed", "this version has no model of that family")
+            rows[family] = {t.tier: none for t in tiers}
+        return rows
+
+    def generate_report(self, format: str = "markdown") -> str:
+        """The findings so far, the worst first, as "markdown", "json" or "html"."""
+        return render(self.as_json(), format)
+
+    def as_json(self, *, matrix: bool = False) -> dict[str, Any]:
+        """All that is known, as plain values."""
+        ordered = sorted(self.findings, key=lambda f: SEVERITIES.index(f.severity))
+        found: dict[str, Any] = {
+            "version": bascule.__version__,
+            "counts": {s: sum(f.severity == s for f in ordered) for s in SEVERITIES},
+            "findings": [asdict(finding) for finding in ordered],
+            "hardware": [asdict(each) for each in self.hardware],
+            "tiers": [
+                {
+                    "tier": t.tier,
+                    "works": None if t.better else not t.refused,
+                    "reason": t.refused or t.device_name,
+                }
+                for t in self._tiers or ()
+            ],
+            "tested": dict(self._tested),
+        }
+        if matrix:
+            rows = self.generate_compatibility_matrix()
+            found["matrix"] = {
+                family: {tier: asdict(cell) for tier, cell in row.items()}
+                for family, row in rows.items()
+            }
+        return found
+
+    def save_to_file(self, text: str, path: str | PathLike[str]) -> Path:
+        """Write a report to a file; gives its path."""
+        found = Path(path)
+        found.write_text(text, "utf-8")
+        return found
+
+    def _add(self, found: list[Finding]) -> list[Finding]:
+        self.findings += [finding for finding in found if finding not in self.findings]
+        return found
+
+    def _surveyed(self) -> tuple[TierFacts, ...]:
+        if self._tiers is None:
+            self._tiers = tuple(sync(survey(read_switches())).tiers)
+        return self._tiers
+
+    async def _test(self) -> list[Finding]:
+        await need_numpy("test_full_hardware_stack", "Load numpy into this Pyodide first.")
+        found: list[Finding] = []
+        for each in self._tiers or (await survey(read_switches())).tiers:
+            if each.refused:
+                continue
+            try:
+                wrong = await _wrong_product(each.tier)
+            except BasculeError as error:
+                wrong = error.what
+            self._tested[each.tier] = wrong
+            if wrong:
+                advice = ("Update the graphics driver.", "Load models with another tier.")
+                text = f"Its product of matrices failed: {wrong}."
+                found.append(Finding("error", each.tier, "wrong_result", text, advice))
+            else:
+                text = "Its product of matrices agrees with numpy in float64."
+                found.append(Finding("info", each.tier, "tested", text))
+        return found
+
+    def _cell(self, facts: TierFacts, kind: Any, work: float) -> Cell:
+        wrong = facts.refused or self._tested.get(facts.tier, "")
+        if facts.better:
+            best = next(t for t in self._surveyed() if t.tier == facts.better)
+            return Cell(self._cell(best, kind, work).level, "assumed", f"as {facts.better}")
+        if wrong:
+            return Cell("none", "measured", wrong)
+        if tier_info(facts.tier).typical.blocks_s is None and kind == "blocks":
+            return Cell("none", "assumed", "the tier does no such work")
+        if not facts.speeds.samples.get(kind):
+            return Cell("low", "assumed", "not timed here")
+        seconds = facts.speeds.seconds(kind, work, again=True)
+        level: Level = "high" if seconds <= _HIGH_S else "medium" if seconds <= _MEDIUM_S else "low"
+        measured = not facts.speeds.source.startswith("typical")
+        basis = "measured" if measured else "assumed"
+        return Cell(level, basis, f"{1e3 * seconds:.3g} ms a pass of a small model")
+
+
+def render(report: dict[str, Any], format: str) -> str:
+    """A report's record as text; InputError for an unknown format."""
+    if format == "json":
+        return json.dumps(report, indent=2)
+    if format == "markdown":
+        return as_markdown(report)
+    if format == "html":
+        return as_html(report)
+    hint = did_you_mean(format, FORMATS)
+    raise InputError("generate_report, format", f"one of {', '.join(FORMATS)}", format, hint=hint)
+
+
+async def _wrong_product(tier: str) -> str:
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((48, 48)).astype(np.float32) for _ in range(2))
+    async with await open_device(tier, remember=False) as device:
+        found = await device.ops.matmul(await device.buffer(a), await device.buffer(b))
+        error = float(np.abs(await found.numpy() - a.astype(np.float64) @ b).max())
+    return "" if error <= 1e-4 else f"it is {error:.2g} off"
+
+
+def _refused(facts: TierFacts) -> Finding:
+    if facts.better:
+        text = f"It was not tried: {facts.refused}."
+        return Finding("info", facts.tier, "not_tried", text)
+    advice = ('Use tier="auto": it takes the best tier that works here.',)
+    severity: Severity = "info" if facts.tier == "webnn" else "error"
+    return Finding(severity, facts.tier, "unavailable", f"{facts.refused}.", advice)
+
+
+def _software(facts: TierFacts) -> Finding:
+    text = f"{facts.device_name} is a GPU that the CPU imitates: it is slow."
+    advice = ("Install the driver of a GPU, or switch hardware acceleration on in the browser.",)
+    return Finding("warning", facts.tier, "software_adapter", text, advice)

@@ -1,0 +1,152 @@
+"""The compatibility reporter: what it says is what this machine does."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec as real_find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bascule import HardwareCompatibilityReporter
+from bascule.choosing.speeds import Sample, Speeds
+from bascule.choosing.tier_records import TierFacts
+from bascule.cli.main import main
+from bascule.errors import InputError
+from bascule.machine.hardware import Hardware, detect_hardware
+from bascule.observe import compatibility
+from bascule.observe.findings import Cell
+from tests.goldens import TINY_BERT
+
+
+def nothing(_: str) -> None:
+    return None
+
+
+FAST = Speeds({"product": (Sample(10**9, 0.02, 0.02),), "blocks": (Sample(10**8, 1.0, 1.0),)})
+TIERS = (
+    TierFacts("webgpu", "no adapter was found"),
+    TierFacts("webgpu-limited", "cpu works", better="cpu"),
+    TierFacts("wasm", device_name="wasmtime", speeds=FAST, total_nbytes=1000),
+    TierFacts("cpu", device_name="numpy", speeds=FAST),
+)
+
+
+@pytest.fixture
+def reporter(monkeypatch: pytest.MonkeyPatch) -> HardwareCompatibilityReporter:
+    """Of a machine without a GPU, whose wasm tier has hardly any memory."""
+    made = HardwareCompatibilityReporter()
+    monkeypatch.setattr(made, "_surveyed", lambda: TIERS)
+    return made
+
+
+def test_the_guide(tmp_path: Path) -> None:
+    reporter = HardwareCompatibilityReporter()
+    reporter.check_components()
+    reporter.collect_hardware_detection_errors()
+    reporter.collect_resource_pool_errors()
+    reporter.collect_model_integration_errors(str(TINY_BERT))
+    reporter.test_full_hardware_stack()
+    markdown = reporter.generate_report(format="markdown")
+    report = json.loads(reporter.generate_report(format="json"))
+    works = {each["tier"] for each in report["tiers"] if each["works"]}
+    assert {"webgpu", "wasm", "cpu"} <= works
+    assert report["tested"] == dict.fromkeys(works, "")  # each agrees with numpy
+    assert f"Bascule {report['version']}" in markdown
+    assert all(finding["message"] in markdown for finding in report["findings"])
+    assert reporter.save_to_file(markdown, tmp_path / "report.md").read_text("utf-8") == markdown
+    assert "<script" in reporter.generate_report(format="html")
+    with pytest.raises(InputError, match="format"):
+        reporter.generate_report(format="pdf")
+
+
+def test_hardware_is_told_by_its_drivers_files(tmp_path: Path) -> None:
+    bare = {each.name: each for each in detect_hardware(tmp_path, nothing)}
+    assert [bare[name].present for name in ("cuda", "rocm", "vulkan", "npu")] == [False] * 4
+    for file in ("proc/driver/nvidia/version", "dev/kfd", "dev/accel/accel0"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("")
+    card = tmp_path / "sys/class/drm/card0/device"
+    card.mkdir(parents=True)
+    (card / "mem_info_vram_total").write_text("17163091968\n")
+    found = {each.name: each for each in detect_hardware(tmp_path, nothing)}
+    assert found["cuda"] == Hardware("cuda", True, "told by /proc/driver/nvidia/version")
+    assert found["rocm"].memory_nbytes == 17163091968
+    assert found["npu"].present
+    (card / "mem_info_vram_total").write_text("plenty")
+    found = {each.name: each for each in detect_hardware(tmp_path, nothing)}
+    assert found["rocm"].memory_nbytes is None
+
+
+def test_a_library_without_a_device_tells_nothing(tmp_path: Path) -> None:
+    found = {each.name: each for each in detect_hardware(tmp_path, lambda name: f"lib{name}.so")}
+    assert found["cuda"] == Hardware("cuda", None, "told by the library libcuda.so")
+    assert found["vulkan"].present
+
+
+def test_four_severities(
+    reporter: HardwareCompatibilityReporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = {"numpy": "critical", "wgpu": "error", "wasmtime": "warning"}
+    monkeypatch.setattr(
+        compatibility, "find_spec", lambda name: None if name in gone else real_find_spec(name)
+    )
+    found = reporter.check_components()
+    assert {each.component: each.severity for each in found} == gone
+    assert all(each.recommendations for each in found)
+    assert reporter.check_components() == found
+    assert len(reporter.findings) == 3  # each is kept once
+    reporter.collect_model_integration_errors(str(TINY_BERT))
+    report = json.loads(reporter.generate_report("json"))
+    severities = [finding["severity"] for finding in report["findings"]]
+    assert severities == ["critical", "error", "error", "warning", "info"]
+    assert report["counts"] == {"critical": 1, "error": 2, "warning": 1, "info": 1}
+
+
+def test_a_model_is_held_against_each_tier(reporter: HardwareCompatibilityReporter) -> None:
+    too_large, compatible = reporter.collect_model_integration_errors(str(TINY_BERT))
+    assert (too_large.severity, compatible.severity) == ("error", "info")
+    assert "does not run on wasm" in too_large.message
+    assert compatible.message.endswith("runs on cpu.")
+    (unknown,) = reporter.collect_model_integration_errors("no-such-model-at-all")
+    assert (unknown.severity, unknown.component) == ("error", "no-such-model-at-all")
+
+
+def test_little_memory(
+    reporter: HardwareCompatibilityReporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[Any] = [1 << 20, None, 1 << 40]
+    monkeypatch.setattr(compatibility, "free_nbytes", lambda: sizes.pop(0))
+    (little,) = reporter.collect_resource_pool_errors()
+    assert (little.severity, little.error) == ("warning", "memory_pressure")
+    (unknown,) = reporter.collect_resource_pool_errors()
+    assert unknown.severity == "info"
+    assert reporter.collect_resource_pool_errors() == []
+
+
+def test_the_matrix_says_what_was_measured(reporter: HardwareCompatibilityReporter) -> None:
+    matrix = reporter.generate_compatibility_matrix()
+    assert matrix["embedding"]["webgpu"] == Cell("none", "measured", "no adapter was found")
+    assert matrix["embedding"]["cpu"].level == "high"
+    assert matrix["embedding"]["webgpu-limited"] == Cell("high", "assumed", "as cpu")
+    assert matrix["text_generation"]["cpu"].level == "low"
+    assert {cell.basis for cell in matrix["vision"].values()} == {"assumed"}
+    assert matrix["audio"]["cpu"].basis == "assumed"
+    reporter._tested["cpu"] = "it is 3 off"
+    failed = reporter.generate_compatibility_matrix()["embedding"]["cpu"]
+    assert failed == Cell("none", "measured", "it is 3 off")
+
+
+def test_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = ["--matrix", "--test-hardware", "--check-model", str(TINY_BERT)]
+    assert main(["compat", "--collect-all", *arguments, "--format", "json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["matrix"]["embedding"]["cpu"]["level"] in ("high", "medium", "low")
+    assert report["tested"]["cpu"] == ""
+    assert report["hardware"]
+    page = tmp_path / "report.html"
+    assert main(["compat", "--format", "html", "--output", str(page)]) == 0
+    data = page.read_text("utf-8").split('id="data">')[1].split("</script>")[0]
+    assert json.loads(data)["hardware"] == report["hardware"]
+    assert main(["compat", "--output", str(tmp_path / "no" / "where")]) == 1
