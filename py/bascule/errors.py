@@ -309,7 +309,11 @@ class DeviceLostError(GpuError):
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
-        super().__init__("device", f"the device was lost ({reason}).", hint="Load the model again.")
+        hint = (
+            "Load the model again; for kernels, arrays and buffers, which are lost with it, open "
+            "another device with bascule.open_device()."
+        )
+        super().__init__("device", f"the device was lost ({reason}).", hint=hint)
 
 
 class WebNnError(BasculeError):

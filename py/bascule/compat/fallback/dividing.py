@@ -89,6 +89,7 @@ class _Planner:
         self._request, self._limits, self._rewrites = request, limits, rewrites
         self._split_matrices = split_matrices
         self.division = request.operation.divide(request)
+        self._programs: dict[tuple[int, ...], Program] = {}
 
     def halves(self, spans: tuple[Span, ...]) -> list[tuple[tuple[Span, ...], tuple[Span, ...]]]:
         """Every way to cut that piece in two, those of the operation's first strategy first."""
@@ -130,10 +131,14 @@ class _Planner:
 
     def _program(self, spans: tuple[Span, ...]) -> Program | None:
         assert self.division is not None
+        lengths = tuple(end - first for first, end in spans)
+        if self.division.alike and lengths in self._programs:
+            return self._programs[lengths]
         made = self.division.piece(spans)
         if made is None:
             return None
-        return self._request.operation.record(made[0]).program
+        program = self._programs[lengths] = self._request.operation.record(made[0]).program
+        return program
 
 
 def _broken(program: Program, limits: Limits, rewrites: Sequence[Rewrite]) -> tuple[str, str, str]:

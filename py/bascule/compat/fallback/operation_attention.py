@@ -89,7 +89,7 @@ def divide_attention(request: Request) -> Division:
             (*some, slice(first, end), columns[2]),
         )
 
-    return Division((*leading, *together, queries), piece, shape, shape)
+    return Division((*leading, *together, queries), piece, shape, shape, alike=not causal)
 
 
 def _tokens_first(x: Floats, heads: int) -> Floats:

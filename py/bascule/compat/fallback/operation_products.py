@@ -75,6 +75,7 @@ def _operands(request: Request) -> tuple[Floats, Floats, Floats | None]:
 def divide_product(request: Request) -> Division:
     """A product by columns of b (rows of weight), and by rows of a."""
     a, weight, bias = _operands(request)
+    weight = np.ascontiguousarray(weight)  # once, not piece by piece
     rows = a.reshape(-1, a.shape[-1])
 
     def piece(spans: tuple[Span, ...]) -> tuple[Request, Any]:
@@ -121,6 +122,8 @@ def divide_lookup(request: Request) -> Division:
         (held,) = np.nonzero((chunk >= first) & (chunk < end))
         if not held.size:
             return None
+        # Some ids twice, so that pieces of about as many are one program.
+        held = np.pad(held, (0, (1 << (held.size - 1).bit_length()) - held.size), mode="edge")
         arrays = {"ids": chunk[held] - first, "table": table[first:end]}
         return Request(request.operation, arrays, request.context, spans[:1]), held + some[0]
 
@@ -129,7 +132,7 @@ def divide_lookup(request: Request) -> Division:
         Axis("chunked_embedding", "ids", len(flat)),
     )
     width = table.shape[1]
-    return Division(axes, piece, (*ids.shape, width), (len(flat), width))
+    return Division(axes, piece, (*ids.shape, width), (len(flat), width), alike=False)
 
 
 def kv_cache_update(request: Request) -> Work:

@@ -54,7 +54,8 @@ class Division:
     `piece` gives the request for a span of each axis, and its place in the result; None where those
     spans hold nothing to do. Places count in an array of shape `flat` and of that `dtype`, which
     has the result's `shape` in the end. Pieces run in the order of the axes: those that divide
-    weights come first, so that they are written once.
+    weights come first, so that they are written once. `alike` says that pieces with spans of the
+    same lengths are the same program.
     """
 
     axes: tuple[Axis, ...]
@@ -62,6 +63,7 @@ class Division:
     shape: tuple[int, ...]
     flat: tuple[int, ...]
     dtype: Literal["f32", "u8"] = "f32"
+    alike: bool = True
 
 
 @dataclass(frozen=True, slots=True)
