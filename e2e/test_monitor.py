@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from bascule import HardwareCompatibilityReporter
+from bascule.observe.compatibility import render
 from e2e.axe import defects
 from e2e.conftest import Site, booted
 from e2e.engines import Engine, Page, PlaywrightTab
@@ -83,4 +85,12 @@ def test_a_report_of_the_browsers_timestamps(
     rows = report.run("() => document.querySelectorAll('#kernels tr').length")
     assert rows == len(found["names"])
     assert report.run("() => performance.getEntriesByType('resource').length") == 0  # offline
+    assert defects(report, site.extra, ("desktop", "phone", "dark")) == []
+    reporter = HardwareCompatibilityReporter()
+    reporter.check_components()
+    reporter.collect_hardware_detection_errors()
+    html = render(reporter.as_json(matrix=True), "html")
+    (site.extra / "compatibility.html").write_text(html, "utf-8")
+    report.open(f"{site.url}/extra/compatibility.html")
+    assert report.run("() => document.querySelectorAll('table').length") == 3
     assert defects(report, site.extra, ("desktop", "phone", "dark")) == []
