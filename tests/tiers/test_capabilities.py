@@ -21,12 +21,12 @@ from bascule.base import assets
 from bascule.machine import capabilities as room
 from bascule.machine import capabilities_native as native
 from bascule.machine.capabilities import (
-    DEFAULT_MEMORY_BUDGET_NBYTES,
     Capabilities,
     capabilities,
     from_facts,
 )
 from bascule.machine.facts import memory_budget
+from bascule.machine.host import tab_nbytes
 
 GIB = 1 << 30
 # On this system no driver speaks D3D12: wgpu then finds no adapter, as on a machine without a GPU.
@@ -227,11 +227,17 @@ def test_an_adapter_that_tells_nothing_is_an_adapter() -> None:
     ],
 )
 def test_memory_has_a_budget(told: Any, expected: int) -> None:
-    assert memory_budget(*told, DEFAULT_MEMORY_BUDGET_NBYTES) == expected
+    assert memory_budget(*told) == expected
     host, memory, limits = told
     facts = {"host": host, "device_memory_nbytes": memory, "limits": limits}
     assert from_facts(facts).memory_budget_nbytes == expected
     assert from_facts({**facts, "memory_budget_nbytes": 7}).memory_budget_nbytes == 7
+
+
+def test_a_tab_may_take_the_same_guess_as_its_budget() -> None:
+    assert tab_nbytes(None) == Capabilities().memory_budget_nbytes == GIB
+    assert tab_nbytes(4 * GIB) == from_facts({"device_memory_nbytes": 4 * GIB}).memory_budget_nbytes
+    assert tab_nbytes(64 * GIB) == 4 * GIB  # no 32-bit WebAssembly has more
 
 
 def test_a_container_has_its_share_of_the_memory(

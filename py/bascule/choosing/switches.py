@@ -3,7 +3,8 @@
     BASCULE_FORCE_<NAME>=1      take that tier and no other
     BASCULE_DISABLE_<NAME>=1    never take it
     BASCULE_PLATFORM_NAME=cpu   no GPU (JAX_PLATFORM_NAME=cpu is heard, too)
-    BASCULE_MEMORY_MB=1500      what a model may take, in MiB; by default what is free
+    BASCULE_MEMORY_MB=1500      what a model may take, in MiB; by default what is free,
+                                in a page half the machine's memory, 1 GiB where that is unknown
 
 <NAME> is any name of `BackendType`: WEBGPU, WEBGPU_LIMITED, WEBNN, WASM, CPU, or JAX, NUMBA, TORCH,
 NUMPY. "", 0, false, no and off switch off. The pages of web/ take them from their address

@@ -13,11 +13,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from bascule.errors import BasculeError
-from bascule.machine.facts import READERS, memory_budget
-
-# A tab of an iPhone is ended at about 1.5 GB, and WebKit gives it buffers of at most 1 GiB for
-# that reason (https://github.com/WebKit/WebKit/pull/49472): what is safe where nothing is told.
-DEFAULT_MEMORY_BUDGET_NBYTES = 1 << 30
+from bascule.machine.facts import DEFAULT_MEMORY_BUDGET_NBYTES, READERS, memory_budget
 
 _DISPATCH_LIMIT_S = 30.0
 
@@ -105,8 +101,8 @@ class Capabilities:
 def from_facts(facts: Mapping[str, object]) -> Capabilities:
     """Make a record of what a prober found, by the fields' names.
 
-    A value of the wrong type counts as not told, an unknown name is passed over. Where nothing
-    gives the budget it comes from the memory and the adapter that were told (`memory_budget`).
+    A value of the wrong type counts as unknown, an unknown name is ignored. Without a budget among
+    them, `memory_budget` derives it from the memory and the adapter's limits.
     """
     known = {
         each.name: READERS[str(each.type)](facts.get(each.name)) for each in fields(Capabilities)
@@ -114,8 +110,8 @@ def from_facts(facts: Mapping[str, object]) -> Capabilities:
     found = Capabilities(**{name: value for name, value in known.items() if value is not None})
     if known["memory_budget_nbytes"] is not None:
         return found
-    told = (found.host, found.device_memory_nbytes, found.limits)
-    return replace(found, memory_budget_nbytes=memory_budget(*told, DEFAULT_MEMORY_BUDGET_NBYTES))
+    budget = memory_budget(found.host, found.device_memory_nbytes, found.limits)
+    return replace(found, memory_budget_nbytes=budget)
 
 
 async def capabilities(*, dispatch: bool = True) -> Capabilities:

@@ -10,6 +10,10 @@ from typing import Any, cast
 
 _LONGEST = 500
 _LARGEST_BUDGET_NBYTES = 4 << 30
+# The one guess of memory, for a page that is told none (Firefox, Safari): an iPhone ends a tab at
+# about 1.5 GB, and WebKit gives it buffers of at most 1 GiB for that reason
+# (https://github.com/WebKit/WebKit/pull/49472).
+DEFAULT_MEMORY_BUDGET_NBYTES = 1 << 30
 
 
 def _text(value: object) -> str | None:
@@ -60,15 +64,16 @@ READERS: Mapping[str, Callable[[object], Any]] = {
 
 
 def memory_budget(
-    host: str | None, memory_nbytes: int | None, limits: Mapping[str, int] | None, default: int
+    host: str | None, memory_nbytes: int | None, limits: Mapping[str, int] | None
 ) -> int:
-    """Bytes that models and buffers may take together.
+    """Return the bytes that models and buffers may take together.
 
-    Natively three quarters of the memory, in a page half of what it is told: the rest is the
-    system's and the browser's. Firefox and Safari tell a page nothing: then `default`, or the
-    largest buffer of an adapter that has larger ones (no device with little memory offers that).
+    Natively three quarters of the memory, in a page half of `navigator.deviceMemory`: the rest is
+    the system's and the browser's. Where the memory is unknown, DEFAULT_MEMORY_BUDGET_NBYTES, or
+    the largest buffer of an adapter that has larger ones (no device with little memory offers
+    that).
     """
     if memory_nbytes:
         return memory_nbytes * 3 // 4 if host == "native" else memory_nbytes // 2
     largest = (limits or {}).get("maxBufferSize", 0)
-    return max(default, min(largest, _LARGEST_BUDGET_NBYTES))
+    return max(DEFAULT_MEMORY_BUDGET_NBYTES, min(largest, _LARGEST_BUDGET_NBYTES))

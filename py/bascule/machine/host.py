@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 from bascule.backend.base import Backend
+from bascule.machine.facts import memory_budget
 
-# A tab has no way to ask. Phones kill one at about 1.5 GB; a 32-bit WebAssembly heap ends at 4.
-_TAB_NBYTES = 1500 << 20
+# What a 32-bit WebAssembly memory can address.
+_WASM_NBYTES = 4 << 30
 
 
 def host_identity() -> str:
@@ -31,14 +32,19 @@ def identity_of(backend: Backend) -> str:
 
 
 def free_nbytes() -> int | None:
-    """Bytes that more data may take on this machine; None where the system does not tell."""
+    """Return the bytes that more data may take on this machine; None where that is unknown.
+
+    A page cannot ask what is free: there it is the budget of its tab.
+    """
     if sys.platform == "emscripten":
-        return _TAB_NBYTES
+        from bascule.machine.host_browser import device_memory_nbytes
+
+        return tab_nbytes(device_memory_nbytes())
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
-            name, _, told = line.partition(":")
+            name, _, value = line.partition(":")
             if name == "MemAvailable":
-                return int(told.split()[0]) << 10
+                return int(value.split()[0]) << 10
     except (OSError, ValueError, IndexError):
         pass
     try:
@@ -47,9 +53,16 @@ def free_nbytes() -> int | None:
         return None
 
 
+def tab_nbytes(memory_nbytes: int | None) -> int:
+    """Return the bytes that models may take in a page's WebAssembly, on a machine of that memory
+    (None: unknown).
+    """
+    return min(memory_budget("page", memory_nbytes, None), _WASM_NBYTES)
+
+
 def is_busy() -> bool:
-    """Whether others use the CPUs so much that what is measured now is no measure."""
+    """Return whether the machine is too loaded to benchmark."""
     try:
         return os.getloadavg()[0] > (os.cpu_count() or 1)
-    except (AttributeError, OSError):  # Windows and pages do not tell
+    except (AttributeError, OSError):  # Windows and pages have no load average
         return False

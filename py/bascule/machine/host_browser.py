@@ -8,3 +8,9 @@ import js
 def user_agent() -> str:
     """Changes with every version; it keys what was measured and decides nothing."""
     return str(js.navigator.userAgent)
+
+
+def device_memory_nbytes() -> int | None:
+    """Return `navigator.deviceMemory` in bytes; None in browsers without it (Firefox, Safari)."""
+    memory = getattr(js.navigator, "deviceMemory", None)
+    return int(memory * (1 << 30)) if isinstance(memory, int | float) else None
