@@ -29,6 +29,7 @@ _PUBLIC = {
     "bascule.tasks.classifier": "ClassifierModel",
     "bascule.tasks.embedder": "EmbeddingModel",
     "bascule.tasks.embeddings": "Embeddings",
+    "bascule.tasks.images": "ImageModel",
     "bascule.tasks.language": "LanguageModel",
     "bascule.tasks.sampler": "Sampling",
     "bascule.tasks.speech": "SpeechModel",

@@ -66,6 +66,7 @@ from bascule.observe.performance import PerformanceReport as PerformanceReport
 from bascule.tasks.classifier import ClassifierModel as ClassifierModel
 from bascule.tasks.embedder import EmbeddingModel as EmbeddingModel
 from bascule.tasks.embeddings import Embeddings as Embeddings
+from bascule.tasks.images import ImageModel as ImageModel
 from bascule.tasks.language import LanguageModel as LanguageModel
 from bascule.tasks.sampler import Sampling as Sampling
 from bascule.tasks.speech import SpeechModel as SpeechModel

@@ -12,6 +12,7 @@ from bascule.models.family import (
     AnyFamily,
     DecoderFamily,
     EncoderFamily,
+    ImageFamily,
     SpeechFamily,
     TextToTextFamily,
 )
@@ -43,7 +44,7 @@ def test_nothing_above_the_families_names_one() -> None:
 
 def test_a_family_imports_no_other() -> None:
     homes = {path.name for path in (PACKAGE / "models").iterdir() if path.is_dir()}
-    families = homes - {"encoder", "decoder", "speech", "text_to_text", "__pycache__"}
+    families = homes - {"encoder", "decoder", "image", "speech", "text_to_text", "__pycache__"}
     assert len(families) == len(FAMILIES)
     for family in families:
         for path in (PACKAGE / "models" / family).glob("*.py"):
@@ -67,6 +68,7 @@ def test_a_row_has_the_phases_of_its_tasks(family: AnyFamily) -> None:
     phases, tasks = {
         EncoderFamily: ({"encode"}, ("embed", "classify")),
         DecoderFamily: ({"decode"}, ("generate",)),
+        ImageFamily: ({"image"}, ("see",)),
         SpeechFamily: ({"encode", "decode"}, ("transcribe",)),
     }[type(family)]
     assert family.phases.keys() == phases

@@ -18,6 +18,8 @@ from bascule.models.decoder.graph import CacheDType, Decoding
 from bascule.models.encoder.config import EncoderConfig
 from bascule.models.encoder.graph import Encoding
 from bascule.models.encoder.head import Head
+from bascule.models.image.config import ImageConfig
+from bascule.models.image.graph import Seeing
 from bascule.models.speech.config import SpeechConfig
 from bascule.models.text_to_text.config import T5Config
 from bascule.models.text_to_text.graph import Transforming
@@ -26,7 +28,7 @@ from bascule.program.program import Dim, Value
 from bascule.weights.ctranslate2 import Read
 from bascule.weights.safetensors import TensorInfo
 
-Task = Literal["embed", "classify", "generate", "transcribe", "transform"]
+Task = Literal["embed", "classify", "generate", "transcribe", "transform", "see"]
 # A tensor's own name (the one that the graph has) and its shape; ANY rows are fine.
 Tensors: TypeAlias = Iterable[tuple[str, tuple[int, ...]]]
 
@@ -127,7 +129,23 @@ class TextToTextFamily(Family):
     tasks: tuple[Task, ...] = ("transform",)
 
 
-AnyFamily: TypeAlias = EncoderFamily | DecoderFamily | SpeechFamily | TextToTextFamily
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFamily(Family):
+    """An encoder of images: pixels -> features of each position (B, T, C).
+
+    `config` checks a config.json, errors as above. `labels` names the layer of its classifiers,
+    whose architectures are `classifiers`.
+    """
+
+    config: Callable[[Mapping[str, Any], str], ImageConfig]
+    tensors: Callable[[ImageConfig], Tensors]
+    phases: Mapping[Literal["image"], Callable[[Seeing, Value], Value]]
+    labels: str
+    classifiers: tuple[str, ...]
+    tasks: tuple[Task, ...] = ("see",)
+
+
+AnyFamily: TypeAlias = EncoderFamily | DecoderFamily | SpeechFamily | TextToTextFamily | ImageFamily
 
 MetadataReader: TypeAlias = Callable[
     [Mapping[str, Any], Mapping[str, DType], int, str], DecoderConfig

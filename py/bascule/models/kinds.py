@@ -37,6 +37,7 @@ _TASK_OF = {
     "sentence encoders": "embed",
     "text to text": "transform",
     "speech": "transcribe",
+    "images": "see",
 }
 
 

@@ -20,6 +20,7 @@ from bascule.models.qwen2 import QWEN2
 from bascule.models.qwen3 import QWEN3
 from bascule.models.roberta import ROBERTA
 from bascule.models.t5 import T5
+from bascule.models.vit import VIT
 from bascule.models.whisper import WHISPER
 
 FAMILIES: tuple[AnyFamily, ...] = (
@@ -37,6 +38,7 @@ FAMILIES: tuple[AnyFamily, ...] = (
     GPT2,
     WHISPER,
     T5,
+    VIT,
 )
 
 # The one that most sentence encoders are.

@@ -25,6 +25,7 @@ from bascule.page.text import ids_of, options_from_json, prompt_from_json, read_
 from bascule.tasks.classifier import ClassifierModel
 from bascule.tasks.embedder import EmbeddingModel
 from bascule.tasks.generating import TextStream
+from bascule.tasks.images import ImageModel
 from bascule.tasks.language import LanguageModel
 from bascule.tasks.loaded import LoadedModel
 from bascule.tasks.models import AnyModel
@@ -338,6 +339,8 @@ def _kind_of(model: AnyModel) -> dict[str, object]:
         return {"kind": "classifier", "labels": model.labels, "maxTokens": model.max_tokens}
     if isinstance(model, TextToTextModel):
         return {"kind": "text-to-text", "maxLength": model.max_length}
+    if isinstance(model, ImageModel):
+        return {"kind": "image-model", "labels": model.labels, "dimension": model.dimension}
     told = {"dimension": model.dimension, "maxTokens": model.max_tokens}
     return {"kind": "sentence-encoder", **told}
 
@@ -345,6 +348,7 @@ def _kind_of(model: AnyModel) -> dict[str, object]:
 _VERBS: Mapping[type[LoadedModel], tuple[str, str]] = {
     EmbeddingModel: ("a sentence encoder", "embed"),
     ClassifierModel: ("a sequence classifier", "rank and classify"),
+    ImageModel: ("a model of images", "classify and embed pictures"),
     LanguageModel: ("a language model", "chat and generate"),
     SpeechModel: ("a speech model", "transcribe"),
     TextToTextModel: ("a text-to-text model", "generate in Python"),

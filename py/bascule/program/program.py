@@ -49,12 +49,14 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """What a parameter's float32 numbers follow from: zeros, or the angles of a rotary base.
+    """What a parameter's float32 numbers are: zeros, the angles of a rotary base, or given ones.
 
-    With `theta` row p of (P, D) holds the cosines and then the sines of p * theta^(-2i / D).
+    With `theta` row p of (P, D) holds the cosines and then the sines of p * theta^(-2i / D);
+    `numbers` are all numbers of the parameter, in row-major order.
     """
 
     theta: float | None = None
+    numbers: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

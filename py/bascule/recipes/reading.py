@@ -13,12 +13,13 @@ from bascule.base.progress import Progress, ProgressCallback
 from bascule.choosing.openers import OpenedTier
 from bascule.errors import FileMissingError, InputError
 from bascule.models.decoder.graph import CacheDType
-from bascule.models.family import EncoderFamily, SpeechFamily, TextToTextFamily
+from bascule.models.family import EncoderFamily, ImageFamily, SpeechFamily, TextToTextFamily
 from bascule.models.table import family_of_config
 from bascule.program.program import Parameter, Program
 from bascule.program.rewrites.registry import Fitting
 from bascule.recipes.classifier import is_classifier, read_classifier
 from bascule.recipes.encoder import read_encoder
+from bascule.recipes.images import read_image_model
 from bascule.recipes.language import LanguageOptions, read_gguf_model, read_language_folder
 from bascule.recipes.missing import explain_missing
 from bascule.recipes.speech import read_speech
@@ -114,6 +115,9 @@ async def _read_folder(
         place = f"{source.location}/config.json"
         config = json_object(await source.read("config.json"), place)
         family = family_of_config(config, place)
+        if isinstance(family, ImageFamily):
+            stored = weights or "f32"
+            return await read_image_model(source, family, config, tell, stored, known_files)
         if isinstance(family, EncoderFamily):
             reader = read_classifier if is_classifier(family, config) else read_encoder
             read = partial(reader, weights=weights or "f32", known_files=known_files)

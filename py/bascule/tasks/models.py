@@ -6,10 +6,11 @@ from typing import TypeAlias
 
 from bascule.tasks.classifier import ClassifierModel
 from bascule.tasks.embedder import EmbeddingModel
+from bascule.tasks.images import ImageModel
 from bascule.tasks.language import LanguageModel
 from bascule.tasks.speech import SpeechModel
 from bascule.tasks.text_to_text import TextToTextModel
 
 AnyModel: TypeAlias = (
-    EmbeddingModel | ClassifierModel | LanguageModel | SpeechModel | TextToTextModel
+    EmbeddingModel | ClassifierModel | LanguageModel | SpeechModel | TextToTextModel | ImageModel
 )

@@ -22,8 +22,10 @@ def write_computed(parameters: Sequence[Parameter], store: WeightStore) -> list[
 
 
 def computed_numbers(computed: Computed, shape: tuple[int, ...]) -> array[float]:
-    """Zeros, or the cosines and behind them the sines of each position's angles (P, D), float32."""
-    numbers = array("f")
+    """Return zeros, given numbers, or cosines and sines of positions' angles (P, D), float32."""
+    numbers = array("f", computed.numbers)
+    if computed.numbers:
+        return numbers
     if computed.theta is None:
         numbers.frombytes(bytes(4 * prod(shape)))
         return numbers

@@ -20,6 +20,7 @@ ALLOWED_FILES = frozenset(
         "tokenizer_config.json",
         "chat_template.jinja",
         "generation_config.json",
+        "preprocessor_config.json",
         "model.safetensors",
         MODEL_GGUF,
         MODEL_BIN,

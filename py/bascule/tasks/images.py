@@ -1,0 +1,219 @@
+"""A model of images ready for use: images in, labels or features out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bascule.backend.base import Backend, WeightStore
+from bascule.backend.tuning import TuneReport
+from bascule.base.arguments import one_of, whole_number
+from bascule.base.arrays import Array, np
+from bascule.base.dtypes import DType
+from bascule.base.progress import ProgressCallback
+from bascule.errors import InputError
+from bascule.models.encoder.classes import Classes
+from bascule.models.family import ImageFamily
+from bascule.models.image.config import ImageConfig
+from bascule.models.image.graph import Normalization, Seeing
+from bascule.program.compile import freeze
+from bascule.program.graph import Graph
+from bascule.program.program import Program
+from bascule.program.rewrites.registry import Fitting
+from bascule.tasks.classifications import probabilities
+from bascule.tasks.image_runs import BATCHES, ImageProgress, ImageRuns
+from bascule.tasks.proof import Sample
+from bascule.vision.processing import ImageProcessing
+
+Pooling = Literal["cls", "mean"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageClassification:
+    """What an image is: the most probable `label`, and the `top_k` best ones, the best first."""
+
+    label: str
+    probability: float
+    probabilities: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageModelSettings:
+    """What a folder says beside the weights; a model without `classes` has no labels."""
+
+    family: ImageFamily
+    config: ImageConfig
+    processing: ImageProcessing
+    classes: Classes | None
+    weights: DType = "f32"
+
+    @property
+    def image_places(self) -> int:
+        """See `ImageSettings`."""
+        return self.config.cut.places
+
+    def image_program(self, batch: int) -> Program:
+        """Record pixels -> the class token's features (B, C), the patches' mean, logits (B, N)."""
+        graph, c = Graph(f"{self.family.name} images"), self.config.layers.hidden
+        norm = normalization(self.processing)
+        to = Seeing(graph, self.config, batch, norm, self.weights)
+        lengths = to.lengths()
+        x = self.family.phases["image"](to, lengths)  # (B, T, C)
+        token = graph.call("pool", x, lengths, kind="cls")
+        graph.output(token)
+        # The class token stands first, and is none of the patches.
+        skipped = graph.input("skipped", (batch,), "u32")
+        graph.output(graph.call("pool", x, lengths, skipped, kind="mean"))
+        if self.classes is not None:
+            n, name = len(self.classes.labels), self.family.labels
+            weight = graph.parameter(f"{name}.weight", (n, c))
+            bias = graph.parameter(f"{name}.bias", (n,))
+            graph.output(graph.call("linear", token, weight, bias, activation="none"))
+        return freeze(graph)
+
+    def programs(self) -> list[Program]:
+        """Record the passes of all numbers of images."""
+        return [self.image_program(batch) for batch in BATCHES]
+
+
+def normalization(processing: ImageProcessing) -> Normalization:
+    """Return what a pass makes of the channels of processed images."""
+    return Normalization(processing.factor, processing.mean, processing.std)
+
+
+class ImageModel(ImageRuns):
+    """A model of images, made by `bascule.load`.
+
+    `labels` are those of its classifier in the order of the logits, none where it has no
+    classifier; `dimension` is the width of its features. Close it, or use it in `async with`, to
+    free the device's memory.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: ImageModelSettings,
+        backend: Backend,
+        weights: WeightStore,
+        *,
+        tier_reason: str,
+        fitting: Fitting | None = None,
+        owns_backend: bool = True,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(
+            settings,
+            name,
+            backend,
+            weights,
+            tier_reason=tier_reason,
+            fitting=fitting,
+            owns_backend=owns_backend,
+            on_close=on_close,
+        )
+        self._settings = settings
+        self.labels = settings.classes.labels if settings.classes else ()
+        self.dimension = settings.config.layers.hidden
+
+    async def classify(
+        self,
+        images: Any,
+        *,
+        top_k: int = 5,
+        batch_size: int | None = None,
+        progress: ImageProgress | None = None,
+    ) -> list[ImageClassification]:
+        """Classify one image or several: the `top_k` most probable labels of each.
+
+        An image is a path, the bytes of a file, a PIL image or an array (H, W, 3) uint8. At most
+        `batch_size` images, 8 by default and at the most, run in one pass; `progress(done, total)`
+        counts images. InputError for what is no image, cannot be decoded or has more than 67
+        megapixels, and for a model without labels; SetupError where an image takes Pillow to
+        decode and that is not installed; NotFiniteError for logits that are none.
+        """
+        most = whole_number("top_k", top_k, 1)
+        if self._settings.classes is None:
+            hint = "embed(images) gives its features."
+            raise InputError("classify", "a model with labels", self.name, hint=hint)
+        logits = (await self._image_rows("classify", images, batch_size, progress))[2]
+        squash = self._settings.classes.probability
+        return [ranked(self.labels, probabilities(row.tolist(), squash), most) for row in logits]
+
+    async def logits(
+        self,
+        images: Any,
+        *,
+        batch_size: int | None = None,
+        progress: ImageProgress | None = None,
+    ) -> Array:
+        """Compute the logits of images (n, N) float32; options and errors as `classify`."""
+        if self._settings.classes is None:
+            raise InputError("logits", "a model with labels", self.name)
+        return (await self._image_rows("logits", images, batch_size, progress))[2]
+
+    async def embed(
+        self,
+        images: Any,
+        *,
+        pooling: Pooling = "cls",
+        normalize: bool = False,
+        batch_size: int | None = None,
+        progress: ImageProgress | None = None,
+    ) -> Array:
+        """Compute features of images (n, C) float32: the class token's, or the patches' mean.
+
+        With `normalize` they have length 1. Other options and errors as `classify`.
+        """
+        kind = one_of("pooling", pooling, ("cls", "mean"))
+        found = await self._image_rows("embed", images, batch_size, progress)
+        rows = found[0] if kind == "cls" else found[1]
+        return unit_rows(rows) if normalize else rows
+
+    async def tune(
+        self, budget_s: float = 30.0, *, progress: ProgressCallback | None = None
+    ) -> TuneReport:
+        """Measure on this device which kernels are fastest for this model; they serve from then on.
+
+        What is measured is remembered for the next load. Cancelling keeps what is finished.
+        """
+        self._check_open("tune")
+        async with self._alone():
+            with self._while_open():
+                programs = self._fitting.able(self._settings.programs())
+                try:
+                    return await self._backend.tune(programs, budget_s=budget_s, progress=progress)
+                finally:
+                    self._close_image_passes()
+
+    @property
+    def stats(self) -> dict[str, float]:
+        """Counters since the load: bytes, milliseconds, passes and images."""
+        return {**self._image_stats, **self.device_stats}
+
+    async def _prepare(self) -> None:
+        """See `LoadedModel._prepare`."""
+        await self._image_pass(1)
+
+    def _holds(self, n_tokens: int) -> bool:
+        """See `LoadedModel._holds`: samples are texts."""
+        del n_tokens
+        return False
+
+    def _sample_programs(self, sample: Sample) -> list[Program]:
+        """See `LoadedModel._sample_programs`."""
+        del sample
+        return []
+
+
+def ranked(labels: tuple[str, ...], shares: list[float], most: int) -> ImageClassification:
+    """Return the `most` probable labels with their probabilities."""
+    order = sorted(range(len(labels)), key=lambda at: -shares[at])[:most]
+    best = {labels[at]: shares[at] for at in order}
+    return ImageClassification(labels[order[0]], shares[order[0]], best)
+
+
+def unit_rows(rows: Array) -> Array:
+    """Return rows of length 1; those of zeros stay as they are."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(lengths > 0, lengths, 1)

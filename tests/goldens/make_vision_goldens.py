@@ -1,0 +1,43 @@
+"""Write vision.npz: what transformers gives for the folders of vision.py, in float64.
+
+In the environment of make_family_goldens.py, with pillow: python
+tests/goldens/make_vision_goldens.py
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import ViTForImageClassification, ViTModel
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tests.goldens.vision import build_vit, pictures
+
+found: dict[str, Any] = {}
+
+
+def processed(processor: Any) -> torch.Tensor:
+    images = [Image.fromarray(picture) for picture in pictures()]
+    return processor(images, return_tensors="pt")["pixel_values"]
+
+
+with tempfile.TemporaryDirectory() as home, torch.no_grad():
+    folder = build_vit(Path(home) / "vit")
+    pixels = processed(ViTImageProcessorPil.from_pretrained(folder))
+    found["vit_pixels"] = pixels.numpy()
+    net = ViTForImageClassification.from_pretrained(folder, dtype=torch.float64).eval()
+    found["vit_logits"] = net(pixels.double()).logits.numpy()
+    folder = build_vit(Path(home) / "encoder", head=False)
+    bare = ViTModel.from_pretrained(folder, dtype=torch.float64).eval()
+    found["vit_states"] = bare(pixels.double()).last_hidden_state.numpy()
+
+np.savez_compressed(
+    Path(__file__).with_name("vision.npz"), **{k: v.astype(np.float32) for k, v in found.items()}
+)

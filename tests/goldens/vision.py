@@ -1,0 +1,108 @@
+"""Tiny vision models with random weights, as Hugging Face folders that a test writes anew."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer, models
+
+from tests.goldens.families import Case, Tensors
+
+C, INNER, IMAGE, PATCH, LABELS = 32, 48, 24, 6, 7
+PLACES = (IMAGE // PATCH) ** 2 + 1
+VIT: dict[str, Any] = {
+    "model_type": "vit",
+    "architectures": ["ViTForImageClassification"],
+    "hidden_size": C,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": INNER,
+    "hidden_act": "gelu",
+    "image_size": IMAGE,
+    "patch_size": PATCH,
+    "layer_norm_eps": 1e-12,
+    "id2label": {str(i): f"kind {i}" for i in range(LABELS)},
+    "label2id": {f"kind {i}": i for i in range(LABELS)},
+}
+VIT_PROCESSING: dict[str, Any] = {
+    "image_processor_type": "ViTImageProcessor",
+    "do_resize": True,
+    "size": {"height": IMAGE, "width": IMAGE},
+    "resample": 2,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": [0.5, 0.4, 0.6],
+    "image_std": [0.5, 0.25, 0.3],
+}
+# Height and width: odd, smaller than the target, one row, one column, just right.
+SIZES = ((37, 61), (9, 11), (1, 40), (40, 1), (IMAGE, IMAGE), (130, 47))
+
+
+def pictures() -> list[np.ndarray[Any, Any]]:
+    """Pictures (H, W, 3) uint8 of all sizes: smooth, with edges and noise."""
+    rng = np.random.default_rng(5)
+    made: list[np.ndarray[Any, Any]] = []
+    for height, width in SIZES:
+        y, x = np.mgrid[0:height, 0:width]
+        wave = np.stack([np.sin(x / 5 + i) + np.cos(y / (3 + i)) for i in range(3)], -1)
+        edges = 60 * ((x // 7 + y // 5) % 2)[..., None]
+        noise = rng.integers(0, 40, (height, width, 3))
+        made.append((70 + 40 * wave + edges + noise).clip(0, 255).astype(np.uint8))
+    return made
+
+
+def _vit(made: Tensors, prefix: str, *, head: bool) -> None:
+    add = made.found
+    rng = np.random.default_rng(17)
+    tokens = f"{prefix}embeddings"
+    add[f"{tokens}.cls_token"] = rng.standard_normal((1, 1, C)).astype(np.float32)
+    add[f"{tokens}.position_embeddings"] = rng.standard_normal((1, PLACES, C)).astype(np.float32)
+    name = f"{tokens}.patch_embeddings.projection"
+    made.linear(name, C, 3 * PATCH**2)
+    add[f"{name}.weight"] = add[f"{name}.weight"].reshape(C, 3, PATCH, PATCH)
+    for layer in range(made.config["num_hidden_layers"]):
+        at = f"{prefix}encoder.layer.{layer}"
+        made.norm(f"{at}.layernorm_before", C, bias=True)
+        for part in ("query", "key", "value"):
+            made.linear(f"{at}.attention.attention.{part}", C, C)
+        made.linear(f"{at}.attention.output.dense", C, C)
+        made.norm(f"{at}.layernorm_after", C, bias=True)
+        made.linear(f"{at}.intermediate.dense", INNER, C)
+        made.linear(f"{at}.output.dense", C, INNER)
+    made.norm(f"{prefix}layernorm", C, bias=True)
+    if head:
+        made.linear("classifier", LABELS, C)
+    else:
+        made.linear("pooler.dense", C, C)
+
+
+def build_vit(folder: Path, *, head: bool = True, **changes: Any) -> Path:
+    """Write a classifier's folder, or that of the encoder alone."""
+    architecture = "ViTForImageClassification" if head else "ViTModel"
+    config = {**VIT, "architectures": [architecture], **changes}
+    made = Tensors(Case("vit", config, lambda _: None, _unused, seed=3))
+    _vit(made, "vit." if head else "", head=head)
+    return write(folder, config, VIT_PROCESSING, made.found)
+
+
+def write(
+    folder: Path,
+    config: dict[str, Any],
+    processing: dict[str, Any],
+    tensors: dict[str, np.ndarray[Any, Any]],
+) -> Path:
+    """Write a folder's files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "preprocessor_config.json").write_text(json.dumps(processing))
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def _unused() -> Tokenizer:
+    return Tokenizer(models.BPE())
