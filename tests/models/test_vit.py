@@ -77,6 +77,15 @@ async def test_wrong_uses_are_refused(tmp_path: Path) -> None:
         await model.embed(pictures())
 
 
+async def test_a_tuned_model_answers_as_before(tmp_path: Path) -> None:
+    async with await bascule.load(build_vit(tmp_path / "m"), tier="webgpu") as model:
+        assert isinstance(model, ImageModel)
+        await model.tune(0.05)
+        assert cosines(await model.logits(pictures()), GOLDEN["vit_logits"]).min() > 0.99999
+        model.trim()  # its passes are made again
+        assert cosines(await model.logits(pictures()), GOLDEN["vit_logits"]).min() > 0.99999
+
+
 async def test_quantized_weights_classify_nearly_alike(tmp_path: Path) -> None:
     folder = build_vit(tmp_path / "m")
     async with await bascule.load(folder, tier="cpu", quantize=8) as model:
