@@ -235,3 +235,16 @@ def test_random_numbers_are_the_same_everywhere(tier: str) -> None:
     assert abs(found.std() - 1) < 0.03
     whole = np.asarray(rng.integers(-3, 4, 7000))
     assert set(whole.tolist()) == set(range(-3, 4))
+
+
+def test_an_axis_of_a_mask_has_its_size_or_none(tier: str) -> None:
+    x = xp.reshape(xp.arange(6), (2, 3))
+    for shape, expected in [((0,), (0, 3)), ((2, 0), (0,)), ((0, 0), (0,)), ((0, 3), (0,))]:
+        mask = xp.zeros(shape, dtype="bool")
+        assert x[mask].shape == expected
+        before = np.asarray(x)
+        x[mask] = 7
+        same(x, before)
+    for shape in [(1,), (2, 1), (3, 3), (2, 3, 0)]:
+        with pytest.raises(IndexError):
+            x[xp.zeros(shape, dtype="bool")]

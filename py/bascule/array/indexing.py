@@ -56,9 +56,13 @@ def put(node: Node, key: Any, value: Any) -> Node:
         raise dtypes.DTypeError("x[...] = y", f"what fits {node.dtype}", str(given.dtype))
     given = build.cast(given, node.dtype)
     mask = getattr(key, "_node", None)
-    if given.size == 1 and mask is not None and mask.dtype.kind == "b" and mask.shape:
-        if mask.shape != node.shape[: len(mask.shape)]:
-            raise _mask_error(mask.shape, node.shape)
+    is_mask = mask is not None and mask.dtype.kind == "b" and mask.shape
+    if is_mask and not mask.size:
+        _check_mask(mask.shape, node.shape)
+        build.broadcast(given, (0, *node.shape[len(mask.shape) :]))
+        return node
+    if is_mask and given.size == 1:
+        _check_mask(mask.shape, node.shape)
         wide = build.reshape(mask, mask.shape + (1,) * (len(node.shape) - len(mask.shape)))
         return build.row("where", [build.reshape(given, ()), node, wide])
     places = np.full(node.shape, -1, np.int32)
@@ -140,16 +144,17 @@ def _parts(node: Node, key: Any) -> list[Any]:
 
 def _true_places(mask: Any, node: Node, axis: int) -> list[Node]:
     """A mask as the indices of its true elements, one array an axis."""
-    found = node.shape[axis : axis + mask.ndim]
-    if mask.shape != found:
-        raise _mask_error(mask.shape, found)
+    _check_mask(mask.shape, node.shape[axis:])
     if not mask.ndim:
         raise ArrayIndexError("x[mask]", "a mask with axes", "one number", hint="Use xp.where.")
     return [build.constant(each.astype(np.int32), node.device) for each in np.nonzero(mask)]
 
 
-def _mask_error(mask: Any, shape: Any) -> ArrayIndexError:
-    return ArrayIndexError("x[mask]", f"a mask of shape {shape}", f"shape {mask}")
+def _check_mask(mask: Any, shape: Any) -> None:
+    """By the standard an axis of a mask has the size of x's or 0: that mask takes nothing."""
+    found = shape[: len(mask)]
+    if len(found) < len(mask) or any(m not in (n, 0) for m, n in zip(mask, found, strict=True)):
+        raise ArrayIndexError("x[mask]", f"a mask of shape {found}", f"shape {mask}")
 
 
 def _checked(index: int, n: int, axis: int, shape: Any) -> int:
