@@ -55,13 +55,14 @@ def put(node: Node, key: Any, value: Any) -> Node:
     elif dtypes.promoted(given.dtype, node.dtype) != node.dtype:
         raise dtypes.DTypeError("x[...] = y", f"what fits {node.dtype}", str(given.dtype))
     given = build.cast(given, node.dtype)
-    mask = getattr(key, "_node", None)
-    is_mask = mask is not None and mask.dtype.kind == "b" and mask.shape
-    if is_mask and not mask.size:
+    mask: Node | None = getattr(key, "_node", None)
+    if mask is None or mask.dtype.kind != "b" or not mask.shape:
+        mask = None
+    if mask is not None and not mask.size:
         _check_mask(mask.shape, node.shape)
         build.broadcast(given, (0, *node.shape[len(mask.shape) :]))
         return node
-    if is_mask and given.size == 1:
+    if mask is not None and given.size == 1:
         _check_mask(mask.shape, node.shape)
         wide = build.reshape(mask, mask.shape + (1,) * (len(node.shape) - len(mask.shape)))
         return build.row("where", [build.reshape(given, ()), node, wide])
