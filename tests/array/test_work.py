@@ -131,6 +131,27 @@ async def test_evaluating_keeps_what_is_held(device: bascule.Device) -> None:
     assert runner.n_kernels == made
 
 
+async def test_the_wasm_tier_multiplies_matrices_with_its_kernels(
+    rng: np.random.Generator,
+) -> None:
+    async with await bascule.open_device("wasm") as device:
+        backend = cast(Any, device.backend)
+        product, calls = backend.product, list[Any]()
+        backend.product = lambda *operands: calls.append(operands) or product(*operands)
+        x = rng.standard_normal((3, 40, 51)).astype(np.float32)
+        for y in (rng.standard_normal((51, 33)), rng.standard_normal((3, 51, 33))):
+            y = y.astype(np.float32)
+            expected = x.astype(np.float64) @ y
+            assert np.allclose(product(x, y), expected, atol=1e-4)
+            found = device.asarray(x) @ xp.permute_dims(
+                device.asarray(np.ascontiguousarray(y.swapaxes(-1, -2))),
+                (*range(y.ndim - 2), y.ndim - 1, y.ndim - 2),
+            )
+            assert np.allclose(await found.numpy(), expected, atol=1e-4)
+        assert len(calls) == 2
+        assert product(x[:, :1], x[0].T) is None  # a row: numpy
+
+
 def every_text() -> list[tuple[str, str, str]]:
     """A kernel for each row and dtype, and for each combination: text, bindings, label."""
     place = xp.device("webgpu")

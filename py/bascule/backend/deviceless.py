@@ -12,6 +12,7 @@ from bascule.base.turns import DeviceTurns
 from bascule.program.rewrites.rewrite import Limits
 
 if TYPE_CHECKING:
+    from bascule.base.arrays import Array
     from bascule.base.progress import ProgressCallback
     from bascule.program.program import Program
 
@@ -91,6 +92,11 @@ class Deviceless:
     async def simplified(self, program: Program) -> list[str]:
         """See `Backend.simplified`."""
         return []
+
+    def product(self, x: Array, y: Array) -> Array | None:
+        """x (B, M, K) @ y (K, N) or (B, K, N) in float32; None where numpy is as fast."""
+        del x, y
+        return None
 
     def trim(self) -> int:
         """See `Backend.trim`: it keeps nothing."""
