@@ -24,6 +24,10 @@ class HostRunner:
 
     async def compute(self, outputs: Sequence[Node]) -> None:
         """Give each of these its numbers."""
+        async with self._backend.turns.turn():  # kernels share scratch memory with models
+            self._compute(outputs)
+
+    def _compute(self, outputs: Sequence[Node]) -> None:
         order = ordered(outputs)
         last = {id(each): at for at, node in enumerate(order) for each in node.inputs}
         wanted = {id(node) for node in outputs}
