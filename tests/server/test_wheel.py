@@ -31,6 +31,7 @@ KINDS = [
     ".mjs",
     ".LICENSE",
     ".html",
+    ".css",
     ".wasm",
     ".wgsl",
     ".md",
@@ -53,7 +54,12 @@ def test_it_has_no_c_sources_and_no_demo_pages(wheel: Path) -> None:
     names = names_in(wheel)
     kinds = {PurePosixPath(name).suffix for name in names}
     assert kinds == set(KINDS)
-    assert [name for name in names if name.endswith(".html")] == ["bascule/web/start.html"]
+    assert {name for name in names if name.endswith((".html", ".css"))} == {
+        "bascule/web/start.html",
+        "bascule/web/reports/compatibility.html",
+        "bascule/web/reports/performance.html",
+        "bascule/web/reports/report.css",
+    }
     assert not any(
         part in name
         for name in names
