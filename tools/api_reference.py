@@ -34,6 +34,7 @@ RESULTS = (
     "bascule.kernels.elementwise.ElementwiseKernel",
     "bascule.kernels.recording.Recording",
     "bascule.kernels.reduction.ReductionKernel",
+    "bascule.pipelines.pipeline.Pipeline",
     "bascule.tasks.classifications.Classification",
     "bascule.tasks.classifications.Ranking",
     "bascule.tasks.proof.Proof",

@@ -36,7 +36,8 @@ _PUBLIC = {
     "bascule.tasks.transcription": "Transcription",
     "bascule.tasks.text_to_text": "TextToTextModel",
 }
-# Names under which the things of `bascule.compat`, and what they are about, are known elsewhere.
+# Names under which the things of `bascule.compat` and `bascule.pipelines`, and what they are about,
+# are known elsewhere.
 _SEEDS = {
     "bascule.backend.tiers": "BackendType",
     "bascule.choosing.workload": "WorkloadCharacteristics",
@@ -64,6 +65,7 @@ _SEEDS = {
     "bascule.observe.compatibility": "HardwareCompatibilityReporter",
     "bascule.observe.monitor": "PerformanceMonitor",
     "bascule.observe.performance": "PerformanceReport",
+    "bascule.pipelines.pipeline": "pipeline",
     "bascule.machine.safari": "SafariSupport safari_capabilities safari_support",
 }
 _MODULES = frozenset({"array", "cache", "errors"})

@@ -63,6 +63,7 @@ from bascule.observe.compatibility import (
 )
 from bascule.observe.monitor import PerformanceMonitor as PerformanceMonitor
 from bascule.observe.performance import PerformanceReport as PerformanceReport
+from bascule.pipelines.pipeline import pipeline as pipeline
 from bascule.tasks.classifier import ClassifierModel as ClassifierModel
 from bascule.tasks.embedder import EmbeddingModel as EmbeddingModel
 from bascule.tasks.embeddings import Embeddings as Embeddings

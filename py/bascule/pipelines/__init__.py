@@ -1,0 +1,1 @@
+"""Tasks by the names that Hugging Face gives them."""

@@ -1,0 +1,68 @@
+"""Pipelines of recordings and images: what goes in and comes out as Hugging Face has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bascule.base.arguments import described, whole_number
+from bascule.errors import InputError
+from bascule.pipelines.texts import Options, flag
+from bascule.tasks.images import ImageModel
+from bascule.tasks.speech import SpeechModel
+
+
+async def speech_recognition(model: SpeechModel, inputs: Any, options: Options) -> Any:
+    """Return {"text"} of a recording, with `return_timestamps` its "chunks", too; a list of each.
+
+    A recording is what `SpeechModel.transcribe` takes, or {"raw": samples, "sampling_rate": hertz}.
+    """
+    timed = flag("return_timestamps", options)
+    many = isinstance(inputs, list | tuple) and not _are_samples(inputs)
+    found = [
+        await _recognized(model, each, timed, dict(options))
+        for each in (inputs if many else [inputs])
+    ]
+    return found if many else found[0]
+
+
+def _are_samples(inputs: Any) -> bool:
+    return bool(inputs) and isinstance(inputs[0], int | float)
+
+
+async def _recognized(model: SpeechModel, audio: Any, timed: bool, options: Options) -> Options:
+    if isinstance(audio, Mapping):
+        audio = _samples(audio, options)  # pyright: ignore[reportUnknownArgumentType]
+    said = await model.transcribe(audio, **options)
+    if not timed:
+        return {"text": said.text}
+    chunks = [{"timestamp": (s.start, s.end), "text": s.text} for s in said.segments]
+    return {"text": said.text, "chunks": chunks}
+
+
+def _samples(given: Mapping[str, Any], options: Options) -> Any:
+    """Take samples and their rate out of one of Hugging Face's dicts."""
+    name = "array" if "array" in given else "raw"
+    if set(given) != {name, "sampling_rate"}:
+        expected = '{"raw": samples, "sampling_rate": hertz}'
+        raise InputError("automatic-speech-recognition", expected, described(given))
+    if "sample_rate" in options:
+        raise InputError("sample_rate", "no other rate beside sampling_rate", "both")
+    options["sample_rate"] = given["sampling_rate"]
+    return given[name]
+
+
+async def image_classification(model: ImageModel, inputs: Any, options: Options) -> list[Any]:
+    """Return the `top_k` (5) best of an image as {"label", "score"}; a list of them of each."""
+    options["top_k"] = whole_number("top_k", options.get("top_k", 5), 1)
+    found = [
+        [{"label": label, "score": score} for label, score in each.probabilities.items()]
+        for each in await model.classify(inputs, **options)
+    ]
+    return found if isinstance(inputs, list | tuple) else found[0]
+
+
+async def image_features(model: ImageModel, inputs: Any, options: Options) -> list[Any]:
+    """Return the features of an image (C), or of each of several (n, C), as lists of floats."""
+    rows = (await model.embed(inputs, **options)).tolist()
+    return rows if isinstance(inputs, list | tuple) else rows[0]

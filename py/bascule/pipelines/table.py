@@ -1,0 +1,117 @@
+"""The tasks that pipelines know: which models do each, and what each takes beside its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bascule.pipelines import media, texts
+from bascule.tasks.classifier import ClassifierModel
+from bascule.tasks.embedder import EmbeddingModel
+from bascule.tasks.images import ImageModel
+from bascule.tasks.language import LanguageModel
+from bascule.tasks.models import AnyModel
+from bascule.tasks.options import OPTIONS as GENERATE
+from bascule.tasks.speech import SpeechModel
+from bascule.tasks.speech_options import OPTIONS as TRANSCRIBE
+from bascule.tasks.text_to_text import TextToTextModel
+
+_BATCH = ("batch_size", "progress")
+_TEXTS = (*_BATCH, "truncate")
+_EMBED = (*_TEXTS, "prompt", "prompt_name")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task: the model that it `needs` in words, which models fit it, and how it runs.
+
+    `run(model, inputs, options)` may change its options; `options` are the names of all of them.
+    """
+
+    needs: str
+    fits: Callable[[AnyModel], bool]
+    run: Callable[[Any, Any, dict[str, Any]], Awaitable[Any]]
+    options: tuple[str, ...]
+    default_model: str | None = None
+
+
+def _is(kind: type[Any]) -> Callable[[AnyModel], bool]:
+    return lambda model: isinstance(model, kind)
+
+
+def _ranks(model: AnyModel) -> bool:
+    return isinstance(model, ClassifierModel) and len(model.labels) == 1
+
+
+def _labels_images(model: AnyModel) -> bool:
+    return isinstance(model, ImageModel) and bool(model.labels)
+
+
+TASKS: Mapping[str, Task] = {
+    "feature-extraction": Task(
+        "a sentence encoder",
+        _is(EmbeddingModel),
+        texts.feature_extraction,
+        _EMBED,
+        "all-MiniLM-L6-v2",
+    ),
+    "sentence-similarity": Task(
+        "a sentence encoder",
+        _is(EmbeddingModel),
+        texts.sentence_similarity,
+        _EMBED,
+        "all-MiniLM-L6-v2",
+    ),
+    "text-generation": Task(
+        "a language model",
+        _is(LanguageModel),
+        texts.text_generation,
+        (*GENERATE, "return_full_text"),
+        "SmolLM2-135M-Instruct",
+    ),
+    "text2text-generation": Task(
+        "a text-to-text model (T5)",
+        _is(TextToTextModel),
+        texts.text_to_text,
+        tuple(name for name in GENERATE if name != "overflow"),
+    ),
+    "text-classification": Task(
+        "a sequence classifier",
+        _is(ClassifierModel),
+        texts.text_classification,
+        (*_TEXTS, "top_k"),
+    ),
+    "reranking": Task(
+        "a cross-encoder of one label",
+        _ranks,
+        texts.reranking,
+        (*_TEXTS, "top_k", "return_text"),
+    ),
+    "automatic-speech-recognition": Task(
+        "a speech model (Whisper)",
+        _is(SpeechModel),
+        media.speech_recognition,
+        (*TRANSCRIBE, "return_timestamps"),
+        "whisper-tiny.en",
+    ),
+    "image-classification": Task(
+        "an image model with labels",
+        _labels_images,
+        media.image_classification,
+        (*_BATCH, "top_k"),
+    ),
+    "image-feature-extraction": Task(
+        "an image model",
+        _is(ImageModel),
+        media.image_features,
+        (*_BATCH, "pooling", "normalize"),
+    ),
+}
+# Names of Hugging Face's for what these tasks do.
+OTHER_NAMES: Mapping[str, str] = {
+    "sentiment-analysis": "text-classification",
+    "summarization": "text2text-generation",
+    "text-ranking": "reranking",
+    "translation": "text2text-generation",
+}
