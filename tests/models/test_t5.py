@@ -22,6 +22,7 @@ from bascule.errors import (
 )
 from bascule.models.text_to_text.config import read_config
 from tests.goldens import cosines
+from tests.goldens.llama import tiny
 from tests.goldens.t5 import CASES, LONG, N_GREEDY, TARGET, TEXTS, build, pieces
 
 GOLDENS = np.load(Path(__file__).parents[1] / "goldens" / "t5.npz")
@@ -109,6 +110,17 @@ async def test_a_target_ends_where_the_model_does(tmp_path: Path) -> None:
             model.stream("w4", overflow="slide")
         with pytest.raises(InputError, match="max_length"):
             await load(device, build("flan", tmp_path / "n"), max_length=1)
+
+
+async def test_caches_hold_floats_and_nothing_else_is_taken(tmp_path: Path) -> None:
+    folder = build("t5", tmp_path / "m")
+    async with await bascule.open_device("cpu") as device:
+        assert (await load(device, folder, cache_dtype="f32")).tier == "cpu"
+        with pytest.raises(InputError, match="cache_dtype: expected 'f32', or none, found 'f16'"):
+            await load(device, folder, cache_dtype="f16")
+        for model in (folder, tiny("tiny-q4_1").path):
+            with pytest.raises(InputError, match="cache_dtype: expected one of 'f16', 'f32'"):
+                await device.load(model, cache_dtype="f8")  # type: ignore[arg-type]
 
 
 async def test_8_bits_are_close(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ async def load(
     chunk_size_mb: float = CHUNK_MB,
     parallel: bool = False,
     max_length: int | None = None,
-    cache_dtype: CacheDType = "f16",
+    cache_dtype: CacheDType | None = None,
     quantize: int | str | None = None,
     fallbacks: bool = True,
     prove: bool | None = None,
@@ -89,7 +89,8 @@ async def load(
     Without `wait` the model is given back before its weights are there: a pass runs each layer as
     soon as it can, and `await model.loaded()` waits for the rest. With `parallel` two shards come
     at a time. A language model's context is `max_length` tokens, by default all that it was trained
-    for, and its KV cache (a speech model's, too) holds halves or, as `cache_dtype` "f32", floats.
+    for, and its KV cache (a speech model's, too) holds halves or, as `cache_dtype` "f32", floats; a
+    text-to-text model's holds floats, and "f16" is rejected.
     With `quantize` (4, 8, "q4_0", "q4_1" or "q8_0") float weights become blocks of so many bits on
     their way (a language model's embedding and output of 8 at the least; no speech model's do), and
     `model.quantization` tells what that did to each; `parallel` has no effect then. What computes

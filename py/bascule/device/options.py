@@ -21,7 +21,7 @@ class DeviceLoadOptions(TypedDict, total=False):
     chunk_size_mb: float
     parallel: bool
     max_length: int | None
-    cache_dtype: CacheDType
+    cache_dtype: CacheDType | None
     quantize: int | str | None
     fallbacks: bool
     prove: bool | None
@@ -43,7 +43,7 @@ class LoadSettings:
     chunk_size_mb: float = CHUNK_MB
     parallel: bool = False
     max_length: int | None = None
-    cache_dtype: CacheDType = "f16"
+    cache_dtype: CacheDType | None = None
     quantize: int | str | None = None
     fallbacks: bool = True
     prove: bool | None = None

@@ -55,7 +55,12 @@ class LanguageOptions:
     """What a caller of `load` may choose of a language model."""
 
     max_length: int | None
-    cache_dtype: CacheDType
+    cache_dtype: CacheDType | None
+
+    @property
+    def cache(self) -> CacheDType:
+        """What the KV cache holds; halves unless the caller chose."""
+        return self.cache_dtype or "f16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ class LanguageRecipe:
         """See `Recipe`."""
         decoder, options = self.settings.decoder, self.options
         length = options.max_length or decoder.config.context
-        return essential_programs(decoder, length, options.cache_dtype)
+        return essential_programs(decoder, length, options.cache)
 
     def make(
         self, name: str, opened: OpenedTier, store: WeightStore, **options: Any
@@ -82,7 +87,7 @@ class LanguageRecipe:
             store,
             tier_reason=opened.reason,
             max_length=self.options.max_length,
-            cache_dtype=self.options.cache_dtype,
+            cache_dtype=self.options.cache,
             **options,
         )
 

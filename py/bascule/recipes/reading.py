@@ -7,6 +7,7 @@ from functools import partial
 from typing import Protocol
 
 from bascule.backend.base import Backend, WeightStore
+from bascule.base.arguments import one_of
 from bascule.base.dtypes import DType
 from bascule.base.json_object import json_object
 from bascule.base.progress import Progress, ProgressCallback
@@ -72,7 +73,7 @@ async def read_recipe(
     tell: ProgressCallback,
     *,
     max_length: int | None = None,
-    cache_dtype: CacheDType = "f16",
+    cache_dtype: CacheDType | None = None,
     weights: DType | None = None,
     known_files: Collection[str] = (),
 ) -> Recipe:
@@ -83,6 +84,8 @@ async def read_recipe(
     are in blocks already; ModelFileError, UnsupportedModelError or SourceError if that is not a
     model that can run.
     """
+    if cache_dtype is not None:
+        one_of("cache_dtype", cache_dtype, ("f16", "f32"))
     options = LanguageOptions(max_length, cache_dtype)
     if file is None:
         try:
@@ -123,11 +126,11 @@ async def _read_folder(
             read = partial(reader, weights=weights or "f32", known_files=known_files)
             return await read(source, family, config, tokenizing, tell)
         if isinstance(family, SpeechFamily):
-            cache = options.cache_dtype
+            cache = options.cache
             read = partial(read_speech, weights=weights, cache=cache, known_files=known_files)
             return await read(source, family, config, tokenizing, tell)
         if isinstance(family, TextToTextFamily):
-            read = partial(read_text_to_text, weights=weights, max_length=options.max_length)
+            read = partial(read_text_to_text, weights=weights, options=options)
             return await read(source, family, config, tokenizing, tell)
         read = partial(read_language_folder, weights=weights, options=options)
         return await read(source, family, config, tokenizing, tell)

@@ -16,6 +16,7 @@ from bascule.models.encoder.files import compare_tensors
 from bascule.models.family import TextToTextFamily
 from bascule.models.text_to_text.config import MOST_TOKENS
 from bascule.program.program import Parameter, Program
+from bascule.recipes.language import LanguageOptions
 from bascule.recipes.tables import all_tensors, fill_from_folder, read_tables, read_tokenizer_json
 from bascule.tasks.text_to_text import TextToTextModel, TextToTextSettings
 from bascule.tasks.text_to_text_programs import Transformer
@@ -73,14 +74,19 @@ async def read_text_to_text(
     tokenizing: Awaitable[bytes],
     tell: ProgressCallback,
     weights: DType | None,
-    max_length: int | None,
+    options: LanguageOptions,
 ) -> TextToTextRecipe:
     """Read what a folder says of a text-to-text model; `tokenizing` reads its tokenizer.json.
 
-    InputError for a `max_length` that does not run; other errors as `recipes.read_recipe`.
+    InputError for a `max_length` that does not run and for caches of halves; other errors as
+    `recipes.read_recipe`.
     """
     place = f"{source.location}/config.json"
     config = family.config(config_json, place)
+    if options.cache_dtype == "f16":
+        found = "'f16', and the caches of text-to-text models hold floats"
+        raise InputError("cache_dtype", "'f32', or none", found, hint="Leave cache_dtype out.")
+    max_length = options.max_length
     if max_length is not None and not 2 <= max_length <= MOST_TOKENS:
         raise InputError("max_length", f"2 to {MOST_TOKENS:,} tokens", f"{max_length}")
     tables = await with_restarts(source, partial(read_tables, source, family), source.forget)
