@@ -34,7 +34,7 @@ from bascule.program.rewrites.rewrite import Limits
 from bascule.recipes.reading import Recipe, read_recipe
 from bascule.tasks.embedder import EmbeddingModel
 from bascule.tasks.language import LanguageModel
-from bascule.tasks.loaded import LoadedModel, Reopened
+from bascule.tasks.loaded import LoadedModel, Placement, Reopened
 from bascule.tasks.models import AnyModel
 from bascule.tasks.registry import known_hashes, known_kind, locate, missing_in_page
 from bascule.tasks.speech import SpeechModel
@@ -171,14 +171,16 @@ async def load_model(
         async with opened.backend.turns.turn():
             store = opened.backend.store(parameters)
             store.arrivals = Arrivals(parameter.name for parameter in parameters)
-            made = recipe.make(
-                str(model),
-                opened,
-                store,
+            placement = Placement(
+                name=str(model),
+                backend=opened.backend,
+                weights=store,
+                reason=opened.reason,
                 fitting=fitting,
                 owns_backend=owns,
                 on_close=closed,
             )
+            made = recipe.make(placement)
         fill = partial(recipe.fill, source, parameters, store, tell)
         fill = partial(fill, backend=opened.backend, parallel=settings.parallel)
         proves = is_wanted(settings.prove)

@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from bascule.backend.base import WeightStore
 from bascule.base.dtypes import DType
 from bascule.base.progress import Progress, ProgressCallback
-from bascule.choosing.openers import OpenedTier
 from bascule.models.encoder.files import check_tensors
 from bascule.models.family import EncoderFamily
 from bascule.models.settings import Settings
@@ -23,6 +21,7 @@ from bascule.recipes.tables import (
     read_tokenizer_json,
 )
 from bascule.tasks.classifier import ClassifierModel, ClassifierSettings
+from bascule.tasks.loaded import Placement
 from bascule.tasks.sentence_graph import Encoder
 from bascule.tasks.settings import classifier_settings
 from bascule.text import Tokenizer, open_pair_tokenizer
@@ -43,20 +42,9 @@ class ClassifierRecipe(EncoderFolderRecipe):
     tokenizer: Tokenizer
     templates: Templates
 
-    def make(
-        self, name: str, opened: OpenedTier, store: WeightStore, **options: Any
-    ) -> ClassifierModel:
+    def make(self, placement: Placement) -> ClassifierModel:
         """See `Recipe`."""
-        return ClassifierModel(
-            name,
-            self.settings,
-            self.tokenizer,
-            self.templates,
-            opened.backend,
-            store,
-            tier_reason=opened.reason,
-            **options,
-        )
+        return ClassifierModel(placement, self.settings, self.tokenizer, self.templates)
 
 
 def is_classifier(family: EncoderFamily, config: Mapping[str, Any]) -> bool:

@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from bascule.backend.base import WeightStore
 from bascule.base.dtypes import DType
 from bascule.base.progress import Progress, ProgressCallback
-from bascule.choosing.openers import OpenedTier
 from bascule.errors import UnsupportedModelError
 from bascule.models.encoder.files import check_tensors
 from bascule.models.family import EncoderFamily
@@ -26,6 +24,7 @@ from bascule.recipes.tables import (
 )
 from bascule.tasks.buckets import SMALLEST
 from bascule.tasks.embedder import EmbedderSettings, EmbeddingModel
+from bascule.tasks.loaded import Placement
 from bascule.tasks.sentence_graph import Encoder
 from bascule.tasks.sentence_modules import module_folders
 from bascule.tasks.settings import folder_settings
@@ -47,19 +46,9 @@ class EncoderRecipe(EncoderFolderRecipe):
         """See `EncoderFolderRecipe`."""
         return module_folders(self.settings.modules)
 
-    def make(
-        self, name: str, opened: OpenedTier, store: WeightStore, **options: Any
-    ) -> EmbeddingModel:
+    def make(self, placement: Placement) -> EmbeddingModel:
         """See `Recipe`."""
-        return EmbeddingModel(
-            name,
-            self.settings,
-            self.tokenizer,
-            opened.backend,
-            store,
-            tier_reason=opened.reason,
-            **options,
-        )
+        return EmbeddingModel(placement, self.settings, self.tokenizer)
 
 
 async def read_encoder(

@@ -11,13 +11,13 @@ from bascule.backend.base import Backend, WeightStore
 from bascule.base.dtypes import DType
 from bascule.base.json_object import json_object
 from bascule.base.progress import Progress, ProgressCallback
-from bascule.choosing.openers import OpenedTier
 from bascule.models.encoder.classes import read_classes
 from bascule.models.family import Family, ImageFamily
 from bascule.models.image.files import Sizes, as_matrices, check_tensors, linear_tensors
 from bascule.program.program import Parameter, Program
 from bascule.recipes.tables import Tables, all_tensors, fill_from_folder, read_known, read_tables
 from bascule.tasks.images import ImageModel, ImageModelSettings
+from bascule.tasks.loaded import Placement
 from bascule.vision.processing import ImageProcessing, read_processing
 from bascule.weights.computed import write_computed
 from bascule.weights.quantized import QuantizationReport
@@ -76,10 +76,9 @@ class ImageRecipe:
         """See `Recipe`."""
         return self.settings.programs()
 
-    def make(self, name: str, opened: OpenedTier, store: WeightStore, **options: Any) -> ImageModel:
+    def make(self, placement: Placement) -> ImageModel:
         """See `Recipe`."""
-        backend, reason = opened.backend, opened.reason
-        return ImageModel(name, self.settings, backend, store, tier_reason=reason, **options)
+        return ImageModel(placement, self.settings)
 
     async def fill(
         self,

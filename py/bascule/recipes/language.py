@@ -14,7 +14,6 @@ from bascule.backend.base import Backend, WeightStore
 from bascule.base.dtypes import DType, dtype_of
 from bascule.base.json_object import json_object
 from bascule.base.progress import Progress, ProgressCallback
-from bascule.choosing.openers import OpenedTier
 from bascule.errors import ModelFileError
 from bascule.models.decoder.config import DecoderConfig
 from bascule.models.decoder.files import (
@@ -31,6 +30,7 @@ from bascule.recipes.tables import all_tensors, fill_from_folder, named_in_folde
 from bascule.tasks.language import LanguageModel, LanguageSettings
 from bascule.tasks.language_graph import Decoder
 from bascule.tasks.language_programs import essential_programs
+from bascule.tasks.loaded import Placement
 from bascule.text.chat import open_chat_template
 from bascule.text.folder_vocabulary import (
     CHAT_TEMPLATE,
@@ -76,19 +76,13 @@ class LanguageRecipe:
         length = options.max_length or decoder.config.context
         return essential_programs(decoder, length, options.cache)
 
-    def make(
-        self, name: str, opened: OpenedTier, store: WeightStore, **options: Any
-    ) -> LanguageModel:
+    def make(self, placement: Placement) -> LanguageModel:
         """See `Recipe`."""
         return LanguageModel(
-            name,
+            placement,
             self.settings,
-            opened.backend,
-            store,
-            tier_reason=opened.reason,
             max_length=self.options.max_length,
             cache_dtype=self.options.cache,
-            **options,
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -11,13 +11,11 @@ from bascule.base.arguments import one_of
 from bascule.base.dtypes import DType
 from bascule.base.json_object import json_object
 from bascule.base.progress import Progress, ProgressCallback
-from bascule.choosing.openers import OpenedTier
 from bascule.errors import FileMissingError, InputError
 from bascule.models.decoder.graph import CacheDType
 from bascule.models.family import EncoderFamily, ImageFamily, SpeechFamily, TextToTextFamily
 from bascule.models.table import family_of_config
 from bascule.program.program import Parameter, Program
-from bascule.program.rewrites.registry import Fitting
 from bascule.recipes.classifier import is_classifier, read_classifier
 from bascule.recipes.encoder import read_encoder
 from bascule.recipes.images import read_image_model
@@ -25,6 +23,7 @@ from bascule.recipes.language import LanguageOptions, read_gguf_model, read_lang
 from bascule.recipes.missing import explain_missing
 from bascule.recipes.speech import read_speech
 from bascule.recipes.text_to_text import read_text_to_text
+from bascule.tasks.loaded import Placement
 from bascule.tasks.models import AnyModel
 from bascule.weights.early_read import EarlyRead
 from bascule.weights.gguf_stream import find_gguf
@@ -40,17 +39,8 @@ class Recipe(Protocol):
         """The passes that it will most likely run; together they have every parameter."""
         ...
 
-    def make(
-        self,
-        name: str,
-        opened: OpenedTier,
-        store: WeightStore,
-        *,
-        fitting: Fitting,
-        owns_backend: bool,
-        on_close: Callable[[], None],
-    ) -> AnyModel:
-        """The model on an open tier, its weights still to come."""
+    def make(self, placement: Placement) -> AnyModel:
+        """The model there, its weights still to come."""
         ...
 
     async def fill(

@@ -11,13 +11,13 @@ from bascule.backend.base import Backend, WeightStore
 from bascule.base.dtypes import DType
 from bascule.base.json_object import json_object
 from bascule.base.progress import Progress, ProgressCallback
-from bascule.choosing.openers import OpenedTier
 from bascule.errors import InputError
 from bascule.models.decoder.graph import CacheDType
 from bascule.models.family import SpeechFamily
 from bascule.models.speech.config import SpeechConfig
 from bascule.program.program import Parameter, Program
 from bascule.recipes.tables import Tables, all_tensors, read_known
+from bascule.tasks.loaded import Placement
 from bascule.tasks.speech import SpeechModel, SpeechSettings
 from bascule.tasks.speech_graph import Speech, speech_programs
 from bascule.tasks.speech_tokens import read_speech_tokens
@@ -43,19 +43,9 @@ class SpeechRecipe:
         """See `Recipe`."""
         return speech_programs(self.settings.speech, self.cache)
 
-    def make(
-        self, name: str, opened: OpenedTier, store: WeightStore, **options: Any
-    ) -> SpeechModel:
+    def make(self, placement: Placement) -> SpeechModel:
         """See `Recipe`."""
-        return SpeechModel(
-            name,
-            self.settings,
-            opened.backend,
-            store,
-            tier_reason=opened.reason,
-            cache_dtype=self.cache,
-            **options,
-        )
+        return SpeechModel(placement, self.settings, cache_dtype=self.cache)
 
     async def fill(
         self,

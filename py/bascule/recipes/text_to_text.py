@@ -10,7 +10,6 @@ from typing import Any
 from bascule.backend.base import Backend, WeightStore
 from bascule.base.dtypes import DType
 from bascule.base.progress import Progress, ProgressCallback
-from bascule.choosing.openers import OpenedTier
 from bascule.errors import InputError, ModelFileError
 from bascule.models.encoder.files import compare_tensors
 from bascule.models.family import TextToTextFamily
@@ -18,6 +17,7 @@ from bascule.models.text_to_text.config import MOST_TOKENS
 from bascule.program.program import Parameter, Program
 from bascule.recipes.language import LanguageOptions
 from bascule.recipes.tables import all_tensors, fill_from_folder, read_tables, read_tokenizer_json
+from bascule.tasks.loaded import Placement
 from bascule.tasks.text_to_text import TextToTextModel, TextToTextSettings
 from bascule.tasks.text_to_text_programs import Transformer
 from bascule.text.sentence_pieces import open_piece_tokenizer
@@ -37,12 +37,9 @@ class TextToTextRecipe:
         """See `Recipe`."""
         return self.settings.transformer.programs()
 
-    def make(
-        self, name: str, opened: OpenedTier, store: WeightStore, **options: Any
-    ) -> TextToTextModel:
+    def make(self, placement: Placement) -> TextToTextModel:
         """See `Recipe`."""
-        backend, reason = opened.backend, opened.reason
-        return TextToTextModel(name, self.settings, backend, store, tier_reason=reason, **options)
+        return TextToTextModel(placement, self.settings)
 
     async def fill(
         self,

@@ -13,7 +13,7 @@ from math import inf
 from time import perf_counter
 from typing import Protocol
 
-from bascule.backend.base import Backend, Executable, WeightStore, shaped
+from bascule.backend.base import Executable, shaped
 from bascule.backend.tuning import TuneReport
 from bascule.base.arguments import strings, whole_number
 from bascule.base.arrays import all_finite
@@ -34,7 +34,7 @@ from bascule.tasks.buckets import (
     make_batches,
     smaller,
 )
-from bascule.tasks.loaded import DEVICE_ERRORS, NO_MEMORY, LoadedModel, ModelRun
+from bascule.tasks.loaded import DEVICE_ERRORS, NO_MEMORY, LoadedModel, ModelRun, Placement
 from bascule.tasks.proof import Sample
 from bascule.text import check_unicode
 
@@ -119,29 +119,9 @@ class BatchedModel(LoadedModel):
     _what = "the row"
     _verb = "run"
 
-    def __init__(
-        self,
-        name: str,
-        settings: BatchSettings,
-        width: int,
-        backend: Backend,
-        weights: WeightStore,
-        *,
-        tier_reason: str,
-        fitting: Fitting | None = None,
-        owns_backend: bool = True,
-        on_close: Callable[[], None] | None = None,
-    ) -> None:
+    def __init__(self, placement: Placement, settings: BatchSettings, width: int) -> None:
         self._passes = settings
-        super().__init__(
-            name,
-            backend,
-            weights,
-            tier_reason=tier_reason,
-            fitting=fitting,
-            owns_backend=owns_backend,
-            on_close=on_close,
-        )
+        super().__init__(placement)
         self.max_tokens = settings.max_tokens
         self._width = width
         self._prepared: dict[Bucket, _Prepared] = {}

@@ -9,7 +9,6 @@ from functools import partial
 from time import perf_counter
 from typing import TypeAlias
 
-from bascule.backend.base import Backend, WeightStore
 from bascule.base.arguments import described, listed
 from bascule.base.dtypes import DType
 from bascule.errors import InputError
@@ -18,7 +17,6 @@ from bascule.models.encoder.graph import Encoding
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.program import Dim, Program
-from bascule.program.rewrites.registry import Fitting
 from bascule.tasks.batched import (
     SLICE,
     BatchedModel,
@@ -29,6 +27,7 @@ from bascule.tasks.batched import (
 )
 from bascule.tasks.buckets import Bucket, all_buckets
 from bascule.tasks.classifications import Classification, Ranking, probabilities
+from bascule.tasks.loaded import Placement
 from bascule.tasks.sentence_graph import Encoder
 from bascule.text import Tokenizer, check_unicode
 from bascule.text.pairs import Row, Templates, joined
@@ -76,31 +75,14 @@ class ClassifierModel(BatchedModel):
 
     def __init__(
         self,
-        name: str,
+        placement: Placement,
         settings: ClassifierSettings,
         tokenizer: Tokenizer,
         templates: Templates,
-        backend: Backend,
-        weights: WeightStore,
-        *,
-        tier_reason: str,
-        fitting: Fitting | None = None,
-        owns_backend: bool = True,
-        on_close: Callable[[], None] | None = None,
     ) -> None:
         self._settings = settings
         self.labels = settings.classes.labels
-        super().__init__(
-            name,
-            settings,
-            len(self.labels),
-            backend,
-            weights,
-            tier_reason=tier_reason,
-            fitting=fitting,
-            owns_backend=owns_backend,
-            on_close=on_close,
-        )
+        super().__init__(placement, settings, len(self.labels))
         self._tokenizer = tokenizer
         self._templates = templates
 

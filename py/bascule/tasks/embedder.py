@@ -7,14 +7,12 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from bascule.backend.base import Backend, WeightStore
 from bascule.base.arguments import described, whole_number
 from bascule.base.arrays import need_numpy, np
 from bascule.base.dtypes import DType
 from bascule.errors import InputError
 from bascule.program.compile import freeze
 from bascule.program.program import Dim, Program
-from bascule.program.rewrites.registry import Fitting
 from bascule.tasks.batched import (
     BatchedModel,
     Encoded,
@@ -23,6 +21,7 @@ from bascule.tasks.batched import (
     in_slices,
 )
 from bascule.tasks.buckets import SMALLEST, Bucket, all_buckets
+from bascule.tasks.loaded import Placement
 from bascule.tasks.prompts import Prompts
 from bascule.tasks.sentence_graph import Encoder, sentence_encoder
 from bascule.tasks.sentence_modules import DEFAULT_MODULES, Module, skips_prompts
@@ -87,30 +86,10 @@ class EmbeddingModel(BatchedModel):
     _verb = "embed"
 
     def __init__(
-        self,
-        name: str,
-        settings: EmbedderSettings,
-        tokenizer: Tokenizer,
-        backend: Backend,
-        weights: WeightStore,
-        *,
-        tier_reason: str,
-        fitting: Fitting | None = None,
-        owns_backend: bool = True,
-        on_close: Callable[[], None] | None = None,
+        self, placement: Placement, settings: EmbedderSettings, tokenizer: Tokenizer
     ) -> None:
         self.dimension = settings.dimension
-        super().__init__(
-            name,
-            settings,
-            self.dimension,
-            backend,
-            weights,
-            tier_reason=tier_reason,
-            fitting=fitting,
-            owns_backend=owns_backend,
-            on_close=on_close,
-        )
+        super().__init__(placement, settings, self.dimension)
         self._settings = settings
         self._tokenizer = tokenizer
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Generic, Literal, Protocol, TypeVar
 
-from bascule.backend.base import Backend, Executable, WeightStore
+from bascule.backend.base import Executable
 from bascule.backend.tiers import tier_info
 from bascule.backend.tuning import TuneReport
 from bascule.base.progress import ProgressCallback
@@ -16,10 +16,16 @@ from bascule.base.turns import CrossLoopLock
 from bascule.errors import NotFiniteError
 from bascule.program.ops.sampling import NOT_A_TOKEN
 from bascule.program.program import Program
-from bascule.program.rewrites.registry import Fitting
 from bascule.tasks.generation import GenerationStats, Pace, decode
 from bascule.tasks.kv_cache import KvCache
-from bascule.tasks.loaded import DEVICE_ERRORS, NO_MEMORY, LoadedModel, ModelRun, Reopened
+from bascule.tasks.loaded import (
+    DEVICE_ERRORS,
+    NO_MEMORY,
+    LoadedModel,
+    ModelRun,
+    Placement,
+    Reopened,
+)
 from bascule.tasks.options import Asked
 from bascule.text.language import TokenDecoder
 from bascule.text.streaming import Detokeniser, StopStrings
@@ -102,27 +108,8 @@ class GeneratingModel(LoadedModel, Generic[P]):
     _cache: KvCache
     _programs: P
 
-    def __init__(
-        self,
-        name: str,
-        decoder: TokenDecoder,
-        backend: Backend,
-        weights: WeightStore,
-        *,
-        tier_reason: str,
-        fitting: Fitting | None = None,
-        owns_backend: bool = True,
-        on_close: Callable[[], None] | None = None,
-    ) -> None:
-        super().__init__(
-            name,
-            backend,
-            weights,
-            tier_reason=tier_reason,
-            fitting=fitting,
-            owns_backend=owns_backend,
-            on_close=on_close,
-        )
+    def __init__(self, placement: Placement, decoder: TokenDecoder) -> None:
+        super().__init__(placement)
         self._ends = decoder.ends
         self._turn = CrossLoopLock()
         self._earlier_crossings = 0  # of devices that were lost

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bascule.backend.base import Backend, WeightStore
 from bascule.backend.tuning import TuneReport
 from bascule.base.arguments import one_of, whole_number
 from bascule.base.arrays import Array, np
@@ -20,9 +19,9 @@ from bascule.models.image.graph import Normalization, Seeing
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.program import Program
-from bascule.program.rewrites.registry import Fitting
 from bascule.tasks.classifications import probabilities
 from bascule.tasks.image_runs import BATCHES, ImageProgress, ImageRuns
+from bascule.tasks.loaded import Placement
 from bascule.tasks.proof import Sample
 from bascule.vision.processing import ImageProcessing
 
@@ -90,28 +89,8 @@ class ImageModel(ImageRuns):
     free the device's memory.
     """
 
-    def __init__(
-        self,
-        name: str,
-        settings: ImageModelSettings,
-        backend: Backend,
-        weights: WeightStore,
-        *,
-        tier_reason: str,
-        fitting: Fitting | None = None,
-        owns_backend: bool = True,
-        on_close: Callable[[], None] | None = None,
-    ) -> None:
-        super().__init__(
-            settings,
-            name,
-            backend,
-            weights,
-            tier_reason=tier_reason,
-            fitting=fitting,
-            owns_backend=owns_backend,
-            on_close=on_close,
-        )
+    def __init__(self, placement: Placement, settings: ImageModelSettings) -> None:
+        super().__init__(settings, placement)
         self._settings = settings
         self.labels = settings.classes.labels if settings.classes else ()
         self.dimension = settings.config.layers.hidden

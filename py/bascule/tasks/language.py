@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from math import nan
 from typing import Any, Unpack
 
-from bascule.backend.base import Backend, WeightStore
 from bascule.base.arguments import token_ids
 from bascule.base.arrays import Array, all_finite, need_numpy, np
 from bascule.errors import (
@@ -26,7 +25,6 @@ from bascule.errors import (
 from bascule.models.decoder.config import DecoderConfig
 from bascule.models.decoder.graph import CacheDType
 from bascule.program.program import Program
-from bascule.program.rewrites.registry import Fitting
 from bascule.tasks.generating import GeneratingModel, Generation, TextStream, whole_text
 from bascule.tasks.generation import GenerationStats, Pace, decode, prefill
 from bascule.tasks.kv_cache import N_ANGLES, PAGE, KvCache, rotary_states
@@ -37,7 +35,7 @@ from bascule.tasks.language_programs import (
     all_states,
     most_slots,
 )
-from bascule.tasks.loaded import DEVICE_ERRORS, NO_MEMORY
+from bascule.tasks.loaded import DEVICE_ERRORS, NO_MEMORY, Placement
 from bascule.tasks.options import Asked, StreamOptions, read_options
 from bascule.tasks.proof import Sample
 from bascule.tasks.sampler import GREEDY, Sampling
@@ -70,28 +68,13 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
 
     def __init__(
         self,
-        name: str,
+        placement: Placement,
         settings: LanguageSettings,
-        backend: Backend,
-        weights: WeightStore,
         *,
-        tier_reason: str,
-        fitting: Fitting | None = None,
-        owns_backend: bool = True,
-        on_close: Callable[[], None] | None = None,
         max_length: int | None = None,
         cache_dtype: CacheDType = "f16",
     ) -> None:
-        super().__init__(
-            name,
-            settings.tokenizer,
-            backend,
-            weights,
-            tier_reason=tier_reason,
-            fitting=fitting,
-            owns_backend=owns_backend,
-            on_close=on_close,
-        )
+        super().__init__(placement, settings.tokenizer)
         config = settings.config
         if max_length is not None and not 2 <= max_length <= config.context:
             raise InputError("max_length", f"2 to {config.context:,} tokens", f"{max_length}")

@@ -77,6 +77,23 @@ class Pressure(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a model runs: an open tier and the memory for its weights there.
+
+    `name` is the model's, `reason` says why that tier. With `owns_backend` the model closes the
+    backend; `on_close` is called when the model has closed.
+    """
+
+    name: str
+    backend: Backend
+    weights: WeightStore
+    reason: str
+    fitting: Fitting
+    owns_backend: bool
+    on_close: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Reopened:
     """A device in the place of one that was lost or left, with the model's weights in it."""
 
@@ -94,29 +111,20 @@ class LoadedModel:
     device's memory.
     """
 
-    def __init__(
-        self,
-        name: str,
-        backend: Backend,
-        weights: WeightStore,
-        *,
-        tier_reason: str,
-        fitting: Fitting | None = None,
-        owns_backend: bool = True,
-        on_close: Callable[[], None] | None = None,
-    ) -> None:
-        self.name = name
+    def __init__(self, placement: Placement) -> None:
+        backend = placement.backend
+        self.name = placement.name
         self.tier: Tier = backend.tier
-        self._fit_to(fitting or Fitting(), tier_reason)
+        self._fit_to(placement.fitting, placement.reason)
         self.device_name = backend.device_name
-        self.weights = weights
+        self.weights = placement.weights
         self.quantization: QuantizationReport | None = None
         self.proof = Proof()
         self.files: FilesRead | None = None  # which the load asked for, once it has ended
         self.wrong_tiers: dict[Tier, str] = {}  # those that were left for wrong numbers, and why
         self._backend = backend
-        self._owns_backend = owns_backend
-        self._on_close = on_close
+        self._owns_backend = placement.owns_backend
+        self._on_close = placement.on_close
         self._loading: asyncio.Task[None] | None = None
         self._reopen: Callable[[], Awaitable[Reopened]] | None = None
         self._reviving = CrossLoopLock()
@@ -411,8 +419,7 @@ class LoadedModel:
 
     def _end(self) -> None:
         self._let_go()
-        if self._on_close is not None:
-            self._on_close()
+        self._on_close()
 
     def _let_go(self) -> None:
         """Of all that is on the device, and of the device."""

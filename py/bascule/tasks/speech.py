@@ -15,15 +15,14 @@ from bascule.audio.features import LogMel
 from bascule.audio.mel import RATE, STEP
 from bascule.audio.recordings import Recording, read_recording
 from bascule.audio.samples import checked_samples, resample
-from bascule.backend.base import Backend, Executable, StateStore, WeightStore
+from bascule.backend.base import Executable, StateStore
 from bascule.backend.tuning import TuneReport
 from bascule.base.arrays import Array, ArrayLike, need_numpy, np
 from bascule.base.progress import Progress, ProgressCallback
 from bascule.base.turns import CrossLoopLock
 from bascule.errors import NotFiniteError
 from bascule.models.decoder.graph import CacheDType
-from bascule.program.rewrites.registry import Fitting
-from bascule.tasks.loaded import DEVICE_ERRORS, LoadedModel
+from bascule.tasks.loaded import DEVICE_ERRORS, LoadedModel, Placement
 from bascule.tasks.speech_graph import Speech, speech_programs
 from bascule.tasks.speech_options import Asked, TranscribeOptions, read_options
 from bascule.tasks.speech_tokens import SpeechTokens
@@ -93,26 +92,12 @@ class SpeechModel(LoadedModel):
 
     def __init__(
         self,
-        name: str,
+        placement: Placement,
         settings: SpeechSettings,
-        backend: Backend,
-        weights: WeightStore,
         *,
-        tier_reason: str,
-        fitting: Fitting | None = None,
-        owns_backend: bool = True,
-        on_close: Callable[[], None] | None = None,
         cache_dtype: CacheDType = "f16",
     ) -> None:
-        super().__init__(
-            name,
-            backend,
-            weights,
-            tier_reason=tier_reason,
-            fitting=fitting,
-            owns_backend=owns_backend,
-            on_close=on_close,
-        )
+        super().__init__(placement)
         self._settings = settings
         self._cache_dtype: CacheDType = cache_dtype
         self._prepared: _Prepared | None = None

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, fields
 from typing import Any, Unpack, overload
 
-from bascule.backend.base import Backend, WeightStore, shaped
+from bascule.backend.base import shaped
 from bascule.base.arguments import strings, token_ids
 from bascule.base.arrays import Array, all_finite, need_numpy, np
 from bascule.errors import ContextLengthError, InputError, NotFiniteError
 from bascule.models.text_to_text.graph import CROSS_LAST
-from bascule.program.rewrites.registry import Fitting
 from bascule.tasks.generating import GeneratingModel, Generation, TextStream, whole_text
 from bascule.tasks.generation import GenerationStats
 from bascule.tasks.kv_cache import PAGE, KvCache, whole_pages
+from bascule.tasks.loaded import Placement
 from bascule.tasks.options import Asked, StreamOptions, read_options
 from bascule.tasks.sampler import GREEDY, Sampling
 from bascule.tasks.text_to_text_programs import Transformer, TransformPrograms
@@ -41,28 +41,8 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
     before the text: "summarize: ...", "translate English to German: ...".
     """
 
-    def __init__(
-        self,
-        name: str,
-        settings: TextToTextSettings,
-        backend: Backend,
-        weights: WeightStore,
-        *,
-        tier_reason: str,
-        fitting: Fitting | None = None,
-        owns_backend: bool = True,
-        on_close: Callable[[], None] | None = None,
-    ) -> None:
-        super().__init__(
-            name,
-            settings.tokenizer,
-            backend,
-            weights,
-            tier_reason=tier_reason,
-            fitting=fitting,
-            owns_backend=owns_backend,
-            on_close=on_close,
-        )
+    def __init__(self, placement: Placement, settings: TextToTextSettings) -> None:
+        super().__init__(placement, settings.tokenizer)
         self.tokenizer = settings.tokenizer
         self._transformer = settings.transformer
         self.max_length = settings.transformer.max_length
