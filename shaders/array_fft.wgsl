@@ -2,7 +2,8 @@
 //   Transforms of `span` elements are joined, `radix` (2 or 4) at a time, to ones of span * radix.
 // A lane owns the `radix` elements that one butterfly joins; what it writes needs no reordering
 // (Stockham's form), so passes read one buffer and write another.
-// Slots: none.   Launch: flat over lanes = rows * n / radix.   Source: Stockham 1966; Bainville 2010.
+// Slots: none.   Launch: flat over lanes = rows * n / radix.
+// Source: Stockham 1966; Bainville 2010.
 // Reference: numpy.fft.
 override WORKGROUP: u32 = 64u;
 
@@ -12,7 +13,9 @@ struct Params { lanes: u32, n: u32, span: u32, radix: u32, sign: f32 }
 @group(0) @binding(1) var<storage, read> x: array<vec2f>;        // (rows, n), real and imaginary
 @group(0) @binding(2) var<storage, read_write> y: array<vec2f>;  // (rows, n)
 
-fn times(a: vec2f, b: vec2f) -> vec2f { return vec2f(a.x * b.x - a.y * b.y, a.x * b.y + a.y * b.x); }
+fn times(a: vec2f, b: vec2f) -> vec2f {
+  return vec2f(a.x * b.x - a.y * b.y, a.x * b.y + a.y * b.x);
+}
 
 // exp(2 pi i part / whole) for powers of two: WGSL's own cos may be wrong by 2^-11. The fraction is
 // exact; polynomials hold within an eighth of a turn.

@@ -13,7 +13,7 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> table: array<f32>;     // (2 * side, heads), causal (side, heads)
+@group(0) @binding(1) var<storage, read> table: array<f32>;     // (side, heads), or two of them
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;   // (heads, queries, keys)
 
 @compute @workgroup_size(WORKGROUP)

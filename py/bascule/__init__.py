@@ -26,6 +26,7 @@ _PUBLIC = {
     "bascule.kernels.reduction": "reduce",
     "bascule.machine.capabilities": "Capabilities capabilities",
     "bascule.machine.pressure": "open_pressure",
+    "bascule.pipelines.pipeline": "pipeline",
     "bascule.tasks.classifier": "ClassifierModel",
     "bascule.tasks.embedder": "EmbeddingModel",
     "bascule.tasks.embeddings": "Embeddings",
@@ -36,8 +37,7 @@ _PUBLIC = {
     "bascule.tasks.transcription": "Transcription",
     "bascule.tasks.text_to_text": "TextToTextModel",
 }
-# Names under which the things of `bascule.compat` and `bascule.pipelines`, and what they are about,
-# are known elsewhere.
+# Names under which the things of `bascule.compat`, and what they are about, are known elsewhere.
 _SEEDS = {
     "bascule.backend.tiers": "BackendType",
     "bascule.choosing.workload": "WorkloadCharacteristics",
@@ -65,7 +65,6 @@ _SEEDS = {
     "bascule.observe.compatibility": "HardwareCompatibilityReporter",
     "bascule.observe.monitor": "PerformanceMonitor",
     "bascule.observe.performance": "PerformanceReport",
-    "bascule.pipelines.pipeline": "pipeline",
     "bascule.machine.safari": "SafariSupport safari_capabilities safari_support",
 }
 _MODULES = frozenset({"array", "cache", "errors"})

@@ -13,8 +13,12 @@ from bascule.tasks.registry import KNOWN
 from tests.goldens import HERE, make_samples
 
 
-def test_every_known_model_has_one_and_it_is_what_the_goldens_say() -> None:
-    assert stored_samples().keys() == KNOWN.keys()
+# What a model hears is compared in test_speech.py: no sample of a few numbers is stored for it.
+WITH_TEXT = [name for name, known in KNOWN.items() if known.kind != "speech-model"]
+
+
+def test_every_known_model_of_texts_has_one_and_it_is_what_the_goldens_say() -> None:
+    assert [*stored_samples()] == WITH_TEXT
     told = json.loads(make_samples.TARGET.read_text())["samples"]
     assert told == {
         "all-MiniLM-L6-v2": make_samples.minilm(),
@@ -24,7 +28,7 @@ def test_every_known_model_has_one_and_it_is_what_the_goldens_say() -> None:
 
 
 @pytest.mark.parametrize("tier", ["webgpu", "wasm"])
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", WITH_TEXT)
 async def test_known_models_pass_with_room_to_spare(name: str, tier: str) -> None:
     for visit in ("first", "second"):
         async with await bascule.load(name, tier=tier) as model:

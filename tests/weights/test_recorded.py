@@ -243,7 +243,7 @@ def test_a_first_visit_knows_what_the_site_lists() -> None:
     for name, found in zip(KNOWN, in_page(*known), strict=True):
         first = found["first"]
         assert {*first["small"], *first["large"]} == set(KNOWN[name].files)
-        assert all(file.endswith((".safetensors", ".gguf")) for file in first["large"])
+        assert all(file.endswith((".safetensors", ".gguf", "model.bin")) for file in first["large"])
     bert = ["config.json", "tokenizer.json", "model.safetensors", "modules.json"]
     cases = [[], bert, ["config.json"], ["model.gguf"], ["config.json", "model.gguf"]]
     found = in_page(*({"ahead": ahead, "listed": listed} for listed in cases))

@@ -132,7 +132,7 @@ def test_names_of_gguf_files_that_are_refused(location: str) -> None:
 @pytest.mark.parametrize(
     "file",
     [
-        *["../secret", "/etc/passwd", "model.bin", "", "config.json/../x"],
+        *["../secret", "/etc/passwd", "weights.bin", "", "config.json/../x"],
         *["a/b.gguf", "../x.gguf", ".gguf", "x.gguf/../y"],
     ],
 )
