@@ -78,7 +78,7 @@ def test_a_file_the_microphone_and_what_fails(engine: Engine, site: Site) -> Non
         )
     give(page, site, "noise.wav")
     wait_for(page, DONE)
-    assert "times real time" in page.run("() => document.querySelector('#speed').textContent")
+    assert "times real-time speed" in page.run("() => document.querySelector('#speed').textContent")
     assert " on wasm: " in page.run("() => document.querySelector('#speed').textContent")
     assert page.run("() => document.querySelector('#length').textContent") == "0:00"
     if engine.name.startswith("webkit"):  # WebKitGTK's driver has no media devices

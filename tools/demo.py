@@ -25,6 +25,7 @@ DESKTOP: ViewportSize = {"width": 1000, "height": 730}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 LOW: ViewportSize = {"width": 1000, "height": 720}
 EXAMPLE = "mandelbrot.py"
+RECORDING = Path(__file__).resolve().parent.parent / "tests/recordings/measure.wav"
 HIGH: ViewportSize = {"width": 1000, "height": 900}
 QUESTION = "What is a bridge? Answer in one sentence."
 # Without a GPU a token may take half a second.
@@ -62,8 +63,12 @@ def main(folder: Path) -> int:
         page.screenshot(path=folder / "chat.png")
         page.emulate_media(color_scheme="dark")
         page.screenshot(path=folder / "chat-dark.png")
-        console.print(f"Opening {url}/console.html and running examples/{EXAMPLE}")
+        console.print(f"Opening {url}/transcribe.html with {RECORDING.name}")
         page.emulate_media(color_scheme="light")
+        page.goto(f"{url}/transcribe.html")
+        console.print(transcribe(page), highlight=False, markup=False)
+        page.screenshot(path=folder / "speech.png")
+        console.print(f"Opening {url}/console.html and running examples/{EXAMPLE}")
         page.set_viewport_size(HIGH)
         page.goto(f"{url}/console.html")
         run_example(page)
@@ -118,6 +123,14 @@ def chat(page: Page) -> str:
         "(row) => [...row.children].map((each) => each.textContent).join(' '))"
     )
     return "\n".join([*said, ", ".join(figures)])
+
+
+def transcribe(page: Page) -> str:
+    """Hand a recording to the page; what was said, and how long it took."""
+    page.set_input_files("#file", RECORDING)
+    page.wait_for_selector("#segments li")
+    wait(page)
+    return f"{page.inner_text('#segments')}\n{page.inner_text('#speed')}"
 
 
 def run_example(page: Page) -> None:

@@ -91,7 +91,7 @@ async function transcribe(samples) {
     const took = (performance.now() - began) / 1000;
     const { tier } = /** @type {import("./protocol.js").Loaded} */ (engine.client.loaded);
     engine.setState("ready", "Ready.");
-    const speed = `${(seconds / took).toFixed(1)} times real time`;
+    const speed = `${(seconds / took).toFixed(1)} times real-time speed`;
     show("speed", `${clock(seconds)} in ${took.toFixed(1)} s on ${tier}: ${speed}.`);
     part("nothing", HTMLElement).hidden = found.segments.length > 0;
     show("nothing", "Nobody speaks in this recording.");
