@@ -12,7 +12,6 @@ from bascule.tasks.proof import stored_samples
 from bascule.tasks.registry import KNOWN
 from tests.goldens import HERE, make_samples
 
-
 # What a model hears is compared in test_speech.py: no sample of a few numbers is stored for it.
 WITH_TEXT = [name for name, known in KNOWN.items() if known.kind != "speech-model"]
 

@@ -3,10 +3,10 @@
 A sample is a few token ids and a few numbers of the answer, by an implementation that is not ours
 (transformers in float64 on the same weights; tests/goldens/make_samples.py wrote samples.json). It
 is there for the models of texts that Bascule knows by name, whose files are known by their hashes,
-so that one answer is the right one. Any other model (a user's own, which nobody else has run) has no such
-answer: numpy could give one, but only with a second copy of the weights, and that is where memory
-is short. For those, and before the sample, each kernel proves itself on small numbers of its own
-(`backend/webgpu/trials.py`), which needs no weights at all.
+so that one answer is the right one. Any other model (a user's own, which nobody else has run) has
+no such answer: numpy could give one, but only with a second copy of the weights, and that is where
+memory is short. For those, and before the sample, each kernel proves itself on small numbers of its
+own (`backend/webgpu/trials.py`), which needs no weights at all.
 """
 
 from __future__ import annotations
