@@ -71,7 +71,7 @@ TASKS: Mapping[str, Task] = {
         "SmolLM2-135M-Instruct",
     ),
     "text2text-generation": Task(
-        "a text-to-text model (T5)",
+        "a text-to-text model",
         _is(TextToTextModel),
         texts.text_to_text,
         tuple(name for name in GENERATE if name != "overflow"),
@@ -89,7 +89,7 @@ TASKS: Mapping[str, Task] = {
         (*_TEXTS, "top_k", "return_text"),
     ),
     "automatic-speech-recognition": Task(
-        "a speech model (Whisper)",
+        "a speech model",
         _is(SpeechModel),
         media.speech_recognition,
         (*TRANSCRIBE, "return_timestamps"),
