@@ -31,6 +31,7 @@ from bascule.program.parameters import all_parameters
 from bascule.program.program import Program
 from bascule.program.rewrites.registry import fit_all
 from bascule.program.rewrites.rewrite import Limits
+from bascule.recipes.filling import Filling
 from bascule.recipes.reading import Recipe, read_recipe
 from bascule.tasks.embedder import EmbeddingModel
 from bascule.tasks.language import LanguageModel
@@ -181,8 +182,8 @@ async def load_model(
                 on_close=closed,
             )
             made = recipe.make(placement)
-        fill = partial(recipe.fill, source, parameters, store, tell)
-        fill = partial(fill, backend=opened.backend, parallel=settings.parallel)
+        filling = Filling(source, parameters, store, opened.backend, tell, settings.parallel)
+        fill = partial(recipe.fill, filling)
         proves = is_wanted(settings.prove)
         if opened.watch is not None:
             made._watch_by(opened.watch.note)
@@ -259,7 +260,7 @@ async def _reopen(
         fitting, programs = fit_all(programs, backend.limits if fallbacks else Limits())
         parameters = all_parameters(programs)
         store = backend.store(parameters)
-        await recipe.fill(source, parameters, store, _silent, backend=backend, parallel=False)
+        await recipe.fill(Filling(source, parameters, store, backend, _silent))
     except BaseException:
         backend.close()
         raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -21,6 +21,7 @@ from bascule.models.encoder.head import Head
 from bascule.models.image.config import ImageConfig
 from bascule.models.image.graph import Seeing
 from bascule.models.speech.config import SpeechConfig
+from bascule.models.tensors import Tensors
 from bascule.models.text_to_text.config import T5Config
 from bascule.models.text_to_text.graph import Transforming
 from bascule.program.graph import Graph
@@ -29,11 +30,6 @@ from bascule.weights.ctranslate2 import Read
 from bascule.weights.safetensors import TensorInfo
 
 Task = Literal["embed", "classify", "generate", "transcribe", "transform", "see"]
-# A tensor's own name (the one that the graph has) and its shape; ANY rows are fine.
-Tensors: TypeAlias = Iterable[tuple[str, tuple[int, ...]]]
-
-# A first size that may be any.
-ANY = -1
 _NONE = re.compile(r"(?!)")
 
 
@@ -92,16 +88,15 @@ class DecoderFamily(Family):
 class SpeechFamily(Family):
     """Speech to text: a spectrum `mel` (bands, F) fills states that each decoder step reads.
 
-    `config` checks a config.json, errors as above, `check_tensors` compares a folder's tensors with
-    it, and `as_matrices` gives each at most two axes. `phases` record both passes; `states` has the
-    numbers of the states that do not begin as zeros. A config.json without a model_type that has
+    `config` checks a config.json, errors as above, `tensors` are those of a folder, and
+    `as_matrices` gives each at most two axes. `phases` record both passes; `states` has the numbers
+    of the states that do not begin as zeros. A config.json without a model_type that has
     the `converted_keys` belongs to a folder of CTranslate2, whose model.bin (read by offset and
     count, of so many bytes, of that name) `read_converted` reads.
     """
 
     config: Callable[[Mapping[str, Any], str], SpeechConfig]
     tensors: Callable[[SpeechConfig], Tensors]
-    check_tensors: Callable[[SpeechConfig, Mapping[str, TensorInfo], str], None]
     as_matrices: Callable[
         [Mapping[str, Mapping[str, TensorInfo]]], dict[str, dict[str, TensorInfo]]
     ]

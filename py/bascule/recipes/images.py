@@ -2,68 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from bascule.backend.base import Backend, WeightStore
 from bascule.base.dtypes import DType
 from bascule.base.json_object import json_object
 from bascule.base.progress import Progress, ProgressCallback
 from bascule.models.encoder.classes import read_classes
-from bascule.models.family import Family, ImageFamily
-from bascule.models.image.files import Sizes, as_matrices, check_tensors, linear_tensors
-from bascule.program.program import Parameter, Program
-from bascule.recipes.tables import Tables, all_tensors, fill_from_folder, read_known, read_tables
+from bascule.models.family import ImageFamily
+from bascule.models.image.files import Sizes, as_matrices, linear_tensors
+from bascule.models.tensors import compare_tensors
+from bascule.program.program import Program
+from bascule.recipes.filling import Filling, Tables
+from bascule.recipes.tables import all_tensors, read_known, read_tables
 from bascule.tasks.images import ImageModel, ImageModelSettings
 from bascule.tasks.loaded import Placement
-from bascule.vision.processing import ImageProcessing, read_processing
-from bascule.weights.computed import write_computed
+from bascule.vision.processing import read_processing
 from bascule.weights.quantized import QuantizationReport
 from bascule.weights.source import Source
 from bascule.weights.stream import with_restarts
 
 _PROCESSING = "preprocessor_config.json"
-
-
-async def read_image_tables(source: Source, family: Family, rows: frozenset[str]) -> Tables:
-    """Return a folder's tensors, by the family's names and with at most two axes."""
-    tables = await read_tables(source, family)
-    return {file: as_matrices(table, rows) for file, table in tables.items()}
-
-
-async def read_image_processing(
-    source: Source, known_files: Collection[str], image: int
-) -> ImageProcessing:
-    """Read a folder's preprocessor_config.json, if it has one; errors as `read_processing`."""
-    place = f"{source.location}/{_PROCESSING}"
-    data = await read_known(source, known_files, _PROCESSING)
-    return read_processing(json_object(data, place) if data else {}, image, place)
-
-
-async def fill_images(
-    source: Source,
-    parameters: Sequence[Parameter],
-    store: WeightStore,
-    progress: ProgressCallback,
-    tables: Callable[[], Any],
-    *,
-    backend: Backend,
-    weights: DType,
-    parallel: bool,
-) -> QuantizationReport | None:
-    """See `Recipe.fill`."""
-    return await fill_from_folder(
-        source,
-        write_computed(parameters, store),
-        store,
-        progress,
-        tables=tables,
-        backend=backend,
-        weights=None if weights == "f32" else weights,
-        parallel=parallel,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +41,10 @@ class ImageRecipe:
         """See `Recipe`."""
         return ImageModel(placement, self.settings)
 
-    async def fill(
-        self,
-        source: Source,
-        parameters: Sequence[Parameter],
-        store: WeightStore,
-        progress: ProgressCallback,
-        *,
-        backend: Backend,
-        parallel: bool,
-    ) -> QuantizationReport | None:
+    async def fill(self, filling: Filling) -> QuantizationReport | None:
         """See `Recipe`."""
-        tables = partial(read_image_tables, source, self.settings.family, frozenset[str]())
-        fill = partial(fill_images, source, parameters, store, progress, tables)
-        return await fill(backend=backend, weights=self.settings.weights, parallel=parallel)
+        tables = partial(_matrices, filling.source, self.settings.family)
+        return await filling.from_folder(filling.stored(), tables, self.settings.weights)
 
 
 async def read_image_model(
@@ -108,7 +59,7 @@ async def read_image_model(
     place = source.location
     file = f"{place}/config.json"
     config = family.config(config_json, file)
-    attempt = partial(read_image_tables, source, family, frozenset[str]())
+    attempt = partial(_matrices, source, family)
     found = all_tensors(await with_restarts(source, attempt, source.forget))
     listed = config_json.get("architectures") or ()
     labels = f"{family.labels}.weight" in found if not listed else listed[0] in family.classifiers
@@ -117,7 +68,15 @@ async def read_image_model(
     if classes is not None:
         n, c = len(classes.labels), config.layers.hidden
         expected += linear_tensors(family.labels, n, c)
-    check_tensors(expected, found, family.ignored, place)
-    processing = await read_image_processing(source, known_files, config.cut.image)
+    compare_tensors(expected, found, family.ignored, place)
+    data = await read_known(source, known_files, _PROCESSING)
+    where = f"{place}/{_PROCESSING}"
+    processing = read_processing(json_object(data, where) if data else {}, config.cut.image, where)
     tell(Progress("config", 1, 1, "files"))
     return ImageRecipe(ImageModelSettings(family, config, processing, classes, weights))
+
+
+async def _matrices(source: Source, family: ImageFamily) -> Tables:
+    """Return a folder's tensors, by the family's names and with at most two axes."""
+    tables = await read_tables(source, family)
+    return {file: as_matrices(table) for file, table in tables.items()}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from typing import Any
 
-from bascule.backend.base import Backend, WeightStore
 from bascule.base.dtypes import DType, dtype_of
 from bascule.base.json_object import json_object
 from bascule.base.progress import Progress, ProgressCallback
@@ -25,8 +24,9 @@ from bascule.models.decoder.files import (
 from bascule.models.decoder.graph import CacheDType
 from bascule.models.family import DecoderFamily
 from bascule.models.table import family_of_metadata
-from bascule.program.program import Parameter, Program
-from bascule.recipes.tables import all_tensors, fill_from_folder, named_in_folder, read_tables
+from bascule.program.program import Program
+from bascule.recipes.filling import Filling
+from bascule.recipes.tables import all_tensors, named_in_folder, read_tables
 from bascule.tasks.language import LanguageModel, LanguageSettings
 from bascule.tasks.language_graph import Decoder
 from bascule.tasks.language_programs import essential_programs
@@ -93,20 +93,15 @@ class GgufRecipe(LanguageRecipe):
     file: str
     header: GgufHeader
 
-    async def fill(
-        self,
-        source: Source,
-        parameters: Sequence[Parameter],
-        store: WeightStore,
-        progress: ProgressCallback,
-        *,
-        backend: Backend,
-        parallel: bool,
-    ) -> None:
+    async def fill(self, filling: Filling) -> None:
         """See `Recipe`. One file has nothing to fetch in parallel."""
-        del backend, parallel
         await load_gguf_weights(
-            source, self.file, self.header, parameters, store, progress=progress
+            filling.source,
+            self.file,
+            self.header,
+            filling.parameters,
+            filling.store,
+            progress=filling.progress,
         )
 
 
@@ -116,28 +111,12 @@ class FolderRecipe(LanguageRecipe):
 
     weights: DType | None
 
-    async def fill(
-        self,
-        source: Source,
-        parameters: Sequence[Parameter],
-        store: WeightStore,
-        progress: ProgressCallback,
-        *,
-        backend: Backend,
-        parallel: bool,
-    ) -> QuantizationReport | None:
-        """See `Recipe`. What is quantized comes one shard at a time."""
+    async def fill(self, filling: Filling) -> QuantizationReport | None:
+        """See `Recipe`."""
         family = self.settings.decoder.family
-        return await fill_from_folder(
-            source,
-            [named_in_folder(parameter, family) for parameter in parameters],
-            store,
-            progress,
-            tables=partial(read_tables, source, family),
-            backend=backend,
-            weights=self.weights,
-            parallel=parallel,
-        )
+        named = [named_in_folder(parameter, family) for parameter in filling.parameters]
+        tables = partial(read_tables, filling.source, family)
+        return await filling.from_folder(named, tables, self.weights)
 
 
 async def read_gguf_model(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from functools import partial
 from typing import Protocol
 
-from bascule.backend.base import Backend, WeightStore
 from bascule.base.arguments import one_of
 from bascule.base.dtypes import DType
 from bascule.base.json_object import json_object
@@ -15,9 +14,10 @@ from bascule.errors import FileMissingError, InputError
 from bascule.models.decoder.graph import CacheDType
 from bascule.models.family import EncoderFamily, ImageFamily, SpeechFamily, TextToTextFamily
 from bascule.models.table import family_of_config
-from bascule.program.program import Parameter, Program
+from bascule.program.program import Program
 from bascule.recipes.classifier import is_classifier, read_classifier
 from bascule.recipes.encoder import read_encoder
+from bascule.recipes.filling import Filling
 from bascule.recipes.images import read_image_model
 from bascule.recipes.language import LanguageOptions, read_gguf_model, read_language_folder
 from bascule.recipes.missing import explain_missing
@@ -43,16 +43,7 @@ class Recipe(Protocol):
         """The model there, its weights still to come."""
         ...
 
-    async def fill(
-        self,
-        source: Source,
-        parameters: Sequence[Parameter],
-        store: WeightStore,
-        progress: ProgressCallback,
-        *,
-        backend: Backend,
-        parallel: bool,
-    ) -> QuantizationReport | None:
+    async def fill(self, filling: Filling) -> QuantizationReport | None:
         """Stream the weights into the store; tells what quantizing did to them, if it had to."""
         ...
 

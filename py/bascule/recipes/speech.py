@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from bascule.backend.base import Backend, WeightStore
 from bascule.base.dtypes import DType
 from bascule.base.json_object import json_object
 from bascule.base.progress import Progress, ProgressCallback
@@ -15,18 +14,19 @@ from bascule.errors import InputError
 from bascule.models.decoder.graph import CacheDType
 from bascule.models.family import SpeechFamily
 from bascule.models.speech.config import SpeechConfig
-from bascule.program.program import Parameter, Program
-from bascule.recipes.tables import Tables, all_tensors, read_known
+from bascule.models.tensors import compare_tensors
+from bascule.program.program import Program
+from bascule.recipes.filling import Filling, Tables
+from bascule.recipes.tables import all_tensors, read_known
 from bascule.tasks.loaded import Placement
 from bascule.tasks.speech import SpeechModel, SpeechSettings
 from bascule.tasks.speech_graph import Speech, speech_programs
 from bascule.tasks.speech_tokens import read_speech_tokens
 from bascule.text.folder_vocabulary import TokenizerFiles, read_folder_vocabulary
 from bascule.text.language import open_text_tokenizer
-from bascule.weights.computed import write_computed
 from bascule.weights.names import MODEL_BIN
 from bascule.weights.source import Source
-from bascule.weights.stream import load_weights, read_headers, with_restarts
+from bascule.weights.stream import read_headers, with_restarts
 
 _GENERATION = "generation_config.json"
 
@@ -47,26 +47,9 @@ class SpeechRecipe:
         """See `Recipe`."""
         return SpeechModel(placement, self.settings, cache_dtype=self.cache)
 
-    async def fill(
-        self,
-        source: Source,
-        parameters: Sequence[Parameter],
-        store: WeightStore,
-        progress: ProgressCallback,
-        *,
-        backend: Backend,
-        parallel: bool,
-    ) -> None:
+    async def fill(self, filling: Filling) -> None:
         """See `Recipe`. Weights are never quantized."""
-        del backend
-        await load_weights(
-            source,
-            write_computed(parameters, store),
-            store,
-            progress=progress,
-            parallel=parallel,
-            headers=partial(self.tables, source),
-        )
+        await filling.from_folder(filling.stored(), partial(self.tables, filling.source))
 
 
 async def read_speech(
@@ -100,7 +83,7 @@ async def read_speech(
         told = await read_known(source, known_files, _GENERATION)
         more = {} if told is None else json_object(told, f"{place}/{_GENERATION}")
         settings = {**config_json, **more}
-    family.check_tensors(config, tensors, place)
+    compare_tensors(family.tensors(config), tensors, family.ignored, place)
     tell(Progress("config", 1, 1, "files"))
     tell(Progress("tokenizer", 0, 1, "files"))
     vocabulary = read_folder_vocabulary(TokenizerFiles(place, await tokenizing, bare=True))

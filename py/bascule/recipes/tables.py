@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
-from bascule.backend.base import Backend, WeightStore
 from bascule.base.dtypes import DType
 from bascule.base.progress import Progress, ProgressCallback
 from bascule.errors import FileMissingError
 from bascule.models.encoder.files import plain_names
 from bascule.models.family import Family
 from bascule.program.program import Parameter, Program
+from bascule.recipes.filling import Filling, Tables
 from bascule.tasks.sentence_graph import Encoder
 from bascule.text.encoder_json import lowercased
-from bascule.weights.computed import write_computed
-from bascule.weights.quantized import QuantizationReport, load_quantized
+from bascule.weights.quantized import QuantizationReport
 from bascule.weights.safetensors import TensorInfo
 from bascule.weights.source import Source, read_optional
-from bascule.weights.stream import WHOLE, load_weights, read_header, read_headers
-
-Tables: TypeAlias = dict[str, dict[str, TensorInfo]]
+from bascule.weights.stream import WHOLE, read_header, read_headers
 
 
 class EncoderSettings(Protocol):
@@ -58,53 +55,12 @@ class EncoderFolderRecipe:
         """See `Recipe`."""
         return self.settings.programs()
 
-    async def fill(
-        self,
-        source: Source,
-        parameters: Sequence[Parameter],
-        store: WeightStore,
-        progress: ProgressCallback,
-        *,
-        backend: Backend,
-        parallel: bool,
-    ) -> QuantizationReport | None:
-        """See `Recipe`. What is quantized comes one shard at a time."""
-        family, weights = self.settings.encoder.family, self.settings.weights
-        return await fill_from_folder(
-            source,
-            [named_in_folder(p, family) for p in write_computed(parameters, store)],
-            store,
-            progress,
-            tables=partial(read_tables, source, family, self.module_folders),
-            backend=backend,
-            weights=None if weights == "f32" else weights,
-            parallel=parallel,
-        )
-
-
-async def fill_from_folder(
-    source: Source,
-    named: Sequence[Parameter],
-    store: WeightStore,
-    progress: ProgressCallback,
-    *,
-    tables: Callable[[], Awaitable[Tables]],
-    backend: Backend,
-    weights: DType | None,
-    parallel: bool,
-) -> QuantizationReport | None:
-    """Stream a folder's weights into the store, as blocks of the format `weights` if there is one.
-
-    `tables` reads the tensors of its files. What is quantized comes one shard at a time.
-    """
-    if weights is None:
-        await load_weights(
-            source, named, store, progress=progress, parallel=parallel, headers=tables
-        )
-        return None
-    return await load_quantized(
-        source, named, store, backend, weights, progress=progress, headers=tables
-    )
+    async def fill(self, filling: Filling) -> QuantizationReport | None:
+        """See `Recipe`."""
+        family = self.settings.encoder.family
+        named = [named_in_folder(parameter, family) for parameter in filling.stored()]
+        tables = partial(read_tables, filling.source, family, self.module_folders)
+        return await filling.from_folder(named, tables, self.settings.weights)
 
 
 async def read_known(source: Source, known_files: Collection[str], file: str) -> bytes | None:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from bascule.backend.base import Backend, WeightStore
 from bascule.base.dtypes import DType
 from bascule.base.progress import Progress, ProgressCallback
 from bascule.errors import InputError, ModelFileError
-from bascule.models.encoder.files import compare_tensors
+from bascule.models.encoder.files import family_names
 from bascule.models.family import TextToTextFamily
+from bascule.models.tensors import compare_tensors
 from bascule.models.text_to_text.config import MOST_TOKENS
-from bascule.program.program import Parameter, Program
+from bascule.program.program import Program
+from bascule.recipes.filling import Filling
 from bascule.recipes.language import LanguageOptions
-from bascule.recipes.tables import all_tensors, fill_from_folder, read_tables, read_tokenizer_json
+from bascule.recipes.tables import all_tensors, read_tables, read_tokenizer_json
 from bascule.tasks.loaded import Placement
 from bascule.tasks.text_to_text import TextToTextModel, TextToTextSettings
 from bascule.tasks.text_to_text_programs import Transformer
@@ -41,27 +42,10 @@ class TextToTextRecipe:
         """See `Recipe`."""
         return TextToTextModel(placement, self.settings)
 
-    async def fill(
-        self,
-        source: Source,
-        parameters: Sequence[Parameter],
-        store: WeightStore,
-        progress: ProgressCallback,
-        *,
-        backend: Backend,
-        parallel: bool,
-    ) -> QuantizationReport | None:
-        """See `Recipe`. What is quantized comes one shard at a time."""
-        return await fill_from_folder(
-            source,
-            parameters,
-            store,
-            progress,
-            tables=partial(read_tables, source, self.settings.transformer.family),
-            backend=backend,
-            weights=self.weights,
-            parallel=parallel,
-        )
+    async def fill(self, filling: Filling) -> QuantizationReport | None:
+        """See `Recipe`."""
+        tables = partial(read_tables, filling.source, self.settings.transformer.family)
+        return await filling.from_folder(filling.parameters, tables, self.weights)
 
 
 async def read_text_to_text(
@@ -90,7 +74,8 @@ async def read_text_to_text(
     tensors = all_tensors(tables)
     config = replace(config, untied="lm_head.weight" in tensors, weights=weights or "f32")
     hint = "Take a model for generation without it."
-    compare_tensors(family, family.tensors(config), tensors, source.location, hint)
+    expected = family_names(family, family.tensors(config))
+    compare_tensors(expected, tensors, family.ignored, source.location, hint=hint)
     ends = _ends(config_json, config.vocabulary, place)
     data = await read_tokenizer_json(tokenizing, tell, lowercases=False)
     where = f"{source.location}/tokenizer.json"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from bascule.errors import ModelFileError, UnsupportedModelError
+from bascule.errors import ModelFileError
 from bascule.models.encoder.config import EncoderConfig
-from bascule.models.family import ANY, EncoderFamily, Family, Tensors
+from bascule.models.family import EncoderFamily, Family
+from bascule.models.tensors import ANY, Tensors, compare_tensors
 from bascule.weights.safetensors import TensorInfo
 
 # TensorFlow's names, in checkpoints as old as the first BERT.
@@ -52,40 +53,14 @@ def check_tensors(
     """
     head = family.head.tensors(config, n_labels) if family.head and n_labels else ()
     hint = "Take a sentence encoder without it."
-    compare_tensors(family, (*family.tensors(config), *head), tensors, place, hint)
+    expected = family_names(family, (*family.tensors(config), *head))
+    compare_tensors(expected, tensors, family.ignored, place, hint=hint)
 
 
-def compare_tensors(
-    family: Family, expected: Tensors, tensors: Mapping[str, TensorInfo], place: str, hint: str
-) -> None:
-    """Compare a folder's tensors with those that are `expected`, by the graph's names.
-
-    Errors as `check_tensors`; `hint` says what to do about a tensor that is not read.
-    """
-    known: set[str] = set()
-    for own, shape in expected:
-        name = family.tensor_name(own)
-        tensor = tensors.get(name)
-        if tensor is None:
-            raise ModelFileError(place, f"it lacks the tensor {name!r} of its config.json")
-        if not _fits(tensor.shape, shape):
-            problem = f"tensor {name!r} is {list(tensor.shape)}, and config.json makes it"
-            raise ModelFileError(place, f"{problem} {_written(shape)}")
-        known.add(name)
-    for name in sorted(tensors.keys() - known):
-        if not family.ignored.fullmatch(name):
-            problem = f"it has the tensor {name[:80]!r}, which this version does not run"
-            raise UnsupportedModelError(place, problem, hint=hint)
-
-
-def _fits(found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
-    if len(found) == len(expected) and expected[0] == ANY:
-        return found[0] > 0 and found[1:] == expected[1:]
-    return found == expected
-
-
-def _written(shape: tuple[int, ...]) -> str:
-    return f"[{', '.join('rows' if size == ANY else str(size) for size in shape)}]"
+def family_names(family: Family, tensors: Tensors) -> Tensors:
+    """Yield tensors, with their shapes, under the names that the family's files have for them."""
+    for name, shape in tensors:
+        yield family.tensor_name(name), shape
 
 
 def encoder_tensors(config: EncoderConfig) -> Iterator[tuple[str, tuple[int, ...]]]:

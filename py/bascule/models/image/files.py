@@ -1,13 +1,11 @@
-"""The tensors of an image model's folder, compared with its settings before any program exists."""
+"""The tensors of an image model's folder, by its settings."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from math import prod
 
-from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.models.image.config import LayersConfig, PatchesConfig
 from bascule.models.image.graph import LayerNames
 from bascule.weights.safetensors import TensorInfo
@@ -49,48 +47,19 @@ def layer_tensors(config: LayersConfig, names: LayerNames) -> Iterator[Sizes]:
         yield from linear_tensors(f"{name}.{names.down}", c, inner)
 
 
-def as_matrices(tensors: Mapping[str, TensorInfo], rows: frozenset[str]) -> dict[str, TensorInfo]:
+def as_matrices(tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
     """Return tensors with at most two axes.
 
-    A convolution's weight (N, 3, P, P) is the matrix of its windows, a table (1, T, C) is (T, C),
-    and a vector that is among `rows` is a table of one row.
+    A convolution's weight (N, 3, P, P) is the matrix of its windows, a table (1, T, C) is (T, C).
     """
-    return {name: replace(t, shape=_flat(t.shape, name in rows)) for name, t in tensors.items()}
+    return {name: replace(t, shape=_flat(t.shape)) for name, t in tensors.items()}
 
 
-def _flat(shape: tuple[int, ...], row: bool) -> tuple[int, ...]:
+def _flat(shape: tuple[int, ...]) -> tuple[int, ...]:
     match shape:
-        case (size,) if row:
-            return (1, size)
         case (1, rows, columns):
             return (rows, columns)
         case (n, *inner) if len(inner) > 1:
             return (n, prod(inner))
         case _:
             return shape
-
-
-def check_tensors(
-    expected: Iterable[Sizes],
-    found: Mapping[str, TensorInfo],
-    ignored: re.Pattern[str],
-    place: str,
-) -> None:
-    """Compare a folder's tensors with the `expected` ones.
-
-    ModelFileError for one that is missing or has another shape, UnsupportedModelError for one that
-    is neither read nor `ignored`.
-    """
-    known: set[str] = set()
-    for name, shape in expected:
-        tensor = found.get(name)
-        if tensor is None:
-            raise ModelFileError(place, f"it lacks the tensor {name!r} of its config.json")
-        if tensor.shape != shape:
-            problem = f"tensor {name!r} is {list(tensor.shape)}, and config.json makes it"
-            raise ModelFileError(place, f"{problem} {list(shape)}")
-        known.add(name)
-    for name in sorted(found.keys() - known):
-        if not ignored.fullmatch(name):
-            problem = f"it has the tensor {name[:80]!r}, which this version does not run"
-            raise UnsupportedModelError(place, problem)

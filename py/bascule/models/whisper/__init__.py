@@ -9,7 +9,7 @@ from bascule.models.family import SpeechFamily
 from bascule.models.speech.config import SpeechConfig
 from bascule.models.whisper.config import read_config
 from bascule.models.whisper.ctranslate2 import read_converted
-from bascule.models.whisper.files import as_matrices, check_tensors, tensors
+from bascule.models.whisper.files import as_matrices, tensors
 from bascule.models.whisper.graph import Hearing, decode, encode
 from bascule.models.whisper.states import initial_states
 from bascule.program.graph import Graph
@@ -29,10 +29,9 @@ WHISPER = SpeechFamily(
     examples="whisper-tiny.en, whisper-base",
     model_types=("whisper",),
     tensor_name=lambda name: name,
-    ignored=re.compile(r"proj_out\.weight"),
+    ignored=re.compile(r"proj_out\.weight"),  # the embedding of tokens once more
     config=read_config,
     tensors=tensors,
-    check_tensors=check_tensors,
     as_matrices=as_matrices,
     phases={"encode": _encode, "decode": _decode},
     states=initial_states,

@@ -1,18 +1,13 @@
-"""The tensors of a Whisper folder, compared with its settings before any program exists."""
+"""The tensors of a Whisper folder, by its settings."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from math import prod
 
-from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.models.speech.config import Half, SpeechConfig
 from bascule.weights.safetensors import TensorInfo
-
-# The output layer, which is the embedding of tokens once more.
-_IGNORED = re.compile(r"proj_out\.weight")
 
 
 def tensors(config: SpeechConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -46,27 +41,6 @@ def _layer(
 def _pair(name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield f"{name}.weight", shape
     yield f"{name}.bias", shape[:1]
-
-
-def check_tensors(config: SpeechConfig, found: Mapping[str, TensorInfo], place: str) -> None:
-    """Compare a folder's tensors with the sizes of its config.json.
-
-    ModelFileError for one that is missing or has another shape, UnsupportedModelError for one that
-    is not read.
-    """
-    known: set[str] = set()
-    for name, shape in tensors(config):
-        tensor = found.get(name)
-        if tensor is None:
-            raise ModelFileError(place, f"it lacks the tensor {name!r} of its config.json")
-        if tensor.shape != shape:
-            problem = f"tensor {name!r} is {list(tensor.shape)}, and config.json makes it"
-            raise ModelFileError(place, f"{problem} {list(shape)}")
-        known.add(name)
-    for name in sorted(found.keys() - known):
-        if not _IGNORED.fullmatch(name):
-            problem = f"it has the tensor {name[:80]!r}, which this version does not run"
-            raise UnsupportedModelError(place, problem)
 
 
 def as_matrices(

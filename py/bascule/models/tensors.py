@@ -1,0 +1,52 @@
+"""The tensors that a folder has, compared with those of its settings before any program exists."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
+
+from bascule.errors import ModelFileError, UnsupportedModelError
+from bascule.weights.safetensors import TensorInfo
+
+# A tensor's name and its shape; ANY rows are fine.
+Tensors: TypeAlias = Iterable[tuple[str, tuple[int, ...]]]
+ANY = -1
+
+
+def compare_tensors(
+    expected: Tensors,
+    found: Mapping[str, TensorInfo],
+    ignored: re.Pattern[str],
+    place: str,
+    *,
+    hint: str = "",
+) -> None:
+    """Compare a folder's tensors with those that are `expected`.
+
+    ModelFileError for one that is missing or has another shape, UnsupportedModelError for one that
+    is neither read nor `ignored`; `hint` says what to do about that one.
+    """
+    known: set[str] = set()
+    for name, shape in expected:
+        tensor = found.get(name)
+        if tensor is None:
+            raise ModelFileError(place, f"it lacks the tensor {name!r} of its config.json")
+        if not _fits(tensor.shape, shape):
+            problem = f"tensor {name!r} is {list(tensor.shape)}, and config.json makes it"
+            raise ModelFileError(place, f"{problem} {_written(shape)}")
+        known.add(name)
+    for name in sorted(found.keys() - known):
+        if not ignored.fullmatch(name):
+            problem = f"it has the tensor {name[:80]!r}, which this version does not run"
+            raise UnsupportedModelError(place, problem, hint=hint)
+
+
+def _fits(found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    if len(found) == len(expected) and expected[0] == ANY:
+        return found[0] > 0 and found[1:] == expected[1:]
+    return found == expected
+
+
+def _written(shape: tuple[int, ...]) -> str:
+    return f"[{', '.join('rows' if size == ANY else str(size) for size in shape)}]"
