@@ -107,8 +107,18 @@ def test_keys(page: Page) -> None:
     assert isinstance(page, PlaywrightTab)
 
 
+BUSY_SECOND = """
+import time
+end = time.monotonic() + 1
+while time.monotonic() < end: pass
+
+'whole'
+"""
+
+
 @pytest.mark.one_engine
 def test_stop_ends_what_waits_and_what_computes(page: Page, site: Site) -> None:
+    assert run(page, "import asyncio; x = 6") == []
     for source, told in (
         ("await asyncio.sleep(1000)", "Stopped."),
         ("while True:\n    pass", "KeyboardInterrupt"),
@@ -118,6 +128,8 @@ def test_stop_ends_what_waits_and_what_computes(page: Page, site: Site) -> None:
         page.run("() => document.querySelector('#stop').click()")
         wait_for(page, f"{STATE} === 'ready'")
         assert told in page.run(LOG)[-1][1]
+        # What runs next is not what was to be stopped.
+        assert run(page, BUSY_SECOND) == [["value", "'whole'\n"]]
     assert run(page, "x") == [["value", "6\n"]]  # Python is the same
     assert defects(page, site.extra) == []
 

@@ -35,6 +35,8 @@ class ConsolePage {
   #completing = null;
   /** Runs while Python is asked to stop. @type {number | null} */
   #patience = null;
+  /** Runs until Python is interrupted; ends with what it is to interrupt. @type {number | undefined} */
+  #interrupting = undefined;
 
   constructor() {
     this.#worker = this.#start();
@@ -75,6 +77,7 @@ class ConsolePage {
     } else {
       clearTimeout(this.#patience ?? 0);
       this.#patience = null;
+      this.#calm();
       this.#show("ready", said.type === "started" ? `Python ${said.version} is ready.` : "Ready.");
     }
   }
@@ -102,7 +105,6 @@ class ConsolePage {
     this.#log.source(source);
     this.#source.value = "";
     this.#fit();
-    if (this.#interrupt) Atomics.store(this.#interrupt, 0, 0);
     this.#show("busy", "Running…");
     this.#worker.postMessage({ type: "run", source });
   }
@@ -113,7 +115,15 @@ class ConsolePage {
     this.#wait();
     const interrupt = this.#interrupt;
     // Python that awaits hears of the cancel at once; in the midst of that an interrupt would hit anything.
-    if (interrupt) setTimeout(() => this.#state === "busy" && Atomics.store(interrupt, 0, SIGINT), INTERRUPT_MS);
+    if (!interrupt) return;
+    clearTimeout(this.#interrupting);
+    this.#interrupting = setTimeout(() => Atomics.store(interrupt, 0, SIGINT), INTERRUPT_MS);
+  }
+
+  /** What was to be interrupted has ended: nothing after it may be. */
+  #calm() {
+    clearTimeout(this.#interrupting);
+    if (this.#interrupt) Atomics.store(this.#interrupt, 0, 0);
   }
 
   #wait() {
@@ -121,6 +131,7 @@ class ConsolePage {
     this.#patience = setTimeout(() => {
       this.#patience = null;
       this.#worker.terminate();
+      this.#calm();
       this.#log.text("error", "Python did not stop by itself and starts anew: its variables are gone.\n");
       this.#show("booting", "Starting Python again…");
       this.#worker = this.#start();

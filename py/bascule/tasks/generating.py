@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -27,6 +27,7 @@ from bascule.tasks.loaded import (
     Reopened,
 )
 from bascule.tasks.options import Asked
+from bascule.tasks.streams import ResultStream
 from bascule.text.language import TokenDecoder
 from bascule.text.streaming import Detokeniser, StopStrings
 
@@ -52,28 +53,11 @@ class Generation:
     stats: dict[str, float] = field(default_factory=dict[str, float])
 
 
-class TextStream:
+class TextStream(ResultStream[str, Generation]):
     """Pieces of text as they come: `async for piece in stream`. `result` grows with them.
 
     Leaving the loop early does not end the work; `await stream.aclose()` or `async with` does.
     """
-
-    def __init__(self, result: Generation, pieces: AsyncGenerator[str]) -> None:
-        self.result = result
-        self._pieces = pieces
-
-    def __aiter__(self) -> AsyncIterator[str]:
-        return self._pieces
-
-    async def aclose(self) -> None:
-        """End the generation, and free the model for the next one."""
-        await self._pieces.aclose()
-
-    async def __aenter__(self) -> TextStream:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
 
 
 class Programs(Protocol):

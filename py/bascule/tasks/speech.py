@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +27,7 @@ from bascule.tasks.speech_graph import Speech, speech_programs
 from bascule.tasks.speech_options import Asked, TranscribeOptions, read_options
 from bascule.tasks.speech_tokens import SpeechTokens
 from bascule.tasks.speech_window import WindowDecoder
+from bascule.tasks.streams import ResultStream
 from bascule.tasks.transcription import Segment, Transcription
 from bascule.text.language import TextTokenizer
 
@@ -60,28 +61,11 @@ class _Prepared:
             owned.close()
 
 
-class SpeechStream:
+class SpeechStream(ResultStream[Segment, Transcription]):
     """Segments as they come: `async for segment in stream`. `result` grows with them.
 
     Leaving the loop early does not end the work; `await stream.aclose()` or `async with` does.
     """
-
-    def __init__(self, result: Transcription, segments: AsyncGenerator[Segment]) -> None:
-        self.result = result
-        self._segments = segments
-
-    def __aiter__(self) -> AsyncIterator[Segment]:
-        return self._segments
-
-    async def aclose(self) -> None:
-        """End the transcription, and free the model for the next one."""
-        await self._segments.aclose()
-
-    async def __aenter__(self) -> SpeechStream:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
 
 
 class SpeechModel(LoadedModel):
