@@ -105,7 +105,7 @@ async def _forget_loads(locations: Sequence[str]) -> None:
     await forget_loads(await open_remembered(), is_gone)
 
 
-def _from_page(told: str, orphaned_nbytes: int) -> list[Kept]:
+def _from_page(listing: str, orphaned_nbytes: int) -> list[Kept]:
     orphaned = Kept(ORPHANED, "orphaned", orphaned_nbytes, orphaned_nbytes, 0.0, in_use=False)
     found = [
         Kept(
@@ -116,7 +116,7 @@ def _from_page(told: str, orphaned_nbytes: int) -> list[Kept]:
             each["used"] / 1000,
             each["in_use"],
         )
-        for each in json.loads(told)
+        for each in json.loads(listing)
     ]
     return [orphaned, *found] if orphaned_nbytes else found
 

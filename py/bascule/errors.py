@@ -167,9 +167,9 @@ class CapabilityMismatchError(BasculeError):
     def __init__(self, device: str, mismatches: Sequence[CapabilityMismatch]) -> None:
         self.device = device
         self.mismatches = tuple(mismatches)
-        told = "; ".join(mismatch.what for mismatch in mismatches)
+        detail = "; ".join(mismatch.what for mismatch in mismatches)
         hints = dict.fromkeys(mismatch.hint for mismatch in mismatches)  # each once, in order
-        super().__init__(f"{device} lacks what is required. {told}.", hint=" ".join(hints))
+        super().__init__(f"{device} lacks what is required. {detail}.", hint=" ".join(hints))
 
 
 class LimitError(BasculeError):
@@ -193,9 +193,9 @@ class BackendsFailedError(BasculeError):
     def __init__(self, operation: str, errors: Mapping[str, Exception]) -> None:
         self.operation = operation
         self.errors = dict(errors)
-        told = "; ".join(f"{name}: {type(e).__name__}: {e}" for name, e in self.errors.items())
+        detail = "; ".join(f"{name}: {type(e).__name__}: {e}" for name, e in self.errors.items())
         hint = "What they have in common is most likely the cause."
-        super().__init__(f"{operation!r} failed on every backend. {told}", hint=hint)
+        super().__init__(f"{operation!r} failed on every backend. {detail}", hint=hint)
 
 
 class NotFiniteError(BasculeError):
@@ -222,12 +222,12 @@ class HostMemoryError(BasculeError, MemoryError):
     def __init__(self, asked: str, nbytes: int | None = None, *, hint: str = "") -> None:
         self.asked = asked
         self.nbytes = nbytes
-        told = "" if nbytes is None else f" of {nbytes:,} bytes"
+        detail = "" if nbytes is None else f" of {nbytes:,} bytes"
         hint = hint or (
             "Close other models and programs (in a browser: other tabs), or load the model with "
             "quantize=8 or quantize=4."
         )
-        super().__init__(f"There is no memory left for {asked}{told}.", hint=hint)
+        super().__init__(f"There is no memory left for {asked}{detail}.", hint=hint)
 
 
 class GpuError(BasculeError):
@@ -248,7 +248,7 @@ class GpuOutOfMemoryError(GpuError):
 
     category = "gpu-memory"
 
-    def __init__(self, asked: str, nbytes: int | None = None, *, told: str = "") -> None:
+    def __init__(self, asked: str, nbytes: int | None = None, *, detail: str = "") -> None:
         self.asked = asked
         self.nbytes = nbytes
         size = "" if nbytes is None else f" of {nbytes:,} bytes"
@@ -257,7 +257,7 @@ class GpuOutOfMemoryError(GpuError):
             "take a shorter max_length, load the model with quantize=8 or quantize=4, or use "
             'tier="wasm".'
         )
-        words = f" ({told})" if told else ""
+        words = f" ({detail})" if detail else ""
         super().__init__(asked, f"out of memory for a buffer{size}{words}.", hint=hint)
 
 
@@ -278,11 +278,11 @@ class ShaderError(GpuError):
         places = [f"{line}" for line, _ in self.messages]
         if column and places:
             places[0] += f":{column}"
-        told = "; ".join(
+        detail = "; ".join(
             f"{label}:{place}: {text}"
             for place, (_, text) in zip(places, self.messages, strict=True)
         )
-        super().__init__("pipeline", told or f"{label} did not compile.", label=label, hint=hint)
+        super().__init__("pipeline", detail or f"{label} did not compile.", label=label, hint=hint)
 
 
 class WrongResultError(GpuError):

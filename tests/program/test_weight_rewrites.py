@@ -301,7 +301,7 @@ def test_what_keeps_the_limits_stays_as_it_is() -> None:
         assert fit(program, limits, model_rewrites()) == (program, ())
         rule, fitted = fit_all([program], limits)
         assert fitted == [program]
-        assert rule.told == ""
+        assert rule.text == ""
 
 
 @pytest.mark.parametrize(
@@ -350,4 +350,4 @@ def test_all_programs_of_a_model_cut_alike() -> None:
         rule.fit(huge)
     with pytest.raises(LimitError, match="linear_0"):
         fit_all([huge, few], limits)
-    assert rule.told.startswith("fallbacks taken: layer_decomposition (w ")
+    assert rule.text.startswith("fallbacks taken: layer_decomposition (w ")

@@ -45,8 +45,8 @@ def quantize(type: BlockType, values: NDArray[Any]) -> tuple[Bytes, Sums]:
     sums = Sums()
     for start in range(0, len(rows), _RUN_BLOCKS):
         part = slice(start, start + _RUN_BLOCKS)
-        made[part], told = _quantize_run(type, rows[part].astype(np.float32, copy=False))
-        sums += told
+        made[part], deviations = _quantize_run(type, rows[part].astype(np.float32, copy=False))
+        sums += deviations
     return made.reshape(-1), sums
 
 
@@ -143,9 +143,11 @@ class ReferenceQuantizer:
         matrix = self._matrices[name]
         block = BLOCKS[matrix.type]
         start = offset // 4
-        made, told = quantize(matrix.type, self._room[start : start + count * block.n_elements])
+        made, deviations = quantize(
+            matrix.type, self._room[start : start + count * block.n_elements]
+        )
         matrix.data[first * block.nbytes : (first + count) * block.nbytes] = made
-        self._sums[name] += told
+        self._sums[name] += deviations
 
     async def read(self, name: str, offset: int, into: Buffer) -> None:
         """See `Quantizer.read`."""

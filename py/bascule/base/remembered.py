@@ -106,8 +106,8 @@ class FolderRemembered:
     def _warn(self, what: str) -> None:
         if not self._warned:
             self._warned = True
-            told = f"What Bascule learns about this machine is not all kept: {what}."
-            warnings.warn(told, RememberedWarning, stacklevel=3)
+            message = f"What Bascule learns about this machine is not all kept: {what}."
+            warnings.warn(message, RememberedWarning, stacklevel=3)
 
 
 def _bytes_of(path: Path) -> bytes:
@@ -115,17 +115,17 @@ def _bytes_of(path: Path) -> bytes:
     # Not blocking: somebody's pipe of that name must not hold us up.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(descriptor, "rb") as file:
-        told = os.fstat(file.fileno())
-        ours = stat.S_ISREG(told.st_mode) and told.st_size <= LIMITS.nbytes
+        status = os.fstat(file.fileno())
+        ours = stat.S_ISREG(status.st_mode) and status.st_size <= LIMITS.nbytes
         return file.read() if ours else b""
 
 
 def _entry_of(data: bytes, key: str) -> Entry | None:
     try:
-        told = parse_json(data, LIMITS)
+        fields = parse_json(data, LIMITS)
     except JsonFault:
         return None
-    if not isinstance(told, dict) or told.get("key") != key:
+    if not isinstance(fields, dict) or fields.get("key") != key:
         return None
-    value: Any = told.get("value")
+    value: Any = fields.get("value")
     return value if isinstance(value, dict) else None

@@ -20,8 +20,8 @@ async def open_in_page() -> Remembered:
         bridge, library = await bridge_modules(("bridge/remembered.js", "vendor/idb.js"))
         return PageRemembered(await bridge.openRemembered(library))
     except (JsException, OSError, SetupError) as error:
-        told = js_message(error) if isinstance(error, JsException) else str(error)
-        warnings.warn(f"Nothing is remembered in this page: {told}.", RememberedWarning, 2)
+        problem = js_message(error) if isinstance(error, JsException) else str(error)
+        warnings.warn(f"Nothing is remembered in this page: {problem}.", RememberedWarning, 2)
         return MemoryRemembered()
 
 

@@ -1,6 +1,6 @@
 """The command line: what `bascule COMMAND` does.
 
-Answers go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 an error that is told,
+Answers go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 an error with its message,
 2 a wrong command line, 130 interrupted.
 """
 
@@ -226,10 +226,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands: Any, name: str, run: Command, told: str, example: str
+    commands: Any, name: str, run: Command, summary: str, example: str
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=told, description=told.capitalize() + ".", epilog=f"Example: {example}"
+        name, help=summary, description=summary.capitalize() + ".", epilog=f"Example: {example}"
     )
     parser.set_defaults(command=run)
     return parser

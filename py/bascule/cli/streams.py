@@ -58,7 +58,7 @@ class Output(io.TextIOBase):
         if self._stream is None:
             hint = "Run it where its answer can go: a terminal, a file or a pipe."
             raise SetupError("The answer cannot be printed: stdout is closed.", hint=hint)
-        with self._told():
+        with self._errors_named():
             try:
                 self._stream.write(text)
             except UnicodeEncodeError:
@@ -68,7 +68,7 @@ class Output(io.TextIOBase):
     def flush(self) -> None:
         """Write what is buffered."""
         if self._stream is not None:
-            with self._told():
+            with self._errors_named():
                 self._stream.flush()
 
     def discard(self) -> None:
@@ -81,7 +81,7 @@ class Output(io.TextIOBase):
             os.close(nowhere)
 
     @contextmanager
-    def _told(self) -> Generator[None]:
+    def _errors_named(self) -> Generator[None]:
         try:
             yield
         except BrokenPipeError:

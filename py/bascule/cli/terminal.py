@@ -47,7 +47,7 @@ def progress_bar() -> Generator[ProgressCallback]:
     """A bar a stage, drawn only where stderr is a terminal."""
     console = _console(stderr=True)
     stage = TextColumn("{task.description:<12}", markup=False)
-    columns = (stage, BarColumn(), TextColumn("{task.fields[told]}", markup=False))
+    columns = (stage, BarColumn(), TextColumn("{task.fields[count]}", markup=False))
     with Bars(
         *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
     ) as bars:
@@ -55,12 +55,12 @@ def progress_bar() -> Generator[ProgressCallback]:
 
         def tell(progress: Progress) -> None:
             if progress.stage not in tasks:
-                tasks[progress.stage] = bars.add_task(progress.stage, total=None, told="")
+                tasks[progress.stage] = bars.add_task(progress.stage, total=None, count="")
             bars.update(
                 tasks[progress.stage],
                 completed=progress.done,
                 total=progress.total or None,
-                told=_counted(progress),
+                count=_counted(progress),
             )
 
         yield tell
@@ -120,10 +120,10 @@ def tuning_table(report: TuneReport, device_name: str) -> None:
     console = _console()
     if report.findings:
         console.print(table)
-    told = f"{len(report.findings)} kinds of calls measured in {report.spent_s:.1f} s, "
-    told += f"{report.improved} of them faster than before; {report.known} were known already"
-    told += f"; {len(report.skipped)} did not fit the budget." if report.skipped else "."
-    console.print(told)
+    caption = f"{len(report.findings)} kinds of calls measured in {report.spent_s:.1f} s, "
+    caption += f"{report.improved} of them faster than before; {report.known} were known already"
+    caption += f"; {len(report.skipped)} did not fit the budget." if report.skipped else "."
+    console.print(caption)
     for wrong in report.wrong:
         console.print(Text(f"Computes wrongly here, never taken: {wrong}"))
 
@@ -172,7 +172,7 @@ def doctor_table(report: Mapping[str, Any]) -> None:
 
 
 def _capability_table(record: Mapping[str, Any]) -> Table:
-    """What was told, each lack with its reason, and last the names of what was not."""
+    """What is known, each lack with its reason, then the names of what is unknown."""
     table = Table("capability", "found", title="Capabilities", show_header=False)
     problems: Mapping[str, str] = record["problems"]
     shown = {name: value for name, value in record.items() if name not in _SHOWN_ELSEWHERE}
@@ -183,7 +183,7 @@ def _capability_table(record: Mapping[str, Any]) -> Table:
     for name, why in problems.items():
         if shown.get(name) is None:
             table.add_row(name, Text(f"no: {why}"))
-    table.add_row("not told", ", ".join(n for n, value in shown.items() if value is None) or "none")
+    table.add_row("unknown", ", ".join(n for n, value in shown.items() if value is None) or "none")
     return table
 
 

@@ -89,13 +89,13 @@ async def generate(parsed: argparse.Namespace) -> None:
         await _print_stream(stream, silent=parsed.json)
         result = stream.result
         if parsed.json:
-            told = {
+            fields = {
                 "text": result.text,
                 "ids": result.ids,
                 "prompt_ids": result.prompt_ids,
                 "stats": {**result.stats, "tier": model.tier, "stop_reason": result.stop_reason},
             }
-            print(json.dumps(told))
+            print(json.dumps(fields))
         else:
             print()
             _tell(model, result)
@@ -134,8 +134,8 @@ def _options(parsed: argparse.Namespace) -> dict[str, Any]:
     names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
     given = {name: getattr(parsed, name) for name in names if getattr(parsed, name) is not None}
     if parsed.greedy and given:
-        told = ", ".join("--" + name.replace("_", "-") for name in given)
-        raise InputError("--greedy", "no sampling options beside it", told)
+        options = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise InputError("--greedy", "no sampling options beside it", options)
     return {
         "sampling": GREEDY if parsed.greedy else Sampling(**given),
         "max_new_tokens": parsed.max_new,

@@ -20,8 +20,8 @@ def broadcast_shape(shapes: Sequence[Shape], where: str) -> Shape:
     try:
         found = tuple(np.broadcast_shapes(*shapes))
     except ValueError:
-        told = " and ".join(map(str, shapes))
-        raise InputError(where, "shapes that broadcast together", told) from None
+        listed = " and ".join(map(str, shapes))
+        raise InputError(where, "shapes that broadcast together", listed) from None
     if 0 in found:
         raise InputError(where, "arrays with something in them", f"shape {found}")
     return found

@@ -38,10 +38,10 @@ class Signature:
     def __str__(self) -> str:
         reads = [b.name for b in self.storage if b.access == "read"]
         keywords = [*self.members, *(b.name for b in self.uniforms if not _is_struct(b))]
-        told = [*reads, "*" if keywords or self.outputs else "", *keywords]
+        arguments = [*reads, "*" if keywords or self.outputs else "", *keywords]
         out = "out" if len(self.outputs) == 1 else f"out=({', '.join(self.outputs)})"
-        told += [out] if self.outputs else []
-        return f"({', '.join(filter(None, told))}, count or groups)"
+        arguments += [out] if self.outputs else []
+        return f"({', '.join(filter(None, arguments))}, count or groups)"
 
     def bind(
         self, arguments: Sequence[Any], out: Any, count: Any, groups: Any, named: Mapping[str, Any]

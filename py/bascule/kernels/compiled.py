@@ -175,10 +175,10 @@ def _check_workgroup(
         return
     most = limits["maxComputeInvocationsPerWorkgroup"]
     if prod(size) > most:
-        told = f"a device runs {most:,} at once"
+        allowed = f"a device runs {most:,} at once"
         raise LimitError(
             f"A workgroup of {shader.label}",
             f"{prod(size):,} invocations",
-            told,
+            allowed,
             hint="Make its workgroup smaller.",
         )

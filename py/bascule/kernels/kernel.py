@@ -307,6 +307,6 @@ class Kernel:
 
 def no_shaders(tier: str, label: str) -> TierUnavailableError:
     """The error of a kernel without a reference, on a tier without shaders."""
-    told = f"it runs no shaders, and {label} has no reference"
+    problem = f"it runs no shaders, and {label} has no reference"
     hint = "Give the kernel reference=, a numpy function that computes the same."
-    return TierUnavailableError(tier, told, hint=hint)
+    return TierUnavailableError(tier, problem, hint=hint)

@@ -32,8 +32,8 @@ def groups_for(
         return _checked(shader, _numbers(shader, "groups", groups), most)
     size = shader.workgroup_size(constants)
     if size is None:
-        told = "a workgroup size that is made of whole numbers and overrides"
-        raise InputError(shader.label, told, "another one", hint="Launch it with groups=.")
+        expected = "a workgroup size that is made of whole numbers and overrides"
+        raise InputError(shader.label, expected, "another one", hint="Launch it with groups=.")
     counts = _numbers(shader, "count", count)
     x, y, z = (-(-n // lanes) for n, lanes in zip(counts, size, strict=True))
     if x > most and y == z == 1 and shader.uses_num_workgroups and size[1] == size[2] == 1:

@@ -121,8 +121,8 @@ def _operand(binding: Binding, given: Any, pool: BufferPool, where: str) -> Oper
         buffer.close()
         raise
     kept = array if is_output else None
-    told = None if array.dtype == np.uint8 else array.shape
-    return Operand(binding, buffer, array.nbytes, told, True, kept, page)
+    given_shape = None if array.dtype == np.uint8 else array.shape
+    return Operand(binding, buffer, array.nbytes, given_shape, True, kept, page)
 
 
 def _check_buffer(binding: Binding, given: DeviceBuffer, pool: BufferPool, where: str) -> None:
@@ -238,6 +238,6 @@ def _refuse_aliases(found: Mapping[str, Operand], label: str) -> None:
             if operand.array is not None and another.array is not None:
                 same = same or np.shares_memory(operand.array, another.array)
             if same:
-                told = f"the memory of {other}"
+                memory = f"the memory of {other}"
                 hint = "Declare one binding of access read_write, or use another buffer."
-                raise InputError(f"{label}, {name}", "memory of its own", told, hint=hint)
+                raise InputError(f"{label}, {name}", "memory of its own", memory, hint=hint)

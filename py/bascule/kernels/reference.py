@@ -93,10 +93,10 @@ def check_equal(label: str, expected: Mapping[str, Array], found: Mapping[str, A
     for name, right in expected.items():
         worst = _deviation(found[name], right)
         if worst > TOLERANCE:
-            told = (
+            problem = (
                 f"{name} is off by {worst:.2g} from its reference, and {TOLERANCE:.2g} is allowed"
             )
-            raise WrongResultError(label, told)
+            raise WrongResultError(label, problem)
 
 
 def _deviation(found: Array, right: Array) -> float:

@@ -158,8 +158,8 @@ class Shader:
                 continue
             index = self._index_of(variable, numbers)
             if index in found:
-                told = f"binding {index} is both {found[index].name} and {variable.name}"
-                raise fault(self.label, variable.at, told)
+                problem = f"binding {index} is both {found[index].name} and {variable.name}"
+                raise fault(self.label, variable.at, problem)
             type = layout.type_of(variable.type, variable.at)
             access = _ACCESS[variable.space, variable.access]
             found[index] = Binding(variable.name, index, access, type)
@@ -167,17 +167,17 @@ class Shader:
 
     def _index_of(self, variable: Variable, numbers: Mapping[str, int | None]) -> int:
         """The number of its binding; ShaderError for what Bascule cannot bind."""
-        told = ""
+        problem = ""
         group, index = numbers.get("group"), numbers.get("binding")
         if (variable.space, variable.access) not in _ACCESS:
             kind = f"var<{variable.space}>" if variable.space else "a texture or a sampler"
-            told = f"{variable.name} is {kind}; kernels bind uniform and storage buffers"
+            problem = f"{variable.name} is {kind}; kernels bind uniform and storage buffers"
         elif group is None or index is None or not 0 <= index < _MOST_BINDINGS:
-            told = f"{variable.name} needs @group(0) and a @binding below {_MOST_BINDINGS:,}"
+            problem = f"{variable.name} needs @group(0) and a @binding below {_MOST_BINDINGS:,}"
         elif group != 0:
-            told = f"{variable.name} is in group {group}; kernels bind group 0 only"
-        if told:
-            raise fault(self.label, variable.at, told)
+            problem = f"{variable.name} is in group {group}; kernels bind group 0 only"
+        if problem:
+            raise fault(self.label, variable.at, problem)
         return index or 0
 
     def _number_in(self, attribute: Attribute) -> int | None:
@@ -194,8 +194,8 @@ def _entry_of(module: Module, entry: str) -> Function:
         if {"compute", "workgroup_size"} <= {a.name for a in function.attributes}
     }
     if not compute:
-        told = "there is no entry point: a function with @compute and @workgroup_size"
-        raise ShaderError(module.label, [(1, told)])
+        problem = "there is no entry point: a function with @compute and @workgroup_size"
+        raise ShaderError(module.label, [(1, problem)])
     if entry not in compute:
         hint = f"The source has {', '.join(compute)}."
         raise InputError(f"{module.label}, entry", "an entry point", repr(entry), hint=hint)

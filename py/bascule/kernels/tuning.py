@@ -50,8 +50,8 @@ def candidates(over: Mapping[str, Sequence[float]], label: str) -> list[Constant
 
 def tuning_key(wgsl: str, entry: str, candidates: Sequence[Constants], sizes: object) -> str:
     """Names what was measured: the source, the candidates, and the sizes of the arguments."""
-    told = json.dumps([wgsl, entry, candidates, sizes], default=str)
-    return hashlib.sha256(told.encode()).hexdigest()[:24]
+    identity = json.dumps([wgsl, entry, candidates, sizes], default=str)
+    return hashlib.sha256(identity.encode()).hexdigest()[:24]
 
 
 async def recalled(

@@ -10,9 +10,9 @@ from bascule.kernels.wgsl_tokens import Token
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
-def fault(label: str, token: Token, told: str) -> ShaderError:
+def fault(label: str, token: Token, problem: str) -> ShaderError:
     """An error at that token."""
-    return ShaderError(label, [(token.line, told)], column=token.column)
+    return ShaderError(label, [(token.line, problem)], column=token.column)
 
 
 class Cursor:

@@ -92,8 +92,8 @@ class Layout:
         for index, (attributes, member, tokens) in enumerate(text.members):
             type = self.type_of(tokens, at, depth + 1)
             if _is_unsized(type) and index < len(text.members) - 1:
-                told = f"{member} has no size, so it must be the last member of {name}"
-                raise self._fault(tokens[0], told)
+                problem = f"{member} has no size, so it must be the last member of {name}"
+                raise self._fault(tokens[0], problem)
             align, size = self._number(attributes, "align"), self._number(attributes, "size")
             fields.append((member, type, align, size))
         self._structs[name] = struct_of(name, fields)
@@ -108,8 +108,8 @@ class Layout:
                 return value
         return None
 
-    def _fault(self, at: Token, told: str) -> ShaderError:
-        return fault(self._module.label, at, told)
+    def _fault(self, at: Token, problem: str) -> ShaderError:
+        return fault(self._module.label, at, problem)
 
 
 def _is_unsized(type: StoredType) -> bool:

@@ -40,8 +40,8 @@ def tokens_of(wgsl: str, label: str) -> list[Token]:
     ShaderError for a comment that does not end and for a source of more than 1 MiB.
     """
     if len(wgsl) > MOST_CHARACTERS:
-        told = f"the source has {len(wgsl):,} characters, and {MOST_CHARACTERS:,} are the most"
-        raise ShaderError(label, [(1, told)])
+        problem = f"the source has {len(wgsl):,} characters, and {MOST_CHARACTERS:,} are the most"
+        raise ShaderError(label, [(1, problem)])
     found: list[Token] = []
     at, line, start = 0, 1, 0
     while at < len(wgsl):

@@ -26,10 +26,10 @@ def options_from_json(text: str) -> dict[str, Any]:
     They are those of `StreamOptions`, and `greedy` in place of sampling settings. InputError for
     what is unknown or of another kind.
     """
-    told = json.loads(text)
-    if not isinstance(told, dict):
-        raise InputError("options", "an object", type(told).__name__)
-    given = {k: v for k, v in cast(dict[str, Any], told).items() if v is not None}
+    record = json.loads(text)
+    if not isinstance(record, dict):
+        raise InputError("options", "an object", type(record).__name__)
+    given = {k: v for k, v in cast(dict[str, Any], record).items() if v is not None}
     greedy = given.pop("greedy", False)
     if not isinstance(greedy, bool):
         raise InputError("greedy", "true or false", f"{greedy!r:.40}")
@@ -45,17 +45,17 @@ def options_from_json(text: str) -> dict[str, Any]:
 
 def prompt_from_json(text: str) -> str | list[int]:
     """A prompt as text, or as token ids."""
-    told = json.loads(text)
-    if isinstance(told, str):
-        return told
-    return ids_of(told)
+    prompt = json.loads(text)
+    if isinstance(prompt, str):
+        return prompt
+    return ids_of(prompt)
 
 
-def ids_of(told: object) -> list[int]:
+def ids_of(value: object) -> list[int]:
     """Token ids out of what a page gave; InputError if it is something else."""
-    listed = cast(list[object], told) if isinstance(told, list) else [None]
+    listed = cast(list[object], value) if isinstance(value, list) else [None]
     if not all(type(token) is int for token in listed):
-        raise InputError("prompt", "text, or a list of token ids", f"{told!r:.40}")
+        raise InputError("prompt", "text, or a list of token ids", f"{value!r:.40}")
     return cast(list[int], listed)
 
 
@@ -67,11 +67,11 @@ async def read_out(stream: TextStream, report: Callable[[str, int], None]) -> No
     loop = asyncio.get_running_loop()
     waiting: list[str] = []
     timer: asyncio.Handle | None = None
-    told = loop.time() - _EVERY_S
+    reported = loop.time() - _EVERY_S
 
     def flush() -> None:
-        nonlocal timer, told
-        timer, told = None, loop.time()
+        nonlocal timer, reported
+        timer, reported = None, loop.time()
         text = "".join(waiting)
         waiting.clear()
         if text:
@@ -82,7 +82,7 @@ async def read_out(stream: TextStream, report: Callable[[str, int], None]) -> No
             async for piece in stream:
                 waiting.append(piece)
                 if timer is None:
-                    timer = loop.call_later(max(0.0, told + _EVERY_S - loop.time()), flush)
+                    timer = loop.call_later(max(0.0, reported + _EVERY_S - loop.time()), flush)
     finally:
         if timer is not None:
             timer.cancel()

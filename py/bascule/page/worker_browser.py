@@ -333,16 +333,16 @@ def _kind_of(model: AnyModel) -> dict[str, object]:
     if isinstance(model, SpeechModel):
         return {"kind": "speech-model", "languages": model.languages}
     if isinstance(model, LanguageModel):
-        told = {"maxLength": model.max_length, "canChat": model.can_chat}
-        return {"kind": "language-model", **told}
+        fields = {"maxLength": model.max_length, "canChat": model.can_chat}
+        return {"kind": "language-model", **fields}
     if isinstance(model, ClassifierModel):
         return {"kind": "classifier", "labels": model.labels, "maxTokens": model.max_tokens}
     if isinstance(model, TextToTextModel):
         return {"kind": "text-to-text", "maxLength": model.max_length}
     if isinstance(model, ImageModel):
         return {"kind": "image-model", "labels": model.labels, "dimension": model.dimension}
-    told = {"dimension": model.dimension, "maxTokens": model.max_tokens}
-    return {"kind": "sentence-encoder", **told}
+    fields = {"dimension": model.dimension, "maxTokens": model.max_tokens}
+    return {"kind": "sentence-encoder", **fields}
 
 
 _VERBS: Mapping[type[LoadedModel], tuple[str, str]] = {

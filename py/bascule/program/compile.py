@@ -9,7 +9,7 @@ from bascule.program.program import Program
 
 
 def freeze(graph: Graph, *, fused: bool = True) -> Program:
-    """Fuse neighbouring calls unless told otherwise, plan the memory and freeze."""
+    """Fuse neighbouring calls unless asked otherwise, plan the memory and freeze."""
     calls = fuse(graph.calls, graph.outputs) if fused else list(graph.calls)
     memory = plan(calls, graph.outputs)
     return Program(

@@ -81,12 +81,12 @@ class Parameter:
 
     def __post_init__(self) -> None:
         """See above."""
-        told = f"first {self.first}, rows {self.rows}, whole {self.whole}"
+        place = f"first {self.first}, rows {self.rows}, whole {self.whole}"
         end = self.first + self.rows
         if self.first < 0 or self.rows < 0 or (self.first and not self.rows):
-            raise InputError(f"parameter {self.name}", "rows from `first` on", told)
+            raise InputError(f"parameter {self.name}", "rows from `first` on", place)
         if self.whole and not 0 < end <= self.whole:
-            raise InputError(f"parameter {self.name}", "rows within the whole", told)
+            raise InputError(f"parameter {self.name}", "rows within the whole", place)
 
     @property
     def nbytes(self) -> int:

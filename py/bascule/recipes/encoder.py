@@ -105,5 +105,5 @@ async def _check_modules(source: Source, encoder: EmbedderSettings) -> None:
         read = {name for parameter in own for name in parameter.tensors}
         unread = sorted({name for table in tables.values() for name in table} - read)
         if unread:
-            told = f"it has the tensor {unread[0][:80]!r}, which its settings do not name"
-            raise UnsupportedModelError(source.location, told)
+            problem = f"it has the tensor {unread[0][:80]!r}, which its settings do not name"
+            raise UnsupportedModelError(source.location, problem)

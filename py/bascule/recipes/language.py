@@ -172,20 +172,20 @@ async def read_language_folder(
 
 
 async def _tokenizer_files(
-    source: Source, told: Mapping[str, Any], tokenizing: Awaitable[bytes]
+    source: Source, fields: Mapping[str, Any], tokenizing: Awaitable[bytes]
 ) -> TokenizerFiles:
     config, template, generation = await asyncio.gather(
         *(read_optional(source, file) for file in _BESIDE)
     )
     place = f"{source.location}/{_BESIDE[2]}"
     more = {} if generation is None else json_object(generation, place)
-    ends = _ends(told, f"{source.location}/config.json") | _ends(more, place)
+    ends = _ends(fields, f"{source.location}/config.json") | _ends(more, place)
     return TokenizerFiles(source.location, await tokenizing, config, template, ends)
 
 
-def _ends(told: Mapping[str, Any], place: str) -> frozenset[int]:
+def _ends(fields: Mapping[str, Any], place: str) -> frozenset[int]:
     """The ids, one or a list, after which a text is over."""
-    found = told.get("eos_token_id")
+    found = fields.get("eos_token_id")
     listed: list[Any] = found if isinstance(found, list) else [] if found is None else [found]
     if not all(type(token) is int for token in listed):
         raise ModelFileError(place, f"eos_token_id is {str(found)[:40]}, expected token ids")
@@ -195,8 +195,8 @@ def _ends(told: Mapping[str, Any], place: str) -> frozenset[int]:
 async def _settings(decoder: Decoder, vocabulary: Vocabulary, place: str) -> LanguageSettings:
     rows = decoder.config.vocabulary
     if len(vocabulary.tokens) > rows:
-        told = f"it has {len(vocabulary.tokens):,} tokens and {rows:,} embeddings"
-        raise ModelFileError(place, told)
+        problem = f"it has {len(vocabulary.tokens):,} tokens and {rows:,} embeddings"
+        raise ModelFileError(place, problem)
     tokenizer = await open_text_tokenizer(vocabulary)
     template = await open_chat_template(tokenizer, place) if vocabulary.chat_template else None
     return LanguageSettings(decoder, tokenizer, template)

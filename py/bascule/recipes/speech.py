@@ -80,8 +80,8 @@ async def read_speech(
         config = family.config(config_json, f"{place}/config.json")
         headers = await with_restarts(source, partial(read_headers, source), source.forget)
         tensors = all_tensors(headers)
-        told = await read_known(source, known_files, _GENERATION)
-        more = {} if told is None else json_object(told, f"{place}/{_GENERATION}")
+        generation = await read_known(source, known_files, _GENERATION)
+        more = {} if generation is None else json_object(generation, f"{place}/{_GENERATION}")
         settings = {**config_json, **more}
     compare_tensors(family.tensors(config), tensors, family.ignored, place)
     tell(Progress("config", 1, 1, "files"))

@@ -139,7 +139,7 @@ def _models_route(root: Path) -> Route:
 def _file(
     request: Request, path: Path, kind: str, headers: Mapping[str, str] | None = None
 ) -> Response:
-    # no-cache: the browser asks each time, and is told 304 where its ETag still holds.
+    # no-cache: the browser asks each time, and gets a 304 where its ETag still holds.
     response = FileResponse(
         path,
         media_type=kind,

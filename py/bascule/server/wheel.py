@@ -183,12 +183,12 @@ def _metadata(build: str) -> dict[str, str]:
     """The files of the wheel's .dist-info, but RECORD."""
     tags = f"Build: {build}\nTag: py3-none-any\n" if build else "Tag: py3-none-any\n"
     wheel = f"Wheel-Version: 1.0\nGenerator: bascule {__version__}\nRoot-Is-Purelib: true\n{tags}"
-    told = {"METADATA": f"Metadata-Version: 2.1\nName: bascule\nVersion: {__version__}\n"}
+    texts = {"METADATA": f"Metadata-Version: 2.1\nName: bascule\nVersion: {__version__}\n"}
     try:
         distribution = metadata.distribution("bascule")
     except metadata.PackageNotFoundError:  # a checkout on the path, not installed
-        told["METADATA"] += "Requires-Dist: numpy>=1.26\n"
+        texts["METADATA"] += "Requires-Dist: numpy>=1.26\n"
     else:
         read = ("METADATA", "entry_points.txt")
-        told |= {name: text for name in read if (text := distribution.read_text(name))}
-    return {**told, "WHEEL": wheel}
+        texts |= {name: text for name in read if (text := distribution.read_text(name))}
+    return {**texts, "WHEEL": wheel}

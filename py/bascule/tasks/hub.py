@@ -104,8 +104,8 @@ async def _from_hub(model: KnownModel, fresh: Path, tell: ProgressCallback) -> N
                 etag_timeout=HUB_TIMEOUT_S,
             )  # fmt: skip
         except Exception as error:  # the library lets many kinds through
-            told = f"the model hub cannot be reached ({type(error).__name__})"
-            raise SourceError(f"{model.hub_repo}/{theirs}", told) from error
+            problem = f"the model hub cannot be reached ({type(error).__name__})"
+            raise SourceError(f"{model.hub_repo}/{theirs}", problem) from error
         if theirs != file:
             (fresh / theirs).rename(fresh / file)
 

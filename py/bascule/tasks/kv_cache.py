@@ -56,7 +56,7 @@ class KvCache:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """What programs are told of the states."""
+        """The states as programs name them."""
         return {"S": self.slots, **self._others}
 
     async def grow(self, dim: str, rows: int) -> None:

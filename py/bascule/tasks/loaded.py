@@ -184,7 +184,7 @@ class LoadedModel:
         self._reopen = reopen
 
     def _watch_by(self, watch: Watch) -> None:
-        """What is told of runs, to hold them against what was predicted of this tier."""
+        """The record of runs, to compare with what was predicted for this tier."""
         self._watch = watch
 
     def _prove_by(self, prover: Prover | None) -> None:
@@ -305,7 +305,7 @@ class LoadedModel:
 
     def _fit_to(self, fitting: Fitting, reason: str) -> None:
         self._fitting = fitting
-        self.tier_reason = f"{reason}; {fitting.told}" if fitting.told else reason
+        self.tier_reason = f"{reason}; {fitting.text}" if fitting.text else reason
 
     async def loaded(self) -> None:
         """Until all weights are there and the answers proven; raises what ended the load.

@@ -86,8 +86,8 @@ class Prover(Protocol):
 @cache
 def stored_samples() -> Mapping[str, Sample]:
     """By the names of the models."""
-    told = json.loads((Path(__file__).parent / "samples.json").read_text("utf-8"))
+    fields = json.loads((Path(__file__).parent / "samples.json").read_text("utf-8"))
     return {
         name: Sample(tuple(s["ids"]), tuple(s["numbers"]), s["tolerance"], tuple(s.get("at", ())))
-        for name, s in told["samples"].items()
+        for name, s in fields["samples"].items()
     }

@@ -248,6 +248,6 @@ def _flag(config: Mapping[str, Any], key: str, default: bool, where: str) -> boo
 def _size(config: Mapping[str, Any], key: str, where: str) -> int:
     value = config.get(key)
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST:
-        told = f"{key} is {str(value)[:40]}, expected a whole number 1 to {_LARGEST:,}"
-        raise ModelFileError(where, told)
+        problem = f"{key} is {str(value)[:40]}, expected a whole number 1 to {_LARGEST:,}"
+        raise ModelFileError(where, problem)
     return value

@@ -166,8 +166,8 @@ async def _max_tokens(
         or (isinstance(found, float) and not found.is_integer() and found < positions)
     ):
         least = _SPECIAL_TOKENS + 1
-        told = f"{key} is {str(found)[:40]}, expected a whole number from {least} on"
-        raise ModelFileError(f"{place}/{file}", told)
+        problem = f"{key} is {str(found)[:40]}, expected a whole number from {least} on"
+        raise ModelFileError(f"{place}/{file}", problem)
     return positions if found >= positions else int(found)
 
 
@@ -193,6 +193,6 @@ def _truncate_dim(library: Mapping[str, Any], where: str) -> int | None:
     if found is None:
         return None
     if isinstance(found, bool) or not isinstance(found, int) or found < 1:
-        told = f"truncate_dim is {str(found)[:40]}, expected a whole number from 1 on"
-        raise ModelFileError(where, told)
+        problem = f"truncate_dim is {str(found)[:40]}, expected a whole number from 1 on"
+        raise ModelFileError(where, problem)
     return found

@@ -78,9 +78,9 @@ def _vtt(of: Transcription) -> str:
 
 
 def _json(of: Transcription) -> str:
-    told = {"text": of.text, "language": of.language, "duration": of.duration}
+    fields = {"text": of.text, "language": of.language, "duration": of.duration}
     segments = [segment.as_json() for segment in of.segments]
-    return json.dumps({**told, "segments": segments}, ensure_ascii=False, indent=2) + "\n"
+    return json.dumps({**fields, "segments": segments}, ensure_ascii=False, indent=2) + "\n"
 
 
 def _txt(of: Transcription) -> str:

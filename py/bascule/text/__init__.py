@@ -70,11 +70,11 @@ def _check_fit(
     n_tokens: int, n_added: int, max_tokens: int, n_embeddings: int | None, place: str
 ) -> None:
     if n_embeddings is not None and n_tokens > n_embeddings:
-        told = f"it has {n_tokens:,} tokens, and the model {n_embeddings:,} embeddings"
-        raise ModelFileError(place, told)
+        problem = f"it has {n_tokens:,} tokens, and the model {n_embeddings:,} embeddings"
+        raise ModelFileError(place, problem)
     if max_tokens <= n_added:
-        told = f"it adds {n_added:,} tokens to each text, of {max_tokens:,} at most"
-        raise ModelFileError(place, told)
+        problem = f"it adds {n_added:,} tokens to each text, of {max_tokens:,} at most"
+        raise ModelFileError(place, problem)
 
 
 async def open_pair_tokenizer(

@@ -59,23 +59,23 @@ def read_folder_vocabulary(files: TokenizerFiles) -> Vocabulary:
     ModelFileError if they are unsound, UnsupportedModelError for a tokenizer of another kind.
     """
     place = f"{files.place}/{TOKENIZER}"
-    told = json_object(files.tokenizer, place, TOKENIZER_LIMITS)
-    model = told.get("model")
+    tokenizer = json_object(files.tokenizer, place, TOKENIZER_LIMITS)
+    model = tokenizer.get("model")
     if not isinstance(model, dict):
         raise ModelFileError(place, "it has no model")
-    spaced = _asked(place, is_spaced, told, model)
-    pre = None if spaced else _pre_tokenizer(told, model, place)
+    spaced = _asked(place, is_spaced, tokenizer, model)
+    pre = None if spaced else _pre_tokenizer(tokenizer, model, place)
     unigram = model.get("type") == "Unigram"
     vocab: object = unigram_ids(model, place) if unigram else model.get("vocab")
-    tokens, kinds = _tokens(vocab, told.get("added_tokens"), place)
+    tokens, kinds = _tokens(vocab, tokenizer.get("added_tokens"), place)
     _check_text("".join(tokens), place)
-    _check_kind(told, model, tokens, place, spaced=spaced)
+    _check_kind(tokenizer, model, tokens, place, spaced=spaced)
     if pre is None:
-        pre = _asked(place, spaced_of, told, model, tokens, place)
+        pre = _asked(place, spaced_of, tokenizer, model, tokens, place)
     merges = () if unigram else _merges(model, place)
     metadata: dict[str, object] = {"tokens": tokens, "token_type": kinds, "merges": merges}
     metadata |= _from_config(
-        files, _first_token(None if files.bare else told.get("post_processor"), place), tokens
+        files, _first_token(None if files.bare else tokenizer.get("post_processor"), place), tokens
     )
     made = make_vocabulary(metadata, pre, place)
     if unknown := sorted(i for i in files.ends if not 0 <= i < len(tokens)):
@@ -85,7 +85,7 @@ def read_folder_vocabulary(files: TokenizerFiles) -> Vocabulary:
 
 
 def _check_kind(
-    told: Mapping[str, Any],
+    config: Mapping[str, Any],
     model: Mapping[str, Any],
     tokens: Sequence[str],
     place: str,
@@ -93,7 +93,7 @@ def _check_kind(
     spaced: bool,
 ) -> None:
     """UnsupportedModelError for what merging alone does not do."""
-    decoder = told.get("decoder")
+    decoder = config.get("decoder")
     of_bytes = (
         ("falls back to bytes", model.get("byte_fallback")),
         ("has a token for unknown bytes", model.get("unk_token") and BYTE_OF.keys() - set(tokens)),
@@ -130,7 +130,7 @@ def _type(value: object) -> str:
     return str(found)[:40]
 
 
-def _pre_tokenizer(told: Mapping[str, Any], model: Mapping[str, Any], place: str) -> PreTokenizer:
+def _pre_tokenizer(config: Mapping[str, Any], model: Mapping[str, Any], place: str) -> PreTokenizer:
     # Files older than the key have a BPE's merges.
     kind = model.get("type", "BPE" if "merges" in model else None)
     if kind != "BPE":
@@ -138,7 +138,7 @@ def _pre_tokenizer(told: Mapping[str, Any], model: Mapping[str, Any], place: str
     whole = model.get("ignore_merges", False)
     if not isinstance(whole, bool):
         raise ModelFileError(place, "its ignore_merges is no boolean")
-    steps = (told.get("normalizer"), told.get("pre_tokenizer"))
+    steps = (config.get("normalizer"), config.get("pre_tokenizer"))
     return _asked(place, partial(pretokenizer_of, whole_words_first=whole), *steps)
 
 
@@ -173,20 +173,20 @@ def _check_text(text: str, place: str) -> None:
 
 def _id(token: object, place: str) -> int:
     if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < MOST_TOKENS:
-        told = f"a token has the id {str(token)[:40]}, expected a number below {MOST_TOKENS:,}"
-        raise ModelFileError(place, told)
+        problem = f"a token has the id {str(token)[:40]}, expected a number below {MOST_TOKENS:,}"
+        raise ModelFileError(place, problem)
     return token
 
 
-def _added(told: object, place: str) -> tuple[int, str, int]:
+def _added(token: object, place: str) -> tuple[int, str, int]:
     """Id, text and kind of an added token."""
-    if not isinstance(told, dict) or not isinstance(told.get("content"), str):
+    if not isinstance(token, dict) or not isinstance(token.get("content"), str):
         raise ModelFileError(place, "one of its added_tokens has no content")
-    text: str = told["content"]
-    if unknown := [flag for flag in _GREEDY if told.get(flag, False) is not False]:
+    text: str = token["content"]
+    if unknown := [flag for flag in _GREEDY if token.get(flag, False) is not False]:
         raise _unsupported(place, f"its token {text[:40]!r} has the flag {unknown[0]}")
-    kind = CONTROL if told.get("special", False) is True else USER_DEFINED
-    return _id(told.get("id"), place), text, kind
+    kind = CONTROL if token.get("special", False) is True else USER_DEFINED
+    return _id(token.get("id"), place), text, kind
 
 
 def _merges(model: Mapping[str, Any], place: str) -> tuple[str, ...]:
@@ -197,13 +197,13 @@ def _merges(model: Mapping[str, Any], place: str) -> tuple[str, ...]:
     return tuple(_merge(each, place) for each in merges)
 
 
-def _merge(told: object, place: str) -> str:
-    if isinstance(told, str):
-        return told
-    pair = told if isinstance(told, list) else []
+def _merge(merge: object, place: str) -> str:
+    if isinstance(merge, str):
+        return merge
+    pair = merge if isinstance(merge, list) else []
     texts = [part for part in pair if isinstance(part, str) and " " not in part]
     if len(pair) != 2 or len(texts) != 2:
-        raise ModelFileError(place, f"its merge {str(told)[:80]} is no pair of tokens")
+        raise ModelFileError(place, f"its merge {str(merge)[:80]} is no pair of tokens")
     return " ".join(texts)
 
 
@@ -223,8 +223,8 @@ def _first_token(processor: object, place: str) -> str | None:
             case [{"SpecialToken": {"id": str(token)}}, {"Sequence": _}] if first is None:
                 first = token
             case _:
-                told = "its post_processor does more than set one token before a text"
-                raise _unsupported(place, told)
+                problem = "its post_processor does more than set one token before a text"
+                raise _unsupported(place, problem)
     return first
 
 
@@ -254,8 +254,8 @@ def _from_config(
 
 def _named(config: Mapping[str, Any], key: str, place: str) -> str | None:
     """A special token's text, which may stand in an object with its flags."""
-    told = config.get(key)
-    text: object = told.get("content") if isinstance(told, dict) else told
+    value = config.get(key)
+    text: object = value.get("content") if isinstance(value, dict) else value
     if text is not None and not isinstance(text, str):
         raise ModelFileError(place, f"its {key} is no text")
     return text
@@ -270,10 +270,12 @@ def _chat_template(files: TokenizerFiles, config: Mapping[str, Any]) -> object:
             return files.chat_template.decode()
         except UnicodeDecodeError:
             raise ModelFileError(f"{files.place}/{CHAT_TEMPLATE}", "it is not UTF-8") from None
-    told = config.get("chat_template")
-    if isinstance(told, list):
-        named = [each for each in told if isinstance(each, dict) and each.get("name") == "default"]
-        told = named[0].get("template") if named else None
-    if isinstance(told, str):
-        _check_text(told, f"{files.place}/{TOKENIZER_CONFIG}")
-    return told
+    template = config.get("chat_template")
+    if isinstance(template, list):
+        named = [
+            each for each in template if isinstance(each, dict) and each.get("name") == "default"
+        ]
+        template = named[0].get("template") if named else None
+    if isinstance(template, str):
+        _check_text(template, f"{files.place}/{TOKENIZER_CONFIG}")
+    return template

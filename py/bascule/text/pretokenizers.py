@@ -99,13 +99,13 @@ def pretokenizer_of(
     return PreTokenizer(tuple(expressions), whole_words_first, composed=bool(forms))
 
 
-def steps_of(told: object, inside: str) -> Sequence[object]:
+def steps_of(config: object, inside: str) -> Sequence[object]:
     """One step by itself, or those of a sequence; UnknownCut."""
-    if told is None:
+    if config is None:
         return []
-    if not isinstance(told, dict) or told.get("type") != "Sequence":
-        return [told]
-    steps: object = told.get(inside)
+    if not isinstance(config, dict) or config.get("type") != "Sequence":
+        return [config]
+    steps: object = config.get(inside)
     if not isinstance(steps, list):
         raise UnknownCut(f"its sequence has no {inside}")
     return steps

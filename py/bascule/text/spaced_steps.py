@@ -18,23 +18,23 @@ _STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
 _NO_SPLIT = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious"}
 
 
-def is_spaced(told: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
+def is_spaced(config: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
     """Whether spaces become "▁" in a tokenizer.json."""
-    steps = steps_of(told.get("normalizer"), "normalizers")
-    steps = [*steps, *steps_of(told.get("pre_tokenizer"), "pretokenizers")]
+    steps = steps_of(config.get("normalizer"), "normalizers")
+    steps = [*steps, *steps_of(config.get("pre_tokenizer"), "pretokenizers")]
     kinds = {kind_of(step) for step in steps}
     return model.get("type") == "Unigram" or _TO_SPACE in steps or "Metaspace" in kinds
 
 
 def spaced_of(
-    told: Mapping[str, Any], model: Mapping[str, Any], tokens: Sequence[str], place: str
+    config: Mapping[str, Any], model: Mapping[str, Any], tokens: Sequence[str], place: str
 ) -> Spaced:
     """Read the steps and the model; ModelFileError, and UnknownCut for what is not known."""
-    found = _texts(told)
+    found = _texts(config)
     to_bytes = _flag(model, "byte_fallback", place)
     if to_bytes and (lacking := set(BYTES).difference(tokens)):
         raise ModelFileError(place, f"it falls back to bytes, and has no token {min(lacking)}")
-    found = replace(found, stripped=_strips(told.get("decoder"), to_bytes), to_bytes=to_bytes)
+    found = replace(found, stripped=_strips(config.get("decoder"), to_bytes), to_bytes=to_bytes)
     if model.get("type") == "Unigram":
         scores, unknown = _scores(model, place), model.get("unk_id")
         if type(unknown) is not int or not 0 <= unknown < len(scores):
@@ -78,25 +78,25 @@ def _pairs(model: Mapping[str, Any], place: str) -> list[tuple[str, float]]:
     return found
 
 
-def _flag(told: Mapping[str, Any], key: str, place: str) -> bool:
-    value = told.get(key, False)
+def _flag(config: Mapping[str, Any], key: str, place: str) -> bool:
+    value = config.get(key, False)
     if not isinstance(value, bool):
         raise ModelFileError(place, f"its {key} is no boolean")
     return value
 
 
-def _texts(told: Mapping[str, Any]) -> Spaced:
+def _texts(config: Mapping[str, Any]) -> Spaced:
     """How texts are written for the model."""
     prefix: Prefix = "never"
     replaced = False
-    for step in steps_of(told.get("normalizer"), "normalizers"):
+    for step in steps_of(config.get("normalizer"), "normalizers"):
         if step == _TO_SPACE:
             replaced = True
         elif step == {"type": "Prepend", "prepend": SPACE}:
             prefix = "always"
         else:
             raise UnknownCut(f"its text is to be normalised by {str(step)[:80]}")
-    cuts = steps_of(told.get("pre_tokenizer"), "pretokenizers")
+    cuts = steps_of(config.get("pre_tokenizer"), "pretokenizers")
     match cuts:
         case [] if replaced:
             return Spaced(prefix)
@@ -112,10 +112,10 @@ def _texts(told: Mapping[str, Any]) -> Spaced:
     raise UnknownCut(f"its words are cut by {str(cuts)[:80]}")
 
 
-def _scheme(told: Mapping[str, Any]) -> Prefix:
+def _scheme(config: Mapping[str, Any]) -> Prefix:
     """Where a Metaspace sets a space; files older than the key have a boolean."""
-    older = "always" if told.get("add_prefix_space", True) is True else "never"
-    match told.get("prepend_scheme", older):
+    older = "always" if config.get("add_prefix_space", True) is True else "never"
+    match config.get("prepend_scheme", older):
         case "always" | "first" | "never" as scheme:
             return scheme
         case other:

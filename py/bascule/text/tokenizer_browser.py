@@ -57,8 +57,8 @@ class PageTokenizer:
         try:
             return cls(text.createTokenizer(library, data.decode(), most))
         except (JsException, UnicodeDecodeError) as error:
-            told = js_message(error) if isinstance(error, JsException) else "it is not UTF-8"
-            raise ModelFileError("tokenizer.json", f"it is not sound ({told})") from None
+            problem = js_message(error) if isinstance(error, JsException) else "it is not UTF-8"
+            raise ModelFileError("tokenizer.json", f"it is not sound ({problem})") from None
 
     def encode(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
         """See `Tokenizer.encode`. One call into JavaScript for all texts."""
@@ -79,5 +79,5 @@ class PageTokenizer:
         try:
             return method(json.dumps(list(texts))).to_py().tolist()
         except JsException as error:
-            told = f"it fails on a text ({js_message(error)[:200]})"
-            raise ModelFileError("tokenizer.json", told) from None
+            problem = f"it fails on a text ({js_message(error)[:200]})"
+            raise ModelFileError("tokenizer.json", problem) from None

@@ -59,18 +59,18 @@ def check_tokenizer(data: bytes, place: str) -> CheckedTokenizer:
     ModelFileError if it is damaged or hostile, UnsupportedModelError for a step or a model that
     encoders do not have.
     """
-    told = json_object(data, place, TOKENIZER)
+    config = json_object(data, place, TOKENIZER)
     try:
-        model, ids = _model(told.get("model"))
-        added = _added_tokens(told.get("added_tokens"), ids)
-        processor, n_added, templates = checked_processor(told.get("post_processor"), ids)
+        model, ids = _model(config.get("model"))
+        added = _added_tokens(config.get("added_tokens"), ids)
+        processor, n_added, templates = checked_processor(config.get("post_processor"), ids)
         clean = {
             "version": "1.0",
             "truncation": None,
             "padding": None,
             "added_tokens": added,
-            "normalizer": checked_normalizer(told.get("normalizer")),
-            "pre_tokenizer": checked_pretokenizer(told.get("pre_tokenizer")),
+            "normalizer": checked_normalizer(config.get("normalizer")),
+            "pre_tokenizer": checked_pretokenizer(config.get("pre_tokenizer")),
             "post_processor": processor,
             "decoder": None,
             "model": model,
@@ -84,58 +84,58 @@ def check_tokenizer(data: bytes, place: str) -> CheckedTokenizer:
     return CheckedTokenizer(written, max(ids.values(), default=-1) + 1, n_added, templates)
 
 
-def _model(told: object) -> tuple[Model, dict[str, int]]:
+def _model(value: object) -> tuple[Model, dict[str, int]]:
     """The model, and the ids of its tokens."""
-    if not isinstance(told, dict):
+    if not isinstance(value, dict):
         raise UnsoundStep("it has no model")
-    kind = told.get("type", "BPE" if "merges" in told else "WordPiece")  # as in older files
+    kind = value.get("type", "BPE" if "merges" in value else "WordPiece")  # as in older files
     read = _MODELS.get(kind) if isinstance(kind, str) else None
     if read is None:
         raise UnknownStep(f"a model of type {str(kind)[:40]!r}")
-    model, ids = read(told)
+    model, ids = read(value)
     return {"type": kind, **model}, ids
 
 
-def _word_piece(told: Mapping[str, Any]) -> tuple[Model, dict[str, int]]:
-    ids = _vocab(told, least=0)
-    unknown, most = told.get("unk_token"), told.get("max_input_chars_per_word", 100)
+def _word_piece(config: Mapping[str, Any]) -> tuple[Model, dict[str, int]]:
+    ids = _vocab(config, least=0)
+    unknown, most = config.get("unk_token"), config.get("max_input_chars_per_word", 100)
     if not isinstance(unknown, str) or unknown not in ids:
         raise UnsoundStep(f"its token for unknown words, {str(unknown)[:40]!r}, is no token")
     if type(most) is not int or not 1 <= most <= _MOST_WORD:
         found = str(most)[:40]
         raise UnsoundStep(f"its max_input_chars_per_word is {found}, not 1 to {_MOST_WORD}")
-    prefix = text(0, MOST_WIDTH)(told.get("continuing_subword_prefix", "##"))
+    prefix = text(0, MOST_WIDTH)(config.get("continuing_subword_prefix", "##"))
     rest = {"continuing_subword_prefix": prefix, "max_input_chars_per_word": most}
     return {"unk_token": unknown, **rest, "vocab": ids}, ids
 
 
-def _bpe(told: Mapping[str, Any]) -> tuple[Model, dict[str, int]]:
-    ids = _vocab(told, least=1)
+def _bpe(config: Mapping[str, Any]) -> tuple[Model, dict[str, int]]:
+    ids = _vocab(config, least=1)
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
-        if told.get(name):
+        if config.get(name):
             raise UnknownStep(f"a BPE with {name}")
-    unknown = told.get("unk_token")
+    unknown = config.get("unk_token")
     if unknown is not None and (not isinstance(unknown, str) or unknown not in ids):
         raise UnsoundStep(f"its token for unknown text, {str(unknown)[:40]!r}, is no token")
-    merges = told.get("merges")
+    merges = config.get("merges")
     if not isinstance(merges, list):
         raise UnsoundStep("its model has no merges")
-    flags = {name: flag(told.get(name, False)) for name in ("fuse_unk", "byte_fallback")}
-    flags["ignore_merges"] = flag(told.get("ignore_merges", False))
+    flags = {name: flag(config.get(name, False)) for name in ("fuse_unk", "byte_fallback")}
+    flags["ignore_merges"] = flag(config.get("ignore_merges", False))
     pairs = [_merge(each, ids) for each in merges]
     return {"unk_token": unknown, **flags, "vocab": ids, "merges": pairs}, ids
 
 
-def _merge(told: object, ids: Mapping[str, int]) -> list[str]:
-    match told.split(" ") if isinstance(told, str) else told:
+def _merge(merge: object, ids: Mapping[str, int]) -> list[str]:
+    match merge.split(" ") if isinstance(merge, str) else merge:
         case [str(left), str(right)] if left in ids and right in ids and left + right in ids:
             return [left, right]
         case _:
-            raise UnsoundStep(f"its merge {str(told)[:80]} is not of two tokens that make a third")
+            raise UnsoundStep(f"its merge {str(merge)[:80]} is not of two tokens that make a third")
 
 
-def _unigram(told: Mapping[str, Any]) -> tuple[Model, dict[str, int]]:
-    vocab, unknown = told.get("vocab"), told.get("unk_id")
+def _unigram(config: Mapping[str, Any]) -> tuple[Model, dict[str, int]]:
+    vocab, unknown = config.get("vocab"), config.get("unk_id")
     if not isinstance(vocab, list) or not 1 <= len(vocab) <= MOST_TOKENS:
         raise UnsoundStep(f"its vocab is no list of 1 to {MOST_TOKENS:,} tokens")
     if type(unknown) is not int or not 0 <= unknown < len(vocab):
@@ -151,7 +151,7 @@ def _unigram(told: Mapping[str, Any]) -> tuple[Model, dict[str, int]]:
         ids[token] = index
     if len(ids) < len(vocab):
         raise UnsoundStep("a token stands twice in its vocab")
-    fallback = flag(told.get("byte_fallback", False))
+    fallback = flag(config.get("byte_fallback", False))
     return {"unk_id": unknown, "byte_fallback": fallback, "vocab": pairs}, ids
 
 
@@ -160,8 +160,8 @@ _MODELS: Mapping[str, Callable[[Mapping[str, Any]], tuple[Model, dict[str, int]]
 )
 
 
-def _vocab(told: Mapping[str, Any], *, least: int) -> dict[str, int]:
-    vocab = told.get("vocab")
+def _vocab(config: Mapping[str, Any], *, least: int) -> dict[str, int]:
+    vocab = config.get("vocab")
     if not isinstance(vocab, dict) or not vocab:
         raise UnsoundStep("its model has no vocab")
     ids = {_token(token, least=least): _id(number) for token, number in vocab.items()}
@@ -183,13 +183,13 @@ def _id(number: object) -> int:
     return number
 
 
-def _added_tokens(told: object, ids: dict[str, int]) -> list[dict[str, Any]]:
+def _added_tokens(tokens: object, ids: dict[str, int]) -> list[dict[str, Any]]:
     """The added tokens, whose ids are put into `ids`."""
-    if not isinstance(told, list | None) or len(told or []) > _MOST_ADDED:
+    if not isinstance(tokens, list | None) or len(tokens or []) > _MOST_ADDED:
         raise UnsoundStep(f"its added_tokens are no list of at most {_MOST_ADDED:,}")
     by_id = {number: token for token, number in ids.items()}
     found: list[dict[str, Any]] = []
-    for each in told or []:
+    for each in tokens or []:
         if not isinstance(each, dict):
             raise UnsoundStep("one of its added_tokens is no object")
         content, number = text(1, _MOST_ADDED_LENGTH)(each.get("content")), _id(each.get("id"))

@@ -147,9 +147,9 @@ _PRETOKENIZERS: Mapping[str, Fields] = MappingProxyType(
 )
 
 
-def checked_normalizer(told: object) -> dict[str, Any] | None:
+def checked_normalizer(value: object) -> dict[str, Any] | None:
     """A `normalizer` of known steps; UnsoundStep, UnknownStep."""
-    steps = _steps(told, "normalizers", _NORMALIZERS)
+    steps = _steps(value, "normalizers", _NORMALIZERS)
     growth = 1.0
     for step in steps:
         if step["type"] == "Replace":
@@ -161,13 +161,13 @@ def checked_normalizer(told: object) -> dict[str, Any] | None:
     return _sequence(steps, "normalizers")
 
 
-def checked_pretokenizer(told: object) -> dict[str, Any] | None:
+def checked_pretokenizer(value: object) -> dict[str, Any] | None:
     """A `pre_tokenizer` of known steps; UnsoundStep, UnknownStep."""
-    return _sequence(_steps(told, "pretokenizers", _PRETOKENIZERS), "pretokenizers")
+    return _sequence(_steps(value, "pretokenizers", _PRETOKENIZERS), "pretokenizers")
 
 
 def checked_processor(
-    told: object, ids: Mapping[str, int]
+    value: object, ids: Mapping[str, int]
 ) -> tuple[dict[str, Any] | None, int, Templates | None]:
     """A `post_processor` of known steps, how many tokens it adds to a text, and its templates.
 
@@ -176,7 +176,7 @@ def checked_processor(
     """
     steps: Steps = []
     found: list[Templates] = []
-    for kind, step in _kinds(told, "processors"):
+    for kind, step in _kinds(value, "processors"):
         if kind == "TemplateProcessing":
             checked, templates = _template(step, ids)
         elif kind in ("BertProcessing", "RobertaProcessing"):
@@ -274,23 +274,23 @@ def _ends(
     return found, Templates(single, (*single, ("B", 1), (last, 1)))
 
 
-def _check_token(told: object, ids: Mapping[str, int]) -> None:
+def _check_token(added: object, ids: Mapping[str, int]) -> None:
     """A pair of a token's text and its id, as the vocabulary has it."""
-    match told:
+    match added:
         case [str(name), int(token)] if not isinstance(token, bool):
             if ids.get(name) != token:
                 raise UnsoundStep(f"its post_processor has another id for {name[:40]!r}: {token:,}")
         case _:
-            raise UnsoundStep(f"{_short(told)} is no token with its id")
+            raise UnsoundStep(f"{_short(added)} is no token with its id")
 
 
-def _steps(told: object, inside: str, known: Mapping[str, Fields]) -> Steps:
-    return [_fields(kind, step, known) for kind, step in _kinds(told, inside)]
+def _steps(value: object, inside: str, known: Mapping[str, Fields]) -> Steps:
+    return [_fields(kind, step, known) for kind, step in _kinds(value, inside)]
 
 
-def _kinds(told: object, inside: str) -> Sequence[tuple[str, Mapping[str, Any]]]:
+def _kinds(value: object, inside: str) -> Sequence[tuple[str, Mapping[str, Any]]]:
     """The steps of sequences, one after the other, with their kinds."""
-    waiting: list[object] = [] if told is None else [told]
+    waiting: list[object] = [] if value is None else [value]
     found: list[tuple[str, Mapping[str, Any]]] = []
     seen = 0
     while waiting:

@@ -103,43 +103,43 @@ def read_vocabulary(metadata: Mapping[str, object], place: str) -> Vocabulary:
     ModelFileError if it is unsound, UnsupportedModelError for a tokenizer of another kind.
     """
     mine = (key for key in metadata if key.startswith(_PREFIX))
-    told = {key.removeprefix(_PREFIX): metadata[key] for key in mine}
-    told["chat_template"] = metadata.get("tokenizer.chat_template")
-    model = _text(told, "model", place)
+    fields = {key.removeprefix(_PREFIX): metadata[key] for key in mine}
+    fields["chat_template"] = metadata.get("tokenizer.chat_template")
+    model = _text(fields, "model", place)
     if model == "llama":
-        return _read_scored(told, place)
+        return _read_scored(fields, place)
     if model != "gpt2":
         problem = f"its tokenizer is of kind {model[:40]!r}, and Bascule knows 'gpt2' and 'llama'"
         raise UnsupportedModelError(place, problem, hint="Take a model with a BPE.")
-    return make_vocabulary(told, _pre_tokenizer(told, place), place)
+    return make_vocabulary(fields, _pre_tokenizer(fields, place), place)
 
 
-def _read_scored(told: dict[str, object], place: str) -> Vocabulary:
+def _read_scored(config: dict[str, object], place: str) -> Vocabulary:
     """SentencePiece's BPE, whose merges follow from scores; defaults are llama.cpp's."""
-    tokens = _tokens(told, place)
-    kinds = _kinds(told, len(tokens), place, most=BYTE)
+    tokens = _tokens(config, place)
+    kinds = _kinds(config, len(tokens), place, most=BYTE)
     if lacking := set(BYTES).difference(tokens):
         raise _fault(place, "tokens", "one for each byte", f"no {min(lacking)}")
     if max(map(len, tokens)) > _MOST_CUT or sum(map(len, tokens)) > _MOST_CUTS:
         raise _fault(place, "tokens", f"tokens of at most {_MOST_CUT} characters", "longer ones")
-    scores = told.get("scores")
+    scores = config.get("scores")
     if not isinstance(scores, Sequence) or isinstance(scores, str) or len(scores) != len(tokens):
         raise _fault(place, "scores", f"{len(tokens):,} numbers", _kind(scores))
     if not all(isinstance(score, int | float) and isfinite(score) for score in scores):
         raise _fault(place, "scores", "finite numbers", "others")
     normal = frozenset(i for i, kind in enumerate(kinds) if kind == NORMAL)
-    told["token_type"] = [NORMAL if kind == BYTE else kind for kind in kinds]
-    told["merges"] = tuple(merges_of(tokens, scores, normal))
-    told.setdefault("add_bos_token", True)
-    prefixed = _flag({"add_space_prefix": True, **told}, "add_space_prefix", place)
+    config["token_type"] = [NORMAL if kind == BYTE else kind for kind in kinds]
+    config["merges"] = tuple(merges_of(tokens, scores, normal))
+    config.setdefault("add_bos_token", True)
+    prefixed = _flag({"add_space_prefix": True, **config}, "add_space_prefix", place)
     pre = Spaced("always" if prefixed else "never", stripped=prefixed)
-    return make_vocabulary(told, pre, place)
+    return make_vocabulary(config, pre, place)
 
 
 def make_vocabulary(
     metadata: Mapping[str, object], pre: PreTokenizer | Spaced, place: str
 ) -> Vocabulary:
-    """Check all that is told of tokens under GGUF's keys without their prefix; errors as above."""
+    """Check everything about tokens under GGUF's keys, without their prefix; errors as above."""
     tokens = _tokens(metadata, place)
     kinds = _kinds(metadata, len(tokens), place)
     by_kind: dict[int, dict[str, int]] = {kind: {} for kind in range(1, 6)}
@@ -151,7 +151,7 @@ def make_vocabulary(
     merged = by_kind[NORMAL].keys() | by_kind[USER_DEFINED].keys()
     ids = {name: _id(metadata, name, len(tokens), place) for name in ("bos", "eos", "eot", "eom")}
     named = {control[text] for text in _ENDS if text in control}
-    told = {i for i in (ids["eos"], ids["eot"], ids["eom"]) if i is not None}
+    special = {i for i in (ids["eos"], ids["eot"], ids["eom"]) if i is not None}
     made = Vocabulary(
         tokens=tokens,
         merges=_merges(metadata, merged, place),
@@ -162,7 +162,7 @@ def make_vocabulary(
         bos=ids["bos"],
         eos=ids["eos"],
         adds_bos=_flag(metadata, "add_bos_token", place) and ids["bos"] is not None,
-        ends=frozenset(named | told),
+        ends=frozenset(named | special),
         chat_template=_chat_template(metadata, place),
     )
     if isinstance(pre, Spaced):
@@ -234,7 +234,7 @@ def _check_control(control: Mapping[str, int], place: str) -> None:
     if len(control) > MOST_CONTROL:
         raise _fault(place, "tokens", f"at most {MOST_CONTROL:,} of control", f"{len(control):,}")
     for text in control:
-        # One of a single character could not be told from the same character in a message.
+        # One of a single character could not be distinguished from the same character in a message.
         if not 2 <= len(text) <= MOST_CONTROL_CHARACTERS:
             expected = f"control tokens of 2 to {MOST_CONTROL_CHARACTERS} characters"
             raise _fault(place, "tokens", expected, f"{len(text):,}")

@@ -265,8 +265,8 @@ class CachedFile:
             await self._end_run()
         start = index * self.entry.chunk_nbytes
         if self._expected is None:
-            told = f"its bytes from {start:,} are not those of the first load (SHA-256)"
-            raise FileChangedError(self.url, told, offset=start)
+            problem = f"its bytes from {start:,} are not those of the first load (SHA-256)"
+            raise FileChangedError(self.url, problem, offset=start)
         raise HashMismatchError(
             self.url, f"its bytes from {start:,} are not those of the manifest (SHA-256)"
         )

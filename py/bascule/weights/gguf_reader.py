@@ -32,8 +32,8 @@ def fault(place: str, where: str, expected: str, found: str, hint: str = "") -> 
 
 def quoted(name: str) -> str:
     """A name out of the file as a short printable text."""
-    told = repr(name[:80])
-    return told if len(name) <= 80 and len(told) <= 90 else f"{told[:80]}...'"
+    text = repr(name[:80])
+    return text if len(name) <= 80 and len(text) <= 90 else f"{text[:80]}...'"
 
 
 class Reader:

@@ -79,9 +79,9 @@ def key_of(url: str) -> str:
 
 def most_nbytes() -> int:
     """BASCULE_CACHE_MOST_GB, else 64 GiB."""
-    told = os.environ.get("BASCULE_CACHE_MOST_GB", "")
+    setting = os.environ.get("BASCULE_CACHE_MOST_GB", "")
     try:
-        return int(float(told) * 1e9) if told else DEFAULT_MOST_NBYTES
+        return int(float(setting) * 1e9) if setting else DEFAULT_MOST_NBYTES
     except (ValueError, OverflowError):
         return DEFAULT_MOST_NBYTES
 
@@ -306,20 +306,20 @@ def _unlink(path: Path) -> int:
     return nbytes
 
 
-def _checked(told: Any) -> Entry | None:
+def _checked(record: Any) -> Entry | None:
     """An entry from JSON, if it can be true."""
-    if not isinstance(told, dict):
+    if not isinstance(record, dict):
         return None
-    texts = [told.get(name) for name in ("url", "etag", "modified", "sha256")]
-    nbytes, chunk, hashes = told.get("nbytes"), told.get("chunk_nbytes"), told.get("hashes")
+    texts = [record.get(name) for name in ("url", "etag", "modified", "sha256")]
+    nbytes, chunk, hashes = record.get("nbytes"), record.get("chunk_nbytes"), record.get("hashes")
     if not is_count(nbytes) or not is_count(chunk):
         return None
     if not all(isinstance(text, str) for text in texts):
         return None
     if not 0 <= nbytes <= _MOST_NBYTES or chunk < 1024 or not isinstance(hashes, list):
         return None
-    if len(hashes) != -(-nbytes // chunk) or not isinstance(told.get("missing"), bool):
+    if len(hashes) != -(-nbytes // chunk) or not isinstance(record.get("missing"), bool):
         return None
     if not all(isinstance(h, str) and (h == "" or _HASH.fullmatch(h)) for h in hashes):
         return None
-    return Entry(**{name: told[name] for name in Entry.__dataclass_fields__})
+    return Entry(**{name: record[name] for name in Entry.__dataclass_fields__})

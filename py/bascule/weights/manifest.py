@@ -56,13 +56,13 @@ def check_chunk_nbytes(nbytes: int) -> int:
 def parse_manifest(data: bytes, place: str) -> dict[str, Expected]:
     """File name to what to expect; ModelFileError for a manifest that is cut off or not sound."""
     try:
-        told: Any = parse_json(data, MANIFEST_LIMITS)
+        fields: Any = parse_json(data, MANIFEST_LIMITS)
     except JsonFault as fault:
         problem = f"it is damaged or cut off ({fault})"
         raise ModelFileError(place, problem, hint=_HINT) from None
-    if not isinstance(told, dict) or told.get("version") != 1:
+    if not isinstance(fields, dict) or fields.get("version") != 1:
         raise ModelFileError(place, "it is no manifest of version 1")
-    chunk, files = told.get("chunk_nbytes"), told.get("files")
+    chunk, files = fields.get("chunk_nbytes"), fields.get("files")
     if not is_count(chunk) or not LEAST_CHUNK_NBYTES <= chunk <= MOST_CHUNK_NBYTES:
         raise ModelFileError(place, "its chunk_nbytes is not 64 KiB to 64 MiB")
     if not isinstance(files, dict):
@@ -103,7 +103,7 @@ def make_manifest(
     check_chunk_nbytes(chunk_nbytes)
     if not files:
         raise InputError("manifest", "a folder with a model's files", str(folder))
-    told: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     done = 0
     for name in sorted(files):
         whole, chunks, nbytes = hashlib.sha256(), list[str](), 0
@@ -114,8 +114,8 @@ def make_manifest(
                 nbytes += len(chunk)
                 done += len(chunk)
                 tell(done)
-        told[name] = {"nbytes": nbytes, "sha256": whole.hexdigest(), "chunks": chunks}
-    document = {"version": 1, "chunk_nbytes": chunk_nbytes, "files": told}
+        fields[name] = {"nbytes": nbytes, "sha256": whole.hexdigest(), "chunks": chunks}
+    document = {"version": 1, "chunk_nbytes": chunk_nbytes, "files": fields}
     return (json.dumps(document, indent=1) + "\n").encode()
 
 

@@ -119,7 +119,7 @@ def chunk_order(pieces: Sequence[Piece], chunk_nbytes: int, count: int = 0) -> l
 
 
 def leading(pieces: Sequence[Piece]) -> Callable[[int, int], int]:
-    """Counts the first pieces that are whole; is told of each chunk (start, nbytes) once."""
+    """Counts the complete pieces from the first on; call it once for each chunk (start, nbytes)."""
     left = [piece.nbytes for piece in pieces]
     ready = 0
 

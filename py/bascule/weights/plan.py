@@ -47,8 +47,8 @@ def plan_pieces(
             if not count and rows:
                 continue
             if offset % 4:
-                told = f"{parameter.name} stacks a tensor whose bytes are no multiple of 4"
-                raise UnsupportedModelError(place, told)
+                problem = f"{parameter.name} stacks a tensor whose bytes are no multiple of 4"
+                raise UnsupportedModelError(place, problem)
             inner = prod(tensor.shape[1:])
             kind, nbytes = _kind(parameter, tensor, count * inner, place)
             start = tensor.start + _kind(parameter, tensor, skipped * inner, place)[1]
@@ -80,15 +80,15 @@ def _find(
 
 def _kind(parameter: Parameter, tensor: TensorInfo, n_elements: int, place: str) -> tuple[str, int]:
     """How a tensor's bytes are taken, and how many."""
-    told = f"tensor {tensor.name!r} is {tensor.dtype}"
+    problem = f"tensor {tensor.name!r} is {tensor.dtype}"
     if parameter.dtype == "f32":
         if tensor.dtype not in ELEMENT_NBYTES:
             known = "F32, F16 and BF16"
-            raise UnsupportedModelError(place, f"{told}, and this version reads {known} there")
+            raise UnsupportedModelError(place, f"{problem}, and this version reads {known} there")
         return tensor.dtype, n_elements * ELEMENT_NBYTES[tensor.dtype]
     wanted = parameter.dtype.upper()
     if tensor.dtype != wanted:
-        raise ModelFileError(place, f"{told}, and {parameter.name} has to be {wanted}")
+        raise ModelFileError(place, f"{problem}, and {parameter.name} has to be {wanted}")
     block = block_of(parameter.dtype)
     return RAW, n_elements // block.n_elements * block.nbytes
 

@@ -91,8 +91,8 @@ def report_of(parameter: Parameter, sums: Sums | None) -> TensorReport:
     n_elements = prod(parameter.shape)
     sizes = (n_elements, 4 * n_elements, parameter.nbytes)
     if sums is not None:
-        told = (sums.relative_error, sums.max_error)
-        return TensorReport(parameter.name, parameter.dtype, *sizes, *told)
+        errors = (sums.relative_error, sums.max_error)
+        return TensorReport(parameter.name, parameter.dtype, *sizes, *errors)
     if len(parameter.shape) == 2 and parameter.shape[1] % _RUN:
         kept = f"its rows of {parameter.shape[1]:,} are no multiple of {_RUN} long"
     else:
@@ -150,10 +150,10 @@ async def load_quantized(
     sums = await with_restarts(source, attempt, start_over)
     for parameter in chosen:
         if unfit := sums[parameter.name].n_unfit:
-            told = f"not finite or too large for {parameter.dtype}"
+            problem = f"not finite or too large for {parameter.dtype}"
             raise ModelFileError(
                 source.location,
-                f"{unfit:,} numbers of {parameter.name} are {told}",
+                f"{unfit:,} numbers of {parameter.name} are {problem}",
                 hint="Load it without quantize to see what they do.",
             )
     reports = [report_of(parameter, sums.get(parameter.name)) for parameter in parameters]

@@ -141,8 +141,8 @@ def _urls(row: Mapping[str, Any]) -> list[str]:
 
 async def _rows(remembered: Remembered) -> list[dict[str, Any]]:
     """The sound rows of the table, the least recently loaded first."""
-    told: Any = (await remembered.get(LOADS_KEY) or {}).get("loads")
-    return [row for row in told if _is_row(row)] if isinstance(told, list) else []
+    stored: Any = (await remembered.get(LOADS_KEY) or {}).get("loads")
+    return [row for row in stored if _is_row(row)] if isinstance(stored, list) else []
 
 
 def _is_row(row: Any) -> bool:

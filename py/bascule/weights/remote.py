@@ -213,13 +213,13 @@ class Remote:
 
     def _same_version(self, response: httpx.Response, at: int) -> None:
         if response.status_code == 206:
-            told = response.headers.get("content-range", "")
-            found = _CONTENT_RANGE.fullmatch(told)
+            content_range = response.headers.get("content-range", "")
+            found = _CONTENT_RANGE.fullmatch(content_range)
             if not found:  # RFC 9110, 15.3.7.1: without it the bytes could be any of the file's
-                missing = f"an unsound one: {told[:80]!r}" if told else "none"
+                missing = f"an unsound one: {content_range[:80]!r}" if content_range else "none"
                 raise _NetworkError(f"the server sent a part without its Content-Range ({missing})")
             if int(found[1]) != at or int(found[2]) < at:
-                raise _NetworkError(f"the server sent another range ({told})")
+                raise _NetworkError(f"the server sent another range ({content_range})")
         now = _version_of(response)
         if self.version is None:
             self.version = now
@@ -237,13 +237,13 @@ class Remote:
             request = self._client.build_request(method, self.url, headers=headers, timeout=timeout)
             response = await self._client.send(request, stream=True)
         except httpx.TooManyRedirects:
-            told = f"more than {_MOST_REDIRECTS} redirects"
-            raise SourceError(self.url, told) from None
+            problem = f"more than {_MOST_REDIRECTS} redirects"
+            raise SourceError(self.url, problem) from None
         except httpx.HTTPError as error:
             raise _trouble(error, patience) from None
         except (httpx.InvalidURL, ValueError, OSError) as error:  # where a redirect leads, say
-            told = f"its address cannot be used ({error})"
-            raise SourceError(self.url, told, hint=_ADDRESS_HINT) from None
+            problem = f"its address cannot be used ({error})"
+            raise SourceError(self.url, problem, hint=_ADDRESS_HINT) from None
         try:
             yield response
         finally:
@@ -274,8 +274,8 @@ class Remote:
             tries = f", tried {failures} times" if failures > 1 else ""
             raise SourceError(self.url, f"{error.what}{span}{tries}", offset=at)
         if error.retry_after_s > patience.most_wait_s:
-            told = f"{error.what} and asks to wait {error.retry_after_s:.0f} s{span}"
-            raise SourceError(self.url, told, offset=at)
+            problem = f"{error.what} and asks to wait {error.retry_after_s:.0f} s{span}"
+            raise SourceError(self.url, problem, offset=at)
         self.retries += 1
         longest = min(patience.most_delay_s, patience.first_delay_s * 2 ** (failures - 1))
         await asyncio.sleep(max(random.random() * longest, error.retry_after_s))
@@ -290,21 +290,21 @@ def _trouble(error: httpx.HTTPError, patience: Patience) -> _NetworkError:
 
 def _version_of(response: httpx.Response) -> Version:
     headers = response.headers
-    told = headers.get("content-length", "")
+    length = headers.get("content-length", "")
     if response.status_code == 206:
-        told = headers.get("content-range", "").rpartition("/")[2]
+        length = headers.get("content-range", "").rpartition("/")[2]
     return Version(
-        nbytes=int(told) if _LENGTH.fullmatch(told) else -1,
+        nbytes=int(length) if _LENGTH.fullmatch(length) else -1,
         etag=headers.get("etag", ""),
         modified=headers.get("last-modified", ""),
     )
 
 
-def _retry_after(told: str) -> float:
+def _retry_after(text: str) -> float:
     """Seconds; -1 for none."""
-    if _LENGTH.fullmatch(told):
-        return float(told)
+    if _LENGTH.fullmatch(text):
+        return float(text)
     try:
-        return max(0.0, parsedate_to_datetime(told).timestamp() - time.time())
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
     except (ValueError, TypeError, OverflowError):
         return -1

@@ -177,8 +177,8 @@ class FileSource:
         nbytes = self._nbytes(file)
         expected = await self._expected(file)
         if expected and expected.nbytes != nbytes:
-            told = f"it has {nbytes:,} bytes, and its manifest says {expected.nbytes:,}"
-            raise HashMismatchError(f"{self.location}/{file}", told)
+            problem = f"it has {nbytes:,} bytes, and its manifest says {expected.nbytes:,}"
+            raise HashMismatchError(f"{self.location}/{file}", problem)
         return nbytes
 
     async def read(self, file: str, offset: int = 0, nbytes: int | None = None) -> bytes:
@@ -256,8 +256,8 @@ class FileSource:
         nbytes = min(expected.chunk_nbytes, expected.nbytes - start)
         data = await asyncio.to_thread(self._read, file, start, nbytes)
         if await _digest(data) != expected.hashes[index]:
-            told = f"chunk {index} is not that of the manifest"
-            raise HashMismatchError(f"{self.location}/{file}", told)
+            problem = f"chunk {index} is not that of the manifest"
+            raise HashMismatchError(f"{self.location}/{file}", problem)
         return data
 
     async def _expected(self, file: str) -> Expected | None:

@@ -64,7 +64,7 @@ async def _make_fetcher(options: str) -> Any:
         early.taken = True
         try:
             return await early.fetcher
-        except JsException:  # made here, its error is told
+        except JsException:  # called here to get its error
             pass
     modules = await bridge_modules(f"bridge/{name}.js" for name in (*_PARTS, "fetcher"))
     fetcher = modules.pop()
@@ -111,7 +111,7 @@ class PageSource:
         try:
             return int(await fetcher.size(self.location, check_file(file)))
         except JsException as error:
-            raise self._told(file, error) from None
+            raise self._load_error(file, error) from None
 
     async def chunk_nbytes(self, file: str) -> int:
         """See `Source.chunk_nbytes`."""
@@ -119,7 +119,7 @@ class PageSource:
         try:
             return int(await fetcher.chunkNbytes(self.location, check_file(file)))
         except JsException as error:
-            raise self._told(file, error) from None
+            raise self._load_error(file, error) from None
 
     async def read(self, file: str, offset: int = 0, nbytes: int | None = None) -> bytes:
         """See `Source.read`."""
@@ -136,7 +136,7 @@ class PageSource:
                     raise ModelFileError(self._url(file), f"{nbytes:,} bytes are too large a part")
                 found = await fetcher.read(self.location, check_file(file), offset, nbytes)
         except JsException as error:
-            raise self._told(file, error) from None
+            raise self._load_error(file, error) from None
         return bytes(found.to_bytes())
 
     async def stream(
@@ -163,7 +163,7 @@ class PageSource:
             fetcher.close(self.location)
             raise
         except JsException as error:
-            raise self._told(file, error) from None
+            raise self._load_error(file, error) from None
         finally:
             tell.destroy()
             if sink is not None:
@@ -189,8 +189,8 @@ class PageSource:
     def _url(self, file: str) -> str:
         return f"{self.location}/{file}"
 
-    def _told(self, file: str, error: JsException) -> BasculeError:
-        """Our error for a fault of web/bridge/http.js; anything else is told as it is."""
+    def _load_error(self, file: str, error: JsException) -> BasculeError:
+        """Our error for a fault of web/bridge/http.js; any other error is passed on."""
         url, text = self._url(file), js_message(error)
         try:
             fault = json.loads(text)

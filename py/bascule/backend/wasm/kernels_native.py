@@ -42,8 +42,8 @@ class NativeKernels:
         try:
             self._open(wasmtime, path)
         except wasmtime.WasmtimeError as error:
-            told = " ".join(str(error).split())
-            raise TierUnavailableError("wasm", f"{_UNUSABLE} ({told})", hint=_ROOM) from None
+            problem = " ".join(str(error).split())
+            raise TierUnavailableError("wasm", f"{_UNUSABLE} ({problem})", hint=_ROOM) from None
 
     def _open(self, wasmtime: Any, path: str) -> None:
         self.name = f"wasmtime {version('wasmtime')}"

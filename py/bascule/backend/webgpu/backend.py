@@ -101,7 +101,7 @@ class WebGpuBackend:
                 if failure is None:
                     break  # the one that serves
                 found.setdefault(failure.variant, failure.messages[0][1])
-        return [f"{variant} was left: {told}" for variant, told in found.items()]
+        return [f"{variant} was left: {problem}" for variant, problem in found.items()]
 
     @property
     def adapter(self) -> AdapterInfo:
@@ -140,8 +140,8 @@ class WebGpuBackend:
     @property
     def limits(self) -> Limits:
         """See `Backend.limits`: every tensor is a buffer, bound whole."""
-        told = self.gpu.adapter.limits
-        most = min(told["maxStorageBufferBindingSize"], told["maxBufferSize"])
+        granted = self.gpu.adapter.limits
+        most = min(granted["maxStorageBufferBindingSize"], granted["maxBufferSize"])
         return Limits(binding_nbytes=most)
 
     def store(self, parameters: Sequence[Parameter]) -> GpuStore:
@@ -210,7 +210,7 @@ class WebGpuBackend:
         prover = self.prover or KernelProver(self.gpu, self.pipelines, self.store)
         faults = await prover.faults(calls, kernels, cut=False)
         for fault in faults:
-            self.choices.note_failure(fault.kernel, [(0, fault.told)], wrong=fault.wrong)
+            self.choices.note_failure(fault.kernel, [(0, fault.problem)], wrong=fault.wrong)
         await self.choices.save()
         return bool(faults)
 

@@ -32,8 +32,8 @@ def signature(call: Call) -> str:
 
     Parts that differ in where they begin are alike.
     """
-    told = [(name, value) for name, value in call.attributes if name not in PLACES]
-    attributes = "".join(f" {name}={value}" for name, value in told)
+    settings = [(name, value) for name, value in call.attributes if name not in PLACES]
+    attributes = "".join(f" {name}={value}" for name, value in settings)
     over = onto_of(call)
     shapes = "".join(f" {_shape(o)}" if o and o is not over else " -" for o in call.operands)
     return f"{call.op}{attributes}{shapes}"
@@ -44,8 +44,8 @@ def _shape(value: Value) -> str:
     return f"[{sizes}]{'' if value.dtype == 'f32' else value.dtype}"
 
 
-# Of the variants that failed, so many are told in one error.
-_MOST_TOLD = 3
+# The most failed variants that one error lists.
+_MOST_LISTED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +141,8 @@ class Choices:
         self, kernel: Kernel, messages: Sequence[tuple[int, str]], *, wrong: bool = False
     ) -> None:
         """Never take this shader again on this machine; `wrong`: it gave wrong numbers."""
-        told = tuple(messages)
-        self._failed[kernel.digest] = Failure(kernel.variant, kernel.label, told, wrong=wrong)
+        reported = tuple(messages)
+        self._failed[kernel.digest] = Failure(kernel.variant, kernel.label, reported, wrong=wrong)
         self._unsaved = True
 
     def note_proven(self, keys: Iterable[str]) -> None:
@@ -169,8 +169,8 @@ class Choices:
         if not wrong:
             first = next(iter(failures.values()))
             return ShaderError(first.label, first.messages)
-        told = "; ".join(f"{f.variant}: {f.messages[0][1]}" for f in wrong[:_MOST_TOLD])
-        return WrongResultError(signature(call), told, halves=_has_halves(call))
+        reasons = "; ".join(f"{f.variant}: {f.messages[0][1]}" for f in wrong[:_MOST_LISTED])
+        return WrongResultError(signature(call), reasons, halves=_has_halves(call))
 
     async def save(self) -> None:
         """Keep what was learned since the last save."""
@@ -208,19 +208,19 @@ def _is_timed(kernel: Kernel, tuned: Tuned) -> bool:
     return timing is not None and timing.digest == kernel.digest
 
 
-def _checked(told: Any, read: Any) -> list[tuple[str, Any]]:
+def _checked(record: Any, read: Any) -> list[tuple[str, Any]]:
     """The sound ones of a mapping that was read back."""
-    if not isinstance(told, dict):
+    if not isinstance(record, dict):
         return []
-    items = [(name, read(value)) for name, value in told.items() if isinstance(value, dict)]
+    items = [(name, read(value)) for name, value in record.items() if isinstance(value, dict)]
     return [(name, value) for name, value in items if value is not None]
 
 
-def _failure_of(told: dict[str, Any]) -> Failure | None:
-    match told:
+def _failure_of(fields: dict[str, Any]) -> Failure | None:
+    match fields:
         case {"variant": str(variant), "label": str(label), "messages": [*messages]}:
             lines = [(m[0], m[1]) for m in messages if _is_message(m)]
-            wrong = told.get("wrong") is True
+            wrong = fields.get("wrong") is True
             if wrong and not lines:
                 return None
             return Failure(variant, label, tuple(lines), earlier=True, wrong=wrong)
@@ -228,16 +228,16 @@ def _failure_of(told: dict[str, Any]) -> Failure | None:
             return None
 
 
-def _is_message(told: Any) -> bool:
-    match told:
+def _is_message(value: Any) -> bool:
+    match value:
         case [int(), str()]:
             return True
         case _:
             return False
 
 
-def _tuned_of(told: dict[str, Any]) -> Tuned | None:
-    match told:
+def _tuned_of(fields: dict[str, Any]) -> Tuned | None:
+    match fields:
         case {"chosen": str(chosen), "times": dict(times)}:
             found = dict(_checked(times, _timing_of))
             return Tuned(chosen, found) if chosen in found else None
@@ -245,8 +245,8 @@ def _tuned_of(told: dict[str, Any]) -> Tuned | None:
             return None
 
 
-def _timing_of(told: dict[str, Any]) -> Timing | None:
-    match told:
+def _timing_of(fields: dict[str, Any]) -> Timing | None:
+    match fields:
         case {"digest": str(digest), "ms": int(ms) | float(ms)} if isfinite(ms) and ms >= 0:
             return Timing(digest, float(ms))
         case _:

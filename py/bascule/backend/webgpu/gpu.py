@@ -125,7 +125,7 @@ class Gpu(Protocol):
         ...
 
     async def granted(self, buffers: Iterable[int]) -> None:
-        """Wait until the device has told that it has memory for all of these.
+        """Wait until the device confirms that it has memory for all of these.
 
         GpuOutOfMemoryError where it has none for one of them: only then may they be bound.
         """

@@ -155,49 +155,49 @@ class BrowserGpu:
         try:
             return self._alloc(size, uniform, kind)
         except JsException as error:
-            raise self._told("alloc", error) from None
+            raise self._gpu_error("alloc", error) from None
 
     async def granted(self, buffers: Iterable[int]) -> None:
         """See `Gpu.granted`."""
         try:
             await self.bridge.granted(array("i", buffers))
         except JsException as error:
-            raise self._told("alloc", error) from None
+            raise self._gpu_error("alloc", error) from None
 
     def trim(self) -> int:
         """See `Gpu.trim`."""
         try:
             return int(self.bridge.trim())
         except JsException as error:
-            raise self._told("trim", error) from None
+            raise self._gpu_error("trim", error) from None
 
     def free(self, buffer: int) -> None:
         """See `Gpu.free`."""
         try:
             self._free(buffer)
         except JsException as error:
-            raise self._told("free", error) from None
+            raise self._gpu_error("free", error) from None
 
     def write(self, buffer: int, offset: int, data: Buffer) -> None:
         """See `Gpu.write`."""
         try:
             self._write(buffer, offset, data)
         except JsException as error:
-            raise self._told("write", error) from None
+            raise self._gpu_error("write", error) from None
 
     def read(self, buffer: int, offset: int, into: Buffer) -> Awaitable[None]:
         """See `Gpu.read`."""
         try:
             promise = self._read(buffer, offset, memoryview(into).nbytes, into)
         except JsException as error:
-            raise self._told("read", error) from None
+            raise self._gpu_error("read", error) from None
         return self._finish_read(promise)
 
     async def _finish_read(self, promise: Any) -> None:
         try:
             await promise
         except JsException as error:
-            raise self._told("read", error) from None
+            raise self._gpu_error("read", error) from None
 
     async def pipeline(
         self,
@@ -212,11 +212,11 @@ class BrowserGpu:
         try:
             made = await self.bridge.pipeline(wgsl, given, bindings, label, entry)
         except JsException as error:
-            raise self._told("pipeline", error) from None
+            raise self._gpu_error("pipeline", error) from None
         if isinstance(made, str):
-            told = json.loads(made)
-            messages = [(line, text) for line, text, _ in told]
-            raise ShaderError(label, messages, column=told[0][2] if told else 0)
+            reply = json.loads(made)
+            messages = [(line, text) for line, text, _ in reply]
+            raise ShaderError(label, messages, column=reply[0][2] if reply else 0)
         return int(made)
 
     def drop_pipeline(self, pipeline: int) -> None:
@@ -224,35 +224,35 @@ class BrowserGpu:
         try:
             self.bridge.dropPipeline(pipeline)
         except JsException as error:
-            raise self._told("drop_pipeline", error) from None
+            raise self._gpu_error("drop_pipeline", error) from None
 
     def record(self, words: array[int]) -> int:
         """See `Gpu.record`."""
         try:
             return int(self.bridge.record(words))
         except JsException as error:
-            raise self._told("record", error) from None
+            raise self._gpu_error("record", error) from None
 
     def forget(self, tape: int) -> None:
         """See `Gpu.forget`."""
         try:
             self.bridge.forget(tape)
         except JsException as error:
-            raise self._told("forget", error) from None
+            raise self._gpu_error("forget", error) from None
 
     def replay(self, tape: int, writes: Buffer = b"") -> None:
         """See `Gpu.replay`."""
         try:
             self._replay(tape, writes)
         except JsException as error:
-            raise self._told("replay", error) from None
+            raise self._gpu_error("replay", error) from None
 
     def run(self, words: array[int], writes: Buffer = b"") -> None:
         """See `Gpu.run`."""
         try:
             self.bridge.run(words, writes)
         except JsException as error:
-            raise self._told("run", error) from None
+            raise self._gpu_error("run", error) from None
 
     async def start_profile(self) -> None:
         """See `Gpu.start_profile`."""
@@ -260,7 +260,7 @@ class BrowserGpu:
         try:
             started = self.bridge.startProfile(module)
         except JsException as error:
-            raise self._told("start_profile", error) from None
+            raise self._gpu_error("start_profile", error) from None
         if not started:
             raise InputError("start_profile", "a device that is not profiled", "one that is")
 
@@ -269,7 +269,7 @@ class BrowserGpu:
         try:
             found = await self.bridge.stopProfile()
         except JsException as error:
-            raise self._told("stop_profile", error) from None
+            raise self._gpu_error("stop_profile", error) from None
         if not found:
             raise InputError("stop_profile", "a device that is profiled", "one that is not")
         return _profile_from(json.loads(found))
@@ -278,15 +278,15 @@ class BrowserGpu:
         """See `Gpu.destroy`."""
         self.bridge.destroy()
 
-    def _told(self, verb: str, error: JsException) -> GpuError:
-        lost, told = self.lost, js_message(error)
+    def _gpu_error(self, verb: str, error: JsException) -> GpuError:
+        lost, text = self.lost, js_message(error)
         if lost:
             return DeviceLostError(lost)
         if getattr(error, "kind", "") == "memory":
             nbytes = int(getattr(error, "nbytes", -1))
-            first, _, _ = told.partition("\n")  # Chromium goes on with its own call stack
-            return GpuOutOfMemoryError(verb, None if nbytes < 0 else nbytes, told=first)
-        return GpuError(verb, told, label=str(getattr(error, "label", "")))
+            first, _, _ = text.partition("\n")  # Chromium goes on with its own call stack
+            return GpuOutOfMemoryError(verb, None if nbytes < 0 else nbytes, detail=first)
+        return GpuError(verb, text, label=str(getattr(error, "label", "")))
 
 
 def _profile_from(found: Mapping[str, Any]) -> GpuProfile:

@@ -75,7 +75,7 @@ def _own_limits(adapter: Any) -> dict[str, int]:
 
 
 def _least_limits(adapter: Any) -> dict[str, int]:
-    """Asked for by name: wgpu-py takes the adapter's own where it is told none.
+    """Asked for by name: wgpu-py takes the adapter's own where none is given.
 
     An adapter of an older API (OpenGL) may fall short of the specification, and serves as it is.
     """
@@ -245,7 +245,7 @@ class NativeGpu:
         try:
             buffer = self._device.create_buffer(size=size, usage=usage)
         except Exception as error:
-            raise self._told("alloc", error, size) from None
+            raise self._gpu_error("alloc", error, size) from None
         self._memory.add(kind, size)
         handle = self._buffers.add(buffer)
         self._kinds[handle] = kind
@@ -281,7 +281,7 @@ class NativeGpu:
         try:
             self._queue.write_buffer(target, offset, view)
         except Exception as error:
-            raise self._told("write", error) from None
+            raise self._gpu_error("write", error) from None
 
     def read(self, buffer: int, offset: int, into: Buffer) -> Awaitable[None]:
         """See `Gpu.read`."""
@@ -293,14 +293,14 @@ class NativeGpu:
         try:
             staging = self._take_staging(size)
         except Exception as error:
-            raise self._told("read", error, size) from None
+            raise self._gpu_error("read", error, size) from None
         try:
             encoder = self._device.create_command_encoder()
             encoder.copy_buffer_to_buffer(source, offset, staging, 0, size)
             self._queue.submit([encoder.finish()])
         except Exception as error:
             self._drop_staging(staging)
-            raise self._told("read", error) from None
+            raise self._gpu_error("read", error) from None
         return self._finish_read(staging, view, size)
 
     async def _finish_read(self, staging: Any, view: memoryview, size: int) -> None:
@@ -310,7 +310,7 @@ class NativeGpu:
             staging.unmap()
         except Exception as error:
             self._drop_staging(staging)
-            raise self._told("read", error) from None
+            raise self._gpu_error("read", error) from None
         self._keep_staging(staging)
 
     async def pipeline(
@@ -332,7 +332,7 @@ class NativeGpu:
                 label=label, layout=layout, compute=stage
             )
         except Exception as error:
-            lost = self._told("pipeline", error)
+            lost = self._gpu_error("pipeline", error)
             if isinstance(lost, DeviceLostError):
                 raise lost from None
             raise _shader_error(label, str(error)) from None
@@ -402,7 +402,7 @@ class NativeGpu:
         except GpuError:
             raise
         except Exception as error:
-            raise self._told("replay", error, label=self._refused(recorded)) from None
+            raise self._gpu_error("replay", error, label=self._refused(recorded)) from None
 
     def _commit_plain(self, tape: _Tape) -> None:
         self._queue.submit([self._encoded(tape, tape.dispatches)])
@@ -439,7 +439,7 @@ class NativeGpu:
         try:
             found = await profile.finish(self._queue, self._timestamp_period())
         except Exception as error:
-            raise self._told("stop_profile", error) from None
+            raise self._gpu_error("stop_profile", error) from None
         return replace(
             found,
             memory=memory,
@@ -508,7 +508,7 @@ class NativeGpu:
         if self.lost:
             raise DeviceLostError(self.lost)
 
-    def _told(
+    def _gpu_error(
         self, verb: str, error: Exception, nbytes: int | None = None, label: str = ""
     ) -> GpuError:
         """Our error for one of wgpu's; notes a device that is gone."""
@@ -520,7 +520,7 @@ class NativeGpu:
             return DeviceLostError(text)
         # wgpu-native 27 calls it a validation error, in the words of wgpu-core.
         if isinstance(error, MemoryError) or "Not enough memory left" in text:
-            return GpuOutOfMemoryError(verb, nbytes, told=text)
+            return GpuOutOfMemoryError(verb, nbytes, detail=text)
         return GpuError(verb, text, label=label)
 
     def _layout(self, bindings: str) -> tuple[Any, Any]:
@@ -551,7 +551,7 @@ class NativeGpu:
         try:
             return self._device.create_bind_group(layout=self._layout(bindings)[0], entries=entries)
         except Exception as error:
-            raise self._told("record", error, label=label) from None
+            raise self._gpu_error("record", error, label=label) from None
 
     def _take_staging(self, size: int) -> Any:
         kept = self._staging.get(size)
@@ -575,7 +575,7 @@ class NativeGpu:
 def _shader_error(label: str, text: str) -> ShaderError:
     """Turn a compiler's report into (line, message)."""
     place = _PLACE.search(text)
-    told = re.search(r"error: (.+)", text) or re.search(r"Caused by:\s+(.+)", text)
+    match = re.search(r"error: (.+)", text) or re.search(r"Caused by:\s+(.+)", text)
     line, column = (int(place.group(1)), int(place.group(2))) if place else (0, 0)
-    message = told.group(1).strip() if told else " ".join(text.split())
+    message = match.group(1).strip() if match else " ".join(text.split())
     return ShaderError(label, [(line, message)], column=column)

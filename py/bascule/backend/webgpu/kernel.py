@@ -100,8 +100,8 @@ def make_kernel(
     operands = (*(o for o in call.operands if o is not None and o is not over), call.result)
     key = (name, parts, consts, enables, tuple(sorted(constants.items())))
     linked = link(name, parts, consts, enables)
-    told = f"{name} {variant}".strip()
-    return Kernel(name, told, linked, constants, key, operands, numbers, launch)
+    label = f"{name} {variant}".strip()
+    return Kernel(name, label, linked, constants, key, operands, numbers, launch)
 
 
 @cache

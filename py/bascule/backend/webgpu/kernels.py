@@ -103,9 +103,9 @@ def _linear(call: Call, adapter: AdapterInfo) -> Variants:
         side = _SIDES[name]
         groups = -(-cols // (side * lanes_x)), -(-rows // (side * lanes_y)), 1
         lanes = {"LANES_X": lanes_x, "LANES_Y": lanes_y}
-        told = f"{lanes_x}x{lanes_y}"
+        label = f"{lanes_x}x{lanes_y}"
         return make_kernel(
-            call, name, numbers, lambda: groups, variant=told, parts=parts, constants=lanes
+            call, name, numbers, lambda: groups, variant=label, parts=parts, constants=lanes
         )
 
     if inner % 4:

@@ -99,8 +99,8 @@ def token_embedding(call: Call, adapter: AdapterInfo) -> Variants:
 
     def numbers(sizes: Sizes) -> Numbers:
         (length, _), (slots,) = y.sizes(sizes), tokens.sizes(sizes)
-        told = {"tokens": length, "cols": cols, "runs": runs, "slots": slots}
-        return {**told, **part_of_table(call, table)}
+        params = {"tokens": length, "cols": cols, "runs": runs, "slots": slots}
+        return {**params, **part_of_table(call, table)}
 
     name = "token_embedding" if plain else "token_embedding_blocks"
     before = "before_given" if call.operands[3] else "before_none"

@@ -18,8 +18,8 @@ def _frames(call: Call, adapter: AdapterInfo) -> Variants:
     def numbers(sizes: Sizes) -> Numbers:
         del sizes  # all of them are known
         samples = operand(call, 0).limits[0]
-        told = {"count": count, "width": width, "samples": samples}
-        return {**told, "step": call.whole("step"), "pad": call.whole("pad")}
+        params = {"count": count, "width": width, "samples": samples}
+        return {**params, "step": call.whole("step"), "pad": call.whole("pad")}
 
     def make(lanes: int) -> Kernel:
         return make_kernel(
@@ -57,8 +57,8 @@ def _elementwise(call: Call, adapter: AdapterInfo, **fields: str) -> Variants:
     del adapter
 
     def numbers(sizes: Sizes) -> Numbers:
-        told = {field: call.number(name) for field, name in fields.items()}
-        return {"n": prod(call.result.sizes(sizes)), **told}
+        params = {field: call.number(name) for field, name in fields.items()}
+        return {"n": prod(call.result.sizes(sizes)), **params}
 
     lanes = prod(call.result.limits)
     return [lambda: make_kernel(call, call.op, numbers, lambda: flat(lanes, 64))]

@@ -121,10 +121,10 @@ def _transpose(call: Call, adapter: AdapterInfo) -> Variants:
     def numbers(sizes: Sizes) -> Numbers:
         shape = x.sizes(sizes)
         steps = [prod(shape[axis + 1 :]) for axis in axes]
-        told: dict[str, int] = {"n": prod(shape)}
+        params: dict[str, int] = {"n": prod(shape)}
         for at, size in enumerate([1] * absent + [shape[axis] for axis in axes]):
-            told |= {f"size_{at}": size, f"step_{at}": steps[at - absent] if at >= absent else 0}
-        return told
+            params |= {f"size_{at}": size, f"step_{at}": steps[at - absent] if at >= absent else 0}
+        return params
 
     lanes = prod(call.result.limits)
     return [lambda: make_kernel(call, "transpose", numbers, lambda: flat(lanes, 64))]

@@ -28,8 +28,8 @@ _MOST_NAMES = 32
 
 def digest_of(calls: Iterable[Call]) -> str:
     """Equal for programs whose calls need the same pipelines on one device."""
-    told = "\n".join(sorted({signature(call) for call in calls}))
-    return hashlib.sha256(told.encode()).hexdigest()[:32]
+    signatures = "\n".join(sorted({signature(call) for call in calls}))
+    return hashlib.sha256(signatures.encode()).hexdigest()[:32]
 
 
 async def remember_pipelines(

@@ -22,7 +22,7 @@ class Fault:
     """A compiled kernel that must not serve: its numbers are `wrong`, or the device refuses it."""
 
     kernel: Kernel
-    told: str
+    problem: str
     wrong: bool
 
 
@@ -63,7 +63,7 @@ class Pipelines:
                     choices.note_failure(kernel, error.messages)
                 faults = await self._faults(calls, kernels) if not failed else []
                 for fault in faults:
-                    choices.note_failure(fault.kernel, [(0, fault.told)], wrong=fault.wrong)
+                    choices.note_failure(fault.kernel, [(0, fault.problem)], wrong=fault.wrong)
                 if not failed and not faults:
                     return kernels
                 self._refuse(calls, kernels)

@@ -102,10 +102,10 @@ class KernelProver:
         worst = max(deviation(mine, right) for mine, right in await trial.compared(found))
         if worst <= TOLERANCE:
             return None
-        told = f"its numbers are off by {worst:.2g}, and {TOLERANCE:.2g} is allowed"
+        problem = f"its numbers are off by {worst:.2g}, and {TOLERANCE:.2g} is allowed"
         if not np.isfinite(worst):
-            told = "it gave no finite numbers"
-        return Fault(kernel, told, wrong=True)
+            problem = "it gave no finite numbers"
+        return Fault(kernel, problem, wrong=True)
 
     def _trial(self, call: Call, kernel: Kernel, *, cut: bool) -> tuple[Trial, Kernel]:
         """The trial, and the same shader for it. A whole one where no cut one is served by it."""

@@ -105,12 +105,12 @@ class GpuQuantizer:
 
     async def sums(self) -> dict[str, Sums]:
         """See `Quantizer.sums`."""
-        told = np.empty((len(self._parameters), self._groups, 4), np.float32)
-        if told.size:
-            await self._gpu.read(self._sums, 0, told.data)
+        found = np.empty((len(self._parameters), self._groups, 4), np.float32)
+        if found.size:
+            await self._gpu.read(self._sums, 0, found.data)
         with np.errstate(over="ignore", invalid="ignore"):
-            added = told.astype(np.float64)[..., :3].sum(axis=1)
-        most = told[..., 3].max(axis=1)
+            added = found.astype(np.float64)[..., :3].sum(axis=1)
+        most = found[..., 3].max(axis=1)
         return {
             name: Sums(float(error), float(squares), round(float(unfit)), float(largest))
             for name, (error, squares, unfit), largest in zip(

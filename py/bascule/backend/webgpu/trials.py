@@ -44,8 +44,8 @@ def family(call: Call) -> str:
     """
     operands = call.operands[:-1] if takes_over(call) else call.operands
     shapes = [_fixed(o.shape) + o.dtype if o else "-" for o in operands]
-    told = [(name, value) for name, value in call.attributes if name not in PLACES]
-    attributes = [f"{name}={v.name if isinstance(v, Dim) else v}" for name, v in told]
+    settings = [(name, value) for name, value in call.attributes if name not in PLACES]
+    attributes = [f"{name}={v.name if isinstance(v, Dim) else v}" for name, v in settings]
     return " ".join([call.op, *attributes, *shapes])
 
 

@@ -45,7 +45,7 @@ class BrowserMl:
                 building.constant(name, array.ravel())
             graph = int(await building.finish(json.dumps(recipe.outputs)))
         except JsException as error:
-            raise self._told("build", error) from None
+            raise self._webnn_error("build", error) from None
         self._outputs[graph] = {n: prod(recipe.shapes[at]) for n, at in recipe.outputs.items()}
         return graph
 
@@ -59,7 +59,7 @@ class BrowserMl:
             for name, array in found.items():
                 await self._bridge.read(graph, name, array)
         except JsException as error:
-            raise self._told("run", error) from None
+            raise self._webnn_error("run", error) from None
         return dict(found)
 
     def free(self, graph: int) -> None:
@@ -72,7 +72,7 @@ class BrowserMl:
         self._outputs.clear()
         self._bridge.destroy()
 
-    def _told(self, verb: str, error: JsException) -> DeviceLostError | WebNnError:
+    def _webnn_error(self, verb: str, error: JsException) -> DeviceLostError | WebNnError:
         lost = self.lost
         return DeviceLostError(lost) if lost else WebNnError(verb, js_message(error))
 
@@ -84,7 +84,7 @@ async def open_browser() -> BrowserMl:
         async with asyncio.timeout(_LIMIT_S):
             return BrowserMl(await bridge.openContext())
     except TimeoutError:
-        told = f"the browser made no context within {_LIMIT_S:.0f} s"
-        raise TierUnavailableError("webnn", told) from None
+        problem = f"the browser made no context within {_LIMIT_S:.0f} s"
+        raise TierUnavailableError("webnn", problem) from None
     except JsException as error:
         raise TierUnavailableError("webnn", js_message(error).rstrip(".")) from None

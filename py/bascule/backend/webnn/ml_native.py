@@ -86,9 +86,9 @@ async def open_native() -> NativeMl:
     try:
         from webnn import ML  # pyright: ignore
     except ImportError as error:
-        told = f"outside a page it needs the package pywebnn ({error})"
+        problem = f"outside a page it needs the package pywebnn ({error})"
         hint = 'pip install pywebnn (it has wheels for Python 3.12), or use tier="auto".'
-        raise TierUnavailableError("webnn", told, hint=hint) from None
+        raise TierUnavailableError("webnn", problem, hint=hint) from None
     context: Any = ML().create_context(device_type="cpu")
     if not context.backend_info().get("backend_available"):
         raise TierUnavailableError("webnn", "pywebnn has no runtime to compute with here")

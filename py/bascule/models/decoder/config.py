@@ -154,18 +154,18 @@ def rotary_factors(
     transformers' modeling_rope_utils.py has it). UnsupportedModelError for other kinds,
     ModelFileError for numbers that cannot be.
     """
-    told = rotary_settings(config, file)
-    kind = told.get("rope_type", told.get("type", "default"))
+    settings = rotary_settings(config, file)
+    kind = settings.get("rope_type", settings.get("type", "default"))
     if kind == "default":
         return None
     if kind not in ("linear", "llama3"):
         raise UnsupportedModelError(file, f"its rope scaling is {str(kind)[:40]!r}")
-    factor = _number(told, "factor", file)
+    factor = _number(settings, "factor", file)
     half = size // 2
     if kind == "linear":
         return (factor,) * half
-    low, high = (_number(told, f"{end}_freq_factor", file) for end in ("low", "high"))
-    context = _number(told, "original_max_position_embeddings", file)
+    low, high = (_number(settings, f"{end}_freq_factor", file) for end in ("low", "high"))
+    context = _number(settings, "original_max_position_embeddings", file)
     if low >= high:
         raise ModelFileError(file, "its low_freq_factor is not below its high_freq_factor")
     return tuple(
@@ -181,8 +181,8 @@ def _llama3_factor(waves: float, low: float, high: float, factor: float) -> floa
     return 1 / ((1 - kept) / factor + kept)
 
 
-def _number(told: Mapping[str, Any], key: str, file: str) -> float:
-    value = told.get(key)
+def _number(fields: Mapping[str, Any], key: str, file: str) -> float:
+    value = fields.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
         raise ModelFileError(file, f"its rope scaling's {key} is {str(value)[:40]}")
     return float(value)

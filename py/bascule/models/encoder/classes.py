@@ -39,8 +39,8 @@ def read_classes(config: Mapping[str, Any], library: Mapping[str, Any], file: st
     labels = _labels(config, file)
     problem = config.get("problem_type")
     if problem is not None and problem not in _PROBLEMS:
-        told = f"problem_type is {_short(problem)}, expected one of {', '.join(_PROBLEMS)}"
-        raise ModelFileError(file, told)
+        message = f"problem_type is {_short(problem)}, expected one of {', '.join(_PROBLEMS)}"
+        raise ModelFileError(file, message)
     if problem == _REGRESSION:
         probability: Squash = "none"
     elif problem == _PROBLEMS[2] or len(labels) == 1:
@@ -57,14 +57,14 @@ def _labels(config: Mapping[str, Any], file: str) -> tuple[str, ...]:
     if named is None:
         return tuple(f"LABEL_{i}" for i in range(count))
     if not isinstance(named, dict) or not 1 <= len(named) <= MOST_LABELS:
-        told = f"id2label is {_short(named)}, expected 1 to {MOST_LABELS:,} labels by their ids"
-        raise ModelFileError(file, told)
+        problem = f"id2label is {_short(named)}, expected 1 to {MOST_LABELS:,} labels by their ids"
+        raise ModelFileError(file, problem)
     labels: list[str] = []
     for index in range(len(named)):
         label = named.get(str(index))
         if not isinstance(label, str) or len(label) > _MOST_NAME:
-            told = f"id2label has {_short(label)} for {index}, expected a name"
-            raise ModelFileError(file, told)
+            problem = f"id2label has {_short(label)} for {index}, expected a name"
+            raise ModelFileError(file, problem)
         labels.append(label)
     if len(set(labels)) < len(labels):
         raise ModelFileError(file, "id2label has one name for two ids")
@@ -86,8 +86,8 @@ def _score(config: Mapping[str, Any], library: Mapping[str, Any], file: str) -> 
         return "sigmoid"
     short = name.rsplit(".", 1)[-1] if isinstance(name, str) else ""
     if not str(name).startswith("torch.nn.") or short not in _SCORES:
-        told = f"its activation_fn is {_short(name)}, and this version runs {', '.join(_SCORES)}"
-        raise UnsupportedModelError(file, told)
+        problem = f"its activation_fn is {_short(name)}, and this version runs {', '.join(_SCORES)}"
+        raise UnsupportedModelError(file, problem)
     return _SCORES[short]
 
 

@@ -91,5 +91,5 @@ def read_config(config: Mapping[str, Any], file: str) -> T5Config:
 
 def _scales(config: Mapping[str, Any]) -> bool:
     """Whether the output is scaled: as transformers 5 writes it, or, as before, where tied."""
-    told = config.get("scale_decoder_outputs")
-    return told is True if told is not None else config.get("tie_word_embeddings") is not False
+    stated = config.get("scale_decoder_outputs")
+    return stated is True if stated is not None else config.get("tie_word_embeddings") is not False

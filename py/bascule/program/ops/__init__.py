@@ -117,8 +117,8 @@ def takes_over(call: Call) -> bool:
 def is_part(call: Call) -> bool:
     """Whether a call does a part of its op's result and leaves the rest to others."""
     row = OPS[call.op]
-    told = ((name, value) for name, value in call.attributes if name in row.parts)
-    return any(row.defaults.get(name) != value for name, value in told)
+    attributes = ((name, value) for name, value in call.attributes if name in row.parts)
+    return any(row.defaults.get(name) != value for name, value in attributes)
 
 
 def onto_of(call: Call) -> Value | None:

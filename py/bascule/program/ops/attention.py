@@ -79,8 +79,8 @@ def _dot_product_attention(
 ) -> Shape:
     op, (q, k), (v, lengths, bias) = _GENERAL, first_two(shapes, _GENERAL), shapes[2:]
     numbers = [attributes[name] for name in ("heads", "kv_heads", "window")]
-    told = [n for n in numbers if isinstance(n, int) and n >= 0]
-    heads, kv_heads, _ = told if len(told) == 3 else (0, 0, 0)
+    counts = [n for n in numbers if isinstance(n, int) and n >= 0]
+    heads, kv_heads, _ = counts if len(counts) == 3 else (0, 0, 0)
     need(heads > 0 and kv_heads > 0 and heads % kv_heads == 0, op, "H a multiple of G", attributes)
     need(len(q) == len(k) == 3, op, "q (B, Tq, H*D), k and v (B, Tk, G*D)", shapes)
     width, kv_width = q[2], k[2]

@@ -32,10 +32,10 @@ def _rope_append(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attr
     (qkv, cache), (angles, position, onto) = first_two(shapes, "rope_append"), shapes[2:]
     part, size = checked("rope_append", attributes), _size(attributes)
     packed, width = (part.heads + 2 * part.kv_heads) * size, 2 * part.n_kept * size
-    told = f"qkv (T, {packed}), cache (S, {width}), angles (R, {size}), position (1)"
+    expected = f"qkv (T, {packed}), cache (S, {width}), angles (R, {size}), position (1)"
     fits = len(qkv) == 2 and qkv[1] == packed and cache[1:] == (width,)
     fits = fits and angles is not None and angles[1:] == (size,) and position == (1,)
-    need(fits, "rope_append", told, shapes)
+    need(fits, "rope_append", expected, shapes)
     need(attributes["pairs"] in ROTARY_PAIRS, "rope_append", str(ROTARY_PAIRS), attributes)
     return onto_shape("rope_append", (qkv[0], part.heads * size), onto)
 
@@ -55,9 +55,9 @@ def _cached_attention(
     (q, cache), (position, onto) = first_two(shapes, "cached_attention"), shapes[2:]
     part, size = checked("cached_attention", attributes), _size(attributes)
     wide, width = part.heads * size, 2 * part.n_kept * size
-    told = f"q (T, {wide}), cache (S, {width}) and position (1)"
+    expected = f"q (T, {wide}), cache (S, {width}) and position (1)"
     fits = len(q) == 2 and q[1] == wide and cache[1:] == (width,) and position == (1,)
-    need(fits, "cached_attention", told, shapes)
+    need(fits, "cached_attention", expected, shapes)
     return onto_shape("cached_attention", q, onto)
 
 

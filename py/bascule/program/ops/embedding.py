@@ -30,9 +30,9 @@ def _token_embedding(
     shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]
 ) -> Shape:
     (table, tokens), (position, before) = first_two(shapes, "token_embedding"), shapes[2:]
-    told = "table (V, C), tokens (S) and position (1)"
+    expected = "table (V, C), tokens (S) and position (1)"
     fits = len(table) == 2 and len(tokens) == 1 and position == (1,)
-    need(fits, "token_embedding", told, shapes)
+    need(fits, "token_embedding", expected, shapes)
     length = attributes["length"]
     assert isinstance(length, int | Dim)
     _part("token_embedding", table, before, (length, table[1]), attributes)
@@ -51,8 +51,8 @@ def _part(
     assert isinstance(first, int)
     assert isinstance(whole, int)
     inside = isinstance(rows, int) and first >= 0 and first + rows <= whole
-    told = f"first {first}, rows {rows}, whole {whole}"
-    need(inside or (first, whole) == (0, 0), op, "rows first to first + V of the whole's", told)
+    expected = f"first {first}, rows {rows}, whole {whole}"
+    need(inside or (first, whole) == (0, 0), op, "rows first to first + V of the whole's", expected)
     need(before is None or before == y, op, f"before {y}", before)
 
 

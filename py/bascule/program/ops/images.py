@@ -29,23 +29,23 @@ class Windows:
 
 def windows_of(x: tuple[int, ...], attributes: Mapping[str, Attribute]) -> Windows:
     """Where the window of a call stands; InputError where it has no place."""
-    told: dict[str, int] = {}
+    numbers: dict[str, int] = {}
     for name in PATCHES:
         value = attributes[name]
         assert isinstance(value, int)
-        told[name] = value
+        numbers[name] = value
     _, height, width, channels = x
-    k_height, k_width = told["k_height"], told["k_width"]
-    sizes = min(k_height, k_width, told["stride_y"], told["stride_x"]) > 0
-    if not sizes or min(told.values()) < 0:
-        raise InputError("op patches", "a window and strides from 1 on", str(told))
-    tall, wide = height + 2 * told["pad_y"] - k_height, width + 2 * told["pad_x"] - k_width
+    k_height, k_width = numbers["k_height"], numbers["k_width"]
+    sizes = min(k_height, k_width, numbers["stride_y"], numbers["stride_x"]) > 0
+    if not sizes or min(numbers.values()) < 0:
+        raise InputError("op patches", "a window and strides from 1 on", str(numbers))
+    tall, wide = height + 2 * numbers["pad_y"] - k_height, width + 2 * numbers["pad_x"] - k_width
     if tall < 0 or wide < 0:
         found = f"a window of {k_height} x {k_width} on {height} x {width}"
         raise InputError("op patches", "an image as large as its window", found)
-    out_height, out_width = tall // told["stride_y"] + 1, wide // told["stride_x"] + 1
-    whole, first = x[0] * out_height, told["first"]
-    lines = told["lines"] or whole
+    out_height, out_width = tall // numbers["stride_y"] + 1, wide // numbers["stride_x"] + 1
+    whole, first = x[0] * out_height, numbers["first"]
+    lines = numbers["lines"] or whole
     if first + lines > whole:
         raise InputError("op patches", f"lines of {whole}", f"{first} to {first + lines}")
     return Windows(out_height, out_width, k_height * k_width * channels, first, lines)

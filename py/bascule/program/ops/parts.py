@@ -65,8 +65,8 @@ class Part:
         fits = 0 <= first < end <= self.heads and (whole or within)
         fits = fits and self.first_query >= 0 and self.n_queries >= 1
         if not (fits and 0 <= kept[0] <= met[0] and met[1] <= kept[1] <= self.kv_heads):
-            told = "heads of whole KV heads or of one, which are kept, and some queries"
-            raise InputError(f"op {op}", told, str(self))
+            expected = "heads of whole KV heads or of one, which are kept, and some queries"
+            raise InputError(f"op {op}", expected, str(self))
 
     @property
     def _end(self) -> int:
@@ -123,8 +123,8 @@ def checked(op: str, attributes: Mapping[str, Attribute]) -> Part:
     assert isinstance(kv_heads, int)
     assert isinstance(size, int)
     if heads < 1 or kv_heads < 1 or heads % kv_heads or size < 4 or size % 4:
-        told = f"{heads} heads over {kv_heads} of size {size}"
-        raise InputError(f"op {op}", "H a multiple of G, D a multiple of 4", told)
+        expected = f"{heads} heads over {kv_heads} of size {size}"
+        raise InputError(f"op {op}", "H a multiple of G, D a multiple of 4", expected)
     part = part_from(attributes)
     part.check(op)
     return part
@@ -133,9 +133,11 @@ def checked(op: str, attributes: Mapping[str, Attribute]) -> Part:
 def onto_shape(op: str, result: Shape, onto: Shape | None) -> Shape:
     """The result's shape; InputError where it would go on with another."""
     if onto is not None and onto != result:
-        raise InputError(f"op {op}", f"a result {_told(result)} to go on with", _told(onto))
+        raise InputError(
+            f"op {op}", f"a result {_shape_text(result)} to go on with", _shape_text(onto)
+        )
     return result
 
 
-def _told(shape: Shape) -> str:
+def _shape_text(shape: Shape) -> str:
     return str(tuple(d.name if isinstance(d, Dim) else d for d in shape))

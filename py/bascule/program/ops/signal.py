@@ -18,10 +18,10 @@ def _frames(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute
     need(known, "frames", "x (N) and window (K) of known sizes", shapes)
     assert isinstance(samples, int)
     assert isinstance(width, int)
-    told = f"step {step}, pad {pad}, count {count} of {samples} samples"
+    expected = f"step {step}, pad {pad}, count {count} of {samples} samples"
     sound = step > 0 and count > 0 and 0 <= pad < samples
-    need(sound, "frames", "step and count from 1 on, 0 <= pad < N", told)
-    need((count - 1) * step + width <= samples + 2 * pad, "frames", "frames within x", told)
+    need(sound, "frames", "step and count from 1 on, 0 <= pad < N", expected)
+    need((count - 1) * step + width <= samples + 2 * pad, "frames", "frames within x", expected)
     return (count, width)
 
 

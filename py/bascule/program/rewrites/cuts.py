@@ -44,8 +44,8 @@ def cuts_of(program: Program, limits: Limits) -> dict[str, Cut]:
             continue
         parts = _parts_needed(call, weight, limits)
         if parts and not {v.name for v in (weight, _bias_of(call)) if v} <= known:
-            told = "Only parameters can be cut into parts."
-            raise LimitError(weight.name, _size(weight.nbytes), _allowed(limits), hint=told)
+            hint = "Only parameters can be cut into parts."
+            raise LimitError(weight.name, _size(weight.nbytes), _allowed(limits), hint=hint)
         # Where a rewrite has been here already, another reader takes the parts that there are.
         made = sum(name.startswith(f"{weight.name}[") for name in known) // OPS[call.op].stacked
         if parts:
@@ -129,8 +129,8 @@ def value_of(parameter: Parameter) -> Value:
 def _parts_needed(call: Call, weight: Value, limits: Limits) -> int:
     """Parts of each half; 0 where nothing has to be cut."""
     if call.result.nbytes > limits.binding_nbytes:
-        told = "Run fewer or shorter texts at once, or use a tier without such a limit."
-        raise LimitError(call.result.name, _size(call.result.nbytes), _allowed(limits), hint=told)
+        hint = "Run fewer or shorter texts at once, or use a tier without such a limit."
+        raise LimitError(call.result.name, _size(call.result.nbytes), _allowed(limits), hint=hint)
     work = cost_of(call).multiply_adds
     if weight.nbytes <= limits.binding_nbytes and work <= limits.dispatch_work:
         return 0
@@ -141,9 +141,9 @@ def _parts_needed(call: Call, weight: Value, limits: Limits) -> int:
     if step_nbytes > limits.binding_nbytes:
         raise LimitError(f"{step} rows of {weight.name}", _size(step_nbytes), _allowed(limits))
     if step_work > limits.dispatch_work:
-        told = "Run fewer or shorter texts at once."
+        hint = "Run fewer or shorter texts at once."
         needs, allowed = f"{step_work:,} multiply-adds", f"a dispatch may {limits.dispatch_work:,}"
-        raise LimitError(f"{step} rows of {weight.name}", needs, allowed, hint=told)
+        raise LimitError(f"{step} rows of {weight.name}", needs, allowed, hint=hint)
     most = min(limits.binding_nbytes / step_nbytes, limits.dispatch_work / max(1, step_work))
     return ceil(ceil(rows / _STEP) / int(most))
 
@@ -156,8 +156,8 @@ def _bias_of(call: Call) -> Value | None:
 def _reason(call: Call, weight: Value, limits: Limits) -> str:
     if weight.nbytes > limits.binding_nbytes:
         return f"{weight.name} has {_size(weight.nbytes)}, and {_allowed(limits)}"
-    told = f"{weight.name} takes {cost_of(call).multiply_adds:,} multiply-adds at once"
-    return f"{told}, and a dispatch may {limits.dispatch_work:,}"
+    work = f"{weight.name} takes {cost_of(call).multiply_adds:,} multiply-adds at once"
+    return f"{work}, and a dispatch may {limits.dispatch_work:,}"
 
 
 def _size(nbytes: int) -> str:

@@ -35,10 +35,10 @@ def _lookups(call: Call, tables: Sequence[Parameter], _: Sequence[Parameter]) ->
     before, at = operand(call, "before"), 0
     for table in tables:
         last = table is tables[-1]
-        told = {**dict(call.attributes), "first": first + at, "whole": whole or rows}
+        attributes = {**dict(call.attributes), "first": first + at, "whole": whole or rows}
         result = call.result if last else replace(call.result, name=f"{call.result.name}[{at}]")
         part = with_operands(call, table=value_of(table), before=before)
         part = part if last else with_operands(part, **dict.fromkeys(names))
-        calls.append(replace(part, result=result, attributes=tuple(sorted(told.items()))))
+        calls.append(replace(part, result=result, attributes=tuple(sorted(attributes.items()))))
         before, at = result, at + table.shape[0]
     return calls

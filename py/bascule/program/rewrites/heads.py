@@ -34,8 +34,8 @@ def head_partitioning(program: Program, limits: Limits) -> tuple[Program, tuple[
             return None
         most = max(1, int(limits.dispatch_work // (work // part.n_heads)))
         parts = _groups(part, most)
-        told = f"{work:,} multiply-adds of {part.n_heads} heads in a dispatch of at most "
-        reason = f"{told}{limits.dispatch_work:,.0f}"
+        work_text = f"{work:,} multiply-adds of {part.n_heads} heads in a dispatch of at most "
+        reason = f"{work_text}{limits.dispatch_work:,.0f}"
         taken = Taken("head_partitioning", reason, len(parts))
         return (pieces_of(call, parts), taken) if len(parts) > 1 else None
 

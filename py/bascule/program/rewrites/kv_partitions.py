@@ -44,8 +44,8 @@ def partitioned_kv_cache(program: Program, limits: Limits) -> tuple[Program, tup
             for kept in divided[cache.name]
             if (met := _met(part_of(call), kept)) is not None
         ]
-        told = f"a KV cache of {cache.nbytes:,} bytes in bindings of at most "
-        reason = f"{told}{limits.binding_nbytes:,.0f}"
+        need = f"a KV cache of {cache.nbytes:,} bytes in bindings of at most "
+        reason = f"{need}{limits.binding_nbytes:,.0f}"
         return found, Taken("partitioned_kv_cache", reason, len(divided[cache.name]))
 
     states = [

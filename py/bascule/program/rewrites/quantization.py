@@ -33,8 +33,8 @@ def progressive_quantization(program: Program, limits: Limits) -> tuple[Program,
             break
     if not fits:
         least = f"{_nbytes(program, formats):,} bytes in the fewest bits"
-        told = f"{limits.weights_nbytes:,.0f} are allowed"
-        raise LimitError(f"the weights of {program.name}", least, told, hint="Allow more.")
+        allowed = f"{limits.weights_nbytes:,.0f} are allowed"
+        raise LimitError(f"the weights of {program.name}", least, allowed, hint="Allow more.")
     reason = f"{total:,} bytes of weights, and {limits.weights_nbytes:,.0f} are allowed"
     taken = Taken("progressive_quantization", reason, len(formats))
     return _with_formats(program, formats), (taken,)

@@ -41,8 +41,8 @@ def chunked_attention(program: Program, limits: Limits) -> tuple[Program, tuple[
         n = -(-count // int(limits.dispatch_work // (work // count)))
         ranges = spans(part.first_query, count, n)
         parts = [replace(part, first_query=first, n_queries=count) for first, count in ranges]
-        told = f"{work:,} multiply-adds of {count} queries in a dispatch of at most "
-        taken = Taken("chunked_attention", f"{told}{limits.dispatch_work:,.0f}", n)
+        reason = f"{work:,} multiply-adds of {count} queries in a dispatch of at most "
+        taken = Taken("chunked_attention", f"{reason}{limits.dispatch_work:,.0f}", n)
         return pieces_of(call, parts), taken
 
     return split(program, pieces)

@@ -56,7 +56,7 @@ class Fitting:
         return found
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         """The strategies that were taken and the first reason of each, for people; may be empty."""
         first = {t.strategy: t for t in reversed(self.taken)}
         counts = {name: sum(t.strategy == name for t in self.taken) for name in first}
