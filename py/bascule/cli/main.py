@@ -1,6 +1,6 @@
 """The command line: what `bascule COMMAND` does.
 
-Answers go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 an error with its message,
+Answers go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 an error,
 2 a wrong command line, 130 interrupted.
 """
 
