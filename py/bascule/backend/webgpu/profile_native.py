@@ -30,7 +30,7 @@ class _Noted:
 
 @dataclass(slots=True)
 class NativeProfile:
-    """What is measured of a wgpu-py device; `count` is called with the bytes that it allocates and frees."""
+    """What is measured of a wgpu-py device; `count` gets the bytes that it allocates and frees."""
 
     device: Any
     timed: bool
