@@ -16,6 +16,7 @@ from bascule.compat import platform as platform_module
 from bascule.errors import InputError, ShaderError
 from tests.goldens import TINY_BERT
 from tests.goldens.llama import tiny
+from tests.goldens.llama_folder import write_folder
 from tests.tasks.test_quantize import widened
 
 # Opening a device compiles a kernel, to see that it computes.
@@ -171,6 +172,66 @@ async def test_each_level_of_memory_lowers_the_peak(tmp_path: Path) -> None:
             platform.set_memory_optimization_level(0)
         platform.close()
     assert peaks == sorted(set(peaks), reverse=True)
+
+
+async def test_fp16_halves_the_weights(tmp_path: Path) -> None:
+    folder = widened(tmp_path / "model", layers=6)
+    answers: dict[str | None, Any] = {}
+    reports: dict[str | None, dict[str, Any]] = {}
+    resident: dict[str | None, int] = {}
+    for precision in (None, "fp32", "fp16"):
+        platform = tiny_platform(folder, precision=precision)
+        assert platform.get_precision_report() == {}
+        await loaded(platform)
+        answers[precision] = (await platform.run_inference(TEXTS))["embeddings"]
+        reports[precision] = platform.get_precision_report()
+        resident[precision] = platform.get_memory_usage()["weights"]
+        platform.close()
+    report = reports["fp16"]
+    assert report["weights"] == "f16"
+    assert report["weights_nbytes"] == resident["fp16"]
+    assert report["weights_nbytes_as_f32"] == resident[None] == resident["fp32"]
+    # Biases, norms and the position table stay floats.
+    assert 0.5 < resident["fp16"] / resident[None] < 0.6
+    # A half is off by at most 2^-11 of its number, and rounding to the nearest by less in the mean.
+    assert 0 < report["relative_error"] < 2**-11
+    assert report["activations"] == "f32"
+    assert np.array_equal(answers[None], answers["fp32"])
+    # Each of the matrices on the way moves its result by at most 2^-11 in root mean square; layer
+    # norms pass that on in proportion, and at worst all of them add up.
+    n_matrices = 1 + 6 * 6
+    moved = np.linalg.norm(answers["fp16"] - answers[None], axis=1)
+    assert (moved > 0).all()
+    assert (moved / np.linalg.norm(answers[None], axis=1) < n_matrices * 2**-11).all()
+    # Fewer bits stand.
+    platform = tiny_platform(folder, precision="fp16", memory_optimization_level=2)
+    await loaded(platform)
+    assert platform.get_precision_report()["weights"] == "q8_0"
+    platform.close()
+
+
+async def test_fp16_and_fp32_of_a_language_model(tmp_path: Path) -> None:
+    folder = write_folder(tiny("tiny-q4_1").path, tmp_path / "llama")
+    found: dict[str, tuple[dict[str, Any], int, int]] = {}
+    for precision in ("fp32", "fp16"):
+        platform = tiny_platform(folder, model_type="text_generation", precision=precision)
+        model = await loaded(platform)
+        usage = platform.get_memory_usage()
+        logits = await model.logits([1, 2, 3])
+        assert np.isfinite(logits).all()
+        found[precision] = platform.get_precision_report(), usage["weights"], usage["cache"]
+        platform.close()
+    (plain, wide, cache), (report, narrow, half_cache) = found["fp32"], found["fp16"]
+    assert (plain["cache"], report["cache"]) == ("f32", "f16")
+    assert (plain["weights"], report["weights"]) == (None, "f16")
+    assert narrow < 0.6 * wide
+    assert half_cache < cache
+    # Where the device cannot, it says so.
+    blocks = tiny_platform(tiny("tiny-q4_1").path, model_type="text_generation", precision="fp16")
+    with pytest.raises(InputError, match="in the blocks that it has"):
+        await loaded(blocks)
+    with pytest.raises(InputError, match="precision"):
+        tiny_platform(precision="int8")
 
 
 async def test_memory_usage_is_the_drivers_count() -> None:

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from bascule.backend.arrivals import Arrivals
     from bascule.backend.base import WeightStore
 
-__all__ = ["QUANTIZED", "ReferenceQuantizer", "Sums", "quantize"]
+__all__ = ["CONVERTED", "QUANTIZED", "ReferenceQuantizer", "Sums", "quantize"]
 
-# What floats can be made into; all of them blocks of 32.
+# Formats of fewer bits, blocks of 32; and all that floats can be made into, 32 at a time.
 QUANTIZED: tuple[DType, ...] = ("q4_0", "q4_1", "q8_0")
+CONVERTED: tuple[DType, ...] = (*QUANTIZED, "f16")
+_RUN = 32
 # Below the least normal float32 some devices take a scale for 0.
 _LEAST = 2.0**-126
 # Blocks are made in runs of so many: small beside any weight.
@@ -33,15 +35,14 @@ _RUN_BLOCKS = 1 << 12
 def quantize(type: BlockType, values: NDArray[Any]) -> tuple[Bytes, Sums]:
     """The blocks of `values`, float32 of any shape, as uint8 (n,), and the error in them.
 
-    A number that is not finite counts as 0, and a block whose scale is past the largest float16 is
-    all 0 bytes: both are counted. InputError unless the last axis is a multiple of 32 long.
+    A number that is not finite counts as 0, and a block whose scale (of F16, one of whose 32
+    numbers) is past the largest float16 is all 0 bytes: both are counted. InputError unless the
+    last axis is a multiple of 32 long.
     """
-    block = BLOCKS[type]
-    if not values.ndim or values.shape[-1] % block.n_elements:
-        expected = f"rows of a multiple of {block.n_elements} numbers"
-        raise InputError("quantize", expected, f"shape {values.shape}")
-    rows = values.reshape(-1, block.n_elements)
-    made = np.empty((len(rows), block.nbytes), np.uint8)
+    if not values.ndim or values.shape[-1] % _RUN:
+        raise InputError("quantize", f"rows of a multiple of {_RUN} numbers", f"{values.shape}")
+    rows = values.reshape(-1, _RUN)
+    made = np.empty((len(rows), _run_nbytes(type)), np.uint8)
     sums = Sums()
     for start in range(0, len(rows), _RUN_BLOCKS):
         part = slice(start, start + _RUN_BLOCKS)
@@ -65,6 +66,12 @@ def _quantize_run(type: BlockType, rows: Floats) -> tuple[Bytes, Sums]:
         int((~finite[fits]).sum()) + int((~fits).sum()) * x.shape[1],
         float(error.max(initial=0)),
     )
+
+
+def _run_nbytes(type: BlockType) -> int:
+    """Bytes of 32 numbers."""
+    block = BLOCKS[type]
+    return _RUN // block.n_elements * block.nbytes
 
 
 def _inverse(d: Floats) -> Floats:
@@ -106,10 +113,17 @@ def _q8_0(x: Floats) -> tuple[Bytes, NDArray[np.float16]]:
     return np.concatenate((scale.view(np.uint8), q.astype(np.int8).view(np.uint8)), axis=1), scale
 
 
+def _f16(x: Floats) -> tuple[Bytes, NDArray[np.float16]]:
+    """The nearest halves, the even one of two; each must be finite."""
+    made = x.astype(np.float16)
+    return made.view(np.uint8), made
+
+
 _WRITERS: Mapping[BlockType, Callable[[Floats], tuple[Bytes, NDArray[np.float16]]]] = {
     BlockType.Q4_0: _q4_0,
     BlockType.Q4_1: _q4_1,
     BlockType.Q8_0: _q8_0,
+    BlockType.F16: _f16,
 }
 
 
@@ -141,12 +155,9 @@ class ReferenceQuantizer:
     def quantize(self, name: str, first: int, offset: int, count: int) -> None:
         """See `Quantizer.quantize`."""
         matrix = self._matrices[name]
-        block = BLOCKS[matrix.type]
-        start = offset // 4
-        made, deviations = quantize(
-            matrix.type, self._room[start : start + count * block.n_elements]
-        )
-        matrix.data[first * block.nbytes : (first + count) * block.nbytes] = made
+        nbytes, start = _run_nbytes(matrix.type), offset // 4
+        made, deviations = quantize(matrix.type, self._room[start : start + count * _RUN])
+        matrix.data[first * nbytes : (first + count) * nbytes] = made
         self._sums[name] += deviations
 
     async def read(self, name: str, offset: int, into: Buffer) -> None:

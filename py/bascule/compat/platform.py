@@ -23,6 +23,7 @@ from bascule.device.options import DeviceLoadOptions, LoadSettings
 from bascule.errors import InputError, UnsupportedModelError
 from bascule.machine.capabilities import capabilities
 from bascule.machine.features import has_feature
+from bascule.models.decoder.graph import CacheDType
 from bascule.tasks.embedder import EmbeddingModel
 from bascule.tasks.language import LanguageModel
 
@@ -38,6 +39,10 @@ class UnifiedWebPlatform:
     is a tier or "auto"; where a named one does not work, those that `fallback_to_webnn` and
     `fallback_to_wasm` allow are tried. With a `device` the model is loaded there, whatever
     `platform` says; with `quantize` float weights become blocks of fewer bits (see `load`).
+
+    `precision` "fp16" stores matrices and KV caches in halves, "fp32" the caches in floats and the
+    weights as the files have them; kernels compute in float32. `quantize` and a memory level of 2
+    or 3, which have fewer bits, stand. `get_precision_report` says what that did.
 
     `enable_shader_precompilation` compiles while the weights come, else the first pass does;
     `enable_parallel_loading` fetches two shards at a time. `optimization_level` concerns WebGPU: 0
@@ -59,6 +64,7 @@ class UnifiedWebPlatform:
         *,
         device: Device | None = None,
         quantize: int | str | None = None,
+        precision: str | None = None,
         fallback_to_webnn: bool = False,
         fallback_to_wasm: bool = False,
         enable_shader_precompilation: bool = True,
@@ -76,6 +82,10 @@ class UnifiedWebPlatform:
         self.model_type = model_type
         self.platform = platform
         self.quantize = quantize
+        if precision not in (None, *_CACHES):
+            hint = "For fewer bits: quantize=8 or quantize=4."
+            raise InputError("precision", '"fp16" or "fp32"', repr(precision)[:80], hint=hint)
+        self.precision = precision
         self.fallback_to_webnn = fallback_to_webnn
         self.fallback_to_wasm = fallback_to_wasm
         self.enable_shader_precompilation = enable_shader_precompilation
@@ -175,6 +185,32 @@ class UnifiedWebPlatform:
         kinds = {name: use.by_kind.get(kind, 0) for name, kind in _MEMORY_KINDS.items()}
         return {"now": use.now_nbytes, "peak": use.peak_nbytes, **kinds}
 
+    def get_precision_report(self) -> dict[str, Any]:
+        """What the loaded model's numbers are stored in, and the error that it brought.
+
+        `precision` as asked for; `weights` the format of matrices (None: as in the files),
+        `weights_nbytes` all weights' bytes and `weights_nbytes_as_f32` what they would be as
+        floats; `relative_error` and `max_error` those of the matrix that lost most; `cache` and
+        `activations`. Empty where nothing is loaded.
+        """
+        model = self.model
+        if model is None:
+            return {}
+        report = model.quantization
+        nbytes = model.weights.nbytes
+        tensors = report.tensors if report else ()
+        cache = "f16" if model.has_halves else "f32"
+        return {
+            "precision": self.precision,
+            "weights": report.format if report else None,
+            "weights_nbytes": nbytes,
+            "weights_nbytes_as_f32": report.nbytes_before if report else None,
+            "relative_error": max((t.relative_error for t in tensors), default=0.0),
+            "max_error": max((t.max_error for t in tensors), default=0.0),
+            "cache": cache if isinstance(model, LanguageModel) else None,
+            "activations": "f32",
+        }
+
     def get_shader_logs(self) -> list[ShaderLog]:
         """Each compilation of the model's device; none without `debug_shader_compilation`."""
         if self.model is None or not self.debug_shader_compilation:
@@ -210,7 +246,8 @@ class UnifiedWebPlatform:
     async def _load(self) -> EmbeddingModel | LanguageModel:
         options: DeviceLoadOptions = {
             "progress": self._tell,
-            "quantize": self.quantize or _BITS.get(self._memory_level),
+            "quantize": self._weights,
+            "cache_dtype": _CACHES.get(self.precision or ""),
             "parallel": self.enable_parallel_loading,
             "precompile": self.enable_shader_precompilation,
             "fallbacks": self._fallbacks,
@@ -234,6 +271,12 @@ class UnifiedWebPlatform:
         for _, loaded in tuple(self._watchers):
             loaded(model)
         return model
+
+    @property
+    def _weights(self) -> int | str | None:
+        """What float weights are made into: the fewest bits that were asked for."""
+        halves = "f16" if self.precision == "fp16" else None
+        return self.quantize or _BITS.get(self._memory_level) or halves
 
     async def _open(self, need: ModelNeed) -> OpenedTier:
         remember = self.optimization_level > 1
@@ -312,6 +355,8 @@ class UnifiedWebPlatform:
 
 # How long measuring kernels may take, in seconds.
 _TUNING_S = 10.0
+# What a KV cache holds by the precision.
+_CACHES: Mapping[str, CacheDType] = {"fp16": "f16", "fp32": "f32"}
 # Bits of the weights by the level of memory optimization.
 _BITS: Mapping[int, int] = {2: 8, 3: 4}
 _MEMORY_KINDS: Mapping[str, MemoryKind] = {

@@ -36,12 +36,12 @@ class QuantizedTensor:
 
 
 class WebGPUQuantizer:
-    """Makes 4-bit or 8-bit blocks of float arrays in steps of a few MiB.
+    """Makes 4-bit or 8-bit blocks, or halves, of float arrays in steps of a few MiB.
 
     `bits` is 4 or 8; `format` says which blocks ("q4_0", "q4_1" or "q8_0"; by default the one with
-    the least error). Runs on `tier`, opened when it is needed first, or on a `device` that is open
-    already, and stays so. Close it, or use it in `async with`. `bascule.load(..., quantize=)` does
-    this to a model's weights while they load.
+    the least error), or "f16". Runs on `tier`, opened when it is needed first, or on a `device`
+    that is open already, and stays so. Close it, or use it in `async with`.
+    `bascule.load(..., quantize=)` does this to a model's weights while they load.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class WebGPUQuantizer:
     ) -> None:
         chosen = format_of(format if format is not None else 4 if bits is None else bits)
         assert chosen is not None  # neither None nor anything else that format_of gives None for
-        if bits is not None and format is not None and chosen[1] != str(bits):
-            raise InputError("WebGPUQuantizer", f"a format of {bits} bits", repr(format))
         self.format: DType = chosen
-        self.bits = int(chosen[1])
+        self.bits = 16 if chosen == "f16" else int(chosen[1])
+        if bits not in (None, self.bits):
+            raise InputError("WebGPUQuantizer", f"a format of {bits} bits", repr(format))
         self._tier = tier
         self._device = device
         self._owns = device is None

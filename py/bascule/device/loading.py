@@ -93,7 +93,8 @@ async def load(
     for, and its KV cache (a speech model's, too) holds halves or, as `cache_dtype` "f32", floats; a
     text-to-text model's holds floats, and "f16" is rejected.
     With `quantize` (4, 8, "q4_0", "q4_1" or "q8_0") float weights become blocks of so many bits on
-    their way (a language model's embedding and output of 8 at the least; no speech model's do), and
+    their way (a language model's embedding and output of 8 at the least; no speech model's do), or
+    halves with "f16", and
     `model.quantization` tells what that did to each; `parallel` has no effect then. What computes
     wrongly here (a kernel, halves, for "auto" a tier) is found out and left unless `prove` is False
     (`bascule.device.proving`); `model.proof`

@@ -6,6 +6,9 @@ from bascule.base.dtypes import DType, block_of
 from bascule.program.graph import Graph
 from bascule.program.program import Value
 
+# Numbers of a row that kernels take at once of halves and of blocks.
+_RUN = 32
+
 
 def matrix(
     graph: Graph,
@@ -16,11 +19,12 @@ def matrix(
     rows: int = 0,
     first: int = 0,
 ) -> Value:
-    """Declare a matrix stored as `dtype`, or as float32 if its rows are no whole blocks.
+    """Declare a matrix stored as `dtype`, or as float32 if its rows are no whole runs of blocks.
 
     `rows` and `first` as in `Graph.parameter`.
     """
-    even = shape[1] % block_of(dtype).n_elements == 0
+    run = 1 if dtype == "f32" else max(_RUN, block_of(dtype).n_elements)
+    even = shape[1] % run == 0
     kept = dtype if even else "f32"
     return graph.parameter(name, shape, *tensors, dtype=kept, rows=rows, first=first)
 

@@ -23,7 +23,7 @@ from bascule.base.dtypes import DType
 from bascule.errors import BasculeError, TierUnavailableError, WrongResultError
 
 # What fewer bits may add to a deviation; measured (see tests/tasks/test_samples.py) and doubled.
-_FEWER_BITS: Mapping[DType, float] = {"q8_0": 0.1, "q4_1": 1.0, "q4_0": 1.0}
+_FEWER_BITS: Mapping[DType, float] = {"f16": 0.002, "q8_0": 0.1, "q4_1": 1.0, "q4_0": 1.0}
 
 
 @dataclass(frozen=True, slots=True)

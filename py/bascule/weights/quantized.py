@@ -1,4 +1,4 @@
-"""Loading float weights as 4-bit or 8-bit blocks, and what that did to each of them.
+"""Loading float weights as halves or as blocks of 4 or 8 bits, and what that did to each.
 
 The files' floats stream through a landing, a buffer of a few MiB on the tier's device: as soon as a
 slab of a weight is whole there, it becomes blocks of the weight, and its place is free again. Files
@@ -15,7 +15,7 @@ from math import prod
 from typing import Any
 
 from bascule.backend.base import Backend, WeightStore
-from bascule.backend.quantize import QUANTIZED, Sums
+from bascule.backend.quantize import CONVERTED, Sums
 from bascule.base.dtypes import DType
 from bascule.base.progress import Progress, ProgressCallback
 from bascule.errors import InputError, ModelFileError
@@ -75,15 +75,15 @@ class QuantizationReport:
 
 
 def format_of(quantize: int | str | None) -> DType | None:
-    """The block format for a number of bits or a format's name; None for None. InputError."""
+    """The format for a number of bits or its name; None for None. InputError."""
     if quantize is None:
         return None
     if isinstance(quantize, int) and not isinstance(quantize, bool) and quantize in _FORMAT_OF_BITS:
         return _FORMAT_OF_BITS[quantize]
-    for known in QUANTIZED:
+    for known in CONVERTED:
         if quantize == known:
             return known
-    raise InputError("quantize", f"4, 8 or one of {', '.join(QUANTIZED)}", repr(quantize)[:80])
+    raise InputError("quantize", f"4, 8 or one of {', '.join(CONVERTED)}", repr(quantize)[:80])
 
 
 def report_of(parameter: Parameter, sums: Sums | None) -> TensorReport:

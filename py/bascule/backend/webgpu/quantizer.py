@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LANES = 64
 # Blocks of 18 and 34 bytes are made in pairs, so that a lane writes whole words.
-_BLOCKS_A_LANE: Mapping[DType, int] = {"q4_0": 2, "q4_1": 1, "q8_0": 2}
+_BLOCKS_A_LANE: Mapping[DType, int] = {"q4_0": 2, "q4_1": 1, "q8_0": 2, "f16": 1}
 _RUN_NBYTES = 128  # 32 floats
 _SUM_NBYTES = 16
 
@@ -30,6 +30,7 @@ PARTS: Mapping[DType, tuple[str, ...]] = {
     "q4_0": ("packed", "half_out", "half_blocks", "blocks_q4_0"),
     "q4_1": ("packed", "half_out", "blocks_q4_1"),
     "q8_0": ("packed", "half_out", "half_blocks", "blocks_q8_0"),
+    "f16": ("packed", "half_out", "blocks_f16"),
 }
 
 

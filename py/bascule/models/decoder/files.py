@@ -103,13 +103,13 @@ def with_types(
 ) -> DecoderConfig:
     """Compare a folder's tensors with its settings; return these with the types that tensors get.
 
-    Those of the files, or the block format `weights`, where rows come out even, else float32. The
+    Those of the files, or the format `weights`, where rows come out even, else float32. The
     embedding and the output become blocks of 8 bits at the least, as ggml has it: the choice of a
     token hangs on them. `file` names the config.json. ModelFileError for a tensor that is missing
     or has another shape, UnsupportedModelError for one that the family has not.
     """
     if config.columns and weights is not None:
-        problem = "its matrices lie column by column, and quantize makes blocks of rows"
+        problem = "its matrices lie column by column, and quantize stores by rows"
         hint = "Take the same model as a GGUF file, or load it without quantize."
         raise UnsupportedModelError(file, problem, hint=hint)
     tied = settings.get("tie_word_embeddings", family.tied)
@@ -127,7 +127,7 @@ def with_types(
             found = "missing" if tensor is None else f"{list(tensor.shape)}"
             problem = f"tensor {theirs!r} is {found}, and its settings make it {list(shape)}"
             raise ModelFileError(file, problem)
-        fine = weights is not None and name in (TABLE, OUTPUT)
+        fine = weights not in (None, "f16") and name in (TABLE, OUTPUT)
         found = _type(tensor, "q8_0" if fine else weights, file)
         types[name] = "f32" if name.split(".")[-2] in config.columns else found
     for name in sorted(tensors.keys() - known):
