@@ -38,8 +38,8 @@ def test_the_overloads_have_every_option() -> None:
 
 
 def test_help_shows_no_method_that_bascule_alone_calls() -> None:
-    both = {"backend", "close", "device_stats", "fallbacks", "has_halves", "loaded", "lost", "note"}
-    both |= {"prepare", "prove", "revive", "stats", "trim", "tune", "yield_to"}
+    both = {"backend", "close", "device_stats", "fallbacks", "has_f16_cache", "loaded", "lost"}
+    both |= {"note", "prepare", "prove", "revive", "stats", "trim", "tune", "yield_to"}
     encoder = {"embed", "embed_rows", "prompts"}
     classifier = {"classify", "logits", "rank"}
     writer = {"can_chat", "chat", "chat_ids", "generate", "logits", "stream", "stream_chat"}

@@ -288,16 +288,16 @@ class ShaderError(GpuError):
 class WrongResultError(GpuError):
     """A device computes, and gives wrong numbers whatever is tried on it.
 
-    `where` is what it computed, `found` what was wrong; `halves`: it read or wrote a KV cache of
-    halves, and may be right with one of floats.
+    `where` is what it computed, `found` what was wrong; `f16_cache`: it read or wrote a
+    float16 KV cache, and may be right with a float32 one.
     """
 
     category = "wrong-result"
 
-    def __init__(self, where: str, found: str, *, halves: bool = False) -> None:
+    def __init__(self, where: str, found: str, *, f16_cache: bool = False) -> None:
         self.where = where
         self.found = found
-        self.halves = halves
+        self.f16_cache = f16_cache
         hint = 'Use tier="auto" or "cpu", and update the graphics driver or the browser.'
         super().__init__("proof", f"{where} comes out wrong on this device ({found}).", hint=hint)
 

@@ -106,7 +106,7 @@ async def test_where_every_variant_is_wrong_it_is_an_error_that_stays(gpu: Nativ
     store = MemoryRemembered()
     with pytest.raises(WrongResultError, match=r"layer_norm.*comes out wrong.*off by") as caught:
         await prepared(gpu, store, every_norm)
-    assert not caught.value.halves
+    assert not caught.value.f16_cache
     choices = await Choices.open(store, gpu.adapter)
     call = norm_program().calls[0]
     assert len(choices.failed) == len(candidates(call, gpu.adapter))

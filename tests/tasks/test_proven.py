@@ -164,15 +164,15 @@ async def test_everything_wrong_on_the_gpu_costs_a_language_model_the_tier(
         assert "webgpu was left: " in model.proof.steps[0]
 
 
-async def test_halves_are_left_before_the_tier(miscompile: Callable[..., None]) -> None:
-    def of_halves(label: str, wgsl: str, _: object) -> bool:
+async def test_a_float16_cache_is_replaced_before_the_tier(miscompile: Callable[..., None]) -> None:
+    def of_f16_cache(label: str, wgsl: str, _: object) -> bool:
         return label.startswith("cached_attention") and "unpack2x16float" in wgsl
 
-    miscompile(of_halves, r"exp\(", "exp(0.5 * ")
+    miscompile(of_f16_cache, r"exp\(", "exp(0.5 * ")
     for _ in range(2):
         async with await bascule.load(TINY_Q4.path, tier="webgpu") as model:
             await right_tokens(model)
-            (step,) = [s for s in model.proof.steps if "halves" in s]
+            (step,) = [s for s in model.proof.steps if "float16" in s]
             assert step in model.tier_reason
             assert model.tier == "webgpu"
             assert {v.dtype for v in model._cache.states._values if "cache" in v.name} == {"f32"}

@@ -23,7 +23,7 @@ TENSORS: dict[str, tuple[BlockType, tuple[int, ...]]] = {
     "q.weight": (BlockType.Q4_1, (64, 256)),
     "k.weight": (BlockType.Q4_1, (32, 256)),
     "v.weight": (BlockType.Q4_1, (32, 256)),
-    "half": (BlockType.F16, (101, 333)),  # an odd number of halves
+    "half": (BlockType.F16, (101, 333)),  # an odd number of float16
     "upper": (BlockType.BF16, (7, 64)),
     "down.weight": (BlockType.Q6_K, (33, 768)),
     "unused": (BlockType.Q5_K, (3, 256)),

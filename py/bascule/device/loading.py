@@ -288,7 +288,7 @@ async def _warm_and_fill(
             if programs:
                 ready = await opened.backend.warm(programs, made.name)
         except WrongResultError as wrong:
-            if not (wrong.halves and made._without_halves(wrong.found)):
+            if not (wrong.f16_cache and made._without_f16_cache(wrong.found)):
                 raise
         tell(Progress("pipelines", ready, ready, "pipelines"))
         if programs:

@@ -7,7 +7,7 @@ Two layers, both on by default (`load(..., prove=False)` or BASCULE_PROVE=0 swit
    needs no weights, so it holds for every model, and runs while the weights still come.
 2. A model that Bascule knows by name then answers its stored sample (see `tasks/proof.py`). If that
    is wrong though every kernel was right, the kernels of its passes run again at their full sizes;
-   then halves in the KV cache give way to floats; then the tier gives way to the next one that
+   then a float16 KV cache is replaced by float32; then the tier by the next one that
    "auto" would take. A tier that was asked for by name is not left: that is an error.
 
 What passed is kept with what else is known of the adapter, for these files, these formats and these
@@ -99,7 +99,7 @@ class ModelProver:
             if deviation <= allowed:
                 return deviation
             told = f"its stored sample is off by {deviation:.2g}, and {allowed:.2g} is allowed"
-            if not await self._left_kernel(model, sample) and not model._without_halves(told):
+            if not await self._left_kernel(model, sample) and not model._without_f16_cache(told):
                 self._answers[model.tier] = found
                 raise WrongResultError(self.name, told)
 

@@ -16,7 +16,7 @@ from bascule.kernels.numpy_types import dtype_of
 from bascule.kernels.operands import Operand, Operands
 from bascule.kernels.wgsl_types import ArrayOf, StoredType, Struct, scalar_of
 
-# Of floats, in units of the expected numbers' root mean square: halves are off by 6e-4.
+# Of floats, in units of the expected numbers' root mean square: float16 is off by 6e-4.
 TOLERANCE = 2e-3
 
 

@@ -66,7 +66,7 @@ class Parameter:
     `tensors` are the file's tensors, stacked along the first axis into `shape`; `rows` keeps
     only that many rows of the stack (0 keeps all), from row `first` on, and `whole` is how many it
     must have (0: enough of them). A `dtype` other than f32 is stored as the file has it, block by
-    block; halves that are to become f32 are widened. What is `computed` has no tensors. InputError
+    block; f16 that is to become f32 is widened. What is `computed` has no tensors. InputError
     for rows that cannot be.
     """
 

@@ -59,7 +59,7 @@ class LanguageOptions:
 
     @property
     def cache(self) -> CacheDType:
-        """What the KV cache holds; halves unless the caller chose."""
+        """The KV cache's dtype; float16 unless the caller chose."""
         return self.cache_dtype or "f16"
 
 

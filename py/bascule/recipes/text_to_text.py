@@ -59,7 +59,7 @@ async def read_text_to_text(
 ) -> TextToTextRecipe:
     """Read what a folder says of a text-to-text model; `tokenizing` reads its tokenizer.json.
 
-    InputError for a `max_length` that does not run and for caches of halves; other errors as
+    InputError for a `max_length` that does not run and for float16 caches; other errors as
     `recipes.read_recipe`.
     """
     place = f"{source.location}/config.json"

@@ -103,18 +103,18 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
         )
 
     @property
-    def has_halves(self) -> bool:
-        """See `LoadedModel.has_halves`: the KV cache."""
+    def has_f16_cache(self) -> bool:
+        """See `LoadedModel.has_f16_cache`: the KV cache."""
         return self._cache_dtype == "f16"
 
-    def _without_halves(self, why: str) -> bool:
-        """See `LoadedModel._without_halves`. What stood in the cache is computed again."""
-        if not self.has_halves:
+    def _without_f16_cache(self, why: str) -> bool:
+        """See `LoadedModel._without_f16_cache`. What stood in the cache is computed again."""
+        if not self.has_f16_cache:
             return False
         self._close_programs()
         self._cache_dtype = "f32"
         self._settle_in()
-        self._note_steps([f"a KV cache of halves was left for one of floats: {why}"])
+        self._note_steps([f"a float16 KV cache was replaced by a float32 one: {why}"])
         return True
 
     def _holds(self, n_tokens: int) -> bool:

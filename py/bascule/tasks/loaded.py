@@ -214,7 +214,7 @@ class LoadedModel:
 
     async def revive(self, lost: DeviceLostError | WrongResultError, on: Backend) -> None:
         """Go on where the work can be done, for work that has failed `on` a backend: on another
-        device, the weights loaded again, for one that was lost; with floats for halves, or on
+        device, the weights loaded again, for one that was lost; with float32 for float16, or on
         another tier, for one that is wrong. Raises `lost` where that is not to be: the device was
         closed on purpose, or the model is.
         """
@@ -225,13 +225,13 @@ class LoadedModel:
                 return  # somebody else who waited for this device has seen to it
             if isinstance(lost, DeviceLostError):
                 await self._go_elsewhere(lost, self._reopen)
-            elif self.has_halves or not lost.halves:
+            elif self.has_f16_cache or not lost.f16_cache:
                 await self._leave(lost)
 
     async def _leave(self, wrong: WrongResultError) -> None:
         """What is wrong, step by step, until the answers are right."""
         while True:
-            if not (wrong.halves and self._without_halves(wrong.found)):
+            if not (wrong.f16_cache and self._without_f16_cache(wrong.found)):
                 await self._leave_tier(wrong)
             try:
                 await self._prepare()
@@ -265,12 +265,12 @@ class LoadedModel:
         self._move(reopened)
 
     @property
-    def has_halves(self) -> bool:
-        """Whether it holds in halves what may be held in floats."""
+    def has_f16_cache(self) -> bool:
+        """Whether it holds states in float16 that may be float32."""
         return False
 
-    def _without_halves(self, why: str) -> bool:
-        """Hold in floats what was held in halves; whether there was any."""
+    def _without_f16_cache(self, why: str) -> bool:
+        """Hold float16 states in float32 from now on; whether there were any."""
         del why
         return False
 

@@ -55,7 +55,7 @@ class Proof:
 
     `sample` says what was compared ("" where the model has none), `deviation` by how much it was
     off, in units of the numbers' root mean square, and `tolerance` what was allowed. `steps` are
-    what was left on the way and why: kernels, halves, tiers. `remembered` says under what name an
+    what was left on the way and why: kernels, float16, tiers. `remembered` says under what name an
     earlier load has kept the outcome, and is empty where this one found it. `ms` is what it cost.
     """
 

@@ -253,17 +253,17 @@ class SpeechModel(LoadedModel):
             yield
 
     @property
-    def has_halves(self) -> bool:
-        """See `LoadedModel.has_halves`: the KV caches."""
+    def has_f16_cache(self) -> bool:
+        """See `LoadedModel.has_f16_cache`: the KV caches."""
         return self._cache_dtype == "f16"
 
-    def _without_halves(self, why: str) -> bool:
-        """See `LoadedModel._without_halves`."""
-        if not self.has_halves:
+    def _without_f16_cache(self, why: str) -> bool:
+        """See `LoadedModel._without_f16_cache`."""
+        if not self.has_f16_cache:
             return False
         self._close_programs()
         self._cache_dtype = "f32"
-        self._note_steps([f"KV caches of halves were left for those of floats: {why}"])
+        self._note_steps([f"float16 KV caches were replaced by float32 ones: {why}"])
         return True
 
     def _close_programs(self) -> None:

@@ -1,4 +1,4 @@
-"""Where a file's bytes go: chunks are cut into pieces and widened to float32 where they are halves.
+"""Where a file's bytes go: chunks are cut into pieces and widened to float32 from float16.
 
 web/bridge/pieces.js does the same in a page, where the bytes stay in JavaScript.
 """

@@ -170,7 +170,7 @@ class Choices:
             first = next(iter(failures.values()))
             return ShaderError(first.label, first.messages)
         reasons = "; ".join(f"{f.variant}: {f.messages[0][1]}" for f in wrong[:_MOST_LISTED])
-        return WrongResultError(signature(call), reasons, halves=_has_halves(call))
+        return WrongResultError(signature(call), reasons, f16_cache=_has_f16_cache(call))
 
     async def save(self) -> None:
         """Keep what was learned since the last save."""
@@ -197,8 +197,8 @@ class Choices:
         await self.remembered.put(self._key, kept)
 
 
-def _has_halves(call: Call) -> bool:
-    """Whether it reads or writes a cache of halves, for which there is one of floats."""
+def _has_f16_cache(call: Call) -> bool:
+    """Whether it reads or writes a float16 cache, which float32 may replace."""
     states = (value for each, value in operands_of(call) if each.role == "state")
     return any(value.dtype == "f16" for value in states)
 

@@ -38,7 +38,7 @@ _TILES = ((8, 8), (8, 4), (8, 16))
 # Bytes of a row of weights in a tile, padding and scales included.
 _TILE_ROWS = {"f32": 9 * 16, "f16": 9 * 8 + 16}
 # Halves hold these weights, or the whole numbers that blocks are made of, as they are.
-_EXACT_IN_HALVES = frozenset(_WEIGHTS) - {"f32", "bf16"}
+_EXACT_IN_F16 = frozenset(_WEIGHTS) - {"f32", "bf16"}
 # Up to so many rows the kernels for few rows serve by default, and are worth a try.
 _FEW, _SOME = 4, 16
 
@@ -195,19 +195,19 @@ def _variants(
 
 
 def _tile_kinds(dtype: DType, adapter: AdapterInfo) -> tuple[str, ...]:
-    """The parts in the slot `tile`: halves where the adapter has them and nothing is lost.
+    """The parts in the slot `tile`: f16 where the adapter has it and nothing is lost.
 
     Halves are not the default anywhere: which is faster depends on the adapter's registers and
     memory banks, and tuning finds out.
     """
-    halves = "shader-f16" in adapter.features and dtype in _EXACT_IN_HALVES
-    return ("f32", "f16") if halves else ("f32",)
+    f16 = "shader-f16" in adapter.features and dtype in _EXACT_IN_F16
+    return ("f32", "f16") if f16 else ("f32",)
 
 
 def _tile_fits(kind: str, tile: tuple[int, int], rows: int, adapter: AdapterInfo) -> bool:
     """Whether the device takes that tile, and it is not mostly rows that are not there."""
     lanes_x, lanes_y = tile
-    # A row of x takes its 8 vec4s, padding and, beside halves, two sums.
+    # A row of x takes its 8 vec4s, padding and, with f16, two sums.
     x_nbytes = 4 * lanes_y * (9 * 16 + (8 if kind == "f16" else 0))
     tiles_nbytes = _WIDTH * lanes_x * _TILE_ROWS[kind] + x_nbytes
     return fits(adapter, lanes_x * lanes_y, tiles_nbytes) and (lanes_y <= 4 or 2 * lanes_y < rows)

@@ -27,7 +27,7 @@ from bascule.base.waiting import all_or_first_error
 from bascule.errors import DeviceLostError, GpuError, GpuOutOfMemoryError
 from bascule.program.program import Call, Parameter
 
-# In units of the expected numbers' root mean square: halves in a tile are off by 6e-4 at most.
+# In units of the expected numbers' root mean square: float16 in a tile is off by 6e-4 at most.
 TOLERANCE = 2e-3
 
 

@@ -59,7 +59,7 @@ class GpuStates:
         whole = view.nbytes & ~3
         if whole:
             self._gpu.write(self.targets[name], offset, view[:whole])
-        if view.nbytes > whole:  # an odd number of halves: a queue writes four bytes at a time
+        if view.nbytes > whole:  # an odd number of f16: a queue writes four bytes at a time
             self._gpu.write(self.targets[name], offset + whole, bytes(view[whole:]).ljust(4, b"\0"))
 
     def read(self, name: str, offset: int, into: Buffer) -> Awaitable[None]:

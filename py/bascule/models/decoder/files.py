@@ -43,7 +43,7 @@ NAMES: Mapping[str, str] = MappingProxyType(
         "ffn_down": "mlp.down_proj",
     }
 )
-# Numbers of a row that shaders take at once of halves and of blocks.
+# Numbers of a row that shaders take at once of float16 and of blocks.
 _RUN = 32
 
 

@@ -21,7 +21,7 @@ TABLE_ROWS = 97
 VOCABULARY = 1000
 # Where a text stands in its cache when the run begins.
 _POSITION = 17
-# Byte offsets of a block's halves, and their size: numbers come out at about 0.3.
+# Byte offsets of a block's float16 numbers, and their size: numbers come out at about 0.3.
 _HALVES: Mapping[DType, tuple[tuple[int, float], ...]] = {
     "f16": ((0, 0.3),),
     "q4_0": ((0, 0.06),),
