@@ -55,9 +55,9 @@ export async function filesOfFirstLoad(ahead, { model }, listed) {
   return layouts.map(soundFiles).find(fits) ?? soundFiles(layouts[0]);
 }
 
-/** @param {any} told @returns {Files | null} */
-function soundFiles(told) {
-  const { small, large } = told ?? {};
+/** @param {any} files @returns {Files | null} */
+function soundFiles(files) {
+  const { small, large } = files ?? {};
   if (!Array.isArray(small) || !Array.isArray(large)) return null;
   const sound = [...small, ...large].every((name) => typeof name === "string" && FILE.test(name));
   return sound && small.length + large.length <= MOST_FILES ? { small, large } : null;

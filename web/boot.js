@@ -55,7 +55,7 @@ export async function boot({ pyodide: folder, wheel: wheelUrl, env, snapshot = f
   for await (const { from, key, bytes, drop } of offers(shipped, own)) {
     try {
       // Pyodide waits for them itself, once its own script has run.
-      bytes.then(() => lap("boot_fetch_ms"), () => {}); // told below
+      bytes.then(() => lap("boot_fetch_ms"), () => {}); // reported below
       const pyodide = await loadPyodide({ indexURL: folder, _loadSnapshot: bytes });
       resume(pyodide, key, env);
       return await finish(pyodide, from);

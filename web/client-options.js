@@ -59,7 +59,7 @@ function resolve(what, url, base = document.baseURI) {
   try {
     return new URL(url, base).href;
   } catch {
-    const told = `${what}: ${String(url).slice(0, 200)} is neither a URL nor a path.`;
-    throw new BasculeError({ category: "input", what: told, hint: "Mend the address." });
+    const problem = `${what}: ${String(url).slice(0, 200)} is neither a URL nor a path.`;
+    throw new BasculeError({ category: "input", what: problem, hint: "Mend the address." });
   }
 }

@@ -44,7 +44,7 @@ export class BasculeClient {
   #maker;
   /** Whether Python has started without any snapshot. */
   #plain = false;
-  /** What the last load told. @type {Loaded | null} */
+  /** The last load's answer. @type {Loaded | null} */
   loaded = null;
 
   /** @param {import("./client-options.js").ClientOptions} [options] */

@@ -97,7 +97,7 @@ async function openGpu(request) {
   try {
     return await (await import("./early-gpu.js")).openGpu(request);
   } catch {
-    return null; // Python asks again and tells why
+    return null; // Python asks again and says why
   }
 }
 

@@ -72,7 +72,7 @@ export class EngineCard {
   /** The model is that of the page's address, or else of its data-model.
    * @param {Loaded["kind"]} kind what the page can use
    * @param {HTMLElement} home the page's main control: it gets the focus that a hidden element had
-   * @param {(state: State, fits: boolean) => void} onState told, too, whether the model is of that kind */
+   * @param {(state: State, fits: boolean) => void} onState also gets whether the model is of that kind */
   constructor(kind, home, onState) {
     const query = new URL(location.href).searchParams;
     this.#notes = unknownSwitches(query);

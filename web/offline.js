@@ -42,7 +42,7 @@ world.addEventListener("fetch", (event) => {
   else if (kind) event.respondWith(cacheFirst(event));
 });
 
-// The page tells what it has; the answer is whether all that it needs is kept.
+// The page sends what it has; the answer is whether all that it needs is cached.
 world.addEventListener("message", (event) => {
   if (event.data?.type !== "keep") return;
   event.waitUntil(fill(event.data.urls).then((all) => event.ports[0]?.postMessage(all)));

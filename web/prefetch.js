@@ -50,12 +50,12 @@ async function prefetch(request) {
   files ??= await filesOfFirstLoad(await siteAhead(request.wheel), request, () => fetcher.listed(folder));
   if (!files) return;
   const { large } = files;
-  let told = -1;
+  let reported = -1;
   const timer = setInterval(() => {
     const each = large.map((name) => fetcher.progress(folder, name));
     const [done, total] = [0, 1].map((at) => each.reduce((sum, pair) => sum + pair[at], 0));
-    if (total && done !== told) postMessage({ done, total });
-    told = done;
+    if (total && done !== reported) postMessage({ done, total });
+    reported = done;
   }, PROGRESS_MS);
   try {
     await fetcher.prefetch(folder, files, MOST_SMALL_NBYTES, (checked) =>

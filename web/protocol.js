@@ -71,7 +71,7 @@
  * @typedef {BootedMessage | ProgressMessage | PieceMessage | SegmentMessage | ResultMessage | ErrorMessage} Answer
  */
 
-/** An error that the worker told. */
+/** An error that the worker posted. */
 export class BasculeError extends Error {
   /** @param {Fault} fault */
   constructor({ category, what, hint }) {

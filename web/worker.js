@@ -150,7 +150,7 @@ function floatsOf(proxy) {
   return { data, shape };
 }
 
-/** Python writes a text and tells of it meanwhile.
+/** Python writes a text and posts its pieces meanwhile.
  * @param {any} session @param {import("./protocol.js").WritingRequest} request */
 async function written(session, { id, type, input, options }) {
   /** @param {string} text @param {number} tokens */
@@ -205,7 +205,7 @@ function dropChecked() {
 function start(config) {
   models = config.models;
   booted = startPython(config);
-  booted.catch(() => {}); // told with the first request
+  booted.catch(() => {}); // reported with the first request
 }
 
 addEventListener("message", async (/** @type {MessageEvent<Request | StartRequest | CheckedRequest>} */ { data: request }) => {

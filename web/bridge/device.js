@@ -68,13 +68,13 @@ export async function openDevice(limitsJson, featuresJson, least = false) {
   const requiredFeatures = /** @type {GPUFeatureName[]} */ (features);
   const device = await adapter.requestDevice({ requiredLimits, requiredFeatures });
   const limits = named(device.limits, limitsJson);
-  const told = [words(adapter.info), features, limits, navigator.userAgent];
+  const facts = [words(adapter.info), features, limits, navigator.userAgent];
   const info = {
     ...describe(adapter),
     features,
     limits,
     least,
-    identity: JSON.stringify(least ? [...told, "least"] : told),
+    identity: JSON.stringify(least ? [...facts, "least"] : facts),
     subgroups_enable: features.includes("subgroups") && (await compiles(device)),
   };
   return { device, info: JSON.stringify(info), asked: limitsJson + featuresJson };

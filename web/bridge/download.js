@@ -121,7 +121,7 @@ export class CachedFile {
     return whole;
   }
 
-  /** All bytes of a small file, whose size the server need not tell. @param {number} most */
+  /** All bytes of a small file, whose size the server need not state. @param {number} most */
   async readAll(most) {
     if (this.nbytes > most) throw this.#fault("large", "it is too large for what it should hold", 0);
     if (this.nbytes >= 0) return this.read(0, this.nbytes);
@@ -358,7 +358,7 @@ export class CachedFile {
     }
   }
 
-  /** Where ranges have no names, a server that sends the file's beginning for each can be told by it.
+  /** Where ranges have no names, a server that sends the file's beginning for each is recognised by it.
    * @param {number} index @param {Uint8Array<ArrayBuffer>} bytes */
   #checkPlace(index, bytes) {
     const begins = bytes.slice(0, BEGINNING_NBYTES);

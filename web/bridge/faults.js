@@ -1,4 +1,4 @@
-// What the device refuses: commands, told with the shader that they were for, and memory. It imports
+// What the device refuses: commands, reported with their shader, and memory. It imports
 // nothing (see gpu.js).
 
 /** @typedef {import("./tape.js").Tape} Tape */
@@ -42,7 +42,7 @@ export class Faults {
   noteScope() {
     return this.#device.popErrorScope().then(
       (error) => this.#note(error),
-      () => {}, // the device is gone, which is told elsewhere
+      () => {}, // the device is gone, which is reported elsewhere
     );
   }
 
@@ -50,7 +50,7 @@ export class Faults {
     return this.#first !== null;
   }
 
-  /** A buffer; whether there is memory for it, the device tells later (`granted`).
+  /** A buffer; the device reports later whether there is memory for it (`granted`).
    * @param {GPUBufferDescriptor} descriptor */
   create(descriptor) {
     this.#made += 1;
@@ -60,7 +60,7 @@ export class Faults {
       (error) => {
         if (error && this.#asked.has(buffer)) this.#refused.set(buffer, error.message);
       },
-      () => {}, // the device is gone, which is told elsewhere
+      () => {}, // the device is gone, which is reported elsewhere
     );
     this.#asked.set(buffer, answer);
     answer.then(() => this.#asked.delete(buffer));
@@ -110,11 +110,11 @@ export class Faults {
     return new Fault(this.#refused.get(buffer) ?? "", { kind: "memory", nbytes: buffer.size });
   }
 
-  /** The shader file that a message is about; empty where even trying them all does not tell.
+  /** The shader file that a message is about; empty where even trying them all does not show it.
    * @param {string} message @param {Tape[]} tapes */
   async #shaderOf(message, tapes) {
-    const told = SHADER.exec(message);
-    if (told) return told[0];
+    const named = SHADER.exec(message);
+    if (named) return named[0];
     const label = bufferIn(message);
     for (const { groups } of tapes) {
       const user = groups.find(({ entries }) => entries.some(({ buffer }) => buffer.label === label));

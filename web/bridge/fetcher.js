@@ -94,7 +94,7 @@ export class Fetcher {
   async size(folder, file) {
     const found = await this.#open(folder, file);
     if (found.nbytes < 0) {
-      throw new this.#parts.http.Fault("source", "the server does not tell the file's size", 0);
+      throw new this.#parts.http.Fault("source", "the server does not report the file's size", 0);
     }
     return found.nbytes;
   }
@@ -147,10 +147,10 @@ export class Fetcher {
       else sink?.(target, offset, bytes);
     });
     const ready = leading(pieces);
-    let told = 0;
+    let reported = 0;
     const tick = setInterval(() => {
       // Between chunks the bytes on their way are shown; they never count as ready.
-      if (found.filling) report(Math.max(told, Math.min(scatter.done + found.filling, total)), 0);
+      if (found.filling) report(Math.max(reported, Math.min(scatter.done + found.filling, total)), 0);
     }, REPORT_MS);
     const total = pieces.reduce((sum, { nbytes }) => sum + nbytes, 0);
     const whole = sha256 ? found.count : 0;
@@ -164,8 +164,8 @@ export class Fetcher {
         const { following, buffered } = found;
         const queued = (await window?.add(used, following ? 0 : chunkNbytes)) ?? 0;
         this.#note((buffered + Number(following)) * chunkNbytes + queued);
-        told = scatter.done;
-        report(told, ready(index * chunkNbytes, bytes.length));
+        reported = scatter.done;
+        report(reported, ready(index * chunkNbytes, bytes.length));
       }, !gpu);
     } finally {
       clearInterval(tick);
@@ -186,9 +186,9 @@ export class Fetcher {
   }
 
   /** Bring what is missing of files into the store, for a reader elsewhere: all small ones and, one after
-   * another, the large ones. What goes wrong is told to whoever asks for the file.
+   * another, the large ones. Errors go to whoever asks for the file.
    * @param {string} folder @param {{ small: string[], large: string[] }} files
-   * @param {number} most bytes of a small file @param {(checked: Checked) => void} tell hears of each file
+   * @param {number} most bytes of a small file @param {(checked: Checked) => void} tell is called with each file
    * whose version the server was asked for, and then of the bytes of a small one */
   async prefetch(folder, { small, large }, most, tell) {
     if (!this.#shared.journal) return;
@@ -282,7 +282,7 @@ export class Fetcher {
   async orphanedNbytes() {
     const { journal } = this.#shared;
     let nbytes = 0;
-    // One at a time in memory; a store tells no sizes, and orphans are few.
+    // One at a time in memory; a store lists no sizes, and orphans are few.
     for (const name of (await journal?.orphans()) ?? []) nbytes += (await journal?.store.get(name))?.length ?? 0;
     return nbytes;
   }

@@ -124,7 +124,7 @@ export class Gpu {
     if (this.lost) throw new Error(this.lost);
   }
 
-  /** Free what is only kept for the next time; tells how many bytes that were. */
+  /** Free what is only cached for reuse; returns how many bytes that were. */
   trim() {
     this.#enter();
     return this.#staging.trim();
@@ -335,8 +335,8 @@ export class Gpu {
     await answered;
     if (cause && this.lost) throw new Error(this.lost);
     if (!cause && !this.#faults.any) return;
-    const told = await this.#faults.take(this.#recorded.live);
-    const fault = cause instanceof this.#Fault ? cause : (told ?? cause);
+    const refusal = await this.#faults.take(this.#recorded.live);
+    const fault = cause instanceof this.#Fault ? cause : (refusal ?? cause);
     if (fault) throw fault;
   }
 }

@@ -2,7 +2,7 @@
 // (see gpu.js). py/bascule/weights/remote.py does the same natively; tests hold both to one behaviour.
 
 /**
- * What tells one version of a file from another; empty or -1 where the server does not say.
+ * What distinguishes one version of a file from another; empty or -1 where the server does not say.
  * @typedef {{ nbytes: number, etag: string, modified: string }} Version
  * How long to go on: `silenceMs` is for another tab that holds the file's lock and brings nothing.
  * @typedef {{ attempts: number, firstDelayMs: number, mostDelayMs: number, stallMs: number,
@@ -61,7 +61,7 @@ export class Remote {
       let { response, stop } = await this.#ask("HEAD", {}, patience, signal);
       stop();
       if (!response.ok && response.status !== 404 && response.status !== 410 && !RETRIED.has(response.status)) {
-        // Some servers refuse HEAD; one byte tells as much.
+        // Some servers refuse HEAD; a request for one byte says as much.
         ({ response, stop } = await this.#ask("GET", { Range: "bytes=0-0" }, patience, signal));
         await response.body?.cancel();
         stop();
@@ -277,7 +277,7 @@ export class Remote {
   }
 }
 
-/** Equal in all that both tell; ETags by weak comparison (RFC 9110, 8.8.3.2).
+/** Equal in all that both state; ETags by weak comparison (RFC 9110, 8.8.3.2).
  * @param {Version} a @param {Version} b */
 export function agree(a, b) {
   const pairs = [
@@ -300,11 +300,11 @@ function versionOf({ status, headers }) {
 }
 
 /** Milliseconds of a Retry-After (RFC 9110, 10.2.3): seconds or a date; -1 for none.
- * @param {string | null} told */
-function retryAfter(told) {
-  if (!told) return -1;
-  if (/^\d+$/.test(told)) return Number(told) * 1000;
-  const date = Date.parse(told);
+ * @param {string | null} header */
+function retryAfter(header) {
+  if (!header) return -1;
+  if (/^\d+$/.test(header)) return Number(header) * 1000;
+  const date = Date.parse(header);
   return Number.isNaN(date) ? -1 : Math.max(0, date - Date.now());
 }
 

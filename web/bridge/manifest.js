@@ -17,19 +17,19 @@ export function parseManifest(bytes) {
   for (const byte of bytes) if (MARKS.has(byte)) items += 1;
   if (items > MOST_ITEMS) throw new Error(`it holds more than ${MOST_ITEMS} items`);
   /** @type {any} */
-  let told;
+  let fields;
   try {
-    told = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+    fields = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch {
     throw new Error("it is damaged or cut off (not JSON)");
   }
-  const chunkNbytes = told?.chunk_nbytes;
-  if (told?.version !== 1 || !Number.isSafeInteger(chunkNbytes) || chunkNbytes < 65536) {
+  const chunkNbytes = fields?.chunk_nbytes;
+  if (fields?.version !== 1 || !Number.isSafeInteger(chunkNbytes) || chunkNbytes < 65536) {
     throw new Error("it is no manifest of version 1");
   }
   if (chunkNbytes > 64 << 20) throw new Error("its chunks are larger than 64 MiB");
   const files = new Map();
-  for (const [file, entry] of Object.entries(told.files ?? {})) {
+  for (const [file, entry] of Object.entries(fields.files ?? {})) {
     const { nbytes, sha256, chunks } = /** @type {any} */ (entry);
     const sound =
       Number.isSafeInteger(nbytes) &&

@@ -161,7 +161,7 @@ export function chunkOrder(pieces, chunkNbytes, count) {
   return [...order];
 }
 
-/** Counts the first pieces that are whole, told of each chunk once. @param {Piece[]} pieces
+/** Counts the complete pieces from the first on; call it once for each chunk. @param {Piece[]} pieces
  * @returns {(start: number, nbytes: number) => number} */
 export function leading(pieces) {
   const left = pieces.map(({ nbytes }) => nbytes);

@@ -36,7 +36,7 @@ export class Pipelines {
     return this.#once(key, recipe);
   }
 
-  /** Make them all at once, before anyone asks; tells how many stand.
+  /** Make them all at once, before anyone asks; returns how many there are.
    * @param {Recipe[]} recipes @returns {Promise<number>} */
   async makeAhead(recipes) {
     const all = await Promise.all(
@@ -98,9 +98,9 @@ export class Pipelines {
       await scope;
       return { pipeline, bindings, key };
     } catch (error) {
-      const told = (await module.getCompilationInfo()).messages.filter((m) => m.type === "error");
-      if (told.length) {
-        return JSON.stringify(told.map((m) => [m.lineNum, m.message, m.linePos]));
+      const errors = (await module.getCompilationInfo()).messages.filter((m) => m.type === "error");
+      if (errors.length) {
+        return JSON.stringify(errors.map((m) => [m.lineNum, m.message, m.linePos]));
       }
       const scoped = await scope;
       return JSON.stringify([[0, scoped?.message ?? String(error), 0]]);

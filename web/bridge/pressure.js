@@ -10,7 +10,7 @@
  *   knownSources?: readonly string[] }} ObserverClass
  */
 
-/** The state that was told last: "nominal", "fair", "serious" or "critical". */
+/** The last reported state: "nominal", "fair", "serious" or "critical". */
 export class Pressure {
   state = "nominal";
   #observer;

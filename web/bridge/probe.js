@@ -78,7 +78,7 @@ function engineFacts() {
     jspi: ["Suspending", "promising"].every((name) => typeof Reflect.get(WebAssembly, name) === "function"),
     n_cores: navigator.hardwareConcurrency,
     // v128 from an i32, then dropped; with a relaxed swizzle of two of them in between.
-    // Whether it tells the processor's pressure (pressure.js).
+    // Whether it reports the processor's pressure (pressure.js).
     compute_pressure: Reflect.get(globalThis, "PressureObserver")?.knownSources?.includes("cpu") ?? false,
     wasm_simd: validates([...SPLAT, DROP]),
     wasm_relaxed_simd: validates([...SPLAT, ...SPLAT, 0xfd, 0x80, 0x02, DROP]),

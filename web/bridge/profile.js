@@ -37,7 +37,7 @@ export class Profile {
   #untimed = 0;
   timed;
 
-  /** @param {GPUDevice} device @param {(nbytes: number) => void} count told of bytes taken and freed */
+  /** @param {GPUDevice} device @param {(nbytes: number) => void} count gets the bytes allocated and freed */
   constructor(device, count) {
     this.#device = device;
     this.#count = count;

@@ -1,6 +1,6 @@
 // What was learned about this machine, kept in IndexedDB by idb. It imports nothing (see gpu.js): the
 // library's module is handed in. Whatever is wrong with the database (missing, blocked, full, damaged,
-// slow) costs speed only: the console is told once, and this page's own memory serves instead.
+// slow) costs speed only: the console says so once, and this page's own memory serves instead.
 
 /** @typedef {Pick<typeof import("idb"), "openDB" | "deleteDB">} Library */
 /** @typedef {import("idb").IDBPDatabase} Database */

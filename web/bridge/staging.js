@@ -58,7 +58,7 @@ export class Staging {
     this.give(buffer);
   }
 
-  /** Destroy what is not lent; tells how many bytes that were. */
+  /** Destroy what is not in use; returns how many bytes that were. */
   trim() {
     const before = this.allocated;
     for (const kept of this.#kept.values()) kept.forEach((buffer) => this.#drop(buffer));

@@ -7,7 +7,7 @@
 export class Submission {
   #device;
   #faults;
-  /** Fulfils when the device has told whether it takes what was submitted last. */
+  /** Fulfils when the device has accepted or refused the last submission. */
   answered = Promise.resolve();
   /** What is encoded and not submitted yet. @type {GPUCommandEncoder | null} */
   #pending = null;
