@@ -172,6 +172,36 @@ async def test_a_tier_without_shaders_says_so() -> None:
     assert (found.pipelines, found.tier, found.reason) == (0, "cpu", "cpu was asked for")
 
 
+async def test_auto_takes_a_tier_that_has_shaders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where this machine would run a model faster without them."""
+    monkeypatch.delenv("BASCULE_FORCE_WEBGPU")
+    for precompiler in (ShaderPrecompiler(), ModelSpecificPrecompiler(str(TINY_BERT))):
+        work: Any = (
+            precompiler.precompile_essential_shaders()
+            if isinstance(precompiler, ShaderPrecompiler)
+            else precompiler.precompile_all()
+        )
+        found = await work
+        assert (found.pipelines, found.tier) == (8, "webgpu")
+        precompiler.close()
+
+
+async def test_auto_heeds_the_switches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BASCULE_FORCE_WEBGPU")
+    monkeypatch.setenv("BASCULE_DISABLE_WEBGPU", "1")
+    limited = ShaderPrecompiler()
+    found = await limited.precompile_operation("attention")  # type: ignore[misc]
+    assert (found.pipelines, found.tier) == (1, "webgpu-limited")
+    limited.close()
+    monkeypatch.delenv("BASCULE_DISABLE_WEBGPU")
+    monkeypatch.setenv("BASCULE_FORCE_CPU", "1")
+    without = ShaderPrecompiler()
+    found = await without.precompile_operation("attention")  # type: ignore[misc]
+    assert (found.pipelines, found.tier) == (0, "cpu")
+    assert "BASCULE_FORCE_CPU" in found.reason
+    without.close()
+
+
 async def test_mistakes_name_what_is_known() -> None:
     for make in (ShaderPrecompiler, lambda t: ModelSpecificPrecompiler("m", t)):
         with pytest.raises(InputError, match=r"text.*vision"):

@@ -50,6 +50,7 @@ _SEEDS = {
     ),
     "bascule.compat.loaders": "MultimodalModel ParallelMultimodalLoader ProgressiveModelLoader",
     "bascule.compat.matrix_ops": "MatrixOps",
+    "bascule.compat.model_family": "ModelFamily classify_model",
     "bascule.compat.platform": "UnifiedWebPlatform",
     "bascule.compat.precompile": "ModelSpecificPrecompiler ShaderPrecompiler",
     "bascule.compat.quantizer": "QuantizedTensor WebGPUQuantizer",

@@ -20,6 +20,8 @@ from bascule.compat.loaders import MultimodalModel as MultimodalModel
 from bascule.compat.loaders import ParallelMultimodalLoader as ParallelMultimodalLoader
 from bascule.compat.loaders import ProgressiveModelLoader as ProgressiveModelLoader
 from bascule.compat.matrix_ops import MatrixOps as MatrixOps
+from bascule.compat.model_family import ModelFamily as ModelFamily
+from bascule.compat.model_family import classify_model as classify_model
 from bascule.compat.platform import UnifiedWebPlatform as UnifiedWebPlatform
 from bascule.compat.precompile import ModelSpecificPrecompiler as ModelSpecificPrecompiler
 from bascule.compat.precompile import ShaderPrecompiler as ShaderPrecompiler

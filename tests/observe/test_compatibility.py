@@ -15,6 +15,9 @@ from bascule.choosing.tier_records import TierFacts
 from bascule.cli.main import main
 from bascule.errors import InputError
 from bascule.machine.hardware import Hardware, detect_hardware
+from bascule.models import classes
+from bascule.models.classes import CLASSES, examples_of
+from bascule.models.table import FAMILIES
 from bascule.observe import compatibility
 from bascule.observe.findings import Cell
 from tests.goldens import TINY_BERT
@@ -108,9 +111,11 @@ def test_a_model_is_held_against_each_tier(reporter: HardwareCompatibilityReport
     too_large, compatible = reporter.collect_model_integration_errors(str(TINY_BERT))
     assert (too_large.severity, compatible.severity) == ("error", "info")
     assert "does not run on wasm" in too_large.message
-    assert compatible.message.endswith("runs on cpu.")
+    assert "runs on cpu. It is a small embedding model, by its config.json." in compatible.message
     (unknown,) = reporter.collect_model_integration_errors("no-such-model-at-all")
     assert (unknown.severity, unknown.component) == ("error", "no-such-model-at-all")
+    (guessed,) = reporter.collect_model_integration_errors("openai/no-such-whisper")
+    assert guessed.message.endswith("It is an audio model, by its name.")
 
 
 def test_little_memory(
@@ -131,11 +136,27 @@ def test_the_matrix_says_what_was_measured(reporter: HardwareCompatibilityReport
     assert matrix["embedding"]["cpu"].level == "high"
     assert matrix["embedding"]["webgpu-limited"] == Cell("high", "assumed", "as cpu")
     assert matrix["text_generation"]["cpu"].level == "low"
-    assert {cell.basis for cell in matrix["vision"].values()} == {"assumed"}
+    assert matrix["vision"]["cpu"] == Cell(
+        "medium", "assumed", "by products alone; 360 ms a pass of a small model"
+    )
+    assert matrix["vision"]["webgpu"] == Cell("none", "measured", "no adapter was found")
     assert matrix["audio"]["cpu"].basis == "assumed"
     reporter._tested["cpu"] = "it is 3 off"
     failed = reporter.generate_compatibility_matrix()["embedding"]["cpu"]
     assert failed == Cell("none", "measured", "it is 3 off")
+
+
+def test_the_matrix_follows_the_table_of_families(
+    reporter: HardwareCompatibilityReporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    none = Cell("none", "assumed", "this version has no model of that family")
+    for family, examples in ((name, examples_of(name)) for name in CLASSES):
+        cells = reporter.generate_compatibility_matrix()[family]
+        assert (cells["cpu"] == none) == (not examples)
+    assert examples_of("vision")
+    monkeypatch.setattr(classes, "FAMILIES", tuple(f for f in FAMILIES if "see" not in f.tasks))
+    cells = reporter.generate_compatibility_matrix()["vision"]
+    assert set(cells.values()) == {none}
 
 
 def test_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import cast
 
 from bascule.backend.base import Tier
+from bascule.backend.tiers import SHADER_TIERS, BackendType
 from bascule.base.progress import Progress, ProgressCallback
 from bascule.base.waiting import start
+from bascule.choosing.switches import read_switches
 from bascule.compat.platform import UnifiedWebPlatform
 from bascule.device.device import Device, open_device
 from bascule.device.loading import read_programs
-from bascule.errors import InputError
+from bascule.errors import InputError, TierUnavailableError
 from bascule.models.encoder.config import EncoderConfig
 from bascule.models.table import PLAIN_ENCODER
 from bascule.program.program import Call, Program
@@ -67,10 +70,21 @@ class _SharedDevice:
         if self._opened is not None and not self._opened.lost:
             return self._opened
         if self._opening is None:
-            work = open_device(self._platform, remember=self._remember)
-            self._opening = asyncio.ensure_future(work)
+            self._opening = asyncio.ensure_future(self._open())
             self._opening.add_done_callback(self._ended)
         return await asyncio.shield(self._opening)
+
+    async def _open(self) -> Device:
+        """Open the platform; of "auto" a tier that has shaders, wherever one works."""
+        wanted = self._platform
+        if wanted != "auto":
+            return await open_device(wanted, remember=self._remember)
+        switches = read_switches()
+        shaders = [tier for tier in SHADER_TIERS if not switches.refuses(BackendType(tier))]
+        if shaders:
+            with suppress(TierUnavailableError):
+                return await open_device(shaders, remember=self._remember)
+        return await open_device(wanted, remember=self._remember)
 
     def _ended(self, task: asyncio.Task[Device]) -> None:
         self._opening = None
@@ -86,6 +100,7 @@ class _SharedDevice:
 class ShaderPrecompiler:
     """Compiles what models of a kind need, before any model is there.
 
+    `platform` "auto" is the best tier with shaders that works, even where another is faster.
     `model_type` is one of `model_types()`. With `cache_to_indexeddb` what is learned is kept
     between visits (in a page in IndexedDB, natively in files). Both `precompile_` methods, called
     where an event loop runs, start at once and return a task; in a plain script they work to the
@@ -143,6 +158,7 @@ class ShaderPrecompiler:
 class ModelSpecificPrecompiler:
     """Compiles what one model needs, from its config.json alone, and loads the model on top of it.
 
+    `platform` is that of `ShaderPrecompiler`.
     Methods called where an event loop runs start at once and return a task; in a plain script
     `precompile_all` works to the end.
     """

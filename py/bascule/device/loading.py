@@ -137,7 +137,7 @@ async def load_model(
     clock = _Clock()
     tell = clock.lapping(settings.progress or _silent)
     weights = format_of(settings.quantize)
-    source, file = _open(model, round(settings.chunk_size_mb * (1 << 20)))
+    source, file = open_files(model, round(settings.chunk_size_mb * (1 << 20)))
     opened, store, made = None, None, None
 
     def closed() -> None:
@@ -218,7 +218,7 @@ async def load_model(
 
 async def read_programs(model: str | PathLike[str]) -> list[Program]:
     """The passes that a model will most likely run, without its weights; raises as `load` does."""
-    source, file = _open(model)
+    source, file = open_files(model)
     try:
         return (await read_recipe(source, file, _silent)).programs()
     finally:
@@ -226,7 +226,7 @@ async def read_programs(model: str | PathLike[str]) -> list[Program]:
         source.release()
 
 
-def _open(
+def open_files(
     model: str | PathLike[str], chunk_nbytes: int = CHUNK_NBYTES
 ) -> tuple[RecordedSource, str | None]:
     """A model's source, and its file where it is one file."""

@@ -41,6 +41,11 @@ _TASK_OF = {
 }
 
 
+def kind_of_type(name: str) -> str:
+    """Return what models of that type do, as the table above says it; empty for an unknown one."""
+    return _KIND_OF.get(name, "")
+
+
 def unsupported_type(
     place: str, key: str, found: object, families: Sequence[AnyFamily]
 ) -> UnsupportedModelError:

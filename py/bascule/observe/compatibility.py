@@ -16,14 +16,17 @@ from bascule.base.arrays import need_numpy, np
 from bascule.base.waiting import sync
 from bascule.choosing.auto import need_of
 from bascule.choosing.decisions import memory_refusal
+from bascule.choosing.speeds import Kind
 from bascule.choosing.survey import survey
 from bascule.choosing.switches import read_switches
 from bascule.choosing.tier_records import TierFacts
+from bascule.compat.model_family import read_family
 from bascule.device.device import open_device
 from bascule.device.loading import read_programs
 from bascule.errors import BasculeError, InputError
 from bascule.machine.hardware import Hardware, detect_hardware
 from bascule.machine.host import free_nbytes
+from bascule.models.classes import examples_of
 from bascule.observe.findings import SEVERITIES, Cell, Finding, Level, Severity
 from bascule.observe.report_text import as_html, as_markdown
 
@@ -36,12 +39,16 @@ _PACKAGES: dict[str, tuple[Severity, str]] = {
     "wasmtime": ("warning", "the wasm tier needs it outside a page"),
     "tokenizers": ("warning", "texts need it outside a page"),
 }
-# A pass of a small model of each family, in multiply-adds, and its kind of work.
-_FAMILIES: dict[str, tuple[str, float]] = {
+# A pass of a small model of each family: its kind of work, and how many multiply-adds it has.
+_SMALL_MODELS: dict[str, tuple[Kind, float]] = {
     "embedding": ("product", 2e8),
     "text_generation": ("blocks", 1.3e8),
+    "vision": ("product", 1.8e10),  # ViT-B/16 at 224 x 224
+    "audio": ("product", 5e9),
+    "multimodal": ("product", 2.4e10),
 }
-_NOT_YET = ("vision", "multimodal")
+# Families timed by another op mix than the samples have: convolutions, attention over a spectrum.
+_BY_PRODUCTS_ALONE = ("vision", "audio", "multimodal")
 _HIGH_S, _MEDIUM_S = 0.05, 0.5
 
 
@@ -106,7 +113,8 @@ class HardwareCompatibilityReporter:
             programs = sync(read_programs(model_name))
         except BasculeError as error:
             advice = (error.hint,) if error.hint else ()
-            return self._add([Finding("error", model_name, error.category, error.what, advice)])
+            what = f"{error.what}.{self._class_of(model_name)}"
+            return self._add([Finding("error", model_name, error.category, what, advice)])
         need = need_of(model_name, programs)
         found: list[Finding] = []
         able: list[str] = []
@@ -124,7 +132,7 @@ class HardwareCompatibilityReporter:
                 found.append(Finding("error", model_name, "incompatible", text, advice))
         needs = f"It needs {need.total_nbytes / (1 << 20):,.1f} MiB"
         if able:
-            text = f"{needs} and runs on {', '.join(able)}."
+            text = f"{needs} and runs on {', '.join(able)}.{self._class_of(model_name)}"
             found.append(Finding("info", model_name, "compatible", text))
         else:
             text = f"{needs}, and no tier here can run it."
@@ -140,18 +148,16 @@ class HardwareCompatibilityReporter:
         its tier has not failed a test, else "assumed".
         """
         tiers = self._surveyed()
-        rows = {
-            family: {t.tier: self._cell(t, kind, work) for t in tiers}
-            for family, (kind, work) in _FAMILIES.items()
-        }
-        audio = {t.tier: self._cell(t, "product", 5e9) for t in tiers}
-        rows["audio"] = {
-            tier: Cell(c.level, "assumed", f"by products alone; {c.reason}")
-            for tier, c in audio.items()
-        }
-        for family in _NOT_YET:
-            none = Cell("none", "assumed", "this version has no model of that family")
-            rows[family] = {t.tier: none for t in tiers}
+        rows: dict[str, dict[str, Cell]] = {}
+        for family, (kind, work) in _SMALL_MODELS.items():
+            if not examples_of(family):
+                none = Cell("none", "assumed", "this version has no model of that family")
+                rows[family] = {t.tier: none for t in tiers}
+                continue
+            cells = {t.tier: self._cell(t, kind, work) for t in tiers}
+            if family in _BY_PRODUCTS_ALONE:
+                cells = {tier: _by_products(cell) for tier, cell in cells.items()}
+            rows[family] = cells
         return rows
 
     def generate_report(self, format: str = "markdown") -> str:
@@ -190,6 +196,18 @@ class HardwareCompatibilityReporter:
         found.write_text(text, "utf-8")
         return found
 
+    def _class_of(self, model_name: str) -> str:
+        """A sentence on a model's class and size, and what shows them; empty if nothing does."""
+        try:
+            found = sync(read_family(model_name))
+        except BasculeError:
+            return ""
+        if found.family is None:
+            return ""
+        words = " ".join(word for word in (found.size, found.family) if word)
+        article = "an" if words[0] in "aeiou" else "a"
+        return f" It is {article} {words} model, by its {found.family_source}."
+
     def _add(self, found: list[Finding]) -> list[Finding]:
         self.findings += [finding for finding in found if finding not in self.findings]
         return found
@@ -219,7 +237,7 @@ class HardwareCompatibilityReporter:
                 found.append(Finding("info", each.tier, "tested", text))
         return found
 
-    def _cell(self, facts: TierFacts, kind: Any, work: float) -> Cell:
+    def _cell(self, facts: TierFacts, kind: Kind, work: float) -> Cell:
         wrong = facts.refused or self._tested.get(facts.tier, "")
         if facts.better:
             best = next(t for t in self._surveyed() if t.tier == facts.better)
@@ -235,6 +253,13 @@ class HardwareCompatibilityReporter:
         measured = not facts.speeds.source.startswith("typical")
         basis = "measured" if measured else "assumed"
         return Cell(level, basis, f"{1e3 * seconds:.3g} ms a pass of a small model")
+
+
+def _by_products(cell: Cell) -> Cell:
+    """Mark a level that follows from matrix products alone; why a tier does not work stands."""
+    if cell.level == "none":
+        return cell
+    return Cell(cell.level, "assumed", f"by products alone; {cell.reason}")
 
 
 def render(report: dict[str, Any], format: str) -> str:
