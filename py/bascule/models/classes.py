@@ -35,8 +35,8 @@ _OF_KIND: Mapping[str, ModelClass] = {
 }
 # Model types of several inputs; transformers' configurations of most nest one for each of them.
 _MULTIMODAL = (
-        "clip siglip siglip2 blip blip-2 vilt llava llava_next qwen2_vl qwen2_5_vl qwen3_vl align "
-        "paligemma idefics idefics2 idefics3 mllama pixtral internvl chameleon fuyu clap flava"
+    "clip siglip siglip2 blip blip-2 vilt llava llava_next qwen2_vl qwen2_5_vl qwen3_vl align "
+    "paligemma idefics idefics2 idefics3 mllama pixtral internvl chameleon fuyu clap flava"
 )
 _MULTIMODAL_TYPES = frozenset(_MULTIMODAL.split())
 _INPUT_CONFIGS = frozenset({"text_config", "vision_config", "audio_config"})
