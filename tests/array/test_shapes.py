@@ -150,6 +150,39 @@ def test_products(tier: str, rng: np.random.Generator) -> None:
     same(xp.linalg.solve(xp.asarray(square), xp.asarray(x)), np.linalg.solve(square, x), 1e-4)
 
 
+PRODUCTS = [
+    ((5,), (5, 7)),  # a vector by a matrix, and the other way around
+    ((7, 5), (5,)),
+    ((4, 7, 8), (8,)),
+    ((2, 1, 9, 12), (3, 12, 8)),  # both broadcast
+    ((3, 9, 13), (13, 20)),  # one y for all
+    ((9, 12), (2, 12, 5)),
+    ((17, 16), (16, 20)),
+    ((33, 31), (31, 35)),
+    ((0, 3), (3, 2)),
+    ((2, 0), (0, 3)),
+    ((2, 4, 3), (2, 3, 0)),
+]
+
+
+@pytest.mark.parametrize("shapes", PRODUCTS, ids=str)
+def test_products_of_views_odd_shapes_and_halves(
+    tier: str, rng: np.random.Generator, shapes: Any
+) -> None:
+    x, y = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    a, b = xp.asarray(x), xp.asarray(y)
+    expected = x.astype(np.float64) @ y
+    same(a @ b, expected, 1e-5)
+    # The same numbers lying transposed and every other row of twice as many, without a copy.
+    if y.ndim > 1:
+        same(a @ xp.asarray(np.ascontiguousarray(y.swapaxes(-1, -2))).mT, expected, 1e-5)
+    same(xp.asarray(np.repeat(x, 2, axis=0))[::2] @ b, expected, 1e-5)
+    halves = (x.astype(np.float16), y.astype(np.float16))
+    found = xp.asarray(halves[0]) @ xp.asarray(halves[1])
+    assert found.dtype == xp.float16
+    same(found, halves[0].astype(np.float64) @ halves[1].astype(np.float64), 4e-3)
+
+
 def test_indexing_and_joining(tier: str, rng: np.random.Generator) -> None:
     x = floats(rng, (5, 6, 7))
     array = xp.asarray(x)

@@ -66,6 +66,21 @@ async def test_a_softmax_is_few_kernels(device: bascule.Device) -> None:
     assert runner.n_kernels <= 3
 
 
+async def test_a_product_copies_no_operand_that_lies_dense_or_transposed(
+    device: bascule.Device, rng: np.random.Generator
+) -> None:
+    runner = await runner_of(device)
+    x = device.asarray(rng.standard_normal((9, 12)).astype(np.float32))
+    row = device.asarray(rng.standard_normal(12).astype(np.float32))
+    wide = device.asarray(rng.standard_normal((3, 9, 12)).astype(np.float32))
+    await xp.eval(x, row, wide)
+    for product in (x @ x.T, x.T @ x, x @ row, row @ x.T, wide @ x.T, wide @ wide.mT):
+        made = runner.n_kernels
+        await product.numpy()
+        copies = 1 if product.shape == (12, 12) else 0  # of x.T, whose rows do not lie together
+        assert runner.n_kernels - made == 1 + copies
+
+
 async def test_many_reads_and_many_consumers_are_cut(device: bascule.Device) -> None:
     arrays = [device.asarray(np.full(5, i, np.float32)) for i in range(40)]
     total = arrays[0]

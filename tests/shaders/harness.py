@@ -15,6 +15,7 @@ from bascule.backend.wasm.kernels_native import open_native
 from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.gpu_native import NativeGpu
+from bascule.backend.webgpu.kernels import candidates
 from bascule.program.blocks import BlockMatrix
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
@@ -55,9 +56,12 @@ async def check_op(
     limits: Sequence[Shape | None] | None = None,
     sizes: Mapping[str, int] | None = None,
     states: Sequence[int] = (),
+    kernel: str = "",
     **attributes: Attribute,
 ) -> Array:
     """Run `op` and compare; returns the device's result.
+
+    `kernel` is the variant that serves it, instead of the default.
 
     `limits` gives shapes with Dims where a bucket is larger than the inputs of this run; `states`
     are the operands that are states, which are compared, too; `unit` is about how large the numbers
@@ -88,6 +92,10 @@ async def check_op(
             store.write(store.targets[value.name], 0, padded(x.data))
         elif x is not None and value in program.states and value is not None:
             kept.write(value.name, 0, padded(x))
+    if kernel:
+        rivals = candidates(program.calls[0], gpu.adapter)
+        chosen = next(rival for rival in rivals if rival.variant == kernel)
+        backend.pipelines.choices.note_tuned(program.calls[0], chosen, [(chosen, 1.0)])
     executable = await backend.prepare(program, store, kept)
     buffer = executable._buffers[result.name]
     gpu.write(buffer, 0, np.full(result.nbytes // 4, np.nan, np.float32))

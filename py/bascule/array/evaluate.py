@@ -6,7 +6,7 @@ from math import prod
 from typing import Any
 
 from bascule.array.dtypes import DType
-from bascule.array.graph import Node
+from bascule.array.graph import Node, Product
 from bascule.array.rows import ROWS
 from bascule.base.arrays import np
 
@@ -35,11 +35,17 @@ def _evaluate(node: Node, inputs: list[Any]) -> Any:
     if node.op == "order":
         return np.argsort(inputs[0], axis=-1, kind="stable")
     if node.op == "matmul":
-        x, y = node.attribute
-        return np.matmul(inputs[0].reshape(x), inputs[1].reshape(y))
+        return np.matmul(*factors(node, inputs))
     if node.op == "fft":
         return _transformed(inputs[0].reshape(node.shape), node.attribute[2])
     return _combined(node, inputs[0])
+
+
+def factors(node: Node, inputs: list[Any]) -> tuple[Any, Any]:
+    """The matrices x (n, M, K) and y (K, N) or (n, K, N) of a "matmul", without a copy."""
+    shapes: Product = node.attribute
+    y = inputs[1].reshape(shapes.y)
+    return inputs[0].reshape(shapes.x), y.swapaxes(-1, -2) if shapes.transposed else y
 
 
 def _numbered(node: Node) -> Any:

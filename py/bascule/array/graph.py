@@ -25,13 +25,25 @@ class Strided:
     strides: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Product:
+    """How a "matmul" sees the memory of its inputs: x (n, M, K), y (K, N) or (n, K, N).
+
+    `transposed`: y is (N, K) or (n, N, K).
+    """
+
+    x: Shape
+    y: Shape
+    transposed: bool
+
+
 class Node:
     """One operation on other nodes, its shape and dtype, and its value once it is computed.
 
     `op` is a row of `rows.ROWS`, or "data" (known numbers), "cast", "bits" (a float's word), "iota"
     (0, 1, 2, ... in row-major order), "gather" (data, flat indices), "view", "reduce", "best",
-    "scan", "order" (argsort), "matmul", "fft" (rows, n, sign). `memory` holds its value on the
-    device, `host` in numpy.
+    "scan", "order" (argsort), "matmul" (`Product`), "fft" (rows, n, sign). `memory`
+    holds its value on the device, `host` in numpy.
     """
 
     __slots__ = (

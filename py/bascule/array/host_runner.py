@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
-from bascule.array.evaluate import evaluate, viewed
+from bascule.array.evaluate import evaluate, factors, viewed
 from bascule.array.graph import Node, ordered
 
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ class HostRunner:
 
     def _evaluated(self, node: Node, inputs: list[Any]) -> Any:
         if node.op == "matmul":
-            x, y = (each.reshape(to) for each, to in zip(inputs, node.attribute, strict=True))
-            found = self._backend.product(x, y)
+            found = self._backend.product(*factors(node, inputs))
             if found is not None:
                 return found.reshape(node.shape)
         return evaluate(node, inputs)

@@ -7,7 +7,7 @@ from typing import Any
 
 from bascule.array import build, dtypes
 from bascule.array.errors import DTypeError, ShapeError
-from bascule.array.graph import Node, Strided, dense
+from bascule.array.graph import Node, Product, dense
 
 
 def multiplied(x1: Any, x2: Any) -> Node:
@@ -44,26 +44,49 @@ def product(a: Node, b: Node) -> Node:
     """Matrices of two nodes of one dtype, leading axes broadcast."""
     batch = build.broadcast_shape("xp.matmul", [a.shape[:-2], b.shape[:-2]])
     rows, inner, columns = a.shape[-2], a.shape[-1], b.shape[-1]
-    shape = (*batch, rows, columns)
-    if a.dtype.name == "float32" and prod(shape) and inner:
-        shared = prod(b.shape[:-2]) == 1
-        b = b if shared else build.broadcast(b, (*batch, inner, columns))
-        shapes = (
-            (prod(batch), rows, inner),
-            (inner, columns) if shared else (prod(batch), inner, columns),
-        )
-        pair = [contiguous(build.broadcast(a, (*batch, rows, inner))), contiguous(b)]
-        found = Node(a.device, "matmul", pair, (prod(batch), rows, columns), a.dtype, shapes)
-        return build.reshape(found, shape)
-    return _summed_product(a, b)
+    if a.dtype.kind != "f" or not prod(batch) * rows * inner * columns:
+        return _summed_product(a, b)
+    wide = dtypes.named("float32")
+    x, y = build.cast(a, wide), build.cast(b, wide)
+    x = build.broadcast(x, (*batch, rows, inner))
+    n = prod(batch)
+    if prod(y.shape[:-2]) == 1:  # one y for all rows of x
+        y = build.reshape(y, (inner, columns))
+        n, rows = 1, n * rows
+    else:
+        y = build.broadcast(y, (*batch, inner, columns))
+    if columns == 1:  # a matrix by a vector: the vector is the one row
+        found = _op_product(n, _transposed(y), x, (1, inner, rows), transposed=True)
+    else:
+        turned = _transposed(y)
+        transposed = _is_dense(turned)
+        y = turned if transposed else y
+        found = _op_product(n, x, y, (rows, inner, columns), transposed=transposed)
+    return build.cast(build.reshape(found, (*batch, a.shape[-2], columns)), a.dtype)
+
+
+def _transposed(node: Node) -> Node:
+    """Its matrices with their axes exchanged, as a view."""
+    axes = len(node.shape)
+    return build.permute(node, [*range(axes - 2), axes - 1, axes - 2])
+
+
+def _op_product(n: int, x: Node, y: Node, sides: tuple[int, int, int], *, transposed: bool) -> Node:
+    """n products by the op `matmul`: x (n, M, K) and y (n or 1, K, N), or transposed (.., N, K)."""
+    rows, inner, columns = sides
+    matrix = (columns, inner) if transposed else (inner, columns)
+    y_shape = matrix if n == 1 else (n, *matrix)
+    x_shape = (n, rows, inner)
+    pair = [contiguous(x), contiguous(y)]
+    attribute = Product(x_shape, y_shape, transposed)
+    return Node(x.device, "matmul", pair, (n, rows, columns), x.dtype, attribute)
 
 
 def _summed_product(a: Node, b: Node) -> Node:
     """The product as one fused sum over (..., M, N, K): for types that no kernel multiplies."""
     wide = dtypes.named("float32") if a.dtype.kind == "f" else a.dtype
-    turned = [*range(len(b.shape) - 2), len(b.shape) - 1, len(b.shape) - 2]
     left = build.reshape(a, (*a.shape[:-1], 1, a.shape[-1]))
-    b = build.permute(b, turned)
+    b = _transposed(b)
     right = build.reshape(b, (*b.shape[:-2], 1, *b.shape[-2:]))
     pair = [build.cast(each, wide) for each in (left, right)]
     products = build.row("multiply", pair)
@@ -73,7 +96,17 @@ def _summed_product(a: Node, b: Node) -> Node:
 
 def contiguous(node: Node) -> Node:
     """A node whose own memory holds all the elements row-major, whatever its shape."""
-    base, lies = build.layout(node)
-    if base.size == node.size and lies == Strided(0, dense(node.shape)):
-        return base
+    if _is_dense(node):
+        return build.layout(node)[0]
     return Node(node.device, "copy", (node,), node.shape, node.dtype)
+
+
+def _is_dense(node: Node) -> bool:
+    """Whether it shows all of one node's memory, row-major."""
+    base, lies = build.layout(node)
+    steps = zip(node.shape, lies.strides, dense(node.shape), strict=True)
+    return (
+        base.size == node.size
+        and lies.offset == 0
+        and all(n == 1 or step == wanted for n, step, wanted in steps)
+    )

@@ -8,16 +8,17 @@ from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 
 if TYPE_CHECKING:
-    from bascule.array.graph import Node
+    from bascule.array.graph import Node, Product
     from bascule.backend.webgpu.backend import WebGpuBackend
     from bascule.backend.webgpu.kernel import Kernel
 
 
 async def prepared_product(backend: WebGpuBackend, node: Node) -> tuple[Kernel, list[int], int]:
-    """The kernel for x (..., M, K) @ y (..., K, N), where its operands are bound, its pipeline."""
+    """The kernel for a node's `Product`, where its operands are bound, and its pipeline."""
     graph = Graph("matmul")
-    x, y = node.attribute
-    graph.output(graph.call("matmul", graph.input("x", x, "f32"), graph.input("y", y, "f32")))
+    shapes: Product = node.attribute
+    x, y = graph.input("x", shapes.x), graph.input("y", shapes.y)
+    graph.output(graph.call("matmul", x, y, transposed=shapes.transposed))
     calls = freeze(graph).calls
     (kernel,) = await backend.pipelines.kernels_for(calls)
     places = [at for at, letter in enumerate(kernel.bindings) if letter != "-"]

@@ -13,10 +13,14 @@ from bascule.backend.webgpu.kernel import Kernel, Numbers, Variants, make_kernel
 from bascule.backend.webgpu.launch import fits, flat, normalise_rows, operand
 from bascule.program.ops import MOST_AXES, MOST_JOINED
 from bascule.program.ops.parts import part_of
-from bascule.program.program import Call, Sizes
+from bascule.program.program import Call, Dim, Sizes, Value
 
 # Queries of a KV head up to which, on hardware, each has a workgroup of its own.
 _FEW_ROWS = 16
+# Kernels of matmul: rows and columns of the result that a lane owns, and whether there are slots.
+_MATMULS = {"matmul": (4, 4, False), "matmul_block": (8, 8, True), "matmul_row": (1, 4, True)}
+# Rows of a matrix up to which matmul_row comes first.
+_ROWS_ALONE = 3
 
 
 def _multiply(call: Call, adapter: AdapterInfo) -> Variants:
@@ -60,20 +64,37 @@ def _matmul(call: Call, adapter: AdapterInfo) -> Variants:
         }
 
     *batch, rows, cols = call.result.limits
-    lanes = prod(batch) * -(-rows // 4) * -(-cols // 4)
+    parts = _matmul_parts(x, y, transposed=bool(transposed))
 
-    def make(workgroup: int) -> Kernel:
+    def make(name: str, workgroup: int) -> Kernel:
+        height, width, slots = _MATMULS[name]
+        lanes = prod(batch) * -(-rows // height) * -(-cols // width)
         return make_kernel(
             call,
-            "matmul",
+            name,
             numbers,
             lambda: flat(lanes, workgroup),
             variant=str(workgroup),
+            parts=parts if slots else (),
             constants={"WORKGROUP": workgroup},
         )
 
-    order = (16, 64) if adapter.software else (64, 16)
-    return [partial(make, n) for n in order]
+    names = ["matmul_block", "matmul"]
+    if rows <= _ROWS_ALONE:
+        names = ["matmul_row", *names]
+    workgroups = (16, 64) if adapter.software else (64, 16)
+    return [partial(make, name, n) for name in names for n in workgroups]
+
+
+def _matmul_parts(x: Value, y: Value, *, transposed: bool) -> tuple[str, str]:
+    """How x and y are read: by vec4s where all their rows are whole ones."""
+    inner, cols = x.shape[-1], y.shape[-1]
+    if isinstance(inner, Dim) or inner % 4:
+        return "left_any", "right_any"
+    if transposed:
+        return "left_vec4", "right_columns"
+    whole = isinstance(cols, int) and cols % 4 == 0
+    return "left_vec4", "right_rows" if whole else "right_any"
 
 
 def _dot_product_attention(call: Call, adapter: AdapterInfo) -> Variants:
