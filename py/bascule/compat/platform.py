@@ -199,7 +199,7 @@ class UnifiedWebPlatform:
         report = model.quantization
         nbytes = model.weights.nbytes
         tensors = report.tensors if report else ()
-        cache = "f16" if model.has_halves else "f32"
+        cache = "f16" if model.has_f16_cache else "f32"
         return {
             "precision": self.precision,
             "weights": report.format if report else None,

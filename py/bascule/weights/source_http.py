@@ -64,7 +64,7 @@ class HttpSource:
         """See `Source.size`."""
         nbytes = (await self._open(file)).entry.nbytes
         if nbytes < 0:
-            raise SourceError(self._url(file), "the server does not tell the file's size")
+            raise SourceError(self._url(file), "the server does not report the file's size")
         return nbytes
 
     async def read(self, file: str, offset: int = 0, nbytes: int | None = None) -> bytes:
