@@ -52,6 +52,15 @@ def put(*path: str, to: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def of_users(flag: str, *, to: Any) -> Callable[[dict[str, Any]], None]:
+    """Set a flag of an added token that is none of control."""
+
+    def change(fields: Any) -> None:
+        fields["added_tokens"][0] |= {"special": False, flag: to}
+
+    return change
+
+
 def tokenizer_of(given: TokenizerFiles) -> LanguageTokenizer:
     vocabulary = read_folder_vocabulary(given)
     return LanguageTokenizer(
@@ -184,7 +193,9 @@ OTHERS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (put("post_processor", to={"type": "BertProcessing"}), "post_processor does more"),
     (put("post_processor", "processors", to=3), "post_processor does more"),
     (put("post_processor", "processors", "1", "single", to=[]), "post_processor does more"),
-    (put("added_tokens", "0", "lstrip", to=True), "has the flag lstrip"),
+    (of_users("lstrip", to=True), "has the flag lstrip"),
+    (of_users("rstrip", to=True), "has the flag rstrip"),
+    (put("added_tokens", "0", "rstrip", to=1), "has the flag rstrip"),
     (put("added_tokens", "1", "single_word", to=True), "has the flag single_word"),
 ]
 

@@ -49,10 +49,22 @@ def unigram(to_bytes: bool, *, split: bool) -> Tokenizer:
     return made
 
 
+def phi_3() -> Tokenizer:
+    """Tokens of control and of users that take the white space at their side, as Phi-3's do."""
+    made = space_words(*CONTROLS, before="always")
+    flags = {"normalized": False, "special": True}
+    made.add_special_tokens([AddedToken("<|user|>", rstrip=True, **flags)])
+    made.add_special_tokens([AddedToken("<mask>", lstrip=True, **flags)])
+    made.add_tokens([AddedToken("</tool>", rstrip=True, normalized=False)])
+    made.add_tokens([AddedToken("<both>", lstrip=True, rstrip=True, normalized=False)])
+    return made
+
+
 MAKERS: dict[str, Callable[[], Tokenizer]] = {
     "gemma": partial(space_words, *CONTROLS),
     "llama 2": partial(space_words, *CONTROLS, before="always"),
     "mistral": partial(space_words, *CONTROLS, before="first"),
+    "phi-3": phi_3,
     "unigram of words": partial(unigram, False, split=True),
     "unigram of texts": partial(unigram, False, split=False),
     "unigram with bytes": partial(unigram, True, split=True),
@@ -91,6 +103,23 @@ def test_ids_and_texts_are_those_of_the_makers_library(name: str) -> None:
             assert native.encode(text, special=False) == native.encode(text, special=True)
     parts = [part for text in texts for part in (*native.split(text), 1)]
     assert page.encode_parts(parts) == native.encode_parts(parts)
+
+
+WHITE = ["", " ", "\n", " \t ", "\u00a0", "\u2003\u3000", "\x1c", "\u200b", "\x85\v\f\r"]
+
+
+def test_tokens_take_the_white_space_at_their_side() -> None:
+    makers = phi_3()
+    native = tokenizer_of(makers)
+    tokens = ["<|user|>", "<mask>", "</tool>", "<both>", "</s>", "the", "", "a"]
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    source = random.Random(seed)
+    for _ in range(2000):
+        text = "".join(source.choice(tokens) + source.choice(WHITE) for _ in range(6))
+        expected = makers.encode(text, add_special_tokens=False).ids
+        assert native.encode(text, special=True) == expected, text
+    assert native.encode("<|user|>\n\n the", special=True) == makers.encode("<|user|>the").ids
 
 
 @pytest.mark.parametrize("name", MAKERS)

@@ -6,7 +6,7 @@ Nothing of it is trusted. A byte-level BPE, and SentencePiece's BPE or Unigram, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -32,9 +32,6 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 CHAT_TEMPLATE = "chat_template.jinja"
 
 Answer = TypeVar("Answer")
-
-# An added token that takes its neighbours with it, or is no whole word of its own.
-_GREEDY = ("lstrip", "rstrip", "single_word")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +67,8 @@ def read_folder_vocabulary(files: TokenizerFiles) -> Vocabulary:
     tokens, kinds = _tokens(vocab, tokenizer.get("added_tokens"), place)
     _check_text("".join(tokens), place)
     _check_kind(tokenizer, model, tokens, place, spaced=spaced)
+    added = tokenizer.get("added_tokens") or []
+    _check_added(added, place, spaced=spaced)
     if pre is None:
         pre = _asked(place, spaced_of, tokenizer, model, tokens, place)
     merges = () if unigram else _merges(model, place)
@@ -81,7 +80,12 @@ def read_folder_vocabulary(files: TokenizerFiles) -> Vocabulary:
     if unknown := sorted(i for i in files.ends if not 0 <= i < len(tokens)):
         told_of = f"eos_token_id {unknown[0]:,} is none of the {len(tokens):,} tokens"
         raise ModelFileError(files.place, told_of)
-    return replace(made, ends=made.ends | files.ends)
+    return replace(
+        made,
+        ends=made.ends | files.ends,
+        strips_before=_stripping(added, "lstrip"),
+        strips_after=_stripping(added, "rstrip"),
+    )
 
 
 def _check_kind(
@@ -183,10 +187,24 @@ def _added(token: object, place: str) -> tuple[int, str, int]:
     if not isinstance(token, dict) or not isinstance(token.get("content"), str):
         raise ModelFileError(place, "one of its added_tokens has no content")
     text: str = token["content"]
-    if unknown := [flag for flag in _GREEDY if token.get(flag, False) is not False]:
-        raise _unsupported(place, f"its token {text[:40]!r} has the flag {unknown[0]}")
     kind = CONTROL if token.get("special", False) is True else USER_DEFINED
     return _id(token.get("id"), place), text, kind
+
+
+def _check_added(added: Iterable[Mapping[str, Any]], place: str, *, spaced: bool) -> None:
+    """UnsupportedModelError for flags of added tokens by which a text is not cut here."""
+    for token in added:
+        # Of byte-level tokenizers the library cuts at all but control tokens.
+        ours = spaced or token.get("special", False) is True
+        for flag in ("single_word", "lstrip", "rstrip"):
+            is_read = ours and flag != "single_word" and token.get(flag) is True
+            if token.get(flag, False) is not False and not is_read:
+                text = token["content"][:40]
+                raise _unsupported(place, f"its token {text!r} has the flag {flag}")
+
+
+def _stripping(added: Iterable[Mapping[str, Any]], flag: str) -> frozenset[int]:
+    return frozenset(token["id"] for token in added if token.get(flag, False) is True)
 
 
 def _merges(model: Mapping[str, Any], place: str) -> tuple[str, ...]:

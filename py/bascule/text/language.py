@@ -10,7 +10,7 @@ from bascule.base.arguments import token_ids
 from bascule.errors import InputError
 from bascule.text import Tokenizer, check_unicode, make_tokenizer
 from bascule.text.spaced import Pieces, Spaced
-from bascule.text.token_finder import TokenFinder
+from bascule.text.token_finder import TokenCutter
 from bascule.text.vocabulary import BYTE_OF, Vocabulary
 
 
@@ -78,7 +78,8 @@ class LanguageTokenizer:
         self.vocabulary = vocabulary
         self.n_tokens = len(vocabulary.tokens)
         self._plain = plain
-        self._control = TokenFinder(vocabulary.control)
+        strips = vocabulary.strips_before, vocabulary.strips_after
+        self._cutter = TokenCutter(vocabulary.control, *strips)
         self._silent = frozenset(vocabulary.control.values())
         self._raw = frozenset(vocabulary.user_defined.values()) | self._silent | vocabulary.unused
         self._bytes: dict[int, bytes] = {}
@@ -86,7 +87,10 @@ class LanguageTokenizer:
         self._spaced = spaced
         self.strips = spaced is not None and spaced.stripped
         self._pieces = spaced and Pieces(
-            spaced, vocabulary.tokens, vocabulary.user_defined, vocabulary.left_out
+            spaced,
+            vocabulary.tokens,
+            TokenCutter(vocabulary.user_defined, *strips),
+            vocabulary.left_out,
         )
 
     @property
@@ -110,13 +114,7 @@ class LanguageTokenizer:
 
     def split(self, text: str) -> list[str | int]:
         """The text around control tokens, and their ids: the leftmost, then the longest wins."""
-        parts: list[str | int] = []
-        done = 0
-        for start, token in self._control.all_in(text):
-            if start >= done:
-                parts += (text[done:start], self.vocabulary.control[token])
-                done = start + len(token)
-        return [part for part in (*parts, text[done:]) if part != ""]
+        return list(self._cutter.parts(text))
 
     def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
         """See `TextTokenizer.encode_parts`. One call of the library for all."""

@@ -7,11 +7,11 @@ side has nothing left but the model.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bascule.text.token_finder import TokenFinder
+from bascule.text.token_finder import TokenCutter
 
 SPACE = "\u2581"
 Prefix = Literal["never", "first", "always"]
@@ -98,25 +98,23 @@ class Pieces:
         self,
         spaced: Spaced,
         tokens: Sequence[str],
-        user_defined: Mapping[str, int],
+        cutter: TokenCutter,
         left_out: frozenset[int],
     ) -> None:
         self._spaced = spaced
-        self._user_defined = user_defined
-        self._finder = TokenFinder(user_defined)
+        self._cutter = cutter
         self._unknown = spaced.unknown_runs(tokens, left_out)
         ids = {} if self._unknown is None else {text: i for i, text in enumerate(tokens)}
         self._byte_ids = [ids[text] for text in BYTES if ids]
 
     def of(self, text: str, *, first: bool) -> Iterator[str | int]:
         """Yield what a text becomes; `first`: no other text and no token stands before it."""
-        done = 0
-        for start, token in self._finder.all_in(text):
-            if start >= done:
-                yield from self._plain(text[done:start], first=first and not done)
-                yield self._user_defined[token]
-                done = start + len(token)
-        yield from self._plain(text[done:], first=first and not done)
+        for part in self._cutter.parts(text):
+            if isinstance(part, int):
+                yield part
+            else:
+                yield from self._plain(part, first=first)
+            first = False
 
     def _plain(self, text: str, *, first: bool) -> Iterator[str | int]:
         if not text:

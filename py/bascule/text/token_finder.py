@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+# Unicode's White_Space, as the tokenizers library has it; str.strip() takes U+001C to U+001F.
+_WHITE = "\t\n\v\f\r \u0085\u00a0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
+    map(chr, range(0x2000, 0x200B))
+)
+_WHITE_RUN = re.compile(f"[{_WHITE}]*")
 
 
 class TokenFinder:
@@ -43,6 +49,41 @@ class TokenFinder:
         """Whether a text is the beginning of a token that goes on."""
         after = bisect_right(self._sorted, text)
         return after < len(self._sorted) and self._sorted[after].startswith(text)
+
+
+class TokenCutter:
+    """Cuts texts at tokens, of those at one place the longest, into texts and ids.
+
+    Tokens of `strips_before` take the white space before them, those of `strips_after` that
+    behind them.
+    """
+
+    def __init__(
+        self,
+        ids: Mapping[str, int],
+        strips_before: Collection[int] = (),
+        strips_after: Collection[int] = (),
+    ) -> None:
+        self._ids = ids
+        self._finder = TokenFinder(ids)
+        self._before, self._after = strips_before, strips_after
+
+    def parts(self, text: str) -> Iterator[str | int]:
+        """Yield the ids and the texts around them, of which none is empty."""
+        done = 0
+        for start, token in self._finder.all_in(text):
+            if start < done:
+                continue
+            index = self._ids[token]
+            plain = text[done:start]
+            if plain := plain.rstrip(_WHITE) if index in self._before else plain:
+                yield plain
+            yield index
+            done = start + len(token)
+            if index in self._after:
+                done += len(_WHITE_RUN.match(text, done)[0])  # type: ignore[index]
+        if done < len(text):
+            yield text[done:]
 
 
 def _begun_by(tokens: list[str]) -> list[int]:

@@ -51,7 +51,8 @@ class Vocabulary:
     """Tokens by id, and what the file says of them.
 
     `control` tokens are parsed where a caller allows it, `user_defined` ones in every text; `ends`
-    are the ids after which a model has said all.
+    are the ids after which a model has said all. Of a text, tokens of `strips_before` take the
+    white space before them, and those of `strips_after` what follows them.
     """
 
     tokens: Sequence[str]
@@ -65,6 +66,8 @@ class Vocabulary:
     adds_bos: bool
     ends: frozenset[int]
     chat_template: str | None = field(repr=False)
+    strips_before: frozenset[int] = frozenset()
+    strips_after: frozenset[int] = frozenset()
 
     def text(self, token: int | None) -> str:
         """A token's own text, "" for none."""
