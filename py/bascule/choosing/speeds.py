@@ -8,10 +8,10 @@ Work is counted in multiply-adds, and in numbers for a pass.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import exp, inf, isfinite, log
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from bascule.backend.tiers import Tier, tier_info
 from bascule.base.page_settings import IN_PAGE
@@ -49,19 +49,7 @@ class Speeds:
 
         Infinite where nothing of that kind was measured.
         """
-        found = self.samples.get(kind, ())
-        if not found:
-            return inf
-        points = [(s.work, s.again_s if again else s.once_s) for s in found]
-        at = bisect_left(points, (work, 0.0))
-        if at == 0:
-            return points[0][1]
-        if at == len(points):
-            last_work, last_s = points[-1]
-            return last_s * max(1.0, work / last_work)
-        (low, low_s), (high, high_s) = points[at - 1], points[at]
-        share = log(work / low) / log(high / low)
-        return exp((1 - share) * log(low_s) + share * log(high_s))
+        return interpolated(self.samples.get(kind, ()), work, again=again)
 
     def pass_seconds(self, kind: Kind, work: float, calls: int = 1) -> float:
         """The time of a pass: `calls` like products in a row, sent and read back once.
@@ -77,6 +65,25 @@ class Speeds:
         return {k: [[s.work, s.once_s, s.again_s] for s in row] for k, row in self.samples.items()}
 
 
+def interpolated(samples: Sequence[Sample], work: float, *, again: bool = False) -> float:
+    """The time of that much work: between samples by their slope, past the last by its rate.
+
+    Infinite without samples.
+    """
+    if not samples:
+        return inf
+    points = [(s.work, s.again_s if again else s.once_s) for s in samples]
+    at = bisect_left(points, (work, 0.0))
+    if at == 0:
+        return points[0][1]
+    if at == len(points):
+        last_work, last_s = points[-1]
+        return last_s * max(1.0, work / last_work)
+    (low, low_s), (high, high_s) = points[at - 1], points[at]
+    share = log(work / low) / log(high / low)
+    return exp((1 - share) * log(low_s) + share * log(high_s))
+
+
 def size_class(kind: Kind, work: float) -> str:
     """What passes share a correction: those of a kind, small and large ones apart."""
     return f"{kind} {'large' if work >= LARGE_WORK else 'small'}"
@@ -88,15 +95,23 @@ def speeds_from(told: object) -> Speeds | None:
         return None
     found: dict[Kind, tuple[Sample, ...]] = {}
     for kind in KINDS:
-        rows = told.get(kind, [])
-        if not (isinstance(rows, list) and all(_is_row(row) for row in rows)):
+        samples = samples_from(told.get(kind, []))
+        if samples is None:
             return None
-        works = [row[0] for row in rows]
-        if works != sorted(set(works)):
-            return None
-        if rows:
-            found[kind] = tuple(Sample(int(w), once, again) for w, once, again in rows)
+        if samples:
+            found[kind] = samples
     return Speeds(found) if found else None
+
+
+def samples_from(rows: object) -> tuple[Sample, ...] | None:
+    """Read rows of work, once_s and again_s; None unless all of them are sound and in order."""
+    if not (isinstance(rows, list) and all(_is_row(row) for row in cast("list[Any]", rows))):
+        return None
+    sound = cast("list[list[Any]]", rows)
+    works = [row[0] for row in sound]
+    if works != sorted(set(works)):
+        return None
+    return tuple(Sample(int(work), once, again) for work, once, again in sound)
 
 
 def _is_row(row: Any) -> bool:

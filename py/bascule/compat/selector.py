@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cache, partial
 from math import isfinite, prod
@@ -21,6 +21,13 @@ from bascule.choosing.switches import read_switches
 from bascule.choosing.workload import BackendType, WorkloadCharacteristics, backend_named
 from bascule.compat.history import History
 from bascule.compat.monitored import MonitoredRun
+from bascule.compat.operation_costs import (
+    Costs,
+    OperationKind,
+    costs_of,
+    expected_seconds,
+    kind_of_operation,
+)
 from bascule.errors import TierUnavailableError
 
 # Work whose arithmetic grows faster than its data; all else is a pass over the data.
@@ -35,14 +42,24 @@ class IntelligentBackendSelector:
 
     The first selection on a machine that is new to Bascule measures its tiers for about a second
     and keeps that; where it cannot wait (in a running event loop, in most pages) it does so in the
-    background and answers CPU until then: `await selector.ready()` waits. The environment's
+    background and answers CPU until then: `await selector.ready()` waits. The first work of each
+    kind (see `operation_costs`: fft, sort, reduction, ...) is sampled on each tier in the same way,
+    and priced as one pass over its data until then. The environment's
     switches (see `bascule.choosing.switches`) are read when a selector is made. With
     `enable_learning` the times of `execute_with_monitoring` correct the measurement, from
     5 runs on, and are kept as well. Keep one selector: each has a history of its own.
     """
 
-    def __init__(self, enable_learning: bool = True, *, known: Survey | None = None) -> None:
-        """`known` takes the place of what this machine would be found to be."""
+    def __init__(
+        self,
+        enable_learning: bool = True,
+        *,
+        known: Survey | None = None,
+        costs: Mapping[OperationKind, Costs] | None = None,
+    ) -> None:
+        """`known` takes the place of what this machine would be found to be, `costs` that of the
+        samples of kinds of operations. With either nothing is sampled.
+        """
         self.enable_learning = enable_learning
         self.decisions: deque[Decision] = deque(maxlen=_DECISIONS_KEPT)
         self._switches = read_switches()
@@ -50,16 +67,26 @@ class IntelligentBackendSelector:
         self._history = History()
         self._chosen: dict[WorkloadCharacteristics, BackendType] = {}
         self._surveying: asyncio.Task[Self] | None = None
+        self._costs: dict[OperationKind, Costs] = dict(costs or {})
+        self._samples = known is None and costs is None
+        self._sampled: dict[OperationKind, asyncio.Task[None] | None] = {}
         self._saving: set[asyncio.Task[None]] = set()
 
-    async def ready(self, budget_s: float = BUDGET_S) -> Self:
-        """Measure what is new on this machine, for about `budget_s`; read what was learned."""
+    async def ready(self, budget_s: float = BUDGET_S, *, operations: Iterable[str] = ()) -> Self:
+        """Measure what is new on this machine, for about `budget_s`; read what was learned.
+
+        The kinds of these `operations` are sampled as well, for about half a second each.
+        """
         if self._survey is None:
             self._survey = await this_machine(self._switches, budget_s=budget_s)
         if self.enable_learning:
             remembered = await open_remembered()
             self._history.take(await remembered.get(_learned_key(self._survey)))
         self._chosen.clear()
+        for operation in operations:
+            kind = kind_of_operation(operation)
+            if kind is not None and self._samples and kind not in self._costs:
+                await self._sample(kind, self._survey)
         return self
 
     def select_backend(
@@ -150,7 +177,8 @@ class IntelligentBackendSelector:
         found = self._known()
         if found is None:
             return self._unmeasured(workload, wanted)
-        decision = decide(_subject(workload), found.tiers, partial(self._consider, workload))
+        costs = self._costs_of(workload, found)
+        decision = decide(_subject(workload), found.tiers, partial(self._consider, workload, costs))
         if wanted is not None:
             decision = self._preferring(wanted, decision, found)
         self.decisions.append(decision)
@@ -170,6 +198,23 @@ class IntelligentBackendSelector:
             self._surveying = begun if isinstance(begun, asyncio.Task) else None
         return self._survey
 
+    def _costs_of(self, workload: WorkloadCharacteristics, found: Survey) -> Costs | None:
+        """The samples of the workload's kind, taken first where this may wait; None without."""
+        kind = kind_of_operation(workload.operation_type)
+        if kind is None:
+            return None
+        if self._samples and kind not in self._costs and kind not in self._sampled:
+            self._sampled[kind] = None
+            begun = start(self._sample(kind, found))
+            self._sampled[kind] = begun if isinstance(begun, asyncio.Task) else None
+        return self._costs.get(kind)
+
+    async def _sample(self, kind: OperationKind, found: Survey) -> None:
+        costs = await costs_of(kind, found)
+        if costs is not None:
+            self._costs[kind] = costs
+            self._chosen.clear()
+
     def _unmeasured(
         self, workload: WorkloadCharacteristics, wanted: BackendType | None
     ) -> BackendType:
@@ -183,7 +228,9 @@ class IntelligentBackendSelector:
         self.decisions.append(Decision(_subject(workload), (), chosen.tier, told))
         return chosen
 
-    def _consider(self, workload: WorkloadCharacteristics, facts: TierFacts) -> Considered:
+    def _consider(
+        self, workload: WorkloadCharacteristics, costs: Costs | None, facts: TierFacts
+    ) -> Considered:
         refused = (
             self._switches.refuses(BackendType(facts.tier))
             or facts.refused
@@ -198,6 +245,10 @@ class IntelligentBackendSelector:
             return Considered(facts.tier, source=evidence.trouble)
         if evidence and evidence.typical_s is not None:
             return Considered(facts.tier, "", evidence.typical_s, "measured here")
+        if costs is not None:
+            samples = costs.get(facts.tier, ())
+            source = "predicted from samples of its kind" if samples else "does no such work"
+            return Considered(facts.tier, "", expected_seconds(samples, workload), source)
         kind, work = _work(workload)
         expected_s = facts.speeds.seconds(kind, work, again=workload.is_iterative)
         source = "predicted" if isfinite(expected_s) else "not measured"
