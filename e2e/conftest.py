@@ -127,7 +127,7 @@ LONGEST = (
     *("language", "errors", "cache", "network", "own_snapshot", "choosing", "remembering"),
     *("matrix", "csp", "tiers_agree", "memory", "chat", "limited_adapter", "capabilities"),
     *("faults", "offline", "sentences_page", "snapshot", "anywhere", "texts", "reopening"),
-    *("bridge", "chat_page", "wasm_language", "quantize", "reload", "proven", "wasm", "pyscript"),
+    *("bridge", "chat_page", "wasm_language", "quantize", "reload", "proven", "pyscript"),
     *("arrays", "console", "webnn", "offline_worker", "gguf", "strategies"),
 )
 

@@ -258,6 +258,7 @@ def lab_with_micropip(site: Site, shared: Callable[[str], Page]) -> Page:
     return page
 
 
+@pytest.mark.one_engine
 def test_token_ids_equal_the_native_ones(engine: Engine, lab_with_micropip: Page) -> None:
     texts, expected = awkward()
     code = f"""
@@ -272,6 +273,7 @@ json.dumps((await open_tokenizer(data, 256)).encode(json.loads({json.dumps(json.
     assert wrong == []
 
 
+@pytest.mark.one_engine
 def test_bad_tokenizer_files_are_told(engine: Engine, lab_with_micropip: Page) -> None:
     code = """
 import json

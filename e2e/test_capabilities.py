@@ -120,6 +120,7 @@ def _check_adapter(found: Capabilities, engine: Engine) -> None:
     assert software.capability == "hardware_adapter"
 
 
+@pytest.mark.one_engine
 def test_without_isolation_there_are_no_threads(
     engine: Engine, plain_site: Site, new_page: Callable[[str], Page]
 ) -> None:
@@ -146,6 +147,7 @@ run_js('''Object.defineProperty(
     assert after.identity != before.identity
 
 
+@pytest.mark.one_engine
 def test_adapters_that_tell_little(
     webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:

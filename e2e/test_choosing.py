@@ -85,6 +85,7 @@ def _check_second_visit(page: Page, site: Site, tier: str, rows: dict[str, Any])
 
 
 @pytest.mark.parametrize("answer", ["reject", "null"])
+@pytest.mark.one_engine
 def test_real_webgpu_that_is_refused(
     webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page], answer: Any
 ) -> None:
@@ -95,6 +96,7 @@ def test_real_webgpu_that_is_refused(
     assert f"webgpu refused ({rows['webgpu']['refused']})" in reason
 
 
+@pytest.mark.one_engine
 def test_an_adapter_that_serves_the_limited_tier_alone(
     webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
@@ -114,16 +116,11 @@ def test_without_simd(engine: Engine, site: Site, new_page: Callable[[str], Page
     assert "SIMD" in reason
 
 
+@pytest.mark.one_engine
 def test_a_tier_that_the_address_forces(
     engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
-    page = new_page(f"{site.url}/?{MODEL}&BASCULE_FORCE_WEBGPU_LIMITED=1")
-    if not engine.webgpu:
-        assert settled(page) == "error"
-        told = page.run("() => document.querySelector('#error-what').textContent")
-        assert "Tier 'webgpu-limited' is not available" in told
-        return
-    found, reason, _ = load(page)
+    found, reason, _ = load(new_page(f"{site.url}/?{MODEL}&BASCULE_FORCE_WEBGPU_LIMITED=1"))
     assert found == "webgpu-limited"
     assert "BASCULE_FORCE_WEBGPU_LIMITED asks for it" in reason
 
@@ -144,6 +141,7 @@ json.dumps(found)
 @pytest.mark.parametrize(
     ("switch", "tier"), [("BASCULE_FORCE_CPU", "cpu"), ("BASCULE_FORCE_NUMBA", "wasm")]
 )
+@pytest.mark.one_engine
 def test_a_tier_that_the_environment_forces(shared_lab: Page, switch: str, tier: str) -> None:
     """Where the address's switches go; in one page, which their address would boot anew."""
     expected = golden("tiny-bert")

@@ -73,9 +73,10 @@ def ask(page: Page, way: str, tier: str, bridge: str) -> dict[str, Any]:
     ("way", "policy", "bridge"),
     [
         ("main", WITH_BLOB, ""),
-        ("main", WITHOUT_BLOB, "/"),
+        pytest.param("main", WITHOUT_BLOB, "/", marks=pytest.mark.one_engine),
         ("worker", WITHOUT_BLOB, "/"),
-        ("client", WITH_BLOB, ""),
+        # test_own_snapshot.py has this one in every engine.
+        pytest.param("client", WITH_BLOB, "", marks=pytest.mark.one_engine),
     ],
 )
 def test_every_tier_runs_under_a_strict_policy(

@@ -95,6 +95,7 @@ def test_an_unknown_name_offers_the_server_s_models(
     assert "model=all-MiniLM-L6-v2" in page.run("() => location.search")
 
 
+@pytest.mark.one_engine
 def test_retry_after_the_network_is_back(
     engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
@@ -145,6 +146,7 @@ def test_cancel_leaves_a_usable_page(
     assert found == 35
 
 
+@pytest.mark.one_engine
 def test_python_is_cancelled_cannot_start_and_starts(
     engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:

@@ -168,6 +168,7 @@ def test_a_model_answers_on_it(
     check_embeddings(page)
 
 
+@pytest.mark.one_engine
 def test_an_adapter_of_compatibility_mode_serves_the_limited_tier_alone(
     webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
@@ -181,6 +182,7 @@ def test_an_adapter_of_compatibility_mode_serves_the_limited_tier_alone(
 
 
 @pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.one_engine
 def test_a_table_past_the_binding_limit_is_cut(
     webgpu_engine: Engine, site: Site, shared: Callable[[str], Page], tier: str
 ) -> None:
@@ -195,6 +197,7 @@ def test_a_table_past_the_binding_limit_is_cut(
     assert (cosines(found, expected.embeddings[short]) >= 0.99999).all()
 
 
+@pytest.mark.one_engine
 def test_a_limit_that_no_cut_keeps_is_told(
     webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:

@@ -80,7 +80,6 @@ def test_a_visit(engine: Engine, site: Site, new_page: Callable[[str], Page]) ->
         assert (cosines(found, expected.embeddings[chosen]) >= COSINE).all()
 
 
-@pytest.mark.every_engine
 def test_isolation_changes_nothing(
     engine: Engine, plain_site: Site, cpu_page: Page, new_page: Callable[[str], Page]
 ) -> None:

@@ -112,7 +112,7 @@ def test_a_long_life_stays_flat(
     }"""
     before = page.run(passes, 50)
     heaps = [page.run(JS_HEAPS)]
-    n_passes, n_loads = (500, 80) if heaps[0] else (200, 30)
+    n_passes, n_loads = (500, 80) if heaps[0] else (200, 12)
     after = page.run(passes, n_passes)
     heaps.append(page.run(JS_HEAPS))
     assert heaps[1] - heaps[0] < 500_000  # a leak of one kilobyte a pass would exceed this
@@ -125,7 +125,7 @@ def test_a_long_life_stays_flat(
       return bascule.stats();
     }"""
     # The first ones bring code that stays, and after 20 to 25 the last step of Python's heap.
-    before = page.run(loads, 40)
+    before = page.run(loads, 30)
     heaps.append(page.run(JS_HEAPS))
     began = browser_nbytes()
     after = page.run(loads, n_loads)

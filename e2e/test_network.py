@@ -233,6 +233,7 @@ def test_faults_that_stay_are_told_and_heal(
         assert found.get("digest") == expected(1), (name, found)
 
 
+@pytest.mark.one_engine
 def test_versions_hashes_and_manifests(engine: Engine, hub: Hub, lab: Callable[..., Any]) -> None:
     # A new version that appears between two loads, and one that appears within a load.
     url = hub.add("new")

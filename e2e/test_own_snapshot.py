@@ -89,6 +89,8 @@ def test_the_next_visit_starts_from_what_this_one_made(
         f"{engine.name}: {kept['nbytes'] / 1e6:.0f} MB made in {made['snapshot_make_ms']:.0f} ms; "
         f"Python starts in {second['boot_ms']:.0f} instead of {first['boot_ms']:.0f} ms"
     )
+    if not engine.name.startswith("chromium"):  # what is checked then is the same everywhere
+        return
     # One that is whole but does not work: Python starts plainly, and it is dropped.
     page.run(CHANGE)
     booted, _ = start(page, "own")

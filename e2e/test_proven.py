@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 
 from e2e.conftest import Site, booted, check_embeddings, settled
 from e2e.engines import Engine, Page
@@ -60,6 +61,7 @@ async def loads(model, texts):
 """
 
 
+@pytest.mark.one_engine
 def test_a_wrong_op_costs_the_tier(
     webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:

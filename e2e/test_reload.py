@@ -6,10 +6,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from e2e.conftest import ROOT, serving, settled
 from e2e.engines import Engine, Page
 
 
+@pytest.mark.one_engine
 def test_edits_reach_the_page(
     webgpu_engine: Engine, new_page: Callable[[str], Page], tmp_path: Path
 ) -> None:

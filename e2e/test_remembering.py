@@ -115,6 +115,7 @@ def test_a_second_visit_asks_for_files_and_makes_pipelines_before_python(
     assert page.run(LOADS) == []
 
 
+@pytest.mark.one_engine
 def test_tuning_in_the_page_is_kept_and_not_repeated(
     webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
@@ -298,6 +299,7 @@ json.dumps([found.tolist(), (await model.embed(TEXTS)).tolist(), run_js("warned"
 """
 
 
+@pytest.mark.one_engine
 def test_a_private_window_loads_and_tunes_all_the_same(
     webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
@@ -311,6 +313,7 @@ def test_a_private_window_loads_and_tunes_all_the_same(
     assert warned == 1
 
 
+@pytest.mark.one_engine
 def test_an_idle_page_tunes_and_makes_way(
     webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:

@@ -37,7 +37,7 @@ options = {{"sampling": bascule.Sampling(temperature=1.5, seed=7), "max_new_toke
 whole = await model.generate({prompt}, **options)
 async with model.stream({prompt}, **options) as stream:
     async for piece in stream:
-        if len(stream.result.ids) in (5, 12):
+        if len(stream.result.ids) in {losses}:
             js.devices.at(-1).destroy()
 json.dumps([whole.ids, stream.result.ids, model.stats["revivals"], model.tier_reason])
 """
@@ -53,13 +53,15 @@ def test_a_stream_goes_on_after_device_destroy(
     page = new_page(f"{site.url}/lab/")
     wait_for(page, "globalThis.lab")
     page.run("(code) => lab.run(code)", KEEP_DEVICES)
-    code = STREAM.format(url=f"{site.url}/goldens/{MODEL}", prompt=PROMPT)
+    # Each costs SwiftShader all pipelines once more.
+    losses = (5,) if webgpu_engine.name.startswith("chromium") else (5, 12)
+    code = STREAM.format(url=f"{site.url}/goldens/{MODEL}", prompt=PROMPT, losses=losses)
     found: list[Any] = json.loads(page.run("(code) => lab.run(code)", code))
     whole, ids, revivals, reason = found
     print(f"{webgpu_engine.name}: {reason}")
     assert len(ids) == 24
     assert ids == whole
-    assert revivals == 2
+    assert revivals == len(losses)
     assert "lost" in reason
 
 

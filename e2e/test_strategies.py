@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+import pytest
+
 from e2e.conftest import Site
 from e2e.engines import Engine, Page
 from e2e.limited_adapter import limited
@@ -108,13 +110,13 @@ SHORTENS = ("chunked_attention", "head_partitioning")
 SAVES = ("progressive_quantization", "tiled_extraction")
 
 
+@pytest.mark.one_engine
 def test_each_strategy_on_every_tier(
     engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
-    where = f"{limited(binding_nbytes=BINDING)}/lab/" if engine.webgpu else "lab/"
-    page = new_page(f"{site.url}/{where}")
+    page = new_page(f"{site.url}/{limited(binding_nbytes=BINDING)}/lab/")
     seed = int.from_bytes(os.urandom(4))
-    for tier in ("webgpu", "wasm", "cpu") if engine.webgpu else ("wasm", "cpu"):
+    for tier in ("webgpu", "wasm", "cpu"):
         head = f"TIER, BINDING, SEED = {tier!r}, {BINDING}, {seed}\n"
         told = lab(page, head + CODE)
         print(f"{engine.name}, {tier}, seed {seed}: {told}")

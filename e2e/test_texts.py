@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 
+import pytest
+
 from bascule.base.folders import models_folder
 from bascule.text.chat import ChatTemplate
 from bascule.text.template_renderer import Renderer
@@ -17,6 +19,7 @@ from tests.text.test_template_hostile import HOSTILE
 from tests.text.vocabularies import HEADER_NBYTES, MODEL, real_file, real_metadata, tokenizer_of
 
 
+@pytest.mark.one_engine
 def test_long_texts_that_begin_like_the_template(shared_lab: Page) -> None:
     """Cutting must not take the text's own [CLS] or [SEP] for the template's."""
     texts = ["[CLS][CLS] a " + "b c " * 300, "[SEP] x " + "y z " * 300, "[CLS] [SEP] " * 300]
@@ -69,6 +72,7 @@ def opened() -> str:
     return OPENED.replace("FILE", real_file().name)
 
 
+@pytest.mark.one_engine
 def test_a_language_models_ids_and_chats_equal_the_native_ones(shared_lab: Page) -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")

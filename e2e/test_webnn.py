@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from playwright.sync_api import Playwright
 
 from e2e.conftest import Site, settled
@@ -40,6 +41,7 @@ def refused_by_name_and_passed_over_by_auto(page: Page, site: Site, words: str) 
     assert decision["chosen"] not in (None, "webnn")
 
 
+@pytest.mark.one_engine
 def test_without_webnn_the_tier_says_so_and_auto_goes_on(
     engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
@@ -122,6 +124,7 @@ json.dumps(found)
 """
 
 
+@pytest.mark.one_engine
 def test_the_bridge_computes_on_a_navigator_ml(
     engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
