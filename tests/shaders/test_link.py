@@ -40,21 +40,20 @@ async def test_every_kernel_compiles_on_tint(tint_alone: NativeGpu) -> None:
 
 
 async def test_every_part_compiles_on_tint_and_swiftshader(tint: NativeGpu) -> None:
-    """Each kernel with each of its parts, as a Chromium without a GPU compiles them.
+    """Each kernel and each part at least once, as a Chromium without a GPU compiles them.
 
-    SwiftShader takes 0.3 s for a pipeline, so not each combination of parts: Tint alone has them
-    all above.
+    SwiftShader takes 0.3 s for a pipeline, so not all combinations: Tint alone has them above.
     """
     assert "subgroups" in tint.adapter.features
-    compiled: set[tuple[str, str]] = set()
+    compiled: set[str] = set()
     for kernel in every_kernel(tint.adapter):
-        name, parts = str(kernel.key[0]), kernel.key[1]
+        name, parts = kernel.key[0], kernel.key[1]
         assert isinstance(parts, tuple)
-        pairs = {(name, str(part)) for part in ("", *parts)}
-        if not pairs <= compiled:
-            compiled |= pairs
+        files = {f"{name}.wgsl", *map(str, parts)}
+        if not files <= compiled:
+            compiled |= files
             await tint.pipeline(kernel.wgsl, kernel.constants, kernel.bindings, kernel.label)
-    assert len(compiled) > 150
+    assert len(compiled) > 100
     for name, parts in served_by_none():
         linked = link(name, parts, (), "")
         await tint.pipeline(linked.wgsl, {"WORKGROUP": 64}, linked.bindings, name)

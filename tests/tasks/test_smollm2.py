@@ -38,13 +38,14 @@ async def test_greedy_text_and_memory(smollm2: LanguageModel) -> None:
     names = list(chats) if smollm2.tier == "webgpu" else ["short"]
     for name in names:
         chat = chats[name]
+        most = 32 if name in ("short", "long") else 12
         assert smollm2.chat_ids(chat.messages) == chat.prompt_ids
-        found = await smollm2.chat(chat.messages, sampling=GREEDY, max_new_tokens=32)
+        found = await smollm2.chat(chat.messages, sampling=GREEDY, max_new_tokens=most)
         assert chat.parts_at(found.ids) is None, (name, found.text)
-        if chat.end is not None:
+        if chat.end is not None and chat.end < most:
             assert (found.text, found.stop_reason) == (chat.text, "end")
         else:
-            assert len(found.ids) == 32
+            assert len(found.ids) == most
     weights = smollm2.stats["weights_nbytes"]
     assert weights <= 1.05 * FILE.stat().st_size
     if smollm2.tier == "webgpu":
@@ -80,6 +81,8 @@ async def test_logits_of_200_tokens(smollm2: LanguageModel) -> None:
         assert (top[clear] == np.array(theirs.ids)[clear]).all()
 
 
+# The CPU tier's logits are held to the reference's above; its 512 tokens take as long as all else.
+@pytest.mark.parametrize("smollm2", ["webgpu"], indirect=True)
 async def test_perplexity_of_a_window(smollm2: LanguageModel) -> None:
     known = llama.perplexity()
     ids = np.array(known.ids[: known.window])
