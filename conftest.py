@@ -76,7 +76,7 @@ class Times:
     def __init__(self) -> None:
         self._by_test: Counter[str] = Counter()
         self._by_kind: Counter[str] = Counter()
-        self._repeated: list[tuple[str, str]] = []
+        self._repeated: list[tuple[str, str, str]] = []
         self._last: dict[str, float] = {}  # when each worker ended its last test
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -94,12 +94,15 @@ class Times:
         if report.outcome == "rerun":
             crash = getattr(report.longrepr, "reprcrash", None)
             cause = crash.message if crash else str(report.longrepr)
-            self._repeated.append((report.nodeid, cause.strip().splitlines()[0][:200]))
+            cause = cause.strip().splitlines()[0][:200]
+            self._repeated.append((report.nodeid, cause, report.longreprtext))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self._repeated:
             terminalreporter.section("repeated after a failure")
-            for name, cause in self._repeated:
+            for name, _, failure in self._repeated:
+                terminalreporter.write_line(f"{name}\n{failure}\n")
+            for name, cause, _ in self._repeated:
                 terminalreporter.write_line(f"{name}: {cause}")
         if len(self._by_test) <= N_SLOWEST:
             return

@@ -65,6 +65,7 @@ def test_a_repeated_failure_is_printed_with_its_cause(tmp_path: Path) -> None:
     told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert told.returncode == 0
     assert "TimeoutError: the machine was busy" in told.stdout
+    assert "raise TimeoutError('the machine was busy')" in told.stdout  # the whole failure
 
 
 def test_where_the_time_went_and_which_worker_was_idle(tmp_path: Path) -> None:
