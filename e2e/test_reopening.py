@@ -41,6 +41,37 @@ async with model.stream({prompt}, **options) as stream:
             js.devices.at(-1).destroy()
 json.dumps([whole.ids, stream.result.ids, model.stats["revivals"], model.tier_reason])
 """
+KERNELS = """
+import asyncio
+import json
+import bascule
+import bascule.array as xp
+import numpy as np
+SOURCE = '''
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@compute @workgroup_size(4) fn main(@builtin(global_invocation_id) id: vec3u) {
+  if (id.x < arrayLength(&y)) { y[id.x] = 2.0 * x[id.x]; }
+}
+'''
+async with await bascule.open_device("webgpu") as device:
+    numbers = np.arange(4, dtype=np.float32)
+    kernel, x = device.kernel(SOURCE), device.asarray(numbers)
+    held = await kernel(numbers, out=4, count=4)
+    await xp.eval(total := xp.sum(x))
+    js.devices.at(-1).destroy()
+    for _ in range(500):
+        if not device.lost:
+            await asyncio.sleep(0.01)
+    found = [(await (await kernel(numbers, out=4, count=4)).numpy()).tolist()]
+    found.append(float(await xp.sum(x * x).numpy()))
+    for each in (held, total):
+        try:
+            await each.numpy()
+        except bascule.errors.DeviceLostError as error:
+            found.append(error.gone)
+json.dumps(found)
+"""
 GENERATE = """async (ids) => {
   const made = await bascule.generate(ids, { greedy: true, max_new_tokens: 200 });
   globalThis.made = made.ids;
@@ -63,6 +94,9 @@ def test_a_stream_goes_on_after_device_destroy(
     assert ids == whole
     assert revivals == len(losses)
     assert "lost" in reason
+    doubled, total, *gone = json.loads(page.run("(code) => lab.run(code)", KERNELS))
+    assert (doubled, total) == ([0, 2, 4, 6], 14)
+    assert [each.partition(" of ")[0] for each in gone] == ["A buffer (4,)", "An array ()"]
 
 
 def test_the_gpu_process_dies(site: Site, playwright: Playwright) -> None:

@@ -307,11 +307,19 @@ class DeviceLostError(GpuError):
 
     category = "device-lost"
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, gone: str = "", *, hint: str = "") -> None:
         self.reason = reason
-        hint = (
-            "Load the model again; for kernels, arrays and buffers, which are lost with it, open "
-            "another device with bascule.open_device()."
+        self.gone = gone  # the array or buffer that was on it
+        if gone:
+            hint = hint or (
+                "Make it again from numbers of your own: the next call opens the Device again. "
+                "After a close open another one with bascule.open_device()."
+            )
+            super().__init__("device", f"{gone} was lost with its device ({reason}).", hint=hint)
+            return
+        hint = hint or (
+            "Call it again: models, kernels and arrays open a lost device again, with new buffers. "
+            "After a close open another one with bascule.open_device()."
         )
         super().__init__("device", f"the device was lost ({reason}).", hint=hint)
 

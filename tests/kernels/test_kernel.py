@@ -431,7 +431,7 @@ async def test_a_lost_device_is_told_and_the_next_one_works(device: bascule.Devi
         await kernel(one, one, out=held, **scalars)
     device.backend.gpu.destroy()  # type: ignore[attr-defined]
     for work in (kernel(one, one, out=4, **scalars), tape.run(), held.numpy()):
-        with pytest.raises(DeviceLostError, match=r"buffers, which are lost .*open_device\(\)"):
+        with pytest.raises(DeviceLostError, match=r"open_device\(\)"):
             await work
     tape.close()
     kernel.close()

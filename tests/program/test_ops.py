@@ -96,3 +96,11 @@ def test_what_calls_cost() -> None:
     assert (lookup.multiply_adds, lookup.nbytes) == (0, 4 * (6 + 24))
     assert attention.multiply_adds == 2 * 4 * 3 * 5 * 8
     assert attention.nbytes == 4 * (96 + 1 + 96) + 2 * 16 * 32
+
+
+def test_positions_have_a_row_a_token() -> None:
+    graph = Graph("short")
+    ids, table = graph.input("ids", (1, 3), "u32"), graph.input("table", (2, 5))
+    with pytest.raises(InputError, match="at least T rows"):
+        graph.call("embedding", ids, table, graph.input("position", (2, 5)))
+    graph.call("embedding", ids, table, graph.input("rows", (3, 5)))

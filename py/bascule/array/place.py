@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from bascule.array.errors import MustAwaitError
-from bascule.array.graph import Node
+from bascule.array.graph import Node, ordered
 from bascule.array.host_runner import HostRunner
 from bascule.backend.tiers import COMPUTE_TIERS, SHADER_TIERS
 from bascule.base.arrays import need_numpy
 from bascule.base.turns import CrossLoopLock
 from bascule.base.waiting import sync
 from bascule.choosing.auto import open_tier
-from bascule.errors import InputError
+from bascule.choosing.reopening import Recovery, is_lost
+from bascule.errors import DeviceLostError, InputError
 
 if TYPE_CHECKING:
     from bascule.array.gpu_runner import GpuRunner
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from bascule.backend.webgpu.backend import WebGpuBackend
 
 T = TypeVar("T")
+Opens = Callable[["Backend | None"], Awaitable["Backend"]]
+Work = Callable[["GpuRunner | HostRunner"], Awaitable[None]]
 TIERS = (*COMPUTE_TIERS, "auto")
 
 
@@ -33,9 +36,13 @@ class ArrayDevice:
     `xp.device("webgpu")` gives the one of a tier, `device.arrays` that of a `bascule.Device`.
     """
 
-    def __init__(self, tier: str, backend: Backend | None = None) -> None:
+    def __init__(
+        self, tier: str, backend: Backend | None = None, opens: Opens | None = None
+    ) -> None:
         self._wanted = tier
         self._backend = backend
+        self._opens = opens or self._open_tier
+        self._recovery = Recovery(tier)
         self._runner: GpuRunner | HostRunner | None = None
         self._opening = CrossLoopLock()
 
@@ -71,18 +78,59 @@ class ArrayDevice:
         async with self._opening.turn():
             if self._runner is None:
                 await need_numpy("bascule.array", "Load numpy into this Pyodide first.")
-                if self._backend is None:
-                    self._backend = (await open_tier(self._wanted)).backend
-                self._runner = _runner_of(self._backend)
+                return self._move(await self._opens(self._backend))
+            if self._backend is not None and is_lost(self._backend):
+                return self._move(await self._opens(self._backend))
             return self._runner
 
     async def compute(self, nodes: Sequence[Node]) -> None:
-        """Compute these."""
-        await (await self.open()).compute(nodes)
+        """Compute these. DeviceLostError for numbers that were on a lost device alone."""
+        await self._run(lambda runner: runner.compute(nodes), nodes)
 
     async def read(self, nodes: Sequence[Node]) -> None:
-        """Compute these and fetch their numbers."""
-        await (await self.open()).read(nodes)
+        """Compute these and fetch their numbers; errors as `compute`."""
+        await self._run(lambda runner: runner.read(nodes), nodes)
+
+    async def _run(self, work: Work, nodes: Sequence[Node]) -> None:
+        """Do it, and after a loss that came to light on the way once more."""
+        runner = await self.open()
+        _leave_lost_memory(nodes)
+        try:
+            await work(runner)
+        except DeviceLostError:
+            if self._backend is None or not is_lost(self._backend):
+                raise
+            runner = await self.open()
+            _leave_lost_memory(nodes)
+            await work(runner)
+
+    def _move(self, backend: Backend) -> GpuRunner | HostRunner:
+        self._backend = backend
+        self._runner = _runner_of(backend)
+        return self._runner
+
+    async def _open_tier(self, lost: Backend | None) -> Backend:
+        """The tier that was asked for, also in the place of a backend that was lost."""
+        if lost is None:
+            return (await open_tier(self._wanted)).backend
+        if not is_lost(lost):
+            return lost
+        opened = await self._recovery.reopen(lost)
+        lost.close()
+        return opened.backend
+
+
+def _leave_lost_memory(nodes: Sequence[Node]) -> None:
+    """Forget memory on lost devices whose numbers are here, too; DeviceLostError for others."""
+    for node in ordered(nodes):
+        if node.memory is None or not (reason := node.memory.lost):
+            continue
+        if node.host is None:
+            nbytes = node.size * node.dtype.itemsize
+            raise DeviceLostError(
+                reason, f"An array {node.shape} of {node.dtype.name} ({nbytes:,} bytes)"
+            )
+        node.memory = None
 
 
 def _gpu_runner() -> type[GpuRunner]:

@@ -14,20 +14,26 @@ MOST_FREE_NBYTES = 64 << 20
 class Memory:
     """A buffer that one value owns. It may be collected in any thread: the pool frees it later."""
 
-    __slots__ = ("__weakref__", "_finalizer", "buffer", "nbytes")
+    __slots__ = ("__weakref__", "_finalizer", "_gpu", "buffer", "nbytes")
 
     def __init__(self, pool: MemoryPool, buffer: int, nbytes: int) -> None:
+        self._gpu = pool.gpu
         self.buffer = buffer
         self.nbytes = nbytes
         self._finalizer = finalize(self, pool.dropped.append, (buffer, nbytes))
         self._finalizer.atexit = False
+
+    @property
+    def lost(self) -> str:
+        """Why its device is gone; empty while it is there."""
+        return self._gpu.lost
 
 
 class MemoryPool:
     """Buffers by size. Sizes are rounded up so that arrays of nearly one size share them."""
 
     def __init__(self, gpu: Gpu) -> None:
-        self._gpu = gpu
+        self.gpu = gpu
         self._free: dict[int, list[int]] = {}
         self._free_nbytes = 0
         self.dropped: deque[tuple[int, int]] = deque()
@@ -39,12 +45,12 @@ class MemoryPool:
         if waiting:
             self._free_nbytes -= nbytes
             return Memory(self, waiting.pop(), nbytes)
-        return Memory(self, self._gpu.alloc(nbytes, kind="buffers"), nbytes)
+        return Memory(self, self.gpu.alloc(nbytes, kind="buffers"), nbytes)
 
     def fresh(self, n_words: int) -> Memory:
         """Memory that no work which is still to be queued has used."""
         nbytes = _rounded(4 * n_words)
-        return Memory(self, self._gpu.alloc(nbytes, kind="buffers"), nbytes)
+        return Memory(self, self.gpu.alloc(nbytes, kind="buffers"), nbytes)
 
     def sweep(self) -> None:
         """Take back what nobody refers to any more. Nothing is freed: a tape may still name it."""
@@ -61,8 +67,8 @@ class MemoryPool:
             while waiting and self._free_nbytes > most_nbytes:
                 self._free_nbytes -= nbytes
                 buffer = waiting.pop()
-                if not self._gpu.lost:
-                    self._gpu.free(buffer)
+                if not self.gpu.lost:
+                    self.gpu.free(buffer)
 
 
 def _rounded(nbytes: int) -> int:

@@ -5,22 +5,51 @@ another tier at once.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from time import monotonic
 
-from bascule.backend.base import Tier
+from bascule.backend.base import DESTROYED, Backend, Tier
 from bascule.choosing.auto import ModelNeed, open_best, open_tier
 from bascule.choosing.openers import OpenedTier
 from bascule.choosing.switches import read_switches
 from bascule.choosing.workload import BackendType
-from bascule.errors import TierUnavailableError
+from bascule.errors import DeviceLostError, TierUnavailableError
 
 # A browser whose GPU process died needs a moment until it shows an adapter again.
 WAITS_S = (0.0, 0.25, 1.0, 4.0)
+# Windows stops a machine after five resets in a minute, browsers bar a page after two or three.
+_MOST_REOPENINGS, _WITHIN_S = 2, 60.0
+
+
+class Recovery:
+    """Opens a lost device again for kernels, buffers and arrays: at most twice a minute."""
+
+    def __init__(self, wanted: str | Sequence[str]) -> None:
+        self._wanted = wanted
+        self._times: deque[float] = deque(maxlen=_MOST_REOPENINGS)
+
+    async def reopen(self, lost: Backend) -> OpenedTier:
+        """A device in the place of that one. DeviceLostError where devices are lost too often,
+        TierUnavailableError where none is to be had.
+        """
+        now = monotonic()
+        if len(self._times) == _MOST_REOPENINGS and now - self._times[0] < _WITHIN_S:
+            often = f"{lost.lost}; {_MOST_REOPENINGS + 1} losses within {_WITHIN_S:.0f} s"
+            hint = "Look for what ends the device, such as a loop without an end in a kernel; wait."
+            raise DeviceLostError(often, hint=hint)
+        self._times.append(now)
+        return await reopen_tier(self._wanted, lost.tier, lost.lost)
+
+
+def is_lost(backend: Backend) -> bool:
+    """Whether its device was taken away; one that its own program has closed was not."""
+    return bool(backend.lost) and backend.lost != DESTROYED
 
 
 async def reopen_tier(
-    wanted: str | Sequence[str], lost: Tier, why: str, need: ModelNeed
+    wanted: str | Sequence[str], lost: Tier, why: str, need: ModelNeed | None = None
 ) -> OpenedTier:
     """Open the tier `lost` again, patiently; then, where `wanted` is "auto" or several, what that
     gives now. Raises TierUnavailableError where none is to be had.

@@ -14,6 +14,7 @@ from bascule.backend.memory import MemoryUse
 from bascule.base.arrays import ArrayLike, DTypeLike, need_numpy
 from bascule.choosing.auto import ModelNeed, open_tier
 from bascule.choosing.openers import OpenedTier
+from bascule.choosing.reopening import Recovery
 from bascule.choosing.switches import warn_of_unknown_names
 from bascule.device.loading import load_model
 from bascule.device.operations import Operations
@@ -57,10 +58,10 @@ class Device:
         self._opened = opened
         self._wanted = wanted
         self._models: set[AnyModel] = set()
-        self._pool = BufferPool(opened.backend)
-        self._ops = Operations(self._pool)
+        self._recovery = Recovery(wanted)
+        self._home = PoolHome(BufferPool(opened.backend), self._reopened)
+        self._ops = Operations(self._home)
         self._arrays: ArrayDevice | None = None
-        self._home = PoolHome(self._pool)
 
     def __repr__(self) -> str:
         state = "closed" if self._pool.closed else f"{self.memory().now_nbytes:,} bytes in use"
@@ -106,7 +107,7 @@ class Device:
 
     @property
     def lost(self) -> str:
-        """Why the device can no longer be used; empty while it can."""
+        """Why the device is gone; empty while it is there. The next work opens it again."""
         return self._opened.backend.lost
 
     @property
@@ -137,7 +138,7 @@ class Device:
     def arrays(self) -> ArrayDevice:
         """Where `bascule.array` puts arrays with `device=device`."""
         if self._arrays is None:
-            self._arrays = ArrayDevice(self.tier, self.backend)
+            self._arrays = ArrayDevice(self.tier, self.backend, self._for_arrays)
         return self._arrays
 
     def asarray(self, array: Any, *, dtype: Any = None) -> Array:
@@ -152,7 +153,7 @@ class Device:
         InputError for other dtypes and for an array without elements, LimitError for one that is
         too large for the device.
         """
-        self.check_open("buffer")
+        await self._home.ready("buffer")
         await need_numpy("device.buffer", "Load numpy into this Pyodide first.")
         wanted = None if dtype is None else buffer_dtype(dtype, "buffer")
         async with self.backend.turns.turn():
@@ -257,8 +258,22 @@ class Device:
         self._pool.sweep()
         self.backend.close()
 
+    @property
+    def _pool(self) -> BufferPool:
+        return self._home.pool
+
+    async def _reopened(self, lost: Backend) -> Backend:
+        """Another backend in the place of one that was lost."""
+        self._opened = await self._recovery.reopen(lost)
+        return self._opened.backend
+
+    async def _for_arrays(self, _: Backend | None) -> Backend:
+        if not self._pool.closed:
+            await self._home.ready("arrays")
+        return self.backend
+
     async def _opened_for(self, need: ModelNeed) -> OpenedTier:
-        self.check_open("load")
+        await self._home.ready("load")
         if unable := need.unable.get(self.tier):
             raise TierUnavailableError(self.tier, f"it cannot run {need.name}: {unable}")
         return self._opened

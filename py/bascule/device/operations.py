@@ -13,13 +13,14 @@ from math import isfinite
 from types import MappingProxyType
 from typing import Any
 
-from bascule.backend.base import Computation
+from bascule.backend.base import Backend, Computation
 from bascule.base.arguments import did_you_mean
 from bascule.base.arrays import need_numpy, np
 from bascule.base.turns import CrossLoopLock
 from bascule.device.proving import is_wanted
 from bascule.errors import InputError
 from bascule.kernels.buffer import BufferDType, BufferPool, DeviceBuffer
+from bascule.kernels.home import KernelHome
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.ops import ACTIVATIONS, OPS
@@ -110,9 +111,10 @@ class Operations:
     tensor that is too large for the device.
     """
 
-    def __init__(self, pool: BufferPool) -> None:
-        self._pool = pool
+    def __init__(self, home: KernelHome) -> None:
+        self._home = home
         self._kept: OrderedDict[object, Computation] = OrderedDict()
+        self._kept_on: Backend | None = None
         self._preparing = CrossLoopLock()
         self.n_compiled = 0
 
@@ -132,6 +134,10 @@ class Operations:
         """The same numbers in another shape, see `DeviceBuffer.reshape`; an array is copied."""
         await self._ready()
         return self._buffer("reshape", "x", x).reshape(shape)
+
+    @property
+    def _pool(self) -> BufferPool:
+        return self._home.pool
 
     def close(self) -> None:
         """Free the compiled programs."""
@@ -166,7 +172,7 @@ class Operations:
         return out
 
     async def _ready(self) -> None:
-        self._pool.check_open("device.ops")
+        await self._home.ready("device.ops")
         await need_numpy("device.ops", _NUMPY_HINT)
         if is_wanted(None):
             self._pool.backend.prove_kernels()
@@ -175,10 +181,14 @@ class Operations:
         self, shapes: object, attributes: Mapping[str, Attribute], program: Program
     ) -> Computation:
         key = (shapes, *sorted(attributes.items()))
+        backend = self._pool.backend
         async with self._preparing.turn():
+            if self._kept_on is not backend:  # the device was opened again
+                self.close()
+                self._kept_on = backend
             found = self._kept.get(key)
             if found is None:
-                found = self._kept[key] = await self._pool.backend.computation(program)
+                found = self._kept[key] = await backend.computation(program)
                 self.n_compiled += 1
                 if len(self._kept) > _MOST_KEPT:
                     self._kept.popitem(last=False)[1].close()
@@ -190,10 +200,7 @@ class Operations:
         where = f"op {op}, {name}"
         if not isinstance(given, DeviceBuffer):
             return self._pool.upload(given, where)
-        given._check_open(where)
-        if not given._is_on(self._pool):
-            hint = "Read it there with `await buffer.numpy()`."
-            raise InputError(where, "a buffer of this device", "one of another", hint=hint)
+        given._check_on(self._pool, where)
         return given
 
     def _operand(self, named: _Named, operand: Operand, given: Any) -> DeviceBuffer:

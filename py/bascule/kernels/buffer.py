@@ -14,7 +14,7 @@ from weakref import finalize
 from bascule.backend.base import Backend, StateStore
 from bascule.base.arrays import NUMPY, Array, np
 from bascule.base.dtypes import nbytes_of
-from bascule.errors import InputError, LimitError
+from bascule.errors import DeviceLostError, InputError, LimitError
 from bascule.program.program import Value
 
 BufferDType = Literal["f32", "u32", "i32", "f16"]
@@ -136,9 +136,16 @@ class DeviceBuffer:
         """
         self._check_open("numpy")
         found = np.empty(self.shape, NUMPY[self._dtype])
-        async with self._pool.backend.turns.turn():
-            await self._store.read(_DATA, 0, found.data)
+        try:
+            async with self._pool.backend.turns.turn():
+                await self._store.read(_DATA, 0, found.data)
+        except DeviceLostError as error:
+            raise self._gone(error.reason) from None
         return found
+
+    def _gone(self, reason: str) -> DeviceLostError:
+        what = f"A buffer {self.shape} of {self.dtype} ({self.nbytes:,} bytes)"
+        return DeviceLostError(reason, what)
 
     def _write(self, array: Array) -> None:
         """Queue a copy of a dense array of as many bytes."""
@@ -168,9 +175,17 @@ class DeviceBuffer:
         if self._memory.closed:
             raise InputError(verb, "an open buffer", "one that was closed")
 
-    def _is_on(self, pool: BufferPool) -> bool:
-        """Whether it lies on that device."""
-        return self._pool is pool
+    def _check_on(self, pool: BufferPool, where: str) -> None:
+        """InputError, about `where`, unless it lies on that device; DeviceLostError where its
+        device was lost.
+        """
+        self._check_open(where)
+        if self._pool is pool:
+            return
+        if lost := self._pool.backend.lost:
+            raise self._gone(lost)
+        hint = "Read it there with `await buffer.numpy()`."
+        raise InputError(where, "a buffer of this device", "one of another", hint=hint)
 
     def _shares_memory(self, other: DeviceBuffer) -> bool:
         """Whether both are views of one memory."""

@@ -5,15 +5,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol, runtime_checkable
 
+from bascule.backend.base import Backend
 from bascule.backend.tiers import COMPUTE_TIERS, SHADER_TIERS
 from bascule.base.arguments import described
 from bascule.base.turns import CrossLoopLock
 from bascule.choosing.auto import open_tier
+from bascule.choosing.reopening import is_lost
 from bascule.errors import InputError
 from bascule.kernels.buffer import BufferPool, DeviceBuffer
+
+Reopen = Callable[[Backend], Awaitable[Backend]]
 
 
 @runtime_checkable
@@ -26,7 +30,7 @@ class KernelHome(Protocol):
         ...
 
     async def ready(self, what: str) -> None:
-        """InputError, about `what`, where it was closed."""
+        """Open it again where it was lost; InputError, about `what`, where it was closed."""
         ...
 
 
@@ -41,15 +45,33 @@ class HasKernels(Protocol):
 
 
 class PoolHome:
-    """The home of kernels whose buffers are of that pool."""
+    """The home of kernels whose buffers are of that pool.
 
-    def __init__(self, pool: BufferPool) -> None:
+    `reopen` gives another backend in the place of one that was lost.
+    """
+
+    def __init__(self, pool: BufferPool, reopen: Reopen | None = None) -> None:
         self.pool = pool
         pool.owner = self
+        self._reopen = reopen
+        self._reopening = CrossLoopLock()
 
     async def ready(self, what: str) -> None:
         """See `KernelHome.ready`."""
         self.pool.check_open(what)
+        if self._reopen is None or not is_lost(self.pool.backend):
+            return
+        async with self._reopening.turn():
+            lost = self.pool
+            if not is_lost(lost.backend):
+                return  # somebody else who waited has opened it
+            backend = await self._reopen(lost.backend)
+            if lost.closed:
+                backend.close()
+                lost.check_open(what)
+            self.pool = BufferPool(backend)
+            self.pool.owner = self
+            lost.backend.close()
 
 
 _opening = CrossLoopLock()

@@ -108,8 +108,7 @@ class Kernel:
         """
         call = self._signature.bind(arguments, out, count, groups, named)
         recording = RECORDING.get()
-        if recording is None:
-            await self._home.ready(self._shader.label)
+        await self._home.ready(self._shader.label)
         await need_numpy(self._shader.label, "Load numpy into this Pyodide first.")
         pool = self._home.pool
         if recording is not None and recording.pool is not pool:

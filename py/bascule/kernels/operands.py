@@ -126,10 +126,7 @@ def _operand(binding: Binding, given: Any, pool: BufferPool, where: str) -> Oper
 
 
 def _check_buffer(binding: Binding, given: DeviceBuffer, pool: BufferPool, where: str) -> None:
-    given._check_open(where)
-    if not given._is_on(pool):
-        hint = "Read it there with `await buffer.numpy()`."
-        raise InputError(where, "a buffer of this device", "one of another", hint=hint)
+    given._check_on(pool, where)
     scalar = scalar_of(binding.type)
     if scalar is not None and given._dtype != scalar.name:
         hint = f'Make it with `await device.buffer(x, dtype="{NUMPY[scalar.name]}")`.'

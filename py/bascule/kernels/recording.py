@@ -26,7 +26,7 @@ class Recording:
 
     def __init__(self, home: KernelHome) -> None:
         self._home = home
-        self._pool = home.pool
+        self._pool = home.pool  # since the first call
         self._launches: list[Launch] = []
         self._steps: list[Step] = []
         self._held: list[Closable] = []
@@ -53,6 +53,8 @@ class Recording:
     @property
     def pool(self) -> BufferPool:
         """The memory that its calls work on."""
+        if not len(self):  # the device may have been opened again
+            self._pool = self._home.pool
         return self._pool
 
     def add(self, call: Launch | Step, operands: Closable, kernel: object) -> None:

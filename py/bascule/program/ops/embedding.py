@@ -21,9 +21,16 @@ def _embedding(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attrib
     need(len(ids) == 2 and len(table) == 2, "embedding", "ids (B, T) and table (V, C)", shapes)
     _part("embedding", table, before, (*ids, table[1]), attributes)
     hidden = table[1]
-    need(position is None or position[1:] == (hidden,), "embedding", "position (P, C)", position)
+    expected = "position (P, C) of at least T rows"
+    need(position is None or _has_rows(position, ids[1], hidden), "embedding", expected, position)
     need(bias is None or bias == (hidden,), "embedding", "bias (C)", bias)
     return (*ids, hidden)
+
+
+def _has_rows(position: Shape, tokens: int | Dim, hidden: int | Dim) -> bool:
+    """Whether it has a row a token; the tokens of a run may be known only then."""
+    short = isinstance(tokens, int) and isinstance(position[0], int) and position[0] < tokens
+    return position[1:] == (hidden,) and not short
 
 
 def _token_embedding(
