@@ -177,3 +177,41 @@ def test_argmax_token(
         assert (found[0] == NOT_A_TOKEN) == any(logits is each for each in broken)
         np.testing.assert_array_equal(tokens, theirs)
         np.testing.assert_array_equal(position, there)
+
+
+@pytest.mark.parametrize("vocabulary", [1, 5, 64, 1001])
+def test_allowed_token(
+    vocabulary: int,
+    guarded: GuardedKernels,
+    ops: NumpyOps,
+    rng: np.random.Generator,
+) -> None:
+    """Each rule, kinds at random; no token where a logit is not finite or none is allowed."""
+    times = vocabulary * 3 // 4
+    broken = normal(rng, 1, vocabulary)
+    broken[0, -1] = -np.inf
+    none = np.full(vocabulary, 2, np.uint32)
+    kinds = rng.integers(0, 3, vocabulary).astype(np.uint32)
+    kinds[[0, -1]] = 0
+    found: list[bool] = []
+    for logits in (normal(rng, 1, vocabulary), np.round(normal(rng, 1, vocabulary)), broken):
+        for rules in (
+            (0, 0, 2**32 - 1, 0),
+            (0, times, times, 1),
+            (times, times, times + 9, 1),
+            (times // 2, times + 2, 2**32 - 1, 0),
+        ):
+            for each in (kinds, none):
+                tokens = state(guarded, rng.integers(0, 9, 7).astype(np.uint32))
+                position = state(guarded, np.array([rng.integers(0, 20)], np.uint32))
+                theirs, there = tokens.copy(), position.copy()
+                words = np.array(rules, np.uint32)
+                y = ops.allowed_token(logits, tokens, position, each, words, times=times)
+                want = FUNCTIONS["allowed_token"](logits, theirs, there, each, words, times=times)
+                assert y[0] == want[0]
+                np.testing.assert_allclose(y[1], want[1], rtol=1e-5)
+                assert not (y[0] >= 0 and (each is none or logits is broken))
+                np.testing.assert_array_equal(tokens, theirs)
+                np.testing.assert_array_equal(position, there)
+                found.append(bool(y[0] >= 0))
+    assert any(found)

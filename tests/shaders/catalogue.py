@@ -85,6 +85,8 @@ def _text_calls(graph: Graph) -> None:
     logits, tokens = graph.input("logits", (1, 99)), graph.state("tokens", (16,), "u32")
     settings = graph.state("settings", (8,), "u32")
     graph.call("argmax_token", logits, tokens, position)
+    kinds, rules = graph.state("kinds", (99,), "u32"), graph.state("rules", (4,), "u32")
+    graph.call("allowed_token", logits, tokens, position, kinds, rules, times=90)
     graph.call("penalise", logits, tokens, position, settings)
     graph.call("sample_token", logits, tokens, position, settings)
 

@@ -272,3 +272,53 @@ async def test_penalise(gpu: NativeGpu, rng: np.random.Generator) -> None:
                 settings(penalty=penalty, window=window),
             ]
             await check_op(gpu, "software", "penalise", inputs, tolerance=1e-6, states=[1, 2, 3])
+
+
+# text_first, times_first, times_end, is_first; ids from 40 on stand for times.
+RULES = [(0, 0, 2**32 - 1, 0), (0, 40, 40, 1), (40, 40, 51, 1), (30, 47, 2**32 - 1, 0)]
+
+
+@pytest.mark.parametrize("kind", ["software", "hardware", "hardware-small"])
+async def test_allowed_tokens(gpu: NativeGpu, rng: np.random.Generator, kind: str) -> None:
+    chosen: set[bool] = set()
+    for rules in RULES:
+        for lead in (0.0, 3.0):  # of the best text over the best time
+            logits, kinds = normal(rng, 65), rng.integers(0, 3, 65).astype(np.uint32)
+            logits[[31, 50]] = 4 + lead, 4
+            logits[33] = 4 + lead  # equal ones: the first
+            kinds[[31, 33, 50]] = 0
+            token = await _allowed(gpu, kind, logits, kinds, rules)
+            chosen.add(token >= 40)
+            assert kinds[token] + rules[3] < 2
+    assert chosen == {True, False}
+    for n in (1, 2, 257, 4097):
+        logits = np.full(n, -80, np.float32)
+        logits[n // 2] = 5
+        assert await _allowed(gpu, kind, logits, np.zeros(n, np.uint32), RULES[0]) == n // 2
+
+
+async def test_where_no_token_is_allowed(gpu: NativeGpu) -> None:
+    plain, none = np.zeros(9, np.float32), np.full(9, 2, np.uint32)
+    assert await _allowed(gpu, "software", plain, none, RULES[0]) == -1
+    for bad in (NAN, INF, -INF):  # wherever it is
+        broken = plain.copy()
+        broken[7] = bad
+        kinds = np.zeros(9, np.uint32)
+        kinds[7] = 2
+        assert await _allowed(gpu, "software", broken, kinds, RULES[0]) == -1
+
+
+async def _allowed(
+    gpu: NativeGpu, kind: str, logits: Array, kinds: Array, rules: tuple[int, ...]
+) -> int:
+    inputs = [
+        logits[None],
+        np.zeros(8, np.uint32),
+        np.array([4], np.uint32),
+        kinds,
+        np.array(rules, np.uint32),
+    ]
+    found = await check_op(
+        gpu, kind, "allowed_token", inputs, tolerance=1e-6, states=[1, 2, 3, 4], times=40
+    )
+    return int(found[0])

@@ -42,6 +42,9 @@ async def test_tiers_and_formats_agree(folder: Path, tmp_path: Path) -> None:
             said = await model.transcribe(NOISE, temperatures=0, language="en")
             found.append([(s.start, s.end, s.ids) for s in said.segments])
             assert said.duration == 2.5
+            stats = model.stats
+            # A window reads whole logits once, for the probability of no speech.
+            assert stats["logits_reads"] == stats["windows"] < stats["decoder_steps"] / 4
     assert found[0] == found[1] == found[2] != []
     english = folders.hugging_face(tmp_path / "english", multilingual=False)
     for other in (folders.ctranslate2(tmp_path / "converted"), english):

@@ -41,7 +41,7 @@ class SpeechRecipe:
 
     def programs(self) -> list[Program]:
         """See `Recipe`."""
-        return speech_programs(self.settings.speech, self.cache)
+        return speech_programs(self.settings.speech, self.cache, self.settings.tokens.timestamps)
 
     def make(self, placement: Placement) -> SpeechModel:
         """See `Recipe`."""

@@ -17,14 +17,17 @@ from bascule.audio.recordings import Recording, read_recording
 from bascule.audio.samples import checked_samples, resample
 from bascule.backend.base import Executable, StateStore
 from bascule.backend.tuning import TuneReport
-from bascule.base.arrays import Array, ArrayLike, need_numpy, np
+from bascule.base.arrays import Array, ArrayLike, need_numpy
 from bascule.base.progress import Progress, ProgressCallback
 from bascule.base.turns import CrossLoopLock
 from bascule.errors import NotFiniteError
 from bascule.models.decoder.graph import CacheDType
+from bascule.program.program import Program
 from bascule.tasks.loaded import DEVICE_ERRORS, LoadedModel, Placement
 from bascule.tasks.speech_graph import Speech, speech_programs
 from bascule.tasks.speech_options import Asked, TranscribeOptions, read_options
+from bascule.tasks.speech_rules import kinds_of
+from bascule.tasks.speech_steps import COUNTERS, STAGES, DecoderSteps
 from bascule.tasks.speech_tokens import SpeechTokens
 from bascule.tasks.speech_window import WindowDecoder
 from bascule.tasks.streams import ResultStream
@@ -54,10 +57,11 @@ class _Prepared:
     features: LogMel
     encoder: Executable
     step: Executable
+    choice: Executable
     states: StateStore
 
     def close(self) -> None:
-        for owned in (self.features, self.encoder, self.step, self.states):
+        for owned in (self.features, self.encoder, self.step, self.choice, self.states):
             owned.close()
 
 
@@ -86,7 +90,8 @@ class SpeechModel(LoadedModel):
         self._cache_dtype: CacheDType = cache_dtype
         self._prepared: _Prepared | None = None
         self._turn = CrossLoopLock()
-        self._totals = {"windows": 0.0, "decoder_steps": 0.0, "audio_s": 0.0, _WORK_MS: 0.0}
+        self._totals = {"windows": 0.0, "audio_s": 0.0, _WORK_MS: 0.0}
+        self._totals |= dict.fromkeys((*COUNTERS, *STAGES), 0.0)
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -191,9 +196,11 @@ class SpeechModel(LoadedModel):
                         prepared = await self._ready()
                         await self._encode(prepared, sound)
                         decoder = self._decoder(prepared)
-                        found = await work(decoder)
-                        self._totals["decoder_steps"] += decoder.steps
-                        return found
+                        try:
+                            return await work(decoder)
+                        finally:
+                            for name, count in decoder.steps.totals.items():
+                                self._totals[name] += count
                     except DEVICE_ERRORS as lost:
                         if attempt == _DEVICES_IN_VAIN:
                             raise
@@ -201,23 +208,28 @@ class SpeechModel(LoadedModel):
         raise AssertionError("the last attempt returns or raises")
 
     async def _encode(self, prepared: _Prepared, sound: Array) -> None:
+        began = perf_counter()
         mel = await prepared.features.features(sound)
+        heard = perf_counter()
         places = self._settings.speech.config.encoder.places
         lengths = memoryview(array("I", [places])).cast("B").cast("I", (1,))
         await prepared.encoder.submit({}, {"mel": mel, "lengths": lengths})
+        self._totals["features_ms"] += 1e3 * (heard - began)
+        self._totals["encoder_ms"] += 1e3 * (perf_counter() - heard)
 
     def _decoder(self, prepared: _Prepared) -> WindowDecoder:
-        async def step(token: int, position: int) -> Array:
-            prepared.states.write("tokens", 4 * position, array("I", [token]))
-            prepared.states.write("position", 0, array("I", [position]))
-            (logits,) = (await prepared.step.run({}, {})).values()
-            if not np.isfinite(logits).all():
-                raise NotFiniteError(self.name, f"a logit behind token {position}", self.tier)
-            return logits.reshape(-1)
+        def not_finite(where: str) -> NotFiniteError:
+            return NotFiniteError(self.name, where, self.tier)
 
+        steps = DecoderSteps(prepared.step, prepared.choice, prepared.states, not_finite)
         settings = self._settings
         places = settings.speech.config.decoder.places
-        return WindowDecoder(step, settings.tokens, settings.tokenizer, places)
+        return WindowDecoder(steps, settings.tokens, settings.tokenizer, places)
+
+    def _programs(self) -> list[Program]:
+        """See `speech_programs`."""
+        times = self._settings.tokens.timestamps
+        return speech_programs(self._settings.speech, self._cache_dtype, times)
 
     async def _ready(self) -> _Prepared:
         """Prepare both passes and the features, unless they are."""
@@ -225,21 +237,24 @@ class SpeechModel(LoadedModel):
             return self._prepared
         await need_numpy("transcribe()", "Load numpy into this Pyodide.")
         speech = self._settings.speech
-        fitted = [self._fitting.fit(p) for p in speech_programs(speech, self._cache_dtype)]
+        fitted = [self._fitting.fit(p) for p in self._programs()]
         values = {value.name: value for program in fitted for value in program.states}
         states = self._backend.states(list(values.values()), {})
-        made: list[Executable | LogMel] = []
+        made: list[Executable] = []
         try:
             for name, numbers in speech.family.states(speech.config).items():
                 states.write(name, 0, numbers)
-            step, encoder = [await self._backend.prepare(p, self.weights, states) for p in fitted]
-            made += (step, encoder)
+            kinds = kinds_of(self._settings.tokens, speech.config.vocabulary)
+            states.write("kinds", 0, kinds)
+            for program in fitted:
+                made.append(await self._backend.prepare(program, self.weights, states))
             features = await LogMel.open(self._backend, speech.config.bands, speech.config.frames)
         except BaseException:
             for each in (*made, states):
                 each.close()
             raise
-        self._prepared = _Prepared(features, encoder, step, states)
+        step, encoder, choice = made
+        self._prepared = _Prepared(features, encoder, step, choice, states)
         return self._prepared
 
     async def _prepare(self) -> None:
@@ -279,9 +294,7 @@ class SpeechModel(LoadedModel):
     def _planned_nbytes(self) -> int:
         if self._prepared is None:
             return 0
-        speech = self._settings.speech
-        programs = speech_programs(speech, self._cache_dtype)
-        return sum(p.planned_nbytes for p in programs) + self._prepared.states.nbytes
+        return sum(p.planned_nbytes for p in self._programs()) + self._prepared.states.nbytes
 
     async def tune(
         self, budget_s: float = 30.0, *, progress: ProgressCallback | None = None
@@ -291,7 +304,7 @@ class SpeechModel(LoadedModel):
         What is measured is remembered for the next load. Cancelling keeps what is finished.
         """
         self._check_open("tune")
-        programs = self._fitting.able(speech_programs(self._settings.speech, self._cache_dtype))
+        programs = self._fitting.able(self._programs())
         async with self._alone():
             with self._while_open():
                 try:
@@ -305,7 +318,10 @@ class SpeechModel(LoadedModel):
 
     @property
     def stats(self) -> dict[str, float]:
-        """Counters since the load: windows, decoder steps, seconds of sound, milliseconds."""
+        """Counters since the load: windows, decoder steps, how often the host read whole logits,
+        seconds of sound, milliseconds in all and by stage. On a GPU the stages before the first
+        step only queue their work, which the prompt's stage then waits for.
+        """
         cache = self._prepared.states.nbytes if self._prepared else 0
         return {"cache_nbytes": cache, **self._totals, **self.device_stats}
 

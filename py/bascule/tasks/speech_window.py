@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from math import exp
+from time import perf_counter
 from typing import Any
 
 from bascule.base.arrays import Array, np
 from bascule.tasks.speech_options import Asked
-from bascule.tasks.speech_rules import allowed_logits, log_softmax
+from bascule.tasks.speech_rules import allowed_ids, allowed_logits, log_softmax
+from bascule.tasks.speech_steps import DecoderSteps
 from bascule.tasks.speech_tokens import SpeechTokens
 from bascule.tasks.transcription import Segment
 from bascule.text.language import TextTokenizer
 
-# Takes a token and its position; the logits (V) of what follows.
-Step = Callable[[int, int], Awaitable[Array]]
 # Seconds of a timestamp's step, and frames of a spectrum in it.
 TIME_S, TIME_FRAMES = 0.02, 2
 FRAME_S = 0.01
@@ -41,17 +40,16 @@ class WindowDecoder:
     """Decodes windows whose sound the encoder has heard."""
 
     def __init__(
-        self, step: Step, tokens: SpeechTokens, tokenizer: TextTokenizer, places: int
+        self, steps: DecoderSteps, tokens: SpeechTokens, tokenizer: TextTokenizer, places: int
     ) -> None:
-        self._step = step
+        self.steps = steps
         self._tokens = tokens
         self._tokenizer = tokenizer
         self._places = places  # positions of the decoder
-        self.steps = 0
 
     async def language(self) -> tuple[str, float]:
         """Return the likeliest language of the window, and its probability."""
-        logits = await self._logits(self._tokens.start, 0)
+        logits = await self.steps.logits(self._tokens.start, 0, stage="prompt_ms")
         codes = list(self._tokens.languages)
         logs = log_softmax(logits.astype(np.float64)[list(self._tokens.languages.values())])
         best = int(logs.argmax())
@@ -78,20 +76,27 @@ class WindowDecoder:
         tokens, timed = self._tokens, asked.timestamps
         prompt = tokens.prompt(language, asked.task, timestamps=timed)
         random = np.random.default_rng((asked.seed, round(1000 * temperature)))
-        silent, total = 0.0, 0.0
-        logits = None
-        for at, token in enumerate(prompt):
-            logits = await self._logits(token, at)
-            if at == 0 and tokens.no_speech is not None:
-                silent = exp(log_softmax(logits.astype(np.float64))[tokens.no_speech])
+        silent, first = await self._start(prompt)
         ids: list[int] = []
+        total = 0.0
         most = self._places // 2 - 1  # the other half is for a prompt
         most = min(most, self._places - len(prompt))
-        assert logits is not None  # a prompt is never empty
         while True:
-            logs = log_softmax(allowed_logits(logits, ids, tokens, timestamps=timed))
-            token = _chosen(logs, temperature, random)
-            total += float(logs[token])
+            last, at = (ids or prompt)[-1], len(prompt) + len(ids) - 1
+            stage = "decode_ms" if ids else "prompt_ms"
+            if not temperature > 0 and (ids or first is None):
+                allowed = allowed_ids(ids, tokens, timestamps=timed)
+                token, log_probability = await self.steps.choose(last, at, allowed, stage=stage)
+            else:
+                logits = first if first is not None and not ids else None
+                if logits is None:
+                    logits = await self.steps.logits(last, at, stage=stage)
+                began = perf_counter()
+                logs = log_softmax(allowed_logits(logits, ids, tokens, timestamps=timed))
+                token = _chosen(logs, temperature, random)
+                log_probability = float(logs[token])
+                self.steps.totals["rules_ms"] += 1e3 * (perf_counter() - began)
+            total += log_probability
             if token == tokens.end:
                 break
             ids.append(token)
@@ -99,9 +104,21 @@ class WindowDecoder:
                 break
             if len(ids) % _TURN == 0:
                 await asyncio.sleep(0)
-            logits = await self._logits(token, len(prompt) + len(ids) - 1)
         text = self.text_of(ids)
         return Heard(ids, text, total / (len(ids) + 1), silent, _compression(text), temperature)
+
+    async def _start(self, prompt: list[int]) -> tuple[float, Array | None]:
+        """Take in all of the prompt but its last token.
+
+        Return the probability of no speech, and the logits behind a prompt of one token.
+        """
+        logits = await self.steps.logits(prompt[0], 0, stage="prompt_ms")
+        for at, token in enumerate(prompt[1:-1], 1):
+            await self.steps.read(token, at)
+        silent = 0.0
+        if self._tokens.no_speech is not None:
+            silent = exp(log_softmax(logits.astype(np.float64))[self._tokens.no_speech])
+        return silent, logits if len(prompt) == 1 else None
 
     def text_of(self, ids: list[int]) -> str:
         """Return the text of ids, times left out."""
@@ -156,10 +173,6 @@ class WindowDecoder:
                 heard.temperature,
             )
         ]
-
-    async def _logits(self, token: int, position: int) -> Array:
-        self.steps += 1
-        return await self._step(token, position)
 
 
 def _chosen(logs: Array, temperature: float, random: Any) -> int:

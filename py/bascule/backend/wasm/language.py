@@ -24,6 +24,7 @@ class LanguageFunctions(WasmFunctions):
             self.rope_append,
             self.cached_attention,
             self.argmax_token,
+            self.allowed_token,
         )
         return {**super().table(), **{f.__name__: f for f in own}}
 
@@ -131,6 +132,22 @@ class LanguageFunctions(WasmFunctions):
         y = self._kernels.empty((1,), "u32")
         operands = (y, logits, tokens, position)
         self._kernels.call("argmax_token", *operands, logits.shape[1], len(tokens))
+        return y
+
+    def allowed_token(
+        self,
+        logits: Operand,
+        tokens: Operand,
+        position: Operand,
+        kinds: Operand,
+        rules: Operand,
+        *,
+        times: int,
+    ) -> Tensor:
+        """See `ops.allowed_token`."""
+        y = self._kernels.empty((2,))
+        operands = (y, logits, tokens, position, kinds, rules)
+        self._kernels.call("allowed_token", *operands, logits.shape[1], len(tokens), times)
         return y
 
 

@@ -36,6 +36,28 @@ def _argmax_token(call: Call, adapter: AdapterInfo) -> Variants:
     return [partial(make, n) for n in order if fits(adapter, n, 8 * n)]
 
 
+def _allowed_token(call: Call, adapter: AdapterInfo) -> Variants:
+    logits, tokens, times = operand(call, 0), operand(call, 1), call.attribute("times")
+    assert isinstance(times, int)
+
+    def numbers(sizes: Sizes) -> Numbers:
+        return {"n": logits.sizes(sizes)[1], "slots": tokens.sizes(sizes)[0], "times": times}
+
+    def make(lanes: int) -> Kernel:
+        return make_kernel(
+            call,
+            "allowed_token",
+            numbers,
+            lambda: (1, 1, 1),
+            variant=str(lanes),
+            parts=("rank",),
+            constants={"WORKGROUP": lanes},
+        )
+
+    order = (64, 16, 256) if adapter.software else (256, 128, 64)
+    return [partial(make, n) for n in order if fits(adapter, n, 28 * n)]
+
+
 def _penalise(call: Call, adapter: AdapterInfo) -> Variants:
     del adapter
     logits, tokens = operand(call, 0), operand(call, 1)
@@ -74,6 +96,7 @@ def _sample_token(call: Call, adapter: AdapterInfo) -> Variants:
 
 SAMPLING_ROWS: Mapping[str, Callable[[Call, AdapterInfo], Variants]] = {
     "argmax_token": _argmax_token,
+    "allowed_token": _allowed_token,
     "penalise": _penalise,
     "sample_token": _sample_token,
 }

@@ -109,6 +109,18 @@ def settings(draw: Draw) -> Array:
     return numbers
 
 
+def kinds(draw: Draw) -> Array:
+    """Every fifth id may not be chosen, every seventh not as the first."""
+    ids = np.arange(draw.shape[0])
+    return np.where(ids % 5 == 0, 2, ids % 7 == 0).astype(np.uint32)
+
+
+def rules(draw: Draw) -> Array:
+    """All text and all times."""
+    del draw
+    return np.array([0, 0, 2**32 - 1, 0], np.uint32)
+
+
 def logits(draw: Draw) -> Array:
     """Far below 0 but for a few likely ones."""
     made = draw.rng.uniform(-30, -20, draw.shape)

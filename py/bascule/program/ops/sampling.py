@@ -21,9 +21,12 @@ from bascule.program.program import Attribute, Shape
 NOT_A_TOKEN = 0xFFFFFFFF
 
 SETTINGS = 8  # words of a sampler's settings
+RULES = 4  # words of the rules of allowed_token
 
 _LOGITS = Operand("logits", "input", cut=(1, samples.VOCABULARY), sample=samples.logits)
 _SETTINGS = Operand("settings", "state", sample=samples.settings)
+_KINDS = Operand("kinds", "state", cut=(0, samples.VOCABULARY), sample=samples.kinds)
+_RULES = Operand("rules", "state", sample=samples.rules)
 # The states of a text that goes on.
 _APPENDED = (replace(TOKENS, updated=True), replace(POSITION, updated=True))
 
@@ -39,6 +42,14 @@ def _token(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shap
 def _penalise(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
     _token(shapes, attributes)
     return shapes[0] or ()
+
+
+def _allowed(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
+    _token(shapes[:3], attributes)
+    logits, _ = first_two(shapes, "allowed_token")
+    expected = f"kinds (V) and rules ({RULES})"
+    need(shapes[3:] == (logits[1:], (RULES,)), "allowed_token", expected, shapes[3:])
+    return (2,)
 
 
 def argmax_token(logits: Array, tokens: Array, position: Array) -> Array:
@@ -80,6 +91,33 @@ def sample_token(logits: Array, tokens: Array, position: Array, settings: Array)
     kept = kept_weights(logits[0], settings)
     token = pick(kept, uniform_at(int(settings[6]), int(position[0])))
     return _append_token(token, tokens, position)
+
+
+def allowed_token(
+    logits: Array, tokens: Array, position: Array, kinds: Array, rules: Array, *, times: int
+) -> Array:
+    """Return the first of the highest allowed logits, and its probability among the allowed.
+
+    An id is allowed where its kind is 0, or 1 (not the first token) and `is_first` is 0, and it is
+    in [text_first, times) or [times_first, times_end); `rules` are these three and `is_first`. Ids
+    from `times` on stand for times: where the allowed ones together are likelier than any allowed
+    text, only they are. The id is -1 where a logit is not finite or none is allowed.
+    """
+    text_first, times_first, times_end, is_first = (int(word) for word in rules)
+    x, ids = logits[0].astype(np.float64), np.arange(logits.shape[1])
+    is_text = (ids >= text_first) & (ids < times)
+    is_time = (ids >= max(times_first, times)) & (ids < times_end)
+    open_ids = kinds + is_first < 2
+    allowed = open_ids & (is_text | is_time)
+    if not np.isfinite(x).all() or not allowed.any():
+        _append_token(NOT_A_TOKEN, tokens, position)
+        return np.array([-1, 0], np.float32)
+    weights = np.where(allowed, np.exp(x - x[allowed].max()), 0)
+    if weights[times:].sum() > weights[:times].max(initial=0):
+        allowed &= is_time
+    token = int(np.where(allowed, x, -np.inf).argmax())
+    _append_token(token, tokens, position)
+    return np.array([token, weights[token] / weights[allowed].sum()], np.float32)
 
 
 def kept_weights(logits: Array, settings: Array) -> Array:
@@ -137,6 +175,15 @@ ROWS = (
         _token,
         result="u32",
         numpy=argmax_token,
+    ),
+    Op(
+        "allowed_token",
+        (_LOGITS, *_APPENDED, _KINDS, _RULES),
+        {"times": int},
+        "like argmax_token among the ids that `kinds` and `rules` allow; y (2) is the id and its "
+        "probability among them",
+        _allowed,
+        numpy=allowed_token,
     ),
     Op(
         "penalise",
