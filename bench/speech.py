@@ -139,13 +139,33 @@ def in_page(page: Page, samples: np.ndarray[Any, Any], temperature: float) -> It
         page.close()
 
 
+def peer_folder() -> Path:
+    """The model's folder with a vocabulary.json, without which CTranslate2 loads none."""
+    folder = OUT / "bench-speech-model"
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in (models_folder() / MODEL).iterdir():
+        copy = folder / file.name
+        if not copy.exists():
+            copy.symlink_to(file)
+    read = json.loads((folder / "tokenizer.json").read_text())
+    ids: dict[str, int] = {**read["model"]["vocab"]}
+    ids |= {each["content"]: each["id"] for each in read["added_tokens"]}
+    by_id = {at: text for text, at in ids.items()}
+    first = ids["<|notimestamps|>"] + 1
+    times = {first + at: f"<|{0.02 * at:.2f}|>" for at in range(1501)}
+    found = {**by_id, **times}
+    words = [found.get(at, f"<|unused{at}|>") for at in range(first + 1501)]
+    (folder / "vocabulary.json").write_text(json.dumps(words))
+    return folder
+
+
 @contextmanager
 def faster_whisper(python: str, samples: np.ndarray[Any, Any]) -> Iterator[Transcribe]:
     """The peer, in a process of its own."""
     OUT.mkdir(exist_ok=True)
     file = OUT / "bench-speech.raw"
     samples.tofile(file)
-    command = [python, "-c", PEER, str(models_folder() / MODEL), str(file)]
+    command = [python, "-c", PEER, str(peer_folder()), str(file)]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=one_thread
