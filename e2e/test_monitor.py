@@ -1,4 +1,4 @@
-"""PerformanceMonitor in a page: the browser's own timestamps, and its report as a page."""
+"""PerformanceMonitor and WebGPUDebugger in a page, and the reports as pages."""
 
 from __future__ import annotations
 
@@ -41,6 +41,14 @@ async def all_of_it():
         found["runs"] = [run.kind for run in report.runs]
         monitor.generate_performance_visualization("/tmp/performance.html")
         found["page"] = open("/tmp/performance.html").read()
+        debugger = bascule.WebGPUDebugger(model)
+        with debugger.capture_shader_trace():
+            await model.embed(texts)
+        found["trace"] = [str(debugger.trace), len(debugger.trace.calls), ops]
+        performance = await debugger.analyze_shader_performance()
+        found["timed"] = len(performance.dispatches)
+        debugger.export_debug_report("/tmp/debug.html")
+        found["debug page"] = open("/tmp/debug.html").read()
     async with await bascule.open_device("webgpu-limited") as device:
         double = bascule.elementwise("x: f32 -> y: f32", "y = 2 * x", device=device)
         async with bascule.PerformanceMonitor(device) as monitor:
@@ -61,7 +69,7 @@ def test_a_report_of_the_browsers_timestamps(
     page = shared(f"{site.url}/lab/?pyodide=/pyodide/")
     booted(page)
     found = json.loads(page.run("(code) => lab.run(code)", SCRIPT))
-    html = found.pop("page")
+    html, debug_html = found.pop("page"), found.pop("debug page")
     print(found)
     assert found["same"]
     assert found["timed by"] == "timestamps"
@@ -73,6 +81,9 @@ def test_a_report_of_the_browsers_timestamps(
     assert found["bytes"][2] > 0
     assert found["freed"][0] == found["freed"][1]
     assert found["runs"] == ["embed"]
+    summary, n_calls, ops = found["trace"]
+    assert summary.endswith("all agree with numpy.")
+    assert n_calls == ops == found["timed"]
     assert found["limited"] == ["submissions", 3]
     assert found["compiled"] == 1
     (site.extra / "performance.html").write_text(html, "utf-8")
@@ -85,6 +96,12 @@ def test_a_report_of_the_browsers_timestamps(
     rows = report.run("() => document.querySelectorAll('#kernels tr').length")
     assert rows == len(found["names"])
     assert report.run("() => performance.getEntriesByType('resource').length") == 0  # offline
+    assert defects(report, site.extra, ("desktop", "phone", "dark")) == []
+    (site.extra / "debug.html").write_text(debug_html, "utf-8")
+    report.open(f"{site.url}/extra/debug.html")
+    headings = report.run("() => [...document.querySelectorAll('h2')].map((h) => h.textContent)")
+    assert headings == ["Result", "Dispatches", "Against the roofline", "Kernels"]
+    assert "fn main(" in report.run("() => document.querySelector('pre').textContent")
     assert defects(report, site.extra, ("desktop", "phone", "dark")) == []
     reporter = HardwareCompatibilityReporter()
     reporter.check_components()

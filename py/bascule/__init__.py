@@ -64,6 +64,7 @@ _SEEDS = {
         "meets_requirements validate_capabilities validate_operation_requirements"
     ),
     "bascule.observe.compatibility": "HardwareCompatibilityReporter",
+    "bascule.observe.debugger": "WebGPUDebugger",
     "bascule.observe.monitor": "PerformanceMonitor",
     "bascule.observe.performance": "PerformanceReport",
     "bascule.machine.safari": "SafariSupport safari_capabilities safari_support",

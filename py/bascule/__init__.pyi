@@ -63,6 +63,7 @@ from bascule.machine.safari import safari_support as safari_support
 from bascule.observe.compatibility import (
     HardwareCompatibilityReporter as HardwareCompatibilityReporter,
 )
+from bascule.observe.debugger import WebGPUDebugger as WebGPUDebugger
 from bascule.observe.monitor import PerformanceMonitor as PerformanceMonitor
 from bascule.observe.performance import PerformanceReport as PerformanceReport
 from bascule.pipelines.pipeline import pipeline as pipeline

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bascule.backend.arrivals import Arrivals
     from bascule.backend.memory import MemoryKind, MemoryUse
     from bascule.backend.profile import Profile, ShaderLog
+    from bascule.backend.tracing import Tracer
     from bascule.backend.tuning import TuneReport
     from bascule.base.entries import Remembered
     from bascule.base.progress import ProgressCallback
@@ -326,6 +327,13 @@ class Backend(Protocol):
     @property
     def shader_logs(self) -> Sequence[ShaderLog]:
         """The compilations since `log_shaders`; none on a tier without shaders."""
+        ...
+
+    def trace_with(self, tracer: Tracer | None) -> str:
+        """Trace the next passes with it, None: no more; why this tier cannot, empty if it can.
+
+        InputError where another tracer is at work.
+        """
         ...
 
     async def start_profile(self) -> None:

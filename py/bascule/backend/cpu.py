@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from bascule.backend.base import Shaped, checked_input
 from bascule.backend.host_arrays import (
@@ -17,18 +17,17 @@ from bascule.backend.host_arrays import (
     written,
 )
 from bascule.backend.profile import OpTimes
-from bascule.backend.reference import FUNCTIONS
+from bascule.backend.reference import FUNCTIONS, evaluate
 from bascule.backend.tiers import Tier
 from bascule.base.arrays import NUMPY, Array, np, numpy_ready
 from bascule.errors import TierUnavailableError
 from bascule.program.blocks import BlockMatrix
-from bascule.program.program import Dim
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from bascule.backend.base import Executable
-    from bascule.program.program import Call, Program, Value
+    from bascule.program.program import Call, Program
 
 T = TypeVar("T")
 
@@ -131,21 +130,6 @@ def last_uses(program: Program) -> list[list[str]]:
     return dead
 
 
-def evaluate(
-    functions: Mapping[str, Callable[..., T]],
-    call: Call,
-    values: Mapping[str, object],
-    sizes: Mapping[str, int],
-) -> T:
-    """The result of a call whose operands stand in `values`."""
-    operands = [None if o is None else _viewed(values[o.name], o, sizes) for o in call.operands]
-    attributes = {
-        name: sizes[value.name] if isinstance(value, Dim) else value
-        for name, value in call.attributes
-    }
-    return functions[call.op](*operands, **attributes)
-
-
 def _evaluate_timed(
     op_times: OpTimes,
     functions: Mapping[str, Callable[..., T]],
@@ -157,9 +141,3 @@ def _evaluate_timed(
     result = evaluate(functions, call, values, sizes)
     op_times.note(call.op, started)
     return result
-
-
-def _viewed(found: Any, value: Value, sizes: Mapping[str, int]) -> Any:
-    """What `Graph.reshape` made of a value: the same numbers, in the shape that a call sees."""
-    shape = value.sizes(sizes)
-    return found if found.shape == shape else found.reshape(shape)

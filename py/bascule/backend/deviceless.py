@@ -12,6 +12,7 @@ from bascule.base.turns import DeviceTurns
 from bascule.program.rewrites.rewrite import Limits
 
 if TYPE_CHECKING:
+    from bascule.backend.tracing import Tracer
     from bascule.base.arrays import Array
     from bascule.base.progress import ProgressCallback
     from bascule.program.program import Program
@@ -49,6 +50,14 @@ class Deviceless:
 
     def log_shaders(self) -> None:
         """See `Backend.log_shaders`: there are none."""
+
+    def trace_with(self, tracer: Tracer | None) -> str:
+        """See `Backend.trace_with`: it has no dispatches."""
+        del tracer
+        return (
+            "it has no dispatches or shaders to capture. PerformanceMonitor times its ops, and its "
+            'numbers can be held against tier="cpu", the numpy reference itself'
+        )
 
     async def start_profile(self) -> None:
         """See `Backend.start_profile`: each call of an op is timed."""

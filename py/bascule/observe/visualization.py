@@ -1,4 +1,4 @@
-"""A report as one HTML page: web/reports/performance.html with the numbers inside."""
+"""A report as one HTML page: web/reports/page.html around the report's own part and its data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bascule.observe.performance import PerformanceReport
 # Of longer profiles the page shows the longest spans; the numbers by kernel count all.
 _MOST_SPANS = 20_000
 _MOST_SAMPLES = 4_000
-_MARKS = re.compile(r"<!--title-->|/\*style\*/|/\*data\*/")
+_MARKS = re.compile(r"<!--title-->|<!--body-->|/\*style\*/|/\*data\*/")
 
 
 def performance_page(report: PerformanceReport) -> str:
@@ -30,11 +30,15 @@ def performance_page(report: PerformanceReport) -> str:
 
 
 def filled(template: str, title: str, numbers: dict[str, Any]) -> str:
-    """A page of web/reports/ with its title, its style and its numbers."""
+    """The page that all reports share, with a title, the `template`'s part and its numbers."""
     data = json.dumps(numbers, allow_nan=False)
     # In a script element only "<" could end it.
     data = data.replace("<", "\\u003c")
-    page = assets.text(f"web/reports/{template}")
-    style = assets.text("web/reports/report.css")
-    parts = {"<!--title-->": escape(title), "/*style*/": style, "/*data*/": data}
+    page = assets.text("web/reports/page.html")
+    parts = {
+        "<!--title-->": escape(title),
+        "<!--body-->": assets.text(f"web/reports/{template}"),
+        "/*style*/": assets.text("web/reports/report.css"),
+        "/*data*/": data,
+    }
     return _MARKS.sub(lambda mark: parts[mark[0]], page)

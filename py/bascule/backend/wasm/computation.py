@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from bascule.backend.cpu import evaluate, last_uses
+from bascule.backend.cpu import last_uses
 from bascule.backend.host_arrays import telling
 from bascule.backend.profile import OpTimes
+from bascule.backend.reference import evaluate
 from bascule.backend.wasm.kernels import Kernels
 from bascule.backend.wasm.replay import NUMPY_HINT, Functions, is_own, numpy_ops, numpy_step
 from bascule.backend.wasm.store import WasmStates

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
 from bascule.backend.base import Shaped, input_bytes
-from bascule.backend.cpu import evaluate, last_uses
+from bascule.backend.cpu import last_uses
 from bascule.backend.host_arrays import telling
 from bascule.backend.profile import OpTimes
+from bascule.backend.reference import evaluate
 from bascule.backend.wasm.functions import has_kernel
 from bascule.backend.wasm.kernels import Argument, Kernels
 from bascule.backend.wasm.language import LanguageFunctions

@@ -10,6 +10,7 @@ from bascule.backend.arrivals import Arrivals
 from bascule.backend.base import StateStore, Tier, WeightStore
 from bascule.backend.memory import MemoryKind, MemoryUse
 from bascule.backend.profile import Profile, ShaderLog, joined
+from bascule.backend.tracing import Tracer
 from bascule.backend.tuning import TuneReport
 from bascule.backend.webgpu.autotune import tune
 from bascule.backend.webgpu.choices import Choices, signature
@@ -262,6 +263,13 @@ class WebGpuBackend:
     def shader_logs(self) -> Sequence[ShaderLog]:
         """See `Backend.shader_logs`."""
         return tuple(self.pipelines.log or ())
+
+    def trace_with(self, tracer: Tracer | None) -> str:
+        """See `Backend.trace_with`."""
+        if tracer is not None and self.pipelines.tracer is not None:
+            raise InputError("trace", "a device that is not traced", "one that is")
+        self.pipelines.tracer = tracer
+        return ""
 
     async def start_profile(self) -> None:
         """See `Backend.start_profile`: dispatches are timed by the GPU where it has timestamps."""

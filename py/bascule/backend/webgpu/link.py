@@ -42,6 +42,11 @@ class Linked:
         packed = struct.pack(layout, *(values[name] for name, _ in self.params))
         return packed.ljust((len(packed) + 15) & ~15, b"\0")
 
+    def unpack(self, packed: bytes) -> tuple[int | float, ...]:
+        """Undo `pack`: a number for each field of `params`."""
+        layout = "<" + "".join(_FORMATS[kind] for _, kind in self.params)
+        return struct.unpack_from(layout, packed)
+
 
 @cache
 def link(

@@ -7,11 +7,13 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from bascule.backend.base import Shaped, WeightStore, input_bytes
+from bascule.backend.tracing import Tracer
 from bascule.backend.webgpu.gpu import Gpu, pack_writes
 from bascule.backend.webgpu.kernel import Kernel
 from bascule.backend.webgpu.pipelines import Pipelines
 from bascule.backend.webgpu.states import GpuStates
 from bascule.backend.webgpu.tape import Binding, TapeBuilder
+from bascule.backend.webgpu.traced import TracedPass
 from bascule.base.arrays import NUMPY, Array, np
 from bascule.base.turns import CrossLoopLock
 from bascule.errors import GpuError, InputError
@@ -36,6 +38,7 @@ async def lower(
     """
     kernels = await pipelines.kernels_for(program.calls)
     made = TapeExecutable(gpu, pipelines, program, kernels, weights, states)
+    made.traceable = True
     try:
         await made.record()
     except BaseException:
@@ -45,7 +48,12 @@ async def lower(
 
 
 class TapeExecutable:
-    """A program on a device: one replay a run, whatever the actual sizes are."""
+    """A program on a device: one replay a run, whatever the actual sizes are.
+
+    A tracer sees the passes of those that are `traceable`: not the trials of kernels.
+    """
+
+    traceable = False
 
     def __init__(
         self,
@@ -94,6 +102,8 @@ class TapeExecutable:
         into: Sequence[Buffer] | None = None,
     ) -> dict[str, Array]:
         """See `Executable.run`. Nothing is awaited between the replay and the queued reads."""
+        if self._tracer is not None:
+            return await self._run_traced(self._tracer, sizes, inputs, into)
         if self._must_wait():
             return await self._run_staged(sizes, inputs, into)
         started = perf_counter()
@@ -106,7 +116,10 @@ class TapeExecutable:
 
     async def submit(self, sizes: Sizes, inputs: Mapping[str, Shaped], times: int = 1) -> None:
         """See `Executable.submit`: one replay, however many times."""
-        if self._must_wait():
+        while times and self._tracer is not None:
+            await self._run_traced(self._tracer, sizes, inputs, ())
+            times -= 1
+        if times and self._must_wait():
             await self._run_staged(sizes, inputs, ())
             times -= 1
         if times:
@@ -163,6 +176,45 @@ class TapeExecutable:
         for read in reads:
             await read
         return results
+
+    @property
+    def _tracer(self) -> Tracer | None:
+        """What wants to trace the next pass."""
+        tracer = self._pipelines.tracer if self.traceable else None
+        return tracer if tracer is not None and tracer.wants_more else None
+
+    async def _run_traced(
+        self,
+        tracer: Tracer,
+        sizes: Sizes,
+        inputs: Mapping[str, Shaped],
+        into: Sequence[Buffer] | None,
+    ) -> dict[str, Array]:
+        """Run dispatch by dispatch, each one's operands and results compared with numpy."""
+        async with self._staged.turn():
+            if self._weights.arrivals is not None:
+                await self._weights.arrivals.wait(set(self._weights.targets))
+            self._renew()
+            writes, self._current_params = self._writes(sizes, inputs)
+            for buffer, offset, data in writes:
+                self._gpu.write(buffer, offset, data)
+            traced = TracedPass(
+                self._gpu,
+                self._program,
+                self._kernels,
+                self._buffers,
+                self._dispatch,
+                self._pipelines.names,
+            )
+            await traced.run(tracer, sizes)
+            results, reads = self._read(sizes, into)
+        for read in reads:
+            await read
+        return results
+
+    def _dispatch(self, index: int) -> None:
+        """Run one kernel alone."""
+        self._gpu.run(self._build([index]))
 
     def _staged_tapes(self) -> list[tuple[frozenset[str], int]]:
         """The tape cut before every kernel that reads a parameter for the first time."""

@@ -9,6 +9,7 @@ from functools import partial
 from time import perf_counter
 
 from bascule.backend.profile import ShaderLog
+from bascule.backend.tracing import Tracer
 from bascule.backend.webgpu.choices import Choices
 from bascule.backend.webgpu.gpu import Gpu
 from bascule.backend.webgpu.kernel import Kernel
@@ -38,6 +39,7 @@ class Pipelines:
         self._making: dict[Hashable, asyncio.Task[int]] = {}
         self.compile_ms: dict[str, float] = {}
         self.log: list[ShaderLog] | None = None  # compilations, while somebody wants them
+        self.tracer: Tracer | None = None  # of passes that run from now on
         self.names: dict[int, str] = {}  # the variant of each pipeline, by its handle
         # Tells which of the compiled kernels, one a call, are wrong, and why; see `proving`.
         self.prover: Prover | None = None

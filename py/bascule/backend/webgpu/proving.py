@@ -15,6 +15,7 @@ from math import prod
 from time import perf_counter
 
 from bascule.backend.base import WeightStore
+from bascule.backend.tracing import TOLERANCE as TOLERANCE
 from bascule.backend.webgpu.gpu import Gpu
 from bascule.backend.webgpu.kernel import Kernel
 from bascule.backend.webgpu.kernels import candidates
@@ -26,9 +27,6 @@ from bascule.base.arrays import Array, np, numpy_ready
 from bascule.base.waiting import all_or_first_error
 from bascule.errors import DeviceLostError, GpuError, GpuOutOfMemoryError
 from bascule.program.program import Call, Parameter
-
-# In units of the expected numbers' root mean square: float16 in a tile is off by 6e-4 at most.
-TOLERANCE = 2e-3
 
 
 class KernelProver:

@@ -1,0 +1,133 @@
+"""WebGPUDebugger: find the first dispatch of a model that computes something wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Protocol
+
+from bascule.backend.base import Backend
+from bascule.backend.tracing import Tracer
+from bascule.base.arguments import described, whole_number
+from bascule.base.waiting import start
+from bascule.compat.platform import UnifiedWebPlatform
+from bascule.device.device import Device
+from bascule.errors import InputError
+from bascule.observe.debug_page import debug_page
+from bascule.observe.roofline import ShaderPerformance, held_against, measure_roofline
+from bascule.observe.shader_trace import ShaderTrace
+from bascule.tasks.loaded import LoadedModel
+
+
+class _HasBackend(Protocol):
+    @property
+    def backend(self) -> Backend: ...
+
+
+class WebGPUDebugger:
+    """Compares each dispatch of a model's passes with numpy, and with what the device can do.
+
+    `target` is a loaded model, a `Device`, or a `UnifiedWebPlatform`, which need not be loaded yet.
+    `trace` has what was captured last, `performance` its analysis. The webgpu tiers alone have
+    dispatches to capture; on others `trace.note` says so.
+    """
+
+    def __init__(self, target: UnifiedWebPlatform | Device | LoadedModel) -> None:
+        if not isinstance(target, UnifiedWebPlatform | Device | LoadedModel):
+            expected = "a UnifiedWebPlatform, a Device or a loaded model"
+            raise InputError("WebGPUDebugger", expected, described(target))
+        self.trace: ShaderTrace | None = None
+        self.performance: ShaderPerformance | None = None
+        self._target = target
+        self._backend: Backend | None = None
+
+    @contextmanager
+    def capture_shader_trace(
+        self, *, passes: int = 1, keep_nbytes: int = 64 << 20
+    ) -> Generator[WebGPUDebugger]:
+        """Capture the first `passes` passes of models in the block; `trace` has them after it.
+
+        Each dispatch runs on its own, with its operands read before it and its results after it,
+        and numpy computes the same from those operands. Arrays of up to `keep_nbytes` stay in the
+        trace. InputError where another capture runs on the device.
+        """
+        whole_number("capture_shader_trace, passes", passes, 1)
+        whole_number("capture_shader_trace, keep_nbytes", keep_nbytes, 0)
+        self.trace = self.performance = self._backend = None
+        tracer = Tracer(passes, keep_nbytes)
+        end, reason = self._listen(tracer)
+        try:
+            yield self
+        finally:
+            end()
+            self.trace = self._traced(tracer, reason)
+
+    def analyze_shader_performance(self) -> Awaitable[ShaderPerformance] | ShaderPerformance:
+        """Hold each timed dispatch of the trace against this device's roofline, measured now.
+
+        Await it where an event loop runs. InputError without a trace of timed dispatches.
+        """
+        return start(self._analyze())
+
+    def export_debug_report(self, file: str | PathLike[str]) -> Path:
+        """Write the trace, its analysis if there is one, and each kernel's WGSL as one HTML page.
+
+        The page needs nothing else. InputError without a trace.
+        """
+        trace = self._need_trace("export_debug_report")
+        path = Path(file)
+        path.write_text(debug_page(trace, self.performance), "utf-8")
+        return path
+
+    def _listen(self, tracer: Tracer) -> tuple[Callable[[], None], list[str]]:
+        """Trace the target's device, now or once it is open; what ends that, and reasons not to."""
+        reasons: list[str] = []
+        unwatch: list[Callable[[], None]] = []
+
+        def trace(opened: _HasBackend) -> None:
+            if reason := opened.backend.trace_with(tracer):
+                reasons.append(reason)
+            self._backend = opened.backend
+
+        async def ignore(_: _HasBackend) -> None:
+            """What runs before the model is there are trials of kernels."""
+
+        def end() -> None:
+            while unwatch:
+                unwatch.pop()()
+            if self._backend is not None:
+                self._backend.trace_with(None)
+
+        target = self._target
+        if not isinstance(target, UnifiedWebPlatform):
+            trace(target)
+        elif target.model is not None:
+            trace(target.model)
+        else:
+            unwatch.append(target.watch(ignore, trace))
+        return end, reasons
+
+    def _traced(self, tracer: Tracer, reasons: list[str]) -> ShaderTrace | None:
+        backend = self._backend
+        if backend is None:  # nothing was loaded
+            return None
+        note = f"Nothing was captured on the {backend.tier} tier: {reasons[0]}." if reasons else ""
+        name, calls = backend.device_name, tuple(tracer.calls)
+        return ShaderTrace(backend.tier, name, tracer.timed_by, tracer.n_passes, calls, note)
+
+    async def _analyze(self) -> ShaderPerformance:
+        trace, backend = self._need_trace("analyze_shader_performance"), self._backend
+        if backend is None or not trace.timed_by:
+            expected, found = "a trace with timed dispatches", str(trace)
+            hint = "End a PerformanceMonitor on this device first, and use tier='webgpu'."
+            raise InputError("analyze_shader_performance", expected, found, hint=hint)
+        self.performance = held_against(await measure_roofline(backend), trace.calls)
+        return self.performance
+
+    def _need_trace(self, verb: str) -> ShaderTrace:
+        if self.trace is None:
+            hint = "Run a loaded model inside `with debugger.capture_shader_trace():`."
+            raise InputError(verb, "a captured trace", "none", hint=hint)
+        return self.trace

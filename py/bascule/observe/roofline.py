@@ -1,0 +1,140 @@
+"""What a device can do at best, measured, and how near each dispatch of a trace comes to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from bascule.backend.base import Backend
+from bascule.backend.profile import TimedBy
+from bascule.backend.tracing import TracedCall
+from bascule.program.compile import freeze
+from bascule.program.graph import Graph
+from bascule.program.ops import cost_of
+from bascule.program.program import Program
+
+_RUNS = 3
+# Numbers of the copy, and rows of the square matrices: past the caches of a GPU; a software adapter
+# would work on those for seconds.
+_COPIED, _COPIED_BY_SOFTWARE = 16 << 20, 4 << 20
+_SIDE, _SIDE_BY_SOFTWARE = 2048, 512
+
+
+@dataclass(frozen=True, slots=True)
+class Roofline:
+    """Bytes a second of a copy, and operations a second of a product of matrices, measured."""
+
+    bytes_per_s: float
+    flops_per_s: float
+    timed_by: TimedBy
+
+    def attainable_s(self, flops: float, nbytes: float) -> float:
+        """The least time of so many operations on so many bytes."""
+        return max(flops / self.flops_per_s, nbytes / self.bytes_per_s)
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchPerformance:
+    """A dispatch beside the roofline.
+
+    `flops` are two a multiply-add; `share` is the attainable time over the measured one, None where
+    that is below the clock's resolution. Above 1: its data was in a cache.
+    """
+
+    index: int
+    op: str
+    kernel: str
+    ms: float
+    nbytes: int
+    flops: int
+    attainable_ms: float
+    share: float | None
+    bound_by: Literal["memory", "compute"]
+
+
+@dataclass(frozen=True, slots=True)
+class ShaderPerformance:
+    """The dispatches of a trace that were timed, in order, and the device's roofline."""
+
+    roofline: Roofline
+    dispatches: tuple[DispatchPerformance, ...]
+
+    @property
+    def slowest(self) -> tuple[DispatchPerformance, ...]:
+        """Those with the most time to win, first: measured less attainable."""
+        return tuple(sorted(self.dispatches, key=lambda each: each.attainable_ms - each.ms))
+
+
+async def measure_roofline(backend: Backend) -> Roofline:
+    """Time a copy and a product of matrices; InputError where another profile runs."""
+    software = backend.adapter is None or backend.adapter.software
+    copied = _copy(_COPIED_BY_SOFTWARE if software else _COPIED)
+    product = _product(_SIDE_BY_SOFTWARE if software else _SIDE)
+    async with backend.turns.turn():
+        copy_s, timed_by = await _fastest_s(backend, copied)
+        product_s, _ = await _fastest_s(backend, product)
+    copy_cost, product_cost = cost_of(copied.calls[0]), cost_of(product.calls[0])
+    flops_per_s = 2 * product_cost.multiply_adds / product_s
+    return Roofline(copy_cost.nbytes / copy_s, flops_per_s, timed_by)
+
+
+def held_against(roofline: Roofline, calls: Sequence[TracedCall]) -> ShaderPerformance:
+    """Each timed dispatch beside the roofline, by the op table's costs at the sizes of its run."""
+    found: list[DispatchPerformance] = []
+    for each in calls:
+        if each.seconds is None:
+            continue
+        cost = cost_of(each.call)
+        flops = 2 * cost.multiply_adds
+        least_s = roofline.attainable_s(flops, cost.nbytes)
+        in_memory = cost.nbytes / roofline.bytes_per_s >= flops / roofline.flops_per_s
+        found.append(
+            DispatchPerformance(
+                each.index,
+                each.call.op,
+                each.kernel.variant,
+                1e3 * each.seconds,
+                cost.nbytes,
+                flops,
+                1e3 * least_s,
+                least_s / each.seconds if each.seconds else None,
+                "memory" if in_memory else "compute",
+            )
+        )
+    return ShaderPerformance(roofline, tuple(found))
+
+
+def _copy(n: int) -> Program:
+    graph = Graph("copy bandwidth")
+    graph.output(graph.call("scale", graph.input("x", (n // 1024, 1024)), by=1.0))
+    return freeze(graph)
+
+
+def _product(side: int) -> Program:
+    graph = Graph("product rate")
+    x, y = graph.input("x", (side, side)), graph.input("y", (side, side))
+    graph.output(graph.call("matmul", x, y))
+    return freeze(graph)
+
+
+async def _fastest_s(backend: Backend, program: Program) -> tuple[float, TimedBy]:
+    """The shortest of some runs after a first one, which compiles and touches the memory."""
+    stores = {v.name: backend.states((v,), {}) for v in (*program.inputs, *program.outputs)}
+    operands = {v.name: stores[v.name] for v in program.inputs}
+    results = {v.name: stores[v.name] for v in program.outputs}
+    computation = await backend.computation(program)
+    try:
+        await computation.run(operands, results)
+        await backend.start_profile()
+        try:
+            for _ in range(_RUNS):
+                await computation.run(operands, results)
+        finally:
+            profile = await backend.stop_profile()
+    finally:
+        computation.close()
+        for store in stores.values():
+            store.close()
+    # A clock that browsers round may show 0.
+    return max(1e-7, min(span.seconds for span in profile.work)), profile.timed_by
