@@ -41,6 +41,7 @@ _PUBLIC = {
 _SEEDS = {
     "bascule.backend.tiers": "BackendType",
     "bascule.choosing.workload": "WorkloadCharacteristics",
+    "bascule.compat.accelerator": "ANECapabilities ANEDataType",
     "bascule.compat.audio": "AudioComputeOptimizer",
     "bascule.compat.error_policy": (
         "Attempt ErrorKind ErrorRecovery FallbackStrategy RecoveryAction RecoveryStats"
@@ -52,6 +53,7 @@ _SEEDS = {
     "bascule.compat.matrix_ops": "MatrixOps",
     "bascule.compat.model_family": "ModelFamily classify_model",
     "bascule.compat.platform": "UnifiedWebPlatform",
+    "bascule.compat.platform_info": "DeviceCompatibilityChecker PlatformInfo",
     "bascule.compat.precompile": "ModelSpecificPrecompiler ShaderPrecompiler",
     "bascule.compat.quantizer": "QuantizedTensor WebGPUQuantizer",
     "bascule.compat.recovery": "RecoveryManager",

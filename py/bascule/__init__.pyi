@@ -4,6 +4,8 @@ from bascule.base.page_settings import configure as configure
 from bascule.base.progress import Progress as Progress
 from bascule.base.waiting import sync as sync
 from bascule.choosing.workload import WorkloadCharacteristics as WorkloadCharacteristics
+from bascule.compat.accelerator import ANECapabilities as ANECapabilities
+from bascule.compat.accelerator import ANEDataType as ANEDataType
 from bascule.compat.audio import AudioComputeOptimizer as AudioComputeOptimizer
 from bascule.compat.error_policy import Attempt as Attempt
 from bascule.compat.error_policy import ErrorKind as ErrorKind
@@ -23,6 +25,8 @@ from bascule.compat.matrix_ops import MatrixOps as MatrixOps
 from bascule.compat.model_family import ModelFamily as ModelFamily
 from bascule.compat.model_family import classify_model as classify_model
 from bascule.compat.platform import UnifiedWebPlatform as UnifiedWebPlatform
+from bascule.compat.platform_info import DeviceCompatibilityChecker as DeviceCompatibilityChecker
+from bascule.compat.platform_info import PlatformInfo as PlatformInfo
 from bascule.compat.precompile import ModelSpecificPrecompiler as ModelSpecificPrecompiler
 from bascule.compat.precompile import ShaderPrecompiler as ShaderPrecompiler
 from bascule.compat.quantizer import QuantizedTensor as QuantizedTensor

@@ -68,6 +68,7 @@ class Failing:
     ("error", "kind"),
     [
         (TierUnavailableError("webgpu", "no adapter"), ErrorKind.PLATFORM_UNAVAILABLE),
+        (TierUnavailableError("webgpu", "requestDevice failed: x"), ErrorKind.INITIALIZATION),
         (DeviceLostError("reset"), ErrorKind.DEVICE_LOST),
         (CapabilityMismatchError("GPU", []), ErrorKind.CAPABILITY_MISMATCH),
         (ShaderError("matmul", [(3, "no f16")]), ErrorKind.CAPABILITY_MISMATCH),

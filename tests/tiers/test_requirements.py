@@ -199,6 +199,25 @@ def test_what_is_there_is_enough(required: CapabilityRequirements, machine: Capa
     validate_capabilities(machine, required)
 
 
+def test_no_two_of_the_first_flags_ask_the_same() -> None:
+    """For each pair there is a machine that has one and lacks the other."""
+    flags = ("neural_network_support", "matrix_multiplication", "convolution_support")
+    flags += ("graph_api", "ane_support", "hardware_adapter")
+    machines = [
+        Capabilities(host="native"),
+        Capabilities(host="page", wasm_simd=True, webnn=frozenset()),
+        Capabilities(host="page", webnn=frozenset({"cpu"})),
+        Capabilities(host="page", webnn=frozenset({"npu"})),
+        Capabilities(host="page", features=frozenset(), software=True, dispatch=True),
+        Capabilities(host="page", features=frozenset(), software=False, dispatch=False),
+    ]
+    answers = {
+        flag: tuple(meets_requirements(each, one(**{flag: True})) for each in machines)
+        for flag in flags
+    }
+    assert len(set(answers.values())) == len(flags), answers
+
+
 def test_a_machine_that_tells_nothing_lacks_everything() -> None:
     lacks = get_requirement_mismatch(EMPTY, EVERYTHING)
     assert len(lacks) == 7 + 8 + 2 + 1 + 2 + 2 + 1 + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -42,8 +43,9 @@ _LONGEST_WAIT_S = 30.0
 class ErrorKind(StrEnum):
     """What an error means for whoever might try again."""
 
-    # No such tier, no accelerator for it, or one that cannot be initialised: the reason tells.
-    PLATFORM_UNAVAILABLE = "platform-unavailable"
+    PLATFORM_UNAVAILABLE = "platform-unavailable"  # no such tier, or no accelerator for it
+    INITIALIZATION = "initialization"  # an adapter is there, and gives no device
+    THERMAL = "thermal"  # too hot, or held back by power management
     DEVICE_LOST = "device-lost"
     CAPABILITY_MISMATCH = "capability-mismatch"
     OPERATION_FAILED = "operation-failed"  # the device refused a command
@@ -59,6 +61,7 @@ class RecoveryAction(StrEnum):
     """What is done about it."""
 
     RETRY = "retry"  # the same again, after a wait that doubles
+    COOL_DOWN = "cool-down"  # a longer wait, then half the chunk
     LESS_MEMORY = "less-memory"  # free what can be freed, and again with half the chunk
     SIMPLER_GPU = "simpler-gpu"  # WebGPU held to its least limits and no optional features
     CPU = "cpu"
@@ -128,6 +131,8 @@ Classifier = Callable[[BaseException], ErrorKind | None]
 def kind_of(error: BaseException) -> ErrorKind:
     """What sort of error that is: Bascule's, Python's, wgpu-py's or the browser's."""
     found = next((kind for type_, kind in _KINDS if isinstance(error, type_)), None)
+    if isinstance(error, TierUnavailableError) and _INITIALIZING.search(error.reason):
+        return ErrorKind.INITIALIZATION
     if isinstance(error, BasculeError) or found is ErrorKind.OTHER:
         return found or ErrorKind.OTHER
     return _foreign_kind(error) or found or ErrorKind.OTHER
@@ -141,8 +146,20 @@ def _foreign_kind(error: BaseException) -> ErrorKind | None:
         return ErrorKind.DEVICE_LOST
     if "not enough memory" in text or "out of memory" in text:
         return ErrorKind.MEMORY
+    if _HOT.search(text):
+        return ErrorKind.THERMAL
+    if _INITIALIZING.search(text):
+        return ErrorKind.INITIALIZATION
     return next((kind for name, kind in _NAMES.items() if name in names), None)
 
+
+_HOT = re.compile(r"\b(thermal|overheat\w*|too hot|throttl\w+)", re.IGNORECASE)
+# wgpu-py's and the browsers' words for an adapter that gives no device.
+_INITIALIZING = re.compile(
+    r"request_?device|(creat\w*|request\w*|open\w*|initiali[sz]\w*) (a |the )?(gpu )?device"
+    r"|device initiali[sz]ation|initiali[sz]ation failed",
+    re.IGNORECASE,
+)
 
 # Of https://www.w3.org/TR/webgpu/#errors-and-debugging and https://webidl.spec.whatwg.org.
 _NAMES: Mapping[str, ErrorKind] = MappingProxyType(
@@ -194,7 +211,12 @@ _KINDS: tuple[tuple[type[BaseException], ErrorKind], ...] = (
     (RecursionError, ErrorKind.OTHER),
     (RuntimeError, ErrorKind.OPERATION_FAILED),
 )
-_AGAIN = {ErrorKind.OPERATION_FAILED, ErrorKind.DEVICE_LOST, ErrorKind.NETWORK}
+_AGAIN = {
+    ErrorKind.OPERATION_FAILED,
+    ErrorKind.DEVICE_LOST,
+    ErrorKind.NETWORK,
+    ErrorKind.INITIALIZATION,
+}
 _HOPELESS = {ErrorKind.MODEL, ErrorKind.INPUT, ErrorKind.OTHER}
 
 
@@ -273,6 +295,8 @@ class ErrorRecovery:
         most = self.strategy.max_retry_attempts
         if kind is ErrorKind.MEMORY and retries < min(most, _MOST_HALVINGS):
             return RecoveryAction.LESS_MEMORY
+        if kind is ErrorKind.THERMAL and retries < most:
+            return RecoveryAction.COOL_DOWN
         if kind in _AGAIN and retries < most:
             return RecoveryAction.RETRY
         if not movable:

@@ -22,6 +22,7 @@ from bascule.compat.error_policy import (
     RecoveryAction,
 )
 from bascule.compat.matrix_ops import MatrixOps
+from bascule.compat.platform_info import DeviceCompatibilityChecker, npu_integration
 from bascule.device.device import Device
 from bascule.machine.capabilities import Capabilities, capabilities
 from bascule.machine.pressure import Pressure
@@ -31,6 +32,8 @@ _LONGEST_WAIT_S = 30.0
 # A machine that is hot or overworked gets so long to recover before work goes on all the same.
 _LONGEST_PAUSE_S = 2.0
 _PAUSE_S = 0.05
+# A device that is too hot gets so many times the wait of another retry.
+_COOLER = 4
 
 
 class RecoveryManager:
@@ -73,6 +76,17 @@ class RecoveryManager:
         if self._matrix_ops is None or device is not self._matrix_device:
             self._matrix_ops, self._matrix_device = MatrixOps(device), device
         return self._matrix_ops
+
+    def is_ane_available(self) -> Any:
+        """Whether WebNN makes a context on an NPU; an awaitable where an event loop runs."""
+        return DeviceCompatibilityChecker.is_ane_available()
+
+    def ane_integration(self) -> Any:
+        """Return the NPU that WebNN reaches, an ANEIntegration, or None where there is none.
+
+        An awaitable where an event loop runs.
+        """
+        return start(npu_integration())
 
     def execute_with_recovery(self, name: str, operation: Callable[..., Any]) -> Any:
         """Run `operation`, and again as the strategy allows; gives its result.
@@ -156,6 +170,10 @@ class _Run:
             case RecoveryAction.RETRY:
                 delay_s = self._recovery.strategy.delay_s * 2**retries
                 await asyncio.sleep(min(delay_s, _LONGEST_WAIT_S))
+            case RecoveryAction.COOL_DOWN:
+                delay_s = _COOLER * self._recovery.strategy.delay_s * 2**retries
+                await asyncio.sleep(min(delay_s, _LONGEST_WAIT_S))
+                scale /= 2
             case RecoveryAction.LESS_MEMORY:
                 await self._manager.free_memory()
                 scale /= 2

@@ -35,7 +35,7 @@ class CapabilityRequirements:
 
     neural_network_support: bool = False  # a device that computes: WebGPU's, or one of WebNN's
     matrix_multiplication: bool = False  # such a device, WASM SIMD, or native code
-    convolution_support: bool = False  # the same: a convolution is a product of matrices there
+    convolution_support: bool = False  # the same, but for WebNN: its tier runs no images
     graph_api: bool = False  # takes a whole graph: WebNN
     minimum_memory_mb: int = 0  # MiB of the memory budget
     ane_support: bool = False
@@ -141,11 +141,11 @@ def _checks(has: Capabilities, needs: CapabilityRequirements) -> Iterator[_Check
 
 def _device_checks(has: Capabilities, needs: CapabilityRequirements) -> Iterator[_Check]:
     accelerated = bool(has.dispatch or has.webnn)
-    multiplies = bool(accelerated or has.wasm_simd or has.host == "native")
+    computes = bool(has.dispatch or has.wasm_simd or has.host == "native")
     for name, present in (
         ("neural_network_support", accelerated),
-        ("matrix_multiplication", multiplies),
-        ("convolution_support", multiplies),
+        ("matrix_multiplication", accelerated or computes),
+        ("convolution_support", computes),
     ):
         if getattr(needs, name):
             yield _yes(name, present, _why(has, "webgpu", "dispatch"))

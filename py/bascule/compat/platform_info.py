@@ -1,0 +1,187 @@
+"""PlatformInfo: what this machine or page has, each value with what it rests on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from bascule.base.waiting import start
+from bascule.compat.accelerator import (
+    ANECapabilities,
+    accelerator_from,
+    measure_operations,
+)
+from bascule.errors import BasculeError
+from bascule.machine.capabilities import Capabilities, capabilities
+from bascule.machine.hardware import Hardware, detect_hardware
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformInfo:
+    """Values by name; None is unknown. `sources` says of each "measured ...", "told by ..." or
+    "unknown ...": the user agent's name for itself decides none of them.
+
+    `mps_available` is whether the system has Metal, `mps_feature_enabled` whether Bascule computes
+    on a Metal adapter, `ane_available` whether WebNN makes a context on an NPU.
+    """
+
+    host: str | None
+    engine: str | None
+    webgpu_available: bool
+    adapter: str | None
+    software: bool | None
+    dispatch: bool | None
+    webnn_devices: tuple[str, ...] | None
+    mps_available: bool | None
+    mps_feature_enabled: bool | None
+    ane_available: bool | None
+    data_types: tuple[str, ...]
+    operations_per_second: float | None
+    memory_nbytes: int | None
+    largest_tensor_nbytes: int | None
+    largest_model_nbytes: int
+    sources: dict[str, str] = field(default_factory=dict[str, str])
+
+    def __str__(self) -> str:
+        """One line a value, with its source."""
+        return "\n".join(
+            f"{name}: {'unknown' if value is None else value} ({self.sources[name]})"
+            for name, value in asdict(self).items()
+            if name != "sources"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+class DeviceCompatibilityChecker:
+    """Answers about this machine, each by probing; awaitable where an event loop runs."""
+
+    @staticmethod
+    def is_mps_available() -> Any:
+        """Whether this system has Metal; False where nothing tells (as in a page)."""
+        return start(_is_mps_available())
+
+    @staticmethod
+    def is_ane_available() -> Any:
+        """Whether WebNN makes a context on an NPU: no page comes nearer to the ANE than that."""
+        return start(_is_ane_available())
+
+    @staticmethod
+    def get_platform_info() -> Any:
+        """Probe all of it: a PlatformInfo. A short product of matrices runs on the best device."""
+        return start(platform_info())
+
+    @staticmethod
+    def get_accelerator() -> Any:
+        """Probe the device that computes here: an ANECapabilities."""
+        return start(accelerator())
+
+
+async def platform_info() -> PlatformInfo:
+    """See `DeviceCompatibilityChecker.get_platform_info`; raises nothing."""
+    found = await capabilities()
+    operations, measured = await _operations(found)
+    metal = next(each for each in detect_hardware() if each.name == "mps")
+    return info_from(found, metal, operations, measured)
+
+
+async def accelerator() -> ANECapabilities:
+    """See `DeviceCompatibilityChecker.get_accelerator`; raises nothing."""
+    found = await capabilities()
+    return accelerator_from(found, (await _operations(found))[0])
+
+
+@dataclass(frozen=True, slots=True)
+class ANEIntegration:
+    """An NPU that WebNN makes a context on; the ANE may be what stands behind it on a Mac."""
+
+    record: ANECapabilities
+
+    def capabilities(self) -> ANECapabilities:
+        """What is known of it."""
+        return self.record
+
+
+async def npu_integration() -> ANEIntegration | None:
+    """Ask WebNN for a context on an NPU; None where it makes none. Its speed stays unknown."""
+    found = await capabilities(dispatch=False)
+    if "npu" not in (found.webnn or ()):
+        return None
+    record = ANECapabilities("an NPU, by WebNN", largest_model_nbytes=found.memory_budget_nbytes)
+    return ANEIntegration(record)
+
+
+async def _is_mps_available() -> bool:
+    return bool(next(each for each in detect_hardware() if each.name == "mps").present)
+
+
+async def _is_ane_available() -> bool:
+    return "npu" in ((await capabilities(dispatch=False)).webnn or ())
+
+
+async def _operations(found: Capabilities) -> tuple[float | None, str]:
+    """Operations a second of the adapter, where that computes, else of the fastest tier."""
+    tier = "webgpu" if found.dispatch else "auto"
+    try:
+        operations, name = await measure_operations(tier)
+    except BasculeError as error:
+        return None, f"unknown: {error.what}"
+    return operations, f"measured by a product of matrices on {name}"
+
+
+def info_from(
+    found: Capabilities, metal: Hardware, operations: float | None, measured: str
+) -> PlatformInfo:
+    """Put together what was probed."""
+    probe = "the browser's feature tests" if found.host == "page" else "wgpu-py and the system"
+    no_adapter = f"unknown: {found.problems.get('webgpu', 'there is no adapter')}"
+    told = f"told by {probe}"
+    limits = found.limits or {}
+    sizes = [limits[n] for n in ("maxBufferSize", "maxStorageBufferBindingSize") if n in limits]
+    by_adapter = "told by the adapter" if found.has_adapter else no_adapter
+    memory = "navigator.deviceMemory" if found.host == "page" else "the operating system"
+    memory_source = f"told by {memory}" if found.device_memory_nbytes else "unknown: it is not told"
+    webnn_source = (
+        f"measured: {found.problems.get('webnn', 'contexts were asked for')}"
+        if found.webnn is not None
+        else f"unknown: {found.problems.get('webnn', 'it was not told')}"
+    )
+    dispatch_source = "measured by a dispatch whose numbers were checked"
+    uses_metal = None if found.backend is None else found.backend == "Metal"
+    sources = {
+        "host": "told by Python's platform",
+        "engine": told,
+        "webgpu_available": "measured: an adapter was asked for",
+        "adapter": by_adapter,
+        "software": by_adapter,
+        "dispatch": dispatch_source if found.dispatch is not None else no_adapter,
+        "webnn_devices": webnn_source,
+        "mps_available": metal.source,
+        "mps_feature_enabled": by_adapter if uses_metal is not None else "unknown: no page is told",
+        "ane_available": webnn_source,
+        "data_types": by_adapter,
+        "operations_per_second": measured,
+        "memory_nbytes": memory_source,
+        "largest_tensor_nbytes": "told by the adapter's limits" if sizes else no_adapter,
+        "largest_model_nbytes": f"derived from the memory budget; memory is {memory_source}",
+    }
+    return PlatformInfo(
+        host=found.host,
+        engine=found.engine,
+        webgpu_available=found.has_adapter,
+        adapter=found.adapter_name if found.has_adapter else None,
+        software=found.software,
+        dispatch=found.dispatch,
+        webnn_devices=None if found.webnn is None else tuple(sorted(found.webnn)),
+        mps_available=metal.present,
+        mps_feature_enabled=uses_metal,
+        ane_available=None if found.webnn is None else "npu" in found.webnn,
+        data_types=tuple(sorted(found.data_types)),
+        operations_per_second=operations,
+        memory_nbytes=found.device_memory_nbytes,
+        largest_tensor_nbytes=min(sizes) if sizes else None,
+        largest_model_nbytes=found.memory_budget_nbytes,
+        sources=sources,
+    )
