@@ -128,7 +128,8 @@ LONGEST = (
     *("matrix", "csp", "tiers_agree", "memory", "chat", "limited_adapter", "capabilities"),
     *("faults", "offline", "sentences_page", "snapshot", "anywhere", "texts", "reopening"),
     *("bridge", "chat_page", "wasm_language", "quantize", "reload", "proven", "pyscript"),
-    *("arrays", "console", "webnn", "offline_worker", "gguf", "strategies"),
+    *("transcribe_page", "new_families", "console_page", "offline_worker", "arrays", "console"),
+    *("webnn", "gguf", "strategies"),
 )
 
 
