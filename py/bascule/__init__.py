@@ -61,6 +61,7 @@ _SEEDS = {
     "bascule.compat.shader_manager": "ComputeShaderManager ManagedShader",
     "bascule.compat.streaming": "StreamingInferencePipeline",
     "bascule.errors": "BackendsFailedError CapabilityMismatch CapabilityMismatchError",
+    "bascule.machine.browsers": "browser_features",
     "bascule.machine.requirements": (
         "CapabilityRequirements compatibility_score get_requirement_mismatch "
         "meets_requirements validate_capabilities validate_operation_requirements"

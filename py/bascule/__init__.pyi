@@ -50,6 +50,7 @@ from bascule.kernels.buffer import DeviceBuffer as DeviceBuffer
 from bascule.kernels.elementwise import elementwise as elementwise
 from bascule.kernels.kernel import Kernel as Kernel
 from bascule.kernels.reduction import reduce as reduce
+from bascule.machine.browsers import browser_features as browser_features
 from bascule.machine.capabilities import Capabilities as Capabilities
 from bascule.machine.capabilities import capabilities as capabilities
 from bascule.machine.pressure import open_pressure as open_pressure
