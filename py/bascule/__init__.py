@@ -51,6 +51,8 @@ _SEEDS = {
     ),
     "bascule.compat.loaders": "MultimodalModel ParallelMultimodalLoader ProgressiveModelLoader",
     "bascule.compat.matrix_ops": "MatrixOps",
+    "bascule.compat.memory_optimizer": "WebGPUMemoryOptimizer",
+    "bascule.compat.memory_plan": "MemoryStrategy",
     "bascule.compat.model_family": "ModelFamily classify_model",
     "bascule.compat.platform": "UnifiedWebPlatform",
     "bascule.compat.platform_info": "DeviceCompatibilityChecker PlatformInfo",

@@ -22,6 +22,8 @@ from bascule.compat.loaders import MultimodalModel as MultimodalModel
 from bascule.compat.loaders import ParallelMultimodalLoader as ParallelMultimodalLoader
 from bascule.compat.loaders import ProgressiveModelLoader as ProgressiveModelLoader
 from bascule.compat.matrix_ops import MatrixOps as MatrixOps
+from bascule.compat.memory_optimizer import WebGPUMemoryOptimizer as WebGPUMemoryOptimizer
+from bascule.compat.memory_plan import MemoryStrategy as MemoryStrategy
 from bascule.compat.model_family import ModelFamily as ModelFamily
 from bascule.compat.model_family import classify_model as classify_model
 from bascule.compat.platform import UnifiedWebPlatform as UnifiedWebPlatform

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from bascule.backend.adapter import AdapterInfo
     from bascule.backend.arrivals import Arrivals
-    from bascule.backend.memory import MemoryKind, MemoryUse
+    from bascule.backend.memory import MemoryKind, MemoryUse, PassBytes
     from bascule.backend.profile import Profile, ShaderLog
     from bascule.backend.tracing import Tracer
     from bascule.backend.tuning import TuneReport
@@ -265,6 +265,17 @@ class Backend(Protocol):
 
     def mark_memory(self) -> None:
         """Count `memory.marked_peak_nbytes` from now on."""
+        ...
+
+    def pass_nbytes(self, program: Program) -> PassBytes:
+        """Return what a program will hold; all 0 on a tier without a device."""
+        ...
+
+    def limit_memory(self, nbytes: int | None) -> None:
+        """Let the driver hold at most so many bytes from now on; None for what the device has.
+
+        Past them work raises GpuOutOfMemoryError. A tier without a device has no such limit.
+        """
         ...
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from bascule.backend.memory import MemoryCount, MemoryUse
+from bascule.backend.memory import MemoryCount, MemoryUse, PassBytes
 from bascule.backend.profile import OpTimes, Profile
 from bascule.backend.tuning import TuneReport
 from bascule.base.turns import DeviceTurns
@@ -42,6 +42,14 @@ class Deviceless:
     def mark_memory(self) -> None:
         """See `Backend.mark_memory`."""
         self.count.mark()
+
+    def pass_nbytes(self, program: Program) -> PassBytes:
+        """See `Backend.pass_nbytes`."""
+        del program
+        return PassBytes()
+
+    def limit_memory(self, nbytes: int | None) -> None:
+        """See `Backend.limit_memory`: intermediate values are not counted here."""
 
     @property
     def stats(self) -> Mapping[str, float]:

@@ -30,6 +30,17 @@ class MemoryUse:
     marked_peak_nbytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class PassBytes:
+    """Bytes on a device of a program: `held` while it is prepared, `read` for its outputs' staging
+    buffers during a run, `trials` before it is prepared where its kernels are to be proven.
+    """
+
+    held: int = 0
+    read: int = 0
+    trials: int = 0
+
+
 class MemoryCount:
     """Counts what is allocated and freed."""
 
@@ -39,6 +50,7 @@ class MemoryCount:
         self._marked_peak_nbytes = 0
         self._kinds: Counter[str] = Counter()
         self._samples: list[tuple[float, int]] | None = None
+        self.limit_nbytes: int | None = None
 
     def add(self, kind: MemoryKind, nbytes: int) -> None:
         """Count bytes that were allocated, or freed where `nbytes` is negative."""
@@ -48,6 +60,10 @@ class MemoryCount:
         self._marked_peak_nbytes = max(self._marked_peak_nbytes, self.now_nbytes)
         if self._samples is not None:
             self._samples.append((perf_counter(), self.now_nbytes))
+
+    def has_room(self, nbytes: int) -> bool:
+        """Whether so many more bytes stay within the limit, if there is one."""
+        return self.limit_nbytes is None or self.now_nbytes + nbytes <= self.limit_nbytes
 
     def start_samples(self) -> None:
         """From now on keep each change, with its moment on `perf_counter`."""

@@ -165,6 +165,8 @@ async def load_model(
         clock.lap("programs_ms")
         tell(Progress("device", 0, 1, "steps"))
         opened = await opener(need_of(str(model), programs))
+        if settings.memory_nbytes is not None:
+            opened.backend.limit_memory(settings.memory_nbytes)
         tell(Progress("device", 1, 1, "steps"))
         clock.lap("device_ms")
         limits = opened.backend.limits if settings.fallbacks else Limits()
@@ -188,7 +190,7 @@ async def load_model(
         proves = is_wanted(settings.prove)
         if opened.watch is not None:
             made._watch_by(opened.watch.note)
-        made._revive_by(partial(_reopen, made, recipe, source, tier, proves, settings.fallbacks))
+        made._revive_by(partial(_reopen, made, recipe, source, tier, proves, settings))
         if proves:
             opened.backend.prove_kernels()
             made._prove_by(ModelProver(str(model), programs, weights))
@@ -218,9 +220,23 @@ async def load_model(
 
 async def read_programs(model: str | PathLike[str]) -> list[Program]:
     """The passes that a model will most likely run, without its weights; raises as `load` does."""
+    return (await read_recipe_of(model)).programs()
+
+
+async def read_recipe_of(
+    model: str | PathLike[str], quantize: int | str | None = None, max_length: int | None = None
+) -> Recipe:
+    """Read what is known of a model before its weights; arguments and errors as `load`."""
     source, file = open_files(model)
     try:
-        return (await read_recipe(source, file, _silent)).programs()
+        return await read_recipe(
+            source,
+            file,
+            _silent,
+            max_length=max_length,
+            weights=format_of(quantize),
+            known_files=known_hashes(str(model)).keys(),
+        )
     finally:
         await source.settle()
         source.release()
@@ -243,7 +259,7 @@ async def _reopen(
     source: Source,
     tier: str | Sequence[str],
     proves: bool,
-    fallbacks: bool,
+    settings: LoadSettings,
 ) -> Reopened:
     """Another device for a model that has lost its own, or left it for wrong numbers, with the
     weights from the cache in it.
@@ -257,8 +273,10 @@ async def _reopen(
     if proves:
         opened.backend.prove_kernels()
     backend = opened.backend
+    if settings.memory_nbytes is not None:
+        backend.limit_memory(settings.memory_nbytes)
     try:
-        fitting, programs = fit_all(programs, backend.limits if fallbacks else Limits())
+        fitting, programs = fit_all(programs, backend.limits if settings.fallbacks else Limits())
         parameters = all_parameters(programs)
         store = backend.store(parameters)
         await recipe.fill(Filling(source, parameters, store, backend, _silent))

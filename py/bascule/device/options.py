@@ -36,7 +36,7 @@ class LoadOptions(DeviceLoadOptions, total=False):
 
 @dataclass(frozen=True, slots=True)
 class LoadSettings:
-    """`DeviceLoadOptions` with their defaults."""
+    """`DeviceLoadOptions` with their defaults; the model's device holds `memory_nbytes` at most."""
 
     progress: ProgressCallback | None = None
     wait: bool = True
@@ -48,3 +48,4 @@ class LoadSettings:
     fallbacks: bool = True
     prove: bool | None = None
     precompile: bool = True
+    memory_nbytes: int | None = None

@@ -14,6 +14,7 @@ from bascule.models.encoder.files import plain_names
 from bascule.models.family import Family
 from bascule.program.program import Parameter, Program
 from bascule.recipes.filling import Filling, Tables
+from bascule.tasks.batched import BatchSettings
 from bascule.tasks.sentence_graph import Encoder
 from bascule.text.encoder_json import lowercased
 from bascule.weights.quantized import QuantizationReport
@@ -22,7 +23,7 @@ from bascule.weights.source import Source, read_optional
 from bascule.weights.stream import WHOLE, read_header, read_headers
 
 
-class EncoderSettings(Protocol):
+class EncoderSettings(BatchSettings, Protocol):
     """What the load of an encoder, and of what follows it, takes from its settings."""
 
     @property

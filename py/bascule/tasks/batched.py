@@ -40,10 +40,20 @@ from bascule.text import check_unicode
 
 # Texts that are tokenized at once, before others have a turn.
 SLICE = 1024
-# Batches whose results are awaited together: hides the wait for one read behind the next pass.
-_IN_FLIGHT = 4
-# Prepared buckets that keep their intermediate buffers; the least recently used goes first.
-_KEPT_BUCKETS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class PassLimits:
+    """What the passes of a model may hold at a time.
+
+    `in_flight` batches are awaited together, which hides the wait for one read behind the next
+    pass. `kept` prepared buckets keep their intermediate buffers; the least recently used goes
+    first. `rows` (texts x tokens) are the most of a pass of several texts.
+    """
+
+    in_flight: int = 4
+    kept: int = 6
+    rows: int = MOST_ROWS
 
 
 class BatchSettings(Protocol):
@@ -121,6 +131,7 @@ class BatchedModel(LoadedModel):
 
     def __init__(self, placement: Placement, settings: BatchSettings, width: int) -> None:
         self._passes = settings
+        self._pass_limits = PassLimits()
         super().__init__(placement)
         self.max_tokens = settings.max_tokens
         self._width = width
@@ -145,7 +156,7 @@ class BatchedModel(LoadedModel):
         batches = make_batches(lengths, self.max_tokens, self._most_rows, most_texts)
         done = 0
         ran: list[_Ran] = []
-        gate = asyncio.Semaphore(_IN_FLIGHT)
+        gate = asyncio.Semaphore(self._pass_limits.in_flight)
 
         async def run(batch: Batch) -> None:
             nonlocal done
@@ -259,7 +270,14 @@ class BatchedModel(LoadedModel):
 
     def _fit_to(self, fitting: Fitting, reason: str) -> None:
         super()._fit_to(fitting, reason)
-        self._most_rows = most_rows(self._passes, fitting.limits)
+        rows = most_rows(self._passes, fitting.limits)
+        self._most_rows = min(rows, self._pass_limits.rows)
+
+    def _limit_passes(self, limits: PassLimits) -> None:
+        """Hold no more than that from the next pass on, on any device."""
+        self._pass_limits = limits
+        self._most_rows = min(most_rows(self._passes, self._fitting.limits), limits.rows)
+        self._trim_programs()
 
     def _close_programs(self) -> None:
         for prepared in self._prepared.values():
@@ -340,7 +358,7 @@ class BatchedModel(LoadedModel):
 
     def _drop_old_buckets(self) -> None:
         idle = [b for b, p in self._prepared.items() if not p.running]
-        for bucket in idle[: max(0, len(self._prepared) - _KEPT_BUCKETS + 1)]:
+        for bucket in idle[: max(0, len(self._prepared) - self._pass_limits.kept + 1)]:
             self._prepared.pop(bucket).executable.close()
 
 

@@ -117,6 +117,10 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
         self._note_steps([f"a float16 KV cache was replaced by a float32 one: {why}"])
         return True
 
+    def _limit_chunks(self, n_tokens: int) -> None:
+        """Read prompts in passes of at most so many tokens."""
+        self._programs.longest = n_tokens
+
     def _holds(self, n_tokens: int) -> bool:
         """See `LoadedModel._holds`."""
         return n_tokens < self.max_length

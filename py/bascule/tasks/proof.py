@@ -23,7 +23,7 @@ from bascule.base.dtypes import DType
 from bascule.errors import BasculeError, TierUnavailableError, WrongResultError
 
 # What fewer bits may add to a deviation; measured (see tests/tasks/test_samples.py) and doubled.
-_FEWER_BITS: Mapping[DType, float] = {"f16": 0.002, "q8_0": 0.1, "q4_1": 1.0, "q4_0": 1.0}
+FEWER_BITS: Mapping[DType, float] = {"f16": 0.002, "q8_0": 0.1, "q4_1": 1.0, "q4_0": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Sample:
 
     def allowed(self, weights: DType | None) -> float:
         """The deviation that is allowed where float weights were made into such blocks."""
-        return self.tolerance + (_FEWER_BITS.get(weights, 0.0) if weights else 0.0)
+        return self.tolerance + (FEWER_BITS.get(weights, 0.0) if weights else 0.0)
 
     def deviation(self, found: Sequence[float]) -> float:
         """The largest one, in units of the numbers' root mean square; inf where one is NaN."""

@@ -100,6 +100,21 @@ def report_of(parameter: Parameter, sums: Sums | None) -> TensorReport:
     return TensorReport(parameter.name, parameter.dtype, *sizes, kept=kept)
 
 
+def quantizing_nbytes(parameters: Sequence[Parameter], chunk_nbytes: int) -> int:
+    """Return the most that `load_quantized` holds on a device beside the weights themselves.
+
+    Halves of a chunk are widened, slabs start at multiples of an alignment, and of each quantized
+    parameter sums are kept, 16 bytes for each 64 blocks of a slab.
+    """
+    sizes = [4 * prod(p.shape) for p in parameters if p.dtype != "f32"]
+    if not sizes:
+        return 0
+    slab = min(max(sizes), 4 * _RUN * SLAB_BLOCKS)
+    slabs = len(sizes) + sum(sizes) // slab
+    landing = min(sum(sizes), 2 * chunk_nbytes + 2 * slab) + slab + _ALIGNMENT * slabs
+    return landing + 16 * (1 + len(sizes) * -(-(SLAB_BLOCKS + 1) // 64))
+
+
 async def load_quantized(
     source: Source,
     parameters: Sequence[Parameter],

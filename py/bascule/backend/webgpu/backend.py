@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bascule.backend.arrivals import Arrivals
 from bascule.backend.base import StateStore, Tier, WeightStore
-from bascule.backend.memory import MemoryKind, MemoryUse
+from bascule.backend.memory import MemoryKind, MemoryUse, PassBytes
 from bascule.backend.profile import Profile, ShaderLog, joined
 from bascule.backend.tracing import Tracer
 from bascule.backend.tuning import TuneReport
@@ -17,13 +17,14 @@ from bascule.backend.webgpu.choices import Choices, signature
 from bascule.backend.webgpu.computation import GpuComputation
 from bascule.backend.webgpu.gpu import AdapterInfo, Gpu, gpu_tier
 from bascule.backend.webgpu.kernels import candidates, select
-from bascule.backend.webgpu.lowering import TapeExecutable, lower
+from bascule.backend.webgpu.lowering import TapeExecutable, held_nbytes, lower
 from bascule.backend.webgpu.needed import digest_of, remember_pipelines
 from bascule.backend.webgpu.pipelines import Pipelines
 from bascule.backend.webgpu.proving import KernelProver
 from bascule.backend.webgpu.quantizer import LANES, GpuQuantizer, quantizing
 from bascule.backend.webgpu.simplified import simplified
 from bascule.backend.webgpu.states import GpuStates
+from bascule.backend.webgpu.trials import family, trial_of
 from bascule.base.dtypes import DType
 from bascule.base.entries import Remembered
 from bascule.base.progress import ProgressCallback
@@ -117,6 +118,20 @@ class WebGpuBackend:
     def mark_memory(self) -> None:
         """See `Backend.mark_memory`."""
         self.gpu.mark_memory()
+
+    def pass_nbytes(self, program: Program) -> PassBytes:
+        """See `Backend.pass_nbytes`; of each kernel that it may have as its first a trial."""
+        calls = {family(call): call for call in program.calls}
+        trials = [trial_of(call).program for call in calls.values()]
+        return PassBytes(
+            held_nbytes(self.gpu, program),
+            sum(value.nbytes for value in program.outputs),
+            sum(_trial_nbytes(self.gpu, trial) for trial in trials),
+        )
+
+    def limit_memory(self, nbytes: int | None) -> None:
+        """See `Backend.limit_memory`."""
+        self.gpu.limit_memory(nbytes)
 
     @property
     def remembered(self) -> Remembered:
@@ -286,3 +301,10 @@ class WebGpuBackend:
     def close(self) -> None:
         """See `Backend.close`."""
         self.gpu.destroy()
+
+
+def _trial_nbytes(gpu: Gpu, trial: Program) -> int:
+    """Bytes of a trial's run: all that the program holds, its operands, and what is read of it."""
+    operands = (*trial.parameters, *trial.states)
+    read = (*trial.outputs, *trial.states)
+    return held_nbytes(gpu, trial) + sum(value.nbytes for value in (*operands, *read))

@@ -95,6 +95,14 @@ class Gpu(Protocol):
         """Count `memory.marked_peak_nbytes` from now on."""
         ...
 
+    def limit_memory(self, nbytes: int | None) -> None:
+        """Hold at most so many bytes from now on (None: what the device has).
+
+        Where a buffer would exceed them, what is kept for the next time is freed first;
+        GpuOutOfMemoryError where that is not enough.
+        """
+        ...
+
     @property
     def crossings(self) -> int:
         """Verbs called so far; in a page each is one call into JavaScript."""

@@ -126,6 +126,10 @@ class BrowserGpu:
         """See `Gpu.mark_memory`."""
         self.bridge.markMemory()
 
+    def limit_memory(self, nbytes: int | None) -> None:
+        """See `Gpu.limit_memory`."""
+        self.bridge.limitMemory(-1 if nbytes is None else nbytes)
+
     @property
     def n_objects(self) -> int:
         """See `Gpu.n_objects`."""

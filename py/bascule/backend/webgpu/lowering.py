@@ -25,6 +25,18 @@ if TYPE_CHECKING:
 _KEPT_PARAMS = 64
 
 
+def held_nbytes(gpu: Gpu, program: Program) -> int:
+    """Return the bytes that `TapeExecutable` takes for a program."""
+    sizes = [_stride(gpu) * len(program.calls), *program.slot_nbytes]
+    sizes += [value.nbytes for value in program.inputs]
+    return sum(max(4, (nbytes + 3) & ~3) for nbytes in sizes)
+
+
+def _stride(gpu: Gpu) -> int:
+    """Bytes from one kernel's parameters to the next one's."""
+    return max(256, gpu.adapter.limits["minUniformBufferOffsetAlignment"])
+
+
 async def lower(
     gpu: Gpu,
     pipelines: Pipelines,
@@ -72,7 +84,7 @@ class TapeExecutable:
         self._program = program
         self._kernels = kernels
         self._owned: list[int] = []
-        self._stride = max(256, gpu.adapter.limits["minUniformBufferOffsetAlignment"])
+        self._stride = _stride(gpu)
         self._kept_params: dict[tuple[int, ...], bytes] = {}
         self._current_params: bytes = b""
         self._tapes: dict[int, int] = {}  # by how many runs it holds
