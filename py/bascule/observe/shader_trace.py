@@ -43,11 +43,12 @@ class ShaderTrace:
             return self.note
         if not self.calls:
             return "No pass of a model ran on this device while its dispatches were captured."
-        count = f"{len(self.calls)} dispatches of {self.n_passes} passes on {self.tier}"
+        passes = "1 pass" if self.n_passes == 1 else f"{self.n_passes} passes"
+        count = f"{len(self.calls)} dispatches of {passes} on {self.tier}"
         if self.first_wrong is None:
             return f"{count}: all agree with numpy."
         others = len(self.findings) - 1
-        more = f" {others} more dispatches differ." if others else ""
+        more = f" Dispatches that differ, too: {others}." if others else ""
         return f"{count}: {sentence(self.first_wrong)}{more}"
 
     def as_json(self) -> dict[str, Any]:
