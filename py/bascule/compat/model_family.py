@@ -172,7 +172,7 @@ def _by_name(name: str) -> ModelFamily:
 
 
 def _count_in(name: str) -> int | None:
-    """The parameters that a name like "llama-7b" or "smollm2-135M" states."""
+    """The number of parameters that a name such as "chat-7b" or "base-135M" states."""
     found = _IN_NAME.search(PurePosixPath(name[-200:]).name)
     if found is None:
         return None

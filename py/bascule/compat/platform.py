@@ -40,7 +40,7 @@ class UnifiedWebPlatform:
     `fallback_to_wasm` allow are tried. With a `device` the model is loaded there, whatever
     `platform` says; with `quantize` float weights become blocks of fewer bits (see `load`).
 
-    `precision` "fp16" stores matrices and KV caches in halves, "fp32" the caches in floats and the
+    `precision` "fp16" stores float16 matrices and KV caches, "fp32" float32 caches and the
     weights as the files have them; kernels compute in float32. `quantize` and a memory level of 2
     or 3, which have fewer bits, stand. `get_precision_report` says what that did.
 

@@ -36,7 +36,7 @@ class QuantizedTensor:
 
 
 class WebGPUQuantizer:
-    """Makes 4-bit or 8-bit blocks, or halves, of float arrays in steps of a few MiB.
+    """Makes 4-bit or 8-bit blocks, or float16, of float arrays in steps of a few MiB.
 
     `bits` is 4 or 8; `format` says which blocks ("q4_0", "q4_1" or "q8_0"; by default the one with
     the least error), or "f16". Runs on `tier`, opened when it is needed first, or on a `device`

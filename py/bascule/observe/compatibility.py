@@ -43,7 +43,7 @@ _PACKAGES: dict[str, tuple[Severity, str]] = {
 _SMALL_MODELS: dict[str, tuple[Kind, float]] = {
     "embedding": ("product", 2e8),
     "text_generation": ("blocks", 1.3e8),
-    "vision": ("product", 1.8e10),  # ViT-B/16 at 224 x 224
+    "vision": ("product", 1.8e10),  # a base-sized encoder of 224 x 224 pictures
     "audio": ("product", 5e9),
     "multimodal": ("product", 2.4e10),
 }

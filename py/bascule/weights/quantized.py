@@ -1,4 +1,4 @@
-"""Loading float weights as halves or as blocks of 4 or 8 bits, and what that did to each.
+"""Loading float weights as float16 or as blocks of 4 or 8 bits, and what that did to each.
 
 The files' floats stream through a landing, a buffer of a few MiB on the tier's device: as soon as a
 slab of a weight is whole there, it becomes blocks of the weight, and its place is free again. Files
