@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import ViTForImageClassification, ViTModel
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tests.goldens.vision import build_vit, pictures
+from tests.goldens.vision import CLIP_EDGES, build_vit, clip_processing, pictures
 
 found: dict[str, Any] = {}
 
@@ -37,6 +38,10 @@ with tempfile.TemporaryDirectory() as home, torch.no_grad():
     folder = build_vit(Path(home) / "encoder", head=False)
     bare = ViTModel.from_pretrained(folder, dtype=torch.float64).eval()
     found["vit_states"] = bare(pixels.double()).last_hidden_state.numpy()
+
+for edge in CLIP_EDGES:
+    processor = CLIPImageProcessorPil(**clip_processing(edge))
+    found[f"clip_pixels_{edge}"] = processed(processor).numpy()
 
 np.savez_compressed(
     Path(__file__).with_name("vision.npz"), **{k: v.astype(np.float32) for k, v in found.items()}

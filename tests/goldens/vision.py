@@ -39,6 +39,30 @@ VIT_PROCESSING: dict[str, Any] = {
     "image_mean": [0.5, 0.4, 0.6],
     "image_std": [0.5, 0.25, 0.3],
 }
+CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
+CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
+
+
+def clip_processing(shortest: int) -> dict[str, Any]:
+    """CLIP's settings: the shorter edge becomes `shortest` by a bicubic, the middle is taken."""
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": shortest},
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": {"height": IMAGE, "width": IMAGE},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": CLIP_MEAN,
+        "image_std": CLIP_STD,
+    }
+
+
+# The shorter edge: as long as the crop, longer by an odd number, shorter (black around it).
+CLIP_EDGES = (IMAGE, IMAGE + 5, IMAGE - 3)
 # Height and width: odd, smaller than the target, one row, one column, just right.
 SIZES = ((37, 61), (9, 11), (1, 40), (40, 1), (IMAGE, IMAGE), (130, 47))
 
