@@ -20,7 +20,7 @@ from bascule.base.folders import models_folder
 from bascule.tasks.language import LanguageModel
 from bascule.tasks.sampler import GREEDY
 from e2e.engines import Engine, Page, wait_for
-from e2e.test_language import LOGITS, LOSS
+from e2e.test_language import LOGITS
 
 MODEL = "SmolLM2-135M-Instruct"
 FILE = models_folder() / MODEL / "model.gguf"
@@ -120,6 +120,19 @@ def native(tier: Literal["webgpu", "cpu"], loop: Loop) -> Iterator[Native]:
         yield Native(model, loop)
     finally:
         model.close()
+
+# Mean negative log-likelihood in nats of each token but the first, by the logits that LOGITS left.
+LOSS = """(ids) => {
+  const { data, columns } = globalThis.found;
+  let sum = 0;
+  for (let t = 0; t + 1 < ids.length; t++) {
+    const row = data.subarray(t * columns, (t + 1) * columns);
+    const top = row.reduce((most, value) => Math.max(most, value), -Infinity);
+    const total = row.reduce((all, value) => all + Math.exp(value - top), 0);
+    sum += Math.log(total) + top - row[ids[t + 1]];
+  }
+  return sum / (ids.length - 1);
+}"""
 
 
 @dataclass(frozen=True)
