@@ -121,6 +121,7 @@ def native(tier: Literal["webgpu", "cpu"], loop: Loop) -> Iterator[Native]:
     finally:
         model.close()
 
+
 # Mean negative log-likelihood in nats of each token but the first, by the logits that LOGITS left.
 LOSS = """(ids) => {
   const { data, columns } = globalThis.found;

@@ -86,9 +86,9 @@ def broadcast_shape(where: str, shapes: Sequence[Shape]) -> Shape:
     for sizes in zip(*(_padded(shape, max(map(len, shapes))) for shape in shapes), strict=True):
         wide = {size for size in sizes if size != 1}
         if len(wide) > 1:
-            told = " ".join(str(shape) for shape in shapes)
+            listed = " ".join(str(shape) for shape in shapes)
             raise ShapeError(
-                where, "shapes that can be broadcast together", f"operands of shapes {told}"
+                where, "shapes that can be broadcast together", f"operands of shapes {listed}"
             )
         found.append(wide.pop() if wide else 1)
     return tuple(found)

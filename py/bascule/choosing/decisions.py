@@ -43,9 +43,9 @@ class Decision:
     warning: str = ""
 
     def __str__(self) -> str:
-        told = "; ".join(map(str, self.considered))
+        reasons = "; ".join(map(str, self.considered))
         warning = f" Warning: {self.warning}" if self.warning else ""
-        return f"{self.subject}: {self.chosen or 'nothing'}, {self.reason}. {told}.{warning}"
+        return f"{self.subject}: {self.chosen or 'nothing'}, {self.reason}. {reasons}.{warning}"
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; unknown times are null."""

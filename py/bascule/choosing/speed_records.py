@@ -204,5 +204,5 @@ def _is_contradiction(row: Any) -> bool:
             return False
 
 
-def _is_factor(told: Any) -> bool:
-    return isinstance(told, int | float) and 1e-9 < told < 1e9
+def _is_factor(value: Any) -> bool:
+    return isinstance(value, int | float) and 1e-9 < value < 1e9

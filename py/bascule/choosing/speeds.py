@@ -89,13 +89,13 @@ def size_class(kind: Kind, work: float) -> str:
     return f"{kind} {'large' if work >= LARGE_WORK else 'small'}"
 
 
-def speeds_from(told: object) -> Speeds | None:
+def speeds_from(fields: object) -> Speeds | None:
     """Read what `Speeds.as_json` gave; None unless all of it is sound."""
-    if not isinstance(told, dict):
+    if not isinstance(fields, dict):
         return None
     found: dict[Kind, tuple[Sample, ...]] = {}
     for kind in KINDS:
-        samples = samples_from(told.get(kind, []))
+        samples = samples_from(fields.get(kind, []))
         if samples is None:
             return None
         if samples:
@@ -140,10 +140,12 @@ def why_typical(*, software: bool, busy: bool, alone: bool = False) -> str:
 def typical_speeds(tier: Tier, *, software: bool, why: str) -> Speeds:
     """What such a tier has elsewhere, for a machine that is not measured; `why` says why not."""
     row = tier_info(tier)
-    told = (row.software if software else None) or (row.in_page if IN_PAGE else None) or row.typical
-    units = zip(KINDS, (told.product_s, told.pass_s, told.blocks_s), strict=True)
+    numbers = (
+        (row.software if software else None) or (row.in_page if IN_PAGE else None) or row.typical
+    )
+    units = zip(KINDS, (numbers.product_s, numbers.pass_s, numbers.blocks_s), strict=True)
     samples: dict[Kind, tuple[Sample, ...]] = {
-        kind: _line(told.once_s, told.again_s, unit_s) for kind, unit_s in units if unit_s
+        kind: _line(numbers.once_s, numbers.again_s, unit_s) for kind, unit_s in units if unit_s
     }
     source = f"typical elsewhere ({why})"
     return Speeds(samples, source=source)

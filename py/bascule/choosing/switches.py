@@ -57,8 +57,8 @@ class Switches:
     @property
     def forced_reason(self) -> str:
         """Why "auto" took the forced tier; empty without one."""
-        told = f"auto took {self.forced.tier}: " if self.forced else ""
-        return told and f"{told}{self.forced_by} asks for it"
+        reason = f"auto took {self.forced.tier}: " if self.forced else ""
+        return reason and f"{reason}{self.forced_by} asks for it"
 
     def refuses(self, backend: BackendType) -> str:
         """Why that one may not run; empty if it may."""
@@ -71,23 +71,23 @@ def read_switches(environment: Mapping[str, str] | None = None) -> Switches:
     """The switches as they are now; InputError for two that contradict each other."""
     if environment is None:
         warn_of_unknown_names()
-    told = os.environ if environment is None else environment
+    variables = os.environ if environment is None else environment
     forced: dict[BackendType, str] = {}
     disabled: dict[BackendType, str] = {}
     for name in ("BASCULE_PLATFORM_NAME", "JAX_PLATFORM_NAME"):
-        if told.get(name, "").lower() == "cpu":
+        if variables.get(name, "").lower() == "cpu":
             disabled |= {b: f"{name} says cpu" for b in BackendType if b.is_gpu}
     for name, backend in BackendType.__members__.items():
-        if _is_on(told, f"BASCULE_FORCE_{name}"):
+        if _is_on(variables, f"BASCULE_FORCE_{name}"):
             forced.setdefault(backend, f"BASCULE_FORCE_{name}")
-        if _is_on(told, f"BASCULE_DISABLE_{name}"):
+        if _is_on(variables, f"BASCULE_DISABLE_{name}"):
             disabled.setdefault(backend, f"BASCULE_DISABLE_{name} is set")
     if len(forced) > 1:
         raise InputError("environment", "at most one forced tier", " and ".join(forced.values()))
     backend, switch = next(iter(forced.items()), (None, ""))
     if backend in disabled:
         raise InputError("environment", f"{switch} or its contrary", f"{disabled[backend]}, too")
-    return Switches(backend, switch, disabled, _memory(told.get("BASCULE_MEMORY_MB", "")))
+    return Switches(backend, switch, disabled, _memory(variables.get("BASCULE_MEMORY_MB", "")))
 
 
 def warn_of_unknown_names() -> None:
@@ -107,17 +107,17 @@ def _warn_once(name: str) -> None:
     warnings.warn(said + hint, stacklevel=4)
 
 
-def _is_on(told: Mapping[str, str], name: str) -> bool:
-    return told.get(name, "").strip().lower() not in _OFF
+def _is_on(variables: Mapping[str, str], name: str) -> bool:
+    return variables.get(name, "").strip().lower() not in _OFF
 
 
-def _memory(told: str) -> int | None:
-    if not told.strip():
+def _memory(text: str) -> int | None:
+    if not text.strip():
         return None
     try:
-        found = float(told)
+        found = float(text)
     except ValueError:
         found = 0.0
     if not 0 < found < 1e9:
-        raise InputError("BASCULE_MEMORY_MB", "a number of MiB above 0", repr(told))
+        raise InputError("BASCULE_MEMORY_MB", "a number of MiB above 0", repr(text))
     return int(found * (1 << 20))

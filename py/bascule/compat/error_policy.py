@@ -250,8 +250,8 @@ class ErrorRecovery:
         """What to do about `error`, which `attempt` met after so many `retries` on its tier;
         whether the work can be done on another tier is for `movable` to tell.
         """
-        told = self._classify(error) if self._classify is not None else None
-        kind = kind_of(error) if told is None else ErrorKind(told)
+        classified = self._classify(error) if self._classify is not None else None
+        kind = kind_of(error) if classified is None else ErrorKind(classified)
         self._kinds[kind] += 1
         self._times.append(monotonic())
         action = self._action(kind, attempt or Attempt(), retries, movable)

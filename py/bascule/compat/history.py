@@ -121,12 +121,12 @@ class History:
 
     def _take_row(self, key: Key, times: Mapping[Any, Any]) -> None:
         for tier in TIERS:
-            told = times.get(tier)
-            sound = [float(s) for s in told if _is_time(s)] if isinstance(told, list) else []
+            seconds = times.get(tier)
+            sound = [float(s) for s in seconds if _is_time(s)] if isinstance(seconds, list) else []
             if sound:
                 found = self._evidence.setdefault(key, {}).setdefault(tier, Evidence())
                 found.seconds = deque([*sound, *found.seconds], maxlen=_RECENT_RUNS)
 
 
-def _is_time(told: Any) -> bool:
-    return isinstance(told, int | float) and isfinite(told) and told >= 0
+def _is_time(value: Any) -> bool:
+    return isinstance(value, int | float) and isfinite(value) and value >= 0

@@ -76,8 +76,8 @@ class UnifiedWebPlatform:
         memory_optimization_level: int = 0,
     ) -> None:
         if model_type not in _MODEL_TYPES:
-            told = f"model_type {model_type!r}, and this version runs {sorted(_MODEL_TYPES)}"
-            raise UnsupportedModelError(model_name, told)
+            problem = f"model_type {model_type!r}, and this version runs {sorted(_MODEL_TYPES)}"
+            raise UnsupportedModelError(model_name, problem)
         self.model_name = model_name
         self.model_type = model_type
         self.platform = platform
@@ -260,8 +260,8 @@ class UnifiedWebPlatform:
             model = await load_model(self.model_name, tiers, self._open, settings, owns=True)
         if not isinstance(model, _MODEL_TYPES[self.model_type]):
             model.close()
-            told = f"it is a {type(model).__name__}, and model_type is {self.model_type!r}"
-            raise UnsupportedModelError(self.model_name, told)
+            problem = f"it is a {type(model).__name__}, and model_type is {self.model_type!r}"
+            raise UnsupportedModelError(self.model_name, problem)
         if self.optimization_level == 3 or self.enable_compute_shader_optimizations:
             try:
                 await model.tune(_TUNING_S)

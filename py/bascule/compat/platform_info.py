@@ -137,7 +137,7 @@ def info_from(
     """Put together what was probed."""
     probe = "the browser's feature tests" if found.host == "page" else "wgpu-py and the system"
     no_adapter = f"unknown: {found.problems.get('webgpu', 'there is no adapter')}"
-    told = f"told by {probe}"
+    source = f"told by {probe}"
     limits = found.limits or {}
     sizes = [limits[n] for n in ("maxBufferSize", "maxStorageBufferBindingSize") if n in limits]
     by_adapter = "told by the adapter" if found.has_adapter else no_adapter
@@ -152,7 +152,7 @@ def info_from(
     uses_metal = None if found.backend is None else found.backend == "Metal"
     sources = {
         "host": "told by Python's platform",
-        "engine": told,
+        "engine": source,
         "webgpu_available": "measured: an adapter was asked for",
         "adapter": by_adapter,
         "software": by_adapter,

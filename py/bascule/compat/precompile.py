@@ -222,11 +222,11 @@ class ModelSpecificPrecompiler:
             self._done = task.result()
 
     async def _compile(self, progress: ProgressCallback | None) -> Precompiled:
-        def tell(told: Progress) -> None:
+        def tell(step: Progress) -> None:
             if progress is not None:
-                progress(told)
+                progress(step)
             for listener in self._listeners:
-                listener(told.stage, 100 * told.fraction)
+                listener(step.stage, 100 * step.fraction)
 
         programs = await read_programs(self.model_name)
         device = await self._device.open()

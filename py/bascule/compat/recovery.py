@@ -103,8 +103,8 @@ class RecoveryManager:
         total = 0
         for free in self._frees:
             freed = free()
-            told = await freed if isawaitable(freed) else freed
-            total += told if isinstance(told, int) else 0
+            nbytes = await freed if isawaitable(freed) else freed
+            total += nbytes if isinstance(nbytes, int) else 0
         self.error_recovery.note_freed(total)
         return total
 

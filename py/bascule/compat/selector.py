@@ -222,10 +222,10 @@ class IntelligentBackendSelector:
         asked = (self._switches.forced, wanted, BackendType.CPU)
         chosen = next((b for b in asked if b and not self._switches.refuses(b)), None)
         if chosen is None:
-            told = self._switches.refuses(BackendType.CPU)
-            raise TierUnavailableError("auto", f"nothing is measured yet, and for the CPU {told}")
-        told = "this machine is not measured yet (await selector.ready())"
-        self.decisions.append(Decision(_subject(workload), (), chosen.tier, told))
+            reason = self._switches.refuses(BackendType.CPU)
+            raise TierUnavailableError("auto", f"nothing is measured yet, and for the CPU {reason}")
+        reason = "this machine is not measured yet (await selector.ready())"
+        self.decisions.append(Decision(_subject(workload), (), chosen.tier, reason))
         return chosen
 
     def _consider(
@@ -258,8 +258,8 @@ class IntelligentBackendSelector:
         facts = found.facts(wanted)
         refused = self._switches.refuses(wanted) or (facts.refused if facts else "it is absent")
         if refused:
-            told = f"{decision.reason} ({wanted.tier} was preferred and is refused: {refused})"
-            return replace(decision, reason=told)
+            reason = f"{decision.reason} ({wanted.tier} was preferred and is refused: {refused})"
+            return replace(decision, reason=reason)
         return replace(decision, chosen=wanted.tier, reason="it was preferred")
 
     def _save(self) -> None:
@@ -307,9 +307,9 @@ def _learned_key(found: Survey) -> str:
 
 
 def _subject(workload: WorkloadCharacteristics) -> str:
-    told = f"{workload.operation_type} of {workload.data_size:,} numbers"
-    told += " again and again" if workload.is_iterative else ""
-    return f"{told}, gradient wanted" if workload.requires_gradient else told
+    subject = f"{workload.operation_type} of {workload.data_size:,} numbers"
+    subject += " again and again" if workload.is_iterative else ""
+    return f"{subject}, gradient wanted" if workload.requires_gradient else subject
 
 
 def _too_wide(tier: Tier, workload: WorkloadCharacteristics) -> str:

@@ -208,8 +208,8 @@ def _program(shader: ManagedShader, shapes: Sequence[Shape]) -> Program:
     row = OPS[op]
     least = sum(not o.optional for o in row.operands)
     if not least <= len(values) <= len(row.operands):
-        told = ", ".join(o.name for o in row.operands)
-        raise InputError(f"shader {shader.name}", f"inputs {told}", f"{len(values)} inputs")
+        names = ", ".join(o.name for o in row.operands)
+        raise InputError(f"shader {shader.name}", f"inputs {names}", f"{len(values)} inputs")
     result = graph.call(op, *values, **_SETTINGS.get(op, {}))
     if shader.name == "linear_gelu":
         result = graph.call("activate", result, kind="gelu")

@@ -74,8 +74,8 @@ class ModelProver:
 
     async def _check_sample(self, model: LoadedModel, sample: Sample) -> None:
         allowed = sample.allowed(self.weights)
-        told = f"{len(sample.numbers)} numbers of the answer to {len(sample.ids)} tokens"
-        model.proof = replace(model.proof, sample=told, tolerance=allowed, remembered="")
+        expected = f"{len(sample.numbers)} numbers of the answer to {len(sample.ids)} tokens"
+        model.proof = replace(model.proof, sample=expected, tolerance=allowed, remembered="")
         memory, key = await _memory_of(model.backend)
         content = self._content(model, sample)
         known: Any = (await memory.get(key) or {}).get("proven")
@@ -98,10 +98,10 @@ class ModelProver:
             deviation = sample.deviation(found)
             if deviation <= allowed:
                 return deviation
-            told = f"its stored sample is off by {deviation:.2g}, and {allowed:.2g} is allowed"
-            if not await self._left_kernel(model, sample) and not model._without_f16_cache(told):
+            problem = f"its stored sample is off by {deviation:.2g}, and {allowed:.2g} is allowed"
+            if not await self._left_kernel(model, sample) and not model._without_f16_cache(problem):
                 self._answers[model.tier] = found
-                raise WrongResultError(self.name, told)
+                raise WrongResultError(self.name, problem)
 
     async def _left_kernel(self, model: LoadedModel, sample: Sample) -> bool:
         backend = model.backend

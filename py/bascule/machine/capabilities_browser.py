@@ -25,20 +25,20 @@ async def browser_facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "pyodide": pyodide.__version__,
     }
-    told: dict[str, Any] = {"host": "page", "versions": versions}
+    fields: dict[str, Any] = {"host": "page", "versions": versions}
     try:
         async with asyncio.timeout(_LIMIT_S):
             probe = await bridge_module("bridge/probe.js")
             found = json.loads(await probe.probe(await bridge_module("bridge/device.js")))
     except TimeoutError:
-        return told | _not_probed(f"web/bridge/ could not be loaded within {_LIMIT_S:.0f} s")
+        return fields | _not_probed(f"web/bridge/ could not be loaded within {_LIMIT_S:.0f} s")
     except JsException as error:
-        return told | _not_probed(js_message(error))
+        return fields | _not_probed(js_message(error))
     except SetupError as error:  # a policy forbids the import
-        return told | _not_probed(error.what)
+        return fields | _not_probed(error.what)
     except OSError as error:  # the package lacks a file
-        return told | _not_probed(str(error))
-    return found | told
+        return fields | _not_probed(str(error))
+    return found | fields
 
 
 def _not_probed(why: str) -> dict[str, Any]:

@@ -43,8 +43,8 @@ def _of(read: Callable[[object], Any]) -> Callable[[object], dict[str, Any] | No
     def read_all(value: object) -> dict[str, Any] | None:
         if not isinstance(value, Mapping):
             return None
-        told = cast("Mapping[object, object]", value)
-        pairs = ((str(name), read(each)) for name, each in told.items())
+        fields = cast("Mapping[object, object]", value)
+        pairs = ((str(name), read(each)) for name, each in fields.items())
         return {name: each for name, each in pairs if each is not None}
 
     return read_all

@@ -50,9 +50,9 @@ def machine_key(environment: Mapping[str, str] | None = None, root: Path | None 
     """
     if sys.platform == "emscripten":
         return repr((__version__, host_identity(), int(time() / _WEEK_S)))
-    told = os.environ if environment is None else environment
+    variables = os.environ if environment is None else environment
     place = root or Path("/")
-    steering = sorted((n, v) for n, v in told.items() if n.startswith(_STEERING))
+    steering = sorted((n, v) for n, v in variables.items() if n.startswith(_STEERING))
     words = (host_identity(), steering, _versions(), _address_space())
     return repr((__version__, words, _stamps(place, _DRIVERS), _texts(place, _DESCRIBED)))
 

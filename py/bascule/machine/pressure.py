@@ -81,6 +81,6 @@ def _waiting_percent(path: Path) -> float | None:
     for line in lines:
         kind, _, rest = line.partition(" avg10=")
         if kind == "some":
-            told = rest.split(" ")[0]
-            return float(told) if told.replace(".", "", 1).isdecimal() else None
+            percent = rest.split(" ")[0]
+            return float(percent) if percent.replace(".", "", 1).isdecimal() else None
     return None

@@ -54,8 +54,8 @@ async def examine() -> dict[str, Any]:
 
 
 def _tier(facts: TierFacts) -> dict[str, Any]:
-    told = facts.as_json()
-    return told | {"reason": facts.refused or "works"}
+    fields = facts.as_json()
+    return fields | {"reason": facts.refused or "works"}
 
 
 def _decision(selector: IntelligentBackendSelector, side: int) -> dict[str, Any]:

@@ -45,8 +45,8 @@ class SpeechTokens:
 
     def prompt(self, language: str, task: str, *, timestamps: bool) -> list[int]:
         """Return the ids that a window's text follows."""
-        told = [self.languages[language], self.tasks[task]] if self.languages else []
-        return [self.start, *told, *([] if timestamps else [self.no_timestamps])]
+        asked = [self.languages[language], self.tasks[task]] if self.languages else []
+        return [self.start, *asked, *([] if timestamps else [self.no_timestamps])]
 
     def check_language(self, language: object) -> str | None:
         """Return a language's code, None for one to detect; InputError for one it lacks."""

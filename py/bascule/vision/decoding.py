@@ -80,8 +80,8 @@ def _decoded(where: str, file: Any, found: str) -> Array:
     except pillow.DecompressionBombError as error:
         raise _too_large(where, str(error)) from None
     except Exception as error:  # decoders raise whatever their bytes lead them to
-        told = f"{found} ({type(error).__name__}: {str(error)[:120]})"
-        raise InputError(where, "an image that can be decoded", told) from error
+        problem = f"{found} ({type(error).__name__}: {str(error)[:120]})"
+        raise InputError(where, "an image that can be decoded", problem) from error
 
 
 def _rgb(where: str, image: Any) -> Array:

@@ -36,8 +36,8 @@ class ImageProcessing:
         """ModelFileError unless every image comes out as `image` x `image` pixels."""
         found = self.crop or self.size
         if found != (image, image):
-            told = f"it makes images of {found or 'any size'}, and config.json takes {image}"
-            raise ModelFileError(file, told)
+            problem = f"it makes images of {found or 'any size'}, and config.json takes {image}"
+            raise ModelFileError(file, problem)
 
     def apply(self, pixels: Array, where: str = "images") -> Array:
         """Resize and crop (H, W, 3) uint8 -> (height, width, 3) uint8."""

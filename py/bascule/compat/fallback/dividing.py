@@ -66,8 +66,8 @@ def plan(
     pieces = tuple(sorted(planner.leaves(whole, divided=not found[0])))
     if limits.memory_nbytes < device_nbytes(work.program) and len(pieces) > _MOST_PIECES:
         what, needs, allowed = found
-        told = f"Allow more memory: {len(pieces)} pieces would fit, and {_MOST_PIECES} are taken."
-        raise LimitError(what, needs, allowed, hint=told)
+        advice = f"Allow more memory: {len(pieces)} pieces would fit, and {_MOST_PIECES} are taken."
+        raise LimitError(what, needs, allowed, hint=advice)
     reason = f"{found[0]} needs {found[1]}, and {found[2]}" if found[0] else wanted
     taken = tuple(
         Taken(axis.strategy, f"{reason}: divided by {axis.things}", n)
@@ -153,5 +153,5 @@ def _broken(program: Program, limits: Limits, rewrites: Sequence[Rewrite]) -> tu
 def _refuse(found: tuple[str, str, str], hint: str = "") -> None:
     what, needs, allowed = found
     if what:
-        told = hint or "Allow more, or give it smaller inputs: it is divided no further."
-        raise LimitError(what, needs, allowed, hint=told)
+        advice = hint or "Allow more, or give it smaller inputs: it is divided no further."
+        raise LimitError(what, needs, allowed, hint=advice)

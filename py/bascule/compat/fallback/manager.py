@@ -185,8 +185,8 @@ class SafariWebGPUFallback(SafariVersion):
     ) -> None:
         self.browser_info = {"name": "safari", **mapping_of(browser_info, "browser_info")}
         if not is_safari(self.browser_info):
-            told = repr(self.browser_info["name"])[:80]
-            raise InputError("SafariWebGPUFallback", "the browser_info of a Safari", told)
+            browser = repr(self.browser_info["name"])[:80]
+            raise InputError("SafariWebGPUFallback", "the browser_info of a Safari", browser)
         self.manager = FallbackManager(
             self.browser_info, model_type, config, enable_layer_processing=enable_layer_processing
         )

@@ -31,13 +31,13 @@ def attention(request: Request) -> Work:
     """
     heads = request.whole("heads", 0)
     if not heads and request.operation.name == "multi_head_attention":
-        told = "arrays (B, H, T, D), or the number of heads in the context"
-        request.need(all(np.ndim(request.inputs[n]) == 4 for n in _NAMES), told, *_NAMES)
+        expected = "arrays (B, H, T, D), or the number of heads in the context"
+        request.need(all(np.ndim(request.inputs[n]) == 4 for n in _NAMES), expected, *_NAMES)
     ndims = (2, 3) if heads else (2, 3, 4)
     q, k, v = (request.floats(name, ndims=ndims) for name in _NAMES)
     same = q.shape[:-2] == k.shape[:-2] == v.shape[:-2] and k.shape[-2] == v.shape[-2]
-    told = "query (..., T, D), key (..., S, D) and value (..., S, E)"
-    request.need(same and q.shape[-1] == k.shape[-1], told, *_NAMES)
+    expected = "query (..., T, D), key (..., S, D) and value (..., S, E)"
+    request.need(same and q.shape[-1] == k.shape[-1], expected, *_NAMES)
     if heads:
         ok = q.shape[-1] % heads == 0 and v.shape[-1] % heads == 0
         request.need(ok, f"last axes that {heads} heads divide", *_NAMES)

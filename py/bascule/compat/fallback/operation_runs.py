@@ -189,8 +189,10 @@ async def _fill(
                 pass
         for name, sums in (await quantizer.sums()).items():
             if sums.n_unfit:
-                told = f"{sums.n_unfit:,} others"
-                raise InputError(f"weights {name!r}", "finite numbers that fit their blocks", told)
+                problem = f"{sums.n_unfit:,} others"
+                raise InputError(
+                    f"weights {name!r}", "finite numbers that fit their blocks", problem
+                )
         return {p.name: await read_blocks(quantizer, p) for p in in_blocks if read}
     finally:
         quantizer.close()

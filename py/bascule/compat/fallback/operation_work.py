@@ -106,14 +106,14 @@ class Request:
         """InputError for arrays and settings that the operation does not know: a slip, surely."""
         arrays = {name.rstrip("?") for name in self.operation.inputs}
         settings = {*self.operation.context, "tier"}
-        for told, given, known in (
+        for groups, given, known in (
             ("input", self.inputs, arrays),
             ("context", self.context, settings),
         ):
             unknown = sorted(set(map(str, given)) - known)
             if unknown:
                 expected = f"some of {', '.join(sorted(known))}"
-                raise InputError(f"{self.where}, {told}", expected, ", ".join(unknown)[:80])
+                raise InputError(f"{self.where}, {groups}", expected, ", ".join(unknown)[:80])
 
     def floats(self, name: str, *, ndims: tuple[int, ...]) -> Floats:
         """An array of numbers with so many axes and something in it, as float32."""
@@ -127,8 +127,8 @@ class Request:
         """An array of whole numbers of any shape."""
         found = self._array(name, ())
         if found.dtype.kind not in "iu":
-            told = f"dtype {found.dtype}"
-            raise InputError(f"{self.where}, input {name!r}", "whole numbers", told)
+            problem = f"dtype {found.dtype}"
+            raise InputError(f"{self.where}, input {name!r}", "whole numbers", problem)
         return found.astype(np.int64)
 
     def maybe(self, name: str, *, ndims: tuple[int, ...]) -> Floats | None:

@@ -159,8 +159,8 @@ def wrapped(request: Request) -> Request:
     inner = operation_named(given.get("operation"), f"{where}, input 'operation'")
     inputs = given.get("inputs")
     if not isinstance(inputs, Mapping) or inner is request.operation or len(given) > 2:
-        told = "the name of another 'operation' and a dictionary of its 'inputs'"
-        raise InputError(where, told, repr(sorted(map(str, given)))[:80])
+        expected = "the name of another 'operation' and a dictionary of its 'inputs'"
+        raise InputError(where, expected, repr(sorted(map(str, given)))[:80])
     return Request(inner, inputs, request.context)
 
 

@@ -131,7 +131,7 @@ async def read_sizes(header: BinHeader, read: Read, file: str) -> SpeechConfig:
             raise ModelFileError(file, f"it lacks the matrix {name!r}")
         return variable.shape[axis]
 
-    told: dict[str, object] = {
+    fields: dict[str, object] = {
         "model_type": "whisper",
         "vocab_size": rows("decoder/embeddings/weight"),
         "d_model": rows("decoder/embeddings/weight", 1),
@@ -141,9 +141,9 @@ async def read_sizes(header: BinHeader, read: Read, file: str) -> SpeechConfig:
     }
     for half in ("encoder", "decoder"):
         layers = (_LAYER.fullmatch(name) for name in header.variables)
-        told[f"{half}_layers"] = 1 + max(
+        fields[f"{half}_layers"] = 1 + max(
             (int(m[2]) for m in layers if m and m[1] == half), default=0
         )
-        told[f"{half}_ffn_dim"] = rows(f"{half}/layer_0/ffn/linear_0/weight")
-        told[f"{half}_attention_heads"] = await number(f"{half}/num_heads")
-    return read_config(told, file)
+        fields[f"{half}_ffn_dim"] = rows(f"{half}/layer_0/ffn/linear_0/weight")
+        fields[f"{half}_attention_heads"] = await number(f"{half}/num_heads")
+    return read_config(fields, file)
