@@ -59,10 +59,11 @@ _SEEDS = {
     "bascule.compat.precompile": "ModelSpecificPrecompiler ShaderPrecompiler",
     "bascule.compat.quantizer": "QuantizedTensor WebGPUQuantizer",
     "bascule.compat.recovery": "RecoveryManager",
+    "bascule.compat.resource_pool": "PoolStats ResourcePool",
     "bascule.compat.selector": "IntelligentBackendSelector select_optimal_backend",
     "bascule.compat.shader_manager": "ComputeShaderManager ManagedShader",
     "bascule.compat.streaming": "StreamingInferencePipeline",
-    "bascule.errors": "BackendsFailedError CapabilityMismatch CapabilityMismatchError",
+    "bascule.errors": "BackendsFailedError BudgetError CapabilityMismatch CapabilityMismatchError",
     "bascule.machine.browsers": "browser_features",
     "bascule.machine.requirements": (
         "CapabilityRequirements compatibility_score get_requirement_mismatch "

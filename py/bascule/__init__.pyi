@@ -34,6 +34,8 @@ from bascule.compat.precompile import ShaderPrecompiler as ShaderPrecompiler
 from bascule.compat.quantizer import QuantizedTensor as QuantizedTensor
 from bascule.compat.quantizer import WebGPUQuantizer as WebGPUQuantizer
 from bascule.compat.recovery import RecoveryManager as RecoveryManager
+from bascule.compat.resource_pool import PoolStats as PoolStats
+from bascule.compat.resource_pool import ResourcePool as ResourcePool
 from bascule.compat.selector import IntelligentBackendSelector as IntelligentBackendSelector
 from bascule.compat.selector import select_optimal_backend as select_optimal_backend
 from bascule.compat.shader_manager import ComputeShaderManager as ComputeShaderManager
@@ -44,6 +46,7 @@ from bascule.device.device import open_device as open_device
 from bascule.device.loading import load as load
 from bascule.errors import BackendsFailedError as BackendsFailedError
 from bascule.errors import BasculeError as BasculeError
+from bascule.errors import BudgetError as BudgetError
 from bascule.errors import CapabilityMismatch as CapabilityMismatch
 from bascule.errors import CapabilityMismatchError as CapabilityMismatchError
 from bascule.errors import InputError as InputError

@@ -185,6 +185,32 @@ class LimitError(BasculeError):
         super().__init__(f"{what} needs {needs}, and {limit}.", hint=hint)
 
 
+class BudgetError(LimitError):
+    """A model does not fit the memory budget of its pool; all three are bytes."""
+
+    category = "budget"
+
+    def __init__(
+        self,
+        model: str,
+        needed_nbytes: int,
+        free_nbytes: int,
+        budget_nbytes: int,
+        *,
+        hint: str = "",
+    ) -> None:
+        self.model = model
+        self.needed_nbytes = needed_nbytes
+        self.free_nbytes = free_nbytes
+        self.budget_nbytes = budget_nbytes
+        hint = hint or (
+            "Give the pool a larger budget_nbytes, load the model with quantize=8 or quantize=4, "
+            "or take a shorter max_length."
+        )
+        limit = f"{free_nbytes:,} of the pool's budget of {budget_nbytes:,} bytes are free"
+        super().__init__(model, f"{needed_nbytes:,} bytes", limit, hint=hint)
+
+
 class BackendsFailedError(BasculeError):
     """An operation failed on a backend and on each of its fallbacks; `errors` has one for each."""
 

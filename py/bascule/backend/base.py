@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from bascule.backend.adapter import AdapterInfo
     from bascule.backend.arrivals import Arrivals
-    from bascule.backend.memory import MemoryKind, MemoryUse, PassBytes
+    from bascule.backend.memory import MemoryBudget, MemoryKind, MemoryUse, PassBytes
     from bascule.backend.profile import Profile, ShaderLog
     from bascule.backend.tracing import Tracer
     from bascule.backend.tuning import TuneReport
@@ -276,6 +276,10 @@ class Backend(Protocol):
 
         Past them work raises GpuOutOfMemoryError. A tier without a device has no such limit.
         """
+        ...
+
+    def share_memory(self, budget: MemoryBudget | None) -> None:
+        """Raise one of `tasks.loaded.NO_MEMORY` for what does not fit; None: no limit."""
         ...
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from bascule.backend.memory import MemoryCount, MemoryUse, PassBytes
+from bascule.backend.memory import MemoryBudget, MemoryCount, MemoryUse, PassBytes
 from bascule.backend.profile import OpTimes, Profile
 from bascule.backend.tuning import TuneReport
 from bascule.base.turns import DeviceTurns
@@ -50,6 +50,10 @@ class Deviceless:
 
     def limit_memory(self, nbytes: int | None) -> None:
         """See `Backend.limit_memory`: intermediate values are not counted here."""
+
+    def share_memory(self, budget: MemoryBudget | None) -> None:
+        """See `Backend.share_memory`: weights, states and buffers count."""
+        self.count.budget = budget
 
     @property
     def stats(self) -> Mapping[str, float]:

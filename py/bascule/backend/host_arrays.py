@@ -45,6 +45,7 @@ class ReferenceStore:
         self._count = count or MemoryCount()
         self.targets = {p.name: index for index, p in enumerate(parameters)}
         self.nbytes = sum(p.nbytes for p in parameters)
+        self._count.claim("a model's weights", self.nbytes)
         with telling("a model's weights", self.nbytes):
             self.arrays = {p.name: _room_for(p) for p in parameters}
         self._count.add("weights", self.nbytes)
@@ -77,6 +78,7 @@ class ReferenceStates:
         self._count = count or MemoryCount()
         self._kind: MemoryKind = kind
         self.arrays = {v.name: self._zeros(v, sizes) for v in values}
+        self._count.claim("a model's states", self.nbytes)
         self._count.add(kind, self.nbytes)
 
     @property
@@ -98,6 +100,7 @@ class ReferenceStates:
         """See `StateStore.resize`."""
         for value in self._values:
             old, new = self.arrays[value.name], self._zeros(value, sizes)
+            self._count.claim(f"the state {value.name}", new.nbytes - old.nbytes)
             kept = min(len(old), len(new))
             new[:kept] = old[:kept]
             self.arrays[value.name] = new

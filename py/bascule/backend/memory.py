@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
+
+from bascule.errors import HostMemoryError
 
 # weights: a model's parameters; states: what outlives a run, a KV cache; buffers: a user's own;
 # programs: inputs, intermediate values and parameters of what is prepared; staging: what is read;
@@ -41,16 +43,47 @@ class PassBytes:
     trials: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryBudget:
+    """Limits a device to `nbytes`; `make_room` frees something, or returns False."""
+
+    nbytes: int
+    make_room: Callable[[], bool]
+
+    def admits(
+        self, nbytes: int, held: Callable[[], int], trim: Callable[[], object] | None = None
+    ) -> bool:
+        """Whether so many more bytes fit beside those `held`, once `trim` and then `make_room` have
+        freed what they can.
+        """
+        if trim is not None and held() + nbytes > self.nbytes:
+            trim()
+        while held() + nbytes > self.nbytes:
+            if not self.make_room():
+                return False
+        return True
+
+
 class MemoryCount:
     """Counts what is allocated and freed."""
 
     def __init__(self) -> None:
         self.now_nbytes = 0
+        self.budget: MemoryBudget | None = None
         self._peak_nbytes = 0
         self._marked_peak_nbytes = 0
         self._kinds: Counter[str] = Counter()
         self._samples: list[tuple[float, int]] | None = None
         self.limit_nbytes: int | None = None
+
+    def admits(self, nbytes: int, trim: Callable[[], object] | None = None) -> bool:
+        """Whether so many more bytes fit the budget; see `MemoryBudget.admits`."""
+        return self.budget is None or self.budget.admits(nbytes, lambda: self.now_nbytes, trim)
+
+    def claim(self, asked: str, nbytes: int) -> None:
+        """Raise HostMemoryError where so many more bytes do not fit the budget."""
+        if not self.admits(nbytes):
+            raise HostMemoryError(f"{asked} within the memory budget", nbytes)
 
     def add(self, kind: MemoryKind, nbytes: int) -> None:
         """Count bytes that were allocated, or freed where `nbytes` is negative."""

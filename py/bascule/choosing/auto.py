@@ -42,6 +42,7 @@ class ModelNeed:
     unable: Mapping[str, str] = field(default_factory=dict[str, str])
     calls: int = 1
     large_work: float = 0.0
+    weights_nbytes: int = 0
 
 
 async def open_tier(
@@ -187,6 +188,7 @@ def need_of(name: str, programs: Sequence[Program]) -> ModelNeed:
         calls=calls,
         # A language model is asked for token after token, and reads its prompt once.
         large_work=0.0 if one.states else works[id(large)][0],
+        weights_nbytes=nbytes,
     )
 
 

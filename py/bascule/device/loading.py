@@ -21,8 +21,10 @@ from bascule.choosing.switches import warn_of_unknown_names
 from bascule.device.options import CHUNK_MB, LoadOptions, LoadSettings
 from bascule.device.proving import ModelProver, is_wanted
 from bascule.errors import (
+    DeviceLostError,
     FileMissingError,
     ModelFileError,
+    TierUnavailableError,
     WrongResultError,
 )
 from bascule.machine.pressure import open_pressure
@@ -121,7 +123,7 @@ async def load(
 
 async def load_model(
     model: str | PathLike[str],
-    tier: str | Sequence[str],
+    tier: str | Sequence[str] | None,
     opener: Callable[[ModelNeed], Awaitable[OpenedTier]],
     settings: LoadSettings,
     *,
@@ -131,7 +133,8 @@ async def load_model(
     """Load a model onto what `opener` opens for its need; errors as `load`.
 
     A model that `owns` it closes it; `on_close` is called when the model has closed. `tier` is what
-    may be opened in its place where it fails.
+    may be opened in its place where it fails, None for nothing: DeviceLostError or WrongResultError
+    ends its work then.
     """
     warn_of_unknown_names()
     clock = _Clock()
@@ -257,13 +260,17 @@ async def _reopen(
     made: LoadedModel,
     recipe: Recipe,
     source: Source,
-    tier: str | Sequence[str],
+    tier: str | Sequence[str] | None,
     proves: bool,
     settings: LoadSettings,
 ) -> Reopened:
     """Another device for a model that has lost its own, or left it for wrong numbers, with the
     weights from the cache in it.
     """
+    if tier is None:
+        if made.lost:
+            raise DeviceLostError(made.lost)
+        raise TierUnavailableError(made.tier, f"{made.name} may not use another device")
     programs = recipe.programs()
     need = need_of(made.name, programs)
     if made.lost:

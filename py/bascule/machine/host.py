@@ -31,6 +31,10 @@ def identity_of(backend: Backend) -> str:
     return adapter.identity if adapter else f"{backend.device_name} {host_identity()}"
 
 
+# Less free memory than this is too little for models beside other programs.
+LITTLE_NBYTES = 1 << 30
+
+
 def free_nbytes() -> int | None:
     """Return the bytes that more data may take on this machine; None where that is unknown.
 

@@ -25,13 +25,12 @@ from bascule.device.device import open_device
 from bascule.device.loading import read_programs
 from bascule.errors import BasculeError, InputError
 from bascule.machine.hardware import Hardware, detect_hardware
-from bascule.machine.host import free_nbytes
+from bascule.machine.host import LITTLE_NBYTES, free_nbytes
 from bascule.models.classes import examples_of
 from bascule.observe.findings import SEVERITIES, Cell, Finding, Level, Severity
 from bascule.observe.report_text import as_html, as_markdown
 
 FORMATS = ("markdown", "json", "html")
-_LITTLE_NBYTES = 1 << 30
 # What each package is for, and how bad it is without.
 _PACKAGES: dict[str, tuple[Severity, str]] = {
     "numpy": ("critical", "arrays and the cpu tier need it"),
@@ -97,7 +96,7 @@ class HardwareCompatibilityReporter:
         if nbytes is None:
             text = "The system does not tell how much memory is free."
             return self._add([Finding("info", "memory", "unknown_memory", text)])
-        if nbytes >= _LITTLE_NBYTES:
+        if nbytes >= LITTLE_NBYTES:
             return []
         advice = (
             "Close other applications and tabs.",

@@ -35,6 +35,7 @@ class WasmStore:
         self._count = count or MemoryCount()
         self.targets = {p.name: index for index, p in enumerate(parameters)}
         self.nbytes = sum(p.nbytes for p in parameters)
+        self._count.claim("a model's weights", self.nbytes)
         with telling("a model's weights", self.nbytes):
             self.tensors = {p.name: _allocate(p, kernels) for p in parameters}
         self._count.add("weights", self.nbytes)
@@ -71,6 +72,7 @@ class WasmStates:
         self._count = count or MemoryCount()
         self._kind: MemoryKind = kind
         self.tensors = {v.name: self._zeros(v, sizes) for v in values}
+        self._count.claim("a model's states", self.nbytes)
         self._count.add(kind, self.nbytes)
 
     @property
@@ -91,6 +93,7 @@ class WasmStates:
         """See `StateStore.resize`."""
         for value in self._values:
             old, new = self.tensors[value.name], self._zeros(value, sizes)
+            self._count.claim(f"the state {value.name}", new.nbytes - old.nbytes)
             new.write(old.bytes()[: min(old.nbytes, new.nbytes)])
             self.tensors[value.name] = new
             self._count.add(self._kind, new.nbytes - old.nbytes)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bascule.backend.arrivals import Arrivals
 from bascule.backend.base import StateStore, Tier, WeightStore
-from bascule.backend.memory import MemoryKind, MemoryUse, PassBytes
+from bascule.backend.memory import MemoryBudget, MemoryKind, MemoryUse, PassBytes
 from bascule.backend.profile import Profile, ShaderLog, joined
 from bascule.backend.tracing import Tracer
 from bascule.backend.tuning import TuneReport
@@ -132,6 +132,10 @@ class WebGpuBackend:
     def limit_memory(self, nbytes: int | None) -> None:
         """See `Backend.limit_memory`."""
         self.gpu.limit_memory(nbytes)
+
+    def share_memory(self, budget: MemoryBudget | None) -> None:
+        """See `Backend.share_memory`: every buffer counts."""
+        self.gpu.share_memory(budget)
 
     @property
     def remembered(self) -> Remembered:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from bascule.backend.base import Tier
-    from bascule.backend.memory import MemoryKind, MemoryUse
+    from bascule.backend.memory import MemoryBudget, MemoryKind, MemoryUse
     from bascule.backend.profile import GpuProfile
 
 # Limits that kernels and the memory plan look at; drivers ask for the adapter's own values.
@@ -101,6 +101,10 @@ class Gpu(Protocol):
         Where a buffer would exceed them, what is kept for the next time is freed first;
         GpuOutOfMemoryError where that is not enough.
         """
+        ...
+
+    def share_memory(self, budget: MemoryBudget | None) -> None:
+        """Raise GpuOutOfMemoryError for what does not fit `budget`; None: no limit."""
         ...
 
     @property

@@ -26,7 +26,7 @@ from bascule.errors import (
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from bascule.backend.memory import MemoryKind
+    from bascule.backend.memory import MemoryBudget, MemoryKind
 
 
 _PARTS = (
@@ -106,6 +106,7 @@ class BrowserGpu:
         self._write = bridge.write
         self._read = bridge.read
         self._replay = bridge.replay
+        self._budget: MemoryBudget | None = None
 
     @property
     def lost(self) -> str:
@@ -129,6 +130,16 @@ class BrowserGpu:
     def limit_memory(self, nbytes: int | None) -> None:
         """See `Gpu.limit_memory`."""
         self.bridge.limitMemory(-1 if nbytes is None else nbytes)
+
+    def share_memory(self, budget: MemoryBudget | None) -> None:
+        """See `Gpu.share_memory`."""
+        self._budget = budget
+
+    def _claim(self, verb: str, size: int) -> None:
+        """Raise GpuOutOfMemoryError where so many more bytes do not fit the budget."""
+        budget = self._budget
+        if budget is not None and not budget.admits(size, lambda: self.allocated_nbytes, self.trim):
+            raise GpuOutOfMemoryError(verb, size, detail="the memory budget is used up")
 
     @property
     def n_objects(self) -> int:
@@ -156,6 +167,7 @@ class BrowserGpu:
         limit = self.adapter.limits["maxBufferSize"]
         if nbytes < 0 or size > limit:
             raise GpuError("alloc", f"{nbytes:,} bytes, and this device allows 0 to {limit:,}.")
+        self._claim("alloc", size)
         try:
             return self._alloc(size, uniform, kind)
         except JsException as error:
@@ -191,6 +203,7 @@ class BrowserGpu:
 
     def read(self, buffer: int, offset: int, into: Buffer) -> Awaitable[None]:
         """See `Gpu.read`."""
+        self._claim("read", (memoryview(into).nbytes + 3) & ~3)
         try:
             promise = self._read(buffer, offset, memoryview(into).nbytes, into)
         except JsException as error:

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from bascule.backend.base import DESTROYED, Tier
-from bascule.backend.memory import MemoryCount, MemoryUse
+from bascule.backend.memory import MemoryBudget, MemoryCount, MemoryUse
 from bascule.backend.profile import DeviceSpan, GpuProfile
 from bascule.backend.webgpu.gpu import (
     LEAST_LIMITS,
@@ -228,6 +228,15 @@ class NativeGpu:
         """See `Gpu.limit_memory`."""
         self._memory.limit_nbytes = nbytes
 
+    def share_memory(self, budget: MemoryBudget | None) -> None:
+        """See `Gpu.share_memory`."""
+        self._memory.budget = budget
+
+    def _claim(self, verb: str, size: int) -> None:
+        """Raise GpuOutOfMemoryError where so many more bytes do not fit the budget."""
+        if not self._memory.admits(size, self.trim):
+            raise GpuOutOfMemoryError(verb, size, detail="the memory budget is used up")
+
     @property
     def n_objects(self) -> int:
         """Live buffers and tapes."""
@@ -246,6 +255,7 @@ class NativeGpu:
         if nbytes < 0 or size > limit:
             raise GpuError("alloc", f"{nbytes:,} bytes, and this device allows 0 to {limit:,}.")
         self._check_room("alloc", size)
+        self._claim("alloc", size)
         usage = "UNIFORM|COPY_DST" if uniform else "STORAGE|COPY_DST|COPY_SRC"
         try:
             buffer = self._device.create_buffer(size=size, usage=usage)
@@ -563,6 +573,7 @@ class NativeGpu:
         if kept:
             return kept.pop()
         self._check_room("read", size)
+        self._claim("read", size)
         made = self._device.create_buffer(size=size, usage="MAP_READ|COPY_DST")
         self._memory.add("staging", size)
         return made

@@ -1,0 +1,372 @@
+"""ResourcePool: models that share a device and a memory budget."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from os import PathLike
+from typing import Any, Self, TypeVar, Unpack
+
+from bascule.backend.memory import MemoryBudget
+from bascule.base.arguments import whole_number
+from bascule.choosing.auto import ModelNeed, open_tier
+from bascule.choosing.openers import OpenedTier
+from bascule.choosing.reopening import reopen_tier
+from bascule.compat.pool_queue import Entry, Lease, Request, RequestQueue
+from bascule.device.device import Device
+from bascule.device.loading import load_model
+from bascule.device.options import DeviceLoadOptions, LoadSettings
+from bascule.errors import (
+    BudgetError,
+    DeviceLostError,
+    InputError,
+    TierUnavailableError,
+)
+from bascule.machine.host import LITTLE_NBYTES, free_nbytes
+from bascule.tasks.loaded import NO_MEMORY
+from bascule.tasks.models import AnyModel
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """What a pool has done: `loads` of models, `hits` (requests that found theirs resident),
+    `evictions`, `devices_lost`; bytes on the device now and at most, as its driver counts them.
+    """
+
+    loads: int = 0
+    hits: int = 0
+    evictions: int = 0
+    devices_lost: int = 0
+    now_nbytes: int = 0
+    peak_nbytes: int = 0
+
+
+class _NoRoomError(Exception):
+    """A model whose size is known only now does not fit beside those in use."""
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """An open device, and its models."""
+
+    opened: OpenedTier
+    device: Device
+    entries: set[Entry[AnyModel]]
+
+
+class ResourcePool:
+    """Lends models that share one device and `budget_nbytes` of its memory (None: all there is).
+
+    `async with pool.use(name) as model` loads a model that is not resident, from the cache or the
+    local folder where it lies, and evicts the least recently used ones that no request uses to make
+    room. A WebGPU tier's driver counts every buffer against the budget, the other tiers weights and
+    KV caches. Requests wait for room first come first served; those whose model is resident
+    overtake at most eight times. With `low_memory_mode` a model is evicted as soon as no request
+    uses or waits for it; None does so while the machine has less than 1 GiB free.
+
+    A model in use is never evicted. Within an `async with` of one model, tasks started there among
+    them, another can be used if both fit with their largest passes; else BudgetError, since waiting
+    would not end. A model that is kept after its `async with` may be closed at any time. After a
+    device is lost the next request opens another one. A pool serves one event loop. Close it, or
+    use it in `async with`.
+    """
+
+    def __init__(
+        self,
+        budget_nbytes: int | None = None,
+        *,
+        tier: str = "auto",
+        low_memory_mode: bool | None = None,
+    ) -> None:
+        if budget_nbytes is not None:
+            budget_nbytes = whole_number("budget_nbytes", budget_nbytes, 1)
+        self.budget_nbytes = budget_nbytes
+        self.low_memory_mode = low_memory_mode
+        self._tier = tier
+        self._place: _Place | None = None
+        self._retired: list[_Place] = []
+        self._needs: dict[Hashable, int] = {}
+        self._weights: dict[Hashable, int] = {}
+        self._held_nbytes = 0  # when the budget last refused something
+        self._queue: RequestQueue[AnyModel] = RequestQueue(self._fits, self._refuse)
+        self._counts = PoolStats()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{len(self._queue.entries)} models resident"
+        return f"<ResourcePool {self._tier}, {state}>"
+
+    @property
+    def device(self) -> Device | None:
+        """The device that is open; what else is put on it counts against the budget, too."""
+        return None if self._place is None else self._place.device
+
+    @property
+    def resident(self) -> tuple[str, ...]:
+        """The names of the models on the device, the least recently used first."""
+        entries = sorted(self._queue.entries.values(), key=lambda entry: entry.used)
+        return tuple(entry.model.name for entry in entries)
+
+    @property
+    def stats(self) -> PoolStats:
+        """What the pool has done so far."""
+        now, peak = 0, self._counts.peak_nbytes
+        if self._place is not None:
+            use = self._place.device.memory()
+            now, peak = use.now_nbytes, max(peak, use.peak_nbytes)
+        return replace(self._counts, now_nbytes=now, peak_nbytes=peak)
+
+    @asynccontextmanager
+    async def use(
+        self, model: str | PathLike[str], **options: Unpack[DeviceLoadOptions]
+    ) -> AsyncGenerator[AnyModel]:
+        """Lend a model, loaded with the options of `Device.load` but `wait`.
+
+        The same model with other options is another one. Errors as `bascule.load`; BudgetError for
+        a model that alone exceeds the budget, or exceeds it beside those that the caller uses.
+        DeviceLostError where the device is lost in the midst of the work: ask again.
+        """
+        lease = await self._take(str(model), options)
+        self._queue.hold(lease)
+        try:
+            yield lease.entry.model
+        finally:
+            self._release(lease)
+
+    async def run(
+        self,
+        model: str | PathLike[str],
+        work: Callable[[Any], Awaitable[T]],
+        **options: Unpack[DeviceLoadOptions],
+    ) -> T:
+        """Return the result of `work(model)`, which runs once more if the device is lost in it."""
+        try:
+            async with self.use(model, **options) as lent:
+                return await work(lent)
+        except DeviceLostError:
+            if self._closed:
+                raise
+        async with self.use(model, **options) as lent:
+            return await work(lent)
+
+    def evict(self) -> int:
+        """Evict every model that no request uses; returns how many."""
+        n_evicted = 0
+        while self._evict_one():
+            n_evicted += 1
+        return n_evicted
+
+    def close(self) -> None:
+        """Close the models and the device. Requests that wait end with InputError, work that is
+        under way with DeviceLostError. Closing twice is fine.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._queue.fail_all(self._when_closed)
+        self._queue.entries.clear()
+        places = [self._place] if self._place is not None else []
+        self._note_peak()
+        self._place = None
+        for place in (*places, *self._retired):
+            _close(place)
+        self._retired.clear()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    async def _take(self, name: str, options: DeviceLoadOptions) -> Lease[AnyModel]:
+        settings = LoadSettings(**options)
+        if not settings.wait:
+            raise InputError("wait", "True: a pool lends loaded models", "False")
+        self._check_loop()
+        key = (name, replace(settings, progress=None))
+        if self._closed:
+            raise self._when_closed()
+        request = await self._queue.get(key)
+        while True:
+            lease = request.ready.result()
+            if lease is None:
+                try:
+                    return await self._load(name, settings, request)
+                except _NoRoomError:
+                    await self._queue.again(request)
+            elif not lease.entry.model.lost:
+                self._counts = replace(self._counts, hits=self._counts.hits + 1)
+                return lease
+            else:
+                self._retire()
+                self._release(lease)
+                request = await self._queue.get(key)
+
+    async def _load(
+        self, name: str, settings: LoadSettings, request: Request[AnyModel]
+    ) -> Lease[AnyModel]:
+        try:
+            try:
+                model = await self._load_once(name, settings, request)
+            except DeviceLostError:
+                if self._closed or self._place is None or not self._place.device.lost:
+                    raise
+                model = await self._load_once(name, settings, request)
+        except _NoRoomError:
+            raise  # the request waits again
+        except BaseException:
+            self._queue.failed()
+            raise
+        self._counts = replace(self._counts, loads=self._counts.loads + 1)
+        lease = self._queue.loaded(request, model)
+        if self._place is not None:
+            self._place.entries.add(lease.entry)
+        return lease
+
+    async def _load_once(
+        self, name: str, settings: LoadSettings, request: Request[AnyModel]
+    ) -> AnyModel:
+        while True:
+            place = await self._open()
+
+            async def opener(need: ModelNeed, place: _Place = place) -> OpenedTier:
+                if unable := need.unable.get(place.device.tier):
+                    raise TierUnavailableError(place.device.tier, f"it cannot run {name}: {unable}")
+                self._needs[request.key] = need.total_nbytes
+                self._weights[request.key] = need.weights_nbytes
+                if not self._queue.may_load(request):
+                    raise _NoRoomError
+                return place.opened
+
+            try:
+                model = await load_model(name, None, opener, settings, owns=False)
+            except NO_MEMORY as error:
+                if self.evict():
+                    continue
+                if self._queue.in_use:  # one of them may have grown: wait until it is alone
+                    self._needs[request.key] = self.budget_nbytes or 1 << 62
+                    raise _NoRoomError from error
+                if self.budget_nbytes is None:
+                    raise
+                raise self._too_large(name, request.key, error) from error
+            if self._closed:
+                model.close()
+                raise self._when_closed()
+            return model
+
+    def _too_large(self, name: str, key: Hashable, error: BaseException) -> BudgetError:
+        assert self.budget_nbytes is not None
+        free = self.budget_nbytes - self.stats.now_nbytes
+        needed = self._held_nbytes + (getattr(error, "nbytes", None) or 0)
+        return BudgetError(name, max(self._weights[key], needed), free, self.budget_nbytes)
+
+    async def _open(self) -> _Place:
+        """The device, or another one in the place of one that is lost."""
+        tier, why = "", ""
+        if self._place is not None and self._place.device.lost:
+            tier, why = self._place.device.tier, self._place.device.lost
+            self._retire()
+        if self._place is None:
+            opened = await (
+                reopen_tier(self._tier, tier, why, ModelNeed()) if tier else open_tier(self._tier)
+            )
+            if self._closed:
+                opened.backend.close()
+                raise self._when_closed()
+            self._place = _Place(opened, Device(opened, self._tier), set())
+            if self.budget_nbytes is not None:
+                opened.backend.share_memory(MemoryBudget(self.budget_nbytes, self._make_room))
+        return self._place
+
+    def _retire(self) -> None:
+        """Put a lost device aside until the last request that uses it has ended."""
+        place = self._place
+        if place is None or not place.device.lost:
+            return
+        self._note_peak()
+        self._counts = replace(self._counts, devices_lost=self._counts.devices_lost + 1)
+        self._place = None
+        self._retired.append(place)
+        self._queue.retire()
+        self._close_retired()
+
+    def _close_retired(self) -> None:
+        for place in tuple(self._retired):
+            if not any(entry.leases for entry in place.entries):
+                self._retired.remove(place)
+                _close(place)
+
+    def _release(self, lease: Lease[AnyModel]) -> None:
+        self._queue.release(lease)
+        entry = lease.entry
+        if self._retired:
+            self._close_retired()
+        resident = self._queue.entries.get(entry.key) is entry
+        if resident and not entry.leases and self._is_low and not self._queue.is_wanted(entry.key):
+            self._evict(entry)
+
+    @property
+    def _is_low(self) -> bool:
+        if self.low_memory_mode is not None:
+            return self.low_memory_mode
+        free = free_nbytes()
+        return free is not None and free < LITTLE_NBYTES
+
+    def _make_room(self) -> bool:
+        if self._evict_one():
+            return True
+        self._held_nbytes = self.stats.now_nbytes
+        return False
+
+    def _evict_one(self) -> bool:
+        """Evict the least recently used model that nothing uses; False where there is none."""
+        idle = self._queue.idle
+        if idle:
+            self._evict(idle[0])
+        return bool(idle)
+
+    def _evict(self, entry: Entry[AnyModel]) -> None:
+        del self._queue.entries[entry.key]
+        self._counts = replace(self._counts, evictions=self._counts.evictions + 1)
+        if self._place is not None:
+            self._place.entries.discard(entry)
+        entry.model.close()
+
+    def _fits(self, key: Hashable, in_use: list[Entry[AnyModel]]) -> bool:
+        if key not in self._needs:
+            return True  # its size is known once its config has been read
+        if self.budget_nbytes is None:
+            return self._needs[key] < 1 << 62
+        reserved = sum(self._needs[entry.key] for entry in in_use)
+        return reserved + self._needs[key] <= self.budget_nbytes
+
+    def _refuse(self, key: Hashable) -> BudgetError:
+        name = key[0] if isinstance(key, tuple) else key
+        reserved = sum(self._needs[entry.key] for entry in self._queue.in_use)
+        budget = self.budget_nbytes or reserved
+        hint = "Leave the `async with` of one model before asking for the other."
+        free = max(0, budget - reserved)
+        return BudgetError(str(name), self._needs.get(key, 0), free, budget, hint=hint)
+
+    def _note_peak(self) -> None:
+        self._counts = replace(self._counts, peak_nbytes=self.stats.peak_nbytes)
+
+    def _when_closed(self) -> InputError:
+        return InputError("use", "an open pool", "one that was closed")
+
+    def _check_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop and self._queue.is_busy:
+            raise InputError("use", "the event loop that the pool serves", "another one")
+        self._loop = loop
+
+
+def _close(place: _Place) -> None:
+    for entry in place.entries:
+        entry.model.close()
+    place.device.close()
