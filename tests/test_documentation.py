@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import bascule
+from bascule.compat import resource_pool
 from tests.goldens import TINY_BERT
 from tests.goldens.llama import tiny
 
@@ -51,7 +52,13 @@ async def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     async def small(self: bascule.Device, model: str, **options: Any) -> Any:
         return await real(self, SMALL[model], **options)
 
+    pooled: Any = resource_pool.load_model
+
+    async def small_in_pool(model: str, *given: Any, **options: Any) -> Any:
+        return await pooled(SMALL[model], *given, **options)
+
     monkeypatch.setattr(bascule.Device, "load", small)
+    monkeypatch.setattr(resource_pool, "load_model", small_in_pool)
     names: dict[str, Any] = {}
     for code in examples("docs/devices.md"):
         await run(code, names)
