@@ -1,11 +1,11 @@
 // allowed_token: the first of the highest allowed logits becomes the next token; the position moves
 // on.
 //   y = (id, softmax(allowed logits)[id]); tokens[(position + 1) % S] = id; position += 1
-// Ids from `times` on stand for times. Where all allowed ones together are likelier than any allowed
-// text, only they are allowed. One workgroup: a lane strides over the logits, trees find the best of
-// text and of times, then their weights against the highest. Logits are compared as whole numbers, so
-// that no driver's notion of a NaN matters. The id is -1 (and no token) where a logit is not finite
-// or none is allowed.
+// Ids from `times` on stand for times. Where all allowed ones together are likelier than any
+// allowed text, only they are allowed. One workgroup: a lane strides over the logits, trees find
+// the best of text and of times, then their weights against the highest. Logits are compared as
+// whole numbers, so that no driver's notion of a NaN matters. The id is -1 (and no token) where a
+// logit is not finite or none is allowed.
 // Slots: rank.   Launch: (1, 1, 1).   Source: OpenAI's decoding.py.   Reference: allowed_token.
 override WORKGROUP: u32 = 256u;
 

@@ -135,7 +135,7 @@ async def test_a_lost_device_is_told() -> None:
     async with await bascule.load(TINY_BERT, tier="webgpu") as model:
         backend: Any = model._backend
         backend.gpu.destroy()
-        with pytest.raises(DeviceLostError, match="Load the model again"):
+        with pytest.raises(DeviceLostError, match="Call it again"):
             await model.embed(["w4"])
 
 
