@@ -240,6 +240,22 @@ async def test_no_request_is_overtaken_for_ever() -> None:
     assert not queue.is_busy
 
 
+async def test_a_request_is_cancelled_as_its_turn_comes() -> None:
+    """It is still in the queue then, and the turn is the next one's."""
+    queue = pool_queue.RequestQueue[str](lambda key, used: not used, lambda _: KeyError())
+    lease = queue.loaded(await queue.get("a"), "a")
+    for key in ("a", "b"):  # one that would get a lease, and one that would load
+        both = [asyncio.ensure_future(queue.get(name)) for name in ("c", key)]
+        await asyncio.sleep(0)
+        both[0].cancel()
+        queue.release(lease)
+        request = await asyncio.wait_for(both[1], 10)
+        lease = request.ready.result() or queue.loaded(request, key)
+        assert both[0].cancelled()
+    queue.release(lease)
+    assert not queue.is_busy
+
+
 async def test_two_callers_that_wait_for_each_other() -> None:
     """Each uses a model and asks for a third, for which there is no room: one gets an error."""
     queue = pool_queue.RequestQueue[str](

@@ -149,6 +149,8 @@ class RequestQueue(Generic[T]):
         """Grant what can be granted."""
         blocked: list[Request[T]] = []
         for request in tuple(self._waiting):
+            if request.ready.done():
+                continue  # cancelled: its task has not yet run to leave the queue
             entry = self.entries.get(request.key)
             patient = all(other.overtaken < PATIENCE for other in blocked)
             may_go = patient or bool(request.held)
