@@ -114,7 +114,7 @@ def _q8_0(x: Floats) -> tuple[Bytes, NDArray[np.float16]]:
 
 
 def _f16(x: Floats) -> tuple[Bytes, NDArray[np.float16]]:
-    """The nearest halves, the even one of two; each must be finite."""
+    """The nearest float16, the even one of two; each must be finite."""
     made = x.astype(np.float16)
     return made.view(np.uint8), made
 

@@ -39,7 +39,7 @@ class WebGPUMemoryOptimizer:
     """Holds a model to `budget_nbytes` of a WebGPU device of its own.
 
     It takes the first of its strategies that the budget has room for: weights as they are stored,
-    as halves, in blocks of 8 bits, of 4; and of each, intermediate values that stay for the next
+    as float16, in blocks of 8 bits, of 4; and of each, intermediate values that stay for the next
     pass, that are freed between passes, and passes of fewer rows (of a language model: prompts in
     smaller pieces, and, down to `shortest_context` tokens where that is given, a shorter KV
     cache). The driver holds the limit: no buffer is made that would exceed it, when a pass needs

@@ -275,8 +275,8 @@ class UnifiedWebPlatform:
     @property
     def _weights(self) -> int | str | None:
         """What float weights are made into: the fewest bits that were asked for."""
-        halves = "f16" if self.precision == "fp16" else None
-        return self.quantize or _BITS.get(self._memory_level) or halves
+        f16 = "f16" if self.precision == "fp16" else None
+        return self.quantize or _BITS.get(self._memory_level) or f16
 
     async def _open(self, need: ModelNeed) -> OpenedTier:
         remember = self.optimization_level > 1

@@ -92,13 +92,13 @@ async def load(
     Without `wait` the model is given back before its weights are there: a pass runs each layer as
     soon as it can, and `await model.loaded()` waits for the rest. With `parallel` two shards come
     at a time. A language model's context is `max_length` tokens, by default all that it was trained
-    for, and its KV cache (a speech model's, too) holds halves or, as `cache_dtype` "f32", floats; a
+    for, and its KV cache (a speech model's, too) is float16, or float32 with `cache_dtype` "f32"; a
     text-to-text model's holds floats, and "f16" is rejected.
     With `quantize` (4, 8, "q4_0", "q4_1" or "q8_0") float weights become blocks of so many bits on
     their way (a language model's embedding and output of 8 at the least; no speech model's do), or
-    halves with "f16", and
+    float16 with "f16", and
     `model.quantization` tells what that did to each; `parallel` has no effect then. What computes
-    wrongly here (a kernel, halves, for "auto" a tier) is found out and left unless `prove` is False
+    wrongly here (a kernel, float16, for "auto" a tier) is found out and left unless `prove` is False
     (`bascule.device.proving`); `model.proof`
     tells. What the device cannot hold as it is is cut (`model.fallbacks` tells) unless `fallbacks`
     is False. Without `precompile` pipelines are compiled by the first pass that needs them, and not

@@ -92,7 +92,7 @@ class ModelProver:
         await memory.put(key, {"proven": {**last, content: deviation}})
 
     async def _right(self, model: LoadedModel, sample: Sample, allowed: float) -> float:
-        """The deviation once it is allowed; leaves kernels, then halves, on the way there."""
+        """The deviation once it is allowed; replaces kernels, then a float16 cache, on the way."""
         while True:
             found = await model._answer(sample)
             deviation = sample.deviation(found)

@@ -6,7 +6,7 @@ from bascule.base.dtypes import DType, block_of
 from bascule.program.graph import Graph
 from bascule.program.program import Value
 
-# Numbers of a row that kernels take at once of halves and of blocks.
+# Numbers of a row that kernels take at once of float16 and of blocks.
 _RUN = 32
 
 
