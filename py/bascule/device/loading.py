@@ -96,12 +96,11 @@ async def load(
     text-to-text model's holds floats, and "f16" is rejected.
     With `quantize` (4, 8, "q4_0", "q4_1" or "q8_0") float weights become blocks of so many bits on
     their way (a language model's embedding and output of 8 at the least; no speech model's do), or
-    float16 with "f16", and
-    `model.quantization` tells what that did to each; `parallel` has no effect then. What computes
-    wrongly here (a kernel, float16, for "auto" a tier) is found out and left unless `prove` is False
-    (`bascule.device.proving`); `model.proof`
-    tells. What the device cannot hold as it is is cut (`model.fallbacks` tells) unless `fallbacks`
-    is False. Without `precompile` pipelines are compiled by the first pass that needs them, and not
+    float16 with "f16", and `model.quantization` lists what that did to each; `parallel` has no
+    effect then. A kernel, a float16 cache or (with "auto") a tier whose results are wrong here is
+    replaced unless `prove` is False (`bascule.device.proving`); `model.proof` has what was found.
+    What the device cannot hold as it is is cut (`model.fallbacks` lists it) unless `fallbacks` is
+    False. Without `precompile` pipelines are compiled by the first pass that needs them, and not
     while the weights come. Cancelling the task frees everything. Raises InputError,
     ModelNotFoundError, ModelFileError, UnsupportedModelError, SourceError, TierUnavailableError,
     WrongResultError, or LimitError for a model that is too large for the device however it is cut.
