@@ -133,7 +133,7 @@ def test_a_models_seed(compiled: list[str]) -> None:
 async def test_what_was_compiled_is_listed_for_the_next_visit() -> None:
     precompiler = ModelSpecificPrecompiler(str(TINY_BERT))
     opened = (await asyncio.gather(precompiler.precompile_all(), precompiler.precompile_all()))[0]
-    adapter: Any = (await precompiler._device.open()).backend
+    adapter: Any = (await precompiler._device.get()).backend
     from bascule.backend.webgpu.choices import machine_key
 
     machine = machine_key(adapter.gpu.adapter)

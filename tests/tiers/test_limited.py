@@ -9,13 +9,14 @@ import pytest
 
 import bascule
 from bascule import Attempt, FallbackStrategy, RecoveryManager
+from bascule.backend.base import Backend
 from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.choices import machine_key
 from bascule.backend.webgpu.gpu import LEAST_LIMITS, WANTED_LIMITS
 from bascule.backend.webgpu.gpu_native import NativeGpu, open_native
 from bascule.backend.webgpu.pipelines import Pipelines
 from bascule.choosing.auto import ModelNeed, decision_for, open_tier
-from bascule.choosing.openers import OPENERS
+from bascule.choosing.openers import open_named
 from bascule.choosing.reopening import reopen_tier
 from bascule.choosing.survey import survey
 from bascule.choosing.switches import Switches, read_switches
@@ -36,7 +37,7 @@ async def limited() -> WebGpuBackend:
 
 
 async def test_its_device_has_no_feature_and_the_least_limits() -> None:
-    backend = await limited()  # and has computed a dispatch: see `openers`
+    backend = await limited()  # and has computed a dispatch: see `open_named`
     adapter = backend.gpu.adapter
     assert backend.tier == LIMITED
     assert adapter.least
@@ -115,11 +116,13 @@ async def test_auto_leaves_it_alone_where_webgpu_works() -> None:
 
 
 async def test_auto_considers_it_where_webgpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refuse(_: bool) -> WebGpuBackend:
-        raise TierUnavailableError("webgpu", "planted")
+    async def opened(tier: str, *, remember: bool = True) -> Backend:
+        if tier == "webgpu":
+            raise TierUnavailableError("webgpu", "planted")
+        return await open_named(tier, remember=remember)
 
-    openers = {**OPENERS, "webgpu": refuse}
-    monkeypatch.setattr("bascule.choosing.openers.OPENERS", openers)
+    for place in ("survey", "auto"):
+        monkeypatch.setattr(f"bascule.choosing.{place}.open_named", opened)
     found = await survey(Switches(), budget_s=0.2)
     facts = found.facts(BackendType.WEBGPU_LIMITED)
     assert facts is not None

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,19 +55,17 @@ class Machine:
         self.closed: list[str] = []
         self.devices: dict[Tier, str] = {tier: f"planted {tier}" for tier in tiers}
         self.errors: dict[Tier, Exception] = {}
-        openers = {tier: self._opener(tier) for tier in tiers}
-        for place in ("openers", "survey", "auto"):
-            monkeypatch.setattr(f"bascule.choosing.{place}.OPENERS", openers)
+        for place in ("survey", "auto"):
+            monkeypatch.setattr(f"bascule.choosing.{place}.open_named", self._open)
         monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
 
-    def _opener(self, tier: Tier) -> Callable[[bool], Any]:
-        async def opened(_: bool) -> ReferenceBackend:
-            self.opened.append(tier)
-            if tier in self.errors:
-                raise self.errors[tier]
-            return Named(tier, self.devices[tier], self.closed)
-
-        return opened
+    async def _open(self, tier: Tier, *, remember: bool = True) -> ReferenceBackend:
+        if tier not in self.devices:
+            raise TierUnavailableError(tier, "absent")
+        self.opened.append(tier)
+        if tier in self.errors:
+            raise self.errors[tier]
+        return Named(tier, self.devices[tier], self.closed)
 
     async def favours(self, tier: Tier) -> None:
         """Make the remembered speed of one tier far better than any other's."""

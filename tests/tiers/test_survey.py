@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import inf
 from typing import Any
 
@@ -377,16 +376,14 @@ def test_typical_speeds_prefer_a_real_gpu_and_never_an_imitated_one() -> None:
 async def test_backends_are_held_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[str] = []
 
-    def spying(tiers: Sequence[str]) -> dict[str, Any]:
-        async def opened(_: bool) -> Backend:
-            backend = CountingBackend()
-            backend.close = lambda: closed.append("cpu")
-            return backend
+    async def opened(tier: str, *, remember: bool = True) -> Backend:
+        if tier != "cpu":
+            raise TierUnavailableError(tier, "planted")
+        backend = CountingBackend()
+        backend.close = lambda: closed.append("cpu")
+        return backend
 
-        return dict.fromkeys(tiers, opened)
-
-    monkeypatch.setattr("bascule.choosing.openers.OPENERS", spying(["cpu"]))
-    monkeypatch.setattr("bascule.choosing.survey.OPENERS", spying(["cpu"]))
+    monkeypatch.setattr("bascule.choosing.survey.open_named", opened)
     held = await survey(Switches(), budget_s=0.1, hold=True)
     assert (list(held.backends), closed) == (["cpu"], [])
     held.close()

@@ -11,7 +11,7 @@ from bascule.backend.base import Backend, Tier
 from bascule.backend.tiers import TABLE
 from bascule.base.remembered import open_remembered
 from bascule.choosing.decisions import Considered, Decision, decide, memory_refusal
-from bascule.choosing.openers import OPENERS, OpenedTier, open_named
+from bascule.choosing.openers import OpenedTier, open_named
 from bascule.choosing.speed_records import Watch
 from bascule.choosing.speeds import Kind
 from bascule.choosing.survey import Survey, survey
@@ -44,6 +44,16 @@ class ModelNeed:
     large_work: float = 0.0
     weights_nbytes: int = 0
 
+    def refusal(self, facts: TierFacts) -> str:
+        """Why a tier cannot run it; empty if it can."""
+        unable = facts.refused or self.unable.get(facts.tier, "")
+        return unable or memory_refusal(facts, 0, self.total_nbytes)
+
+    def check(self, tier: str) -> None:
+        """TierUnavailableError for a tier that cannot run it, wherever it opens."""
+        if unable := self.unable.get(tier):
+            raise TierUnavailableError(tier, f"it cannot run {self.name}: {unable}")
+
 
 async def open_tier(
     wanted: str | Sequence[str], need: ModelNeed | None = None, *, remember: bool = True
@@ -60,8 +70,8 @@ async def open_tier(
     """
     if not isinstance(wanted, str):
         return await _open_first(wanted, need, remember)
-    if need and (unable := need.unable.get(wanted)):  # told before anything is opened or fetched
-        raise TierUnavailableError(wanted, f"it cannot run {need.name}: {unable}")
+    if need:  # before anything is opened or fetched
+        need.check(wanted)
     if wanted != "auto":
         return OpenedTier(await open_named(wanted, remember=remember), f"{wanted} was asked for")
     switches = read_switches()
@@ -153,7 +163,7 @@ async def _open_first(wanted: Sequence[str], need: ModelNeed | None, remember: b
 def _decided(found: Survey, need: ModelNeed) -> tuple[Decision, Tier, str]:
     """The decision, and its reason in words; TierUnavailableError if no tier will do."""
     decision = decision_for(found.tiers, need)
-    refused = [str(c) for c in decision.considered if c.refused and c.tier in OPENERS]
+    refused = [str(c) for c in decision.considered if c.refused]
     if decision.chosen is None:
         hint = "Ask for a tier by its name to try it all the same, or quantize the model."
         raise TierUnavailableError("auto", "; ".join(refused), hint=hint)
@@ -193,9 +203,7 @@ def need_of(name: str, programs: Sequence[Program]) -> ModelNeed:
 
 
 def _consider(need: ModelNeed, facts: TierFacts) -> Considered:
-    refused = facts.refused or need.unable.get(facts.tier, "")
-    refused = refused or memory_refusal(facts, 0, need.total_nbytes)
-    if refused:
+    if refused := need.refusal(facts):
         return Considered(facts.tier, refused)
     expected_s = facts.speeds.pass_seconds(need.kind, need.work, need.calls)
     if need.large_work > need.work:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from bascule.backend.base import Backend
 from bascule.backend.probe import probe_dispatch
-from bascule.backend.tiers import TABLE, TIERS, Tier, TierInfo
+from bascule.backend.tiers import TIERS, tier_info
 from bascule.base.arguments import did_you_mean
-from bascule.errors import InputError, TierUnavailableError
+from bascule.errors import InputError
 
 if TYPE_CHECKING:
     from bascule.choosing.decisions import Decision
@@ -42,30 +40,17 @@ class OpenDevice(Protocol):
 
 
 async def open_named(tier: str, *, remember: bool = True) -> Backend:
-    """Open that tier.
+    """Open that tier, and prove by a dispatch that it computes.
 
     InputError for an unknown name, TierUnavailableError for a known one that does not work here.
     """
     if tier not in TIERS:
         hint = did_you_mean(tier, ("auto", *TIERS))
         raise InputError("tier", f'"auto" or one of {", ".join(TIERS)}', repr(tier), hint=hint)
-    opener = OPENERS.get(tier)
-    if opener is None:
-        raise TierUnavailableError(tier, f"this version has {', '.join(OPENERS)} only")
-    return await opener(remember)
-
-
-async def _open(row: TierInfo, remember: bool) -> Backend:
-    """The backend of a tier, once a dispatch has given the right numbers."""
-    backend: Backend = await row.open(remember=remember)
+    backend: Backend = await tier_info(tier).open(remember=remember)
     try:
         await probe_dispatch(backend)
     except BaseException:
         backend.close()
         raise
     return backend
-
-
-OPENERS: Mapping[Tier, Callable[[bool], Awaitable[Backend]]] = {
-    row.name: partial(_open, row) for row in TABLE
-}

@@ -11,7 +11,7 @@ from bascule.backend.tiers import TABLE, TIERS, BackendType, Tier, tier_info
 from bascule.base.entries import MemoryRemembered, Remembered
 from bascule.base.page_settings import IN_PAGE
 from bascule.base.remembered import open_remembered
-from bascule.choosing.openers import OPENERS, open_named
+from bascule.choosing.openers import open_named
 from bascule.choosing.speed_records import speed_record, speeds_of, speeds_without_measuring
 from bascule.choosing.switches import Switches
 from bascule.choosing.tier_records import TierFacts as TierFacts
@@ -73,10 +73,8 @@ async def survey(
     backends: dict[Tier, Backend] = {}
     try:
         for tier in TIERS:
-            refused = switches.refuses(BackendType(tier))
-            if refused or tier not in OPENERS:
-                missing = f"this version has {', '.join(OPENERS)} only"
-                found.append(TierFacts(tier, refused or missing))
+            if refused := switches.refuses(BackendType(tier)):
+                found.append(TierFacts(tier, refused))
                 continue
             if needless := _needless(tier, found):
                 found.append(needless)

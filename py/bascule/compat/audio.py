@@ -11,7 +11,8 @@ from bascule.backend.tuning import TuneReport
 from bascule.base.arguments import one_of
 from bascule.base.arrays import Array, need_numpy
 from bascule.base.waiting import start
-from bascule.device.device import Device, open_device
+from bascule.compat.own_device import OwnDevice
+from bascule.device.device import Device
 from bascule.models.family import SpeechFamily
 from bascule.models.table import FAMILIES
 
@@ -40,8 +41,7 @@ class AudioComputeOptimizer:
         self.browser_specific = browser_specific
         self.report: TuneReport | None = None
         self._bands = bands
-        self._device = device
-        self._owns = device is None
+        self._device = OwnDevice(device)
         self._features: LogMel | None = None
         self._optimizing: Any = None
 
@@ -63,7 +63,7 @@ class AudioComputeOptimizer:
         if self._optimizing is not None and not isinstance(self._optimizing, float):
             await self._optimizing
         found = await read_recording(audio_data, sample_rate)
-        device = await self._opened()
+        device = await self._device.get()
         async with device.backend.turns.turn():
             if self._features is None:
                 self._features = await LogMel.open(device.backend, self._bands)
@@ -82,13 +82,11 @@ class AudioComputeOptimizer:
         if self._features is not None:
             self._features.close()
             self._features = None
-        if self._owns and self._device is not None:
-            self._device.close()
-            self._device = None
+        self._device.close()
 
     async def _optimize(self) -> float:
         if self.browser_specific:
-            device = await self._opened()
+            device = await self._device.get()
             async with device.backend.turns.turn():
                 program = LogMel.program(self._bands)
                 self.report = await device.backend.tune([program], budget_s=_BUDGET_S)
@@ -96,8 +94,3 @@ class AudioComputeOptimizer:
                     self._features.close()
                     self._features = None
         return self.gain
-
-    async def _opened(self) -> Device:
-        if self._device is None:
-            self._device = await open_device()
-        return self._device

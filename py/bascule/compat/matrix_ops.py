@@ -6,7 +6,8 @@ from typing import Any
 
 from bascule.base.arrays import need_numpy, np
 from bascule.base.waiting import start
-from bascule.device.device import Device, open_device
+from bascule.compat.own_device import OwnDevice
+from bascule.device.device import Device
 from bascule.errors import InputError
 
 
@@ -14,8 +15,7 @@ class MatrixOps:
     """`gemm` on `device`, else on one that is opened at its first use; see `RecoveryManager`."""
 
     def __init__(self, device: Device | None = None) -> None:
-        self._device = device
-        self._owns = device is None
+        self._device = OwnDevice(device)
 
     def gemm(self, a: Any, b: Any, output: Any = None) -> Any:
         """output = a @ b, of (M, K) and (K, N); gives the output.
@@ -28,20 +28,17 @@ class MatrixOps:
 
     def close(self) -> None:
         """Close the device, if it opened one."""
-        if self._owns and self._device is not None:
-            self._device.close()
-            self._device = None
+        self._device.close()
 
     async def _gemm(self, a: Any, b: Any, output: Any) -> Any:
         await need_numpy("gemm", "Load numpy into this Pyodide first.")
-        if self._device is None or (self._owns and self._device.lost):
-            self._device = await open_device()
+        ops = (await self._device.get()).ops
         if output is None or isinstance(output, np.ndarray):
-            found = await (await self._device.ops.matmul(a, b)).numpy()
+            found = await (await ops.matmul(a, b)).numpy()
             if output is None:
                 return found
             if output.shape != found.shape:
                 raise InputError("gemm, output", f"shape {found.shape}", f"{output.shape}")
             output[...] = found
             return output
-        return await self._device.ops.matmul(a, b, out=output)
+        return await ops.matmul(a, b, out=output)

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 from typing import cast
 
@@ -19,6 +20,7 @@ from bascule.backend.tiers import SHADER_TIERS, BackendType
 from bascule.base.progress import Progress, ProgressCallback
 from bascule.base.waiting import start
 from bascule.choosing.switches import read_switches
+from bascule.compat.own_device import OwnDevice
 from bascule.compat.platform import UnifiedWebPlatform
 from bascule.device.device import Device, open_device
 from bascule.device.loading import read_programs
@@ -57,44 +59,14 @@ class Precompiled:
     reason: str
 
 
-class _SharedDevice:
-    """A device, opened once for all who ask, whatever they ask at the same time."""
-
-    def __init__(self, platform: str, remember: bool) -> None:
-        self._platform = platform
-        self._remember = remember
-        self._opening: asyncio.Task[Device] | None = None
-        self._opened: Device | None = None
-
-    async def open(self) -> Device:
-        if self._opened is not None and not self._opened.lost:
-            return self._opened
-        if self._opening is None:
-            self._opening = asyncio.ensure_future(self._open())
-            self._opening.add_done_callback(self._ended)
-        return await asyncio.shield(self._opening)
-
-    async def _open(self) -> Device:
-        """Open the platform; of "auto" a tier that has shaders, wherever one works."""
-        wanted = self._platform
-        if wanted != "auto":
-            return await open_device(wanted, remember=self._remember)
-        switches = read_switches()
-        shaders = [tier for tier in SHADER_TIERS if not switches.refuses(BackendType(tier))]
-        if shaders:
-            with suppress(TierUnavailableError):
-                return await open_device(shaders, remember=self._remember)
-        return await open_device(wanted, remember=self._remember)
-
-    def _ended(self, task: asyncio.Task[Device]) -> None:
-        self._opening = None
-        if not task.cancelled() and task.exception() is None:
-            self._opened = task.result()
-
-    def close(self) -> None:
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
+async def _open_with_shaders(platform: str, remember: bool) -> Device:
+    """Open the platform; of "auto" a tier that has shaders, wherever one works."""
+    switches = read_switches()
+    shaders = [tier for tier in SHADER_TIERS if not switches.refuses(BackendType(tier))]
+    if platform == "auto" and shaders:
+        with suppress(TierUnavailableError):
+            return await open_device(shaders, remember=remember)
+    return await open_device(platform, remember=remember)
 
 
 class ShaderPrecompiler:
@@ -113,7 +85,7 @@ class ShaderPrecompiler:
         self.model_type = _known_type("ShaderPrecompiler", model_type)
         self._programs = _FAMILIES[model_type].programs()
         self._remember = cache_to_indexeddb
-        self._device = _SharedDevice(platform, cache_to_indexeddb)
+        self._device = OwnDevice(None, partial(_open_with_shaders, platform, cache_to_indexeddb))
 
     @staticmethod
     def model_types() -> tuple[str, ...]:
@@ -141,7 +113,7 @@ class ShaderPrecompiler:
 
     async def device(self) -> Device:
         """The device with the shaders, whose `load` needs no others; `close` closes it."""
-        return await self._device.open()
+        return await self._device.get()
 
     def close(self) -> None:
         """Let go of the device and its shaders."""
@@ -151,7 +123,7 @@ class ShaderPrecompiler:
         self, operations: Sequence[str], progress: ProgressCallback | None
     ) -> Precompiled:
         name = f"{self.model_type} models" if self._remember else ""
-        device = await self._device.open()
+        device = await self._device.get()
         return await _compile(device, self._programs, operations, name, progress)
 
 
@@ -174,7 +146,7 @@ class ModelSpecificPrecompiler:
         self.model_name = model_name
         self.model_type = _known_type("ModelSpecificPrecompiler", model_type)
         self._remember = cache_results
-        self._device = _SharedDevice(platform, cache_results)
+        self._device = OwnDevice(None, partial(_open_with_shaders, platform, cache_results))
         self._listeners: list[Callable[[str, float], None]] = []
         self._compiling: asyncio.Task[Precompiled] | None = None
         self._done: Precompiled | None = None
@@ -195,7 +167,7 @@ class ModelSpecificPrecompiler:
         It shares this object's device: close the model first, then this.
         """
         await self._compiled(None)
-        device = await self._device.open()
+        device = await self._device.get()
         platform = UnifiedWebPlatform(self.model_name, self.model_type, device=device)
         for listener in self._listeners:
             platform.on_progress(listener)
@@ -229,7 +201,7 @@ class ModelSpecificPrecompiler:
                 listener(step.stage, 100 * step.fraction)
 
         programs = await read_programs(self.model_name)
-        device = await self._device.open()
+        device = await self._device.get()
         operations = tuple(dict.fromkeys(c.op for p in programs for c in p.calls))
         name = self.model_name if self._remember else ""
         return await _compile(device, programs, operations, name, tell)

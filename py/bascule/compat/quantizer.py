@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, overload
 
 from bascule.backend.base import Backend
@@ -11,7 +12,7 @@ from bascule.backend.quantize import Sums
 from bascule.base.arrays import ArrayLike, NDArray, np
 from bascule.base.dtypes import BlockType, DType
 from bascule.base.progress import Progress, ProgressCallback
-from bascule.base.turns import CrossLoopLock
+from bascule.compat.own_device import OwnDevice
 from bascule.device.device import Device, open_device
 from bascule.errors import InputError
 from bascule.program.blocks import dequantize
@@ -58,10 +59,7 @@ class WebGPUQuantizer:
         self.bits = 16 if chosen == "f16" else int(chosen[1])
         if bits not in (None, self.bits):
             raise InputError("WebGPUQuantizer", f"a format of {bits} bits", repr(format))
-        self._tier = tier
-        self._device = device
-        self._owns = device is None
-        self._opening = CrossLoopLock()
+        self._device = OwnDevice(device, partial(open_device, tier))
         self._closed = False
 
     @overload
@@ -103,9 +101,7 @@ class WebGPUQuantizer:
     def close(self) -> None:
         """Close the tier that was opened here. Closing twice is fine."""
         self._closed = True
-        if self._owns and self._device is not None:
-            self._device.close()
-            self._device = None
+        self._device.close()
 
     async def __aenter__(self) -> WebGPUQuantizer:
         return self
@@ -114,13 +110,11 @@ class WebGPUQuantizer:
         self.close()
 
     async def _open(self) -> Device:
-        async with self._opening.turn():
-            if self._closed:
-                raise InputError("quantize", "an open quantizer", "one that was closed")
-            if self._device is None:
-                self._device = await open_device(self._tier)
-            self._device.check_open("quantize")
-            return self._device
+        if self._closed:
+            raise InputError("quantize", "an open quantizer", "one that was closed")
+        device = await self._device.get()
+        device.check_open("quantize")
+        return device
 
 
 async def _quantized(

@@ -18,12 +18,7 @@ from bascule.compat.pool_queue import Entry, Lease, Request, RequestQueue
 from bascule.device.device import Device
 from bascule.device.loading import load_model
 from bascule.device.options import DeviceLoadOptions, LoadSettings
-from bascule.errors import (
-    BudgetError,
-    DeviceLostError,
-    InputError,
-    TierUnavailableError,
-)
+from bascule.errors import BudgetError, DeviceLostError, InputError
 from bascule.machine.host import LITTLE_NBYTES, free_nbytes
 from bascule.tasks.loaded import NO_MEMORY
 from bascule.tasks.models import AnyModel
@@ -235,8 +230,7 @@ class ResourcePool:
             place = await self._open()
 
             async def opener(need: ModelNeed, place: _Place = place) -> OpenedTier:
-                if unable := need.unable.get(place.device.tier):
-                    raise TierUnavailableError(place.device.tier, f"it cannot run {name}: {unable}")
+                need.check(place.device.tier)
                 self._needs[request.key] = need.total_nbytes
                 self._weights[request.key] = need.weights_nbytes
                 if not self._queue.may_load(request):

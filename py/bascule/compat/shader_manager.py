@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import prod
 from os import PathLike
 from pathlib import Path
@@ -21,6 +22,7 @@ from bascule.backend.webgpu.kernels import candidates
 from bascule.base.arguments import described, did_you_mean, whole_number
 from bascule.base.arrays import need_numpy, np
 from bascule.base.waiting import start
+from bascule.compat.own_device import OwnDevice
 from bascule.device.device import Device, open_device
 from bascule.errors import InputError, TierUnavailableError
 from bascule.kernels.buffer import BufferPool, DeviceBuffer
@@ -94,8 +96,7 @@ class ComputeShaderManager:
         where = "ComputeShaderManager, optimization_level"
         self.optimization_level = whole_number(where, optimization_level, 0, 3)
         self.model_type = model_type
-        self._device = device
-        self._owns = device is None
+        self._device = OwnDevice(device, partial(open_device, SHADER_TIERS))
 
     @property
     def operations(self) -> tuple[str, ...]:
@@ -129,20 +130,17 @@ class ComputeShaderManager:
 
     def close(self) -> None:
         """Close the device, if it opened one."""
-        if self._owns and self._device is not None:
-            self._device.close()
-            self._device = None
+        self._device.close()
 
     async def _execute(self, shader: ManagedShader, inputs: list[Any], outputs: list[Any]) -> Any:
         await need_numpy("execute_shader", "Load numpy into this Pyodide first.")
         if not outputs:
             raise InputError("execute_shader", "an output", "none")
-        if self._device is None:
-            self._device = await open_device(SHADER_TIERS)
+        device = await self._device.get()
         if shader.name.endswith(".wgsl"):
-            await self._execute_file(self._device, shader, inputs, outputs)
+            await self._execute_file(device, shader, inputs, outputs)
         else:
-            await self._execute_operation(self._device, shader, inputs, outputs)
+            await self._execute_operation(device, shader, inputs, outputs)
         return outputs
 
     async def _execute_file(

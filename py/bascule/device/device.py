@@ -19,7 +19,6 @@ from bascule.choosing.switches import warn_of_unknown_names
 from bascule.device.loading import load_model
 from bascule.device.operations import Operations
 from bascule.device.options import DeviceLoadOptions, LoadSettings
-from bascule.errors import TierUnavailableError
 from bascule.kernels.buffer import BufferPool, DeviceBuffer, buffer_dtype
 from bascule.kernels.home import KernelHome, PoolHome
 from bascule.kernels.kernel import Kernel
@@ -274,6 +273,5 @@ class Device:
 
     async def _opened_for(self, need: ModelNeed) -> OpenedTier:
         await self._home.ready("load")
-        if unable := need.unable.get(self.tier):
-            raise TierUnavailableError(self.tier, f"it cannot run {need.name}: {unable}")
+        need.check(self.tier)
         return self._opened

@@ -15,7 +15,6 @@ from bascule.base.arguments import did_you_mean
 from bascule.base.arrays import need_numpy, np
 from bascule.base.waiting import sync
 from bascule.choosing.auto import need_of
-from bascule.choosing.decisions import memory_refusal
 from bascule.choosing.speeds import Kind
 from bascule.choosing.survey import survey
 from bascule.choosing.switches import read_switches
@@ -118,9 +117,7 @@ class HardwareCompatibilityReporter:
         found: list[Finding] = []
         able: list[str] = []
         for each in self._surveyed():
-            unable = need.unable.get(each.tier, "")
-            # A tensor that no buffer holds is cut: only the sum counts.
-            why = each.refused or unable or memory_refusal(each, 0, need.total_nbytes)
+            why = need.refusal(each)
             if each.better:
                 continue
             if not why:

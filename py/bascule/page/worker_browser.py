@@ -9,17 +9,11 @@ from dataclasses import asdict
 from typing import Any
 
 from bascule import cache
-from bascule.backend.base import Backend, Tier
+from bascule.backend.base import Tier
 from bascule.base.page_settings import IN_PAGE
-from bascule.base.progress import Progress
+from bascule.base.progress import ProgressCallback
 from bascule.base.remembered import open_remembered
-from bascule.choosing.auto import ModelNeed, open_chosen, open_tier
-from bascule.choosing.decisions import Decision
-from bascule.choosing.openers import OpenedTier
-from bascule.choosing.survey import Survey, survey
-from bascule.choosing.switches import read_switches
-from bascule.device.loading import load_model
-from bascule.device.options import LoadSettings
+from bascule.device.open_tiers import OpenTiers
 from bascule.errors import BasculeError, InputError
 from bascule.page.text import ids_of, options_from_json, prompt_from_json, read_out
 from bascule.tasks.classifier import ClassifierModel
@@ -36,7 +30,7 @@ from bascule.weights.recorded import FilesRead, remember_load
 
 
 class PageSession:
-    """One model at a time, on devices that outlive it: browsers free a device late, if at all.
+    """One model at a time, on devices that outlive it.
 
     An answer is JSON, {"error": ...} among it, or an array's memory.
     """
@@ -47,8 +41,7 @@ class PageSession:
 
             import_ahead(LOADING)
         self._model: AnyModel | None = None
-        self._tiers: dict[str, Backend] = {}
-        self._found: Survey | None = None
+        self._tiers = OpenTiers()
         self._running: set[asyncio.Task[Any]] = set()
         self._remembering: asyncio.Task[None] | None = None
 
@@ -57,25 +50,14 @@ class PageSession:
 
         `report(stage, done, total, unit)` hears of its progress.
         """
-
-        def tell(progress: Progress) -> None:
-            report(progress.stage, progress.done, progress.total, progress.unit)
-
         # Here, not in the work: of two loads that begin together the later one stays.
         stopping = self._stop()
 
         async def work() -> str:
             await stopping
             self._close_model()
-            decisions: list[Decision | None] = []
-
-            async def opener(need: ModelNeed) -> OpenedTier:
-                opened = await self._tier(tier, need)
-                decisions.append(opened.decision)
-                return opened
-
-            settings = LoadSettings(progress=tell)
-            self._model = made = await load_model(model, tier, opener, settings, owns=False)
+            made = await self._tiers.load(model, tier, progress=_reporting(report))
+            self._model, decision = made, self._tiers.decision
             auto = made.tier if tier == "auto" else None
             self._remembering = asyncio.ensure_future(_remember(model, made.files, auto))
             return json.dumps(
@@ -87,7 +69,7 @@ class PageSession:
                     **_kind_of(made),
                     "stats": made.stats,
                     "proof": made.proof.as_json(),
-                    "decision": decisions[-1].as_json() if decisions and decisions[-1] else None,
+                    "decision": decision.as_json() if decision else None,
                     "warnings": await cache.warnings(),
                 }
             )
@@ -177,15 +159,13 @@ class PageSession:
         as JSON, `report` progress.
         """
 
-        def tell(progress: Progress) -> None:
-            report(progress.stage, progress.done, progress.total, progress.unit)
-
         async def work() -> str:
             model = self._loaded("transcribe")
             if not isinstance(model, SpeechModel):
                 raise _another_kind("transcribe", "a speech model", model)
-            chosen: Any = {**json.loads(options), "sample_rate": rate, "progress": tell}
-            async with model.stream_transcribe(samples, **chosen) as stream:
+            chosen: Any = {**json.loads(options), "sample_rate": rate}
+            tell = _reporting(report)
+            async with model.stream_transcribe(samples, progress=tell, **chosen) as stream:
                 async for segment in stream:
                     report_segment(json.dumps(segment.as_json()))
             said = stream.result
@@ -205,11 +185,9 @@ class PageSession:
     async def tune(self, budget_s: float, report: Callable[..., None]) -> str:
         """Tune the device for the loaded model; reports as `load` does."""
 
-        def tell(progress: Progress) -> None:
-            report(progress.stage, progress.done, progress.total, progress.unit)
-
         async def work() -> str:
             model = self._loaded("tune")
+            tell = _reporting(report)
             return json.dumps((await model.tune(budget_s, progress=tell)).as_json())
 
         return await self._answered(work())
@@ -236,7 +214,7 @@ class PageSession:
     def stats(self) -> str:
         """The model's counters, and how many tiers are open."""
         stats = {} if self._model is None else self._model.stats
-        return json.dumps({**stats, "tiers_open": len(self._held())})
+        return json.dumps({**stats, "tiers_open": len(self._tiers.backends)})
 
     async def cancel(self) -> None:
         """Stop all that runs or waits; the answers to that then say so."""
@@ -271,31 +249,6 @@ class PageSession:
         if not isinstance(model, ClassifierModel):
             raise _another_kind(verb, "a sequence classifier", model)
         return model
-
-    async def _tier(self, wanted: str, need: ModelNeed) -> OpenedTier:
-        reason = f"{wanted} was asked for"
-        if wanted == "auto":
-            switches = read_switches()
-            if switches.forced is None:
-                return await self._best(need)
-            wanted, reason = switches.forced.tier, switches.forced_reason
-        backend = next((b for b in self._held() if b.tier == wanted and not b.lost), None)
-        if backend is None:
-            backend = self._tiers[wanted] = (await open_tier(wanted, need)).backend
-        return OpenedTier(backend, reason)
-
-    def _held(self) -> list[Backend]:
-        """The open tiers."""
-        return [*self._tiers.values(), *(self._found.backends.values() if self._found else ())]
-
-    async def _best(self, need: ModelNeed) -> OpenedTier:
-        """Of tiers that stay open once they are: another model may want another one."""
-        if self._found is None or any(b.lost for b in self._found.backends.values()):
-            if self._found is not None:
-                self._found.close()
-            self._found = await survey(read_switches(), hold=True)
-        opened, self._found = await open_chosen(self._found, need)
-        return opened
 
     def _close_model(self) -> None:
         if self._model is not None:
@@ -359,6 +312,10 @@ def _another_kind(verb: str, expected: str, model: LoadedModel) -> InputError:
     kind, verbs = _VERBS[type(model)]
     hint = f"Load {expected}; this model can {verbs}."
     return InputError(verb, expected, f"{model.name}, which is {kind}", hint=hint)
+
+
+def _reporting(report: Callable[..., None]) -> ProgressCallback:
+    return lambda p: report(p.stage, p.done, p.total, p.unit)
 
 
 def _prefill(report: Callable[..., None]) -> Callable[[int, int], None]:

@@ -20,7 +20,7 @@ from bascule.compat.fallback.operation_work import Array, Request
 from bascule.compat.fallback.settings import Settings
 from bascule.compat.fallback.strategies import rewrites_of
 from bascule.compat.fallback.telemetry import Telemetry
-from bascule.compat.fallback.tiers import OpenTiers
+from bascule.compat.fallback.tiers import OpenDevices
 from bascule.compat.recovery import RecoveryManager
 from bascule.machine.capabilities import Capabilities
 from bascule.program.rewrites.rewrite import Limits, Taken
@@ -53,7 +53,7 @@ class FallbackRuns:
         self._settings = settings
         self._telemetry = telemetry
         self._handle = handle
-        self._tiers = OpenTiers(settings.device)
+        self._tiers = OpenDevices(settings.device)
         self._recovery = RecoveryManager(_RECOVERY, classify=settings.classify)
         self.last_taken: tuple[Taken, ...] = ()
 

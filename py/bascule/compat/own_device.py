@@ -1,0 +1,39 @@
+"""A device of the caller's, or one that is opened at its first use."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from bascule.base.turns import CrossLoopLock
+from bascule.device.device import Device, open_device
+
+
+class OwnDevice:
+    """`given`, which stays open, or what `opener` opens once for all who ask, until `close`."""
+
+    def __init__(
+        self,
+        given: Device | None = None,
+        opener: Callable[[], Awaitable[Device]] = open_device,
+    ) -> None:
+        self._given = given
+        self._opener = opener
+        self._opened: Device | None = None
+        self._opening = CrossLoopLock()
+
+    async def get(self) -> Device:
+        """The device; a lost one that was opened here is opened anew. Errors as `opener`."""
+        if self._given is not None:
+            return self._given
+        async with self._opening.turn():
+            if self._opened is not None and self._opened.lost:
+                self.close()
+            if self._opened is None:
+                self._opened = await self._opener()
+            return self._opened
+
+    def close(self) -> None:
+        """Close the device if it was opened here. Closing twice is fine."""
+        device, self._opened = self._opened, None
+        if device is not None:
+            device.close()
