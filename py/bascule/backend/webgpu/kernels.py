@@ -19,7 +19,14 @@ from bascule.backend.webgpu.kernels_positions import POSITION_ROWS
 from bascule.backend.webgpu.kernels_sampling import SAMPLING_ROWS
 from bascule.backend.webgpu.kernels_signal import SIGNAL_ROWS
 from bascule.backend.webgpu.kernels_text import TEXT_ROWS
-from bascule.backend.webgpu.launch import fits, flat, normalise_groups, normalise_rows, operand
+from bascule.backend.webgpu.launch import (
+    a_lane_each,
+    fits,
+    flat,
+    normalise_groups,
+    normalise_rows,
+    operand,
+)
 from bascule.program.ops import POOLINGS
 from bascule.program.ops.parts import part_of
 from bascule.program.program import Call, Sizes
@@ -75,9 +82,7 @@ def _embedding(call: Call, adapter: AdapterInfo) -> Variants:
     position = "position_add" if call.operands[2] else "position_none"
     row_bias = "row_bias_add" if call.operands[3] else "row_bias_none"
     before = "before_given" if call.operands[4] else "before_none"
-    lanes = prod(call.result.limits)
-    parts = (position, row_bias, before)
-    return [lambda: make_kernel(call, "embedding", numbers, lambda: flat(lanes, 64), parts=parts)]
+    return a_lane_each(call, numbers, parts=(position, row_bias, before))
 
 
 def _linear(call: Call, adapter: AdapterInfo) -> Variants:
@@ -194,28 +199,18 @@ def _pool(call: Call, adapter: AdapterInfo) -> Variants:
         batch, tokens, cols = x.sizes(sizes)
         return {"batch": batch, "tokens": tokens, "cols": cols}
 
-    lanes = prod(call.result.limits)
     parts = ("skipped_given" if call.operands[2] else "skipped_none",)
     kind = {"KIND": float(POOLINGS.index(str(call.attribute("kind"))))}
-
-    def make() -> Kernel:
-        return make_kernel(
-            call, "pool", numbers, lambda: flat(lanes, 64), parts=parts, constants=kind
-        )
-
-    return [make]
+    return a_lane_each(call, numbers, parts=parts, constants=kind)
 
 
 def _activate(call: Call, adapter: AdapterInfo) -> Variants:
     del adapter
-    x = call.result
-    lanes = prod(x.limits)
-    parts = (f"activation_{call.attribute('kind')}",)
 
     def numbers(sizes: Sizes) -> Numbers:
-        return {"n": prod(x.sizes(sizes))}
+        return {"n": prod(call.result.sizes(sizes))}
 
-    return [lambda: make_kernel(call, "activate", numbers, lambda: flat(lanes, 64), parts=parts)]
+    return a_lane_each(call, numbers, parts=(f"activation_{call.attribute('kind')}",))
 
 
 def _add(call: Call, adapter: AdapterInfo) -> Variants:
@@ -225,8 +220,7 @@ def _add(call: Call, adapter: AdapterInfo) -> Variants:
     def numbers(sizes: Sizes) -> Numbers:
         return {"n": prod(x.sizes(sizes)), "period": prod(y.sizes(sizes))}
 
-    lanes = prod(x.limits)
-    return [lambda: make_kernel(call, "add", numbers, lambda: flat(lanes, 64))]
+    return a_lane_each(call, numbers)
 
 
 _ROWS: dict[str, Callable[[Call, AdapterInfo], Variants]] = {

@@ -11,7 +11,7 @@ from math import prod
 
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel, Numbers, Variants, Workgroups, make_kernel
-from bascule.backend.webgpu.launch import fits, flat, operand
+from bascule.backend.webgpu.launch import a_lane_each, by_workgroup, fits, operand
 from bascule.base.dtypes import DType
 from bascule.errors import InputError
 from bascule.program.program import Call, Sizes, Value
@@ -55,19 +55,18 @@ def gated_linear(call: Call, adapter: AdapterInfo) -> Variants:
     """Two linear layers over blocks, the first of which gates the second."""
     activation = f"activation_{call.attribute('activation')}"
     if operand(call, 1).limits[1] % RUN and operand(call, 1).dtype == "f32":
-        return [partial(_gated_any, call, activation)]
+        return _gated_any(call, activation)
     return _variants(call, adapter, ("columns_gated", activation), _WIDTH // 2)
 
 
-def _gated_any(call: Call, activation: str) -> Kernel:
+def _gated_any(call: Call, activation: str) -> Variants:
     x, y = operand(call, 0), call.result
     inner, cols = x.limits[-1], y.limits[-1]
 
     def numbers(sizes: Sizes) -> Numbers:
         return {"rows": prod(x.sizes(sizes)[:-1]), "cols": cols, "inner": inner}
 
-    lanes = prod(y.limits)
-    return make_kernel(call, "gated_any", numbers, lambda: flat(lanes, 64), parts=(activation,))
+    return a_lane_each(call, numbers, name="gated_any", parts=(activation,))
 
 
 def embedding(call: Call, adapter: AdapterInfo) -> Variants:
@@ -85,9 +84,7 @@ def embedding(call: Call, adapter: AdapterInfo) -> Variants:
     before = "before_given" if call.operands[4] else "before_none"
     parts = (*_WEIGHTS[table.dtype], position, row_bias, before)
     lanes = prod(ids.limits) * runs
-    return [
-        lambda: make_kernel(call, "embedding_blocks", numbers, lambda: flat(lanes, 64), parts=parts)
-    ]
+    return a_lane_each(call, numbers, name="embedding_blocks", lanes=lanes, parts=parts)
 
 
 def token_embedding(call: Call, adapter: AdapterInfo) -> Variants:
@@ -106,7 +103,7 @@ def token_embedding(call: Call, adapter: AdapterInfo) -> Variants:
     before = "before_given" if call.operands[3] else "before_none"
     parts = (*(() if plain else _WEIGHTS[table.dtype]), before)
     lanes = y.limits[0] * (cols if plain else runs)
-    return [lambda: make_kernel(call, name, numbers, lambda: flat(lanes, 64), parts=parts)]
+    return a_lane_each(call, numbers, name=name, lanes=lanes, parts=parts)
 
 
 def part_of_table(call: Call, table: Value) -> Numbers:
@@ -151,17 +148,6 @@ def _variants(
             enables=enables,
         )
 
-    def make_group(lanes: int) -> Kernel:
-        return make_kernel(
-            call,
-            "blocks_group",
-            numbers,
-            lambda: launch(1, 1),
-            variant=str(lanes),
-            parts=(*shared, "spread_none"),
-            constants={"WORKGROUP": lanes},
-        )
-
     def make_tile(kind: str, lanes_x: int, lanes_y: int) -> Kernel:
         return make_kernel(
             call,
@@ -179,7 +165,14 @@ def _variants(
         spreads.insert(0, ("subgroup", "subgroups" if adapter.subgroups_enable else ""))
     lanes = [partial(make_lane, "blocks_lane", 1, n, *s) for s in spreads for n in _LANES]
     blocks = [partial(make_lane, "blocks_block", 8, n, *s) for s in spreads for n in _LANES]
-    groups = [partial(make_group, n) for n in _GROUPS if fits(adapter, n)]
+    groups = by_workgroup(
+        call,
+        numbers,
+        lambda _: launch(1, 1),
+        [n for n in _GROUPS if fits(adapter, n)],
+        name="blocks_group",
+        parts=(*shared, "spread_none"),
+    )
     tiles = [
         partial(make_tile, kind, *tile)
         for kind in _tile_kinds(weight.dtype, adapter)

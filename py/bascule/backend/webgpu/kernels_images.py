@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from math import prod
 
 from bascule.backend.webgpu.gpu import AdapterInfo
-from bascule.backend.webgpu.kernel import Numbers, Variants, make_kernel
-from bascule.backend.webgpu.launch import flat, operand
+from bascule.backend.webgpu.kernel import Numbers, Variants
+from bascule.backend.webgpu.launch import a_lane_each, operand
 from bascule.program.ops.images import windows_of
 from bascule.program.program import Call, Sizes
 
@@ -19,12 +19,11 @@ def _patches(call: Call, adapter: AdapterInfo) -> Variants:
     x = operand(call, 0)
     windows = windows_of(x.limits, dict(call.attributes))
     _, height, width, channels = x.limits
-    lanes = prod(call.result.limits)
 
     def numbers(sizes: Sizes) -> Numbers:
         del sizes  # all of them are known
         return {
-            "n": lanes,
+            "n": prod(call.result.limits),
             "cols": windows.cols,
             "channels": channels,
             "height": height,
@@ -35,18 +34,17 @@ def _patches(call: Call, adapter: AdapterInfo) -> Variants:
             **{name: call.whole(name) for name in _OWN},
         }
 
-    return [lambda: make_kernel(call, "patches", numbers, lambda: flat(lanes, 64))]
+    return a_lane_each(call, numbers)
 
 
 def _place_rows(call: Call, adapter: AdapterInfo) -> Variants:
     del adapter
     x = operand(call, 0)
-    lanes = prod(x.limits)
 
     def numbers(sizes: Sizes) -> Numbers:
         return {"n": prod(x.sizes(sizes)), "start": call.whole("first") * x.limits[1]}
 
-    return [lambda: make_kernel(call, "place_rows", numbers, lambda: flat(lanes, 64))]
+    return a_lane_each(call, numbers, lanes=prod(x.limits))
 
 
 IMAGE_ROWS: Mapping[str, Callable[[Call, AdapterInfo], Variants]] = {

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from math import log, prod
 
 from bascule.backend.webgpu.gpu import AdapterInfo
-from bascule.backend.webgpu.kernel import Numbers, Variants, make_kernel
-from bascule.backend.webgpu.launch import flat, operand
+from bascule.backend.webgpu.kernel import Numbers, Variants
+from bascule.backend.webgpu.launch import a_lane_each, operand
 from bascule.program.ops.positions import NUDGE
 from bascule.program.program import Call, Sizes
 
@@ -34,9 +33,7 @@ def _relative_bias(call: Call, adapter: AdapterInfo) -> Variants:
             "nudge": NUDGE,
         }
 
-    lanes = prod(call.result.limits)
-    launch = partial(flat, lanes, 64)
-    return [lambda: make_kernel(call, "relative_bias", numbers, launch, parts=(part,))]
+    return a_lane_each(call, numbers, parts=(part,))
 
 
 def _rope(call: Call, adapter: AdapterInfo) -> Variants:
@@ -53,8 +50,7 @@ def _rope(call: Call, adapter: AdapterInfo) -> Variants:
             "rows": angles.limits[0],
         }
 
-    lanes = prod(x.limits) // 2
-    return [lambda: make_kernel(call, "rope", numbers, lambda: flat(lanes, 64))]
+    return a_lane_each(call, numbers, lanes=prod(x.limits) // 2)
 
 
 POSITION_ROWS: Mapping[str, Callable[[Call, AdapterInfo], Variants]] = {

@@ -7,8 +7,15 @@ from functools import partial
 from math import prod
 
 from bascule.backend.webgpu.gpu import AdapterInfo
-from bascule.backend.webgpu.kernel import Kernel, Numbers, Variants, make_kernel
-from bascule.backend.webgpu.launch import fits, flat, operand
+from bascule.backend.webgpu.kernel import Numbers, Variants
+from bascule.backend.webgpu.launch import (
+    a_lane_each,
+    by_workgroup,
+    fits,
+    flat,
+    one_workgroup,
+    operand,
+)
 from bascule.program.program import Call, Sizes
 
 
@@ -21,35 +28,17 @@ def _frames(call: Call, adapter: AdapterInfo) -> Variants:
         params = {"count": count, "width": width, "samples": samples}
         return {**params, "step": call.whole("step"), "pad": call.whole("pad")}
 
-    def make(lanes: int) -> Kernel:
-        return make_kernel(
-            call,
-            "frames",
-            numbers,
-            lambda: flat(count * width, lanes),
-            variant=str(lanes),
-            constants={"WORKGROUP": lanes},
-        )
-
-    return [partial(make, lanes) for lanes in (64, 256) if fits(adapter, lanes, 0)]
+    lanes = [n for n in (64, 256) if fits(adapter, n)]
+    return by_workgroup(call, numbers, partial(flat, count * width), lanes)
 
 
 def _largest(call: Call, adapter: AdapterInfo) -> Variants:
     def numbers(sizes: Sizes) -> Numbers:
         return {"n": prod(operand(call, 0).sizes(sizes))}
 
-    def make(lanes: int) -> Kernel:
-        return make_kernel(
-            call,
-            "largest",
-            numbers,
-            lambda: (1, 1, 1),
-            variant=str(lanes),
-            constants={"WORKGROUP": lanes},
-        )
-
     order = (16, 256) if adapter.software else (256, 64, 16)
-    return [partial(make, lanes) for lanes in order if fits(adapter, lanes, 4 * lanes)]
+    lanes = [n for n in order if fits(adapter, n, 4 * n)]
+    return by_workgroup(call, numbers, one_workgroup, lanes)
 
 
 def _elementwise(call: Call, adapter: AdapterInfo, **fields: str) -> Variants:
@@ -60,8 +49,7 @@ def _elementwise(call: Call, adapter: AdapterInfo, **fields: str) -> Variants:
         params = {field: call.number(name) for field, name in fields.items()}
         return {"n": prod(call.result.sizes(sizes)), **params}
 
-    lanes = prod(call.result.limits)
-    return [lambda: make_kernel(call, call.op, numbers, lambda: flat(lanes, 64))]
+    return a_lane_each(call, numbers)
 
 
 SIGNAL_ROWS: Mapping[str, Callable[[Call, AdapterInfo], Variants]] = {

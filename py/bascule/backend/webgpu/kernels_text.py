@@ -9,8 +9,15 @@ from itertools import accumulate
 from math import prod
 
 from bascule.backend.webgpu.gpu import AdapterInfo
-from bascule.backend.webgpu.kernel import Kernel, Numbers, Variants, make_kernel
-from bascule.backend.webgpu.launch import fits, flat, normalise_rows, operand
+from bascule.backend.webgpu.kernel import Kernel, Numbers, Variants, Workgroups, make_kernel
+from bascule.backend.webgpu.launch import (
+    a_lane_each,
+    by_workgroup,
+    fits,
+    flat,
+    normalise_rows,
+    operand,
+)
 from bascule.program.ops import MOST_AXES, MOST_JOINED
 from bascule.program.ops.parts import part_of
 from bascule.program.program import Call, Dim, Sizes, Value
@@ -42,8 +49,7 @@ def _of_each(call: Call, adapter: AdapterInfo, settings: Mapping[str, float]) ->
     def numbers(sizes: Sizes) -> Numbers:
         return {"n": prod(call.result.sizes(sizes)), **settings}
 
-    lanes = prod(call.result.limits)
-    return [lambda: make_kernel(call, call.op, numbers, lambda: flat(lanes, 64))]
+    return a_lane_each(call, numbers)
 
 
 def _matmul(call: Call, adapter: AdapterInfo) -> Variants:
@@ -116,22 +122,15 @@ def _dot_product_attention(call: Call, adapter: AdapterInfo) -> Variants:
             "scale": call.number("scale") or size**-0.5,
         }
 
-    def make(lanes: int) -> Kernel:
-        return make_kernel(
-            call,
-            "dot_product_attention",
-            numbers,
-            lambda: (-(-queries_limit // lanes), heads, batch_limit),
-            variant=str(lanes),
-            parts=(
-                "key_count_given" if call.operands[3] else "key_count_none",
-                "score_bias_add" if call.operands[4] else "score_bias_none",
-            ),
-            consts=(("HEAD_SIZE", size),),
-            constants={"WORKGROUP": lanes},
-        )
+    def launch(lanes: int) -> Workgroups:
+        return -(-queries_limit // lanes), heads, batch_limit
 
-    return [partial(make, n) for n in ((16, 4, 64) if adapter.software else (64, 16))]
+    parts = (
+        "key_count_given" if call.operands[3] else "key_count_none",
+        "score_bias_add" if call.operands[4] else "score_bias_none",
+    )
+    lanes, consts = (16, 4, 64) if adapter.software else (64, 16), (("HEAD_SIZE", size),)
+    return by_workgroup(call, numbers, launch, lanes, parts=parts, consts=consts)
 
 
 def _transpose(call: Call, adapter: AdapterInfo) -> Variants:
@@ -147,8 +146,7 @@ def _transpose(call: Call, adapter: AdapterInfo) -> Variants:
             params |= {f"size_{at}": size, f"step_{at}": steps[at - absent] if at >= absent else 0}
         return params
 
-    lanes = prod(call.result.limits)
-    return [lambda: make_kernel(call, "transpose", numbers, lambda: flat(lanes, 64))]
+    return a_lane_each(call, numbers)
 
 
 def _concat(call: Call, adapter: AdapterInfo) -> Variants:
@@ -187,16 +185,9 @@ def _rope_append(call: Call, adapter: AdapterInfo) -> Variants:
         }
 
     lanes = qkv.limits[0] * (part.n_heads + 2 * part.n_kept) * size // 4
-    return [
-        lambda: make_kernel(
-            call,
-            "rope_append",
-            numbers,
-            lambda: flat(lanes, 64),
-            parts=(f"cache_out_{cache.dtype}",),
-            constants={"ADJACENT": float(call.attribute("pairs") == "adjacent")},
-        )
-    ]
+    parts = (f"cache_out_{cache.dtype}",)
+    adjacent = {"ADJACENT": float(call.attribute("pairs") == "adjacent")}
+    return a_lane_each(call, numbers, lanes=lanes, parts=parts, constants=adjacent)
 
 
 def _kv_append(call: Call, adapter: AdapterInfo) -> Variants:
@@ -208,8 +199,7 @@ def _kv_append(call: Call, adapter: AdapterInfo) -> Variants:
         return {"tokens": kv.sizes(sizes)[0], "slots": slots, "pairs": kv.limits[1] // 2}
 
     parts = (f"cache_out_{cache.dtype}",)
-    lanes = prod(kv.limits) // 2
-    return [lambda: make_kernel(call, "kv_append", numbers, lambda: flat(lanes, 64), parts=parts)]
+    return a_lane_each(call, numbers, lanes=prod(kv.limits) // 2, parts=parts)
 
 
 def _cached_attention(call: Call, adapter: AdapterInfo) -> Variants:

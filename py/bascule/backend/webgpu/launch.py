@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from math import prod
 
@@ -47,6 +48,58 @@ def fits(adapter: AdapterInfo, lanes: int, nbytes: int = 0) -> bool:
     )
 
 
+def a_lane_each(
+    call: Call,
+    numbers: Callable[[Sizes], Numbers],
+    *,
+    name: str = "",
+    lanes: int | None = None,
+    workgroup: int = 64,
+    parts: tuple[str, ...] = (),
+    constants: Mapping[str, float] | None = None,
+) -> Variants:
+    """The one kernel of `name`, by default the op's, with a lane for each element of the result, or
+    so many `lanes`; `workgroup` is what its shader says.
+    """
+    n = prod(call.result.limits) if lanes is None else lanes
+    launch = partial(flat, n, workgroup)
+    made = partial(make_kernel, call, name or call.op, numbers, launch)
+    return [partial(made, parts=parts, constants=constants)]
+
+
+def by_workgroup(
+    call: Call,
+    numbers: Callable[[Sizes], Numbers],
+    launch: Callable[[int], Workgroups],
+    workgroups: Iterable[int],
+    *,
+    name: str = "",
+    parts: tuple[str, ...] = (),
+    consts: tuple[tuple[str, int], ...] = (),
+) -> Variants:
+    """The kernel of `name`, by default the op's, for each number of lanes in a workgroup."""
+
+    def make(lanes: int) -> Kernel:
+        return make_kernel(
+            call,
+            name or call.op,
+            numbers,
+            lambda: launch(lanes),
+            variant=str(lanes),
+            parts=parts,
+            consts=consts,
+            constants={"WORKGROUP": lanes},
+        )
+
+    return [partial(make, lanes) for lanes in workgroups]
+
+
+def one_workgroup(lanes: int) -> Workgroups:
+    """The launch of a kernel whose only workgroup has so many lanes."""
+    del lanes
+    return 1, 1, 1
+
+
 def normalise_groups(call: Call, adapter: AdapterInfo, parts: tuple[str, ...] = ()) -> Variants:
     """The kernel of the op's name with a workgroup a row, for each part in its reduce slot."""
     rows = prod(call.result.limits) // _run(call)
@@ -69,18 +122,8 @@ def normalise_rows(call: Call, adapter: AdapterInfo, parts: tuple[str, ...] = ()
     """The same and the kernel with a lane a row, which is first on adapters that run on a CPU."""
     rows = prod(call.result.limits) // _run(call)
 
-    def make(lanes: int) -> Kernel:
-        return make_kernel(
-            call,
-            f"{call.op}_lane",
-            partial(_row_numbers, call),
-            lambda: flat(rows, lanes),
-            variant=str(lanes),
-            parts=parts,
-            constants={"WORKGROUP": lanes},
-        )
-
-    lanes = [partial(make, n) for n in (16, 4, 64)]
+    numbers, name = partial(_row_numbers, call), f"{call.op}_lane"
+    lanes = by_workgroup(call, numbers, partial(flat, rows), (16, 4, 64), name=name, parts=parts)
     groups = normalise_groups(call, adapter, parts)
     return [*lanes, *groups] if adapter.software else [*groups, *lanes]
 
