@@ -167,6 +167,21 @@ export class CachedFile {
     }
   }
 
+  /** A chunk from the store alone, whose bytes last until `use` has ended.
+   * @template T @param {number} index @param {(bytes: Uint8Array<ArrayBuffer>) => T} use @returns {Promise<T>} */
+  useKept(index, use) {
+    const work = this.#turn.then(async () => {
+      if (this.#held?.index === index) return use(this.#held.bytes);
+      this.#held = null;
+      if (!this.#buffer.length) this.#buffer = this.#newBuffer();
+      const found = await this.#fromStore(index, this.#buffer);
+      if (!found) throw this.#fault("evicted", "these bytes are not in the cache any more", index * this.chunkNbytes);
+      return use(this.#hold(index, found));
+    });
+    this.#turn = work.catch(() => {});
+    return work;
+  }
+
   /** The model's header was read: others may be evicted for it, and what waited for that is kept. */
   async trust() {
     if (this.#entry) await this.#shelf.trust(this.#entry);

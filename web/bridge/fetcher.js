@@ -174,6 +174,24 @@ export class Fetcher {
     }
   }
 
+  /** Copy pieces again that `stream` has read, from the store alone; as there, but for the report.
+   * @param {string} folder @param {string} file @param {PyBuffer} table @param {Gpu | null} gpu
+   * @param {Sink | null} sink */
+  async reread(folder, file, table, gpu, sink) {
+    const { decodePieces, Scatter, chunkOrder } = this.#parts.pieces;
+    const pieces = decodePieces(table);
+    const found = this.#files.get(`${folder}/${file}`);
+    if (!found?.isOpen) throw new this.#parts.http.Fault("evicted", "it is not open any more", 0);
+    const scatter = new Scatter(pieces, (target, offset, bytes) => {
+      if (gpu) gpu.writeBytes(target, offset, /** @type {Uint8Array<ArrayBuffer>} */ (bytes));
+      else sink?.(target, offset, bytes);
+    });
+    const { chunkNbytes } = found;
+    for (const index of chunkOrder(pieces, chunkNbytes, 0)) {
+      await found.useKept(index, (bytes) => scatter.feed(index * chunkNbytes, bytes));
+    }
+  }
+
   /** What a prefetch has just read of a small file, without a look at the store.
    * @param {string} folder @param {string} file @param {number} most @param {string} sha256 */
   async #passedOn(folder, file, most, sha256) {

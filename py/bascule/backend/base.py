@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bascule.backend.arrivals import Arrivals
     from bascule.backend.memory import MemoryBudget, MemoryKind, MemoryUse, PassBytes
     from bascule.backend.profile import Profile, ShaderLog
+    from bascule.backend.streaming import Streaming
     from bascule.backend.tracing import Tracer
     from bascule.backend.tuning import TuneReport
     from bascule.base.entries import Remembered
@@ -71,10 +72,16 @@ class WeightStore(Protocol):
     `targets` maps each parameter's name to the integer that `write` takes. On a WebGPU tier the
     integers are buffer handles; `page_bridge` is then the page's bridge object, so that JavaScript
     may write the network's bytes straight into those buffers, and None everywhere else. `arrivals`
-    tells what has come while a load runs; None where all is there.
+    tells what has come while a load runs; None where all is there. `streaming` reads the weights
+    again for each pass; None where they stay, as all but those of `Backend.streamed_store` do.
     """
 
     arrivals: Arrivals | None
+
+    @property
+    def streaming(self) -> Streaming | None:
+        """See above."""
+        ...
 
     @property
     def targets(self) -> Mapping[str, int]:
@@ -361,6 +368,13 @@ class Backend(Protocol):
 
     def store(self, parameters: Sequence[Parameter]) -> WeightStore:
         """Take memory for `parameters`."""
+        ...
+
+    def streamed_store(self, parameters: Sequence[Parameter], slot_nbytes: int) -> WeightStore:
+        """Take memory for stages of `parameters`, `slot_nbytes` each, and for computed ones.
+
+        TierUnavailableError on a tier that needs all weights at once.
+        """
         ...
 
     async def quantizer(

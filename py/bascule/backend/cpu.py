@@ -18,6 +18,7 @@ from bascule.backend.host_arrays import (
 )
 from bascule.backend.profile import OpTimes
 from bascule.backend.reference import FUNCTIONS, evaluate
+from bascule.backend.streamed_arrays import StreamedReferenceStore
 from bascule.backend.tiers import Tier
 from bascule.base.arrays import NUMPY, Array, np, numpy_ready
 from bascule.errors import TierUnavailableError
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from bascule.backend.base import Executable
-    from bascule.program.program import Call, Program
+    from bascule.program.program import Call, Parameter, Program
 
 T = TypeVar("T")
 
@@ -67,10 +68,8 @@ class ReferenceExecutable:
         if self._op_times.spans is not None:
             self._op_times.n_runs += 1
             evaluate_call = partial(_evaluate_timed, self._op_times)
-        for call, dead in zip(self._program.calls, self._dead, strict=True):
-            if self._weights.arrivals is not None:
-                names = {o.name for o in call.operands if o is not None}
-                await self._weights.arrivals.wait(names & self._weights.arrays.keys())
+        for index, (call, dead) in enumerate(zip(self._program.calls, self._dead, strict=True)):
+            await self._read_weights(index, values)
             with telling("intermediate values"):
                 values[call.result.name] = evaluate_call(FUNCTIONS, call, values, sizes)
             for name in dead:
@@ -84,6 +83,13 @@ class ReferenceExecutable:
         }
         return results if into is None else written(results, into)
 
+    async def _read_weights(self, index: int, values: dict[str, Array | BlockMatrix]) -> None:
+        """Wait until `values` has the weights of the call with that index."""
+        del values
+        if self._weights.arrivals is not None:
+            names = {o.name for o in self._program.calls[index].operands if o is not None}
+            await self._weights.arrivals.wait(names & self._weights.arrays.keys())
+
     async def submit(
         self, sizes: Mapping[str, int], inputs: Mapping[str, Shaped], times: int = 1
     ) -> None:
@@ -93,6 +99,45 @@ class ReferenceExecutable:
 
     def close(self) -> None:
         """See `Executable.close`."""
+
+
+class StreamedExecutable(ReferenceExecutable):
+    """A program whose weights are read for each run, stage by stage.
+
+    What runs at once on one store takes turns.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        weights: StreamedReferenceStore,
+        states: ReferenceStates | None,
+        op_times: OpTimes,
+    ) -> None:
+        super().__init__(program, weights, states, op_times)
+        self._store = weights
+        self._stages = {stage.first: stage for stage in weights.streaming.stages(program)}
+
+    async def run(
+        self,
+        sizes: Mapping[str, int],
+        inputs: Mapping[str, Shaped],
+        into: Sequence[Buffer] | None = None,
+    ) -> dict[str, Array]:
+        """See `Executable.run`."""
+        async with self._store.streaming.turn.turn():
+            if self._store.arrivals is not None:
+                await self._store.arrivals.wait(self._store.targets)
+            try:
+                return await super().run(sizes, inputs, into)
+            finally:
+                self._store.drop()
+
+    async def _read_weights(self, index: int, values: dict[str, Array | BlockMatrix]) -> None:
+        if (stage := self._stages.get(index)) is not None:
+            for name in values.keys() & self._store.streaming.names:
+                del values[name]
+            values |= await self._store.read(stage)
 
 
 class ReferenceBackend(InHostArrays):
@@ -106,7 +151,15 @@ class ReferenceBackend(InHostArrays):
     def _executable(
         self, program: Program, weights: ReferenceStore, states: ReferenceStates | None
     ) -> Executable:
+        if isinstance(weights, StreamedReferenceStore):
+            return StreamedExecutable(program, weights, states, self.op_times)
         return ReferenceExecutable(program, weights, states, self.op_times)
+
+    def streamed_store(
+        self, parameters: Sequence[Parameter], slot_nbytes: int
+    ) -> StreamedReferenceStore:
+        """See `Backend.streamed_store`: one stage at a time."""
+        return StreamedReferenceStore(parameters, slot_nbytes, self.count)
 
 
 async def open_backend(tier: Tier, *, remember: bool, early: bool) -> ReferenceBackend:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from bascule.backend.memory import MemoryKind
+    from bascule.backend.streaming import Streaming
     from bascule.program.program import Parameter, Program, Value
 
 
@@ -45,11 +46,13 @@ class ReferenceStore:
         self._count = count or MemoryCount()
         self.targets = {p.name: index for index, p in enumerate(parameters)}
         self.nbytes = sum(p.nbytes for p in parameters)
-        self._count.claim("a model's weights", self.nbytes)
-        with telling("a model's weights", self.nbytes):
-            self.arrays = {p.name: _room_for(p) for p in parameters}
-        self._count.add("weights", self.nbytes)
+        self.arrays = arrays_of(parameters, self._count)
         self._views = [_bytes_of(self.arrays[p.name]) for p in parameters]
+
+    @property
+    def streaming(self) -> Streaming | None:
+        """See `WeightStore.streaming`."""
+        return None
 
     def write(self, target: int, offset: int, data: Buffer) -> None:
         """See `WeightStore.write`."""
@@ -202,6 +205,18 @@ def written(results: Mapping[str, Array], into: Sequence[Buffer]) -> dict[str, A
     for result, memory in zip(results.values(), into, strict=True):
         memoryview(memory).cast("B")[:] = memoryview(np.ascontiguousarray(result)).cast("B")
     return {}
+
+
+def arrays_of(
+    parameters: Sequence[Parameter], count: MemoryCount
+) -> dict[str, Array | BlockMatrix]:
+    """Memory for parameters, counted; HostMemoryError where there is none."""
+    nbytes = sum(p.nbytes for p in parameters)
+    count.claim("a model's weights", nbytes)
+    with telling("a model's weights", nbytes):
+        arrays = {p.name: _room_for(p) for p in parameters}
+    count.add("weights", nbytes)
+    return arrays
 
 
 def _room_for(parameter: Parameter) -> Array | BlockMatrix:

@@ -131,6 +131,7 @@ class ReferenceQuantizer:
     """The CPU tier's: see `base.Quantizer`."""
 
     page_bridge = None
+    streaming = None
 
     def __init__(
         self, store: WeightStore, matrices: Mapping[str, BlockMatrix], landing_nbytes: int

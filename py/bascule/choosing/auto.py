@@ -8,6 +8,7 @@ from functools import partial
 from math import isfinite, sqrt
 
 from bascule.backend.base import Backend, Tier
+from bascule.backend.streaming import NO_STREAMING
 from bascule.backend.tiers import TABLE
 from bascule.base.remembered import open_remembered
 from bascule.choosing.decisions import Considered, Decision, decide, memory_refusal
@@ -21,6 +22,7 @@ from bascule.choosing.work import work_of_program
 from bascule.errors import BasculeError, InputError, TierUnavailableError
 from bascule.machine.host import identity_of
 from bascule.program.program import Program
+from bascule.program.stages import part_nbytes
 
 # Multiply-adds of a pass where nothing is known of the model: a small sentence encoder's.
 _TYPICAL_WORK = 2e8
@@ -178,9 +180,9 @@ def decision_for(tiers: Sequence[TierFacts], need: ModelNeed) -> Decision:
     return decide(f"a pass of {need.name}", tiers, partial(_consider, need))
 
 
-def need_of(name: str, programs: Sequence[Program]) -> ModelNeed:
+def need_of(name: str, programs: Sequence[Program], *, streamed: bool = False) -> ModelNeed:
     """What a model needs: the least of its passes, a token or a text, and the largest of an
-    encoder's.
+    encoder's. Of `streamed` weights two slots are in memory.
     """
     works = {id(program): work_of_program(program) for program in programs}
     one = min(programs, key=lambda program: works[id(program)])
@@ -188,13 +190,18 @@ def need_of(name: str, programs: Sequence[Program]) -> ModelNeed:
     parameters = one.parameters
     blocks = sum(p.nbytes for p in parameters if p.dtype.startswith("q"))
     nbytes = sum(p.nbytes for p in parameters)
+    held = nbytes
+    unable = {row.name: row.refusal(one) for row in TABLE}
+    if streamed:
+        held = min(nbytes, 2 * part_nbytes(programs))
+        unable["webnn"] = NO_STREAMING
     work, calls = works[id(one)]
     return ModelNeed(
         name,
         "blocks" if 2 * blocks > nbytes else "product",
         work,
-        nbytes + max(p.planned_nbytes + sum(s.nbytes for s in p.states) for p in programs),
-        {row.name: row.refusal(one) for row in TABLE},
+        held + max(p.planned_nbytes + sum(s.nbytes for s in p.states) for p in programs),
+        unable,
         calls=calls,
         # A language model is asked for token after token, and reads its prompt once.
         large_work=0.0 if one.states else works[id(large)][0],

@@ -41,8 +41,9 @@ class UnifiedWebPlatform:
     `platform` says; with `quantize` float weights become blocks of fewer bits (see `load`).
 
     `precision` "fp16" stores float16 matrices and KV caches, "fp32" float32 caches and the
-    weights as the files have them; kernels compute in float32. `quantize` and a memory level of 2
-    or 3, which have fewer bits, stand. `get_precision_report` says what that did.
+    weights as the files have them; kernels compute in float32. `quantize` and a memory level of 2,
+    which have fewer bits, stand; a level of 3 streams weights as the files have them, and rejects
+    `quantize`. `get_precision_report` says what that did.
 
     `enable_shader_precompilation` compiles while the weights come, else the first pass does;
     `enable_parallel_loading` fetches two shards at a time. `optimization_level` concerns WebGPU: 0
@@ -165,8 +166,10 @@ class UnifiedWebPlatform:
         """Trade time and precision for the device's memory, from the next load on.
 
         0 keeps all resident; 1 frees intermediate values after each call; 2 also holds the weights
-        in blocks of 8 bits, 3 in blocks of 4 (an own `quantize` stands). InputError for another
-        level, and while a model is loaded.
+        in blocks of 8 bits (an own `quantize` stands). 3 frees them, too, and holds a layer's
+        weights or two, as the files have them: each pass, and so each token of a language model,
+        reads all of them again from the folder or the cache. InputError for another level, and
+        while a model is loaded.
         """
         level = _level("set_memory_optimization_level", level)
         if self.model is not None:
@@ -251,6 +254,7 @@ class UnifiedWebPlatform:
             "parallel": self.enable_parallel_loading,
             "precompile": self.enable_shader_precompilation,
             "fallbacks": self._fallbacks,
+            "stream_weights": self._memory_level == _STREAMED,
         }
         if self._device is not None:
             await self._tell_opened(self._device)
@@ -275,7 +279,7 @@ class UnifiedWebPlatform:
     @property
     def _weights(self) -> int | str | None:
         """What float weights are made into: the fewest bits that were asked for."""
-        f16 = "f16" if self.precision == "fp16" else None
+        f16 = "f16" if self.precision == "fp16" and self._memory_level < _STREAMED else None
         return self.quantize or _BITS.get(self._memory_level) or f16
 
     async def _open(self, need: ModelNeed) -> OpenedTier:
@@ -358,7 +362,9 @@ _TUNING_S = 10.0
 # What a KV cache holds by the precision.
 _CACHES: Mapping[str, CacheDType] = {"fp16": "f16", "fp32": "f32"}
 # Bits of the weights by the level of memory optimization.
-_BITS: Mapping[int, int] = {2: 8, 3: 4}
+_BITS: Mapping[int, int] = {2: 8}
+# The level of memory optimization that streams weights.
+_STREAMED = 3
 _MEMORY_KINDS: Mapping[str, MemoryKind] = {
     "weights": "weights",
     "activations": "programs",

@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from time import perf_counter
 from typing import Any, Literal, Unpack, overload
 
 from bascule.backend.arrivals import Arrivals
+from bascule.backend.base import Backend, WeightStore
 from bascule.base.page_settings import IN_PAGE
 from bascule.base.progress import Progress, ProgressCallback
 from bascule.base.waiting import all_or_first_error
@@ -23,6 +25,7 @@ from bascule.device.proving import ModelProver, is_wanted
 from bascule.errors import (
     DeviceLostError,
     FileMissingError,
+    InputError,
     ModelFileError,
     TierUnavailableError,
     WrongResultError,
@@ -30,9 +33,10 @@ from bascule.errors import (
 from bascule.machine.pressure import open_pressure
 from bascule.models.decoder.graph import CacheDType
 from bascule.program.parameters import all_parameters
-from bascule.program.program import Program
-from bascule.program.rewrites.registry import fit_all
+from bascule.program.program import Parameter, Program
+from bascule.program.rewrites.registry import Fitting, fit_all
 from bascule.program.rewrites.rewrite import Limits
+from bascule.program.stages import part_nbytes, slot_nbytes
 from bascule.recipes.filling import Filling
 from bascule.recipes.reading import Recipe, read_recipe
 from bascule.tasks.embedder import EmbeddingModel
@@ -76,6 +80,7 @@ async def load(
     fallbacks: bool = True,
     prove: bool | None = None,
     precompile: bool = True,
+    stream_weights: bool = False,
 ) -> AnyModel:
     """Load a model: an Embedding-, Classifier-, Language- or SpeechModel, by its files.
 
@@ -101,7 +106,10 @@ async def load(
     replaced unless `prove` is False (`bascule.device.proving`); `model.proof` has what was found.
     What the device cannot hold as it is is cut (`model.fallbacks` lists it) unless `fallbacks` is
     False. Without `precompile` pipelines are compiled by the first pass that needs them, and not
-    while the weights come. Cancelling the task frees everything. Raises InputError,
+    while the weights come. With `stream_weights` only about a layer's weights are on the device at
+    a time: each pass, and so each token of a language model, reads all of them again from the
+    folder or the cache, never the network; not with `quantize`, and not on "webnn".
+    Cancelling the task frees everything. Raises InputError,
     ModelNotFoundError, ModelFileError, UnsupportedModelError, SourceError, TierUnavailableError,
     WrongResultError, or LimitError for a model that is too large for the device however it is cut.
     """
@@ -116,6 +124,7 @@ async def load(
         fallbacks=fallbacks,
         prove=prove,
         precompile=precompile,
+        stream_weights=stream_weights,
     )
     return await load_model(model, tier, partial(open_tier, tier), settings, owns=True)
 
@@ -139,6 +148,9 @@ async def load_model(
     clock = _Clock()
     tell = clock.lapping(settings.progress or _silent)
     weights = format_of(settings.quantize)
+    if settings.stream_weights and weights is not None:
+        expected = "weights as the files have them with stream_weights"
+        raise InputError("quantize", expected, repr(settings.quantize))
     source, file = open_files(model, round(settings.chunk_size_mb * (1 << 20)))
     opened, store, made = None, None, None
 
@@ -166,16 +178,15 @@ async def load_model(
         programs = recipe.programs()
         clock.lap("programs_ms")
         tell(Progress("device", 0, 1, "steps"))
-        opened = await opener(need_of(str(model), programs))
+        opened = await opener(need_of(str(model), programs, streamed=settings.stream_weights))
         if settings.memory_nbytes is not None:
             opened.backend.limit_memory(settings.memory_nbytes)
         tell(Progress("device", 1, 1, "steps"))
         clock.lap("device_ms")
-        limits = opened.backend.limits if settings.fallbacks else Limits()
-        fitting, programs = fit_all(programs, limits)
+        fitting, programs = _fitted(programs, opened.backend, settings)
         parameters = all_parameters(programs)
         async with opened.backend.turns.turn():
-            store = opened.backend.store(parameters)
+            store = _store(opened.backend, parameters, programs, settings)
             store.arrivals = Arrivals(parameter.name for parameter in parameters)
             placement = Placement(
                 name=str(model),
@@ -271,7 +282,7 @@ async def _reopen(
             raise DeviceLostError(made.lost)
         raise TierUnavailableError(made.tier, f"{made.name} may not use another device")
     programs = recipe.programs()
-    need = need_of(made.name, programs)
+    need = need_of(made.name, programs, streamed=settings.stream_weights)
     if made.lost:
         opened = await reopen_tier(tier, made.tier, made.lost, need)
     else:
@@ -282,9 +293,9 @@ async def _reopen(
     if settings.memory_nbytes is not None:
         backend.limit_memory(settings.memory_nbytes)
     try:
-        fitting, programs = fit_all(programs, backend.limits if settings.fallbacks else Limits())
+        fitting, programs = _fitted(programs, backend, settings)
         parameters = all_parameters(programs)
-        store = backend.store(parameters)
+        store = _store(backend, parameters, programs, settings)
         await recipe.fill(Filling(source, parameters, store, backend, _silent))
     except BaseException:
         backend.close()
@@ -292,6 +303,27 @@ async def _reopen(
     finally:
         await source.settle()
     return Reopened(backend, store, opened.reason, fitting)
+
+
+def _fitted(
+    programs: Sequence[Program], backend: Backend, settings: LoadSettings
+) -> tuple[Fitting, list[Program]]:
+    """The programs within the limits of the device and, if weights are streamed, of a stage."""
+    limits = backend.limits if settings.fallbacks else Limits()
+    if settings.stream_weights:
+        limits = replace(limits, part_nbytes=part_nbytes(programs))
+    return fit_all(programs, limits)
+
+
+def _store(
+    backend: Backend,
+    parameters: Sequence[Parameter],
+    programs: Sequence[Program],
+    settings: LoadSettings,
+) -> WeightStore:
+    if settings.stream_weights:
+        return backend.streamed_store(parameters, slot_nbytes(programs))
+    return backend.store(parameters)
 
 
 async def _warm_and_fill(

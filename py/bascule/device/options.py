@@ -26,6 +26,7 @@ class DeviceLoadOptions(TypedDict, total=False):
     fallbacks: bool
     prove: bool | None
     precompile: bool
+    stream_weights: bool
 
 
 class LoadOptions(DeviceLoadOptions, total=False):
@@ -48,4 +49,5 @@ class LoadSettings:
     fallbacks: bool = True
     prove: bool | None = None
     precompile: bool = True
+    stream_weights: bool = False
     memory_nbytes: int | None = None

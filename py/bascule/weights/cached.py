@@ -28,6 +28,7 @@ from bascule.errors import (
 from bascule.weights.journal import MOST_CHUNKS, Entry, Journal, key_of
 from bascule.weights.manifest import Expected
 from bascule.weights.remote import Patience, Remote, Version
+from bascule.weights.source import EVICTED_HINT
 
 _REVALIDATE_S = 3.0
 _TURN_S = 0.5
@@ -174,6 +175,20 @@ class CachedFile:
             if kept and _version(kept).agrees(_version(self.entry)):
                 self._entry = kept
         return found
+
+    def kept(self, index: int) -> bytes:
+        """A chunk from the cache; SourceError where it is gone, or damaged."""
+        digest = self._hash(index)
+        data = self._journal.chunk(digest) if self._journal and digest else None
+        if data is None or len(data) != self.entry.length(index):
+            raise SourceError(
+                self.url,
+                "these bytes are not in the cache any more",
+                offset=index * self.entry.chunk_nbytes,
+                hint=EVICTED_HINT,
+            )
+        self.cached_nbytes += len(data)
+        return data
 
     async def pause(self) -> None:
         """End what is open, and let other processes go on. What was kept stays."""

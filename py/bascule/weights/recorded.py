@@ -82,6 +82,10 @@ class RecordedSource:
         self._whole[file] = False
         await self._source.stream(file, pieces, store, report)
 
+    async def reread(self, file: str, pieces: Sequence[Piece], store: WeightStore) -> None:
+        """See `Source.reread`."""
+        await self._source.reread(file, pieces, store)
+
     async def forget(self, file: str) -> None:
         """See `Source.forget`."""
         await self._source.forget(file)

@@ -16,6 +16,7 @@ from typing import Protocol
 from bascule.backend.base import WeightStore
 from bascule.base.folders import file_nbytes, local_path, open_regular
 from bascule.errors import (
+    FileChangedError,
     FileMissingError,
     HashMismatchError,
     ModelFileError,
@@ -29,6 +30,9 @@ from bascule.weights.pieces import Piece, Scatter, check_ends, chunk_order, lead
 CHUNK_NBYTES = 4 << 20
 MOST_SMALL_NBYTES = 128 << 20
 UNLISTED_HINT = f"{MANIFEST} does not list it: write that anew (`bascule manifest FOLDER`)."
+EVICTED_HINT = "Load the model again, with room for its files in the cache."
+# What tells one version of a local file from another: time of change in ns, bytes, inode.
+Stamp = tuple[int, int, int]
 # (bytes of pieces so far, how many first pieces are whole)
 Report = Callable[[int, int], None]
 
@@ -65,6 +69,14 @@ class Source(Protocol):
         """Copy pieces into the store, chunk by chunk in the order in which the pieces need them.
 
         `report` hears of a chunk before the next is written. Cancelling stops between chunks.
+        """
+        ...
+
+    async def reread(self, file: str, pieces: Sequence[Piece], store: WeightStore) -> None:
+        """Copy pieces of a file again that `stream` has read: from the folder or the cache alone.
+
+        FileChangedError where the file is another one by now, FileMissingError or SourceError where
+        it is gone.
         """
         ...
 
@@ -161,6 +173,7 @@ class FileSource:
         self._manifest: dict[str, Expected] | None = None
         self._reading = asyncio.Lock()
         self._last: tuple[str, int, bytes] | None = None  # the chunk that was verified last
+        self._streamed: dict[str, Stamp] = {}  # of files that were streamed
         self.location = str(self._folder)
         self.stats: dict[str, float] = {"peak_chunk_nbytes": chunk_nbytes}
         if not os.path.isdir(self._folder):
@@ -218,6 +231,7 @@ class FileSource:
             start = index * chunk
             return await asyncio.to_thread(self._read, file, start, min(chunk, size - start))
 
+        self._streamed[file] = self._stamp(file)
         digest = "" if expected else self._hashes.get(file, "")
         proof = Proof(digest) if digest else None
         order = chunk_order(pieces, chunk, -(-size // chunk) if proof else 0)
@@ -225,9 +239,33 @@ class FileSource:
         if proof:
             proof.check(place)
 
+    async def reread(self, file: str, pieces: Sequence[Piece], store: WeightStore) -> None:
+        """See `Source.reread`: a file with another time, size or place on the disk has changed."""
+        self._check_same(file)
+        for piece in pieces:
+            scatter = Scatter([piece], store)
+            for at in range(piece.file_offset, piece.file_offset + piece.nbytes, CHUNK_NBYTES):
+                nbytes = min(CHUNK_NBYTES, piece.file_offset + piece.nbytes - at)
+                scatter.feed(at, await asyncio.to_thread(self._read, file, at, nbytes))
+        self._check_same(file)
+
+    def _check_same(self, file: str) -> None:
+        if self._stamp(file) != self._streamed.get(file):
+            raise FileChangedError(
+                f"{self.location}/{file}", "it has changed since the model was loaded"
+            )
+
+    def _stamp(self, file: str) -> Stamp:
+        try:
+            found = self._path(file).stat()
+        except OSError as error:
+            raise self._fault(file, error) from None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
     async def forget(self, file: str) -> None:
         """See `Source.forget`."""
         self._last = None
+        self._streamed.pop(file, None)
 
     async def settle(self) -> None:
         """Nothing is open."""

@@ -28,7 +28,13 @@ from bascule.errors import (
 from bascule.weights.manifest import MOST_MANIFEST_NBYTES
 from bascule.weights.names import MANIFEST, check_file
 from bascule.weights.pieces import RAW, Piece
-from bascule.weights.source import CHUNK_NBYTES, MOST_SMALL_NBYTES, UNLISTED_HINT, Report
+from bascule.weights.source import (
+    CHUNK_NBYTES,
+    EVICTED_HINT,
+    MOST_SMALL_NBYTES,
+    UNLISTED_HINT,
+    Report,
+)
 
 _RELOAD_HINT = "Load again; if that does not help, reload the page."
 _LARGE_HINT = "Check that the address is that of a model's folder."
@@ -144,9 +150,7 @@ class PageSource:
     ) -> None:
         """See `Source.stream`. With a GPU the bytes never enter Python."""
         fetcher = await self._open()
-        table = array("d")
-        for p in pieces:
-            table.extend((p.file_offset, p.nbytes, p.target, p.target_offset, _DTYPES[p.dtype]))
+        table = _table(pieces)
         sink = None if store.page_bridge is not None else create_proxy(_heap_sink(store))
         tell = create_proxy(report)
         try:
@@ -166,6 +170,18 @@ class PageSource:
             raise self._load_error(file, error) from None
         finally:
             tell.destroy()
+            if sink is not None:
+                sink.destroy()
+
+    async def reread(self, file: str, pieces: Sequence[Piece], store: WeightStore) -> None:
+        """See `Source.reread`."""
+        fetcher, bridge = await self._open(), store.page_bridge
+        sink = None if bridge is not None else create_proxy(_heap_sink(store))
+        try:
+            await fetcher.reread(self.location, check_file(file), _table(pieces), bridge, sink)
+        except JsException as error:
+            raise self._load_error(file, error) from None
+        finally:
             if sink is not None:
                 sink.destroy()
 
@@ -212,8 +228,18 @@ class PageSource:
                 return HashMismatchError(url, what)
             case "changed":
                 return FileChangedError(url, what, offset=offset)
+            case "evicted":
+                return SourceError(url, what, offset=offset, hint=EVICTED_HINT)
             case _:
                 return SourceError(url, what, offset=offset)
+
+
+def _table(pieces: Sequence[Piece]) -> array[float]:
+    """Pieces as `decodePieces` in web/bridge/pieces.js takes them."""
+    table = array("d")
+    for p in pieces:
+        table.extend((p.file_offset, p.nbytes, p.target, p.target_offset, _DTYPES[p.dtype]))
+    return table
 
 
 def _heap_sink(store: WeightStore) -> Any:

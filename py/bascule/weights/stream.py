@@ -27,6 +27,7 @@ from bascule.weights.names import INDEX, check_file
 from bascule.weights.plan import Planned, plan_pieces
 from bascule.weights.safetensors import TensorInfo, header_nbytes, parse_header
 from bascule.weights.source import Source
+from bascule.weights.stages import Discarding, StageReader
 
 T = TypeVar("T")
 
@@ -114,9 +115,13 @@ async def fill(
 ) -> None:
     """Stream what was planned into the store, file by file; with `parallel` two at a time.
 
-    `whole` hears of each piece once all of it was written, before anything else is.
+    `whole` hears of each piece once all of it was written, before anything else is. What a store
+    streams is read once here, which verifies it and brings it into the cache, and written nowhere.
     """
     arrived = _Arrived(plan, store.arrivals, progress, whole)
+    if store.streaming is not None:
+        store.streaming.read_by(StageReader(source, plan, store))
+        store = Discarding()
     gate = asyncio.Semaphore(2 if parallel else 1)
 
     async def load_file(file: str) -> None:

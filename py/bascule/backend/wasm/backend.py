@@ -13,7 +13,7 @@ from bascule.backend.wasm.computation import WasmComputation
 from bascule.backend.wasm.kernels import Kernels
 from bascule.backend.wasm.language import LanguageFunctions
 from bascule.backend.wasm.replay import Functions, ReplayExecutable
-from bascule.backend.wasm.store import WasmStates, WasmStore
+from bascule.backend.wasm.store import StreamedWasmStore, WasmStates, WasmStore
 from bascule.backend.wasm.tensor import Blocks
 from bascule.base.arrays import np
 from bascule.errors import InputError
@@ -41,6 +41,12 @@ class WasmBackend(Deviceless):
     def store(self, parameters: Sequence[Parameter]) -> WasmStore:
         """See `Backend.store`."""
         return WasmStore(parameters, self._kernels, self.count)
+
+    def streamed_store(
+        self, parameters: Sequence[Parameter], slot_nbytes: int
+    ) -> StreamedWasmStore:
+        """See `Backend.streamed_store`: one stage at a time."""
+        return StreamedWasmStore(parameters, slot_nbytes, self._kernels, self.count)
 
     async def quantizer(
         self,

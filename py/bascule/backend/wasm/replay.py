@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -19,13 +20,14 @@ from bascule.backend.reference import evaluate
 from bascule.backend.wasm.functions import has_kernel
 from bascule.backend.wasm.kernels import Argument, Kernels
 from bascule.backend.wasm.language import LanguageFunctions
-from bascule.backend.wasm.store import WasmStates, WasmStore
+from bascule.backend.wasm.store import StreamedWasmStore, WasmStates, WasmStore
 from bascule.backend.wasm.tensor import ITEM_NBYTES, Blocks, Tensor
 from bascule.base.arrays import Array, need_numpy, np
 from bascule.base.turns import CrossLoopLock
 from bascule.program.blocks import BlockMatrix
 from bascule.program.ops import onto_of
 from bascule.program.program import Call, Program
+from bascule.program.stages import Stage
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -111,6 +113,9 @@ class ReplayExecutable:
         self._numpy_ops = numpy_ops(program, LanguageFunctions(kernels).table())
         self._plan: _Plan | None = None
         self._lock = CrossLoopLock()
+        self._stages: dict[int, Stage] = {}  # of streamed weights, by their first call
+        if weights.streaming is not None:
+            self._stages = {stage.first: stage for stage in weights.streaming.stages(program)}
 
     async def run(
         self,
@@ -148,6 +153,8 @@ class ReplayExecutable:
         for value in self._program.inputs:
             plan.inputs[value.name].write(input_bytes(value, sizes, inputs))
         replay = self._replay if self._op_times.spans is None else self._replay_timed
+        if isinstance(self._weights, StreamedWasmStore):
+            replay = partial(self._replay_streamed, self._weights)
         for _ in range(times):
             await replay(plan)
         self.host_s += perf_counter() - started
@@ -182,6 +189,24 @@ class ReplayExecutable:
             self._op_times.note(call.op, started)
             await asyncio.sleep(0)
 
+    async def _replay_streamed(self, store: StreamedWasmStore, plan: _Plan) -> None:
+        """Read the weights of each stage before its calls; others' passes wait for their turn."""
+        steps, timed = plan.recorder.steps, self._op_times.spans is not None
+        self._op_times.n_runs += timed
+        ends = [*(first for first, _ in plan.weights[1:]), len(steps)]
+        async with store.streaming.turn.turn():
+            if store.arrivals is not None:
+                await store.arrivals.wait(store.targets)
+            for index, (call, end) in enumerate(zip(self._program.calls, ends, strict=True)):
+                if (stage := self._stages.get(index)) is not None:
+                    await store.streaming.read(stage, 0)
+                started = perf_counter()
+                for step in steps[plan.weights[index][0] : end]:
+                    step()
+                if timed:
+                    self._op_times.note(call.op, started)
+                await asyncio.sleep(0)
+
     def _planned(self, sizes: Mapping[str, int]) -> _Plan:
         states = list(self._states.tensors.values()) if self._states is not None else []
         key = (dict(sizes), [id(tensor) for tensor in states])
@@ -199,7 +224,9 @@ class ReplayExecutable:
         if self._states is not None:
             values |= self._states.tensors
         weights: list[tuple[int, frozenset[str]]] = []
-        for call, dead in zip(program.calls, last_uses(program), strict=True):
+        for index, (call, dead) in enumerate(zip(program.calls, last_uses(program), strict=True)):
+            if isinstance(self._weights, StreamedWasmStore) and index in self._stages:
+                values |= self._weights.tensors_of(self._stages[index])
             names = {o.name for o in call.operands if o is not None}
             weights.append((len(recorder.steps), frozenset(names & self._weights.tensors.keys())))
             values[call.result.name] = _record(recorder, functions, call, values, sizes)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
 from bascule.backend.host_arrays import telling
 from bascule.backend.memory import MemoryCount
+from bascule.backend.streaming import Streaming
 from bascule.backend.wasm.kernels import Kernels
 from bascule.backend.wasm.tensor import Blocks, Tensor
 from bascule.base.dtypes import BlockType, nbytes_of
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from bascule.backend.arrivals import Arrivals
     from bascule.backend.memory import MemoryKind
     from bascule.program.program import Parameter, Value
+    from bascule.program.stages import Stage
 
 
 class WasmStore:
@@ -35,14 +38,20 @@ class WasmStore:
         self._count = count or MemoryCount()
         self.targets = {p.name: index for index, p in enumerate(parameters)}
         self.nbytes = sum(p.nbytes for p in parameters)
-        self._count.claim("a model's weights", self.nbytes)
-        with telling("a model's weights", self.nbytes):
+        self._held = self.nbytes
+        self._count.claim("a model's weights", self._held)
+        with telling("a model's weights", self._held):
             self.tensors = {p.name: _allocate(p, kernels) for p in parameters}
-        self._count.add("weights", self.nbytes)
+        self._count.add("weights", self._held)
         self._memory = [
             tensor.data if isinstance(tensor, Blocks) else tensor
             for tensor in self.tensors.values()
         ]
+
+    @property
+    def streaming(self) -> Streaming | None:
+        """See `WeightStore.streaming`."""
+        return None
 
     def write(self, target: int, offset: int, data: Buffer) -> None:
         """See `WeightStore.write`."""
@@ -51,9 +60,55 @@ class WasmStore:
     def close(self) -> None:
         """See `WeightStore.close`."""
         if self._memory:
-            self._count.add("weights", -self.nbytes)
+            self._count.add("weights", -self._held)
         self._memory.clear()
         self.tensors.clear()
+
+
+class StreamedWasmStore(WasmStore):
+    """See `Backend.streamed_store`: one slot, and the computed parameters, whose target is above 0.
+
+    What is computed stands in `tensors`.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[Parameter],
+        slot_nbytes: int,
+        kernels: Kernels,
+        count: MemoryCount,
+    ) -> None:
+        super().__init__([p for p in parameters if p.computed is not None], kernels, count)
+        self._streaming = Streaming(parameters, slot_nbytes)
+        self._streamed = {p.name: p for p in parameters if p.computed is None}
+        self.targets = {name: 1 + at for name, at in self.targets.items()}
+        self.targets |= dict.fromkeys(self._streamed, 0)
+        self.nbytes = sum(p.nbytes for p in parameters)
+        count.claim("a stage of weights", slot_nbytes)
+        with telling("a stage of weights", slot_nbytes):
+            self._slot = kernels.empty((slot_nbytes,), "u8")
+        count.add("weights", slot_nbytes)
+        self._held += slot_nbytes
+        self._memory.insert(0, self._slot)
+
+    @property
+    def streaming(self) -> Streaming:
+        """See `WeightStore.streaming`."""
+        return self._streaming
+
+    def tensors_of(self, stage: Stage) -> dict[str, Tensor | Blocks]:
+        """The parameters of a stage, where they lie while it runs."""
+        return {name: self._tensor(name, offset) for name, offset in stage.offsets.items()}
+
+    def _tensor(self, name: str, offset: int) -> Tensor | Blocks:
+        parameter = self._streamed[name]
+        room = (ctypes.c_ubyte * parameter.nbytes).from_buffer(self._slot.memory, offset)
+        at = self._slot.address + offset
+        if parameter.dtype == "f32":
+            return Tensor(room, at, parameter.shape, "f32")
+        rows, columns = parameter.shape
+        data = Tensor(room, at, (parameter.nbytes,), "u8")
+        return Blocks(BlockType[parameter.dtype.upper()], (rows, columns), data)
 
 
 class WasmStates:

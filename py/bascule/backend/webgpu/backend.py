@@ -24,6 +24,7 @@ from bascule.backend.webgpu.proving import KernelProver
 from bascule.backend.webgpu.quantizer import LANES, GpuQuantizer, quantizing
 from bascule.backend.webgpu.simplified import simplified
 from bascule.backend.webgpu.states import GpuStates
+from bascule.backend.webgpu.streamed import StreamedStore, lower_streamed
 from bascule.backend.webgpu.trials import family, trial_of
 from bascule.base.dtypes import DType
 from bascule.base.entries import Remembered
@@ -46,6 +47,7 @@ class GpuStore:
         self.page_bridge: Any | None = getattr(gpu, "bridge", None)
         self.targets: dict[str, int] = {}
         self.arrivals: Arrivals | None = None
+        self.streaming = None
         self.nbytes = sum(p.nbytes for p in parameters)
         try:
             for parameter in parameters:
@@ -168,6 +170,10 @@ class WebGpuBackend:
         """See `Backend.store`."""
         return GpuStore(self.gpu, parameters)
 
+    def streamed_store(self, parameters: Sequence[Parameter], slot_nbytes: int) -> StreamedStore:
+        """See `Backend.streamed_store`: two slots, one is filled while the other is read."""
+        return StreamedStore(self.gpu, parameters, slot_nbytes)
+
     async def quantizer(
         self,
         store: WeightStore,
@@ -211,6 +217,8 @@ class WebGpuBackend:
         """See `Backend.prepare`."""
         if states is not None and not isinstance(states, GpuStates):
             raise InputError("prepare", "states of this backend", type(states).__name__)
+        if isinstance(weights, StreamedStore):
+            return await lower_streamed(self.gpu, self.pipelines, program, weights, states)
         return await lower(self.gpu, self.pipelines, program, weights, states)
 
     def fingerprint(self, programs: Iterable[Program]) -> str:

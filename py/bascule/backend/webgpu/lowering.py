@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bascule.backend.base import Shaped, WeightStore, input_bytes
 from bascule.backend.tracing import Tracer
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _KEPT_PARAMS = 64
+
+Executable = TypeVar("Executable", bound="TapeExecutable")
 
 
 def held_nbytes(gpu: Gpu, program: Program) -> int:
@@ -51,6 +53,11 @@ async def lower(
     kernels = await pipelines.kernels_for(program.calls)
     made = TapeExecutable(gpu, pipelines, program, kernels, weights, states)
     made.traceable = True
+    return await recorded(made)
+
+
+async def recorded(made: Executable) -> Executable:
+    """Return it with its tape; closed where there is no memory for it, with errors as `lower`."""
     try:
         await made.record()
     except BaseException:
@@ -131,7 +138,7 @@ class TapeExecutable:
         while times and self._tracer is not None:
             await self._run_traced(self._tracer, sizes, inputs, ())
             times -= 1
-        if times and self._must_wait():
+        while times and self._must_wait():
             await self._run_staged(sizes, inputs, ())
             times -= 1
         if times:
@@ -291,9 +298,14 @@ class TapeExecutable:
             places = [at for at, letter in enumerate(kernel.bindings) if letter != "-"]
             bindings: list[Binding] = [(0, self._params, index * self._stride, self._stride)]
             for at, value in zip(places[1:], kernel.operands, strict=True):
-                bindings.append((at, self._buffers[value.name], 0, self._bound_nbytes(value)))
+                buffer, offset = self._place_of(value)
+                bindings.append((at, buffer, offset, self._bound_nbytes(value)))
             tape.dispatch(self._pipelines.handle(kernel), bindings, kernel.launch())
         return tape.words()
+
+    def _place_of(self, value: Value) -> tuple[int, int]:
+        """The buffer that holds a value, and its offset there."""
+        return self._buffers[value.name], 0
 
     def _bound_nbytes(self, value: Value) -> int:
         if self._states is not None and value.name in self._states.sizes:

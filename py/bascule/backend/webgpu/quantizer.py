@@ -58,6 +58,7 @@ class GpuQuantizer:
         # Of any one call; two parts of a pair may be two calls.
         self._groups = -(-(most_blocks + 1) // LANES)
         self.arrivals: Arrivals | None = store.arrivals
+        self.streaming = None
         self.targets = store.targets
         self.page_bridge: Any | None = store.page_bridge
         self._sums_nbytes = _SUM_NBYTES * self._groups * max(1, len(parameters))

@@ -6,20 +6,22 @@ from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from bascule.backend.base import Executable, Shaped, Tier, checked_input
+from bascule.backend.base import Executable, Shaped, Tier, WeightStore, checked_input
 from bascule.backend.host_arrays import InHostArrays, ReferenceStates, ReferenceStore, written
 from bascule.backend.profile import OpTimes
+from bascule.backend.streaming import NO_STREAMING
 from bascule.backend.webnn.ops import dim_input
 from bascule.backend.webnn.translate import translate
 from bascule.base.arrays import NUMPY, Array, np
 from bascule.base.turns import CrossLoopLock
+from bascule.errors import TierUnavailableError
 from bascule.program.blocks import BlockMatrix
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from bascule.backend.webnn.ml import Ml
-    from bascule.program.program import Program, Value
+    from bascule.program.program import Parameter, Program, Value
 
 
 class Graphs:
@@ -120,6 +122,10 @@ class WebNnBackend(InHostArrays):
     def stats(self) -> Mapping[str, float]:
         """See `Backend.stats`."""
         return {"graphs": self._graphs.ml.n_graphs}
+
+    def streamed_store(self, parameters: Sequence[Parameter], slot_nbytes: int) -> WeightStore:
+        """See `Backend.streamed_store`: it has none."""
+        raise TierUnavailableError(self.tier, NO_STREAMING)
 
     def _executable(
         self, program: Program, weights: ReferenceStore, states: ReferenceStates | None

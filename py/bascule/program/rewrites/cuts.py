@@ -132,11 +132,13 @@ def _parts_needed(call: Call, weight: Value, limits: Limits) -> int:
         hint = "Run fewer or shorter texts at once, or use a tier without such a limit."
         raise LimitError(call.result.name, _size(call.result.nbytes), _allowed(limits), hint=hint)
     work = cost_of(call).multiply_adds
-    if weight.nbytes <= limits.binding_nbytes and work <= limits.dispatch_work:
+    allowed = min(limits.binding_nbytes, limits.part_nbytes)
+    if weight.nbytes <= allowed and work <= limits.dispatch_work:
         return 0
     rows, inner = weight.limits[0] // OPS[call.op].stacked, weight.limits[1]
     step = min(rows, _STEP)
     step_nbytes = nbytes_of(weight.dtype, step * inner)
+    allowed = min(limits.binding_nbytes, max(limits.part_nbytes, step_nbytes))
     step_work = work * step // weight.limits[0]
     if step_nbytes > limits.binding_nbytes:
         raise LimitError(f"{step} rows of {weight.name}", _size(step_nbytes), _allowed(limits))
@@ -144,7 +146,7 @@ def _parts_needed(call: Call, weight: Value, limits: Limits) -> int:
         hint = "Run fewer or shorter texts at once."
         needs, allowed = f"{step_work:,} multiply-adds", f"a dispatch may {limits.dispatch_work:,}"
         raise LimitError(f"{step} rows of {weight.name}", needs, allowed, hint=hint)
-    most = min(limits.binding_nbytes / step_nbytes, limits.dispatch_work / max(1, step_work))
+    most = min(allowed / step_nbytes, limits.dispatch_work / max(1, step_work))
     return ceil(ceil(rows / _STEP) / int(most))
 
 
@@ -156,6 +158,9 @@ def _bias_of(call: Call) -> Value | None:
 def _reason(call: Call, weight: Value, limits: Limits) -> str:
     if weight.nbytes > limits.binding_nbytes:
         return f"{weight.name} has {_size(weight.nbytes)}, and {_allowed(limits)}"
+    if weight.nbytes > limits.part_nbytes:
+        allowed = f"a part of streamed weights has at most {limits.part_nbytes:,}"
+        return f"{weight.name} has {_size(weight.nbytes)}, and {allowed}"
     work = f"{weight.name} takes {cost_of(call).multiply_adds:,} multiply-adds at once"
     return f"{work}, and a dispatch may {limits.dispatch_work:,}"
 

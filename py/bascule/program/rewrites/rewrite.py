@@ -29,13 +29,14 @@ class Limits:
 
     `binding_nbytes` bounds every tensor that a call reads or writes (it is bound whole),
     `memory_nbytes` the intermediate values together, `dispatch_work` the multiply-adds of one call,
-    `weights_nbytes` the parameters together.
+    `weights_nbytes` the parameters together, `part_nbytes` each weight and table that can be cut.
     """
 
     binding_nbytes: float = inf
     memory_nbytes: float = inf
     dispatch_work: float = inf
     weights_nbytes: float = inf
+    part_nbytes: float = inf
 
     def __post_init__(self) -> None:
         """InputError for a limit that nothing can keep."""
