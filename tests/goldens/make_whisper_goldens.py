@@ -28,6 +28,11 @@ with tempfile.TemporaryDirectory() as home, torch.no_grad():
         return net(encoder_outputs=heard, decoder_input_ids=given, use_cache=False).logits[0]
 
     taught = logits(TEACHER)
+    # Attention without the fused kernel, which gives no weights: (layers, heads, T, X).
+    net.set_attn_implementation("eager")
+    given = torch.tensor([TEACHER])
+    found = net(encoder_outputs=heard, decoder_input_ids=given, output_attentions=True)
+    crossed = torch.stack([each[0] for each in found.cross_attentions])
     greedy, margins = [START], []
     for _ in range(N_GREEDY):
         best = logits(greedy)[-1].topk(2)
@@ -38,6 +43,7 @@ with tempfile.TemporaryDirectory() as home, torch.no_grad():
         Path(__file__).with_name("whisper.npz"),
         states=states[0].numpy().astype(np.float32),
         logits=taught.numpy().astype(np.float32),
+        crossed=crossed.numpy().astype(np.float32),
         greedy=np.array(greedy, np.uint32),
         margin=np.array(min(margins), np.float32),
     )

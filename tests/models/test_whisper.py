@@ -28,13 +28,17 @@ from bascule.models.whisper.states import initial_states
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.parameters import all_parameters
+from bascule.tasks.speech_alignment import attention_weights
+from bascule.tasks.speech_graph import Speech
+from bascule.tasks.speech_rows import rows_program
 from bascule.weights.computed import write_computed
 from bascule.weights.safetensors import TensorInfo
 from bascule.weights.source import FileSource
 from bascule.weights.stream import load_weights, read_headers
 from tests.goldens import cosines
-from tests.goldens.whisper import CONFIG, N_GREEDY, START, TEACHER, build, spectrum
+from tests.goldens.whisper import CONFIG, N_GREEDY, START, TEACHER, C, build, spectrum
 
+N_ROWS, N_SLOTS = 5, 64
 GOLDENS = np.load(Path(__file__).parents[1] / "goldens" / "whisper.npz")
 
 
@@ -44,12 +48,40 @@ class Loaded:
 
     encoder: Executable
     decoder: Executable
+    rows: Executable
     states: Any
 
     async def hear(self) -> np.ndarray:
         places = np.array([CONFIG["max_source_positions"]], np.uint32)
         (found,) = (await self.encoder.run({}, {"mel": spectrum(), "lengths": places})).values()
         return found[0]
+
+    async def taught(self) -> tuple[np.ndarray, np.ndarray]:
+        """Logits behind the teacher's tokens, taken in N_ROWS at a time, and queries by layer."""
+        found: list[list[np.ndarray]] = []
+        for first in range(0, len(TEACHER), N_ROWS):
+            ids = TEACHER[first : first + N_ROWS]
+            bias = np.full((CONFIG["decoder_attention_heads"], N_ROWS, N_SLOTS), -1e30, np.float32)
+            for row in range(N_ROWS):
+                bias[:, row, : first + row + 1] = 0
+            inputs = {
+                "ids": np.array([ids + [0] * (N_ROWS - len(ids))], np.uint32),
+                "positions": np.arange(first, first + N_ROWS, dtype=np.uint32)[None],
+                "bias": bias,
+            }
+            for part, name in enumerate("qkv"):
+                inputs[f"{name}_at"] = np.arange(part, 3 * N_ROWS, 3, dtype=np.uint32)[None]
+            self.states.write("row_slot", 0, array("I", [first]))
+            outputs = (await self.rows.run({"S": N_SLOTS}, inputs)).values()
+            found.append([each[: len(ids)] for each in outputs])
+        logits, *queries = (np.concatenate(each) for each in zip(*found, strict=True))
+        return logits, np.stack(queries)
+
+    async def keys(self, layer: int) -> np.ndarray:
+        """Cross-attention's keys of a layer (X, C)."""
+        raw = bytearray(CONFIG["max_source_positions"] * 2 * C * 4)
+        await self.states.read(f"cross.{layer}", 0, raw)
+        return np.frombuffer(raw, np.float32).reshape(-1, 2 * C)[:, :C]
 
     async def logits(self, position: int, token: int) -> np.ndarray:
         self.states.write("tokens", 4 * position, array("I", [token]))
@@ -69,6 +101,7 @@ async def load(backend: Backend, folder: Path, cache: Any = "f32") -> Loaded:
         graph = Graph(record.__name__)
         graph.output(record(Hearing(graph, config, cache)))
         passes.append(freeze(graph))
+    passes.append(rows_program(Speech(WHISPER, config), cache, N_ROWS, (0, 1)))
     parameters = all_parameters(passes)
     store = backend.store(parameters)
 
@@ -77,7 +110,7 @@ async def load(backend: Backend, folder: Path, cache: Any = "f32") -> Loaded:
 
     await load_weights(source, write_computed(parameters, store), store, headers=headers)
     values = {value.name: value for each in passes for value in each.states}
-    states = backend.states(list(values.values()), {})
+    states = backend.states(list(values.values()), {"S": N_SLOTS})
     for name, numbers in initial_states(config).items():
         states.write(name, 0, numbers)
     made = [await backend.prepare(each, store, states) for each in passes]
@@ -107,6 +140,26 @@ async def test_states_logits_and_greedy_ids_are_those_of_transformers(
         ids.append(int(np.argmax(await model.logits(len(ids) - 1, ids[-1]))))
     assert ids == GOLDENS["greedy"].tolist()
     assert len(set(ids)) > N_GREEDY // 3
+    backend.close()
+
+
+@pytest.mark.parametrize("tier", ["webgpu", "wasm", "cpu"])
+async def test_several_tokens_at_once_attend_as_those_of_transformers(
+    tier: str, tmp_path: Path
+) -> None:
+    backend = await open_tier(tier)
+    model = await load(backend, build(tmp_path / "whisper"))
+    await model.hear()
+    logits, queries = await model.taught()
+    assert cosines(logits, GOLDENS["logits"]).min() > 0.99999
+    heads, crossed = CONFIG["decoder_attention_heads"], GOLDENS["crossed"]
+    assert np.ptp(crossed, axis=-1).min() > 0.02  # no head looks everywhere alike
+    for layer in range(CONFIG["decoder_layers"]):
+        keys = np.split(await model.keys(layer), heads, axis=1)
+        parts = zip(np.split(queries[layer], heads, axis=1), keys, crossed[layer], strict=True)
+        for q, k, expected in parts:
+            found = attention_weights(q, k, CONFIG["max_source_positions"])
+            np.testing.assert_allclose(found, expected, atol=1e-4)
     backend.close()
 
 

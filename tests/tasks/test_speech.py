@@ -125,6 +125,7 @@ async def test_thresholds_act(folder: Path) -> None:
         (NOISE, {"language": "xx"}, "language.*'en', 'de', 'fr'"),
         (NOISE, {"task": "listen"}, "task.*'transcribe'"),
         (NOISE, {"timestamps": "word"}, "timestamps"),
+        (NOISE, {"word_timestamps": 1}, "word_timestamps"),
         (NOISE, {"temperatures": ()}, "temperatures"),
         (NOISE, {"temperatures": [0, "warm"]}, "temperatures"),
         (NOISE, {"no_speech_threshold": "low"}, "no_speech_threshold"),
@@ -186,12 +187,44 @@ def assert_said(found: bascule.Transcription, expected: Any, offset: float = 0.0
         assert segment.no_speech_probability == pytest.approx(silent, abs=2e-3)
 
 
+# When faster-whisper has the words begin and end, on the same weights and beside the same text.
+MEASURE_WORDS = (
+    (0.0, 0.46, " Please"), (0.46, 0.76, " measure"), (0.76, 1.1, " the"), (1.1, 1.4, " time"),
+    (1.4, 1.7, " at"), (1.7, 2.0, " one"), (2.0, 2.32, " step"), (2.32, 2.8, " takes"),
+    (2.8, 3.32, " and"), (3.32, 3.64, " write"), (3.64, 3.82, " the"), (3.82, 4.14, " number"),
+    (4.14, 4.36, " on"), (4.36, 4.68, " the"), (4.68, 4.94, " second"), (4.94, 5.4, " page."),
+)  # fmt: skip
+BRIDGE_WORDS = (
+    (0.0, 0.28, " The"), (0.28, 0.6, " old"), (0.6, 0.88, " bridge"), (0.88, 1.32, " opens"),
+    (1.32, 1.54, " for"), (1.54, 1.72, " the"), (1.72, 2.0, " ships"), (2.0, 2.32, " in"),
+    (2.32, 2.44, " the"), (2.44, 2.96, " morning."), (3.26, 3.54, " Two"), (3.54, 3.84, " leaves"),
+    (3.84, 4.34, " rise,"), (4.86, 4.86, " and"), (4.86, 5.04, " the"), (5.04, 5.38, " traffic"),
+    (5.38, 5.78, " wait"), (5.78, 6.24, " until"), (6.24, 6.5, " they"), (6.5, 6.8, " come"),
+    (6.8, 7.02, " down"), (7.02, 7.42, " again."),
+)  # fmt: skip
+
+
+def assert_timed(found: bascule.Transcription, expected: Any) -> None:
+    """Nine of ten words within 0.06 s, all within 0.15 s."""
+    words = [word for segment in found.segments for word in segment.words]
+    assert [word.text for word in words] == [row[2] for row in expected]
+    times = np.array([(word.start, word.end) for word in words])
+    off = np.abs(times - [row[:2] for row in expected]).max(axis=1)
+    print(f"words off by {off.mean():.3f} s on average, {off.max():.2f} s at the most")
+    assert (off < 0.061).mean() >= 0.9
+    assert off.max() < 0.15
+
+
 @pytest.mark.parametrize("tier", ["wasm", "cpu"])
 async def test_tiny_en_says_what_faster_whisper_does(tier: str) -> None:
     async with await bascule.load("whisper-tiny.en", tier=tier, prove=False) as model:
-        assert_said(await model.transcribe(RECORDINGS / "measure.wav"), MEASURE)
+        said = await model.transcribe(RECORDINGS / "measure.wav", word_timestamps=True)
+        assert_said(said, MEASURE)
+        assert_timed(said, MEASURE_WORDS)
         if tier == "wasm":
-            assert_said(await model.transcribe(RECORDINGS / "bridge.wav"), BRIDGE)
+            said = await model.transcribe(RECORDINGS / "bridge.wav", word_timestamps=True)
+            assert_said(said, BRIDGE)
+            assert_timed(said, BRIDGE_WORDS)
         weights = model.stats["weights_nbytes"]
         assert weights < 1.01 * 4 * 37.8e6
         assert model.stats["peak_chunk_nbytes"] <= 3 << 22

@@ -20,7 +20,7 @@ from bascule.models.encoder.graph import Encoding
 from bascule.models.encoder.head import Head
 from bascule.models.image.config import ImageConfig
 from bascule.models.image.graph import Seeing
-from bascule.models.speech.config import SpeechConfig
+from bascule.models.speech.config import Rows, SpeechConfig
 from bascule.models.tensors import Tensors
 from bascule.models.text_to_text.config import T5Config
 from bascule.models.text_to_text.graph import Transforming
@@ -89,8 +89,9 @@ class SpeechFamily(Family):
     """Speech to text: a spectrum `mel` (bands, F) fills states that each decoder step reads.
 
     `config` checks a config.json, errors as above, `tensors` are those of a folder, and
-    `as_matrices` gives each at most two axes. `phases` record both passes; `states` has the numbers
-    of the states that do not begin as zeros. A config.json without a model_type that has
+    `as_matrices` gives each at most two axes. `phases` record both passes, `decode_rows` the
+    decoder's over several tokens; `states` has the numbers of the states that do not begin as
+    zeros. A config.json without a model_type that has
     the `converted_keys` belongs to a folder of CTranslate2, whose model.bin (read by offset and
     count, of so many bytes, of that name) `read_converted` reads.
     """
@@ -101,6 +102,7 @@ class SpeechFamily(Family):
         [Mapping[str, Mapping[str, TensorInfo]]], dict[str, dict[str, TensorInfo]]
     ]
     phases: Mapping[Literal["encode", "decode"], Callable[[Graph, SpeechConfig, CacheDType], Value]]
+    decode_rows: Callable[[Graph, SpeechConfig, CacheDType, Rows], list[Value]]
     states: Callable[[SpeechConfig], Mapping[str, array[int] | array[float]]]
     converted_keys: frozenset[str]
     read_converted: Callable[

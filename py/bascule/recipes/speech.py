@@ -20,6 +20,7 @@ from bascule.recipes.filling import Filling, Tables
 from bascule.recipes.tables import all_tensors, read_known
 from bascule.tasks.loaded import Placement
 from bascule.tasks.speech import SpeechModel, SpeechSettings
+from bascule.tasks.speech_aligner import read_heads
 from bascule.tasks.speech_graph import Speech, speech_programs
 from bascule.tasks.speech_tokens import read_speech_tokens
 from bascule.text.folder_vocabulary import TokenizerFiles, read_folder_vocabulary
@@ -90,7 +91,10 @@ async def read_speech(
     tokens = read_speech_tokens(vocabulary, config.vocabulary, settings, place)
     tokenizer = await open_text_tokenizer(vocabulary)
     tell(Progress("tokenizer", 1, 1, "files"))
-    return SpeechRecipe(SpeechSettings(Speech(family, config), tokenizer, tokens), cache, tables)
+    made = SpeechSettings(
+        Speech(family, config), tokenizer, tokens, read_heads(settings, config, place)
+    )
+    return SpeechRecipe(made, cache, tables)
 
 
 async def _read_converted(source: Source, family: SpeechFamily) -> tuple[SpeechConfig, Any]:

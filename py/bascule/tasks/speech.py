@@ -24,12 +24,14 @@ from bascule.errors import NotFiniteError
 from bascule.models.decoder.graph import CacheDType
 from bascule.program.program import Program
 from bascule.tasks.loaded import DEVICE_ERRORS, LoadedModel, Placement
+from bascule.tasks.speech_aligner import Heads
 from bascule.tasks.speech_graph import Speech, speech_programs
 from bascule.tasks.speech_options import Asked, TranscribeOptions, read_options
+from bascule.tasks.speech_rows import FIRST_SLOTS, RowPrograms, rows_program
 from bascule.tasks.speech_rules import kinds_of
 from bascule.tasks.speech_steps import COUNTERS, STAGES, DecoderSteps
 from bascule.tasks.speech_tokens import SpeechTokens
-from bascule.tasks.speech_window import WindowDecoder
+from bascule.tasks.speech_window import Texts, WindowDecoder
 from bascule.tasks.streams import ResultStream
 from bascule.tasks.transcription import Segment, Transcription
 from bascule.text.language import TextTokenizer
@@ -48,6 +50,7 @@ class SpeechSettings:
     speech: Speech
     tokenizer: TextTokenizer
     tokens: SpeechTokens
+    heads: Heads
 
 
 @dataclass(slots=True)
@@ -58,11 +61,13 @@ class _Prepared:
     encoder: Executable
     step: Executable
     choice: Executable
+    rows: RowPrograms
     states: StateStore
 
     def close(self) -> None:
-        for owned in (self.features, self.encoder, self.step, self.choice, self.states):
+        for owned in (self.features, self.encoder, self.step, self.choice, self.rows):
             owned.close()
+        self.states.close()
 
 
 class SpeechStream(ResultStream[Segment, Transcription]):
@@ -106,9 +111,10 @@ class SpeechModel(LoadedModel):
         `audio` is samples (N) from -1 to 1 at `sample_rate` (16,000), a file's path, URL or bytes,
         or in a page a JavaScript AudioBuffer; at most 4 hours. `language` is a code ("de") and
         detected if it is None; with `task` "translate" the text is English. Without `timestamps`
-        each window of 30 s is one segment. `temperatures` and the thresholds say when a window is
-        decoded again (see `TranscribeOptions`), `seed` makes that repeatable. `progress` counts
-        milliseconds of the recording. InputError for audio that is no sound and for other options,
+        each window of 30 s is one segment; with `word_timestamps` segments have words.
+        `temperatures` and the thresholds say when a window is decoded again (see
+        `TranscribeOptions`), `seed` makes that repeatable. `progress` counts milliseconds of the
+        recording. InputError for audio that is no sound and for other options,
         NotFiniteError for logits that are not finite. Cancelling the task ends the work.
         """
         stream = self.stream_transcribe(audio, **options)
@@ -179,7 +185,12 @@ class SpeechModel(LoadedModel):
         heard = await decoder.decode(result.language, asked)
         if decoder.is_silence(heard, asked):
             return [], frames
-        return decoder.segments(heard, seek, frames, asked)
+        segments, ahead = decoder.segments(heard, seek, frames, asked)
+        if asked.word_timestamps:
+            spoken = max((w.end for s in result.segments for w in s.words), default=0.0)
+            language, span = result.language, (seek, frames)
+            segments = await decoder.with_words(segments, language, asked.task, span, spoken)
+        return segments, ahead
 
     async def _on_device(
         self, sound: Array, work: Callable[[WindowDecoder], Awaitable[Found]]
@@ -224,7 +235,8 @@ class SpeechModel(LoadedModel):
         steps = DecoderSteps(prepared.step, prepared.choice, prepared.states, not_finite)
         settings = self._settings
         places = settings.speech.config.decoder.places
-        return WindowDecoder(steps, settings.tokens, settings.tokenizer, places)
+        texts = Texts(settings.tokens, settings.tokenizer, places)
+        return WindowDecoder(steps, texts, prepared.rows, settings.heads)
 
     def _programs(self) -> list[Program]:
         """See `speech_programs`."""
@@ -238,8 +250,9 @@ class SpeechModel(LoadedModel):
         await need_numpy("transcribe()", "Load numpy into this Pyodide.")
         speech = self._settings.speech
         fitted = [self._fitting.fit(p) for p in self._programs()]
-        values = {value.name: value for program in fitted for value in program.states}
-        states = self._backend.states(list(values.values()), {})
+        rows = self._fitting.fit(rows_program(speech, self._cache_dtype, 1, ()))
+        values = {value.name: value for program in (*fitted, rows) for value in program.states}
+        states = self._backend.states(list(values.values()), {"S": FIRST_SLOTS})
         made: list[Executable] = []
         try:
             for name, numbers in speech.family.states(speech.config).items():
@@ -254,7 +267,10 @@ class SpeechModel(LoadedModel):
                 each.close()
             raise
         step, encoder, choice = made
-        self._prepared = _Prepared(features, encoder, step, choice, states)
+        several = RowPrograms(
+            self._backend, self.weights, states, self._fitting, speech, self._cache_dtype
+        )
+        self._prepared = _Prepared(features, encoder, step, choice, several, states)
         return self._prepared
 
     async def _prepare(self) -> None:
@@ -294,7 +310,8 @@ class SpeechModel(LoadedModel):
     def _planned_nbytes(self) -> int:
         if self._prepared is None:
             return 0
-        return sum(p.planned_nbytes for p in self._programs()) + self._prepared.states.nbytes
+        planned = sum(p.planned_nbytes for p in self._programs())
+        return planned + self._prepared.rows.planned_nbytes + self._prepared.states.nbytes
 
     async def tune(
         self, budget_s: float = 30.0, *, progress: ProgressCallback | None = None

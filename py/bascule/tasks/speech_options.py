@@ -32,6 +32,7 @@ class TranscribeOptions(TypedDict, total=False):
     language: str | None
     task: SpeechTask | None
     timestamps: bool | None
+    word_timestamps: bool | None
     temperatures: Sequence[float] | float | None
     compression_ratio_threshold: float | None
     log_probability_threshold: float | None
@@ -51,6 +52,7 @@ class Asked:
     language: str | None
     task: str
     timestamps: bool
+    word_timestamps: bool
     temperatures: tuple[float, ...]
     most_compressed: float
     least_probable: float
@@ -66,9 +68,6 @@ def read_options(options: Mapping[str, Any], tokens: SpeechTokens) -> Asked:
             expected = f"some of {', '.join(OPTIONS)}"
             raise InputError("options", expected, repr(name), hint=did_you_mean(name, OPTIONS))
     given = {name: value for name, value in options.items() if value is not None}
-    timestamps = given.get("timestamps", True)
-    if not isinstance(timestamps, bool):
-        raise InputError("timestamps", "True or False", described(timestamps))
     progress: Any = given.get("progress")
     if not (progress is None or callable(progress)):
         raise InputError("progress", "a function of a Progress", described(progress))
@@ -78,7 +77,8 @@ def read_options(options: Mapping[str, Any], tokens: SpeechTokens) -> Asked:
         task=tokens.check_task(
             one_of("task", given.get("task", "transcribe"), ("transcribe", "translate"))
         ),
-        timestamps=timestamps,
+        timestamps=_flag(given, "timestamps", default=True),
+        word_timestamps=_flag(given, "word_timestamps", default=False),
         temperatures=_temperatures(given.get("temperatures", _TEMPERATURES)),
         most_compressed=_number(given, "compression_ratio_threshold", 2.4),
         least_probable=_number(given, "log_probability_threshold", -1.0),
@@ -99,6 +99,13 @@ def _temperatures(given: object) -> tuple[float, ...]:
         if isinstance(each, bool) or not isinstance(each, int | float) or not 0 <= each <= 2:
             raise InputError("temperatures", expected, described(each))
     return tuple(float(each) for each in cast(Sequence[float], listed))
+
+
+def _flag(given: Mapping[str, Any], name: str, *, default: bool) -> bool:
+    found = given.get(name, default)
+    if not isinstance(found, bool):
+        raise InputError(name, "True or False", described(found))
+    return found
 
 
 def _number(given: Mapping[str, Any], name: str, default: float) -> float:

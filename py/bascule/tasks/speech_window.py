@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp
 from time import perf_counter
 from typing import Any
 
 from bascule.base.arrays import Array, np
+from bascule.tasks.speech_aligner import CHUNK, Aligner, Heads
 from bascule.tasks.speech_options import Asked
+from bascule.tasks.speech_rows import RowDecoder, RowPrograms
 from bascule.tasks.speech_rules import allowed_ids, allowed_logits, log_softmax
 from bascule.tasks.speech_steps import DecoderSteps
 from bascule.tasks.speech_tokens import SpeechTokens
+from bascule.tasks.speech_words import give_words, split_words, timed_words
 from bascule.tasks.transcription import Segment
 from bascule.text.language import TextTokenizer
 
@@ -36,16 +40,25 @@ class Heard:
     temperature: float
 
 
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """What a model's tokens mean, and how many positions its decoder has."""
+
+    tokens: SpeechTokens
+    tokenizer: TextTokenizer
+    places: int
+
+
 class WindowDecoder:
     """Decodes windows whose sound the encoder has heard."""
 
-    def __init__(
-        self, steps: DecoderSteps, tokens: SpeechTokens, tokenizer: TextTokenizer, places: int
-    ) -> None:
+    def __init__(self, steps: DecoderSteps, texts: Texts, rows: RowPrograms, heads: Heads) -> None:
         self.steps = steps
-        self._tokens = tokens
-        self._tokenizer = tokenizer
-        self._places = places  # positions of the decoder
+        self._tokens = texts.tokens
+        self._tokenizer = texts.tokenizer
+        self._places = texts.places
+        self._rows = rows
+        self._heads = heads
 
     async def language(self) -> tuple[str, float]:
         """Return the likeliest language of the window, and its probability."""
@@ -122,8 +135,35 @@ class WindowDecoder:
 
     def text_of(self, ids: list[int]) -> str:
         """Return the text of ids, times left out."""
-        plain = [token for token in ids if token < self._tokens.end]
-        return self._tokenizer.decode_bytes(plain).decode("utf-8", "replace")
+        return self._text([token for token in ids if token < self._tokens.end])
+
+    async def with_words(
+        self,
+        segments: Sequence[Segment],
+        language: str,
+        task: str,
+        span: tuple[int, int],
+        spoken: float,
+    ) -> list[Segment]:
+        """Return a window's segments with the words of each.
+
+        `span` is the window's first frame and its frames; `spoken` is where the last word before
+        it ended, in seconds.
+        """
+        seek, frames = span
+        ids = [token for each in segments for token in each.ids if token < self._tokens.end]
+        if not ids:
+            return list(segments)
+        rows = RowDecoder(self._rows, CHUNK, tuple(self._heads), self.steps.not_finite)
+        aligner = Aligner(rows, self._heads)
+        prompt = self._tokens.prompt(language, task, timestamps=False)
+        end = self._tokens.end
+        times, shares = await aligner.times(prompt, ids, end, frames // TIME_FRAMES)
+        words = timed_words(split_words(ids, self._text, language), times, shares)
+        return give_words(segments, words, end, FRAME_S * seek, spoken)
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode_bytes(ids).decode("utf-8", "replace")
 
     def segments(
         self, heard: Heard, seek: int, frames: int, asked: Asked

@@ -11,11 +11,25 @@ from bascule.base.arguments import one_of
 
 
 @dataclass(frozen=True, slots=True)
+class Word:
+    """A word of a segment, its leading space and punctuation with it; `start`, `end` in seconds.
+
+    `probability` is the mean of its tokens'.
+    """
+
+    start: float
+    end: float
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
     """A piece of a transcription; `start` and `end` are seconds.
 
     `mean_log_probability` and `no_speech_probability` are those of its window, as are the
-    `temperature` that it was decoded at and its `compression_ratio`.
+    `temperature` that it was decoded at and its `compression_ratio`. `words` are there where they
+    were asked for.
     """
 
     start: float
@@ -26,10 +40,12 @@ class Segment:
     mean_log_probability: float
     compression_ratio: float
     temperature: float
+    words: tuple[Word, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self) | {"ids": list(self.ids)}
+        """Plain values; words where there are some."""
+        found = asdict(self) | {"ids": list(self.ids), "words": list(map(asdict, self.words))}
+        return found if self.words else {n: v for n, v in found.items() if n != "words"}
 
 
 @dataclass(slots=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bascule.program.program import Dim
+
 
 @dataclass(frozen=True, slots=True)
 class Half:
@@ -30,3 +32,15 @@ class SpeechConfig:
     def frames(self) -> int:
         """Frames of a spectrum, 10 ms each."""
         return 2 * self.encoder.places
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A decoder pass over `count` tokens at once, over `slots` of keys and values.
+
+    Beside logits it gives the cross-attention's queries of the layers `queries`.
+    """
+
+    count: int
+    slots: Dim
+    queries: tuple[int, ...] = ()

@@ -6,11 +6,12 @@ import re
 
 from bascule.models.decoder.graph import CacheDType
 from bascule.models.family import SpeechFamily
-from bascule.models.speech.config import SpeechConfig
+from bascule.models.speech.config import Rows, SpeechConfig
 from bascule.models.whisper.config import read_config
 from bascule.models.whisper.ctranslate2 import read_converted
 from bascule.models.whisper.files import as_matrices, tensors
 from bascule.models.whisper.graph import Hearing, decode, encode
+from bascule.models.whisper.rows import decode_rows
 from bascule.models.whisper.states import initial_states
 from bascule.program.graph import Graph
 from bascule.program.program import Value
@@ -24,6 +25,10 @@ def _decode(graph: Graph, config: SpeechConfig, cache: CacheDType) -> Value:
     return decode(Hearing(graph, config, cache))
 
 
+def _decode_rows(graph: Graph, config: SpeechConfig, cache: CacheDType, rows: Rows) -> list[Value]:
+    return decode_rows(Hearing(graph, config, cache), rows)
+
+
 WHISPER = SpeechFamily(
     name="whisper",
     examples="whisper-tiny.en, whisper-base",
@@ -34,6 +39,7 @@ WHISPER = SpeechFamily(
     tensors=tensors,
     as_matrices=as_matrices,
     phases={"encode": _encode, "decode": _decode},
+    decode_rows=_decode_rows,
     states=initial_states,
     converted_keys=frozenset(("suppress_ids", "suppress_ids_begin")),
     read_converted=read_converted,
