@@ -12,7 +12,7 @@ _MEDIAN = 7  # places of 20 ms
 
 
 def attention_weights(queries: Array, keys: Array, n_places: int) -> Array:
-    """Return softmax(q @ k.T / sqrt(D)) (T, X) of q (T, D), k (P, D) cut to its first `n_places`."""
+    """Return softmax(q @ k.T / sqrt(D)) (T, X) of q (T, D) and the first `n_places` of k (P, D)."""
     q, k = queries.astype(np.float64), keys[:n_places].astype(np.float64)
     scores = q @ k.T * q.shape[1] ** -0.5
     scores -= scores.max(axis=1, keepdims=True)
