@@ -37,9 +37,10 @@ def chosen_by_some_budget(every: tuple[MemoryStrategy, ...]) -> list[MemoryStrat
 
 
 async def test_each_budget_chooses_its_strategy_and_the_driver_holds_it(tmp_path: Path) -> None:
-    folder = widened(tmp_path / "model", layers=3)
+    folder = widened(tmp_path / "model", layers=5)
     able = chosen_by_some_budget(await optimizer(1 << 30).plan(folder))
-    assert {s.weights for s in able} == {"as stored", "f16", "q8_0", "q4_1"}
+    assert {s.weights for s in able} == {"as stored", "f16", "q8_0", "q4_1", "streamed"}
+    assert able[-1].weights == "streamed"  # below all others, and above a refusal
     assert able[0].passes == "resident"
     last = {strategy.weights: strategy for strategy in able}  # with the fewest rows
     async with await bascule.load(folder, tier="cpu") as model:
@@ -57,7 +58,7 @@ async def test_each_budget_chooses_its_strategy_and_the_driver_holds_it(tmp_path
         print(f"{strategy.name}: {strategy.needed_nbytes:,} needed, {peak:,} at most")
         assert peak <= strategy.needed_nbytes
         # Counted in full: trials, though kernels may be proven already, and buckets of all lengths.
-        assert peak > 0.5 * strategy.needed_nbytes
+        assert peak > 0.4 * strategy.needed_nbytes
         assert np.abs(found - expected).max() / scale <= strategy.deviation
         peaks.append(peak)
     assert peaks == sorted(set(peaks), reverse=True)
@@ -114,6 +115,7 @@ async def test_a_strategy_that_does_not_fit_after_all_gives_way(
     monkeypatch.setattr("bascule.compat.memory_plan.quantizing_nbytes", lambda *_: 0)
     monkeypatch.setattr(WebGpuBackend, "pass_nbytes", lambda *_: PassBytes())
     every = await optimizer(1).plan(folder)
+    every = tuple(strategy for strategy in every if strategy.weights == "q4_1")
     held = optimizer(every[-1].needed_nbytes)  # the weights in 4 bits, and nothing else
     with pytest.raises(LimitError, match="q4_1, resident: GPU alloc failed: out of memory"):
         await held.load(folder)
@@ -148,7 +150,8 @@ async def test_a_language_models_cache_is_shortened_where_that_is_allowed(tmp_pa
             assert 0.4 * strategy.needed_nbytes < peak <= strategy.needed_nbytes
             assert model.stats["memory_retries"] == 0
     # Blocks stay the blocks that the file has.
-    assert {s.weights for s in await optimizer(1).plan(tiny("tiny-q4_1").path)} == {"as stored"}
+    blocks = await optimizer(1).plan(tiny("tiny-q4_1").path)
+    assert {s.weights for s in blocks} == {"as stored", "streamed"}
 
 
 async def test_the_driver_makes_no_buffer_past_its_limit() -> None:

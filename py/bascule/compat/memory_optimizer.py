@@ -16,7 +16,7 @@ from bascule.base.arguments import whole_number
 from bascule.base.arrays import Array, np
 from bascule.base.progress import ProgressCallback
 from bascule.choosing.auto import open_tier
-from bascule.compat.memory_plan import MemoryStrategy, strategies_of
+from bascule.compat.memory_plan import STREAMED, MemoryStrategy, strategies_of
 from bascule.device.loading import load_model, read_recipe_of
 from bascule.device.options import CHUNK_MB, LoadSettings
 from bascule.errors import (
@@ -42,7 +42,8 @@ class WebGPUMemoryOptimizer:
     as float16, in blocks of 8 bits, of 4; and of each, intermediate values that stay for the next
     pass, that are freed between passes, and passes of fewer rows (of a language model: prompts in
     smaller pieces, and, down to `shortest_context` tokens where that is given, a shorter KV
-    cache). The driver holds the limit: no buffer is made that would exceed it, when a pass needs
+    cache). The last one streams the weights as they are stored: each pass reads them again, a layer
+    at a time. The driver holds the limit: no buffer is made that would exceed it, when a pass needs
     more than was planned for, either, so that such a pass is run in parts, or refused with
     GpuOutOfMemoryError.
 
@@ -138,7 +139,7 @@ class WebGPUMemoryOptimizer:
         self, model: str | PathLike[str], backend: Backend
     ) -> list[MemoryStrategy]:
         found: list[MemoryStrategy] = []
-        for quantize in _FORMATS:
+        for quantize, streamed in (*((each, False) for each in _FORMATS), (None, True)):
             try:
                 recipe = await read_recipe_of(model, quantize)
             except (InputError, UnsupportedModelError):
@@ -151,6 +152,7 @@ class WebGPUMemoryOptimizer:
                 quantize,
                 chunk_nbytes=round(self.chunk_size_mb * (1 << 20)),
                 shortest_context=self.shortest_context,
+                streamed=streamed,
             )
         return found
 
@@ -167,6 +169,7 @@ class WebGPUMemoryOptimizer:
             quantize=strategy.quantize,
             precompile=False,  # else the first pass's buffers stand beside what quantizes
             memory_nbytes=self.budget_nbytes,
+            stream_weights=strategy.weights == STREAMED,
         )
         opener = partial(open_tier, self.tier)
         made = await load_model(model, self.tier, opener, settings, owns=True)

@@ -13,6 +13,7 @@ from bascule.base.dtypes import nbytes_of
 from bascule.errors import UnsupportedModelError
 from bascule.program.parameters import all_parameters
 from bascule.program.rewrites.registry import Fitting, fit_all
+from bascule.program.stages import part_nbytes, slot_nbytes
 from bascule.recipes.language import LanguageRecipe
 from bascule.recipes.reading import Recipe
 from bascule.recipes.tables import EncoderFolderRecipe
@@ -31,6 +32,9 @@ from bascule.weights.quantized import format_of, quantizing_nbytes
 # What other kernels, for other sizes of a pass, may change: in units of the answer's root mean
 # square, as in `tasks/proof.py`.
 _OTHER_KERNELS = 1e-3
+_AS_STORED, STREAMED = "as stored", "streamed"
+# What tells that a stage of streamed weights has run: a few reads of 4 bytes.
+_STAGES_NBYTES = 1024
 # A strategy that needs more than this share of one that costs less is left out.
 _LEAST_GAIN = 0.98
 # Small reads of a language model: tokens.
@@ -41,7 +45,8 @@ _TOKENS_NBYTES = 4096
 class MemoryStrategy:
     """A way to hold a model, and what it costs.
 
-    `weights` is "as stored", "f16", "q8_0" or "q4_1"; `passes` says what a pass may hold.
+    `weights` is "as stored", "f16", "q8_0", "q4_1" or "streamed" (as stored, and read again for
+    each pass, a layer at a time); `passes` says what a pass may hold.
     `context_length` is that of a language model's KV cache. `needed_nbytes` is what the device
     will hold at most, computed from the plans of its programs. `deviation` bounds that of answers,
     in units of their root mean square; measured on known models, not proven. `peak_nbytes` by the
@@ -68,7 +73,7 @@ class MemoryStrategy:
     @property
     def quantize(self) -> str | None:
         """What `load` takes for the weights."""
-        return None if self.weights == "as stored" else self.weights
+        return None if self.weights in (_AS_STORED, STREAMED) else self.weights
 
 
 def strategies_of(
@@ -78,14 +83,20 @@ def strategies_of(
     *,
     chunk_nbytes: int,
     shortest_context: int | None,
+    streamed: bool = False,
 ) -> Iterator[MemoryStrategy]:
-    """Yield the strategies with weights in that format, the least costly first.
+    """Yield the strategies with weights in that format, or streamed, the least costly first.
 
     UnsupportedModelError for models that are neither batched encoders nor language models.
     """
-    fitting, programs = fit_all(recipe.programs(), backend.limits)
+    programs, limits = recipe.programs(), backend.limits
+    if streamed:
+        limits = replace(limits, part_nbytes=part_nbytes(programs))
+    fitting, programs = fit_all(programs, limits)
     parameters = all_parameters(programs)
-    weights = sum(parameter.nbytes for parameter in parameters)
+    weights = sum(p.nbytes for p in parameters if not streamed or p.computed is not None)
+    if streamed:  # two stages at a time
+        weights += 2 * slot_nbytes(programs) + _STAGES_NBYTES
     loading = quantizing_nbytes(parameters, chunk_nbytes) if quantize else 0
     if isinstance(recipe, EncoderFolderRecipe):
         ways = _batched(recipe.settings, backend, fitting)
@@ -102,7 +113,7 @@ def strategies_of(
             continue  # it costs more, and saves next to nothing
         least = needed
         yield MemoryStrategy(
-            quantize or "as stored",
+            STREAMED if streamed else quantize or _AS_STORED,
             way.passes,
             needed,
             _OTHER_KERNELS + (FEWER_BITS[stored] if stored else 0.0),
