@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike, fspath
 
+from bascule.base.closing import Closing
 from bascule.base.progress import Progress
 from bascule.device.device import Device, open_device
 from bascule.device.loading import load
@@ -92,7 +93,7 @@ class ProgressiveModelLoader:
                 callback(percent)
 
 
-class MultimodalModel(Mapping[str, AnyModel]):
+class MultimodalModel(Closing, Mapping[str, AnyModel]):
     """Components by name on one device. Close it, or use it in `async with`."""
 
     def __init__(self, parts: Mapping[str, AnyModel], device: Device) -> None:
@@ -111,12 +112,6 @@ class MultimodalModel(Mapping[str, AnyModel]):
     def close(self) -> None:
         """Free all components and their device."""
         self._device.close()
-
-    async def __aenter__(self) -> MultimodalModel:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
 
 
 class ParallelMultimodalLoader:

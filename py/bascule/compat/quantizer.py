@@ -10,6 +10,7 @@ from typing import Any, overload
 from bascule.backend.base import Backend
 from bascule.backend.quantize import Sums
 from bascule.base.arrays import ArrayLike, NDArray, np
+from bascule.base.closing import Closing
 from bascule.base.dtypes import BlockType, DType
 from bascule.base.progress import Progress, ProgressCallback
 from bascule.compat.own_device import OwnDevice
@@ -36,7 +37,7 @@ class QuantizedTensor:
         return dequantize(BlockType[self.format.upper()], self.data, count).reshape(self.shape)
 
 
-class WebGPUQuantizer:
+class WebGPUQuantizer(Closing):
     """Makes 4-bit or 8-bit blocks, or float16, of float arrays in steps of a few MiB.
 
     `bits` is 4 or 8; `format` says which blocks ("q4_0", "q4_1" or "q8_0"; by default the one with
@@ -102,12 +103,6 @@ class WebGPUQuantizer:
         """Close the tier that was opened here. Closing twice is fine."""
         self._closed = True
         self._device.close()
-
-    async def __aenter__(self) -> WebGPUQuantizer:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
 
     async def _open(self) -> Device:
         if self._closed:

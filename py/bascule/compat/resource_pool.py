@@ -7,10 +7,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
 from bascule.backend.memory import MemoryBudget
 from bascule.base.arguments import whole_number
+from bascule.base.closing import Closing
 from bascule.choosing.auto import ModelNeed, open_tier
 from bascule.choosing.openers import OpenedTier
 from bascule.choosing.reopening import reopen_tier
@@ -53,7 +54,7 @@ class _Place:
     entries: set[Entry[AnyModel]]
 
 
-class ResourcePool:
+class ResourcePool(Closing):
     """Lends models that share one device and `budget_nbytes` of its memory (None: all there is).
 
     `async with pool.use(name) as model` loads a model that is not resident, from the cache or the
@@ -171,12 +172,6 @@ class ResourcePool:
         for place in (*places, *self._retired):
             _close(place)
         self._retired.clear()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
 
     async def _take(self, name: str, options: DeviceLoadOptions) -> Lease[AnyModel]:
         settings = LoadSettings(**options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Unpack
 
+from bascule.base.closing import Closing
 from bascule.base.progress import ProgressCallback
 from bascule.compat.shared_load import SharedLoad
 from bascule.device.loading import load
@@ -14,7 +15,7 @@ from bascule.tasks.options import StreamOptions
 from bascule.tasks.text_to_text import TextToTextModel
 
 
-class StreamingInferencePipeline:
+class StreamingInferencePipeline(Closing):
     """Loads its model with the first prompt. Close it, or use it in `async with`.
 
     `max_length` bounds the new tokens of a text, `stream_buffer_size` how many of them are under
@@ -74,12 +75,6 @@ class StreamingInferencePipeline:
     def close(self) -> None:
         """Free the model; a load that is under way ends with an InputError."""
         self._loading.close()
-
-    async def __aenter__(self) -> StreamingInferencePipeline:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
 
     async def _load(self) -> LanguageModel | TextToTextModel:
         model = await load(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from bascule.array.array import Array, asarray
 from bascule.array.place import ArrayDevice
 from bascule.backend.base import Backend, Tier
 from bascule.backend.memory import MemoryUse
 from bascule.base.arrays import ArrayLike, DTypeLike, need_numpy
+from bascule.base.closing import Closing
 from bascule.choosing.auto import ModelNeed, open_tier
 from bascule.choosing.openers import OpenedTier
 from bascule.choosing.reopening import Recovery
@@ -47,7 +48,7 @@ async def open_device(tier: str | Sequence[str] = "auto", *, remember: bool = Tr
     return Device(await open_tier(tier, remember=remember), tier)
 
 
-class Device:
+class Device(Closing):
     """An open device. Models that it loads share its adapter, its memory and its compiled kernels.
 
     `open_device` makes one. Close it, or use it in `async with`: that closes its models too.
@@ -241,12 +242,6 @@ class Device:
         for model in tuple(self._models):
             model.close()
         self.backend.turns.when_free(self._end)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
 
     def check_open(self, verb: str) -> None:
         """InputError for a `verb` on a closed device."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import Any, Self
+from typing import Any
 
 from bascule.base.arguments import described, did_you_mean
+from bascule.base.closing import Closing
 from bascule.base.page_settings import IN_PAGE
 from bascule.base.progress import ProgressCallback
 from bascule.device.loading import load
@@ -16,7 +17,7 @@ from bascule.tasks.models import AnyModel
 from bascule.tasks.registry import known_hashes
 
 
-class Pipeline:
+class Pipeline(Closing):
     """A task and the model that does it: `await pipe(inputs)`; made by `bascule.pipeline`.
 
     `close` closes the model, as does the end of `async with`.
@@ -46,12 +47,6 @@ class Pipeline:
     def close(self) -> None:
         """Close the model, and free the device's memory."""
         self.model.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
 
 
 async def pipeline(

@@ -14,10 +14,8 @@ from time import perf_counter
 from typing import Protocol
 
 from bascule.backend.base import Executable, shaped
-from bascule.backend.tuning import TuneReport
 from bascule.base.arguments import strings, whole_number
 from bascule.base.arrays import all_finite
-from bascule.base.progress import ProgressCallback
 from bascule.base.turns import CrossLoopLock
 from bascule.base.waiting import all_or_first_error
 from bascule.errors import InputError, NotFiniteError
@@ -227,31 +225,12 @@ class BatchedModel(LoadedModel):
     def _sample_batch(self, sample: Sample) -> Batch:
         return make_batches([len(sample.ids)], self.max_tokens, self._most_rows)[0]
 
-    async def tune(
-        self, budget_s: float = 30.0, *, progress: ProgressCallback | None = None
-    ) -> TuneReport:
-        """Measure on this device which kernels are fastest for this model; they serve from then on.
-
-        The buckets in use come first, the latest before the others, then those never used, small
-        ones first. What is measured is remembered for the next load. Cancelling keeps what is
-        finished.
-        """
-        self._check_open("tune")
-        async with self._alone():
-            with self._while_open():
-                return await self._tune(budget_s, progress)
-
-    async def _tune(self, budget_s: float, progress: ProgressCallback | None) -> TuneReport:
+    def _tunable(self) -> list[Program]:
+        """See `LoadedModel._tunable`: buckets in use, the latest first, then others by size."""
         used = list(reversed(self._prepared))  # the latest first
         others = [b for b in all_buckets(self.max_tokens, self._most_rows) if b not in used]
         others.sort(key=lambda b: b.batch * b.tokens)
-        programs = self._fitting.able(map(self._passes.program, [*used, *others]))
-        try:
-            report = await self._backend.tune(programs, budget_s=budget_s, progress=progress)
-        finally:
-            self._prepare_anew()
-        await self._backend.warm(programs, self.name)
-        return report
+        return self._fitting.able(map(self._passes.program, [*used, *others]))
 
     @property
     def _batch_stats(self) -> dict[str, float]:

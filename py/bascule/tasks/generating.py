@@ -10,8 +10,6 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 from bascule.backend.base import Executable
 from bascule.backend.tiers import tier_info
-from bascule.backend.tuning import TuneReport
-from bascule.base.progress import ProgressCallback
 from bascule.base.turns import CrossLoopLock
 from bascule.errors import NotFiniteError
 from bascule.program.ops.sampling import NOT_A_TOKEN
@@ -125,25 +123,9 @@ class GeneratingModel(LoadedModel, Generic[P]):
         """See `LoadedModel._prepare_anew`. The cache stays."""
         self._programs.close()
 
-    async def tune(
-        self, budget_s: float = 30.0, *, progress: ProgressCallback | None = None
-    ) -> TuneReport:
-        """Measure on this device which kernels are fastest for this model; they serve from then on.
-
-        What is measured is remembered for the next load. Cancelling keeps what is finished.
-        """
-        self._check_open("tune")
-        programs = self._programs.essential()
-        async with self._alone():
-            with self._while_open():
-                try:
-                    report = await self._backend.tune(
-                        programs, budget_s=budget_s, progress=progress
-                    )
-                finally:
-                    self._programs.close()
-                await self._backend.warm(programs, self.name)
-        return report
+    def _tunable(self) -> list[Program]:
+        """See `LoadedModel._tunable`."""
+        return self._programs.essential()
 
     @property
     def stats(self) -> dict[str, float]:

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bascule.backend.tuning import TuneReport
 from bascule.base.arguments import one_of, whole_number
 from bascule.base.arrays import Array, np
 from bascule.base.dtypes import DType
-from bascule.base.progress import ProgressCallback
 from bascule.errors import InputError
 from bascule.models.encoder.classes import Classes
 from bascule.models.family import ImageFamily
@@ -149,21 +147,9 @@ class ImageModel(ImageRuns):
         rows = found[0] if kind == "cls" else found[1]
         return unit_rows(rows) if normalize else rows
 
-    async def tune(
-        self, budget_s: float = 30.0, *, progress: ProgressCallback | None = None
-    ) -> TuneReport:
-        """Measure on this device which kernels are fastest for this model; they serve from then on.
-
-        What is measured is remembered for the next load. Cancelling keeps what is finished.
-        """
-        self._check_open("tune")
-        async with self._alone():
-            with self._while_open():
-                programs = self._fitting.able(self._settings.programs())
-                try:
-                    return await self._backend.tune(programs, budget_s=budget_s, progress=progress)
-                finally:
-                    self._close_image_passes()
+    def _tunable(self) -> list[Program]:
+        """See `LoadedModel._tunable`."""
+        return self._fitting.able(self._settings.programs())
 
     @property
     def stats(self) -> dict[str, float]:

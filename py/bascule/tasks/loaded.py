@@ -13,9 +13,12 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from bascule.backend.base import DESTROYED, Backend, Tier, WeightStore
+from bascule.backend.tuning import TuneReport
+from bascule.base.closing import Closing
+from bascule.base.progress import ProgressCallback
 from bascule.base.turns import CrossLoopLock
 from bascule.base.waiting import cancel_from_anywhere
 from bascule.errors import (
@@ -103,7 +106,7 @@ class Reopened:
     fitting: Fitting
 
 
-class LoadedModel:
+class LoadedModel(Closing):
     """`tier` is the tier that runs, `tier_reason` why that one, `device_name` its device, `weights`
     the memory that holds its parameters, `quantization` what quantizing did to them, once it is
     done; `proof` says how its answers were proven, and what was left on the way; `fallbacks` are
@@ -145,12 +148,6 @@ class LoadedModel:
             f"<{type(self).__name__} {self.name!r} on {self.tier} ({self.device_name}), "
             f"{self.weights.nbytes:,} bytes of weights{state}>"
         )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
 
     def _follow(self, loading: Coroutine[Any, Any, None]) -> None:
         """Run what fills the weights; a pass waits for the layers that it needs."""
@@ -277,6 +274,30 @@ class LoadedModel:
     def _prepare_anew(self) -> None:
         """Choose kernels again for what is prepared already."""
         self._close_programs()
+
+    async def tune(
+        self, budget_s: float = 30.0, *, progress: ProgressCallback | None = None
+    ) -> TuneReport:
+        """Measure on this device which kernels are fastest for this model; they serve from then on.
+
+        What is measured is remembered for the next load. Cancelling keeps what is finished.
+        """
+        self._check_open("tune")
+        async with self._alone():
+            with self._while_open():
+                programs = self._tunable()
+                try:
+                    report = await self._backend.tune(
+                        programs, budget_s=budget_s, progress=progress
+                    )
+                finally:
+                    self._prepare_anew()
+                await self._backend.warm(programs, self.name)
+        return report
+
+    def _tunable(self) -> list[Program]:
+        """The passes that `tune` measures, those first that matter most."""
+        raise NotImplementedError
 
     def _holds(self, n_tokens: int) -> bool:
         """Whether so many tokens, and one more, fit it."""

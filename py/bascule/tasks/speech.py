@@ -16,9 +16,8 @@ from bascule.audio.mel import RATE, STEP
 from bascule.audio.recordings import Recording, read_recording
 from bascule.audio.samples import checked_samples, resample
 from bascule.backend.base import Executable, StateStore
-from bascule.backend.tuning import TuneReport
 from bascule.base.arrays import Array, ArrayLike, need_numpy
-from bascule.base.progress import Progress, ProgressCallback
+from bascule.base.progress import Progress
 from bascule.base.turns import CrossLoopLock
 from bascule.errors import NotFiniteError
 from bascule.models.decoder.graph import CacheDType
@@ -313,25 +312,9 @@ class SpeechModel(LoadedModel):
         planned = sum(p.planned_nbytes for p in self._programs())
         return planned + self._prepared.rows.planned_nbytes + self._prepared.states.nbytes
 
-    async def tune(
-        self, budget_s: float = 30.0, *, progress: ProgressCallback | None = None
-    ) -> TuneReport:
-        """Measure on this device which kernels are fastest for this model; they serve from then on.
-
-        What is measured is remembered for the next load. Cancelling keeps what is finished.
-        """
-        self._check_open("tune")
-        programs = self._fitting.able(self._programs())
-        async with self._alone():
-            with self._while_open():
-                try:
-                    report = await self._backend.tune(
-                        programs, budget_s=budget_s, progress=progress
-                    )
-                finally:
-                    self._close_programs()
-                await self._backend.warm(programs, self.name)
-        return report
+    def _tunable(self) -> list[Program]:
+        """See `LoadedModel._tunable`."""
+        return self._fitting.able(self._programs())
 
     @property
     def stats(self) -> dict[str, float]:

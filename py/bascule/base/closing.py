@@ -1,0 +1,19 @@
+"""`async with` for what has a `close`."""
+
+from __future__ import annotations
+
+from typing import Self
+
+
+class Closing:
+    """Calls `close` at the end of `async with`."""
+
+    def close(self) -> None:
+        """Free what it holds."""
+        raise NotImplementedError
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
