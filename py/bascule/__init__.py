@@ -30,6 +30,7 @@ _PUBLIC = {
     "bascule.tasks.classifier": "ClassifierModel",
     "bascule.tasks.embedder": "EmbeddingModel",
     "bascule.tasks.embeddings": "Embeddings",
+    "bascule.tasks.image_text": "ImageTextModel",
     "bascule.tasks.images": "ImageModel",
     "bascule.tasks.language": "LanguageModel",
     "bascule.tasks.sampler": "Sampling",

@@ -15,6 +15,7 @@ from bascule.base.folders import models_folder
 from bascule.errors import BasculeError, InputError, ModelFileError, UnsupportedModelError
 from bascule.text import check_unicode, make_tokenizer, open_tokenizer
 from bascule.text.tokenizer_check import check_tokenizer
+from tests.goldens.image_text import build_tokenizer
 from tests.text.page_half import NodeTokenizer
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "##b", "ab", "é")
@@ -133,7 +134,19 @@ def xlm_roberta() -> dict[str, Any]:
     return told
 
 
-KINDS = {f.__name__: f for f in (bert, roberta, modern_bert, xlm_roberta)}
+def clip() -> dict[str, Any]:
+    return json.loads(build_tokenizer().to_str())
+
+
+def newer_clip() -> dict[str, Any]:
+    """As transformers 5 writes it."""
+    told = clip()
+    pattern = told["pre_tokenizer"]["pretokenizers"][0]["pattern"]
+    pattern["Regex"] = r"<\|startoftext\|>|<\|endoftext\|>|" + pattern["Regex"]
+    return told
+
+
+KINDS = {f.__name__: f for f in (bert, roberta, modern_bert, xlm_roberta, clip, newer_clip)}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -265,6 +278,8 @@ async def test_what_an_enemy_wrote_is_refused(name: str) -> None:
         ("roberta", "model.merges", ["ab"]),
         ("roberta", "model.merges", None),
         ("roberta", "model.dropout", 0.5),
+        ("clip", "model.end_of_word_suffix", 5),
+        ("clip", "model.end_of_word_suffix", "</w>" * 9),
         ("roberta", "model.continuing_subword_prefix", "####"),
         ("roberta", "model.vocab.", 10),
         ("roberta", "post_processor.sep", ["</s>", True]),

@@ -117,8 +117,8 @@ class MultimodalModel(Closing, Mapping[str, AnyModel]):
 class ParallelMultimodalLoader:
     """Loads the components of a model at the same time, on one device.
 
-    `components` are folders in `model_path`, each a model of its own. This version runs sentence
-    encoders, so a model of two encoders (question and answer, say) loads, and CLIP does not yet.
+    `components` are folders in `model_path`, each a model of its own. So a model of two sentence
+    encoders (question and answer, say) loads.
     """
 
     def __init__(

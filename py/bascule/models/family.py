@@ -20,6 +20,8 @@ from bascule.models.encoder.graph import Encoding
 from bascule.models.encoder.head import Head
 from bascule.models.image.config import ImageConfig
 from bascule.models.image.graph import Seeing
+from bascule.models.image_text.config import ImageTextConfig
+from bascule.models.image_text.graph import Reading
 from bascule.models.speech.config import Rows, SpeechConfig
 from bascule.models.tensors import Tensors
 from bascule.models.text_to_text.config import T5Config
@@ -142,7 +144,29 @@ class ImageFamily(Family):
     tasks: tuple[Task, ...] = ("see",)
 
 
-AnyFamily: TypeAlias = EncoderFamily | DecoderFamily | SpeechFamily | TextToTextFamily | ImageFamily
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageTextFamily(Family):
+    """An image encoder and a text encoder with one space of embeddings.
+
+    `config` checks a config.json, errors as above, `as_matrices` gives tensors at most two axes.
+    `encode_image` records pixels, and `encode_text` ids, -> embeddings of length 1 (B, D).
+    `logit_scale` names the tensor of one number, the logarithm of what a cosine is multiplied with.
+    `processing` has a preprocessor_config.json's settings where a folder has no such file.
+    """
+
+    config: Callable[[Mapping[str, Any], str], ImageTextConfig]
+    tensors: Callable[[ImageTextConfig], Tensors]
+    as_matrices: Callable[[Mapping[str, TensorInfo]], dict[str, TensorInfo]]
+    encode_image: Callable[[Seeing, Value, int], Value]
+    encode_text: Callable[[Reading], Value]
+    logit_scale: str
+    processing: Mapping[str, Any]
+    tasks: tuple[Task, ...] = ("see", "embed")
+
+
+AnyFamily: TypeAlias = (
+    EncoderFamily | DecoderFamily | SpeechFamily | TextToTextFamily | ImageFamily | ImageTextFamily
+)
 
 MetadataReader: TypeAlias = Callable[
     [Mapping[str, Any], Mapping[str, DType], int, str], DecoderConfig

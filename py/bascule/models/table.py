@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bascule.models.bert import BERT
+from bascule.models.clip import CLIP
 from bascule.models.distilbert import DISTILBERT
 from bascule.models.family import AnyFamily, DecoderFamily, EncoderFamily, SpeechFamily
 from bascule.models.gemma2 import GEMMA2
@@ -39,6 +40,7 @@ FAMILIES: tuple[AnyFamily, ...] = (
     WHISPER,
     T5,
     VIT,
+    CLIP,
 )
 
 # The one that most sentence encoders are.

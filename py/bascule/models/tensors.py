@@ -43,7 +43,7 @@ def compare_tensors(
 
 
 def _fits(found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
-    if len(found) == len(expected) and expected[0] == ANY:
+    if expected and len(found) == len(expected) and expected[0] == ANY:
         return found[0] > 0 and found[1:] == expected[1:]
     return found == expected
 

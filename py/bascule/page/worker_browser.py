@@ -19,6 +19,7 @@ from bascule.page.text import ids_of, options_from_json, prompt_from_json, read_
 from bascule.tasks.classifier import ClassifierModel
 from bascule.tasks.embedder import EmbeddingModel
 from bascule.tasks.generating import TextStream
+from bascule.tasks.image_text import ImageTextModel
 from bascule.tasks.images import ImageModel
 from bascule.tasks.language import LanguageModel
 from bascule.tasks.loaded import LoadedModel
@@ -294,14 +295,15 @@ def _kind_of(model: AnyModel) -> dict[str, object]:
         return {"kind": "text-to-text", "maxLength": model.max_length}
     if isinstance(model, ImageModel):
         return {"kind": "image-model", "labels": model.labels, "dimension": model.dimension}
-    fields = {"dimension": model.dimension, "maxTokens": model.max_tokens}
-    return {"kind": "sentence-encoder", **fields}
+    kind = "image-text-model" if isinstance(model, ImageTextModel) else "sentence-encoder"
+    return {"kind": kind, "dimension": model.dimension, "maxTokens": model.max_tokens}
 
 
 _VERBS: Mapping[type[LoadedModel], tuple[str, str]] = {
     EmbeddingModel: ("a sentence encoder", "embed"),
     ClassifierModel: ("a sequence classifier", "rank and classify"),
     ImageModel: ("a model of images", "classify and embed pictures"),
+    ImageTextModel: ("a model of images and texts", "embed and compare both in Python"),
     LanguageModel: ("a language model", "chat and generate"),
     SpeechModel: ("a speech model", "transcribe"),
     TextToTextModel: ("a text-to-text model", "generate in Python"),

@@ -12,12 +12,19 @@ from bascule.base.json_object import json_object
 from bascule.base.progress import Progress, ProgressCallback
 from bascule.errors import FileMissingError, InputError
 from bascule.models.decoder.graph import CacheDType
-from bascule.models.family import EncoderFamily, ImageFamily, SpeechFamily, TextToTextFamily
+from bascule.models.family import (
+    EncoderFamily,
+    ImageFamily,
+    ImageTextFamily,
+    SpeechFamily,
+    TextToTextFamily,
+)
 from bascule.models.table import family_of_config
 from bascule.program.program import Program
 from bascule.recipes.classifier import is_classifier, read_classifier
 from bascule.recipes.encoder import read_encoder
 from bascule.recipes.filling import Filling
+from bascule.recipes.image_text import read_image_text
 from bascule.recipes.images import read_image_model
 from bascule.recipes.language import LanguageOptions, read_gguf_model, read_language_folder
 from bascule.recipes.missing import explain_missing
@@ -102,6 +109,9 @@ async def _read_folder(
         if isinstance(family, ImageFamily):
             stored = weights or "f32"
             return await read_image_model(source, family, config, tell, stored, known_files)
+        if isinstance(family, ImageTextFamily):
+            read = partial(read_image_text, weights=weights or "f32", known_files=known_files)
+            return await read(source, family, config, tokenizing, tell)
         if isinstance(family, EncoderFamily):
             reader = read_classifier if is_classifier(family, config) else read_encoder
             read = partial(reader, weights=weights or "f32", known_files=known_files)

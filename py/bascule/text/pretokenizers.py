@@ -71,10 +71,15 @@ _EXPRESSIONS = MappingProxyType(
     | {e.replace(_CONTRACTIONS, _ANY_CASE): e for e in (_LLAMA3, _QWEN2)}
 )
 
+# Those of encoders, whose matches leave out the spaces between words; special tokens are cut out
+# of a text before.
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_CLIP = (_WORDS, rf"<\|startoftext\|>|<\|endoftext\|>|{_WORDS}")
+
 
 def known_expression(written: str) -> str | None:
     """A known expression as every engine reads it; None for any other."""
-    return _EXPRESSIONS.get(written)
+    return written if written in _CLIP else _EXPRESSIONS.get(written)
 
 
 class UnknownCut(Exception):

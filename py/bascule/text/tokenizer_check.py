@@ -111,9 +111,11 @@ def _word_piece(config: Mapping[str, Any]) -> tuple[Model, dict[str, int]]:
 
 def _bpe(config: Mapping[str, Any]) -> tuple[Model, dict[str, int]]:
     ids = _vocab(config, least=1)
-    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+    for name in ("dropout", "continuing_subword_prefix"):
         if config.get(name):
             raise UnknownStep(f"a BPE with {name}")
+    suffix = config.get("end_of_word_suffix")
+    suffix = None if suffix is None else text(0, MOST_WIDTH)(suffix) or None
     unknown = config.get("unk_token")
     if unknown is not None and (not isinstance(unknown, str) or unknown not in ids):
         raise UnsoundStep(f"its token for unknown text, {str(unknown)[:40]!r}, is no token")
@@ -123,7 +125,8 @@ def _bpe(config: Mapping[str, Any]) -> tuple[Model, dict[str, int]]:
     flags = {name: flag(config.get(name, False)) for name in ("fuse_unk", "byte_fallback")}
     flags["ignore_merges"] = flag(config.get("ignore_merges", False))
     pairs = [_merge(each, ids) for each in merges]
-    return {"unk_token": unknown, **flags, "vocab": ids, "merges": pairs}, ids
+    rest = {"end_of_word_suffix": suffix, "vocab": ids, "merges": pairs}
+    return {"unk_token": unknown, **flags, **rest}, ids
 
 
 def _merge(merge: object, ids: Mapping[str, int]) -> list[str]:

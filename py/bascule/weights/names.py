@@ -21,6 +21,7 @@ ALLOWED_FILES = frozenset(
         "chat_template.jinja",
         "generation_config.json",
         "preprocessor_config.json",
+        "processor_config.json",
         "model.safetensors",
         MODEL_GGUF,
         MODEL_BIN,

@@ -88,7 +88,7 @@ def read_patches(read: Settings) -> PatchesConfig:
     image = read.size("image_size", 224, _LARGEST_IMAGE)
     patch = read.size("patch_size", 16, _LARGEST_IMAGE)
     found = PatchesConfig(image, patch)
-    if image % patch or found.patches > _MOST_PATCHES:
+    if not 1 <= found.patches <= _MOST_PATCHES:  # pixels past the last whole patch are not read
         problem = f"image_size {image} is not 1 to {_MOST_PATCHES:,} patches of {patch} x {patch}"
         raise ModelFileError(read.file, problem)
     return found

@@ -1,0 +1,58 @@
+"""CLIP's two encoders, in the order of the computation.
+
+B images or texts, T positions, hidden size C of an encoder, embeddings of D numbers.
+"""
+
+from __future__ import annotations
+
+from bascule.models.image.graph import LayerNames, Layers, Seeing
+from bascule.models.image_text.graph import Reading, unit_length
+from bascule.program.program import Value
+
+
+def _names(encoder: str) -> LayerNames:
+    return LayerNames(
+        layer=f"{encoder}.encoder.layers.{{}}",
+        before="layer_norm1",
+        query="self_attn.q_proj",
+        key="self_attn.k_proj",
+        value="self_attn.v_proj",
+        mixed="self_attn.out_proj",
+        after="layer_norm2",
+        up="mlp.fc1",
+        down="mlp.fc2",
+    )
+
+
+IMAGE, TEXT = _names("vision_model"), _names("text_model")
+PATCHES = "vision_model.embeddings.patch_embedding"
+TOKEN = "vision_model.embeddings.class_embedding"
+TABLE = "vision_model.embeddings.position_embedding.weight"
+PRE_NORM = "vision_model.pre_layrnorm"  # as the files spell it
+POST_NORM = "vision_model.post_layernorm"
+IMAGE_PROJECTION = "visual_projection"
+WORDS = "text_model.embeddings.token_embedding.weight"
+PLACES = "text_model.embeddings.position_embedding.weight"
+FINAL_NORM = "text_model.final_layer_norm"
+TEXT_PROJECTION = "text_projection"
+
+
+def record_image(to: Seeing, lengths: Value, dimension: int) -> Value:
+    """Record pixels -> embeddings of length 1 (B, D)."""
+    layers = Layers(to.graph, to.config.layers, IMAGE, to.weights)
+    x = to.positions(PATCHES, TOKEN, TABLE, biased=False)
+    x = layers.record(layers.norm(x, PRE_NORM), to.attended(layers, lengths))
+    x = to.graph.call("pool", x, lengths, kind="cls")  # (B, C)
+    x = layers.linear(layers.norm(x, POST_NORM), dimension, IMAGE_PROJECTION, biased=False)
+    return unit_length(to.graph, x)
+
+
+def record_text(to: Reading) -> Value:
+    """Record ids and lengths -> embeddings of length 1 (B, D), of the last tokens."""
+    layers = Layers(to.graph, to.config.text.layers, TEXT, to.weights)
+    x = layers.record(to.positions(WORDS, PLACES), to.attended(layers))
+    x = to.graph.call("pool", x, to.lengths, kind="last")  # (B, C)
+    x = layers.linear(
+        layers.norm(x, FINAL_NORM), to.config.dimension, TEXT_PROJECTION, biased=False
+    )
+    return unit_length(to.graph, x)

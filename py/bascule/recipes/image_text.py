@@ -1,0 +1,123 @@
+"""The recipe of models of images and texts: a Hugging Face folder in safetensors."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Awaitable, Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
+from math import exp, isfinite
+from typing import Any
+
+from bascule.base.dtypes import DType
+from bascule.base.json_object import json_object
+from bascule.base.progress import Progress, ProgressCallback
+from bascule.errors import ModelFileError
+from bascule.models.family import ImageTextFamily
+from bascule.models.tensors import compare_tensors
+from bascule.program.program import Program
+from bascule.recipes.filling import Filling, Tables
+from bascule.recipes.tables import all_tensors, read_known, read_tables, read_tokenizer_json
+from bascule.tasks.image_text import ImageTextModel
+from bascule.tasks.image_text_programs import ImageTextSettings
+from bascule.tasks.loaded import Placement
+from bascule.text import Tokenizer, open_tokenizer
+from bascule.vision.processing import ImageProcessing, read_processing
+from bascule.weights.quantized import QuantizationReport
+from bascule.weights.source import Source
+from bascule.weights.stream import with_restarts
+
+_PROCESSING = "preprocessor_config.json"
+_PROCESSOR = "processor_config.json"  # where newer folders have the same settings, in one object
+_FORMATS = {"F32": "<f", "F16": "<e"}
+_LARGEST_SCALE = 20.0  # a logarithm: cosines times 5e8
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTextRecipe:
+    """A model of images and texts in safetensors; see `recipes.Recipe`."""
+
+    settings: ImageTextSettings
+    tokenizer: Tokenizer
+
+    def programs(self) -> list[Program]:
+        """See `Recipe`."""
+        return self.settings.programs()
+
+    def make(self, placement: Placement) -> ImageTextModel:
+        """See `Recipe`."""
+        return ImageTextModel(placement, self.settings, self.tokenizer)
+
+    async def fill(self, filling: Filling) -> QuantizationReport | None:
+        """See `Recipe`."""
+        tables = partial(_matrices, filling.source, self.settings.family)
+        return await filling.from_folder(filling.stored(), tables, self.settings.weights)
+
+
+async def read_image_text(
+    source: Source,
+    family: ImageTextFamily,
+    config_json: Mapping[str, Any],
+    tokenizing: Awaitable[bytes],
+    tell: ProgressCallback,
+    weights: DType,
+    known_files: Collection[str] = (),
+) -> ImageTextRecipe:
+    """Read what a folder says of a model of images and texts; arguments as `read_encoder`."""
+    place = source.location
+    config = family.config(config_json, f"{place}/config.json")
+
+    async def attempt() -> float:
+        tables = await _matrices(source, family)
+        expected = (*family.tensors(config), (family.logit_scale, ()))
+        compare_tensors(expected, all_tensors(tables), family.ignored, place)
+        return await _logit_scale(source, family.logit_scale, tables)
+
+    scale = await with_restarts(source, attempt, source.forget)
+    processing = await _processing(source, family, config.image.cut.image, known_files)
+    data = await read_tokenizer_json(tokenizing, tell, lowercases=False)
+    text = config.text
+    tokenizer = await open_tokenizer(
+        data, text.positions, n_embeddings=text.vocabulary, folder=place
+    )
+    tell(Progress("tokenizer", 1, 1, "files"))
+    settings = ImageTextSettings(family, config, processing, scale, weights)
+    return ImageTextRecipe(settings, tokenizer)
+
+
+async def _processing(
+    source: Source, family: ImageTextFamily, image: int, known_files: Collection[str]
+) -> ImageProcessing:
+    where = f"{source.location}/{_PROCESSING}"
+    data = await read_known(source, known_files, _PROCESSING)
+    if data is not None:
+        return read_processing(json_object(data, where), image, where)
+    where = f"{source.location}/{_PROCESSOR}"
+    data = await read_known(source, known_files, _PROCESSOR)
+    nested = json_object(data, where).get("image_processor") if data is not None else None
+    if nested is None:
+        nested = {"size": {"shortest_edge": image}, "crop_size": image, **family.processing}
+    if not isinstance(nested, dict):
+        raise ModelFileError(where, "its image_processor is no object")
+    return read_processing(nested, image, where)
+
+
+async def _logit_scale(source: Source, name: str, tables: Tables) -> float:
+    """Return what cosines are multiplied with; ModelFileError for a number that cannot be."""
+    file, tensor = next((f, table[name]) for f, table in tables.items() if name in table)
+    data = await source.read(file, tensor.start, tensor.nbytes)
+    if tensor.dtype == "BF16":
+        data = bytes(2) + data
+    layout = _FORMATS.get(tensor.dtype, "<f" if tensor.dtype == "BF16" else "")
+    found = struct.unpack(layout, data)[0] if layout else None
+    if found is None or not isfinite(found) or abs(found) > _LARGEST_SCALE:
+        problem = f"{name} is {found if layout else tensor.dtype}"
+        expected = f"expected a float of at most {_LARGEST_SCALE:g}"
+        raise ModelFileError(f"{source.location}/{file}", f"{problem}, {expected}")
+    return exp(found)
+
+
+async def _matrices(source: Source, family: ImageTextFamily) -> Tables:
+    """Return a folder's tensors, with at most two axes."""
+    tables = await read_tables(source, family)
+    return {file: family.as_matrices(table) for file, table in tables.items()}

@@ -1,0 +1,164 @@
+"""A model of images and texts ready for use: both in, embeddings of one space out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from bascule.backend.tuning import TuneReport
+from bascule.base.arguments import described, whole_number
+from bascule.base.arrays import Array, need_numpy, np
+from bascule.base.progress import ProgressCallback
+from bascule.errors import InputError
+from bascule.tasks.batched import BatchedModel, Encoded, check_uncut, checked_texts, in_slices
+from bascule.tasks.classifications import probabilities
+from bascule.tasks.image_runs import ImageProgress, ImageRuns
+from bascule.tasks.image_text_programs import ImageTextSettings
+from bascule.tasks.images import ImageClassification, ranked
+from bascule.tasks.loaded import Placement
+from bascule.text import Tokenizer
+
+if TYPE_CHECKING:
+    from bascule.tasks.embeddings import Embeddings
+
+_PLACE = "{}"
+
+
+class ImageTextModel(ImageRuns, BatchedModel):
+    """A model of images and texts, made by `bascule.load`.
+
+    `dimension` is the width D of its embeddings, `max_tokens` the longest text, special tokens
+    included; logits are cosines times `logit_scale`. Close it, or use it in `async with`, to free
+    the device's memory.
+    """
+
+    _what = "the embedding"
+    _verb = "embed_text"
+
+    def __init__(
+        self, placement: Placement, settings: ImageTextSettings, tokenizer: Tokenizer
+    ) -> None:
+        self.dimension = settings.config.dimension
+        super().__init__(settings, placement, settings, self.dimension)
+        self.logit_scale = settings.logit_scale
+        self._settings = settings
+        self._tokenizer = tokenizer
+
+    async def embed_text(
+        self,
+        texts: str | Iterable[str],
+        *,
+        batch_size: int | None = None,
+        truncate: bool = True,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Embeddings:
+        """Embed one text or several: float32 (n, D) of length 1, in the order given.
+
+        Texts are cut at `max_tokens` tokens, which the result's `truncated` names; unless
+        `truncate`, a longer one is an InputError. Other options and errors as in
+        `EmbeddingModel.embed`.
+        """
+        self._check_open("embed_text")
+        await need_numpy("embed_text()", "Embeddings are arrays.")
+        checked = checked_texts("embed_text", texts)
+        if batch_size is not None:
+            whole_number("batch_size", batch_size, 1)
+        if not isinstance(truncate, bool):
+            raise InputError("truncate", "True or False", described(truncate))
+        started = perf_counter()
+        ids = await in_slices(self._tokenizer.encode, checked)
+        truncated = self._truncated(checked, ids, refuse=not truncate)
+        encoded = Encoded([self._settings.config.text.read_ids(each) for each in ids])
+        rows = await self._rows(encoded, batch_size=batch_size, progress=progress)
+        lengths = [len(each) for each in ids]
+        self._count(lengths, perf_counter() - started)
+        # Imported here, for it imports numpy.
+        from bascule.tasks.embeddings import embeddings_of
+
+        array = np.asarray(rows).reshape(-1, self.dimension)
+        return embeddings_of(array, tuple(lengths), truncated)
+
+    async def embed_image(
+        self,
+        images: Any,
+        *,
+        batch_size: int | None = None,
+        progress: ImageProgress | None = None,
+    ) -> Array:
+        """Embed one image or several: float32 (n, D) of length 1, in the order given.
+
+        Images, options and errors as `ImageModel.classify`.
+        """
+        return (await self._image_rows("embed_image", images, batch_size, progress))[0]
+
+    async def logits(
+        self,
+        images: Any,
+        texts: str | Iterable[str],
+        *,
+        batch_size: int | None = None,
+        progress: ImageProgress | None = None,
+    ) -> Array:
+        """Compute logits (n images, n texts) float32: `logit_scale` times the cosine of each pair.
+
+        Options and errors as `embed_image` and `embed_text`.
+        """
+        texts = await self.embed_text(texts, batch_size=batch_size)
+        rows = await self.embed_image(images, batch_size=batch_size, progress=progress)
+        return np.asarray(self.logit_scale * (rows @ np.asarray(texts).T), np.float32)
+
+    async def classify(
+        self,
+        images: Any,
+        labels: Sequence[str],
+        *,
+        template: str = "a photo of a {}",
+        top_k: int | None = None,
+        batch_size: int | None = None,
+        progress: ImageProgress | None = None,
+    ) -> list[ImageClassification]:
+        """Classify one image or several among `labels`: the `top_k` (all) most probable of each.
+
+        A label takes the place of "{}" in `template`; probabilities are the softmax over labels of
+        `logits`. InputError for labels that are none or not different, and for a template without
+        "{}"; other options and errors as `embed_image` and `embed_text`.
+        """
+        named = checked_texts("classify, labels", labels)
+        if not named or len(set(named)) < len(named):
+            raise InputError("classify, labels", "different texts, at least one", repr(named)[:80])
+        if not isinstance(template, str) or _PLACE not in template:
+            raise InputError("template", f"a text with {_PLACE!r} in it", described(template))
+        most = len(named) if top_k is None else whole_number("top_k", top_k, 1)
+        texts = [template.replace(_PLACE, label) for label in named]
+        options: Any = {"batch_size": batch_size, "progress": progress}
+        rows = await self.logits(images, texts, **options)
+        return [ranked(tuple(named), probabilities(row.tolist(), "softmax"), most) for row in rows]
+
+    def _truncated(
+        self, texts: Sequence[str], ids: Sequence[Sequence[int]], *, refuse: bool
+    ) -> tuple[int, ...]:
+        """Return which texts were cut; InputError for the first one where that is to be refused."""
+        full = [at for at, each in enumerate(ids) if len(each) >= self.max_tokens]
+        counts = self._tokenizer.count([texts[at] for at in full]) if full else []
+        found = {at: n for at, n in zip(full, counts, strict=True) if n > self.max_tokens}
+        if refuse:
+            check_uncut("embed_text", found, self.max_tokens)
+        return tuple(found)
+
+    async def _tune(self, budget_s: float, progress: ProgressCallback | None) -> TuneReport:
+        """See `BatchedModel.tune`: texts' buckets and images' passes share the budget."""
+        programs = self._fitting.able(self._settings.programs())
+        try:
+            report = await self._backend.tune(programs, budget_s=budget_s, progress=progress)
+        finally:
+            self._prepare_anew()
+            self._close_image_passes()
+        await self._backend.warm(programs, self.name)
+        return report
+
+    @property
+    def stats(self) -> dict[str, float]:
+        """Counters since the load: bytes, milliseconds, passes, texts, tokens and images."""
+        counts = {**self._batch_stats, **self._image_stats}
+        return {**counts, "embed_text_ms": 1e3 * self._counts.busy_s}
