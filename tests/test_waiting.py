@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 import bascule
+from bascule.base.at_once import IN_PLAIN_CODE, WouldWaitError, finish_now
+from bascule.base.turns import CrossLoopLock
 from bascule.base.waiting import cancel_from_anywhere
 from bascule.errors import InputError, SetupError
 from tests.goldens import TINY_BERT
@@ -194,3 +196,19 @@ def test_a_task_is_cancelled_from_another_thread() -> None:
         return task.cancelled()
 
     assert asyncio.run(main())
+
+
+async def test_plain_code_finishes_what_need_not_wait_and_cancels_what_must() -> None:
+    lock = CrossLoopLock()
+
+    async def add(a: int, *, wait: bool = False) -> int:
+        async with lock.turn():
+            if wait:
+                await asyncio.sleep(0)
+            return a + (1 if IN_PLAIN_CODE.get() else 0)
+
+    assert finish_now(add(2)) == 3
+    with pytest.raises(WouldWaitError):
+        finish_now(add(2, wait=True))
+    assert not lock.locked()
+    assert await add(2, wait=True) == 2

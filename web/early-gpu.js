@@ -1,6 +1,7 @@
 // Opens a device as Python does, with its bridge (web/bridge/gpu.js). early.js imports it where the last load took
 // the GPU: a page that does not take it starts without these modules.
 
+import * as canvasRead from "./bridge/canvas-read.js";
 import * as device from "./bridge/device.js";
 import * as faults from "./bridge/faults.js";
 import * as gpu from "./bridge/gpu.js";
@@ -13,5 +14,5 @@ import * as tape from "./bridge/tape.js";
 /** @param {{ limits: unknown[], features: unknown[] }} request @returns {Promise<gpu.Gpu>} */
 export async function openGpu({ limits, features }) {
   const opened = await device.openDevice(JSON.stringify(limits), JSON.stringify(features));
-  return gpu.createGpu(opened, handles, staging, tape, pipelines, submission, faults);
+  return gpu.createGpu(opened, handles, staging, tape, pipelines, submission, faults, canvasRead);
 }

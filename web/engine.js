@@ -29,7 +29,7 @@ const OFFLINE_FILES = [
   ...["console.html", "console.js", "console-log.js", "console-worker.js", "console.css"],
   ...["worker.js", "ahead.js", "page-fetcher.js", "boot.js", "client-options.js", "early.js", "early-gpu.js", "prefetch.js", "vendor/idb.js", "vendor/hash-wasm.js", "vendor/tokenizers.js"],
   ...["snapshot-steps.mjs", "snapshot-worker.js", "shipped.js", "snapshots.js"],
-  ...["device", "faults", "gpu", "handles", "importer", "pipelines", "remembered", "staging", "submission", "tape", "text"].map(inBridge),
+  ...["canvas-read", "device", "faults", "gpu", "handles", "importer", "pipelines", "remembered", "staging", "submission", "tape", "text"].map(inBridge),
   ...["download", "fetcher", "http", "journal", "manifest", "pieces", "shelf", "store"].map(inBridge),
 ];
 

@@ -9,7 +9,8 @@
  * @typedef {import("./pipelines.js").Pipeline} Pipeline
  * @typedef {{ handles: typeof import("./handles.js"), staging: typeof import("./staging.js"),
  *   tape: typeof import("./tape.js"), pipelines: typeof import("./pipelines.js"),
- *   submission: typeof import("./submission.js"), faults: typeof import("./faults.js") }} Modules
+ *   submission: typeof import("./submission.js"), faults: typeof import("./faults.js"),
+ *   canvasRead: typeof import("./canvas-read.js") }} Modules
  */
 
 /** A device and its queue. */
@@ -25,6 +26,9 @@ export class Gpu {
   #submission;
   #faults;
   #Fault;
+  #CanvasReader;
+  /** Reads without waiting; or why it cannot. @type {import("./canvas-read.js").CanvasReader | string} */
+  #reader = "";
   /** Bytes of all buffers by what they are for. @type {Map<string, number>} */
   #kinds = new Map();
   /** The kind of each buffer by its name. @type {Map<number, string>} */
@@ -43,7 +47,8 @@ export class Gpu {
   crossings = 0;
 
   /** @param {import("./device.js").Opened} opened @param {Modules} modules */
-  constructor({ device, info, asked }, { handles, staging, tape, pipelines, submission, faults }) {
+  constructor({ device, info, asked }, modules) {
+    const { handles, staging, tape, pipelines, submission, faults, canvasRead } = modules;
     this.#device = device;
     this.#tapes = tape;
     this.#encode = tape.encode;
@@ -58,6 +63,7 @@ export class Gpu {
     this.#Fault = faults.Fault;
     this.#faults = new faults.Faults(device);
     this.#staging = new staging.Staging(this.#faults);
+    this.#CanvasReader = canvasRead.CanvasReader;
     this.#made = new pipelines.Pipelines(device);
     this.#submission = new submission.Submission(device, this.#faults);
     device.lost.then((why) => (this.lost ||= why.message || why.reason));
@@ -194,6 +200,47 @@ export class Gpu {
     this.#notePeak();
     this.#submission.encoder().copyBufferToBuffer(source, offset, staging, 0, size);
     return this.#finishRead(staging, nbytes, into);
+  }
+
+  /** Fill `into` within this call, after all work queued so far. An empty string, or why it cannot.
+   * @param {number} name @param {number} offset @param {PyBuffer} into */
+  readNow(name, offset, into) {
+    this.#enter();
+    const source = this.#buffers.get(name);
+    // Where plain code can wait nothing is tried: Chromium destroys the devices of a canvas that its compositor
+    // cannot take (SwiftShader's).
+    if ("Suspending" in WebAssembly) return "with JSPI no canvas is tried";
+    if (this.#reader && typeof this.#reader === "string") return this.#reader;
+    const view = into.getBuffer("u8");
+    try {
+      if (!this.#reader) {
+        this.#reader = new this.#CanvasReader(this.#device, this.#submission);
+        this.#staging.allocated += this.#CanvasReader.nbytes;
+      }
+      if (typeof this.#reader !== "string") this.#reader.read(source, offset, view.data);
+      this.#fetched += view.data.byteLength;
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      this.#reader ||= why;
+      return why;
+    } finally {
+      view.release();
+    }
+    return "";
+  }
+
+  /** As `pipeline`, within this call: what the device refuses of it is reported by a later read.
+   * @param {string} wgsl @param {string} constants JSON @param {string} bindings @param {string} label
+   * @param {string} entry */
+  pipelineNow(wgsl, constants, bindings, label, entry = "main") {
+    this.#enter();
+    const recipe = { wgsl, constants: JSON.parse(constants), bindings, label, entry };
+    this.#device.pushErrorScope("validation");
+    try {
+      return this.#pipelines.add(this.#made.takeNow(recipe));
+    } finally {
+      this.#faults.noteScope();
+    }
   }
 
   /**
@@ -363,7 +410,8 @@ export class Gpu {
  * @param {Modules["handles"]} handles @param {Modules["staging"]} staging
  * @param {Modules["tape"]} tape @param {Modules["pipelines"]} pipelines
  * @param {Modules["submission"]} submission @param {Modules["faults"]} faults
+ * @param {Modules["canvasRead"]} canvasRead
  */
-export function createGpu(opened, handles, staging, tape, pipelines, submission, faults) {
-  return new Gpu(opened, { handles, staging, tape, pipelines, submission, faults });
+export function createGpu(opened, handles, staging, tape, pipelines, submission, faults, canvasRead) {
+  return new Gpu(opened, { handles, staging, tape, pipelines, submission, faults, canvasRead });
 }

@@ -36,6 +36,17 @@ export class Pipelines {
     return this.#once(key, recipe);
   }
 
+  /** As `take`, compiled within the call and without waiting for what the device says of it.
+   * @param {Recipe} recipe @returns {Pipeline} */
+  takeNow(recipe) {
+    const { wgsl, constants, bindings, label, entry = "main" } = recipe;
+    const layout = this.layout(bindings).whole;
+    const module = this.#device.createShaderModule({ code: wgsl, label });
+    const compute = { module, entryPoint: entry, constants };
+    const pipeline = this.#device.createComputePipeline({ label, layout, compute });
+    return { pipeline, bindings, key: keyOf(recipe) };
+  }
+
   /** Make them all at once, before anyone asks; returns how many there are.
    * @param {Recipe[]} recipes @returns {Promise<number>} */
   async makeAhead(recipes) {

@@ -27,8 +27,8 @@ class Array:
     """An array on a device. Operations on it are recorded; reading it computes them.
 
     `await x.numpy()` reads it anywhere; `np.asarray(x)`, `float(x)`, `bool(x)`, `int(x)` and
-    printing read it in plain code, natively and in browsers with JSPI. Arrays do not share memory
-    that can be changed: `x[...] = y` changes this array and no view of it.
+    printing read it in plain code, in a page by JSPI or else through a canvas. Arrays do not share
+    memory that can be changed: `x[...] = y` changes this array and no view of it.
     """
 
     __array_priority__ = 100

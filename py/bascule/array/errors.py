@@ -34,9 +34,9 @@ class MustAwaitError(SetupError, ValueError):
 
     category = "must-await"
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, why: str) -> None:
         super().__init__(
-            f"{what} needs the numbers of an array, and this browser cannot wait for them inside "
-            "plain code (it has no JSPI).",
+            f"{what} needs the numbers of an array, and plain code can neither wait for them here "
+            f"nor read them through a canvas ({why}).",
             hint="Write `await x.numpy()` first: its numbers are then known to plain code, too.",
         )

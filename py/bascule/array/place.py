@@ -11,6 +11,7 @@ from bascule.array.graph import Node, ordered
 from bascule.array.host_runner import HostRunner
 from bascule.backend.tiers import COMPUTE_TIERS, SHADER_TIERS
 from bascule.base.arrays import need_numpy
+from bascule.base.at_once import WouldWaitError, finish_now
 from bascule.base.turns import CrossLoopLock
 from bascule.base.waiting import sync
 from bascule.choosing.auto import open_tier
@@ -184,14 +185,18 @@ def set_default_device(which: Any) -> ArrayDevice:
 
 
 def at_once(work: Awaitable[T], what: str) -> T:
-    """Wait in plain code; MustAwaitError, about `what`, in a page that cannot."""
+    """Wait in plain code; MustAwaitError, about `what`, in a page that cannot.
+
+    Without JSPI a page's device is read through a canvas, and nothing else may have to wait.
+    """
     if sys.platform == "emscripten":
         from bascule.base.waiting_browser import can_run_sync
 
         if not can_run_sync():
-            if hasattr(work, "close"):
-                work.close()  # pyright: ignore
-            raise MustAwaitError(what)
+            try:
+                return finish_now(work)
+            except WouldWaitError as error:
+                raise MustAwaitError(what, str(error)) from None
     return sync(work)
 
 

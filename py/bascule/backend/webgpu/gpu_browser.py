@@ -13,6 +13,7 @@ from pyodide.ffi import JsException
 from bascule.backend.memory import MemoryUse
 from bascule.backend.profile import DeviceSpan, GpuProfile, Submission
 from bascule.backend.webgpu.gpu import WANTED_FEATURES, WANTED_LIMITS, AdapterInfo, gpu_tier
+from bascule.base.at_once import IN_PLAIN_CODE, WouldWaitError
 from bascule.base.bridge_browser import bridge_module, bridge_modules, js_message
 from bascule.errors import (
     DeviceLostError,
@@ -36,6 +37,7 @@ _PARTS = (
     "pipelines",
     "submission",
     "faults",
+    "canvas-read",
 )  # as createGpu has them
 _MODULES = ("device", "gpu", *_PARTS)
 
@@ -174,7 +176,9 @@ class BrowserGpu:
             raise self._gpu_error("alloc", error) from None
 
     async def granted(self, buffers: Iterable[int]) -> None:
-        """See `Gpu.granted`."""
+        """See `Gpu.granted`; in plain code the read finds out."""
+        if IN_PLAIN_CODE.get():
+            return
         try:
             await self.bridge.granted(array("i", buffers))
         except JsException as error:
@@ -202,13 +206,23 @@ class BrowserGpu:
             raise self._gpu_error("write", error) from None
 
     def read(self, buffer: int, offset: int, into: Buffer) -> Awaitable[None]:
-        """See `Gpu.read`."""
+        """See `Gpu.read`; in plain code it is done within the call."""
+        if IN_PLAIN_CODE.get():
+            return self._read_now(buffer, offset, into)
         self._claim("read", (memoryview(into).nbytes + 3) & ~3)
         try:
             promise = self._read(buffer, offset, memoryview(into).nbytes, into)
         except JsException as error:
             raise self._gpu_error("read", error) from None
         return self._finish_read(promise)
+
+    async def _read_now(self, buffer: int, offset: int, into: Buffer) -> None:
+        try:
+            refusal = str(self.bridge.readNow(buffer, offset, into))
+        except JsException as error:
+            raise self._gpu_error("read", error) from None
+        if refusal:
+            raise WouldWaitError(refusal)
 
     async def _finish_read(self, promise: Any) -> None:
         try:
@@ -224,9 +238,11 @@ class BrowserGpu:
         label: str,
         entry: str = "main",
     ) -> int:
-        """See `Gpu.pipeline`."""
+        """See `Gpu.pipeline`; in plain code it is compiled within the call."""
         given = json.dumps(dict(constants))
         try:
+            if IN_PLAIN_CODE.get():
+                return int(self.bridge.pipelineNow(wgsl, given, bindings, label, entry))
             made = await self.bridge.pipeline(wgsl, given, bindings, label, entry)
         except JsException as error:
             raise self._gpu_error("pipeline", error) from None
