@@ -158,6 +158,14 @@ async def test_what_encoders_have_gives_the_ids_of_the_file_itself(kind: str) ->
     assert NodeTokenizer(check_tokenizer(data, "t").json).encode(TEXTS) == expected
 
 
+async def test_engines_agree_on_spaces_and_on_a_words_last_sigma() -> None:
+    texts = ["ΟΔΟΣ ΣΣ", "a\u0085b", "a\ufeffb", "!\ufeff\u200b?", "İı ẞ", "a<|endoftext|>b", "!'s"]
+    data = json.dumps(clip()).encode()
+    expected = [encoding.ids for encoding in Tokenizer.from_buffer(data).encode_batch(texts)]
+    assert (await open_tokenizer(data, 64)).encode(texts) == expected
+    assert NodeTokenizer(check_tokenizer(data, "t").json).encode(texts) == expected
+
+
 async def test_the_real_one_passes_whole() -> None:
     data = (models_folder() / "all-MiniLM-L6-v2" / "tokenizer.json").read_bytes()
     told, clean = json.loads(data), json.loads(check_tokenizer(data, "t").json)

@@ -5,6 +5,8 @@
  * @typedef {{ ids: number[] }} Encoding
  * @typedef {{ encode(text: string, options?: { add_special_tokens?: boolean }): Encoding }} Library
  * @typedef {{ Tokenizer: new (tokenizer: object, config: object) => Library }} LibraryModule
+ * @typedef {{ type?: string, lowercase?: boolean, handle_chinese_chars?: boolean,
+ *   normalizers?: Normalizer[] }} Normalizer
  */
 
 /** Characters; those of larger vocabularies are checked on each visit. */
@@ -13,18 +15,22 @@ const MOST_KEPT = 8 << 20;
 // every such character, and the library does so for the Basic Multilingual Plane alone.
 const RARE_HAN =
   /[\u{20000}-\u{2a6df}\u{2a700}-\u{2b73f}\u{2b740}-\u{2b81f}\u{2b820}-\u{2ceaf}\u{2f800}-\u{2fa1f}]/gu;
+// JavaScript lowercases the last capital sigma of a word to another letter than Rust does.
+const CAPITAL_SIGMA = /\u03a3/g;
 
 /** Encodes many texts in one crossing. */
 export class PageTokenizer {
   #library;
   #mostTokens;
   #spacesHan;
+  #lowercases;
 
-  /** @param {Library} library @param {number} mostTokens @param {boolean} spacesHan */
-  constructor(library, mostTokens, spacesHan) {
+  /** @param {Library} library @param {number} mostTokens @param {Normalizer | null} normalizer */
+  constructor(library, mostTokens, normalizer) {
     this.#library = library;
     this.#mostTokens = mostTokens;
-    this.#spacesHan = spacesHan;
+    this.#spacesHan = normalizer?.handle_chinese_chars === true;
+    this.#lowercases = lowercases(normalizer);
   }
 
   /** Texts as a JSON list; the answer holds n, n lengths, then all ids. @param {string} texts */
@@ -35,24 +41,25 @@ export class PageTokenizer {
   /** As `encode`, without special tokens and not cut. @param {string} texts */
   encodeBare(texts) {
     const bare = (/** @type {string} */ text) =>
-      this.#library.encode(this.#spaced(text), { add_special_tokens: false }).ids;
+      this.#library.encode(this.#normalized(text), { add_special_tokens: false }).ids;
     return flattened(JSON.parse(texts).map(bare));
   }
 
   /** How many tokens each text of a JSON list has before it is cut. @param {string} texts */
   count(texts) {
     const all = JSON.parse(texts);
-    return Int32Array.from(all, (text) => this.#library.encode(this.#spaced(text)).ids.length);
+    return Int32Array.from(all, (text) => this.#library.encode(this.#normalized(text)).ids.length);
   }
 
   /** @param {string} text */
-  #spaced(text) {
-    return this.#spacesHan ? text.replace(RARE_HAN, " $& ") : text;
+  #normalized(text) {
+    const lower = this.#lowercases ? text.replace(CAPITAL_SIGMA, "\u03c3") : text;
+    return this.#spacesHan ? lower.replace(RARE_HAN, " $& ") : lower;
   }
 
   /** @param {string} given */
   #encodeOne(given) {
-    const text = this.#spaced(given);
+    const text = this.#normalized(given);
     const { ids } = this.#library.encode(text);
     if (ids.length <= this.#mostTokens) return ids;
     // Cut like the native library: the text's tokens from the right, the special ones kept.
@@ -65,6 +72,11 @@ export class PageTokenizer {
     const kept = Math.max(0, this.#mostTokens - before - after.length);
     return [...ids.slice(0, before + kept), ...after];
   }
+}
+
+/** @param {Normalizer | null | undefined} step @returns {boolean} */
+function lowercases(step) {
+  return step?.type === "Lowercase" || step?.lowercase === true || (step?.normalizers ?? []).some(lowercases);
 }
 
 /** The number of rows, their lengths, then all of them. @param {number[][]} rows */
@@ -108,6 +120,5 @@ export async function createChecked(library, remembered, folder) {
  */
 export function createTokenizer(module, json, mostTokens) {
   const parsed = JSON.parse(json);
-  const spacesHan = parsed?.normalizer?.handle_chinese_chars === true;
-  return new PageTokenizer(new module.Tokenizer(parsed, {}), mostTokens, spacesHan);
+  return new PageTokenizer(new module.Tokenizer(parsed, {}), mostTokens, parsed?.normalizer ?? null);
 }

@@ -71,15 +71,24 @@ _EXPRESSIONS = MappingProxyType(
     | {e.replace(_CONTRACTIONS, _ANY_CASE): e for e in (_LLAMA3, _QWEN2)}
 )
 
+# What Rust takes for \s; JavaScript's has U+FEFF and lacks U+0085.
+SPACES = "\\t-\\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 # Those of encoders, whose matches leave out the spaces between words; special tokens are cut out
 # of a text before.
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-_CLIP = (_WORDS, rf"<\|startoftext\|>|<\|endoftext\|>|{_WORDS}")
+_CLIP = MappingProxyType(
+    {e: e.replace(r"\s", SPACES) for e in (_WORDS, rf"<\|startoftext\|>|<\|endoftext\|>|{_WORDS}")}
+)
 
 
 def known_expression(written: str) -> str | None:
     """A known expression as every engine reads it; None for any other."""
-    return written if written in _CLIP else _EXPRESSIONS.get(written)
+    return _CLIP.get(written) or _EXPRESSIONS.get(written)
+
+
+def cuts_words_alone(known: str) -> bool:
+    """Whether no piece of a known expression is cut further by GPT-2's, as ByteLevel does."""
+    return known == _CLIP[_WORDS]
 
 
 class UnknownCut(Exception):

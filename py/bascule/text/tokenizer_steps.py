@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from bascule.text.pairs import Piece, Templates, n_special
-from bascule.text.pretokenizers import known_expression
+from bascule.text.pretokenizers import SPACES, cuts_words_alone, known_expression
 
 MOST_STEPS = 16
 # Without any template two texts follow each other.
@@ -105,7 +105,7 @@ def _charsmap(value: Any) -> str:
 
 
 def _spaces(written: str) -> str | None:
-    return written if written in (" {2,}", " +", r"\s+") else None
+    return {" {2,}": " {2,}", " +": " +", r"\s+": f"[{SPACES}]+"}.get(written)
 
 
 _BEHAVIORS = ("Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous")
@@ -163,7 +163,11 @@ def checked_normalizer(value: object) -> dict[str, Any] | None:
 
 def checked_pretokenizer(value: object) -> dict[str, Any] | None:
     """A `pre_tokenizer` of known steps; UnsoundStep, UnknownStep."""
-    return _sequence(_steps(value, "pretokenizers", _PRETOKENIZERS), "pretokenizers")
+    steps = _steps(value, "pretokenizers", _PRETOKENIZERS)
+    patterns = [step.get("pattern", {}).get("Regex", "") for step in steps]
+    if len(steps) == 2 and steps[1]["type"] == "ByteLevel" and cuts_words_alone(patterns[0]):
+        steps[1]["use_regex"] = False  # engines differ on which characters are spaces there
+    return _sequence(steps, "pretokenizers")
 
 
 def checked_processor(
