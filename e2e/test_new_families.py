@@ -1,4 +1,4 @@
-"""Text to text and pictures in a page: what transformers answers, on the page's own tiers."""
+"""Text to text, pictures, and pictures with texts in a page: as transformers answers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 
 from e2e.conftest import Site
 from e2e.engines import Engine, Page
+from tests.goldens.image_text import LABELS, build_clip
+from tests.goldens.image_text import TEXTS as SENTENCES
 from tests.goldens.t5 import N_GREEDY, TEXTS
 from tests.goldens.t5 import build as build_t5
 from tests.goldens.vision import build_vit, pictures
@@ -23,14 +25,19 @@ import bascule
 import numpy as np
 from pyodide.http import pyfetch
 
-async def answers(tier, base, texts, most):
+async def answers(tier, base, texts, most, sentences, labels):
     picture = np.load(io.BytesIO(await (await pyfetch(f"{base}/picture.npy")).bytes()))
     async with await bascule.open_device(tier) as device:
         async with await device.load(f"{base}/t5") as model:
             written = [each.ids for each in await model.generate(texts, max_new_tokens=most)]
         async with await device.load(f"{base}/vit") as model:
             logits = await model.logits(picture)
-    return json.dumps({"ids": written, "logits": logits.tolist()})
+        async with await device.load(f"{base}/clip") as model:
+            found = [await model.embed_text(sentences), await model.embed_image(picture)]
+            (best,) = await model.classify(picture, labels)
+    pair = [rows.tolist() for rows in found]
+    shares = [best.probabilities[label] for label in labels]
+    return json.dumps({"ids": written, "logits": logits.tolist(), "pair": pair, "shares": shares})
 """
 
 
@@ -40,13 +47,18 @@ def test_text_to_text_and_pictures(
     base = site.extra / f"families-{webgpu_engine.name}"
     build_t5("t5", base / "t5")
     build_vit(base / "vit")
+    build_clip(base / "clip")
     np.save(base / "picture.npy", pictures()[0])
     written, logits = np.load(GOLDENS / "t5.npz"), np.load(GOLDENS / "vision.npz")["vit_logits"][:1]
+    pair = np.load(GOLDENS / "image_text.npz")
     page = shared(f"{site.url}/lab/?pyodide=/pyodide/")
     page.run("(code) => lab.run(code)", SCRIPT)
     for tier in ("webgpu", "wasm"):
-        asked = (tier, f"{site.url}/extra/{base.name}", TEXTS[:2], N_GREEDY)
+        asked = (tier, f"{site.url}/extra/{base.name}", TEXTS[:2], N_GREEDY, SENTENCES, LABELS)
         found = json.loads(page.run("(code) => lab.run(code)", f"await answers{asked!r}"))
         expected = [written[f"t5.{at}.greedy"].tolist() for at in range(2)]
         assert found["ids"] == expected, tier
         assert np.abs(np.array(found["logits"]) - logits).max() < 1e-5 * np.abs(logits).max(), tier
+        for rows, name in zip(found["pair"], ("clip_texts", "clip_images"), strict=True):
+            assert (np.array(rows) * pair[name][: len(rows)]).sum(1).min() > 0.99999, (tier, name)
+        assert np.allclose(found["shares"], pair["clip_shares"][0], atol=2e-5), tier

@@ -16,6 +16,7 @@ from tests import speech_folders
 from tests.goldens import TINY_BERT, golden, t5
 from tests.goldens.classifiers import ANSWERS, CLASSIFIERS, PAIRS, QUERY, SINGLES, classifier_golden
 from tests.goldens.families import build
+from tests.goldens.image_text import LABELS, TEMPLATE, build_clip
 from tests.goldens.llama import tiny
 from tests.goldens.vision import build_vit, pictures
 
@@ -167,6 +168,36 @@ async def test_images_become_labels_and_features(tmp_path: Path) -> None:
         rows = await pipe.model.embed(images, pooling="mean")
         assert np.allclose(await pipe(images, pooling="mean"), rows, atol=1e-5)
         assert np.shape(await pipe(images[0])) == (pipe.model.dimension,)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Labels in one order, with scores that differ by rounding alone."""
+    labels = [each["label"] for each in a] == [each["label"] for each in b]
+    return labels and np.allclose([e["score"] for e in a], [e["score"] for e in b], atol=1e-5)
+
+
+async def test_images_are_classified_among_given_labels(tmp_path: Path) -> None:
+    folder, images = build_clip(tmp_path / "pair"), pictures()[:2]
+    async with await opened("zero-shot-image-classification", folder) as pipe:
+        assert isinstance(pipe.model, bascule.ImageTextModel)
+        asked: Any = {"candidate_labels": LABELS, "hypothesis_template": TEMPLATE}
+        expected = np.load(Path(__file__).parents[1] / "goldens" / "image_text.npz")["clip_shares"]
+        found = await pipe(images, **asked)
+        assert same(found[0], await pipe(images[0], **asked))
+        for row, shares in zip(found, expected, strict=False):
+            assert [each["label"] for each in row] == [LABELS[i] for i in np.argsort(-shares)]
+            assert np.allclose([each["score"] for each in row], np.sort(shares)[::-1], atol=2e-5)
+        with pytest.raises(InputError, match="candidate_labels"):
+            await pipe(images)
+        default = await pipe(images[0], candidate_labels=LABELS)
+        asked["hypothesis_template"] = "This is a photo of {}."
+        assert same(default, await pipe(images[0], **asked))
+    async with await opened("image-feature-extraction", folder) as pipe:
+        assert isinstance(pipe.model, bascule.ImageTextModel)
+        rows = await pipe.model.embed_image(images)
+        assert np.allclose(await pipe(images), rows, atol=1e-6)
+        with pytest.raises(InputError, match="pooling"):
+            await pipe(images, pooling="mean")
 
 
 async def test_unknown_tasks_and_options_are_rejected() -> None:

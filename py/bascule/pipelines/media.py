@@ -8,8 +8,11 @@ from typing import Any
 from bascule.base.arguments import described, whole_number
 from bascule.errors import InputError
 from bascule.pipelines.texts import Options, flag
+from bascule.tasks.image_text import ImageTextModel
 from bascule.tasks.images import ImageModel
 from bascule.tasks.speech import SpeechModel
+
+_HYPOTHESIS = "This is a photo of {}."
 
 
 async def speech_recognition(model: SpeechModel, inputs: Any, options: Options) -> Any:
@@ -62,7 +65,35 @@ async def image_classification(model: ImageModel, inputs: Any, options: Options)
     return found if isinstance(inputs, list | tuple) else found[0]
 
 
-async def image_features(model: ImageModel, inputs: Any, options: Options) -> list[Any]:
-    """Return the features of an image (C), or of each of several (n, C), as lists of floats."""
-    rows = (await model.embed(inputs, **options)).tolist()
+async def zero_shot_images(model: ImageTextModel, inputs: Any, options: Options) -> list[Any]:
+    """Return {"score", "label"} of each of `candidate_labels`, best first; of several a list each.
+
+    A label takes the place of "{}" in `hypothesis_template` ("This is a photo of {}.").
+    """
+    if "candidate_labels" not in options:
+        raise InputError("candidate_labels", "a list of labels", "none")
+    labels = options.pop("candidate_labels")
+    template = options.pop("hypothesis_template", _HYPOTHESIS)
+    found = [
+        [{"score": score, "label": label} for label, score in each.probabilities.items()]
+        for each in await model.classify(inputs, labels, template=template, **options)
+    ]
+    return found if isinstance(inputs, list | tuple) else found[0]
+
+
+async def image_features(
+    model: ImageModel | ImageTextModel, inputs: Any, options: Options
+) -> list[Any]:
+    """Return the features of an image (C), or of each of several (n, C), as lists of floats.
+
+    Of a model of images and texts they are its embeddings, and there is no choice of a pooling.
+    """
+    if isinstance(model, ImageTextModel):
+        for name in ("pooling", "normalize"):
+            if name in options:
+                expected = "no such option for a model of images and texts"
+                raise InputError(name, expected, described(options[name]))
+        rows = (await model.embed_image(inputs, **options)).tolist()
+    else:
+        rows = (await model.embed(inputs, **options)).tolist()
     return rows if isinstance(inputs, list | tuple) else rows[0]

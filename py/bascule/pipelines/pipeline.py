@@ -60,11 +60,11 @@ async def pipeline(
     """Load a model for a task by its name on Hugging Face; `await` what comes on inputs.
 
     Tasks: "feature-extraction", "sentence-similarity", "text-generation", "text2text-generation",
-    "text-classification", "reranking", "automatic-speech-recognition", "image-classification" and
-    "image-feature-extraction". Without `model` it is all-MiniLM-L6-v2, SmolLM2-135M-Instruct or
-    whisper-tiny.en, where one of them does the task. The other arguments and errors are those of
-    `load`; InputError, too, for an unknown task, and for a model of another kind before its weights
-    are there.
+    "text-classification", "reranking", "automatic-speech-recognition", "image-classification",
+    "zero-shot-image-classification" and "image-feature-extraction". Without `model` it is
+    all-MiniLM-L6-v2, SmolLM2-135M-Instruct or whisper-tiny.en, where one of them does the task. The
+    other arguments and errors are those of `load`; InputError, too, for an unknown task, and for a
+    model of another kind before its weights are there.
     """
     checked = _checked_task(task)
     named = TASKS[checked].default_model if model is None else model

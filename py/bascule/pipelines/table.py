@@ -9,6 +9,7 @@ from typing import Any
 from bascule.pipelines import media, texts
 from bascule.tasks.classifier import ClassifierModel
 from bascule.tasks.embedder import EmbeddingModel
+from bascule.tasks.image_text import ImageTextModel
 from bascule.tasks.images import ImageModel
 from bascule.tasks.language import LanguageModel
 from bascule.tasks.models import AnyModel
@@ -36,7 +37,7 @@ class Task:
     default_model: str | None = None
 
 
-def _is(kind: type[Any]) -> Callable[[AnyModel], bool]:
+def _is(kind: type[Any] | tuple[type[Any], ...]) -> Callable[[AnyModel], bool]:
     return lambda model: isinstance(model, kind)
 
 
@@ -101,9 +102,15 @@ TASKS: Mapping[str, Task] = {
         media.image_classification,
         (*_BATCH, "top_k"),
     ),
+    "zero-shot-image-classification": Task(
+        "a model of images and texts",
+        _is(ImageTextModel),
+        media.zero_shot_images,
+        (*_BATCH, "candidate_labels", "hypothesis_template"),
+    ),
     "image-feature-extraction": Task(
         "an image model",
-        _is(ImageModel),
+        _is((ImageModel, ImageTextModel)),
         media.image_features,
         (*_BATCH, "pooling", "normalize"),
     ),
