@@ -69,10 +69,12 @@ async def hold(base):
 
 
 LIMIT = """
+from bascule.backend.memory import MemoryBudget
+
 async def limited():
     numbers = memoryview(bytes(400_000)).cast("f")
     async with await bascule.open_device("webgpu") as device:
-        device.backend.limit_memory(300_000)
+        device.backend.limit_memory(MemoryBudget(300_000))
         try:
             await device.buffer(numbers)
             refused = ""

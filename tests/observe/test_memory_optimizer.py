@@ -10,9 +10,10 @@ import pytest
 
 import bascule
 from bascule import MemoryStrategy, WebGPUMemoryOptimizer
-from bascule.backend.memory import PassBytes
+from bascule.backend.memory import MemoryBudget, PassBytes
 from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.errors import GpuOutOfMemoryError, InputError, LimitError, UnsupportedModelError
+from bascule.tasks.loaded import NO_MEMORY
 from bascule.weights.source import FileSource
 from tests.goldens.llama import tiny
 from tests.goldens.llama_folder import write_folder
@@ -160,7 +161,7 @@ async def test_the_driver_makes_no_buffer_past_its_limit() -> None:
         await x.numpy()  # leaves a staging buffer for the next read
         held = device.memory().now_nbytes
         assert (kept := device.memory().by_kind["staging"]) >= 4000
-        device.backend.limit_memory(held)
+        device.backend.limit_memory(MemoryBudget(held))
         y = await device.buffer(np.ones(1000, np.float32))  # in the staging buffer's place
         assert device.memory().now_nbytes == held + 4000 - kept
         with pytest.raises(GpuOutOfMemoryError, match=f"of {held:,} are in use"):
@@ -169,6 +170,27 @@ async def test_the_driver_makes_no_buffer_past_its_limit() -> None:
             await y.numpy()  # reading takes a staging buffer
         device.backend.limit_memory(None)
         assert (await y.numpy()).sum() == 1000
+
+
+@pytest.mark.parametrize("tier", ["webgpu", "wasm", "cpu"])
+async def test_one_budget_limits_every_tier(tier: str) -> None:
+    """What a pool shares and what a model is held to is one limit: the latest one counts."""
+    rooms: list[int] = []
+
+    def make_room() -> bool:
+        rooms.append(1)
+        return False
+
+    async with await bascule.open_device(tier) as device:
+        device.backend.limit_memory(MemoryBudget(1 << 30, make_room))
+        x = await device.buffer(np.ones(1000, np.float32))
+        assert rooms == []
+        device.backend.limit_memory(MemoryBudget(6000, make_room))
+        with pytest.raises(NO_MEMORY, match=r"[\d,]+ bytes of 6,000 are in use"):
+            await device.buffer(np.ones(1000, np.float32))
+        assert rooms == [1]
+        x.close()
+        await device.buffer(np.ones(1000, np.float32))
 
 
 async def test_what_cannot_be_planned(tmp_path: Path) -> None:

@@ -46,11 +46,6 @@ export class Faults {
     );
   }
 
-  /** Throw that there is no memory for a buffer. @param {number} nbytes @param {string} why */
-  refuse(nbytes, why) {
-    throw new Fault(why, { kind: "memory", nbytes });
-  }
-
   get any() {
     return this.#first !== null;
   }

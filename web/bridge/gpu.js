@@ -21,7 +21,6 @@ export class Gpu {
   #pipelines;
   #recorded;
   #staging;
-  #limit = Infinity;
   #made;
   #submission;
   #faults;
@@ -109,24 +108,9 @@ export class Gpu {
     return this.#buffers.count + this.#recorded.count;
   }
 
-  /** Hold at most so many bytes from now on; -1 for what the device has. @param {number} nbytes */
-  limitMemory(nbytes) {
-    this.#limit = nbytes < 0 ? Infinity : nbytes;
-  }
-
-  /** Throw where the limit leaves no room for a buffer. @param {number} nbytes */
-  #checkRoom(nbytes) {
-    if (this.allocated + nbytes <= this.#limit) return;
-    this.#staging.trim();
-    if (this.allocated + nbytes > this.#limit) {
-      this.#faults.refuse(nbytes, `${this.allocated} bytes of ${this.#limit} are in use`);
-    }
-  }
-
   /** @param {number} nbytes @param {boolean} uniform @param {string} kind what it is counted under */
   alloc(nbytes, uniform, kind) {
     this.#enter();
-    this.#checkRoom(nbytes);
     const { STORAGE, UNIFORM, COPY_SRC, COPY_DST } = GPUBufferUsage;
     const usage = uniform ? UNIFORM | COPY_DST : STORAGE | COPY_SRC | COPY_DST;
     const buffer = this.#faults.create({ size: nbytes, usage });
@@ -195,7 +179,6 @@ export class Gpu {
     const source = this.#buffers.get(name);
     const size = (nbytes + 3) & ~3;
     this.#fetched += nbytes;
-    if (!this.#staging.has(size)) this.#checkRoom(size);
     const staging = this.#staging.take(size);
     this.#notePeak();
     this.#submission.encoder().copyBufferToBuffer(source, offset, staging, 0, size);

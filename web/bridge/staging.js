@@ -16,11 +16,6 @@ export class Staging {
     this.#faults = faults;
   }
 
-  /** Whether a buffer of that size is kept. @param {number} size */
-  has(size) {
-    return Boolean(this.#kept.get(size)?.length);
-  }
-
   /** @param {number} size */
   take(size) {
     const kept = this.#kept.get(size)?.pop();

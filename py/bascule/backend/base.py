@@ -278,15 +278,12 @@ class Backend(Protocol):
         """Return what a program will hold; all 0 on a tier without a device."""
         ...
 
-    def limit_memory(self, nbytes: int | None) -> None:
-        """Let the driver hold at most so many bytes from now on; None for what the device has.
+    def limit_memory(self, budget: MemoryBudget | None) -> None:
+        """Hold what fits `budget` from now on, in place of the budget before; None: no limit.
 
-        Past them work raises GpuOutOfMemoryError. A tier without a device has no such limit.
+        What `memory` counts counts. Past it work raises one of `tasks.loaded.NO_MEMORY`, once what
+        is only kept for the next time and what the budget's `make_room` frees are gone.
         """
-        ...
-
-    def share_memory(self, budget: MemoryBudget | None) -> None:
-        """Raise one of `tasks.loaded.NO_MEMORY` for what does not fit; None: no limit."""
         ...
 
     @property

@@ -48,11 +48,8 @@ class Deviceless:
         del program
         return PassBytes()
 
-    def limit_memory(self, nbytes: int | None) -> None:
-        """See `Backend.limit_memory`: intermediate values are not counted here."""
-
-    def share_memory(self, budget: MemoryBudget | None) -> None:
-        """See `Backend.share_memory`: weights, states and buffers count."""
+    def limit_memory(self, budget: MemoryBudget | None) -> None:
+        """See `Backend.limit_memory`: weights, states and buffers count."""
         self.count.budget = budget
 
     @property

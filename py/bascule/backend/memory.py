@@ -45,10 +45,10 @@ class PassBytes:
 
 @dataclass(frozen=True, slots=True)
 class MemoryBudget:
-    """Limits a device to `nbytes`; `make_room` frees something, or returns False."""
+    """Limits what a device holds to `nbytes`; `make_room` frees something, or returns False."""
 
     nbytes: int
-    make_room: Callable[[], bool]
+    make_room: Callable[[], bool] = lambda: False
 
     def admits(
         self, nbytes: int, held: Callable[[], int], trim: Callable[[], object] | None = None
@@ -63,6 +63,10 @@ class MemoryBudget:
                 return False
         return True
 
+    def used(self, held: int) -> str:
+        """What there is no room in, for people."""
+        return f"{held:,} bytes of {self.nbytes:,} are in use"
+
 
 class MemoryCount:
     """Counts what is allocated and freed."""
@@ -74,16 +78,21 @@ class MemoryCount:
         self._marked_peak_nbytes = 0
         self._kinds: Counter[str] = Counter()
         self._samples: list[tuple[float, int]] | None = None
-        self.limit_nbytes: int | None = None
 
-    def admits(self, nbytes: int, trim: Callable[[], object] | None = None) -> bool:
-        """Whether so many more bytes fit the budget; see `MemoryBudget.admits`."""
-        return self.budget is None or self.budget.admits(nbytes, lambda: self.now_nbytes, trim)
+    def excess(self, nbytes: int, trim: Callable[[], object] | None = None) -> str:
+        """Why so many more bytes do not fit the budget; empty where they do.
+
+        `trim` and the budget's `make_room` have freed what they can then.
+        """
+        budget = self.budget
+        if budget is None or budget.admits(nbytes, lambda: self.now_nbytes, trim):
+            return ""
+        return budget.used(self.now_nbytes)
 
     def claim(self, asked: str, nbytes: int) -> None:
         """Raise HostMemoryError where so many more bytes do not fit the budget."""
-        if not self.admits(nbytes):
-            raise HostMemoryError(f"{asked} within the memory budget", nbytes)
+        if why := self.excess(nbytes):
+            raise HostMemoryError(f"{asked} within the memory budget ({why})", nbytes)
 
     def add(self, kind: MemoryKind, nbytes: int) -> None:
         """Count bytes that were allocated, or freed where `nbytes` is negative."""
@@ -93,10 +102,6 @@ class MemoryCount:
         self._marked_peak_nbytes = max(self._marked_peak_nbytes, self.now_nbytes)
         if self._samples is not None:
             self._samples.append((perf_counter(), self.now_nbytes))
-
-    def has_room(self, nbytes: int) -> bool:
-        """Whether so many more bytes stay within the limit, if there is one."""
-        return self.limit_nbytes is None or self.now_nbytes + nbytes <= self.limit_nbytes
 
     def start_samples(self) -> None:
         """From now on keep each change, with its moment on `perf_counter`."""

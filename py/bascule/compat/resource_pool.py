@@ -269,7 +269,7 @@ class ResourcePool(Closing):
                 raise self._when_closed()
             self._place = _Place(opened, Device(opened, self._tier), set())
             if self.budget_nbytes is not None:
-                opened.backend.share_memory(MemoryBudget(self.budget_nbytes, self._make_room))
+                opened.backend.limit_memory(MemoryBudget(self.budget_nbytes, self._make_room))
         return self._place
 
     def _retire(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Unpack, overload
 
 from bascule.backend.arrivals import Arrivals
 from bascule.backend.base import Backend, WeightStore
+from bascule.backend.memory import MemoryBudget
 from bascule.base.page_settings import IN_PAGE
 from bascule.base.progress import Progress, ProgressCallback
 from bascule.base.waiting import all_or_first_error
@@ -180,7 +181,7 @@ async def load_model(
         tell(Progress("device", 0, 1, "steps"))
         opened = await opener(need_of(str(model), programs, streamed=settings.stream_weights))
         if settings.memory_nbytes is not None:
-            opened.backend.limit_memory(settings.memory_nbytes)
+            opened.backend.limit_memory(MemoryBudget(settings.memory_nbytes))
         tell(Progress("device", 1, 1, "steps"))
         clock.lap("device_ms")
         fitting, programs = _fitted(programs, opened.backend, settings)
@@ -291,7 +292,7 @@ async def _reopen(
         opened.backend.prove_kernels()
     backend = opened.backend
     if settings.memory_nbytes is not None:
-        backend.limit_memory(settings.memory_nbytes)
+        backend.limit_memory(MemoryBudget(settings.memory_nbytes))
     try:
         fitting, programs = _fitted(programs, backend, settings)
         parameters = all_parameters(programs)

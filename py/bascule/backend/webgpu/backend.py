@@ -131,13 +131,9 @@ class WebGpuBackend:
             sum(_trial_nbytes(self.gpu, trial) for trial in trials),
         )
 
-    def limit_memory(self, nbytes: int | None) -> None:
-        """See `Backend.limit_memory`."""
-        self.gpu.limit_memory(nbytes)
-
-    def share_memory(self, budget: MemoryBudget | None) -> None:
-        """See `Backend.share_memory`: every buffer counts."""
-        self.gpu.share_memory(budget)
+    def limit_memory(self, budget: MemoryBudget | None) -> None:
+        """See `Backend.limit_memory`: every buffer counts."""
+        self.gpu.limit_memory(budget)
 
     @property
     def remembered(self) -> Remembered:

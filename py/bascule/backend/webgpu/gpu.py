@@ -95,16 +95,8 @@ class Gpu(Protocol):
         """Count `memory.marked_peak_nbytes` from now on."""
         ...
 
-    def limit_memory(self, nbytes: int | None) -> None:
-        """Hold at most so many bytes from now on (None: what the device has).
-
-        Where a buffer would exceed them, what is kept for the next time is freed first;
-        GpuOutOfMemoryError where that is not enough.
-        """
-        ...
-
-    def share_memory(self, budget: MemoryBudget | None) -> None:
-        """Raise GpuOutOfMemoryError for what does not fit `budget`; None: no limit."""
+    def limit_memory(self, budget: MemoryBudget | None) -> None:
+        """See `Backend.limit_memory`; past it `alloc` and `read` raise GpuOutOfMemoryError."""
         ...
 
     @property

@@ -129,19 +129,15 @@ class BrowserGpu:
         """See `Gpu.mark_memory`."""
         self.bridge.markMemory()
 
-    def limit_memory(self, nbytes: int | None) -> None:
+    def limit_memory(self, budget: MemoryBudget | None) -> None:
         """See `Gpu.limit_memory`."""
-        self.bridge.limitMemory(-1 if nbytes is None else nbytes)
-
-    def share_memory(self, budget: MemoryBudget | None) -> None:
-        """See `Gpu.share_memory`."""
         self._budget = budget
 
     def _claim(self, verb: str, size: int) -> None:
         """Raise GpuOutOfMemoryError where so many more bytes do not fit the budget."""
         budget = self._budget
         if budget is not None and not budget.admits(size, lambda: self.allocated_nbytes, self.trim):
-            raise GpuOutOfMemoryError(verb, size, detail="the memory budget is used up")
+            raise GpuOutOfMemoryError(verb, size, detail=budget.used(self.allocated_nbytes))
 
     @property
     def n_objects(self) -> int:

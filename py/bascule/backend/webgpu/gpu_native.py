@@ -224,18 +224,14 @@ class NativeGpu:
         """See `Gpu.mark_memory`."""
         self._memory.mark()
 
-    def limit_memory(self, nbytes: int | None) -> None:
+    def limit_memory(self, budget: MemoryBudget | None) -> None:
         """See `Gpu.limit_memory`."""
-        self._memory.limit_nbytes = nbytes
-
-    def share_memory(self, budget: MemoryBudget | None) -> None:
-        """See `Gpu.share_memory`."""
         self._memory.budget = budget
 
     def _claim(self, verb: str, size: int) -> None:
         """Raise GpuOutOfMemoryError where so many more bytes do not fit the budget."""
-        if not self._memory.admits(size, self.trim):
-            raise GpuOutOfMemoryError(verb, size, detail="the memory budget is used up")
+        if why := self._memory.excess(size, self.trim):
+            raise GpuOutOfMemoryError(verb, size, detail=why)
 
     @property
     def n_objects(self) -> int:
@@ -254,7 +250,6 @@ class NativeGpu:
         size = max(4, (nbytes + 3) & ~3)
         if nbytes < 0 or size > limit:
             raise GpuError("alloc", f"{nbytes:,} bytes, and this device allows 0 to {limit:,}.")
-        self._check_room("alloc", size)
         self._claim("alloc", size)
         usage = "UNIFORM|COPY_DST" if uniform else "STORAGE|COPY_DST|COPY_SRC"
         try:
@@ -572,20 +567,10 @@ class NativeGpu:
         kept = self._staging.get(size)
         if kept:
             return kept.pop()
-        self._check_room("read", size)
         self._claim("read", size)
         made = self._device.create_buffer(size=size, usage="MAP_READ|COPY_DST")
         self._memory.add("staging", size)
         return made
-
-    def _check_room(self, verb: str, size: int) -> None:
-        """GpuOutOfMemoryError where `limit_memory` leaves no room for a buffer."""
-        if self._memory.has_room(size):
-            return
-        self.trim()
-        if not self._memory.has_room(size):
-            held = f"{self.allocated_nbytes:,} bytes of {self._memory.limit_nbytes:,} are in use"
-            raise GpuOutOfMemoryError(verb, size, detail=held)
 
     def _keep_staging(self, staging: Any) -> None:
         if sum(size * len(kept) for size, kept in self._staging.items()) > _STAGING_KEPT_NBYTES:
