@@ -10,6 +10,8 @@ SCRIPT = """
 import asyncio
 import json
 
+import js
+
 import bascule
 
 BUDGET = 560_000  # the models hold 93 and 505 KB: one of them at a time
@@ -22,8 +24,11 @@ async def embed(model):
 async def generate(model):
     return (await model.generate("Hi", **FEW)).ids
 
+def work_of(base):
+    return {f"{base}/tiny-bert": embed, f"{base}/tiny-llama/tiny-q4_1.gguf": generate}
+
 async def share(base):
-    work = {f"{base}/tiny-bert": embed, f"{base}/tiny-llama/tiny-q4_1.gguf": generate}
+    work = work_of(base)
     expected = {}
     for path, ask in work.items():
         async with await bascule.load(path, tier="webgpu") as model:
@@ -37,13 +42,37 @@ async def share(base):
         found = await asyncio.gather(*tasks, return_exceptions=True)
         stats = pool.stats
         resident = len(pool.resident)
+        before = n_weight_requests()
+        reloaded = []
+        for path in paths[:4]:  # which evict each other: all come back from the cache
+            async with pool.use(path) as model:
+                reloaded.append(await work[path](model) == expected[path])
+                reloaded.append(model.stats["network_nbytes"] == 0)
+        reloads, requests = pool.stats.loads - stats.loads, n_weight_requests() - before
     cancelled = [isinstance(each, asyncio.CancelledError) for each in found]
     equal = [each == expected[path] for each, path in zip(found, paths)]
     return json.dumps({
         "right": all(a != b for a, b in zip(cancelled, equal)), "cancelled": sum(cancelled),
         "peak": stats.peak_nbytes, "loads": stats.loads, "evictions": stats.evictions,
-        "resident": resident,
+        "resident": resident, "reloads": reloads, "requests": requests, "reloaded": reloaded,
     })
+
+def n_weight_requests():
+    fetched = [entry.name for entry in js.performance.getEntriesByType("resource")]
+    return sum(name.endswith((".safetensors", ".gguf")) for name in fetched)
+
+async def stream(base):
+    found = {}
+    for tier in ("webgpu", "wasm"):
+        for path, ask in work_of(base).items():
+            async with await bascule.load(path, tier=tier) as model:
+                expected = await ask(model)
+            async with await bascule.load(path, tier=tier, stream_weights=True) as model:
+                before = n_weight_requests()
+                equal = await ask(model) == expected
+                share = model.backend.memory.by_kind["weights"] / model.weights.nbytes
+                found[f"{ask.__name__} {tier}"] = [equal, n_weight_requests() - before, share]
+    return json.dumps(found)
 
 async def hold(base):
     folder = f"{base}/tiny-bert"
@@ -103,6 +132,15 @@ def test_models_share_a_budget_and_a_model_is_held_to_one(
     assert found["peak"] <= 560_000
     assert found["loads"] == found["evictions"] + 1 >= 2
     assert found["resident"] == 1
+    assert found["reloads"] >= 3
+    assert found["requests"] == 0
+    assert all(found["reloaded"])
+    streamed = json.loads(shared_lab.run("(code) => lab.run(code)", f"await stream({base!r})"))
+    print(streamed)
+    for equal, n_requests, share in streamed.values():
+        assert equal
+        assert n_requests == 0
+        assert share < 0.8
     held = json.loads(shared_lab.run("(code) => lab.run(code)", f"await hold({base!r})"))
     print(held)
     assert held["peak"] <= held["least"] < held["resident"]

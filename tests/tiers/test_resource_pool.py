@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from bascule.errors import BudgetError, DeviceLostError, InputError, ModelNotFou
 from bascule.tasks.sampler import GREEDY
 from tests.goldens import TINY_BERT
 from tests.goldens.llama import tiny
+from tests.weights.faulty import FaultyServer
 
 LLAMA = tiny("tiny-q4_1").path
 FEW: Any = {"max_new_tokens": 3, "sampling": GREEDY}
@@ -281,3 +283,49 @@ async def test_two_callers_that_wait_for_each_other() -> None:
     assert sorted(found) == ["stuck", "went on"]
     assert not queue.is_busy
     assert np.all([not entry.leases for entry in queue.entries.values()])
+
+
+@pytest.mark.parametrize("low", [False, True])
+async def test_an_evicted_model_comes_back_from_the_cache(tmp_path: Path, low: bool) -> None:
+    """With a budget for one model, and in low-memory mode without a budget, where each goes."""
+    for name in ("one", "two"):
+        shutil.copytree(TINY_BERT, tmp_path / name)
+    budget = None if low else 90_000
+    with FaultyServer(tmp_path) as server:
+        urls = [f"{server.url}/{name}" for name in ("one", "two")]
+        async with ResourcePool(budget, tier="cpu", low_memory_mode=low) as pool:
+            rows = [await pool.run(url, embed) for url in urls]
+            assert rows[0] == rows[1]
+            assert all(server.count(f"{name}/model.safetensors") for name in ("one", "two"))
+            server.reset_counts()
+            for url in urls * 2:
+                async with pool.use(url) as model:
+                    assert await embed(model) == rows[0]
+                    assert model.stats["network_nbytes"] == 0
+                    assert model.stats["cached_nbytes"] > 70_000
+            assert pool.stats.loads == 6
+            assert pool.stats.evictions == (6 if low else 5)
+            assert server.requests == []
+            server.down()  # and without a network at all
+            assert await pool.run(urls[0], embed) == rows[0]
+            assert pool.stats.loads == 7
+
+
+async def test_a_device_lost_while_requests_are_queued() -> None:
+    """Two models of which one fits, one in use, others waiting: all are answered."""
+    expected = await alone("webgpu")
+    async with ResourcePool(WEBGPU, tier="webgpu", low_memory_mode=False) as pool:
+        async with pool.use(TINY_BERT):
+            queued = [
+                asyncio.ensure_future(pool.run(path, work)) for path, work in [*WORK.items()] * 2
+            ]
+            await asyncio.sleep(0)
+            lose(pool)
+            await asyncio.sleep(0.05)
+            queued[-1].cancel()
+        found = await asyncio.wait_for(asyncio.gather(*queued, return_exceptions=True), 60)
+        assert found[:3] == [expected[path] for path in [*WORK] * 2][:3]
+        assert isinstance(found[3], asyncio.CancelledError)
+        for path, work in WORK.items():
+            assert await pool.run(path, work) == expected[path]
+        assert pool.stats.devices_lost == 1

@@ -57,6 +57,8 @@ export class Fetcher {
   #manifests = new Map();
   /** Folders whose weights are asked for, since their header was read. @type {Set<string>} */
   #trusted = new Set();
+  /** Folders of `takeAsKept`. @type {Set<string>} */
+  #asKept = new Set();
   /** Files that a prefetch has passed on and that are not noted as in use yet. @type {[string, string][]} */
   #passed = [];
   /** @type {string[]} */
@@ -78,9 +80,20 @@ export class Fetcher {
       keyOf: subtle ? parts.journal.keyOf : async (/** @type {string} */ url) => url,
       chunkLength: parts.journal.chunkLength,
       hasher: async () => (await (await parts.hashes()).createSHA256()).init(),
-      wasChecked,
+      wasChecked: (/** @type {string} */ url) => this.#isAsKept(url) || wasChecked(url),
       warn: (/** @type {string} */ text) => this.warn(text),
     };
+  }
+
+  /** Until the folder is closed, take its files as they are kept, without asking the server for their versions.
+   * @param {string} folder */
+  takeAsKept(folder) {
+    this.#asKept.add(folder);
+  }
+
+  /** @param {string} url */
+  #isAsKept(url) {
+    return [...this.#asKept].some((folder) => url.startsWith(`${folder}/`));
   }
 
   /** Said once, here and on the console. @param {string} text */
@@ -263,6 +276,7 @@ export class Fetcher {
     for (const file of this.#filesOf(folder)) file.close();
     this.#manifests.delete(folder);
     this.#trusted.delete(folder);
+    this.#asKept.delete(folder);
   }
 
   /** Forget what is kept of a file. @param {string} folder @param {string} file */

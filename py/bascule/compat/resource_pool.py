@@ -61,7 +61,8 @@ class ResourcePool(Closing):
     local folder where it lies, and evicts the least recently used ones that no request uses to make
     room. A WebGPU tier's driver counts every buffer against the budget, the other tiers weights and
     KV caches. Requests wait for room first come first served; those whose model is resident
-    overtake at most eight times. With `low_memory_mode` a model is evicted as soon as no request
+    overtake at most eight times. What it loads again comes from the cache as it is there, and the
+    server is not asked for a newer version. With `low_memory_mode` a model is evicted as soon as no request
     uses or waits for it; None does so while the machine has less than 1 GiB free.
 
     A model in use is never evicted. Within an `async with` of one model, tasks started there among
@@ -87,6 +88,7 @@ class ResourcePool(Closing):
         self._retired: list[_Place] = []
         self._needs: dict[Hashable, int] = {}
         self._weights: dict[Hashable, int] = {}
+        self._known: set[str] = set()  # names of models that were loaded
         self._held_nbytes = 0  # when the budget last refused something
         self._queue: RequestQueue[AnyModel] = RequestQueue(self._fits, self._refuse)
         self._counts = PoolStats()
@@ -233,7 +235,9 @@ class ResourcePool(Closing):
                 return place.opened
 
             try:
-                model = await load_model(name, None, opener, settings, owns=False)
+                # What this pool has loaded before comes back as the cache has it.
+                known = replace(settings, revalidate=name not in self._known)
+                model = await load_model(name, None, opener, known, owns=False)
             except NO_MEMORY as error:
                 if self.evict():
                     continue
@@ -246,6 +250,7 @@ class ResourcePool(Closing):
             if self._closed:
                 model.close()
                 raise self._when_closed()
+            self._known.add(name)
             return model
 
     def _too_large(self, name: str, key: Hashable, error: BaseException) -> BudgetError:

@@ -152,7 +152,9 @@ async def load_model(
     if settings.stream_weights and weights is not None:
         expected = "weights as the files have them with stream_weights"
         raise InputError("quantize", expected, repr(settings.quantize))
-    source, file = open_files(model, round(settings.chunk_size_mb * (1 << 20)))
+    source, file = open_files(
+        model, round(settings.chunk_size_mb * (1 << 20)), revalidate=settings.revalidate
+    )
     opened, store, made = None, None, None
 
     def closed() -> None:
@@ -257,13 +259,18 @@ async def read_recipe_of(
 
 
 def open_files(
-    model: str | PathLike[str], chunk_nbytes: int = CHUNK_NBYTES
+    model: str | PathLike[str], chunk_nbytes: int = CHUNK_NBYTES, *, revalidate: bool = True
 ) -> tuple[RecordedSource, str | None]:
-    """A model's source, and its file where it is one file."""
+    """A model's source, and its file where it is one file; `revalidate` as `open_source`."""
     folder, file = split_location(locate(str(model)))
     if file is None and known_kind(str(model)) == "language-model":
         file = MODEL_GGUF
-    source = open_source(folder, hashes=known_hashes(str(model)), chunk_nbytes=chunk_nbytes)
+    source = open_source(
+        folder,
+        hashes=known_hashes(str(model)),
+        chunk_nbytes=chunk_nbytes,
+        revalidate=revalidate,
+    )
     return RecordedSource(source), file
 
 

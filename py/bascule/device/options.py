@@ -37,7 +37,10 @@ class LoadOptions(DeviceLoadOptions, total=False):
 
 @dataclass(frozen=True, slots=True)
 class LoadSettings:
-    """`DeviceLoadOptions` with their defaults; the model's device holds `memory_nbytes` at most."""
+    """`DeviceLoadOptions` with their defaults; the model's device holds `memory_nbytes` at most.
+
+    Without `revalidate` what the cache has is taken without asking the server for its version.
+    """
 
     progress: ProgressCallback | None = None
     wait: bool = True
@@ -51,3 +54,4 @@ class LoadSettings:
     precompile: bool = True
     stream_weights: bool = False
     memory_nbytes: int | None = None
+    revalidate: bool = True

@@ -52,6 +52,7 @@ class Keeping:
     def __init__(self, location: str, journal: Journal | None) -> None:
         self.journal = journal
         self.trusted = False
+        self.revalidates = True  # whether the server is asked for versions of what is kept
         self._location = location
 
     def stop(self, why: str) -> None:
@@ -213,7 +214,10 @@ class CachedFile:
         self._remove()
 
     async def _revalidated(self, kept: Entry | None) -> Entry:
-        """What is kept, if the server still has that version or cannot be asked."""
+        """What is kept, if the server still has that version, cannot be asked or is not to be."""
+        if kept and not self._keeping.revalidates:
+            self.remote.version = _version(kept)
+            return kept
         try:
             version = await self.remote.check(_REVALIDATE_S if kept else None)
         except FileMissingError:

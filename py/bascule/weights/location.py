@@ -21,11 +21,16 @@ _MOST_HOST, _MOST_LABEL = 253, 63  # RFC 1035, 2.3.4
 
 
 def open_source(
-    location: str, *, hashes: Mapping[str, str] | None = None, chunk_nbytes: int = CHUNK_NBYTES
+    location: str,
+    *,
+    hashes: Mapping[str, str] | None = None,
+    chunk_nbytes: int = CHUNK_NBYTES,
+    revalidate: bool = True,
 ) -> Source:
     """A source for an http(s) URL, in the page always one, or else for a local folder.
 
-    `hashes` gives the SHA-256 of files, by name, where the caller knows them.
+    `hashes` gives the SHA-256 of files, by name, where the caller knows them. Without `revalidate`
+    files in the cache are taken as they are, and the server is asked only for those that are not.
     """
     check_chunk_nbytes(chunk_nbytes)
     scheme = _split(location).scheme if "://" in location else ""
@@ -35,10 +40,10 @@ def open_source(
         if sys.platform == "emscripten":
             from bascule.weights.source_browser import PageSource
 
-            return PageSource(url, known, chunk_nbytes)
+            return PageSource(url, known, chunk_nbytes, revalidate=revalidate)
         from bascule.weights.source_http import HttpSource
 
-        return HttpSource(url, known, chunk_nbytes)
+        return HttpSource(url, known, chunk_nbytes, revalidate=revalidate)
     if scheme:
         raise InputError("model location", "http://, https:// or a folder", f"{scheme}://")
     return FileSource(location, known, chunk_nbytes)

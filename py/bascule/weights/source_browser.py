@@ -94,10 +94,13 @@ class PageSource:
         url: str,
         hashes: Mapping[str, str] | None = None,
         chunk_nbytes: int = CHUNK_NBYTES,
+        *,
+        revalidate: bool = True,
         **options: Any,
     ) -> None:
         absolute_url(url, url)  # InputError for what the browser takes for none
         self.location = url
+        self._revalidate = revalidate
         self._hashes = hashes or {}
         self._options = options
         if chunk_nbytes != CHUNK_NBYTES:
@@ -200,6 +203,8 @@ class PageSource:
     async def _open(self) -> Any:
         if self._fetcher is None:
             self._fetcher = await page_fetcher(**self._options)
+            if not self._revalidate:
+                self._fetcher.takeAsKept(self.location)
         return self._fetcher
 
     def _url(self, file: str) -> str:

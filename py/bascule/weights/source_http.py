@@ -36,6 +36,7 @@ class HttpSource:
         *,
         patience: Patience | None = None,
         journal: Journal | str | None = "default",
+        revalidate: bool = True,
     ) -> None:
         self.location = url
         check_address(url)
@@ -43,6 +44,7 @@ class HttpSource:
         self._chunk_nbytes = chunk_nbytes
         self._patience = patience or Patience()
         self._keeping = Keeping(url, Journal() if isinstance(journal, str) else journal)
+        self._keeping.revalidates = revalidate
         self._client: httpx.AsyncClient | None = None
         self._files: dict[str, CachedFile] = {}
         self._manifest: dict[str, Expected] | None = None
