@@ -62,8 +62,8 @@ class ResourcePool(Closing):
     room. A WebGPU tier's driver counts every buffer against the budget, the other tiers weights and
     KV caches. Requests wait for room first come first served; those whose model is resident
     overtake at most eight times. What it loads again comes from the cache as it is there, and the
-    server is not asked for a newer version. With `low_memory_mode` a model is evicted as soon as no request
-    uses or waits for it; None does so while the machine has less than 1 GiB free.
+    server is not asked for a newer version. With `low_memory_mode` a model is evicted as soon as no
+    request uses or waits for it; None does so while the machine has less than 1 GiB free.
 
     A model in use is never evicted. Within an `async with` of one model, tasks started there among
     them, another can be used if both fit with their largest passes; else BudgetError, since waiting
