@@ -125,8 +125,8 @@ async def test_the_front_door_awaited() -> None:
     with pytest.raises(bascule.BasculeError, match="input_text"):
         await platform.run_inference({"text": "w4"})
     platform.close()
-    with pytest.raises(bascule.BasculeError, match="vision"):
-        bascule.UnifiedWebPlatform("m", model_type="vision")
+    with pytest.raises(bascule.BasculeError, match="video"):
+        bascule.UnifiedWebPlatform("m", model_type="video")
 
 
 def test_shaders_ahead_of_need() -> None:

@@ -1,5 +1,6 @@
 """Loaders with progress and cancel: one model by chunks, or several components at the same time."""
 
+# pyright: reportPrivateUsage=false
 from __future__ import annotations
 
 import asyncio
@@ -8,6 +9,7 @@ from os import PathLike, fspath
 
 from bascule.base.closing import Closing
 from bascule.base.progress import Progress
+from bascule.compat.model_family import read_family
 from bascule.device.device import Device, open_device
 from bascule.device.loading import load
 from bascule.device.options import DeviceLoadOptions
@@ -16,6 +18,8 @@ from bascule.tasks.models import AnyModel
 from bascule.weights.names import check_component
 
 DEFAULT_CHUNK_MB = 4.0
+# What the parts of a model of images and texts are called.
+_ENCODERS = frozenset({"vision_encoder", "text_encoder"})
 
 
 class ProgressiveModelLoader:
@@ -87,6 +91,10 @@ class ProgressiveModelLoader:
             percent = 100 * progress.fraction
         else:
             return
+        self._report(percent)
+
+    def _report(self, percent: float) -> None:
+        """Call the callbacks where there are more percent than before."""
         if percent > self.percent:
             self.percent = percent
             for callback in self._callbacks:
@@ -117,8 +125,9 @@ class MultimodalModel(Closing, Mapping[str, AnyModel]):
 class ParallelMultimodalLoader:
     """Loads the components of a model at the same time, on one device.
 
-    `components` are folders in `model_path`, each a model of its own. So a model of two sentence
-    encoders (question and answer, say) loads.
+    `components` are folders in `model_path`, each a model of its own: two sentence encoders, say.
+    Where `model_path` itself is the folder of a model of images and texts, "vision_encoder" and
+    "text_encoder" both name that model, which is loaded once.
     """
 
     def __init__(
@@ -132,7 +141,8 @@ class ParallelMultimodalLoader:
         if not components or len(set(components)) != len(components):
             raise InputError("components", "different names, at least one", repr(list(components)))
         self.components = [check_component(name) for name in components]
-        base = fspath(model_path).rstrip("/")
+        base = self._base = fspath(model_path).rstrip("/")
+        self._chunk_size_mb = chunk_size_mb
         self._loaders = {
             name: ProgressiveModelLoader(f"{base}/{name}", chunk_size_mb=chunk_size_mb)
             for name in self.components
@@ -163,7 +173,10 @@ class ParallelMultimodalLoader:
             self._task.cancel()
 
     async def _load(self) -> MultimodalModel:
+        whole = _ENCODERS.issuperset(self.components) and await _holds_both(self._base)
         device = await open_device(self.tier)
+        if whole:
+            return await self._load_whole(device)
         tasks = {
             name: asyncio.ensure_future(loader.load_model(device=device))
             for name, loader in self._loaders.items()
@@ -177,3 +190,21 @@ class ParallelMultimodalLoader:
             device.close()
             raise
         return MultimodalModel({name: task.result() for name, task in tasks.items()}, device)
+
+    async def _load_whole(self, device: Device) -> MultimodalModel:
+        """Load one folder that has all components; each hears of the whole's progress."""
+        whole = ProgressiveModelLoader(self._base, chunk_size_mb=self._chunk_size_mb)
+        for loader in self._loaders.values():
+            whole.register_progress_callback(loader._report)
+        try:
+            model = await whole.load_model(device=device)
+        except BaseException:
+            device.close()
+            raise
+        return MultimodalModel(dict.fromkeys(self.components, model), device)
+
+
+async def _holds_both(folder: str) -> bool:
+    """Whether a folder's own config.json is that of a model of images and texts."""
+    found = await read_family(folder)
+    return found.family == "multimodal" and found.family_source == "config.json"

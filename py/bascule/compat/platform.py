@@ -16,6 +16,7 @@ from bascule.base.progress import Progress
 from bascule.base.waiting import sync
 from bascule.choosing.auto import ModelNeed, open_tier
 from bascule.choosing.openers import OpenDevice, OpenedTier, open_named
+from bascule.compat.inference import MODEL_TYPES, PlatformModel, check_inputs, infer
 from bascule.compat.shared_load import SharedLoad
 from bascule.device.device import Device
 from bascule.device.loading import load_model
@@ -24,21 +25,19 @@ from bascule.errors import InputError, UnsupportedModelError
 from bascule.machine.capabilities import capabilities
 from bascule.machine.features import has_feature
 from bascule.models.decoder.graph import CacheDType
-from bascule.tasks.embedder import EmbeddingModel
 from bascule.tasks.language import LanguageModel
 
-_Watcher = tuple[
-    Callable[[OpenDevice], Awaitable[None]], Callable[[EmbeddingModel | LanguageModel], None]
-]
+_Watcher = tuple[Callable[[OpenDevice], Awaitable[None]], Callable[[PlatformModel], None]]
 
 
 class UnifiedWebPlatform:
     """One object for a model on whatever tier works: load, run, hear of progress.
 
-    `model_type` is "text" (a sentence encoder) or "text_generation" (a language model). `platform`
-    is a tier or "auto"; where a named one does not work, those that `fallback_to_webnn` and
-    `fallback_to_wasm` allow are tried. With a `device` the model is loaded there, whatever
-    `platform` says; with `quantize` float weights become blocks of fewer bits (see `load`).
+    `model_type` is "text" (a sentence encoder), "text_generation" (a language model), "vision" (a
+    model of images) or "multimodal" (one of images and texts). `platform` is a tier or "auto";
+    where a named one does not work, those that `fallback_to_webnn` and `fallback_to_wasm` allow are
+    tried. With a `device` the model is loaded there, whatever `platform` says; with `quantize`
+    float weights become blocks of fewer bits (see `load`).
 
     `precision` "fp16" stores float16 matrices and KV caches, "fp32" float32 caches and the
     weights as the files have them; kernels compute in float32. `quantize` and a memory level of 2,
@@ -76,8 +75,8 @@ class UnifiedWebPlatform:
         optimization_level: int = 2,
         memory_optimization_level: int = 0,
     ) -> None:
-        if model_type not in _MODEL_TYPES:
-            problem = f"model_type {model_type!r}, and this version runs {sorted(_MODEL_TYPES)}"
+        if model_type not in MODEL_TYPES:
+            problem = f"model_type {model_type!r}, and this version runs {sorted(MODEL_TYPES)}"
             raise UnsupportedModelError(model_name, problem)
         self.model_name = model_name
         self.model_type = model_type
@@ -103,17 +102,17 @@ class UnifiedWebPlatform:
         self._fallbacks = True
         self._watchers: list[_Watcher] = []
         self._listeners: list[Callable[[str, float], None]] = []
-        self._loading: SharedLoad[EmbeddingModel | LanguageModel] = SharedLoad()
+        self._loading: SharedLoad[PlatformModel] = SharedLoad()
 
     @property
-    def model(self) -> EmbeddingModel | LanguageModel | None:
+    def model(self) -> PlatformModel | None:
         """The loaded model."""
         return self._loading.model
 
     def watch(
         self,
         opened: Callable[[OpenDevice], Awaitable[None]],
-        loaded: Callable[[EmbeddingModel | LanguageModel], None],
+        loaded: Callable[[PlatformModel], None],
     ) -> Callable[[], None]:
         """Call `opened` with the tier that a load opens, before anything runs on it, and `loaded`
         with the model; calling the result ends that.
@@ -133,12 +132,16 @@ class UnifiedWebPlatform:
     def run_inference(
         self, inputs: Mapping[str, Any]
     ) -> Awaitable[dict[str, Any]] | dict[str, Any]:
-        """Embed or answer `inputs["input_text"]`; loads the model first if need be.
+        """Run the model on `inputs`; loads it first if need be.
 
-        For "text" that is a string or a list of strings, and the result holds `embeddings` (n, C)
-        float32. For "text_generation" it is one user's turn, further inputs are options of
-        `LanguageModel.stream`, and the result holds `text`, `ids`, `stop_reason` and `stats`. Both
-        have `tier`, `tier_reason`, `device`, `model` and `ms`.
+        For "text" `input_text` is a string or a list of strings, and the result holds `embeddings`
+        (n, C) float32. For "text_generation" it is one user's turn, further inputs are options of
+        `LanguageModel.stream`, and the result holds `text`, `ids`, `stop_reason` and `stats`. For
+        "vision" `image` is an image or a list of them, and the result holds `labels` and
+        `classifications`, or `embeddings` of a model without labels. For "multimodal" it holds
+        `text_embeddings` and `image_embeddings` (n, D) of what is there, and of both the
+        `probabilities` of the texts for each image. All have `tier`, `tier_reason`, `device`,
+        `model` and `ms`. InputError for inputs without any of these.
         """
         return _now_or_later(self._infer(inputs))
 
@@ -243,10 +246,10 @@ class UnifiedWebPlatform:
         others = [tier for tier, on in allowed.items() if on and tier != self.platform]
         return [self.platform, *others] if others else self.platform
 
-    async def _loaded(self) -> EmbeddingModel | LanguageModel:
+    async def _loaded(self) -> PlatformModel:
         return await self._loading.get(self._load)
 
-    async def _load(self) -> EmbeddingModel | LanguageModel:
+    async def _load(self) -> PlatformModel:
         options: DeviceLoadOptions = {
             "progress": self._tell,
             "quantize": self._weights,
@@ -262,7 +265,7 @@ class UnifiedWebPlatform:
         else:
             tiers, settings = self._tiers(), LoadSettings(**options)
             model = await load_model(self.model_name, tiers, self._open, settings, owns=True)
-        if not isinstance(model, _MODEL_TYPES[self.model_type]):
+        if not isinstance(model, MODEL_TYPES[self.model_type]):
             model.close()
             problem = f"it is a {type(model).__name__}, and model_type is {self.model_type!r}"
             raise UnsupportedModelError(self.model_name, problem)
@@ -305,8 +308,7 @@ class UnifiedWebPlatform:
     async def _infer(
         self, inputs: Mapping[str, Any], batch_size: int | None = None
     ) -> dict[str, Any]:
-        if "input_text" not in inputs:
-            raise InputError("run_inference", "a mapping with 'input_text'", str(sorted(inputs)))
+        check_inputs(self.model_type, inputs)
         model = await self._loaded()
         profiling = self.enable_profiling and not self._watchers
         if profiling:
@@ -323,28 +325,11 @@ class UnifiedWebPlatform:
         return found
 
     async def _ran(
-        self,
-        model: EmbeddingModel | LanguageModel,
-        inputs: Mapping[str, Any],
-        batch_size: int | None,
+        self, model: PlatformModel, inputs: Mapping[str, Any], batch_size: int | None
     ) -> dict[str, Any]:
         started = perf_counter()
-        if isinstance(model, EmbeddingModel):
-            rows = await model.embed(inputs["input_text"], batch_size=batch_size)
-            found: dict[str, Any] = {"embeddings": rows}
-            if batch_size is not None:
-                found["queries_per_s"] = len(rows) / (perf_counter() - started)
-        else:
-            options = {name: value for name, value in inputs.items() if name != "input_text"}
-            made = await model.chat([{"role": "user", "content": inputs["input_text"]}], **options)
-            found = {
-                "text": made.text,
-                "ids": made.ids,
-                "stop_reason": made.stop_reason,
-                "stats": made.stats,
-            }
         return {
-            **found,
+            **await infer(model, inputs, batch_size),
             "tier": model.tier,
             "tier_reason": model.tier_reason,
             "device": model.device_name,
@@ -371,10 +356,6 @@ _MEMORY_KINDS: Mapping[str, MemoryKind] = {
     "cache": "states",
     "staging": "staging",
     "buffers": "buffers",
-}
-_MODEL_TYPES: Mapping[str, type[EmbeddingModel] | type[LanguageModel]] = {
-    "text": EmbeddingModel,
-    "text_generation": LanguageModel,
 }
 
 

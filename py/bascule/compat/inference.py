@@ -1,0 +1,77 @@
+"""What a platform's `run_inference` takes and gives, by the kind of its model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from time import perf_counter
+from typing import Any, TypeAlias
+
+from bascule.errors import InputError
+from bascule.tasks.classifications import probabilities
+from bascule.tasks.embedder import EmbeddingModel
+from bascule.tasks.image_text import ImageTextModel
+from bascule.tasks.images import ImageModel
+from bascule.tasks.language import LanguageModel
+
+PlatformModel: TypeAlias = EmbeddingModel | LanguageModel | ImageModel | ImageTextModel
+MODEL_TYPES: Mapping[str, type[PlatformModel]] = {
+    "text": EmbeddingModel,
+    "text_generation": LanguageModel,
+    "vision": ImageModel,
+    "multimodal": ImageTextModel,
+}
+_TEXT, _IMAGE = "input_text", "image"
+# Inputs, one of which at least is needed.
+_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "text": (_TEXT,),
+    "text_generation": (_TEXT,),
+    "vision": (_IMAGE,),
+    "multimodal": (_TEXT, _IMAGE),
+}
+
+
+def check_inputs(model_type: str, inputs: Mapping[str, Any]) -> None:
+    """InputError unless a model of that type has something to run on."""
+    needed = _NEEDED[model_type]
+    if not set(needed) & set(inputs):
+        expected = f"a mapping with {' or '.join(map(repr, needed))}"
+        raise InputError("run_inference", expected, str(sorted(inputs)))
+
+
+async def infer(
+    model: PlatformModel, inputs: Mapping[str, Any], batch_size: int | None
+) -> dict[str, Any]:
+    """Run a model on its inputs; see `UnifiedWebPlatform.run_inference`."""
+    if isinstance(model, EmbeddingModel):
+        started = perf_counter()
+        rows = await model.embed(inputs[_TEXT], batch_size=batch_size)
+        if batch_size is None:
+            return {"embeddings": rows}
+        return {"embeddings": rows, "queries_per_s": len(rows) / (perf_counter() - started)}
+    if isinstance(model, ImageModel):
+        return await _seen(model, inputs[_IMAGE])
+    if isinstance(model, ImageTextModel):
+        return await _compared(model, inputs)
+    options = {name: value for name, value in inputs.items() if name != _TEXT}
+    made = await model.chat([{"role": "user", "content": inputs[_TEXT]}], **options)
+    found = {"text": made.text, "ids": made.ids}
+    return {**found, "stop_reason": made.stop_reason, "stats": made.stats}
+
+
+async def _seen(model: ImageModel, images: Any) -> dict[str, Any]:
+    if not model.labels:
+        return {"embeddings": await model.embed(images)}
+    found = await model.classify(images)
+    return {"labels": [each.label for each in found], "classifications": found}
+
+
+async def _compared(model: ImageTextModel, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if _TEXT in inputs:
+        found["text_embeddings"] = await model.embed_text(inputs[_TEXT])
+    if _IMAGE in inputs:
+        found["image_embeddings"] = await model.embed_image(inputs[_IMAGE])
+    if len(found) == 2:
+        logits = found["image_embeddings"] @ found["text_embeddings"].T * model.logit_scale
+        found["probabilities"] = [probabilities(row, "softmax") for row in logits.tolist()]
+    return found
