@@ -95,6 +95,8 @@ from_dlpack = asarray
 
 globals().update(FUNCTIONS)
 
+from bascule.array import numpy_functions as numpy_functions  # noqa: E402  # names all of the above
+
 
 def __array_namespace_info__() -> NamespaceInfo:
     """The namespace's dtypes, devices and capabilities."""

@@ -121,6 +121,13 @@ class Array:
             raise ShapeError("__array_namespace__", f"one of {xp.VERSIONS}", repr(api_version))
         return xp
 
+    def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
+        return self.__array_namespace__().numpy_functions.call_function(function, args, options)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *operands: Any, **options: Any) -> Any:
+        called = self.__array_namespace__().numpy_functions.call_ufunc
+        return called(ufunc, method, operands, options)
+
     def __dlpack_device__(self) -> tuple[int, int]:
         return (1, 0)  # kDLCPU: what __dlpack__ gives is a copy there
 
@@ -284,7 +291,7 @@ def _comparison(name: str, op: str) -> None:
 
 
 def _fits(other: object) -> bool:
-    return isinstance(other, Array | bool | int | float | complex)
+    return isinstance(other, Array) or build.is_number(other)
 
 
 for _name, _op in _OPERATORS.items():
