@@ -6,26 +6,27 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from bascule.backend.memory import PassBytes
 from bascule.backend.tiers import TIERS as TIERS
 from bascule.backend.tiers import Tier as Tier
+from bascule.backend.tuning import TuneReport
 from bascule.base.arrays import NUMPY, Array, np
 from bascule.errors import InputError
+from bascule.program.rewrites.rewrite import Limits
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from bascule.backend.adapter import AdapterInfo
     from bascule.backend.arrivals import Arrivals
-    from bascule.backend.memory import MemoryBudget, MemoryKind, MemoryUse, PassBytes
+    from bascule.backend.memory import MemoryBudget, MemoryKind, MemoryUse
     from bascule.backend.profile import Profile, ShaderLog
     from bascule.backend.streaming import Streaming
     from bascule.backend.tracing import Tracer
-    from bascule.backend.tuning import TuneReport
     from bascule.base.entries import Remembered
     from bascule.base.progress import ProgressCallback
     from bascule.base.turns import DeviceTurns
     from bascule.program.program import Parameter, Program, Value
-    from bascule.program.rewrites.rewrite import Limits
 
 # Why a device is lost that its own program has closed: nobody wants that one back.
 DESTROYED = "destroyed by the program"
@@ -238,32 +239,29 @@ class Computation(Protocol):
 
 
 class Backend(Protocol):
-    """Runs programs on one tier."""
+    """Runs programs on one tier; the methods with a body do for tiers without a device.
 
-    @property
-    def tier(self) -> Tier:
-        """Which tier this is."""
-        ...
+    `device_name` is for people; `turns` lets one event loop at a time work on it.
+    """
 
-    @property
-    def device_name(self) -> str:
-        """The device, for people."""
-        ...
+    tier: Tier
+    device_name: str
+    turns: DeviceTurns
 
     @property
     def lost(self) -> str:
         """Why the device can no longer be used; empty while it can."""
-        ...
+        return ""
 
     @property
     def limits(self) -> Limits:
         """What programs have to keep within here."""
-        ...
+        return Limits()
 
     @property
     def adapter(self) -> AdapterInfo | None:
         """What the driver says of its adapter; None on a tier without one."""
-        ...
+        return None
 
     @property
     def memory(self) -> MemoryUse:
@@ -276,7 +274,7 @@ class Backend(Protocol):
 
     def pass_nbytes(self, program: Program) -> PassBytes:
         """Return what a program will hold; all 0 on a tier without a device."""
-        ...
+        return PassBytes()
 
     def limit_memory(self, budget: MemoryBudget | None) -> None:
         """Hold what fits `budget` from now on, in place of the budget before; None: no limit.
@@ -287,39 +285,33 @@ class Backend(Protocol):
         ...
 
     @property
-    def turns(self) -> DeviceTurns:
-        """What lets one event loop at a time work on it."""
-        ...
-
-    @property
     def remembered(self) -> Remembered | None:
         """Where what is learned of its device is stored; None on a tier that learns nothing."""
-        ...
+        return None
 
     @property
     def wrong_kernels(self) -> Sequence[str]:
         """The kernels that have given wrong numbers on this device, by name."""
-        ...
+        return ()
 
     def prove_kernels(self) -> None:
         """From now on no kernel serves that has not given right numbers on this machine."""
-        ...
 
     def rejected(self, programs: Iterable[Program]) -> list[str]:
         """Which default kernels of these programs do not serve, and why; what has had no proof."""
-        ...
+        return []
 
     async def recheck(self, programs: Iterable[Program]) -> bool:
         """Prove the kernels of these programs at their full sizes; whether one was rejected."""
-        ...
+        return False
 
     def fingerprint(self, programs: Iterable[Program]) -> str:
         """Changes with the kernels that serve these programs; empty where there is no choice."""
-        ...
+        return ""
 
     async def simplified(self, program: Program) -> list[str]:
         """Why calls of a prepared program run on simpler kernels, a reason for each call."""
-        ...
+        return []
 
     async def tune(
         self,
@@ -332,21 +324,20 @@ class Backend(Protocol):
 
         What is prepared already stays as it is. A backend without a choice reports nothing.
         """
-        ...
+        return TuneReport()
 
     @property
     def stats(self) -> Mapping[str, float]:
         """Counters of the backend's own."""
-        ...
+        return {}
 
     def log_shaders(self) -> None:
         """From now on keep a `shader_logs` entry for each compilation."""
-        ...
 
     @property
     def shader_logs(self) -> Sequence[ShaderLog]:
         """The compilations since `log_shaders`; none on a tier without shaders."""
-        ...
+        return ()
 
     def trace_with(self, tracer: Tracer | None) -> str:
         """Trace the next passes with it, None: no more; why this tier cannot, empty if it can.
@@ -409,12 +400,11 @@ class Backend(Protocol):
 
         With a model's `name` a backend may remember them for the next visit.
         """
-        ...
+        return 0
 
     def trim(self) -> int:
-        """Free memory that is only kept for the next time; gives the device's bytes."""
-        ...
+        """Free memory that is only reserved for the next time; returns the device's bytes."""
+        return 0
 
     def close(self) -> None:
         """Free everything, the device included."""
-        ...

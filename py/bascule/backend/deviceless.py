@@ -1,32 +1,30 @@
 """What backends that compute on the CPU have in common: no device to lose, to tune or to free."""
 
+# pyright: reportIncompatibleMethodOverride=false
+# Plain attributes stand for properties of `Backend`.
+
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from bascule.backend.memory import MemoryBudget, MemoryCount, MemoryUse, PassBytes
+from bascule.backend.base import Backend
+from bascule.backend.memory import MemoryBudget, MemoryCount, MemoryUse
 from bascule.backend.profile import OpTimes, Profile
-from bascule.backend.tuning import TuneReport
 from bascule.base.turns import DeviceTurns
 from bascule.program.rewrites.rewrite import Limits
 
 if TYPE_CHECKING:
     from bascule.backend.tracing import Tracer
     from bascule.base.arrays import Array
-    from bascule.base.progress import ProgressCallback
-    from bascule.program.program import Program
+    from bascule.base.entries import Remembered
 
 
-class Deviceless:
-    """Half of a `Backend`."""
+class Deviceless(Backend):
+    """Half of a `Backend`: what it counts and times."""
 
-    lost = ""
-    limits = Limits()
-    adapter = None
-    remembered = None
-    wrong_kernels = ()
-    shader_logs = ()
+    lost: str = ""
+    limits: Limits = Limits()
+    remembered: Remembered | None = None
 
     def __init__(self, device_name: str) -> None:
         self.device_name = device_name
@@ -43,22 +41,9 @@ class Deviceless:
         """See `Backend.mark_memory`."""
         self.count.mark()
 
-    def pass_nbytes(self, program: Program) -> PassBytes:
-        """See `Backend.pass_nbytes`."""
-        del program
-        return PassBytes()
-
     def limit_memory(self, budget: MemoryBudget | None) -> None:
         """See `Backend.limit_memory`: weights, states and buffers count."""
         self.count.budget = budget
-
-    @property
-    def stats(self) -> Mapping[str, float]:
-        """See `Backend.stats`: it counts nothing."""
-        return {}
-
-    def log_shaders(self) -> None:
-        """See `Backend.log_shaders`: there are none."""
 
     def trace_with(self, tracer: Tracer | None) -> str:
         """See `Backend.trace_with`: it has no dispatches."""
@@ -77,48 +62,7 @@ class Deviceless:
         """See `Backend.stop_profile`."""
         return self.op_times.stop(self.count.stop_samples())
 
-    async def tune(
-        self,
-        programs: Iterable[Program],
-        *,
-        budget_s: float,
-        progress: ProgressCallback | None = None,
-    ) -> TuneReport:
-        """See `Backend.tune`: there is one way only."""
-        del programs, budget_s, progress
-        return TuneReport()
-
-    async def warm(self, programs: Iterable[Program], name: str = "") -> int:
-        """See `Backend.warm`: there is nothing to compile."""
-        return 0
-
-    def prove_kernels(self) -> None:
-        """See `Backend.prove_kernels`: numpy and C are what others are proven by."""
-
-    def rejected(self, programs: Iterable[Program]) -> list[str]:
-        """See `Backend.rejected`: there is no other kernel."""
-        return []
-
-    async def recheck(self, programs: Iterable[Program]) -> bool:
-        """See `Backend.recheck`."""
-        return False
-
-    def fingerprint(self, programs: Iterable[Program]) -> str:
-        """See `Backend.fingerprint`."""
-        return ""
-
-    async def simplified(self, program: Program) -> list[str]:
-        """See `Backend.simplified`."""
-        return []
-
     def product(self, x: Array, y: Array) -> Array | None:
         """x (B, M, K) @ y (K, N) or (B, K, N) in float32; None where numpy is as fast."""
         del x, y
         return None
-
-    def trim(self) -> int:
-        """See `Backend.trim`: it keeps nothing."""
-        return 0
-
-    def close(self) -> None:
-        """See `Backend.close`."""
