@@ -6,7 +6,8 @@ BEFORE and AFTER are checkouts (`git worktree add`); AFTER is by default the one
 in. Each version runs in a process of its own with this Python and its packages, and a folder of its
 own for what is remembered. In each round both do the same work, the other one first every time.
 MiniLM embeds a text and 16 texts; SmolLM2 reads 128 tokens and writes 16. Both models must be there
-(`bascule pull`). A ratio above 1 says that AFTER is faster.
+(`bascule pull`). A ratio above 1 says that AFTER is faster. On a machine that others use the ratio
+of CPU time, of all threads of a process, says more than that of the clock.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,15 +54,15 @@ async def _generations(bascule: Any, tier: str) -> Mapping[str, Any]:
 
 
 async def _work(tier: str) -> None:
-    """Serve in a process of its own: reads a name a line, answers each with its seconds."""
+    """Serve in a process of its own: a name a line comes in, its seconds go out."""
     import bascule
 
     runs = {**await _embeddings(bascule, tier), **await _generations(bascule, tier)}
     print(json.dumps(list(runs)), flush=True)
     for line in sys.stdin:
-        began = perf_counter()
+        began, worked = perf_counter(), process_time()
         await runs[line.strip()]()
-        print(json.dumps(perf_counter() - began), flush=True)
+        print(json.dumps([perf_counter() - began, process_time() - worked]), flush=True)
 
 
 class Version:
@@ -72,6 +73,7 @@ class Version:
             **os.environ,
             "PYTHONPATH": str(checkout / "py"),
             "BASCULE_REMEMBERED": folder,
+            "OPENBLAS_NUM_THREADS": "1",  # whose threads would spin while they wait
         }
         command = [sys.executable, __file__, "--work", tier]
         self._process = subprocess.Popen(
@@ -79,11 +81,12 @@ class Version:
         )
         self.names: list[str] = self._answer()
 
-    def seconds(self, name: str) -> float:
-        """Do that work once."""
+    def seconds(self, name: str) -> tuple[float, float]:
+        """Do that work once: the clock's seconds, and the CPU's."""
         assert self._process.stdin is not None
         print(name, file=self._process.stdin, flush=True)
-        return self._answer()
+        wall_s, cpu_s = self._answer()
+        return wall_s, cpu_s
 
     def close(self) -> None:
         """End the process."""
@@ -103,18 +106,21 @@ def _compare(before: Path, after: Path, tier: str, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
         versions = [Version(before, tier, first), Version(after, tier, second)]
         for name in versions[0].names:
-            times: list[list[float]] = [[], []]
+            times: list[list[tuple[float, float]]] = [[], []]
             for number in range(-2, rounds):  # two rounds that warm up
                 for which in (0, 1) if number % 2 else (1, 0):
                     seconds = versions[which].seconds(name)
                     if number >= 0:
                         times[which].append(seconds)
-            pairs = sorted(a / b for a, b in zip(*times, strict=True))
+            (wall, cpu), (wall_after, cpu_after) = (
+                map(median, zip(*t, strict=True)) for t in times
+            )
+            pairs = sorted(a[1] / b[1] for a, b in zip(*times, strict=True))
             quarter = len(pairs) // 4
-            ratio = median(times[0]) / median(times[1])
             print(
-                f"| {tier} | {name} | {1e3 * median(times[0]):.1f} | {1e3 * median(times[1]):.1f} "
-                f"| {ratio:.3f} | {pairs[quarter]:.2f} to {pairs[-1 - quarter]:.2f} |",
+                f"| {tier} | {name} | {1e3 * wall:.1f} | {1e3 * wall_after:.1f} "
+                f"| {wall / wall_after:.3f} | {cpu / cpu_after:.3f} "
+                f"| {pairs[quarter]:.2f} to {pairs[-1 - quarter]:.2f} |",
                 flush=True,
             )
         for version in versions:
@@ -122,7 +128,7 @@ def _compare(before: Path, after: Path, tier: str, rounds: int) -> None:
 
 
 def main() -> None:
-    """Print a table of both versions' medians, their ratio and the middle half of the pairs'."""
+    """Print a table: medians, their ratio, that of CPU time, the middle half of its pairs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkouts", nargs="*", type=Path)
     parser.add_argument("--tiers", default="cpu,wasm,webgpu")
@@ -133,8 +139,8 @@ def main() -> None:
         asyncio.run(_work(options.work))
         return
     before, after = [path.resolve() for path in (*options.checkouts, ROOT)][:2]
-    print("| tier | work | before, ms | after, ms | before / after | middle half of pairs |")
-    print("|---|---|---|---|---|---|")
+    print("| tier | work | before, ms | after, ms | before / after | of CPU time | middle half |")
+    print("|---|---|---|---|---|---|---|", flush=True)
     for tier in options.tiers.split(","):
         _compare(before, after, tier, options.rounds)
 
