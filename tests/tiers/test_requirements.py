@@ -89,7 +89,7 @@ KINDS: dict[str, tuple[CapabilityRequirements, dict[str, Any], str, str]] = {
         one(graph_api=True),
         {"webnn": None},
         "graph_api",
-        "nothing told (no context)",
+        "unknown (no context)",
     ),
     "npu": (one(ane_support=True), {"webnn": frozenset({"gpu"})}, "ane_support", "no (no context)"),
     "memory": (
@@ -102,11 +102,11 @@ KINDS: dict[str, tuple[CapabilityRequirements, dict[str, Any], str, str]] = {
         one(minimum_storage_mb=1),
         {"storage_quota_nbytes": None},
         "minimum_storage_mb",
-        "nothing told",
+        "unknown",
     ),
     "software": (one(hardware_adapter=True), {"software": True}, "hardware_adapter", "no (A GPU)"),
     "flag": (one(needs={"threads"}), {"threads": False}, "threads", "no"),
-    "flag not told": (one(needs={"jspi"}), {"jspi": None}, "jspi", "nothing told"),
+    "flag unknown": (one(needs={"jspi"}), {"jspi": None}, "jspi", "unknown"),
     "dispatch": (one(needs={"dispatch"}), {"dispatch": False}, "dispatch", "no"),
     "feature": (
         one(features={"shader-f16"}),
@@ -118,7 +118,7 @@ KINDS: dict[str, tuple[CapabilityRequirements, dict[str, Any], str, str]] = {
         one(features={"shader-f16"}),
         {"features": None},
         "shader-f16",
-        "nothing told (planned)",
+        "unknown (planned)",
     ),
     "language": (
         one(wgsl_features={"subgroup_id"}),
@@ -137,7 +137,7 @@ KINDS: dict[str, tuple[CapabilityRequirements, dict[str, Any], str, str]] = {
         one(limits={"maxBufferSize": GIB}),
         {"limits": {}},
         "maxBufferSize",
-        "nothing told (planned)",
+        "unknown (planned)",
     ),
     "alignment": (
         one(limits={"minStorageBufferOffsetAlignment": 16}),
@@ -157,7 +157,7 @@ KINDS: dict[str, tuple[CapabilityRequirements, dict[str, Any], str, str]] = {
         one(subgroup_size=32),
         {"subgroup_min_size": None, "subgroup_max_size": None},
         "subgroup_size",
-        "nothing told (planned)",
+        "unknown (planned)",
     ),
 }
 

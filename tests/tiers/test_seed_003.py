@@ -155,7 +155,7 @@ def test_platform_information() -> None:
     for name, value in info.as_json().items():
         if name != "sources":
             assert info.sources[name].split()[0].strip(":") in (
-                "measured", "told", "derived", "unknown",
+                "measured", "reported", "derived", "unknown",
             )  # fmt: skip
             assert info.sources[name].startswith("unknown") == (value is None), name
             assert f"{name}: " in str(info)

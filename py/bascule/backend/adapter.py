@@ -11,10 +11,10 @@ class AdapterInfo:
     """What a driver says of its adapter, with the features and limits of the device opened on it.
 
     `features` uses the names of the WebGPU specification on both drivers. `software` is true for
-    adapters that run on the CPU (SwiftShader, lavapipe, WARP). `subgroups_enable` tells that the
+    adapters that run on the CPU (SwiftShader, lavapipe, WARP). `subgroups_enable` says that the
     shader compiler wants `enable subgroups;` before the builtins (Tint) instead of rejecting it.
     `identity` is a text that changes whenever a pipeline might turn out otherwise: all of the
-    above and the version of the browser or driver. It is compared, never read. `least` tells that
+    above and the version of the browser or driver. It is compared, never read. `least` says that
     the device was asked for without any feature and with the limits that every device grants.
     """
 

@@ -61,7 +61,7 @@ class TracedCall:
     """One dispatch of a pass, `index` in order over all traced passes.
 
     `call` has the sizes of the run instead of Dims. `inputs` by operand name and `outputs` by value
-    name are numpy arrays, None where the trace's memory ended (parameters are never kept).
+    name are numpy arrays, None where the trace's memory ended (parameters are never copied).
     `deviation` is the worst of its outputs. `seconds` is None where the dispatch was not timed.
     """
 

@@ -1,4 +1,4 @@
-"""What a place for what was learned offers, and one that keeps it in memory alone."""
+"""The interface of a store of what was learned, and a store in memory alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where Bascule keeps things on a native machine, and how it opens and replaces files."""
+"""Where Bascule stores files on a native machine, and how it opens and replaces them."""
 
 from __future__ import annotations
 

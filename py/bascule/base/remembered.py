@@ -1,7 +1,7 @@
 """What was learned about this machine, kept between runs: small JSON objects by key.
 
 Natively files in a folder, in a page IndexedDB. It is a memory, no database: whatever is wrong with
-the place (missing, full, blocked, damaged) costs speed only. One warning tells of it, and what is
+the place (missing, full, blocked, damaged) costs speed only. One warning says so, and what is
 put stays in this process's memory instead.
 """
 

@@ -15,7 +15,7 @@ from bascule.errors import SetupError
 
 
 async def open_in_page() -> Remembered:
-    """The origin's memory; the bridge itself tells once, in the console, of what is wrong."""
+    """The origin's memory; the bridge itself warns once, in the console, of what is wrong."""
     try:
         bridge, library = await bridge_modules(("bridge/remembered.js", "vendor/idb.js"))
         return PageRemembered(await bridge.openRemembered(library))

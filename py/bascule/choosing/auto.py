@@ -66,8 +66,8 @@ async def open_tier(
     For "auto" every tier is opened and measured where this machine is new (about a second), and
     natively from then on only the chosen one (see `bascule.choosing.survey`); the environment's
     switches rule (see `bascule.choosing.switches`).
-    `remember` keeps what is learned of the device (its speed, kernels that are fast, or fail)
-    between runs. InputError for an unknown name, TierUnavailableError for a known one that does
+    `remember` stores what is learned of the device (its speed, kernels that are fast, or fail)
+    for later runs. InputError for an unknown name, TierUnavailableError for a known one that does
     not work here, and where none is left for "auto".
     """
     if not isinstance(wanted, str):

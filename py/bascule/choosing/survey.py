@@ -43,7 +43,7 @@ class Survey:
         return next((t for t in self.tiers if t.tier == backend.tier), None)
 
     def close(self, but: Tier | None = None) -> None:
-        """Let go of the open backends, but for one."""
+        """Close the open backends, but for one."""
         for tier, backend in self.backends.items():
             if tier != but:
                 backend.close()
@@ -209,7 +209,7 @@ def _with_room(facts: TierFacts, switches: Switches) -> TierFacts:
     room = switches.memory_nbytes
     row = tier_info(facts.tier)
     if room is None and (facts.software or not row.is_gpu):
-        room = free_nbytes()  # a real GPU has memory of its own, of which nobody tells
+        room = free_nbytes()  # a real GPU has memory of its own, whose size is unknown
     if room is not None:
         room //= row.copies
     return replace(facts, total_nbytes=room)

@@ -23,7 +23,7 @@ class TierFacts:
     """One tier. `refused` says why it does not run here, and is empty where it does.
 
     `largest_nbytes` is the most that one tensor may have, `total_nbytes` all of them together; None
-    where nobody tells. `software` is a GPU that the CPU imitates. `identity` is what its speeds
+    where that is unknown. `software` is a GPU that the CPU imitates. `identity` is what its speeds
     were kept under. One that was not tried, because another tier is better, names it as `better`.
     """
 
@@ -87,7 +87,7 @@ class TierRecords:
             case {"refused": str(refused), "at": int() | float() as at} if (
                 refused and abs(at) < 1e12
             ):
-                # A page is told at once whether a tier works, so that there it is asked again.
+                # A page finds out at once whether a tier works, so there it is tried again.
                 recent = not IN_PAGE and at <= self._clock() < at + REFUSAL_S
                 return TierFacts(tier, refused) if recent else None
             case {

@@ -23,7 +23,7 @@ class WorkloadCharacteristics(NamedTuple):
     `data_size` counts elements, `data_shape` is theirs, `dtype_size` is the bytes of one (no GPU
     tier has floats of 8). `is_iterative` says that the work goes on where the data is, so that
     sending it there and back counts once and not each time. No tier computes gradients:
-    `requires_gradient` changes no choice, and is told in the log.
+    `requires_gradient` changes no choice, and is logged.
 
     A named tuple because it is looked up in a dict at each selection: C hashes it.
     """

@@ -1,4 +1,4 @@
-"""Operations of users, which may or may not want to be told where they run."""
+"""Operations of users, which may or may not take where they run."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ class FallbackStrategy:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What an operation with a parameter is told: `tier` is where to run, None for wherever it ran
+    """What an operation with a parameter receives: `tier` is where to run, None for wherever it ran
     first; `memory_scale` is how much of its usual chunk to take.
     """
 
@@ -221,7 +221,7 @@ _HOPELESS = {ErrorKind.MODEL, ErrorKind.INPUT, ErrorKind.OTHER}
 
 
 class ErrorRecovery:
-    """Decides what to do about an error, and keeps count.
+    """Decides what to do about an error, and counts errors.
 
     `classify` says what sort a caller's own error is; None leaves it to `kind_of`.
     """

@@ -23,12 +23,12 @@ _ENCODERS = frozenset({"vision_encoder", "text_encoder"})
 
 
 class ProgressiveModelLoader:
-    """Loads a model by chunks: resumable, verified, kept for the next time.
+    """Loads a model by chunks: resumable, verified, cached for the next time.
 
     `model_path` as for `bascule.load`. `parallel_components` fetches two shards of a model at a
-    time (and holds twice the chunks meanwhile). `chunk_size_mb`, in MiB, is the unit that is kept
-    and verified; what is kept already stays in the chunks of its first load. `quantize` makes float
-    weights blocks of fewer bits, as for `bascule.load`.
+    time (and holds twice the chunks meanwhile). `chunk_size_mb`, in MiB, is the unit that is
+    cached and verified; what is cached already stays in the chunks of its first load. `quantize`
+    makes float weights blocks of fewer bits, as for `bascule.load`.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class ProgressiveModelLoader:
             raise
 
     def cancel(self) -> None:
-        """Stop: `load_model` raises CancelledError, and what has come is kept for the next try."""
+        """Stop: `load_model` raises CancelledError, and what has come stays cached."""
         if self._task is not None:
             self._task.cancel()
 
@@ -163,12 +163,12 @@ class ParallelMultimodalLoader:
             )
 
     async def load_parallel(self) -> MultimodalModel:
-        """Load all components; when one fails the others are stopped and freed, and it is told."""
+        """Load all components; when one fails the others are stopped and freed."""
         self._task = asyncio.ensure_future(self._load())
         return await self._task
 
     def cancel(self) -> None:
-        """Stop all; what has come is kept for the next try."""
+        """Stop all; what has come stays cached for the next try."""
         if self._task is not None:
             self._task.cancel()
 

@@ -62,7 +62,7 @@ class ModelFamily:
 
 
 def model_families() -> tuple[str, ...]:
-    """The classes of models that `classify_model` tells apart."""
+    """The classes of models that `classify_model` distinguishes."""
     return CLASSES
 
 

@@ -18,7 +18,7 @@ from bascule.machine.hardware import Hardware, detect_hardware
 
 @dataclass(frozen=True, slots=True)
 class PlatformInfo:
-    """Values by name; None is unknown. `sources` says of each "measured ...", "told by ..." or
+    """Values by name; None is unknown. `sources` says of each "measured ...", "reported by ..." or
     "unknown ...": the user agent's name for itself decides none of them.
 
     `mps_available` is whether the system has Metal, `mps_feature_enabled` whether Bascule computes
@@ -137,12 +137,14 @@ def info_from(
     """Put together what was probed."""
     probe = "the browser's feature tests" if found.host == "page" else "wgpu-py and the system"
     no_adapter = f"unknown: {found.problems.get('webgpu', 'there is no adapter')}"
-    source = f"told by {probe}"
+    source = f"reported by {probe}"
     limits = found.limits or {}
     sizes = [limits[n] for n in ("maxBufferSize", "maxStorageBufferBindingSize") if n in limits]
-    by_adapter = "told by the adapter" if found.has_adapter else no_adapter
+    by_adapter = "reported by the adapter" if found.has_adapter else no_adapter
     memory = "navigator.deviceMemory" if found.host == "page" else "the operating system"
-    memory_source = f"told by {memory}" if found.device_memory_nbytes else "unknown: it is not told"
+    memory_source = (
+        f"reported by {memory}" if found.device_memory_nbytes else "unknown: it is not reported"
+    )
     webnn_source = (
         f"measured: {found.problems.get('webnn', 'contexts were asked for')}"
         if found.webnn is not None
@@ -151,7 +153,7 @@ def info_from(
     dispatch_source = "measured by a dispatch whose numbers were checked"
     uses_metal = None if found.backend is None else found.backend == "Metal"
     sources = {
-        "host": "told by Python's platform",
+        "host": "reported by Python's platform",
         "engine": source,
         "webgpu_available": "measured: an adapter was asked for",
         "adapter": by_adapter,
@@ -164,7 +166,7 @@ def info_from(
         "data_types": by_adapter,
         "operations_per_second": measured,
         "memory_nbytes": memory_source,
-        "largest_tensor_nbytes": "told by the adapter's limits" if sizes else no_adapter,
+        "largest_tensor_nbytes": "reported by the adapter's limits" if sizes else no_adapter,
         "largest_model_nbytes": f"derived from the memory budget; memory is {memory_source}",
     }
     return PlatformInfo(

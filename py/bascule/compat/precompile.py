@@ -73,10 +73,10 @@ class ShaderPrecompiler:
     """Compiles what models of a kind need, before any model is there.
 
     `platform` "auto" is the best tier with shaders that works, even where another is faster.
-    `model_type` is one of `model_types()`. With `cache_to_indexeddb` what is learned is kept
-    between visits (in a page in IndexedDB, natively in files). Both `precompile_` methods, called
-    where an event loop runs, start at once and return a task; in a plain script they work to the
-    end.
+    `model_type` is one of `model_types()`. With `cache_to_indexeddb` what is learned is
+    stored between visits (in a page in IndexedDB, natively in files). Both `precompile_` methods,
+    called where an event loop runs, start at once and return a task; in a plain script they work
+    to the end.
     """
 
     def __init__(

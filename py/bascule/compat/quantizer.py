@@ -24,7 +24,7 @@ from bascule.weights.slabs import landing_nbytes, quantize_slabs, read_blocks
 
 @dataclass(frozen=True, slots=True)
 class QuantizedTensor:
-    """A tensor in ggml's blocks: `data` are their bytes, uint8 (n,), `report` tells their error."""
+    """A tensor in ggml's blocks: `data` are their bytes, uint8 (n,), `report` has their error."""
 
     shape: tuple[int, ...]
     format: DType

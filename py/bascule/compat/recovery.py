@@ -91,15 +91,15 @@ class RecoveryManager:
     def execute_with_recovery(self, name: str, operation: Callable[..., Any]) -> Any:
         """Run `operation`, and again as the strategy allows; gives its result.
 
-        An operation with a parameter is told its Attempt; one without is only ever repeated as it
+        An operation with a parameter receives its Attempt; one without is only ever repeated as it
         is: no other tier is tried for it. Either may be async. This gives an awaitable where an
         event loop runs and works to the end elsewhere. The last error is raised as it is, with
-        those before it told in its notes.
+        those before it in its notes.
         """
         return start(_Run(self, name, operation).go())
 
     async def free_memory(self) -> int:
-        """Call all that was handed to `on_memory_pressure`; gives the bytes that they told of."""
+        """Call all that was handed to `on_memory_pressure`; returns the bytes that they report."""
         total = 0
         for free in self._frees:
             freed = free()

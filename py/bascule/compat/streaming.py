@@ -50,7 +50,7 @@ class StreamingInferencePipeline(Closing):
     async def generate_streaming(
         self, prompt: str, *, raw: bool = False, **options: Unpack[StreamOptions]
     ) -> AsyncGenerator[str]:
-        """Answer `prompt`, one user's turn, piece by piece; `stats` tells afterwards what it took.
+        """Answer `prompt`, one user's turn, piece by piece; `stats` has its times afterwards.
 
         With `raw`, or for a model without a chat template, the text itself is continued; a
         text-to-text model answers it ("translate English to German: Hello world"). Options

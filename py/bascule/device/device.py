@@ -147,7 +147,7 @@ class Device(Closing):
         return asarray(array, dtype=dtype, device=self)
 
     async def buffer(self, array: ArrayLike, *, dtype: DTypeLike | None = None) -> DeviceBuffer:
-        """Copy an array to the device: float32 or float16 numbers (as float32), or whole ones (as
+        """Copy an array to the device: float32 or float16 numbers (as float32), or integers (as
         uint32). With `dtype` as "float32", "float16", "uint32" or "int32".
 
         InputError for other dtypes and for an array without elements, LimitError for one that is

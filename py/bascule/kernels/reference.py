@@ -89,7 +89,7 @@ def restore_outputs(operands: Operands, values: Mapping[str, Array]) -> None:
 
 
 def check_equal(label: str, expected: Mapping[str, Array], found: Mapping[str, Array]) -> None:
-    """WrongResultError where numbers differ: whole ones at all, floats by more than allowed."""
+    """WrongResultError where numbers differ: integers at all, floats by more than allowed."""
     for name, right in expected.items():
         worst = _deviation(found[name], right)
         if worst > TOLERANCE:

@@ -25,7 +25,7 @@ class Tuning:
     """What tuning a kernel has found.
 
     `constants` are those that it takes from now on, `times_ms` what each candidate took, `refused`
-    why some could not be taken. `remembered` tells that an earlier run has measured them.
+    why some could not be taken. `remembered` says that an earlier run has measured them.
     """
 
     constants: Mapping[str, float]

@@ -47,7 +47,7 @@ class TypedNames:
         for name, type in (*self.inputs, *self.outputs):
             types[name] = letters.get(type, type)
             if _LETTER.fullmatch(types[name]):
-                raise InputError(where, f"an array that tells the type {type}", "numbers alone")
+                raise InputError(where, f"an array that fixes the type {type}", "numbers alone")
         return types
 
 

@@ -1,6 +1,6 @@
 """What Chrome, Edge, Firefox and Safari ship since which version, each fact with its source.
 
-It answers only for a browser that is named with its version: what is probed always tells more.
+It answers only for a browser that is named with its version: what is probed always says more.
 The versions are those of the desktop, of MDN's browser-compat-data 8.1.9 (November 2026).
 """
 

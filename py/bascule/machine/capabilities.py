@@ -20,10 +20,10 @@ _DISPATCH_LIMIT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a machine offers. None is 'not told': real devices leave out any of these.
+    """What a machine offers. None is unknown: real devices leave out any of these.
 
     `problems` says why something is missing or could not be found out, by the name of the field
-    ("webgpu" for the adapter as a whole).
+    ("webgpu" for the adapter itself).
     """
 
     host: str | None = None  # "page", "native", or "table" where safari.py answers
@@ -33,7 +33,7 @@ class Capabilities:
     device: str | None = None
     description: str | None = None
     driver: str | None = None
-    backend: str | None = None  # "Vulkan", "Metal", "D3D12"; no page is told
+    backend: str | None = None  # "Vulkan", "Metal", "D3D12"; unknown in a page
     is_fallback_adapter: bool | None = None
     software: bool | None = None  # runs on the CPU: a fallback adapter, or known by its name
     features: frozenset[str] | None = None
@@ -52,7 +52,7 @@ class Capabilities:
     opfs: bool | None = None
     opfs_sync: bool | None = None  # handles that read and write at once: in workers only
     indexeddb: bool | None = None
-    compute_pressure: bool | None = None  # whether it tells how hard the processor works
+    compute_pressure: bool | None = None  # whether it reports the pressure on the processor
     webnn: frozenset[str] | None = None  # kinds of device that it makes a context for
     # Memory and storage, in bytes.
     device_memory_nbytes: int | None = None
@@ -64,7 +64,7 @@ class Capabilities:
 
     @property
     def has_adapter(self) -> bool:
-        """Whether WebGPU gave an adapter; whether that computes, `dispatch` tells."""
+        """Whether WebGPU has an adapter; `dispatch` says whether that computes."""
         return self.features is not None
 
     @property
@@ -115,7 +115,7 @@ def from_facts(facts: Mapping[str, object]) -> Capabilities:
 
 
 async def capabilities(*, dispatch: bool = True) -> Capabilities:
-    """Probe this machine or page. Raises nothing: what fails is told in `problems`.
+    """Probe this machine or page. Raises nothing: `problems` has what fails.
 
     `dispatch` also opens a device and lets it compute (tens of milliseconds and more); without,
     that field is None. Each call probes anew: keep the record.

@@ -19,7 +19,7 @@ _LIMIT_S = 20.0
 
 
 async def browser_facts() -> dict[str, Any]:
-    """See `Capabilities`; a page whose policy forbids the bridge still tells its versions."""
+    """See `Capabilities`; a page whose policy forbids the bridge still reports its versions."""
     versions = {
         "bascule": __version__,
         "python": platform.python_version(),

@@ -17,7 +17,7 @@ from bascule.machine.pressure import has_linux_pressure
 _PACKAGES = ("numpy", "wgpu")
 # What only a page can have.
 _ABSENT = ("jspi", "wasm_simd", "wasm_relaxed_simd", "opfs", "opfs_sync", "indexeddb")
-# Where Linux tells a container's share; "max" where it has all.
+# Where Linux has a container's share; "max" without a limit.
 _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),

@@ -1,4 +1,4 @@
-"""Reading what a prober told: a value is taken where its type is right, and is 'not told' else.
+"""Reading what a probe reports: a value of the wrong type counts as unknown.
 
 A page may be wrapped by extensions and tests, and drivers say odd things of themselves.
 """
@@ -10,7 +10,7 @@ from typing import Any, cast
 
 _LONGEST = 500
 _LARGEST_BUDGET_NBYTES = 4 << 30
-# The one guess of memory, for a page that is told none (Firefox, Safari): an iPhone ends a tab at
+# The one guess of memory, for a page where it is unknown (Firefox, Safari): an iPhone ends a tab at
 # about 1.5 GB, and WebKit gives it buffers of at most 1 GiB for that reason
 # (https://github.com/WebKit/WebKit/pull/49472).
 DEFAULT_MEMORY_BUDGET_NBYTES = 1 << 30

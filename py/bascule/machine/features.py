@@ -25,7 +25,7 @@ FEATURES: Mapping[str, Callable[[Capabilities], object]] = {
 
 
 def has_feature(found: Capabilities, name: str) -> bool:
-    """Whether it was found; what nobody tells counts as missing. InputError for another name."""
+    """Whether it was found; what is unknown counts as missing. InputError for another name."""
     if name not in FEATURES:
         raise InputError("feature", f"one of {', '.join(FEATURES)}", repr(name))
     return bool(FEATURES[name](found))

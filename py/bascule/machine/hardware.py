@@ -17,8 +17,8 @@ from bascule.base.page_settings import IN_PAGE
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """An accelerator or its interface. `present` and `memory_nbytes` are None where nothing tells
-    them; `source` says who told it: a file, a library, or why it is unknown.
+    """An accelerator or its interface. `present` and `memory_nbytes` are None where unknown;
+    `source` says what was found, or why it is unknown.
     """
 
     name: str
@@ -51,23 +51,23 @@ def detect_hardware(
 def _look(name: str, root: Path, libraries: Callable[[str], str | None]) -> Hardware:
     files, names, packages = _SIGNS[name]
     if name == "mps" and sys.platform != "darwin" and not (root / files[0]).exists():
-        return Hardware(name, False, f"told by the system: it is {sys.platform}")
+        return Hardware(name, False, f"the system is {sys.platform}")
     for file in files:
         if (root / file).exists():
-            return Hardware(name, True, f"told by /{file}", _memory_nbytes(name, root))
+            return Hardware(name, True, f"found /{file}", _memory_nbytes(name, root))
     for library in names:
         if found := libraries(library):
             # Only a driver's files show a device: the library may be there without one.
             present = True if name in ("vulkan", "openvino") else None
-            return Hardware(name, present, f"told by the library {found}")
+            return Hardware(name, present, f"found the library {found}")
     for package in packages:
         if find_spec(package) is not None:
-            return Hardware(name, True, f"told by the Python package {package}")
-    return Hardware(name, False, "told by the absence of its driver files and libraries")
+            return Hardware(name, True, f"found the Python package {package}")
+    return Hardware(name, False, "found neither driver files nor libraries of it")
 
 
 def _memory_nbytes(name: str, root: Path) -> int | None:
-    """Of AMD's cards the driver tells; NVIDIA's tells only through its own library."""
+    """From AMD's driver; NVIDIA's reports it only through its own library."""
     if name != "rocm":
         return None
     found = 0

@@ -1,4 +1,4 @@
-"""What tells one state of a machine from another without opening a device."""
+"""A key that changes with the state of a machine, computed without opening a device."""
 
 from __future__ import annotations
 

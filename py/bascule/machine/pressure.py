@@ -1,7 +1,7 @@
 """How hard the machine works: what Bascule yields to, so that a page stays a good guest.
 
 In a page it is the Compute Pressure API (Chromium has it), natively Linux's pressure stall
-information (https://docs.kernel.org/accounting/psi.html). Elsewhere nobody tells.
+information (https://docs.kernel.org/accounting/psi.html). Elsewhere nothing reports it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LEVELS: tuple[tuple[float, PressureState], ...] = (
 
 
 class Pressure(Protocol):
-    """What tells how hard the machine works."""
+    """A source of the pressure on the machine."""
 
     @property
     def state(self) -> PressureState:
@@ -47,7 +47,7 @@ async def open_pressure() -> Pressure | None:
 
 
 def has_linux_pressure(path: Path | None = None) -> bool:
-    """Whether the kernel tells (it does since 4.20, where it was built to)."""
+    """Whether the kernel reports it (since 4.20, where it was built to)."""
     return _waiting_percent(path or _CPU) is not None
 
 

@@ -1,4 +1,4 @@
-"""The processor's pressure as the page is told of it (web/bridge/pressure.js)."""
+"""The processor's pressure as the page observes it (web/bridge/pressure.js)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """What an operation needs of a machine, held against what the machine has.
 
-None of a record's fields ("not told") ever meets a requirement: who needs something must know that
-it is there.
+A field that is None (unknown) never satisfies a requirement.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from bascule.machine.capabilities import Capabilities, capabilities
 from bascule.machine.hints import hint_for
 
 _MIB = 1 << 20
-# What is missing never counts as nearly whole: a score of 1 says that nothing is.
+# A partial match counts for less than 1: a score of 1 says that nothing is missing.
 _MOST_OF_A_LACK = 0.99
 _FLAGS = frozenset(f.name for f in fields(Capabilities) if f.type == "bool | None") - {
     "software",
@@ -36,7 +35,7 @@ class CapabilityRequirements:
     neural_network_support: bool = False  # a device that computes: WebGPU's, or one of WebNN's
     matrix_multiplication: bool = False  # such a device, WASM SIMD, or native code
     convolution_support: bool = False  # the same, but for WebNN: its tier runs no images
-    graph_api: bool = False  # takes a whole graph: WebNN
+    graph_api: bool = False  # runs graphs: WebNN
     minimum_memory_mb: int = 0  # MiB of the memory budget
     ane_support: bool = False
     hardware_adapter: bool = False  # an adapter that is no software
@@ -71,7 +70,7 @@ def get_requirement_mismatch(
     available: Capabilities, required: CapabilityRequirements
 ) -> list[CapabilityMismatch]:
     """All that is missing."""
-    return [check.told() for check in _checks(available, required) if check.share < 1]
+    return [check.mismatch() for check in _checks(available, required) if check.share < 1]
 
 
 def compatibility_score(available: Capabilities, required: CapabilityRequirements) -> float:
@@ -114,7 +113,7 @@ class _Check:
     required: str
     found: str
 
-    def told(self) -> CapabilityMismatch:
+    def mismatch(self) -> CapabilityMismatch:
         hint = hint_for(self.capability)
         return CapabilityMismatch(self.capability, self.required, self.found, hint)
 
@@ -168,7 +167,7 @@ def _why(has: Capabilities, *names: str) -> str:
 def _yes(name: str, present: bool | None, why: str) -> _Check:
     if present:
         return _Check(name, 1.0, "yes", "yes")
-    return _Check(name, 0.0, "yes", _not_told(why) if present is None else _with("no", why))
+    return _Check(name, 0.0, "yes", _unknown(why) if present is None else _with("no", why))
 
 
 def _size(name: str, size: int, found: int | None, why: str, unit: str = "") -> _Check:
@@ -176,7 +175,7 @@ def _size(name: str, size: int, found: int | None, why: str, unit: str = "") -> 
     at_most = name.startswith("min") and not unit
     required = f"at {'most' if at_most else 'least'} {size:,}{unit}"
     if found is None:
-        return _Check(name, 0.0, required, _not_told(why))
+        return _Check(name, 0.0, required, _unknown(why))
     part, whole = (size, found) if at_most else (found, size)
     share = 1.0 if part >= whole else min(part / whole, _MOST_OF_A_LACK)
     return _Check(name, share, required, f"{found:,}{unit}")
@@ -185,16 +184,16 @@ def _size(name: str, size: int, found: int | None, why: str, unit: str = "") -> 
 def _subgroup(has: Capabilities, size: int) -> _Check:
     low, high = has.subgroup_min_size, has.subgroup_max_size
     if has.features is not None and "subgroups" not in has.features:
-        # Firefox tells sizes without having the feature.
+        # Firefox reports sizes without having the feature.
         return _Check("subgroup_size", 0.0, f"{size}", "no subgroups")
     if low is None or high is None:
-        return _Check("subgroup_size", 0.0, f"{size}", _not_told(_why(has, "webgpu")))
+        return _Check("subgroup_size", 0.0, f"{size}", _unknown(_why(has, "webgpu")))
     share = 1.0 if low <= size <= high else 0.0
     return _Check("subgroup_size", share, f"{size}", f"{low} to {high}")
 
 
-def _not_told(why: str) -> str:
-    return _with("nothing told", why)
+def _unknown(why: str) -> str:
+    return _with("unknown", why)
 
 
 def _with(found: str, why: str) -> str:

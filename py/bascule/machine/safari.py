@@ -1,6 +1,6 @@
 """What a Safari does, by its version: for plans about a browser that is not there to be probed.
 
-It answers only where `browser_info` is given; what is probed always tells more.
+It answers only where `browser_info` is given; what is probed always says more.
 
 `SAFARI_TABLE` keeps the answers, word for word, of the table that Bascule's FallbackManager goes
 back to, for the versions that it knew (up to 18), and is continued for those since. The old rows
@@ -102,7 +102,7 @@ def safari_features(browser_info: Mapping[str, Any] | None) -> dict[str, bool]:
 def safari_capabilities(browser_info: Mapping[str, Any] | None) -> Capabilities | None:
     """What probing would find in that Safari, in a worker of an isolated page, as far as is known.
 
-    Limits are those that the specification grants every device. `dispatch` is not told: nothing
+    Limits are those that the specification grants every device. `dispatch` is unknown: nothing
     has run. None for another browser, or none.
     """
     ships = safari_features(browser_info)

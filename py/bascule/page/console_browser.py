@@ -59,7 +59,7 @@ class ConsoleSession:
         )
 
     def is_complete(self, source: str) -> bool:
-        """Whether Enter should run this: it is whole, or wrong, and no block is still open."""
+        """Whether Enter should run this: it is complete, or wrong, and no block is still open."""
         last = source.rpartition("\n")[2]
         if "\n" in source and last.strip() and last[0] in " \t":
             return False

@@ -62,7 +62,7 @@ def ids_of(value: object) -> list[int]:
 async def read_out(stream: TextStream, report: Callable[[str, int], None]) -> None:
     """Hand a stream's pieces to `report(text, n_tokens)`; n_tokens counts all that came so far.
 
-    Pieces that come together go together. Cancelling ends the stream, and tells what had come.
+    Pieces that come together go together. Cancelling ends the stream, and reports what had come.
     """
     loop = asyncio.get_running_loop()
     waiting: list[str] = []

@@ -51,7 +51,7 @@ class Recipe(Protocol):
         ...
 
     async def fill(self, filling: Filling) -> QuantizationReport | None:
-        """Stream the weights into the store; tells what quantizing did to them, if it had to."""
+        """Stream the weights into the store; returns what quantizing did to them, if it had to."""
         ...
 
 

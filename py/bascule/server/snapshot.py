@@ -1,4 +1,4 @@
-"""Memory snapshots of a booted Pyodide: made by node, kept in the cache folder by content."""
+"""Memory snapshots of a booted Pyodide: made by node, stored in the cache folder by content."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Snapshot:
 
 
 def snapshots_folder() -> Path:
-    """Where snapshots are kept."""
+    """Where snapshots are stored."""
     return cache_folder() / "snapshots"
 
 

@@ -73,7 +73,7 @@ class _Run:
 
 
 class CachedFile:
-    """A file at a URL, and what is kept of it. Without a journal nothing is kept."""
+    """A file at a URL, and what is cached of it: nothing without a journal."""
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ class CachedFile:
             if self._lock is not None or self._journal is None or self._silent_s >= SILENCE_S:
                 return await self._from_network(index)
             # Another process may be fetching the same file: then what it has kept is taken, chunk
-            # by chunk. One that keeps nothing for long is frozen: fetching twice does no harm.
+            # by chunk. One that caches nothing for long is frozen: fetching twice does no harm.
             journal, before = self._journal, self._journal.pulse(self._key)
             await self._acquire()
             kept = journal.load(self._key)
@@ -192,7 +192,7 @@ class CachedFile:
         return data
 
     async def pause(self) -> None:
-        """End what is open, and let other processes go on. What was kept stays."""
+        """Close what is open, and let other processes go on. Cached chunks stay."""
         await self._end_run()
         self._silent_s = 0.0
         if self._lock is not None:
@@ -207,7 +207,7 @@ class CachedFile:
             self._use = None
 
     async def forget(self) -> None:
-        """Drop what is kept of this file."""
+        """Evict this file."""
         await self.pause()
         self._entry = None
         self._waiting.clear()
@@ -356,7 +356,7 @@ class CachedFile:
             self._keeping.stop(f"the disk took no more ({error.strerror})")
 
     def _has_room(self, journal: Journal, digest: str, data: bytes) -> bool:
-        """Whether a chunk can be kept now. Others are evicted for bytes that have come, not for
+        """Whether a chunk can be cached now. Others are evicted for bytes that have come, not for
         bytes that are promised, and none where all of them would not make room for this file.
         """
         nbytes = len(data)

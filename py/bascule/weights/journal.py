@@ -88,7 +88,7 @@ def most_nbytes() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Bytes that could be kept: `free` now, `most` with all evicted that is not in use."""
+    """Bytes that could be cached: `free` now, `most` with all evicted that is not in use."""
 
     free: int
     most: int
@@ -222,7 +222,7 @@ class Journal:
         return len(found)
 
     def space(self, most: int | None = None) -> Space:
-        """What could be kept within `most` bytes (default: `most_nbytes`) and on the disk."""
+        """What could be cached within `most` bytes (default: `most_nbytes`) and on the disk."""
         self._folder.mkdir(parents=True, exist_ok=True)
         chunks = [path for folder in _listed(self._chunks) for path in _listed(folder)]
         sizes = {path.name: _nbytes(path) for path in chunks if _is_ours(path.name)}

@@ -51,7 +51,7 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """What tells one version of a file from another; "" or -1 where the server does not say."""
+    """What identifies a version of a file; "" or -1 where the server does not say."""
 
     nbytes: int = -1
     etag: str = ""

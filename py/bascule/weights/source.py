@@ -31,7 +31,7 @@ CHUNK_NBYTES = 4 << 20
 MOST_SMALL_NBYTES = 128 << 20
 UNLISTED_HINT = f"{MANIFEST} does not list it: write that anew (`bascule manifest FOLDER`)."
 EVICTED_HINT = "Load the model again, with room for its files in the cache."
-# What tells one version of a local file from another: time of change in ns, bytes, inode.
+# What identifies a version of a local file: time of change in ns, bytes, inode.
 Stamp = tuple[int, int, int]
 # (bytes of pieces so far, how many first pieces are whole)
 Report = Callable[[int, int], None]
@@ -81,7 +81,7 @@ class Source(Protocol):
         ...
 
     async def forget(self, file: str) -> None:
-        """Drop what is known and kept of a file, so that the next read begins anew."""
+        """Forget a file and evict it from the cache, so that the next read begins anew."""
         ...
 
     async def settle(self) -> None:
@@ -89,7 +89,7 @@ class Source(Protocol):
         ...
 
     def release(self) -> None:
-        """The files are in use no longer: what is kept of them may make room for others."""
+        """The files are no longer in use: the cache may evict them."""
         ...
 
 
@@ -272,7 +272,7 @@ class FileSource:
         self._last = None
 
     def release(self) -> None:
-        """Nothing is kept."""
+        """Nothing is cached."""
 
     async def _read_verified(
         self, file: str, expected: Expected, offset: int, nbytes: int

@@ -1,4 +1,4 @@
-"""Model files in a page: web/bridge/ fetches, keeps and copies them, Python plans."""
+"""Model files in a page: web/bridge/ fetches, caches and copies them, Python plans."""
 
 from __future__ import annotations
 

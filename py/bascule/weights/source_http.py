@@ -26,7 +26,7 @@ from bascule.weights.source import (
 
 
 class HttpSource:
-    """See `Source`. With `journal` None nothing is kept."""
+    """See `Source`. With `journal` None nothing is cached."""
 
     def __init__(
         self,

@@ -58,10 +58,10 @@ async def tune(
     budget_s: float,
     progress: ProgressCallback | None = None,
 ) -> TuneReport:
-    """Measure what is not known yet; choices are kept after each signature.
+    """Measure what is not known yet; choices are stored after each signature.
 
     Programs are served in the order given, in each of them the most expensive signatures first. A
-    cancelled tuning keeps what it has finished.
+    what a cancelled tuning has finished stays.
     """
     tell = progress or (lambda _: None)
     began = perf_counter()

@@ -50,7 +50,7 @@ _MOST_LISTED = 3
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One candidate as it was measured: `digest` tells which shader that was."""
+    """One candidate as it was measured: `digest` identifies the shader."""
 
     digest: str
     ms: float

@@ -136,7 +136,7 @@ class Gpu(Protocol):
         ...
 
     def trim(self) -> int:
-        """Free what is only kept for the next time (staging buffers); gives the bytes."""
+        """Free what is only reserved for the next time (staging buffers); returns the bytes."""
         ...
 
     def free(self, buffer: int) -> None:
@@ -172,15 +172,15 @@ class Gpu(Protocol):
         ...
 
     def drop_pipeline(self, pipeline: int) -> None:
-        """Let go of a pipeline; tapes that were recorded with it still run."""
+        """Drop a pipeline; tapes that were recorded with it still run."""
         ...
 
     def record(self, words: array[int]) -> int:
-        """Make bind groups and keep a tape for replay."""
+        """Make bind groups and store a tape for replay."""
         ...
 
     def forget(self, tape: int) -> None:
-        """Let go of a tape and its bind groups."""
+        """Drop a tape and its bind groups."""
         ...
 
     def replay(self, tape: int, writes: Buffer = b"") -> None:
@@ -191,7 +191,7 @@ class Gpu(Protocol):
         ...
 
     def run(self, words: array[int], writes: Buffer = b"") -> None:
-        """Do the packed `writes`, then run a tape that is not kept: one call, one submission.
+        """Do the packed `writes`, then run a tape once: one call, one submission.
 
         GpuError as `record` and `replay`.
         """

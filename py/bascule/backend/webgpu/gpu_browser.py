@@ -1,4 +1,4 @@
-"""The WebGPU driver for a page: Pyodide to web/bridge/gpu.js; no proxy is kept per object."""
+"""The WebGPU driver for a page: Pyodide to web/bridge/gpu.js; no proxy is held per object."""
 
 from __future__ import annotations
 

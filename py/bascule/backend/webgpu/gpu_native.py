@@ -113,7 +113,7 @@ async def find_adapter(tier: Tier = "webgpu") -> tuple[Any, str]:
 def adapter_facts(
     info: Mapping[str, Any], features: Any, limits: Mapping[str, int]
 ) -> dict[str, Any]:
-    """What wgpu-py tells of an adapter, in the words of the specification."""
+    """What wgpu-py reports of an adapter, by the specification's names."""
 
     specified = {theirs: ours for ours, theirs in FEATURE_SPELLING.items()}
 

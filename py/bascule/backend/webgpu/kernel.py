@@ -90,7 +90,7 @@ def make_kernel(
     consts: tuple[tuple[str, int], ...] = (),
     enables: str = "",
 ) -> Kernel:
-    """The kernel shaders/<name>.wgsl with these parts for `call`; `variant` tells it from others.
+    """The kernel shaders/<name>.wgsl with these parts for `call`; `variant` is what else names it.
 
     `numbers` gives the fields of its Params, `launch` its workgroups.
     """

@@ -84,7 +84,7 @@ class Pipelines:
                     raise gone
 
     async def attempt(self, kernels: Iterable[Kernel]) -> list[tuple[Kernel, ShaderError]]:
-        """Compile what is missing, concurrently; tells which do not compile."""
+        """Compile what is missing, concurrently; returns those that do not compile."""
         wanted = {kernel.key: kernel for kernel in kernels}
         for key, kernel in wanted.items():
             if key not in self._making or _is_foreign(self._making[key]):

@@ -1,6 +1,6 @@
 """Whether an operation needs a fallback, why, and within what it has to stay.
 
-All of it from tables: that of Safari where a browser is told of, else a record of capabilities, and
+All of it from tables: that of Safari where a browser is named, else a record of capabilities, and
 the limits of the configuration.
 """
 

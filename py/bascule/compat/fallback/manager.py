@@ -27,7 +27,7 @@ from bascule.program.rewrites.rewrite import Limits, Taken
 class FallbackManager(SafariVersion):
     """Runs operations by name, the plain way where that fits and another way where it does not.
 
-    Of a Safari that `browser_info` names ("name", "version") its table tells what needs a fallback;
+    Of a Safari that `browser_info` names ("name", "version") its table says what needs a fallback;
     else probing does, which needs no `browser_info`. `model_type` is "text", "vision", "audio" or
     "multimodal": what "embedding" means, of tokens or of patches. `config` may have "tier",
     "device", "capabilities", "memory_budget_nbytes", "binding_nbytes", "dispatch_work",
@@ -170,7 +170,7 @@ class FallbackManager(SafariVersion):
 
 
 class SafariWebGPUFallback(SafariVersion):
-    """The same for a Safari that need not be there: its version alone tells what it needs.
+    """The same for a Safari that need not be there: its version alone says what it needs.
 
     `browser_info` is that of a Safari ("name" may be left out), `config` as for FallbackManager.
     Close it, or use it in `with`.
@@ -228,7 +228,7 @@ def create_optimal_fallback_strategy(
 
     `operation` is its name in the table, `needs_fallback` and `reasons` what the browser's table or
     the configuration say, `strategy` the rewrite that is made for it, `strategies` all that may be
-    taken, in order. `tier` is where it would run, `limits` what it would be kept within
+    taken, in order. `tier` is where it would run, `limits` those it would run within
     (`binding_nbytes` of a tensor, `memory_nbytes` of all buffers; None: no bound),
     `memory_threshold` and `layer_processing` how.
     """

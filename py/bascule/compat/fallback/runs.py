@@ -44,7 +44,7 @@ class Ran:
 class FallbackRuns:
     """Runs operations for a FallbackManager; `handle` is called with every error.
 
-    `last_taken` tells what rewrites the last named operation took.
+    `last_taken` are the rewrites that the last named operation took.
     """
 
     def __init__(

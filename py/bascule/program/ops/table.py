@@ -92,7 +92,7 @@ def onto() -> Operand:
 
 
 def need(ok: bool, op: str, expected: str, found: object) -> None:
-    """InputError that tells what was found instead of what the op expects, unless `ok`."""
+    """InputError with what was found instead of what the op expects, unless `ok`."""
     if not ok:
         raise InputError(f"op {op}", expected, str(found))
 

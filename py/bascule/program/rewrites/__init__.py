@@ -1,1 +1,1 @@
-"""Rewrites: a program becomes another one that keeps the result and stays within a limit."""
+"""Rewrites: a program becomes another one with the same result that stays within a limit."""

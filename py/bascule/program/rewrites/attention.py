@@ -56,7 +56,7 @@ def split(
     *,
     states: Sequence[Value] | None = None,
 ) -> tuple[Program, tuple[Taken, ...]]:
-    """Split each call for which `pieces` has any; tells what was taken, like splits once."""
+    """Split each call for which `pieces` has any; returns what was taken, like splits once."""
     calls: list[Call] = []
     taken: dict[Taken, None] = {}
     for call in program.calls:

@@ -1,4 +1,4 @@
-"""What a rewrite is, what it keeps within, and how rewrites compose."""
+"""What a rewrite is, its limits, and how rewrites compose."""
 
 from __future__ import annotations
 
