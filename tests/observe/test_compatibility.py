@@ -74,7 +74,7 @@ def test_hardware_is_told_by_its_drivers_files(tmp_path: Path) -> None:
     card.mkdir(parents=True)
     (card / "mem_info_vram_total").write_text("17163091968\n")
     found = {each.name: each for each in detect_hardware(tmp_path, nothing)}
-    assert found["cuda"] == Hardware("cuda", True, "found /proc/driver/nvidia/version")
+    assert found["cuda"] == Hardware("cuda", True, "reported by /proc/driver/nvidia/version")
     assert found["rocm"].memory_nbytes == 17163091968
     assert found["npu"].present
     (card / "mem_info_vram_total").write_text("plenty")
@@ -84,7 +84,7 @@ def test_hardware_is_told_by_its_drivers_files(tmp_path: Path) -> None:
 
 def test_a_library_without_a_device_tells_nothing(tmp_path: Path) -> None:
     found = {each.name: each for each in detect_hardware(tmp_path, lambda name: f"lib{name}.so")}
-    assert found["cuda"] == Hardware("cuda", None, "found the library libcuda.so")
+    assert found["cuda"] == Hardware("cuda", None, "reported by the library libcuda.so")
     assert found["vulkan"].present
 
 

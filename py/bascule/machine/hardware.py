@@ -51,19 +51,19 @@ def detect_hardware(
 def _look(name: str, root: Path, libraries: Callable[[str], str | None]) -> Hardware:
     files, names, packages = _SIGNS[name]
     if name == "mps" and sys.platform != "darwin" and not (root / files[0]).exists():
-        return Hardware(name, False, f"the system is {sys.platform}")
+        return Hardware(name, False, f"derived: the system is {sys.platform}")
     for file in files:
         if (root / file).exists():
-            return Hardware(name, True, f"found /{file}", _memory_nbytes(name, root))
+            return Hardware(name, True, f"reported by /{file}", _memory_nbytes(name, root))
     for library in names:
         if found := libraries(library):
             # Only a driver's files show a device: the library may be there without one.
             present = True if name in ("vulkan", "openvino") else None
-            return Hardware(name, present, f"found the library {found}")
+            return Hardware(name, present, f"reported by the library {found}")
     for package in packages:
         if find_spec(package) is not None:
-            return Hardware(name, True, f"found the Python package {package}")
-    return Hardware(name, False, "found neither driver files nor libraries of it")
+            return Hardware(name, True, f"reported by the Python package {package}")
+    return Hardware(name, False, "derived: neither driver files nor libraries were found")
 
 
 def _memory_nbytes(name: str, root: Path) -> int | None:
