@@ -66,11 +66,17 @@ class ShaderPerformance:
         return tuple(sorted(self.dispatches, key=lambda each: each.attainable_ms - each.ms))
 
 
-async def measure_roofline(backend: Backend) -> Roofline:
-    """Time a copy and a product of matrices; InputError where another profile runs."""
+async def measure_roofline(
+    backend: Backend, product_op: Literal["matmul", "linear"] = "matmul"
+) -> Roofline:
+    """Time a copy and a product of matrices, by the op of that name.
+
+    The WASM tier has a kernel for linear layers alone: its matmul is numpy's. InputError where
+    another profile runs.
+    """
     software = backend.adapter is None or backend.adapter.software
     copied = _copy(_COPIED_BY_SOFTWARE if software else _COPIED)
-    product = _product(_SIDE_BY_SOFTWARE if software else _SIDE)
+    product = _product(_SIDE_BY_SOFTWARE if software else _SIDE, product_op)
     async with backend.turns.turn():
         copy_s, timed_by = await _fastest_s(backend, copied)
         product_s, _ = await _fastest_s(backend, product)
@@ -111,10 +117,11 @@ def _copy(n: int) -> Program:
     return freeze(graph)
 
 
-def _product(side: int) -> Program:
+def _product(side: int, op: str) -> Program:
     graph = Graph("product rate")
     x, y = graph.input("x", (side, side)), graph.input("y", (side, side))
-    graph.output(graph.call("matmul", x, y))
+    options = {"activation": "none"} if op == "linear" else {}
+    graph.output(graph.call(op, x, y, **options))
     return freeze(graph)
 
 
