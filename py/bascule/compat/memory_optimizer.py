@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from os import PathLike
 from time import perf_counter
 from typing import Any
@@ -15,9 +14,9 @@ from bascule.backend.base import Backend
 from bascule.base.arguments import whole_number
 from bascule.base.arrays import Array, np
 from bascule.base.progress import ProgressCallback
-from bascule.choosing.auto import open_tier
 from bascule.compat.memory_plan import STREAMED, MemoryStrategy, strategies_of
-from bascule.device.loading import load_model, read_recipe_of
+from bascule.device.device import open_device
+from bascule.device.loading import load_alone, read_recipe_of
 from bascule.device.options import CHUNK_MB, LoadSettings
 from bascule.errors import (
     GpuOutOfMemoryError,
@@ -77,11 +76,8 @@ class WebGPUMemoryOptimizer:
 
         Errors as `load`, but none where no strategy fits.
         """
-        opened = await open_tier(self.tier)
-        try:
-            self.strategies = tuple(await self._strategies(model, opened.backend))
-        finally:
-            opened.backend.close()
+        async with await open_device(self.tier) as device:
+            self.strategies = tuple(await self._strategies(model, device.backend))
         return self.strategies
 
     async def load(
@@ -171,8 +167,7 @@ class WebGPUMemoryOptimizer:
             memory_nbytes=self.budget_nbytes,
             stream_weights=strategy.weights == STREAMED,
         )
-        opener = partial(open_tier, self.tier)
-        made = await load_model(model, self.tier, opener, settings, owns=True)
+        made = await load_alone(model, self.tier, settings)
         if isinstance(made, BatchedModel):
             made._limit_passes(strategy.limits)
         elif isinstance(made, LanguageModel):

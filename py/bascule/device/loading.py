@@ -127,6 +127,13 @@ async def load(
         precompile=precompile,
         stream_weights=stream_weights,
     )
+    return await load_alone(model, tier, settings)
+
+
+async def load_alone(
+    model: str | PathLike[str], tier: str | Sequence[str], settings: LoadSettings
+) -> AnyModel:
+    """Load a model onto a device that closes with it; errors as `load`."""
     return await load_model(model, tier, partial(open_tier, tier), settings, owns=True)
 
 

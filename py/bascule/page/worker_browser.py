@@ -119,14 +119,10 @@ class PageSession:
         page_text.py. One that is called while another runs waits for its turn.
         """
 
-        async def work() -> str:
-            model = self._language_model("chat")
-            chosen = options_from_json(options)
-            tell = _prefill(report)
-            stream = model.stream_chat(json.loads(messages), progress=tell, **chosen)
-            return await _generated(stream, report_piece)
+        def start(model: LanguageModel, **chosen: Any) -> TextStream:
+            return model.stream_chat(json.loads(messages), **chosen)
 
-        return await self._answered(work())
+        return await self._streamed("chat", start, options, report_piece, report)
 
     async def generate(
         self,
@@ -137,14 +133,10 @@ class PageSession:
     ) -> str:
         """Continue a text or token ids, given as JSON; else as `chat`."""
 
-        async def work() -> str:
-            model = self._language_model("generate")
-            chosen = options_from_json(options)
-            tell = _prefill(report)
-            stream = model.stream(prompt_from_json(prompt), progress=tell, **chosen)
-            return await _generated(stream, report_piece)
+        def start(model: LanguageModel, **chosen: Any) -> TextStream:
+            return model.stream(prompt_from_json(prompt), **chosen)
 
-        return await self._answered(work())
+        return await self._streamed("generate", start, options, report_piece, report)
 
     async def transcribe(
         self,
@@ -227,6 +219,22 @@ class PageSession:
         """Free the model."""
         await self._stop()
         self._close_model()
+
+    async def _streamed(
+        self,
+        verb: str,
+        start: Callable[..., TextStream],
+        options: str,
+        report_piece: Callable[[str, int], None],
+        report: Callable[..., None],
+    ) -> str:
+        async def work() -> str:
+            model, chosen = self._language_model(verb), options_from_json(options)
+            stream = start(model, progress=lambda *n: report("prefill", *n, "tokens"), **chosen)
+            await read_out(stream, report_piece)
+            return json.dumps(asdict(stream.result))
+
+        return await self._answered(work())
 
     def _stop(self) -> asyncio.Future[Any]:
         """Begin to stop; who awaits the result goes on when all has ended."""
@@ -318,15 +326,6 @@ def _another_kind(verb: str, expected: str, model: LoadedModel) -> InputError:
 
 def _reporting(report: Callable[..., None]) -> ProgressCallback:
     return lambda p: report(p.stage, p.done, p.total, p.unit)
-
-
-def _prefill(report: Callable[..., None]) -> Callable[[int, int], None]:
-    return lambda done, total: report("prefill", done, total, "tokens")
-
-
-async def _generated(stream: TextStream, report_piece: Callable[[str, int], None]) -> str:
-    await read_out(stream, report_piece)
-    return json.dumps(asdict(stream.result))
 
 
 def _error(category: str, what: str, hint: str) -> str:
