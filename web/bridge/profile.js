@@ -7,6 +7,9 @@ const PAGE_NBYTES = 1 << 20;
 // Dispatches past 32 MiB of timestamps (two millions of them) are run and not timed.
 const MOST_PAGES = 32;
 const RESOLVE_ALIGNMENT = 256;
+// Timestamps slow a pass by some percent: of a tape's runs the first ones are timed, then each 16th.
+const ALL_TIMED_RUNS = 8;
+const TIMED_EACH = 16;
 const WORDS_A_STEP = 5; // as tape.js has it
 
 /**
@@ -35,6 +38,8 @@ export class Profile {
   /** @type {[number, number][]} */
   #memory = [];
   #untimed = 0;
+  /** How often each tape ran. @type {WeakMap<import("./tape.js").Tape, number>} */
+  #runs = new WeakMap();
   timed;
 
   /** @param {GPUDevice} device @param {(nbytes: number) => void} count gets the bytes allocated and freed */
@@ -62,9 +67,10 @@ export class Profile {
    * Encode a tape with its timestamps; false where it is to be encoded as ever.
    * @param {GPUCommandEncoder} encoder @param {import("./tape.js").Tape} tape
    */
-  encode(encoder, { bindGroups, pipelines, steps }) {
+  encode(encoder, tape) {
+    const { bindGroups, pipelines, steps } = tape;
     const nbytes = 16 * pipelines.length;
-    if (this.timed && !this.#hasRoom(nbytes)) {
+    if (this.timed && !(this.#isSampled(tape) && this.#hasRoom(nbytes))) {
       this.#untimed += pipelines.length;
       return false;
     }
@@ -138,6 +144,13 @@ export class Profile {
     this.#pages = [];
     for (const set of this.#sets) set.destroy();
     this.#sets = [];
+  }
+
+  /** Whether this run of a tape is timed. @param {import("./tape.js").Tape} tape */
+  #isSampled(tape) {
+    const runs = this.#runs.get(tape) ?? 0;
+    this.#runs.set(tape, runs + 1);
+    return runs < ALL_TIMED_RUNS || runs % TIMED_EACH === 0;
   }
 
   /** @param {number} nbytes */

@@ -39,7 +39,8 @@ class PerformanceReport:
     "submissions" where a device has no timestamps. Times named `_ms` are milliseconds,
     `start_s` seconds since the start. `busy_ms` sums `work`, `shader_compilation_time_ms` is the
     time in which at least one pipeline was being compiled, `memory_peak_mb` the most that the
-    device has held meanwhile, in MiB. `n_untimed` dispatches ran past the room for timestamps.
+    device has held meanwhile, in MiB. `n_untimed` dispatches ran without timestamps (a tape has
+    them in its first 8 runs, then in each 16th).
     """
 
     tier: Tier
