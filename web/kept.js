@@ -46,6 +46,7 @@ export function modelsOf(files) {
 /** @param {string} location @param {string} kind of its files */
 function nameOf(location, kind) {
   if (kind === "snapshot") return "Python's start";
+  if (kind === "index") return `Index ${location.slice(location.indexOf(":") + 1)}`;
   return location.slice(location.lastIndexOf("/") + 1) || location;
 }
 

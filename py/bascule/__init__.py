@@ -27,6 +27,7 @@ _PUBLIC = {
     "bascule.machine.capabilities": "Capabilities capabilities",
     "bascule.machine.pressure": "open_pressure",
     "bascule.pipelines.pipeline": "pipeline",
+    "bascule.search.index": "Index",
     "bascule.tasks.classifier": "ClassifierModel",
     "bascule.tasks.embedder": "EmbeddingModel",
     "bascule.tasks.embeddings": "Embeddings",

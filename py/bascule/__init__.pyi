@@ -77,6 +77,7 @@ from bascule.observe.debugger import WebGPUDebugger as WebGPUDebugger
 from bascule.observe.monitor import PerformanceMonitor as PerformanceMonitor
 from bascule.observe.performance import PerformanceReport as PerformanceReport
 from bascule.pipelines.pipeline import pipeline as pipeline
+from bascule.search.index import Index as Index
 from bascule.tasks.classifier import ClassifierModel as ClassifierModel
 from bascule.tasks.embedder import EmbeddingModel as EmbeddingModel
 from bascule.tasks.embeddings import Embeddings as Embeddings

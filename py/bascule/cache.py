@@ -17,6 +17,8 @@ from bascule.base.folders import open_regular, unusable
 from bascule.base.page_settings import IN_PAGE
 from bascule.errors import InputError
 
+# How the location of an `Index` begins that was saved.
+INDEX_PREFIX = "bascule-index:"
 _SERVER = re.compile(r"https?://[^/]")
 
 
@@ -28,13 +30,13 @@ ORPHANED = "orphaned chunks"
 class Kept:
     """A file that was fetched by URL, a model that was pulled, or all orphaned chunks together.
 
-    In a page also a snapshot of Python that this browser has made.
+    In a page also a snapshot of Python that this browser has made; an `Index` that was saved.
 
     `stored_nbytes` is less than `nbytes` where a load has not ended; `used` in seconds since 1970.
     """
 
     location: str
-    kind: Literal["fetched", "pulled", "orphaned", "snapshot"]
+    kind: Literal["fetched", "pulled", "orphaned", "snapshot", "index"]
     nbytes: int
     stored_nbytes: int
     used: float
@@ -136,7 +138,7 @@ def _native_ls() -> list[Kept]:
     found = [
         Kept(
             each.entry.url,
-            "fetched",
+            "index" if each.entry.url.startswith(INDEX_PREFIX) else "fetched",
             each.entry.nbytes,
             each.stored_nbytes,
             each.used,
@@ -201,7 +203,9 @@ def _native_rm(locations: list[str], everything: bool) -> int:
 def is_below(url: str, location: str) -> bool:
     """Whether a location names this URL, a folder above it, or its server."""
     wanted = location.rstrip("/")
-    return _SERVER.match(wanted) is not None and (url == wanted or url.startswith(wanted + "/"))
+    if _SERVER.match(wanted) is None:
+        return url == location  # an index that was saved
+    return url == wanted or url.startswith(wanted + "/")
 
 
 def _native_verify() -> dict[str, int]:

@@ -61,6 +61,8 @@ export class Fetcher {
   #asKept = new Set();
   /** Files that a prefetch has passed on and that are not noted as in use yet. @type {[string, string][]} */
   #passed = [];
+  /** @type {import("./journal.js").OwnFiles | null} */
+  #ownFiles = null;
   /** @type {string[]} */
   warnings = [];
   peakChunkNbytes = 0;
@@ -297,6 +299,13 @@ export class Fetcher {
     });
   }
 
+  /** Files that the page itself writes; null where nothing is kept. */
+  get ownFiles() {
+    const { journal } = this.#shared;
+    if (journal) this.#ownFiles ??= new this.#parts.journal.OwnFiles(journal, this.#shared.mostNbytes);
+    return this.#ownFiles;
+  }
+
   /** What is kept, as JSON. */
   async entries() {
     const found = (await this.#shared.journal?.entries()) ?? [];
@@ -304,7 +313,7 @@ export class Fetcher {
       found
         .filter(({ missing }) => !missing)
         .map(({ url, nbytes, storedNbytes, used, inUse, sha256 }) => {
-          const kind = this.#parts.journal.isSnapshot(url) ? "snapshot" : "fetched";
+          const kind = this.#parts.journal.kindOf(url);
           return { location: url, kind, nbytes, stored_nbytes: storedNbytes, used, in_use: inUse, sha256 };
         }),
     );

@@ -13,6 +13,8 @@
 
 /** How the URLs of Python's snapshots begin that this browser has made (../snapshots.js). */
 export const SNAPSHOT = "bascule-snapshot:";
+/** How those of indexes begin that a page has stored; see py/bascule/search/stores.py. */
+export const INDEX = "bascule-index:";
 const HASH = /^[0-9a-f]{64}$/;
 const MOST_NBYTES = 2 ** 50;
 
@@ -30,6 +32,12 @@ export async function keyOf(url) {
 /** Whether an entry is a snapshot of Python, which a browser can make again. @param {string} url */
 export function isSnapshot(url) {
   return url.startsWith(SNAPSHOT);
+}
+
+/** What an entry is, as `bascule.cache` names it. @param {string} url */
+export function kindOf(url) {
+  if (isSnapshot(url)) return "snapshot";
+  return url.startsWith(INDEX) ? "index" : "fetched";
 }
 
 /** Bytes of chunk `index` of a file. @param {{ nbytes: number, chunkNbytes: number }} entry
@@ -152,6 +160,79 @@ export class Journal {
     } catch {
       return null; // damaged: as if it were not there
     }
+  }
+}
+
+/** Files that the page itself writes, under names that are no address. */
+export class OwnFiles {
+  #journal;
+  #mostNbytes;
+  /** What is being written, under a name of its own until all of it is there. @type {Map<string, Entry>} */
+  #begun = new Map();
+
+  /** @param {Journal} journal @param {number} mostNbytes of all that is kept */
+  constructor(journal, mostNbytes) {
+    this.#journal = journal;
+    this.#mostNbytes = mostNbytes;
+  }
+
+  /** Begin a file in place of what was there; the bytes that do not fit.
+   * @param {string} url @param {number} nbytes @param {number} chunkNbytes */
+  async begin(url, nbytes, chunkNbytes) {
+    const missing = await this.#journal.makeRoom(nbytes, this.#mostNbytes);
+    if (missing > 0) return missing;
+    const hashes = new Array(Math.ceil(nbytes / chunkNbytes)).fill("");
+    const rest = { etag: "", modified: "", sha256: "", missing: false };
+    this.#begun.set(url, { v: 1, seq: 0, url: `${url}.part`, nbytes, chunkNbytes, hashes, ...rest });
+    return 0;
+  }
+
+  /** The next chunk; the entry names it first, so that none is ever without an owner.
+   * @param {string} url @param {Uint8Array<ArrayBuffer>} bytes */
+  async next(url, bytes) {
+    const entry = this.#begun.get(url);
+    if (!entry) throw new Error("it was not begun");
+    const hash = await sha256(bytes);
+    entry.hashes[entry.hashes.indexOf("")] = hash;
+    await this.#journal.save(await keyOf(entry.url), entry);
+    await this.#journal.store.put(`c-${hash}`, bytes);
+  }
+
+  /** All chunks are there. @param {string} url */
+  async end(url) {
+    const entry = this.#begun.get(url);
+    if (!entry || entry.hashes.includes("")) throw new Error("a part of it was not written");
+    const key = await keyOf(url);
+    const before = await this.#journal.load(key);
+    await this.#journal.save(key, { ...entry, url, seq: before?.seq ?? 0 });
+    await this.#journal.touch(key);
+  }
+
+  /** Forget what was begun, whether it came to its end or not. @param {string} url */
+  async drop(url) {
+    const entry = this.#begun.get(url);
+    this.#begun.delete(url);
+    if (!entry) return;
+    await this.#journal.remove([await keyOf(entry.url)]);
+    await this.#journal.dropOrphans();
+  }
+
+  /** Bytes and chunks of a file, as JSON; null without one. @param {string} url */
+  async find(url) {
+    const entry = await this.#journal.load(await keyOf(url));
+    if (entry?.url !== url) return "null";
+    await this.#journal.touch(await keyOf(url));
+    return JSON.stringify({ nbytes: entry.nbytes, count: entry.hashes.length });
+  }
+
+  /** A chunk; null where it is missing or damaged. @param {string} url @param {number} index */
+  async chunk(url, index) {
+    const entry = await this.#journal.load(await keyOf(url));
+    const hash = entry?.hashes[index];
+    if (!entry || !hash) return null;
+    const found = await this.#journal.store.get(`c-${hash}`);
+    const sound = found && found.length === chunkLength(entry, index) && (await sha256(found)) === hash;
+    return sound ? found : null;
   }
 }
 

@@ -1,0 +1,1 @@
+"""Search by similarity: rows of numbers on a device, compared there."""
