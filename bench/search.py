@@ -45,7 +45,7 @@ async def measure(tier: str, rows: Any, queries: Any, k: int) -> float:
         held = device.memory().now_nbytes / rows.nbytes
         peak = device.memory().peak_nbytes / rows.nbytes
         print(
-            f"{tier:8} {len(queries):3} queries {median(times):8.1f} ms, equal to numpy's {same:.4f},"
+            f"{tier:8} {len(queries):3} queries {median(times):8.1f} ms, as numpy {same:.4f},"
             f" memory {held:.3f} of the rows' bytes (peak {peak:.3f})"
         )
         return median(times)

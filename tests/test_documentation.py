@@ -64,6 +64,7 @@ async def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
         await run(code, names)
     assert names["hidden"].shape == (100, 32)
     assert names["found"].shape == (4, 100, 100)
+    assert names["nearest"].scores.shape == (1, 2)
 
 
 async def test_arrays(capsys: pytest.CaptureFixture[str]) -> None:
