@@ -86,6 +86,59 @@ def test_kernels_arrays_and_pictures(page: Page, site: Site, name: str) -> None:
     assert len(page.run(IMAGES)) == (name != "kernel.py")
 
 
+CLICK = """async ([x, y]) => {
+  const image = document.querySelector("#log .picture img");
+  const { left, top, width, height } = image.getBoundingClientRect();
+  const at = { clientX: left + x * width, clientY: top + y * height, detail: 1, bubbles: true };
+  image.dispatchEvent(new MouseEvent("click", at));
+}"""
+PIXELS = """async () => {
+  const image = document.querySelector("#log .picture img");
+  await image.decode();
+  const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
+  const context = canvas.getContext("2d");
+  context.drawImage(image, 0, 0);
+  return [...context.getImageData(0, 0, canvas.width, 8).data.subarray(0, 400)];
+}"""
+DROP = """async () => {
+  const canvas = new OffscreenCanvas(40, 30);
+  const context = canvas.getContext("2d");
+  context.fillStyle = "rgb(10, 200, 90)";
+  context.fillRect(0, 0, 40, 30);
+  context.fillRect(5, 5, 10, 10);
+  const data = new DataTransfer();
+  data.items.add(new File([await canvas.convertToBlob()], "a.png", { type: "image/png" }));
+  const event = new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
+  document.querySelector("#log").dispatchEvent(event);
+}"""
+
+
+def test_a_click_zooms_and_a_dropped_picture_is_convolved(
+    webgpu_engine: Engine, site: Site
+) -> None:
+    page = webgpu_engine.new_page()
+    page.open(f"{site.url}/console.html")
+    wait_for(page, f"{STATE} === 'ready'")
+    shown = run(page, site_text(page, f"{site.url}/examples/mandelbrot.py"))
+    assert "error" not in [kind for kind, _ in shown], shown
+    before = page.run(PIXELS)
+    page.run(CLICK, [0.25, 0.5])
+    wait_for(page, f"{STATE} === 'ready'")
+    assert page.run(PIXELS) != before
+    assert len(page.run(IMAGES)) == 1  # the same picture, in place
+    zoomed = "abs(_.span - 0.8) < 1e-9, abs(_.centre[0] + 1.55) < 0.01, _.likeness() > 0.97"
+    assert run(page, zoomed) == [["value", "(True, True, True)\n"]]
+    page.run(DROP)
+    wait_for(page, "document.querySelector('#log').textContent.includes('40 x 30 pixels')")
+    wait_for(page, f"{STATE} === 'ready'")
+    shown = run(page, site_text(page, f"{site.url}/examples/convolution.py"))
+    assert "40 x 30 pixels, equal to numpy: True" in "".join(text for _, text in shown)
+    assert run(page, "opened.shape, opened[0, 0].tolist()") == [
+        ["value", "((30, 40, 4), [10, 200, 90, 255])\n"]
+    ]
+    page.close()
+
+
 @pytest.mark.one_engine
 def test_keys(page: Page) -> None:
     page.run("() => { const s = document.querySelector('#source'); s.value = ''; s.focus(); }")

@@ -13,9 +13,11 @@ import "./snapshots.js";
 /**
  * @typedef {{ type: "start", shipped: MessagePort } & import("./client-options.js").WorkerConfig} StartConsole
  * @typedef {StartConsole | { type: "interrupt", interrupt: Int32Array } | { type: "run", source: string } | { type: "enter", source: string }
- *   | { type: "names", source: string } | { type: "cancel" }} Asked
+ *   | { type: "names", source: string } | { type: "cancel" }
+ *   | { type: "click", id: number, x: number, y: number }
+ *   | { type: "opened", width: number, height: number, pixels: Uint8ClampedArray<ArrayBuffer> }} Asked
  * @typedef {{ type: "started", version: string } | { type: "failed", what: string }
- *   | { type: "text", kind: string, text: string } | { type: "picture", mime: string, data: Uint8Array<ArrayBuffer> }
+ *   | { type: "text", kind: string, text: string } | { type: "picture", mime: string, data: Uint8Array<ArrayBuffer>, id: number }
  *   | { type: "ran", good: boolean } | { type: "entered", complete: boolean }
  *   | { type: "names", names: string[], start: number }} Said
  */
@@ -34,7 +36,8 @@ async function start(config) {
     const module = pyodide.pyimport("bascule.page.console_browser");
     return module.ConsoleSession(
       (/** @type {string} */ kind, /** @type {string} */ text) => say({ type: "text", kind, text }),
-      (/** @type {string} */ mime, /** @type {Uint8Array<ArrayBuffer>} */ data) => say({ type: "picture", mime, data }),
+      (/** @type {string} */ mime, /** @type {Uint8Array<ArrayBuffer>} */ data, /** @type {number} */ id) =>
+        say({ type: "picture", mime, data, id }),
     );
   }, receiveShipped(config.shipped));
   say({ type: "started", version: pyodide.runPython("import sys; sys.version.split()[0]") });
@@ -48,6 +51,8 @@ async function answer(asked) {
   else if (asked.type === "run") say({ type: "ran", good: await console.run(asked.source) });
   else if (asked.type === "enter") say({ type: "entered", complete: console.is_complete(asked.source) });
   else if (asked.type === "cancel") console.cancel();
+  else if (asked.type === "click") say({ type: "ran", good: await console.click(asked.id, asked.x, asked.y) });
+  else if (asked.type === "opened") say({ type: "ran", good: await console.open(asked.pixels, asked.width, asked.height) });
   else {
     const [names, start] = console.complete(asked.source);
     say({ type: "names", names, start });

@@ -14,6 +14,8 @@ const STOP_MS = 5000;
 const INTERRUPT_MS = 500;
 const SIGINT = 2;
 const INDENT = "    ";
+/** Pictures are opened no wider and no higher. */
+const MOST_PIXELS = 2048;
 
 class ConsolePage {
   #source = part("source", HTMLTextAreaElement);
@@ -47,6 +49,13 @@ class ConsolePage {
     part("clear", HTMLButtonElement).addEventListener("click", () => this.#log.clear());
     const examples = part("examples", HTMLSelectElement);
     examples.addEventListener("change", () => this.#paste(examples));
+    const picture = part("picture", HTMLInputElement);
+    picture.addEventListener("change", () => this.#open(picture.files));
+    part("log", HTMLElement).addEventListener("dragover", (event) => event.preventDefault());
+    part("log", HTMLElement).addEventListener("drop", (event) => {
+      event.preventDefault();
+      this.#open(event.dataTransfer?.files);
+    });
     this.#show("booting", "Starting Python…");
   }
 
@@ -68,7 +77,7 @@ class ConsolePage {
   #hear(said) {
     if (this.#patience !== null) this.#wait(); // it answers, so it may yet stop by itself
     if (said.type === "text") this.#log.text(said.kind, said.text);
-    else if (said.type === "picture") this.#log.picture(said.mime, said.data);
+    else if (said.type === "picture") this.#log.picture(said.mime, said.data, said.id, (x, y) => this.#click(said.id, x, y));
     else if (said.type === "names") this.#complete(said.names, said.start);
     else if (said.type === "failed") this.#fail(said.what);
     else if (said.type === "entered") {
@@ -107,6 +116,35 @@ class ConsolePage {
     this.#fit();
     this.#show("busy", "Running…");
     this.#worker.postMessage({ type: "run", source });
+  }
+
+  /** @param {number} id @param {number} x @param {number} y */
+  #click(id, x, y) {
+    if (this.#state !== "ready") return;
+    this.#show("busy", "Computing…");
+    this.#worker.postMessage({ type: "click", id, x, y });
+  }
+
+  /** A picture file as a variable. @param {FileList | null | undefined} files */
+  async #open(files) {
+    const file = files?.[0];
+    if (!file || this.#state !== "ready") return;
+    this.#show("busy", "Reading the picture…");
+    try {
+      const bitmap = await createImageBitmap(file);
+      const scale = Math.min(1, MOST_PIXELS / Math.max(bitmap.width, bitmap.height));
+      const canvas = document.createElement("canvas");
+      canvas.width = Math.max(1, Math.round(bitmap.width * scale));
+      canvas.height = Math.max(1, Math.round(bitmap.height * scale));
+      const context = canvas.getContext("2d");
+      context?.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+      const pixels = context?.getImageData(0, 0, canvas.width, canvas.height).data;
+      if (!pixels) throw new Error("this browser draws no canvas");
+      this.#worker.postMessage({ type: "opened", width: canvas.width, height: canvas.height, pixels }, [pixels.buffer]);
+    } catch (error) {
+      this.#log.text("error", `${file.name} is no picture that this browser reads: ${error}\n`);
+      this.#show("ready", "Ready.");
+    }
   }
 
   /** Cancel what awaits, interrupt what computes, and end the worker where neither helps. */

@@ -17,6 +17,7 @@ from pyodide.ffi import to_js
 from pyodide_js import loadPackagesFromImports
 
 import bascule
+from bascule.base.arrays import need_numpy, np
 from bascule.page.pictures import figures, picture_of
 
 # matplotlib's own backend for pages draws into the document, which a worker does not have.
@@ -33,11 +34,12 @@ class ConsoleSession:
     """Runs sources one after the other in one namespace, in which `bascule` is imported.
 
     `text(kind, text)` gets what is printed ("out", "err"), the value of a last expression ("value")
-    and errors ("error"); `picture(type, bytes)` what is displayed: see `pictures.picture_of`.
+    and errors ("error"); `picture(type, bytes, id)` what is displayed: see `pictures.picture_of`. A
+    value with a method `clicked(x, y)` has an id other than 0; `click` calls that method.
     """
 
     def __init__(
-        self, text: Callable[[str, str], None], picture: Callable[[str, Any], None]
+        self, text: Callable[[str, str], None], picture: Callable[[str, Any, int], None]
     ) -> None:
         os.environ.setdefault("MPLBACKEND", _PLOTS)
         asyncio.run = _start  # type: ignore[assignment]
@@ -46,14 +48,15 @@ class ConsoleSession:
         self._picture = picture
         self._n_runs = 0
         self._running: asyncio.Task[Any] | None = None
-        names = {
+        self._clickable: list[Any] = []
+        self._names: dict[str, Any] = {
             "__name__": "__main__",
             "__doc__": None,
             "bascule": bascule,
             "display": self.display,
         }
         self._console = Console(
-            names,
+            self._names,
             stdout_callback=lambda text: self._text("out", text),
             stderr_callback=lambda text: self._text("err", text),
         )
@@ -82,9 +85,36 @@ class ConsoleSession:
         name = f"<console {self._n_runs}>"
         linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
         self._console.filename = name
+        return await self._shown(self._run(source, name))
+
+    async def click(self, id_: int, x: float, y: float) -> bool:
+        """Call `clicked(x, y)` of a displayed value, shares of its width and height, and show it
+        again. False where an error ended it.
+        """
+        value = self._clickable[id_ - 1]
+
+        async def clicked() -> Any:
+            with self._console.redirect_streams():
+                await value.clicked(x, y)
+            return value
+
+        return await self._shown(clicked())
+
+    async def open(self, pixels: Any, width: int, height: int) -> bool:
+        """Give sources a picture as `opened`: red, green, blue, alpha, (height, width, 4) uint8."""
+        tell = self._tell_package
+        await loadPackagesFromImports("import numpy", messageCallback=tell, errorCallback=tell)
+        await need_numpy("a picture", "This Pyodide has no numpy.")
+        flat = np.frombuffer(pixels.to_py(), np.uint8)
+        self._names["opened"] = flat.reshape(height, width, 4).copy()
+        self._text("names", f"`opened` is that picture, {width} x {height} pixels.\n")
+        return True
+
+    async def _shown(self, work: Awaitable[Any]) -> bool:
+        """Show what the work gives, or how it ended; False where an error ended it."""
         self._running = asyncio.current_task()
         try:
-            await self._show_value(await self._run(source, name))
+            await self._show_value(await work)
         except (OverflowError, SyntaxError, ValueError) as error:
             self._text("error", self._words(error))
             return False
@@ -111,9 +141,16 @@ class ConsoleSession:
         for value in values:
             found = picture_of(value)
             if found:
-                self._picture(found[0], to_js(found[1]))
+                self._picture(found[0], to_js(found[1]), self._id_of(value))
             else:
                 self._text("value", f"{repr(value)[:_MOST_REPR]}\n")
+
+    def _id_of(self, value: Any) -> int:
+        if not callable(getattr(value, "clicked", None)):
+            return 0
+        if not any(each is value for each in self._clickable):
+            self._clickable.append(value)
+        return 1 + [each is value for each in self._clickable].index(True)
 
     async def _run(self, source: str, name: str) -> Any:
         code = self._console._compile(source, name, "exec")
@@ -140,7 +177,7 @@ class ConsoleSession:
 
     def _show_figures(self) -> None:
         for data in figures(sys.modules):
-            self._picture("image/png", to_js(data))
+            self._picture("image/png", to_js(data), 0)
 
     def _words(self, error: BaseException) -> str:
         """A traceback from the console's own first line on."""
