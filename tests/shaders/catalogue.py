@@ -67,7 +67,6 @@ def _text_calls(graph: Graph) -> None:
     graph.call("concat", x, x, x)
     graph.call("concat", *[x] * 7)
     graph.call("rms_norm", x, row, eps=1e-5)
-    graph.call("place_rows", x, None, first=1, whole=7)
     window = {"k_height": 2, "k_width": 3, "stride_y": 2, "stride_x": 1, "pad_y": 1, "pad_x": 0}
     image = graph.input("image", (2, 5, 6, 3))
     graph.call("patches", image, **window, first=0, lines=0)

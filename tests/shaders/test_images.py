@@ -1,21 +1,14 @@
-"""patches and place_rows, and tiled extraction over both."""
+"""patches."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from bascule.backend.cpu import ReferenceBackend
 from bascule.backend.reference import FUNCTIONS
-from bascule.backend.wasm.backend import WasmBackend
-from bascule.backend.wasm.kernels_native import open_native
-from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.gpu_native import NativeGpu
-from bascule.errors import InputError, LimitError
-from bascule.program.compile import freeze
+from bascule.errors import InputError
 from bascule.program.graph import Graph
-from bascule.program.rewrites.rewrite import Limits
-from bascule.program.rewrites.tiles import tiled_extraction
 from tests.shaders.harness import check_op, normal
 
 # Height and width of image, window, stride and padding.
@@ -69,72 +62,3 @@ def test_windows_without_a_place_are_refused(change: dict[str, int]) -> None:
     x = graph.input("x", (1, 9, 8, 3))
     with pytest.raises(InputError, match="op patches"):
         graph.call("patches", x, **{**window(CASES[3]), "first": 0, "lines": 0, **change})
-
-
-LIMITS = [
-    Limits(memory_nbytes=12_000),
-    Limits(memory_nbytes=1),
-    Limits(binding_nbytes=8_000),
-    Limits(dispatch_work=20_000),
-]
-
-
-@pytest.mark.parametrize("limits", LIMITS, ids=str)
-@pytest.mark.parametrize("tier", ["webgpu", "wasm", "cpu"])
-async def test_tiles_give_what_the_whole_gives_in_less(
-    gpu: NativeGpu, rng: np.random.Generator, limits: Limits, tier: str
-) -> None:
-    graph = Graph("extraction")
-    x = graph.input("x", (2, 17, 13, 3))
-    given = {"k_height": 5, "k_width": 4, "stride_y": 2, "stride_x": 3, "pad_y": 2, "pad_x": 1}
-    patches = graph.call("patches", x, first=0, lines=0, **given)
-    weight, bias = graph.parameter("weight", (11, 60)), graph.parameter("bias", (11,))
-    graph.output(graph.call("linear", patches, weight, bias, activation="gelu"))
-    plain = freeze(graph)
-    tiled, taken = tiled_extraction(plain, limits)
-    assert [t.strategy for t in taken] == ["tiled_extraction"]
-    assert taken[0].parts > 1
-    assert [o.name for o in tiled.outputs] == [o.name for o in plain.outputs]
-    assert tiled.planned_nbytes < plain.planned_nbytes
-    if limits.memory_nbytes > 1:
-        assert tiled.planned_nbytes <= limits.memory_nbytes
-    assert max(call.result.nbytes for call in tiled.calls) <= limits.binding_nbytes
-
-    backends = {
-        "webgpu": lambda: WebGpuBackend(gpu),
-        "wasm": lambda: WasmBackend(open_native()),
-        "cpu": ReferenceBackend,
-    }
-    backend = backends[tier]()
-    arrays = {"weight": normal(rng, 11, 60), "bias": normal(rng, 11)}
-    image = normal(rng, 2, 17, 13, 3)
-    results = []
-    for program in (plain, tiled):
-        store = backend.store(program.parameters)
-        for name, array in arrays.items():
-            store.write(store.targets[name], 0, array.data)
-        executable = await backend.prepare(program, store)
-        for _ in range(2):  # a second run finds what the first has left
-            (found,) = (await executable.run({}, {"x": image})).values()
-        results.append(found)
-        executable.close()
-        store.close()
-    wide = FUNCTIONS["patches"](image.astype(np.float64), first=0, lines=0, **given)
-    expected = FUNCTIONS["linear"](
-        wide, arrays["weight"].astype(np.float64), arrays["bias"], activation="gelu"
-    )
-    for found in results:
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
-    np.testing.assert_allclose(results[1], results[0], rtol=1e-6, atol=1e-5)
-
-
-def test_within_the_limits_nothing_is_tiled_and_past_all_help_it_says_so() -> None:
-    graph = Graph("extraction")
-    x = graph.input("x", (1, 8, 8, 4))
-    given = {**window(CASES[2]), "first": 0, "lines": 0}
-    patches = graph.call("patches", x, **given)
-    graph.output(graph.call("linear", patches, graph.parameter("w", (3, 64)), activation="none"))
-    program = freeze(graph)
-    assert tiled_extraction(program, Limits()) == (program, [])
-    with pytest.raises(LimitError, match="a line of patches"):
-        tiled_extraction(program, Limits(binding_nbytes=511))

@@ -308,9 +308,11 @@ def test_what_works_on_a_state_is_not_translated() -> None:
 
 
 async def test_ops_without_a_translation_are_refused_by_name(backend: WebNnBackend) -> None:
-    graph = Graph("rows")
-    graph.output(graph.call("place_rows", graph.input("x", (2, 3)), None, first=1, whole=4))
-    with pytest.raises(UnsupportedModelError, match="this tier has no place_rows"):
+    graph = Graph("image")
+    window = {"k_height": 1, "k_width": 1, "stride_y": 1, "stride_x": 1, "pad_y": 0, "pad_x": 0}
+    x = graph.input("x", (1, 2, 3, 1))
+    graph.output(graph.call("patches", x, **window, first=0, lines=0))
+    with pytest.raises(UnsupportedModelError, match="this tier has no patches"):
         await backend.prepare(freeze(graph), backend.store(()))
 
 

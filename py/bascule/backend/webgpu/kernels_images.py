@@ -37,17 +37,6 @@ def _patches(call: Call, adapter: AdapterInfo) -> Variants:
     return a_lane_each(call, numbers)
 
 
-def _place_rows(call: Call, adapter: AdapterInfo) -> Variants:
-    del adapter
-    x = operand(call, 0)
-
-    def numbers(sizes: Sizes) -> Numbers:
-        return {"n": prod(x.sizes(sizes)), "start": call.whole("first") * x.limits[1]}
-
-    return a_lane_each(call, numbers, lanes=prod(x.limits))
-
-
 IMAGE_ROWS: Mapping[str, Callable[[Call, AdapterInfo], Variants]] = {
     "patches": _patches,
-    "place_rows": _place_rows,
 }

@@ -1,4 +1,4 @@
-"""Ops on images: what a convolution sees as rows, and rows put into a whole."""
+"""Ops on images: what a convolution sees, as rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from bascule.base.arrays import Array, np
 from bascule.errors import InputError
-from bascule.program.ops.table import Op, inputs, onto
+from bascule.program.ops.table import Op, inputs
 from bascule.program.program import Attribute, Shape
 
 # Of the window, in pixels; and which lines of the output, over all images, a call does (0: all).
@@ -60,22 +60,6 @@ def patches_shape(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Att
     return (windows.lines * windows.out_width, windows.cols)
 
 
-def place_rows_shape(
-    shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]
-) -> Shape:
-    """(whole, C)."""
-    x, onto = shapes
-    first, whole = attributes["first"], attributes["whole"]
-    assert isinstance(first, int)
-    assert isinstance(whole, int)
-    rows = x[0] if x is not None and len(x) == 2 else None
-    if x is None or not isinstance(rows, int) or not 0 <= first <= whole - rows:
-        raise InputError("op place_rows", f"x (rows, C) within {whole} rows", f"{x} at {first}")
-    if onto is not None and onto != (whole, x[1]):
-        raise InputError("op place_rows", f"onto {(whole, x[1])}", str(onto))
-    return (whole, x[1])
-
-
 def patches(x: Array, **attributes: int) -> Array:
     """What a window of k_height x k_width sees of images (B, H, W, C), zeros around them: a row
     (KH * KW * C) for each of its places, of `lines` lines of places from `first` on.
@@ -95,13 +79,6 @@ def patches(x: Array, **attributes: int) -> Array:
     return y.reshape(-1, windows.cols)
 
 
-def place_rows(x: Array, onto: Array | None = None, *, first: int, whole: int) -> Array:
-    """x (rows, C) as rows `first` on of y (whole, C), which is `onto` itself where it is given."""
-    y = np.empty((whole, x.shape[1]), x.dtype) if onto is None else onto
-    y[first : first + len(x)] = x
-    return y
-
-
 ROWS = (
     Op(
         "patches",
@@ -110,14 +87,5 @@ ROWS = (
         "a row for each place of a window on images: what it sees, zeros around the image",
         patches_shape,
         numpy=patches,
-    ),
-    Op(
-        "place_rows",
-        (*inputs("x"), onto()),
-        {"first": int, "whole": int},
-        "x as rows `first` on of `whole` ones; the others are those of `onto`",
-        place_rows_shape,
-        numpy=place_rows,
-        parts=frozenset(("first", "whole")),
     ),
 )
