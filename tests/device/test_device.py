@@ -172,7 +172,7 @@ def test_its_options_are_those_of_load_but_the_tier() -> None:
     real = get_type_hints(bascule.load)
     hints = get_type_hints(LoadOptions)
     assert hints == {name: kind for name, kind in real.items() if name not in ("model", "return")}
-    own = {"memory_nbytes"}  # of WebGPUMemoryOptimizer, whose models have devices of their own
+    own = {"memory_nbytes", "revalidate"}  # of WebGPUMemoryOptimizer, and of ResourcePool
     settings = {n: kind for n, kind in get_type_hints(LoadSettings).items() if n not in own}
     assert get_type_hints(DeviceLoadOptions) == settings
     assert hints.keys() - get_type_hints(DeviceLoadOptions).keys() == {"tier"}
