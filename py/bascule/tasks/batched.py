@@ -34,7 +34,7 @@ from bascule.tasks.buckets import (
 )
 from bascule.tasks.loaded import DEVICE_ERRORS, NO_MEMORY, LoadedModel, ModelRun, Placement
 from bascule.tasks.proof import Sample
-from bascule.text import check_unicode
+from bascule.text import Tokenizer, check_unicode
 
 # Texts that are tokenized at once, before others have a turn.
 SLICE = 1024
@@ -371,6 +371,24 @@ async def in_slices(
             await asyncio.sleep(0)
         ids += encode(texts[start : start + SLICE])
     return ids
+
+
+def truncated_texts(
+    verb: str,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    lengths: Sequence[int],
+    max_tokens: int,
+    *,
+    refuse: bool,
+) -> tuple[int, ...]:
+    """Return which texts were cut; InputError for the first one where that is to be refused."""
+    full = [at for at, length in enumerate(lengths) if length >= max_tokens]
+    counts = tokenizer.count([texts[at] for at in full]) if full else []
+    found = {at: n for at, n in zip(full, counts, strict=True) if n > max_tokens}
+    if refuse:
+        check_uncut(verb, found, max_tokens)
+    return tuple(found)
 
 
 def check_uncut(verb: str, cut: Mapping[int, int], max_tokens: int) -> None:

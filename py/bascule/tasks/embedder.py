@@ -16,9 +16,9 @@ from bascule.program.program import Dim, Program
 from bascule.tasks.batched import (
     BatchedModel,
     Encoded,
-    check_uncut,
     checked_texts,
     in_slices,
+    truncated_texts,
 )
 from bascule.tasks.buckets import SMALLEST, Bucket, all_buckets
 from bascule.tasks.loaded import Placement
@@ -157,21 +157,12 @@ class EmbeddingModel(BatchedModel):
         ids = await in_slices(self._tokenizer.encode, checked)
         encoded = self._with_skipped(Encoded(ids), self._skipped(before))
         lengths = encoded.lengths
-        truncated = self._truncated(checked, lengths, refuse=not truncate)
+        truncated = truncated_texts(
+            "embed", self._tokenizer, checked, lengths, self.max_tokens, refuse=not truncate
+        )
         rows = await self._rows(encoded, batch_size=batch_size, progress=progress)
         self._count(lengths, perf_counter() - started)
         return EmbeddedRows(rows, tuple(lengths), truncated)
-
-    def _truncated(
-        self, texts: Sequence[str], lengths: Sequence[int], *, refuse: bool
-    ) -> tuple[int, ...]:
-        """Which texts were cut; InputError for the first one where that is to be refused."""
-        full = [at for at, length in enumerate(lengths) if length >= self.max_tokens]
-        counts = self._tokenizer.count([texts[at] for at in full]) if full else []
-        found = {at: n for at, n in zip(full, counts, strict=True) if n > self.max_tokens}
-        if refuse:
-            check_uncut("embed", found, self.max_tokens)
-        return tuple(found)
 
     def _skipped(self, prompt: str) -> int:
         """How many tokens of each text are the prompt's, where they are left out of the pooling."""

@@ -11,7 +11,7 @@ from bascule.base.arguments import described, whole_number
 from bascule.base.arrays import Array, need_numpy, np
 from bascule.base.progress import ProgressCallback
 from bascule.errors import InputError
-from bascule.tasks.batched import BatchedModel, Encoded, check_uncut, checked_texts, in_slices
+from bascule.tasks.batched import BatchedModel, Encoded, checked_texts, in_slices, truncated_texts
 from bascule.tasks.classifications import probabilities
 from bascule.tasks.image_runs import ImageProgress, ImageRuns
 from bascule.tasks.image_text_programs import ImageTextSettings
@@ -68,10 +68,12 @@ class ImageTextModel(ImageRuns, BatchedModel):
             raise InputError("truncate", "True or False", described(truncate))
         started = perf_counter()
         ids = await in_slices(self._tokenizer.encode, checked)
-        truncated = self._truncated(checked, ids, refuse=not truncate)
+        lengths = [len(each) for each in ids]
+        truncated = truncated_texts(
+            "embed_text", self._tokenizer, checked, lengths, self.max_tokens, refuse=not truncate
+        )
         encoded = Encoded([self._settings.config.text.read_ids(each) for each in ids])
         rows = await self._rows(encoded, batch_size=batch_size, progress=progress)
-        lengths = [len(each) for each in ids]
         self._count(lengths, perf_counter() - started)
         # Imported here, for it imports numpy.
         from bascule.tasks.embeddings import embeddings_of
@@ -134,17 +136,6 @@ class ImageTextModel(ImageRuns, BatchedModel):
         options: Any = {"batch_size": batch_size, "progress": progress}
         rows = await self.logits(images, texts, **options)
         return [ranked(tuple(named), probabilities(row.tolist(), "softmax"), most) for row in rows]
-
-    def _truncated(
-        self, texts: Sequence[str], ids: Sequence[Sequence[int]], *, refuse: bool
-    ) -> tuple[int, ...]:
-        """Return which texts were cut; InputError for the first one where that is to be refused."""
-        full = [at for at, each in enumerate(ids) if len(each) >= self.max_tokens]
-        counts = self._tokenizer.count([texts[at] for at in full]) if full else []
-        found = {at: n for at, n in zip(full, counts, strict=True) if n > self.max_tokens}
-        if refuse:
-            check_uncut("embed_text", found, self.max_tokens)
-        return tuple(found)
 
     async def _tune(self, budget_s: float, progress: ProgressCallback | None) -> TuneReport:
         """See `BatchedModel.tune`: texts' buckets and images' passes share the budget."""
