@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ from bascule.base.remembered import open_remembered
 from bascule.compat.precompile import ModelSpecificPrecompiler, Precompiled, ShaderPrecompiler
 from bascule.errors import InputError, ModelNotFoundError
 from tests.goldens import TINY_BERT, cosines, golden
+from tests.goldens.image_text import build_clip
+from tests.goldens.vision import build_vit
+from tests.speech_folders import hugging_face as build_whisper
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +41,12 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(NativeGpu, "pipeline", pipeline)
     return labels
+
+
+def as_task(found: Any) -> asyncio.Task[Any]:
+    """What a precompiler gives where a loop runs."""
+    assert isinstance(found, asyncio.Task)
+    return found
 
 
 def done(found: Any) -> Precompiled:
@@ -89,6 +99,27 @@ async def test_where_a_loop_runs_the_work_has_begun_before_it_is_awaited(
     model = await (await precompiler.device()).load(TINY_BERT)
     again = set(compiled[before:])
     assert again <= {"linear_any.wgsl", "attention_lane.wgsl"}
+    model.close()
+    precompiler.close()
+
+
+@pytest.mark.parametrize("model_type", ["vision", "multimodal", "audio"])
+async def test_a_model_of_a_kind_finds_its_shaders(
+    model_type: str, compiled: list[str], tmp_path: Path
+) -> None:
+    build = {"vision": build_vit, "multimodal": build_clip, "audio": build_whisper}[model_type]
+    precompiler = ShaderPrecompiler(model_type, cache_to_indexeddb=True)
+    essential = done(await as_task(precompiler.precompile_essential_shaders()))
+    assert essential.tier == "webgpu"
+    assert len(compiled) == essential.pipelines > 10
+    for operation in ("attention", "layer_norm"):
+        found = done(await as_task(precompiler.precompile_operation(operation)))
+        assert found.operations == (operation,)
+        assert found.pipelines > 0
+    before = len(compiled)
+    assert before == essential.pipelines
+    model = await (await precompiler.device()).load(build(tmp_path / "m"))
+    assert len(compiled[before:]) < essential.pipelines / 2  # what its own sizes change
     model.close()
     precompiler.close()
 
@@ -202,10 +233,14 @@ async def test_auto_heeds_the_switches(monkeypatch: pytest.MonkeyPatch) -> None:
     without.close()
 
 
+def test_kinds_are_checked_by_name() -> None:
+    for make in (ShaderPrecompiler, lambda kind: ModelSpecificPrecompiler("m", kind)):
+        with pytest.raises(InputError, match="Did you mean 'vision'"):
+            make("vison")
+    assert ModelSpecificPrecompiler("m", "text_generation").model_type == "text_generation"
+
+
 async def test_mistakes_name_what_is_known() -> None:
-    for make in (ShaderPrecompiler, lambda t: ModelSpecificPrecompiler("m", t)):
-        with pytest.raises(InputError, match=r"text.*vision"):
-            make("vision")
     with pytest.raises(InputError, match=r"attention.*quantum"):
         ShaderPrecompiler().precompile_operation("quantum")
     with pytest.raises(ModelNotFoundError, match="all-MiniLM-L7"):

@@ -8,7 +8,7 @@ visit makes them while Python still starts; and a shader that failed is never tr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,30 +17,20 @@ from typing import cast
 
 from bascule.backend.base import Tier
 from bascule.backend.tiers import SHADER_TIERS, BackendType
+from bascule.base.arguments import one_of
 from bascule.base.progress import Progress, ProgressCallback
 from bascule.base.waiting import start
 from bascule.choosing.switches import read_switches
+from bascule.compat.inference import MODEL_TYPES
+from bascule.compat.kind_programs import PROGRAMS
 from bascule.compat.own_device import OwnDevice
 from bascule.compat.platform import UnifiedWebPlatform
 from bascule.device.device import Device, open_device
 from bascule.device.loading import read_programs
 from bascule.errors import InputError, TierUnavailableError
-from bascule.models.encoder.config import EncoderConfig
-from bascule.models.table import PLAIN_ENCODER
 from bascule.program.program import Call, Program
 from bascule.program.rewrites.registry import fit_all
-from bascule.tasks.embedder import EmbedderSettings
-from bascule.tasks.sentence_graph import Encoder
 
-# Shaders depend on few of a model's sizes (the head's, whether the hidden size divides by 4): these
-# are those of the small sentence encoders.
-_SMALL_ENCODER = EncoderConfig(
-    vocabulary=30522, hidden=384, layers=1, heads=12, inner=1536, positions=512,
-    activation="gelu", eps=1e-12,
-)  # fmt: skip
-_FAMILIES: Mapping[str, EmbedderSettings] = {
-    "text": EmbedderSettings(Encoder(PLAIN_ENCODER, _SMALL_ENCODER), max_tokens=256),
-}
 # Kinds of calls whose pipelines are made together: the first layers need not wait for the last.
 _WAVE = 4
 
@@ -82,15 +72,15 @@ class ShaderPrecompiler:
     def __init__(
         self, model_type: str = "text", cache_to_indexeddb: bool = True, *, platform: str = "auto"
     ) -> None:
-        self.model_type = _known_type("ShaderPrecompiler", model_type)
-        self._programs = _FAMILIES[model_type].programs()
+        self.model_type = one_of("model_type", model_type, self.model_types())
+        self._programs = PROGRAMS[model_type]()
         self._remember = cache_to_indexeddb
         self._device = OwnDevice(None, partial(_open_with_shaders, platform, cache_to_indexeddb))
 
     @staticmethod
     def model_types() -> tuple[str, ...]:
         """The kinds that are known."""
-        return tuple(_FAMILIES)
+        return tuple(PROGRAMS)
 
     @property
     def operations(self) -> tuple[str, ...]:
@@ -130,7 +120,7 @@ class ShaderPrecompiler:
 class ModelSpecificPrecompiler:
     """Compiles what one model needs, from its config.json alone, and loads the model on top of it.
 
-    `platform` is that of `ShaderPrecompiler`.
+    `platform` is that of `ShaderPrecompiler`, `model_type` that of `UnifiedWebPlatform`.
     Methods called where an event loop runs start at once and return a task; in a plain script
     `precompile_all` works to the end.
     """
@@ -144,7 +134,7 @@ class ModelSpecificPrecompiler:
         platform: str = "auto",
     ) -> None:
         self.model_name = model_name
-        self.model_type = _known_type("ModelSpecificPrecompiler", model_type)
+        self.model_type = one_of("model_type", model_type, tuple(MODEL_TYPES))
         self._remember = cache_results
         self._device = OwnDevice(None, partial(_open_with_shaders, platform, cache_results))
         self._listeners: list[Callable[[str, float], None]] = []
@@ -205,12 +195,6 @@ class ModelSpecificPrecompiler:
         operations = tuple(dict.fromkeys(c.op for p in programs for c in p.calls))
         name = self.model_name if self._remember else ""
         return await _compile(device, programs, operations, name, tell)
-
-
-def _known_type(where: str, model_type: str) -> str:
-    if model_type not in _FAMILIES:
-        raise InputError(where, f"model_type one of {', '.join(_FAMILIES)}", repr(model_type))
-    return model_type
 
 
 async def _compile(
