@@ -16,7 +16,7 @@ from bascule.errors import InputError
 from bascule.kernels.buffer import DeviceBuffer
 from bascule.search import index_file
 from bascule.search.blocks import Block, Blocks, Key
-from bascule.search.stores import open_store
+from bascule.search.place import open_store
 from bascule.search.top import TopScores
 
 Metric = Literal["cosine", "dot"]

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bascule.base.folders import unusable
-from bascule.base.page_settings import IN_PAGE
-from bascule.cache import INDEX_PREFIX
 from bascule.errors import ModelFileError, SourceError
 from bascule.weights.journal import Entry, Journal, key_of
 
@@ -36,15 +34,6 @@ class IndexStore(Protocol):
     async def open(self) -> tuple[int, AsyncGenerator[bytes]] | None:
         """How many bytes are stored, and these, in chunks; None where nothing is."""
         ...
-
-
-async def open_store(name: str) -> IndexStore:
-    """The place of an index of that name."""
-    if IN_PAGE:
-        from bascule.search.store_browser import PageStore
-
-        return await PageStore.make(INDEX_PREFIX + name)
-    return NativeStore(INDEX_PREFIX + name)
 
 
 def no_room(url: str, nbytes: int) -> SourceError:

@@ -1,0 +1,16 @@
+"""Which store an index has on this side: the page's or the native one."""
+
+from __future__ import annotations
+
+from bascule.base.page_settings import IN_PAGE
+from bascule.cache import INDEX_PREFIX
+from bascule.search.stores import IndexStore, NativeStore
+
+
+async def open_store(name: str) -> IndexStore:
+    """The place of an index of that name."""
+    if IN_PAGE:
+        from bascule.search.store_browser import PageStore
+
+        return await PageStore.make(INDEX_PREFIX + name)
+    return NativeStore(INDEX_PREFIX + name)
