@@ -39,7 +39,7 @@ let queued = false;
 /** Whether the message being written takes the place of the last one. */
 let editing = false;
 
-const engine = new EngineCard("language-model", prompt, (state, fits) => {
+const engine = new EngineCard(["language-model"], prompt, (state, fits) => {
   busy = state === "busy";
   sendButton.textContent = busy ? "Stop" : "Send";
   sendButton.disabled = state === "error" || (state === "ready" && !fits);

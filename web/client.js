@@ -19,13 +19,14 @@ export { BasculeError, faultOf } from "./protocol.js";
  * @typedef {{ onPiece?: (text: string, tokens: number) => void,
  *   onSegment?: (segment: import("./protocol.js").Segment) => void,
  *   onProgress?: (progress: Progress) => void }} Listener
+ * @typedef {[name: string, score: number]} Scored a picture's key, or a label
  * @typedef {{ resolve: (value: any) => void, reject: (error: Error) => void } & Listener} Waiting
  */
 
 const HERE = import.meta.url;
 const CANCEL_MS = 5000;
 /** Requests whose answer is what somebody waited for. */
-const RESULTS = ["embed", "rank", "classify", "chat", "generate", "logits", "transcribe"];
+const RESULTS = ["embed", "rank", "classify", "chat", "generate", "logits", "transcribe", "pictures"];
 
 export class BasculeClient {
   /** Started with the first request, and anew after one that could not start. @type {Worker | null} */
@@ -152,6 +153,32 @@ export class BasculeClient {
    * @param {Listener} [listener] @returns {Promise<import("./protocol.js").Transcription>} */
   transcribe(samples, rate, options = {}, listener = {}) {
     return this.#ask({ type: "transcribe", samples, rate, options }, listener);
+  }
+
+  /** Add a picture, under a key, to those that this model has embedded: its most probable labels where it has
+   * labels of its own. @param {string} key @param {ImageData} picture @returns {Promise<Scored[]>} */
+  addPicture(key, { data, width, height }) {
+    const pixels = /** @type {Uint8ClampedArray<ArrayBuffer>} */ (data);
+    return this.#ask({ type: "pictures", action: "add", options: { key, width, height }, pixels });
+  }
+
+  /** All pictures by how near they are to a text, or to one of them (`like`, its key), the nearest first.
+   * @param {{ text: string } | { like: string }} query @returns {Promise<Scored[]>} */
+  searchPictures(query) {
+    const [action, options] =
+      "like" in query ? [/** @type {const} */ ("like"), { key: query.like }] : [/** @type {const} */ ("search"), query];
+    return this.#ask({ type: "pictures", action, options, pixels: null });
+  }
+
+  /** How probable each label is for a picture; "{}" in the template stands for one.
+   * @param {string} key @param {string[]} labels @param {string} [template] @returns {Promise<Scored[]>} */
+  classifyPicture(key, labels, template = "a photo of a {}") {
+    return this.#ask({ type: "pictures", action: "classify", options: { key, labels, template }, pixels: null });
+  }
+
+  /** Forget pictures; how many. @param {string[]} keys @returns {Promise<number>} */
+  removePictures(keys) {
+    return this.#ask({ type: "pictures", action: "remove", options: { keys }, pixels: null });
   }
 
   /** Measure which shaders are fastest here for the loaded model. @param {number} budgetS

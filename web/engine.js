@@ -25,6 +25,7 @@ const OFFLINE_FILES = [
   ...["./", "main.js", "heatmap.js", "heatcanvas.js", "similarity.js"],
   ...["chat.html", "chat.js", "chat.css", "conversation.js", "figures.js", "markdown.js", "messages.js"],
   ...["transcribe.html", "transcribe.js", "transcribe.css", "recording.js", "waveform.js"],
+  ...["pictures.html", "pictures.js", "pictures.css", "picture-files.js"],
   ...["vendor/marked.js", "vendor/purify.js"],
   ...["console.html", "console.js", "console-log.js", "console-worker.js", "console.css"],
   ...["worker.js", "ahead.js", "page-fetcher.js", "boot.js", "client-options.js", "early.js", "early-gpu.js", "prefetch.js", "vendor/idb.js", "vendor/hash-wasm.js", "vendor/tokenizers.js"],
@@ -53,6 +54,12 @@ function refusedPyodide(asked) {
   return new BasculeError({ category: "input", what, hint });
 }
 
+/** Of a page that has no model of its own. */
+function missingModel() {
+  const what = "This page needs a model of yours.";
+  return new BasculeError({ category: "input", what, hint: "Name its folder, or its URL, beside Model." });
+}
+
 export class EngineCard {
   /** @type {State} */
   state = "booting";
@@ -64,27 +71,27 @@ export class EngineCard {
   #loading = new LoadProgress(false);
   #booted = false;
   #model;
-  #kind;
+  #kinds;
   /** What is wrong with the address. @type {string[]} */
   #notes;
   #onState;
 
   /** The model is that of the page's address, or else of its data-model.
-   * @param {Loaded["kind"]} kind what the page can use
+   * @param {Loaded["kind"][]} kinds what the page can use
    * @param {HTMLElement} home the page's main control: it gets the focus that a hidden element had
    * @param {(state: State, fits: boolean) => void} onState also gets whether the model is of that kind */
-  constructor(kind, home, onState) {
+  constructor(kinds, home, onState) {
     const query = new URL(location.href).searchParams;
     this.#notes = unknownSwitches(query);
     for (const note of this.#notes) console.warn(`Bascule: ${note}`);
     this.#model = query.get("model") ?? document.documentElement.dataset.model ?? "";
-    this.#kind = kind;
+    this.#kinds = kinds;
     this.#home = home;
     this.#onState = onState;
     const asked = query.get("pyodide");
     const own = ownPyodide(asked);
     const pyodide = own ?? new URL("pyodide/", import.meta.url).href;
-    this.#fault = new FaultBox(kind, {
+    this.#fault = new FaultBox(kinds, {
       retry: () => this.#loadChosen().catch(() => {}),
       automatic: () => this.#choose(this.#model, "auto"),
       choose: (name) => this.#choose(name, this.#tier.value),
@@ -102,7 +109,9 @@ export class EngineCard {
     const wanted = query.get("tier");
     if ([...this.#tier.options].some(({ value }) => value === wanted)) this.#tier.value = wanted ?? "auto";
     this.#listen();
-    this.ready = own ? this.#loadChosen() : this.#refuse(refusedPyodide(asked));
+    const refusal = own ? null : refusedPyodide(asked);
+    const missing = this.#model ? null : missingModel();
+    this.ready = refusal || missing ? this.#refuse(/** @type {BasculeError} */ (refusal ?? missing)) : this.#loadChosen();
     this.ready.then(askToPersist).catch(() => {});
     this.ready.catch(() => {}); // shown in the page; whoever awaits window.bascule.ready hears of it too
     this.offline = this.ready.catch(() => {}).then(() => keepOffline(pyodide, OFFLINE_FILES));
@@ -151,7 +160,8 @@ export class EngineCard {
     part("cancel", HTMLElement).hidden = !loading;
     this.#fault.hidden = state !== "error";
     this.#tier.disabled = state === "busy"; // a load would end what is under way
-    this.#onState(state, this.client.loaded?.kind === this.#kind);
+    const { loaded } = this.client;
+    this.#onState(state, loaded !== null && this.#kinds.includes(loaded.kind));
     if (state === "ready") this.#showMemory().catch(() => {}); // the worker may have ended meanwhile
     if (loading) rescueFocus(focused, part("cancel", HTMLElement));
     else if (state !== "error") rescueFocus(focused, this.#home);
@@ -198,7 +208,7 @@ export class EngineCard {
   /** @param {Loaded} loaded @param {string} wanted */
   #showLoaded(loaded, wanted) {
     const { kind, model, tier, reason, device, decision, stats, warnings } = loaded;
-    part("other", HTMLElement).hidden = kind === this.#kind;
+    part("other", HTMLElement).hidden = this.#kinds.includes(kind);
     part("other-page", HTMLAnchorElement).search = location.search;
     show("notes", [...this.#notes, ...warnings].join(" "));
     show("why", whyOf(loaded, wanted));

@@ -19,12 +19,12 @@ export class FaultBox {
   #automatic = part("automatic", HTMLButtonElement);
   #others = part("others", HTMLElement);
   #choice = part("model-choice", HTMLSelectElement);
-  #kind;
+  #kinds;
 
-  /** @param {string} kind of models that the page can use
+  /** @param {string[]} kinds of models that the page can use
    * @param {{ retry: () => void, automatic: () => void, choose: (model: string) => void }} ways out */
-  constructor(kind, { retry, automatic, choose }) {
-    this.#kind = kind;
+  constructor(kinds, { retry, automatic, choose }) {
+    this.#kinds = kinds;
     this.#retry.addEventListener("click", retry);
     this.#automatic.addEventListener("click", automatic);
     part("load-model", HTMLButtonElement).addEventListener("click", () => choose(this.#choice.value));
@@ -69,7 +69,7 @@ export class FaultBox {
     if (!answer.ok) return;
     /** @type {ServedModel[]} */
     const models = (await answer.json()).models;
-    const names = models.filter(({ kind }) => kind === this.#kind).map(({ name }) => name);
+    const names = models.filter(({ kind }) => this.#kinds.includes(kind)).map(({ name }) => name);
     if (!names.length || part("error-what", HTMLElement).textContent !== what) return;
     this.#choice.replaceChildren(...names.map((name) => make("option", "", name)));
     this.#offer(this.#others);

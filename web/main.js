@@ -28,7 +28,7 @@ let running = null;
 /** What is shown. @type {{ texts: string[], scores: Float32Array }} */
 let shown = { texts: [], scores: new Float32Array() };
 
-const engine = new EngineCard("sentence-encoder", embedButton, (state, fits) => {
+const engine = new EngineCard(["sentence-encoder"], embedButton, (state, fits) => {
   embedButton.disabled = state === "error" || (state === "ready" && !fits);
   embedButton.textContent = state === "busy" ? "Cancel" : "Compare";
   part("keys", HTMLElement).hidden = state === "busy";

@@ -7,13 +7,15 @@
  * @typedef {{ kind: "classifier", labels: string[], maxTokens: number }} Classifier
  * @typedef {{ kind: "language-model", maxLength: number, canChat: boolean }} LanguageModel
  * @typedef {{ kind: "speech-model", languages: string[] }} SpeechModel
+ * @typedef {{ kind: "image-model", labels: string[], dimension: number }} ImageModel
+ * @typedef {{ kind: "image-text-model", dimension: number, maxTokens: number }} ImageTextModel
  * @typedef {{ tier: string, refused: string, expected_ms: number | null, source: string }} Considered
  * @typedef {{ subject: string, chosen: string, reason: string, warning: string,
  *   considered: Considered[] }} Decision
  * @typedef {{ sample: string, tolerance: number, deviation: number | null, steps: string[],
  *   remembered: string, ms: number }} Proof
  * @typedef {{ model: string, tier: string, reason: string, device: string, decision: Decision | null,
- *   proof: Proof, stats: Record<string, number>, warnings: string[] } & (Encoder | Classifier | LanguageModel | SpeechModel)} Loaded
+ *   proof: Proof, stats: Record<string, number>, warnings: string[] } & (Encoder | Classifier | LanguageModel | SpeechModel | ImageModel | ImageTextModel)} Loaded
  * @typedef {{ data: Float32Array<ArrayBuffer>, rows: number, columns: number, ms: number,
  *   tokens?: number[], truncated?: number[] }} Embedded
  * @typedef {{ scores: number[], n_tokens: number[], truncated: number[] }} Ranking
@@ -53,11 +55,14 @@
  * @typedef {{ id: number, type: "logits", ids: number[] }} LogitsRequest
  * @typedef {{ id: number, type: "transcribe", samples: Float32Array<ArrayBuffer>, rate: number,
  *   options: SpeechOptions }} TranscribeRequest
+ * @typedef {"add" | "search" | "like" | "classify" | "remove"} PictureAction
+ * @typedef {{ id: number, type: "pictures", action: PictureAction, options: Record<string, unknown>,
+ *   pixels: Uint8ClampedArray<ArrayBuffer> | null }} PicturesRequest
  * @typedef {{ id: number, type: "cache", action: string, locations: string[] | null }} CacheRequest
  * @typedef {{ id: number, type: "stats" | "cancel" | "close" }} PlainRequest
  * @typedef {{ id: number, type: "tune", budgetS: number }} TuneRequest
  * @typedef {ChatRequest | GenerateRequest} WritingRequest
- * @typedef {WritingRequest | LogitsRequest | EmbedRequest | RankRequest | ClassifyRequest | TranscribeRequest} ModelRequest
+ * @typedef {WritingRequest | LogitsRequest | EmbedRequest | RankRequest | ClassifyRequest | TranscribeRequest | PicturesRequest} ModelRequest
  * @typedef {LoadRequest | ModelRequest | CacheRequest | TuneRequest | PlainRequest} Request
  *
  * With an id, progress is that request's own. `tokens` counts those of all pieces so far.

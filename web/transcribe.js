@@ -22,7 +22,7 @@ let queued = null;
 /** @type {import("./protocol.js").Transcription | null} */
 let found = null;
 
-const engine = new EngineCard("speech-model", record, (state, fits) => {
+const engine = new EngineCard(["speech-model"], record, (state, fits) => {
   const usable = state !== "error" && (state !== "ready" || fits);
   record.disabled = !usable || (state === "busy" && !recorder.busy);
   file.disabled = record.disabled || recorder.busy;

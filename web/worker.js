@@ -96,6 +96,8 @@ async function answer(request) {
       return written(session, request);
     case "transcribe":
       return transcribed(session, request);
+    case "pictures":
+      return JSON.parse(await session.pictures(request.action, JSON.stringify(request.options), request.pixels));
     case "logits":
       return matrixOf(session.logits(JSON.stringify(request.ids)));
     case "tune":

@@ -23,7 +23,7 @@ from bascule.errors import (
     ModelFileError,
     SourceError,
 )
-from bascule.search import blocks, index_file, stores
+from bascule.search import blocks, index_file, store_native, stores
 from bascule.search.top import NONE, TopScores, lanes_for
 from bascule.weights.journal import Entry, Journal, key_of
 
@@ -293,6 +293,7 @@ async def test_a_save_that_fails_leaves_what_was_there(
     cpu: Device, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stores, "CHUNK_NBYTES", 1024)
+    monkeypatch.setattr(store_native, "CHUNK_NBYTES", 1024)
     index = Index(cpu, 4)
     await index.add(rng.standard_normal((100, 4)))
     await index.save("a")

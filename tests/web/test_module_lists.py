@@ -37,6 +37,7 @@ def graph(start: Path) -> set[Path]:
         ("chat", "chat.js"),
         ("console", "console.js"),
         ("transcribe", "transcribe.js"),
+        ("pictures", "pictures.js"),
     ],
 )
 def test_a_page_preloads_all_its_modules(page: str, script: str) -> None:

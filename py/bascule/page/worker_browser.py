@@ -6,10 +6,11 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bascule import cache
 from bascule.backend.base import Tier
+from bascule.base.arrays import need_numpy
 from bascule.base.page_settings import IN_PAGE
 from bascule.base.progress import ProgressCallback
 from bascule.base.remembered import open_remembered
@@ -29,6 +30,9 @@ from bascule.tasks.speech import SpeechModel
 from bascule.tasks.text_to_text import TextToTextModel
 from bascule.weights.recorded import FilesRead, remember_load
 
+if TYPE_CHECKING:
+    from bascule.page.album import Album
+
 
 class PageSession:
     """One model at a time, on devices that outlive it.
@@ -42,6 +46,7 @@ class PageSession:
 
             import_ahead(LOADING)
         self._model: AnyModel | None = None
+        self._album: Album | None = None
         self._tiers = OpenTiers()
         self._running: set[asyncio.Task[Any]] = set()
         self._remembering: asyncio.Task[None] | None = None
@@ -167,6 +172,28 @@ class PageSession:
 
         return await self._answered(work())
 
+    async def pictures(self, action: str, options: str, pixels: Any) -> str:
+        """Do what an `Album` does with pictures, by its method's name and arguments as JSON."""
+
+        async def work() -> str:
+            album, chosen = await self._album_of("pictures"), json.loads(options)
+            match action:
+                case "add":
+                    found: Any = await album.add(pixels=pixels.to_memoryview(), **chosen)
+                case "search":
+                    found = await album.search(**chosen)
+                case "like":
+                    found = await album.like(**chosen)
+                case "classify":
+                    found = await album.classify(**chosen)
+                case "remove":
+                    found = await album.remove(**chosen)
+                case _:
+                    raise InputError("pictures", "add, search, like, classify or remove", action)
+            return json.dumps(found)
+
+        return await self._answered(work())
+
     async def logits(self, ids: str) -> Any:
         """The (T, V) float32 logits after each of a JSON list of token ids, or a JSON error."""
 
@@ -259,7 +286,22 @@ class PageSession:
             raise _another_kind(verb, "a sequence classifier", model)
         return model
 
+    async def _album_of(self, verb: str) -> Album:
+        """The pictures of the loaded model."""
+        await need_numpy(verb, "Load numpy into this Pyodide first.")
+        from bascule.page.album import Album  # arrays and kernels: few pages need them
+
+        model = self._loaded(verb)
+        if not isinstance(model, ImageModel | ImageTextModel):
+            raise _another_kind(verb, "a model of images", model)
+        if self._album is None:
+            self._album = Album(model)
+        return self._album
+
     def _close_model(self) -> None:
+        if self._album is not None:
+            self._album.close()
+            self._album = None
         if self._model is not None:
             self._model.close()
             self._model = None
