@@ -11,7 +11,7 @@ from bascule.kernels.kernel import Kernel
 from bascule.kernels.shader import Shader
 
 NONE = 0xFFFFFFFF  # the id of a place that nothing fills
-_LOWEST = np.float32(-3.4e38)
+_LOWEST = -3.4e38
 _FILE = "shaders/user/top_scores.wgsl"
 # A lane looks at so many elements for each that it may keep, and at no fewer than so many.
 _LOOKED_AT_FOR_ONE = 16
