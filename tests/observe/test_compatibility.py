@@ -107,6 +107,14 @@ def test_four_severities(
     assert report["counts"] == {"critical": 1, "error": 2, "warning": 1, "info": 1}
 
 
+def test_a_page_misses_no_package_of_the_outside(
+    reporter: HardwareCompatibilityReporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compatibility, "IN_PAGE", True)
+    monkeypatch.setattr(compatibility, "find_spec", lambda _: None)
+    assert [each.component for each in reporter.check_components()] == ["numpy"]
+
+
 def test_a_model_is_held_against_each_tier(reporter: HardwareCompatibilityReporter) -> None:
     too_large, compatible = reporter.collect_model_integration_errors(str(TINY_BERT))
     assert (too_large.severity, compatible.severity) == ("error", "info")
@@ -114,6 +122,7 @@ def test_a_model_is_held_against_each_tier(reporter: HardwareCompatibilityReport
     assert "runs on cpu. It is a small embedding model, by its config.json." in compatible.message
     (unknown,) = reporter.collect_model_integration_errors("no-such-model-at-all")
     assert (unknown.severity, unknown.component) == ("error", "no-such-model-at-all")
+    assert ".." not in unknown.message
     (guessed,) = reporter.collect_model_integration_errors("openai/no-such-whisper")
     assert guessed.message.endswith("It is an audio model, by its name.")
 

@@ -153,10 +153,14 @@ def _foreign_kind(error: BaseException) -> ErrorKind | None:
     return next((kind for name, kind in _NAMES.items() if name in names), None)
 
 
-_HOT = re.compile(r"\b(thermal|overheat\w*|too hot|throttl\w+)", re.IGNORECASE)
+_HOT = re.compile(
+    r"\b(thermal|overheat\w*|too hot|(gpu|cpu|device|clocks?)( (is|are))? throttl\w+)",
+    re.IGNORECASE,
+)
 # wgpu-py's and the browsers' words for an adapter that gives no device.
 _INITIALIZING = re.compile(
-    r"request_?device|(creat\w*|request\w*|open\w*|initiali[sz]\w*) (a |the )?(gpu )?device"
+    r"request_?device|(creat\w*|request\w*|open\w*|initiali[sz]\w*) (a |the )?(gpu )?device\b"
+    r"(?! (buffer|memory))"
     r"|device initiali[sz]ation|initiali[sz]ation failed",
     re.IGNORECASE,
 )

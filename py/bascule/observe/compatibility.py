@@ -13,6 +13,7 @@ import bascule
 from bascule.backend.tiers import tier_info
 from bascule.base.arguments import did_you_mean
 from bascule.base.arrays import need_numpy, np
+from bascule.base.page_settings import IN_PAGE
 from bascule.base.waiting import sync
 from bascule.choosing.auto import need_of
 from bascule.choosing.speeds import Kind
@@ -74,7 +75,7 @@ class HardwareCompatibilityReporter:
                 (f"Install it: pip install {name}.",),
             )
             for name, (severity, use) in _PACKAGES.items()
-            if find_spec(name) is None
+            if find_spec(name) is None and not (IN_PAGE and use.endswith("outside a page"))
         ]
         return self._add(found)
 
@@ -111,7 +112,7 @@ class HardwareCompatibilityReporter:
             programs = sync(read_programs(model_name))
         except BasculeError as error:
             advice = (error.hint,) if error.hint else ()
-            what = f"{error.what}.{self._class_of(model_name)}"
+            what = f"{error.what.rstrip('.')}.{self._class_of(model_name)}"
             return self._add([Finding("error", model_name, error.category, what, advice)])
         need = need_of(model_name, programs)
         found: list[Finding] = []
@@ -131,8 +132,9 @@ class HardwareCompatibilityReporter:
             text = f"{needs} and runs on {', '.join(able)}.{self._class_of(model_name)}"
             found.append(Finding("info", model_name, "compatible", text))
         else:
+            advice = ("Load with quantize=4.", "Take a smaller model of its kind.")
             text = f"{needs}, and no tier here can run it."
-            found.append(Finding("critical", model_name, "no_tier", text))
+            found.append(Finding("critical", model_name, "no_tier", text, advice))
         return self._add(found)
 
     def test_full_hardware_stack(self) -> list[Finding]:
