@@ -9,24 +9,33 @@ from typing import Any, TypeAlias
 from bascule.errors import InputError
 from bascule.tasks.classifications import probabilities
 from bascule.tasks.embedder import EmbeddingModel
+from bascule.tasks.generating import Generation
 from bascule.tasks.image_text import ImageTextModel
 from bascule.tasks.images import ImageModel
 from bascule.tasks.language import LanguageModel
+from bascule.tasks.speech import SpeechModel
+from bascule.tasks.text_to_text import TextToTextModel
 
-PlatformModel: TypeAlias = EmbeddingModel | LanguageModel | ImageModel | ImageTextModel
+PlatformModel: TypeAlias = (
+    EmbeddingModel | LanguageModel | ImageModel | ImageTextModel | SpeechModel | TextToTextModel
+)
 MODEL_TYPES: Mapping[str, type[PlatformModel]] = {
     "text": EmbeddingModel,
     "text_generation": LanguageModel,
     "vision": ImageModel,
     "multimodal": ImageTextModel,
+    "audio": SpeechModel,
+    "text_to_text": TextToTextModel,
 }
-_TEXT, _IMAGE = "input_text", "image"
+_TEXT, _IMAGE, _AUDIO = "input_text", "image", "audio"
 # Inputs, one of which at least is needed.
 _NEEDED: Mapping[str, tuple[str, ...]] = {
     "text": (_TEXT,),
     "text_generation": (_TEXT,),
     "vision": (_IMAGE,),
     "multimodal": (_TEXT, _IMAGE),
+    "audio": (_AUDIO,),
+    "text_to_text": (_TEXT,),
 }
 
 
@@ -52,10 +61,22 @@ async def infer(
         return await _seen(model, inputs[_IMAGE])
     if isinstance(model, ImageTextModel):
         return await _compared(model, inputs)
-    options = {name: value for name, value in inputs.items() if name != _TEXT}
-    made = await model.chat([{"role": "user", "content": inputs[_TEXT]}], **options)
-    found = {"text": made.text, "ids": made.ids}
-    return {**found, "stop_reason": made.stop_reason, "stats": made.stats}
+    options = {name: value for name, value in inputs.items() if name not in (_TEXT, _AUDIO)}
+    if isinstance(model, SpeechModel):
+        said = await model.transcribe(inputs[_AUDIO], **options)
+        return {"text": said.text, "language": said.language, "segments": said.segments}
+    if isinstance(model, TextToTextModel):
+        return _written(await model.generate(inputs[_TEXT], **options))
+    return _written(await model.chat([{"role": "user", "content": inputs[_TEXT]}], **options))
+
+
+def _written(made: Generation) -> dict[str, Any]:
+    return {
+        "text": made.text,
+        "ids": made.ids,
+        "stop_reason": made.stop_reason,
+        "stats": made.stats,
+    }
 
 
 async def _seen(model: ImageModel, images: Any) -> dict[str, Any]:

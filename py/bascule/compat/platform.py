@@ -34,10 +34,11 @@ class UnifiedWebPlatform:
     """One object for a model on whatever tier works: load, run, hear of progress.
 
     `model_type` is "text" (a sentence encoder), "text_generation" (a language model), "vision" (a
-    model of images) or "multimodal" (one of images and texts). `platform` is a tier or "auto";
-    where a named one does not work, those that `fallback_to_webnn` and `fallback_to_wasm` allow are
-    tried. With a `device` the model is loaded there, whatever `platform` says; with `quantize`
-    float weights become blocks of fewer bits (see `load`).
+    model of images), "multimodal" (one of images and texts), "audio" (a speech model) or
+    "text_to_text". `platform` is a tier or "auto"; where a named one does not work, those that
+    `fallback_to_webnn` and `fallback_to_wasm` allow are tried. With a `device` the model is loaded
+    there, whatever `platform` says; with `quantize` float weights become blocks of fewer bits (see
+    `load`).
 
     `precision` "fp16" stores float16 matrices and KV caches, "fp32" float32 caches and the
     weights as the files have them; kernels compute in float32. `quantize` and a memory level of 2,
@@ -140,8 +141,11 @@ class UnifiedWebPlatform:
         "vision" `image` is an image or a list of them, and the result holds `labels` and
         `classifications`, or `embeddings` of a model without labels. For "multimodal" it holds
         `text_embeddings` and `image_embeddings` (n, D) of what is there, and of both the
-        `probabilities` of the texts for each image. All have `tier`, `tier_reason`, `device`,
-        `model` and `ms`. InputError for inputs without any of these.
+        `probabilities` of the texts for each image. For "audio" `audio` is what
+        `SpeechModel.transcribe` takes, further inputs are its options, and the result holds
+        `text`, `language` and `segments`; "text_to_text" is as "text_generation". All have
+        `tier`, `tier_reason`, `device`, `model` and `ms`. InputError for inputs without any of
+        these.
         """
         return _now_or_later(self._infer(inputs))
 
