@@ -78,7 +78,7 @@ class Album:
 
     def _texts(self, verb: str) -> ImageTextModel:
         if not isinstance(self.model, ImageTextModel):
-            hint = "Load a model of images and texts, such as a folder of CLIP's."
+            hint = "Load a model of images and texts."
             raise InputError(verb, "a model that reads texts, too", self.model.name, hint=hint)
         return self.model
 
