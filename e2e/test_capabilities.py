@@ -243,3 +243,33 @@ def test_on_the_pages_own_thread(page_to_probe: Page) -> None:
     assert hurried.indexeddb is False
     assert "within 300 ms" in hurried.problems["indexeddb"]
     assert hurried.wasm_simd == found.wasm_simd
+
+
+WAITED = """
+import asyncio
+import json
+
+import bascule
+from bascule.errors import SetupError
+
+async def five():
+    await asyncio.sleep(0)
+    return 5
+
+def waited():
+    try:
+        return bascule.sync(five())
+    except SetupError as error:
+        return error.hint
+
+missing = bascule.HardwareCompatibilityReporter().check_components()
+json.dumps([waited(), waited(), [each.component for each in missing]])
+"""
+
+
+def test_plain_code_waits_or_says_what_to_write(page_to_probe: Page) -> None:
+    """Python that began from a snapshot says that it can wait, and on some Pyodides cannot."""
+    first, second, missing = lab(page_to_probe, WAITED)
+    assert first == second
+    assert first in (5, "Write `await` instead of sync().")
+    assert set(missing) <= {"numpy"}  # it comes when it is used
