@@ -38,8 +38,8 @@ def test_edits_reach_the_page(
         # What the shader is held to has to go along, or it is left as one that computes wrongly.
         reference = tmp_path / "py" / "bascule" / "program" / "ops" / "norm.py"
         edit(reference, "return x / np.maximum(np.sqrt(", "return 3 * x / np.maximum(np.sqrt(")
-        worker = tmp_path / "py" / "bascule" / "page" / "worker_browser.py"
-        edit(worker, "was asked", "has been asked")
+        tiers = tmp_path / "py" / "bascule" / "device" / "open_tiers.py"
+        edit(tiers, "was asked", "has been asked")
         page.open(f"{site.offline_url}/?model=/goldens/tiny-bert&tier=webgpu")
         assert settled(page) == "ready"
         assert abs(page.run(norm) - 3) < 1e-3
