@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import WhisperForConditionalGeneration
+from transformers import GenerationConfig, GenerationMixin, WhisperForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutput
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tests.goldens.whisper import N_GREEDY, START, TEACHER, build, spectrum
+from tests.goldens.whisper import BEAMS, N_BEAM_TOKENS, N_GREEDY, START, TEACHER, build, spectrum
 
 with tempfile.TemporaryDirectory() as home, torch.no_grad():
     folder = build(Path(home) / "whisper")
@@ -39,11 +40,40 @@ with tempfile.TemporaryDirectory() as home, torch.no_grad():
         greedy.append(int(best.indices[0]))
         margins.append(float(best.values[0] - best.values[1]))
     print(greedy, min(margins))
+    beam_ids, totals = np.full((len(BEAMS), N_BEAM_TOKENS), -1), []
+    for at, (end, beams, penalty) in enumerate(BEAMS):
+        net.set_attn_implementation("sdpa")
+        config = GenerationConfig(
+            num_beams=beams,
+            length_penalty=penalty,
+            early_stopping=True,
+            max_new_tokens=N_BEAM_TOKENS,
+            eos_token_id=end,
+            pad_token_id=1,
+            output_scores=True,
+            return_dict_in_generate=True,
+        )
+        given = torch.tensor([[START]])
+        # Whisper's own generate adds rules of its own.
+        found = GenerationMixin.generate(
+            net,
+            generation_config=config,
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            decoder_input_ids=given,
+        )
+        ids = found.sequences[0, 1:].tolist()
+        length = ids.index(end) + 1 if end in ids else len(ids)
+        text = ids[: length - 1] if end in ids else ids
+        beam_ids[at, : len(text)] = text
+        totals.append(float(found.sequences_scores[0]) * length**penalty)
+    print(beam_ids, totals)
     np.savez_compressed(
         Path(__file__).with_name("whisper.npz"),
         states=states[0].numpy().astype(np.float32),
         logits=taught.numpy().astype(np.float32),
         crossed=crossed.numpy().astype(np.float32),
+        beam_ids=beam_ids.astype(np.int32),
+        beam_totals=np.array(totals, np.float32),
         greedy=np.array(greedy, np.uint32),
         margin=np.array(min(margins), np.float32),
     )

@@ -36,6 +36,9 @@ CONFIG: dict[str, Any] = {
 }
 TEACHER = [START, 7, 77, 120, 9, 9, 0, 130, 41, 55, 100, 12]
 N_GREEDY = 24
+# Beam searches: the token that ends a text, beams, length penalty.
+BEAMS = [(95, 2, 0.0), (95, 5, 1.0), (11, 2, 1.0), (11, 5, 0.0), (11, 5, 1.0), (87, 5, 1.0)]
+N_BEAM_TOKENS = 16
 
 
 def _layer(made: Tensors, name: str, inner: int, *, cross: bool) -> None:

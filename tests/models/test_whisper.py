@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from bascule.backend.wasm.backend import WasmBackend
 from bascule.backend.wasm.kernels_native import open_native
 from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.gpu_native import open_native as open_gpu
-from bascule.errors import BasculeError, ModelFileError, UnsupportedModelError
+from bascule.errors import BasculeError, ModelFileError, NotFiniteError, UnsupportedModelError
 from bascule.models.tensors import compare_tensors
 from bascule.models.whisper import WHISPER
 from bascule.models.whisper.config import read_config
@@ -28,15 +29,28 @@ from bascule.models.whisper.states import initial_states
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.parameters import all_parameters
+from bascule.program.rewrites.registry import Fitting
 from bascule.tasks.speech_alignment import attention_weights
+from bascule.tasks.speech_beams import Search, search_beams
 from bascule.tasks.speech_graph import Speech
-from bascule.tasks.speech_rows import rows_program
+from bascule.tasks.speech_rows import RowDecoder, RowPrograms, rows_program
+from bascule.tasks.speech_rules import log_softmax
 from bascule.weights.computed import write_computed
 from bascule.weights.safetensors import TensorInfo
 from bascule.weights.source import FileSource
 from bascule.weights.stream import load_weights, read_headers
 from tests.goldens import cosines
-from tests.goldens.whisper import CONFIG, N_GREEDY, START, TEACHER, C, build, spectrum
+from tests.goldens.whisper import (
+    BEAMS,
+    CONFIG,
+    N_BEAM_TOKENS,
+    N_GREEDY,
+    START,
+    TEACHER,
+    C,
+    build,
+    spectrum,
+)
 
 N_ROWS, N_SLOTS = 5, 64
 GOLDENS = np.load(Path(__file__).parents[1] / "goldens" / "whisper.npz")
@@ -50,6 +64,7 @@ class Loaded:
     decoder: Executable
     rows: Executable
     states: Any
+    weights: Any
 
     async def hear(self) -> np.ndarray:
         places = np.array([CONFIG["max_source_positions"]], np.uint32)
@@ -114,7 +129,7 @@ async def load(backend: Backend, folder: Path, cache: Any = "f32") -> Loaded:
     for name, numbers in initial_states(config).items():
         states.write(name, 0, numbers)
     made = [await backend.prepare(each, store, states) for each in passes]
-    return Loaded(*made, states)
+    return Loaded(*made, states, store)
 
 
 async def open_tier(tier: str) -> Backend:
@@ -170,6 +185,42 @@ async def test_caches_of_halves_are_close(tier: str, tmp_path: Path) -> None:
     await model.hear()
     taught = np.stack([await model.logits(i, token) for i, token in enumerate(TEACHER)])
     assert cosines(taught, GOLDENS["logits"]).min() > 0.9999
+    backend.close()
+
+
+def log_probabilities(logits: np.ndarray, ids: Sequence[int]) -> np.ndarray:
+    del ids  # any token may follow
+    return log_softmax(logits.astype(np.float64))
+
+
+@pytest.mark.parametrize("tier", ["webgpu", "wasm", "cpu"])
+async def test_beams_end_with_the_texts_of_transformers(tier: str, tmp_path: Path) -> None:
+    backend = await open_tier(tier)
+    model = await load(backend, build(tmp_path / "whisper"))
+    await model.hear()
+    speech = Speech(WHISPER, read_config(CONFIG, "config.json"))
+    fitting = Fitting(backend.limits)
+    programs = RowPrograms(backend, model.weights, model.states, fitting, speech, "f32")
+    expected = zip(BEAMS, GOLDENS["beam_ids"], GOLDENS["beam_totals"], strict=True)
+    for (end, beams, penalty), ids, total in expected:
+        rows = RowDecoder(programs, beams, (), lambda where: NotFiniteError("m", where, tier))
+        search = Search(beams, 1.0, penalty, end, N_BEAM_TOKENS)
+        best, _ = await search_beams(rows, [START], search, log_probabilities)
+        assert list(best.ids) == [token for token in ids.tolist() if token >= 0]
+        assert best.total == pytest.approx(total, abs=2e-3)
+    # A longer search has other rows; more beams than tokens that may follow are no error.
+    narrow = Search(5, 2.0, 1.0, 95, N_BEAM_TOKENS)
+    rows = RowDecoder(programs, 5, (), lambda where: NotFiniteError("m", where, tier))
+
+    def two(logits: np.ndarray, ids: Sequence[int]) -> np.ndarray:
+        allowed = np.full(len(logits), -np.inf)
+        allowed[[10, 95]] = np.log([0.6, 0.4])
+        return allowed if len(ids) < 3 else np.where(np.arange(len(logits)) == 95, 0.0, -np.inf)
+
+    best, _ = await search_beams(rows, TEACHER[:7], narrow, two)
+    assert best.ids == (10, 10, 10)
+    assert best.total == pytest.approx(3 * np.log(0.6))
+    programs.close()
     backend.close()
 
 

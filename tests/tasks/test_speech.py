@@ -96,6 +96,23 @@ async def test_a_stream_is_left_and_a_task_cancelled(folder: Path) -> None:
         assert (await model.transcribe(NOISE[:8000], temperatures=0)).segments is not None
 
 
+async def test_beams_find_likelier_texts_on_every_tier(folder: Path) -> None:
+    found: list[Any] = []
+    options: Any = {"temperatures": 0, "language": "en", "no_speech_threshold": 1.0}
+    for tier in ("cpu", "wasm", "webgpu"):
+        async with await load(folder, tier, cache_dtype="f32") as model:
+            said = await model.transcribe(NOISE[:13_000], beam_size=3, **options)
+            found.append([(s.start, s.end, s.ids) for s in said.segments])
+            if tier == "cpu":
+                plain = await model.transcribe(NOISE[:13_000], **options)
+                best, first = said.segments[0], plain.segments[0]
+                assert best.mean_log_probability > first.mean_log_probability
+                assert best.no_speech_probability == pytest.approx(first.no_speech_probability)
+                timeless = await model.transcribe(NOISE, beam_size=2, timestamps=False, **options)
+                assert all(token < folders.END for s in timeless.segments for token in s.ids)
+    assert found[0] == found[1] == found[2] != []
+
+
 async def test_thresholds_act(folder: Path) -> None:
     sound = NOISE[:13_000]
     async with await load(folder) as model:
@@ -131,6 +148,10 @@ async def test_thresholds_act(folder: Path) -> None:
         (NOISE, {"no_speech_threshold": "low"}, "no_speech_threshold"),
         (NOISE, {"sample_rate": 10}, "sample_rate"),
         (NOISE, {"progress": 3}, "progress"),
+        (NOISE, {"beam_size": 0}, "beam_size"),
+        (NOISE, {"beam_size": 17}, "beam_size"),
+        (NOISE, {"patience": 0.0}, "patience.*above 0"),
+        (NOISE, {"length_penalty": "long"}, "length_penalty"),
         (NOISE, {"beams": 3}, "beams"),
     ],
     ids=str,
@@ -228,6 +249,26 @@ async def test_tiny_en_says_what_faster_whisper_does(tier: str) -> None:
         weights = model.stats["weights_nbytes"]
         assert weights < 1.01 * 4 * 37.8e6
         assert model.stats["peak_chunk_nbytes"] <= 3 << 22
+
+
+async def test_beams_of_tiny_en_say_what_those_of_faster_whisper_do() -> None:
+    """With float16 caches "waits" becomes "wait": log probabilities of both differ by 0.0004."""
+    expected = {
+        "bridge": (
+            0.0,
+            7.5,
+            " The old bridge opens for the ships in the morning, two leaves rise, and the traffic "
+            "waits until they come down again.",
+            -0.398,
+            0.043,
+        ),
+        "measure": MEASURE[0],
+    }
+    async with await bascule.load(
+        "whisper-tiny.en", tier="wasm", prove=False, cache_dtype="f32"
+    ) as model:
+        for name, row in expected.items():
+            assert_said(await model.transcribe(RECORDINGS / f"{name}.wav", beam_size=5), (row,))
 
 
 async def test_base_finds_the_language() -> None:

@@ -11,12 +11,14 @@ from bascule.audio.mel import RATE
 from bascule.base.arguments import described, did_you_mean, one_of, whole_number
 from bascule.base.progress import ProgressCallback
 from bascule.errors import InputError
+from bascule.tasks.speech_rows import MOST_BEAMS
 from bascule.tasks.speech_tokens import SpeechTokens
 
 SpeechTask = Literal["transcribe", "translate"]
 # Those of the model's authors' own program.
 _TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 _MOST_TEMPERATURES = 16
+_MOST_PATIENCE = 16
 
 
 class TranscribeOptions(TypedDict, total=False):
@@ -25,7 +27,9 @@ class TranscribeOptions(TypedDict, total=False):
     A window is decoded again at the next of the `temperatures` where its text compresses by more
     than `compression_ratio_threshold` (it repeats itself) or its mean log probability is below
     `log_probability_threshold`. It is silence where the probability of no speech exceeds
-    `no_speech_threshold` and the text is not probable either.
+    `no_speech_threshold` and the text is not probable either. At temperature 0 the best of
+    `beam_size` texts is taken: of `beam_size` times `patience` that have ended, the one of the
+    largest log probability over its length to the power of `length_penalty`.
     """
 
     sample_rate: int | None
@@ -37,6 +41,9 @@ class TranscribeOptions(TypedDict, total=False):
     compression_ratio_threshold: float | None
     log_probability_threshold: float | None
     no_speech_threshold: float | None
+    beam_size: int | None
+    patience: float | None
+    length_penalty: float | None
     seed: int | None
     progress: ProgressCallback | None
 
@@ -57,6 +64,9 @@ class Asked:
     most_compressed: float
     least_probable: float
     most_silent: float
+    beam_size: int
+    patience: float
+    length_penalty: float
     seed: int
     progress: ProgressCallback | None
 
@@ -83,6 +93,9 @@ def read_options(options: Mapping[str, Any], tokens: SpeechTokens) -> Asked:
         most_compressed=_number(given, "compression_ratio_threshold", 2.4),
         least_probable=_number(given, "log_probability_threshold", -1.0),
         most_silent=_number(given, "no_speech_threshold", 0.6),
+        beam_size=whole_number("beam_size", given.get("beam_size", 1), 1, MOST_BEAMS),
+        patience=_positive(given, "patience"),
+        length_penalty=_number(given, "length_penalty", 1.0),
         seed=whole_number("seed", given.get("seed", 0), 0, 2**32 - 1),
         progress=cast(ProgressCallback | None, progress),
     )
@@ -99,6 +112,13 @@ def _temperatures(given: object) -> tuple[float, ...]:
         if isinstance(each, bool) or not isinstance(each, int | float) or not 0 <= each <= 2:
             raise InputError("temperatures", expected, described(each))
     return tuple(float(each) for each in cast(Sequence[float], listed))
+
+
+def _positive(given: Mapping[str, Any], name: str) -> float:
+    found = _number(given, name, 1.0)
+    if not 0 < found <= _MOST_PATIENCE:
+        raise InputError(name, f"a number above 0, {_MOST_PATIENCE} at the most", f"{found}")
+    return found
 
 
 def _flag(given: Mapping[str, Any], name: str, *, default: bool) -> bool:

@@ -108,6 +108,7 @@ class RowDecoder:
     ) -> None:
         self.count = count
         self.slot = 0
+        self.passes = 0
         self.programs = programs
         self._queries = queries
         self._not_finite = not_finite
@@ -140,4 +141,5 @@ class RowDecoder:
         outputs = [each[: len(rows)] for each in found.values()]
         if not np.isfinite(outputs[0]).all():
             raise self._not_finite(f"a logit behind token {rows[0].place}")
+        self.passes += 1
         return list(range(first, first + len(rows))), outputs

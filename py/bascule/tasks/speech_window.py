@@ -1,4 +1,4 @@
-"""One window of sound: its tokens by greedy search or sampling, and the segments that they form."""
+"""One window of sound: its tokens by search or sampling, and the segments that they form."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from bascule.base.arrays import Array, np
 from bascule.tasks.speech_aligner import CHUNK, Aligner, Heads
+from bascule.tasks.speech_beams import Search, search_beams
 from bascule.tasks.speech_options import Asked
 from bascule.tasks.speech_rows import RowDecoder, RowPrograms
 from bascule.tasks.speech_rules import allowed_ids, allowed_logits, log_softmax
@@ -88,12 +89,13 @@ class WindowDecoder:
     async def _decode(self, language: str, asked: Asked, temperature: float) -> Heard:
         tokens, timed = self._tokens, asked.timestamps
         prompt = tokens.prompt(language, asked.task, timestamps=timed)
+        if asked.beam_size > 1 and not temperature > 0:
+            return await self._searched(prompt, asked)
         random = np.random.default_rng((asked.seed, round(1000 * temperature)))
         silent, first = await self._start(prompt)
         ids: list[int] = []
         total = 0.0
-        most = self._places // 2 - 1  # the other half is for a prompt
-        most = min(most, self._places - len(prompt))
+        most = self._most(prompt)
         while True:
             last, at = (ids or prompt)[-1], len(prompt) + len(ids) - 1
             stage = "decode_ms" if ids else "prompt_ms"
@@ -117,8 +119,33 @@ class WindowDecoder:
                 break
             if len(ids) % _TURN == 0:
                 await asyncio.sleep(0)
+        return self._heard(ids, total, silent, temperature)
+
+    async def _searched(self, prompt: list[int], asked: Asked) -> Heard:
+        """Return the best of `asked.beam_size` texts."""
+        tokens, timed, totals = self._tokens, asked.timestamps, self.steps.totals
+        rows = RowDecoder(self._rows, asked.beam_size, (), self.steps.not_finite)
+        most, end = self._most(prompt), tokens.end
+        search = Search(asked.beam_size, asked.patience, asked.length_penalty, end, most)
+
+        def weigh(logits: Array, ids: Sequence[int]) -> Array:
+            return log_softmax(allowed_logits(logits, ids, tokens, timestamps=timed))
+
+        began = perf_counter()
+        best, logits = await search_beams(rows, prompt, search, weigh)
+        totals["decode_ms"] += 1e3 * (perf_counter() - began)
+        totals["decoder_steps"] += rows.passes
+        totals["logits_reads"] += rows.passes
+        return self._heard(list(best.ids), best.total, self._silence(logits), 0.0)
+
+    def _most(self, prompt: list[int]) -> int:
+        """How many tokens a window's text has at the most: half is for a prompt."""
+        return min(self._places // 2 - 1, self._places - len(prompt))
+
+    def _heard(self, ids: list[int], total: float, silent: float, temperature: float) -> Heard:
         text = self.text_of(ids)
-        return Heard(ids, text, total / (len(ids) + 1), silent, _compression(text), temperature)
+        mean = total / (len(ids) + 1)
+        return Heard(ids, text, mean, silent, _compression(text), temperature)
 
     async def _start(self, prompt: list[int]) -> tuple[float, Array | None]:
         """Take in all of the prompt but its last token.
@@ -128,10 +155,13 @@ class WindowDecoder:
         logits = await self.steps.logits(prompt[0], 0, stage="prompt_ms")
         for at, token in enumerate(prompt[1:-1], 1):
             await self.steps.read(token, at)
-        silent = 0.0
-        if self._tokens.no_speech is not None:
-            silent = exp(log_softmax(logits.astype(np.float64))[self._tokens.no_speech])
-        return silent, logits if len(prompt) == 1 else None
+        return self._silence(logits), logits if len(prompt) == 1 else None
+
+    def _silence(self, logits: Array) -> float:
+        """The probability of no speech, by the logits behind the first token."""
+        if self._tokens.no_speech is None:
+            return 0.0
+        return exp(log_softmax(logits.astype(np.float64))[self._tokens.no_speech])
 
     def text_of(self, ids: list[int]) -> str:
         """Return the text of ids, times left out."""
