@@ -28,7 +28,12 @@ from bascule.cli.page import (
     snapshot,
     wheel,
 )
-from bascule.cli.speech import add_transcribe_arguments, transcribe
+from bascule.cli.speech import (
+    add_convert_arguments,
+    add_transcribe_arguments,
+    convert,
+    transcribe,
+)
 from bascule.cli.streams import ReaderGoneError, standard_streams, texts_or_lines
 from bascule.cli.text import (
     add_chat_arguments,
@@ -138,6 +143,16 @@ def _parser() -> argparse.ArgumentParser:
             transcribe,
             "write down what a recording says",
             "bascule transcribe talk.wav --format srt > talk.srt",
+        )
+    )
+
+    add_convert_arguments(
+        _command(
+            commands,
+            "convert",
+            convert,
+            "write a CTranslate2 model as a Hugging Face folder",
+            "bascule convert models/faster-whisper-small models/whisper-small",
         )
     )
 

@@ -1,11 +1,12 @@
-"""`bascule transcribe`: the text of a recording, as text, subtitles or JSON."""
+"""`bascule transcribe`: the text of a recording, as text, subtitles or JSON; `bascule convert`."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from bascule.backend.base import TIERS
-from bascule.errors import UnsupportedModelError
+from bascule.errors import InputError, UnsupportedModelError
 
 # As `tasks.transcription.FORMATS`, `tasks.speech_tokens.TASKS`: help needs no model's modules.
 _FORMATS = ("txt", "srt", "vtt", "json")
@@ -44,3 +45,30 @@ async def transcribe(parsed: argparse.Namespace) -> None:
                     print(segment.text.strip(), flush=True)
         if parsed.format != "txt":
             print(stream.result.formatted(parsed.format), end="")
+
+
+def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `convert` takes."""
+    parser.add_argument(
+        "model", metavar="MODEL", help="a folder of CTranslate2, its URL, or a known model's name"
+    )
+    parser.add_argument("folder", type=Path, metavar="NEW", help="the folder to write")
+
+
+async def convert(parsed: argparse.Namespace) -> None:
+    """Write a Hugging Face folder of a model in CTranslate2's layout."""
+    from bascule.cli.terminal import progress_bar
+    from bascule.device.loading import open_files
+    from bascule.recipes.speech_conversion import convert_speech
+
+    source, file = open_files(parsed.model)
+    try:
+        if file is not None:
+            hint = "GGUF files load as they are."
+            raise InputError("convert", "a CTranslate2 folder", parsed.model, hint=hint)
+        with progress_bar() as tell:
+            await convert_speech(source, parsed.folder, tell)
+    finally:
+        await source.settle()
+        source.release()
+    print(parsed.folder)

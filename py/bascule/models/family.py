@@ -95,7 +95,8 @@ class SpeechFamily(Family):
     decoder's over several tokens; `states` has the numbers of the states that do not begin as
     zeros. A config.json without a model_type that has
     the `converted_keys` belongs to a folder of CTranslate2, whose model.bin (read by offset and
-    count, of so many bytes, of that name) `read_converted` reads.
+    count, of so many bytes, of that name) `read_converted` reads. `settings_files` has the JSON
+    files of a Hugging Face folder of these sizes.
     """
 
     config: Callable[[Mapping[str, Any], str], SpeechConfig]
@@ -110,6 +111,7 @@ class SpeechFamily(Family):
     read_converted: Callable[
         [Read, int, str], Awaitable[tuple[SpeechConfig, dict[str, TensorInfo]]]
     ]
+    settings_files: Callable[[SpeechConfig], dict[str, Mapping[str, Any]]]
     tasks: tuple[Task, ...] = ("transcribe",)
 
 

@@ -26,10 +26,11 @@ from bascule.tasks.speech_tokens import read_speech_tokens
 from bascule.text.folder_vocabulary import TokenizerFiles, read_folder_vocabulary
 from bascule.text.language import open_text_tokenizer
 from bascule.weights.names import MODEL_BIN
+from bascule.weights.safetensors import TensorInfo
 from bascule.weights.source import Source
 from bascule.weights.stream import read_headers, with_restarts
 
-_GENERATION = "generation_config.json"
+GENERATION = "generation_config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +75,15 @@ async def read_speech(
     converted = "model_type" not in config_json
     tables = partial(_converted_tables if converted else _folder_tables, family)
     if converted:
-        read = partial(_read_converted, source, family)
+        read = partial(read_converted, source, family)
         config, tensors = await with_restarts(source, read, source.forget)
         settings = dict(config_json)
     else:
         config = family.config(config_json, f"{place}/config.json")
         headers = await with_restarts(source, partial(read_headers, source), source.forget)
         tensors = all_tensors(headers)
-        generation = await read_known(source, known_files, _GENERATION)
-        more = {} if generation is None else json_object(generation, f"{place}/{_GENERATION}")
+        generation = await read_known(source, known_files, GENERATION)
+        more = {} if generation is None else json_object(generation, f"{place}/{GENERATION}")
         settings = {**config_json, **more}
     compare_tensors(family.tensors(config), tensors, family.ignored, place)
     tell(Progress("config", 1, 1, "files"))
@@ -97,7 +98,11 @@ async def read_speech(
     return SpeechRecipe(made, cache, tables)
 
 
-async def _read_converted(source: Source, family: SpeechFamily) -> tuple[SpeechConfig, Any]:
+async def read_converted(
+    source: Source, family: SpeechFamily
+) -> tuple[SpeechConfig, dict[str, TensorInfo]]:
+    """Return the sizes and the tensors of a CTranslate2 folder; errors as the family's reader."""
+
     async def read(offset: int, count: int) -> bytes:
         return await source.read(MODEL_BIN, offset, count)
 
@@ -106,7 +111,7 @@ async def _read_converted(source: Source, family: SpeechFamily) -> tuple[SpeechC
 
 
 async def _converted_tables(family: SpeechFamily, source: Source) -> Tables:
-    return family.as_matrices({MODEL_BIN: (await _read_converted(source, family))[1]})
+    return family.as_matrices({MODEL_BIN: (await read_converted(source, family))[1]})
 
 
 async def _folder_tables(family: SpeechFamily, source: Source) -> Tables:

@@ -7,7 +7,7 @@ import re
 from bascule.models.decoder.graph import CacheDType
 from bascule.models.family import SpeechFamily
 from bascule.models.speech.config import Rows, SpeechConfig
-from bascule.models.whisper.config import read_config
+from bascule.models.whisper.config import read_config, settings_files
 from bascule.models.whisper.ctranslate2 import read_converted
 from bascule.models.whisper.files import as_matrices, tensors
 from bascule.models.whisper.graph import Hearing, decode, encode
@@ -43,4 +43,5 @@ WHISPER = SpeechFamily(
     states=initial_states,
     converted_keys=frozenset(("suppress_ids", "suppress_ids_begin")),
     read_converted=read_converted,
+    settings_files=settings_files,
 )

@@ -52,3 +52,29 @@ def read_config(config: Mapping[str, Any], file: str) -> SpeechConfig:
         encoder=half("encoder", "max_source_positions", 1500, _MOST_PLACES),
         decoder=half("decoder", "max_target_positions", 448, _MOST_TOKENS),
     )
+
+
+def settings_files(config: SpeechConfig) -> dict[str, Mapping[str, Any]]:
+    """Return the config.json that `read_config` reads, and transformers' feature extractor's."""
+    fields: dict[str, Any] = {
+        **{name: value for name, value in _PLAIN.items() if value is not None},
+        "architectures": ["WhisperForConditionalGeneration"],
+        "vocab_size": config.vocabulary,
+        "d_model": config.hidden,
+        "num_mel_bins": config.bands,
+        "max_source_positions": config.encoder.places,
+        "max_target_positions": config.decoder.places,
+    }
+    for name, half in (("encoder", config.encoder), ("decoder", config.decoder)):
+        fields[f"{name}_layers"] = half.layers
+        fields[f"{name}_attention_heads"] = half.heads
+        fields[f"{name}_ffn_dim"] = half.inner
+    extractor = {
+        "feature_extractor_type": "WhisperFeatureExtractor",
+        "feature_size": config.bands,
+        "sampling_rate": 16000,
+        "hop_length": 160,
+        "n_fft": 400,
+        "chunk_length": max(1, config.frames // 100),
+    }
+    return {"config.json": fields, "preprocessor_config.json": extractor}
