@@ -152,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
             "convert",
             convert,
             "write a CTranslate2 model as a Hugging Face folder",
-            "bascule convert models/faster-whisper-small models/whisper-small",
+            "bascule convert models/small-ct2 models/small",
         )
     )
 
