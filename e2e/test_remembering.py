@@ -10,11 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from e2e.conftest import Site, settled
 from e2e.engines import Engine, Page, wait_for, wait_until
 from tests.goldens import TINY_BERT, cosines, golden
+from tests.goldens.classifiers import ANSWERS, CLASSIFIERS, QUERY, classifier_golden
+from tests.goldens.families import build as build_classifier
 from tests.weights.faulty import FaultyServer
 
 TINY = "/goldens/tiny-bert"
@@ -113,6 +116,31 @@ def test_a_second_visit_asks_for_files_and_makes_pipelines_before_python(
     ]
     page.run("(urls) => bascule.cache('rm', urls)", [f"{server.url}{weights}"])
     assert page.run(LOADS) == []
+
+
+RANK = "({ query, texts }) => bascule.rank(query, texts)"
+
+
+def test_a_rerankers_tokenizer_is_made_before_python_asks(
+    engine: Engine, site: Site, new_page: Callable[[str], Page], tmp_path: Path
+) -> None:
+    case = CLASSIFIERS[0]
+    build_classifier(case, tmp_path / "m")
+    expected = classifier_golden(case.name)["scores"][: len(ANSWERS)]
+    page, rankings, early = new_page("about:blank"), [], []
+    with FaultyServer(tmp_path) as server:
+        for _ in range(2):
+            server.reset_counts()
+            # WebKit's driver forgets an origin with its last page without a service worker.
+            page.open(f"{site.offline_url}/?model={server.url}/m&tier=wasm")
+            wait_for(page, "(await bascule.stats()).load_ms > 0")
+            page.run("() => bascule.offline")
+            rankings.append(page.run(RANK, {"query": QUERY, "texts": ANSWERS}))
+            early.append(page.run("() => bascule.stats()")["early_tokenizer"])
+        read = [each.path for each in server.requests if each.method == "GET"]
+    assert (early, read) == ([0, 1], []), engine.name
+    assert rankings[0] == rankings[1]
+    assert np.abs(np.array(rankings[1]["scores"]) - expected).max() < 1e-4
 
 
 @pytest.mark.one_engine

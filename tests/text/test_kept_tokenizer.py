@@ -12,6 +12,7 @@ import pytest
 from bascule.base.entries import MemoryRemembered, Remembered
 from bascule.base.remembered import FolderRemembered
 from bascule.text import _checked_key, open_tokenizer  # pyright: ignore[reportPrivateUsage]
+from bascule.text.pairs import Templates, kept_templates
 from bascule.text.tokenizer_check import check_tokenizer
 from tests.goldens import TINY_BERT
 
@@ -28,8 +29,8 @@ const { folder, kept, entries, texts } = JSON.parse(readFileSync(0, "utf8"));
 const memory = new Remembered(null, 1000); // keeps what it is given in this process
 const made = async () => createChecked(async () => tokenizers, memory, folder);
 const module = { openRemembered: async () => memory };
-await keepChecked(module, null, folder, ...kept);
-const { key, nTokens, nAdded, taken, tokenizer } = await made();
+await keepChecked(module, null, folder, JSON.stringify(kept));
+const { key, nTokens, nAdded, templates, taken, tokenizer } = await made();
 const flat = Array.from(tokenizer.encode(JSON.stringify(texts)));
 const answers = [];
 for (const entry of entries) {
@@ -38,13 +39,13 @@ for (const entry of entries) {
 }
 await memory.forget(`tokenizer ${folder}`);
 answers.push(await made());
-await keepChecked(module, null, folder, "key", 1, 1, 1, " ".repeat(9 << 20));
+await keepChecked(module, null, folder, " ".repeat(9 << 20));
 answers.push(await made());
-console.log(JSON.stringify([{ key, nTokens, nAdded, taken, flat }, answers]));
+console.log(JSON.stringify([{ key, nTokens, nAdded, templates, taken, flat }, answers]));
 """
 
 
-def in_node(kept: list[Any], entries: list[Any]) -> tuple[dict[str, Any], list[Any]]:
+def in_node(kept: dict[str, Any], entries: list[Any]) -> tuple[dict[str, Any], list[Any]]:
     """What a page makes of a tokenizer that was kept, and of entries that it did not write."""
     asked = {"folder": FOLDER, "kept": kept, "entries": entries, "texts": TEXTS}
     command = ["node", "--input-type=module", "-e", IN_NODE]
@@ -58,20 +59,26 @@ def in_node(kept: list[Any], entries: list[Any]) -> tuple[dict[str, Any], list[A
 async def test_what_is_kept_encodes_as_what_was_checked() -> None:
     data = (TINY_BERT / "tokenizer.json").read_bytes()
     checked = check_tokenizer(data, "tokenizer.json")
-    numbers = [checked.n_tokens, checked.n_added_to_text, MOST_TOKENS]
-    good = {"key": "k", "nTokens": 5, "nAdded": 2, "mostTokens": 9, "json": "{}"}
+    assert checked.templates is not None
+    kept = {
+        **{"key": "the key", "nTokens": checked.n_tokens, "nAdded": checked.n_added_to_text},
+        **{"mostTokens": MOST_TOKENS, "templates": checked.templates.as_json()},
+        "json": checked.json.decode(),
+    }
+    good = {"key": "k", "nTokens": 5, "nAdded": 2, "mostTokens": 9, "templates": None, "json": "{}"}
     hostile = [
         {},
         {**good, "nTokens": -1},
         {**good, "nAdded": "2"},
         {**good, "mostTokens": 1.5},
         {**good, "key": None},
+        {key: value for key, value in good.items() if key != "templates"},
         {**good, "json": {"model": 7}},
     ]
-    made, answers = in_node(["the key", *numbers, checked.json.decode()], hostile)
-    assert made["key"] == "the key"
-    assert [made["nTokens"], made["nAdded"]] == numbers[:2]
+    made, answers = in_node(kept, hostile)
+    assert {name: made[name] for name in ("key", "nTokens", "nAdded")}.items() <= kept.items()
     assert made["taken"] is False
+    assert kept_templates(json.loads(made["templates"]), checked.n_tokens) == checked.templates
     ids = (await open_tokenizer(data, MOST_TOKENS)).encode(TEXTS)
     lengths = [len(row) for row in ids]
     assert made["flat"] == [len(ids), *lengths, *(token for row in ids for token in row)]
@@ -81,8 +88,43 @@ async def test_what_is_kept_encodes_as_what_was_checked() -> None:
 
 def test_a_key_is_that_of_the_bytes_and_the_length() -> None:
     keys = {_checked_key(b"a", 8), _checked_key(b"b", 8), _checked_key(b"a", 9)}
-    assert len(keys) == 3
+    keys.add(_checked_key(b"a", None))  # not cut
+    assert len(keys) == 4
     assert _checked_key(b"a", 8) in keys
+
+
+SINGLE, PAIR = [[2, 0], ["A", 0], [3, 0]], [["A", 0], [3, 1], ["B", 1]]
+
+
+def test_kept_templates_are_those_of_the_file_or_refused() -> None:
+    sound = Templates((("A", 0),), (("B", 0), (3, 1), ("A", 1)))
+    assert kept_templates(json.loads(json.dumps(sound.as_json())), 4) == sound
+    assert kept_templates({"single": SINGLE, "pair": None}, 4) == Templates(
+        ((2, 0), ("A", 0), (3, 0)), None
+    )
+    assert kept_templates(None, 4) is None
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        7,
+        [],
+        {"single": SINGLE},
+        {"single": [], "pair": None},
+        {"single": SINGLE, "pair": SINGLE},
+        {"single": [["A", 2]], "pair": PAIR},
+        {"single": [["A", True]], "pair": PAIR},
+        {"single": [["A", 0], [4, 0]], "pair": PAIR},
+        {"single": [["A", 0], [-1, 0]], "pair": PAIR},
+        {"single": [["A", 0], ["A", 0]], "pair": PAIR},
+        {"single": [["A", 0, 0]], "pair": PAIR},
+        {"single": [["B", 0]], "pair": PAIR},
+    ],
+)
+def test_damaged_templates_are_refused(stored: Any) -> None:
+    with pytest.raises(ValueError, match="other"):
+        kept_templates(stored, 4)
 
 
 @pytest.mark.parametrize("kind", ["memory", "folder"])

@@ -91,13 +91,13 @@ function flattened(rows) {
  * next visit. Never rejects.
  * @param {typeof import("./remembered.js")} remembering
  * @param {import("./remembered.js").Library} library @param {string} folder
- * @param {string} key of the file that was checked @param {number} nTokens @param {number} nAdded to a text
- * @param {number} mostTokens @param {string} json
+ * @param {string} entry what `createChecked` reads, as JSON: the key of the file that was checked, its
+ *   numbers of tokens, the templates of rows (Python's own), and the checked file
  */
-export async function keepChecked(remembering, library, folder, key, nTokens, nAdded, mostTokens, json) {
-  if (json.length > MOST_KEPT) return;
+export async function keepChecked(remembering, library, folder, entry) {
+  if (entry.length > MOST_KEPT) return;
   const remembered = await remembering.openRemembered(library);
-  await remembered.put(`tokenizer ${folder}`, JSON.stringify({ key, nTokens, nAdded, mostTokens, json }));
+  await remembered.put(`tokenizer ${folder}`, entry);
   remembered.close();
 }
 
@@ -110,9 +110,12 @@ export async function keepChecked(remembering, library, folder, key, nTokens, nA
 export async function createChecked(library, remembered, folder) {
   const kept = JSON.parse((await remembered.get(`tokenizer ${folder}`)) || "{}");
   const { key, nTokens, nAdded, mostTokens, json } = kept;
+  const templates = JSON.stringify(kept.templates);
   const counts = [nTokens, nAdded, mostTokens].every((count) => Number.isSafeInteger(count) && count >= 0);
-  if (!counts || typeof key !== "string" || typeof json !== "string") return null;
-  return { key, nTokens, nAdded, tokenizer: createTokenizer(await library(), json, mostTokens), taken: false };
+  const texts = [key, templates, json].every((text) => typeof text === "string");
+  if (!counts || !texts) return null;
+  const tokenizer = createTokenizer(await library(), json, mostTokens);
+  return { key, nTokens, nAdded, templates, tokenizer, taken: false };
 }
 
 /**

@@ -89,7 +89,7 @@ async def read_classifier(
     check_tensors(family, config, all_tensors(tables), place, len(settings.classes.labels))
     data = await read_tokenizer_json(tokenizing, tell, lowercases=folder.lowercases)
     tokenizer, templates = await open_pair_tokenizer(
-        data, settings.max_tokens, n_embeddings=config.vocabulary
+        data, settings.max_tokens, n_embeddings=config.vocabulary, folder=place
     )
     tell(Progress("tokenizer", 1, 1, "files"))
     return ClassifierRecipe(settings, tokenizer, templates)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from bascule import __version__
@@ -29,6 +29,16 @@ class Tokenizer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class OpenedTokenizer:
+    """A tokenizer, and what `CheckedTokenizer` says of its file."""
+
+    tokenizer: Tokenizer
+    n_tokens: int
+    n_added_to_text: int
+    templates: Templates | None
+
+
 async def open_tokenizer(
     tokenizer_json: bytes,
     max_tokens: int,
@@ -44,31 +54,39 @@ async def open_tokenizer(
     file is not sound or has more tokens than the model has embeddings, UnsupportedModelError for a
     tokenizer of another kind.
     """
-    if folder and sys.platform == "emscripten":
+    opened = await _open(tokenizer_json, max_tokens, place, folder)
+    _check_fit(opened, max_tokens, n_embeddings, place)
+    return opened.tokenizer
+
+
+async def _open(
+    tokenizer_json: bytes, most_tokens: int | None, place: str, folder: str
+) -> OpenedTokenizer:
+    """A tokenizer that cuts at `most_tokens`: made early and taken over, or checked and made."""
+    if not folder or sys.platform != "emscripten":
+        checked = check_tokenizer(tokenizer_json, place)
+    else:
         from bascule.text.tokenizer_browser import remember_checked, take_early
 
-        key = _checked_key(tokenizer_json, max_tokens)
+        key = _checked_key(tokenizer_json, most_tokens)
         early = take_early(key)
         if early is not None:
-            tokenizer, n_tokens, n_added_to_text = early
-            _check_fit(n_tokens, n_added_to_text, max_tokens, n_embeddings, place)
-            return tokenizer
+            return early
         checked = check_tokenizer(tokenizer_json, place)
-        await remember_checked(folder, key, checked, max_tokens)
-    else:
-        checked = check_tokenizer(tokenizer_json, place)
-    _check_fit(checked.n_tokens, checked.n_added_to_text, max_tokens, n_embeddings, place)
-    return await make_tokenizer(checked.json, max_tokens)
+        await remember_checked(folder, key, checked, most_tokens)
+    tokenizer = await make_tokenizer(checked.json, most_tokens)
+    return OpenedTokenizer(tokenizer, checked.n_tokens, checked.n_added_to_text, checked.templates)
 
 
-def _checked_key(tokenizer_json: bytes, max_tokens: int) -> str:
+def _checked_key(tokenizer_json: bytes, most_tokens: int | None) -> str:
     """Equal for bytes that this version's check has passed, cut at the same length."""
-    return f"{__version__} {hashlib.sha256(tokenizer_json).hexdigest()} {max_tokens}"
+    return f"{__version__} {hashlib.sha256(tokenizer_json).hexdigest()} {most_tokens}"
 
 
 def _check_fit(
-    n_tokens: int, n_added: int, max_tokens: int, n_embeddings: int | None, place: str
+    opened: OpenedTokenizer, max_tokens: int, n_embeddings: int | None, place: str
 ) -> None:
+    n_tokens, n_added = opened.n_tokens, opened.n_added_to_text
     if n_embeddings is not None and n_tokens > n_embeddings:
         problem = f"it has {n_tokens:,} tokens, and the model {n_embeddings:,} embeddings"
         raise ModelFileError(place, problem)
@@ -78,21 +96,26 @@ def _check_fit(
 
 
 async def open_pair_tokenizer(
-    tokenizer_json: bytes, max_tokens: int, *, n_embeddings: int, place: str = "tokenizer.json"
+    tokenizer_json: bytes,
+    max_tokens: int,
+    *,
+    n_embeddings: int,
+    place: str = "tokenizer.json",
+    folder: str = "",
 ) -> tuple[Tokenizer, Templates]:
     """A tokenizer of texts alone, and the templates that join one or two of them.
 
-    Without a pair's template where `max_tokens` leave it no room. Errors as `open_tokenizer`, and
-    UnsupportedModelError for templates in each other.
+    Without a pair's template where `max_tokens` leave it no room. Remembered as `open_tokenizer`
+    has it. Errors as there, and UnsupportedModelError for templates in each other.
     """
-    checked = check_tokenizer(tokenizer_json, place)
-    if checked.templates is None:
+    opened = await _open(tokenizer_json, None, place, folder)
+    if opened.templates is None:
         raise UnsupportedModelError(place, "several steps of its post_processor add tokens")
-    _check_fit(checked.n_tokens, checked.n_added_to_text, max_tokens, n_embeddings, place)
-    templates = checked.templates
+    _check_fit(opened, max_tokens, n_embeddings, place)
+    templates = opened.templates
     if templates.pair is not None and n_special(templates.pair) >= max_tokens:
         templates = replace(templates, pair=None)
-    return await make_tokenizer(checked.json, None), templates
+    return opened.tokenizer, templates
 
 
 async def make_tokenizer(tokenizer_json: bytes, max_tokens: int | None) -> Tokenizer:

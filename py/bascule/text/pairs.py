@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 # A text of a row, by its letter, or a special token's id; each with the type of its tokens.
 Piece: TypeAlias = tuple[Literal["A", "B"] | int, int]
@@ -21,6 +21,44 @@ class Templates:
 
     single: tuple[Piece, ...]
     pair: tuple[Piece, ...] | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain lists; `kept_templates` reads them."""
+        return {"single": self.single, "pair": self.pair}
+
+
+def kept_templates(stored: object, n_tokens: int) -> Templates | None:
+    """Templates from what `as_json` gave, or None from None.
+
+    ValueError if they are not sound for a tokenizer of `n_tokens` tokens.
+    """
+    match stored:
+        case None:
+            return None
+        case {"single": single, "pair": None}:
+            return Templates(_kept_pieces(single, "A", n_tokens), None)
+        case {"single": single, "pair": pair}:
+            pieces = _kept_pieces(pair, "AB", n_tokens)
+            return Templates(_kept_pieces(single, "A", n_tokens), pieces)
+        case _:
+            raise ValueError("templates of another form")
+
+
+def _kept_pieces(stored: object, texts: str, n_tokens: int) -> tuple[Piece, ...]:
+    found: list[Piece] = []
+    for piece in stored if isinstance(stored, list) else ():
+        match piece:
+            case ["A" | "B" as text, 0 | 1 as kind] if type(kind) is int:
+                found.append((text, kind))
+            case [int(token), 0 | 1 as kind] if type(token) is type(kind) is int:
+                found.append((token, kind))
+            case _:
+                raise ValueError("a piece of another form")
+    in_range = all(0 <= piece < n_tokens for piece, _ in found if isinstance(piece, int))
+    letters = sorted(piece for piece, _ in found if isinstance(piece, str))
+    if letters != [*texts] or not in_range:
+        raise ValueError("other texts or tokens than templates have")
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

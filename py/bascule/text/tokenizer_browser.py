@@ -11,6 +11,8 @@ from pyodide.ffi import JsException
 
 from bascule.base.bridge_browser import bridge_modules, js_message
 from bascule.errors import ModelFileError
+from bascule.text import OpenedTokenizer
+from bascule.text.pairs import kept_templates
 from bascule.text.tokenizer_check import CheckedTokenizer
 
 # As web/early.js has it.
@@ -19,28 +21,42 @@ _EARLY = "basculeEarlyTokenizer"
 _NO_END = 2**31 - 1
 
 
-def take_early(key: str) -> tuple[PageTokenizer, int, int] | None:
-    """The tokenizer that web/early.js has made of a file of that key, once; how many tokens it has,
-    and how many it adds to a text.
-    """
+def take_early(key: str) -> OpenedTokenizer | None:
+    """The tokenizer that web/early.js has made of a file of that key, once."""
     early = getattr(js.globalThis, _EARLY, None)
     setattr(js.globalThis, _EARLY, None)  # one that comes later is not needed
     if not early or str(early.key) != key:
         return None
-    found = PageTokenizer(early.tokenizer), int(early.nTokens), int(early.nAdded)
+    n_tokens = int(early.nTokens)
+    try:
+        templates = kept_templates(json.loads(str(early.templates)), n_tokens)
+    except ValueError:
+        return None  # a damaged entry: the file is checked again
+    found = OpenedTokenizer(PageTokenizer(early.tokenizer), n_tokens, int(early.nAdded), templates)
     early.tokenizer, early.taken = None, True  # whoever counts it does not keep it alive
     return found
 
 
 async def remember_checked(
-    folder: str, key: str, checked: CheckedTokenizer, max_tokens: int
+    folder: str, key: str, checked: CheckedTokenizer, most_tokens: int | None
 ) -> None:
     """Begin to remember a folder's checked tokenizer.json for `take_early` of the next visit."""
     names = ("bridge/text.js", "bridge/remembered.js", "vendor/idb.js")
     text, remembered, idb = await bridge_modules(names)
-    numbers = (checked.n_tokens, checked.n_added_to_text, max_tokens)
+    kept = {
+        "key": key,
+        "nTokens": checked.n_tokens,
+        "nAdded": checked.n_added_to_text,
+        "mostTokens": _most(most_tokens),
+        "templates": checked.templates and checked.templates.as_json(),
+        "json": checked.json.decode(),
+    }
     # Not awaited: the load goes on, and the promise never rejects.
-    text.keepChecked(remembered, idb, folder, key, *numbers, checked.json.decode())
+    text.keepChecked(remembered, idb, folder, json.dumps(kept, ensure_ascii=False))
+
+
+def _most(max_tokens: int | None) -> int:
+    return _NO_END if max_tokens is None else max_tokens
 
 
 class PageTokenizer:
@@ -53,9 +69,8 @@ class PageTokenizer:
     async def from_json(cls, data: bytes, max_tokens: int | None) -> PageTokenizer:
         """Read tokenizer.json."""
         text, library = await bridge_modules(("bridge/text.js", "vendor/tokenizers.js"))
-        most = _NO_END if max_tokens is None else max_tokens
         try:
-            return cls(text.createTokenizer(library, data.decode(), most))
+            return cls(text.createTokenizer(library, data.decode(), _most(max_tokens)))
         except (JsException, UnicodeDecodeError) as error:
             problem = js_message(error) if isinstance(error, JsException) else "it is not UTF-8"
             raise ModelFileError("tokenizer.json", f"it is not sound ({problem})") from None
