@@ -38,6 +38,11 @@ def test_formats_have_the_same_segments(noise: str, tmp_path: Path) -> None:
     assert told["segments"]
     subtitles = run("transcribe", noise, *model, "--format", "srt", "--language", "de").stdout
     assert subtitles.count(" --> ") == len(told["segments"])
+    german = (*model, "--language", "de", "--words")
+    words = json.loads(run("transcribe", noise, *german, "--format", "json").stdout)["segments"]
+    count = sum(len(segment["words"]) for segment in words)
+    assert count > len(words)
+    assert run("transcribe", noise, *german, "--format", "vtt").stdout.count(" --> ") == count
     unknown = run("transcribe", noise, *model, "--language", "xx")
     assert unknown.returncode == 1
     assert "one of 'en', 'de', 'fr'" in unknown.stderr

@@ -58,20 +58,35 @@ def test_the_page_and_its_types(client: TestClient) -> None:
 
 def test_the_models_that_a_visitor_can_choose(client: TestClient, models: Path) -> None:
     for name, config in {
-        "encoder": '{"architectures": ["BertModel"]}',
-        "llama": '{"architectures": ["LlamaForCausalLM"]}',
         "broken": "[" * 100_000,
-        "no-list": '{"architectures": 5}',
+        "classifier": (
+            '{"model_type": "bert", "architectures": ["BertForSequenceClassification"]}'
+        ),
+        "clip": '{"model_type": "clip"}',
+        "converted": '{"suppress_ids": [], "suppress_ids_begin": []}',
+        "encoder": '{"model_type": "bert", "architectures": ["BertModel"]}',
+        "list": "[]",
+        "llama": '{"model_type": "llama"}',
+        "no-list": '{"model_type": "bert", "architectures": 5}',
+        "no-string": '{"model_type": []}',
+        "t5": '{"model_type": "t5"}',
+        "unknown": '{"model_type": "mamba"}',
+        "vit": '{"model_type": "vit"}',
     }.items():
         (models / name).mkdir()
         (models / name / "config.json").write_text(config)
-    (models / "no-list" / "modules.json").write_text("[]")
-    assert client.get("/models/index.json").json()["models"] == [
-        {"name": "encoder", "kind": "sentence-encoder"},
-        {"name": "llama", "kind": "language-model"},
-        {"name": "m", "kind": "language-model"},
-        {"name": "no-list", "kind": "sentence-encoder"},
-    ]
+    found = client.get("/models/index.json").json()["models"]
+    assert {each["name"]: each["kind"] for each in found} == {
+        "classifier": "classifier",
+        "clip": "image-text-model",
+        "converted": "speech-model",
+        "encoder": "sentence-encoder",
+        "llama": "language-model",
+        "m": "language-model",
+        "no-list": "sentence-encoder",
+        "t5": "text-to-text",
+        "vit": "image-model",
+    }
 
 
 @pytest.mark.parametrize("isolated", [True, False])

@@ -149,7 +149,15 @@ async def test_recordings_become_text(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="sample_rate"):
             await pipe(slower, sample_rate=8_000)
         with pytest.raises(InputError, match="return_timestamps"):
-            await pipe(NOISE, return_timestamps="word")
+            await pipe(NOISE, return_timestamps="char")
+        words = (await pipe(NOISE, return_timestamps="word", temperatures=0))["chunks"]
+        timed = await pipe.model.transcribe(NOISE, temperatures=0, word_timestamps=True)
+        assert words == [
+            {"timestamp": (word.start, word.end), "text": word.text}
+            for segment in timed.segments
+            for word in segment.words
+        ]
+        assert len(words) > 1
 
 
 async def test_images_become_labels_and_features(tmp_path: Path) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from bascule import InputError
-from bascule.tasks.transcription import Segment, Transcription
+from bascule.tasks.transcription import Segment, Transcription, Word
 
 
 def segment(start: float, end: float, text: str) -> Segment:
@@ -52,3 +53,17 @@ def test_nothing_was_said() -> None:
 def test_another_format() -> None:
     with pytest.raises(InputError, match="'txt', 'srt', 'vtt', 'json'"):
         FOUND.formatted("doc")
+
+
+def test_words_are_subtitles_of_their_own() -> None:
+    words = (Word(0.0, 0.25, " One", 0.9), Word(0.3, 2.5, " & two.", 0.5))
+    spoken = Transcription("en", 3.0, [replace(FOUND.segments[0], words=words)])
+    assert spoken.formatted("srt", words=True) == (
+        "1\n00:00:00,000 --> 00:00:00,250\nOne\n\n2\n00:00:00,300 --> 00:00:02,500\n& two.\n"
+    )
+    assert spoken.formatted(words=True) == "One\n& two.\n"
+    assert (
+        json.loads(spoken.formatted("json", words=True))["segments"][0]["words"][0]["end"] == 0.25
+    )
+    with pytest.raises(InputError, match="word_timestamps=True"):
+        FOUND.formatted("srt", words=True)

@@ -24,6 +24,7 @@ def add_transcribe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--language", metavar="CODE", help="such as en or de; default: detected")
     parser.add_argument("--task", default="transcribe", choices=_TASKS, help="(%(default)s)")
     parser.add_argument("--format", default="txt", choices=_FORMATS, help="(%(default)s)")
+    parser.add_argument("--words", action="store_true", help="a line or subtitle for each word")
 
 
 async def transcribe(parsed: argparse.Namespace) -> None:
@@ -38,13 +39,15 @@ async def transcribe(parsed: argparse.Namespace) -> None:
         if not isinstance(model, SpeechModel):
             hint = "Take a speech model, such as whisper-tiny.en or whisper-base."
             raise UnsupportedModelError(parsed.model, "it transcribes no speech", hint=hint)
+        lines = parsed.format == "txt" and not parsed.words
         options = {"language": parsed.language, "task": parsed.task}
-        async with model.stream_transcribe(parsed.file, **options) as stream:
+        stream = model.stream_transcribe(parsed.file, word_timestamps=parsed.words, **options)
+        async with stream:
             async for segment in stream:
-                if parsed.format == "txt":
+                if lines:
                     print(segment.text.strip(), flush=True)
-        if parsed.format != "txt":
-            print(stream.result.formatted(parsed.format), end="")
+        if not lines:
+            print(stream.result.formatted(parsed.format, words=parsed.words), end="")
 
 
 def add_convert_arguments(parser: argparse.ArgumentParser) -> None:

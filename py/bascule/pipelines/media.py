@@ -18,12 +18,16 @@ _HYPOTHESIS = "This is a photo of {}."
 async def speech_recognition(model: SpeechModel, inputs: Any, options: Options) -> Any:
     """Return {"text"} of a recording, with `return_timestamps` its "chunks", too; a list of each.
 
+    Chunks are segments, or words with `return_timestamps` "word".
     A recording is what `SpeechModel.transcribe` takes, or {"raw": samples, "sampling_rate": hertz}.
     """
+    words = options.get("return_timestamps") == "word"
+    if words:
+        options = {**options, "return_timestamps": True, "word_timestamps": True}
     timed = flag("return_timestamps", options)
     many = isinstance(inputs, list | tuple) and not _are_samples(inputs)
     found = [
-        await _recognized(model, each, timed, dict(options))
+        await _recognized(model, each, timed, words, dict(options))
         for each in (inputs if many else [inputs])
     ]
     return found if many else found[0]
@@ -33,13 +37,16 @@ def _are_samples(inputs: Any) -> bool:
     return bool(inputs) and isinstance(inputs[0], int | float)
 
 
-async def _recognized(model: SpeechModel, audio: Any, timed: bool, options: Options) -> Options:
+async def _recognized(
+    model: SpeechModel, audio: Any, timed: bool, words: bool, options: Options
+) -> Options:
     if isinstance(audio, Mapping):
         audio = _samples(audio, options)  # pyright: ignore[reportUnknownArgumentType]
     said = await model.transcribe(audio, **options)
     if not timed:
         return {"text": said.text}
-    chunks = [{"timestamp": (s.start, s.end), "text": s.text} for s in said.segments]
+    parts = [part for s in said.segments for part in (s.words if words else [s])]
+    chunks = [{"timestamp": (part.start, part.end), "text": part.text} for part in parts]
     return {"text": said.text, "chunks": chunks}
 
 

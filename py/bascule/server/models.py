@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from bascule.base.json_object import parse_json
+from bascule.base.json_object import json_object
+from bascule.errors import BasculeError
+from bascule.models.family import (
+    DecoderFamily,
+    EncoderFamily,
+    Family,
+    ImageFamily,
+    ImageTextFamily,
+    SpeechFamily,
+    TextToTextFamily,
+)
+from bascule.models.table import family_of_config
+from bascule.recipes.classifier import is_classifier
+from bascule.tasks.registry import ModelKind
 
 _MOST_NBYTES = 1 << 20  # of a config.json
+_KINDS: Mapping[type[Family], ModelKind] = {
+    EncoderFamily: "sentence-encoder",
+    DecoderFamily: "language-model",
+    SpeechFamily: "speech-model",
+    TextToTextFamily: "text-to-text",
+    ImageFamily: "image-model",
+    ImageTextFamily: "image-text-model",
+}
 
 
 def list_models(folder: Path) -> list[dict[str, str]]:
-    """Name and kind ("sentence-encoder", "language-model") of each model in the folder."""
+    """Name and kind of each model in the folder that runs."""
     found: list[dict[str, str]] = []
     try:
         folders = sorted(path for path in folder.iterdir() if path.is_dir())
@@ -22,15 +44,18 @@ def list_models(folder: Path) -> list[dict[str, str]]:
     return found
 
 
-def _kind(folder: Path) -> str:
-    """Its kind by its files; empty for a folder that is no model's."""
+def _kind(folder: Path) -> ModelKind | None:
+    """Its kind by its files; None for a folder that is no model's, or whose model does not run."""
     if (folder / "model.gguf").is_file():
         return "language-model"
     config = folder / "config.json"
     try:
         if not config.is_file() or config.stat().st_size > _MOST_NBYTES:
-            return ""
-        made_for = parse_json(config.read_bytes())["architectures"][0]
-    except (OSError, ValueError, LookupError, TypeError):
-        return "sentence-encoder" if (folder / "modules.json").is_file() else ""
-    return "language-model" if str(made_for).endswith("ForCausalLM") else "sentence-encoder"
+            return None
+        fields = json_object(config.read_bytes(), str(config))
+        family = family_of_config(fields, str(config))
+    except (OSError, BasculeError):
+        return None
+    if isinstance(family, EncoderFamily) and is_classifier(family, fields):
+        return "classifier"
+    return next(kind for base, kind in _KINDS.items() if isinstance(family, base))

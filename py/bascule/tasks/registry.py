@@ -17,7 +17,16 @@ from bascule.errors import BasculeError, FileMissingError, InputError, ModelNotF
 from bascule.weights.names import INDEX, MODEL_BIN, MODEL_GGUF
 from bascule.weights.stream import WHOLE
 
-ModelKind = Literal["sentence-encoder", "language-model", "speech-model"]
+# As pages call them, too.
+ModelKind = Literal[
+    "sentence-encoder",
+    "classifier",
+    "language-model",
+    "speech-model",
+    "text-to-text",
+    "image-model",
+    "image-text-model",
+]
 
 
 @dataclass(frozen=True, slots=True)

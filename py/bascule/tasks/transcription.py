@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from bascule.base.arguments import one_of
+from bascule.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,9 @@ class Segment:
         return found if self.words else {n: v for n, v in found.items() if n != "words"}
 
 
+Timed: TypeAlias = Segment | Word
+
+
 @dataclass(slots=True)
 class Transcription:
     """What a recording says: `text`, `segments` in order, `language` (a code) and its seconds."""
@@ -62,9 +66,19 @@ class Transcription:
         """All segments' text."""
         return "".join(segment.text for segment in self.segments).strip()
 
-    def formatted(self, kind: str = "txt") -> str:
-        """Return a file's text: "txt", "srt", "vtt" or "json"; InputError for another kind."""
-        return _WRITERS[one_of("format", kind, FORMATS)](self)
+    def formatted(self, kind: str = "txt", *, words: bool = False) -> str:
+        """Return a file's text: "txt", "srt", "vtt" or "json"; InputError for another kind.
+
+        With `words` each word is a subtitle ("srt", "vtt") or a line ("txt") of its own; JSON has
+        the words that there are. InputError for a transcription without words.
+        """
+        writer = _WRITERS[one_of("format", kind, FORMATS)]
+        if not words:
+            return writer(self, self.segments)
+        if any(segment.text.strip() and not segment.words for segment in self.segments):
+            hint = "Transcribe with word_timestamps=True."
+            raise InputError("words", "a transcription with words", "one without", hint=hint)
+        return writer(self, [word for segment in self.segments for word in segment.words])
 
 
 def clock(seconds: float, mark: str) -> str:
@@ -74,36 +88,36 @@ def clock(seconds: float, mark: str) -> str:
     return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 1000:02}{mark}{rest % 1000:03}"
 
 
-def _cues(segments: Iterable[Segment], mark: str) -> list[str]:
-    """Times and text of each segment. No line of a text is empty, nor holds an arrow."""
+def _cues(timed: Iterable[Timed], mark: str) -> list[str]:
+    """Times and text of each. No line of a text is empty, nor holds an arrow."""
     found: list[str] = []
-    for segment in segments:
-        lines = (line.strip().replace("-->", "->") for line in segment.text.splitlines())
+    for each in timed:
+        lines = (line.strip().replace("-->", "->") for line in each.text.splitlines())
         text = "\n".join(line for line in lines if line)
-        found.append(f"{clock(segment.start, mark)} --> {clock(segment.end, mark)}\n{text}\n")
+        found.append(f"{clock(each.start, mark)} --> {clock(each.end, mark)}\n{text}\n")
     return found
 
 
-def _srt(of: Transcription) -> str:
-    return "\n".join(f"{at}\n{cue}" for at, cue in enumerate(_cues(of.segments, ","), 1))
+def _srt(_: Transcription, timed: Iterable[Timed]) -> str:
+    return "\n".join(f"{at}\n{cue}" for at, cue in enumerate(_cues(timed, ","), 1))
 
 
-def _vtt(of: Transcription) -> str:
-    escaped = (cue.replace("&", "&amp;").replace("<", "&lt;") for cue in _cues(of.segments, "."))
+def _vtt(_: Transcription, timed: Iterable[Timed]) -> str:
+    escaped = (cue.replace("&", "&amp;").replace("<", "&lt;") for cue in _cues(timed, "."))
     return "\n".join(["WEBVTT\n", *escaped])
 
 
-def _json(of: Transcription) -> str:
+def _json(of: Transcription, _: Iterable[Timed]) -> str:
     fields = {"text": of.text, "language": of.language, "duration": of.duration}
     segments = [segment.as_json() for segment in of.segments]
     return json.dumps({**fields, "segments": segments}, ensure_ascii=False, indent=2) + "\n"
 
 
-def _txt(of: Transcription) -> str:
-    return "".join(f"{segment.text.strip()}\n" for segment in of.segments)
+def _txt(_: Transcription, timed: Iterable[Timed]) -> str:
+    return "".join(f"{each.text.strip()}\n" for each in timed)
 
 
-_WRITERS: Mapping[str, Callable[[Transcription], str]] = {
+_WRITERS: Mapping[str, Callable[[Transcription, Iterable[Timed]], str]] = {
     "txt": _txt,
     "srt": _srt,
     "vtt": _vtt,
