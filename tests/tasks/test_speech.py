@@ -16,6 +16,7 @@ import pytest
 
 import bascule
 from bascule import InputError, Progress, SpeechModel
+from bascule.audio.recordings import read_recording
 from bascule.errors import ModelFileError, UnsupportedModelError
 from tests import speech_folders as folders
 
@@ -23,7 +24,7 @@ RECORDINGS = Path(__file__).parents[1] / "recordings"
 NOISE = np.random.default_rng(3).uniform(-0.5, 0.5, 40_000).astype(np.float32)  # 2.5 s
 
 
-async def load(folder: Path, tier: str = "cpu", **options: Any) -> SpeechModel:
+async def load(folder: Path | str, tier: str = "cpu", **options: Any) -> SpeechModel:
     model = await bascule.load(folder, tier=tier, **options)
     assert isinstance(model, SpeechModel)
     return model
@@ -249,6 +250,25 @@ async def test_tiny_en_says_what_faster_whisper_does(tier: str) -> None:
         weights = model.stats["weights_nbytes"]
         assert weights < 1.01 * 4 * 37.8e6
         assert model.stats["peak_chunk_nbytes"] <= 3 << 22
+
+
+async def test_pauses_are_skipped() -> None:
+    """A sentence behind 35 s of silence: one window instead of two, at the recording's times."""
+    spoken = await read_recording(RECORDINGS / "measure.wav", 16_000)
+    pause = np.zeros(35 * 16_000, np.float32)
+    samples = np.concatenate([pause, spoken.samples, pause])
+    told: list[Progress] = []
+    async with await load("whisper-tiny.en", "cpu", prove=False) as model:
+        said = await model.transcribe(samples, vad_filter=True, progress=told.append)
+        assert [s.text for s in said.segments] == [row[2] for row in MEASURE]
+        assert said.stats["windows"] == 1
+        assert 35 <= said.segments[0].start < 35.6
+        assert (told[-1].fraction, said.duration) == (1.0, pytest.approx(len(samples) / 16_000))
+        silent = await model.transcribe(pause, vad_filter=True, progress=told.append)
+        assert (silent.segments, silent.language, told[-1].fraction) == ([], "en", 1.0)
+        assert "windows" not in silent.stats
+        with pytest.raises(InputError, match="vad_filter"):
+            await model.transcribe(pause, vad_filter=1)
 
 
 async def test_beams_of_tiny_en_say_what_those_of_faster_whisper_do() -> None:

@@ -24,6 +24,7 @@ def add_transcribe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--language", metavar="CODE", help="such as en or de; default: detected")
     parser.add_argument("--task", default="transcribe", choices=_TASKS, help="(%(default)s)")
     parser.add_argument("--format", default="txt", choices=_FORMATS, help="(%(default)s)")
+    parser.add_argument("--vad-filter", action="store_true", help="skip pauses of 2 s and more")
     parser.add_argument("--words", action="store_true", help="a line or subtitle for each word")
 
 
@@ -40,9 +41,13 @@ async def transcribe(parsed: argparse.Namespace) -> None:
             hint = "Take a speech model, such as whisper-tiny.en or whisper-base."
             raise UnsupportedModelError(parsed.model, "it transcribes no speech", hint=hint)
         lines = parsed.format == "txt" and not parsed.words
-        options = {"language": parsed.language, "task": parsed.task}
-        stream = model.stream_transcribe(parsed.file, word_timestamps=parsed.words, **options)
-        async with stream:
+        options = {
+            "language": parsed.language,
+            "task": parsed.task,
+            "vad_filter": parsed.vad_filter,
+            "word_timestamps": parsed.words,
+        }
+        async with model.stream_transcribe(parsed.file, **options) as stream:
             async for segment in stream:
                 if lines:
                     print(segment.text.strip(), flush=True)

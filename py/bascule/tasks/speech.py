@@ -11,6 +11,7 @@ from os import PathLike
 from time import perf_counter
 from typing import Any, TypeVar, Unpack
 
+from bascule.audio.activity import active_spans, next_window
 from bascule.audio.features import LogMel
 from bascule.audio.mel import RATE, STEP
 from bascule.audio.recordings import Recording, read_recording
@@ -110,7 +111,8 @@ class SpeechModel(LoadedModel):
         `audio` is samples (N) from -1 to 1 at `sample_rate` (16,000), a file's path, URL or bytes,
         or in a page a JavaScript AudioBuffer; at most 4 hours. `language` is a code ("de") and
         detected if it is None; with `task` "translate" the text is English. Without `timestamps`
-        each window of 30 s is one segment; with `word_timestamps` segments have words.
+        each window of 30 s is one segment; with `word_timestamps` segments have words; with
+        `vad_filter` pauses of 2 s and more are skipped.
         `temperatures` and the thresholds say when a window is decoded again (see
         `TranscribeOptions`), `seed` makes that repeatable. `progress` counts milliseconds of the
         recording. InputError for audio that is no sound and for other options,
@@ -147,13 +149,18 @@ class SpeechModel(LoadedModel):
     ) -> AsyncGenerator[Segment]:
         """Yield the segments of one transcription; `result` is whole when they end."""
         began = perf_counter()
+        tell = asked.progress or (lambda _: None)
         samples = await _samples(audio, asked.sample_rate)
         result.duration = len(samples) / RATE
-        window, total = self._settings.speech.config.frames, max(1, len(samples) // STEP)
+        longest, total = self._settings.speech.config.frames, max(1, len(samples) // STEP)
+        spans = active_spans(samples[: STEP * total]) if asked.vad_filter else [(0, total)]
+        result.language = asked.language or ""
+        if not spans:
+            tell(Progress("transcribe", 10 * total, 10 * total, "ms"))
         seek = 0
-        while seek < total:
+        while (window := next_window(spans, seek, longest)) is not None:
             self._check_open("transcribe")
-            frames = min(window, total - seek)
+            seek, frames = window[0], window[1] - window[0]
             sound = samples[STEP * seek : STEP * (seek + frames)]
             work = partial(self._window, asked=asked, result=result, seek=seek, frames=frames)
             segments, ahead = await self._on_device(sound, work)
@@ -162,9 +169,8 @@ class SpeechModel(LoadedModel):
             self._totals["windows"] += 1
             result.stats["windows"] = result.stats.get("windows", 0.0) + 1
             result.stats["work_s"] = perf_counter() - began
-            if asked.progress is not None:
-                done = min(seek, total)
-                asked.progress(Progress("transcribe", 10 * done, 10 * total, "ms"))
+            done = min(seek, total) if next_window(spans, seek, longest) else total
+            tell(Progress("transcribe", 10 * done, 10 * total, "ms"))
             for segment in segments:
                 yield segment
         self._totals["audio_s"] += result.duration
@@ -180,7 +186,7 @@ class SpeechModel(LoadedModel):
         frames: int,
     ) -> tuple[list[Segment], int]:
         if not result.language:
-            result.language = asked.language or (await decoder.language())[0]
+            result.language = (await decoder.language())[0]
         heard = await decoder.decode(result.language, asked)
         if decoder.is_silence(heard, asked):
             return [], frames

@@ -29,7 +29,8 @@ class TranscribeOptions(TypedDict, total=False):
     `log_probability_threshold`. It is silence where the probability of no speech exceeds
     `no_speech_threshold` and the text is not probable either. At temperature 0 the best of
     `beam_size` texts is taken: of `beam_size` times `patience` that have ended, the one of the
-    largest log probability over its length to the power of `length_penalty`.
+    largest log probability over its length to the power of `length_penalty`. With `vad_filter`
+    pauses of 2 s and more, by their energy, are not decoded.
     """
 
     sample_rate: int | None
@@ -37,6 +38,7 @@ class TranscribeOptions(TypedDict, total=False):
     task: SpeechTask | None
     timestamps: bool | None
     word_timestamps: bool | None
+    vad_filter: bool | None
     temperatures: Sequence[float] | float | None
     compression_ratio_threshold: float | None
     log_probability_threshold: float | None
@@ -60,6 +62,7 @@ class Asked:
     task: str
     timestamps: bool
     word_timestamps: bool
+    vad_filter: bool
     temperatures: tuple[float, ...]
     most_compressed: float
     least_probable: float
@@ -89,6 +92,7 @@ def read_options(options: Mapping[str, Any], tokens: SpeechTokens) -> Asked:
         ),
         timestamps=_flag(given, "timestamps", default=True),
         word_timestamps=_flag(given, "word_timestamps", default=False),
+        vad_filter=_flag(given, "vad_filter", default=False),
         temperatures=_temperatures(given.get("temperatures", _TEMPERATURES)),
         most_compressed=_number(given, "compression_ratio_threshold", 2.4),
         least_probable=_number(given, "log_probability_threshold", -1.0),

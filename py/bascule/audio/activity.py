@@ -1,0 +1,74 @@
+"""Voice activity by energy: which parts of a recording are louder than its quiet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bascule.audio.mel import STEP
+from bascule.base.arrays import Array, np
+
+# Of the levels of 10 ms frames in dB: the quiet is the 10th percentile, the loud the 95th. A frame
+# is active above the quiet by this share of what lies between them, but no more than so many dB.
+_QUIET, _LOUD = 10, 95
+_SHARE, _MOST_DB = 0.4, 15.0
+# Less between quiet and loud is one sound throughout; what is further below the loud is silence.
+_LEAST_RANGE_DB, _MOST_RANGE_DB = 6.0, 60.0
+# Pauses shorter than 2 s stay, and 0.4 s before and behind each part.
+_LEAST_PAUSE, _PAD = 200, 40
+
+# Frames of 10 ms: where a part begins and ends.
+Span = tuple[int, int]
+
+
+def active_spans(samples: Array) -> list[Span]:
+    """Return the parts of samples (N) at 16 kHz that may be speech, in order.
+
+    Pauses of at least 2 s are left out but for 0.4 s at each end. A recording of one level is one
+    part, exact silence is none.
+    """
+    levels = _levels(samples)
+    active = np.flatnonzero(_is_active(levels))
+    if not len(active):
+        return []
+    breaks = np.flatnonzero(np.diff(active) > _LEAST_PAUSE)
+    starts = [int(active[0]), *(int(at) for at in active[breaks + 1])]
+    ends = [*(int(at) + 1 for at in active[breaks]), int(active[-1]) + 1]
+    return [
+        (max(0, start - _PAD), min(len(levels), end + _PAD))
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def next_window(spans: Sequence[Span], seek: int, longest: int) -> Span | None:
+    """Return the window of at most `longest` frames with the next activity from `seek` on.
+
+    It ends with the last part that begins in it. None where no part is left.
+    """
+    left = [(max(start, seek), end) for start, end in spans if end > seek]
+    if not left:
+        return None
+    start = left[0][0]
+    latest = max(end for begin, end in left if begin < start + longest)
+    return start, min(latest, start + longest)
+
+
+def _levels(samples: Array) -> Array:
+    """The level of each 10 ms in dB, -inf for exact silence."""
+    whole = len(samples) // STEP * STEP
+    power = np.square(samples[:whole].reshape(-1, STEP), dtype=np.float32).mean(axis=1)
+    if whole < len(samples):
+        power = np.append(power, np.square(samples[whole:], dtype=np.float32).mean())
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(power)
+
+
+def _is_active(levels: Array) -> Array:
+    heard = np.isfinite(levels)
+    if not heard.any():
+        return heard
+    loud = float(np.percentile(levels[heard], _LOUD))
+    raised = np.maximum(levels, loud - _MOST_RANGE_DB)
+    quiet = float(np.percentile(raised, _QUIET))
+    if loud - quiet < _LEAST_RANGE_DB:
+        return heard
+    return raised > quiet + min(_MOST_DB, _SHARE * (loud - quiet))
