@@ -262,7 +262,7 @@ async def test_pauses_are_skipped() -> None:
         said = await model.transcribe(samples, vad_filter=True, progress=told.append)
         assert [s.text for s in said.segments] == [row[2] for row in MEASURE]
         assert said.stats["windows"] == 1
-        assert 35 <= said.segments[0].start < 35.6
+        assert 34.5 < said.segments[0].start < 35.6
         assert (told[-1].fraction, said.duration) == (1.0, pytest.approx(len(samples) / 16_000))
         silent = await model.transcribe(pause, vad_filter=True, progress=told.append)
         assert (silent.segments, silent.language, told[-1].fraction) == ([], "en", 1.0)
