@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.util import find_spec as real_find_spec
 from pathlib import Path
 from typing import Any
@@ -180,3 +181,38 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
     data = page.read_text("utf-8").split('id="data">')[1].split("</script>")[0]
     assert json.loads(data)["hardware"] == report["hardware"]
     assert main(["compat", "--output", str(tmp_path / "no" / "where")]) == 1
+
+
+def test_the_exit_code_tells_whether_the_model_runs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HardwareCompatibilityReporter, "_surveyed", lambda _: TIERS)
+    assert main(["compat", "--check-model", str(TINY_BERT)]) == 0  # one tier is enough
+    for unable, told in (("no-such-model", "was not found"), (str(TINY_BERT), "no tier here")):
+        with pytest.raises(SystemExit) as exit:
+            main(["compat", "--check-model", unable])
+        assert exit.value.code == 1
+        assert told in capsys.readouterr().out
+        monkeypatch.setattr(HardwareCompatibilityReporter, "_surveyed", lambda _: TIERS[:3])
+    assert main(["compat", "--check-model", ""]) == 1
+    assert "empty name" in capsys.readouterr().err
+
+
+def test_a_vulkan_of_the_cpu_is_told(
+    reporter: HardwareCompatibilityReporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vulkan = Hardware("vulkan", True, "reported by the library libvulkan.so.1")
+    card = Hardware("rocm", True, "reported by /dev/kfd", 16 << 30)
+    monkeypatch.setattr(compatibility, "detect_hardware", lambda: (vulkan, card))
+    reporter.collect_hardware_detection_errors()
+    assert reporter.hardware == (vulkan, card)
+    software = TierFacts("webgpu", device_name="llvmpipe", software=True, speeds=FAST)
+    monkeypatch.setattr(reporter, "_surveyed", lambda: (software, *TIERS[2:]))
+    reporter.collect_hardware_detection_errors()
+    assert reporter.hardware == (
+        replace(vulkan, source=f"{vulkan.source}; in software: llvmpipe"),
+        card,
+    )
+    told = reporter.generate_report("markdown")
+    assert "| rocm | yes | 16,384 MiB |" in told
+    assert "| vulkan | yes | unknown |" in told

@@ -22,30 +22,39 @@ def add_compat_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def compat(parsed: argparse.Namespace) -> None:
-    """Collect what is asked for, all if nothing is, and print it."""
-    text = await asyncio.to_thread(_collected, parsed)
+    """Collect what is asked for, all if nothing is, and print it.
+
+    The exit code is 1 where the model that is asked for runs on no tier here.
+    """
+    text, runs = await asyncio.to_thread(_collected, parsed)
     if parsed.output is None:
         print(text)
-        return
-    try:
-        parsed.output.write_text(text, "utf-8")
-    except OSError as error:
-        raise InputError(
-            "compat --output", "a file that can be written", f"{parsed.output} ({error.strerror})"
-        ) from None
+    else:
+        try:
+            parsed.output.write_text(text, "utf-8")
+        except OSError as error:
+            found = f"{parsed.output} ({error.strerror})"
+            expected = "a file that can be written"
+            raise InputError("compat --output", expected, found) from None
+    if not runs:
+        raise SystemExit(1)
 
 
-def _collected(parsed: argparse.Namespace) -> str:
+def _collected(parsed: argparse.Namespace) -> tuple[str, bool]:
+    """The report, and whether the model that is asked for runs here."""
     from bascule.observe.compatibility import HardwareCompatibilityReporter, render
 
     reporter = HardwareCompatibilityReporter()
-    alone = not (parsed.matrix or parsed.test_hardware or parsed.check_model)
+    model: str | None = parsed.check_model
+    alone = not (parsed.matrix or parsed.test_hardware or model is not None)
     if parsed.collect_all or alone:
         reporter.check_components()
         reporter.collect_hardware_detection_errors()
         reporter.collect_resource_pool_errors()
     if parsed.test_hardware:
         reporter.test_full_hardware_stack()
-    if parsed.check_model:
-        reporter.collect_model_integration_errors(parsed.check_model)
-    return render(reporter.as_json(matrix=parsed.matrix), parsed.format)
+    runs = True
+    if model is not None:
+        found = reporter.collect_model_integration_errors(model)
+        runs = any(finding.error == "compatible" for finding in found)
+    return render(reporter.as_json(matrix=parsed.matrix), parsed.format), runs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
@@ -81,8 +81,8 @@ class HardwareCompatibilityReporter:
 
     def collect_hardware_detection_errors(self) -> list[Finding]:
         """Look for accelerators, and open each tier."""
-        self.hardware = detect_hardware()
         tiers = self._surveyed()
+        self.hardware = tuple(_with_adapter(each, tiers) for each in detect_hardware())
         found = [_refused(each) for each in tiers if each.refused]
         found += [_software(each) for each in tiers if each.software and not each.refused]
         if all(each.refused for each in tiers):
@@ -107,7 +107,12 @@ class HardwareCompatibilityReporter:
         return self._add([Finding("warning", "memory", "memory_pressure", text, advice)])
 
     def collect_model_integration_errors(self, model_name: str) -> list[Finding]:
-        """Hold what a model needs, by its own files, against each tier that works."""
+        """Hold what a model needs, by its own files, against each tier that works.
+
+        InputError for an empty name.
+        """
+        if not model_name:
+            raise InputError("model", "a model's name, folder or URL", "an empty name")
         try:
             programs = sync(read_programs(model_name))
         except BasculeError as error:
@@ -279,6 +284,14 @@ async def _wrong_product(tier: str) -> str:
         found = await device.ops.matmul(await device.buffer(a), await device.buffer(b))
         error = float(np.abs(await found.numpy() - a.astype(np.float64) @ b).max())
     return "" if error <= 1e-4 else f"it is {error:.2g} off"
+
+
+def _with_adapter(hardware: Hardware, tiers: tuple[TierFacts, ...]) -> Hardware:
+    """Say so where the only Vulkan device that WebGPU finds is the CPU."""
+    imitated = next((t.device_name for t in tiers if t.software and not t.refused), "")
+    if hardware.name != "vulkan" or not hardware.present or not imitated:
+        return hardware
+    return replace(hardware, source=f"{hardware.source}; in software: {imitated}")
 
 
 def _refused(facts: TierFacts) -> Finding:

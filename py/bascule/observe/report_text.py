@@ -17,8 +17,11 @@ def as_markdown(report: dict[str, Any]) -> str:
         lines += [f"- {advice}" for advice in finding["recommendations"]]
         lines += [""] if finding["recommendations"] else []
     if report["hardware"]:
-        rows = [(h["name"], _said(h["present"]), h["source"]) for h in report["hardware"]]
-        lines += _table(("hardware", "present", "source"), rows)
+        rows = [
+            (h["name"], _said(h["present"]), _memory(h["memory_nbytes"]), h["source"])
+            for h in report["hardware"]
+        ]
+        lines += _table(("hardware", "present", "memory", "source"), rows)
     if report["tiers"]:
         rows = [(t["tier"], _said(t["works"]), t["reason"]) for t in report["tiers"]]
         lines += _table(("tier", "works", "device or reason"), rows)
@@ -39,6 +42,10 @@ def as_html(report: dict[str, Any]) -> str:
 
 def _said(value: bool | None) -> str:
     return "unknown" if value is None else "yes" if value else "no"
+
+
+def _memory(nbytes: int | None) -> str:
+    return "unknown" if nbytes is None else f"{nbytes / (1 << 20):,.0f} MiB"
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
