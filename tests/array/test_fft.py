@@ -53,6 +53,43 @@ def test_axes_lengths_and_norms(tier: str, rng: np.random.Generator) -> None:
     near(xp.fft.fft(xp.zeros((0, 4))), np.fft.fft(np.zeros((0, 4))))
 
 
+def real_near(found: xp.Array, expected: Any) -> None:
+    near(xp.fft.ComplexPair(found, found * 0), expected + 0j)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 8, 97, 1024])
+def test_signals_that_mirror_themselves(tier: str, rng: np.random.Generator, n: int) -> None:
+    real = rng.standard_normal((2, n)).astype(np.float32)
+    array, wide = xp.asarray(real), real.astype(float)
+    for norm in ("backward", "ortho", "forward"):
+        half = xp.fft.ihfft(array, norm=norm)
+        near(half, np.fft.ihfft(wide, norm=norm))
+        real_near(xp.fft.hfft(half, n=n, norm=norm), wide)
+    z = rng.standard_normal((2, n + 1)) + 1j * rng.standard_normal((2, n + 1))
+    pair = tuple(xp.asarray(part.astype(np.float32)) for part in (z.real, z.imag))
+    z = np.asarray(pair[0]).astype(float) + 1j * np.asarray(pair[1])
+    real_near(xp.fft.hfft(pair), np.fft.hfft(z))
+    real_near(xp.fft.hfft(pair, n=2 * n + 1, norm="ortho"), np.fft.hfft(z, 2 * n + 1, norm="ortho"))
+    real_near(xp.fft.hfft(pair, axis=0, n=3), np.fft.hfft(z, axis=0, n=3))
+
+
+def test_real_transforms_along_several_axes(tier: str, rng: np.random.Generator) -> None:
+    x = rng.standard_normal((6, 5, 7)).astype(np.float32)
+    array, wide = xp.asarray(x), x.astype(float)
+    half = xp.fft.rfftn(array)
+    near(half, np.fft.rfftn(wide))
+    real_near(xp.fft.irfftn(half, s=x.shape), wide)
+    for options in (
+        {"axes": (1,)},
+        {"s": (4, 9)},
+        {"s": (4, 3), "axes": (2, 0), "norm": "ortho"},
+        {"axes": (-1, 0, 1), "norm": "forward"},
+    ):
+        along = {"axes": (1, 2), **options}  # numpy wants axes beside s
+        near(xp.fft.rfftn(array, **options), np.fft.rfftn(wide, **along))
+        real_near(xp.fft.irfftn(array, **options), np.fft.irfftn(wide, **along))
+
+
 def test_frequencies_and_shifts(tier: str) -> None:
     for n in (1, 2, 7, 8):
         assert np.allclose(np.asarray(xp.fft.fftfreq(n, d=0.5)), np.fft.fftfreq(n, 0.5))
@@ -83,3 +120,10 @@ def test_what_cannot_be_transformed_is_said(tier: str) -> None:
     assert xp.fft.rfftfreq(4, dtype="float16").dtype == xp.float16
     with pytest.raises(DTypeError, match="real numbers"):
         xp.fft.rfft((x, x))  # type: ignore[arg-type]
+    with pytest.raises(DTypeError, match="rfftn"):
+        xp.fft.rfftn((x, x))  # type: ignore[arg-type]
+    for function in (xp.fft.rfftn, xp.fft.irfftn):
+        with pytest.raises(ShapeError, match="one axis or more"):
+            function(x, axes=())
+    with pytest.raises(ShapeError, match="norm"):
+        xp.fft.hfft(x, norm="none")

@@ -68,9 +68,7 @@ def rfft(
     x: Array, /, *, n: int | None = None, axis: int = -1, norm: str = "backward"
 ) -> ComplexPair:
     """The first n // 2 + 1 numbers of the transform of real numbers; the rest mirrors them."""
-    if not isinstance(x, Array):
-        raise DTypeError("xp.fft.rfft", "an array of real numbers", type(x).__name__)
-    found = _transform("xp.fft.rfft", _pair(x, "xp.fft.rfft"), n, axis, norm, -1)
+    found = _transform("xp.fft.rfft", _real(x, "xp.fft.rfft"), n, axis, norm, -1)
     length = found.real.shape[axis]
     return ComplexPair(*(_slice(part, axis, 0, length // 2 + 1) for part in found))
 
@@ -93,6 +91,55 @@ def irfft(
         manipulation.concat([half.imag, -mirrored[1]], axis=at),
     )
     return _transform(where, full, None, at, norm, 1).real
+
+
+def rfftn(
+    x: Array,
+    /,
+    *,
+    s: Sequence[int] | None = None,
+    axes: Sequence[int] | None = None,
+    norm: str = "backward",
+) -> ComplexPair:
+    """`rfft` along the last of several axes, `fft` along the others; see `fftn`."""
+    where = "xp.fft.rfftn"
+    others, (axis, n) = _split(where, _real(x, where).real.ndim, s, axes)
+    found = rfft(x, n=n, axis=axis, norm=norm)
+    return _along(where, found, others, norm, -1)
+
+
+def irfftn(
+    x: Array | ComplexPair,
+    /,
+    *,
+    s: Sequence[int] | None = None,
+    axes: Sequence[int] | None = None,
+    norm: str = "backward",
+) -> Array:
+    """The inverse of `rfftn`; the last of the lengths is by default 2 * (m - 1) of m."""
+    where = "xp.fft.irfftn"
+    pair = _pair(x, where)
+    others, (axis, n) = _split(where, pair.real.ndim, s, axes)
+    return irfft(_along(where, pair, others, norm, 1), n=n, axis=axis, norm=norm)
+
+
+def hfft(
+    x: Array | ComplexPair, /, *, n: int | None = None, axis: int = -1, norm: str = "backward"
+) -> Array:
+    """The n real numbers, 2 * (m - 1) by default, whose `ihfft` are these m.
+
+    These are half of a signal that mirrors itself with the other sign of its imaginary parts.
+    """
+    real, imag = _pair(x, "xp.fft.hfft")
+    return irfft(ComplexPair(real, -imag), n=n, axis=axis, norm=_inverse_norm("xp.fft.hfft", norm))
+
+
+def ihfft(
+    x: Array, /, *, n: int | None = None, axis: int = -1, norm: str = "backward"
+) -> ComplexPair:
+    """The inverse of `hfft`: n // 2 + 1 numbers of n real ones."""
+    real, imag = rfft(x, n=n, axis=axis, norm=_inverse_norm("xp.fft.ihfft", norm))
+    return ComplexPair(real, -imag)
 
 
 def fftfreq(n: int, /, *, d: float = 1.0, dtype: Any = None, device: Any = None) -> Array:
@@ -154,6 +201,12 @@ def _pair(x: Any, where: str) -> ComplexPair:
     return ComplexPair(*wide)
 
 
+def _real(x: Any, where: str) -> ComplexPair:
+    if not isinstance(x, Array):
+        raise DTypeError(where, "an array of real numbers", type(x).__name__)
+    return _pair(x, where)
+
+
 def _slice(x: Array, axis: int, start: int, stop: int) -> Array:
     at = build.axis_of(axis, x.ndim, "xp.fft")
     return x[(*(slice(None),) * at, slice(start, stop))]
@@ -171,8 +224,7 @@ def _fitted(x: Array, axis: int, n: int) -> Array:
 def _transform(
     where: str, x: ComplexPair, n: int | None, axis: int, norm: str, sign: int
 ) -> ComplexPair:
-    if norm not in _NORMS:
-        raise ShapeError(where, "norm of " + ", ".join(_NORMS), repr(norm))
+    _check_norm(where, norm)
     at = build.axis_of(axis, x.real.ndim, where)
     length = x.real.shape[at] if n is None else n
     _positive(where, length)
@@ -200,19 +252,52 @@ def _scale(norm: str, n: int, sign: int) -> float:
     return 1 / n if (norm == "forward") == (sign < 0) else 1.0
 
 
+def _inverse_norm(where: str, norm: str) -> str:
+    """The norm of a transform whose inverse has that one."""
+    _check_norm(where, norm)
+    return {"backward": "forward", "forward": "backward"}.get(norm, norm)
+
+
+def _check_norm(where: str, norm: str) -> None:
+    if norm not in _NORMS:
+        raise ShapeError(where, "norm of " + ", ".join(_NORMS), repr(norm))
+
+
 def _along_all(
     where: str, x: Any, s: Sequence[int] | None, axes: Sequence[int] | None, norm: str, sign: int
 ) -> ComplexPair:
     found = _pair(x, where)
-    n_axes = found.real.ndim
+    return _along(where, found, _lengths(where, found.real.ndim, s, axes), norm, sign)
+
+
+def _along(
+    where: str, x: ComplexPair, lengths: Sequence[tuple[int, int | None]], norm: str, sign: int
+) -> ComplexPair:
+    for axis, n in lengths:
+        x = _transform(where, x, n, axis, norm, sign)
+    return x
+
+
+def _lengths(
+    where: str, n_axes: int, s: Sequence[int] | None, axes: Sequence[int] | None
+) -> list[tuple[int, int | None]]:
+    """Each axis with its length, None for the one that it has."""
     if axes is None:
         axes = range(n_axes) if s is None else range(n_axes - len(s), n_axes)
     lengths: Sequence[int | None] = [None] * len(axes) if s is None else list(s)
     if len(lengths) != len(axes):
         raise ShapeError(where, "a length an axis", f"s={s}, axes={tuple(axes)}")
-    for axis, n in zip(axes, lengths, strict=True):
-        found = _transform(where, found, n, axis, norm, sign)
-    return found
+    return list(zip(axes, lengths, strict=True))
+
+
+def _split(
+    where: str, n_axes: int, s: Sequence[int] | None, axes: Sequence[int] | None
+) -> tuple[list[tuple[int, int | None]], tuple[int, int | None]]:
+    """The axes with their lengths, the last one apart."""
+    found = _lengths(where, n_axes, s, axes)
+    if not found:
+        raise ShapeError(where, "one axis or more", "none")
+    return found[:-1], found[-1]
 
 
 __all__ = [
@@ -221,10 +306,14 @@ __all__ = [
     "fftfreq",
     "fftn",
     "fftshift",
+    "hfft",
     "ifft",
     "ifftn",
     "ifftshift",
+    "ihfft",
     "irfft",
+    "irfftn",
     "rfft",
     "rfftfreq",
+    "rfftn",
 ]
