@@ -165,6 +165,23 @@ PRODUCTS = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("x_shape", "y_shape"),
+    [((300_001,), (300_001,)), ((2, 2, 262_145), (2, 262_145, 3)), ((3, 131_072), (131_072, 1))],
+)
+def test_products_of_many_terms(
+    tier: str, rng: np.random.Generator, x_shape: tuple[int, ...], y_shape: tuple[int, ...]
+) -> None:
+    """More than the rounds that lavapipe gives a loop."""
+    x, y = (rng.uniform(0, 1, shape).astype(np.float32) for shape in (x_shape, y_shape))
+    for convert in (xp.asarray, lambda each: xp.astype(xp.asarray(each), xp.float16)):
+        a, b = convert(x / 512), convert(y)
+        expected = np.asarray(a).astype(float) @ np.asarray(b).astype(float)
+        found = np.asarray(xp.matmul(a, b)).astype(float)
+        near = 1e-5 if a.dtype == xp.float32 else 6e-4
+        np.testing.assert_allclose(found, expected, rtol=near)
+
+
 @pytest.mark.parametrize("shapes", PRODUCTS, ids=str)
 def test_products_of_views_odd_shapes_and_halves(
     tier: str, rng: np.random.Generator, shapes: Any

@@ -173,6 +173,16 @@ def broadcast(node: Node, shape: Shape) -> Node:
     return view(node, shape, strides, lies.offset)
 
 
+def narrow(node: Node, axis: int, start: int, stop: int) -> Node:
+    """A view of the elements from `start` to `stop` along an axis; itself if those are all."""
+    if (start, stop) == (0, node.shape[axis]):
+        return node
+    _, lies = layout(node)
+    shape = list(node.shape)
+    shape[axis] = stop - start
+    return view(node, tuple(shape), lies.strides, lies.offset + start * lies.strides[axis])
+
+
 def permute(node: Node, axes: Sequence[int]) -> Node:
     """The axes in another order."""
     if list(axes) == list(range(len(axes))):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from math import prod
 from typing import Any
 
 from bascule.array import build, dtypes
 from bascule.array.errors import DTypeError, ShapeError
-from bascule.array.graph import Node, Product, dense
+from bascule.array.graph import Node, Product, Shape, dense
+
+# Lavapipe ends an invocation's loops after 65,535 rounds without a word; a kernel's round adds at
+# least two terms. Sums of sums are more exact, too.
+_MOST_TERMS = 1 << 17
 
 
 def multiplied(x1: Any, x2: Any) -> Node:
@@ -43,11 +48,23 @@ def numbers(where: str, *operands: Any) -> list[Node]:
 def product(a: Node, b: Node) -> Node:
     """Matrices of two nodes of one dtype, leading axes broadcast."""
     batch = build.broadcast_shape("xp.matmul", [a.shape[:-2], b.shape[:-2]])
-    rows, inner, columns = a.shape[-2], a.shape[-1], b.shape[-1]
-    if a.dtype.kind != "f" or not prod(batch) * rows * inner * columns:
+    inner = a.shape[-1]
+    if a.dtype.kind != "f" or not prod(batch) * a.shape[-2] * inner * b.shape[-1]:
         return _summed_product(a, b)
     wide = dtypes.named("float32")
     x, y = build.cast(a, wide), build.cast(b, wide)
+    found: list[Node] = []
+    for start in range(0, inner, _MOST_TERMS):
+        stop = min(start + _MOST_TERMS, inner)
+        part = build.narrow(x, -1, start, stop), build.narrow(y, -2, start, stop)
+        found.append(_float_product(batch, *part))
+    return build.cast(reduce(lambda one, other: build.row("add", [one, other]), found), a.dtype)
+
+
+def _float_product(batch: Shape, x: Node, y: Node) -> Node:
+    """x (..., M, K) @ y (..., K, N) of float32 by the op's kernels, broadcast to `batch`."""
+    rows, inner, columns = x.shape[-2], x.shape[-1], y.shape[-1]
+    shape = (*batch, rows, columns)
     x = build.broadcast(x, (*batch, rows, inner))
     n = prod(batch)
     if prod(y.shape[:-2]) == 1:  # one y for all rows of x
@@ -62,7 +79,7 @@ def product(a: Node, b: Node) -> Node:
         transposed = _is_dense(turned)
         y = turned if transposed else y
         found = _op_product(n, x, y, (rows, inner, columns), transposed=transposed)
-    return build.cast(build.reshape(found, (*batch, a.shape[-2], columns)), a.dtype)
+    return build.reshape(found, shape)
 
 
 def _transposed(node: Node) -> Node:
