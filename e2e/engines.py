@@ -14,10 +14,11 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from playwright.sync_api import Browser, BrowserContext, Error, Playwright
@@ -34,6 +35,13 @@ FIREFOX_WEBGPU = {
     "dom.webgpu.wgpu-backend": "vulkan",
     "gfx.webrender.all": True,
 }
+# A microphone that beeps. Chromium asks for it, and its driver answers; Firefox does not ask.
+CHROMIUM_MICROPHONE = "--use-fake-device-for-media-stream"
+FIREFOX_MICROPHONE = {
+    "media.navigator.streams.fake": True,
+    "media.navigator.permission.disabled": True,
+}
+NO_PREFS: Mapping[str, int | bool] = MappingProxyType({})
 TIMEOUT_S = 120
 STARTS_S = (15, 30, 60)  # patience for WebKit's start, which takes half a second
 
@@ -220,6 +228,7 @@ def chromium(playwright: Playwright, name: str, *, webgpu: bool) -> Iterator[Eng
     # Memory is measured at once: by itself Chromium waits for a collection, 10 seconds and more.
     eager = "--enable-blink-features=ForceEagerMeasureMemory"
     flags = [*(CHROMIUM_WEBGPU if webgpu else ()), "--enable-precise-memory-info", eager]
+    flags.append(CHROMIUM_MICROPHONE)
     if os.geteuid() == 0:
         flags.append("--no-sandbox")
     browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
@@ -233,17 +242,23 @@ def firefox(playwright: Playwright, name: str, *, webgpu: bool) -> Iterator[Engi
     browser = playwright.firefox.launch(
         channel="moz-firefox",
         executable_path=shutil.which("firefox-esr") or shutil.which("firefox"),
-        firefox_user_prefs=FIREFOX_WEBGPU if webgpu else {"dom.webgpu.enabled": False},
+        firefox_user_prefs={
+            **FIREFOX_MICROPHONE,
+            **(FIREFOX_WEBGPU if webgpu else {"dom.webgpu.enabled": False}),
+        },
     )
     yield engine_of(browser, name, webgpu=webgpu)
     browser.close()
 
 
 @contextmanager
-def on_disk(playwright: Playwright, name: str) -> Iterator[BrowserContext]:
+def on_disk(
+    playwright: Playwright, name: str, firefox_prefs: Mapping[str, int | bool] = NO_PREFS
+) -> Iterator[BrowserContext]:
     """A started Chromium or Firefox with WebGPU on an empty profile on disk, as a visitor has it.
 
-    The contexts of the others keep what a page stores in memory.
+    The contexts of the others keep what a page stores in memory. `firefox_prefs` are Firefox's
+    alone: about:config has them.
     """
     with tempfile.TemporaryDirectory(prefix="bascule-profile-", ignore_cleanup_errors=True) as home:
         if name.startswith("chromium"):
@@ -256,7 +271,7 @@ def on_disk(playwright: Playwright, name: str) -> Iterator[BrowserContext]:
                 home,
                 channel="moz-firefox",
                 executable_path=shutil.which("firefox-esr") or shutil.which("firefox"),
-                firefox_user_prefs=FIREFOX_WEBGPU,
+                firefox_user_prefs={**FIREFOX_WEBGPU, **firefox_prefs},
             )
         try:
             yield context

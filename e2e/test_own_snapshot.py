@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from playwright.sync_api import Playwright
 
 from bascule.server.app import create_app
 from bascule.server.run import pyodide_folder, running
-from e2e.conftest import GOLDENS, ROOT, check_embeddings, settled
-from e2e.engines import Engine, Page, PlaywrightTab, wait_for
+from e2e.conftest import GOLDENS, ROOT, Site, check_embeddings, settled
+from e2e.engines import Engine, Page, PlaywrightTab, on_disk, wait_for
 from e2e.test_csp import WITH_BLOB, WithHeaders
 from e2e.test_snapshot import start
 
@@ -128,3 +129,22 @@ def test_visits_on_which_none_is_made(
     # Two attempts were begun and came to nothing. After a third there is none for a week.
     attempts = "() => JSON.parse(localStorage.getItem('bascule-snapshot-attempts')).count"
     assert page.run(attempts) == 2
+
+
+def test_firefox_with_full_storage_starts_plainly(
+    playwright: Playwright, site: Site, url: str
+) -> None:
+    """Its quota manager refuses: the preference, in KiB, is for this profile alone."""
+    full = {"dom.quotaManager.temporaryStorage.fixedLimit": 8 << 10}
+    with on_disk(playwright, "firefox", full) as context:
+        page = PlaywrightTab(context.new_page())
+        for _ in range(2):
+            assert visit(page, url)["boot_snapshot"] == 0
+            check_embeddings(page)
+            assert make(page).startswith("there is no room for it")
+            assert page.run(KEPT) == []
+        # Of this model's 91 MB little can stay: the rest is refused, and it loads all the same.
+        page.open(f"{site.url}/?model=all-MiniLM-L6-v2&tier=wasm")
+        assert settled(page) == "ready"
+        listed = page.run("() => bascule.cache('ls')")
+        assert sum(each["stored_nbytes"] for each in listed) < 8 << 20
