@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 
 import bascule
 from bascule.backend.streaming import NO_STREAMING
+from bascule.backend.webgpu.streamed import N_SLOTS
 from bascule.backend.webnn.backend import WebNnBackend
 from bascule.choosing.auto import need_of
 from bascule.device.loading import read_programs
@@ -42,6 +43,18 @@ TIERS = ["webgpu", "wasm", "cpu"]
 TEXTS = ["w4 w5", "w6 " * 40, "w7"]
 FILE = "model.safetensors"
 LLAMA = tiny("tiny-q4_1").path
+
+
+def same_memory(now: Mapping[str, int], before: Mapping[str, int]) -> None:
+    """Assert that nothing more is held, but for the buffers of stages' ends.
+
+    A pass reads 4 bytes at the end of each stage; whether two such reads ever wait at once, and so
+    have a buffer each, is a matter of how fast the device is.
+    """
+    now, before = dict(now), dict(before)
+    more = now.pop("staging", 0) - before.pop("staging", 0)
+    assert more in range(0, 4 * N_SLOTS, 4)
+    assert now == before
 
 
 async def embed(model: Any) -> Any:
@@ -139,7 +152,7 @@ async def test_a_file_that_goes_away_or_changes_between_passes(tmp_path: Path, t
         os.utime(file, ns=(1, 1))
         with pytest.raises(FileChangedError, match="since the model was loaded"):
             await model.embed(TEXTS)
-        assert model.backend.memory.by_kind == held
+        same_memory(model.backend.memory.by_kind, held)
 
 
 @pytest.mark.parametrize("tier", ["webgpu", "cpu"])
@@ -192,7 +205,7 @@ async def test_cancelled_and_closed_in_the_middle_of_a_pass(
         with pytest.raises(asyncio.CancelledError):
             await task
         assert np.array_equal(await model.embed(TEXTS), expected)
-        assert device.memory().by_kind == held
+        same_memory(device.memory().by_kind, held)
         n_reads = 0
         reached.clear()
         task = asyncio.ensure_future(model.embed(TEXTS))
