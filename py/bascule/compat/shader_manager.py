@@ -78,9 +78,9 @@ class ComputeShaderManager:
 
     `model_type` ("text", "vision", "audio", "multimodal") decides which `operations` there are.
     `optimization_level`: 0 takes the shortest shader, without optional features; 1 the default one,
-    without features; 2 fuses what one kernel can do and takes subgroups where the device has them;
-    3 measures the candidates for the shapes at hand and remembers the fastest. It works on
-    `device`, else on a WebGPU device of its own.
+    without features; 2 fuses what one kernel can do and takes subgroups where the device has them
+    (slower than level 1 where a CPU imitates the GPU); 3 measures the candidates for the shapes at
+    hand and remembers the fastest. It works on `device`, else on a WebGPU device of its own.
     """
 
     def __init__(
