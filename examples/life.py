@@ -1,8 +1,7 @@
-"""Conway's Game of Life: two generations recorded, 250 replays on the GPU."""
+"""Conway's Game of Life on the GPU, 500 generations. The console page draws every second one."""
 
 import asyncio
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 import bascule
@@ -36,24 +35,32 @@ def step(grid):
     return ((around == 3) | ((around == 4) & (grid == 1))).astype(np.int32)
 
 
+shade = bascule.elementwise("cell: i32 -> shade: f32", "shade = 1.0 - f32(cell)")
+
+
 async def main(width=256, height=192):
     start = (np.random.default_rng(1).random((height, width)) < 0.3).astype(np.int32)
-    async with await bascule.open_device("webgpu") as device:
-        life = device.kernel(SOURCE)
-        a, b = [await device.buffer(start, dtype="int32") for _ in range(2)]
-        size = {"width": width, "height": height, "count": (width, height)}
-        with device.record() as two_generations:
-            await life(a, out=b, **size)
-            await life(b, out=a, **size)
-        await two_generations.run(times=250)
-        grid = await a.numpy()
+    device = await bascule.open_device("webgpu")
+    life, canvas = device.kernel(SOURCE), device.canvas(width, height)
+    a, b = [await device.buffer(start, dtype="int32") for _ in range(2)]
+    shades = await device.buffer(np.ones((height, width), np.float32))
+    size = {"width": width, "height": height, "count": (width, height)}
+    with device.record() as two_generations:
+        await life(a, out=b, **size)
+        await life(b, out=a, **size)
+    if in_page := "display" in globals():  # the console page's, which shows what is drawn
+        display(canvas)  # noqa: F821
+    for _ in range(250):
+        await two_generations.run()
+        if in_page:
+            await canvas.draw(await shade(a, out=shades))
+            await canvas.next_frame()
+    grid = await a.numpy()
     for _ in range(500):
         start = step(start)
     print(grid.sum(), "cells live; numpy says the same:", (grid == start).all())
-    plt.figure(figsize=(7, 5.2))
-    plt.imshow(grid, cmap="gray_r")
-    plt.axis("off")
-    plt.show()
+    if not in_page:  # there the canvas goes on showing what was drawn
+        device.close()
 
 
 asyncio.run(main())

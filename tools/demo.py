@@ -25,6 +25,11 @@ DESKTOP: ViewportSize = {"width": 1000, "height": 730}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 LOW: ViewportSize = {"width": 1000, "height": 720}
 EXAMPLE = "mandelbrot.py"
+IS_DRAWN = """() => {
+  const context = new OffscreenCanvas(1, 1).getContext("2d");
+  context.drawImage(document.querySelector("#log canvas"), 0, 0);
+  return context.getImageData(0, 0, 1, 1).data[3];
+}"""
 RECORDING = Path(__file__).resolve().parent.parent / "tests/recordings/measure.wav"
 HIGH: ViewportSize = {"width": 1000, "height": 900}
 QUESTION = "What is a bridge? Answer in one sentence."
@@ -139,9 +144,9 @@ def run_example(page: Page) -> None:
     page.select_option("#examples", EXAMPLE)
     page.wait_for_function("document.querySelector('#source').value")
     page.click("#run")
-    page.wait_for_selector("#log img")
+    page.wait_for_selector("#log canvas")
     wait(page)
-    page.wait_for_function("document.querySelector('#log img').naturalWidth")
+    page.wait_for_function(IS_DRAWN)
 
 
 def wait(page: Page) -> None:

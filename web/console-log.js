@@ -40,17 +40,39 @@ export class ConsoleLog {
     });
     image.src = url;
     if (!id) return this.#add(image);
-    const shown = this.#list.querySelector(`button[data-id="${id}"]`);
+    const shown = this.#shown(id);
     const button = shown instanceof HTMLButtonElement ? shown : make("button", "picture");
-    button.type = "button";
     button.dataset.id = String(id);
-    button.replaceChildren(image);
-    button.onclick = ({ detail, clientX, clientY }) => {
-      const { left, top, width, height } = image.getBoundingClientRect();
-      if (detail) clicked((clientX - left) / width, (clientY - top) / height);
-      else clicked(0.5, 0.5); // by a key
-    };
+    asButton(button, image, clicked);
     if (!shown) this.#add(button);
+  }
+
+  /** A canvas that is drawn on from now on, a button where `clicked` is given; null where it is in the log.
+   * @param {{ id: number, width: number, height: number }} said
+   * @param {((x: number, y: number) => void) | null} clicked as for a picture */
+  canvas({ id, width, height }, clicked) {
+    if (this.#shown(id)) return null;
+    const canvas = make("canvas", "");
+    [canvas.width, canvas.height] = [width, height];
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", `What the source draws${clicked ? ": a click on it goes on" : ""}.`);
+    const entry = make(clicked ? "button" : "div", "picture");
+    entry.dataset.id = String(id);
+    if (entry instanceof HTMLButtonElement && clicked) asButton(entry, canvas, clicked);
+    else entry.append(canvas);
+    this.#add(entry);
+    return canvas;
+  }
+
+  /** Nothing draws on what is shown any more: numbers are given anew. */
+  forget() {
+    for (const entry of this.#list.querySelectorAll("[data-id]")) entry.removeAttribute("data-id");
+  }
+
+  /** @param {number} id */
+  #shown(id) {
+    const shown = this.#list.querySelector(`[data-id="${id}"]`);
+    return shown instanceof HTMLElement ? shown : null;
   }
 
   clear() {
@@ -67,4 +89,16 @@ export class ConsoleLog {
   #follow() {
     this.#list.scrollTop = this.#list.scrollHeight;
   }
+}
+
+/** @param {HTMLButtonElement} button @param {HTMLElement} picture what it has
+ * @param {(x: number, y: number) => void} clicked */
+function asButton(button, picture, clicked) {
+  button.type = "button";
+  button.replaceChildren(picture);
+  button.onclick = ({ detail, clientX, clientY }) => {
+    const { left, top, width, height } = picture.getBoundingClientRect();
+    if (detail) clicked((clientX - left) / width, (clientY - top) / height);
+    else clicked(0.5, 0.5); // by a key
+  };
 }

@@ -15,9 +15,11 @@ import "./snapshots.js";
  * @typedef {StartConsole | { type: "interrupt", interrupt: Int32Array } | { type: "run", source: string } | { type: "enter", source: string }
  *   | { type: "names", source: string } | { type: "cancel" }
  *   | { type: "click", id: number, x: number, y: number }
+ *   | { type: "canvas", id: number, canvas: OffscreenCanvas }
  *   | { type: "opened", width: number, height: number, pixels: Uint8ClampedArray<ArrayBuffer> }} Asked
  * @typedef {{ type: "started", version: string } | { type: "failed", what: string }
  *   | { type: "text", kind: string, text: string } | { type: "picture", mime: string, data: Uint8Array<ArrayBuffer>, id: number }
+ *   | { type: "canvas", id: number, width: number, height: number, clickable: boolean }
  *   | { type: "ran", good: boolean } | { type: "entered", complete: boolean }
  *   | { type: "names", names: string[], start: number }} Said
  */
@@ -38,6 +40,8 @@ async function start(config) {
       (/** @type {string} */ kind, /** @type {string} */ text) => say({ type: "text", kind, text }),
       (/** @type {string} */ mime, /** @type {Uint8Array<ArrayBuffer>} */ data, /** @type {number} */ id) =>
         say({ type: "picture", mime, data, id }),
+      (/** @type {number} */ id, /** @type {number} */ width, /** @type {number} */ height, /** @type {boolean} */ clickable) =>
+        say({ type: "canvas", id, width, height, clickable }),
     );
   }, receiveShipped(config.shipped));
   say({ type: "started", version: pyodide.runPython("import sys; sys.version.split()[0]") });
@@ -52,6 +56,7 @@ async function answer(asked) {
   else if (asked.type === "enter") say({ type: "entered", complete: console.is_complete(asked.source) });
   else if (asked.type === "cancel") console.cancel();
   else if (asked.type === "click") say({ type: "ran", good: await console.click(asked.id, asked.x, asked.y) });
+  else if (asked.type === "canvas") await console.attach(asked.id, asked.canvas);
   else if (asked.type === "opened") say({ type: "ran", good: await console.open(asked.pixels, asked.width, asked.height) });
   else {
     const [names, start] = console.complete(asked.source);

@@ -78,6 +78,7 @@ class ConsolePage {
     if (this.#patience !== null) this.#wait(); // it answers, so it may yet stop by itself
     if (said.type === "text") this.#log.text(said.kind, said.text);
     else if (said.type === "picture") this.#log.picture(said.mime, said.data, said.id, (x, y) => this.#click(said.id, x, y));
+    else if (said.type === "canvas") this.#give(said);
     else if (said.type === "names") this.#complete(said.names, said.start);
     else if (said.type === "failed") this.#fail(said.what);
     else if (said.type === "entered") {
@@ -125,6 +126,14 @@ class ConsolePage {
     this.#worker.postMessage({ type: "click", id, x, y });
   }
 
+  /** A canvas in the log for what Python draws. @param {Extract<Said, { type: "canvas" }>} said */
+  #give(said) {
+    const canvas = this.#log.canvas(said, said.clickable ? (x, y) => this.#click(said.id, x, y) : null);
+    if (!canvas) return;
+    const offscreen = canvas.transferControlToOffscreen();
+    this.#worker.postMessage({ type: "canvas", id: said.id, canvas: offscreen }, [offscreen]);
+  }
+
   /** A picture file as a variable. @param {FileList | null | undefined} files */
   async #open(files) {
     const file = files?.[0];
@@ -169,6 +178,7 @@ class ConsolePage {
     this.#patience = setTimeout(() => {
       this.#patience = null;
       this.#worker.terminate();
+      this.#log.forget();
       this.#calm();
       this.#log.text("error", "Python did not stop by itself and starts anew: its variables are gone.\n");
       this.#show("booting", "Starting Python again…");

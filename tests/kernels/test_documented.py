@@ -13,7 +13,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "kernels.md"
 
 async def test_every_example_runs() -> None:
     blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     names: dict[str, Any] = {}
     for block in blocks:
         code = compile(block, "docs/kernels.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)

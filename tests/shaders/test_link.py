@@ -145,7 +145,8 @@ async def gpu_adapter_files(gpu: NativeGpu) -> set[str]:
         assert isinstance(parts, tuple)
         used |= {f"{name}.wgsl", *(f"parts/{part}.wgsl" for part in parts)}
     # Appended to users' kernels; see tests/kernels.
-    return used | {"user/index.wgsl", "user/reduce.wgsl", "user/top_scores.wgsl"}
+    users = {"index", "pixels", "reduce", "top_scores"}
+    return used | {f"user/{name}.wgsl" for name in users}
 
 
 def test_asset_names_are_checked() -> None:

@@ -244,6 +244,18 @@ export class Gpu {
     return name;
   }
 
+  /** A canvas that shows buffers of this device, with the module screen.js.
+   * @param {typeof import("./screen.js")} module @param {HTMLCanvasElement | OffscreenCanvas} canvas
+   * @param {number} width @param {number} height */
+  screen({ Screen }, canvas, width, height) {
+    this.#enter();
+    const buffer = (/** @type {number} */ name) => {
+      this.#enter();
+      return this.#buffers.get(name);
+    };
+    return new Screen(this.#device, this.#submission, buffer, canvas, width, height);
+  }
+
   /** Let go of a pipeline; tapes that use it still run. @param {number} name */
   dropPipeline(name) {
     this.#enter();

@@ -21,6 +21,7 @@ from bascule.device.loading import load_model
 from bascule.device.operations import Operations
 from bascule.device.options import DeviceLoadOptions, LoadSettings
 from bascule.kernels.buffer import BufferPool, DeviceBuffer, buffer_dtype
+from bascule.kernels.canvas import Canvas
 from bascule.kernels.home import KernelHome, PoolHome
 from bascule.kernels.kernel import Kernel
 from bascule.kernels.recording import Recording
@@ -189,6 +190,15 @@ class Device(Closing):
         """Record calls of kernels: `with device.record() as tape:`, then `await tape.run()`."""
         self.check_open("record")
         return Recording(self._home)
+
+    def canvas(self, width: int, height: int, target: Any = None) -> Canvas:
+        """Make a canvas, on which buffers are drawn: see `Canvas`.
+
+        In a page `target` is a canvas element, or an `OffscreenCanvas` in a worker.
+        InputError for sizes below 1 or above 8,192, another target, and on a closed device.
+        """
+        self.check_open("canvas")
+        return Canvas(self._home, width, height, target)
 
     @overload
     async def load(

@@ -18,6 +18,8 @@ from pyodide_js import loadPackagesFromImports
 
 import bascule
 from bascule.base.arrays import need_numpy, np
+from bascule.errors import BasculeError
+from bascule.kernels.canvas import Canvas
 from bascule.page.pictures import figures, picture_of
 
 # matplotlib's own backend for pages draws into the document, which a worker does not have.
@@ -36,19 +38,25 @@ class ConsoleSession:
     `text(kind, text)` gets what is printed ("out", "err"), the value of a last expression ("value")
     and errors ("error"); `picture(type, bytes, id)` what is displayed: see `pictures.picture_of`. A
     value with a method `clicked(x, y)` has an id other than 0; `click` calls that method.
+    `canvas(id, width, height, clickable)` asks for a canvas, which comes by `attach`: a displayed
+    `Canvas`, or a value's attribute `canvas`, draws on it.
     """
 
     def __init__(
-        self, text: Callable[[str, str], None], picture: Callable[[str, Any, int], None]
+        self,
+        text: Callable[[str, str], None],
+        picture: Callable[[str, Any, int], None],
+        canvas: Callable[[int, int, int, bool], None],
     ) -> None:
         os.environ.setdefault("MPLBACKEND", _PLOTS)
         asyncio.run = _start  # type: ignore[assignment]
         warnings.filterwarnings("ignore", message="FigureCanvasAgg is non-interactive")
         self._text = text
         self._picture = picture
+        self._canvas = canvas
         self._n_runs = 0
         self._running: asyncio.Task[Any] | None = None
-        self._clickable: list[Any] = []
+        self._pictures: list[Any] = []  # what clicks and canvases belong to
         self._names: dict[str, Any] = {
             "__name__": "__main__",
             "__doc__": None,
@@ -91,7 +99,7 @@ class ConsoleSession:
         """Call `clicked(x, y)` of a displayed value, shares of its width and height, and show it
         again. False where an error ended it.
         """
-        value = self._clickable[id_ - 1]
+        value = self._pictures[id_ - 1]
 
         async def clicked() -> Any:
             with self._console.redirect_streams():
@@ -139,18 +147,27 @@ class ConsoleSession:
     def display(self, *values: Any) -> None:
         """Show values: as pictures where they have one, else as text."""
         for value in values:
-            found = picture_of(value)
-            if found:
-                self._picture(found[0], to_js(found[1]), self._id_of(value))
+            is_clickable = callable(getattr(value, "clicked", None))
+            canvas = _canvas_of(value)
+            if canvas:
+                self._canvas(self._id_of(value), canvas.width, canvas.height, is_clickable)
+            elif found := picture_of(value):
+                id_ = self._id_of(value) if is_clickable else 0
+                self._picture(found[0], to_js(found[1]), id_)
             else:
                 self._text("value", f"{repr(value)[:_MOST_REPR]}\n")
 
+    async def attach(self, id_: int, target: Any) -> None:
+        """Give a displayed value the canvas that was asked for."""
+        try:
+            await _canvas_of(self._pictures[id_ - 1]).attach(target)
+        except BasculeError as error:
+            self._text("error", f"{error}\n")
+
     def _id_of(self, value: Any) -> int:
-        if not callable(getattr(value, "clicked", None)):
-            return 0
-        if not any(each is value for each in self._clickable):
-            self._clickable.append(value)
-        return 1 + [each is value for each in self._clickable].index(True)
+        if not any(each is value for each in self._pictures):
+            self._pictures.append(value)
+        return 1 + [each is value for each in self._pictures].index(True)
 
     async def _run(self, source: str, name: str) -> Any:
         code = self._console._compile(source, name, "exec")
@@ -184,3 +201,9 @@ class ConsoleSession:
         if isinstance(error, SyntaxError) and error.filename == self._console.filename:
             return "".join(traceback.format_exception_only(error))
         return self._console.formattraceback(error)
+
+
+def _canvas_of(value: Any) -> Any:
+    """The canvas that shows a value, if one does."""
+    found = value if isinstance(value, Canvas) else getattr(value, "canvas", None)
+    return found if isinstance(found, Canvas) else None

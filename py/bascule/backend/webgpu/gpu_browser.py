@@ -248,6 +248,26 @@ class BrowserGpu:
             raise ShaderError(label, messages, column=reply[0][2] if reply else 0)
         return int(made)
 
+    async def screen(self, canvas: Any, width: int, height: int) -> Any:
+        """A canvas of the page, whose `show` copies a buffer's words into it: bridge/screen.js.
+
+        InputError where it cannot be one of this device.
+        """
+        module = await bridge_module("bridge/screen.js")
+        try:
+            return self.bridge.screen(module, canvas, width, height)
+        except JsException as error:
+            if self.lost:
+                raise self._gpu_error("screen", error) from None
+            raise InputError("canvas", "a canvas for WebGPU", js_message(error)) from None
+
+    def show(self, screen: Any, buffer: int) -> None:
+        """Copy a buffer into such a canvas after the work queued so far."""
+        try:
+            screen.show(buffer)
+        except JsException as error:
+            raise self._gpu_error("show", error) from None
+
     def drop_pipeline(self, pipeline: int) -> None:
         """See `Gpu.drop_pipeline`."""
         try:
