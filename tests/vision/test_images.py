@@ -41,14 +41,18 @@ def claims(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("kind", FILTERS)
-def test_resize_is_within_a_level_of_pillow(rng: np.random.Generator, kind: Any) -> None:
-    for height, width in ((37, 61), (1, 9), (9, 1), (101, 203), (17, 700), (24, 24)):
+def test_resize_is_pillow_s(rng: np.random.Generator, kind: Any) -> None:
+    sizes = [(37, 61), (1, 9), (9, 1), (101, 203), (203, 101), (17, 700), (300, 31), (24, 24)]
+    sizes += [(int(a), int(b)) for a, b in rng.integers(1, 200, (8, 2))]
+    for height, width in sizes:
         x = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        for tall, wide in ((24, 24), (32, 19), (64, 65)):
+        wanted = [(24, 24), (32, 19), (64, 65), (height, 20), (20, width)]
+        for tall, wide in (*wanted, *rng.integers(1, 200, (4, 2)).tolist()):
             found = resize(x, tall, wide, kind)
             image = Image.fromarray(x).resize((wide, tall), Image.Resampling[kind.upper()])
-            off = np.abs(found.astype(int) - np.asarray(image))
-            assert off.max() <= 1, (height, width, tall, wide)
+            # The sine of Lanczos may be another one in its last bit.
+            off = np.abs(found.astype(int) - np.asarray(image)).max()
+            assert off <= (kind == "lanczos"), (height, width, tall, wide)
 
 
 def test_processing_is_the_references(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,21 +60,18 @@ def test_processing_is_the_references(monkeypatch: pytest.MonkeyPatch) -> None:
     for with_pillow in (True, False):
         if not with_pillow:
             monkeypatch.setattr(processing, "pillow_or_none", lambda: None)
-        levels = 0.01 if with_pillow else 1.001
-        _agrees(VIT_PROCESSING, golden["vit_pixels"], levels)
-        # Pillow 13 resizes the rows of some images first, `resize` columns always: 2 levels.
-        levels = 0.01 if with_pillow else 2.001
+        _agrees(VIT_PROCESSING, golden["vit_pixels"])
         for edge in CLIP_EDGES:
-            _agrees(clip_processing(edge), golden[f"clip_pixels_{edge}"], levels)
+            _agrees(clip_processing(edge), golden[f"clip_pixels_{edge}"])
 
 
-def _agrees(config: dict[str, Any], expected: np.ndarray[Any, Any], levels: float) -> None:
+def _agrees(config: dict[str, Any], expected: np.ndarray[Any, Any]) -> None:
     found = read_processing(config, IMAGE, "p.json")
     mean, std = np.array(found.mean), np.array(found.std)
     for picture, golden in zip(pictures(), expected, strict=True):
         seen = (found.apply(picture) * found.factor - mean) / std
-        # Of a channel before it is normalized.
-        assert np.abs((seen - golden.transpose(1, 2, 0)) * std).max() < levels / 255
+        # Of a channel before it is normalized: the same level.
+        assert np.abs((seen - golden.transpose(1, 2, 0)) * std).max() < 0.01 / 255
 
 
 def test_files_arrays_and_pil_images_are_the_same_pixels(tmp_path: Path) -> None:
