@@ -48,6 +48,25 @@ def checked_input(value: Value, sizes: Mapping[str, int], inputs: Mapping[str, S
     return given
 
 
+def check_names(program: Program) -> None:
+    """InputError where an input, a state and a parameter of a program share a name.
+
+    Backends find values by their names: one of the two would silently stand for the other.
+    """
+    kinds: dict[str, str] = {}
+    for kind, values in (
+        ("a state", program.states),
+        ("a parameter", program.parameters),
+        ("an input", program.inputs),
+    ):
+        for value in values:
+            other = kinds.setdefault(value.name, kind)
+            if other != kind:
+                found = f"{value.name!r} as {other} and as {kind}"
+                where = f"program {program.name!r}"
+                raise InputError(where, "states, parameters and inputs of different names", found)
+
+
 def input_bytes(value: Value, sizes: Mapping[str, int], inputs: Mapping[str, Shaped]) -> memoryview:
     """The input of that name as dense bytes of the value's dtype; errors as `checked_input`."""
     given = checked_input(value, sizes, inputs)
@@ -392,7 +411,10 @@ class Backend(Protocol):
     async def prepare(
         self, program: Program, weights: WeightStore, states: StateStore | None = None
     ) -> Executable:
-        """Make a program ready to run. The only slow step (pipelines compile here)."""
+        """Make a program ready to run. The only slow step (pipelines compile here).
+
+        InputError where its inputs, states and parameters share a name (`check_names`).
+        """
         ...
 
     async def warm(self, programs: Iterable[Program], name: str = "") -> int:

@@ -8,7 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from bascule.backend.arrivals import Arrivals
-from bascule.backend.base import Computation, Executable, StateStore, WeightStore
+from bascule.backend.base import Computation, Executable, StateStore, WeightStore, check_names
 from bascule.backend.deviceless import Deviceless
 from bascule.backend.memory import MemoryCount
 from bascule.backend.quantize import ReferenceQuantizer
@@ -188,6 +188,7 @@ class InHostArrays(Deviceless):
         self, program: Program, weights: WeightStore, states: StateStore | None = None
     ) -> Executable:
         """See `Backend.prepare`."""
+        check_names(program)
         if not isinstance(weights, ReferenceStore):
             raise InputError("prepare", "weights of this backend", type(weights).__name__)
         if states is not None and not isinstance(states, ReferenceStates):

@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from bascule.backend.base import Computation, Executable, StateStore, Tier, WeightStore
+from bascule.backend.base import (
+    Computation,
+    Executable,
+    StateStore,
+    Tier,
+    WeightStore,
+    check_names,
+)
 from bascule.backend.deviceless import Deviceless
 from bascule.backend.quantize import ReferenceQuantizer
 from bascule.backend.wasm.computation import WasmComputation
@@ -105,6 +112,7 @@ class WasmBackend(Deviceless):
         self, program: Program, weights: WeightStore, states: StateStore | None = None
     ) -> Executable:
         """See `Backend.prepare`."""
+        check_names(program)
         if not isinstance(weights, WasmStore):
             raise InputError("prepare", "weights of this backend", type(weights).__name__)
         if states is not None and not isinstance(states, WasmStates):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bascule.backend.arrivals import Arrivals
-from bascule.backend.base import StateStore, Tier, WeightStore
+from bascule.backend.base import StateStore, Tier, WeightStore, check_names
 from bascule.backend.memory import MemoryBudget, MemoryKind, MemoryUse, PassBytes
 from bascule.backend.profile import Profile, ShaderLog, joined
 from bascule.backend.tracing import Tracer
@@ -211,6 +211,7 @@ class WebGpuBackend:
         self, program: Program, weights: WeightStore, states: StateStore | None = None
     ) -> TapeExecutable:
         """See `Backend.prepare`."""
+        check_names(program)
         if states is not None and not isinstance(states, GpuStates):
             raise InputError("prepare", "states of this backend", type(states).__name__)
         if isinstance(weights, StreamedStore):
