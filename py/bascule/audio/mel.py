@@ -16,7 +16,6 @@ from bascule.program.program import Value
 RATE = 16_000
 WINDOW, STEP = 400, 160
 N_FRAMES = 3000
-N_SAMPLES = N_FRAMES * STEP
 _BINS = WINDOW // 2 + 1
 _COLUMNS = 404  # 2 * _BINS in whole vec4s; the last two are zeros
 # Slaney's mel scale: 15 mels to 1000 Hz, from there 27 to each factor of 6.4.

@@ -22,8 +22,8 @@ from bascule.tasks.speech_words import give_words, split_words, timed_words
 from bascule.tasks.transcription import Segment
 from bascule.text.language import TextTokenizer
 
-# Seconds of a timestamp's step, and frames of a spectrum in it.
-TIME_S, TIME_FRAMES = 0.02, 2
+# Frames of a spectrum in a timestamp's step of 0.02 seconds.
+TIME_FRAMES = 2
 FRAME_S = 0.01
 # Steps between two turns of the event loop.
 _TURN = 8

@@ -147,8 +147,7 @@ class WebGpuBackend:
 
     async def simplified(self, program: Program) -> list[str]:
         """See `Backend.simplified`."""
-        found = await simplified(self.pipelines, self.gpu.adapter, program.calls)
-        return [each.reason for each in found]
+        return await simplified(self.pipelines, self.gpu.adapter, program.calls)
 
     @property
     def lost(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from bascule.backend.webgpu.choices import signature
 from bascule.backend.webgpu.gpu import WANTED_FEATURES, AdapterInfo
@@ -20,33 +20,22 @@ _FULL_LIMITS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Simplified:
-    """A call's op, the variant that serves it, the one it would have had, and what stood against
-    that.
-    """
-
-    op: str
-    variant: str
-    instead_of: str
-    reason: str
-
-
 async def simplified(
     pipelines: Pipelines, adapter: AdapterInfo, calls: Sequence[Call]
-) -> list[Simplified]:
-    """Those of the calls, all prepared already, that a missing feature, a low limit or a shader
-    that does not compile here has given another kernel. What tuning has chosen is no fallback.
+) -> list[str]:
+    """Why calls, all prepared already, have another kernel than on a device with every feature.
+
+    A reason for each such call: a missing feature, a low limit, a shader that does not compile
+    here. What tuning has chosen is no fallback.
     """
     full = _in_full(adapter)
     kernels = await pipelines.kernels_for(calls)
-    found: list[Simplified] = []
+    found: list[str] = []
     for call, kernel in zip(calls, kernels, strict=True):
         wanted = select(call, full)
         tuned = signature(call) in pipelines.choices.tuned
         if kernel.variant != wanted.variant and not tuned:
-            why = "; ".join(_reasons(pipelines, adapter, call, wanted))
-            found.append(Simplified(call.op, kernel.variant, wanted.variant, why))
+            found.append("; ".join(_reasons(pipelines, adapter, call, wanted)))
     return found
 
 
