@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytest_asyncio
 
 import bascule
 from bascule import LanguageModel
@@ -17,20 +18,30 @@ from tests.goldens.llama_folder import write_folder
 
 NAME = "SmolLM2-135M-Instruct"
 FILE = models_folder() / NAME / "model.gguf"
+# They share a model a tier, which lives in one loop.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 # The WebAssembly tier is a page's: outside one it answers a few questions only.
 on_wasm_too = pytest.mark.parametrize("smollm2", ["webgpu", "cpu", "wasm"], indirect=True)
 # Above this llama.cpp's rounding of activations to 8 bits does not decide.
 CLEAR = 0.3
 
 
-@pytest.fixture(params=["webgpu", "cpu"])
-async def smollm2(request: pytest.FixtureRequest) -> AsyncIterator[LanguageModel]:
-    async with await bascule.load(NAME, tier=request.param) as model:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["webgpu", "cpu"])
+async def smollm2(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[LanguageModel]:
+    with pytest.MonkeyPatch.context() as patch:  # as `weights_home` does for one test
+        home = tmp_path_factory.mktemp("smollm2")
+        patch.setenv("BASCULE_REMEMBERED", str(home / "remembered"))
+        patch.setenv("BASCULE_WEIGHTS", str(home / "weights-cache"))
+        model = await bascule.load(NAME, tier=request.param)
+    async with model:
         assert isinstance(model, LanguageModel)
         assert model.tier == request.param
         yield model
 
 
+# First: it counts the memory that a chat needs, and the others ask for more logits at once.
 @on_wasm_too
 async def test_greedy_text_and_memory(smollm2: LanguageModel) -> None:
     chats = llama.prompts()
