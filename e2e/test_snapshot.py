@@ -7,8 +7,9 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
+
+import pytest
 
 from bascule.server.run import pyodide_folder
 from bascule.server.snapshot import (
@@ -67,8 +68,10 @@ def test_a_page_starts_from_a_snapshot(
     check_embeddings(page)
 
 
-def write_offers(folder: Path) -> dict[str, str]:
-    """Snapshots under `folder`, a fault each; what fetching gives, by the site's name."""
+@pytest.fixture(scope="session")
+def offers(site: Site) -> dict[str, str]:
+    """Snapshots under /extra/offers/, a fault each; what fetching gives, by the site's name."""
+    folder = site.extra / "offers"
     write_site_snapshot(pyodide_folder(), folder / "shipped")
     wheel = next((folder / "shipped").glob("*.whl"))
     snapshot = find_snapshot(pyodide_folder(), wheel)
@@ -98,22 +101,20 @@ def as_offered(snapshot: Snapshot, data: bytes) -> Snapshot:
 
 
 def test_snapshots_that_are_not_as_promised(
-    engine: Engine, site: Site, new_page: Callable[[str], Page]
+    engine: Engine, site: Site, new_page: Callable[[str], Page], offers: dict[str, str]
 ) -> None:
-    folder = site.extra / engine.name
-    expected = write_offers(folder)
     page = new_page(f"{site.url}/lab/?no-numpy")
     wait_for(page, "globalThis.lab")
     firsts = []
     for _ in range(2):
-        booted, first = start(page, f"index=/extra/{engine.name}/shipped/index.json")
+        booted, first = start(page, "index=/extra/offers/shipped/index.json")
         assert booted["snapshot"], booted
         firsts.append(first)
     assert firsts[0] != firsts[1]  # seeds are no part of what is remembered
-    for name, words in expected.items():
-        assert words in page.run(FETCH, f"/extra/{engine.name}/{name}/index.json"), name
+    for name, words in offers.items():
+        assert words in page.run(FETCH, f"/extra/offers/{name}/index.json"), name
     # The deepest fall: a memory that was restored and then judged.
-    booted, _ = start(page, f"index=/extra/{engine.name}/other-package/index.json")
+    booted, _ = start(page, "index=/extra/offers/other-package/index.json")
     assert not booted["snapshot"]
     assert "another package" in booted["plain"]
     # For a Pyodide of another version none is fetched.
