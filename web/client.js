@@ -18,6 +18,7 @@ export { BasculeError, faultOf } from "./protocol.js";
  * prompt is read (stage "prefill").
  * @typedef {{ onPiece?: (text: string, tokens: number) => void,
  *   onSegment?: (segment: import("./protocol.js").Segment) => void,
+ *   onTier?: (figures: import("./protocol.js").TierFigures) => void,
  *   onProgress?: (progress: Progress) => void }} Listener
  * @typedef {[name: string, score: number]} Scored a picture's key, or a label
  * @typedef {{ resolve: (value: any) => void, reject: (error: Error) => void } & Listener} Waiting
@@ -181,6 +182,15 @@ export class BasculeClient {
     return this.#ask({ type: "pictures", action: "remove", options: { keys }, pixels: null });
   }
 
+  /** Measure each tier of this browser with a sentence encoder; each tier's figures are heard of as they come. A
+   * model that is loaded is closed. @param {string} model @param {boolean} quick small sizes and few runs
+   * @param {import("./protocol.js").Facts} environment the page's own facts, for the report
+   * @param {Listener} [listener] @returns {Promise<import("./protocol.js").TierReport>} */
+  measureTiers(model, quick, environment, listener = {}) {
+    this.loaded = null;
+    return this.#ask({ type: "bench", model: modelAddress(model), quick, environment }, listener);
+  }
+
   /** Measure which shaders are fastest here for the loaded model. @param {number} budgetS
    * @returns {Promise<import("./protocol.js").Tuned>} */
   tune(budgetS) {
@@ -263,6 +273,10 @@ export class BasculeClient {
     }
     if (answer.type === "segment") {
       this.#waiting.get(answer.id)?.onSegment?.(answer.segment);
+      return;
+    }
+    if (answer.type === "tier") {
+      this.#waiting.get(answer.id)?.onTier?.(answer.figures);
       return;
     }
     if (answer.type === "progress" && answer.id !== undefined) {

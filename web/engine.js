@@ -28,6 +28,7 @@ const OFFLINE_FILES = [
   ...["pictures.html", "pictures.js", "pictures.css", "picture-files.js"],
   ...["vendor/marked.js", "vendor/purify.js"],
   ...["console.html", "console.js", "console-log.js", "console-worker.js", "console.css"],
+  ...["bench.html", "bench.js", "bench-table.js", "bench.css"],
   ...["worker.js", "ahead.js", "page-fetcher.js", "boot.js", "client-options.js", "early.js", "early-gpu.js", "prefetch.js", "vendor/idb.js", "vendor/hash-wasm.js", "vendor/tokenizers.js"],
   ...["snapshot-steps.mjs", "snapshot-worker.js", "shipped.js", "snapshots.js"],
   ...["canvas-read", "device", "faults", "gpu", "handles", "importer", "pipelines", "remembered", "staging", "submission", "tape", "text"].map(inBridge),

@@ -46,6 +46,14 @@
  * @typedef {{ findings: Finding[], improved: number, known: number, skipped: string[],
  *   wrong: string[], spent_s: number }} Tuned
  *
+ * What is measured of each tier; py/bascule/observe/tier_report.py says what each field is.
+ * @typedef {{ value: number | string | boolean | null, source: string }} Fact
+ * @typedef {Record<string, Fact>} Facts
+ * @typedef {{ tier: string, label: string, refused: string, facts: Facts, figures: Facts }} TierFigures
+ * @typedef {{ format: string, version: number, quick: boolean, model: string, environment: Facts,
+ *   tiers: TierFigures[], units: Record<string, string>,
+ *   slowdowns: Record<string, Record<string, number>> }} TierReport
+ *
  * @typedef {{ id: number, type: "load", model: string, tier: string }} LoadRequest
  * @typedef {{ id: number, type: "embed", texts: string[] }} EmbedRequest
  * @typedef {{ id: number, type: "rank", query: string, texts: string[] }} RankRequest
@@ -61,19 +69,21 @@
  * @typedef {{ id: number, type: "cache", action: string, locations: string[] | null }} CacheRequest
  * @typedef {{ id: number, type: "stats" | "cancel" | "close" }} PlainRequest
  * @typedef {{ id: number, type: "tune", budgetS: number }} TuneRequest
+ * @typedef {{ id: number, type: "bench", model: string, quick: boolean, environment: Facts }} BenchRequest
  * @typedef {ChatRequest | GenerateRequest} WritingRequest
  * @typedef {WritingRequest | LogitsRequest | EmbedRequest | RankRequest | ClassifyRequest | TranscribeRequest | PicturesRequest} ModelRequest
- * @typedef {LoadRequest | ModelRequest | CacheRequest | TuneRequest | PlainRequest} Request
+ * @typedef {LoadRequest | ModelRequest | CacheRequest | TuneRequest | BenchRequest | PlainRequest} Request
  *
  * With an id, progress is that request's own. `tokens` counts those of all pieces so far.
  * @typedef {{ type: "progress", id?: number } & Progress} ProgressMessage
  * @typedef {{ type: "piece", id: number, text: string, tokens: number }} PieceMessage
  * @typedef {{ type: "segment", id: number, segment: Segment }} SegmentMessage
+ * @typedef {{ type: "tier", id: number, figures: TierFigures }} TierMessage
  * @typedef {{ type: "result", id: number, value: any }} ResultMessage
  * @typedef {{ type: "error", id: number, fault: Fault }} ErrorMessage
  * Python has started, from whose snapshot ("" for none).
  * @typedef {{ type: "booted", snapshot: "site" | "browser" | "" }} BootedMessage
- * @typedef {BootedMessage | ProgressMessage | PieceMessage | SegmentMessage | ResultMessage | ErrorMessage} Answer
+ * @typedef {BootedMessage | ProgressMessage | PieceMessage | SegmentMessage | TierMessage | ResultMessage | ErrorMessage} Answer
  */
 
 /** An error that the worker posted. */

@@ -98,6 +98,8 @@ async function answer(request) {
       return transcribed(session, request);
     case "pictures":
       return JSON.parse(await session.pictures(request.action, JSON.stringify(request.options), request.pixels));
+    case "bench":
+      return benchOf(pyodide, session, request);
     case "logits":
       return matrixOf(session.logits(JSON.stringify(request.ids)));
     case "tune":
@@ -168,6 +170,15 @@ async function transcribed(session, { id, samples, rate, options }) {
   /** @param {string} stage @param {number} done @param {number} total @param {string} unit */
   const onProgress = (stage, done, total, unit) => tell({ type: "progress", id, stage, done, total, unit });
   return JSON.parse(await session.transcribe(samples, rate, JSON.stringify(options), onSegment, onProgress));
+}
+
+/** @param {any} pyodide @param {any} session @param {import("./protocol.js").BenchRequest} request */
+async function benchOf(pyodide, session, { id, model, quick, environment }) {
+  const facts = { ...environment, pyodide: { value: pyodide.version, source: "told by Pyodide" } };
+  const onTier = (/** @type {string} */ figures) => tell({ type: "tier", id, figures: JSON.parse(figures) });
+  /** @param {string} stage @param {number} done @param {number} total @param {string} unit */
+  const onProgress = (stage, done, total, unit) => tell({ type: "progress", id, stage, done, total, unit });
+  return JSON.parse(await session.measure_tiers(model, quick, JSON.stringify(facts), onProgress, onTier));
 }
 
 /** What the garbage of two languages looks like from outside. @param {any} pyodide */

@@ -176,8 +176,7 @@ async def test_arrays_past_the_memory_are_compared_and_not_kept() -> None:
 
 
 def test_the_guide_in_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roofline, "_SIDE_BY_SOFTWARE", 64)
-    monkeypatch.setattr(roofline, "_COPIED_BY_SOFTWARE", 1 << 16)
+    monkeypatch.setattr(roofline, "_OF_SOFTWARE", roofline.Sizes(1 << 16, 64))
     platform = UnifiedWebPlatform(str(TINY_BERT), platform="webgpu")
     debugger = WebGPUDebugger(platform)
     with debugger.capture_shader_trace():

@@ -38,6 +38,7 @@ def graph(start: Path) -> set[Path]:
         ("console", "console.js"),
         ("transcribe", "transcribe.js"),
         ("pictures", "pictures.js"),
+        ("bench", "bench.js"),
     ],
 )
 def test_a_page_preloads_all_its_modules(page: str, script: str) -> None:

@@ -50,9 +50,8 @@ NUMPY = {"f32": "float32", "u32": "uint32", "i32": "int32", "f16": "float16"}
 
 async def numpy_ready() -> bool:
     """Whether numpy can be imported; a page fetches it first."""
-    if _has_numpy():
-        return True
-    if sys.platform == "emscripten":
+    if sys.platform == "emscripten" and "numpy" not in sys.modules:
+        # First: a numpy that Pyodide is still installing, for one that was cancelled, is in pieces.
         from bascule.base.arrays_browser import fetch_numpy
 
         await fetch_numpy()

@@ -212,6 +212,39 @@ class PageSession:
 
         return await self._answered(work())
 
+    async def measure_tiers(
+        self,
+        model: str,
+        quick: bool,
+        environment: str,
+        report: Callable[..., None],
+        report_tier: Callable[[str], None],
+    ) -> str:
+        """Measure all tiers (`bascule.observe.tier_bench`): the TierReport as JSON.
+
+        `environment` has the page's facts as JSON; `report` is called as by `load`, `report_tier`
+        with each tier's figures as JSON. A model that is loaded is closed first.
+        """
+        stopping = self._stop()
+
+        async def work() -> str:
+            # Most pages never need them.
+            from bascule.observe.tier_bench import measure_tiers
+            from bascule.observe.tier_report import facts_of
+
+            await stopping
+            self._close_model()
+            found = await measure_tiers(
+                model,
+                quick=quick,
+                environment=facts_of(json.loads(environment)),
+                progress=_reporting(report),
+                finished=lambda figures: report_tier(json.dumps(asdict(figures))),
+            )
+            return json.dumps(found.as_json())
+
+        return await self._answered(work())
+
     async def cache(self, action: str, locations: str) -> str:
         """List ("ls"), remove ("rm", a JSON list of locations or null for all) or "verify"."""
 

@@ -1,0 +1,82 @@
+// What bench.html shows of each tier: a row of the table, and its details.
+
+import { make } from "./dom.js";
+
+/** @typedef {import("./protocol.js").Fact} Fact */
+/** @typedef {import("./protocol.js").TierFigures} TierFigures */
+/** @typedef {import("./protocol.js").TierReport} TierReport */
+
+/** The table's columns, by the figures' names. */
+const COLUMNS = ["copy", "matmul", "one_warm", "batch_warm"];
+/** What the details say, with a unit each. @type {[name: string, text: string, unit: string][]} */
+const FIGURES = [
+  ["open", "Open", "ms"],
+  ["copy", "Copy", "GB/s"],
+  ["matmul", "Matmul", "GFLOP/s"],
+  ["load", "Load the model", "ms"],
+  ["one_cold", "Sentence, first", "ms"],
+  ["one_warm", "Sentence, warm", "ms"],
+  ["batch_cold", "Batch, first", "ms"],
+  ["batch_warm", "Batch, warm", "ms"],
+  ["deviation", "Off from the cpu tier", ""],
+];
+const NONE = "–";
+
+/** @param {TierFigures} found @param {TierReport["slowdowns"]} [slowdowns] known once all tiers are measured */
+export function rowOf(found, slowdowns = {}) {
+  const tier = make("th", "", found.tier);
+  tier.scope = "row";
+  if (found.refused) {
+    const why = make("td", "why", found.refused);
+    why.colSpan = COLUMNS.length;
+    return make("tr", "", tier, why);
+  }
+  if (isSoftware(found)) tier.append(make("small", "", "software adapter"));
+  return make("tr", "", tier, ...COLUMNS.map((name) => cellOf(found.figures[name], slowdowns[name]?.[found.tier])));
+}
+
+/** @param {Fact} fact @param {number | undefined} slowdown */
+function cellOf(fact, slowdown) {
+  const cell = make("td", slowdown === 1 ? "fastest" : "", textOf(fact));
+  if (slowdown !== undefined) cell.append(make("small", "", slowdown === 1 ? "fastest" : `${digits(slowdown)}×`));
+  return cell;
+}
+
+/** @param {TierFigures} found */
+export function detailsOf(found) {
+  const device = found.facts.device;
+  const rows = [
+    rowOfList("Device", device.value === null ? device.source : String(device.value)),
+    ...(isSoftware(found) ? [rowOfList("Kind", "software adapter: the CPU imitates a GPU")] : []),
+    ...FIGURES.map(([name, text, unit]) => rowOfList(text, figureText(found.figures[name], unit))),
+    rowOfList("Timed by", String(found.facts.timed_by?.value ?? NONE)),
+  ];
+  return make("details", "", make("summary", "", `${found.tier}: ${found.label}`), make("dl", "", ...rows));
+}
+
+/** @param {string} name @param {string} text */
+function rowOfList(name, text) {
+  return make("div", "", make("dt", "", name), make("dd", "", text));
+}
+
+/** @param {Fact} fact @param {string} unit */
+function figureText(fact, unit) {
+  return fact.value === null ? fact.source : `${textOf(fact)} ${unit}`.trimEnd();
+}
+
+/** @param {TierFigures} found */
+function isSoftware({ facts }) {
+  return facts.software?.value === true;
+}
+
+/** @param {Fact} fact */
+function textOf({ value }) {
+  return typeof value === "number" ? digits(value) : NONE;
+}
+
+/** About three digits that count. @param {number} value */
+function digits(value) {
+  if (value && Math.abs(value) < 0.001) return value.toExponential(1);
+  const most = value >= 100 ? 0 : value >= 10 ? 1 : 2;
+  return value.toLocaleString("en", { maximumFractionDigits: most });
+}
