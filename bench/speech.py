@@ -1,14 +1,15 @@
-"""Whisper tiny.en on 30 s of speech beside faster-whisper: one run, contestants in turn.
+"""Whisper tiny.en on 30 s of speech beside its peers: one run, contestants in turn.
 
     .venv/bin/python bench/speech.py [--rounds N] [--only NAME] [--temperature T]
-                              [--faster-whisper PYTHON]
+                        [--faster-whisper PYTHON] [--transformers-js ONNX_FOLDER]
 
 The model must be there (bascule pull whisper-tiny.en). PYTHON is an interpreter that has
-faster-whisper 1.2; it reads the same files, in float32, on one thread, greedily. With a
-temperature of 1e-9 the text is the same, but the host reads and weighs all logits of each step, as
-it does for every draw. Prints real-time
-factors (seconds of work a second of sound), ratios and our stages, and writes
-out/bench-speech.json. bench/README.md says how to read it.
+faster-whisper 1.2; it reads the same files. ONNX_FOLDER has the same weights as optimum exports
+them; bench/README.md says how. All work in float32, greedily, without timestamps (so the 30 s are
+one window for everyone), the peers on one thread. With a temperature of 1e-9 the text is the same,
+but the host reads and weighs all logits of each step, as it does for every draw. Prints real-time
+factors (seconds of work a second of sound), ratios, our stages and the texts that differ, and
+writes out/bench-speech.json.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -44,12 +46,14 @@ from bascule.server.app import create_app  # noqa: E402
 from bascule.server.run import pyodide_folder, running  # noqa: E402
 from bascule.tasks.speech import SpeechModel  # noqa: E402
 from bascule.tasks.speech_steps import COUNTERS, STAGES  # noqa: E402
+from bench.embeddings import BENCH, install_npm_peers, served  # noqa: E402
 from e2e.conftest import settled  # noqa: E402
-from e2e.engines import Page, chromium  # noqa: E402
+from e2e.engines import Page, chromium, wait_for  # noqa: E402
 
 OUT, MODEL, RATE, SECONDS = ROOT / "out", "whisper-tiny.en", 16_000, 30
 RECORDINGS = ROOT / "tests" / "recordings"
 REFERENCE = "native: Bascule, WASM"
+JS = "Chromium: transformers.js, WASM"
 console = Console(width=120)
 SAMPLES = """(samples) => {
   globalThis.samples = Float32Array.from(samples, (each) => each / 32768);
@@ -63,6 +67,11 @@ TRANSCRIBE = """async (options) => {
   const stats = Object.entries(after).map(([name, value]) => [name, value - (before[name] ?? 0)]);
   return { text, ms, stats: Object.fromEntries(stats) };
 }"""
+JS_TRANSCRIBE = """async () => {
+  const began = performance.now();
+  const text = await transformers.transcribe(globalThis.samples);
+  return { text, ms: performance.now() - began };
+}"""
 # Reads samples from a file, then transcribes once for each line.
 PEER = """
 import sys, time, json, numpy as np
@@ -72,8 +81,8 @@ samples = np.fromfile(sys.argv[2], np.int16).astype(np.float32) / 32768
 for line in sys.stdin:
     began = time.perf_counter()
     found, _ = model.transcribe(samples, beam_size=1, temperature=0, language="en",
-                                condition_on_previous_text=False)
-    text = "".join(each.text for each in found)
+                                condition_on_previous_text=False, without_timestamps=True)
+    text = "".join(each.text for each in found).strip()
     print(json.dumps({"text": text, "ms": 1e3 * (time.perf_counter() - began)}), flush=True)
 """
 
@@ -116,7 +125,8 @@ def native(samples: np.ndarray[Any, Any], tier: str, temperature: float) -> Iter
 
     def once() -> Run:
         before, began = model.stats, perf_counter()
-        said = wait(model.transcribe(sound, temperatures=temperature, language="en"))
+        options = {"temperatures": temperature, "language": "en", "timestamps": False}
+        said = wait(model.transcribe(sound, **options))
         ms = 1e3 * (perf_counter() - began)
         return Run(said.text, ms, {n: v - before.get(n, 0) for n, v in model.stats.items()})
 
@@ -129,7 +139,7 @@ def native(samples: np.ndarray[Any, Any], tier: str, temperature: float) -> Iter
 @contextmanager
 def in_page(page: Page, samples: np.ndarray[Any, Any], temperature: float) -> Iterator[Transcribe]:
     """The page of speech."""
-    options = {"temperatures": temperature, "language": "en"}
+    options = {"temperatures": temperature, "language": "en", "timestamps": False}
     if settled(page) != "ready":
         raise RuntimeError(page.run("() => document.querySelector('#error-what').textContent"))
     page.run(SAMPLES, samples.tolist())
@@ -137,6 +147,37 @@ def in_page(page: Page, samples: np.ndarray[Any, Any], temperature: float) -> It
         yield lambda: Run(**page.run(TRANSCRIBE, options))
     finally:
         page.close()
+
+
+@contextmanager
+def transformers_js(page: Page, url: str, samples: np.ndarray[Any, Any]) -> Iterator[Transcribe]:
+    """transformers.js on WASM, on a page of its own."""
+    query = "task=automatic-speech-recognition&model=whisper-tiny.en"
+    page.open(f"{url}/bench/transformers.html?{query}")
+    wait_for(page, "globalThis.transformers")
+    page.run(SAMPLES, samples.tolist())
+
+    def once() -> Run:
+        found = page.run(JS_TRANSCRIBE)
+        return Run(found["text"].strip(), found["ms"])
+
+    try:
+        yield once
+    finally:
+        page.close()
+
+
+def onnx_site(exported: Path) -> AbstractContextManager[str]:
+    """Serves an export as transformers.js looks for one: its graphs in a folder named onnx."""
+    install_npm_peers()
+    folder = OUT / "bench-speech-onnx" / MODEL
+    (folder / "onnx").mkdir(parents=True, exist_ok=True)
+    for file in exported.glob("*.json"):
+        shutil.copy(file, folder)
+    for name in ("encoder_model.onnx", "decoder_model_merged.onnx"):
+        shutil.copy(exported / name, folder / "onnx")
+    folders = {"peers": BENCH / "node_modules", "bench": BENCH, "transformers": folder.parent}
+    return served(folders)
 
 
 def peer_folder() -> Path:
@@ -200,6 +241,10 @@ def show(found: dict[str, list[Run]]) -> None:
         factor = f"{ms / 1e3 / SECONDS:.3f}"
         table.add_row(name, f"{ms:,.0f}", factor, f"{median(ratios):.2f}", same)
     console.print(table)
+    for name, runs in found.items():
+        if runs[0].text != reference[0].text:
+            console.print(f"{name}: {runs[0].text}")
+    console.print(f"the reference: {reference[0].text}")
     table = Table("medians", *COUNTERS, *STAGES, "ms a step")
     for name, runs in found.items():
         if not runs[0].stats:
@@ -216,6 +261,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="a part of a contestant's name")
     parser.add_argument("--temperature", type=float, default=0)
     parser.add_argument("--faster-whisper", metavar="PYTHON")
+    parser.add_argument("--transformers-js", metavar="ONNX_FOLDER", type=Path)
     asked = parser.parse_args()
     samples, load, heat = speech(), os.getloadavg()[0], asked.temperature
     app = create_app(models=models_folder(), pyodide=pyodide_folder())
@@ -233,12 +279,17 @@ def main() -> None:
 
         openers = {
             REFERENCE: lambda: native(samples, "wasm", heat),
+            "native: Bascule, CPU tier": lambda: native(samples, "cpu", heat),
+            "native: Bascule, WebGPU": lambda: native(samples, "webgpu", heat),
             "Chromium: Bascule, WASM": lambda: in_page(opened("wasm"), samples, heat),
             "Chromium: Bascule, WebGPU": lambda: in_page(opened("webgpu"), samples, heat),
         }
         if asked.faster_whisper:
             peer = "native: faster-whisper, 1 thread"
             openers[peer] = lambda: faster_whisper(asked.faster_whisper, samples)
+        if asked.transformers_js:
+            site = stack.enter_context(onnx_site(asked.transformers_js))
+            openers[JS] = lambda: transformers_js(engine.new_page(), site, samples)
         contestants: dict[str, Transcribe] = {}
         for name, opener in openers.items():
             if not asked.only or any(part in name for part in asked.only):

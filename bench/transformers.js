@@ -12,8 +12,11 @@ env.allowRemoteModels = false;
 env.allowLocalModels = true;
 env.localModelPath = "/transformers/";
 
-const device = new URL(location.href).searchParams.get("device") ?? "wasm";
-const opened = pipeline("feature-extraction", "all-MiniLM-L6-v2", { device, dtype: "fp32" });
+const asked = new URL(location.href).searchParams;
+const device = asked.get("device") ?? "wasm";
+const task = asked.get("task") ?? "feature-extraction";
+const model = asked.get("model") ?? "all-MiniLM-L6-v2";
+const opened = pipeline(task, model, { device, dtype: "fp32" });
 opened.catch(() => {}); // whoever embeds hears of it
 
 Object.assign(globalThis, {
@@ -23,6 +26,10 @@ Object.assign(globalThis, {
     async embed(text) {
       const { data } = await (await opened)(text, { pooling: "mean", normalize: true });
       return Array.from(data);
+    },
+    /** @param {Float32Array} samples 16,000 a second, 30 s at most */
+    async transcribe(samples) {
+      return (await (await opened)(samples)).text;
     },
   },
 });
