@@ -315,6 +315,22 @@ def test_a_taken_port_is_told() -> None:
             listen(port)
 
 
+async def test_a_body_does_not_wait_for_an_acknowledgement_of_its_headers() -> None:
+    delayed: list[int] = []
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = writer.get_extra_info("socket")
+        delayed.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    sock = listen(0)
+    async with await asyncio.start_server(answer, sock=sock):
+        reader, writer = await asyncio.open_connection(*sock.getsockname())
+        await reader.read()
+        writer.close()
+    assert delayed == [1]
+
+
 def test_a_download_that_never_ends_does_not_keep_the_server() -> None:
     async def endless(scope: Scope, receive: Receive, send: Send) -> None:
         async def body():
