@@ -1,11 +1,11 @@
-"""ViT-B/16 and CLIP ViT-B/32 in Chromium beside onnxruntime-web's WASM, a thread each, in turn.
+"""ViT-B/16 and CLIP ViT-B/32 in Chromium beside onnxruntime-web, on one tier, in turn.
 
-    .venv/bin/python bench/vision_page.py [--rounds N]
+    .venv/bin/python bench/vision_page.py [--rounds N] [--tier wasm|webgpu]
 
-Installs its peers first, as bench/embeddings.py does. Both read the weights of vision_folders.py
-and a picture of 224 x 224 pixels: ours as bytes, which it normalizes in the pass, onnxruntime-web
-normalized. Results are compared before times count. Prints the least times and their ratio, and
-writes out/bench-vision-page.json.
+Installs its peers first, as bench/embeddings.py does. On WASM each has one thread. Both read the
+weights of vision_folders.py and a picture of 224 x 224 pixels: ours as bytes, which it normalizes
+in the pass, onnxruntime-web normalized. Results are compared before times count.
+Prints the least times and their ratio, and writes out/bench-vision-page-TIER.json.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ OURS = """
 import json, time
 import bascule, numpy as np
 picture = None
-async def opened(url, folder, pixels):
+async def opened(url, folder, pixels, tier):
     global model, picture
-    model = await bascule.load(f"{url}/vision/{folder}", tier="wasm")
+    model = await bascule.load(f"{url}/vision/{folder}", tier=tier)
     picture = np.array(pixels, np.uint8).reshape(224, 224, 3)
     await once()
     return ""
@@ -51,9 +51,9 @@ def closed():
     model.close()
     return ""
 """
-PEER = """async ([model, pixels]) => {
+PEER = """async ([provider, model, pixels]) => {
   const peers = await import("/bench/peers.js");
-  globalThis.peer = await peers.ort("wasm", model);
+  globalThis.peer = await peers.ort(provider, model);
   globalThis.pixels = Float32Array.from(pixels);
 }"""
 PEER_ONCE = """async () => {
@@ -67,7 +67,7 @@ PEER_ONCE = """async () => {
 console = Console(width=110)
 
 
-def contest(engine: Any, url: str, name: str, rounds: int) -> dict[str, float]:
+def contest(engine: Any, url: str, name: str, tier: str, rounds: int) -> dict[str, float]:
     """Least milliseconds of each, in turn; AssertionError where results differ."""
     rng = np.random.default_rng(3)
     picture = rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
@@ -76,11 +76,11 @@ def contest(engine: Any, url: str, name: str, rounds: int) -> dict[str, float]:
     lab.open(f"{url}/lab/?pyodide=/pyodide/")
     wait_for(lab, "globalThis.lab")
     lab.run("(code) => lab.run(code)", OURS)
-    asked = (url, name, picture.ravel().tolist())
+    asked = (url, name, picture.ravel().tolist(), tier)
     lab.run("(code) => lab.run(code)", f"await opened{asked!r}")
     peer.open(f"{url}/bench/")
     pixels = np.ascontiguousarray(normal.transpose(2, 0, 1), np.float32).ravel()
-    peer.run(PEER, [f"/vision/{name}.onnx", pixels.tolist()])
+    peer.run(PEER, [tier, f"/vision/{name}.onnx", pixels.tolist()])
     times: dict[str, list[float]] = {"bascule": [], "onnxruntime-web": []}
     for _ in range(rounds + 1):
         ours = json.loads(lab.run("(code) => lab.run(code)", "await once()"))
@@ -100,7 +100,9 @@ def main() -> None:
     """Measure both models, print and write it."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tier", choices=("wasm", "webgpu"), default="wasm")
     options = parser.parse_args()
+    tier: str = options.tier
     install_peers()
     found: dict[str, dict[str, float]] = {}
     with sync_playwright() as playwright:
@@ -110,13 +112,18 @@ def main() -> None:
                 build(folder, HOME / f"{name}.onnx")
         folders = {"peers": BENCH / "node_modules", "bench": BENCH, "vision": HOME}
         folders["lab"] = ROOT / "e2e" / "pages"
-        with chromium(playwright, "chromium", webgpu=False) as engine, served(folders) as url:
+        with (
+            chromium(playwright, "chromium", webgpu=tier == "webgpu") as engine,
+            served(folders) as url,
+        ):
             for name in MODELS:
-                found[name] = contest(engine, url, name, options.rounds)
+                found[name] = contest(engine, url, name, tier, options.rounds)
                 ours, theirs = found[name]["bascule"], found[name]["onnxruntime-web"]
                 ratio = f"{ours / theirs:.2f}"
-                console.print(f"{name}: ours {ours:,.0f} ms, theirs {theirs:,.0f}: {ratio} times")
-    (OUT / "bench-vision-page.json").write_text(json.dumps(found, indent=1))
+                console.print(
+                    f"{name} on {tier}: ours {ours:,.0f} ms, theirs {theirs:,.0f}: {ratio} times"
+                )
+    (OUT / f"bench-vision-page-{tier}.json").write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

@@ -6,17 +6,28 @@ A block's stay in the processor's cache, and a chain needs no memory but its res
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from bascule.array.dtypes import DType
 from bascule.array.evaluate import ELEMENTWISE, evaluate, meaning
 from bascule.array.graph import Node, Shape
 from bascule.base.arrays import np
 
 # Elements of a block: few enough for the cache, so many that numpy's calls cost little.
-BLOCK = 1 << 15
+BLOCK = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """An operation on values at hand: which it reads, and which nobody reads after it."""
+
+    function: Callable[..., Any]
+    reads: Sequence[int]
+    drops: Sequence[int]
+    dtype: DType
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +48,27 @@ class Chain:
             return evaluate(self.end, list(values))
         shape, operands = _laid(values, self.end.shape)
         found = np.empty(shape, self.end.dtype)
-        slots = {id(node): at for at, node in enumerate((*self.reads, *self.nodes))}
-        calls = [
-            (meaning(node), [slots[id(each)] for each in node.inputs], node.dtype)
-            for node in self.nodes
-        ]
+        calls = self._calls()
         with np.errstate(all="ignore"):
             for block in _blocks(shape):
                 at_hand = [each if each.size == 1 else each[block] for each in operands]
-                for call, inputs, dtype in calls:
-                    made = call(*(at_hand[at] for at in inputs))
-                    at_hand.append(made.astype(dtype, copy=False))
+                for each in calls:
+                    made = each.function(*(at_hand[at] for at in each.reads))
+                    for at in each.drops:
+                        at_hand[at] = None
+                    at_hand.append(made.astype(each.dtype, copy=False))
                 found[block] = at_hand[-1]
         return found.reshape(self.end.shape)
+
+    def _calls(self) -> list[_Call]:
+        """A call a node, whose value comes after those of `reads` and of the nodes before it."""
+        slots = {id(node): at for at, node in enumerate((*self.reads, *self.nodes))}
+        reads = [[slots[id(each)] for each in node.inputs] for node in self.nodes]
+        last = {slot: at for at, each in enumerate(reads) for slot in each}
+        return [
+            _Call(meaning(node), each, [slot for slot in {*each} if last[slot] == at], node.dtype)
+            for at, (node, each) in enumerate(zip(self.nodes, reads, strict=True))
+        ]
 
 
 def chains(order: Sequence[Node], wanted: set[int]) -> list[Chain]:

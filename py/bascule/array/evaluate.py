@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -9,6 +10,8 @@ from bascule.array.dtypes import DType
 from bascule.array.graph import Node, Product
 from bascule.array.rows import ROWS
 from bascule.base.arrays import np
+
+ELEMENTWISE = frozenset((*ROWS, "cast", "bits"))
 
 
 def evaluate(node: Node, inputs: list[Any]) -> Any:
@@ -19,13 +22,9 @@ def evaluate(node: Node, inputs: list[Any]) -> Any:
 
 
 def _evaluate(node: Node, inputs: list[Any]) -> Any:
-    if node.op in ROWS:
+    if node.op in ELEMENTWISE:
         # The row's own type is that of its operands, also where the result is wider.
-        return np.broadcast_to(ROWS[node.op].numpy(*inputs), node.shape)
-    if node.op == "cast":
-        return cast(inputs[0], node.dtype)
-    if node.op == "bits":
-        return np.ascontiguousarray(inputs[0], np.float32).view(np.uint32)
+        return np.broadcast_to(meaning(node)(*inputs), node.shape)
     if node.op == "iota":
         return _numbered(node)
     if node.op == "gather":
@@ -39,6 +38,17 @@ def _evaluate(node: Node, inputs: list[Any]) -> Any:
     if node.op == "fft":
         return _transformed(inputs[0].reshape(node.shape), node.attribute[2])
     return _combined(node, inputs[0])
+
+
+def meaning(node: Node) -> Callable[..., Any]:
+    """What an elementwise operation does with numpy arrays that broadcast together."""
+    if node.op == "cast":
+        return lambda x: cast(x, node.dtype)
+    return _bits if node.op == "bits" else ROWS[node.op].numpy
+
+
+def _bits(x: Any) -> Any:
+    return np.ascontiguousarray(x, np.float32).view(np.uint32)
 
 
 def factors(node: Node, inputs: list[Any]) -> tuple[Any, Any]:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
-from bascule.array.evaluate import evaluate, factors, viewed
+from bascule.array.blocks import Chain, chains
+from bascule.array.evaluate import factors
 from bascule.array.graph import Node, ordered
 
 if TYPE_CHECKING:
@@ -28,19 +29,19 @@ class HostRunner:
             self._compute(outputs)
 
     def _compute(self, outputs: Sequence[Node]) -> None:
-        order = ordered(outputs)
-        last = {id(each): at for at, node in enumerate(order) for each in node.inputs}
         wanted = {id(node) for node in outputs}
+        found = chains(ordered(outputs), wanted)
+        last = {id(each): at for at, chain in enumerate(found) for each in chain.reads}
         values: dict[int, Any] = {}
-        for at, node in enumerate(order):
-            if node.host is None:
-                found = self._evaluated(node, [_value(each, values) for each in node.inputs])
-                if id(node) in wanted or node.held:
-                    self._settle(node, found)
-                else:
-                    values[id(node)] = found
-            for each in node.inputs:
-                if last.get(id(each)) == at:
+        for at, chain in enumerate(found):
+            node = chain.end
+            numbers = self._evaluated(chain, [_value(each, values) for each in chain.reads])
+            if id(node) in wanted or node.held:
+                self._settle(node, numbers)
+            else:
+                values[id(node)] = numbers
+            for each in chain.reads:
+                if last[id(each)] == at:
                     values.pop(id(each), None)
         for node in outputs:
             node.settle()
@@ -49,12 +50,13 @@ class HostRunner:
         """The same: the numbers lie here."""
         await self.compute(outputs)
 
-    def _evaluated(self, node: Node, inputs: list[Any]) -> Any:
+    def _evaluated(self, chain: Chain, values: list[Any]) -> Any:
+        node = chain.end
         if node.op == "matmul":
-            found = self._backend.product(*factors(node, inputs))
+            found = self._backend.product(*factors(node, values))
             if found is not None:
                 return found.reshape(node.shape)
-        return evaluate(node, inputs)
+        return chain.evaluate(values)
 
     def _settle(self, node: Node, found: Any) -> None:
         node.host = found
@@ -65,6 +67,3 @@ class HostRunner:
 
 def _value(node: Node, values: dict[int, Any]) -> Any:
     return values[id(node)] if node.host is None else node.host
-
-
-__all__ = ["HostRunner", "viewed"]
