@@ -21,8 +21,8 @@ HOST = "127.0.0.1"
 
 def listen(port: int) -> socket.socket:
     """A listening socket on loopback; port 0 takes a free one. SetupError if it is taken."""
-    # asyncio turns Nagle's algorithm off only where it sees the protocol: with it, a body waits for the
-    # client's delayed acknowledgement of the headers, 40 ms.
+    # asyncio turns Nagle's algorithm off only where the socket says that it is TCP's. With it on, a
+    # body waits for the client's delayed acknowledgement of the headers: 40 ms.
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
