@@ -79,16 +79,16 @@ def _combined(node: Node, x: Any) -> Any:
     if node.op == "scan":
         along = np.cumsum if name == "sum" else np.cumprod
         return along(x, axis=axes, dtype=node.dtype)
+    if node.op == "reduce" and name not in ("sum", "prod"):
+        return getattr(np, name)(x, axis=axes)
     kept = [axis for axis in range(x.ndim) if axis not in axes]
     extent = prod(x.shape[axis] for axis in axes)
     flat = x.transpose(*kept, *axes).reshape(*(x.shape[axis] for axis in kept), extent)
     if node.op == "best":
         return (np.argmin if name == "min" else np.argmax)(flat, axis=-1)
-    if name in ("sum", "prod"):
-        # In float32 also for float16, as the GPU does.
-        wide = np.float32 if node.dtype.kind == "f" else node.dtype
-        return getattr(np, name)(flat, axis=-1, dtype=wide)
-    return getattr(np, name)(flat, axis=-1)
+    # In float32 also for float16, as the GPU does.
+    wide = np.float32 if node.dtype.kind == "f" else node.dtype
+    return getattr(np, name)(flat, axis=-1, dtype=wide)
 
 
 def viewed(base: Any, node: Node) -> Any:
