@@ -7,9 +7,6 @@ from collections.abc import Callable
 
 import pytest
 
-from bascule import HardwareCompatibilityReporter
-from bascule.observe.compatibility import render
-from e2e.axe import defects
 from e2e.conftest import Site, booted
 from e2e.engines import Engine, Page, PlaywrightTab
 
@@ -96,18 +93,8 @@ def test_a_report_of_the_browsers_timestamps(
     rows = report.run("() => document.querySelectorAll('#kernels tr').length")
     assert rows == len(found["names"])
     assert report.run("() => performance.getEntriesByType('resource').length") == 0  # offline
-    assert defects(report, site.extra, ("desktop", "phone", "dark")) == []
     (site.extra / "debug.html").write_text(debug_html, "utf-8")
     report.open(f"{site.url}/extra/debug.html")
     headings = report.run("() => [...document.querySelectorAll('h2')].map((h) => h.textContent)")
     assert headings == ["Result", "Dispatches", "Against the roofline", "Kernels"]
     assert "fn main(" in report.run("() => document.querySelector('pre').textContent")
-    assert defects(report, site.extra, ("desktop", "phone", "dark")) == []
-    reporter = HardwareCompatibilityReporter()
-    reporter.check_components()
-    reporter.collect_hardware_detection_errors()
-    html = render(reporter.as_json(matrix=True), "html")
-    (site.extra / "compatibility.html").write_text(html, "utf-8")
-    report.open(f"{site.url}/extra/compatibility.html")
-    assert report.run("() => document.querySelectorAll('table').length") == 3
-    assert defects(report, site.extra, ("desktop", "phone", "dark")) == []

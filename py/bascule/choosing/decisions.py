@@ -8,6 +8,7 @@ from math import inf, isfinite
 from typing import Any
 
 from bascule.backend.base import Tier
+from bascule.base.numbers import three_digits
 from bascule.choosing.tier_records import TierFacts
 
 
@@ -120,5 +121,4 @@ def _size(nbytes: int) -> str:
 def _time(seconds: float) -> str:
     scales = (("s", 1.0), ("ms", 1e3), ("us", 1e6))
     unit, scale = next((s for s in scales if seconds * s[1] >= 0.9995), scales[-1])
-    number = seconds * scale
-    return f"{number:.3g} {unit}" if number < 999.5 else f"{number:,.0f} {unit}"
+    return f"{three_digits(seconds * scale)} {unit}"

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from bascule.backend.tuning import TuneReport
 from bascule.base.arrays import np
+from bascule.base.numbers import three_digits
 from bascule.base.progress import Progress, ProgressCallback
 from bascule.cache import Kept
 from bascule.tasks.classifications import Classification, Ranked
@@ -205,6 +206,6 @@ def _decisions_table(console: Console, decisions: Sequence[Mapping[str, Any]]) -
     table = Table("work", "goes to", *(f"{tier}, ms" for tier in able), title="Decisions")
     for decision in decisions:
         times = {c["tier"]: c["expected_ms"] for c in decision["considered"]}
-        row = ("-" if times[t] is None else f"{times[t]:,.3g}" for t in able)
+        row = ("-" if times[t] is None else three_digits(times[t]) for t in able)
         table.add_row(decision["subject"], decision["chosen"] or "nothing", *row)
     console.print(table)

@@ -13,6 +13,7 @@ import bascule
 from bascule.backend.tiers import tier_info
 from bascule.base.arguments import did_you_mean
 from bascule.base.arrays import need_numpy, np
+from bascule.base.numbers import three_digits
 from bascule.base.page_settings import IN_PAGE
 from bascule.base.waiting import sync
 from bascule.choosing.auto import need_of
@@ -255,7 +256,7 @@ class HardwareCompatibilityReporter:
         level: Level = "high" if seconds <= _HIGH_S else "medium" if seconds <= _MEDIUM_S else "low"
         measured = not facts.speeds.source.startswith("typical")
         basis = "measured" if measured else "assumed"
-        return Cell(level, basis, f"{1e3 * seconds:.3g} ms a pass of a small model")
+        return Cell(level, basis, f"{three_digits(1e3 * seconds)} ms a pass of a small model")
 
 
 def _by_products(cell: Cell) -> Cell:
