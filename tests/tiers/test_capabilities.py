@@ -54,6 +54,13 @@ def in_python(code: str, environment: dict[str, str] | None = None) -> Any:
     return json.loads(told.stdout)
 
 
+async def test_without_wasmtime_there_is_no_simd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wasmtime", None)
+    found = await bascule.capabilities(dispatch=False)
+    assert (found.wasm_simd, found.wasm_relaxed_simd) == (False, False)
+    assert found.problems["wasm"] == "outside a page it needs the package wasmtime"
+
+
 async def test_this_machine_is_what_wgpu_says_and_computes() -> None:
     found = await bascule.capabilities()
     adapter: Any = await wgpu.gpu.request_adapter_async(power_preference="high-performance")
@@ -61,6 +68,7 @@ async def test_this_machine_is_what_wgpu_says_and_computes() -> None:
     assert found.webnn is not None
     assert set(found.problems) == (set() if found.webnn else {"webnn"})
     assert found.host == "native"
+    assert (found.wasm_simd, found.wasm_relaxed_simd) == (True, True)  # wasmtime's
     assert (found.vendor or "", found.device) == (adapter.info["vendor"], adapter.info["device"])
     assert found.driver == adapter.info["description"]
     assert found.backend == adapter.info["backend_type"]

@@ -23,6 +23,7 @@ from bascule import (
     UnifiedWebPlatform,
     WebGPUDebugger,
 )
+from bascule.errors import InputError
 from tests.goldens import TINY_BERT, cosines, golden
 from tests.goldens.image_text import TEXTS, build_clip
 from tests.goldens.t5 import build as build_t5
@@ -195,3 +196,13 @@ async def test_feature_fallbacks(platform: Any) -> None:
     platform.enable_feature_fallbacks(True)
     has_compute_shaders = await platform.test_feature_support("compute_shaders")
     assert has_compute_shaders is True
+
+
+@pytest.mark.parametrize(
+    ("inputs", "found"), [("a cat", "str"), ({"text": "a"}, "'text'"), ({}, "an empty one")]
+)
+def test_inputs_that_no_model_can_use_are_named(inputs: Any, found: str) -> None:
+    platform = UnifiedWebPlatform(str(TINY_BERT), platform="cpu")
+    with pytest.raises(InputError, match=f"a mapping with 'input_text'.*, found {found}"):
+        platform.run_inference(inputs)
+    platform.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from bascule.errors import InputError
 from bascule.tasks.classifications import probabilities
@@ -39,12 +39,16 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def check_inputs(model_type: str, inputs: Mapping[str, Any]) -> None:
+def check_inputs(model_type: str, inputs: object) -> None:
     """InputError unless a model of that type has something to run on."""
     needed = _NEEDED[model_type]
-    if not set(needed) & set(inputs):
-        expected = f"a mapping with {' or '.join(map(repr, needed))}"
-        raise InputError("run_inference", expected, str(sorted(inputs)))
+    expected = f"a mapping with {' or '.join(map(repr, needed))}"
+    if not isinstance(inputs, Mapping):
+        raise InputError("run_inference", expected, type(inputs).__name__)
+    names = cast("Mapping[str, object]", inputs)
+    if not set(needed) & set(names):
+        found = ", ".join(map(repr, names)) or "an empty one"
+        raise InputError("run_inference", expected, found)
 
 
 async def infer(

@@ -15,7 +15,7 @@ from bascule.errors import TierUnavailableError
 from bascule.machine.pressure import has_linux_pressure
 
 _PACKAGES = ("numpy", "wgpu")
-# What only a page can have.
+# What only a page has, or a tier that may be missing.
 _ABSENT = ("jspi", "wasm_simd", "wasm_relaxed_simd", "opfs", "opfs_sync", "indexeddb")
 # Where Linux has a container's share; "max" without a limit.
 _CGROUP_LIMITS = (

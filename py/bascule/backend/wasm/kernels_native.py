@@ -25,20 +25,46 @@ _ROOM = (
     "It reserves 4 GiB of address space: raise the limit (ulimit -v), or take tier='cpu', which "
     "is faster outside a page."
 )
+# A function each that a runtime takes only with SIMD, and with relaxed SIMD.
+_SPLAT = "(i32x4.splat (i32.const 0))"
+_PROBES = {
+    "wasm_simd": f"(module (func (drop {_SPLAT})))",
+    "wasm_relaxed_simd": f"(module (func (drop (i8x16.relaxed_swizzle {_SPLAT} {_SPLAT}))))",
+}
+
+
+def _wasmtime() -> Any:
+    try:
+        import wasmtime
+    except ImportError:
+        raise TierUnavailableError(
+            "wasm",
+            "outside a page it needs the package wasmtime",
+            hint="pip install wasmtime, or take tier='cpu', which is faster outside a page.",
+        ) from None
+    return wasmtime
+
+
+def simd_facts() -> dict[str, bool]:
+    """Whether the runtime has SIMD and relaxed SIMD; TierUnavailableError without a runtime."""
+    wasmtime = _wasmtime()
+    engine = wasmtime.Engine()
+
+    def validates(text: str) -> bool:
+        try:
+            wasmtime.Module.validate(engine, wasmtime.wat2wasm(text))
+        except wasmtime.WasmtimeError:
+            return False
+        return True
+
+    return {name: validates(text) for name, text in _PROBES.items()}
 
 
 class NativeKernels:
     """The module in a memory of its own; arrays of `empty` are views of it and free themselves."""
 
     def __init__(self, path: str) -> None:
-        try:
-            import wasmtime
-        except ImportError:
-            raise TierUnavailableError(
-                "wasm",
-                "outside a page it needs the package wasmtime",
-                hint="pip install wasmtime, or take tier='cpu', which is faster outside a page.",
-            ) from None
+        wasmtime = _wasmtime()
         try:
             self._open(wasmtime, path)
         except wasmtime.WasmtimeError as error:
