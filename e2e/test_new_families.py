@@ -14,7 +14,7 @@ from tests.goldens.image_text import LABELS, build_clip
 from tests.goldens.image_text import TEXTS as SENTENCES
 from tests.goldens.t5 import N_GREEDY, TEXTS
 from tests.goldens.t5 import build as build_t5
-from tests.goldens.vision import build_vit, pictures
+from tests.goldens.vision import build_dinov2, build_vit, pictures
 
 GOLDENS = Path(__file__).parents[1] / "tests" / "goldens"
 SCRIPT = """
@@ -31,13 +31,16 @@ async def answers(tier, base, texts, most, sentences, labels):
         async with await device.load(f"{base}/t5") as model:
             written = [each.ids for each in await model.generate(texts, max_new_tokens=most)]
         async with await device.load(f"{base}/vit") as model:
-            logits = await model.logits(picture)
+            logits = [await model.logits(picture)]
+        async with await device.load(f"{base}/dinov2") as model:
+            logits.append(await model.logits(picture))
         async with await device.load(f"{base}/clip") as model:
             found = [await model.embed_text(sentences), await model.embed_image(picture)]
             (best,) = await model.classify(picture, labels)
     pair = [rows.tolist() for rows in found]
     shares = [best.probabilities[label] for label in labels]
-    return json.dumps({"ids": written, "logits": logits.tolist(), "pair": pair, "shares": shares})
+    logits = [rows.tolist() for rows in logits]
+    return json.dumps({"ids": written, "logits": logits, "pair": pair, "shares": shares})
 """
 
 
@@ -47,9 +50,10 @@ def test_text_to_text_and_pictures(
     base = site.extra / f"families-{webgpu_engine.name}"
     build_t5("t5", base / "t5")
     build_vit(base / "vit")
+    build_dinov2(base / "dinov2")
     build_clip(base / "clip")
     np.save(base / "picture.npy", pictures()[0])
-    written, logits = np.load(GOLDENS / "t5.npz"), np.load(GOLDENS / "vision.npz")["vit_logits"][:1]
+    written, seen = np.load(GOLDENS / "t5.npz"), np.load(GOLDENS / "vision.npz")
     pair = np.load(GOLDENS / "image_text.npz")
     page = shared(f"{site.url}/lab/?pyodide=/pyodide/")
     page.run("(code) => lab.run(code)", SCRIPT)
@@ -58,7 +62,9 @@ def test_text_to_text_and_pictures(
         found = json.loads(page.run("(code) => lab.run(code)", f"await answers{asked!r}"))
         expected = [written[f"t5.{at}.greedy"].tolist() for at in range(2)]
         assert found["ids"] == expected, tier
-        assert np.abs(np.array(found["logits"]) - logits).max() < 1e-5 * np.abs(logits).max(), tier
+        for logits, name in zip(found["logits"], ("vit_logits", "dinov2_logits_42"), strict=True):
+            expected = seen[name][:1]
+            assert np.abs(np.array(logits) - expected).max() < 1e-5 * np.abs(expected).max(), tier
         for rows, name in zip(found["pair"], ("clip_texts", "clip_images"), strict=True):
             assert (np.array(rows) * pair[name][: len(rows)]).sum(1).min() > 0.99999, (tier, name)
         assert np.allclose(found["shares"], pair["clip_shares"][0], atol=2e-5), tier

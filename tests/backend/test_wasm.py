@@ -6,6 +6,7 @@ What a kernel shall write is NaN before, and lies between canaries that it must 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -225,7 +226,7 @@ def test_nan_is_never_lost(kind: str, ops: NumpyOps) -> None:
 @pytest.mark.parametrize("n", [1, 3, 4, 5, 1023])
 def test_add_and_multiply(n: int, ops: NumpyOps, rng: np.random.Generator) -> None:
     a, b = rng.standard_normal((2, 3, n))
-    for op, operands in (("add", (a, b)), ("add", (a, b[0])), ("multiply", (a, b))):
+    for op, operands in product(("add", "multiply"), ((a, b), (a, b[0]))):
         found, expected = both(ops, op, *operands)
         agree(found, expected, 1e-6)
 

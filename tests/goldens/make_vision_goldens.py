@@ -14,12 +14,25 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import ViTForImageClassification, ViTModel
+from transformers import (
+    Dinov2ForImageClassification,
+    Dinov2Model,
+    ViTForImageClassification,
+    ViTModel,
+)
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tests.goldens.vision import CLIP_EDGES, build_vit, clip_processing, pictures
+from tests.goldens.vision import (
+    CLIP_EDGES,
+    DINO_SIZES,
+    IMAGE,
+    build_dinov2,
+    build_vit,
+    clip_processing,
+    pictures,
+)
 
 found: dict[str, Any] = {}
 
@@ -38,6 +51,15 @@ with tempfile.TemporaryDirectory() as home, torch.no_grad():
     folder = build_vit(Path(home) / "encoder", head=False)
     bare = ViTModel.from_pretrained(folder, dtype=torch.float64).eval()
     found["vit_states"] = bare(pixels.double()).last_hidden_state.numpy()
+
+    pixels = processed(CLIPImageProcessorPil(**clip_processing(IMAGE + 5))).double()
+    for stored in DINO_SIZES:
+        folder = build_dinov2(Path(home) / f"dinov2-{stored}", image_size=stored)
+        net = Dinov2ForImageClassification.from_pretrained(folder, dtype=torch.float64).eval()
+        found[f"dinov2_logits_{stored}"] = net(pixels).logits.numpy()
+        folder = build_dinov2(Path(home) / f"bare-{stored}", head=False, image_size=stored)
+        bare = Dinov2Model.from_pretrained(folder, dtype=torch.float64).eval()
+        found[f"dinov2_states_{stored}"] = bare(pixels).last_hidden_state.numpy()
 
 for edge in CLIP_EDGES:
     processor = CLIPImageProcessorPil(**clip_processing(edge))

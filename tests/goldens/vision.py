@@ -39,6 +39,23 @@ VIT_PROCESSING: dict[str, Any] = {
     "image_mean": [0.5, 0.4, 0.6],
     "image_std": [0.5, 0.25, 0.3],
 }
+# Stored for images of 42 pixels, 7 x 7 patches.
+DINO: dict[str, Any] = {
+    "model_type": "dinov2",
+    "architectures": ["Dinov2ForImageClassification"],
+    "hidden_size": C,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "mlp_ratio": 2,
+    "hidden_act": "gelu",
+    "image_size": 42,
+    "patch_size": PATCH,
+    "layer_norm_eps": 1e-6,
+    "use_swiglu_ffn": False,
+    **{key: VIT[key] for key in ("id2label", "label2id")},
+}
+# The pixels that positions are stored for: more than are seen, as many, fewer.
+DINO_SIZES = (42, IMAGE, 18)
 CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 
@@ -103,6 +120,44 @@ def _vit(made: Tensors, prefix: str, *, head: bool) -> None:
         made.linear("classifier", LABELS, C)
     else:
         made.linear("pooler.dense", C, C)
+
+
+def _dinov2(made: Tensors, prefix: str, *, head: bool) -> None:
+    add, config = made.found, made.config
+    rng = np.random.default_rng(23)
+    tokens = f"{prefix}embeddings"
+    table = (1, (config["image_size"] // PATCH) ** 2 + 1, C)
+    for name, shape in (("cls_token", (1, 1, C)), ("mask_token", (1, C))):
+        add[f"{tokens}.{name}"] = rng.standard_normal(shape).astype(np.float32)
+    add[f"{tokens}.position_embeddings"] = rng.standard_normal(table).astype(np.float32)
+    name = f"{tokens}.patch_embeddings.projection"
+    made.linear(name, C, 3 * PATCH**2)
+    add[f"{name}.weight"] = add[f"{name}.weight"].reshape(C, 3, PATCH, PATCH)
+    inner = config["mlp_ratio"] * C
+    for layer in range(config["num_hidden_layers"]):
+        at = f"{prefix}encoder.layer.{layer}"
+        made.norm(f"{at}.norm1", C, bias=True)
+        for part in ("query", "key", "value"):
+            made.linear(f"{at}.attention.attention.{part}", C, C)
+        made.linear(f"{at}.attention.output.dense", C, C)
+        made.norm(f"{at}.norm2", C, bias=True)
+        made.linear(f"{at}.mlp.fc1", inner, C)
+        made.linear(f"{at}.mlp.fc2", C, inner)
+        for part in ("layer_scale1", "layer_scale2"):
+            add[f"{at}.{part}.lambda1"] = rng.standard_normal(C).astype(np.float32)
+    made.norm(f"{prefix}layernorm", C, bias=True)
+    if head:
+        made.linear("classifier", LABELS, 2 * C)
+
+
+def build_dinov2(folder: Path, *, head: bool = True, **changes: Any) -> Path:
+    """Write a classifier's folder, or that of the encoder alone, which sees 24 x 24 pixels."""
+    architecture = "Dinov2ForImageClassification" if head else "Dinov2Model"
+    config = {**DINO, "architectures": [architecture], **changes}
+    made = Tensors(Case("dinov2", config, lambda _: None, _unused, seed=29))
+    _dinov2(made, "dinov2." if head else "", head=head)
+    processing = {**clip_processing(IMAGE + 5), "image_processor_type": "BitImageProcessor"}
+    return write(folder, config, processing, made.found)
 
 
 def build_vit(folder: Path, *, head: bool = True, **changes: Any) -> Path:

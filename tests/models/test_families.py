@@ -123,6 +123,7 @@ def test_every_family_has_a_golden_or_files_of_its_own() -> None:
         "whisper",
         "t5",
         "vit",
+        "dinov2",
         "clip",
     } == {
         *BY_NAME,

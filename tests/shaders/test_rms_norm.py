@@ -55,8 +55,9 @@ async def test_fewer_rows_than_the_bucket(
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 65), (2, 5, 7)], ids=str)
 async def test_multiply(gpu: NativeGpu, rng: np.random.Generator, shape: tuple[int, ...]) -> None:
-    inputs = [normal(rng, *shape), normal(rng, *shape)]
-    await check_op(gpu, "software", "multiply", inputs, tolerance=1e-7)
+    for repeated in (shape, shape[-1:]):
+        inputs = [normal(rng, *shape), normal(rng, *repeated)]
+        await check_op(gpu, "software", "multiply", inputs, tolerance=1e-7)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 65), (2, 5, 7)], ids=str)

@@ -269,9 +269,10 @@ async def test_webnn_add_multiply_and_concat(
         values = [one.value(f"x{i}", array, "R") for i, array in enumerate(operands)]
         found = await one.run(backend, op, *values)
         agree(found, FUNCTIONS[op](*one.wide(*one.inputs)), 1e-6)
-    one = Recorded(R=(3, 4))
-    x, y = one.value("x", a, "R"), one.value("y", b[0])
-    agree(await one.run(backend, "add", x, y), FUNCTIONS["add"](*one.wide("x", "y")), 1e-6)
+    for op in ("add", "multiply"):
+        one = Recorded(R=(3, 4))
+        x, y = one.value("x", a, "R"), one.value("y", b[0])
+        agree(await one.run(backend, op, x, y), FUNCTIONS[op](*one.wide("x", "y")), 1e-6)
 
 
 async def test_one_context_runs_one_executable_after_the_other(

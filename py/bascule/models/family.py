@@ -135,7 +135,9 @@ class ImageFamily(Family):
     """An encoder of images: pixels -> features of each position (B, T, C).
 
     `config` checks a config.json, errors as above. `labels` names the layer of its classifiers,
-    whose architectures are `classifiers`.
+    whose architectures are `classifiers`; with `labels_of_means` it reads the class token's
+    features and the mean of the patches', not the former alone. Models of `any_size` see images of
+    the size that their folder's processing makes.
     """
 
     config: Callable[[Mapping[str, Any], str], ImageConfig]
@@ -143,6 +145,8 @@ class ImageFamily(Family):
     phases: Mapping[Literal["image"], Callable[[Seeing, Value], Value]]
     labels: str
     classifiers: tuple[str, ...]
+    labels_of_means: bool = False
+    any_size: bool = False
     tasks: tuple[Task, ...] = ("see",)
 
 

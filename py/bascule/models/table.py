@@ -7,6 +7,7 @@ from typing import Any
 
 from bascule.models.bert import BERT
 from bascule.models.clip import CLIP
+from bascule.models.dinov2 import DINO_V2
 from bascule.models.distilbert import DISTILBERT
 from bascule.models.family import AnyFamily, DecoderFamily, EncoderFamily, SpeechFamily
 from bascule.models.gemma2 import GEMMA2
@@ -40,6 +41,7 @@ FAMILIES: tuple[AnyFamily, ...] = (
     WHISPER,
     T5,
     VIT,
+    DINO_V2,
     CLIP,
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -59,21 +59,24 @@ async def read_image_model(
     place = source.location
     file = f"{place}/config.json"
     config = family.config(config_json, file)
+    data = await read_known(source, known_files, _PROCESSING)
+    where = f"{place}/{_PROCESSING}"
+    processing_json = json_object(data, where) if data else {}
+    processing = read_processing(processing_json, config.cut.image, where, any_size=family.any_size)
+    if family.any_size:
+        config = replace(config, cut=config.cut.seeing(processing.side(where), where))
     attempt = partial(_matrices, source, family)
     found = all_tensors(await with_restarts(source, attempt, source.forget))
     listed = config_json.get("architectures") or ()
     labels = f"{family.labels}.weight" in found if not listed else listed[0] in family.classifiers
     classes = read_classes(config_json, {}, file) if labels else None
+    settings = ImageModelSettings(family, config, processing, classes, weights)
     expected: list[Sizes] = [*family.tensors(config)]
     if classes is not None:
-        n, c = len(classes.labels), config.layers.hidden
-        expected += linear_tensors(family.labels, n, c)
+        expected += linear_tensors(family.labels, len(classes.labels), settings.label_features)
     compare_tensors(expected, found, family.ignored, place)
-    data = await read_known(source, known_files, _PROCESSING)
-    where = f"{place}/{_PROCESSING}"
-    processing = read_processing(json_object(data, where) if data else {}, config.cut.image, where)
     tell(Progress("config", 1, 1, "files"))
-    return ImageRecipe(ImageModelSettings(family, config, processing, classes, weights))
+    return ImageRecipe(settings)
 
 
 async def _matrices(source: Source, family: ImageFamily) -> Tables:

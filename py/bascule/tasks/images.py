@@ -50,9 +50,14 @@ class ImageModelSettings:
         """See `ImageSettings`."""
         return self.config.cut.places
 
+    @property
+    def label_features(self) -> int:
+        """Features of an image that its classifier reads."""
+        return self.config.layers.hidden * (2 if self.family.labels_of_means else 1)
+
     def image_program(self, batch: int) -> Program:
         """Record pixels -> the class token's features (B, C), the patches' mean, logits (B, N)."""
-        graph, c = Graph(f"{self.family.name} images"), self.config.layers.hidden
+        graph = Graph(f"{self.family.name} images")
         norm = normalization(self.processing)
         to = Seeing(graph, self.config, batch, norm, self.weights)
         lengths = to.lengths()
@@ -61,12 +66,15 @@ class ImageModelSettings:
         graph.output(token)
         # The class token stands first, and is none of the patches.
         skipped = graph.input("skipped", (batch,), "u32")
-        graph.output(graph.call("pool", x, lengths, skipped, kind="mean"))
+        mean = graph.call("pool", x, lengths, skipped, kind="mean")
+        graph.output(mean)
         if self.classes is not None:
             n, name = len(self.classes.labels), self.family.labels
-            weight = graph.parameter(f"{name}.weight", (n, c))
+            of_means = self.family.labels_of_means
+            features = graph.call("concat", token, mean) if of_means else token
+            weight = graph.parameter(f"{name}.weight", (n, self.label_features))
             bias = graph.parameter(f"{name}.bias", (n,))
-            graph.output(graph.call("linear", token, weight, bias, activation="none"))
+            graph.output(graph.call("linear", features, weight, bias, activation="none"))
         return freeze(graph)
 
     def programs(self) -> list[Program]:

@@ -39,6 +39,14 @@ class ImageProcessing:
             problem = f"it makes images of {found or 'any size'}, and config.json takes {image}"
             raise ModelFileError(file, problem)
 
+    def side(self, file: str) -> int:
+        """How many pixels high and wide every image is; ModelFileError where they differ."""
+        height, width = self.crop or self.size or (0, 0)
+        if not height or height != width:
+            found = f"{height} x {width} pixels" if height else "any size"
+            raise ModelFileError(file, f"it makes images of {found}, not squares of one size")
+        return height
+
     def apply(self, pixels: Array, where: str = "images") -> Array:
         """Resize and crop (H, W, 3) uint8 -> (height, width, 3) uint8."""
         height, width = pixels.shape[:2]
@@ -82,9 +90,12 @@ def _place(size: int, wanted: int) -> int:
     return (size - wanted) // 2
 
 
-def read_processing(config: Mapping[str, Any], image: int, file: str) -> ImageProcessing:
+def read_processing(
+    config: Mapping[str, Any], image: int, file: str, *, any_size: bool = False
+) -> ImageProcessing:
     """Check and read a preprocessor_config.json, or an empty one, of `image` x `image` pixels.
 
+    With `any_size` it may make images of another size.
     ModelFileError for what is unsound, UnsupportedModelError for what does not run.
     """
     size, shortest = None, 0
@@ -106,7 +117,8 @@ def read_processing(config: Mapping[str, Any], image: int, file: str) -> ImagePr
     if not all(std) or not _is_number(factor):
         raise ModelFileError(file, f"image_std {std} or rescale_factor {factor!r:.40} is unsound")
     found = ImageProcessing(size, shortest, crop, _FILTERS[kind], float(factor), mean, std)
-    found.check(image, file)
+    if not any_size:
+        found.check(image, file)
     return found
 
 

@@ -181,7 +181,7 @@ class WasmFunctions:
     def multiply(self, x: Operand, y: Operand) -> Tensor:
         """See `ops.multiply`."""
         product = self._kernels.empty(x.shape)
-        self._kernels.call("multiply", product, x, y, x.size)
+        self._kernels.call("multiply", product, x, y, x.size, y.size)
         return product
 
     def scale(self, x: Operand, *, by: float) -> Tensor:

@@ -213,7 +213,8 @@ def _activate(call: Call, adapter: AdapterInfo) -> Variants:
     return a_lane_each(call, numbers, parts=(f"activation_{call.attribute('kind')}",))
 
 
-def _add(call: Call, adapter: AdapterInfo) -> Variants:
+def _repeating(call: Call, adapter: AdapterInfo) -> Variants:
+    """The op's own kernel, a lane an element; its second operand is repeated."""
     del adapter
     x, y = call.result, operand(call, 1)
 
@@ -234,7 +235,8 @@ _ROWS: dict[str, Callable[[Call, AdapterInfo], Variants]] = {
     "l2_normalise": normalise_groups,
     "softmax": normalise_rows,
     "activate": _activate,
-    "add": _add,
+    "add": _repeating,
+    "multiply": _repeating,
     **IMAGE_ROWS,
     **POSITION_ROWS,
     **TEXT_ROWS,

@@ -30,10 +30,6 @@ _MATMULS = {"matmul": (4, 4, False), "matmul_block": (8, 8, True), "matmul_row":
 _ROWS_ALONE = 3
 
 
-def _multiply(call: Call, adapter: AdapterInfo) -> Variants:
-    return _of_each(call, adapter, {})
-
-
 def _scale(call: Call, adapter: AdapterInfo) -> Variants:
     return _of_each(call, adapter, {"by": call.number("by")})
 
@@ -259,7 +255,6 @@ def _cached_attention(call: Call, adapter: AdapterInfo) -> Variants:
 
 
 TEXT_ROWS: Mapping[str, Callable[[Call, AdapterInfo], Variants]] = {
-    "multiply": _multiply,
     "scale": _scale,
     "softcap": _softcap,
     "matmul": _matmul,

@@ -190,7 +190,7 @@ def add(recipe: Recipe, call: Call, operands: Operands) -> int:
 
 
 def multiply(recipe: Recipe, call: Call, operands: Operands) -> int:
-    """x * y."""
+    """x * y, y broadcast."""
     x, y, *_ = _two(operands)
     return recipe.step("mul", [x, y], call.result.limits)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bascule.errors import ModelFileError, UnsupportedModelError
@@ -32,15 +32,32 @@ class LayersConfig:
 
 @dataclass(frozen=True, slots=True)
 class PatchesConfig:
-    """Images of `image` x `image` pixels, cut into squares of `patch` x `patch`."""
+    """Images of `image` x `image` pixels, cut into squares of `patch` x `patch`.
+
+    The table of positions has a row for the class token and `table` x `table` for patches.
+    """
 
     image: int
     patch: int
+    table: int
+
+    def seeing(self, image: int, file: str) -> PatchesConfig:
+        """Return the same for images of another size; ModelFileError for one that cannot be."""
+        found = replace(self, image=image)
+        if not 1 <= found.patches <= _MOST_PATCHES:  # pixels past the last whole patch are not read
+            limits = f"1 to {_MOST_PATCHES:,} patches of {self.patch} x {self.patch}"
+            raise ModelFileError(file, f"images of {image} x {image} pixels are not {limits}")
+        return found
+
+    @property
+    def side(self) -> int:
+        """Patches along an edge of an image."""
+        return self.image // self.patch
 
     @property
     def patches(self) -> int:
         """Patches of an image."""
-        return (self.image // self.patch) ** 2
+        return self.side**2
 
     @property
     def places(self) -> int:
@@ -56,8 +73,17 @@ class ImageConfig:
     cut: PatchesConfig
 
 
-def read_layers(read: Settings, config: Mapping[str, Any], activation: str) -> LayersConfig:
-    """Read the sizes of layers; `activation` is the default one.
+def read_layers(
+    read: Settings,
+    config: Mapping[str, Any],
+    activation: str,
+    *,
+    inner: int | None = None,
+    eps: float = 0,
+) -> LayersConfig:
+    """Read the sizes of layers; `activation` is the default one, and `eps` another default.
+
+    `inner` is the feed-forward part's size where config.json has no intermediate_size.
 
     ModelFileError if they are unsound, UnsupportedModelError for an activation that does not run.
     """
@@ -76,9 +102,9 @@ def read_layers(read: Settings, config: Mapping[str, Any], activation: str) -> L
         hidden=hidden,
         layers=read.size("num_hidden_layers", largest=MOST_LAYERS),
         heads=heads,
-        inner=read.size("intermediate_size"),
+        inner=read.size("intermediate_size") if inner is None else inner,
         activation=_ACTIVATIONS[named],
-        eps=read.number("layer_norm_eps", 1e-12 if activation == "gelu" else 1e-5, 0, 1),
+        eps=read.number("layer_norm_eps", eps or (1e-12 if activation == "gelu" else 1e-5), 0, 1),
     )
 
 
@@ -87,8 +113,4 @@ def read_patches(read: Settings) -> PatchesConfig:
     read.expect({"num_channels": 3})
     image = read.size("image_size", 224, _LARGEST_IMAGE)
     patch = read.size("patch_size", 16, _LARGEST_IMAGE)
-    found = PatchesConfig(image, patch)
-    if not 1 <= found.patches <= _MOST_PATCHES:  # pixels past the last whole patch are not read
-        problem = f"image_size {image} is not 1 to {_MOST_PATCHES:,} patches of {patch} x {patch}"
-        raise ModelFileError(read.file, problem)
-    return found
+    return PatchesConfig(image, patch, image // patch).seeing(image, read.file)

@@ -31,7 +31,7 @@ def patch_tensors(
     """Yield the tensors of `Seeing.positions`, but for a projection's bias."""
     yield f"{projection}.weight", (c, 3 * cut.patch**2)
     yield token, (1, c)
-    yield table, (cut.places, c)
+    yield table, (1 + cut.table**2, c)
 
 
 def layer_tensors(config: LayersConfig, names: LayerNames) -> Iterator[Sizes]:
@@ -45,6 +45,9 @@ def layer_tensors(config: LayersConfig, names: LayerNames) -> Iterator[Sizes]:
         yield from norm_tensors(f"{name}.{names.after}", c)
         yield from linear_tensors(f"{name}.{names.up}", inner, c)
         yield from linear_tensors(f"{name}.{names.down}", c, inner)
+        for scale in (names.mixed_scale, names.down_scale):
+            if scale:
+                yield f"{name}.{scale}", (c,)
 
 
 def as_matrices(tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bascule.base.dtypes import DType
+from bascule.models.image.bicubic import bicubic
 from bascule.models.image.config import ImageConfig, LayersConfig
 from bascule.models.layers import matrix
 from bascule.program.graph import Graph
@@ -21,7 +22,10 @@ _QUICK = 1.702  # quick_gelu: x * sigmoid(1.702 * x)
 
 @dataclass(frozen=True, slots=True)
 class LayerNames:
-    """A family's names: of a layer, whose number stands for "{}", and of the parts in it."""
+    """A family's names: of a layer, whose number stands for "{}", and of the parts in it.
+
+    Where a family scales what a part adds to x, `mixed_scale` and `down_scale` name the factors.
+    """
 
     layer: str
     before: str
@@ -32,6 +36,8 @@ class LayerNames:
     after: str
     up: str
     down: str
+    mixed_scale: str = ""
+    down_scale: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +87,25 @@ class Layers:
         for layer in range(self.config.layers):
             names = self.named(layer)
             y = mix(self.norm(x, names.before), names)
-            x = self.linear(y, self.config.hidden, names.mixed, x)
+            x = self._added(x, y, names.mixed, names.mixed_scale)
             y = self.linear(self.norm(x, names.after), self.config.inner, names.up)
-            x = self.linear(self.activated(y), self.config.hidden, names.down, x)
+            x = self._added(x, self.activated(y), names.down, names.down_scale)
         return x
+
+    def _added(self, x: Value, y: Value, name: str, scale: str) -> Value:
+        """Record x + scale * (y's linear layer)."""
+        c, call = self.config.hidden, self.graph.call
+        if not scale:
+            return self.linear(y, c, name, x)
+        factors = self.graph.parameter(scale, (c,))
+        return call("add", call("multiply", self.linear(y, c, name), factors), x)
 
     def named(self, layer: int) -> LayerNames:
         """Return the whole names of a layer's parts."""
         name, parts = self.names.layer.format(layer), self.names
         each = (parts.before, parts.query, parts.key, parts.value, parts.mixed)
-        each = (*each, parts.after, parts.up, parts.down)
-        return LayerNames(name, *(f"{name}.{part}" for part in each))
+        each = (*each, parts.after, parts.up, parts.down, parts.mixed_scale, parts.down_scale)
+        return LayerNames(name, *(part and f"{name}.{part}" for part in each))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +140,26 @@ class Seeing:
         y = graph.call("embedding", first, graph.parameter(token, (1, c)))
         x = graph.call("concat", graph.reshape(y, (b, c)), graph.reshape(x, (b, n * c)))
         x = graph.reshape(x, (b, cut.places, c))
-        return graph.call("add", x, graph.parameter(table, (cut.places, c)))
+        if cut.table == cut.side:
+            return graph.call("add", x, graph.parameter(table, (cut.places, c)))
+        return graph.call("add", x, self._resized(table))
+
+    def _resized(self, table: str) -> Value:
+        """Record positions for images of another size (T, C): those of patches by a bicubic."""
+        graph, cut, c = self.graph, self.config.cut, self.config.layers.hidden
+        n, side = cut.table, cut.side
+        weights = Computed(numbers=bicubic(n, side))
+        matrix = graph.parameter("position_weights", (side, n), computed=weights)
+        places = graph.parameter(f"{table}.patches", (n * n, c), table, rows=n * n, first=1)
+        x = graph.call("transpose", places, axes="10")  # (C, rows * columns)
+        x = graph.call("linear", graph.reshape(x, (c * n, n)), matrix, activation="none")
+        x = graph.call("transpose", graph.reshape(x, (c, n, side)), axes="021")
+        x = graph.call("linear", x, matrix, activation="none")  # (C, columns, rows)
+        x = graph.call("transpose", x, axes="021")
+        x = graph.call("transpose", graph.reshape(x, (c, side * side)), axes="10")
+        first = graph.parameter(f"{table}.class", (1, c), table, rows=1)
+        x = graph.call("concat", first, graph.reshape(x, (1, side * side * c)))
+        return graph.reshape(x, (cut.places, c))
 
     def _normalized(self) -> Value:
         """Record pixels -> normalized channels (B * S * S, 3), a product with a diagonal."""

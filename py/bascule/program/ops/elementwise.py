@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from bascule.base.arrays import Array, np
 from bascule.program.ops.table import Op, first_two, inputs, need, same_shape
@@ -12,16 +12,13 @@ MOST_AXES = 4  # of transpose
 MOST_JOINED = 7  # operands of concat: with its result as many as any adapter binds at once
 
 
-def _add(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shape:
-    x, y = first_two(shapes, "add")
-    need(x[len(x) - len(y) :] == y, "add", "y shaped like x or like its last axes", shapes)
-    return x
+def _repeated(op: str) -> Callable[[tuple[Shape | None, ...], Mapping[str, Attribute]], Shape]:
+    def shape(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shape:
+        x, y = first_two(shapes, op)
+        need(x[len(x) - len(y) :] == y, op, "y shaped like x or like its last axes", shapes)
+        return x
 
-
-def _equal(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shape:
-    x, y = first_two(shapes, "multiply")
-    need(x == y, "multiply", "two tensors of one shape", shapes)
-    return x
+    return shape
 
 
 def _softcap(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
@@ -52,7 +49,7 @@ def add(x: Array, y: Array) -> Array:
 
 
 def multiply(x: Array, y: Array) -> Array:
-    """x * y."""
+    """x * y, y repeated over x's leading axes."""
     return x * y
 
 
@@ -76,9 +73,14 @@ def transpose(x: Array, *, axes: str) -> Array:
     return np.ascontiguousarray(x.transpose([int(axis) for axis in axes]))
 
 
+_REPEATED = "y repeated over x's leading axes"
+
 ROWS = (
-    Op("add", inputs("x", "y"), {}, "x + y, y repeated over x's leading axes", _add, numpy=add),
-    Op("multiply", inputs("x", "y"), {}, "x * y", _equal, numpy=multiply),
+    Op("add", inputs("x", "y"), {}, f"x + y, {_REPEATED}", _repeated("add"), numpy=add),
+    Op(
+        "multiply", inputs("x", "y"), {}, f"x * y, {_REPEATED}", _repeated("multiply"),
+        numpy=multiply,
+    ),
     Op("scale", inputs("x"), {"by": float}, "x * by", same_shape, numpy=scale),
     Op("softcap", inputs("x"), {"cap": float}, "cap * tanh(x / cap)", _softcap, numpy=softcap),
     Op(
@@ -97,4 +99,4 @@ ROWS = (
         _transpose,
         numpy=transpose,
     ),
-)
+)  # fmt: skip
