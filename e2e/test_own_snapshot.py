@@ -14,9 +14,12 @@ from e2e.conftest import GOLDENS, ROOT, Site, check_embeddings, settled
 from e2e.engines import Engine, Page, PlaywrightTab, on_disk, wait_for
 from e2e.test_csp import WITH_BLOB, WithHeaders
 from e2e.test_snapshot import start
+from tests.weights.faulty import FaultyServer
 
 QUERY = "/?model=/goldens/tiny-bert&tier=wasm"
 KEPT = "async () => (await bascule.cache('ls')).filter(({ kind }) => kind === 'snapshot')"
+GENERATE = """() => bascule.generate([1, 85, 91], { greedy: true, max_new_tokens: 9 })
+  .then(({ text }) => text)"""
 HELD = "(await navigator.locks.query()).held.some(({ name }) => name === 'bascule:snapshot')"
 
 # What comes of it where a worker's script is `url`; it takes a lock of the browser first.
@@ -26,6 +29,7 @@ MAKE = """async (url) => {
   const maker = new SnapshotMaker(() => new Worker(url, { type: "module" }), place);
   return maker.make(async () => false);
 }"""
+FOLDER = "() => navigator.storage.getDirectory().then(() => '', ({ name }) => name)"
 HOLD = """() => new Promise((held) => {
   navigator.locks.request("bascule:snapshot", () => {
     held();
@@ -148,3 +152,30 @@ def test_firefox_with_full_storage_starts_plainly(
         assert settled(page) == "ready"
         listed = page.run("() => bascule.cache('ls')")
         assert sum(each["stored_nbytes"] for each in listed) < 8 << 20
+
+
+def test_the_pages_work_and_store_in_a_private_window_of_firefox(
+    playwright: Playwright, site: Site, url: str
+) -> None:
+    """It has no private file system: IndexedDB stores what comes back on the next visit."""
+    private = {"browser.privatebrowsing.autostart": True}
+    with on_disk(playwright, "firefox", private) as context:
+        page = PlaywrightTab(context.new_page())
+        assert visit(page, url)["boot_snapshot"] == 0
+        assert page.run(FOLDER) == "SecurityError"  # the window is private
+        check_embeddings(page)
+        assert make(page) == "made"
+        second = visit(page, url)
+        assert second["boot_own_snapshot"] == second["early_tokenizer"] == 1
+        check_embeddings(page)
+        answers: list[str] = []
+        with FaultyServer(GOLDENS / "tiny-llama") as server:
+            chat = f"{site.url}/chat.html?model={server.url}/tiny-q4_1.gguf&tier=webgpu"
+            for _ in range(2):
+                server.reset_counts()
+                page.open(chat)
+                assert settled(page) == "ready"
+                answers.append(page.run(GENERATE))
+                page.run("() => bascule.cache('ls')")  # once the load is remembered
+            assert {each.method for each in server.requests} == {"HEAD"}
+        assert answers[0] == answers[1]
