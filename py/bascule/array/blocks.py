@@ -16,8 +16,9 @@ from bascule.array.evaluate import ELEMENTWISE, evaluate, meaning
 from bascule.array.graph import Node, Shape
 from bascule.base.arrays import np
 
-# Elements of a block: few enough for the cache, so many that numpy's calls cost little.
-BLOCK = 1 << 16
+# Elements of a block: few enough for the cache, so many that numpy's calls cost little, in Pyodide
+# too.
+BLOCK = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
