@@ -33,12 +33,12 @@ async def on_device(
     store = backend.store([parameter])
     store.write(store.targets["w"], 0, np.full(parameter.nbytes, CANARY, np.uint8))
     quantizer = await backend.quantizer(
-        store, [parameter], landing_nbytes=128 * slab + 512, most_blocks=slab
+        store, [parameter], staging_nbytes=128 * slab + 512, most_blocks=slab
     )
     for start in range(0, count, slab):
         part = values.reshape(-1)[32 * start : 32 * (start + slab)]
         offset = 256 * (start // slab % 3)
-        quantizer.write(quantizer.landing, offset, np.ascontiguousarray(part))
+        quantizer.write(quantizer.staging, offset, np.ascontiguousarray(part))
         quantizer.quantize("w", first + start, offset, part.size // 32)
     found = np.empty(parameter.nbytes, np.uint8)
     await quantizer.read("w", 0, found)

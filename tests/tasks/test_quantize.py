@@ -85,7 +85,7 @@ async def test_the_device_never_holds_two_copies() -> None:
     backend: Any = opened.backend
     model, peak = await peak_of(opened, quantize=4)
     async with model:
-        # Weights, a landing of three slabs and a chunk, sums, and what the first programs take.
+        # Weights, three slabs and a chunk of staging, sums, and what the first programs take.
         first = backend.gpu.allocated_nbytes - model.weights.nbytes
         assert model.weights.nbytes == MINILM_NBYTES["q4_1"]
         print(f"peak {peak:,} of {model.weights.nbytes:,}, programs {first:,}")

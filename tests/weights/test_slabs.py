@@ -1,4 +1,4 @@
-"""Blocks come out the same, however small the landing is that the floats pass through."""
+"""Blocks come out the same, however small the staging buffer is that the floats pass through."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bascule.backend.quantize import quantize
 from bascule.base.dtypes import BlockType
 from bascule.program.program import Parameter
 from bascule.weights.quantized import SLAB_BLOCKS
-from bascule.weights.slabs import landing_nbytes, quantize_slabs, read_blocks
+from bascule.weights.slabs import quantize_slabs, read_blocks, staging_nbytes
 
 
 @pytest.mark.parametrize("shape", [(1, 32), (3, 32), (7, 96)])
@@ -22,16 +22,16 @@ async def test_a_small_landing_gives_the_same_blocks(
 ) -> None:
     array = rng.standard_normal(shape).astype(np.float32)
     parameter = Parameter("w", shape, ("w",), dtype="q4_0")
-    landing = landing_nbytes([parameter], most)
-    assert landing <= max(256, min(most, array.nbytes))
+    staging = staging_nbytes([parameter], most)
+    assert staging <= max(256, min(most, array.nbytes))
     backend = ReferenceBackend()
     store = backend.store([parameter])
     quantizer = await backend.quantizer(
-        store, [parameter], landing_nbytes=landing, most_blocks=SLAB_BLOCKS
+        store, [parameter], staging_nbytes=staging, most_blocks=SLAB_BLOCKS
     )
-    done = [n async for n in quantize_slabs(quantizer, parameter, array, landing)]
+    done = [n async for n in quantize_slabs(quantizer, parameter, array, staging)]
     assert done[-1] == array.size
-    slab = landing if landing == array.nbytes else landing // 256 * 256
+    slab = staging if staging == array.nbytes else staging // 256 * 256
     assert len(done) == -(-array.nbytes // slab)
     expected, _ = quantize(BlockType.Q4_0, array)
     np.testing.assert_array_equal(await read_blocks(quantizer, parameter), expected)

@@ -151,17 +151,17 @@ class Sums:
 
 
 class Quantizer(WeightStore, Protocol):
-    """Makes blocks of a store's weights out of floats that pass through its landing.
+    """Makes blocks of a store's weights out of floats that pass through its staging buffer.
 
-    It takes writes for the landing, a target of its own, as well as those for the store's targets.
-    `nbytes` are those of the landing and the like; `close` frees them and leaves the store alone.
+    It takes writes for the staging buffer, a target of its own, as well as those for the store's
+    targets. `nbytes` counts the staging buffer and the like; `close` frees them, but not the store.
     """
 
-    landing: int
+    staging: int
 
     def quantize(self, name: str, first: int, offset: int, count: int) -> None:
-        """Queue: the floats from the landing's byte `offset`, a multiple of 256, become blocks
-        `first` to `first + count - 1` of a parameter. What is written later changes nothing.
+        """Queue: the floats from byte `offset` of the staging buffer on, a multiple of 256, become
+        blocks `first` to `first + count - 1` of a parameter. Later writes change nothing.
         """
         ...
 
@@ -389,7 +389,7 @@ class Backend(Protocol):
         store: WeightStore,
         parameters: Sequence[Parameter],
         *,
-        landing_nbytes: int,
+        staging_nbytes: int,
         most_blocks: int,
     ) -> Quantizer:
         """Take memory to quantize these of a store's parameters, at most so many blocks at once."""

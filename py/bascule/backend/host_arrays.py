@@ -163,7 +163,7 @@ class InHostArrays(Deviceless):
         store: WeightStore,
         parameters: Sequence[Parameter],
         *,
-        landing_nbytes: int,
+        staging_nbytes: int,
         most_blocks: int,
     ) -> ReferenceQuantizer:
         """See `Backend.quantizer`."""
@@ -172,7 +172,7 @@ class InHostArrays(Deviceless):
             raise InputError("quantizer", "weights of this backend", type(store).__name__)
         found = {p.name: store.arrays[p.name] for p in parameters}
         matrices = {name: m for name, m in found.items() if isinstance(m, BlockMatrix)}
-        return ReferenceQuantizer(store, matrices, landing_nbytes)
+        return ReferenceQuantizer(store, matrices, staging_nbytes)
 
     def states(
         self, values: Sequence[Value], sizes: Mapping[str, int], *, kind: MemoryKind = "states"

@@ -134,20 +134,20 @@ class ReferenceQuantizer:
     streaming = None
 
     def __init__(
-        self, store: WeightStore, matrices: Mapping[str, BlockMatrix], landing_nbytes: int
+        self, store: WeightStore, matrices: Mapping[str, BlockMatrix], staging_nbytes: int
     ) -> None:
         self._store = store
         self._matrices = matrices
-        self._room = np.empty(-(-landing_nbytes // 4), np.float32)
+        self._room = np.empty(-(-staging_nbytes // 4), np.float32)
         self._sums = dict.fromkeys(matrices, Sums())
         self.arrivals: Arrivals | None = store.arrivals
         self.targets = store.targets
-        self.landing = -1
+        self.staging = -1
         self.nbytes = self._room.nbytes
 
     def write(self, target: int, offset: int, data: Buffer) -> None:
         """See `Quantizer.write`."""
-        if target != self.landing:
+        if target != self.staging:
             self._store.write(target, offset, data)
             return
         view = memoryview(data).cast("B")

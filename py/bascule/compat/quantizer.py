@@ -19,7 +19,7 @@ from bascule.errors import InputError
 from bascule.program.blocks import dequantize
 from bascule.program.program import Parameter
 from bascule.weights.quantized import SLAB_BLOCKS, TensorReport, format_of, report_of
-from bascule.weights.slabs import landing_nbytes, quantize_slabs, read_blocks
+from bascule.weights.slabs import quantize_slabs, read_blocks, staging_nbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +118,12 @@ async def _quantized(
     """The blocks of an array, and what quantizing did; `tell` hears how many numbers are done."""
     store = backend.store([parameter])
     try:
-        landing = landing_nbytes([parameter], backend.limits.binding_nbytes)
+        staging = staging_nbytes([parameter], backend.limits.binding_nbytes)
         quantizer = await backend.quantizer(
-            store, [parameter], landing_nbytes=landing, most_blocks=SLAB_BLOCKS
+            store, [parameter], staging_nbytes=staging, most_blocks=SLAB_BLOCKS
         )
         try:
-            async for count in quantize_slabs(quantizer, parameter, array, landing):
+            async for count in quantize_slabs(quantizer, parameter, array, staging):
                 tell(count)
             data = await read_blocks(quantizer, parameter)
             return data, (await quantizer.sums())[parameter.name]

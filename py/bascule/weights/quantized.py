@@ -1,8 +1,8 @@
 """Loading float weights as float16 or as blocks of 4 or 8 bits, and what that did to each.
 
-The files' floats stream through a landing, a buffer of a few MiB on the tier's device: as soon as a
-slab of a weight is whole there, it becomes blocks of the weight, and its place is free again. Files
-are read from their first byte to their last, so that what lands is soon whole.
+The files' floats stream through a staging buffer of a few MiB on the tier's device: as soon as a
+slab of a weight is complete there, it becomes blocks of the weight, and its place is free again.
+Files are read from their first byte to their last, so that slabs are soon complete.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ def quantizing_nbytes(parameters: Sequence[Parameter], chunk_nbytes: int) -> int
         return 0
     slab = min(max(sizes), 4 * _RUN * SLAB_BLOCKS)
     slabs = len(sizes) + sum(sizes) // slab
-    landing = min(sum(sizes), 2 * chunk_nbytes + 2 * slab) + slab + _ALIGNMENT * slabs
-    return landing + 16 * (1 + len(sizes) * -(-(SLAB_BLOCKS + 1) // 64))
+    staging = min(sum(sizes), 2 * chunk_nbytes + 2 * slab) + slab + _ALIGNMENT * slabs
+    return staging + 16 * (1 + len(sizes) * -(-(SLAB_BLOCKS + 1) // 64))
 
 
 async def load_quantized(
@@ -127,8 +127,8 @@ async def load_quantized(
 ) -> QuantizationReport:
     """Fill `store` as `load_weights` does, but make blocks of the parameters whose dtype is one.
 
-    Holds the weights as they will be, and a landing: a chunk of the files, widened, and three slabs
-    at the most. Raises what `load_weights` raises, and ModelFileError for weights that are not
+    Holds the weights as they will be, and a staging buffer: a chunk of the files, widened, and
+    three slabs at the most. Raises what `load_weights` raises, and ModelFileError for weights that are not
     finite or do not fit the format.
     """
     chosen = [parameter for parameter in parameters if parameter.dtype != "f32"]
@@ -142,18 +142,18 @@ async def load_quantized(
         chunks = {file: await source.chunk_nbytes(file) for file in tables}
         layout = _Layout(plan, {parameter.name for parameter in chosen}, chunks)
         quantizer = await backend.quantizer(
-            store, chosen, landing_nbytes=layout.landing_nbytes, most_blocks=SLAB_BLOCKS
+            store, chosen, staging_nbytes=layout.staging_nbytes, most_blocks=SLAB_BLOCKS
         )
         try:
-            landing = layout.landed(quantizer.landing)
+            staging = layout.staged(quantizer.staging)
 
             def whole(planned: Planned) -> None:
-                slab = landing.get(planned)
+                slab = staging.get(planned)
                 if slab is not None:
                     place = (slab.first, planned.piece.target_offset, slab.count)
                     quantizer.quantize(planned.parameter, *place)
 
-            await fill(source, list(landing), quantizer, progress, whole=whole)
+            await fill(source, list(staging), quantizer, progress, whole=whole)
             return await quantizer.sums()
         finally:
             quantizer.close()
@@ -186,9 +186,9 @@ class _Slab:
 class _Layout:
     """The pieces of a load in the files' order, those to be quantized cut into slabs.
 
-    Slabs go round in the landing. When a chunk comes, every slab that ends before it is blocks
-    already, so the landing has to hold those that one chunk touches, and one more that would not
-    fit before its end.
+    The staging buffer is a ring of slabs. When a chunk comes, every slab that ends before it is
+    blocks already, so the buffer has to hold those that one chunk touches, and one more that would
+    not fit before its end.
     """
 
     def __init__(
@@ -207,19 +207,19 @@ class _Layout:
                 largest = max(largest, _room(slab))
                 for index in range(begin // chunk, -(-end // chunk)):
                     touched[part.file, index] += _room(slab)
-        self.landing_nbytes = max(touched.values(), default=0) + largest
+        self.staging_nbytes = max(touched.values(), default=0) + largest
 
-    def landed(self, landing: int) -> dict[Planned, _Slab | None]:
-        """All pieces in order, the slabs among them on their way to the landing."""
+    def staged(self, staging: int) -> dict[Planned, _Slab | None]:
+        """All pieces in order, the slabs among them on their way to the staging buffer."""
         found: dict[Planned, _Slab | None] = {}
         at = 0
         for planned, slab in self._cut:
             if slab is None:
                 found[planned] = None
                 continue
-            if at + _room(slab) > self.landing_nbytes:
+            if at + _room(slab) > self.staging_nbytes:
                 at = 0
-            piece = replace(planned.piece, target=landing, target_offset=at)
+            piece = replace(planned.piece, target=staging, target_offset=at)
             found[replace(planned, piece=piece)] = slab
             at += _room(slab)
         return found

@@ -1,4 +1,4 @@
-"""Blocks of arrays that are in memory: a slab of a few MiB at a time passes through the landing."""
+"""Blocks of arrays in memory: a slab of a few MiB at a time passes through a staging buffer."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _SLAB_NUMBERS = _RUN * SLAB_BLOCKS
 _READ_NBYTES = 1 << 22
 
 
-def landing_nbytes(parameters: Sequence[Parameter], most: float = inf) -> int:
-    """What a quantizer's landing should hold for slabs of these: the largest slab's floats, in at
+def staging_nbytes(parameters: Sequence[Parameter], most: float = inf) -> int:
+    """Size of a quantizer's staging buffer for slabs of these: the largest slab's floats, in at
     most `most` bytes where that has room for the smallest slab.
     """
     step = 4 * _STEP
@@ -28,18 +28,18 @@ def landing_nbytes(parameters: Sequence[Parameter], most: float = inf) -> int:
 
 
 async def quantize_slabs(
-    quantizer: Quantizer, parameter: Parameter, array: NDArray[Any], landing: int
+    quantizer: Quantizer, parameter: Parameter, array: NDArray[Any], staging: int
 ) -> AsyncIterator[int]:
     """Make `array` the blocks of `parameter`; yields how many numbers are done, slab by slab.
 
-    The quantizer's landing has that many bytes: see `landing_nbytes`.
+    The quantizer's staging buffer has that many bytes: see `staging_nbytes`.
     """
-    slab = landing // 4 if array.size <= landing // 4 else landing // (4 * _STEP) * _STEP
+    slab = staging // 4 if array.size <= staging // 4 else staging // (4 * _STEP) * _STEP
     for start in range(0, array.size, slab):
         # Of an array that is laid out otherwise `flat` copies the slab alone.
         with np.errstate(over="ignore"):  # a float64 that is too large counts as infinite
             part = array.flat[start : start + slab].astype(np.float32)
-        quantizer.write(quantizer.landing, 0, part.data)
+        quantizer.write(quantizer.staging, 0, part.data)
         quantizer.quantize(parameter.name, start // _RUN, 0, part.size // _RUN)
         # What is queued holds memory until the device has got to it.
         await quantizer.read(parameter.name, 0, bytearray(4))

@@ -60,7 +60,7 @@ class WasmBackend(Deviceless):
         store: WeightStore,
         parameters: Sequence[Parameter],
         *,
-        landing_nbytes: int,
+        staging_nbytes: int,
         most_blocks: int,
     ) -> ReferenceQuantizer:
         """See `Backend.quantizer`."""
@@ -73,7 +73,7 @@ class WasmBackend(Deviceless):
             for name, matrix in found.items()
             if isinstance(matrix, Blocks)
         }
-        return ReferenceQuantizer(store, matrices, landing_nbytes)
+        return ReferenceQuantizer(store, matrices, staging_nbytes)
 
     def states(
         self, values: Sequence[Value], sizes: Mapping[str, int], *, kind: MemoryKind = "states"

@@ -174,7 +174,7 @@ class WebGpuBackend:
         store: WeightStore,
         parameters: Sequence[Parameter],
         *,
-        landing_nbytes: int,
+        staging_nbytes: int,
         most_blocks: int,
     ) -> GpuQuantizer:
         """See `Backend.quantizer`."""
@@ -186,7 +186,7 @@ class WebGpuBackend:
                     linked.wgsl, {"WORKGROUP": LANES}, linked.bindings, "quantize.wgsl"
                 )
         made = GpuQuantizer(
-            self.gpu, self._quantizing, store, parameters, landing_nbytes, most_blocks
+            self.gpu, self._quantizing, store, parameters, staging_nbytes, most_blocks
         )
         try:
             await self.gpu.granted(made.buffers)

@@ -48,7 +48,7 @@ class GpuQuantizer:
         pipelines: Mapping[DType, int],
         store: WeightStore,
         parameters: Sequence[Parameter],
-        landing_nbytes: int,
+        staging_nbytes: int,
         most_blocks: int,
     ) -> None:
         self._gpu = gpu
@@ -62,10 +62,10 @@ class GpuQuantizer:
         self.targets = store.targets
         self.page_bridge: Any | None = store.page_bridge
         self._sums_nbytes = _SUM_NBYTES * self._groups * max(1, len(parameters))
-        self.nbytes = landing_nbytes + self._sums_nbytes + 16
+        self.nbytes = staging_nbytes + self._sums_nbytes + 16
         self._owned: list[int] = []
         try:
-            self.landing = self._alloc(landing_nbytes)
+            self.staging = self._alloc(staging_nbytes)
             self._sums = self._alloc(self._sums_nbytes)
             self._params = self._alloc(16, uniform=True)
         except Exception:
@@ -90,7 +90,7 @@ class GpuQuantizer:
         tape = TapeBuilder()
         bindings = (
             (0, self._params, 0, 16),
-            (1, self.landing, offset, count * _RUN_NBYTES),
+            (1, self.staging, offset, count * _RUN_NBYTES),
             (2, self.targets[name], 0, parameter.nbytes),
             (3, self._sums, 0, self._sums_nbytes),
         )

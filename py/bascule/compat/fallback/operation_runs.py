@@ -15,7 +15,7 @@ from bascule.program.ops import cost_of
 from bascule.program.program import Parameter, Program
 from bascule.program.rewrites.rewrite import Limits, Rewrite, Taken, fit
 from bascule.weights.quantized import SLAB_BLOCKS
-from bascule.weights.slabs import landing_nbytes, quantize_slabs, read_blocks
+from bascule.weights.slabs import quantize_slabs, read_blocks, staging_nbytes
 
 # What a dispatch takes for its sizes, and a quantizer for its sums, at most.
 _PARAMS_NBYTES = 256
@@ -26,12 +26,12 @@ _SLAB_NBYTES = 1 << 16
 
 def device_nbytes(program: Program) -> int:
     """Bytes of every buffer that a program takes on a device: those that are read back are copied
-    to a staging buffer first, and floats that become blocks pass through a landing.
+    to a staging buffer first, and floats that become blocks pass through another.
     """
     kept = sum(_whole_words(v.nbytes) for v in (*program.states, *program.inputs))
     kept += sum(_whole_words(p.nbytes) for p in program.parameters)
     blocks = [p for p in program.parameters if p.dtype != "f32"]
-    filling = _landing_nbytes(blocks) + _SUMS_NBYTES * len(blocks) * 2 + 16 if blocks else 0
+    filling = _staging_nbytes(blocks) + _SUMS_NBYTES * len(blocks) * 2 + 16 if blocks else 0
     if not program.calls:
         return kept + filling + sum(min(_READ_NBYTES, _whole_words(p.nbytes)) for p in blocks)
     read = sum(_whole_words(v.nbytes) for v in (*program.outputs, *program.states))
@@ -39,12 +39,12 @@ def device_nbytes(program: Program) -> int:
     return kept + running + filling  # a piece's weights become blocks beside what ran the last
 
 
-def _landing_nbytes(blocks: Sequence[Parameter], most: float = inf) -> int:
-    """Bytes of the landing: an eighth of the floats, so that blocks save memory while they are made
-    too, but no less than a slab that is worth a dispatch.
+def _staging_nbytes(blocks: Sequence[Parameter], most: float = inf) -> int:
+    """Bytes of that staging buffer: an eighth of the floats, so that blocks save memory while they
+    are made, too, but no less than a slab that is worth a dispatch.
     """
     eighth = max(4 * prod(p.shape) for p in blocks) // 8
-    return landing_nbytes(blocks, min(most, max(_SLAB_NBYTES, eighth)))
+    return staging_nbytes(blocks, min(most, max(_SLAB_NBYTES, eighth)))
 
 
 def _whole_words(nbytes: int) -> int:
@@ -178,14 +178,14 @@ async def _fill(
             store.write(store.targets[parameter.name], 0, rows.data)
     if not in_blocks:
         return {}
-    landing = _landing_nbytes(in_blocks, backend.limits.binding_nbytes)
+    staging = _staging_nbytes(in_blocks, backend.limits.binding_nbytes)
     quantizer = await backend.quantizer(
-        store, in_blocks, landing_nbytes=landing, most_blocks=SLAB_BLOCKS
+        store, in_blocks, staging_nbytes=staging, most_blocks=SLAB_BLOCKS
     )
     try:
         for parameter in in_blocks:
             rows = rows_of(parameter, weights)
-            async for _ in quantize_slabs(quantizer, parameter, rows, landing):
+            async for _ in quantize_slabs(quantizer, parameter, rows, staging):
                 pass
         for name, sums in (await quantizer.sums()).items():
             if sums.n_unfit:
