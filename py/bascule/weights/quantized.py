@@ -128,8 +128,8 @@ async def load_quantized(
     """Fill `store` as `load_weights` does, but make blocks of the parameters whose dtype is one.
 
     Holds the weights as they will be, and a staging buffer: a chunk of the files, widened, and
-    three slabs at the most. Raises what `load_weights` raises, and ModelFileError for weights that are not
-    finite or do not fit the format.
+    three slabs at the most. Raises what `load_weights` raises, and ModelFileError for weights that
+    are not finite or do not fit the format.
     """
     chosen = [parameter for parameter in parameters if parameter.dtype != "f32"]
 
