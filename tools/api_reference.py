@@ -45,7 +45,8 @@ def reference() -> str:
     """The whole page, in Markdown."""
     objects = {name: getattr(bascule, name) for name in sorted(bascule.__all__)}
     names = [name for name in objects if not name.startswith("__")]
-    shown = [name for name in names if not _is_error(objects[name])]
+    errors = {name for name in names if _is_error(objects[name])}
+    shown = [name for name in names if name not in errors or _is_alias(name, objects[name])]
     parts = [HEAD]
     parts += [_section(f"bascule.{name}", objects[name]) for name in shown]
     parts += [_section(name, resolve_name(name)) for name in RESULTS]
@@ -98,7 +99,13 @@ def _is_error(value: object) -> bool:
     return inspect.isclass(value) and issubclass(value, BasculeError)
 
 
+def _is_alias(name: str, value: object) -> bool:
+    return inspect.isclass(value) and value.__name__ != name.rpartition(".")[2]
+
+
 def _section(name: str, value: Any) -> str:
+    if _is_alias(name, value):
+        return f"## {name}\n\nAnother name of `bascule.{value.__name__}`.\n"
     if not inspect.isclass(value):
         if callable(value):
             return f"## {name}\n\n{_code(_heading(name, value))}{_text(value)}"

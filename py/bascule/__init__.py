@@ -56,6 +56,9 @@ _SEEDS = {
     "bascule.compat.memory_optimizer": "WebGPUMemoryOptimizer",
     "bascule.compat.memory_plan": "MemoryStrategy",
     "bascule.compat.model_family": "ModelFamily classify_model",
+    "bascule.compat.mps": (
+        "BitNetMPSManager MPSCapabilities MPSError MPSErrorRecovery MPSSystemInfo"
+    ),
     "bascule.compat.platform": "UnifiedWebPlatform",
     "bascule.compat.platform_info": "DeviceCompatibilityChecker PlatformInfo",
     "bascule.compat.precompile": "ModelSpecificPrecompiler ShaderPrecompiler",

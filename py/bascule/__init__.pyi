@@ -26,6 +26,11 @@ from bascule.compat.memory_optimizer import WebGPUMemoryOptimizer as WebGPUMemor
 from bascule.compat.memory_plan import MemoryStrategy as MemoryStrategy
 from bascule.compat.model_family import ModelFamily as ModelFamily
 from bascule.compat.model_family import classify_model as classify_model
+from bascule.compat.mps import BitNetMPSManager as BitNetMPSManager
+from bascule.compat.mps import MPSCapabilities as MPSCapabilities
+from bascule.compat.mps import MPSError as MPSError
+from bascule.compat.mps import MPSErrorRecovery as MPSErrorRecovery
+from bascule.compat.mps import MPSSystemInfo as MPSSystemInfo
 from bascule.compat.platform import UnifiedWebPlatform as UnifiedWebPlatform
 from bascule.compat.platform_info import DeviceCompatibilityChecker as DeviceCompatibilityChecker
 from bascule.compat.platform_info import PlatformInfo as PlatformInfo

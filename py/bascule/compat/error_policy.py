@@ -31,6 +31,8 @@ from bascule.errors import (
     TierUnavailableError,
     UnsupportedModelError,
 )
+from bascule.machine.capabilities import Capabilities
+from bascule.machine.requirements import CapabilityRequirements, validate_capabilities
 
 # What counts as recent, and how many failures are kept to tell.
 _RECENT_S = 60.0
@@ -261,6 +263,13 @@ class ErrorRecovery:
         action = self._action(kind, attempt or Attempt(), retries, movable)
         self._actions[action] += 1
         return action
+
+    @staticmethod
+    def validate_capabilities(
+        available: Capabilities, required: CapabilityRequirements, device_name: str = ""
+    ) -> None:
+        """CapabilityMismatchError with every lack, if there is one."""
+        validate_capabilities(available, required, device_name)
 
     def note_success(self, attempt: Attempt, seconds: float) -> None:
         """Count an operation that went well in the end."""

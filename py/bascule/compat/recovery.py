@@ -24,7 +24,7 @@ from bascule.compat.error_policy import (
 from bascule.compat.matrix_ops import MatrixOps
 from bascule.compat.platform_info import DeviceCompatibilityChecker, npu_integration
 from bascule.device.device import Device
-from bascule.machine.capabilities import Capabilities, capabilities
+from bascule.machine.capabilities import capabilities
 from bascule.machine.pressure import Pressure
 from bascule.machine.requirements import CapabilityRequirements, validate_operation_requirements
 
@@ -119,13 +119,16 @@ class RecoveryManager:
         if paused:
             self.error_recovery.note_pause()
 
-    async def validate_operation_requirements(self, required: CapabilityRequirements) -> None:
-        """CapabilityMismatchError, with each lack in words, where the machine offers less."""
-        await validate_operation_requirements(required)
+    def validate_operation_requirements(self, required: CapabilityRequirements) -> Any:
+        """CapabilityMismatchError, with each lack in words, where the machine offers less.
 
-    async def system_info(self) -> Capabilities:
-        """What was probed of this machine."""
-        return await capabilities()
+        Gives what was probed; an awaitable where an event loop runs.
+        """
+        return start(validate_operation_requirements(required))
+
+    def system_info(self) -> Any:
+        """Return what was probed of this machine, Capabilities; an awaitable where a loop runs."""
+        return start(capabilities())
 
 
 class _Run:
