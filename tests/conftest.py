@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +26,21 @@ async def gpu() -> AsyncIterator[NativeGpu]:
     device.destroy()
 
 
+@pytest.fixture(scope="session")
+def new_homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Paths that differ. A `tmp_path` is made and removed, which most tests need not wait for."""
+    folder = tmp_path_factory.mktemp("homes")
+    return (folder / str(number) for number in count())
+
+
 @pytest.fixture(autouse=True)
-def weights_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def weights_home(new_homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test reads or fills the user's own weight cache, or lives on what another has learned."""
-    home = tmp_path / "weights-cache"
-    monkeypatch.setenv("BASCULE_REMEMBERED", str(tmp_path / "remembered"))
-    monkeypatch.setenv("BASCULE_WEIGHTS", str(home))
-    return home
+    home = next(new_homes)
+    weights = home.with_suffix(".weights-cache")
+    monkeypatch.setenv("BASCULE_REMEMBERED", str(home.with_suffix(".remembered")))
+    monkeypatch.setenv("BASCULE_WEIGHTS", str(weights))
+    return weights
 
 
 @pytest.fixture
