@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.cli.test_cli import run
+from tests.cli.running import run
 from tests.goldens import TINY_BERT
 from tests.goldens.classifiers import ANSWERS, CLASSIFIERS, QUERY, SINGLES, classifier_golden
 from tests.goldens.families import build

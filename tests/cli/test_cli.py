@@ -12,27 +12,18 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
 
 from bascule.server.run import listen
+from tests.cli.running import run
 from tests.goldens import TINY_BERT, cosines, golden
 from tests.weights.faulty import FaultyServer
 
 
-def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bascule", *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-def embed(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def embed(*arguments: str, stdin: str = "") -> CompletedProcess[str]:
     return run("embed", "--model", str(TINY_BERT), *arguments, stdin=stdin)
 
 

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 import bascule
 from tests import speech_folders as folders
-from tests.cli.test_cli import run
+from tests.cli.running import run
 
 
 def converted(source: Path, target: Path) -> Path:

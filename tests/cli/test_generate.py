@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from tests.cli.test_cli import run
+from tests.cli.running import run
 from tests.goldens import TINY_BERT
 from tests.goldens.llama import tiny, tiny_folder
 

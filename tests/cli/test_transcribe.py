@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests import speech_folders as folders
-from tests.cli.test_cli import run
+from tests.cli.running import run
 from tests.goldens import TINY_BERT
 
 CPU = ("--tier", "cpu")

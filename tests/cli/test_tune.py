@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
+from tests.cli.running import run
 from tests.goldens import TINY_BERT, cosines, golden
 
 
-def run(memory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bascule", *arguments],
-        env={**os.environ, "BASCULE_REMEMBERED": str(memory)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+def tune(memory: Path, *arguments: str) -> CompletedProcess[str]:
+    return run(*arguments, BASCULE_REMEMBERED=str(memory))
 
 
 def test_tune_measures_remembers_and_is_not_asked_twice(tmp_path: Path) -> None:
     # Too little for all, so that the second one has something left to measure.
-    first = run(tmp_path, "tune", str(TINY_BERT), "--budget", "3", "--json")
+    first = tune(tmp_path, "tune", str(TINY_BERT), "--budget", "3", "--json")
     assert first.returncode == 0, first.stderr
     assert first.stderr == ""
     report = json.loads(first.stdout)
@@ -37,21 +29,21 @@ def test_tune_measures_remembers_and_is_not_asked_twice(tmp_path: Path) -> None:
         assert found["chosen"] in found["times_ms"]
         assert found["default"] in found["times_ms"]
         assert found["chosen"] == found["default"] or found["gain"] > 1.05
-    second = json.loads(run(tmp_path, "tune", str(TINY_BERT), "--budget", "1", "--json").stdout)
+    second = json.loads(tune(tmp_path, "tune", str(TINY_BERT), "--budget", "1", "--json").stdout)
     assert second["known"] == len(report["findings"])
     told = {f["signature"] for f in second["findings"]} & {
         f["signature"] for f in report["findings"]
     }
     assert not told
     expected = golden("tiny-bert")
-    found = run(
+    found = tune(
         tmp_path, "embed", "--json", "--tier", "webgpu", "--model", str(TINY_BERT), *expected.texts
     )
     assert (cosines(json.loads(found.stdout), expected.embeddings) >= 0.99999).all()
 
 
 def test_tune_draws_a_table(tmp_path: Path) -> None:
-    told = run(tmp_path, "tune", str(TINY_BERT), "--budget", "2")
+    told = tune(tmp_path, "tune", str(TINY_BERT), "--budget", "2")
     assert told.returncode == 0, told.stderr
     assert "Tuning on" in told.stdout
     assert "kinds of calls measured" in told.stdout
@@ -60,7 +52,7 @@ def test_tune_draws_a_table(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("budget", ["0", "-1", "nan", "1e9"])
 def test_a_budget_that_is_none(tmp_path: Path, budget: str) -> None:
-    told = run(tmp_path, "tune", str(TINY_BERT), "--budget", budget)
+    told = tune(tmp_path, "tune", str(TINY_BERT), "--budget", budget)
     assert told.returncode == 1
     assert "--budget" in told.stderr
     assert told.stdout == ""
@@ -69,7 +61,7 @@ def test_a_budget_that_is_none(tmp_path: Path, budget: str) -> None:
 def test_a_memory_that_cannot_be_written_costs_a_warning_only(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     expected = golden("tiny-bert")
-    told = run(
+    told = tune(
         tmp_path / "file" / "x", "embed", "--json", "--tier", "webgpu", "--model", str(TINY_BERT),
         *expected.texts,
     )  # fmt: skip
