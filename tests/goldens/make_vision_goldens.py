@@ -25,6 +25,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.goldens.vision import (
+    BICUBICS,
     CLIP_EDGES,
     DINO_SIZES,
     IMAGE,
@@ -60,6 +61,11 @@ with tempfile.TemporaryDirectory() as home, torch.no_grad():
         folder = build_dinov2(Path(home) / f"bare-{stored}", head=False, image_size=stored)
         bare = Dinov2Model.from_pretrained(folder, dtype=torch.float64).eval()
         found[f"dinov2_states_{stored}"] = bare(pixels).last_hidden_state.numpy()
+
+for n, wanted in BICUBICS:
+    eye = torch.eye(n, dtype=torch.float64).reshape(1, n, n, 1)
+    weights = torch.nn.functional.interpolate(eye, size=(wanted, 1), mode="bicubic")
+    found[f"bicubic_{n}_{wanted}"] = weights.reshape(n, wanted).T.numpy()
 
 for edge in CLIP_EDGES:
     processor = CLIPImageProcessorPil(**clip_processing(edge))

@@ -56,6 +56,8 @@ DINO: dict[str, Any] = {
 }
 # The pixels that positions are stored for: more than are seen, as many, fewer.
 DINO_SIZES = (42, IMAGE, 18)
+# Patches along an edge: of DINOv2's table and of images of 224 pixels, more of them, one.
+BICUBICS = ((37, 16), (16, 37), (4, 1))
 CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 

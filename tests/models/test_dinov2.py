@@ -14,7 +14,7 @@ import bascule
 from bascule import ImageModel
 from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.models.image.bicubic import bicubic
-from tests.goldens.vision import DINO_SIZES, build_dinov2, pictures
+from tests.goldens.vision import BICUBICS, DINO_SIZES, build_dinov2, pictures
 
 GOLDEN = np.load(Path(__file__).parents[1] / "goldens" / "vision.npz")
 
@@ -51,6 +51,12 @@ async def test_logits_and_features_are_the_goldens(
         assert cosines(means, states[:, 1:].mean(1)).min() > 0.99999
 
 
+@pytest.mark.parametrize(("n", "wanted"), BICUBICS)
+def test_the_cubic_is_torch_s(n: int, wanted: int) -> None:
+    weights = np.array(bicubic(n, wanted)).reshape(wanted, n)
+    assert np.abs(weights - GOLDEN[f"bicubic_{n}_{wanted}"]).max() < 1e-6
+
+
 def test_a_cubic_keeps_constants_and_as_many_numbers_as_they_are() -> None:
     for n, wanted in ((37, 16), (3, 8), (1, 4), (4, 1)):
         weights = np.array(bicubic(n, wanted)).reshape(wanted, n)
@@ -65,6 +71,7 @@ def test_a_cubic_keeps_constants_and_as_many_numbers_as_they_are() -> None:
         ({"mlp_ratio": 0}, ModelFileError, "mlp_ratio"),
         ({"mlp_ratio": 2.5}, ModelFileError, "mlp_ratio"),
         ({"mlp_ratio": 3}, ModelFileError, "fc1"),
+        ({"patch_size": None}, ModelFileError, r"makes it \[32, 588\]"),  # of 14 x 14 pixels
         ({"image_size": 48}, ModelFileError, "position_embeddings"),
         ({"architectures": ["Dinov2Backbone"]}, UnsupportedModelError, "Dinov2Backbone"),
     ],

@@ -28,6 +28,7 @@ _ENCODER = PlainEncoder(
     ),
     (*_CLASSIFIERS, "Dinov2Model"),
 )
+_PATCH = 14  # transformers' default
 _MOST_RATIO = 64  # of the feed-forward part's size and the hidden size
 
 
@@ -37,7 +38,7 @@ def read_config(config: Mapping[str, Any], file: str) -> ImageConfig:
     read.expect({"use_swiglu_ffn": False})
     inner = read.size("hidden_size") * read.size("mlp_ratio", 4, _MOST_RATIO)
     layers = read_layers(read, config, "gelu", inner=inner, eps=1e-6)
-    return ImageConfig(layers, read_patches(read))
+    return ImageConfig(layers, read_patches(read, _PATCH))
 
 
 DINO_V2 = ImageFamily(

@@ -108,9 +108,9 @@ def read_layers(
     )
 
 
-def read_patches(read: Settings) -> PatchesConfig:
-    """Read the sizes of images and patches; errors as `read_layers`."""
+def read_patches(read: Settings, default: int = 16) -> PatchesConfig:
+    """Read the sizes of images and patches, the `default` one included; errors as `read_layers`."""
     read.expect({"num_channels": 3})
     image = read.size("image_size", 224, _LARGEST_IMAGE)
-    patch = read.size("patch_size", 16, _LARGEST_IMAGE)
+    patch = read.size("patch_size", default, _LARGEST_IMAGE)
     return PatchesConfig(image, patch, image // patch).seeing(image, read.file)
