@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from starlette.types import Receive, Scope, Send
 
 import bascule
 from bascule import UnifiedWebPlatform
 from bascule.backend.webgpu.autotune import tune as autotune
 from bascule.compat import platform as platform_module
 from bascule.errors import InputError, ShaderError
+from bascule.server.app import create_app
+from bascule.server.run import running
 from tests.goldens import TINY_BERT
 from tests.goldens.llama import tiny
 from tests.goldens.llama_folder import write_folder
@@ -129,6 +133,44 @@ async def test_optimization_levels(monkeypatch: pytest.MonkeyPatch) -> None:
     await loaded(platform)
     assert len(budgets) == 2
     platform.close()
+
+
+class SlowShards:
+    """A site whose weight files take their time; `most` counts those under way at once."""
+
+    def __init__(self, models: Path) -> None:
+        self.most = 0
+        self._now = 0
+        self._app = create_app(models=models, pyodide=models)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not scope.get("path", "").endswith(".safetensors"):
+            return await self._app(scope, receive, send)
+        self._now += 1
+        self.most = max(self.most, self._now)
+        try:
+            await asyncio.sleep(0.02)
+            await self._app(scope, receive, send)
+        finally:
+            self._now -= 1
+
+
+async def test_parallel_components_are_two_shards_at_a_time(tmp_path: Path) -> None:
+    widened(tmp_path / "model", layers=8, shards=3)
+    most: list[int] = []
+    answers: list[Any] = []
+    for on in (True, False):
+        site = SlowShards(tmp_path)
+        with running(site) as url:  # on a port of its own: nothing of it is cached
+            loader = bascule.ProgressiveModelLoader(
+                f"{url}/models/model", parallel_components=on, chunk_size_mb=1 / 16
+            )
+            model: Any = await loader.load_model()
+            answers.append(await model.embed(TEXTS["input_text"]))
+            most.append(site.most)
+            model.close()
+    assert most == [2, 1]
+    assert np.array_equal(*answers)
 
 
 async def test_parallel_loading_is_asked_of_the_load(

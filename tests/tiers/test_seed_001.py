@@ -121,7 +121,7 @@ async def test_a_loader_of_chunks(capsys: pytest.CaptureFixture[str]) -> None:
     )
     loader.register_progress_callback(lambda progress: print(f"Loading: {progress}%"))
     model: Any = await loader.load_model()
-    assert capsys.readouterr().out.endswith("Loading: 100.0%\n")
+    assert capsys.readouterr().out.endswith("Loading: 100%\n")
     rows = await model.embed_text(TEXTS)
     assert cosines(rows, CLIP["clip_texts"]).min() >= 0.99999
     model.close()

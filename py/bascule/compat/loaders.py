@@ -45,12 +45,12 @@ class ProgressiveModelLoader:
         self.chunk_size_mb = chunk_size_mb
         self.tier = tier
         self.quantize = quantize
-        self.percent = 0.0
-        self._callbacks: list[Callable[[float], None]] = []
+        self.percent = 0
+        self._callbacks: list[Callable[[int], None]] = []
         self._task: asyncio.Task[AnyModel] | None = None
 
-    def register_progress_callback(self, callback: Callable[[float], None]) -> None:
-        """Call `callback(percent)` while the weights come: 0 to 100, never less than before."""
+    def register_progress_callback(self, callback: Callable[[int], None]) -> None:
+        """Call `callback(percent)` while the weights come: 1 to 100, each more than before."""
         self._callbacks.append(callback)
 
     async def load_model(self, *, wait: bool = True, device: Device | None = None) -> AnyModel:
@@ -60,7 +60,7 @@ class ProgressiveModelLoader:
         """
         if self._task is not None and not self._task.done():
             raise InputError("load_model", "one load at a time", "a second")
-        self.percent = 0.0
+        self.percent = 0
         options: DeviceLoadOptions = {
             "progress": self._tell,
             "wait": wait,
@@ -94,11 +94,11 @@ class ProgressiveModelLoader:
         self._report(percent)
 
     def _report(self, percent: float) -> None:
-        """Call the callbacks where there are more percent than before."""
-        if percent > self.percent:
-            self.percent = percent
+        """Call the callbacks where there are more whole percents than before."""
+        if int(percent) > self.percent:
+            self.percent = int(percent)
             for callback in self._callbacks:
-                callback(percent)
+                callback(self.percent)
 
 
 class MultimodalModel(Closing, Mapping[str, AnyModel]):
