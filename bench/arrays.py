@@ -55,9 +55,9 @@ def main() -> None:
     parser.add_argument("--elements", type=int, default=10_000_000)
     parser.add_argument("--largest-matmul", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=3)
-    told = parser.parse_args()
+    options = parser.parse_args()
     install_npm_peers()
-    found: dict[str, dict[str, float]] = {}
+    results: dict[str, dict[str, float]] = {}
     with sync_playwright() as playwright, serving() as site:
         folders = {"peers": BENCH / "node_modules", "bench": BENCH}
         with chromium(playwright, "chromium", webgpu=True) as engine, served(folders) as extra:
@@ -67,16 +67,16 @@ def main() -> None:
             lab.run("(code) => lab.run(code)", (BENCH / "arrays_probe.py").read_text())
             peer.open(f"{extra}/bench/")
             peer.run("async () => { globalThis.peers = await import('/bench/array-peers.js'); }")
-            for what, n in _work(told.elements, told.largest_matmul):
-                if told.only and what not in told.only.split(","):
+            for what, n in _work(options.elements, options.largest_matmul):
+                if options.only and what not in options.only.split(","):
                     continue
-                rounds = told.rounds if what != "matmul" or n < 1024 else 1
-                found[f"{what} {n:,}"] = contest(what, n, lab, peer, rounds)
+                rounds = options.rounds if what != "matmul" or n < 1024 else 1
+                results[f"{what} {n:,}"] = contest(what, n, lab, peer, rounds)
                 lab.run("(code) => lab.run(code)", "forget()")
                 peer.run("() => peers.forget()")
-    show(found)
+    show(results)
     OUT.mkdir(exist_ok=True)
-    (OUT / "bench-arrays.json").write_text(json.dumps(found, indent=2))
+    (OUT / "bench-arrays.json").write_text(json.dumps(results, indent=2))
 
 
 def _work(elements: int, largest: int) -> list[tuple[str, int]]:
@@ -141,8 +141,8 @@ def show(found: dict[str, dict[str, float]]) -> None:
                 "bascule wasm" if "wasm" in name or name == "numpy" else "bascule webgpu"
             )
             ms = row.get(name)
-            told = "" if not ms or not base or "bascule" in name else f" ({ms / base:.1f}x)"
-            cells.append("-" if ms is None else f"{ms:,.1f}{told}")
+            result = "" if not ms or not base or "bascule" in name else f" ({ms / base:.1f}x)"
+            cells.append("-" if ms is None else f"{ms:,.1f}{result}")
         share = MOVED.get(work.split()[0])
         ours = row.get("bascule webgpu")
         floor = f"{ours / (share * min(copies)):.2f}" if share and copies and ours else ""

@@ -70,9 +70,9 @@ async def once(tier: str, what: str, n: int) -> dict[str, Any]:
     numbers = [_numbers(*each) for each in inputs]
     if tier == "numpy":
         began = time.perf_counter()
-        found = work(*numbers)
+        result = work(*numbers)
         took = time.perf_counter() - began
-        return {"ms": 1e3 * took, "head": _head(np.real(found).reshape(-1)[:3])}
+        return {"ms": 1e3 * took, "head": _head(np.real(result).reshape(-1)[:3])}
     if tier not in _devices:
         _devices[tier] = await bascule.open_device(tier)
     device = _devices[tier]
@@ -84,8 +84,8 @@ async def once(tier: str, what: str, n: int) -> dict[str, Any]:
     await xp.eval(*arrays)
     await (arrays[0][:1] + 1.0).numpy()  # everything before is done
     began = time.perf_counter()
-    found = work(*arrays)
-    head = await xp.reshape(found, (-1,))[:3].numpy()
+    result = work(*arrays)
+    head = await xp.reshape(result, (-1,))[:3].numpy()
     return {"ms": 1e3 * (time.perf_counter() - began), "head": _head(head)}
 
 

@@ -94,12 +94,12 @@ class Contest:
             for name, once in contestants.items():
                 self.times.setdefault(event, {}).setdefault(name, []).extend(once())
         medians = {n: statistics.median(t) for n, t in self.times[event].items()}
-        told = ", ".join(f"{name} {ms:.1f} ms" for name, ms in medians.items())
-        console.print(f"  {event}: {told}")
+        result = ", ".join(f"{name} {ms:.1f} ms" for name, ms in medians.items())
+        console.print(f"  {event}: {result}")
 
     def median(self, event: str, name: str) -> float | None:
-        found = self.times.get(event, {}).get(name)
-        return statistics.median(found) if found else None
+        result = self.times.get(event, {}).get(name)
+        return statistics.median(result) if result else None
 
 
 def browser_contest(contest: Contest, shapes: list[tuple[int, int]], facts: dict[str, Any]) -> None:
@@ -162,23 +162,23 @@ def embeddings_in_page(
         rows: dict[str, list[float]] = {}
 
         def run_ours(page: Page, name: str) -> list[float]:
-            found = page.run(
+            result = page.run(
                 """async (texts) => {
                   const { data, ms } = await bascule.embed(texts);
                   return { ms, row: Array.from(data.slice(0, 384)) };
                 }""",
                 [text_of(tokens)] * batch,  # noqa: B023
             )
-            rows[name] = found["row"]  # noqa: B023
-            return [found["ms"]]
+            rows[name] = result["row"]  # noqa: B023
+            return [result["ms"]]
 
         def run_ort(provider: str, repeats: int) -> list[float]:
-            found = peer.run(
+            result = peer.run(
                 "([p, b, t, ids, n]) => peers.ortEmbed(open[p], b, t, ids, n)",
                 [provider, batch, tokens, ids, repeats],  # noqa: B023
             )
-            rows[f"ort {provider}"] = found["row"]  # noqa: B023
-            return found["times"]
+            rows[f"ort {provider}"] = result["row"]  # noqa: B023
+            return result["times"]
 
         big = batch * tokens > 1000
         if not big:  # first runs compile and allocate
@@ -208,7 +208,7 @@ def embeddings_in_page(
 
 def pass_cost(page: Page) -> dict[str, float]:
     """Python's own time (median) and calls a pass of 16 tokens, tape built."""
-    found = page.run(
+    result = page.run(
         """async (text) => {
           await bascule.embed([text]);
           const seen = [await bascule.stats()];
@@ -222,8 +222,8 @@ def pass_cost(page: Page) -> dict[str, float]:
         text_of(16),
     )
     return {
-        "python_us_per_pass": 1e3 * statistics.median(found["host"]),
-        "crossings_per_pass": found["calls"],
+        "python_us_per_pass": 1e3 * statistics.median(result["host"]),
+        "crossings_per_pass": result["calls"],
     }
 
 
@@ -301,21 +301,21 @@ async def _native_contest(contest: Contest, shapes: list[tuple[int, int]]) -> No
         times = contest.times.setdefault(event, {})
         big = batch * tokens > 1000
         for round_number in range(2 if big else 6):
-            found: dict[str, np.ndarray] = {}
+            results: dict[str, np.ndarray] = {}
             for tier, model in models.items():
                 began = time.perf_counter()
-                found[tier] = await model.embed(texts)
+                results[tier] = await model.embed(texts)
                 spent = 1e3 * (time.perf_counter() - began)
                 if round_number:
                     times.setdefault(f"bascule {tier}", []).append(spent)
             began = time.perf_counter()
-            found["ort"] = session.run(None, feed)[0]
+            results["ort"] = session.run(None, feed)[0]
             if round_number:
                 times.setdefault("onnxruntime", []).append(1e3 * (time.perf_counter() - began))
-            for name, rows in found.items():
-                assert (cosines(rows, found["cpu"]) > 0.9999).all(), name
-        told = ", ".join(f"{n} {statistics.median(t):.1f} ms" for n, t in times.items())
-        console.print(f"  {event}: {told}")
+            for name, rows in results.items():
+                assert (cosines(rows, results["cpu"]) > 0.9999).all(), name
+        result = ", ".join(f"{n} {statistics.median(t):.1f} ms" for n, t in times.items())
+        console.print(f"  {event}: {result}")
     for model in models.values():
         model.close()
 
@@ -374,8 +374,10 @@ def main() -> None:
     console.print("In Chromium ...")
     browser_contest(contest, shapes, facts)
     show(contest, shapes, facts)
-    told = {"machine": platform.machine(), "cores": os.cpu_count(), "facts": facts}
-    (OUT / "bench-embeddings.json").write_text(json.dumps({**told, "ms": contest.times}, indent=1))
+    result = {"machine": platform.machine(), "cores": os.cpu_count(), "facts": facts}
+    (OUT / "bench-embeddings.json").write_text(
+        json.dumps({**result, "ms": contest.times}, indent=1)
+    )
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def all_openers(python: Path) -> Iterator[Openers]:
 
 def enter(stack: ExitStack, openers: Openers, contest: Contest) -> dict[str, Contestant]:
     """Open all and run each once, which compiles; who cannot is told and left out."""
-    found: dict[str, Contestant] = {}
+    results: dict[str, Contestant] = {}
     for name, opener in openers.items():
         before = held_nbytes()
         try:
@@ -110,10 +110,10 @@ def enter(stack: ExitStack, openers: Openers, contest: Contest) -> dict[str, Con
             contest.left_out[name] = str(error).splitlines()[0][:200]
             console.print(f"  {name} is left out: {contest.left_out[name]}")
             continue
-        found[name] = one
+        results[name] = one
         contest.grown_nbytes[name] = held_nbytes() - before
         console.print(f"  {name} is ready")
-    return found
+    return results
 
 
 def compete(contest: Contest, contestants: dict[str, Contestant], rounds: int) -> None:
@@ -123,8 +123,8 @@ def compete(contest: Contest, contestants: dict[str, Contestant], rounds: int) -
             if run.prompt_tokens != PROMPT or run.new_tokens != NEW:
                 raise RuntimeError(f"{name}: {run.prompt_tokens} and {run.new_tokens} tokens")
             contest.runs.setdefault(name, []).append(run)
-            told = f"{run.prefill_tokens_per_s:.1f} and {run.decode_tokens_per_s:.2f} tokens/s"
-            console.print(f"  round {number + 1} of {rounds}: {name}: {told}")
+            result = f"{run.prefill_tokens_per_s:.1f} and {run.decode_tokens_per_s:.2f} tokens/s"
+            console.print(f"  round {number + 1} of {rounds}: {name}: {result}")
             if (
                 isinstance(one, Ours) and name != REFERENCE
             ):  # the same prompt again: only decoding is timed
@@ -139,7 +139,7 @@ def compete(contest: Contest, contestants: dict[str, Contestant], rounds: int) -
 
 def perplexity(contestants: dict[str, Contestant]) -> dict[str, dict[str, float]]:
     """Of the whole text natively, of its first window in pages; `relative` is to float64's."""
-    found: dict[str, dict[str, float]] = {}
+    results: dict[str, dict[str, float]] = {}
     for name, one in contestants.items():
         if not isinstance(one, Ours):
             continue
@@ -147,13 +147,13 @@ def perplexity(contestants: dict[str, Contestant]) -> dict[str, dict[str, float]
         starts = [number * GOLDEN.window for number in range(windows)]
         losses = [one.loss(GOLDEN.ids[start : start + GOLDEN.window]) for start in starts]
         ours, known = exp(fmean(losses)), exp(fmean(GOLDEN.losses[:windows]))
-        found[name] = {"windows": windows, "perplexity": ours, "float64": known}
-        found[name]["relative"] = ours / known - 1
+        results[name] = {"windows": windows, "perplexity": ours, "float64": known}
+        results[name]["relative"] = ours / known - 1
         console.print(
             f"  {name}: {ours:.4f}, float64 {known:.4f}, {ours / known - 1:+.4%} "
             f"({windows} of {len(GOLDEN.losses)} windows)"
         )
-    return found
+    return results
 
 
 def main() -> None:
@@ -163,23 +163,23 @@ def main() -> None:
     parser.add_argument("--llama-cpp", action="store_true", help="build llama.cpp first: minutes")
     parser.add_argument("--llama-python", type=Path, default=LLAMA_CPP, help="one that has it")
     parser.add_argument("--only", default="", help="contestants whose names hold this")
-    told = parser.parse_args()
+    options = parser.parse_args()
     if not FILE.is_file():
         raise SystemExit(f"{MODEL} is not there: bascule pull {MODEL}")
     install_npm_peers()
-    if told.llama_cpp:
+    if options.llama_cpp:
         install_llama_cpp()
     contest = Contest(bandwidth(), FILE.stat().st_size)
-    with all_openers(told.llama_python) as openers, ExitStack() as stack:
-        wanted = {n: o for n, o in openers.items() if told.only in n or n == REFERENCE}
+    with all_openers(options.llama_python) as openers, ExitStack() as stack:
+        wanted = {n: o for n, o in openers.items() if options.only in n or n == REFERENCE}
         contestants = enter(stack, wanted, contest)
-        compete(contest, contestants, 1 if told.quick else 3)
+        compete(contest, contestants, 1 if options.quick else 3)
         show(contest, REFERENCE)
-        losses = perplexity(contestants) if told.perplexity else {}
+        losses = perplexity(contestants) if options.perplexity else {}
     OUT.mkdir(exist_ok=True)
     machine = {"cores": os.cpu_count(), "load_average": os.getloadavg()}
-    found = {**machine, **as_json(contest), "perplexity": losses}
-    (OUT / "bench-generation.json").write_text(json.dumps(found, indent=1))
+    results = {**machine, **as_json(contest), "perplexity": losses}
+    (OUT / "bench-generation.json").write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

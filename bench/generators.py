@@ -151,12 +151,12 @@ class InPage:
 
     def loss(self, ids: list[int]) -> float:
         self.page.run(LOGITS, list(ids))
-        found: float = self.page.run(LOSS, list(ids))
-        return found
+        result: float = self.page.run(LOSS, list(ids))
+        return result
 
     def stats(self) -> dict[str, float]:
-        told: dict[str, float] = self.page.run("() => bascule.stats()")
-        return told
+        result: dict[str, float] = self.page.run("() => bascule.stats()")
+        return result
 
 
 @contextmanager
@@ -192,7 +192,7 @@ def wllama(engine: Engine, url: str, threads: int, texts: Any) -> Iterator[Wllam
     page: Any = engine.new_page()
     page.page.set_default_timeout(1e3 * LIMIT_S)
     page.open(f"{url}/bench/")
-    found = page.run(
+    result = page.run(
         """async ([model, threads]) => {
           globalThis.wllama = await import("/bench/wllama.js");
           globalThis.peer = await wllama.open(model, threads);
@@ -200,8 +200,8 @@ def wllama(engine: Engine, url: str, threads: int, texts: Any) -> Iterator[Wllam
         }""",
         [f"/models/{MODEL}/{FILE.name}", threads],
     )
-    if found != threads:
-        raise MissingError(f"it runs {found} threads here")
+    if result != threads:
+        raise MissingError(f"it runs {result} threads here")
     yield Wllama(page, texts)
     page.close()
 
@@ -227,8 +227,8 @@ def answer(process: subprocess.Popen[str]) -> dict[str, Any]:
     line = process.stdout.readline()
     if not line:
         raise MissingError(f"its process ended with {process.wait()}")
-    told: dict[str, Any] = json.loads(line)
-    return told
+    result: dict[str, Any] = json.loads(line)
+    return result
 
 
 @contextmanager

@@ -37,17 +37,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--calls", type=int, default=10, help="calls before a read")
     parser.add_argument("--only", choices=PLACES)
-    told = parser.parse_args()
-    found: dict[str, Any] = {}
-    for place in [told.only] if told.only else PLACES:
+    options = parser.parse_args()
+    results: dict[str, Any] = {}
+    for place in [options.only] if options.only else PLACES:
         if place == "native":
-            found[place] = asyncio.run(measure(told.rounds, told.calls))
+            results[place] = asyncio.run(measure(options.rounds, options.calls))
         else:
-            found[place] = in_chromium(told.rounds, told.calls)
-        show(place, found[place])
+            results[place] = in_chromium(options.rounds, options.calls)
+        show(place, results[place])
     out = ROOT / "out" / "bench-levels.json"
     out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(found, indent=2))
+    out.write_text(json.dumps(results, indent=2))
     console.print(f"All figures: {out.relative_to(ROOT)}")
 
 

@@ -33,7 +33,7 @@ async def measure(rounds: int, calls: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     device = await open_device("webgpu", remember=False)
     managers = [ComputeShaderManager("text", level, device=device) for level in LEVELS]
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name, shapes in CASES.items():
         given = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
         inputs = [await device.buffer(one) for one in given]
@@ -54,10 +54,10 @@ async def measure(rounds: int, calls: int) -> dict[str, Any]:
                     expected = result
                 else:
                     np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-3)
-        found[name] = [
+        results[name] = [
             {"ms": statistics.median(times[level]), "variants": shaders[level].variants}
             for level in LEVELS
         ]
-    told = device.device_name
+    output = device.device_name
     device.close()
-    return {"device": told, "shaders": found}
+    return {"device": output, "shaders": results}

@@ -22,12 +22,12 @@ def generation(model: Llama, ids: list[int], most: int) -> dict[str, Any]:
     """An end token does not end it: what counts is the time of `most` tokens."""
     model.reset()
     times: list[float] = []
-    found: list[int] = []
+    results: list[int] = []
     began = time.perf_counter()
     for token in islice(model.generate(ids, temp=0.0), most):
         times.append(1e3 * (time.perf_counter() - began))
-        found.append(token)
-    return {"ids": found, "first_ms": times[0], "total_ms": times[-1]}
+        results.append(token)
+    return {"ids": results, "first_ms": times[0], "total_ms": times[-1]}
 
 
 def main() -> None:

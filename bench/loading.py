@@ -125,15 +125,15 @@ def contestants(mbit: float, tiers: list[str]) -> Iterator[list[Contestant]]:
     theirs = Traffic(create_app(**common, isolated=False, extra=folders), mbit)
     with running(ours) as our_url, running(theirs) as their_url:
         page = f"{their_url}/bench/transformers.html?device="
-        found = [
+        results = [
             Contestant(MAIN, f"{our_url}/?tier=auto", OURS, ours),
             Contestant(PEER, f"{page}wasm", THEIRS, theirs),
             Contestant(CHAT_PAGE, f"{our_url}/chat.html?tier=auto", CHAT, ours),
         ]
-        found += [Contestant(f"bascule {t}", f"{our_url}/?tier={t}", OURS, ours) for t in tiers]
+        results += [Contestant(f"bascule {t}", f"{our_url}/?tier={t}", OURS, ours) for t in tiers]
         if "webgpu" in tiers:
-            found.append(Contestant("transformers.js webgpu", f"{page}webgpu", THEIRS, theirs))
-        yield found
+            results.append(Contestant("transformers.js webgpu", f"{page}webgpu", THEIRS, theirs))
+        yield results
 
 
 def opened(context: BrowserContext, who: Contestant) -> dict[str, Any]:
@@ -142,9 +142,9 @@ def opened(context: BrowserContext, who: Contestant) -> dict[str, Any]:
     try:
         page.goto(who.url, wait_until="commit")
         page.wait_for_load_state()
-        found = page.evaluate(IN_TIME % (who.script, LIMIT_S, 1000 * LIMIT_S), who.argument)
+        result = page.evaluate(IN_TIME % (who.script, LIMIT_S, 1000 * LIMIT_S), who.argument)
         time.sleep(SETTLE_S)
-        return found
+        return result
     finally:
         page.close()
 
@@ -159,18 +159,18 @@ def two_visits(
         peaks: list[int] = []
         if number == 0:
             with sampled(peaks):
-                found = opened(context, who)
+                result = opened(context, who)
         else:
-            found = opened(context, who)
-        check(contest.reference, who, found["result"])
+            result = opened(context, who)
+        check(contest.reference, who, result["result"])
         contest.visits.append(
             Visit(
                 browser,
                 who.name,
                 visit,
                 number,
-                found["first"],
-                stages_of(found) if who.ours else {},
+                result["first"],
+                stages_of(result) if who.ours else {},
                 who.traffic.take(),
                 max(peaks) - empty if peaks else None,
             )
@@ -206,8 +206,8 @@ def compete(
                         reason = str(error).splitlines()[0][:200]
                         contest.failed[f"{browser} {who.name}"] = reason
                         console.print(f"  {who.name} does not run in {browser}: {reason}")
-                told = "warm-up, memory" if number == 0 else "timed"
-                console.print(f"  {browser}: round {number} ({told}) done")
+                result = "warm-up, memory" if number == 0 else "timed"
+                console.print(f"  {browser}: round {number} ({result}) done")
 
 
 async def reference() -> Reference:
@@ -228,8 +228,8 @@ def main() -> None:
     parser.add_argument(
         "--tier", action="append", default=[], help="another tier of ours, beside auto (repeatable)"
     )
-    told = parser.parse_args()
-    browsers = [told.browser] if told.browser else list(BROWSERS)
+    options = parser.parse_args()
+    browsers = [options.browser] if options.browser else list(BROWSERS)
     install_peers()
     from bench.make_onnx import build_for_transformers
 
@@ -237,13 +237,13 @@ def main() -> None:
     build_for_transformers(MODEL, OUT / "transformers" / MODEL.name)
     contest = Contest(bascule.sync(reference()))
     load_before = os.getloadavg()
-    compete(contest, browsers, 1 if told.quick else 3, told.mbit, told.tier)
+    compete(contest, browsers, 1 if options.quick else 3, options.mbit, options.tier)
     show(contest, browsers)
     lines = markdown(contest, browsers)
     print(*lines, sep="\n")
-    found = {
+    results = {
         "cores": os.cpu_count(),
-        "mbit": told.mbit,
+        "mbit": options.mbit,
         "load_average": {"before": load_before, "after": os.getloadavg()},
         "bars": [asdict(row) for browser in browsers for row in held(contest, browser)],
         "markdown": lines,
@@ -252,8 +252,8 @@ def main() -> None:
         "failed": contest.failed,
         "visits": [asdict(v) for v in contest.visits],
     }
-    name = f"bench-loading-{told.mbit:g}-mbit.json" if told.mbit else "bench-loading.json"
-    (OUT / name).write_text(json.dumps(found, indent=1))
+    name = f"bench-loading-{options.mbit:g}-mbit.json" if options.mbit else "bench-loading.json"
+    (OUT / name).write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

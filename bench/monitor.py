@@ -24,7 +24,7 @@ SENTENCE = "A bascule bridge has a counterweight that balances a span through it
 
 async def measure(tier: str, n_texts: int, rounds: int, passes: int) -> dict[str, float]:
     texts = [SENTENCE] * n_texts
-    found: dict[str, list[float]] = {"without": [], "first": [], "with": [], "after": []}
+    results: dict[str, list[float]] = {"without": [], "first": [], "with": [], "after": []}
     async with await bascule.load("all-MiniLM-L6-v2", tier=tier) as model:
         assert isinstance(model, EmbeddingModel)
 
@@ -36,17 +36,17 @@ async def measure(tier: str, n_texts: int, rounds: int, passes: int) -> dict[str
 
         await run(1)
         for _ in range(rounds):
-            found["without"].append(await run(passes) / passes)
+            results["without"].append(await run(passes) / passes)
             async with PerformanceMonitor(model) as monitor:
                 first = await run(ALL_TIMED_RUNS)
                 rest = await run(passes - ALL_TIMED_RUNS)
-            found["first"].append(first / ALL_TIMED_RUNS)
-            found["with"].append((first + rest) / passes)
-            found["after"].append(await run(passes) / passes)
+            results["first"].append(first / ALL_TIMED_RUNS)
+            results["with"].append((first + rest) / passes)
+            results["after"].append(await run(passes) / passes)
         report = monitor.report
         assert report is not None
         print(f"{len(report.work)} kernels timed by {report.timed_by} on {report.device}")
-    return {name: median(times) for name, times in found.items()}
+    return {name: median(times) for name, times in results.items()}
 
 
 def main() -> None:
@@ -56,9 +56,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--passes", type=int, default=100)
     asked = parser.parse_args()
-    found = asyncio.run(measure(asked.tier, asked.texts, asked.rounds, asked.passes))
-    for name, ms in found.items():
-        print(f"{name:8} {ms:9.2f} ms  {ms / found['without']:6.3f} x")
+    result = asyncio.run(measure(asked.tier, asked.texts, asked.rounds, asked.passes))
+    for name, ms in result.items():
+        print(f"{name:8} {ms:9.2f} ms  {ms / result['without']:6.3f} x")
 
 
 if __name__ == "__main__":

@@ -43,12 +43,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tier", default="auto")
     parser.add_argument("--model", default="all-MiniLM-L6-v2")
-    told = parser.parse_args()
-    found = asyncio.run(measure(told.model, told.tier))
-    show(found)
+    options = parser.parse_args()
+    result = asyncio.run(measure(options.model, options.tier))
+    show(result)
     out = ROOT / "out" / "bench-quantization.json"
     out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(found, indent=2))
+    out.write_text(json.dumps(result, indent=2))
     console.print(f"All figures: {out.relative_to(ROOT)}")
 
 
@@ -56,7 +56,7 @@ async def measure(model: str, tier: str, rounds: int = 3) -> dict[str, Any]:
     """Every format on one device; times are medians, the formats in turn."""
     opened = await bascule.open_device(tier)
     gpu: Any = getattr(opened.backend, "gpu", None)
-    found: dict[str, Any] = {"device": opened.backend.device_name}
+    results: dict[str, Any] = {"device": opened.backend.device_name}
     models: dict[str, Any] = {}
     for format in FORMATS:
         name, peak = format or "f32", 0
@@ -68,7 +68,7 @@ async def measure(model: str, tier: str, rounds: int = 3) -> dict[str, Any]:
         before = gpu.allocated_nbytes if gpu else 0
         made = await opened.load(model, quantize=format, progress=tell)
         models[name] = made
-        found[name] = {
+        results[name] = {
             "nbytes": made.weights.nbytes,
             "peak_nbytes": peak - before,
             "load_ms": made.stats["load_ms"],
@@ -83,12 +83,12 @@ async def measure(model: str, tier: str, rounds: int = 3) -> dict[str, Any]:
         for name, made in models.items():
             began = perf_counter()
             await made.embed(TEXTS[0])
-            found[name]["embed_ms"].append(1e3 * (perf_counter() - began))
+            results[name]["embed_ms"].append(1e3 * (perf_counter() - began))
     for name, made in models.items():
-        found[name]["quality"] = asdict(quality(embeddings[name], embeddings["f32"]))
+        results[name]["quality"] = asdict(quality(embeddings[name], embeddings["f32"]))
         made.close()
     opened.backend.close()
-    return found
+    return results
 
 
 def show(found: dict[str, Any]) -> None:

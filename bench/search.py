@@ -34,9 +34,9 @@ async def measure(tier: str, rows: Any, queries: Any, k: int) -> float:
     async with await bascule.open_device(tier) as device:
         index = bascule.Index(device, rows.shape[1], metric="dot")
         await index.add(rows)
-        found = await index.search(queries, k)
+        result = await index.search(queries, k)
         expected = by_numpy(rows, queries, k)
-        same = np.mean(np.array(found.keys) == expected)
+        same = np.mean(np.array(result.keys) == expected)
         times: list[float] = []
         for _ in range(TIMES):
             begin = perf_counter()

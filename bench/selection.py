@@ -31,19 +31,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--page", action="store_true")
     parser.add_argument("--rounds", type=int, default=60)
-    told = parser.parse_args()
-    found = {"native": asyncio.run(measure(told.rounds))}
-    if told.page:
-        found["chromium"] = in_chromium(told.rounds)
-    for place, rows in found.items():
+    options = parser.parse_args()
+    results = {"native": asyncio.run(measure(options.rounds))}
+    if options.page:
+        results["chromium"] = in_chromium(options.rounds)
+    for place, rows in results.items():
         nothing = next(iter(rows.values()))
         for name, us in rows.items():
             print(f"{place:9} {name:32} {us:7.3f} us  {us / nothing:5.1f} x")
-    selected = found["native"]["a selection, learned and cached"]
+    selected = results["native"]["a selection, learned and cached"]
     print(f"The bar is {BAR_US} us natively: {'held' if selected <= BAR_US else 'MISSED'}.")
     out = ROOT / "out" / "bench-selection.json"
     out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(found, indent=2))
+    out.write_text(json.dumps(results, indent=2))
 
 
 def in_chromium(rounds: int) -> dict[str, float]:

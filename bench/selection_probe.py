@@ -37,6 +37,6 @@ async def measure(rounds: int) -> dict[str, float]:
     }
     n = 5000
     return {
-        told: 1e6 * min(timeit.repeat(code, globals=names, number=n, repeat=rounds)) / n
-        for told, code in rows.items()
+        result: 1e6 * min(timeit.repeat(code, globals=names, number=n, repeat=rounds)) / n
+        for result, code in rows.items()
     }

@@ -103,8 +103,8 @@ def speech() -> np.ndarray[Any, Any]:
     """The recordings of the tests one after the other, again and again: (N) int16."""
 
     async def read(name: str) -> np.ndarray[Any, Any]:
-        found = await read_recording(str(RECORDINGS / name), RATE)
-        return resample(checked_samples(found.samples, "audio"), found.rate, RATE)
+        result = await read_recording(str(RECORDINGS / name), RATE)
+        return resample(checked_samples(result.samples, "audio"), result.rate, RATE)
 
     both = np.concatenate([asyncio.run(read(name)) for name in ("bridge.wav", "measure.wav")])
     whole = np.resize(both, RATE * SECONDS)
@@ -158,8 +158,8 @@ def transformers_js(page: Page, url: str, samples: np.ndarray[Any, Any]) -> Iter
     page.run(SAMPLES, samples.tolist())
 
     def once() -> Run:
-        found = page.run(JS_TRANSCRIBE)
-        return Run(found["text"].strip(), found["ms"])
+        result = page.run(JS_TRANSCRIBE)
+        return Run(result["text"].strip(), result["ms"])
 
     try:
         yield once
@@ -194,8 +194,8 @@ def peer_folder() -> Path:
     by_id = {at: text for text, at in ids.items()}
     first = ids["<|notimestamps|>"] + 1
     times = {first + at: f"<|{0.02 * at:.2f}|>" for at in range(1501)}
-    found = {**by_id, **times}
-    words = [found.get(at, f"<|unused{at}|>") for at in range(first + 1501)]
+    results = {**by_id, **times}
+    words = [results.get(at, f"<|unused{at}|>") for at in range(first + 1501)]
     (folder / "vocabulary.json").write_text(json.dumps(words))
     return folder
 
@@ -295,17 +295,17 @@ def main() -> None:
             if not asked.only or any(part in name for part in asked.only):
                 contestants[name] = stack.enter_context(opener())
                 contestants[name]()  # compiles, and takes memory
-        found: dict[str, list[Run]] = {name: [] for name in contestants}
+        results: dict[str, list[Run]] = {name: [] for name in contestants}
         for _ in range(asked.rounds):
             for name, once in contestants.items():
-                found[name].append(once())
-                console.print(f"  {name}: {found[name][-1].ms:,.0f} ms")
-    show(found)
+                results[name].append(once())
+                console.print(f"  {name}: {results[name][-1].ms:,.0f} ms")
+    show(results)
     console.print(f"load average {load:.1f} before, {os.getloadavg()[0]:.1f} after")
     OUT.mkdir(exist_ok=True)
-    rows = {name: [asdict(run) for run in runs] for name, runs in found.items()}
-    told = {"seconds": SECONDS, "load_average": [load, os.getloadavg()[0]], "runs": rows}
-    (OUT / "bench-speech.json").write_text(json.dumps(told, indent=1))
+    rows = {name: [asdict(run) for run in runs] for name, runs in results.items()}
+    result = {"seconds": SECONDS, "load_average": [load, os.getloadavg()[0]], "runs": rows}
+    (OUT / "bench-speech.json").write_text(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

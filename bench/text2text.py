@@ -67,8 +67,8 @@ def ours(model: TextToTextModel) -> Contestant:
 
     async def run(n_tokens: int) -> tuple[float, list[int]]:
         began = perf_counter()
-        found = await model.generate(LONG, max_new_tokens=n_tokens)
-        return perf_counter() - began, list(found.ids)
+        result = await model.generate(LONG, max_new_tokens=n_tokens)
+        return perf_counter() - began, list(result.ids)
 
     return run
 
@@ -163,11 +163,11 @@ def main() -> None:
         if options.transformers:
             peer = transformers(options.transformers, folder)
             peers["transformers"] = stack.enter_context(peer)
-        found = asyncio.run(measure(folder, tiers, options.rounds, peers))
-    show(found)
+        result = asyncio.run(measure(folder, tiers, options.rounds, peers))
+    show(result)
     load = os.getloadavg()[0]
     console.print(f"load average {load:.1f}")
-    (OUT / "bench-text2text.json").write_text(json.dumps({**found, "load": load}, indent=1))
+    (OUT / "bench-text2text.json").write_text(json.dumps({**result, "load": load}, indent=1))
 
 
 if __name__ == "__main__":

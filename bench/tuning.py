@@ -38,20 +38,22 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=120.0)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", choices=PLACES)
-    told = parser.parse_args()
-    found: dict[str, Any] = {}
-    for place in [told.only] if told.only else PLACES:
+    options = parser.parse_args()
+    results: dict[str, Any] = {}
+    for place in [options.only] if options.only else PLACES:
         console.print(f"Tuning {MODEL}, {place} ...")
         if place == "native":
             model = str(models_folder() / MODEL)
             # A coroutine made here: another thread's loop may still be Playwright's.
-            found[place] = asyncio.run(measure(model, told.budget, told.rounds, told.budget))
+            results[place] = asyncio.run(
+                measure(model, options.budget, options.rounds, options.budget)
+            )
         else:
-            found[place] = in_browser(place, told.budget, told.rounds)
-        show(place, found[place])
+            results[place] = in_browser(place, options.budget, options.rounds)
+        show(place, results[place])
     out = ROOT / "out" / "bench-tuning.json"
     out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(found, indent=2))
+    out.write_text(json.dumps(results, indent=2))
     console.print(f"All figures: {out.relative_to(ROOT)}")
 
 
@@ -75,10 +77,10 @@ def in_browser(place: str, budget_s: float, rounds: int) -> dict[str, Any]:
         lab.page.set_default_timeout(1000 * (TIMEOUT_S + 4 * budget_s))
         lab.open(f"{site.url}/lab/")
         wait_for(lab, "globalThis.lab")
-        told: dict[str, Any] = json.loads(lab.run("(code) => lab.run(code)", code))
+        result: dict[str, Any] = json.loads(lab.run("(code) => lab.run(code)", code))
     keys = ("early_listed", "early_made", "early_ms", "pipelines_early", "load_ms")
-    told["visits"] = [{key: visit[key] for key in keys} for visit in visits]
-    return told
+    result["visits"] = [{key: visit[key] for key in keys} for visit in visits]
+    return result
 
 
 def show(place: str, found: dict[str, Any]) -> None:

@@ -33,14 +33,14 @@ async def measure(model: str, budget_s: float, rounds: int, rounds_s: float) -> 
         for tokens, text in texts.items():
             for name, contestant in (("before", plain), ("after", tuned)):
                 began = time.perf_counter()
-                found = await contestant.embed(text)
+                result = await contestant.embed(text)
                 ms = 1e3 * (time.perf_counter() - began)
                 if number:  # the first round warms up
                     times.setdefault(f"1x{tokens} {name}", []).append(ms)
                 elif name == "before":
-                    expected = found
+                    expected = result
                 else:
-                    assert float((found * expected).sum()) > 0.9999  # both of length 1
+                    assert float((result * expected).sum()) > 0.9999  # both of length 1
     device = tuned.device_name
     for one in (plain, tuned):
         one.close()

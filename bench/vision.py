@@ -107,8 +107,8 @@ def _works(
 
 
 def _has(program: Program, name: str, *sizes: int) -> bool:
-    found = [value.limits[: len(sizes)] for value in program.inputs if value.name == name]
-    return found == [sizes]
+    results = [value.limits[: len(sizes)] for value in program.inputs if value.name == name]
+    return results == [sizes]
 
 
 async def _least_s(once: Once, rounds: int) -> float:

@@ -56,8 +56,8 @@ def _folder(
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSING))
     rng = np.random.default_rng(7)
-    found = {name: _random(rng, name, shape) for name, shape in tensors}
-    save_file(found, weights.with_suffix(".part"), {"format": "pt"})
+    results = {name: _random(rng, name, shape) for name, shape in tensors}
+    save_file(results, weights.with_suffix(".part"), {"format": "pt"})
     weights.with_suffix(".part").rename(weights)
     return folder
 

@@ -104,7 +104,7 @@ def main() -> None:
     options = parser.parse_args()
     tier: str = options.tier
     install_peers()
-    found: dict[str, dict[str, float]] = {}
+    results: dict[str, dict[str, float]] = {}
     with sync_playwright() as playwright:
         for name, (make, build) in MODELS.items():
             folder = make(HOME)
@@ -117,13 +117,13 @@ def main() -> None:
             served(folders) as url,
         ):
             for name in MODELS:
-                found[name] = contest(engine, url, name, tier, options.rounds)
-                ours, theirs = found[name]["bascule"], found[name]["onnxruntime-web"]
+                results[name] = contest(engine, url, name, tier, options.rounds)
+                ours, theirs = results[name]["bascule"], results[name]["onnxruntime-web"]
                 ratio = f"{ours / theirs:.2f}"
                 console.print(
                     f"{name} on {tier}: ours {ours:,.0f} ms, theirs {theirs:,.0f}: {ratio} times"
                 )
-    (OUT / f"bench-vision-page-{tier}.json").write_text(json.dumps(found, indent=1))
+    (OUT / f"bench-vision-page-{tier}.json").write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -135,8 +135,8 @@ def held(contest: Contest, browser: str) -> list[Held]:
     """Each visit's ratio to the peer beside its bar; none where one of the two did not run."""
     if not {MAIN, PEER} <= {*contest.names(browser)}:
         return []
-    found = {visit: contest.ratio(browser, MAIN, PEER, visit) for visit in VISITS}
-    return [Held(browser, v, found[v], BARS[v], found[v] <= BARS[v]) for v in VISITS]
+    results = {visit: contest.ratio(browser, MAIN, PEER, visit) for visit in VISITS}
+    return [Held(browser, v, results[v], BARS[v], results[v] <= BARS[v]) for v in VISITS]
 
 
 def markdown(contest: Contest, browsers: list[str]) -> list[str]:
@@ -183,13 +183,13 @@ def stages(contest: Contest, browser: str) -> dict[str, dict[str, float]]:
 
 def stage_table(contest: Contest, browser: str) -> Table:
     """Where our page's time goes; below a line, figures that these hold."""
-    found = stages(contest, browser)
+    result = stages(contest, browser)
     table = Table("stage", title=f"Stages in {browser} (median ms)")
-    for column in found:
+    for column in result:
         table.add_column(column, justify="right")
-    names = list(dict.fromkeys(name for told in found.values() for name in told))
+    names = list(dict.fromkeys(name for output in result.values() for name in output))
     for name in sorted(names, key=_place):
-        values = (told.get(name) for told in found.values())
+        values = (output.get(name) for output in result.values())
         row = (name, *("" if v is None else f"{v:,.0f}" for v in values))
         table.add_row(*row, end_section=name == STAGES[-1])
     return table

@@ -61,9 +61,9 @@ def defects_now(page: Page, extra: Path) -> list[str]:
 
 def defects(page: Page, extra: Path, modes: tuple[str, ...] = tuple(MODES)) -> list[str]:
     """Those in each mode; only Playwright's browsers can show them all."""
-    found: list[str] = []
+    results: list[str] = []
     for mode in modes:
         emulate(page, **MODES[mode])
-        found += [f"{mode}: {defect}" for defect in defects_now(page, extra)]
+        results += [f"{mode}: {defect}" for defect in defects_now(page, extra)]
     emulate(page, **MODES["desktop"])
-    return found
+    return results

@@ -79,15 +79,15 @@ def serving(*, isolated: bool = True, checkout: Path | None = None) -> Iterator[
 
 @pytest.fixture(scope="session")
 def site() -> Iterator[Site]:
-    with serving() as found:
-        yield found
+    with serving() as result:
+        yield result
 
 
 @pytest.fixture(scope="session")
 def plain_site() -> Iterator[Site]:
     """The same without cross-origin isolation."""
-    with serving(isolated=False) as found:
-        yield found
+    with serving(isolated=False) as result:
+        yield result
 
 
 # With WebGPU, without, and the third engine: for stories to which the other two add nothing.
@@ -306,12 +306,12 @@ def console_of(page: Page) -> list[str]:
 def check_embeddings(page: Page) -> None:
     """What tiny-bert, loaded in the page, makes of its texts is what the reference makes."""
     expected = golden("tiny-bert")
-    found = page.run(
+    result = page.run(
         "async (texts) => { const { data, columns } = await bascule.embed(texts);"
         " return { data: Array.from(data), columns }; }",
         expected.texts,
     )
-    matrix = np.reshape(found["data"], (-1, found["columns"]))
+    matrix = np.reshape(result["data"], (-1, result["columns"]))
     assert (cosines(matrix, expected.embeddings) >= 0.99999).all()
 
 

@@ -162,10 +162,10 @@ class WebDriverTab:
             if "Could not parse script result" in str(error):  # all that the driver says of it
                 raise RuntimeError("WebKitGTK's web process crashed") from error
             raise
-        told = json.loads(answer)
-        if "error" in told:
-            raise RuntimeError(told["error"])
-        return told["value"]
+        result = json.loads(answer)
+        if "error" in result:
+            raise RuntimeError(result["error"])
+        return result["value"]
 
     def type(self, selector: str, text: str) -> None:
         from selenium.webdriver.common.by import By
@@ -381,8 +381,8 @@ def virtual_display() -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     os.close(writer)
-    with os.fdopen(reader) as told:
-        number = told.readline().strip()
+    with os.fdopen(reader) as result:
+        number = result.readline().strip()
     try:
         yield f":{number}"
     finally:

@@ -44,14 +44,14 @@ def limited(
     null, an error, or for "compatibility" null unless one of WebGPU's compatibility mode is asked
     for.
     """
-    told = {
+    result = {
         "maxStorageBufferBindingSize": binding_nbytes,
         "maxBufferSize": buffer_nbytes,
         "maxComputeWorkgroupStorageSize": workgroup_nbytes,
         "without": ",".join(without),
         "answer": answer,
     }
-    return f"{PREFIX}/limited-adapter/{urlencode(told, safe=',')}"
+    return f"{PREFIX}/limited-adapter/{urlencode(result, safe=',')}"
 
 
 class WrappedWorkers:

@@ -45,9 +45,9 @@ def check(page: Page, model: str, tier: str) -> None:
     wait_for(page, "globalThis.embed")
     expected = golden("tiny-bert")
     asked = {"model": model, "tier": tier, "texts": expected.texts}
-    found: dict[str, Any] = page.run("(asked) => globalThis.embed(asked)", asked)
-    assert found["tier"] == tier
-    matrix = np.reshape(found["data"], (-1, found["columns"]))
+    result: dict[str, Any] = page.run("(asked) => globalThis.embed(asked)", asked)
+    assert result["tier"] == tier
+    matrix = np.reshape(result["data"], (-1, result["columns"]))
     assert (cosines(matrix, expected.embeddings) >= 0.99999).all()
 
 
@@ -128,10 +128,10 @@ def served(bascule: Path, folder: Path) -> Iterator[str]:
     )
     try:
         assert server.stderr
-        told = server.stderr.readline()
-        found = re.search(r"http://\S+", told)
-        assert found, told
-        yield found[0]
+        output = server.stderr.readline()
+        result = re.search(r"http://\S+", output)
+        assert result, output
+        yield result[0]
     finally:
         server.terminate()
         server.wait(timeout=20)

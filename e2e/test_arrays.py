@@ -89,19 +89,19 @@ def test_arrays_in_a_page(webgpu_engine: Engine, site: Site, shared: Callable[[s
         # Chromium composites no canvas of SwiftShader's, and destroys its device.
         without_jspi = webgpu_engine.name == "firefox-webgpu"
         code = f"import json\njson.dumps(await all_of_it('{tier}', {without_jspi}))"
-        found = json.loads(page.run("(code) => lab.run(code)", code))
-        assert found["calls"] <= (3 if tier == "webgpu" else 0)
-        assert found["chain"] < 1e-5
-        assert found["softmax"] < 1e-6
-        assert found["product"] < 1e-4
-        assert found["nan"] == [True, False, False, False, False]
-        assert found["most"] == "inf"
-        assert found["order"] == [2, 3, 4, 1, 0]
-        assert found["halves"] == "[nan, inf, -inf, -0.0, inf]"
-        assert found["bytes"] == [400 % 256]
-        assert found["sorted"]
-        assert found["masked"]
+        result = json.loads(page.run("(code) => lab.run(code)", code))
+        assert result["calls"] <= (3 if tier == "webgpu" else 0)
+        assert result["chain"] < 1e-5
+        assert result["softmax"] < 1e-6
+        assert result["product"] < 1e-4
+        assert result["nan"] == [True, False, False, False, False]
+        assert result["most"] == "inf"
+        assert result["order"] == [2, 3, 4, 1, 0]
+        assert result["halves"] == "[nan, inf, -inf, -0.0, inf]"
+        assert result["bytes"] == [400 % 256]
+        assert result["sorted"]
+        assert result["masked"]
         is_read = without_jspi or tier == "wasm"
-        assert {found["plain"], found["every byte"]} == ({"8.0", True} if is_read else {AWAIT})
-        assert found["read"] == 8.0
-        assert found["known"] == "8.0"
+        assert {result["plain"], result["every byte"]} == ({"8.0", True} if is_read else {AWAIT})
+        assert result["read"] == 8.0
+        assert result["known"] == "8.0"

@@ -69,9 +69,9 @@ def test_a_run_that_is_cancelled_and_one_to_its_end(page: Page, site: Site) -> N
     if not has_gpu:
         assert "navigator.gpu" in rows["webgpu"][1]
     if isinstance(page, PlaywrightTab):
-        found = defects(page, site.extra, ("phone", "desktop", "dark"))
+        result = defects(page, site.extra, ("phone", "desktop", "dark"))
         emulate(page, size=PHONE, color_scheme="dark")
-        assert [*found, *defects_now(page, site.extra)] == []
+        assert [*result, *defects_now(page, site.extra)] == []
     else:
         assert defects_now(page, site.extra) == []
 

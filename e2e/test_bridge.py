@@ -85,7 +85,7 @@ def lab(
 
 
 def test_verbs_and_their_faults(lab: Callable[[str], Any]) -> None:
-    found = lab(
+    result = lab(
         r"""
 gpu = rig.gpu
 BAD = DOUBLE.replace("* params.factor", "* params.n")
@@ -117,10 +117,10 @@ json.dumps({
 })
 """
     )
-    print(found["name"], "software" if found["software"] else "", found["features"])
-    assert found["ok"] == [True, True, True]
-    assert not found["numpy"]
-    faults = found["faults"]
+    print(result["name"], "software" if result["software"] else "", result["features"])
+    assert result["ok"] == [True, True, True]
+    assert not result["numpy"]
+    faults = result["faults"]
     assert faults["shader"][0] == "ShaderError"
     assert faults["shader"][2] == 8
     assert "bad.wgsl:8" in faults["shader"][1]
@@ -134,7 +134,7 @@ json.dumps({
 
 
 def test_a_thousand_replays_leave_nothing_behind(lab: Callable[[str], Any]) -> None:
-    found = lab(
+    result = lab(
         r"""
 import gc, time, js
 js.lab_pyodide._module.enable_pyproxy_allocation_tracing()
@@ -158,9 +158,9 @@ await replays(1000)
 json.dumps({"before": before, "after": counts(), "crossed": crossed, "us": 1e3 * spent})
 """
     )
-    print(f"Python time of a replay: {found['us']:.1f} us")
-    assert found["crossed"] == 1000
-    assert found["after"] == found["before"]
+    print(f"Python time of a replay: {result['us']:.1f} us")
+    assert result["crossed"] == 1000
+    assert result["after"] == result["before"]
 
 
 DEVICE = """
@@ -232,21 +232,21 @@ def test_two_models_and_operations_share_a_device(
     seed = int.from_bytes(os.urandom(4))
     head = f"SEED, TEXTS, GOLDENS = {seed}, {expected.texts!r}, {site.url + '/goldens'!r}\n"
     stories = json.loads(page.run("(code) => lab.run(code)", head + DEVICE))
-    for tier, found in zip(("webgpu", "wasm"), stories, strict=True):
-        assert found["tier"] == tier
-        assert found["one"]
-        assert found["adapter"] == (found["limit"] >= 256 << 20) == (tier == "webgpu")
-        assert cosines(np.array(found["rows"]), expected.embeddings).min() > 0.99999
-        assert abs(found["weights"][0] / found["weights"][1] - 1) < 0.01
-        assert found["off"] < 1e-4, f"seed {seed}"
-        assert found["poison"]
-        assert found["compiled"] == [3, 3]
-        assert found["shape"].startswith("InputError: op matmul: expected x (..., M, K)")
-        assert found["kinds"] == [4 * 17 * (33 + 33 + 33), 0]
-        assert found["sum"]
-        assert found["left"] == 0
-        assert "one that was closed" in found["closed"]
-        assert "one that was closed" in found["ops closed"]
+    for tier, result in zip(("webgpu", "wasm"), stories, strict=True):
+        assert result["tier"] == tier
+        assert result["one"]
+        assert result["adapter"] == (result["limit"] >= 256 << 20) == (tier == "webgpu")
+        assert cosines(np.array(result["rows"]), expected.embeddings).min() > 0.99999
+        assert abs(result["weights"][0] / result["weights"][1] - 1) < 0.01
+        assert result["off"] < 1e-4, f"seed {seed}"
+        assert result["poison"]
+        assert result["compiled"] == [3, 3]
+        assert result["shape"].startswith("InputError: op matmul: expected x (..., M, K)")
+        assert result["kinds"] == [4 * 17 * (33 + 33 + 33), 0]
+        assert result["sum"]
+        assert result["left"] == 0
+        assert "one that was closed" in result["closed"]
+        assert "one that was closed" in result["ops closed"]
     assert stories[0]["ids"] == stories[1]["ids"]
 
 
@@ -268,8 +268,8 @@ from bascule.text import open_tokenizer
 data = await (await pyfetch("/models/all-MiniLM-L6-v2/tokenizer.json")).bytes()
 json.dumps((await open_tokenizer(data, 256)).encode(json.loads({json.dumps(json.dumps(texts))})))
 """
-    found = json.loads(lab_with_micropip.run("(code) => lab.run(code)", code))
-    wrong = [t for t, a, b in zip(texts, found, expected, strict=True) if a != b]
+    result = json.loads(lab_with_micropip.run("(code) => lab.run(code)", code))
+    wrong = [t for t, a, b in zip(texts, result, expected, strict=True) if a != b]
     assert wrong == []
 
 
@@ -288,5 +288,5 @@ for data in (b"", b"[]", b"{}", b"\\xff", b'{"model": {"type": "x"}}'):
         found.append(error.category)
 json.dumps(found)
 """
-    found = json.loads(lab_with_micropip.run("(code) => lab.run(code)", code))
-    assert found == [*["model-file"] * 4, "unsupported-model"]
+    result = json.loads(lab_with_micropip.run("(code) => lab.run(code)", code))
+    assert result == [*["model-file"] * 4, "unsupported-model"]

@@ -125,16 +125,16 @@ def test_models_share_a_budget_and_a_model_is_held_to_one(
     shared_lab.run("(code) => lab.run(code)", SCRIPT)
     origin = shared_lab.run("() => location.origin")
     base = f"{origin}/goldens"
-    found = json.loads(shared_lab.run("(code) => lab.run(code)", f"await share({base!r})"))
-    print(found)
-    assert found["right"]
-    assert found["cancelled"] == 4
-    assert found["peak"] <= 560_000
-    assert found["loads"] == found["evictions"] + 1 >= 2
-    assert found["resident"] == 1
-    assert found["reloads"] >= 3
-    assert found["requests"] == 0
-    assert all(found["reloaded"])
+    result = json.loads(shared_lab.run("(code) => lab.run(code)", f"await share({base!r})"))
+    print(result)
+    assert result["right"]
+    assert result["cancelled"] == 4
+    assert result["peak"] <= 560_000
+    assert result["loads"] == result["evictions"] + 1 >= 2
+    assert result["resident"] == 1
+    assert result["reloads"] >= 3
+    assert result["requests"] == 0
+    assert all(result["reloaded"])
     streamed = json.loads(shared_lab.run("(code) => lab.run(code)", f"await stream({base!r})"))
     print(streamed)
     for equal, n_requests, share in streamed.values():

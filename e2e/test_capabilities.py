@@ -76,19 +76,19 @@ def lab(page: Page, code: str = PROBE) -> Any:
 
 @pytest.mark.every_engine
 def test_the_record_of_each_set_up(engine: Engine, page_to_probe: Page) -> None:
-    found = from_facts(lab(page_to_probe))
-    print(engine.name, found.adapter_name, found.memory_budget_nbytes, dict(found.problems))
-    assert found.host == "page"
-    assert found.engine == ENGINES[engine.name.split("-")[0]]
-    for name, value in FLAGS[found.engine].items():
-        assert getattr(found, name) is value, name
-    assert found.threads is not None
-    assert (found.n_cores or 0) >= 1
-    assert found.webnn == frozenset()
-    assert found.problems["webnn"]
-    assert {"bascule", "python", "pyodide"} <= set(found.versions)
-    _check_memory(found)
-    _check_adapter(found, engine)
+    result = from_facts(lab(page_to_probe))
+    print(engine.name, result.adapter_name, result.memory_budget_nbytes, dict(result.problems))
+    assert result.host == "page"
+    assert result.engine == ENGINES[engine.name.split("-")[0]]
+    for name, value in FLAGS[result.engine].items():
+        assert getattr(result, name) is value, name
+    assert result.threads is not None
+    assert (result.n_cores or 0) >= 1
+    assert result.webnn == frozenset()
+    assert result.problems["webnn"]
+    assert {"bascule", "python", "pyodide"} <= set(result.versions)
+    _check_memory(result)
+    _check_adapter(result, engine)
 
 
 def _check_memory(found: Capabilities) -> None:
@@ -124,10 +124,10 @@ def _check_adapter(found: Capabilities, engine: Engine) -> None:
 def test_without_isolation_there_are_no_threads(
     engine: Engine, plain_site: Site, new_page: Callable[[str], Page]
 ) -> None:
-    found = from_facts(lab(new_page(f"{plain_site.url}/lab/?no-numpy")))
-    assert found.threads is False
+    result = from_facts(lab(new_page(f"{plain_site.url}/lab/?no-numpy")))
+    assert result.threads is False
     needed = CapabilityRequirements(needs=frozenset({"threads"}))
-    [threads] = get_requirement_mismatch(found, needed)
+    [threads] = get_requirement_mismatch(result, needed)
     assert "Cross-Origin-Opener-Policy" in threads.hint
 
 
@@ -154,27 +154,27 @@ def test_adapters_that_tell_little(
     changes = json.dumps(json.dumps(CHANGES))
     code = f"import bascule, json\n{WRAP}\nchanges = json.loads({changes})\n"
     code += "json.dumps({name: await probed(change) for name, change in changes.items()})"
-    told = lab(new_page(f"{site.url}/lab/?no-numpy"), code)
-    found = {name: from_facts(facts) for name, facts in told.items()}
+    result = lab(new_page(f"{site.url}/lab/?no-numpy"), code)
+    results = {name: from_facts(facts) for name, facts in result.items()}
     for name in ("iphone", "no info", "odd info", "no feature"):
-        assert found[name].dispatch is True, found[name].problems
+        assert results[name].dispatch is True, results[name].problems
     for name in ("iphone", "no info", "odd info"):
-        assert found[name].subgroup_min_size is None
-        assert found[name].subgroup_max_size is None
+        assert results[name].subgroup_min_size is None
+        assert results[name].subgroup_max_size is None
         size = CapabilityRequirements(subgroup_size=32)
-        assert [m.capability for m in get_requirement_mismatch(found[name], size)]
-    assert found["iphone"].adapter_name == "apple apple-7"
-    assert found["iphone"].software is False
-    assert found["no info"].adapter_name == "GPU"
-    assert found["odd info"].vendor is None
-    assert found["odd info"].is_fallback_adapter is None
-    assert found["no feature"].features == frozenset()
-    assert found["no device"].dispatch is False
-    assert "planned refusal" in found["no device"].problems["dispatch"]
+        assert [m.capability for m in get_requirement_mismatch(results[name], size)]
+    assert results["iphone"].adapter_name == "apple apple-7"
+    assert results["iphone"].software is False
+    assert results["no info"].adapter_name == "GPU"
+    assert results["odd info"].vendor is None
+    assert results["odd info"].is_fallback_adapter is None
+    assert results["no feature"].features == frozenset()
+    assert results["no device"].dispatch is False
+    assert "planned refusal" in results["no device"].problems["dispatch"]
     for name, why in {"throws": "planned fault", "hangs": "no answer", "nothing": "this"}.items():
-        assert not found[name].has_adapter
-        assert found[name].dispatch is None
-        assert why in found[name].problems["webgpu"]
+        assert not results[name].has_adapter
+        assert results[name].dispatch is None
+        assert why in results[name].problems["webgpu"]
 
 
 def test_a_page_that_forbids_the_bridge_still_gets_a_record(
@@ -183,10 +183,10 @@ def test_a_page_that_forbids_the_bridge_still_gets_a_record(
     # WebKit never says that there is no such file: it is waited for, in the end.
     code = "import bascule.machine.capabilities_browser as facts\nfacts._LIMIT_S = 2.0\n"
     code += f"import js\njs.URL.createObjectURL = lambda _: 'blob:nothing/here'\n{PROBE}"
-    found = from_facts(lab(new_page(f"{site.url}/lab/?no-numpy"), code))
-    assert found.host == "page"
-    assert found.problems["webgpu"]
-    assert found.memory_budget_nbytes == 1 << 30
+    result = from_facts(lab(new_page(f"{site.url}/lab/?no-numpy"), code))
+    assert result.host == "page"
+    assert result.problems["webgpu"]
+    assert result.memory_budget_nbytes == 1 << 30
 
 
 WITHOUT_NUMPY = """
@@ -231,9 +231,9 @@ def test_on_the_pages_own_thread(page_to_probe: Page) -> None:
       const { probe } = await import("/bridge/probe.js");
       return probe(await import("/bridge/device.js"), limitMs);
     }"""
-    found = from_facts(json.loads(page.run(probe, 5000)))
-    assert found.opfs_sync is False
-    assert found.indexeddb is True
+    result = from_facts(json.loads(page.run(probe, 5000)))
+    assert result.opfs_sync is False
+    assert result.indexeddb is True
     silent = f"""async (limitMs) => {{
       const {{ open }} = IDBFactory.prototype;
       IDBFactory.prototype.open = () => new EventTarget();
@@ -242,7 +242,7 @@ def test_on_the_pages_own_thread(page_to_probe: Page) -> None:
     hurried = from_facts(json.loads(page.run(silent, 300)))
     assert hurried.indexeddb is False
     assert "within 300 ms" in hurried.problems["indexeddb"]
-    assert hurried.wasm_simd == found.wasm_simd
+    assert hurried.wasm_simd == result.wasm_simd
 
 
 WAITED = """

@@ -90,9 +90,9 @@ def hostile_file() -> bytes:
     old = texts[index].encode()
     # Longer by a multiple of 32 bytes: the tensors stay aligned.
     new = HOSTILE.encode() + b" " * (-(len(HOSTILE) - len(old)) % 32)
-    found = len(old).to_bytes(8, "little") + old
-    assert data.count(found) == 1
-    data = data.replace(found, len(new).to_bytes(8, "little") + new)
+    result = len(old).to_bytes(8, "little") + old
+    assert data.count(result) == 1
+    data = data.replace(result, len(new).to_bytes(8, "little") + new)
     # The kinds follow their key, the types of the list and of its items, and their count.
     kinds = data.index(b"tokenizer.ggml.token_type") + 25 + 4 + 4 + 8
     user_defined = (4).to_bytes(4, "little")  # such a token stands for its own text
@@ -171,10 +171,10 @@ def test_a_message_that_does_not_fit(chat: Page) -> None:
     first = said(chat, "Which bridges move?")
     long = "bridge " * 400
     assert said(chat, long) == first
-    told = error(chat)
-    assert told["category"] == "context-length"
-    assert "context of 256" in told["what"]
-    assert "new chat" in told["hint"]
+    result = error(chat)
+    assert result["category"] == "context-length"
+    assert "context of 256" in result["what"]
+    assert "new chat" in result["hint"]
     # What was written is not lost, and loading again would not help.
     assert chat.run("() => document.querySelector('#prompt').value") == long.strip()
     assert chat.run("() => document.querySelector('#retry').hidden")
@@ -225,15 +225,15 @@ FAILS = """async ([name, ...given]) => bascule[name](...given).then(
 
 def test_programs_ask_at_the_same_time(chat: Page) -> None:
     golden = TINY.chats[0]
-    found = chat.run(TWO, golden.messages)
-    for name, made, count in zip(("first", "second"), found["made"], (24, 6), strict=True):
-        pieces = [(text, n) for who, text, n in found["heard"] if who == name]
+    result = chat.run(TWO, golden.messages)
+    for name, made, count in zip(("first", "second"), result["made"], (24, 6), strict=True):
+        pieces = [(text, n) for who, text, n in result["heard"] if who == name]
         assert "".join(text for text, _ in pieces) == made["text"]
         assert [n for _, n in pieces] == sorted({n for _, n in pieces})
         assert made["ids"] == golden.ids[:count]
         assert made["prompt_ids"] == golden.prompt_ids
         assert (made["stop_reason"], made["stats"]["new_tokens"]) == ("length", count)
-    names = [who for who, _, _ in found["heard"]]
+    names = [who for who, _, _ in result["heard"]]
     assert names == sorted(names)  # one after the other
     proxies: set[float] = set()
     for _ in range(3):
@@ -250,7 +250,7 @@ def test_programs_ask_at_the_same_time(chat: Page) -> None:
     assert chat.run(FAILS, ["chat", [{"role": "nobody", "content": ""}]]).startswith("input: ")
     assert chat.run(FAILS, ["generate", 5]).startswith("input: ")
     # A load stops what the former model does, and the later of two loads stays.
-    told = chat.run(
+    output = chat.run(
         """async (messages) => {
           const category = (error) => error.category;
           const asked = bascule.chat(messages, { max_new_tokens: 200 }).catch(category);
@@ -261,7 +261,7 @@ def test_programs_ask_at_the_same_time(chat: Page) -> None:
         }""",
         golden.messages,
     )
-    assert told == ["cancelled", "cancelled", "sentence-encoder", 35]
+    assert output == ["cancelled", "cancelled", "sentence-encoder", 35]
     assert "a language model" in chat.run(FAILS, ["chat", golden.messages])
     assert chat.run("() => document.querySelector('#send').disabled")
     assert not chat.run("() => document.querySelector('#other').hidden")

@@ -179,7 +179,7 @@ def test_new_chat_forgets(page: Page, site: Site) -> None:
 
 
 def test_markdown_is_sanitised(page: Page) -> None:
-    found = page.run(
+    result = page.run(
         """async (text) => {
           const { loadMarkdown, showMarkdown } = await import("/markdown.js");
           await loadMarkdown();
@@ -192,7 +192,7 @@ def test_markdown_is_sanitised(page: Page) -> None:
         '<img src=x onerror="hacked=true"> <script>hacked = true</script>\n\n'
         '![pixel](https://example.org/pixel.png)\n\n<div style="position:fixed">over</div>',
     )
-    html, text = found
+    html, text = result
     assert "<strong>bold</strong>" in html
     assert "<code>code</code>" in html
     assert "<li>one</li>" in html

@@ -59,8 +59,8 @@ def test_auto_takes_the_fastest_and_says_why(
         "() => [...document.querySelectorAll('#decision li')]"
         ".map((row) => [row.textContent, row.ariaCurrent])"
     )
-    assert [told.split(":")[0] for told, _ in listed] == list(rows)
-    assert [told.split(":")[0] for told, current in listed if current] == [tier]
+    assert [result.split(":")[0] for result, _ in listed] == list(rows)
+    assert [result.split(":")[0] for result, current in listed if current] == [tier]
     _check_second_visit(page, site, tier, rows)
 
 
@@ -120,8 +120,8 @@ def test_without_simd(engine: Engine, site: Site, new_page: Callable[[str], Page
 def test_a_tier_that_the_address_forces(
     engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
-    found, reason, _ = load(new_page(f"{site.url}/?{MODEL}&BASCULE_FORCE_WEBGPU_LIMITED=1"))
-    assert found == "webgpu-limited"
+    result, reason, _ = load(new_page(f"{site.url}/?{MODEL}&BASCULE_FORCE_WEBGPU_LIMITED=1"))
+    assert result == "webgpu-limited"
     assert "BASCULE_FORCE_WEBGPU_LIMITED asks for it" in reason
 
 
@@ -146,8 +146,8 @@ def test_a_tier_that_the_environment_forces(shared_lab: Page, switch: str, tier:
     """Where the address's switches go; in one page, which their address would boot anew."""
     expected = golden("tiny-bert")
     head = f"SWITCH, TEXTS = {switch!r}, {expected.texts!r}\n"
-    found, reason, rows = json.loads(shared_lab.run("(code) => lab.run(code)", head + FORCED))
-    assert found == tier
+    result, reason, rows = json.loads(shared_lab.run("(code) => lab.run(code)", head + FORCED))
+    assert result == tier
     assert f"{switch} asks for it" in reason
     assert (cosines(np.array(rows), expected.embeddings) >= 0.99999).all()
 

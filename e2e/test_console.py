@@ -15,8 +15,8 @@ from e2e.engines import Engine
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """A server as a visitor meets it, for models without a manifest."""
-    with running(create_app(models=GOLDENS, pyodide=pyodide_folder())) as found:
-        yield found
+    with running(create_app(models=GOLDENS, pyodide=pyodide_folder())) as result:
+        yield result
 
 
 def test_a_good_visit_writes_nothing(webgpu_engine: Engine, url: str) -> None:

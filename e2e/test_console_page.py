@@ -124,9 +124,9 @@ def check_canvas(page: Page, tier: str, way: str) -> None:
     colours = words.view(np.uint8).reshape(30, 70, 4)[:, :, :3]
     assert shown[-1] == ["value", f"{(way, int(colours.astype(int).sum()))}\n"], shown
     for _ in range(2):
-        found = np.array(page.run(DRAWN), np.uint8).reshape(30, 70, 4)
-        np.testing.assert_array_equal(found[:, :, :3], colours)
-        assert (found[:, :, 3] == 255).all()
+        result = np.array(page.run(DRAWN), np.uint8).reshape(30, 70, 4)
+        np.testing.assert_array_equal(result[:, :, :3], colours)
+        assert (result[:, :, 3] == 255).all()
         # The log is cleared before: this is another canvas, with what was drawn last.
         assert run(page, "display(canvas)\nawait canvas.next_frame()\ndisplay(canvas)") == []
         assert page.run("() => document.querySelectorAll('#log canvas').length") == 1
@@ -224,7 +224,7 @@ while time.monotonic() < end: pass
 @pytest.mark.one_engine
 def test_stop_ends_what_waits_and_what_computes(page: Page, site: Site) -> None:
     assert run(page, "import asyncio; x = 6") == []
-    for source, told in (
+    for source, result in (
         ("await asyncio.sleep(1000)", "Stopped."),
         ("while True:\n    pass", "KeyboardInterrupt"),
     ):
@@ -232,7 +232,7 @@ def test_stop_ends_what_waits_and_what_computes(page: Page, site: Site) -> None:
         wait_for(page, f"{STATE} === 'busy'")
         page.run("() => document.querySelector('#stop').click()")
         wait_for(page, f"{STATE} === 'ready'")
-        assert told in page.run(LOG)[-1][1]
+        assert result in page.run(LOG)[-1][1]
         # What runs next is not what was to be stopped.
         assert run(page, BUSY_SECOND) == [["value", "'whole'\n"]]
     assert run(page, "x") == [["value", "6\n"]]  # Python is the same

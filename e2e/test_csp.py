@@ -91,10 +91,10 @@ def test_every_tier_runs_under_a_strict_policy(
     wait_for(page, "globalThis.own")
     assert page.run("() => own.refusal") == "EvalError"  # the policy holds
     for tier in ("webgpu", "wasm"):
-        found = ask(page, way, tier, bridge)
-        assert found.get("fault") is None
-        assert found["tier"] == tier
-        matrix = np.reshape(found["data"], (-1, found["columns"]))
+        result = ask(page, way, tier, bridge)
+        assert result.get("fault") is None
+        assert result["tier"] == tier
+        matrix = np.reshape(result["data"], (-1, result["columns"]))
         assert (cosines(matrix, golden("tiny-bert").embeddings) >= 0.99999).all()
 
 

@@ -137,13 +137,13 @@ def test_cancel_leaves_a_usable_page(
     page.run("() => document.querySelector('#cancel').click()")
     assert settled(page) == "error"  # left alone, the load would end well at last
     assert page.run(SHOWN)["category"] == "cancelled"
-    found = page.run(
+    result = page.run(
         """async () => {
           await bascule.load("/goldens/tiny-bert", "auto");
           return (await bascule.embed(["w4 w5"])).columns;
         }"""
     )
-    assert found == 35
+    assert result == 35
 
 
 @pytest.mark.one_engine

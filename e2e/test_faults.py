@@ -215,42 +215,42 @@ def run(page: Page, site: Site, *parts: str) -> dict[str, Any]:
 def test_refused_commands_are_told_with_their_shader(
     webgpu_engine: Engine, site: Site, shared_lab: Page
 ) -> None:
-    found = run(shared_lab, site, SPOIL, REFUSALS)
+    result = run(shared_lab, site, SPOIL, REFUSALS)
     for what in ("refused", "destroyed", "freed"):
-        print(f"{webgpu_engine.name}: {found[what]}")
-        kind, message, label, _ = found[what]
+        print(f"{webgpu_engine.name}: {result[what]}")
+        kind, message, label, _ = result[what]
         assert kind == "GpuError"
         assert label.endswith(".wgsl")
         assert label in message
-        assert found[f"after {what}"], what
+        assert result[f"after {what}"], what
 
 
 def test_nan_is_told_and_never_given(webgpu_engine: Engine, site: Site, shared_lab: Page) -> None:
-    found = run(shared_lab, site, NAN)
-    print(f"{webgpu_engine.name}: {found}")
-    assert found["embedding"][0] == found["text"][0] == "NotFiniteError"
-    assert "Load the model again" in found["text"][3]
-    assert found["given"] == [True, True]
-    assert found["after embedding"]
-    assert found["after text"]
+    result = run(shared_lab, site, NAN)
+    print(f"{webgpu_engine.name}: {result}")
+    assert result["embedding"][0] == result["text"][0] == "NotFiniteError"
+    assert "Load the model again" in result["text"][3]
+    assert result["given"] == [True, True]
+    assert result["after embedding"]
+    assert result["after text"]
 
 
 def test_memory_that_ends(webgpu_engine: Engine, site: Site, shared_lab: Page) -> None:
     chromium = webgpu_engine.name.startswith("chromium")
     scarce = SCARCE.replace("REAL_HERE", "true" if chromium else "false")
-    found = run(shared_lab, site, scarce, MEMORY)
-    print(f"{webgpu_engine.name}: {found}")
-    assert found["trimmed"]
-    likeness, refused, retries = found["smaller"]
+    result = run(shared_lab, site, scarce, MEMORY)
+    print(f"{webgpu_engine.name}: {result}")
+    assert result["trimmed"]
+    likeness, refused, retries = result["smaller"]
     assert likeness > 0.99999
     assert refused >= retries >= 1
     for what in ("none", "load True", "load False"):
-        assert found[what][0] == "GpuOutOfMemoryError", found[what]
-        assert "quantize" in found[what][3]
-    assert found["after none"]
-    assert found["leaked"] == found["load left True"] == found["load left False"] == 0
-    assert found["after load"] > 0.99999
-    assert found["text"] == [True, 1]
+        assert result[what][0] == "GpuOutOfMemoryError", result[what]
+        assert "quantize" in result[what][3]
+    assert result["after none"]
+    assert result["leaked"] == result["load left True"] == result["load left False"] == 0
+    assert result["after load"] > 0.99999
+    assert result["text"] == [True, 1]
 
 
 EMBED = """
@@ -263,11 +263,11 @@ def test_a_page_under_pressure_goes_slower(
     webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
     page = new_page(f"{site.url}/lab/")
-    told = webgpu_engine.name.startswith("chromium")  # no other engine has the API
-    machine = Machine(page) if told else None
+    result = webgpu_engine.name.startswith("chromium")  # no other engine has the API
+    machine = Machine(page) if result else None
     load = 'model = await bascule.load(BERT, tier="webgpu")\nbefore = await model.embed(TEXTS)'
     offered = 'found["offered"] = (await bascule.capabilities(dispatch=False)).compute_pressure'
-    assert run(page, site, load, offered) == {"offered": told}
+    assert run(page, site, load, offered) == {"offered": result}
     assert embedded(page)[1] == 0
     if machine is None:
         return

@@ -76,8 +76,8 @@ def server(tmp_path: Path) -> Iterator[FaultyServer]:
     for name in ("m", "drop", "early", "corrupt", "cut"):
         (tmp_path / name).mkdir()
         (tmp_path / name / FILE).write_bytes(WHOLE)
-    with FaultyServer(tmp_path) as found:
-        yield found
+    with FaultyServer(tmp_path) as result:
+        yield result
 
 
 @pytest.fixture
@@ -97,12 +97,12 @@ def tensors_of(found: dict[str, Any]) -> dict[str, str]:
 def test_gpu_buffers_hold_the_files_bytes(
     webgpu_engine: Engine, server: FaultyServer, lab: Callable[..., Any]
 ) -> None:
-    found = lab(f"load({server.url!r} + '/m', 'webgpu')")
-    assert tensors_of(found) == HASHES, found
+    result = lab(f"load({server.url!r} + '/m', 'webgpu')")
+    assert tensors_of(result) == HASHES, result
     assert server.sent[f"/m/{FILE}"] == len(WHOLE)
-    found = lab(f"load({server.url!r} + '/m', 'webgpu')")
-    assert tensors_of(found) == HASHES, found
-    assert found["stats"]["network_nbytes"] == 0
+    result = lab(f"load({server.url!r} + '/m', 'webgpu')")
+    assert tensors_of(result) == HASHES, result
+    assert result["stats"]["network_nbytes"] == 0
 
 
 def test_memory_holds_the_files_bytes_over_a_bad_network(
@@ -111,14 +111,14 @@ def test_memory_holds_the_files_bytes_over_a_bad_network(
     server.plan(f"drop/{FILE}", Fault("drop", after=50_000), times=3)
     server.plan(f"early/{FILE}", Fault("lying_length_long", after=20_001, extra=0), times=2)
     for name in ("drop", "early"):
-        found = lab(f"load({server.url!r} + '/{name}', 'cpu')")
-        assert tensors_of(found) == HASHES, (name, found)
+        result = lab(f"load({server.url!r} + '/{name}', 'cpu')")
+        assert tensors_of(result) == HASHES, (name, result)
     wrong = {FILE: "0" * 64}
-    found = lab(f"load({server.url!r} + '/corrupt', 'cpu', {wrong!r})")
-    assert found["error"] == "corrupt"
+    result = lab(f"load({server.url!r} + '/corrupt', 'cpu', {wrong!r})")
+    assert result["error"] == "corrupt"
     server.replace(f"cut/{FILE}", WHOLE[:-40])
-    found = lab(f"load({server.url!r} + '/cut', 'cpu')")
-    assert found["error"] == "model-file", found
+    result = lab(f"load({server.url!r} + '/cut', 'cpu')")
+    assert result["error"] == "model-file", result
 
 
 def test_the_file_is_fetched_ahead_and_no_other(
@@ -128,8 +128,8 @@ def test_the_file_is_fetched_ahead_and_no_other(
     shared_lab.run(AHEAD, f"{server.url}/m/{FILE}")
     wait_until(lambda: server.sent[f"/m/{FILE}"] == len(WHOLE))
     assert {asked.path for asked in server.requests} == only
-    found = lab(f"load({server.url!r} + '/m', 'cpu', None, 4 << 20)")
-    assert tensors_of(found) == HASHES, found
+    result = lab(f"load({server.url!r} + '/m', 'cpu', None, 4 << 20)")
+    assert tensors_of(result) == HASHES, result
     assert server.sent[f"/m/{FILE}"] == len(WHOLE)
     # Of a folder, what has come before tells which files it has.
     shared_lab.run("() => ahead.terminate()")

@@ -82,16 +82,16 @@ def test_a_kernel_from_python_in_a_worker(
 ) -> None:
     page = shared(f"{site.url}/lab/?pyodide=/pyodide/")
     booted(page)
-    found = json.loads(page.run("(code) => lab.run(code)", SCRIPT))
-    print(found)
-    assert found["typed arrays"] == [3.5, 3.5]
-    assert found["calls"] <= 3
-    assert found["chain"] == [200, 200]
-    name, line, column = found["error"]
+    result = json.loads(page.run("(code) => lab.run(code)", SCRIPT))
+    print(result)
+    assert result["typed arrays"] == [3.5, 3.5]
+    assert result["calls"] <= 3
+    assert result["chain"] == [200, 200]
+    name, line, column = result["error"]
     assert (name, line) == ("ShaderError", 8)
     assert column > 0
-    assert found["after"] == 200
-    assert found["elementwise"] == [[0, 1, 2], [0, 1, 2]]
-    assert found["reduce"] == [20_000]
-    first, last = found["left"]
+    assert result["after"] == 200
+    assert result["elementwise"] == [[0, 1, 2], [0, 1, 2]]
+    assert result["reduce"] == [20_000]
+    first, last = result["left"]
     assert last == first

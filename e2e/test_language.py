@@ -76,11 +76,11 @@ def test_smollm2_says_what_the_reference_says(
 
     # One that ends by itself: the native tiers answer all, and tiny models stop at the limit below.
     chat = llama.prompts()["short"]
-    found = page.run(GENERATE, {"ids": chat.prompt_ids, "options": GREEDY})
-    assert chat.parts_at(found["ids"]) is None, found["text"]
-    assert len(found["ids"]) == chat.end
-    told = {k: round(v, 2) for k, v in found["stats"].items() if "per_" in k}
-    print(f"{webgpu_engine.name}: {told}")
+    result = page.run(GENERATE, {"ids": chat.prompt_ids, "options": GREEDY})
+    assert chat.parts_at(result["ids"]) is None, result["text"]
+    assert len(result["ids"]) == chat.end
+    output = {k: round(v, 2) for k, v in result["stats"].items() if "per_" in k}
+    print(f"{webgpu_engine.name}: {output}")
 
 
 def test_smollm2_logits_and_perplexity(
@@ -90,12 +90,12 @@ def test_smollm2_logits_and_perplexity(
     text = llama.long_text()
     text = replace(text, ids=text.ids[:N_LOGITS], hidden=text.hidden[:N_LOGITS])
     expected = text.logits(llama.token_embedding(FILE))
-    found = logits(page, text.ids)
-    assert np.isfinite(found).all()
-    least = cosines(found, expected).min()
+    result = logits(page, text.ids)
+    assert np.isfinite(result).all()
+    least = cosines(result, expected).min()
     assert least >= 0.9999
 
-    ours, theirs = mean_loss(found, text.ids), mean_loss(expected, text.ids)
+    ours, theirs = mean_loss(result, text.ids), mean_loss(expected, text.ids)
     print(
         f"{webgpu_engine.name}: cosine at least {least:.6f}; perplexity of {len(text.ids)} tokens "
         f"{np.exp(ours):.4f}, float64 {np.exp(theirs):.4f}"
@@ -120,10 +120,10 @@ def test_steps_in_flight_hide_the_readback(
     rates: dict[int, float] = {}
     for steps in (1, 8):
         options = {**GREEDY, "steps_in_flight": steps}
-        found = page.run(GENERATE, {"ids": chat.prompt_ids, "options": options})
-        assert chat.parts_at(found["ids"]) is None
-        rates[steps] = found["stats"]["decode_tokens_per_s"]
-        calls = found["stats"]["crossings_per_token"]
+        result = page.run(GENERATE, {"ids": chat.prompt_ids, "options": options})
+        assert chat.parts_at(result["ids"]) is None
+        rates[steps] = result["stats"]["decode_tokens_per_s"]
+        calls = result["stats"]["crossings_per_token"]
         print(f"{webgpu_engine.name}, {steps} in flight: {rates[steps]:.0f} tokens/s, {calls:.2f}")
     assert calls < 1
 
@@ -148,13 +148,13 @@ def test_a_folder_in_safetensors_says_what_transformers_says(
     golden = llama.tiny_folder()
     page = open_model(site, shared, "/goldens/tiny-llama/folder")
     for chat in golden.chats:
-        found = page.run(
+        result = page.run(
             "async ({ messages, options }) => bascule.chat(messages, options)",
             {"messages": chat.messages, "options": GREEDY},
         )
-        assert found["prompt_ids"] == chat.prompt_ids
-        assert chat.parts_at(found["ids"]) is None
-        assert len(found["ids"]) == (32 if chat.end is None else chat.end)
+        assert result["prompt_ids"] == chat.prompt_ids
+        assert chat.parts_at(result["ids"]) is None
+        assert len(result["ids"]) == (32 if chat.end is None else chat.end)
     assert cosines(logits(page, golden.ids), golden.logits).min() > 0.9999
 
     page = shared(f"{site.url}/lab/")

@@ -122,16 +122,16 @@ def load(page: Page, tier: str, model: str = MODEL) -> dict[str, Any]:
 
 def test_what_it_shows(webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]) -> None:
     page = new_page(f"{site.url}/{limited(buffer_nbytes=200 * MIB)}/lab/?no-numpy")
-    told = lab(page, SHOWN)
-    assert told["webgpu"]["tier"] == "webgpu"
-    assert told["webgpu-limited"]["tier"] == "webgpu-limited"
-    assert told["webgpu-limited"]["features"] == []
-    for name, found in told.items():
-        assert not {"shader-f16", "subgroups"} & set(found["features"]), name
-        assert found["limits"]["maxBufferSize"] == 200 * MIB, name
-        assert found["limits"]["maxStorageBufferBindingSize"] == 128 * MIB, name
-        assert found["limits"]["maxComputeWorkgroupStorageSize"] == 16 << 10, name
-    least = told["webgpu-limited"]["limits"]
+    output = lab(page, SHOWN)
+    assert output["webgpu"]["tier"] == "webgpu"
+    assert output["webgpu-limited"]["tier"] == "webgpu-limited"
+    assert output["webgpu-limited"]["features"] == []
+    for name, result in output.items():
+        assert not {"shader-f16", "subgroups"} & set(result["features"]), name
+        assert result["limits"]["maxBufferSize"] == 200 * MIB, name
+        assert result["limits"]["maxStorageBufferBindingSize"] == 128 * MIB, name
+        assert result["limits"]["maxComputeWorkgroupStorageSize"] == 16 << 10, name
+    least = output["webgpu-limited"]["limits"]
     expected = {name: LEAST_LIMITS[name] for name in least} | {"maxBufferSize": 200 * MIB}
     assert least == expected
     check_refused(lab(page, REFUSED), 128 * MIB, 200 * MIB)
@@ -193,8 +193,8 @@ def test_a_table_past_the_binding_limit_is_cut(
     assert "fallbacks taken: chunked_embedding" in loaded["reason"]
     expected = golden("minilm")
     short = [i for i, ids in enumerate(expected.ids) if len(ids) <= 17][:8]
-    found = embed(page, [expected.texts[i] for i in short])
-    assert (cosines(found, expected.embeddings[short]) >= 0.99999).all()
+    result = embed(page, [expected.texts[i] for i in short])
+    assert (cosines(result, expected.embeddings[short]) >= 0.99999).all()
 
 
 @pytest.mark.one_engine

@@ -20,8 +20,8 @@ EMBED = """async (texts) => {
 
 
 def embed(page: Page, texts: list[str]) -> np.ndarray:
-    found = page.run(EMBED, texts)
-    return np.array(found["data"]).reshape(found["rows"], found["columns"])
+    result = page.run(EMBED, texts)
+    return np.array(result["data"]).reshape(result["rows"], result["columns"])
 
 
 @pytest.fixture
@@ -35,8 +35,8 @@ def cpu_page(shared: Callable[[str], Page], site: Site) -> Page:
 def test_choosing_the_cpu(cpu_page: Page) -> None:
     assert settled(cpu_page) == "ready"
     assert cpu_page.run("() => document.querySelector('#tier').textContent") == "cpu"
-    found = embed(cpu_page, golden("tiny-bert").texts)
-    assert (cosines(found, golden("tiny-bert").embeddings) >= COSINE).all()
+    result = embed(cpu_page, golden("tiny-bert").texts)
+    assert (cosines(result, golden("tiny-bert").embeddings) >= COSINE).all()
 
 
 @pytest.mark.every_engine
@@ -76,15 +76,15 @@ def test_a_visit(engine: Engine, site: Site, new_page: Callable[[str], Page]) ->
     lengths = {len(ids): i for i, ids in enumerate(expected.ids)}  # 2 to 256 tokens
     short = [i for i, ids in enumerate(expected.ids) if len(ids) <= 9]
     for chosen in ([*lengths.values()], [short[(5 * i) % len(short)] for i in range(33)]):
-        found = embed(page, [expected.texts[i] for i in chosen])
-        assert (cosines(found, expected.embeddings[chosen]) >= COSINE).all()
+        result = embed(page, [expected.texts[i] for i in chosen])
+        assert (cosines(result, expected.embeddings[chosen]) >= COSINE).all()
 
 
 def test_isolation_changes_nothing(
     engine: Engine, plain_site: Site, cpu_page: Page, new_page: Callable[[str], Page]
 ) -> None:
     texts = golden("tiny-bert").texts
-    found = []
+    results = []
     tier = "webgpu" if engine.webgpu else "wasm"
     cpu_page.run("(tier) => bascule.load('/goldens/tiny-bert', tier)", tier)
     plain = new_page(f"{plain_site.url}/?model=/goldens/tiny-bert&tier={tier}")
@@ -92,9 +92,9 @@ def test_isolation_changes_nothing(
     for page, isolated in ((cpu_page, True), (plain, False)):
         if engine.name != "webkit":
             assert page.run("() => crossOriginIsolated") == isolated
-        found.append(embed(page, texts))
-    assert (cosines(found[0], golden("tiny-bert").embeddings) >= COSINE).all()
-    np.testing.assert_array_equal(found[0], found[1])
+        results.append(embed(page, texts))
+    assert (cosines(results[0], golden("tiny-bert").embeddings) >= COSINE).all()
+    np.testing.assert_array_equal(results[0], results[1])
 
 
 def test_cost_of_a_pass(
@@ -153,14 +153,14 @@ def test_the_page_stays_responsive(engine: Engine, cpu_page: Page) -> None:
     """
     responsive = False
     for _ in range(3):
-        found = cpu_page.run(LOAD_AND_WATCH)
-        rate = 1000 * found["frames"] / found["ms"]
+        result = cpu_page.run(LOAD_AND_WATCH)
+        rate = 1000 * result["frames"] / result["ms"]
         print(
-            f"{engine.name}: {rate:.0f} frames/s, longest wait for one {found['longest']:.0f} ms, "
-            f"page's thread held {found['held']:.0f} ms at most"
+            f"{engine.name}: {rate:.0f} frames/s, longest wait for one {result['longest']:.0f} ms, "
+            f"page's thread held {result['held']:.0f} ms at most"
         )
-        drawn = engine.webgpu or found["longest"] < 1000
-        responsive = rate > 10 and found["held"] < 1000 and drawn
+        drawn = engine.webgpu or result["longest"] < 1000
+        responsive = rate > 10 and result["held"] < 1000 and drawn
         if responsive:
             break
     assert responsive

@@ -65,24 +65,24 @@ def test_a_report_of_the_browsers_timestamps(
 ) -> None:
     page = shared(f"{site.url}/lab/?pyodide=/pyodide/")
     booted(page)
-    found = json.loads(page.run("(code) => lab.run(code)", SCRIPT))
-    html, debug_html = found.pop("page"), found.pop("debug page")
-    print(found)
-    assert found["same"]
-    assert found["timed by"] == "timestamps"
-    assert found["work"][0] == found["work"][1]
-    assert all(found["names"])
-    assert found["in time"]
-    assert found["busy"][0] <= found["busy"][1]
-    assert found["bytes"][0] == found["bytes"][1]
-    assert found["bytes"][2] > 0
-    assert found["freed"][0] == found["freed"][1]
-    assert found["runs"] == ["embed"]
-    summary, n_calls, ops = found["trace"]
+    result = json.loads(page.run("(code) => lab.run(code)", SCRIPT))
+    html, debug_html = result.pop("page"), result.pop("debug page")
+    print(result)
+    assert result["same"]
+    assert result["timed by"] == "timestamps"
+    assert result["work"][0] == result["work"][1]
+    assert all(result["names"])
+    assert result["in time"]
+    assert result["busy"][0] <= result["busy"][1]
+    assert result["bytes"][0] == result["bytes"][1]
+    assert result["bytes"][2] > 0
+    assert result["freed"][0] == result["freed"][1]
+    assert result["runs"] == ["embed"]
+    summary, n_calls, ops = result["trace"]
     assert summary.endswith("all agree with numpy.")
-    assert n_calls == ops == found["timed"]
-    assert found["limited"] == ["submissions", 3]
-    assert found["compiled"] == 1
+    assert n_calls == ops == result["timed"]
+    assert result["limited"] == ["submissions", 3]
+    assert result["compiled"] == 1
     (site.extra / "performance.html").write_text(html, "utf-8")
     report = webgpu_engine.new_page()
     report.open(f"{site.url}/extra/performance.html")
@@ -91,7 +91,7 @@ def test_a_report_of_the_browsers_timestamps(
     report.press("+", "Enter")
     assert " ms at " in report.run("() => document.querySelector('#read').textContent")
     rows = report.run("() => document.querySelectorAll('#kernels tr').length")
-    assert rows == len(found["names"])
+    assert rows == len(result["names"])
     assert report.run("() => performance.getEntriesByType('resource').length") == 0  # offline
     (site.extra / "debug.html").write_text(debug_html, "utf-8")
     report.open(f"{site.url}/extra/debug.html")

@@ -134,11 +134,11 @@ def test_faults_that_pass_are_survived(engine: Engine, hub: Hub, lab: Callable[.
     for name, fault in PASSING.items():
         hub.add(name)
         hub.server.plan(f"{name}/{FILE}", fault, times=2)
-        found = lab(f"await load({hub.server.url!r} + '/{name}')")
-        assert found.get("digest") == expected(1), (name, found)
+        result = lab(f"await load({hub.server.url!r} + '/{name}')")
+        assert result.get("digest") == expected(1), (name, result)
         # All that was asked for came before that lie shows: some browsers never hear of it.
         if name != "length-too-long":
-            assert found["stats"]["network_retries"] >= 1, name
+            assert result["stats"]["network_retries"] >= 1, name
 
 
 LASTING = {
@@ -158,13 +158,13 @@ def test_a_servers_own_ways_are_borne(engine: Engine, hub: Hub, lab: Callable[..
     for name, fault in LASTING.items():
         hub.add(name)
         hub.server.plan(f"{name}/{FILE}", fault)
-        found = lab(f"await load({hub.server.url!r} + '/{name}')")
-        assert found.get("digest") == expected(1), (name, found)
+        result = lab(f"await load({hub.server.url!r} + '/{name}')")
+        assert result.get("digest") == expected(1), (name, result)
     hub.server.down()
     for name in LASTING:
-        found = lab(f"await load({hub.server.url!r} + '/{name}')")
-        assert found.get("digest") == expected(1), (name, found)
-        assert found["stats"]["network_nbytes"] == 0
+        result = lab(f"await load({hub.server.url!r} + '/{name}')")
+        assert result.get("digest") == expected(1), (name, result)
+        assert result["stats"]["network_nbytes"] == 0
 
 
 def test_hidden_cors_headers_are_borne(
@@ -173,10 +173,10 @@ def test_hidden_cors_headers_are_borne(
     with FaultyServer(tmp_path, hide_cors_headers=True) as server:
         hub = Hub(server, tmp_path)
         url = hub.add("hidden")
-        found = lab(f"await load({url!r}, {{'{FILE}': {DIGEST!r}}})")
-        assert found.get("digest") == expected(1), found
-        found = lab(f"await load({url!r})")
-        assert found["stats"]["network_nbytes"] == 0
+        result = lab(f"await load({url!r}, {{'{FILE}': {DIGEST!r}}})")
+        assert result.get("digest") == expected(1), result
+        result = lab(f"await load({url!r})")
+        assert result["stats"]["network_nbytes"] == 0
 
 
 STAYING = {
@@ -198,39 +198,39 @@ def test_faults_that_stay_are_told_and_heal(
     engine: Engine, site: Site, hub: Hub, lab: Callable[..., Any]
 ) -> None:
     # On the page's own origin no header is hidden: a part without its range is refused.
-    found = lab(f"await load('{site.url}/faults/unnamed/tiny-bert')")
-    assert found.get("error") == "source", found
-    assert "without its Content-Range" in found["told"]
-    for name, (fault, category, told) in STAYING.items():
+    result = lab(f"await load('{site.url}/faults/unnamed/tiny-bert')")
+    assert result.get("error") == "source", result
+    assert "without its Content-Range" in result["told"]
+    for name, (fault, category, output) in STAYING.items():
         url = hub.add(name)
         hub.server.plan(f"{name}/{FILE}", fault)
-        found = lab(f"await load({url!r})")
-        assert found.get("error") == category, (name, found)
-        assert told in found["told"], (name, found)
-        assert url in found["told"]
-        assert found["hint"]
+        result = lab(f"await load({url!r})")
+        assert result.get("error") == category, (name, result)
+        assert output in result["told"], (name, result)
+        assert url in result["told"]
+        assert result["hint"]
     hub.server.heal()
     hub.server.cors = False
     url = hub.add("no-cors")
-    found = lab(f"await load({url!r})")
-    assert found.get("error") == "source", found
-    assert "may not send Access-Control-Allow-Origin for http://localhost:" in found["told"]
-    assert "Access-Control-Allow-Origin" in found["hint"]
-    assert found["stats"]["network_retries"] == 0
+    result = lab(f"await load({url!r})")
+    assert result.get("error") == "source", result
+    assert "may not send Access-Control-Allow-Origin for http://localhost:" in result["told"]
+    assert "Access-Control-Allow-Origin" in result["hint"]
+    assert result["stats"]["network_retries"] == 0
     hub.server.cors = True
     # A known name that is not there, a hub id, and what is no address.
-    category, told = lab(f"await told('all-MiniLM-L6-v2', {hub.server.url!r} + '/none/')")
-    assert category == "model-not-found", told
-    assert f"{hub.server.url}/none/all-MiniLM-L6-v2/config.json" in told
-    assert "give load() the URL" in told
-    category, told = lab("await told('BAAI/bge-small-en-v1.5')")
-    assert category == "model-not-found", told
-    assert "bascule pull BAAI/bge-small-en-v1.5" in told
+    category, output = lab(f"await told('all-MiniLM-L6-v2', {hub.server.url!r} + '/none/')")
+    assert category == "model-not-found", output
+    assert f"{hub.server.url}/none/all-MiniLM-L6-v2/config.json" in output
+    assert "give load() the URL" in output
+    category, output = lab("await told('BAAI/bge-small-en-v1.5')")
+    assert category == "model-not-found", output
+    assert "bascule pull BAAI/bge-small-en-v1.5" in output
     for bad in ("http://[", "http://h:99999/x", "https://h/x?y", "http://a..b/x", "ftp://h/x", ""):
         assert lab(f"await told({bad!r})")[0] == "input", bad
     for name in STAYING:
-        found = lab(f"await load({hub.server.url!r} + '/{name}')")
-        assert found.get("digest") == expected(1), (name, found)
+        result = lab(f"await load({hub.server.url!r} + '/{name}')")
+        assert result.get("digest") == expected(1), (name, result)
 
 
 @pytest.mark.one_engine
@@ -242,14 +242,14 @@ def test_versions_hashes_and_manifests(engine: Engine, hub: Hub, lab: Callable[.
     assert lab(f"await load({url!r})").get("digest") == expected(2)
     url = hub.add("changing")
     hub.server.plan(f"changing/{FILE}", Fault("etag_changes", LARGE), times=1)
-    found = lab(f"await load({url!r})")
-    assert found.get("error") == "model-file"  # the rotated file that came instead is no model
+    result = lab(f"await load({url!r})")
+    assert result.get("error") == "model-file"  # the rotated file that came instead is no model
 
     # A wrong hash of the whole file: once more, then refused, and nothing of it is kept.
     url = hub.add("wrong-hash")
-    found = lab(f"await load({url!r}, {{'{FILE}': {'0' * 64!r}}})")
-    assert found.get("error") == "corrupt", found
-    assert any("loaded again" in told for told in found["warnings"])
+    result = lab(f"await load({url!r}, {{'{FILE}': {'0' * 64!r}}})")
+    assert result.get("error") == "corrupt", result
+    assert any("loaded again" in output for output in result["warnings"])
 
     # A manifest catches a byte that flips once, and refuses one that stays wrong.
     url = hub.add("flip")
@@ -263,15 +263,15 @@ def test_versions_hashes_and_manifests(engine: Engine, hub: Hub, lab: Callable[.
     assert hub.sent("same") == 0
     url = hub.add("cut")
     (hub.root / "cut" / "bascule-manifest.json").write_bytes(b'{"version": 1, "chunk')
-    found = lab(f"await load({url!r})")
-    assert found.get("error") == "corrupt", found
-    assert "cut off" in found["told"]
+    result = lab(f"await load({url!r})")
+    assert result.get("error") == "corrupt", result
+    assert "cut off" in result["told"]
     url = hub.add("stays-wrong", seed=7)
     write_manifest(hub.root / "stays-wrong")
     hub.server.plan(f"stays-wrong/{FILE}", Fault("corrupt", at=333_333))
-    found = lab(f"await load({url!r})")
-    assert found.get("error") == "corrupt", found
-    assert "manifest" in found["told"]
+    result = lab(f"await load({url!r})")
+    assert result.get("error") == "corrupt", result
+    assert "manifest" in result["told"]
 
 
 def test_20_drops_cost_at_most_20_chunks(engine: Engine, hub: Hub, lab: Callable[..., Any]) -> None:
@@ -279,8 +279,8 @@ def test_20_drops_cost_at_most_20_chunks(engine: Engine, hub: Hub, lab: Callable
     points = np.random.default_rng(5).integers(1, 60_000, 20)
     for after in points:
         hub.server.plan(f"drops/{FILE}", Fault("drop", LARGE, after=int(after)), times=1)
-    found = lab(f"await load({url!r}, patience={{**PATIENCE, 'attempts': 30}})")
-    assert found.get("digest") == expected(1), found
+    result = lab(f"await load({url!r}, patience={{**PATIENCE, 'attempts': 30}})")
+    assert result.get("digest") == expected(1), result
     assert hub.sent("drops") <= SIZE + 20 * CHUNK
 
 
@@ -289,35 +289,35 @@ def test_every_store_keeps_and_heals(engine: Engine, hub: Hub, lab: Callable[...
     works = []
     for kind in ("opfs", "cache", "indexeddb"):
         url = hub.add(kind)
-        found = lab(f"await load({url!r}, store={kind!r})")
-        assert found.get("digest") == expected(1), (kind, found)
-        if found["store"] == "none":
-            assert any("Nothing is kept" in told for told in found["warnings"])
+        result = lab(f"await load({url!r}, store={kind!r})")
+        assert result.get("digest") == expected(1), (kind, result)
+        if result["store"] == "none":
+            assert any("Nothing is kept" in output for output in result["warnings"])
             continue
         works.append(kind)
         hub.server.reset_counts()
-        found = lab(f"await load({url!r}, store={kind!r})")
-        assert found["stats"]["network_nbytes"] == 0, (kind, found)
+        result = lab(f"await load({url!r}, store={kind!r})")
+        assert result["stats"]["network_nbytes"] == 0, (kind, result)
         assert lab(f"await spoil({kind!r})") > 0
-        found = lab(f"await load({url!r}, store={kind!r})")
-        assert found.get("digest") == expected(1), (kind, found)
+        result = lab(f"await load({url!r}, store={kind!r})")
+        assert result.get("digest") == expected(1), (kind, result)
         assert 0 < hub.sent(kind) <= 2 * CHUNK
-        assert any("damaged" in told for told in found["warnings"])
+        assert any("damaged" in output for output in result["warnings"])
         # Site data are cleared while the page is open: the next loads keep and find again.
         if not lab(f"await clear_site({kind!r})"):
             continue
         for wanted in (expected(1), expected(1)):
-            found = lab(f"await load({url!r}, store={kind!r})")
-            assert found.get("digest") == wanted, (kind, found)
-        assert found["stats"]["network_nbytes"] == 0, (kind, found)
+            result = lab(f"await load({url!r}, store={kind!r})")
+            assert result.get("digest") == wanted, (kind, result)
+        assert result["stats"]["network_nbytes"] == 0, (kind, result)
         assert lab(f"await kept(store={kind!r})") == [kind]
     assert works == (["cache", "indexeddb"] if engine.name == "webkit" else works)
     assert "indexeddb" in works
     url = hub.add("nowhere")
     for _ in range(2):
-        found = lab(f"await load({url!r}, {{'{FILE}': {DIGEST!r}}}, store='none')")
-        assert found.get("digest") == expected(1), found
-        assert found["store"] == "none"
+        result = lab(f"await load({url!r}, {{'{FILE}': {DIGEST!r}}}, store='none')")
+        assert result.get("digest") == expected(1), result
+        assert result["store"] == "none"
     print(f"{engine.name}: stores that work: {', '.join(works)}")
 
 
@@ -375,8 +375,8 @@ def test_little_room(engine: Engine, hub: Hub, lab: Callable[..., Any]) -> None:
     lab(f"await clear({room})")
     urls = {name: hub.add(name, seed) for seed, name in enumerate(("old", "newer", "newest"), 1)}
     for url in urls.values():
-        found = lab(f"await load({url!r}, {room})")
-        assert "digest" in found, found
+        result = lab(f"await load({url!r}, {room})")
+        assert "digest" in result, result
     assert lab(f"await kept({room})") == ["newer", "newest"]
     # What a server claims, and what is no model, evicts nothing.
     liars = {"vast": 10**13, "large": 9 * 10**9, "fitting": SIZE}
@@ -384,9 +384,9 @@ def test_little_room(engine: Engine, hub: Hub, lab: Callable[..., Any]) -> None:
         url = hub.add(name, seed)
         (hub.root / name / FILE).write_bytes(b"\xff" * 8 + safetensors_bytes(seed)[8:])
         hub.server.claim(f"{name}/{FILE}", claimed)
-        found = lab(f"await load({url!r}, {room})")
-        assert found.get("error") == "model-file", found
-        assert ("the server claims" in found["told"]) == (name == "vast")
+        result = lab(f"await load({url!r}, {room})")
+        assert result.get("error") == "model-file", result
+        assert ("the server claims" in result["told"]) == (name == "vast")
         assert {"newer", "newest"} <= set(lab(f"await kept({room})")), name
     for location in ("http:", "http://", hub.server.url + "/new"):
         assert lab(f"await remove({location!r}, {room})") == 0
@@ -397,9 +397,9 @@ def test_little_room(engine: Engine, hub: Hub, lab: Callable[..., Any]) -> None:
     # It is listed, and removed, by name.
     assert lab("await listed_orphans()") == [[100], 1, []]
     small = f"store={store!r}, mostNbytes={SIZE // 2}"
-    found = lab(f"await load({urls['old']!r}, {small})")
-    assert found.get("digest") == expected(1)
-    assert any("too little room" in told for told in found["warnings"])
+    result = lab(f"await load({urls['old']!r}, {small})")
+    assert result.get("digest") == expected(1)
+    assert any("too little room" in output for output in result["warnings"])
 
 
 LOAD += """
@@ -448,8 +448,8 @@ def test_offsets_past_4_gib(
     """A sparse file of the dev server: what lies behind 4.5 GiB is read, and they are not."""
     wanted = np.arange(1000, dtype=np.float32)
     write_far(site.extra / "huge", wanted)
-    found = lab(f"await far('{site.url}/extra/huge')")
-    assert found == [1000, float(wanted.sum())]
+    result = lab(f"await far('{site.url}/extra/huge')")
+    assert result == [1000, float(wanted.sum())]
 
 
 LOAD += """
@@ -470,8 +470,8 @@ def test_a_frozen_holder_is_not_waited_for(
     seconds by default, this one fetches, too."""
     url = hub.add("frozen")
     assert lab(f"await freeze({url!r} + '/{FILE}')")
-    found = lab(f"await load({url!r}, patience={{**PATIENCE, 'silenceMs': 300}})")
-    assert found.get("digest") == expected(1), found
+    result = lab(f"await load({url!r}, patience={{**PATIENCE, 'silenceMs': 300}})")
+    assert result.get("digest") == expected(1), result
 
 
 LOAD += """

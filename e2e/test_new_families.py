@@ -59,12 +59,12 @@ def test_text_to_text_and_pictures(
     page.run("(code) => lab.run(code)", SCRIPT)
     for tier in ("webgpu", "wasm"):
         asked = (tier, f"{site.url}/extra/{base.name}", TEXTS[:2], N_GREEDY, SENTENCES, LABELS)
-        found = json.loads(page.run("(code) => lab.run(code)", f"await answers{asked!r}"))
+        result = json.loads(page.run("(code) => lab.run(code)", f"await answers{asked!r}"))
         expected = [written[f"t5.{at}.greedy"].tolist() for at in range(2)]
-        assert found["ids"] == expected, tier
-        for logits, name in zip(found["logits"], ("vit_logits", "dinov2_logits_42"), strict=True):
+        assert result["ids"] == expected, tier
+        for logits, name in zip(result["logits"], ("vit_logits", "dinov2_logits_42"), strict=True):
             expected = seen[name][:1]
             assert np.abs(np.array(logits) - expected).max() < 1e-5 * np.abs(expected).max(), tier
-        for rows, name in zip(found["pair"], ("clip_texts", "clip_images"), strict=True):
+        for rows, name in zip(result["pair"], ("clip_texts", "clip_images"), strict=True):
             assert (np.array(rows) * pair[name][: len(rows)]).sum(1).min() > 0.99999, (tier, name)
-        assert np.allclose(found["shares"], pair["clip_shares"][0], atol=2e-5), tier
+        assert np.allclose(result["shares"], pair["clip_shares"][0], atol=2e-5), tier

@@ -78,8 +78,8 @@ async def natively(folder: Path, pictures: Path, text: str) -> tuple[list[str], 
         rows = await model.embed_image([pictures / name for name in names])
         scores = (rows @ np.asarray(await model.embed_text([text])).T)[:, 0]
         order = [names[at] for at in np.argsort(-scores)]
-        (found,) = await model.classify(pictures / order[0], list(LABELS))
-    return order, dict(found.probabilities)
+        (result,) = await model.classify(pictures / order[0], list(LABELS))
+    return order, dict(result.probabilities)
 
 
 def test_pictures_are_found_and_bad_ones_say_why(webgpu_engine: Engine, site: Site) -> None:
@@ -142,6 +142,6 @@ def test_a_model_with_labels_of_its_own(engine: Engine, site: Site) -> None:
             return await model.classify([base / "plain0.png", base / "plain1.png"])
 
     said = dict(page.run(SHOWN))
-    for name, found in zip(("plain0.png", "plain1.png"), bascule.sync(best()), strict=True):
-        assert said[name].startswith(found.label), json.dumps(said)
+    for name, result in zip(("plain0.png", "plain1.png"), bascule.sync(best()), strict=True):
+        assert said[name].startswith(result.label), json.dumps(said)
     page.close()

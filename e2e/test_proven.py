@@ -26,8 +26,8 @@ def test_a_wrong_kernel_is_left_for_another(
         page.open(f"{site.url}/{wrong}/?model={TINY}&tier=webgpu")
         assert settled(page) == "ready", page.run("() => document.body.innerText")
         stats = page.run("() => bascule.stats()")
-        told = {name: round(stats[name], 1) for name in ("kernels_tried", "proof_ms", "load_ms")}
-        print(f"{webgpu_engine.name}, {visit} visit: {told}")
+        result = {name: round(stats[name], 1) for name in ("kernels_tried", "proof_ms", "load_ms")}
+        print(f"{webgpu_engine.name}, {visit} visit: {result}")
         reason = page.run(REASON)
         assert "layer_norm_lane 16 was left: its numbers are off by" in reason
         check_embeddings(page)
@@ -69,17 +69,17 @@ def test_a_wrong_op_costs_the_tier(
     booted(page)
     expected = golden("tiny-bert")
     code = f"{LOADS}\nawait loads({TINY!r}, {expected.texts!r})"
-    refused, told, rows = json.loads(page.run("(code) => lab.run(code)", code))
+    refused, output, rows = json.loads(page.run("(code) => lab.run(code)", code))
     # Asked for by its name, the tier is not left: an error that says what is wrong.
     assert "layer_norm" in refused["error"]["what"]
     assert "comes out wrong on this device" in refused["error"]["what"]
     # "auto" would take it and leaves it.
-    print(f"{webgpu_engine.name}: {told['reason']}")
-    assert told["reason"].startswith("auto took wasm: ")
-    assert "webgpu refused (layer_norm" in told["reason"]
-    assert told["decision"]["chosen"] == "webgpu"
-    assert told["tier"] == "wasm"
-    (step,) = told["proof"]["steps"]
+    print(f"{webgpu_engine.name}: {output['reason']}")
+    assert output["reason"].startswith("auto took wasm: ")
+    assert "webgpu refused (layer_norm" in output["reason"]
+    assert output["decision"]["chosen"] == "webgpu"
+    assert output["tier"] == "wasm"
+    (step,) = output["proof"]["steps"]
     assert step.startswith("webgpu was left: layer_norm")
-    found = np.reshape(rows, expected.embeddings.shape)
-    assert (cosines(found, expected.embeddings) >= 0.99999).all()
+    result = np.reshape(rows, expected.embeddings.shape)
+    assert (cosines(result, expected.embeddings) >= 0.99999).all()

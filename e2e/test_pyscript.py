@@ -48,7 +48,7 @@ def test_a_model_under_pyscript(
     with running(app) as url:
         page = new_page(f"{url}/own/index.html")
         wait_for(page, "globalThis.answer")
-        found = json.loads(page.run("() => globalThis.answer"))
-    assert found.get("error") is None
-    assert found["tier"] == "wasm"
-    assert (cosines(np.array(found["rows"]), golden("tiny-bert").embeddings) >= 0.99999).all()
+        result = json.loads(page.run("() => globalThis.answer"))
+    assert result.get("error") is None
+    assert result["tier"] == "wasm"
+    assert (cosines(np.array(result["rows"]), golden("tiny-bert").embeddings) >= 0.99999).all()

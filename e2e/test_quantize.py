@@ -77,13 +77,13 @@ def test_a_page_makes_the_same_blocks(
     format = "q4_1" if webgpu_engine.name.startswith("chromium") else "q8_0"
     with ThreadPoolExecutor() as threads:  # Playwright's own loop runs in this one
         hashes = threads.submit(asyncio.run, native(format)).result()
-    told = page.run("(code) => lab.run(code)", f"json.dumps(await compare({format!r}))")
-    found = json.loads(told)
-    print(f"{webgpu_engine.name} {format}:", {k: found[k] for k in found if k != "hashes"})
-    assert found["hashes"] == hashes
+    output = page.run("(code) => lab.run(code)", f"json.dumps(await compare({format!r}))")
+    result = json.loads(output)
+    print(f"{webgpu_engine.name} {format}:", {k: result[k] for k in result if k != "hashes"})
+    assert result["hashes"] == hashes
     # A quotient may be off by an ulp (see tests/shaders/test_quantize.py): 160 bytes of 700,000
     # blocks in Chromium. What is written to a wrong place changes a slab, 100,000 and more.
-    assert found["differ"] <= 2000
-    assert found["errors"] < 1e-3
-    assert found["cosine"] > 0.99999
-    assert found["peak"] < found["held"] + (20 << 20)
+    assert result["differ"] <= 2000
+    assert result["errors"] < 1e-3
+    assert result["cosine"] > 0.99999
+    assert result["peak"] < result["held"] + (20 << 20)

@@ -47,8 +47,8 @@ def visit(
     finally:
         site.faults.wheel_held = False
     assert settled(page) == "ready"
-    found = page.run(EMBED, expected.texts)
-    assert (cosines(found, expected.embeddings) >= 0.99999).all()
+    result = page.run(EMBED, expected.texts)
+    assert (cosines(result, expected.embeddings) >= 0.99999).all()
     return page.run("() => bascule.stats()")
 
 
@@ -67,8 +67,8 @@ LOADS = """() => new Promise((done, fail) => {
 def server(tmp_path: Path) -> Iterator[FaultyServer]:
     """Another origin, with a copy of the model."""
     shutil.copytree(TINY_BERT, tmp_path / "m")
-    with FaultyServer(tmp_path) as found:
-        yield found
+    with FaultyServer(tmp_path) as result:
+        yield result
 
 
 def test_a_second_visit_asks_for_files_and_makes_pipelines_before_python(
@@ -95,8 +95,8 @@ def test_a_second_visit_asks_for_files_and_makes_pipelines_before_python(
     third = visit(page, site, model, changed, tier="auto")
     assert (asked("HEAD"), asked("GET")) == (files, [weights])
     for name, stats in (("first", first), ("second", second), ("third", third)):
-        told = {k: round(stats[k], 1) for k in ("early_made", "early_ms", "device_ms", "load_ms")}
-        print(f"{webgpu_engine.name}, {name} visit: {told}")
+        result = {k: round(stats[k], 1) for k in ("early_made", "early_ms", "device_ms", "load_ms")}
+        print(f"{webgpu_engine.name}, {name} visit: {result}")
     assert first["early_listed"] == first["early_made"] == first["pipelines_early"] == 0
     assert second["early_listed"] == second["early_made"] == 8
     # All of the model's were there; the tier's own probe is no model's.
@@ -159,9 +159,9 @@ def test_tuning_in_the_page_is_kept_and_not_repeated(
     assert report["known"] == kept
     assert report["wrong"] == []
     assert report["findings"]
-    for found in report["findings"]:
-        print(found["signature"], found["chosen"], round(found["gain"], 2))
-        assert found["chosen"] == found["default"] or found["gain"] > 1.05
+    for result in report["findings"]:
+        print(result["signature"], result["chosen"], round(result["gain"], 2))
+        assert result["chosen"] == result["default"] or result["gain"] > 1.05
     count = kept + len(report["findings"])
     stats = visit(page, site)
     assert stats["signatures_tuned"] == count
@@ -299,17 +299,17 @@ def test_whatever_is_wrong_with_indexeddb_costs_speed_only(
 ) -> None:
     page = new_page(f"{site.url}/lab/?no-numpy")
     wait_for(page, "globalThis.lab")
-    found = json.loads(page.run("(code) => lab.run(code)", FAULTS))
-    for name, told in found.items():
-        print(engine.name, name, told)
-        assert told["back"] == [{"new": 1}, {"new": 2}], name
-        assert told["s"] < 30, name  # not for ever
+    result = json.loads(page.run("(code) => lab.run(code)", FAULTS))
+    for name, output in result.items():
+        print(engine.name, name, output)
+        assert output["back"] == [{"new": 1}, {"new": 2}], name
+        assert output["s"] < 30, name  # not for ever
         sound = name in ("sound", "kept", "sound again", "alien")
-        assert told["warned"] == (0 if sound else 1), name
-        assert told["got"] == ({"new": 1} if name in ("kept", "full", "closed") else None), name
+        assert output["warned"] == (0 if sound else 1), name
+        assert output["got"] == ({"new": 1} if name in ("kept", "full", "closed") else None), name
     for name in ("sound", "kept", "garbage", "number", "alien"):
-        assert found[name]["again"] == {"new": 1}, name
-    assert found["hanging"]["s"] > 2.9
+        assert result[name]["again"] == {"new": 1}, name
+    assert result["hanging"]["s"] > 2.9
 
 
 LOAD_BLOCKED = """
@@ -348,8 +348,8 @@ def test_an_idle_page_tunes_and_makes_way(
     expected = golden("tiny-bert")
     page = new_page(f"{site.url}/?model={TINY}&tier=webgpu&tune=now")
     assert settled(page) == "ready"
-    found = page.run(EMBED, expected.texts)  # stops what may be running, and goes first
-    assert (cosines(found, expected.embeddings) >= 0.99999).all()
+    result = page.run(EMBED, expected.texts)  # stops what may be running, and goes first
+    assert (cosines(result, expected.embeddings) >= 0.99999).all()
     wait_for(page, "(await bascule.stats()).signatures_tuned > 0")
-    found = page.run(EMBED, expected.texts)
-    assert (cosines(found, expected.embeddings) >= 0.99999).all()
+    result = page.run(EMBED, expected.texts)
+    assert (cosines(result, expected.embeddings) >= 0.99999).all()

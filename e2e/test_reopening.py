@@ -87,8 +87,8 @@ def test_a_stream_goes_on_after_device_destroy(
     # Each costs SwiftShader all pipelines once more.
     losses = (5,) if webgpu_engine.name.startswith("chromium") else (5, 12)
     code = STREAM.format(url=f"{site.url}/goldens/{MODEL}", prompt=PROMPT, losses=losses)
-    found: list[Any] = json.loads(page.run("(code) => lab.run(code)", code))
-    whole, ids, revivals, reason = found
+    result: list[Any] = json.loads(page.run("(code) => lab.run(code)", code))
+    whole, ids, revivals, reason = result
     print(f"{webgpu_engine.name}: {reason}")
     assert len(ids) == 24
     assert ids == whole

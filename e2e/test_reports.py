@@ -89,9 +89,9 @@ def look(page: Page, site: Site) -> list[str]:
     """What is wrong with how the open page looks, in every way that this engine can show."""
     if not isinstance(page, PlaywrightTab):
         return defects_now(page, site.extra)
-    found = defects(page, site.extra)
+    result = defects(page, site.extra)
     emulate(page, size=PHONE, color_scheme="dark")
-    return [*found, *defects_now(page, site.extra)]
+    return [*result, *defects_now(page, site.extra)]
 
 
 def test_the_performance_report(page: Page, written: Site) -> None:

@@ -83,8 +83,8 @@ def test_a_few_sentences_beside_their_result(page: Page, site: Site) -> None:
     # One cell is a stop of Tab; the arrow keys reach the others.
     page.run("() => document.querySelector('#matrix td').focus()")
     page.press("ArrowRight", "ArrowDown", "ArrowDown")
-    told = page.run("() => document.querySelector('#pointed').textContent")
-    assert "3 “w7” and 2 “w4 w5”" in told
+    result = page.run("() => document.querySelector('#pointed').textContent")
+    assert "3 “w7” and 2 “w4 w5”" in result
     assert page.run("() => document.querySelectorAll('#matrix td[tabindex=\"0\"]').length") == 1
     compare(page, ["w4"])
     assert "1 sentence, " in page.run("() => document.querySelector('#timings').textContent")
@@ -94,8 +94,8 @@ def test_texts_past_the_longest_are_named(page: Page, site: Site) -> None:
     emulate(page, size=DESKTOP)
     long = "w4 " * 100
     compare(page, ["w4", long, "w5 w6", f"{long} w7"])
-    told = "Sentences 2, 4 were cut to the first 40 tokens, the most that this model reads."
-    assert page.run("() => document.querySelector('#cut').innerText") == told
+    result = "Sentences 2, 4 were cut to the first 40 tokens, the most that this model reads."
+    assert page.run("() => document.querySelector('#cut').innerText") == result
     assert defects(page, site.extra) == []
     compare(page, [long, "w4"])
     assert "Sentence 1 was cut" in page.run("() => document.querySelector('#cut').innerText")
@@ -107,18 +107,18 @@ def test_400_sentences_on_a_canvas(page: Page, site: Site) -> None:
     emulate(page, size=DESKTOP)
     page.run("() => { frames = 0; bars.length = 0; }")
     compare(page, many(400))
-    found: dict[str, Any] = page.run(
+    result: dict[str, Any] = page.run(
         """() => ({
           frames, bars, cells: document.querySelectorAll("#found *").length,
           width: document.querySelector("#map canvas").width,
           pairs: document.querySelectorAll("#pairs li").length,
         })"""
     )
-    assert (found["width"], found["pairs"]) == (400, 5)
-    assert found["cells"] < 100  # no element for each of 160,000 pairs
-    assert found["frames"] > 3  # the page drew meanwhile
-    assert len(found["bars"]) > 3
-    assert found["bars"] == sorted(found["bars"])
+    assert (result["width"], result["pairs"]) == (400, 5)
+    assert result["cells"] < 100  # no element for each of 160,000 pairs
+    assert result["frames"] > 3  # the page drew meanwhile
+    assert len(result["bars"]) > 3
+    assert result["bars"] == sorted(result["bars"])
     assert defects(page, site.extra) == []
     page.run("() => document.querySelector('#map canvas').focus()")
     page.press("ArrowDown", "PageDown", "End")
@@ -149,9 +149,9 @@ def test_400_sentences_on_a_canvas(page: Page, site: Site) -> None:
     assert page.run("() => document.querySelector('#status').textContent") == "Cancelled."
     assert page.run("() => document.querySelector('#map canvas').width") == 400
     page.run(COMPARE, many(1001))
-    told = page.run("() => document.querySelector('#status').textContent")
-    assert "1,001 sentences" in told
-    assert "at most 1,000" in told
+    output = page.run("() => document.querySelector('#status').textContent")
+    assert "1,001 sentences" in output
+    assert "at most 1,000" in output
 
 
 def tab_to(page: Page, selector: str) -> None:
@@ -219,7 +219,7 @@ def test_an_error_by_keyboard_alone(engine: Engine, site: Site) -> None:
 
 def test_the_parts_by_themselves(page: Page) -> None:
     """What no click can bring about at will: stages in any order, every reason for a tier."""
-    found: dict[str, Any] = page.run(
+    result: dict[str, Any] = page.run(
         """async () => {
           const { LoadProgress } = await import("/loading.js");
           const { whyOf } = await import("/why.js");
@@ -261,12 +261,12 @@ def test_the_parts_by_themselves(page: Page) -> None:
           };
         }"""
     )
-    values = [value for value, _, _ in found["values"]]
+    values = [value for value, _, _ in result["values"]]
     assert values == sorted(values)
     assert 0 < values[0] < values[-1] <= 1
-    assert found["values"][0][1] == "24%, 40.0 of 80.0 MB"
-    assert found["values"][7][2] == "Loading the weights"  # while the shaders compile
-    assert found["why"] == [
+    assert result["values"][0][1] == "24%, 40.0 of 80.0 MB"
+    assert result["values"][7][2] == "Loading the weights"  # while the shaders compile
+    assert result["why"] == [
         "On the CPU, by WebAssembly: this browser shows no GPU.",
         "On the CPU, by WebAssembly: the GPU is switched off by this page's address.",
         "On the CPU, by WebAssembly: the model does not fit the GPU's memory.",
@@ -274,7 +274,7 @@ def test_the_parts_by_themselves(page: Page) -> None:
         "On the CPU, by numpy: what was expected to be faster failed here.",
         "On the CPU, by numpy: as chosen.",
     ]
-    assert found["models"] == [
+    assert result["models"] == [
         ["m", "a", 3], ["one.gguf", "a", 1], ["two.gguf", "a", 1], ["h", "a", 1],
         ["Python's start", "", 1],
     ]  # fmt: skip

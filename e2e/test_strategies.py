@@ -118,15 +118,15 @@ def test_each_strategy_on_every_tier(
     seed = int.from_bytes(os.urandom(4))
     for tier in ("webgpu", "wasm", "cpu"):
         head = f"TIER, BINDING, SEED = {tier!r}, {BINDING}, {seed}\n"
-        told = lab(page, head + CODE)
-        print(f"{engine.name}, {tier}, seed {seed}: {told}")
-        for strategy, found in told.items():
-            assert found["off"] < 1e-4, (tier, strategy)
-            assert found["elsewhere"] == 0
+        output = lab(page, head + CODE)
+        print(f"{engine.name}, {tier}, seed {seed}: {output}")
+        for strategy, result in output.items():
+            assert result["off"] < 1e-4, (tier, strategy)
+            assert result["elsewhere"] == 0
             if strategy != "simplified_shader" or tier == "webgpu":
-                assert found["activations"] == 1, (tier, strategy)
-                assert strategy in found["taken"], (tier, strategy)
-        assert all(told[name]["taken"][name] > 1 for name in (*BINDS, *SHORTENS))
+                assert result["activations"] == 1, (tier, strategy)
+                assert strategy in result["taken"], (tier, strategy)
+        assert all(output[name]["taken"][name] > 1 for name in (*BINDS, *SHORTENS))
         # Where the limit is real the plain way fails.
-        assert {told[name]["plain"] for name in BINDS} == {"gpu" if tier == "webgpu" else "fine"}
-        assert all(told[name]["peak_nbytes"] < told[name]["plain_nbytes"] for name in SAVES)
+        assert {output[name]["plain"] for name in BINDS} == {"gpu" if tier == "webgpu" else "fine"}
+        assert all(output[name]["peak_nbytes"] < output[name]["plain_nbytes"] for name in SAVES)

@@ -103,8 +103,8 @@ for template, messages, tools in asked:
     chats.append(ChatTemplate(Renderer(template), tokenizer, "m").encode(messages, tools=tools))
 json.dumps([plain, special, streamed, chats])
 """
-    found = json.loads(shared_lab.run("(code) => lab.run(code)", code))
-    assert found == [plain, special, streamed, chats]
+    result = json.loads(shared_lab.run("(code) => lab.run(code)", code))
+    assert result == [plain, special, streamed, chats]
 
 
 def test_hostile_templates_fail_and_the_page_lives(shared_lab: Page) -> None:
@@ -127,5 +127,5 @@ for source in json.loads({json.dumps(json.dumps([HOSTILE[name] for name in names
         found.append(None)
 json.dumps([found, Renderer("{{{{ 1 + 1 }}}}").render({{}})])
 """
-    found = json.loads(shared_lab.run("(code) => lab.run(code)", code))
-    assert found == [[None] * len(names), "2"]
+    result = json.loads(shared_lab.run("(code) => lab.run(code)", code))
+    assert result == [[None] * len(names), "2"]

@@ -27,9 +27,9 @@ MODULES = ("layer norm, dense, normalize", "prompt left out of max", "gamma and 
 
 @pytest.fixture
 def page(site: Site, shared: Callable[[str], Page]) -> Page:
-    found = shared(f"{site.url}/?model=/goldens/tiny-bert&tier=wasm&tune=off")
-    assert settled(found) == "ready", found.run("() => document.body.innerText")
-    return found
+    result = shared(f"{site.url}/?model=/goldens/tiny-bert&tier=wasm&tune=off")
+    assert settled(result) == "ready", result.run("() => document.body.innerText")
+    return result
 
 
 @pytest.mark.most_tiers
@@ -53,8 +53,8 @@ def test_minilm_on_every_tier(
             print(f"{engine.name}: MiniLM 1x{tokens} on wasm in {ms:.1f} ms (median)")
         return rows[short]
 
-    found = {tier: answer(tier) for tier in tiers_of(page)}
-    assert_same({"float64": expected.embeddings[short], **found}, engine)
+    results = {tier: answer(tier) for tier in tiers_of(page)}
+    assert_same({"float64": expected.embeddings[short], **results}, engine)
 
 
 @pytest.mark.one_engine
@@ -112,7 +112,7 @@ def assert_same(found: Mapping[str, np.ndarray], engine: Engine) -> None:
     """Each answer against the first; printed, then judged."""
     (first, expected), *others = found.items()
     least = {name: float(cosines(rows, expected).min()) for name, rows in others}
-    told = ", ".join(f"{name} {cosine:.7f}" for name, cosine in least.items())
-    print(f"{engine.name}, least cosine with {first}: {told}")
+    result = ", ".join(f"{name} {cosine:.7f}" for name, cosine in least.items())
+    print(f"{engine.name}, least cosine with {first}: {result}")
     assert all(np.isfinite(rows).all() for rows in found.values())
     assert min(least.values()) >= COSINE

@@ -84,10 +84,11 @@ def test_a_file_the_microphone_and_what_fails(engine: Engine, site: Site) -> Non
     page = engine.new_page()
     page.open(f"{site.url}/transcribe.html?tier=wasm&model=/extra/speech-tiny")
     assert settled(page) == "ready"
-    for file, told in (("", "file is empty"), ("garbage.wav", "cannot read that file")):
+    for file, result in (("", "file is empty"), ("garbage.wav", "cannot read that file")):
         give(page, site, file)
         wait_for(
-            page, f"{SHOWN} && document.querySelector('#error-what').textContent.includes('{told}')"
+            page,
+            f"{SHOWN} && document.querySelector('#error-what').textContent.includes('{result}')",
         )
     give(page, site, "noise.wav")
     wait_for(page, DONE)
@@ -107,13 +108,13 @@ def test_a_file_the_microphone_and_what_fails(engine: Engine, site: Site) -> Non
     if not engine.name.startswith("firefox"):
         page.page.context.grant_permissions(["microphone"])
     page.run(ALLOW)
-    for end, told in ((STOP, ""), (UNPLUG, "microphone went away")):
+    for end, result in ((STOP, ""), (UNPLUG, "microphone went away")):
         page.run(RECORD)
         wait_for(page, RECORDS)
         page.run(LISTEN, LISTEN_MS)
         page.run(end)
         wait_for(page, DONE)
-        assert told in page.run(NOTES)
+        assert result in page.run(NOTES)
         assert page.run("() => document.querySelector('#length').textContent") == "0:01"
         assert page.run(HEIGHT) > 4
     page.close()

@@ -17,9 +17,9 @@ def test_tiny_models_say_what_the_reference_says(
     for name in ("tiny-mixed", "tiny-k"):
         page = open_model(site, shared, f"/goldens/tiny-llama/{name}.gguf", "wasm")
         chat = llama.tiny(name).chats[0]
-        found = page.run(GENERATE, {"ids": chat.prompt_ids, "options": GREEDY})
-        assert chat.parts_at(found["ids"]) is None, (engine.name, name)
-        assert len(found["ids"]) == (32 if chat.end is None else chat.end)
+        result = page.run(GENERATE, {"ids": chat.prompt_ids, "options": GREEDY})
+        assert chat.parts_at(result["ids"]) is None, (engine.name, name)
+        assert len(result["ids"]) == (32 if chat.end is None else chat.end)
 
 
 def test_smollm2_says_what_the_reference_says(
@@ -32,9 +32,9 @@ def test_smollm2_says_what_the_reference_says(
     page = open_model(site, shared, tier="wasm")
     chat = llama.prompts()["accents"]
     options = {**GREEDY, "max_new_tokens": 32 if engine.name.startswith("chromium") else 6}
-    found = page.run(GENERATE, {"ids": chat.prompt_ids, "options": options})
-    assert chat.parts_at(found["ids"]) is None, found["text"]
-    assert len(found["ids"]) == min(options["max_new_tokens"], chat.end or 32)
+    result = page.run(GENERATE, {"ids": chat.prompt_ids, "options": options})
+    assert chat.parts_at(result["ids"]) is None, result["text"]
+    assert len(result["ids"]) == min(options["max_new_tokens"], chat.end or 32)
     for key in ("prefill_tokens_per_s", "decode_tokens_per_s"):
-        record_property(key, found["stats"][key])
-        print(f"{engine.name}, wasm: {key} {found['stats'][key]:.1f}")
+        record_property(key, result["stats"][key])
+        print(f"{engine.name}, wasm: {key} {result['stats'][key]:.1f}")

@@ -60,8 +60,8 @@ def test_with_webnn_switched_on_the_platform_has_the_word(
     try:
         page = PlaywrightTab(browser.new_context().new_page())
         refused_by_name_and_passed_over_by_auto(page, site, "not supported")
-        told = page.run("() => navigator.ml.createContext().then(() => '', (e) => e.message)")
-        assert told.rstrip(".") in page.run("() => document.querySelector('#reason').textContent")
+        result = page.run("() => navigator.ml.createContext().then(() => '', (e) => e.message)")
+        assert result.rstrip(".") in page.run("() => document.querySelector('#reason').textContent")
     finally:
         browser.close()
 
@@ -132,15 +132,15 @@ def test_the_bridge_computes_on_a_navigator_ml(
     wait_for(page, "globalThis.lab")
     seed = int.from_bytes(os.urandom(4))
     code = ENCODER.replace("SEED", str(seed))
-    found: dict[str, Any] = json.loads(page.run("(code) => lab.run(code)", code))
-    print(engine.name, seed, found)
-    assert found["device"] == "navigator.ml, cpu"
-    assert all(error < 5e-6 for error in found["errors"])  # rows of length 1; NaN fails
-    assert found["same"] == [True] * 3
-    assert found["graphs"] == 0
-    assert found["nan"]
-    assert found["told"] == (
+    result: dict[str, Any] = json.loads(page.run("(code) => lab.run(code)", code))
+    print(engine.name, seed, result)
+    assert result["device"] == "navigator.ml, cpu"
+    assert all(error < 5e-6 for error in result["errors"])  # rows of length 1; NaN fails
+    assert result["same"] == [True] * 3
+    assert result["graphs"] == 0
+    assert result["nan"]
+    assert result["told"] == (
         "WebNnError: WebNN could not build a graph: planned. "
         'Use another tier: tier="auto" takes the best that works here.'
     )
-    assert found["lost"] == "planned loss"
+    assert result["lost"] == "planned loss"

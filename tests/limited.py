@@ -21,8 +21,8 @@ class LimitedGpu:
     """
 
     def __init__(self, gpu: Gpu, binding_nbytes: int) -> None:
-        told = {"maxStorageBufferBindingSize": binding_nbytes, "maxBufferSize": binding_nbytes}
-        self.adapter: AdapterInfo = replace(gpu.adapter, limits={**gpu.adapter.limits, **told})
+        result = {"maxStorageBufferBindingSize": binding_nbytes, "maxBufferSize": binding_nbytes}
+        self.adapter: AdapterInfo = replace(gpu.adapter, limits={**gpu.adapter.limits, **result})
         self.largest_nbytes = 0
         self._gpu = gpu
         self._most = binding_nbytes
@@ -99,6 +99,6 @@ class LimitedGpu:
 
     def _check_binding(self, nbytes: int) -> None:
         if nbytes > self._most:
-            told = f"a binding of {nbytes:,} bytes, and this device allows {self._most:,}."
-            raise GpuError("record", told)
+            result = f"a binding of {nbytes:,} bytes, and this device allows {self._most:,}."
+            raise GpuError("record", result)
         self.largest_nbytes = max(self.largest_nbytes, nbytes)

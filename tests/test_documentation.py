@@ -26,9 +26,9 @@ def examples(page: str, heading: str = "") -> list[str]:
     text = (ROOT / page).read_text("utf-8")
     if heading:
         (text,) = re.findall(rf"^{heading}\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
-    found = BLOCK.findall(text)
-    assert found, page
-    return found
+    result = BLOCK.findall(text)
+    assert result, page
+    return result
 
 
 async def run(code: str, names: dict[str, Any]) -> None:

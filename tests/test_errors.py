@@ -22,12 +22,12 @@ def all_errors() -> dict[str, type[BasculeError]]:
     for module in pkgutil.walk_packages(bascule.__path__, "bascule."):
         if not module.name.endswith(("_browser", "__main__")):
             importlib.import_module(module.name)
-    found, queue = dict[str, type[BasculeError]](), [BasculeError]
+    result, queue = dict[str, type[BasculeError]](), [BasculeError]
     while queue:
         error = queue.pop()
-        found[error.__name__] = error
+        result[error.__name__] = error
         queue += [e for e in error.__subclasses__() if e.__module__.startswith("bascule")]
-    return found
+    return result
 
 
 def test_every_error_is_public() -> None:

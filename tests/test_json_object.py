@@ -35,8 +35,8 @@ FEW = JsonLimits(1000, 8, 3)
     ],
 )
 def test_items_are_counted_outside_of_strings(text: str, items: int) -> None:
-    found = parse_json(text.encode(), JsonLimits(1000, items, 3))
-    assert found == json.loads(text)
+    result = parse_json(text.encode(), JsonLimits(1000, items, 3))
+    assert result == json.loads(text)
     if items > 1:
         with pytest.raises(JsonFault, match="items"):
             parse_json(text.encode(), JsonLimits(1000, items - 1, 3))
@@ -111,9 +111,9 @@ def test_forty_megabytes_do_not_become_a_gigabyte(
 def test_a_tokenizer_of_a_quarter_million_tokens_is_read() -> None:
     tokens = {f"{index:x}é": index for index in range(250_000)}
     merges = [[f"{index:x}", "é"] for index in range(250_000)]
-    told = {"model": {"vocab": tokens, "merges": merges}}
-    data = json.dumps(told, ensure_ascii=False).encode()
-    assert json_object(data, "tokenizer.json", TOKENIZER) == told
+    result = {"model": {"vocab": tokens, "merges": merges}}
+    data = json.dumps(result, ensure_ascii=False).encode()
+    assert json_object(data, "tokenizer.json", TOKENIZER) == result
 
 
 def test_the_page_bounds_a_manifest_too() -> None:
@@ -126,5 +126,5 @@ def test_the_page_bounds_a_manifest_too() -> None:
     """
     for name, expected in (("sound", "0"), ("large", "it holds more than 262144 items")):
         command = ["node", "--input-type=module", "-e", script, name]
-        told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-        assert told.stdout.strip() == expected, told.stderr
+        result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+        assert result.stdout.strip() == expected, result.stderr

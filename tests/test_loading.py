@@ -49,13 +49,13 @@ def models(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(models: Path) -> Iterator[FaultyServer]:
-    with FaultyServer(models) as found:
-        yield found
+    with FaultyServer(models) as result:
+        yield result
 
 
 async def assert_golden(model: bascule.EmbeddingModel) -> None:
-    found = await model.embed(golden("tiny-bert").texts)
-    assert (cosines(found, golden("tiny-bert").embeddings) >= 0.99999).all()
+    result = await model.embed(golden("tiny-bert").texts)
+    assert (cosines(result, golden("tiny-bert").embeddings) >= 0.99999).all()
 
 
 @pytest.mark.parametrize("parallel", [True, False])
@@ -64,13 +64,13 @@ async def test_shards_make_the_same_model(
     models: Path, server: FaultyServer, place: str, parallel: bool
 ) -> None:
     where = models / "shards" if place == "folder" else f"{server.url}/shards"
-    told: list[float] = []
+    messages: list[float] = []
     loader = bascule.ProgressiveModelLoader(where, parallel, tier="cpu")
-    loader.register_progress_callback(told.append)
+    loader.register_progress_callback(messages.append)
     async with await loader.load_model() as model:
         await assert_golden(model)
-    assert told == sorted(told)
-    assert told[-1] == 100
+    assert messages == sorted(messages)
+    assert messages[-1] == 100
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ async def test_cancel_keeps_what_has_come(server: FaultyServer) -> None:
     again = bascule.ProgressiveModelLoader(f"{server.url}/minilm", chunk_size_mb=1, tier="cpu")
     async with await again.load_model() as model:
         expected = golden("minilm")
-        found = await model.embed(expected.texts[:3])
-        assert (cosines(found, expected.embeddings[:3]) >= 0.99999).all()
+        result = await model.embed(expected.texts[:3])
+        assert (cosines(result, expected.embeddings[:3]) >= 0.99999).all()
         assert model.stats["network_nbytes"] < 0.5 * (MINILM / FILE).stat().st_size
 
 
@@ -118,8 +118,8 @@ async def test_90_mb_over_a_connection_that_drops_20_times(
         server.plan(FILE, Fault("drop", 4 << 20, after=int(after)), times=1)
     async with await bascule.load(f"{server.url}/minilm", tier="cpu") as model:
         expected = golden("minilm")
-        found = await model.embed(expected.texts[:3])
-        assert (cosines(found, expected.embeddings[:3]) >= 0.99999).all()
+        result = await model.embed(expected.texts[:3])
+        assert (cosines(result, expected.embeddings[:3]) >= 0.99999).all()
         assert model.stats["network_retries"] > 10
     sent = server.sent[f"/minilm/{FILE}"]
     print(f"{server.count(FILE)} requests, {sent / size:.2f} of the file sent")
@@ -136,19 +136,19 @@ async def test_one_load_at_a_time(models: Path) -> None:
 
 
 async def test_components_load_at_the_same_time(server: FaultyServer) -> None:
-    told: list[tuple[str, float, float]] = []
+    messages: list[tuple[str, float, float]] = []
     loader = bascule.ParallelMultimodalLoader(
         f"{server.url}/dual", components=["question", "answer"], tier="webgpu"
     )
-    loader.register_progress_callback(lambda *each: told.append(each))
+    loader.register_progress_callback(lambda *each: messages.append(each))
     async with await loader.load_parallel() as model:
         assert set(model) == {"question", "answer"}
         await assert_golden(model["question"])
         a, b = [await part.embed(["w4 w5"]) for part in model.values()]
         assert not np.allclose(a, b)
-    assert {name for name, _, _ in told} == {"question", "answer"}
-    assert told[-1][1:] == (100, 100)
-    wholes = [whole for _, _, whole in told]
+    assert {name for name, _, _ in messages} == {"question", "answer"}
+    assert messages[-1][1:] == (100, 100)
+    wholes = [whole for _, _, whole in messages]
     assert wholes == sorted(wholes)
 
 
@@ -196,12 +196,12 @@ async def test_results_come_before_the_last_byte(server: FaultyServer, tier: str
         embedding = asyncio.ensure_future(model.embed(expected.texts[:1]))
         await model.loaded()
         last_byte = perf_counter() - began
-        found = await embedding
+        result = await embedding
         print(
             f"{tier}: first layer ran after {stages[0]:.2f} s, last byte came after "
             f"{last_byte:.2f} s, first result after {perf_counter() - began:.2f} s"
         )
-        assert (cosines(found, expected.embeddings[:1]) >= 0.99999).all()
+        assert (cosines(result, expected.embeddings[:1]) >= 0.99999).all()
         assert len([at for at in stages if at < last_byte]) > 10
         again = await model.embed(expected.texts[:5])
         assert (cosines(again, expected.embeddings[:5]) >= 0.99999).all()

@@ -62,8 +62,8 @@ def test_options() -> None:
         "sampling": GREEDY,
         "max_new_tokens": 5,
     }
-    told = options_from_json('{"temperature": 1, "seed": null, "top_k": 4, "stop": ["a"]}')
-    assert told == {"temperature": 1, "top_k": 4, "stop": ["a"]}
+    result = options_from_json('{"temperature": 1, "seed": null, "top_k": 4, "stop": ["a"]}')
+    assert result == {"temperature": 1, "top_k": 4, "stop": ["a"]}
     assert options_from_json("{}") == {}
     words = '{"max_tokens": 5, "temperature": 0, "top_p": 0.9, "seed": 7, "stop": "a"}'
     asked = read_options(options_from_json(words))
@@ -95,15 +95,15 @@ def test_bad_options(options: str) -> None:
 def test_prompts() -> None:
     assert prompt_from_json('"a text"') == "a text"
     assert prompt_from_json("[1, 2]") == [1, 2]
-    for told in (5, [1.5], ["1"], [True], {"a": 1}, None):
+    for result in (5, [1.5], ["1"], [True], {"a": 1}, None):
         with pytest.raises(InputError):
-            ids_of(told)
+            ids_of(result)
 
 
 async def test_a_chat_streams_what_it_gives_back() -> None:
     page = Page()
-    told = await page.load()
-    assert (told["kind"], told["maxLength"], told["canChat"]) == ("language-model", 256, True)
+    result = await page.load()
+    assert (result["kind"], result["maxLength"], result["canChat"]) == ("language-model", 256, True)
     made = await page.chat()
     assert made["ids"] == CHAT.ids
     assert made["text"] == CHAT.text == "".join(text for text, _ in page.pieces)
@@ -125,8 +125,8 @@ async def test_a_cancel_stops_what_runs_and_what_waits() -> None:
     ]
     await page.began.wait()
     await page.session.cancel()
-    told = await asyncio.gather(*asked)
-    assert [each["error"]["category"] for each in told] == ["cancelled", "cancelled"]
+    result = await asyncio.gather(*asked)
+    assert [each["error"]["category"] for each in result] == ["cancelled", "cancelled"]
     assert (await page.chat())["ids"] == CHAT.ids
     await page.session.close()
 
@@ -142,9 +142,9 @@ async def test_the_later_of_two_loads_stays_and_stops_a_chat() -> None:
     assert (await chat)["error"]["category"] == "cancelled"
     assert (await first)["error"]["category"] == "cancelled"
     assert (second["kind"], second["dimension"]) == ("sentence-encoder", 35)
-    found = await page.chat()
-    assert found["error"]["category"] == "input"
-    assert "a language model" in found["error"]["what"]
+    result = await page.chat()
+    assert result["error"]["category"] == "input"
+    assert "a language model" in result["error"]["what"]
     await page.session.close()
 
 

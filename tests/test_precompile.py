@@ -77,11 +77,11 @@ async def test_where_a_loop_runs_the_work_has_begun_before_it_is_awaited(
     compiled: list[str],
 ) -> None:
     precompiler = ShaderPrecompiler()
-    told: list[float] = []
+    messages: list[float] = []
     begun = asyncio.Event()
 
     def tell(progress: bascule.Progress) -> None:
-        told.append(progress.fraction)
+        messages.append(progress.fraction)
         begun.set()
 
     task = precompiler.precompile_essential_shaders(tell)
@@ -92,8 +92,8 @@ async def test_where_a_loop_runs_the_work_has_begun_before_it_is_awaited(
     assert done(await task).pipelines == 8
     assert done(await other).pipelines == 2
     assert compiled.count("add.wgsl") == 1  # one device for both
-    assert told == sorted(told)
-    assert told[-1] == 1
+    assert messages == sorted(messages)
+    assert messages[-1] == 1
     # A model of the kind finds all of it there, but for what its own sizes change.
     before = len(compiled)
     model = await (await precompiler.device()).load(TINY_BERT)
@@ -113,9 +113,9 @@ async def test_a_model_of_a_kind_finds_its_shaders(
     assert essential.tier == "webgpu"
     assert len(compiled) == essential.pipelines > 10
     for operation in ("attention", "layer_norm"):
-        found = done(await as_task(precompiler.precompile_operation(operation)))
-        assert found.operations == (operation,)
-        assert found.pipelines > 0
+        result = done(await as_task(precompiler.precompile_operation(operation)))
+        assert result.operations == (operation,)
+        assert result.pipelines > 0
     before = len(compiled)
     assert before == essential.pipelines
     model = await (await precompiler.device()).load(build(tmp_path / "m"))
@@ -140,11 +140,11 @@ def test_a_models_seed(compiled: list[str]) -> None:
     precompiler = bascule.ModelSpecificPrecompiler(
         model_name=str(TINY_BERT), model_type="text", cache_results=True
     )
-    told: list[tuple[str, float]] = []
-    precompiler.on_progress(lambda stage, percent: told.append((stage, percent)))
+    messages: list[tuple[str, float]] = []
+    precompiler.on_progress(lambda stage, percent: messages.append((stage, percent)))
     found = done(precompiler.precompile_all())
     assert found.pipelines == 8
-    assert told[-1] == ("pipelines", 100.0)
+    assert messages[-1] == ("pipelines", 100.0)
     before = len(compiled)
 
     async def rest() -> None:
@@ -153,7 +153,7 @@ def test_a_models_seed(compiled: list[str]) -> None:
         assert isinstance(model, bascule.UnifiedWebPlatform)
         result: Any = await model.run_inference({"input_text": expected.texts})  # type: ignore[misc]
         assert (cosines(result["embeddings"], expected.embeddings) >= 0.99999).all()
-        assert ("weights", 100.0) in told
+        assert ("weights", 100.0) in messages
         model.close()
 
     asyncio.run(rest())
@@ -199,8 +199,8 @@ async def test_without_the_cache_nothing_is_kept(tmp_path: Any) -> None:
 
 async def test_a_tier_without_shaders_says_so() -> None:
     precompiler = ShaderPrecompiler(platform="cpu")
-    found = await precompiler.precompile_essential_shaders()  # type: ignore[misc]
-    assert (found.pipelines, found.tier, found.reason) == (0, "cpu", "cpu was asked for")
+    result = await precompiler.precompile_essential_shaders()  # type: ignore[misc]
+    assert (result.pipelines, result.tier, result.reason) == (0, "cpu", "cpu was asked for")
 
 
 async def test_auto_takes_a_tier_that_has_shaders(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,8 +212,8 @@ async def test_auto_takes_a_tier_that_has_shaders(monkeypatch: pytest.MonkeyPatc
             if isinstance(precompiler, ShaderPrecompiler)
             else precompiler.precompile_all()
         )
-        found = await work
-        assert (found.pipelines, found.tier) == (8, "webgpu")
+        result = await work
+        assert (result.pipelines, result.tier) == (8, "webgpu")
         precompiler.close()
 
 
@@ -221,15 +221,15 @@ async def test_auto_heeds_the_switches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BASCULE_FORCE_WEBGPU")
     monkeypatch.setenv("BASCULE_DISABLE_WEBGPU", "1")
     limited = ShaderPrecompiler()
-    found = await limited.precompile_operation("attention")  # type: ignore[misc]
-    assert (found.pipelines, found.tier) == (1, "webgpu-limited")
+    result = await limited.precompile_operation("attention")  # type: ignore[misc]
+    assert (result.pipelines, result.tier) == (1, "webgpu-limited")
     limited.close()
     monkeypatch.delenv("BASCULE_DISABLE_WEBGPU")
     monkeypatch.setenv("BASCULE_FORCE_CPU", "1")
     without = ShaderPrecompiler()
-    found = await without.precompile_operation("attention")  # type: ignore[misc]
-    assert (found.pipelines, found.tier) == (0, "cpu")
-    assert "BASCULE_FORCE_CPU" in found.reason
+    result = await without.precompile_operation("attention")  # type: ignore[misc]
+    assert (result.pipelines, result.tier) == (0, "cpu")
+    assert "BASCULE_FORCE_CPU" in result.reason
     without.close()
 
 

@@ -30,13 +30,13 @@ def test_each_name_is_where_the_table_says() -> None:
 
 def test_type_checkers_see_the_same_names() -> None:
     stub = ast.parse((Path(bascule.__file__).parent / "__init__.pyi").read_text("utf-8"))
-    found = {
+    results = {
         alias.asname: node.module
         for node in stub.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert found == _HOMES
+    assert results == _HOMES
 
 
 def test_modules_that_users_need_are_attributes() -> None:

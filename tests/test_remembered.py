@@ -28,11 +28,11 @@ def only_file(folder: Path) -> Path:
 
 @contextmanager
 def one_warning(word: str) -> Iterator[None]:
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as result:
         warnings.simplefilter("always")
         yield
-    assert [w.category for w in told] == [RememberedWarning]
-    assert word in str(told[0].message)
+    assert [w.category for w in result] == [RememberedWarning]
+    assert word in str(result[0].message)
 
 
 async def test_an_entry_outlives_its_process(tmp_path: Path) -> None:
@@ -153,8 +153,10 @@ async def test_the_folder_is_told_by_the_environment(
 
 def test_it_needs_no_numpy() -> None:
     code = "import sys, bascule.base.remembered; print('numpy' in sys.modules)"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "False"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "False"
 
 
 async def test_a_load_takes_what_is_damaged_for_missing(
@@ -168,11 +170,11 @@ async def test_a_load_takes_what_is_damaged_for_missing(
     for path in paths:
         damaged = re.sub(r"(?<=[:\[ ])\d+(?=[,\]}. ])", "1" + "0" * 400, path.read_text())
         path.write_text(damaged)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as output:
         warnings.simplefilter("always")
         async with await bascule.load(TINY_BERT) as model:
-            found = await model.embed(["w9 w10"])
-    assert np.allclose(found, expected, atol=1e-4)
-    words = [str(w.message) for w in told if w.category is RememberedWarning]
+            result = await model.embed(["w9 w10"])
+    assert np.allclose(result, expected, atol=1e-4)
+    words = [str(w.message) for w in output if w.category is RememberedWarning]
     assert words
     assert all("damaged" in each for each in words)

@@ -39,9 +39,9 @@ def test_the_last_words_of_a_run(tmp_path: Path, workers: str, hanging: list[str
     record = tmp_path / "out" / "running-tests.txt"
     expected = [f"test_hangs[{name}]" for name in hanging]
     while run.poll() is None:  # pytest-timeout ends what never comes
-        told = record.read_text() if record.is_file() else ""
+        result = record.read_text() if record.is_file() else ""
         reached = all((tmp_path / name).exists() for name in hanging)
-        if reached and all(name in told for name in expected):
+        if reached and all(name in result for name in expected):
             break
         time.sleep(0.05)
     run.send_signal(signal.SIGTERM)
@@ -62,10 +62,10 @@ def test_a_repeated_failure_is_printed_with_its_cause(tmp_path: Path) -> None:
         "        raise TimeoutError('the machine was busy')\n"
     )
     command = [sys.executable, "-m", "pytest", "-q", "--reruns", "1", "test_it.py"]
-    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert told.returncode == 0
-    assert "TimeoutError: the machine was busy" in told.stdout
-    assert "raise TimeoutError('the machine was busy')" in told.stdout  # the whole failure
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0
+    assert "TimeoutError: the machine was busy" in result.stdout
+    assert "raise TimeoutError('the machine was busy')" in result.stdout  # the whole failure
 
 
 def test_where_the_time_went_and_which_worker_was_idle(tmp_path: Path) -> None:
@@ -74,9 +74,9 @@ def test_where_the_time_went_and_which_worker_was_idle(tmp_path: Path) -> None:
         "import pytest\n@pytest.mark.parametrize('n', range(12))\ndef test_it(n):\n    pass\n"
     )
     command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "load", "test_it.py"]
-    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert told.returncode == 0
-    assert "the 10 slowest of 12 tests" in told.stdout
-    idle = re.search(r"idle at the end: gw0 (\d+) s, gw1 (\d+) s\n", told.stdout)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0
+    assert "the 10 slowest of 12 tests" in result.stdout
+    idle = re.search(r"idle at the end: gw0 (\d+) s, gw1 (\d+) s\n", result.stdout)
     assert idle
     assert "0" in idle.groups()  # the last one

@@ -73,10 +73,10 @@ NAMES = {
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_imports_and_has_what_its_guide_calls(name: str) -> None:
-    found = getattr(bascule, name)
-    fields = getattr(found, "__dataclass_fields__", {})
+    result = getattr(bascule, name)
+    fields = getattr(result, "__dataclass_fields__", {})
     lacks = [each for each in NAMES[name].split() if each not in fields]
-    assert [each for each in lacks if not hasattr(found, each)] == []
+    assert [each for each in lacks if not hasattr(result, each)] == []
 
 
 def test_names_that_are_not_here_are_explained() -> None:

@@ -73,15 +73,15 @@ def test_modules_code_and_files_outlive_the_package(package: Path, tmp_path: Pat
     part = next((package / "bascule" / "shaders" / "parts").glob("*.wgsl"))
     nbytes = len(part.read_text("utf-8"))
     run(COLLECT, str(package), collected)
-    found = json.loads(run(PREPARE, str(package), collected, part.name))
-    assert "bascule.text.marks" in found["names"]
-    assert "json" in found["names"]
-    assert not [name for name in found["names"] if name.startswith("numpy")]
-    assert not found["numpy"]
-    assert found["same"]
-    assert not found["other"]
-    assert found["reseeded"]
-    assert found["environment"] == "1"
-    assert found["file"] == str(package / "bascule" / "backend" / "cpu.py")
-    assert found["shader"] == nbytes
-    assert found["wasm"]
+    result = json.loads(run(PREPARE, str(package), collected, part.name))
+    assert "bascule.text.marks" in result["names"]
+    assert "json" in result["names"]
+    assert not [name for name in result["names"] if name.startswith("numpy")]
+    assert not result["numpy"]
+    assert result["same"]
+    assert not result["other"]
+    assert result["reseeded"]
+    assert result["environment"] == "1"
+    assert result["file"] == str(package / "bascule" / "backend" / "cpu.py")
+    assert result["shader"] == nbytes
+    assert result["wasm"]

@@ -39,14 +39,14 @@ def test_the_same_from_plain_code() -> None:
 
 
 async def test_loading_with_progress_and_what_is_kept() -> None:
-    told: list[float] = []
+    messages: list[float] = []
     with FaultyServer(TINY_BERT.parent) as server:
         loader = bascule.ProgressiveModelLoader(f"{server.url}/tiny-bert", chunk_size_mb=1)
-        loader.register_progress_callback(told.append)
+        loader.register_progress_callback(messages.append)
         async with await loader.load_model() as model:
             assert (await model.embed("w4")).shape == (1, 35)
             assert any(kept.in_use for kept in await cache.ls())
-    assert told[-1] == 100
+    assert messages[-1] == 100
     assert await cache.verify() == {}
     assert await cache.rm([f"{server.url}/tiny-bert"]) == 3
 
@@ -102,17 +102,17 @@ def test_the_front_door_generates_from_plain_code() -> None:
 
 
 def test_the_front_door_from_plain_code() -> None:
-    told: list[tuple[str, float]] = []
+    messages: list[tuple[str, float]] = []
     platform = bascule.UnifiedWebPlatform(
         model_name=str(TINY_BERT), model_type="text", platform="webgpu"
     )
-    platform.on_progress(lambda stage, percent: told.append((stage, percent)))
+    platform.on_progress(lambda stage, percent: messages.append((stage, percent)))
     result = platform.run_inference({"input_text": "w4 w5"})
     assert isinstance(result, dict)
     assert result["embeddings"].shape == (1, 35)
     assert result["tier"] == "webgpu"
     assert result["tier_reason"]
-    assert ("weights", 100.0) in told
+    assert ("weights", 100.0) in messages
     platform.close()
 
 
@@ -141,5 +141,7 @@ def test_shaders_ahead_of_need() -> None:
 
 def test_importing_costs_nothing_and_needs_no_numpy() -> None:
     code = "import sys, bascule, bascule.backend.webgpu.tape; print('numpy' in sys.modules)"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "False"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "False"

@@ -57,8 +57,8 @@ def test_sync_from_several_threads_at_once() -> None:
         return bascule.sync(model.embed(TEXTS))
 
     with ThreadPoolExecutor(6) as pool:
-        for found in pool.map(work, range(6)):
-            np.testing.assert_allclose(found, expected, atol=1e-6)
+        for result in pool.map(work, range(6)):
+            np.testing.assert_allclose(result, expected, atol=1e-6)
     # What sync() made serves other loops, too.
     np.testing.assert_allclose(asyncio.run(model.embed(TEXTS)), expected, atol=1e-6)
     model.close()

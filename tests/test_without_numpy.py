@@ -94,12 +94,12 @@ def test_no_module_imports_numpy_before_it_is_used() -> None:
 @pytest.mark.parametrize("tier", ["wasm", "webgpu"])
 def test_embeddings_are_the_goldens(tier: str) -> None:
     expected = golden("tiny-bert")
-    found = json.loads(bare(EMBED, str(GOLDENS / "tiny-bert"), tier, json.dumps(expected.texts)))
-    assert found["tier"] == tier
-    rows = np.reshape(found["rows"], (-1, found["columns"]))
+    result = json.loads(bare(EMBED, str(GOLDENS / "tiny-bert"), tier, json.dumps(expected.texts)))
+    assert result["tier"] == tier
+    rows = np.reshape(result["rows"], (-1, result["columns"]))
     assert (cosines(rows, expected.embeddings) >= 0.99999).all()
-    assert "embed_rows()" in found["message"]
-    unproven = any("no trial: numpy is not there" in step for step in found["steps"])
+    assert "embed_rows()" in result["message"]
+    unproven = any("no trial: numpy is not there" in step for step in result["steps"])
     assert unproven == (tier == "webgpu")
 
 

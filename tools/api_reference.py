@@ -70,9 +70,9 @@ def _operations() -> str:
     ]
     ops = bascule.sync(bascule.open_device("cpu")).ops
     for name in dir(ops):
-        found = getattr(ops, name)
-        heading = f"await {name}{_signature(found)}".replace("|", "\\|")
-        lines.append(f"| `{heading}` | {_summary(found)} |")
+        result = getattr(ops, name)
+        heading = f"await {name}{_signature(result)}".replace("|", "\\|")
+        lines.append(f"| `{heading}` | {_summary(result)} |")
     return "\n".join([*lines, ""])
 
 
@@ -83,10 +83,10 @@ def _arrays() -> str:
     for space, module in spaces.items():
         names = {*module.__all__, *(xp.FUNCTIONS if module is xp else ())}
         for name in sorted(names):
-            found = getattr(module, name)
-            if inspect.isfunction(found):
-                heading = _heading(f"{space}.{name}", found).replace("|", "\\|")
-                lines.append(f"| `{heading}` | {_summary(found)} |")
+            result = getattr(module, name)
+            if inspect.isfunction(result):
+                heading = _heading(f"{space}.{name}", result).replace("|", "\\|")
+                lines.append(f"| `{heading}` | {_summary(result)} |")
     classes = {
         "bascule.array.Array": xp.Array,
         "bascule.array.ArrayDevice": xp.ArrayDevice,
@@ -153,16 +153,16 @@ def _wrapped(heading: str) -> str:
 def _signature(value: Callable[..., object]) -> str:
     """Parameters with their annotations as they are written; no self."""
     try:
-        found = inspect.signature(value)
+        result = inspect.signature(value)
     except ValueError:
         return "()"
-    parameters = [p for p in found.parameters.values() if p.name != "self"]
+    parameters = [p for p in result.parameters.values() if p.name != "self"]
     plain = [
         p.replace(default=_default(p.default), annotation=_annotation(p.annotation))
         for p in parameters
     ]
-    gives = _annotation(found.return_annotation)
-    text = str(found.replace(parameters=plain, return_annotation=gives))
+    gives = _annotation(result.return_annotation)
+    text = str(result.replace(parameters=plain, return_annotation=gives))
     return text.removesuffix(" -> None")
 
 

@@ -151,13 +151,13 @@ def run_example(page: Page) -> None:
 
 def wait(page: Page) -> None:
     """Until the page has settled, telling its stages."""
-    told = ""
+    result = ""
     settled = "() => ['ready', 'error'].includes(document.querySelector('#status').dataset.state)"
     while not page.evaluate(settled):
         now = page.inner_text("#status")
-        if now != told:
+        if now != result:
             console.print(f"  {now}")
-            told = now
+            result = now
         page.wait_for_timeout(100)
     if page.get_attribute("#status", "data-state") == "error":
         raise SystemExit(f"The page failed: {page.inner_text('#error')}")

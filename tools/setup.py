@@ -74,18 +74,20 @@ def main() -> int:
         print(f"[{number}/{len(steps)}] {name} ...", flush=True)
         began = time.monotonic()
         try:
-            told = step()
+            result = step()
         except StepError as error:
             print(f"\nSet-up stopped at '{name}': {error}", file=sys.stderr)
             return 1
-        print(f"      {told} ({time.monotonic() - began:.1f} s)", flush=True)
+        print(f"      {result} ({time.monotonic() - began:.1f} s)", flush=True)
     return 0
 
 
 def run(command: Sequence[str | Path], hint: str, **environment: str) -> None:
-    told = [str(part) for part in command]
-    if subprocess.run(told, cwd=ROOT, env={**os.environ, **environment}, check=False).returncode:
-        raise StepError(f"`{' '.join(told[:6])} ...` failed. {hint}")
+    messages = [str(part) for part in command]
+    if subprocess.run(
+        messages, cwd=ROOT, env={**os.environ, **environment}, check=False
+    ).returncode:
+        raise StepError(f"`{' '.join(messages[:6])} ...` failed. {hint}")
 
 
 def stamped(name: str, *files: Path) -> tuple[bool, Path, str]:
@@ -116,10 +118,10 @@ def system_packages() -> str:
 
 
 def is_installed(name: str) -> bool:
-    told = subprocess.run(
+    result = subprocess.run(
         ["dpkg-query", "-W", "-f", "${Status}", name], capture_output=True, text=True, check=False
     )
-    return "install ok installed" in told.stdout
+    return "install ok installed" in result.stdout
 
 
 def python_environment() -> str:
@@ -138,8 +140,8 @@ def make_environment() -> None:
 
 
 def webnn_environment() -> str:
-    found = python_312()
-    if found is None:
+    result = python_312()
+    if result is None:
         return "there is no Python 3.12, which pywebnn needs: its tests will be skipped"
     python = WEBNN_VENV / "bin" / "python"
     done, stamp, digest = stamped("webnn", ROOT / "pyproject.toml", ROOT / "constraints.txt")
@@ -149,7 +151,7 @@ def webnn_environment() -> str:
     hint = "Can pip reach its package index?"
     try:
         if not python.exists():
-            run([found, "-m", "venv", WEBNN_VENV], "Is Python 3.12's venv installed?")
+            run([result, "-m", "venv", WEBNN_VENV], "Is Python 3.12's venv installed?")
         run([*install, "-c", "constraints.txt", "-e", ".[webnn]", *WEBNN_TESTS], hint)
     except StepError as error:  # all else does without
         shutil.rmtree(WEBNN_VENV, ignore_errors=True)
@@ -161,13 +163,15 @@ def webnn_environment() -> str:
 def python_312() -> str | None:
     """A Python 3.12 on the path or among pyenv's; the path may hold a name that leads nowhere."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    for found in ("python3.12", *map(str, pyenv.glob("versions/3.12.*/bin/python3.12"))):
+    for result in ("python3.12", *map(str, pyenv.glob("versions/3.12.*/bin/python3.12"))):
         try:
-            told = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)
+            output = subprocess.run(
+                [result, "--version"], capture_output=True, text=True, check=False
+            )
         except OSError:
             continue
-        if told.returncode == 0 and told.stdout.startswith("Python 3.12"):
-            return found
+        if output.returncode == 0 and output.stdout.startswith("Python 3.12"):
+            return result
     return None
 
 
@@ -213,11 +217,11 @@ def pack_jinja(target: Path) -> None:
 
 
 def cache_folder() -> Path:
-    told = subprocess.run(
+    result = subprocess.run(
         [PYTHON, "-c", "from bascule.base.folders import cache_folder; print(cache_folder())"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    return Path(told.stdout.strip())
+    return Path(result.stdout.strip())
 
 
 def pyodide() -> str:

@@ -109,7 +109,7 @@ async def _forget_loads(locations: Sequence[str]) -> None:
 
 def _from_page(listing: str, orphaned_nbytes: int) -> list[Kept]:
     orphaned = Kept(ORPHANED, "orphaned", orphaned_nbytes, orphaned_nbytes, 0.0, in_use=False)
-    found = [
+    results = [
         Kept(
             each["location"],
             each["kind"],
@@ -120,7 +120,7 @@ def _from_page(listing: str, orphaned_nbytes: int) -> list[Kept]:
         )
         for each in json.loads(listing)
     ]
-    return [orphaned, *found] if orphaned_nbytes else found
+    return [orphaned, *results] if orphaned_nbytes else results
 
 
 @contextmanager
@@ -135,7 +135,7 @@ def _native_ls() -> list[Kept]:
     from bascule.weights.journal import Journal
 
     journal = Journal()
-    found = [
+    results = [
         Kept(
             each.entry.url,
             "index" if each.entry.url.startswith(INDEX_PREFIX) else "fetched",
@@ -150,13 +150,13 @@ def _native_ls() -> list[Kept]:
     if orphans := [path.stat() for path in journal.orphans()]:
         nbytes = sum(stat.st_size for stat in orphans)
         used = max(stat.st_mtime for stat in orphans)
-        found.append(Kept(ORPHANED, "orphaned", nbytes, nbytes, used, in_use=False))
+        results.append(Kept(ORPHANED, "orphaned", nbytes, nbytes, used, in_use=False))
     for name, folder in _pulled().items():
         sizes = [file.stat() for file in folder.rglob("*") if file.is_file()]
         nbytes = sum(stat.st_size for stat in sizes)
         used = max((stat.st_atime for stat in sizes), default=0.0)
-        found.append(Kept(name, "pulled", nbytes, nbytes, used, in_use=False))
-    return sorted(found, key=lambda kept: kept.used)
+        results.append(Kept(name, "pulled", nbytes, nbytes, used, in_use=False))
+    return sorted(results, key=lambda kept: kept.used)
 
 
 def _pulled() -> dict[str, Path]:

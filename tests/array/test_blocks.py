@@ -44,8 +44,8 @@ async def test_blocks_give_the_numbers_of_whole_arrays(
 ) -> None:
     x, y = rng.standard_normal((2, *shape)).astype(np.float32)
     row = rng.standard_normal(shape[-1]).astype(np.float32)
-    found = await chain(xp, xp.asarray(x), xp.asarray(y), xp.asarray(row)).numpy()
-    assert np.array_equal(found, chain(np, x, y, row))
+    result = await chain(xp, xp.asarray(x), xp.asarray(y), xp.asarray(row)).numpy()
+    assert np.array_equal(result, chain(np, x, y, row))
 
 
 def _transposed(x: Any) -> Any:

@@ -29,13 +29,13 @@ NOT_PUBLIC = ("copy", "where", "philox")
 
 
 def cases() -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
+    results: list[tuple[str, str]] = []
     for name, row in ROWS.items():
         if name not in NOT_PUBLIC:
             kinds = row.wgsl.keys()
             names = [n for n in ["bool", *WHOLE, *FLOATS] if np.dtype(n).kind in kinds]
-            found += [(name, n) for n in names if (name, n) != ("nextafter", "float16")]
-    return found
+            results += [(name, n) for n in names if (name, n) != ("nextafter", "float16")]
+    return results
 
 
 def numbers(rng: np.random.Generator, dtype: str, n: int) -> Any:
@@ -44,14 +44,14 @@ def numbers(rng: np.random.Generator, dtype: str, n: int) -> Any:
         return rng.integers(0, 2, n).astype(bool)
     if kind in "iu":
         limits = np.iinfo(dtype)
-        found = rng.integers(limits.min, limits.max, n, dtype=np.int64, endpoint=True)
-        found[: n // 2] = rng.integers(max(limits.min, -5), 9, n // 2)
-        found[:3] = limits.min, limits.max, 0
-        return found.astype(dtype)
+        result = rng.integers(limits.min, limits.max, n, dtype=np.int64, endpoint=True)
+        result[: n // 2] = rng.integers(max(limits.min, -5), 9, n // 2)
+        result[:3] = limits.min, limits.max, 0
+        return result.astype(dtype)
     with np.errstate(over="ignore"):
-        found = (rng.standard_normal(n) * 10.0 ** rng.integers(-3, 4, n)).astype(dtype)
-        found[: len(EDGES)] = np.array(EDGES).astype(dtype)
-    return found
+        result = (rng.standard_normal(n) * 10.0 ** rng.integers(-3, 4, n)).astype(dtype)
+        result[: len(EDGES)] = np.array(EDGES).astype(dtype)
+    return result
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in cases()}))
@@ -67,12 +67,12 @@ def test_as_numpy(tier: str, rng: np.random.Generator, name: str) -> None:
             first[: n // 2] = np.repeat(edges, len(EDGES))[: n // 2]
             second[: n // 2] = np.tile(edges, len(EDGES))[: n // 2]
         operands = [first, second][: row.arity]
-        found = np.asarray(getattr(xp, name)(*map(xp.asarray, operands)))
+        result = np.asarray(getattr(xp, name)(*map(xp.asarray, operands)))
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             wide = [o.astype(np.float64) if o.dtype.kind == "f" else o for o in operands]
             expected = expected_of(name, operands if name in SAME else wide)
-        check(name, dtype, found, expected, operands)
+        check(name, dtype, result, expected, operands)
 
 
 # Their result depends on the type of the operands, not on their value alone.
@@ -87,15 +87,18 @@ def expected_of(name: str, operands: list[Any]) -> Any:
 
 
 def check(name: str, dtype: str, found: Any, expected: Any, operands: list[Any]) -> None:
-    told = f"{name} of {dtype}"
+    result = f"{name} of {dtype}"
     if found.dtype.kind != "f":
         wrong = found != expected.astype(found.dtype)
-        assert not wrong.any(), (told, [o[wrong][:4] for o in operands], found[wrong][:4])
+        assert not wrong.any(), (result, [o[wrong][:4] for o in operands], found[wrong][:4])
         return
     with np.errstate(all="ignore"):
         expected = expected.astype(found.dtype)
     nan = np.isnan(expected)
-    assert (np.isnan(found) == nan).all(), (told, [o[np.isnan(found) != nan][:4] for o in operands])
+    assert (np.isnan(found) == nan).all(), (
+        result,
+        [o[np.isnan(found) != nan][:4] for o in operands],
+    )
     limits = np.finfo(found.dtype)
     ulps = ULPS.get(name, 1) if found.dtype == np.float32 else 1 + ULPS.get(name, 0) // 32
     with np.errstate(all="ignore"):
@@ -108,5 +111,5 @@ def check(name: str, dtype: str, found: Any, expected: Any, operands: list[Any])
         almost = np.isinf(expected) & (np.abs(found) > float(limits.max) * (1 - 1e-5))
     wrong = ~(same | almost)
     assert not wrong.any(), (
-        told, [o[wrong][:4] for o in operands], found[wrong][:4], expected[wrong][:4],
+        result, [o[wrong][:4] for o in operands], found[wrong][:4], expected[wrong][:4],
     )  # fmt: skip

@@ -14,10 +14,10 @@ TINY = 3e-7  # relative to the largest number, an operation and a power of two
 
 
 def near(pair: Any, expected: Any) -> None:
-    found = np.asarray(pair.real) + 1j * np.asarray(pair.imag)
-    assert found.shape == expected.shape
+    result = np.asarray(pair.real) + 1j * np.asarray(pair.imag)
+    assert result.shape == expected.shape
     scale = np.abs(expected).max(initial=1.0)
-    assert np.abs(found - expected).max(initial=0.0) <= 8 * TINY * scale
+    assert np.abs(result - expected).max(initial=0.0) <= 8 * TINY * scale
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 8, 32, 97, 100, 1024, 4099])
@@ -42,9 +42,9 @@ def test_axes_lengths_and_norms(tier: str, rng: np.random.Generator) -> None:
         for n in (3, 8, 9):
             near(xp.fft.fft(array, axis=axis, n=n), np.fft.fft(wide, axis=axis, n=n))
             near(xp.fft.rfft(array, axis=axis, n=n), np.fft.rfft(wide, axis=axis, n=n))
-            found = xp.fft.irfft(array, axis=axis, n=n, norm="forward")
+            result = xp.fft.irfft(array, axis=axis, n=n, norm="forward")
             near(
-                xp.fft.ComplexPair(found, found * 0),
+                xp.fft.ComplexPair(result, result * 0),
                 np.fft.irfft(wide, axis=axis, n=n, norm="forward") + 0j,
             )
     near(xp.fft.fftn(array), np.fft.fftn(wide))

@@ -61,12 +61,12 @@ FUNCTIONS: list[Function] = [
 @pytest.mark.parametrize("index", range(len(FUNCTIONS)))
 async def test_numpy_s_functions(tier: str, index: int) -> None:
     function = FUNCTIONS[index]
-    found = function(xp.asarray(X), xp.asarray(SQUARE))
+    result = function(xp.asarray(X), xp.asarray(SQUARE))
     expected = np.asarray(function(X, SQUARE))
-    assert isinstance(found, xp.Array)
-    assert str(found.device) == tier
-    assert found.shape == expected.shape
-    assert np.allclose(await found.numpy(), expected, rtol=2e-4, atol=1e-5)
+    assert isinstance(result, xp.Array)
+    assert str(result.device) == tier
+    assert result.shape == expected.shape
+    assert np.allclose(await result.numpy(), expected, rtol=2e-4, atol=1e-5)
 
 
 async def test_what_gives_no_array(tier: str) -> None:

@@ -25,8 +25,8 @@ def same(found: Any, expected: Any, rtol: float = 0.0) -> None:
 
 
 def floats(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
-    found = rng.standard_normal(shape).astype(np.float32)
-    return np.asarray(found, np.float32)
+    result = rng.standard_normal(shape).astype(np.float32)
+    return np.asarray(result, np.float32)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -104,8 +104,8 @@ def test_nan_and_infinity_in_reductions(tier: str) -> None:
     same(xp.sort(array, axis=1), np.sort(x, axis=1))
     same(xp.argsort(array, axis=1), np.argsort(x, axis=1, kind="stable"))
     same(xp.argsort(array, axis=1, descending=True), [[2, 0, 3, 1], [0, 1, 2, 3]])
-    found = xp.searchsorted(xp.asarray(np.sort(x[0])), xp.asarray(x.ravel()), side="right")
-    same(found, np.searchsorted(np.sort(x[0]), x.ravel(), side="right"))
+    result = xp.searchsorted(xp.asarray(np.sort(x[0])), xp.asarray(x.ravel()), side="right")
+    same(result, np.searchsorted(np.sort(x[0]), x.ravel(), side="right"))
 
 
 def test_long_rows(tier: str, rng: np.random.Generator) -> None:
@@ -177,9 +177,9 @@ def test_products_of_many_terms(
     for convert in (xp.asarray, lambda each: xp.astype(xp.asarray(each), xp.float16)):
         a, b = convert(x / 512), convert(y)
         expected = np.asarray(a).astype(float) @ np.asarray(b).astype(float)
-        found = np.asarray(xp.matmul(a, b)).astype(float)
+        result = np.asarray(xp.matmul(a, b)).astype(float)
         near = 1e-5 if a.dtype == xp.float32 else 6e-4
-        np.testing.assert_allclose(found, expected, rtol=near)
+        np.testing.assert_allclose(result, expected, rtol=near)
 
 
 @pytest.mark.parametrize("shapes", PRODUCTS, ids=str)
@@ -195,9 +195,9 @@ def test_products_of_views_odd_shapes_and_halves(
         same(a @ xp.asarray(np.ascontiguousarray(y.swapaxes(-1, -2))).mT, expected, 1e-5)
     same(xp.asarray(np.repeat(x, 2, axis=0))[::2] @ b, expected, 1e-5)
     halves = (x.astype(np.float16), y.astype(np.float16))
-    found = xp.asarray(halves[0]) @ xp.asarray(halves[1])
-    assert found.dtype == xp.float16
-    same(found, halves[0].astype(np.float64) @ halves[1].astype(np.float64), 4e-3)
+    result = xp.asarray(halves[0]) @ xp.asarray(halves[1])
+    assert result.dtype == xp.float16
+    same(result, halves[0].astype(np.float64) @ halves[1].astype(np.float64), 4e-3)
 
 
 def test_indexing_and_joining(tier: str, rng: np.random.Generator) -> None:
@@ -225,9 +225,9 @@ def test_indexing_and_joining(tier: str, rng: np.random.Generator) -> None:
     same(xp.triu(array, k=2), np.triu(x, 2))
     order = xp.argsort(array, axis=1)
     same(xp.take_along_axis(array, order, axis=1), np.sort(x, axis=1))
-    found = xp.unique_all(xp.asarray(np.array([3, 1, 3, 2], np.int16)))
-    same(found.values, [1, 2, 3])
-    same(found.counts, [1, 1, 2])
+    result = xp.unique_all(xp.asarray(np.array([3, 1, 3, 2], np.int16)))
+    same(result.values, [1, 2, 3])
+    same(result.counts, [1, 1, 2])
 
 
 def test_putting_changes_this_array_only(tier: str, rng: np.random.Generator) -> None:
@@ -280,9 +280,9 @@ def test_random_numbers_are_the_same_everywhere(tier: str) -> None:
     same(xp.Array(words), [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8])
     rng = xp.random.Generator(seed=2**40 + 3)
     same(rng.bits(5), [1756512236, 4048313933, 166404799, 3652865855, 1688351679])
-    found = np.asarray(rng.normal(20_000))
-    assert abs(found.mean()) < 0.04
-    assert abs(found.std() - 1) < 0.03
+    result = np.asarray(rng.normal(20_000))
+    assert abs(result.mean()) < 0.04
+    assert abs(result.std() - 1) < 0.03
     whole = np.asarray(rng.integers(-3, 4, 7000))
     assert set(whole.tolist()) == set(range(-3, 4))
 

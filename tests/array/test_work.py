@@ -46,13 +46,13 @@ async def test_a_chain_of_100_operations_is_one_kernel_and_few_calls(
         crossed, made = gpu_of(device).crossings, runner.n_kernels
         for i in range(50):
             x = x * 1.01 + i * 0.001
-        found = await x.numpy()
+        result = await x.numpy()
         calls.append(gpu_of(device).crossings - crossed)
         kernels.append(runner.n_kernels - made)
     expected = numbers.astype(np.float64)
     for i in range(50):
         expected = expected * 1.01 + i * 0.001
-    assert np.allclose(found, expected, rtol=1e-5)
+    assert np.allclose(result, expected, rtol=1e-5)
     assert kernels == [1, 1, 1]
     assert calls[-1] <= 3
 
@@ -61,8 +61,8 @@ async def test_a_softmax_is_few_kernels(device: bascule.Device) -> None:
     runner = await runner_of(device)
     x = device.asarray(np.random.default_rng(0).standard_normal((64, 100)).astype(np.float32))
     weight = xp.exp(x - xp.max(x, axis=-1, keepdims=True))
-    found = await (weight / xp.sum(weight, axis=-1, keepdims=True)).numpy()
-    assert np.allclose(found.sum(-1), 1, atol=1e-5)
+    result = await (weight / xp.sum(weight, axis=-1, keepdims=True)).numpy()
+    assert np.allclose(result.sum(-1), 1, atol=1e-5)
     assert runner.n_kernels <= 3
 
 
@@ -158,11 +158,11 @@ async def test_the_wasm_tier_multiplies_matrices_with_its_kernels(
             y = y.astype(np.float32)
             expected = x.astype(np.float64) @ y
             assert np.allclose(product(x, y), expected, atol=1e-4)
-            found = device.asarray(x) @ xp.permute_dims(
+            result = device.asarray(x) @ xp.permute_dims(
                 device.asarray(np.ascontiguousarray(y.swapaxes(-1, -2))),
                 (*range(y.ndim - 2), y.ndim - 1, y.ndim - 2),
             )
-            assert np.allclose(await found.numpy(), expected, atol=1e-4)
+            assert np.allclose(await result.numpy(), expected, atol=1e-4)
         assert len(calls) == 2
         assert product(x[:, :1], x[0].T) is None  # a row: numpy
 
@@ -170,13 +170,13 @@ async def test_the_wasm_tier_multiplies_matrices_with_its_kernels(
 def every_text() -> list[tuple[str, str, str]]:
     """A kernel for each row and dtype, and for each combination: text, bindings, label."""
     place = xp.device("webgpu")
-    found: list[tuple[str, str, str]] = []
+    results: list[tuple[str, str, str]] = []
     for name, dtype in cases():
         operands = [xp.zeros((3, 4), dtype=dtype, device=place) for _ in range(ROWS[name].arity)]
         node = getattr(xp, name)(*(o.T for o in operands))._node
         (step,) = steps(ordered([node]), [node], 7)
         kernel = Expression(node, step.inline).kernel("array_elementwise", {"n": 12}, node.dtype)
-        found.append((kernel.wgsl, kernel.bindings, kernel.label))
+        results.append((kernel.wgsl, kernel.bindings, kernel.label))
     for name, row in COMBINATIONS.items():
         for kind in row.identity:
             dtype = np.dtype({"b": "bool", "i": "int32", "u": "uint32", "f": "float32"}[kind])
@@ -193,8 +193,8 @@ def every_text() -> list[tuple[str, str, str]]:
                 kernel = Expression(leaf, frozenset(), (1,)).kernel(
                     skeleton, head, dtype, name, extra
                 )
-                found.append((kernel.wgsl, kernel.bindings, kernel.label))
-    return found
+                results.append((kernel.wgsl, kernel.bindings, kernel.label))
+    return results
 
 
 async def test_every_generated_kernel_compiles_on_naga(gpu: NativeGpu) -> None:

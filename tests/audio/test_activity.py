@@ -15,9 +15,9 @@ RECORDINGS = Path(__file__).parents[1] / "recordings"
 
 
 async def speech(name: str) -> np.ndarray:
-    found = await read_recording(RECORDINGS / f"{name}.wav", RATE)
-    assert found.rate == RATE
-    return np.asarray(found.samples, np.float32)
+    result = await read_recording(RECORDINGS / f"{name}.wav", RATE)
+    assert result.rate == RATE
+    return np.asarray(result.samples, np.float32)
 
 
 @pytest.mark.parametrize("noise_db", [None, -70, -45])
@@ -31,11 +31,11 @@ async def test_pauses_between_recordings_are_found(noise_db: int | None) -> None
         samples = samples.astype(np.float32)
     spans = active_spans(samples)
     seconds = [(start / 100, end / 100) for start, end in spans]
-    told = (20, 20 + len(bridge) / RATE, 40 + len(bridge) / RATE)
+    result = (20, 20 + len(bridge) / RATE, 40 + len(bridge) / RATE)
     assert len(seconds) == 2, seconds
-    assert told[0] - 0.5 < seconds[0][0] < told[0] + 0.6
-    assert told[1] - 1.0 < seconds[0][1] < told[1] + 0.5
-    assert told[2] - 0.5 < seconds[1][0] < told[2] + 0.6
+    assert result[0] - 0.5 < seconds[0][0] < result[0] + 0.6
+    assert result[1] - 1.0 < seconds[0][1] < result[1] + 0.5
+    assert result[2] - 0.5 < seconds[1][0] < result[2] + 0.6
 
 
 async def test_speech_is_one_part() -> None:

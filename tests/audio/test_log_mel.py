@@ -59,11 +59,11 @@ async def test_features_are_those_of_the_reference(
     backend = await open_backend()
     features = await LogMel.open(backend, bands)
     for name, sound in SOUNDS.items():
-        found = await features.features(sound())
-        assert found.shape == (bands, 3000)
+        result = await features.features(sound())
+        assert result.shape == (bands, 3000)
         golden = GOLDENS[f"{name}_{bands}"]
-        np.testing.assert_allclose(found[:, KEPT_FRAMES], golden, atol=1e-3)
-        np.testing.assert_allclose(found, in_float64(sound(), bands), atol=1e-3)
+        np.testing.assert_allclose(result[:, KEPT_FRAMES], golden, atol=1e-3)
+        np.testing.assert_allclose(result, in_float64(sound(), bands), atol=1e-3)
     features.close()
     assert "weights" not in backend.memory.by_kind
     backend.close()
@@ -133,6 +133,6 @@ async def test_a_recording_of_another_rate_has_the_same_features() -> None:
     features = await LogMel.open(ReferenceBackend())
     x = sweep(2.0)
     plain, doubled = await features.features(x), resample(x, 8000, RATE)  # x, at twice the rate
-    found = await features.features(doubled, 2 * RATE)
-    difference = np.abs(found - plain)[:70, 5:190]  # but for the highest bands, which roll off
+    result = await features.features(doubled, 2 * RATE)
+    difference = np.abs(result - plain)[:70, 5:190]  # but for the highest bands, which roll off
     assert difference.mean() < 5e-3

@@ -16,7 +16,7 @@ async def test_the_seeds_example() -> None:
     async with await bascule.open_device("webgpu") as device:
         optimizer = AudioComputeOptimizer("whisper", browser_specific=True, device=device)
         optimizer.optimize_for_current_browser()
-        found = await optimizer.process_audio(SOUND)
+        result = await optimizer.process_audio(SOUND)
         report = optimizer.report
         assert report is not None
         measured = {f.signature.split()[0]: f for f in report.findings}
@@ -28,7 +28,7 @@ async def test_the_seeds_example() -> None:
             assert set(measured["frames"].times) == {"frames 64", "frames 256"}
         assert optimizer.gain >= 1.0
         plain = await LogMel.open(device.backend)
-        np.testing.assert_allclose(found, await plain.features(SOUND), atol=1e-5)
+        np.testing.assert_allclose(result, await plain.features(SOUND), atol=1e-5)
         plain.close()
         optimizer.close()
 

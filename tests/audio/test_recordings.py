@@ -50,11 +50,11 @@ async def test_widths_and_channels(width: int, tmp_path: Path) -> None:
     file = tmp_path / "a.wav"
     file.write_bytes(wav(stereo, width))
     for given in (file, str(file), file.read_bytes()):
-        found = await read_recording(given, 16_000)
-        assert found.rate == RATE
-        assert found.samples.dtype == np.float32
+        result = await read_recording(given, 16_000)
+        assert result.rate == RATE
+        assert result.samples.dtype == np.float32
         np.testing.assert_allclose(
-            found.samples, WAVES / 2, atol=1.1 * 2.0 ** (-8 * width + 1) + 1e-7
+            result.samples, WAVES / 2, atol=1.1 * 2.0 ** (-8 * width + 1) + 1e-7
         )
 
 
@@ -68,22 +68,22 @@ class Buffer:
 
 
 async def test_an_audio_buffer_is_the_mean_of_its_channels() -> None:
-    found = await read_recording(Buffer(), 16_000)
-    assert found.rate == 44_100
-    np.testing.assert_allclose(found.samples, WAVES / 2, atol=1e-6)
+    result = await read_recording(Buffer(), 16_000)
+    assert result.rate == 44_100
+    np.testing.assert_allclose(result.samples, WAVES / 2, atol=1e-6)
 
 
 async def test_samples_are_taken_as_they_are() -> None:
     for given in (WAVES, WAVES.tolist(), memoryview(WAVES)):
-        found = await read_recording(given, 22_050)
-        assert isinstance(found, Recording)
-        assert found.rate == 22_050
-        np.testing.assert_array_equal(found.samples, WAVES)
+        result = await read_recording(given, 22_050)
+        assert isinstance(result, Recording)
+        assert result.rate == 22_050
+        np.testing.assert_array_equal(result.samples, WAVES)
 
 
 async def test_a_file_that_ends_early_gives_what_it_has() -> None:
-    found = await read_recording(GOOD[:-200], 16_000)
-    assert len(found.samples) == 300
+    result = await read_recording(GOOD[:-200], 16_000)
+    assert len(result.samples) == 300
 
 
 def _claiming(at: int, kind: str, value: int) -> Callable[[], bytes]:
@@ -128,8 +128,8 @@ async def test_other_errors(tmp_path: Path) -> None:
         (None, InputError, "samples"),
         ("ftp://host/a.wav", InputError, "http or https"),
     ]
-    for given, error, told in cases:
-        with pytest.raises(error, match="(?s)" + told):
+    for given, error, result in cases:
+        with pytest.raises(error, match="(?s)" + result):
             await read_recording(given, 16_000)
     long = bytearray(wav(np.zeros((400, 1)), 1))
     struct.pack_into("<I", long, 24, 1)  # 400 frames at 1 Hz, then more than 4 hours

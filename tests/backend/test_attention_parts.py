@@ -87,11 +87,11 @@ async def test_attention(backend: Backend, plan: str, rng: np.random.Generator) 
         inputs = {"qkv": normal(rng, batch, tokens, 3 * heads * size), "lengths": counts}
         inputs["lengths"] = np.minimum(counts, tokens).astype(np.uint32)
         sizes = {"B": batch, "T": tokens}
-        plain, found = [await _once(backend, each, sizes, inputs) for each in (program, rewritten)]
+        plain, result = [await _once(backend, each, sizes, inputs) for each in (program, rewritten)]
         wide = inputs["qkv"].astype(np.float64)
         expected = FUNCTIONS["attention"](wide, inputs["lengths"], heads=heads)
-        np.testing.assert_allclose(found, plain, rtol=0, atol=2e-6)
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(result, plain, rtol=0, atol=2e-6)
+        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5)
 
 
 async def test_tuning_takes_like_parts_for_one(gpu: NativeGpu, rng: np.random.Generator) -> None:
@@ -109,8 +109,8 @@ async def test_tuning_takes_like_parts_for_one(gpu: NativeGpu, rng: np.random.Ge
     assert [finding.count for finding in report.findings] == [6]
     assert (await backend.tune([rewritten], budget_s=20)).known == 1
     inputs = {"qkv": normal(rng, 2, 24, 144), "lengths": np.array([24, 7], np.uint32)}
-    plain, found = [await _once(backend, each, {}, inputs) for each in (program, rewritten)]
-    np.testing.assert_allclose(found, plain, rtol=0, atol=2e-6)
+    plain, result = [await _once(backend, each, {}, inputs) for each in (program, rewritten)]
+    np.testing.assert_allclose(result, plain, rtol=0, atol=2e-6)
 
 
 # tokens, their limit, slots, their limit, position, heads, KV heads, size, window, pairs: decoding,
@@ -141,13 +141,13 @@ async def test_cached_attention(
         if position + tokens < slots:
             before[position + tokens :] = np.nan  # what nobody has written is never read
         others = {"position": np.array([position], np.uint32), "angles": angles(size)}
-        found, caches = [], []
+        result, caches = [], []
         for each in (program, rewritten):
             y, cache = await _cached_once(backend, each, before, others, {"qkv": qkv}, case)
-            found.append(y)
+            result.append(y)
             caches.append(cache)
         np.testing.assert_array_equal(caches[0], caches[1])
-        np.testing.assert_allclose(found[1], found[0], rtol=0, atol=3e-6)
+        np.testing.assert_allclose(result[1], result[0], rtol=0, atol=3e-6)
 
         wide = {name: x.astype(np.float64) for name, x in (("qkv", qkv), *others.items())}
         shape = {"heads": heads, "kv_heads": kv_heads, "size": size}
@@ -161,7 +161,7 @@ async def test_cached_attention(
         expected = FUNCTIONS["cached_attention"](
             q, exact, others["position"], window=window, **shape
         )
-        np.testing.assert_allclose(found[1], expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(result[1], expected, rtol=0, atol=1e-5)
 
 
 def _decoder(case: tuple[Any, ...], dtype: Any) -> Program:
@@ -193,14 +193,14 @@ def _rewritten(program: Program, plan: str) -> Program:
     if CACHE in rewrites:
         each = caches[0].nbytes // call.whole("kv_heads")
         limits = Limits(max(each, caches[0].nbytes * 0.6), dispatch_work=limits.dispatch_work)
-    found, _ = fit(program, limits, rewrites)
-    works = [attention_work(call) for call in found.calls if does_attention(call)]
+    result, _ = fit(program, limits, rewrites)
+    works = [attention_work(call) for call in result.calls if does_attention(call)]
     assert sum(works) == work
     # Heads alone end at one head a call.
     assert max(works) <= max(limits.dispatch_work, 0 if QUERIES in rewrites else work // heads)
-    for state in found.states:
+    for state in result.states:
         assert "cache" not in state.name or state.nbytes <= limits.binding_nbytes
-    return found
+    return result
 
 
 async def _once(
@@ -209,10 +209,10 @@ async def _once(
     store, states = backend.store(()), backend.states((), {})
     executable = await backend.prepare(program, store, states)
     _poison(backend, executable, program)
-    found = await executable.run(sizes, inputs)
+    result = await executable.run(sizes, inputs)
     executable.close()
     states.close()
-    return found[program.outputs[0].name]
+    return result[program.outputs[0].name]
 
 
 async def _cached_once(
@@ -239,13 +239,13 @@ async def _cached_once(
             first += count
     executable = await backend.prepare(program, store, states)
     _poison(backend, executable, program)
-    found = await executable.run(sizes, inputs)
+    result = await executable.run(sizes, inputs)
     after = np.empty_like(whole)
     for name, start, count in places:
         after[:, :, start : start + count] = await _read(states, name, after, count)
     executable.close()
     states.close()
-    return found[program.outputs[0].name], after.reshape(before.shape)
+    return result[program.outputs[0].name], after.reshape(before.shape)
 
 
 async def _read(states: StateStore, name: str, whole: Array, count: int) -> Array:

@@ -84,8 +84,8 @@ async def test_a_planted_wrong_variant_is_never_chosen(
     store = MemoryRemembered()
     backend = WebGpuBackend(gpu, await Choices.open(store, gpu.adapter))
     report = await backend.tune([program()], budget_s=60)
-    (told,) = report.wrong
-    assert "planted" in told
+    (result,) = report.wrong
+    assert "planted" in result
     again = await Choices.open(store, gpu.adapter)
     assert [f.variant for f in again.failed.values()] == ["planted"]
     call = program().calls[0]
@@ -195,9 +195,9 @@ async def test_nothing_is_measured_twice(gpu: NativeGpu, monkeypatch: pytest.Mon
         [program(), program(cols=68)], budget_s=60
     )
     assert second.known == 3
-    told = [f.signature for f in second.findings]
-    assert len(told) == 3
-    assert all("68" in name for name in told)
+    messages = [f.signature for f in second.findings]
+    assert len(messages) == 3
+    assert all("68" in name for name in messages)
     # A candidate that was not there before makes its signatures unknown again.
     planted(monkeypatch, "layer_norm", 1, None)
     third = await WebGpuBackend(gpu, await Choices.open(store, gpu.adapter)).tune(
@@ -252,8 +252,8 @@ async def test_programs_in_the_order_given_the_dear_calls_first(
     clocked: Any = ClockedGpu(gpu, monkeypatch)
     backend = WebGpuBackend(clocked)
     report = await backend.tune([program(), program(rows=8)], budget_s=1e6)
-    told = [f.signature.split("[")[0].split()[0] for f in report.findings]
-    assert told == ["linear", "layer_norm", "l2_normalise"] * 2
+    messages = [f.signature.split("[")[0].split()[0] for f in report.findings]
+    assert messages == ["linear", "layer_norm", "l2_normalise"] * 2
     assert "B64" in report.findings[0].signature
     assert all(f.chosen == f.default for f in report.findings)  # by this clock all are the same
     assert report.findings[0].times["linear_any"] == pytest.approx(10.0)
@@ -313,12 +313,12 @@ async def test_a_model_runs_on_after_tuning_with_the_new_choices() -> None:
         before = await model.embed(expected.texts)
         await model.embed("w4")  # the bucket used last is served first
         objects = model._backend.gpu.n_objects  # type: ignore[attr-defined]
-        told: list[str] = []
+        messages: list[str] = []
         running = asyncio.ensure_future(model.embed(expected.texts * 8))
-        report = await model.tune(3.0, progress=lambda p: told.append(p.stage))
+        report = await model.tune(3.0, progress=lambda p: messages.append(p.stage))
         await running
         assert report.findings
-        assert set(told) == {"tuning"}
+        assert set(messages) == {"tuning"}
         assert model.stats["signatures_tuned"] == len(report.findings)
         after = await model.embed(expected.texts)
         assert (cosines(after, expected.embeddings) >= 0.99999).all()

@@ -65,9 +65,9 @@ async def product(gpu: Any, choices: Choices, inputs: list[Any]) -> Any:
     backend = WebGpuBackend(gpu, choices)
     executable = await backend.prepare(linear_program(), backend.store(()))
     named = {"x": inputs[0], "weight": inputs[1]}
-    found = next(iter((await executable.run({"B": 16}, named)).values()))
+    result = next(iter((await executable.run({"B": 16}, named)).values()))
     executable.close()
-    return backend, found
+    return backend, result
 
 
 async def test_a_planted_failing_variant_is_compiled_once_ever(
@@ -79,8 +79,8 @@ async def test_a_planted_failing_variant_is_compiled_once_ever(
     for _ in range(3):  # three visits
         counting = CountingGpu(gpu, refuse_block_8x8)
         choices = await Choices.open(store, gpu.adapter)
-        backend, found = await product(counting, choices, inputs)
-        np.testing.assert_allclose(found, inputs[0] @ inputs[1].T, rtol=1e-4, atol=1e-4)
+        backend, result = await product(counting, choices, inputs)
+        np.testing.assert_allclose(result, inputs[0] @ inputs[1].T, rtol=1e-4, atol=1e-4)
         tries.append(sum(refuse_block_8x8(label, dict(c)) for label, c in counting.tried))
         assert backend.stats["pipeline_retries_of_failed"] == 0
         assert backend.stats["variants_known_failed"] == 1
@@ -165,11 +165,13 @@ def test_the_key_changes_with_all_that_could_change_the_answer(
         version = more[1] if len(more) > 1 else "0.32"
         return machine_key(_describe({**info, **(change or {})}, changed, list(more[:1]), version))
 
-    found = [key(), key(None, 8), key(None, 7, "subgroups"), key(None, 7, "", "0.33")]
-    found += [key({name: "other"}) for name in ("vendor", "architecture", "device", "description")]
+    results = [key(), key(None, 8), key(None, 7, "subgroups"), key(None, 7, "", "0.33")]
+    results += [
+        key({name: "other"}) for name in ("vendor", "architecture", "device", "description")
+    ]
     monkeypatch.setattr(module, "__version__", "99")
-    found.append(key())
-    assert len(set(found)) == len(found)
+    results.append(key())
+    assert len(set(results)) == len(results)
 
 
 async def test_damaged_or_hostile_choices_are_ignored(gpu: NativeGpu) -> None:
@@ -207,9 +209,9 @@ async def test_damaged_or_hostile_choices_are_ignored(gpu: NativeGpu) -> None:
     ]
     for entry in spoiled:
         await store.put(key, entry)
-        found = await Choices.open(store, adapter)
-        assert select(call, adapter, found).variant == rivals[0].variant, entry
-        assert not found.is_tuned(call, rivals)
+        result = await Choices.open(store, adapter)
+        assert select(call, adapter, result).variant == rivals[0].variant, entry
+        assert not result.is_tuned(call, rivals)
     await store.put(key, sound)
     assert select(call, adapter, await Choices.open(store, adapter)).variant == rivals[2].variant
 

@@ -37,9 +37,9 @@ class Adding:
 
     async def run(self) -> float:
         self._gpu.replay(self.tape)
-        found = np.full(1, np.nan, np.float32)
-        await self._gpu.read(self.buffer, 0, found.data)
-        return float(found[0])
+        result = np.full(1, np.nan, np.float32)
+        await self._gpu.read(self.buffer, 0, result.data)
+        return float(result[0])
 
 
 async def test_a_refused_dispatch_is_told_with_its_shader(gpu: NativeGpu) -> None:

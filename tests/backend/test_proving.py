@@ -89,8 +89,8 @@ async def test_a_wrong_variant_is_left_and_remembered(
     (failure,) = (await Choices.open(store, gpu.adapter)).failed.values()
     assert failure.variant == "layer_norm_lane 16"
     assert failure.wrong
-    told = "no finite numbers" if plant is NAN else "off by"
-    assert told in failure.messages[0][1]
+    output = "no finite numbers" if plant is NAN else "off by"
+    assert output in failure.messages[0][1]
 
 
 async def test_the_plant_would_be_seen(gpu: NativeGpu, rng: np.random.Generator) -> None:
@@ -163,8 +163,8 @@ async def every_call() -> list[Call]:
     models = [TINY_BERT, *(tiny(name).path for name in ("tiny-q4_1", "tiny-k", "tiny-mixed"))]
     programs = [program for model in models for program in await read_programs(model)]
     parts = [in_parts(program) for program in programs]
-    found = [call for program in (*programs, *parts) for call in program.calls]
-    return list({family(call): call for call in (*found, *_calls().calls)}.values())
+    results = [call for program in (*programs, *parts) for call in program.calls]
+    return list({family(call): call for call in (*results, *_calls().calls)}.values())
 
 
 @pytest.mark.parametrize("kind", KINDS)

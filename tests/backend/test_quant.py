@@ -37,13 +37,13 @@ def reference(type: BlockType, data: np.ndarray) -> np.ndarray:
 def check(type: BlockType, data: np.ndarray) -> np.ndarray:
     """Equal bit by bit, zeros' signs included; NaN where NaN stands, whatever its payload."""
     count = data.size // BLOCKS[type].nbytes * BLOCKS[type].n_elements
-    found, wanted = dequantize(type, data.tobytes(), count), reference(type, data)
-    assert found.dtype == np.float32
-    assert found.shape == wanted.shape == (count,)
+    result, wanted = dequantize(type, data.tobytes(), count), reference(type, data)
+    assert result.dtype == np.float32
+    assert result.shape == wanted.shape == (count,)
     nan = np.isnan(wanted)
-    np.testing.assert_array_equal(np.isnan(found), nan)
-    np.testing.assert_array_equal(found[~nan].view(np.uint32), wanted[~nan].view(np.uint32))
-    return found
+    np.testing.assert_array_equal(np.isnan(result), nan)
+    np.testing.assert_array_equal(result[~nan].view(np.uint32), wanted[~nan].view(np.uint32))
+    return result
 
 
 def test_the_table_is_the_one_of_the_format() -> None:
@@ -59,8 +59,8 @@ def test_the_table_is_the_one_of_the_format() -> None:
 def test_random_blocks(type: BlockType, seed: int) -> None:
     rng = np.random.default_rng(seed)
     data = rng.integers(0, 256, N_BLOCKS * BLOCKS[type].nbytes, np.uint8)
-    found = check(type, data)
-    assert np.isfinite(found).any()
+    result = check(type, data)
+    assert np.isfinite(result).any()
 
 
 @pytest.mark.parametrize("type", SCALES_AT, ids=lambda t: t.name)
@@ -71,9 +71,9 @@ def test_extreme_scales(type: BlockType, last: np.float16) -> None:
     data = rng.integers(0, 256, (len(EXTREMES), BLOCKS[type].nbytes), np.uint8)
     for at, scales in zip(SCALES_AT[type], [EXTREMES, np.full_like(EXTREMES, last)], strict=False):
         data[:, at : at + 2] = scales.view(np.uint8).reshape(-1, 2)
-    found = check(type, data.reshape(-1)).reshape(len(EXTREMES), -1)
-    assert np.isnan(found[4]).all()
-    assert not np.isfinite(found[2:4]).any()
+    result = check(type, data.reshape(-1)).reshape(len(EXTREMES), -1)
+    assert np.isnan(result[4]).all()
+    assert not np.isfinite(result[2:4]).any()
 
 
 @pytest.mark.parametrize("type", [BlockType.F16, BlockType.BF16], ids=lambda t: t.name)
@@ -89,9 +89,9 @@ def test_all_numbers_of_two_bytes(type: BlockType) -> None:
 def test_what_the_package_quantized_comes_back_within_a_step(type: BlockType, step: float) -> None:
     rows = np.random.default_rng(5).uniform(-1, 1, (4, 256)).astype(np.float32)
     data = quants.quantize(rows, gguf.GGMLQuantizationType[type.name])
-    found = check(type, data.reshape(-1)).reshape(rows.shape)
+    result = check(type, data.reshape(-1)).reshape(rows.shape)
     span = 2 if type is BlockType.Q4_1 else 1
-    assert np.abs(found - rows).max() <= 1.01 * step * span
+    assert np.abs(result - rows).max() <= 1.01 * step * span
 
 
 @every_type
@@ -99,10 +99,10 @@ def test_bytes_of_any_kind_are_taken_and_left_alone(type: BlockType) -> None:
     block = BLOCKS[type]
     data = bytearray(np.random.default_rng(1).bytes(block.nbytes))
     before = bytes(data)
-    found = dequantize(type, data, block.n_elements)
+    result = dequantize(type, data, block.n_elements)
     for other in (before, memoryview(before), np.frombuffer(before, np.uint8)):
-        np.testing.assert_array_equal(dequantize(type, other, block.n_elements), found)
-    found[:] = 0
+        np.testing.assert_array_equal(dequantize(type, other, block.n_elements), result)
+    result[:] = 0
     assert data == before
 
 

@@ -36,8 +36,8 @@ def test_gelu_in_float32_stays_within_its_stated_error() -> None:
 
 def test_gelu_of_what_is_no_number() -> None:
     x = np.array([math.nan, math.inf, -math.inf, 3e38, -3e38], np.float32)
-    found = FUNCTIONS["activate"](x, kind="gelu")
-    np.testing.assert_allclose(found, [math.nan, math.inf, 0, 3e38, 0], atol=1e-30)
+    result = FUNCTIONS["activate"](x, kind="gelu")
+    np.testing.assert_allclose(result, [math.nan, math.inf, 0, 3e38, 0], atol=1e-30)
 
 
 @pytest.mark.parametrize("n", [0, 1, (1 << 14) - 1, 1 << 14, (1 << 14) + 1, 50_000])
@@ -107,8 +107,8 @@ def test_attention_equals_the_plain_formula_for_one_head() -> None:
 
 def test_ids_past_the_table_read_its_last_row() -> None:
     table = np.arange(6.0).reshape(3, 2)
-    found = FUNCTIONS["embedding"](np.array([[0, 99]]), table, None, None)
-    np.testing.assert_array_equal(found, [[[0, 1], [4, 5]]])
+    result = FUNCTIONS["embedding"](np.array([[0, 99]]), table, None, None)
+    np.testing.assert_array_equal(result, [[[0, 1], [4, 5]]])
 
 
 async def test_a_missing_or_misshapen_input_is_told() -> None:

@@ -61,8 +61,8 @@ def test_linear(
     rows: int, columns: int, inner: int, ops: NumpyOps, rng: np.random.Generator
 ) -> None:
     x, weight = rng.standard_normal((rows, inner)), rng.standard_normal((columns, inner))
-    found, expected = both(ops, "linear", x, weight)
-    agree(found, expected, rounding(inner))
+    result, expected = both(ops, "linear", x, weight)
+    agree(result, expected, rounding(inner))
 
 
 @pytest.mark.parametrize("rows", [1, 3, 6, 70])
@@ -80,17 +80,17 @@ def test_what_follows_a_linear_layer(
     x, weight = rng.standard_normal((2, rows, 37)), rng.standard_normal((21, 37))
     bias = rng.standard_normal(21) if with_bias else None
     residual = rng.standard_normal((2, rows, 21)) if with_residual else None
-    found, expected = both(ops, "linear", x, weight, bias, residual, activation=activation)
+    result, expected = both(ops, "linear", x, weight, bias, residual, activation=activation)
     before = float(np.abs(x @ weight.T).max())  # an activation passes on the error of its input
-    agree(found, expected, rounding(37) * max(1.0, before))
+    agree(result, expected, rounding(37) * max(1.0, before))
 
 
 @pytest.mark.parametrize("columns", [1, 4, 6, 39])
 @pytest.mark.parametrize("rows", [1, 9])
 def test_gated_linear(rows: int, columns: int, ops: NumpyOps, rng: np.random.Generator) -> None:
     x, weight = rng.standard_normal((rows, 30)), rng.standard_normal((2 * columns, 30))
-    found, expected = both(ops, "gated_linear", x, weight, activation="silu")
-    agree(found, expected, 2 * rounding(30))
+    result, expected = both(ops, "gated_linear", x, weight, activation="silu")
+    agree(result, expected, 2 * rounding(30))
 
 
 @pytest.mark.parametrize("columns", [1, 3, 4, 5, 31, 384])
@@ -102,23 +102,23 @@ def test_norms(
     weight, bias = rng.standard_normal((2, columns))
     for eps in (1e-5, 0.7):
         for operands in ((x, weight, bias), (x, weight, bias, residual)):
-            found, expected = both(ops, "layer_norm", *operands, eps=eps)
-            agree(found, expected, 4e-6)
-        found, expected = both(ops, "rms_norm", x, weight, eps=eps)
-        agree(found, expected, 2e-6)
+            result, expected = both(ops, "layer_norm", *operands, eps=eps)
+            agree(result, expected, 4e-6)
+        result, expected = both(ops, "rms_norm", x, weight, eps=eps)
+        agree(result, expected, 2e-6)
         runs = rng.standard_normal((*shape, 3 * columns))
         for plus in (0.0, 1.0):
-            found, expected = both(ops, "rms_norm", runs, weight, eps=eps, plus=plus)
-            agree(found, expected, 2e-6)
+            result, expected = both(ops, "rms_norm", runs, weight, eps=eps, plus=plus)
+            agree(result, expected, 2e-6)
 
 
 @pytest.mark.parametrize("n", [1, 3, 4, 5, 131])
 def test_scale_and_softcap(n: int, ops: NumpyOps, rng: np.random.Generator) -> None:
     x = rng.standard_normal((2, n)) * 40
-    found, expected = both(ops, "scale", x, by=5.656854)
-    agree(found, expected, 2e-7)
-    found, expected = both(ops, "softcap", x, cap=30.0)
-    agree(found, expected, 1e-6)
+    result, expected = both(ops, "scale", x, by=5.656854)
+    agree(result, expected, 2e-7)
+    result, expected = both(ops, "softcap", x, cap=30.0)
+    agree(result, expected, 1e-6)
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 4, 8, 9, 31, 32, 33, 70])
@@ -129,8 +129,8 @@ def test_attention(
     qkv = rng.standard_normal((4, tokens, 3 * heads * size)) * 2
     # None counts as one; more than there are, as all.
     lengths = np.array([tokens, 0, (tokens + 1) // 2, tokens + 9], np.uint32)
-    found, expected = both(ops, "attention", qkv, lengths, heads=heads)
-    agree(found, expected, 3e-6)
+    result, expected = both(ops, "attention", qkv, lengths, heads=heads)
+    agree(result, expected, 3e-6)
 
 
 @pytest.mark.parametrize("keys", [1, 3, 8, 33, 70])
@@ -156,18 +156,18 @@ def test_dot_product_attention(
         k, v = rng.standard_normal((2, 4, keys, kv_heads * size)) * 2
         bias = rng.standard_normal((heads, queries, keys))
         for more, scale in (((), 0.0), ((lengths, bias), 0.3), ((None, bias), 0.0)):
-            found, expected = both(
+            result, expected = both(
                 ops, "dot_product_attention", q, k, v, *more, scale=scale, **rules
             )
-            agree(found, expected, 4e-6)
+            agree(result, expected, 4e-6)
 
 
 @pytest.mark.parametrize(("heads", "size"), [(1, 2), (3, 6), (2, 64)])
 def test_rope(heads: int, size: int, ops: NumpyOps, rng: np.random.Generator) -> None:
     """Positions past the table take its last row."""
     x, angles = rng.standard_normal((2, 9, heads * size)), rng.standard_normal((7, size))
-    found, expected = both(ops, "rope", x, angles, size=size)
-    agree(found, expected, 2e-6)
+    result, expected = both(ops, "rope", x, angles, size=size)
+    agree(result, expected, 2e-6)
 
 
 @pytest.mark.parametrize("kind", ["mean", "cls"])
@@ -181,8 +181,8 @@ def test_pool(
     lengths = np.array([tokens, 0, (tokens + 1) // 2, 1], np.uint32)
     for row, length in zip(x, np.maximum(lengths, 1), strict=True):
         row[length:] = np.nan
-    found, expected = both(ops, "pool", x, lengths, kind=kind)
-    agree(found, expected, 2e-6)
+    result, expected = both(ops, "pool", x, lengths, kind=kind)
+    agree(result, expected, 2e-6)
 
 
 @pytest.mark.parametrize("columns", [1, 3, 4, 9, 384])
@@ -190,8 +190,8 @@ def test_l2_normalise(columns: int, ops: NumpyOps, rng: np.random.Generator) -> 
     x = rng.standard_normal((5, columns))
     x[1], x[2], x[3, 0] = 0, 1e-9, np.nan
     for eps in (1e-12, 1e-3):
-        found, expected = both(ops, "l2_normalise", x, eps=eps)
-        np.testing.assert_allclose(found, expected, rtol=3e-6, atol=1e-7)
+        result, expected = both(ops, "l2_normalise", x, eps=eps)
+        np.testing.assert_allclose(result, expected, rtol=3e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("kind", ACTIVATIONS)
@@ -200,16 +200,16 @@ def test_activations_keep_their_stated_error(
 ) -> None:
     far = np.array([-1e30, -3e4, -100, -88, -5.6, -0.0, 0, 5.6, 88, 100, 3e4, 1e30])
     x = np.concatenate((np.linspace(-12, 12, 40_001), rng.standard_normal(1001) * 1e-3, far))
-    found, expected = both(ops, "activate", x, kind=kind)
-    error = np.abs(found - expected) / np.maximum(1, np.abs(x))
+    result, expected = both(ops, "activate", x, kind=kind)
+    error = np.abs(result - expected) / np.maximum(1, np.abs(x))
     assert error.max() < 1e-6
 
 
 @pytest.mark.parametrize("kind", ACTIVATIONS)
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7])
 def test_activations_of_a_few(n: int, kind: str, ops: NumpyOps, rng: np.random.Generator) -> None:
-    found, expected = both(ops, "activate", rng.standard_normal(n), kind=kind)
-    agree(found, expected, 1e-6)
+    result, expected = both(ops, "activate", rng.standard_normal(n), kind=kind)
+    agree(result, expected, 1e-6)
 
 
 @pytest.mark.parametrize("kind", ACTIVATIONS)
@@ -218,24 +218,24 @@ def test_nan_is_never_lost(kind: str, ops: NumpyOps) -> None:
     x[2, 3] = x[4, 8] = np.nan
     np.testing.assert_array_equal(np.isnan(ops.activate(x, kind=kind)), np.isnan(x))
     eye = np.eye(9, dtype=np.float32)
-    found = ops.linear(x, eye, activation=kind)
-    assert np.isnan(found[[2, 4]]).all()
-    assert np.isfinite(found[[0, 1, 3]]).all()
+    result = ops.linear(x, eye, activation=kind)
+    assert np.isnan(result[[2, 4]]).all()
+    assert np.isfinite(result[[0, 1, 3]]).all()
 
 
 @pytest.mark.parametrize("n", [1, 3, 4, 5, 1023])
 def test_add_and_multiply(n: int, ops: NumpyOps, rng: np.random.Generator) -> None:
     a, b = rng.standard_normal((2, 3, n))
     for op, operands in product(("add", "multiply"), ((a, b), (a, b[0]))):
-        found, expected = both(ops, op, *operands)
-        agree(found, expected, 1e-6)
+        result, expected = both(ops, op, *operands)
+        agree(result, expected, 1e-6)
 
 
 def test_arrays_from_anywhere_and_of_any_strides(ops: NumpyOps, rng: np.random.Generator) -> None:
     x = rng.standard_normal((12, 10)).astype(np.float32)
     weight = rng.standard_normal((10, 12)).astype(np.float32)
-    found = ops.linear(x.T[:, ::2], weight[:, ::2])
-    np.testing.assert_allclose(found, x.T[:, ::2] @ weight[:, ::2].T, rtol=1e-5, atol=1e-5)
+    result = ops.linear(x.T[:, ::2], weight[:, ::2])
+    np.testing.assert_allclose(result, x.T[:, ::2] @ weight[:, ::2].T, rtol=1e-5, atol=1e-5)
 
 
 def test_memory_is_given_back(kernels: NativeKernels) -> None:

@@ -87,9 +87,9 @@ def test_rows_are_numpy_s_bit_by_bit(
         table = blocks_of(rng, type, rows, inner)
         tokens = rng.integers(0, rows + 2, 11).astype(np.uint32)  # two past the table's end
         position = np.array([7], np.uint32)
-        found = ops.token_embedding(table, tokens, position, length=9)
+        result = ops.token_embedding(table, tokens, position, length=9)
         expected = FUNCTIONS["token_embedding"](table, tokens, position, length=9)
-        np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32))
+        np.testing.assert_array_equal(result.view(np.uint32), expected.view(np.uint32))
 
 
 @pytest.mark.parametrize("type", SCALES_AT, ids=lambda t: t.name)
@@ -102,11 +102,11 @@ def test_extreme_scales_are_what_arithmetic_says(
     for at, scales in zip(SCALES_AT[type], [EXTREMES, [last] * len(EXTREMES)], strict=False):
         raw[:, at : at + 2] = halves(scales)
     ids, start = np.arange(len(EXTREMES), dtype=np.uint32), np.zeros(1, np.uint32)
-    found = ops.token_embedding(table, ids, start, length=len(ids))
+    result = ops.token_embedding(table, ids, start, length=len(ids))
     expected = table.take(ids)
     nan = np.isnan(expected)
-    np.testing.assert_array_equal(np.isnan(found), nan)
-    np.testing.assert_array_equal(found[~nan].view(np.uint32), expected[~nan].view(np.uint32))
+    np.testing.assert_array_equal(np.isnan(result), nan)
+    np.testing.assert_array_equal(result[~nan].view(np.uint32), expected[~nan].view(np.uint32))
 
 
 @pytest.mark.parametrize("type", [BlockType.F16, BlockType.BF16], ids=lambda t: t.name)
@@ -114,18 +114,18 @@ def test_every_number_of_two_bytes(type: BlockType, ops: NumpyOps) -> None:
     numbers = np.arange(1 << 16, dtype="<u2").view(np.uint8)
     table = BlockMatrix(type, (256, 256), numbers)
     ids, start = np.arange(256, dtype=np.uint32), np.zeros(1, np.uint32)
-    found, expected = ops.token_embedding(table, ids, start, length=256), table.take(ids)
+    result, expected = ops.token_embedding(table, ids, start, length=256), table.take(ids)
     nan = np.isnan(expected)
-    np.testing.assert_array_equal(np.isnan(found), nan)
-    np.testing.assert_array_equal(found[~nan].view(np.uint32), expected[~nan].view(np.uint32))
+    np.testing.assert_array_equal(np.isnan(result), nan)
+    np.testing.assert_array_equal(result[~nan].view(np.uint32), expected[~nan].view(np.uint32))
 
 
 def test_rows_of_a_float_table(ops: NumpyOps, rng: np.random.Generator) -> None:
     table = rng.standard_normal((5, 7)).astype(np.float32)
     tokens, position = rng.integers(0, 9, 6).astype(np.uint32), np.array([4], np.uint32)
-    found = ops.token_embedding(table, tokens, position, length=8)
+    result = ops.token_embedding(table, tokens, position, length=8)
     expected = FUNCTIONS["token_embedding"](table, tokens, position, length=8)
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(result, expected)
 
 
 @pytest.mark.parametrize("type", list(BlockType), ids=lambda t: t.name)
@@ -141,10 +141,10 @@ def test_embedding(
     ids = rng.integers(0, 8, shape).astype(np.uint32)
     for position in (None, rng.standard_normal((11, inner)).astype(np.float32)):
         for bias in (None, rng.standard_normal(inner).astype(np.float32)):
-            found = ops.embedding(ids, table, position, bias)
+            result = ops.embedding(ids, table, position, bias)
             expected = FUNCTIONS["embedding"](ids, table, position, bias)
-            assert found.shape == expected.shape
-            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+            assert result.shape == expected.shape
+            np.testing.assert_allclose(result, expected, rtol=0, atol=1e-6)
 
 
 @every_type
@@ -170,10 +170,10 @@ def test_what_follows_a_product(
     tolerance = 4e-6 * (1 + summed(x, weight.rows(0, 13)).max())
     for bias in (None, rng.standard_normal(13).astype(np.float32)):
         for residual in (None, rng.standard_normal((2, rows, 13)).astype(np.float32)):
-            found = ops.linear(x, weight, bias, residual, activation=activation)
+            result = ops.linear(x, weight, bias, residual, activation=activation)
             wide = x.astype(np.float64)
             expected = FUNCTIONS["linear"](wide, weight, bias, residual, activation=activation)
-            np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+            np.testing.assert_allclose(result, expected, rtol=0, atol=tolerance)
 
 
 @every_type
@@ -184,10 +184,10 @@ def test_gated_products(
     inner = inner_sizes(type)[1]
     weight = blocks_of(rng, type, 2 * 11, inner)
     x = rng.standard_normal((rows, inner)).astype(np.float32)
-    found = ops.gated_linear(x, weight, activation="silu")
+    result = ops.gated_linear(x, weight, activation="silu")
     expected = FUNCTIONS["gated_linear"](x.astype(np.float64), weight, activation="silu")
     tolerance = 4e-6 * (1 + summed(x, weight.rows(0, 22)).max()) ** 2  # a product of two products
-    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=tolerance)
 
 
 def test_a_product_of_a_model_s_size(ops: NumpyOps, rng: np.random.Generator) -> None:
@@ -206,9 +206,9 @@ def test_nan_is_never_lost(
     weight = blocks_of(rng, type, 9, inner)
     x = rng.standard_normal((rows, inner)).astype(np.float32)
     x[-1, inner - 1] = np.nan
-    found = ops.linear(x, weight)
-    assert np.isnan(found[-1]).all()
-    assert np.isfinite(found[:-1]).all()
+    result = ops.linear(x, weight)
+    assert np.isnan(result[-1]).all()
+    assert np.isfinite(result[:-1]).all()
 
 
 def test_an_error_of_one_in_ten_thousand_would_be_found(
@@ -216,6 +216,6 @@ def test_an_error_of_one_in_ten_thousand_would_be_found(
 ) -> None:
     weight = blocks_of(rng, BlockType.Q4_1, 9, 64)
     x = rng.standard_normal((1, 64)).astype(np.float32)
-    found = ops.linear(x, weight)
+    result = ops.linear(x, weight)
     with pytest.raises(AssertionError):
-        agree(found * np.float32(1.0001), x, weight.rows(0, 9))
+        agree(result * np.float32(1.0001), x, weight.rows(0, 9))

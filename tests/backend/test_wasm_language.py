@@ -24,9 +24,9 @@ HALF = 2.0**-11
 
 @pytest.fixture
 def guarded(kernels: NativeKernels) -> Iterator[GuardedKernels]:
-    found = GuardedKernels(kernels)
-    yield found
-    found.check()
+    result = GuardedKernels(kernels)
+    yield result
+    result.check()
 
 
 @pytest.fixture
@@ -37,9 +37,9 @@ def ops(guarded: GuardedKernels) -> NumpyOps:
 def state(guarded: GuardedKernels, values: Array) -> Array:
     """A copy that kernels may write."""
     names = {"float32": "f32", "uint32": "u32", "float16": "f16"}
-    found = np.asarray(guarded.empty(values.shape, names[values.dtype.name]))
-    found[...] = values
-    return found
+    result = np.asarray(guarded.empty(values.shape, names[values.dtype.name]))
+    result[...] = values
+    return result
 
 
 def normal(rng: np.random.Generator, *shape: int) -> Array:
@@ -74,11 +74,11 @@ def test_rope_append(
         cache = state(guarded, normal(rng, slots, 2 * kv_heads * size).astype(dtype))
         wide, table = cache.astype(np.float64), angles(rng, size)
         at = np.array([position], np.uint32)
-        found = ops.rope_append(qkv, cache, table, at, **shape)
+        result = ops.rope_append(qkv, cache, table, at, **shape)
         expected = FUNCTIONS["rope_append"](
             qkv.astype(np.float64), wide, table.astype(np.float64), at, **shape
         )
-        np.testing.assert_allclose(found, expected, rtol=2e-6, atol=2e-6)
+        np.testing.assert_allclose(result, expected, rtol=2e-6, atol=2e-6)
         near = HALF if dtype is np.float16 else 2e-6
         np.testing.assert_allclose(cache, wide, rtol=near + 2e-6, atol=2e-6)
 
@@ -98,9 +98,9 @@ def test_halves_are_rounded_as_numpy_rounds_them(
     ops.rope_append(qkv.astype(np.float32), cache, angles(rng, size), zero, **shape)
     with np.errstate(over="ignore"):
         expected = values.astype(np.float16)
-    found, nan = cache[0, size:], np.isnan(expected)
-    np.testing.assert_array_equal(np.isnan(found), nan)
-    np.testing.assert_array_equal(found[~nan].view(np.uint16), expected[~nan].view(np.uint16))
+    result, nan = cache[0, size:], np.isnan(expected)
+    np.testing.assert_array_equal(np.isnan(result), nan)
+    np.testing.assert_array_equal(result[~nan].view(np.uint16), expected[~nan].view(np.uint16))
 
 
 @both_dtypes
@@ -117,10 +117,10 @@ def test_cached_attention(
         q, at = normal(rng, tokens, heads * size) * factor, np.array([position], np.uint32)
         wide = cache.astype(np.float64)
         for scores in ({}, {"scale": 0.3, "softcap": 5.0}):
-            found = ops.cached_attention(q, cache, at, **shape, **scores)
+            result = ops.cached_attention(q, cache, at, **shape, **scores)
             exact = q.astype(np.float64)
             expected = FUNCTIONS["cached_attention"](exact, wide, at, **shape, **scores)
-            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * factor)
+            np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5 * factor)
 
 
 @both_dtypes
@@ -131,9 +131,9 @@ def test_attention_loses_no_nan(
     shape = {"heads": 6, "kv_heads": 2, "size": 8, "window": 0}
     cache, at = normal(rng, 64, 32).astype(dtype), np.array([20], np.uint32)
     cache[7, 3] = np.nan  # a key of the first group
-    found = ops.cached_attention(normal(rng, tokens, 48), cache, at, **shape)
-    assert np.isnan(found[:, :24]).all()
-    assert np.isfinite(found[:, 24:]).all()
+    result = ops.cached_attention(normal(rng, tokens, 48), cache, at, **shape)
+    assert np.isnan(result[:, :24]).all()
+    assert np.isfinite(result[:, 24:]).all()
 
 
 def test_the_angles_of_a_model(ops: NumpyOps, guarded: GuardedKernels) -> None:
@@ -146,10 +146,10 @@ def test_the_angles_of_a_model(ops: NumpyOps, guarded: GuardedKernels) -> None:
     qkv = np.tile(np.array([1, 0], np.float32), 12)[None]
     cache = np.asarray(guarded.empty((4, 16)))
     shape = {"heads": 1, "kv_heads": 1, "size": 8, "pairs": "adjacent"}
-    found = ops.rope_append(qkv, cache, table, np.array([position], np.uint32), **shape)
+    result = ops.rope_append(qkv, cache, table, np.array([position], np.uint32), **shape)
     turns = position * 10000.0 ** (-np.arange(0, 8, 2) / 8)
     expected = np.stack((np.cos(turns), np.sin(turns)), axis=1).reshape(1, 8)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(result, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("vocabulary", [1, 2, 5, 64, 1001])
@@ -172,9 +172,9 @@ def test_argmax_token(
         tokens = state(guarded, rng.integers(0, 9, 7).astype(np.uint32))
         position = state(guarded, np.array([rng.integers(0, 20)], np.uint32))
         theirs, there = tokens.copy(), position.copy()
-        found = ops.argmax_token(logits, tokens, position)
-        np.testing.assert_array_equal(found, FUNCTIONS["argmax_token"](logits, theirs, there))
-        assert (found[0] == NOT_A_TOKEN) == any(logits is each for each in broken)
+        result = ops.argmax_token(logits, tokens, position)
+        np.testing.assert_array_equal(result, FUNCTIONS["argmax_token"](logits, theirs, there))
+        assert (result[0] == NOT_A_TOKEN) == any(logits is each for each in broken)
         np.testing.assert_array_equal(tokens, theirs)
         np.testing.assert_array_equal(position, there)
 
@@ -193,7 +193,7 @@ def test_allowed_token(
     none = np.full(vocabulary, 2, np.uint32)
     kinds = rng.integers(0, 3, vocabulary).astype(np.uint32)
     kinds[[0, -1]] = 0
-    found: list[bool] = []
+    results: list[bool] = []
     for logits in (normal(rng, 1, vocabulary), np.round(normal(rng, 1, vocabulary)), broken):
         for rules in (
             (0, 0, 2**32 - 1, 0),
@@ -213,5 +213,5 @@ def test_allowed_token(
                 assert not (y[0] >= 0 and (each is none or logits is broken))
                 np.testing.assert_array_equal(tokens, theirs)
                 np.testing.assert_array_equal(position, there)
-                found.append(bool(y[0] >= 0))
-    assert any(found)
+                results.append(bool(y[0] >= 0))
+    assert any(results)

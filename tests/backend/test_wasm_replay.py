@@ -118,11 +118,11 @@ async def test_states_may_move(backend: WasmBackend, rng: np.random.Generator) -
         if at == 4:
             await states.resize({"S": 8})
         states.write("position", 0, np.array([at], np.uint32))
-        found = await executable.run({"S": 8 if at >= 4 else 4}, {"qkv": row[None]})
+        result = await executable.run({"S": 8 if at >= 4 else 4}, {"qkv": row[None]})
         keys, values = rows[: at + 1, 8:16], rows[: at + 1, 16:]
         weights = np.exp(keys @ row[:8] / 8**0.5)
         expected = weights @ values / weights.sum()
-        np.testing.assert_allclose(next(iter(found.values()))[0], expected, atol=1e-5)
+        np.testing.assert_allclose(next(iter(result.values()))[0], expected, atol=1e-5)
 
 
 async def test_a_run_waits_for_the_weights_that_it_reads(backend: WasmBackend) -> None:
@@ -136,9 +136,9 @@ async def test_a_run_waits_for_the_weights_that_it_reads(backend: WasmBackend) -
     assert not run.done()
     store.write(store.targets["w"], 0, np.eye(12, dtype=np.float32))
     store.arrivals.mark(["w"])
-    found = await asyncio.wait_for(run, 10)
-    np.testing.assert_array_equal(next(iter(found.values())).shape, (1, 12))
-    assert np.isfinite(next(iter(found.values()))).all()
+    result = await asyncio.wait_for(run, 10)
+    np.testing.assert_array_equal(next(iter(result.values())).shape, (1, 12))
+    assert np.isfinite(next(iter(result.values()))).all()
 
 
 async def test_steps_in_a_row_take_turns_with_others(backend: WasmBackend) -> None:

@@ -26,8 +26,8 @@ def run(*arguments: str, stdin: str = "", **environment: str) -> CompletedProces
     with tempfile.TemporaryDirectory(prefix="bascule-cli-") as name:
         folder = Path(name)
         (folder / "stdin").write_text(stdin)
-        told = (arguments, {**os.environ, **environment}, folder)
-        process = _context().Process(target=_command, args=told)
+        result = (arguments, {**os.environ, **environment}, folder)
+        process = _context().Process(target=_command, args=result)
         process.start()
         process.join(TIMEOUT_S)
         if process.exitcode is None:

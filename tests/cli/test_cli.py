@@ -30,18 +30,18 @@ def embed(*arguments: str, stdin: str = "") -> CompletedProcess[str]:
 @pytest.mark.parametrize("tier", ["auto", "webgpu", "cpu"])
 def test_embed_prints_json_and_nothing_else(tier: str) -> None:
     expected = golden("tiny-bert")
-    told = embed("--json", "--tier", tier, *expected.texts)
-    assert told.returncode == 0
-    assert told.stderr == ""
-    found = json.loads(told.stdout)
-    assert (cosines(found, expected.embeddings) >= 0.99999).all()
+    output = embed("--json", "--tier", tier, *expected.texts)
+    assert output.returncode == 0
+    assert output.stderr == ""
+    result = json.loads(output.stdout)
+    assert (cosines(result, expected.embeddings) >= 0.99999).all()
 
 
 def test_embed_reads_lines_and_draws_a_table() -> None:
-    told = embed("--tier", "cpu", stdin="w4 w5\nw6\n")
-    assert told.returncode == 0
-    assert "w4 w5" in told.stdout
-    assert "1.000" in told.stdout
+    result = embed("--tier", "cpu", stdin="w4 w5\nw6\n")
+    assert result.returncode == 0
+    assert "w4 w5" in result.stdout
+    assert "1.000" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -61,25 +61,25 @@ def test_embed_reads_lines_and_draws_a_table() -> None:
     ],
 )
 def test_mistakes_are_told_in_words(arguments: list[str], code: int, words: list[str]) -> None:
-    told = run(*arguments)
-    assert told.returncode == code
-    assert told.stdout == ""
-    assert "Traceback" not in told.stderr
+    result = run(*arguments)
+    assert result.returncode == code
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
     for word in words:
-        assert word in told.stderr
+        assert word in result.stderr
 
 
 @pytest.mark.parametrize("command", ["pull", "embed", "tune", "serve", "doctor"])
 def test_help_shows_an_example(command: str) -> None:
-    told = run(command, "--help")
-    assert told.returncode == 0
-    assert f"Example: bascule {command}" in told.stdout
+    result = run(command, "--help")
+    assert result.returncode == 0
+    assert f"Example: bascule {command}" in result.stdout
 
 
 def test_doctor_reports_a_device_that_computes() -> None:
-    told = run("doctor", "--json")
-    assert told.returncode == 0
-    report = json.loads(told.stdout)
+    result = run("doctor", "--json")
+    assert result.returncode == 0
+    report = json.loads(result.stdout)
     tiers = {row["tier"]: row for row in report["tiers"]}
     assert tiers["webgpu"]["works"]
     assert tiers["cpu"]["works"]
@@ -99,9 +99,9 @@ def test_doctor_reports_a_device_that_computes() -> None:
 
 def test_doctor_reports_switches_that_leave_no_tier(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BASCULE_FORCE_WEBNN", "1")
-    told = run("doctor", "--json")
-    assert told.returncode == 0, told.stderr
-    report = json.loads(told.stdout)
+    result = run("doctor", "--json")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
     assert {decision["chosen"] for decision in report["decisions"]} == {None}
     reasons = [c["refused"] for c in report["decisions"][0]["considered"] if c["tier"] != "webnn"]
     assert all("BASCULE_FORCE_WEBNN" in reason for reason in reasons)
@@ -110,9 +110,9 @@ def test_doctor_reports_switches_that_leave_no_tier(monkeypatch: pytest.MonkeyPa
 
 def test_a_taken_port() -> None:
     with listen(0) as taken:
-        told = run("serve", "--port", str(taken.getsockname()[1]))
-    assert told.returncode == 1
-    assert "--port 0" in told.stderr
+        result = run("serve", "--port", str(taken.getsockname()[1]))
+    assert result.returncode == 1
+    assert "--port 0" in result.stderr
 
 
 def test_serve_answers_and_stops_on_interrupt() -> None:
@@ -142,21 +142,21 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     command = (
         f"{sys.executable} -m bascule embed --json --tier cpu --model {TINY_BERT} w4 | head -c 1"
     )
-    told = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
-    assert told.stdout == "["
-    assert "Traceback" not in told.stderr
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert result.stdout == "["
+    assert "Traceback" not in result.stderr
 
 
 def test_embeddings_of_both_tiers_agree() -> None:
-    found = [json.loads(embed("--json", "--tier", t, "w4 w9").stdout) for t in ("webgpu", "cpu")]
-    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+    results = [json.loads(embed("--json", "--tier", t, "w4 w9").stdout) for t in ("webgpu", "cpu")]
+    np.testing.assert_allclose(results[0], results[1], atol=1e-5)
 
 
 def test_manifest_and_cache(tmp_path: Path) -> None:
     shutil.copytree(TINY_BERT, tmp_path / "m")
-    told = run("manifest", str(tmp_path / "m"), "--chunk-mb", "0.0625")
-    assert told.returncode == 0, told.stderr
-    manifest = json.loads(Path(told.stdout.strip()).read_text())
+    result = run("manifest", str(tmp_path / "m"), "--chunk-mb", "0.0625")
+    assert result.returncode == 0, result.stderr
+    manifest = json.loads(Path(result.stdout.strip()).read_text())
     assert set(manifest["files"]) == {"config.json", "model.safetensors", "tokenizer.json"}
     assert len(manifest["files"]["model.safetensors"]["chunks"]) == 2
 
@@ -176,22 +176,22 @@ def test_manifest_and_cache(tmp_path: Path) -> None:
         large.write_bytes(b"spoilt")
         damaged = json.loads(run("cache", "verify", "--json").stdout)
         assert damaged == {f"{url}/model.safetensors": 1}
-        told = run("embed", "--model", url, *texts)
-        assert told.returncode == 1
-        assert "connection failed" in told.stderr
-        assert "bytes 0 to 65,535" in told.stderr
+        result = run("embed", "--model", url, *texts)
+        assert result.returncode == 1
+        assert "connection failed" in result.stderr
+        assert "bytes 0 to 65,535" in result.stderr
         server.up()
         assert run("embed", "--model", url, *texts).stdout == first.stdout
-        told = run("cache", "rm", url)
-        assert told.stdout.strip() == "4 removed"
+        result = run("cache", "rm", url)
+        assert result.stdout.strip() == "4 removed"
         assert not [p for p in Path(os.environ["BASCULE_WEIGHTS"]).rglob("*") if len(p.name) == 64]
 
 
 def test_a_manifest_of_gguf_files(tmp_path: Path) -> None:
     for name in ("model.gguf", "other.Q8_0.gguf", "notes.txt"):
         (tmp_path / name).write_bytes(bytes(100_000))
-    told = run("manifest", str(tmp_path), "--chunk-mb", "0.0625")
-    manifest = json.loads(Path(told.stdout.strip()).read_text())
+    result = run("manifest", str(tmp_path), "--chunk-mb", "0.0625")
+    manifest = json.loads(Path(result.stdout.strip()).read_text())
     assert set(manifest["files"]) == {"model.gguf", "other.Q8_0.gguf"}
     assert len(manifest["files"]["model.gguf"]["chunks"]) == 2
 
@@ -211,9 +211,9 @@ def size_of(path: Path) -> int:
     ],
 )
 def test_what_cannot_be_done_is_said(arguments: tuple[str, ...], said: str) -> None:
-    told = run(*arguments)
-    assert told.returncode == 1
-    assert said in told.stderr
+    result = run(*arguments)
+    assert result.returncode == 1
+    assert said in result.stderr
 
 
 def test_pull_runs_no_code_of_the_current_folder(
@@ -228,9 +228,9 @@ def test_pull_runs_no_code_of_the_current_folder(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("PYTHONPATH", "")
     command = [str(Path(sys.executable).parent / "bascule"), "pull", "all-MiniLM-L6-v2"]
-    told = subprocess.run(
+    result = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )
-    assert told.returncode == 1
-    assert "HF_HUB_OFFLINE is set" in told.stderr
+    assert result.returncode == 1
+    assert "HF_HUB_OFFLINE is set" in result.stderr
     assert not (tmp_path / "ran").exists()

@@ -15,8 +15,8 @@ from tests.cli.running import run
 
 
 def converted(source: Path, target: Path) -> Path:
-    told = run("convert", str(source), str(target))
-    assert (told.returncode, told.stdout) == (0, f"{target}\n"), told.stderr
+    result = run("convert", str(source), str(target))
+    assert (result.returncode, result.stdout) == (0, f"{target}\n"), result.stderr
     return target
 
 
@@ -24,9 +24,9 @@ async def test_the_new_folder_says_what_the_old_one_does(tmp_path: Path) -> None
     old = folders.ctranslate2(tmp_path / "old")
     original = load_file(folders.hugging_face(tmp_path / "original") / "model.safetensors")
     new = converted(old, tmp_path / "new")
-    found = load_file(new / "model.safetensors")
-    assert found.keys() == original.keys()
-    for name, numbers in found.items():
+    result = load_file(new / "model.safetensors")
+    assert result.keys() == original.keys()
+    for name, numbers in result.items():
         np.testing.assert_array_equal(numbers, original[name], err_msg=name)
     samples = np.random.default_rng(8).uniform(-0.4, 0.4, 30_000).astype(np.float32)
     said = []
@@ -73,7 +73,7 @@ def test_a_cut_file_leaves_nothing_behind(tmp_path: Path, kept: int) -> None:
     old = folders.ctranslate2(tmp_path / "old")
     data = (old / "model.bin").read_bytes()
     (old / "model.bin").write_bytes(data[:kept])
-    told = run("convert", str(old), str(tmp_path / "new"))
-    assert told.returncode == 1
-    assert "it ends after" in told.stderr
+    result = run("convert", str(old), str(tmp_path / "new"))
+    assert result.returncode == 1
+    assert "it ends after" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["old"]

@@ -21,56 +21,56 @@ MODEL = ("--model", str(TINY.path))
 
 
 def message(index: int, role: str) -> str:
-    found = [m["content"] for m in TINY.chats[index].messages if m["role"] == role]
-    return found[0] if found else ""
+    results = [m["content"] for m in TINY.chats[index].messages if m["role"] == role]
+    return results[0] if results else ""
 
 
 @pytest.mark.parametrize("tier", ["webgpu", "cpu"])
 def test_generate_prints_json_and_nothing_else(tier: str) -> None:
     chat = next(c for c in TINY.chats if len(c.messages) == 1)
-    told = run(
+    output = run(
         "generate", *MODEL, "--tier", tier, "--greedy", "--max-new", "32", "--json",
         chat.messages[0]["content"],
     )  # fmt: skip
-    assert told.returncode == 0, told.stderr
-    assert told.stderr == ""
-    found = json.loads(told.stdout)
-    assert set(found) == {"text", "ids", "prompt_ids", "stats"}
-    assert found["prompt_ids"] == chat.prompt_ids
-    assert chat.parts_at(found["ids"]) is None
-    assert found["stats"]["tier"] == tier
-    assert found["stats"]["new_tokens"] >= len(found["ids"])
+    assert output.returncode == 0, output.stderr
+    assert output.stderr == ""
+    result = json.loads(output.stdout)
+    assert set(result) == {"text", "ids", "prompt_ids", "stats"}
+    assert result["prompt_ids"] == chat.prompt_ids
+    assert chat.parts_at(result["ids"]) is None
+    assert result["stats"]["tier"] == tier
+    assert result["stats"]["new_tokens"] >= len(result["ids"])
 
 
 def test_generate_streams_text_and_reads_a_prompt_from_stdin() -> None:
     arguments = ("generate", *MODEL, "--tier", "cpu", "--greedy", "--max-new", "9", "--raw")
-    told = run(*arguments, "-", stdin="Once upon a time")
-    assert told.returncode == 0, told.stderr
+    result = run(*arguments, "-", stdin="Once upon a time")
+    assert result.returncode == 0, result.stderr
     asked = json.loads(run(*arguments, "--json", "Once upon a time").stdout)
-    assert told.stdout == asked["text"] + "\n"
+    assert result.stdout == asked["text"] + "\n"
 
 
 def test_a_folder_generates_as_it_is_and_in_fewer_bits() -> None:
     golden = tiny_folder()
     chat = golden.chats[0]
     arguments = ("--model", str(golden.path), "--tier", "cpu", "--greedy", "--max-new", "32")
-    found: list[list[int]] = []
+    results: list[list[int]] = []
     for quantize in ((), ("--quantize", "8"), ("--quantize", "q4_0")):
         prompt = chat.messages[0]["content"]
-        told = run("generate", *arguments, *quantize, "--json", prompt)
-        assert told.returncode == 0, told.stderr
-        answer = json.loads(told.stdout)
+        result = run("generate", *arguments, *quantize, "--json", prompt)
+        assert result.returncode == 0, result.stderr
+        answer = json.loads(result.stdout)
         assert answer["prompt_ids"] == chat.prompt_ids
-        found.append(answer["ids"])
-    assert chat.parts_at(found[0]) is None
-    assert found[0] != found[2]  # 4 bits of random weights say something else
+        results.append(answer["ids"])
+    assert chat.parts_at(results[0]) is None
+    assert results[0] != results[2]  # 4 bits of random weights say something else
 
 
 def test_embeddings_in_fewer_bits() -> None:
     arguments = ("embed", "--model", "all-MiniLM-L6-v2", "--tier", "cpu", "--json", "a text")
-    told = [run(*arguments, *more) for more in ((), ("--quantize", "q8_0"))]
-    assert [each.returncode for each in told] == [0, 0], told
-    (plain,), (blocks,) = (json.loads(each.stdout) for each in told)
+    messages = [run(*arguments, *more) for more in ((), ("--quantize", "q8_0"))]
+    assert [each.returncode for each in messages] == [0, 0], messages
+    (plain,), (blocks,) = (json.loads(each.stdout) for each in messages)
     assert plain != blocks
     assert sum(a * b for a, b in zip(plain, blocks, strict=True)) > 0.999
 
@@ -108,18 +108,20 @@ def test_a_system_message_replaces_the_template_s_own() -> None:
 )
 def test_mistakes_are_told_with_what_to_try(arguments: list[str], words: str) -> None:
     tier = [] if "--tier" in arguments else ["--tier", "cpu"]
-    told = run(*arguments, *tier)
-    assert told.returncode == 1
-    assert words in told.stderr
-    assert "Traceback" not in told.stderr
-    assert told.stdout == ""
+    result = run(*arguments, *tier)
+    assert result.returncode == 1
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
 
 
 def test_chat_answers_each_line_and_remembers() -> None:
-    told = run("chat", *MODEL, "--tier", "cpu", "--greedy", "--max-new", "8", stdin="Hi\n\nAgain\n")
-    assert told.returncode == 0, told.stderr
-    assert "Ctrl+D" in told.stderr
-    assert told.stdout.count("\n") >= 2
+    result = run(
+        "chat", *MODEL, "--tier", "cpu", "--greedy", "--max-new", "8", stdin="Hi\n\nAgain\n"
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Ctrl+D" in result.stderr
+    assert result.stdout.count("\n") >= 2
 
 
 def test_ctrl_c_stops_an_answer_and_the_chat_goes_on() -> None:

@@ -37,9 +37,9 @@ def shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("command", [f"{EMBED} w4", f"{EMBED} --json w4", f"{BASCULE} --help"])
 def test_a_full_disk_behind_stdout_is_told(command: str) -> None:
-    told = shell(f"{command} > /dev/full")
-    assert told.returncode == 1
-    assert told.stderr.splitlines() == [
+    result = shell(f"{command} > /dev/full")
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == [
         "bascule: The answer cannot be written to stdout: No space left on device.",
         "         Make room there, or send the output somewhere else.",
     ]
@@ -58,48 +58,48 @@ def test_a_full_disk_behind_stdout_is_told(command: str) -> None:
     ],
 )
 def test_a_stream_that_cannot_serve_is_told(command: str, words: str, tmp_path: Path) -> None:
-    told = shell(command, PYTHONIOENCODING="utf-8", BASCULE_WEIGHTS=str(tmp_path))
-    assert told.returncode == 1
-    assert "Traceback" not in told.stderr
-    assert words in told.stderr.split("bascule: ", 1)[1]
+    result = shell(command, PYTHONIOENCODING="utf-8", BASCULE_WEIGHTS=str(tmp_path))
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert words in result.stderr.split("bascule: ", 1)[1]
 
 
 def test_without_stderr_stdout_has_the_answer_alone() -> None:
-    told = shell(f"{EMBED} --json w4 2>&-")
-    assert (told.returncode, told.stdout[:2]) == (0, "[[")
+    result = shell(f"{EMBED} --json w4 2>&-")
+    assert (result.returncode, result.stdout[:2]) == (0, "[[")
     assert shell(f"{EMBED} --model nosuch w4 2>&-").stdout == ""
 
 
 @pytest.mark.parametrize("command", [f"{EMBED} w4 w5", f"{EMBED} --json w4", f"{BASCULE} --help"])
 def test_a_reader_that_has_gone_is_no_error(command: str) -> None:
-    told = shell(f"{command} | true")
-    assert (told.returncode, told.stderr) == (0, "")
+    result = shell(f"{command} | true")
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_a_terminal_that_is_not_utf_8_gets_escapes_and_one_line_about_it() -> None:
-    told = shell(f"{EMBED} w4é 'w5 €' 😀", PYTHONIOENCODING="ascii")
-    assert told.returncode == 0
-    assert r"w4\xe9" in told.stdout
-    assert r"w5 \u20ac" in told.stdout
-    assert r"\U0001f600" in told.stdout
-    assert told.stderr.count("\n") == 1
-    assert "stdout's encoding is ascii" in told.stderr
+    result = shell(f"{EMBED} w4é 'w5 €' 😀", PYTHONIOENCODING="ascii")
+    assert result.returncode == 0
+    assert r"w4\xe9" in result.stdout
+    assert r"w5 \u20ac" in result.stdout
+    assert r"\U0001f600" in result.stdout
+    assert result.stderr.count("\n") == 1
+    assert "stdout's encoding is ascii" in result.stderr
 
 
 @pytest.mark.parametrize("text", ["[/]", "[bold]x[/bold]", "[link=http://a]b", ":smile:", "w\\["])
 def test_texts_and_locations_are_no_markup(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     terminal.similarity_table([text], np.ones((1, 3)), "[i] on [red]a device")
     terminal.cache_table([Kept(text, "fetched", 1, 1, 0, False)])
-    told = capsys.readouterr().out
-    assert told.count(text) == 2
-    assert "[i] on [red]a device" in " ".join(told.split())
+    result = capsys.readouterr().out
+    assert result.count(text) == 2
+    assert "[i] on [red]a device" in " ".join(result.split())
 
 
 def test_a_text_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     terminal.similarity_table(["a\x1b[2Jb\r\nc\ud800", "x" * 60], np.ones((2, 3)), "cpu")
-    told = capsys.readouterr().out
-    assert r"a\x1b[2Jb\r\nc\ud800" in told
-    assert "x" * 47 + "…" in told
+    result = capsys.readouterr().out
+    assert r"a\x1b[2Jb\r\nc\ud800" in result
+    assert "x" * 47 + "…" in result
 
 
 READING = """
@@ -140,8 +140,8 @@ def _until_it_sleeps(pid: int) -> None:
         time.sleep(0.05)
         if Path("/proc").is_dir():
             words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            told = " ".join((words[0], *words[11:13]))
+            result = " ".join((words[0], *words[11:13]))
         else:
-            told = "S"
-        same = same + 1 if told == last and told[0] == "S" else 0
-        last = told
+            result = "S"
+        same = same + 1 if result == last and result[0] == "S" else 0
+        last = result

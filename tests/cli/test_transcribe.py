@@ -31,13 +31,13 @@ def noise(tmp_path: Path) -> str:
 
 def test_formats_have_the_same_segments(noise: str, tmp_path: Path) -> None:
     model = ("--model", str(folders.hugging_face(tmp_path / "m")), *CPU)
-    found = run("transcribe", noise, *model, "--format", "json", "--language", "de")
-    assert (found.returncode, found.stderr) == (0, "")
-    told = json.loads(found.stdout)
-    assert (told["language"], told["duration"]) == ("de", 1.0)
-    assert told["segments"]
+    result = run("transcribe", noise, *model, "--format", "json", "--language", "de")
+    assert (result.returncode, result.stderr) == (0, "")
+    output = json.loads(result.stdout)
+    assert (output["language"], output["duration"]) == ("de", 1.0)
+    assert output["segments"]
     subtitles = run("transcribe", noise, *model, "--format", "srt", "--language", "de").stdout
-    assert subtitles.count(" --> ") == len(told["segments"])
+    assert subtitles.count(" --> ") == len(output["segments"])
     german = (*model, "--language", "de", "--words")
     words = json.loads(run("transcribe", noise, *german, "--format", "json").stdout)["segments"]
     count = sum(len(segment["words"]) for segment in words)

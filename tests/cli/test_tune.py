@@ -25,46 +25,46 @@ def test_tune_measures_remembers_and_is_not_asked_twice(tmp_path: Path) -> None:
     assert report["known"] == 0
     assert report["wrong"] == []
     assert report["findings"]
-    for found in report["findings"]:
-        assert found["chosen"] in found["times_ms"]
-        assert found["default"] in found["times_ms"]
-        assert found["chosen"] == found["default"] or found["gain"] > 1.05
+    for result in report["findings"]:
+        assert result["chosen"] in result["times_ms"]
+        assert result["default"] in result["times_ms"]
+        assert result["chosen"] == result["default"] or result["gain"] > 1.05
     second = json.loads(tune(tmp_path, "tune", str(TINY_BERT), "--budget", "1", "--json").stdout)
     assert second["known"] == len(report["findings"])
-    told = {f["signature"] for f in second["findings"]} & {
+    output = {f["signature"] for f in second["findings"]} & {
         f["signature"] for f in report["findings"]
     }
-    assert not told
+    assert not output
     expected = golden("tiny-bert")
-    found = tune(
+    result = tune(
         tmp_path, "embed", "--json", "--tier", "webgpu", "--model", str(TINY_BERT), *expected.texts
     )
-    assert (cosines(json.loads(found.stdout), expected.embeddings) >= 0.99999).all()
+    assert (cosines(json.loads(result.stdout), expected.embeddings) >= 0.99999).all()
 
 
 def test_tune_draws_a_table(tmp_path: Path) -> None:
-    told = tune(tmp_path, "tune", str(TINY_BERT), "--budget", "2")
-    assert told.returncode == 0, told.stderr
-    assert "Tuning on" in told.stdout
-    assert "kinds of calls measured" in told.stdout
-    assert "Traceback" not in told.stderr
+    result = tune(tmp_path, "tune", str(TINY_BERT), "--budget", "2")
+    assert result.returncode == 0, result.stderr
+    assert "Tuning on" in result.stdout
+    assert "kinds of calls measured" in result.stdout
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("budget", ["0", "-1", "nan", "1e9"])
 def test_a_budget_that_is_none(tmp_path: Path, budget: str) -> None:
-    told = tune(tmp_path, "tune", str(TINY_BERT), "--budget", budget)
-    assert told.returncode == 1
-    assert "--budget" in told.stderr
-    assert told.stdout == ""
+    result = tune(tmp_path, "tune", str(TINY_BERT), "--budget", budget)
+    assert result.returncode == 1
+    assert "--budget" in result.stderr
+    assert result.stdout == ""
 
 
 def test_a_memory_that_cannot_be_written_costs_a_warning_only(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     expected = golden("tiny-bert")
-    told = tune(
+    result = tune(
         tmp_path / "file" / "x", "embed", "--json", "--tier", "webgpu", "--model", str(TINY_BERT),
         *expected.texts,
     )  # fmt: skip
-    assert told.returncode == 0
-    assert (cosines(json.loads(told.stdout), expected.embeddings) >= 0.99999).all()
-    assert told.stderr.count("RememberedWarning") == 1
+    assert result.returncode == 0
+    assert (cosines(json.loads(result.stdout), expected.embeddings) >= 0.99999).all()
+    assert result.stderr.count("RememberedWarning") == 1

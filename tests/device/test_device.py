@@ -47,10 +47,10 @@ async def test_models_share_one_device(tier: str, openings: list[object]) -> Non
         assert isinstance(encoder, bascule.EmbeddingModel)
         assert isinstance(llama, bascule.LanguageModel)
         expected = golden("tiny-bert")
-        found, text = await asyncio.gather(
+        result, text = await asyncio.gather(
             encoder.embed(expected.texts), llama.generate("Hi", **FEW)
         )
-        assert cosines(found, expected.embeddings).min() > 0.99999
+        assert cosines(result, expected.embeddings).min() > 0.99999
         assert text.ids
         assert encoder.backend is llama.backend is device.backend
         assert len(openings) == tier.startswith("webgpu")
@@ -201,10 +201,10 @@ async def test_an_unknown_option_is_an_error() -> None:
 async def test_what_else_works_on_an_open_device(openings: list[object]) -> None:
     x = np.random.default_rng(3).standard_normal((4, 64)).astype(np.float32)
     async with await bascule.open_device("webgpu") as device:
-        told = {"name": "safari", "version": "17.4"}  # so that nothing is probed
-        with bascule.FallbackManager(told, config={"device": device}) as manager:
-            found = await manager.run_with_fallback("matmul", {"a": x, "b": x.T})
-            assert np.abs(found - x @ x.T).max() < 1e-4
+        output = {"name": "safari", "version": "17.4"}  # so that nothing is probed
+        with bascule.FallbackManager(output, config={"device": device}) as manager:
+            result = await manager.run_with_fallback("matmul", {"a": x, "b": x.T})
+            assert np.abs(result - x @ x.T).max() < 1e-4
         async with bascule.WebGPUQuantizer(8, device=device) as quantizer:
             made = await quantizer.quantize(x)
             assert np.abs(made.dequantize() - x).max() < 0.05

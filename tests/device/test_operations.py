@@ -43,15 +43,15 @@ def lengths(rng: np.random.Generator, batch: int, tokens: int) -> np.ndarray:
 
 
 def _attention(rng: np.random.Generator, t: int, _: int, __: int) -> Case:
-    found = {"qkv": f32(rng, 2, t, 3 * 2 * 4), "lengths": lengths(rng, 2, t)}
-    return found, {"heads": 2}
+    results = {"qkv": f32(rng, 2, t, 3 * 2 * 4), "lengths": lengths(rng, 2, t)}
+    return results, {"heads": 2}
 
 
 def _dot_product(rng: np.random.Generator, t: int, s: int, _: int) -> Case:
     keys = t + s
-    found = {"q": f32(rng, 2, t, 16), "k": f32(rng, 2, keys, 8), "v": f32(rng, 2, keys, 8)}
-    found |= {"lengths": lengths(rng, 2, keys), "bias": f32(rng, 4, t, keys)}
-    return found, {"heads": 4, "kv_heads": 2, "causal": True, "window": 5}
+    results = {"q": f32(rng, 2, t, 16), "k": f32(rng, 2, keys, 8), "v": f32(rng, 2, keys, 8)}
+    results |= {"lengths": lengths(rng, 2, keys), "bias": f32(rng, 4, t, keys)}
+    return results, {"heads": 4, "kv_heads": 2, "causal": True, "window": 5}
 
 
 def _embedding(rng: np.random.Generator, t: int, rows: int, c: int) -> Case:
@@ -59,8 +59,8 @@ def _embedding(rng: np.random.Generator, t: int, rows: int, c: int) -> Case:
 
 
 def _linear(rng: np.random.Generator, m: int, k: int, n: int) -> Case:
-    found = {"x": f32(rng, m, k), "weight": f32(rng, n, k), "bias": f32(rng, n)}
-    return {**found, "residual": f32(rng, m, n)}, {"activation": "gelu"}
+    results = {"x": f32(rng, m, k), "weight": f32(rng, n, k), "bias": f32(rng, n)}
+    return {**results, "residual": f32(rng, m, n)}, {"activation": "gelu"}
 
 
 def _layer_norm(rng: np.random.Generator, m: int, _: int, n: int) -> Case:
@@ -139,8 +139,8 @@ async def test_every_operation_on_poisoned_results(
         operands, options = make(rng, *size)
         expected = expected_of(name, operands, options)
         run = getattr(device.ops, name)
-        found = await (await run(**operands, **options)).numpy()
-        assert_close(found, expected, name)
+        result = await (await run(**operands, **options)).numpy()
+        assert_close(result, expected, name)
         # As buffers in the order of the signature, into memory that is full of NaN.
         names = list(run.__signature__.parameters)
         buffers = [await device.buffer(operands[n]) for n in names if n in operands]
@@ -155,11 +155,11 @@ async def test_results_stay_and_feed_the_next(
     a, b = f32(rng, 40, 24), f32(rng, 24, 40)
     product = await device.ops.matmul(a, b)
     rows = await device.ops.reshape(product, (4, 10, 40))
-    found = await device.ops.gelu(await device.ops.transpose(rows, axes=(1, 0, 2)))
+    result = await device.ops.gelu(await device.ops.transpose(rows, axes=(1, 0, 2)))
     again = await device.ops.matmul(product, product)
     whole = a.astype(np.float64) @ b
     expected = expected_of("gelu", {"x": whole.reshape(4, 10, 40).transpose(1, 0, 2)}, {})
-    assert np.abs(await found.numpy() - expected).max() < 1e-3
+    assert np.abs(await result.numpy() - expected).max() < 1e-3
     assert np.abs(await again.numpy() - whole @ whole).max() < 2e-2
 
 
@@ -261,8 +261,8 @@ async def test_whole_numbers_and_halves(device: bascule.Device, rng: np.random.G
     assert ids.dtype == np.uint32
     assert (await ids.numpy()).tolist() == [3, 0, 2]
     table = f32(rng, 4, 5)
-    found = await device.ops.embedding(ids.reshape(1, 3), table)
-    assert np.array_equal(await found.numpy(), table[[3, 0, 2]][None])
+    result = await device.ops.embedding(ids.reshape(1, 3), table)
+    assert np.array_equal(await result.numpy(), table[[3, 0, 2]][None])
     fortran = np.asfortranarray(f32(rng, 6, 4))
     assert np.array_equal(await (await device.buffer(fortran[::2])).numpy(), fortran[::2])
 
@@ -293,8 +293,8 @@ async def test_mistakes_say_what_to_do(device: bascule.Device, rng: np.random.Ge
         (lambda: ops.reshape(x, (-1, -1)), "One axis may be -1"),
         (lambda: ops.gelu(x, out=x), "op gelu, out: expected a DeviceBuffer"),
     ]
-    for work, told in wrong:
-        with pytest.raises(InputError, match=told):
+    for work, result in wrong:
+        with pytest.raises(InputError, match=result):
             await work()
     buffer = await device.buffer(x)
     with pytest.raises(InputError, match="a buffer that is no operand"):
@@ -363,17 +363,17 @@ async def test_models_and_operations_share_a_device(rng: np.random.Generator) ->
         model = await device.load(TINY_BERT)
         assert isinstance(model, bascule.EmbeddingModel)
         rows = await model.embed(["w4 w5", "w6", "w7 w4"])
-        found, _ = await asyncio.gather(
+        result, _ = await asyncio.gather(
             device.ops.matmul(rows, rows, transposed=True), model.embed("w5")
         )
-        assert np.abs(await found.numpy() - rows @ rows.T).max() < 1e-5
+        assert np.abs(await result.numpy() - rows @ rows.T).max() < 1e-5
 
 
 def test_from_plain_code(rng: np.random.Generator) -> None:
     device = bascule.sync(bascule.open_device("cpu"))
     x = f32(rng, 3, 4)
-    found = bascule.sync(bascule.sync(device.ops.matmul(x, x.T)).numpy())
-    assert np.allclose(found, x @ x.T)
+    result = bascule.sync(bascule.sync(device.ops.matmul(x, x.T)).numpy())
+    assert np.allclose(result, x @ x.T)
     device.close()
 
 

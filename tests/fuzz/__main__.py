@@ -17,15 +17,15 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=None, help="for each target")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
-    told = parser.parse_args()
-    found = 0
-    if unknown := set(told.targets) - TARGETS.keys():
+    options = parser.parse_args()
+    result = 0
+    if unknown := set(options.targets) - TARGETS.keys():
         parser.error(f"no target {min(unknown)}")
-    for target in told.targets or TARGETS:
-        report = fuzz(target, told.seed, told.first, told.cases, told.seconds)
+    for target in options.targets or TARGETS:
+        report = fuzz(target, options.seed, options.first, options.cases, options.seconds)
         print(report, flush=True)
-        found += len(report.findings)
-    return 1 if found else 0
+        result += len(report.findings)
+    return 1 if result else 0
 
 
 if __name__ == "__main__":

@@ -36,9 +36,9 @@ class Parts:
         self.rest = data[-(-self._at // 32) * 32 :]
 
     def _take(self, form: str) -> tuple[Any, ...]:
-        found = struct.unpack_from(form, self._data, self._at)
+        result = struct.unpack_from(form, self._data, self._at)
         self._at += struct.calcsize(form)
-        return found
+        return result
 
     def _string(self) -> bytes:
         (nbytes,) = self._take("<Q")

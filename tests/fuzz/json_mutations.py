@@ -22,12 +22,12 @@ ODD: tuple[Any, ...] = (
 
 def paths(value: Any, at: Path = (), depth: int = 0) -> list[Path]:
     """The places of a value, itself first; of long lists and objects a few at both ends."""
-    found: list[Path] = [at]
+    results: list[Path] = [at]
     if depth < 8 and isinstance(value, dict | list):
         keys = list(value) if isinstance(value, dict) else list(range(len(value)))
         for key in keys if len(keys) <= 40 else keys[:20] + keys[-20:]:
-            found += paths(value[key], (*at, key), depth + 1)
-    return found
+            results += paths(value[key], (*at, key), depth + 1)
+    return results
 
 
 def mutated(value: Any, rng: Random) -> Any:
@@ -39,8 +39,8 @@ def mutated(value: Any, rng: Random) -> Any:
 
 
 def _changed(value: Any, rng: Random) -> Any:
-    found = paths(value)
-    path = rng.choice(found[1:] or found)
+    result = paths(value)
+    path = rng.choice(result[1:] or result)
     if not path:
         return rng.choice(ODD)
     parent = value
@@ -56,7 +56,7 @@ def _changed(value: Any, rng: Random) -> Any:
             del parent[last]
         case 5:
             other = value
-            for key in rng.choice(found):
+            for key in rng.choice(result):
                 other = other[key]
             parent[last] = copy.deepcopy(other)
         case 6 if isinstance(parent, dict):

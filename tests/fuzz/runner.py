@@ -37,9 +37,11 @@ class Report:
     findings: list[str] = field(default_factory=list[str])
 
     def __str__(self) -> str:
-        told = f"{self.target}: {self.n_cases:,} cases of seed {self.seed} in {self.seconds:.0f} s"
+        result = (
+            f"{self.target}: {self.n_cases:,} cases of seed {self.seed} in {self.seconds:.0f} s"
+        )
         worst = f"slowest {self.slowest_s:.1f} s, {self.most_nbytes >> 20} MiB at most"
-        return "\n".join([f"{told} ({worst}), {len(self.findings)} findings", *self.findings])
+        return "\n".join([f"{result} ({worst}), {len(self.findings)} findings", *self.findings])
 
 
 def fuzz(target: str, seed: int, first: int, n_cases: int | None, seconds: float | None) -> Report:
@@ -73,15 +75,15 @@ def _listen(ours: Connection, at: int, report: Report) -> tuple[int, bool]:
     """The case that the child was at, and whether it did all."""
     while True:
         try:
-            told = json.loads(ours.recv())
+            result = json.loads(ours.recv())
         except EOFError:
             return at, False
-        if told is None:
+        if result is None:
             return at, True
-        report.slowest_s = max(report.slowest_s, told["seconds"])
-        report.most_nbytes = max(report.most_nbytes, told["nbytes"])
-        if told["problem"]:
-            report.findings.append(_told(report, at, told["problem"]))
+        report.slowest_s = max(report.slowest_s, result["seconds"])
+        report.most_nbytes = max(report.most_nbytes, result["nbytes"])
+        if result["problem"]:
+            report.findings.append(_told(report, at, result["problem"]))
         at += 1
 
 

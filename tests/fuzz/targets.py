@@ -62,18 +62,18 @@ ADAPTER: Any = SimpleNamespace(identity="fuzzed", vendor="v", architecture="a", 
 
 def _bert(folder: Path) -> None:
     shutil.copytree(TINY_BERT, folder, copy_function=shutil.copyfile)
-    for name, told in (("1_Pooling/config.json", POOLING), ("modules.json", MODULES)):
+    for name, result in (("1_Pooling/config.json", POOLING), ("modules.json", MODULES)):
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(json.dumps(told))
+        (folder / name).write_text(json.dumps(result))
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 16}')
 
 
 def _llama(folder: Path) -> None:
     shutil.copytree(tiny_folder().path, folder, copy_function=shutil.copyfile)
-    told = json.loads((folder / "config.json").read_text())
+    result = json.loads((folder / "config.json").read_text())
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [0]}))
-    told.setdefault("rope_scaling", None)
-    (folder / "config.json").write_text(json.dumps(told))
+    result.setdefault("rope_scaling", None)
+    (folder / "config.json").write_text(json.dumps(result))
 
 
 def _mutate_file(path: Path, rng: Random) -> None:
@@ -108,8 +108,8 @@ def tokenizer(folder: Path, rng: Random) -> None:
     else:
         _bert(folder)
         if rng.random() < 0.8:
-            told = rng.choice(list(KINDS.values()))()
-            (folder / "tokenizer.json").write_text(json.dumps(told))
+            result = rng.choice(list(KINDS.values()))()
+            (folder / "tokenizer.json").write_text(json.dumps(result))
     _mutate_file(folder / "tokenizer.json", rng)
 
 

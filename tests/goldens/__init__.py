@@ -24,14 +24,14 @@ class Golden:
 
 def golden(name: str) -> Golden:
     """ "minilm" or "tiny-bert"."""
-    told = json.loads((HERE / f"{name}.json").read_text())
-    return Golden(told["texts"], told["ids"], np.load(HERE / f"{name}.npy"))
+    result = json.loads((HERE / f"{name}.json").read_text())
+    return Golden(result["texts"], result["ids"], np.load(HERE / f"{name}.npy"))
 
 
 def awkward() -> tuple[list[str], list[list[int]]]:
     """Texts that tokenizers stumble over, and their ids."""
-    told = json.loads((HERE / "tokenizer.json").read_text())
-    return told["texts"], told["ids"]
+    result = json.loads((HERE / "tokenizer.json").read_text())
+    return result["texts"], result["ids"]
 
 
 def cosines(found: Any, expected: Any) -> Any:

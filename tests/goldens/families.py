@@ -86,8 +86,8 @@ def build(case: Case, folder: Path) -> Path:
     save_file(made.found, folder / "model.safetensors", {"format": "pt"})
     (folder / "config.json").write_text(json.dumps(case.config))
     (folder / "tokenizer.json").write_text(case.tokenizer().to_str())
-    told = {"tokenizer_class": "PreTrainedTokenizerFast", **case.names}
-    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+    result = {"tokenizer_class": "PreTrainedTokenizerFast", **case.names}
+    (folder / "tokenizer_config.json").write_text(json.dumps(result))
     return folder
 
 
@@ -158,12 +158,16 @@ def rotary_decoder(
     embedding: float = 4.0,
 ) -> None:
     """Tensors of a decoder like Llama."""
-    told = made.config
-    c, inner, heads = told["hidden_size"], told["intermediate_size"], told["num_attention_heads"]
-    size = told.get("head_dim") or c // heads
-    wide, narrow = heads * size, told["num_key_value_heads"] * size
-    made.matrix("model.embed_tokens", told["vocab_size"], c, embedding)
-    for layer in range(told["num_hidden_layers"]):
+    config = made.config
+    c, inner, heads = (
+        config["hidden_size"],
+        config["intermediate_size"],
+        config["num_attention_heads"],
+    )
+    size = config.get("head_dim") or c // heads
+    wide, narrow = heads * size, config["num_key_value_heads"] * size
+    made.matrix("model.embed_tokens", config["vocab_size"], c, embedding)
+    for layer in range(config["num_hidden_layers"]):
         name = f"model.layers.{layer}"
         made.norm(f"{name}.input_layernorm", c)
         rows = {"qkv": wide + 2 * narrow} if fused else {"q": wide, "k": narrow, "v": narrow}
@@ -181,8 +185,8 @@ def rotary_decoder(
             made.matrix(f"{name}.mlp.{part}_proj", 2 * inner if fused else inner, c)
         made.matrix(f"{name}.mlp.down_proj", c, inner)
     made.norm("model.norm", c)
-    if not told["tie_word_embeddings"]:
-        made.matrix("lm_head", told["vocab_size"], c)
+    if not config["tie_word_embeddings"]:
+        made.matrix("lm_head", config["vocab_size"], c)
 
 
 def space_words(*controls: str, before: str = "never") -> Tokenizer:
@@ -212,18 +216,18 @@ def space_words(*controls: str, before: str = "never") -> Tokenizer:
 
 def gpt2(made: Tensors) -> None:
     """Tensors of GPT-2, whose matrices lie column by column."""
-    told = made.config
-    c, inner = told["n_embd"], 4 * told["n_embd"]
+    config = made.config
+    c, inner = config["n_embd"], 4 * config["n_embd"]
     made.matrix("transformer.wte", _V, c, 3.0)
-    made.matrix("transformer.wpe", told["n_positions"], c, 6.0)
+    made.matrix("transformer.wpe", config["n_positions"], c, 6.0)
 
     def linear(name: str, columns: int, rows: int) -> None:
         made.matrix(name, columns, rows)
-        found = made.found[f"{name}.weight"]
-        made.found[f"{name}.weight"] = found * np.float32((rows / columns) ** 0.5)
+        result = made.found[f"{name}.weight"]
+        made.found[f"{name}.weight"] = result * np.float32((rows / columns) ** 0.5)
         made.bias(name, rows)
 
-    for layer in range(told["n_layer"]):
+    for layer in range(config["n_layer"]):
         name = f"transformer.h.{layer}"
         made.norm(f"{name}.ln_1", c, bias=True)
         linear(f"{name}.attn.c_attn", c, 3 * c)
@@ -379,14 +383,14 @@ ENCODER = {
 
 def post_norm_encoder(made: Tensors, prefix: str = "") -> None:
     """Tensors of an encoder like BERT, with a pooler."""
-    told = made.config
-    c, inner = told["hidden_size"], told["intermediate_size"]
+    config = made.config
+    c, inner = config["hidden_size"], config["intermediate_size"]
     top = f"{prefix}embeddings"
-    made.matrix(f"{top}.word_embeddings", told["vocab_size"], c, 4.0)
-    made.matrix(f"{top}.position_embeddings", told["max_position_embeddings"], c, 4.0)
-    made.matrix(f"{top}.token_type_embeddings", told["type_vocab_size"], c, 2.0)
+    made.matrix(f"{top}.word_embeddings", config["vocab_size"], c, 4.0)
+    made.matrix(f"{top}.position_embeddings", config["max_position_embeddings"], c, 4.0)
+    made.matrix(f"{top}.token_type_embeddings", config["type_vocab_size"], c, 2.0)
     made.norm(f"{top}.LayerNorm", c, bias=True)
-    for layer in range(told["num_hidden_layers"]):
+    for layer in range(config["num_hidden_layers"]):
         name = f"{prefix}encoder.layer.{layer}"
         for part in ("query", "key", "value"):
             made.linear(f"{name}.attention.self.{part}", c, c)
@@ -400,13 +404,13 @@ def post_norm_encoder(made: Tensors, prefix: str = "") -> None:
 
 def distilbert(made: Tensors, prefix: str = "") -> None:
     """Tensors of DistilBERT."""
-    told = made.config
-    c, inner = told["dim"], told["hidden_dim"]
+    config = made.config
+    c, inner = config["dim"], config["hidden_dim"]
     top = f"{prefix}embeddings"
-    made.matrix(f"{top}.word_embeddings", told["vocab_size"], c, 4.0)
-    made.matrix(f"{top}.position_embeddings", told["max_position_embeddings"], c, 4.0)
+    made.matrix(f"{top}.word_embeddings", config["vocab_size"], c, 4.0)
+    made.matrix(f"{top}.position_embeddings", config["max_position_embeddings"], c, 4.0)
     made.norm(f"{top}.LayerNorm", c, bias=True)
-    for layer in range(told["n_layers"]):
+    for layer in range(config["n_layers"]):
         name = f"{prefix}transformer.layer.{layer}"
         for part in ("q_lin", "k_lin", "v_lin", "out_lin"):
             made.linear(f"{name}.attention.{part}", c, c)
@@ -418,13 +422,15 @@ def distilbert(made: Tensors, prefix: str = "") -> None:
 
 def mpnet(made: Tensors, prefix: str = "") -> None:
     """Tensors of MPNet."""
-    told = made.config
-    c, inner = told["hidden_size"], told["intermediate_size"]
-    made.matrix(f"{prefix}embeddings.word_embeddings", told["vocab_size"], c, 4.0)
-    made.matrix(f"{prefix}embeddings.position_embeddings", told["max_position_embeddings"], c, 4.0)
+    config = made.config
+    c, inner = config["hidden_size"], config["intermediate_size"]
+    made.matrix(f"{prefix}embeddings.word_embeddings", config["vocab_size"], c, 4.0)
+    made.matrix(
+        f"{prefix}embeddings.position_embeddings", config["max_position_embeddings"], c, 4.0
+    )
     made.norm(f"{prefix}embeddings.LayerNorm", c, bias=True)
-    made.matrix(f"{prefix}encoder.relative_attention_bias", 32, told["num_attention_heads"], 3.0)
-    for layer in range(told["num_hidden_layers"]):
+    made.matrix(f"{prefix}encoder.relative_attention_bias", 32, config["num_attention_heads"], 3.0)
+    for layer in range(config["num_hidden_layers"]):
         name = f"{prefix}encoder.layer.{layer}"
         for part in "qkvo":
             made.linear(f"{name}.attention.attn.{part}", c, c)
@@ -437,11 +443,11 @@ def mpnet(made: Tensors, prefix: str = "") -> None:
 
 def modernbert(made: Tensors, prefix: str = "") -> None:
     """Tensors of ModernBERT: no biases, and no norm before the first layer's attention."""
-    told = made.config
-    c, inner = told["hidden_size"], told["intermediate_size"]
-    made.matrix(f"{prefix}embeddings.tok_embeddings", told["vocab_size"], c, 4.0)
+    config = made.config
+    c, inner = config["hidden_size"], config["intermediate_size"]
+    made.matrix(f"{prefix}embeddings.tok_embeddings", config["vocab_size"], c, 4.0)
     made.norm(f"{prefix}embeddings.norm", c)
-    for layer in range(told["num_hidden_layers"]):
+    for layer in range(config["num_hidden_layers"]):
         name = f"{prefix}layers.{layer}"
         if layer:
             made.norm(f"{name}.attn_norm", c)
@@ -531,9 +537,9 @@ class DecoderGolden:
 
 def decoder_golden(name: str) -> DecoderGolden:
     """What transformers gives."""
-    told = json.loads((HERE / "families.json").read_text(encoding="utf-8"))[name]
+    result = json.loads((HERE / "families.json").read_text(encoding="utf-8"))[name]
     with np.load(HERE / "families.npz") as arrays:
-        return DecoderGolden(logits=arrays[name], **told)
+        return DecoderGolden(logits=arrays[name], **result)
 
 
 def encoder_golden(name: str) -> np.ndarray[Any, Any]:

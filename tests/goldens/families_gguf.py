@@ -59,8 +59,8 @@ Change = Callable[[dict[str, "np.ndarray[Any, Any]"]], None]
 def gguf_name(name: str, parts: Mapping[str, str]) -> str:
     """A GGUF file's name of a folder's tensor."""
     stem, kind = name.rsplit(".", 1)
-    found = re.fullmatch(r"(?:model\.layers|transformer\.h)\.(\d+)\.(.*)", stem)
-    return f"blk.{found[1]}.{parts[found[2]]}.{kind}" if found else f"{_TOP[stem]}.{kind}"
+    result = re.fullmatch(r"(?:model\.layers|transformer\.h)\.(\d+)\.(.*)", stem)
+    return f"blk.{result[1]}.{parts[result[2]]}.{kind}" if result else f"{_TOP[stem]}.{kind}"
 
 
 def write_gguf(folder: Path, file: Path, change: Change | None = None) -> Path:
@@ -68,38 +68,38 @@ def write_gguf(folder: Path, file: Path, change: Change | None = None) -> Path:
 
     q and k have their rows as they are in the folder; GPT-2's matrices are transposed.
     """
-    told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    name = told["model_type"]
+    result = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    name = result["model_type"]
     writer = GGUFWriter(file, name)
     old = name == "gpt2"
-    told |= {new: told[key] for new, key in _SIZES.items() if old}
-    told |= {"intermediate_size": 4 * told["hidden_size"]} if old else {}
-    heads = told["num_attention_heads"]
-    writer.add_context_length(told["max_position_embeddings"])
-    writer.add_embedding_length(told["hidden_size"])
-    writer.add_block_count(told["num_hidden_layers"])
-    writer.add_feed_forward_length(told["intermediate_size"])
+    result |= {new: result[key] for new, key in _SIZES.items() if old}
+    result |= {"intermediate_size": 4 * result["hidden_size"]} if old else {}
+    heads = result["num_attention_heads"]
+    writer.add_context_length(result["max_position_embeddings"])
+    writer.add_embedding_length(result["hidden_size"])
+    writer.add_block_count(result["num_hidden_layers"])
+    writer.add_feed_forward_length(result["intermediate_size"])
     writer.add_head_count(heads)
     if old:
         writer.add_layer_norm_eps(1e-5)
     else:
-        writer.add_head_count_kv(told["num_key_value_heads"])
-        writer.add_rope_freq_base(told["rope_theta"])
-        writer.add_layer_norm_rms_eps(told["rms_norm_eps"])
-        writer.add_rope_dimension_count(told.get("head_dim") or told["hidden_size"] // heads)
-    if told.get("head_dim"):
-        writer.add_key_length(told["head_dim"])
-        writer.add_value_length(told["head_dim"])
+        writer.add_head_count_kv(result["num_key_value_heads"])
+        writer.add_rope_freq_base(result["rope_theta"])
+        writer.add_layer_norm_rms_eps(result["rms_norm_eps"])
+        writer.add_rope_dimension_count(result.get("head_dim") or result["hidden_size"] // heads)
+    if result.get("head_dim"):
+        writer.add_key_length(result["head_dim"])
+        writer.add_value_length(result["head_dim"])
     if name == "phi3":
-        writer.add_sliding_window(told["sliding_window"])
+        writer.add_sliding_window(result["sliding_window"])
     gemma = name == "gemma2"
     if gemma:
-        writer.add_sliding_window(told["sliding_window"])
-        writer.add_attn_logit_softcapping(told["attn_logit_softcapping"])
-        writer.add_final_logit_softcapping(told["final_logit_softcapping"])
-        _add_scored_words(writer, folder, told["eos_token_id"])
+        writer.add_sliding_window(result["sliding_window"])
+        writer.add_attn_logit_softcapping(result["attn_logit_softcapping"])
+        writer.add_final_logit_softcapping(result["final_logit_softcapping"])
+        _add_scored_words(writer, folder, result["eos_token_id"])
     else:
-        _add_words(writer, folder, ARCHITECTURES[name], told["eos_token_id"])
+        _add_words(writer, folder, ARCHITECTURES[name], result["eos_token_id"])
     tensors = load_file(folder / "model.safetensors")
     parts = _PARTS | (_GEMMA if gemma else {})
     named = {gguf_name(n, parts): a.T.copy() if ".c_" in n else a for n, a in tensors.items()}
@@ -107,7 +107,7 @@ def write_gguf(folder: Path, file: Path, change: Change | None = None) -> Path:
         # Its norms have 1 added to their weights, as llama.cpp's converter does it. No key holds
         # what scales the scores, which is head_dim: another number goes into q.
         named = {n: a + 1 if n.endswith("norm.weight") else a for n, a in named.items()}
-        factor = np.float32((told["head_dim"] / told["query_pre_attn_scalar"]) ** 0.5)
+        factor = np.float32((result["head_dim"] / result["query_pre_attn_scalar"]) ** 0.5)
         named = {n: a * factor if ".attn_q." in n else a for n, a in named.items()}
     if change is not None:
         change(named)
@@ -121,26 +121,26 @@ def write_gguf(folder: Path, file: Path, change: Change | None = None) -> Path:
 
 
 def _add_words(writer: GGUFWriter, folder: Path, pre: str, end: int) -> None:
-    told: dict[str, Any] = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    controls = {token["id"]: token["content"] for token in told["added_tokens"]}
-    words = {i: text for text, i in told["model"]["vocab"].items()} | controls
+    result: dict[str, Any] = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    controls = {token["id"]: token["content"] for token in result["added_tokens"]}
+    words = {i: text for text, i in result["model"]["vocab"].items()} | controls
     words |= {i: f"[PAD{i}]" for i in range(end + 1) if i not in words}
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
     writer.add_token_list([words[i] for i in sorted(words)])
-    known = told["model"]["vocab"].values()
+    known = result["model"]["vocab"].values()
     kinds = [3 if i in controls else 1 if i in known else 5 for i in sorted(words)]
     writer.add_token_types(kinds)
-    writer.add_token_merges([" ".join(pair) for pair in told["model"]["merges"]])
+    writer.add_token_merges([" ".join(pair) for pair in result["model"]["merges"]])
     writer.add_eos_token_id(end)
 
 
 def _add_scored_words(writer: GGUFWriter, folder: Path, end: int) -> None:
     """SentencePiece's pieces: the earlier the merge that makes one, the better its score."""
-    told: dict[str, Any] = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    controls = {token["id"]: token["content"] for token in told["added_tokens"]}
-    words = {i: text for text, i in told["model"]["vocab"].items()} | controls
-    order = {"".join(pair): rank for rank, pair in enumerate(told["model"]["merges"])}
+    result: dict[str, Any] = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    controls = {token["id"]: token["content"] for token in result["added_tokens"]}
+    words = {i: text for text, i in result["model"]["vocab"].items()} | controls
+    order = {"".join(pair): rank for rank, pair in enumerate(result["model"]["merges"])}
     texts = [words[i] for i in range(len(words))]
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")

@@ -120,27 +120,27 @@ class Tiny:
 
 def prompts() -> dict[str, Chat]:
     """SmolLM2's chats: short, code, accents, list, long, and system with its own system message."""
-    return {name: _chat(told) for name, told in _json("smollm2/chats.json")["chats"].items()}
+    return {name: _chat(result) for name, result in _json("smollm2/chats.json")["chats"].items()}
 
 
 def long_text() -> LongText:
     """SmolLM2 on 200 tokens of prose, code, numbers and accents."""
-    told = _json("smollm2/long.json")
+    result = _json("smollm2/long.json")
     with np.load(HERE / "smollm2/long.npz") as arrays:
         return LongText(
-            text=told["text"],
-            ids=told["ids"],
+            text=result["text"],
+            ids=result["ids"],
             hidden=arrays["hidden"],
             norms=arrays["norms"],
-            top_ids=np.array(told["top_ids"]),
+            top_ids=np.array(result["top_ids"]),
             top_logits=arrays["top_logits"],
         )
 
 
 def perplexity() -> Perplexity:
     """SmolLM2 on perplexity.txt: five windows; a slow tier may take `losses[0]` alone."""
-    told = _json("smollm2/perplexity.json")
-    return Perplexity(told["ids"], told["window"], told["losses"], told["perplexity"])
+    result = _json("smollm2/perplexity.json")
+    return Perplexity(result["ids"], result["window"], result["losses"], result["perplexity"])
 
 
 def llama_cpp(weights: Literal["quantized", "float32"]) -> LlamaCpp:
@@ -149,9 +149,9 @@ def llama_cpp(weights: Literal["quantized", "float32"]) -> LlamaCpp:
     With the file as it is llama.cpp rounds activations to 8 bits, so that it errs by about 0.1 a
     logit: its choices bind where it leads by 0.3. With the copy it agrees with the reference.
     """
-    told = _json("smollm2/llama_cpp.json")[weights]
-    chats = {name: Choices(**seen) for name, seen in told["chats"].items()}
-    return LlamaCpp(chats, Choices(**told["long"]), told["perplexity"])
+    result = _json("smollm2/llama_cpp.json")[weights]
+    chats = {name: Choices(**seen) for name, seen in result["chats"].items()}
+    return LlamaCpp(chats, Choices(**result["long"]), result["perplexity"])
 
 
 def tiny(name: TinyName) -> Tiny:
@@ -165,11 +165,11 @@ def tiny_folder() -> Tiny:
 
 
 def _tiny(name: str, place: str) -> Tiny:
-    told = _json(f"tiny-llama/{name}.json")
+    result = _json(f"tiny-llama/{name}.json")
     with np.load(HERE / f"tiny-llama/{name}.npz") as arrays:
         logits = arrays["logits"]
-    chats = [_chat(chat) for chat in told["chats"]]
-    return Tiny(HERE / "tiny-llama" / place, chats, told["ids"], logits)
+    chats = [_chat(chat) for chat in result["chats"]]
+    return Tiny(HERE / "tiny-llama" / place, chats, result["ids"], logits)
 
 
 def token_embedding(file: Path) -> NDArray[np.float32]:

@@ -39,8 +39,10 @@ def write_folder(file: Path, folder: Path, **changes: Any) -> Path:
     """Write config.json (with `changes`), the tokenizer's files and float32 model.safetensors."""
     folder.mkdir()
     reader = GGUFReader(file)
-    told = {name: field.contents() for name, field in reader.fields.items()}
-    config = config_of(told, tied="output.weight" not in {t.name for t in reader.tensors}) | changes
+    result = {name: field.contents() for name, field in reader.fields.items()}
+    config = (
+        config_of(result, tied="output.weight" not in {t.name for t in reader.tensors}) | changes
+    )
     tensors = {
         _name(t.name): _halves(t.name, dequantize(t.data, t.tensor_type), config)
         for t in reader.tensors
@@ -48,9 +50,9 @@ def write_folder(file: Path, folder: Path, **changes: Any) -> Path:
     save_file(tensors, folder / "model.safetensors")
     files = {
         "config.json": config,
-        "tokenizer.json": tokenizer_of(told),
-        "tokenizer_config.json": tokenizer_config_of(told),
-        "generation_config.json": {"eos_token_id": told["tokenizer.ggml.eos_token_id"]},
+        "tokenizer.json": tokenizer_of(result),
+        "tokenizer_config.json": tokenizer_config_of(result),
+        "generation_config.json": {"eos_token_id": result["tokenizer.ggml.eos_token_id"]},
     }
     for name, holds in files.items():
         (folder / name).write_text(json.dumps(holds, ensure_ascii=False), encoding="utf-8")

@@ -49,20 +49,20 @@ def answers(case: Case, folder: Path) -> dict[str, Any]:
         with torch.no_grad():
             return net(**row).logits[0].numpy()
 
-    found = {"singles": [logits(text) for text in SINGLES], "pairs": [logits(*p) for p in PAIRS]}
+    results = {"singles": [logits(text) for text in SINGLES], "pairs": [logits(*p) for p in PAIRS]}
     classify = pipeline("text-classification", model=net, tokenizer=words, top_k=None)
     labels = [net.config.id2label[i] for i in range(net.config.num_labels)]
-    found["probabilities"] = []
+    results["probabilities"] = []
     for text in SINGLES:
         (rows,) = classify([text], truncation=True, max_length=MAX_TOKENS)
         shares = {row["label"]: row["score"] for row in rows}
-        found["probabilities"].append([shares[label] for label in labels])
+        results["probabilities"].append([shares[label] for label in labels])
     if len(labels) == 1:
         model = CrossEncoder(str(folder), device="cpu").double()
         model.tokenizer.model_input_names = inputs
         model[0].model = net
-        found["scores"] = [model.predict([pair])[0] for pair in PAIRS]
-    return {f"{case.name}: {key}": np.asarray(rows, np.float32) for key, rows in found.items()}
+        results["scores"] = [model.predict([pair])[0] for pair in PAIRS]
+    return {f"{case.name}: {key}": np.asarray(rows, np.float32) for key, rows in results.items()}
 
 
 if __name__ == "__main__":

@@ -73,8 +73,8 @@ class RotaryByKind64(torch.nn.Module):
         super().__init__()
         size = config.hidden_size // config.num_attention_heads
         exponents = -torch.arange(0, size, 2, dtype=torch.float64) / size
-        told = config.rope_parameters
-        self.frequencies = {kind: told[kind]["rope_theta"] ** exponents for kind in told}
+        result = config.rope_parameters
+        self.frequencies = {kind: result[kind]["rope_theta"] ** exponents for kind in result}
 
     def forward(
         self, x: torch.Tensor, position_ids: torch.Tensor, kind: str

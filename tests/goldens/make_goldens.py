@@ -68,8 +68,8 @@ def minilm(folder: Path) -> None:
     (HERE / "tokenizer.json").write_text(json.dumps(awkward))
     model = BertModel.from_pretrained(folder, attn_implementation="eager").double().eval()
     ids = [tokenizer.encode(text).ids for text in TEXTS]
-    told = {"texts": TEXTS, "tokens": [len(row) for row in ids], "ids": ids}
-    (HERE / "minilm.json").write_text(json.dumps(told))
+    result = {"texts": TEXTS, "tokens": [len(row) for row in ids], "ids": ids}
+    (HERE / "minilm.json").write_text(json.dumps(result))
     np.save(HERE / "minilm.npy", np.concatenate([embed(model, [row]) for row in ids]))
 
 

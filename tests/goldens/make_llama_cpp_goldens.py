@@ -79,7 +79,7 @@ def best(logits: np.ndarray) -> dict[str, Any]:
 def compare(name: str, seen: dict[str, Any], expected: list[int], clear: float) -> None:
     """Print how far the choices agree; SystemExit if they differ where llama.cpp's is clear."""
     rows = list(zip(seen["ids"], seen["margins"], expected, strict=True))
-    wrong = [margin for found, margin, right in rows if found != right]
+    wrong = [margin for result, margin, right in rows if result != right]
     widest = max(wrong, default=0.0)
     n_clear = sum(margin >= clear for _, margin, _ in rows)
     print(f"{name}: {len(rows)} positions, {n_clear} clear, {len(wrong)} differ, by up to {widest}")
@@ -112,19 +112,19 @@ def view(path: Path, clear: float) -> dict[str, Any]:
         logits = forced(model, chat["prompt_ids"] + chat["ids"][:-1])
         chats[name] = best(logits[len(chat["prompt_ids"]) - 1 :])
         compare(name, chats[name], chat["ids"], clear)
-    told = read_json(folder / "long.json")
-    check_tokens(model, told["text"], told["ids"])
-    long = best(forced(model, told["ids"]))
-    compare("long", long, [top[0] for top in told["top_ids"]], clear)
-    told = read_json(folder / "perplexity.json")
-    losses = window_losses(model, told["ids"], told["window"])
+    config = read_json(folder / "long.json")
+    check_tokens(model, config["text"], config["ids"])
+    long = best(forced(model, config["ids"]))
+    compare("long", long, [top[0] for top in config["top_ids"]], clear)
+    config = read_json(folder / "perplexity.json")
+    losses = window_losses(model, config["ids"], config["window"])
     perplexity = math.exp(sum(losses) / len(losses))
-    print(f"perplexity {perplexity:.5f}, in float64 {told['perplexity']:.5f}")
+    print(f"perplexity {perplexity:.5f}, in float64 {config['perplexity']:.5f}")
     return {"chats": chats, "long": long, "perplexity": perplexity}
 
 
 def smollm2(path: Path) -> None:
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "file": path.name,
         "made_with": {"llama-cpp-python": version("llama-cpp-python")},
         "system": llama_cpp.llama_print_system_info().decode().strip(),
@@ -133,8 +133,8 @@ def smollm2(path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "float32.gguf"
         copy_in_float32(path, copy)
-        told["float32"] = view(copy, CLEAR_IN_FLOAT32)
-    (HERE / "smollm2" / "llama_cpp.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
+        result["float32"] = view(copy, CLEAR_IN_FLOAT32)
+    (HERE / "smollm2" / "llama_cpp.json").write_text(json.dumps(result) + "\n", encoding="utf-8")
 
 
 def tiny(path: Path) -> None:

@@ -331,8 +331,8 @@ def smollm2(path: Path) -> None:
 def tiny(path: Path) -> None:
     model = load(path)
     ids = encode(model, TINY_TEXT)[:N_TINY]
-    told = {"made_with": made_with(), "chats": [chat(model, c) for c in TINY_CHATS], "ids": ids}
-    write_json(path.with_suffix(".json"), told)
+    result = {"made_with": made_with(), "chats": [chat(model, c) for c in TINY_CHATS], "ids": ids}
+    write_json(path.with_suffix(".json"), result)
     np.savez_compressed(
         path.with_suffix(".npz"), logits=run(model, ids)[1].numpy().astype(np.float32)
     )

@@ -29,25 +29,25 @@ LANGUAGE_TOLERANCE = 1e-2
 
 
 def minilm() -> dict[str, Any]:
-    told = json.loads((HERE / "minilm.json").read_text())
-    at = told["texts"].index(TEXT)
+    result = json.loads((HERE / "minilm.json").read_text())
+    at = result["texts"].index(TEXT)
     numbers = np.load(HERE / "minilm.npy")[at, :N_NUMBERS]
     return {
         "text": TEXT,
-        "ids": told["ids"][at],
+        "ids": result["ids"][at],
         "numbers": [round(float(n), 8) for n in numbers],
         "tolerance": ENCODER_TOLERANCE,
     }
 
 
 def smollm2() -> dict[str, Any]:
-    told = json.loads((HERE / "smollm2" / "long.json").read_text())
+    result = json.loads((HERE / "smollm2" / "long.json").read_text())
     logits = np.load(HERE / "smollm2" / "long.npz")["top_logits"]
     leads = logits[:, 0] - logits[:, 1]
     length = SHORTEST + int(np.argmax(leads[SHORTEST - 1 : LONGEST]))
     return {
-        "ids": told["ids"][:length],
-        "at": told["top_ids"][length - 1][:N_TOP],
+        "ids": result["ids"][:length],
+        "at": result["top_ids"][length - 1][:N_TOP],
         "numbers": [round(float(n), 6) for n in logits[length - 1, :N_TOP]],
         "tolerance": LANGUAGE_TOLERANCE,
     }

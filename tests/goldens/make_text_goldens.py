@@ -57,9 +57,9 @@ def main() -> None:
         for name, template in TEMPLATES.items()
     }
     chats["qwen2"]["calls"] = rendered(TEMPLATES["qwen2"], CALLS, TOOLS)
-    found = {"texts": texts, **ids, "chats": chats}
-    told = json.dumps(found, ensure_ascii=True, separators=(",", ":"))
-    (HERE / "text.json").write_text(told + "\n")
+    results = {"texts": texts, **ids, "chats": chats}
+    result = json.dumps(results, ensure_ascii=True, separators=(",", ":"))
+    (HERE / "text.json").write_text(result + "\n")
 
 
 def rendered(template: str, messages: list, tools: list | None) -> str:

@@ -113,20 +113,20 @@ def k_blocks(
 def tensors(sizes: Sizes) -> list[tuple[str, np.ndarray, Type]]:
     """Each tensor's name, stored array and type."""
     rng = np.random.default_rng(sizes.seed)
-    found: list[tuple[str, np.ndarray, Type]] = []
+    results: list[tuple[str, np.ndarray, Type]] = []
 
     def weight(name: str, rows: int, columns: int, gain: float) -> None:
         """A matrix that makes rows of deviation `gain` out of rows of deviation 1."""
         kind = sizes.types[name.split(".")[-2]]
         spread = gain / columns**0.5
         if kind in K_TYPES:
-            found.append((name, k_blocks(rng, kind, (rows, columns), spread), kind))
+            results.append((name, k_blocks(rng, kind, (rows, columns), spread), kind))
         else:
             numbers = rng.normal(0, spread, (rows, columns)).astype(np.float32)
-            found.append((name, quantize(numbers, kind), kind))
+            results.append((name, quantize(numbers, kind), kind))
 
     def norm(name: str) -> None:
-        found.append((name, rng.uniform(0.6, 1.4, sizes.hidden).astype(np.float32), Type.F32))
+        results.append((name, rng.uniform(0.6, 1.4, sizes.hidden).astype(np.float32), Type.F32))
 
     c, head = sizes.hidden, sizes.hidden // sizes.heads
     weight("token_embd.weight", sizes.vocabulary, c, 4.0)
@@ -144,7 +144,7 @@ def tensors(sizes: Sizes) -> list[tuple[str, np.ndarray, Type]]:
     norm("output_norm.weight")
     if "output" in sizes.types:
         weight("output.weight", sizes.vocabulary, c, 4.0)
-    return found
+    return results
 
 
 def bpe(vocabulary: int) -> tuple[list[str], list[str]]:

@@ -83,15 +83,15 @@ CONFIG = {
 def tensors(seed: int) -> dict[str, torch.Tensor]:
     """Gains as in make_tiny_llama.py; each kind of matrix has one type."""
     rng = np.random.default_rng(seed)
-    found: dict[str, torch.Tensor] = {}
+    results: dict[str, torch.Tensor] = {}
 
     def weight(name: str, rows: int, columns: int, gain: float, dtype: torch.dtype) -> None:
         numbers = rng.normal(0, gain / columns**0.5, (rows, columns))
-        found[f"{name}.weight"] = torch.from_numpy(numbers).to(dtype)
+        results[f"{name}.weight"] = torch.from_numpy(numbers).to(dtype)
 
     def norm(name: str) -> None:
         numbers = rng.uniform(0.6, 1.4, HIDDEN)
-        found[f"{name}.weight"] = torch.from_numpy(numbers).to(torch.bfloat16)
+        results[f"{name}.weight"] = torch.from_numpy(numbers).to(torch.bfloat16)
 
     weight("model.embed_tokens", VOCABULARY, HIDDEN, 4.0, torch.float16)
     wide, narrow = HEADS * SIZE, KV_HEADS * SIZE
@@ -107,7 +107,7 @@ def tensors(seed: int) -> dict[str, torch.Tensor]:
         weight(f"{name}.mlp.up_proj", INNER, HIDDEN, 1.5, torch.float32)
         weight(f"{name}.mlp.down_proj", HIDDEN, INNER, 1.5, torch.bfloat16)
     norm("model.norm")
-    return found
+    return results
 
 
 def tokenizer() -> Tokenizer:

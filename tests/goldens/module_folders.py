@@ -259,8 +259,8 @@ DENSE_OF_BLOCKS = Case(
 
 def _refused_module(kind: str, folder: str = "2_X") -> Case:
     name = kind.rsplit(".", 1)[-1]
-    told = rf"{name}.*{folder}.*Transformer, Pooling, Dense, LayerNorm, Normalize"
-    return Case(f"module {kind}", _after_pooling((kind, folder)), refused=told)
+    result = rf"{name}.*{folder}.*Transformer, Pooling, Dense, LayerNorm, Normalize"
+    return Case(f"module {kind}", _after_pooling((kind, folder)), refused=result)
 
 
 REFUSED = (

@@ -72,16 +72,16 @@ def build(name: str, folder: Path, **changes: Any) -> Path:
 
 def _tensors(config: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
     rng = np.random.default_rng(11)
-    found: dict[str, np.ndarray[Any, Any]] = {}
+    results: dict[str, np.ndarray[Any, Any]] = {}
     c, inner = config["d_model"], config["d_ff"]
     width = config["num_heads"] * config["d_kv"]
 
     def matrix(name: str, rows: int, columns: int, gain: float) -> None:
         numbers = rng.standard_normal((rows, columns)) * gain / columns**0.5
-        found[f"{name}.weight"] = numbers.astype(np.float32)
+        results[f"{name}.weight"] = numbers.astype(np.float32)
 
     def norm(name: str) -> None:
-        found[f"{name}.layer_norm.weight"] = rng.uniform(0.6, 1.4, c).astype(np.float32)
+        results[f"{name}.layer_norm.weight"] = rng.uniform(0.6, 1.4, c).astype(np.float32)
 
     def attention(name: str) -> None:
         for part in "qkv":  # q and k so small that scores, which are not scaled, stay moderate
@@ -95,8 +95,8 @@ def _tensors(config: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
     for half, layers in halves:
         table = f"{half}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
         shape = (config["relative_attention_num_buckets"], config["num_heads"])
-        found[table] = rng.standard_normal(shape).astype(np.float32)
-        found[f"{half}.final_layer_norm.weight"] = rng.uniform(0.6, 1.4, c).astype(np.float32)
+        results[table] = rng.standard_normal(shape).astype(np.float32)
+        results[f"{half}.final_layer_norm.weight"] = rng.uniform(0.6, 1.4, c).astype(np.float32)
         parts = ["SelfAttention", "EncDecAttention"][: 1 + (half == "decoder")]
         for layer in range(layers):
             name = f"{half}.block.{layer}.layer"
@@ -109,4 +109,4 @@ def _tensors(config: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
                 matrix(f"{last}.DenseReluDense.{part}", inner, c, 1.5)
             matrix(f"{last}.DenseReluDense.wo", c, inner, 1.5)
             norm(last)
-    return found
+    return results

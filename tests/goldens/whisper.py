@@ -55,18 +55,18 @@ def _layer(made: Tensors, name: str, inner: int, *, cross: bool) -> None:
 
 def whisper(made: Tensors) -> None:
     """Tensors of Whisper."""
-    told = made.config
-    for name, channels in (("conv1", told["num_mel_bins"]), ("conv2", C)):
+    config = made.config
+    for name, channels in (("conv1", config["num_mel_bins"]), ("conv2", C)):
         made.linear(f"model.encoder.{name}", C, 3 * channels)
         weight = made.found[f"model.encoder.{name}.weight"]
         made.found[f"model.encoder.{name}.weight"] = weight.reshape(C, channels, 3)
-    made.matrix("model.encoder.embed_positions", told["max_source_positions"], C, 3.0)
-    made.matrix("model.decoder.embed_tokens", told["vocab_size"], C, 1.5)
-    made.matrix("model.decoder.embed_positions", told["max_target_positions"], C, 8.0)
+    made.matrix("model.encoder.embed_positions", config["max_source_positions"], C, 3.0)
+    made.matrix("model.decoder.embed_tokens", config["vocab_size"], C, 1.5)
+    made.matrix("model.decoder.embed_positions", config["max_target_positions"], C, 8.0)
     for part in ("encoder", "decoder"):
-        for layer in range(told[f"{part}_layers"]):
+        for layer in range(config[f"{part}_layers"]):
             name = f"model.{part}.layers.{layer}"
-            _layer(made, name, told[f"{part}_ffn_dim"], cross=part == "decoder")
+            _layer(made, name, config[f"{part}_ffn_dim"], cross=part == "decoder")
         made.norm(f"model.{part}.layer_norm", C, bias=True)
 
 

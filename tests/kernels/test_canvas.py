@@ -36,10 +36,10 @@ async def test_images_become_pixels(tier: str, rng: np.random.Generator) -> None
                 ]
                 for given in (image, await device.buffer(image)):
                     await canvas.draw(given)
-                    found = await canvas.pixels()
-                    assert found.dtype == np.uint8
+                    result = await canvas.pixels()
+                    assert result.dtype == np.uint8
                     # A rounding between two levels may differ by one: 255 x is a float32 there.
-                    off = found.astype(int) - expected_of(image)
+                    off = result.astype(int) - expected_of(image)
                     assert np.abs(off).max() <= 1
                     assert (off != 0).mean() < 0.01 or off.size < 300
             words = rng.integers(0, 1 << 32, (height, width), dtype=np.uint32)

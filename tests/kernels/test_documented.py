@@ -17,6 +17,6 @@ async def test_every_example_runs() -> None:
     names: dict[str, Any] = {}
     for block in blocks:
         code = compile(block, "docs/kernels.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-        found = eval(code, names)  # our own documentation
+        result = eval(code, names)  # our own documentation
         if code.co_flags & CO_COROUTINE:
-            await found
+            await result

@@ -87,8 +87,8 @@ async def test_several_statements_outputs_types_and_the_index(gpu_device: bascul
         await kernel(1, 2.0)
     both = bascule.elementwise("x: T, y: T -> z: T", "z = x + y", device=gpu_device)
     for dtype in (np.float32, np.int32, np.uint32):
-        found = await both(np.ones(3, dtype), np.ones(3, dtype))
-        assert found.dtype == dtype
+        result = await both(np.ones(3, dtype), np.ones(3, dtype))
+        assert result.dtype == dtype
     with pytest.raises(InputError, match="one type for T"):
         await both(np.ones(3, np.float32), np.ones(3, np.int32))
     with pytest.raises(InputError, match="float64"):
@@ -146,8 +146,8 @@ async def test_calls_that_do_not_fit(gpu_device: bascule.Device) -> None:
         (lambda: kernel(one, one, out=3), "shape"),
         (lambda: kernel(one.astype(np.float64), one), "float32"),
     ]
-    for call, told in calls:
-        with pytest.raises(InputError, match=told):
+    for call, result in calls:
+        with pytest.raises(InputError, match=result):
             await call()
 
 
@@ -155,13 +155,13 @@ async def test_a_device_is_that_of_the_buffers_or_opened_once(gpu_device: bascul
     kernel = bascule.elementwise("x: f32 -> y: f32", "y = 2.0 * x")
     held = await gpu_device.buffer(np.ones(3, np.float32))
     n_before = gpu_device.memory().now_nbytes
-    found = await kernel(held)
+    result = await kernel(held)
     assert gpu_device.memory().now_nbytes > n_before
     first, second = await kernel(1.0), await kernel(2.0)
     total = bascule.elementwise("x: f32, y: f32 -> z: f32", "z = x + y")
     assert (await (await total(first, second)).numpy())[0] == 6  # of one device
     with pytest.raises(InputError, match="one of another"):
-        await total(first, found)
+        await total(first, result)
 
 
 async def test_a_reference_is_held_to(gpu_device: bascule.Device) -> None:
@@ -193,11 +193,11 @@ async def test_reductions_over_axes(
     )  # fmt: skip
     x, y = np.abs(floats(rng, 3, 7, 50, 4)), np.abs(floats(rng, 50, 1))
     expected = root_mean(x, y, axis, keepdims)
-    found = await kernel(x[:, ::-1], y, axis=axis, keepdims=keepdims)
+    result = await kernel(x[:, ::-1], y, axis=axis, keepdims=keepdims)
     again = root_mean(x[:, ::-1], y, axis, keepdims)
-    assert found.shape == (expected.shape or (1,))
+    assert result.shape == (expected.shape or (1,))
     # A sum of 4,200 rounded products, in any order.
-    np.testing.assert_allclose((await found.numpy()).reshape(again.shape), again, rtol=1e-5)
+    np.testing.assert_allclose((await result.numpy()).reshape(again.shape), again, rtol=1e-5)
 
 
 async def test_reductions_of_many_elements_and_of_few(gpu_device: bascule.Device) -> None:
@@ -245,11 +245,11 @@ async def test_both_are_recorded(device: bascule.Device) -> None:
     with device.record() as tape:
         await add(x, out=y)
         await add(y, out=x)
-        found = await total(x)
+        result = await total(x)
     await tape.run()
-    assert (await found.numpy())[0] == 10
+    assert (await result.numpy())[0] == 10
     await tape.run(2)
-    assert (await found.numpy())[0] == 30
+    assert (await result.numpy())[0] == 30
 
 
 async def test_autotune_chooses_proves_and_remembers(gpu_device: bascule.Device) -> None:
@@ -277,9 +277,9 @@ async def test_autotune_of_a_kernel(gpu_device: bascule.Device) -> None:
     }"""
     kernel = gpu_device.kernel(source)
     x = np.zeros(100, np.float32)
-    found = await kernel.autotune(x, over={"WORKGROUP": [32, 128]}, count=100)
+    result = await kernel.autotune(x, over={"WORKGROUP": [32, 128]}, count=100)
     assert (x == 0).all()  # outputs are as they were
-    assert kernel.constants == found.constants
+    assert kernel.constants == result.constants
     await kernel(x, count=100)
     assert (x == 1).all()
     # One that computes something else is refused.

@@ -315,7 +315,7 @@ async def test_override_constants(device: bascule.Device) -> None:
     x = np.array([1, 2], np.float32)
     await device.kernel(source, constants={"SCALE": 3, "FLIP": True})(x, groups=2)
     np.testing.assert_array_equal(x, [-4, -7])
-    for constants, told in (
+    for constants, result in (
         ({}, "SCALE.*a value"),
         ({"SCALE": "x"}, "a number"),
         ({"SCALE": float("nan")}, "a number"),
@@ -323,7 +323,7 @@ async def test_override_constants(device: bascule.Device) -> None:
         ({"SCALE": 1, "SHIFT": 2**31}, "32 bits"),
         ({"SCALE": 1, "SHFT": 1}, "Did you mean 'SHIFT'"),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=result):
             device.kernel(source, constants=constants)  # pyright: ignore[reportArgumentType]
 
 
@@ -375,8 +375,8 @@ async def test_recorded_calls_run_at_once(any_device: bascule.Device) -> None:
     gpu = getattr(any_device.backend, "gpu", None)
     crossings = gpu.crossings if gpu else 0
     await tape.run()
-    found = await x.numpy()
-    assert (found == 200).all()
+    result = await x.numpy()
+    assert (result == 200).all()
     if gpu:
         assert gpu.crossings - crossings <= 3
     await tape.run(times=3)

@@ -61,9 +61,9 @@ async def test_each_level_runs_other_shaders(
             await manager.execute_shader(shader, inputs, [out])
             results[name].append(await out.numpy())
             variants[name, level] = shader.variants
-    for name, found in results.items():
-        for each in found[1:]:
-            np.testing.assert_allclose(each, found[0], rtol=1e-3, atol=1e-3, err_msg=name)
+    for name, result in results.items():
+        for each in result[1:]:
+            np.testing.assert_allclose(each, result[0], rtol=1e-3, atol=1e-3, err_msg=name)
     # 0 is the shortest shader, 1 the default one, 2 is fused or of subgroups, 3 is measured.
     assert variants["linear_gelu", 0] != variants["linear_gelu", 1]
     assert len(variants["linear_gelu", 1]) == 2
@@ -119,14 +119,14 @@ async def test_gemm(tier: str, rng: np.random.Generator) -> None:
     a, b = floats(rng, 5, 7), floats(rng, 7, 3)
     manager = bascule.RecoveryManager()
     async with await bascule.open_device(tier) as device:
-        found = await manager.matrix_ops(device).gemm(a, b)
-        np.testing.assert_allclose(found, a @ b, rtol=1e-5, atol=1e-5)
+        result = await manager.matrix_ops(device).gemm(a, b)
+        np.testing.assert_allclose(result, a @ b, rtol=1e-5, atol=1e-5)
         out = np.zeros((5, 3), np.float32)
         work = manager.execute_with_recovery(
             "gemm", lambda: manager.matrix_ops(device).gemm(a, b, out)
         )
         assert await work is out
-        np.testing.assert_array_equal(out, found)
+        np.testing.assert_array_equal(out, result)
         held = await device.buffer(out)
         assert await manager.matrix_ops(device).gemm(a, b, held) is held
         with pytest.raises(InputError):

@@ -96,18 +96,18 @@ async def test_uniforms_lie_as_the_compiler_reads_them(device: bascule.Device) -
         {"color": (1, 20, 3), "power": 4, "at": [5, 6]},
         {"color": (7, 8, 9), "power": 21, "at": np.array([0, -22])},
     ]
-    found = await kernel(
+    result = await kernel(
         out=14, groups=1, a=10, v=np.array([11, 0, 12], np.float32), w=np.uint32(13),
         m=[[0, 14, 0], [0, 0, 0], [0, 0, 15]], lights=lights, four=(0, 0, 0, 23),
         big=np.arange(17, 25).reshape(2, 4), last=-24, alone=[0, 0, 25], n=26,
     )  # fmt: skip
     expected = [10, 11, 12, 13, 14, 15, 20, 21, -22, 23, 24, -24, 25, 26]
-    np.testing.assert_array_equal(await found.numpy(), expected)
+    np.testing.assert_array_equal(await result.numpy(), expected)
     whole = {"a": 10, "v": [0] * 3, "w": 0, "m": [[0] * 3] * 3, "lights": lights}
     whole |= {"four": [0] * 4, "big": [[0] * 4] * 2, "last": 0, "n": 3}
-    found = await kernel(p=whole, alone=[0, 0, 1], out=14, groups=1)
-    assert (await found.numpy())[13] == 3
-    for change, told in (
+    result = await kernel(p=whole, alone=[0, 0, 1], out=14, groups=1)
+    assert (await result.numpy())[13] == 3
+    for change, output in (
         ({"v": (1, 2)}, "3 numbers, found 2"),
         ({"lights": lights[:1]}, "2 elements"),
         ({"lights": [lights[0], {"color": (1, 2, 3)}]}, r"lights\[1\].*power"),
@@ -115,7 +115,7 @@ async def test_uniforms_lie_as_the_compiler_reads_them(device: bascule.Device) -
         ({"four": (0, 0, 0, -1)}, "not negative"),
         ({"extra": 1}, "'extra'"),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=output):
             await kernel(p={**whole, **change}, alone=[0, 0, 1], out=14, groups=1)
 
 
@@ -133,8 +133,8 @@ async def test_struct_dtypes_lie_as_the_compiler_reads_them(device: bascule.Devi
     cells = np.zeros(3, kernel.dtype("cells"))
     cells["a"][1], cells["v"][1, 2], cells["m"][1, 1, 2] = 1, 2, 3
     cells["c"]["value"][1, 1, 1], cells["last"][1, 1] = 4, 5
-    found = await kernel(cells, out=6, groups=1)
-    np.testing.assert_array_equal(await found.numpy(), [1, 2, 3, 4, 5, 3])
+    result = await kernel(cells, out=6, groups=1)
+    np.testing.assert_array_equal(await result.numpy(), [1, 2, 3, 4, 5, 3])
 
 
 @pytest.mark.parametrize(
@@ -198,10 +198,10 @@ def test_workgroup_sizes_that_are_not_known() -> None:
     for size in ("N", "sqrt(4)", "1.5", "0", "-1", "1/0", "1 <<", "1, 2, 3, 4", "W"):
         text = f"override W: u32 = W; @compute @workgroup_size({size}) fn main() {{}}"
         assert Shader(text).workgroup_size({}) is None
-    for size, found in (("(1 + 2) * 3 % 5", 4), ("0x10u", 16), ("max(2, 3)", 3), ("7 / 2", 3),
+    for size, result in (("(1 + 2) * 3 % 5", 4), ("0x10u", 16), ("max(2, 3)", 3), ("7 / 2", 3),
                         ("1 << 3 | 1", 9), ("6 ^ 2 & 3", 4), ("i32(-2) + 5", 3)):  # fmt: skip
         text = f"@compute @workgroup_size({size}) fn main() {{}}"
-        assert Shader(text).workgroup_size({}) == (found, 1, 1)
+        assert Shader(text).workgroup_size({}) == (result, 1, 1)
 
 
 PIECES = ["@group(0)", "@binding(0)", "var<storage, read>", "x", ":", "array<f32>", ";", "struct",

@@ -40,9 +40,9 @@ async def load(place: Path, **options: Any) -> ClassifierModel:
 @pytest.fixture(params=("webgpu", "wasm", "cpu"))
 async def opened(request: pytest.FixtureRequest) -> AsyncIterator[bascule.Device]:
     """Each tier once a test; models share its device."""
-    found = await bascule.open_device(request.param)
-    yield found
-    found.close()
+    result = await bascule.open_device(request.param)
+    yield result
+    result.close()
 
 
 async def test_logits_scores_and_probabilities_are_the_goldens(
@@ -55,9 +55,9 @@ async def test_logits_scores_and_probabilities_are_the_goldens(
             labels = tuple(case.config["id2label"].values())
             assert model.labels == labels
             assert f"{len(labels)} label" in repr(model)
-            found = np.array(await model.logits([*SINGLES, *PAIRS]))
+            result = np.array(await model.logits([*SINGLES, *PAIRS]))
             expected = np.concatenate([golden["singles"], golden["pairs"]])
-            assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max(), case.name
+            assert np.abs(result - expected).max() < 1e-4 * np.abs(expected).max(), case.name
             classes = await model.classify(SINGLES)
             shares = [[row.probabilities[label] for label in labels] for row in classes]
             assert np.abs(np.array(shares) - golden["probabilities"]).max() < CLOSE
@@ -172,12 +172,12 @@ async def test_what_sentence_transformers_writes_beside_it_is_followed(tmp_path:
     }
 
     def write(**changes: Any) -> None:
-        for file, told in (
+        for file, result in (
             ("modules.json", changes.get("modules", modules)),
             ("config_sentence_transformers.json", {**library, **changes.get("library", {})}),
             ("sentence_bert_config.json", {**sentence, **changes.get("sentence", {})}),
         ):
-            (folder / file).write_text(json.dumps(told))
+            (folder / file).write_text(json.dumps(result))
 
     write()
     async with await load(folder, tier="cpu") as model:
@@ -263,12 +263,12 @@ async def test_a_template_that_has_no_pair_serves_single_texts(tmp_path: Path) -
 async def test_8_bits_leave_the_head_as_it_is(tmp_path: Path) -> None:
     golden = classifier_golden(NLI)["pairs"]
     async with await load(build(BY_NAME[NLI], tmp_path / "m"), tier="cpu", quantize=8) as model:
-        found = np.array(await model.logits(PAIRS))
+        result = np.array(await model.logits(PAIRS))
         assert model.quantization is not None
         types = {tensor.name: tensor.dtype for tensor in model.quantization.tensors}
     assert types["classifier.dense.weight"] == types["classifier.out_proj.weight"] == "f32"
     assert "q8_0" in types.values()
-    assert np.abs(found - golden).max() < 0.1 * np.abs(golden).max()
+    assert np.abs(result - golden).max() < 0.1 * np.abs(golden).max()
 
 
 async def test_a_classifier_embeds_no_texts(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ GOLDEN = np.load(Path(__file__).parents[1] / "goldens" / "image_text.npz")
 
 @pytest.fixture(params=("webgpu", "wasm", "cpu"))
 async def opened(request: pytest.FixtureRequest) -> AsyncIterator[bascule.Device]:
-    found = await bascule.open_device(request.param)
-    yield found
-    found.close()
+    result = await bascule.open_device(request.param)
+    yield result
+    result.close()
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,8 @@ async def test_embeddings_and_probabilities_are_the_goldens(
         images = await model.embed_image(pictures(), batch_size=4)
         assert cosines(images, GOLDEN["clip_images"]).min() > 0.99999
         shares = GOLDEN["clip_shares"]
-        found = await model.classify(pictures(), LABELS, template=TEMPLATE)
-        for row, expected in zip(found, shares, strict=True):
+        result = await model.classify(pictures(), LABELS, template=TEMPLATE)
+        for row, expected in zip(result, shares, strict=True):
             assert row.label == LABELS[expected.argmax()]
             got = [row.probabilities[label] for label in LABELS]
             assert np.allclose(got, expected, atol=2e-5)

@@ -23,13 +23,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def test_a_platform_runs_images_texts_and_both(folder: Path) -> None:
     platform = bascule.UnifiedWebPlatform(str(folder), model_type="multimodal", platform="cpu")
     texts, images = list(TEXTS[:3]), pictures()[:2]
-    found = await platform.run_inference({"input_text": texts, "image": images})
-    assert np.allclose(found["text_embeddings"], GOLDEN["clip_texts"][:3], atol=1e-5)
-    assert np.allclose(found["image_embeddings"], GOLDEN["clip_images"][:2], atol=1e-5)
+    result = await platform.run_inference({"input_text": texts, "image": images})
+    assert np.allclose(result["text_embeddings"], GOLDEN["clip_texts"][:3], atol=1e-5)
+    assert np.allclose(result["image_embeddings"], GOLDEN["clip_images"][:2], atol=1e-5)
     logits = np.exp(2.1) * GOLDEN["clip_images"][:2] @ GOLDEN["clip_texts"][:3].T
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    assert np.allclose(found["probabilities"], shares, atol=1e-5)
-    assert found["tier"] == "cpu"
+    assert np.allclose(result["probabilities"], shares, atol=1e-5)
+    assert result["tier"] == "cpu"
     alone = await platform.run_inference({"image": images[0]})
     assert {"image_embeddings", "ms"} <= alone.keys()
     assert not {"text_embeddings", "probabilities"} & alone.keys()
@@ -45,10 +45,10 @@ async def test_a_platform_labels_or_embeds_images(tmp_path: Path) -> None:
     for head, key in ((True, "labels"), (False, "embeddings")):
         model = str(build_vit(tmp_path / key, head=head))
         platform = bascule.UnifiedWebPlatform(model, model_type="vision", platform="cpu")
-        found = await platform.run_inference({"image": pictures()[:2]})
-        assert len(found[key]) == 2
+        result = await platform.run_inference({"image": pictures()[:2]})
+        assert len(result[key]) == 2
         if head:
-            assert len(found["classifications"][0].probabilities) == min(5, LABELS)
+            assert len(result["classifications"][0].probabilities) == min(5, LABELS)
         with pytest.raises(InputError, match="'image'"):
             await platform.run_inference({"input_text": "a"})
         platform.close()

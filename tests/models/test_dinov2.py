@@ -25,9 +25,9 @@ def cosines(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any,
 
 @pytest.fixture(params=("webgpu", "wasm", "cpu"))
 async def opened(request: pytest.FixtureRequest) -> AsyncIterator[bascule.Device]:
-    found = await bascule.open_device(request.param)
-    yield found
-    found.close()
+    result = await bascule.open_device(request.param)
+    yield result
+    result.close()
 
 
 @pytest.mark.parametrize("stored", DINO_SIZES)
@@ -37,16 +37,16 @@ async def test_logits_and_features_are_the_goldens(
     async with await opened.load(build_dinov2(tmp_path / "head", image_size=stored)) as model:
         assert isinstance(model, ImageModel)
         expected = GOLDEN[f"dinov2_logits_{stored}"]
-        found = await model.logits(pictures())
-        assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+        result = await model.logits(pictures())
+        assert np.abs(result - expected).max() < 1e-5 * np.abs(expected).max()
         named = await model.classify(pictures())
         assert [each.label for each in named] == [f"kind {at}" for at in expected.argmax(1)]
     folder = build_dinov2(tmp_path / "bare", head=False, image_size=stored)
     async with await opened.load(folder) as model:
         assert isinstance(model, ImageModel)
         states = GOLDEN[f"dinov2_states_{stored}"]
-        found = await model.embed(pictures())
-        assert cosines(found, states[:, 0]).min() > 0.99999
+        result = await model.embed(pictures())
+        assert cosines(result, states[:, 0]).min() > 0.99999
         means = await model.embed(pictures(), pooling="mean")
         assert cosines(means, states[:, 1:].mean(1)).min() > 0.99999
 

@@ -41,9 +41,9 @@ DECODING = {case.name: case for case in (*DECODERS, GPT2)}
 @pytest.fixture(params=("webgpu", "wasm", "cpu"))
 async def opened(request: pytest.FixtureRequest) -> AsyncIterator[bascule.Device]:
     """Each tier once a test; models share its device."""
-    found = await bascule.open_device(request.param)
-    yield found
-    found.close()
+    result = await bascule.open_device(request.param)
+    yield result
+    result.close()
 
 
 async def assert_decodes(model: Any, case: Case) -> None:
@@ -57,8 +57,8 @@ async def assert_decodes(model: Any, case: Case) -> None:
     assert min(golden.margins) > NARROW
     ends = [i for i, token in enumerate(golden.greedy) if token in model.tokenizer.vocabulary.ends]
     expected = golden.greedy[: min(ends, default=N_GREEDY)]
-    found = await model.generate(golden.ids, sampling=GREEDY, max_new_tokens=N_GREEDY)
-    assert found.ids == expected, case.name
+    result = await model.generate(golden.ids, sampling=GREEDY, max_new_tokens=N_GREEDY)
+    assert result.ids == expected, case.name
 
 
 async def test_decoders_answer_as_transformers_does(opened: bascule.Device, tmp_path: Path) -> None:
@@ -98,9 +98,9 @@ async def test_encoders_embed_as_transformers_does(opened: bascule.Device, tmp_p
         folder = build(case, tmp_path / case.name)
         async with await opened.load(folder) as model:
             assert isinstance(model, EmbeddingModel)
-            found = await model.embed(case.texts)
+            result = await model.embed(case.texts)
         expected = encoder_golden(case.name)
-        assert cosines(found, expected).min() >= 0.99999, case.name
+        assert cosines(result, expected).min() >= 0.99999, case.name
 
 
 async def test_encoders_of_8_bits_embed_nearly_the_same(tmp_path: Path) -> None:
@@ -109,11 +109,11 @@ async def test_encoders_of_8_bits_embed_nearly_the_same(tmp_path: Path) -> None:
         folder = build(case, tmp_path / case.name)
         async with await bascule.load(folder, tier="cpu", quantize=8) as model:
             assert isinstance(model, EmbeddingModel)
-            found = await model.embed(case.texts)
+            result = await model.embed(case.texts)
             assert model.quantization is not None
             types = {tensor.dtype for tensor in model.quantization.tensors}
         assert types == {"f32", "q8_0"}
-        assert cosines(found, encoder_golden(case.name)).min() > 0.995, case.name
+        assert cosines(result, encoder_golden(case.name)).min() > 0.995, case.name
 
 
 def test_every_family_has_a_golden_or_files_of_its_own() -> None:
@@ -223,8 +223,8 @@ async def test_a_folder_of_gpt2_is_read_under_either_spelling(tmp_path: Path) ->
     tensors = load_file(folder / "model.safetensors")
     bare = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
     bare["h.0.attn.bias"] = np.ones((1, 1, 128, 128), np.float32)
-    for found in (bare, {**tensors, "lm_head.weight": tensors["transformer.wte.weight"]}):
-        save_file(found, folder / "model.safetensors")
+    for result in (bare, {**tensors, "lm_head.weight": tensors["transformer.wte.weight"]}):
+        save_file(result, folder / "model.safetensors")
         async with await bascule.load(folder, tier="cpu", cache_dtype="f32") as model:
             await assert_decodes(model, GPT2)
     save_file({**bare, **tensors}, folder / "model.safetensors")
@@ -243,8 +243,8 @@ async def test_learned_positions_do_not_slide(tmp_path: Path) -> None:
         assert isinstance(model, LanguageModel)
         with pytest.raises(InputError, match=r"overflow.*knows 128 positions"):
             model.stream("The", overflow="slide")
-        found = await model.generate([5] * 120, max_new_tokens=64, sampling=GREEDY)
-        assert found.stop_reason in ("context", "end")
+        result = await model.generate([5] * 120, max_new_tokens=64, sampling=GREEDY)
+        assert result.stop_reason in ("context", "end")
 
 
 ODD: list[Any] = [None, True, -1, 0, 3, 1 << 60, 1e308, float("nan"), "x", [], [1], {}, {"a": 1}]

@@ -51,7 +51,7 @@ async def test_conv1d(tier: str) -> None:
         if biased:
             store.write(store.targets["bias"], 0, bias.data)
         executable = await backend.prepare(program, store)
-        (found,) = (await executable.run({}, {"x": x})).values()
+        (result,) = (await executable.run({}, {"x": x})).values()
         plain = convolved(x, weight, stride, pad) + (bias if biased else 0)
-        np.testing.assert_allclose(found, FUNCTIONS["activate"](plain, kind="gelu"), atol=1e-5)
+        np.testing.assert_allclose(result, FUNCTIONS["activate"](plain, kind="gelu"), atol=1e-5)
     backend.close()

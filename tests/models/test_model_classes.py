@@ -47,9 +47,9 @@ def test_each_family_that_runs_has_a_class() -> None:
     assert sorted(named) == sorted(family.name for family in FAMILIES)
     for family in FAMILIES:
         for kind in family.model_types:
-            found = class_of_config({"model_type": kind})
-            assert found is not None
-            assert family.name in examples_of(found)
+            result = class_of_config({"model_type": kind})
+            assert result is not None
+            assert family.name in examples_of(result)
 
 
 @pytest.mark.parametrize(
@@ -105,9 +105,9 @@ def test_tensor_shapes_show_it(
 ) -> None:
     assert class_of_shapes(shapes) == expected
     plain = {name: list(shape) for name, shape in shapes.items()}
-    found = classify_model(folder(tmp_path / "m", {"hidden": 8}, plain))
-    assert found.family == expected
-    assert found.family_source == ("tensor shapes" if expected else "")
+    result = classify_model(folder(tmp_path / "m", {"hidden": 8}, plain))
+    assert result.family == expected
+    assert result.family_source == ("tensor shapes" if expected else "")
 
 
 def test_names_are_the_last_resort(tmp_path: Path) -> None:
@@ -123,16 +123,20 @@ def test_names_are_the_last_resort(tmp_path: Path) -> None:
         "quux": None,
     }
     assert {name: class_of_name(name) for name in names} == names
-    found = classify_model("llava-7b")
-    assert found == ModelFamily(
+    result = classify_model("llava-7b")
+    assert result == ModelFamily(
         "llava-7b", "multimodal", "name", None, "large", 7 * 10**9, None, "name"
     )
     assert classify_model("quux") == ModelFamily("quux", None, "")
     # Files outrank names.
-    told = classify_model(folder(tmp_path / "whisper-7b", {"model_type": "vit"}, {"w": [2, 3]}))
-    assert (told.family, told.family_source, told.model_type) == ("vision", "config.json", "vit")
-    assert (told.n_parameters, told.nbytes, told.size) == (6, 6, "small")
-    assert told.size_source == "tensor shapes"
+    output = classify_model(folder(tmp_path / "whisper-7b", {"model_type": "vit"}, {"w": [2, 3]}))
+    assert (output.family, output.family_source, output.model_type) == (
+        "vision",
+        "config.json",
+        "vit",
+    )
+    assert (output.n_parameters, output.nbytes, output.size) == (6, 6, "small")
+    assert output.size_source == "tensor shapes"
 
 
 def test_real_files() -> None:

@@ -20,9 +20,9 @@ async def test_speech(tmp_path: Path, rng: np.random.Generator) -> None:
         assert isinstance(model, bascule.SpeechModel)
         said = await model.transcribe(sound, language="de", temperatures=(0,))
     platform = bascule.UnifiedWebPlatform(folder, model_type="audio", platform="cpu")
-    found = await platform.run_inference({"audio": sound, "language": "de", "temperatures": (0,)})
-    assert (found["text"], found["language"], found["tier"]) == (said.text, "de", "cpu")
-    assert len(found["segments"]) == len(said.segments)
+    result = await platform.run_inference({"audio": sound, "language": "de", "temperatures": (0,)})
+    assert (result["text"], result["language"], result["tier"]) == (said.text, "de", "cpu")
+    assert len(result["segments"]) == len(said.segments)
     with pytest.raises(InputError, match="'audio'"):
         await platform.run_inference({"input_text": "w1"})
     platform.close()
@@ -35,7 +35,7 @@ async def test_text_to_text(tmp_path: Path) -> None:
         assert isinstance(model, bascule.TextToTextModel)
         expected = await model.generate("a cat", max_new_tokens=5)
     platform = bascule.UnifiedWebPlatform(str(folder), model_type="text_to_text", platform="cpu")
-    found = await platform.run_inference({"input_text": "a cat", "max_new_tokens": 5})
-    assert found["ids"] == expected.ids != []
-    assert found["text"] == expected.text
+    result = await platform.run_inference({"input_text": "a cat", "max_new_tokens": 5})
+    assert result["ids"] == expected.ids != []
+    assert result["text"] == expected.text
     platform.close()

@@ -31,9 +31,9 @@ GOLDENS = np.load(Path(__file__).parents[1] / "goldens" / "t5.npz")
 @pytest.fixture(params=("webgpu", "wasm", "cpu"))
 async def opened(request: pytest.FixtureRequest) -> AsyncIterator[bascule.Device]:
     """Each tier once a test; models share its device."""
-    found = await bascule.open_device(request.param)
-    yield found
-    found.close()
+    result = await bascule.open_device(request.param)
+    yield result
+    result.close()
 
 
 async def load(device: bascule.Device, folder: Path, **options: Any) -> TextToTextModel:
@@ -58,8 +58,8 @@ async def test_states_logits_and_greedy_texts_are_those_of_transformers(
                     assert cosines(logits, expected).min() >= 0.99999, key
                     assert np.abs(logits - expected).max() < 2e-3
                 assert GOLDENS[f"{key}.margin"] > 0.01
-            found = await model.generate(TEXTS, max_new_tokens=N_GREEDY)
-            for at, each in enumerate(found):
+            result = await model.generate(TEXTS, max_new_tokens=N_GREEDY)
+            for at, each in enumerate(result):
                 assert each.ids == GOLDENS[f"{name}.{at}.greedy"].tolist()
                 assert each.text == str(GOLDENS[f"{name}.{at}.text"])
                 ended = len(each.ids) < N_GREEDY
@@ -92,8 +92,8 @@ async def test_a_stream_can_be_left_and_the_model_asked_again(
 async def test_the_streaming_pipeline_answers_a_text(tmp_path: Path) -> None:
     folder = build("flan", tmp_path / "m")
     async with bascule.StreamingInferencePipeline(str(folder), N_GREEDY, tier="cpu") as pipeline:
-        found = [piece async for piece in pipeline.generate_streaming(TEXTS[1])]
-        assert "".join(found) == str(GOLDENS["flan.1.text"])
+        results = [piece async for piece in pipeline.generate_streaming(TEXTS[1])]
+        assert "".join(results) == str(GOLDENS["flan.1.text"])
         assert pipeline.stats["new_tokens"] == N_GREEDY
 
 
@@ -101,9 +101,9 @@ async def test_a_target_ends_where_the_model_does(tmp_path: Path) -> None:
     device = await bascule.open_device("cpu")
     async with device:
         model = await load(device, build("flan", tmp_path / "m"), max_length=9)
-        found = await model.generate(TEXTS[1])
-        assert found.stop_reason == "context"
-        assert found.ids == GOLDENS["flan.1.greedy"].tolist()[:8]
+        result = await model.generate(TEXTS[1])
+        assert result.stop_reason == "context"
+        assert result.ids == GOLDENS["flan.1.greedy"].tolist()[:8]
         with pytest.raises(ContextLengthError, match="207"):
             await model.generate(LONG)
         with pytest.raises(InputError, match="overflow"):

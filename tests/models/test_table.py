@@ -58,8 +58,8 @@ def test_a_family_imports_no_other() -> None:
     assert len(families) == len(FAMILIES)
     for family in families:
         for path in (PACKAGE / "models" / family).glob("*.py"):
-            found = re.findall(r"from bascule\.models\.(\w+)", path.read_text(encoding="utf-8"))
-            assert not (families - {family} | {"table"}) & set(found), path
+            result = re.findall(r"from bascule\.models\.(\w+)", path.read_text(encoding="utf-8"))
+            assert not (families - {family} | {"table"}) & set(result), path
 
 
 def test_no_two_rows_match_one_file() -> None:

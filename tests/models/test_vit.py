@@ -25,9 +25,9 @@ def cosines(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any,
 
 @pytest.fixture(params=("webgpu", "wasm", "cpu"))
 async def opened(request: pytest.FixtureRequest) -> AsyncIterator[bascule.Device]:
-    found = await bascule.open_device(request.param)
-    yield found
-    found.close()
+    result = await bascule.open_device(request.param)
+    yield result
+    result.close()
 
 
 async def test_logits_and_features_are_the_goldens(opened: bascule.Device, tmp_path: Path) -> None:
@@ -35,8 +35,8 @@ async def test_logits_and_features_are_the_goldens(opened: bascule.Device, tmp_p
         assert isinstance(model, ImageModel)
         expected = GOLDEN["vit_logits"]
         # Six pictures are passes of four and of two.
-        found = await model.logits(pictures())
-        assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+        result = await model.logits(pictures())
+        assert np.abs(result - expected).max() < 1e-5 * np.abs(expected).max()
         alone = await model.classify(pictures()[3], top_k=3)
         shares = np.exp(expected[3]) / np.exp(expected[3]).sum()
         best = np.argsort(-shares)[:3]
@@ -51,9 +51,9 @@ async def test_logits_and_features_are_the_goldens(opened: bascule.Device, tmp_p
         states = GOLDEN["vit_states"]
         done: list[tuple[int, int]] = []
         options: Any = {"batch_size": 2, "progress": lambda *each: done.append(each)}
-        found = await model.embed(pictures(), **options)
+        result = await model.embed(pictures(), **options)
         assert done == [(2, 6), (4, 6), (6, 6)]
-        assert cosines(found, states[:, 0]).min() > 0.99999
+        assert cosines(result, states[:, 0]).min() > 0.99999
         means = await model.embed(pictures(), pooling="mean", normalize=True)
         assert cosines(means, states[:, 1:].mean(1)).min() > 0.99999
         assert np.allclose(np.linalg.norm(means, axis=1), 1)

@@ -68,12 +68,12 @@ class Loaded:
 
     async def hear(self) -> np.ndarray:
         places = np.array([CONFIG["max_source_positions"]], np.uint32)
-        (found,) = (await self.encoder.run({}, {"mel": spectrum(), "lengths": places})).values()
-        return found[0]
+        (result,) = (await self.encoder.run({}, {"mel": spectrum(), "lengths": places})).values()
+        return result[0]
 
     async def taught(self) -> tuple[np.ndarray, np.ndarray]:
         """Logits behind the teacher's tokens, taken in N_ROWS at a time, and queries by layer."""
-        found: list[list[np.ndarray]] = []
+        results: list[list[np.ndarray]] = []
         for first in range(0, len(TEACHER), N_ROWS):
             ids = TEACHER[first : first + N_ROWS]
             bias = np.full((CONFIG["decoder_attention_heads"], N_ROWS, N_SLOTS), -1e30, np.float32)
@@ -88,8 +88,8 @@ class Loaded:
                 inputs[f"{name}_at"] = np.arange(part, 3 * N_ROWS, 3, dtype=np.uint32)[None]
             self.states.write("row_slot", 0, array("I", [first]))
             outputs = (await self.rows.run({"S": N_SLOTS}, inputs)).values()
-            found.append([each[: len(ids)] for each in outputs])
-        logits, *queries = (np.concatenate(each) for each in zip(*found, strict=True))
+            results.append([each[: len(ids)] for each in outputs])
+        logits, *queries = (np.concatenate(each) for each in zip(*results, strict=True))
         return logits, np.stack(queries)
 
     async def keys(self, layer: int) -> np.ndarray:
@@ -101,16 +101,16 @@ class Loaded:
     async def logits(self, position: int, token: int) -> np.ndarray:
         self.states.write("tokens", 4 * position, array("I", [token]))
         self.states.write("position", 0, array("I", [position]))
-        (found,) = (await self.decoder.run({}, {})).values()
-        return found[0]
+        (result,) = (await self.decoder.run({}, {})).values()
+        return result[0]
 
 
 async def load(backend: Backend, folder: Path, cache: Any = "f32") -> Loaded:
     config = read_config(CONFIG, "config.json")
     source = FileSource(folder)
     tables = await read_headers(source)
-    found = tables["model.safetensors"]
-    compare_tensors(expected_tensors(config), found, WHISPER.ignored, str(folder))
+    result = tables["model.safetensors"]
+    compare_tensors(expected_tensors(config), result, WHISPER.ignored, str(folder))
     passes = []
     for record in (encode, decode):
         graph = Graph(record.__name__)
@@ -144,8 +144,8 @@ async def test_states_logits_and_greedy_ids_are_those_of_transformers(
 ) -> None:
     backend = await open_tier(tier)
     model = await load(backend, build(tmp_path / "whisper"))
-    found = await model.hear()
-    assert cosines(found, GOLDENS["states"]).min() > 0.99999
+    result = await model.hear()
+    assert cosines(result, GOLDENS["states"]).min() > 0.99999
     taught = np.stack([await model.logits(i, token) for i, token in enumerate(TEACHER)])
     assert cosines(taught, GOLDENS["logits"]).min() > 0.99999
     assert np.abs(taught - GOLDENS["logits"]).max() < 2e-3
@@ -173,8 +173,8 @@ async def test_several_tokens_at_once_attend_as_those_of_transformers(
         keys = np.split(await model.keys(layer), heads, axis=1)
         parts = zip(np.split(queries[layer], heads, axis=1), keys, crossed[layer], strict=True)
         for q, k, expected in parts:
-            found = attention_weights(q, k, CONFIG["max_source_positions"])
-            np.testing.assert_allclose(found, expected, atol=1e-4)
+            result = attention_weights(q, k, CONFIG["max_source_positions"])
+            np.testing.assert_allclose(result, expected, atol=1e-4)
     backend.close()
 
 
@@ -270,10 +270,10 @@ async def test_tensors_that_do_not_fit_are_rejected(tmp_path: Path) -> None:
     def check(found: dict[str, TensorInfo]) -> None:
         compare_tensors(expected_tensors(config), found, WHISPER.ignored, "folder")
 
-    for change, error, told in wrong:
+    for change, error, result in wrong:
         kept = {n: t for n, t in {**tensors, **change}.items() if t is not None}
         save_file(kept, file)
-        with pytest.raises(error, match=told):
+        with pytest.raises(error, match=result):
             check((await read_headers(FileSource(folder)))["model.safetensors"])
     save_file({**tensors, "proj_out.weight": tensors[name]}, file)  # tied: not read
     check((await read_headers(FileSource(folder)))["model.safetensors"])

@@ -109,29 +109,29 @@ def opened(data: bytes) -> tuple[SpeechConfig, dict[str, TensorInfo]]:
 
     async def all_of_it() -> tuple[SpeechConfig, dict[str, TensorInfo]]:
         header = await read_bin_header(read, len(data), "model.bin")
-        found = whisper_tensors(header, "model.bin")
+        result = whisper_tensors(header, "model.bin")
         sizes = await read_sizes(header, read, "model.bin")
-        compare_tensors(tensors(sizes), found, WHISPER.ignored, "model.bin")
-        return sizes, found
+        compare_tensors(tensors(sizes), result, WHISPER.ignored, "model.bin")
+        return sizes, result
 
     return asyncio.run(all_of_it())
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_a_sound_file_has_the_folders_tensors(dtype: type) -> None:
-    found = folder_tensors()
+    result = folder_tensors()
     made = {
         name: array.astype(dtype) if array.dtype == np.float32 else array
-        for name, array in variables(found).items()
+        for name, array in variables(result).items()
     }
     data = written(made)
     sizes, table = opened(data)
     assert sizes == read_config(CONFIG, "config.json")
-    assert table.keys() == dict(tensors(sizes)).keys() == found.keys()
+    assert table.keys() == dict(tensors(sizes)).keys() == result.keys()
     for name, tensor in table.items():
         raw = data[tensor.start : tensor.start + tensor.nbytes]
         numbers = np.frombuffer(raw, dtype).reshape(tensor.shape)
-        np.testing.assert_array_equal(numbers, found[name].astype(dtype), err_msg=name)
+        np.testing.assert_array_equal(numbers, result[name].astype(dtype), err_msg=name)
 
 
 def changed(**change: Any) -> Variables:

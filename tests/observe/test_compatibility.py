@@ -74,19 +74,19 @@ def test_hardware_is_told_by_its_drivers_files(tmp_path: Path) -> None:
     card = tmp_path / "sys/class/drm/card0/device"
     card.mkdir(parents=True)
     (card / "mem_info_vram_total").write_text("17163091968\n")
-    found = {each.name: each for each in detect_hardware(tmp_path, nothing)}
-    assert found["cuda"] == Hardware("cuda", True, "reported by /proc/driver/nvidia/version")
-    assert found["rocm"].memory_nbytes == 17163091968
-    assert found["npu"].present
+    results = {each.name: each for each in detect_hardware(tmp_path, nothing)}
+    assert results["cuda"] == Hardware("cuda", True, "reported by /proc/driver/nvidia/version")
+    assert results["rocm"].memory_nbytes == 17163091968
+    assert results["npu"].present
     (card / "mem_info_vram_total").write_text("plenty")
-    found = {each.name: each for each in detect_hardware(tmp_path, nothing)}
-    assert found["rocm"].memory_nbytes is None
+    results = {each.name: each for each in detect_hardware(tmp_path, nothing)}
+    assert results["rocm"].memory_nbytes is None
 
 
 def test_a_library_without_a_device_tells_nothing(tmp_path: Path) -> None:
-    found = {each.name: each for each in detect_hardware(tmp_path, lambda name: f"lib{name}.so")}
-    assert found["cuda"] == Hardware("cuda", None, "reported by the library libcuda.so")
-    assert found["vulkan"].present
+    results = {each.name: each for each in detect_hardware(tmp_path, lambda name: f"lib{name}.so")}
+    assert results["cuda"] == Hardware("cuda", None, "reported by the library libcuda.so")
+    assert results["vulkan"].present
 
 
 def test_four_severities(
@@ -96,10 +96,10 @@ def test_four_severities(
     monkeypatch.setattr(
         compatibility, "find_spec", lambda name: None if name in gone else real_find_spec(name)
     )
-    found = reporter.check_components()
-    assert {each.component: each.severity for each in found} == gone
-    assert all(each.recommendations for each in found)
-    assert reporter.check_components() == found
+    result = reporter.check_components()
+    assert {each.component: each.severity for each in result} == gone
+    assert all(each.recommendations for each in result)
+    assert reporter.check_components() == result
     assert len(reporter.findings) == 3  # each is kept once
     reporter.collect_model_integration_errors(str(TINY_BERT))
     report = json.loads(reporter.generate_report("json"))
@@ -188,11 +188,11 @@ def test_the_exit_code_tells_whether_the_model_runs(
 ) -> None:
     monkeypatch.setattr(HardwareCompatibilityReporter, "_surveyed", lambda _: TIERS)
     assert main(["compat", "--check-model", str(TINY_BERT)]) == 0  # one tier is enough
-    for unable, told in (("no-such-model", "was not found"), (str(TINY_BERT), "no tier here")):
+    for unable, result in (("no-such-model", "was not found"), (str(TINY_BERT), "no tier here")):
         with pytest.raises(SystemExit) as exit:
             main(["compat", "--check-model", unable])
         assert exit.value.code == 1
-        assert told in capsys.readouterr().out
+        assert result in capsys.readouterr().out
         monkeypatch.setattr(HardwareCompatibilityReporter, "_surveyed", lambda _: TIERS[:3])
     assert main(["compat", "--check-model", ""]) == 1
     assert "empty name" in capsys.readouterr().err
@@ -213,6 +213,6 @@ def test_a_vulkan_of_the_cpu_is_told(
         replace(vulkan, source=f"{vulkan.source}; in software: llvmpipe"),
         card,
     )
-    told = reporter.generate_report("markdown")
-    assert "| rocm | yes | 16,384 MiB |" in told
-    assert "| vulkan | yes | unknown |" in told
+    result = reporter.generate_report("markdown")
+    assert "| rocm | yes | 16,384 MiB |" in result
+    assert "| vulkan | yes | unknown |" in result

@@ -102,14 +102,14 @@ async def test_a_wrong_tile_edge_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     first = next(c for c in trace.calls if c.call.op == "linear")
     assert (wrong.index, wrong.call.op) == (first.index, "linear")
     assert (wrong.kernel.file, wrong.kernel.entry) == ("linear_any.wgsl", "main")
-    found = wrong.difference
+    result = wrong.difference
     *rows, columns = wrong.call.result.limits
-    assert found.index == (0, 0, columns - 1)
-    assert (found.fault, found.value) == ("wrong", wrong.call.result.name)
-    assert 0 < found.n_wrong <= np.prod(rows)
-    assert found.deviation > TOLERANCE
+    assert result.index == (0, 0, columns - 1)
+    assert (result.fault, result.value) == ("wrong", wrong.call.result.name)
+    assert 0 < result.n_wrong <= np.prod(rows)
+    assert result.deviation > TOLERANCE
     assert wrong.outputs is not None
-    assert found.got == wrong.outputs[found.value][found.index] != found.expected
+    assert result.got == wrong.outputs[result.value][result.index] != result.expected
     # Each dispatch is compared on its own inputs: what follows the wrong one is not blamed.
     assert {c.call.op for c in trace.findings} == {"linear"}
     expected = "op linear by linear_any (linear_any.wgsl, entry point main): element [0, 0, "
@@ -181,12 +181,12 @@ def test_the_guide_in_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     debugger = WebGPUDebugger(platform)
     with debugger.capture_shader_trace():
         platform.run_inference({"input_text": "Debug this"})
-    found: Any = debugger.analyze_shader_performance()
+    result: Any = debugger.analyze_shader_performance()
     trace = trace_of(debugger)
-    assert len(found.dispatches) == len(trace.calls) > 0
-    line = found.roofline
+    assert len(result.dispatches) == len(trace.calls) > 0
+    line = result.roofline
     assert min(line.bytes_per_s, line.flops_per_s) > 0
-    linear = next(d for d in found.dispatches if d.op == "linear")
+    linear = next(d for d in result.dispatches if d.op == "linear")
     call = trace.calls[linear.index].call
     x, weight = call.operands[:2]
     assert x is not None
@@ -195,7 +195,7 @@ def test_the_guide_in_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert linear.attainable_ms == pytest.approx(
         1e3 * max(linear.flops / line.flops_per_s, linear.nbytes / line.bytes_per_s)
     )
-    wins = [d.ms - d.attainable_ms for d in found.slowest]
+    wins = [d.ms - d.attainable_ms for d in result.slowest]
     assert wins == sorted(wins, reverse=True)
     html = debugger.export_debug_report(tmp_path / "debug_report.html").read_text("utf-8")
     data = json.loads(
@@ -252,9 +252,9 @@ async def test_beside_a_monitor_dispatches_are_compared_and_not_timed() -> None:
 def test_numbers_are_compared_as_their_dtypes_allow() -> None:
     ids = np.array([1, 2, 3], np.uint32)
     assert compare("ids", ids, ids) is None
-    found = compare("ids", np.array([1, 2, 4], np.uint32), ids)
-    assert found is not None
-    assert (found.index, found.got, found.expected) == ((2,), 4, 3)
+    result = compare("ids", np.array([1, 2, 4], np.uint32), ids)
+    assert result is not None
+    assert (result.index, result.got, result.expected) == ((2,), 4, 3)
     hidden = np.array([-np.inf, 1.0], np.float32)
     assert compare("scores", hidden, hidden) is None
     assert compare("scores", np.array([0.0, 1.0], np.float32), hidden) is not None

@@ -53,14 +53,14 @@ async def test_each_budget_chooses_its_strategy_and_the_driver_holds_it(tmp_path
         async with await held.load(folder) as model:
             assert held.chosen == strategy
             assert held.rejected == {}
-            found = await model.embed(TEXTS)
+            result = await model.embed(TEXTS)
             peak = model.backend.memory.peak_nbytes
             assert model.stats["memory_retries"] == 0  # it was planned, not found out
         print(f"{strategy.name}: {strategy.needed_nbytes:,} needed, {peak:,} at most")
         assert peak <= strategy.needed_nbytes
         # Counted in full: trials, though kernels may be proven already, and buckets of all lengths.
         assert peak > 0.4 * strategy.needed_nbytes
-        assert np.abs(found - expected).max() / scale <= strategy.deviation
+        assert np.abs(result - expected).max() / scale <= strategy.deviation
         peaks.append(peak)
     assert peaks == sorted(set(peaks), reverse=True)
 
@@ -143,8 +143,8 @@ async def test_a_language_models_cache_is_shortened_where_that_is_allowed(tmp_pa
         async with await held.load(folder) as model:
             assert held.chosen == strategy
             assert model.max_length == strategy.context_length
-            found = await model.generate(prompt, **options)
-            assert found.ids == expected
+            result = await model.generate(prompt, **options)
+            assert result.ids == expected
             peak = model.backend.memory.peak_nbytes
             print(f"{strategy.name}: {strategy.needed_nbytes:,} needed, {peak:,} at most")
             # Counted in full: a cache that grows to the whole context, and every kind of sampling.

@@ -43,8 +43,8 @@ async def test_a_report_of_each_tier(tier: str) -> None:
         before = device.memory().now_nbytes
         plain = await model.embed(TEXTS)
         async with PerformanceMonitor(device) as monitor:
-            found = await model.embed(TEXTS)
-        assert np.array_equal(found, plain)
+            result = await model.embed(TEXTS)
+        assert np.array_equal(result, plain)
         report = monitor.report
         assert report is not None
         assert report.tier == tier
@@ -61,7 +61,7 @@ async def test_a_report_of_each_tier(tier: str) -> None:
         assert report.inference_time_ms == report.runs[0].ms
         assert all(0 <= s.start_s <= report.seconds for s in report.work)
         if tier.startswith("webgpu"):
-            assert report.read_nbytes == found.nbytes
+            assert report.read_nbytes == result.nbytes
             assert report.written_nbytes > 0
             assert report.memory_peak_mb >= before / 2**20
         assert device.memory().now_nbytes == before
@@ -195,8 +195,8 @@ def test_clocks_meet_where_no_work_starts_before_it_was_submitted() -> None:
         Submission(1.0, [7], [100 * second, 101 * second]),
         Submission(2.5, [8], [101 * second, 102 * second]),
     ]
-    found = joined(GpuProfile(True, 4.0, submissions, {8: "b.wgsl"}), {7: "a plain"})
-    assert [(s.name, s.start_s, s.seconds) for s in found.work] == [
+    result = joined(GpuProfile(True, 4.0, submissions, {8: "b.wgsl"}), {7: "a plain"})
+    assert [(s.name, s.start_s, s.seconds) for s in result.work] == [
         ("a plain", 1.5, 1.0),
         ("b.wgsl", 2.5, 1.0),
     ]

@@ -55,9 +55,9 @@ async def test_precompilation_compiles_before_the_first_pass() -> None:
 
 async def test_profiling_gives_each_result_its_kernels() -> None:
     platform = tiny_platform(enable_profiling=True)
-    found = await platform.run_inference(TEXT)
-    assert found["profile"]["timed_by"] == "timestamps"
-    assert sum(kernel["count"] for kernel in found["profile"]["kernels"]) > 5
+    result = await platform.run_inference(TEXT)
+    assert result["profile"]["timed_by"] == "timestamps"
+    assert sum(kernel["count"] for kernel in result["profile"]["kernels"]) > 5
     async with bascule.PerformanceMonitor(platform) as monitor:
         assert "profile" not in await platform.run_inference(TEXT)  # one profile at a time
     assert monitor.report is not None
@@ -120,9 +120,9 @@ async def test_optimization_levels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform_module, "open_tier", opened)
     for level in (3, 0, 1, 2):
         platform = tiny_platform(optimization_level=level)
-        found = await platform.run_inference(TEXT)
+        result = await platform.run_inference(TEXT)
         assert platform.model is not None
-        answers[level], tiers[level] = found["embeddings"], found["tier"]
+        answers[level], tiers[level] = result["embeddings"], result["tier"]
         assert len(budgets) == 1  # of level 3 alone
         platform.close()
     assert tiers == {0: "webgpu-limited", 1: "webgpu", 2: "webgpu", 3: "webgpu"}
@@ -206,8 +206,8 @@ async def test_each_level_of_memory_lowers_the_peak(tmp_path: Path, tier: str) -
         platform.set_memory_optimization_level(level)
         await loaded(platform)
         for texts in ("w4", ["w4 " * 60] * 8, ["w4 " * 30] * 8, ["w5 " * 15] * 8):
-            found = await platform.run_inference({"input_text": texts})
-        answers.append(found["embeddings"])
+            result = await platform.run_inference({"input_text": texts})
+        answers.append(result["embeddings"])
         usage = platform.get_memory_usage()
         print(level, usage)
         peaks.append(usage["peak"])
@@ -262,16 +262,16 @@ async def test_fp16_halves_the_weights(tmp_path: Path) -> None:
 
 async def test_fp16_and_fp32_of_a_language_model(tmp_path: Path) -> None:
     folder = write_folder(tiny("tiny-q4_1").path, tmp_path / "llama")
-    found: dict[str, tuple[dict[str, Any], int, int]] = {}
+    results: dict[str, tuple[dict[str, Any], int, int]] = {}
     for precision in ("fp32", "fp16"):
         platform = tiny_platform(folder, model_type="text_generation", precision=precision)
         model = await loaded(platform)
         usage = platform.get_memory_usage()
         logits = await model.logits([1, 2, 3])
         assert np.isfinite(logits).all()
-        found[precision] = platform.get_precision_report(), usage["weights"], usage["cache"]
+        results[precision] = platform.get_precision_report(), usage["weights"], usage["cache"]
         platform.close()
-    (plain, wide, cache), (report, narrow, half_cache) = found["fp32"], found["fp16"]
+    (plain, wide, cache), (report, narrow, half_cache) = results["fp32"], results["fp16"]
     assert (plain["cache"], report["cache"]) == ("f32", "f16")
     assert (plain["weights"], report["weights"]) == (None, "f16")
     assert narrow < 0.6 * wide
@@ -308,13 +308,13 @@ async def test_optimized_inference_and_plain_results() -> None:
     passes: list[float] = []
     for batching in (True, False):
         before = platform.model.stats["passes"]
-        found = await platform.run_inference_optimized(TEXTS, enable_batching=batching)
+        result = await platform.run_inference_optimized(TEXTS, enable_batching=batching)
         passes.append(platform.model.stats["passes"] - before)
-        np.testing.assert_allclose(found["embeddings"], plain["embeddings"], atol=1e-5)
-        assert found["queries_per_s"] > 0
+        np.testing.assert_allclose(result["embeddings"], plain["embeddings"], atol=1e-5)
+        assert result["queries_per_s"] > 0
     assert passes[0] < passes[1] == 3
-    shown = platform.post_process_result(found)
-    assert json.loads(json.dumps(shown["embeddings"])) == found["embeddings"].tolist()
+    shown = platform.post_process_result(result)
+    assert json.loads(json.dumps(shown["embeddings"])) == result["embeddings"].tolist()
     np.testing.assert_allclose(np.diag(shown["similarities"]), 1, atol=1e-5)
     with pytest.raises(InputError, match="batch_size"):
         platform.run_inference_optimized(TEXTS, batch_size=0)

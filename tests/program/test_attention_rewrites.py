@@ -58,8 +58,8 @@ def test_what_is_within_the_limits_is_left_alone(program: Program) -> None:
     work = max(map(attention_work, attentions(program)))
     binding = max(value.nbytes for value in (*program.states, *program.inputs))
     for limits in (Limits(), Limits(dispatch_work=work, binding_nbytes=binding)):
-        found, taken = fit(program, limits, ALL)
-        assert found is program
+        result, taken = fit(program, limits, ALL)
+        assert result is program
         assert taken == ()
 
 
@@ -91,16 +91,16 @@ def test_heads_are_as_few_near_equal_groups_as_fit(
     whole = attentions(program)[0]
     each = attention_work(whole) // part_of(whole).n_heads
     limits = Limits(dispatch_work=most * each)
-    found, taken = head_partitioning(program, limits)
-    parts = [part_of(call) for call in attentions(found)]
+    result, taken = head_partitioning(program, limits)
+    parts = [part_of(call) for call in attentions(result)]
     assert [part.n_heads for part in parts] == expected
     assert [p.first_head for p in parts] == [sum(expected[:i]) for i in range(len(expected))]
     for part in parts:
         part.check("attention")
     assert [(t.strategy, t.parts) for t in taken] == [("head_partitioning", len(expected))]
     assert f"{attention_work(whole):,}" in taken[0].reason
-    assert sum(map(attention_work, attentions(found))) == attention_work(whole)
-    assert max(map(attention_work, attentions(found))) <= max(limits.dispatch_work, each)
+    assert sum(map(attention_work, attentions(result))) == attention_work(whole)
+    assert max(map(attention_work, attentions(result))) <= max(limits.dispatch_work, each)
 
 
 @pytest.mark.parametrize(
@@ -109,14 +109,14 @@ def test_heads_are_as_few_near_equal_groups_as_fit(
 def test_queries_are_as_few_near_equal_chunks_as_fit(most: int, expected: list[int]) -> None:
     program = encoder()
     each = attention_work(attentions(program)[0]) // 11
-    found, taken = chunked_attention(program, Limits(dispatch_work=most * each))
-    parts = [part_of(call) for call in attentions(found)]
+    result, taken = chunked_attention(program, Limits(dispatch_work=most * each))
+    parts = [part_of(call) for call in attentions(result)]
     assert [part.n_queries for part in parts] == expected
     assert [part.first_query for part in parts] == [
         sum(expected[: len(parts[:i])]) for i in range(len(parts))
     ]
     assert [(t.strategy, t.parts) for t in taken] == [("chunked_attention", len(expected))]
-    assert max(map(attention_work, attentions(found))) <= most * each
+    assert max(map(attention_work, attentions(result))) <= most * each
 
 
 def test_strategies_compose_and_each_is_told() -> None:
@@ -124,24 +124,24 @@ def test_strategies_compose_and_each_is_told() -> None:
     state = program.states[2]
     limits = Limits(dispatch_work=2 * 20 * 4 * 2, binding_nbytes=state.nbytes * 2 // 3)
     for order in (ALL, ALL[::-1][1:] + ALL[::-1][:1]):
-        found, taken = fit(program, limits, order)
-        told = list(dict.fromkeys(t.strategy for t in taken))
-        assert told == [rewrite.__name__ for rewrite in order]
-        assert max(map(attention_work, attentions(found))) <= limits.dispatch_work
+        result, taken = fit(program, limits, order)
+        output = list(dict.fromkeys(t.strategy for t in taken))
+        assert output == [rewrite.__name__ for rewrite in order]
+        assert max(map(attention_work, attentions(result))) <= limits.dispatch_work
         assert (
-            max(s.nbytes for s in found.states if s.name.startswith("cache."))
+            max(s.nbytes for s in result.states if s.name.startswith("cache."))
             <= limits.binding_nbytes
         )
         done = [
             (query, head)
-            for part in map(part_of, attentions(found))
+            for part in map(part_of, attentions(result))
             for query in range(part.first_query, part.first_query + part.queries(7))
             for head in range(part.first_head, part.first_head + part.n_heads)
         ]
         assert sorted(done) == [(query, head) for query in range(7) for head in range(6)]
-        names = [call.result.name for call in found.calls]
+        names = [call.result.name for call in result.calls]
         assert len(set(names)) == len(names)
-        assert {v.name for v in found.outputs} <= set(names)
+        assert {v.name for v in result.outputs} <= set(names)
 
 
 def test_parts_need_no_more_memory_than_the_whole() -> None:
@@ -149,9 +149,9 @@ def test_parts_need_no_more_memory_than_the_whole() -> None:
         work = attention_work(attentions(program)[0])
         caches = [state.nbytes for state in program.states if state.name.startswith("cache.")]
         limits = Limits(max(caches, default=inf) * 2 / 3, dispatch_work=work / 9)
-        found, taken = fit(program, limits, ALL)
+        result, taken = fit(program, limits, ALL)
         assert len({t.strategy for t in taken}) == (3 if caches else 2)
-        assert found.planned_nbytes == program.planned_nbytes
+        assert result.planned_nbytes == program.planned_nbytes
 
 
 @pytest.mark.parametrize(
@@ -164,28 +164,28 @@ def test_a_cache_becomes_as_few_near_equal_ones_as_fit(
     program = decoder(heads=2 * kv_heads, kv_heads=kv_heads)
     each = 20 * 2 * 4 * 2  # bytes of one KV head
     limits = Limits(binding_nbytes=share * each)
-    found, taken = partitioned_kv_cache(program, limits)
+    result, taken = partitioned_kv_cache(program, limits)
     assert [(t.strategy, t.parts) for t in taken] == [("partitioned_kv_cache", len(expected))]
     assert f"{kv_heads * each:,}" in taken[0].reason
-    told = [(s.name, s.shape, s.dtype) for s in found.states if s.name.startswith("cache.1")]
+    messages = [(s.name, s.shape, s.dtype) for s in result.states if s.name.startswith("cache.1")]
     s = Dim("S", 20)
-    assert told == [(f"cache.1.{i}", (s, 8 * n), "f16") for i, n in enumerate(expected)]
-    used = {o for call in found.calls for o in call.operands if o and o.name.startswith("cache.")}
-    assert used == {state for state in found.states if state.name.startswith("cache.")}
+    assert messages == [(f"cache.1.{i}", (s, 8 * n), "f16") for i, n in enumerate(expected)]
+    used = {o for call in result.calls for o in call.operands if o and o.name.startswith("cache.")}
+    assert used == {state for state in result.states if state.name.startswith("cache.")}
     assert max(state.nbytes for state in used) <= limits.binding_nbytes
 
 
 def test_programs_that_share_a_cache_divide_it_alike() -> None:
     limits = Limits(binding_nbytes=2 * 20 * 2 * 4 * 2)
-    found = [partitioned_kv_cache(decoder(tokens=n, window=n - 1), limits)[0] for n in (1, 7)]
-    assert found[0].states == found[1].states
+    results = [partitioned_kv_cache(decoder(tokens=n, window=n - 1), limits)[0] for n in (1, 7)]
+    assert results[0].states == results[1].states
 
 
 def test_a_kv_head_that_is_too_large_is_refused() -> None:
     expected = r"one KV head of cache\.0 over 20 positions in f16 needs 320 bytes.*most 319"
-    with pytest.raises(LimitError, match=expected) as told:
+    with pytest.raises(LimitError, match=expected) as result:
         partitioned_kv_cache(decoder(), Limits(binding_nbytes=319))
-    assert "max_length" in told.value.hint
+    assert "max_length" in result.value.hint
 
 
 def test_what_parts_share_is_refused_where_it_is_too_large() -> None:

@@ -21,8 +21,8 @@ def made_of(**rows: int) -> Program:
 
 def test_no_program_has_to_have_all() -> None:
     encode, decode = made_of(table=5, encoder=3), made_of(table=5, decoder=2)
-    found = [parameter.name for parameter in all_parameters([encode, decode])]
-    assert found == ["table", "encoder", "decoder"]
+    results = [parameter.name for parameter in all_parameters([encode, decode])]
+    assert results == ["table", "encoder", "decoder"]
 
 
 def test_a_name_means_one_parameter() -> None:

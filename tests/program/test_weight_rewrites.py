@@ -78,11 +78,11 @@ async def run(
         states.write(state.name, 0, np.ascontiguousarray(given[state.name]))
     executable = await backend.prepare(program, store, states)
     inputs = {v.name: np.asarray(given[v.name]) for v in program.inputs}
-    found = await executable.run(sizes or {}, inputs)
+    result = await executable.run(sizes or {}, inputs)
     executable.close()
     states.close()
     store.close()
-    return [found[v.name] for v in program.outputs]
+    return [result[v.name] for v in program.outputs]
 
 
 def wide(*given: Weight | None) -> list[Any]:
@@ -115,8 +115,8 @@ async def check(
         p.nbytes for p in program.parameters
     ) <= 4 * len(rewritten.parameters)
     plain = await run(backend, program, given, sizes)
-    found = await run(backend, rewritten, given, sizes)
-    for a, b, c in zip(found, plain, expected, strict=True):
+    result = await run(backend, rewritten, given, sizes)
+    for a, b, c in zip(result, plain, expected, strict=True):
         assert a.shape == b.shape == c.shape
         assert np.isfinite(a).all()
         np.testing.assert_allclose(a, c, rtol=tolerance, atol=tolerance)
@@ -193,8 +193,8 @@ async def test_however_many_parts_are_joined(
     assert most == max(2, min(parts, 7))
     for rows in (5, 2):
         x = normal(rng, rows, 8)
-        (found,) = await run(backend, rewritten, {"x": x, "w": weight}, {"T": rows})
-        np.testing.assert_allclose(found, x.astype(np.float64) @ weight.T, atol=1e-5)
+        (result,) = await run(backend, rewritten, {"x": x, "w": weight}, {"T": rows})
+        np.testing.assert_allclose(result, x.astype(np.float64) @ weight.T, atol=1e-5)
 
 
 IDS = np.array([[3, 41, 0, 12], [98, 99, 2**32 - 1, 57]], np.uint32)  # two past the table
@@ -220,10 +220,10 @@ async def test_an_embedding_in_parts(
     await check(backend, program, limits, given, [expected], 1e-6, {"B": 2, "T": 4})
     rewritten, _ = fit(program, limits, model_rewrites())
     sizes = {"B": 2, "T": 4}
-    plain, found = [await run(backend, p, given, sizes) for p in (program, rewritten)]
+    plain, result = [await run(backend, p, given, sizes) for p in (program, rewritten)]
     # A GPU's compiler may fuse the last product and what is added to it.
     if not added or backend.tier != "webgpu":
-        assert np.array_equal(plain, found)
+        assert np.array_equal(plain, result)
 
 
 @named
@@ -277,8 +277,8 @@ async def test_the_plain_path_fails_where_the_parts_run(
     with pytest.raises(GpuError, match=r"81,872 bytes, and this device allows 20,000"):
         await run(backend, program, given)
     rewritten, taken = fit(program, backend.limits, model_rewrites())
-    (found,) = await run(backend, rewritten, given)
-    assert np.array_equal(found, plain)
+    (result,) = await run(backend, rewritten, given)
+    assert np.array_equal(result, plain)
     print(f"largest binding {whole.largest_nbytes:,} before, {limited.largest_nbytes:,} after")
     assert limited.largest_nbytes <= 20_000
     assert [(t.strategy, t.parts) for t in taken] == [

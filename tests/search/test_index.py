@@ -97,9 +97,9 @@ async def test_equal_scores_keep_the_order_in_which_rows_came(
     async with Index(device, 4, metric="dot") as index:
         for part in np.array_split(rows, 5):
             await index.add(part)
-        found = await index.search(few, 50)
+        result = await index.search(few, 50)
     scores = few.astype(np.float64) @ rows.T.astype(np.float64)
-    np.testing.assert_array_equal(found.keys, np.argsort(-scores, axis=1, kind="stable")[:, :50])
+    np.testing.assert_array_equal(result.keys, np.argsort(-scores, axis=1, kind="stable")[:, :50])
 
 
 @pytest.mark.parametrize(("n", "k"), [(1, 5), (512, 1), (513, 1), (9001, 30), (40_000, 8)])
@@ -115,15 +115,15 @@ async def test_the_selection_by_itself(
     best = await device.buffer(np.full(3 * k + 10, np.nan, np.float32))
     ids = await device.buffer(np.full(3 * k + 10, 77, np.uint32))
     await top.choose(held, n, k, 100, (best, ids), 5)
-    found, where = await best.numpy(), await ids.numpy()
-    assert np.isnan(found[[*range(5), *range(-5, 0)]]).all()
+    result, where = await best.numpy(), await ids.numpy()
+    assert np.isnan(result[[*range(5), *range(-5, 0)]]).all()
     assert (where[[*range(5), *range(-5, 0)]] == 77).all()
     order = np.argsort(-scores[:, :n], axis=1, kind="stable")[:, :k]
     inside = np.full((3, k), NONE)
     inside[:, : order.shape[1]] = order + 100
     np.testing.assert_array_equal(where[5:-5].reshape(3, k), inside)
     best_scores = np.take_along_axis(scores, order, 1)
-    np.testing.assert_array_equal(found[5:-5].reshape(3, k)[:, : order.shape[1]], best_scores)
+    np.testing.assert_array_equal(result[5:-5].reshape(3, k)[:, : order.shape[1]], best_scores)
     top.close()
 
 
@@ -184,9 +184,9 @@ async def test_keys_and_removal(cpu: Device, rng: np.random.Generator) -> None:
     assert await index.remove([names[i] for i in gone]) == 400
     kept = [i for i in range(1000) if i not in gone]
     assert index.keys == [names[i] for i in kept]
-    found = await index.search(rows, 3)
+    result = await index.search(rows, 3)
     order = np.argsort(-exact(rows[kept], rows, "cosine"), axis=1)[:, 0]
-    assert [row[0] for row in found.keys] == [names[kept[i]] for i in order]
+    assert [row[0] for row in result.keys] == [names[kept[i]] for i in order]
     # Numbers that are given go on where no key is.
     assert all(key not in names for key in await index.add(rows[:3]))
     for given in (["text 1", "text 1"], [1.5, 2], [True, 7]):
@@ -280,9 +280,9 @@ async def test_saved_and_loaded(device: Device, metric: Any, rng: np.random.Gene
     async with await Index.load(device, "texts") as loaded:
         assert (loaded.dim, loaded.metric, len(loaded)) == (37, metric, 1001)
         await loaded.remove([loaded.keys[-1]])
-        found = await loaded.search(queries)
-        assert found.keys == expected.keys
-        np.testing.assert_allclose(found.scores, expected.scores, rtol=0, atol=1e-5)
+        result = await loaded.search(queries)
+        assert result.keys == expected.keys
+        np.testing.assert_allclose(result.scores, expected.scores, rtol=0, atol=1e-5)
     assert await bascule.cache.verify() == {}
     assert await bascule.cache.rm(["bascule-index:texts"]) == 1
     with pytest.raises(InputError, match="stored index, found 'texts'"):
@@ -430,8 +430,8 @@ async def test_searches_and_changes_at_once(cpu: Device, rng: np.random.Generato
 
     async def ask() -> None:
         for _ in range(20):
-            found = await index.search(rows[:5], 3)
-            assert [row[0] for row in found.keys] == [0, 1, 2, 3, 4]
+            result = await index.search(rows[:5], 3)
+            assert [row[0] for row in result.keys] == [0, 1, 2, 3, 4]
 
     await asyncio.gather(grow(), ask(), ask())
     assert len(index) == 394

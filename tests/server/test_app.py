@@ -42,8 +42,8 @@ def models(tmp_path: Path) -> Path:
 @pytest.fixture
 def client(models: Path) -> Iterator[TestClient]:
     app = create_app(models=models, pyodide=models)
-    with TestClient(app, base_url="http://localhost:8600") as found:
-        yield found
+    with TestClient(app, base_url="http://localhost:8600") as result:
+        yield result
 
 
 def test_the_page_and_its_types(client: TestClient) -> None:
@@ -75,8 +75,8 @@ def test_the_models_that_a_visitor_can_choose(client: TestClient, models: Path) 
     }.items():
         (models / name).mkdir()
         (models / name / "config.json").write_text(config)
-    found = client.get("/models/index.json").json()["models"]
-    assert {each["name"]: each["kind"] for each in found} == {
+    result = client.get("/models/index.json").json()["models"]
+    assert {each["name"]: each["kind"] for each in result} == {
         "classifier": "classifier",
         "clip": "image-text-model",
         "converted": "speech-model",
@@ -297,14 +297,14 @@ def test_the_wheels_folder_goes_with_the_app(
 
 def test_the_wheels_folder_goes_with_the_process(tmp_path: Path) -> None:
     code = "from bascule.server.wheel import WheelHouse; house = WheelHouse()"
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-W", "error", "-c", f"{code}; print(house.current())"],
         env={**os.environ, "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert Path(told.stdout.strip()).parent.parent == tmp_path
+    assert Path(result.stdout.strip()).parent.parent == tmp_path
     assert list(tmp_path.iterdir()) == []
 
 

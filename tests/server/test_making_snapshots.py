@@ -70,9 +70,9 @@ def keep(pyodide: Path, wheel: Path, content: bytes) -> None:
 def test_the_key_is_of_pyodide_and_wheel(cache: Path, broken: tuple[Path, Path]) -> None:
     pyodide, wheel = broken
     keep(pyodide, wheel, b"snapshot")
-    found = find_snapshot(pyodide, wheel)
-    assert found
-    assert make_snapshot(pyodide, wheel) == found
+    result = find_snapshot(pyodide, wheel)
+    assert result
+    assert make_snapshot(pyodide, wheel) == result
     wheel.write_bytes(b"another wheel")
     assert find_snapshot(pyodide, wheel) is None
     wheel.write_bytes(b"wheel")
@@ -164,10 +164,10 @@ def test_a_folder_that_cannot_be_written() -> None:
 
 def test_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "pyodide").mkdir()
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "bascule", "snapshot", str(tmp_path / "site"), "--pyodide",
          str(tmp_path / "pyodide")],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    assert told.returncode == 1
-    assert "pyodide.mjs" in told.stderr
+    assert result.returncode == 1
+    assert "pyodide.mjs" in result.stderr

@@ -43,10 +43,10 @@ def check_installed(home: Home) -> None:
 
 
 async def test_from_a_zip_as_a_wheel_is(home: Home, tmp_path: Path) -> None:
-    told: list[Progress] = []
-    await fetch_pyodide(str(zipped(tmp_path / "some.whl")), told.append)
+    reports: list[Progress] = []
+    await fetch_pyodide(str(zipped(tmp_path / "some.whl")), reports.append)
     check_installed(home)
-    assert told[-1].fraction == 1.0
+    assert reports[-1].fraction == 1.0
     assert not (tmp_path / "evil.txt").exists()
 
 
@@ -104,8 +104,8 @@ def test_the_command_and_a_server_without_pyodide(
     with pytest.raises(SetupError, match="bascule pyodide"):
         pyodide_folder()
     assert cli.main(["serve", "--port", "0"]) == 1  # told before any address
-    told = capsys.readouterr().err
-    assert "bascule pyodide" in told
-    assert "http://" not in told
+    result = capsys.readouterr().err
+    assert "bascule pyodide" in result
+    assert "http://" not in result
     assert cli.main(["pyodide", "--from", str(RELEASE)]) == 0
     check_installed(home)

@@ -105,8 +105,8 @@ def test_its_record_holds_and_the_same_files_give_the_same_bytes(
             if name == record:
                 continue
             data = archive.read(name)
-            found = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
-            assert (digest, int(nbytes)) == (f"sha256={found}", len(data))
+            result = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
+            assert (digest, int(nbytes)) == (f"sha256={result}", len(data))
     assert write_wheel(tmp_path).read_bytes() == wheel.read_bytes()
     index = json.loads((tmp_path / "index.json").read_text())
     assert index == {"wheel": wheel.name, "snapshot": None, "ahead": first_files()}
@@ -123,7 +123,7 @@ def test_an_installed_package_writes_the_same_wheel(wheel: Path, tmp_path: Path)
         f"assert bascule.__file__.startswith({str(site)!r}), bascule.__file__\n"
         "print(write_wheel(Path('out')))"
     )
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code],
         env={"PYTHONPATH": str(site), "PATH": ""},
         cwd=tmp_path,
@@ -131,7 +131,7 @@ def test_an_installed_package_writes_the_same_wheel(wheel: Path, tmp_path: Path)
         text=True,
         check=True,
     )
-    again = tmp_path / told.stdout.strip()
+    again = tmp_path / result.stdout.strip()
     assert again.read_bytes() == wheel.read_bytes()
 
 

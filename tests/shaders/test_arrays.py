@@ -32,18 +32,18 @@ async def test_floats_come_out_right_on_swiftshader(
     for name in sorted({name for name, dtype in cases() if dtype == "float32"}):
         operands = pair[: ROWS[name].arity]
         arrays = [xp.asarray(each, device=device) for each in operands]
-        found = await getattr(xp, name)(*arrays).numpy()
+        result = await getattr(xp, name)(*arrays).numpy()
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             wide = operands if name in SAME else [o.astype(np.float64) for o in operands]
             expected = expected_of(name, wide)
-        check(name, "float32", found, expected, operands)
+        check(name, "float32", result, expected, operands)
     x = xp.asarray(edges, device=device)
     assert np.isnan(await xp.max(x).numpy())
     assert int(await xp.argmin(x).numpy()) == EDGES.index(next(e for e in EDGES if e != e))
     assert np.array_equal(await xp.sort(x).numpy(), np.sort(edges), equal_nan=True)
     for n in (32, 21):  # both radices, and Bluestein's
         samples = rng.standard_normal((2, n)).astype(np.float32)
-        found = xp.fft.fft(xp.asarray(samples, device=device))
-        parts = await found.real.numpy() + 1j * await found.imag.numpy()
+        result = xp.fft.fft(xp.asarray(samples, device=device))
+        parts = await result.real.numpy() + 1j * await result.imag.numpy()
         assert np.allclose(parts, np.fft.fft(samples.astype(np.float64)), atol=2e-5)

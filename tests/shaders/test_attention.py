@@ -73,7 +73,7 @@ async def test_keys_past_the_length_do_not_matter(
 ) -> None:
     qkv = normal(rng, 1, 40, 3 * 8)
     qkv[0, 21:, 8:] = 1e30
-    found = await check_op(
+    result = await check_op(
         gpu, kind, "attention", [qkv, np.array([21], np.uint32)], tolerance=1e-5, heads=1
     )
-    assert np.abs(found).max() < 100
+    assert np.abs(result).max() < 100

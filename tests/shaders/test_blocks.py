@@ -226,10 +226,10 @@ async def test_subnormal_scales_count(
     size = float(np.abs(weight.rows(0, 5)).max())
     x = normal(rng, 1, 256) / np.float32(size)
     for device in (gpu, tint):
-        found = await check_op(
+        result = await check_op(
             device, "software", "linear", [x, weight], tolerance=tolerance(256), activation="none"
         )
-        assert np.abs(found).max() > 0.1
+        assert np.abs(result).max() > 0.1
 
 
 async def test_rows_that_are_no_whole_runs_are_refused(

@@ -180,8 +180,8 @@ async def test_a_refusal_leads_to_the_plain_tile_and_is_remembered(
         store = backend.store(program.parameters)
         store.write(store.targets["weight"], 0, padded(weight.data))
         executable = await backend.prepare(program, store)
-        (found,) = (await executable.run({}, {"x": x})).values()
-        np.testing.assert_allclose(found, x @ weight.rows(0, 24).T, rtol=1e-4, atol=1e-3)
+        (result,) = (await executable.run({}, {"x": x})).values()
+        np.testing.assert_allclose(result, x @ weight.rows(0, 24).T, rtol=1e-4, atol=1e-3)
         assert backend.pipelines.n_failed == tries
         assert backend.stats["pipeline_retries_of_failed"] == 0
         names = {failure.variant for failure in choices.failed.values()}

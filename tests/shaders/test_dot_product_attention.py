@@ -64,30 +64,30 @@ async def test_cases_without_a_device(rng, shape, attributes) -> None:
 async def test_sizes_of_a_run(gpu: NativeGpu, rng) -> None:
     b, t, s = dims(B=4, T=16, S=33)
     qkv, lengths, bias = operands(rng, (2, 9, 21, 4, 2, 6))
-    told = {
+    result = {
         "limits": [(b, t, 24), (b, s, 12), (b, s, 12), (b,), (4, t, s)],
         "sizes": {"B": 2, "T": 9, "S": 21},
         "heads": 4,
         "kv_heads": 2,
         "causal": True,
     }
-    await check_op(gpu, "hardware", OP, [*qkv, lengths, bias], tolerance=2e-5, **told)
-    await check_without_a_device(OP, [*qkv, lengths, bias], tolerance=2e-5, **told)
+    await check_op(gpu, "hardware", OP, [*qkv, lengths, bias], tolerance=2e-5, **result)
+    await check_without_a_device(OP, [*qkv, lengths, bias], tolerance=2e-5, **result)
 
 
 def test_it_is_the_ops_made_for_one_model_each(rng) -> None:
     """Packed attention of whole texts, and causal attention over a cache."""
     qkv, lengths = rng.standard_normal((3, 7, 72)), np.array([7, 3, 0], np.uint32)
     q, k, v = np.split(qkv, 3, axis=-1)
-    found = FUNCTIONS[OP](q, k, v, lengths, heads=4, kv_heads=4)
-    np.testing.assert_allclose(found, FUNCTIONS["attention"](qkv, lengths, heads=4), atol=1e-12)
+    result = FUNCTIONS[OP](q, k, v, lengths, heads=4, kv_heads=4)
+    np.testing.assert_allclose(result, FUNCTIONS["attention"](qkv, lengths, heads=4), atol=1e-12)
     q, cache = rng.standard_normal((5, 24)), rng.standard_normal((12, 24))
     heads, position = {"heads": 4, "kv_heads": 2}, np.array([7], np.uint32)
     k, v = cache[None, :, :12], cache[None, :, 12:]
     for window in (0, 4):
-        found = FUNCTIONS[OP](q[None], k, v, **heads, causal=True, window=window)
+        result = FUNCTIONS[OP](q[None], k, v, **heads, causal=True, window=window)
         right = FUNCTIONS["cached_attention"](q, cache, position, size=6, window=window, **heads)
-        np.testing.assert_allclose(found[0], right, atol=1e-12)
+        np.testing.assert_allclose(result[0], right, atol=1e-12)
 
 
 @pytest.mark.parametrize(

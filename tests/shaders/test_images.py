@@ -35,7 +35,7 @@ async def test_patches(
 ) -> None:
     x = normal(rng, 2, *case[0], channels)
     given = window(case)
-    found = await check_op(gpu, "software", "patches", [x], tolerance=0, first=0, lines=0, **given)
+    result = await check_op(gpu, "software", "patches", [x], tolerance=0, first=0, lines=0, **given)
     (_, (k_height, k_width), (stride_y, stride_x), (pad_y, pad_x)) = case
     framed = np.pad(x, ((0, 0), (pad_y, pad_y), (pad_x, pad_x), (0, 0)))
     expected = [
@@ -44,14 +44,14 @@ async def test_patches(
         for top in range(0, framed.shape[1] - k_height + 1, stride_y)
         for left in range(0, framed.shape[2] - k_width + 1, stride_x)
     ]
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(result, expected)
 
 
 async def test_patches_of_some_lines(gpu: NativeGpu, rng: np.random.Generator) -> None:
     x, given = normal(rng, 2, 9, 8, 3), window(CASES[3])
     whole = FUNCTIONS["patches"](x, first=0, lines=0, **given)
-    found = await check_op(gpu, "software", "patches", [x], tolerance=0, first=3, lines=4, **given)
-    np.testing.assert_array_equal(found, whole[3 * 7 : 7 * 7])
+    result = await check_op(gpu, "software", "patches", [x], tolerance=0, first=3, lines=4, **given)
+    np.testing.assert_array_equal(result, whole[3 * 7 : 7 * 7])
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,10 @@ async def test_rows_go_around_the_end(
     cache, kv = normal(rng, slots, width).astype(dtype), normal(rng, tokens, width)
     inputs = [kv, cache, np.array([position], np.uint32)]
     tolerance = 0 if dtype is np.float32 else HALF
-    found = await check_op(gpu, "software", "kv_append", inputs, tolerance=tolerance, states=[1, 2])
-    assert found.tolist() == [position + tokens]
+    result = await check_op(
+        gpu, "software", "kv_append", inputs, tolerance=tolerance, states=[1, 2]
+    )
+    assert result.tolist() == [position + tokens]
 
 
 async def test_fewer_rows_than_the_bucket(gpu: NativeGpu, rng) -> None:
@@ -83,5 +85,5 @@ async def test_a_query_meets_all_of_another_sequence(gpu: NativeGpu, rng, dtype)
         first = await backend.prepare(freeze(store), weights, kept)
         second = await backend.prepare(freeze(attend), weights, kept)
         await first.run({}, {"kv": kv})
-        (found,) = (await second.run({}, {"q": q})).values()
-        np.testing.assert_allclose(found, expected, atol=2e-6 if dtype == "f32" else 2e-3)
+        (result,) = (await second.run({}, {"q": q})).values()
+        np.testing.assert_allclose(result, expected, atol=2e-6 if dtype == "f32" else 2e-3)

@@ -93,9 +93,9 @@ async def test_an_error_of_one_in_ten_thousand_would_be_found(
 ) -> None:
     x, weight = normal(rng, 9, 8), normal(rng, 5, 8)
     tolerance = sum_tolerance(8)
-    found = await check_op(
+    result = await check_op(
         gpu, "software", "linear", [x, weight], tolerance=tolerance, activation="none"
     )
-    wrong = found * np.float32(1.0001)
+    wrong = result * np.float32(1.0001)
     with pytest.raises(AssertionError):
         np.testing.assert_allclose(wrong, x @ weight.T, rtol=tolerance, atol=tolerance)

@@ -35,20 +35,20 @@ async def test_biases(
     gpu: NativeGpu, rng, kind: str, rows: int, heads: int, length: int, most: int
 ) -> None:
     table = normal(rng, rows, heads)
-    told: dict[str, Any] = {"length": length, "max_distance": most, "tolerance": 0}
-    await check_op(gpu, kind, "relative_bias", [table], **told)
-    await check_without_a_device("relative_bias", [table], **told)
+    result: dict[str, Any] = {"length": length, "max_distance": most, "tolerance": 0}
+    await check_op(gpu, kind, "relative_bias", [table], **result)
+    await check_without_a_device("relative_bias", [table], **result)
 
 
 def test_buckets_are_those_of_t5_and_mpnet() -> None:
     """Bounds by whole numbers: n is in bucket 8 + j from n^8 = 8^8 * 16^j on."""
     table = np.arange(32.0)[:, None]
-    found = FUNCTIONS["relative_bias"](table, length=1500, max_distance=128)[0]
+    result = FUNCTIONS["relative_bias"](table, length=1500, max_distance=128)[0]
     for n in range(1500):
         wide = sum(n**8 >= 8**8 * 16**j for j in range(1, 8))
         expected = n if n < 8 else 8 + wide
-        assert found[n, 0] == expected
-        assert found[0, n] == (16 + expected if n else 0)
+        assert result[n, 0] == expected
+        assert result[0, n] == (16 + expected if n else 0)
 
 
 @pytest.mark.parametrize("kind", ["software", "hardware-limited"])
@@ -57,9 +57,9 @@ async def test_biases_of_one_query(
     gpu: NativeGpu, rng, kind: str, position: int, causal: bool
 ) -> None:
     table, at = normal(rng, 32, 5), np.array([position + 1], np.uint32)
-    told: dict[str, Any] = {"length": 70, "max_distance": 40, "causal": causal, "tolerance": 0}
-    await check_op(gpu, kind, "relative_bias", [table, at], **told)
-    await check_without_a_device("relative_bias", [table, at], **told)
+    result: dict[str, Any] = {"length": 70, "max_distance": 40, "causal": causal, "tolerance": 0}
+    await check_op(gpu, kind, "relative_bias", [table, at], **result)
+    await check_without_a_device("relative_bias", [table, at], **result)
     whole = FUNCTIONS["relative_bias"](table, length=70, max_distance=40, causal=causal)
     alone = FUNCTIONS["relative_bias"](table, at, length=70, max_distance=40, causal=causal)
     np.testing.assert_array_equal(alone[:, 0], whole[:, position])
@@ -67,13 +67,13 @@ async def test_biases_of_one_query(
 
 def test_causal_buckets_are_those_of_t5() -> None:
     """n is in bucket 16 + j from n^16 = 16^16 * 8^j on; keys ahead have the query's own."""
-    found = FUNCTIONS["relative_bias"](
+    result = FUNCTIONS["relative_bias"](
         np.arange(32.0)[:, None], length=900, max_distance=128, causal=True
     )[0]
     for n in range(900):
         wide = sum(n**16 >= 16**16 * 8**j for j in range(1, 16))
-        assert found[n, 0] == (n if n < 16 else 16 + wide)
-        assert found[0, n] == 0
+        assert result[n, 0] == (n if n < 16 else 16 + wide)
+        assert result[0, n] == 0
 
 
 CASES = [(1, 1, 1, 2), (2, 17, 3, 8), (3, 65, 2, 64), (1, 5, 1, 6)]
@@ -91,19 +91,19 @@ async def test_rotated_heads(gpu: NativeGpu, rng, kind: str, shape: tuple[int, .
 def test_a_rotation_is_one() -> None:
     rng = np.random.default_rng(3)
     x, angle = rng.standard_normal((2, 5, 8)), rng.uniform(0, 6, (5, 2))
-    found = FUNCTIONS["rope"](x, np.concatenate((np.cos(angle), np.sin(angle)), 1), size=4)
+    result = FUNCTIONS["rope"](x, np.concatenate((np.cos(angle), np.sin(angle)), 1), size=4)
     turned = x.reshape(2, 5, 2, 2, 2)
     z = (turned[..., 0, :] + 1j * turned[..., 1, :]) * np.exp(1j * angle)[None, :, None, :]
     expected = np.stack((z.real, z.imag), axis=-2).reshape(x.shape)
-    np.testing.assert_allclose(found, expected, atol=1e-12)
+    np.testing.assert_allclose(result, expected, atol=1e-12)
 
 
 async def test_sizes_of_a_run(gpu: NativeGpu, rng) -> None:
     b, t = dims(B=4, T=16)
     given = [normal(rng, 2, 9, 12), normal(rng, 16, 4)]
-    told: dict[str, Any] = {"limits": [(b, t, 12), None], "sizes": {"B": 2, "T": 9}, "size": 4}
-    await check_op(gpu, "hardware", "rope", given, tolerance=2e-6, **told)
-    await check_without_a_device("rope", given, tolerance=2e-6, **told)
+    result: dict[str, Any] = {"limits": [(b, t, 12), None], "sizes": {"B": 2, "T": 9}, "size": 4}
+    await check_op(gpu, "hardware", "rope", given, tolerance=2e-6, **result)
+    await check_without_a_device("rope", given, tolerance=2e-6, **result)
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:

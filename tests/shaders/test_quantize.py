@@ -40,16 +40,16 @@ async def on_device(
         offset = 256 * (start // slab % 3)
         quantizer.write(quantizer.staging, offset, np.ascontiguousarray(part))
         quantizer.quantize("w", first + start, offset, part.size // 32)
-    found = np.empty(parameter.nbytes, np.uint8)
-    await quantizer.read("w", 0, found)
+    result = np.empty(parameter.nbytes, np.uint8)
+    await quantizer.read("w", 0, result)
     sums = (await quantizer.sums())["w"]
     quantizer.close()
     store.close()
     nbytes = 32 // block.n_elements * block.nbytes
     begin, end = first * nbytes, (first + count) * nbytes
-    assert (found[:begin] == CANARY).all(), "wrote before its blocks"
-    assert (found[end:] == CANARY).all(), "wrote past its blocks"
-    return found[begin:end], sums
+    assert (result[:begin] == CANARY).all(), "wrote before its blocks"
+    assert (result[end:] == CANARY).all(), "wrote past its blocks"
+    return result[begin:end], sums
 
 
 def by_gguf(dtype: DType, values: Array) -> Array:
@@ -63,7 +63,7 @@ def check(gpu: NativeGpu, dtype: DType, values: Array, found: Array, sums: Sums)
     which SwiftShader takes some once in 100,000 blocks; then a number may round the other way.
     """
     type = BlockType[dtype.upper()]
-    wanted, told = quantize(type, values)
+    wanted, result = quantize(type, values)
     if "llvmpipe" in gpu.adapter.name or dtype == "f16":  # halves are made without a quotient
         np.testing.assert_array_equal(found, wanted)
     a, b = dequantize(type, found, values.size), dequantize(type, wanted, values.size)
@@ -72,11 +72,11 @@ def check(gpu: NativeGpu, dtype: DType, values: Array, found: Array, sums: Sums)
     )
     step /= 100 if type is BlockType.Q8_0 else 6
     assert (np.abs(a - b).reshape(-1, 32) <= step).all()
-    assert sums.n_unfit == told.n_unfit
+    assert sums.n_unfit == result.n_unfit
     # Sums of float32s on the device, of float64s here.
-    np.testing.assert_allclose(sums.squared_error, told.squared_error, rtol=1e-3)
-    np.testing.assert_allclose(sums.squares, told.squares, rtol=1e-3)
-    np.testing.assert_allclose(sums.max_error, told.max_error, rtol=1e-3, atol=1e-30)
+    np.testing.assert_allclose(sums.squared_error, result.squared_error, rtol=1e-3)
+    np.testing.assert_allclose(sums.squares, result.squares, rtol=1e-3)
+    np.testing.assert_allclose(sums.max_error, result.max_error, rtol=1e-3, atol=1e-30)
 
 
 CASES = {
@@ -102,8 +102,8 @@ async def test_the_gguf_packages_bytes(
     values = CASES[case](rng)
     wanted, _ = quantize(BlockType[dtype.upper()], values)
     np.testing.assert_array_equal(wanted, by_gguf(dtype, values))
-    found, sums = await on_device(gpu, dtype, values)
-    check(gpu, dtype, values, found, sums)
+    result, sums = await on_device(gpu, dtype, values)
+    check(gpu, dtype, values, result, sums)
 
 
 @every_format
@@ -111,9 +111,9 @@ async def test_the_other_compiler_and_adapter(
     tint: NativeGpu, rng: np.random.Generator, dtype: DType
 ) -> None:
     values = normal(rng, 500, 384)
-    found, sums = await on_device(tint, dtype, values, slab=1025)
-    check(tint, dtype, values, found, sums)
-    differs = found != quantize(BlockType[dtype.upper()], values)[0]
+    result, sums = await on_device(tint, dtype, values, slab=1025)
+    check(tint, dtype, values, result, sums)
+    differs = result != quantize(BlockType[dtype.upper()], values)[0]
     assert differs.sum() <= 8
 
 
@@ -139,8 +139,8 @@ async def test_every_scale_rounds_to_the_nearest_half(gpu: NativeGpu, dtype: DTy
     values[:, 1, 0] = (halves + after) / 2 * steps
     values[:, 2, 0] = (0.75 * halves + 0.25 * after) * steps
     values = values.reshape(-1, 32)
-    found, sums = await on_device(gpu, dtype, values)
-    check(gpu, dtype, values, found, sums)
+    result, sums = await on_device(gpu, dtype, values)
+    check(gpu, dtype, values, result, sums)
 
 
 @every_format
@@ -151,12 +151,12 @@ async def test_numbers_that_are_none_are_counted(
     values = normal(rng, 70, 32)
     values[0, 0] = values[33, 31] = values[69, 5] = bad
     type = BlockType[dtype.upper()]
-    found, sums = await on_device(gpu, dtype, values)
+    result, sums = await on_device(gpu, dtype, values)
     assert sums.n_unfit == quantize(type, values)[1].n_unfit == 3
     assert np.isfinite(sums.squared_error)
     wanted = quantize(type, np.nan_to_num(values, posinf=0, neginf=0))[0]
     np.testing.assert_array_equal(quantize(type, values)[0], wanted)
-    check(gpu, dtype, values, found, sums)
+    check(gpu, dtype, values, result, sums)
 
 
 @every_format

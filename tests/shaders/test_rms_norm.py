@@ -68,8 +68,8 @@ async def test_scale(gpu: NativeGpu, rng: np.random.Generator, shape: tuple[int,
 @pytest.mark.parametrize("shape", [(1, 1), (3, 65), (2, 5, 7)], ids=str)
 async def test_softcap(gpu: NativeGpu, rng: np.random.Generator, shape: tuple[int, ...]) -> None:
     x = normal(rng, *shape) * np.float32(40)
-    found = await check_op(gpu, "software", "softcap", [x], tolerance=2e-5, cap=30.0)
-    assert np.abs(found).max() <= 30
+    result = await check_op(gpu, "software", "softcap", [x], tolerance=2e-5, cap=30.0)
+    assert np.abs(result).max() <= 30
 
 
 async def test_softcap_far_out(gpu: NativeGpu) -> None:

@@ -18,8 +18,8 @@ INF, NAN = np.inf, np.nan
 
 async def _argmax(gpu: NativeGpu, kind: str, logits: Array, slots: int, position: int) -> int:
     inputs = [logits[None], np.zeros(slots, np.uint32), np.array([position], np.uint32)]
-    found = await check_op(gpu, kind, "argmax_token", inputs, tolerance=0, states=[1, 2])
-    return int(found[0])
+    result = await check_op(gpu, kind, "argmax_token", inputs, tolerance=0, states=[1, 2])
+    return int(result[0])
 
 
 @pytest.mark.parametrize("kind", ["software", "hardware", "hardware-small"])
@@ -233,10 +233,10 @@ async def test_draws_are_as_frequent_as_they_should_be(
     tokens = await Sampler(gpu, "software", 12).draws(logits, chosen, times, 0)
     weights = kept_weights(logits, chosen)
     expected = times * weights / weights.sum()
-    found = np.bincount(tokens, minlength=12)
-    assert (found[expected == 0] == 0).all()
+    result = np.bincount(tokens, minlength=12)
+    assert (result[expected == 0] == 0).all()
     likely = expected > 0
-    square = float(((found - expected)[likely] ** 2 / expected[likely]).sum())
+    square = float(((result - expected)[likely] ** 2 / expected[likely]).sum())
     # Chi-square of up to 11 degrees of freedom: above 45 once in 200,000 runs.
     assert square < 45
 
@@ -318,7 +318,7 @@ async def _allowed(
         kinds,
         np.array(rules, np.uint32),
     ]
-    found = await check_op(
+    result = await check_op(
         gpu, kind, "allowed_token", inputs, tolerance=1e-6, states=[1, 2, 3, 4], times=40
     )
-    return int(found[0])
+    return int(result[0])

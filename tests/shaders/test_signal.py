@@ -33,12 +33,12 @@ async def test_frames(gpu: NativeGpu, rng: np.random.Generator, case: tuple[int,
     samples, width, step, pad, count = case
     inputs = [normal(rng, samples), normal(rng, width)]
     given = {"step": step, "pad": pad, "count": count}
-    found = await check_op(gpu, "software", "frames", inputs, tolerance=1e-7, **given)
+    result = await check_op(gpu, "software", "frames", inputs, tolerance=1e-7, **given)
     await check_without_a_device("frames", inputs, tolerance=1e-7, **given)
     wide = np.pad(inputs[0], pad, mode="reflect")
     for f in range(count):
         expected = wide[f * step : f * step + width] * inputs[1]
-        np.testing.assert_allclose(found[f], expected, rtol=1e-6)
+        np.testing.assert_allclose(result[f], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,6 @@ async def test_largest_of_a_run_in_a_larger_bucket(gpu: NativeGpu, rng) -> None:
 async def test_limit_range(gpu: NativeGpu, rng: np.random.Generator) -> None:
     x, top = normal(rng, 3, 65) * np.float32(8), np.array([4.5], np.float32)
     given = {"span": 8.0, "scale": 0.25, "offset": 1.0}
-    found = await check_op(gpu, "software", "limit_range", [x, top], tolerance=1e-6, **given)
-    assert found.min() == np.float32(0.125)  # (4.5 - 8) / 4 + 1
+    result = await check_op(gpu, "software", "limit_range", [x, top], tolerance=1e-6, **given)
+    assert result.min() == np.float32(0.125)  # (4.5 - 8) / 4 + 1
     await check_without_a_device("limit_range", [x, top], tolerance=1e-6, **given)

@@ -81,8 +81,8 @@ async def test_pool_in_a_larger_bucket(gpu: NativeGpu, rng: np.random.Generator)
 async def test_l2_normalise(gpu: NativeGpu, rng: np.random.Generator, kind: str, cols: int) -> None:
     x = normal(rng, 3, cols)
     x[1] = 0  # a row of zeros stays zeros
-    found = await check_op(gpu, kind, "l2_normalise", [x], tolerance=1e-6, eps=1e-12)
-    assert (found[1] == 0).all()
+    result = await check_op(gpu, kind, "l2_normalise", [x], tolerance=1e-6, eps=1e-12)
+    assert (result[1] == 0).all()
 
 
 @pytest.mark.parametrize("kind", ACTIVATIONS)
@@ -98,8 +98,8 @@ async def test_activate_far_out(gpu: NativeGpu, kind: str) -> None:
     await check_op(gpu, "software", "activate", [x], tolerance=1e-6, kind=kind)
     low = np.array([-3e38, -1e30, -90, -81], np.float32)
     if kind in ("gelu", "relu", "silu", "gelu_tanh"):  # those that end at 0
-        found = await check_op(gpu, "software", "activate", [low], tolerance=1e-6, kind=kind)
-        assert (np.abs(found) < 1e-30).all()
+        result = await check_op(gpu, "software", "activate", [low], tolerance=1e-6, kind=kind)
+        assert (np.abs(result) < 1e-30).all()
 
 
 @pytest.mark.parametrize("shapes", [((1,), (1,)), ((3, 65), (65,)), ((2, 3, 7), (3, 7))], ids=str)
@@ -119,8 +119,8 @@ async def test_add_past_one_dimension_of_workgroups(
 
 async def test_gelu_has_an_erf_within_two_ten_millionths(gpu: NativeGpu) -> None:
     x = np.linspace(-6, 6, 40001, dtype=np.float32)
-    found = await check_op(gpu, "software", "activate", [x], tolerance=1e-6, kind="gelu")
+    result = await check_op(gpu, "software", "activate", [x], tolerance=1e-6, kind="gelu")
     exact = FUNCTIONS["activate"](x.astype(np.float64), kind="gelu")
     # Half of x times the error of erf, and two roundings of the product.
     allowed = 1e-7 * np.abs(x) + 1.2e-7 * np.abs(exact) + 1e-9
-    assert (np.abs(found - exact) <= allowed).all()
+    assert (np.abs(result - exact) <= allowed).all()

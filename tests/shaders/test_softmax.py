@@ -21,8 +21,8 @@ def catalogued(graph: Graph) -> None:
 @pytest.mark.parametrize("cols", COLUMNS)
 async def test_edges(gpu: NativeGpu, rng: np.random.Generator, kind: str, cols: int) -> None:
     x = normal(rng, 3, 7, cols)
-    found = await check_op(gpu, kind, "softmax", [x], tolerance=2e-6)
-    assert np.abs(found.sum(axis=-1) - 1).max() < 1e-5
+    result = await check_op(gpu, kind, "softmax", [x], tolerance=2e-6)
+    assert np.abs(result.sum(axis=-1) - 1).max() < 1e-5
 
 
 @pytest.mark.parametrize("cols", COLUMNS)

@@ -41,10 +41,10 @@ async def test_orders(gpu: NativeGpu, rng, shape: tuple[int, ...], axes: str) ->
 
 async def test_sizes_of_a_run(gpu: NativeGpu, rng) -> None:
     b, t = dims(B=4, T=16)
-    told = {"limits": [(b, t, 3, 5)], "sizes": {"B": 2, "T": 9}, "axes": "0213"}
+    result = {"limits": [(b, t, 3, 5)], "sizes": {"B": 2, "T": 9}, "axes": "0213"}
     x = normal(rng, 2, 9, 3, 5)
-    await check_op(gpu, "hardware", "transpose", [x], tolerance=0, **told)
-    await check_without_a_device("transpose", [x], tolerance=0, **told)
+    await check_op(gpu, "hardware", "transpose", [x], tolerance=0, **result)
+    await check_without_a_device("transpose", [x], tolerance=0, **result)
 
 
 @pytest.mark.parametrize("axes", ["", "01", "0122", "013", "a01", "2 01"])
@@ -83,8 +83,8 @@ async def test_views_on_every_tier(gpu: NativeGpu, rng) -> None:
     for backend in (WebGpuBackend(gpu), WasmBackend(open_native()), ReferenceBackend()):
         executable = await backend.prepare(program, backend.store(()))
         for _ in range(2):
-            found = await executable.run({"T": 9}, {"x": x})
-            for one, right in zip(found.values(), expected, strict=True):
+            result = await executable.run({"T": 9}, {"x": x})
+            for one, right in zip(result.values(), expected, strict=True):
                 assert one.shape == right.shape
                 np.testing.assert_allclose(one, right, rtol=1e-5, atol=1e-5)
 

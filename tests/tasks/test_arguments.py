@@ -84,7 +84,7 @@ async def test_content_in_parts_and_none(llama: bascule.LanguageModel) -> None:
     none: Any = [{"role": "user", "content": None}]
     assert llama.chat_ids(none) == llama.chat_ids([{"role": "user", "content": ""}])
     assert llama.chat_ids(iter(MESSAGES)) == llama.chat_ids(MESSAGES)  # pyright: ignore
-    for bad, told in [
+    for bad, result in [
         ([{"role": "user", "content": [{"type": "image_url"}]}], "messages[0]['content'][0]"),
         ([{"role": "user", "content": [{"type": "text", "text": 5}]}], "['text']"),
         ([], "a list of one or more messages, found an empty one"),
@@ -94,7 +94,7 @@ async def test_content_in_parts_and_none(llama: bascule.LanguageModel) -> None:
     ]:
         with pytest.raises(InputError) as caught:
             llama.chat_ids(bad)  # pyright: ignore
-        assert told in str(caught.value)
+        assert result in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -202,11 +202,11 @@ async def test_texts_that_are_none(encoder: bascule.EmbeddingModel, texts: Any) 
 async def test_counts_of_tokens_and_texts_that_were_cut(encoder: bascule.EmbeddingModel) -> None:
     long = " ".join(["w7"] * (encoder.max_tokens + 5))
     exact = " ".join(["w7"] * (encoder.max_tokens - 2))
-    found = await encoder.embed(["w1 w2", long, exact])
-    assert isinstance(found, bascule.Embeddings)
-    assert found.n_tokens == (4, encoder.max_tokens, encoder.max_tokens)
-    assert found.total_tokens == 4 + 2 * encoder.max_tokens
-    assert found.truncated == (1,)
+    result = await encoder.embed(["w1 w2", long, exact])
+    assert isinstance(result, bascule.Embeddings)
+    assert result.n_tokens == (4, encoder.max_tokens, encoder.max_tokens)
+    assert result.total_tokens == 4 + 2 * encoder.max_tokens
+    assert result.truncated == (1,)
     with pytest.raises(InputError) as caught:
         await encoder.embed(["w1", long], truncate=False)
     assert "text 1" in str(caught.value)
@@ -215,17 +215,24 @@ async def test_counts_of_tokens_and_texts_that_were_cut(encoder: bascule.Embeddi
 
 
 async def test_embeddings_are_an_array(encoder: bascule.EmbeddingModel) -> None:
-    found = await encoder.embed(TEXTS)
-    assert isinstance(found, np.ndarray)
-    assert found.dtype == np.float32
-    for plain in (found[0], found[:2], found @ found.T, found + 1, np.asarray(found), found * 2.0):
+    result = await encoder.embed(TEXTS)
+    assert isinstance(result, np.ndarray)
+    assert result.dtype == np.float32
+    for plain in (
+        result[0],
+        result[:2],
+        result @ result.T,
+        result + 1,
+        np.asarray(result),
+        result * 2.0,
+    ):
         assert type(plain) is np.ndarray
-    assert np.linalg.norm(found, axis=1).shape == (3,)
-    assert isinstance(found.sum(), np.floating)
-    again = pickle.loads(pickle.dumps(found))
-    assert (again.n_tokens, again.shape) == (found.n_tokens, found.shape)
-    found += 1
-    assert isinstance(found, bascule.Embeddings | np.ndarray)
+    assert np.linalg.norm(result, axis=1).shape == (3,)
+    assert isinstance(result.sum(), np.floating)
+    again = pickle.loads(pickle.dumps(result))
+    assert (again.n_tokens, again.shape) == (result.n_tokens, result.shape)
+    result += 1
+    assert isinstance(result, bascule.Embeddings | np.ndarray)
 
 
 async def test_batch_size_bounds_a_pass(encoder: bascule.EmbeddingModel) -> None:
@@ -233,8 +240,8 @@ async def test_batch_size_bounds_a_pass(encoder: bascule.EmbeddingModel) -> None
     expected = np.asarray(await encoder.embed(texts))
     done: list[int] = []
     passes = encoder.stats["passes"]
-    found = await encoder.embed(texts, batch_size=8, progress=lambda n, _: done.append(n))
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    result = await encoder.embed(texts, batch_size=8, progress=lambda n, _: done.append(n))
+    np.testing.assert_allclose(result, expected, atol=1e-6)
     assert encoder.stats["passes"] - passes == 3
     assert done == [8, 16, 20]
     for bad in (0, -1, 1.5, "8", True):

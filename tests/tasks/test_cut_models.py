@@ -65,8 +65,8 @@ async def test_an_encoder_whose_table_no_binding_holds(gpu: NativeGpu) -> None:
     limited = LimitedGpu(gpu, 8_000)  # its table has 13,860 bytes, a layer's weight 14,700
     texts, expected = short_texts()
     async with await held(WebGpuBackend(limited)).load(TINY_BERT) as model:
-        found = await model.embed(texts)
-        assert (cosines(found, expected) >= 0.99999).all()
+        result = await model.embed(texts)
+        assert (cosines(result, expected) >= 0.99999).all()
         assert {t.strategy for t in model.fallbacks} == {"chunked_embedding", "layer_decomposition"}
         assert {t.parts for t in model.fallbacks} == {2}
         assert "word_embeddings.weight has 13,860 bytes" in model.tier_reason
@@ -88,8 +88,8 @@ async def test_many_short_texts_go_in_passes_that_fit(gpu: NativeGpu) -> None:
     limited = LimitedGpu(gpu, 60_000)  # 142 rows: three texts of 40 tokens, or eight of 16
     expected = golden("tiny-bert")
     async with await held(WebGpuBackend(limited)).load(TINY_BERT) as model:
-        found = await model.embed(expected.texts * 3)
-        assert (cosines(found, np.tile(expected.embeddings, (3, 1))) >= 0.99999).all()
+        result = await model.embed(expected.texts * 3)
+        assert (cosines(result, np.tile(expected.embeddings, (3, 1))) >= 0.99999).all()
         assert 30_000 < limited.largest_nbytes <= 60_000
 
 
@@ -121,8 +121,8 @@ async def test_an_encoder_on_every_tier(backend: Any) -> None:
     backend.limits = Limits(dispatch_work=60_000)  # one text of 40 tokens, and most layers not
     async with await held(backend).load(TINY_BERT) as model:
         assert "multiply-adds" in model.tier_reason
-        found = [await model.embed([text]) for text in expected.texts]
-        assert (cosines(np.concatenate(found), expected.embeddings) >= 0.99999).all()
+        results = [await model.embed([text]) for text in expected.texts]
+        assert (cosines(np.concatenate(results), expected.embeddings) >= 0.99999).all()
 
 
 @pytest.mark.parametrize("name", ["tiny-q4_1", "tiny-k", "tiny-mixed"])
@@ -136,8 +136,8 @@ async def test_a_language_model_on_every_tier(backend: Any, name: TinyName) -> N
         cut = {t.strategy for t in model.fallbacks}
         assert cut - {"partitioned_kv_cache"} == {"chunked_embedding", "layer_decomposition"}
         assert all(p <= most for p in _weights(model))
-        found = await model.logits(golden.ids)
-        assert cosines(found, golden.logits).min() > 0.9999
+        result = await model.logits(golden.ids)
+        assert cosines(result, golden.logits).min() > 0.9999
         for chat in golden.chats:
             made = await model.chat(chat.messages, sampling=GREEDY, max_new_tokens=16)
             assert chat.parts_at(made.ids) is None
@@ -157,9 +157,9 @@ async def _read(model: Any, name: str) -> np.ndarray:
     if stored := in_memory(store):
         return stored[name]
     gpu, buffer = model._backend.gpu, store.targets[name]
-    found = np.empty(gpu._buffers.get(buffer).size, np.uint8)
-    await gpu.read(buffer, 0, found)
-    return found
+    result = np.empty(gpu._buffers.get(buffer).size, np.uint8)
+    await gpu.read(buffer, 0, result)
+    return result
 
 
 @pytest.fixture
@@ -172,23 +172,23 @@ def wide_llama(tmp_path: Path) -> Path:
     start = 8 + int.from_bytes(whole[:8], "little")
     header: dict[str, Any] = json.loads(whole[8:start])
     data, at = bytearray(), 0
-    for name, told in header.items():
+    for name, result in header.items():
         if name == "__metadata__":
             continue
-        first, last = told["data_offsets"]
+        first, last = result["data_offsets"]
         data += whole[start + first : start + last]
         if name == "model.embed_tokens.weight":
-            rows, inner = told["shape"]
-            assert told["dtype"] == "F16"
+            rows, inner = result["shape"]
+            assert result["dtype"] == "F16"
             rng = np.random.default_rng(1)
             more = rng.standard_normal((6_001 - rows, inner)) * 1e-3
             data += more.astype(np.float16).tobytes()
-            told["shape"] = [6_001, inner]
-        told["data_offsets"], at = [at, len(data)], len(data)
+            result["shape"] = [6_001, inner]
+        result["data_offsets"], at = [at, len(data)], len(data)
     words = json.dumps(header).encode()
     file.write_bytes(len(words).to_bytes(8, "little") + words + data)
-    told = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**told, "vocab_size": 6_001}))
+    result = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**result, "vocab_size": 6_001}))
     return folder
 
 
@@ -205,9 +205,9 @@ async def test_a_language_model_whose_table_no_binding_holds(
     limited = LimitedGpu(gpu, most)
     assert before == 6_001 * 64 * 2 > most
     async with await held(WebGpuBackend(limited)).load(wide_llama, **options) as model:
-        found = await model.logits(ids)
-        assert np.array_equal(found[:, :384].argmax(1), expected[:, :384].argmax(1))
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+        result = await model.logits(ids)
+        assert np.array_equal(result[:, :384].argmax(1), expected[:, :384].argmax(1))
+        np.testing.assert_allclose(result, expected, atol=1e-5)
         assert limited.largest_nbytes <= most
         assert [(t.strategy, t.parts) for t in model.fallbacks] == [
             ("chunked_embedding", 2),
@@ -218,12 +218,12 @@ async def test_a_language_model_whose_table_no_binding_holds(
 @pytest.mark.parametrize("format", ["q4_0", "q8_0"])
 async def test_parts_become_blocks_as_the_whole_does(backend: Any, format: str) -> None:
     folder = tiny_folder()
-    found, blocks = [], []
+    result, blocks = [], []
     options: dict[str, Any] = {"quantize": format, "max_length": 64}
     for limits in (Limits(), Limits(binding_nbytes=12_800)):
         backend.limits = limits
         async with await held(backend).load(folder.path, **options) as model:
-            found.append(await model.logits(folder.ids))
+            result.append(await model.logits(folder.ids))
             names = [t.name for t in model.quantization.tensors if "token_embd" in t.name]
             parts = [await _read(model, name) for name in names]
             blocks.append(np.concatenate(parts).tobytes())
@@ -231,4 +231,4 @@ async def test_parts_become_blocks_as_the_whole_does(backend: Any, format: str) 
     assert names == [f"token_embd.weight[{at}:{at + 128}]" for at in (0, 128, 256)]
     assert blocks[0] == blocks[1]
     # Sums in another order round a few halves of the cache to the other side.
-    np.testing.assert_allclose(*found, atol=5e-3)
+    np.testing.assert_allclose(*result, atol=5e-3)

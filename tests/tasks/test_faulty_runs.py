@@ -50,10 +50,10 @@ def gpu_of(model: LoadedModel) -> NativeGpu:
 @asynccontextmanager
 async def model_and(path: Any, tier: str, parameter: str) -> AsyncIterator[tuple[Any, bytes, int]]:
     """A model, and the bytes and target of one of its parameters."""
-    (found,) = {p for p in await parameters_of(path) if p.name == parameter}
+    (result,) = {p for p in await parameters_of(path) if p.name == parameter}
     async with await bascule.load(path, tier=tier) as model:
         target = model.weights.targets[parameter]
-        yield model, await weights_of(model, found), target
+        yield model, await weights_of(model, result), target
 
 
 async def parameters_of(path: Any) -> tuple[Parameter, ...]:
@@ -169,9 +169,9 @@ async def test_embeddings_by_smaller_batches() -> None:
         whole = gpu_of(model).allocated_nbytes
         assert model.trim() >= whole - weights - 4
         with device_memory(gpu_of(model), one + (whole - one) // 2) as refused:
-            found = await model.embed(TEXTS)
+            result = await model.embed(TEXTS)
             assert refused
-        assert cosines(found, expected).min() > 0.99999
+        assert cosines(result, expected).min() > 0.99999
         assert model.stats["memory_retries"] >= 1
         assert np.array_equal(await model.embed(TEXTS), expected)
 
@@ -204,9 +204,9 @@ async def test_a_prompt_by_smaller_chunks() -> None:
         model.trim()
         # All that one token and 16 need, and not the 64 of a whole chunk.
         with device_memory(gpu, needed - 60_000) as refused:
-            found = await model.generate(LONG, sampling=GREEDY, max_new_tokens=8)
+            result = await model.generate(LONG, sampling=GREEDY, max_new_tokens=8)
         assert refused
-        assert found.ids == whole.ids
+        assert result.ids == whole.ids
         assert model.stats["memory_retries"] >= 1
         again = await model.generate(LONG, sampling=GREEDY, max_new_tokens=8)
         assert again.ids == whole.ids

@@ -191,8 +191,8 @@ async def test_unsound_files_of_sentence_transformers(
     modules = [("Transformer", ""), ("Pooling", "1_Pooling")]
     listed = [{"type": f"sentence_transformers.models.{n}", "path": p} for n, p in modules]
     files = {"modules.json": listed, "1_Pooling/config.json": {}, file: content}
-    for name, found in files.items():
-        (folder / name).write_text(json.dumps(found))
+    for name, result in files.items():
+        (folder / name).write_text(json.dumps(result))
     with pytest.raises(ModelFileError):
         await bascule.load(folder, tier="cpu")
 

@@ -27,9 +27,9 @@ on_all_tiers = pytest.mark.parametrize("opened", [*TIERS, "webgpu-limited", "was
 @pytest.fixture(params=TIERS)
 async def opened(request: pytest.FixtureRequest) -> AsyncIterator[bascule.Device]:
     """Each tier once a test; models share its device."""
-    found = await bascule.open_device(request.param)
-    yield found
-    found.close()
+    result = await bascule.open_device(request.param)
+    yield result
+    result.close()
 
 
 async def load_tiny(
@@ -47,13 +47,13 @@ async def test_greedy_text_is_the_reference_s(opened: bascule.Device, name: Tiny
     async with await load_tiny(opened, name) as model:
         for chat in tiny(name).chats:
             assert model.chat_ids(chat.messages) == chat.prompt_ids
-            found = await model.chat(chat.messages, sampling=GREEDY, max_new_tokens=32)
-            assert chat.parts_at(found.ids) is None
+            result = await model.chat(chat.messages, sampling=GREEDY, max_new_tokens=32)
+            assert chat.parts_at(result.ids) is None
             if chat.end is None:
-                assert (len(found.ids), found.stop_reason) == (32, "length")
+                assert (len(result.ids), result.stop_reason) == (32, "length")
             else:
-                assert (len(found.ids), found.stop_reason) == (chat.end, "end")
-                assert found.text == chat.text
+                assert (len(result.ids), result.stop_reason) == (chat.end, "end")
+                assert result.text == chat.text
 
 
 @on_all_tiers
@@ -64,10 +64,10 @@ async def test_logits_are_the_reference_s(
 ) -> None:
     expected = tiny(name).logits
     async with await load_tiny(opened, name, cache_dtype=cache) as model:
-        found = await model.logits(tiny(name).ids)
-    assert found.dtype == np.float32
-    assert cosines(found, expected).min() > 0.9999
-    assert np.abs(found - expected).max() < tolerance
+        result = await model.logits(tiny(name).ids)
+    assert result.dtype == np.float32
+    assert cosines(result, expected).min() > 0.9999
+    assert np.abs(result - expected).max() < tolerance
 
 
 async def test_a_later_turn_computes_only_what_is_new(opened: bascule.Device) -> None:
@@ -103,9 +103,9 @@ async def test_a_cache_grows_by_pages_in_the_middle_of_a_text(
     chat = tiny("tiny-q4_1").chats[0]
     async with await load_tiny(opened) as model:
         before = model.stats["cache_slots"]
-        found = await model.chat(chat.messages, sampling=GREEDY, max_new_tokens=32)
+        result = await model.chat(chat.messages, sampling=GREEDY, max_new_tokens=32)
         after = model.stats["cache_slots"]
-    assert chat.parts_at(found.ids) is None
+    assert chat.parts_at(result.ids) is None
     assert before == 8
     assert len(chat.prompt_ids) + 32 <= after <= len(chat.prompt_ids) + 48
 
@@ -120,10 +120,10 @@ async def test_a_prompt_that_does_not_fit_is_refused_and_loses_nothing(
         assert (caught.value.n_tokens, caught.value.limit) == (65, 64)
         with pytest.raises(ContextLengthError):
             await model.logits([5] * 65)
-        found = await model.chat(chat.messages, sampling=GREEDY, max_new_tokens=100)
-    assert chat.parts_at(found.ids) is None
-    assert found.stop_reason == "context"
-    assert len(found.prompt_ids) + len(found.ids) == 64
+        result = await model.chat(chat.messages, sampling=GREEDY, max_new_tokens=100)
+    assert chat.parts_at(result.ids) is None
+    assert result.stop_reason == "context"
+    assert len(result.prompt_ids) + len(result.ids) == 64
 
 
 async def test_a_prompt_of_8000_tokens(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -139,14 +139,14 @@ async def test_a_prompt_of_8000_tokens(tmp_path: Path, rng: np.random.Generator)
     texts: list[list[int]] = []
     for tier in TIERS:
         async with await bascule.load(path, tier=tier, cache_dtype="f32") as model:
-            found = await model.generate(
+            result = await model.generate(
                 prompt,
                 sampling=GREEDY,
                 max_new_tokens=4,
                 progress=lambda done, _: seen.append(done),
             )
             assert model.stats["cache_slots"] == 8192
-        texts.append(found.ids)
+        texts.append(result.ids)
     assert texts[0] == texts[1]
     assert seen[-1] == 7999
     assert max(np.diff([0, *seen[: len(seen) // 2]])) <= 64
@@ -159,16 +159,16 @@ async def test_a_sliding_context_goes_on_and_tiers_agree() -> None:
         opened = await bascule.open_device(tier)
         async with await load_tiny(opened, "tiny-k", max_length=56, cache_dtype="f32") as model:
             prompt = [*chat.prompt_ids, *range(10, 50)]
-            found = await model.generate(
+            result = await model.generate(
                 prompt, sampling=GREEDY, max_new_tokens=150, overflow="slide"
             )
             # What was said before is a prefix of the next prompt still.
             more = await model.generate(
-                [*prompt, *found.ids, 7], sampling=GREEDY, max_new_tokens=8, overflow="slide"
+                [*prompt, *result.ids, 7], sampling=GREEDY, max_new_tokens=8, overflow="slide"
             )
-            assert more.stats["reused_tokens"] >= len(prompt) + len(found.ids) - 1
+            assert more.stats["reused_tokens"] >= len(prompt) + len(result.ids) - 1
         opened.close()
-        texts.append([*found.ids, *more.ids])
+        texts.append([*result.ids, *more.ids])
     assert len(texts[0]) == 158
     assert texts[0] == texts[1]
 
@@ -214,8 +214,8 @@ async def test_a_repetition_penalty_ends_repeating(opened: bascule.Device) -> No
     chat = next(c for c in tiny("tiny-k").chats if len(set(c.ids)) < len(c.ids))
     async with await load_tiny(opened, "tiny-k") as model:
         strict = Sampling(temperature=0.0, repetition_penalty=50.0)
-        found = await model.generate(chat.prompt_ids, sampling=strict, max_new_tokens=32)
-    assert len(set(found.ids)) == len(found.ids)
+        result = await model.generate(chat.prompt_ids, sampling=strict, max_new_tokens=32)
+    assert len(set(result.ids)) == len(result.ids)
 
 
 async def test_a_stop_string_ends_the_text_before_it(opened: bascule.Device) -> None:
@@ -224,14 +224,14 @@ async def test_a_stop_string_ends_the_text_before_it(opened: bascule.Device) -> 
         whole = await model.generate(prompt, sampling=GREEDY, max_new_tokens=32)
         stop = whole.text[len(whole.text) // 2 :][:3]
         assert stop
-        found = await model.generate(prompt, sampling=GREEDY, max_new_tokens=32, stop=[stop])
+        result = await model.generate(prompt, sampling=GREEDY, max_new_tokens=32, stop=[stop])
         pieces: list[str] = []
         async with model.stream(prompt, sampling=GREEDY, max_new_tokens=32, stop=[stop]) as stream:
             pieces += [piece async for piece in stream]
-    assert found.stop_reason == "stop"
-    assert found.text == whole.text[: whole.text.index(stop)]
-    assert "".join(pieces) == found.text
-    assert stop not in found.text
+    assert result.stop_reason == "stop"
+    assert result.text == whole.text[: whole.text.index(stop)]
+    assert "".join(pieces) == result.text
+    assert stop not in result.text
 
 
 async def test_cancelling_frees_what_the_call_held(opened: bascule.Device) -> None:
@@ -277,10 +277,10 @@ async def test_leaving_a_stream_early_lets_the_next_one_run(opened: bascule.Devi
 async def test_two_generations_at_once_take_turns(opened: bascule.Device) -> None:
     one, two = tiny("tiny-q4_1").chats
     async with await load_tiny(opened) as model:
-        found = await asyncio.gather(
+        result = await asyncio.gather(
             *(model.chat(c.messages, sampling=GREEDY, max_new_tokens=32) for c in (one, two, one))
         )
-    assert [chat.parts_at(f.ids) for chat, f in zip((one, two, one), found, strict=True)] == [
+    assert [chat.parts_at(f.ids) for chat, f in zip((one, two, one), result, strict=True)] == [
         None
     ] * 3
 
@@ -289,10 +289,10 @@ async def test_a_token_costs_less_than_one_crossing() -> None:
     async with await load_tiny(await bascule.open_device("webgpu")) as model:
         prompt = tiny("tiny-q4_1").chats[0].prompt_ids
         await model.generate(prompt, sampling=GREEDY, max_new_tokens=8)
-        found = await model.generate(prompt, sampling=GREEDY, max_new_tokens=32)
+        result = await model.generate(prompt, sampling=GREEDY, max_new_tokens=32)
         model._backend.close()
-    assert found.stats["new_tokens"] == 32
-    assert found.stats["crossings_per_token"] < 1
+    assert result.stats["new_tokens"] == 32
+    assert result.stats["crossings_per_token"] < 1
 
 
 @pytest.mark.parametrize(

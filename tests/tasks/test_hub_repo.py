@@ -51,23 +51,23 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_model_of_the_hub_is_pulled_pinned_and_loaded(hub: Hub) -> None:
-    told = run("pull", REPO)
-    assert told.returncode == 0, told.stderr
-    folder = Path(told.stdout.strip())
+    result = run("pull", REPO)
+    assert result.returncode == 0, result.stderr
+    folder = Path(result.stdout.strip())
     assert folder == Path(os.environ["BASCULE_CACHE"]) / "models" / "owner--tiny-bert"
-    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-    assert found == {*FILES, "bascule-manifest.json", "bascule-source.json"}
+    results = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert results == {*FILES, "bascule-manifest.json", "bascule-source.json"}
     origin = json.loads((folder / "bascule-source.json").read_text())
     assert origin == {"repo": REPO, "revision": "main", "commit": COMMIT}
     assert not any("resolve/main" in path for path in hub.asked)  # the commit, not the branch
 
     # What is there stays, and needs no hub; so does a load by the id.
     asked = len(hub.asked)
-    assert run("pull", REPO).stdout == told.stdout
-    assert run("pull", f"{REPO}@{COMMIT}").stdout == told.stdout
+    assert run("pull", REPO).stdout == result.stdout
+    assert run("pull", f"{REPO}@{COMMIT}").stdout == result.stdout
     assert len(hub.asked) == asked
-    told = run("embed", "--model", REPO, "--tier", "cpu", "--json", "w4 w5")
-    assert told.returncode == 0, told.stderr
+    result = run("embed", "--model", REPO, "--tier", "cpu", "--json", "w4 w5")
+    assert result.returncode == 0, result.stderr
     assert len(hub.asked) == asked
 
     # It is listed by its id, verified by its manifest, and removed.
@@ -92,10 +92,10 @@ def test_a_model_of_the_hub_is_pulled_pinned_and_loaded(hub: Hub) -> None:
     ],
 )
 def test_what_the_hub_has_not_is_said(hub: Hub, name: str, said: str) -> None:
-    told = run("pull", name)
-    assert told.returncode == 1
-    assert said in told.stderr
-    assert "Traceback" not in told.stderr
+    result = run("pull", name)
+    assert result.returncode == 1
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
     assert not list((Path(os.environ["BASCULE_CACHE"]) / "models").glob("*"))
 
 
@@ -105,33 +105,33 @@ def test_a_known_model_comes_from_the_hub(models: Path, hub: Hub, name: str) -> 
     files = {model.hub_names.get(file, file): (models / name / file) for file in model.files}
     hub.files[model.hub_repo] = {theirs: path.read_bytes() for theirs, path in files.items()}
     hub.revisions.add(model.hub_revision)
-    told = run("pull", name)
-    assert told.returncode == 0, told.stderr
+    result = run("pull", name)
+    assert result.returncode == 0, result.stderr
     folder = Path(os.environ["BASCULE_CACHE"]) / "models" / name
-    assert told.stdout.strip() == str(folder)
-    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-    assert found == set(model.files)
+    assert result.stdout.strip() == str(folder)
+    results = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert results == set(model.files)
     # What is there and sound needs no hub.
     asked = len(hub.asked)
-    assert run("pull", name).stdout == told.stdout
+    assert run("pull", name).stdout == result.stdout
     assert len(hub.asked) == asked
 
     hub.lies = {"config.json", "SmolLM2-135M-Instruct.Q4_1.gguf"}
-    told = run("pull", name, "--force")
-    assert told.returncode == 1
-    assert "is damaged" in told.stderr or "cannot be reached" in told.stderr
+    result = run("pull", name, "--force")
+    assert result.returncode == 1
+    assert "is damaged" in result.stderr or "cannot be reached" in result.stderr
     assert run("pull", name).returncode == 0  # the files of before stay
 
 
 def test_a_known_model_comes_from_a_folder(models: Path, hub: Hub) -> None:
     name = "all-MiniLM-L6-v2"
-    told = run("pull", name, "--from", str(models / name))
-    assert told.returncode == 0, told.stderr
+    result = run("pull", name, "--from", str(models / name))
+    assert result.returncode == 0, result.stderr
     assert not hub.asked
-    assert (Path(told.stdout.strip()) / "model.safetensors").is_file()
-    told = run("pull", name, "--from", str(TINY_BERT))
-    assert told.returncode == 1
-    assert "it has no modules.json" in told.stderr or "is damaged" in told.stderr
+    assert (Path(result.stdout.strip()) / "model.safetensors").is_file()
+    result = run("pull", name, "--from", str(TINY_BERT))
+    assert result.returncode == 1
+    assert "it has no modules.json" in result.stderr or "is damaged" in result.stderr
 
 
 def test_other_bytes_than_the_hub_promised_change_nothing(hub: Hub) -> None:
@@ -139,18 +139,18 @@ def test_other_bytes_than_the_hub_promised_change_nothing(hub: Hub) -> None:
     folder = Path(os.environ["BASCULE_CACHE"]) / "models" / "owner--tiny-bert"
     before = {path: path.read_bytes() for path in folder.iterdir()}
     hub.lies.add("tokenizer.json")
-    told = run("pull", REPO, "--force")
-    assert told.returncode == 1
-    assert "the hub promised" in told.stderr
+    result = run("pull", REPO, "--force")
+    assert result.returncode == 1
+    assert "the hub promised" in result.stderr
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     assert [path.name for path in folder.parent.iterdir()] == ["owner--tiny-bert"]
 
 
 def test_a_hub_that_is_gone(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    told = run("pull", REPO)
-    assert told.returncode == 1
-    assert "cannot be reached" in told.stderr
+    result = run("pull", REPO)
+    assert result.returncode == 1
+    assert "cannot be reached" in result.stderr
 
 
 def test_weights_are_safetensors_in_one_file_or_in_shards() -> None:

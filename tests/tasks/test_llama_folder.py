@@ -36,9 +36,9 @@ FORMATS = ("q8_0", "q4_1", "q4_0")
 @pytest.fixture(params=("webgpu", "cpu"))
 async def opened(request: pytest.FixtureRequest) -> AsyncIterator[bascule.Device]:
     """Each tier once a test; models share its device."""
-    found = await bascule.open_device(request.param)
-    yield found
-    found.close()
+    result = await bascule.open_device(request.param)
+    yield result
+    result.close()
 
 
 async def assert_golden(model: Any, golden: Tiny) -> None:
@@ -46,10 +46,10 @@ async def assert_golden(model: Any, golden: Tiny) -> None:
     assert isinstance(model, LanguageModel)
     for chat in golden.chats:
         assert model.chat_ids(chat.messages) == chat.prompt_ids
-        found = await model.chat(chat.messages, sampling=GREEDY, max_new_tokens=32)
-        assert chat.parts_at(found.ids) is None
-        assert len(found.ids) == (32 if chat.end is None else chat.end)
-        assert chat.end is None or found.text == chat.text
+        result = await model.chat(chat.messages, sampling=GREEDY, max_new_tokens=32)
+        assert chat.parts_at(result.ids) is None
+        assert len(result.ids) == (32 if chat.end is None else chat.end)
+        assert chat.end is None or result.text == chat.text
     logits = await model.logits(golden.ids)
     assert cosines(logits, golden.logits).min() > 0.99999
     assert np.abs(logits - golden.logits).max() < 2e-3
@@ -74,8 +74,8 @@ async def test_a_folder_of_halves_with_wide_heads_and_scaled_angles(opened: basc
         assert model.weights.nbytes <= file.stat().st_size + 2 * (down + norms)
         # Its post_processor sets a first token before plain text, and not into a chat.
         text = model.tokenizer.decode_bytes(tiny_folder().ids).decode()
-        found = await model.generate(text, max_new_tokens=1)
-        assert found.prompt_ids == tiny_folder().ids
+        result = await model.generate(text, max_new_tokens=1)
+        assert result.prompt_ids == tiny_folder().ids
 
 
 async def test_shards_from_a_server(tmp_path: Path) -> None:
@@ -106,19 +106,19 @@ async def test_a_folder_in_blocks_computes_with_what_they_hold(
     golden = tiny("tiny-mixed")
     folder = write_folder(golden.path, tmp_path / "m")
     async with await opened.load(folder, quantize=format, cache_dtype="f32") as model:
-        found = await model.logits(golden.ids)
+        result = await model.logits(golden.ids)
     in_blocks(folder, format)
     async with await bascule.load(folder, tier="cpu", cache_dtype="f32") as model:
         expected = await model.logits(golden.ids)
-    assert cosines(found, expected).min() > 0.99999
-    least = cosines(found, golden.logits).min()
+    assert cosines(result, expected).min() > 0.99999
+    least = cosines(result, golden.logits).min()
     print(f"{opened.backend.tier} {format}: cosine with float32 at least {least:.5f}")
     assert least > (0.995 if format == "q8_0" else 0.6)
 
 
 @pytest.mark.parametrize("format", FORMATS)
 async def test_a_report_tells_of_each_tensor(format: str) -> None:
-    found, golden = dict[str, Any](), tiny_folder()
+    result, golden = dict[str, Any](), tiny_folder()
     for tier in ("webgpu", "cpu"):
         model = await bascule.load(FOLDER, tier=tier, quantize=format, cache_dtype="f32")
         async with model:
@@ -126,7 +126,7 @@ async def test_a_report_tells_of_each_tensor(format: str) -> None:
             assert report is not None
             assert report.format == format
             assert model.weights.nbytes == report.nbytes < 0.75 * report.nbytes_before
-            found[tier] = await model.logits(golden.ids)
+            result[tier] = await model.logits(golden.ids)
     tensors = {tensor.name: tensor for tensor in report.tensors}
     assert len(tensors) == 2 + 2 * 6
     for name, tensor in tensors.items():
@@ -138,7 +138,7 @@ async def test_a_report_tells_of_each_tensor(format: str) -> None:
             assert tensor.dtype == ("q8_0" if name == "token_embd.weight" else format)
             near = 0.0055 if tensor.dtype == "q8_0" else 0.083
             assert 0.8 * near < tensor.relative_error < 1.25 * near
-    assert cosines(found["webgpu"], found["cpu"]).min() > 0.99999
+    assert cosines(result["webgpu"], result["cpu"]).min() > 0.99999
 
 
 async def test_one_word_quantizes_everywhere() -> None:

@@ -48,28 +48,28 @@ def spread(found: Golden, count: int) -> tuple[list[str], np.ndarray]:
 async def test_minilm_from_2_to_256_tokens(minilm: bascule.EmbeddingModel) -> None:
     expected = golden("minilm")
     assert {len(ids) for ids in expected.ids} >= {2, 9, 119, 256}
-    found = await minilm.embed(expected.texts)
-    assert found.dtype == np.float32
-    assert found.shape == (len(expected.texts), 384)
-    assert (cosines(found, expected.embeddings) >= COSINE).all()
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    result = await minilm.embed(expected.texts)
+    assert result.dtype == np.float32
+    assert result.shape == (len(expected.texts), 384)
+    assert (cosines(result, expected.embeddings) >= COSINE).all()
+    np.testing.assert_allclose(np.linalg.norm(result, axis=1), 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 33])
 async def test_minilm_batches_keep_their_order(minilm: bascule.EmbeddingModel, count: int) -> None:
     texts, expected = spread(golden("minilm"), count)
-    found = await minilm.embed(texts)
-    assert found.shape == (count, 384)
-    assert (cosines(found, expected) >= COSINE).all()
+    result = await minilm.embed(texts)
+    assert result.shape == (count, 384)
+    assert (cosines(result, expected) >= COSINE).all()
 
 
 @pytest.mark.parametrize("tier", TIERS)
 async def test_a_model_of_odd_sizes(tier: str) -> None:
     expected = golden("tiny-bert")
     async with await bascule.load(TINY_BERT, tier=tier) as model:
-        found = await model.embed(expected.texts)
+        result = await model.embed(expected.texts)
         assert model.max_tokens == 40
-    assert (cosines(found, expected.embeddings) >= COSINE).all()
+    assert (cosines(result, expected.embeddings) >= COSINE).all()
 
 
 @pytest.mark.parametrize("tier", TIERS)
@@ -80,8 +80,8 @@ async def test_one_wrong_weight_is_seen(tier: str, tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "m" / "model.safetensors")
     expected = golden("tiny-bert")
     async with await bascule.load(tmp_path / "m", tier=tier) as model:
-        found = await model.embed(expected.texts)
-    assert (cosines(found, expected.embeddings) < COSINE).any()
+        result = await model.embed(expected.texts)
+    assert (cosines(result, expected.embeddings) < COSINE).any()
 
 
 async def test_new_lengths_need_no_new_pipelines() -> None:
@@ -117,8 +117,8 @@ async def test_a_thousand_passes_leave_nothing_behind() -> None:
 async def test_embedding_many_at_once_from_many_tasks() -> None:
     expected = golden("tiny-bert")
     async with await bascule.load(TINY_BERT, tier="webgpu") as model:
-        found = await asyncio.gather(*(model.embed([text]) for text in expected.texts * 5))
-    assert (cosines(np.concatenate(found), np.tile(expected.embeddings, (5, 1))) >= COSINE).all()
+        result = await asyncio.gather(*(model.embed([text]) for text in expected.texts * 5))
+    assert (cosines(np.concatenate(result), np.tile(expected.embeddings, (5, 1))) >= COSINE).all()
 
 
 async def test_closing_frees_and_forbids() -> None:
@@ -197,8 +197,8 @@ async def test_two_hundred_loads(tmp_path: Path) -> None:
     expected = golden("tiny-bert")
     for _ in range(200):
         async with await bascule.load(TINY_BERT, tier="cpu") as model:
-            found = await model.embed(expected.texts[:1])
-    assert (cosines(found, expected.embeddings[:1]) >= COSINE).all()
+            result = await model.embed(expected.texts[:1])
+    assert (cosines(result, expected.embeddings[:1]) >= COSINE).all()
 
 
 async def test_settings_beside_the_weights_are_followed(tmp_path: Path) -> None:
@@ -234,8 +234,8 @@ async def test_models_share_a_device_and_leave_it_open() -> None:
     before = None
     for _ in range(20):
         async with await opened.load(TINY_BERT) as model:
-            found = await model.embed(expected.texts)
-            assert (cosines(found, expected.embeddings) >= COSINE).all()
+            result = await model.embed(expected.texts)
+            assert (cosines(result, expected.embeddings) >= COSINE).all()
         now = (backend.gpu.allocated_nbytes, backend.gpu.n_objects, len(backend.pipelines))
         assert now == (before or now)
         before = now
@@ -250,12 +250,12 @@ async def test_a_model_by_url() -> None:
         serving = asyncio.ensure_future(server.serve(sockets=[sock]))
         url = f"http://localhost:{sock.getsockname()[1]}/models/tiny-bert/"
         async with await bascule.load(url, tier="webgpu") as model:
-            found = await model.embed(expected.texts)
+            result = await model.embed(expected.texts)
         with pytest.raises(FileMissingError, match="nothing"):
             await bascule.load(url.replace("tiny-bert", "nothing"))
         server.should_exit = True
         await serving
-    assert (cosines(found, expected.embeddings) >= COSINE).all()
+    assert (cosines(result, expected.embeddings) >= COSINE).all()
 
 
 async def test_half_a_character_is_no_text() -> None:
@@ -268,8 +268,8 @@ async def test_half_a_character_is_no_text() -> None:
 async def test_more_tokens_than_the_table_has_rows_are_refused(tmp_path: Path) -> None:
     shutil.copytree(TINY_BERT, tmp_path / "m")
     path = tmp_path / "m" / "tokenizer.json"
-    told = json.loads(path.read_text())
-    told["model"]["vocab"]["another"] = 1000
-    path.write_text(json.dumps(told))
+    result = json.loads(path.read_text())
+    result["model"]["vocab"]["another"] = 1000
+    path.write_text(json.dumps(result))
     with pytest.raises(ModelFileError, match="1,001 tokens, and the model"):
         await bascule.load(tmp_path / "m", tier="cpu")

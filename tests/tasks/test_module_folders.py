@@ -30,12 +30,12 @@ async def test_a_folder_is_followed(case: Case, tmp_path: Path) -> None:
     expected = np.load(GOLDENS)[case.name]
     for tier in TIERS:
         async with await bascule.load(tmp_path / "m", tier=tier) as model:
-            found = await model.embed(TEXTS, **case.call)
+            result = await model.embed(TEXTS, **case.call)
             assert model.dimension == expected.shape[1]
-        assert found.shape == expected.shape, tier
-        assert (cosines(found, expected) >= COSINE).all(), (tier, cosines(found, expected))
+        assert result.shape == expected.shape, tier
+        assert (cosines(result, expected) >= COSINE).all(), (tier, cosines(result, expected))
         if case.modules is not None:  # without modules.json Bascule gives length 1
-            np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-4)
+            np.testing.assert_allclose(result, expected, rtol=2e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
@@ -54,11 +54,11 @@ async def test_the_weights_of_modules_become_blocks(tier: str, tmp_path: Path) -
     async with await bascule.load(tmp_path / "m", tier=tier, quantize=8) as model:
         assert model.quantization is not None
         types = {tensor.name: tensor.dtype for tensor in model.quantization.tensors}
-        found = await model.embed(TEXTS)
+        result = await model.embed(TEXTS)
     assert types["3_Dense/linear.weight"] == "q8_0"
     assert types["2_Dense/linear.weight"] == "f32"  # rows of 35
-    assert (cosines(found, expected) >= 0.999).all()
-    assert (found != expected).any()
+    assert (cosines(result, expected) >= 0.999).all()
+    assert (result != expected).any()
 
 
 def test_there_are_as_many_folders_as_there_are_goldens() -> None:

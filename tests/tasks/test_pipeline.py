@@ -37,10 +37,10 @@ async def test_features_are_lists_of_a_texts_embedding() -> None:
     expected = golden("tiny-bert")
     texts = expected.texts[:3]
     async with await opened("feature-extraction", TINY_BERT) as pipe:
-        found = await pipe(texts, batch_size=2)
-        assert np.allclose(found, expected.embeddings[:3], atol=1e-5)
-        assert np.allclose(await pipe(texts[0]), found[0], atol=1e-6)
-        assert isinstance(found[0][0], float)
+        result = await pipe(texts, batch_size=2)
+        assert np.allclose(result, expected.embeddings[:3], atol=1e-5)
+        assert np.allclose(await pipe(texts[0]), result[0], atol=1e-6)
+        assert isinstance(result[0][0], float)
     with pytest.raises(InputError, match="closed"):
         await pipe("w4")
 
@@ -48,12 +48,12 @@ async def test_features_are_lists_of_a_texts_embedding() -> None:
 async def test_similarities_are_cosines() -> None:
     async with await opened("sentence-similarity", TINY_BERT) as pipe:
         asked = {"source_sentence": "w4 w5", "sentences": ["w4 w5", "w6", "w7 w8"]}
-        found = await pipe(asked)
+        result = await pipe(asked)
         assert isinstance(pipe.model, bascule.EmbeddingModel)
         first, *rows = np.asarray(await pipe.model.embed(["w4 w5", *asked["sentences"]]))
         lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(first)
-        assert np.allclose(found, (rows @ first) / lengths, atol=1e-6)
-        assert found[0] == pytest.approx(1)
+        assert np.allclose(result, (rows @ first) / lengths, atol=1e-6)
+        assert result[0] == pytest.approx(1)
         for wrong in ("w4", {"source_sentence": "w4"}, {**asked, "source_sentence": ["w4"]}):
             with pytest.raises(InputError, match="source_sentence"):
                 await pipe(wrong)
@@ -101,9 +101,9 @@ async def test_labels_of_texts_and_pairs(tmp_path: Path) -> None:
     shares, pair = softmax(logits["singles"][0]), softmax(logits["pairs"][1])
     best = labels[int(shares.argmax())]
     async with await opened("text-classification", classifier(name, tmp_path)) as pipe:
-        (found,) = await pipe(SINGLES[0])
-        assert found == {"label": best, "score": pytest.approx(float(shares.max()), abs=2e-5)}
-        assert (await pipe(list(SINGLES)))[0] == pytest.approx(found)
+        (result,) = await pipe(SINGLES[0])
+        assert result == {"label": best, "score": pytest.approx(float(shares.max()), abs=2e-5)}
+        assert (await pipe(list(SINGLES)))[0] == pytest.approx(result)
         assert len(await pipe(list(SINGLES))) == len(SINGLES)
         every = await pipe(SINGLES[0], top_k=None)
         assert [each["score"] for each in every] == pytest.approx(sorted(shares)[::-1], abs=2e-5)
@@ -120,11 +120,11 @@ async def test_texts_by_how_well_they_answer(tmp_path: Path) -> None:
     scores = classifier_golden(name)["scores"][: len(ANSWERS)]
     asked = {"query": QUERY, "texts": list(ANSWERS)}
     async with await opened("reranking", classifier(name, tmp_path)) as pipe:
-        found = await pipe(asked)
-        assert [each["index"] for each in found] == list(np.argsort(-scores))
-        assert [each["score"] for each in found] == pytest.approx(sorted(scores)[::-1], abs=2e-5)
+        result = await pipe(asked)
+        assert [each["index"] for each in result] == list(np.argsort(-scores))
+        assert [each["score"] for each in result] == pytest.approx(sorted(scores)[::-1], abs=2e-5)
         (top,) = await pipe(asked, top_k=1, return_text=True)
-        assert top == {**found[0], "text": ANSWERS[int(scores.argmax())]}
+        assert top == {**result[0], "text": ANSWERS[int(scores.argmax())]}
         with pytest.raises(InputError, match="query"):
             await pipe([QUERY, ANSWERS[0]])
 
@@ -139,10 +139,10 @@ async def test_recordings_become_text(tmp_path: Path) -> None:
         chunks = [{"timestamp": (s.start, s.end), "text": s.text} for s in said.segments]
         whole = {"text": said.text, "chunks": chunks}
         slower = {"raw": NOISE[::2], "sampling_rate": 8_000}
-        found = await pipe([NOISE, slower], return_timestamps=True, temperatures=0)
+        result = await pipe([NOISE, slower], return_timestamps=True, temperatures=0)
         again = await pipe.model.transcribe(NOISE[::2], sample_rate=8_000, temperatures=0)
-        assert found[0] == whole
-        assert found[1]["text"] == again.text
+        assert result[0] == whole
+        assert result[1]["text"] == again.text
         for wrong in ({"raw": NOISE}, {**slower, "path": "x"}):
             with pytest.raises(InputError, match="sampling_rate"):
                 await pipe(wrong)
@@ -165,12 +165,12 @@ async def test_images_become_labels_and_features(tmp_path: Path) -> None:
     async with await opened("image-classification", folder) as pipe:
         assert isinstance(pipe.model, bascule.ImageModel)
         known = (await pipe.model.classify(images[0], top_k=2))[0].probabilities
-        found = await pipe(images, top_k=2)
-        assert found[0] == [
+        result = await pipe(images, top_k=2)
+        assert result[0] == [
             {"label": k, "score": pytest.approx(v, abs=1e-6)} for k, v in known.items()
         ]
         assert len(await pipe(images[1])) == 5
-        assert len(found) == 2
+        assert len(result) == 2
     async with await opened("image-feature-extraction", folder) as pipe:
         assert isinstance(pipe.model, bascule.ImageModel)
         rows = await pipe.model.embed(images, pooling="mean")
@@ -190,9 +190,9 @@ async def test_images_are_classified_among_given_labels(tmp_path: Path) -> None:
         assert isinstance(pipe.model, bascule.ImageTextModel)
         asked: Any = {"candidate_labels": LABELS, "hypothesis_template": TEMPLATE}
         expected = np.load(Path(__file__).parents[1] / "goldens" / "image_text.npz")["clip_shares"]
-        found = await pipe(images, **asked)
-        assert same(found[0], await pipe(images[0], **asked))
-        for row, shares in zip(found, expected, strict=False):
+        result = await pipe(images, **asked)
+        assert same(result[0], await pipe(images[0], **asked))
+        for row, shares in zip(result, expected, strict=False):
             assert [each["label"] for each in row] == [LABELS[i] for i in np.argsort(-shares)]
             assert np.allclose([each["score"] for each in row], np.sort(shares)[::-1], atol=2e-5)
         with pytest.raises(InputError, match="candidate_labels"):
@@ -222,11 +222,11 @@ async def test_unknown_tasks_and_options_are_rejected() -> None:
 
 
 async def test_a_model_of_another_kind_is_rejected_before_its_weights(tmp_path: Path) -> None:
-    told: list[bascule.Progress] = []
+    reports: list[bascule.Progress] = []
     with pytest.raises(InputError, match=r"EmbeddingModel.*does 'feature-extraction' or 'sent"):
-        await bascule.pipeline("text-generation", TINY_BERT, tier="cpu", progress=told.append)
-    assert {p.stage for p in told} >= {"config", "device"}
-    assert not {p.stage for p in told} & {"weights", "ready"}
+        await bascule.pipeline("text-generation", TINY_BERT, tier="cpu", progress=reports.append)
+    assert {p.stage for p in reports} >= {"config", "device"}
+    assert not {p.stage for p in reports} & {"weights", "ready"}
     labels = classifier("three labels of roberta", tmp_path)
     with pytest.raises(InputError, match=r"of one label.*ClassifierModel.*'text-classification'"):
         await opened("reranking", labels)

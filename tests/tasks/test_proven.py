@@ -236,8 +236,8 @@ async def test_an_answer_that_is_wrong_as_a_whole_costs_the_tier(
     real = EmbeddingModel._answer  # pyright: ignore[reportPrivateUsage]
 
     async def answered(self: EmbeddingModel, sample: Sample) -> Any:
-        found = await real(self, sample)
-        return np.full_like(found, answer) if self.tier == "webgpu" else found
+        result = await real(self, sample)
+        return np.full_like(result, answer) if self.tier == "webgpu" else result
 
     monkeypatch.setattr(EmbeddingModel, "_answer", answered)
     del stored

@@ -46,14 +46,14 @@ async def peak_of(opened: Any, **options: Any) -> tuple[Any, int]:
 
 @pytest.mark.parametrize("format", BOUNDS)
 async def test_minilm_in_blocks(format: str) -> None:
-    found = {}
+    results = {}
     async with await bascule.load("all-MiniLM-L6-v2", tier="cpu") as model:
         assert model.quantization is None
         assert model.weights.nbytes == MINILM_NBYTES[None]
         floats = await model.embed(TEXTS)
     for tier in (*TIERS, "wasm"):
         async with await bascule.load("all-MiniLM-L6-v2", tier=tier, quantize=format) as model:
-            found[tier] = await model.embed(TEXTS[:: 1 if tier == "cpu" else 5])
+            results[tier] = await model.embed(TEXTS[:: 1 if tier == "cpu" else 5])
             report = model.quantization
             assert model.weights.nbytes == MINILM_NBYTES[format] == report.nbytes
         assert report.format == format
@@ -68,7 +68,7 @@ async def test_minilm_in_blocks(format: str) -> None:
         for tensor in blocks:
             assert 0.9 * near < tensor.relative_error < 1.25 * near
             assert tensor.max_error > 0
-    measured = quality(found["cpu"], floats)
+    measured = quality(results["cpu"], floats)
     print(f"{format}: {measured}")
     least = BOUNDS[format]
     assert measured.cosine_mean >= least[0]
@@ -77,7 +77,7 @@ async def test_minilm_in_blocks(format: str) -> None:
     assert measured.same_neighbour >= least[3]
     # All tiers compute with the same blocks.
     for tier in ("webgpu", "wasm"):
-        assert (cosines(found[tier], found["cpu"][::5]) >= 0.99999).all(), tier
+        assert (cosines(results[tier], results["cpu"][::5]) >= 0.99999).all(), tier
 
 
 async def test_the_device_never_holds_two_copies() -> None:
@@ -143,8 +143,8 @@ def save(folder: Path, tensors: dict[str, Any], shards: int) -> None:
              for i, name in enumerate(names)}  # fmt: skip
     for file in set(files.values()):
         save_file({n: tensors[n] for n in names if files[n] == file}, folder / file)
-    told = json.dumps({"weight_map": files})
-    (folder / "model.safetensors.index.json").write_text(told)
+    result = json.dumps({"weight_map": files})
+    (folder / "model.safetensors.index.json").write_text(result)
 
 
 @pytest.mark.parametrize("tier", TIERS)
@@ -165,7 +165,7 @@ async def test_what_loads_is_what_the_numbers_quantize_to(
         folder, tier=tier, quantize=format, chunk_size_mb=1 / 16, parallel=True
     ) as model:
         texts = ["w4 w5 w6", "w7", "w8 w9 w10 w11"]
-        found = await model.embed(texts)
+        result = await model.embed(texts)
         store: Any = model.weights
         report = {tensor.name: tensor for tensor in model.quantization.tensors}
         files = [load_file(path) for path in folder.glob("*.safetensors")]
@@ -194,20 +194,20 @@ async def test_what_loads_is_what_the_numbers_quantize_to(
             assert report[name].max_error == pytest.approx(sums.max_error, rel=1e-4)
     async with await bascule.load(folder, tier="cpu") as model:
         floats = await model.embed(texts)
-    assert (cosines(found, floats) > (0.95 if format.startswith("q4") else 0.999)).all()
+    assert (cosines(result, floats) > (0.95 if format.startswith("q4") else 0.999)).all()
 
 
 async def test_rows_that_do_not_come_out_even_stay_floats() -> None:
     expected = golden("tiny-bert")
     for tier in TIERS:
         async with await bascule.load(TINY_BERT, tier=tier, quantize=4) as model:
-            found = await model.embed(expected.texts)
+            result = await model.embed(expected.texts)
             matrices = [t for t in model.quantization.tensors if "no multiple of 32" in t.kept]
             assert {t.dtype for t in matrices} == {"f32"}
             assert len(matrices) >= 8
             changed = [t for t in model.quantization.tensors if t.relative_error]
         assert not changed or {t.dtype for t in changed} == {"q4_1"}
-        assert (cosines(found, expected.embeddings) >= (0.9 if changed else 0.99999)).all()
+        assert (cosines(result, expected.embeddings) >= (0.9 if changed else 0.99999)).all()
 
 
 @pytest.mark.parametrize("tier", TIERS)
@@ -285,22 +285,22 @@ async def test_arrays_by_themselves(tier: str, format: str, rng: np.random.Gener
     async with bascule.WebGPUQuantizer(format=format, tier=tier) as quantizer:
         assert quantizer.bits == (16 if format == "f16" else int(format[1]))
         array = rng.standard_normal((5, 7, 96))
-        found = await quantizer.quantize(array)
-        assert found.shape == (5, 7, 96)
+        result = await quantizer.quantize(array)
+        assert result.shape == (5, 7, 96)
         wanted, sums = quantize(BlockType[format.upper()], array.astype(np.float32))
-        np.testing.assert_array_equal(found.data, wanted)
-        assert found.report.relative_error == pytest.approx(sums.relative_error, rel=1e-4)
-        error = np.abs(found.dequantize() - array.astype(np.float32)).max()
-        assert found.report.max_error == pytest.approx(error, rel=1e-4)
+        np.testing.assert_array_equal(result.data, wanted)
+        assert result.report.relative_error == pytest.approx(sums.relative_error, rel=1e-4)
+        error = np.abs(result.dequantize() - array.astype(np.float32)).max()
+        assert result.report.max_error == pytest.approx(error, rel=1e-4)
         turned = rng.standard_normal((64, 96)).astype(np.float16).T
         both = await quantizer.quantize({"a": array, "b": turned})
-        np.testing.assert_array_equal(both["a"].data, found.data)
+        np.testing.assert_array_equal(both["a"].data, result.data)
         np.testing.assert_allclose(both["b"].dequantize(), turned, atol=0.5)
 
 
 async def test_large_arrays_go_in_steps() -> None:
     array = np.random.default_rng(1).standard_normal((2500, 1024)).astype(np.float32)
-    told = list[bascule.Progress]()
+    output = list[bascule.Progress]()
     opened = await bascule.open_device("webgpu")
     backend: Any = opened.backend
     quantizer = bascule.WebGPUQuantizer(8, device=opened)
@@ -308,13 +308,13 @@ async def test_large_arrays_go_in_steps() -> None:
 
     def tell(progress: bascule.Progress) -> None:
         nonlocal peak
-        told.append(progress)
+        output.append(progress)
         peak = max(peak, backend.gpu.allocated_nbytes)
 
-    found = await quantizer.quantize(array, progress=tell)
-    assert [p.done for p in told] == [1 << 20, 2 << 20, array.size]
-    assert peak < found.data.nbytes + SLAB_NBYTES + (1 << 20)
-    np.testing.assert_array_equal(found.data, quantize(BlockType.Q8_0, array)[0])
+    result = await quantizer.quantize(array, progress=tell)
+    assert [p.done for p in output] == [1 << 20, 2 << 20, array.size]
+    assert peak < result.data.nbytes + SLAB_NBYTES + (1 << 20)
+    np.testing.assert_array_equal(result.data, quantize(BlockType.Q8_0, array)[0])
     quantizer.close()
     quantizer.close()
     assert backend.lost == ""

@@ -107,8 +107,8 @@ async def test_files_of_a_folder(tiny: Path) -> None:
     (home / "model.gguf").write_text("damaged")
     (home / "bascule-manifest.json").write_text("of the damaged one")
     assert await hub.pull_from("tiny", tiny) == home
-    found = {p.relative_to(home).as_posix(): p for p in home.rglob("*") if p.is_file()}
-    assert {name: path.read_bytes() for name, path in found.items()} == {
+    results = {p.relative_to(home).as_posix(): p for p in home.rglob("*") if p.is_file()}
+    assert {name: path.read_bytes() for name, path in results.items()} == {
         **FILES,
         "other.gguf": b"mine",
     }

@@ -57,8 +57,8 @@ async def test_many_callers_open_one_device() -> None:
         work = [asyncio.ensure_future(model.embed([text])) for text in texts]
         await asyncio.sleep(0)
         lose_device(model)
-        found = np.concatenate(await asyncio.gather(*work))
-        assert cosines(found, expected).min() > 0.99999
+        result = np.concatenate(await asyncio.gather(*work))
+        assert cosines(result, expected).min() > 0.99999
         assert model.stats["revivals"] == 1
 
 

@@ -31,9 +31,9 @@ Strategies = set[StrategyName]
 
 @pytest.fixture(params=["cpu", "wasm", "webgpu"])
 async def opened(request: pytest.FixtureRequest) -> AsyncIterator[bascule.Device]:
-    found = await bascule.open_device(request.param)
-    yield found
-    found.close()
+    result = await bascule.open_device(request.param)
+    yield result
+    result.close()
 
 
 def cut(program: Program, taken: Strategies) -> Program:
@@ -45,26 +45,26 @@ def cut(program: Program, taken: Strategies) -> Program:
         part, work = part_of(calls[0]), attention_work(calls[0])
         least = work // part.n_heads // part.n_queries  # one query of one head
         limits = Limits(limits.binding_nbytes, dispatch_work=max(work / 20, least))
-    found, more = fit(program, limits, ALL)
+    result, more = fit(program, limits, ALL)
     taken |= {t.strategy for t in more}
-    works = [attention_work(call) for call in found.calls if does_attention(call)]
+    works = [attention_work(call) for call in result.calls if does_attention(call)]
     assert max(works, default=0) <= limits.dispatch_work
-    kept = [state.nbytes for state in found.states if state.name.startswith("cache.")]
+    kept = [state.nbytes for state in result.states if state.name.startswith("cache.")]
     assert max(kept, default=0) <= limits.binding_nbytes
-    assert found.planned_nbytes == program.planned_nbytes
-    return found
+    assert result.planned_nbytes == program.planned_nbytes
+    return result
 
 
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> Strategies:
     """Models are made of rewritten programs; the strategies that were taken."""
-    found: Strategies = set()
+    result: Strategies = set()
     plain, plain_bucket = language_programs._program, EmbedderSettings.program
-    monkeypatch.setattr(language_programs, "_program", lambda *a: cut(plain(*a), found))
+    monkeypatch.setattr(language_programs, "_program", lambda *a: cut(plain(*a), result))
     monkeypatch.setattr(
-        EmbedderSettings, "program", lambda self, bucket: cut(plain_bucket(self, bucket), found)
+        EmbedderSettings, "program", lambda self, bucket: cut(plain_bucket(self, bucket), result)
     )
-    return found
+    return result
 
 
 async def load_tiny(opened: bascule.Device, **options: object) -> LanguageModel:
@@ -82,11 +82,11 @@ async def test_text_is_the_reference_s_while_partitions_grow(
     chat = TINY.chats[0]
     async with await load_tiny(opened, cache_dtype=dtype) as model:
         before = model.stats["cache_slots"]
-        found = await model.chat(chat.messages, sampling=GREEDY, max_new_tokens=32)
+        result = await model.chat(chat.messages, sampling=GREEDY, max_new_tokens=32)
         assert model.stats["cache_slots"] > before
         logits = await model.logits(TINY.ids)
-    assert chat.parts_at(found.ids) is None
-    assert len(found.ids) == (32 if chat.end is None else chat.end)
+    assert chat.parts_at(result.ids) is None
+    assert len(result.ids) == (32 if chat.end is None else chat.end)
     assert cosines(logits, TINY.logits).min() > 0.9999
     assert taken == {"partitioned_kv_cache", "head_partitioning", "chunked_attention"}
 
@@ -95,14 +95,14 @@ async def test_a_ring_of_partitions_wraps(opened: bascule.Device, taken: Strateg
     prompt = [*TINY.chats[0].prompt_ids, *range(10, 100)]  # longer than the ring
     options = {"sampling": GREEDY, "max_new_tokens": 80, "overflow": "slide"}
     async with await load_tiny(opened, max_length=48, cache_dtype="f32") as model:
-        found = await model.generate(prompt, **options)
-        assert model.stats["cache_slots"] < len(prompt) + len(found.ids)
+        result = await model.generate(prompt, **options)
+        assert model.stats["cache_slots"] < len(prompt) + len(result.ids)
     assert "partitioned_kv_cache" in taken
     with pytest.MonkeyPatch.context() as plain:
         plain.setattr(language_programs, "_program", PLAIN)
         async with await load_tiny(opened, max_length=48, cache_dtype="f32") as model:
             expected = await model.generate(prompt, **options)
-    assert found.ids == expected.ids
+    assert result.ids == expected.ids
 
 
 async def test_a_lost_device_s_partitions_are_filled_again(taken: Strategies) -> None:
@@ -121,6 +121,6 @@ async def test_a_lost_device_s_partitions_are_filled_again(taken: Strategies) ->
 async def test_embeddings_are_the_reference_s(opened: bascule.Device, taken: Strategies) -> None:
     expected = golden("tiny-bert")
     async with await opened.load(TINY_BERT) as model:
-        found = await model.embed(expected.texts)
-    assert cosines(found, expected.embeddings).min() > 0.99999
+        result = await model.embed(expected.texts)
+    assert cosines(result, expected.embeddings).min() > 0.99999
     assert taken == {"head_partitioning", "chunked_attention"}

@@ -18,8 +18,8 @@ WITH_TEXT = [name for name, known in KNOWN.items() if known.kind != "speech-mode
 
 def test_every_known_model_of_texts_has_one_and_it_is_what_the_goldens_say() -> None:
     assert [*stored_samples()] == WITH_TEXT
-    told = json.loads(make_samples.TARGET.read_text())["samples"]
-    assert told == {
+    result = json.loads(make_samples.TARGET.read_text())["samples"]
+    assert result == {
         "all-MiniLM-L6-v2": make_samples.minilm(),
         "SmolLM2-135M-Instruct": make_samples.smollm2(),
     }

@@ -51,12 +51,12 @@ async def test_greedy_text_and_memory(smollm2: LanguageModel) -> None:
         chat = chats[name]
         most = 32 if name in ("short", "long") else 12
         assert smollm2.chat_ids(chat.messages) == chat.prompt_ids
-        found = await smollm2.chat(chat.messages, sampling=GREEDY, max_new_tokens=most)
-        assert chat.parts_at(found.ids) is None, (name, found.text)
+        result = await smollm2.chat(chat.messages, sampling=GREEDY, max_new_tokens=most)
+        assert chat.parts_at(result.ids) is None, (name, result.text)
         if chat.end is not None and chat.end < most:
-            assert (found.text, found.stop_reason) == (chat.text, "end")
+            assert (result.text, result.stop_reason) == (chat.text, "end")
         else:
-            assert len(found.ids) == most
+            assert len(result.ids) == most
     weights = smollm2.stats["weights_nbytes"]
     assert weights <= 1.05 * FILE.stat().st_size
     if smollm2.tier == "webgpu":
@@ -68,23 +68,23 @@ async def test_the_same_weights_in_safetensors_say_the_same(tmp_path: Path) -> N
     folder = write_folder(FILE, tmp_path / "m")
     async with await bascule.load(folder, tier="cpu") as model:  # 540 MB of float32
         assert model.chat_ids(chat.messages) == chat.prompt_ids
-        found = await model.chat(chat.messages, sampling=GREEDY, max_new_tokens=32)
+        result = await model.chat(chat.messages, sampling=GREEDY, max_new_tokens=32)
     (folder / "model.safetensors").unlink()
-    assert chat.parts_at(found.ids) is None
-    assert (found.text, found.stop_reason) == (chat.text, "end")
+    assert chat.parts_at(result.ids) is None
+    assert (result.text, result.stop_reason) == (chat.text, "end")
 
 
 @on_wasm_too
 async def test_logits_of_200_tokens(smollm2: LanguageModel) -> None:
     text = llama.long_text()
     expected = text.logits(llama.token_embedding(FILE))
-    found = await smollm2.logits(text.ids)
-    assert found.shape == expected.shape == (200, 49152)
-    least = cosines(found, expected).min()
+    result = await smollm2.logits(text.ids)
+    assert result.shape == expected.shape == (200, 49152)
+    least = cosines(result, expected).min()
     print(f"{smollm2.tier}: cosine at least {least:.7f}")
     assert least >= 0.9999
 
-    top = found.argmax(axis=1)
+    top = result.argmax(axis=1)
     for kind in ("quantized", "float32"):
         theirs = llama.llama_cpp(kind).long
         clear = np.array(theirs.margins) >= CLEAR

@@ -36,30 +36,30 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def test_tiers_and_formats_agree(folder: Path, tmp_path: Path) -> None:
-    found: list[Any] = []
+    results: list[Any] = []
     for tier in ("cpu", "wasm", "webgpu"):
         async with await load(folder, tier, cache_dtype="f32") as model:
             assert model.languages == ("en", "de", "fr")
             said = await model.transcribe(NOISE, temperatures=0, language="en")
-            found.append([(s.start, s.end, s.ids) for s in said.segments])
+            results.append([(s.start, s.end, s.ids) for s in said.segments])
             assert said.duration == 2.5
             stats = model.stats
             # A window reads whole logits once, for the probability of no speech.
             assert stats["logits_reads"] == stats["windows"] < stats["decoder_steps"] / 4
-    assert found[0] == found[1] == found[2] != []
+    assert results[0] == results[1] == results[2] != []
     english = folders.hugging_face(tmp_path / "english", multilingual=False)
     for other in (folders.ctranslate2(tmp_path / "converted"), english):
         async with await load(other) as model:
             assert model.languages == ("en",)
             said = await model.transcribe(NOISE, temperatures=0)
-            found.append([s.ids for s in said.segments])
-    assert found[3] == found[4] != []
+            results.append([s.ids for s in said.segments])
+    assert results[3] == results[4] != []
 
 
 async def test_windows_follow_each_other(folder: Path) -> None:
-    told: list[Progress] = []
+    reports: list[Progress] = []
     async with await load(folder) as model:
-        whole = await model.transcribe(NOISE, temperatures=0, progress=told.append)
+        whole = await model.transcribe(NOISE, temperatures=0, progress=reports.append)
         assert whole.language in model.languages
         code, share = await model.detect_language(NOISE)
         assert code == whole.language
@@ -67,8 +67,8 @@ async def test_windows_follow_each_other(folder: Path) -> None:
         starts = [segment.start for segment in whole.segments]
         assert starts == sorted(starts)
         assert all(0 <= s.start < s.end <= 2.5 + folders.WINDOW_S for s in whole.segments)
-        assert (told[-1].done, told[-1].total, told[-1].unit) == (2500, 2500, "ms")
-        assert len(told) == whole.stats["windows"] >= 4
+        assert (reports[-1].done, reports[-1].total, reports[-1].unit) == (2500, 2500, "ms")
+        assert len(reports) == whole.stats["windows"] >= 4
         plain = await model.transcribe(NOISE, temperatures=0, timestamps=False)
         assert plain.stats["windows"] == 4
         assert all(token < folders.END for s in plain.segments for token in s.ids)
@@ -98,12 +98,12 @@ async def test_a_stream_is_left_and_a_task_cancelled(folder: Path) -> None:
 
 
 async def test_beams_find_likelier_texts_on_every_tier(folder: Path) -> None:
-    found: list[Any] = []
+    results: list[Any] = []
     options: Any = {"temperatures": 0, "language": "en", "no_speech_threshold": 1.0}
     for tier in ("cpu", "wasm", "webgpu"):
         async with await load(folder, tier, cache_dtype="f32") as model:
             said = await model.transcribe(NOISE[:13_000], beam_size=3, **options)
-            found.append([(s.start, s.end, s.ids) for s in said.segments])
+            results.append([(s.start, s.end, s.ids) for s in said.segments])
             if tier == "cpu":
                 plain = await model.transcribe(NOISE[:13_000], **options)
                 best, first = said.segments[0], plain.segments[0]
@@ -111,7 +111,7 @@ async def test_beams_find_likelier_texts_on_every_tier(folder: Path) -> None:
                 assert best.no_speech_probability == pytest.approx(first.no_speech_probability)
                 timeless = await model.transcribe(NOISE, beam_size=2, timestamps=False, **options)
                 assert all(token < folders.END for s in timeless.segments for token in s.ids)
-    assert found[0] == found[1] == found[2] != []
+    assert results[0] == results[1] == results[2] != []
 
 
 async def test_thresholds_act(folder: Path) -> None:
@@ -257,15 +257,15 @@ async def test_pauses_are_skipped() -> None:
     spoken = await read_recording(RECORDINGS / "measure.wav", 16_000)
     pause = np.zeros(35 * 16_000, np.float32)
     samples = np.concatenate([pause, spoken.samples, pause])
-    told: list[Progress] = []
+    reports: list[Progress] = []
     async with await load("whisper-tiny.en", "cpu", prove=False) as model:
-        said = await model.transcribe(samples, vad_filter=True, progress=told.append)
+        said = await model.transcribe(samples, vad_filter=True, progress=reports.append)
         assert [s.text for s in said.segments] == [row[2] for row in MEASURE]
         assert said.stats["windows"] == 1
         assert 34.5 < said.segments[0].start < 35.6
-        assert (told[-1].fraction, said.duration) == (1.0, pytest.approx(len(samples) / 16_000))
-        silent = await model.transcribe(pause, vad_filter=True, progress=told.append)
-        assert (silent.segments, silent.language, told[-1].fraction) == ([], "en", 1.0)
+        assert (reports[-1].fraction, said.duration) == (1.0, pytest.approx(len(samples) / 16_000))
+        silent = await model.transcribe(pause, vad_filter=True, progress=reports.append)
+        assert (silent.segments, silent.language, reports[-1].fraction) == ([], "en", 1.0)
         assert "windows" not in silent.stats
         with pytest.raises(InputError, match="vad_filter"):
             await model.transcribe(pause, vad_filter=1)
@@ -294,10 +294,10 @@ async def test_beams_of_tiny_en_say_what_those_of_faster_whisper_do() -> None:
 async def test_base_finds_the_language() -> None:
     async with await bascule.load("whisper-base", tier="wasm", prove=False) as model:
         assert len(model.languages) == 99
-        found = await model.transcribe(RECORDINGS / "bridge.wav")
-        assert found.language == "en"
+        result = await model.transcribe(RECORDINGS / "bridge.wav")
+        assert result.language == "en"
         assert_said(
-            found,
+            result,
             (
                 (0.0, 3.0, BRIDGE[0][2], -0.457, 0.031),
                 (

@@ -53,8 +53,8 @@ def test_text_or_a_later_time_follows_text() -> None:
 
 
 def test_the_same_time_or_the_end_follows_an_end() -> None:
-    found = allowed(FIRST + 3, 65, FIRST + 9)
-    assert found == {END, *LANGUAGES, *range(FIRST + 9, N_ROWS)}
+    result = allowed(FIRST + 3, 65, FIRST + 9)
+    assert result == {END, *LANGUAGES, *range(FIRST + 9, N_ROWS)}
 
 
 def test_a_time_is_forced_where_all_together_are_likelier_than_any_text() -> None:
@@ -88,9 +88,9 @@ def test_settings_that_lie_are_rejected(settings: dict[str, object], told: str) 
 
 
 def test_a_tokenizer_of_another_kind_is_rejected() -> None:
-    told = tokenizer()
-    told["added_tokens"] = told["added_tokens"][:3]
-    files = TokenizerFiles("m", json.dumps(told).encode(), bare=True)
+    result = tokenizer()
+    result["added_tokens"] = result["added_tokens"][:3]
+    files = TokenizerFiles("m", json.dumps(result).encode(), bare=True)
     with pytest.raises(
         ModelFileError, match="lacks the token '<|notimestamps|>'".replace("|", r"\|")
     ):
@@ -102,13 +102,13 @@ def test_a_tokenizer_of_another_kind_is_rejected() -> None:
 
 def test_languages_and_tasks_are_checked() -> None:
     english = tokens(is_multilingual=False)
-    for check, value, told in (
+    for check, value, result in (
         (TOKENS.check_language, "german", "one of 'en', 'de', 'fr'"),
         (TOKENS.check_task, "summarize", "one of 'transcribe', 'translate'"),
         (english.check_language, "de", "English alone"),
         (english.check_task, "translate", "English alone"),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=result):
             check(value)
     assert english.check_language(None) == "en"
     assert TOKENS.check_language(None) is None

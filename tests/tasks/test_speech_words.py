@@ -90,9 +90,9 @@ def test_no_word_takes_in_a_pause() -> None:
     words += [Timed(".", 1, 2.0, 5.0, 1.0), Timed(" late", 1, 5.0, 8.0, 1.0)]
     typical = typical_duration(words)
     assert typical == pytest.approx(0.4)
-    found = without_pauses(words, typical)
-    assert [w.end for w in found[5:]] == pytest.approx([2.8, 8.0])
-    assert found[6].start == pytest.approx(7.2)
+    result = without_pauses(words, typical)
+    assert [w.end for w in result[5:]] == pytest.approx([2.8, 8.0])
+    assert result[6].start == pytest.approx(7.2)
     assert typical_duration([]) == typical_duration([Timed(" a", 1, 2.0, 2.0, 1.0)]) == 0
     # At the ends of a segment they keep to its own times.
     segment = Segment(14.0, 15.2, "", (1, 2, 3), 0, 0, 1, 0)
@@ -116,7 +116,7 @@ def test_heads_of_settings_and_without() -> None:
 
 async def test_tiers_give_the_same_words(tmp_path: Path) -> None:
     folder = folders.hugging_face(tmp_path / "tiny")
-    found: list[Any] = []
+    results: list[Any] = []
     for tier in ("cpu", "wasm", "webgpu"):
         async with await bascule.load(folder, tier=tier, cache_dtype="f32") as model:
             options: Any = {"temperatures": 0, "language": "en", "no_speech_threshold": 1.0}
@@ -130,7 +130,7 @@ async def test_tiers_give_the_same_words(tmp_path: Path) -> None:
         assert starts == sorted(starts)
         assert all(0 <= w.start <= w.end <= 2.5 + folders.WINDOW_S for w in words)
         assert all(0 < w.probability <= 1 for w in words)
-        found.append([(w.start, w.end, w.text) for w in words])
+        results.append([(w.start, w.end, w.text) for w in words])
         assert said.segments[0].as_json()["words"][0]["text"] == words[0].text
         assert "words" not in plain.segments[0].as_json()
-    assert found[0] == found[1] == found[2]
+    assert results[0] == results[1] == results[2]

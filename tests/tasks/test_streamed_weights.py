@@ -227,9 +227,9 @@ async def test_passes_read_from_the_cache_and_never_from_the_network(
             assert server.count(FILE) > 0
             server.down()
             server.reset_counts()
-            found = await model.embed(TEXTS)
+            result = await model.embed(TEXTS)
             async with await bascule.load(folder, tier="cpu") as local:
-                assert np.array_equal(found, await local.embed(TEXTS))
+                assert np.array_equal(result, await local.embed(TEXTS))
             chunks = [path for path in weights_home.rglob("*") if path.stat().st_size == 1 << 16]
             assert chunks
             for path in chunks:

@@ -65,8 +65,8 @@ def test_embeddings_of_many_threads_are_those_of_one(encoder: bascule.EmbeddingM
     async def work(index: int) -> list[np.ndarray]:
         return await asyncio.gather(*(encoder.embed(texts_of(index)) for _ in range(4)))
 
-    for index, found in enumerate(in_threads(work)):
-        for embeddings in found:
+    for index, result in enumerate(in_threads(work)):
+        for embeddings in result:
             np.testing.assert_allclose(embeddings, expected[index], atol=1e-6)
     assert encoder.stats["texts"] == 5 * THREADS * len(texts_of(0))
 
@@ -83,8 +83,8 @@ def test_answers_of_many_threads_are_those_of_one(llama: bascule.LanguageModel) 
         several = asyncio.gather(text(index), text(index))
         return await several, await llama.logits(PROMPTS[0])
 
-    for index, (found, numbers) in enumerate(in_threads(work)):
-        assert found == [expected[index]] * 2
+    for index, (result, numbers) in enumerate(in_threads(work)):
+        assert result == [expected[index]] * 2
         np.testing.assert_allclose(numbers, logits, atol=1e-4)
     assert llama.stats["generations"] == 3 * THREADS
 
@@ -165,9 +165,9 @@ def test_a_model_closed_by_another_thread(encoder: bascule.EmbeddingModel) -> No
             begun.set()
         return "never noticed"
 
-    found = in_threads(work, 4)
-    assert found[0] == "closed"
-    assert all("closed" in told for told in found)
+    result = in_threads(work, 4)
+    assert result[0] == "closed"
+    assert all("closed" in output for output in result)
     with pytest.raises(InputError, match="one that was closed"):
         asyncio.run(encoder.embed(["w1"]))
 
@@ -180,8 +180,8 @@ def test_a_turn_is_lost_with_its_event_loop(llama: bascule.LanguageModel) -> Non
     stream = llama.stream(PROMPTS[0], max_new_tokens=8, sampling=GREEDY)
     loop.run_until_complete(anext(aiter(stream)))
     loop.close()
-    found = asyncio.run(llama.generate(PROMPTS[0], max_new_tokens=8, sampling=GREEDY))
-    assert len(found.ids) == 8
+    result = asyncio.run(llama.generate(PROMPTS[0], max_new_tokens=8, sampling=GREEDY))
+    assert len(result.ids) == 8
     with suppress(RuntimeError):  # the loop of its hooks is closed
         asyncio.run(stream.aclose())
 

@@ -39,10 +39,10 @@ def test_vtt() -> None:
 def test_text_and_json() -> None:
     assert FOUND.text == "One & two <b>. A\n\n--> B"
     assert FOUND.formatted() == "One & two <b>.\nA\n\n--> B\n"
-    told = json.loads(FOUND.formatted("json"))
-    assert (told["language"], told["duration"]) == ("en", 4000.5)
-    assert told["segments"][0] == FOUND.segments[0].as_json()
-    assert told["segments"][0]["ids"] == [1, 2]
+    result = json.loads(FOUND.formatted("json"))
+    assert (result["language"], result["duration"]) == ("en", 4000.5)
+    assert result["segments"][0] == FOUND.segments[0].as_json()
+    assert result["segments"][0]["ids"] == [1, 2]
 
 
 def test_nothing_was_said() -> None:

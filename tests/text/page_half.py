@@ -12,14 +12,14 @@ HERE = Path(__file__).resolve().parent
 
 
 def _ask(question: dict[str, Any]) -> Any:
-    told = subprocess.run(
+    result = subprocess.run(
         ["node", HERE / "in_node.mjs"],
         input=json.dumps(question),
         capture_output=True,
         text=True,
         check=True,
     )
-    return json.loads(told.stdout)
+    return json.loads(result.stdout)
 
 
 class NodeTokenizer:

@@ -109,8 +109,8 @@ def test_tools_and_their_answers_make_no_control_tokens() -> None:
 def test_marks_leave_no_trace_even_in_escaped_json() -> None:
     source = "{{ messages[0].content|tojson(ensure_ascii=True) }}"
     said = "<|im_end|> \ue000 \\ue001"
-    found = chat(source).render([{"role": "user", "content": said}])
-    assert found == r'"<|im_end|> \ue000 \\ue001"'
+    result = chat(source).render([{"role": "user", "content": said}])
+    assert result == r'"<|im_end|> \ue000 \\ue001"'
 
 
 async def test_the_real_models_own_template() -> None:

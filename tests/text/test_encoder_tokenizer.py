@@ -101,22 +101,22 @@ def roberta() -> dict[str, Any]:
 
 
 def modern_bert() -> dict[str, Any]:
-    told = roberta()
-    ids = told["model"]["vocab"]
-    told["model"] |= {"merges": [["a", "b"]], "byte_fallback": False, "ignore_merges": False}
-    told["normalizer"] = {"type": "NFC"}
-    told["pre_tokenizer"]["use_regex"] = True
-    told["post_processor"] = template("<s>", "</s>", ids)
-    return told
+    result = roberta()
+    ids = result["model"]["vocab"]
+    result["model"] |= {"merges": [["a", "b"]], "byte_fallback": False, "ignore_merges": False}
+    result["normalizer"] = {"type": "NFC"}
+    result["pre_tokenizer"]["use_regex"] = True
+    result["post_processor"] = template("<s>", "</s>", ids)
+    return result
 
 
 def xlm_roberta() -> dict[str, Any]:
     vocab = [["<s>", 0.0], ["<pad>", 0.0], ["</s>", 0.0], ["<unk>", 0.0], ["▁", -3.5], ["▁a", -4]]
     vocab += [["b", -5.25], ["a", -5.5]]
-    told = modern_bert()
-    told["model"] = {"type": "Unigram", "unk_id": 3, "vocab": vocab, "byte_fallback": False}
-    told["added_tokens"] = [special("<s>", 0), special("</s>", 2)]
-    told["normalizer"] = {
+    result = modern_bert()
+    result["model"] = {"type": "Unigram", "unk_id": 3, "vocab": vocab, "byte_fallback": False}
+    result["added_tokens"] = [special("<s>", 0), special("</s>", 2)]
+    result["normalizer"] = {
         "type": "Sequence",
         "normalizers": [
             {"type": "NFKC"},
@@ -124,14 +124,14 @@ def xlm_roberta() -> dict[str, Any]:
             {"type": "Sequence", "normalizers": [{"type": "Lowercase"}]},
         ],
     }
-    told["pre_tokenizer"] = {
+    result["pre_tokenizer"] = {
         "type": "Sequence",
         "pretokenizers": [
             {"type": "WhitespaceSplit"},
             {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True},
         ],
     }
-    return told
+    return result
 
 
 def clip() -> dict[str, Any]:
@@ -140,10 +140,10 @@ def clip() -> dict[str, Any]:
 
 def newer_clip() -> dict[str, Any]:
     """As transformers 5 writes it."""
-    told = clip()
-    pattern = told["pre_tokenizer"]["pretokenizers"][0]["pattern"]
+    result = clip()
+    pattern = result["pre_tokenizer"]["pretokenizers"][0]["pattern"]
     pattern["Regex"] = r"<\|startoftext\|>|<\|endoftext\|>|" + pattern["Regex"]
-    return told
+    return result
 
 
 KINDS = {f.__name__: f for f in (bert, roberta, modern_bert, xlm_roberta, clip, newer_clip)}
@@ -168,10 +168,10 @@ async def test_engines_agree_on_spaces_and_on_a_words_last_sigma() -> None:
 
 async def test_the_real_one_passes_whole() -> None:
     data = (models_folder() / "all-MiniLM-L6-v2" / "tokenizer.json").read_bytes()
-    told, clean = json.loads(data), json.loads(check_tokenizer(data, "t").json)
+    result, clean = json.loads(data), json.loads(check_tokenizer(data, "t").json)
     assert check_tokenizer(data, "t").n_tokens == 30_522
     for name in ("model", "added_tokens", "normalizer", "pre_tokenizer"):
-        assert clean[name] == told[name]
+        assert clean[name] == result[name]
 
 
 def step(kind: str, **fields: Any) -> dict[str, Any]:
@@ -273,10 +273,10 @@ HOSTILE: dict[str, tuple[str, object, type[BasculeError]]] = {
 @pytest.mark.parametrize("name", HOSTILE)
 async def test_what_an_enemy_wrote_is_refused(name: str) -> None:
     part, value, kind = HOSTILE[name]
-    told = copy.deepcopy(bert())
-    setting(part, value)(told)
+    result = copy.deepcopy(bert())
+    setting(part, value)(result)
     with pytest.raises(kind, match=r"tokenizer\.json"):
-        await open_tokenizer(json.dumps(told).encode(), 8)
+        await open_tokenizer(json.dumps(result).encode(), 8)
 
 
 @pytest.mark.parametrize(
@@ -300,10 +300,10 @@ async def test_what_an_enemy_wrote_is_refused(name: str) -> None:
     ],
 )
 async def test_so_are_other_models(kind: str, part: str, value: object) -> None:
-    told = KINDS[kind]()
-    setting(part, value)(told)
+    result = KINDS[kind]()
+    setting(part, value)(result)
     with pytest.raises(BasculeError, match=r"tokenizer\.json"):
-        await open_tokenizer(json.dumps(told).encode(), 8)
+        await open_tokenizer(json.dumps(result).encode(), 8)
 
 
 async def test_more_tokens_than_the_model_has_embeddings() -> None:
@@ -314,18 +314,18 @@ async def test_more_tokens_than_the_model_has_embeddings() -> None:
 
 
 async def test_a_panic_of_the_library_is_an_error_of_ours() -> None:
-    told = roberta()
+    result = roberta()
     # The library cuts the prefix off each right part, also off one that is shorter.
-    told["model"] |= {"continuing_subword_prefix": "####", "merges": ["a b"]}
+    result["model"] |= {"continuing_subword_prefix": "####", "merges": ["a b"]}
     with pytest.raises(ModelFileError, match="not sound"):
-        await make_tokenizer(json.dumps(told).encode(), 8)
+        await make_tokenizer(json.dumps(result).encode(), 8)
 
 
 async def test_what_the_library_says_of_a_text_is_an_error_of_ours() -> None:
-    told = bert()
-    del told["model"]["vocab"]["[UNK]"]
-    told["added_tokens"] = []
-    tokenizer = await make_tokenizer(json.dumps(told).encode(), 8)
+    result = bert()
+    del result["model"]["vocab"]["[UNK]"]
+    result["added_tokens"] = []
+    tokenizer = await make_tokenizer(json.dumps(result).encode(), 8)
     with pytest.raises(ModelFileError, match="fails on a text"):
         tokenizer.encode(["z"])
 

@@ -33,12 +33,12 @@ BEGIN, END, TURN = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
 
 def files(change: Callable[[dict[str, Any]], Any] | None = None, **config: Any) -> TokenizerFiles:
     """The files with a change in tokenizer.json, and others in tokenizer_config.json."""
-    told = json.loads(LLAMA3)
+    result = json.loads(LLAMA3)
     if change is not None:
-        change(told)
+        change(result)
     assert FILES.config is not None
     changed = json.dumps(json.loads(FILES.config) | config).encode()
-    return replace(FILES, tokenizer=json.dumps(told).encode(), config=changed)
+    return replace(FILES, tokenizer=json.dumps(result).encode(), config=changed)
 
 
 def put(*path: str, to: Any) -> Callable[[dict[str, Any]], None]:
@@ -76,10 +76,10 @@ def test_ids_are_those_of_the_makers_library(name: str, tmp_path: Path) -> None:
         data = (folder / "tokenizer.json").read_bytes()
     if name == "removed":
         split = put("pre_tokenizer", "pretokenizers", "0", "behavior", to="Removed")
-        told = json.loads(data)
-        split(told)
-        put("pre_tokenizer", "pretokenizers", "0", "invert", to=True)(told)
-        data = json.dumps(told).encode()
+        result = json.loads(data)
+        split(result)
+        put("pre_tokenizer", "pretokenizers", "0", "invert", to=True)(result)
+        data = json.dumps(result).encode()
     makers = Tokenizer.from_buffer(data)
     native = tokenizer_of(TokenizerFiles("m", data))
     page = LanguageTokenizer(native.vocabulary, NodeTokenizer(native.vocabulary.tokenizer_json()))
@@ -115,8 +115,8 @@ def test_what_the_files_say_of_special_tokens() -> None:
 
 def test_which_chat_template_is_taken() -> None:
     named = [{"name": "tool_use", "template": "a"}, {"name": "default", "template": "b"}]
-    for told, expected in (("c", "c"), (named, "b"), (named[:1], None), (None, None)):
-        without = replace(files(chat_template=told), chat_template=None)
+    for result, expected in (("c", "c"), (named, "b"), (named[:1], None), (None, None)):
+        without = replace(files(chat_template=result), chat_template=None)
         assert read_folder_vocabulary(without).chat_template == expected
     with pytest.raises(ModelFileError, match="chat_template: expected a string"):
         read_folder_vocabulary(replace(files(chat_template=5), chat_template=None))

@@ -33,10 +33,10 @@ def fresh_texts(count: int) -> list[str]:
 
 
 def test_ids_are_the_golden_ones() -> None:
-    told = text_goldens()
+    result = text_goldens()
     for special in (False, True):
-        ids = told["special" if special else "plain"]
-        for text, expected in zip(told["texts"], ids, strict=True):
+        ids = result["special" if special else "plain"]
+        for text, expected in zip(result["texts"], ids, strict=True):
             assert real().encode(text, special=special) == expected, text
 
 
@@ -130,8 +130,8 @@ def test_user_defined_tokens_are_parsed_everywhere() -> None:
 def test_the_longest_control_token_wins() -> None:
     tokenizer = tokenizer_of(tiny((*CONTROL, "<|end|><|end|>", "<|end")))
     control = tokenizer.vocabulary.control
-    found = tokenizer.encode("<|end|><|end|><|end|><|end", special=True)
-    assert found == [control["<|end|><|end|>"], control["<|end|>"], control["<|end"]]
+    result = tokenizer.encode("<|end|><|end|><|end|><|end", special=True)
+    assert result == [control["<|end|><|end|>"], control["<|end|>"], control["<|end"]]
 
 
 def test_long_texts_are_not_cut() -> None:

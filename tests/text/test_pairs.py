@@ -75,10 +75,10 @@ def test_the_longer_text_is_cut_first() -> None:
 
 
 async def test_templates_that_lie_in_each_other_are_refused() -> None:
-    told = json.loads(bert_words().to_str())
-    told["post_processor"] = {"type": "Sequence", "processors": [told["post_processor"]] * 2}
+    result = json.loads(bert_words().to_str())
+    result["post_processor"] = {"type": "Sequence", "processors": [result["post_processor"]] * 2}
     with pytest.raises(UnsupportedModelError, match="several steps of its post_processor"):
-        await open_pair_tokenizer(json.dumps(told).encode(), 64, n_embeddings=1000)
+        await open_pair_tokenizer(json.dumps(result).encode(), 64, n_embeddings=1000)
 
 
 PIECE: dict[str, Any] = {"SpecialToken": {"id": "[SEP]", "type_id": 0}}
@@ -100,9 +100,9 @@ UNSOUND: list[Any] = [
 
 @pytest.mark.parametrize("pair", UNSOUND, ids=[str(pair)[:50] for pair in UNSOUND])
 async def test_an_unsound_pair_is_none(pair: Any) -> None:
-    told = copy.deepcopy(json.loads(template_of_bert().to_str()))
-    told["post_processor"]["pair"] = pair
-    _, templates = await open_pair_tokenizer(json.dumps(told).encode(), 64, n_embeddings=1000)
+    result = copy.deepcopy(json.loads(template_of_bert().to_str()))
+    result["post_processor"]["pair"] = pair
+    _, templates = await open_pair_tokenizer(json.dumps(result).encode(), 64, n_embeddings=1000)
     assert templates.pair is None
     assert templates.single == ((2, 0), ("A", 0), (3, 0))
 

@@ -212,36 +212,36 @@ UNSOUND: list[tuple[str, Callable[[dict[str, Any]], None], str]] = [
 def test_other_steps_are_named(
     name: str, apply: Callable[[dict[str, Any]], None], words: str
 ) -> None:
-    told = json.loads(MAKERS[name]().to_str())
-    apply(told)
+    result = json.loads(MAKERS[name]().to_str())
+    apply(result)
     with pytest.raises(UnsupportedModelError, match=words):
-        read_folder_vocabulary(TokenizerFiles("m", json.dumps(told).encode()))
+        read_folder_vocabulary(TokenizerFiles("m", json.dumps(result).encode()))
 
 
 @pytest.mark.parametrize(("name", "apply", "words"), UNSOUND, ids=[row[2] for row in UNSOUND])
 def test_unsound_files_are_rejected(
     name: str, apply: Callable[[dict[str, Any]], None], words: str
 ) -> None:
-    told = json.loads(MAKERS[name]().to_str())
-    apply(told)
+    result = json.loads(MAKERS[name]().to_str())
+    apply(result)
     with pytest.raises(ModelFileError, match=words):
-        read_folder_vocabulary(TokenizerFiles("m", json.dumps(told).encode()))
+        read_folder_vocabulary(TokenizerFiles("m", json.dumps(result).encode()))
 
 
 def test_a_unigram_whose_unknown_characters_depend_on_their_neighbours() -> None:
-    told = json.loads(MAKERS["unigram with bytes"]().to_str())
-    told["model"]["vocab"].append(["xyz", -1.0])
+    result = json.loads(MAKERS["unigram with bytes"]().to_str())
+    result["model"]["vocab"].append(["xyz", -1.0])
     with pytest.raises(UnsupportedModelError, match="character 'x' is no token of its own"):
-        read_folder_vocabulary(TokenizerFiles("m", json.dumps(told).encode()))
+        read_folder_vocabulary(TokenizerFiles("m", json.dumps(result).encode()))
 
 
 def scored(**changes: Any) -> dict[str, Any]:
     """GGUF metadata of the same pieces as the "llama 2" of these tests."""
-    told = json.loads(MAKERS["llama 2"]().to_str())
-    tokens = tuple(sorted(told["model"]["vocab"], key=told["model"]["vocab"].get))
-    order = {"".join(pair): rank for rank, pair in enumerate(told["model"]["merges"])}
+    output = json.loads(MAKERS["llama 2"]().to_str())
+    tokens = tuple(sorted(output["model"]["vocab"], key=output["model"]["vocab"].get))
+    order = {"".join(pair): rank for rank, pair in enumerate(output["model"]["merges"])}
     kinds = [2] + [3] * 2 + [6] * 256 + [1] * (len(tokens) - 259)
-    found = {
+    result = {
         "model": "llama",
         "tokens": tokens,
         "scores": [-float(order.get(text, 1000)) for text in tokens],
@@ -249,7 +249,7 @@ def scored(**changes: Any) -> dict[str, Any]:
         "bos_token_id": 1,
         "eos_token_id": 2,
     } | changes
-    return {f"tokenizer.ggml.{key}": value for key, value in found.items() if value is not None}
+    return {f"tokenizer.ggml.{key}": value for key, value in result.items() if value is not None}
 
 
 def test_a_gguf_file_gives_the_ids_of_the_folder() -> None:

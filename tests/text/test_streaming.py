@@ -80,8 +80,8 @@ def test_control_tokens_are_silent_unless_asked_for() -> None:
 
 def run(stops: list[str], pieces: list[str]) -> tuple[str, str | None]:
     stopper = StopStrings(stops)
-    found = "".join(stopper.push(piece) for piece in pieces)
-    return found + stopper.flush(), stopper.stopped
+    result = "".join(stopper.push(piece) for piece in pieces)
+    return result + stopper.flush(), stopper.stopped
 
 
 @pytest.mark.parametrize(
@@ -112,11 +112,11 @@ few = st.text("abc", max_size=14)
 def test_where_pieces_are_cut_changes_nothing(stops: list[str], text: str, data: st.DataObject):
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=5)))
     pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-    found, stopped = run(stops, pieces)
-    assert (found, stopped) == run(stops, list(text)) == run(stops, [text])
-    assert not any(stop in found for stop in stops)
-    assert text.startswith(found + (stopped or ""))
-    assert stopped or found == text
+    result, stopped = run(stops, pieces)
+    assert (result, stopped) == run(stops, list(text)) == run(stops, [text])
+    assert not any(stop in result for stop in stops)
+    assert text.startswith(result + (stopped or ""))
+    assert stopped or result == text
 
 
 def test_text_is_held_back_no_longer_than_it_must() -> None:

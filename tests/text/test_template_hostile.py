@@ -239,9 +239,9 @@ def test_what_chat_templates_are_written_with_works() -> None:
 def test_today() -> None:
     source = "{{ strftime_now('%Y-%m-%d %d %b %Y %A %B %H %% %1000d') }}"
     before = datetime.now()
-    found = Renderer(source).render({})
+    result = Renderer(source).render({})
     form = "%Y-%m-%d %d %b %Y %A %B %H % %1000d"
-    assert found in (english(form, before), english(form, datetime.now()))
+    assert result in (english(form, before), english(form, datetime.now()))
 
 
 def english(form: str, day: datetime) -> str:

@@ -71,9 +71,9 @@ def test_as_many_tokens_as_may_be_cost_no_more_than_a_few() -> None:
 def test_a_vocabulary_full_of_control_tokens() -> None:
     plain = tokenizer_of(tiny())
     control = {f"<|{number:0124}|>": number for number in range(1 << 14)}
-    found = LanguageTokenizer(replace(plain.vocabulary, control=control), plain._plain)
+    result = LanguageTokenizer(replace(plain.vocabulary, control=control), plain._plain)
     text = "a " + "<|" * 3000 + f"<|{77:0124}|> b"
-    assert found.split(text) == ["a " + "<|" * 3000, 77, " b"]
+    assert result.split(text) == ["a " + "<|" * 3000, 77, " b"]
     marked = Marker(control).mark(text, "#")
-    assert found.split(marked) == [marked]
+    assert result.split(marked) == [marked]
     assert marked.replace("#", "") == text

@@ -23,7 +23,7 @@ def tiny(control: Sequence[str] = CONTROL, **changes: Any) -> dict[str, Any]:
     merges = ("h e", "l l", "he ll", "hell o", "Ġ hello", "1 2", "Ã ©")
     normal = [*BYTE_OF, *(merge.replace(" ", "") for merge in merges)]
     tokens = (*normal, *control, "<tool>", "[PAD1]")
-    found = {
+    result = {
         "model": "gpt2",
         "pre": "gpt-2",
         "tokens": tokens,
@@ -32,7 +32,7 @@ def tiny(control: Sequence[str] = CONTROL, **changes: Any) -> dict[str, Any]:
         "bos_token_id": tokens.index("<s>") if "<s>" in tokens else None,
         "eos_token_id": tokens.index("</s>") if "</s>" in tokens else None,
     } | changes
-    return {f"tokenizer.ggml.{key}": value for key, value in found.items() if value is not None}
+    return {f"tokenizer.ggml.{key}": value for key, value in result.items() if value is not None}
 
 
 def tokenizer_of(metadata: Mapping[str, object]) -> LanguageTokenizer:

@@ -131,8 +131,8 @@ async def _loads_right(right: Callable[[Tier], bool], switch: str) -> None:
     async with await bascule.load(TINY_BERT) as model:
         assert right(model.tier)
         assert switch in model.tier_reason
-        found = await model.embed(expected.texts)
-        assert (cosines(found, expected.embeddings) >= 0.99999).all()
+        result = await model.embed(expected.texts)
+        assert (cosines(result, expected.embeddings) >= 0.99999).all()
 
 
 async def test_memory_that_is_too_small_for_a_model_is_told(
@@ -157,9 +157,9 @@ async def test_what_a_model_needs_is_read_off_its_programs() -> None:
 
 def test_without_an_adapter_auto_takes_the_cpu_and_the_answer_stays() -> None:
     expected = golden("tiny-bert")
-    told = without_adapter("embed", "--json", "--model", str(TINY_BERT), *expected.texts)
-    assert told.returncode == 0, told.stderr
-    assert (cosines(json.loads(told.stdout), expected.embeddings) >= 0.99999).all()
+    result = without_adapter("embed", "--json", "--model", str(TINY_BERT), *expected.texts)
+    assert result.returncode == 0, result.stderr
+    assert (cosines(json.loads(result.stdout), expected.embeddings) >= 0.99999).all()
     report = json.loads(without_adapter("doctor", "--json").stdout)
     webgpu = next(row for row in report["tiers"] if row["tier"] == "webgpu")
     assert not webgpu["works"]
@@ -168,10 +168,10 @@ def test_without_an_adapter_auto_takes_the_cpu_and_the_answer_stays() -> None:
 
 
 def test_asking_for_webgpu_without_an_adapter_is_a_clear_error() -> None:
-    told = without_adapter("embed", "--tier", "webgpu", "--model", str(TINY_BERT), "w4")
-    assert told.returncode == 1
-    assert "webgpu" in told.stderr
-    assert "mesa-vulkan-drivers" in told.stderr
+    result = without_adapter("embed", "--tier", "webgpu", "--model", str(TINY_BERT), "w4")
+    assert result.returncode == 1
+    assert "webgpu" in result.stderr
+    assert "mesa-vulkan-drivers" in result.stderr
 
 
 async def test_a_device_that_computes_wrongly_is_not_taken(
@@ -205,9 +205,9 @@ async def test_webnn_without_its_runtime_says_what_it_needs(
     monkeypatch.setitem(sys.modules, "webnn", None)
     with pytest.raises(TierUnavailableError, match=r"needs the package pywebnn .*tier=\"auto\""):
         await open_tier("webnn")
-    found = await bascule.capabilities()
-    assert found.webnn == frozenset()
-    assert "pywebnn" in found.problems["webnn"]
+    result = await bascule.capabilities()
+    assert result.webnn == frozenset()
+    assert "pywebnn" in result.problems["webnn"]
 
 
 async def test_a_model_that_keeps_states_is_not_for_webnn() -> None:
@@ -249,11 +249,11 @@ except TierUnavailableError as error:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS needs Linux")
 def test_wasm_without_address_space_says_so() -> None:
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", SCARCE], capture_output=True, text=True, check=False
     )
-    assert told.returncode == 0, told.stderr
-    tier, reason, hint = json.loads(told.stdout)
+    assert result.returncode == 0, result.stderr
+    tier, reason, hint = json.loads(result.stdout)
     assert tier == "wasm"
     assert "cannot load its kernels" in reason
     assert "ulimit -v" in hint

@@ -43,7 +43,7 @@ GARBAGE: tuple[Any, ...] = (
 
 def in_python(code: str, environment: dict[str, str] | None = None) -> Any:
     """What a fresh Python prints as JSON."""
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code],
         env=environment,
         capture_output=True,
@@ -51,80 +51,80 @@ def in_python(code: str, environment: dict[str, str] | None = None) -> Any:
         timeout=120,
         check=True,
     )
-    return json.loads(told.stdout)
+    return json.loads(result.stdout)
 
 
 async def test_without_wasmtime_there_is_no_simd(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wasmtime", None)
-    found = await bascule.capabilities(dispatch=False)
-    assert (found.wasm_simd, found.wasm_relaxed_simd) == (False, False)
-    assert found.problems["wasm"] == "outside a page it needs the package wasmtime"
+    result = await bascule.capabilities(dispatch=False)
+    assert (result.wasm_simd, result.wasm_relaxed_simd) == (False, False)
+    assert result.problems["wasm"] == "outside a page it needs the package wasmtime"
 
 
 async def test_this_machine_is_what_wgpu_says_and_computes() -> None:
-    found = await bascule.capabilities()
+    result = await bascule.capabilities()
     adapter: Any = await wgpu.gpu.request_adapter_async(power_preference="high-performance")
-    assert found.dispatch is True
-    assert found.webnn is not None
-    assert set(found.problems) == (set() if found.webnn else {"webnn"})
-    assert found.host == "native"
-    assert (found.wasm_simd, found.wasm_relaxed_simd) == (True, True)  # wasmtime's
-    assert (found.vendor or "", found.device) == (adapter.info["vendor"], adapter.info["device"])
-    assert found.driver == adapter.info["description"]
-    assert found.backend == adapter.info["backend_type"]
-    assert found.software == (adapter.info["adapter_type"] == "CPU")
-    assert found.features is not None
-    assert found.limits is not None
-    assert ("subgroups" in found.features) == ("subgroup" in adapter.features)
-    assert len(found.features) == len(adapter.features)
+    assert result.dispatch is True
+    assert result.webnn is not None
+    assert set(result.problems) == (set() if result.webnn else {"webnn"})
+    assert result.host == "native"
+    assert (result.wasm_simd, result.wasm_relaxed_simd) == (True, True)  # wasmtime's
+    assert (result.vendor or "", result.device) == (adapter.info["vendor"], adapter.info["device"])
+    assert result.driver == adapter.info["description"]
+    assert result.backend == adapter.info["backend_type"]
+    assert result.software == (adapter.info["adapter_type"] == "CPU")
+    assert result.features is not None
+    assert result.limits is not None
+    assert ("subgroups" in result.features) == ("subgroup" in adapter.features)
+    assert len(result.features) == len(adapter.features)
     limits = adapter.limits
-    assert found.limits["maxBufferSize"] == limits["max-buffer-size"]
-    assert found.limits["maxTextureDimension1D"] == limits["max-texture-dimension-1d"]
-    assert len(found.limits) == len(limits)
-    assert found.subgroup_min_size is not None
-    assert found.subgroup_max_size is not None
-    assert 1 <= found.subgroup_min_size <= found.subgroup_max_size
-    assert found.threads
-    assert 1 <= (found.n_cores or 0) <= (os.cpu_count() or 0)
-    assert found.versions["wgpu"] == wgpu.__version__
-    assert 0 < found.memory_budget_nbytes < (found.device_memory_nbytes or 0)
+    assert result.limits["maxBufferSize"] == limits["max-buffer-size"]
+    assert result.limits["maxTextureDimension1D"] == limits["max-texture-dimension-1d"]
+    assert len(result.limits) == len(limits)
+    assert result.subgroup_min_size is not None
+    assert result.subgroup_max_size is not None
+    assert 1 <= result.subgroup_min_size <= result.subgroup_max_size
+    assert result.threads
+    assert 1 <= (result.n_cores or 0) <= (os.cpu_count() or 0)
+    assert result.versions["wgpu"] == wgpu.__version__
+    assert 0 < result.memory_budget_nbytes < (result.device_memory_nbytes or 0)
 
 
 async def test_limits_are_named_as_the_drivers_name_them(gpu: NativeGpu) -> None:
-    found = await capabilities(dispatch=False)
-    assert found.dispatch is None
-    assert found.limits is not None
-    assert found.features is not None
-    assert set(gpu.adapter.limits) <= set(found.limits)
-    assert gpu.adapter.features <= found.features
-    assert all(gpu.adapter.limits[name] <= found.limits[name] for name in gpu.adapter.limits)
+    result = await capabilities(dispatch=False)
+    assert result.dispatch is None
+    assert result.limits is not None
+    assert result.features is not None
+    assert set(gpu.adapter.limits) <= set(result.limits)
+    assert gpu.adapter.features <= result.features
+    assert all(gpu.adapter.limits[name] <= result.limits[name] for name in gpu.adapter.limits)
 
 
 async def test_a_record_survives_json() -> None:
-    found = await capabilities()
-    assert from_facts(json.loads(json.dumps(found.as_json()))) == found
+    result = await capabilities()
+    assert from_facts(json.loads(json.dumps(result.as_json()))) == result
     assert from_facts(json.loads(json.dumps(Capabilities().as_json()))) == Capabilities()
 
 
 def test_without_an_adapter_the_reason_is_told() -> None:
-    found = from_facts(in_python(PRINT, NO_ADAPTER))
-    assert not found.has_adapter
-    assert found.dispatch is None
-    assert found.adapter_name == "none"
-    assert "adapter" in found.problems["webgpu"]
-    assert found.threads
-    assert found.memory_budget_nbytes > 0
+    result = from_facts(in_python(PRINT, NO_ADAPTER))
+    assert not result.has_adapter
+    assert result.dispatch is None
+    assert result.adapter_name == "none"
+    assert "adapter" in result.problems["webgpu"]
+    assert result.threads
+    assert result.memory_budget_nbytes > 0
 
 
 def test_a_missing_driver_package_is_named() -> None:
-    found = from_facts(in_python(f"import sys; sys.modules['wgpu'] = None\n{PRINT}"))
-    assert found.dispatch is None
-    assert "cannot be imported" in found.problems["webgpu"]
+    result = from_facts(in_python(f"import sys; sys.modules['wgpu'] = None\n{PRINT}"))
+    assert result.dispatch is None
+    assert "cannot be imported" in result.problems["webgpu"]
 
 
 def test_a_dispatch_needs_no_numpy() -> None:
-    found = from_facts(in_python(f"import sys; sys.modules['numpy'] = None\n{PRINT}"))
-    assert found.dispatch is True
+    result = from_facts(in_python(f"import sys; sys.modules['numpy'] = None\n{PRINT}"))
+    assert result.dispatch is True
 
 
 def test_the_record_needs_neither_numpy_nor_wgpu() -> None:
@@ -143,12 +143,12 @@ async def test_a_device_that_computes_wrongly_is_told(monkeypatch: pytest.Monkey
     )
     link.link.cache_clear()
     try:
-        found = await capabilities()
+        result = await capabilities()
     finally:
         link.link.cache_clear()
-    assert found.dispatch is False
-    assert "wrong sums" in found.problems["dispatch"]
-    assert found.has_adapter
+    assert result.dispatch is False
+    assert "wrong sums" in result.problems["dispatch"]
+    assert result.has_adapter
 
 
 async def _hang(**_: Any) -> NativeGpu:
@@ -166,9 +166,9 @@ async def test_a_driver_that_hangs_or_crashes_is_told(
 ) -> None:
     monkeypatch.setattr("bascule.backend.webgpu.gpu_native.open_native", broken)
     monkeypatch.setattr(room, "_DISPATCH_LIMIT_S", 0.2)
-    found = await capabilities()
-    assert found.dispatch is False
-    assert told in found.problems["dispatch"]
+    result = await capabilities()
+    assert result.dispatch is False
+    assert told in result.problems["dispatch"]
 
 
 @pytest.mark.parametrize("name", [each.name for each in fields(Capabilities)])
@@ -179,13 +179,13 @@ def test_any_field_may_be_missing_or_garbage(name: str) -> None:
         "device_memory_nbytes": 8 * GIB,
     }
     for garbage in GARBAGE:
-        found = from_facts({**whole, name: garbage, "nobody knows this": 1})
-        assert found.memory_budget_nbytes >= 0
-        assert found.adapter_name
-        assert isinstance(found.has_adapter, bool)
-        assert found.data_types >= set()
-        assert from_facts(json.loads(json.dumps(found.as_json()))) == found
-        assert hash(found.identity)
+        result = from_facts({**whole, name: garbage, "nobody knows this": 1})
+        assert result.memory_budget_nbytes >= 0
+        assert result.adapter_name
+        assert isinstance(result.has_adapter, bool)
+        assert result.data_types >= set()
+        assert from_facts(json.loads(json.dumps(result.as_json()))) == result
+        assert hash(result.identity)
 
 
 @pytest.mark.parametrize(
@@ -206,16 +206,16 @@ def test_a_value_of_the_wrong_type_counts_as_not_told(name: str, value: object) 
 
 def test_odd_entries_do_not_take_the_sound_ones_along() -> None:
     facts = {"limits": {"a": 1, "b": "2", "c": 3.0, "d": None}, "features": ["x", 1, None]}
-    found = from_facts(facts)
-    assert found.limits == {"a": 1, "c": 3}
-    assert found.features == {"x"}
+    result = from_facts(facts)
+    assert result.limits == {"a": 1, "c": 3}
+    assert result.features == {"x"}
 
 
 def test_an_adapter_that_tells_nothing_is_an_adapter() -> None:
-    found = from_facts(adapter_facts({}, [], {}))
-    assert found.has_adapter
-    assert found.adapter_name == "GPU"
-    assert found.subgroup_min_size is None
+    result = from_facts(adapter_facts({}, [], {}))
+    assert result.has_adapter
+    assert result.adapter_name == "GPU"
+    assert result.subgroup_min_size is None
 
 
 @pytest.mark.parametrize(
@@ -274,17 +274,17 @@ def test_number_types_follow_the_adapter() -> None:
 
 
 async def test_the_identity_changes_with_what_decisions_rest_on() -> None:
-    found = await capabilities(dispatch=False)
-    assert (await capabilities(dispatch=False)).identity == found.identity
-    assert found.limits is not None
+    result = await capabilities(dispatch=False)
+    assert (await capabilities(dispatch=False)).identity == result.identity
+    assert result.limits is not None
     others = [
-        replace(found, driver="another"),
-        replace(found, limits={**found.limits, "maxBufferSize": 1}),
-        replace(found, features=frozenset({"x"})),
-        replace(found, versions={**found.versions, "bascule": "99"}),
-        replace(found, build="another browser"),
+        replace(result, driver="another"),
+        replace(result, limits={**result.limits, "maxBufferSize": 1}),
+        replace(result, features=frozenset({"x"})),
+        replace(result, versions={**result.versions, "bascule": "99"}),
+        replace(result, build="another browser"),
     ]
-    assert len({found.identity, *(other.identity for other in others)}) == 1 + len(others)
+    assert len({result.identity, *(other.identity for other in others)}) == 1 + len(others)
 
 
 @pytest.mark.parametrize("environment", [dict(os.environ), NO_ADAPTER], ids=["adapter", "none"])
@@ -292,17 +292,19 @@ def test_the_doctor_tells_it_readably_and_as_json(environment: dict[str, str]) -
     def doctor(*arguments: str) -> str:
         command = [sys.executable, "-m", "bascule", "doctor", *arguments]
         environment["COLUMNS"] = "200"
-        told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        return told.stdout
+        output = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True
+        )
+        return output.stdout
 
-    found = from_facts(json.loads(doctor("--json"))["capabilities"])
+    result = from_facts(json.loads(doctor("--json"))["capabilities"])
     text = doctor()
     assert "Capabilities" in text
     assert "memory_budget" in text
-    assert f"{found.memory_budget_nbytes / 1e9:.1f} GB" in text
-    if found.has_adapter:
-        assert found.dispatch
-        assert found.driver is not None
-        assert found.driver in text
+    assert f"{result.memory_budget_nbytes / 1e9:.1f} GB" in text
+    if result.has_adapter:
+        assert result.dispatch
+        assert result.driver is not None
+        assert result.driver in text
     else:
         assert "no: wgpu has no usable GPU" in text

@@ -94,8 +94,8 @@ def test_kinds_of_errors(error: Exception, kind: ErrorKind) -> None:
 
 async def test_what_passes_is_tried_again_where_it_ran() -> None:
     operation = Failing(BUSY, DeviceLostError("reset"))
-    found = await manager().execute_with_recovery("product", operation)
-    assert found == [Attempt(1), Attempt(2), Attempt(3)]
+    result = await manager().execute_with_recovery("product", operation)
+    assert result == [Attempt(1), Attempt(2), Attempt(3)]
 
 
 async def test_waits_double(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,15 +119,15 @@ async def test_less_memory_after_freeing_some() -> None:
 
     recovering.on_memory_pressure(free_cache)
     recovering.on_memory_pressure(lambda: freed.append("idle model"))
-    found = await recovering.execute_with_recovery("embed", Failing(NO_MEMORY, MemoryError()))
-    assert [attempt.memory_scale for attempt in found] == [1.0, 0.5, 0.25]
+    result = await recovering.execute_with_recovery("embed", Failing(NO_MEMORY, MemoryError()))
+    assert [attempt.memory_scale for attempt in result] == [1.0, 0.5, 0.25]
     assert freed == ["cache", "idle model"] * 2
 
 
 async def test_tiers_are_the_last_steps() -> None:
     recovering = manager(max_retry_attempts=1)
-    found = await recovering.execute_with_recovery("product", Failing(*[BUSY] * 4))
-    assert [attempt.tier for attempt in found] == [None, None, *["webgpu-limited"] * 2, "cpu"]
+    result = await recovering.execute_with_recovery("product", Failing(*[BUSY] * 4))
+    assert [attempt.tier for attempt in result] == [None, None, *["webgpu-limited"] * 2, "cpu"]
     assert recovering.error_recovery.get_recovery_stats().fallback_s["cpu"] >= 0
 
 
@@ -166,9 +166,9 @@ async def test_what_cannot_pass_is_not_tried_again(error: Exception) -> None:
 
 async def test_the_last_error_tells_of_those_before() -> None:
     operation = Failing(BUSY, ModelFileError("x", "is cut short"))
-    with pytest.raises(ModelFileError) as told:
+    with pytest.raises(ModelFileError) as result:
         await manager().execute_with_recovery("product", operation)
-    assert told.value.__notes__ == [
+    assert result.value.__notes__ == [
         "product: before that, attempt 1: GpuError: GPU replay failed: the device is busy"
     ]
 
@@ -242,8 +242,8 @@ async def test_a_real_tier_is_left_for_the_cpu() -> None:
             raise DeviceLostError("planted")
         return await _embedding(attempt.tier)
 
-    found = await manager(max_retry_attempts=1).execute_with_recovery("embed", embed)
-    assert abs(found - expected).max() < 1e-5
+    result = await manager(max_retry_attempts=1).execute_with_recovery("embed", embed)
+    assert abs(result - expected).max() < 1e-5
 
 
 async def _embedding(tier: str | None) -> Any:

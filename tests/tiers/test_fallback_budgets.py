@@ -112,9 +112,9 @@ def run(case: str, device: Any, **config: Any) -> tuple[Any, dict[str, int], tup
     operation, inputs, context = CASES[case]
     tier = {} if case == "simplified_shader" else {"device": device}
     with bascule.FallbackManager(PLAIN, config={**tier, **config}, memory_threshold=1.0) as manager:
-        found = manager.run_with_fallback(operation, inputs, context)
+        result = manager.run_with_fallback(operation, inputs, context)
         [memory] = manager.get_performance_metrics()["memory_usage"].values()
-        return found, memory, manager.last_taken
+        return result, memory, manager.last_taken
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +134,8 @@ def test_half_the_memory_is_enough_and_costs_little(
     assert memory["plain_nbytes"] >= whole
     budget = int(0.6 * whole)
     with counted(monkeypatch) as divided:
-        found, memory, taken = run(case, device, memory_budget_nbytes=budget)
-    np.testing.assert_allclose(found, expected, 1e-6, 1e-6)
+        result, memory, taken = run(case, device, memory_budget_nbytes=budget)
+    np.testing.assert_allclose(result, expected, 1e-6, 1e-6)
     assert 0 < memory["peak_nbytes"] <= budget
     wanted = "layer_decomposition" if case == "simplified_shader" else case.split(",")[0]
     strategies = {each.strategy for each in taken}
@@ -166,8 +166,8 @@ def test_a_budget_that_cannot_be_met_is_refused_with_its_bytes(
 def test_a_quarter_of_the_work_in_a_dispatch(device: bascule.Device, case: str) -> None:
     expected, *_ = run(case, device)
     limit = WORK[case] // 4
-    found, _, taken = run(case, device, dispatch_work=limit)
-    np.testing.assert_allclose(found, expected, 1e-6, 1e-6)
+    result, _, taken = run(case, device, dispatch_work=limit)
+    np.testing.assert_allclose(result, expected, 1e-6, 1e-6)
     assert any(each.strategy == case and each.parts >= 2 for each in taken)
     assert np.prod([each.parts for each in taken]) <= 8
     assert f"a dispatch may have {limit:,}" in taken[0].reason
@@ -208,8 +208,8 @@ def test_a_model_s_type_says_what_an_embedding_is() -> None:
         ("vision", "audio", "multimodal"), (12, 8, 4)
     )
     for model, name in (("text", "embedding_lookup"), ("audio", "feature_extraction")):
-        told = bascule.create_optimal_fallback_strategy(model, PLAIN, "embedding")
-        assert told["operation"] == name
+        result = bascule.create_optimal_fallback_strategy(model, PLAIN, "embedding")
+        assert result["operation"] == name
 
 
 def test_auto_that_takes_the_cpu_is_no_fallback() -> None:

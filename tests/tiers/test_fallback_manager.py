@@ -75,9 +75,9 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
     image, weight = rng.standard_normal((2, 11, 9, 3)), rng.standard_normal((5, 3, 4, 3))
     framed = np.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)))
     seen = np.lib.stride_tricks.sliding_window_view(framed, (3, 4), (1, 2))[:, ::2, ::2]
-    found = np.einsum("byxcij,nijc->byxn", seen, weight)
+    result = np.einsum("byxcij,nijc->byxn", seen, weight)
     context = {"stride": 2, "padding": 1}
-    yield "feature_extraction", {"image": image, "weight": weight}, context, found
+    yield "feature_extraction", {"image": image, "weight": weight}, context, result
     tensor = rng.standard_normal((3, 64)).astype(np.float32)
     whole, _ = quantize(BlockType.Q8_0, tensor)
     yield "quantize", {"tensor": tensor}, {"bits": 8}, whole.reshape(3, -1)
@@ -93,21 +93,21 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("tier", TIERS)
 def test_each_operation_gives_what_numpy_gives(rng: np.random.Generator, tier: str) -> None:
-    told = list(cases(rng))
+    output = list(cases(rng))
     taken: set[str] = set()
     refused: dict[str, str] = {}
     for name, config in CONFIGS.items():
         with bascule.FallbackManager(SAFARI, config={"tier": tier, **config}) as manager:
-            for operation, inputs, context, expected in told:
+            for operation, inputs, context, expected in output:
                 try:
-                    found = manager.run_with_fallback(operation, inputs, context)
+                    result = manager.run_with_fallback(operation, inputs, context)
                 except LimitError as error:
                     assert name != "plain"
                     refused[name] = f"{operation}: {error}"
                     continue
                 where = f"{operation} {name}"
-                np.testing.assert_allclose(found, expected, 2e-5, 2e-5, err_msg=where)
-                assert found.shape == expected.shape
+                np.testing.assert_allclose(result, expected, 2e-5, 2e-5, err_msg=where)
+                assert result.shape == expected.shape
                 taken |= {each.strategy for each in manager.last_taken}
             metrics = manager.get_performance_metrics()
             assert metrics["fallback_activations"] + metrics["native_operations"] > 8
@@ -127,8 +127,8 @@ def test_the_threshold_activates_and_lowers_the_peak(rng: np.random.Generator) -
         with bascule.FallbackManager(
             {"name": "safari", "version": "26"}, config=config, memory_threshold=threshold
         ) as manager:
-            found = manager.run_with_fallback("matmul", {"a": a, "b": b})
-            np.testing.assert_allclose(found, a @ b, 1e-5, 1e-4)
+            result = manager.run_with_fallback("matmul", {"a": a, "b": b})
+            np.testing.assert_allclose(result, a @ b, 1e-5, 1e-4)
             metrics = manager.get_performance_metrics()
             peaks[threshold] = metrics["memory_usage"]["matmul"]["peak_nbytes"]
             assert metrics["layer_operations"] == (threshold == 0.1)
@@ -155,13 +155,13 @@ def test_simpler_shaders_are_taken_and_told(rng: np.random.Generator) -> None:
     a, b = rng.standard_normal((1, 64)), rng.standard_normal((64, 48))
     with bascule.FallbackManager({"name": "safari", "version": "16.0"}) as manager:
         inputs = {"operation": "matmul_4bit", "inputs": {"a": a, "b": b}}
-        found = manager.run_with_fallback("shader_compilation", inputs)
+        result = manager.run_with_fallback("shader_compilation", inputs)
         *divided, taken = manager.last_taken
         assert {each.strategy for each in divided} == {"layer_decomposition"}
         assert taken.strategy == "simplified_shader"
         assert taken.reason == "the adapter has no subgroups"
         plain = manager.run_with_fallback("matmul_4bit", inputs["inputs"], {"tier": "cpu"})
-        np.testing.assert_allclose(found, plain, 1e-5, 1e-5)
+        np.testing.assert_allclose(result, plain, 1e-5, 1e-5)
         assert manager.get_performance_metrics()["fallback_activations"] == 2
 
 
@@ -225,11 +225,11 @@ CACHE = {
 @pytest.mark.parametrize("position", [0, 5, 6, 299, 2**20])
 def test_a_cache_that_slides_takes_a_position_by_its_slot(position: int) -> None:
     with bascule.FallbackManager(SAFARI, config={"tier": "cpu"}) as manager:
-        found = manager.run_with_fallback("kv_cache_update", CACHE, {"position": position})
+        result = manager.run_with_fallback("kv_cache_update", CACHE, {"position": position})
     slots = [position % 6, (position + 1) % 6]
     expected = np.zeros((2, 6, 4))
     expected[:, slots] = [[[1.0] * 4] * 2, [[2.0] * 4] * 2]
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(result, expected)
 
 
 @pytest.mark.parametrize(
@@ -271,9 +271,9 @@ def test_nan_stays_nan(rng: np.random.Generator, tier: str) -> None:
     q, k, v = rng.standard_normal((3, 4, 8))
     v[2, 3] = np.nan
     with bascule.FallbackManager(SAFARI, config={"tier": tier}) as manager:
-        found = manager.run_with_fallback("attention", {"query": q, "key": k, "value": v})
-    assert np.isnan(found[:, 3]).all()
-    assert np.isfinite(np.delete(found, 3, axis=1)).all()
+        result = manager.run_with_fallback("attention", {"query": q, "key": k, "value": v})
+    assert np.isnan(result[:, 3]).all()
+    assert np.isfinite(np.delete(result, 3, axis=1)).all()
 
 
 # Functions of the caller's
@@ -318,5 +318,5 @@ async def test_in_an_event_loop_it_is_awaited() -> None:
     assert manager.needs_fallback("matmul") is False  # plain code beside a loop
     async with await manager.ready():
         assert manager.needs_fallback("matmul") is False
-        found = await manager.run_with_fallback("matmul", {"a": [[2.0]], "b": [[3.0]]})
-        assert found == [[6.0]]
+        result = await manager.run_with_fallback("matmul", {"a": [[2.0]], "b": [[3.0]]})
+        assert result == [[6.0]]

@@ -93,24 +93,24 @@ async def test_the_answer_is_the_same(tier: str) -> None:
     expected = golden("tiny-bert")
     async with await bascule.load(TINY_BERT, tier=tier) as model:
         assert model.tier == tier
-        found = await model.embed(expected.texts)
-    assert (cosines(found, expected.embeddings) >= 0.99999).all()
+        result = await model.embed(expected.texts)
+    assert (cosines(result, expected.embeddings) >= 0.99999).all()
 
 
 async def test_a_real_model_answers_the_same() -> None:
     expected = golden("minilm")
     short = [i for i, ids in enumerate(expected.ids) if len(ids) <= 32][:8]
     async with await bascule.load("all-MiniLM-L6-v2", tier=LIMITED) as model:
-        found = await model.embed([expected.texts[i] for i in short])
-    assert (cosines(found, expected.embeddings[short]) >= 0.99999).all()
+        result = await model.embed([expected.texts[i] for i in short])
+    assert (cosines(result, expected.embeddings[short]) >= 0.99999).all()
 
 
 async def test_auto_leaves_it_alone_where_webgpu_works() -> None:
-    found = await survey(Switches(), budget_s=0.2)
-    facts = found.facts(BackendType.WEBGPU_LIMITED)
+    result = await survey(Switches(), budget_s=0.2)
+    facts = result.facts(BackendType.WEBGPU_LIMITED)
     assert facts is not None
     assert "webgpu works, on the same adapter" in facts.refused
-    decision = decision_for(found.tiers, ModelNeed())
+    decision = decision_for(result.tiers, ModelNeed())
     row = next(c for c in decision.considered if c.tier == LIMITED)
     assert "webgpu works, on the same adapter" in row.refused
 
@@ -123,8 +123,8 @@ async def test_auto_considers_it_where_webgpu_is_refused(monkeypatch: pytest.Mon
 
     for place in ("survey", "auto"):
         monkeypatch.setattr(f"bascule.choosing.{place}.open_named", opened)
-    found = await survey(Switches(), budget_s=0.2)
-    facts = found.facts(BackendType.WEBGPU_LIMITED)
+    result = await survey(Switches(), budget_s=0.2)
+    facts = result.facts(BackendType.WEBGPU_LIMITED)
     assert facts is not None
     assert not facts.refused
     assert facts.speeds.samples
@@ -142,8 +142,8 @@ async def test_the_switches_force_it_and_disable_it(monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("BASCULE_FORCE_WEBGPU_LIMITED")
     for switch in ("WEBGPU", "WEBGPU_LIMITED"):
         monkeypatch.setenv(f"BASCULE_DISABLE_{switch}", "1")
-    found = await survey(read_switches(), budget_s=0.1)
-    facts = found.facts(BackendType.WEBGPU_LIMITED)
+    result = await survey(read_switches(), budget_s=0.1)
+    facts = result.facts(BackendType.WEBGPU_LIMITED)
     assert facts is not None
     assert "BASCULE_DISABLE_WEBGPU_LIMITED is set" in facts.refused
 
@@ -160,9 +160,9 @@ async def test_recovery_reaches_it_when_webgpu_keeps_failing(error: Exception) -
         return await _embedding(attempt.tier)
 
     manager = RecoveryManager(FallbackStrategy(retry_delay=0.001, max_retry_attempts=2))
-    found = await manager.execute_with_recovery("embed", embed)
+    result = await manager.execute_with_recovery("embed", embed)
     assert tiers == ["webgpu", "webgpu", "webgpu", LIMITED]
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
 async def _embedding(tier: str) -> np.ndarray:

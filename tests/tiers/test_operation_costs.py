@@ -98,10 +98,10 @@ def test_work_grows_as_the_kind_does() -> None:
 
 async def test_samples_are_taken_once_and_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     costs = {kind: await costs_of(kind, HERE, busy=idle) for kind in KINDS}
-    for kind, found in costs.items():
-        assert found is not None
-        assert set(found) == {"wasm", "cpu"}, kind
-        assert all(len(samples) >= 2 for samples in found.values())
+    for kind, result in costs.items():
+        assert result is not None
+        assert set(result) == {"wasm", "cpu"}, kind
+        assert all(len(samples) >= 2 for samples in result.values())
     # 131,072 numbers transformed take a hundred times as long as summed up.
     fft, total = costs["fft"], costs["reduction"]
     assert fft is not None

@@ -66,13 +66,13 @@ def test_the_file_is_read_once_a_second(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(pressure, "monotonic", lambda: now[0])
     file = tmp_path / "cpu"
     file.write_text(LINE.format("95.0"))
-    told = LinuxPressure(file)
-    assert told.state == "critical"
+    result = LinuxPressure(file)
+    assert result.state == "critical"
     file.write_text(LINE.format("1.0"))
     now[0] += 0.5
-    assert told.state == "critical"
+    assert result.state == "critical"
     now[0] += 0.6
-    assert told.state == "nominal"
+    assert result.state == "nominal"
 
 
 async def test_embeddings_yield() -> None:
@@ -80,15 +80,15 @@ async def test_embeddings_yield() -> None:
         texts = ["w4 w5", " ".join(["w6"] * 12)]
         expected = await model.embed(texts)
         assert model.stats["pressure_yields"] == 0
-        told = Told("critical")
-        model.yield_to(told)
+        result = Told("critical")
+        model.yield_to(result)
         assert np.array_equal(await model.embed(texts), expected)
         assert model.stats["pressure_yields"] >= 1
-        told.state = "serious"
+        result.state = "serious"
         yields = model.stats["pressure_yields"]
         await model.embed(texts)
         assert model.stats["pressure_yields"] == yields
-    assert told.closed
+    assert result.closed
 
 
 async def test_a_text_yields_and_queues_nothing_ahead(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,8 +144,8 @@ async def test_a_page_measures_wasm_only_where_another_tier_may_be_faster(
             return TierFacts(backend.tier, software=backend.tier == "webgpu", identity="planted")
 
         monkeypatch.setattr("bascule.choosing.survey._facts", facts_of)
-    found = await survey(Switches(), budget_s=0.5)
-    wasm = next(facts for facts in found.tiers if facts.tier == "wasm")
+    result = await survey(Switches(), budget_s=0.5)
+    wasm = next(facts for facts in result.tiers if facts.tier == "wasm")
     typical = "typical elsewhere (no other tier here could be faster)"
     assert wasm.speeds.source == ("predicted" if rival == "a GPU" else typical)
     remembered = await speed_record("wasm", wasm.identity, await open_remembered())
@@ -161,9 +161,9 @@ async def test_another_device_than_the_remembered_one_is_surveyed_next_time(
     machine.devices["wasm"] = "another"
     await open_best(Switches(), ModelNeed())
     machine.opened.clear()
-    found = await survey(Switches(), budget_s=0.5)
+    result = await survey(Switches(), budget_s=0.5)
     assert machine.opened == ["wasm"]
-    assert next(t for t in found.tiers if t.tier == "wasm").device_name == "another"
+    assert next(t for t in result.tiers if t.tier == "wasm").device_name == "another"
 
 
 async def test_a_refusal_is_remembered_for_a_day(
@@ -173,8 +173,8 @@ async def test_a_refusal_is_remembered_for_a_day(
     now = 1e9
     monkeypatch.setattr(TierRecords.open.__func__, "__kwdefaults__", {"clock": lambda: now})
     for _ in range(2):
-        found = await survey(Switches(), budget_s=0.5)
-        assert found.tiers[0].refused == "no adapter was found"
+        result = await survey(Switches(), budget_s=0.5)
+        assert result.tiers[0].refused == "no adapter was found"
     assert machine.opened.count("webgpu") == 1
     now += REFUSAL_S
     await survey(Switches(), budget_s=0.5)
@@ -237,15 +237,15 @@ asyncio.run(main())
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS needs Linux")
 def test_auto_gives_way_where_wasm_has_no_address_space(tmp_path: Path) -> None:
     expected = golden("tiny-bert")
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", SCARCE, str(TINY_BERT), json.dumps(list(expected.texts))],
         env={**os.environ, "BASCULE_DISABLE_WEBGPU": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert told.returncode == 0, told.stderr
-    tier, reason, embeddings = json.loads(told.stdout)
+    assert result.returncode == 0, result.stderr
+    tier, reason, embeddings = json.loads(result.stdout)
     assert tier == "cpu"
     assert "wasm refused (wasmtime cannot load its kernels" in reason
     assert (cosines(embeddings, expected.embeddings) >= 0.99999).all()
@@ -299,9 +299,9 @@ class Watched:
         )
 
     async def record(self) -> SpeedRecord:
-        found = await speed_record("cpu", "me", self.remembered)
-        assert found is not None
-        return found
+        result = await speed_record("cpu", "me", self.remembered)
+        assert result is not None
+        return result
 
     async def ran(self, ratio: float, program: Program = SMALL, times: int = 1) -> None:
         record = await self.record()
@@ -314,9 +314,9 @@ class Watched:
 
 @pytest.fixture
 async def watched() -> Watched:
-    found = Watched()
-    await found.remembered.put(speed_key("cpu", "me"), SpeedRecord(SPEEDS).as_json())
-    return found
+    result = Watched()
+    await result.remembered.put(speed_key("cpu", "me"), SpeedRecord(SPEEDS).as_json())
+    return result
 
 
 @pytest.mark.parametrize("ratio", [30.0, 0.03])
@@ -391,22 +391,22 @@ def _line(once_s: float, unit_s: float) -> Speeds:
 
 async def test_a_model_tells_its_watch_of_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     Machine(monkeypatch, "cpu")
-    told: list[tuple[str, float, float]] = []
+    messages: list[tuple[str, float, float]] = []
 
     async def note(self: Watch, tier: Tier, passes: Any, seconds: float) -> None:
-        told.append((tier, sum(share * work_of_program(p)[0] for p, share in passes), seconds))
+        messages.append((tier, sum(share * work_of_program(p)[0] for p, share in passes), seconds))
 
     monkeypatch.setattr(Watch, "note", note)
     async with await bascule.load(TINY_BERT, prove=False) as model:
         await model.embed(["w4 w5"] * 8)  # prepares a bucket
-        prepared = len(told)
+        prepared = len(messages)
         await model.embed(["w4 w5"] * 8)
         await model.embed(["w4 w5"] * 7)
-    assert (prepared, len(told)) == (0, 2)
-    (tier, work, seconds), (_, less, _) = told
+    assert (prepared, len(messages)) == (0, 2)
+    (tier, work, seconds), (_, less, _) = messages
     assert (tier, less) == ("cpu", pytest.approx(work * 7 / 8))
     assert seconds > 0
     async with await bascule.load(TINY_BERT, tier="cpu", prove=False) as model:
         await model.embed("w4")
         await model.embed("w4")
-    assert len(told) == 2  # who asks for a tier is not predicted
+    assert len(messages) == 2  # who asks for a tier is not predicted

@@ -164,12 +164,12 @@ KINDS: dict[str, tuple[CapabilityRequirements, dict[str, Any], str, str]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_lack_is_told_in_words(kind: str) -> None:
-    required, lacks, name, found = KINDS[kind]
+    required, lacks, name, result = KINDS[kind]
     problems = {"webgpu": "planned", "webnn": "no context"}
     machine = replace(FULL, problems=problems, **lacks)
     [mismatch] = get_requirement_mismatch(machine, required)
     assert mismatch.capability == name
-    assert mismatch.found == found
+    assert mismatch.found == result
     assert mismatch.required
     assert mismatch.hint.endswith(".")
     assert name in str(mismatch)
@@ -285,13 +285,13 @@ def test_validation_raises_with_every_lack() -> None:
 
 
 async def test_an_operation_is_validated_on_the_real_machine() -> None:
-    found = await validate_operation_requirements(
+    result = await validate_operation_requirements(
         one(neural_network_support=True, matrix_multiplication=True, minimum_memory_mb=64)
     )
-    assert found.dispatch is True
+    assert result.dispatch is True
     assert await validate_operation_requirements(NOTHING, EMPTY) is EMPTY
     with pytest.raises(CapabilityMismatchError, match="maxBufferSize"):
-        await validate_operation_requirements(one(limits={"maxBufferSize": 1 << 60}), found)
+        await validate_operation_requirements(one(limits={"maxBufferSize": 1 << 60}), result)
 
 
 @pytest.mark.parametrize(

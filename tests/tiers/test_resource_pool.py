@@ -42,11 +42,11 @@ WORK: dict[Path, Callable[[Any], Any]] = {TINY_BERT: embed, LLAMA: generate}
 
 async def alone(tier: str) -> dict[Path, Any]:
     """The answers of models that are loaded alone."""
-    found = dict[Path, Any]()
+    result = dict[Path, Any]()
     for path, work in WORK.items():
         async with await bascule.load(path, tier=tier) as model:
-            found[path] = await work(model)
-    return found
+            result[path] = await work(model)
+    return result
 
 
 def lose(pool: ResourcePool) -> None:
@@ -71,13 +71,13 @@ async def test_two_models_where_one_fits(tier: str) -> None:
                 for _ in range(chance.randrange(40)):
                     await asyncio.sleep(0)
                 task.cancel()
-            found = await asyncio.gather(*tasks, return_exceptions=True)
+            result = await asyncio.gather(*tasks, return_exceptions=True)
             with pytest.raises(ModelNotFoundError):
                 await missing
-            for path, answer in zip(paths, found, strict=True):
+            for path, answer in zip(paths, result, strict=True):
                 cancelled = isinstance(answer, asyncio.CancelledError)
                 assert cancelled or answer == expected[path], answer
-            assert sum(isinstance(answer, asyncio.CancelledError) for answer in found) <= 12
+            assert sum(isinstance(answer, asyncio.CancelledError) for answer in result) <= 12
             stats = pool.stats
             assert len(pool.resident) == 1
             assert stats.peak_nbytes <= BUDGETS[tier]
@@ -158,8 +158,8 @@ async def test_a_lost_device() -> None:
                 lose(pool)
             return await embed(model)
 
-        found = await asyncio.gather(pool.run(TINY_BERT, losing), pool.run(TINY_BERT, embed))
-        assert [*found] == [rows] * 2
+        result = await asyncio.gather(pool.run(TINY_BERT, losing), pool.run(TINY_BERT, embed))
+        assert [*result] == [rows] * 2
         assert pool.stats.devices_lost == 3
         assert pool.stats.peak_nbytes <= WEBGPU
         assert not pool._retired
@@ -279,8 +279,8 @@ async def test_two_callers_that_wait_for_each_other() -> None:
         finally:
             queue.release(lease)
 
-    found = await asyncio.gather(caller("a", first, second), caller("b", second, first))
-    assert sorted(found) == ["stuck", "went on"]
+    result = await asyncio.gather(caller("a", first, second), caller("b", second, first))
+    assert sorted(result) == ["stuck", "went on"]
     assert not queue.is_busy
     assert np.all([not entry.leases for entry in queue.entries.values()])
 
@@ -323,9 +323,9 @@ async def test_a_device_lost_while_requests_are_queued() -> None:
             lose(pool)
             await asyncio.sleep(0.05)
             queued[-1].cancel()
-        found = await asyncio.wait_for(asyncio.gather(*queued, return_exceptions=True), 60)
-        assert found[:3] == [expected[path] for path in [*WORK] * 2][:3]
-        assert isinstance(found[3], asyncio.CancelledError)
+        result = await asyncio.wait_for(asyncio.gather(*queued, return_exceptions=True), 60)
+        assert result[:3] == [expected[path] for path in [*WORK] * 2][:3]
+        assert isinstance(result[3], asyncio.CancelledError)
         for path, work in WORK.items():
             assert await pool.run(path, work) == expected[path]
         assert pool.stats.devices_lost == 1

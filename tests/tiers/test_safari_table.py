@@ -43,20 +43,25 @@ def safari(version: Any, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
 def test_the_old_table_holds_word_for_word(row: list[str]) -> None:
     for version in VERSIONS[row[0]]:
-        found = safari_support(safari(version))
-        assert found is not None
-        cells = (found.four_bit, found.kv_cache, found.shader_compilation, found.memory_management)
-        told = [found.versions, found.webgpu_tier, *(cell.value for cell in cells)]
-        assert told == row, version
+        result = safari_support(safari(version))
+        assert result is not None
+        cells = (
+            result.four_bit,
+            result.kv_cache,
+            result.shader_compilation,
+            result.memory_management,
+        )
+        messages = [result.versions, result.webgpu_tier, *(cell.value for cell in cells)]
+        assert messages == row, version
 
 
 def test_safari_26_needs_no_fallback() -> None:
     for version in ("26", "26.0", "26.6", "27.3", "99"):
-        found = bascule.safari_support(safari(version))
-        assert found is not None
-        assert found.versions == "26.0+"
-        assert not found.four_bit.needs_fallback
-        assert not found.kv_cache.needs_fallback
+        result = bascule.safari_support(safari(version))
+        assert result is not None
+        assert result.versions == "26.0+"
+        assert not result.four_bit.needs_fallback
+        assert not result.kv_cache.needs_fallback
 
 
 def test_what_needs_a_fallback_is_what_the_mark_says() -> None:
@@ -146,26 +151,26 @@ def test_each_fact_has_its_source() -> None:
 
 
 def test_safari_26_as_a_record() -> None:
-    found = safari_capabilities(safari("26.1"))
-    assert found is not None
-    assert found.host == "table"
-    assert found.features == {"shader-f16", "timestamp-query"}
-    assert found.limits == SPECIFIED_LIMITS
-    assert found.subgroup_min_size is None
-    assert found.dispatch is None
-    assert found.jspi is False
-    assert found.webnn == set()
-    assert found.memory_budget_nbytes == 1 << 30
-    assert found.versions == {"safari": "26.1"}
+    result = safari_capabilities(safari("26.1"))
+    assert result is not None
+    assert result.host == "table"
+    assert result.features == {"shader-f16", "timestamp-query"}
+    assert result.limits == SPECIFIED_LIMITS
+    assert result.subgroup_min_size is None
+    assert result.dispatch is None
+    assert result.jspi is False
+    assert result.webnn == set()
+    assert result.memory_budget_nbytes == 1 << 30
+    assert result.versions == {"safari": "26.1"}
     half = CapabilityRequirements(data_types=frozenset({"float16"}), needs=frozenset({"threads"}))
-    assert meets_requirements(found, half)
-    assert not meets_requirements(found, CapabilityRequirements(features=frozenset({"subgroups"})))
+    assert meets_requirements(result, half)
+    assert not meets_requirements(result, CapabilityRequirements(features=frozenset({"subgroups"})))
 
 
 def test_an_older_safari_has_no_webgpu_whatever_the_table_calls_it() -> None:
-    found = safari_capabilities(safari("17.0"))
-    assert found is not None
-    assert not found.has_adapter
-    assert "26" in found.problems["webgpu"]
-    assert found.wasm_simd
-    assert not found.wasm_relaxed_simd
+    result = safari_capabilities(safari("17.0"))
+    assert result is not None
+    assert not result.has_adapter
+    assert "26" in result.problems["webgpu"]
+    assert result.wasm_simd
+    assert not result.wasm_relaxed_simd

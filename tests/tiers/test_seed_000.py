@@ -73,10 +73,10 @@ def attention(inputs: dict[str, Any]) -> Any:
 @pytest.mark.parametrize(("version", "needed"), [("17.0", False), ("15.6", True)])
 def test_the_example_runs(rng: np.random.Generator, version: str, needed: bool) -> None:
     query, key, value = rng.standard_normal((3, 2, 9, 16)).astype(np.float32)
-    told = {"query": query, "key": key, "value": value, "attention_function": attention}
-    scope: dict[str, Any] = dict(told)
+    result = {"query": query, "key": key, "value": value, "attention_function": attention}
+    scope: dict[str, Any] = dict(result)
     exec(EXAMPLE.replace('"17.0"', repr(version)), scope)
-    np.testing.assert_allclose(scope["result"], attention(told), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(scope["result"], attention(result), rtol=1e-5, atol=1e-6)
     assert scope["metrics"]["fallback_activations"] == needed
     assert scope["metrics"]["native_operations"] == 0
     assert scope["metrics"].keys() == METRICS.keys()

@@ -103,14 +103,14 @@ async def test_streaming() -> None:
         pipeline = StreamingInferencePipeline(
             model_name="t5-small", max_length=12, stream_buffer_size=buffered
         )
-        found = ""
+        result = ""
         async for token in pipeline.generate_streaming(
             "Translate English to French: Hello world", temperature=0
         ):
-            found += token
+            result += token
         assert 0 < pipeline.stats["new_tokens"] <= 12
         pipeline.close()
-        return found
+        return result
 
     assert await text(8) == await text(1) != ""
 

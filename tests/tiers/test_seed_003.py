@@ -35,9 +35,9 @@ METAL = Hardware("mps", None, "unknown: a page cannot look for drivers")
 
 async def test_basic_manager_creation() -> None:
     manager = RecoveryManager()
-    found = await manager.system_info()
-    assert found.host == "native"
-    assert await manager.is_ane_available() is ("npu" in (found.webnn or ()))
+    result = await manager.system_info()
+    assert result.host == "native"
+    assert await manager.is_ane_available() is ("npu" in (result.webnn or ()))
 
 
 async def test_recovery_of_an_operation() -> None:
@@ -169,14 +169,14 @@ def test_platform_information() -> None:
 
 
 async def test_a_page_that_tells_nothing() -> None:
-    found = Capabilities(host="page", problems={"webgpu": "navigator.gpu is missing"})
-    info = info_from(found, METAL, None, "unknown: no tier works")
+    result = Capabilities(host="page", problems={"webgpu": "navigator.gpu is missing"})
+    info = info_from(result, METAL, None, "unknown: no tier works")
     assert info.mps_available is None
     assert info.sources["mps_available"].startswith("unknown")
     assert info.sources["dispatch"] == "unknown: navigator.gpu is missing"
     assert info.sources["memory_nbytes"].startswith("unknown")
     assert "unknown" in str(info)
-    metal = replace(found, backend="Metal", features=frozenset(), problems={})
+    metal = replace(result, backend="Metal", features=frozenset(), problems={})
     assert info_from(metal, replace(METAL, present=True), 1.0, "measured").mps_feature_enabled
 
 

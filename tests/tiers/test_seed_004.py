@@ -281,8 +281,8 @@ class FixedStepODESolver:
 
 def test_integrating_with_solvers() -> None:
     solver = FixedStepODESolver()
-    found = solver.solve(lambda _, y: -y, (0.0, 1.0), [1.0, 2.0], 0.5, 0.001)
-    np.testing.assert_allclose(found, [np.exp(-1), 2 * np.exp(-1)], rtol=1e-3)
+    result = solver.solve(lambda _, y: -y, (0.0, 1.0), [1.0, 2.0], 0.5, 0.001)
+    np.testing.assert_allclose(result, [np.exp(-1), 2 * np.exp(-1)], rtol=1e-3)
     assert solver.taken in ("jax", "torch")
 
 

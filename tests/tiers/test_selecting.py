@@ -60,9 +60,9 @@ def test_a_software_gpu_loses_where_the_measurement_says_so_and_the_log_warns() 
     decision = selector.decisions[-1]
     assert "software" in decision.warning
     assert "predicted against" in decision.reason
-    told = json.loads(json.dumps(decision.as_json()))
-    assert [c["tier"] for c in told["considered"]] == ["webgpu", "cpu"]
-    assert all(c["expected_ms"] > 0 for c in told["considered"])
+    result = json.loads(json.dumps(decision.as_json()))
+    assert [c["tier"] for c in result["considered"]] == ["webgpu", "cpu"]
+    assert all(c["expected_ms"] > 0 for c in result["considered"])
 
 
 def test_memory_that_does_not_fit_and_wide_numbers_lose_with_the_reason() -> None:
@@ -208,8 +208,8 @@ def test_fallbacks_are_tried_in_their_order(selector: IntelligentBackendSelector
         return failing_on(BackendType.WEBGPU, BackendType.WASM)(backend)
 
     fallbacks = [BackendType.WASM, "webgpu", "numpy"]
-    found = selector.execute_with_monitoring("sum", "webgpu", work, LARGE, fallbacks)
-    assert found == "cpu"
+    result = selector.execute_with_monitoring("sum", "webgpu", work, LARGE, fallbacks)
+    assert result == "cpu"
     assert asked == [BackendType.WEBGPU, BackendType.WASM, BackendType.CPU]
     assert "planted on wasm" in str(selector.decisions[-1])
     stats = selector.get_performance_summary()["operation_stats"]
@@ -254,8 +254,8 @@ async def test_what_is_awaited_falls_back_as_well(selector: IntelligentBackendSe
         await asyncio.sleep(0.01)
         return failing_on(BackendType.WEBGPU)(backend)
 
-    found = await selector.execute_with_monitoring("sum", "webgpu", work, LARGE, ["cpu"])
-    assert found == "cpu"
+    result = await selector.execute_with_monitoring("sum", "webgpu", work, LARGE, ["cpu"])
+    assert result == "cpu"
     stats = selector.get_performance_summary()["operation_stats"]
     assert stats[BackendType.CPU, "sum"]["total_time"] >= 0.01
     with pytest.raises(BackendsFailedError):

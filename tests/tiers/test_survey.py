@@ -48,14 +48,14 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> CountingBackend:
 async def test_every_kind_is_measured_on_every_tier(tier: str) -> None:
     backend = await open_named(tier)
     try:
-        found, whole = await measure(backend, 600.0)
+        result, whole = await measure(backend, 600.0)
     finally:
         backend.close()
     assert whole
     for kind in ("product", "pass", "blocks"):
         works = [work_of(k, n) for k, n in SAMPLES if k == kind]
-        assert [s.work for s in found.samples[kind]] == works
-        assert all(0 < s.again_s <= s.once_s < 10 for s in found.samples[kind])
+        assert [s.work for s in result.samples[kind]] == works
+        assert all(0 < s.again_s <= s.once_s < 10 for s in result.samples[kind])
 
 
 class CountingBackend(ReferenceBackend):
@@ -88,8 +88,8 @@ class CountingExecutable:
             self._backend.lost = "planted"
             if self._backend.error_of_loss is not None:
                 raise self._backend.error_of_loss
-        found = await self._inner.run(sizes, inputs)
-        changed = {name: array + np.float32(self._backend.error) for name, array in found.items()}
+        result = await self._inner.run(sizes, inputs)
+        changed = {name: array + np.float32(self._backend.error) for name, array in result.items()}
         return written(changed, into)
 
     async def submit(self, sizes: Any, inputs: Any, times: int = 1) -> None:
@@ -146,10 +146,10 @@ async def test_a_busy_moment_changes_nothing(
         lambda: 0.001 * backend.runs + 0.029 * min(max(backend.runs - first, 0), last - first),
     )
     monkeypatch.setattr(measuring, "_PAUSE_S", 0.0)
-    found, whole = await measure(backend, 600.0)
+    result, whole = await measure(backend, 600.0)
     assert whole
     assert backend.runs > last
-    for row in found.samples.values():
+    for row in result.samples.values():
         assert [s.once_s for s in row] == [pytest.approx(0.001)] * len(row)
         assert [s.again_s for s in row] == [pytest.approx(0.001)] * len(row)
 
@@ -212,11 +212,11 @@ async def test_measuring_ends_with_its_budget(
     # A clock by which each run takes 10 ms, whatever the machine is doing.
     monkeypatch.setattr(measuring, "perf_counter", lambda: 0.01 * backend.runs)
     monkeypatch.setattr(measuring, "_PAUSE_S", 0.0)
-    found, whole = await measure(backend, budget_s)
+    result, whole = await measure(backend, budget_s)
     # One sample of each kind there must be, at two runs each: else nothing could be compared.
     assert 0.01 * backend.runs <= max(6 * budget_s, budget_s + 0.06)
     assert whole == expected
-    assert sum(map(len, found.samples.values())) == n_samples
+    assert sum(map(len, result.samples.values())) == n_samples
 
 
 class PacedBackend(CountingBackend):
@@ -267,13 +267,13 @@ async def test_any_healthy_machine_leaves_a_record_at_its_first_measurement(
     monkeypatch.setattr(measuring, "perf_counter", lambda: backend.now)
     remembered = MemoryRemembered()
     share_s = 1.5 / 4
-    found = await speeds_of(backend, "driver 1", remembered, share_s)
-    assert found.samples["product"][-1].work == largest**3
+    result = await speeds_of(backend, "driver 1", remembered, share_s)
+    assert result.samples["product"][-1].work == largest**3
     record = await speed_records.speed_record("cpu", "driver 1", remembered)
     assert record is not None
-    assert record.speeds == found
+    assert record.speeds == result
     measured = backend.runs
-    assert await speeds_of(backend, "driver 1", remembered, share_s) == found
+    assert await speeds_of(backend, "driver 1", remembered, share_s) == result
     assert backend.runs == measured
 
 
@@ -285,8 +285,8 @@ async def test_what_is_right_is_as_numpy_computes_it(kind: Kind, n: int) -> None
     if measured.weight is not None:
         store.write(store.targets["w"], 0, measured.weight)
     executable = await backend.prepare(measured.program, store)
-    [found] = (await executable.run({}, measured.inputs)).values()
-    numbers = found.ravel()
+    [result] = (await executable.run({}, measured.inputs)).values()
+    numbers = result.ravel()
     assert measured.fault(memoryview(numbers)) == ""
     assert len(set(numbers.tolist())) > min(100, len(numbers) // 11)
     wrong = numbers.copy()
@@ -326,16 +326,16 @@ def test_times_between_and_past_the_samples() -> None:
 
 
 async def test_the_survey_tells_of_every_tier() -> None:
-    found = await survey(Switches(), budget_s=0.5)
-    tiers = {facts.tier: facts for facts in found.tiers}
+    result = await survey(Switches(), budget_s=0.5)
+    tiers = {facts.tier: facts for facts in result.tiers}
     for name in ("webgpu", "cpu"):
         assert not tiers[name].refused
-        assert tiers[name].identity in found.identity
+        assert tiers[name].identity in result.identity
         assert tiers[name].speeds.samples
     assert tiers["webgpu"].largest_nbytes
     assert tiers["cpu"].total_nbytes
     assert tiers["webnn"].refused
-    assert not found.backends
+    assert not result.backends
 
 
 async def test_a_busy_machine_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,12 +346,12 @@ async def test_a_busy_machine_is_not_measured(monkeypatch: pytest.MonkeyPatch) -
 
     with monkeypatch.context() as patch:
         patch.setattr(speed_records, "measure", measured)
-        found = await survey(Switches(), budget_s=30.0)
-    tiers = {facts.tier: facts for facts in found.tiers}
+        result = await survey(Switches(), budget_s=30.0)
+    tiers = {facts.tier: facts for facts in result.tiers}
     busy = why_typical(software=False, busy=True)
     assert tiers["cpu"].speeds == typical_speeds("cpu", software=False, why=busy)
     assert tiers["webgpu"].speeds == typical_speeds("webgpu", software=True, why=busy)
-    decision = decision_for(found.tiers, ModelNeed())
+    decision = decision_for(result.tiers, ModelNeed())
     assert decision.chosen in ("wasm", "cpu")
     assert "too busy to be measured" in decision.reason
     monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
@@ -395,10 +395,10 @@ async def test_backends_are_held_only_when_asked_for(monkeypatch: pytest.MonkeyP
 async def test_a_disabled_tier_is_not_even_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BASCULE_DISABLE_JAX", "1")
     monkeypatch.setenv("BASCULE_MEMORY_MB", "7")
-    found = await this_machine(read_switches(), budget_s=0.2)
-    tiers = {facts.tier: facts for facts in found.tiers}
+    result = await this_machine(read_switches(), budget_s=0.2)
+    tiers = {facts.tier: facts for facts in result.tiers}
     assert "BASCULE_DISABLE_JAX" in tiers["webgpu"].refused
     assert tiers["cpu"].total_nbytes == 7 << 20
-    assert await this_machine(read_switches()) is found
+    assert await this_machine(read_switches()) is result
     monkeypatch.delenv("BASCULE_DISABLE_JAX")
-    assert await this_machine(read_switches(), budget_s=0.2) is not found
+    assert await this_machine(read_switches(), budget_s=0.2) is not result

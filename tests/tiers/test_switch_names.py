@@ -40,11 +40,11 @@ def test_every_name_in_the_sources_is_known() -> None:
     ]
     files = [f for p in places for f in ([p] if p.is_file() else p.rglob("*"))]
     read = [f for f in files if f.suffix in (".py", ".js", ".mjs", ".md", ".html", "")]
-    found = {
+    results = {
         name for f in read if f.is_file() for name in NAME.findall(f.read_text("utf-8", "replace"))
     }
-    assert {"BASCULE_CACHE", "BASCULE_MEMORY_MB", "BASCULE_PROVE"} <= found
-    assert found - KNOWN_NAMES - SPELT_WRONG == set()
+    assert {"BASCULE_CACHE", "BASCULE_MEMORY_MB", "BASCULE_PROVE"} <= results
+    assert results - KNOWN_NAMES - SPELT_WRONG == set()
 
 
 def test_a_known_name_gets_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:

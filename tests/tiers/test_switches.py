@@ -30,8 +30,8 @@ def test_switches_switch_off(off: str) -> None:
 
 
 def test_aliases_of_one_tier_agree() -> None:
-    told = {"BASCULE_FORCE_TORCH": "1", "BASCULE_FORCE_CPU": "1"}
-    assert read_switches(told).forced is BackendType.CPU
+    result = {"BASCULE_FORCE_TORCH": "1", "BASCULE_FORCE_CPU": "1"}
+    assert read_switches(result).forced is BackendType.CPU
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,8 @@ def test_a_better_tier_comes_before() -> None:
 
 def test_typical_speeds_leave_out_what_a_tier_does_not_do() -> None:
     for row in TABLE:
-        found = typical_speeds(row.name, software=False, why="")
-        assert set(found.samples) == {k for k in KINDS if k != "blocks" or row.typical.blocks_s}
+        result = typical_speeds(row.name, software=False, why="")
+        assert set(result.samples) == {k for k in KINDS if k != "blocks" or row.typical.blocks_s}
 
 
 @pytest.mark.parametrize("name", ["index.html", "chat.html"])

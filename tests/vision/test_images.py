@@ -48,10 +48,10 @@ def test_resize_is_pillow_s(rng: np.random.Generator, kind: Any) -> None:
         x = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         wanted = [(24, 24), (32, 19), (64, 65), (height, 20), (20, width)]
         for tall, wide in (*wanted, *rng.integers(1, 200, (4, 2)).tolist()):
-            found = resize(x, tall, wide, kind)
+            result = resize(x, tall, wide, kind)
             image = Image.fromarray(x).resize((wide, tall), Image.Resampling[kind.upper()])
             # The sine of Lanczos may be another one in its last bit.
-            off = np.abs(found.astype(int) - np.asarray(image)).max()
+            off = np.abs(result.astype(int) - np.asarray(image)).max()
             assert off <= (kind == "lanczos"), (height, width, tall, wide)
 
 
@@ -66,10 +66,10 @@ def test_processing_is_the_references(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _agrees(config: dict[str, Any], expected: np.ndarray[Any, Any]) -> None:
-    found = read_processing(config, IMAGE, "p.json")
-    mean, std = np.array(found.mean), np.array(found.std)
+    result = read_processing(config, IMAGE, "p.json")
+    mean, std = np.array(result.mean), np.array(result.std)
     for picture, golden in zip(pictures(), expected, strict=True):
-        seen = (found.apply(picture) * found.factor - mean) / std
+        seen = (result.apply(picture) * result.factor - mean) / std
         # Of a channel before it is normalized: the same level.
         assert np.abs((seen - golden.transpose(1, 2, 0)) * std).max() < 0.01 / 255
 
@@ -95,16 +95,16 @@ def test_unusual_images_come_out_right() -> None:
     image = Image.fromarray(picture)
     turned = Image.Exif()
     turned[0x0112] = 6  # to be turned by 90 degrees clockwise
-    found = pixels_of("x", saved(image, "PNG", exif=turned))
-    assert (found == np.rot90(picture, -1)).all()
+    result = pixels_of("x", saved(image, "PNG", exif=turned))
+    assert (result == np.rot90(picture, -1)).all()
 
     grey = picture[:, :, 0]
     for given in (grey, grey[:, :, None], saved(Image.fromarray(grey), "PNG")):
         assert (pixels_of("x", given) == np.repeat(grey[:, :, None], 3, 2)).all()
 
     deep = grey.astype(np.uint16) * 256 + 17
-    found = pixels_of("x", saved(Image.fromarray(deep), "PNG"))
-    assert (found == np.repeat(grey[:, :, None], 3, 2)).all()
+    result = pixels_of("x", saved(Image.fromarray(deep), "PNG"))
+    assert (result == np.repeat(grey[:, :, None], 3, 2)).all()
 
     clear = np.dstack([picture, np.full(picture.shape[:2], 9, np.uint8)])
     for given in (clear, saved(Image.fromarray(clear), "PNG")):
@@ -116,8 +116,8 @@ def test_unusual_images_come_out_right() -> None:
     assert (pixels_of("x", animated) == plain).all()
 
     ink = Image.fromarray(plain).convert("CMYK")
-    found = pixels_of("x", saved(ink, "TIFF"))
-    assert np.abs(found.astype(int) - plain).max() <= 1
+    result = pixels_of("x", saved(ink, "TIFF"))
+    assert np.abs(result.astype(int) - plain).max() <= 1
     assert np.abs(pixels_of("x", saved(ink, "JPEG", quality=95)).astype(int) - plain).max() < 12
 
 
@@ -182,7 +182,7 @@ def test_unsound_processing_is_refused(change: dict[str, Any], error: type[Excep
 
 def test_a_line_of_pixels_that_would_become_huge_is_refused() -> None:
     config = {"size": {"shortest_edge": 24}, "crop_size": 24, "resample": 3}
-    found = read_processing(config, 24, "p.json")
-    assert found.apply(np.zeros((1, 3000, 3), np.uint8)).shape == (24, 24, 3)
+    result = read_processing(config, 24, "p.json")
+    assert result.apply(np.zeros((1, 3000, 3), np.uint8)).shape == (24, 24, 3)
     with pytest.raises(InputError, match="sides"):
-        found.apply(np.zeros((1, 200_000, 3), np.uint8))
+        result.apply(np.zeros((1, 200_000, 3), np.uint8))

@@ -21,13 +21,13 @@ def imported(file: Path) -> list[Path]:
 
 def graph(start: Path) -> set[Path]:
     """All modules that a file needs, without itself."""
-    found: set[Path] = set()
+    result: set[Path] = set()
     pending = [start]
     while pending:
-        new = set(imported(pending.pop())) - found
-        found |= new
+        new = set(imported(pending.pop())) - result
+        result |= new
         pending += new
-    return found - {start}
+    return result - {start}
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def node(script: str) -> Any:
 
 
 def test_what_is_kept_comes_back() -> None:
-    found = node("""
+    result = node("""
       await snapshots.keep("a", bytes);
       const entry = await snapshots.find("a");
       const again = await snapshots.read(entry);
@@ -57,7 +57,7 @@ def test_what_is_kept_comes_back() -> None:
       const orphans = await journal.orphans();
       done([same, url, storedNbytes - bytes.length, orphans, await snapshots.find("b")]);
     """)
-    assert found == [0, "bascule-snapshot:a", 0, [], None]
+    assert result == [0, "bascule-snapshot:a", 0, [], None]
 
 
 FAULTS = {
@@ -77,7 +77,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_is_not_as_it_was_kept(fault: str) -> None:
     code, words = FAULTS[fault]
-    told, left = node(f"""
+    result, left = node(f"""
       await snapshots.keep("a", bytes);
       const entry = await snapshots.find("a");
       const chunk = `c-${{entry.hashes[1]}}`;
@@ -87,7 +87,7 @@ def test_what_is_not_as_it_was_kept(fault: str) -> None:
       await snapshots.drop("a");
       done([told, [...store.files.keys()].filter((name) => !name.startsWith("c-"))]);
     """)
-    assert words in told
+    assert words in result
     assert left == []
 
 
@@ -102,7 +102,7 @@ def test_an_entry_of_another_key_is_not_taken() -> None:
 
 @pytest.mark.parametrize("nbytes", [100, 5 << 20, 9 << 20])
 def test_nothing_stays_of_one_that_the_store_refuses(nbytes: int) -> None:
-    told, names, models = node(f"""
+    result, names, models = node(f"""
       await keepModel("http://host/m/a", MIB, 1);
       const before = await store.names();
       store.mostNbytes = store.nbytes + {nbytes};
@@ -110,18 +110,18 @@ def test_nothing_stays_of_one_that_the_store_refuses(nbytes: int) -> None:
       const after = (await store.names()).filter((name) => !before.includes(name));
       done([told, after, await listed()]);
     """)
-    assert told == "full"
+    assert result == "full"
     assert names == []
     assert models == ["http://host/m/a"]
 
 
 def test_nothing_else_is_evicted_for_one() -> None:
-    told, models = node("""
+    result, models = node("""
       await keepModel("http://host/m/a", MIB, 1);
       navigator.storage = { estimate: async () => ({ quota: 5 * MIB, usage: MIB }) };
       done([await failure(snapshots.keep("a", bytes)), await listed()]);
     """)
-    assert told == "there is no room for it: 9 MB"
+    assert result == "there is no room for it: 9 MB"
     assert models == ["http://host/m/a"]
 
 
@@ -140,13 +140,13 @@ def test_only_the_newest_two_are_kept() -> None:
 
 
 def test_it_goes_before_any_model() -> None:
-    found = node("""
+    result = node("""
       await keepModel("http://host/m/a", MIB, 1);
       await snapshots.keep("a", bytes); // used last
       const lacking = await journal.makeRoom(4 * MIB, store.nbytes + MIB);
       done([lacking, await listed(), await snapshots.any()]);
     """)
-    assert found == [0, ["http://host/m/a"], False]
+    assert result == [0, ["http://host/m/a"], False]
 
 
 def test_the_key_is_of_pyodide_wheel_and_browser() -> None:

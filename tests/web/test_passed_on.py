@@ -60,7 +60,7 @@ def test_a_small_file_needs_no_look_at_the_store(server: FaultyServer) -> None:
     "spoiled", ["at: -1e9", "bytes: new Uint8Array(2000)"], ids=["old", "larger than allowed"]
 )
 def test_what_does_not_serve_is_read_from_the_store(server: FaultyServer, spoiled: str) -> None:
-    found, reads = node(
+    result, reads = node(
         server,
         SECOND_VISIT
         + f"""
@@ -69,12 +69,12 @@ def test_what_does_not_serve_is_read_from_the_store(server: FaultyServer, spoile
         done([text(await fetcher.readAll(folder, "config.json", 1024, "")), asked.length]);
         """,
     )
-    assert found == SMALL.decode()
+    assert result == SMALL.decode()
     assert reads > 0
 
 
 def test_a_promised_hash_holds_for_what_is_passed_on(server: FaultyServer) -> None:
-    found = node(
+    result = node(
         server,
         SECOND_VISIT
         + """
@@ -84,7 +84,7 @@ def test_a_promised_hash_holds_for_what_is_passed_on(server: FaultyServer) -> No
         done(await fault(fetcher.readAll(folder, "config.json", 1024, hash)));
         """,
     )
-    assert found == SMALL.decode()
+    assert result == SMALL.decode()
 
 
 def test_it_is_in_use_once_the_weights_are_there(server: FaultyServer) -> None:

@@ -31,6 +31,6 @@ def test_a_thread_that_is_held_up_costs_no_answer() -> None:
     command = ["node", "--input-type=module", "-e", SCRIPT]
     run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)
     assert run.returncode == 0, run.stderr
-    found, silent = json.loads(run.stdout)
-    assert found == "there"
+    result, silent = json.loads(run.stdout)
+    assert result == "there"
     assert silent == "no answer within 500 ms"

@@ -81,18 +81,18 @@ def test_the_bytes_come_from_the_page(server: FaultyServer, tmp_path: Path) -> N
 def test_bytes_that_are_not_as_promised(
     server: FaultyServer, tmp_path: Path, data: bytes | None, why: str
 ) -> None:
-    key, told = received(server, tmp_path, {"wheel": "w", "snapshot": SNAPSHOT}, data)
+    key, result = received(server, tmp_path, {"wheel": "w", "snapshot": SNAPSHOT}, data)
     assert key == "k"
-    assert why in told
+    assert why in result
 
 
 @pytest.mark.parametrize("offered", [None, {**SNAPSHOT, "pyodide": "1.2.4"}])
 def test_nothing_is_fetched_that_does_not_fit(
     server: FaultyServer, tmp_path: Path, offered: dict[str, Any] | None
 ) -> None:
-    key, told = received(server, tmp_path, {"wheel": "w", "snapshot": offered}, BYTES)
+    key, result = received(server, tmp_path, {"wheel": "w", "snapshot": offered}, BYTES)
     assert key == (offered and "k")
-    assert told is None
+    assert result is None
     assert "/wheel/a.snapshot" not in server.sent
 
 

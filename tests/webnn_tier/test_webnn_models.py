@@ -27,16 +27,16 @@ pytestmark = pytest.mark.usefixtures("backend")
 async def test_tiny_bert_gives_its_goldens_on_webnn() -> None:
     expected = golden("tiny-bert")
     async with await bascule.load(TINY_BERT, tier="webnn") as model:
-        found = await model.embed(expected.texts)
+        result = await model.embed(expected.texts)
         one_by_one = [(await model.embed([text]))[0] for text in expected.texts]
         assert model.tier == "webnn"
-    assert (cosines(found, expected.embeddings) >= 0.99999).all()
+    assert (cosines(result, expected.embeddings) >= 0.99999).all()
     assert (cosines(one_by_one, expected.embeddings) >= 0.99999).all()
 
 
 async def test_webnn_in_the_survey_is_measured_and_can_hold_less() -> None:
-    found = {facts.tier: facts for facts in (await survey(Switches(), budget_s=0.5)).tiers}
-    webnn, cpu = found["webnn"], found["cpu"]
+    results = {facts.tier: facts for facts in (await survey(Switches(), budget_s=0.5)).tiers}
+    webnn, cpu = results["webnn"], results["cpu"]
     assert not webnn.refused
     assert "pywebnn" in webnn.device_name
     assert set(webnn.speeds.samples) == {"product", "pass"}  # blocks it has none

@@ -95,8 +95,8 @@ async def test_webnn_linear(
     one = Recorded(R=(size, limit))
     x = one.value("x", rng.standard_normal((size, inner)), "R")
     w = one.value("w", rng.standard_normal((columns, inner)))
-    found = await one.run(backend, "linear", x, w, activation="none")
-    agree(found, FUNCTIONS["linear"](*one.wide("x", "w")), 2e-6 + 1.2e-7 * inner**0.5)
+    result = await one.run(backend, "linear", x, w, activation="none")
+    agree(result, FUNCTIONS["linear"](*one.wide("x", "w")), 2e-6 + 1.2e-7 * inner**0.5)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -114,9 +114,9 @@ async def test_what_follows_a_linear_layer_on_webnn(
     w = one.value("w", rng.standard_normal((21, 37)))
     bias = one.value("wb", rng.standard_normal(21) if with_bias else None)
     residual = one.value("r", rng.standard_normal((2, 5, 21)) if with_residual else None, "BT")
-    found = await one.run(backend, "linear", x, w, bias, residual, activation=activation)
+    result = await one.run(backend, "linear", x, w, bias, residual, activation=activation)
     names = ("x", "w", "wb" if with_bias else None, "r" if with_residual else None)
-    agree(found, FUNCTIONS["linear"](*one.wide(*names), activation=activation), 4e-6)
+    agree(result, FUNCTIONS["linear"](*one.wide(*names), activation=activation), 4e-6)
 
 
 @pytest.mark.parametrize(("size", "limit"), ROWS[:4])
@@ -127,8 +127,8 @@ async def test_webnn_gated_linear(
     one = Recorded(R=(size, limit))
     x = one.value("x", rng.standard_normal((size, 30)), "R")
     w = one.value("w", rng.standard_normal((2 * columns, 30)))
-    found = await one.run(backend, "gated_linear", x, w, activation="silu")
-    agree(found, FUNCTIONS["gated_linear"](*one.wide("x", "w"), activation="silu"), 6e-6)
+    result = await one.run(backend, "gated_linear", x, w, activation="silu")
+    agree(result, FUNCTIONS["gated_linear"](*one.wide("x", "w"), activation="silu"), 6e-6)
 
 
 @pytest.mark.parametrize("columns", [1, 3, 31, 384])
@@ -147,24 +147,24 @@ async def test_webnn_norms(
     x = one.value("x", rng.standard_normal((2, 3, columns)) * 3 + 1, "BT")
     w, bias = (one.value(n, rng.standard_normal(columns)) for n in ("w", "wb"))
     residual = one.value("r", rng.standard_normal((2, 3, columns)), "BT") if with_residual else None
-    found = await one.run(backend, "layer_norm", x, w, bias, residual, eps=eps)
+    result = await one.run(backend, "layer_norm", x, w, bias, residual, eps=eps)
     wide = one.wide("x", "w", "wb", "r" if with_residual else None)
-    agree(found, FUNCTIONS["layer_norm"](*wide, eps=eps), 4e-6)
+    agree(result, FUNCTIONS["layer_norm"](*wide, eps=eps), 4e-6)
 
     two = Recorded(T=(3, 5))
     x = two.value("x", rng.standard_normal((3, columns)) * 3 + 1, "T")
-    found = await two.run(backend, "rms_norm", x, two.value("w", one.weights["w"]), eps=eps)
-    agree(found, FUNCTIONS["rms_norm"](*two.wide("x", "w"), eps=eps), 2e-6)
+    result = await two.run(backend, "rms_norm", x, two.value("w", one.weights["w"]), eps=eps)
+    agree(result, FUNCTIONS["rms_norm"](*two.wide("x", "w"), eps=eps), 2e-6)
 
     heads = Recorded(T=(3, 5))  # three runs a row
     x = heads.value("x", rng.standard_normal((3, 3 * columns)), "T")
-    found = await heads.run(backend, "rms_norm", x, heads.value("w", one.weights["w"]), eps=eps)
-    agree(found, FUNCTIONS["rms_norm"](*heads.wide("x", "w"), eps=eps), 2e-6)
+    result = await heads.run(backend, "rms_norm", x, heads.value("w", one.weights["w"]), eps=eps)
+    agree(result, FUNCTIONS["rms_norm"](*heads.wide("x", "w"), eps=eps), 2e-6)
 
     three = Recorded(T=(3, 5))
     x = three.value("x", two.inputs["x"], "T")
-    found = await three.run(backend, "l2_normalise", x, eps=eps)
-    agree(found, FUNCTIONS["l2_normalise"](*three.wide("x"), eps=eps), 2e-6)
+    result = await three.run(backend, "l2_normalise", x, eps=eps)
+    agree(result, FUNCTIONS["l2_normalise"](*three.wide("x"), eps=eps), 2e-6)
 
 
 @pytest.mark.parametrize(("tokens", "limit"), [(1, 1), (1, 16), (9, 9), (31, 32), (70, 80)])
@@ -181,8 +181,8 @@ async def test_webnn_attention(
     qkv = one.value("qkv", rng.standard_normal((4, tokens, 3 * heads * size)) * 2, "BT")
     # None counts as one; more than there are, as all: never the bucket's padding.
     lengths = np.array([tokens, 0, (tokens + 1) // 2, tokens + 9], np.uint32)
-    found = await one.run(backend, "attention", qkv, one.value("n", lengths, "B"), heads=heads)
-    agree(found, FUNCTIONS["attention"](*one.wide("qkv", "n"), heads=heads), 3e-6)
+    result = await one.run(backend, "attention", qkv, one.value("n", lengths, "B"), heads=heads)
+    agree(result, FUNCTIONS["attention"](*one.wide("qkv", "n"), heads=heads), 3e-6)
 
 
 @pytest.mark.parametrize("kind", POOLINGS)
@@ -204,9 +204,9 @@ async def test_webnn_pool(
     n = one.value("n", lengths, "B")
     most = np.array([1, 0, tokens, 2], np.uint32)  # all: the last one counts
     skipped = one.value("s", most if with_skipped else None, "B")
-    found = await one.run(backend, "pool", x, n, skipped, kind=kind)
+    result = await one.run(backend, "pool", x, n, skipped, kind=kind)
     wide = one.wide("x", "n", "s" if with_skipped else None)
-    agree(found, FUNCTIONS["pool"](*wide, kind=kind), 2e-6)
+    agree(result, FUNCTIONS["pool"](*wide, kind=kind), 2e-6)
 
 
 @pytest.mark.parametrize("with_position", [False, True])
@@ -226,9 +226,9 @@ async def test_webnn_embedding(
     table = one.value("w", rng.standard_normal((31, 6)))
     where = one.value("wp", rng.standard_normal((positions, 6))) if with_position else None
     bias = one.value("wb", rng.standard_normal(6)) if with_bias else None
-    found = await one.run(backend, "embedding", one.value("ids", ids, "BT"), table, where, bias)
+    result = await one.run(backend, "embedding", one.value("ids", ids, "BT"), table, where, bias)
     names = ("ids", "w", "wp" if with_position else None, "wb" if with_bias else None)
-    agree(found, FUNCTIONS["embedding"](*one.wide(*names)), 1e-6)
+    agree(result, FUNCTIONS["embedding"](*one.wide(*names)), 1e-6)
 
 
 @pytest.mark.parametrize("kind", ACTIVATIONS)
@@ -238,9 +238,9 @@ async def test_webnn_activations(
     far = np.array([-1e30, -3e4, -100, -88, -5.6, -0.0, 0, 5.6, 88, 100, 3e4, 1e30])
     x = np.concatenate((np.linspace(-12, 12, 4001), rng.standard_normal(101) * 1e-3, far))
     one = Recorded(N=(x.size, x.size + 3))
-    found = await one.run(backend, "activate", one.value("x", x, "N"), kind=kind)
+    result = await one.run(backend, "activate", one.value("x", x, "N"), kind=kind)
     expected = FUNCTIONS["activate"](*one.wide("x"), kind=kind)
-    assert (np.abs(found - expected) / np.maximum(1, np.abs(x))).max() < 1e-6
+    assert (np.abs(result - expected) / np.maximum(1, np.abs(x))).max() < 1e-6
 
 
 @pytest.mark.parametrize("kind", ACTIVATIONS)
@@ -249,14 +249,14 @@ async def test_nan_is_never_lost_on_webnn(backend: WebNnBackend, kind: str) -> N
     x[2, 3] = x[4, 8] = np.nan
     for op, attributes in (("activate", {"kind": kind}), ("l2_normalise", {"eps": 1e-12})):
         one = Recorded(N=(5, 6))
-        found = await one.run(backend, op, one.value("x", x, "N"), **attributes)
-        rows = np.isnan(found).any(axis=1)
+        result = await one.run(backend, op, one.value("x", x, "N"), **attributes)
+        rows = np.isnan(result).any(axis=1)
         assert rows.tolist() == [False, False, True, False, True]
     one = Recorded(N=(5, 6))
     w = one.value("w", np.eye(9))
-    found = await one.run(backend, "linear", one.value("x", x, "N"), w, activation=kind)
-    assert np.isnan(found[[2, 4]]).any(axis=1).all()
-    assert np.isfinite(found[[0, 1, 3]]).all()
+    result = await one.run(backend, "linear", one.value("x", x, "N"), w, activation=kind)
+    assert np.isnan(result[[2, 4]]).any(axis=1).all()
+    assert np.isfinite(result[[0, 1, 3]]).all()
 
 
 @pytest.mark.parametrize("n", [1, 3, 1023])
@@ -267,8 +267,8 @@ async def test_webnn_add_multiply_and_concat(
     for op, operands in (("add", (a, b)), ("multiply", (a, b)), ("concat", (a, b, c))):
         one = Recorded(R=(3, 4))
         values = [one.value(f"x{i}", array, "R") for i, array in enumerate(operands)]
-        found = await one.run(backend, op, *values)
-        agree(found, FUNCTIONS[op](*one.wide(*one.inputs)), 1e-6)
+        result = await one.run(backend, op, *values)
+        agree(result, FUNCTIONS[op](*one.wide(*one.inputs)), 1e-6)
     for op in ("add", "multiply"):
         one = Recorded(R=(3, 4))
         x, y = one.value("x", a, "R"), one.value("y", b[0])
@@ -290,8 +290,8 @@ async def test_one_context_runs_one_executable_after_the_other(
         store.write(store.targets["w"], 0, np.eye(3, dtype=np.float32) * factor)
         made.append((factor, await backend.prepare(program, store)))
     for factor, executable in (*made, *made):
-        [found] = (await executable.run({}, {"x": x})).values()
-        np.testing.assert_allclose(found, factor * x, rtol=1e-6)
+        [result] = (await executable.run({}, {"x": x})).values()
+        np.testing.assert_allclose(result, factor * x, rtol=1e-6)
 
 
 async def test_inputs_are_checked_before_a_graph_sees_them(backend: WebNnBackend) -> None:
@@ -355,7 +355,7 @@ async def test_views_are_seen_in_their_shapes(backend: WebNnBackend, rng) -> Non
     t = value.shape[0]
     summed = one.graph.call("add", value, value)
     scaled = one.value("w", rng.standard_normal(4))
-    found = await one.run(backend, "add", one.graph.reshape(summed, (t, 6, 4)), scaled)
+    result = await one.run(backend, "add", one.graph.reshape(summed, (t, 6, 4)), scaled)
     (wide, row) = one.wide("x", "w")
     assert wide is not None
-    agree(found, 2 * wide.reshape(9, 6, 4) + row, 1e-6)
+    agree(result, 2 * wide.reshape(9, 6, 4) + row, 1e-6)

@@ -71,13 +71,13 @@ class Answer:
 
     def head(self) -> bytes:
         """The status line and all headers."""
-        told = dict(self.headers, Date=formatdate(usegmt=True))
+        result = dict(self.headers, Date=formatdate(usegmt=True))
         if self.length is None:
-            told["Transfer-Encoding"] = "chunked"
+            result["Transfer-Encoding"] = "chunked"
         elif self.status not in (204, 304):
-            told["Content-Length"] = str(self.length)
+            result["Content-Length"] = str(self.length)
         lines = [f"HTTP/1.1 {self.status} {_phrase(self.status)}"]
-        lines += [f"{name}: {value}" for name, value in told.items()]
+        lines += [f"{name}: {value}" for name, value in result.items()]
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
@@ -150,9 +150,9 @@ def _is_known(request: Request, content: Content) -> bool:
 
 def _asked_range(request: Request, content: Content) -> tuple[int, int] | None:
     """Start and end of the one range asked for; None where the whole file is the answer."""
-    unit, _, told = request.headers.get("range", "").partition("=")
-    first, dash, last = told.partition("-")
-    if unit != "bytes" or not dash or "," in told:
+    unit, _, result = request.headers.get("range", "").partition("=")
+    first, dash, last = result.partition("-")
+    if unit != "bytes" or not dash or "," in result:
         return None
     condition = request.headers.get("if-range")
     strong = content.etag if content.etag.startswith('"') else ""

@@ -73,8 +73,8 @@ def spoil(fault: Fault, request: Request, content: Content | None, answer: Answe
         case "stall_headers":
             return replace(answer, head_pause_s=fault.seconds)
         case "status":
-            told = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
-            return plain(fault.status, told)
+            result = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
+            return plain(fault.status, result)
         case "redirect":
             return plain(302, {"Location": fault.location})
         case _:
@@ -115,8 +115,8 @@ def _spoil_body(fault: Fault, data: bytes, answer: Answer) -> Answer:
         case "wrong_range":
             at = fault.at if fault.at is not None else int(answer.start == 0)
             part = data[at : at + nbytes]
-            told = {**headers, "Content-Range": content_range(at, len(part), len(data))}
-            return replace(answer, headers=told, body=part, length=len(part), start=at)
+            result = {**headers, "Content-Range": content_range(at, len(part), len(data))}
+            return replace(answer, headers=result, body=part, length=len(part), start=at)
         case "no_content_range":
             part = body if fault.at is None else data[fault.at : fault.at + nbytes]
             return replace(answer, headers=unranged, body=part)
@@ -126,8 +126,8 @@ def _spoil_body(fault: Fault, data: bytes, answer: Answer) -> Answer:
             return replace(answer, bytes_per_second=fault.bytes_per_second)
         case "encoded":
             packed = gzip.compress(body)
-            told = {**headers, "Content-Encoding": "gzip"}
-            return replace(answer, headers=told, body=packed, length=len(packed))
+            result = {**headers, "Content-Encoding": "gzip"}
+            return replace(answer, headers=result, body=packed, length=len(packed))
         case "corrupt":
             at = (fault.at or 0) - answer.start
             return replace(answer, body=body[:at] + bytes([body[at] ^ 0xFF]) + body[at + 1 :])

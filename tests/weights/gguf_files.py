@@ -110,6 +110,6 @@ def sound_file() -> bytes:
 
 
 def parse(data: bytes) -> GgufHeader:
-    found = parse_gguf(data, len(data), "f.gguf")
-    assert isinstance(found, GgufHeader)
-    return found
+    result = parse_gguf(data, len(data), "f.gguf")
+    assert isinstance(result, GgufHeader)
+    return result

@@ -44,7 +44,7 @@ PARAMETERS = (
 def tensors(seed: int) -> dict[str, bytes]:
     """The bytes of each tensor. Floats are numbers; blocks may be anything."""
     rng = np.random.default_rng(seed)
-    made = {name: rng.bytes(nbytes_of(*told)) for name, told in TENSORS.items()}
+    made = {name: rng.bytes(nbytes_of(*result)) for name, result in TENSORS.items()}
     made["half"] = rng.standard_normal(101 * 333).astype(np.float16).tobytes()
     made["output_norm.weight"] = rng.standard_normal(30_001).astype(np.float32).tobytes()
     return made
@@ -53,22 +53,22 @@ def tensors(seed: int) -> dict[str, bytes]:
 def gguf_bytes(seed: int, keys: Sequence[bytes] = ()) -> bytes:
     """The whole file; of all seeds the same header."""
     made = tensors(seed)
-    return model_file({name: (*told, made[name]) for name, told in TENSORS.items()}, keys)
+    return model_file({name: (*result, made[name]) for name, result in TENSORS.items()}, keys)
 
 
 def expected(seed: int) -> dict[str, bytes]:
     """What each parameter's memory holds: padded to 4 bytes with zeros."""
-    found = tensors(seed)
-    upper = np.frombuffer(found["upper"], np.uint16).astype(np.uint32) << 16
+    result = tensors(seed)
+    upper = np.frombuffer(result["upper"], np.uint16).astype(np.uint32) << 16
     wanted = {
-        "embed": found["token_embd.weight"],
-        "qkv": found["q.weight"] + found["k.weight"] + found["v.weight"],
-        "wide": np.frombuffer(found["half"], np.float16).astype(np.float32).tobytes(),
-        "kept": found["half"],
+        "embed": result["token_embd.weight"],
+        "qkv": result["q.weight"] + result["k.weight"] + result["v.weight"],
+        "wide": np.frombuffer(result["half"], np.float16).astype(np.float32).tobytes(),
+        "kept": result["half"],
         "upper": upper.tobytes(),
-        "down": found["down.weight"],
-        "large": found["large.weight"],
-        "norm": found["output_norm.weight"],
+        "down": result["down.weight"],
+        "large": result["large.weight"],
+        "norm": result["output_norm.weight"],
     }
     return {name: raw + bytes(-len(raw) % 4) for name, raw in wanted.items()}
 

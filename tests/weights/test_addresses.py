@@ -121,12 +121,12 @@ def test_pull_offers_what_it_takes() -> None:
 
 def test_a_page_says_where_it_looked() -> None:
     missing = FileMissingError("http://h/models/x/config.json")
-    told = missing_in_page("all-MiniLM-L6-v2", "http://h/models/x", missing)
-    assert isinstance(told, ModelNotFoundError)
-    assert "http://h/models/x/config.json" in told.what
-    assert "URL" in told.hint
-    told = missing_in_page("BAAI/bge-small-en-v1.5", "http://h/BAAI/x", missing)
-    assert "bascule pull BAAI/bge-small-en-v1.5" in told.hint
+    result = missing_in_page("all-MiniLM-L6-v2", "http://h/models/x", missing)
+    assert isinstance(result, ModelNotFoundError)
+    assert "http://h/models/x/config.json" in result.what
+    assert "URL" in result.hint
+    result = missing_in_page("BAAI/bge-small-en-v1.5", "http://h/BAAI/x", missing)
+    assert "bascule pull BAAI/bge-small-en-v1.5" in result.hint
     assert missing_in_page("/models/x", "http://h/models/x", missing) is missing
 
 
@@ -157,13 +157,13 @@ async def test_what_is_no_model_file_is_named(
 
 
 def test_no_address_ends_in_a_traceback() -> None:
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "bascule", "embed", "--model", "http://[", "x"],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert told.returncode == 1
-    assert "Traceback" not in told.stderr
-    assert "http://[" in told.stderr
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "http://[" in result.stderr

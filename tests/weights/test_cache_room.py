@@ -159,8 +159,8 @@ async def test_orphaned_chunks_are_listed_and_removed(site: Site, weights_home: 
     await load(site.url)
     whole = files_in(weights_home)
     nbytes = leave_orphans(weights_home)
-    (found,) = [each for each in await cache.ls() if each.kind == "orphaned"]
-    assert (found.location, found.stored_nbytes, found.in_use) == (ORPHANED, nbytes, False)
+    (result,) = [each for each in await cache.ls() if each.kind == "orphaned"]
+    assert (result.location, result.stored_nbytes, result.in_use) == (ORPHANED, nbytes, False)
     assert await cache.verify() == {ORPHANED: 4}
     assert files_in(weights_home) == whole
     assert await cache.verify() == {}
@@ -275,10 +275,10 @@ def closed(tmp_path: Path) -> Iterator[Path]:
     ids=" ".join,
 )
 def test_a_closed_cache_folder_is_an_error_in_words(closed: Path, command: tuple[str, ...]) -> None:
-    told = run_at_home(closed, *command)
-    assert told.returncode == 1
-    assert "Traceback" not in told.stderr
-    assert str(closed) in told.stderr or "is not on this machine" in told.stderr
+    result = run_at_home(closed, *command)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert str(closed) in result.stderr or "is not on this machine" in result.stderr
 
 
 def test_a_load_goes_on_without_a_cache(closed: Path, site: Site) -> None:
@@ -287,10 +287,10 @@ def test_a_load_goes_on_without_a_cache(closed: Path, site: Site) -> None:
 
     for file in ("config.json", "tokenizer.json", FILE):
         shutil.copy(TINY_BERT / file, site.folder / file)
-    told = run_at_home(closed, "embed", "--model", site.url, "--tier", "cpu", "--json", "w4 w5")
-    assert told.returncode == 0, told.stderr
-    assert len(json.loads(told.stdout)[0]) > 0
-    assert told.stderr.count("its folder cannot be used (Permission") == 1
+    result = run_at_home(closed, "embed", "--model", site.url, "--tier", "cpu", "--json", "w4 w5")
+    assert result.returncode == 0, result.stderr
+    assert len(json.loads(result.stdout)[0]) > 0
+    assert result.stderr.count("its folder cannot be used (Permission") == 1
 
 
 @pytest.mark.parametrize("variable", ["BASCULE_CACHE", "BASCULE_WEIGHTS", "BASCULE_REMEMBERED"])

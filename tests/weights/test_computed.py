@@ -11,11 +11,11 @@ from bascule.weights.computed import computed_numbers, write_computed
 
 
 def test_angles_are_those_of_float64() -> None:
-    found = np.array(computed_numbers(Computed(160_000.0), (8192, 64)), np.float64)
+    result = np.array(computed_numbers(Computed(160_000.0), (8192, 64)), np.float64)
     pairs = 160_000.0 ** (-np.arange(0, 64, 2) / 64)
     angles = np.arange(8192)[:, None] * pairs
     expected = np.concatenate((np.cos(angles), np.sin(angles)), axis=1)
-    assert np.abs(found.reshape(8192, 64) - expected).max() < 1e-7
+    assert np.abs(result.reshape(8192, 64) - expected).max() < 1e-7
 
 
 def test_they_are_written_and_the_others_are_read() -> None:

@@ -127,15 +127,15 @@ def test_pages_of_other_origins_may_read(folder: Path, server: FaultyServer) -> 
     assert allowed.status_code == 204
     assert allowed.headers["access-control-allow-headers"] == "*"
     assert "GET" in allowed.headers["access-control-allow-methods"]
-    told = get(server).headers
-    assert told["access-control-allow-origin"] == "*"
-    assert told["cross-origin-resource-policy"] == "cross-origin"
+    result = get(server).headers
+    assert result["access-control-allow-origin"] == "*"
+    assert result["cross-origin-resource-policy"] == "cross-origin"
     for name in ("ETag", "Content-Range", "Retry-After", "Content-Encoding", "Last-Modified"):
-        assert name in told["access-control-expose-headers"]
+        assert name in result["access-control-expose-headers"]
     with FaultyServer(folder, hide_cors_headers=True) as hiding:
-        told = get(hiding).headers
-        assert told["access-control-allow-origin"] == "*"
-        assert "access-control-expose-headers" not in told
+        result = get(hiding).headers
+        assert result["access-control-allow-origin"] == "*"
+        assert "access-control-expose-headers" not in result
 
 
 def test_plans_hit_what_they_name_as_often_as_they_say(server: FaultyServer) -> None:

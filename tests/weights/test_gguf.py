@@ -42,18 +42,18 @@ HUGE = 1 << 40  # a file of that size, of which only the first bytes are at hand
 def test_a_file_of_all_kinds_of_values_and_tensors() -> None:
     header = parse(SOUND)
     assert (header.version, header.alignment) == (3, 64)
-    found = header.metadata
-    assert [found[k] for k in found if k.startswith("n.")] == [
+    result = header.metadata
+    assert [result[k] for k in result if k.startswith("n.")] == [
         255, -1, 65534, -2, 2**32 - 1, -3, 0.5, 2**64 - 1, -(2**63), 1e300,
     ]  # fmt: skip
-    assert found["yes"] is True
-    assert found["no"] is False
-    assert found["empty"] == ""
-    assert found["tokens"] == ("a", "ü€🙂", "")
-    assert tuple(found["scores"]) == (0, -1.5, 2)
-    assert found["flags"] == (True, False, True)
-    assert tuple(found["none"]) == ()
-    assert [tuple(inner) for inner in found["nested"]] == [(1, 2), ()]
+    assert result["yes"] is True
+    assert result["no"] is False
+    assert result["empty"] == ""
+    assert result["tokens"] == ("a", "ü€🙂", "")
+    assert tuple(result["scores"]) == (0, -1.5, 2)
+    assert result["flags"] == (True, False, True)
+    assert tuple(result["none"]) == ()
+    assert [tuple(inner) for inner in result["nested"]] == [(1, 2), ()]
     start = header.data_start
     assert start % 64 == 0
     assert dict(header.tensors) == {
@@ -118,14 +118,14 @@ def test_files_of_the_gguf_package_read_back(
     data = data[:4] + struct.pack("<I", version) + data[8:]
     header = parse(data)
     assert (header.version, header.alignment) == (version, alignment or 32)
-    found = header.metadata
-    assert found["general.architecture"] == "llama"
-    assert found["llama.context_length"] == 2048
-    assert found["long"] == "x" * 70_000
-    assert found["flag"] is True
-    assert found["tokenizer.ggml.tokens"] == tuple(f"token {i} ü" for i in range(1000))
-    assert list(found["tokenizer.ggml.scores"]) == [i / 2 for i in range(1000)]
-    assert [list(inner) for inner in found["nested"]] == [[1, 2], [3]]
+    result = header.metadata
+    assert result["general.architecture"] == "llama"
+    assert result["llama.context_length"] == 2048
+    assert result["long"] == "x" * 70_000
+    assert result["flag"] is True
+    assert result["tokenizer.ggml.tokens"] == tuple(f"token {i} ü" for i in range(1000))
+    assert list(result["tokenizer.ggml.scores"]) == [i / 2 for i in range(1000)]
+    assert [list(inner) for inner in result["nested"]] == [[1, 2], [3]]
     assert list(header.tensors) == list(arrays)
     for name, (type, values) in arrays.items():
         info = header.tensors[name]
@@ -163,16 +163,16 @@ def test_big_endian_files_of_the_gguf_package_are_refused_by_name(tmp_path: Path
 def test_every_first_part_asks_for_more_and_leads_to_the_same_header() -> None:
     whole = parse(SOUND)
     lengths = range(len(SOUND))
-    found = [parse_gguf(SOUND[:n], len(SOUND), "f.gguf") for n in lengths]
-    for n, part in zip(lengths, found, strict=True):
+    results = [parse_gguf(SOUND[:n], len(SOUND), "f.gguf") for n in lengths]
+    for n, part in zip(lengths, results, strict=True):
         if isinstance(part, NeedMore):
             assert min(2 * n, len(SOUND)) <= part.nbytes <= len(SOUND)
             assert part.nbytes > n
         else:
             assert part == whole
     # The weights themselves are not needed.
-    assert isinstance(found[whole.data_start], GgufHeader)
-    assert sum(isinstance(part, NeedMore) for part in found) > 500
+    assert isinstance(results[whole.data_start], GgufHeader)
+    assert sum(isinstance(part, NeedMore) for part in results) > 500
 
 
 class Ranges:

@@ -240,12 +240,12 @@ def test_lengths_that_a_large_file_could_hold_allocate_nothing(lie: bytes) -> No
     data = gguf_file([lie], [], n_tensors=1 << 16, alignment=1)
     tracemalloc.start()
     try:
-        found = parse_gguf(data, HUGE, "f.gguf")
+        result = parse_gguf(data, HUGE, "f.gguf")
         peak_nbytes = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert isinstance(found, NeedMore)
-    assert len(data) < found.nbytes <= MOST_HEADER_NBYTES
+    assert isinstance(result, NeedMore)
+    assert len(data) < result.nbytes <= MOST_HEADER_NBYTES
     assert peak_nbytes < 100_000
 
 
@@ -323,13 +323,13 @@ def ranged_outcome(data: bytes) -> GgufHeader | str:
     wanted = min(64, len(data))
     for _ in range(20):
         try:
-            found = parse_gguf(data[:wanted], len(data), "f.gguf")
+            result = parse_gguf(data[:wanted], len(data), "f.gguf")
         except ModelFileError as error:
             return str(error)
-        if isinstance(found, GgufHeader):
-            return found
-        assert found.nbytes > wanted
-        wanted = found.nbytes
+        if isinstance(result, GgufHeader):
+            return result
+        assert result.nbytes > wanted
+        wanted = result.nbytes
     raise AssertionError("20 reads of a small file")
 
 
@@ -343,14 +343,14 @@ def test_mutated_files_parse_to_the_truth_or_are_refused(
     tracemalloc.start()
     began = time.process_time()
     try:
-        found = outcome(data)
+        result = outcome(data)
         peak_nbytes = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert time.process_time() - began < 1
     assert peak_nbytes < 200_000
     # As text, for a NaN in the metadata is not equal to itself.
-    assert repr(ranged_outcome(data)) == repr(found)
+    assert repr(ranged_outcome(data)) == repr(result)
 
 
 @settings(max_examples=300, deadline=None)

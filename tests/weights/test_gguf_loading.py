@@ -57,14 +57,14 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("chunk_nbytes", [1024, 4097, CHUNK, 4 << 20])
 async def test_a_folder_loads_byte_by_byte(folder: Path, chunk_nbytes: int) -> None:
-    told: list[int] = []
+    messages: list[int] = []
     source = FileSource(folder, chunk_nbytes=chunk_nbytes)
-    assert_is(await load(source, on_bytes=told.append), 1)
-    assert told == sorted(told)
+    assert_is(await load(source, on_bytes=messages.append), 1)
+    assert messages == sorted(messages)
     read = {t.tensors for t in PARAMETERS}
     assert len(read) < len(PARAMETERS)  # one tensor is read twice, widened and as it is
     sizes = {t.name: t.nbytes for t in (await read_gguf(source, FILE)).tensors.values()}
-    assert told[-1] == sum(sizes[name] for p in PARAMETERS for name in p.tensors)
+    assert messages[-1] == sum(sizes[name] for p in PARAMETERS for name in p.tensors)
 
 
 async def test_a_gpu_holds_the_files_bytes(folder: Path, gpu: NativeGpu) -> None:
@@ -72,9 +72,9 @@ async def test_a_gpu_holds_the_files_bytes(folder: Path, gpu: NativeGpu) -> None
     source = FileSource(folder, chunk_nbytes=4097)
     await load_gguf_weights(source, FILE, await read_gguf(source, FILE), PARAMETERS, store)
     for name, wanted in expected(1).items():
-        found = bytearray(len(wanted))
-        await gpu.read(store.targets[name], 0, found)
-        assert found == wanted, name
+        result = bytearray(len(wanted))
+        await gpu.read(store.targets[name], 0, result)
+        assert result == wanted, name
     store.close()
 
 
@@ -89,8 +89,8 @@ async def test_the_known_model_loads_byte_by_byte() -> None:
     await load_gguf_weights(source, FILE, header, parameters, store)
     whole = np.memmap(path / FILE, np.uint8)
     for t in tensors:
-        found = memory(store, t.name)[: t.nbytes]
-        assert np.array_equal(found, whole[t.start : t.start + t.nbytes]), t.name
+        result = memory(store, t.name)[: t.nbytes]
+        assert np.array_equal(result, whole[t.start : t.start + t.nbytes]), t.name
 
 
 async def test_parameters_arrive_in_their_order(folder: Path) -> None:

@@ -482,7 +482,7 @@ async def test_a_slow_holder_is_waited_for(site: Site, monkeypatch: pytest.Monke
     slow.kill()
     await slow.wait()
     asked = [a.headers["range"] for a in site.server.requests if a.status == 206]
-    starts = [told.removeprefix("bytes=").split("-")[0] for told in asked]
+    starts = [result.removeprefix("bytes=").split("-")[0] for result in asked]
     assert len(set(starts)) == len(starts)
 
 

@@ -37,8 +37,8 @@ async def test_parts_of_a_gguf_file_are_the_rows_of_the_whole(tmp_path: Path, pa
         assert sum(p.shape[0] for p in cut) == parameter.shape[0]
         store = ReferenceStore(cut)
         await load_gguf_weights(source, FILE, header, cut, store)
-        found = b"".join(bytes_of(store, p.name) for p in cut)
-        assert found == bytes_of(whole, parameter.name), parameter.name
+        result = b"".join(bytes_of(store, p.name) for p in cut)
+        assert result == bytes_of(whole, parameter.name), parameter.name
 
 
 SHAPES = {"q": (8, 6), "k": (4, 6), "v": (5, 6)}
@@ -66,8 +66,8 @@ def folder(tmp_path: Path) -> Path:
 async def test_rows_across_a_stack(folder: Path, first: int, rows: int) -> None:
     whole = await load(folder, Parameter("w", (17, 6), ("qkv",)))
     place = {"rows": rows, "first": first, "whole": 17}
-    found = await load(folder, Parameter("w", (rows, 6), tuple(SHAPES), **place))
-    assert np.array_equal(found, whole[first : first + rows])
+    result = await load(folder, Parameter("w", (rows, 6), tuple(SHAPES), **place))
+    assert np.array_equal(result, whole[first : first + rows])
 
 
 @pytest.mark.parametrize(

@@ -53,15 +53,15 @@ def server(tmp_path: Path) -> Iterator[FaultyServer]:
     )
     (site / "gguf").mkdir()
     shutil.copy(tiny("tiny-q4_1").path, site / "gguf" / "m.gguf")
-    with FaultyServer(site) as found:
-        yield found
+    with FaultyServer(site) as result:
+        yield result
 
 
 async def load(model: str) -> dict[str, Any]:
     """Load in a page's session, and give the table as it is afterwards."""
     session = PageSession()
-    told = json.loads(await session.load(model, "cpu", lambda *_: None))
-    assert "error" not in told, told
+    result = json.loads(await session.load(model, "cpu", lambda *_: None))
+    assert "error" not in result, result
     await session.cache("ls", "null")  # once the load is remembered
     await session.close()
     return await (await open_remembered()).get(LOADS_KEY) or {}
@@ -211,9 +211,9 @@ def test_the_page_reads_the_table_and_trusts_none_of_it() -> None:
     tables: list[Any] = [{"loads": [row]} for row in HOSTILE]
     tables += [{"loads": "x"}, {"loads": None}, {}]
     tables += [{"loads": [{**GOOD, "address": "https://evil.example/m"}]}]
-    found = in_page(*({"entry": table} for table in tables), {"entry": {"loads": [7, GOOD]}})
-    assert [each["last"] for each in found[:-1]] == [None] * len(tables)
-    assert found[-1]["last"] == {key: value for key, value in GOOD.items() if key != "address"}
+    result = in_page(*({"entry": table} for table in tables), {"entry": {"loads": [7, GOOD]}})
+    assert [each["last"] for each in result[:-1]] == [None] * len(tables)
+    assert result[-1]["last"] == {key: value for key, value in GOOD.items() if key != "address"}
 
 
 def test_where_a_page_looks_for_a_model() -> None:
@@ -240,16 +240,16 @@ def test_where_a_page_looks_for_a_model() -> None:
 def test_a_first_visit_knows_what_the_site_lists() -> None:
     ahead = first_files()
     known = [{"model": name, "ahead": ahead, "listed": []} for name in KNOWN]
-    for name, found in zip(KNOWN, in_page(*known), strict=True):
-        first = found["first"]
+    for name, result in zip(KNOWN, in_page(*known), strict=True):
+        first = result["first"]
         assert {*first["small"], *first["large"]} == set(KNOWN[name].files)
         assert all(file.endswith((".safetensors", ".gguf", "model.bin")) for file in first["large"])
     bert = ["config.json", "tokenizer.json", "model.safetensors", "modules.json"]
     cases = [[], bert, ["config.json"], ["model.gguf"], ["config.json", "model.gguf"]]
-    found = in_page(*({"ahead": ahead, "listed": listed} for listed in cases))
+    result = in_page(*({"ahead": ahead, "listed": listed} for listed in cases))
     layout = {"small": bert[:2], "large": bert[2:3]}
     gguf = {"small": [], "large": ["model.gguf"]}
-    assert [each["first"] for each in found] == [layout, layout, layout, gguf, gguf]
+    assert [each["first"] for each in result] == [layout, layout, layout, gguf, gguf]
     hostile = [None, {}, {"folders": 7}, {"folders": [7]}, {"folders": [{"small": ["../x"]}]}]
     assert [each["first"] for each in in_page(*({"ahead": h, "listed": []} for h in hostile))] == [
         None

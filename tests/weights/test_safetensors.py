@@ -38,10 +38,10 @@ def test_files_of_the_reference_library_parse_to_the_same_table(
 ) -> None:
     arrays = {n: np.arange(int(np.prod(s))).reshape(s).astype(d) for n, (s, d) in wanted.items()}
     data = save(arrays, metadata={"made": "here"})
-    found = parse(data)
-    assert found.keys() == arrays.keys()
+    result = parse(data)
+    assert result.keys() == arrays.keys()
     for name, array in arrays.items():
-        info = found[name]
+        info = result[name]
         assert info.shape == array.shape
         assert data[info.start : info.start + info.nbytes] == array.tobytes()
 
@@ -76,21 +76,21 @@ near = st.dictionaries(
 @given(json_values | near, st.integers(0, 40))
 def test_any_json_header_parses_or_is_refused(header: object, data_nbytes: int) -> None:
     try:
-        found = parse(file_of(header, data_nbytes))
+        result = parse(file_of(header, data_nbytes))
     except ModelFileError:
         return
     # Accepted means: described fully and truly.
-    assert sum(t.nbytes for t in found.values()) == data_nbytes
+    assert sum(t.nbytes for t in result.values()) == data_nbytes
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 64))
 def test_any_header_length_is_bounded(length: int, rest: int) -> None:
     file_nbytes = 8 + rest
     try:
-        found = header_nbytes(struct.pack("<Q", length), file_nbytes, "f")
+        result = header_nbytes(struct.pack("<Q", length), file_nbytes, "f")
     except ModelFileError:
         return
-    assert 2 <= found <= rest
+    assert 2 <= result <= rest
 
 
 def entry(**changes: object) -> dict[str, object]:

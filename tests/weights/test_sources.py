@@ -65,11 +65,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 async def test_a_folder_loads_stacked_widened_and_cut(folder: Path) -> None:
-    store, told = poisoned(PARAMETERS), list[Progress]()
-    await load_weights(open_source(str(folder)), PARAMETERS, store, progress=told.append)
+    store, result = poisoned(PARAMETERS), list[Progress]()
+    await load_weights(open_source(str(folder)), PARAMETERS, store, progress=result.append)
     assert_loaded(store)
-    assert [p.done for p in told] == sorted(p.done for p in told)
-    assert told[-1].done == told[-1].total == 12 * 3 * 4 + 33 * 2 + 3 * 4
+    assert [p.done for p in result] == sorted(p.done for p in result)
+    assert result[-1].done == result[-1].total == 12 * 3 * 4 + 33 * 2 + 3 * 4
 
 
 @pytest.mark.parametrize(

@@ -68,5 +68,5 @@ def test_llama_cpp_on_the_file_chooses_as_the_reference_does_where_it_is_clear()
     pairs = [(seen.chats[name], chat.ids) for name, chat in llama.prompts().items()]
     pairs.append((seen.long, llama.long_text().top_ids[:, 0].tolist()))
     for choices, expected in pairs:
-        for found, margin, right in zip(choices.ids, choices.margins, expected, strict=True):
-            assert found == right or margin < 0.3
+        for result, margin, right in zip(choices.ids, choices.margins, expected, strict=True):
+            assert result == right or margin < 0.3

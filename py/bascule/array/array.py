@@ -216,10 +216,10 @@ class Array:
         return Array(multiplied(self, other)) if isinstance(other, Array) else NotImplemented
 
     def __imatmul__(self, other: Any) -> Array:
-        found = self @ other
-        if found.shape != self.shape:
-            raise ShapeError("x @= y", f"a result of shape {self.shape}", str(found.shape))
-        self._become(build.cast(found._node, self.dtype))
+        result = self @ other
+        if result.shape != self.shape:
+            raise ShapeError("x @= y", f"a result of shape {self.shape}", str(result.shape))
+        self._become(build.cast(result._node, self.dtype))
         return self
 
     if TYPE_CHECKING:  # made below, from _OPERATORS
@@ -268,13 +268,13 @@ def _binary(name: str, op: str) -> None:
         return Array(build.elementwise(op, other, self)) if _fits(other) else NotImplemented
 
     def in_place(self: Array, other: Any) -> Any:
-        found = build.elementwise(op, self, other)
+        result = build.elementwise(op, self, other)
         where = f"x.__i{name}__(y)"
-        if found.shape != self.shape:
-            raise ShapeError(where, f"a result of shape {self.shape}", str(found.shape))
-        if found.dtype != self.dtype:
-            raise DTypeError(where, f"a result of dtype {self.dtype}", str(found.dtype))
-        self._become(found)
+        if result.shape != self.shape:
+            raise ShapeError(where, f"a result of shape {self.shape}", str(result.shape))
+        if result.dtype != self.dtype:
+            raise DTypeError(where, f"a result of dtype {self.dtype}", str(result.dtype))
+        self._become(result)
         return self
 
     for prefix, function in (("", forward), ("r", reflected), ("i", in_place)):
@@ -346,23 +346,25 @@ def _numbers_of(obj: Any, wanted: DType | None, copy: bool | None) -> Any:
     if not is_ours:
         obj = _with_numbers(obj)
     try:
-        found = np.asarray(obj)
+        result = np.asarray(obj)
     except ValueError as error:
         raise ShapeError("asarray", "an array", str(error)) from None
     if wanted is not None:
-        return _converted(found, wanted)
-    if not is_ours and found.dtype.kind in "iuf":
-        wanted = dtypes.named("float32" if found.dtype.kind == "f" else "int32")
-        if (found.size and found.dtype.kind == "u") or (found.dtype.name == "int64" and found.size):
-            low, high = int(found.min()), int(found.max())
+        return _converted(result, wanted)
+    if not is_ours and result.dtype.kind in "iuf":
+        wanted = dtypes.named("float32" if result.dtype.kind == "f" else "int32")
+        if (result.size and result.dtype.kind == "u") or (
+            result.dtype.name == "int64" and result.size
+        ):
+            low, high = int(result.min()), int(result.max())
             if low < -(1 << 31) or high >= 1 << 32 or (low < 0 and high >= 1 << 31):
                 expected = "whole numbers that fit into 32 bits"
                 raise OutOfRangeError("asarray", expected, f"{low} to {high}")
             wanted = dtypes.named("uint32") if high >= 1 << 31 else wanted
-        return found.astype(wanted)
-    if not is_ours and found.dtype == object:
+        return result.astype(wanted)
+    if not is_ours and result.dtype == object:
         raise DTypeError("asarray", "numbers", type(obj).__name__)
-    return np.array(found, dtypes.checked(found.dtype), order="C")
+    return np.array(result, dtypes.checked(result.dtype), order="C")
 
 
 def _converted(found: Any, wanted: DType) -> Any:

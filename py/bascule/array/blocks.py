@@ -48,7 +48,7 @@ class Chain:
         if len(self.nodes) == 1:
             return evaluate(self.end, list(values))
         shape, operands = _laid(values, self.end.shape)
-        found = np.empty(shape, self.end.dtype)
+        result = np.empty(shape, self.end.dtype)
         calls = self._calls()
         with np.errstate(all="ignore"):
             for block in _blocks(shape):
@@ -58,8 +58,8 @@ class Chain:
                     for at in each.drops:
                         at_hand[at] = None
                     at_hand.append(made.astype(each.dtype, copy=False))
-                found[block] = at_hand[-1]
-        return found.reshape(self.end.shape)
+                result[block] = at_hand[-1]
+        return result.reshape(self.end.shape)
 
     def _calls(self) -> list[_Call]:
         """A call a node, whose value comes after those of `reads` and of the nodes before it."""

@@ -25,9 +25,9 @@ def is_number(value: object) -> bool:
 
 def node_of(x: Any, where: str) -> Node:
     """The node of an array; DTypeError for anything else."""
-    found = getattr(x, "_node", None)
-    if isinstance(found, Node):
-        return found
+    result = getattr(x, "_node", None)
+    if isinstance(result, Node):
+        return result
     hint = "Make it one with xp.asarray."
     raise DTypeError(where, "an array", type(x).__name__, hint=hint)
 
@@ -46,15 +46,15 @@ def number(value: Any, dtype: DType, device: ArrayDevice) -> Node:
 
 def together(where: str, operands: Sequence[Any]) -> list[Node]:
     """Arrays and Python numbers as nodes of one dtype on one device."""
-    found = [getattr(each, "_node", None) for each in operands]
-    nodes = [node for node in found if node is not None]
+    results = [getattr(each, "_node", None) for each in operands]
+    nodes = [node for node in results if node is not None]
     if not nodes:
         raise DTypeError(where, "at least one array", ", ".join(type(o).__name__ for o in operands))
     device = one_device(where, nodes)
     dtype = nodes[0].dtype
     for node in nodes[1:]:
         dtype = dtypes.promoted(dtype, node.dtype)
-    for each, node in zip(operands, found, strict=True):
+    for each, node in zip(operands, results, strict=True):
         if node is None:
             if isinstance(each, np.ndarray | np.generic):
                 raise DTypeError(
@@ -64,7 +64,7 @@ def together(where: str, operands: Sequence[Any]) -> list[Node]:
             dtype = dtypes.for_scalar(each, dtype, where)
     return [
         number(each, dtype, device) if node is None else cast(node, dtype)
-        for each, node in zip(operands, found, strict=True)
+        for each, node in zip(operands, results, strict=True)
     ]
 
 
@@ -82,7 +82,7 @@ def one_device(where: str, nodes: Sequence[Node]) -> ArrayDevice:
 
 def broadcast_shape(where: str, shapes: Sequence[Shape]) -> Shape:
     """The shape that these broadcast to; ShapeError in numpy's words."""
-    found: list[int] = []
+    results: list[int] = []
     for sizes in zip(*(_padded(shape, max(map(len, shapes))) for shape in shapes), strict=True):
         wide = {size for size in sizes if size != 1}
         if len(wide) > 1:
@@ -90,8 +90,8 @@ def broadcast_shape(where: str, shapes: Sequence[Shape]) -> Shape:
             raise ShapeError(
                 where, "shapes that can be broadcast together", f"operands of shapes {listed}"
             )
-        found.append(wide.pop() if wide else 1)
-    return tuple(found)
+        results.append(wide.pop() if wide else 1)
+    return tuple(results)
 
 
 def _padded(shape: Shape, n: int) -> Shape:
@@ -216,13 +216,13 @@ def dense_of(node: Node) -> Node:
 
 def flat_of(node: Node) -> Node:
     """All elements along one axis in row-major order, in memory of their own: for gathers."""
-    found = reshape(node, (node.size,))
-    if found.op == "view" and not found.is_known:
-        base, lies = layout(found)
-        if lies == Strided(0, (1,)) and base.size == found.size:
+    result = reshape(node, (node.size,))
+    if result.op == "view" and not result.is_known:
+        base, lies = layout(result)
+        if lies == Strided(0, (1,)) and base.size == result.size:
             return base
-        return Node(found.device, "copy", (found,), found.shape, found.dtype)
-    return found
+        return Node(result.device, "copy", (result,), result.shape, result.dtype)
+    return result
 
 
 def _reshaped(old: Shape, strides: Sequence[int], new: Shape) -> tuple[int, ...] | None:
@@ -230,13 +230,13 @@ def _reshaped(old: Shape, strides: Sequence[int], new: Shape) -> tuple[int, ...]
     if not prod(old):
         return dense(new)
     runs = [(n, step) for n, step in zip(old, strides, strict=True) if n != 1]
-    found: list[int] = []
+    results: list[int] = []
     at = 0
     rest, step = 1, 1  # elements left in the run of axes that is being split, from the right
     runs.reverse()
     for size in reversed(new):
         if size == 1:
-            found.append(step * rest if rest > 1 else 1)
+            results.append(step * rest if rest > 1 else 1)
             continue
         taken, first = 1, 0
         while taken < size:
@@ -257,8 +257,8 @@ def _reshaped(old: Shape, strides: Sequence[int], new: Shape) -> tuple[int, ...]
                 taken, rest, step = size, rest // part, step * part
             else:
                 return None
-        found.append(first)
-    return tuple(reversed(found))
+        results.append(first)
+    return tuple(reversed(results))
 
 
 def reduce(op: str, node: Node, name: str, axes: Sequence[int], dtype: DType) -> Node:
@@ -274,10 +274,10 @@ def gather(data: Node, index: Node) -> Node:
 
 def axis_of(axis: int, n_axes: int, where: str) -> int:
     """An axis counted from the front; ArrayIndexError for one there is not."""
-    found = axis + n_axes if axis < 0 else axis
-    if not isinstance(axis, int) or not 0 <= found < n_axes:
+    result = axis + n_axes if axis < 0 else axis
+    if not isinstance(axis, int) or not 0 <= result < n_axes:
         raise ArrayIndexError(where, f"an axis of an array of {n_axes} axes", f"axis {axis}")
-    return found
+    return result
 
 
 def axes_of(axis: Any, n_axes: int, where: str) -> tuple[int, ...]:
@@ -285,7 +285,7 @@ def axes_of(axis: Any, n_axes: int, where: str) -> tuple[int, ...]:
     if axis is None:
         return tuple(range(n_axes))
     given = axis if isinstance(axis, tuple | list) else (axis,)
-    found = sorted(axis_of(each, n_axes, where) for each in given)
-    if len(set(found)) != len(found):
+    result = sorted(axis_of(each, n_axes, where) for each in given)
+    if len(set(result)) != len(result):
         raise ShapeError(where, "each axis once", str(axis))
-    return tuple(found)
+    return tuple(result)

@@ -26,9 +26,9 @@ def _filled(shape: Shape, value: Any, dtype: Any, device: ArrayDevice) -> Array:
 
 def full(shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Array:
     """An array of one number."""
-    found = dtypes.of_number(fill_value) if dtype is None else dtypes.checked(dtype)
-    dtypes.for_scalar(fill_value, found, "xp.full")
-    return _filled(_shape_of(shape), fill_value, found, place_of(device))
+    result = dtypes.of_number(fill_value) if dtype is None else dtypes.checked(dtype)
+    dtypes.for_scalar(fill_value, result, "xp.full")
+    return _filled(_shape_of(shape), fill_value, result, place_of(device))
 
 
 def zeros(shape: Any, *, dtype: Any = None, device: Any = None) -> Array:
@@ -48,9 +48,9 @@ def empty(shape: Any, *, dtype: Any = None, device: Any = None) -> Array:
 
 def full_like(x: Array, /, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Array:
     """An array of one number, shaped like x."""
-    found = x.dtype if dtype is None else dtypes.checked(dtype)
-    dtypes.for_scalar(fill_value, found, "xp.full_like")
-    return _filled(x.shape, fill_value, found, x.device if device is None else place_of(device))
+    result = x.dtype if dtype is None else dtypes.checked(dtype)
+    dtypes.for_scalar(fill_value, result, "xp.full_like")
+    return _filled(x.shape, fill_value, result, x.device if device is None else place_of(device))
 
 
 def zeros_like(x: Array, /, *, dtype: Any = None, device: Any = None) -> Array:
@@ -78,9 +78,9 @@ def arange(
     if not step:
         raise ShapeError("xp.arange", "a step that is not 0", "0")
     whole = all(isinstance(each, int) for each in (start, stop, step))
-    found = dtypes.checked(dtype or ("int32" if whole else "float32"))
+    result = dtypes.checked(dtype or ("int32" if whole else "float32"))
     n = max(0, -(-(stop - start) // step) if whole else ceil((stop - start) / step))
-    return _ramp(n, start, step, found, place_of(device))
+    return _ramp(n, start, step, result, place_of(device))
 
 
 def _ramp(n: int, start: float, step: float, dtype: Any, device: ArrayDevice) -> Array:
@@ -114,8 +114,8 @@ def linspace(
         "multiply", [build.row("subtract", [one, share]), build.number(start, float32, place)]
     )
     high = build.row("multiply", [share, build.number(stop, float32, place)])
-    found = dtypes.checked(dtype or "float32")
-    return Array(build.cast(build.row("add", [low, high]), found))
+    result = dtypes.checked(dtype or "float32")
+    return Array(build.cast(build.row("add", [low, high]), result))
 
 
 def eye(
@@ -127,8 +127,8 @@ def eye(
     k = max(-shape[0], min(k, shape[1]))  # within int32, and outside all the same
     row, column = coordinates(shape, place)
     shifted = build.row("add", [row, build.number(k, row.dtype, place)])
-    found = build.row("equal", [shifted, column])
-    return Array(build.cast(found, dtypes.checked(dtype or "float32")))
+    result = build.row("equal", [shifted, column])
+    return Array(build.cast(result, dtypes.checked(dtype or "float32")))
 
 
 def coordinates(shape: Shape, device: ArrayDevice) -> list[Node]:
@@ -137,11 +137,11 @@ def coordinates(shape: Shape, device: ArrayDevice) -> list[Node]:
 
     int32 = dtypes.named("int32")
     zeros = [0] * len(shape)
-    found: list[Node] = []
+    results: list[Node] = []
     for axis in (len(shape) - 2, len(shape) - 1):
         strides = tuple(1 if a == axis else 0 for a in range(len(zeros)))
-        found.append(Node(device, "iota", (), shape, int32, Strided(0, strides)))
-    return found
+        results.append(Node(device, "iota", (), shape, int32, Strided(0, strides)))
+    return results
 
 
 def tril(x: Array, /, *, k: int = 0) -> Array:
@@ -173,11 +173,11 @@ def meshgrid(*arrays: Array, indexing: str = "xy") -> tuple[Array, ...]:
     if any(len(node.shape) > 1 for node in nodes):
         raise ShapeError("xp.meshgrid", "arrays of one axis", str([n.shape for n in nodes]))
     sizes = tuple(node.size for node in nodes)
-    found: list[Array] = []
+    results: list[Array] = []
     for at, node in enumerate(nodes):
         shape = tuple(n if i == at else 1 for i, n in enumerate(sizes))
         wide = build.broadcast(build.reshape(node, shape), sizes)
         if indexing == "xy" and len(nodes) > 1:
             wide = build.permute(wide, (1, 0, *range(2, len(nodes))))
-        found.append(Array(wide))
-    return tuple(found)
+        results.append(Array(wide))
+    return tuple(results)

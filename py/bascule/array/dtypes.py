@@ -53,10 +53,10 @@ def checked(dtype: Any) -> DType:
     if dtype is complex:
         raise unsupported("complex64")
     try:
-        found = np.dtype(dtype)
+        result = np.dtype(dtype)
     except TypeError:
         raise DTypeError("dtype", f"one of {', '.join(NAMES)}", repr(dtype)) from None
-    return named(found.name)
+    return named(result.name)
 
 
 def kind_of(dtype: DType) -> Kind:
@@ -70,10 +70,10 @@ def promoted(first: DType, second: DType) -> DType:
 
     DTypeError for uint32 with a signed type, for which numpy takes int64.
     """
-    found = np.promote_types(first, second)
-    if found.name in NAMES:
-        return found
-    if found.kind == "f":
+    result = np.promote_types(first, second)
+    if result.name in NAMES:
+        return result
+    if result.kind == "f":
         return named("float32")
     raise DTypeError(
         "promotion",
@@ -114,12 +114,12 @@ def result_type(*given: Any) -> DType:
         if not numbers:
             raise DTypeError("result_type", "at least one array or dtype", "nothing")
         dtypes = [of_number(numbers[0])]
-    found = dtypes[0]
+    result = dtypes[0]
     for dtype in dtypes[1:]:
-        found = promoted(found, dtype)
+        result = promoted(result, dtype)
     for number in numbers:
-        found = for_scalar(number, found, "result_type")
-    return found
+        result = for_scalar(number, result, "result_type")
+    return result
 
 
 def of_number(value: object) -> DType:
@@ -134,8 +134,8 @@ def _is_number(value: object) -> bool:
 
 
 def _dtype_of(value: Any) -> DType:
-    found = getattr(value, "dtype", None)
-    return checked(found if isinstance(found, np.dtype) else value)
+    result = getattr(value, "dtype", None)
+    return checked(result if isinstance(result, np.dtype) else value)
 
 
 _KINDS = {
@@ -151,14 +151,14 @@ _KINDS = {
 
 def isdtype(dtype: Any, kind: Any) -> bool:
     """Whether a dtype is of a kind: a name of the standard, a dtype, or several of either."""
-    found = checked(dtype)
+    result = checked(dtype)
     if isinstance(kind, tuple):
-        return any(isdtype(found, each) for each in kind)
+        return any(isdtype(result, each) for each in kind)
     if isinstance(kind, str) and kind in _KINDS:
-        return found.kind in _KINDS[kind]
+        return result.kind in _KINDS[kind]
     if isinstance(kind, str):
         raise DTypeError("isdtype", f"one of {', '.join(_KINDS)}", repr(kind))
-    return found == checked(kind)
+    return result == checked(kind)
 
 
 def can_cast(from_: Any, to: Any, /) -> bool:

@@ -107,7 +107,7 @@ FUNCTIONS: dict[str, Any] = {
 def clip(x: Array, /, min: Any = None, max: Any = None) -> Array:
     """Each element, no less than `min` and no more than `max`; NaN stays NaN."""
     node = build.node_of(x, "xp.clip")
-    found = node
+    result = node
     for bound, op in ((min, "maximum"), (max, "minimum")):
         if bound is None:
             continue
@@ -115,8 +115,8 @@ def clip(x: Array, /, min: Any = None, max: Any = None) -> Array:
         if given is None:
             dtypes.for_scalar(bound, node.dtype, "xp.clip")
             given = build.number(bound, node.dtype, node.device)
-        found = build.row(op, [found, build.cast(given, node.dtype)])
-    return Array(found if found is not node else build.row("copy", [node]))
+        result = build.row(op, [result, build.cast(given, node.dtype)])
+    return Array(result if result is not node else build.row("copy", [node]))
 
 
 def conj(x: Array, /) -> Array:

@@ -17,8 +17,8 @@ ELEMENTWISE = frozenset((*ROWS, "cast", "bits"))
 def evaluate(node: Node, inputs: list[Any]) -> Any:
     """The numbers of a node, from those of its inputs."""
     with np.errstate(all="ignore"):
-        found = _evaluate(node, inputs)
-        return np.asarray(found).astype(node.dtype, copy=False).reshape(node.shape)
+        result = _evaluate(node, inputs)
+        return np.asarray(result).astype(node.dtype, copy=False).reshape(node.shape)
 
 
 def _evaluate(node: Node, inputs: list[Any]) -> Any:
@@ -61,17 +61,17 @@ def factors(node: Node, inputs: list[Any]) -> tuple[Any, Any]:
 def _numbered(node: Node) -> Any:
     if node.attribute is None:
         return np.arange(node.size)
-    found = np.full(node.shape, node.attribute.offset, np.int64)
+    result = np.full(node.shape, node.attribute.offset, np.int64)
     for axis, step in enumerate(node.attribute.strides):
         shape = [-1 if a == axis else 1 for a in range(len(node.shape))]
-        found += step * np.arange(node.shape[axis]).reshape(shape)
-    return found
+        result += step * np.arange(node.shape[axis]).reshape(shape)
+    return result
 
 
 def _transformed(x: Any, sign: int) -> Any:
     pairs = x[..., 0] + 1j * x[..., 1]
-    found = np.fft.fft(pairs) if sign < 0 else np.fft.ifft(pairs, norm="forward")
-    return np.stack([found.real, found.imag], axis=-1)
+    result = np.fft.fft(pairs) if sign < 0 else np.fft.ifft(pairs, norm="forward")
+    return np.stack([result.real, result.imag], axis=-1)
 
 
 def _combined(node: Node, x: Any) -> Any:

@@ -68,9 +68,9 @@ def rfft(
     x: Array, /, *, n: int | None = None, axis: int = -1, norm: str = "backward"
 ) -> ComplexPair:
     """The first n // 2 + 1 numbers of the transform of real numbers; the rest mirrors them."""
-    found = _transform("xp.fft.rfft", _real(x, "xp.fft.rfft"), n, axis, norm, -1)
-    length = found.real.shape[axis]
-    return ComplexPair(*(_slice(part, axis, 0, length // 2 + 1) for part in found))
+    result = _transform("xp.fft.rfft", _real(x, "xp.fft.rfft"), n, axis, norm, -1)
+    length = result.real.shape[axis]
+    return ComplexPair(*(_slice(part, axis, 0, length // 2 + 1) for part in result))
 
 
 def irfft(
@@ -104,8 +104,8 @@ def rfftn(
     """`rfft` along the last of several axes, `fft` along the others; see `fftn`."""
     where = "xp.fft.rfftn"
     others, (axis, n) = _split(where, _real(x, where).real.ndim, s, axes)
-    found = rfft(x, n=n, axis=axis, norm=norm)
-    return _along(where, found, others, norm, -1)
+    result = rfft(x, n=n, axis=axis, norm=norm)
+    return _along(where, result, others, norm, -1)
 
 
 def irfftn(
@@ -168,9 +168,9 @@ def ifftshift(x: Array, /, *, axes: int | Sequence[int] | None = None) -> Array:
 
 
 def _shifted(x: Array, axes: Any, where: str, sign: int) -> Array:
-    found = build.axes_of(axes, x.ndim, where)
-    by = tuple(x.shape[a] // 2 if sign > 0 else -(x.shape[a] // 2) for a in found)
-    return manipulation.roll(x, by, axis=found) if found else x
+    result = build.axes_of(axes, x.ndim, where)
+    by = tuple(x.shape[a] // 2 if sign > 0 else -(x.shape[a] // 2) for a in result)
+    return manipulation.roll(x, by, axis=result) if result else x
 
 
 def _frequencies(where: str, found: Array, dtype: Any) -> Array:
@@ -266,8 +266,8 @@ def _check_norm(where: str, norm: str) -> None:
 def _along_all(
     where: str, x: Any, s: Sequence[int] | None, axes: Sequence[int] | None, norm: str, sign: int
 ) -> ComplexPair:
-    found = _pair(x, where)
-    return _along(where, found, _lengths(where, found.real.ndim, s, axes), norm, sign)
+    result = _pair(x, where)
+    return _along(where, result, _lengths(where, result.real.ndim, s, axes), norm, sign)
 
 
 def _along(
@@ -294,10 +294,10 @@ def _split(
     where: str, n_axes: int, s: Sequence[int] | None, axes: Sequence[int] | None
 ) -> tuple[list[tuple[int, int | None]], tuple[int, int | None]]:
     """The axes with their lengths, the last one apart."""
-    found = _lengths(where, n_axes, s, axes)
-    if not found:
+    result = _lengths(where, n_axes, s, axes)
+    if not result:
         raise ShapeError(where, "one axis or more", "none")
-    return found[:-1], found[-1]
+    return result[:-1], result[-1]
 
 
 __all__ = [

@@ -205,8 +205,8 @@ class Expression:
     def _aligned(self, shape: Shape, strides: Sequence[int]) -> tuple[int, ...]:
         """Strides by the axes of the root: 0 where an operand is broadcast."""
         missing = len(self.root.shape) - len(shape)
-        found = [0 if n == 1 else step for n, step in zip(shape, strides, strict=True)]
-        return tuple(found) if missing < 0 else (0,) * missing + tuple(found)
+        results = [0 if n == 1 else step for n, step in zip(shape, strides, strict=True)]
+        return tuple(results) if missing < 0 else (0,) * missing + tuple(results)
 
     def _space(self) -> tuple[tuple[int, ...], int, list[list[int]]]:
         """The axes that the kernel numbers, as few as possible: (sizes, how many by `at`, ...)."""
@@ -214,7 +214,7 @@ class Expression:
         kept = [axis for axis in range(len(shape)) if axis not in self.reduced]
         steps = [leaf.strides[-len(shape) :] if shape else () for leaf in self._leaves]
         sizes: list[int] = []
-        found: list[list[int]] = [[] for _ in self._leaves]
+        results: list[list[int]] = [[] for _ in self._leaves]
         n_kept = 0
         for part in (kept, list(self.reduced)):
             start = len(sizes)
@@ -224,20 +224,20 @@ class Expression:
                 mine = [step[axis] for step in steps]
                 joins = len(sizes) > start and all(
                     before[-1] == step * shape[axis]
-                    for before, step in zip(found, mine, strict=True)
+                    for before, step in zip(results, mine, strict=True)
                 )
                 if joins:
                     sizes[-1] *= shape[axis]
                 else:
                     sizes.append(shape[axis])
-                for before, step in zip(found, mine, strict=True):
+                for before, step in zip(results, mine, strict=True):
                     if joins:
                         before[-1] = step
                     else:
                         before.append(step)
             if part is kept:
                 n_kept = len(sizes)
-        return tuple(sizes), n_kept, found
+        return tuple(sizes), n_kept, results
 
 
 def _coordinates(shape: Sequence[int], n_kept: int, fields: dict[str, int]) -> list[str]:

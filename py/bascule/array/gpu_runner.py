@@ -120,11 +120,11 @@ class GpuRunner:
         return await self._compiled(linked.wgsl, linked.bindings, f"{name}.wgsl"), linked
 
     async def _compiled(self, wgsl: str, bindings: str, label: str) -> int:
-        found = self._pipelines.get(wgsl)
-        if found is None:
-            found = await self._gpu.pipeline(wgsl, {"WORKGROUP": _LANES}, bindings, label)
-            self._pipelines[wgsl] = found
-        return found
+        result = self._pipelines.get(wgsl)
+        if result is None:
+            result = await self._gpu.pipeline(wgsl, {"WORKGROUP": _LANES}, bindings, label)
+            self._pipelines[wgsl] = result
+        return result
 
     def take(self, n_words: int, *, fresh: bool = False) -> Memory:
         """Memory on the device; LimitError for more than one binding may have."""
@@ -255,35 +255,35 @@ class _Run:
         dtype = node.dtype if chunks == 1 else np.dtype(_WIDE[node.dtype.kind])
         lanes = node.size * chunks
         kernel = made.kernel("array_reduce", head, dtype, name)
-        found = await self._launch(kernel, lanes, lanes)
+        result = await self._launch(kernel, lanes, lanes)
         while chunks > 1:
             partial = Node(node.device, "data", (), (node.size, chunks), dtype)
-            partial.memory = found
+            partial.memory = result
             extent, chunks = chunks, _chunks(node.size, chunks)
             lanes = node.size * chunks
             head = {"n": lanes, "chunks": chunks, "extent": extent}
             again = Expression(partial, frozenset(), (1,))
             kernel = again.kernel("array_reduce", head, node.dtype if chunks == 1 else dtype, name)
-            found = await self._launch(kernel, lanes, lanes)
-        return found
+            result = await self._launch(kernel, lanes, lanes)
+        return result
 
     async def _best(self, step: Step) -> Memory:
         node = step.node
         name, axes = node.attribute
         source = node.inputs[0]
         extent = prod(source.shape[axis] for axis in axes)
-        found: Node | None = None
+        result: Node | None = None
         while True:
             chunks = _chunks(node.size, extent)
             lanes = node.size * chunks
             head = {"n": lanes, "chunks": chunks, "extent": extent}
             made = Expression(source, step.inline, axes)
-            kernel = made.kernel("array_best", head, node.dtype, name, extra=found)
+            kernel = made.kernel("array_best", head, node.dtype, name, extra=result)
             memory = await self._launch(kernel, lanes, lanes)
             if chunks == 1:
                 return memory
-            found = Node(node.device, "data", (), (lanes,), np.dtype(np.uint32))
-            found.memory = memory
+            result = Node(node.device, "data", (), (lanes,), np.dtype(np.uint32))
+            result.memory = memory
             extent = chunks
 
     async def _scan(self, step: Step) -> Memory:
@@ -383,7 +383,7 @@ class _Run:
                 for place, (buffer, nbytes) in zip(places, buffers, strict=True)
             ]
             tape.dispatch(pipeline, bindings, groups)
-        await grant_large(self._gpu, (each for found in self._dispatches for each in found[1]))
+        await grant_large(self._gpu, (each for result in self._dispatches for each in result[1]))
         self._writes.append((uniform, 0, block))
         self._gpu.run(tape.words(), pack_writes(self._writes))
         self._dispatches.clear()
@@ -403,7 +403,7 @@ def _chunks(n_outputs: int, extent: int) -> int:
 
 def _all_reads(step: Step) -> list[Node]:
     """The nodes with memory that a step reads."""
-    found: list[Node] = []
+    results: list[Node] = []
     seen: set[int] = set()
     stack = list(step.node.inputs)
     while stack:
@@ -414,8 +414,8 @@ def _all_reads(step: Step) -> list[Node]:
         if (node.op == "view" and not node.is_known) or id(node) in step.inline:
             stack += node.inputs
         else:
-            found.append(node)
-    return found
+            results.append(node)
+    return results
 
 
 def _base(node: Node) -> Node:

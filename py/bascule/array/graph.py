@@ -107,16 +107,16 @@ def dense(shape: Sequence[int]) -> tuple[int, ...]:
 
 def ordered(outputs: Sequence[Node]) -> list[Node]:
     """What has to be computed for these, each after its inputs; known nodes come as leaves."""
-    found: list[Node] = []
+    results: list[Node] = []
     seen: set[int] = set()
     stack = [(node, False) for node in reversed(outputs)]
     while stack:
         node, done = stack.pop()
         if done:
-            found.append(node)
+            results.append(node)
         elif id(node) not in seen:
             seen.add(id(node))
             stack.append((node, True))
             if not node.is_known:
                 stack += [(each, False) for each in node.inputs if id(each) not in seen]
-    return found
+    return results

@@ -30,10 +30,10 @@ class HostRunner:
 
     def _compute(self, outputs: Sequence[Node]) -> None:
         wanted = {id(node) for node in outputs}
-        found = chains(ordered(outputs), wanted)
-        last = {id(each): at for at, chain in enumerate(found) for each in chain.reads}
+        result = chains(ordered(outputs), wanted)
+        last = {id(each): at for at, chain in enumerate(result) for each in chain.reads}
         values: dict[int, Any] = {}
-        for at, chain in enumerate(found):
+        for at, chain in enumerate(result):
             node = chain.end
             numbers = self._evaluated(chain, [_value(each, values) for each in chain.reads])
             if id(node) in wanted or node.held:
@@ -53,9 +53,9 @@ class HostRunner:
     def _evaluated(self, chain: Chain, values: list[Any]) -> Any:
         node = chain.end
         if node.op == "matmul":
-            found = self._backend.product(*factors(node, values))
-            if found is not None:
-                return found.reshape(node.shape)
+            result = self._backend.product(*factors(node, values))
+            if result is not None:
+                return result.reshape(node.shape)
         return chain.evaluate(values)
 
     def _settle(self, node: Node, found: Any) -> None:

@@ -105,14 +105,14 @@ def _host_key(key: Any) -> Any:
 def _parts(node: Node, key: Any) -> list[Any]:
     """The key with an entry for each axis: None, int, slice, or a node of integers."""
     given = list(key) if isinstance(key, tuple) else [key]
-    found: list[Any] = []
+    results: list[Any] = []
     n_axes = 0
     ellipsis = -1
     for each in given:
         if each is Ellipsis:
             if ellipsis >= 0:
                 raise ArrayIndexError("x[...]", "one ellipsis", "several")
-            ellipsis = len(found)
+            ellipsis = len(results)
             continue
         if isinstance(each, list | np.ndarray | np.integer):
             each = np.asarray(each)
@@ -134,13 +134,13 @@ def _parts(node: Node, key: Any) -> list[Any]:
         if any(not isinstance(e, slice | int | Node | None) or isinstance(e, bool) for e in new):
             hint = "Take integers, slices, None, ..., or arrays of integers or bool."
             raise ArrayIndexError("x[...]", "an index", repr(each)[:60], hint=hint)
-        found += new
+        results += new
         n_axes += sum(e is not None for e in new)
     missing = len(node.shape) - n_axes
     if missing < 0:
         raise ArrayIndexError("x[...]", f"at most {len(node.shape)} indices", f"{n_axes}")
-    at = len(found) if ellipsis < 0 else ellipsis
-    return [*found[:at], *[slice(None)] * missing, *found[at:]]
+    at = len(results) if ellipsis < 0 else ellipsis
+    return [*results[:at], *[slice(None)] * missing, *results[at:]]
 
 
 def _true_places(mask: Any, node: Node, axis: int) -> list[Node]:
@@ -153,9 +153,9 @@ def _true_places(mask: Any, node: Node, axis: int) -> list[Node]:
 
 def _check_mask(mask: Any, shape: Any) -> None:
     """By the standard an axis of a mask has the size of x's or 0: that mask takes nothing."""
-    found = shape[: len(mask)]
-    if len(found) < len(mask) or any(m not in (n, 0) for m, n in zip(mask, found, strict=True)):
-        raise ArrayIndexError("x[mask]", f"a mask of shape {found}", f"shape {mask}")
+    result = shape[: len(mask)]
+    if len(result) < len(mask) or any(m not in (n, 0) for m, n in zip(mask, result, strict=True)):
+        raise ArrayIndexError("x[mask]", f"a mask of shape {result}", f"shape {mask}")
 
 
 def _checked(index: int, n: int, axis: int, shape: Any) -> int:
@@ -182,8 +182,8 @@ def clamped(index: Node, n: int) -> Node:
     """Negative indices count from the end; what lies outside becomes the nearest end."""
     zero, size, last = (build.number(v, index.dtype, index.device) for v in (0, n, max(n - 1, 0)))
     wrapped = build.row("add", [index, size])
-    found = build.row("where", [wrapped, index, build.row("less", [index, zero])])
-    return build.row("minimum", [build.row("maximum", [found, zero]), last])
+    result = build.row("where", [wrapped, index, build.row("less", [index, zero])])
+    return build.row("minimum", [build.row("maximum", [result, zero]), last])
 
 
 def _gathered(

@@ -39,9 +39,9 @@ def finfo(type: Any, /) -> FloatLimits:
     dtype = _dtype_of(type)
     if dtype.kind != "f":
         raise DTypeError("xp.finfo", "float16 or float32", str(dtype))
-    found = np.finfo(dtype)
-    eps, high, low = float(found.eps), float(found.max), float(found.min)
-    return FloatLimits(found.bits, eps, high, low, float(found.smallest_normal), dtype)
+    result = np.finfo(dtype)
+    eps, high, low = float(result.eps), float(result.max), float(result.min)
+    return FloatLimits(result.bits, eps, high, low, float(result.smallest_normal), dtype)
 
 
 def iinfo(type: Any, /) -> WholeLimits:
@@ -49,8 +49,8 @@ def iinfo(type: Any, /) -> WholeLimits:
     dtype = _dtype_of(type)
     if dtype.kind not in "iu":
         raise DTypeError("xp.iinfo", "an integer dtype", str(dtype))
-    found = np.iinfo(dtype)
-    return WholeLimits(found.bits, int(found.max), int(found.min), dtype)
+    result = np.iinfo(dtype)
+    return WholeLimits(result.bits, int(result.max), int(result.min), dtype)
 
 
 def _dtype_of(type: Any) -> DType:

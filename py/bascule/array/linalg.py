@@ -56,12 +56,12 @@ def matrix_norm(x: Array, /, *, keepdims: bool = False, ord: Any = "fro") -> Arr
         return vector_norm(x, axis=(-2, -1), keepdims=keepdims)
     if ord in (1, -1, inf, -inf):
         sums = sum_(abs(x), axis=-2 if ord in (1, -1) else -1, keepdims=True)
-        found = (max_ if ord in (1, inf) else min_)(sums, axis=(-2, -1), keepdims=keepdims)
-        return found
+        result = (max_ if ord in (1, inf) else min_)(sums, axis=(-2, -1), keepdims=keepdims)
+        return result
     if ord in (2, -2, "nuc"):
         values = svdvals(x)
-        found = {2: max_, -2: min_, "nuc": sum_}[ord](values, axis=-1)
-        return found[..., None, None] if keepdims else found
+        result = {2: max_, -2: min_, "nuc": sum_}[ord](values, axis=-1)
+        return result[..., None, None] if keepdims else result
     expected = "'fro', 'nuc', 1, -1, 2, -2, inf or -inf"
     raise ShapeError("matrix_norm", expected, repr(ord))
 
@@ -106,11 +106,11 @@ def matrix_power(x: Array, n: int, /) -> Array:
     if n < 0:
         x, n = inv(x), -n
     row, column = coordinates(x.shape, x.device)
-    found = _as(Array(build.row("equal", [row, column])), x.dtype)
+    result = _as(Array(build.row("equal", [row, column])), x.dtype)
     while n:
-        found = matmul(found, x) if n & 1 else found
+        result = matmul(result, x) if n & 1 else result
         x, n = matmul(x, x) if n > 1 else x, n >> 1
-    return found
+    return result
 
 
 def _as(x: Array, dtype: Any) -> Array:
@@ -142,15 +142,15 @@ def _back(numbers: Any, like: Array) -> Array:
 
 def cholesky(x: Array, /, *, upper: bool = False) -> Array:
     """The triangular factor of positive definite matrices, by numpy on the CPU."""
-    found = _by_numpy("cholesky", np.linalg.cholesky, x)
-    return _back(np.swapaxes(found, -1, -2) if upper else found, x)
+    result = _by_numpy("cholesky", np.linalg.cholesky, x)
+    return _back(np.swapaxes(result, -1, -2) if upper else result, x)
 
 
 def solve(x1: Array, x2: Array, /) -> Array:
     """What x1 takes to x2, by numpy on the CPU; x2 of one axis is one column."""
     one = x2.ndim == 1
-    found = _by_numpy("solve", lambda a, b: np.linalg.solve(a, b[..., None] if one else b), x1, x2)
-    return _back(found[..., 0] if one else found, x1)
+    result = _by_numpy("solve", lambda a, b: np.linalg.solve(a, b[..., None] if one else b), x1, x2)
+    return _back(result[..., 0] if one else result, x1)
 
 
 def inv(x: Array, /) -> Array:
@@ -187,8 +187,8 @@ def qr(x: Array, /, *, mode: str = "reduced") -> QRResult:
     """x = Q @ R with orthonormal columns and a triangle, by numpy on the CPU."""
     if mode not in ("reduced", "complete"):
         raise ShapeError("xp.linalg.qr", '"reduced" or "complete"', repr(mode))
-    found = _by_numpy("qr", lambda a: np.linalg.qr(a, mode=mode), x, square=False)
-    return QRResult(*(_back(each, x) for each in found))
+    result = _by_numpy("qr", lambda a: np.linalg.qr(a, mode=mode), x, square=False)
+    return QRResult(*(_back(each, x) for each in result))
 
 
 class SVDResult(NamedTuple):
@@ -201,14 +201,14 @@ class SVDResult(NamedTuple):
 
 def svd(x: Array, /, *, full_matrices: bool = True) -> SVDResult:
     """Singular values and vectors, by numpy on the CPU."""
-    found = _by_numpy("svd", lambda a: np.linalg.svd(a, full_matrices), x, square=False)
-    return SVDResult(*(_back(each, x) for each in found))
+    result = _by_numpy("svd", lambda a: np.linalg.svd(a, full_matrices), x, square=False)
+    return SVDResult(*(_back(each, x) for each in result))
 
 
 def svdvals(x: Array, /) -> Array:
     """Singular values from the largest on, by numpy on the CPU."""
-    found = _by_numpy("svdvals", lambda a: np.linalg.svd(a, compute_uv=False), x, square=False)
-    return _back(found, x)
+    result = _by_numpy("svdvals", lambda a: np.linalg.svd(a, compute_uv=False), x, square=False)
+    return _back(result, x)
 
 
 class EighResult(NamedTuple):
@@ -230,12 +230,12 @@ def eigvalsh(x: Array, /) -> Array:
 
 def matrix_rank(x: Array, /, *, rtol: float | Array | None = None) -> Array:
     """How many singular values are above rtol times the largest, int32, by numpy on the CPU."""
-    found = _by_numpy("matrix_rank", lambda a: np.linalg.svd(a, compute_uv=False), x, square=False)
+    result = _by_numpy("matrix_rank", lambda a: np.linalg.svd(a, compute_uv=False), x, square=False)
     limit = max(x.shape[-2:]) * float(np.finfo(np.float32).eps) if rtol is None else rtol
     if isinstance(limit, Array):
         limit = numbers_at_once(build.node_of(limit, "matrix_rank"), "matrix_rank")[..., None]
-    most = found.max(axis=-1, keepdims=True) if found.shape[-1] else found
-    counts = (found > most * limit).sum(axis=-1) if found.shape[-1] else found.sum(axis=-1)
+    most = result.max(axis=-1, keepdims=True) if result.shape[-1] else result
+    counts = (result > most * limit).sum(axis=-1) if result.shape[-1] else result.sum(axis=-1)
     return Array(build.constant(np.asarray(counts).astype(np.int32), x.device))
 
 
@@ -244,5 +244,5 @@ def pinv(x: Array, /, *, rtol: float | Array | None = None) -> Array:
     limit: Any = max(x.shape[-2:], default=0) * float(np.finfo(np.float32).eps)
     if rtol is not None:
         limit = np.asarray(rtol)
-    found = _by_numpy("pinv", lambda a: np.linalg.pinv(a, rcond=limit), x, square=False)
-    return _back(found, x)
+    result = _by_numpy("pinv", lambda a: np.linalg.pinv(a, rcond=limit), x, square=False)
+    return _back(result, x)

@@ -103,8 +103,8 @@ def flip(x: Array, /, *, axis: int | tuple[int, ...] | None = None) -> Array:
 def astype(x: Array, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Array:
     """The numbers in another dtype. Floats out of an integer's range become its nearest end."""
     del copy
-    found = Array(build.cast(build.node_of(x, "xp.astype"), dtypes.checked(dtype)))
-    return found if device is None else found.to_device(device)
+    result = Array(build.cast(build.node_of(x, "xp.astype"), dtypes.checked(dtype)))
+    return result if device is None else result.to_device(device)
 
 
 def _int32() -> Any:
@@ -199,17 +199,17 @@ def _joined(nodes: list[Node], axis: int) -> Node:
     shape = tuple(total if a == axis else n for a, n in enumerate(nodes[0].shape))
     along = _along(shape, axis, nodes[0].device)
     start = total
-    found: Node | None = None
+    result: Node | None = None
     for node in reversed(nodes):
         start -= node.shape[axis]
         here = picked(node, axis, _clamped(_plus(along, -start), node.shape[axis]))
-        if found is None:
-            found = here
+        if result is None:
+            result = here
         else:
             end = build.number(start + node.shape[axis], along.dtype, along.device)
-            found = build.row("where", [here, found, build.row("less", [along, end])])
-    assert found is not None
-    return found
+            result = build.row("where", [here, result, build.row("less", [along, end])])
+    assert result is not None
+    return result
 
 
 def _clamped(node: Node, n: int) -> Node:
@@ -240,8 +240,8 @@ def tile(x: Array, repetitions: Sequence[int], /) -> Array:
     node = build.reshape(build.node_of(x, "xp.tile"), shape)
     spread = [size for pair in zip((1,) * n, shape, strict=True) for size in pair]
     wide = [size for pair in zip(counts, shape, strict=True) for size in pair]
-    found = build.broadcast(build.reshape(node, tuple(spread)), tuple(wide))
-    return Array(build.reshape(found, tuple(c * m for c, m in zip(counts, shape, strict=True))))
+    result = build.broadcast(build.reshape(node, tuple(spread)), tuple(wide))
+    return Array(build.reshape(result, tuple(c * m for c, m in zip(counts, shape, strict=True))))
 
 
 def repeat(x: Array, repeats: Any, /, *, axis: int | None = None) -> Array:

@@ -26,13 +26,13 @@ def multiplied(x1: Any, x2: Any) -> Node:
     if a.shape[-1] != b.shape[-2]:
         expected = f"x1 (..., M, {a.shape[-1]}) and x2 (..., {a.shape[-1]}, N)"
         raise ShapeError("matmul", expected, f"{x1.shape} and {x2.shape}")
-    found = product(a, b)
-    shape = list(found.shape)
+    result = product(a, b)
+    shape = list(result.shape)
     if row:
         del shape[-2]
     if column:
         del shape[-1]
-    return build.reshape(found, tuple(shape))
+    return build.reshape(result, tuple(shape))
 
 
 def numbers(where: str, *operands: Any) -> list[Node]:
@@ -53,12 +53,12 @@ def product(a: Node, b: Node) -> Node:
         return _summed_product(a, b)
     wide = dtypes.named("float32")
     x, y = build.cast(a, wide), build.cast(b, wide)
-    found: list[Node] = []
+    results: list[Node] = []
     for start in range(0, inner, _MOST_TERMS):
         stop = min(start + _MOST_TERMS, inner)
         part = build.narrow(x, -1, start, stop), build.narrow(y, -2, start, stop)
-        found.append(_float_product(batch, *part))
-    return build.cast(reduce(lambda one, other: build.row("add", [one, other]), found), a.dtype)
+        results.append(_float_product(batch, *part))
+    return build.cast(reduce(lambda one, other: build.row("add", [one, other]), results), a.dtype)
 
 
 def _float_product(batch: Shape, x: Node, y: Node) -> Node:
@@ -73,13 +73,13 @@ def _float_product(batch: Shape, x: Node, y: Node) -> Node:
     else:
         y = build.broadcast(y, (*batch, inner, columns))
     if columns == 1:  # a matrix by a vector: the vector is the one row
-        found = _op_product(n, _transposed(y), x, (1, inner, rows), transposed=True)
+        result = _op_product(n, _transposed(y), x, (1, inner, rows), transposed=True)
     else:
         turned = _transposed(y)
         transposed = _is_dense(turned)
         y = turned if transposed else y
-        found = _op_product(n, x, y, (rows, inner, columns), transposed=transposed)
-    return build.reshape(found, shape)
+        result = _op_product(n, x, y, (rows, inner, columns), transposed=transposed)
+    return build.reshape(result, shape)
 
 
 def _transposed(node: Node) -> Node:

@@ -147,17 +147,17 @@ def _bound(
     """Arguments by the names of a row of `_FUNCTIONS`, without `out`."""
     if len(args) > len(names):
         raise _lacking(where, f"at most {1 + len(names)} arguments", str(1 + len(args)))
-    found = dict(zip(names, args, strict=False))
+    result = dict(zip(names, args, strict=False))
     by_option = {name.lstrip("*").rpartition("=")[2]: name for name in names} | {"out": "out"}
     for option, value in options.items():
         if option not in by_option:
             known = ", ".join(by_option)
             raise _lacking(where, f"no options but {known}", option)
-        found[by_option[option]] = value
-    out = found.pop("out", None)
+        result[by_option[option]] = value
+    out = result.pop("out", None)
     if out is not None:
         raise _lacking(where, "out=None", type(out).__name__)
-    return found
+    return result
 
 
 def call_ufunc(ufunc: Any, method: str, operands: Sequence[Any], options: Mapping[str, Any]) -> Any:

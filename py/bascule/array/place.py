@@ -163,9 +163,9 @@ def device(which: Any = None) -> ArrayDevice:
         return which
     if which is None:
         return default_device()
-    found = getattr(which, "arrays", None)
-    if isinstance(found, ArrayDevice):
-        return found
+    result = getattr(which, "arrays", None)
+    if isinstance(result, ArrayDevice):
+        return result
     if not isinstance(which, str) or which not in TIERS:
         raise InputError("device", f"one of {', '.join(TIERS)}, or a Device", repr(which))
     return _devices.by_tier.setdefault(which, ArrayDevice(which))

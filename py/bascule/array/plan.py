@@ -105,14 +105,14 @@ def _shared(order: Sequence[Node], outputs: set[int]) -> set[int]:
     for node in order:
         inside = [each for each in node.inputs if _goes_inside(node, each, outputs)]
         costs[id(node)] = min(1 + sum(costs[id(each)] for each in inside), 1 << 30)
-    found: set[int] = set()
+    result: set[int] = set()
     for node in reversed(order):
         mine = roots[id(node)]
         alone = id(node) in outputs or not is_elementwise(node)
         if not alone and len(mine) > 1 and costs[id(node)] > _CHEAP:
-            found.add(id(node))
+            result.add(id(node))
             alone = True
         passed_on = {id(node)} if alone or not mine else mine
         for each in () if node.is_known else node.inputs:
             roots[id(each)] |= passed_on
-    return found
+    return result

@@ -54,8 +54,8 @@ class Generator:
         sizes = (shape,) if isinstance(shape, int) else tuple(shape)
         radius = build.row("sqrt", [self._scaled(self._log_of(sizes), -2.0)])
         angle = self._scaled(self._unit(sizes), 2 * pi)
-        found = Array(build.row("multiply", [radius, build.row("cos", [angle])]))
-        return found if (mean, std) == (0.0, 1.0) else found * std + mean
+        result = Array(build.row("multiply", [radius, build.row("cos", [angle])]))
+        return result if (mean, std) == (0.0, 1.0) else result * std + mean
 
     def integers(self, low: int, high: int, shape: int | tuple[int, ...] = ()) -> Array:
         """Whole numbers from low to below high, int32; the bias is below (high - low) / 2**32."""
@@ -63,8 +63,8 @@ class Generator:
             raise ShapeError("integers", "low below high, within int32", f"{low}, {high}")
         words = self.bits(shape)._node
         span = build.number((high - low) & 0xFFFFFFFF, words.dtype, words.device)
-        found = words if high - low == 1 << 32 else build.row("remainder", [words, span])
-        whole = build.cast(found, dtypes.named("int32"))
+        result = words if high - low == 1 << 32 else build.row("remainder", [words, span])
+        whole = build.cast(result, dtypes.named("int32"))
         return Array(build.row("add", [whole, build.number(low, whole.dtype, whole.device)]))
 
     def _words(self, shape: tuple[int, ...]) -> Node:

@@ -45,8 +45,8 @@ def _order(node: Node, axis: int, descending: bool) -> Node:
     if not rows * n:
         return build.broadcast(build.number(0, int32, node.device), node.shape)
     keys = _padded(keys, rows, n, padded)
-    found = Node(node.device, "order", (keys,), (rows, padded), int32)
-    inside = indexing.get(found, (slice(None), slice(0, n)))
+    result = Node(node.device, "order", (keys,), (rows, padded), int32)
+    inside = indexing.get(result, (slice(None), slice(0, n)))
     wide = build.reshape(inside, tuple(node.shape[a] for a in [*others, axis]))
     back = [[*others, axis].index(a) for a in range(len(node.shape))]
     return build.permute(wide, back)
@@ -127,15 +127,15 @@ def _before(value: Node, wanted: Node, or_equal: bool) -> Node:
     """Whether an element of the sorted array stands before where `wanted` goes; NaN is last."""
     if value.dtype.kind == "b":
         value, wanted = (build.cast(each, dtypes.named("int32")) for each in (value, wanted))
-    found = build.row("less_equal" if or_equal else "less", [value, wanted])
+    result = build.row("less_equal" if or_equal else "less", [value, wanted])
     if value.dtype.kind != "f":
-        return found
+        return result
     nan = build.row("isnan", [wanted])
     if not or_equal:
         nan = build.row(
             "logical_and", [nan, build.row("logical_not", [build.row("isnan", [value])])]
         )
-    return build.row("logical_or", [found, nan])
+    return build.row("logical_or", [result, nan])
 
 
 def nonzero(x: Array, /) -> tuple[Array, ...]:
@@ -143,8 +143,8 @@ def nonzero(x: Array, /) -> tuple[Array, ...]:
     node = build.node_of(x, "xp.nonzero")
     if not node.shape:
         raise ShapeError("xp.nonzero", "an array with axes", "shape ()")
-    found = np.nonzero(numbers_at_once(node, "xp.nonzero"))
-    return tuple(Array(build.constant(each.astype(np.int32), node.device)) for each in found)
+    result = np.nonzero(numbers_at_once(node, "xp.nonzero"))
+    return tuple(Array(build.constant(each.astype(np.int32), node.device)) for each in result)
 
 
 class UniqueAll(NamedTuple):
@@ -174,10 +174,10 @@ def unique_all(x: Array, /) -> UniqueAll:
     """Distinct values in order, where each comes first, which one each element is, and counts."""
     node = build.node_of(x, "xp.unique_all")
     numbers = numbers_at_once(node, "xp.unique_all")
-    found = np.unique(
+    result = np.unique(
         numbers, return_index=True, return_inverse=True, return_counts=True, equal_nan=False
     )
-    values, *indices = (Array(build.constant(_whole(each), node.device)) for each in found)
+    values, *indices = (Array(build.constant(_whole(each), node.device)) for each in result)
     first, inverse, counts = indices
     inverse = Array(build.reshape(inverse._node, node.shape))
     return UniqueAll(values, first, inverse, counts)
@@ -189,14 +189,14 @@ def _whole(numbers: Any) -> Any:
 
 def unique_counts(x: Array, /) -> UniqueCounts:
     """Distinct values in order, and how often each occurs."""
-    found = unique_all(x)
-    return UniqueCounts(found.values, found.counts)
+    result = unique_all(x)
+    return UniqueCounts(result.values, result.counts)
 
 
 def unique_inverse(x: Array, /) -> UniqueInverse:
     """Distinct values in order, and which one each element is."""
-    found = unique_all(x)
-    return UniqueInverse(found.values, found.inverse_indices)
+    result = unique_all(x)
+    return UniqueInverse(result.values, result.inverse_indices)
 
 
 def unique_values(x: Array, /) -> Array:
@@ -209,9 +209,9 @@ def isin(x1: Any, x2: Any, /, *, invert: bool = False) -> Array:
     a, b = build.together("xp.isin", (x1, x2))
     b = build.reshape(b, (b.size,))
     a = build.reshape(a, (*a.shape, 1))
-    found = build.row("equal", [a, b])
-    found = build.reduce("reduce", found, "any", (len(found.shape) - 1,), dtypes.named("bool"))
-    return Array(build.row("logical_not", [found]) if invert else found)
+    result = build.row("equal", [a, b])
+    result = build.reduce("reduce", result, "any", (len(result.shape) - 1,), dtypes.named("bool"))
+    return Array(build.row("logical_not", [result]) if invert else result)
 
 
 def take(x: Array, indices: Array, /, *, axis: int | None = None) -> Array:

@@ -68,8 +68,8 @@ def std(
 ) -> Array:
     """The standard deviation over axes, divided by the count less `correction`."""
     node = _floats(x, "xp.std")
-    found = build.row("sqrt", [_variance(node, axis, correction, keepdims)])
-    return Array(build.cast(found, node.dtype))
+    result = build.row("sqrt", [_variance(node, axis, correction, keepdims)])
+    return Array(build.cast(result, node.dtype))
 
 
 def argmax(x: Array, /, *, axis: int | None = None, keepdims: bool = False) -> Array:
@@ -116,8 +116,8 @@ def _reduced(name: str, x: Any, axis: Axis, keepdims: bool, dtype: DType) -> Arr
     node = build.node_of(x, f"xp.{name}")
     axes = build.axes_of(axis, len(node.shape), f"xp.{name}")
     node = build.cast(node, dtype)
-    found = node if not axes else build.reduce("reduce", node, name, axes, dtype)
-    return Array(_kept(found, node.shape, axes) if keepdims else found)
+    result = node if not axes else build.reduce("reduce", node, name, axes, dtype)
+    return Array(_kept(result, node.shape, axes) if keepdims else result)
 
 
 def _kept(found: Node, shape: tuple[int, ...], axes: tuple[int, ...]) -> Node:
@@ -169,8 +169,8 @@ def _best(name: str, x: Any, axis: int | None, keepdims: bool) -> Array:
         raise ShapeError(where, "something to choose from", f"shape {node.shape}")
     if not axes:
         return Array(build.number(0, dtypes.named("int32"), node.device))
-    found = build.reduce("best", node, name, axes, dtypes.named("int32"))
-    return Array(_kept(found, node.shape, axes) if keepdims else found)
+    result = build.reduce("best", node, name, axes, dtypes.named("int32"))
+    return Array(_kept(result, node.shape, axes) if keepdims else result)
 
 
 def _running(name: str, x: Any, axis: int | None, dtype: Any, initial: bool) -> Array:
@@ -185,10 +185,10 @@ def _running(name: str, x: Any, axis: int | None, dtype: Any, initial: bool) -> 
     order = [a for a in range(len(node.shape)) if a != at] + [at]
     turned = build.permute(node, order)
     last = len(order) - 1
-    found = Node(node.device, "scan", (turned,), turned.shape, node.dtype, (name, last))
-    found = build.permute(found, [order.index(a) for a in range(len(order))])
+    result = Node(node.device, "scan", (turned,), turned.shape, node.dtype, (name, last))
+    result = build.permute(result, [order.index(a) for a in range(len(order))])
     if initial:
-        shape = tuple(1 if a == at else n for a, n in enumerate(found.shape))
-        one = build.number(0 if name == "sum" else 1, found.dtype, node.device)
-        return concat([Array(build.broadcast(one, shape)), Array(found)], axis=at)
-    return Array(found)
+        shape = tuple(1 if a == at else n for a, n in enumerate(result.shape))
+        one = build.number(0 if name == "sum" else 1, result.dtype, node.device)
+        return concat([Array(build.broadcast(one, shape)), Array(result)], axis=at)
+    return Array(result)

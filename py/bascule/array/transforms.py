@@ -39,11 +39,11 @@ async def transformed(run: Recorder, node: Node) -> Memory:
     chirp, filter_ = (_known(node, numbers) for numbers in _chirps(n, wide, sign))
     for each in (chirp, filter_):
         run.upload(each)
-    found = await _chirped(run, source.memory, chirp, (rows, n, wide, n))
-    found = await _power_of_two(run, found, rows, wide, -1)
-    found = await _chirped(run, found, filter_, (rows, wide, wide, wide))
-    found = await _power_of_two(run, found, rows, wide, 1)
-    return await _chirped(run, found, chirp, (rows, wide, n, n))
+    result = await _chirped(run, source.memory, chirp, (rows, n, wide, n))
+    result = await _power_of_two(run, result, rows, wide, -1)
+    result = await _chirped(run, result, filter_, (rows, wide, wide, wide))
+    result = await _power_of_two(run, result, rows, wide, 1)
+    return await _chirped(run, result, chirp, (rows, wide, n, n))
 
 
 async def _power_of_two(run: Recorder, memory: Memory, rows: int, n: int, sign: int) -> Memory:
@@ -67,9 +67,9 @@ async def _chirped(
 
 
 def _known(node: Node, numbers: Any) -> Node:
-    found = Node(node.device, "data", (), numbers.shape, numbers.dtype)
-    found.host = numbers
-    return found
+    result = Node(node.device, "data", (), numbers.shape, numbers.dtype)
+    result.host = numbers
+    return result
 
 
 @lru_cache(maxsize=4)

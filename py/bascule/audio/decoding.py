@@ -104,8 +104,11 @@ def _scaled(raw: Array, width: int) -> Array:
 
 def _check(frames: int, rate: int, name: str, most_s: int) -> None:
     if frames > most_s * rate:
-        expected, found = f"at most {most_s // 3600} hours", f"{frames / rate / 3600:.1f} in {name}"
-        raise InputError("audio", expected, found, hint="Cut it, and transcribe each part.")
+        expected, result = (
+            f"at most {most_s // 3600} hours",
+            f"{frames / rate / 3600:.1f} in {name}",
+        )
+        raise InputError("audio", expected, result, hint="Cut it, and transcribe each part.")
 
 
 def _mono(samples: Array, name: str) -> Array:

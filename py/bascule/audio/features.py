@@ -52,12 +52,12 @@ class LogMel:
         """
         heard = resample(checked_samples(samples), sample_rate, RATE)
         if len(heard) > self._n_samples:
-            found = f"{len(heard) / RATE:.2f} s"
-            raise InputError("samples", f"at most {self._n_samples / RATE:g} s", found)
+            result = f"{len(heard) / RATE:.2f} s"
+            raise InputError("samples", f"at most {self._n_samples / RATE:g} s", result)
         whole = np.zeros(self._n_samples, np.float32)
         whole[: len(heard)] = heard
-        (found,) = (await self._executable.run({}, {"samples": whole})).values()
-        return found
+        (result,) = (await self._executable.run({}, {"samples": whole})).values()
+        return result
 
     def close(self) -> None:
         """Free the tables and the memory between calls."""

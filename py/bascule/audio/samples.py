@@ -21,18 +21,18 @@ _BATCH = 1 << 20
 
 def checked_samples(samples: ArrayLike, where: str = "samples") -> Array:
     """Return samples as float32 (N); InputError unless they are finite floats of one channel."""
-    found = np.asarray(samples)
-    if found.dtype.kind != "f":
-        raise InputError(where, "floats", f"dtype {found.dtype}", hint=_HINT)
-    if found.ndim != 1:
-        raise InputError(where, "one axis (N)", f"shape {found.shape}", hint=_HINT)
-    if not found.size:
+    result = np.asarray(samples)
+    if result.dtype.kind != "f":
+        raise InputError(where, "floats", f"dtype {result.dtype}", hint=_HINT)
+    if result.ndim != 1:
+        raise InputError(where, "one axis (N)", f"shape {result.shape}", hint=_HINT)
+    if not result.size:
         raise InputError(where, "at least one sample", "none")
-    finite = np.isfinite(found)
+    finite = np.isfinite(result)
     if not finite.all():
         at = int(np.argmin(finite))
-        raise InputError(where, "finite numbers", f"{found[at]} at index {at:,}")
-    return np.ascontiguousarray(found, np.float32)
+        raise InputError(where, "finite numbers", f"{result[at]} at index {at:,}")
+    return np.ascontiguousarray(result, np.float32)
 
 
 def resample(samples: Array, rate: int, wanted: int) -> Array:

@@ -43,8 +43,8 @@ def checked_input(value: Value, sizes: Mapping[str, int], inputs: Mapping[str, S
     shape = value.sizes(sizes)
     given = inputs.get(value.name)
     if given is None or given.shape != shape:
-        found = "nothing" if given is None else str(given.shape)
-        raise InputError(f"input {value.name!r}", f"shape {shape}", found)
+        result = "nothing" if given is None else str(given.shape)
+        raise InputError(f"input {value.name!r}", f"shape {shape}", result)
     return given
 
 
@@ -62,9 +62,9 @@ def check_names(program: Program) -> None:
         for value in values:
             other = kinds.setdefault(value.name, kind)
             if other != kind:
-                found = f"{value.name!r} as {other} and as {kind}"
+                result = f"{value.name!r} as {other} and as {kind}"
                 where = f"program {program.name!r}"
-                raise InputError(where, "states, parameters and inputs of different names", found)
+                raise InputError(where, "states, parameters and inputs of different names", result)
 
 
 def input_bytes(value: Value, sizes: Mapping[str, int], inputs: Mapping[str, Shaped]) -> memoryview:
@@ -72,8 +72,8 @@ def input_bytes(value: Value, sizes: Mapping[str, int], inputs: Mapping[str, Sha
     given = checked_input(value, sizes, inputs)
     if isinstance(given, memoryview) and given.c_contiguous:
         if given.format != FORMATS[value.dtype]:
-            found = f"a memoryview of format {given.format!r}"
-            raise InputError(f"input {value.name!r}", value.dtype, found)
+            result = f"a memoryview of format {given.format!r}"
+            raise InputError(f"input {value.name!r}", value.dtype, result)
         return given.cast("B")
     return memoryview(np.ascontiguousarray(given, NUMPY[value.dtype])).cast("B")
 

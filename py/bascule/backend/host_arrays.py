@@ -170,8 +170,8 @@ class InHostArrays(Deviceless):
         del most_blocks
         if not isinstance(store, ReferenceStore):
             raise InputError("quantizer", "weights of this backend", type(store).__name__)
-        found = {p.name: store.arrays[p.name] for p in parameters}
-        matrices = {name: m for name, m in found.items() if isinstance(m, BlockMatrix)}
+        results = {p.name: store.arrays[p.name] for p in parameters}
+        matrices = {name: m for name, m in results.items() if isinstance(m, BlockMatrix)}
         return ReferenceQuantizer(store, matrices, staging_nbytes)
 
     def states(

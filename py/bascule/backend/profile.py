@@ -72,11 +72,11 @@ def by_name(spans: Sequence[Span]) -> tuple[KernelTime, ...]:
     times: defaultdict[str, list[float]] = defaultdict(list)
     for span in spans:
         times[span.name].append(1e3 * span.seconds)
-    found = [
+    results = [
         KernelTime(name, len(all_ms), sum(all_ms), sum(all_ms) / len(all_ms), max(all_ms))
         for name, all_ms in times.items()
     ]
-    return tuple(sorted(found, key=lambda kernel: (-kernel.total_ms, kernel.name)))
+    return tuple(sorted(results, key=lambda kernel: (-kernel.total_ms, kernel.name)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,9 +31,9 @@ def whole_number(where: str, value: object, least: int, most: int | None = None)
 
     A fraction is refused even where it is whole, and so is a truth value.
     """
-    found = _index_of(value)
-    if found is not None and found >= least and (most is None or found <= most):
-        return found
+    result = _index_of(value)
+    if result is not None and result >= least and (most is None or result <= most):
+        return result
     expected = f"a whole number from {least}" + ("" if most is None else f" to {most:,}")
     raise InputError(where, expected, described(value))
 
@@ -49,10 +49,10 @@ def token_ids(where: str, given: object, vocabulary: int) -> list[int]:
         raise InputError(where, f"a list of {expected}", described(given)) from None
     ids: list[int] = []
     for at, token in enumerate(listed):
-        found = _index_of(token)
-        if found is None or not 0 <= found < vocabulary:
+        result = _index_of(token)
+        if result is None or not 0 <= result < vocabulary:
             raise InputError(f"{where}[{at}]", expected, described(token))
-        ids.append(found)
+        ids.append(result)
     return ids
 
 
@@ -60,11 +60,11 @@ def strings(where: str, given: object) -> list[str]:
     """Strings out of one, or of any ordered iterable of them: a numpy array, a pandas Series, a
     generator. InputError names the first that is none.
     """
-    found = listed(where, given, "a string, or a list of strings")
-    for at, text in enumerate(found):
+    result = listed(where, given, "a string, or a list of strings")
+    for at, text in enumerate(result):
         if not isinstance(text, str):
             raise InputError(f"{where}[{at}]", "a string", described(text))
-    return [str(text) for text in found]
+    return [str(text) for text in result]
 
 
 def listed(where: str, given: object, expected: str) -> list[Any]:

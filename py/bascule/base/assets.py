@@ -26,9 +26,9 @@ def path(name: str) -> Path:
         # A site-packages folder may hold somebody else's web/: only a checkout has py/ in it.
         if root is _CHECKOUT and not (_CHECKOUT / "py" / "bascule").is_dir():
             continue
-        found = root / name
-        if found.exists():
-            return found
+        result = root / name
+        if result.exists():
+            return result
     raise FileNotFoundError(f"bascule lacks its asset {name}: reinstall the package")
 
 

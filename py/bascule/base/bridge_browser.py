@@ -76,9 +76,9 @@ def absolute_url(url: str, base: str = "") -> str:
     base = base or str(document.baseURI if document else js.location.origin + "/")
     # Asked first: Pyodide 0.27.7 may raise a bare SystemError for what a constructor throws.
     if not js.URL.canParse(url, base):
-        found = "one that is none" if "@" in url else repr(url[:200])  # it may hold a password
+        result = "one that is none" if "@" in url else repr(url[:200])  # it may hold a password
         hint = "Give an http or https URL, or a path on the page's own server."
-        raise InputError("address", "a URL or a path", found, hint=hint)
+        raise InputError("address", "a URL or a path", result, hint=hint)
     return str(js.URL.new(url, base).href)
 
 

@@ -25,9 +25,9 @@ _KINDS = {
 
 def cache_folder() -> Path:
     """BASCULE_CACHE, else the user's cache folder for bascule. Not made by this call."""
-    found = _folder_of("BASCULE_CACHE")
-    if found:
-        return found
+    result = _folder_of("BASCULE_CACHE")
+    if result:
+        return result
     from platformdirs import user_cache_dir
 
     return Path(user_cache_dir("bascule"))
@@ -70,8 +70,8 @@ def local_path(location: str) -> Path:
             path.stat()
     except (OSError, ValueError, RuntimeError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        found = f"{location[:80]!r} ({why})"
-        raise InputError("model location", "a folder's path or a URL", found) from None
+        result = f"{location[:80]!r} ({why})"
+        raise InputError("model location", "a folder's path or a URL", result) from None
     return path
 
 
@@ -85,9 +85,9 @@ def unusable(error: OSError) -> SetupError:
 
 def file_nbytes(path: Path) -> int:
     """Size of a regular file; OSError for anything else (folder, named pipe, device, socket)."""
-    found = path.stat()
-    _check_regular(found.st_mode, path)
-    return found.st_size
+    result = path.stat()
+    _check_regular(result.st_mode, path)
+    return result.st_size
 
 
 def open_regular(path: Path) -> BufferedReader:

@@ -79,17 +79,17 @@ def read_json(data: bytes, file: str, limits: JsonLimits = SMALL) -> Any:
 
 def json_object(data: bytes, file: str, limits: JsonLimits = SMALL) -> dict[str, Any]:
     """Parse a model's file that holds one object; errors as `read_json`."""
-    found = read_json(data, file, limits)
-    if not isinstance(found, dict):
+    result = read_json(data, file, limits)
+    if not isinstance(result, dict):
         raise ModelFileError(file, "it is not a JSON object")
-    return found
+    return result
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    result = dict(pairs)
+    if len(result) != len(pairs):
         raise JsonFault("a name stands twice")
-    return found
+    return result
 
 
 def _no_constant(name: str) -> Any:

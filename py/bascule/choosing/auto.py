@@ -88,15 +88,15 @@ async def open_best(switches: Switches, need: ModelNeed, *, remember: bool = Tru
 
     One that is remembered and no longer opens is refused, and the next one tried.
     """
-    found = await survey(switches, remember=remember, hold=True)
+    result = await survey(switches, remember=remember, hold=True)
     try:
-        opened, found = await open_chosen(found, need, remember=remember)
+        opened, result = await open_chosen(result, need, remember=remember)
     except BaseException:
-        found.close()
+        result.close()
         raise
     tier = opened.backend.tier
-    found.close(but=tier)
-    watch = await _watch(found, tier, need) if remember else None
+    result.close(but=tier)
+    watch = await _watch(result, tier, need) if remember else None
     return replace(opened, watch=watch)
 
 

@@ -56,10 +56,10 @@ async def measure(backend: Backend, budget_s: float) -> tuple[Speeds, bool]:
             trial.close()
     if backend.lost:
         raise DeviceLostError(backend.lost)
-    found: dict[Kind, tuple[Sample, ...]] = {}
+    results: dict[Kind, tuple[Sample, ...]] = {}
     for trial in trials:
-        found[trial.kind] = (*found.get(trial.kind, ()), trial.sample)
-    return Speeds(found), not spent.cut_off
+        results[trial.kind] = (*results.get(trial.kind, ()), trial.sample)
+    return Speeds(results), not spent.cut_off
 
 
 async def check(backend: Backend) -> None:

@@ -55,13 +55,13 @@ async def reopen_tier(
     gives now. Raises TierUnavailableError where none is to be had.
     """
     try:
-        found = await _patiently(lost)
+        result = await _patiently(lost)
     except TierUnavailableError:
         if isinstance(wanted, str) and wanted != "auto":
             raise
         other = await open_tier(wanted, need)
         return OpenedTier(other.backend, f"{other.reason}; the device of {lost} was lost ({why})")
-    return OpenedTier(found.backend, f"opened again after its device was lost ({why})")
+    return OpenedTier(result.backend, f"opened again after its device was lost ({why})")
 
 
 async def open_another(

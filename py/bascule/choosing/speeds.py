@@ -93,14 +93,14 @@ def speeds_from(fields: object) -> Speeds | None:
     """Read what `Speeds.as_json` gave; None unless all of it is sound."""
     if not isinstance(fields, dict):
         return None
-    found: dict[Kind, tuple[Sample, ...]] = {}
+    results: dict[Kind, tuple[Sample, ...]] = {}
     for kind in KINDS:
         samples = samples_from(fields.get(kind, []))
         if samples is None:
             return None
         if samples:
-            found[kind] = samples
-    return Speeds(found) if found else None
+            results[kind] = samples
+    return Speeds(results) if results else None
 
 
 def samples_from(rows: object) -> tuple[Sample, ...] | None:

@@ -69,18 +69,18 @@ async def survey(
     share_s = budget_s / sum(not (row.better and not row.better.in_page) for row in TABLE)
     records = await TierRecords.open(remembered if remember else None)
     surveyor = _Surveyor(switches, remembered, records, share_s, remember, fresh, is_busy())
-    found: list[TierFacts] = []
+    results: list[TierFacts] = []
     backends: dict[Tier, Backend] = {}
     try:
         for tier in TIERS:
             if refused := switches.refuses(BackendType(tier)):
-                found.append(TierFacts(tier, refused))
+                results.append(TierFacts(tier, refused))
                 continue
-            if needless := _needless(tier, found):
-                found.append(needless)
+            if needless := _needless(tier, results):
+                results.append(needless)
                 continue
-            facts, backend = await surveyor.look(tier, alone=not fresh and _is_alone(tier, found))
-            found.append(facts)
+            facts, backend = await surveyor.look(tier, alone=not fresh and _is_alone(tier, results))
+            results.append(facts)
             if backend is not None and hold:
                 backends[tier] = backend
             elif backend is not None:
@@ -89,7 +89,7 @@ async def survey(
     except BaseException:
         Survey((), backends).close()
         raise
-    return Survey(tuple(found), backends)
+    return Survey(tuple(results), backends)
 
 
 @dataclass(frozen=True, slots=True)

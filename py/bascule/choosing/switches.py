@@ -115,9 +115,9 @@ def _memory(text: str) -> int | None:
     if not text.strip():
         return None
     try:
-        found = float(text)
+        result = float(text)
     except ValueError:
-        found = 0.0
-    if not 0 < found < 1e9:
+        result = 0.0
+    if not 0 < result < 1e9:
         raise InputError("BASCULE_MEMORY_MB", "a number of MiB above 0", repr(text))
-    return int(found * (1 << 20))
+    return int(result * (1 << 20))

@@ -55,7 +55,7 @@ class WorkloadCharacteristics(NamedTuple):
         if not isinstance(self.operation_type, str) or not self.operation_type:
             raise InputError("workload", "an operation_type", repr(self.operation_type))
         if size < 0 or dtype_size < 1 or any(n < 0 for n in shape):
-            found = f"data_size {size}, dtype_size {dtype_size}, data_shape {shape}"
-            raise InputError("workload", "sizes from 0, dtype_size from 1", found)
+            result = f"data_size {size}, dtype_size {dtype_size}, data_shape {shape}"
+            raise InputError("workload", "sizes from 0, dtype_size from 1", result)
         flags = bool(self.is_iterative), bool(self.requires_gradient)
         return WorkloadCharacteristics(self.operation_type, size, shape, dtype_size, *flags)

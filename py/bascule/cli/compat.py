@@ -33,9 +33,9 @@ async def compat(parsed: argparse.Namespace) -> None:
         try:
             parsed.output.write_text(text, "utf-8")
         except OSError as error:
-            found = f"{parsed.output} ({error.strerror})"
+            result = f"{parsed.output} ({error.strerror})"
             expected = "a file that can be written"
-            raise InputError("compat --output", expected, found) from None
+            raise InputError("compat --output", expected, result) from None
     if not runs:
         raise SystemExit(1)
 
@@ -55,6 +55,6 @@ def _collected(parsed: argparse.Namespace) -> tuple[str, bool]:
         reporter.test_full_hardware_stack()
     runs = True
     if model is not None:
-        found = reporter.collect_model_integration_errors(model)
-        runs = any(finding.error == "compatible" for finding in found)
+        result = reporter.collect_model_integration_errors(model)
+        runs = any(finding.error == "compatible" for finding in result)
     return render(reporter.as_json(matrix=parsed.matrix), parsed.format), runs

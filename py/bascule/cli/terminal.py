@@ -108,15 +108,15 @@ def tuning_table(report: TuneReport, device_name: str) -> None:
     table = Table(title=f"Tuning on {device_name}")
     for name in ("calls like this", "calls", "chosen", "ms", "before", "ms before", "gain"):
         table.add_column(name, justify="right" if "ms" in name or name == "calls" else "left")
-    for found in sorted(report.findings, key=lambda f: -f.gain):
+    for result in sorted(report.findings, key=lambda f: -f.gain):
         table.add_row(
-            Text(found.signature),
-            str(found.count),
-            found.chosen,
-            f"{found.times[found.chosen]:.3f}",
-            found.default if found.chosen != found.default else "the same",
-            f"{found.times[found.default]:.3f}",
-            f"{found.gain:.2f}",
+            Text(result.signature),
+            str(result.count),
+            result.chosen,
+            f"{result.times[result.chosen]:.3f}",
+            result.default if result.chosen != result.default else "the same",
+            f"{result.times[result.default]:.3f}",
+            f"{result.gain:.2f}",
         )
     console = _console()
     if report.findings:

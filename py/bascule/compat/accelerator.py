@@ -73,13 +73,13 @@ class ANECapabilities:
         needs = _checked(required_ops_per_second, required_data_types, required_model_size_mb)
         lacks: list[str] = []
         if _share(self.operations_per_second, needs.ops) < 1:
-            found = _known(self.operations_per_second)
-            lacks.append(f"operations a second: required {needs.ops:,.0f}, found {found}")
+            result = _known(self.operations_per_second)
+            lacks.append(f"operations a second: required {needs.ops:,.0f}, found {result}")
         for name in sorted(needs.types - self.data_types):
             lacks.append(f"data type {name}: required, found {sorted(self.data_types)}")
         if _share(self.largest_model_nbytes, needs.nbytes) < 1:
-            found = _known(self.largest_model_nbytes, _MIB)
-            lacks.append(f"model size in MiB: required {needs.nbytes / _MIB:,.0f}, found {found}")
+            result = _known(self.largest_model_nbytes, _MIB)
+            lacks.append(f"model size in MiB: required {needs.nbytes / _MIB:,.0f}, found {result}")
         return lacks
 
     def compatibility_score(
@@ -120,9 +120,9 @@ async def _timed_product(device: Device) -> float:
     times: list[float] = []
     for _ in range(1 + _TIMES):  # the first compiles
         began = perf_counter()
-        found = await (await device.ops.matmul(x, y)).numpy()
+        result = await (await device.ops.matmul(x, y)).numpy()
         times.append(max(perf_counter() - began, 1e-6))
-        if not np.allclose(found, 2 * _SIDE):
+        if not np.allclose(result, 2 * _SIDE):
             why = f"{device.device_name} gave a wrong product of matrices"
             raise TierUnavailableError(device.tier, why)
     return 2 * _SIDE**3 / min(times[1:])

@@ -62,12 +62,12 @@ class AudioComputeOptimizer:
         await need_numpy("process_audio()", "Load numpy into this Pyodide.")
         if self._optimizing is not None and not isinstance(self._optimizing, float):
             await self._optimizing
-        found = await read_recording(audio_data, sample_rate)
+        result = await read_recording(audio_data, sample_rate)
         device = await self._device.get()
         async with device.backend.turns.turn():
             if self._features is None:
                 self._features = await LogMel.open(device.backend, self._bands)
-            return await self._features.features(found.samples, found.rate)
+            return await self._features.features(result.samples, result.rate)
 
     @property
     def gain(self) -> float:

@@ -132,12 +132,12 @@ Classifier = Callable[[BaseException], ErrorKind | None]
 
 def kind_of(error: BaseException) -> ErrorKind:
     """What sort of error that is: Bascule's, Python's, wgpu-py's or the browser's."""
-    found = next((kind for type_, kind in _KINDS if isinstance(error, type_)), None)
+    result = next((kind for type_, kind in _KINDS if isinstance(error, type_)), None)
     if isinstance(error, TierUnavailableError) and _INITIALIZING.search(error.reason):
         return ErrorKind.INITIALIZATION
-    if isinstance(error, BasculeError) or found is ErrorKind.OTHER:
-        return found or ErrorKind.OTHER
-    return _foreign_kind(error) or found or ErrorKind.OTHER
+    if isinstance(error, BasculeError) or result is ErrorKind.OTHER:
+        return result or ErrorKind.OTHER
+    return _foreign_kind(error) or result or ErrorKind.OTHER
 
 
 def _foreign_kind(error: BaseException) -> ErrorKind | None:

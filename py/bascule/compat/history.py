@@ -92,14 +92,14 @@ class History:
         """
         if key not in self._evidence and len(self._evidence) >= _MOST_KEYS:
             del self._evidence[next(iter(self._evidence))]
-        found = self._evidence.setdefault(key, {}).setdefault(tier, Evidence())
+        result = self._evidence.setdefault(key, {}).setdefault(tier, Evidence())
         if failed:
-            found.failed_in_a_row += 1
-            return found.failed_in_a_row >= FAILURES_IN_A_ROW
-        recovered, found.failed_in_a_row = found.failed_in_a_row, 0
-        found.seconds.append(seconds)
-        found.runs += 1
-        return recovered >= FAILURES_IN_A_ROW or found.runs % ENOUGH_RUNS == 0
+            result.failed_in_a_row += 1
+            return result.failed_in_a_row >= FAILURES_IN_A_ROW
+        recovered, result.failed_in_a_row = result.failed_in_a_row, 0
+        result.seconds.append(seconds)
+        result.runs += 1
+        return recovered >= FAILURES_IN_A_ROW or result.runs % ENOUGH_RUNS == 0
 
     def as_json(self) -> Entry:
         """The times; failures pass."""
@@ -124,8 +124,8 @@ class History:
             seconds = times.get(tier)
             sound = [float(s) for s in seconds if _is_time(s)] if isinstance(seconds, list) else []
             if sound:
-                found = self._evidence.setdefault(key, {}).setdefault(tier, Evidence())
-                found.seconds = deque([*sound, *found.seconds], maxlen=_RECENT_RUNS)
+                result = self._evidence.setdefault(key, {}).setdefault(tier, Evidence())
+                result.seconds = deque([*sound, *result.seconds], maxlen=_RECENT_RUNS)
 
 
 def _is_time(value: Any) -> bool:

@@ -47,8 +47,8 @@ def check_inputs(model_type: str, inputs: object) -> None:
         raise InputError("run_inference", expected, type(inputs).__name__)
     names = cast("Mapping[str, object]", inputs)
     if not set(needed) & set(names):
-        found = ", ".join(map(repr, names)) or "an empty one"
-        raise InputError("run_inference", expected, found)
+        result = ", ".join(map(repr, names)) or "an empty one"
+        raise InputError("run_inference", expected, result)
 
 
 async def infer(
@@ -86,17 +86,17 @@ def _written(made: Generation) -> dict[str, Any]:
 async def _seen(model: ImageModel, images: Any) -> dict[str, Any]:
     if not model.labels:
         return {"embeddings": await model.embed(images)}
-    found = await model.classify(images)
-    return {"labels": [each.label for each in found], "classifications": found}
+    result = await model.classify(images)
+    return {"labels": [each.label for each in result], "classifications": result}
 
 
 async def _compared(model: ImageTextModel, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     if _TEXT in inputs:
-        found["text_embeddings"] = await model.embed_text(inputs[_TEXT])
+        results["text_embeddings"] = await model.embed_text(inputs[_TEXT])
     if _IMAGE in inputs:
-        found["image_embeddings"] = await model.embed_image(inputs[_IMAGE])
-    if len(found) == 2:
-        logits = found["image_embeddings"] @ found["text_embeddings"].T * model.logit_scale
-        found["probabilities"] = [probabilities(row, "softmax") for row in logits.tolist()]
-    return found
+        results["image_embeddings"] = await model.embed_image(inputs[_IMAGE])
+    if len(results) == 2:
+        logits = results["image_embeddings"] @ results["text_embeddings"].T * model.logit_scale
+        results["probabilities"] = [probabilities(row, "softmax") for row in logits.tolist()]
+    return results

@@ -206,5 +206,5 @@ class ParallelMultimodalLoader:
 
 async def _holds_both(folder: str) -> bool:
     """Whether a folder's own config.json is that of a model of images and texts."""
-    found = await read_family(folder)
-    return found.family == "multimodal" and found.family_source == "config.json"
+    result = await read_family(folder)
+    return result.family == "multimodal" and result.family_source == "config.json"

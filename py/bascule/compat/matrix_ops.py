@@ -34,11 +34,11 @@ class MatrixOps:
         await need_numpy("gemm", "Load numpy into this Pyodide first.")
         ops = (await self._device.get()).ops
         if output is None or isinstance(output, np.ndarray):
-            found = await (await ops.matmul(a, b)).numpy()
+            result = await (await ops.matmul(a, b)).numpy()
             if output is None:
-                return found
-            if output.shape != found.shape:
-                raise InputError("gemm, output", f"shape {found.shape}", f"{output.shape}")
-            output[...] = found
+                return result
+            if output.shape != result.shape:
+                raise InputError("gemm, output", f"shape {result.shape}", f"{output.shape}")
+            output[...] = result
             return output
         return await ops.matmul(a, b, out=output)

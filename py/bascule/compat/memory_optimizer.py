@@ -134,7 +134,7 @@ class WebGPUMemoryOptimizer:
     async def _strategies(
         self, model: str | PathLike[str], backend: Backend
     ) -> list[MemoryStrategy]:
-        found: list[MemoryStrategy] = []
+        results: list[MemoryStrategy] = []
         for quantize, streamed in (*((each, False) for each in _FORMATS), (None, True)):
             try:
                 recipe = await read_recipe_of(model, quantize)
@@ -142,7 +142,7 @@ class WebGPUMemoryOptimizer:
                 if quantize is None:
                     raise
                 continue  # weights in blocks already, or that lie column by column
-            found += strategies_of(
+            results += strategies_of(
                 recipe,
                 backend,
                 quantize,
@@ -150,7 +150,7 @@ class WebGPUMemoryOptimizer:
                 shortest_context=self.shortest_context,
                 streamed=streamed,
             )
-        return found
+        return results
 
     async def _load(
         self,
@@ -189,8 +189,8 @@ async def _answer(model: Any, texts: Sequence[str]) -> Array | None:
     if isinstance(model, EmbeddingModel):
         return await model.embed(list(texts))
     if isinstance(model, ClassifierModel):
-        found = await model.classify(list(texts))
-        return np.asarray([list(each.probabilities.values()) for each in found])
+        result = await model.classify(list(texts))
+        return np.asarray([list(each.probabilities.values()) for each in result])
     await model.generate(texts[0], max_new_tokens=_NEW_TOKENS, temperature=0)
     return None
 

@@ -87,13 +87,13 @@ async def read_family(model: str | PathLike[str]) -> ModelFamily:
         return _by_name(name)
     try:
         file = file or await _gguf_of(source)
-        found = await (_of_gguf(name, source, file) if file else _of_folder(name, source))
+        result = await (_of_gguf(name, source, file) if file else _of_folder(name, source))
     except FileMissingError:
-        found = None
+        result = None
     finally:
         await source.settle()
         source.release()
-    return found or _by_name(name)
+    return result or _by_name(name)
 
 
 async def _gguf_of(source: Source) -> str | None:
@@ -173,11 +173,11 @@ def _by_name(name: str) -> ModelFamily:
 
 def _count_in(name: str) -> int | None:
     """The number of parameters that a name such as "chat-7b" or "base-135M" states."""
-    found = _IN_NAME.search(PurePosixPath(name[-200:]).name)
-    if found is None:
+    result = _IN_NAME.search(PurePosixPath(name[-200:]).name)
+    if result is None:
         return None
-    scale = 1e9 if found.group(2) in "bB" else 1e6
-    return round(float(found.group(1)) * scale) or None
+    scale = 1e9 if result.group(2) in "bB" else 1e6
+    return round(float(result.group(1)) * scale) or None
 
 
 def _size(count: int | None) -> Size | None:

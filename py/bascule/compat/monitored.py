@@ -55,13 +55,13 @@ class MonitoredRun:
         for backend in self._left:
             started = perf_counter()
             try:
-                found = self._call(backend)
+                result = self._call(backend)
             except Exception as error:
                 self._failed(backend, started, error)
                 continue
-            if isawaitable(found):
-                return self._waited(backend, started, found)
-            return self._succeeded(backend, started, found)
+            if isawaitable(result):
+                return self._waited(backend, started, result)
+            return self._succeeded(backend, started, result)
         raise self._error()
 
     async def _waited(self, backend: BackendType, started: float, found: Any) -> Any:

@@ -318,15 +318,15 @@ class UnifiedWebPlatform:
         if profiling:
             await model.backend.start_profile()
         try:
-            found = await self._ran(model, inputs, batch_size)
+            result = await self._ran(model, inputs, batch_size)
         finally:
             profile = await model.backend.stop_profile() if profiling else None
         if profile is not None:
             kernels = [asdict(each) for each in by_name(profile.work)]
-            found["profile"] = {"timed_by": profile.timed_by, "kernels": kernels}
+            result["profile"] = {"timed_by": profile.timed_by, "kernels": kernels}
         if self._memory_level:
             model.trim()
-        return found
+        return result
 
     async def _ran(
         self, model: PlatformModel, inputs: Mapping[str, Any], batch_size: int | None

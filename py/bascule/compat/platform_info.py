@@ -81,16 +81,16 @@ class DeviceCompatibilityChecker:
 
 async def platform_info() -> PlatformInfo:
     """See `DeviceCompatibilityChecker.get_platform_info`; raises nothing."""
-    found = await capabilities()
-    operations, measured = await _operations(found)
+    result = await capabilities()
+    operations, measured = await _operations(result)
     metal = next(each for each in detect_hardware() if each.name == "mps")
-    return info_from(found, metal, operations, measured)
+    return info_from(result, metal, operations, measured)
 
 
 async def accelerator() -> ANECapabilities:
     """See `DeviceCompatibilityChecker.get_accelerator`; raises nothing."""
-    found = await capabilities()
-    return accelerator_from(found, (await _operations(found))[0])
+    result = await capabilities()
+    return accelerator_from(result, (await _operations(result))[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +106,10 @@ class ANEIntegration:
 
 async def npu_integration() -> ANEIntegration | None:
     """Ask WebNN for a context on an NPU; None where it makes none. Its speed stays unknown."""
-    found = await capabilities(dispatch=False)
-    if "npu" not in (found.webnn or ()):
+    result = await capabilities(dispatch=False)
+    if "npu" not in (result.webnn or ()):
         return None
-    record = ANECapabilities("an NPU, by WebNN", largest_model_nbytes=found.memory_budget_nbytes)
+    record = ANECapabilities("an NPU, by WebNN", largest_model_nbytes=result.memory_budget_nbytes)
     return ANEIntegration(record)
 
 

@@ -80,8 +80,8 @@ class RequestQueue(Generic[T]):
     @property
     def idle(self) -> list[Entry[T]]:
         """The resident entries that nothing uses, least recently used first."""
-        found = [entry for entry in self.entries.values() if not entry.leases]
-        return sorted(found, key=lambda entry: entry.used)
+        results = [entry for entry in self.entries.values() if not entry.leases]
+        return sorted(results, key=lambda entry: entry.used)
 
     def is_wanted(self, key: Hashable) -> bool:
         """Whether a request waits for that model."""

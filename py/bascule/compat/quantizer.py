@@ -134,17 +134,17 @@ async def _quantized(
 
 
 def _checked(name: str, array: Any) -> NDArray[Any]:
-    found = np.asarray(array)
+    result = np.asarray(array)
     where = f"quantize: tensor {name!r}" if name else "quantize"
-    if found.dtype.kind != "f":
-        raise InputError(where, "an array of floats", f"dtype {found.dtype}")
-    if not found.ndim or not found.size or found.shape[-1] % 32:
-        raise InputError(where, "rows of a multiple of 32 numbers", f"shape {found.shape}")
-    return found
+    if result.dtype.kind != "f":
+        raise InputError(where, "an array of floats", f"dtype {result.dtype}")
+    if not result.ndim or not result.size or result.shape[-1] % 32:
+        raise InputError(where, "rows of a multiple of 32 numbers", f"shape {result.shape}")
+    return result
 
 
 def _check_fits(name: str, sums: Sums, format: DType) -> None:
     if sums.n_unfit:
         where = f"quantize: tensor {name!r}" if name else "quantize"
-        found = f"{sums.n_unfit:,} others"
-        raise InputError(where, f"finite numbers that fit {format}", found)
+        result = f"{sums.n_unfit:,} others"
+        raise InputError(where, f"finite numbers that fit {format}", result)

@@ -174,13 +174,15 @@ class IntelligentBackendSelector:
             wanted = None
         else:
             wanted = backend_named(preferred, "preferred_backend")
-        found = self._known()
-        if found is None:
+        result = self._known()
+        if result is None:
             return self._unmeasured(workload, wanted)
-        costs = self._costs_of(workload, found)
-        decision = decide(_subject(workload), found.tiers, partial(self._consider, workload, costs))
+        costs = self._costs_of(workload, result)
+        decision = decide(
+            _subject(workload), result.tiers, partial(self._consider, workload, costs)
+        )
         if wanted is not None:
-            decision = self._preferring(wanted, decision, found)
+            decision = self._preferring(wanted, decision, result)
         self.decisions.append(decision)
         if decision.chosen is None:
             raise TierUnavailableError("auto", "; ".join(map(str, decision.considered)))

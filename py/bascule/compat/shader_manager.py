@@ -193,8 +193,8 @@ def _uploaded(pool: BufferPool, given: Any, at: int) -> DeviceBuffer:
 
 def _target(pool: BufferPool, given: Any, shape: tuple[int, ...]) -> DeviceBuffer:
     if tuple(np.shape(given)) != shape or not isinstance(given, DeviceBuffer | np.ndarray):
-        found = f"{type(given).__name__} of shape {np.shape(given)}"
-        raise InputError("execute_shader, output", f"an array or a buffer of shape {shape}", found)
+        result = f"{type(given).__name__} of shape {np.shape(given)}"
+        raise InputError("execute_shader, output", f"an array or a buffer of shape {shape}", result)
     return given if isinstance(given, DeviceBuffer) else pool.empty(shape, "f32", "the output")
 
 

@@ -77,7 +77,7 @@ class _Named:
     @property
     def signature(self) -> Signature:
         """What a call takes."""
-        found = [
+        results = [
             Parameter(
                 operand.name,
                 Parameter.POSITIONAL_OR_KEYWORD,
@@ -87,9 +87,9 @@ class _Named:
         ]
         for name in self.attributes:
             default = self.row.defaults.get(name, Parameter.empty)
-            found.append(Parameter(name, Parameter.KEYWORD_ONLY, default=default))
-        found.append(Parameter("out", Parameter.KEYWORD_ONLY, default=None))
-        return Signature(found)
+            results.append(Parameter(name, Parameter.KEYWORD_ONLY, default=default))
+        results.append(Parameter("out", Parameter.KEYWORD_ONLY, default=None))
+        return Signature(results)
 
 
 _ROWS: Mapping[str, _Named] = MappingProxyType(
@@ -124,11 +124,11 @@ class Operations:
     def __getattr__(self, name: str) -> Operation:
         if name.startswith("_"):
             raise AttributeError(name)
-        found = _ROWS.get(name)
-        if found is None:
+        result = _ROWS.get(name)
+        if result is None:
             hint = did_you_mean(name, dir(self)) or f"There are {', '.join(dir(self))}."
             raise AttributeError(f"device.ops has no operation {name!r}. {hint}", name=name)
-        return Operation(self, found)
+        return Operation(self, result)
 
     async def reshape(self, x: Any, shape: Sequence[int]) -> DeviceBuffer:
         """The same numbers in another shape, see `DeviceBuffer.reshape`; an array is copied."""
@@ -186,14 +186,14 @@ class Operations:
             if self._kept_on is not backend:  # the device was opened again
                 self.close()
                 self._kept_on = backend
-            found = self._kept.get(key)
-            if found is None:
-                found = self._kept[key] = await backend.computation(program)
+            result = self._kept.get(key)
+            if result is None:
+                result = self._kept[key] = await backend.computation(program)
                 self.n_compiled += 1
                 if len(self._kept) > _MOST_KEPT:
                     self._kept.popitem(last=False)[1].close()
             self._kept.move_to_end(key)
-            return found
+            return result
 
     def _buffer(self, op: str, name: str, given: Any) -> DeviceBuffer:
         """What was given for an operand, on this device."""
@@ -204,14 +204,14 @@ class Operations:
         return given
 
     def _operand(self, named: _Named, operand: Operand, given: Any) -> DeviceBuffer:
-        found = self._buffer(named.name, operand.name, given)
+        result = self._buffer(named.name, operand.name, given)
         wanted: BufferDType = "u32" if operand.role in _WHOLE_NUMBERS else "f32"
-        if found._dtype != wanted:
+        if result._dtype != wanted:
             expected = "whole numbers" if wanted == "u32" else "floats"
             hint = f"Convert it: x.astype(numpy.{'uint32' if wanted == 'u32' else 'float32'})."
             where = f"op {named.name}, {operand.name}"
-            raise InputError(where, expected, f"dtype {found.dtype}", hint=hint)
-        return found
+            raise InputError(where, expected, f"dtype {result.dtype}", hint=hint)
+        return result
 
     def _out(
         self, op: str, given: Any, shape: tuple[int, ...], operands: Mapping[str, DeviceBuffer]
@@ -221,12 +221,12 @@ class Operations:
             return self._pool.empty(shape, "f32", f"The result of {op}")
         if not isinstance(given, DeviceBuffer):
             raise InputError(where, "a DeviceBuffer", type(given).__name__)
-        found = self._buffer(op, "out", given)
-        if found.shape != shape or found._dtype != "f32":
-            raise InputError(where, f"float32 of shape {shape}", f"{found.dtype} {found.shape}")
-        if any(found._shares_memory(operand) for operand in operands.values()):
+        result = self._buffer(op, "out", given)
+        if result.shape != shape or result._dtype != "f32":
+            raise InputError(where, f"float32 of shape {shape}", f"{result.dtype} {result.shape}")
+        if any(result._shares_memory(operand) for operand in operands.values()):
             raise InputError(where, "a buffer that is no operand", "an operand")
-        return found
+        return result
 
 
 class Operation:
@@ -282,18 +282,18 @@ def _attribute(op: str, name: str, kind: type, given: Any) -> Attribute:
 def _check_indices(named: _Named, operands: Mapping[str, DeviceBuffer]) -> None:
     """InputError for ids past their table, and lengths past the tokens there are."""
     for operand in named.operands:
-        found = operands.get(operand.name)
-        if found is None or found._largest is None:
+        result = operands.get(operand.name)
+        if result is None or result._largest is None:
             continue
         if operand.role == "ids":
             rows = [operands[o.name].shape[0] for o in named.operands if o.role == "table"]
             most, what = min(rows) - 1, "ids of the table's rows, up to"
         else:
             tokens = (each.shape[1] for each in operands.values() if len(each.shape) == 3)
-            most, what = max(tokens, default=found._largest), "lengths up to the tokens,"
-        if found._largest > most:
+            most, what = max(tokens, default=result._largest), "lengths up to the tokens,"
+        if result._largest > most:
             where = f"op {named.name}, {operand.name}"
-            raise InputError(where, f"{what} {most:,}", f"{found._largest:,}")
+            raise InputError(where, f"{what} {most:,}", f"{result._largest:,}")
 
 
 def _program(

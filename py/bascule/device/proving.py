@@ -94,13 +94,13 @@ class ModelProver:
     async def _right(self, model: LoadedModel, sample: Sample, allowed: float) -> float:
         """The deviation once it is allowed; replaces kernels, then a float16 cache, on the way."""
         while True:
-            found = await model._answer(sample)
-            deviation = sample.deviation(found)
+            result = await model._answer(sample)
+            deviation = sample.deviation(result)
             if deviation <= allowed:
                 return deviation
             problem = f"its stored sample is off by {deviation:.2g}, and {allowed:.2g} is allowed"
             if not await self._left_kernel(model, sample) and not model._without_f16_cache(problem):
-                self._answers[model.tier] = found
+                self._answers[model.tier] = result
                 raise WrongResultError(self.name, problem)
 
     async def _left_kernel(self, model: LoadedModel, sample: Sample) -> bool:
@@ -118,7 +118,7 @@ class ModelProver:
         if sample is None or mine is None:
             return wrong
         same = replace(sample, numbers=tuple(mine), tolerance=sample.allowed(self.weights))
-        if any(same.deviation(found) > same.tolerance for found in self._answers.values()):
+        if any(same.deviation(result) > same.tolerance for result in self._answers.values()):
             return wrong
         tiers = ", ".join(self._answers)
         problem = (

@@ -18,13 +18,13 @@ MOST_OPERANDS = 8
 def broadcast_shape(shapes: Sequence[Shape], where: str) -> Shape:
     """The shape of all of them together; InputError where they do not fit, or hold nothing."""
     try:
-        found = tuple(np.broadcast_shapes(*shapes))
+        result = tuple(np.broadcast_shapes(*shapes))
     except ValueError:
         listed = " and ".join(map(str, shapes))
         raise InputError(where, "shapes that broadcast together", listed) from None
-    if 0 in found:
-        raise InputError(where, "arrays with something in them", f"shape {found}")
-    return found
+    if 0 in result:
+        raise InputError(where, "arrays with something in them", f"shape {result}")
+    return result
 
 
 def strides_of(shape: Shape, target: Shape) -> list[int]:
@@ -55,19 +55,19 @@ def index_of(shape: Shape, strides: Sequence[Sequence[int]], where: str) -> dict
 def _merged(shape: Shape, strides: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
     """Fewer axes for the same elements: neighbours that every operand steps through as one."""
     sizes: list[int] = []
-    found: list[list[int]] = [[] for _ in strides]
+    results: list[list[int]] = [[] for _ in strides]
     for axis, size in enumerate(shape):
         if size == 1:
             continue
         here = [each[axis] for each in strides]
-        if sizes and all(own[-1] == size * step for own, step in zip(found, here, strict=True)):
+        if sizes and all(own[-1] == size * step for own, step in zip(results, here, strict=True)):
             sizes[-1] *= size
-            for own, step in zip(found, here, strict=True):
+            for own, step in zip(results, here, strict=True):
                 own[-1] = step
             continue
         sizes.append(size)
-        for own, step in zip(found, here, strict=True):
+        for own, step in zip(results, here, strict=True):
             own.append(step)
     if not sizes:
         return [1], [[0] for _ in strides]
-    return sizes, found
+    return sizes, results

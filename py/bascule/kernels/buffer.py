@@ -62,11 +62,11 @@ class BufferPool:
 
     def upload(self, array: Any, what: str, wanted: BufferDType | None = None) -> DeviceBuffer:
         """A copy of an array; InputError, about `what`, for one that no buffer holds."""
-        found, dtype = _checked(array, what, wanted)
-        made = self.empty(found.shape, dtype, what)
-        made._write(found)
+        result, dtype = _checked(array, what, wanted)
+        made = self.empty(result.shape, dtype, what)
+        made._write(result)
         if dtype == "u32":
-            made._largest = int(found.max())
+            made._largest = int(result.max())
         return made
 
     def sweep(self) -> None:
@@ -135,13 +135,13 @@ class DeviceBuffer:
         was lost, or has refused the work.
         """
         self._check_open("numpy")
-        found = np.empty(self.shape, NUMPY[self._dtype])
+        result = np.empty(self.shape, NUMPY[self._dtype])
         try:
             async with self._pool.backend.turns.turn():
-                await self._store.read(_DATA, 0, found.data)
+                await self._store.read(_DATA, 0, result.data)
         except DeviceLostError as error:
             raise self._gone(error.reason) from None
-        return found
+        return result
 
     def _gone(self, reason: str) -> DeviceLostError:
         what = f"A buffer {self.shape} of {self.dtype} ({self.nbytes:,} bytes)"
@@ -200,12 +200,12 @@ class DeviceBuffer:
         first = shape[0] if len(shape) == 1 else shape
         sizes = tuple(first) if isinstance(first, Sequence) else (first,)
         whole = [n for n in sizes if isinstance(n, int) and n > 0]
-        found = sizes
+        result = sizes
         if len(whole) == len(sizes) - 1 and -1 in sizes and self.size % prod(whole) == 0:
-            found = tuple(self.size // prod(whole) if n == -1 else n for n in sizes)
+            result = tuple(self.size // prod(whole) if n == -1 else n for n in sizes)
         elif len(whole) != len(sizes) or not sizes:
-            found = ()
-        if not found or prod(whole_sizes := tuple(map(_whole, found))) != self.size:
+            result = ()
+        if not result or prod(whole_sizes := tuple(map(_whole, result))) != self.size:
             expected = f"a shape of {self.size:,} elements"
             raise InputError("reshape", expected, str(sizes), hint="One axis may be -1.")
         return whole_sizes
@@ -218,25 +218,25 @@ def _whole(size: object) -> int:
 def _checked(array: Any, what: str, wanted: BufferDType | None) -> tuple[Array, BufferDType]:
     """The array as dense numbers of the wanted dtype, else float32 or uint32, exactly its own."""
     try:
-        found = np.asarray(array)
+        result = np.asarray(array)
     except ValueError as error:  # rows of different lengths
         raise InputError(what, "an array", str(error)) from None
-    if not found.ndim or not found.size:
+    if not result.ndim or not result.size:
         hint = "Give it at least one axis, and no axis of size 0."
-        raise InputError(what, "an array with something in it", f"shape {found.shape}", hint=hint)
-    if found.dtype.kind in "iu" and wanted in (None, "u32", "i32"):
-        low, high = int(found.min()), int(found.max())
+        raise InputError(what, "an array with something in it", f"shape {result.shape}", hint=hint)
+    if result.dtype.kind in "iu" and wanted in (None, "u32", "i32"):
+        low, high = int(result.min()), int(result.max())
         least, most = (-(1 << 31), (1 << 31) - 1) if wanted == "i32" else (0, (1 << 32) - 1)
         if low < least or high > most:
             raise InputError(what, f"whole numbers from {least:,} to {most:,}", f"{low} to {high}")
-        return np.ascontiguousarray(found, NUMPY[wanted or "u32"]), wanted or "u32"
+        return np.ascontiguousarray(result, NUMPY[wanted or "u32"]), wanted or "u32"
     if wanted in ("u32", "i32"):
-        raise InputError(what, "whole numbers", f"dtype {found.dtype}")
-    if found.dtype.kind != "f" or found.dtype.itemsize > 4:
+        raise InputError(what, "whole numbers", f"dtype {result.dtype}")
+    if result.dtype.kind != "f" or result.dtype.itemsize > 4:
         expected = "an array of float32, float16 or whole numbers"
         hint = "WebGPU has no such type: convert it, x.astype(numpy.float32)."
-        raise InputError(what, expected, f"dtype {found.dtype}", hint=hint)
-    return np.ascontiguousarray(found, NUMPY[wanted or "f32"]), wanted or "f32"
+        raise InputError(what, expected, f"dtype {result.dtype}", hint=hint)
+    return np.ascontiguousarray(result, NUMPY[wanted or "f32"]), wanted or "f32"
 
 
 def buffer_dtype(dtype: Any, what: str) -> BufferDType:

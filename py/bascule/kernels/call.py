@@ -112,11 +112,11 @@ def _members(storage: Sequence[Binding], uniforms: Sequence[Binding]) -> dict[st
 
     One that two structs have, or whose name is taken, is given in a mapping for its binding.
     """
-    found: dict[str, str] = {}
+    results: dict[str, str] = {}
     twice: set[str] = set()
     taken = {*(b.name for b in (*storage, *uniforms)), "groups", "out"}
     for binding in uniforms:
         for member in binding.type.members if isinstance(binding.type, Struct) else ():
-            twice |= {member.name} & found.keys()
-            found[member.name] = binding.name
-    return {name: owner for name, owner in found.items() if name not in twice | taken}
+            twice |= {member.name} & results.keys()
+            results[member.name] = binding.name
+    return {name: owner for name, owner in results.items() if name not in twice | taken}

@@ -83,11 +83,11 @@ class CompiledShader:
 
     def uniform_bindings(self, buffer: int, at: int) -> list[Binding]:
         """The bindings of a uniform block at that place of a buffer."""
-        found: list[Binding] = []
+        results: list[Binding] = []
         for binding in self._uniforms:
-            found.append((binding.index, buffer, at, rounded(binding.type.nbytes, 16)))
+            results.append((binding.index, buffer, at, rounded(binding.type.nbytes, 16)))
             at += rounded(binding.type.nbytes, self._stride)
-        return found
+        return results
 
     def run(self, launch: Launch) -> None:
         """Queue one launch; one that ran before with the same buffers is replayed."""

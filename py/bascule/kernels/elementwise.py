@@ -114,8 +114,8 @@ class ElementwiseKernel:
         def served(**known: Any) -> Any:
             inputs = {name: known[name] for name in names}
             shape = np.broadcast_shapes(*(np.shape(value) for value in inputs.values()))
-            found = function(**inputs)
-            many = found if isinstance(found, tuple) else (found,)
+            result = function(**inputs)
+            many = result if isinstance(result, tuple) else (result,)
             return tuple(np.broadcast_to(each, shape or (1,)) for each in many)
 
         return served
@@ -127,15 +127,15 @@ def bound_inputs(
     """The inputs by name; InputError for one that is missing, unknown or there twice."""
     if len(arguments) > len(names):
         raise InputError(label, f"{len(names)} inputs ({', '.join(names)})", f"{len(arguments)}")
-    found = dict(zip(names, arguments, strict=False))
+    result = dict(zip(names, arguments, strict=False))
     for name, value in named.items():
-        if name not in names or name in found:
+        if name not in names or name in result:
             raise InputError(label, f"the inputs {', '.join(names)}", repr(name))
-        found[name] = value
+        result[name] = value
     for name in names:
-        if name not in found:
+        if name not in result:
             raise InputError(label, f"an argument for {name}", "none")
-    return {name: found[name] for name in names}
+    return {name: result[name] for name in names}
 
 
 def as_operand(value: Any) -> Any:
@@ -174,10 +174,10 @@ def outputs_of(label: str, names: Sequence[str], out: Any, shape: Shape) -> dict
     if len(given) != len(names):
         raise InputError(label, f"{len(names)} outputs ({', '.join(names)})", f"{len(given)}")
     for name, each in zip(names, given, strict=True):
-        found = getattr(each, "shape", None)
-        if found is None or tuple(found) != (shape or tuple(found)):
+        result = getattr(each, "shape", None)
+        if result is None or tuple(result) != (shape or tuple(result)):
             expected = f"an array or a buffer of shape {shape}"
-            raise InputError(f"{label}, {name}", expected, f"{type(each).__name__} {found or ''}")
+            raise InputError(f"{label}, {name}", expected, f"{type(each).__name__} {result or ''}")
     return dict(zip(names, given, strict=True))
 
 

@@ -171,12 +171,12 @@ class Kernel:
                 if chosen is not None:
                     self._take(chosen)
                     return Tuning(self.constants, remembered=True)
-                found = await self._measured(backend.gpu, listed, call, operands)
+                result = await self._measured(backend.gpu, listed, call, operands)
             finally:
                 operands.close()
-        self._take(dict(found.constants))
-        await remember(backend.choices, backend.adapter, key, dict(found.constants))
-        return replace(found, constants=self.constants)
+        self._take(dict(result.constants))
+        await remember(backend.choices, backend.adapter, key, dict(result.constants))
+        return replace(result, constants=self.constants)
 
     def _take(self, constants: Mapping[str, float]) -> None:
         self._constants |= {name: float(value) for name, value in constants.items()}
@@ -198,9 +198,9 @@ class Kernel:
                 compiled = await CompiledShader.make(gpu, self._shader, whole)
                 launch = await self._launch_of(gpu, compiled, call, operands)
                 launch.shader.run(launch)
-                found = await outputs_of(operands)
-                check_equal(self._shader.label, expected or found, found)
-                expected = expected or found
+                result = await outputs_of(operands)
+                check_equal(self._shader.label, expected or result, result)
+                expected = expected or result
                 times.append((constants, await timed(launch, operands.outputs)))
             except DeviceLostError:
                 raise
@@ -290,8 +290,8 @@ class Kernel:
         for _ in range(2):
             restore_outputs(operands, before)
             launch.shader.run(launch)
-            found = await outputs_of(operands)
-            check_equal(self._shader.label, expected, found)
+            result = await outputs_of(operands)
+            check_equal(self._shader.label, expected, result)
         self._proven = launch.shader
 
     async def _serve(self, call: Call, operands: Operands) -> None:

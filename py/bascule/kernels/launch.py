@@ -25,9 +25,9 @@ def groups_for(
     tell its place. InputError unless exactly one of them is there; LimitError past the limit.
     """
     if (count is None) == (groups is None):
-        found = "both" if groups is not None else "neither"
+        result = "both" if groups is not None else "neither"
         hint = "count is in invocations, groups in workgroups."
-        raise InputError(shader.label, "count= or groups=", found, hint=hint)
+        raise InputError(shader.label, "count= or groups=", result, hint=hint)
     if groups is not None:
         return _checked(shader, _numbers(shader, "groups", groups), most)
     size = shader.workgroup_size(constants)

@@ -85,16 +85,16 @@ def operands_of(
     """Put the arguments on the device; InputError for one that its binding cannot hold, and where
     an output shares its memory with another argument. LimitError for one that is too large.
     """
-    found = Operands()
+    result = Operands()
     try:
         for binding in bindings:
             where = f"{label}, {binding.name}"
-            found.found[binding.name] = _operand(binding, given[binding.name], pool, where)
-        _refuse_aliases(found.found, label)
+            result.found[binding.name] = _operand(binding, given[binding.name], pool, where)
+        _refuse_aliases(result.found, label)
     except BaseException:
-        found.close()
+        result.close()
         raise
-    return found
+    return result
 
 
 def _operand(binding: Binding, given: Any, pool: BufferPool, where: str) -> Operand:
@@ -172,17 +172,17 @@ def _array(binding: Binding, given: Any, where: str) -> Array:
     if scalar is not None and isinstance(given, int | float | list | tuple):
         return _converted(given, scalar, where)
     try:
-        found = np.asarray(given)
+        result = np.asarray(given)
     except (TypeError, ValueError) as error:
         raise InputError(where, _TAKES, str(error)) from None
     if scalar is None:
-        _check_fields(binding, found, where)
-    elif found.dtype != NUMPY[scalar.name]:
+        _check_fields(binding, result, where)
+    elif result.dtype != NUMPY[scalar.name]:
         hint = f"Convert it: x.astype(numpy.{NUMPY[scalar.name]})."
-        if found.dtype == object:
+        if result.dtype == object:
             raise InputError(where, _TAKES, described(given))
-        raise InputError(where, _wanted(binding), f"an array of {found.dtype}", hint=hint)
-    return found
+        raise InputError(where, _wanted(binding), f"an array of {result.dtype}", hint=hint)
+    return result
 
 
 def _is_bytes(given: Any) -> bool:

@@ -74,8 +74,8 @@ class Recording:
         """
         times = whole_number("tape.run, times", times, 1, _MOST_TIMES)
         if self._closed or self._token is not None:
-            found = "one that was closed" if self._closed else "one that still records"
-            raise InputError("tape.run", "a recording that is complete", found, hint=_AGAIN)
+            result = "one that was closed" if self._closed else "one that still records"
+            raise InputError("tape.run", "a recording that is complete", result, hint=_AGAIN)
         self._pool.check_open("tape.run")
         async with self._pool.backend.turns.turn():
             if self._launches:

@@ -227,10 +227,10 @@ def _axes(axis: Any, rank: int, label: str) -> frozenset[int]:
     given: list[Any] = list(axis) if isinstance(axis, tuple | list) else [axis]
     if axis is None:
         return frozenset(range(rank))
-    found = [whole_number(f"{label}, axis", each, -rank, rank - 1) % rank for each in given]
-    if len(set(found)) != len(found):
+    results = [whole_number(f"{label}, axis", each, -rank, rank - 1) % rank for each in given]
+    if len(set(results)) != len(results):
         raise InputError(f"{label}, axis", "axes once each", repr(axis)[:80])
-    return frozenset(found)
+    return frozenset(results)
 
 
 def _source(

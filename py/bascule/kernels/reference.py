@@ -59,20 +59,20 @@ class Reference:
 
     def _shaped(self, operand: Operand, value: Any) -> Array:
         dtype, n = _element(operand)
-        found = np.ascontiguousarray(value, dtype)
-        if found.nbytes != n * dtype.itemsize:
+        result = np.ascontiguousarray(value, dtype)
+        if result.nbytes != n * dtype.itemsize:
             expected = f"{n:,} elements for {operand.binding.name}"
             where = f"{self._label}, reference"
             raise InputError(where, expected, f"an array of shape {np.shape(value)}")
-        return found
+        return result
 
 
 async def values_of(operand: Operand) -> Array:
     """What an operand holds, in the shape that its caller sees."""
     dtype, n = _element(operand)
-    found = np.empty(-(-n * dtype.itemsize // 4) * 4, np.uint8)
-    await operand.buffer._read(found[: n * dtype.itemsize])
-    values = found[: n * dtype.itemsize].view(dtype)
+    result = np.empty(-(-n * dtype.itemsize // 4) * 4, np.uint8)
+    await operand.buffer._read(result[: n * dtype.itemsize])
+    values = result[: n * dtype.itemsize].view(dtype)
     shape = operand.shape
     return values.reshape(shape) if shape is not None else values
 

@@ -85,8 +85,8 @@ class Shader:
     @cached_property
     def letters(self) -> str:
         """A letter for each binding of group 0, as `Gpu.pipeline` takes them."""
-        found = {binding.index: _LETTERS[binding.access] for binding in self.bindings}
-        return "".join(found.get(at, "-") for at in range(max(found, default=-1) + 1))
+        results = {binding.index: _LETTERS[binding.access] for binding in self.bindings}
+        return "".join(results.get(at, "-") for at in range(max(results, default=-1) + 1))
 
     @cached_property
     def uses_num_workgroups(self) -> bool:
@@ -118,19 +118,19 @@ class Shader:
         does not declare, a value that its type does not hold, and one that is missing.
         """
         declared = self._module.overrides
-        found: dict[str, float] = {}
+        results: dict[str, float] = {}
         for name, value in constants.items():
             if name not in declared:
                 hint = did_you_mean(name, declared) or _list_of("overrides", declared)
                 raise InputError(self.label, "overrides of the source", repr(name), hint=hint)
             override = declared[name]
             key = name if override.id is None else str(override.id)
-            found[key] = _number_of(value, override.type, f"{self.label}, override {name}")
+            results[key] = _number_of(value, override.type, f"{self.label}, override {name}")
         for name, override in declared.items():
             if override.default is None and name not in constants and name in self._used:
                 hint = f"Give it: constants={{{name!r}: ...}}."
                 raise InputError(f"{self.label}, override {name}", "a value", "none", hint=hint)
-        return found
+        return results
 
     @property
     def overrides(self) -> tuple[str, ...]:
@@ -151,19 +151,19 @@ class Shader:
         return whole_number(override.default, lambda other: self._number(other, seen))
 
     def _bindings(self) -> tuple[Binding, ...]:
-        layout, found = Layout(self._module), dict[int, Binding]()
+        layout, result = Layout(self._module), dict[int, Binding]()
         for variable in self._module.variables.values():
             numbers = {a.name: self._number_in(a) for a in variable.attributes}
             if not {"group", "binding"} & numbers.keys() or variable.name not in self._used:
                 continue
             index = self._index_of(variable, numbers)
-            if index in found:
-                problem = f"binding {index} is both {found[index].name} and {variable.name}"
+            if index in result:
+                problem = f"binding {index} is both {result[index].name} and {variable.name}"
                 raise fault(self.label, variable.at, problem)
             type = layout.type_of(variable.type, variable.at)
             access = _ACCESS[variable.space, variable.access]
-            found[index] = Binding(variable.name, index, access, type)
-        return tuple(found[index] for index in sorted(found))
+            result[index] = Binding(variable.name, index, access, type)
+        return tuple(result[index] for index in sorted(result))
 
     def _index_of(self, variable: Variable, numbers: Mapping[str, int | None]) -> int:
         """The number of its binding; ShaderError for what Bascule cannot bind."""
@@ -228,15 +228,15 @@ def _names_used(module: Module, function: Function) -> frozenset[str]:
 
 
 def _by_commas(tokens: Sequence[Token]) -> list[list[Token]]:
-    found: list[list[Token]] = [[]]
+    results: list[list[Token]] = [[]]
     depth = 0
     for token in tokens:
         depth += {"(": 1, ")": -1}.get(token.text, 0)
         if token.text == "," and not depth:
-            found.append([])
+            results.append([])
         else:
-            found[-1].append(token)
-    return [each for each in found if each]
+            results[-1].append(token)
+    return [each for each in results if each]
 
 
 def _number_of(value: Any, type: str, where: str) -> float:

@@ -59,10 +59,10 @@ async def recalled(
 ) -> Constants | None:
     """What an earlier run has chosen, where that is still one of the candidates."""
     entry = await choices.remembered.get(_place(adapter)) or {}
-    found: Any = entry.get(key)
-    if not isinstance(found, dict):
+    result: Any = entry.get(key)
+    if not isinstance(result, dict):
         return None
-    return next((each for each in among if each == found), None)
+    return next((each for each in among if each == result), None)
 
 
 async def remember(choices: Choices, adapter: AdapterInfo, key: str, chosen: Constants) -> None:

@@ -36,12 +36,12 @@ class TypedNames:
         for name, type in (*self.inputs, *self.outputs):
             if not _LETTER.fullmatch(type) or name not in dtypes:
                 continue
-            found = names.get(dtypes[name].name)
-            if found is None:
+            result = names.get(dtypes[name].name)
+            if result is None:
                 expected = f"one of {', '.join(names)}"
                 raise InputError(f"{where}, {name}", expected, f"dtype {dtypes[name]}")
-            if letters.setdefault(type, found) != found:
-                both = f"{letters[type]} and {found}"
+            if letters.setdefault(type, result) != result:
+                both = f"{letters[type]} and {result}"
                 raise InputError(where, f"one type for {type}", both)
         types: dict[str, str] = {}
         for name, type in (*self.inputs, *self.outputs):
@@ -87,11 +87,11 @@ def checked_statements(wgsl: str, label: str, what: str) -> str:
 
 
 def _pairs(side: str, what: str) -> tuple[tuple[str, str], ...]:
-    found: list[tuple[str, str]] = []
+    results: list[tuple[str, str]] = []
     for part in side.split(",") if side.strip() else []:
         match = _PAIR.fullmatch(part)
         if match is None or not (match[2] in _TYPES or _LETTER.fullmatch(match[2])):
             expected = f'"name: type" with a type of {", ".join(_TYPES)} or a capital letter'
             raise InputError(f"{what}, signature", expected, repr(part.strip())[:80])
-        found.append((match[1], match[2]))
-    return tuple(found)
+        results.append((match[1], match[2]))
+    return tuple(results)

@@ -41,9 +41,9 @@ class Cursor:
 
     def take(self, text: str) -> bool:
         """Pass that text if it is here."""
-        found = self.token.text == text and not self.ended
-        self.at += found
-        return found
+        result = self.token.text == text and not self.ended
+        self.at += result
+        return result
 
     def expect(self, text: str) -> Token:
         """Pass that text; ShaderError where something else stands."""
@@ -75,15 +75,15 @@ class Cursor:
 
     def until(self, *stops: str) -> list[Token]:
         """The tokens up to one of `stops` outside of brackets; that one is not passed."""
-        found: list[Token] = []
+        results: list[Token] = []
         while not self.ended and self.token.text not in stops:
             if self.token.text in _CLOSING:
                 first = self.at
                 self.balanced()
-                found += self._tokens[first : self.at]
+                results += self._tokens[first : self.at]
             else:
-                found.append(self.next())
-        return found
+                results.append(self.next())
+        return results
 
     def passed(self, start: int) -> tuple[Token, ...]:
         """The tokens from index `start` up to here."""

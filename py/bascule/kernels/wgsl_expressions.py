@@ -23,8 +23,8 @@ def whole_number(tokens: Sequence[Token], lookup: Lookup) -> int | None:
     """The value of a constant expression; None where it is no whole number that is known here."""
     try:
         reader = _Reader(tokens, lookup)
-        found = reader.level(0, 0)
-        return found if reader.at == len(tokens) else None
+        result = reader.level(0, 0)
+        return result if reader.at == len(tokens) else None
     except _UnknownError:
         return None
 
@@ -60,9 +60,9 @@ class _Reader:
             return -self._unary(depth + 1)
         token = self._next()
         if token.text == "(":
-            found = self.level(0, depth + 1)
+            result = self.level(0, depth + 1)
             self._expect(")")
-            return found
+            return result
         if token.kind == "number":
             return _number(token.text)
         if token.kind == "name" and self._peek() == "(" and token.text in _CALLS:

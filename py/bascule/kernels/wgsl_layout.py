@@ -120,23 +120,23 @@ def _arguments(tokens: Sequence[Token]) -> list[list[Token]]:
     """What stands in the angle brackets behind a type's name, by commas."""
     if len(tokens) < 3 or tokens[1].text != "<":
         return []
-    found: list[list[Token]] = [[]]
+    results: list[list[Token]] = [[]]
     depth = 0
     for token in tokens[2:-1]:
         depth += {"<": 1, "(": 1, ">": -1, ")": -1}.get(token.text, 0)
         if token.text == "," and not depth:
-            found.append([])
+            results.append([])
         else:
-            found[-1].append(token)
-    return [each for each in found if each]  # a comma may stand at the end
+            results[-1].append(token)
+    return [each for each in results if each]  # a comma may stand at the end
 
 
 def parameter_types(cursor: Cursor) -> list[str]:
     """The names of the types of a function's parameters."""
-    found: list[str] = []
+    results: list[str] = []
     while not cursor.ended:
         if cursor.take(":"):
-            found.append(type_tokens(cursor)[0].text)
+            results.append(type_tokens(cursor)[0].text)
         else:
             cursor.next()
-    return found
+    return results

@@ -122,17 +122,17 @@ def _read_declaration(cursor: Cursor, module: Module) -> None:
         target[name] = tuple(cursor.until(";"))
         cursor.expect(";")
     else:
-        found = "the end of the source" if keyword.kind == "end" else f"'{keyword.text[:40]}'"
-        raise fault(cursor.label, keyword, f"expected a declaration, found {found}")
+        result = "the end of the source" if keyword.kind == "end" else f"'{keyword.text[:40]}'"
+        raise fault(cursor.label, keyword, f"expected a declaration, found {result}")
 
 
 def _attributes(cursor: Cursor) -> tuple[Attribute, ...]:
-    found: list[Attribute] = []
+    results: list[Attribute] = []
     while cursor.take("@"):
         name = cursor.name("an attribute")
         arguments = cursor.balanced() if cursor.token.text == "(" else []
-        found.append(Attribute(name, tuple(arguments)))
-    return tuple(found)
+        results.append(Attribute(name, tuple(arguments)))
+    return tuple(results)
 
 
 def _struct(cursor: Cursor, at: Token) -> StructText:

@@ -42,7 +42,7 @@ def tokens_of(wgsl: str, label: str) -> list[Token]:
     if len(wgsl) > MOST_CHARACTERS:
         problem = f"the source has {len(wgsl):,} characters, and {MOST_CHARACTERS:,} are the most"
         raise ShaderError(label, [(1, problem)])
-    found: list[Token] = []
+    results: list[Token] = []
     at, line, start = 0, 1, 0
     while at < len(wgsl):
         match = _TOKEN.match(wgsl, at)
@@ -54,9 +54,9 @@ def tokens_of(wgsl: str, label: str) -> list[Token]:
         elif kind == "block":
             at, line, start = _after_block(wgsl, at, (line, column, start), label)
         elif kind in ("name", "number", "symbol"):
-            found.append(Token(kind, match.group(), line, column))
-    found.append(Token("end", "", line, at - start + 1))
-    return found
+            results.append(Token(kind, match.group(), line, column))
+    results.append(Token("end", "", line, at - start + 1))
+    return results
 
 
 def _after_block(

@@ -107,11 +107,11 @@ def from_facts(facts: Mapping[str, object]) -> Capabilities:
     known = {
         each.name: READERS[str(each.type)](facts.get(each.name)) for each in fields(Capabilities)
     }
-    found = Capabilities(**{name: value for name, value in known.items() if value is not None})
+    result = Capabilities(**{name: value for name, value in known.items() if value is not None})
     if known["memory_budget_nbytes"] is not None:
-        return found
-    budget = memory_budget(found.host, found.device_memory_nbytes, found.limits)
-    return replace(found, memory_budget_nbytes=budget)
+        return result
+    budget = memory_budget(result.host, result.device_memory_nbytes, result.limits)
+    return replace(result, memory_budget_nbytes=budget)
 
 
 async def capabilities(*, dispatch: bool = True) -> Capabilities:
@@ -123,16 +123,16 @@ async def capabilities(*, dispatch: bool = True) -> Capabilities:
     if sys.platform == "emscripten":
         from bascule.machine.capabilities_browser import browser_facts
 
-        found = from_facts(await browser_facts())
+        result = from_facts(await browser_facts())
     else:
         from bascule.machine.capabilities_native import native_facts
 
-        found = from_facts(await native_facts())
-    if not dispatch or not found.has_adapter:
-        return found
+        result = from_facts(await native_facts())
+    if not dispatch or not result.has_adapter:
+        return result
     works, problem = await _dispatches()
-    problems = {**found.problems, "dispatch": problem} if problem else found.problems
-    return replace(found, dispatch=works, problems=problems)
+    problems = {**result.problems, "dispatch": problem} if problem else result.problems
+    return replace(result, dispatch=works, problems=problems)
 
 
 async def _dispatches() -> tuple[bool, str]:

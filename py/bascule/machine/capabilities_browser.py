@@ -29,7 +29,7 @@ async def browser_facts() -> dict[str, Any]:
     try:
         async with asyncio.timeout(_LIMIT_S):
             probe = await bridge_module("bridge/probe.js")
-            found = json.loads(await probe.probe(await bridge_module("bridge/device.js")))
+            result = json.loads(await probe.probe(await bridge_module("bridge/device.js")))
     except TimeoutError:
         return fields | _not_probed(f"web/bridge/ could not be loaded within {_LIMIT_S:.0f} s")
     except JsException as error:
@@ -38,7 +38,7 @@ async def browser_facts() -> dict[str, Any]:
         return fields | _not_probed(error.what)
     except OSError as error:  # the package lacks a file
         return fields | _not_probed(str(error))
-    return found | fields
+    return result | fields
 
 
 def _not_probed(why: str) -> dict[str, Any]:

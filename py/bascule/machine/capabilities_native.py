@@ -64,8 +64,8 @@ def _n_cores() -> int | None:
 
 
 def _versions() -> dict[str, str]:
-    found = {"bascule": __version__, "python": platform.python_version()}
+    results = {"bascule": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            results[name] = metadata.version(name)
+    return results

@@ -56,10 +56,10 @@ def _look(name: str, root: Path, libraries: Callable[[str], str | None]) -> Hard
         if (root / file).exists():
             return Hardware(name, True, f"reported by /{file}", _memory_nbytes(name, root))
     for library in names:
-        if found := libraries(library):
+        if result := libraries(library):
             # Only a driver's files show a device: the library may be there without one.
             present = True if name in ("vulkan", "openvino") else None
-            return Hardware(name, present, f"reported by the library {found}")
+            return Hardware(name, present, f"reported by the library {result}")
     for package in packages:
         if find_spec(package) is not None:
             return Hardware(name, True, f"reported by the Python package {package}")
@@ -70,10 +70,10 @@ def _memory_nbytes(name: str, root: Path) -> int | None:
     """From AMD's driver; NVIDIA's reports it only through its own library."""
     if name != "rocm":
         return None
-    found = 0
+    result = 0
     for file in root.glob("sys/class/drm/card*/device/mem_info_vram_total"):
         try:
-            found += int(file.read_text("ascii"))
+            result += int(file.read_text("ascii"))
         except (OSError, ValueError):
             continue
-    return found or None
+    return result or None

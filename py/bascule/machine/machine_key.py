@@ -58,11 +58,11 @@ def machine_key(environment: Mapping[str, str] | None = None, root: Path | None 
 
 
 def _versions() -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
+    results: list[tuple[str, str]] = []
     for name in _PACKAGES:
         with suppress(metadata.PackageNotFoundError):
-            found.append((name, metadata.version(name)))
-    return found
+            results.append((name, metadata.version(name)))
+    return results
 
 
 def _address_space() -> int:
@@ -76,21 +76,21 @@ def _address_space() -> int:
 
 def _stamps(root: Path, patterns: Sequence[str]) -> list[tuple[str, int, int]]:
     """Name, time and size of each file; of a device its number stands for its time."""
-    found: list[tuple[str, int, int]] = []
+    results: list[tuple[str, int, int]] = []
     for path in _matching(root, patterns):
         with suppress(OSError):
             stat = path.stat()
             number = stat.st_rdev
-            found.append((str(path), number or stat.st_mtime_ns, 0 if number else stat.st_size))
-    return found
+            results.append((str(path), number or stat.st_mtime_ns, 0 if number else stat.st_size))
+    return results
 
 
 def _texts(root: Path, patterns: Sequence[str]) -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
+    results: list[tuple[str, str]] = []
     for path in _matching(root, patterns):
         with suppress(OSError), path.open("rb") as file:
-            found.append((str(path), file.read(_LONGEST).decode("utf-8", "replace")))
-    return found
+            results.append((str(path), file.read(_LONGEST).decode("utf-8", "replace")))
+    return results
 
 
 def _matching(root: Path, patterns: Sequence[str]) -> list[Path]:

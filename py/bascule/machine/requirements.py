@@ -99,9 +99,9 @@ async def validate_operation_requirements(
 
     CapabilityMismatchError with every lack, if there is one.
     """
-    found = await capabilities() if available is None else available
-    validate_capabilities(found, required)
-    return found
+    result = await capabilities() if available is None else available
+    validate_capabilities(result, required)
+    return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +130,12 @@ def _checks(has: Capabilities, needs: CapabilityRequirements) -> Iterator[_Check
         yield _size(name, size, (has.limits or {}).get(name), _why(has, "webgpu"))
     if needs.subgroup_size:
         yield _subgroup(has, needs.subgroup_size)
-    for name, size, found in (
+    for name, size, result in (
         ("minimum_memory_mb", needs.minimum_memory_mb, has.memory_budget_nbytes),
         ("minimum_storage_mb", needs.minimum_storage_mb, has.storage_quota_nbytes),
     ):
         if size:
-            yield _size(name, size, None if found is None else found // _MIB, "", " MiB")
+            yield _size(name, size, None if result is None else result // _MIB, "", " MiB")
 
 
 def _device_checks(has: Capabilities, needs: CapabilityRequirements) -> Iterator[_Check]:

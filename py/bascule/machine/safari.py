@@ -74,8 +74,8 @@ def is_safari(browser_info: Mapping[str, Any] | None) -> bool:
 
 def safari_version(browser_info: Mapping[str, Any] | None) -> Version:
     """(major, minor) of "17", "17.4.1" or 17.4; of anything else (0, 0), the careful answer."""
-    found = re.match(r"\s*(\d{1,4})(?:\.(\d{1,4}))?", str((browser_info or {}).get("version", "")))
-    return (int(found.group(1)), int(found.group(2) or 0)) if found else (0, 0)
+    result = re.match(r"\s*(\d{1,4})(?:\.(\d{1,4}))?", str((browser_info or {}).get("version", "")))
+    return (int(result.group(1)), int(result.group(2) or 0)) if result else (0, 0)
 
 
 def parse_safari_version(browser_info: Mapping[str, Any] | None) -> float:

@@ -90,14 +90,14 @@ def class_of_config(config: Mapping[str, Any]) -> ModelClass | None:
         converted = isinstance(family, SpeechFamily) and family.converted_keys <= config.keys()
         if kind is None and converted:  # a folder of CTranslate2
             return class_of_tasks(family.tasks)
-    found = _OF_KIND.get(kind_of_type(kind)) if isinstance(kind, str) else None
-    if found is not None:
-        return found
+    result = _OF_KIND.get(kind_of_type(kind)) if isinstance(kind, str) else None
+    if result is not None:
+        return result
     architectures = config.get("architectures")
     if not isinstance(architectures, list):
         return None
     names = [name[:200] for name in cast("list[object]", architectures) if isinstance(name, str)]
-    return next((found for name in names if (found := _matching(_ARCHITECTURES, name))), None)
+    return next((result for name in names if (result := _matching(_ARCHITECTURES, name))), None)
 
 
 def class_of_metadata(metadata: Mapping[str, Any]) -> ModelClass | None:
@@ -144,9 +144,9 @@ def first_class(
 ) -> tuple[ModelClass | None, str]:
     """Return the first class that the evidence shows, and what shows it; (None, "") without any."""
     for source, look in evidence:
-        found = look()
-        if found is not None:
-            return found, source
+        result = look()
+        if result is not None:
+            return result, source
     return None, ""
 
 
@@ -156,4 +156,4 @@ def _is_table(name: str, shape: tuple[int, ...]) -> bool:
 
 
 def _matching(rows: tuple[tuple[str, ModelClass], ...], name: str) -> ModelClass | None:
-    return next((found for pattern, found in rows if re.search(pattern, name)), None)
+    return next((result for pattern, result in rows if re.search(pattern, name)), None)

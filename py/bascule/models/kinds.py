@@ -72,11 +72,11 @@ def _all(families: Sequence[AnyFamily]) -> str:
 
 def _of_kind(kind: str, families: Sequence[AnyFamily]) -> str:
     """Name the families of a kind by the files that they are read from."""
-    found: dict[str, list[str]] = {}
+    results: dict[str, list[str]] = {}
     for family in families:
         if _TASK_OF[kind] == family.tasks[0]:
-            found.setdefault(_files(family), []).append(f"{family.name} ({family.examples})")
-    return "; ".join(f"{', '.join(named)}, {files}" for files, named in found.items())
+            results.setdefault(_files(family), []).append(f"{family.name} ({family.examples})")
+    return "; ".join(f"{', '.join(named)}, {files}" for files, named in results.items())
 
 
 def _files(family: AnyFamily) -> str:

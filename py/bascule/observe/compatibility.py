@@ -67,7 +67,7 @@ class HardwareCompatibilityReporter:
 
     def check_components(self) -> list[Finding]:
         """Look for the packages that tiers need, without importing them."""
-        found = [
+        results = [
             Finding(
                 severity,
                 name,
@@ -78,18 +78,18 @@ class HardwareCompatibilityReporter:
             for name, (severity, use) in _PACKAGES.items()
             if find_spec(name) is None and not (IN_PAGE and use.endswith("outside a page"))
         ]
-        return self._add(found)
+        return self._add(results)
 
     def collect_hardware_detection_errors(self) -> list[Finding]:
         """Look for accelerators, and open each tier."""
         tiers = self._surveyed()
         self.hardware = tuple(_with_adapter(each, tiers) for each in detect_hardware())
-        found = [_refused(each) for each in tiers if each.refused]
-        found += [_software(each) for each in tiers if each.software and not each.refused]
+        results = [_refused(each) for each in tiers if each.refused]
+        results += [_software(each) for each in tiers if each.software and not each.refused]
         if all(each.refused for each in tiers):
             why = "No tier works on this machine."
-            found.append(Finding("critical", "tiers", "no_tier", why, ("pip install numpy",)))
-        return self._add(found)
+            results.append(Finding("critical", "tiers", "no_tier", why, ("pip install numpy",)))
+        return self._add(results)
 
     def collect_resource_pool_errors(self) -> list[Finding]:
         """Hold the memory that is free against what a model takes."""
@@ -121,7 +121,7 @@ class HardwareCompatibilityReporter:
             what = f"{error.what.rstrip('.')}.{self._class_of(model_name)}"
             return self._add([Finding("error", model_name, error.category, what, advice)])
         need = need_of(model_name, programs)
-        found: list[Finding] = []
+        results: list[Finding] = []
         able: list[str] = []
         for each in self._surveyed():
             why = need.refusal(each)
@@ -132,16 +132,16 @@ class HardwareCompatibilityReporter:
             elif not each.refused:
                 advice = ('Use tier="auto", or load with quantize=4.',)
                 text = f"It does not run on {each.tier}: {why}."
-                found.append(Finding("error", model_name, "incompatible", text, advice))
+                results.append(Finding("error", model_name, "incompatible", text, advice))
         needs = f"It needs {need.total_nbytes / (1 << 20):,.1f} MiB"
         if able:
             text = f"{needs} and runs on {', '.join(able)}.{self._class_of(model_name)}"
-            found.append(Finding("info", model_name, "compatible", text))
+            results.append(Finding("info", model_name, "compatible", text))
         else:
             advice = ("Load with quantize=4.", "Take a smaller model of its kind.")
             text = f"{needs}, and no tier here can run it."
-            found.append(Finding("critical", model_name, "no_tier", text, advice))
-        return self._add(found)
+            results.append(Finding("critical", model_name, "no_tier", text, advice))
+        return self._add(results)
 
     def test_full_hardware_stack(self) -> list[Finding]:
         """Multiply matrices on each tier that works, and compare with numpy in float64."""
@@ -171,7 +171,7 @@ class HardwareCompatibilityReporter:
     def as_json(self, *, matrix: bool = False) -> dict[str, Any]:
         """All that is known, as plain values."""
         ordered = sorted(self.findings, key=lambda f: SEVERITIES.index(f.severity))
-        found: dict[str, Any] = {
+        results: dict[str, Any] = {
             "version": bascule.__version__,
             "counts": {s: sum(f.severity == s for f in ordered) for s in SEVERITIES},
             "findings": [asdict(finding) for finding in ordered],
@@ -188,29 +188,29 @@ class HardwareCompatibilityReporter:
         }
         if matrix:
             rows = self.generate_compatibility_matrix()
-            found["matrix"] = {
+            results["matrix"] = {
                 family: {tier: asdict(cell) for tier, cell in row.items()}
                 for family, row in rows.items()
             }
-        return found
+        return results
 
     def save_to_file(self, text: str, path: str | PathLike[str]) -> Path:
         """Write a report to a file; gives its path."""
-        found = Path(path)
-        found.write_text(text, "utf-8")
-        return found
+        result = Path(path)
+        result.write_text(text, "utf-8")
+        return result
 
     def _class_of(self, model_name: str) -> str:
         """A sentence on a model's class and size, and what shows them; empty if nothing does."""
         try:
-            found = sync(read_family(model_name))
+            result = sync(read_family(model_name))
         except BasculeError:
             return ""
-        if found.family is None:
+        if result.family is None:
             return ""
-        words = " ".join(word for word in (found.size, found.family) if word)
+        words = " ".join(word for word in (result.size, result.family) if word)
         article = "an" if words[0] in "aeiou" else "a"
-        return f" It is {article} {words} model, by its {found.family_source}."
+        return f" It is {article} {words} model, by its {result.family_source}."
 
     def _add(self, found: list[Finding]) -> list[Finding]:
         self.findings += [finding for finding in found if finding not in self.findings]
@@ -223,7 +223,7 @@ class HardwareCompatibilityReporter:
 
     async def _test(self) -> list[Finding]:
         await need_numpy("test_full_hardware_stack", "Load numpy into this Pyodide first.")
-        found: list[Finding] = []
+        results: list[Finding] = []
         for each in self._tiers or (await survey(read_switches())).tiers:
             if each.refused:
                 continue
@@ -235,11 +235,11 @@ class HardwareCompatibilityReporter:
             if wrong:
                 advice = ("Update the graphics driver.", "Load models with another tier.")
                 text = f"Its product of matrices failed: {wrong}."
-                found.append(Finding("error", each.tier, "wrong_result", text, advice))
+                results.append(Finding("error", each.tier, "wrong_result", text, advice))
             else:
                 text = "Its product of matrices agrees with numpy in float64."
-                found.append(Finding("info", each.tier, "tested", text))
-        return found
+                results.append(Finding("info", each.tier, "tested", text))
+        return results
 
     def _cell(self, facts: TierFacts, kind: Kind, work: float) -> Cell:
         wrong = facts.refused or self._tested.get(facts.tier, "")
@@ -282,8 +282,8 @@ async def _wrong_product(tier: str) -> str:
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal((48, 48)).astype(np.float32) for _ in range(2))
     async with await open_device(tier, remember=False) as device:
-        found = await device.ops.matmul(await device.buffer(a), await device.buffer(b))
-        error = float(np.abs(await found.numpy() - a.astype(np.float64) @ b).max())
+        result = await device.ops.matmul(await device.buffer(a), await device.buffer(b))
+        error = float(np.abs(await result.numpy() - a.astype(np.float64) @ b).max())
     return "" if error <= 1e-4 else f"it is {error:.2g} off"
 
 

@@ -120,9 +120,9 @@ class WebGPUDebugger:
     async def _analyze(self) -> ShaderPerformance:
         trace, backend = self._need_trace("analyze_shader_performance"), self._backend
         if backend is None or not trace.timed_by:
-            expected, found = "a trace with timed dispatches", str(trace)
+            expected, result = "a trace with timed dispatches", str(trace)
             hint = "End a PerformanceMonitor on this device first, and use tier='webgpu'."
-            raise InputError("analyze_shader_performance", expected, found, hint=hint)
+            raise InputError("analyze_shader_performance", expected, result, hint=hint)
         self.performance = held_against(await measure_roofline(backend), trace.calls)
         return self.performance
 

@@ -67,9 +67,9 @@ class PerformanceMonitor:
         if self.report is None:
             hint = "Call start(), do some work, then stop_and_get_report()."
             raise InputError("generate_performance_visualization", "a report", "none", hint=hint)
-        found = Path(path)
-        found.write_text(performance_page(self.report), "utf-8")
-        return found
+        result = Path(path)
+        result.write_text(performance_page(self.report), "utf-8")
+        return result
 
     async def __aenter__(self) -> Self:
         await self._start()

@@ -74,8 +74,8 @@ class PerformanceReport:
 
     def as_json(self) -> dict[str, Any]:
         """All of it as plain values."""
-        found = asdict(self)
-        return {**found, "first_token_ms": self.first_token_ms, "tokens_per_s": self.tokens_per_s}
+        result = asdict(self)
+        return {**result, "first_token_ms": self.first_token_ms, "tokens_per_s": self.tokens_per_s}
 
     def chrome_trace(self) -> dict[str, Any]:
         """The same in Chrome's trace format, which Perfetto and chrome://tracing open."""

@@ -33,15 +33,15 @@ async def examine() -> dict[str, Any]:
 
     A machine that is new is measured for it (see `bascule.choosing.survey`).
     """
-    found = await survey(read_switches(), fresh=True)
-    selector = IntelligentBackendSelector(known=found)
+    result = await survey(read_switches(), fresh=True)
+    selector = IntelligentBackendSelector(known=result)
     return {
         "versions": _versions(),
-        "tiers": [_tier(facts) for facts in found.tiers],
-        "warning": software_warning(found.tiers),
+        "tiers": [_tier(facts) for facts in result.tiers],
+        "warning": software_warning(result.tiers),
         "decisions": [
             *(_decision(selector, side) for side in _SIDES),
-            *(decision_for(found.tiers, need).as_json() for need in _MODELS),
+            *(decision_for(result.tiers, need).as_json() for need in _MODELS),
         ],
         "adapters": await _adapters(),
         "capabilities": (await capabilities()).as_json(),
@@ -66,13 +66,13 @@ def _decision(selector: IntelligentBackendSelector, side: int) -> dict[str, Any]
 
 
 def _versions() -> dict[str, str]:
-    found = {"bascule": __version__, "python": host.python_version(), "platform": sys.platform}
+    results = {"bascule": __version__, "python": host.python_version(), "platform": sys.platform}
     for name in _PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            results[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            results[name] = "not installed"
+    return results
 
 
 async def _adapters() -> list[dict[str, Any]]:

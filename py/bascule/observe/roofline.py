@@ -106,7 +106,7 @@ async def measure_roofline(
 
 def held_against(roofline: Roofline, calls: Sequence[TracedCall]) -> ShaderPerformance:
     """Each timed dispatch beside the roofline, by the op table's costs at the sizes of its run."""
-    found: list[DispatchPerformance] = []
+    results: list[DispatchPerformance] = []
     for each in calls:
         if each.seconds is None:
             continue
@@ -114,7 +114,7 @@ def held_against(roofline: Roofline, calls: Sequence[TracedCall]) -> ShaderPerfo
         flops = 2 * cost.multiply_adds
         least_s = roofline.attainable_s(flops, cost.nbytes)
         in_memory = cost.nbytes / roofline.bytes_per_s >= flops / roofline.flops_per_s
-        found.append(
+        results.append(
             DispatchPerformance(
                 each.index,
                 each.call.op,
@@ -127,7 +127,7 @@ def held_against(roofline: Roofline, calls: Sequence[TracedCall]) -> ShaderPerfo
                 "memory" if in_memory else "compute",
             )
         )
-    return ShaderPerformance(roofline, tuple(found))
+    return ShaderPerformance(roofline, tuple(results))
 
 
 def _copy(n: int) -> Program:

@@ -67,17 +67,17 @@ class ShaderTrace:
 
 def sentence(call: TracedCall) -> str:
     """What is wrong with a dispatch that has a difference."""
-    found = call.difference
-    assert found is not None
+    result = call.difference
+    assert result is not None
     where = (
         f"dispatch {call.index}, op {call.call.op} by {call.kernel.variant} "
-        f"({call.kernel.file}, entry point {call.kernel.entry}): element {list(found.index)} of "
-        f"{found.value}"
+        f"({call.kernel.file}, entry point {call.kernel.entry}): element {list(result.index)} of "
+        f"{result.value}"
     )
-    count = f"{found.n_wrong} of {found.n_elements} elements are wrong."
-    if found.fault == "wrong":
-        return f"{where} is {found.got:.7g}, numpy has {found.expected:.7g}; {count}"
-    holding = ", ".join(found.not_finite)
+    count = f"{result.n_wrong} of {result.n_elements} elements are wrong."
+    if result.fault == "wrong":
+        return f"{where} is {result.got:.7g}, numpy has {result.expected:.7g}; {count}"
+    holding = ", ".join(result.not_finite)
     if not holding:
         return f"{where} is NaN on inputs without one, in numpy, too; {count}"
     return f"{where} is NaN, as in {holding}, which it reads; {count}"

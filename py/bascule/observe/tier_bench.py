@@ -48,13 +48,13 @@ async def measure_tiers(
         raise InputError("tiers", f"tiers of {', '.join(TIERS)}", repr(wrong[0]))
     ordered = sorted(tiers, key=TIERS.index)
     bench = _Bench(model, quick, progress or (lambda _: None), len(ordered))
-    found: dict[str, TierFigures] = {}
+    results: dict[str, TierFigures] = {}
     for tier in sorted(ordered, key=_REFERENCE.__ne__):
-        found[tier] = await bench.measure(tier)
+        results[tier] = await bench.measure(tier)
         if finished is not None:
-            finished(found[tier])
+            finished(results[tier])
     facts = {**_python_facts(), **(environment or {})}
-    return TierReport(quick, model, facts, tuple(found[tier] for tier in ordered))
+    return TierReport(quick, model, facts, tuple(results[tier] for tier in ordered))
 
 
 class _Bench:
@@ -100,13 +100,13 @@ class _Bench:
         facts["copied_nbytes"] = Fact(2 * 4 * sizes.copied, "set here")
         facts["product_side"] = Fact(sizes.side, "set here")
         try:
-            found = await measure_roofline(device.backend, "linear", sizes)
+            result = await measure_roofline(device.backend, "linear", sizes)
         except BasculeError as error:
             return dict.fromkeys(("copy", "matmul"), unknown(error.what))
-        facts["timed_by"] = Fact(found.timed_by, "measured")
+        facts["timed_by"] = Fact(result.timed_by, "measured")
         return {
-            "copy": measured(found.bytes_per_s / 1e9),
-            "matmul": measured(found.flops_per_s / 1e9),
+            "copy": measured(result.bytes_per_s / 1e9),
+            "matmul": measured(result.flops_per_s / 1e9),
         }
 
     async def _embeddings(self, device: Device) -> dict[str, Fact]:
@@ -185,8 +185,8 @@ async def _timed(model: EmbeddingModel, texts: list[str], n_warm: int) -> _Timed
 async def _timed_run(model: EmbeddingModel, texts: list[str]) -> tuple[float, memoryview[float]]:
     """Milliseconds of a run, and its rows."""
     began = perf_counter()
-    found = await model.embed_rows(texts)
-    return 1e3 * (perf_counter() - began), found.rows
+    result = await model.embed_rows(texts)
+    return 1e3 * (perf_counter() - began), result.rows
 
 
 def _ms_since(began: float) -> Fact:

@@ -111,9 +111,9 @@ class TierReport:
         except ValueError:
             raise InputError(_WHERE, "JSON", repr(text[:80])) from None
         if (report.get("format"), report.get("version")) != (FORMAT, VERSION):
-            found = f"{report.get('format')!r}, version {report.get('version')!r}"
+            result = f"{report.get('format')!r}, version {report.get('version')!r}"
             hint = "Take a report that this version of bench.html has written."
-            raise InputError(_WHERE, f"{FORMAT!r}, version {VERSION}", found, hint=hint)
+            raise InputError(_WHERE, f"{FORMAT!r}, version {VERSION}", result, hint=hint)
         tiers = report.get("tiers")
         if not isinstance(tiers, list):
             raise InputError(_WHERE, "a list of tiers", repr(tiers)[:80])
@@ -126,8 +126,8 @@ class TierReport:
 
 
 def _slowdowns(name: str, tiers: tuple[TierFigures, ...]) -> dict[str, float]:
-    found = {each.tier: each.figures[name].number for each in tiers if name in each.figures}
-    numbers = {tier: number for tier, number in found.items() if number}
+    results = {each.tier: each.figures[name].number for each in tiers if name in each.figures}
+    numbers = {tier: number for tier, number in results.items() if number}
     if not numbers:
         return {}
     if UNITS[name] == "ms":

@@ -38,8 +38,8 @@ class Album:
         else:
             (row,) = await self.model.embed(picture)
             if self.model.labels:
-                (found,) = await self.model.classify(picture, top_k=_TOP)
-                labels = list(found.probabilities.items())
+                (result,) = await self.model.classify(picture, top_k=_TOP)
+                labels = list(result.probabilities.items())
         if key in self._index:
             await self._index.remove([key])
         await self._index.add(row, [key])

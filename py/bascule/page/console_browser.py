@@ -151,9 +151,9 @@ class ConsoleSession:
             canvas = _canvas_of(value)
             if canvas:
                 self._canvas(self._id_of(value), canvas.width, canvas.height, is_clickable)
-            elif found := picture_of(value):
+            elif result := picture_of(value):
                 id_ = self._id_of(value) if is_clickable else 0
-                self._picture(found[0], to_js(found[1]), id_)
+                self._picture(result[0], to_js(result[1]), id_)
             else:
                 self._text("value", f"{repr(value)[:_MOST_REPR]}\n")
 
@@ -205,5 +205,5 @@ class ConsoleSession:
 
 def _canvas_of(value: Any) -> Any:
     """The canvas that shows a value, if one does."""
-    found = value if isinstance(value, Canvas) else getattr(value, "canvas", None)
-    return found if isinstance(found, Canvas) else None
+    result = value if isinstance(value, Canvas) else getattr(value, "canvas", None)
+    return result if isinstance(result, Canvas) else None

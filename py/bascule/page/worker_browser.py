@@ -105,8 +105,8 @@ class PageSession:
         """Classify a JSON list of texts and pairs of texts: each one's `Classification` as JSON."""
 
         async def work() -> str:
-            found = await self._classifier("classify").classify(json.loads(texts))
-            return json.dumps([asdict(each) for each in found])
+            result = await self._classifier("classify").classify(json.loads(texts))
+            return json.dumps([asdict(each) for each in result])
 
         return await self._answered(work())
 
@@ -179,18 +179,18 @@ class PageSession:
             album, chosen = await self._album_of("pictures"), json.loads(options)
             match action:
                 case "add":
-                    found: Any = await album.add(pixels=pixels.to_memoryview(), **chosen)
+                    result: Any = await album.add(pixels=pixels.to_memoryview(), **chosen)
                 case "search":
-                    found = await album.search(**chosen)
+                    result = await album.search(**chosen)
                 case "like":
-                    found = await album.like(**chosen)
+                    result = await album.like(**chosen)
                 case "classify":
-                    found = await album.classify(**chosen)
+                    result = await album.classify(**chosen)
                 case "remove":
-                    found = await album.remove(**chosen)
+                    result = await album.remove(**chosen)
                 case _:
                     raise InputError("pictures", "add, search, like, classify or remove", action)
-            return json.dumps(found)
+            return json.dumps(result)
 
         return await self._answered(work())
 
@@ -234,14 +234,14 @@ class PageSession:
 
             await stopping
             self._close_model()
-            found = await measure_tiers(
+            result = await measure_tiers(
                 model,
                 quick=quick,
                 environment=facts_of(json.loads(environment)),
                 progress=_reporting(report),
                 finished=lambda figures: report_tier(json.dumps(asdict(figures))),
             )
-            return json.dumps(found.as_json())
+            return json.dumps(result.as_json())
 
         return await self._answered(work())
 

@@ -26,11 +26,11 @@ async def speech_recognition(model: SpeechModel, inputs: Any, options: Options) 
         options = {**options, "return_timestamps": True, "word_timestamps": True}
     timed = flag("return_timestamps", options)
     many = isinstance(inputs, list | tuple) and not _are_samples(inputs)
-    found = [
+    results = [
         await _recognized(model, each, timed, words, dict(options))
         for each in (inputs if many else [inputs])
     ]
-    return found if many else found[0]
+    return results if many else results[0]
 
 
 def _are_samples(inputs: Any) -> bool:
@@ -65,11 +65,11 @@ def _samples(given: Mapping[str, Any], options: Options) -> Any:
 async def image_classification(model: ImageModel, inputs: Any, options: Options) -> list[Any]:
     """Return the `top_k` (5) best of an image as {"label", "score"}; a list of them of each."""
     options["top_k"] = whole_number("top_k", options.get("top_k", 5), 1)
-    found = [
+    results = [
         [{"label": label, "score": score} for label, score in each.probabilities.items()]
         for each in await model.classify(inputs, **options)
     ]
-    return found if isinstance(inputs, list | tuple) else found[0]
+    return results if isinstance(inputs, list | tuple) else results[0]
 
 
 async def zero_shot_images(model: ImageTextModel, inputs: Any, options: Options) -> list[Any]:
@@ -81,11 +81,11 @@ async def zero_shot_images(model: ImageTextModel, inputs: Any, options: Options)
         raise InputError("candidate_labels", "a list of labels", "none")
     labels = options.pop("candidate_labels")
     template = options.pop("hypothesis_template", _HYPOTHESIS)
-    found = [
+    results = [
         [{"score": score, "label": label} for label, score in each.probabilities.items()]
         for each in await model.classify(inputs, labels, template=template, **options)
     ]
-    return found if isinstance(inputs, list | tuple) else found[0]
+    return results if isinstance(inputs, list | tuple) else results[0]
 
 
 async def image_features(

@@ -97,6 +97,6 @@ def _check_kind(task: str, model: AnyModel) -> None:
     if TASKS[task].fits(model):
         return
     others = [repr(name) for name, each in TASKS.items() if each.fits(model)]
-    found = f"{model.name}, which loads as {type(model).__name__}"
+    result = f"{model.name}, which loads as {type(model).__name__}"
     hint = f"This model does {' or '.join(others)}."
-    raise InputError(f"pipeline {task!r}, model", TASKS[task].needs, found, hint=hint)
+    raise InputError(f"pipeline {task!r}, model", TASKS[task].needs, result, hint=hint)

@@ -28,17 +28,17 @@ def fields_of(where: str, inputs: object, names: Sequence[str]) -> list[Any]:
 
 def flag(name: str, options: Options, default: bool = False) -> bool:
     """Take an option that is True or False out of the others."""
-    found = options.pop(name, default)
-    if not isinstance(found, bool):
-        raise InputError(name, "True or False", described(found))
-    return found
+    result = options.pop(name, default)
+    if not isinstance(result, bool):
+        raise InputError(name, "True or False", described(result))
+    return result
 
 
 async def feature_extraction(model: EmbeddingModel, inputs: Any, options: Options) -> list[Any]:
     """Return the embedding of a text (C), or of each of several (n, C), as lists of floats."""
-    found = (await model.embed_rows(inputs, **options)).rows
+    result = (await model.embed_rows(inputs, **options)).rows
     c = model.dimension
-    rows = [found[at : at + c].tolist() for at in range(0, len(found), c)]
+    rows = [result[at : at + c].tolist() for at in range(0, len(result), c)]
     return rows[0] if isinstance(inputs, str) else rows
 
 
@@ -95,10 +95,10 @@ async def text_classification(model: ClassifierModel, inputs: Any, options: Opti
     texts: Any = [inputs] if single else inputs
     if not isinstance(texts, str | Mapping) and hasattr(texts, "__iter__"):
         texts = [_pair(each) for each in texts]
-    found = [_labels(each, most) for each in await model.classify(texts, **options)]
+    results = [_labels(each, most) for each in await model.classify(texts, **options)]
     if listed:
-        return found[0] if single else found
-    best = [labels[0] for labels in found]
+        return results[0] if single else results
+    best = [labels[0] for labels in results]
     return best[0] if isinstance(inputs, Mapping) else best
 
 

@@ -63,8 +63,8 @@ class BlockMatrix:
 
     def take(self, indices: NDArray[Any]) -> Floats:
         """Rows by index as float32 (*indices.shape, K)."""
-        found = [self.rows(int(i), int(i) + 1) for i in indices.ravel()]
-        return np.concatenate(found).reshape(*indices.shape, self.shape[1])
+        results = [self.rows(int(i), int(i) + 1) for i in indices.ravel()]
+        return np.concatenate(results).reshape(*indices.shape, self.shape[1])
 
     def tiles(self) -> Iterator[tuple[int, Floats]]:
         """Tiles of rows, each with the index of its first row."""

@@ -95,17 +95,17 @@ class Graph:
     def dims(self) -> tuple[Dim, ...]:
         """Each Dim, once."""
         shapes = [v.shape for v in (*self.inputs, *self.states, *(c.result for c in self.calls))]
-        found = {d.name: d for shape in shapes for d in shape if isinstance(d, Dim)}
-        return tuple(found.values())
+        results = {d.name: d for shape in shapes for d in shape if isinstance(d, Dim)}
+        return tuple(results.values())
 
 
 def _strides(shape: Shape) -> list[tuple[Dim | None, int]]:
     """The elements before the first Dim, then each Dim with those from it to the next."""
-    found: list[tuple[Dim | None, int]] = [(None, 1)]
+    results: list[tuple[Dim | None, int]] = [(None, 1)]
     for size in shape:
-        dim, count = found[-1]
+        dim, count = results[-1]
         if isinstance(size, Dim):
-            found.append((size, 1))
+            results.append((size, 1))
         else:
-            found[-1] = dim, count * size
-    return found
+            results[-1] = dim, count * size
+    return results

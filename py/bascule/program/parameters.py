@@ -13,10 +13,10 @@ def all_parameters(programs: Iterable[Program]) -> tuple[Parameter, ...]:
 
     InputError if two programs have different parameters of one name.
     """
-    found: dict[str, Parameter] = {}
+    results: dict[str, Parameter] = {}
     for program in programs:
         for parameter in program.parameters:
-            if found.setdefault(parameter.name, parameter) != parameter:
+            if results.setdefault(parameter.name, parameter) != parameter:
                 expected = f"one shape and type of {parameter.name} in all programs"
                 raise InputError(f"program {program.name}", expected, "another")
-    return tuple(found.values())
+    return tuple(results.values())

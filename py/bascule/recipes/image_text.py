@@ -109,12 +109,12 @@ async def _logit_scale(source: Source, name: str, tables: Tables) -> float:
     if tensor.dtype == "BF16":
         data = bytes(2) + data
     layout = _FORMATS.get(tensor.dtype, "<f" if tensor.dtype == "BF16" else "")
-    found = struct.unpack(layout, data)[0] if layout else None
-    if found is None or not isfinite(found) or abs(found) > _LARGEST_SCALE:
-        problem = f"{name} is {found if layout else tensor.dtype}"
+    result = struct.unpack(layout, data)[0] if layout else None
+    if result is None or not isfinite(result) or abs(result) > _LARGEST_SCALE:
+        problem = f"{name} is {result if layout else tensor.dtype}"
         expected = f"expected a float of at most {_LARGEST_SCALE:g}"
         raise ModelFileError(f"{source.location}/{file}", f"{problem}, {expected}")
-    return exp(found)
+    return exp(result)
 
 
 async def _matrices(source: Source, family: ImageTextFamily) -> Tables:

@@ -66,15 +66,15 @@ async def read_image_model(
     if family.any_size:
         config = replace(config, cut=config.cut.seeing(processing.side(where), where))
     attempt = partial(_matrices, source, family)
-    found = all_tensors(await with_restarts(source, attempt, source.forget))
+    result = all_tensors(await with_restarts(source, attempt, source.forget))
     listed = config_json.get("architectures") or ()
-    labels = f"{family.labels}.weight" in found if not listed else listed[0] in family.classifiers
+    labels = f"{family.labels}.weight" in result if not listed else listed[0] in family.classifiers
     classes = read_classes(config_json, {}, file) if labels else None
     settings = ImageModelSettings(family, config, processing, classes, weights)
     expected: list[Sizes] = [*family.tensors(config)]
     if classes is not None:
         expected += linear_tensors(family.labels, len(classes.labels), settings.label_features)
-    compare_tensors(expected, found, family.ignored, place)
+    compare_tensors(expected, result, family.ignored, place)
     tell(Progress("config", 1, 1, "files"))
     return ImageRecipe(settings)
 

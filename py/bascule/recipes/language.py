@@ -185,10 +185,10 @@ async def _tokenizer_files(
 
 def _ends(fields: Mapping[str, Any], place: str) -> frozenset[int]:
     """The ids, one or a list, after which a text is over."""
-    found = fields.get("eos_token_id")
-    listed: list[Any] = found if isinstance(found, list) else [] if found is None else [found]
+    result = fields.get("eos_token_id")
+    listed: list[Any] = result if isinstance(result, list) else [] if result is None else [result]
     if not all(type(token) is int for token in listed):
-        raise ModelFileError(place, f"eos_token_id is {str(found)[:40]}, expected token ids")
+        raise ModelFileError(place, f"eos_token_id is {str(result)[:40]}, expected token ids")
     return frozenset(listed)
 
 

@@ -27,14 +27,14 @@ async def explain_missing(source: Source, missing: FileMissingError) -> BasculeE
     """Return an error that says what a folder has in the place of the missing file."""
     file = missing.location.removeprefix(f"{source.location}/")
     if file == WHOLE:
-        found = await _first(source, FOREIGN_WEIGHTS)
-        if found:
-            problem = f"its weights are in {found} alone, and this version reads {WHOLE}"
+        result = await _first(source, FOREIGN_WEIGHTS)
+        if result:
+            problem = f"its weights are in {result} alone, and this version reads {WHOLE}"
             return UnsupportedModelError(source.location, problem, hint=_SAVE)
     elif file == _TOKENIZER:
-        found = await _first(source, FOREIGN_VOCABULARIES)
-        if found:
-            problem = f"its tokenizer is in {found} alone, and this version reads {_TOKENIZER}"
+        result = await _first(source, FOREIGN_VOCABULARIES)
+        if result:
+            problem = f"its tokenizer is in {result} alone, and this version reads {_TOKENIZER}"
             return UnsupportedModelError(source.location, problem, hint=_SAVE_TOKENIZER)
     elif file == _CONFIG:
         named = _gguf_files(source.location)

@@ -85,9 +85,9 @@ async def read_recipe(
             if file is None:
                 raise await explain_missing(source, missing) from None
     if weights is not None:
-        found = f"{file}, whose weights are loaded in the blocks that it has"
+        result = f"{file}, whose weights are loaded in the blocks that it has"
         hint = "Load it as it is, or the same model in safetensors with quantize."
-        raise InputError("quantize", "a model in safetensors", found, hint=hint)
+        raise InputError("quantize", "a model in safetensors", result, hint=hint)
     return await read_gguf_model(source, file, tell, options)
 
 

@@ -40,8 +40,8 @@ async def convert_speech(source: Source, target: Path, tell: ProgressCallback) -
     settings = json_object(await source.read("config.json"), f"{place}/config.json")
     family = family_of_config(settings, place)
     if "model_type" in settings or not isinstance(family, SpeechFamily):
-        found = f"{place}, whose config.json is Hugging Face's"
-        raise InputError("convert", "a CTranslate2 folder", found, hint="It loads as it is.")
+        result = f"{place}, whose config.json is Hugging Face's"
+        raise InputError("convert", "a CTranslate2 folder", result, hint="It loads as it is.")
     config, tensors = await read_converted(source, family)
     compare_tensors(family.tensors(config), tensors, family.ignored, place)
     tokenizer = await source.read("tokenizer.json")

@@ -102,7 +102,7 @@ def named_in_folder(parameter: Parameter, family: Family) -> Parameter:
 
 async def read_module_tables(source: Source, folders: Sequence[str]) -> Tables:
     """Each module's tensors, named with its folder before their own names."""
-    found: Tables = {}
+    results: Tables = {}
     for folder in folders:
         file = f"{folder}/{WHOLE}"
         try:
@@ -110,5 +110,5 @@ async def read_module_tables(source: Source, folders: Sequence[str]) -> Tables:
         except FileMissingError as missing:
             hint = "Save the model again as safetensors: save_pretrained(FOLDER)."
             raise FileMissingError(missing.location, hint=hint) from None
-        found[file] = {f"{folder}/{name}": tensor for name, tensor in table.items()}
-    return found
+        results[file] = {f"{folder}/{name}": tensor for name, tensor in table.items()}
+    return results

@@ -65,8 +65,8 @@ async def read_text_to_text(
     place = f"{source.location}/config.json"
     config = family.config(config_json, place)
     if options.cache_dtype == "f16":
-        found = "'f16', and the caches of text-to-text models hold floats"
-        raise InputError("cache_dtype", "'f32', or none", found, hint="Leave cache_dtype out.")
+        result = "'f16', and the caches of text-to-text models hold floats"
+        raise InputError("cache_dtype", "'f32', or none", result, hint="Leave cache_dtype out.")
     max_length = options.max_length
     if max_length is not None and not 2 <= max_length <= MOST_TOKENS:
         raise InputError("max_length", f"2 to {MOST_TOKENS:,} tokens", f"{max_length}")
@@ -89,8 +89,8 @@ async def read_text_to_text(
 
 def _ends(config: Mapping[str, Any], vocabulary: int, place: str) -> frozenset[int]:
     """The ids, one or a list, after which a text is over."""
-    found = config.get("eos_token_id", 1)
-    listed: list[Any] = found if isinstance(found, list) else [found]
+    result = config.get("eos_token_id", 1)
+    listed: list[Any] = result if isinstance(result, list) else [result]
     if not all(type(token) is int and 0 <= token < vocabulary for token in listed):
-        raise ModelFileError(place, f"eos_token_id is {str(found)[:40]}, expected token ids")
+        raise ModelFileError(place, f"eos_token_id is {str(result)[:40]}, expected token ids")
     return frozenset(listed)

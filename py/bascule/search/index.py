@@ -157,8 +157,8 @@ class Index(Closing):
             for start in range(0, len(rows) if k else 0, _QUERIES_AT_ONCE):
                 part = slice(start, start + _QUERIES_AT_ONCE)
                 scores[part], places[part] = await self._best(rows[part], k)
-            found = [[self._blocks.key(place) for place in row] for row in places.tolist()]
-        return Found(scores[0], found[0]) if one else Found(scores, found)
+            results = [[self._blocks.key(place) for place in row] for row in places.tolist()]
+        return Found(scores[0], results[0]) if one else Found(scores, results)
 
     async def save(self, name: str) -> int:
         """Write it to the cache under a name, in place of what was there; how many bytes.
@@ -281,9 +281,9 @@ class Index(Closing):
     async def _rows(self, where: str, given: Any) -> Array:
         """Rows as they are compared: float32 (n, dim) or (dim,), of length 1 for "cosine"."""
         read = getattr(given, "numpy", None)
-        found = await read() if isinstance(given, DeviceBuffer) and read else given
+        result = await read() if isinstance(given, DeviceBuffer) and read else given
         try:
-            rows = np.asarray(found)
+            rows = np.asarray(result)
         except ValueError as error:  # rows of different lengths
             raise InputError(where, f"rows of {self.dim} numbers", str(error)) from None
         if rows.dtype.kind not in "fiu" or rows.ndim not in (1, 2) or rows.shape[-1] != self.dim:

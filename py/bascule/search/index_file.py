@@ -104,17 +104,17 @@ class IndexReader:
 
     async def _next(self) -> bytes:
         assert self._chunks is not None
-        found = await anext(self._chunks, None)
-        if found is None:
+        result = await anext(self._chunks, None)
+        if result is None:
             raise ModelFileError(self._file, "it ends before its last row")
-        return found
+        return result
 
 
 async def open_reader(store: IndexStore) -> IndexReader:
     """What a store holds. InputError where it holds nothing."""
-    found = await store.open()
-    if found is None:
+    result = await store.open()
+    if result is None:
         _, _, name = store.url.partition(":")
         hint = "Store it with `await index.save(name)`; the cache may have evicted it since."
         raise InputError("Index.load, name", "the name of a stored index", repr(name), hint=hint)
-    return await IndexReader.open(store.url, *found)
+    return await IndexReader.open(store.url, *result)

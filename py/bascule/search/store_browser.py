@@ -47,10 +47,10 @@ class PageStore:
 
     async def open(self) -> tuple[int, AsyncGenerator[bytes]] | None:
         """See `IndexStore.open`."""
-        found = json.loads(await self._files.find(self.url))
-        if found is None:
+        result = json.loads(await self._files.find(self.url))
+        if result is None:
             return None
-        return found["nbytes"], self._chunks(found["count"])
+        return result["nbytes"], self._chunks(result["count"])
 
     async def _chunks(self, count: int) -> AsyncGenerator[bytes]:
         for index in range(count):

@@ -131,8 +131,8 @@ def _likely(scores: Array, ids: Array, k: int) -> tuple[Array, Array]:
     least = np.partition(scores, n - k, axis=1)[:, n - k]
     places = [np.flatnonzero(row >= worst) for row, worst in zip(scores, least, strict=True)]
     shape = len(scores), max(map(len, places))
-    found, names = np.full(shape, _LOWEST, np.float32), np.full(shape, NONE, np.uint32)
+    result, names = np.full(shape, _LOWEST, np.float32), np.full(shape, NONE, np.uint32)
     for at, inside in enumerate(places):
-        found[at, : len(inside)] = scores[at, inside]
+        result[at, : len(inside)] = scores[at, inside]
         names[at, : len(inside)] = ids[at, inside]
-    return found, names
+    return result, names

@@ -33,15 +33,15 @@ _KINDS: Mapping[type[Family], ModelKind] = {
 
 def list_models(folder: Path) -> list[dict[str, str]]:
     """Name and kind of each model in the folder that runs."""
-    found: list[dict[str, str]] = []
+    results: list[dict[str, str]] = []
     try:
         folders = sorted(path for path in folder.iterdir() if path.is_dir())
     except OSError:
-        return found
+        return results
     for path in folders:
         if kind := _kind(path):
-            found.append({"name": path.name, "kind": kind})
-    return found
+            results.append({"name": path.name, "kind": kind})
+    return results
 
 
 def _kind(folder: Path) -> ModelKind | None:

@@ -112,7 +112,7 @@ def package_files(lock: bytes, packages: Sequence[str]) -> dict[str, tuple[str, 
     `lock` is a verified pyodide-lock.json. InputError for a package that it does not have.
     """
     known: dict[str, dict[str, Any]] = json.loads(lock)["packages"]
-    found: dict[str, tuple[str, ...]] = {}
+    results: dict[str, tuple[str, ...]] = {}
     remaining = list(packages)
     while remaining:
         name = remaining.pop()
@@ -120,10 +120,10 @@ def package_files(lock: bytes, packages: Sequence[str]) -> dict[str, tuple[str, 
             hint = did_you_mean(name, tuple(known))
             raise InputError("packages", "packages of Pyodide", repr(name[:200]), hint=hint)
         package = known[name]
-        if package["file_name"] not in found:
-            found[package["file_name"]] = (package["sha256"],)
+        if package["file_name"] not in results:
+            results[package["file_name"]] = (package["sha256"],)
             remaining += package["depends"]
-    return found
+    return results
 
 
 class _Files(Protocol):

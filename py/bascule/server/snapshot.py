@@ -74,12 +74,12 @@ def make_snapshot(pyodide: Path, wheel: Path) -> Snapshot:
     folder.mkdir(parents=True, exist_ok=True)
     key = _key(pyodide, wheel)
     with FileLock(folder / "lock"):
-        found = _kept(key)
-        if found is None:
+        result = _kept(key)
+        if result is None:
             steps = assets.path("web") / "snapshot-steps.mjs"
-            found = _make([node, *map(str, (_SCRIPT, steps, pyodide, wheel)), key], key)
+            result = _make([node, *map(str, (_SCRIPT, steps, pyodide, wheel)), key], key)
             _remove_old()
-    return found
+    return result
 
 
 def write_site_snapshot(pyodide: Path, folder: Path) -> Path:
@@ -117,14 +117,14 @@ class BackgroundMaker:
 
         One that cannot be made is not tried again: a page boots plainly then.
         """
-        found = find_snapshot(self._pyodide, wheel)
-        if found is None:
+        result = find_snapshot(self._pyodide, wheel)
+        if result is None:
             with self._lock:
                 if wheel not in self._tried:
                     thread = threading.Thread(target=self._make, args=(wheel,), daemon=True)
                     self._tried[wheel] = thread
                     thread.start()
-        return found
+        return result
 
     def join(self) -> None:
         """Wait until all that was begun has ended."""
@@ -159,15 +159,15 @@ def _content(path: Path) -> bytes:
 def _kept(key: str) -> Snapshot | None:
     record = snapshots_folder() / f"{key}.json"
     try:
-        found = Snapshot(**json.loads(record.read_text("utf-8")))
-        complete = (record.parent / found.file).stat().st_size == found.nbytes
+        result = Snapshot(**json.loads(record.read_text("utf-8")))
+        complete = (record.parent / result.file).stat().st_size == result.nbytes
     except (OSError, ValueError, TypeError):
         return None
     if not complete:
         return None
     with suppress(OSError):
         os.utime(record)  # when it was last used
-    return found
+    return result
 
 
 def _make(command: list[str], key: str) -> Snapshot:
@@ -178,10 +178,10 @@ def _make(command: list[str], key: str) -> Snapshot:
         data = target.read_bytes()
         digest = hashlib.sha256(data).hexdigest()
         # Two of the same key differ, and caches go by the name.
-        found = Snapshot(f"{key}-{digest[:8]}.snapshot", key, digest, len(data), version)
-        target.rename(folder / found.file)
-    write_whole(folder / f"{key}.json", json.dumps(asdict(found)).encode())
-    return found
+        result = Snapshot(f"{key}-{digest[:8]}.snapshot", key, digest, len(data), version)
+        target.rename(folder / result.file)
+    write_whole(folder / f"{key}.json", json.dumps(asdict(result)).encode())
+    return result
 
 
 def _run(command: list[str]) -> str:

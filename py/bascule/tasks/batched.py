@@ -215,8 +215,8 @@ class BatchedModel(LoadedModel):
 
     async def _answer(self, sample: Sample) -> Sequence[float]:
         """The first numbers of the row of a sample's ids."""
-        found = await self._run(self._sample_batch(sample), self._of_ids(sample.ids))
-        return found[: len(sample.numbers)].tolist()
+        result = await self._run(self._sample_batch(sample), self._of_ids(sample.ids))
+        return result[: len(sample.numbers)].tolist()
 
     def _of_ids(self, ids: Sequence[int]) -> Encoded:
         """One text's ids, and what else a pass takes."""
@@ -316,17 +316,17 @@ class BatchedModel(LoadedModel):
 
     async def _executable(self, bucket: Bucket) -> _Prepared:
         async with self._preparing.turn():
-            found = self._prepared.pop(bucket, None)
-            if found is not None and found.stale and not found.running:
-                found.executable.close()
-                found = None
-            if found is None:
+            result = self._prepared.pop(bucket, None)
+            if result is not None and result.stale and not result.running:
+                result.executable.close()
+                result = None
+            if result is None:
                 self._drop_old_buckets()
                 program = self._fitting.fit(self._passes.program(bucket))
                 executable = await self._backend.prepare(program, self.weights)
-                found = _Prepared(executable, program)
-            self._prepared[bucket] = found  # last in the dict: most recently used
-            return found
+                result = _Prepared(executable, program)
+            self._prepared[bucket] = result  # last in the dict: most recently used
+            return result
 
     def _prepare_anew(self) -> None:
         """Idle buckets go at once, those that run once they are asked for again and idle."""
@@ -356,9 +356,9 @@ def _inputs(batch: Batch, encoded: Encoded) -> dict[str, memoryview]:
         return memoryview(array("I", [numbers[index] for index in batch.indices]))
 
     lengths = array("I", [len(encoded.ids[index]) for index in batch.indices])
-    found = {"ids": padded(encoded.ids), "lengths": memoryview(lengths)}
-    found |= {name: padded(rows) for name, rows in encoded.per_token.items()}
-    return found | {name: column(numbers) for name, numbers in encoded.per_text.items()}
+    results = {"ids": padded(encoded.ids), "lengths": memoryview(lengths)}
+    results |= {name: padded(rows) for name, rows in encoded.per_token.items()}
+    return results | {name: column(numbers) for name, numbers in encoded.per_text.items()}
 
 
 async def in_slices(
@@ -385,10 +385,10 @@ def truncated_texts(
     """Return which texts were cut; InputError for the first one where that is to be refused."""
     full = [at for at, length in enumerate(lengths) if length >= max_tokens]
     counts = tokenizer.count([texts[at] for at in full]) if full else []
-    found = {at: n for at, n in zip(full, counts, strict=True) if n > max_tokens}
+    results = {at: n for at, n in zip(full, counts, strict=True) if n > max_tokens}
     if refuse:
-        check_uncut(verb, found, max_tokens)
-    return tuple(found)
+        check_uncut(verb, results, max_tokens)
+    return tuple(results)
 
 
 def check_uncut(verb: str, cut: Mapping[int, int], max_tokens: int) -> None:
@@ -401,7 +401,7 @@ def check_uncut(verb: str, cut: Mapping[int, int], max_tokens: int) -> None:
 
 def checked_texts(verb: str, texts: str | Iterable[str]) -> list[str]:
     """A string, or an iterable of them, as a list; InputError for anything else."""
-    found = strings(f"{verb}, texts", texts)
-    for index, text in enumerate(found):
+    result = strings(f"{verb}, texts", texts)
+    for index, text in enumerate(result):
         check_unicode(text, f"{verb}, text {index}")
-    return found
+    return result

@@ -38,8 +38,10 @@ def all_buckets(max_tokens: int, most_rows: int = MOST_ROWS) -> list[Bucket]:
 
     `most_rows` bounds their rows, down to those of one text.
     """
-    found = {Bucket(_capped(b, t, most_rows), t) for t in _limits(max_tokens) for b in BATCH_LIMITS}
-    return sorted(found, key=lambda b: (b.tokens, b.batch))
+    results = {
+        Bucket(_capped(b, t, most_rows), t) for t in _limits(max_tokens) for b in BATCH_LIMITS
+    }
+    return sorted(results, key=lambda b: (b.tokens, b.batch))
 
 
 @lru_cache(maxsize=1024)

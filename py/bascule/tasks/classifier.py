@@ -107,9 +107,9 @@ class ClassifierModel(BatchedModel):
         """
         self._check_open("rank")
         if len(self.labels) != 1:
-            found = f"{len(self.labels):,} ({', '.join(self.labels)[:80]})"
+            result = f"{len(self.labels):,} ({', '.join(self.labels)[:80]})"
             hint = "classify([(query, text), ...]) gives the probabilities of its labels."
-            raise InputError("rank", "a model of one label", found, hint=hint)
+            raise InputError("rank", "a model of one label", result, hint=hint)
         if not isinstance(query, str):
             raise InputError("rank, query", "a string", described(query))
         check_unicode(query, "rank, query")
@@ -145,14 +145,16 @@ class ClassifierModel(BatchedModel):
         checked = _checked("classify", texts)
         logits, rows = await self._logits("classify", checked, batch_size, truncate, progress)
         n, cut = len(self.labels), set(_cut(rows))
-        found: list[Classification] = []
+        results: list[Classification] = []
         for at, row in enumerate(rows):
             shares = probabilities(logits[at * n : (at + 1) * n], squash)
             best = max(range(n), key=shares.__getitem__)
             named = dict(zip(self.labels, shares, strict=True))
             length = len(row.ids)
-            found.append(Classification(self.labels[best], shares[best], named, length, at in cut))
-        return found
+            results.append(
+                Classification(self.labels[best], shares[best], named, length, at in cut)
+            )
+        return results
 
     async def logits(
         self,
@@ -232,16 +234,16 @@ def _cut(rows: Sequence[Row]) -> tuple[int, ...]:
 def _checked(verb: str, texts: object) -> list[_Text]:
     """Texts, and pairs of them; InputError for anything else."""
     expected = "a string, or a list of strings and pairs of strings"
-    found: list[_Text] = []
+    results: list[_Text] = []
     for at, each in enumerate(listed(f"{verb}, texts", texts, expected)):
         match each:
             case str():
-                found.append((str(each), None))
+                results.append((str(each), None))
             case (str() as first, str() as second):
-                found.append((str(first), str(second)))
+                results.append((str(first), str(second)))
             case _:
                 what = "a string, or a pair of strings"
                 raise InputError(f"{verb}, texts[{at}]", what, described(each))
-        for text in found[-1]:
+        for text in results[-1]:
             check_unicode(text or "", f"{verb}, text {at}")
-    return found
+    return results

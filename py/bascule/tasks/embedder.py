@@ -121,7 +121,7 @@ class EmbeddingModel(BatchedModel):
         and smaller batches tried; GpuOutOfMemoryError or MemoryError if not even one text fits.
         """
         await need_numpy("embed()", "embed_rows() gives the same numbers as a memoryview.")
-        found = await self.embed_rows(
+        result = await self.embed_rows(
             texts,
             prompt_name=prompt_name,
             prompt=prompt,
@@ -132,8 +132,8 @@ class EmbeddingModel(BatchedModel):
         # Imported here, for it imports numpy.
         from bascule.tasks.embeddings import embeddings_of
 
-        array = np.asarray(found.rows).reshape(-1, self.dimension)
-        return embeddings_of(array, found.n_tokens, found.truncated)
+        array = np.asarray(result.rows).reshape(-1, self.dimension)
+        return embeddings_of(array, result.n_tokens, result.truncated)
 
     async def embed_rows(
         self,

@@ -44,9 +44,9 @@ def embeddings_of(
     array: np.ndarray[Any, Any], n_tokens: tuple[int, ...], truncated: tuple[int, ...]
 ) -> Embeddings:
     """The same memory as an `Embeddings`."""
-    found = array.view(Embeddings)
-    found.n_tokens, found.truncated = n_tokens, truncated
-    return found
+    result = array.view(Embeddings)
+    result.n_tokens, result.truncated = n_tokens, truncated
+    return result
 
 
 def _plain(value: Any) -> Any:

@@ -130,8 +130,8 @@ class GeneratingModel(LoadedModel, Generic[P]):
     @property
     def stats(self) -> dict[str, float]:
         """Counters since the load."""
-        found = {"cache_nbytes": self._cache.states.nbytes, "cache_slots": self._cache.slots}
-        return {**found, **self._totals, **self.device_stats}
+        results = {"cache_nbytes": self._cache.states.nbytes, "cache_slots": self._cache.slots}
+        return {**results, **self._totals, **self.device_stats}
 
     async def _pieces(
         self, result: Generation, asked: Asked, text: Detokeniser

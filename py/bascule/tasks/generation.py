@@ -133,9 +133,9 @@ async def decode(
                 flights.append(cache.read_tokens(start + asked + 1, steps))
                 asked += steps
                 cache.note_written(start + asked)
-            found, waits = flights.popleft()
+            result, waits = flights.popleft()
             await _all(waits)
-            for token in found:
+            for token in result:
                 cache.ids.append(last)
                 last = token
                 given += 1

@@ -129,13 +129,13 @@ def _faults(home: Path, model: KnownModel) -> list[str]:
 
 
 def _checked(home: Path, files: Mapping[str, str]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    results: dict[str, str] = {}
     for file, wanted in files.items():
         path = home / file
         if not path.is_file():
-            found[file] = "is missing"
+            results[file] = "is missing"
         else:
             with open_regular(path) as handle:
                 same = hashlib.file_digest(handle, "sha256").hexdigest() == wanted
-            found[file] = "" if same else "is damaged"
-    return found
+            results[file] = "" if same else "is damaged"
+    return results

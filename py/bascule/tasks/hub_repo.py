@@ -86,16 +86,16 @@ async def pull_repo(name: str, *, force: bool, tell: ProgressCallback) -> Path:
 
 def pulled_repos() -> dict[str, Path]:
     """The folders of pulled models by hub id."""
-    found: dict[str, Path] = {}
+    results: dict[str, Path] = {}
     try:
         folders = sorted(models_folder().iterdir())
     except FileNotFoundError:
-        return found
+        return results
     for folder in folders:
         repo = _origin(folder).get("repo")
         if isinstance(repo, str) and hub_folder(repo) == folder:
-            found[repo] = folder
-    return found
+            results[repo] = folder
+    return results
 
 
 def damaged_files(folder: Path) -> list[str]:
@@ -168,10 +168,10 @@ def _chosen(repo: str, names: Iterable[str]) -> set[str]:
     if INDEX in readable and shards:
         return readable
     others = sorted(name for name in every if name.endswith(_WEIGHTS))
-    found = f"it has {', '.join(others[:3])}" if others else "it has no weights"
+    result = f"it has {', '.join(others[:3])}" if others else "it has no weights"
     raise UnsupportedModelError(
         repo,
-        f"{found}, and no model.safetensors",
+        f"{result}, and no model.safetensors",
         hint="Take a model with safetensors weights; a .gguf file can be loaded by its URL.",
     )
 
@@ -189,9 +189,9 @@ async def _fetch(repo: str, commit: str, file: _File, fresh: Path) -> None:
         raise SourceError(f"{repo}/{file.name}", problem) from error
     if not file.sha256:
         return
-    found = _sha256(fresh / file.name)
-    if found != file.sha256:
-        promised = f"its SHA-256 is {found}, and the hub promised {file.sha256}"
+    result = _sha256(fresh / file.name)
+    if result != file.sha256:
+        promised = f"its SHA-256 is {result}, and the hub promised {file.sha256}"
         raise HashMismatchError(f"{repo}/{file.name}", promised)
 
 
@@ -221,7 +221,7 @@ def _is_there(home: Path, repo: str, revision: str) -> bool:
 def _origin(folder: Path) -> Mapping[str, Any]:
     try:
         with open_regular(folder / ORIGIN) as handle:
-            found: Any = json.loads(handle.read(1 << 16))
+            result: Any = json.loads(handle.read(1 << 16))
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return result if isinstance(result, dict) else {}

@@ -102,9 +102,9 @@ class ImageRuns(LoadedModel):
         """What the model sees of an image; others have a turn before each."""
         await asyncio.sleep(0)
         began = perf_counter()
-        found = self._image_settings.processing.apply(pixels_of(where, image), where)
+        result = self._image_settings.processing.apply(pixels_of(where, image), where)
         self._image_counts.decode_s += perf_counter() - began
-        return found
+        return result
 
     async def _retried_images(self, pixels: Array, first: int) -> list[Array]:
         """Run a pass; where memory ends, image by image."""
@@ -133,9 +133,9 @@ class ImageRuns(LoadedModel):
             "first": np.zeros((count, 1), np.uint32),
             "skipped": np.ones(count, np.uint32),
         }
-        found = await executable.run({}, inputs)
+        result = await executable.run({}, inputs)
         self._image_counts.passes += 1
-        rows = [np.asarray(value, np.float32).reshape(count, -1) for value in found.values()]
+        rows = [np.asarray(value, np.float32).reshape(count, -1) for value in result.values()]
         for row in range(count):
             if not all(np.isfinite(value[row]).all() for value in rows):
                 raise NotFiniteError(self.name, f"the numbers of image {first + row}", self.tier)
@@ -143,12 +143,12 @@ class ImageRuns(LoadedModel):
 
     async def _image_pass(self, batch: int) -> Executable:
         async with self._image_lock.turn():
-            found = self._image_passes.get(batch)
-            if found is None:
+            result = self._image_passes.get(batch)
+            if result is None:
                 program = self._fitting.fit(self._image_settings.image_program(batch))
-                found = await self._backend.prepare(program, self.weights)
-                self._image_passes[batch] = found
-            return found
+                result = await self._backend.prepare(program, self.weights)
+                self._image_passes[batch] = result
+            return result
 
     def _close_programs(self) -> None:
         super()._close_programs()
@@ -177,9 +177,9 @@ class ImageRuns(LoadedModel):
 
 def _sizes(count: int, most: int) -> Sequence[int]:
     """Return sizes of passes that together are `count`."""
-    found = array("I")
+    result = array("I")
     for size in BATCHES:
         while size <= most and count >= size:
-            found.append(size)
+            result.append(size)
             count -= size
-    return found.tolist()
+    return result.tolist()

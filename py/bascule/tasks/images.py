@@ -151,8 +151,8 @@ class ImageModel(ImageRuns):
         With `normalize` they have length 1. Other options and errors as `classify`.
         """
         kind = one_of("pooling", pooling, ("cls", "mean"))
-        found = await self._image_rows("embed", images, batch_size, progress)
-        rows = found[0] if kind == "cls" else found[1]
+        result = await self._image_rows("embed", images, batch_size, progress)
+        rows = result[0] if kind == "cls" else result[1]
         return unit_rows(rows) if normalize else rows
 
     def _tunable(self) -> list[Program]:

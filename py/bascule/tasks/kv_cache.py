@@ -114,12 +114,12 @@ class KvCache:
 
     def read_tokens(self, start: int, count: int) -> tuple[memoryview, list[Any]]:
         """Queue reads of the ids of those positions: the memory (u32) that awaiting them fills."""
-        found = memoryview(bytearray(4 * count)).cast("I")
+        result = memoryview(bytearray(4 * count)).cast("I")
         waits = [
-            self.states.read("tokens", 4 * slot, found[first : first + n])
+            self.states.read("tokens", 4 * slot, result[first : first + n])
             for first, slot, n in self._runs(start, count)
         ]
-        return found, waits
+        return result, waits
 
     def set_position(self, position: int, count: int) -> None:
         """Where the next pass begins, and of how many tokens it is."""

@@ -252,7 +252,7 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
     ) -> memoryview[float]:
         """Logits (T * V,) float32; forgets the text before."""
         vocabulary = self._settings.config.vocabulary
-        found = memoryview(bytearray(4 * len(ids) * vocabulary)).cast("f")
+        result = memoryview(bytearray(4 * len(ids) * vocabulary)).cast("f")
         self._renew()
         cache = self._cache
         cache.forget()
@@ -263,7 +263,7 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
             chunk = ids[start : start + limit]
             cache.write_tokens(start, chunk)
             cache.set_position(start, len(chunk))
-            logits = found[start * vocabulary : (start + len(chunk)) * vocabulary]
+            logits = result[start * vocabulary : (start + len(chunk)) * vocabulary]
             sizes = {**cache.sizes, "T": len(chunk)}
             await executable.run(sizes, {}, [logits])
             if not all_finite(logits):
@@ -273,7 +273,7 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
             cache.ids.extend(chunk)
             if progress is not None:
                 progress(len(cache.ids), len(ids))
-        return found
+        return result
 
     async def _prepare(self) -> None:
         """Make the programs of a first generation ready before it is asked for."""
@@ -316,7 +316,7 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
         return self._checked_ids("prompt", prompt)
 
     def _checked_ids(self, where: str, given: Iterable[int]) -> list[int]:
-        found = token_ids(where, given, self.vocabulary)
-        if not found:
+        result = token_ids(where, given, self.vocabulary)
+        if not result:
             raise InputError(where, "at least one token", "none")
-        return found
+        return result

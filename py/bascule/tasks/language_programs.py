@@ -108,12 +108,12 @@ class LanguagePrograms:
 
     async def _executable(self, kind: _Kind) -> Executable:
         async with self._making.turn():
-            found = self._made.get(kind)
-            if found is None:
+            result = self._made.get(kind)
+            if result is None:
                 program = self._program(kind)
-                found = await self._backend.prepare(program, self._weights, self._states)
-                self._made[kind] = found
-            return found
+                result = await self._backend.prepare(program, self._weights, self._states)
+                self._made[kind] = result
+            return result
 
     async def _chunk(self, head: Head, left: int, window: bool) -> tuple[int, Executable]:
         """Of the lengths that the device can hold the one that suits `left` tokens best."""

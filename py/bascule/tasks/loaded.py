@@ -421,10 +421,10 @@ class LoadedModel(Closing):
     @property
     def device_stats(self) -> dict[str, float]:
         """Counters of the device and of the load: bytes, objects, milliseconds."""
-        found = {"weights_nbytes": self.weights.nbytes, "revivals": self._revivals}
-        found["fallbacks"] = len(self.fallbacks)
-        found["pressure_yields"] = self._yields
-        return found | {**self._backend.stats, **self._noted}
+        results = {"weights_nbytes": self.weights.nbytes, "revivals": self._revivals}
+        results["fallbacks"] = len(self.fallbacks)
+        results["pressure_yields"] = self._yields
+        return results | {**self._backend.stats, **self._noted}
 
     def close(self) -> None:
         """Free the weights and the device, once no other thread works on it. Work that is under

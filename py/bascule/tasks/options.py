@@ -82,10 +82,10 @@ def read_options(options: Mapping[str, Any]) -> Asked:
 
 
 def _most(given: Mapping[str, Any]) -> int:
-    found = [name for name in ("max_new_tokens", "max_tokens") if name in given]
-    if len(found) == 2:
+    results = [name for name in ("max_new_tokens", "max_tokens") if name in given]
+    if len(results) == 2:
         raise InputError("max_tokens", "no max_new_tokens beside it", "both")
-    return whole_number(found[0], given[found[0]], 1) if found else _MOST_NEW_TOKENS
+    return whole_number(results[0], given[results[0]], 1) if results else _MOST_NEW_TOKENS
 
 
 def _sampling(given: Mapping[str, Any]) -> Sampling:

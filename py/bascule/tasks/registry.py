@@ -148,8 +148,8 @@ def pullable(name: str) -> KnownModel | None:
     ModelNotFoundError, which says what can be pulled, for anything else.
     """
     repo = name.partition("@")[0]
-    if found := KNOWN.get(name) or _of_repo(name):
-        return found
+    if result := KNOWN.get(name) or _of_repo(name):
+        return result
     if is_hub_id(repo):
         return None
     near = difflib.get_close_matches(name, KNOWN, cutoff=0.4) or list(KNOWN)
@@ -213,14 +213,14 @@ def known(name: str) -> KnownModel:
 
 def known_hashes(model: str) -> Mapping[str, str]:
     """The SHA-256 of a known model's files; empty for any other model."""
-    found = KNOWN.get(model) or _of_repo(model)
-    return found.files if found else {}
+    result = KNOWN.get(model) or _of_repo(model)
+    return result.files if result else {}
 
 
 def known_kind(model: str) -> ModelKind | None:
     """What a known model is; None for any other model."""
-    found = KNOWN.get(model) or _of_repo(model)
-    return found.kind if found else None
+    result = KNOWN.get(model) or _of_repo(model)
+    return result.kind if result else None
 
 
 def first_files() -> dict[str, Any]:

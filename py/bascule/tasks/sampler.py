@@ -53,13 +53,13 @@ class Sampling:
         """Make a float of it; InputError if it is not from 0 to `most`, or not `above` 0."""
         value: Any = getattr(self, name)
         try:
-            found = float(value) if isinstance(value, Real) else nan
+            result = float(value) if isinstance(value, Real) else nan
         except OverflowError:
-            found = nan
-        if isinstance(value, bool) or not 0 <= found <= most or (above and not found):
+            result = nan
+        if isinstance(value, bool) or not 0 <= result <= most or (above and not result):
             expected = f"a number {'above' if above else 'from'} 0 to {most:g}"
             raise InputError(name, expected, described(value))
-        object.__setattr__(self, name, found)
+        object.__setattr__(self, name, result)
 
     @property
     def head(self) -> Head:

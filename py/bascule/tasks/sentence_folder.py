@@ -77,10 +77,10 @@ async def read_modules(read: ReadOptional, place: str) -> tuple[Module, ...] | N
         if _kind(kind, folder) not in _READERS:
             raise _unknown(kind, folder, where)
     modules = await asyncio.gather(*(_module(read, place, *entry) for entry in rest))
-    found = tuple(module for module in modules if module is not None)
-    if not any(isinstance(module, Pooling) for module in found):
+    result = tuple(module for module in modules if module is not None)
+    if not any(isinstance(module, Pooling) for module in result):
         raise UnsupportedModelError(where, "it has no Pooling, so it gives no sentence embeddings")
-    return found
+    return result
 
 
 async def check_lone_transformer(read: ReadOptional, place: str) -> None:
@@ -96,11 +96,11 @@ async def check_lone_transformer(read: ReadOptional, place: str) -> None:
 
 def _listed(data: bytes, where: str) -> list[tuple[str, str]]:
     """Each module's type and folder."""
-    found = read_json(data, where)
-    if not isinstance(found, list) or len(found) > _MOST_MODULES:
+    result = read_json(data, where)
+    if not isinstance(result, list) or len(result) > _MOST_MODULES:
         raise ModelFileError(where, f"it is not a list of at most {_MOST_MODULES} modules")
     entries: list[tuple[str, str]] = []
-    for entry in found:
+    for entry in result:
         kind, folder = (
             (entry.get("type"), entry.get("path", "")) if isinstance(entry, dict) else (None, None)
         )

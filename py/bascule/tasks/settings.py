@@ -152,32 +152,32 @@ async def _max_tokens(
 ) -> int:
     """The longest text; newer folders say it in tokenizer_config.json alone."""
     file, key = SENTENCE_CONFIG, "max_seq_length"
-    found = sentence.get(key)
-    if found is None:
+    result = sentence.get(key)
+    if result is None:
         file, key = TOKENIZER_CONFIG, "model_max_length"
-        found = (await _object(read, place, file)).get(key)
-    if found is None:
+        result = (await _object(read, place, file)).get(key)
+    if result is None:
         return positions
     # What means "no limit" is 1e30 as a whole number or as a float.
     if (
-        isinstance(found, bool)
-        or not isinstance(found, int | float)
-        or not found > _SPECIAL_TOKENS
-        or (isinstance(found, float) and not found.is_integer() and found < positions)
+        isinstance(result, bool)
+        or not isinstance(result, int | float)
+        or not result > _SPECIAL_TOKENS
+        or (isinstance(result, float) and not result.is_integer() and result < positions)
     ):
         least = _SPECIAL_TOKENS + 1
-        problem = f"{key} is {str(found)[:40]}, expected a whole number from {least} on"
+        problem = f"{key} is {str(result)[:40]}, expected a whole number from {least} on"
         raise ModelFileError(f"{place}/{file}", problem)
-    return positions if found >= positions else int(found)
+    return positions if result >= positions else int(result)
 
 
 def _prompts(library: Mapping[str, Any], where: str) -> Prompts:
-    found = library.get("prompts")
-    found = {} if found is None else found
-    if not isinstance(found, dict):
+    result = library.get("prompts")
+    result = {} if result is None else result
+    if not isinstance(result, dict):
         raise ModelFileError(where, "prompts is not an object of texts by name")
     texts = {"query": "", "document": ""}  # the library knows these two in any model
-    for name, text in found.items():
+    for name, text in result.items():
         if text is not None and not isinstance(text, str):
             raise ModelFileError(where, f"the prompt {name[:40]!r} is not a string")
         texts[name] = text or ""
@@ -189,10 +189,10 @@ def _prompts(library: Mapping[str, Any], where: str) -> Prompts:
 
 
 def _truncate_dim(library: Mapping[str, Any], where: str) -> int | None:
-    found = library.get("truncate_dim")
-    if found is None:
+    result = library.get("truncate_dim")
+    if result is None:
         return None
-    if isinstance(found, bool) or not isinstance(found, int) or found < 1:
-        problem = f"truncate_dim is {str(found)[:40]}, expected a whole number from 1 on"
+    if isinstance(result, bool) or not isinstance(result, int) or result < 1:
+        problem = f"truncate_dim is {str(result)[:40]}, expected a whole number from 1 on"
         raise ModelFileError(where, problem)
-    return found
+    return result

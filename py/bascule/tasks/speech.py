@@ -335,5 +335,5 @@ class SpeechModel(LoadedModel):
 async def _samples(audio: Any, sample_rate: int) -> Array:
     """Return a recording as samples (N) float32 at 16 kHz."""
     await need_numpy("transcribe()", "Load numpy into this Pyodide.")
-    found: Recording = await read_recording(audio, sample_rate)
-    return resample(checked_samples(found.samples, "audio"), found.rate, RATE)
+    result: Recording = await read_recording(audio, sample_rate)
+    return resample(checked_samples(result.samples, "audio"), result.rate, RATE)

@@ -30,17 +30,17 @@ def read_heads(settings: Mapping[str, Any], config: SpeechConfig, place: str) ->
         upper = range(half.layers // 2, half.layers)
         return dict.fromkeys(upper, tuple(range(half.heads)))
     listed: list[Any] = pairs if isinstance(pairs, list) else []
-    found: dict[int, list[int]] = {}
+    results: dict[int, list[int]] = {}
     for pair in listed:
         sound = isinstance(pair, list) and [type(n) for n in pair] == [int, int]  # pyright: ignore[reportUnknownVariableType]
         if not (sound and 0 <= pair[0] < half.layers and 0 <= pair[1] < half.heads):
             listed = []
             break
-        found.setdefault(pair[0], []).append(pair[1])
+        results.setdefault(pair[0], []).append(pair[1])
     if not listed:
         expected = f"pairs of a layer below {half.layers} and a head below {half.heads}"
         raise ModelFileError(place, f"its alignment_heads are not {expected}")
-    return {layer: tuple(sorted(set(heads))) for layer, heads in sorted(found.items())}
+    return {layer: tuple(sorted(set(heads))) for layer, heads in sorted(results.items())}
 
 
 class Aligner:
@@ -78,9 +78,9 @@ class Aligner:
             for place in range(at, min(len(ids), at + self._rows.count)):
                 own = range(self._rows.slot, self._rows.slot + place - at)
                 rows.append(Row(ids[place], place, [*before, *own]))
-            slots, (found, *of_layers) = await self._rows.run(rows)
+            slots, (result, *of_layers) = await self._rows.run(rows)
             before += slots
-            logits.extend(found)
+            logits.extend(result)
             for layer, each in zip(queries, of_layers, strict=True):
                 layer.append(each)
         return logits, [np.concatenate(each) for each in queries]

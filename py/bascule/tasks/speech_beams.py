@@ -80,8 +80,8 @@ async def search_beams(
         given = [
             Row(each.ids[-1], place, each.slots) for each, place in zip(going, places, strict=True)
         ]
-        taken, (found, *_) = await rows.run(given)
-        behind = list(found)
+        taken, (result, *_) = await rows.run(given)
+        behind = list(result)
         going = [
             Beam(each.ids, each.total, (*each.slots, slot))
             for each, slot in zip(going, taken, strict=True)
@@ -124,7 +124,7 @@ async def read_prompt(rows: RowDecoder, prompt: Sequence[int]) -> tuple[list[int
         part = prompt[first : first + rows.count]
         own = range(rows.slot, rows.slot + len(part))
         given = [Row(token, first + at, [*slots, *own[:at]]) for at, token in enumerate(part)]
-        taken, (found, *_) = await rows.run(given)
+        taken, (result, *_) = await rows.run(given)
         slots += taken
-        logits.extend(found)
+        logits.extend(result)
     return slots, logits

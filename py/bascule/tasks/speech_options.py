@@ -119,21 +119,21 @@ def _temperatures(given: object) -> tuple[float, ...]:
 
 
 def _positive(given: Mapping[str, Any], name: str) -> float:
-    found = _number(given, name, 1.0)
-    if not 0 < found <= _MOST_PATIENCE:
-        raise InputError(name, f"a number above 0, {_MOST_PATIENCE} at the most", f"{found}")
-    return found
+    result = _number(given, name, 1.0)
+    if not 0 < result <= _MOST_PATIENCE:
+        raise InputError(name, f"a number above 0, {_MOST_PATIENCE} at the most", f"{result}")
+    return result
 
 
 def _flag(given: Mapping[str, Any], name: str, *, default: bool) -> bool:
-    found = given.get(name, default)
-    if not isinstance(found, bool):
-        raise InputError(name, "True or False", described(found))
-    return found
+    result = given.get(name, default)
+    if not isinstance(result, bool):
+        raise InputError(name, "True or False", described(result))
+    return result
 
 
 def _number(given: Mapping[str, Any], name: str, default: float) -> float:
-    found = given.get(name, default)
-    if isinstance(found, bool) or not isinstance(found, int | float) or not isfinite(found):
-        raise InputError(name, "a number", described(found))
-    return float(found)
+    result = given.get(name, default)
+    if isinstance(result, bool) or not isinstance(result, int | float) or not isfinite(result):
+        raise InputError(name, "a number", described(result))
+    return float(result)

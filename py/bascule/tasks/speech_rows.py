@@ -137,8 +137,8 @@ class RowDecoder:
         for part, name in enumerate("qkv"):
             inputs[f"{name}_at"] = np.arange(part, 3 * count, 3, dtype=np.uint32)[None]
         programs.states.write("row_slot", 0, array("I", [first]))
-        found = await executable.run({"S": programs.slots}, inputs)
-        outputs = [each[: len(rows)] for each in found.values()]
+        result = await executable.run({"S": programs.slots}, inputs)
+        outputs = [each[: len(rows)] for each in result.values()]
         if not np.isfinite(outputs[0]).all():
             raise self._not_finite(f"a logit behind token {rows[0].place}")
         self.passes += 1

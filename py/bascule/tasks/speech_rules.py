@@ -56,11 +56,11 @@ def allowed_ids(ids: Sequence[int], tokens: SpeechTokens, *, timestamps: bool) -
 
 def kinds_of(tokens: SpeechTokens, vocabulary: int) -> array[int]:
     """Return the state `kinds` of the op allowed_token: 2 never, 1 not first, else 0."""
-    found = array("I", [0]) * vocabulary
+    result = array("I", [0]) * vocabulary
     for kind, listed in ((1, tokens.not_first), (2, tokens.never)):
         for token in listed:
-            found[token] = kind
-    return found
+            result[token] = kind
+    return result
 
 
 def allowed_logits(

@@ -42,12 +42,12 @@ class DecoderSteps:
         """Return the logits (V) behind a token, read whole by the host; NotFiniteError."""
         began = perf_counter()
         self._place(token, position)
-        (found,) = (await self.logits_of.run({}, {})).values()
+        (result,) = (await self.logits_of.run({}, {})).values()
         self._note(stage, began)
         self.totals["logits_reads"] += 1
-        if not np.isfinite(found).all():
+        if not np.isfinite(result).all():
             raise self.not_finite(f"a logit behind token {position}")
-        return found.reshape(-1)
+        return result.reshape(-1)
 
     async def read(self, token: int, position: int) -> None:
         """Take in a token of the prompt; nothing is read back."""
@@ -66,9 +66,9 @@ class DecoderSteps:
         began = perf_counter()
         self._place(token, position)
         self.states.write("rules", 0, allowed.words())
-        (found,) = (await self.choice.run({}, {})).values()
+        (result,) = (await self.choice.run({}, {})).values()
         self._note(stage, began)
-        chosen, probability = int(found[0]), float(found[1])
+        chosen, probability = int(result[0]), float(result[1])
         if chosen < 0:
             raise self.not_finite(f"a logit behind token {position}")
         self._placed = chosen, position + 1

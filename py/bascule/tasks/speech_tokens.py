@@ -60,12 +60,12 @@ class SpeechTokens:
 
     def check_task(self, task: object) -> str:
         """Return the task; InputError for an unknown one, or one that the model cannot do."""
-        found = one_of("task", task, TASKS)
-        if found == "translate" and not self.languages:
+        result = one_of("task", task, TASKS)
+        if result == "translate" and not self.languages:
             hint = "Load a multilingual model, such as whisper-base."
             expected = "'transcribe': this model knows English alone"
             raise InputError("task", expected, "'translate'", hint=hint)
-        return found
+        return result
 
 
 def read_speech_tokens(
@@ -114,10 +114,12 @@ def read_speech_tokens(
 def _ids(settings: Mapping[str, Any], names: Iterable[str], rows: int, place: str) -> list[int]:
     """Return the ids under the first of the names that is there."""
     for name in names:
-        found = settings.get(name)
-        if found is None:
+        result = settings.get(name)
+        if result is None:
             continue
-        if not isinstance(found, list) or not all(type(i) is int and 0 <= i < rows for i in found):
+        if not isinstance(result, list) or not all(
+            type(i) is int and 0 <= i < rows for i in result
+        ):
             raise ModelFileError(place, f"its {name} is no list of token ids below {rows:,}")
-        return found
+        return result
     return []

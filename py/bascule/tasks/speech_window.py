@@ -71,15 +71,15 @@ class WindowDecoder:
 
     async def decode(self, language: str, asked: Asked) -> Heard:
         """Return the tokens at the first temperature that gives a plausible text, else the last."""
-        found: Heard | None = None
+        result: Heard | None = None
         for temperature in asked.temperatures:
-            found = await self._decode(language, asked, temperature)
-            repeats = found.compression_ratio > asked.most_compressed
-            improbable = found.mean_log_probability < asked.least_probable
-            if not (repeats or improbable) or self.is_silence(found, asked):
+            result = await self._decode(language, asked, temperature)
+            repeats = result.compression_ratio > asked.most_compressed
+            improbable = result.mean_log_probability < asked.least_probable
+            if not (repeats or improbable) or self.is_silence(result, asked):
                 break
-        assert found is not None  # there is at least one temperature
-        return found
+        assert result is not None  # there is at least one temperature
+        return result
 
     def is_silence(self, heard: Heard, asked: Asked) -> bool:
         """Whether nobody speaks in the window."""
@@ -212,16 +212,16 @@ class WindowDecoder:
             return self._segment(heard, seek, (0, length), ids), frames
         if ends_whole:
             cuts.append(len(ids))
-        found: list[Segment] = []
+        results: list[Segment] = []
         last = 0
         for cut in cuts:
             piece = ids[last:cut]
             start, end = (TIME_FRAMES * (token - first) for token in (piece[0], piece[-1]))
-            found += self._segment(heard, seek, (start, end), piece)
+            results += self._segment(heard, seek, (start, end), piece)
             last = cut
         ahead = frames if ends_whole else TIME_FRAMES * (ids[last - 1] - first)
         # The last end may be 0 s: a window must end all the same.
-        return found, ahead or frames
+        return results, ahead or frames
 
     def _segment(
         self, heard: Heard, seek: int, span: tuple[int, int], ids: list[int]

@@ -55,28 +55,28 @@ def _whole_characters(
     ids: Sequence[int], decode: Callable[[Sequence[int]], str]
 ) -> list[tuple[str, int]]:
     """Texts of as few tokens as end with a whole character; a last one may be broken."""
-    found: list[tuple[str, int]] = []
+    results: list[tuple[str, int]] = []
     first = 0
     for end in range(1, len(ids) + 1):
         text = decode(ids[first:end])
         if "\ufffd" not in text or end == len(ids):
-            found.append((text, end - first))
+            results.append((text, end - first))
             first = end
-    return found
+    return results
 
 
 def timed_words(
     words: Sequence[tuple[str, int]], times: Sequence[float], probabilities: Sequence[float]
 ) -> list[Timed]:
     """Return words with their times; `times` (N + 1) are where each token begins, and the end."""
-    found: list[Timed] = []
+    results: list[Timed] = []
     first = 0
     for text, count in words:
         end = first + count
         probability = sum(probabilities[first:end]) / count
-        found.append(Timed(text, count, times[first], times[end], probability))
+        results.append(Timed(text, count, times[first], times[end], probability))
         first = end
-    return found
+    return results
 
 
 def typical_duration(words: Sequence[Timed]) -> float:
@@ -87,38 +87,38 @@ def typical_duration(words: Sequence[Timed]) -> float:
 
 def without_pauses(words: Sequence[Timed], typical: float) -> list[Timed]:
     """Return words of which none beside the end of a sentence takes in the pause there."""
-    found, longest = list(words), 2 * typical
-    for at in range(1, len(found)):
-        word = found[at]
+    result, longest = list(words), 2 * typical
+    for at in range(1, len(result)):
+        word = result[at]
         if not typical or word.end - word.start <= longest:
             continue
         if word.text in _SENTENCE_ENDS:
-            found[at] = replace(word, end=word.start + longest)
-        elif found[at - 1].text in _SENTENCE_ENDS:
-            found[at] = replace(word, start=word.end - longest)
-    return found
+            result[at] = replace(word, end=word.start + longest)
+        elif result[at - 1].text in _SENTENCE_ENDS:
+            result[at] = replace(word, start=word.end - longest)
+    return result
 
 
 def with_punctuation(words: Sequence[Timed]) -> list[Timed]:
     """Return as many words, where punctuation is part of its neighbour and leaves none behind."""
-    found = list(words)
-    behind = len(found) - 1
-    for at in range(len(found) - 2, -1, -1):
-        word = found[at]
+    result = list(words)
+    behind = len(result) - 1
+    for at in range(len(result) - 2, -1, -1):
+        word = result[at]
         if word.text.startswith(" ") and word.text.strip() in _OPENS and word.text.strip():
-            found[behind] = _joined(word, found[behind], found[behind])
-            found[at] = replace(word, text="", n_tokens=0)
+            result[behind] = _joined(word, result[behind], result[behind])
+            result[at] = replace(word, text="", n_tokens=0)
         else:
             behind = at
     before = 0
-    for at in range(1, len(found)):
-        word = found[at]
-        if word.text and word.text in _CLOSES and not found[before].text.endswith(" "):
-            found[before] = _joined(found[before], word, found[before])
-            found[at] = replace(word, text="", n_tokens=0)
+    for at in range(1, len(result)):
+        word = result[at]
+        if word.text and word.text in _CLOSES and not result[before].text.endswith(" "):
+            result[before] = _joined(result[before], word, result[before])
+            result[at] = replace(word, text="", n_tokens=0)
         else:
             before = at
-    return found
+    return result
 
 
 def _joined(first: Timed, second: Timed, timing: Timed) -> Timed:
@@ -136,7 +136,7 @@ def give_words(
     """
     typical = typical_duration(words)
     left = with_punctuation(without_pauses(words, typical))
-    found: list[Segment] = []
+    results: list[Segment] = []
     at = 0
     for segment in segments:
         n_tokens, mine = sum(token < end for token in segment.ids), list[Word]()
@@ -150,8 +150,8 @@ def give_words(
         mine = _within(mine, segment, typical, spoken)
         spoken = mine[-1].end if mine else segment.end
         rounded = (replace(w, start=round(w.start, 2), end=round(w.end, 2)) for w in mine)
-        found.append(replace(segment, words=tuple(rounded)))
-    return found
+        results.append(replace(segment, words=tuple(rounded)))
+    return results
 
 
 def _within(words: list[Word], segment: Segment, typical: float, spoken: float) -> list[Word]:

@@ -41,9 +41,9 @@ class Transformer:
     def source(self, length: int, *, states: bool) -> Program:
         """The pass over a source; with `states` its output are the encoder states (1, T, C)."""
         graph = Graph(f"{self.family.name} source")
-        found = self.family.encode(self._pass(graph), Dim("T", length))
+        result = self.family.encode(self._pass(graph), Dim("T", length))
         if states:
-            graph.output(found)
+            graph.output(result)
         return freeze(graph)
 
     def target(self, head: Head) -> Program:

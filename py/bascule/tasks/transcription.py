@@ -45,8 +45,8 @@ class Segment:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; words where there are some."""
-        found = asdict(self) | {"ids": list(self.ids), "words": list(map(asdict, self.words))}
-        return found if self.words else {n: v for n, v in found.items() if n != "words"}
+        result = asdict(self) | {"ids": list(self.ids), "words": list(map(asdict, self.words))}
+        return result if self.words else {n: v for n, v in result.items() if n != "words"}
 
 
 Timed: TypeAlias = Segment | Word
@@ -90,12 +90,12 @@ def clock(seconds: float, mark: str) -> str:
 
 def _cues(timed: Iterable[Timed], mark: str) -> list[str]:
     """Times and text of each. No line of a text is empty, nor holds an arrow."""
-    found: list[str] = []
+    results: list[str] = []
     for each in timed:
         lines = (line.strip().replace("-->", "->") for line in each.text.splitlines())
         text = "\n".join(line for line in lines if line)
-        found.append(f"{clock(each.start, mark)} --> {clock(each.end, mark)}\n{text}\n")
-    return found
+        results.append(f"{clock(each.start, mark)} --> {clock(each.end, mark)}\n{text}\n")
+    return results
 
 
 def _srt(_: Transcription, timed: Iterable[Timed]) -> str:

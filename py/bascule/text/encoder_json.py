@@ -16,8 +16,8 @@ def lowercased(tokenizer_json: bytes) -> bytes:
 
     One that does so already stays as it is.
     """
-    found = json_object(tokenizer_json, _FILE, TOKENIZER_LIMITS)
-    normalizer = found.get("normalizer")
+    result = json_object(tokenizer_json, _FILE, TOKENIZER_LIMITS)
+    normalizer = result.get("normalizer")
     if _lowercases(normalizer):
         return tokenizer_json
     steps: list[Any] = []
@@ -25,8 +25,8 @@ def lowercased(tokenizer_json: bytes) -> bytes:
         inner = normalizer.get("normalizers")
         listed = normalizer.get("type") == "Sequence" and isinstance(inner, list)
         steps = inner if listed and isinstance(inner, list) else [normalizer]
-    found["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, *steps]}
-    return json.dumps(found, ensure_ascii=False).encode()
+    result["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, *steps]}
+    return json.dumps(result, ensure_ascii=False).encode()
 
 
 def _lowercases(normalizer: Any) -> bool:

@@ -103,13 +103,13 @@ def _check_kind(
         ("has a token for unknown bytes", model.get("unk_token") and BYTE_OF.keys() - set(tokens)),
         ("decodes by other rules", decoder is not None and _type(decoder) != "ByteLevel"),
     )
-    for problem, found in (
+    for problem, result in (
         *(() if spaced else of_bytes),
         ("leaves out merges by chance", model.get("dropout")),
         ("marks words' inner tokens", model.get("continuing_subword_prefix")),
         ("marks words' last tokens", model.get("end_of_word_suffix")),
     ):
-        if found:
+        if result:
             raise _unsupported(place, f"it {problem}")
 
 
@@ -130,8 +130,8 @@ def _asked(place: str, read: Callable[..., Answer], *arguments: Any) -> Answer:
 
 
 def _type(value: object) -> str:
-    found: object = value.get("type") if isinstance(value, dict) else value
-    return str(found)[:40]
+    result: object = value.get("type") if isinstance(value, dict) else value
+    return str(result)[:40]
 
 
 def _pre_tokenizer(config: Mapping[str, Any], model: Mapping[str, Any], place: str) -> PreTokenizer:
@@ -150,20 +150,20 @@ def _tokens(vocab: object, added: object, place: str) -> tuple[tuple[str, ...], 
     """All tokens by id and their kinds; an id that no token has is one that is unused."""
     if not isinstance(vocab, dict):
         raise ModelFileError(place, "its model has no vocab")
-    found: dict[int, tuple[str, int]] = {}
+    results: dict[int, tuple[str, int]] = {}
     for text, token in vocab.items():
-        if _id(token, place) in found:
+        if _id(token, place) in results:
             raise ModelFileError(place, f"two tokens have the id {token}")
-        found[token] = (text, NORMAL)
+        results[token] = (text, NORMAL)
     if not isinstance(added, list | None):
         raise ModelFileError(place, "its added_tokens are no list")
     for each in added or []:
         token, text, kind = _added(each, place)
-        if found.get(token, (text, kind))[0] != text:
+        if results.get(token, (text, kind))[0] != text:
             raise ModelFileError(place, f"two tokens have the id {token}")
-        found[token] = (text, kind)
-    count = max(found, default=-1) + 1
-    rows = [found.get(token, (f"[PAD{token}]", UNUSED)) for token in range(count)]
+        results[token] = (text, kind)
+    count = max(results, default=-1) + 1
+    rows = [results.get(token, (f"[PAD{token}]", UNUSED)) for token in range(count)]
     return tuple(text for text, _ in rows), [kind for _, kind in rows]
 
 

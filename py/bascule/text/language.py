@@ -128,10 +128,10 @@ class LanguageTokenizer:
         return list(chain.from_iterable(rows))
 
     def _cut(self, pieces: Pieces, parts: Sequence[str | int]) -> list[str | int]:
-        found: list[str | int] = []
+        results: list[str | int] = []
         for part in parts:
-            found += [part] if isinstance(part, int) else pieces.of(part, first=not found)
-        return found
+            results += [part] if isinstance(part, int) else pieces.of(part, first=not results)
+        return results
 
     def decode_bytes(self, ids: Iterable[int], *, skip_special: bool = True) -> bytes:
         """See `TextTokenizer.decode_bytes`."""
@@ -147,10 +147,10 @@ class LanguageTokenizer:
             raise InputError("token id", expected, f"{token:,}")
         text = self.vocabulary.tokens[token]
         if self._spaced is not None and token not in self._silent:
-            found = self._spaced.bytes_of(text)
+            result = self._spaced.bytes_of(text)
         elif token in self._raw or not all(character in BYTE_OF for character in text):
-            found = text.encode()
+            result = text.encode()
         else:
-            found = bytes(BYTE_OF[character] for character in text)
-        self._bytes[token] = found
-        return found
+            result = bytes(BYTE_OF[character] for character in text)
+        self._bytes[token] = result
+        return result

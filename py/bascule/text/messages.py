@@ -39,5 +39,5 @@ def _text_of(part: Any, where: str) -> str:
         if isinstance(part.get("text"), str):
             return part["text"]
         raise InputError(f"{where}['text']", "a string", described(part.get("text")))
-    found = described(part.get("type") if isinstance(part, Mapping) else part)
-    raise InputError(where, "a part of type 'text'", found)
+    result = described(part.get("type") if isinstance(part, Mapping) else part)
+    raise InputError(where, "a part of type 'text'", result)

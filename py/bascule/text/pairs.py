@@ -45,20 +45,20 @@ def kept_templates(stored: object, n_tokens: int) -> Templates | None:
 
 
 def _kept_pieces(stored: object, texts: str, n_tokens: int) -> tuple[Piece, ...]:
-    found: list[Piece] = []
+    results: list[Piece] = []
     for piece in stored if isinstance(stored, list) else ():
         match piece:
             case ["A" | "B" as text, 0 | 1 as kind] if type(kind) is int:
-                found.append((text, kind))
+                results.append((text, kind))
             case [int(token), 0 | 1 as kind] if type(token) is type(kind) is int:
-                found.append((token, kind))
+                results.append((token, kind))
             case _:
                 raise ValueError("a piece of another form")
-    in_range = all(0 <= piece < n_tokens for piece, _ in found if isinstance(piece, int))
-    letters = sorted(piece for piece, _ in found if isinstance(piece, str))
+    in_range = all(0 <= piece < n_tokens for piece, _ in results if isinstance(piece, int))
+    letters = sorted(piece for piece, _ in results if isinstance(piece, str))
     if letters != [*texts] or not in_range:
         raise ValueError("other texts or tokens than templates have")
-    return tuple(found)
+    return tuple(results)
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,8 +127,8 @@ def steps_of(config: object, inside: str) -> Sequence[object]:
 
 def kind_of(step: object) -> str:
     """A step's type, for comparisons and for people."""
-    found: object = step.get("type") if isinstance(step, dict) else step
-    return str(found)[:40]
+    result: object = step.get("type") if isinstance(step, dict) else step
+    return str(result)[:40]
 
 
 def _expression(cut: object) -> str:

@@ -75,6 +75,6 @@ class PieceTokenizer:
 
     def decode_bytes(self, ids: Iterable[int], *, skip_special: bool = True) -> bytes:
         """Return the UTF-8 of tokens; an id that only pads the embedding has none. InputError."""
-        found = token_ids("ids", ids, self.n_tokens)
+        result = token_ids("ids", ids, self.n_tokens)
         hidden: frozenset[int] = self._special if skip_special else frozenset()
-        return "".join(self._pieces.get(i, "") for i in found if i not in hidden).encode()
+        return "".join(self._pieces.get(i, "") for i in result if i not in hidden).encode()

@@ -145,11 +145,11 @@ def merges_of(tokens: Sequence[str], scores: Sequence[float], normal: frozenset[
     of equal ones those whose parts are longer.
     """
     known = {tokens[i] for i in normal if " " not in tokens[i]}
-    found: list[tuple[float, int, int, int]] = []
+    results: list[tuple[float, int, int, int]] = []
     for index in normal:
         text = tokens[index]
         if text in known:
             for cut in range(1, len(text)):
                 if text[:cut] in known and text[cut:] in known:
-                    found.append((-scores[index], -cut, cut - len(text), index))
-    return [f"{tokens[i][:-cut]} {tokens[i][-cut:]}" for _, cut, _, i in sorted(found)]
+                    results.append((-scores[index], -cut, cut - len(text), index))
+    return [f"{tokens[i][:-cut]} {tokens[i][-cut:]}" for _, cut, _, i in sorted(results)]

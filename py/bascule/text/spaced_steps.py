@@ -30,16 +30,16 @@ def spaced_of(
     config: Mapping[str, Any], model: Mapping[str, Any], tokens: Sequence[str], place: str
 ) -> Spaced:
     """Read the steps and the model; ModelFileError, and UnknownCut for what is not known."""
-    found = _texts(config)
+    result = _texts(config)
     to_bytes = _flag(model, "byte_fallback", place)
     if to_bytes and (lacking := set(BYTES).difference(tokens)):
         raise ModelFileError(place, f"it falls back to bytes, and has no token {min(lacking)}")
-    found = replace(found, stripped=_strips(config.get("decoder"), to_bytes), to_bytes=to_bytes)
+    result = replace(result, stripped=_strips(config.get("decoder"), to_bytes), to_bytes=to_bytes)
     if model.get("type") == "Unigram":
         scores, unknown = _scores(model, place), model.get("unk_id")
         if type(unknown) is not int or not 0 <= unknown < len(scores):
             raise ModelFileError(place, f"its unk_id is {str(unknown)[:40]}, which is no token")
-        return replace(found, scores=scores, unknown=unknown)
+        return replace(result, scores=scores, unknown=unknown)
     text = model.get("unk_token")
     if text is not None and text not in tokens:
         raise ModelFileError(place, f"its unk_token is {str(text)[:40]!r}, which is no token")
@@ -47,7 +47,7 @@ def spaced_of(
     if whole and text is not None and not to_bytes:
         raise UnknownCut("it takes words whole and has a token for unknown ones")
     return replace(
-        found,
+        result,
         unknown=None if text is None else tokens.index(text),
         fuses_unknown=_flag(model, "fuse_unk", place),
         whole_words_first=whole,
@@ -56,10 +56,10 @@ def spaced_of(
 
 def unigram_ids(model: Mapping[str, Any], place: str) -> dict[str, int]:
     """Return the ids of a Unigram's tokens; ModelFileError if a token stands twice."""
-    found = {text: index for index, (text, _) in enumerate(_pairs(model, place))}
-    if len(found) < len(model["vocab"]):
+    results = {text: index for index, (text, _) in enumerate(_pairs(model, place))}
+    if len(results) < len(model["vocab"]):
         raise ModelFileError(place, "a token stands twice in its vocab")
-    return found
+    return results
 
 
 def _scores(model: Mapping[str, Any], place: str) -> tuple[float, ...]:
@@ -68,14 +68,14 @@ def _scores(model: Mapping[str, Any], place: str) -> tuple[float, ...]:
 
 def _pairs(model: Mapping[str, Any], place: str) -> list[tuple[str, float]]:
     vocab = model.get("vocab")
-    found: list[tuple[str, float]] = []
+    results: list[tuple[str, float]] = []
     for each in vocab if isinstance(vocab, list) else [vocab]:
         match each:
             case [str(text), int() | float() as score] if isfinite(score):
-                found.append((text, float(score)))
+                results.append((text, float(score)))
             case _:
                 raise ModelFileError(place, f"{str(each)[:80]} is no token with its score")
-    return found
+    return results
 
 
 def _flag(config: Mapping[str, Any], key: str, place: str) -> bool:

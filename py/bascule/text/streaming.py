@@ -27,11 +27,11 @@ class Detokeniser:
 
     def push(self, token: int) -> str:
         """The text that this token completes, often "" within a character."""
-        found = self._tokenizer.decode_bytes([token], skip_special=self._skip_special)
-        if self._strips and found:
+        result = self._tokenizer.decode_bytes([token], skip_special=self._skip_special)
+        if self._strips and result:
             self._strips = False
-            found = found.removeprefix(b" ")
-        return self._decoder.decode(found)
+            result = result.removeprefix(b" ")
+        return self._decoder.decode(result)
 
     def flush(self) -> str:
         """What is left at the end: U+FFFD for a character that stayed unfinished, else ""."""

@@ -38,11 +38,11 @@ class Meter:
 
     def looping(self, values: Iterable[Any], nodes: int = 0) -> list[Any]:
         """What a loop goes through, counted before it starts; `nodes` run for each of them."""
-        found = list(islice(values, self._limits.items + 1))
-        if len(found) > self._limits.items:
+        result = list(islice(values, self._limits.items + 1))
+        if len(result) > self._limits.items:
             raise TemplateFault(f"a loop goes through more than {self._limits.items:,} items")
-        self._step(len(found) * (1 + nodes))
-        return found
+        self._step(len(result) * (1 + nodes))
+        return result
 
     def putting(self, value: Any) -> str:
         """What is put out, as text."""
@@ -156,11 +156,11 @@ class Meter:
         characters = items = 0
         waiting = [(value, 1)]
         while waiting:
-            found, depth = waiting.pop()
-            if isinstance(found, str):
-                characters += len(found)
-            elif isinstance(found, (list, tuple, dict)):
-                inner = [*found.keys(), *found.values()] if isinstance(found, dict) else found
+            result, depth = waiting.pop()
+            if isinstance(result, str):
+                characters += len(result)
+            elif isinstance(result, (list, tuple, dict)):
+                inner = [*result.keys(), *result.values()] if isinstance(result, dict) else result
                 items += len(inner) + 1
                 if depth > self._limits.depth:
                     raise TemplateFault(f"a list is more than {self._limits.depth} deep")

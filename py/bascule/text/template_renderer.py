@@ -100,12 +100,12 @@ class _Metered(NodeTransformer):
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
         """Count a comparison before it is made; a chain is one after the other."""
         self.generic_visit(node)
-        left, found = node.expr, list[nodes.Expr]()
+        left, result = node.expr, list[nodes.Expr]()
         for operand in node.ops:
-            found.append(_filtered(left, COMPARING, nodes.Const(operand.op), operand.expr))
+            result.append(_filtered(left, COMPARING, nodes.Const(operand.op), operand.expr))
             left = operand.expr
-        whole = found[0]
-        for each in found[1:]:
+        whole = result[0]
+        for each in result[1:]:
             whole = nodes.And(whole, each, lineno=node.lineno)
         return whole
 

@@ -149,8 +149,8 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
             self.meter.sorting([*value.keys(), *value.values()])
         elif name in ("int", "float") and isinstance(value, str):
             if len(value) > _MOST_NUMBER_CHARACTERS:
-                found = f"{_MOST_NUMBER_CHARACTERS} characters"
-                raise TemplateFault(f"it reads a number of more than {found}")
+                result = f"{_MOST_NUMBER_CHARACTERS} characters"
+                raise TemplateFault(f"it reads a number of more than {result}")
         elif name == "title":
             self._check_title(value)
         return value
@@ -212,10 +212,10 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
                     pass
         if isinstance(whose, (str, dict)):
             __self.meter.reading(sum(map(__self.meter.weight, args)))
-        found = super().call(__context, __obj, *args, **kwargs)
-        if isinstance(found, (KeysView, ValuesView, ItemsView)):
-            found = [*found]
-        return __self.meter.making(found)
+        result = super().call(__context, __obj, *args, **kwargs)
+        if isinstance(result, (KeysView, ValuesView, ItemsView)):
+            result = [*result]
+        return __self.meter.making(result)
 
     def _compared(self, left: Any, right: Any, other: Any = None, *, sign: str = "") -> Any:
         """A comparison: of a test with its sign, else of an operator, whose sign comes second."""
@@ -301,10 +301,10 @@ def _space_of(value: Any, indent: int, between: int) -> int:
     space = 0
     waiting = [(value, 1)]
     while waiting:
-        found, depth = waiting.pop()
-        if isinstance(found, (list, tuple, dict)):
-            space += (len(found) + 1) * (1 + indent * depth + 2 * between)
-            inner = found.values() if isinstance(found, dict) else found
+        result, depth = waiting.pop()
+        if isinstance(result, (list, tuple, dict)):
+            space += (len(result) + 1) * (1 + indent * depth + 2 * between)
+            inner = result.values() if isinstance(result, dict) else result
             waiting.extend((each, depth + 1) for each in inner)
     return space
 

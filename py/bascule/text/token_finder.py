@@ -30,11 +30,11 @@ class TokenFinder:
     def at(self, text: str, index: int) -> str | None:
         """The longest token that stands at an index."""
         piece = text[index : index + self._longest]
-        found = bisect_right(self._sorted, piece) - 1
-        while found >= 0:
-            if piece.startswith(self._sorted[found]):
-                return self._sorted[found]
-            found = self._begun_by[found]
+        result = bisect_right(self._sorted, piece) - 1
+        while result >= 0:
+            if piece.startswith(self._sorted[result]):
+                return self._sorted[result]
+            result = self._begun_by[result]
         return None
 
     def all_in(self, text: str) -> Iterator[tuple[int, str]]:
@@ -88,14 +88,14 @@ class TokenCutter:
 
 def _begun_by(tokens: list[str]) -> list[int]:
     """For each of the sorted tokens the index of the longest other one that begins it, or -1."""
-    found: list[int] = []
+    results: list[int] = []
     open_ones: list[int] = []
     for index, token in enumerate(tokens):
         while open_ones and not token.startswith(tokens[open_ones[-1]]):
             open_ones.pop()
-        found.append(open_ones[-1] if open_ones else -1)
+        results.append(open_ones[-1] if open_ones else -1)
         open_ones.append(index)
-    return found
+    return results
 
 
 def folded(text: str) -> str:

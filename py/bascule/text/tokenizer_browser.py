@@ -32,9 +32,9 @@ def take_early(key: str) -> OpenedTokenizer | None:
         templates = kept_templates(json.loads(str(early.templates)), n_tokens)
     except ValueError:
         return None  # a damaged entry: the file is checked again
-    found = OpenedTokenizer(PageTokenizer(early.tokenizer), n_tokens, int(early.nAdded), templates)
+    result = OpenedTokenizer(PageTokenizer(early.tokenizer), n_tokens, int(early.nAdded), templates)
     early.tokenizer, early.taken = None, True  # whoever counts it does not keep it alive
-    return found
+    return result
 
 
 async def remember_checked(

@@ -102,8 +102,8 @@ def _word_piece(config: Mapping[str, Any]) -> tuple[Model, dict[str, int]]:
     if not isinstance(unknown, str) or unknown not in ids:
         raise UnsoundStep(f"its token for unknown words, {str(unknown)[:40]!r}, is no token")
     if type(most) is not int or not 1 <= most <= _MOST_WORD:
-        found = str(most)[:40]
-        raise UnsoundStep(f"its max_input_chars_per_word is {found}, not 1 to {_MOST_WORD}")
+        result = str(most)[:40]
+        raise UnsoundStep(f"its max_input_chars_per_word is {result}, not 1 to {_MOST_WORD}")
     prefix = text(0, MOST_WIDTH)(config.get("continuing_subword_prefix", "##"))
     rest = {"continuing_subword_prefix": prefix, "max_input_chars_per_word": most}
     return {"unk_token": unknown, **rest, "vocab": ids}, ids
@@ -181,8 +181,8 @@ def _token(token: str, *, least: int) -> str:
 
 def _id(number: object) -> int:
     if type(number) is not int or not 0 <= number < MOST_TOKENS:
-        found = str(number)[:40]
-        raise UnsoundStep(f"a token has the id {found}, expected a number below {MOST_TOKENS:,}")
+        result = str(number)[:40]
+        raise UnsoundStep(f"a token has the id {result}, expected a number below {MOST_TOKENS:,}")
     return number
 
 
@@ -191,7 +191,7 @@ def _added_tokens(tokens: object, ids: dict[str, int]) -> list[dict[str, Any]]:
     if not isinstance(tokens, list | None) or len(tokens or []) > _MOST_ADDED:
         raise UnsoundStep(f"its added_tokens are no list of at most {_MOST_ADDED:,}")
     by_id = {number: token for token, number in ids.items()}
-    found: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     for each in tokens or []:
         if not isinstance(each, dict):
             raise UnsoundStep("one of its added_tokens is no object")
@@ -200,8 +200,8 @@ def _added_tokens(tokens: object, ids: dict[str, int]) -> list[dict[str, Any]]:
             raise UnsoundStep(f"its added token {content[:40]!r} has another id: {number:,}")
         ids[content], by_id[number] = number, content
         flags = {name: flag(each.get(name, False)) for name in _ADDED_FLAGS}
-        found.append({"id": number, "content": content, **flags})
-    if sum(len(each["content"]) for each in found) > _MOST_ADDED_CHARACTERS:
+        results.append({"id": number, "content": content, **flags})
+    if sum(len(each["content"]) for each in results) > _MOST_ADDED_CHARACTERS:
         most = f"{_MOST_ADDED_CHARACTERS:,}"
         raise UnsoundStep(f"its added tokens have more than {most} characters together")
-    return found
+    return results

@@ -31,16 +31,16 @@ class NativeTokenizer:
     def encode(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
         """See `Tokenizer.encode`."""
         with _faults("it fails on a text"):
-            found = self._tokenizer.encode_batch(list(texts), add_special_tokens=special)
-            return [encoding.ids for encoding in found]
+            result = self._tokenizer.encode_batch(list(texts), add_special_tokens=special)
+            return [encoding.ids for encoding in result]
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """See `Tokenizer.count`. Each part that was cut off has the special tokens again."""
         with _faults("it fails on a text"):
-            found = self._tokenizer.encode_batch(list(texts))
+            result = self._tokenizer.encode_batch(list(texts))
             return [
                 len(e) + sum(len(part) - sum(part.special_tokens_mask) for part in e.overflowing)
-                for e in found
+                for e in result
             ]
 
 

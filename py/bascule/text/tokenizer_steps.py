@@ -77,10 +77,10 @@ def _pattern(known: Callable[[str], str | None]) -> Check:
             case {"String": written} if len(value) == 1:
                 return {"String": text(1, MOST_WIDTH)(written)}
             case {"Regex": str(written)} if len(value) == 1:
-                found = known(written)
-                if found is None:
+                result = known(written)
+                if result is None:
                     raise UnknownStep(f"the regular expression {written[:80]!r}")
-                return {"Regex": found}
+                return {"Regex": result}
             case _:
                 raise UnsoundStep(f"{_short(value)} is no pattern")
 
@@ -179,7 +179,7 @@ def checked_processor(
     UnsoundStep, UnknownStep.
     """
     steps: Steps = []
-    found: list[Templates] = []
+    results: list[Templates] = []
     for kind, step in _kinds(value, "processors"):
         if kind == "TemplateProcessing":
             checked, templates = _template(step, ids)
@@ -188,9 +188,9 @@ def checked_processor(
         else:
             checked, templates = _fields(kind, step, {"ByteLevel": _BYTE_LEVEL}), None
         steps.append(checked)
-        found += [templates] if templates is not None else []
-    one = (found or [_BARE])[0] if len(found) < 2 else None
-    return _sequence(steps, "processors"), sum(n_special(t.single) for t in found), one
+        results += [templates] if templates is not None else []
+    one = (results or [_BARE])[0] if len(results) < 2 else None
+    return _sequence(steps, "processors"), sum(n_special(t.single) for t in results), one
 
 
 def _template(step: Mapping[str, Any], ids: Mapping[str, int]) -> tuple[dict[str, Any], Templates]:
@@ -245,11 +245,11 @@ def _number(piece: _TemplatePiece, ids: Mapping[str, int]) -> Literal["A", "B"] 
 def _pieces(
     listed: object, step: Mapping[str, Any], ids: Mapping[str, int]
 ) -> list[_TemplatePiece]:
-    found: list[_TemplatePiece] = []
+    results: list[_TemplatePiece] = []
     for piece in listed if isinstance(listed, list) and len(listed) <= MOST_STEPS else [None]:
         match piece:
             case {"Sequence": {"id": "A" | "B" as text, **rest}}:
-                found.append(_TemplatePiece(True, text, rest.get("type_id", 0)))
+                results.append(_TemplatePiece(True, text, rest.get("type_id", 0)))
             case {"SpecialToken": {"id": str(name), **rest}}:
                 match step.get("special_tokens"):
                     case {**known} if isinstance(known.get(name), dict):
@@ -257,25 +257,25 @@ def _pieces(
                     case _:
                         token = None
                 _check_token([name, *token] if isinstance(token, list) else None, ids)
-                found.append(_TemplatePiece(False, name, rest.get("type_id", 0)))
+                results.append(_TemplatePiece(False, name, rest.get("type_id", 0)))
             case _:
                 raise UnsoundStep(f"{_short(piece)} is no part of a template")
-    return found
+    return results
 
 
 def _ends(
     kind: str, step: Mapping[str, Any], ids: Mapping[str, int]
 ) -> tuple[dict[str, Any], Templates]:
-    found: dict[str, Any] = {"type": kind}
+    results: dict[str, Any] = {"type": kind}
     for name in ("sep", "cls"):
         _check_token(step.get(name), ids)
-        found[name] = step[name]
-    first, last = (ids[found[name][0]] for name in ("cls", "sep"))
+        results[name] = step[name]
+    first, last = (ids[results[name][0]] for name in ("cls", "sep"))
     single: tuple[Piece, ...] = ((first, 0), ("A", 0), (last, 0))
     if kind == "RobertaProcessing":
-        found |= {name: flag(step.get(name)) for name in ("trim_offsets", "add_prefix_space")}
-        return found, Templates(single, (*single, (last, 0), ("B", 0), (last, 0)))
-    return found, Templates(single, (*single, ("B", 1), (last, 1)))
+        results |= {name: flag(step.get(name)) for name in ("trim_offsets", "add_prefix_space")}
+        return results, Templates(single, (*single, (last, 0), ("B", 0), (last, 0)))
+    return results, Templates(single, (*single, ("B", 1), (last, 1)))
 
 
 def _check_token(added: object, ids: Mapping[str, int]) -> None:
@@ -295,7 +295,7 @@ def _steps(value: object, inside: str, known: Mapping[str, Fields]) -> Steps:
 def _kinds(value: object, inside: str) -> Sequence[tuple[str, Mapping[str, Any]]]:
     """The steps of sequences, one after the other, with their kinds."""
     waiting: list[object] = [] if value is None else [value]
-    found: list[tuple[str, Mapping[str, Any]]] = []
+    results: list[tuple[str, Mapping[str, Any]]] = []
     seen = 0
     while waiting:
         step = waiting.pop(0)
@@ -309,10 +309,10 @@ def _kinds(value: object, inside: str) -> Sequence[tuple[str, Mapping[str, Any]]
                 raise UnsoundStep(f"its sequence has no {inside}")
             waiting = [*inner[: MOST_STEPS + 1], *waiting]
         else:
-            found.append((kind, step))
-        if seen > 2 * MOST_STEPS or len(found) > MOST_STEPS:
+            results.append((kind, step))
+        if seen > 2 * MOST_STEPS or len(results) > MOST_STEPS:
             raise UnsoundStep(f"it has more than {MOST_STEPS} {inside}")
-    return found
+    return results
 
 
 def _fields(kind: str, step: Mapping[str, Any], known: Mapping[str, Fields]) -> dict[str, Any]:

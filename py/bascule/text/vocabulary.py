@@ -39,8 +39,8 @@ def _characters() -> dict[str, int]:
     """GPT-2's character of each byte: itself if it is printable, else one from U+0100 on."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
-    found = {chr(byte): byte for byte in printable}
-    return found | {chr(256 + index): byte for index, byte in enumerate(others)}
+    results = {chr(byte): byte for byte in printable}
+    return results | {chr(256 + index): byte for index, byte in enumerate(others)}
 
 
 BYTE_OF = _characters()

@@ -138,7 +138,7 @@ def pillow_or_none() -> Any | None:
 
 
 def _pillow() -> Any:
-    found = pillow_or_none()
-    if found is None:
+    result = pillow_or_none()
+    if result is None:
         raise SetupError("Decoding an image needs Pillow, which is not installed.", hint=_NEED)
-    return found
+    return result

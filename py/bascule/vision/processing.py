@@ -34,17 +34,17 @@ class ImageProcessing:
 
     def check(self, image: int, file: str) -> None:
         """ModelFileError unless every image comes out as `image` x `image` pixels."""
-        found = self.crop or self.size
-        if found != (image, image):
-            problem = f"it makes images of {found or 'any size'}, and config.json takes {image}"
+        result = self.crop or self.size
+        if result != (image, image):
+            problem = f"it makes images of {result or 'any size'}, and config.json takes {image}"
             raise ModelFileError(file, problem)
 
     def side(self, file: str) -> int:
         """How many pixels high and wide every image is; ModelFileError where they differ."""
         height, width = self.crop or self.size or (0, 0)
         if not height or height != width:
-            found = f"{height} x {width} pixels" if height else "any size"
-            raise ModelFileError(file, f"it makes images of {found}, not squares of one size")
+            result = f"{height} x {width} pixels" if height else "any size"
+            raise ModelFileError(file, f"it makes images of {result}, not squares of one size")
         return height
 
     def apply(self, pixels: Array, where: str = "images") -> Array:
@@ -116,10 +116,10 @@ def read_processing(
         std = _channels(config, "image_std", file)
     if not all(std) or not _is_number(factor):
         raise ModelFileError(file, f"image_std {std} or rescale_factor {factor!r:.40} is unsound")
-    found = ImageProcessing(size, shortest, crop, _FILTERS[kind], float(factor), mean, std)
+    result = ImageProcessing(size, shortest, crop, _FILTERS[kind], float(factor), mean, std)
     if not any_size:
-        found.check(image, file)
-    return found
+        result.check(image, file)
+    return result
 
 
 def _flag(config: Mapping[str, Any], key: str, file: str, default: bool = True) -> bool:

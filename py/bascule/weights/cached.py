@@ -163,7 +163,7 @@ class CachedFile:
 
     async def chunk(self, index: int) -> bytes:
         """A chunk, verified where its hash is known."""
-        while (found := self._from_cache(index)) is None:
+        while (result := self._from_cache(index)) is None:
             if self._lock is not None or self._journal is None or self._silent_s >= SILENCE_S:
                 return await self._from_network(index)
             # Another process may be fetching the same file: then what it has kept is taken, chunk
@@ -175,7 +175,7 @@ class CachedFile:
             self._silent_s = 0.0 if news else self._silent_s + _TURN_S
             if kept and _version(kept).agrees(_version(self.entry)):
                 self._entry = kept
-        return found
+        return result
 
     def kept(self, index: int) -> bytes:
         """A chunk from the cache; SourceError where it is gone, or damaged."""
@@ -296,22 +296,22 @@ class CachedFile:
             await self._begin_run(index)
         run = self._run
         assert run is not None
-        found, length = bytearray(run.rest), self.entry.length(index)
+        result, length = bytearray(run.rest), self.entry.length(index)
         try:
-            while len(found) < length:
-                found += await anext(run.parts)
-                self.filling = min(len(found), length)
+            while len(result) < length:
+                result += await anext(run.parts)
+                self.filling = min(len(result), length)
                 self._beat()
         except BaseException:
             await self._end_run()
             raise
         finally:
             self.filling = 0
-        run.rest = bytes(found[length:])
+        run.rest = bytes(result[length:])
         run.next += 1
         if run.next > run.last:
             await self._end_run()
-        return bytes(memoryview(found)[:length])
+        return bytes(memoryview(result)[:length])
 
     def _beat(self) -> None:
         if self._journal and monotonic() - self._beaten > _BEAT_S:

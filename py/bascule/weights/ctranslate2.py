@@ -60,8 +60,8 @@ class _Cursor:
 
     async def number(self, kind: str) -> int:
         """Return an unsigned number: "B", "H" or "I"."""
-        (found,) = struct.unpack(f"<{kind}", await self.take(struct.calcsize(f"<{kind}")))
-        return found
+        (result,) = struct.unpack(f"<{kind}", await self.take(struct.calcsize(f"<{kind}")))
+        return result
 
     async def string(self) -> str:
         """Return a name."""
@@ -114,10 +114,10 @@ async def read_bin_header(read: Read, nbytes: int, file: str) -> BinHeader:
 
 
 async def _count(cursor: _Cursor, kind: str) -> int:
-    found = await cursor.number("I")
-    if found > _MOST_VARIABLES:
-        raise cursor.fail(f"it claims {found:,} {kind}")
-    return found
+    result = await cursor.number("I")
+    if result > _MOST_VARIABLES:
+        raise cursor.fail(f"it claims {result:,} {kind}")
+    return result
 
 
 async def _variable(cursor: _Cursor) -> TensorInfo:
@@ -134,6 +134,6 @@ async def _variable(cursor: _Cursor) -> TensorInfo:
         problem = f"variable {name[:80]!r} of shape {list(shape)} and dtype {dtype}"
         raise cursor.fail(f"{problem} does not fill {size:,} bytes")
     cursor.need(size)
-    found = TensorInfo(name, dtype, shape, cursor.at, size)
+    result = TensorInfo(name, dtype, shape, cursor.at, size)
     cursor.at += size
-    return found
+    return result

@@ -21,10 +21,10 @@ class EarlyRead:
         self._task = asyncio.ensure_future(self._read(source, file))
 
     def __await__(self) -> Generator[Any, None, bytes]:
-        found = yield from self._task.__await__()
-        if isinstance(found, BasculeError):
-            raise found
-        return found
+        result = yield from self._task.__await__()
+        if isinstance(result, BasculeError):
+            raise result
+        return result
 
     async def stop(self) -> None:
         """Cancel the read unless it has ended."""

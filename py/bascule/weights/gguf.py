@@ -104,12 +104,12 @@ async def read_gguf_header(
     while True:
         more = await read(len(data), wanted - len(data))
         data += more
-        found = parse_gguf(data, file_nbytes, place)
-        if isinstance(found, GgufHeader):
-            return found
+        result = parse_gguf(data, file_nbytes, place)
+        if isinstance(result, GgufHeader):
+            return result
         if not more:
             raise fault(place, "file", f"{file_nbytes:,} bytes", f"{len(data):,}")
-        wanted = found.nbytes
+        wanted = result.nbytes
 
 
 def parse_gguf(data: bytes, file_nbytes: int, place: str) -> GgufHeader | NeedMore:
@@ -156,8 +156,8 @@ def _version(reader: Reader) -> int:
     version = reader.u32("version")
     swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
     if 1 <= swapped <= _VERSIONS[-1]:
-        found = f"a big-endian one of version {swapped}"
-        raise reader.fault("version", "a little-endian file", found, big_endian)
+        result = f"a big-endian one of version {swapped}"
+        raise reader.fault("version", "a little-endian file", result, big_endian)
     if version not in _VERSIONS:
         hint = "Convert the model again with a current llama.cpp, or take a newer Bascule."
         raise reader.fault("version", "2 or 3", f"{version:,}", hint)
@@ -261,9 +261,9 @@ def _tensor(reader: Reader, entry: _Entry, alignment: int, data_start: int) -> G
     where = f"tensor {quoted(name)}"
     if kind not in BLOCKS:
         hint = "Take a file of another quantization, such as Q4_K_M, Q8_0 or F16."
-        found = UNREAD_TYPES.get(kind, "unknown")
+        result = UNREAD_TYPES.get(kind, "unknown")
         known = ", ".join(t.name for t in BLOCKS)
-        raise reader.fault(where, f"a type of {known}", f"type {kind:,} ({found})", hint)
+        raise reader.fault(where, f"a type of {known}", f"type {kind:,} ({result})", hint)
     block = BLOCKS[BlockType(kind)]
     if min(shape) < 1:
         raise reader.fault(where, "dimensions from 1", f"shape {shape}")

@@ -112,7 +112,7 @@ class Reader:
     def strings(self, count: int, where: str) -> tuple[str, ...]:
         """`count` strings. Vocabularies: a tight loop that knows the bytes' end."""
         data, at, end = self.data, self.at, min(len(self.data), MOST_HEADER_NBYTES)
-        found: list[str] = []
+        results: list[str] = []
         try:
             for _ in range(count):
                 # A length that is cut off reads as too small or too large: `stop` settles both.
@@ -120,15 +120,15 @@ class Reader:
                 stop = start + int.from_bytes(data[at:start], "little")
                 if stop > end:
                     break
-                found.append(str(data[start:stop], "utf-8"))
+                results.append(str(data[start:stop], "utf-8"))
                 at = stop
         except UnicodeDecodeError:
-            expected = f"UTF-8 in string {len(found):,}"
+            expected = f"UTF-8 in string {len(results):,}"
             raise self.fault(where, expected, f"other bytes from byte {at + 8:,} on") from None
         self.at = at
-        if len(found) < count:
-            self.need(self.u64(where), f"{where}, string {len(found):,}")
-        return tuple(found)
+        if len(results) < count:
+            self.need(self.u64(where), f"{where}, string {len(results):,}")
+        return tuple(results)
 
     def spend(self, count: int, where: str) -> None:
         """Count strings, booleans and inner arrays. Refused once they are too many in all."""

@@ -165,7 +165,7 @@ class Journal:
 
     def entries(self) -> list[Listed]:
         """All files, the least recently used first."""
-        found: list[Listed] = []
+        results: list[Listed] = []
         for path in self._entry_paths():
             entry = self.load(path.stem)
             if entry is None:
@@ -176,8 +176,8 @@ class Journal:
             except FileNotFoundError:  # another process has removed it
                 continue
             in_use = self._loading(path.stem) or self._held(path.stem)
-            found.append(Listed(path.stem, entry, sum(lengths), used, in_use))
-        return sorted(found, key=lambda listed: listed.used)
+            results.append(Listed(path.stem, entry, sum(lengths), used, in_use))
+        return sorted(results, key=lambda listed: listed.used)
 
     def remove(self, keys: Iterable[str]) -> int:
         """Forget files, and the chunks that no other file has; bytes of these chunks."""
@@ -199,27 +199,27 @@ class Journal:
         # listed.
         chunks = [path for folder in _listed(self._chunks) for path in _listed(folder)]
         named: set[str] = set()
-        found: list[Path] = []
+        results: list[Path] = []
         for path in self._entry_paths():
             entry = self.load(path.stem)
             if entry is None:
-                found.append(path)
+                results.append(path)
             else:
                 named.update(entry.hashes)
         for path in [*chunks, *_listed(self._files)]:
             if _PART_NAME.fullmatch(path.name):
                 if is_abandoned(path):
-                    found.append(path)
+                    results.append(path)
             elif _HASH.fullmatch(path.name) and path.name not in named:
-                found.append(path)
-        return found
+                results.append(path)
+        return results
 
     def drop_orphans(self) -> int:
         """Remove what `orphans` lists; how many."""
-        found = self.orphans()
-        for path in found:
+        result = self.orphans()
+        for path in result:
             _unlink(path)
-        return len(found)
+        return len(result)
 
     def space(self, most: int | None = None) -> Space:
         """What could be cached within `most` bytes (default: `most_nbytes`) and on the disk."""

@@ -70,9 +70,9 @@ def may_be_read(file: str) -> bool:
 
 def model_files(folder: Path) -> dict[str, Path]:
     """The files of a local folder that a load may read, the manifest left out."""
-    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    results = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
     return {
         name: path
-        for name, path in found.items()
+        for name, path in results.items()
         if path.is_file() and name != MANIFEST and may_be_read(name)
     }

@@ -37,10 +37,10 @@ def plan_pieces(
     tensors = {name: (file, t) for file, table in headers.items() for name, t in table.items()}
     plan: list[Planned] = []
     for parameter in parameters:
-        found = [_find(name, tensors, place) for name in parameter.tensors]
-        _check_shape(parameter, [tensor for _, tensor in found], place)
+        results = [_find(name, tensors, place) for name in parameter.tensors]
+        _check_shape(parameter, [tensor for _, tensor in results], place)
         offset = before = 0
-        for file, tensor in found:
+        for file, tensor in results:
             rows = tensor.shape[0] if tensor.shape else 1
             skipped, count = _rows_of(parameter, before, rows)
             before += rows
@@ -72,10 +72,10 @@ def _find(
     tensors: Mapping[str, tuple[str, TensorInfo]],
     place: str,
 ) -> tuple[str, TensorInfo]:
-    found = tensors.get(name)
-    if found is None:
+    result = tensors.get(name)
+    if result is None:
         raise ModelFileError(place, f"it lacks the tensor {name!r}")
-    return found
+    return result
 
 
 def _kind(parameter: Parameter, tensor: TensorInfo, n_elements: int, place: str) -> tuple[str, int]:

@@ -211,18 +211,18 @@ class _Layout:
 
     def staged(self, staging: int) -> dict[Planned, _Slab | None]:
         """All pieces in order, the slabs among them on their way to the staging buffer."""
-        found: dict[Planned, _Slab | None] = {}
+        results: dict[Planned, _Slab | None] = {}
         at = 0
         for planned, slab in self._cut:
             if slab is None:
-                found[planned] = None
+                results[planned] = None
                 continue
             if at + _room(slab) > self.staging_nbytes:
                 at = 0
             piece = replace(planned.piece, target=staging, target_offset=at)
-            found[replace(planned, piece=piece)] = slab
+            results[replace(planned, piece=piece)] = slab
             at += _room(slab)
-        return found
+        return results
 
 
 def _room(slab: _Slab) -> int:
@@ -232,12 +232,12 @@ def _room(slab: _Slab) -> int:
 
 def _slabs(planned: Planned) -> list[tuple[Planned, _Slab]]:
     """A piece of floats cut where blocks end."""
-    piece, found = planned.piece, list[tuple[Planned, _Slab]]()
+    piece, result = planned.piece, list[tuple[Planned, _Slab]]()
     block_nbytes = _RUN * ELEMENT_NBYTES[piece.dtype]
     n_blocks, before = piece.nbytes // block_nbytes, piece.target_offset // (4 * _RUN)
     for start in range(0, n_blocks, SLAB_BLOCKS):
         count = min(SLAB_BLOCKS, n_blocks - start)
         at = piece.file_offset + start * block_nbytes
         part = replace(piece, file_offset=at, nbytes=count * block_nbytes)
-        found.append((replace(planned, piece=part), _Slab(before + start, count)))
-    return found
+        result.append((replace(planned, piece=part), _Slab(before + start, count)))
+    return result

@@ -82,8 +82,8 @@ def check_address(url: str) -> None:
         parsed = httpx.URL(url)
         _ = parsed.host, parsed.raw_path
     except (httpx.InvalidURL, ValueError) as error:
-        found = f"{url[:200]!r} ({error})"
-        raise InputError("model URL", "a URL", found, hint=_ADDRESS_HINT) from None
+        result = f"{url[:200]!r} ({error})"
+        raise InputError("model URL", "a URL", result, hint=_ADDRESS_HINT) from None
 
 
 def open_client() -> httpx.AsyncClient:
@@ -140,16 +140,16 @@ class Remote:
         """A whole file whose size the server need not tell; ModelFileError past `most` bytes."""
 
         async def fetch() -> bytes:
-            found = bytearray()
+            result = bytearray()
             async with self._ask("GET", {}, self._patience) as response:
                 self._refuse(response, 0)
                 async for part in self._parts(response):
-                    found += part
-                    if len(found) > most:
+                    result += part
+                    if len(result) > most:
                         raise ModelFileError(self.url, "it is too large for what it should hold")
-            self.version = replace(_version_of(response), nbytes=len(found))
-            self.received += len(found)
-            return bytes(found)
+            self.version = replace(_version_of(response), nbytes=len(result))
+            self.received += len(result)
+            return bytes(result)
 
         return await self._retried(fetch, self._patience)
 
@@ -214,11 +214,11 @@ class Remote:
     def _same_version(self, response: httpx.Response, at: int) -> None:
         if response.status_code == 206:
             content_range = response.headers.get("content-range", "")
-            found = _CONTENT_RANGE.fullmatch(content_range)
-            if not found:  # RFC 9110, 15.3.7.1: without it the bytes could be any of the file's
+            result = _CONTENT_RANGE.fullmatch(content_range)
+            if not result:  # RFC 9110, 15.3.7.1: without it the bytes could be any of the file's
                 missing = f"an unsound one: {content_range[:80]!r}" if content_range else "none"
                 raise _NetworkError(f"the server sent a part without its Content-Range ({missing})")
-            if int(found[1]) != at or int(found[2]) < at:
+            if int(result[1]) != at or int(result[2]) < at:
                 raise _NetworkError(f"the server sent another range ({content_range})")
         now = _version_of(response)
         if self.version is None:

@@ -128,10 +128,10 @@ class Proof:
 
     def check(self, place: str) -> None:
         """HashMismatchError unless the file was the promised one."""
-        found = self._hasher.hexdigest()
-        if found != self._wanted:
+        result = self._hasher.hexdigest()
+        if result != self._wanted:
             raise HashMismatchError(
-                place, f"its SHA-256 is {found}, and {self._wanted} was promised"
+                place, f"its SHA-256 is {result}, and {self._wanted} was promised"
             )
 
 
@@ -257,10 +257,10 @@ class FileSource:
 
     def _stamp(self, file: str) -> Stamp:
         try:
-            found = self._path(file).stat()
+            result = self._path(file).stat()
         except OSError as error:
             raise self._fault(file, error) from None
-        return found.st_mtime_ns, found.st_size, found.st_ino
+        return result.st_mtime_ns, result.st_size, result.st_ino
 
     async def forget(self, file: str) -> None:
         """See `Source.forget`."""

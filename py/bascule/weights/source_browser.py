@@ -137,16 +137,16 @@ class PageSource:
         try:
             if nbytes is None and offset == 0:
                 digest = self._hashes.get(file, "")
-                found = await fetcher.readAll(self.location, check_file(file), most, digest)
+                result = await fetcher.readAll(self.location, check_file(file), most, digest)
             else:
                 if nbytes is None:
                     nbytes = await self.size(file) - offset
                 if nbytes > most:
                     raise ModelFileError(self._url(file), f"{nbytes:,} bytes are too large a part")
-                found = await fetcher.read(self.location, check_file(file), offset, nbytes)
+                result = await fetcher.read(self.location, check_file(file), offset, nbytes)
         except JsException as error:
             raise self._load_error(file, error) from None
-        return bytes(found.to_bytes())
+        return bytes(result.to_bytes())
 
     async def stream(
         self, file: str, pieces: Sequence[Piece], store: WeightStore, report: Report

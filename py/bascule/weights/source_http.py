@@ -72,13 +72,13 @@ class HttpSource:
 
     async def read(self, file: str, offset: int = 0, nbytes: int | None = None) -> bytes:
         """See `Source.read`."""
-        found = await self._open(file)
+        result = await self._open(file)
         try:
             if nbytes is None and offset == 0:
-                return await self._read_all(found, file)
-            return await self._read_part(found, offset, nbytes)
+                return await self._read_all(result, file)
+            return await self._read_part(result, offset, nbytes)
         finally:
-            await found.pause()
+            await result.pause()
 
     async def chunk_nbytes(self, file: str) -> int:
         """See `Source.chunk_nbytes`."""
@@ -88,45 +88,45 @@ class HttpSource:
         self, file: str, pieces: Sequence[Piece], store: WeightStore, report: Report
     ) -> None:
         """See `Source.stream`."""
-        found = await self._open(file)
+        result = await self._open(file)
         self._keeping.trusted = True  # the pieces come from the file's header
         for each in self._files.values():
             each.trust()
-        check_ends(pieces, found.entry.nbytes, found.url)
-        chunk, count = found.entry.chunk_nbytes, len(found.entry.hashes)
+        check_ends(pieces, result.entry.nbytes, result.url)
+        chunk, count = result.entry.chunk_nbytes, len(result.entry.hashes)
         digest = self._hashes.get(file, "")
-        proof = Proof(digest) if found.needs_proof(digest) else None
+        proof = Proof(digest) if result.needs_proof(digest) else None
         order = chunk_order(pieces, chunk, count if proof else 0)
         if proof and self._keeping.journal is None:
             order.sort()  # nothing could be read a second time for its hash
-        found.want(order)
+        result.want(order)
         try:
-            await stream_chunks(pieces, order, chunk, found.chunk, store, report, proof)
+            await stream_chunks(pieces, order, chunk, result.chunk, store, report, proof)
             if proof:
-                await self._prove(proof, found, digest)
+                await self._prove(proof, result, digest)
         finally:
-            await found.pause()
+            await result.pause()
 
     async def reread(self, file: str, pieces: Sequence[Piece], store: WeightStore) -> None:
         """See `Source.reread`: each chunk is in the cache, and its hash is right."""
-        found, scatter = self._files[file], Scatter(pieces, store)
-        size = found.entry.chunk_nbytes
+        result, scatter = self._files[file], Scatter(pieces, store)
+        size = result.entry.chunk_nbytes
         for index in chunk_order(pieces, size):
             # The next stage begins in the chunk that this one ends in.
             if self._last is None or self._last[:2] != (file, index):
-                self._last = (file, index, await asyncio.to_thread(found.kept, index))
+                self._last = (file, index, await asyncio.to_thread(result.kept, index))
             scatter.feed(index * size, self._last[2])
 
     async def forget(self, file: str) -> None:
         """See `Source.forget`."""
-        found = self._files.pop(file, None)
-        if found is not None:
-            await found.forget()
+        result = self._files.pop(file, None)
+        if result is not None:
+            await result.forget()
 
     async def settle(self) -> None:
         """See `Source.settle`."""
-        for found in self._files.values():
-            await found.pause()
+        for result in self._files.values():
+            await result.pause()
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
@@ -134,26 +134,26 @@ class HttpSource:
     def release(self) -> None:
         """See `Source.release`."""
         self._last = None
-        for found in self._files.values():
-            found.release()
+        for result in self._files.values():
+            result.release()
 
     async def _open(self, file: str) -> CachedFile:
         url = self._url(file)
         if self._client is None:
             self._client = open_client()
         expected = None if file == MANIFEST else await self._expected(file)
-        found = self._files.get(file)
-        if found is None:
-            found = self._files[file] = CachedFile(
+        result = self._files.get(file)
+        if result is None:
+            result = self._files[file] = CachedFile(
                 url,
                 self._client,
                 self._keeping,
                 patience=self._patience,
                 chunk_nbytes=self._chunk_nbytes,
             )
-        if not found.is_open:
-            await found.open(expected)
-        return found
+        if not result.is_open:
+            await result.open(expected)
+        return result
 
     async def _read_all(self, found: CachedFile, file: str) -> bytes:
         most = MOST_MANIFEST_NBYTES if file == MANIFEST else MOST_SMALL_NBYTES

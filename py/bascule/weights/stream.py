@@ -190,16 +190,16 @@ def shards_of(index: bytes, place: str) -> dict[str, str]:
 
     ModelFileError for anything that is not sound, file names above all.
     """
-    found = json_object(index, place, TENSOR_TABLE).get("weight_map")
-    if not isinstance(found, dict) or not found:
+    result = json_object(index, place, TENSOR_TABLE).get("weight_map")
+    if not isinstance(result, dict) or not result:
         raise ModelFileError(place, "it has no weight_map")
-    for name, file in found.items():
+    for name, file in result.items():
         if not isinstance(file, str) or not file.startswith("model-") or "/" in file:
             raise ModelFileError(place, f"the file of {name[:80]!r} is no shard's name")
         check_file(file)
-    if len(set(found.values())) > _MOST_SHARDS:
+    if len(set(result.values())) > _MOST_SHARDS:
         raise ModelFileError(place, f"it names more than {_MOST_SHARDS} shards")
-    return found
+    return result
 
 
 async def read_header(source: Source, file: str) -> dict[str, TensorInfo]:

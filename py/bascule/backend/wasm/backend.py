@@ -67,10 +67,10 @@ class WasmBackend(Deviceless):
         del most_blocks
         if not isinstance(store, WasmStore):
             raise InputError("quantizer", "weights of this backend", type(store).__name__)
-        found = {p.name: store.tensors[p.name] for p in parameters}
+        results = {p.name: store.tensors[p.name] for p in parameters}
         matrices = {
             name: BlockMatrix(matrix.type, matrix.shape, np.asarray(matrix.data))
-            for name, matrix in found.items()
+            for name, matrix in results.items()
             if isinstance(matrix, Blocks)
         }
         return ReferenceQuantizer(store, matrices, staging_nbytes)

@@ -61,8 +61,8 @@ class Tensor:
         return Tensor(self.memory, self.address, shape, self.dtype)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        found = np.frombuffer(self.bytes(), NUMPY.get(self.dtype, "uint8")).reshape(self.shape)
-        wanted = found if dtype is None else found.astype(dtype, copy=False)
+        result = np.frombuffer(self.bytes(), NUMPY.get(self.dtype, "uint8")).reshape(self.shape)
+        wanted = result if dtype is None else result.astype(dtype, copy=False)
         return wanted.copy() if copy else wanted
 
 

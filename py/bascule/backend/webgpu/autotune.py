@@ -110,7 +110,7 @@ class _Job:
 
 def _todo(gpu: Gpu, programs: Iterable[Program]) -> list[_Job]:
     """Each signature with a choice once, in the order to measure."""
-    found: dict[str, _Job] = {}
+    results: dict[str, _Job] = {}
     for program in programs:
         fresh: dict[str, _Job] = {}
         for call in program.calls:
@@ -119,9 +119,9 @@ def _todo(gpu: Gpu, programs: Iterable[Program]) -> list[_Job]:
             fresh[name] = _Job(call, known.count + 1 if known else 1)
         expensive = sorted(fresh.items(), key=lambda item: -_work(item[1].call) * item[1].count)
         for name, job in expensive:
-            if name not in found and len(job.rivals(gpu)) > 1:
-                found[name] = job
-    return list(found.values())
+            if name not in results and len(job.rivals(gpu)) > 1:
+                results[name] = job
+    return list(results.values())
 
 
 def _work(call: Call) -> float:
@@ -178,12 +178,12 @@ async def _fault(
 ) -> tuple[str, float]:
     """What is wrong with a kernel's numbers, empty if they agree; and how long it took."""
     try:
-        once, found = await bench.prove(scratch, kernel)
+        once, result = await bench.prove(scratch, kernel)
     except DeviceLostError:
         raise
     except GpuError as error:
         return error.problem, 0.0
-    difference = _difference(found, expected)
+    difference = _difference(result, expected)
     return f"its numbers are off by {difference:.3g}" if difference > _TOLERANCE else "", once
 
 
@@ -196,17 +196,17 @@ async def _race(
     """
     most = 2 * _HOPELESS * min(proofs[k.variant] for k in rivals) + bench.doubt_ms
     slow = {k.variant: ms for k in rivals[1:] if (ms := proofs[k.variant]) > most}
-    found: dict[str, list[float]] = {k.variant: [] for k in rivals if k.variant not in slow}
+    results: dict[str, list[float]] = {k.variant: [] for k in rivals if k.variant not in slow}
     for _ in range(_ROUNDS):
-        fastest = min([median(ms) for ms in found.values() if ms], default=most)
+        fastest = min([median(ms) for ms in results.values() if ms], default=most)
         for kernel in rivals:
-            samples = found.get(kernel.variant)
+            samples = results.get(kernel.variant)
             if samples is None:
                 continue
             before = median(samples) if samples else None
             if before is None or before <= _HOPELESS * fastest or kernel is rivals[0]:
                 samples.append(await bench.sample(scratch, kernel, before))
-    return {**slow, **{variant: median(samples) for variant, samples in found.items()}}
+    return {**slow, **{variant: median(samples) for variant, samples in results.items()}}
 
 
 async def _wins(bench: _Bench, scratch: _Scratch, best: Kernel, default: Kernel) -> bool:

@@ -98,14 +98,14 @@ class WebGpuBackend:
         if not wrong:
             return []
         calls = {signature(call): call for program in programs for call in program.calls}
-        found: dict[str, str] = {}
+        results: dict[str, str] = {}
         for call in calls.values():
             for kernel in candidates(call, self.gpu.adapter):
                 failure = wrong.get(kernel.digest)
                 if failure is None:
                     break  # the one that serves
-                found.setdefault(failure.variant, failure.messages[0][1])
-        return [f"{variant} was left: {problem}" for variant, problem in found.items()]
+                results.setdefault(failure.variant, failure.messages[0][1])
+        return [f"{variant} was left: {problem}" for variant, problem in results.items()]
 
     @property
     def adapter(self) -> AdapterInfo:

@@ -239,8 +239,8 @@ def _is_message(value: Any) -> bool:
 def _tuned_of(fields: dict[str, Any]) -> Tuned | None:
     match fields:
         case {"chosen": str(chosen), "times": dict(times)}:
-            found = dict(_checked(times, _timing_of))
-            return Tuned(chosen, found) if chosen in found else None
+            result = dict(_checked(times, _timing_of))
+            return Tuned(chosen, result) if chosen in result else None
         case _:
             return None
 

@@ -316,12 +316,12 @@ class BrowserGpu:
     async def stop_profile(self) -> GpuProfile:
         """See `Gpu.stop_profile`."""
         try:
-            found = await self.bridge.stopProfile()
+            result = await self.bridge.stopProfile()
         except JsException as error:
             raise self._gpu_error("stop_profile", error) from None
-        if not found:
+        if not result:
             raise InputError("stop_profile", "a device that is profiled", "one that is not")
-        return _profile_from(json.loads(found))
+        return _profile_from(json.loads(result))
 
     def destroy(self) -> None:
         """See `Gpu.destroy`."""

@@ -79,11 +79,11 @@ def _least_limits(adapter: Any) -> dict[str, int]:
 
     An adapter of an older API (OpenGL) may fall short of the specification, and serves as it is.
     """
-    found: dict[str, int] = {}
+    results: dict[str, int] = {}
     for name, least in LEAST_LIMITS.items():
         worse = max if name.startswith("min") else min
-        found[_dashed(name)] = worse(least, adapter.limits[_dashed(name)])
-    return found
+        results[_dashed(name)] = worse(least, adapter.limits[_dashed(name)])
+    return results
 
 
 async def find_adapter(tier: Tier = "webgpu") -> tuple[Any, str]:
@@ -447,11 +447,11 @@ class NativeGpu:
         memory = [(at_s - profile.began_s, n) for at_s, n in self._memory.stop_samples()]
         written, read, crossings = self._traffic
         try:
-            found = await profile.finish(self._queue, self._timestamp_period())
+            result = await profile.finish(self._queue, self._timestamp_period())
         except Exception as error:
             raise self._gpu_error("stop_profile", error) from None
         return replace(
-            found,
+            result,
             memory=memory,
             written_nbytes=written,
             read_nbytes=read,

@@ -45,8 +45,8 @@ def _penalise(call: Call, adapter: AdapterInfo) -> Variants:
 
 def _sample_token(call: Call, adapter: AdapterInfo) -> Variants:
     def numbers(sizes: Sizes) -> Numbers:
-        found = _logits(call, sizes)
-        return {**found, "block": max(_LEAST_BLOCK, -(-found["n"] // _BLOCKS))}
+        result = _logits(call, sizes)
+        return {**result, "block": max(_LEAST_BLOCK, -(-result["n"] // _BLOCKS))}
 
     # A lane leaves sixteen masses and its peaks; a block its peak and its weight.
     order = (16, 32, 64) if adapter.software else (256, 128, 64)

@@ -66,8 +66,8 @@ def link(
 
 
 def _bindings(wgsl: str) -> str:
-    found = {int(at): _LETTERS[(space, access)] for at, space, access, _ in _groups(wgsl)}
-    return "".join(found.get(at, "-") for at in range(max(found) + 1))
+    results = {int(at): _LETTERS[(space, access)] for at, space, access, _ in _groups(wgsl)}
+    return "".join(results.get(at, "-") for at in range(max(results) + 1))
 
 
 def _groups(wgsl: str) -> list[tuple[str, str, str | None, str]]:

@@ -74,10 +74,10 @@ class KernelProver:
             self.n_unproven += len(due)
             return []
         began = perf_counter()
-        found: dict[str, Fault | None] = {}
+        results: dict[str, Fault | None] = {}
 
         async def work(key: str, call: Call, kernel: Kernel) -> None:
-            found[key] = await self._fault(call, kernel, cut=cut)
+            results[key] = await self._fault(call, kernel, cut=cut)
 
         jobs = [work(key, *pair) for key, pair in due.items()]
         # Whole ones are as large as a model's weights: one at a time.
@@ -85,19 +85,19 @@ class KernelProver:
             await all_or_first_error(together)
         self.n_trials += len(due)
         self.spent_s += perf_counter() - began
-        self._pipelines.choices.note_proven(key for key, fault in found.items() if fault is None)
-        return [fault for fault in found.values() if fault is not None]
+        self._pipelines.choices.note_proven(key for key, fault in results.items() if fault is None)
+        return [fault for fault in results.values() if fault is not None]
 
     async def _fault(self, call: Call, kernel: Kernel, *, cut: bool) -> Fault | None:
         """What is wrong with a kernel, if anything is."""
         trial, same = self._trial(call, kernel, cut=cut)
         try:
-            found = await self._run(trial, same)
+            result = await self._run(trial, same)
         except (DeviceLostError, GpuOutOfMemoryError):
             raise
         except GpuError as error:
             return Fault(kernel, error.problem, wrong=False)
-        worst = max(deviation(mine, right) for mine, right in await trial.compared(found))
+        worst = max(deviation(mine, right) for mine, right in await trial.compared(result))
         if worst <= TOLERANCE:
             return None
         problem = f"its numbers are off by {worst:.2g}, and {TOLERANCE:.2g} is allowed"
@@ -125,11 +125,11 @@ class KernelProver:
             executable = TapeExecutable(
                 self._gpu, self._pipelines, program, [kernel], store, states
             )
-            found = list((await executable.run(sizes, inputs)).values())
+            result = list((await executable.run(sizes, inputs)).values())
             for value in trial.updated:
-                found.append(np.empty_like(trial.data(value)))
-                await states.read(value.name, 0, found[-1].data)
-            return found
+                result.append(np.empty_like(trial.data(value)))
+                await states.read(value.name, 0, result[-1].data)
+            return result
         finally:
             if executable is not None:
                 executable.close()

@@ -107,12 +107,12 @@ class GpuQuantizer:
 
     async def sums(self) -> dict[str, Sums]:
         """See `Quantizer.sums`."""
-        found = np.empty((len(self._parameters), self._groups, 4), np.float32)
-        if found.size:
-            await self._gpu.read(self._sums, 0, found.data)
+        result = np.empty((len(self._parameters), self._groups, 4), np.float32)
+        if result.size:
+            await self._gpu.read(self._sums, 0, result.data)
         with np.errstate(over="ignore", invalid="ignore"):
-            added = found.astype(np.float64)[..., :3].sum(axis=1)
-        most = found[..., 3].max(axis=1)
+            added = result.astype(np.float64)[..., :3].sum(axis=1)
+        most = result[..., 3].max(axis=1)
         return {
             name: Sums(float(error), float(squares), round(float(unfit)), float(largest))
             for name, (error, squares, unfit), largest in zip(

@@ -30,13 +30,13 @@ async def simplified(
     """
     full = _in_full(adapter)
     kernels = await pipelines.kernels_for(calls)
-    found: list[str] = []
+    results: list[str] = []
     for call, kernel in zip(calls, kernels, strict=True):
         wanted = select(call, full)
         tuned = signature(call) in pipelines.choices.tuned
         if kernel.variant != wanted.variant and not tuned:
-            found.append("; ".join(_reasons(pipelines, adapter, call, wanted)))
-    return found
+            results.append("; ".join(_reasons(pipelines, adapter, call, wanted)))
+    return results
 
 
 def _reasons(

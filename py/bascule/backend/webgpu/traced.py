@@ -41,8 +41,8 @@ class TracedPass:
                 await self._step(tracer, index, sizes)
         finally:
             if timing:
-                found = joined(await self.gpu.stop_profile(), dict(self.names))
-                tracer.time(first, [span.seconds for span in found.work], found.timed_by)
+                result = joined(await self.gpu.stop_profile(), dict(self.names))
+                tracer.time(first, [span.seconds for span in result.work], result.timed_by)
 
     async def _start_timing(self) -> bool:
         try:
@@ -65,13 +65,13 @@ class TracedPass:
     async def _read_all(
         self, values: Any, sizes: Sizes, parameters: frozenset[str]
     ) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        results: dict[str, Any] = {}
 
         async def read(value: Value) -> None:
-            found[value.name] = await self._read(value, sizes, value.name in parameters)
+            results[value.name] = await self._read(value, sizes, value.name in parameters)
 
         await all_or_first_error([read(value) for value in values])
-        return found
+        return results
 
     async def _read(self, value: Value, sizes: Sizes, is_parameter: bool) -> Array | BlockMatrix:
         shape = value.sizes(sizes)

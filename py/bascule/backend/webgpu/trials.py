@@ -126,8 +126,8 @@ class Trial:
             program = replace(program, calls=(call,), inputs=(*program.inputs, onto))
             inputs[onto.name] = np.full(onto.sizes(self.sizes), np.nan, np.float32)
         executable = await backend.prepare(program, store, states)
-        found = await executable.run(self.sizes, inputs)
-        return [*found.values(), *(states.arrays[v.name] for v in self.updated)]
+        result = await executable.run(self.sizes, inputs)
+        return [*result.values(), *(states.arrays[v.name] for v in self.updated)]
 
     async def compared(self, found: Sequence[Array]) -> list[tuple[Array, Array]]:
         """What was found beside what numpy has; of a part of a result only what it writes."""
@@ -141,10 +141,10 @@ class Trial:
     @cached_property
     def _kinds(self) -> dict[str, str]:
         kinds = {"state": "state", "weight": "parameter", "table": "parameter"}
-        found: dict[str, str] = {}
+        results: dict[str, str] = {}
         for operand, value in operands_of(self.call):
-            found.setdefault(value.name, kinds.get(operand.role, "input"))
-        return found
+            results.setdefault(value.name, kinds.get(operand.role, "input"))
+        return results
 
     def _made(self, value: Value, operand: Operand) -> Array:
         draw = samples.Draw(
@@ -196,17 +196,17 @@ def _certain_rows(call: Call) -> dict[str, int]:
 
 def _dim_limits(call: Call) -> dict[str, int]:
     """By the Dims' names: texts and their tokens give some 72 rows together."""
-    found = {d.name: _TOKENS for _, d in call.attributes if isinstance(d, Dim)}
+    results = {d.name: _TOKENS for _, d in call.attributes if isinstance(d, Dim)}
     for operand, value in operands_of(call):
         most = _SLOTS if operand.role == "state" else _TOKENS
-        found |= {d.name: most for d in value.shape if isinstance(d, Dim)}
+        results |= {d.name: most for d in value.shape if isinstance(d, Dim)}
     first, role = call.operands[0], OPS[call.op].operands[0].role
     batched = 2 if role == "ids" else 3
     if first is not None and len(first.shape) == batched:
         texts, tokens = first.shape[0], min(first.limits[1], _TOKENS)
         if isinstance(texts, Dim):
-            found[texts.name] = -(-_ROWS // tokens)
-    return {**found, **_certain_rows(call)}
+            results[texts.name] = -(-_ROWS // tokens)
+    return {**results, **_certain_rows(call)}
 
 
 def _words(data: Array) -> Array:

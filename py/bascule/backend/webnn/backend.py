@@ -87,9 +87,9 @@ class WebNnExecutable:
             fed = {name: array for name, array in fed.items() if name in wanted}
             self.host_s += perf_counter() - started
             began = perf_counter()
-            found = await self._graphs.ml.run(graph, fed)
+            result = await self._graphs.ml.run(graph, fed)
             self._op_times.note(f"a graph of {len(self._program.calls)} ops", began)
-        results = {v.name: _cut(v, sizes, found[v.name]) for v in self._program.outputs}
+        results = {v.name: _cut(v, sizes, result[v.name]) for v in self._program.outputs}
         return results if into is None else written(results, into)
 
     async def submit(

@@ -51,16 +51,16 @@ class BrowserMl:
 
     async def run(self, graph: int, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """See `Ml.run`."""
-        found = {n: np.empty(size, np.float32) for n, size in self._outputs[graph].items()}
+        results = {n: np.empty(size, np.float32) for n, size in self._outputs[graph].items()}
         try:
             for name, array in inputs.items():
                 self._bridge.write(graph, name, array.ravel())
             self._bridge.dispatch(graph)
-            for name, array in found.items():
+            for name, array in results.items():
                 await self._bridge.read(graph, name, array)
         except JsException as error:
             raise self._webnn_error("run", error) from None
-        return dict(found)
+        return dict(results)
 
     def free(self, graph: int) -> None:
         """See `Ml.free`."""

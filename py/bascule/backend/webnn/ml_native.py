@@ -48,10 +48,10 @@ class NativeMl:
     async def run(self, graph: int, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """See `Ml.run`. pywebnn computes without letting other Python threads run."""
         try:
-            found = self._context.compute(self._graphs[graph], dict(inputs))
+            result = self._context.compute(self._graphs[graph], dict(inputs))
         except (RuntimeError, TypeError, ValueError) as error:
             raise WebNnError("run", str(error)) from error
-        return {name: np.asarray(array) for name, array in found.items()}
+        return {name: np.asarray(array) for name, array in result.items()}
 
     def free(self, graph: int) -> None:
         """See `Ml.free`."""

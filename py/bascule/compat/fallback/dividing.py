@@ -53,22 +53,22 @@ def plan(
     LimitError, with what the smallest piece needs, where none is small enough.
     """
     work = request.operation.record(request)
-    found = _broken(work.program, limits, rewrites)
-    if not found[0] and not wanted:
+    result = _broken(work.program, limits, rewrites)
+    if not result[0] and not wanted:
         return Plan(work)
     planner = _Planner(request, limits, rewrites, split_matrices=split_matrices)
     if planner.division is None:
-        _refuse(found)
+        _refuse(result)
         return Plan(work)
     whole = tuple((0, axis.count) for axis in planner.division.axes)
-    if not found[0] and not planner.halves(whole):
+    if not result[0] and not planner.halves(whole):
         return Plan(work)
-    pieces = tuple(sorted(planner.leaves(whole, divided=not found[0])))
+    pieces = tuple(sorted(planner.leaves(whole, divided=not result[0])))
     if limits.memory_nbytes < device_nbytes(work.program) and len(pieces) > _MOST_PIECES:
-        what, needs, allowed = found
+        what, needs, allowed = result
         advice = f"Allow more memory: {len(pieces)} pieces would fit, and {_MOST_PIECES} are taken."
         raise LimitError(what, needs, allowed, hint=advice)
-    reason = f"{found[0]} needs {found[1]}, and {found[2]}" if found[0] else wanted
+    reason = f"{result[0]} needs {result[1]}, and {result[2]}" if result[0] else wanted
     taken = tuple(
         Taken(axis.strategy, f"{reason}: divided by {axis.things}", n)
         for index, axis in enumerate(planner.division.axes)
@@ -101,26 +101,26 @@ class _Planner:
             barred = axis.strategy == "layer_decomposition" and not self._split_matrices
             if end - first > 1 and not barred:
                 ways.append((order.index(axis.strategy), index))
-        found: list[tuple[tuple[Span, ...], tuple[Span, ...]]] = []
+        results: list[tuple[tuple[Span, ...], tuple[Span, ...]]] = []
         for _, index in sorted(ways):
             first, end = spans[index]
             middle = (first + end) // 2
             before, after = spans[:index], spans[index + 1 :]
-            found.append(((*before, (first, middle), *after), (*before, (middle, end), *after)))
-        return found
+            results.append(((*before, (first, middle), *after), (*before, (middle, end), *after)))
+        return results
 
     def leaves(self, spans: tuple[Span, ...], *, divided: bool) -> list[tuple[Span, ...]]:
         """The pieces of a piece; `divided` asks for two at least."""
         program = self._program(spans)
         if program is None:
             return []
-        found = _broken(program, self._limits, self._rewrites)
-        if not found[0] and not divided:
+        result = _broken(program, self._limits, self._rewrites)
+        if not result[0] and not divided:
             return [spans]
         ways = self.halves(spans)
         if not ways:
             hint = "" if self._split_matrices else "Set enable_layer_processing to divide matrices."
-            _refuse(found, hint)
+            _refuse(result, hint)
         # The second half is the larger one where they differ: where it does not fit nothing does.
         first, second = ways[0] if divided else min(ways, key=self._strain)
         return self.leaves(second, divided=False) + self.leaves(first, divided=False)

@@ -235,7 +235,7 @@ def create_optimal_fallback_strategy(
     settings = read_settings(browser_info, model_type, config)
     where = "create_optimal_fallback_strategy"
     operation = operation_named(operation_type, where, settings.model_type)
-    found = answer(settings, operation, None)
+    result = answer(settings, operation, None)
     room = memory_budget(settings, None) * settings.memory_threshold
     limits = limits_of(settings, room, Limits())
     record = settings.capabilities or safari_capabilities(settings.browser_info)
@@ -243,8 +243,8 @@ def create_optimal_fallback_strategy(
     return {
         "operation": operation.name,
         "model_type": settings.model_type,
-        "needs_fallback": found.needed,
-        "reasons": list(found.reasons),
+        "needs_fallback": result.needed,
+        "reasons": list(result.reasons),
         "strategy": operation.strategies[0],
         "strategies": list(operation.strategies),
         "tier": settings.tier if settings.tier != "auto" else "webgpu" if has_gpu else "wasm",

@@ -44,8 +44,8 @@ def attention(request: Request) -> Work:
     shape = (*q.shape[:-1], v.shape[-1])
     causal = request.flag("causal")
     if causal and q.shape[-2] > k.shape[-2]:
-        found = f"{q.shape[-2]} queries over {k.shape[-2]} keys"
-        raise InputError(request.where, "no more queries than keys where causal", found)
+        result = f"{q.shape[-2]} queries over {k.shape[-2]} keys"
+        raise InputError(request.where, "no more queries than keys where causal", result)
     q, k, v = (_tokens_first(x, heads) for x in (q, k, v))
     return _recorded(q, k, v, shape, bool(heads), causal)
 

@@ -74,10 +74,10 @@ def divide_image(request: Request) -> Division:
 
 
 def _pair(request: Request, name: str, default: tuple[int, ...], *, least: int) -> tuple[int, int]:
-    found: Any = request.context.get(name, default)
-    pair = found if isinstance(found, tuple | list) else (found, found)
+    result: Any = request.context.get(name, default)
+    pair = result if isinstance(result, tuple | list) else (result, result)
     whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in pair)
     if len(pair) != 2 or not whole or min(pair) < least:
         expected = f"a whole number from {least} on, or two of them"
-        raise InputError(f"{request.where}, context {name!r}", expected, repr(found)[:80])
+        raise InputError(f"{request.where}, context {name!r}", expected, repr(result)[:80])
     return int(pair[0]), int(pair[1])

@@ -191,9 +191,9 @@ def divide_cache(request: Request) -> Division:
 
     def piece(spans: tuple[Span, ...]) -> tuple[Request, Any]:
         some = (slice(None), slice(*spans[0])) if heads else (..., slice(*spans[0]))
-        found = {name: array[some] for name, array in arrays.items()}
+        results = {name: array[some] for name, array in arrays.items()}
         place = (slice(None), *some) if heads else some
-        return Request(request.operation, found, request.context), place
+        return Request(request.operation, results, request.context), place
 
     count = shape[1] if heads else shape[-1]
     axis = Axis("partitioned_kv_cache", "heads" if heads else "columns", count)

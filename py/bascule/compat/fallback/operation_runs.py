@@ -202,11 +202,11 @@ async def _ran(work: Work, states: StateStore, executable: Executable) -> dict[s
     """Outputs, and the states that the work keeps, by name."""
     for name, array in work.states.items():
         states.write(name, 0, np.ascontiguousarray(array).data)
-    found = await executable.run({}, work.inputs)
+    result = await executable.run({}, work.inputs)
     for name in work.kept:
-        found[name] = np.empty(work.states[name].shape, work.states[name].dtype)
-        await states.read(name, 0, found[name].data)
-    return found
+        result[name] = np.empty(work.states[name].shape, work.states[name].dtype)
+        await states.read(name, 0, result[name].data)
+    return result
 
 
 def rows_of(parameter: Parameter, weights: Mapping[str, Array]) -> Array:

@@ -117,19 +117,19 @@ class Request:
 
     def floats(self, name: str, *, ndims: tuple[int, ...]) -> Floats:
         """An array of numbers with so many axes and something in it, as float32."""
-        found = self._array(name, ndims)
-        if found.dtype.kind not in "fiub":
-            raise InputError(f"{self.where}, input {name!r}", "numbers", f"dtype {found.dtype}")
+        result = self._array(name, ndims)
+        if result.dtype.kind not in "fiub":
+            raise InputError(f"{self.where}, input {name!r}", "numbers", f"dtype {result.dtype}")
         with np.errstate(over="ignore"):  # what is too large for a float32 is infinite in it
-            return np.ascontiguousarray(found, np.float32)
+            return np.ascontiguousarray(result, np.float32)
 
     def ids(self, name: str) -> NDArray[np.int64]:
         """An array of whole numbers of any shape."""
-        found = self._array(name, ())
-        if found.dtype.kind not in "iu":
-            problem = f"dtype {found.dtype}"
+        result = self._array(name, ())
+        if result.dtype.kind not in "iu":
+            problem = f"dtype {result.dtype}"
             raise InputError(f"{self.where}, input {name!r}", "whole numbers", problem)
-        return found.astype(np.int64)
+        return result.astype(np.int64)
 
     def maybe(self, name: str, *, ndims: tuple[int, ...]) -> Floats | None:
         """Like `floats`; None where it was left out."""
@@ -137,20 +137,20 @@ class Request:
 
     def whole(self, name: str, default: int, *, least: int = 0, most: int | None = None) -> int:
         """A whole number of the context, `most` at most."""
-        found = self.context.get(name, default)
-        whole = isinstance(found, int | np.integer) and not isinstance(found, bool)
-        if not whole or found < least or (most is not None and found > most):
+        result = self.context.get(name, default)
+        whole = isinstance(result, int | np.integer) and not isinstance(result, bool)
+        if not whole or result < least or (most is not None and result > most):
             range_ = f"from {least} on" if most is None else f"from {least} to {most:,}"
             expected = f"a whole number {range_}"
-            raise InputError(f"{self.where}, context {name!r}", expected, repr(found)[:80])
-        return int(found)
+            raise InputError(f"{self.where}, context {name!r}", expected, repr(result)[:80])
+        return int(result)
 
     def flag(self, name: str) -> bool:
         """A yes or no of the context; no by default."""
-        found = self.context.get(name, False)
-        if not isinstance(found, bool | np.bool_):
-            raise InputError(f"{self.where}, context {name!r}", "True or False", repr(found)[:80])
-        return bool(found)
+        result = self.context.get(name, False)
+        if not isinstance(result, bool | np.bool_):
+            raise InputError(f"{self.where}, context {name!r}", "True or False", repr(result)[:80])
+        return bool(result)
 
     def need(self, ok: bool, expected: str, *names: str) -> None:
         """InputError with the shapes of these inputs unless `ok`."""
@@ -164,13 +164,13 @@ class Request:
         if given is None:
             raise InputError(where, "an array", "nothing")
         try:
-            found = np.asarray(given)
+            result = np.asarray(given)
         except ValueError as error:  # rows of different lengths
             raise InputError(where, "an array", str(error)) from None
-        if not found.size or (ndims and found.ndim not in ndims):
+        if not result.size or (ndims and result.ndim not in ndims):
             axes = f"{' or '.join(map(str, ndims))} axes and " if ndims else ""
-            raise InputError(where, f"an array with {axes}something in it", f"shape {found.shape}")
-        return found
+            raise InputError(where, f"an array with {axes}something in it", f"shape {result.shape}")
+        return result
 
 
 def single(

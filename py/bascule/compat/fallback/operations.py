@@ -143,12 +143,12 @@ def operation_named(
     if name == "embedding":
         images = model == "multimodal" and isinstance(inputs, Mapping) and "image" in inputs
         name = "feature_extraction" if images else _EMBEDDINGS[model]
-    found = _BY_NAME.get(name) if isinstance(name, str) else None
-    if found is None:
+    result = _BY_NAME.get(name) if isinstance(name, str) else None
+    if result is None:
         known = ", ".join(operation.name for operation in OPERATIONS)
         hint = did_you_mean(name, ("embedding", *_BY_NAME))
         raise InputError(where, f"an operation of {known}", repr(name)[:80], hint=hint)
-    return found
+    return result
 
 
 def wrapped(request: Request) -> Request:

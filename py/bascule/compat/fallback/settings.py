@@ -57,22 +57,24 @@ def read_settings(
     unknown = sorted(set(map(str, given)) - set(CONFIG))
     if unknown:
         raise InputError("config", f"settings of {', '.join(CONFIG)}", ", ".join(unknown)[:80])
-    found = {name: value for name, value in given.items() if value is not None}
+    results = {name: value for name, value in given.items() if value is not None}
     for name in _SIZES:
-        size = found.get(name, 1)
+        size = results.get(name, 1)
         if isinstance(size, bool) or not isinstance(size, int | float) or not size >= 1:
             raise InputError(f"config {name!r}", "a number from 1 on", repr(size)[:80])
-    tier_named(found.get("tier", "auto"), "config 'tier'")
-    _need(found.get("device"), OpenDevice, "config 'device'", "what bascule.open_device gives")
-    _need(found.get("capabilities"), Capabilities, "config 'capabilities'", "a Capabilities record")
-    if not callable(found.get("classify", kind_of)):
-        raise InputError("config 'classify'", "a callable", repr(found["classify"])[:80])
+    tier_named(results.get("tier", "auto"), "config 'tier'")
+    _need(results.get("device"), OpenDevice, "config 'device'", "what bascule.open_device gives")
+    _need(
+        results.get("capabilities"), Capabilities, "config 'capabilities'", "a Capabilities record"
+    )
+    if not callable(results.get("classify", kind_of)):
+        raise InputError("config 'classify'", "a callable", repr(results["classify"])[:80])
     return Settings(
         mapping_of(browser_info, "browser_info"),
         model_type_named(model_type, "model_type"),
         bool(layer_processing),
         _threshold(memory_threshold),
-        **found,
+        **results,
     )
 
 

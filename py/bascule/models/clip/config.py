@@ -59,7 +59,7 @@ def _nested(
     """Return an encoder's settings; those of older files' `key`_dict come first, as they do in
     transformers, its defaults among them.
     """
-    found = dict(defaults)
+    result = dict(defaults)
     for name in (key, f"{key}_dict"):
         value = config.get(name)
         if value is None:
@@ -67,5 +67,5 @@ def _nested(
         if not isinstance(value, dict):
             raise ModelFileError(file, f"{name} is {str(value)[:40]!r}, expected an object")
         older = defaults if name != key else {}
-        found |= {**older, **{k: v for k, v in value.items() if v is not None}}
-    return found
+        result |= {**older, **{k: v for k, v in value.items() if v is not None}}
+    return result

@@ -118,11 +118,11 @@ def read_unwindowed_config(
     config: Mapping[str, Any], file: str, *, defaults: Mapping[str, Any]
 ) -> DecoderConfig:
     """As `read_decoder_config`, of a decoder whose window is off by default."""
-    found = read_decoder_config(config, file, defaults=defaults)
+    result = read_decoder_config(config, file, defaults=defaults)
     # A window has no effect unless it is switched on, for some of the layers alone.
     Settings(config, file).expect({"use_sliding_window": False})
     expect_full_attention(config, file)
-    return found
+    return result
 
 
 def expect_full_attention(config: Mapping[str, Any], file: str) -> None:
@@ -139,10 +139,10 @@ def expect_full_attention(config: Mapping[str, Any], file: str) -> None:
 def rotary_settings(config: Mapping[str, Any], file: str) -> Mapping[str, Any]:
     """Return what a config.json says of rotary angles, under either key; ModelFileError."""
     # Newer files have all of it in the first, older ones the scaling alone in the second.
-    found = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if not isinstance(found, dict):
+    result = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(result, dict):
         raise ModelFileError(file, "its rope_scaling is no JSON object")
-    return found
+    return result
 
 
 def rotary_factors(

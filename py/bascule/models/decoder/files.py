@@ -124,12 +124,12 @@ def with_types(
         known.add(theirs)
         tensor = tensors.get(theirs)
         if tensor is None or tensor.shape != shape:
-            found = "missing" if tensor is None else f"{list(tensor.shape)}"
-            problem = f"tensor {theirs!r} is {found}, and its settings make it {list(shape)}"
+            result = "missing" if tensor is None else f"{list(tensor.shape)}"
+            problem = f"tensor {theirs!r} is {result}, and its settings make it {list(shape)}"
             raise ModelFileError(file, problem)
         fine = weights not in (None, "f16") and name in (TABLE, OUTPUT)
-        found = _type(tensor, "q8_0" if fine else weights, file)
-        types[name] = "f32" if name.split(".")[-2] in config.columns else found
+        result = _type(tensor, "q8_0" if fine else weights, file)
+        types[name] = "f32" if name.split(".")[-2] in config.columns else result
     for name in sorted(tensors.keys() - known):
         if not family.ignored.fullmatch(name):
             problem = f"there is a tensor {name[:80]!r}, which is not known"

@@ -31,8 +31,8 @@ _PARTS = {
 
 def read_config(config: Mapping[str, Any], file: str) -> EncoderConfig:
     """Check and read a config.json; errors as `EncoderFamily.config`."""
-    found = read_encoder_config(config, file, _ARCHITECTURES, _KEYS)
-    return replace(found, eps=_EPS, token_types=False)
+    result = read_encoder_config(config, file, _ARCHITECTURES, _KEYS)
+    return replace(result, eps=_EPS, token_types=False)
 
 
 def tensor_name(name: str) -> str:

@@ -75,7 +75,7 @@ def read_encoder_config(
     if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 <= eps < 1:
         raise ModelFileError(file, f"layer_norm_eps is {_short(eps)}, expected a small number")
     read = Settings(config, file)
-    found = EncoderConfig(
+    result = EncoderConfig(
         vocabulary=read.size("vocab_size"),
         hidden=read.size(keys.hidden),
         layers=read.size(keys.layers, largest=MOST_LAYERS),
@@ -85,10 +85,10 @@ def read_encoder_config(
         activation=_ACTIVATIONS[activation],
         eps=float(eps),
     )
-    if found.hidden % found.heads:
-        problem = f"{keys.hidden} {found.hidden} does not divide by {found.heads} heads"
+    if result.hidden % result.heads:
+        problem = f"{keys.hidden} {result.hidden} does not divide by {result.heads} heads"
         raise ModelFileError(file, problem)
-    return found
+    return result
 
 
 def _short(value: object) -> str:

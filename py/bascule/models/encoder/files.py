@@ -25,7 +25,7 @@ def plain_names(
 
     ModelFileError if two tensors come out with one name.
     """
-    found: dict[str, TensorInfo] = {}
+    results: dict[str, TensorInfo] = {}
     for name, tensor in tensors.items():
         short = name
         for prefix in family.prefixes:
@@ -33,10 +33,10 @@ def plain_names(
         for old, new in _OLD_NAMES.items():
             if short.endswith(f".{old}"):
                 short = short.removesuffix(old) + new
-        if short in found:
+        if short in results:
             raise ModelFileError(place, f"it has the tensor {short[:80]!r} in two spellings")
-        found[short] = replace(tensor, name=short)
-    return found
+        results[short] = replace(tensor, name=short)
+    return results
 
 
 def check_tensors(

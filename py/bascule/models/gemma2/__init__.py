@@ -45,11 +45,11 @@ _LAYERS_OF_27B = 46
 
 def read_config(config: Mapping[str, Any], file: str) -> DecoderConfig:
     """Check and read a config.json; errors as `DecoderFamily.config`."""
-    found = read_decoder_config(config, file, plain=_PLAIN, defaults=_DEFAULTS)
+    result = read_decoder_config(config, file, plain=_PLAIN, defaults=_DEFAULTS)
     read = Settings(config, file)
     scalar = read.number("query_pre_attn_scalar", 256, 1e-6, 1e6)
     return replace(
-        _gemma(found, full_layers=_full_layers(config, found.layers, file)),
+        _gemma(result, full_layers=_full_layers(config, result.layers, file)),
         window=_window(config, read),
         scale=scalar**-0.5,
         score_cap=_cap(config, read, "attn_logit_softcapping", 50.0),
@@ -65,11 +65,11 @@ def read_metadata(
 
     Its norms have the 1 added to their weights already.
     """
-    found = read_decoder_metadata(metadata, types, rows, file, architecture="gemma2")
+    result = read_decoder_metadata(metadata, types, rows, file, architecture="gemma2")
     read = Settings(metadata, file)
-    scalar = found.hidden // found.heads if found.layers == _LAYERS_OF_27B else found.size
+    scalar = result.hidden // result.heads if result.layers == _LAYERS_OF_27B else result.size
     return replace(
-        _gemma(found, full_layers=frozenset(range(1, found.layers, 2))),
+        _gemma(result, full_layers=frozenset(range(1, result.layers, 2))),
         window=read.whole("gemma2.attention.sliding_window", 4096, 0),
         scale=scalar**-0.5,
         score_cap=read.number("gemma2.attn_logit_softcapping", 50.0, 0.0, _MOST_CAP),

@@ -74,11 +74,11 @@ def read_metadata(
 ) -> DecoderConfig:
     """Check and read a GGUF header; errors as `DecoderFamily.config`."""
     eps = "attention.layer_norm_epsilon"
-    found = read_decoder_metadata(metadata, types, rows, file, architecture="gpt2", eps=eps)
-    if found.kv_heads != found.heads or found.heads * found.size != found.hidden:
-        problem = f"{found.heads} heads of size {found.size} do not make {found.hidden}"
+    result = read_decoder_metadata(metadata, types, rows, file, architecture="gpt2", eps=eps)
+    if result.kv_heads != result.heads or result.heads * result.size != result.hidden:
+        problem = f"{result.heads} heads of size {result.size} do not make {result.hidden}"
         raise ModelFileError(file, problem)
-    return replace(found, rotary=False)
+    return replace(result, rotary=False)
 
 
 GPT2 = DecoderFamily(

@@ -43,11 +43,13 @@ class PatchesConfig:
 
     def seeing(self, image: int, file: str) -> PatchesConfig:
         """Return the same for images of another size; ModelFileError for one that cannot be."""
-        found = replace(self, image=image)
-        if not 1 <= found.patches <= _MOST_PATCHES:  # pixels past the last whole patch are not read
+        result = replace(self, image=image)
+        if (
+            not 1 <= result.patches <= _MOST_PATCHES
+        ):  # pixels past the last whole patch are not read
             limits = f"1 to {_MOST_PATCHES:,} patches of {self.patch} x {self.patch}"
             raise ModelFileError(file, f"images of {image} x {image} pixels are not {limits}")
-        return found
+        return result
 
     @property
     def side(self) -> int:

@@ -18,12 +18,12 @@ _DEFAULTS: Mapping[str, Any] = {"num_key_value_heads": 8, "max_position_embeddin
 
 def read_config(config: Mapping[str, Any], file: str) -> DecoderConfig:
     """Check and read a config.json; errors as `DecoderFamily.config`."""
-    found = read_decoder_config(config, file, defaults=_DEFAULTS)
+    result = read_decoder_config(config, file, defaults=_DEFAULTS)
     expect_full_attention(config, file)
     # A window that is null is none; one that is left out is the class's own.
     if config.get("sliding_window", 4096) is None:
-        return found
-    return replace(found, window=Settings(config, file).size("sliding_window", 4096))
+        return result
+    return replace(result, window=Settings(config, file).size("sliding_window", 4096))
 
 
 MISTRAL = DecoderFamily(

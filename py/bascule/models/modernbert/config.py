@@ -40,26 +40,26 @@ class ModernConfig(EncoderConfig):
 
 def read_config(config: Mapping[str, Any], file: str) -> ModernConfig:
     """Check and read a config.json; errors as `EncoderFamily.config`."""
-    found, head = (
+    result, head = (
         read_encoder_config(config, file, _ARCHITECTURES, Keys(activation=f"{part}_activation"))
         for part in ("hidden", "classifier")
     )
     read = Settings(config, file)
     read.expect(_NO_BIASES)
-    size = found.hidden // found.heads
+    size = result.hidden // result.heads
     if size % 2 or size > _MOST_HEAD:
-        raise ModelFileError(file, f"{found.heads} heads of size {size} cannot be rotated")
+        raise ModelFileError(file, f"{result.heads} heads of size {size} cannot be rotated")
     pooling = config.get("classifier_pooling", "cls")
     if pooling not in _POOLINGS:
         problem = f"its classifier_pooling is {str(pooling)[:40]!r}"
         raise UnsupportedModelError(file, problem)
-    sizes = {name: getattr(found, name) for name in EncoderConfig.__slots__}
+    sizes = {name: getattr(result, name) for name in EncoderConfig.__slots__}
     sizes["positions"] = read.size("max_position_embeddings", largest=_MOST_POSITIONS)
     return replace(
         ModernConfig(**sizes),
         eps=read.number("norm_eps", 1e-5, 0.0, 0.5),
         token_types=False,
-        local=_local_layers(config, found.layers, file),
+        local=_local_layers(config, result.layers, file),
         # So many tokens on either side, and the token itself.
         window=read.size("local_attention", 128) // 2 + 1,
         theta=_theta(config, _FULL, file),

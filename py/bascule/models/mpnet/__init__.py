@@ -32,14 +32,14 @@ _PARTS = {
 
 def read_config(config: Mapping[str, Any], file: str) -> EncoderConfig:
     """Check and read a config.json; errors as `EncoderFamily.config`."""
-    found = read_encoder_config(config, file, _ARCHITECTURES)
+    result = read_encoder_config(config, file, _ARCHITECTURES)
     Settings(config, file).expect({"relative_attention_num_buckets": _BUCKETS})
-    if found.positions <= _FIRST:
-        problem = f"max_position_embeddings {found.positions} leaves no position from {_FIRST} on"
+    if result.positions <= _FIRST:
+        problem = f"max_position_embeddings {result.positions} leaves no position from {_FIRST} on"
         raise ModelFileError(file, problem)
-    positions = found.positions - _FIRST
+    positions = result.positions - _FIRST
     return replace(
-        found,
+        result,
         positions=positions,
         first_position=_FIRST,
         token_types=False,

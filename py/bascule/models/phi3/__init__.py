@@ -21,16 +21,16 @@ _DEFAULTS: Mapping[str, Any] = {"max_position_embeddings": 4096, "rms_norm_eps":
 
 def read_config(config: Mapping[str, Any], file: str) -> DecoderConfig:
     """Check and read a config.json; errors as `DecoderFamily.config`."""
-    found = read_decoder_config(config, file, defaults=_DEFAULTS)
-    return _with_window(found, Settings(config, file), "sliding_window")
+    result = read_decoder_config(config, file, defaults=_DEFAULTS)
+    return _with_window(result, Settings(config, file), "sliding_window")
 
 
 def read_metadata(
     metadata: Mapping[str, Any], types: Mapping[str, DType], rows: int, file: str
 ) -> DecoderConfig:
     """Check and read a GGUF header; errors as `DecoderFamily.config`."""
-    found = read_decoder_metadata(metadata, types, rows, file, architecture="phi3")
-    return _with_window(found, Settings(metadata, file), "phi3.attention.sliding_window")
+    result = read_decoder_metadata(metadata, types, rows, file, architecture="phi3")
+    return _with_window(result, Settings(metadata, file), "phi3.attention.sliding_window")
 
 
 def _with_window(config: DecoderConfig, settings: Settings, key: str) -> DecoderConfig:

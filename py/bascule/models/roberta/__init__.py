@@ -22,13 +22,13 @@ _CLASSIFIERS = tuple(f"{name}ForSequenceClassification" for name in _NAMES)
 
 def read_config(config: Mapping[str, Any], file: str) -> EncoderConfig:
     """Check and read a config.json; errors as `EncoderFamily.config`."""
-    found = read_encoder_config(config, file, _ARCHITECTURES)
+    result = read_encoder_config(config, file, _ARCHITECTURES)
     # Positions count from the one behind the padding's own.
     first = Settings(config, file).whole("pad_token_id", 1, 0) + 1
-    if first >= found.positions:
-        problem = f"max_position_embeddings {found.positions} leaves no position from {first} on"
+    if first >= result.positions:
+        problem = f"max_position_embeddings {result.positions} leaves no position from {first} on"
         raise ModelFileError(file, problem)
-    return replace(found, positions=found.positions - first, first_position=first)
+    return replace(result, positions=result.positions - first, first_position=first)
 
 
 ROBERTA = EncoderFamily(

@@ -58,7 +58,7 @@ def whisper_tensors(header: BinHeader, file: str) -> dict[str, TensorInfo]:
     if header.specification != "WhisperSpec":
         problem = f"it holds a {header.specification[:40]}, not a Whisper"
         raise UnsupportedModelError(file, problem)
-    found: dict[str, TensorInfo] = {}
+    results: dict[str, TensorInfo] = {}
     for name, variable in header.variables.items():
         if name in _UNREAD or name in _PLAIN or name.endswith("/num_heads"):
             continue
@@ -67,8 +67,8 @@ def whisper_tensors(header: BinHeader, file: str) -> dict[str, TensorInfo]:
             hint = "Convert the model with --quantization float16."
             raise UnsupportedModelError(file, problem, hint=hint)
         for tensor in _parts(name, variable, file):
-            found[tensor.name] = tensor
-    return found
+            results[tensor.name] = tensor
+    return results
 
 
 def _parts(name: str, variable: TensorInfo, file: str) -> Iterator[TensorInfo]:

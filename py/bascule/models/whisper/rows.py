@@ -34,7 +34,7 @@ def decode_rows(to: Hearing, rows: Rows) -> list[Value]:
     x = graph.call("embedding", ids, table)
     x = graph.call("add", x, graph.call("embedding", positions, learned))
     x = graph.reshape(x, (r, c))
-    found: list[Value] = []
+    results: list[Value] = []
     for layer in range(config.decoder.layers):
         at = f"{name}.layers.{layer}"
         keys, values = (
@@ -44,11 +44,11 @@ def decode_rows(to: Hearing, rows: Rows) -> list[Value]:
         y = to.norm(x, f"{at}.encoder_attn_layer_norm")
         q = to.linear(y, c, f"{at}.encoder_attn.q_proj")
         if layer in rows.queries:
-            found.append(q)
+            results.append(q)
         x = to.linear(_heard(to, q, layer, last), c, f"{at}.encoder_attn.out_proj", x)
         x = to.fed_forward(x, config.decoder.inner, at)
     x = to.norm(x, f"{name}.layer_norm")
-    return [graph.call("linear", x, table, activation="none"), *found]
+    return [graph.call("linear", x, table, activation="none"), *results]
 
 
 def _among_rows(

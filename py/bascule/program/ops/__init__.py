@@ -92,8 +92,8 @@ def with_operands(call: Call, **changes: Value | None) -> Call:
 
 def matrix_of(call: Call) -> Value | None:
     """The weight or table of a call."""
-    found = (value for each, value in operands_of(call) if each.role in ("weight", "table"))
-    return next(found, None)
+    result = (value for each, value in operands_of(call) if each.role in ("weight", "table"))
+    return next(result, None)
 
 
 def cost_of(call: Call) -> Cost:

@@ -86,9 +86,9 @@ def _gelu(x: Array, out: Array | None) -> Array:
         tail += _LOG_TAIL[-1]
         np.exp(tail, out=tail)
         tail *= magnitude
-        found = target[start : start + _BLOCK]
-        np.maximum(block, 0, out=found)
-        found -= tail
+        result = target[start : start + _BLOCK]
+        np.maximum(block, 0, out=result)
+        result -= tail
     return y
 
 

@@ -41,8 +41,8 @@ def windows_of(x: tuple[int, ...], attributes: Mapping[str, Attribute]) -> Windo
         raise InputError("op patches", "a window and strides from 1 on", str(numbers))
     tall, wide = height + 2 * numbers["pad_y"] - k_height, width + 2 * numbers["pad_x"] - k_width
     if tall < 0 or wide < 0:
-        found = f"a window of {k_height} x {k_width} on {height} x {width}"
-        raise InputError("op patches", "an image as large as its window", found)
+        result = f"a window of {k_height} x {k_width} on {height} x {width}"
+        raise InputError("op patches", "an image as large as its window", result)
     out_height, out_width = tall // numbers["stride_y"] + 1, wide // numbers["stride_x"] + 1
     whole, first = x[0] * out_height, numbers["first"]
     lines = numbers["lines"] or whole

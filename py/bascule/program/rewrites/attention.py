@@ -60,11 +60,11 @@ def split(
     calls: list[Call] = []
     taken: dict[Taken, None] = {}
     for call in program.calls:
-        found = pieces(call)
-        if found is None:
+        result = pieces(call)
+        if result is None:
             calls.append(call)
         else:
-            parts, why = found
+            parts, why = result
             calls += chained(call, parts)
             taken[why] = None
     return (rebuilt(program, calls, states=states), tuple(taken)) if taken else (program, ())

@@ -57,12 +57,12 @@ def cuts_of(program: Program, limits: Limits) -> dict[str, Cut]:
 
 def merged(cuts: Iterable[Cuts]) -> dict[str, Cut]:
     """The finest of each weight's cuts, among equals the first."""
-    found: dict[str, Cut] = {}
+    results: dict[str, Cut] = {}
     for some in cuts:
         for name, cut in some.items():
-            if name not in found or cut.parts > found[name].parts:
-                found[name] = cut
-    return found
+            if name not in results or cut.parts > results[name].parts:
+                results[name] = cut
+    return results
 
 
 def with_parts(

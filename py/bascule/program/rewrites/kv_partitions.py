@@ -39,14 +39,14 @@ def partitioned_kv_cache(program: Program, limits: Limits) -> tuple[Program, tup
         cache = operand(call, "cache") if keeps_kv_heads(call) else None
         if cache is None or cache.name not in divided:
             return None
-        found = [
+        results = [
             (met, with_operands(call, cache=kept.state).operands)
             for kept in divided[cache.name]
             if (met := _met(part_of(call), kept)) is not None
         ]
         need = f"a KV cache of {cache.nbytes:,} bytes in bindings of at most "
         reason = f"{need}{limits.binding_nbytes:,.0f}"
-        return found, Taken("partitioned_kv_cache", reason, len(divided[cache.name]))
+        return results, Taken("partitioned_kv_cache", reason, len(divided[cache.name]))
 
     states = [
         made

@@ -49,11 +49,11 @@ class Fitting:
 
     def able(self, programs: Iterable[Program]) -> list[Program]:
         """Those programs that the device can hold, fitted."""
-        found: list[Program] = []
+        results: list[Program] = []
         for program in programs:
             with suppress(LimitError):
-                found.append(self.fit(program))
-        return found
+                results.append(self.fit(program))
+        return results
 
     @property
     def text(self) -> str:
