@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,65 @@ async def test_a_text_ends_at_its_highest_id_in_older_folders(
     async with await opened.load(build_clip(tmp_path / "old", old=True)) as model:
         assert isinstance(model, ImageTextModel)
         assert cosines(await model.embed_text(texts), GOLDEN["clip_old_texts"]).min() > 0.99999
+
+
+def in_two_files(folder: Path) -> Path:
+    """Have a folder's tokenizer as a vocabulary and its merges, as folders of old have it."""
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in model["merges"])]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+async def test_a_vocabulary_and_merges_are_the_same_tokenizer(folder: Path, tmp_path: Path) -> None:
+    old = in_two_files(build_clip(tmp_path / "m"))
+    texts = [
+        *TEXTS,
+        "It's  2 CATS, isn\u2019t it?\t\u00c9t\u00e9!",
+        "<|startoftext|> a <|endoftext|>",
+    ]
+    rows: list[Any] = []
+    ids: list[Any] = []
+    for place in (folder, old):
+        async with await bascule.load(place, tier="cpu") as model:
+            assert isinstance(model, ImageTextModel)
+            rows.append(await model.embed_text(texts))
+            tokenizer: Any = model._tokenizer  # pyright: ignore[reportPrivateUsage]
+            ids.append([[*each] for each in tokenizer.encode(texts)])
+    assert ids[0] == ids[1]
+    assert np.array_equal(*rows)
+    assert cosines(rows[1][: len(TEXTS)], GOLDEN["clip_texts"]).min() > 0.99999
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("vocab.json", "[]", "not a JSON object"),
+        ("vocab.json", '{"a": 0, "b": 0}', "ids are not 0 to 1"),
+        ("vocab.json", '{"a": "0"}', "ids are not 0 to 0"),
+        ("vocab.json", '{"a": 0}', "it has no <|startoftext|>"),
+        ("merges.txt", "#version: 0.2\nt h e\n", "merge 0 .'t h e'. is not of two tokens"),
+        ("merges.txt", "\u0117 \u0117\n", "is not of two tokens"),
+        ("merges.txt", b"\xff\n", "not UTF-8"),
+    ],
+)
+async def test_unsound_vocabularies_are_refused(
+    tmp_path: Path, file: str, text: str | bytes, message: str
+) -> None:
+    place = in_two_files(build_clip(tmp_path / "m"))
+    data = text if isinstance(text, bytes) else text.encode()
+    (place / file).write_bytes(data)
+    with pytest.raises(ModelFileError, match=re.escape(message).replace(r"\.", ".")):
+        await bascule.load(place, tier="cpu")
+
+
+async def test_one_of_the_two_files_alone_is_explained(tmp_path: Path) -> None:
+    place = in_two_files(build_clip(tmp_path / "m"))
+    (place / "merges.txt").unlink()
+    with pytest.raises(UnsupportedModelError, match=r"its tokenizer is in vocab\.json alone"):
+        await bascule.load(place, tier="cpu")
 
 
 def test_it_runs_without_a_loop(folder: Path) -> None:

@@ -157,7 +157,8 @@ class ImageTextFamily(Family):
     `config` checks a config.json, errors as above, `as_matrices` gives tensors at most two axes.
     `encode_image` records pixels, and `encode_text` ids, -> embeddings of length 1 (B, D).
     `logit_scale` names the tensor of one number, the logarithm of what a cosine is multiplied with.
-    `processing` has a preprocessor_config.json's settings where a folder has no such file.
+    `processing` has a preprocessor_config.json's settings where a folder has no such file, and
+    `tokenizer_json` makes the file of that name from a vocab.json, a merges.txt and their folder.
     """
 
     config: Callable[[Mapping[str, Any], str], ImageTextConfig]
@@ -167,6 +168,7 @@ class ImageTextFamily(Family):
     encode_text: Callable[[Reading], Value]
     logit_scale: str
     processing: Mapping[str, Any]
+    tokenizer_json: Callable[[Mapping[str, Any], bytes, str], bytes]
     tasks: tuple[Task, ...] = ("see", "embed")
 
 

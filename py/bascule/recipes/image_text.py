@@ -10,9 +10,9 @@ from math import exp, isfinite
 from typing import Any
 
 from bascule.base.dtypes import DType
-from bascule.base.json_object import json_object
+from bascule.base.json_object import TOKENIZER, json_object
 from bascule.base.progress import Progress, ProgressCallback
-from bascule.errors import ModelFileError
+from bascule.errors import FileMissingError, ModelFileError
 from bascule.models.family import ImageTextFamily
 from bascule.models.tensors import compare_tensors
 from bascule.program.program import Program
@@ -23,6 +23,7 @@ from bascule.tasks.image_text_programs import ImageTextSettings
 from bascule.tasks.loaded import Placement
 from bascule.text import Tokenizer, open_tokenizer
 from bascule.vision.processing import ImageProcessing, read_processing
+from bascule.weights.names import MERGES, VOCABULARY
 from bascule.weights.quantized import QuantizationReport
 from bascule.weights.source import Source
 from bascule.weights.stream import with_restarts
@@ -75,7 +76,12 @@ async def read_image_text(
 
     scale = await with_restarts(source, attempt, source.forget)
     processing = await _processing(source, family, config.image.cut.image, known_files)
-    data = await read_tokenizer_json(tokenizing, tell, lowercases=False)
+    try:
+        data = await read_tokenizer_json(tokenizing, tell, lowercases=False)
+    except FileMissingError:
+        data = await _tokenizer_json(source, family, known_files)
+        if data is None:
+            raise
     text = config.text
     tokenizer = await open_tokenizer(
         data, text.positions, n_embeddings=text.vocabulary, folder=place
@@ -100,6 +106,18 @@ async def _processing(
     if not isinstance(nested, dict):
         raise ModelFileError(where, "its image_processor is no object")
     return read_processing(nested, image, where)
+
+
+async def _tokenizer_json(
+    source: Source, family: ImageTextFamily, known_files: Collection[str]
+) -> bytes | None:
+    """Make it from the vocabulary and the merges; None where the folder lacks one of them."""
+    vocabulary = await read_known(source, known_files, VOCABULARY)
+    merges = await read_known(source, known_files, MERGES)
+    if vocabulary is None or merges is None:
+        return None
+    where = f"{source.location}/{VOCABULARY}"
+    return family.tokenizer_json(json_object(vocabulary, where, TOKENIZER), merges, source.location)
 
 
 async def _logit_scale(source: Source, name: str, tables: Tables) -> float:

@@ -30,7 +30,7 @@ from bascule.errors import (
 )
 from bascule.tasks.registry import hub_folder
 from bascule.weights.manifest import parse_manifest, write_manifest
-from bascule.weights.names import INDEX, MANIFEST, may_be_read
+from bascule.weights.names import INDEX, MANIFEST, OLD_TOKENIZER, TOKENIZER, may_be_read
 
 HUB_TIMEOUT_S = 10
 ORIGIN = "bascule-source.json"
@@ -162,6 +162,8 @@ def _chosen(repo: str, names: Iterable[str]) -> set[str]:
     """What a load may read, weights as safetensors alone: one file, or else its shards."""
     every = set(names)
     readable = {n for n in every if may_be_read(n) and not n.endswith(".gguf") and n != MANIFEST}
+    if TOKENIZER in readable:
+        readable -= OLD_TOKENIZER
     shards = {n for n in readable if n.endswith(".safetensors") and "/" not in n} - {_WHOLE}
     if _WHOLE in readable:
         return readable - shards - {INDEX}

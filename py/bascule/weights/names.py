@@ -9,6 +9,9 @@ from bascule.errors import InputError
 
 MANIFEST = "bascule-manifest.json"
 INDEX = "model.safetensors.index.json"
+TOKENIZER = "tokenizer.json"
+VOCABULARY, MERGES = "vocab.json", "merges.txt"
+OLD_TOKENIZER = frozenset((VOCABULARY, MERGES))  # what a few families are read from without it
 MODEL_GGUF = "model.gguf"
 MODEL_BIN = "model.bin"  # CTranslate2's
 # The only names that are ever looked for. Shards are the one kind that a model's own file may name,
@@ -16,12 +19,13 @@ MODEL_BIN = "model.bin"  # CTranslate2's
 ALLOWED_FILES = frozenset(
     {
         "config.json",
-        "tokenizer.json",
+        TOKENIZER,
         "tokenizer_config.json",
         "chat_template.jinja",
         "generation_config.json",
         "preprocessor_config.json",
         "processor_config.json",
+        *OLD_TOKENIZER,
         "model.safetensors",
         MODEL_GGUF,
         MODEL_BIN,

@@ -7,6 +7,7 @@ import re
 from bascule.models.clip.config import read_config
 from bascule.models.clip.files import as_matrices, tensors
 from bascule.models.clip.graph import record_image, record_text
+from bascule.models.clip.tokenizer import tokenizer_json
 from bascule.models.family import ImageTextFamily
 
 CLIP = ImageTextFamily(
@@ -21,6 +22,7 @@ CLIP = ImageTextFamily(
     encode_image=record_image,
     encode_text=record_text,
     logit_scale="logit_scale",
+    tokenizer_json=tokenizer_json,
     processing={
         "resample": 3,
         "do_center_crop": True,
