@@ -118,6 +118,8 @@ def test_a_second_visit_asks_for_files_and_makes_pipelines_before_python(
     assert page.run(LOADS) == []
 
 
+CHAT = """async () => (await bascule.chat([{ role: "user", content: "w4 w5" }],
+  { temperature: 0, max_new_tokens: 6 })).text"""
 RANK = "({ query, texts }) => bascule.rank(query, texts)"
 
 
@@ -141,6 +143,21 @@ def test_a_rerankers_tokenizer_is_made_before_python_asks(
     assert (early, read) == ([0, 1], []), engine.name
     assert rankings[0] == rankings[1]
     assert np.abs(np.array(rankings[1]["scores"]) - expected).max() < 1e-4
+
+
+def test_a_chats_tokenizer_is_made_before_python_asks(
+    engine: Engine, site: Site, new_page: Callable[[str], Page]
+) -> None:
+    page, answers, early = new_page("about:blank"), [], []
+    for _ in range(2):
+        # WebKit's driver forgets an origin with its last page without a service worker.
+        page.open(f"{site.offline_url}/chat.html?model=/goldens/tiny-llama/tiny-k.gguf&tier=wasm")
+        wait_for(page, "(await bascule.stats()).load_ms > 0")
+        page.run("() => bascule.offline")
+        answers.append(page.run(CHAT))
+        early.append(page.run("() => bascule.stats()")["early_tokenizer"])
+    assert early == [0, 1], engine.name
+    assert answers[0] == answers[1] != ""
 
 
 @pytest.mark.one_engine

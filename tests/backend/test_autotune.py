@@ -117,10 +117,10 @@ async def test_a_default_without_finite_numbers_judges_nobody(
     assert not backend.choices.failed
 
 
-# The default walks K eight times over, and is right.
+# The default walks K 32 times over, and is right.
 _SUMS = "".join(f"s{i} = vec4f(); t{i} = vec4f(); " for i in range(8))
 SLOW = {
-    "for (var k = 0u; k < params.inner4; k++) {": "for (var n = 0u; n < 8u * params.inner4; n++) {"
+    "for (var k = 0u; k < params.inner4; k++) {": "for (var n = 0u; n < 32u * params.inner4; n++) {"
     f" let k = n % params.inner4; if (k == 0u) {{ {_SUMS} }}"
 }
 

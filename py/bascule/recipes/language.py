@@ -138,7 +138,7 @@ async def read_gguf_model(
     tell(Progress("tokenizer", 0, 1, "files"))
     vocabulary = read_vocabulary(header.metadata, place)
     config = replace(config, factors=await _gguf_factors(source, file, header, config))
-    settings = await _settings(Decoder(family, config), vocabulary, place)
+    settings = await _settings(Decoder(family, config), vocabulary, place, source.location)
     tell(Progress("tokenizer", 1, 1, "files"))
     return GgufRecipe(settings, options, file, header)
 
@@ -166,7 +166,8 @@ async def read_language_folder(
     tell(Progress("tokenizer", 0, 1, "files"))
     files = await _tokenizer_files(source, config_json, tokenizing)
     vocabulary = read_folder_vocabulary(files)
-    settings = await _settings(Decoder(family, config), vocabulary, source.location)
+    folder = source.location
+    settings = await _settings(Decoder(family, config), vocabulary, folder, folder)
     tell(Progress("tokenizer", 1, 1, "files"))
     return FolderRecipe(settings, options, weights)
 
@@ -192,12 +193,14 @@ def _ends(fields: Mapping[str, Any], place: str) -> frozenset[int]:
     return frozenset(listed)
 
 
-async def _settings(decoder: Decoder, vocabulary: Vocabulary, place: str) -> LanguageSettings:
+async def _settings(
+    decoder: Decoder, vocabulary: Vocabulary, place: str, folder: str
+) -> LanguageSettings:
     rows = decoder.config.vocabulary
     if len(vocabulary.tokens) > rows:
         problem = f"it has {len(vocabulary.tokens):,} tokens and {rows:,} embeddings"
         raise ModelFileError(place, problem)
-    tokenizer = await open_text_tokenizer(vocabulary)
+    tokenizer = await open_text_tokenizer(vocabulary, folder)
     template = await open_chat_template(tokenizer, place) if vocabulary.chat_template else None
     return LanguageSettings(decoder, tokenizer, template)
 

@@ -90,7 +90,7 @@ async def read_speech(
     tell(Progress("tokenizer", 0, 1, "files"))
     vocabulary = read_folder_vocabulary(TokenizerFiles(place, await tokenizing, bare=True))
     tokens = read_speech_tokens(vocabulary, config.vocabulary, settings, place)
-    tokenizer = await open_text_tokenizer(vocabulary)
+    tokenizer = await open_text_tokenizer(vocabulary, place)
     tell(Progress("tokenizer", 1, 1, "files"))
     made = SpeechSettings(
         Speech(family, config), tokenizer, tokens, read_heads(settings, config, place)

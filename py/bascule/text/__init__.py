@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from bascule import __version__
 from bascule.errors import InputError, ModelFileError, UnsupportedModelError
 from bascule.text.pairs import Templates, n_special
-from bascule.text.tokenizer_check import check_tokenizer
+from bascule.text.tokenizer_check import CheckedTokenizer, check_tokenizer
 
 
 class Tokenizer(Protocol):
@@ -63,8 +64,27 @@ async def _open(
     tokenizer_json: bytes, most_tokens: int | None, place: str, folder: str
 ) -> OpenedTokenizer:
     """A tokenizer that cuts at `most_tokens`: made early and taken over, or checked and made."""
+    check = partial(check_tokenizer, tokenizer_json, place)
+    return await _remembered(tokenizer_json, most_tokens, folder, check)
+
+
+async def open_made(tokenizer_json: bytes, n_tokens: int, folder: str = "") -> Tokenizer:
+    """A tokenizer of a file that Bascule has made, which cuts nothing off.
+
+    Remembered as `open_tokenizer` does, where a `folder` is given.
+    """
+    made = CheckedTokenizer(tokenizer_json, n_tokens, 0, None)
+    return (await _remembered(tokenizer_json, None, folder, lambda: made)).tokenizer
+
+
+async def _remembered(
+    tokenizer_json: bytes,
+    most_tokens: int | None,
+    folder: str,
+    check: Callable[[], CheckedTokenizer],
+) -> OpenedTokenizer:
     if not folder or sys.platform != "emscripten":
-        checked = check_tokenizer(tokenizer_json, place)
+        checked = check()
     else:
         from bascule.text.tokenizer_browser import remember_checked, take_early
 
@@ -72,7 +92,7 @@ async def _open(
         early = take_early(key)
         if early is not None:
             return early
-        checked = check_tokenizer(tokenizer_json, place)
+        checked = check()
         await remember_checked(folder, key, checked, most_tokens)
     tokenizer = await make_tokenizer(checked.json, most_tokens)
     return OpenedTokenizer(tokenizer, checked.n_tokens, checked.n_added_to_text, checked.templates)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from bascule.base.arguments import token_ids
 from bascule.errors import InputError
-from bascule.text import Tokenizer, check_unicode, make_tokenizer
+from bascule.text import Tokenizer, check_unicode, open_made
 from bascule.text.spaced import Pieces, Spaced
 from bascule.text.token_finder import TokenCutter
 from bascule.text.vocabulary import BYTE_OF, Vocabulary
@@ -65,9 +65,13 @@ class TextTokenizer(TokenDecoder, Protocol):
         ...
 
 
-async def open_text_tokenizer(vocabulary: Vocabulary) -> LanguageTokenizer:
-    """A tokenizer from a vocabulary that was checked."""
-    plain = await make_tokenizer(vocabulary.tokenizer_json(), None)
+async def open_text_tokenizer(vocabulary: Vocabulary, folder: str = "") -> LanguageTokenizer:
+    """A tokenizer from a vocabulary that was checked.
+
+    In a page it is remembered under its model's `folder`, if that is given, and made before Python
+    is up on the next visit.
+    """
+    plain = await open_made(vocabulary.tokenizer_json(), len(vocabulary.tokens), folder)
     return LanguageTokenizer(vocabulary, plain)
 
 
