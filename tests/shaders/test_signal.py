@@ -1,4 +1,4 @@
-"""frames, log10, largest and limit_range, on every tier that computes ops itself."""
+"""frames, magnitude, log10, largest and limit_range, on every tier that computes ops itself."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def catalogued(graph: Graph) -> None:
     """For `catalogue`."""
     x, window = graph.input("signal", (30,)), graph.input("window", (8,))
     y = graph.call("frames", x, window, step=4, pad=4, count=5)
-    y = graph.call("log10", y, floor=1e-10)
+    y = graph.call("log10", graph.call("magnitude", y), floor=1e-10)
     graph.call("limit_range", y, graph.call("largest", y), span=8.0, scale=0.25, offset=1.0)
 
 
@@ -49,6 +49,28 @@ def test_frames_that_leave_the_signal_are_rejected(change: dict[str, int]) -> No
     x, window = graph.input("x", (9,)), graph.input("window", (4,))
     with pytest.raises(InputError, match="op frames"):
         graph.call("frames", x, window, **{"step": 1, "pad": 0, "count": 2, **change})
+
+
+@pytest.mark.parametrize("half", [1, 3, 65, 129])
+async def test_magnitude(gpu: NativeGpu, rng: np.random.Generator, half: int) -> None:
+    x = normal(rng, 3, 5, 2 * half)
+    x[0, 0] = 0
+    result = await check_op(gpu, "software", "magnitude", [x], tolerance=2e-6)
+    await check_without_a_device("magnitude", [x], tolerance=2e-6)
+    expected = np.abs(x[..., :half] + 1j * x[..., half:])
+    np.testing.assert_allclose(result, expected, rtol=2e-6, atol=1e-6)
+
+
+async def test_magnitude_of_a_run_in_a_larger_bucket(gpu: NativeGpu, rng) -> None:
+    (n,) = dims(N=90)
+    given = {"limits": [(n, 6)], "sizes": {"N": 41}}
+    await check_op(gpu, "hardware", "magnitude", [normal(rng, 41, 6)], tolerance=2e-6, **given)
+
+
+def test_magnitudes_of_what_is_no_pairs_are_rejected() -> None:
+    graph = Graph("wrong")
+    with pytest.raises(InputError, match="op magnitude"):
+        graph.call("magnitude", graph.input("x", (4, 5)))
 
 
 async def test_log10(gpu: NativeGpu, rng: np.random.Generator) -> None:

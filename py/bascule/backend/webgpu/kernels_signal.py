@@ -1,4 +1,4 @@
-"""Rows of the kernel table for the ops on signals."""
+"""Rows of the kernel table for the ops on signals and on what follows step by step."""
 
 from __future__ import annotations
 
@@ -41,6 +41,28 @@ def _largest(call: Call, adapter: AdapterInfo) -> Variants:
     return by_workgroup(call, numbers, one_workgroup, lanes)
 
 
+def _magnitude(call: Call, adapter: AdapterInfo) -> Variants:
+    del adapter
+
+    def numbers(sizes: Sizes) -> Numbers:
+        shape = call.result.sizes(sizes)
+        return {"n": prod(shape), "half": shape[-1]}
+
+    return a_lane_each(call, numbers)
+
+
+def _lstm(call: Call, adapter: AdapterInfo) -> Variants:
+    size = call.result.limits[-1] // 2
+
+    def numbers(sizes: Sizes) -> Numbers:
+        return {"steps": call.result.sizes(sizes)[0]}
+
+    order = (16, 64) if adapter.software else (256, 128, 64, 16)
+    useful = [n for n in order if n < 2 * size] or [order[-1]]
+    lanes = [n for n in useful if fits(adapter, n, 4 * size)]
+    return by_workgroup(call, numbers, one_workgroup, lanes, consts=(("HIDDEN", size),))
+
+
 def _elementwise(call: Call, adapter: AdapterInfo, **fields: str) -> Variants:
     """One element a lane; `fields` of Params are the attributes of these names."""
     del adapter
@@ -55,6 +77,8 @@ def _elementwise(call: Call, adapter: AdapterInfo, **fields: str) -> Variants:
 SIGNAL_ROWS: Mapping[str, Callable[[Call, AdapterInfo], Variants]] = {
     "frames": _frames,
     "largest": _largest,
+    "magnitude": _magnitude,
+    "lstm": _lstm,
     "log10": partial(_elementwise, least="floor"),
     "limit_range": partial(_elementwise, span="span", scale="scale", offset="offset"),
 }

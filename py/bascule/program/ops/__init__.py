@@ -23,6 +23,7 @@ from bascule.program.ops import (
     norm,
     pool,
     positions,
+    recurrent,
     sampling,
     signal,
 )
@@ -62,6 +63,7 @@ _KINDS = (
     norm,
     pool,
     positions,
+    recurrent,
     sampling,
     signal,
 )

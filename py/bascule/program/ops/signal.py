@@ -1,4 +1,4 @@
-"""Ops on signals: overlapping frames, logarithms, and the range that numbers may span."""
+"""Ops on signals: overlapping frames, magnitudes, logarithms, and the range of numbers."""
 
 from __future__ import annotations
 
@@ -30,6 +30,15 @@ def _largest(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Sh
     return (1,)
 
 
+def _magnitude(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shape:
+    x = shapes[0] or ()
+    width = x[-1] if x else 0
+    even = isinstance(width, int) and width > 0 and width % 2 == 0
+    need(even, "magnitude", "x (..., 2K)", shapes)
+    assert isinstance(width, int)
+    return (*x[:-1], width // 2)
+
+
 def _log10(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
     floor = attributes["floor"]
     need(isinstance(floor, float) and floor > 0, "log10", "a floor above 0", floor)
@@ -49,6 +58,12 @@ def frames(x: Array, window: Array, *, step: int, pad: int, count: int) -> Array
     """
     wide = np.pad(x, pad, mode="reflect")
     return np.lib.stride_tricks.sliding_window_view(wide, len(window))[::step][:count] * window
+
+
+def magnitude(x: Array) -> Array:
+    """sqrt(re^2 + im^2) of x (..., 2K), whose rows are K real parts and K imaginary ones."""
+    real, imaginary = np.split(x, 2, axis=-1)
+    return np.sqrt(real * real + imaginary * imaginary)
 
 
 def log10(x: Array, *, floor: float) -> Array:
@@ -76,6 +91,14 @@ ROWS = (
         "the window; x is reflected at both ends",
         _frames,
         numpy=frames,
+    ),
+    Op(
+        "magnitude",
+        inputs("x"),
+        {},
+        "sqrt(re^2 + im^2); a row of x is K real parts and K imaginary ones",
+        _magnitude,
+        numpy=magnitude,
     ),
     Op(
         "log10",
