@@ -1,4 +1,4 @@
-"""Text to text, pictures, and pictures with texts in a page: as transformers answers."""
+"""Text to text, pictures, pictures with texts, voice activity in a page: as natively."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tests.goldens.image_text import TEXTS as SENTENCES
 from tests.goldens.t5 import N_GREEDY, TEXTS
 from tests.goldens.t5 import build as build_t5
 from tests.goldens.vision import build_dinov2, build_vit, pictures
+from tests.goldens.voice import SOUNDS
 
 GOLDENS = Path(__file__).parents[1] / "tests" / "goldens"
 SCRIPT = """
@@ -24,6 +25,11 @@ import json
 import bascule
 import numpy as np
 from pyodide.http import pyfetch
+
+async def heard(tier, base):
+    sound = np.load(io.BytesIO(await (await pyfetch(f"{base}/sound.npy")).bytes()))
+    async with await bascule.load("silero-vad", tier=tier) as model:
+        return json.dumps((await model.probabilities(sound)).tolist())
 
 async def answers(tier, base, texts, most, sentences, labels):
     picture = np.load(io.BytesIO(await (await pyfetch(f"{base}/picture.npy")).bytes()))
@@ -68,3 +74,16 @@ def test_text_to_text_and_pictures(
         for rows, name in zip(result["pair"], ("clip_texts", "clip_images"), strict=True):
             assert (np.array(rows) * pair[name][: len(rows)]).sum(1).min() > 0.99999, (tier, name)
         assert np.allclose(result["shares"], pair["clip_shares"][0], atol=2e-5), tier
+
+
+def test_voice_activity(engine: Engine, site: Site, shared: Callable[[str], Page]) -> None:
+    base = site.extra / f"voice-{engine.name}"
+    base.mkdir()
+    np.save(base / "sound.npy", SOUNDS["measure"]())
+    expected = np.load(GOLDENS / "voice.npz")["measure"]
+    page = shared(f"{site.url}/lab/?pyodide=/pyodide/")
+    page.run("(code) => lab.run(code)", SCRIPT)
+    for tier in ("webgpu", "wasm") if engine.webgpu else ("wasm", "cpu"):
+        asked = (tier, f"{site.url}/extra/{base.name}")
+        result = json.loads(page.run("(code) => lab.run(code)", f"await heard{asked!r}"))
+        assert np.abs(np.array(result) - expected).max() < 2e-5, tier

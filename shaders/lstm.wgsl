@@ -19,6 +19,13 @@ var<workgroup> hidden: array<f32, HIDDEN>;
 fn squashed(v: f32) -> f32 { return 1.0 / (1.0 + exp(-clamp(v, -80.0, 80.0))); }
 fn bent(v: f32) -> f32 { return tanh(clamp(v, -15.0, 15.0)); }
 
+// What hidden number k weighs in the four gates of unit u.
+fn column(k: u32, u: u32) -> vec4f {
+  let at = k * 4u * HIDDEN + u;
+  return vec4f(weight[at], weight[at + HIDDEN], weight[at + 2u * HIDDEN],
+               weight[at + 3u * HIDDEN]);
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(local_invocation_index) lane: u32) {
   for (var u = lane; u < HIDDEN; u += WORKGROUP) { hidden[u] = start[u]; }
@@ -29,13 +36,12 @@ fn main(@builtin(local_invocation_index) lane: u32) {
       let first = step * 4u * HIDDEN + u;
       var sums = vec4f(gates[first], gates[first + HIDDEN], gates[first + 2u * HIDDEN],
                        gates[first + 3u * HIDDEN]);
-      var at = u;
-      for (var k = 0u; k < HIDDEN; k++) {
-        let column = vec4f(weight[at], weight[at + HIDDEN], weight[at + 2u * HIDDEN],
-                           weight[at + 3u * HIDDEN]);
-        sums += hidden[k] * column;
-        at += 4u * HIDDEN;
+      var k = 0u;
+      for (; k + 4u <= HIDDEN; k += 4u) {   // few rounds: some drivers end loops after 65,535
+        sums += hidden[k] * column(k, u) + hidden[k + 1u] * column(k + 1u, u)
+              + hidden[k + 2u] * column(k + 2u, u) + hidden[k + 3u] * column(k + 3u, u);
       }
+      for (; k < HIDDEN; k++) { sums += hidden[k] * column(k, u); }
       var cell = start[HIDDEN + u];
       if (step > 0u) { cell = y[row - HIDDEN + u]; }
       cell = squashed(sums.y) * cell + squashed(sums.x) * bent(sums.z);

@@ -13,10 +13,11 @@ from bascule.backend.base import Executable, WeightStore
 from bascule.device.loading import load
 from bascule.program.program import Program
 from bascule.tasks.registry import KNOWN
+from bascule.tasks.voice import VoiceActivityModel
 from tests.goldens import TINY_BERT
 
 KINDS = {"sentence-encoder": EmbeddingModel, "language-model": LanguageModel}
-KINDS["speech-model"] = SpeechModel
+KINDS |= {"speech-model": SpeechModel, "voice-activity": VoiceActivityModel}
 
 
 def test_the_overloads_name_every_known_model() -> None:
@@ -43,12 +44,14 @@ def test_help_shows_no_method_that_bascule_alone_calls() -> None:
     encoder = {"embed", "embed_rows", "prompts"}
     classifier = {"classify", "logits", "rank"}
     writer = {"can_chat", "chat", "chat_ids", "generate", "logits", "stream", "stream_chat"}
+    listener = {"probabilities", "speech_spans"}
     hearer = {"detect_language", "languages", "stream_transcribe", "transcribe"}
     for kind, own in (
         (EmbeddingModel, encoder),
         (ClassifierModel, classifier),
         (LanguageModel, writer),
         (SpeechModel, hearer),
+        (VoiceActivityModel, listener),
     ):
         assert {name for name in dir(kind) if not name.startswith("_")} == both | own
 

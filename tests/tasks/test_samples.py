@@ -12,8 +12,9 @@ from bascule.tasks.proof import stored_samples
 from bascule.tasks.registry import KNOWN
 from tests.goldens import HERE, make_samples
 
-# What a model hears is compared in test_speech.py: no sample of a few numbers is stored for it.
-WITH_TEXT = [name for name, known in KNOWN.items() if known.kind != "speech-model"]
+# What a model hears is compared in test_speech.py and test_voice.py: no sample is stored for it.
+HEARING = ("speech-model", "voice-activity")
+WITH_TEXT = [name for name, known in KNOWN.items() if known.kind not in HEARING]
 
 
 def test_every_known_model_of_texts_has_one_and_it_is_what_the_goldens_say() -> None:

@@ -14,7 +14,7 @@ _SHARE, _MOST_DB = 0.4, 15.0
 # Less between quiet and loud is one sound throughout; what is further below the loud is silence.
 _LEAST_RANGE_DB, _MOST_RANGE_DB = 6.0, 60.0
 # Pauses shorter than 2 s stay, and 0.4 s before and behind each part.
-_LEAST_PAUSE, _PAD = 200, 40
+LEAST_PAUSE, PAD = 200, 40
 
 # Frames of 10 ms: where a part begins and ends.
 Span = tuple[int, int]
@@ -30,11 +30,11 @@ def active_spans(samples: Array) -> list[Span]:
     active = np.flatnonzero(_is_active(levels))
     if not len(active):
         return []
-    breaks = np.flatnonzero(np.diff(active) > _LEAST_PAUSE)
+    breaks = np.flatnonzero(np.diff(active) > LEAST_PAUSE)
     starts = [int(active[0]), *(int(at) for at in active[breaks + 1])]
     ends = [*(int(at) + 1 for at in active[breaks]), int(active[-1]) + 1]
     return [
-        (max(0, start - _PAD), min(len(levels), end + _PAD))
+        (max(0, start - PAD), min(len(levels), end + PAD))
         for start, end in zip(starts, ends, strict=True)
     ]
 

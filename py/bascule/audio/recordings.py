@@ -9,8 +9,9 @@ from os import PathLike
 from typing import Any
 
 from bascule.audio.decoding import decode_audio, read_file
+from bascule.audio.samples import checked_samples, resample
 from bascule.base.arguments import described
-from bascule.base.arrays import Array, np
+from bascule.base.arrays import Array, need_numpy, np
 from bascule.errors import InputError
 
 # The longest recording; its samples at 16 kHz take 0.9 GB.
@@ -25,6 +26,16 @@ class Recording:
 
     samples: Array
     rate: int
+
+
+async def read_samples(audio: Any, sample_rate: int, wanted: int, verb: str) -> Array:
+    """Return a recording's samples (N) float32, `wanted` a second; errors as `read_recording`.
+
+    SetupError for a Pyodide without numpy, which the `verb` needs.
+    """
+    await need_numpy(f"{verb}()", "Load numpy into this Pyodide.")
+    result = await read_recording(audio, sample_rate)
+    return resample(checked_samples(result.samples, "audio"), result.rate, wanted)
 
 
 async def read_recording(audio: Any, sample_rate: int) -> Recording:

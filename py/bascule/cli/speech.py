@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 from bascule.backend.base import TIERS
 from bascule.errors import InputError, UnsupportedModelError
@@ -25,6 +27,9 @@ def add_transcribe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", default="transcribe", choices=_TASKS, help="(%(default)s)")
     parser.add_argument("--format", default="txt", choices=_FORMATS, help="(%(default)s)")
     parser.add_argument("--vad-filter", action="store_true", help="skip pauses of 2 s and more")
+    parser.add_argument(
+        "--vad-model", metavar="MODEL", help="skip those by a model, such as silero-vad"
+    )
     parser.add_argument("--words", action="store_true", help="a line or subtitle for each word")
 
 
@@ -33,18 +38,30 @@ async def transcribe(parsed: argparse.Namespace) -> None:
     from bascule.cli.terminal import progress_bar
     from bascule.device.loading import load
     from bascule.tasks.speech import SpeechModel
+    from bascule.tasks.voice import VoiceActivityModel
 
-    with progress_bar() as tell:
-        model = await load(parsed.model, tier=parsed.tier, progress=tell)
-    async with model:
+    async with AsyncExitStack() as opened:
+        with progress_bar() as tell:
+            model = await opened.enter_async_context(
+                await load(parsed.model, tier=parsed.tier, progress=tell)
+            )
+            voice: bool | VoiceActivityModel = parsed.vad_filter
+            if parsed.vad_model is not None:
+                loaded = await load(parsed.vad_model, tier=parsed.tier, progress=tell)
+                await opened.enter_async_context(loaded)
+                if not isinstance(loaded, VoiceActivityModel):
+                    hint = "Take a voice activity model, such as silero-vad."
+                    problem = "it detects no speech"
+                    raise UnsupportedModelError(parsed.vad_model, problem, hint=hint)
+                voice = loaded
         if not isinstance(model, SpeechModel):
             hint = "Take a speech model, such as whisper-tiny.en or whisper-base."
             raise UnsupportedModelError(parsed.model, "it transcribes no speech", hint=hint)
         lines = parsed.format == "txt" and not parsed.words
-        options = {
+        options: dict[str, Any] = {
             "language": parsed.language,
             "task": parsed.task,
-            "vad_filter": parsed.vad_filter,
+            "vad_filter": voice,
             "word_timestamps": parsed.words,
         }
         async with model.stream_transcribe(parsed.file, **options) as stream:

@@ -31,6 +31,7 @@ from bascule.tasks.embedder import EmbeddingModel
 from bascule.tasks.language import LanguageModel
 from bascule.tasks.models import AnyModel
 from bascule.tasks.speech import SpeechModel
+from bascule.tasks.voice import VoiceActivityModel
 
 if TYPE_CHECKING:
     from bascule.backend.adapter import AdapterInfo
@@ -214,6 +215,10 @@ class Device(Closing):
         model: Literal["whisper-tiny.en", "whisper-base"],
         **options: Unpack[DeviceLoadOptions],
     ) -> SpeechModel: ...
+    @overload
+    async def load(
+        self, model: Literal["silero-vad"], **options: Unpack[DeviceLoadOptions]
+    ) -> VoiceActivityModel: ...
     @overload
     async def load(
         self, model: str | PathLike[str], **options: Unpack[DeviceLoadOptions]

@@ -46,6 +46,7 @@ from bascule.tasks.loaded import LoadedModel, Placement, Reopened
 from bascule.tasks.models import AnyModel
 from bascule.tasks.registry import known_hashes, known_kind, locate, missing_in_page
 from bascule.tasks.speech import SpeechModel
+from bascule.tasks.voice import VoiceActivityModel
 from bascule.weights.location import open_source, split_location
 from bascule.weights.names import MODEL_GGUF
 from bascule.weights.quantized import QuantizationReport, format_of
@@ -65,6 +66,10 @@ async def load(
 async def load(
     model: Literal["whisper-tiny.en", "whisper-base"], **options: Unpack[LoadOptions]
 ) -> SpeechModel: ...
+@overload
+async def load(
+    model: Literal["silero-vad"], **options: Unpack[LoadOptions]
+) -> VoiceActivityModel: ...
 @overload
 async def load(model: str | PathLike[str], **options: Unpack[LoadOptions]) -> AnyModel: ...
 async def load(
@@ -86,9 +91,10 @@ async def load(
     """Load a model: an Embedding-, Classifier-, Language- or SpeechModel, by its files.
 
     `model` is a known name ("all-MiniLM-L6-v2", "SmolLM2-135M-Instruct", "whisper-tiny.en",
-    "whisper-base"), a folder or the URL of one, or the path or URL of a .gguf file. A folder is
-    Hugging Face style with config.json (of a model type in `bascule.models.table`), tokenizer.json
-    and model.safetensors (or its shards), has a model.gguf, or is CTranslate2's with a model.bin.
+    "whisper-base", "silero-vad"), a folder or the URL of one, or the path or URL of a .gguf file. A
+    folder is Hugging Face style with config.json (of a model type in `bascule.models.table`),
+    tokenizer.json and model.safetensors (or its shards), has a model.gguf, is CTranslate2's with a
+    model.bin, or has Silero's silero_vad_16k.safetensors.
     `tier` is "webgpu", "webgpu-limited" (the same without optional features, in the limits that
     every device has), "wasm", "cpu" or "auto": the one of those that work and can hold the model
     that is predicted to be fastest, from what was measured on this machine; of several names it is

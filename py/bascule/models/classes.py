@@ -51,7 +51,7 @@ _ARCHITECTURES: tuple[tuple[str, ModelClass], ...] = (
 # Words of names, the most telling first.
 _WORDS: tuple[tuple[str, ModelClass], ...] = (
     (r"clip|siglip|llava|blip|paligemma|[-_/]vl([-_/]|$)|vision-instruct", "multimodal"),
-    (r"whisper|wav2vec|hubert|speech|asr|wavlm|audio", "audio"),
+    (r"whisper|wav2vec|hubert|speech|asr|wavlm|audio|silero|(^|[-_/])vad([-_/]|$)", "audio"),
     (r"(^|[-_/])(vit|deit|beit|swin|resnet|convnext|dinov2|detr)([-_/0-9]|$)", "vision"),
     (r"minilm|mpnet|sentence|embed|(^|[-_/])(bge|gte|e5)([-_/]|$)|bert|electra", "embedding"),
     (

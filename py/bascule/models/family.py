@@ -31,7 +31,7 @@ from bascule.program.program import Dim, Value
 from bascule.weights.ctranslate2 import Read
 from bascule.weights.safetensors import TensorInfo
 
-Task = Literal["embed", "classify", "generate", "transcribe", "transform", "see"]
+Task = Literal["embed", "classify", "generate", "transcribe", "transform", "see", "detect"]
 _NONE = re.compile(r"(?!)")
 
 
@@ -170,6 +170,43 @@ class ImageTextFamily(Family):
     processing: Mapping[str, Any]
     tokenizer_json: Callable[[Mapping[str, Any], bytes, str], bytes]
     tasks: tuple[Task, ...] = ("see", "embed")
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceWindows:
+    """How a recording at 16 kHz is cut: windows of so many `samples` behind `context` of those
+    before, `mirrored` ones of it behind them, in frames of `frame` samples, one every `step`.
+    """
+
+    samples: int
+    context: int
+    mirrored: int
+    frame: int
+    step: int
+
+    @property
+    def frames(self) -> int:
+        """Frames of a window."""
+        return (self.context + self.samples + self.mirrored - self.frame) // self.step + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoiceFamily(Family):
+    """Voice activity: windows of a recording -> whether each has speech.
+
+    A folder has `file` and needs no config.json: the sizes of its `tensors` are fixed, and
+    `as_matrix` gives each at most two axes. `record` records the pass over so many windows:
+    `frames` (W * F, K), the `state` (S) numbers before the first and `lengths` (1) u32, how many
+    windows there are -> logits (W, 1), and the state after the last (1, S).
+    """
+
+    file: str
+    tensors: Tensors
+    windows: VoiceWindows
+    state: int
+    record: Callable[[Graph, int], None]
+    as_matrix: Callable[[TensorInfo], TensorInfo]
+    tasks: tuple[Task, ...] = ("detect",)
 
 
 AnyFamily: TypeAlias = (

@@ -9,7 +9,13 @@ from bascule.models.bert import BERT
 from bascule.models.clip import CLIP
 from bascule.models.dinov2 import DINO_V2
 from bascule.models.distilbert import DISTILBERT
-from bascule.models.family import AnyFamily, DecoderFamily, EncoderFamily, SpeechFamily
+from bascule.models.family import (
+    AnyFamily,
+    DecoderFamily,
+    EncoderFamily,
+    SpeechFamily,
+    VoiceFamily,
+)
 from bascule.models.gemma2 import GEMMA2
 from bascule.models.gpt2 import GPT2
 from bascule.models.kinds import unsupported_type
@@ -21,6 +27,7 @@ from bascule.models.phi3 import PHI3
 from bascule.models.qwen2 import QWEN2
 from bascule.models.qwen3 import QWEN3
 from bascule.models.roberta import ROBERTA
+from bascule.models.silero import SILERO
 from bascule.models.t5 import T5
 from bascule.models.vit import VIT
 from bascule.models.whisper import WHISPER
@@ -47,6 +54,9 @@ FAMILIES: tuple[AnyFamily, ...] = (
 
 # The one that most sentence encoders are.
 PLAIN_ENCODER: EncoderFamily = BERT
+
+# Their folders need no config.json.
+VOICE_FAMILIES: tuple[VoiceFamily, ...] = (SILERO,)
 
 _BY_TYPE = {name: family for family in FAMILIES for name in family.model_types}
 _BY_ARCHITECTURE = {

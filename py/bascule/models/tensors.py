@@ -20,20 +20,21 @@ def compare_tensors(
     ignored: re.Pattern[str],
     place: str,
     *,
+    settings: str = "config.json",
     hint: str = "",
 ) -> None:
     """Compare a folder's tensors with those that are `expected`.
 
-    ModelFileError for one that is missing or has another shape, UnsupportedModelError for one that
-    is neither read nor `ignored`; `hint` says what to do about that one.
+    ModelFileError for one that is missing or has another shape than the `settings` give it,
+    UnsupportedModelError for one that is neither read nor `ignored`; `hint` says what to do then.
     """
     known: set[str] = set()
     for name, shape in expected:
         tensor = found.get(name)
         if tensor is None:
-            raise ModelFileError(place, f"it lacks the tensor {name!r} of its config.json")
+            raise ModelFileError(place, f"it lacks the tensor {name!r} of its {settings}")
         if not _fits(tensor.shape, shape):
-            problem = f"tensor {name!r} is {list(tensor.shape)}, and config.json makes it"
+            problem = f"tensor {name!r} is {list(tensor.shape)}, and its {settings} makes it"
             raise ModelFileError(place, f"{problem} {_written(shape)}")
         known.add(name)
     for name in sorted(found.keys() - known):

@@ -28,6 +28,7 @@ from bascule.tasks.models import AnyModel
 from bascule.tasks.registry import locate
 from bascule.tasks.speech import SpeechModel
 from bascule.tasks.text_to_text import TextToTextModel
+from bascule.tasks.voice import VoiceActivityModel
 from bascule.weights.recorded import FilesRead, remember_load
 
 if TYPE_CHECKING:
@@ -378,6 +379,8 @@ def _kind_of(model: AnyModel) -> dict[str, object]:
         return {"kind": "text-to-text", "maxLength": model.max_length}
     if isinstance(model, ImageModel):
         return {"kind": "image-model", "labels": model.labels, "dimension": model.dimension}
+    if isinstance(model, VoiceActivityModel):
+        return {"kind": "voice-activity"}
     kind = "image-text-model" if isinstance(model, ImageTextModel) else "sentence-encoder"
     return {"kind": kind, "dimension": model.dimension, "maxTokens": model.max_tokens}
 
@@ -390,6 +393,7 @@ _VERBS: Mapping[type[LoadedModel], tuple[str, str]] = {
     LanguageModel: ("a language model", "chat and generate"),
     SpeechModel: ("a speech model", "transcribe"),
     TextToTextModel: ("a text-to-text model", "generate in Python"),
+    VoiceActivityModel: ("a voice activity model", "find speech in Python"),
 }
 
 

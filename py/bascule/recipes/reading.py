@@ -30,6 +30,7 @@ from bascule.recipes.language import LanguageOptions, read_gguf_model, read_lang
 from bascule.recipes.missing import explain_missing
 from bascule.recipes.speech import read_speech
 from bascule.recipes.text_to_text import read_text_to_text
+from bascule.recipes.voice import read_voice
 from bascule.tasks.loaded import Placement
 from bascule.tasks.models import AnyModel
 from bascule.weights.early_read import EarlyRead
@@ -80,6 +81,10 @@ async def read_recipe(
             return await _read_folder(source, tell, weights, options, known_files)
         except FileMissingError as missing:
             # A folder of a GGUF file may hold the config.json of the model it was made from.
+            if missing.location == f"{source.location}/config.json":
+                recipe = await read_voice(source, tell, weights)
+                if recipe is not None:
+                    return recipe
             if missing.location in (f"{source.location}/{f}" for f in ("config.json", WHOLE)):
                 file = await find_gguf(source)
             if file is None:

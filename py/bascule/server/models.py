@@ -15,8 +15,9 @@ from bascule.models.family import (
     ImageTextFamily,
     SpeechFamily,
     TextToTextFamily,
+    VoiceFamily,
 )
-from bascule.models.table import family_of_config
+from bascule.models.table import VOICE_FAMILIES, family_of_config
 from bascule.recipes.classifier import is_classifier
 from bascule.tasks.registry import ModelKind
 
@@ -28,6 +29,7 @@ _KINDS: Mapping[type[Family], ModelKind] = {
     TextToTextFamily: "text-to-text",
     ImageFamily: "image-model",
     ImageTextFamily: "image-text-model",
+    VoiceFamily: "voice-activity",
 }
 
 
@@ -48,6 +50,8 @@ def _kind(folder: Path) -> ModelKind | None:
     """Its kind by its files; None for a folder that is no model's, or whose model does not run."""
     if (folder / "model.gguf").is_file():
         return "language-model"
+    if any((folder / family.file).is_file() for family in VOICE_FAMILIES):
+        return "voice-activity"
     config = folder / "config.json"
     try:
         if not config.is_file() or config.stat().st_size > _MOST_NBYTES:

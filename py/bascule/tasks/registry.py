@@ -26,6 +26,7 @@ ModelKind = Literal[
     "text-to-text",
     "image-model",
     "image-text-model",
+    "voice-activity",
 ]
 
 
@@ -34,7 +35,7 @@ class KnownModel:
     """A model, its repository on the Hugging Face hub, and the SHA-256 of each of its files.
 
     `hub_names` has the files that have other names there. A later revision would do if the files
-    are the same.
+    are the same. A model without a repository is in a Python `package` alone.
     """
 
     name: str
@@ -43,6 +44,7 @@ class KnownModel:
     files: Mapping[str, str]
     hub_revision: str = "main"
     hub_names: Mapping[str, str] = field(default_factory=dict[str, str])
+    package: str = ""
 
 
 KNOWN: Mapping[str, KnownModel] = {
@@ -89,6 +91,15 @@ KNOWN: Mapping[str, KnownModel] = {
                 "config.json": "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
                 "tokenizer.json": "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab",  # noqa: E501
                 "model.bin": "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
+            },
+        ),
+        KnownModel(
+            name="silero-vad",
+            kind="voice-activity",
+            hub_repo="",
+            package="silero-vad==6.2.3",
+            files={
+                "silero_vad_16k.safetensors": "c59271c284ae9c8335d795d60e0bfdb71aaaceec578d9bd9ffc1b8153c319ea1",  # noqa: E501
             },
         ),
     )
@@ -193,7 +204,7 @@ def missing_in_page(model: str, location: str, error: FileMissingError) -> Bascu
 
 def _of_repo(repo: str) -> KnownModel | None:
     """The known model that a hub id names, natively; a folder of that name comes first."""
-    if sys.platform == "emscripten" or os.path.exists(repo):
+    if sys.platform == "emscripten" or not repo or os.path.exists(repo):
         return None
     return next((model for model in KNOWN.values() if model.hub_repo == repo), None)
 

@@ -11,11 +11,10 @@ from os import PathLike
 from time import perf_counter
 from typing import Any, TypeVar, Unpack
 
-from bascule.audio.activity import active_spans, next_window
+from bascule.audio.activity import LEAST_PAUSE, PAD, Span, active_spans, next_window
 from bascule.audio.features import LogMel
 from bascule.audio.mel import RATE, STEP
-from bascule.audio.recordings import Recording, read_recording
-from bascule.audio.samples import checked_samples, resample
+from bascule.audio.recordings import read_samples
 from bascule.backend.base import Executable, StateStore
 from bascule.base.arrays import Array, ArrayLike, need_numpy
 from bascule.base.progress import Progress
@@ -34,6 +33,7 @@ from bascule.tasks.speech_tokens import SpeechTokens
 from bascule.tasks.speech_window import Texts, WindowDecoder
 from bascule.tasks.streams import ResultStream
 from bascule.tasks.transcription import Segment, Transcription
+from bascule.tasks.voice import VoiceActivityModel
 from bascule.text.language import TextTokenizer
 
 # Devices that may be lost one after the other over one window.
@@ -112,7 +112,7 @@ class SpeechModel(LoadedModel):
         or in a page a JavaScript AudioBuffer; at most 4 hours. `language` is a code ("de") and
         detected if it is None; with `task` "translate" the text is English. Without `timestamps`
         each window of 30 s is one segment; with `word_timestamps` segments have words; with
-        `vad_filter` pauses of 2 s and more are skipped.
+        `vad_filter` (True, or a voice activity model) pauses of 2 s and more are skipped.
         `temperatures` and the thresholds say when a window is decoded again (see
         `TranscribeOptions`), `seed` makes that repeatable. `progress` counts milliseconds of the
         recording. InputError for audio that is no sound and for other options,
@@ -140,7 +140,7 @@ class SpeechModel(LoadedModel):
         self._check_open("detect_language")
         if not self._settings.tokens.languages:
             return "en", 1.0
-        samples = await _samples(audio, sample_rate)
+        samples = await read_samples(audio, sample_rate, RATE, "detect_language")
         window = samples[: self._settings.speech.config.frames * STEP]
         return await self._on_device(window, WindowDecoder.language)
 
@@ -150,10 +150,10 @@ class SpeechModel(LoadedModel):
         """Yield the segments of one transcription; `result` is whole when they end."""
         began = perf_counter()
         tell = asked.progress or (lambda _: None)
-        samples = await _samples(audio, asked.sample_rate)
+        samples = await read_samples(audio, asked.sample_rate, RATE, "transcribe")
         result.duration = len(samples) / RATE
         longest, total = self._settings.speech.config.frames, max(1, len(samples) // STEP)
-        spans = active_spans(samples[: STEP * total]) if asked.vad_filter else [(0, total)]
+        spans = await _active(samples[: STEP * total], asked.vad_filter)
         result.language = asked.language or ""
         if not spans:
             tell(Progress("transcribe", 10 * total, 10 * total, "ms"))
@@ -332,8 +332,13 @@ class SpeechModel(LoadedModel):
         return {"cache_nbytes": cache, **self._totals, **self.device_stats}
 
 
-async def _samples(audio: Any, sample_rate: int) -> Array:
-    """Return a recording as samples (N) float32 at 16 kHz."""
-    await need_numpy("transcribe()", "Load numpy into this Pyodide.")
-    result: Recording = await read_recording(audio, sample_rate)
-    return resample(checked_samples(result.samples, "audio"), result.rate, RATE)
+async def _active(samples: Array, vad_filter: bool | VoiceActivityModel) -> list[Span]:
+    """Return the frames of 10 ms to decode: all, the loud ones, or those that a model chooses."""
+    if isinstance(vad_filter, bool):
+        return active_spans(samples) if vad_filter else [(0, max(1, len(samples) // STEP))]
+    frame_ms = 1000 * STEP // RATE
+    spans = await vad_filter.speech_spans(
+        samples, min_silence_duration_ms=frame_ms * LEAST_PAUSE, speech_pad_ms=frame_ms * PAD
+    )
+    per_s = RATE // STEP
+    return [(int(per_s * span.start), round(per_s * span.end)) for span in spans]

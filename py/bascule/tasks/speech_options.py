@@ -13,6 +13,7 @@ from bascule.base.progress import ProgressCallback
 from bascule.errors import InputError
 from bascule.tasks.speech_rows import MOST_BEAMS
 from bascule.tasks.speech_tokens import SpeechTokens
+from bascule.tasks.voice import VoiceActivityModel
 
 SpeechTask = Literal["transcribe", "translate"]
 # Those of the model's authors' own program.
@@ -30,7 +31,8 @@ class TranscribeOptions(TypedDict, total=False):
     `no_speech_threshold` and the text is not probable either. At temperature 0 the best of
     `beam_size` texts is taken: of `beam_size` times `patience` that have ended, the one of the
     largest log probability over its length to the power of `length_penalty`. With `vad_filter`
-    pauses of 2 s and more, by their energy, are not decoded.
+    pauses of 2 s and more are not decoded: what is quiet, or what a voice activity model given
+    there hears no speech in.
     """
 
     sample_rate: int | None
@@ -38,7 +40,7 @@ class TranscribeOptions(TypedDict, total=False):
     task: SpeechTask | None
     timestamps: bool | None
     word_timestamps: bool | None
-    vad_filter: bool | None
+    vad_filter: bool | VoiceActivityModel | None
     temperatures: Sequence[float] | float | None
     compression_ratio_threshold: float | None
     log_probability_threshold: float | None
@@ -62,7 +64,7 @@ class Asked:
     task: str
     timestamps: bool
     word_timestamps: bool
-    vad_filter: bool
+    vad_filter: bool | VoiceActivityModel
     temperatures: tuple[float, ...]
     most_compressed: float
     least_probable: float
@@ -92,7 +94,7 @@ def read_options(options: Mapping[str, Any], tokens: SpeechTokens) -> Asked:
         ),
         timestamps=_flag(given, "timestamps", default=True),
         word_timestamps=_flag(given, "word_timestamps", default=False),
-        vad_filter=_flag(given, "vad_filter", default=False),
+        vad_filter=_vad_filter(given),
         temperatures=_temperatures(given.get("temperatures", _TEMPERATURES)),
         most_compressed=_number(given, "compression_ratio_threshold", 2.4),
         least_probable=_number(given, "log_probability_threshold", -1.0),
@@ -123,6 +125,13 @@ def _positive(given: Mapping[str, Any], name: str) -> float:
     if not 0 < result <= _MOST_PATIENCE:
         raise InputError(name, f"a number above 0, {_MOST_PATIENCE} at the most", f"{result}")
     return result
+
+
+def _vad_filter(given: Mapping[str, Any]) -> bool | VoiceActivityModel:
+    result = given.get("vad_filter")
+    if isinstance(result, VoiceActivityModel):
+        return result
+    return _flag(given, "vad_filter", default=False)
 
 
 def _flag(given: Mapping[str, Any], name: str, *, default: bool) -> bool:

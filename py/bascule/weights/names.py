@@ -14,6 +14,7 @@ VOCABULARY, MERGES = "vocab.json", "merges.txt"
 OLD_TOKENIZER = frozenset((VOCABULARY, MERGES))  # what a few families are read from without it
 MODEL_GGUF = "model.gguf"
 MODEL_BIN = "model.bin"  # CTranslate2's
+VOICE = "silero_vad_16k.safetensors"  # as its package has it, with no file beside it
 # The only names that are ever looked for. Shards are the one kind that a model's own file may name,
 # and GGUF files the one kind that a user may.
 ALLOWED_FILES = frozenset(
@@ -29,6 +30,7 @@ ALLOWED_FILES = frozenset(
         "model.safetensors",
         MODEL_GGUF,
         MODEL_BIN,
+        VOICE,
         "modules.json",
         "sentence_bert_config.json",
         "config_sentence_transformers.json",

@@ -18,6 +18,9 @@ from bascule.backend.webgpu.launch import (
 )
 from bascule.program.program import Call, Sizes
 
+# Rounds of loops that lavapipe grants an invocation, nested ones counted.
+_MOST_ROUNDS = 65_535
+
 
 def _frames(call: Call, adapter: AdapterInfo) -> Variants:
     count, width = call.result.limits
@@ -57,10 +60,15 @@ def _lstm(call: Call, adapter: AdapterInfo) -> Variants:
     def numbers(sizes: Sizes) -> Numbers:
         return {"steps": call.result.sizes(sizes)[0]}
 
-    order = (16, 64) if adapter.software else (256, 128, 64, 16)
-    useful = [n for n in order if n < 2 * size] or [order[-1]]
-    lanes = [n for n in useful if fits(adapter, n, 4 * size)]
-    return by_workgroup(call, numbers, one_workgroup, lanes, consts=(("HIDDEN", size),))
+    def rounds(lanes: int) -> int:
+        """Of its loops in one lane, at the most."""
+        steps, units = call.result.limits[0], -(-size // lanes)
+        return 1 + units + steps * (1 + units * (3 + size // 4 + size % 4))
+
+    order = (64, 128, 256, 16) if adapter.software else (256, 128, 64, 16)
+    lanes = [n for n in order if fits(adapter, n, 4 * size)]
+    useful = [n for n in lanes if n < 2 * size and rounds(n) <= _MOST_ROUNDS] or [max(lanes)]
+    return by_workgroup(call, numbers, one_workgroup, useful, consts=(("HIDDEN", size),))
 
 
 def _elementwise(call: Call, adapter: AdapterInfo, **fields: str) -> Variants:

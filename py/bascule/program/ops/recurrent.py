@@ -51,9 +51,9 @@ def _sigmoid(x: Array) -> Array:
 
 
 def _contracting(draw: Draw) -> Array:
-    """A weight that makes less of differences with each step, so that rounding stays small."""
-    size = draw.shape[0] ** 0.5
-    return (draw.rng.standard_normal(draw.shape) / size).astype(np.float32)
+    """A weight that makes less of differences with each step: others can make much of rounding."""
+    scale = 0.5 / draw.shape[0] ** 0.5
+    return (scale * draw.rng.standard_normal(draw.shape)).astype(np.float32)
 
 
 def _work(call: Call) -> int:
