@@ -1,4 +1,4 @@
-"""The three HTML reports, of real runs, in each engine: what they show, and how they look."""
+"""The HTML reports, of real runs, in each engine: what they show, and how they look."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from bascule.observe.compatibility import render
 from e2e.axe import PHONE, defects, defects_now, emulate
 from e2e.conftest import GOLDENS, Site
 from e2e.engines import Engine, Page, PlaywrightTab
+from tests.observe.planted import EDGE, planted
 
 TEXTS = ["a cat", "a dog sleeps"]
 HEADINGS = "() => [...document.querySelectorAll('h2')].map((heading) => heading.textContent)"
@@ -69,7 +70,18 @@ def written(site: Site) -> Site:
             await analysis  # in a coroutine it is one
             debugger.export_debug_report(site.extra / "native-debug.html")
 
+    async def write_wrong() -> None:
+        async with await bascule.load(GOLDENS / "tiny-bert", tier="webgpu") as model:
+            assert isinstance(model, bascule.EmbeddingModel)
+            debugger = WebGPUDebugger(model)
+            with debugger.capture_shader_trace():
+                await model.embed(TEXTS)
+            debugger.export_debug_report(site.extra / "native-wrong.html")
+
     bascule.sync(write())
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        planted(monkeypatch, "linear_any.wgsl", *EDGE)
+        bascule.sync(write_wrong())
     reporter = HardwareCompatibilityReporter()
     reporter.check_components()
     reporter.collect_hardware_detection_errors()
@@ -111,6 +123,29 @@ def test_the_debug_report(page: Page, written: Site) -> None:
     assert page.run(HEADINGS) == ["Result", "Dispatches", "Against the roofline", "Kernels"]
     page.run("() => document.querySelectorAll('details').forEach((each) => { each.open = true; })")
     assert "fn main(" in page.run("() => document.querySelector('pre').textContent")
+    assert look(page, written) == []
+
+
+def test_the_debug_report_of_a_wrong_kernel(page: Page, written: Site) -> None:
+    page.open(f"{written.url}/extra/native-wrong.html")
+    assert page.run(HEADINGS) == ["Result", "Differences", "Dispatches", "Kernels"]
+    cells = "[...document.querySelector('tbody tr').cells]"
+    first = page.run(f"() => {cells}.map((cell) => cell.textContent)")
+    dispatch, file, element, expected, got, count = first
+    op = dispatch.split()[-1]
+    assert (op, file) == ("linear", "linear_any.wgsl, main")
+    assert element.endswith(" [0, 0, 104]")  # the last column of the queries, keys and values
+    assert float(expected) != float(got)
+    assert int(count.split(" of ")[0]) > 0
+    assert "op linear by linear_any (linear_any.wgsl, entry point main)" in page.run(
+        "() => document.querySelector('#summary').textContent"
+    )
+    # The wrong kernels are unfolded: without an activation and with one.
+    opened = page.run(
+        "() => [...document.querySelectorAll('details[open]')].map((e) => e.firstChild.textContent)"
+    )
+    summary = "linear_any (linear_any.wgsl), first in dispatch "
+    assert opened == [summary + "2", summary + "6"]
     assert look(page, written) == []
 
 

@@ -12,36 +12,16 @@ import pytest
 import bascule
 from bascule import PerformanceMonitor, UnifiedWebPlatform, WebGPUDebugger
 from bascule.backend.tracing import TOLERANCE, compare
-from bascule.backend.webgpu.backend import WebGpuBackend
-from bascule.backend.webgpu.gpu_native import NativeGpu
 from bascule.errors import InputError, NotFiniteError
 from bascule.observe import roofline
 from bascule.observe.debug_page import debug_page
 from bascule.observe.shader_trace import ShaderTrace
 from tests.goldens import TINY_BERT
 from tests.goldens.llama import tiny
+from tests.observe.planted import EDGE, planted
 
 LLAMA = tiny("tiny-q4_1").path
 TEXTS = ["a cat", "a dog sleeps"]
-# The last column's sum leaves its last product out, as a loop that misses a tile's edge does.
-EDGE = (
-    "k < params.inner; k++",
-    "k < params.inner - select(0u, 1u, col + 1u == params.cols); k++",
-)
-
-
-def planted(monkeypatch: pytest.MonkeyPatch, file: str, old: str, new: str) -> None:
-    """Every device compiles that file with `old` replaced, and no kernel has to prove itself."""
-    plain = NativeGpu.pipeline
-
-    async def pipeline(self: Any, wgsl: str, constants: Any, bindings: str, label: str) -> int:
-        if label == file:
-            assert old in wgsl
-            wgsl = wgsl.replace(old, new)
-        return await plain(self, wgsl, constants, bindings, label)
-
-    monkeypatch.setattr(NativeGpu, "pipeline", pipeline)
-    monkeypatch.setattr(WebGpuBackend, "prove_kernels", lambda self: None)  # type: ignore[misc]
 
 
 async def captured(folder: Path, tier: str = "webgpu", **options: int) -> WebGPUDebugger:
@@ -79,6 +59,8 @@ async def test_a_right_model_has_no_difference_and_gives_the_same_answer(tier: s
         outputs = trace.calls[-1].outputs
         assert outputs is not None
         np.testing.assert_array_equal(next(iter(outputs.values()))[::-1], plain)  # longest first
+        norm = next(c for c in trace.calls if c.call.op == "layer_norm")
+        assert norm.kernel.params["eps"] == "1e-06"  # the digits of a float32, no more
         assert trace.timed_by == ("timestamps" if tier == "webgpu" else "submissions")
         await model.embed(TEXTS)
         assert len(trace.calls) == len(calls)  # outside the block nothing is captured

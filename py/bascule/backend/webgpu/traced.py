@@ -97,6 +97,11 @@ def _described(kernel: Kernel, sizes: Sizes) -> TracedKernel:
         kernel.wgsl,
         kernel.bindings,
         dict(kernel.constants),
-        {name: f"{number:.9g}" for name, number in zip(names, numbers, strict=True)},
+        dict(zip(names, map(_digits, numbers), strict=True)),
         kernel.launch(),
     )
+
+
+def _digits(number: float) -> str:
+    """Each digit of a whole number; of a float32, those that tell it from its neighbours."""
+    return str(number) if isinstance(number, int) else str(np.float32(number))
