@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from importlib.util import find_spec as real_find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,11 +39,20 @@ TIERS = (
 )
 
 
+def surveying(*tiers: TierFacts) -> Callable[[object], Awaitable[SimpleNamespace]]:
+    """A survey that finds those tiers."""
+
+    async def survey(_: object, *, fresh: bool) -> SimpleNamespace:
+        return SimpleNamespace(tiers=tiers)
+
+    return survey
+
+
 @pytest.fixture
 def reporter(monkeypatch: pytest.MonkeyPatch) -> HardwareCompatibilityReporter:
     """Of a machine without a GPU, whose wasm tier has hardly any memory."""
     made = HardwareCompatibilityReporter()
-    monkeypatch.setattr(made, "_surveyed", lambda: TIERS)
+    monkeypatch.setattr(made, "_tiers", TIERS)
     return made
 
 
@@ -186,14 +197,14 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
 def test_the_exit_code_tells_whether_the_model_runs(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(HardwareCompatibilityReporter, "_surveyed", lambda _: TIERS)
+    monkeypatch.setattr(compatibility, "survey", surveying(*TIERS))
     assert main(["compat", "--check-model", str(TINY_BERT)]) == 0  # one tier is enough
     for unable, result in (("no-such-model", "was not found"), (str(TINY_BERT), "no tier here")):
         with pytest.raises(SystemExit) as exit:
             main(["compat", "--check-model", unable])
         assert exit.value.code == 1
         assert result in capsys.readouterr().out
-        monkeypatch.setattr(HardwareCompatibilityReporter, "_surveyed", lambda _: TIERS[:3])
+        monkeypatch.setattr(compatibility, "survey", surveying(*TIERS[:3]))
     assert main(["compat", "--check-model", ""]) == 1
     assert "empty name" in capsys.readouterr().err
 
@@ -207,7 +218,7 @@ def test_a_vulkan_of_the_cpu_is_told(
     reporter.collect_hardware_detection_errors()
     assert reporter.hardware == (vulkan, card)
     software = TierFacts("webgpu", device_name="llvmpipe", software=True, speeds=FAST)
-    monkeypatch.setattr(reporter, "_surveyed", lambda: (software, *TIERS[2:]))
+    monkeypatch.setattr(reporter, "_tiers", (software, *TIERS[2:]))
     reporter.collect_hardware_detection_errors()
     assert reporter.hardware == (
         replace(vulkan, source=f"{vulkan.source}; in software: llvmpipe"),

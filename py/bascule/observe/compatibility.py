@@ -15,7 +15,7 @@ from bascule.base.arguments import did_you_mean
 from bascule.base.arrays import need_numpy, np
 from bascule.base.numbers import three_digits
 from bascule.base.page_settings import IN_PAGE
-from bascule.base.waiting import sync
+from bascule.base.waiting import start, sync
 from bascule.choosing.auto import need_of
 from bascule.choosing.speeds import Kind
 from bascule.choosing.survey import survey
@@ -55,8 +55,9 @@ _HIGH_S, _MEDIUM_S = 0.05, 0.5
 class HardwareCompatibilityReporter:
     """Collects findings about packages, hardware, memory and models, and reports them.
 
-    Its methods work to the end in plain code (see `bascule.sync`). Tiers are opened, and measured
-    where this machine is new, when a method first needs them.
+    What opens tiers or reads a model works to the end in plain code, and is awaited where an event
+    loop runs, as in a page. Tiers are opened, and measured where this machine is new, when a method
+    first needs them.
     """
 
     def __init__(self) -> None:
@@ -80,9 +81,12 @@ class HardwareCompatibilityReporter:
         ]
         return self._add(results)
 
-    def collect_hardware_detection_errors(self) -> list[Finding]:
-        """Look for accelerators, and open each tier."""
-        tiers = self._surveyed()
+    def collect_hardware_detection_errors(self) -> Any:
+        """Look for accelerators, and open each tier: a list of Findings. Awaitable."""
+        return start(self._detect())
+
+    async def _detect(self) -> list[Finding]:
+        tiers = await self._surveyed()
         self.hardware = tuple(_with_adapter(each, tiers) for each in detect_hardware())
         results = [_refused(each) for each in tiers if each.refused]
         results += [_software(each) for each in tiers if each.software and not each.refused]
@@ -107,23 +111,27 @@ class HardwareCompatibilityReporter:
         text = f"{nbytes >> 20:,} MiB of memory are free."
         return self._add([Finding("warning", "memory", "memory_pressure", text, advice)])
 
-    def collect_model_integration_errors(self, model_name: str) -> list[Finding]:
+    def collect_model_integration_errors(self, model_name: str) -> Any:
         """Hold what a model needs, by its own files, against each tier that works.
 
-        InputError for an empty name.
+        A list of Findings, awaitable. InputError for an empty name.
         """
         if not model_name:
             raise InputError("model", "a model's name, folder or URL", "an empty name")
+        return start(self._integrate(model_name))
+
+    async def _integrate(self, model_name: str) -> list[Finding]:
+        model_class = await _class_of(model_name)
         try:
-            programs = sync(read_programs(model_name))
+            programs = await read_programs(model_name)
         except BasculeError as error:
             advice = (error.hint,) if error.hint else ()
-            what = f"{error.what.rstrip('.')}.{self._class_of(model_name)}"
+            what = f"{error.what.rstrip('.')}.{model_class}"
             return self._add([Finding("error", model_name, error.category, what, advice)])
         need = need_of(model_name, programs)
         results: list[Finding] = []
         able: list[str] = []
-        for each in self._surveyed():
+        for each in await self._surveyed():
             why = need.refusal(each)
             if each.better:
                 continue
@@ -135,7 +143,7 @@ class HardwareCompatibilityReporter:
                 results.append(Finding("error", model_name, "incompatible", text, advice))
         needs = f"It needs {need.total_nbytes / (1 << 20):,.1f} MiB"
         if able:
-            text = f"{needs} and runs on {', '.join(able)}.{self._class_of(model_name)}"
+            text = f"{needs} and runs on {', '.join(able)}.{model_class}"
             results.append(Finding("info", model_name, "compatible", text))
         else:
             advice = ("Load with quantize=4.", "Take a smaller model of its kind.")
@@ -143,22 +151,33 @@ class HardwareCompatibilityReporter:
             results.append(Finding("critical", model_name, "no_tier", text, advice))
         return self._add(results)
 
-    def test_full_hardware_stack(self) -> list[Finding]:
-        """Multiply matrices on each tier that works, and compare with numpy in float64."""
-        return self._add(sync(self._test()))
+    def test_full_hardware_stack(self) -> Any:
+        """Open and measure each tier anew, and compare a product of matrices with float64's.
 
-    def generate_compatibility_matrix(self) -> dict[str, dict[str, Cell]]:
-        """Families of models by tiers; a cell is "measured" where that work was timed here, and
-        its tier has not failed a test, else "assumed".
+        A list of Findings, awaitable. On a busy machine, and of adapters in software, speeds are
+        those that are typical elsewhere.
         """
-        tiers = self._surveyed()
+        return start(self._test())
+
+    def generate_compatibility_matrix(self) -> Any:
+        """Families of models by tiers: a Cell by family and tier, awaitable.
+
+        A cell is "measured" where that work was timed here, and its tier has not failed a test,
+        else "assumed".
+        """
+        return start(self._matrix())
+
+    async def _matrix(self) -> dict[str, dict[str, Cell]]:
+        return self._rows(await self._surveyed())
+
+    def _rows(self, tiers: tuple[TierFacts, ...]) -> dict[str, dict[str, Cell]]:
         rows: dict[str, dict[str, Cell]] = {}
         for family, (kind, work) in _SMALL_MODELS.items():
             if not examples_of(family):
                 none = Cell("none", "assumed", "this version has no model of that family")
                 rows[family] = {t.tier: none for t in tiers}
                 continue
-            cells = {t.tier: self._cell(t, kind, work) for t in tiers}
+            cells = {t.tier: self._cell(t, tiers, kind, work) for t in tiers}
             if family in _BY_PRODUCTS_ALONE:
                 cells = {tier: _by_products(cell) for tier, cell in cells.items()}
             rows[family] = cells
@@ -169,7 +188,10 @@ class HardwareCompatibilityReporter:
         return render(self.as_json(), format)
 
     def as_json(self, *, matrix: bool = False) -> dict[str, Any]:
-        """All that is known, as plain values."""
+        """All that is known, as plain values.
+
+        `matrix` opens the tiers in plain code, unless an awaited method has done so.
+        """
         ordered = sorted(self.findings, key=lambda f: SEVERITIES.index(f.severity))
         results: dict[str, Any] = {
             "version": bascule.__version__,
@@ -187,7 +209,7 @@ class HardwareCompatibilityReporter:
             "tested": dict(self._tested),
         }
         if matrix:
-            rows = self.generate_compatibility_matrix()
+            rows = self._rows(self._tiers or sync(self._surveyed()))
             results["matrix"] = {
                 family: {tier: asdict(cell) for tier, cell in row.items()}
                 for family, row in rows.items()
@@ -200,31 +222,19 @@ class HardwareCompatibilityReporter:
         result.write_text(text, "utf-8")
         return result
 
-    def _class_of(self, model_name: str) -> str:
-        """A sentence on a model's class and size, and what shows them; empty if nothing does."""
-        try:
-            result = sync(read_family(model_name))
-        except BasculeError:
-            return ""
-        if result.family is None:
-            return ""
-        words = " ".join(word for word in (result.size, result.family) if word)
-        article = "an" if words[0] in "aeiou" else "a"
-        return f" It is {article} {words} model, by its {result.family_source}."
-
     def _add(self, found: list[Finding]) -> list[Finding]:
         self.findings += [finding for finding in found if finding not in self.findings]
         return found
 
-    def _surveyed(self) -> tuple[TierFacts, ...]:
-        if self._tiers is None:
-            self._tiers = tuple(sync(survey(read_switches())).tiers)
+    async def _surveyed(self, *, fresh: bool = False) -> tuple[TierFacts, ...]:
+        if self._tiers is None or fresh:
+            self._tiers = tuple((await survey(read_switches(), fresh=fresh)).tiers)
         return self._tiers
 
     async def _test(self) -> list[Finding]:
         await need_numpy("test_full_hardware_stack", "Load numpy into this Pyodide first.")
         results: list[Finding] = []
-        for each in self._tiers or (await survey(read_switches())).tiers:
+        for each in await self._surveyed(fresh=True):
             if each.refused:
                 continue
             try:
@@ -239,13 +249,15 @@ class HardwareCompatibilityReporter:
             else:
                 text = "Its product of matrices agrees with numpy in float64."
                 results.append(Finding("info", each.tier, "tested", text))
-        return results
+        return self._add(results)
 
-    def _cell(self, facts: TierFacts, kind: Kind, work: float) -> Cell:
+    def _cell(
+        self, facts: TierFacts, tiers: tuple[TierFacts, ...], kind: Kind, work: float
+    ) -> Cell:
         wrong = facts.refused or self._tested.get(facts.tier, "")
         if facts.better:
-            best = next(t for t in self._surveyed() if t.tier == facts.better)
-            return Cell(self._cell(best, kind, work).level, "assumed", f"as {facts.better}")
+            best = next(t for t in tiers if t.tier == facts.better)
+            return Cell(self._cell(best, tiers, kind, work).level, "assumed", f"as {facts.better}")
         if wrong:
             return Cell("none", "measured", wrong)
         if tier_info(facts.tier).typical.blocks_s is None and kind == "blocks":
@@ -256,7 +268,21 @@ class HardwareCompatibilityReporter:
         level: Level = "high" if seconds <= _HIGH_S else "medium" if seconds <= _MEDIUM_S else "low"
         measured = not facts.speeds.source.startswith("typical")
         basis = "measured" if measured else "assumed"
-        return Cell(level, basis, f"{three_digits(1e3 * seconds)} ms a pass of a small model")
+        why = "" if measured else f", {facts.speeds.source}"
+        return Cell(level, basis, f"{three_digits(1e3 * seconds)} ms a pass of a small model{why}")
+
+
+async def _class_of(model_name: str) -> str:
+    """A sentence on a model's class and size, and what shows them; empty if nothing does."""
+    try:
+        result = await read_family(model_name)
+    except BasculeError:
+        return ""
+    if result.family is None:
+        return ""
+    words = " ".join(word for word in (result.size, result.family) if word)
+    article = "an" if words[0] in "aeiou" else "a"
+    return f" It is {article} {words} model, by its {result.family_source}."
 
 
 def _by_products(cell: Cell) -> Cell:
