@@ -25,6 +25,9 @@ _FIND = """async (source) => {
     Object.assign(script, { src: source, onload: resolve, onerror: reject });
     document.head.append(script);
   });
+  // A button that fades in as it is enabled has little contrast until it has done so.
+  const ends = (animation) => animation.effect.getComputedTiming().endTime < Infinity;
+  await Promise.allSettled(document.getAnimations().filter(ends).map(({ finished }) => finished));
   const { violations } = await axe.run(document, { resultTypes: ["violations"] });
   return violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(" ")}`);
 }"""

@@ -78,13 +78,16 @@ def written(site: Site) -> Site:
                 await model.embed(TEXTS)
             debugger.export_debug_report(site.extra / "native-wrong.html")
 
+    async def detect(reporter: HardwareCompatibilityReporter) -> None:
+        await reporter.collect_hardware_detection_errors()
+
     bascule.sync(write())
     with pytest.MonkeyPatch.context() as monkeypatch:
         planted(monkeypatch, "linear_any.wgsl", *EDGE)
         bascule.sync(write_wrong())
     reporter = HardwareCompatibilityReporter()
     reporter.check_components()
-    reporter.collect_hardware_detection_errors()
+    bascule.sync(detect(reporter))
     page = render(reporter.as_json(matrix=True), "html")
     (site.extra / "native-compatibility.html").write_text(page, "utf-8")
     return site
