@@ -139,6 +139,17 @@ def test_a_model_is_held_against_each_tier(reporter: HardwareCompatibilityReport
     assert guessed.message.endswith("It is an audio model, by its name.")
 
 
+async def test_where_a_loop_runs_methods_are_awaited(
+    reporter: HardwareCompatibilityReporter,
+) -> None:
+    begun = reporter.collect_hardware_detection_errors()
+    with pytest.raises(InputError, match="still runs"):
+        reporter.generate_report()
+    assert await begun == reporter.findings != []
+    assert (await reporter.generate_compatibility_matrix())["embedding"]["cpu"].level == "high"
+    assert "no adapter was found" in reporter.generate_report()
+
+
 def test_little_memory(
     reporter: HardwareCompatibilityReporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Coroutine
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import bascule
 from bascule.backend.tiers import tier_info
@@ -30,6 +32,8 @@ from bascule.machine.host import LITTLE_NBYTES, free_nbytes
 from bascule.models.classes import examples_of
 from bascule.observe.findings import SEVERITIES, Cell, Finding, Level, Severity
 from bascule.observe.report_text import as_html, as_markdown
+
+T = TypeVar("T")
 
 FORMATS = ("markdown", "json", "html")
 # What each package is for, and how bad it is without.
@@ -65,6 +69,7 @@ class HardwareCompatibilityReporter:
         self.hardware: tuple[Hardware, ...] = ()
         self._tiers: tuple[TierFacts, ...] | None = None
         self._tested: dict[str, str] = {}  # what a tier's test found wrong; empty where it passed
+        self._begun: list[asyncio.Task[Any]] = []  # by methods that are to be awaited
 
     def check_components(self) -> list[Finding]:
         """Look for the packages that tiers need, without importing them."""
@@ -83,7 +88,7 @@ class HardwareCompatibilityReporter:
 
     def collect_hardware_detection_errors(self) -> Any:
         """Look for accelerators, and open each tier: a list of Findings. Awaitable."""
-        return start(self._detect())
+        return self._begin(self._detect())
 
     async def _detect(self) -> list[Finding]:
         tiers = await self._surveyed()
@@ -118,7 +123,7 @@ class HardwareCompatibilityReporter:
         """
         if not model_name:
             raise InputError("model", "a model's name, folder or URL", "an empty name")
-        return start(self._integrate(model_name))
+        return self._begin(self._integrate(model_name))
 
     async def _integrate(self, model_name: str) -> list[Finding]:
         model_class = await _class_of(model_name)
@@ -157,7 +162,7 @@ class HardwareCompatibilityReporter:
         A list of Findings, awaitable. On a busy machine, and of adapters in software, speeds are
         those that are typical elsewhere.
         """
-        return start(self._test())
+        return self._begin(self._test())
 
     def generate_compatibility_matrix(self) -> Any:
         """Families of models by tiers: a Cell by family and tier, awaitable.
@@ -165,7 +170,7 @@ class HardwareCompatibilityReporter:
         A cell is "measured" where that work was timed here, and its tier has not failed a test,
         else "assumed".
         """
-        return start(self._matrix())
+        return self._begin(self._matrix())
 
     async def _matrix(self) -> dict[str, dict[str, Cell]]:
         return self._rows(await self._surveyed())
@@ -184,14 +189,21 @@ class HardwareCompatibilityReporter:
         return rows
 
     def generate_report(self, format: str = "markdown") -> str:
-        """The findings so far, the worst first, as "markdown", "json" or "html"."""
+        """The findings so far, the worst first, as "markdown", "json" or "html".
+
+        InputError for another format, and while a method that is to be awaited still runs.
+        """
         return render(self.as_json(), format)
 
     def as_json(self, *, matrix: bool = False) -> dict[str, Any]:
         """All that is known, as plain values.
 
-        `matrix` opens the tiers in plain code, unless an awaited method has done so.
+        `matrix` opens the tiers in plain code, unless an awaited method has done so. InputError
+        while a method that is to be awaited still runs.
         """
+        if not all(task.done() for task in self._begun):
+            hint = "Where an event loop runs, await the reporter's methods before its report."
+            raise InputError("the report", "findings", "a method that still runs", hint=hint)
         ordered = sorted(self.findings, key=lambda f: SEVERITIES.index(f.severity))
         results: dict[str, Any] = {
             "version": bascule.__version__,
@@ -220,6 +232,12 @@ class HardwareCompatibilityReporter:
         """Write a report to a file; gives its path."""
         result = Path(path)
         result.write_text(text, "utf-8")
+        return result
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T] | T:
+        result = start(work)
+        if isinstance(result, asyncio.Task):
+            self._begun.append(result)
         return result
 
     def _add(self, found: list[Finding]) -> list[Finding]:
