@@ -3,6 +3,7 @@
 import { workerConfig } from "./client-options.js";
 import { ConsoleLog } from "./console-log.js";
 import { part } from "./dom.js";
+import { decodePicture } from "./picture-files.js";
 import { sendShipped } from "./shipped.js";
 import { switchesOf } from "./switches.js";
 
@@ -140,18 +141,10 @@ class ConsolePage {
     if (!file || this.#state !== "ready") return;
     this.#show("busy", "Reading the picture…");
     try {
-      const bitmap = await createImageBitmap(file);
-      const scale = Math.min(1, MOST_PIXELS / Math.max(bitmap.width, bitmap.height));
-      const canvas = document.createElement("canvas");
-      canvas.width = Math.max(1, Math.round(bitmap.width * scale));
-      canvas.height = Math.max(1, Math.round(bitmap.height * scale));
-      const context = canvas.getContext("2d");
-      context?.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-      const pixels = context?.getImageData(0, 0, canvas.width, canvas.height).data;
-      if (!pixels) throw new Error("this browser draws no canvas");
-      this.#worker.postMessage({ type: "opened", width: canvas.width, height: canvas.height, pixels }, [pixels.buffer]);
+      const { width, height, data: pixels } = await decodePicture(file, MOST_PIXELS);
+      this.#worker.postMessage({ type: "opened", width, height, pixels }, [pixels.buffer]);
     } catch (error) {
-      this.#log.text("error", `${file.name} is no picture that this browser reads: ${error}\n`);
+      this.#log.text("error", `${error instanceof Error ? error.message : error}\n`);
       this.#show("ready", "Ready.");
     }
   }

@@ -25,7 +25,7 @@ const OFFLINE_FILES = [
   ...["./", "main.js", "heatmap.js", "heatcanvas.js", "similarity.js"],
   ...["chat.html", "chat.js", "chat.css", "conversation.js", "figures.js", "markdown.js", "messages.js"],
   ...["transcribe.html", "transcribe.js", "transcribe.css", "recording.js", "waveform.js"],
-  ...["pictures.html", "pictures.js", "pictures.css", "picture-files.js"],
+  ...["pictures.html", "pictures.js", "pictures.css", "picture-files.js", "picture-heads.js"],
   ...["vendor/marked.js", "vendor/purify.js"],
   ...["console.html", "console.js", "console-log.js", "console-worker.js", "console.css"],
   ...["bench.html", "bench.js", "bench-table.js", "bench.css"],
