@@ -12,6 +12,8 @@ from bascule.array.rows import ROWS
 from bascule.base.arrays import np
 
 ELEMENTWISE = frozenset((*ROWS, "cast", "bits"))
+# Of a product, that are added one after the other.
+_MOST_TERMS = 4096
 
 
 def evaluate(node: Node, inputs: list[Any]) -> Any:
@@ -34,7 +36,7 @@ def _evaluate(node: Node, inputs: list[Any]) -> Any:
     if node.op == "order":
         return np.argsort(inputs[0], axis=-1, kind="stable")
     if node.op == "matmul":
-        return np.matmul(*factors(node, inputs))
+        return _product(*factors(node, inputs))
     if node.op == "fft":
         return _transformed(inputs[0].reshape(node.shape), node.attribute[2])
     return _combined(node, inputs[0])
@@ -56,6 +58,18 @@ def factors(node: Node, inputs: list[Any]) -> tuple[Any, Any]:
     shapes: Product = node.attribute
     y = inputs[1].reshape(shapes.y)
     return inputs[0].reshape(shapes.x), y.swapaxes(-1, -2) if shapes.transposed else y
+
+
+def _product(x: Any, y: Any) -> Any:
+    """x @ y; long sums of floats as sums of sums, for numpy without a BLAS adds one by one."""
+    terms = x.shape[-1]
+    if x.dtype.kind != "f" or terms <= _MOST_TERMS:
+        return np.matmul(x, y)
+    result = np.zeros(1, np.float32)
+    for start in range(0, terms, _MOST_TERMS):
+        part = slice(start, start + _MOST_TERMS)
+        result = result + np.matmul(x[..., part], y[..., part, :])
+    return result
 
 
 def _numbered(node: Node) -> Any:

@@ -1,0 +1,118 @@
+"""The native tests of arrays' functions, run by pytest in each browser's Python."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
+
+import _pytest
+import iniconfig
+import pluggy
+import pygments
+import pytest
+
+from e2e.conftest import ROOT, Site
+from e2e.engines import Engine, Page
+
+MODULES = ("test_elementwise.py", "test_shapes.py", "test_fft.py")
+# A page opens the device before, and pytest of a page has no tests/conftest.py.
+CONFTEST = """
+import bascule.array as xp
+import numpy as np
+import pytest
+from __main__ import opened, seed
+
+@pytest.fixture
+def tier():
+    xp.set_default_device(opened[-1])
+    return opened[-1].tier
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(seed)
+"""
+SCRIPT = """
+import io, json, sys, zipfile
+import bascule
+import pyodide_js
+from pyodide.http import pyfetch
+
+await pyodide_js.loadPackage(["packaging"])
+files = await (await pyfetch(URL)).bytes()
+zipfile.ZipFile(io.BytesIO(files)).extractall("/home/pyodide/checked")
+sys.path.insert(0, "/home/pyodide/checked")
+import pytest
+
+seed, opened = SEED, []
+
+class Outcomes:
+    def __init__(self):
+        self.passed, self.failed = 0, []
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            self.failed.append(f"{report.nodeid}: {str(report.longrepr)[-1500:]}")
+        self.passed += report.when == "call" and report.passed
+
+async def check(tier):
+    plain = ("-p", "no:cacheprovider", "-p", "no:faulthandler", "--capture=no")
+    outcomes = Outcomes()
+    async with await bascule.open_device(tier) as device:
+        opened.append(device)
+        folder = "/home/pyodide/checked/arrays"
+        pytest.main(["-q", "--tb=short", *plain, folder], plugins=[outcomes])
+    return json.dumps([outcomes.passed, outcomes.failed])
+"""
+
+
+def packed() -> bytes:
+    """pytest with what it needs, and the tests."""
+    target = io.BytesIO()
+    with ZipFile(target, "w", ZIP_DEFLATED) as files:
+        for module in (pytest, _pytest, pluggy, iniconfig, pygments):
+            folder = Path(str(module.__file__)).parent
+            for path in folder.rglob("*.py"):
+                files.write(path, f"{folder.name}/{path.relative_to(folder)}")
+        files.write(Path(str(pytest.__file__)).parent.parent / "py.py", "py.py")
+        for name in MODULES:
+            files.write(ROOT / "tests" / "array" / name, f"arrays/{name}")
+        files.writestr("arrays/conftest.py", CONFTEST)
+    return target.getvalue()
+
+
+@pytest.fixture
+def checked_page(engine: Engine, site: Site) -> Iterator[Page]:
+    """A page whose Python has pytest and the tests; plain code waits there where JSPI lets it."""
+    name = f"array-tests-{engine.name}.zip"
+    (site.extra / name).write_bytes(packed())
+    seed = int.from_bytes(os.urandom(4))
+    print(f"seed {seed}")
+    page = engine.new_page()
+    # Installed anew: Python that a snapshot started has no JSPI in this Pyodide.
+    page.open(f"{site.url}/lab/?pyodide=/pyodide/&micropip=1")
+    script = SCRIPT.replace("URL", repr(f"{site.url}/extra/{name}")).replace("SEED", str(seed))
+    page.run("(code) => lab.run(code)", script)
+    yield page
+    page.close()
+
+
+def check(page: Page, tier: str) -> None:
+    passed, failed = json.loads(page.run("(code) => lab.run(code)", f"await check({tier!r})"))
+    assert failed == [], tier
+    assert passed > 100
+
+
+def test_every_function_without_a_gpu(checked_page: Page) -> None:
+    for tier in ("wasm", "cpu"):
+        check(checked_page, tier)
+
+
+@pytest.mark.one_engine
+def test_every_function_on_a_gpu(engine: Engine, checked_page: Page) -> None:
+    """In Chromium. Firefox passes them, too, and takes 156 s: it reads each result by a canvas."""
+    assert engine.webgpu
+    check(checked_page, "webgpu")
