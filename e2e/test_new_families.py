@@ -78,7 +78,7 @@ def test_text_to_text_and_pictures(
 
 def test_voice_activity(engine: Engine, site: Site, shared: Callable[[str], Page]) -> None:
     base = site.extra / f"voice-{engine.name}"
-    base.mkdir()
+    base.mkdir(exist_ok=True)
     np.save(base / "sound.npy", SOUNDS["measure"]())
     expected = np.load(GOLDENS / "voice.npz")["measure"]
     page = shared(f"{site.url}/lab/?pyodide=/pyodide/")
