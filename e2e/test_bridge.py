@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bascule.base.folders import models_folder
+from bascule.text.tokenizer_check import check_tokenizer
+from bascule.text.tokenizer_native import NativeTokenizer
 from e2e.conftest import Site, booted
 from e2e.engines import Engine, Page
 from tests.goldens import awkward, cosines, golden
@@ -265,12 +268,22 @@ def test_token_ids_equal_the_native_ones(engine: Engine, lab_with_micropip: Page
 import json
 from pyodide.http import pyfetch
 from bascule.text import open_tokenizer
+from bascule.text.encoder import EncoderTokenizer
 data = await (await pyfetch("/models/all-MiniLM-L6-v2/tokenizer.json")).bytes()
-json.dumps((await open_tokenizer(data, 256)).encode(json.loads({json.dumps(json.dumps(texts))})))
+plain = await open_tokenizer(data, 256)
+ids = plain.encode(json.loads({json.dumps(json.dumps(texts))}))
+decode = EncoderTokenizer(plain, 30_522).decode
+json.dumps([ids, [decode(row) for row in ids], decode(ids[0], skip_special=False)])
 """
-    result = json.loads(lab_with_micropip.run("(code) => lab.run(code)", code))
+    result, decoded, whole = json.loads(lab_with_micropip.run("(code) => lab.run(code)", code))
     wrong = [t for t, a, b in zip(texts, result, expected, strict=True) if a != b]
     assert wrong == []
+    data = (models_folder() / "all-MiniLM-L6-v2" / "tokenizer.json").read_bytes()
+    native = NativeTokenizer.from_json(check_tokenizer(data, "tokenizer.json").json, 256)
+    back = [native.decode(row, skip_special=True) for row in expected]
+    assert [t for t, a, b in zip(texts, decoded, back, strict=True) if a != b] == []
+    assert whole == native.decode(expected[0], skip_special=False)
+    assert whole.startswith("[CLS]")
 
 
 @pytest.mark.one_engine

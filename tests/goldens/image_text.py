@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from tests.goldens.families import Case, Tensors
 from tests.goldens.vision import clip_processing, write
@@ -79,6 +79,7 @@ def build_tokenizer() -> Tokenizer:
     ]
     made.pre_tokenizer = pre_tokenizers.Sequence(cuts)  # type: ignore[assignment]
     made.add_special_tokens([START, END])
+    made.decoder = decoders.ByteLevel()
     made.post_processor = processors.RobertaProcessing(  # type: ignore[assignment]
         (END, vocab[END]), (START, vocab[START]), trim_offsets=False, add_prefix_space=False
     )

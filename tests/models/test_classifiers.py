@@ -95,6 +95,9 @@ async def test_pairs_are_cut_and_counted(tmp_path: Path) -> None:
         ranking = await model.rank(QUERY, ANSWERS)
         assert ranking.n_tokens == (7, 9, 11, 36, MAX_TOKENS, 6)
         assert ranking.truncated == (4,)
+        whole = model.tokenizer.encode(ANSWERS[4])
+        assert model.tokenizer.count(ANSWERS[4]) == len(whole) > MAX_TOKENS  # cut when it is joined
+        assert len(model.tokenizer.encode(ANSWERS[4], special=False)) < len(whole)
         (cut,) = await model.classify([(ANSWERS[4], ANSWERS[3])])
         assert (cut.n_tokens, cut.truncated) == (MAX_TOKENS, True)
         with pytest.raises(InputError, match=r"rank, text 4.*at most 40 tokens.*66"):

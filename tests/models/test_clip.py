@@ -94,6 +94,7 @@ async def test_a_vocabulary_and_merges_are_the_same_tokenizer(folder: Path, tmp_
     for place in (folder, old):
         async with await bascule.load(place, tier="cpu") as model:
             assert isinstance(model, ImageTextModel)
+            assert model.tokenizer.decode(model.tokenizer.encode("A cat")) == "a cat"
             rows.append(await model.embed_text(texts))
             tokenizer: Any = model._tokenizer  # pyright: ignore[reportPrivateUsage]
             ids.append([[*each] for each in tokenizer.encode(texts)])

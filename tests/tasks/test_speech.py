@@ -40,6 +40,7 @@ async def test_tiers_and_formats_agree(folder: Path, tmp_path: Path) -> None:
     for tier in ("cpu", "wasm", "webgpu"):
         async with await load(folder, tier, cache_dtype="f32") as model:
             assert model.languages == ("en", "de", "fr")
+            assert model.tokenizer.decode(model.tokenizer.encode("a b")) == "a b"
             said = await model.transcribe(NOISE, temperatures=0, language="en")
             results.append([(s.start, s.end, s.ids) for s in said.segments])
             assert said.duration == 2.5

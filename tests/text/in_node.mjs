@@ -7,8 +7,9 @@ import * as tokenizers from "../../web/vendor/tokenizers.js";
 
 const asked = JSON.parse(readFileSync(0, "utf8"));
 
-function tokenized({ tokenizer, texts, special }) {
+function tokenized({ tokenizer, texts, special, rows, skipSpecial }) {
   const made = createTokenizer(tokenizers, tokenizer, 2 ** 31 - 1);
+  if (rows) return made.decodes ? rows.map((ids) => made.decode(JSON.stringify(ids), skipSpecial)) : null;
   const flat = special ? made.encode(JSON.stringify(texts)) : made.encodeBare(JSON.stringify(texts));
   const count = flat[0];
   const ids = [];

@@ -30,3 +30,13 @@ class NodeTokenizer:
 
     def encode(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
         return _ask({"tokenizer": self._json, "texts": list(texts), "special": special})
+
+    def decode_all(self, rows: Sequence[Sequence[int]], *, skip_special: bool) -> list[str] | None:
+        """The texts of rows of ids; None where the file has no decoder that is known."""
+        question = {"tokenizer": self._json, "rows": rows, "skipSpecial": skip_special}
+        return _ask(question)
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool) -> str:
+        result = self.decode_all([ids], skip_special=skip_special)
+        assert result is not None
+        return result[0]

@@ -3,7 +3,11 @@
 
 /**
  * @typedef {{ ids: number[] }} Encoding
- * @typedef {{ encode(text: string, options?: { add_special_tokens?: boolean }): Encoding }} Library
+ * @typedef {{
+ *   encode(text: string, options?: { add_special_tokens?: boolean }): Encoding,
+ *   decode(ids: number[], options: { skip_special_tokens: boolean, clean_up_tokenization_spaces: boolean }): string,
+ *   id_to_token(id: number): string | undefined,
+ * }} Library
  * @typedef {{ Tokenizer: new (tokenizer: object, config: object) => Library }} LibraryModule
  * @typedef {{ type?: string, lowercase?: boolean, handle_chinese_chars?: boolean,
  *   normalizers?: Normalizer[] }} Normalizer
@@ -25,9 +29,11 @@ export class PageTokenizer {
   #spacesHan;
   #lowercases;
 
-  /** @param {Library} library @param {number} mostTokens @param {Normalizer | null} normalizer */
-  constructor(library, mostTokens, normalizer) {
+  /** @param {Library} library @param {number} mostTokens @param {Normalizer | null} normalizer
+   * @param {boolean} decodes whether its file says how to decode */
+  constructor(library, mostTokens, normalizer, decodes) {
     this.#library = library;
+    this.decodes = decodes;
     this.#mostTokens = mostTokens;
     this.#spacesHan = normalizer?.handle_chinese_chars === true;
     this.#lowercases = lowercases(normalizer);
@@ -49,6 +55,14 @@ export class PageTokenizer {
   count(texts) {
     const all = JSON.parse(texts);
     return Int32Array.from(all, (text) => this.#library.encode(this.#normalized(text)).ids.length);
+  }
+
+  /** The text of a JSON list of token ids; those without a token have none.
+   * @param {string} ids @param {boolean} skipSpecial */
+  decode(ids, skipSpecial) {
+    const known = JSON.parse(ids).filter((/** @type {number} */ id) => this.#library.id_to_token(id) !== undefined);
+    if (!known.length) return ""; // the library takes no empty list
+    return this.#library.decode(known, { skip_special_tokens: skipSpecial, clean_up_tokenization_spaces: false });
   }
 
   /** @param {string} text */
@@ -123,5 +137,5 @@ export async function createChecked(library, remembered, folder) {
  */
 export function createTokenizer(module, json, mostTokens) {
   const parsed = JSON.parse(json);
-  return new PageTokenizer(new module.Tokenizer(parsed, {}), mostTokens, parsed?.normalizer ?? null);
+  return new PageTokenizer(new module.Tokenizer(parsed, {}), mostTokens, parsed?.normalizer ?? null, Boolean(parsed?.decoder));
 }

@@ -30,6 +30,7 @@ from bascule.tasks.classifications import Classification, Ranking, probabilities
 from bascule.tasks.loaded import Placement
 from bascule.tasks.sentence_graph import Encoder
 from bascule.text import Tokenizer, check_unicode
+from bascule.text.encoder import EncoderTokenizer
 from bascule.text.pairs import Row, Templates, joined
 
 _Text: TypeAlias = tuple[str, str | None]
@@ -84,6 +85,7 @@ class ClassifierModel(BatchedModel):
         self.labels = settings.classes.labels
         super().__init__(placement, settings, len(self.labels))
         self._tokenizer = tokenizer
+        self.tokenizer = EncoderTokenizer(tokenizer, settings.encoder.config.vocabulary)
         self._templates = templates
 
     def __repr__(self) -> str:

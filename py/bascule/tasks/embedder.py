@@ -26,6 +26,7 @@ from bascule.tasks.prompts import Prompts
 from bascule.tasks.sentence_graph import Encoder, sentence_encoder
 from bascule.tasks.sentence_modules import DEFAULT_MODULES, Module, skips_prompts
 from bascule.text import Tokenizer
+from bascule.text.encoder import EncoderTokenizer
 
 if TYPE_CHECKING:
     from bascule.tasks.embeddings import Embeddings
@@ -92,6 +93,7 @@ class EmbeddingModel(BatchedModel):
         super().__init__(placement, settings, self.dimension)
         self._settings = settings
         self._tokenizer = tokenizer
+        self.tokenizer = EncoderTokenizer(tokenizer, settings.encoder.config.vocabulary)
 
     @property
     def prompts(self) -> Mapping[str, str]:

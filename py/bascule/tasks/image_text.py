@@ -18,6 +18,7 @@ from bascule.tasks.image_text_programs import ImageTextSettings
 from bascule.tasks.images import ImageClassification, ranked
 from bascule.tasks.loaded import Placement
 from bascule.text import Tokenizer
+from bascule.text.encoder import EncoderTokenizer
 
 if TYPE_CHECKING:
     from bascule.tasks.embeddings import Embeddings
@@ -44,6 +45,7 @@ class ImageTextModel(ImageRuns, BatchedModel):
         self.logit_scale = settings.logit_scale
         self._settings = settings
         self._tokenizer = tokenizer
+        self.tokenizer = EncoderTokenizer(tokenizer, settings.config.text.vocabulary)
 
     async def embed_text(
         self,

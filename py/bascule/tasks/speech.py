@@ -99,6 +99,11 @@ class SpeechModel(LoadedModel):
         self._totals |= dict.fromkeys((*COUNTERS, *STAGES), 0.0)
 
     @property
+    def tokenizer(self) -> TextTokenizer:
+        """The model's tokenizer."""
+        return self._settings.tokenizer
+
+    @property
     def languages(self) -> tuple[str, ...]:
         """The codes of the languages that it knows."""
         return tuple(self._settings.tokens.languages) or ("en",)

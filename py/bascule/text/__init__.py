@@ -14,6 +14,9 @@ from bascule.errors import InputError, ModelFileError, UnsupportedModelError
 from bascule.text.pairs import Templates, n_special
 from bascule.text.tokenizer_check import CheckedTokenizer, check_tokenizer
 
+# Raised when what `check_tokenizer` writes of a file changes.
+_CHECK = 2
+
 
 class Tokenizer(Protocol):
     """Encodes texts as its tokenizer.json says, cut at a number of tokens if at all, not padded."""
@@ -27,6 +30,13 @@ class Tokenizer(Protocol):
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text before it is cut; errors as `encode`."""
+        ...
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool) -> str:
+        """The text of ids; those without a token have none. Errors as `encode`.
+
+        UnsupportedModelError where the file has no decoder that Bascule knows.
+        """
         ...
 
 
@@ -100,7 +110,7 @@ async def _remembered(
 
 def _checked_key(tokenizer_json: bytes, most_tokens: int | None) -> str:
     """Equal for bytes that this version's check has passed, cut at the same length."""
-    return f"{__version__} {hashlib.sha256(tokenizer_json).hexdigest()} {most_tokens}"
+    return f"{__version__} {_CHECK} {hashlib.sha256(tokenizer_json).hexdigest()} {most_tokens}"
 
 
 def _check_fit(
@@ -150,6 +160,11 @@ async def make_tokenizer(tokenizer_json: bytes, max_tokens: int | None) -> Token
     from bascule.text.tokenizer_native import NativeTokenizer
 
     return NativeTokenizer.from_json(tokenizer_json, max_tokens)
+
+
+def no_decoder() -> UnsupportedModelError:
+    """The error of a tokenizer that cannot decode."""
+    return UnsupportedModelError("tokenizer.json", "it has no decoder that Bascule knows")
 
 
 def check_unicode(text: str, where: str) -> None:

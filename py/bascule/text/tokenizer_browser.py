@@ -11,7 +11,7 @@ from pyodide.ffi import JsException
 
 from bascule.base.bridge_browser import bridge_modules, js_message
 from bascule.errors import ModelFileError
-from bascule.text import OpenedTokenizer
+from bascule.text import OpenedTokenizer, no_decoder
 from bascule.text.pairs import kept_templates
 from bascule.text.tokenizer_check import CheckedTokenizer
 
@@ -89,6 +89,16 @@ class PageTokenizer:
     def count(self, texts: Sequence[str]) -> list[int]:
         """See `Tokenizer.count`."""
         return self._called(self._tokenizer.count, texts)
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool) -> str:
+        """See `Tokenizer.decode`."""
+        if not self._tokenizer.decodes:
+            raise no_decoder()
+        try:
+            return str(self._tokenizer.decode(json.dumps(list(ids)), skip_special))
+        except JsException as error:
+            problem = f"it fails on token ids ({js_message(error)[:200]})"
+            raise ModelFileError("tokenizer.json", problem) from None
 
     def _called(self, method: Any, texts: Sequence[str]) -> list[int]:
         try:

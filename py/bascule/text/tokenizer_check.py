@@ -2,7 +2,7 @@
 
 The library ends the process, hangs or panics on some files. So what it gets is written anew from
 the parts that were checked: its model, its added tokens and the steps in tokenizer_steps.py.
-Decoder, padding and truncation are left out, since encoders do not use them.
+Padding and truncation are left out, since they are done here.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from bascule.text.tokenizer_steps import (
     MOST_WIDTH,
     UnknownStep,
     UnsoundStep,
+    checked_decoder,
     checked_normalizer,
     checked_pretokenizer,
     checked_processor,
@@ -72,7 +73,7 @@ def check_tokenizer(data: bytes, place: str) -> CheckedTokenizer:
             "normalizer": checked_normalizer(config.get("normalizer")),
             "pre_tokenizer": checked_pretokenizer(config.get("pre_tokenizer")),
             "post_processor": processor,
-            "decoder": None,
+            "decoder": checked_decoder(config.get("decoder")),
             "model": model,
         }
     except UnsoundStep as fault:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 from bascule.errors import ModelFileError
+from bascule.text import no_decoder
 
 
 class NativeTokenizer:
@@ -32,7 +34,10 @@ class NativeTokenizer:
         """See `Tokenizer.encode`."""
         with _faults("it fails on a text"):
             result = self._tokenizer.encode_batch(list(texts), add_special_tokens=special)
-            return [encoding.ids for encoding in result]
+            if special:
+                return [encoding.ids for encoding in result]
+            # The library cuts these, too; what it has cut off follows.
+            return [[*e.ids, *chain.from_iterable(p.ids for p in e.overflowing)] for e in result]
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """See `Tokenizer.count`. Each part that was cut off has the special tokens again."""
@@ -42,6 +47,19 @@ class NativeTokenizer:
                 len(e) + sum(len(part) - sum(part.special_tokens_mask) for part in e.overflowing)
                 for e in result
             ]
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool) -> str:
+        """See `Tokenizer.decode`."""
+        if self._tokenizer.decoder is None:
+            raise no_decoder()
+        with _faults("it fails on token ids"):
+            decoded = self._tokenizer.decode(list(ids), skip_special_tokens=skip_special)
+        # CLIP's: what ends a word is part of its last token, and a space of the text.
+        suffix = getattr(self._tokenizer.model, "end_of_word_suffix", None)
+        if suffix:
+            decoded = decoded.replace(suffix, " ")
+            decoded = decoded.strip() if skip_special else decoded
+        return decoded
 
 
 @contextmanager

@@ -147,6 +147,15 @@ _PRETOKENIZERS: Mapping[str, Fields] = MappingProxyType(
 )
 
 
+_DECODERS: Mapping[str, Fields] = MappingProxyType(
+    {
+        "WordPiece": {"prefix": text(0, MOST_WIDTH), "cleanup": flag},
+        "ByteLevel": _BYTE_LEVEL,
+        "Metaspace": _PRETOKENIZERS["Metaspace"],
+    }
+)
+
+
 def checked_normalizer(value: object) -> dict[str, Any] | None:
     """A `normalizer` of known steps; UnsoundStep, UnknownStep."""
     steps = _steps(value, "normalizers", _NORMALIZERS)
@@ -168,6 +177,14 @@ def checked_pretokenizer(value: object) -> dict[str, Any] | None:
     if len(steps) == 2 and steps[1]["type"] == "ByteLevel" and cuts_words_alone(patterns[0]):
         steps[1]["use_regex"] = False  # engines differ on which characters are spaces there
     return _sequence(steps, "pretokenizers")
+
+
+def checked_decoder(value: object) -> dict[str, Any] | None:
+    """A `decoder` of one known step; None for any other: reading needs none. UnsoundStep."""
+    kind = value.get("type") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or not isinstance(kind, str) or kind not in _DECODERS:
+        return None
+    return _fields(kind, value, _DECODERS)
 
 
 def checked_processor(
