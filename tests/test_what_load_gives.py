@@ -45,7 +45,7 @@ def test_help_shows_no_method_that_bascule_alone_calls() -> None:
     classifier = {"classify", "logits", "rank"}
     writer = {"can_chat", "chat", "chat_ids", "generate", "logits", "stream", "stream_chat"}
     listener = {"probabilities", "speech_spans"}
-    hearer = {"detect_language", "languages", "stream_transcribe", "transcribe"}
+    hearer = {"detect_language", "languages", "stream_transcribe", "tokenizer", "transcribe"}
     for kind, own in (
         (EmbeddingModel, encoder),
         (ClassifierModel, classifier),

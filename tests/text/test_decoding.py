@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
+from tokenizers.pre_tokenizers import ByteLevel
 
 import bascule
 from bascule.base.folders import models_folder
@@ -24,6 +25,11 @@ METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "alway
 
 # As the published files have it; the other kinds have theirs.
 DECODERS = {"xlm_roberta": METASPACE}
+
+# What trim() of JavaScript takes from both ends: not U+001C to U+001F, which str.strip() takes.
+JS_BLANKS = "\t\n\v\f\r \xa0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(
+    chr(0x2000 + i) for i in range(11)
+)
 
 
 def whole_file(kind: str) -> dict[str, Any]:
@@ -45,12 +51,26 @@ async def test_ids_become_the_text_that_the_library_gives(
     expected = [whole.decode(row, skip_special_tokens=skip_special) for row in rows]
     if config["model"].get("end_of_word_suffix"):  # what transformers does behind the library
         expected = [text.replace("</w>", " ") for text in expected]
-        expected = [text.strip() for text in expected] if skip_special else expected
+        expected = [text.strip(JS_BLANKS) for text in expected] if skip_special else expected
     assert any(expected)
     native = await open_tokenizer(data, 64)
     assert [native.decode(row, skip_special=skip_special) for row in rows] == expected
     page = NodeTokenizer(check_tokenizer(data, "t").json)
     assert page.decode_all(rows, skip_special=skip_special) == expected
+
+
+@pytest.mark.parametrize("end", [0x1C, 0x1F, 0x85, 0xA0, 0x2003, 0x200B, 0x3000, 0xFEFF, 9, 32])
+async def test_the_ends_of_a_clip_text_lose_the_same_blanks_everywhere(end: int) -> None:
+    config = KINDS["clip"]()
+    data = json.dumps(config).encode()
+    vocabulary = config["model"]["vocab"]
+    text = f"{chr(end)}a{chr(end)}"
+    pieces = ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(text)
+    ids = [vocabulary[letter] for letter in pieces[0][0]]
+    native = (await open_tokenizer(data, 64)).decode(ids, skip_special=True)
+    assert native == text.strip(JS_BLANKS)
+    page = NodeTokenizer(check_tokenizer(data, "t").json)
+    assert page.decode(ids, skip_special=True) == native
 
 
 async def test_a_text_comes_back_from_the_real_tokenizer() -> None:

@@ -58,8 +58,14 @@ class NativeTokenizer:
         suffix = getattr(self._tokenizer.model, "end_of_word_suffix", None)
         if suffix:
             decoded = decoded.replace(suffix, " ")
-            decoded = decoded.strip() if skip_special else decoded
+            decoded = decoded.strip(_JS_BLANKS) if skip_special else decoded
         return decoded
+
+
+# What JavaScript's trim() takes, so the page's library: str.strip() takes U+001C to U+001F as well.
+_JS_BLANKS = "\t\n\v\f\r \u00a0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(
+    map(chr, range(0x2000, 0x200B))
+)
 
 
 @contextmanager
