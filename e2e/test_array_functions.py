@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from e2e.conftest import ROOT, Site
 from e2e.engines import Engine, Page
 
 MODULES = ("test_elementwise.py", "test_shapes.py", "test_fft.py")
+OF_TIERS = {"wasm": ("test_loops.py",)}
 # A page opens the device before, and pytest of a page has no tests/conftest.py.
 CONFTEST = """
 import bascule.array as xp
@@ -30,6 +32,10 @@ from __main__ import opened, seed
 def tier():
     xp.set_default_device(opened[-1])
     return opened[-1].tier
+
+@pytest.fixture
+def on_wasm():
+    xp.set_default_device(opened[-1])
 
 @pytest.fixture
 def rng():
@@ -58,13 +64,14 @@ class Outcomes:
             self.failed.append(f"{report.nodeid}: {str(report.longrepr)[-1500:]}")
         self.passed += report.when == "call" and report.passed
 
-async def check(tier):
+async def check(tier, modules):
     plain = ("-p", "no:cacheprovider", "-p", "no:faulthandler", "--capture=no")
     outcomes = Outcomes()
     async with await bascule.open_device(tier) as device:
         opened.append(device)
-        folder = "/home/pyodide/checked/arrays"
-        pytest.main(["-q", "--tb=short", *plain, folder], plugins=[outcomes])
+        folder = "/home/pyodide/checked/tests/array"
+        files = [f"{folder}/{name}" for name in modules]
+        pytest.main(["-q", "--tb=short", *plain, *files], plugins=[outcomes])
     return json.dumps([outcomes.passed, outcomes.failed])
 """
 
@@ -78,9 +85,9 @@ def packed() -> bytes:
             for path in folder.rglob("*.py"):
                 files.write(path, f"{folder.name}/{path.relative_to(folder)}")
         files.write(Path(str(pytest.__file__)).parent.parent / "py.py", "py.py")
-        for name in MODULES:
-            files.write(ROOT / "tests" / "array" / name, f"arrays/{name}")
-        files.writestr("arrays/conftest.py", CONFTEST)
+        for name in itertools.chain(MODULES, *OF_TIERS.values()):
+            files.write(ROOT / "tests" / "array" / name, f"tests/array/{name}")
+        files.writestr("tests/array/conftest.py", CONFTEST)
     return target.getvalue()
 
 
@@ -101,7 +108,9 @@ def checked_page(engine: Engine, site: Site) -> Iterator[Page]:
 
 
 def check(page: Page, tier: str) -> None:
-    passed, failed = json.loads(page.run("(code) => lab.run(code)", f"await check({tier!r})"))
+    modules = (*MODULES, *OF_TIERS.get(tier, ()))
+    code = f"await check({tier!r}, {modules})"
+    passed, failed = json.loads(page.run("(code) => lab.run(code)", code))
     assert failed == [], tier
     assert passed > 100
 

@@ -9,6 +9,12 @@ import bascule.array as xp
 TIERS = ["webgpu", "wasm", "cpu"]
 
 
+@pytest.fixture
+def on_wasm() -> None:
+    """New arrays are made on the wasm tier."""
+    xp.set_default_device("wasm")
+
+
 @pytest.fixture(params=TIERS)
 def tier(request: pytest.FixtureRequest) -> str:
     """New arrays are made on this tier."""

@@ -14,11 +14,14 @@ from typing import Any
 from bascule.array.dtypes import DType
 from bascule.array.evaluate import ELEMENTWISE, evaluate, meaning
 from bascule.array.graph import Node, Shape
+from bascule.array.loops import is_loopable
 from bascule.base.arrays import np
 
 # Elements of a block: few enough for the cache, so many that numpy's calls cost little, in Pyodide
 # too.
 BLOCK = 1 << 18
+# Elements below which numpy's calls cost less than a loop of WebAssembly would.
+LEAST_ELEMENTS = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +75,11 @@ class Chain:
         ]
 
 
-def chains(order: Sequence[Node], wanted: set[int]) -> list[Chain]:
+def chains(order: Sequence[Node], wanted: set[int], *, loops: bool = False) -> list[Chain]:
     """The nodes to compute, in chains, each after those that it reads.
 
-    `order` as `graph.ordered` gives it. What is `wanted` and what a user holds ends a chain.
+    `order` as `graph.ordered` gives it. What is `wanted` and what a user holds ends a chain. With
+    `loops`, what loops can compute and what only numpy can are never in one chain.
     """
     readers: dict[int, dict[int, Node]] = {}  # of a node, the ends of the chains that read it
     members: dict[int, list[Node]] = {}
@@ -85,12 +89,23 @@ def chains(order: Sequence[Node], wanted: set[int]) -> list[Chain]:
         end = node
         ends = list(readers.pop(id(node), {}).values())
         if len(ends) == 1 and not (id(node) in wanted or node.held):
-            goes_on = _in_blocks(node) and _in_blocks(ends[0]) and node.shape == ends[0].shape
+            goes_on = node.shape == ends[0].shape and _go_together(node, ends[0], loops)
             end = ends[0] if goes_on else node
         members.setdefault(id(end), []).append(node)
         for each in node.inputs:
             readers.setdefault(id(each), {})[id(end)] = end
     return [_chain(members[id(node)]) for node in order if id(node) in members]
+
+
+def _go_together(node: Node, end: Node, loops: bool) -> bool:
+    if loops and (is_in_loops(node) or is_in_loops(end)):
+        return is_in_loops(node) and is_in_loops(end)
+    return _in_blocks(node) and _in_blocks(end)
+
+
+def is_in_loops(node: Node) -> bool:
+    """Whether a loop of WebAssembly can compute it, and it is large enough for one."""
+    return node.size >= LEAST_ELEMENTS and is_loopable(node)
 
 
 def _in_blocks(node: Node) -> bool:
@@ -121,7 +136,7 @@ def _laid(values: Sequence[Any], shape: Shape) -> tuple[Shape, list[Any]]:
 def _blocks(shape: Shape) -> Iterator[tuple[int | slice, ...]]:
     """Indices of parts of at most BLOCK elements, which together are all of a larger shape."""
     axis, inner = len(shape) - 1, 1
-    while inner * shape[axis] <= BLOCK:
+    while axis > 0 and inner * shape[axis] <= BLOCK:
         inner *= shape[axis]
         axis -= 1
     step = max(1, BLOCK // inner)

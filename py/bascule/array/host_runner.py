@@ -1,6 +1,6 @@
 """Runs a lazy graph in numpy: the wasm and cpu tiers, in the process's own memory.
 
-Products of matrices on the wasm tier are its kernels'.
+On the wasm tier products of matrices are its kernels', chains of operations loops made for them.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
-from bascule.array.blocks import Chain, chains
+from bascule.array.blocks import Chain, chains, is_in_loops
 from bascule.array.evaluate import factors
 from bascule.array.graph import Node, ordered
+from bascule.array.host_loops import HostLoops
 
 if TYPE_CHECKING:
     from bascule.backend.deviceless import Deviceless
@@ -22,6 +23,8 @@ class HostRunner:
 
     def __init__(self, backend: Deviceless) -> None:
         self._backend = backend
+        load = backend.loop_loader()
+        self._loops = HostLoops(load) if load else None
 
     async def compute(self, outputs: Sequence[Node]) -> None:
         """Give each of these its numbers."""
@@ -30,7 +33,7 @@ class HostRunner:
 
     def _compute(self, outputs: Sequence[Node]) -> None:
         wanted = {id(node) for node in outputs}
-        result = chains(ordered(outputs), wanted)
+        result = chains(ordered(outputs), wanted, loops=self._loops is not None)
         last = {id(each): at for at, chain in enumerate(result) for each in chain.reads}
         values: dict[int, Any] = {}
         for at, chain in enumerate(result):
@@ -56,6 +59,10 @@ class HostRunner:
             result = self._backend.product(*factors(node, values))
             if result is not None:
                 return result.reshape(node.shape)
+        if self._loops and is_in_loops(node):
+            result = self._loops.evaluate(chain, values)
+            if result is not None:
+                return result
         return chain.evaluate(values)
 
     def _settle(self, node: Node, found: Any) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from bascule.backend.base import Backend
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from bascule.backend.tracing import Tracer
     from bascule.base.arrays import Array
     from bascule.base.entries import Remembered
+
+
+# A generated module's function: the array that it writes, those that it reads, numbers. All dense;
+# it gets the numbers and then the addresses, as 32-bit words.
+Loop = Callable[["Array", Sequence["Array"], Sequence[int]], None]
 
 
 class Deviceless(Backend):
@@ -61,6 +67,10 @@ class Deviceless(Backend):
     async def stop_profile(self) -> Profile:
         """See `Backend.stop_profile`."""
         return self.op_times.stop(self.count.stop_samples())
+
+    def loop_loader(self) -> Callable[[bytes], Loop] | None:
+        """What makes functions of generated WebAssembly; None where numpy computes all."""
+        return None
 
     def product(self, x: Array, y: Array) -> Array | None:
         """x (B, M, K) @ y (K, N) or (B, K, N) in float32; None where numpy is as fast."""

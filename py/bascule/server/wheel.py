@@ -35,6 +35,7 @@ WEB = (
     "vendor/tokenizers.LICENSE",
     "vendor/tokenizers.js",
     "wasm/kernels.wasm",
+    "wasm/parts.wasm",
     "client-options.js",
     "client.js",
     "early-gpu.js",

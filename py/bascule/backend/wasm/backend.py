@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -14,10 +14,10 @@ from bascule.backend.base import (
     WeightStore,
     check_names,
 )
-from bascule.backend.deviceless import Deviceless
+from bascule.backend.deviceless import Deviceless, Loop
 from bascule.backend.quantize import ReferenceQuantizer
 from bascule.backend.wasm.computation import WasmComputation
-from bascule.backend.wasm.kernels import Kernels
+from bascule.backend.wasm.kernels import LinkedKernels
 from bascule.backend.wasm.language import LanguageFunctions
 from bascule.backend.wasm.replay import Functions, ReplayExecutable
 from bascule.backend.wasm.store import StreamedWasmStore, WasmStates, WasmStore
@@ -41,7 +41,7 @@ class WasmBackend(Deviceless):
 
     tier: Tier = "wasm"
 
-    def __init__(self, kernels: Kernels) -> None:
+    def __init__(self, kernels: LinkedKernels) -> None:
         super().__init__(kernels.name)
         self._kernels = kernels
 
@@ -89,6 +89,10 @@ class WasmBackend(Deviceless):
     def _functions(self) -> Functions:
         """The kernels' functions, with the scratch memory that all computations share."""
         return LanguageFunctions(self._kernels).table()
+
+    def loop_loader(self) -> Callable[[bytes], Loop]:
+        """See `Deviceless.loop_loader`."""
+        return self._kernels.load
 
     def product(self, x: Array, y: Array) -> Array | None:
         """See `Deviceless.product`: 20 times as fast as numpy in Pyodide, which has no BLAS."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from bascule.backend.deviceless import Loop
 from bascule.backend.wasm.tensor import Tensor
 from bascule.base import assets
 from bascule.base.arrays import Array
@@ -38,6 +39,14 @@ class Kernels(Protocol):
         What the kernel writes must be a tensor; numpy arrays that it reads may lie anywhere.
         Gives what the kernel returns, 0 where that is nothing.
         """
+        ...
+
+
+class LinkedKernels(Kernels, Protocol):
+    """Kernels whose memory other modules can be linked with."""
+
+    def load(self, module: bytes) -> Loop:
+        """The function `run` of a generated module, which imports this memory."""
         ...
 
 

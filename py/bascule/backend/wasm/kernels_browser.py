@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import prod
+from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING
 
 from bascule.backend.wasm.kernels import Argument, module_path
 from bascule.backend.wasm.tensor import ITEM_NBYTES, Tensor
 from bascule.base.arrays import np
 from bascule.errors import TierUnavailableError
+
+if TYPE_CHECKING:
+    from bascule.backend.deviceless import Loop
+    from bascule.base.arrays import Array
 
 
 class BrowserKernels:
@@ -39,6 +45,20 @@ class BrowserKernels:
         """See `Kernels.call`."""
         held = [a if _is_plain(a) else np.ascontiguousarray(a) for a in arguments]
         return self._library[kernel](*map(_plain, held))
+
+    def load(self, module: bytes) -> Loop:
+        """See `LinkedKernels.load`."""
+        with NamedTemporaryFile(suffix=".wasm") as file:
+            file.write(module)
+            file.flush()
+            run = ctypes.CDLL(file.name)["run"]
+
+        def loop(out: Array, reads: Sequence[Array], numbers: Sequence[int]) -> None:
+            addresses = [each.__array_interface__["data"][0] for each in (out, *reads)]
+            words = (*numbers, *addresses)
+            run((ctypes.c_uint32 * len(words))(*words))
+
+        return loop
 
 
 def _is_plain(argument: Argument) -> bool:

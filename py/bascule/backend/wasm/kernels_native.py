@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
 from bascule.backend.wasm.kernels import ALIGNMENT, Argument, module_path
 from bascule.backend.wasm.tensor import ITEM_NBYTES, Tensor
 from bascule.errors import TierUnavailableError
+
+if TYPE_CHECKING:
+    from bascule.backend.deviceless import Loop
+    from bascule.base.arrays import Array
 
 _PAGE_NBYTES = 1 << 16
 _MOST_PAGES = 1 << 16
@@ -82,7 +87,8 @@ class NativeKernels:
         self._used = _HEAP
         self._free: dict[int, list[int]] = {}
 
-        linker = wasmtime.Linker(engine)
+        self._wasmtime = wasmtime
+        linker = self._linker = wasmtime.Linker(engine)
         linker.define(self._store, "env", "memory", self._memory)
         i32 = wasmtime.ValType.i32()
         bases = {"__memory_base": _STACK_TOP, "__table_base": 0, "__stack_pointer": _STACK_TOP}
@@ -114,6 +120,22 @@ class NativeKernels:
         plain = map(_plain, held)
         run: Any = self._exports[kernel]
         return run(self._store, *plain) or 0
+
+    def load(self, module: bytes) -> Loop:
+        """See `LinkedKernels.load`. Arrays lie outside the memory: they are copied in and out."""
+        loaded = self._wasmtime.Module(self._linker.engine, module)
+        run: Any = self._linker.instantiate(self._store, loaded).exports(self._store)["run"]
+
+        def loop(out: Array, reads: Sequence[Array], numbers: Sequence[int]) -> None:
+            result = self.empty((out.nbytes,), "u8")
+            held = [self._reachable(each) for each in reads]
+            words = (*numbers, *(_plain(each) for each in (result, *held)))
+            params = self.empty((4 * len(words),), "u8")
+            params.write(struct.pack(f"<{len(words)}I", *words))
+            run(self._store, params.address)
+            memoryview(out).cast("B")[:] = result.bytes()
+
+        return loop
 
     def _reachable(self, argument: Argument) -> Tensor | float | None:
         """The argument itself, an array's address, or that of a copy of it inside the memory."""
