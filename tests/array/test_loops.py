@@ -22,18 +22,22 @@ FLOATS = [np.nan, np.inf, -np.inf, -0.0, 0.5, -0.5, 1.5, 127.9, -128.5, 255.0, 3
 
 
 @pytest.fixture
-def loops(on_wasm: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wasm tier computes arrays of any size in loops, single operations too, never in numpy."""
+def any_size(on_wasm: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wasm tier computes arrays of any size in loops, single operations too."""
+    monkeypatch.setattr(blocks, "LEAST_ELEMENTS", 1)
+    monkeypatch.setattr(host_loops, "_LEAST_OPERATIONS", 1)
+    monkeypatch.setattr(host_loops, "MOST_LOOPS", 10_000)
 
+
+@pytest.fixture
+def loops(any_size: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that a loop can compute is left to numpy."""
     by_numpy = Chain.evaluate
 
     def others(chain: Chain, values: Any) -> Any:
         assert not any(map(is_loopable, chain.nodes)), [node.op for node in chain.nodes]
         return by_numpy(chain, values)
 
-    monkeypatch.setattr(blocks, "LEAST_ELEMENTS", 1)
-    monkeypatch.setattr(host_loops, "_LEAST_OPERATIONS", 1)
-    monkeypatch.setattr(host_loops, "MOST_LOOPS", 10_000)
     monkeypatch.setattr(Chain, "evaluate", others)
 
 
@@ -126,6 +130,77 @@ def test_operands_that_broadcast(
         result = (xp.asarray(x) - xp.asarray(y)) * xp.asarray(z) + floats
         expected = (x - y) * z + small.astype(np.float32)
         assert np.array_equal(np.asarray(result), expected), (whole, first, second)
+
+
+def reductions(rng: np.random.Generator, shape: tuple[int, ...]) -> list[Any]:
+    """Axes to reduce over: all, single ones, the last ones, the first ones, any of them."""
+    n = len(shape)
+    some = tuple(int(a) for a in rng.permutation(n)[: rng.integers(1, n + 1)])
+    return [None, 0, n - 1, tuple(range(n // 2, n)), tuple(range((n + 1) // 2)), some]
+
+
+@pytest.mark.parametrize("name", ["sum", "prod", "max", "min", "any", "all"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_reductions(
+    any_size: None, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, name: str, dtype: str
+) -> None:
+    if (name in ("any", "all")) != (dtype == "bool"):
+        return  # numbers are cast to bool first, and truth is not summed as such
+    monkeypatch.setattr(host_loops, "BLOCK", 64)
+    reduced, by_loops = host_loops.HostLoops._reduced, list[bool]()
+
+    def counted(loops: Any, *operands: Any) -> Any:
+        result = reduced(loops, *operands)
+        by_loops.append(result is not None)  # numpy takes rows and columns of fewer than four
+        return result
+
+    monkeypatch.setattr(host_loops.HostLoops, "_reduced", counted)
+    for _ in range(12):
+        shape = tuple(int(n) for n in rng.choice([1, 2, 4, 5, 6, 7, 8, 11, 40], rng.integers(1, 4)))
+        x = numbers(rng, dtype, int(np.prod(shape)) + len(EDGES) + 3)[-int(np.prod(shape)) :]
+        x = x.reshape(shape)
+        if dtype == "float32":
+            x = (np.sign(x) * np.abs(x) ** 0.1).astype(np.float32)
+        row = x[(0,) * (x.ndim - 1)]
+        for axis in reductions(rng, shape):
+            chain, expected = _chained(name, dtype, xp.asarray(x), xp.asarray(row), x, row)
+            result = np.asarray(getattr(xp, name)(chain, axis=axis))
+            with np.errstate(over="ignore"):
+                wide = getattr(np, name)(expected, axis=axis)
+            if dtype != "float32":
+                assert np.array_equal(result, wide.astype(result.dtype)), (shape, axis)
+                continue
+            size = getattr(np, name)(np.abs(expected), axis=axis) + 1e-6
+            with np.errstate(all="ignore"):
+                close = (result == wide.astype(np.float32)) | (np.abs(result - wide) <= 4e-7 * size)
+            assert close.all(), (shape, axis, result, wide)
+    assert by_loops.count(True) > len(by_loops) // 2
+
+
+def _chained(name: str, dtype: str, x: Any, row: Any, host_x: Any, host_row: Any) -> Any:
+    """A chain that ends with a reduction, and its numbers in the widest type."""
+    if dtype == "bool":
+        return x ^ row, host_x ^ host_row
+    if dtype == "float32":
+        return x * row, (host_x * host_row).astype(np.float64)
+    return x + row, (host_x + host_row).astype(np.int64)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_nan_in_the_last_lanes_of_a_reduction(loops: None, axis: int) -> None:
+    for n in (4, 5, 6, 7, 8):
+        x = np.ones((n, n), np.float32)
+        x[n - 1, n - 1] = np.nan
+        for name in ("sum", "prod", "max", "min"):
+            result = np.asarray(getattr(xp, name)(xp.asarray(x), axis=axis))
+            assert np.array_equal(np.isnan(result), np.arange(n) == n - 1)
+            assert (result[:-1] == (n if name == "sum" else 1)).all()
+
+
+def test_a_long_sum_is_as_exact_as_in_doubles(loops: None, rng: np.random.Generator) -> None:
+    x = rng.standard_normal(3_000_001).astype(np.float32)
+    exact = np.float32(x.astype(np.float64).sum())
+    assert abs(float(xp.sum(xp.asarray(x))) - exact) <= np.spacing(abs(exact))
 
 
 def test_views_and_single_numbers(loops: None, rng: np.random.Generator) -> None:

@@ -25,7 +25,8 @@ AFTER = {
     "_lanes": ("0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 31",) * 2,
     "_words_of": ("0x80000001", "i32x4 0x80000001 0x80000001 0x80000001 0x80000001"),
     "_floats_of": ("-1.5", "f32x4 -1.5 -1.5 -1.5 -1.5"),
-    "_double": ("2.5", "2.5"),
+    "_doubles_of": ("-1.5", "f64x2 -1.5 -1.5"),
+    "_lanes_of": ("0 1 -2 0x80000001", "i32x4 0 1 -2 0x80000001"),
 }
 STRUCTURE = ("block", "loop", "if", "else", "end", "call")
 
@@ -35,7 +36,7 @@ def test_bytes_are_those_of_another_assembler(word: str) -> None:
     ours, text = AFTER[CODES[word][1].__name__]
     if word in STRUCTURE:
         return  # in every loop's module, which wasmtime validates
-    name = "v128.const" if word in ("i32x4.const", "f32x4.const") else word
+    name = "v128.const" if word.endswith("x4.const") or word == "f64x2.const" else word
     expected = wasmtime.wat2wasm(
         f"(module (memory 1) (func (param i32) {name} {text} unreachable))"
     )

@@ -89,7 +89,7 @@ def chains(order: Sequence[Node], wanted: set[int], *, loops: bool = False) -> l
         end = node
         ends = list(readers.pop(id(node), {}).values())
         if len(ends) == 1 and not (id(node) in wanted or node.held):
-            goes_on = node.shape == ends[0].shape and _go_together(node, ends[0], loops)
+            goes_on = _go_together(node, ends[0], loops)
             end = ends[0] if goes_on else node
         members.setdefault(id(end), []).append(node)
         for each in node.inputs:
@@ -99,13 +99,16 @@ def chains(order: Sequence[Node], wanted: set[int], *, loops: bool = False) -> l
 
 def _go_together(node: Node, end: Node, loops: bool) -> bool:
     if loops and (is_in_loops(node) or is_in_loops(end)):
-        return is_in_loops(node) and is_in_loops(end)
-    return _in_blocks(node) and _in_blocks(end)
+        shape = end.inputs[0].shape if end.op == "reduce" else end.shape
+        same = node.shape == shape and node.op != "reduce"
+        return same and is_in_loops(node) and is_in_loops(end)
+    return node.shape == end.shape and _in_blocks(node) and _in_blocks(end)
 
 
 def is_in_loops(node: Node) -> bool:
     """Whether a loop of WebAssembly can compute it, and it is large enough for one."""
-    return node.size >= LEAST_ELEMENTS and is_loopable(node)
+    size = node.inputs[0].size if node.op == "reduce" else node.size
+    return size >= LEAST_ELEMENTS and is_loopable(node)
 
 
 def _in_blocks(node: Node) -> bool:

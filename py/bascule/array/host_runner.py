@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
 from bascule.array.blocks import Chain, chains, is_in_loops
-from bascule.array.evaluate import factors
+from bascule.array.evaluate import evaluate, factors
 from bascule.array.graph import Node, ordered
 from bascule.array.host_loops import HostLoops
 
@@ -63,6 +63,9 @@ class HostRunner:
             result = self._loops.evaluate(chain, values)
             if result is not None:
                 return result
+            if node.op == "reduce" and len(chain.nodes) > 1:
+                before = self._evaluated(Chain(chain.nodes[:-1], chain.reads), values)
+                return evaluate(node, [before])
         return chain.evaluate(values)
 
     def _settle(self, node: Node, found: Any) -> None:

@@ -34,7 +34,8 @@ LANES = 4
 _LANE_BITS = 32
 _SHIFTED = ("bitwise_left_shift", "bitwise_right_shift")
 _CALL = "call $"
-_SHIFTS = {1: "$at", 2: "$at2", 4: "$at4"}
+# The local that counts bytes, by the size of an element.
+_INDEX = {1: "$at", 2: "$at2", 4: "$at4"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ def is_loopable(node: Node) -> bool:
     """Whether a loop can compute it: an elementwise operation that has instructions."""
     if not all(has_lanes(each.dtype) for each in (node, *node.inputs)):
         return False
+    if node.op == "reduce":
+        return node.dtype == node.inputs[0].dtype
     if node.op in ("cast", "bits"):
         return True
     source = node.inputs[0].dtype if node.inputs else node.dtype
@@ -80,8 +83,11 @@ def has_part(node: Node) -> bool:
 
 @dataclass(slots=True)
 class LoopText:
-    """Writes `run(params)`: params are rows, columns, a stride in bytes for the result and for each
-    operand, then their addresses in the same order."""
+    """Writes `run(params)` for an elementwise chain.
+
+    Params are 32-bit words: rows, columns, how many bytes the result and each operand move on with
+    a row, and their addresses in the same order.
+    """
 
     operands: Sequence[Operand]
     operations: Sequence[Operation]
@@ -95,43 +101,59 @@ class LoopText:
         return Function(body, self._locals, [known[name] for name in sorted(self._parts)]).module()
 
     def _whole(self) -> str:
-        count = 1 + len(self.operands)
-        lines = [self._read("rows", 0), self._read("columns", 1)]
-        lines += [self._read(f"step{at}", 2 + at) for at in range(count)]
-        lines += [self._read(f"address{at}", 2 + count + at) for at in range(count)]
-        self._locals |= {name[1:]: "i32" for name in _SHIFTS.values()}
-        lines += ["block loop", "local.get $rows i32.eqz br_if 1"]
-        lines += [self._held(at) for at, each in enumerate(self.operands) if not each.along]
-        lines += ["i32.const 0 local.set $at", "block loop", _NEXT, *self._step(), _ON, "end end"]
-        lines += [_moved(f"address{at}", f"step{at}") for at in range(count)]
-        lines += ["local.get $rows i32.const 1 i32.sub local.set $rows", "br 0 end end"]
+        lines = [*self._params(), *ROWS_BEGIN, *self._held()]
+        lines += ["i32.const 0 local.set $at", "block loop", NEXT, *self._step(), ON, "end end"]
+        lines += [*self._next_row(), *ROWS_END]
         return "\n".join(lines)
 
-    def _read(self, name: str, at: int) -> str:
-        self._locals[name] = "i32"
-        return f"local.get $params i32.load {4 * at} local.set ${name}"
+    def _params(self) -> list[str]:
+        """Read them into locals."""
+        count = 1 + len(self.operands)
+        names = ["rows", "columns", *(f"step{at}" for at in range(count))]
+        names += [f"address{at}" for at in range(count)]
+        self._locals |= dict.fromkeys((*names, "at", "at2", "at4"), "i32")
+        return [
+            f"local.get $params i32.load {4 * at} local.set ${name}"
+            for at, name in enumerate(names)
+        ]
 
-    def _held(self, at: int) -> str:
-        """Read a row's one number."""
-        self._locals[f"v{at}"] = "v128"
-        load = SPLATS[self.operands[at].dtype.name]
-        return f"local.get $address{at + 1} {load} local.set $v{at}"
-
-    def _step(self) -> list[str]:
-        """Four elements."""
+    def _held(self, address: str = "address") -> list[str]:
+        """Read the numbers that all of a row have in common."""
         lines: list[str] = []
+        for at, each in enumerate(self.operands):
+            if not each.along:
+                self._locals[f"v{at}"] = "v128"
+                load = SPLATS[each.dtype.name]
+                lines.append(f"local.get ${address}{at + 1} {load} local.set $v{at}")
+        return lines
+
+    def _computed(self, address: str = "address") -> list[str]:
+        """Read four elements of each operand and compute what follows from them."""
+        lines = [OFFSETS]
         for at, each in enumerate(self.operands):
             if each.along:
                 self._locals[f"v{at}"] = "v128"
-                load = LOADS[each.dtype.name]
-                lines.append(f"{_place(at + 1, each.dtype)} {load} local.set $v{at}")
+                place = place_of(f"{address}{at + 1}", each.dtype)
+                lines.append(f"{place} {LOADS[each.dtype.name]} local.set $v{at}")
         for at, each in enumerate(self.operations, start=len(self.operands)):
             self._locals[f"v{at}"] = "v128"
             lines.append(f"{self._value(each)} local.set $v{at}")
-        last = len(self.operands) + len(self.operations) - 1
+        return lines
+
+    @property
+    def _result(self) -> str:
+        """The local with the last value."""
+        return f"$v{len(self.operands) + len(self.operations) - 1}"
+
+    def _step(self) -> list[str]:
+        """Four elements."""
         dtype = self.operations[-1].dtype
-        store = STORES[dtype.name].format(a=f"local.get $v{last}")
-        return [*lines, f"{_place(0, dtype)} {store}"]
+        store = STORES[dtype.name].format(a=f"local.get {self._result}")
+        return [*self._computed(), f"{place_of('address0', dtype)} {store}"]
+
+    def _next_row(self, address: str = "address", first: int = 0) -> list[str]:
+        """Move the addresses on, from those of operand `first`; 0 is the result."""
+        return [moved(f"{address}{at}", f"step{at}") for at in range(first, 1 + len(self.operands))]
 
     def _value(self, operation: Operation) -> str:
         source = self._dtype(operation.reads[0])
@@ -158,24 +180,29 @@ class LoopText:
         return (self.operands[at] if at < n_operands else self.operations[at - n_operands]).dtype
 
 
-def _place(at: int, dtype: DType) -> str:
+def place_of(address: str, dtype: DType) -> str:
     """The address of the element that the step begins with."""
-    return f"local.get $address{at} local.get {_SHIFTS[dtype.itemsize]} i32.add"
+    return f"local.get ${address} local.get {_INDEX[dtype.itemsize]} i32.add"
 
 
-def _moved(name: str, by: str) -> str:
+def moved(name: str, by: str) -> str:
+    """Add one local to another."""
     return f"local.get ${name} local.get ${by} i32.add local.set ${name}"
 
 
+ROWS_BEGIN = ("block loop", "local.get $rows i32.eqz br_if 1")
+ROWS_END = ("local.get $rows i32.const 1 i32.sub local.set $rows", "br 0 end end")
 # The last step of a row is moved back to end with it: some elements are computed twice.
-_NEXT = """
+NEXT = """
 local.get $at local.get $columns i32.eq br_if 1
 local.get $at i32.const 4 i32.add local.get $columns i32.gt_s
 if local.get $columns i32.const 4 i32.sub local.set $at end
+"""
+OFFSETS = """
 local.get $at i32.const 1 i32.shl local.set $at2
 local.get $at i32.const 2 i32.shl local.set $at4
 """
-_ON = "local.get $at i32.const 4 i32.add local.set $at br 0"
+ON = "local.get $at i32.const 4 i32.add local.set $at br 0"
 
 
 def operations_of(nodes: Sequence[Node], reads: Sequence[Node]) -> tuple[Operation, ...]:

@@ -97,8 +97,14 @@ def _floats_of(words: _Words) -> bytes:
     return struct.pack("<f", float(next(words))) * 4
 
 
-def _double(words: _Words) -> bytes:
-    return struct.pack("<d", float(next(words)))
+def _doubles_of(words: _Words) -> bytes:
+    """Two lanes of one double."""
+    return struct.pack("<d", float(next(words))) * 2
+
+
+def _lanes_of(words: _Words) -> bytes:
+    """Four lanes of a word each."""
+    return struct.pack("<4I", *(int(next(words), 0) & 0xFFFFFFFF for _ in range(4)))
 
 
 def _block(words: _Words) -> bytes:
@@ -113,19 +119,20 @@ _PLAIN: Mapping[str, tuple[int, _Operands]] = {
     "i32.load": (0x28, _address), "i32.load8_s": (0x2C, _address), "i32.load8_u": (0x2D, _address),
     "i32.load16_s": (0x2E, _address), "i32.load16_u": (0x2F, _address),
     "i32.store": (0x36, _address), "i32.store8": (0x3A, _address), "i32.store16": (0x3B, _address),
-    "i32.const": (0x41, _number), "f64.const": (0x44, _double),
-    "i32.eqz": (0x45, _none), "i32.eq": (0x46, _none), "i32.gt_s": (0x4A, _none),
-    "i32.lt_s": (0x48, _none), "i32.ge_s": (0x4E, _none),
-    "i32.add": (0x6A, _none), "i32.sub": (0x6B, _none), "i32.mul": (0x6C, _none),
+    "f32.store": (0x38, _address),
+    "i32.const": (0x41, _number),
+    "i32.eqz": (0x45, _none), "i32.eq": (0x46, _none), "i32.ne": (0x47, _none),
+    "i32.gt_s": (0x4A, _none),
+    "i32.add": (0x6A, _none), "i32.sub": (0x6B, _none),
     "i32.and": (0x71, _none), "i32.shl": (0x74, _none),
-    "f64.add": (0xA0, _none), "f32.demote_f64": (0xB6, _none), "f64.promote_f32": (0xBB, _none),
-    "i32.reinterpret_f32": (0xBC, _none),
+    "f64.add": (0xA0, _none), "f64.mul": (0xA2, _none), "f32.demote_f64": (0xB6, _none),
 }  # fmt: skip
 
 _VECTOR: Mapping[str, tuple[int, _Operands]] = {
     "v128.load": (0, _address), "v128.load16x4_s": (3, _address), "v128.load16x4_u": (4, _address),
     "v128.load32_splat": (9, _address), "v128.store": (11, _address),
     "i32x4.const": (12, _words_of), "f32x4.const": (12, _floats_of),
+    "f64x2.const": (12, _doubles_of), "v128.const": (12, _lanes_of),
     "i8x16.shuffle": (13, _lanes), "i32x4.splat": (17, _none),
     "i32x4.extract_lane": (27, _lane), "f32x4.extract_lane": (31, _lane),
     "i32x4.eq": (55, _none), "i32x4.ne": (56, _none), "i32x4.lt_s": (57, _none),
@@ -137,7 +144,8 @@ _VECTOR: Mapping[str, tuple[int, _Operands]] = {
     "v128.not": (77, _none), "v128.and": (78, _none), "v128.andnot": (79, _none),
     "v128.or": (80, _none), "v128.xor": (81, _none), "v128.bitselect": (82, _none),
     "v128.store32_lane": (90, _address_lane), "v128.store64_lane": (91, _address_lane),
-    "v128.load32_zero": (92, _address), "f64x2.promote_low_f32x4": (95, _none),
+    "v128.load32_zero": (92, _address), "f32x4.demote_f64x2_zero": (94, _none),
+    "f64x2.promote_low_f32x4": (95, _none),
     "f32x4.ceil": (103, _none), "f32x4.floor": (104, _none), "f32x4.trunc": (105, _none),
     "f32x4.nearest": (106, _none),
     "i16x8.extend_low_i8x16_s": (135, _none), "i16x8.extend_low_i8x16_u": (137, _none),
@@ -150,7 +158,7 @@ _VECTOR: Mapping[str, tuple[int, _Operands]] = {
     "f32x4.abs": (224, _none), "f32x4.neg": (225, _none), "f32x4.sqrt": (227, _none),
     "f32x4.add": (228, _none), "f32x4.sub": (229, _none), "f32x4.mul": (230, _none),
     "f32x4.div": (231, _none), "f32x4.min": (232, _none), "f32x4.max": (233, _none),
-    "f64x2.add": (240, _none), "f64x2.extract_lane": (33, _lane),
+    "f64x2.add": (240, _none), "f64x2.mul": (242, _none), "f64x2.extract_lane": (33, _lane),
     "i32x4.trunc_sat_f32x4_s": (248, _none), "i32x4.trunc_sat_f32x4_u": (249, _none),
     "f32x4.convert_i32x4_s": (250, _none), "f32x4.convert_i32x4_u": (251, _none),
 }  # fmt: skip
