@@ -227,6 +227,13 @@ def test_random_words_are_numpys(loops: None) -> None:
     assert np.array_equal(words, ROWS["philox"].numpy(np.arange(1001, dtype=np.uint32), *key))
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (1, 3), (2, 5)])
+def test_chains_of_nothing_but_single_numbers(any_size: None, shape: tuple[int, ...]) -> None:
+    x, y = xp.asarray(2.5), xp.asarray([[0.5]])
+    result = np.asarray(xp.broadcast_to(x, shape) * y + x)
+    assert np.array_equal(result, np.full(np.broadcast_shapes(shape, (1, 1)), 3.75))
+
+
 def test_numpy_computes_what_no_loop_may_be_made_for(
     on_wasm: None, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:

@@ -128,7 +128,7 @@ def _chain(backwards: list[Node]) -> Chain:
 def _laid(values: Sequence[Any], shape: Shape) -> tuple[Shape, list[Any]]:
     """Operands of one shape, single numbers without axes: on one axis where all lie densely."""
     wide = [value for value in values if value.size > 1]
-    if all(value.shape == shape and value.flags.c_contiguous for value in wide):
+    if wide and all(value.shape == shape and value.flags.c_contiguous for value in wide):
         shape = (max(value.size for value in wide),)
         return shape, [value.reshape(shape if value.size > 1 else ()) for value in values]
     return shape, [
@@ -137,7 +137,10 @@ def _laid(values: Sequence[Any], shape: Shape) -> tuple[Shape, list[Any]]:
 
 
 def _blocks(shape: Shape) -> Iterator[tuple[int | slice, ...]]:
-    """Indices of parts of at most BLOCK elements, which together are all of a larger shape."""
+    """Indices of parts of at most BLOCK elements, which together are all of a shape."""
+    if not shape:
+        yield ()
+        return
     axis, inner = len(shape) - 1, 1
     while axis > 0 and inner * shape[axis] <= BLOCK:
         inner *= shape[axis]
