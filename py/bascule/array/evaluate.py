@@ -73,13 +73,17 @@ def _product(x: Any, y: Any) -> Any:
 
 
 def _numbered(node: Node) -> Any:
+    """The numbers of an "iota"; axes along which they do not change take no memory."""
     if node.attribute is None:
-        return np.arange(node.size)
-    result = np.full(node.shape, node.attribute.offset, np.int64)
+        return np.arange(node.size).astype(node.dtype)
+    # Whole numbers wrap as those of the result do; floats are exact until they are rounded once.
+    dtype = node.dtype if node.dtype.kind in "iu" else np.dtype(np.int64)
+    result = np.asarray(node.attribute.offset).astype(dtype)
     for axis, step in enumerate(node.attribute.strides):
-        shape = [-1 if a == axis else 1 for a in range(len(node.shape))]
-        result += step * np.arange(node.shape[axis]).reshape(shape)
-    return result
+        if step and node.shape[axis] > 1:
+            shape = [-1 if a == axis else 1 for a in range(len(node.shape))]
+            result = result + (step * np.arange(node.shape[axis])).astype(dtype).reshape(shape)
+    return np.broadcast_to(result.astype(node.dtype, copy=False), node.shape)
 
 
 def _transformed(x: Any, sign: int) -> Any:
