@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class ReferenceExecutable:
-    """A program run call by call; a value is dropped after its last use."""
+    """An `Executable` of a program run call by call; a value is dropped after its last use."""
 
     def __init__(
         self,
@@ -56,7 +56,6 @@ class ReferenceExecutable:
         inputs: Mapping[str, Shaped],
         into: Sequence[Buffer] | None = None,
     ) -> dict[str, Array]:
-        """See `Executable.run`."""
         started = perf_counter()
         values: dict[str, Array | BlockMatrix] = dict(self._weights.arrays)
         if self._states is not None:
@@ -93,7 +92,6 @@ class ReferenceExecutable:
     async def submit(
         self, sizes: Mapping[str, int], inputs: Mapping[str, Shaped], times: int = 1
     ) -> None:
-        """See `Executable.submit`."""
         for _ in range(times):
             await self.run(sizes, inputs)
 
@@ -124,7 +122,6 @@ class StreamedExecutable(ReferenceExecutable):
         inputs: Mapping[str, Shaped],
         into: Sequence[Buffer] | None = None,
     ) -> dict[str, Array]:
-        """See `Executable.run`."""
         async with self._store.streaming.turn.turn():
             if self._store.arrivals is not None:
                 await self._store.arrivals.wait(self._store.targets)

@@ -44,7 +44,6 @@ class Deviceless(Backend):
         return self.count.use
 
     def mark_memory(self) -> None:
-        """See `Backend.mark_memory`."""
         self.count.mark()
 
     def limit_memory(self, budget: MemoryBudget | None) -> None:
@@ -65,7 +64,6 @@ class Deviceless(Backend):
         self.count.start_samples()
 
     async def stop_profile(self) -> Profile:
-        """See `Backend.stop_profile`."""
         return self.op_times.stop(self.count.stop_samples())
 
     def loop_loader(self) -> Callable[[bytes], Loop] | None:

@@ -37,7 +37,7 @@ def telling(asked: str, nbytes: int | None = None) -> Generator[None]:
 
 
 class ReferenceStore:
-    """Weights as float32 numpy arrays, or as the file's blocks where their dtype says so."""
+    """A `WeightStore` of float32 numpy arrays, or of the file's blocks where a dtype says so."""
 
     page_bridge = None
     arrivals: Arrivals | None = None
@@ -51,16 +51,13 @@ class ReferenceStore:
 
     @property
     def streaming(self) -> Streaming | None:
-        """See `WeightStore.streaming`."""
         return None
 
     def write(self, target: int, offset: int, data: Buffer) -> None:
-        """See `WeightStore.write`."""
         view = memoryview(data).cast("B")
         self._views[target][offset : offset + view.nbytes] = view
 
     def close(self) -> None:
-        """See `WeightStore.close`."""
         if self._views:
             self._count.add("weights", -self.nbytes)
         self._views.clear()
@@ -68,7 +65,7 @@ class ReferenceStore:
 
 
 class ReferenceStates:
-    """States as numpy arrays; all zero at first."""
+    """A `StateStore` of numpy arrays."""
 
     def __init__(
         self,
@@ -86,21 +83,17 @@ class ReferenceStates:
 
     @property
     def nbytes(self) -> int:
-        """See `StateStore.nbytes`."""
         return sum(array.nbytes for array in self.arrays.values())
 
     def write(self, name: str, offset: int, data: Buffer) -> None:
-        """See `StateStore.write`."""
         view = memoryview(data).cast("B")
         _bytes_of(self.arrays[name])[offset : offset + view.nbytes] = view
 
     async def read(self, name: str, offset: int, into: Buffer) -> None:
-        """See `StateStore.read`."""
         view = memoryview(into).cast("B")
         view[:] = _bytes_of(self.arrays[name])[offset : offset + view.nbytes]
 
     async def resize(self, sizes: Mapping[str, int]) -> None:
-        """See `StateStore.resize`."""
         for value in self._values:
             old, new = self.arrays[value.name], self._zeros(value, sizes)
             self._count.claim(f"the state {value.name}", new.nbytes - old.nbytes)
@@ -110,7 +103,6 @@ class ReferenceStates:
             self._count.add(self._kind, new.nbytes - old.nbytes)
 
     def close(self) -> None:
-        """See `StateStore.close`."""
         self._count.add(self._kind, -self.nbytes)
         self.arrays.clear()
 
@@ -132,7 +124,6 @@ class ReferenceComputation:
     async def run(
         self, operands: Mapping[str, StateStore], results: Mapping[str, StateStore]
     ) -> None:
-        """See `Computation.run`."""
         inputs = {
             v.name: _only_array(operands[v.name]).reshape(v.sizes({})) for v in self._program.inputs
         }
@@ -140,7 +131,6 @@ class ReferenceComputation:
         await self._executable.run({}, inputs, into)
 
     def close(self) -> None:
-        """See `Computation.close`."""
         self._executable.close()
 
 
@@ -155,7 +145,6 @@ class InHostArrays(Deviceless):
     """A backend whose weights and states are numpy arrays; `_executable` is its own."""
 
     def store(self, parameters: Sequence[Parameter]) -> ReferenceStore:
-        """See `Backend.store`."""
         return ReferenceStore(parameters, self.count)
 
     async def quantizer(
@@ -166,7 +155,6 @@ class InHostArrays(Deviceless):
         staging_nbytes: int,
         most_blocks: int,
     ) -> ReferenceQuantizer:
-        """See `Backend.quantizer`."""
         del most_blocks
         if not isinstance(store, ReferenceStore):
             raise InputError("quantizer", "weights of this backend", type(store).__name__)
@@ -177,17 +165,14 @@ class InHostArrays(Deviceless):
     def states(
         self, values: Sequence[Value], sizes: Mapping[str, int], *, kind: MemoryKind = "states"
     ) -> ReferenceStates:
-        """See `Backend.states`."""
         return ReferenceStates(values, sizes, self.count, kind)
 
     async def computation(self, program: Program) -> Computation:
-        """See `Backend.computation`."""
         return ReferenceComputation(program, await self.prepare(program, self.store(())))
 
     async def prepare(
         self, program: Program, weights: WeightStore, states: StateStore | None = None
     ) -> Executable:
-        """See `Backend.prepare`."""
         check_names(program)
         if not isinstance(weights, ReferenceStore):
             raise InputError("prepare", "weights of this backend", type(weights).__name__)

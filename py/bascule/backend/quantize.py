@@ -146,7 +146,6 @@ class ReferenceQuantizer:
         self.nbytes = self._room.nbytes
 
     def write(self, target: int, offset: int, data: Buffer) -> None:
-        """See `Quantizer.write`."""
         if target != self.staging:
             self._store.write(target, offset, data)
             return
@@ -154,7 +153,6 @@ class ReferenceQuantizer:
         memoryview(self._room).cast("B")[offset : offset + view.nbytes] = view
 
     def quantize(self, name: str, first: int, offset: int, count: int) -> None:
-        """See `Quantizer.quantize`."""
         matrix = self._matrices[name]
         nbytes, start = _run_nbytes(matrix.type), offset // 4
         made, deviations = quantize(matrix.type, self._room[start : start + count * _RUN])
@@ -162,14 +160,11 @@ class ReferenceQuantizer:
         self._sums[name] += deviations
 
     async def read(self, name: str, offset: int, into: Buffer) -> None:
-        """See `Quantizer.read`."""
         view = memoryview(into).cast("B")
         view[:] = memoryview(self._matrices[name].data)[offset : offset + view.nbytes]
 
     async def sums(self) -> dict[str, Sums]:
-        """See `Quantizer.sums`."""
         return dict(self._sums)
 
     def close(self) -> None:
-        """See `Quantizer.close`."""
         self._room = np.empty(0, np.float32)

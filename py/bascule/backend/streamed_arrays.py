@@ -37,7 +37,6 @@ class StreamedReferenceStore(ReferenceStore):
 
     @property
     def streaming(self) -> Streaming:
-        """See `WeightStore.streaming`."""
         return self._streaming
 
     async def read(self, stage: Stage) -> dict[str, Array | BlockMatrix]:
@@ -61,7 +60,6 @@ class StreamedReferenceStore(ReferenceStore):
         self._slot = np.empty(0, np.uint8)
 
     def write(self, target: int, offset: int, data: Buffer) -> None:
-        """See `WeightStore.write`."""
         if target:
             super().write(target - 1, offset, data)
         else:
@@ -69,7 +67,6 @@ class StreamedReferenceStore(ReferenceStore):
             memoryview(self._slot)[offset : offset + view.nbytes] = view
 
     def close(self) -> None:
-        """See `WeightStore.close`."""
         self.drop()
         self._count.add("weights", -self._resident_nbytes)
         self._resident_nbytes = 0

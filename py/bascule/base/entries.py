@@ -37,24 +37,20 @@ class Remembered(Protocol):
 
 
 class MemoryRemembered:
-    """Keeps nothing past this process."""
+    """A `Remembered` that keeps nothing past this process."""
 
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
 
     async def get(self, key: str) -> Entry | None:
-        """See `Remembered.get`."""
         text = self._texts.get(key)
         return None if text is None else json.loads(text)
 
     async def put(self, key: str, entry: Entry) -> None:
-        """See `Remembered.put`."""
         self._texts[key] = json.dumps(entry)
 
     async def forget(self, key: str) -> None:
-        """See `Remembered.forget`."""
         self._texts.pop(key, None)
 
     async def clear(self) -> None:
-        """See `Remembered.clear`."""
         self._texts.clear()

@@ -33,7 +33,10 @@ async def open_remembered() -> Remembered:
 
 
 class FolderRemembered:
-    """A file an entry, written beside its place and renamed into it; the oldest go first."""
+    """A `Remembered` with a file an entry, written beside its place and renamed into it.
+
+    The oldest go first.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -41,7 +44,6 @@ class FolderRemembered:
         self._warned = False
 
     async def get(self, key: str) -> Entry | None:
-        """See `Remembered.get`."""
         kept = await self._here.get(key)
         if kept is not None:
             return kept
@@ -60,7 +62,6 @@ class FolderRemembered:
         return entry
 
     async def put(self, key: str, entry: Entry) -> None:
-        """See `Remembered.put`."""
         path = self._path(key)
         try:
             write_whole(path, json.dumps({"key": key, "value": entry}).encode())
@@ -70,12 +71,10 @@ class FolderRemembered:
             await self._here.put(key, entry)
 
     async def forget(self, key: str) -> None:
-        """See `Remembered.forget`."""
         await self._here.forget(key)
         self._drop(self._path(key))
 
     async def clear(self) -> None:
-        """See `Remembered.clear`."""
         await self._here.clear()
         for path in self._files():
             self._drop(path)

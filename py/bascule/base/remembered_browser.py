@@ -32,7 +32,6 @@ class PageRemembered:
         self._bridge = bridge
 
     async def get(self, key: str) -> Entry | None:
-        """See `Remembered.get`."""
         text = str(await self._bridge.get(key))
         if not text:
             return None
@@ -44,13 +43,10 @@ class PageRemembered:
             return None
 
     async def put(self, key: str, entry: Entry) -> None:
-        """See `Remembered.put`."""
         await self._bridge.put(key, json.dumps(entry))
 
     async def forget(self, key: str) -> None:
-        """See `Remembered.forget`."""
         await self._bridge.forget(key)
 
     async def clear(self) -> None:
-        """See `Remembered.clear`."""
         await self._bridge.clear()

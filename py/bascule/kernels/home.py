@@ -45,7 +45,7 @@ class HasKernels(Protocol):
 
 
 class PoolHome:
-    """The home of kernels whose buffers are of that pool.
+    """The `KernelHome` of kernels whose buffers are of that pool.
 
     `reopen` gives another backend in the place of one that was lost.
     """
@@ -57,7 +57,6 @@ class PoolHome:
         self._reopening = CrossLoopLock()
 
     async def ready(self, what: str) -> None:
-        """See `KernelHome.ready`."""
         self.pool.check_open(what)
         if self._reopen is None or not is_lost(self.pool.backend):
             return

@@ -30,7 +30,7 @@ class Screen(Protocol):
 
 
 class _Copied:
-    """Copies them within the device."""
+    """A `Screen` that copies them within the device."""
 
     way = "copy"
 
@@ -39,13 +39,12 @@ class _Copied:
         self._screen = screen
 
     async def show(self, words: DeviceBuffer, target: Any) -> None:
-        """See `Screen.show`."""
         del target
         self._gpu.show(self._screen, buffer_of(words._store)[0])
 
 
 class _Drawn:
-    """Reads them and draws them by a 2D context."""
+    """A `Screen` that reads them and draws them by a 2D context."""
 
     way = "pixels"
 
@@ -55,7 +54,6 @@ class _Drawn:
         self._words = np.empty((height, pitch), np.uint32)
 
     async def show(self, words: DeviceBuffer, target: Any) -> None:
-        """See `Screen.show`."""
         await words._read(self._words)
         try:
             self._draw(target, self._words, *self._size)

@@ -52,7 +52,7 @@ def has_linux_pressure(path: Path | None = None) -> bool:
 
 
 class LinuxPressure:
-    """Reads the kernel's file, at most once a second."""
+    """A `Pressure` read from the kernel's file, at most once a second."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path or _CPU
@@ -61,7 +61,6 @@ class LinuxPressure:
 
     @property
     def state(self) -> PressureState:
-        """See `Pressure.state`."""
         if monotonic() - self._read_at >= _INTERVAL_S:
             self._read_at = monotonic()
             percent = _waiting_percent(self._path) or 0.0

@@ -15,11 +15,9 @@ class PagePressure:
 
     @property
     def state(self) -> Literal["nominal", "fair", "serious", "critical"]:
-        """See `Pressure.state`."""
         return self._watched.state
 
     def close(self) -> None:
-        """See `Pressure.close`."""
         self._watched.close()
 
 

@@ -43,7 +43,6 @@ class ClassifierRecipe(EncoderFolderRecipe):
     templates: Templates
 
     def make(self, placement: Placement) -> ClassifierModel:
-        """See `Recipe`."""
         return ClassifierModel(placement, self.settings, self.tokenizer, self.templates)
 
 

@@ -43,11 +43,9 @@ class EncoderRecipe(EncoderFolderRecipe):
 
     @property
     def module_folders(self) -> Sequence[str]:
-        """See `EncoderFolderRecipe`."""
         return module_folders(self.settings.modules)
 
     def make(self, placement: Placement) -> EmbeddingModel:
-        """See `Recipe`."""
         return EmbeddingModel(placement, self.settings, self.tokenizer)
 
 

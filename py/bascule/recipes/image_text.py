@@ -42,15 +42,12 @@ class ImageTextRecipe:
     tokenizer: Tokenizer
 
     def programs(self) -> list[Program]:
-        """See `Recipe`."""
         return self.settings.programs()
 
     def make(self, placement: Placement) -> ImageTextModel:
-        """See `Recipe`."""
         return ImageTextModel(placement, self.settings, self.tokenizer)
 
     async def fill(self, filling: Filling) -> QuantizationReport | None:
-        """See `Recipe`."""
         tables = partial(_matrices, filling.source, self.settings.family)
         return await filling.from_folder(filling.stored(), tables, self.settings.weights)
 

@@ -34,15 +34,12 @@ class ImageRecipe:
     settings: ImageModelSettings
 
     def programs(self) -> list[Program]:
-        """See `Recipe`."""
         return self.settings.programs()
 
     def make(self, placement: Placement) -> ImageModel:
-        """See `Recipe`."""
         return ImageModel(placement, self.settings)
 
     async def fill(self, filling: Filling) -> QuantizationReport | None:
-        """See `Recipe`."""
         tables = partial(_matrices, filling.source, self.settings.family)
         return await filling.from_folder(filling.stored(), tables, self.settings.weights)
 

@@ -71,13 +71,11 @@ class LanguageRecipe:
     options: LanguageOptions
 
     def programs(self) -> list[Program]:
-        """See `Recipe`."""
         decoder, options = self.settings.decoder, self.options
         length = options.max_length or decoder.config.context
         return essential_programs(decoder, length, options.cache)
 
     def make(self, placement: Placement) -> LanguageModel:
-        """See `Recipe`."""
         return LanguageModel(
             placement,
             self.settings,
@@ -112,7 +110,6 @@ class FolderRecipe(LanguageRecipe):
     weights: DType | None
 
     async def fill(self, filling: Filling) -> QuantizationReport | None:
-        """See `Recipe`."""
         family = self.settings.decoder.family
         named = [named_in_folder(parameter, family) for parameter in filling.parameters]
         tables = partial(read_tables, filling.source, family)

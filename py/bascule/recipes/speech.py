@@ -42,11 +42,9 @@ class SpeechRecipe:
     tables: Callable[[Source], Awaitable[Tables]]
 
     def programs(self) -> list[Program]:
-        """See `Recipe`."""
         return speech_programs(self.settings.speech, self.cache, self.settings.tokens.timestamps)
 
     def make(self, placement: Placement) -> SpeechModel:
-        """See `Recipe`."""
         return SpeechModel(placement, self.settings, cache_dtype=self.cache)
 
     async def fill(self, filling: Filling) -> None:

@@ -53,11 +53,9 @@ class EncoderFolderRecipe:
         return ()
 
     def programs(self) -> list[Program]:
-        """See `Recipe`."""
         return self.settings.programs()
 
     async def fill(self, filling: Filling) -> QuantizationReport | None:
-        """See `Recipe`."""
         family = self.settings.encoder.family
         named = [named_in_folder(parameter, family) for parameter in filling.stored()]
         tables = partial(read_tables, filling.source, family, self.module_folders)

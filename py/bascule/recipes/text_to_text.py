@@ -35,15 +35,12 @@ class TextToTextRecipe:
     weights: DType | None
 
     def programs(self) -> list[Program]:
-        """See `Recipe`."""
         return self.settings.transformer.programs()
 
     def make(self, placement: Placement) -> TextToTextModel:
-        """See `Recipe`."""
         return TextToTextModel(placement, self.settings)
 
     async def fill(self, filling: Filling) -> QuantizationReport | None:
-        """See `Recipe`."""
         tables = partial(read_tables, filling.source, self.settings.transformer.family)
         return await filling.from_folder(filling.parameters, tables, self.weights)
 

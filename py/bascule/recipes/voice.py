@@ -26,11 +26,9 @@ class VoiceRecipe:
     family: VoiceFamily
 
     def programs(self) -> list[Program]:
-        """See `Recipe`."""
         return voice_programs(self.family)
 
     def make(self, placement: Placement) -> VoiceActivityModel:
-        """See `Recipe`."""
         return VoiceActivityModel(placement, self.family)
 
     async def fill(self, filling: Filling) -> None:

@@ -33,7 +33,6 @@ class PageStore:
         return cls(url, fetcher.ownFiles)
 
     async def write(self, nbytes: int, pieces: AsyncIterable[bytes]) -> None:
-        """See `IndexStore.write`."""
         try:
             if await self._files.begin(self.url, nbytes, CHUNK_NBYTES):
                 raise no_room(self.url, nbytes)
@@ -46,7 +45,6 @@ class PageStore:
             await self._files.drop(self.url)
 
     async def open(self) -> tuple[int, AsyncGenerator[bytes]] | None:
-        """See `IndexStore.open`."""
         result = json.loads(await self._files.find(self.url))
         if result is None:
             return None

@@ -20,7 +20,6 @@ class NativeStore:
     url: str
 
     async def write(self, nbytes: int, pieces: AsyncIterable[bytes]) -> None:
-        """See `IndexStore.write`."""
         journal, part = Journal(), key_of(f"{self.url}.part")
         try:
             if await asyncio.to_thread(journal.make_room, nbytes):
@@ -43,7 +42,6 @@ class NativeStore:
                 journal.drop_orphans()
 
     async def open(self) -> tuple[int, AsyncGenerator[bytes]] | None:
-        """See `IndexStore.open`."""
         entry = await asyncio.to_thread(Journal().load, key_of(self.url))
         if entry is None or entry.url != self.url:
             return None

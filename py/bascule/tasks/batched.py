@@ -206,11 +206,9 @@ class BatchedModel(LoadedModel):
         await self._executable(batches[0].bucket)
 
     def _holds(self, n_tokens: int) -> bool:
-        """See `LoadedModel._holds`."""
         return n_tokens < self.max_tokens
 
     def _sample_programs(self, sample: Sample) -> list[Program]:
-        """See `LoadedModel._sample_programs`."""
         return [self._passes.program(self._sample_batch(sample).bucket)]
 
     async def _answer(self, sample: Sample) -> Sequence[float]:

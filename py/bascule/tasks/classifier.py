@@ -203,7 +203,6 @@ class ClassifierModel(BatchedModel):
         return Encoded(ids, per_token={"types": types})
 
     def _of_ids(self, ids: Sequence[int]) -> Encoded:
-        """See `BatchedModel._of_ids`."""
         return self._typed([list(ids)], [[0] * len(ids)])
 
     async def _encoded(self, verb: str, texts: Sequence[_Text]) -> list[Row]:

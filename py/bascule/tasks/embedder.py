@@ -180,7 +180,6 @@ class EmbeddingModel(BatchedModel):
         return replace(encoded, per_text={"skipped": [skipped] * len(encoded.ids)})
 
     def _of_ids(self, ids: Sequence[int]) -> Encoded:
-        """See `BatchedModel._of_ids`."""
         return self._with_skipped(super()._of_ids(ids))
 
     @property

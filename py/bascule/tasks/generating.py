@@ -124,7 +124,6 @@ class GeneratingModel(LoadedModel, Generic[P]):
         self._programs.close()
 
     def _tunable(self) -> list[Program]:
-        """See `LoadedModel._tunable`."""
         return self._programs.essential()
 
     @property

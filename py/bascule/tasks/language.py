@@ -122,11 +122,9 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
         self._programs.longest = n_tokens
 
     def _holds(self, n_tokens: int) -> bool:
-        """See `LoadedModel._holds`."""
         return n_tokens < self.max_length
 
     def _sample_programs(self, sample: Sample) -> list[Program]:
-        """See `LoadedModel._sample_programs`."""
         return self._programs.of_sample(len(sample.ids))
 
     async def _answer(self, sample: Sample) -> list[float]:

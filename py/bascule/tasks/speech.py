@@ -249,7 +249,6 @@ class SpeechModel(LoadedModel):
         return WindowDecoder(steps, texts, prepared.rows, settings.heads)
 
     def _programs(self) -> list[Program]:
-        """See `speech_programs`."""
         times = self._settings.tokens.timestamps
         return speech_programs(self._settings.speech, self._cache_dtype, times)
 
@@ -284,7 +283,6 @@ class SpeechModel(LoadedModel):
         return self._prepared
 
     async def _prepare(self) -> None:
-        """See `LoadedModel._prepare`."""
         await self._ready()
 
     @asynccontextmanager
@@ -299,7 +297,6 @@ class SpeechModel(LoadedModel):
         return self._cache_dtype == "f16"
 
     def _without_f16_cache(self, why: str) -> bool:
-        """See `LoadedModel._without_f16_cache`."""
         if not self.has_f16_cache:
             return False
         self._close_programs()
@@ -324,7 +321,6 @@ class SpeechModel(LoadedModel):
         return planned + self._prepared.rows.planned_nbytes + self._prepared.states.nbytes
 
     def _tunable(self) -> list[Program]:
-        """See `LoadedModel._tunable`."""
         return self._fitting.able(self._programs())
 
     @property

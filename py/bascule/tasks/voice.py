@@ -175,7 +175,6 @@ class VoiceActivityModel(LoadedModel):
             return result
 
     async def _prepare(self) -> None:
-        """See `LoadedModel._prepare`."""
         await self._pass(_PASSES[-1])
 
     def _close_programs(self) -> None:
@@ -191,7 +190,6 @@ class VoiceActivityModel(LoadedModel):
         return sum(program.planned_nbytes for program in voice_programs(self._family))
 
     def _tunable(self) -> list[Program]:
-        """See `LoadedModel._tunable`."""
         return self._fitting.able(voice_programs(self._family))
 
     def _holds(self, n_tokens: int) -> bool:
@@ -200,7 +198,6 @@ class VoiceActivityModel(LoadedModel):
         return False
 
     def _sample_programs(self, sample: Sample) -> list[Program]:
-        """See `LoadedModel._sample_programs`."""
         del sample
         return []
 

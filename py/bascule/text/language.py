@@ -99,21 +99,17 @@ class LanguageTokenizer:
 
     @property
     def ends(self) -> frozenset[int]:
-        """See `TokenDecoder.ends`."""
         return self.vocabulary.ends
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
-        """See `TextTokenizer.encode`."""
         return self.encode_parts(self.split(text) if special else [text])
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
-        """See `TextTokenizer.decode`."""
         data = self.decode_bytes(token_ids("ids", ids, self.n_tokens), skip_special=skip_special)
         text = data.decode(errors="replace")
         return text.removeprefix(" ") if self.strips else text
 
     def count(self, text: str) -> int:
-        """See `TextTokenizer.count`."""
         return len(self.encode(text))
 
     def split(self, text: str) -> list[str | int]:
@@ -138,7 +134,6 @@ class LanguageTokenizer:
         return results
 
     def decode_bytes(self, ids: Iterable[int], *, skip_special: bool = True) -> bytes:
-        """See `TextTokenizer.decode_bytes`."""
         kept = (i for i in ids if not (skip_special and i in self._silent))
         return b"".join(map(self._bytes_of, kept))
 

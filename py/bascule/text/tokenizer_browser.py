@@ -87,11 +87,9 @@ class PageTokenizer:
         return ids
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """See `Tokenizer.count`."""
         return self._called(self._tokenizer.count, texts)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool) -> str:
-        """See `Tokenizer.decode`."""
         if not self._tokenizer.decodes:
             raise no_decoder()
         try:

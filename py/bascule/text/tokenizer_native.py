@@ -31,7 +31,6 @@ class NativeTokenizer:
         return cls(tokenizer)
 
     def encode(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
-        """See `Tokenizer.encode`."""
         with _faults("it fails on a text"):
             result = self._tokenizer.encode_batch(list(texts), add_special_tokens=special)
             if special:
@@ -49,7 +48,6 @@ class NativeTokenizer:
             ]
 
     def decode(self, ids: Sequence[int], *, skip_special: bool) -> str:
-        """See `Tokenizer.decode`."""
         if self._tokenizer.decoder is None:
             raise no_decoder()
         with _faults("it fails on token ids"):

@@ -54,11 +54,9 @@ class RecordedSource:
 
     @property
     def stats(self) -> Mapping[str, float]:
-        """See `Source.stats`."""
         return self._source.stats
 
     async def read(self, file: str, offset: int = 0, nbytes: int | None = None) -> bytes:
-        """See `Source.read`."""
         if offset == 0 and nbytes is None:
             self._whole.setdefault(file, True)
         else:
@@ -66,36 +64,29 @@ class RecordedSource:
         return await self._source.read(file, offset, nbytes)
 
     async def size(self, file: str) -> int:
-        """See `Source.size`."""
         self._whole.setdefault(file, False)
         return await self._source.size(file)
 
     async def chunk_nbytes(self, file: str) -> int:
-        """See `Source.chunk_nbytes`."""
         self._whole.setdefault(file, False)
         return await self._source.chunk_nbytes(file)
 
     async def stream(
         self, file: str, pieces: Sequence[Piece], store: WeightStore, report: Report
     ) -> None:
-        """See `Source.stream`."""
         self._whole[file] = False
         await self._source.stream(file, pieces, store, report)
 
     async def reread(self, file: str, pieces: Sequence[Piece], store: WeightStore) -> None:
-        """See `Source.reread`."""
         await self._source.reread(file, pieces, store)
 
     async def forget(self, file: str) -> None:
-        """See `Source.forget`."""
         await self._source.forget(file)
 
     async def settle(self) -> None:
-        """See `Source.settle`."""
         await self._source.settle()
 
     def release(self) -> None:
-        """See `Source.release`."""
         self._source.release()
 
 

@@ -159,7 +159,7 @@ async def stream_chunks(
 
 
 class FileSource:
-    """A local folder."""
+    """A `Source` in a local folder."""
 
     def __init__(
         self,
@@ -186,7 +186,6 @@ class FileSource:
             )
 
     async def size(self, file: str) -> int:
-        """See `Source.size`."""
         nbytes = self._nbytes(file)
         expected = await self._expected(file)
         if expected and expected.nbytes != nbytes:
@@ -212,14 +211,12 @@ class FileSource:
         return data
 
     async def chunk_nbytes(self, file: str) -> int:
-        """See `Source.chunk_nbytes`."""
         expected = await self._expected(file)
         return expected.chunk_nbytes if expected else self._chunk_nbytes
 
     async def stream(
         self, file: str, pieces: Sequence[Piece], store: WeightStore, report: Report
     ) -> None:
-        """See `Source.stream`."""
         size, expected = await self.size(file), await self._expected(file)
         chunk = await self.chunk_nbytes(file)
         place = f"{self.location}/{file}"
@@ -263,7 +260,6 @@ class FileSource:
         return result.st_mtime_ns, result.st_size, result.st_ino
 
     async def forget(self, file: str) -> None:
-        """See `Source.forget`."""
         self._last = None
         self._streamed.pop(file, None)
 

@@ -109,13 +109,11 @@ class PageSource:
 
     @property
     def stats(self) -> Mapping[str, float]:
-        """See `Source.stats`."""
         if self._fetcher is None:
             return {}
         return json.loads(self._fetcher.stats(self.location))
 
     async def size(self, file: str) -> int:
-        """See `Source.size`."""
         fetcher = await self._open()
         try:
             return int(await fetcher.size(self.location, check_file(file)))
@@ -123,7 +121,6 @@ class PageSource:
             raise self._load_error(file, error) from None
 
     async def chunk_nbytes(self, file: str) -> int:
-        """See `Source.chunk_nbytes`."""
         fetcher = await self._open()
         try:
             return int(await fetcher.chunkNbytes(self.location, check_file(file)))
@@ -131,7 +128,6 @@ class PageSource:
             raise self._load_error(file, error) from None
 
     async def read(self, file: str, offset: int = 0, nbytes: int | None = None) -> bytes:
-        """See `Source.read`."""
         fetcher = await self._open()
         most = MOST_MANIFEST_NBYTES if file == MANIFEST else MOST_SMALL_NBYTES
         try:
@@ -177,7 +173,6 @@ class PageSource:
                 sink.destroy()
 
     async def reread(self, file: str, pieces: Sequence[Piece], store: WeightStore) -> None:
-        """See `Source.reread`."""
         fetcher, bridge = await self._open(), store.page_bridge
         sink = None if bridge is not None else create_proxy(_heap_sink(store))
         try:
@@ -189,14 +184,12 @@ class PageSource:
                 sink.destroy()
 
     async def forget(self, file: str) -> None:
-        """See `Source.forget`."""
         await (await self._open()).forget(self.location, check_file(file))
 
     async def settle(self) -> None:
         """See `Source.settle`: each stream has done so at its end."""
 
     def release(self) -> None:
-        """See `Source.release`."""
         if self._fetcher is not None:
             self._fetcher.close(self.location)
 

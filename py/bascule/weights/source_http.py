@@ -53,7 +53,6 @@ class HttpSource:
 
     @property
     def stats(self) -> Mapping[str, float]:
-        """See `Source.stats`."""
         files = self._files.values()
         return {
             "network_nbytes": sum(f.remote.received for f in files),
@@ -64,14 +63,12 @@ class HttpSource:
         }
 
     async def size(self, file: str) -> int:
-        """See `Source.size`."""
         nbytes = (await self._open(file)).entry.nbytes
         if nbytes < 0:
             raise SourceError(self._url(file), "the server does not report the file's size")
         return nbytes
 
     async def read(self, file: str, offset: int = 0, nbytes: int | None = None) -> bytes:
-        """See `Source.read`."""
         result = await self._open(file)
         try:
             if nbytes is None and offset == 0:
@@ -81,13 +78,11 @@ class HttpSource:
             await result.pause()
 
     async def chunk_nbytes(self, file: str) -> int:
-        """See `Source.chunk_nbytes`."""
         return (await self._open(file)).entry.chunk_nbytes
 
     async def stream(
         self, file: str, pieces: Sequence[Piece], store: WeightStore, report: Report
     ) -> None:
-        """See `Source.stream`."""
         result = await self._open(file)
         self._keeping.trusted = True  # the pieces come from the file's header
         for each in self._files.values():
@@ -118,13 +113,11 @@ class HttpSource:
             scatter.feed(index * size, self._last[2])
 
     async def forget(self, file: str) -> None:
-        """See `Source.forget`."""
         result = self._files.pop(file, None)
         if result is not None:
             await result.forget()
 
     async def settle(self) -> None:
-        """See `Source.settle`."""
         for result in self._files.values():
             await result.pause()
         client, self._client = self._client, None
@@ -132,7 +125,6 @@ class HttpSource:
             await client.aclose()
 
     def release(self) -> None:
-        """See `Source.release`."""
         self._last = None
         for result in self._files.values():
             result.release()

@@ -28,7 +28,6 @@ class StageReader:
             self._plan.setdefault(planned.parameter, []).append(planned)
 
     async def __call__(self, offsets: Mapping[str, int], target: int) -> None:
-        """See `ReadStage`."""
         files: dict[str, list[Piece]] = {}
         for name, offset in offsets.items():
             for planned in self._plan[name]:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class GpuStore:
-    """Weights in GPU buffers, one a parameter; a target is a buffer handle."""
+    """A `WeightStore` of GPU buffers, one a parameter; a target is a buffer handle."""
 
     def __init__(self, gpu: Gpu, parameters: Sequence[Parameter]) -> None:
         self._gpu = gpu
@@ -57,11 +57,9 @@ class GpuStore:
             raise
 
     def write(self, target: int, offset: int, data: Buffer) -> None:
-        """See `WeightStore.write`."""
         self._gpu.write(target, offset, data)
 
     def close(self) -> None:
-        """See `WeightStore.close`."""
         for buffer in self.targets.values():
             if not self._gpu.lost:
                 self._gpu.free(buffer)
@@ -69,7 +67,7 @@ class GpuStore:
 
 
 class WebGpuBackend:
-    """Runs programs as tapes on a device."""
+    """A `Backend` that runs programs as tapes on a device."""
 
     def __init__(self, gpu: Gpu, choices: Choices | None = None) -> None:
         self.gpu = gpu
@@ -109,16 +107,13 @@ class WebGpuBackend:
 
     @property
     def adapter(self) -> AdapterInfo:
-        """See `Backend.adapter`."""
         return self.gpu.adapter
 
     @property
     def memory(self) -> MemoryUse:
-        """See `Backend.memory`."""
         return self.gpu.memory
 
     def mark_memory(self) -> None:
-        """See `Backend.mark_memory`."""
         self.gpu.mark_memory()
 
     def pass_nbytes(self, program: Program) -> PassBytes:
@@ -137,21 +132,17 @@ class WebGpuBackend:
 
     @property
     def remembered(self) -> Remembered:
-        """See `Backend.remembered`."""
         return self.choices.remembered
 
     @property
     def wrong_kernels(self) -> list[str]:
-        """See `Backend.wrong_kernels`."""
         return sorted({f.variant for f in self.choices.failed.values() if f.wrong})
 
     async def simplified(self, program: Program) -> list[str]:
-        """See `Backend.simplified`."""
         return await simplified(self.pipelines, self.gpu.adapter, program.calls)
 
     @property
     def lost(self) -> str:
-        """See `Backend.lost`."""
         return self.gpu.lost
 
     @property
@@ -162,7 +153,6 @@ class WebGpuBackend:
         return Limits(binding_nbytes=most)
 
     def store(self, parameters: Sequence[Parameter]) -> GpuStore:
-        """See `Backend.store`."""
         return GpuStore(self.gpu, parameters)
 
     def streamed_store(self, parameters: Sequence[Parameter], slot_nbytes: int) -> StreamedStore:
@@ -177,7 +167,6 @@ class WebGpuBackend:
         staging_nbytes: int,
         most_blocks: int,
     ) -> GpuQuantizer:
-        """See `Backend.quantizer`."""
         for parameter in parameters:
             dtype = parameter.dtype
             if dtype not in self._quantizing:
@@ -198,18 +187,15 @@ class WebGpuBackend:
     def states(
         self, values: Sequence[Value], sizes: Mapping[str, int], *, kind: MemoryKind = "states"
     ) -> GpuStates:
-        """See `Backend.states`."""
         return GpuStates(self.gpu, values, sizes, kind)
 
     async def computation(self, program: Program) -> GpuComputation:
-        """See `Backend.computation`."""
         kernels = await self.pipelines.kernels_for(program.calls)
         return GpuComputation(self.gpu, self.pipelines, program, kernels)
 
     async def prepare(
         self, program: Program, weights: WeightStore, states: StateStore | None = None
     ) -> TapeExecutable:
-        """See `Backend.prepare`."""
         check_names(program)
         if states is not None and not isinstance(states, GpuStates):
             raise InputError("prepare", "states of this backend", type(states).__name__)
@@ -239,7 +225,6 @@ class WebGpuBackend:
         return bool(faults)
 
     async def warm(self, programs: Iterable[Program], name: str = "") -> int:
-        """See `Backend.warm`."""
         # Many calls are alike: a model of 6 layers has each of its calls 6 times a bucket.
         calls = {signature(call): call for program in programs for call in program.calls}
         kernels = {k.key: k for k in await self.pipelines.kernels_for(list(calls.values()))}
@@ -278,17 +263,14 @@ class WebGpuBackend:
         }
 
     def log_shaders(self) -> None:
-        """See `Backend.log_shaders`."""
         if self.pipelines.log is None:
             self.pipelines.log = []
 
     @property
     def shader_logs(self) -> Sequence[ShaderLog]:
-        """See `Backend.shader_logs`."""
         return tuple(self.pipelines.log or ())
 
     def trace_with(self, tracer: Tracer | None) -> str:
-        """See `Backend.trace_with`."""
         if tracer is not None and self.pipelines.tracer is not None:
             raise InputError("trace", "a device that is not traced", "one that is")
         self.pipelines.tracer = tracer
@@ -299,15 +281,12 @@ class WebGpuBackend:
         await self.gpu.start_profile()
 
     async def stop_profile(self) -> Profile:
-        """See `Backend.stop_profile`."""
         return joined(await self.gpu.stop_profile(), self.pipelines.names)
 
     def trim(self) -> int:
-        """See `Backend.trim`."""
         return 0 if self.gpu.lost else self.gpu.trim()
 
     def close(self) -> None:
-        """See `Backend.close`."""
         self.gpu.destroy()
 
 

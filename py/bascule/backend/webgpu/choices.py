@@ -114,7 +114,6 @@ class Choices:
         return self._proven
 
     def knows(self, call: Call) -> bool:
-        """See `Ranking.knows`."""
         return bool(self._failed) or signature(call) in self._tuned
 
     def first(self, call: Call, kernels: Sequence[Kernel]) -> Kernel:

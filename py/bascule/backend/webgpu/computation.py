@@ -75,7 +75,6 @@ class GpuComputation:
             self._gpu.forget(recorded)
 
     def close(self) -> None:
-        """See `Computation.close`."""
         while self._owned and not self._gpu.lost:
             self._gpu.free(self._owned.pop())
 

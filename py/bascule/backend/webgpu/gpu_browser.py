@@ -112,25 +112,20 @@ class BrowserGpu:
 
     @property
     def lost(self) -> str:
-        """See `Gpu.lost`."""
         return str(self.bridge.lost)
 
     @property
     def allocated_nbytes(self) -> int:
-        """See `Gpu.allocated_nbytes`."""
         return int(self.bridge.allocated)
 
     @property
     def memory(self) -> MemoryUse:
-        """See `Gpu.memory`."""
         return MemoryUse(**json.loads(self.bridge.memory))
 
     def mark_memory(self) -> None:
-        """See `Gpu.mark_memory`."""
         self.bridge.markMemory()
 
     def limit_memory(self, budget: MemoryBudget | None) -> None:
-        """See `Gpu.limit_memory`."""
         self._budget = budget
 
     def _claim(self, verb: str, size: int) -> None:
@@ -141,17 +136,14 @@ class BrowserGpu:
 
     @property
     def n_objects(self) -> int:
-        """See `Gpu.n_objects`."""
         return int(self.bridge.objects)
 
     @property
     def n_pipelines(self) -> int:
-        """See `Gpu.n_pipelines`."""
         return int(self.bridge.pipelines)
 
     @property
     def n_early_pipelines(self) -> int:
-        """See `Gpu.n_early_pipelines`."""
         return int(self.bridge.early)
 
     @property
@@ -160,7 +152,6 @@ class BrowserGpu:
         return int(self.bridge.crossings)
 
     def alloc(self, nbytes: int, *, uniform: bool = False, kind: MemoryKind = "programs") -> int:
-        """See `Gpu.alloc`."""
         size = max(4, (nbytes + 3) & ~3)
         limit = self.adapter.limits["maxBufferSize"]
         if nbytes < 0 or size > limit:
@@ -181,21 +172,18 @@ class BrowserGpu:
             raise self._gpu_error("alloc", error) from None
 
     def trim(self) -> int:
-        """See `Gpu.trim`."""
         try:
             return int(self.bridge.trim())
         except JsException as error:
             raise self._gpu_error("trim", error) from None
 
     def free(self, buffer: int) -> None:
-        """See `Gpu.free`."""
         try:
             self._free(buffer)
         except JsException as error:
             raise self._gpu_error("free", error) from None
 
     def write(self, buffer: int, offset: int, data: Buffer) -> None:
-        """See `Gpu.write`."""
         try:
             self._write(buffer, offset, data)
         except JsException as error:
@@ -269,42 +257,36 @@ class BrowserGpu:
             raise self._gpu_error("show", error) from None
 
     def drop_pipeline(self, pipeline: int) -> None:
-        """See `Gpu.drop_pipeline`."""
         try:
             self.bridge.dropPipeline(pipeline)
         except JsException as error:
             raise self._gpu_error("drop_pipeline", error) from None
 
     def record(self, words: array[int]) -> int:
-        """See `Gpu.record`."""
         try:
             return int(self.bridge.record(words))
         except JsException as error:
             raise self._gpu_error("record", error) from None
 
     def forget(self, tape: int) -> None:
-        """See `Gpu.forget`."""
         try:
             self.bridge.forget(tape)
         except JsException as error:
             raise self._gpu_error("forget", error) from None
 
     def replay(self, tape: int, writes: Buffer = b"") -> None:
-        """See `Gpu.replay`."""
         try:
             self._replay(tape, writes)
         except JsException as error:
             raise self._gpu_error("replay", error) from None
 
     def run(self, words: array[int], writes: Buffer = b"") -> None:
-        """See `Gpu.run`."""
         try:
             self.bridge.run(words, writes)
         except JsException as error:
             raise self._gpu_error("run", error) from None
 
     async def start_profile(self) -> None:
-        """See `Gpu.start_profile`."""
         module = await bridge_module("bridge/profile.js")
         try:
             started = self.bridge.startProfile(module)
@@ -314,7 +296,6 @@ class BrowserGpu:
             raise InputError("start_profile", "a device that is not profiled", "one that is")
 
     async def stop_profile(self) -> GpuProfile:
-        """See `Gpu.stop_profile`."""
         try:
             result = await self.bridge.stopProfile()
         except JsException as error:
@@ -324,7 +305,6 @@ class BrowserGpu:
         return _profile_from(json.loads(result))
 
     def destroy(self) -> None:
-        """See `Gpu.destroy`."""
         self.bridge.destroy()
 
     def _gpu_error(self, verb: str, error: JsException) -> GpuError:

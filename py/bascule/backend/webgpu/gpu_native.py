@@ -212,20 +212,16 @@ class NativeGpu:
 
     @property
     def allocated_nbytes(self) -> int:
-        """See `Gpu.allocated_nbytes`."""
         return self._memory.now_nbytes
 
     @property
     def memory(self) -> MemoryUse:
-        """See `Gpu.memory`."""
         return self._memory.use
 
     def mark_memory(self) -> None:
-        """See `Gpu.mark_memory`."""
         self._memory.mark()
 
     def limit_memory(self, budget: MemoryBudget | None) -> None:
-        """See `Gpu.limit_memory`."""
         self._memory.budget = budget
 
     def _claim(self, verb: str, size: int) -> None:
@@ -240,11 +236,9 @@ class NativeGpu:
 
     @property
     def n_pipelines(self) -> int:
-        """See `Gpu.n_pipelines`."""
         return len(self._pipelines)
 
     def alloc(self, nbytes: int, *, uniform: bool = False, kind: MemoryKind = "programs") -> int:
-        """See `Gpu.alloc`."""
         self._check_alive()
         limit = self.adapter.limits["maxBufferSize"]
         size = max(4, (nbytes + 3) & ~3)
@@ -267,7 +261,6 @@ class NativeGpu:
             self._buffers.get(buffer)
 
     def trim(self) -> int:
-        """See `Gpu.trim`."""
         self._check_alive()
         before = self.allocated_nbytes
         for kept in self._staging.values():
@@ -276,14 +269,12 @@ class NativeGpu:
         return before - self.allocated_nbytes
 
     def free(self, buffer: int) -> None:
-        """See `Gpu.free`."""
         item = self._buffers.remove(buffer)
         self._memory.add(self._kinds.pop(buffer), -item.size)
         self._frees += 1
         item.destroy()
 
     def write(self, buffer: int, offset: int, data: Buffer) -> None:
-        """See `Gpu.write`."""
         self._check_alive()
         target = self._buffers.get(buffer)
         view = memoryview(data).cast("B")
@@ -294,7 +285,6 @@ class NativeGpu:
             raise self._gpu_error("write", error) from None
 
     def read(self, buffer: int, offset: int, into: Buffer) -> Awaitable[None]:
-        """See `Gpu.read`."""
         self._check_alive()
         view = memoryview(into).cast("B")
         size = (view.nbytes + 3) & ~3
@@ -331,7 +321,6 @@ class NativeGpu:
         label: str,
         entry: str = "main",
     ) -> int:
-        """See `Gpu.pipeline`."""
         self._check_alive()
         began = perf_counter()
         try:
@@ -353,17 +342,14 @@ class NativeGpu:
         return handle
 
     def drop_pipeline(self, pipeline: int) -> None:
-        """See `Gpu.drop_pipeline`."""
         self._check_alive()
         self._pipelines.remove(pipeline)
 
     def record(self, words: array[int]) -> int:
-        """See `Gpu.record`."""
         self._check_alive()
         return self._tapes.add(self._decoded(words))
 
     def run(self, words: array[int], writes: Buffer = b"") -> None:
-        """See `Gpu.run`."""
         self._check_alive()
         self._submit(self._decoded(words), writes)
 
@@ -393,11 +379,9 @@ class NativeGpu:
         return _Tape(groups, dispatches, handles, labels, used)
 
     def forget(self, tape: int) -> None:
-        """See `Gpu.forget`."""
         self._tapes.remove(tape)
 
     def replay(self, tape: int, writes: Buffer = b"") -> None:
-        """See `Gpu.replay`."""
         self._check_alive()
         recorded = self._tapes.get(tape)
         self._check_buffers(recorded)
@@ -426,7 +410,6 @@ class NativeGpu:
         profile.submitted(self._queue)
 
     async def start_profile(self) -> None:
-        """See `Gpu.start_profile`."""
         self._check_alive()
         if self._profile is not None:
             raise InputError("start_profile", "a device that is not profiled", "one that is")
@@ -438,7 +421,6 @@ class NativeGpu:
         self._commit = self._commit_timed
 
     async def stop_profile(self) -> GpuProfile:
-        """See `Gpu.stop_profile`."""
         self._check_alive()
         profile, self._profile = self._profile, None
         if profile is None:
@@ -493,7 +475,6 @@ class NativeGpu:
         tape.checked = self._frees
 
     def destroy(self) -> None:
-        """See `Gpu.destroy`."""
         if self.lost:
             return
         self.lost = DESTROYED

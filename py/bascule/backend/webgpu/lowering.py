@@ -67,7 +67,7 @@ async def recorded(made: Executable) -> Executable:
 
 
 class TapeExecutable:
-    """A program on a device: one replay a run, whatever the actual sizes are.
+    """An `Executable` on a device: one replay a run, whatever the actual sizes are.
 
     A tracer sees the passes of those that are `traceable`: not the trials of kernels.
     """
@@ -280,7 +280,6 @@ class TapeExecutable:
         return results, reads
 
     def close(self) -> None:
-        """See `Executable.close`."""
         if self._gpu.lost:
             return
         self._forget_tapes()

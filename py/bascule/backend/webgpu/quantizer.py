@@ -102,11 +102,9 @@ class GpuQuantizer:
         self._gpu.forget(recorded)
 
     async def read(self, name: str, offset: int, into: Buffer) -> None:
-        """See `Quantizer.read`."""
         await self._gpu.read(self.targets[name], offset, into)
 
     async def sums(self) -> dict[str, Sums]:
-        """See `Quantizer.sums`."""
         result = np.empty((len(self._parameters), self._groups, 4), np.float32)
         if result.size:
             await self._gpu.read(self._sums, 0, result.data)
@@ -121,7 +119,6 @@ class GpuQuantizer:
         }
 
     def close(self) -> None:
-        """See `Quantizer.close`."""
         while self._owned:
             buffer = self._owned.pop()
             if not self._gpu.lost:

@@ -50,11 +50,9 @@ class GpuStates:
 
     @property
     def nbytes(self) -> int:
-        """See `StateStore.nbytes`."""
         return sum(self.sizes.values())
 
     def write(self, name: str, offset: int, data: Buffer) -> None:
-        """See `StateStore.write`."""
         view = memoryview(data).cast("B")
         whole = view.nbytes & ~3
         if whole:
@@ -63,7 +61,6 @@ class GpuStates:
             self._gpu.write(self.targets[name], offset + whole, bytes(view[whole:]).ljust(4, b"\0"))
 
     def read(self, name: str, offset: int, into: Buffer) -> Awaitable[None]:
-        """See `StateStore.read`."""
         return self._gpu.read(self.targets[name], offset, into)
 
     async def resize(self, sizes: Mapping[str, int]) -> None:
@@ -119,7 +116,6 @@ class GpuStates:
         self._gpu.forget(recorded)
 
     def close(self) -> None:
-        """See `StateStore.close`."""
         for buffer in self.targets.values():
             if not self._gpu.lost:
                 self._gpu.free(buffer)

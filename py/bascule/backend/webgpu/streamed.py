@@ -29,7 +29,7 @@ N_SLOTS = 2
 
 
 class StreamedStore:
-    """See `Backend.streamed_store`. Stages take the slots, which are buffers, in turn."""
+    """A `WeightStore` whose stages take the slots, which are buffers, in turn."""
 
     def __init__(self, gpu: Gpu, parameters: Sequence[Parameter], slot_nbytes: int) -> None:
         self._gpu = gpu
@@ -55,11 +55,9 @@ class StreamedStore:
         return dict.fromkeys(self.streaming.names, self.slots[0]) | self.resident
 
     def write(self, target: int, offset: int, data: Buffer) -> None:
-        """See `WeightStore.write`."""
         self._gpu.write(target, offset, data)
 
     def close(self) -> None:
-        """See `WeightStore.close`."""
         for buffer in (*self.slots, *self.resident.values()):
             if not self._gpu.lost:
                 self._gpu.free(buffer)

@@ -49,7 +49,7 @@ class Graphs:
 
 
 class WebNnExecutable:
-    """A program whose graph is built when it first runs, with weights that are there by then."""
+    """An `Executable` whose graph is built at its first run, with the weights there by then."""
 
     def __init__(
         self, program: Program, weights: ReferenceStore, graphs: Graphs, op_times: OpTimes
@@ -76,7 +76,6 @@ class WebNnExecutable:
         inputs: Mapping[str, Shaped],
         into: Sequence[Buffer] | None = None,
     ) -> dict[str, Array]:
-        """See `Executable.run`."""
         async with self._graphs.lock.turn():
             graph = await self._graphs.of(self)
             started = perf_counter()
@@ -95,12 +94,10 @@ class WebNnExecutable:
     async def submit(
         self, sizes: Mapping[str, int], inputs: Mapping[str, Shaped], times: int = 1
     ) -> None:
-        """See `Executable.submit`."""
         for _ in range(times):
             await self.run(sizes, inputs)
 
     def close(self) -> None:
-        """See `Executable.close`."""
         self._graphs.drop(self)
 
 
@@ -115,12 +112,10 @@ class WebNnBackend(InHostArrays):
 
     @property
     def lost(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """See `Backend.lost`."""
         return self._graphs.ml.lost
 
     @property
     def stats(self) -> Mapping[str, float]:
-        """See `Backend.stats`."""
         return {"graphs": self._graphs.ml.n_graphs}
 
     def streamed_store(self, parameters: Sequence[Parameter], slot_nbytes: int) -> WeightStore:
@@ -134,7 +129,6 @@ class WebNnBackend(InHostArrays):
         return WebNnExecutable(program, weights, self._graphs, self.op_times)
 
     def close(self) -> None:
-        """See `Backend.close`."""
         self._graphs.ml.close()
 
 

@@ -20,7 +20,7 @@ _LIMIT_S = 20.0
 
 
 class BrowserMl:
-    """The page's context."""
+    """The `Ml` of a page: its context."""
 
     def __init__(self, bridge: Any) -> None:
         self._bridge = bridge
@@ -29,16 +29,13 @@ class BrowserMl:
 
     @property
     def lost(self) -> str:
-        """See `Ml.lost`."""
         return str(self._bridge.lost)
 
     @property
     def n_graphs(self) -> int:
-        """See `Ml.n_graphs`."""
         return len(self._outputs)
 
     async def build(self, recipe: Recipe, parameters: Mapping[str, Array]) -> int:
-        """See `Ml.build`."""
         try:
             building = self._bridge.begin(json.dumps([astuple(step) for step in recipe.steps]))
             for name, array in {**parameters, **recipe.constants}.items():
@@ -50,7 +47,6 @@ class BrowserMl:
         return graph
 
     async def run(self, graph: int, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """See `Ml.run`."""
         results = {n: np.empty(size, np.float32) for n, size in self._outputs[graph].items()}
         try:
             for name, array in inputs.items():
@@ -63,12 +59,10 @@ class BrowserMl:
         return dict(results)
 
     def free(self, graph: int) -> None:
-        """See `Ml.free`."""
         del self._outputs[graph]
         self._bridge.free(graph)
 
     def close(self) -> None:
-        """See `Ml.close`."""
         self._outputs.clear()
         self._bridge.destroy()
 

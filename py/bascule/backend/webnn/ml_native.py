@@ -15,7 +15,7 @@ _SPELLING = {"where": "where_"}  # `where_` as Python's own names are spelt; oth
 
 
 class NativeMl:
-    """One context on the CPU."""
+    """An `Ml` with one context, on the CPU."""
 
     lost = ""
 
@@ -28,11 +28,9 @@ class NativeMl:
 
     @property
     def n_graphs(self) -> int:
-        """See `Ml.n_graphs`."""
         return len(self._graphs)
 
     async def build(self, recipe: Recipe, parameters: Mapping[str, Array]) -> int:
-        """See `Ml.build`."""
         builder = self._context.create_graph_builder()
         made: list[Any] = []
         try:
@@ -54,11 +52,9 @@ class NativeMl:
         return {name: np.asarray(array) for name, array in result.items()}
 
     def free(self, graph: int) -> None:
-        """See `Ml.free`."""
         self._graphs.pop(graph, None)
 
     def close(self) -> None:
-        """See `Ml.close`."""
         self._graphs.clear()
 
 
