@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Awaitable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import exp, isfinite
-from typing import Any
 
-from bascule.base.dtypes import DType
 from bascule.base.json_object import TOKENIZER, json_object
-from bascule.base.progress import Progress, ProgressCallback
 from bascule.errors import FileMissingError, ModelFileError
 from bascule.models.family import ImageTextFamily
 from bascule.models.tensors import compare_tensors
 from bascule.program.program import Program
 from bascule.recipes.filling import Filling, Tables
-from bascule.recipes.tables import all_tensors, read_known, read_tables, read_tokenizer_json
+from bascule.recipes.folder import Folder
+from bascule.recipes.tables import all_tensors, read_tables
 from bascule.tasks.image_text import ImageTextModel
 from bascule.tasks.image_text_programs import ImageTextSettings
 from bascule.tasks.loaded import Placement
@@ -26,7 +23,6 @@ from bascule.vision.processing import ImageProcessing, read_processing
 from bascule.weights.names import MERGES, VOCABULARY
 from bascule.weights.quantized import QuantizationReport
 from bascule.weights.source import Source
-from bascule.weights.stream import with_restarts
 
 _PROCESSING = "preprocessor_config.json"
 _PROCESSOR = "processor_config.json"  # where newer folders have the same settings, in one object
@@ -52,52 +48,40 @@ class ImageTextRecipe:
         return await filling.from_folder(filling.stored(), tables, self.settings.weights)
 
 
-async def read_image_text(
-    source: Source,
-    family: ImageTextFamily,
-    config_json: Mapping[str, Any],
-    tokenizing: Awaitable[bytes],
-    tell: ProgressCallback,
-    weights: DType,
-    known_files: Collection[str] = (),
-) -> ImageTextRecipe:
-    """Read what a folder says of a model of images and texts; arguments as `read_encoder`."""
-    place = source.location
-    config = family.config(config_json, f"{place}/config.json")
+async def read_image_text(folder: Folder, family: ImageTextFamily) -> ImageTextRecipe:
+    """Read what a folder says of a model of images and texts; errors as `recipes.read_recipe`."""
+    config = family.config(folder.config, folder.config_place)
 
     async def attempt() -> float:
-        tables = await _matrices(source, family)
+        tables = await _matrices(folder.source, family)
         expected = (*family.tensors(config), (family.logit_scale, ()))
-        compare_tensors(expected, all_tensors(tables), family.ignored, place)
-        return await _logit_scale(source, family.logit_scale, tables)
+        compare_tensors(expected, all_tensors(tables), family.ignored, folder.place)
+        return await _logit_scale(folder.source, family.logit_scale, tables)
 
-    scale = await with_restarts(source, attempt, source.forget)
-    processing = await _processing(source, family, config.image.cut.image, known_files)
+    scale = await folder.restarted(attempt)
+    processing = await _processing(folder, family, config.image.cut.image)
     try:
-        data = await read_tokenizer_json(tokenizing, tell, lowercases=False)
+        data = await folder.tokenizer_json()
     except FileMissingError:
-        data = await _tokenizer_json(source, family, known_files)
+        data = await _tokenizer_json(folder, family)
         if data is None:
             raise
     text = config.text
     tokenizer = await open_tokenizer(
-        data, text.positions, n_embeddings=text.vocabulary, folder=place
+        data, text.positions, n_embeddings=text.vocabulary, folder=folder.place
     )
-    tell(Progress("tokenizer", 1, 1, "files"))
+    folder.tell_tokenizer()
+    weights = folder.options.weights or "f32"
     settings = ImageTextSettings(family, config, processing, scale, weights)
     return ImageTextRecipe(settings, tokenizer)
 
 
-async def _processing(
-    source: Source, family: ImageTextFamily, image: int, known_files: Collection[str]
-) -> ImageProcessing:
-    where = f"{source.location}/{_PROCESSING}"
-    data = await read_known(source, known_files, _PROCESSING)
-    if data is not None:
-        return read_processing(json_object(data, where), image, where)
-    where = f"{source.location}/{_PROCESSOR}"
-    data = await read_known(source, known_files, _PROCESSOR)
-    nested = json_object(data, where).get("image_processor") if data is not None else None
+async def _processing(folder: Folder, family: ImageTextFamily, image: int) -> ImageProcessing:
+    own = await folder.read_json(_PROCESSING)
+    if own is not None:
+        return read_processing(own, image, f"{folder.place}/{_PROCESSING}")
+    where = f"{folder.place}/{_PROCESSOR}"
+    nested = (await folder.read_json(_PROCESSOR) or {}).get("image_processor")
     if nested is None:
         nested = {"size": {"shortest_edge": image}, "crop_size": image, **family.processing}
     if not isinstance(nested, dict):
@@ -105,16 +89,13 @@ async def _processing(
     return read_processing(nested, image, where)
 
 
-async def _tokenizer_json(
-    source: Source, family: ImageTextFamily, known_files: Collection[str]
-) -> bytes | None:
+async def _tokenizer_json(folder: Folder, family: ImageTextFamily) -> bytes | None:
     """Make it from the vocabulary and the merges; None where the folder lacks one of them."""
-    vocabulary = await read_known(source, known_files, VOCABULARY)
-    merges = await read_known(source, known_files, MERGES)
+    vocabulary, merges = await folder.read(VOCABULARY), await folder.read(MERGES)
     if vocabulary is None or merges is None:
         return None
-    where = f"{source.location}/{VOCABULARY}"
-    return family.tokenizer_json(json_object(vocabulary, where, TOKENIZER), merges, source.location)
+    where = f"{folder.place}/{VOCABULARY}"
+    return family.tokenizer_json(json_object(vocabulary, where, TOKENIZER), merges, folder.place)
 
 
 async def _logit_scale(source: Source, name: str, tables: Tables) -> float:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
-from bascule.base.dtypes import DType
 from bascule.base.json_object import json_object
-from bascule.base.progress import Progress, ProgressCallback
+from bascule.base.progress import Progress
 from bascule.models.encoder.classes import read_classes
 from bascule.models.family import ImageFamily
 from bascule.models.image.files import Sizes, as_matrices, linear_tensors
 from bascule.models.tensors import compare_tensors
 from bascule.program.program import Program
 from bascule.recipes.filling import Filling, Tables
-from bascule.recipes.tables import all_tensors, read_known, read_tables
+from bascule.recipes.folder import Folder
+from bascule.recipes.tables import all_tensors, read_tables
 from bascule.tasks.images import ImageModel, ImageModelSettings
 from bascule.tasks.loaded import Placement
 from bascule.vision.processing import read_processing
 from bascule.weights.quantized import QuantizationReport
 from bascule.weights.source import Source
-from bascule.weights.stream import with_restarts
 
 _PROCESSING = "preprocessor_config.json"
 
@@ -44,35 +41,27 @@ class ImageRecipe:
         return await filling.from_folder(filling.stored(), tables, self.settings.weights)
 
 
-async def read_image_model(
-    source: Source,
-    family: ImageFamily,
-    config_json: Mapping[str, Any],
-    tell: ProgressCallback,
-    weights: DType,
-    known_files: Collection[str] = (),
-) -> ImageRecipe:
+async def read_image_model(folder: Folder, family: ImageFamily) -> ImageRecipe:
     """Read what a folder says of a model of images; errors as `recipes.read_recipe`."""
-    place = source.location
-    file = f"{place}/config.json"
-    config = family.config(config_json, file)
-    data = await read_known(source, known_files, _PROCESSING)
-    where = f"{place}/{_PROCESSING}"
+    config = family.config(folder.config, folder.config_place)
+    where = f"{folder.place}/{_PROCESSING}"
+    data = await folder.read(_PROCESSING)
     processing_json = json_object(data, where) if data else {}
     processing = read_processing(processing_json, config.cut.image, where, any_size=family.any_size)
     if family.any_size:
         config = replace(config, cut=config.cut.seeing(processing.side(where), where))
-    attempt = partial(_matrices, source, family)
-    result = all_tensors(await with_restarts(source, attempt, source.forget))
-    listed = config_json.get("architectures") or ()
+    tables = await folder.restarted(partial(_matrices, folder.source, family))
+    result = all_tensors(tables)
+    listed = folder.config.get("architectures") or ()
     labels = f"{family.labels}.weight" in result if not listed else listed[0] in family.classifiers
-    classes = read_classes(config_json, {}, file) if labels else None
+    classes = read_classes(folder.config, {}, folder.config_place) if labels else None
+    weights = folder.options.weights or "f32"
     settings = ImageModelSettings(family, config, processing, classes, weights)
     expected: list[Sizes] = [*family.tensors(config)]
     if classes is not None:
         expected += linear_tensors(family.labels, len(classes.labels), settings.label_features)
-    compare_tensors(expected, result, family.ignored, place)
-    tell(Progress("config", 1, 1, "files"))
+    compare_tensors(expected, result, family.ignored, folder.place)
+    folder.tell(Progress("config", 1, 1, "files"))
     return ImageRecipe(settings)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
@@ -21,11 +21,11 @@ from bascule.models.decoder.files import (
     check_metadata_tensors,
     with_types,
 )
-from bascule.models.decoder.graph import CacheDType
 from bascule.models.family import DecoderFamily
 from bascule.models.table import family_of_metadata
 from bascule.program.program import Program
 from bascule.recipes.filling import Filling
+from bascule.recipes.folder import Folder, ModelOptions
 from bascule.recipes.tables import all_tensors, named_in_folder, read_tables
 from bascule.tasks.language import LanguageModel, LanguageSettings
 from bascule.tasks.language_graph import Decoder
@@ -44,23 +44,9 @@ from bascule.weights.gguf import GgufHeader
 from bascule.weights.gguf_stream import load_gguf_weights, read_gguf
 from bascule.weights.quantized import QuantizationReport
 from bascule.weights.source import Source, read_optional
-from bascule.weights.stream import with_restarts
 
 # What stands beside config.json and tokenizer.json, and may be absent.
 _BESIDE = (TOKENIZER_CONFIG, CHAT_TEMPLATE, "generation_config.json")
-
-
-@dataclass(frozen=True, slots=True)
-class LanguageOptions:
-    """What a caller of `load` may choose of a language model."""
-
-    max_length: int | None
-    cache_dtype: CacheDType | None
-
-    @property
-    def cache(self) -> CacheDType:
-        """The KV cache's dtype; float16 unless the caller chose."""
-        return self.cache_dtype or "f16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +54,7 @@ class LanguageRecipe:
     """What is known of a language model, whatever its files; see `Recipe`."""
 
     settings: LanguageSettings
-    options: LanguageOptions
+    options: ModelOptions
 
     def programs(self) -> list[Program]:
         decoder, options = self.settings.decoder, self.options
@@ -105,19 +91,17 @@ class GgufRecipe(LanguageRecipe):
 
 @dataclass(frozen=True, slots=True)
 class FolderRecipe(LanguageRecipe):
-    """A decoder in safetensors; `weights` is the block format that its floats become."""
-
-    weights: DType | None
+    """A decoder in safetensors."""
 
     async def fill(self, filling: Filling) -> QuantizationReport | None:
         family = self.settings.decoder.family
         named = [named_in_folder(parameter, family) for parameter in filling.parameters]
         tables = partial(read_tables, filling.source, family)
-        return await filling.from_folder(named, tables, self.weights)
+        return await filling.from_folder(named, tables, self.options.weights)
 
 
 async def read_gguf_model(
-    source: Source, file: str, tell: ProgressCallback, options: LanguageOptions
+    source: Source, file: str, tell: ProgressCallback, options: ModelOptions
 ) -> GgufRecipe:
     """What a GGUF file says beside its weights; errors as `recipes.read_recipe`."""
     place = f"{source.location}/{file}"
@@ -140,45 +124,26 @@ async def read_gguf_model(
     return GgufRecipe(settings, options, file, header)
 
 
-async def read_language_folder(
-    source: Source,
-    family: DecoderFamily,
-    config_json: Mapping[str, Any],
-    tokenizing: Awaitable[bytes],
-    tell: ProgressCallback,
-    weights: DType | None,
-    options: LanguageOptions,
-) -> FolderRecipe:
-    """Read what a folder says of a decoder; `tokenizing` reads its tokenizer.json.
-
-    Errors as `recipes.read_recipe`.
-    """
-    place = f"{source.location}/config.json"
-    attempt = partial(read_tables, source, family)
-    headers = await with_restarts(source, attempt, source.forget)
-    tensors = all_tensors(headers)
-    config = family.config(config_json, place)
-    config = with_types(family, config, config_json, tensors, weights, place)
-    tell(Progress("config", 1, 1, "files"))
-    tell(Progress("tokenizer", 0, 1, "files"))
-    files = await _tokenizer_files(source, config_json, tokenizing)
-    vocabulary = read_folder_vocabulary(files)
-    folder = source.location
-    settings = await _settings(Decoder(family, config), vocabulary, folder, folder)
-    tell(Progress("tokenizer", 1, 1, "files"))
-    return FolderRecipe(settings, options, weights)
+async def read_language_folder(folder: Folder, family: DecoderFamily) -> FolderRecipe:
+    """Read what a folder says of a decoder; errors as `recipes.read_recipe`."""
+    place, weights = folder.config_place, folder.options.weights
+    tensors = all_tensors(await folder.tables(family))
+    config = family.config(folder.config, place)
+    config = with_types(family, config, folder.config, tensors, weights, place)
+    vocabulary = read_folder_vocabulary(await _tokenizer_files(folder))
+    settings = await _settings(Decoder(family, config), vocabulary, folder.place, folder.place)
+    folder.tell_tokenizer()
+    return FolderRecipe(settings, folder.options)
 
 
-async def _tokenizer_files(
-    source: Source, fields: Mapping[str, Any], tokenizing: Awaitable[bytes]
-) -> TokenizerFiles:
+async def _tokenizer_files(folder: Folder) -> TokenizerFiles:
     config, template, generation = await asyncio.gather(
-        *(read_optional(source, file) for file in _BESIDE)
+        *(read_optional(folder.source, file) for file in _BESIDE)
     )
-    place = f"{source.location}/{_BESIDE[2]}"
+    place = f"{folder.place}/{_BESIDE[2]}"
     more = {} if generation is None else json_object(generation, place)
-    ends = _ends(fields, f"{source.location}/config.json") | _ends(more, place)
-    return TokenizerFiles(source.location, await tokenizing, config, template, ends)
+    ends = _ends(folder.config, folder.config_place) | _ends(more, place)
+    return TokenizerFiles(folder.place, await folder.tokenizer_json(), config, template, ends)
 
 
 def _ends(fields: Mapping[str, Any], place: str) -> frozenset[int]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from functools import partial
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any, Protocol
 
 from bascule.base.arguments import one_of
 from bascule.base.dtypes import DType
@@ -13,7 +12,9 @@ from bascule.base.progress import Progress, ProgressCallback
 from bascule.errors import FileMissingError, InputError
 from bascule.models.decoder.graph import CacheDType
 from bascule.models.family import (
+    DecoderFamily,
     EncoderFamily,
+    Family,
     ImageFamily,
     ImageTextFamily,
     SpeechFamily,
@@ -21,12 +22,12 @@ from bascule.models.family import (
 )
 from bascule.models.table import family_of_config
 from bascule.program.program import Program
-from bascule.recipes.classifier import is_classifier, read_classifier
 from bascule.recipes.encoder import read_encoder
 from bascule.recipes.filling import Filling
+from bascule.recipes.folder import Folder, ModelOptions
 from bascule.recipes.image_text import read_image_text
 from bascule.recipes.images import read_image_model
-from bascule.recipes.language import LanguageOptions, read_gguf_model, read_language_folder
+from bascule.recipes.language import read_gguf_model, read_language_folder
 from bascule.recipes.missing import explain_missing
 from bascule.recipes.speech import read_speech
 from bascule.recipes.text_to_text import read_text_to_text
@@ -56,6 +57,17 @@ class Recipe(Protocol):
         ...
 
 
+# What reads a folder, by the class of its family.
+_READERS: Mapping[type[Family], Callable[[Folder, Any], Awaitable[Recipe]]] = {
+    EncoderFamily: read_encoder,
+    DecoderFamily: read_language_folder,
+    SpeechFamily: read_speech,
+    TextToTextFamily: read_text_to_text,
+    ImageFamily: read_image_model,
+    ImageTextFamily: read_image_text,
+}
+
+
 async def read_recipe(
     source: Source,
     file: str | None,
@@ -75,14 +87,14 @@ async def read_recipe(
     """
     if cache_dtype is not None:
         one_of("cache_dtype", cache_dtype, ("f16", "f32"))
-    options = LanguageOptions(max_length, cache_dtype)
+    options = ModelOptions(max_length, cache_dtype, weights)
     if file is None:
         try:
-            return await _read_folder(source, tell, weights, options, known_files)
+            return await _read_folder(source, tell, options, known_files)
         except FileMissingError as missing:
             # A folder of a GGUF file may hold the config.json of the model it was made from.
             if missing.location == f"{source.location}/config.json":
-                recipe = await read_voice(source, tell, weights)
+                recipe = await read_voice(source, tell, options)
                 if recipe is not None:
                     return recipe
             if missing.location in (f"{source.location}/{f}" for f in ("config.json", WHOLE)):
@@ -97,11 +109,7 @@ async def read_recipe(
 
 
 async def _read_folder(
-    source: Source,
-    tell: ProgressCallback,
-    weights: DType | None,
-    options: LanguageOptions,
-    known_files: Collection[str],
+    source: Source, tell: ProgressCallback, options: ModelOptions, known_files: Collection[str]
 ) -> Recipe:
     """What config.json says the folder is."""
     tell(Progress("config", 0, 1, "files"))
@@ -111,24 +119,7 @@ async def _read_folder(
         place = f"{source.location}/config.json"
         config = json_object(await source.read("config.json"), place)
         family = family_of_config(config, place)
-        if isinstance(family, ImageFamily):
-            stored = weights or "f32"
-            return await read_image_model(source, family, config, tell, stored, known_files)
-        if isinstance(family, ImageTextFamily):
-            read = partial(read_image_text, weights=weights or "f32", known_files=known_files)
-            return await read(source, family, config, tokenizing, tell)
-        if isinstance(family, EncoderFamily):
-            reader = read_classifier if is_classifier(family, config) else read_encoder
-            read = partial(reader, weights=weights or "f32", known_files=known_files)
-            return await read(source, family, config, tokenizing, tell)
-        if isinstance(family, SpeechFamily):
-            cache = options.cache
-            read = partial(read_speech, weights=weights, cache=cache, known_files=known_files)
-            return await read(source, family, config, tokenizing, tell)
-        if isinstance(family, TextToTextFamily):
-            read = partial(read_text_to_text, weights=weights, options=options)
-            return await read(source, family, config, tokenizing, tell)
-        read = partial(read_language_folder, weights=weights, options=options)
-        return await read(source, family, config, tokenizing, tell)
+        folder = Folder(source, config, tokenizing, tell, options, known_files)
+        return await _READERS[type(family)](folder, family)
     finally:
         await tokenizing.stop()

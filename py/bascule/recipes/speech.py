@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-from bascule.base.dtypes import DType
-from bascule.base.json_object import json_object
-from bascule.base.progress import Progress, ProgressCallback
-from bascule.errors import InputError
 from bascule.models.decoder.graph import CacheDType
 from bascule.models.family import SpeechFamily
 from bascule.models.speech.config import SpeechConfig
 from bascule.models.tensors import compare_tensors
 from bascule.program.program import Program
 from bascule.recipes.filling import Filling, Tables
-from bascule.recipes.tables import all_tensors, read_known
+from bascule.recipes.folder import Folder
+from bascule.recipes.tables import all_tensors
 from bascule.tasks.loaded import Placement
 from bascule.tasks.speech import SpeechModel, SpeechSettings
 from bascule.tasks.speech_aligner import read_heads
@@ -28,7 +24,7 @@ from bascule.text.language import open_text_tokenizer
 from bascule.weights.names import MODEL_BIN
 from bascule.weights.safetensors import TensorInfo
 from bascule.weights.source import Source
-from bascule.weights.stream import read_headers, with_restarts
+from bascule.weights.stream import read_headers
 
 GENERATION = "generation_config.json"
 
@@ -52,48 +48,32 @@ class SpeechRecipe:
         await filling.from_folder(filling.stored(), partial(self.tables, filling.source))
 
 
-async def read_speech(
-    source: Source,
-    family: SpeechFamily,
-    config_json: Mapping[str, Any],
-    tokenizing: Awaitable[bytes],
-    tell: ProgressCallback,
-    weights: DType | None,
-    cache: CacheDType,
-    known_files: Collection[str] = (),
-) -> SpeechRecipe:
-    """Read what a folder says of a speech model; `tokenizing` reads its tokenizer.json.
+async def read_speech(folder: Folder, family: SpeechFamily) -> SpeechRecipe:
+    """Read what a folder says of a speech model.
 
-    InputError for `weights` to quantize to; other errors as `recipes.read_recipe`.
+    InputError for weights to quantize; other errors as `recipes.read_recipe`.
     """
-    place = source.location
-    if weights is not None:
-        hint = "Load it without quantize."
-        raise InputError("quantize", "no speech model", place, hint=hint)
-    converted = "model_type" not in config_json
+    place = folder.place
+    folder.options.check_unquantized("speech model", place)
+    converted = "model_type" not in folder.config
     tables = partial(_converted_tables if converted else _folder_tables, family)
+    settings = dict(folder.config)
     if converted:
-        read = partial(read_converted, source, family)
-        config, tensors = await with_restarts(source, read, source.forget)
-        settings = dict(config_json)
+        config, tensors = await folder.restarted(partial(read_converted, folder.source, family))
     else:
-        config = family.config(config_json, f"{place}/config.json")
-        headers = await with_restarts(source, partial(read_headers, source), source.forget)
-        tensors = all_tensors(headers)
-        generation = await read_known(source, known_files, GENERATION)
-        more = {} if generation is None else json_object(generation, f"{place}/{GENERATION}")
-        settings = {**config_json, **more}
+        config = family.config(settings, folder.config_place)
+        tensors = all_tensors(await folder.restarted(partial(read_headers, folder.source)))
+        settings |= await folder.read_json(GENERATION) or {}
     compare_tensors(family.tensors(config), tensors, family.ignored, place)
-    tell(Progress("config", 1, 1, "files"))
-    tell(Progress("tokenizer", 0, 1, "files"))
-    vocabulary = read_folder_vocabulary(TokenizerFiles(place, await tokenizing, bare=True))
+    data = await folder.tokenizer_json()
+    vocabulary = read_folder_vocabulary(TokenizerFiles(place, data, bare=True))
     tokens = read_speech_tokens(vocabulary, config.vocabulary, settings, place)
     tokenizer = await open_text_tokenizer(vocabulary, place)
-    tell(Progress("tokenizer", 1, 1, "files"))
+    folder.tell_tokenizer()
     made = SpeechSettings(
         Speech(family, config), tokenizer, tokens, read_heads(settings, config, place)
     )
-    return SpeechRecipe(made, cache, tables)
+    return SpeechRecipe(made, folder.options.cache, tables)
 
 
 async def read_converted(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
 from bascule.base.dtypes import DType
-from bascule.base.progress import Progress, ProgressCallback
 from bascule.errors import FileMissingError
 from bascule.models.encoder.files import plain_names
 from bascule.models.family import Family
@@ -16,10 +15,9 @@ from bascule.program.program import Parameter, Program
 from bascule.recipes.filling import Filling, Tables
 from bascule.tasks.batched import BatchSettings
 from bascule.tasks.sentence_graph import Encoder
-from bascule.text.encoder_json import lowercased
 from bascule.weights.quantized import QuantizationReport
 from bascule.weights.safetensors import TensorInfo
-from bascule.weights.source import Source, read_optional
+from bascule.weights.source import Source
 from bascule.weights.stream import WHOLE, read_header, read_headers
 
 
@@ -60,23 +58,6 @@ class EncoderFolderRecipe:
         named = [named_in_folder(parameter, family) for parameter in filling.stored()]
         tables = partial(read_tables, filling.source, family, self.module_folders)
         return await filling.from_folder(named, tables, self.settings.weights)
-
-
-async def read_known(source: Source, known_files: Collection[str], file: str) -> bytes | None:
-    """Read a file that may be absent; it is not asked for where all files are known without it."""
-    if known_files and file not in known_files:
-        return None
-    return await read_optional(source, file)
-
-
-async def read_tokenizer_json(
-    tokenizing: Awaitable[bytes], tell: ProgressCallback, *, lowercases: bool
-) -> bytes:
-    """Await a tokenizer.json, and tell that the settings before it are read."""
-    tell(Progress("config", 1, 1, "files"))
-    tell(Progress("tokenizer", 0, 1, "files"))
-    data = await tokenizing
-    return lowercased(data) if lowercases else data
 
 
 async def read_tables(source: Source, family: Family, folders: Sequence[str] = ()) -> Tables:

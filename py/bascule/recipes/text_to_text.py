@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from bascule.base.dtypes import DType
-from bascule.base.progress import Progress, ProgressCallback
 from bascule.errors import InputError, ModelFileError
 from bascule.models.encoder.files import family_names
 from bascule.models.family import TextToTextFamily
@@ -16,15 +15,13 @@ from bascule.models.tensors import compare_tensors
 from bascule.models.text_to_text.config import MOST_TOKENS
 from bascule.program.program import Program
 from bascule.recipes.filling import Filling
-from bascule.recipes.language import LanguageOptions
-from bascule.recipes.tables import all_tensors, read_tables, read_tokenizer_json
+from bascule.recipes.folder import Folder
+from bascule.recipes.tables import all_tensors, read_tables
 from bascule.tasks.loaded import Placement
 from bascule.tasks.text_to_text import TextToTextModel, TextToTextSettings
 from bascule.tasks.text_to_text_programs import Transformer
 from bascule.text.sentence_pieces import open_piece_tokenizer
 from bascule.weights.quantized import QuantizationReport
-from bascule.weights.source import Source
-from bascule.weights.stream import with_restarts
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,43 +42,35 @@ class TextToTextRecipe:
         return await filling.from_folder(filling.parameters, tables, self.weights)
 
 
-async def read_text_to_text(
-    source: Source,
-    family: TextToTextFamily,
-    config_json: Mapping[str, Any],
-    tokenizing: Awaitable[bytes],
-    tell: ProgressCallback,
-    weights: DType | None,
-    options: LanguageOptions,
-) -> TextToTextRecipe:
-    """Read what a folder says of a text-to-text model; `tokenizing` reads its tokenizer.json.
+async def read_text_to_text(folder: Folder, family: TextToTextFamily) -> TextToTextRecipe:
+    """Read what a folder says of a text-to-text model.
 
     InputError for a `max_length` that does not run and for float16 caches; other errors as
     `recipes.read_recipe`.
     """
-    place = f"{source.location}/config.json"
-    config = family.config(config_json, place)
+    options, place = folder.options, folder.config_place
+    config = family.config(folder.config, place)
     if options.cache_dtype == "f16":
         result = "'f16', and the caches of text-to-text models hold floats"
         raise InputError("cache_dtype", "'f32', or none", result, hint="Leave cache_dtype out.")
     max_length = options.max_length
     if max_length is not None and not 2 <= max_length <= MOST_TOKENS:
         raise InputError("max_length", f"2 to {MOST_TOKENS:,} tokens", f"{max_length}")
-    tables = await with_restarts(source, partial(read_tables, source, family), source.forget)
-    tensors = all_tensors(tables)
-    config = replace(config, untied="lm_head.weight" in tensors, weights=weights or "f32")
+    tensors = all_tensors(await folder.tables(family))
+    untied = "lm_head.weight" in tensors
+    config = replace(config, untied=untied, weights=options.weights or "f32")
     hint = "Take a model for generation without it."
     expected = family_names(family, family.tensors(config))
-    compare_tensors(expected, tensors, family.ignored, source.location, hint=hint)
-    ends = _ends(config_json, config.vocabulary, place)
-    data = await read_tokenizer_json(tokenizing, tell, lowercases=False)
-    where = f"{source.location}/tokenizer.json"
+    compare_tensors(expected, tensors, family.ignored, folder.place, hint=hint)
+    ends = _ends(folder.config, config.vocabulary, place)
+    data = await folder.tokenizer_json()
+    where = f"{folder.place}/tokenizer.json"
     tokenizer = await open_piece_tokenizer(
         data, n_embeddings=config.vocabulary, ends=ends, place=where
     )
-    tell(Progress("tokenizer", 1, 1, "files"))
+    folder.tell_tokenizer()
     transformer = Transformer(family, config, max_length or config.positions)
-    return TextToTextRecipe(TextToTextSettings(transformer, tokenizer), weights)
+    return TextToTextRecipe(TextToTextSettings(transformer, tokenizer), options.weights)
 
 
 def _ends(config: Mapping[str, Any], vocabulary: int, place: str) -> frozenset[int]:

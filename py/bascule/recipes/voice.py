@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from bascule.base.dtypes import DType
 from bascule.base.progress import Progress, ProgressCallback
-from bascule.errors import FileMissingError, InputError
+from bascule.errors import FileMissingError
 from bascule.models.family import VoiceFamily
 from bascule.models.table import VOICE_FAMILIES
 from bascule.models.tensors import compare_tensors
 from bascule.program.program import Program
 from bascule.recipes.filling import Filling, Tables
+from bascule.recipes.folder import ModelOptions
 from bascule.tasks.loaded import Placement
 from bascule.tasks.voice import VoiceActivityModel, voice_programs
 from bascule.weights.source import Source
@@ -38,11 +38,11 @@ class VoiceRecipe:
 
 
 async def read_voice(
-    source: Source, tell: ProgressCallback, weights: DType | None
+    source: Source, tell: ProgressCallback, options: ModelOptions
 ) -> VoiceRecipe | None:
     """Read a folder without a config.json; None unless it has the file of such a model.
 
-    InputError for `weights` to quantize to; other errors as `recipes.read_recipe`.
+    InputError for weights to quantize; other errors as `recipes.read_recipe`.
     """
     for family in VOICE_FAMILIES:
         read = partial(read_header, source, family.file)
@@ -51,9 +51,7 @@ async def read_voice(
         except FileMissingError:
             continue
         place = f"{source.location}/{family.file}"
-        if weights is not None:
-            hint = "Load it without quantize."
-            raise InputError("quantize", "no voice activity model", place, hint=hint)
+        options.check_unquantized("voice activity model", place)
         compare_tensors(family.tensors, tensors, family.ignored, place, settings="layout")
         tell(Progress("config", 1, 1, "files"))
         return VoiceRecipe(family)
