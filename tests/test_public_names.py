@@ -11,7 +11,7 @@ from pathlib import Path
 import bascule
 from bascule import _HOMES, _PUBLIC, _SEEDS  # pyright: ignore[reportPrivateUsage]
 
-MOST_PUBLIC = 28
+MOST_PUBLIC = 26
 
 
 def names(table: dict[str, str]) -> list[str]:

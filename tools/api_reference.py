@@ -37,7 +37,9 @@ RESULTS = (
     "bascule.pipelines.pipeline.Pipeline",
     "bascule.tasks.classifications.Classification",
     "bascule.tasks.classifications.Ranking",
+    "bascule.tasks.embeddings.Embeddings",
     "bascule.tasks.proof.Proof",
+    "bascule.tasks.transcription.Transcription",
 )
 
 

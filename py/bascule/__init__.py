@@ -30,13 +30,11 @@ _PUBLIC = {
     "bascule.search.index": "Index",
     "bascule.tasks.classifier": "ClassifierModel",
     "bascule.tasks.embedder": "EmbeddingModel",
-    "bascule.tasks.embeddings": "Embeddings",
     "bascule.tasks.image_text": "ImageTextModel",
     "bascule.tasks.images": "ImageModel",
     "bascule.tasks.language": "LanguageModel",
     "bascule.tasks.sampler": "Sampling",
     "bascule.tasks.speech": "SpeechModel",
-    "bascule.tasks.transcription": "Transcription",
     "bascule.tasks.text_to_text": "TextToTextModel",
 }
 # Names under which the things of `bascule.compat`, and what they are about, are known elsewhere.

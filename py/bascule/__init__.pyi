@@ -85,13 +85,11 @@ from bascule.pipelines.pipeline import pipeline as pipeline
 from bascule.search.index import Index as Index
 from bascule.tasks.classifier import ClassifierModel as ClassifierModel
 from bascule.tasks.embedder import EmbeddingModel as EmbeddingModel
-from bascule.tasks.embeddings import Embeddings as Embeddings
 from bascule.tasks.image_text import ImageTextModel as ImageTextModel
 from bascule.tasks.images import ImageModel as ImageModel
 from bascule.tasks.language import LanguageModel as LanguageModel
 from bascule.tasks.sampler import Sampling as Sampling
 from bascule.tasks.speech import SpeechModel as SpeechModel
 from bascule.tasks.text_to_text import TextToTextModel as TextToTextModel
-from bascule.tasks.transcription import Transcription as Transcription
 
 __version__: str

@@ -15,6 +15,7 @@ import bascule
 from bascule.errors import InputError
 from bascule.tasks.batched import in_slices
 from bascule.tasks.buckets import make_batches
+from bascule.tasks.embeddings import Embeddings
 from bascule.tasks.sampler import GREEDY, Sampling
 from tests.goldens import TINY_BERT
 from tests.goldens.llama import tiny
@@ -203,7 +204,7 @@ async def test_counts_of_tokens_and_texts_that_were_cut(encoder: bascule.Embeddi
     long = " ".join(["w7"] * (encoder.max_tokens + 5))
     exact = " ".join(["w7"] * (encoder.max_tokens - 2))
     result = await encoder.embed(["w1 w2", long, exact])
-    assert isinstance(result, bascule.Embeddings)
+    assert isinstance(result, Embeddings)
     assert result.n_tokens == (4, encoder.max_tokens, encoder.max_tokens)
     assert result.total_tokens == 4 + 2 * encoder.max_tokens
     assert result.truncated == (1,)
@@ -232,7 +233,7 @@ async def test_embeddings_are_an_array(encoder: bascule.EmbeddingModel) -> None:
     again = pickle.loads(pickle.dumps(result))
     assert (again.n_tokens, again.shape) == (result.n_tokens, result.shape)
     result += 1
-    assert isinstance(result, bascule.Embeddings | np.ndarray)
+    assert isinstance(result, Embeddings | np.ndarray)
 
 
 async def test_batch_size_bounds_a_pass(encoder: bascule.EmbeddingModel) -> None:

@@ -18,6 +18,7 @@ import bascule
 from bascule import InputError, Progress, SpeechModel
 from bascule.audio.recordings import read_recording
 from bascule.errors import ModelFileError, UnsupportedModelError
+from bascule.tasks.transcription import Transcription
 from tests import speech_folders as folders
 
 RECORDINGS = Path(__file__).parents[1] / "recordings"
@@ -202,7 +203,7 @@ MEASURE = (
 )
 
 
-def assert_said(found: bascule.Transcription, expected: Any, offset: float = 0.0) -> None:
+def assert_said(found: Transcription, expected: Any, offset: float = 0.0) -> None:
     assert [s.text for s in found.segments] == [row[2] for row in expected]
     for segment, (start, end, _, mean, silent) in zip(found.segments, expected, strict=True):
         assert (segment.start, segment.end) == (start, end)
@@ -227,7 +228,7 @@ BRIDGE_WORDS = (
 )  # fmt: skip
 
 
-def assert_timed(found: bascule.Transcription, expected: Any) -> None:
+def assert_timed(found: Transcription, expected: Any) -> None:
     """Nine of ten words within 0.06 s, all within 0.15 s."""
     words = [word for segment in found.segments for word in segment.words]
     assert [word.text for word in words] == [row[2] for row in expected]
