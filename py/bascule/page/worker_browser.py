@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from bascule import cache
 from bascule.backend.base import Tier
@@ -33,6 +34,22 @@ from bascule.weights.recorded import FilesRead, remember_load
 
 if TYPE_CHECKING:
     from bascule.page.album import Album
+
+
+M = TypeVar("M", bound=LoadedModel)
+P = ParamSpec("P")
+
+
+def _as_answer(
+    method: Callable[Concatenate[PageSession, P], Coroutine[Any, Any, Any]],
+) -> Callable[Concatenate[PageSession, P], Coroutine[Any, Any, Any]]:
+    """Run a session's method as work that can be cancelled; what it raises becomes JSON."""
+
+    @wraps(method)
+    async def answer(self: PageSession, *args: P.args, **kwargs: P.kwargs) -> Any:
+        return await self.answered(method(self, *args, **kwargs))
+
+    return answer
 
 
 class PageSession:
@@ -81,35 +98,25 @@ class PageSession:
                 }
             )
 
-        return await self._answered(work())
+        return await self.answered(work())
 
+    @_as_answer
     async def embed(self, texts: str) -> Any:
         """Embed a JSON list of texts: an `EmbeddedRows`, or a JSON error."""
+        return await self._model_of("embed", EmbeddingModel).embed_rows(json.loads(texts))
 
-        async def work() -> Any:
-            model = self._loaded("embed")
-            if not isinstance(model, EmbeddingModel):
-                raise _another_kind("embed", "a sentence encoder", model)
-            return await model.embed_rows(json.loads(texts))
-
-        return await self._answered(work())
-
+    @_as_answer
     async def rank(self, query: str, texts: str) -> str:
         """Score a JSON list of texts for a query: a `Ranking` as JSON."""
+        model = self._model_of("rank", ClassifierModel)
+        return json.dumps(asdict(await model.rank(query, json.loads(texts))))
 
-        async def work() -> str:
-            return json.dumps(asdict(await self._classifier("rank").rank(query, json.loads(texts))))
-
-        return await self._answered(work())
-
+    @_as_answer
     async def classify(self, texts: str) -> str:
         """Classify a JSON list of texts and pairs of texts: each one's `Classification` as JSON."""
-
-        async def work() -> str:
-            result = await self._classifier("classify").classify(json.loads(texts))
-            return json.dumps([asdict(each) for each in result])
-
-        return await self._answered(work())
+        model = self._model_of("classify", ClassifierModel)
+        result = await model.classify(json.loads(texts))
+        return json.dumps([asdict(each) for each in result])
 
     async def chat(
         self,
@@ -144,6 +151,7 @@ class PageSession:
 
         return await self._streamed("generate", start, options, report_piece, report)
 
+    @_as_answer
     async def transcribe(
         self,
         samples: Any,
@@ -157,61 +165,46 @@ class PageSession:
         `options` are those of `SpeechModel.transcribe` as JSON; `report_segment` hears each segment
         as JSON, `report` progress.
         """
+        model = self._model_of("transcribe", SpeechModel)
+        chosen: Any = {**json.loads(options), "sample_rate": rate}
+        tell = _reporting(report)
+        async with model.stream_transcribe(samples, progress=tell, **chosen) as stream:
+            async for segment in stream:
+                report_segment(json.dumps(segment.as_json()))
+        said = stream.result
+        files = {kind: said.formatted(kind) for kind in ("srt", "vtt")}
+        return json.dumps({**json.loads(said.formatted("json")), **files})
 
-        async def work() -> str:
-            model = self._loaded("transcribe")
-            if not isinstance(model, SpeechModel):
-                raise _another_kind("transcribe", "a speech model", model)
-            chosen: Any = {**json.loads(options), "sample_rate": rate}
-            tell = _reporting(report)
-            async with model.stream_transcribe(samples, progress=tell, **chosen) as stream:
-                async for segment in stream:
-                    report_segment(json.dumps(segment.as_json()))
-            said = stream.result
-            files = {kind: said.formatted(kind) for kind in ("srt", "vtt")}
-            return json.dumps({**json.loads(said.formatted("json")), **files})
-
-        return await self._answered(work())
-
+    @_as_answer
     async def pictures(self, action: str, options: str, pixels: Any) -> str:
         """Do what an `Album` does with pictures, by its method's name and arguments as JSON."""
+        album, chosen = await self._album_of("pictures"), json.loads(options)
+        match action:
+            case "add":
+                result: Any = await album.add(pixels=pixels.to_memoryview(), **chosen)
+            case "search":
+                result = await album.search(**chosen)
+            case "like":
+                result = await album.like(**chosen)
+            case "classify":
+                result = await album.classify(**chosen)
+            case "remove":
+                result = await album.remove(**chosen)
+            case _:
+                raise InputError("pictures", "add, search, like, classify or remove", action)
+        return json.dumps(result)
 
-        async def work() -> str:
-            album, chosen = await self._album_of("pictures"), json.loads(options)
-            match action:
-                case "add":
-                    result: Any = await album.add(pixels=pixels.to_memoryview(), **chosen)
-                case "search":
-                    result = await album.search(**chosen)
-                case "like":
-                    result = await album.like(**chosen)
-                case "classify":
-                    result = await album.classify(**chosen)
-                case "remove":
-                    result = await album.remove(**chosen)
-                case _:
-                    raise InputError("pictures", "add, search, like, classify or remove", action)
-            return json.dumps(result)
-
-        return await self._answered(work())
-
+    @_as_answer
     async def logits(self, ids: str) -> Any:
         """The (T, V) float32 logits after each of a JSON list of token ids, or a JSON error."""
+        return await self._model_of("logits", LanguageModel).logits(ids_of(json.loads(ids)))
 
-        async def work() -> Any:
-            return await self._language_model("logits").logits(ids_of(json.loads(ids)))
-
-        return await self._answered(work())
-
+    @_as_answer
     async def tune(self, budget_s: float, report: Callable[..., None]) -> str:
         """Tune the device for the loaded model; reports as `load` does."""
-
-        async def work() -> str:
-            model = self._loaded("tune")
-            tell = _reporting(report)
-            return json.dumps((await model.tune(budget_s, progress=tell)).as_json())
-
-        return await self._answered(work())
+        model = self._loaded("tune")
+        tell = _reporting(report)
+        return json.dumps((await model.tune(budget_s, progress=tell)).as_json())
 
     async def measure_tiers(
         self,
@@ -244,7 +237,7 @@ class PageSession:
             )
             return json.dumps(result.as_json())
 
-        return await self._answered(work())
+        return await self.answered(work())
 
     async def cache(self, action: str, locations: str) -> str:
         """List ("ls"), remove ("rm", a JSON list of locations or null for all) or "verify"."""
@@ -263,7 +256,7 @@ class PageSession:
                 case _:
                     raise InputError("cache", "ls, rm or verify", repr(action))
 
-        return await self._answered(work(), cancellable=False)
+        return await self.answered(work(), cancellable=False)
 
     def stats(self) -> str:
         """The model's counters, and how many tiers are open."""
@@ -281,6 +274,7 @@ class PageSession:
         await self._stop()
         self._close_model()
 
+    @_as_answer
     async def _streamed(
         self,
         verb: str,
@@ -289,13 +283,10 @@ class PageSession:
         report_piece: Callable[[str, int], None],
         report: Callable[..., None],
     ) -> str:
-        async def work() -> str:
-            model, chosen = self._language_model(verb), options_from_json(options)
-            stream = start(model, progress=lambda *n: report("prefill", *n, "tokens"), **chosen)
-            await read_out(stream, report_piece)
-            return json.dumps(asdict(stream.result))
-
-        return await self._answered(work())
+        model, chosen = self._model_of(verb, LanguageModel), options_from_json(options)
+        stream = start(model, progress=lambda *n: report("prefill", *n, "tokens"), **chosen)
+        await read_out(stream, report_piece)
+        return json.dumps(asdict(stream.result))
 
     def _stop(self) -> asyncio.Future[Any]:
         """Begin to stop; who awaits the result goes on when all has ended."""
@@ -308,16 +299,10 @@ class PageSession:
             raise InputError(verb, "a loaded model", "none")
         return self._model
 
-    def _language_model(self, verb: str) -> LanguageModel:
+    def _model_of(self, verb: str, kind: type[M]) -> M:
         model = self._loaded(verb)
-        if not isinstance(model, LanguageModel):
-            raise _another_kind(verb, "a language model", model)
-        return model
-
-    def _classifier(self, verb: str) -> ClassifierModel:
-        model = self._loaded(verb)
-        if not isinstance(model, ClassifierModel):
-            raise _another_kind(verb, "a sequence classifier", model)
+        if not isinstance(model, kind):
+            raise _another_kind(verb, _VERBS[kind][0], model)
         return model
 
     async def _album_of(self, verb: str) -> Album:
@@ -340,7 +325,8 @@ class PageSession:
             self._model.close()
             self._model = None
 
-    async def _answered(self, work: Any, *, cancellable: bool = True) -> Any:
+    async def answered(self, work: Any, *, cancellable: bool = True) -> Any:
+        """Await work that `cancel` may end; what it raises becomes JSON."""
         task = asyncio.ensure_future(work)
         if cancellable:
             self._running.add(task)
