@@ -6,10 +6,8 @@ import re
 from functools import partial
 
 from bascule.models.encoder.config import read_encoder_config
-from bascule.models.encoder.files import encoder_tensors
-from bascule.models.encoder.graph import encode
+from bascule.models.encoder.files import bert_like
 from bascule.models.encoder.head import Head
-from bascule.models.family import EncoderFamily
 
 # What holds a plain encoder's weights; heads of these are ignored, as transformers' BertModel does.
 _ARCHITECTURES = (
@@ -19,14 +17,11 @@ _ARCHITECTURES = (
     "BertForNextSentencePrediction",
 )
 
-BERT = EncoderFamily(
+BERT = bert_like(
     name="bert",
     examples="such as all-MiniLM-L6-v2, bge, gte, e5",
     model_types=("bert",),
     config=partial(read_encoder_config, architectures=_ARCHITECTURES),
-    tensors=encoder_tensors,
-    tensor_name=str,
-    phases={"encode": encode},
     prefixes=("bert.",),
     head=Head(("BertForSequenceClassification",), "pooler.dense", "tanh", "classifier"),
     typed_pairs=True,

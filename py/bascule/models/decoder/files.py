@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from bascule.base.dtypes import BlockType, DType, dtype_of
 from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.models.decoder.config import DecoderConfig
-from bascule.models.decoder.graph import POST_ATTENTION, POST_FFN
+from bascule.models.decoder.graph import POST_ATTENTION, POST_FFN, decode
 from bascule.models.family import DecoderFamily
 from bascule.weights.pieces import ELEMENT_NBYTES
 from bascule.weights.safetensors import TensorInfo
@@ -160,3 +161,13 @@ def check_metadata_tensors(family: DecoderFamily, config: DecoderConfig, file: s
     unread = sorted(config.types.keys() - known)
     if unread:
         raise UnsupportedModelError(file, f"it has tensor {unread[0]!r}, which is not known")
+
+
+# A row of a family of Llama's layers; what differs is given beside the name.
+llama_like = partial(
+    DecoderFamily,
+    tensors=decoder_tensors,
+    tensor_name=folder_name,
+    phases={"decode": decode},
+    ignored=DERIVED,
+)

@@ -8,10 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from bascule.models.encoder.config import EncoderConfig, Keys, read_encoder_config
-from bascule.models.encoder.files import encoder_tensors
-from bascule.models.encoder.graph import encode
+from bascule.models.encoder.files import bert_like
 from bascule.models.encoder.head import Head
-from bascule.models.family import EncoderFamily
 
 _ARCHITECTURES = ("DistilBertModel", "DistilBertForMaskedLM")
 _KEYS = Keys("dim", "n_layers", "n_heads", "hidden_dim", "activation")
@@ -44,14 +42,12 @@ def tensor_name(name: str) -> str:
     return f"transformer.layer.{layer}.{_PARTS[part]}.{kind}"
 
 
-DISTILBERT = EncoderFamily(
+DISTILBERT = bert_like(
     name="distilbert",
     examples="such as multi-qa-distilbert-cos-v1",
     model_types=("distilbert",),
     config=read_config,
-    tensors=encoder_tensors,
     tensor_name=tensor_name,
-    phases={"encode": encode},
     prefixes=("distilbert.",),
     head=Head(("DistilBertForSequenceClassification",), "pre_classifier", "relu", "classifier"),
     ignored=re.compile(r"vocab_(transform|layer_norm|projector)\..*|embeddings\.position_ids"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 
 from bascule.errors import ModelFileError
 from bascule.models.encoder.config import EncoderConfig
+from bascule.models.encoder.graph import encode
 from bascule.models.family import EncoderFamily, Family
 from bascule.models.tensors import ANY, Tensors, compare_tensors
 from bascule.weights.safetensors import TensorInfo
@@ -92,3 +94,9 @@ def _linear(name: str, n: int, k: int) -> Iterator[tuple[str, tuple[int, ...]]]:
 def _norm(name: str, c: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield f"{name}.LayerNorm.weight", (c,)
     yield f"{name}.LayerNorm.bias", (c,)
+
+
+# A row of a family of BERT's layers; what differs is given beside the name.
+bert_like = partial(
+    EncoderFamily, tensors=encoder_tensors, tensor_name=str, phases={"encode": encode}
+)

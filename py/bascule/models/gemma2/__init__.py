@@ -12,10 +12,9 @@ from typing import Any
 from bascule.base.dtypes import DType
 from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.models.decoder.config import DecoderConfig, read_decoder_config
-from bascule.models.decoder.files import DERIVED, NAMES, decoder_tensors, folder_name
-from bascule.models.decoder.graph import POST_ATTENTION, POST_FFN, decode
+from bascule.models.decoder.files import NAMES, decoder_tensors, folder_name, llama_like
+from bascule.models.decoder.graph import POST_ATTENTION, POST_FFN
 from bascule.models.decoder.metadata import read_decoder_metadata
-from bascule.models.family import DecoderFamily
 from bascule.models.settings import Settings
 
 _MOST_CAP = 1e6
@@ -110,15 +109,13 @@ def _full_layers(config: Mapping[str, Any], n_layers: int, file: str) -> frozens
     return frozenset(index for index, kind in enumerate(kinds) if kind == _FULL)
 
 
-GEMMA2 = DecoderFamily(
+GEMMA2 = llama_like(
     name="gemma2",
     examples="such as Gemma 2 2B",
     model_types=("gemma2",),
     config=read_config,
     tensors=partial(decoder_tensors, post_norms=True),
     tensor_name=partial(folder_name, names=_NAMES),
-    phases={"decode": decode},
-    ignored=DERIVED,
     architectures={"gemma2": read_metadata},
     tied=True,
 )

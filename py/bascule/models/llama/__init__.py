@@ -5,20 +5,14 @@ from __future__ import annotations
 from functools import partial
 
 from bascule.models.decoder.config import read_decoder_config
-from bascule.models.decoder.files import DERIVED, decoder_tensors, folder_name
-from bascule.models.decoder.graph import decode
+from bascule.models.decoder.files import llama_like
 from bascule.models.decoder.metadata import read_decoder_metadata
-from bascule.models.family import DecoderFamily
 
-LLAMA = DecoderFamily(
+LLAMA = llama_like(
     name="llama",
     examples="such as SmolLM2, TinyLlama, Llama 3",
     model_types=("llama",),
     config=read_decoder_config,
-    tensors=decoder_tensors,
-    tensor_name=folder_name,
-    phases={"decode": decode},
-    ignored=DERIVED,
     # Its GGUF files keep the rows of q and k so that those which turn together are neighbours.
     architectures={"llama": partial(read_decoder_metadata, architecture="llama", pairs="adjacent")},
 )

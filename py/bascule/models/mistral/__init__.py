@@ -7,9 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from bascule.models.decoder.config import DecoderConfig, expect_full_attention, read_decoder_config
-from bascule.models.decoder.files import DERIVED, decoder_tensors, folder_name
-from bascule.models.decoder.graph import decode
-from bascule.models.family import DecoderFamily
+from bascule.models.decoder.files import llama_like
 from bascule.models.settings import Settings
 
 # Those of transformers' MistralConfig.
@@ -26,13 +24,9 @@ def read_config(config: Mapping[str, Any], file: str) -> DecoderConfig:
     return replace(result, window=Settings(config, file).size("sliding_window", 4096))
 
 
-MISTRAL = DecoderFamily(
+MISTRAL = llama_like(
     name="mistral",
     examples="such as Mistral NeMo",
     model_types=("mistral",),
     config=read_config,
-    tensors=decoder_tensors,
-    tensor_name=folder_name,
-    phases={"decode": decode},
-    ignored=DERIVED,
 )

@@ -9,10 +9,8 @@ from typing import Any
 
 from bascule.errors import ModelFileError
 from bascule.models.encoder.config import EncoderConfig, read_encoder_config
-from bascule.models.encoder.files import encoder_tensors
-from bascule.models.encoder.graph import encode
+from bascule.models.encoder.files import bert_like
 from bascule.models.encoder.head import Head
-from bascule.models.family import EncoderFamily
 from bascule.models.settings import Settings
 
 _ARCHITECTURES = ("MPNetModel", "MPNetForMaskedLM")
@@ -55,14 +53,12 @@ def tensor_name(name: str) -> str:
     return name
 
 
-MPNET = EncoderFamily(
+MPNET = bert_like(
     name="mpnet",
     examples="such as all-mpnet-base-v2",
     model_types=("mpnet",),
     config=read_config,
-    tensors=encoder_tensors,
     tensor_name=tensor_name,
-    phases={"encode": encode},
     prefixes=("mpnet.",),
     head=Head(
         ("MPNetForSequenceClassification",), "classifier.dense", "tanh", "classifier.out_proj"

@@ -7,22 +7,17 @@ from functools import partial
 from typing import Any
 
 from bascule.models.decoder.config import read_unwindowed_config
-from bascule.models.decoder.files import DERIVED, decoder_tensors, folder_name
-from bascule.models.decoder.graph import decode
+from bascule.models.decoder.files import decoder_tensors, llama_like
 from bascule.models.decoder.metadata import read_decoder_metadata
-from bascule.models.family import DecoderFamily
 
 # Those of transformers' Qwen2Config.
 _DEFAULTS: Mapping[str, Any] = {"num_key_value_heads": 32, "max_position_embeddings": 1 << 15}
 
-QWEN2 = DecoderFamily(
+QWEN2 = llama_like(
     name="qwen2",
     examples="such as Qwen2.5",
     model_types=("qwen2",),
     config=partial(read_unwindowed_config, defaults=_DEFAULTS),
     tensors=partial(decoder_tensors, biases=("attn_q", "attn_k", "attn_v")),
-    tensor_name=folder_name,
-    phases={"decode": decode},
-    ignored=DERIVED,
     architectures={"qwen2": partial(read_decoder_metadata, architecture="qwen2")},
 )

@@ -7,10 +7,8 @@ from functools import partial
 from typing import Any
 
 from bascule.models.decoder.config import read_unwindowed_config
-from bascule.models.decoder.files import DERIVED, decoder_tensors, folder_name
-from bascule.models.decoder.graph import decode
+from bascule.models.decoder.files import decoder_tensors, llama_like
 from bascule.models.decoder.metadata import read_decoder_metadata
-from bascule.models.family import DecoderFamily
 
 # Those of transformers' Qwen3Config.
 _DEFAULTS: Mapping[str, Any] = {
@@ -20,14 +18,11 @@ _DEFAULTS: Mapping[str, Any] = {
 }
 
 
-QWEN3 = DecoderFamily(
+QWEN3 = llama_like(
     name="qwen3",
     examples="such as Qwen3-0.6B",
     model_types=("qwen3",),
     config=partial(read_unwindowed_config, defaults=_DEFAULTS),
     tensors=partial(decoder_tensors, head_norms=True),
-    tensor_name=folder_name,
-    phases={"decode": decode},
-    ignored=DERIVED,
     architectures={"qwen3": partial(read_decoder_metadata, architecture="qwen3")},
 )

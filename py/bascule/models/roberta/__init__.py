@@ -9,10 +9,8 @@ from typing import Any
 
 from bascule.errors import ModelFileError
 from bascule.models.encoder.config import EncoderConfig, read_encoder_config
-from bascule.models.encoder.files import encoder_tensors
-from bascule.models.encoder.graph import encode
+from bascule.models.encoder.files import bert_like
 from bascule.models.encoder.head import Head
-from bascule.models.family import EncoderFamily
 from bascule.models.settings import Settings
 
 _NAMES = ("Roberta", "XLMRoberta", "Camembert")
@@ -31,14 +29,11 @@ def read_config(config: Mapping[str, Any], file: str) -> EncoderConfig:
     return replace(result, positions=result.positions - first, first_position=first)
 
 
-ROBERTA = EncoderFamily(
+ROBERTA = bert_like(
     name="roberta",
     examples="such as all-distilroberta-v1, multilingual-e5, bge-m3",
     model_types=("roberta", "xlm-roberta", "camembert"),
     config=read_config,
-    tensors=encoder_tensors,
-    tensor_name=str,
-    phases={"encode": encode},
     prefixes=("roberta.",),
     head=Head(_CLASSIFIERS, "classifier.dense", "tanh", "classifier.out_proj"),
     ignored=re.compile(r"pooler\..*|lm_head\..*|embeddings\.position_ids"),
