@@ -19,7 +19,7 @@ from bascule.backend.webgpu import link
 from bascule.backend.webgpu.gpu_native import NativeGpu, adapter_facts
 from bascule.base import assets
 from bascule.machine import capabilities as room
-from bascule.machine import capabilities_native as native
+from bascule.machine import host
 from bascule.machine.capabilities import (
     Capabilities,
     capabilities,
@@ -252,15 +252,15 @@ def test_a_container_has_its_share_of_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(native, "_CGROUP_LIMITS", (tmp_path / "absent", limit))
+    monkeypatch.setattr(host, "_CGROUP_LIMITS", (tmp_path / "absent", limit))
     limit.write_text("max\n")
-    whole = native.memory_nbytes()
+    whole = host.memory_nbytes()
     assert whole == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit.write_text("1048576\n")
-    assert native.memory_nbytes() == 1 << 20
+    assert host.memory_nbytes() == 1 << 20
     monkeypatch.delattr(os, "sysconf")
     limit.write_text("damaged")
-    assert native.memory_nbytes() is None
+    assert host.memory_nbytes() is None
 
 
 def test_number_types_follow_the_adapter() -> None:

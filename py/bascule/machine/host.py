@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from bascule.backend.base import Backend
 from bascule.machine.facts import memory_budget
 
+# Where Linux has a container's share; "max" without a limit.
+_CGROUP_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 # What a 32-bit WebAssembly memory can address.
 _WASM_NBYTES = 4 << 30
 
@@ -44,17 +50,23 @@ def free_nbytes() -> int | None:
         from bascule.machine.host_browser import device_memory_nbytes
 
         return tab_nbytes(device_memory_nbytes())
-    try:
+    with suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text().splitlines():
             name, _, value = line.partition(":")
             if name == "MemAvailable":
                 return int(value.split()[0]) << 10
-    except (OSError, ValueError, IndexError):
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None
+    return memory_nbytes()
+
+
+def memory_nbytes() -> int | None:
+    """Physical memory, or this container's share of it; None where the system does not tell."""
+    sizes: list[int] = []
+    with suppress(AttributeError, ValueError, OSError):  # Windows has no sysconf
+        sizes.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for path in _CGROUP_LIMITS:
+        with suppress(OSError, ValueError):
+            sizes.append(int(path.read_text(encoding="ascii")))
+    return min((size for size in sizes if size > 0), default=None)
 
 
 def tab_nbytes(memory_nbytes: int | None) -> int:
