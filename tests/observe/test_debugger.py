@@ -14,7 +14,7 @@ from bascule import PerformanceMonitor, UnifiedWebPlatform, WebGPUDebugger
 from bascule.backend.tracing import TOLERANCE, compare
 from bascule.errors import InputError, NotFiniteError
 from bascule.observe import roofline
-from bascule.observe.debug_page import debug_page
+from bascule.observe.debugger import debug_page
 from bascule.observe.shader_trace import ShaderTrace
 from tests.goldens import TINY_BERT
 from tests.goldens.llama import tiny

@@ -6,46 +6,31 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from inspect import isawaitable
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 from bascule.choosing.decisions import Considered, Decision
-from bascule.choosing.workload import BackendType, WorkloadCharacteristics
+from bascule.choosing.workload import BackendType
 from bascule.compat.calling import takes_an_argument
 from bascule.errors import BackendsFailedError
 
-
-class Listener(Protocol):
-    """What hears of each attempt: an IntelligentBackendSelector."""
-
-    decisions: deque[Decision]
-
-    def note(
-        self,
-        backend: BackendType,
-        operation_name: str,
-        workload: WorkloadCharacteristics | None,
-        seconds: float,
-        *,
-        failed: bool = False,
-    ) -> None:
-        """Take a run into the history."""
-        ...
+# Takes the backend of an attempt, its seconds, and whether it failed.
+Note = Callable[[BackendType, float, bool], None]
 
 
 class MonitoredRun:
-    """See `IntelligentBackendSelector.execute_with_monitoring`."""
+    """See `IntelligentBackendSelector.execute_with_monitoring`; `decisions` is its log."""
 
     def __init__(
         self,
-        selector: Listener,
         name: str,
-        workload: WorkloadCharacteristics | None,
         order: Sequence[BackendType],
         func: Callable[..., Any],
+        note: Note,
+        decisions: deque[Decision],
     ) -> None:
-        self._selector = selector
         self._name = name
-        self._workload = workload
+        self._note = note
+        self._decisions = decisions
         self._left = iter(dict.fromkeys(order))
         self._call = func if takes_an_argument(func) else lambda _: func()
         self._errors: dict[BackendType, Exception] = {}
@@ -76,12 +61,10 @@ class MonitoredRun:
 
     def _failed(self, backend: BackendType, started: float, error: Exception) -> None:
         self._errors[backend] = error
-        seconds = perf_counter() - started
-        self._selector.note(backend, self._name, self._workload, seconds, failed=True)
+        self._note(backend, perf_counter() - started, True)
 
     def _succeeded(self, backend: BackendType, started: float, result: Any) -> Any:
-        seconds = perf_counter() - started
-        self._selector.note(backend, self._name, self._workload, seconds)
+        self._note(backend, perf_counter() - started, False)
         if self._errors:
             self._log(backend, f"the fallback after {len(self._errors)} failed")
         return result
@@ -97,4 +80,4 @@ class MonitoredRun:
     def _log(self, chosen: BackendType | None, reason: str) -> None:
         failed = [Considered(b.tier, f"{type(e).__name__}: {e}") for b, e in self._errors.items()]
         tier = chosen.tier if chosen else None
-        self._selector.decisions.append(Decision(self._name, tuple(failed), tier, reason))
+        self._decisions.append(Decision(self._name, tuple(failed), tier, reason))

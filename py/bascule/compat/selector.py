@@ -125,7 +125,12 @@ class IntelligentBackendSelector:
         others = [backend_named(b, "fallback_backends") for b in fallback_backends]
         # What the user has disabled is no fallback; what is merely absent may be: `func` knows.
         order = [first, *(b for b in others if not self._switches.refuses(b))]
-        return MonitoredRun(self, operation_name, workload and workload.checked(), order, func).go()
+        checked = workload and workload.checked()
+
+        def note(backend: BackendType, seconds: float, failed: bool) -> None:
+            self.note(backend, operation_name, checked, seconds, failed=failed)
+
+        return MonitoredRun(operation_name, order, func, note, self.decisions).go()
 
     def get_performance_summary(self) -> dict[str, Any]:
         """Statistics of all runs by (backend, operation), times in seconds; tiers, latest choices.

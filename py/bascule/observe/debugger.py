@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
+from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
 from typing import Protocol
@@ -15,9 +16,9 @@ from bascule.base.waiting import start
 from bascule.compat.platform import UnifiedWebPlatform
 from bascule.device.device import Device
 from bascule.errors import InputError
-from bascule.observe.debug_page import debug_page
 from bascule.observe.roofline import ShaderPerformance, held_against, measure_roofline
 from bascule.observe.shader_trace import ShaderTrace
+from bascule.observe.visualization import filled
 from bascule.tasks.loaded import LoadedModel
 
 
@@ -131,3 +132,11 @@ class WebGPUDebugger:
             hint = "Run a loaded model inside `with debugger.capture_shader_trace():`."
             raise InputError(verb, "a captured trace", "none", hint=hint)
         return self.trace
+
+
+def debug_page(trace: ShaderTrace, performance: ShaderPerformance | None) -> str:
+    """A trace as one HTML page: web/reports/debug.html with the numbers inside."""
+    numbers = trace.as_json()
+    numbers["performance"] = None if performance is None else asdict(performance)
+    title = f"Shaders on {trace.tier} ({trace.device})"
+    return filled("debug.html", title, numbers)
