@@ -44,20 +44,20 @@ def next_window(spans: Sequence[Span], seek: int, longest: int) -> Span | None:
 
     It ends with the last part that begins in it. None where no part is left.
     """
-    left = [(max(start, seek), end) for start, end in spans if end > seek]
-    if not left:
+    remaining = [(max(start, seek), end) for start, end in spans if end > seek]
+    if not remaining:
         return None
-    start = left[0][0]
-    latest = max(end for begin, end in left if begin < start + longest)
+    start = remaining[0][0]
+    latest = max(end for begin, end in remaining if begin < start + longest)
     return start, min(latest, start + longest)
 
 
 def _levels(samples: Array) -> Array:
     """The level of each 10 ms in dB, -inf for exact silence."""
-    whole = len(samples) // STEP * STEP
-    power = np.square(samples[:whole].reshape(-1, STEP), dtype=np.float32).mean(axis=1)
-    if whole < len(samples):
-        power = np.append(power, np.square(samples[whole:], dtype=np.float32).mean())
+    n_samples = len(samples) // STEP * STEP
+    power = np.square(samples[:n_samples].reshape(-1, STEP), dtype=np.float32).mean(axis=1)
+    if n_samples < len(samples):
+        power = np.append(power, np.square(samples[n_samples:], dtype=np.float32).mean())
     with np.errstate(divide="ignore"):
         return 10 * np.log10(power)
 

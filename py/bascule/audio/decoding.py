@@ -87,9 +87,9 @@ def _by_wave(stream: Any, name: str, most_s: int) -> tuple[Array, int]:
             raw = file.readframes(min(file.getnframes(), most_s * rate + 1))
     except (wave.Error, EOFError, ValueError) as error:
         raise _corrupt(name, str(error) or "it ends too early") from None
-    whole = len(raw) // (width * channels)
-    _check(whole, rate, name, most_s)
-    integers = np.frombuffer(raw[: whole * width * channels], np.uint8).reshape(-1, width)
+    n_frames = len(raw) // (width * channels)
+    _check(n_frames, rate, name, most_s)
+    integers = np.frombuffer(raw[: n_frames * width * channels], np.uint8).reshape(-1, width)
     return _mono(_scaled(integers, width).reshape(-1, channels), name), rate
 
 

@@ -54,9 +54,9 @@ class LogMel:
         if len(heard) > self._n_samples:
             result = f"{len(heard) / RATE:.2f} s"
             raise InputError("samples", f"at most {self._n_samples / RATE:g} s", result)
-        whole = np.zeros(self._n_samples, np.float32)
-        whole[: len(heard)] = heard
-        (result,) = (await self._executable.run({}, {"samples": whole})).values()
+        padded = np.zeros(self._n_samples, np.float32)
+        padded[: len(heard)] = heard
+        (result,) = (await self._executable.run({}, {"samples": padded})).values()
         return result
 
     def close(self) -> None:

@@ -54,9 +54,9 @@ async def read_recording(audio: Any, sample_rate: int) -> Recording:
         return Recording(*decode_audio(bytes(audio), "audio", MOST_S))
     if hasattr(audio, "getChannelData") and hasattr(audio, "sampleRate"):
         return _from_buffer(audio)
-    given: Any = audio
+    value: Any = audio
     try:  # a typed array of JavaScript's becomes one of Python's
-        samples = np.asarray(given.to_py() if hasattr(given, "to_py") else given)
+        samples = np.asarray(value.to_py() if hasattr(value, "to_py") else value)
     except (TypeError, ValueError):
         raise InputError("audio", _EXPECTED, described(audio)) from None
     if samples.dtype.kind != "f":

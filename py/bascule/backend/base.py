@@ -41,11 +41,11 @@ FORMATS: dict[str, Literal["f", "I"]] = {"f32": "f", "u32": "I"}
 def checked_input(value: Value, sizes: Mapping[str, int], inputs: Mapping[str, Shaped]) -> Shaped:
     """The input of that name; InputError if it is missing or not shaped for this run."""
     shape = value.sizes(sizes)
-    given = inputs.get(value.name)
-    if given is None or given.shape != shape:
-        result = "nothing" if given is None else str(given.shape)
+    array = inputs.get(value.name)
+    if array is None or array.shape != shape:
+        result = "nothing" if array is None else str(array.shape)
         raise InputError(f"input {value.name!r}", f"shape {shape}", result)
-    return given
+    return array
 
 
 def check_names(program: Program) -> None:
@@ -69,13 +69,13 @@ def check_names(program: Program) -> None:
 
 def input_bytes(value: Value, sizes: Mapping[str, int], inputs: Mapping[str, Shaped]) -> memoryview:
     """The input of that name as dense bytes of the value's dtype; errors as `checked_input`."""
-    given = checked_input(value, sizes, inputs)
-    if isinstance(given, memoryview) and given.c_contiguous:
-        if given.format != FORMATS[value.dtype]:
-            result = f"a memoryview of format {given.format!r}"
+    array = checked_input(value, sizes, inputs)
+    if isinstance(array, memoryview) and array.c_contiguous:
+        if array.format != FORMATS[value.dtype]:
+            result = f"a memoryview of format {array.format!r}"
             raise InputError(f"input {value.name!r}", value.dtype, result)
-        return given.cast("B")
-    return memoryview(np.ascontiguousarray(given, NUMPY[value.dtype])).cast("B")
+        return array.cast("B")
+    return memoryview(np.ascontiguousarray(array, NUMPY[value.dtype])).cast("B")
 
 
 def shaped(memory: Buffer, dtype: str, shape: Sequence[int]) -> memoryview[Any]:

@@ -61,8 +61,8 @@ class ReferenceExecutable:
         if self._states is not None:
             values |= self._states.arrays
         for value in self._program.inputs:
-            given = checked_input(value, sizes, inputs)
-            values[value.name] = np.ascontiguousarray(given, NUMPY[value.dtype])
+            array = checked_input(value, sizes, inputs)
+            values[value.name] = np.ascontiguousarray(array, NUMPY[value.dtype])
         evaluate_call = evaluate
         if self._op_times.spans is not None:
             self._op_times.n_runs += 1
@@ -172,10 +172,10 @@ def last_uses(program: Program) -> list[list[str]]:
     last: dict[str, int] = {}
     for index, call in enumerate(program.calls):
         last |= {o.name: index for o in call.operands if o is not None}
-    kept = {v.name for v in (*program.outputs, *program.states, *program.parameters)}
+    lasting = {v.name for v in (*program.outputs, *program.states, *program.parameters)}
     dead: list[list[str]] = [[] for _ in program.calls]
     for name, index in last.items():
-        if name not in kept:
+        if name not in lasting:
             dead[index].append(name)
     return dead
 

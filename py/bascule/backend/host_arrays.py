@@ -97,8 +97,8 @@ class ReferenceStates:
         for value in self._values:
             old, new = self.arrays[value.name], self._zeros(value, sizes)
             self._count.claim(f"the state {value.name}", new.nbytes - old.nbytes)
-            kept = min(len(old), len(new))
-            new[:kept] = old[:kept]
+            n_rows = min(len(old), len(new))
+            new[:n_rows] = old[:n_rows]
             self.arrays[value.name] = new
             self._count.add(self._kind, new.nbytes - old.nbytes)
 

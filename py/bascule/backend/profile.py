@@ -129,36 +129,36 @@ class GpuProfile:
     crossings: int = 0
 
 
-def joined(found: GpuProfile, names: dict[int, str]) -> Profile:
+def joined(profile: GpuProfile, names: dict[int, str]) -> Profile:
     """A driver's measurements with `names` for its pipelines and one clock."""
 
     def name(pipeline: int) -> str:
-        return names.get(pipeline) or found.labels.get(pipeline, f"pipeline {pipeline}")
+        return names.get(pipeline) or profile.labels.get(pipeline, f"pipeline {pipeline}")
 
     work: list[Span] = []
-    if found.timed:
-        offset_s = _offset_s(found.submissions)
-        for each in found.submissions:
+    if profile.timed:
+        offset_s = _offset_s(profile.submissions)
+        for each in profile.submissions:
             for index, pipeline in enumerate(each.pipelines[: len(each.ticks) // 2]):
                 start, end = each.ticks[2 * index : 2 * index + 2]
                 seconds = max(0, end - start) / 1e9
                 work.append(Span(name(pipeline), start / 1e9 + offset_s, seconds))
     else:
-        for each in found.submissions:
+        for each in profile.submissions:
             if each.done_s is not None:
                 label = f"{len(each.pipelines)} dispatches"
                 work.append(Span(label, each.at_s, max(0.0, each.done_s - each.at_s)))
     return Profile(
-        "timestamps" if found.timed else "submissions",
-        found.seconds,
+        "timestamps" if profile.timed else "submissions",
+        profile.seconds,
         sorted(work, key=lambda span: span.start_s),
-        [Span(name(c.pipeline) or c.label, c.start_s, c.seconds) for c in found.compiled],
-        [MemorySample(at_s, nbytes) for at_s, nbytes in found.memory],
-        len(found.submissions),
-        found.n_untimed,
-        found.written_nbytes,
-        found.read_nbytes,
-        found.crossings,
+        [Span(name(c.pipeline) or c.label, c.start_s, c.seconds) for c in profile.compiled],
+        [MemorySample(at_s, nbytes) for at_s, nbytes in profile.memory],
+        len(profile.submissions),
+        profile.n_untimed,
+        profile.written_nbytes,
+        profile.read_nbytes,
+        profile.crossings,
     )
 
 

@@ -42,27 +42,29 @@ def quantize(type: BlockType, values: NDArray[Any]) -> tuple[Bytes, Sums]:
     if not values.ndim or values.shape[-1] % _RUN:
         raise InputError("quantize", f"rows of a multiple of {_RUN} numbers", f"{values.shape}")
     rows = values.reshape(-1, _RUN)
-    made = np.empty((len(rows), _run_nbytes(type)), np.uint8)
+    blocks = np.empty((len(rows), _run_nbytes(type)), np.uint8)
     sums = Sums()
     for start in range(0, len(rows), _RUN_BLOCKS):
         part = slice(start, start + _RUN_BLOCKS)
-        made[part], deviations = _quantize_run(type, rows[part].astype(np.float32, copy=False))
+        blocks[part], deviations = _quantize_run(type, rows[part].astype(np.float32, copy=False))
         sums += deviations
-    return made.reshape(-1), sums
+    return blocks.reshape(-1), sums
 
 
 def _quantize_run(type: BlockType, rows: Floats) -> tuple[Bytes, Sums]:
     finite = np.isfinite(rows)
     x = np.where(finite, rows, np.float32(0))
     with np.errstate(over="ignore", invalid="ignore"):
-        made, scales = _WRITERS[type](x)
+        blocks, scales = _WRITERS[type](x)
     fits = np.isfinite(scales).all(axis=1)
-    made[~fits] = 0
-    kept = x[fits].astype(np.float64)
-    error = np.abs(kept - dequantize(type, made[fits].reshape(-1), kept.size).reshape(kept.shape))
-    return made, Sums(
+    blocks[~fits] = 0
+    exact = x[fits].astype(np.float64)
+    error = np.abs(
+        exact - dequantize(type, blocks[fits].reshape(-1), exact.size).reshape(exact.shape)
+    )
+    return blocks, Sums(
         float(np.square(error).sum()),
-        float(np.square(kept).sum()),
+        float(np.square(exact).sum()),
         int((~finite[fits]).sum()) + int((~fits).sum()) * x.shape[1],
         float(error.max(initial=0)),
     )
@@ -107,16 +109,16 @@ def _q8_0(x: Floats) -> tuple[Bytes, NDArray[np.float16]]:
     """d * q, the number furthest from 0 becoming 127 or -127; halves round away from 0."""
     d = np.abs(x).max(axis=1, keepdims=True) / np.float32(127)
     v = x * _inverse(d)
-    whole = np.floor(np.abs(v))
-    q = np.sign(v) * (whole + np.floor(2 * (np.abs(v) - whole)))
+    floor = np.floor(np.abs(v))
+    q = np.sign(v) * (floor + np.floor(2 * (np.abs(v) - floor)))
     scale = d.astype(np.float16)
     return np.concatenate((scale.view(np.uint8), q.astype(np.int8).view(np.uint8)), axis=1), scale
 
 
 def _f16(x: Floats) -> tuple[Bytes, NDArray[np.float16]]:
     """The nearest float16, the even one of two; each must be finite."""
-    made = x.astype(np.float16)
-    return made.view(np.uint8), made
+    rounded = x.astype(np.float16)
+    return rounded.view(np.uint8), rounded
 
 
 _WRITERS: Mapping[BlockType, Callable[[Floats], tuple[Bytes, NDArray[np.float16]]]] = {
@@ -155,8 +157,8 @@ class ReferenceQuantizer:
     def quantize(self, name: str, first: int, offset: int, count: int) -> None:
         matrix = self._matrices[name]
         nbytes, start = _run_nbytes(matrix.type), offset // 4
-        made, deviations = quantize(matrix.type, self._room[start : start + count * _RUN])
-        matrix.data[first * nbytes : (first + count) * nbytes] = made
+        blocks, deviations = quantize(matrix.type, self._room[start : start + count * _RUN])
+        matrix.data[first * nbytes : (first + count) * nbytes] = blocks
         self._sums[name] += deviations
 
     async def read(self, name: str, offset: int, into: Buffer) -> None:

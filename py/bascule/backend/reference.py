@@ -33,7 +33,7 @@ def evaluate(
     return functions[call.op](*operands, **attributes)
 
 
-def _viewed(found: Any, value: Value, sizes: Mapping[str, int]) -> Any:
+def _viewed(array: Any, value: Value, sizes: Mapping[str, int]) -> Any:
     """What `Graph.reshape` made of a value: the same numbers, in the shape that a call sees."""
     shape = value.sizes(sizes)
-    return found if found.shape == shape else found.reshape(shape)
+    return array if array.shape == shape else array.reshape(shape)

@@ -93,14 +93,14 @@ class Tracer:
         return self.n_passes < self.passes
 
     def add(
-        self, program: str, step: Step, kernel: TracedKernel, found: Mapping[str, Array]
+        self, program: str, step: Step, kernel: TracedKernel, results: Mapping[str, Array]
     ) -> None:
         """Compare what a dispatch left in its outputs, by value name, with numpy."""
         call = step.call
-        expected = step.expected(found)
+        expected = step.expected(results)
         before = {value.name: step.values[value.name] for _, value in operands_of(call)}
         not_finite = tuple(name for name, array in before.items() if _has_nan(array))
-        pairs = [(name, array, expected[name]) for name, array in found.items()]
+        pairs = [(name, array, expected[name]) for name, array in results.items()]
         differences = [compare(*pair, not_finite) for pair in pairs]
         first = next((d for d in differences if d is not None), None)
         worst = max((deviation(array, right) for _, array, right in pairs), default=0.0)
@@ -109,14 +109,14 @@ class Tracer:
             for each, value in operands_of(call)
             if value.name not in step.parameters
         }
-        outputs: dict[str, Array] | None = dict(found)
+        outputs: dict[str, Array] | None = dict(results)
         nbytes = sum(a.nbytes for a in (*inputs.values(), *outputs.values()))
         if self.kept_nbytes + nbytes > self.keep_nbytes:
             inputs, outputs = None, None
         else:
             self.kept_nbytes += nbytes
-        made = TracedCall(len(self.calls), program, call, kernel, worst, first, inputs, outputs)
-        self.calls.append(made)
+        traced = TracedCall(len(self.calls), program, call, kernel, worst, first, inputs, outputs)
+        self.calls.append(traced)
 
     def time(self, first: int, seconds: Sequence[float], timed_by: str) -> None:
         """Give the calls from `first` on their times, unless they are not as many."""
@@ -135,7 +135,7 @@ class Step:
     values: Mapping[str, Any]
     parameters: frozenset[str]
 
-    def expected(self, found: Mapping[str, Array]) -> dict[str, Array]:
+    def expected(self, results: Mapping[str, Array]) -> dict[str, Array]:
         """What numpy leaves in each of the values that were found."""
         values = dict(self.values)
         # numpy changes states and what a result goes on with in place.
@@ -145,7 +145,7 @@ class Step:
         with np.errstate(all="ignore"):
             result = evaluate(FUNCTIONS, self.call, values, self.sizes)
         values[self.call.result.name] = result
-        return {name: np.asarray(values[name]).reshape(found[name].shape) for name in found}
+        return {name: np.asarray(values[name]).reshape(results[name].shape) for name in results}
 
 
 def at_sizes(call: Call, sizes: Sizes) -> Call:

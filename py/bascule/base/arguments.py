@@ -38,15 +38,15 @@ def whole_number(where: str, value: object, least: int, most: int | None = None)
     raise InputError(where, expected, described(value))
 
 
-def token_ids(where: str, given: object, vocabulary: int) -> list[int]:
+def token_ids(where: str, value: object, vocabulary: int) -> list[int]:
     """Token ids out of any iterable of whole numbers, numpy's integer arrays among them."""
     expected = f"token ids from 0 to {vocabulary - 1:,}"
-    if isinstance(given, str | bytes | bytearray | memoryview | Mapping | Set):
-        raise InputError(where, f"a list of {expected}", described(given))
+    if isinstance(value, str | bytes | bytearray | memoryview | Mapping | Set):
+        raise InputError(where, f"a list of {expected}", described(value))
     try:
-        listed = list(_iterable(given))
+        listed = list(_iterable(value))
     except TypeError:
-        raise InputError(where, f"a list of {expected}", described(given)) from None
+        raise InputError(where, f"a list of {expected}", described(value)) from None
     ids: list[int] = []
     for at, token in enumerate(listed):
         result = _index_of(token)
@@ -56,29 +56,29 @@ def token_ids(where: str, given: object, vocabulary: int) -> list[int]:
     return ids
 
 
-def strings(where: str, given: object) -> list[str]:
+def strings(where: str, value: object) -> list[str]:
     """Strings out of one, or of any ordered iterable of them: a numpy array, a pandas Series, a
     generator. InputError names the first that is none.
     """
-    result = listed(where, given, "a string, or a list of strings")
+    result = listed(where, value, "a string, or a list of strings")
     for at, text in enumerate(result):
         if not isinstance(text, str):
             raise InputError(f"{where}[{at}]", "a string", described(text))
     return [str(text) for text in result]
 
 
-def listed(where: str, given: object, expected: str) -> list[Any]:
+def listed(where: str, value: object, expected: str) -> list[Any]:
     """The members of an ordered iterable, or one string; InputError for anything else."""
-    if isinstance(given, str):
-        return [given]
+    if isinstance(value, str):
+        return [value]
     # Iterating a table gives its columns' names.
-    unfit = isinstance(given, bytes | bytearray | memoryview | Mapping | Set)
-    if unfit or hasattr(given, "columns"):
-        raise InputError(where, expected, described(given))
+    unfit = isinstance(value, bytes | bytearray | memoryview | Mapping | Set)
+    if unfit or hasattr(value, "columns"):
+        raise InputError(where, expected, described(value))
     try:
-        return list(_iterable(given))
+        return list(_iterable(value))
     except TypeError:
-        raise InputError(where, expected, described(given)) from None
+        raise InputError(where, expected, described(value)) from None
 
 
 def one_of(where: str, value: object, known: Iterable[str]) -> str:
@@ -99,6 +99,6 @@ def _index_of(value: object) -> int | None:
         return None
 
 
-def _iterable(given: Any) -> Iterable[Any]:
+def _iterable(value: Any) -> Iterable[Any]:
     # An array without dimensions is one value.
-    return [given.item()] if getattr(given, "ndim", None) == 0 else given
+    return [value.item()] if getattr(value, "ndim", None) == 0 else value

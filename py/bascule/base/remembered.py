@@ -44,9 +44,9 @@ class FolderRemembered:
         self._warned = False
 
     async def get(self, key: str) -> Entry | None:
-        kept = await self._here.get(key)
-        if kept is not None:
-            return kept
+        here = await self._here.get(key)
+        if here is not None:
+            return here
         path = self._path(key)
         try:
             data = _bytes_of(path)

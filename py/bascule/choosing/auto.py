@@ -101,25 +101,27 @@ async def open_best(switches: Switches, need: ModelNeed, *, remember: bool = Tru
 
 
 async def open_chosen(
-    found: Survey, need: ModelNeed, *, remember: bool = True
+    surveyed: Survey, need: ModelNeed, *, remember: bool = True
 ) -> tuple[OpenedTier, Survey]:
     """The tier of a survey that should run what is needed fastest, opened if it is not open; and
     the survey as it is then, its backends still open. TierUnavailableError if none will do.
     """
     while True:
-        decision, tier, reason = _decided(found, need)
-        backend, refused = found.backends.get(tier), ""
+        decision, tier, reason = _decided(surveyed, need)
+        backend, refused = surveyed.backends.get(tier), ""
         if backend is None:
-            backend, refused = await _open_remembered(found, tier, remember)
+            backend, refused = await _open_remembered(surveyed, tier, remember)
         if backend is not None:
-            found = replace(found, backends={**found.backends, tier: backend})
-            return OpenedTier(backend, reason, decision), found
-        found = _without(found, tier, refused)
+            surveyed = replace(surveyed, backends={**surveyed.backends, tier: backend})
+            return OpenedTier(backend, reason, decision), surveyed
+        surveyed = _without(surveyed, tier, refused)
 
 
-async def _open_remembered(found: Survey, tier: Tier, remember: bool) -> tuple[Backend | None, str]:
+async def _open_remembered(
+    surveyed: Survey, tier: Tier, remember: bool
+) -> tuple[Backend | None, str]:
     """Open a tier by what is remembered of it, and forget that where it is true no more."""
-    facts = next(each for each in found.tiers if each.tier == tier)
+    facts = next(each for each in surveyed.tiers if each.tier == tier)
     backend, refused = None, ""
     try:
         backend = await open_named(tier, remember=remember)
@@ -132,7 +134,7 @@ async def _open_remembered(found: Survey, tier: Tier, remember: bool) -> tuple[B
     return backend, refused
 
 
-def _without(found: Survey, tier: Tier, refused: str) -> Survey:
+def _without(surveyed: Survey, tier: Tier, refused: str) -> Survey:
     """The survey with that tier refused; those that it was better than are to be tried."""
 
     def changed(each: TierFacts) -> TierFacts:
@@ -140,11 +142,11 @@ def _without(found: Survey, tier: Tier, refused: str) -> Survey:
             return TierFacts(tier, refused)
         return TierFacts(each.tier) if each.better == tier else each
 
-    return replace(found, tiers=tuple(map(changed, found.tiers)))
+    return replace(surveyed, tiers=tuple(map(changed, surveyed.tiers)))
 
 
-async def _watch(found: Survey, tier: Tier, need: ModelNeed) -> Watch:
-    facts = next(each for each in found.tiers if each.tier == tier)
+async def _watch(surveyed: Survey, tier: Tier, need: ModelNeed) -> Watch:
+    facts = next(each for each in surveyed.tiers if each.tier == tier)
     return Watch(tier, facts.identity, need.kind, await open_remembered())
 
 
@@ -162,9 +164,9 @@ async def _open_first(wanted: Sequence[str], need: ModelNeed | None, remember: b
     raise TierUnavailableError(" or ".join(wanted), "; ".join(refused))
 
 
-def _decided(found: Survey, need: ModelNeed) -> tuple[Decision, Tier, str]:
+def _decided(surveyed: Survey, need: ModelNeed) -> tuple[Decision, Tier, str]:
     """The decision, and its reason in words; TierUnavailableError if no tier will do."""
-    decision = decision_for(found.tiers, need)
+    decision = decision_for(surveyed.tiers, need)
     refused = [str(c) for c in decision.considered if c.refused]
     if decision.chosen is None:
         hint = "Ask for a tier by its name to try it all the same, or quantize the model."

@@ -125,8 +125,8 @@ async def speeds_of(
         if alone and record is None:
             await check(backend)
         return known
-    speeds, whole = await measure(backend, budget_s)
-    if whole:
+    speeds, complete = await measure(backend, budget_s)
+    if complete:
         measured = SpeedRecord(speeds, checked=record is not None)
         await remembered.put(speed_key(backend.tier, identity), measured.as_json())
     return speeds

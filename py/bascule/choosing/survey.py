@@ -163,10 +163,10 @@ class _Surveyor:
 
 async def this_machine(switches: Switches, *, budget_s: float = BUDGET_S) -> Survey:
     """The survey of this machine, made once in a process and for each setting of the switches."""
-    made, key = surveys_made(), repr(switches)
-    if key not in made:
-        made[key] = await survey(switches, budget_s=budget_s)
-    return made[key]
+    surveys, key = surveys_made(), repr(switches)
+    if key not in surveys:
+        surveys[key] = await survey(switches, budget_s=budget_s)
+    return surveys[key]
 
 
 @cache
@@ -175,23 +175,23 @@ def surveys_made() -> dict[str, Survey]:
     return {}
 
 
-def _needless(tier: Tier, found: Sequence[TierFacts]) -> TierFacts | None:
+def _needless(tier: Tier, tiers: Sequence[TierFacts]) -> TierFacts | None:
     """Why a tier is not even tried: another one does all that it does, and better."""
     better = tier_info(tier).better
     if better is None or better.in_page > IN_PAGE:
         return None
-    if any(facts.tier == better.tier and not facts.refused for facts in found):
+    if any(facts.tier == better.tier and not facts.refused for facts in tiers):
         return TierFacts(tier, better.why, better=better.tier)
     return None
 
 
-def _is_alone(tier: Tier, found: Sequence[TierFacts]) -> bool:
+def _is_alone(tier: Tier, tiers: Sequence[TierFacts]) -> bool:
     """Whether a page will take a tier however fast it is: those before it do not work, or imitate
     a GPU by the same CPU, and it is better than all that come after it.
     """
     after = [row.better for row in TABLE if TIERS.index(row.name) > TIERS.index(tier)]
     best = bool(after) and all(better and better.tier == tier for better in after)
-    return IN_PAGE and best and all(each.refused or each.software for each in found)
+    return IN_PAGE and best and all(each.refused or each.software for each in tiers)
 
 
 def _facts(backend: Backend) -> TierFacts:

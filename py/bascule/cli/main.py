@@ -304,8 +304,8 @@ async def _manifest(parsed: argparse.Namespace) -> None:
     from bascule.weights.manifest import write_manifest
 
     with progress_bar() as tell:
-        made = await write_manifest(parsed.folder, parsed.chunk_mb, tell)
-    print(made)
+        path = await write_manifest(parsed.folder, parsed.chunk_mb, tell)
+    print(path)
 
 
 async def _cache(parsed: argparse.Namespace) -> None:
@@ -328,11 +328,11 @@ async def _cache(parsed: argparse.Namespace) -> None:
             done = "removed" if location == cache.ORPHANED else "damaged, fetched again when needed"
             print(f"{location}: {count} {done}")
         return
-    kept = await cache.ls()
+    models = await cache.ls()
     if parsed.json:
-        print(json.dumps([asdict(each) for each in kept], indent=2))
+        print(json.dumps([asdict(each) for each in models], indent=2))
     else:
-        cache_table(kept)
+        cache_table(models)
 
 
 async def _serve(parsed: argparse.Namespace) -> None:

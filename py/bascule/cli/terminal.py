@@ -129,16 +129,16 @@ def tuning_table(report: TuneReport, device_name: str) -> None:
         console.print(Text(f"Computes wrongly here, never taken: {wrong}"))
 
 
-def cache_table(kept: Sequence[Kept]) -> None:
+def cache_table(models: Sequence[Kept]) -> None:
     """What is kept, for people."""
     table = Table("location", "kind", "kept", "of", "used", title="Kept of models")
-    for each in kept:
+    for each in models:
         used = "now" if each.in_use else time.strftime("%Y-%m-%d %H:%M", time.localtime(each.used))
-        stored, whole = (f"{n / 1e6:.1f} MB" for n in (each.stored_nbytes, each.nbytes))
-        table.add_row(_plain(each.location), each.kind, stored, whole, used)
+        stored, total = (f"{n / 1e6:.1f} MB" for n in (each.stored_nbytes, each.nbytes))
+        table.add_row(_plain(each.location), each.kind, stored, total, used)
     # A location is there to be copied: in a file or a pipe it is never cut.
     console = _console(width=None if sys.stdout.isatty() else 240)
-    console.print(table if kept else "Nothing is kept yet.")
+    console.print(table if models else "Nothing is kept yet.")
 
 
 def doctor_table(report: Mapping[str, Any]) -> None:
@@ -180,7 +180,7 @@ def _capability_table(record: Mapping[str, Any]) -> Table:
     for name, value in shown.items():
         if value is not None:
             why = f": {problems[name]}" if not value and name in problems else ""
-            table.add_row(name.removesuffix("_nbytes"), Text(_found(name, value) + why))
+            table.add_row(name.removesuffix("_nbytes"), Text(_shown(name, value) + why))
     for name, why in problems.items():
         if shown.get(name) is None:
             table.add_row(name, Text(f"no: {why}"))
@@ -188,7 +188,7 @@ def _capability_table(record: Mapping[str, Any]) -> Table:
     return table
 
 
-def _found(name: str, value: object) -> str:
+def _shown(name: str, value: object) -> str:
     match value:
         case bool():
             return "yes" if value else "no"

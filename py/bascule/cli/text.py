@@ -41,9 +41,9 @@ def add_quantize_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _bits_or_format(given: str) -> int | str:
+def _bits_or_format(text: str) -> int | str:
     """What `bascule.load` takes, which checks it."""
-    return int(given) if given in ("4", "8") else given
+    return int(text) if text in ("4", "8") else text
 
 
 def _add_shared(parser: argparse.ArgumentParser) -> None:
@@ -132,12 +132,12 @@ def _options(parsed: argparse.Namespace) -> dict[str, Any]:
     from bascule.tasks.sampler import GREEDY, Sampling
 
     names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
-    given = {name: getattr(parsed, name) for name in names if getattr(parsed, name) is not None}
-    if parsed.greedy and given:
-        options = ", ".join("--" + name.replace("_", "-") for name in given)
+    chosen = {name: getattr(parsed, name) for name in names if getattr(parsed, name) is not None}
+    if parsed.greedy and chosen:
+        options = ", ".join("--" + name.replace("_", "-") for name in chosen)
         raise InputError("--greedy", "no sampling options beside it", options)
     return {
-        "sampling": GREEDY if parsed.greedy else Sampling(**given),
+        "sampling": GREEDY if parsed.greedy else Sampling(**chosen),
         "max_new_tokens": parsed.max_new,
         "stop": parsed.stop,
         "overflow": "slide" if parsed.slide else "error",

@@ -128,14 +128,14 @@ async def _timed_product(device: Device) -> float:
     return 2 * _SIDE**3 / min(times[1:])
 
 
-def accelerator_from(found: Capabilities, operations_per_second: float | None) -> ANECapabilities:
+def accelerator_from(machine: Capabilities, operations_per_second: float | None) -> ANECapabilities:
     """Make the record of what was probed."""
-    types = found.data_types or frozenset({"float32", "int32"})
+    types = machine.data_types or frozenset({"float32", "int32"})
     return ANECapabilities(
-        found.adapter_name if found.has_adapter else "the CPU",
+        machine.adapter_name if machine.has_adapter else "the CPU",
         operations_per_second,
         types,
-        found.memory_budget_nbytes,
+        machine.memory_budget_nbytes,
     )
 
 
@@ -153,12 +153,12 @@ def _checked(ops: float, types: Iterable[ANEDataType | str], size_mb: float) -> 
     return _Needs(float(ops), frozenset(wanted), size_mb * _MIB)
 
 
-def _share(found: float | None, required: float) -> float:
+def _share(available: float | None, required: float) -> float:
     if required == 0:
         return 1.0
-    if found is None:
+    if available is None:
         return 0.0
-    return 1.0 if found >= required else min(found / required, _MOST_OF_A_LACK)
+    return 1.0 if available >= required else min(available / required, _MOST_OF_A_LACK)
 
 
 def _known(value: float | None, unit: int = 1) -> str:

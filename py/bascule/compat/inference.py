@@ -74,12 +74,12 @@ async def infer(
     return _written(await model.chat([{"role": "user", "content": inputs[_TEXT]}], **options))
 
 
-def _written(made: Generation) -> dict[str, Any]:
+def _written(generation: Generation) -> dict[str, Any]:
     return {
-        "text": made.text,
-        "ids": made.ids,
-        "stop_reason": made.stop_reason,
-        "stats": made.stats,
+        "text": generation.text,
+        "ids": generation.ids,
+        "stop_reason": generation.stop_reason,
+        "stats": generation.stats,
     }
 
 

@@ -173,9 +173,9 @@ class ParallelMultimodalLoader:
             self._task.cancel()
 
     async def _load(self) -> MultimodalModel:
-        whole = _ENCODERS.issuperset(self.components) and await _holds_both(self._base)
+        is_one_model = _ENCODERS.issuperset(self.components) and await _holds_both(self._base)
         device = await open_device(self.tier)
-        if whole:
+        if is_one_model:
             return await self._load_whole(device)
         tasks = {
             name: asyncio.ensure_future(loader.load_model(device=device))
@@ -193,11 +193,11 @@ class ParallelMultimodalLoader:
 
     async def _load_whole(self, device: Device) -> MultimodalModel:
         """Load one folder that has all components; each hears of the whole's progress."""
-        whole = ProgressiveModelLoader(self._base, chunk_size_mb=self._chunk_size_mb)
+        shared = ProgressiveModelLoader(self._base, chunk_size_mb=self._chunk_size_mb)
         for loader in self._loaders.values():
-            whole.register_progress_callback(loader._report)
+            shared.register_progress_callback(loader._report)
         try:
-            model = await whole.load_model(device=device)
+            model = await shared.load_model(device=device)
         except BaseException:
             device.close()
             raise

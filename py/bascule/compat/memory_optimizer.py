@@ -95,12 +95,12 @@ class WebGPUMemoryOptimizer:
             if strategy.needed_nbytes > self.budget_nbytes:
                 continue
             try:
-                made = await self._load(model, strategy, progress)
+                loaded = await self._load(model, strategy, progress)
             except GpuOutOfMemoryError as error:
                 self.rejected[strategy.name] = error.what
                 continue
             self.chosen = strategy
-            return made
+            return loaded
         raise self._refusal(str(model), every)
 
     async def measure(
@@ -117,12 +117,12 @@ class WebGPUMemoryOptimizer:
             if strategy.needed_nbytes > self.budget_nbytes:
                 measured.append(strategy)
                 continue
-            async with await self._load(model, strategy, None) as made:
-                answer = await _answer(made, texts)
+            async with await self._load(model, strategy, None) as loaded:
+                answer = await _answer(loaded, texts)
                 began = perf_counter()
-                await _answer(made, texts)
+                await _answer(loaded, texts)
                 seconds = perf_counter() - began
-                peak = made.backend.memory.peak_nbytes
+                peak = loaded.backend.memory.peak_nbytes
             first = answer if first is None else first
             deviation = _deviation(answer, first)
             measured.append(
@@ -167,12 +167,12 @@ class WebGPUMemoryOptimizer:
             memory_nbytes=self.budget_nbytes,
             stream_weights=strategy.weights == STREAMED,
         )
-        made = await load_alone(model, self.tier, settings)
-        if isinstance(made, BatchedModel):
-            made._limit_passes(strategy.limits)
-        elif isinstance(made, LanguageModel):
-            made._limit_chunks(strategy.limits.rows)
-        return made
+        loaded = await load_alone(model, self.tier, settings)
+        if isinstance(loaded, BatchedModel):
+            loaded._limit_passes(strategy.limits)
+        elif isinstance(loaded, LanguageModel):
+            loaded._limit_chunks(strategy.limits.rows)
+        return loaded
 
     def _refusal(self, model: str, every: Sequence[MemoryStrategy]) -> LimitError:
         least = min(every, key=lambda strategy: strategy.needed_nbytes)

@@ -31,13 +31,13 @@ class MonitoredRun:
         self._name = name
         self._note = note
         self._decisions = decisions
-        self._left = iter(dict.fromkeys(order))
+        self._remaining = iter(dict.fromkeys(order))
         self._call = func if takes_an_argument(func) else lambda _: func()
         self._errors: dict[BackendType, Exception] = {}
 
     def go(self) -> Any:
         """What the first backend that succeeds gives; goes on where it has stopped."""
-        for backend in self._left:
+        for backend in self._remaining:
             started = perf_counter()
             try:
                 result = self._call(backend)
@@ -49,9 +49,9 @@ class MonitoredRun:
             return self._succeeded(backend, started, result)
         raise self._error()
 
-    async def _waited(self, backend: BackendType, started: float, found: Any) -> Any:
+    async def _waited(self, backend: BackendType, started: float, pending: Any) -> Any:
         try:
-            result = await found
+            result = await pending
         except Exception as error:
             self._failed(backend, started, error)
         else:

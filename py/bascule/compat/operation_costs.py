@@ -74,7 +74,7 @@ def expected_seconds(samples: tuple[Sample, ...], workload: WorkloadCharacterist
 
 
 async def costs_of(
-    kind: OperationKind, found: Survey, *, busy: Callable[[], bool] = is_busy
+    kind: OperationKind, surveyed: Survey, *, busy: Callable[[], bool] = is_busy
 ) -> Costs | None:
     """Read what is remembered of a kind on every tier that works, and measure what is new.
 
@@ -83,7 +83,7 @@ async def costs_of(
     """
     remembered = await open_remembered()
     costs: dict[Tier, tuple[Sample, ...]] = {}
-    for facts in found.tiers:
+    for facts in surveyed.tiers:
         if facts.refused or facts.tier not in COMPUTE_TIERS:
             continue
         known = _known(await remembered.get(costs_key(facts)), kind)

@@ -9,22 +9,22 @@ from bascule.device.device import Device, open_device
 
 
 class OwnDevice:
-    """`given`, which stays open, or what `opener` opens once for all who ask, until `close`."""
+    """`borrowed`, which stays open, or what `opener` opens once for all who ask, until `close`."""
 
     def __init__(
         self,
-        given: Device | None = None,
+        borrowed: Device | None = None,
         opener: Callable[[], Awaitable[Device]] = open_device,
     ) -> None:
-        self._given = given
+        self._borrowed = borrowed
         self._opener = opener
         self._opened: Device | None = None
         self._opening = CrossLoopLock()
 
     async def get(self) -> Device:
         """The device; a lost one that was opened here is opened anew. Errors as `opener`."""
-        if self._given is not None:
-            return self._given
+        if self._borrowed is not None:
+            return self._borrowed
         async with self._opening.turn():
             if self._opened is not None and self._opened.lost:
                 self.close()

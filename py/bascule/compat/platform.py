@@ -163,11 +163,11 @@ class UnifiedWebPlatform:
 
     def post_process_result(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """A result in plain values, for JSON: embeddings as lists, and their similarities."""
-        found = dict(result)
-        if (rows := found.get("embeddings")) is not None:
+        plain = dict(result)
+        if (rows := plain.get("embeddings")) is not None:
             unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-            found |= {"embeddings": rows.tolist(), "similarities": (unit @ unit.T).tolist()}
-        return found
+            plain |= {"embeddings": rows.tolist(), "similarities": (unit @ unit.T).tolist()}
+        return plain
 
     def set_memory_optimization_level(self, level: int) -> None:
         """Trade time and precision for the device's memory, from the next load on.

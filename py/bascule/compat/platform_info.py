@@ -121,9 +121,9 @@ async def _is_ane_available() -> bool:
     return "npu" in ((await capabilities(dispatch=False)).webnn or ())
 
 
-async def _operations(found: Capabilities) -> tuple[float | None, str]:
+async def _operations(machine: Capabilities) -> tuple[float | None, str]:
     """Operations a second of the adapter, where that computes, else of the fastest tier."""
-    tier = "webgpu" if found.dispatch else "auto"
+    tier = "webgpu" if machine.dispatch else "auto"
     try:
         operations, name = await measure_operations(tier)
     except BasculeError as error:
@@ -132,33 +132,33 @@ async def _operations(found: Capabilities) -> tuple[float | None, str]:
 
 
 def info_from(
-    found: Capabilities, metal: Hardware, operations: float | None, measured: str
+    machine: Capabilities, metal: Hardware, operations: float | None, measured: str
 ) -> PlatformInfo:
     """Put together what was probed."""
-    probe = "the browser's feature tests" if found.host == "page" else "wgpu-py and the system"
-    no_adapter = f"unknown: {found.problems.get('webgpu', 'there is no adapter')}"
+    probe = "the browser's feature tests" if machine.host == "page" else "wgpu-py and the system"
+    no_adapter = f"unknown: {machine.problems.get('webgpu', 'there is no adapter')}"
     source = f"reported by {probe}"
-    limits = found.limits or {}
+    limits = machine.limits or {}
     sizes = [limits[n] for n in ("maxBufferSize", "maxStorageBufferBindingSize") if n in limits]
-    by_adapter = "reported by the adapter" if found.has_adapter else no_adapter
-    memory = "navigator.deviceMemory" if found.host == "page" else "the operating system"
+    by_adapter = "reported by the adapter" if machine.has_adapter else no_adapter
+    memory = "navigator.deviceMemory" if machine.host == "page" else "the operating system"
     memory_source = (
-        f"reported by {memory}" if found.device_memory_nbytes else "unknown: it is not reported"
+        f"reported by {memory}" if machine.device_memory_nbytes else "unknown: it is not reported"
     )
     webnn_source = (
-        f"measured: {found.problems.get('webnn', 'contexts were asked for')}"
-        if found.webnn is not None
-        else f"unknown: {found.problems.get('webnn', 'it was not told')}"
+        f"measured: {machine.problems.get('webnn', 'contexts were asked for')}"
+        if machine.webnn is not None
+        else f"unknown: {machine.problems.get('webnn', 'it was not told')}"
     )
     dispatch_source = "measured by a dispatch whose numbers were checked"
-    uses_metal = None if found.backend is None else found.backend == "Metal"
+    uses_metal = None if machine.backend is None else machine.backend == "Metal"
     sources = {
         "host": "reported by Python's platform",
         "engine": source,
         "webgpu_available": "measured: an adapter was asked for",
         "adapter": by_adapter,
         "software": by_adapter,
-        "dispatch": dispatch_source if found.dispatch is not None else no_adapter,
+        "dispatch": dispatch_source if machine.dispatch is not None else no_adapter,
         "webnn_devices": webnn_source,
         "mps_available": metal.source,
         "mps_feature_enabled": by_adapter if uses_metal is not None else "unknown: no page is told",
@@ -170,20 +170,20 @@ def info_from(
         "largest_model_nbytes": f"derived from the memory budget; memory is {memory_source}",
     }
     return PlatformInfo(
-        host=found.host,
-        engine=found.engine,
-        webgpu_available=found.has_adapter,
-        adapter=found.adapter_name if found.has_adapter else None,
-        software=found.software,
-        dispatch=found.dispatch,
-        webnn_devices=None if found.webnn is None else tuple(sorted(found.webnn)),
+        host=machine.host,
+        engine=machine.engine,
+        webgpu_available=machine.has_adapter,
+        adapter=machine.adapter_name if machine.has_adapter else None,
+        software=machine.software,
+        dispatch=machine.dispatch,
+        webnn_devices=None if machine.webnn is None else tuple(sorted(machine.webnn)),
         mps_available=metal.present,
         mps_feature_enabled=uses_metal,
-        ane_available=None if found.webnn is None else "npu" in found.webnn,
-        data_types=tuple(sorted(found.data_types)),
+        ane_available=None if machine.webnn is None else "npu" in machine.webnn,
+        data_types=tuple(sorted(machine.data_types)),
         operations_per_second=operations,
-        memory_nbytes=found.device_memory_nbytes,
+        memory_nbytes=machine.device_memory_nbytes,
         largest_tensor_nbytes=min(sizes) if sizes else None,
-        largest_model_nbytes=found.memory_budget_nbytes,
+        largest_model_nbytes=machine.memory_budget_nbytes,
         sources=sources,
     )

@@ -219,9 +219,9 @@ async def _compile(
             await backend.warm([_of_calls(programs[0], first[at : at + _WAVE])])
     chosen = [_of_calls(p, [c for c in p.calls if c.op in operations]) for p in programs]
     # Only a whole model's list is worth remembering under its name.
-    whole = {c.op for p in programs for c in p.calls} == set(operations)
+    complete = {c.op for p in programs for c in p.calls} == set(operations)
     async with backend.turns.turn():
-        count = await backend.warm(chosen, name if whole else "")
+        count = await backend.warm(chosen, name if complete else "")
     if progress is not None:
         progress(Progress("pipelines", len(first), len(first), "kinds"))
     ms = 1e3 * (perf_counter() - began)

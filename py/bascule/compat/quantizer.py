@@ -82,7 +82,7 @@ class WebGPUQuantizer(Closing):
         """
         named = tensors if isinstance(tensors, Mapping) else {"": tensors}
         arrays = {str(name): _checked(str(name), array) for name, array in named.items()}
-        total, made, done = sum(a.size for a in arrays.values()), dict[str, QuantizedTensor](), 0
+        total, results, done = sum(a.size for a in arrays.values()), dict[str, QuantizedTensor](), 0
         backend = (await self._open()).backend
         for name, array in arrays.items():
             shape = (array.size // array.shape[-1], array.shape[-1])
@@ -95,9 +95,11 @@ class WebGPUQuantizer(Closing):
             async with backend.turns.turn():
                 data, sums = await _quantized(backend, parameter, array, tell)
             _check_fits(name, sums, self.format)
-            made[name] = QuantizedTensor(array.shape, self.format, data, report_of(parameter, sums))
+            results[name] = QuantizedTensor(
+                array.shape, self.format, data, report_of(parameter, sums)
+            )
             done += array.size
-        return made if isinstance(tensors, Mapping) else made[""]
+        return results if isinstance(tensors, Mapping) else results[""]
 
     def close(self) -> None:
         """Close the tier that was opened here. Closing twice is fine."""

@@ -138,8 +138,8 @@ class _Run:
         self._manager = manager
         self._recovery = manager.error_recovery
         self._name = name
-        self._told = takes_an_argument(operation)
-        self._call: Callable[[Attempt], Any] = operation if self._told else lambda _: operation()
+        self._movable = takes_an_argument(operation)
+        self._call: Callable[[Attempt], Any] = operation if self._movable else lambda _: operation()
         self._errors: list[str] = []
 
     async def go(self) -> Any:
@@ -148,11 +148,11 @@ class _Run:
             await self._manager.breathe()
             started = monotonic()
             try:
-                found = self._call(attempt)
-                result = await found if isawaitable(found) else found
+                value = self._call(attempt)
+                result = await value if isawaitable(value) else value
             except Exception as error:
                 action = self._recovery.handle_error(
-                    error, attempt, retries=retries, movable=self._told
+                    error, attempt, retries=retries, movable=self._movable
                 )
                 if action is RecoveryAction.GIVE_UP:
                     if self._errors:

@@ -205,19 +205,19 @@ class IntelligentBackendSelector:
             self._surveying = begun if isinstance(begun, asyncio.Task) else None
         return self._survey
 
-    def _costs_of(self, workload: WorkloadCharacteristics, found: Survey) -> Costs | None:
+    def _costs_of(self, workload: WorkloadCharacteristics, surveyed: Survey) -> Costs | None:
         """The samples of the workload's kind, taken first where this may wait; None without."""
         kind = kind_of_operation(workload.operation_type)
         if kind is None:
             return None
         if self._samples and kind not in self._costs and kind not in self._sampled:
             self._sampled[kind] = None
-            begun = start(self._sample(kind, found))
+            begun = start(self._sample(kind, surveyed))
             self._sampled[kind] = begun if isinstance(begun, asyncio.Task) else None
         return self._costs.get(kind)
 
-    async def _sample(self, kind: OperationKind, found: Survey) -> None:
-        costs = await costs_of(kind, found)
+    async def _sample(self, kind: OperationKind, surveyed: Survey) -> None:
+        costs = await costs_of(kind, surveyed)
         if costs is not None:
             self._costs[kind] = costs
             self._chosen.clear()
@@ -261,8 +261,8 @@ class IntelligentBackendSelector:
         source = "predicted" if isfinite(expected_s) else "not measured"
         return Considered(facts.tier, "", expected_s, source)
 
-    def _preferring(self, wanted: BackendType, decision: Decision, found: Survey) -> Decision:
-        facts = found.facts(wanted)
+    def _preferring(self, wanted: BackendType, decision: Decision, surveyed: Survey) -> Decision:
+        facts = surveyed.facts(wanted)
         refused = self._switches.refuses(wanted) or (facts.refused if facts else "it is absent")
         if refused:
             reason = f"{decision.reason} ({wanted.tier} was preferred and is refused: {refused})"
@@ -309,8 +309,8 @@ def shared_selector() -> IntelligentBackendSelector:
     return IntelligentBackendSelector()
 
 
-def _learned_key(found: Survey) -> str:
-    return f"learned {__version__} {found.identity}"
+def _learned_key(surveyed: Survey) -> str:
+    return f"learned {__version__} {surveyed.identity}"
 
 
 def _subject(workload: WorkloadCharacteristics) -> str:

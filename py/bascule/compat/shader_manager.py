@@ -69,7 +69,9 @@ class ManagedShader:
     level: int
     variants: tuple[str, ...] = ()
     _kernel: Kernel | None = None
-    _made: dict[object, GpuComputation] = field(default_factory=dict[object, GpuComputation])
+    _computations: dict[object, GpuComputation] = field(
+        default_factory=dict[object, GpuComputation]
+    )
     _chosen: dict[object, tuple[str, ...]] = field(default_factory=dict[object, tuple[str, ...]])
 
 
@@ -167,35 +169,35 @@ class ComputeShaderManager:
         operands = [_uploaded(pool, each, at) for at, each in enumerate(inputs)]
         shapes = tuple(operand.shape for operand in operands)
         async with backend.turns.turn():
-            if shapes not in shader._made:
+            if shapes not in shader._computations:
                 program = _program(shader, shapes)
                 kernels = await _kernels(backend, program, shader.level)
-                made = GpuComputation(backend.gpu, backend.pipelines, program, kernels)
-                pool.when_dropped(shader, made)
-                shader._made[shapes] = made
+                computation = GpuComputation(backend.gpu, backend.pipelines, program, kernels)
+                pool.when_dropped(shader, computation)
+                shader._computations[shapes] = computation
                 shader._chosen[shapes] = tuple(kernel.variant for kernel in kernels)
             program = _program(shader, shapes)
             (result,) = program.outputs
             target = _target(pool, outputs[0], result.limits)
             stores = {f"x{at}": operand._store for at, operand in enumerate(operands)}
-            await shader._made[shapes].run(stores, {result.name: target._store})
+            await shader._computations[shapes].run(stores, {result.name: target._store})
         shader.variants = shader._chosen[shapes]
         if target is not outputs[0]:
             outputs[0][...] = await target.numpy()
 
 
-def _uploaded(pool: BufferPool, given: Any, at: int) -> DeviceBuffer:
-    if isinstance(given, DeviceBuffer):
-        given._check_open("execute_shader")
-        return given
-    return pool.upload(given, f"execute_shader, input {at}")
+def _uploaded(pool: BufferPool, value: Any, at: int) -> DeviceBuffer:
+    if isinstance(value, DeviceBuffer):
+        value._check_open("execute_shader")
+        return value
+    return pool.upload(value, f"execute_shader, input {at}")
 
 
-def _target(pool: BufferPool, given: Any, shape: tuple[int, ...]) -> DeviceBuffer:
-    if tuple(np.shape(given)) != shape or not isinstance(given, DeviceBuffer | np.ndarray):
-        result = f"{type(given).__name__} of shape {np.shape(given)}"
+def _target(pool: BufferPool, output: Any, shape: tuple[int, ...]) -> DeviceBuffer:
+    if tuple(np.shape(output)) != shape or not isinstance(output, DeviceBuffer | np.ndarray):
+        result = f"{type(output).__name__} of shape {np.shape(output)}"
         raise InputError("execute_shader, output", f"an array or a buffer of shape {shape}", result)
-    return given if isinstance(given, DeviceBuffer) else pool.empty(shape, "f32", "the output")
+    return output if isinstance(output, DeviceBuffer) else pool.empty(shape, "f32", "the output")
 
 
 def _program(shader: ManagedShader, shapes: Sequence[Shape]) -> Program:

@@ -239,15 +239,15 @@ class Device(Closing):
             self._models.difference_update(models)
 
         settings = LoadSettings(**options)
-        made = await load_model(
+        loaded = await load_model(
             model, self._wanted, self._opened_for, settings, owns=False, on_close=forget
         )
         if self._pool.closed:
-            made.close()
+            loaded.close()
             self.check_open("load")
-        models.append(made)
-        self._models.add(made)
-        return made
+        models.append(loaded)
+        self._models.add(loaded)
+        return loaded
 
     def close(self) -> None:
         """Close its models and free everything on it. Closing twice is fine."""

@@ -168,7 +168,7 @@ async def load_model(
     source, file = open_files(
         model, round(settings.chunk_size_mb * (1 << 20)), revalidate=settings.revalidate
     )
-    opened, store, made = None, None, None
+    opened, store, loaded = None, None, None
 
     def closed() -> None:
         source.release()
@@ -213,29 +213,29 @@ async def load_model(
                 owns_backend=owns,
                 on_close=closed,
             )
-            made = recipe.make(placement)
+            loaded = recipe.make(placement)
         filling = Filling(source, parameters, store, opened.backend, tell, settings.parallel)
         fill = partial(recipe.fill, filling)
         proves = is_wanted(settings.prove)
         if opened.watch is not None:
-            made._watch_by(opened.watch.note)
-        made._revive_by(partial(_reopen, made, recipe, source, tier, proves, settings))
+            loaded._watch_by(opened.watch.note)
+        loaded._revive_by(partial(_reopen, loaded, recipe, source, tier, proves, settings))
         if proves:
             opened.backend.prove_kernels()
-            made._prove_by(ModelProver(str(model), programs, weights))
+            loaded._prove_by(ModelProver(str(model), programs, weights))
         if IN_PAGE:  # natively the system's scheduler shares the machine
-            made.yield_to(await open_pressure())
+            loaded.yield_to(await open_pressure())
         if not settings.precompile:
             programs = []
-        made._follow(_warm_and_fill(made, opened, source, fill, programs, tell, clock))
+        loaded._follow(_warm_and_fill(loaded, opened, source, fill, programs, tell, clock))
         if settings.wait:
-            await made.loaded()
+            await loaded.loaded()
     except BaseException as error:
         if isinstance(error, ModelFileError) and not IN_PAGE and known_hashes(str(model)):
             error.advise_pull(str(model))
         # What was kept in the cache stays.
-        if made is not None:
-            made.close()
+        if loaded is not None:
+            loaded.close()
         elif opened is not None:
             if store is not None:
                 store.close()
@@ -244,7 +244,7 @@ async def load_model(
         await source.settle()
         source.release()
         raise
-    return made
+    return loaded
 
 
 async def read_programs(model: str | PathLike[str]) -> list[Program]:
@@ -288,7 +288,7 @@ def open_files(
 
 
 async def _reopen(
-    made: LoadedModel,
+    model: LoadedModel,
     recipe: Recipe,
     source: Source,
     tier: str | Sequence[str] | None,
@@ -299,15 +299,15 @@ async def _reopen(
     weights from the cache in it.
     """
     if tier is None:
-        if made.lost:
-            raise DeviceLostError(made.lost)
-        raise TierUnavailableError(made.tier, f"{made.name} may not use another device")
+        if model.lost:
+            raise DeviceLostError(model.lost)
+        raise TierUnavailableError(model.tier, f"{model.name} may not use another device")
     programs = recipe.programs()
-    need = need_of(made.name, programs, streamed=settings.stream_weights)
-    if made.lost:
-        opened = await reopen_tier(tier, made.tier, made.lost, need)
+    need = need_of(model.name, programs, streamed=settings.stream_weights)
+    if model.lost:
+        opened = await reopen_tier(tier, model.tier, model.lost, need)
     else:
-        opened = await open_another(tier, made.wrong_tiers, need)
+        opened = await open_another(tier, model.wrong_tiers, need)
     if proves:
         opened.backend.prove_kernels()
     backend = opened.backend
@@ -348,7 +348,7 @@ def _store(
 
 
 async def _warm_and_fill(
-    made: LoadedModel,
+    model: LoadedModel,
     opened: OpenedTier,
     source: RecordedSource,
     fill: Callable[[], Coroutine[Any, Any, QuantizationReport | None]],
@@ -363,30 +363,30 @@ async def _warm_and_fill(
         ready = 1
         try:
             if programs:
-                ready = await opened.backend.warm(programs, made.name)
+                ready = await opened.backend.warm(programs, model.name)
         except WrongResultError as wrong:
-            if not (wrong.f16_cache and made._without_f16_cache(wrong.found)):
+            if not (wrong.f16_cache and model._without_f16_cache(wrong.found)):
                 raise
         tell(Progress("pipelines", ready, ready, "pipelines"))
         if programs:
-            await made._prepare()
+            await model._prepare()
 
     async def filled() -> None:
-        made.quantization = await fill()
+        model.quantization = await fill()
         clock.lap("weights_ms")
 
     try:
         async with opened.backend.turns.turn():
             await all_or_first_error([filled(), warm()])
         clock.lap("prepare_ms")
-        await made.prove()
+        await model.prove()
         clock.lap("prove_ms")
-        made.files = source.files
+        model.files = source.files
     finally:
         await source.settle()
         for name, number in (*clock.laps.items(), *source.stats.items()):
-            made.note(name, number)
-        made.note("load_ms", sum(clock.laps.values()))
+            model.note(name, number)
+        model.note("load_ms", sum(clock.laps.values()))
     tell(Progress("ready", 1, 1, "steps"))
 
 
@@ -405,10 +405,10 @@ class _Clock:
     def lapping(self, progress: ProgressCallback) -> ProgressCallback:
         """`progress`, by whose stages the tokenizer's time is told from that of other settings."""
 
-        def tell(told: Progress) -> None:
-            if told.stage == "tokenizer":
-                self.lap("tokenizer_ms" if told.done else "config_ms")
-            progress(told)
+        def tell(step: Progress) -> None:
+            if step.stage == "tokenizer":
+                self.lap("tokenizer_ms" if step.done else "config_ms")
+            progress(step)
 
         return tell
 

@@ -28,12 +28,12 @@ class OpenTiers:
     def __init__(self) -> None:
         self.decision: Decision | None = None
         self._named: dict[str, Backend] = {}
-        self._found: Survey | None = None
+        self._surveyed: Survey | None = None
 
     @property
     def backends(self) -> list[Backend]:
         """What is open."""
-        surveyed = self._found.backends.values() if self._found else ()
+        surveyed = self._surveyed.backends.values() if self._surveyed else ()
         return [*self._named.values(), *surveyed]
 
     async def load(
@@ -61,9 +61,9 @@ class OpenTiers:
         return OpenedTier(backend, reason)
 
     async def _best(self, need: ModelNeed) -> OpenedTier:
-        if self._found is None or any(b.lost for b in self._found.backends.values()):
-            if self._found is not None:
-                self._found.close()
-            self._found = await survey(read_switches(), hold=True)
-        opened, self._found = await open_chosen(self._found, need)
+        if self._surveyed is None or any(b.lost for b in self._surveyed.backends.values()):
+            if self._surveyed is not None:
+                self._surveyed.close()
+            self._surveyed = await survey(read_switches(), hold=True)
+        opened, self._surveyed = await open_chosen(self._surveyed, need)
         return opened

@@ -113,7 +113,7 @@ class Operations:
 
     def __init__(self, home: KernelHome) -> None:
         self._home = home
-        self._kept: OrderedDict[object, Computation] = OrderedDict()
+        self._computations: OrderedDict[object, Computation] = OrderedDict()
         self._kept_on: Backend | None = None
         self._preparing = CrossLoopLock()
         self.n_compiled = 0
@@ -141,31 +141,31 @@ class Operations:
 
     def close(self) -> None:
         """Free the compiled programs."""
-        while self._kept:
-            self._kept.popitem()[1].close()
+        while self._computations:
+            self._computations.popitem()[1].close()
 
     async def run(
         self, named: _Named, arguments: tuple[Any, ...], options: Mapping[str, Any]
     ) -> DeviceBuffer:
         """Compute an operation."""
-        given = _bound(named, arguments, options)
+        bound = _bound(named, arguments, options)
         await self._ready()
         backend = self._pool.backend
         async with backend.turns.turn():
             operands = {
-                operand.name: self._operand(named, operand, given[operand.name])
+                operand.name: self._operand(named, operand, bound[operand.name])
                 for operand in named.operands
-                if given[operand.name] is not None
+                if bound[operand.name] is not None
             }
             _check_indices(named, operands)
             attributes = {
-                name: _attribute(named.name, name, kind, given[name])
+                name: _attribute(named.name, name, kind, bound[name])
                 for name, kind in named.attributes.items()
             }
             shapes = {name: buffer.shape for name, buffer in operands.items()}
             program = _program(named, shapes, attributes)
             (result,) = program.outputs
-            out = self._out(named.name, given["out"], result.limits, operands)
+            out = self._out(named.name, bound["out"], result.limits, operands)
             computation = await self._prepared((named.name, *shapes.items()), attributes, program)
             stores = {name: buffer._store for name, buffer in operands.items()}
             await computation.run(stores, {result.name: out._store})
@@ -186,25 +186,25 @@ class Operations:
             if self._kept_on is not backend:  # the device was opened again
                 self.close()
                 self._kept_on = backend
-            result = self._kept.get(key)
+            result = self._computations.get(key)
             if result is None:
-                result = self._kept[key] = await backend.computation(program)
+                result = self._computations[key] = await backend.computation(program)
                 self.n_compiled += 1
-                if len(self._kept) > _MOST_KEPT:
-                    self._kept.popitem(last=False)[1].close()
-            self._kept.move_to_end(key)
+                if len(self._computations) > _MOST_KEPT:
+                    self._computations.popitem(last=False)[1].close()
+            self._computations.move_to_end(key)
             return result
 
-    def _buffer(self, op: str, name: str, given: Any) -> DeviceBuffer:
+    def _buffer(self, op: str, name: str, value: Any) -> DeviceBuffer:
         """What was given for an operand, on this device."""
         where = f"op {op}, {name}"
-        if not isinstance(given, DeviceBuffer):
-            return self._pool.upload(given, where)
-        given._check_on(self._pool, where)
-        return given
+        if not isinstance(value, DeviceBuffer):
+            return self._pool.upload(value, where)
+        value._check_on(self._pool, where)
+        return value
 
-    def _operand(self, named: _Named, operand: Operand, given: Any) -> DeviceBuffer:
-        result = self._buffer(named.name, operand.name, given)
+    def _operand(self, named: _Named, operand: Operand, value: Any) -> DeviceBuffer:
+        result = self._buffer(named.name, operand.name, value)
         wanted: BufferDType = "u32" if operand.role in _WHOLE_NUMBERS else "f32"
         if result._dtype != wanted:
             expected = "whole numbers" if wanted == "u32" else "floats"
@@ -214,14 +214,14 @@ class Operations:
         return result
 
     def _out(
-        self, op: str, given: Any, shape: tuple[int, ...], operands: Mapping[str, DeviceBuffer]
+        self, op: str, value: Any, shape: tuple[int, ...], operands: Mapping[str, DeviceBuffer]
     ) -> DeviceBuffer:
         where = f"op {op}, out"
-        if given is None:
+        if value is None:
             return self._pool.empty(shape, "f32", f"The result of {op}")
-        if not isinstance(given, DeviceBuffer):
-            raise InputError(where, "a DeviceBuffer", type(given).__name__)
-        result = self._buffer(op, "out", given)
+        if not isinstance(value, DeviceBuffer):
+            raise InputError(where, "a DeviceBuffer", type(value).__name__)
+        result = self._buffer(op, "out", value)
         if result.shape != shape or result._dtype != "f32":
             raise InputError(where, f"float32 of shape {shape}", f"{result.dtype} {result.shape}")
         if any(result._shares_memory(operand) for operand in operands.values()):
@@ -261,22 +261,22 @@ def _bound(
     return bound.arguments
 
 
-def _attribute(op: str, name: str, kind: type, given: Any) -> Attribute:
+def _attribute(op: str, name: str, kind: type, value: Any) -> Attribute:
     """A setting as the op table has it."""
     where = f"op {op}, {name}"
-    if kind is bool and isinstance(given, bool | np.bool_):
-        return bool(given)
-    number = not isinstance(given, bool | np.bool_)
-    if kind in (int, Dim) and number and isinstance(given, int | np.integer):
-        return int(given)
-    if kind is float and number and isinstance(given, int | float | np.integer | np.floating):
-        if isfinite(given):
-            return float(given)
-    elif kind is str and isinstance(given, str):
-        return given
-    elif kind is str and isinstance(given, Sequence) and all(isinstance(n, int) for n in given):
-        return "".join(map(str, given))  # the order of axes
-    raise InputError(where, _KINDS[kind], repr(given)[:80])
+    if kind is bool and isinstance(value, bool | np.bool_):
+        return bool(value)
+    number = not isinstance(value, bool | np.bool_)
+    if kind in (int, Dim) and number and isinstance(value, int | np.integer):
+        return int(value)
+    if kind is float and number and isinstance(value, int | float | np.integer | np.floating):
+        if isfinite(value):
+            return float(value)
+    elif kind is str and isinstance(value, str):
+        return value
+    elif kind is str and isinstance(value, Sequence) and all(isinstance(n, int) for n in value):
+        return "".join(map(str, value))  # the order of axes
+    raise InputError(where, _KINDS[kind], repr(value)[:80])
 
 
 def _check_indices(named: _Named, operands: Mapping[str, DeviceBuffer]) -> None:

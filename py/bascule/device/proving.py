@@ -79,15 +79,15 @@ class ModelProver:
         memory, key = await _memory_of(model.backend)
         content = self._content(model, sample)
         known: Any = (await memory.get(key) or {}).get("proven")
-        kept: dict[str, Any] = known if isinstance(known, dict) else {}
-        deviation = kept.get(content)
+        stored: dict[str, Any] = known if isinstance(known, dict) else {}
+        deviation = stored.get(content)
         if isinstance(deviation, float) and deviation <= allowed:
             model.proof = replace(model.proof, deviation=deviation, remembered=key)
             return
         deviation = await self._right(model, sample, allowed)
         model.proof = replace(model.proof, deviation=deviation)
         content = self._content(model, sample)  # what serves may be something else by now
-        others = {name: n for name, n in kept.items() if name != content}
+        others = {name: n for name, n in stored.items() if name != content}
         last = dict(list(others.items())[-_MOST_KEPT:])
         await memory.put(key, {"proven": {**last, content: deviation}})
 

@@ -63,11 +63,11 @@ class BufferPool:
     def upload(self, array: Any, what: str, wanted: BufferDType | None = None) -> DeviceBuffer:
         """A copy of an array; InputError, about `what`, for one that no buffer holds."""
         result, dtype = _checked(array, what, wanted)
-        made = self.empty(result.shape, dtype, what)
-        made._write(result)
+        buffer = self.empty(result.shape, dtype, what)
+        buffer._write(result)
         if dtype == "u32":
-            made._largest = int(result.max())
-        return made
+            buffer._largest = int(result.max())
+        return buffer
 
     def sweep(self) -> None:
         """Free what nobody holds any more."""
@@ -161,9 +161,9 @@ class DeviceBuffer:
         InputError where the number of elements would change.
         """
         self._check_open("reshape")
-        made = DeviceBuffer(self._pool, self._memory, self._shaped(shape), self._dtype)
-        made._largest = self._largest
-        return made
+        view = DeviceBuffer(self._pool, self._memory, self._shaped(shape), self._dtype)
+        view._largest = self._largest
+        return view
 
     def close(self) -> None:
         """Free the memory, also that of its views by `reshape`. Closing twice is fine."""
@@ -199,19 +199,19 @@ class DeviceBuffer:
     def _shaped(self, shape: tuple[int | Sequence[int], ...]) -> tuple[int, ...]:
         first = shape[0] if len(shape) == 1 else shape
         sizes = tuple(first) if isinstance(first, Sequence) else (first,)
-        whole = [n for n in sizes if isinstance(n, int) and n > 0]
+        known = [n for n in sizes if isinstance(n, int) and n > 0]
         result = sizes
-        if len(whole) == len(sizes) - 1 and -1 in sizes and self.size % prod(whole) == 0:
-            result = tuple(self.size // prod(whole) if n == -1 else n for n in sizes)
-        elif len(whole) != len(sizes) or not sizes:
+        if len(known) == len(sizes) - 1 and -1 in sizes and self.size % prod(known) == 0:
+            result = tuple(self.size // prod(known) if n == -1 else n for n in sizes)
+        elif len(known) != len(sizes) or not sizes:
             result = ()
-        if not result or prod(whole_sizes := tuple(map(_whole, result))) != self.size:
+        if not result or prod(whole_sizes := tuple(map(_axis_size, result))) != self.size:
             expected = f"a shape of {self.size:,} elements"
             raise InputError("reshape", expected, str(sizes), hint="One axis may be -1.")
         return whole_sizes
 
 
-def _whole(size: object) -> int:
+def _axis_size(size: object) -> int:
     return int(size) if isinstance(size, int) else 0
 
 

@@ -75,11 +75,11 @@ class Signature:
     def _bind_out(self, storage: dict[str, Any], out: Any) -> None:
         free = [name for name in self.outputs if name not in storage]
         # One output may be a shape, which is a tuple as well.
-        given = [out] if len(free) == 1 else list(out) if isinstance(out, list | tuple) else [out]
-        if len(given) != len(free):
+        passed = [out] if len(free) == 1 else list(out) if isinstance(out, list | tuple) else [out]
+        if len(passed) != len(free):
             expected = f"{len(free)} outputs ({', '.join(free)})" if free else "no out"
-            raise self._error(expected, f"out with {len(given)}")
-        storage |= dict(zip(free, given, strict=True))
+            raise self._error(expected, f"out with {len(passed)}")
+        storage |= dict(zip(free, passed, strict=True))
 
     def _bind_positional(self, storage: dict[str, Any], arguments: Sequence[Any]) -> None:
         free = [b.name for b in self.storage if b.name not in storage]
@@ -114,9 +114,9 @@ def _members(storage: Sequence[Binding], uniforms: Sequence[Binding]) -> dict[st
     """
     results: dict[str, str] = {}
     twice: set[str] = set()
-    taken = {*(b.name for b in (*storage, *uniforms)), "groups", "out"}
+    reserved = {*(b.name for b in (*storage, *uniforms)), "groups", "out"}
     for binding in uniforms:
         for member in binding.type.members if isinstance(binding.type, Struct) else ():
             twice |= {member.name} & results.keys()
             results[member.name] = binding.name
-    return {name: owner for name, owner in results.items() if name not in twice | taken}
+    return {name: owner for name, owner in results.items() if name not in twice | reserved}

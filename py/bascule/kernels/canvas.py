@@ -120,14 +120,14 @@ class Canvas:
         shape, dtype = getattr(image, "shape", None), str(getattr(image, "dtype", ""))
         if shape is None or not dtype:
             raise InputError("canvas.draw", expected, described(image))
-        given = image if isinstance(image, DeviceBuffer) else None
+        buffer = image if isinstance(image, DeviceBuffer) else None
         size = (self.height, self.width)
         if dtype == "uint32" and tuple(shape) == size:
-            return self._words, {"packed": given or np.asarray(image), "channels": 1}
+            return self._words, {"packed": buffer or np.asarray(image), "channels": 1}
         if dtype != "float32" or tuple(shape) not in (size, (*size, 3), (*size, 4)):
             raise InputError("canvas.draw", expected, f"{dtype} {tuple(shape)}")
         channels = 1 if len(shape) == 2 else shape[2]
-        return self._shades, {"image": given or np.asarray(image), "channels": channels}
+        return self._shades, {"image": buffer or np.asarray(image), "channels": channels}
 
     def _take(self, target: Any) -> None:
         if target is not None and not callable(getattr(target, "getContext", None)):
@@ -157,8 +157,8 @@ def _words_of_shades(image: Array, width: int, height: int, channels: int, pitch
 
 
 def _words_of_words(packed: Array, width: int, height: int, pitch: int) -> Array:
-    given = packed.reshape(height, width)
-    swapped = (given & 0xFF) << 16 | (given & 0xFF00) | (given >> 16 & 0xFF)
+    pixels = packed.reshape(height, width)
+    swapped = (pixels & 0xFF) << 16 | (pixels & 0xFF00) | (pixels >> 16 & 0xFF)
     return _padded(_OPAQUE | swapped, pitch)
 
 

@@ -60,11 +60,11 @@ class CompiledShader:
         n_storage = sum(b.access != "uniform" for b in shader.bindings)
         if n_storage > most:
             raise LimitError(shader.label, f"{n_storage} storage buffers", f"{most} may be bound")
-        given = shader.pipeline_constants(constants)
+        overrides = shader.pipeline_constants(constants)
         _check_workgroup(shader, constants, gpu.adapter.limits)
         try:
             pipeline = await gpu.pipeline(
-                shader.wgsl, given, shader.letters, shader.label, shader.entry
+                shader.wgsl, overrides, shader.letters, shader.label, shader.entry
             )
         except ShaderError as error:
             raise shader.placed(error) from None

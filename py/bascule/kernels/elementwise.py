@@ -84,12 +84,12 @@ class ElementwiseKernel:
         """The kernel for these types, and its arguments."""
         await need_numpy(self._label, "Load numpy into this Pyodide first.")
         names = [name for name, _ in self._names.inputs]
-        given = bound_inputs(self._label, names, arguments, named)
+        inputs = bound_inputs(self._label, names, arguments, named)
         has_reference = self._reference is not None
-        held = [*given.values(), *(out if isinstance(out, tuple) else (out,))]
+        held = [*inputs.values(), *(out if isinstance(out, tuple) else (out,))]
         home = await home_for(self._device, held, has_reference=has_reference)
-        arrays = {name: as_operand(value) for name, value in given.items()}
-        types = self._names.resolved(self._label, dtypes_of(given))
+        arrays = {name: as_operand(value) for name, value in inputs.items()}
+        types = self._names.resolved(self._label, dtypes_of(inputs))
         shapes = [shape_of(array) for array in arrays.values()]
         target = broadcast_shape(shapes, self._label) if shapes else _shape_of_out(out, self._label)
         strides = [strides_of(shape, target) for shape in shapes]
@@ -100,7 +100,7 @@ class ElementwiseKernel:
             text = _source(self._names, types, self._operation)
             shader = Shader(text, "bascule_main", self._label, sections=[(2, self._label)])
             self._kernels[key] = Kernel(home, shader, {}, self._wrapped())
-        operands = {n: as_type(a, types[n], given[n]) for n, a in arrays.items()}
+        operands = {n: as_type(a, types[n], inputs[n]) for n, a in arrays.items()}
         count = {"count": index["n"], "bascule_index": [index, _NOTHING]}
         return self._kernels[key], {**operands, **outputs, **count}
 
@@ -148,37 +148,37 @@ def shape_of(operand: Any) -> Shape:
     return tuple(operand.shape)
 
 
-def dtypes_of(given: Mapping[str, Any]) -> dict[str, np.dtype[Any]]:
+def dtypes_of(values: Mapping[str, Any]) -> dict[str, np.dtype[Any]]:
     """The dtypes of arrays and buffers; plain numbers have none."""
     return {
         name: value.dtype if isinstance(value, DeviceBuffer) else np.asarray(value).dtype
-        for name, value in given.items()
+        for name, value in values.items()
         if not isinstance(value, int | float | list | tuple)
     }
 
 
-def as_type(operand: Any, type: str, given: Any) -> Any:
+def as_type(operand: Any, type: str, value: Any) -> Any:
     """An operand as a kernel takes it: one element at least, numbers of the wanted type."""
     if isinstance(operand, DeviceBuffer):
         return operand
-    if isinstance(given, int | float | list | tuple):
+    if isinstance(value, int | float | list | tuple):
         return operand.reshape(-1).tolist()
     return operand.reshape(1) if not operand.ndim else operand
 
 
 def outputs_of(label: str, names: Sequence[str], out: Any, shape: Shape) -> dict[str, Any]:
     """The outputs by name: what was given, of that shape, or a shape for a new buffer."""
-    given = list(out) if isinstance(out, tuple | list) else [out] * (out is not None)
+    outputs = list(out) if isinstance(out, tuple | list) else [out] * (out is not None)
     if out is None:
         return dict.fromkeys(names, shape or (1,))
-    if len(given) != len(names):
-        raise InputError(label, f"{len(names)} outputs ({', '.join(names)})", f"{len(given)}")
-    for name, each in zip(names, given, strict=True):
+    if len(outputs) != len(names):
+        raise InputError(label, f"{len(names)} outputs ({', '.join(names)})", f"{len(outputs)}")
+    for name, each in zip(names, outputs, strict=True):
         result = getattr(each, "shape", None)
         if result is None or tuple(result) != (shape or tuple(result)):
             expected = f"an array or a buffer of shape {shape}"
             raise InputError(f"{label}, {name}", expected, f"{type(each).__name__} {result or ''}")
-    return dict(zip(names, given, strict=True))
+    return dict(zip(names, outputs, strict=True))
 
 
 def _shape_of_out(out: Any, label: str) -> Shape:

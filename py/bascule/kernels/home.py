@@ -78,7 +78,7 @@ _opened: dict[tuple[str, ...], PoolHome] = {}
 
 
 async def home_for(
-    given: HasKernels | None, arguments: Iterable[Any], *, has_reference: bool
+    chosen: HasKernels | None, arguments: Iterable[Any], *, has_reference: bool
 ) -> KernelHome:
     """The home of the device that was given, else that of a buffer among the arguments, else of a
     device that is opened once, and again where it was lost.
@@ -86,10 +86,10 @@ async def home_for(
     With a reference the wasm and cpu tiers will do where there is no WebGPU. InputError for what is
     no device, TierUnavailableError where no tier serves.
     """
-    if given is not None:
-        if not isinstance(given, HasKernels):
-            raise InputError("device", "a Device of bascule.open_device()", described(given))
-        return given.kernel_home
+    if chosen is not None:
+        if not isinstance(chosen, HasKernels):
+            raise InputError("device", "a Device of bascule.open_device()", described(chosen))
+        return chosen.kernel_home
     for argument in arguments:
         owner = argument._pool.owner if isinstance(argument, DeviceBuffer) else None
         if isinstance(owner, KernelHome):

@@ -194,8 +194,8 @@ class Kernel:
         for constants in listed:
             compiled: CompiledShader | None = None
             try:
-                whole = {**self._constants, **constants}
-                compiled = await CompiledShader.make(gpu, self._shader, whole)
+                merged = {**self._constants, **constants}
+                compiled = await CompiledShader.make(gpu, self._shader, merged)
                 launch = await self._launch_of(gpu, compiled, call, operands)
                 launch.shader.run(launch)
                 result = await outputs_of(operands)
@@ -273,9 +273,9 @@ class Kernel:
         """The compiled shader on that device."""
         async with self._preparing.turn():
             if self._compiled is None or self._compiled.gpu is not gpu or self._compiled.closed:
-                made = await CompiledShader.make(gpu, self._shader, self._constants)
-                self._home.pool.when_dropped(self, made)
-                self._compiled = made
+                compiled = await CompiledShader.make(gpu, self._shader, self._constants)
+                self._home.pool.when_dropped(self, compiled)
+                self._compiled = compiled
             return self._compiled
 
     async def _prove(

@@ -58,13 +58,13 @@ def _folded(shader: Shader, groups: int, most: int) -> Groups:
     return folded(groups, most)
 
 
-def _numbers(shader: Shader, what: str, given: Any) -> Groups:
-    listed: Any = given.tolist() if hasattr(given, "tolist") else given
+def _numbers(shader: Shader, what: str, value: Any) -> Groups:
+    listed: Any = value.tolist() if hasattr(value, "tolist") else value
     items: list[Any] = list(listed) if isinstance(listed, tuple | list) else [listed]
-    whole = [n for n in items if isinstance(n, int) and not isinstance(n, bool) and n >= 0]
-    if not 1 <= len(items) <= 3 or len(whole) != len(items):
-        raise InputError(f"{shader.label}, {what}", _WHOLE, repr(given)[:80])
-    x, y, z = (*whole, 1, 1)[:3]
+    sound = [n for n in items if isinstance(n, int) and not isinstance(n, bool) and n >= 0]
+    if not 1 <= len(items) <= 3 or len(sound) != len(items):
+        raise InputError(f"{shader.label}, {what}", _WHOLE, repr(value)[:80])
+    x, y, z = (*sound, 1, 1)[:3]
     return x, y, z
 
 

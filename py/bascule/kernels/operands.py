@@ -80,7 +80,7 @@ class Operands:
 
 
 def operands_of(
-    bindings: list[Binding], given: Mapping[str, Any], pool: BufferPool, label: str
+    bindings: list[Binding], values: Mapping[str, Any], pool: BufferPool, label: str
 ) -> Operands:
     """Put the arguments on the device; InputError for one that its binding cannot hold, and where
     an output shares its memory with another argument. LimitError for one that is too large.
@@ -89,7 +89,7 @@ def operands_of(
     try:
         for binding in bindings:
             where = f"{label}, {binding.name}"
-            result.found[binding.name] = _operand(binding, given[binding.name], pool, where)
+            result.found[binding.name] = _operand(binding, values[binding.name], pool, where)
         _refuse_aliases(result.found, label)
     except BaseException:
         result.close()
@@ -97,20 +97,20 @@ def operands_of(
     return result
 
 
-def _operand(binding: Binding, given: Any, pool: BufferPool, where: str) -> Operand:
+def _operand(binding: Binding, value: Any, pool: BufferPool, where: str) -> Operand:
     is_output = binding.access == "write"
-    if isinstance(given, DeviceBuffer):
-        _check_buffer(binding, given, pool, where)
-        return Operand(binding, given, _nbytes(given), given.shape)
-    if is_output and (shape := _shape_of(given)) is not None:
-        made = _new(binding, shape, pool, where)
-        return Operand(binding, made, _nbytes(made), shape)
+    if isinstance(value, DeviceBuffer):
+        _check_buffer(binding, value, pool, where)
+        return Operand(binding, value, _nbytes(value), value.shape)
+    if is_output and (shape := _shape_of(value)) is not None:
+        fresh = _new(binding, shape, pool, where)
+        return Operand(binding, fresh, _nbytes(fresh), shape)
     page = None
-    if (read := page_array(given)) is not None:
-        page, given = (given if is_output else None), read
-    if is_output and not isinstance(given, np.ndarray | memoryview):
-        raise InputError(where, "an output: an array, a buffer or a shape", described(given))
-    array = _array(binding, given, where)
+    if (read := page_array(value)) is not None:
+        page, value = (value if is_output else None), read
+    if is_output and not isinstance(value, np.ndarray | memoryview):
+        raise InputError(where, "an output: an array, a buffer or a shape", described(value))
+    array = _array(binding, value, where)
     if is_output and not array.flags.writeable:
         raise InputError(where, "an array that may be written", "a read-only one")
     _check_nbytes(binding, array.nbytes, where)
@@ -120,18 +120,18 @@ def _operand(binding: Binding, given: Any, pool: BufferPool, where: str) -> Oper
     except BaseException:
         buffer.close()
         raise
-    kept = array if is_output else None
+    target = array if is_output else None
     given_shape = None if array.dtype == np.uint8 else array.shape
-    return Operand(binding, buffer, array.nbytes, given_shape, True, kept, page)
+    return Operand(binding, buffer, array.nbytes, given_shape, True, target, page)
 
 
-def _check_buffer(binding: Binding, given: DeviceBuffer, pool: BufferPool, where: str) -> None:
-    given._check_on(pool, where)
+def _check_buffer(binding: Binding, buffer: DeviceBuffer, pool: BufferPool, where: str) -> None:
+    buffer._check_on(pool, where)
     scalar = scalar_of(binding.type)
-    if scalar is not None and given._dtype != scalar.name:
+    if scalar is not None and buffer._dtype != scalar.name:
         hint = f'Make it with `await device.buffer(x, dtype="{NUMPY[scalar.name]}")`.'
-        raise InputError(where, _wanted(binding), f"a buffer of {given.dtype}", hint=hint)
-    _check_nbytes(binding, _nbytes(given), where)
+        raise InputError(where, _wanted(binding), f"a buffer of {buffer.dtype}", hint=hint)
+    _check_nbytes(binding, _nbytes(buffer), where)
 
 
 def _nbytes(buffer: DeviceBuffer) -> int:
@@ -149,30 +149,30 @@ def _new(binding: Binding, shape: tuple[int, ...], pool: BufferPool, where: str)
     return pool.empty(shape, scalar.name, where)
 
 
-def _shape_of(given: Any) -> tuple[int, ...] | None:
+def _shape_of(value: Any) -> tuple[int, ...] | None:
     """A shape, or a number of elements."""
-    if isinstance(given, bool):
+    if isinstance(value, bool):
         return None
-    if isinstance(given, int | np.integer):
-        return (int(given),)
-    if isinstance(given, tuple | list) and given:
-        items: list[Any] = list(given)
+    if isinstance(value, int | np.integer):
+        return (int(value),)
+    if isinstance(value, tuple | list) and value:
+        items: list[Any] = list(value)
         if all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in items):
             return tuple(int(n) for n in items)
     return None
 
 
-def _array(binding: Binding, given: Any, where: str) -> Array:
+def _array(binding: Binding, value: Any, where: str) -> Array:
     """An array of the binding's own type; bytes are taken as they are."""
     scalar = scalar_of(binding.type)
-    if isinstance(given, bytes | bytearray) or _is_bytes(given):
-        return np.frombuffer(given, np.uint8)
-    if isinstance(given, Mapping) and binding.access == "read":
-        return np.frombuffer(packed(binding.type, given, where), np.uint8)
-    if scalar is not None and isinstance(given, int | float | list | tuple):
-        return _converted(given, scalar, where)
+    if isinstance(value, bytes | bytearray) or _is_bytes(value):
+        return np.frombuffer(value, np.uint8)
+    if isinstance(value, Mapping) and binding.access == "read":
+        return np.frombuffer(packed(binding.type, value, where), np.uint8)
+    if scalar is not None and isinstance(value, int | float | list | tuple):
+        return _converted(value, scalar, where)
     try:
-        result = np.asarray(given)
+        result = np.asarray(value)
     except (TypeError, ValueError) as error:
         raise InputError(where, _TAKES, str(error)) from None
     if scalar is None:
@@ -180,33 +180,33 @@ def _array(binding: Binding, given: Any, where: str) -> Array:
     elif result.dtype != NUMPY[scalar.name]:
         hint = f"Convert it: x.astype(numpy.{NUMPY[scalar.name]})."
         if result.dtype == object:
-            raise InputError(where, _TAKES, described(given))
+            raise InputError(where, _TAKES, described(value))
         raise InputError(where, _wanted(binding), f"an array of {result.dtype}", hint=hint)
     return result
 
 
-def _is_bytes(given: Any) -> bool:
-    return isinstance(given, memoryview) and given.format in ("B", "b", "c")
+def _is_bytes(value: Any) -> bool:
+    return isinstance(value, memoryview) and value.format in ("B", "b", "c")
 
 
-def _converted(given: Any, scalar: Scalar, where: str) -> Array:
+def _converted(value: Any, scalar: Scalar, where: str) -> Array:
     """Plain numbers as an array of that type, unless one does not fit it."""
     try:
-        wide = np.asarray(given)
+        wide = np.asarray(value)
         if scalar.name in ("u32", "i32") and wide.dtype.kind not in "iu":
             raise InputError(where, "whole numbers", f"an array of {wide.dtype}")
-        return np.array(given, NUMPY[scalar.name])
+        return np.array(value, NUMPY[scalar.name])
     except (ValueError, OverflowError, TypeError) as error:
         raise InputError(where, f"numbers of {scalar}", str(error)) from None
 
 
-def _check_fields(binding: Binding, found: Array, where: str) -> None:
+def _check_fields(binding: Binding, array: Array, where: str) -> None:
     type = binding.type.element if isinstance(binding.type, ArrayOf) else binding.type
     assert isinstance(type, Struct)  # all others are made of one scalar
     wanted = dtype_of(type)
-    if found.dtype != wanted:
+    if array.dtype != wanted:
         hint = f"Make it as numpy.zeros(n, kernel.dtype({binding.name!r}))."
-        raise InputError(where, f"an array of struct {type}", f"{found.dtype}"[:120], hint=hint)
+        raise InputError(where, f"an array of struct {type}", f"{array.dtype}"[:120], hint=hint)
 
 
 def _check_nbytes(binding: Binding, nbytes: int, where: str) -> None:
@@ -225,10 +225,10 @@ def _wanted(binding: Binding) -> str:
     return f"{NUMPY[scalar.name]} for {binding.type}" if scalar else str(binding.type)
 
 
-def _refuse_aliases(found: Mapping[str, Operand], label: str) -> None:
+def _refuse_aliases(operands: Mapping[str, Operand], label: str) -> None:
     """InputError where an output lies in the memory of another argument: WebGPU forbids it."""
-    for name, operand in found.items():
-        for other, another in found.items():
+    for name, operand in operands.items():
+        for other, another in operands.items():
             if operand.binding.access != "write" or name == other:
                 continue
             same = operand.buffer._shares_memory(another.buffer)

@@ -8,13 +8,13 @@ from typing import Any
 from bascule.base.arrays import Array
 
 
-def page_array(given: Any) -> memoryview | None:
+def page_array(value: Any) -> memoryview | None:
     """The numbers of a typed array of the page, copied; None for anything else."""
     if sys.platform != "emscripten":
         return None
     from bascule.kernels.page_arrays_browser import copied
 
-    return copied(given)
+    return copied(value)
 
 
 def fill_page_array(page: Any, array: Array) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 from pyodide.ffi import JsBuffer
 
 
-def copied(given: Any) -> memoryview | None:
+def copied(value: Any) -> memoryview | None:
     """The numbers of a typed array, a copy of Python's own; None for anything else."""
-    if not isinstance(given, JsBuffer):
+    if not isinstance(value, JsBuffer):
         return None
-    return given.to_memoryview()
+    return value.to_memoryview()
 
 
 def fill(page: Any, numbers: memoryview) -> None:

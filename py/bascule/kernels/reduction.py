@@ -100,11 +100,11 @@ class ReductionKernel:
     ) -> Any:
         """Run; InputError for arguments and axes that do not fit, errors else as `Kernel`."""
         await need_numpy(self._label, "Load numpy into this Pyodide first.")
-        given = bound_inputs(self._label, [n for n, _ in self._names.inputs], arguments, named)
+        inputs = bound_inputs(self._label, [n for n, _ in self._names.inputs], arguments, named)
         has_reference = self._reference is not None
-        held = [*given.values(), out]
+        held = [*inputs.values(), out]
         home = await home_for(self._device, held, has_reference=has_reference)
-        plan = self._plan(given, axis, keepdims, out)
+        plan = self._plan(inputs, axis, keepdims, out)
         adapter = home.pool.backend.adapter
         if adapter is None:
             return await self._serve(home, plan)
@@ -129,27 +129,29 @@ class ReductionKernel:
             self._proven.append(kernels)
         return result
 
-    def _plan(self, given: Mapping[str, Any], axis: Any, keepdims: bool, out: Any) -> _Plan:
+    def _plan(self, inputs: Mapping[str, Any], axis: Any, keepdims: bool, out: Any) -> _Plan:
         """What a call computes; InputError for what does not fit."""
-        arrays = {name: as_operand(value) for name, value in given.items()}
-        types = self._names.resolved(self._label, dtypes_of(given))
+        arrays = {name: as_operand(value) for name, value in inputs.items()}
+        types = self._names.resolved(self._label, dtypes_of(inputs))
         shapes = [shape_of(array) for array in arrays.values()]
-        whole = broadcast_shape(shapes, self._label)
-        gone = _axes(axis, len(whole), self._label)
-        kept = [d for d in range(len(whole)) if d not in gone]
-        shape = tuple(1 if d in gone else n for d, n in enumerate(whole) if keepdims or d in kept)
-        strides = [strides_of(each, whole) for each in shapes]
+        full = broadcast_shape(shapes, self._label)
+        gone = _axes(axis, len(full), self._label)
+        remaining = [d for d in range(len(full)) if d not in gone]
+        shape = tuple(
+            1 if d in gone else n for d, n in enumerate(full) if keepdims or d in remaining
+        )
+        strides = [strides_of(each, full) for each in shapes]
         index = [
-            index_of(tuple(whole[d] for d in axes), [[s[d] for d in axes] for s in strides],
+            index_of(tuple(full[d] for d in axes), [[s[d] for d in axes] for s in strides],
                      self._label)
-            for axes in (kept, sorted(gone))
+            for axes in (remaining, sorted(gone))
         ]  # fmt: skip
         n_reduced = index[1]["n"]
         chunks = min(_MOST_CHUNKS, -(-n_reduced // _LEAST_CHUNK))
         sizes = {"outputs": index[0]["n"], "chunks": chunks, "n": n_reduced}
         sizes["chunk"] = -(-n_reduced // chunks)
         return _Plan(
-            {n: as_type(a, types[n], given[n]) for n, a in arrays.items()},
+            {n: as_type(a, types[n], inputs[n]) for n, a in arrays.items()},
             outputs_of(self._label, [self._names.outputs[0][0]], out, shape),
             types,
             index,
@@ -198,9 +200,9 @@ class ReductionKernel:
 
     async def _prove(self, plan: _Plan, result: Any) -> None:
         """WrongResultError where a first result is not the reference's."""
-        found = await result.numpy() if isinstance(result, DeviceBuffer) else np.asarray(result)
-        expected = np.asarray(await self._expected(plan)).astype(found.dtype)
-        check_equal(self._label, {"result": expected}, {"result": found})
+        computed = await result.numpy() if isinstance(result, DeviceBuffer) else np.asarray(result)
+        expected = np.asarray(await self._expected(plan)).astype(computed.dtype)
+        check_equal(self._label, {"result": expected}, {"result": computed})
 
     async def _expected(self, plan: _Plan) -> Any:
         """What the reference gives."""
@@ -224,10 +226,10 @@ class _Plan:
 
 def _axes(axis: Any, rank: int, label: str) -> frozenset[int]:
     """The axes that go; InputError for one that is not there, or there twice."""
-    given: list[Any] = list(axis) if isinstance(axis, tuple | list) else [axis]
+    axes: list[Any] = list(axis) if isinstance(axis, tuple | list) else [axis]
     if axis is None:
         return frozenset(range(rank))
-    results = [whole_number(f"{label}, axis", each, -rank, rank - 1) % rank for each in given]
+    results = [whole_number(f"{label}, axis", each, -rank, rank - 1) % rank for each in axes]
     if len(set(results)) != len(results):
         raise InputError(f"{label}, axis", "axes once each", repr(axis)[:80])
     return frozenset(results)

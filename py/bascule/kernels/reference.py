@@ -41,8 +41,8 @@ class Reference:
         for name, operand in operands.items():
             if self._names is None or name in self._names:
                 known[name] = await values_of(operand)
-        given = {n: known[n] for n in known if self._names is None or n in self._names}
-        result = self._function(**given)
+        arguments = {n: known[n] for n in known if self._names is None or n in self._names}
+        result = self._function(**arguments)
         results = result if isinstance(result, tuple) else (result,)
         if len(results) != len(call.outputs):
             expected = f"{len(call.outputs)} outputs ({', '.join(call.outputs)})"
@@ -88,10 +88,10 @@ def restore_outputs(operands: Operands, values: Mapping[str, Array]) -> None:
         operand.buffer._write(values[operand.binding.name])
 
 
-def check_equal(label: str, expected: Mapping[str, Array], found: Mapping[str, Array]) -> None:
+def check_equal(label: str, expected: Mapping[str, Array], results: Mapping[str, Array]) -> None:
     """WrongResultError where numbers differ: integers at all, floats by more than allowed."""
     for name, right in expected.items():
-        worst = _deviation(found[name], right)
+        worst = _deviation(results[name], right)
         if worst > TOLERANCE:
             problem = (
                 f"{name} is off by {worst:.2g} from its reference, and {TOLERANCE:.2g} is allowed"
@@ -99,8 +99,8 @@ def check_equal(label: str, expected: Mapping[str, Array], found: Mapping[str, A
             raise WrongResultError(label, problem)
 
 
-def _deviation(found: Array, right: Array) -> float:
-    flat, wanted = found.reshape(-1), right.reshape(-1)
+def _deviation(result: Array, right: Array) -> float:
+    flat, wanted = result.reshape(-1), right.reshape(-1)
     if wanted.dtype.names is not None:
         return max(_deviation(flat[n].copy(), wanted[n].copy()) for n in wanted.dtype.names)
     if wanted.dtype.kind != "f":

@@ -248,8 +248,8 @@ def _number_of(value: Any, type: str, where: str) -> float:
     except (TypeError, ValueError, OverflowError):
         raise InputError(where, expected, repr(value)[:80]) from None
     low, high = _RANGES.get(type, (-3.5e38, 3.5e38))
-    whole = type not in ("u32", "i32", "bool") or number.is_integer()
-    if not isfinite(number) or not whole or not low <= number <= high:
+    fits = type not in ("u32", "i32", "bool") or number.is_integer()
+    if not isfinite(number) or not fits or not low <= number <= high:
         raise InputError(where, expected, repr(value)[:80])
     return number
 

@@ -59,16 +59,16 @@ def _put_array(memory: bytearray, at: int, type: ArrayOf, value: Any, where: str
 def _put_struct(memory: bytearray, at: int, type: Struct, value: Any, where: str) -> None:
     if not isinstance(value, Mapping):
         raise InputError(where, f"a mapping with the members of {type}", _kind(value))
-    given: Mapping[Any, Any] = value
+    fields: Mapping[Any, Any] = value
     names = [member.name for member in type.members]
-    for name in given:
+    for name in fields:
         if name not in names:
             hint = did_you_mean(str(name), names) or f"{type} has {', '.join(names)}."
             raise InputError(where, f"members of {type}", repr(name)[:80], hint=hint)
     for member in type.members:
-        if member.name in given:
+        if member.name in fields:
             inner = f"{where}.{member.name}" if where else member.name
-            _put(memory, at + member.offset, member.type, given[member.name], inner)
+            _put(memory, at + member.offset, member.type, fields[member.name], inner)
         elif not member.name.startswith("_"):
             raise InputError(where, f"a value for {member.name} ({member.type})", "none")
 

@@ -48,14 +48,14 @@ class Cursor:
     def expect(self, text: str) -> Token:
         """Pass that text; ShaderError where something else stands."""
         if self.token.text != text or self.ended:
-            raise fault(self.label, self.token, f"expected '{text}', found {self._found()}")
+            raise fault(self.label, self.token, f"expected '{text}', found {self._shown()}")
         return self.next()
 
     def name(self, what: str) -> str:
         """Pass a name; ShaderError, about `what`, where something else stands."""
         if self.token.kind != "name":
             raise fault(
-                self.label, self.token, f"expected the name of {what}, found {self._found()}"
+                self.label, self.token, f"expected the name of {what}, found {self._shown()}"
             )
         return self.next().text
 
@@ -89,5 +89,5 @@ class Cursor:
         """The tokens from index `start` up to here."""
         return tuple(self._tokens[start : self.at])
 
-    def _found(self) -> str:
+    def _shown(self) -> str:
         return "the end of the source" if self.ended else f"'{self.token.text[:40]}'"

@@ -74,15 +74,15 @@ class _Reader:
 
     def _call(self, name: str, depth: int) -> int:
         self._expect("(")
-        given = [self.level(0, depth)]
+        arguments = [self.level(0, depth)]
         while self._peek() == ",":
             self.at += 1
             if self._peek() != ")":
-                given.append(self.level(0, depth))
+                arguments.append(self.level(0, depth))
         self._expect(")")
-        if len(given) != _CALLS[name]:
+        if len(arguments) != _CALLS[name]:
             raise _UnknownError
-        return {"abs": abs, "min": min, "max": max}.get(name, lambda value: value)(*given)
+        return {"abs": abs, "min": min, "max": max}.get(name, lambda value: value)(*arguments)
 
     def _operator(self, wanted: Sequence[str]) -> str | None:
         for each in wanted:
@@ -122,8 +122,8 @@ def _applied(operator: str, left: int, right: int) -> int:
     if operator in ("/", "%"):
         if not right:
             raise _UnknownError
-        whole = abs(left) // abs(right) * (1 if (left < 0) == (right < 0) else -1)
-        return whole if operator == "/" else left - right * whole
+        quotient = abs(left) // abs(right) * (1 if (left < 0) == (right < 0) else -1)
+        return quotient if operator == "/" else left - right * quotient
     if operator in ("<<", ">>"):
         if not 0 <= right < 32:
             raise _UnknownError

@@ -24,8 +24,8 @@ FEATURES: Mapping[str, Callable[[Capabilities], object]] = {
 }
 
 
-def has_feature(found: Capabilities, name: str) -> bool:
+def has_feature(machine: Capabilities, name: str) -> bool:
     """Whether it was found; what is unknown counts as missing. InputError for another name."""
     if name not in FEATURES:
         raise InputError("feature", f"one of {', '.join(FEATURES)}", repr(name))
-    return bool(FEATURES[name](found))
+    return bool(FEATURES[name](machine))

@@ -54,9 +54,9 @@ class CapabilityRequirements:
         unknown = self.needs - _FLAGS
         if unknown:
             raise InputError("needs", f"some of {sorted(_FLAGS)}", repr(sorted(unknown)))
-        whole = {n: getattr(self, n) for n in ("minimum_memory_mb", "subgroup_size")}
-        whole |= {"minimum_storage_mb": self.minimum_storage_mb, **self.limits}
-        for name, value in whole.items():
+        sizes = {n: getattr(self, n) for n in ("minimum_memory_mb", "subgroup_size")}
+        sizes |= {"minimum_storage_mb": self.minimum_storage_mb, **self.limits}
+        for name, value in sizes.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise InputError(name, "a whole number from 0 on", repr(value))
 
@@ -170,15 +170,15 @@ def _yes(name: str, present: bool | None, why: str) -> _Check:
     return _Check(name, 0.0, "yes", _unknown(why) if present is None else _with("no", why))
 
 
-def _size(name: str, size: int, found: int | None, why: str, unit: str = "") -> _Check:
+def _size(name: str, size: int, available: int | None, why: str, unit: str = "") -> _Check:
     """At least `size`; a limit that is named "min..." is an alignment, the smaller the better."""
     at_most = name.startswith("min") and not unit
     required = f"at {'most' if at_most else 'least'} {size:,}{unit}"
-    if found is None:
+    if available is None:
         return _Check(name, 0.0, required, _unknown(why))
-    part, whole = (size, found) if at_most else (found, size)
+    part, whole = (size, available) if at_most else (available, size)
     share = 1.0 if part >= whole else min(part / whole, _MOST_OF_A_LACK)
-    return _Check(name, share, required, f"{found:,}{unit}")
+    return _Check(name, share, required, f"{available:,}{unit}")
 
 
 def _subgroup(has: Capabilities, size: int) -> _Check:
@@ -196,8 +196,8 @@ def _unknown(why: str) -> str:
     return _with("unknown", why)
 
 
-def _with(found: str, why: str) -> str:
-    return f"{found} ({why})" if why else found
+def _with(value: str, why: str) -> str:
+    return f"{value} ({why})" if why else value
 
 
 def _names(where: str, value: Any) -> frozenset[str]:

@@ -47,15 +47,15 @@ def kind_of_type(name: str) -> str:
 
 
 def unsupported_type(
-    place: str, key: str, found: object, families: Sequence[AnyFamily]
+    place: str, key: str, value: object, families: Sequence[AnyFamily]
 ) -> UnsupportedModelError:
     """Return the error for a model_type, or an architecture, that does not run.
 
     It says which of the `families` run that are of the same kind, or all if none is.
     """
-    if found is None:
+    if value is None:
         return UnsupportedModelError(place, f"it has no {key}", hint=_all(families))
-    name = str(found)[:40]
+    name = str(value)[:40]
     kind = _KIND_OF.get(name)
     if kind is None:
         hint = _all(families)

@@ -25,8 +25,8 @@ def matrix(
     """
     run = 1 if dtype == "f32" else max(_RUN, block_of(dtype).n_elements)
     even = shape[1] % run == 0
-    kept = dtype if even else "f32"
-    return graph.parameter(name, shape, *tensors, dtype=kept, rows=rows, first=first)
+    stored = dtype if even else "f32"
+    return graph.parameter(name, shape, *tensors, dtype=stored, rows=rows, first=first)
 
 
 def conv1d(

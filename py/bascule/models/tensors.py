@@ -16,7 +16,7 @@ ANY = -1
 
 def compare_tensors(
     expected: Tensors,
-    found: Mapping[str, TensorInfo],
+    stored: Mapping[str, TensorInfo],
     ignored: re.Pattern[str],
     place: str,
     *,
@@ -30,23 +30,23 @@ def compare_tensors(
     """
     known: set[str] = set()
     for name, shape in expected:
-        tensor = found.get(name)
+        tensor = stored.get(name)
         if tensor is None:
             raise ModelFileError(place, f"it lacks the tensor {name!r} of its {settings}")
         if not _fits(tensor.shape, shape):
             problem = f"tensor {name!r} is {list(tensor.shape)}, and its {settings} makes it"
             raise ModelFileError(place, f"{problem} {_written(shape)}")
         known.add(name)
-    for name in sorted(found.keys() - known):
+    for name in sorted(stored.keys() - known):
         if not ignored.fullmatch(name):
             problem = f"it has the tensor {name[:80]!r}, which this version does not run"
             raise UnsupportedModelError(place, problem, hint=hint)
 
 
-def _fits(found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
-    if expected and len(found) == len(expected) and expected[0] == ANY:
-        return found[0] > 0 and found[1:] == expected[1:]
-    return found == expected
+def _fits(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    if expected and len(shape) == len(expected) and expected[0] == ANY:
+        return shape[0] > 0 and shape[1:] == expected[1:]
+    return shape == expected
 
 
 def _written(shape: tuple[int, ...]) -> str:

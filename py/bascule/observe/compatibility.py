@@ -240,9 +240,9 @@ class HardwareCompatibilityReporter:
             self._begun.append(result)
         return result
 
-    def _add(self, found: list[Finding]) -> list[Finding]:
-        self.findings += [finding for finding in found if finding not in self.findings]
-        return found
+    def _add(self, findings: list[Finding]) -> list[Finding]:
+        self.findings += [finding for finding in findings if finding not in self.findings]
+        return findings
 
     async def _surveyed(self, *, fresh: bool = False) -> tuple[TierFacts, ...]:
         if self._tiers is None or fresh:

@@ -106,17 +106,17 @@ def _call(call: TracedCall) -> dict[str, Any]:
     }
 
 
-def _difference(call: TracedCall, found: Difference) -> dict[str, Any]:
+def _difference(call: TracedCall, difference: Difference) -> dict[str, Any]:
     return {
-        "fault": found.fault,
+        "fault": difference.fault,
         "sentence": sentence(call),
-        "value": found.value,
-        "index": list(found.index),
-        "expected": _plain(found.expected),
-        "got": _plain(found.got),
-        "n_wrong": found.n_wrong,
-        "n_elements": found.n_elements,
-        "deviation": _plain(found.deviation),
+        "value": difference.value,
+        "index": list(difference.index),
+        "expected": _plain(difference.expected),
+        "got": _plain(difference.got),
+        "n_wrong": difference.n_wrong,
+        "n_elements": difference.n_elements,
+        "deviation": _plain(difference.deviation),
     }
 
 

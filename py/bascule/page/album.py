@@ -89,5 +89,5 @@ class Album:
         return row
 
 
-def _pairs(found: Found) -> list[tuple[str, float]]:
-    return list(zip(found.keys, found.scores.tolist(), strict=True))
+def _pairs(result: Found) -> list[tuple[str, float]]:
+    return list(zip(result.keys, result.scores.tolist(), strict=True))

@@ -29,18 +29,18 @@ def options_from_json(text: str) -> dict[str, Any]:
     record = json.loads(text)
     if not isinstance(record, dict):
         raise InputError("options", "an object", type(record).__name__)
-    given = {k: v for k, v in cast(dict[str, Any], record).items() if v is not None}
-    greedy = given.pop("greedy", False)
+    chosen = {k: v for k, v in cast(dict[str, Any], record).items() if v is not None}
+    greedy = chosen.pop("greedy", False)
     if not isinstance(greedy, bool):
         raise InputError("greedy", "true or false", f"{greedy!r:.40}")
-    settings = [name for name in given if name == "sampling" or name in _SAMPLING]
+    settings = [name for name in chosen if name == "sampling" or name in _SAMPLING]
     if greedy and settings:
         raise InputError("greedy", "no sampling settings beside it", ", ".join(settings))
-    if unknown := [name for name in given if name not in _KNOWN]:
+    if unknown := [name for name in chosen if name not in _KNOWN]:
         hint = did_you_mean(unknown[0], _KNOWN)
         raise InputError("options", f"some of {', '.join(_KNOWN)}", ", ".join(unknown), hint=hint)
-    read_options(given)  # whose errors come before any work
-    return {**given, "sampling": GREEDY} if greedy else given
+    read_options(chosen)  # whose errors come before any work
+    return {**chosen, "sampling": GREEDY} if greedy else chosen
 
 
 def prompt_from_json(text: str) -> str | list[int]:

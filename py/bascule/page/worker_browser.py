@@ -80,19 +80,19 @@ class PageSession:
         async def work() -> str:
             await stopping
             self._close_model()
-            made = await self._tiers.load(model, tier, progress=_reporting(report))
-            self._model, decision = made, self._tiers.decision
-            auto = made.tier if tier == "auto" else None
-            self._remembering = asyncio.ensure_future(_remember(model, made.files, auto))
+            loaded = await self._tiers.load(model, tier, progress=_reporting(report))
+            self._model, decision = loaded, self._tiers.decision
+            auto = loaded.tier if tier == "auto" else None
+            self._remembering = asyncio.ensure_future(_remember(model, loaded.files, auto))
             return json.dumps(
                 {
-                    "model": made.name,
-                    "tier": made.tier,
-                    "reason": made.tier_reason,
-                    "device": made.device_name,
-                    **_kind_of(made),
-                    "stats": made.stats,
-                    "proof": made.proof.as_json(),
+                    "model": loaded.name,
+                    "tier": loaded.tier,
+                    "reason": loaded.tier_reason,
+                    "device": loaded.device_name,
+                    **_kind_of(loaded),
+                    "stats": loaded.stats,
+                    "proof": loaded.proof.as_json(),
                     "decision": decision.as_json() if decision else None,
                     "warnings": await cache.warnings(),
                 }
@@ -247,7 +247,7 @@ class PageSession:
                 await self._remembering
             match action:
                 case "ls":
-                    return json.dumps([asdict(kept) for kept in await cache.ls()])
+                    return json.dumps([asdict(each) for each in await cache.ls()])
                 case "rm":
                     wanted = json.loads(locations)
                     return json.dumps(await cache.rm(wanted or (), everything=wanted is None))

@@ -50,16 +50,16 @@ async def _recognized(
     return {"text": said.text, "chunks": chunks}
 
 
-def _samples(given: Mapping[str, Any], options: Options) -> Any:
+def _samples(recording: Mapping[str, Any], options: Options) -> Any:
     """Take samples and their rate out of one of Hugging Face's dicts."""
-    name = "array" if "array" in given else "raw"
-    if set(given) != {name, "sampling_rate"}:
+    name = "array" if "array" in recording else "raw"
+    if set(recording) != {name, "sampling_rate"}:
         expected = '{"raw": samples, "sampling_rate": hertz}'
-        raise InputError("automatic-speech-recognition", expected, described(given))
+        raise InputError("automatic-speech-recognition", expected, described(recording))
     if "sample_rate" in options:
         raise InputError("sample_rate", "no other rate beside sampling_rate", "both")
-    options["sample_rate"] = given["sampling_rate"]
-    return given[name]
+    options["sample_rate"] = recording["sampling_rate"]
+    return recording[name]
 
 
 async def image_classification(model: ImageModel, inputs: Any, options: Options) -> list[Any]:

@@ -72,16 +72,16 @@ async def pipeline(
         expected = f"{TASKS[checked].needs}: a folder, or the URL of one"
         raise InputError(f"pipeline {checked!r}, model", expected, "None")
     options: Any = {"tier": tier, "quantize": quantize, "progress": progress}
-    made = await load(named, wait=False, **options)
+    loaded = await load(named, wait=False, **options)
     try:
-        _check_kind(checked, made)
-        await made.loaded()
+        _check_kind(checked, loaded)
+        await loaded.loaded()
     except BaseException as error:
-        made.close()
+        loaded.close()
         if isinstance(error, ModelFileError) and not IN_PAGE and known_hashes(str(named)):
             error.advise_pull(str(named))
         raise
-    return Pipeline(checked, made)
+    return Pipeline(checked, loaded)
 
 
 def _checked_task(task: object) -> str:

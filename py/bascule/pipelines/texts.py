@@ -102,21 +102,21 @@ async def text_classification(model: ClassifierModel, inputs: Any, options: Opti
     return best[0] if isinstance(inputs, Mapping) else best
 
 
-def _pair(given: Any) -> Any:
-    if isinstance(given, Mapping):
-        return tuple(fields_of("text-classification", given, ("text", "text_pair")))
-    return given
+def _pair(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return tuple(fields_of("text-classification", value, ("text", "text_pair")))
+    return value
 
 
-def _labels(found: Classification, most: int) -> list[Options]:
-    best = sorted(found.probabilities.items(), key=lambda pair: -pair[1])[:most]
+def _labels(classification: Classification, most: int) -> list[Options]:
+    best = sorted(classification.probabilities.items(), key=lambda pair: -pair[1])[:most]
     return [{"label": label, "score": score} for label, score in best]
 
 
 async def reranking(model: ClassifierModel, inputs: Any, options: Options) -> list[Options]:
     """Return {"index", "score"} of each of `texts` by how well it answers `query`, best first."""
-    query, given = fields_of("reranking", inputs, ("query", "texts"))
-    texts = strings("texts", given)
+    query, value = fields_of("reranking", inputs, ("query", "texts"))
+    texts = strings("texts", value)
     top_k, with_text = options.pop("top_k", None), flag("return_text", options)
     most = len(texts) if top_k is None else whole_number("top_k", top_k, 1)
     best = (await model.rank(query, texts, **options)).best(most)
@@ -126,10 +126,10 @@ async def reranking(model: ClassifierModel, inputs: Any, options: Options) -> li
     return rows
 
 
-def _one(where: str, given: object) -> list[str]:
-    if not isinstance(given, str):
-        raise InputError(where, "a string", described(given))
-    return [given]
+def _one(where: str, value: object) -> list[str]:
+    if not isinstance(value, str):
+        raise InputError(where, "a string", described(value))
+    return [value]
 
 
 def _cosine(a: Sequence[float], b: Sequence[float]) -> float:

@@ -40,21 +40,21 @@ def _fused(calls: Sequence[Call], outputs: Sequence[Value]) -> list[Call]:
     readers = Counter(o.name for call in calls for o in call.operands if o is not None)
     readers.update(v.name for v in outputs)
     fused: list[Call] = []
-    made: dict[str, int] = {}
+    places: dict[str, int] = {}
     for call in calls:
         first = call.operands[0]
-        before = made.get(first.name) if first is not None and readers[first.name] == 1 else None
+        before = places.get(first.name) if first is not None and readers[first.name] == 1 else None
         # A view of the result before, in another shape, is read by nothing but its own call.
         same = before is not None and first == fused[before].result
         joined = _join(fused[before], call) if before is not None and same else None
         if joined is None or before is None:
             fused.append(call)
-            made[call.result.name] = len(fused) - 1
+            places[call.result.name] = len(fused) - 1
             continue
         # Where the later call stood all its operands exist, so the joined one takes that place.
         del fused[before]
         fused.append(joined)
-        made = {c.result.name: index for index, c in enumerate(fused)}
+        places = {c.result.name: index for index, c in enumerate(fused)}
     return fused
 
 

@@ -82,7 +82,7 @@ class Graph:
         result = Value(f"{op}_{len(self.calls)}", shape, row.result)
         call = Call(op, padded, result, tuple(sorted(attributes.items())))
         onto = onto_of(call)
-        if onto is not None and all(onto != made.result for made in self.calls):
+        if onto is not None and all(onto != each.result for each in self.calls):
             raise InputError(f"op {op}", "a call's result to go on with", str(onto))
         self.calls.append(call)
         return result

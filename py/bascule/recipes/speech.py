@@ -70,10 +70,10 @@ async def read_speech(folder: Folder, family: SpeechFamily) -> SpeechRecipe:
     tokens = read_speech_tokens(vocabulary, config.vocabulary, settings, place)
     tokenizer = await open_text_tokenizer(vocabulary, place)
     folder.tell_tokenizer()
-    made = SpeechSettings(
+    read = SpeechSettings(
         Speech(family, config), tokenizer, tokens, read_heads(settings, config, place)
     )
-    return SpeechRecipe(made, folder.options.cache, tables)
+    return SpeechRecipe(read, folder.options.cache, tables)
 
 
 async def read_converted(

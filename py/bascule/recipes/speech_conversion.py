@@ -78,10 +78,10 @@ async def convert_speech(source: Source, target: Path, tell: ProgressCallback) -
 
 def _check_free(target: Path) -> None:
     try:
-        taken = target.exists() and (not target.is_dir() or any(target.iterdir()))
+        occupied = target.exists() and (not target.is_dir() or any(target.iterdir()))
     except OSError as error:
         raise SetupError(f"{target} cannot be read ({error.strerror or error}).") from None
-    if taken:
+    if occupied:
         hint = "Remove it first, or name another."
         raise InputError("convert", "a new folder", f"{target}, which is there", hint=hint)
 

@@ -118,10 +118,10 @@ class Blocks:
     async def remove(self, keys: Set[Key]) -> None:
         """Remove rows, block by block; a block without any is freed."""
         for block in tuple(self.listed):
-            kept = np.array([key not in keys for key in block.keys], bool)
-            if kept.all():
+            staying = np.array([key not in keys for key in block.keys], bool)
+            if staying.all():
                 continue
-            rows = (await self.read(block))[kept] if kept.any() else None
+            rows = (await self.read(block))[staying] if staying.any() else None
             if rows is not None:
                 block.buffer._store.write("data", 0, memoryview(rows).cast("B"))
                 block.keys = [key for key in block.keys if key not in keys]

@@ -122,13 +122,13 @@ class Index(Closing):
 
         InputError, and nothing is removed, where a key is not there.
         """
-        given = listed("Index.remove, keys", keys, "a list of keys")
+        wanted = listed("Index.remove, keys", keys, "a list of keys")
         await self._ready("Index.remove")
         async with self._working.turn():
-            missing = [key for key in given if not _is_key(key) or key not in self._keys]
+            missing = [key for key in wanted if not _is_key(key) or key not in self._keys]
             if missing:
                 raise InputError("Index.remove, keys", "keys of this index", described(missing[0]))
-            gone = set(given)
+            gone = set(wanted)
             self._blocks.check()
             try:
                 await self._blocks.remove(gone)
@@ -187,19 +187,19 @@ class Index(Closing):
         await device.kernel_home.ready("Index.load")
         store = await open_store(_name_of(name))
         reader = await index_file.open_reader(store)
-        made = cls(device, reader.dim, metric=reader.metric)
+        index = cls(device, reader.dim, metric=reader.metric)
         try:
             start = 0
             async for rows in reader.rows():
-                made._check_numbers(f"Index.load {name!r}", rows)
+                index._check_numbers(f"Index.load {name!r}", rows)
                 async with device.backend.turns.turn():
-                    made._blocks.add(rows, range(start, start + len(rows)))
+                    index._blocks.add(rows, range(start, start + len(rows)))
                 start += len(rows)
-            made._rename(await reader.keys())
+            index._rename(await reader.keys())
         except BaseException:
-            made.close()
+            index.close()
             raise
-        return made
+        return index
 
     def close(self) -> None:
         """Free its memory on the device. Closing twice is fine."""
@@ -278,10 +278,10 @@ class Index(Closing):
             raise InputError(where, "an open index", "one that was closed")
         self._device.check_open(where)
 
-    async def _rows(self, where: str, given: Any) -> Array:
+    async def _rows(self, where: str, value: Any) -> Array:
         """Rows as they are compared: float32 (n, dim) or (dim,), of length 1 for "cosine"."""
-        read = getattr(given, "numpy", None)
-        result = await read() if isinstance(given, DeviceBuffer) and read else given
+        read = getattr(value, "numpy", None)
+        result = await read() if isinstance(value, DeviceBuffer) and read else value
         try:
             rows = np.asarray(result)
         except ValueError as error:  # rows of different lengths
@@ -318,11 +318,11 @@ class Index(Closing):
                     named.append(number)
                 number += 1
             return named
-        given = listed("Index.add, keys", keys, "a list of keys")
-        if len(given) != n:
-            raise InputError("Index.add, keys", f"{n:,} keys, one a row", f"{len(given):,}")
+        names = listed("Index.add, keys", keys, "a list of keys")
+        if len(names) != n:
+            raise InputError("Index.add, keys", f"{n:,} keys, one a row", f"{len(names):,}")
         seen: set[Key] = set()
-        for at, key in enumerate(given):
+        for at, key in enumerate(names):
             if not _is_key(key):
                 expected = "a string or a whole number"
                 raise InputError(f"Index.add, keys[{at}]", expected, described(key))
@@ -331,7 +331,7 @@ class Index(Closing):
                 hint = "Remove it first: await index.remove([key])."
                 raise InputError(f"Index.add, keys[{at}]", expected, described(key), hint=hint)
             seen.add(key)
-        return given
+        return names
 
 
 _NUMPY_HINT = "Load numpy into this Pyodide first."

@@ -69,21 +69,21 @@ class IndexReader:
             raise ModelFileError(file, "it is no index of Bascule's")
         if not 1 <= rows.shape[1] <= _MOST_DIM or keys.start < rows.start:
             raise ModelFileError(file, f"its rows have the shape {rows.shape}")
-        made = cls(file, rows.shape[1], metadata["metric"], rows.shape[0], prod(keys.shape))
-        made._chunks, made._rest = chunks, first[8 + length :]
-        return made
+        reader = cls(file, rows.shape[1], metadata["metric"], rows.shape[0], prod(keys.shape))
+        reader._chunks, reader._rest = chunks, first[8 + length :]
+        return reader
 
     async def rows(self) -> AsyncGenerator[Array]:
         """All rows, float32, some (n, dim) at a time."""
-        left = self._n
+        remaining = self._n
         row = self.dim * 4
-        while left:
+        while remaining:
             while len(self._rest) < row:
                 self._rest += await self._next()
-            n = min(left, len(self._rest) // row)
+            n = min(remaining, len(self._rest) // row)
             yield np.frombuffer(self._rest, np.float32, n * self.dim).reshape(n, self.dim)
             self._rest = self._rest[n * row :]
-            left -= n
+            remaining -= n
 
     async def keys(self) -> list[Key]:
         """The keys of the rows. ModelFileError where they are not one a row, all different."""

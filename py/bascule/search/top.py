@@ -51,20 +51,20 @@ class TopScores:
         than k the last places hold NONE.
         """
         rows, stride = scores.shape
-        found: tuple[DeviceBuffer, ...] = (scores,)
+        inputs: tuple[DeviceBuffer, ...] = (scores,)
         kernel, ids = self._first, {"first_id": first_id}
         while True:
             lanes = lanes_for(n, k) if self._has_lanes else 1
             out = into if lanes == 1 else (rows * lanes * k,) * 2
             sizes = {"rows": rows, "n": n, "stride": stride, "lanes": lanes, "k": k, **ids}
             place = at if lanes == 1 else 0
-            result = await kernel(*found, out=out, count=rows * lanes, at=place, **sizes)
-            for buffer in found:
+            result = await kernel(*inputs, out=out, count=rows * lanes, at=place, **sizes)
+            for buffer in inputs:
                 if buffer is not scores:
                     buffer.close()
             if lanes == 1:
                 return
-            found, kernel, ids = result, self._again, {"first_id": 0}
+            inputs, kernel, ids = result, self._again, {"first_id": 0}
             n = stride = lanes * k
 
     def close(self) -> None:

@@ -57,7 +57,7 @@ def snapshots_folder() -> Path:
 
 def find_snapshot(pyodide: Path, wheel: Path) -> Snapshot | None:
     """The snapshot of this Pyodide with this wheel, if it was made before."""
-    return _kept(_key(pyodide, wheel))
+    return _stored(_key(pyodide, wheel))
 
 
 def make_snapshot(pyodide: Path, wheel: Path) -> Snapshot:
@@ -74,7 +74,7 @@ def make_snapshot(pyodide: Path, wheel: Path) -> Snapshot:
     folder.mkdir(parents=True, exist_ok=True)
     key = _key(pyodide, wheel)
     with FileLock(folder / "lock"):
-        result = _kept(key)
+        result = _stored(key)
         if result is None:
             steps = assets.path("web") / "snapshot-steps.mjs"
             result = _make([node, *map(str, (_SCRIPT, steps, pyodide, wheel)), key], key)
@@ -156,7 +156,7 @@ def _content(path: Path) -> bytes:
     return _contents[state]
 
 
-def _kept(key: str) -> Snapshot | None:
+def _stored(key: str) -> Snapshot | None:
     record = snapshots_folder() / f"{key}.json"
     try:
         result = Snapshot(**json.loads(record.read_text("utf-8")))

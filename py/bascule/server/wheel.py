@@ -127,14 +127,14 @@ def write_wheel(folder: Path) -> Path:
     checkout = _CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        made = _pack(checkout, folder)
-        (folder / "index.json").write_text(json.dumps(site_index(made)) + "\n")
+        path = _pack(checkout, folder)
+        (folder / "index.json").write_text(json.dumps(site_index(path)) + "\n")
     except OSError as error:
         raise SetupError(
             f"The wheel cannot be written to {folder} ({error.strerror}).",
             hint="Name another folder: bascule wheel DIR.",
         ) from None
-    return made
+    return path
 
 
 def _pack(checkout: Path | None, folder: Path, build: str = "") -> Path:

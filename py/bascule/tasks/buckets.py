@@ -70,10 +70,10 @@ def make_batches(
         least = tokens // 2 if tokens > TOKEN_LIMITS[0] else 0
         rounded = next(t for t in limits if t >= tokens)
         most = min(most_texts, _capped(BATCH_LIMITS[-1], rounded, most_rows))
-        taken = [i for i in order[start : start + most] if lengths[i] >= least]
-        start += len(taken)
-        bucket = bucket_for(len(taken), tokens, max_tokens, most_rows)
-        batches.append(Batch(tuple(taken), tokens, bucket))
+        chosen = [i for i in order[start : start + most] if lengths[i] >= least]
+        start += len(chosen)
+        bucket = bucket_for(len(chosen), tokens, max_tokens, most_rows)
+        batches.append(Batch(tuple(chosen), tokens, bucket))
     return batches
 
 
@@ -84,13 +84,13 @@ def smaller(
     fewer = [b.batch for b in all_buckets(max_tokens, most_rows) if b.batch < batch.bucket.batch]
     if len(batch.indices) == 1 or not fewer:
         return []
-    count, made = max(fewer), list[Batch]()
+    count, batches = max(fewer), list[Batch]()
     for start in range(0, len(batch.indices), count):
         indices = batch.indices[start : start + count]
         tokens = max(lengths[i] for i in indices)
         bucket = bucket_for(len(indices), tokens, max_tokens, most_rows)
-        made.append(Batch(indices, tokens, bucket))
-    return made
+        batches.append(Batch(indices, tokens, bucket))
+    return batches
 
 
 def _limits(max_tokens: int) -> list[int]:

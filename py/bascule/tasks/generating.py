@@ -160,11 +160,11 @@ class GeneratingModel(LoadedModel, Generic[P]):
                     if stop.stopped is not None:
                         result.stop_reason = "stop"
                         break
-                left = "" if result.stop_reason == "stop" else stop.push(text.flush())
-                left += stop.flush()
-                result.text += left
-                if left:
-                    yield left
+                rest = "" if result.stop_reason == "stop" else stop.push(text.flush())
+                rest += stop.flush()
+                result.text += rest
+                if rest:
+                    yield rest
             finally:
                 await tokens.aclose()
                 stats.total_s = perf_counter() - called
@@ -197,19 +197,19 @@ class GeneratingModel(LoadedModel, Generic[P]):
         """
         in_vain = 0
         while True:
-            given, backend = len(result.ids), self.backend
+            n_before, backend = len(result.ids), self.backend
             tokens = self._tokens_here(result, asked, stats)
             try:
                 async for token in tokens:
                     yield token
                 return
             except DEVICE_ERRORS as lost:
-                in_vain = 0 if len(result.ids) > given else in_vain + 1
+                in_vain = 0 if len(result.ids) > n_before else in_vain + 1
                 if in_vain > _DEVICES_IN_VAIN:
                     raise
                 await self.revive(lost, backend)
             except NO_MEMORY:
-                in_vain = 1 if len(result.ids) > given else in_vain + 1
+                in_vain = 1 if len(result.ids) > n_before else in_vain + 1
                 if in_vain > _TRIES_WITH_LESS:
                     raise
                 self._relieve()

@@ -120,10 +120,10 @@ async def decode(
     cache.write_tokens(start, [last])
     cache.set_position(start, 1)
     cache.states.write("settings", 0, settings)
-    asked = given = 0
+    asked = n_yielded = 0
     flights: deque[tuple[memoryview, list[Awaitable[None]]]] = deque()
     try:
-        while given < most:
+        while n_yielded < most:
             in_flight = 1 if await rest() else pace.in_flight
             while asked < most and len(flights) < in_flight:
                 # The first token travels alone: it is what somebody waits for.
@@ -138,10 +138,10 @@ async def decode(
             for token in result:
                 cache.ids.append(last)
                 last = token
-                given += 1
+                n_yielded += 1
                 yield token
     finally:
-        stats.surplus_tokens = asked - given
+        stats.surplus_tokens = asked - n_yielded
         for _, waits in flights:
             await _all(waits)
 

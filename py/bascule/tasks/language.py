@@ -189,8 +189,8 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
         """Continue tokens; with `answers` what comes is a text of its own, not the prompt's."""
         asked = read_options(options)
         if asked.slide and not self._settings.config.rotary:
-            found = f"'slide', and the model knows {self._settings.config.context:,} positions"
-            raise InputError("overflow", "'error'", found)
+            problem = f"'slide', and the model knows {self._settings.config.context:,} positions"
+            raise InputError("overflow", "'error'", problem)
         if len(ids) >= self.max_length and not asked.slide:
             raise ContextLengthError(len(ids) + 1, self.max_length)
         result = Generation(ids)
@@ -286,18 +286,18 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
         """Prefill, then the new tokens."""
         self._renew()
         cache, crossings = self._cache, self._crossings
-        given = len(result.ids)
+        n_before = len(result.ids)
         ids = [*result.prompt_ids, *result.ids]
         reused = cache.keep_prefix(ids)
-        stats.reused_tokens = stats.reused_tokens if given else reused
+        stats.reused_tokens = stats.reused_tokens if n_before else reused
 
-        async def chunked(left: int) -> Any:
-            return await self._programs.prefill(left, window=asked.slide)
+        async def chunked(n_remaining: int) -> Any:
+            return await self._programs.prefill(n_remaining, window=asked.slide)
 
         new = ids[len(cache.ids) : -1]
         await prefill(cache, chunked, new, slide=asked.slide, progress=asked.progress)
         stats.prompt_crossings += self._crossings - crossings
-        most = asked.most - given
+        most = asked.most - n_before
         room = most if asked.slide else min(most, self.max_length - len(ids))
         executable = await self._programs.decode(asked.sampling.head, window=asked.slide)
         tokens = self._decoded(result, asked, stats, executable, ids[-1], room)
@@ -313,8 +313,8 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
             prompt = [*begin, *self.tokenizer.encode(str(prompt), special=True)]
         return self._checked_ids("prompt", prompt)
 
-    def _checked_ids(self, where: str, given: Iterable[int]) -> list[int]:
-        result = token_ids(where, given, self.vocabulary)
+    def _checked_ids(self, where: str, ids: Iterable[int]) -> list[int]:
+        result = token_ids(where, ids, self.vocabulary)
         if not result:
             raise InputError(where, "at least one token", "none")
         return result

@@ -63,7 +63,7 @@ class LanguagePrograms:
         self._max_length = max_length
         self._cache: CacheDType = cache
         self._fitting = fitting
-        self._made: dict[_Kind, Executable] = {}
+        self._prepared: dict[_Kind, Executable] = {}
         self._unfit: dict[_Kind, LimitError] = {}
         self._making = CrossLoopLock()
         self.longest = PREFILL_LENGTHS[-1]  # of the chunks
@@ -78,13 +78,13 @@ class LanguagePrograms:
         logits = self._fitting.able(map(self._plain, _kinds("logits", length, False)))
         return [*logits[:1], self._program(_Kind("argmax", 1, False))]
 
-    async def prefill(self, left: int, *, window: bool) -> tuple[int, Executable]:
-        """The program for the next chunk of `left` tokens, and how many it takes."""
-        return await self._chunk("none", left, window)
+    async def prefill(self, n_remaining: int, *, window: bool) -> tuple[int, Executable]:
+        """The program for the next chunk of `n_remaining` tokens, and how many it takes."""
+        return await self._chunk("none", n_remaining, window)
 
-    async def logits(self, left: int) -> tuple[int, Executable]:
+    async def logits(self, n_remaining: int) -> tuple[int, Executable]:
         """The same with all logits as its output."""
-        return await self._chunk("logits", left, False)
+        return await self._chunk("logits", n_remaining, False)
 
     async def decode(self, head: Head, *, window: bool) -> Executable:
         """The program that takes one token and gives the next."""
@@ -93,7 +93,7 @@ class LanguagePrograms:
     @property
     def planned_nbytes(self) -> int:
         """Intermediate values of what is prepared."""
-        return sum(self._program(kind).planned_nbytes for kind in self._made)
+        return sum(self._program(kind).planned_nbytes for kind in self._prepared)
 
     def take_less(self) -> bool:
         """Use smaller chunks from now on; False if these are the smallest."""
@@ -103,21 +103,21 @@ class LanguagePrograms:
 
     def close(self, head: Head | None = None) -> None:
         """Free what was prepared, or only what has that end; the states stay."""
-        for kind in [k for k in self._made if head in (None, k.head)]:
-            self._made.pop(kind).close()
+        for kind in [k for k in self._prepared if head in (None, k.head)]:
+            self._prepared.pop(kind).close()
 
     async def _executable(self, kind: _Kind) -> Executable:
         async with self._making.turn():
-            result = self._made.get(kind)
+            result = self._prepared.get(kind)
             if result is None:
                 program = self._program(kind)
                 result = await self._backend.prepare(program, self._weights, self._states)
-                self._made[kind] = result
+                self._prepared[kind] = result
             return result
 
-    async def _chunk(self, head: Head, left: int, window: bool) -> tuple[int, Executable]:
-        """Of the lengths that the device can hold the one that suits `left` tokens best."""
-        for kind in _kinds(head, min(left, self.longest), window):
+    async def _chunk(self, head: Head, n_remaining: int, window: bool) -> tuple[int, Executable]:
+        """Of the lengths that the device can hold the one that suits `n_remaining` tokens best."""
+        for kind in _kinds(head, min(n_remaining, self.longest), window):
             try:
                 return kind.length, await self._executable(kind)
             except LimitError as error:
@@ -133,10 +133,10 @@ class LanguagePrograms:
         return _program(self._decoder, self._max_length, self._cache, kind)
 
 
-def _kinds(head: Head, left: int, window: bool) -> list[_Kind]:
-    """Passes over some of `left` tokens, the one that suits best first."""
-    shorter = [n for n in PREFILL_LENGTHS[:-1] if n < left]
-    wanted = next((n for n in PREFILL_LENGTHS if n >= left), PREFILL_LENGTHS[-1])
+def _kinds(head: Head, n_remaining: int, window: bool) -> list[_Kind]:
+    """Passes over some of `n_remaining` tokens, the one that suits best first."""
+    shorter = [n for n in PREFILL_LENGTHS[:-1] if n < n_remaining]
+    wanted = next((n for n in PREFILL_LENGTHS if n >= n_remaining), PREFILL_LENGTHS[-1])
     lengths = dict.fromkeys((wanted, *reversed(shorter), 1))
     return [_Kind(head, length, window) for length in lengths]
 

@@ -63,34 +63,34 @@ def read_options(options: Mapping[str, Any]) -> Asked:
         if name not in OPTIONS:
             expected = f"some of {', '.join(OPTIONS)}"
             raise InputError("options", expected, repr(name), hint=did_you_mean(name, OPTIONS))
-    given = {name: value for name, value in options.items() if value is not None}
-    stop = tuple(strings("stop", given.get("stop", ())))
+    chosen = {name: value for name, value in options.items() if value is not None}
+    stop = tuple(strings("stop", chosen.get("stop", ())))
     StopStrings(stop)  # whose error is to come before any work
-    progress: Any = given.get("progress")
+    progress: Any = chosen.get("progress")
     if not (progress is None or callable(progress)):
         raise InputError("progress", "a function of (done, total)", described(progress))
-    sampling = _sampling(given)
+    sampling = _sampling(chosen)
     return Asked(
-        _most(given),
+        _most(chosen),
         sampling,
         sampling.pack(),
         stop,
-        one_of("overflow", given.get("overflow", "error"), ("error", "slide")) == "slide",
-        whole_number("steps_in_flight", given.get("steps_in_flight", _STEPS_IN_FLIGHT), 1, 64),
+        one_of("overflow", chosen.get("overflow", "error"), ("error", "slide")) == "slide",
+        whole_number("steps_in_flight", chosen.get("steps_in_flight", _STEPS_IN_FLIGHT), 1, 64),
         cast(Callable[[int, int], None] | None, progress),
     )
 
 
-def _most(given: Mapping[str, Any]) -> int:
-    results = [name for name in ("max_new_tokens", "max_tokens") if name in given]
+def _most(chosen: Mapping[str, Any]) -> int:
+    results = [name for name in ("max_new_tokens", "max_tokens") if name in chosen]
     if len(results) == 2:
         raise InputError("max_tokens", "no max_new_tokens beside it", "both")
-    return whole_number(results[0], given[results[0]], 1) if results else _MOST_NEW_TOKENS
+    return whole_number(results[0], chosen[results[0]], 1) if results else _MOST_NEW_TOKENS
 
 
-def _sampling(given: Mapping[str, Any]) -> Sampling:
-    settings = {name: given[name] for name in _SAMPLING if name in given}
-    sampling = given.get("sampling")
+def _sampling(chosen: Mapping[str, Any]) -> Sampling:
+    settings = {name: chosen[name] for name in _SAMPLING if name in chosen}
+    sampling = chosen.get("sampling")
     if sampling is None:
         return Sampling(**settings)
     if settings:

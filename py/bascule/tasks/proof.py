@@ -41,12 +41,12 @@ class Sample:
         """The deviation that is allowed where float weights were made into such blocks."""
         return self.tolerance + (FEWER_BITS.get(weights, 0.0) if weights else 0.0)
 
-    def deviation(self, found: Sequence[float]) -> float:
+    def deviation(self, numbers: Sequence[float]) -> float:
         """The largest one, in units of the numbers' root mean square; inf where one is NaN."""
-        if len(found) != len(self.numbers) or not all(map(isfinite, found)):
+        if len(numbers) != len(self.numbers) or not all(map(isfinite, numbers)):
             return inf
         scale = hypot(*self.numbers) / len(self.numbers) ** 0.5
-        return max(abs(a - b) for a, b in zip(found, self.numbers, strict=True)) / scale
+        return max(abs(a - b) for a, b in zip(numbers, self.numbers, strict=True)) / scale
 
 
 @dataclass(frozen=True, slots=True)

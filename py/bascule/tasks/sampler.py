@@ -37,15 +37,15 @@ class Sampling:
 
     def __post_init__(self) -> None:
         self._check("temperature", 100.0)
-        self._whole("top_k", 1 << 30)
+        self._check_count("top_k", 1 << 30)
         self._check("top_p", 1.0, above=True)
         self._check("min_p", 1.0)
         self._check("repetition_penalty", 100.0, above=True)
-        self._whole("penalty_window", 1 << 20)
+        self._check_count("penalty_window", 1 << 20)
         if self.seed is not None:
-            self._whole("seed", _LARGEST_SEED)
+            self._check_count("seed", _LARGEST_SEED)
 
-    def _whole(self, name: str, most: int) -> None:
+    def _check_count(self, name: str, most: int) -> None:
         """Make an int of it; InputError if it is not one from 0 to `most`."""
         object.__setattr__(self, name, whole_number(name, getattr(self, name), 0, most))
 

@@ -262,20 +262,20 @@ class SpeechModel(LoadedModel):
         rows = self._fitting.fit(rows_program(speech, self._cache_dtype, 1, ()))
         values = {value.name: value for program in (*fitted, rows) for value in program.states}
         states = self._backend.states(list(values.values()), {"S": FIRST_SLOTS})
-        made: list[Executable] = []
+        executables: list[Executable] = []
         try:
             for name, numbers in speech.family.states(speech.config).items():
                 states.write(name, 0, numbers)
             kinds = kinds_of(self._settings.tokens, speech.config.vocabulary)
             states.write("kinds", 0, kinds)
             for program in fitted:
-                made.append(await self._backend.prepare(program, self.weights, states))
+                executables.append(await self._backend.prepare(program, self.weights, states))
             features = await LogMel.open(self._backend, speech.config.bands, speech.config.frames)
         except BaseException:
-            for each in (*made, states):
+            for each in (*executables, states):
                 each.close()
             raise
-        step, encoder, choice = made
+        step, encoder, choice = executables
         several = RowPrograms(
             self._backend, self.weights, states, self._fitting, speech, self._cache_dtype
         )

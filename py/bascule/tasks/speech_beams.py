@@ -77,14 +77,14 @@ async def search_beams(
             break
         going = grown
         places = [len(prompt) + len(each.ids) - 1 for each in going]
-        given = [
+        inputs = [
             Row(each.ids[-1], place, each.slots) for each, place in zip(going, places, strict=True)
         ]
-        taken, (result, *_) = await rows.run(given)
+        used, (result, *_) = await rows.run(inputs)
         behind = list(result)
         going = [
             Beam(each.ids, each.total, (*each.slots, slot))
-            for each, slot in zip(going, taken, strict=True)
+            for each, slot in zip(going, used, strict=True)
         ]
         if len(going[0].ids) % _TURN == 0:
             await asyncio.sleep(0)
@@ -123,8 +123,8 @@ async def read_prompt(rows: RowDecoder, prompt: Sequence[int]) -> tuple[list[int
     for first in range(0, len(prompt), rows.count):
         part = prompt[first : first + rows.count]
         own = range(rows.slot, rows.slot + len(part))
-        given = [Row(token, first + at, [*slots, *own[:at]]) for at, token in enumerate(part)]
-        taken, (result, *_) = await rows.run(given)
-        slots += taken
+        inputs = [Row(token, first + at, [*slots, *own[:at]]) for at, token in enumerate(part)]
+        used, (result, *_) = await rows.run(inputs)
+        slots += used
         logits.extend(result)
     return slots, logits

@@ -82,36 +82,36 @@ def read_options(options: Mapping[str, Any], tokens: SpeechTokens) -> Asked:
         if name not in OPTIONS:
             expected = f"some of {', '.join(OPTIONS)}"
             raise InputError("options", expected, repr(name), hint=did_you_mean(name, OPTIONS))
-    given = {name: value for name, value in options.items() if value is not None}
-    progress: Any = given.get("progress")
+    chosen = {name: value for name, value in options.items() if value is not None}
+    progress: Any = chosen.get("progress")
     if not (progress is None or callable(progress)):
         raise InputError("progress", "a function of a Progress", described(progress))
     return Asked(
-        sample_rate=whole_number("sample_rate", given.get("sample_rate", RATE), 1),
-        language=tokens.check_language(given.get("language")),
+        sample_rate=whole_number("sample_rate", chosen.get("sample_rate", RATE), 1),
+        language=tokens.check_language(chosen.get("language")),
         task=tokens.check_task(
-            one_of("task", given.get("task", "transcribe"), ("transcribe", "translate"))
+            one_of("task", chosen.get("task", "transcribe"), ("transcribe", "translate"))
         ),
-        timestamps=_flag(given, "timestamps", default=True),
-        word_timestamps=_flag(given, "word_timestamps", default=False),
-        vad_filter=_vad_filter(given),
-        temperatures=_temperatures(given.get("temperatures", _TEMPERATURES)),
-        most_compressed=_number(given, "compression_ratio_threshold", 2.4),
-        least_probable=_number(given, "log_probability_threshold", -1.0),
-        most_silent=_number(given, "no_speech_threshold", 0.6),
-        beam_size=whole_number("beam_size", given.get("beam_size", 1), 1, MOST_BEAMS),
-        patience=_positive(given, "patience"),
-        length_penalty=_number(given, "length_penalty", 1.0),
-        seed=whole_number("seed", given.get("seed", 0), 0, 2**32 - 1),
+        timestamps=_flag(chosen, "timestamps", default=True),
+        word_timestamps=_flag(chosen, "word_timestamps", default=False),
+        vad_filter=_vad_filter(chosen),
+        temperatures=_temperatures(chosen.get("temperatures", _TEMPERATURES)),
+        most_compressed=_number(chosen, "compression_ratio_threshold", 2.4),
+        least_probable=_number(chosen, "log_probability_threshold", -1.0),
+        most_silent=_number(chosen, "no_speech_threshold", 0.6),
+        beam_size=whole_number("beam_size", chosen.get("beam_size", 1), 1, MOST_BEAMS),
+        patience=_positive(chosen, "patience"),
+        length_penalty=_number(chosen, "length_penalty", 1.0),
+        seed=whole_number("seed", chosen.get("seed", 0), 0, 2**32 - 1),
         progress=cast(ProgressCallback | None, progress),
     )
 
 
-def _temperatures(given: object) -> tuple[float, ...]:
-    listed: Any = [given] if isinstance(given, int | float) else given
+def _temperatures(value: object) -> tuple[float, ...]:
+    listed: Any = [value] if isinstance(value, int | float) else value
     expected = "a number from 0 to 2, or a list of them"
     if not isinstance(listed, Sequence) or isinstance(listed, str | bytes):
-        raise InputError("temperatures", expected, described(given))
+        raise InputError("temperatures", expected, described(value))
     if not 0 < len(listed) <= _MOST_TEMPERATURES:
         raise InputError("temperatures", f"1 to {_MOST_TEMPERATURES} numbers", f"{len(listed)}")
     for each in cast(Sequence[object], listed):
@@ -120,29 +120,29 @@ def _temperatures(given: object) -> tuple[float, ...]:
     return tuple(float(each) for each in cast(Sequence[float], listed))
 
 
-def _positive(given: Mapping[str, Any], name: str) -> float:
-    result = _number(given, name, 1.0)
+def _positive(chosen: Mapping[str, Any], name: str) -> float:
+    result = _number(chosen, name, 1.0)
     if not 0 < result <= _MOST_PATIENCE:
         raise InputError(name, f"a number above 0, {_MOST_PATIENCE} at the most", f"{result}")
     return result
 
 
-def _vad_filter(given: Mapping[str, Any]) -> bool | VoiceActivityModel:
-    result = given.get("vad_filter")
+def _vad_filter(chosen: Mapping[str, Any]) -> bool | VoiceActivityModel:
+    result = chosen.get("vad_filter")
     if isinstance(result, VoiceActivityModel):
         return result
-    return _flag(given, "vad_filter", default=False)
+    return _flag(chosen, "vad_filter", default=False)
 
 
-def _flag(given: Mapping[str, Any], name: str, *, default: bool) -> bool:
-    result = given.get(name, default)
+def _flag(chosen: Mapping[str, Any], name: str, *, default: bool) -> bool:
+    result = chosen.get(name, default)
     if not isinstance(result, bool):
         raise InputError(name, "True or False", described(result))
     return result
 
 
-def _number(given: Mapping[str, Any], name: str, default: float) -> float:
-    result = given.get(name, default)
+def _number(chosen: Mapping[str, Any], name: str, default: float) -> float:
+    result = chosen.get(name, default)
     if isinstance(result, bool) or not isinstance(result, int | float) or not isfinite(result):
         raise InputError(name, "a number", described(result))
     return float(result)

@@ -66,15 +66,15 @@ class RowPrograms:
         self._backend = backend
         self._weights = weights
         self._fitting = fitting
-        self._made: dict[tuple[int, tuple[int, ...]], tuple[Program, Executable]] = {}
+        self._prepared: dict[tuple[int, tuple[int, ...]], tuple[Program, Executable]] = {}
 
     async def executable(self, count: int, queries: tuple[int, ...]) -> Executable:
         """Return the pass of so many rows."""
-        if (count, queries) not in self._made:
+        if (count, queries) not in self._prepared:
             program = self._fitting.fit(rows_program(self.speech, self.cache, count, queries))
             executable = await self._backend.prepare(program, self._weights, self.states)
-            self._made[count, queries] = program, executable
-        return self._made[count, queries][1]
+            self._prepared[count, queries] = program, executable
+        return self._prepared[count, queries][1]
 
     async def reserve(self, slots: int) -> None:
         """Make room for so many slots."""
@@ -88,12 +88,12 @@ class RowPrograms:
     @property
     def planned_nbytes(self) -> int:
         """Intermediate values of what is prepared."""
-        return sum(program.planned_nbytes for program, _ in self._made.values())
+        return sum(program.planned_nbytes for program, _ in self._prepared.values())
 
     def close(self) -> None:
         """Free what was prepared; the states stay."""
-        while self._made:
-            self._made.popitem()[1][1].close()
+        while self._prepared:
+            self._prepared.popitem()[1][1].close()
 
 
 class RowDecoder:

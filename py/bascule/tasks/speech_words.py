@@ -135,13 +135,13 @@ def give_words(
     ended before it.
     """
     typical = typical_duration(words)
-    left = with_punctuation(without_pauses(words, typical))
+    remaining = with_punctuation(without_pauses(words, typical))
     results: list[Segment] = []
     at = 0
     for segment in segments:
         n_tokens, mine = sum(token < end for token in segment.ids), list[Word]()
-        while at < len(left) and n_tokens > 0:
-            word = left[at]
+        while at < len(remaining) and n_tokens > 0:
+            word = remaining[at]
             n_tokens -= word.n_tokens
             at += 1
             if word.text:

@@ -138,8 +138,8 @@ class VoiceActivityModel(LoadedModel):
         view = np.lib.stride_tricks.sliding_window_view
         windows = view(wide, cut.context + cut.samples)[:: cut.samples]
         mirrored = windows[:, -2 : -2 - cut.mirrored : -1]  # the last sample once
-        whole = np.concatenate([windows, mirrored], axis=1)
-        frames = view(whole, cut.frame, axis=1)[:, :: cut.step]
+        padded = np.concatenate([windows, mirrored], axis=1)
+        frames = view(padded, cut.frame, axis=1)[:, :: cut.step]
         return np.ascontiguousarray(frames.reshape(-1, cut.frame))
 
     async def _on_device(self, frames: Array, state: Array, count: int) -> tuple[Array, Array]:

@@ -83,8 +83,8 @@ async def open_made(tokenizer_json: bytes, n_tokens: int, folder: str = "") -> T
 
     Remembered as `open_tokenizer` does, where a `folder` is given.
     """
-    made = CheckedTokenizer(tokenizer_json, n_tokens, 0, None)
-    return (await _remembered(tokenizer_json, None, folder, lambda: made)).tokenizer
+    checked = CheckedTokenizer(tokenizer_json, n_tokens, 0, None)
+    return (await _remembered(tokenizer_json, None, folder, lambda: checked)).tokenizer
 
 
 async def _remembered(

@@ -76,13 +76,13 @@ def read_folder_vocabulary(files: TokenizerFiles) -> Vocabulary:
     metadata |= _from_config(
         files, _first_token(None if files.bare else tokenizer.get("post_processor"), place), tokens
     )
-    made = make_vocabulary(metadata, pre, place)
+    vocabulary = make_vocabulary(metadata, pre, place)
     if unknown := sorted(i for i in files.ends if not 0 <= i < len(tokens)):
         told_of = f"eos_token_id {unknown[0]:,} is none of the {len(tokens):,} tokens"
         raise ModelFileError(files.place, told_of)
     return replace(
-        made,
-        ends=made.ends | files.ends,
+        vocabulary,
+        ends=vocabulary.ends | files.ends,
         strips_before=_stripping(added, "lstrip"),
         strips_after=_stripping(added, "rstrip"),
     )
@@ -139,11 +139,11 @@ def _pre_tokenizer(config: Mapping[str, Any], model: Mapping[str, Any], place: s
     kind = model.get("type", "BPE" if "merges" in model else None)
     if kind != "BPE":
         raise _unsupported(place, f"its tokens are made by {_type(model)!r}, not by a 'BPE'")
-    whole = model.get("ignore_merges", False)
-    if not isinstance(whole, bool):
+    ignores_merges = model.get("ignore_merges", False)
+    if not isinstance(ignores_merges, bool):
         raise ModelFileError(place, "its ignore_merges is no boolean")
     steps = (config.get("normalizer"), config.get("pre_tokenizer"))
-    return _asked(place, partial(pretokenizer_of, whole_words_first=whole), *steps)
+    return _asked(place, partial(pretokenizer_of, whole_words_first=ignores_merges), *steps)
 
 
 def _tokens(vocab: object, added: object, place: str) -> tuple[tuple[str, ...], list[int]]:

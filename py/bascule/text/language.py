@@ -134,8 +134,8 @@ class LanguageTokenizer:
         return results
 
     def decode_bytes(self, ids: Iterable[int], *, skip_special: bool = True) -> bytes:
-        kept = (i for i in ids if not (skip_special and i in self._silent))
-        return b"".join(map(self._bytes_of, kept))
+        shown = (i for i in ids if not (skip_special and i in self._silent))
+        return b"".join(map(self._bytes_of, shown))
 
     def _bytes_of(self, token: int) -> bytes:
         known = self._bytes.get(token)

@@ -53,14 +53,14 @@ class Spaced:
             fallback = {"byte_fallback": False}
             return {"type": "Unigram", "unk_id": self.unknown, **fallback, "vocab": vocab}
         unknown = None if self.to_bytes else self.unknown
-        kept = {text: i for i, text in enumerate(tokens) if i not in left_out or i == unknown}
+        vocabulary = {text: i for i, text in enumerate(tokens) if i not in left_out or i == unknown}
         return {
             "type": "BPE",
             "unk_token": None if unknown is None else tokens[unknown],
             "fuse_unk": self.fuses_unknown,
             "byte_fallback": self.to_bytes,
             "ignore_merges": self.whole_words_first,
-            "vocab": kept,
+            "vocab": vocabulary,
             "merges": list(merges),
         }
 

@@ -43,14 +43,14 @@ def spaced_of(
     text = model.get("unk_token")
     if text is not None and text not in tokens:
         raise ModelFileError(place, f"its unk_token is {str(text)[:40]!r}, which is no token")
-    whole = _flag(model, "ignore_merges", place)
-    if whole and text is not None and not to_bytes:
+    ignores_merges = _flag(model, "ignore_merges", place)
+    if ignores_merges and text is not None and not to_bytes:
         raise UnknownCut("it takes words whole and has a token for unknown ones")
     return replace(
         result,
         unknown=None if text is None else tokens.index(text),
         fuses_unknown=_flag(model, "fuse_unk", place),
-        whole_words_first=whole,
+        whole_words_first=ignores_merges,
     )
 
 

@@ -35,9 +35,9 @@ class Detokeniser:
 
     def flush(self) -> str:
         """What is left at the end: U+FFFD for a character that stayed unfinished, else ""."""
-        left = self._decoder.decode(b"", final=True)
+        rest = self._decoder.decode(b"", final=True)
         self._decoder.reset()
-        return left
+        return rest
 
 
 class StopStrings:
@@ -66,14 +66,14 @@ class StopStrings:
             _, at, self.stopped = first
             before, self._held = self._held[:at], ""
             return before
-        kept = len(self._held) - self._could_begin()
-        before, self._held = self._held[:kept], self._held[kept:]
+        n_released = len(self._held) - self._could_begin()
+        before, self._held = self._held[:n_released], self._held[n_released:]
         return before
 
     def flush(self) -> str:
         """What was held back, when no more text comes."""
-        left, self._held = self._held, ""
-        return left
+        rest, self._held = self._held, ""
+        return rest
 
     def _could_begin(self) -> int:
         """How many characters at the end are the beginning of a stop string, at most."""

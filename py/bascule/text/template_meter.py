@@ -28,7 +28,7 @@ class Meter:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._steps = 0
-        self._made = 0
+        self._n_made = 0
         self._read = 0
         self._end = time.monotonic() + limits.seconds
 
@@ -147,8 +147,8 @@ class Meter:
     def _make(self, characters: int, items: int) -> None:
         if characters > self._limits.characters:
             raise TemplateFault(f"a value holds more than {self._limits.characters:,} characters")
-        self._made += characters + items
-        if self._made > self._limits.made:
+        self._n_made += characters + items
+        if self._n_made > self._limits.made:
             raise TemplateFault(f"it makes more than {self._limits.made:,} characters in all")
 
     def _weighed(self, value: Any) -> tuple[int, int]:

@@ -104,10 +104,10 @@ class _Metered(NodeTransformer):
         for operand in node.ops:
             result.append(_filtered(left, COMPARING, nodes.Const(operand.op), operand.expr))
             left = operand.expr
-        whole = result[0]
+        joined = result[0]
         for each in result[1:]:
-            whole = nodes.And(whole, each, lineno=node.lineno)
-        return whole
+            joined = nodes.And(joined, each, lineno=node.lineno)
+        return joined
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         """Count the texts before they are joined."""

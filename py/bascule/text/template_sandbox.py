@@ -198,14 +198,14 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         whose, name = getattr(__obj, "__self__", None), getattr(__obj, "__name__", "")
         if isinstance(whose, str):
             # What Jinja hands to macros with their variables.
-            given = {key: each for key, each in kwargs.items() if key not in _JINJAS_OWN}
+            options = {key: each for key, each in kwargs.items() if key not in _JINJAS_OWN}
             match name:
                 case "replace":
-                    return __self._replace(whose, *args, **given)
+                    return __self._replace(whose, *args, **options)
                 case "split":
-                    return __self._split(whose, *args, **given)
+                    return __self._split(whose, *args, **options)
                 case "strip" | "lstrip" | "rstrip":
-                    return __self._strip(name, whose, *args, **given)
+                    return __self._strip(name, whose, *args, **options)
                 case "title":
                     __self._check_title(whose)
                 case _:

@@ -101,7 +101,7 @@ def _begun_by(tokens: list[str]) -> list[int]:
 def folded(text: str) -> str:
     """The text in one case, character by character; of one that becomes several the first."""
     # The sigma at a word's end is another one, depending on its neighbours.
-    whole = text.upper().lower()
-    if len(whole) != len(text):
-        whole = "".join(character.upper().lower()[0] for character in text)
-    return whole.replace("\u03c2", "\u03c3")
+    result = text.upper().lower()
+    if len(result) != len(text):
+        result = "".join(character.upper().lower()[0] for character in text)
+    return result.replace("\u03c2", "\u03c3")

@@ -43,7 +43,7 @@ async def remember_checked(
     """Begin to remember a folder's checked tokenizer.json for `take_early` of the next visit."""
     names = ("bridge/text.js", "bridge/remembered.js", "vendor/idb.js")
     text, remembered, idb = await bridge_modules(names)
-    kept = {
+    record = {
         "key": key,
         "nTokens": checked.n_tokens,
         "nAdded": checked.n_added_to_text,
@@ -52,7 +52,7 @@ async def remember_checked(
         "json": checked.json.decode(),
     }
     # Not awaited: the load goes on, and the promise never rejects.
-    text.keepChecked(remembered, idb, folder, json.dumps(kept, ensure_ascii=False))
+    text.keepChecked(remembered, idb, folder, json.dumps(record, ensure_ascii=False))
 
 
 def _most(max_tokens: int | None) -> int:

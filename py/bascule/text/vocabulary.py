@@ -155,7 +155,7 @@ def make_vocabulary(
     ids = {name: _id(metadata, name, len(tokens), place) for name in ("bos", "eos", "eot", "eom")}
     named = {control[text] for text in _ENDS if text in control}
     special = {i for i in (ids["eos"], ids["eot"], ids["eom"]) if i is not None}
-    made = Vocabulary(
+    result = Vocabulary(
         tokens=tokens,
         merges=_merges(metadata, merged, place),
         pre=pre,
@@ -170,10 +170,10 @@ def make_vocabulary(
     )
     if isinstance(pre, Spaced):
         try:
-            pre.unknown_runs(tokens, made.left_out)
+            pre.unknown_runs(tokens, result.left_out)
         except ValueError as fault:
             raise UnsupportedModelError(place, f"{fault}") from None
-    return made
+    return result
 
 
 def _fault(place: str, key: str, expected: str, found: str) -> ModelFileError:

@@ -70,7 +70,7 @@ def _from_path(where: str, path: Any) -> Array:
         raise InputError(where, "a file that can be read", f"{path!r:.80}: {error}") from None
 
 
-def _decoded(where: str, file: Any, found: str) -> Array:
+def _decoded(where: str, file: Any, what: str) -> Array:
     pillow = _pillow()
     try:
         with pillow.open(file) as image:
@@ -80,7 +80,7 @@ def _decoded(where: str, file: Any, found: str) -> Array:
     except pillow.DecompressionBombError as error:
         raise _too_large(where, str(error)) from None
     except Exception as error:  # decoders raise whatever their bytes lead them to
-        problem = f"{found} ({type(error).__name__}: {str(error)[:120]})"
+        problem = f"{what} ({type(error).__name__}: {str(error)[:120]})"
         raise InputError(where, "an image that can be decoded", problem) from error
 
 
@@ -103,8 +103,8 @@ def _from_numbers(where: str, numbers: Array, mode: str) -> Array:
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
-def _from_array(where: str, given: Any) -> Array:
-    array: Array = np.asarray(given)
+def _from_array(where: str, value: Any) -> Array:
+    array: Array = np.asarray(value)
     expected = "an array (H, W, 3), (H, W, 4), (H, W, 1) or (H, W) of uint8"
     grey = array.ndim == 2
     fits = grey or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
@@ -124,9 +124,9 @@ def _check_size(where: str, height: int, width: int) -> None:
         raise _too_large(where, f"{width:,} x {height:,} pixels")
 
 
-def _too_large(where: str, found: str) -> InputError:
+def _too_large(where: str, size: str) -> InputError:
     hint = "Make it smaller first; models see a few hundred pixels a side."
-    return InputError(where, f"an image of at most {MOST_PIXELS:,} pixels", found, hint=hint)
+    return InputError(where, f"an image of at most {MOST_PIXELS:,} pixels", size, hint=hint)
 
 
 def pillow_or_none() -> Any | None:

@@ -39,8 +39,8 @@ def _along_rows(x: Array, wanted: int, kind: Filter) -> Array:
     for tap in range(weights.shape[1]):
         column = weights[:, tap]
         used = column != 0
-        taken = x[np.minimum(first[used] + tap, last)].astype(np.int32)
-        total[used] += taken * column[used, None, None]
+        rows = x[np.minimum(first[used] + tap, last)].astype(np.int32)
+        total[used] += rows * column[used, None, None]
     return np.clip(total >> _BITS, 0, 255).astype(np.uint8)
 
 

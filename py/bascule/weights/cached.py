@@ -120,11 +120,14 @@ class CachedFile:
     async def open(self, expected: Expected | None) -> None:
         """Find out the file's version. FileMissingError, SourceError."""
         self._expected = expected
-        kept = self._journal.load(self._key) if self._journal else None
+        stored = self._journal.load(self._key) if self._journal else None
         if expected is None:
-            self._entry = await self._revalidated(kept)
-        elif kept and (kept.nbytes, kept.chunk_nbytes) == (expected.nbytes, expected.chunk_nbytes):
-            self._entry = kept
+            self._entry = await self._revalidated(stored)
+        elif stored and (stored.nbytes, stored.chunk_nbytes) == (
+            expected.nbytes,
+            expected.chunk_nbytes,
+        ):
+            self._entry = stored
         else:
             self._entry = self._fresh(Version(expected.nbytes), expected.chunk_nbytes)
         if self.entry.missing:
@@ -170,11 +173,11 @@ class CachedFile:
             # by chunk. One that caches nothing for long is frozen: fetching twice does no harm.
             journal, before = self._journal, self._journal.pulse(self._key)
             await self._acquire()
-            kept = journal.load(self._key)
+            stored = journal.load(self._key)
             news = journal.pulse(self._key) != before
             self._silent_s = 0.0 if news else self._silent_s + _TURN_S
-            if kept and _version(kept).agrees(_version(self.entry)):
-                self._entry = kept
+            if stored and _version(stored).agrees(_version(self.entry)):
+                self._entry = stored
         return result
 
     def kept(self, index: int) -> bytes:
@@ -213,26 +216,26 @@ class CachedFile:
         self._waiting.clear()
         self._remove()
 
-    async def _revalidated(self, kept: Entry | None) -> Entry:
+    async def _revalidated(self, stored: Entry | None) -> Entry:
         """What is kept, if the server still has that version, cannot be asked or is not to be."""
-        if kept and not self._keeping.revalidates:
-            self.remote.version = _version(kept)
-            return kept
+        if stored and not self._keeping.revalidates:
+            self.remote.version = _version(stored)
+            return stored
         try:
-            version = await self.remote.check(_REVALIDATE_S if kept else None)
+            version = await self.remote.check(_REVALIDATE_S if stored else None)
         except FileMissingError:
             entry = Entry(self.url, 0, self._chunk_nbytes, missing=True)
             self._save(entry)
             raise
         except SourceError:
-            if kept is None:
+            if stored is None:
                 raise
-            self.remote.version = _version(kept)
-            return kept
-        if kept and not kept.missing and _version(kept).agrees(version):
-            self.remote.version = _version(kept)
-            return kept
-        if kept:
+            self.remote.version = _version(stored)
+            return stored
+        if stored and not stored.missing and _version(stored).agrees(version):
+            self.remote.version = _version(stored)
+            return stored
+        if stored:
             self._remove()
         return self._fresh(version, self._chunk_nbytes)
 

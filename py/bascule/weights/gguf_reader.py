@@ -60,9 +60,9 @@ class Reader:
 
     def could_need(self, nbytes: int, where: str) -> None:
         """See that the file, and a header in it, has room for `nbytes` more bytes."""
-        left = self.file_nbytes - self.at
-        if nbytes > left:
-            expected = f"no more than the {left:,} bytes left in the file"
+        remaining = self.file_nbytes - self.at
+        if nbytes > remaining:
+            expected = f"no more than the {remaining:,} bytes left in the file"
             raise self.fault(where, expected, f"{nbytes:,} bytes")
         if self.at + nbytes > MOST_HEADER_NBYTES:
             expected = f"a header of at most {MOST_HEADER_NBYTES:,} bytes"

@@ -106,15 +106,15 @@ def make_manifest(
     fields: dict[str, Any] = {}
     done = 0
     for name in sorted(files):
-        whole, chunks, nbytes = hashlib.sha256(), list[str](), 0
+        digest, chunks, nbytes = hashlib.sha256(), list[str](), 0
         with open_regular(files[name]) as handle:
             while chunk := handle.read(chunk_nbytes):
-                whole.update(chunk)
+                digest.update(chunk)
                 chunks.append(hashlib.sha256(chunk).hexdigest())
                 nbytes += len(chunk)
                 done += len(chunk)
                 tell(done)
-        fields[name] = {"nbytes": nbytes, "sha256": whole.hexdigest(), "chunks": chunks}
+        fields[name] = {"nbytes": nbytes, "sha256": digest.hexdigest(), "chunks": chunks}
     document = {"version": 1, "chunk_nbytes": chunk_nbytes, "files": fields}
     return (json.dumps(document, indent=1) + "\n").encode()
 

@@ -120,15 +120,15 @@ def chunk_order(pieces: Sequence[Piece], chunk_nbytes: int, count: int = 0) -> l
 
 def leading(pieces: Sequence[Piece]) -> Callable[[int, int], int]:
     """Counts the complete pieces from the first on; call it once for each chunk (start, nbytes)."""
-    left = [piece.nbytes for piece in pieces]
+    missing = [piece.nbytes for piece in pieces]
     ready = 0
 
     def note(start: int, nbytes: int) -> int:
         nonlocal ready
         for index, piece in enumerate(pieces):
             begin = max(start, piece.file_offset)
-            left[index] -= max(0, min(start + nbytes, piece.file_offset + piece.nbytes) - begin)
-        while ready < len(left) and left[ready] <= 0:
+            missing[index] -= max(0, min(start + nbytes, piece.file_offset + piece.nbytes) - begin)
+        while ready < len(missing) and missing[ready] <= 0:
             ready += 1
         return ready
 

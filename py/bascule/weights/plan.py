@@ -93,16 +93,16 @@ def _kind(parameter: Parameter, tensor: TensorInfo, n_elements: int, place: str)
     return RAW, n_elements // block.n_elements * block.nbytes
 
 
-def _check_shape(parameter: Parameter, found: Sequence[TensorInfo], place: str) -> None:
+def _check_shape(parameter: Parameter, tensors: Sequence[TensorInfo], place: str) -> None:
     """Tensors stacked on their first axis make the parameter, or have the rows that it keeps."""
-    tails = {tensor.shape[1:] for tensor in found}
-    height = sum(tensor.shape[0] if tensor.shape else 0 for tensor in found)
-    whole = parameter.whole or height
-    enough = height == whole and parameter.first + parameter.rows <= height
+    tails = {tensor.shape[1:] for tensor in tensors}
+    height = sum(tensor.shape[0] if tensor.shape else 0 for tensor in tensors)
+    total = parameter.whole or height
+    enough = height == total and parameter.first + parameter.rows <= height
     stacked = (parameter.rows or height, *next(iter(tails)))
     fits = stacked == parameter.shape or (parameter.rows == 1 and stacked[1:] == parameter.shape)
     if len(tails) != 1 or not enough or not fits:
-        shapes = ", ".join(f"{t.name} {list(t.shape)}" for t in found)
-        kept = f" (rows {parameter.first} on)" if parameter.rows else ""
-        wanted = f"{parameter.name} {list(parameter.shape)}{kept} of the model's settings"
+        shapes = ", ".join(f"{t.name} {list(t.shape)}" for t in tensors)
+        which = f" (rows {parameter.first} on)" if parameter.rows else ""
+        wanted = f"{parameter.name} {list(parameter.shape)}{which} of the model's settings"
         raise ModelFileError(place, f"{shapes} does not make {wanted}")

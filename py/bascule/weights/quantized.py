@@ -94,10 +94,10 @@ def report_of(parameter: Parameter, sums: Sums | None) -> TensorReport:
         errors = (sums.relative_error, sums.max_error)
         return TensorReport(parameter.name, parameter.dtype, *sizes, *errors)
     if len(parameter.shape) == 2 and parameter.shape[1] % _RUN:
-        kept = f"its rows of {parameter.shape[1]:,} are no multiple of {_RUN} long"
+        reason = f"its rows of {parameter.shape[1]:,} are no multiple of {_RUN} long"
     else:
-        kept = "what it is added to or scales is computed in float32"
-    return TensorReport(parameter.name, parameter.dtype, *sizes, kept=kept)
+        reason = "what it is added to or scales is computed in float32"
+    return TensorReport(parameter.name, parameter.dtype, *sizes, kept=reason)
 
 
 def quantizing_nbytes(parameters: Sequence[Parameter], chunk_nbytes: int) -> int:

@@ -42,14 +42,14 @@ class RecordedSource:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._whole: dict[str, bool] = {}
+        self._read_whole: dict[str, bool] = {}
         self.location = source.location
 
     @property
     def files(self) -> FilesRead:
         """What was asked for so far."""
-        small = tuple(file for file, whole in self._whole.items() if whole)
-        large = tuple(file for file, whole in self._whole.items() if not whole)
+        small = tuple(file for file, is_whole in self._read_whole.items() if is_whole)
+        large = tuple(file for file, is_whole in self._read_whole.items() if not is_whole)
         return FilesRead(small, large)
 
     @property
@@ -58,23 +58,23 @@ class RecordedSource:
 
     async def read(self, file: str, offset: int = 0, nbytes: int | None = None) -> bytes:
         if offset == 0 and nbytes is None:
-            self._whole.setdefault(file, True)
+            self._read_whole.setdefault(file, True)
         else:
-            self._whole[file] = False
+            self._read_whole[file] = False
         return await self._source.read(file, offset, nbytes)
 
     async def size(self, file: str) -> int:
-        self._whole.setdefault(file, False)
+        self._read_whole.setdefault(file, False)
         return await self._source.size(file)
 
     async def chunk_nbytes(self, file: str) -> int:
-        self._whole.setdefault(file, False)
+        self._read_whole.setdefault(file, False)
         return await self._source.chunk_nbytes(file)
 
     async def stream(
         self, file: str, pieces: Sequence[Piece], store: WeightStore, report: Report
     ) -> None:
-        self._whole[file] = False
+        self._read_whole[file] = False
         await self._source.stream(file, pieces, store, report)
 
     async def reread(self, file: str, pieces: Sequence[Piece], store: WeightStore) -> None:
@@ -103,8 +103,8 @@ async def remember_load(
         return
     before = await _rows(remembered)
     others = [row for row in before if row["address"] != address]
-    taken = auto or next((row["auto"] for row in before if row["address"] == address), "")
-    row = {"address": address, **files.as_json(), "auto": taken}
+    chosen = auto or next((row["auto"] for row in before if row["address"] == address), "")
+    row = {"address": address, **files.as_json(), "auto": chosen}
     await _put(remembered, before, [*others, row][-MOST_LOADS:])
 
 

@@ -187,14 +187,14 @@ class Remote:
             self._refuse(response, at)
             self._same_version(response, at)
             skip = at if response.status_code == 200 else 0
-            left = end - at
+            remaining = end - at
             async for part in self._parts(response):
-                kept = part[skip:][:left]
+                data = part[skip:][:remaining]
                 skip = max(0, skip - len(part))
-                left -= len(kept)
-                if kept:
-                    yield kept
-                if not left:
+                remaining -= len(data)
+                if data:
+                    yield data
+                if not remaining:
                     return
 
     def _refuse(self, response: httpx.Response, at: int) -> None:

@@ -147,37 +147,37 @@ class HttpSource:
             await result.open(expected)
         return result
 
-    async def _read_all(self, found: CachedFile, file: str) -> bytes:
+    async def _read_all(self, cached: CachedFile, file: str) -> bytes:
         most = MOST_MANIFEST_NBYTES if file == MANIFEST else MOST_SMALL_NBYTES
-        if found.entry.nbytes > most:
-            raise ModelFileError(found.url, "it is too large for what it should hold")
-        data = await found.read_all(most)
+        if cached.entry.nbytes > most:
+            raise ModelFileError(cached.url, "it is too large for what it should hold")
+        data = await cached.read_all(most)
         if digest := self._hashes.get(file, ""):
             proof = Proof(digest)
             await proof.add(data)
-            await self._prove(proof, found, digest)
+            await self._prove(proof, cached, digest)
         return data
 
-    async def _read_part(self, found: CachedFile, offset: int, nbytes: int | None) -> bytes:
-        end = found.entry.nbytes if nbytes is None else offset + nbytes
-        if end > found.entry.nbytes:
-            missing = end - found.entry.nbytes
-            raise SourceError(found.url, f"it ends {missing:,} bytes early", offset=offset)
+    async def _read_part(self, cached: CachedFile, offset: int, nbytes: int | None) -> bytes:
+        end = cached.entry.nbytes if nbytes is None else offset + nbytes
+        if end > cached.entry.nbytes:
+            missing = end - cached.entry.nbytes
+            raise SourceError(cached.url, f"it ends {missing:,} bytes early", offset=offset)
         if end - offset > MOST_SMALL_NBYTES:
-            raise ModelFileError(found.url, "a part of it is too large for what it should hold")
-        size, parts = found.entry.chunk_nbytes, list[bytes]()
+            raise ModelFileError(cached.url, "a part of it is too large for what it should hold")
+        size, parts = cached.entry.chunk_nbytes, list[bytes]()
         for index in range(offset // size, -(-end // size)):
-            data, start = await found.chunk(index), index * size
+            data, start = await cached.chunk(index), index * size
             parts.append(data[max(0, offset - start) : end - start])
         return b"".join(parts)
 
-    async def _prove(self, proof: Proof, found: CachedFile, digest: str) -> None:
+    async def _prove(self, proof: Proof, cached: CachedFile, digest: str) -> None:
         try:
-            proof.check(found.url)
+            proof.check(cached.url)
         except HashMismatchError:
-            await found.forget()
+            await cached.forget()
             raise
-        found.proven(digest)
+        cached.proven(digest)
 
     async def _expected(self, file: str) -> Expected | None:
         async with self._reading:

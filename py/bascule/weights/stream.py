@@ -146,20 +146,20 @@ class _Arrived:
         whole: Callable[[Planned], None] | None,
     ) -> None:
         self._arrivals = arrivals
-        self._whole = whole
+        self._arrived = whole
         self._progress = progress
         self._total = sum(planned.piece.nbytes for planned in plan)
         self._done: dict[str, int] = {}
         self._ready: dict[str, int] = {}
-        self._left = Counter(planned.parameter for planned in plan)
+        self._n_missing = Counter(planned.parameter for planned in plan)
 
     def note(self, file: str, mine: Sequence[Planned], done: int, ready: int) -> None:
         """`done` bytes of a file's pieces have come, and the first `ready` of them are whole."""
         for planned in mine[self._ready.get(file, 0) : ready]:
-            if self._whole is not None:
-                self._whole(planned)
-            self._left[planned.parameter] -= 1
-            if self._arrivals is not None and not self._left[planned.parameter]:
+            if self._arrived is not None:
+                self._arrived(planned)
+            self._n_missing[planned.parameter] -= 1
+            if self._arrivals is not None and not self._n_missing[planned.parameter]:
                 self._arrivals.mark([planned.parameter])
         self._ready[file] = max(ready, self._ready.get(file, 0))
         self._done[file] = done

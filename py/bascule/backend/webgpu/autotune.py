@@ -218,10 +218,10 @@ async def _wins(bench: _Bench, scratch: _Scratch, best: Kernel, default: Kernel)
     return median(ratios) <= 1 - GAIN
 
 
-def _difference(found: Array, expected: Array) -> float:
+def _difference(result: Array, expected: Array) -> float:
     """The largest one, in units of the expected numbers' root mean square; inf for a NaN."""
     scale = float(np.sqrt(np.mean(np.square(expected, dtype=np.float64)))) or 1.0
-    worst = float(np.max(np.abs(found - expected)))
+    worst = float(np.max(np.abs(result - expected)))
     return worst / scale if np.isfinite(worst) else float("inf")
 
 
@@ -324,11 +324,11 @@ class _Bench:
     async def prove(self, scratch: _Scratch, kernel: Kernel) -> tuple[float, Array]:
         """Milliseconds of one dispatch, and its result, which held `before`."""
         result = scratch.buffers[scratch.result.name]
-        found = np.full(prod(scratch.result.limits), scratch.before, np.float32)
-        self.gpu.write(result, 0, found.data)
+        output = np.full(prod(scratch.result.limits), scratch.before, np.float32)
+        self.gpu.write(result, 0, output.data)
         ms = await self._run(scratch, kernel, 1)
-        await self._read(result, found.data)
-        return ms, found
+        await self._read(result, output.data)
+        return ms, output
 
     async def sample(
         self, scratch: _Scratch, kernel: Kernel, hint_ms: float | None = None

@@ -174,15 +174,15 @@ class WebGpuBackend:
                 self._quantizing[dtype] = await self.gpu.pipeline(
                     linked.wgsl, {"WORKGROUP": LANES}, linked.bindings, "quantize.wgsl"
                 )
-        made = GpuQuantizer(
+        quantizer = GpuQuantizer(
             self.gpu, self._quantizing, store, parameters, staging_nbytes, most_blocks
         )
         try:
-            await self.gpu.granted(made.buffers)
+            await self.gpu.granted(quantizer.buffers)
         except BaseException:
-            made.close()
+            quantizer.close()
             raise
-        return made
+        return quantizer
 
     def states(
         self, values: Sequence[Value], sizes: Mapping[str, int], *, kind: MemoryKind = "states"
@@ -229,9 +229,9 @@ class WebGpuBackend:
         calls = {signature(call): call for program in programs for call in program.calls}
         kernels = {k.key: k for k in await self.pipelines.kernels_for(list(calls.values()))}
         if name:
-            made = list(kernels.values())
+            distinct = list(kernels.values())
             adapter, digest = self.gpu.adapter, digest_of(calls.values())
-            await remember_pipelines(self.pipelines, adapter, name, digest, made)
+            await remember_pipelines(self.pipelines, adapter, name, digest, distinct)
         return len(kernels)
 
     async def tune(

@@ -192,8 +192,8 @@ class Choices:
             }
             for name, t in self._tuned.items()
         }
-        kept = {"failed": failed, "tuned": tuned, "proven": sorted(self._proven)}
-        await self.remembered.put(self._key, kept)
+        record = {"failed": failed, "tuned": tuned, "proven": sorted(self._proven)}
+        await self.remembered.put(self._key, record)
 
 
 def _has_f16_cache(call: Call) -> bool:

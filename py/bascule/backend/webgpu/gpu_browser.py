@@ -223,18 +223,18 @@ class BrowserGpu:
         entry: str = "main",
     ) -> int:
         """See `Gpu.pipeline`; in plain code it is compiled within the call."""
-        given = json.dumps(dict(constants))
+        overrides = json.dumps(dict(constants))
         try:
             if IN_PLAIN_CODE.get():
-                return int(self.bridge.pipelineNow(wgsl, given, bindings, label, entry))
-            made = await self.bridge.pipeline(wgsl, given, bindings, label, entry)
+                return int(self.bridge.pipelineNow(wgsl, overrides, bindings, label, entry))
+            answer = await self.bridge.pipeline(wgsl, overrides, bindings, label, entry)
         except JsException as error:
             raise self._gpu_error("pipeline", error) from None
-        if isinstance(made, str):
-            reply = json.loads(made)
+        if isinstance(answer, str):
+            reply = json.loads(answer)
             messages = [(line, text) for line, text, _ in reply]
             raise ShaderError(label, messages, column=reply[0][2] if reply else 0)
-        return int(made)
+        return int(answer)
 
     async def screen(self, canvas: Any, width: int, height: int) -> Any:
         """A canvas of the page, whose `show` copies a buffer's words into it: bridge/screen.js.
@@ -318,17 +318,17 @@ class BrowserGpu:
         return GpuError(verb, text, label=str(getattr(error, "label", "")))
 
 
-def _profile_from(found: Mapping[str, Any]) -> GpuProfile:
+def _profile_from(fields: Mapping[str, Any]) -> GpuProfile:
     """What web/bridge/profile.js gives as JSON."""
     return GpuProfile(
-        found["timed"],
-        found["seconds"],
-        [Submission(s["at"], s["pipelines"], s["ticks"], s["done"]) for s in found["submissions"]],
-        {int(name): label for name, label in found["labels"].items()},
-        [DeviceSpan(*each) for each in found["compiled"]],
-        [(at_s, nbytes) for at_s, nbytes in found["memory"]],
-        found["untimed"],
-        found["written"],
-        found["read"],
-        found["crossings"],
+        fields["timed"],
+        fields["seconds"],
+        [Submission(s["at"], s["pipelines"], s["ticks"], s["done"]) for s in fields["submissions"]],
+        {int(name): label for name, label in fields["labels"].items()},
+        [DeviceSpan(*each) for each in fields["compiled"]],
+        [(at_s, nbytes) for at_s, nbytes in fields["memory"]],
+        fields["untimed"],
+        fields["written"],
+        fields["read"],
+        fields["crossings"],
     )

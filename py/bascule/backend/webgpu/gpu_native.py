@@ -159,7 +159,7 @@ def _describe(
     *,
     least: bool = False,
 ) -> AdapterInfo:
-    kept = {name: int(limits[_dashed(name)]) for name in WANTED_LIMITS}
+    granted = {name: int(limits[_dashed(name)]) for name in WANTED_LIMITS}
     words = [str(info[name]) for name in ("vendor", "architecture", "device", "description")]
     return AdapterInfo(
         vendor=str(info["vendor"]),
@@ -169,10 +169,10 @@ def _describe(
         backend=str(info["backend_type"]),
         software=info["adapter_type"] == "CPU",
         features=frozenset(features),
-        limits=kept,
+        limits=granted,
         # The description holds the driver's version.
         identity=json.dumps(
-            [*words, sorted(features), kept, f"wgpu {version}", *(("least",) if least else ())]
+            [*words, sorted(features), granted, f"wgpu {version}", *(("least",) if least else ())]
         ),
         least=least,
     )
@@ -263,9 +263,9 @@ class NativeGpu:
     def trim(self) -> int:
         self._check_alive()
         before = self.allocated_nbytes
-        for kept in self._staging.values():
-            while kept:
-                self._drop_staging(kept.pop())
+        for buffers in self._staging.values():
+            while buffers:
+                self._drop_staging(buffers.pop())
         return before - self.allocated_nbytes
 
     def free(self, buffer: int) -> None:
@@ -327,7 +327,7 @@ class NativeGpu:
             layout = self._layout(bindings)[1]
             module = self._device.create_shader_module(label=label, code=wgsl)
             stage = {"module": module, "entry_point": entry, "constants": dict(constants)}
-            made = await self._device.create_compute_pipeline_async(
+            compiled = await self._device.create_compute_pipeline_async(
                 label=label, layout=layout, compute=stage
             )
         except Exception as error:
@@ -335,7 +335,7 @@ class NativeGpu:
             if isinstance(lost, DeviceLostError):
                 raise lost from None
             raise _shader_error(label, str(error)) from None
-        handle = self._pipelines.add((made, bindings, label))
+        handle = self._pipelines.add((compiled, bindings, label))
         if (profile := self._profile) is not None:
             at_s, seconds = began - profile.began_s, perf_counter() - began
             profile.compiled.append(DeviceSpan(handle, label, at_s, seconds))
@@ -480,7 +480,7 @@ class NativeGpu:
         self.lost = DESTROYED
         for buffer in [
             *self._buffers.clear(),
-            *(b for kept in self._staging.values() for b in kept),
+            *(b for buffers in self._staging.values() for b in buffers),
         ]:
             buffer.destroy()
         if self._profile is not None:
@@ -522,8 +522,8 @@ class NativeGpu:
                 if letter != "-"
             ]
             group = self._device.create_bind_group_layout(entries=entries)
-            whole = self._device.create_pipeline_layout(bind_group_layouts=[group])
-            self._layouts[bindings] = (group, whole)
+            pipeline_layout = self._device.create_pipeline_layout(bind_group_layouts=[group])
+            self._layouts[bindings] = (group, pipeline_layout)
         return self._layouts[bindings]
 
     def _group(self, pipeline: int, flat: array[int]) -> Any:
@@ -545,16 +545,19 @@ class NativeGpu:
             raise self._gpu_error("record", error, label=label) from None
 
     def _take_staging(self, size: int) -> Any:
-        kept = self._staging.get(size)
-        if kept:
-            return kept.pop()
+        unused = self._staging.get(size)
+        if unused:
+            return unused.pop()
         self._claim("read", size)
-        made = self._device.create_buffer(size=size, usage="MAP_READ|COPY_DST")
+        buffer = self._device.create_buffer(size=size, usage="MAP_READ|COPY_DST")
         self._memory.add("staging", size)
-        return made
+        return buffer
 
     def _keep_staging(self, staging: Any) -> None:
-        if sum(size * len(kept) for size, kept in self._staging.items()) > _STAGING_KEPT_NBYTES:
+        if (
+            sum(size * len(buffers) for size, buffers in self._staging.items())
+            > _STAGING_KEPT_NBYTES
+        ):
             self._drop_staging(staging)
         else:
             self._staging.setdefault(staging.size, []).append(staging)

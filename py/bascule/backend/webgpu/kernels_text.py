@@ -95,8 +95,8 @@ def _matmul_parts(x: Value, y: Value, *, transposed: bool) -> tuple[str, str]:
         return "left_any", "right_any"
     if transposed:
         return "left_vec4", "right_columns"
-    whole = isinstance(cols, int) and cols % 4 == 0
-    return "left_vec4", "right_rows" if whole else "right_any"
+    by_fours = isinstance(cols, int) and cols % 4 == 0
+    return "left_vec4", "right_rows" if by_fours else "right_any"
 
 
 def _dot_product_attention(call: Call, adapter: AdapterInfo) -> Variants:
@@ -147,9 +147,9 @@ def _transpose(call: Call, adapter: AdapterInfo) -> Variants:
 
 def _concat(call: Call, adapter: AdapterInfo) -> Variants:
     del adapter
-    given = [value for value in call.operands if value is not None]
-    n_absent = MOST_JOINED - len(given)
-    widths = [*(value.limits[-1] for value in given), *[0] * n_absent]
+    present = [value for value in call.operands if value is not None]
+    n_absent = MOST_JOINED - len(present)
+    widths = [*(value.limits[-1] for value in present), *[0] * n_absent]
     ends = dict(zip((f"{name}_end" for name in "abcdefg"), accumulate(widths), strict=True))
 
     def numbers(sizes: Sizes) -> Numbers:
@@ -157,7 +157,7 @@ def _concat(call: Call, adapter: AdapterInfo) -> Variants:
 
     def make() -> Kernel:
         kernel = make_kernel(call, "concat", numbers, lambda: flat(lanes, 64))
-        return replace(kernel, operands=(*given, *given[:1] * n_absent, call.result))
+        return replace(kernel, operands=(*present, *present[:1] * n_absent, call.result))
 
     lanes = prod(call.result.limits)
     return [make]

@@ -63,8 +63,8 @@ def a_lane_each(
     """
     n = prod(call.result.limits) if lanes is None else lanes
     launch = partial(flat, n, workgroup)
-    made = partial(make_kernel, call, name or call.op, numbers, launch)
-    return [partial(made, parts=parts, constants=constants)]
+    make = partial(make_kernel, call, name or call.op, numbers, launch)
+    return [partial(make, parts=parts, constants=constants)]
 
 
 def by_workgroup(

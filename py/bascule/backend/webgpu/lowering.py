@@ -51,19 +51,19 @@ async def lower(
     GpuOutOfMemoryError where the device has no memory for one of them, or had none for a weight.
     """
     kernels = await pipelines.kernels_for(program.calls)
-    made = TapeExecutable(gpu, pipelines, program, kernels, weights, states)
-    made.traceable = True
-    return await recorded(made)
+    executable = TapeExecutable(gpu, pipelines, program, kernels, weights, states)
+    executable.traceable = True
+    return await recorded(executable)
 
 
-async def recorded(made: Executable) -> Executable:
+async def recorded(executable: Executable) -> Executable:
     """Return it with its tape; closed where there is no memory for it, with errors as `lower`."""
     try:
-        await made.record()
+        await executable.record()
     except BaseException:
-        made.close()
+        executable.close()
         raise
-    return made
+    return executable
 
 
 class TapeExecutable:
@@ -103,8 +103,8 @@ class TapeExecutable:
             slots = [self._alloc(n) for n in program.slot_nbytes]
             self._inputs = {v.name: self._alloc(v.nbytes) for v in program.inputs}
             results = {name: slots[slot] for name, slot in program.slots.items()}
-            kept = states.targets if states else {}
-            self._buffers = {**weights.targets, **self._inputs, **kept, **results}
+            state_buffers = states.targets if states else {}
+            self._buffers = {**weights.targets, **self._inputs, **state_buffers, **results}
         except GpuError:
             self.close()
             raise
@@ -322,13 +322,13 @@ class TapeExecutable:
     def _params_for(self, sizes: Sizes) -> bytes:
         """The uniform block of all kernels for these sizes, made once per set of sizes."""
         key = tuple(sizes[dim.name] for dim in self._program.dims)
-        kept = self._kept_params.get(key)
-        if kept is None:
+        packed = self._kept_params.get(key)
+        if packed is None:
             for dim in self._program.dims:
                 if not 1 <= sizes[dim.name] <= dim.limit:
                     raise InputError(f"size {dim.name}", f"1 to {dim.limit}", str(sizes[dim.name]))
-            kept = b"".join(k.params(sizes).ljust(self._stride, b"\0") for k in self._kernels)
+            packed = b"".join(k.params(sizes).ljust(self._stride, b"\0") for k in self._kernels)
             if len(self._kept_params) >= _KEPT_PARAMS:
                 self._kept_params.clear()
-            self._kept_params[key] = kept
-        return kept
+            self._kept_params[key] = packed
+        return packed

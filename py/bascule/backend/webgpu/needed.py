@@ -37,7 +37,7 @@ async def remember_pipelines(
 ) -> None:
     """Keep what model `name` needs, its programs having that digest."""
     remembered, machine = pipelines.choices.remembered, machine_key(adapter)
-    made = {kernel.digest: _entry(kernel, pipelines, "made") for kernel in kernels}
+    entries = {kernel.digest: _entry(kernel, pipelines, "made") for kernel in kernels}
     # The device must be asked for in the same words again, or its pipelines are of no use.
     request: Entry = {
         "version": __version__,
@@ -47,12 +47,12 @@ async def remember_pipelines(
     await _put(remembered, REQUEST_KEY, request)
     key = f"pipelines {machine} {digest}"
     before: Any = (await remembered.get(key) or {}).get("digests")
-    if before != sorted(made):
-        await remembered.put(key, {"digests": sorted(made), "pipelines": list(made.values())})
+    if before != sorted(entries):
+        await remembered.put(key, {"digests": sorted(entries), "pipelines": list(entries.values())})
     names: Any = (await remembered.get(f"models {machine}") or {}).get("names")
     others = {k: v for k, v in names.items() if k != name} if isinstance(names, dict) else {}
-    kept = dict(list(others.items())[-_MOST_NAMES:])
-    await _put(remembered, f"models {machine}", {"names": {**kept, name: digest}})
+    latest = dict(list(others.items())[-_MOST_NAMES:])
+    await _put(remembered, f"models {machine}", {"names": {**latest, name: digest}})
 
 
 def _entry(kernel: Kernel, pipelines: Pipelines, outcome: str) -> Entry:

@@ -123,11 +123,11 @@ class Pipelines:
         self.n_retries_of_failed += known is not None and known.earlier
         began, messages = perf_counter(), ()
         try:
-            made = await self._gpu.pipeline(
+            pipeline = await self._gpu.pipeline(
                 kernel.wgsl, kernel.constants, kernel.bindings, kernel.label
             )
-            self.names[made] = kernel.variant
-            return made
+            self.names[pipeline] = kernel.variant
+            return pipeline
         except ShaderError as error:
             self.n_failed += 1
             messages = error.messages

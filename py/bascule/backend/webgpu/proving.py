@@ -137,12 +137,12 @@ class KernelProver:
             store.close()
 
 
-def deviation(found: Array, expected: Array) -> float:
+def deviation(result: Array, expected: Array) -> float:
     """The largest one, in units of the expected numbers' root mean square; inf where one is NaN."""
     wide = expected.astype(np.float64)
     scale = float(np.sqrt(np.mean(np.square(wide)))) or 1.0
-    worst = float(np.max(np.abs(found.astype(np.float64) - wide), initial=0.0))
-    return worst / scale if np.isfinite(worst) and found.shape == expected.shape else float("inf")
+    worst = float(np.max(np.abs(result.astype(np.float64) - wide), initial=0.0))
+    return worst / scale if np.isfinite(worst) and result.shape == expected.shape else float("inf")
 
 
 def _key(call: Call, kernel: Kernel) -> str:

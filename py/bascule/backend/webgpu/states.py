@@ -54,11 +54,13 @@ class GpuStates:
 
     def write(self, name: str, offset: int, data: Buffer) -> None:
         view = memoryview(data).cast("B")
-        whole = view.nbytes & ~3
-        if whole:
-            self._gpu.write(self.targets[name], offset, view[:whole])
-        if view.nbytes > whole:  # an odd number of f16: a queue writes four bytes at a time
-            self._gpu.write(self.targets[name], offset + whole, bytes(view[whole:]).ljust(4, b"\0"))
+        n_aligned = view.nbytes & ~3
+        if n_aligned:
+            self._gpu.write(self.targets[name], offset, view[:n_aligned])
+        if view.nbytes > n_aligned:  # an odd number of f16: a queue writes four bytes at a time
+            self._gpu.write(
+                self.targets[name], offset + n_aligned, bytes(view[n_aligned:]).ljust(4, b"\0")
+            )
 
     def read(self, name: str, offset: int, into: Buffer) -> Awaitable[None]:
         return self._gpu.read(self.targets[name], offset, into)
@@ -80,36 +82,36 @@ class GpuStates:
                 nbytes = self._allowed(value, sizes)
                 if nbytes == self.sizes[value.name]:
                     continue
-                made = await self._alloc(nbytes)
+                buffer = await self._alloc(nbytes)
                 self.generation += 1
-                kept = min(nbytes, self.sizes[value.name])
-                packed = linked.pack({"n": kept // 4})
-                self._copy(self._copier, params, packed, value.name, made, kept)
+                n_copied = min(nbytes, self.sizes[value.name])
+                packed = linked.pack({"n": n_copied // 4})
+                self._copy(self._copier, params, packed, value.name, buffer, n_copied)
                 self._gpu.free(self.targets[value.name])
-                self.targets[value.name], self.sizes[value.name] = made, nbytes
+                self.targets[value.name], self.sizes[value.name] = buffer, nbytes
         finally:
             if not self._gpu.lost:
                 self._gpu.free(params)
 
     async def _alloc(self, nbytes: int, *, uniform: bool = False) -> int:
         kind: MemoryKind = "programs" if uniform else self._kind
-        made = self._gpu.alloc(nbytes, uniform=uniform, kind=kind)
+        buffer = self._gpu.alloc(nbytes, uniform=uniform, kind=kind)
         try:
-            await self._gpu.granted([made])
+            await self._gpu.granted([buffer])
         except BaseException:
             if not self._gpu.lost:
-                self._gpu.free(made)
+                self._gpu.free(buffer)
             raise
-        return made
+        return buffer
 
     def _copy(
-        self, pipeline: int, params: int, packed: bytes, name: str, made: int, kept: int
+        self, pipeline: int, params: int, packed: bytes, name: str, target: int, nbytes: int
     ) -> None:
         self._gpu.write(params, 0, packed)
-        groups = -(-kept // (4 * _LANES))
+        groups = -(-nbytes // (4 * _LANES))
         x = min(groups, _MOST_WORKGROUPS)
         tape = TapeBuilder()
-        bindings = ((0, params, 0, 16), (1, self.targets[name], 0, kept), (2, made, 0, kept))
+        bindings = ((0, params, 0, 16), (1, self.targets[name], 0, nbytes), (2, target, 0, nbytes))
         tape.dispatch(pipeline, bindings, (x, -(-groups // x), 1))
         recorded = self._gpu.record(tape.words())
         self._gpu.replay(recorded)

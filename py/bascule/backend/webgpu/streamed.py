@@ -74,9 +74,9 @@ async def lower_streamed(
 ) -> StreamedExecutable:
     """As `lower`, for streamed weights; LimitError where a call reads more than a slot holds."""
     kernels = await pipelines.kernels_for(program.calls)
-    made = StreamedExecutable(gpu, pipelines, program, kernels, weights, states)
-    made.traceable = True
-    return await recorded(made)
+    executable = StreamedExecutable(gpu, pipelines, program, kernels, weights, states)
+    executable.traceable = True
+    return await recorded(executable)
 
 
 class StreamedExecutable(TapeExecutable):

@@ -98,8 +98,8 @@ class Trial:
         """What an operand holds: an input or state in its shape, a parameter's bytes."""
         if value.name not in self._data:
             pairs = operands_of(self.call)
-            operand = next(each for each, given in pairs if given.name == value.name)
-            self._data[value.name] = self._made(value, operand)
+            operand = next(each for each, other in pairs if other.name == value.name)
+            self._data[value.name] = self._array_for(value, operand)
         return self._data[value.name]
 
     def put(self, store: Any, states: Any) -> dict[str, Array]:
@@ -129,14 +129,14 @@ class Trial:
         result = await executable.run(self.sizes, inputs)
         return [*result.values(), *(states.arrays[v.name] for v in self.updated)]
 
-    async def compared(self, found: Sequence[Array]) -> list[tuple[Array, Array]]:
+    async def compared(self, results: Sequence[Array]) -> list[tuple[Array, Array]]:
         """What was found beside what numpy has; of a part of a result only what it writes."""
         expected = await self.expected()
         if not takes_over(self.call):
-            return list(zip(found, expected, strict=True))
+            return list(zip(results, expected, strict=True))
         written = ~np.isnan(expected[0])
-        rest = zip(found[1:], expected[1:], strict=True)
-        return [(found[0][written], expected[0][written]), *rest]
+        rest = zip(results[1:], expected[1:], strict=True)
+        return [(results[0][written], expected[0][written]), *rest]
 
     @cached_property
     def _kinds(self) -> dict[str, str]:
@@ -146,7 +146,7 @@ class Trial:
             results.setdefault(value.name, kinds.get(operand.role, "input"))
         return results
 
-    def _made(self, value: Value, operand: Operand) -> Array:
+    def _array_for(self, value: Value, operand: Operand) -> Array:
         draw = samples.Draw(
             value=value,
             shape=value.sizes(self.sizes),

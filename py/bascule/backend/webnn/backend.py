@@ -133,12 +133,12 @@ class WebNnBackend(InHostArrays):
 
 
 def _padded(value: Value, sizes: Mapping[str, int], inputs: Mapping[str, Shaped]) -> Array:
-    given = np.asarray(checked_input(value, sizes, inputs))
+    array = np.asarray(checked_input(value, sizes, inputs))
     padded = np.zeros(value.limits, NUMPY[value.dtype])
-    padded[tuple(slice(n) for n in given.shape)] = given
+    padded[tuple(slice(n) for n in array.shape)] = array
     return padded
 
 
-def _cut(value: Value, sizes: Mapping[str, int], found: Array) -> Array:
-    kept = found.reshape(value.limits)[tuple(slice(n) for n in value.sizes(sizes))]
-    return np.ascontiguousarray(kept, np.float32)
+def _cut(value: Value, sizes: Mapping[str, int], array: Array) -> Array:
+    cut = array.reshape(value.limits)[tuple(slice(n) for n in value.sizes(sizes))]
+    return np.ascontiguousarray(cut, np.float32)

@@ -22,7 +22,7 @@ class NativeMl:
     def __init__(self, context: Any) -> None:
         self._context = context
         self._graphs: dict[int, Any] = {}
-        self._made = 0
+        self._last = 0
         device = context.backend_info().get("backend", "unknown")
         self.name = f"pywebnn {metadata.version('pywebnn')}, {device}"
 
@@ -32,16 +32,16 @@ class NativeMl:
 
     async def build(self, recipe: Recipe, parameters: Mapping[str, Array]) -> int:
         builder = self._context.create_graph_builder()
-        made: list[Any] = []
+        nodes: list[Any] = []
         try:
             for step in recipe.steps:
-                made.append(_built(builder, step, made, {**parameters, **recipe.constants}))
-            graph = builder.build({name: made[at] for name, at in recipe.outputs.items()})
+                nodes.append(_built(builder, step, nodes, {**parameters, **recipe.constants}))
+            graph = builder.build({name: nodes[at] for name, at in recipe.outputs.items()})
         except (RuntimeError, TypeError, ValueError) as error:
             raise WebNnError("build", str(error)) from error
-        self._made += 1
-        self._graphs[self._made] = graph
-        return self._made
+        self._last += 1
+        self._graphs[self._last] = graph
+        return self._last
 
     async def run(self, graph: int, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """See `Ml.run`. pywebnn computes without letting other Python threads run."""
@@ -58,17 +58,17 @@ class NativeMl:
         self._graphs.clear()
 
 
-def _built(builder: Any, step: Step, made: list[Any], constants: Mapping[str, Array]) -> Any:
+def _built(builder: Any, step: Step, nodes: list[Any], constants: Mapping[str, Array]) -> Any:
     if step.method == "constant":
         return builder.constant(constants[str(step.arguments[0])])
     arguments = [list(a) if isinstance(a, tuple) else a for a in step.arguments]
     if step.method == "input":
         return builder.input(*arguments)
-    operands: list[Any] = [made[at] for at in step.operands]
+    operands: list[Any] = [nodes[at] for at in step.operands]
     if step.method in LISTED:
         operands = [operands]
     options = {_snake(k): list(v) if isinstance(v, tuple) else v for k, v in step.options.items()}
-    options |= {_snake(name): made[at] for name, at in step.named.items()}
+    options |= {_snake(name): nodes[at] for name, at in step.named.items()}
     method = getattr(builder, _SPELLING.get(step.method, _snake(step.method)))
     return method(*operands, *arguments, **options)
 

@@ -37,11 +37,11 @@ def embedding(recipe: Recipe, call: Call, operands: Operands) -> int:
     known = recipe.step("cast", [known], shape[:2], "int32")
     y = recipe.step("gather", [table, known], shape, axis=0)
     if position is not None:
-        kept = min(shape[1], recipe.shapes[position][0])
-        rows_of = recipe.step("slice", [position], (kept, shape[2]), (0, 0), (kept, shape[2]))
-        if kept < shape[1]:  # no run is as long as that, so any row will do
-            zeros = recipe.array(f"{shape[1] - kept} x {shape[2]} zeros",
-                                 np.zeros((shape[1] - kept, shape[2]), np.float32))  # fmt: skip
+        n_rows = min(shape[1], recipe.shapes[position][0])
+        rows_of = recipe.step("slice", [position], (n_rows, shape[2]), (0, 0), (n_rows, shape[2]))
+        if n_rows < shape[1]:  # no run is as long as that, so any row will do
+            zeros = recipe.array(f"{shape[1] - n_rows} x {shape[2]} zeros",
+                                 np.zeros((shape[1] - n_rows, shape[2]), np.float32))  # fmt: skip
             rows_of = recipe.step("concat", [rows_of, zeros], shape[1:], 0)
         y = recipe.step("add", [y, rows_of], shape)
     return y if bias is None else recipe.step("add", [y, bias], shape)
@@ -89,8 +89,8 @@ def layer_norm(recipe: Recipe, call: Call, operands: Operands) -> int:
 def rms_norm(recipe: Recipe, call: Call, operands: Operands) -> int:
     """By its formula: WebNN has no method for it."""
     x, weight, *_ = _two(operands)
-    whole, run = call.result.limits, recipe.shapes[weight][0]
-    shape = (*whole[:-1], whole[-1] // run, run)
+    full, run = call.result.limits, recipe.shapes[weight][0]
+    shape = (*full[:-1], full[-1] // run, run)
     narrow = (*shape[:-1], 1)
     x = recipe.step("reshape", [x], shape, shape)
     square = recipe.step("mul", [x, x], shape)
@@ -100,7 +100,7 @@ def rms_norm(recipe: Recipe, call: Call, operands: Operands) -> int:
     if plus := call.number("plus"):
         weight = recipe.step("add", [weight, recipe.number(plus)], (run,))
     y = recipe.step("mul", [recipe.step("div", [x, root], shape), weight], shape)
-    return recipe.step("reshape", [y], whole, whole)
+    return recipe.step("reshape", [y], full, full)
 
 
 def attention(recipe: Recipe, call: Call, operands: Operands) -> int:
@@ -149,19 +149,19 @@ def pool(recipe: Recipe, call: Call, operands: Operands) -> int:
     inside = recipe.step("lesser", [places, end], mask)
     if kind == "max":
         low = recipe.number(_LOWEST)
-        kept = recipe.step("where", [before, low, x], wide)
-        kept = recipe.step("where", [inside, kept, low], wide)
-        return recipe.step("reduceMax", [kept], flat, axes=(1,), keepDimensions=False)
+        masked = recipe.step("where", [before, low, x], wide)
+        masked = recipe.step("where", [inside, masked, low], wide)
+        return recipe.step("reduceMax", [masked], flat, axes=(1,), keepDimensions=False)
     weight = recipe.step("add", [places, one], (1, tokens, 1)) if kind == "weighted_mean" else one
     zero = recipe.number(0)
     weights = recipe.step("where", [before, zero, weight], mask)
     weights = recipe.step("where", [inside, weights, zero], mask)
     # Not by a product with the weights alone: padding may be anything, NaN among it.
-    kept = recipe.step("where", [before, zero, x], wide)
-    kept = recipe.step("where", [inside, kept, zero], wide)
+    masked = recipe.step("where", [before, zero, x], wide)
+    masked = recipe.step("where", [inside, masked, zero], wide)
     if kind == "weighted_mean":
-        kept = recipe.step("mul", [kept, weights], wide)
-    total = recipe.step("reduceSum", [kept], flat, axes=(1,), keepDimensions=False)
+        masked = recipe.step("mul", [masked, weights], wide)
+    total = recipe.step("reduceSum", [masked], flat, axes=(1,), keepDimensions=False)
     divisor = recipe.step("reduceSum", [weights], (batch, 1), axes=(1,), keepDimensions=False)
     if kind == "mean_sqrt":
         divisor = recipe.step("sqrt", [divisor], (batch, 1))

@@ -40,9 +40,9 @@ def tensors(config: ImageTextConfig) -> Iterator[Sizes]:
     yield f"{TEXT_PROJECTION}.weight", (config.dimension, text.hidden)
 
 
-def as_matrices(found: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
+def as_matrices(tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
     """Return tensors with at most two axes: the class token (C,) is a row (1, C), too."""
-    flat = flattened(found)
+    flat = flattened(tensors)
     token = flat.get(TOKEN)
     if token is not None and len(token.shape) == 1:
         flat[TOKEN] = replace(token, shape=(1, *token.shape))

@@ -36,7 +36,7 @@ def tokenizer_json(vocabulary: Mapping[str, Any], merges: bytes, place: str) -> 
         **{"continuing_subword_prefix": "", "end_of_word_suffix": "</w>"},
         **{"vocab": vocabulary, "merges": _pairs(vocabulary, merges, f"{place}/merges.txt")},
     }
-    made = {
+    tokenizer = {
         "version": "1.0",
         "added_tokens": [
             {"id": at, "content": mark, **flags, "special": True} for at, mark in added
@@ -56,7 +56,7 @@ def tokenizer_json(vocabulary: Mapping[str, Any], merges: bytes, place: str) -> 
         "decoder": {**letters, "use_regex": True},
         "model": model,
     }
-    return json.dumps(made, ensure_ascii=False).encode()
+    return json.dumps(tokenizer, ensure_ascii=False).encode()
 
 
 def _pairs(vocabulary: Mapping[str, Any], merges: bytes, file: str) -> list[list[str]]:

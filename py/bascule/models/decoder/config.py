@@ -78,15 +78,15 @@ def read_decoder_config(
     values, `defaults` those of the family's own class in transformers where they differ from
     Llama's. ModelFileError if it is unsound, UnsupportedModelError for another kind of decoder.
     """
-    given = {key: value for key, value in config.items() if value is not None}
-    read = Settings({**(defaults or {}), **given}, file)
+    stated = {key: value for key, value in config.items() if value is not None}
+    read = Settings({**(defaults or {}), **stated}, file)
     read.expect(plain)
     hidden, heads = read.size("hidden_size"), read.size("num_attention_heads")
     kv_heads = read.size("num_key_value_heads", heads)
     size = read.size("head_dim", hidden // heads)
     even = "head_dim" in read or hidden % heads == 0
     check_heads(heads, kv_heads, size, file, even=even)
-    rotary = Settings({**given, **rotary_settings(config, file)}, file)
+    rotary = Settings({**stated, **rotary_settings(config, file)}, file)
     theta = rotary.number("rope_theta", 10_000.0, 1.0, 1e12)
     if (part := rotary.number("partial_rotary_factor", 1.0, 0.0, 1.0)) != 1:
         raise UnsupportedModelError(file, f"its partial_rotary_factor is {part}")
@@ -177,8 +177,8 @@ def rotary_factors(
 
 def _llama3_factor(waves: float, low: float, high: float, factor: float) -> float:
     """What divides a frequency of so many waves: 1 from `high` on, `factor` up to `low`."""
-    kept = min(max((waves - low) / (high - low), 0.0), 1.0)
-    return 1 / ((1 - kept) / factor + kept)
+    share = min(max((waves - low) / (high - low), 0.0), 1.0)
+    return 1 / ((1 - share) / factor + share)
 
 
 def _number(fields: Mapping[str, Any], key: str, file: str) -> float:

@@ -172,12 +172,12 @@ def _added(to: Decoding, y: Value, weight: Value, x: Value, norm: str) -> Value:
 def _qkv(to: Decoding, x: Value, name: str) -> Value:
     config, call = to.config, to.graph.call
     widths = (config.heads * config.size, *(config.kv_heads * config.size,) * 2)
-    whole = f"{name}.attn_qkv"
-    parts = [whole] if to.has(f"{whole}.weight") else [f"{name}.attn_{part}" for part in "qkv"]
+    fused = f"{name}.attn_qkv"
+    parts = [fused] if to.has(f"{fused}.weight") else [f"{name}.attn_{part}" for part in "qkv"]
     normed = to.has(f"{name}.attn_q_norm.weight")
     if to.alike(parts) and not normed:
-        weight = to.weight(whole, (sum(widths), config.hidden), *parts)
-        bias = to.bias(whole, sum(widths), *parts)
+        weight = to.weight(fused, (sum(widths), config.hidden), *parts)
+        bias = to.bias(fused, sum(widths), *parts)
         return call("linear", x, weight, bias, activation="none")
     joined: list[Value] = []
     for part, width in zip(parts, widths, strict=True):

@@ -73,11 +73,11 @@ def _convolution(
 
 def _memory(graph: Graph, x: Value, state: Value) -> Value:
     """Record windows (W, H) -> hidden and cell after each (W, 2H)."""
-    given, recurrent = (
+    fresh, recurrent = (
         graph.parameter(f"lstm_cell.weight_{source}", (4 * _H, _H)) for source in ("ih", "hh")
     )
     first, second = (graph.parameter(f"lstm_cell.bias_{s}", (4 * _H,)) for s in ("ih", "hh"))
-    gates = graph.call("linear", x, given, first, activation="none")
+    gates = graph.call("linear", x, fresh, first, activation="none")
     gates = graph.call("add", gates, second)
     return graph.call("lstm", gates, graph.call("transpose", recurrent, axes="10"), state)
 

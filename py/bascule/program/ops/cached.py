@@ -87,13 +87,13 @@ def rope_append(
     positions = int(position[0]) + np.arange(len(qkv))
     width, kv_width = part.heads * size, part.kv_heads * size
     y = np.empty((len(qkv), width), qkv.dtype) if onto is None else onto
-    kept = slice(part.first_kept * size, (part.first_kept + part.n_kept) * size)
+    columns = slice(part.first_kept * size, (part.first_kept + part.n_kept) * size)
     over = slice(part.first_head * size, (part.first_head + part.n_heads) * size)
     q, k, v = np.split(qkv, (width, width + kv_width), axis=1)
     at = positions % len(cache)
     y[:, over] = _turned(q[:, over], angles, positions, size, pairs)
-    cache[at, : part.n_kept * size] = _turned(k[:, kept], angles, positions, size, pairs)
-    cache[at, part.n_kept * size :] = v[:, kept]
+    cache[at, : part.n_kept * size] = _turned(k[:, columns], angles, positions, size, pairs)
+    cache[at, part.n_kept * size :] = v[:, columns]
     return y
 
 
@@ -118,8 +118,8 @@ def kv_append(kv: Array, cache: Array, position: Array) -> Array:
     Row t goes into slot (position + t) % S; where two go into one, the later row stays.
     """
     first, end = int(position[0]), int(position[0]) + len(kv)
-    kept = np.arange(max(first, end - len(cache)), end)
-    cache[kept % len(cache)] = kv[kept - first]
+    positions = np.arange(max(first, end - len(cache)), end)
+    cache[positions % len(cache)] = kv[positions - first]
     return np.array([end], np.uint32)
 
 

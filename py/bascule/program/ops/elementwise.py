@@ -28,11 +28,11 @@ def _softcap(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribut
 
 
 def _concat(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shape:
-    given = [shape for shape in shapes if shape is not None]
-    widths = [shape[-1] for shape in given if shape and isinstance(shape[-1], int)]
-    same = len({shape[:-1] for shape in given}) == 1 and len(widths) == len(given)
+    present = [shape for shape in shapes if shape is not None]
+    widths = [shape[-1] for shape in present if shape and isinstance(shape[-1], int)]
+    same = len({shape[:-1] for shape in present}) == 1 and len(widths) == len(present)
     need(same, "concat", "tensors that differ in the last axis only", shapes)
-    return (*given[0][:-1], sum(widths))
+    return (*present[0][:-1], sum(widths))
 
 
 def _transpose(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:

@@ -44,10 +44,10 @@ def windows_of(x: tuple[int, ...], attributes: Mapping[str, Attribute]) -> Windo
         result = f"a window of {k_height} x {k_width} on {height} x {width}"
         raise InputError("op patches", "an image as large as its window", result)
     out_height, out_width = tall // numbers["stride_y"] + 1, wide // numbers["stride_x"] + 1
-    whole, first = x[0] * out_height, numbers["first"]
-    lines = numbers["lines"] or whole
-    if first + lines > whole:
-        raise InputError("op patches", f"lines of {whole}", f"{first} to {first + lines}")
+    total, first = x[0] * out_height, numbers["first"]
+    lines = numbers["lines"] or total
+    if first + lines > total:
+        raise InputError("op patches", f"lines of {total}", f"{first} to {first + lines}")
     return Windows(out_height, out_width, k_height * k_width * channels, first, lines)
 
 

@@ -58,13 +58,13 @@ class Part:
         """InputError where heads and queries are none, where a part has some KV head's heads and
         some of another's, and where its KV heads are not kept."""
         shared, first, end = self.heads // self.kv_heads, self.first_head, self._end
-        whole = first % shared == 0 and self.n_heads % shared == 0
+        aligned = first % shared == 0 and self.n_heads % shared == 0
         within = first // shared == (end - 1) // shared
-        kept = self.first_kept, self.first_kept + self.n_kept
+        stored = self.first_kept, self.first_kept + self.n_kept
         met = self.first_kv_head, self.first_kv_head + self.n_kv_heads
-        fits = 0 <= first < end <= self.heads and (whole or within)
+        fits = 0 <= first < end <= self.heads and (aligned or within)
         fits = fits and self.first_query >= 0 and self.n_queries >= 1
-        if not (fits and 0 <= kept[0] <= met[0] and met[1] <= kept[1] <= self.kv_heads):
+        if not (fits and 0 <= stored[0] <= met[0] and met[1] <= stored[1] <= self.kv_heads):
             expected = "heads of whole KV heads or of one, which are kept, and some queries"
             raise InputError(f"op {op}", expected, str(self))
 
@@ -93,12 +93,12 @@ def part_from(attributes: Mapping[str, Attribute], tokens: int = 1) -> Part:
     heads = number("heads")
     kv_heads = number("kv_heads") or heads
     shared = heads // kv_heads
-    kept = number("first_kept"), number("n_kept") or kv_heads
+    stored = number("first_kept"), number("n_kept") or kv_heads
     done = number("first_head"), number("n_heads")
     if not done[1]:
-        done = kept[0] * shared, kept[1] * shared
+        done = stored[0] * shared, stored[1] * shared
     queries = number("first_query"), number("n_queries") or tokens
-    return Part(heads, kv_heads, *done, *queries, *kept)
+    return Part(heads, kv_heads, *done, *queries, *stored)
 
 
 def attention_work(call: Call) -> int:

@@ -30,14 +30,14 @@ def pool(x: Array, lengths: Array, skipped: Array | None = None, *, kind: str) -
             return x[np.arange(len(x)), begin if kind == "cls" else end - 1]
         case _:
             at = np.arange(tokens)
-            kept = ((at >= begin[:, None]) & (at < end[:, None]))[:, :, None]
+            inside = ((at >= begin[:, None]) & (at < end[:, None]))[:, :, None]
     if kind == "max":
-        return np.where(kept, x, -np.inf).max(axis=1).astype(x.dtype, copy=False)
+        return np.where(inside, x, -np.inf).max(axis=1).astype(x.dtype, copy=False)
     if kind == "weighted_mean":
-        weights = np.where(kept, at[None, :, None] + 1, 0).astype(x.dtype)
-        return (np.where(kept, x, 0) * weights).sum(axis=1, dtype=x.dtype) / weights.sum(axis=1)
+        weights = np.where(inside, at[None, :, None] + 1, 0).astype(x.dtype)
+        return (np.where(inside, x, 0) * weights).sum(axis=1, dtype=x.dtype) / weights.sum(axis=1)
     count = (end - begin).astype(x.dtype)[:, None]
-    total = np.where(kept, x, 0).sum(axis=1, dtype=x.dtype)
+    total = np.where(inside, x, 0).sum(axis=1, dtype=x.dtype)
     return total / (np.sqrt(count) if kind == "mean_sqrt" else count)
 
 

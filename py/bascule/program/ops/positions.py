@@ -21,8 +21,8 @@ def _relative_bias(shapes: tuple[Shape | None, ...], attributes: Mapping[str, At
     if table is None or len(table) != 2:
         raise InputError(f"op {op}", "table (R, H)", str(table))
     buckets = table[0]
-    whole = isinstance(buckets, int) and buckets >= 4 and buckets % 4 == 0
-    need(whole, op, "table (R, H) of a multiple of 4 rows", table)
+    by_fours = isinstance(buckets, int) and buckets >= 4 and buckets % 4 == 0
+    need(by_fours, op, "table (R, H) of a multiple of 4 rows", table)
     assert isinstance(buckets, int)
     exact = buckets // (2 if causal else 4)
     need(isinstance(most, int) and most > exact, op, f"a max_distance above {exact}", attributes)

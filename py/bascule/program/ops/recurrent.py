@@ -37,10 +37,10 @@ def lstm(gates: Array, weight: Array, state: Array) -> Array:
     size = len(weight)
     result = np.empty((len(gates), 2 * size), gates.dtype)
     hidden, cell = state[:size], state[size:]
-    for step, given in enumerate(gates):
-        pre = given + hidden @ weight
-        entered, kept, shown = (_sigmoid(pre[at * size :][:size]) for at in (0, 1, 3))
-        cell = kept * cell + entered * np.tanh(pre[2 * size : 3 * size])
+    for step, entering in enumerate(gates):
+        pre = entering + hidden @ weight
+        entered, forget, shown = (_sigmoid(pre[at * size :][:size]) for at in (0, 1, 3))
+        cell = forget * cell + entered * np.tanh(pre[2 * size : 3 * size])
         hidden = shown * np.tanh(cell)
         result[step, :size], result[step, size:] = hidden, cell
     return result

@@ -123,10 +123,10 @@ def rules(draw: Draw) -> Array:
 
 def logits(draw: Draw) -> Array:
     """Far below 0 but for a few likely ones."""
-    made = draw.rng.uniform(-30, -20, draw.shape)
+    numbers = draw.rng.uniform(-30, -20, draw.shape)
     places = draw.rng.permutation(draw.shape[-1])[: len(_LIKELY)]
-    made[..., places] = _LIKELY[: len(places)]
-    return made.astype(np.float32)
+    numbers[..., places] = _LIKELY[: len(places)]
+    return numbers.astype(np.float32)
 
 
 def matrix(draw: Draw) -> Array:
@@ -147,9 +147,9 @@ def matrix(draw: Draw) -> Array:
 
 
 def _below(draw: Draw, count: int) -> Array:
-    made = draw.rng.integers(0, count, draw.shape).astype(np.uint32)
-    made.reshape(-1)[0] = count - 1
-    return made
+    numbers = draw.rng.integers(0, count, draw.shape).astype(np.uint32)
+    numbers.reshape(-1)[0] = count - 1
+    return numbers
 
 
 BY_ROLE: Mapping[str, Sample] = {

@@ -88,8 +88,8 @@ def sample_token(logits: Array, tokens: Array, position: Array, settings: Array)
     """Draw an id, at temperature 0 the likeliest; it becomes the next token, as in argmax_token."""
     if first_highest(logits[0]) == NOT_A_TOKEN:
         return _append_token(NOT_A_TOKEN, tokens, position)
-    kept = kept_weights(logits[0], settings)
-    token = pick(kept, uniform_at(int(settings[6]), int(position[0])))
+    weights = kept_weights(logits[0], settings)
+    token = pick(weights, uniform_at(int(settings[6]), int(position[0])))
     return _append_token(token, tokens, position)
 
 

@@ -91,10 +91,10 @@ def onto() -> Operand:
     return Operand("onto", "onto", optional=True)
 
 
-def need(ok: bool, op: str, expected: str, found: object) -> None:
+def need(ok: bool, op: str, expected: str, value: object) -> None:
     """InputError with what was found instead of what the op expects, unless `ok`."""
     if not ok:
-        raise InputError(f"op {op}", expected, str(found))
+        raise InputError(f"op {op}", expected, str(value))
 
 
 def first_two(shapes: tuple[Shape | None, ...], op: str) -> tuple[Shape, Shape]:

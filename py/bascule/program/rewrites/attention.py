@@ -39,15 +39,17 @@ def pieces_of(call: Call, parts: Sequence[Part]) -> Pieces:
 def chained(call: Call, pieces: Pieces) -> list[Call]:
     """The call as parts that write behind each other into its result."""
     onto = onto_of(call)
-    made: list[Call] = []
+    chain: list[Call] = []
     for part, operands in pieces:
         attributes = {**dict(call.attributes), **asdict(part)}
-        kept = tuple((n, attributes[n]) for n in sorted(OPS[call.op].attributes))
+        settings = tuple((n, attributes[n]) for n in sorted(OPS[call.op].attributes))
         name = f"{call.result.name}.h{part.first_head}.q{part.first_query}"
-        made.append(Call(call.op, (*operands[:-1], onto), replace(call.result, name=name), kept))
-        onto = made[-1].result
-    made[-1] = replace(made[-1], result=call.result)
-    return made
+        chain.append(
+            Call(call.op, (*operands[:-1], onto), replace(call.result, name=name), settings)
+        )
+        onto = chain[-1].result
+    chain[-1] = replace(chain[-1], result=call.result)
+    return chain
 
 
 def split(
@@ -58,7 +60,7 @@ def split(
 ) -> tuple[Program, tuple[Taken, ...]]:
     """Split each call for which `pieces` has any; returns what was taken, like splits once."""
     calls: list[Call] = []
-    taken: dict[Taken, None] = {}
+    applied: dict[Taken, None] = {}
     for call in program.calls:
         result = pieces(call)
         if result is None:
@@ -66,5 +68,5 @@ def split(
         else:
             parts, why = result
             calls += chained(call, parts)
-            taken[why] = None
-    return (rebuilt(program, calls, states=states), tuple(taken)) if taken else (program, ())
+            applied[why] = None
+    return (rebuilt(program, calls, states=states), tuple(applied)) if applied else (program, ())

@@ -47,11 +47,11 @@ def cuts_of(program: Program, limits: Limits) -> dict[str, Cut]:
             hint = "Only parameters can be cut into parts."
             raise LimitError(weight.name, _size(weight.nbytes), _allowed(limits), hint=hint)
         # Where a rewrite has been here already, another reader takes the parts that there are.
-        made = sum(name.startswith(f"{weight.name}[") for name in known) // OPS[call.op].stacked
+        n_parts = sum(name.startswith(f"{weight.name}[") for name in known) // OPS[call.op].stacked
         if parts:
             cuts.append({weight.name: Cut(parts, _reason(call, weight, limits))})
-        if made:
-            cuts.append({weight.name: Cut(made, f"{weight.name} is in parts already")})
+        if n_parts:
+            cuts.append({weight.name: Cut(n_parts, f"{weight.name} is in parts already")})
     return merged(cuts)
 
 
@@ -80,25 +80,27 @@ def with_parts(
     parameters = {parameter.name: parameter for parameter in program.parameters}
     calls: list[Call] = []
     parts: dict[str, list[Parameter]] = {}
-    taken: dict[Taken, None] = {}
+    applied: dict[Taken, None] = {}
     for call in program.calls:
         weight = matrix_of(call)
         if weight is None or call.op not in splits or weight.name not in cuts:
             calls.append(call)
             continue
         bias, count = _bias_of(call), cuts[weight.name].parts
-        made = parts[weight.name] = parts_of(parameters[weight.name], count, OPS[call.op].stacked)
+        pieces = parts[weight.name] = parts_of(parameters[weight.name], count, OPS[call.op].stacked)
         biases = parts_of(parameters[bias.name], count) if bias else []
         if bias:
             parts[bias.name] = biases
-        calls += splits[call.op](call, made, biases)
-        taken[Taken(strategy, cuts[weight.name].reason, len(made))] = None
-    if not taken:
+        calls += splits[call.op](call, pieces, biases)
+        applied[Taken(strategy, cuts[weight.name].reason, len(pieces))] = None
+    if not applied:
         return program, ()
     read = {o.name for call in calls for o in call.operands if o is not None}
-    kept = {p.name: p for whole in program.parameters for p in (whole, *parts.get(whole.name, ()))}
-    left = [parameter for name, parameter in kept.items() if name in read or name not in parts]
-    return rebuilt(program, calls, parameters=left), tuple(taken)
+    every = {p.name: p for whole in program.parameters for p in (whole, *parts.get(whole.name, ()))}
+    remaining = [
+        parameter for name, parameter in every.items() if name in read or name not in parts
+    ]
+    return rebuilt(program, calls, parameters=remaining), tuple(applied)
 
 
 def parts_of(parameter: Parameter, parts: int, halves: int = 1) -> list[Parameter]:

@@ -28,14 +28,14 @@ def _lookups(call: Call, tables: Sequence[Parameter], _: Sequence[Parameter]) ->
     """A lookup a part, each from what the one before has found; what is added to the rows, where an
     op does that, is added by the last.
     """
-    first, whole = call.whole("first"), call.whole("whole")
+    first, total = call.whole("first"), call.whole("whole")
     rows = sum(table.shape[0] for table in tables)
     names = {each.name for each, _ in operands_of(call) if each.role == "parameter"}
     calls: list[Call] = []
     before, at = operand(call, "before"), 0
     for table in tables:
         last = table is tables[-1]
-        attributes = {**dict(call.attributes), "first": first + at, "whole": whole or rows}
+        attributes = {**dict(call.attributes), "first": first + at, "whole": total or rows}
         result = call.result if last else replace(call.result, name=f"{call.result.name}[{at}]")
         part = with_operands(call, table=value_of(table), before=before)
         part = part if last else with_operands(part, **dict.fromkeys(names))

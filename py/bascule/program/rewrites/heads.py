@@ -36,8 +36,8 @@ def head_partitioning(program: Program, limits: Limits) -> tuple[Program, tuple[
         parts = _groups(part, most)
         work_text = f"{work:,} multiply-adds of {part.n_heads} heads in a dispatch of at most "
         reason = f"{work_text}{limits.dispatch_work:,.0f}"
-        taken = Taken("head_partitioning", reason, len(parts))
-        return (pieces_of(call, parts), taken) if len(parts) > 1 else None
+        applied = Taken("head_partitioning", reason, len(parts))
+        return (pieces_of(call, parts), applied) if len(parts) > 1 else None
 
     return split(program, pieces)
 

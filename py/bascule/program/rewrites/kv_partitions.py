@@ -79,13 +79,13 @@ def _state(cache: Value, index: int, part: Part, count: int) -> Value:
     return replace(cache, name=f"{cache.name}.{index}", shape=shape)
 
 
-def _met(part: Part, kept: _Kept) -> Part | None:
+def _met(part: Part, shard: _Kept) -> Part | None:
     """What of a call a partition serves: the heads over its KV heads; None if there are none."""
     shared = part.heads // part.kv_heads
-    first = max(part.first_head, kept.first * shared)
-    end = min(part.first_head + part.n_heads, (kept.first + kept.count) * shared)
+    first = max(part.first_head, shard.first * shared)
+    end = min(part.first_head + part.n_heads, (shard.first + shard.count) * shared)
     if first >= end:
         return None
     return replace(
-        part, first_head=first, n_heads=end - first, first_kept=kept.first, n_kept=kept.count
+        part, first_head=first, n_heads=end - first, first_kept=shard.first, n_kept=shard.count
     )

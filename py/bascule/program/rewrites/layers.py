@@ -28,10 +28,10 @@ def _linear(call: Call, weights: Sequence[Parameter], biases: Sequence[Parameter
     """Columns part by part, joined; a residual, which is whole, is added at the end."""
     residual = operand(call, "residual")
     joined = replace(call.result, name=f"{call.result.name}.all") if residual else call.result
-    made = [_columns(call, weight) for weight in weights]
+    columns = [_columns(call, weight) for weight in weights]
     for index, bias in enumerate(biases):
-        made[index] = with_operands(made[index], bias=value_of(bias))
-    calls = [*made, *_joined([part.result for part in made], joined)]
+        columns[index] = with_operands(columns[index], bias=value_of(bias))
+    calls = [*columns, *_joined([part.result for part in columns], joined)]
     return [*calls, Call("add", (joined, residual), call.result)] if residual else calls
 
 
@@ -41,10 +41,10 @@ def _gated_linear(call: Call, weights: Sequence[Parameter], _: Sequence[Paramete
     products: list[Value] = []
     count = len(weights) // 2
     for gate, up in zip(weights[:count], weights[count:], strict=True):
-        opened, given = _columns(call, gate), _columns(call, up, activation="none")
+        opened, raised = _columns(call, gate), _columns(call, up, activation="none")
         name = f"{opened.result.name}.gated"
         products.append(replace(opened.result, name=name) if count > 1 else call.result)
-        calls += [opened, given, Call("multiply", (opened.result, given.result), products[-1])]
+        calls += [opened, raised, Call("multiply", (opened.result, raised.result), products[-1])]
     return [*calls, *_joined(products, call.result)] if count > 1 else calls
 
 

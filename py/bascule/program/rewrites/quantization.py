@@ -36,8 +36,8 @@ def progressive_quantization(program: Program, limits: Limits) -> tuple[Program,
         allowed = f"{limits.weights_nbytes:,.0f} are allowed"
         raise LimitError(f"the weights of {program.name}", least, allowed, hint="Allow more.")
     reason = f"{total:,} bytes of weights, and {limits.weights_nbytes:,.0f} are allowed"
-    taken = Taken("progressive_quantization", reason, len(formats))
-    return _with_formats(program, formats), (taken,)
+    applied = Taken("progressive_quantization", reason, len(formats))
+    return _with_formats(program, formats), (applied,)
 
 
 def _steps(program: Program) -> list[tuple[Parameter, DType]]:

@@ -42,7 +42,7 @@ def chunked_attention(program: Program, limits: Limits) -> tuple[Program, tuple[
         ranges = spans(part.first_query, count, n)
         parts = [replace(part, first_query=first, n_queries=count) for first, count in ranges]
         reason = f"{work:,} multiply-adds of {count} queries in a dispatch of at most "
-        taken = Taken("chunked_attention", f"{reason}{limits.dispatch_work:,.0f}", n)
-        return pieces_of(call, parts), taken
+        applied = Taken("chunked_attention", f"{reason}{limits.dispatch_work:,.0f}", n)
+        return pieces_of(call, parts), applied
 
     return split(program, pieces)

@@ -90,5 +90,5 @@ def fit_all(programs: Sequence[Program], limits: Limits) -> tuple[Fitting, list[
                 raise
     rule = Fitting(limits, merged(cuts for _, cuts in able))
     fitted = [rule.fitted(program) for program, _ in able]
-    taken = dict.fromkeys(taken for _, some in fitted for taken in some)
-    return Fitting(limits, rule.cuts, tuple(taken)), [program for program, _ in fitted]
+    applied = dict.fromkeys(applied for _, some in fitted for applied in some)
+    return Fitting(limits, rule.cuts, tuple(applied)), [program for program, _ in fitted]

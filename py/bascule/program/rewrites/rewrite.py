@@ -67,11 +67,11 @@ def fit(
     program: Program, limits: Limits, rewrites: Iterable[Rewrite]
 ) -> tuple[Program, tuple[Taken, ...]]:
     """Make the rewrites one after the other, each on what the one before has left."""
-    taken: list[Taken] = []
+    applied: list[Taken] = []
     for rewrite in rewrites:
         program, more = rewrite(program, limits)
-        taken += more
-    return program, tuple(taken)
+        applied += more
+    return program, tuple(applied)
 
 
 def rebuilt(
