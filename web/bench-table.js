@@ -22,17 +22,17 @@ const FIGURES = [
 ];
 const NONE = "–";
 
-/** @param {TierFigures} found @param {TierReport["slowdowns"]} [slowdowns] known once all tiers are measured */
-export function rowOf(found, slowdowns = {}) {
-  const tier = make("th", "", found.tier);
+/** @param {TierFigures} measured @param {TierReport["slowdowns"]} [slowdowns] known once all tiers are measured */
+export function rowOf(measured, slowdowns = {}) {
+  const tier = make("th", "", measured.tier);
   tier.scope = "row";
-  if (found.refused) {
-    const why = make("td", "why", found.refused);
+  if (measured.refused) {
+    const why = make("td", "why", measured.refused);
     why.colSpan = COLUMNS.length;
     return make("tr", "", tier, why);
   }
-  if (isSoftware(found)) tier.append(make("small", "", "software adapter"));
-  return make("tr", "", tier, ...COLUMNS.map((name) => cellOf(found.figures[name], slowdowns[name]?.[found.tier])));
+  if (isSoftware(measured)) tier.append(make("small", "", "software adapter"));
+  return make("tr", "", tier, ...COLUMNS.map((name) => cellOf(measured.figures[name], slowdowns[name]?.[measured.tier])));
 }
 
 /** @param {Fact} fact @param {number | undefined} slowdown */
@@ -42,16 +42,16 @@ function cellOf(fact, slowdown) {
   return cell;
 }
 
-/** @param {TierFigures} found */
-export function detailsOf(found) {
-  const device = found.facts.device;
+/** @param {TierFigures} measured */
+export function detailsOf(measured) {
+  const device = measured.facts.device;
   const rows = [
     rowOfList("Device", device.value === null ? device.source : String(device.value)),
-    ...(isSoftware(found) ? [rowOfList("Kind", "software adapter: the CPU imitates a GPU")] : []),
-    ...FIGURES.map(([name, text, unit]) => rowOfList(text, figureText(found.figures[name], unit))),
-    rowOfList("Timed by", String(found.facts.timed_by?.value ?? NONE)),
+    ...(isSoftware(measured) ? [rowOfList("Kind", "software adapter: the CPU imitates a GPU")] : []),
+    ...FIGURES.map(([name, text, unit]) => rowOfList(text, figureText(measured.figures[name], unit))),
+    rowOfList("Timed by", String(measured.facts.timed_by?.value ?? NONE)),
   ];
-  return make("details", "", make("summary", "", `${found.tier}: ${found.label}`), make("dl", "", ...rows));
+  return make("details", "", make("summary", "", `${measured.tier}: ${measured.label}`), make("dl", "", ...rows));
 }
 
 /** @param {string} name @param {string} text */

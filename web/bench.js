@@ -37,8 +37,8 @@ async function start() {
   try {
     const facts = { ...pageFacts(), ...(await startFacts()) };
     const quick = sizes.value === "quick";
-    const found = await client.measureTiers(model, quick, facts, { onProgress: showProgress, onTier: addTier });
-    showReport(found);
+    const result = await client.measureTiers(model, quick, facts, { onProgress: showProgress, onTier: addTier });
+    showReport(result);
     setRunning(false, "Measured.");
   } catch (error) {
     showFailure(error instanceof BasculeError ? error : faultOf(error));
@@ -85,20 +85,20 @@ function showProgress({ stage, done, total }) {
   showBar(START + (1 - START) * (done / total));
 }
 
-/** @param {import("./protocol.js").TierFigures} found */
-function addTier(found) {
+/** @param {import("./protocol.js").TierFigures} measured */
+function addTier(measured) {
   part("nothing", HTMLElement).hidden = true;
   part("found", HTMLElement).hidden = false;
-  rows("#tiers tbody").append(rowOf(found));
-  if (!found.refused) rows("#tier-details").append(detailsOf(found));
+  rows("#tiers tbody").append(rowOf(measured));
+  if (!measured.refused) rows("#tier-details").append(detailsOf(measured));
 }
 
-/** @param {TierReport} found */
-function showReport(found) {
-  rows("#tiers tbody").replaceChildren(...found.tiers.map((tier) => rowOf(tier, found.slowdowns)));
-  const working = found.tiers.filter(({ refused }) => !refused);
+/** @param {TierReport} record */
+function showReport(record) {
+  rows("#tiers tbody").replaceChildren(...record.tiers.map((tier) => rowOf(tier, record.slowdowns)));
+  const working = record.tiers.filter(({ refused }) => !refused);
   rows("#tier-details").replaceChildren(...working.map(detailsOf));
-  report.value = JSON.stringify(found, null, 2);
+  report.value = JSON.stringify(record, null, 2);
   part("report-card", HTMLElement).hidden = false;
 }
 
@@ -116,16 +116,16 @@ function showFailure({ category, what, hint }) {
 function pageFacts() {
   const { userAgent, hardwareConcurrency } = navigator;
   const memory = /** @type {{ deviceMemory?: number }} */ (navigator).deviceMemory;
-  const told = (/** @type {string | number | boolean} */ value, /** @type {string} */ by) => ({ value, source: `told by ${by}` });
+  const fact = (/** @type {string | number | boolean} */ value, /** @type {string} */ by) => ({ value, source: `told by ${by}` });
   return {
-    time: told(new Date().toISOString(), "this browser's clock"),
-    browser: told(userAgent, "navigator.userAgent"),
-    cores: told(hardwareConcurrency, "navigator.hardwareConcurrency"),
+    time: fact(new Date().toISOString(), "this browser's clock"),
+    browser: fact(userAgent, "navigator.userAgent"),
+    cores: fact(hardwareConcurrency, "navigator.hardwareConcurrency"),
     memory_gib:
       memory === undefined
         ? { value: null, source: "unknown: this browser has no navigator.deviceMemory" }
-        : told(memory, "navigator.deviceMemory, which rounds it"),
-    isolated: told(crossOriginIsolated, "crossOriginIsolated"),
+        : fact(memory, "navigator.deviceMemory, which rounds it"),
+    isolated: fact(crossOriginIsolated, "crossOriginIsolated"),
   };
 }
 

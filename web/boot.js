@@ -76,8 +76,8 @@ export async function boot({ pyodide: folder, wheel: wheelUrl, env, snapshot = f
 /** The snapshots to try. @param {Shipped} shipped @param {() => Promise<Offer | null>} own */
 async function* offers({ index, bytes }, own) {
   if (index.snapshot && bytes) yield /** @type {Offer} */ ({ from: "site", key: index.snapshot.key, bytes, drop: async () => {} });
-  const made = await own();
-  if (made) yield made;
+  const pyodide = await own();
+  if (pyodide) yield pyodide;
 }
 
 /** The snapshot that this browser has made. Where it cannot be looked for, there is none.

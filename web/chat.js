@@ -101,7 +101,7 @@ async function ask(text, replaced) {
   try {
     const system = value("system").trim();
     const before = system ? [{ role: "system", content: system }, ...mine.messages] : mine.messages;
-    const made = await engine.idle.during(() =>
+    const result = await engine.idle.during(() =>
       engine.client.chat([...before, question], options(), {
         onProgress: ({ done, total }) => show("prompt-tokens", `${done} of ${total} tokens`),
         onPiece: (piece, tokens) => {
@@ -111,9 +111,9 @@ async function ask(text, replaced) {
         },
       }),
     );
-    showStats(made);
-    answer.note(made.text ? ENDINGS[made.stop_reason] : NOTHING);
-    mine.add(question, { role: "assistant", content: made.text });
+    showStats(result);
+    answer.note(result.text ? ENDINGS[result.stop_reason] : NOTHING);
+    mine.add(question, { role: "assistant", content: result.text });
     engine.setState("ready", "Ready.");
   } catch (error) {
     // What came before stays; else it is as if nothing had been asked, and can be asked again.

@@ -49,9 +49,9 @@ export function modelAddress(model) {
 
 /** @param {string} what @param {string | URL} url */
 function folderUrl(what, url) {
-  const found = new URL(resolve(what, url));
-  if (!found.pathname.endsWith("/")) found.pathname += "/";
-  return found.href;
+  const address = new URL(resolve(what, url));
+  if (!address.pathname.endsWith("/")) address.pathname += "/";
+  return address.href;
 }
 
 /** @param {string} what @param {string | URL} url @param {string} [base] */

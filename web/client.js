@@ -112,8 +112,8 @@ export class BasculeClient {
 
   /** @param {string[]} texts @returns {Promise<Embedded & { tier: string }>} */
   async embed(texts) {
-    const found = await this.#ask({ type: "embed", texts });
-    return { ...found, tier: this.loaded?.tier ?? "" };
+    const answer = await this.#ask({ type: "embed", texts });
+    return { ...answer, tier: this.loaded?.tier ?? "" };
   }
 
   /** How well each text answers a query, by a cross-encoder; in the order given.

@@ -37,18 +37,18 @@ export class Conversation {
 
   /** The one that this tab had before a reload, or a new one. */
   static restored() {
-    const found = new Conversation();
+    const conversation = new Conversation();
     try {
       const messages = JSON.parse(read(MESSAGES) || "[]");
       const sound = messages.every(
         (/** @type {any} */ { role, content }, /** @type {number} */ i) =>
           role === (i % 2 ? "assistant" : "user") && typeof content === "string",
       );
-      if (sound && messages.length % 2 === 0) found.messages = messages;
+      if (sound && messages.length % 2 === 0) conversation.messages = messages;
     } catch {
       // not ours, or of another version
     }
-    return found;
+    return conversation;
   }
 
   /** @param {...Turn} messages */

@@ -3,9 +3,9 @@
 /** The element of that id and kind. @template {HTMLElement} T
  * @param {string} id @param {new () => T} kind @returns {T} */
 export function part(id, kind) {
-  const found = document.getElementById(id);
-  if (!(found instanceof kind)) throw new Error(`The page lacks its #${id}.`);
-  return found;
+  const element = document.getElementById(id);
+  if (!(element instanceof kind)) throw new Error(`The page lacks its #${id}.`);
+  return element;
 }
 
 /** Set the text of an element. @param {string} id @param {string} text */
@@ -16,10 +16,10 @@ export function show(id, text) {
 /** An element with a class and children. @template {keyof HTMLElementTagNameMap} K
  * @param {K} tag @param {string} className @param {...(Node | string)} children */
 export function make(tag, className, ...children) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  made.append(...children);
-  return made;
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  element.append(...children);
+  return element;
 }
 
 /** A button of the quiet kind. @param {string} text @param {() => void} pressed */

@@ -39,8 +39,8 @@ export async function makeEarly(wanted) {
   try {
     remembered = await openRemembered(await idb());
     const making = makeTokenizer(remembered, wanted);
-    const made = await makeDevice(remembered, wanted);
-    return { ...made, files, tokenizer: await making };
+    const device = await makeDevice(remembered, wanted);
+    return { ...device, files, tokenizer: await making };
   } catch (error) {
     console.warn("Bascule could not prepare this page early:", error);
     return { ...NONE, files, tokenizer: null };
@@ -108,8 +108,8 @@ async function recipesFor(remembered, opened, version, model) {
   const models = JSON.parse((await remembered.get(`models ${machine}`)) || "{}");
   const digest = models.names?.[model];
   if (typeof digest !== "string") return [];
-  const kept = JSON.parse((await remembered.get(`pipelines ${machine} ${digest}`)) || "{}");
-  return Array.isArray(kept.pipelines) ? kept.pipelines.filter(isRecipe) : [];
+  const record = JSON.parse((await remembered.get(`pipelines ${machine} ${digest}`)) || "{}");
+  return Array.isArray(record.pipelines) ? record.pipelines.filter(isRecipe) : [];
 }
 
 /** Only what was made last time: what failed would fail again. @param {any} listed */

@@ -118,12 +118,12 @@ async function embedAll(texts, signal) {
   const truncated = [];
   for (let from = 0; from < order.length; from += BATCH) {
     const batch = order.slice(from, from + BATCH);
-    const found = await engine.client.embed(batch.map((i) => texts[i]));
+    const rows = await engine.client.embed(batch.map((i) => texts[i]));
     signal.throwIfAborted();
-    columns = found.columns;
+    columns = rows.columns;
     if (!data.length) data = new Float32Array(texts.length * columns);
-    batch.forEach((i, row) => data.set(found.data.subarray(row * columns, (row + 1) * columns), i * columns));
-    truncated.push(...(found.truncated ?? []).map((row) => batch[row]));
+    batch.forEach((i, row) => data.set(rows.data.subarray(row * columns, (row + 1) * columns), i * columns));
+    truncated.push(...(rows.truncated ?? []).map((row) => batch[row]));
     if (order.length > BATCH) showEmbedded(Math.min(order.length, from + BATCH), order.length, began);
   }
   return { data, rows: texts.length, columns, ms: performance.now() - began, truncated };

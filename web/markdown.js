@@ -31,7 +31,7 @@ export async function loadMarkdown() {
   });
   render = (text) => {
     const html = marked.parse(text, { async: false });
-    const found = purify.sanitize(html, {
+    const clean = purify.sanitize(html, {
       ALLOWED_TAGS: TAGS,
       ALLOWED_ATTR: ["href", "start"],
       ALLOWED_URI_REGEXP: SCHEMES,
@@ -39,18 +39,18 @@ export async function loadMarkdown() {
       ALLOW_DATA_ATTR: false,
       RETURN_DOM_FRAGMENT: true,
     });
-    for (const link of found.querySelectorAll("a")) {
+    for (const link of clean.querySelectorAll("a")) {
       link.target = "_blank";
       link.rel = "noopener noreferrer";
     }
-    return found;
+    return clean;
   };
 }
 
 /** @param {string} text */
 function escaped(text) {
   const codes = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
-  return text.replace(/[&<>"]/g, (found) => codes[/** @type {keyof codes} */ (found)]);
+  return text.replace(/[&<>"]/g, (character) => codes[/** @type {keyof codes} */ (character)]);
 }
 
 /** Show a text in an element, as markdown if that can be had. @param {HTMLElement} body @param {string} text */

@@ -93,10 +93,10 @@ async function networkFirst(event) {
 /** What its name or its validator identifies. @param {FetchEvent} event */
 async function cacheFirst(event) {
   const place = bare(event.request.url);
-  const found = await held(place, event.request.url);
-  if (found) {
+  const response = await held(place, event.request.url);
+  if (response) {
     if (place.startsWith(PYODIDE)) event.waitUntil(revalidate());
-    return found;
+    return response;
   }
   const answer = await fetch(event.request);
   if (answer.ok) event.waitUntil(keep(place, answer.clone()));
@@ -107,8 +107,8 @@ async function cacheFirst(event) {
  * no URL, and so takes that of its request; else it is handed on as it is, which passes its bytes by this
  * thread. @param {string} place @param {string} [url] */
 async function held(place, url = place) {
-  const found = await caches.match(place, { cacheName: CACHE }).catch(() => undefined);
-  return found && (found.url === url ? found : new Response(found.body, found));
+  const response = await caches.match(place, { cacheName: CACHE }).catch(() => undefined);
+  return response && (response.url === url ? response : new Response(response.body, response));
 }
 
 /** Keep an answer, unless the copy is the same: a visit asks for some sixty files that have not changed.

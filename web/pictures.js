@@ -90,9 +90,9 @@ async function embedWaiting() {
 /** @param {Picture} picture */
 async function embed(picture) {
   try {
-    const found = await engine.client.addPicture(picture.key, await decodePicture(picture.file));
+    const added = await engine.client.addPicture(picture.key, await decodePicture(picture.file));
     picture.embedded = true;
-    picture.said.textContent = found.length ? shares(found) : "";
+    picture.said.textContent = added.length ? shares(added) : "";
   } catch (error) {
     if (!(error instanceof BasculeError) || error.category !== "input") throw error;
     picture.said.textContent = `${error.what} ${error.hint}`;
@@ -105,8 +105,8 @@ async function embed(picture) {
 /** @param {{ text: string } | { like: string }} asked */
 function rank(asked) {
   return work("Searching…", async () => {
-    const found = await engine.client.searchPictures(asked);
-    for (const [key, score] of found) {
+    const results = await engine.client.searchPictures(asked);
+    for (const [key, score] of results) {
       const picture = pictures.get(key);
       if (!picture) continue;
       picture.said.textContent = score.toFixed(3);
@@ -114,7 +114,7 @@ function rank(asked) {
     }
     for (const bad of list.querySelectorAll(".bad")) list.append(bad);
     const name = "like" in asked ? `like ${pictures.get(asked.like)?.name}` : `for “${asked.text}”`;
-    show("count", `${count(found.length, "picture")}, the nearest first, ${name}.`);
+    show("count", `${count(results.length, "picture")}, the nearest first, ${name}.`);
     list.scrollIntoView({ block: "nearest" });
   });
 }
@@ -129,15 +129,15 @@ function classifyOne(key) {
     return;
   }
   return work("Classifying…", async () => {
-    const found = await engine.client.classifyPicture(key, named);
-    if (picture) picture.said.textContent = shares(found);
-    show("count", `${picture?.name}: ${found[0][0]}.`);
+    const classes = await engine.client.classifyPicture(key, named);
+    if (picture) picture.said.textContent = shares(classes);
+    show("count", `${picture?.name}: ${classes[0][0]}.`);
   });
 }
 
-/** @param {Scored[]} found */
-function shares(found) {
-  return found.slice(0, 3).map(([label, share]) => `${label} ${(100 * share).toFixed(1)}%`).join(", ");
+/** @param {Scored[]} classes */
+function shares(classes) {
+  return classes.slice(0, 3).map(([label, share]) => `${label} ${(100 * share).toFixed(1)}%`).join(", ");
 }
 
 /** Do what the model is asked, and show how it ends. @param {string} text @param {() => Promise<void>} doing */

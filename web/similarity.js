@@ -30,12 +30,12 @@ export class Slices {
  * @param {Float32Array} data (rows, columns) @param {number} rows @param {number} columns
  * @param {Slices} slices */
 export async function similarities(data, rows, columns, slices) {
-  const found = new Float32Array(rows * rows);
+  const result = new Float32Array(rows * rows);
   for (let a = 0; a < rows; a++) {
-    for (let b = 0; b <= a; b++) found[a * rows + b] = found[b * rows + a] = dot(data, a, b, columns);
+    for (let b = 0; b <= a; b++) result[a * rows + b] = result[b * rows + a] = dot(data, a, b, columns);
     await slices.turn((a / rows) ** 2);
   }
-  return found;
+  return result;
 }
 
 /** @param {Float32Array} data @param {number} a @param {number} b @param {number} columns */

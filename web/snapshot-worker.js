@@ -51,7 +51,7 @@ async function collected(request) {
 }
 
 /** The snapshot's bytes. @param {Make} request @returns {Promise<Made>} */
-async function made(request) {
+async function make(request) {
   const wheel = await wheelOf(request);
   if ((await snapshotKey(request.pyodide, wheel)) !== request.key) throw new Error("the site has changed");
   const pyodide = await startPyodide(request, { _makeSnapshot: true });
@@ -60,7 +60,7 @@ async function made(request) {
 }
 
 /** Keep it, once Python has started from it as a page does. @param {Keep} request */
-async function kept({ key, bytes, ...place }) {
+async function keep({ key, bytes, ...place }) {
   const pyodide = await startPyodide(place, { _loadSnapshot: checked(bytes) });
   resume(pyodide, key, {});
   pyodide.pyimport("bascule.page.worker_browser").PageSession();
@@ -74,9 +74,9 @@ function run(request) {
     case "collect":
       return collected(request);
     case "make":
-      return made(request);
+      return make(request);
     case "keep":
-      return kept(request);
+      return keep(request);
   }
 }
 

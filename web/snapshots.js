@@ -56,10 +56,10 @@ export class Snapshots {
     const bytes = new Uint8Array(nbytes);
     const reading = hashes.map(async (hash, index) => {
       const place = bytes.subarray(index * chunkNbytes, index * chunkNbytes + chunkLength({ nbytes, chunkNbytes }, index));
-      const found = await this.#journal.store.get(`c-${hash}`, place);
-      if (!found) throw new Error("a part of it is missing");
-      if (found.length !== place.length || (await sha256(found)) !== hash) throw new Error("a part of it is damaged");
-      if (found.buffer !== bytes.buffer) place.set(found);
+      const chunk = await this.#journal.store.get(`c-${hash}`, place);
+      if (!chunk) throw new Error("a part of it is missing");
+      if (chunk.length !== place.length || (await sha256(chunk)) !== hash) throw new Error("a part of it is damaged");
+      if (chunk.buffer !== bytes.buffer) place.set(chunk);
     });
     await Promise.all(reading);
     this.#journal.touch(await keyOf(url)).catch(() => {}); // for the next eviction: nobody waits for it

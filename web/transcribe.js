@@ -20,7 +20,7 @@ const waveform = new Waveform(part("waveform", HTMLCanvasElement));
 /** What waits for the model. @type {Float32Array<ArrayBuffer> | null} */
 let queued = null;
 /** @type {import("./protocol.js").Transcription | null} */
-let found = null;
+let transcription = null;
 
 const engine = new EngineCard(["speech-model"], record, (state, fits) => {
   const usable = state !== "error" && (state !== "ready" || fits);
@@ -79,7 +79,7 @@ async function transcribe(samples) {
   const began = performance.now();
   try {
     const chosen = part("choices", HTMLElement).hidden ? {} : { language: language.value || undefined, task: task.value };
-    found = await engine.idle.during(() =>
+    transcription = await engine.idle.during(() =>
       engine.client.transcribe(samples, RATE, chosen, {
         onSegment: add,
         onProgress: ({ done, total }) => {
@@ -93,9 +93,9 @@ async function transcribe(samples) {
     engine.setState("ready", "Ready.");
     const speed = `${(seconds / took).toFixed(1)} times real-time speed`;
     show("speed", `${clock(seconds)} in ${took.toFixed(1)} s on ${tier}: ${speed}.`);
-    part("nothing", HTMLElement).hidden = found.segments.length > 0;
+    part("nothing", HTMLElement).hidden = transcription.segments.length > 0;
     show("nothing", "Nobody speaks in this recording.");
-    part("downloads", HTMLElement).hidden = !found.segments.length;
+    part("downloads", HTMLElement).hidden = !transcription.segments.length;
   } catch (error) {
     const cancelled = error instanceof BasculeError && error.category === "cancelled";
     if (cancelled && engine.state === "busy") engine.setState("ready", "Cancelled.");
@@ -134,8 +134,8 @@ async function toggleRecording() {
 
 /** @param {"srt" | "vtt"} kind */
 function download(kind) {
-  if (!found) return;
-  const url = URL.createObjectURL(new Blob([found[kind]], { type: "text/plain" }));
+  if (!transcription) return;
+  const url = URL.createObjectURL(new Blob([transcription[kind]], { type: "text/plain" }));
   const link = make("a", "");
   link.href = url;
   link.download = `transcript.${kind}`;

@@ -52,10 +52,10 @@ async function startPython(config) {
     // Counting live proxies shows a leak in the statistics, and costs time for each one made.
     if (config.countProxies) pyodide._module.enable_pyproxy_allocation_tracing?.();
     const module = pyodide.pyimport("bascule.page.worker_browser");
-    const made = module.PageSession();
+    const session = module.PageSession();
     module.destroy();
     package_ms = performance.now() - began;
-    return made;
+    return session;
   };
   const { begun: session, ...booted } = await boot(config, begin, receiveShipped(config.shipped));
   const stages = { worker_ms, ...booted.stages, package_ms };
@@ -125,11 +125,11 @@ async function answer(request) {
 /** Embeddings as what may be transferred. @param {Promise<any>} finding */
 async function embeddingsOf(finding) {
   const started = performance.now();
-  const found = await finding;
-  if (typeof found === "string") return JSON.parse(found);
-  const [rows, tokens, truncated] = [found.rows, found.n_tokens, found.truncated];
+  const answer = await finding;
+  if (typeof answer === "string") return JSON.parse(answer);
+  const [rows, tokens, truncated] = [answer.rows, answer.n_tokens, answer.truncated];
   const result = { ...floatsOf(rows), tokens: tokens.toJs(), truncated: truncated.toJs() };
-  for (const proxy of [tokens, truncated, found]) proxy.destroy();
+  for (const proxy of [tokens, truncated, answer]) proxy.destroy();
   const count = result.tokens.length;
   const columns = count ? result.data.length / count : 0;
   return { ...result, rows: count, columns, ms: performance.now() - started };
@@ -138,9 +138,9 @@ async function embeddingsOf(finding) {
 /** A numpy matrix as what may be transferred. @param {Promise<any>} finding */
 async function matrixOf(finding) {
   const started = performance.now();
-  const found = await finding;
-  if (typeof found === "string") return JSON.parse(found);
-  const { data, shape } = floatsOf(found);
+  const answer = await finding;
+  if (typeof answer === "string") return JSON.parse(answer);
+  const { data, shape } = floatsOf(answer);
   const [rows, columns] = shape;
   return { data, rows, columns, ms: performance.now() - started };
 }
@@ -193,9 +193,9 @@ function heapStats(pyodide) {
 }
 
 async function earlyStats() {
-  const found = await early;
-  if (!found) return {};
-  const { listed, made, ms, deviceMs, files, tokenizer } = found;
+  const opened = await early;
+  if (!opened) return {};
+  const { listed, made, ms, deviceMs, files, tokenizer } = opened;
   return {
     ...{ early_device: Number(deviceMs > 0), early_listed: listed, early_made: made, early_ms: ms },
     early_fetcher: Number(files.taken),
@@ -204,9 +204,9 @@ async function earlyStats() {
 }
 
 /** Bytes of a file that Python has asked for meanwhile come too late: the next load looks it up anew.
- * @param {import("./bridge/fetcher.js").Checked} found */
-function hearChecked(found) {
-  if (!found.bytes || checked.has(found.url)) checked.set(found.url, { ...found, at: performance.now() });
+ * @param {import("./bridge/fetcher.js").Checked} record */
+function hearChecked(record) {
+  if (!record.bytes || checked.has(record.url)) checked.set(record.url, { ...record, at: performance.now() });
 }
 
 /** What a prefetch has read was for one load. */

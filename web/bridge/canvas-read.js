@@ -113,10 +113,10 @@ export class CanvasReader {
     }
     const buffer = this.#device.createBuffer({ size: expected.length, usage });
     this.#device.queue.writeBuffer(buffer, 0, expected);
-    const found = new Uint8Array(expected.length);
-    this.read(buffer, 0, found);
+    const bytes = new Uint8Array(expected.length);
+    this.read(buffer, 0, bytes);
     buffer.destroy();
-    if (found.some((byte, i) => byte !== expected[i])) throw new Error("a canvas gives back other bytes");
+    if (bytes.some((byte, i) => byte !== expected[i])) throw new Error("a canvas gives back other bytes");
   }
 }
 

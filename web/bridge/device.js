@@ -84,12 +84,12 @@ export async function openDevice(limitsJson, featuresJson, least = false) {
  * @param {GPUSupportedLimits} limits @param {string} namesJson */
 function named(limits, namesJson) {
   /** @type {Record<string, number>} */
-  const found = {};
+  const granted = {};
   for (const name of JSON.parse(namesJson)) {
     const value = Reflect.get(limits, name);
-    if (typeof value === "number") found[name] = value;
+    if (typeof value === "number") granted[name] = value;
   }
-  return found;
+  return granted;
 }
 
 /** Whether the compiler knows the directive: Tint wants it before the builtins, naga refuses it.

@@ -21,7 +21,7 @@ const SHADER = /[\w/-]+\.wgsl/;
 
 export class Faults {
   #device;
-  #made = 0;
+  #count = 0;
   /** The device's answers that are still to come. @type {Map<GPUBuffer, Promise<void>>} */
   #asked = new Map();
   /** Buffers that it had no memory for, and its words. @type {Map<GPUBuffer, string>} */
@@ -53,9 +53,9 @@ export class Faults {
   /** A buffer; the device reports later whether there is memory for it (`granted`).
    * @param {GPUBufferDescriptor} descriptor */
   create(descriptor) {
-    this.#made += 1;
+    this.#count += 1;
     this.#device.pushErrorScope("out-of-memory");
-    const buffer = this.#device.createBuffer({ ...descriptor, label: `buffer #${this.#made}` });
+    const buffer = this.#device.createBuffer({ ...descriptor, label: `buffer #${this.#count}` });
     const answer = this.#device.popErrorScope().then(
       (error) => {
         if (error && this.#asked.has(buffer)) this.#refused.set(buffer, error.message);

@@ -21,7 +21,7 @@ export class Gpu {
   #pipelines;
   #recorded;
   #staging;
-  #made;
+  #compiler;
   #submission;
   #faults;
   #Fault;
@@ -63,7 +63,7 @@ export class Gpu {
     this.#faults = new faults.Faults(device);
     this.#staging = new staging.Staging(this.#faults);
     this.#CanvasReader = canvasRead.CanvasReader;
-    this.#made = new pipelines.Pipelines(device);
+    this.#compiler = new pipelines.Pipelines(device);
     this.#submission = new submission.Submission(device, this.#faults);
     device.lost.then((why) => (this.lost ||= why.message || why.reason));
   }
@@ -101,7 +101,7 @@ export class Gpu {
 
   /** Pipelines asked for so far that had been made ahead. */
   get early() {
-    return this.#made.early;
+    return this.#compiler.early;
   }
 
   get objects() {
@@ -220,7 +220,7 @@ export class Gpu {
     const recipe = { wgsl, constants: JSON.parse(constants), bindings, label, entry };
     this.#device.pushErrorScope("validation");
     try {
-      return this.#pipelines.add(this.#made.takeNow(recipe));
+      return this.#pipelines.add(this.#compiler.takeNow(recipe));
     } finally {
       this.#faults.noteScope();
     }
@@ -236,10 +236,10 @@ export class Gpu {
     const recipe = { wgsl, constants: JSON.parse(constants), bindings, label, entry };
     const profile = this.#profile;
     const start = profile?.now ?? 0;
-    const made = await this.#made.take(recipe);
+    const compiled = await this.#compiler.take(recipe);
     if (this.lost) throw new Error(this.lost);
-    if (typeof made === "string") return made;
-    const name = this.#pipelines.add(made);
+    if (typeof compiled === "string") return compiled;
+    const name = this.#pipelines.add(compiled);
     profile?.noteCompiled(name, label, start);
     return name;
   }
@@ -259,7 +259,7 @@ export class Gpu {
   /** Let go of a pipeline; tapes that use it still run. @param {number} name */
   dropPipeline(name) {
     this.#enter();
-    this.#made.drop(this.#pipelines.remove(name));
+    this.#compiler.drop(this.#pipelines.remove(name));
   }
 
   /** Pipelines that were compiled and not dropped. */
@@ -269,7 +269,7 @@ export class Gpu {
 
   /** For web/early.js. @param {import("./pipelines.js").Recipe[]} recipes */
   makeAhead(recipes) {
-    return this.#made.makeAhead(recipes);
+    return this.#compiler.makeAhead(recipes);
   }
 
   /** @param {PyBuffer} words */
@@ -288,7 +288,7 @@ export class Gpu {
       pipeline: (name) => this.#pipelines.get(name).pipeline,
       group: (name, entries) => {
         const { pipeline, bindings } = this.#pipelines.get(name);
-        const layout = this.#made.layout(bindings).group;
+        const layout = this.#compiler.layout(bindings).group;
         return this.#device.createBindGroup({ label: pipeline.label, layout, entries });
       },
     });

@@ -77,20 +77,20 @@ export class Journal {
   async entries() {
     const names = await this.store.names();
     const keys = new Set(names.flatMap((name) => /^f-([0-9a-f]{32})-[01]$/.exec(name)?.[1] ?? []));
-    const kept = new Set(names.filter((name) => name.startsWith("c-")));
+    const stored = new Set(names.filter((name) => name.startsWith("c-")));
     const inUse = await heldLocks();
-    const found = [];
+    const listed = [];
     for (const key of keys) {
       const entry = await this.load(key);
       if (!entry) continue;
       const storedNbytes = entry.hashes.reduce(
-        (sum, hash, index) => sum + (hash && kept.has(`c-${hash}`) ? chunkLength(entry, index) : 0),
+        (sum, hash, index) => sum + (hash && stored.has(`c-${hash}`) ? chunkLength(entry, index) : 0),
         0,
       );
       const used = Number((await this.#read(`u-${key}`)) ?? 0);
-      found.push({ ...entry, key, used, storedNbytes, inUse: inUse.has(`bascule:use:${key}`) });
+      listed.push({ ...entry, key, used, storedNbytes, inUse: inUse.has(`bascule:use:${key}`) });
     }
-    return found.sort((a, b) => a.used - b.used);
+    return listed.sort((a, b) => a.used - b.used);
   }
 
   /** Forget files, and the chunks that no other file has. @param {string[]} keys */
@@ -230,9 +230,9 @@ export class OwnFiles {
     const entry = await this.#journal.load(await keyOf(url));
     const hash = entry?.hashes[index];
     if (!entry || !hash) return null;
-    const found = await this.#journal.store.get(`c-${hash}`);
-    const sound = found && found.length === chunkLength(entry, index) && (await sha256(found)) === hash;
-    return sound ? found : null;
+    const data = await this.#journal.store.get(`c-${hash}`);
+    const sound = data && data.length === chunkLength(entry, index) && (await sha256(data)) === hash;
+    return sound ? data : null;
   }
 }
 

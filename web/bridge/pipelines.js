@@ -17,7 +17,7 @@ export class Pipelines {
   /** @type {Map<string, Layout>} */
   #layouts = new Map();
   /** Pipelines, or JSON lists of [line, message, column]. @type {Map<string, Promise<Pipeline | string>>} */
-  #made = new Map();
+  #compiled = new Map();
   /** Made ahead and not asked for yet. @type {Set<string>} */
   #ahead = new Set();
   /** How many that were asked for had been made ahead. */
@@ -53,11 +53,11 @@ export class Pipelines {
     const all = await Promise.all(
       recipes.map(async (recipe) => {
         const key = keyOf(recipe);
-        if (this.#made.has(key)) return true;
+        if (this.#compiled.has(key)) return true;
         this.#ahead.add(key);
-        const made = await this.#once(key, recipe).catch(String);
-        if (typeof made === "string") this.#ahead.delete(key);
-        return typeof made !== "string";
+        const pipeline = await this.#once(key, recipe).catch(String);
+        if (typeof pipeline === "string") this.#ahead.delete(key);
+        return typeof pipeline !== "string";
       }),
     );
     return all.filter(Boolean).length;
@@ -65,7 +65,7 @@ export class Pipelines {
 
   /** Forget a pipeline: who asks for the same one has it compiled again. @param {Pipeline} pipeline */
   drop({ key }) {
-    this.#made.delete(key);
+    this.#compiled.delete(key);
   }
 
   /** @param {string} bindings */
@@ -79,20 +79,20 @@ export class Pipelines {
     );
     const group = this.#device.createBindGroupLayout({ entries });
     const whole = this.#device.createPipelineLayout({ bindGroupLayouts: [group] });
-    const made = { group, whole };
-    this.#layouts.set(bindings, made);
-    return made;
+    const layouts = { group, whole };
+    this.#layouts.set(bindings, layouts);
+    return layouts;
   }
 
   /** @param {string} key @param {Recipe} recipe */
   #once(key, recipe) {
-    const known = this.#made.get(key);
+    const known = this.#compiled.get(key);
     if (known) return known;
     const making = this.#make(key, recipe);
-    this.#made.set(key, making);
+    this.#compiled.set(key, making);
     // A failure is not kept: whoever asks again has a reason to.
-    const forget = () => this.#made.delete(key);
-    making.then((made) => typeof made === "string" && forget(), forget);
+    const forget = () => this.#compiled.delete(key);
+    making.then((result) => typeof result === "string" && forget(), forget);
     return making;
   }
 

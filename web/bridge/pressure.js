@@ -38,11 +38,11 @@ export async function watchPressure(intervalMs) {
   /** @type {ObserverClass | undefined} */
   const Observer = Reflect.get(globalThis, "PressureObserver");
   if (!Observer?.knownSources?.includes("cpu")) return null;
-  const made = new Pressure(Observer);
+  const pressure = new Pressure(Observer);
   try {
-    await made.observe(intervalMs);
+    await pressure.observe(intervalMs);
   } catch {
     return null;
   }
-  return made;
+  return pressure;
 }

@@ -147,17 +147,17 @@ async function neuralDevices(problems) {
     problems.webnn = "this browser has no navigator.ml";
     return [];
   }
-  const found = [];
+  const devices = [];
   for (const deviceType of ["cpu", "gpu", "npu"]) {
     try {
       const context = await ml.createContext({ deviceType });
       context.destroy?.();
-      found.push(deviceType);
+      devices.push(deviceType);
     } catch (error) {
       problems.webnn = error instanceof Error ? error.message : String(error);
     }
   }
-  return found;
+  return devices;
 }
 
 /** Rejects after the limit. @template T @param {Promise<T>} work @param {number} limitMs

@@ -26,9 +26,9 @@ export class Remembered {
 
   /** Empty if there is no sound one. @param {string} key @returns {Promise<string>} */
   async get(key) {
-    const kept = await this.#ask((database) => database.get(STORE, key));
-    if (kept === undefined) return this.#here.get(key) ?? "";
-    if (isEntry(kept?.json)) return kept.json;
+    const entry = await this.#ask((database) => database.get(STORE, key));
+    if (entry === undefined) return this.#here.get(key) ?? "";
+    if (isEntry(entry?.json)) return entry.json;
     this.warn("an entry was damaged and is dropped");
     await this.#ask((database) => database.delete(STORE, key));
     return "";

@@ -10,10 +10,10 @@ const contexts = new WeakMap();
 
 /** @param {HTMLCanvasElement | OffscreenCanvas} canvas @param {"webgpu" | "2d"} kind */
 function contextOf(canvas, kind) {
-  const found = contexts.get(canvas) ?? { kind, context: canvas.getContext(kind) };
-  if (!found.context || found.kind !== kind) throw new Error(`no ${kind} context: it is drawn on in another way`);
-  contexts.set(canvas, found);
-  return found.context;
+  const screen = contexts.get(canvas) ?? { kind, context: canvas.getContext(kind) };
+  if (!screen.context || screen.kind !== kind) throw new Error(`no ${kind} context: it is drawn on in another way`);
+  contexts.set(canvas, screen);
+  return screen.context;
 }
 
 /** A canvas of a WebGPU device. */

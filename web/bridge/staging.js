@@ -6,8 +6,8 @@ const KEPT_NBYTES = 64 << 20;
 export class Staging {
   #faults;
   /** @type {Map<number, GPUBuffer[]>} */
-  #kept = new Map();
-  #keptNbytes = 0;
+  #unused = new Map();
+  #unusedNbytes = 0;
   /** Bytes of all buffers, lent ones included. */
   allocated = 0;
 
@@ -18,10 +18,10 @@ export class Staging {
 
   /** @param {number} size */
   take(size) {
-    const kept = this.#kept.get(size)?.pop();
-    if (kept) {
-      this.#keptNbytes -= size;
-      return kept;
+    const unused = this.#unused.get(size)?.pop();
+    if (unused) {
+      this.#unusedNbytes -= size;
+      return unused;
     }
     this.allocated += size;
     const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
@@ -30,12 +30,12 @@ export class Staging {
 
   /** Take an unmapped buffer back. @param {GPUBuffer} buffer */
   give(buffer) {
-    if (this.#keptNbytes + buffer.size > KEPT_NBYTES) {
+    if (this.#unusedNbytes + buffer.size > KEPT_NBYTES) {
       this.#drop(buffer);
       return;
     }
-    this.#keptNbytes += buffer.size;
-    this.#kept.set(buffer.size, [...(this.#kept.get(buffer.size) ?? []), buffer]);
+    this.#unusedNbytes += buffer.size;
+    this.#unused.set(buffer.size, [...(this.#unused.get(buffer.size) ?? []), buffer]);
   }
 
   /** Wait for a buffer's bytes, copy them and take it back. @param {GPUBuffer} buffer
@@ -61,9 +61,9 @@ export class Staging {
   /** Destroy what is not in use; returns how many bytes that were. */
   trim() {
     const before = this.allocated;
-    for (const kept of this.#kept.values()) kept.forEach((buffer) => this.#drop(buffer));
-    this.#kept.clear();
-    this.#keptNbytes = 0;
+    for (const buffers of this.#unused.values()) buffers.forEach((buffer) => this.#drop(buffer));
+    this.#unused.clear();
+    this.#unusedNbytes = 0;
     return before - this.allocated;
   }
 

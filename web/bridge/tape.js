@@ -55,9 +55,9 @@ export function decode(words, lookup) {
  */
 export function orphan(tape, frees, lives) {
   if (tape.checked === frees) return "";
-  const found = tape.groups.find(({ entries }) => !entries.every(({ name }) => lives(name)));
-  if (!found) tape.checked = frees;
-  return found?.label ?? "";
+  const stale = tape.groups.find(({ entries }) => !entries.every(({ name }) => lives(name)));
+  if (!stale) tape.checked = frees;
+  return stale?.label ?? "";
 }
 
 /**

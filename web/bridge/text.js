@@ -83,8 +83,8 @@ export class PageTokenizer {
     const begins = (/** @type {number} */ at) => bare.every((id, i) => ids[at + i] === id);
     while (before + bare.length < ids.length && !begins(before)) before += 1;
     const after = ids.slice(before + bare.length);
-    const kept = Math.max(0, this.#mostTokens - before - after.length);
-    return [...ids.slice(0, before + kept), ...after];
+    const count = Math.max(0, this.#mostTokens - before - after.length);
+    return [...ids.slice(0, before + count), ...after];
   }
 }
 
@@ -122,9 +122,9 @@ export async function keepChecked(remembering, library, folder, entry) {
  * @param {{ get(key: string): Promise<string> }} remembered @param {string} folder
  */
 export async function createChecked(library, remembered, folder) {
-  const kept = JSON.parse((await remembered.get(`tokenizer ${folder}`)) || "{}");
-  const { key, nTokens, nAdded, mostTokens, json } = kept;
-  const templates = JSON.stringify(kept.templates);
+  const record = JSON.parse((await remembered.get(`tokenizer ${folder}`)) || "{}");
+  const { key, nTokens, nAdded, mostTokens, json } = record;
+  const templates = JSON.stringify(record.templates);
   const counts = [nTokens, nAdded, mostTokens].every((count) => Number.isSafeInteger(count) && count >= 0);
   const texts = [key, templates, json].every((text) => typeof text === "string");
   if (!counts || !texts) return null;

@@ -32,7 +32,7 @@ class Ml {
   #context;
   /** @type {Map<number, Built>} */
   #graphs = new Map();
-  #made = 0;
+  #lastGraph = 0;
   lost = "";
 
   /** @param {Native} context @param {string} deviceType */
@@ -90,26 +90,26 @@ class Ml {
 
   /** @param {number} name */
   #graph(name) {
-    const found = this.#graphs.get(name);
-    if (!found) throw new Error(`no graph ${name}`);
-    return found;
+    const graph = this.#graphs.get(name);
+    if (!graph) throw new Error(`no graph ${name}`);
+    return graph;
   }
 
   /** @param {{ graph: Native, inputs: Native, outputs: Native }} described */
   async #keep({ graph, inputs, outputs }) {
     const tensors = async (/** @type {Native} */ wanted, /** @type {object} */ use) => {
-      const made = Object.entries(wanted).map(async ([name, { dataType, shape }]) => [
+      const entries = Object.entries(wanted).map(async ([name, { dataType, shape }]) => [
         name,
         await this.#context.createTensor({ dataType, shape, ...use }),
       ]);
-      return Object.fromEntries(await Promise.all(made));
+      return Object.fromEntries(await Promise.all(entries));
     };
-    this.#graphs.set(++this.#made, {
+    this.#graphs.set(++this.#lastGraph, {
       graph,
       inputs: await tensors(inputs, { writable: true }),
       outputs: await tensors(outputs, { readable: true }),
     });
-    return this.#made;
+    return this.#lastGraph;
   }
 }
 
@@ -145,26 +145,26 @@ class Building {
   /** The graph's number. @param {string} outputsJson step numbers by name */
   async finish(outputsJson) {
     /** @type {Native[]} */
-    const made = [];
+    const built = [];
     /** @type {Record<string, Native>} */
     const inputs = {};
     for (const [method, operands, args, options, named] of this.#steps) {
       if (method === "constant") {
-        made.push(this.#constants.get(args[0]));
+        built.push(this.#constants.get(args[0]));
       } else if (method === "input") {
         const [name, shape, dataType] = args;
         inputs[name] = { dataType, shape };
-        made.push(this.#builder.input(name, inputs[name]));
+        built.push(this.#builder.input(name, inputs[name]));
       } else {
-        const given = operands.map((at) => made[at]);
+        const given = operands.map((at) => built[at]);
         const asked = { ...options };
-        for (const [name, at] of Object.entries(named)) asked[name] = made[at];
-        made.push(this.#builder[method](...(LISTED.includes(method) ? [given] : given), ...args, asked));
+        for (const [name, at] of Object.entries(named)) asked[name] = built[at];
+        built.push(this.#builder[method](...(LISTED.includes(method) ? [given] : given), ...args, asked));
       }
     }
     /** @type {Record<string, Native>} */
     const outputs = {};
-    for (const [name, at] of Object.entries(JSON.parse(outputsJson))) outputs[name] = made[at];
+    for (const [name, at] of Object.entries(JSON.parse(outputsJson))) outputs[name] = built[at];
     const described = Object.fromEntries(
       Object.entries(outputs).map(([name, { dataType, shape }]) => [name, { dataType, shape }]),
     );
