@@ -12,6 +12,9 @@ from e2e.conftest import Site
 from e2e.engines import Engine, Page
 from tests.goldens.image_text import LABELS, build_clip
 from tests.goldens.image_text import TEXTS as SENTENCES
+from tests.goldens.siglip import LABELS as FITTING
+from tests.goldens.siglip import TEMPLATE, build_siglip
+from tests.goldens.siglip import TEXTS as PADDED
 from tests.goldens.t5 import N_GREEDY, TEXTS
 from tests.goldens.t5 import build as build_t5
 from tests.goldens.vision import build_dinov2, build_vit, pictures
@@ -30,6 +33,15 @@ async def heard(tier, base):
     sound = np.load(io.BytesIO(await (await pyfetch(f"{base}/sound.npy")).bytes()))
     async with await bascule.load("silero-vad", tier=tier) as model:
         return json.dumps((await model.probabilities(sound)).tolist())
+
+async def scored(tier, base, sentences, labels, template):
+    picture = np.load(io.BytesIO(await (await pyfetch(f"{base}/picture.npy")).bytes()))
+    async with await bascule.load(f"{base}/siglip", tier=tier) as model:
+        ids = [model.tokenizer.encode(text) for text in sentences]
+        found = [await model.embed_text(sentences), await model.embed_image(picture)]
+        (best,) = await model.classify(picture, labels, template=template)
+    shares = [best.probabilities[label] for label in labels]
+    return json.dumps({"ids": ids, "pair": [rows.tolist() for rows in found], "shares": shares})
 
 async def answers(tier, base, texts, most, sentences, labels):
     picture = np.load(io.BytesIO(await (await pyfetch(f"{base}/picture.npy")).bytes()))
@@ -74,6 +86,25 @@ def test_text_to_text_and_pictures(
         for rows, name in zip(result["pair"], ("clip_texts", "clip_images"), strict=True):
             assert (np.array(rows) * pair[name][: len(rows)]).sum(1).min() > 0.99999, (tier, name)
         assert np.allclose(result["shares"], pair["clip_shares"][0], atol=2e-5), tier
+
+
+def test_siglip_scores_each_label_by_itself(
+    engine: Engine, site: Site, shared: Callable[[str], Page]
+) -> None:
+    base = site.extra / f"siglip-{engine.name}"
+    build_siglip(base / "siglip")
+    np.save(base / "picture.npy", pictures()[0])
+    golden = np.load(GOLDENS / "siglip.npz")
+    ids = json.loads((GOLDENS / "siglip.json").read_text())["ids"]
+    page = shared(f"{site.url}/lab/?pyodide=/pyodide/")
+    page.run("(code) => lab.run(code)", SCRIPT)
+    for tier in ("webgpu", "wasm") if engine.webgpu else ("wasm", "cpu"):
+        asked = (tier, f"{site.url}/extra/{base.name}", PADDED, FITTING, TEMPLATE)
+        result = json.loads(page.run("(code) => lab.run(code)", f"await scored{asked!r}"))
+        assert result["ids"] == ids, tier
+        for rows, name in zip(result["pair"], ("texts", "images"), strict=True):
+            assert (np.array(rows) * golden[name][: len(rows)]).sum(1).min() > 0.99999, (tier, name)
+        assert np.allclose(result["shares"], golden["shares"][0], atol=2e-5), tier
 
 
 def test_voice_activity(engine: Engine, site: Site, shared: Callable[[str], Page]) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 from bascule.base.dtypes import DType
 from bascule.models.decoder.config import DecoderConfig
 from bascule.models.decoder.graph import CacheDType, Decoding
+from bascule.models.encoder.classes import Squash
 from bascule.models.encoder.config import EncoderConfig
 from bascule.models.encoder.graph import Encoding
 from bascule.models.encoder.head import Head
@@ -156,9 +157,12 @@ class ImageTextFamily(Family):
 
     `config` checks a config.json, errors as above, `as_matrices` gives tensors at most two axes.
     `encode_image` records pixels, and `encode_text` ids, -> embeddings of length 1 (B, D).
-    `logit_scale` names the tensor of one number, the logarithm of what a cosine is multiplied with.
-    `processing` has a preprocessor_config.json's settings where a folder has no such file, and
-    `tokenizer_json` makes the file of that name from a vocab.json, a merges.txt and their folder.
+    `logit_scale` names the tensor of one number, the logarithm of what a cosine is multiplied with,
+    and `logit_bias` that of what is added then; `squash` makes probabilities of such logits.
+    `processing` has a preprocessor_config.json's settings where a folder has no such file.
+    `tokenizer_json` makes the file of that name from a vocab.json, a merges.txt and their folder;
+    a family without it says in `tokenizer_hint` how to make one. `adapt_tokenizer` adds to a
+    tokenizer.json, of a folder, what the family does to a text before.
     """
 
     config: Callable[[Mapping[str, Any], str], ImageTextConfig]
@@ -168,7 +172,11 @@ class ImageTextFamily(Family):
     encode_text: Callable[[Reading], Value]
     logit_scale: str
     processing: Mapping[str, Any]
-    tokenizer_json: Callable[[Mapping[str, Any], bytes, str], bytes]
+    logit_bias: str = ""
+    squash: Squash = "softmax"
+    tokenizer_json: Callable[[Mapping[str, Any], bytes, str], bytes] | None = None
+    tokenizer_hint: str = ""
+    adapt_tokenizer: Callable[[bytes, str], bytes] | None = None
     tasks: tuple[Task, ...] = ("see", "embed")
 
 

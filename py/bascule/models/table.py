@@ -27,6 +27,7 @@ from bascule.models.phi3 import PHI3
 from bascule.models.qwen2 import QWEN2
 from bascule.models.qwen3 import QWEN3
 from bascule.models.roberta import ROBERTA
+from bascule.models.siglip import SIGLIP
 from bascule.models.silero import SILERO
 from bascule.models.t5 import T5
 from bascule.models.vit import VIT
@@ -50,6 +51,7 @@ FAMILIES: tuple[AnyFamily, ...] = (
     VIT,
     DINO_V2,
     CLIP,
+    SIGLIP,
 )
 
 # The one that most sentence encoders are.

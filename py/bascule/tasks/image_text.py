@@ -30,8 +30,8 @@ class ImageTextModel(ImageRuns, BatchedModel):
     """A model of images and texts, made by `bascule.load`.
 
     `dimension` is the width D of its embeddings, `max_tokens` the longest text, special tokens
-    included; logits are cosines times `logit_scale`. Close it, or use it in `async with`, to free
-    the device's memory.
+    included; logits are cosines times `logit_scale`, plus `logit_bias` (0 without one). Close
+    it, or use it in `async with`, to free the device's memory.
     """
 
     _what = "the embedding"
@@ -43,6 +43,7 @@ class ImageTextModel(ImageRuns, BatchedModel):
         self.dimension = settings.config.dimension
         super().__init__(settings, placement, settings, self.dimension)
         self.logit_scale = settings.logit_scale
+        self.logit_bias = settings.logit_bias
         self._settings = settings
         self._tokenizer = tokenizer
         self.tokenizer = EncoderTokenizer(tokenizer, settings.config.text.vocabulary)
@@ -104,13 +105,14 @@ class ImageTextModel(ImageRuns, BatchedModel):
         batch_size: int | None = None,
         progress: ImageProgress | None = None,
     ) -> Array:
-        """Compute logits (n images, n texts) float32: `logit_scale` times the cosine of each pair.
+        """Compute logits (n images, n texts) float32: cosine * `logit_scale` + `logit_bias`.
 
         Options and errors as `embed_image` and `embed_text`.
         """
         texts = await self.embed_text(texts, batch_size=batch_size)
         rows = await self.embed_image(images, batch_size=batch_size, progress=progress)
-        return np.asarray(self.logit_scale * (rows @ np.asarray(texts).T), np.float32)
+        cosines = rows @ np.asarray(texts).T
+        return np.asarray(self.logit_scale * cosines + self.logit_bias, np.float32)
 
     async def classify(
         self,
@@ -125,7 +127,8 @@ class ImageTextModel(ImageRuns, BatchedModel):
         """Classify one image or several among `labels`: the `top_k` (all) most probable of each.
 
         A label takes the place of "{}" in `template`; probabilities are the softmax over labels of
-        `logits`. InputError for labels that are none or not different, and for a template without
+        `logits`, or the sigmoid of each in models that score every label by itself.
+        InputError for labels that are none or not different, and for a template without
         "{}"; other options and errors as `embed_image` and `embed_text`.
         """
         named = checked_texts("classify, labels", labels)
@@ -137,7 +140,11 @@ class ImageTextModel(ImageRuns, BatchedModel):
         texts = [template.replace(_PLACE, label) for label in named]
         options: Any = {"batch_size": batch_size, "progress": progress}
         rows = await self.logits(images, texts, **options)
-        return [ranked(tuple(named), probabilities(row.tolist(), "softmax"), most) for row in rows]
+        squash = self._settings.family.squash
+        return [ranked(tuple(named), probabilities(row.tolist(), squash), most) for row in rows]
+
+    async def _prepare(self, batch: int = 1, tokens: int = 16) -> None:
+        await super()._prepare(batch, max(tokens, self._settings.least_tokens))
 
     async def _tune(self, budget_s: float, progress: ProgressCallback | None) -> TuneReport:
         """See `BatchedModel.tune`: texts' buckets and images' passes share the budget."""

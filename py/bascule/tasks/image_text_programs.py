@@ -20,12 +20,13 @@ from bascule.vision.processing import ImageProcessing
 
 @dataclass(frozen=True, slots=True)
 class ImageTextSettings:
-    """What a folder says beside the weights; logits are cosines times `logit_scale`."""
+    """What a folder says beside the weights; logits are cosines * `logit_scale` + `logit_bias`."""
 
     family: ImageTextFamily
     config: ImageTextConfig
     processing: ImageProcessing
     logit_scale: float
+    logit_bias: float = 0.0
     weights: DType = "f32"
 
     @property
@@ -37,6 +38,11 @@ class ImageTextSettings:
     def max_tokens(self) -> int:
         """See `BatchSettings`."""
         return self.config.text.positions
+
+    @property
+    def least_tokens(self) -> int:
+        """Tokens of the shortest text in a pass: padded ones are all as long as the longest."""
+        return 1 if self.config.text.pad is None else self.max_tokens
 
     def image_program(self, batch: int) -> Program:
         """Record pixels -> embeddings of length 1 (B, D)."""
@@ -62,4 +68,5 @@ class ImageTextSettings:
 
     def programs(self) -> list[Program]:
         """Record the passes of all numbers of images and of all buckets of texts."""
-        return [*self.image_programs(), *map(self.program, all_buckets(self.max_tokens))]
+        texts = [b for b in all_buckets(self.max_tokens) if b.tokens >= self.least_tokens]
+        return [*self.image_programs(), *map(self.program, texts)]

@@ -7,8 +7,10 @@ The expressions are those of the models' own tokenizer.json files; for "default"
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from string import punctuation
 from types import MappingProxyType
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -73,6 +75,8 @@ _EXPRESSIONS = MappingProxyType(
 
 # What Rust takes for \s; JavaScript's has U+FEFF and lacks U+0085.
 SPACES = "\\t-\\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+# A class of ASCII punctuation, each character escaped that any engine asks it of.
+ASCII_PUNCTUATION = r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]\^_`{|}~]"""
 # Those of encoders, whose matches leave out the spaces between words; special tokens are cut out
 # of a text before.
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -84,6 +88,26 @@ _CLIP = MappingProxyType(
 def known_expression(written: str) -> str | None:
     """A known expression as every engine reads it; None for any other."""
     return _CLIP.get(written) or _EXPRESSIONS.get(written)
+
+
+def known_replaced(written: str) -> str | None:
+    """An expression of spaces or of ASCII punctuation that a normalizer may replace; None else."""
+    classes = {r"\s+": f"[{SPACES}]+", r"[\s\x1c-\x1f]+": f"[{SPACES}\\x1c-\\x1f]+"}
+    known = {" {2,}": " {2,}", " +": " +", **classes}.get(written)
+    return known or _punctuation(written)
+
+
+def _punctuation(written: str) -> str | None:
+    """A class of ASCII punctuation alone, escaped as every engine reads it; None for any other."""
+    if not written.startswith("[") or not written.endswith("]"):
+        return None
+    items = re.findall(r"\\.|.", written[1:-1], re.DOTALL)
+    bare = [item for item in items if item in ("[", "]", "^", "-", "\\")]
+    found = {item[-1] for item in items}
+    if bare or not found or not found <= {*punctuation}:
+        return None
+    escaped = (f"\\{each}" if each in "[]^-\\" else each for each in sorted(found))
+    return f"[{''.join(escaped)}]"
 
 
 def cuts_words_alone(known: str) -> bool:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from bascule.text.pairs import Piece, Templates, n_special
-from bascule.text.pretokenizers import SPACES, cuts_words_alone, known_expression
+from bascule.text.pretokenizers import cuts_words_alone, known_expression, known_replaced
 
 MOST_STEPS = 16
 # Without any template two texts follow each other.
@@ -104,10 +104,6 @@ def _charsmap(value: Any) -> str:
     return value
 
 
-def _spaces(written: str) -> str | None:
-    return {" {2,}": " {2,}", " +": " +", r"\s+": f"[{SPACES}]+"}.get(written)
-
-
 _BEHAVIORS = ("Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous")
 _BYTE_LEVEL = {"add_prefix_space": flag, "trim_offsets": flag, "use_regex": flag}
 Fields = Mapping[str, Check]
@@ -122,7 +118,7 @@ _NORMALIZERS: Mapping[str, Fields] = MappingProxyType(
         **{kind: {} for kind in ("NFC", "NFD", "NFKC", "NFKD", "Nmt", "Lowercase", "StripAccents")},
         "Strip": {"strip_left": flag, "strip_right": flag},
         "Precompiled": {"precompiled_charsmap": _charsmap},
-        "Replace": {"pattern": _pattern(_spaces), "content": text(0, MOST_WIDTH)},
+        "Replace": {"pattern": _pattern(known_replaced), "content": text(0, MOST_WIDTH)},
     }
 )
 _PRETOKENIZERS: Mapping[str, Fields] = MappingProxyType(

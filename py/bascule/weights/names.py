@@ -40,7 +40,8 @@ ALLOWED_FILES = frozenset(
 )
 # Weights and vocabularies in formats that are not read; asked for to say why a load fails.
 FOREIGN_WEIGHTS = ("pytorch_model.bin", "onnx/model.onnx", "model.onnx", "tf_model.h5")
-FOREIGN_VOCABULARIES = ("vocab.txt", "vocab.json", "tokenizer.model")
+PIECES = "spiece.model"
+FOREIGN_VOCABULARIES = ("vocab.txt", "vocab.json", "tokenizer.model", PIECES)
 FOREIGN_FILES = frozenset((*FOREIGN_WEIGHTS, *FOREIGN_VOCABULARIES))
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _GGUF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.gguf")

@@ -41,7 +41,7 @@ def record_image(to: Seeing, lengths: Value, dimension: int) -> Value:
     """Record pixels -> embeddings of length 1 (B, D)."""
     layers = Layers(to.graph, to.config.layers, IMAGE, to.weights)
     x = to.positions(PATCHES, TOKEN, TABLE, biased=False)
-    x = layers.record(layers.norm(x, PRE_NORM), to.attended(layers, lengths))
+    x = layers.record(layers.norm(x, PRE_NORM), layers.attended(lengths))
     x = to.graph.call("pool", x, lengths, kind="cls")  # (B, C)
     x = layers.linear(layers.norm(x, POST_NORM), dimension, IMAGE_PROJECTION, biased=False)
     return unit_length(to.graph, x)

@@ -34,12 +34,14 @@ class LayersConfig:
 class PatchesConfig:
     """Images of `image` x `image` pixels, cut into squares of `patch` x `patch`.
 
-    The table of positions has a row for the class token and `table` x `table` for patches.
+    The table of positions has `table` x `table` rows for patches, after one for the class token
+    where the model has a `token`.
     """
 
     image: int
     patch: int
     table: int
+    token: bool = True
 
     def seeing(self, image: int, file: str) -> PatchesConfig:
         """Return the same for images of another size; ModelFileError for one that cannot be."""
@@ -63,8 +65,8 @@ class PatchesConfig:
 
     @property
     def places(self) -> int:
-        """Positions: the class token's, then one a patch."""
-        return 1 + self.patches
+        """Positions: the class token's where there is one, then one a patch."""
+        return self.token + self.patches
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +112,12 @@ def read_layers(
     )
 
 
-def read_patches(read: Settings, default: int = 16) -> PatchesConfig:
-    """Read the sizes of images and patches, the `default` one included; errors as `read_layers`."""
+def read_patches(read: Settings, default: int = 16, *, token: bool = True) -> PatchesConfig:
+    """Read the sizes of images and patches, the `default` one included; errors as `read_layers`.
+
+    `token` says whether a class token stands before the patches.
+    """
     read.expect({"num_channels": 3})
     image = read.size("image_size", 224, _LARGEST_IMAGE)
     patch = read.size("patch_size", default, _LARGEST_IMAGE)
-    return PatchesConfig(image, patch, image // patch).seeing(image, read.file)
+    return PatchesConfig(image, patch, image // patch, token).seeing(image, read.file)

@@ -46,5 +46,5 @@ class PlainEncoder:
         """Record pixels -> features of each position (B, T, C)."""
         layers = Layers(to.graph, to.config.layers, self.names, to.weights)
         x = to.positions(_PROJECTION, _TOKEN, _TABLE, biased=True)
-        x = layers.record(x, to.attended(layers, lengths))
+        x = layers.record(x, layers.attended(lengths))
         return layers.norm(x, "layernorm")

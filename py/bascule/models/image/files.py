@@ -30,8 +30,9 @@ def patch_tensors(
 ) -> Iterator[Sizes]:
     """Yield the tensors of `Seeing.positions`, but for a projection's bias."""
     yield f"{projection}.weight", (c, 3 * cut.patch**2)
-    yield token, (1, c)
-    yield table, (1 + cut.table**2, c)
+    if cut.token:
+        yield token, (1, c)
+    yield table, (cut.token + cut.table**2, c)
 
 
 def layer_tensors(config: LayersConfig, names: LayerNames) -> Iterator[Sizes]:

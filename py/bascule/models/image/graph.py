@@ -92,6 +92,21 @@ class Layers:
             x = self._added(x, self.activated(y), names.down, names.down_scale)
         return x
 
+    def attended(self, lengths: Value) -> Callable[[Value, LayerNames], Value]:
+        """Return what records attention between all of the first lengths[b] positions."""
+        c, heads = self.config.hidden, self.config.heads
+
+        def mix(x: Value, names: LayerNames) -> Value:
+            parts = (names.query, names.key, names.value)
+            tensors = [f"{part}.weight" for part in parts]
+            name = f"{names.layer}.qkv"
+            weight = matrix(self.graph, f"{name}.weight", (3 * c, c), self.weights, *tensors)
+            bias = self.graph.parameter(f"{name}.bias", (3 * c,), *(f"{p}.bias" for p in parts))
+            qkv = self.graph.call("linear", x, weight, bias, activation="none")
+            return self.graph.call("attention", qkv, lengths, heads=heads)
+
+        return mix
+
     def _added(self, x: Value, y: Value, name: str, scale: str) -> Value:
         """Record x + scale * (y's linear layer)."""
         c, call = self.config.hidden, self.graph.call
@@ -123,7 +138,7 @@ class Seeing:
         return self.graph.input("lengths", (self.batch,), "u32")
 
     def positions(self, projection: str, token: str, table: str, *, biased: bool) -> Value:
-        """Record pixels -> embeddings of the class token and of all patches (B, T, C)."""
+        """Record pixels -> embeddings of the class token, if any, and of all patches (B, T, C)."""
         graph, cut, c = self.graph, self.config.cut, self.config.layers.hidden
         n, b, inner = cut.patches, self.batch, cut.patch**2
         x = graph.reshape(self._normalized(), (b, cut.image, cut.image, _CHANNELS))
@@ -136,13 +151,19 @@ class Seeing:
         weight = graph.parameter(f"{projection}.weight", (c, _CHANNELS * inner))
         bias = graph.parameter(f"{projection}.bias", (c,)) if biased else None
         x = graph.call("linear", x, weight, bias, activation="none")  # (B*N, C)
-        first = graph.input("first", (b, 1), "u32")  # zeros: the one row of the class token
-        y = graph.call("embedding", first, graph.parameter(token, (1, c)))
-        x = graph.call("concat", graph.reshape(y, (b, c)), graph.reshape(x, (b, n * c)))
+        if cut.token:
+            y = self.repeated(token)
+            x = graph.call("concat", graph.reshape(y, (b, c)), graph.reshape(x, (b, n * c)))
         x = graph.reshape(x, (b, cut.places, c))
         if cut.table == cut.side:
             return graph.call("add", x, graph.parameter(table, (cut.places, c)))
         return graph.call("add", x, self._resized(table))
+
+    def repeated(self, row: str) -> Value:
+        """Declare the input `first` (B, 1) u32, which holds zeros: a row (1, C) -> (B, 1, C)."""
+        graph, c = self.graph, self.config.layers.hidden
+        first = graph.input("first", (self.batch, 1), "u32")
+        return graph.call("embedding", first, graph.parameter(row, (1, c)))
 
     def _resized(self, table: str) -> Value:
         """Record positions for images of another size (T, C): those of patches by a bicubic."""
@@ -172,21 +193,6 @@ class Seeing:
         weight = graph.parameter("channel_scale", (3, 3), computed=Computed(numbers=(*diagonal,)))
         bias = graph.parameter("channel_shift", (3,), computed=Computed(numbers=(*shift,)))
         return graph.call("linear", rows, weight, bias, activation="none")
-
-    def attended(self, to: Layers, lengths: Value) -> Callable[[Value, LayerNames], Value]:
-        """What records attention between all positions."""
-        c, heads = self.config.layers.hidden, self.config.layers.heads
-
-        def mix(x: Value, names: LayerNames) -> Value:
-            parts = (names.query, names.key, names.value)
-            tensors = [f"{part}.weight" for part in parts]
-            name = f"{names.layer}.qkv"
-            weight = matrix(self.graph, f"{name}.weight", (3 * c, c), to.weights, *tensors)
-            bias = self.graph.parameter(f"{name}.bias", (3 * c,), *(f"{p}.bias" for p in parts))
-            qkv = self.graph.call("linear", x, weight, bias, activation="none")
-            return self.graph.call("attention", qkv, lengths, heads=heads)
-
-        return mix
 
 
 _WEIGHT_BIAS = ("weight", "bias")

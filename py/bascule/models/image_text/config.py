@@ -10,19 +10,24 @@ from bascule.models.image.config import ImageConfig, LayersConfig
 
 @dataclass(frozen=True, slots=True)
 class TextConfig:
-    """A causal text encoder; a text has at most `positions` tokens.
+    """A text encoder; a text has at most `positions` tokens.
 
-    A text's features are those of its first token `eos`, or of its first token without one; where
-    `eos` is None, of the token of the highest id.
+    Without a `pad` it is causal, and a text's features are those of its first token `eos`, or of
+    its first token without one; where `eos` is None, of the token of the highest id. With one a
+    text is filled up with that id to `positions` tokens, which all attend to each other, and its
+    features are those of the last.
     """
 
     layers: LayersConfig
     vocabulary: int
     positions: int
-    eos: int | None
+    eos: int | None = None
+    pad: int | None = None
 
     def read_ids(self, ids: Sequence[int]) -> Sequence[int]:
-        """Return the ids up to the token that has the text's features."""
+        """Return what a pass reads: up to the token that has the text's features."""
+        if self.pad is not None:
+            return [*ids, *[self.pad] * (self.positions - len(ids))]
         if self.eos is None:
             last = max(range(len(ids)), key=ids.__getitem__)
         else:

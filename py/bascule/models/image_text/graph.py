@@ -1,4 +1,4 @@
-"""A causal text encoder under recording.
+"""A text encoder under recording.
 
 B texts of at most T tokens, hidden size C, embeddings of D numbers.
 """
@@ -38,7 +38,11 @@ class Reading:
         return self.graph.call("embedding", self.ids, table, rows)
 
     def attended(self, to: Layers) -> Callable[[Value, LayerNames], Value]:
-        """Return what records attention of each token to itself and to those before it."""
+        """Return what records a layer's attention: of each token to itself and to those before it,
+        of padded texts to all.
+        """
+        if self.config.text.pad is not None:
+            return to.attended(self.lengths)
         c, heads = to.config.hidden, to.config.heads
 
         def mix(x: Value, names: LayerNames) -> Value:
