@@ -9,6 +9,7 @@ from e2e.engines import Page
 SCRIPT = """
 import asyncio
 import json
+import time
 
 import js
 
@@ -33,13 +34,15 @@ async def share(base):
     for path, ask in work.items():
         async with await bascule.load(path, tier="webgpu") as model:
             expected[path] = await ask(model)
-    paths = list(work) * 15
+    started = time.perf_counter()
+    paths = list(work) * 100  # 200 requests, each other one to the other model
     async with bascule.ResourcePool(BUDGET, tier="webgpu", low_memory_mode=False) as pool:
         tasks = [asyncio.ensure_future(pool.run(path, work[path])) for path in paths]
         await asyncio.sleep(0)
         for task in tasks[3::7]:
             task.cancel()
         found = await asyncio.gather(*tasks, return_exceptions=True)
+        took_s = time.perf_counter() - started
         stats = pool.stats
         resident = len(pool.resident)
         before = n_weight_requests()
@@ -54,7 +57,8 @@ async def share(base):
     return json.dumps({
         "right": all(a != b for a, b in zip(cancelled, equal)), "cancelled": sum(cancelled),
         "peak": stats.peak_nbytes, "loads": stats.loads, "evictions": stats.evictions,
-        "resident": resident, "reloads": reloads, "requests": requests, "reloaded": reloaded,
+        "took_s": took_s, "resident": resident,
+        "reloads": reloads, "requests": requests, "reloaded": reloaded,
     })
 
 def n_weight_requests():
@@ -128,7 +132,7 @@ def test_models_share_a_budget_and_a_model_is_held_to_one(
     result = json.loads(shared_lab.run("(code) => lab.run(code)", f"await share({base!r})"))
     print(result)
     assert result["right"]
-    assert result["cancelled"] == 4
+    assert result["cancelled"] == 29
     assert result["peak"] <= 560_000
     assert result["loads"] == result["evictions"] + 1 >= 2
     assert result["resident"] == 1
