@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import wave
 from pathlib import Path
 
@@ -25,6 +26,22 @@ GIVE = """async (url) => {
 }"""
 SHOWN = "document.querySelector('#error').checkVisibility()"
 WHAT = "() => document.querySelector('#error-what').textContent"
+# 10 hours of 8-bit silence at 3000 Hz: 108 MB, which would be 2.3 GB decoded.
+GIVE_HOURS = """(header) => {
+  const bytes = Uint8Array.from(header);
+  const part = new Uint8Array(1_000_000).fill(128);
+  const data = new DataTransfer();
+  data.items.add(new File([bytes, ...Array(108).fill(part)], "hours.wav"));
+  globalThis.decoded = 0;
+  const decode = OfflineAudioContext.prototype.decodeAudioData;
+  OfflineAudioContext.prototype.decodeAudioData = function (...given) {
+    globalThis.decoded += 1;
+    return decode.apply(this, given);
+  };
+  const input = document.querySelector("#file");
+  input.files = data.files;
+  input.dispatchEvent(new Event("change"));
+}"""
 DONE = "document.querySelector('#speed').textContent && document.querySelector('#stop').hidden"
 TEXT = "() => [...document.querySelectorAll('#segments li span')].map((each) => each.textContent)"
 RECORD = """() => {
@@ -117,6 +134,48 @@ def test_a_file_the_microphone_and_what_fails(engine: Engine, site: Site) -> Non
         assert result in page.run(NOTES)
         assert page.run("() => document.querySelector('#length').textContent") == "0:01"
         assert page.run(HEIGHT) > 4
+    page.close()
+
+
+def wav_header(nbytes: int, rate: int, *, code: int = 1, width: int = 1) -> bytes:
+    """The 44 bytes before one channel of samples of `width` bytes."""
+    kind = struct.pack("<HHIIHH", code, 1, rate, rate * width, width, 8 * width)
+    rest = b"WAVEfmt " + struct.pack("<I", 16) + kind + b"data" + struct.pack("<I", nbytes)
+    return b"RIFF" + struct.pack("<I", nbytes + 36) + rest
+
+
+def test_ten_hours_are_refused_before_they_are_decoded(engine: Engine, site: Site) -> None:
+    folder = site.extra / "speech-tiny"
+    if not folder.exists():
+        hugging_face(folder)
+    page = engine.new_page()
+    page.open(f"{site.url}/transcribe.html?tier=wasm&model=/extra/speech-tiny")
+    assert settled(page) == "ready"
+    page.run(GIVE_HOURS, [*wav_header(108_000_000, 3000)])
+    wait_for(page, SHOWN)
+    assert page.run(WHAT) == "The recording is longer than 4 hours."
+    assert page.run("() => globalThis.decoded") == 0
+    page.close()
+
+
+def test_samples_that_are_no_numbers(engine: Engine, site: Site) -> None:
+    folder = site.extra / "speech-tiny"
+    if not folder.exists():
+        hugging_face(folder)
+    samples = np.random.default_rng(5).uniform(-0.3, 0.3, 12_000).astype("<f4")
+    samples[5000:5100] = np.nan
+    data = samples.tobytes()
+    header = wav_header(len(data), 16_000, code=3, width=4)
+    (site.extra / "nan.wav").write_bytes(header + data)
+    page = engine.new_page()
+    page.open(f"{site.url}/transcribe.html?tier=wasm&model=/extra/speech-tiny")
+    assert settled(page) == "ready"
+    give(page, site, "nan.wav")
+    wait_for(page, SHOWN)
+    assert page.run(WHAT) == "audio: expected finite numbers, found nan at index 5,000."
+    (site.extra / "sound.wav").write_bytes(header + bytes(len(data)))
+    give(page, site, "sound.wav")  # the page goes on
+    wait_for(page, DONE)
     page.close()
 
 

@@ -6,6 +6,8 @@ import { BasculeError } from "./protocol.js";
 export const RATE = 16000;
 /** As py/bascule/audio/recordings.py has it. */
 const MOST_S = 4 * 3600;
+/** Some engines never say that a file has no header. */
+const MOST_WAIT_MS = 1000;
 /** What to say of a microphone that cannot be had, by the name of the browser's error. */
 const REFUSALS = new Map([
   ["NotAllowedError", ["The microphone was refused.", "Allow it in the browser's settings of this site, or choose a file."]],
@@ -21,6 +23,8 @@ function inputFault(what, hint) {
 /** One channel of samples at 16 kHz. @param {Blob} file @returns {Promise<Float32Array<ArrayBuffer>>} */
 export async function decode(file) {
   if (!file.size) throw inputFault("The file is empty.", "Choose another one.");
+  // Before it is decoded, which takes 2.3 GB for 10 hours.
+  checkLength(await duration(file));
   // One that decodes resamples, too.
   const context = new OfflineAudioContext(1, 1, RATE);
   /** @type {AudioBuffer} */
@@ -31,8 +35,32 @@ export async function decode(file) {
     throw inputFault("This browser cannot read that file as sound.", "Choose a WAV, MP3, FLAC or Ogg file.");
   }
   if (!buffer.length) throw inputFault("The file holds no samples.", "Choose another one.");
-  if (buffer.duration > MOST_S) throw inputFault("The recording is longer than 4 hours.", "Cut it, and take each part.");
+  checkLength(buffer.duration);
   return mixed(buffer);
+}
+
+/** @param {number} seconds */
+function checkLength(seconds) {
+  if (seconds > MOST_S) throw inputFault("The recording is longer than 4 hours.", "Cut it, and take each part.");
+}
+
+/** Seconds of a sound file as its header has them; 0 where they are unknown.
+ * @param {Blob} file @returns {Promise<number>} */
+async function duration(file) {
+  const element = document.createElement("audio");
+  const url = URL.createObjectURL(file);
+  element.preload = "metadata";
+  try {
+    await new Promise((resolve) => {
+      for (const event of ["loadedmetadata", "error"]) element.addEventListener(event, resolve);
+      setTimeout(resolve, MOST_WAIT_MS);
+      element.src = url;
+    });
+    return Number.isFinite(element.duration) ? element.duration : 0;
+  } finally {
+    element.removeAttribute("src");
+    URL.revokeObjectURL(url);
+  }
 }
 
 /** The mean of all channels. @param {AudioBuffer} buffer */
