@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from bascule.base.arrays import np
 from bascule.compat.fallback.operation_runs import broken, device_nbytes, strain
@@ -14,6 +15,8 @@ from bascule.program.rewrites.rewrite import Limits, Rewrite, Taken, fit
 
 # A piece costs about a millisecond beside its work, and a hundred of them the caller's patience.
 _MOST_PIECES = 64
+# Numbers of equal pieces that are tried, from the one that the device's bytes ask for on.
+_TRIED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,8 @@ def plan(
     whole = tuple((0, axis.count) for axis in planner.division.axes)
     if not result[0] and not planner.halves(whole):
         return Plan(work)
-    pieces = tuple(sorted(planner.leaves(whole, divided=not result[0])))
+    pieces = planner.equal(whole) if result[0] else ()
+    pieces = pieces or tuple(sorted(planner.leaves(whole, divided=not result[0])))
     if limits.memory_nbytes < device_nbytes(work.program) and len(pieces) > _MOST_PIECES:
         what, needs, allowed = result
         advice = f"Allow more memory: {len(pieces)} pieces would fit, and {_MOST_PIECES} are taken."
@@ -89,7 +93,7 @@ class _Planner:
         self._request, self._limits, self._rewrites = request, limits, rewrites
         self._split_matrices = split_matrices
         self.division = request.operation.divide(request)
-        self._programs: dict[tuple[int, ...], Program] = {}
+        self._programs: dict[tuple[Span, ...], Program | None] = {}
 
     def halves(self, spans: tuple[Span, ...]) -> list[tuple[tuple[Span, ...], tuple[Span, ...]]]:
         """Every way to cut that piece in two, those of the operation's first strategy first."""
@@ -125,20 +129,51 @@ class _Planner:
         first, second = ways[0] if divided else min(ways, key=self._strain)
         return self.leaves(second, divided=False) + self.leaves(first, divided=False)
 
+    def equal(self, whole: tuple[Span, ...]) -> tuple[tuple[Span, ...], ...]:
+        """Return about as many pieces as the whole is too large, all of one length; none where
+        dividing one axis is not enough.
+
+        One length is one program: the last piece may begin within the one before.
+        """
+        assert self.division is not None
+        program, ways = self._program(whole), self.halves(whole)
+        if program is None or not ways:
+            return ()
+        ((first, *_), *_) = sorted(ways, key=self._strain)
+        axis = next(at for at, span in enumerate(first) if span != whole[at])
+        count = self.division.axes[axis].count
+        least = max(2, ceil(min(strain(program, self._limits), _MOST_PIECES)))
+        for n in range(least, min(least + _TRIED, count + 1)):
+            pieces = _equal(whole, axis, count, n)
+            # Of pieces of one length one stands for all, where that makes them alike.
+            checked = pieces[:1] if self.division.alike else pieces
+            programs = filter(None, map(self._program, checked))
+            if not any(_broken(each, self._limits, self._rewrites)[0] for each in programs):
+                return pieces
+        return ()
+
     def _strain(self, way: tuple[tuple[Span, ...], tuple[Span, ...]]) -> float:
         programs = [self._program(spans) for spans in way]
         return max(strain(program, self._limits) for program in programs if program is not None)
 
     def _program(self, spans: tuple[Span, ...]) -> Program | None:
         assert self.division is not None
-        lengths = tuple(end - first for first, end in spans)
-        if self.division.alike and lengths in self._programs:
-            return self._programs[lengths]
-        made = self.division.piece(spans)
-        if made is None:
-            return None
-        program = self._programs[lengths] = self._request.operation.record(made[0]).program
-        return program
+        lengths = tuple((0, end - first) for first, end in spans)
+        key = lengths if self.division.alike else spans
+        if key not in self._programs:
+            made = self.division.piece(spans)
+            record = self._request.operation.record
+            self._programs[key] = None if made is None else record(made[0]).program
+        return self._programs[key]
+
+
+def _equal(
+    like: tuple[Span, ...], axis: int, count: int, n: int
+) -> tuple[tuple[Span, ...], ...]:
+    """Return at most n spans of one length over an axis of `count`, which is at least n."""
+    length = -(-count // n)
+    starts = sorted({min(at, count - length) for at in range(0, count, length)})
+    return tuple((*like[:axis], (at, at + length), *like[axis + 1 :]) for at in starts)
 
 
 def _broken(program: Program, limits: Limits, rewrites: Sequence[Rewrite]) -> tuple[str, str, str]:
