@@ -146,6 +146,39 @@ def test_half_the_memory_is_enough_and_costs_little(
     assert divided.dispatches <= 8 * max(plain.dispatches, 1)
 
 
+LONG: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "chunked_embedding": (
+        "embedding_lookup",
+        {"ids": RNG.integers(0, 8191, (8, 64)), "table": normal(8191, 64)},
+        {},
+    ),
+    "progressive_quantization": ("quantize", {"tensor": normal(4093, 512)}, {}),
+    "layer_decomposition": ("matmul", {"a": normal(16, 512), "b": normal(512, 1021)}, {}),
+}
+
+
+@pytest.mark.parametrize("case", LONG)
+def test_a_tenth_of_the_memory_takes_little_more_than_ten_pieces(
+    device: bascule.Device, case: str
+) -> None:
+    operation, inputs, context = LONG[case]
+    results: list[Any] = []
+    budget = None
+    for _ in range(2):
+        config = {"device": device, "memory_budget_nbytes": budget}
+        with bascule.FallbackManager(PLAIN, config=config, memory_threshold=1.0) as manager:
+            results.append(manager.run_with_fallback(operation, inputs, context))
+            [memory] = manager.get_performance_metrics()["memory_usage"].values()
+            taken = manager.last_taken
+        if budget is None:
+            budget = memory["peak_nbytes"] // 10
+    assert budget is not None
+    assert memory["peak_nbytes"] <= budget
+    assert [each.strategy for each in taken] == [case]
+    assert 10 <= taken[0].parts <= 13  # halves would be 16
+    np.testing.assert_allclose(*results, 1e-6, 1e-5)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_budget_that_cannot_be_met_is_refused_with_its_bytes(
     device: bascule.Device, case: str

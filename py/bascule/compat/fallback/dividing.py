@@ -143,8 +143,9 @@ class _Planner:
         axis = next(at for at, span in enumerate(first) if span != whole[at])
         count = self.division.axes[axis].count
         least = max(2, ceil(min(strain(program, self._limits), _MOST_PIECES)))
-        for n in range(least, min(least + _TRIED, count + 1)):
-            pieces = _equal(whole, axis, count, n)
+        lengths = [-(-count // n) for n in range(least, least + _TRIED)]
+        for length in dict.fromkeys([*lengths, max(1, count // least)]):
+            pieces = _equal(whole, axis, count, length)
             # Of pieces of one length one stands for all, where that makes them alike.
             checked = pieces[:1] if self.division.alike else pieces
             programs = filter(None, map(self._program, checked))
@@ -168,11 +169,10 @@ class _Planner:
 
 
 def _equal(
-    like: tuple[Span, ...], axis: int, count: int, n: int
+    like: tuple[Span, ...], axis: int, count: int, length: int
 ) -> tuple[tuple[Span, ...], ...]:
-    """Return at most n spans of one length over an axis of `count`, which is at least n."""
-    length = -(-count // n)
-    starts = sorted({min(at, count - length) for at in range(0, count, length)})
+    """Return spans of one length over an axis of `count`, which is at least that."""
+    starts = [min(at, count - length) for at in range(0, count, length)]
     return tuple((*like[:axis], (at, at + length), *like[axis + 1 :]) for at in starts)
 
 

@@ -202,4 +202,5 @@ def divide_cache(request: Request) -> Division:
 
 def _wide(x: Floats, size: int) -> Floats:
     """(n, G, D) as (n, G, size), filled up with zeros."""
-    return np.pad(x, ((0, 0), (0, 0), (0, size - x.shape[2])))
+    missing = size - x.shape[2]
+    return np.pad(x, ((0, 0), (0, 0), (0, missing))) if missing else x
