@@ -3,9 +3,9 @@
     .venv/bin/python bench/monitor.py [--tier webgpu] [--texts N] [--rounds N] [--passes N]
 
 Rounds of the three alternate, so that a busy machine slows all of them alike; the medians of their
-passes' means are compared, and as pairs, the median of each round's ratio in CPU time. The bar is 3 % with it and nothing after it. Of the passes of a round
-the first 8 have a timestamp around each dispatch, and later ones now and then: "first" is what
-those 8 cost.
+passes' means are compared, and the medians of the rounds' ratios in CPU time. The bar is 3 % with
+it and nothing after it. Of the passes of a round the first 8 have a timestamp around each dispatch,
+and later ones now and then: "first" is what those 8 cost.
 """
 
 from __future__ import annotations
