@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from http.client import HTTPConnection
 
 import pytest
 
 from e2e.conftest import OUT, Site, check_embeddings, settled
 from e2e.engines import Engine, Page, wait_for
+from e2e.faults import SMALL_NBYTES
 
 SHOWN = """() => ({
   status: document.querySelector('#status').textContent,
@@ -144,6 +146,20 @@ def test_cancel_leaves_a_usable_page(
         }"""
     )
     assert result == 35
+
+
+def test_a_slow_file_s_head_leaves_its_connection_free(site: Site) -> None:
+    """Else a load behind a cancelled one now and then waits 30 s for its first answer."""
+    connection = HTTPConnection(site.url.removeprefix("http://"), timeout=5)
+    try:
+        connection.request("HEAD", "/faults/slow/tiny-bert/model.safetensors")
+        slow = connection.getresponse()
+        slow.read()
+        assert int(slow.headers["Content-Length"]) > SMALL_NBYTES
+        connection.request("GET", "/goldens/tiny-bert/config.json")
+        assert connection.getresponse().status == 200
+    finally:
+        connection.close()
 
 
 @pytest.mark.one_engine
