@@ -14,7 +14,7 @@ import pytest
 
 from bascule.backend.reference import FUNCTIONS
 from bascule.backend.wasm.functions import WasmFunctions
-from bascule.backend.wasm.kernels_native import NativeKernels
+from bascule.backend.wasm.kernels_native import NativeKernels, _compiled, open_native
 from bascule.base.arrays import Array
 from bascule.program.ops import ACTIVATIONS
 from tests.backend.guarded import GuardedKernels, NumpyOps
@@ -255,3 +255,15 @@ def test_more_than_there_can_be_is_an_error_that_leaves_no_trace(kernels: Native
     with pytest.raises(MemoryError, match="4 GiB"):
         kernels.empty((1 << 30,))
     assert kernels.empty((5,)).shape == (5,)
+
+
+def test_stores_share_compiled_code_and_no_memory() -> None:
+    opened = [open_native() for _ in range(3)]
+    tensors = [kernels.empty((4,)) for kernels in opened]
+    for number, tensor in enumerate(tensors):
+        tensor.write(np.full(4, number, np.float32))
+    for number, tensor in enumerate(tensors):
+        assert (np.asarray(tensor) == number).all()
+    compiled = _compiled.cache_info()
+    assert compiled.misses <= 2  # with and without relaxed SIMD
+    assert compiled.hits >= 2

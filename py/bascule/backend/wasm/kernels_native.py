@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import struct
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
@@ -65,6 +66,17 @@ def simd_facts() -> dict[str, bool]:
     return {name: validates(text) for name, text in _PROBES.items()}
 
 
+@cache
+def _compiled(code: bytes) -> tuple[Any, Any]:
+    """An engine and a module compiled for it, which all stores of the process share."""
+    wasmtime = _wasmtime()
+    engine = wasmtime.Engine()
+    return engine, wasmtime.Module(engine, code)
+
+
+atexit.register(_compiled.cache_clear)  # wasmtime cannot free it once Python takes modules apart
+
+
 class NativeKernels:
     """The module in a memory of its own; arrays of `empty` are views of it and free themselves."""
 
@@ -78,7 +90,7 @@ class NativeKernels:
 
     def _open(self, wasmtime: Any, path: str) -> None:
         self.name = f"wasmtime {version('wasmtime')}"
-        engine = wasmtime.Engine()
+        engine, module = _compiled(Path(path).read_bytes())
         self._store = wasmtime.Store(engine)
         # By default wasmtime reserves all 4 GiB at once, so that growing never moves the memory.
         limits = wasmtime.Limits(_HEAP // _PAGE_NBYTES, _MOST_PAGES)
@@ -95,7 +107,6 @@ class NativeKernels:
         for name, value in bases.items():
             kind = wasmtime.GlobalType(i32, name == "__stack_pointer")
             linker.define(self._store, "env", name, wasmtime.Global(self._store, kind, value))
-        module = wasmtime.Module(engine, Path(path).read_bytes())
         self._exports = linker.instantiate(self._store, module).exports(self._store)
 
     def empty(self, shape: tuple[int, ...], dtype: str = "f32") -> Tensor:
