@@ -1,4 +1,4 @@
-"""Shared by all native tests: one device, opened once a test, and fresh seeds that are printed."""
+"""Shared by all native tests: one device a file, and fresh seeds that are printed."""
 
 from __future__ import annotations
 
@@ -11,19 +11,27 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from bascule.backend.webgpu.gpu_native import NativeGpu, open_native
+from bascule.backend.webgpu.gpu_native import NativeGpu
+from tests.shared_devices import SharedDevices
 
 # How fast a machine draws examples says nothing about the code under test.
 settings.register_profile("bascule", suppress_health_check=[HealthCheck.too_slow], deadline=None)
 settings.load_profile("bascule")
 
 
+@pytest.fixture(scope="module")
+def shared_devices() -> Iterator[SharedDevices]:
+    """What the tests of a file compile, they compile once: most of their time goes into that."""
+    devices = SharedDevices()
+    yield devices
+    devices.close()
+
+
 @pytest.fixture
-async def gpu() -> AsyncIterator[NativeGpu]:
+async def gpu(shared_devices: SharedDevices) -> AsyncIterator[NativeGpu]:
     """A real device. There is no run without one: a machine that lacks it fails here."""
-    device = await open_native()
-    yield device
-    device.destroy()
+    async with shared_devices.gpu() as device:
+        yield device
 
 
 @pytest.fixture(scope="session")

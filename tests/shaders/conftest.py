@@ -13,8 +13,8 @@ from bascule.backend.webgpu.gpu_native import (
     _describe,
     _least_limits,
     _own_limits,
-    open_native,
 )
+from tests.shared_devices import SharedDevices
 
 # Dawn refuses Debian 12's lavapipe (Mesa 22.3 lacks a feature that it wants); Chromium brings an
 # adapter that Dawn takes.
@@ -22,14 +22,15 @@ SWIFTSHADER = Path("/usr/lib/chromium/vk_swiftshader_icd.json")
 
 
 @pytest.fixture
-async def gpu(request: pytest.FixtureRequest) -> AsyncIterator[NativeGpu]:
+async def gpu(
+    request: pytest.FixtureRequest, shared_devices: SharedDevices
+) -> AsyncIterator[NativeGpu]:
     """A real device; for a "kind" that says so one held to the least that every device grants."""
     callspec = getattr(request.node, "callspec", None)
     kind = callspec.params.get("kind", "") if callspec else ""
-    device = await open_native(least=kind.endswith("-limited"))
-    assert device.adapter.least == kind.endswith("-limited")
-    yield device
-    device.destroy()
+    async with shared_devices.gpu(least=kind.endswith("-limited")) as device:
+        assert device.adapter.least == kind.endswith("-limited")
+        yield device
 
 
 @pytest.fixture
