@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 import wasmtime
 
+import bascule.array as xp
 from bascule.array.dtypes import named
 from bascule.array.loops import LoopText, Operand, Operation
+from bascule.backend.deviceless import Loop
+from bascule.backend.wasm import kernels_native
 from bascule.backend.wasm.assembler import CODES, Function
+from bascule.backend.wasm.kernels_native import open_native
 
 # What stands after an instruction: in our words, and in those of WebAssembly's text format.
 AFTER = {
@@ -48,6 +52,35 @@ def test_bytes_are_those_of_another_assembler(word: str) -> None:
 def test_no_other_word_becomes_bytes(body: str) -> None:
     with pytest.raises((KeyError, ValueError)):
         Function(body).module()
+
+
+def copied(x: Any, run: Loop) -> Any:
+    """An array by way of a loop that copies it."""
+    result = np.empty_like(x)
+    run(result, [x], (1, x.size, 0, 0))
+    return result
+
+
+def test_loops_outside_a_page_use_the_same_memory_again() -> None:
+    kernels, kind = open_native(), named("float32")
+    run = kernels.load(LoopText([Operand(kind, True)], [Operation("copy", (0,), kind)]).module())
+    rng = np.random.default_rng()
+    before = kernels.used_nbytes
+    for n in rng.integers(200_000, 260_000, 50):
+        x = rng.standard_normal(n).astype(np.float32)
+        assert np.array_equal(copied(x, run), x)
+    assert kernels.used_nbytes - before <= 2 * (1 << 20) + 4096  # in and out, and params
+
+
+async def test_numpy_computes_what_the_loops_memory_cannot_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x = np.random.default_rng().standard_normal(5_000_000).astype(np.float32)
+    device = xp.device("wasm")
+    await xp.sum(xp.asarray(np.ones(20_000, np.float32), device=device)).numpy()
+    monkeypatch.setattr(kernels_native, "_MOST_PAGES", 0)
+    result = await xp.sum(xp.asarray(x, device=device)).numpy()
+    assert abs(result - x.astype(np.float64).sum()) < 1
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int16", "uint8", "bool"])

@@ -58,9 +58,15 @@ class HostLoops:
         if weight < _LEAST_OPERATIONS or not values:
             return None
         operands = [np.asarray(value) for value in values]
-        if end.op == "reduce":
-            return self._reduced(chain, operands)
-        layout = _laid(operands, end.shape, range(len(end.shape)), None)
+        try:
+            computed = self._reduced if end.op == "reduce" else self._elementwise
+            return computed(chain, operands)
+        except MemoryError:
+            return None  # the loops' memory is smaller than Python's
+
+    def _elementwise(self, chain: Chain, values: list[Any]) -> Any | None:
+        end = chain.end
+        layout = _laid(values, end.shape, range(len(end.shape)), None)
         run = self._loop(layout, chain.nodes, chain.reads, None)
         if layout is None or run is None:
             return None

@@ -138,15 +138,25 @@ class NativeKernels:
         run: Any = self._linker.instantiate(self._store, loaded).exports(self._store)["run"]
 
         def loop(out: Array, reads: Sequence[Array], numbers: Sequence[int]) -> None:
-            result = self.empty((out.nbytes,), "u8")
-            held = [self._reachable(each) for each in reads]
-            words = (*numbers, *(_plain(each) for each in (result, *held)))
-            params = self.empty((4 * len(words),), "u8")
+            tensors = [self._scratch(each.nbytes) for each in (out, *reads)]
+            for tensor, each in zip(tensors[1:], reads, strict=True):
+                tensor.write(each)
+            words = (*numbers, *(tensor.address for tensor in tensors))
+            params = self._scratch(4 * len(words))
             params.write(struct.pack(f"<{len(words)}I", *words))
             run(self._store, params.address)
-            memoryview(out).cast("B")[:] = result.bytes()
+            memoryview(out).cast("B")[:] = tensors[0].bytes()[: out.nbytes]
 
         return loop
+
+    @property
+    def used_nbytes(self) -> int:
+        """How far into its memory arrays have lain."""
+        return self._used
+
+    def _scratch(self, nbytes: int) -> Tensor:
+        """Memory in sizes of powers of two, so that arrays of many sizes use the same again."""
+        return self.empty((1 << (nbytes - 1).bit_length(),), "u8")
 
     def _reachable(self, argument: Argument) -> Tensor | float | None:
         """The argument itself, an array's address, or that of a copy of it inside the memory."""
