@@ -125,6 +125,7 @@ def test_every_family_has_a_golden_or_files_of_its_own() -> None:
         "vit",
         "dinov2",
         "clip",
+        "siglip",
     } == {
         *BY_NAME,
         *DECODING,
