@@ -37,7 +37,7 @@ _LEAST_SIDE = 8
 
 
 class WasmBackend(Deviceless):
-    """One thread; what no kernel computes, numpy does."""
+    """A `Backend` of one thread; what no kernel computes, numpy does."""
 
     tier: Tier = "wasm"
 
@@ -46,7 +46,6 @@ class WasmBackend(Deviceless):
         self._kernels = kernels
 
     def store(self, parameters: Sequence[Parameter]) -> WasmStore:
-        """See `Backend.store`."""
         return WasmStore(parameters, self._kernels, self.count)
 
     def streamed_store(
@@ -63,7 +62,6 @@ class WasmBackend(Deviceless):
         staging_nbytes: int,
         most_blocks: int,
     ) -> ReferenceQuantizer:
-        """See `Backend.quantizer`."""
         del most_blocks
         if not isinstance(store, WasmStore):
             raise InputError("quantizer", "weights of this backend", type(store).__name__)
@@ -78,11 +76,9 @@ class WasmBackend(Deviceless):
     def states(
         self, values: Sequence[Value], sizes: Mapping[str, int], *, kind: MemoryKind = "states"
     ) -> WasmStates:
-        """See `Backend.states`."""
         return WasmStates(values, sizes, self._kernels, self.count, kind)
 
     async def computation(self, program: Program) -> Computation:
-        """See `Backend.computation`."""
         return WasmComputation(program, self._kernels, self._functions, self.op_times)
 
     @cached_property
@@ -91,7 +87,6 @@ class WasmBackend(Deviceless):
         return LanguageFunctions(self._kernels).table()
 
     def loop_loader(self) -> Callable[[bytes], Loop]:
-        """See `Deviceless.loop_loader`."""
         return self._kernels.load
 
     def product(self, x: Array, y: Array) -> Array | None:
@@ -115,7 +110,6 @@ class WasmBackend(Deviceless):
     async def prepare(
         self, program: Program, weights: WeightStore, states: StateStore | None = None
     ) -> Executable:
-        """See `Backend.prepare`."""
         check_names(program)
         if not isinstance(weights, WasmStore):
             raise InputError("prepare", "weights of this backend", type(weights).__name__)

@@ -37,7 +37,6 @@ class WasmComputation:
     async def run(
         self, operands: Mapping[str, StateStore], results: Mapping[str, StateStore]
     ) -> None:
-        """See `Computation.run`."""
         if self._numpy_ops:
             await need_numpy(f"The tier wasm, for {', '.join(self._numpy_ops)},", NUMPY_HINT)
         values: dict[str, Tensor | Blocks] = {n: _tensor(s) for n, s in operands.items()}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class BrowserKernels:
-    """The module in Python's own memory, which numpy uses too: nothing is ever copied."""
+    """`LinkedKernels` in Python's own memory, which numpy uses too: nothing is ever copied."""
 
     name = "WebAssembly SIMD, 1 thread"
 
@@ -32,22 +32,18 @@ class BrowserKernels:
             raise TierUnavailableError("wasm", f"the kernels do not load: {message}") from None
 
     def empty(self, shape: tuple[int, ...], dtype: str = "f32") -> Tensor:
-        """See `Kernels.empty`."""
         memory = (ctypes.c_ubyte * max(1, prod(shape) * ITEM_NBYTES[dtype]))()
         return Tensor(memory, ctypes.addressof(memory), shape, dtype)
 
     def bind(self, kernel: str, *arguments: Argument) -> Callable[[], object]:
-        """See `Kernels.bind`."""
         # Without argtypes, integers go through ctypes the fastest.
         return partial(self._library[kernel], *map(_plain, arguments))
 
     def call(self, kernel: str, *arguments: Argument) -> int:
-        """See `Kernels.call`."""
         held = [a if _is_plain(a) else np.ascontiguousarray(a) for a in arguments]
         return self._library[kernel](*map(_plain, held))
 
     def load(self, module: bytes) -> Loop:
-        """See `LinkedKernels.load`."""
         with NamedTemporaryFile(suffix=".wasm") as file:
             file.write(module)
             file.flush()

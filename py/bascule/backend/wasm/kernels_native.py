@@ -78,7 +78,7 @@ atexit.register(_compiled.cache_clear)  # wasmtime cannot free it once Python ta
 
 
 class NativeKernels:
-    """The module in a memory of its own; arrays of `empty` are views of it and free themselves."""
+    """`LinkedKernels` in a memory of their own; tensors are views of it and free themselves."""
 
     def __init__(self, path: str) -> None:
         wasmtime = _wasmtime()
@@ -110,7 +110,6 @@ class NativeKernels:
         self._exports = linker.instantiate(self._store, module).exports(self._store)
 
     def empty(self, shape: tuple[int, ...], dtype: str = "f32") -> Tensor:
-        """See `Kernels.empty`."""
         nbytes = prod(shape) * ITEM_NBYTES[dtype]
         room = max(ALIGNMENT, -(-nbytes // ALIGNMENT) * ALIGNMENT)
         free = self._free.setdefault(room, [])
@@ -120,13 +119,11 @@ class NativeKernels:
         return Tensor(memory, offset, shape, dtype)
 
     def bind(self, kernel: str, *arguments: Argument) -> Callable[[], object]:
-        """See `Kernels.bind`."""
         plain = map(_plain, arguments)
         run: Any = self._exports[kernel]
         return partial(run, self._store, *plain)
 
     def call(self, kernel: str, *arguments: Argument) -> int:
-        """See `Kernels.call`."""
         held = [self._reachable(a) for a in arguments]
         plain = map(_plain, held)
         run: Any = self._exports[kernel]

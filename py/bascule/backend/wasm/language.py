@@ -17,7 +17,6 @@ class LanguageFunctions(WasmFunctions):
     """`WasmFunctions`, and what only language models and tables in blocks need."""
 
     def table(self) -> Mapping[str, Callable[..., Tensor]]:
-        """See `WasmFunctions.table`."""
         own = (
             self.embedding,
             self.token_embedding,

@@ -42,7 +42,7 @@ NUMPY_HINT = "Load numpy into this Pyodide, or take tier='webgpu'."
 
 
 class Recorder:
-    """Kernels that note what they are to do; running `steps` does it.
+    """`Kernels` that note what they are to do; running `steps` does it.
 
     A call without tensors only asks for a size, and is answered at once. A tensor that nobody
     holds any more lends its memory to later ones: steps run in the order in which they were noted.
@@ -56,7 +56,6 @@ class Recorder:
         self._free: dict[int, list[Tensor]] = {}
 
     def empty(self, shape: tuple[int, ...], dtype: str = "f32") -> Tensor:
-        """See `Kernels.empty`."""
         nbytes = prod(shape) * ITEM_NBYTES[dtype]
         free = self._free.setdefault(nbytes, [])
         owner = free.pop() if free else self._kernels.empty((max(1, nbytes),), "u8")
@@ -67,7 +66,6 @@ class Recorder:
         return Tensor(lent, owner.address, shape, dtype)
 
     def call(self, kernel: str, *arguments: Argument) -> int:
-        """See `Kernels.call`."""
         if not any(isinstance(a, Tensor) for a in arguments):
             return self._kernels.call(kernel, *arguments)
         self.steps.append(self._kernels.bind(kernel, *arguments))
@@ -90,7 +88,7 @@ class _Plan:
 
 
 class ReplayExecutable:
-    """Runs a program by the steps that recording it gave; keeps those of its last sizes.
+    """An `Executable` of the steps that recording a program gave; keeps those of its last sizes.
 
     Runs at once take turns, for they share the memory of those steps. numpy runs the ops that have
     no kernel.
@@ -123,7 +121,6 @@ class ReplayExecutable:
         inputs: Mapping[str, Shaped],
         into: Sequence[Buffer] | None = None,
     ) -> dict[str, Array]:
-        """See `Executable.run`."""
         async with self._lock.turn():
             plan = await self._submitted(sizes, inputs, 1)
             if into is None:
@@ -135,12 +132,10 @@ class ReplayExecutable:
     async def submit(
         self, sizes: Mapping[str, int], inputs: Mapping[str, Shaped], times: int = 1
     ) -> None:
-        """See `Executable.submit`."""
         async with self._lock.turn():
             await self._submitted(sizes, inputs, times)
 
     def close(self) -> None:
-        """See `Executable.close`."""
         self._plan = None
 
     async def _submitted(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class WasmStore:
-    """Weights as float32 tensors, or as the file's blocks where their dtype says so."""
+    """A `WeightStore` of float32 tensors, or of the file's blocks where a dtype says so."""
 
     page_bridge = None
     arrivals: Arrivals | None = None
@@ -50,15 +50,12 @@ class WasmStore:
 
     @property
     def streaming(self) -> Streaming | None:
-        """See `WeightStore.streaming`."""
         return None
 
     def write(self, target: int, offset: int, data: Buffer) -> None:
-        """See `WeightStore.write`."""
         self._memory[target].write(data, offset)
 
     def close(self) -> None:
-        """See `WeightStore.close`."""
         if self._memory:
             self._count.add("weights", -self._held)
         self._memory.clear()
@@ -93,7 +90,6 @@ class StreamedWasmStore(WasmStore):
 
     @property
     def streaming(self) -> Streaming:
-        """See `WeightStore.streaming`."""
         return self._streaming
 
     def tensors_of(self, stage: Stage) -> dict[str, Tensor | Blocks]:
@@ -112,7 +108,7 @@ class StreamedWasmStore(WasmStore):
 
 
 class WasmStates:
-    """States as tensors; all zero at first."""
+    """A `StateStore` of tensors; all zero at first."""
 
     def __init__(
         self,
@@ -132,20 +128,16 @@ class WasmStates:
 
     @property
     def nbytes(self) -> int:
-        """See `StateStore.nbytes`."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     def write(self, name: str, offset: int, data: Buffer) -> None:
-        """See `StateStore.write`."""
         self.tensors[name].write(data, offset)
 
     async def read(self, name: str, offset: int, into: Buffer) -> None:
-        """See `StateStore.read`."""
         view = memoryview(into).cast("B")
         view[:] = self.tensors[name].bytes()[offset : offset + view.nbytes]
 
     async def resize(self, sizes: Mapping[str, int]) -> None:
-        """See `StateStore.resize`."""
         for value in self._values:
             old, new = self.tensors[value.name], self._zeros(value, sizes)
             self._count.claim(f"the state {value.name}", new.nbytes - old.nbytes)
@@ -154,7 +146,6 @@ class WasmStates:
             self._count.add(self._kind, new.nbytes - old.nbytes)
 
     def close(self) -> None:
-        """See `StateStore.close`."""
         self._count.add(self._kind, -self.nbytes)
         self.tensors.clear()
 
