@@ -6,8 +6,10 @@ import { BasculeError } from "./protocol.js";
 export const RATE = 16000;
 /** As py/bascule/audio/recordings.py has it. */
 const MOST_S = 4 * 3600;
-/** Some engines never say that a file has no header. */
-const MOST_WAIT_MS = 1000;
+/** Some engines never say that a file has no header: a second is waited for a file of at most 1 MB,
+ * which is not hours long, and ten for a larger one. */
+const SMALL_NBYTES = 1_000_000;
+const WAITS_MS = { small: 1_000, large: 10_000 };
 /** What to say of a microphone that cannot be had, by the name of the browser's error. */
 const REFUSALS = new Map([
   ["NotAllowedError", ["The microphone was refused.", "Allow it in the browser's settings of this site, or choose a file."]],
@@ -53,7 +55,7 @@ async function duration(file) {
   try {
     await new Promise((resolve) => {
       for (const event of ["loadedmetadata", "error"]) element.addEventListener(event, resolve);
-      setTimeout(resolve, MOST_WAIT_MS);
+      setTimeout(resolve, file.size > SMALL_NBYTES ? WAITS_MS.large : WAITS_MS.small);
       element.src = url;
     });
     return Number.isFinite(element.duration) ? element.duration : 0;

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bascule.base import assets
 from bascule.base.arguments import described, whole_number
 from bascule.base.arrays import Array, need_numpy, np
-from bascule.errors import InputError
+from bascule.errors import DeviceLostError, InputError
 from bascule.kernels.buffer import BufferPool, DeviceBuffer
 from bascule.kernels.home import KernelHome
 from bascule.kernels.kernel import Kernel
@@ -87,13 +87,19 @@ class Canvas:
 
     async def attach(self, target: Any) -> None:
         """Draw on this canvas element or `OffscreenCanvas` from now on, what was drawn last first
-        where the device is open.
+        where the device is open and stays so.
 
         InputError for anything else.
         """
         self._take(target)
-        if not self._home.pool.closed:
+        pool = self._home.pool
+        if pool.closed:
+            return
+        try:
             await self._show()
+        except DeviceLostError:
+            if not pool.closed:
+                raise
 
     async def pixels(self) -> Array:
         """What was drawn last: red, green and blue, uint8 (height, width, 3).
