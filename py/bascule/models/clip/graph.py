@@ -5,26 +5,11 @@ B images or texts, T positions, hidden size C of an encoder, embeddings of D num
 
 from __future__ import annotations
 
-from bascule.models.image.graph import LayerNames, Layers, Seeing
-from bascule.models.image_text.graph import Reading, unit_length
+from bascule.models.image.graph import Layers, Seeing
+from bascule.models.image_text.graph import Reading, layer_names, unit_length
 from bascule.program.program import Value
 
-
-def _names(encoder: str) -> LayerNames:
-    return LayerNames(
-        layer=f"{encoder}.encoder.layers.{{}}",
-        before="layer_norm1",
-        query="self_attn.q_proj",
-        key="self_attn.k_proj",
-        value="self_attn.v_proj",
-        mixed="self_attn.out_proj",
-        after="layer_norm2",
-        up="mlp.fc1",
-        down="mlp.fc2",
-    )
-
-
-IMAGE, TEXT = _names("vision_model"), _names("text_model")
+IMAGE, TEXT = layer_names("vision_model"), layer_names("text_model")
 PATCHES = "vision_model.embeddings.patch_embedding"
 TOKEN = "vision_model.embeddings.class_embedding"
 TABLE = "vision_model.embeddings.position_embedding.weight"

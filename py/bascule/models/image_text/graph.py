@@ -19,6 +19,21 @@ from bascule.program.program import Value
 _EPS = 1e-12
 
 
+def layer_names(encoder: str) -> LayerNames:
+    """Return the names of an encoder's layers, as CLIP's and SigLIP's folders have them."""
+    return LayerNames(
+        layer=f"{encoder}.encoder.layers.{{}}",
+        before="layer_norm1",
+        query="self_attn.q_proj",
+        key="self_attn.k_proj",
+        value="self_attn.v_proj",
+        mixed="self_attn.out_proj",
+        after="layer_norm2",
+        up="mlp.fc1",
+        down="mlp.fc2",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """A text encoder under recording: ids (B, T) u32 of texts with lengths (B) u32."""
