@@ -141,13 +141,18 @@ class LoopText:
         return lines
 
     @property
+    def _last(self) -> int:
+        """The place of the last value."""
+        return len(self.operands) + len(self.operations) - 1
+
+    @property
     def _result(self) -> str:
         """The local with the last value."""
-        return f"$v{len(self.operands) + len(self.operations) - 1}"
+        return f"$v{self._last}"
 
     def _step(self) -> list[str]:
         """Four elements."""
-        dtype = self.operations[-1].dtype
+        dtype = self._dtype(self._last)
         store = STORES[dtype.name].format(a=f"local.get {self._result}")
         return [*self._computed(), f"{place_of('address0', dtype)} {store}"]
 

@@ -87,10 +87,6 @@ class ReducingLoopText(LoopText):
         ]  # fmt: skip
 
     @property
-    def _last(self) -> int:
-        return int(self._result[2:])
-
-    @property
     def _is_wide(self) -> bool:
         return self._dtype(self._last).kind == "f" and self.combination in _WIDE
 
