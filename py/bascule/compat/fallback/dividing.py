@@ -17,6 +17,8 @@ from bascule.program.rewrites.rewrite import Limits, Rewrite, Taken, fit
 _MOST_PIECES = 64
 # Numbers of equal pieces that are tried, from the one that the device's bytes ask for on.
 _TRIED = 3
+# Axes whose halves differ by less are alike; the operation's first one is taken.
+_ALIKE = 1.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,12 @@ class Plan:
     async def joined(self, run: Callable[[Request, Work], Awaitable[Array]], of: Request) -> Array:
         """Run each piece; their results as one array."""
         if self.division is None:
-            return await run(of, self.work)
-        dtype = np.uint8 if self.division.dtype == "u8" else np.float32
-        whole = np.empty(self.division.flat, dtype)
+            return np.ascontiguousarray(await run(of, self.work))
+        if self.division.begin is not None:
+            whole = self.division.begin()
+        else:
+            dtype = np.uint8 if self.division.dtype == "u8" else np.float32
+            whole = np.empty(self.division.flat, dtype)
         for spans in self.pieces:
             made = self.division.piece(spans)
             if made is not None:
@@ -81,6 +86,10 @@ def plan(
     return Plan(work, planner.division, pieces, taken)
 
 
+# A piece cut in two.
+_Halves = tuple[tuple[Span, ...], tuple[Span, ...]]
+
+
 class _Planner:
     def __init__(
         self,
@@ -95,7 +104,7 @@ class _Planner:
         self.division = request.operation.divide(request)
         self._programs: dict[tuple[Span, ...], Program | None] = {}
 
-    def halves(self, spans: tuple[Span, ...]) -> list[tuple[tuple[Span, ...], tuple[Span, ...]]]:
+    def halves(self, spans: tuple[Span, ...]) -> list[_Halves]:
         """Every way to cut that piece in two, those of the operation's first strategy first."""
         assert self.division is not None
         order = self._request.operation.strategies
@@ -105,7 +114,7 @@ class _Planner:
             barred = axis.strategy == "layer_decomposition" and not self._split_matrices
             if end - first > 1 and not barred:
                 ways.append((order.index(axis.strategy), index))
-        results: list[tuple[tuple[Span, ...], tuple[Span, ...]]] = []
+        results: list[_Halves] = []
         for _, index in sorted(ways):
             first, end = spans[index]
             middle = (first + end) // 2
@@ -126,7 +135,7 @@ class _Planner:
             hint = "" if self._split_matrices else "Set enable_layer_processing to divide matrices."
             _refuse(result, hint)
         # The second half is the larger one where they differ: where it does not fit nothing does.
-        first, second = ways[0] if divided else min(ways, key=self._strain)
+        first, second = ways[0] if divided else self._best(ways)
         return self.leaves(second, divided=False) + self.leaves(first, divided=False)
 
     def equal(self, whole: tuple[Span, ...]) -> tuple[tuple[Span, ...], ...]:
@@ -139,7 +148,7 @@ class _Planner:
         program, ways = self._program(whole), self.halves(whole)
         if program is None or not ways:
             return ()
-        ((first, *_), *_) = sorted(ways, key=self._strain)
+        first, _ = self._best(ways)
         axis = next(at for at, span in enumerate(first) if span != whole[at])
         count = self.division.axes[axis].count
         least = max(2, ceil(min(strain(program, self._limits), _MOST_PIECES)))
@@ -153,7 +162,12 @@ class _Planner:
                 return pieces
         return ()
 
-    def _strain(self, way: tuple[tuple[Span, ...], tuple[Span, ...]]) -> float:
+    def _best(self, ways: Sequence[_Halves]) -> _Halves:
+        """Return the way of the least strain, the first of those that are alike."""
+        strains = [self._strain(way) for way in ways]
+        return next(w for w, s in zip(ways, strains, strict=True) if s <= _ALIKE * min(strains))
+
+    def _strain(self, way: _Halves) -> float:
         programs = [self._program(spans) for spans in way]
         return max(strain(program, self._limits) for program in programs if program is not None)
 

@@ -1,14 +1,12 @@
-"""Products of matrices, embedding lookup and the KV cache on plain arrays."""
+"""Products of matrices and embedding lookup on plain arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from bascule.base.arrays import np
 from bascule.base.dtypes import DType
 from bascule.compat.fallback.operation_work import (
-    Array,
     Axis,
     Division,
     Floats,
@@ -22,8 +20,6 @@ from bascule.program.graph import Graph
 
 # A row of weights in blocks is a multiple of so many numbers long.
 _RUN = 32
-# Where a model's sliding context ends, too.
-_MOST_POSITIONS = 1 << 20
 
 
 def matmul(request: Request) -> Work:
@@ -133,74 +129,3 @@ def divide_lookup(request: Request) -> Division:
     )
     width = table.shape[1]
     return Division(axes, piece, (*ids.shape, width), (len(flat), width), alike=False)
-
-
-def kv_cache_update(request: Request) -> Work:
-    """Put key and value (T, ...) into key_cache and value_cache (S, ...) from `position` on.
-
-    Arrays of three axes are (S, G, D): G KV heads, which a partitioned cache divides. Gives both
-    caches, as (2, S, ...) float32. A position past the end goes on at the start, as in
-    a cache that slides: position p has slot p % S, and p is 2**20 at most.
-    """
-    names = ("key_cache", "value_cache", "key", "value")
-    caches = [request.floats(name, ndims=(2, 3)) for name in names[:2]]
-    rows = [request.floats(name, ndims=(2, 3)) for name in names[2:]]
-    shape = caches[0].shape
-    fits = shape == caches[1].shape and rows[0].shape == rows[1].shape
-    fits = fits and rows[0].shape[1:] == shape[1:] and len(rows[0]) <= len(caches[0])
-    request.need(fits, "caches (S, ...) and up to S rows key and value (T, ...)", *names)
-    slots, tokens = len(caches[0]), len(rows[0])
-    position = request.whole("position", 0, most=_MOST_POSITIONS) % max(slots, 1)
-    # The op `rope_append` reads heads by fours, and turns nothing by an angle of 0.
-    heads, width = shape[1] if len(shape) == 3 else 1, shape[-1]
-    size = -(-width // 4) * 4
-    no_queries = np.zeros((tokens, heads, size), np.float32)
-    packed = [no_queries, *(_wide(r.reshape(-1, heads, width), size) for r in rows)]
-    qkv = np.concatenate(packed, axis=1).reshape(tokens, -1)
-    angles = np.zeros((257 + (position + tokens) // 256, size), np.float32)
-    angles[:, : size // 2] = 1
-    graph = Graph(request.operation.name)
-    result = graph.call(
-        "rope_append",
-        graph.input("qkv", qkv.shape),
-        graph.state("cache", (slots, 2 * heads * size)),
-        graph.input("angles", angles.shape),
-        graph.input("position", (1,), "u32"),
-        heads=heads,
-        kv_heads=heads,
-        size=size,
-        pairs="halves",
-    )
-
-    def finish(found: Mapping[str, Array]) -> Array:
-        both = found["cache"].reshape(slots, 2, heads, size)[..., :width]
-        return both.swapaxes(0, 1).reshape(2, *shape)
-
-    program, _ = single(graph, result, lambda y: y)
-    inputs = {"qkv": qkv, "angles": angles, "position": np.array([position], np.uint32)}
-    cache = np.stack([_wide(c.reshape(-1, heads, width), size) for c in caches], axis=1)
-    return Work(program, inputs, finish, states={"cache": cache}, kept=("cache",))
-
-
-def divide_cache(request: Request) -> Division:
-    """A cache by its KV heads, or where there is one, by its columns."""
-    names = ("key_cache", "value_cache", "key", "value")
-    arrays = {name: request.floats(name, ndims=(2, 3)) for name in names}
-    shape = arrays["key_cache"].shape
-    heads = len(shape) == 3 and shape[1] > 1
-
-    def piece(spans: tuple[Span, ...]) -> tuple[Request, Any]:
-        some = (slice(None), slice(*spans[0])) if heads else (..., slice(*spans[0]))
-        results = {name: array[some] for name, array in arrays.items()}
-        place = (slice(None), *some) if heads else some
-        return Request(request.operation, results, request.context), place
-
-    count = shape[1] if heads else shape[-1]
-    axis = Axis("partitioned_kv_cache", "heads" if heads else "columns", count)
-    return Division((axis,), piece, (2, *shape), (2, *shape))
-
-
-def _wide(x: Floats, size: int) -> Floats:
-    """(n, G, D) as (n, G, size), filled up with zeros."""
-    missing = size - x.shape[2]
-    return np.pad(x, ((0, 0), (0, 0), (0, missing))) if missing else x

@@ -199,13 +199,18 @@ async def _fill(
 
 
 async def _ran(work: Work, states: StateStore, executable: Executable) -> dict[str, Array]:
-    """Outputs, and the states that the work keeps, by name."""
-    for name, array in work.states.items():
-        states.write(name, 0, np.ascontiguousarray(array).data)
-    result = await executable.run({}, work.inputs)
-    for name in work.kept:
-        result[name] = np.empty(work.states[name].shape, work.states[name].dtype)
-        await states.read(name, 0, result[name].data)
+    """Outputs by name, or what the states hold after the run where the work keeps those."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, make in work.states.items():
+        array = np.ascontiguousarray(make())
+        shapes[name] = array.shape
+        states.write(name, 0, array.data)
+    if not work.keeps_states:
+        return await executable.run({}, work.inputs)
+    await executable.submit({}, work.inputs)
+    result = {name: np.empty(shape, np.float32) for name, shape in shapes.items()}
+    for name, array in result.items():
+        await states.read(name, 0, array.data)
     return result
 
 

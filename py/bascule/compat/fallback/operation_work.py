@@ -22,16 +22,19 @@ Given = Mapping[str, Any]
 class Work:
     """A program and its arrays.
 
-    `weights` are by the names of tensors, `states` are what its states hold before the run;
-    `finish` makes the result of the outputs and of the states' contents after it, by name.
+    `weights` are by the names of tensors, `states` make what its states hold before the run (they
+    are large, and planning needs their shapes alone). `finish` makes the result of the outputs by
+    name, or of what the states hold after the run: where it `keeps_states`, no output is read.
     """
 
     program: Program
     inputs: Mapping[str, Array]
     finish: Callable[[Mapping[str, Array]], Array]
     weights: Mapping[str, Floats] = field(default_factory=dict[str, Floats])
-    states: Mapping[str, Array] = field(default_factory=dict[str, Array])
-    kept: tuple[str, ...] = ()  # states that `finish` wants to see
+    states: Mapping[str, Callable[[], Array]] = field(
+        default_factory=dict[str, Callable[[], Array]]
+    )
+    keeps_states: bool = False
 
 
 # Things first to end - 1 along an axis.
@@ -53,7 +56,8 @@ class Division:
 
     `piece` gives the request for a span of each axis, and its place in the result; None where those
     spans hold nothing to do. Places count in an array of shape `flat` and of that `dtype`, which
-    has the result's `shape` in the end. Pieces run in the order of the axes: those that divide
+    has the result's `shape` in the end; `begin` makes it where it holds something before any piece
+    has run. Pieces run in the order of the axes: those that divide
     weights come first, so that they are written once. `alike` says that pieces with spans of the
     same lengths are the same program.
     """
@@ -64,6 +68,7 @@ class Division:
     flat: tuple[int, ...]
     dtype: Literal["f32", "u8"] = "f32"
     alike: bool = True
+    begin: Callable[[], Array] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,12 @@ from typing import Literal
 
 from bascule.base.arguments import did_you_mean
 from bascule.compat.fallback.operation_attention import attention, divide_attention
+from bascule.compat.fallback.operation_cache import divide_cache, kv_cache_update
 from bascule.compat.fallback.operation_images import divide_image, feature_extraction
 from bascule.compat.fallback.operation_products import (
-    divide_cache,
     divide_lookup,
     divide_product,
     embedding_lookup,
-    kv_cache_update,
     matmul,
     matmul_4bit,
 )
@@ -78,7 +77,7 @@ OPERATIONS = (
         ("key_cache", "value_cache", "key", "value"),
         ("position",),
         divide_cache,
-    ),
+        ),
     Operation(
         "embedding_lookup",
         embedding_lookup,
