@@ -223,6 +223,16 @@ class Executable(Protocol):
         """
         ...
 
+    def queued(
+        self, sizes: Mapping[str, int], inputs: Mapping[str, Shaped]
+    ) -> Awaitable[dict[str, Array]] | None:
+        """Queue a run and the reads of its outputs, which the result waits for; `run` in two steps.
+
+        What is written after this call, the run does not see. It must be waited for. None where
+        nothing was queued: by a backend without a queue, or for now.
+        """
+        ...
+
     async def submit(
         self, sizes: Mapping[str, int], inputs: Mapping[str, Shaped], times: int = 1
     ) -> None:

@@ -89,6 +89,9 @@ class ReferenceExecutable:
             names = {o.name for o in self._program.calls[index].operands if o is not None}
             await self._weights.arrivals.wait(names & self._weights.arrays.keys())
 
+    def queued(self, sizes: Mapping[str, int], inputs: Mapping[str, Shaped]) -> None:
+        """See `Executable.queued`: this tier has no queue."""
+
     async def submit(
         self, sizes: Mapping[str, int], inputs: Mapping[str, Shaped], times: int = 1
     ) -> None:

@@ -129,6 +129,9 @@ class ReplayExecutable:
                 memoryview(memory).cast("B")[:] = tensor.bytes()
             return {}
 
+    def queued(self, sizes: Mapping[str, int], inputs: Mapping[str, Shaped]) -> None:
+        """See `Executable.queued`: this tier has no queue."""
+
     async def submit(
         self, sizes: Mapping[str, int], inputs: Mapping[str, Shaped], times: int = 1
     ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,6 +32,14 @@ def held_nbytes(gpu: Gpu, program: Program) -> int:
     sizes = [_stride(gpu) * len(program.calls), *program.slot_nbytes]
     sizes += [value.nbytes for value in program.inputs]
     return sum(max(4, (nbytes + 3) & ~3) for nbytes in sizes)
+
+
+async def _finished(
+    results: dict[str, Array], reads: Sequence[Awaitable[None]]
+) -> dict[str, Array]:
+    for read in reads:
+        await read
+    return results
 
 
 def _stride(gpu: Gpu) -> int:
@@ -125,13 +133,24 @@ class TapeExecutable:
             return await self._run_traced(self._tracer, sizes, inputs, into)
         if self._must_wait():
             return await self._run_staged(sizes, inputs, into)
+        return await self._queued(sizes, inputs, into)
+
+    def queued(
+        self, sizes: Sizes, inputs: Mapping[str, Shaped]
+    ) -> Awaitable[dict[str, Array]] | None:
+        """See `Executable.queued`: not while it is traced, or while weights arrive."""
+        if self._tracer is not None or self._must_wait():
+            return None
+        return self._queued(sizes, inputs, None)
+
+    def _queued(
+        self, sizes: Sizes, inputs: Mapping[str, Shaped], into: Sequence[Buffer] | None
+    ) -> Awaitable[dict[str, Array]]:
         started = perf_counter()
         self._replay(sizes, inputs, 1)
         results, reads = self._read(sizes, into)
         self.host_s += perf_counter() - started
-        for read in reads:
-            await read
-        return results
+        return _finished(results, reads)
 
     async def submit(self, sizes: Sizes, inputs: Mapping[str, Shaped], times: int = 1) -> None:
         """See `Executable.submit`: one replay, however many times."""

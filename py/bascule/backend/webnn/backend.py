@@ -91,6 +91,9 @@ class WebNnExecutable:
         results = {v.name: _cut(v, sizes, result[v.name]) for v in self._program.outputs}
         return results if into is None else written(results, into)
 
+    def queued(self, sizes: Mapping[str, int], inputs: Mapping[str, Shaped]) -> None:
+        """See `Executable.queued`: this tier has no queue."""
+
     async def submit(
         self, sizes: Mapping[str, int], inputs: Mapping[str, Shaped], times: int = 1
     ) -> None:

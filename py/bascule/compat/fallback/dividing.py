@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 from bascule.base.arrays import np
-from bascule.compat.fallback.operation_runs import broken, device_nbytes, strain
+from bascule.compat.fallback.operation_runs import PieceResult, broken, device_nbytes, strain
 from bascule.compat.fallback.operation_work import Array, Division, Request, Span, Work
 from bascule.errors import LimitError
 from bascule.program.program import Program
@@ -30,20 +31,29 @@ class Plan:
     pieces: tuple[tuple[Span, ...], ...] = ()
     taken: tuple[Taken, ...] = ()
 
-    async def joined(self, run: Callable[[Request, Work], Awaitable[Array]], of: Request) -> Array:
-        """Run each piece; their results as one array."""
+    async def joined(
+        self, start: Callable[[Request, Work], Awaitable[PieceResult]], of: Request
+    ) -> Array:
+        """Start each piece before the one before it is waited for; their results as one array."""
         if self.division is None:
-            return np.ascontiguousarray(await run(of, self.work))
+            return np.ascontiguousarray(await (await start(of, self.work)).get())
         if self.division.begin is not None:
             whole = self.division.begin()
         else:
             dtype = np.uint8 if self.division.dtype == "u8" else np.float32
             whole = np.empty(self.division.flat, dtype)
+        last: tuple[PieceResult, Any] | None = None
         for spans in self.pieces:
             made = self.division.piece(spans)
-            if made is not None:
-                piece, place = made
-                whole[place] = await run(piece, of.operation.record(piece))
+            if made is None:
+                continue
+            piece, place = made
+            started = await start(piece, of.operation.record(piece))
+            if last is not None:
+                whole[last[1]] = await last[0].get()
+            last = started, place
+        if last is not None:
+            whole[last[1]] = await last[0].get()
         return whole.reshape(self.division.shape)
 
 
@@ -103,6 +113,7 @@ class _Planner:
         self._split_matrices = split_matrices
         self.division = request.operation.divide(request)
         self._programs: dict[tuple[Span, ...], Program | None] = {}
+        self._by_shapes: dict[str, Program] = {}
 
     def halves(self, spans: tuple[Span, ...]) -> list[_Halves]:
         """Every way to cut that piece in two, those of the operation's first strategy first."""
@@ -157,8 +168,8 @@ class _Planner:
             pieces = _equal(whole, axis, count, length)
             # Of pieces of one length one stands for all, where that makes them alike.
             checked = pieces[:1] if self.division.alike else pieces
-            programs = filter(None, map(self._program, checked))
-            if not any(_broken(each, self._limits, self._rewrites)[0] for each in programs):
+            programs = {id(each): each for each in map(self._program, checked) if each is not None}
+            if not any(_broken(p, self._limits, self._rewrites)[0] for p in programs.values()):
                 return pieces
         return ()
 
@@ -172,14 +183,21 @@ class _Planner:
         return max(strain(program, self._limits) for program in programs if program is not None)
 
     def _program(self, spans: tuple[Span, ...]) -> Program | None:
+        """What a piece runs: recorded once for pieces that are alike, or have the same shapes."""
         assert self.division is not None
         lengths = tuple((0, end - first) for first, end in spans)
         key = lengths if self.division.alike else spans
         if key not in self._programs:
             made = self.division.piece(spans)
-            record = self._request.operation.record
-            self._programs[key] = None if made is None else record(made[0]).program
+            self._programs[key] = None if made is None else self._recorded(made[0])
         return self._programs[key]
+
+    def _recorded(self, piece: Request) -> Program:
+        shapes = {name: np.shape(array) for name, array in piece.inputs.items()}
+        key = repr((shapes, dict(piece.context)))
+        if key not in self._by_shapes:
+            self._by_shapes[key] = piece.operation.record(piece).program
+        return self._by_shapes[key]
 
 
 def _equal(

@@ -119,7 +119,8 @@ def divide_lookup(request: Request) -> Division:
         if not held.size:
             return None
         # Some ids twice, so that pieces of about as many are one program.
-        held = np.pad(held, (0, (1 << (held.size - 1).bit_length()) - held.size), mode="edge")
+        missing = (1 << (held.size - 1).bit_length()) - held.size
+        held = np.append(held, np.full(missing, held[-1]))
         arrays = {"ids": chunk[held] - first, "table": table[first:end]}
         return Request(request.operation, arrays, request.context, spans[:1]), held + some[0]
 

@@ -1,9 +1,10 @@
-"""Running pieces of an operation on a backend, one after the other."""
+"""Running pieces of an operation on a backend, one after the other; two may be in flight."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from math import inf, prod
 
@@ -92,8 +93,31 @@ def _demands(program: Program, limits: Limits) -> Iterator[tuple[float, str, str
         )
 
 
+class PieceResult:
+    """The result of a piece that a device may not have got to yet."""
+
+    def __init__(
+        self, outputs: Awaitable[Mapping[str, Array]], finish: Callable[[Mapping[str, Array]], Array]
+    ) -> None:
+        self._outputs: Awaitable[Mapping[str, Array]] | None = outputs
+        self._finish = finish
+        self._result: Array | None = None
+
+    async def get(self) -> Array:
+        """Wait for it. Errors as `Executable.run`, at the first call."""
+        if self._outputs is not None:
+            outputs, self._outputs = self._outputs, None
+            self._result = self._finish(await outputs)
+        assert self._result is not None  # nobody asks again for one that has failed
+        return self._result
+
+
 class Pieces:
-    """Runs works in a row. What the next one has alike, program or weights, is not made again."""
+    """Runs works in a row. What the next one has alike, program or weights, is not made again.
+
+    While a device works on one, the next is written and queued behind it, where that is the same
+    program and the memory allows a second result on its way back.
+    """
 
     def __init__(self, backend: Backend, limits: Limits, rewrites: Sequence[Rewrite] = ()) -> None:
         self._backend = backend
@@ -104,16 +128,22 @@ class Pieces:
         self._states: StateStore | None = None
         self._executable: Executable | None = None
         self._weights_of: tuple[object, ...] | None = None
+        self._last: PieceResult | None = None
         self.taken: dict[Taken, None] = {}
         self.planned_nbytes = 0  # of the largest
 
     async def run(self, request: Request, work: Work) -> Array:
         """The result of one; the backend's turn is the caller's."""
+        return await (await self.start(request, work)).get()
+
+    async def start(self, request: Request, work: Work) -> PieceResult:
+        """Run one, or queue it; the one before it may still be on its way."""
         program, taken = fit(work.program, self._limits, self._rewrites)
         self.taken.update(dict.fromkeys(taken))
         self.planned_nbytes = max(self.planned_nbytes, device_nbytes(program))
         alike = program == self._program
         if not alike:
+            await self.settle()
             self.close()
             self._backend.trim()
             self._store = self._backend.store(program.parameters)
@@ -121,19 +151,47 @@ class Pieces:
         assert self._store is not None
         only = not program.calls  # the weights are the work
         named = request.weights_of is not None and request.weights_of == self._weights_of
-        blocks: dict[str, Array] = {}
         if only or not (alike and named):
             blocks = await _fill(
                 self._backend, self._store, program.parameters, work.weights, read=only
             )
             self._weights_of = request.weights_of
-        if only:
-            return work.finish(blocks)
+            if only:
+                return PieceResult(_ready(blocks), work.finish)
         if self._states is None or self._executable is None:
             self._states = self._backend.states(program.states, {})
             self._executable = await self._backend.prepare(program, self._store, self._states)
             self.taken.update(dict.fromkeys(await simpler_shaders(self._backend, program)))
-        return work.finish(await _ran(work, self._states, self._executable))
+        before, self._last = self._last, None
+        if before is not None and not self._has_room(program):
+            await before.get()
+        queued = None if work.states else self._executable.queued({}, work.inputs)
+        if queued is not None:
+            self._last = PieceResult(queued, work.finish)
+            return self._last
+        if before is not None:
+            await before.get()
+        outputs = await _ran(work, self._states, self._executable)
+        return PieceResult(_ready(outputs), work.finish)
+
+    async def settle(self) -> None:
+        """Wait for the one that is on its way."""
+        last, self._last = self._last, None
+        if last is not None:
+            await last.get()
+
+    async def stop(self) -> None:
+        """Wait for what is on its way, whatever becomes of it, and free everything."""
+        try:
+            with suppress(Exception):
+                await self.settle()
+        finally:
+            self.close()
+
+    def _has_room(self, program: Program) -> bool:
+        """Whether two results may be on their way back at a time."""
+        read = sum(_whole_words(v.nbytes) for v in program.outputs)
+        return device_nbytes(program) + read <= self._limits.memory_nbytes
 
     def close(self) -> None:
         """Free everything that was taken on the backend."""
@@ -150,7 +208,11 @@ async def run_plainly(backend: Backend, request: Request) -> Array:
         async with backend.turns.turn():
             return await pieces.run(request, request.operation.record(request))
     finally:
-        pieces.close()
+        await pieces.stop()
+
+
+async def _ready(outputs: Mapping[str, Array]) -> Mapping[str, Array]:
+    return outputs
 
 
 async def simpler_shaders(backend: Backend, program: Program) -> list[Taken]:

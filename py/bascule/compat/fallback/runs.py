@@ -136,10 +136,10 @@ class FallbackRuns:
             before = backend.memory.now_nbytes
             backend.mark_memory()
             try:
-                result = await plan.joined(pieces.run, request)
+                result = await plan.joined(pieces.start, request)
                 peak = backend.memory.marked_peak_nbytes - before
             finally:
-                pieces.close()
+                await pieces.stop()
         # Tiers without a device count no intermediate values.
         peak = peak if backend.adapter is not None else pieces.planned_nbytes
         taken = (*plan.taken, *pieces.taken)
