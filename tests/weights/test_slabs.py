@@ -17,8 +17,9 @@ from bascule.weights.slabs import quantize_slabs, read_blocks, staging_nbytes
 
 @pytest.mark.parametrize("shape", [(1, 32), (3, 32), (7, 96)])
 @pytest.mark.parametrize("most", [1, 256, 1000, inf])
+@pytest.mark.parametrize("in_flight", [1, 2])
 async def test_a_small_landing_gives_the_same_blocks(
-    rng: np.random.Generator, shape: tuple[int, int], most: float
+    rng: np.random.Generator, shape: tuple[int, int], most: float, in_flight: int
 ) -> None:
     array = rng.standard_normal(shape).astype(np.float32)
     parameter = Parameter("w", shape, ("w",), dtype="q4_0")
@@ -29,7 +30,17 @@ async def test_a_small_landing_gives_the_same_blocks(
     quantizer = await backend.quantizer(
         store, [parameter], staging_nbytes=staging, most_blocks=SLAB_BLOCKS
     )
-    done = [n async for n in quantize_slabs(quantizer, parameter, array, staging)]
+    waits = 0
+
+    async def counted(name: str, offset: int, into: bytearray) -> None:
+        nonlocal waits
+        waits += 1
+        await read(name, offset, into)
+
+    read, quantizer.read = quantizer.read, counted  # type: ignore[method-assign]
+    slabs = quantize_slabs(quantizer, parameter, array, staging, in_flight)
+    done = [n async for n in slabs]
+    assert waits == len(done) // in_flight
     assert done[-1] == array.size
     slab = staging if staging == array.nbytes else staging // 256 * 256
     assert len(done) == -(-array.nbytes // slab)

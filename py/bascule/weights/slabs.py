@@ -28,21 +28,26 @@ def staging_nbytes(parameters: Sequence[Parameter], most: float = inf) -> int:
 
 
 async def quantize_slabs(
-    quantizer: Quantizer, parameter: Parameter, array: NDArray[Any], staging: int
+    quantizer: Quantizer,
+    parameter: Parameter,
+    array: NDArray[Any],
+    staging: int,
+    in_flight: int = 1,
 ) -> AsyncIterator[int]:
     """Make `array` the blocks of `parameter`; yields how many numbers are done, slab by slab.
 
-    The quantizer's staging buffer has that many bytes: see `staging_nbytes`.
+    The quantizer's staging buffer has `staging` bytes: see `staging_nbytes`. What is queued holds
+    memory until the device has got to it: `in_flight` slabs are queued before one is waited for.
     """
     slab = staging // 4 if array.size <= staging // 4 else staging // (4 * _STEP) * _STEP
-    for start in range(0, array.size, slab):
+    for index, start in enumerate(range(0, array.size, slab), 1):
         # Of an array that is laid out otherwise `flat` copies the slab alone.
         with np.errstate(over="ignore"):  # a float64 that is too large counts as infinite
             part = array.flat[start : start + slab].astype(np.float32)
         quantizer.write(quantizer.staging, 0, part.data)
         quantizer.quantize(parameter.name, start // _RUN, 0, part.size // _RUN)
-        # What is queued holds memory until the device has got to it.
-        await quantizer.read(parameter.name, 0, bytearray(4))
+        if index % in_flight == 0:
+            await quantizer.read(parameter.name, 0, bytearray(4))
         yield start + part.size
 
 

@@ -1,4 +1,4 @@
-"""The KV cache on plain arrays: new rows put into slots, of which only those concerned are moved."""
+"""The KV cache on plain arrays: new rows put into slots; others need not be moved."""
 
 from __future__ import annotations
 

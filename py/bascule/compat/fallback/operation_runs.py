@@ -23,6 +23,8 @@ _PARAMS_NBYTES = 256
 _SUMS_NBYTES = 16 * -(-(SLAB_BLOCKS + 1) // 64) + 16
 _READ_NBYTES = 1 << 22
 _SLAB_NBYTES = 1 << 16
+# Slabs that are queued before one is waited for: a quarter of a piece's floats with the eighths.
+_SLABS = 2
 
 
 def device_nbytes(program: Program) -> int:
@@ -93,13 +95,14 @@ def _demands(program: Program, limits: Limits) -> Iterator[tuple[float, str, str
         )
 
 
+Outputs = Mapping[str, Array]
+
+
 class PieceResult:
     """The result of a piece that a device may not have got to yet."""
 
-    def __init__(
-        self, outputs: Awaitable[Mapping[str, Array]], finish: Callable[[Mapping[str, Array]], Array]
-    ) -> None:
-        self._outputs: Awaitable[Mapping[str, Array]] | None = outputs
+    def __init__(self, outputs: Awaitable[Outputs], finish: Callable[[Outputs], Array]) -> None:
+        self._outputs: Awaitable[Outputs] | None = outputs
         self._finish = finish
         self._result: Array | None = None
 
@@ -211,7 +214,7 @@ async def run_plainly(backend: Backend, request: Request) -> Array:
         await pieces.stop()
 
 
-async def _ready(outputs: Mapping[str, Array]) -> Mapping[str, Array]:
+async def _ready(outputs: Outputs) -> Outputs:
     return outputs
 
 
@@ -247,7 +250,7 @@ async def _fill(
     try:
         for parameter in in_blocks:
             rows = rows_of(parameter, weights)
-            async for _ in quantize_slabs(quantizer, parameter, rows, staging):
+            async for _ in quantize_slabs(quantizer, parameter, rows, staging, _SLABS):
                 pass
         for name, sums in (await quantizer.sums()).items():
             if sums.n_unfit:

@@ -77,7 +77,7 @@ OPERATIONS = (
         ("key_cache", "value_cache", "key", "value"),
         ("position",),
         divide_cache,
-        ),
+    ),
     Operation(
         "embedding_lookup",
         embedding_lookup,
