@@ -4,49 +4,74 @@
 
 Rounds of the three alternate, so that a busy machine slows all of them alike; the medians of their
 passes' means are compared, and the medians of the rounds' ratios in CPU time. The bar is 3 % with
-it and nothing after it. Of the passes of a round the first 8 have a timestamp around each dispatch,
-and later ones now and then: "first" is what those 8 cost.
+it and nothing after it. Of the passes of a round the first has a timestamp around each dispatch,
+and then each eighth: "timed" is what that one costs, "first" the first 8 together.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+from dataclasses import dataclass
 from statistics import median
 from time import perf_counter, process_time
 
 import bascule
 from bascule import EmbeddingModel, PerformanceMonitor
-from bascule.backend.webgpu.profile_native import ALL_TIMED_RUNS
+from bascule.backend.webgpu.profile_native import TIMED_EACH
 
 SENTENCE = "A bascule bridge has a counterweight that balances a span through its upward swing."
 
 
+PARTS = ("timed", "first", "with")
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Of so many passes, in seconds."""
+
+    passes: int
+    wall_s: float
+    cpu_s: float
+
+    @property
+    def ms(self) -> float:
+        return 1e3 * self.wall_s / self.passes
+
+    @property
+    def cpu_ms(self) -> float:
+        return 1e3 * self.cpu_s / self.passes
+
+    def __add__(self, other: Times) -> Times:
+        wall_s, cpu_s = self.wall_s + other.wall_s, self.cpu_s + other.cpu_s
+        return Times(self.passes + other.passes, wall_s, cpu_s)
+
+
 async def measure(tier: str, n_texts: int, rounds: int, passes: int) -> dict[str, float]:
     texts = [SENTENCE] * n_texts
-    results: dict[str, list[float]] = {"without": [], "first": [], "with": [], "after": []}
-    pairs: dict[str, list[float]] = {"first": [], "with": []}
+    results: dict[str, list[float]] = {name: [] for name in ("without", *PARTS, "after")}
+    pairs: dict[str, list[float]] = {name: [] for name in PARTS}
     async with await bascule.load("all-MiniLM-L6-v2", tier=tier) as model:
         assert isinstance(model, EmbeddingModel)
 
-        async def run(count: int) -> tuple[float, float]:
+        async def run(count: int) -> Times:
             began, worked = perf_counter(), process_time()
             for _ in range(count):
                 await model.embed(texts)
-            return 1e3 * (perf_counter() - began), 1e3 * (process_time() - worked)
+            return Times(count, perf_counter() - began, process_time() - worked)
 
         await run(1)
         for _ in range(rounds):
-            plain, plain_cpu = await run(passes)
-            results["without"].append(plain / passes)
+            plain = await run(passes)
+            results["without"].append(plain.ms)
             async with PerformanceMonitor(model) as monitor:
-                first, first_cpu = await run(ALL_TIMED_RUNS)
-                rest, rest_cpu = await run(passes - ALL_TIMED_RUNS)
-            results["first"].append(first / ALL_TIMED_RUNS)
-            results["with"].append((first + rest) / passes)
-            results["after"].append((await run(passes))[0] / passes)
-            pairs["first"].append(first_cpu / ALL_TIMED_RUNS / plain_cpu * passes)
-            pairs["with"].append((first_cpu + rest_cpu) / plain_cpu)
+                timed = await run(1)
+                first = timed + await run(TIMED_EACH - 1)
+                whole = first + await run(passes - TIMED_EACH)
+            results["after"].append((await run(passes)).ms)
+            for name, times in zip(PARTS, (timed, first, whole), strict=True):
+                results[name].append(times.ms)
+                pairs[name].append(times.cpu_ms / plain.cpu_ms)
         report = monitor.report
         assert report is not None
         for name, ratios in pairs.items():

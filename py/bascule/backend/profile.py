@@ -40,7 +40,7 @@ class Profile:
     """What was measured between `start_profile` and `stop_profile`.
 
     `work` is in order of time. `n_untimed` dispatches ran and were not timed: of a tape's runs the
-    first 8 are timed and then each 16th, as far as there is room for timestamps. `written_nbytes`
+    first is timed and then each 8th, as far as there is room for timestamps. `written_nbytes`
     and `read_nbytes` went to the device and came back.
     """
 

@@ -40,7 +40,7 @@ class PerformanceReport:
     `start_s` seconds since the start. `busy_ms` sums `work`, `shader_compilation_time_ms` is the
     time in which at least one pipeline was being compiled, `memory_peak_mb` the most that the
     device has held meanwhile, in MiB. `n_untimed` dispatches ran without timestamps (a tape has
-    them in its first 8 runs, then in each 16th).
+    them in its first run, then in each 8th).
     """
 
     tier: Tier

@@ -15,9 +15,8 @@ _PAGE_NBYTES = 1 << 20
 # Dispatches past 32 MiB of timestamps (two millions of them) are run and not timed.
 _MOST_PAGES = 32
 _RESOLVE_ALIGNMENT = 256
-# Timestamps slow a pass by some percent: of a tape's runs the first ones are timed, then each 16th.
-ALL_TIMED_RUNS = 8
-TIMED_EACH = 16
+# Timestamps slow a pass by some percent: of a tape's runs the first is timed, then each 8th.
+TIMED_EACH = 8
 
 Dispatch = tuple[Any, int, int, int, int]
 
@@ -170,7 +169,7 @@ class NativeProfile:
         """Whether this run of a tape, which its own list of pipelines identifies, is timed."""
         _, n_runs = self._runs.get(id(pipelines), (pipelines, 0))
         self._runs[id(pipelines)] = pipelines, n_runs + 1
-        return n_runs < ALL_TIMED_RUNS or n_runs % TIMED_EACH == 0
+        return n_runs % TIMED_EACH == 0
 
     def _has_room(self, nbytes: int) -> bool:
         if nbytes > _PAGE_NBYTES:
