@@ -27,6 +27,7 @@ from bascule.models.speech.config import Rows, SpeechConfig
 from bascule.models.tensors import Tensors
 from bascule.models.text_to_text.config import T5Config
 from bascule.models.text_to_text.graph import Transforming
+from bascule.models.text_to_text.rows import TextRows
 from bascule.program.graph import Graph
 from bascule.program.program import Dim, Value
 from bascule.weights.ctranslate2 import Read
@@ -121,13 +122,16 @@ class TextToTextFamily(Family):
     """An encoder-decoder over texts; `config` checks a config.json, errors as above.
 
     `encode` records the source's pass -> encoder states (1, T, C), `decode` that of one token of
-    the target: S slots, the states `tokens` and `position` -> logits (1, V).
+    the target: S slots, the states `tokens` and `position` -> logits (1, V). `encode_rows` and
+    `decode_rows` record the same passes over several texts at once.
     """
 
     config: Callable[[Mapping[str, Any], str], T5Config]
     tensors: Callable[[T5Config], Tensors]
     encode: Callable[[Transforming, Dim], Value]
     decode: Callable[[Transforming, Dim, Value, Value], Value]
+    encode_rows: Callable[[Transforming, TextRows], Value]
+    decode_rows: Callable[[Transforming, TextRows], Value]
     tasks: tuple[Task, ...] = ("transform",)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -35,7 +35,7 @@ StopReason = Literal["end", "stop", "length", "context", ""]
 # Tries after memory has ended without a token: with caches freed, then with smaller chunks, too.
 _TRIES_WITH_LESS = 2
 # Devices that may be lost one after the other without a token: then the work itself kills them.
-_DEVICES_IN_VAIN = 2
+DEVICES_IN_VAIN = 2
 
 
 @dataclass(slots=True)
@@ -49,6 +49,49 @@ class Generation:
     ids: list[int] = field(default_factory=list[int])
     stop_reason: StopReason = ""
     stats: dict[str, float] = field(default_factory=dict[str, float])
+
+
+class Writing:
+    """Makes a generation of its tokens: the text, up to an end or a stop string."""
+
+    def __init__(
+        self, result: Generation, asked: Asked, text: Detokeniser, ends: Collection[int]
+    ) -> None:
+        self.result, self.asked = result, asked
+        self.stats = GenerationStats(prompt_tokens=len(result.prompt_ids))
+        self._text, self._ends = text, ends
+        self._stop = StopStrings(asked.stop)
+        self._called = perf_counter()
+
+    def push(self, token: int) -> str:
+        """Take a token, and give the text that is certain by now; an end sets the stop reason."""
+        stats, now = self.stats, perf_counter()
+        stats.first_token_s = stats.first_token_s or now - self._called
+        stats.new_tokens += 1
+        stats.decode_s = now - self._called - stats.first_token_s
+        if token in self._ends:
+            self.result.stop_reason = "end"
+            return ""
+        self.result.ids.append(token)
+        piece = self._stop.push(self._text.push(token))
+        self.result.text += piece
+        if self._stop.stopped is not None:
+            self.result.stop_reason = "stop"
+        return piece
+
+    def rest(self) -> str:
+        """Give the text that was held back, once no token follows."""
+        rest = "" if self.result.stop_reason == "stop" else self._stop.push(self._text.flush())
+        rest += self._stop.flush()
+        self.result.text += rest
+        return rest
+
+    def end(self, crossings: int) -> GenerationStats:
+        """Give what it took, with so many crossings for all of it."""
+        stats = self.stats
+        stats.total_s = perf_counter() - self._called
+        stats.crossings = crossings - stats.prompt_crossings
+        return stats
 
 
 class TextStream(ResultStream[str, Generation]):
@@ -136,40 +179,32 @@ class GeneratingModel(LoadedModel, Generic[P]):
         self, result: Generation, asked: Asked, text: Detokeniser
     ) -> AsyncGenerator[str]:
         """The pieces of one generation; `result` is whole when they end."""
-        called = perf_counter()
-        stats = GenerationStats(prompt_tokens=len(result.prompt_ids))
-        stop = StopStrings(asked.stop)
+        writing = Writing(result, asked, text, self._ends)
         async with self._turn.turn():
             self._check_open("generate")
             began = self._crossings
-            tokens = self._by_turns(self._tokens(result, asked, stats))
+            pieces = self._written(writing)
             try:
-                async for token in tokens:
-                    now = perf_counter()
-                    stats.first_token_s = stats.first_token_s or now - called
-                    stats.new_tokens += 1
-                    stats.decode_s = now - called - stats.first_token_s
-                    if token in self._ends:
-                        result.stop_reason = "end"
-                        break
-                    result.ids.append(token)
-                    piece = stop.push(text.push(token))
-                    result.text += piece
-                    if piece:
-                        yield piece
-                    if stop.stopped is not None:
-                        result.stop_reason = "stop"
-                        break
-                rest = "" if result.stop_reason == "stop" else stop.push(text.flush())
-                rest += stop.flush()
-                result.text += rest
-                if rest:
-                    yield rest
+                async for piece in pieces:
+                    yield piece
             finally:
-                await tokens.aclose()
-                stats.total_s = perf_counter() - called
-                stats.crossings = self._crossings - began - stats.prompt_crossings
-                self._note(result, stats)
+                await pieces.aclose()
+                self._note(result, writing.end(self._crossings - began))
+
+    async def _written(self, writing: Writing) -> AsyncGenerator[str]:
+        """The pieces behind those that there are, by the passes over one text."""
+        result = writing.result
+        tokens = self._by_turns(self._tokens(result, writing.asked, writing.stats))
+        try:
+            async for token in tokens:
+                if piece := writing.push(token):
+                    yield piece
+                if result.stop_reason:
+                    break
+            if rest := writing.rest():
+                yield rest
+        finally:
+            await tokens.aclose()
 
     async def _by_turns(self, tokens: AsyncGenerator[int]) -> AsyncGenerator[int]:
         """The same tokens; the device is held while the next one is made, not between two."""
@@ -205,7 +240,7 @@ class GeneratingModel(LoadedModel, Generic[P]):
                 return
             except DEVICE_ERRORS as lost:
                 in_vain = 0 if len(result.ids) > n_before else in_vain + 1
-                if in_vain > _DEVICES_IN_VAIN:
+                if in_vain > DEVICES_IN_VAIN:
                     raise
                 await self.revive(lost, backend)
             except NO_MEMORY:

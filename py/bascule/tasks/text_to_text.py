@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, fields
 from typing import Any, Unpack, overload
 
 from bascule.backend.base import shaped
 from bascule.base.arguments import strings, token_ids
-from bascule.base.arrays import Array, all_finite, need_numpy, np
+from bascule.base.arrays import Array, all_finite, need_numpy, np, numpy_ready
 from bascule.errors import ContextLengthError, InputError, NotFiniteError
 from bascule.models.text_to_text.graph import CROSS_LAST
-from bascule.tasks.generating import GeneratingModel, Generation, TextStream, whole_text
+from bascule.program.ops.sampling import NOT_A_TOKEN
+from bascule.tasks.generating import (
+    DEVICES_IN_VAIN,
+    GeneratingModel,
+    Generation,
+    TextStream,
+    Writing,
+    whole_text,
+)
 from bascule.tasks.generation import GenerationStats
 from bascule.tasks.kv_cache import PAGE, KvCache, whole_pages
-from bascule.tasks.loaded import Placement
+from bascule.tasks.loaded import DEVICE_ERRORS, NO_MEMORY, Placement
 from bascule.tasks.options import Asked, StreamOptions, read_options
 from bascule.tasks.sampler import GREEDY, Sampling
 from bascule.tasks.text_to_text_programs import Transformer, TransformPrograms
+from bascule.tasks.text_to_text_rows import MOST_ROWS, next_token
 from bascule.text.sentence_pieces import PieceTokenizer
 from bascule.text.streaming import Detokeniser
 
@@ -37,8 +46,8 @@ class TextToTextSettings:
 class TextToTextModel(GeneratingModel[TransformPrograms]):
     """Made by `bascule.load`. Close it, or use it in `async with`, to free the device's memory.
 
-    One generation runs at a time; others wait for their turn. Most such models expect their task
-    before the text: "summarize: ...", "translate English to German: ...".
+    One generation, or one list of them, runs at a time; others wait for their turn. Most such
+    models expect their task before the text: "summarize: ...", "translate English to German: ...".
     """
 
     def __init__(self, placement: Placement, settings: TextToTextSettings) -> None:
@@ -69,15 +78,8 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
         Options and errors as `LanguageModel.stream`, but `overflow`, which may only be "error".
         ContextLengthError for a text of more than `max_length` tokens; the answer ends there, too.
         """
-        self._check_open("generate")
-        chosen = any(options.get(name) is not None for name in _CHOICES)
-        asked = read_options(options if chosen else {**options, "sampling": GREEDY})
-        if asked.slide:
-            raise InputError("overflow", "'error'", "'slide', and no context slides here")
-        result = Generation(self._source_ids(text))
-        return TextStream(
-            result, self._pieces(result, asked, Detokeniser(self.tokenizer, start=True))
-        )
+        result, asked = self._request(text, options)
+        return TextStream(result, self._pieces(result, asked, self._detokeniser()))
 
     @overload
     async def generate(self, texts: str, **options: Unpack[StreamOptions]) -> Generation: ...
@@ -88,11 +90,37 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
     async def generate(
         self, texts: str | Iterable[str], **options: Unpack[StreamOptions]
     ) -> Generation | list[Generation]:
-        """Answer a text, or each of several in turn, to the end; options and errors as `stream`."""
+        """Answer a text, or each of several, to the end; options and errors as `stream`.
+
+        Several are answered up to 8 at a time, by one pass a step over all of them; where there is
+        no numpy, or memory ends, one after the other. `seed` and `progress` are each text's.
+        """
         if isinstance(texts, str):
             return await whole_text(self.stream(texts, **options))
-        streams = [self.stream(text, **options) for text in strings("generate, texts", texts)]
-        return [await whole_text(stream) for stream in streams]
+        requests = [self._request(text, options) for text in strings("generate, texts", texts)]
+        together = MOST_ROWS if len(requests) > 1 and await numpy_ready() else 1
+        for first in range(0, len(requests), together):
+            some = requests[first : first + together]
+            if len(some) > 1:
+                await self._answer_all(some)
+            else:
+                ((result, asked),) = some
+                await whole_text(
+                    TextStream(result, self._pieces(result, asked, self._detokeniser()))
+                )
+        return [result for result, _ in requests]
+
+    def _request(self, text: str, options: StreamOptions) -> tuple[Generation, Asked]:
+        """Check a text and what is asked of it."""
+        self._check_open("generate")
+        chosen = any(options.get(name) is not None for name in _CHOICES)
+        asked = read_options(options if chosen else {**options, "sampling": GREEDY})
+        if asked.slide:
+            raise InputError("overflow", "'error'", "'slide', and no context slides here")
+        return Generation(self._source_ids(text)), asked
+
+    def _detokeniser(self) -> Detokeniser:
+        return Detokeniser(self.tokenizer, start=True)
 
     async def encode(self, text: str) -> Array:
         """Return the encoder states (T, C) float32 of a text; errors as `stream`."""
@@ -184,6 +212,79 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
                 yield token
         result.stop_reason = "length" if room == most else "context"
 
+    async def _answer_all(self, requests: Sequence[tuple[Generation, Asked]]) -> None:
+        """Answer several texts at once."""
+        writings = [Writing(*each, self._detokeniser(), self._ends) for each in requests]
+        async with self._turn.turn():
+            self._check_open("generate")
+            began = self._crossings
+            try:
+                await self._answered(writings)
+            finally:
+                crossings = (self._crossings - began) // len(writings)
+                for writing in writings:
+                    self._note(writing.result, writing.end(crossings))
+
+    async def _answered(self, writings: Sequence[Writing]) -> None:
+        """Should the device be lost, go on behind the tokens given; should memory end, one text
+        after the other.
+        """
+        in_vain = 0
+        while True:
+            n_before, backend = _n_tokens(writings), self.backend
+            try:
+                await self._answered_here(writings)
+                return
+            except DEVICE_ERRORS as lost:
+                in_vain = 0 if _n_tokens(writings) > n_before else in_vain + 1
+                if in_vain > DEVICES_IN_VAIN:
+                    raise
+                await self.revive(lost, backend)
+            except NO_MEMORY:
+                self._relieve()
+                break
+        for writing in writings:
+            if not writing.result.stop_reason:
+                async for _ in self._written(writing):
+                    pass
+
+    async def _answered_here(self, writings: Sequence[Writing]) -> None:
+        """The same on this device; all targets that go on have as many tokens."""
+        start = self._transformer.config.start
+        async with self._device.turn():
+            with self._while_open():
+                self._renew()
+                sources = [writing.result.prompt_ids for writing in writings]
+                passes = await self._programs.rows(sources)
+                await passes.read_sources(sources)
+        for writing in writings:
+            n_tokens = len(writing.result.prompt_ids)
+            if writing.asked.progress is not None and not writing.result.ids:
+                writing.asked.progress(n_tokens, n_tokens)
+        at = 0
+        while any(not writing.result.stop_reason for writing in writings):
+            await self._rest()
+            targets = [[start, *writing.result.ids] for writing in writings]
+            tokens = [target[at] if at < len(target) else start for target in targets]
+            async with self._device.turn():
+                with self._while_open():
+                    rows = await passes.step(at, tokens)
+            at += 1
+            for writing, target, logits in zip(writings, targets, rows, strict=True):
+                if at == len(target) and not writing.result.stop_reason:
+                    self._take(writing, next_token(logits, target, writing.asked), at)
+
+    def _take(self, writing: Writing, token: int, at: int) -> None:
+        """Take the token behind so many; NotFiniteError instead of one that means nothing."""
+        if token == NOT_A_TOKEN:
+            raise NotFiniteError(self.name, f"a logit behind token {at - 1}", self.tier)
+        result, most = writing.result, writing.asked.most
+        writing.push(token)
+        if not result.stop_reason and len(result.ids) == min(most, self.max_length - 1):
+            result.stop_reason = "length" if len(result.ids) == most else "context"
+        if result.stop_reason:
+            writing.rest()
+
     async def _prepare(self) -> None:
         """Make the programs of a first generation ready before it is asked for."""
         self._renew()
@@ -197,3 +298,7 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
         """See `LoadedModel._holds`: no stored sample is of a text-to-text model."""
         del n_tokens
         return False
+
+
+def _n_tokens(writings: Iterable[Writing]) -> int:
+    return sum(len(writing.result.ids) for writing in writings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,12 +11,14 @@ from bascule.base.turns import CrossLoopLock
 from bascule.models.family import TextToTextFamily
 from bascule.models.text_to_text.config import T5Config
 from bascule.models.text_to_text.graph import Transforming
+from bascule.models.text_to_text.rows import TextRows
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.program import Dim, Program, Value
 from bascule.program.rewrites.registry import Fitting
 from bascule.tasks.kv_cache import whole_pages
 from bascule.tasks.language_graph import Head, record_head
+from bascule.tasks.text_to_text_rows import RowPasses, texts_shape
 
 # Tokens of a source's pass; it is recorded for the smallest of these that holds the text.
 _LENGTHS = (64, 256, 1024)
@@ -54,6 +57,13 @@ class Transformer:
         logits = self.family.decode(self._pass(graph), slots, tokens, position)
         record_head(graph, logits, head, tokens, position)
         return freeze(graph)
+
+    def over_rows(self, rows: TextRows) -> tuple[Program, Program]:
+        """The passes over the sources of several texts, and over one token of each target."""
+        source, target = (Graph(f"{self.family.name} {part}") for part in ("sources", "targets"))
+        self.family.encode_rows(self._pass(source), rows)
+        target.output(self.family.decode_rows(self._pass(target), rows))
+        return freeze(source), freeze(target)
 
     def programs(self) -> list[Program]:
         """What a generation consists of; together they have every parameter."""
@@ -95,6 +105,7 @@ class TransformPrograms:
         self._states = states
         self._fitting = fitting
         self._made: dict[_Kind, tuple[Program, Executable]] = {}
+        self._rows: RowPasses | None = None
         self._making = CrossLoopLock()
 
     async def source(self, n_tokens: int, *, states: bool = False) -> Executable:
@@ -106,10 +117,24 @@ class TransformPrograms:
         """The program that takes one token of the target."""
         return await self._executable(_Kind("target", head=head))
 
+    async def rows(self, sources: Sequence[Sequence[int]]) -> RowPasses:
+        """The passes over such texts, and their states; the last ones are kept."""
+        transformer = self._transformer
+        async with self._making.turn():
+            shape = texts_shape(sources, transformer.max_length, transformer.slots)
+            if self._rows is None or self._rows.shape != shape:
+                self._close_rows()
+                programs = map(self._fitting.fit, transformer.over_rows(shape))
+                heads = transformer.config.heads
+                self._rows = RowPasses(self._backend, self._weights, shape, *programs, heads=heads)
+                await self._rows.prepare()
+            return self._rows
+
     @property
     def planned_nbytes(self) -> int:
-        """Intermediate values of what is prepared."""
-        return sum(program.planned_nbytes for program, _ in self._made.values())
+        """Intermediate values of what is prepared, and the states of several texts."""
+        planned = sum(program.planned_nbytes for program, _ in self._made.values())
+        return planned + (self._rows.nbytes if self._rows is not None else 0)
 
     def essential(self) -> list[Program]:
         """See `generating.Programs`."""
@@ -123,6 +148,12 @@ class TransformPrograms:
         """Free what was prepared; the states stay."""
         while self._made:
             self._made.popitem()[1][1].close()
+        self._close_rows()
+
+    def _close_rows(self) -> None:
+        if self._rows is not None:
+            self._rows.close()
+            self._rows = None
 
     async def _executable(self, kind: _Kind) -> Executable:
         async with self._making.turn():

@@ -76,7 +76,7 @@ def _embedding(call: Call, adapter: AdapterInfo) -> Variants:
 
     def numbers(sizes: Sizes) -> Numbers:
         batch, tokens = operand(call, 0).sizes(sizes)
-        shape = {"batch": batch, "tokens": tokens, "cols": table.limits[1]}
+        shape = {"batch": batch, "tokens": tokens, "cols": table.sizes(sizes)[1]}
         return {**shape, **kernels_blocks.part_of_table(call, table)}
 
     position = "position_add" if call.operands[2] else "position_none"

@@ -143,7 +143,10 @@ class Trial:
         kinds = {"state": "state", "weight": "parameter", "table": "parameter"}
         results: dict[str, str] = {}
         for operand, value in operands_of(self.call):
-            results.setdefault(value.name, kinds.get(operand.role, "input"))
+            kind = kinds.get(operand.role, "input")
+            if kind == "parameter" and any(isinstance(size, Dim) for size in value.shape):
+                kind = "input"  # a table that was computed
+            results.setdefault(value.name, kind)
         return results
 
     def _array_for(self, value: Value, operand: Operand) -> Array:
@@ -156,6 +159,8 @@ class Trial:
             data=self.data,
             rng=np.random.default_rng(len(operand.name) + 31 * len(value.shape)),
         )
+        if operand.role in ("table", "weight") and self._kinds[value.name] == "input":
+            return samples.normal(draw)
         return (operand.sample or samples.BY_ROLE.get(operand.role, samples.normal))(draw)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from bascule.models.family import TextToTextFamily
 from bascule.models.text_to_text.config import T5Config, read_config
 from bascule.models.text_to_text.graph import decode, encode
+from bascule.models.text_to_text.rows import decode_rows, encode_rows
 
 
 def tensors(config: T5Config) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -54,6 +55,8 @@ T5 = TextToTextFamily(
     tensor_name=_same,
     encode=encode,
     decode=decode,
+    encode_rows=encode_rows,
+    decode_rows=decode_rows,
     # Copies of the embedding, and a table of the first versions that nothing reads.
     ignored=re.compile(
         r"(encoder|decoder)\.embed_tokens\.weight|lm_head\.weight|"

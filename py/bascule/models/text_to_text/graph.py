@@ -47,7 +47,7 @@ class Transforming:
         weight = self.graph.parameter(f"{name}.weight", (self.config.hidden,))
         return self.graph.call("rms_norm", x, weight, eps=self.config.eps)
 
-    def bias(self, half: str, length: Dim, lengths: Value | None = None) -> Value:
+    def bias(self, half: str, length: int | Dim, lengths: Value | None = None) -> Value:
         """Record what is added to scores: (H, T, T), or (H, 1, S) for the last of `lengths`."""
         config, name = self.config, f"{half}.block.0.layer.0.SelfAttention"
         shape = (config.buckets, config.heads)
@@ -77,6 +77,37 @@ class Transforming:
             )
         return self.linear(y, config.hidden, f"{dense}.wo", x)
 
+    def encoded(self, ids: Value, lengths: Value, bias: Value) -> Value:
+        """Record the encoder's layers: ids (B, T) of `lengths` (B) -> its states (B, T, C)."""
+        graph, config = self.graph, self.config
+        x = graph.call("embedding", ids, self.table())
+        heads = {"heads": config.heads, "kv_heads": config.heads, "scale": 1.0}
+        for layer in range(config.encoder_layers):
+            name = f"encoder.block.{layer}.layer"
+            y = self.norm(x, f"{name}.0.layer_norm")
+            qkv = [self.linear(y, config.width, f"{name}.0.SelfAttention.{part}") for part in "qkv"]
+            mixed = graph.call("dot_product_attention", *qkv, lengths, bias, **heads)
+            x = self.linear(mixed, config.hidden, f"{name}.0.SelfAttention.o", x)
+            x = self.fed_forward(x, f"{name}.1")
+        return self.norm(x, "encoder.final_layer_norm")
+
+    def cross_kv(self, x: Value, layer: int) -> Value:
+        """Record the keys and values that a decoder's layer has of encoder states (B, T, 2HD)."""
+        config, name = self.config, f"decoder.block.{layer}.layer.1.EncDecAttention"
+        weight = self.stacked(f"{name}.kv", config.width, config.hidden, f"{name}.k", f"{name}.v")
+        return self.graph.call("linear", x, weight, activation="none")
+
+    def logits(self, x: Value, table: Value) -> Value:
+        """Record x (N, C) behind the last layer -> logits (N, V)."""
+        config = self.config
+        x = self.norm(x, "decoder.final_layer_norm")
+        if config.scales:
+            x = self.graph.call("scale", x, by=config.hidden**-0.5)
+        if config.untied:
+            shape = (config.vocabulary, config.hidden)
+            table = matrix(self.graph, "lm_head.weight", shape, config.weights)
+        return self.graph.call("linear", x, table, activation="none")
+
     def cross_cache(self, layer: int) -> Value:
         """Declare the keys and values that a decoder's layer has of the source (X, 2HD)."""
         return self.graph.state(f"cross.{layer}", (self.sources, 2 * self.config.width))
@@ -90,23 +121,10 @@ def encode(to: Transforming, length: Dim) -> Value:
     graph, config = to.graph, to.config
     ids = graph.input("ids", (1, length), "u32")
     lengths = graph.input("lengths", (1,), "u32")
-    x = graph.call("embedding", ids, to.table())
-    bias = to.bias("encoder", length)
-    heads = {"heads": config.heads, "kv_heads": config.heads, "scale": 1.0}
-    for layer in range(config.encoder_layers):
-        name = f"encoder.block.{layer}.layer"
-        y = to.norm(x, f"{name}.0.layer_norm")
-        qkv = [to.linear(y, config.width, f"{name}.0.SelfAttention.{part}") for part in "qkv"]
-        mixed = graph.call("dot_product_attention", *qkv, lengths, bias, **heads)
-        x = to.linear(mixed, config.hidden, f"{name}.0.SelfAttention.o", x)
-        x = to.fed_forward(x, f"{name}.1")
-    x = to.norm(x, "encoder.final_layer_norm")
+    x = to.encoded(ids, lengths, to.bias("encoder", length))
     first = graph.state(CROSS_FIRST, (1,), "u32")
     for layer in range(config.decoder_layers):
-        name = f"decoder.block.{layer}.layer.1.EncDecAttention"
-        weight = to.stacked(f"{name}.kv", config.width, config.hidden, f"{name}.k", f"{name}.v")
-        kv = graph.call("linear", x, weight, activation="none")
-        kv = graph.reshape(kv, (length, 2 * config.width))
+        kv = graph.reshape(to.cross_kv(x, layer), (length, 2 * config.width))
         graph.call("kv_append", kv, to.cross_cache(layer), first)
     return x
 
@@ -136,12 +154,7 @@ def decode(to: Transforming, slots: Dim, tokens: Value, position: Value) -> Valu
         mixed = call("cached_attention", q, cross, last, **heads, window=0, scale=1.0)
         x = to.linear(mixed, config.hidden, f"{name}.1.EncDecAttention.o", x)
         x = to.fed_forward(x, f"{name}.2")
-    x = to.norm(x, "decoder.final_layer_norm")
-    if config.scales:
-        x = call("scale", x, by=config.hidden**-0.5)
-    shape = (config.vocabulary, config.hidden)
-    output = matrix(graph, "lm_head.weight", shape, config.weights) if config.untied else table
-    return call("linear", x, output, activation="none")
+    return to.logits(x, table)
 
 
 def _attended(
