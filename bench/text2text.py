@@ -6,8 +6,9 @@
 The weights are random, of a fixed seed: speed does not depend on what they are. PYTHON is an
 interpreter that has torch and transformers. All work in float32 and greedily; transformers, numpy
 and wasmtime on one thread each. Contestants take turns; the tokens are compared. A rate is what 64
-more tokens than one cost, after a source of 190 words. Prints rates, ratios and what each tier held
-at the most, by the driver's count, and writes out/bench-text2text.json.
+more tokens than one cost, after a source of 190 words. Then each tier answers 4 and 8 texts of 50 to
+190 words, one after the other and together, in turn; ids are compared. Prints rates, ratios and
+what each tier held at the most, by the driver's count, and writes out/bench-text2text.json.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 from rich.console import Console
@@ -110,6 +111,39 @@ async def compete(contestants: dict[str, Contestant], rounds: int) -> dict[str, 
     return rates
 
 
+def several(count: int) -> list[str]:
+    """Texts of different lengths."""
+    words = LONG.split()
+    return [" ".join(words[: len(words) - 140 * at // (count - 1)]) for at in range(count)]
+
+
+async def compete_together(model: TextToTextModel, count: int, rounds: int) -> dict[str, float]:
+    """Rates of so many texts one after the other and together, and the median ratio of rounds in
+    wall and in CPU time; AssertionError where tokens differ.
+    """
+    spent: dict[int, list[tuple[float, float]]] = {1: [], count: []}
+    n_tokens = 0
+    for number in range(rounds + 1):  # the first warms up
+        results: list[list[list[int]]] = []
+        for size, times in spent.items():
+            began = perf_counter(), process_time()
+            answers = await model.generate(
+                several(count), batch_size=size, max_new_tokens=1 + N_MORE
+            )
+            if number:
+                times.append((perf_counter() - began[0], process_time() - began[1]))
+            results.append([answer.ids for answer in answers])
+        assert results[0] == results[1], "tokens differ"
+        n_tokens = sum(map(len, results[0]))
+    alone, together = spent.values()
+    return {
+        "one_by_one_tokens_per_s": n_tokens / median(wall for wall, _ in alone),
+        "together_tokens_per_s": n_tokens / median(wall for wall, _ in together),
+        "wall_ratio": median(a[0] / b[0] for a, b in zip(alone, together, strict=True)),
+        "cpu_ratio": median(a[1] / b[1] for a, b in zip(alone, together, strict=True)),
+    }
+
+
 async def measure(
     folder: Path, tiers: list[str], rounds: int, peers: dict[str, Contestant]
 ) -> dict[str, Any]:
@@ -122,6 +156,11 @@ async def measure(
             models[tier] = model
         contestants = {tier: ours(model) for tier, model in models.items()}
         rates = await compete({**contestants, **peers}, rounds)
+        together = {
+            f"{tier}, {count} texts": await compete_together(model, count, rounds)
+            for tier, model in models.items()
+            for count in (4, 8)
+        }
         held = {
             tier: {
                 "weights_nbytes": model.weights.nbytes,
@@ -129,7 +168,7 @@ async def measure(
             }
             for tier, model in models.items()
         }
-    return {"tokens_per_s": rates, "memory": held}
+    return {"tokens_per_s": rates, "memory": held, "together": together}
 
 
 def show(found: dict[str, Any]) -> None:
@@ -142,6 +181,11 @@ def show(found: dict[str, Any]) -> None:
         held = found["memory"].get(name, {}).values()
         sizes = [f"{nbytes / 1e6:,.1f}" for nbytes in held] or ["", ""]
         table.add_row(name, f"{median(each):,.1f}", f"{ratio:.2f}", *sizes)
+    console.print(table)
+    table = Table("with their sources", "one by one, tokens/s", "together", "wall", "CPU")
+    for name, row in found["together"].items():
+        one, all_, wall, cpu = row.values()
+        table.add_row(name, f"{one:,.1f}", f"{all_:,.1f}", f"{wall:.2f}x", f"{cpu:.2f}x")
     console.print(table)
 
 

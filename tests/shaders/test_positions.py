@@ -21,7 +21,10 @@ def catalogued(graph: Graph) -> None:
     table = graph.parameter("distances", (8, 3))
     graph.call("relative_bias", table, length=length, max_distance=16)
     place = graph.input("place", (1,), "u32")
-    graph.call("relative_bias", table, place, length=length, max_distance=16, causal=True)
+    bias = graph.call("relative_bias", table, place, length=length, max_distance=16, causal=True)
+    # A table that was computed, of as many columns as there are tokens.
+    heads = graph.input("heads_of_rows", (1, 6), "u32")
+    graph.call("embedding", heads, graph.reshape(bias, (3, length)))
     x = graph.input("unrotated", (2, length, 24))
     graph.call("rope", x, graph.parameter("angles_of_places", (7, 8)), size=8)
 

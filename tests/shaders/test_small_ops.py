@@ -47,6 +47,23 @@ async def test_embedding_of_hostile_ids_in_a_larger_bucket(
     )
 
 
+@pytest.mark.parametrize("columns", [1, 7, 16])
+async def test_embedding_from_a_table_whose_columns_are_known_per_run(
+    gpu: NativeGpu, rng: np.random.Generator, columns: int
+) -> None:
+    (s,) = dims(S=16)
+    ids = np.array([[2, 0, 2, 1]], np.uint32)
+    await check_op(
+        gpu,
+        "software",
+        "embedding",
+        [ids, normal(rng, 3, columns)],
+        tolerance=0,
+        limits=[None, (3, s)],
+        sizes={"S": columns},
+    )
+
+
 @pytest.mark.parametrize("kind", POOLINGS)
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 17, 65), (5, 64, 20)], ids=str)
 async def test_pool(

@@ -75,7 +75,7 @@ TASKS: Mapping[str, Task] = {
         "a text-to-text model",
         _is(TextToTextModel),
         texts.text_to_text,
-        tuple(name for name in GENERATE if name != "overflow"),
+        ("batch_size", *(name for name in GENERATE if name != "overflow")),
     ),
     "text-classification": Task(
         "a sequence classifier",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Unpack, overload
 
 from bascule.backend.base import shaped
-from bascule.base.arguments import strings, token_ids
+from bascule.base.arguments import strings, token_ids, whole_number
 from bascule.base.arrays import Array, all_finite, need_numpy, np, numpy_ready
 from bascule.errors import ContextLengthError, InputError, NotFiniteError
 from bascule.models.text_to_text.graph import CROSS_LAST
@@ -82,23 +82,37 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
         return TextStream(result, self._pieces(result, asked, self._detokeniser()))
 
     @overload
-    async def generate(self, texts: str, **options: Unpack[StreamOptions]) -> Generation: ...
+    async def generate(
+        self, texts: str, *, batch_size: int | None = None, **options: Unpack[StreamOptions]
+    ) -> Generation: ...
     @overload
     async def generate(
-        self, texts: Iterable[str], **options: Unpack[StreamOptions]
+        self,
+        texts: Iterable[str],
+        *,
+        batch_size: int | None = None,
+        **options: Unpack[StreamOptions],
     ) -> list[Generation]: ...
     async def generate(
-        self, texts: str | Iterable[str], **options: Unpack[StreamOptions]
+        self,
+        texts: str | Iterable[str],
+        *,
+        batch_size: int | None = None,
+        **options: Unpack[StreamOptions],
     ) -> Generation | list[Generation]:
         """Answer a text, or each of several, to the end; options and errors as `stream`.
 
-        Several are answered up to 8 at a time, by one pass a step over all of them; where there is
-        no numpy, or memory ends, one after the other. `seed` and `progress` are each text's.
+        Several are answered `batch_size` at a time, by one pass a step over all of them: 8 by
+        default and at most. Where there is no numpy, or memory ends, it is one after the other.
+        `seed` and `progress` are each text's.
         """
+        most = MOST_ROWS
+        if batch_size is not None:
+            most = min(most, whole_number("batch_size", batch_size, 1))
         if isinstance(texts, str):
             return await whole_text(self.stream(texts, **options))
         requests = [self._request(text, options) for text in strings("generate, texts", texts)]
-        together = MOST_ROWS if len(requests) > 1 and await numpy_ready() else 1
+        together = most if len(requests) > 1 and most > 1 and await numpy_ready() else 1
         for first in range(0, len(requests), together):
             some = requests[first : first + together]
             if len(some) > 1:
