@@ -6,9 +6,10 @@
 The weights are random, of a fixed seed: speed does not depend on what they are. PYTHON is an
 interpreter that has torch and transformers. All work in float32 and greedily; transformers, numpy
 and wasmtime on one thread each. Contestants take turns; the tokens are compared. A rate is what 64
-more tokens than one cost, after a source of 190 words. Then each tier answers 4 and 8 texts of 50 to
-190 words, one after the other and together, in turn; ids are compared. Prints rates, ratios and
-what each tier held at the most, by the driver's count, and writes out/bench-text2text.json.
+more tokens than one cost, after a source of 190 words. Then each tier answers 4 and 8 texts of 50
+to 190 words by 24 tokens each, one after the other and together, in turn; ids are compared. Prints
+rates, ratios and what each tier held at the most, by the driver's count, and writes
+out/bench-text2text.json.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ SIZES = {
     **{"num_layers": 6, "num_decoder_layers": 6},
 }
 N_MORE = 64
+N_TOGETHER = 24
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 PEER = """
 import json, sys, time
@@ -128,7 +130,7 @@ async def compete_together(model: TextToTextModel, count: int, rounds: int) -> d
         for size, times in spent.items():
             began = perf_counter(), process_time()
             answers = await model.generate(
-                several(count), batch_size=size, max_new_tokens=1 + N_MORE
+                several(count), batch_size=size, max_new_tokens=N_TOGETHER
             )
             if number:
                 times.append((perf_counter() - began[0], process_time() - began[1]))
