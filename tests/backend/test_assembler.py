@@ -11,7 +11,8 @@ import wasmtime
 
 import bascule.array as xp
 from bascule.array.dtypes import named
-from bascule.array.loops import LoopText, Operand, Operation
+from bascule.array.loop_stages import Nest, Operand, Operation
+from bascule.array.loops import LoopText
 from bascule.backend.deviceless import Loop
 from bascule.backend.wasm import kernels_native
 from bascule.backend.wasm.assembler import CODES, Function
@@ -54,16 +55,23 @@ def test_no_other_word_becomes_bytes(body: str) -> None:
         Function(body).module()
 
 
+def copying(dtype: str, n_kept: int) -> bytes:
+    """A loop's module that copies vectors along the last axis, of `n_kept` others."""
+    kind = named(dtype)
+    operations = (Operation("copy", (0,), kind),)
+    return LoopText(Nest((Operand(kind, True),), operations, n_kept, 0, False)).module()
+
+
 def copied(x: Any, run: Loop) -> Any:
     """An array by way of a loop that copies it."""
     result = np.empty_like(x)
-    run(result, [x], (1, x.size, 0, 0))
+    run(result, [x], (x.size,))
     return result
 
 
 def test_loops_outside_a_page_use_the_same_memory_again() -> None:
-    kernels, kind = open_native(), named("float32")
-    run = kernels.load(LoopText([Operand(kind, True)], [Operation("copy", (0,), kind)]).module())
+    kernels = open_native()
+    run = kernels.load(copying("float32", 0))
     rng = np.random.default_rng()
     before = kernels.used_nbytes
     for n in rng.integers(200_000, 260_000, 50):
@@ -84,11 +92,11 @@ async def test_numpy_computes_what_the_loops_memory_cannot_hold(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int16", "uint8", "bool"])
-@pytest.mark.parametrize("columns", [4, 5, 6, 7, 8, 41])
+@pytest.mark.parametrize("columns", [4, 5, 6, 7, 8, 15, 16, 17, 31, 32, 33, 41])
 def test_a_loop_writes_its_result_and_nothing_beside_it(dtype: str, columns: int) -> None:
     rows, kind = 3, named(dtype)
     size = rows * columns * kind.itemsize
-    module = LoopText([Operand(kind, True)], [Operation("copy", (0,), kind)]).module()
+    module = copying(dtype, 1)
     store = wasmtime.Store()
     memory = wasmtime.Memory(store, wasmtime.MemoryType(wasmtime.Limits(1, None)))
     loaded = wasmtime.Instance(store, wasmtime.Module(store.engine, module), [memory])
@@ -97,7 +105,7 @@ def test_a_loop_writes_its_result_and_nothing_beside_it(dtype: str, columns: int
     x = np.random.default_rng().integers(0, 2, (rows, columns)).astype(kind)
     step, params, source, target = columns * kind.itemsize, 64, 1024 + kind.itemsize, 4096
     memory.write(store, x.tobytes(), source)
-    memory.write(store, struct.pack("<6I", rows, columns, step, step, target, source), params)
+    memory.write(store, struct.pack("<6I", columns, rows, step, step, target, source), params)
     run(store, params)
     assert bytes(memory.read(store, target, target + size)) == x.tobytes()
     assert set(memory.read(store, target - 512, target)) == {0xA5}

@@ -1,17 +1,19 @@
-"""One loop of WebAssembly for a chain of operations: an element is read, computed and stored once.
+"""One loop of WebAssembly for a chain of operations and the reductions among them.
 
-The text follows from the chain's operations, dtypes and which operands vary along a row; sizes and
-addresses are parameters, so that one loop serves all shapes.
+An element is read, computed and stored once. The text follows from the chain's operations, dtypes
+and which operands vary along which axes (`Nest`); sizes, steps and addresses are parameters, so
+that one loop serves all shapes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bascule.array.dtypes import kind_of
-from bascule.array.graph import Node
+from bascule.array.loop_stages import Nest, Operation, Stage, Stages, stages_of
+from bascule.array.reducing_loops import Accumulator
 from bascule.array.rows import ROWS
 from bascule.array.wasm_rows import (
     CASTS,
@@ -20,6 +22,7 @@ from bascule.array.wasm_rows import (
     NARROWED,
     SPLATS,
     STORES,
+    STORES_ONE,
     TEMPLATES,
     has_lanes,
 )
@@ -28,31 +31,16 @@ from bascule.backend.wasm.parts import parts
 
 if TYPE_CHECKING:
     from bascule.array.dtypes import DType
+    from bascule.array.graph import Node
 
-# Elements that are computed at once, and so the least of a row.
+# Elements of a vector, and so the least along its axis.
 LANES = 4
+# Vectors that are computed at once, and up to how many operations.
+UNROLLED = 4
+_MOST_UNROLLED = 16
 _LANE_BITS = 32
 _SHIFTED = ("bitwise_left_shift", "bitwise_right_shift")
 _CALL = "call $"
-# The local that counts bytes, by the size of an element.
-_INDEX = {1: "$at", 2: "$at2", 4: "$at4"}
-
-
-@dataclass(frozen=True, slots=True)
-class Operand:
-    """What a loop reads: `along` where it varies along a row, else it is one number a row."""
-
-    dtype: DType
-    along: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """A value that follows from others: `reads` are their places, operands first."""
-
-    op: str
-    reads: tuple[int, ...]
-    dtype: DType
 
 
 def is_loopable(node: Node) -> bool:
@@ -83,16 +71,20 @@ def has_part(node: Node) -> bool:
 
 @dataclass(slots=True)
 class LoopText:
-    """Writes `run(params)` for an elementwise chain.
+    """Writes `run(params)` for a nest.
 
-    Params are 32-bit words: rows, columns, how many bytes the result and each operand move on with
-    a row, and their addresses in the same order.
+    Params are 32-bit words: elements along the vectors' axis, sizes of the kept and the reduced
+    axes from outside in, of each such axis how many bytes the result and each operand move on
+    with it, and the addresses of result, operands and scratch, an array for each stored value.
     """
 
-    operands: Sequence[Operand]
-    operations: Sequence[Operation]
+    nest: Nest
+    stages: Stages = field(init=False)
     _locals: dict[str, str] = field(default_factory=dict[str, str])
     _parts: set[str] = field(default_factory=set[str])
+
+    def __post_init__(self) -> None:
+        self.stages = stages_of(self.nest)
 
     def module(self) -> bytes:
         """The module's bytes."""
@@ -100,94 +92,259 @@ class LoopText:
         known = parts()
         return Function(body, self._locals, [known[name] for name in sorted(self._parts)]).module()
 
+    @property
+    def unrolled(self) -> int:
+        """Vectors of a step. A function's call waits for nothing, and takes long."""
+        operations = self.nest.operations
+        if len(operations) > _MOST_UNROLLED or any(_calls(each, self.nest) for each in operations):
+            return 1
+        return UNROLLED
+
+    def scratch_nbytes(self, columns: int, rounds: int) -> int:
+        """Bytes of each stored value, for so many rounds of the reduced axes' loops."""
+        return rounds * 4 * (columns if self.nest.reduces else LANES * self.unrolled)
+
     def _whole(self) -> str:
-        lines = [*self._params(), *ROWS_BEGIN, *self._held()]
-        lines += ["i32.const 0 local.set $at", "block loop", NEXT, *self._step(), ON, "end end"]
-        lines += [*self._next_row(), *ROWS_END]
-        return "\n".join(lines)
+        nest = self.nest
+        row = self._reduced_row() if nest.reduces else self._kept_row()
+        n_pointers = 1 + len(nest.operands)
+        for level in reversed(range(nest.n_kept)):
+            row = self._level(level, range(n_pointers), row)
+        return "\n".join((*self._params(), *row))
 
     def _params(self) -> list[str]:
         """Read them into locals."""
-        count = 1 + len(self.operands)
-        names = ["rows", "columns", *(f"step{at}" for at in range(count))]
-        names += [f"address{at}" for at in range(count)]
+        n_levels = self.nest.n_kept + self.nest.n_reduced
+        pointers = range(1 + len(self.nest.operands))
+        names = ["columns", *(f"size{level}" for level in range(n_levels))]
+        names += [f"step{level}_{at}" for level in range(n_levels) for at in pointers]
+        names += [f"p0_{at}" for at in pointers]
+        names += [f"scratch{at}" for at in self.stages.stored]
         self._locals |= dict.fromkeys((*names, "at", "at2", "at4"), "i32")
         return [
             f"local.get $params i32.load {4 * at} local.set ${name}"
             for at, name in enumerate(names)
         ]
 
-    def _held(self, address: str = "address") -> list[str]:
-        """Read the numbers that all of a row have in common."""
-        lines: list[str] = []
-        for at, each in enumerate(self.operands):
-            if not each.along:
-                self._locals[f"v{at}"] = "v128"
-                load = SPLATS[each.dtype.name]
-                lines.append(f"local.get ${address}{at + 1} {load} local.set $v{at}")
-        return lines
+    def _level(self, level: int, pointers: Iterable[int], body: Sequence[str]) -> list[str]:
+        """A loop over an axis: its pointers begin where those outside are."""
+        pointers = list(pointers)
+        self._locals |= dict.fromkeys(
+            (f"n{level}", *(f"p{level + 1}_{k}" for k in pointers)), "i32"
+        )
+        return [
+            f"local.get $size{level} local.set $n{level}",
+            *(f"local.get $p{level}_{k} local.set $p{level + 1}_{k}" for k in pointers),
+            "loop", *body, *(moved(f"p{level + 1}_{k}", f"step{level}_{k}") for k in pointers),
+            f"local.get $n{level} i32.const 1 i32.sub local.tee $n{level} br_if 0 end",
+        ]  # fmt: skip
 
-    def _computed(self, address: str = "address") -> list[str]:
-        """Read four elements of each operand and compute what follows from them."""
+    def _kept_row(self) -> list[str]:
+        """Vectors along a kept axis: each lane has a result of its own."""
+        lines = [self._splat(at) for at in self._operands(inner=False, along=False)]
+        lines.append("i32.const 0 local.set $at")
+        if self.unrolled > 1:
+            lines += [
+                *_while(self.unrolled),
+                *self._kept_step(self.unrolled),
+                *_next(self.unrolled),
+            ]
+        rest = ["block loop local.get $at local.get $columns i32.eq br_if 1", BACK]
+        return [*lines, *rest, *self._kept_step(1), *_next(1)]
+
+    def _kept_step(self, n: int) -> list[str]:
+        loads = self._operands(inner=False, along=True)
         lines = [OFFSETS]
-        for at, each in enumerate(self.operands):
-            if each.along:
-                self._locals[f"v{at}"] = "v128"
-                place = place_of(f"{address}{at + 1}", each.dtype)
-                lines.append(f"{place} {LOADS[each.dtype.name]} local.set $v{at}")
-        for at, each in enumerate(self.operations, start=len(self.operands)):
-            self._locals[f"v{at}"] = "v128"
-            lines.append(f"{self._value(each)} local.set $v{at}")
+        lines += [self._load(at, u) for u in range(n) for at in loads]
+        lines += self._computed(self.stages.before, n)
+        for stage in self.stages.passes:
+            lines += [
+                self._accumulator(at).begun(f"r{at}_{u}")
+                for at in stage.reductions
+                for u in range(n)
+            ]
+            elements = [*self._elements(stage, n, masked=False)]
+            lines += self._pass(stage, elements, f"i32.const {4 * LANES * n}")
+            lines += [
+                f"{self._accumulator(at).four(f'r{at}_{u}')} local.set {self._local(at, u)}"
+                for at in stage.reductions
+                for u in range(n)
+            ]
+            lines += self._computed(stage.afterwards, n)
+        if not self.nest.has_inner_result:
+            lines += [self._store(u) for u in range(n)]
         return lines
 
-    @property
-    def _last(self) -> int:
-        """The place of the last value."""
-        return len(self.operands) + len(self.operations) - 1
+    def _reduced_row(self) -> list[str]:
+        """Vectors along a reduced axis: their lanes are combined in the end."""
+        lines = [self._splat(at) for at in self._operands(inner=False)]
+        lines += self._computed(self.stages.before, 1)
+        for stage in self.stages.passes:
+            n = self.unrolled
+            lines += [
+                self._accumulator(at).begun(f"r{at}_{u}")
+                for at in stage.reductions
+                for u in range(n)
+            ]
+            steps = ["i32.const 0 local.set $at"]
+            if n > 1:
+                steps += [*_while(n), OFFSETS, *self._elements(stage, n, masked=False), *_next(n)]
+            steps.append("block loop local.get $at local.get $columns i32.eq br_if 1")
+            masked = bool(stage.reductions)
+            steps += [self._fresh() if masked else "", BACK, OFFSETS]
+            steps += [*self._elements(stage, 1, masked=masked), *_next(1)]
+            lines += self._pass(stage, steps, "local.get $columns i32.const 2 i32.shl")
+            for at in stage.reductions:
+                accumulator = self._accumulator(at)
+                lines += [accumulator.joined(f"r{at}_0", f"r{at}_{u}") for u in range(1, n)]
+                lines.append(f"{accumulator.one(f'r{at}_0')} local.set {self._local(at, 0)}")
+            lines += self._computed(stage.afterwards, 1)
+        if not self.nest.has_inner_result:
+            store = STORES_ONE[self.nest.dtype(self.nest.last).name]
+            value = store.format(a=f"local.get {self._local(self.nest.last, 0)}")
+            lines.append(f"local.get $p{self.nest.n_kept}_0 {value}")
+        return lines
 
-    @property
-    def _result(self) -> str:
-        """The local with the last value."""
-        return f"$v{self._last}"
+    def _pass(self, stage: Stage, steps: Sequence[str], scratch_step: str) -> list[str]:
+        """The loops over the reduced axes."""
+        nest = self.nest
+        inner = [1 + at for at in self._operands(inner=True)]
+        pointers = [0, *inner] if nest.has_inner_result else inner
+        scratch = [*stage.stores, *stage.restores]
+        self._locals |= dict.fromkeys((f"s{at}" for at in scratch), "i32")
+        splats = [self._splat(at) for at in stage.loads if not nest.operands[at].along]
+        row = [*splats, *steps]
+        row += [f"local.get $s{at} {scratch_step} i32.add local.set $s{at}" for at in scratch]
+        for level in reversed(range(nest.n_kept, nest.n_kept + nest.n_reduced)):
+            row = self._level(level, pointers, row)
+        return [*(f"local.get $scratch{at} local.set $s{at}" for at in scratch), *row]
 
-    def _step(self) -> list[str]:
-        """Four elements."""
-        dtype = self._dtype(self._last)
-        store = STORES[dtype.name].format(a=f"local.get {self._result}")
-        return [*self._computed(), f"{place_of('address0', dtype)} {store}"]
+    def _elements(self, stage: Stage, n: int, *, masked: bool) -> list[str]:
+        """What a pass does with `n` vectors; `masked`: only fresh lanes are reduced."""
+        nest = self.nest
+        lines: list[str] = []
+        for u in range(n):
+            lines += [self._load(at, u) for at in stage.loads if nest.operands[at].along]
+            lines += [
+                f"{self._scratch(at)} v128.load {16 * u} local.set {self._local(at, u)}"
+                for at in stage.restores
+            ]
+        lines += self._computed(stage.computes, n)
+        for u in range(n):
+            lines += [
+                f"{self._scratch(at)} local.get {self._local(at, u)} v128.store {16 * u}"
+                for at in stage.stores
+            ]
+            lines += [self._combined(at, u, masked) for at in stage.reductions]
+            if nest.has_inner_result and stage is self.stages.passes[-1]:
+                lines.append(self._store(u))
+        return lines
 
-    def _next_row(self, address: str = "address", first: int = 0) -> list[str]:
-        """Move the addresses on, from those of operand `first`; 0 is the result."""
-        return [moved(f"{address}{at}", f"step{at}") for at in range(first, 1 + len(self.operands))]
+    def _combined(self, at: int, u: int, masked: bool) -> str:
+        operation = self.nest.operation(at)
+        assert operation is not None
+        accumulator = self._accumulator(at)
+        value = f"local.get {self._local(operation.reads[0], u)}"
+        if not masked:
+            return accumulator.combined(f"r{at}_{u}", value)
+        fresh = f"{value} {accumulator.nothing} local.get $fresh v128.bitselect local.set $combined"
+        self._locals["combined"] = "v128"
+        return f"{fresh}\n{accumulator.combined(f'r{at}_{u}', 'local.get $combined')}"
 
-    def _value(self, operation: Operation) -> str:
-        source = self._dtype(operation.reads[0])
-        narrowed = NARROWED.get(operation.dtype.name, "")
-        if operation.op == "cast":
-            text = CASTS.get((kind_of(source), kind_of(operation.dtype)), "{a}")
-            grows = operation.dtype.itemsize > source.itemsize
-            if source.kind == "b" or (grows and source.kind == operation.dtype.kind):
-                narrowed = ""
-        elif operation.op == "bits":
-            text = "{a}"
-        else:
-            text = TEMPLATES[operation.op][kind_of(source)]
-            if operation.op in EXACT:
-                narrowed = ""
+    def _accumulator(self, at: int) -> Accumulator:
+        operation = self.nest.operation(at)
+        assert operation is not None
+        for u in range(self.unrolled):
+            self._locals |= dict.fromkeys((f"r{at}_{u}l", f"r{at}_{u}h"), "v128")
+        return Accumulator(operation.combination, operation.dtype)
+
+    def _fresh(self) -> str:
+        """Lanes of the next step that no step before it has had."""
+        self._locals["fresh"] = "v128"
+        return FRESH
+
+    def _operands(self, *, inner: bool, along: bool | None = None) -> list[int]:
+        return [
+            at
+            for at, each in enumerate(self.nest.operands)
+            if each.inner == inner and (along is None or each.along == along)
+        ]
+
+    def _local(self, at: int, u: int) -> str:
+        """The local of a value: one for each vector of a step that it differs in."""
+        nest = self.nest
+        single = not nest.is_inner(at) if nest.reduces else False
+        if at < len(nest.operands):
+            single = not nest.operands[at].along
+        name = f"v{at}" if single else f"v{at}_{u}"
+        self._locals[name] = "v128"
+        return f"${name}"
+
+    def _pointer(self, k: int, inner: bool) -> str:
+        level = self.nest.n_kept + (self.nest.n_reduced if inner else 0)
+        return f"local.get $p{level}_{k}"
+
+    def _splat(self, at: int) -> str:
+        operand = self.nest.operands[at]
+        load = SPLATS[operand.dtype.name]
+        return f"{self._pointer(at + 1, operand.inner)} {load} local.set {self._local(at, 0)}"
+
+    def _load(self, at: int, u: int) -> str:
+        operand = self.nest.operands[at]
+        place = f"{self._pointer(at + 1, operand.inner)} {_along(operand.dtype)}"
+        load = LOADS[operand.dtype.name].format(o=LANES * operand.dtype.itemsize * u)
+        return f"{place} {load} local.set {self._local(at, u)}"
+
+    def _store(self, u: int) -> str:
+        last, dtype = self.nest.last, self.nest.dtype(self.nest.last)
+        place = f"{self._pointer(0, self.nest.has_inner_result)} {_along(dtype)}"
+        value = f"local.get {self._local(last, u)}"
+        return f"{place} {STORES[dtype.name].format(a=value, o=LANES * dtype.itemsize * u)}"
+
+    def _scratch(self, at: int) -> str:
+        return f"local.get $s{at} {'local.get $at4 i32.add' if self.nest.reduces else ''}"
+
+    def _computed(self, places: Sequence[int], n: int) -> list[str]:
+        """Operations on `n` vectors, one after the other for all: their latencies overlap."""
+        return [
+            f"{self._value(operation, u)} local.set {self._local(at, u)}"
+            for at in places
+            if (operation := self.nest.operation(at)) is not None
+            for u in range(n)
+        ]
+
+    def _value(self, operation: Operation, u: int) -> str:
+        text, narrowed = _instructions(operation, self.nest)
         self._parts |= {word[1:] for word in text.split() if word[0] == "$"}
         operands = {
-            letter: f"local.get $v{at}" for letter, at in zip("abc", operation.reads, strict=False)
+            letter: f"local.get {self._local(at, u)}"
+            for letter, at in zip("abc", operation.reads, strict=False)
         }
         return f"{text.format(**operands)} {narrowed}"
 
-    def _dtype(self, at: int) -> DType:
-        n_operands = len(self.operands)
-        return (self.operands[at] if at < n_operands else self.operations[at - n_operands]).dtype
+
+def _instructions(operation: Operation, nest: Nest) -> tuple[str, str]:
+    """An operation's template, and what brings its result into the range of its type."""
+    source = nest.dtype(operation.reads[0])
+    narrowed = NARROWED.get(operation.dtype.name, "")
+    if operation.op == "cast":
+        grows = operation.dtype.itemsize > source.itemsize
+        if source.kind == "b" or (grows and source.kind == operation.dtype.kind):
+            narrowed = ""
+        return CASTS.get((kind_of(source), kind_of(operation.dtype)), "{a}"), narrowed
+    if operation.op == "bits":
+        return "{a}", narrowed
+    exact = operation.op in EXACT
+    return TEMPLATES[operation.op][kind_of(source)], "" if exact else narrowed
 
 
-def place_of(address: str, dtype: DType) -> str:
-    """The address of the element that the step begins with."""
-    return f"local.get ${address} local.get {_INDEX[dtype.itemsize]} i32.add"
+def _calls(operation: Operation, nest: Nest) -> bool:
+    return operation.op != "reduce" and _CALL in _instructions(operation, nest)[0]
+
+
+def _along(dtype: DType) -> str:
+    """Adds to an address what lies before the step's first element."""
+    return f"local.get {_INDEX[dtype.itemsize]} i32.add"
 
 
 def moved(name: str, by: str) -> str:
@@ -195,25 +352,30 @@ def moved(name: str, by: str) -> str:
     return f"local.get ${name} local.get ${by} i32.add local.set ${name}"
 
 
-ROWS_BEGIN = ("block loop", "local.get $rows i32.eqz br_if 1")
-ROWS_END = ("local.get $rows i32.const 1 i32.sub local.set $rows", "br 0 end end")
-# The last step of a row is moved back to end with it: some elements are computed twice.
-NEXT = """
-local.get $at local.get $columns i32.eq br_if 1
-local.get $at i32.const 4 i32.add local.get $columns i32.gt_s
-if local.get $columns i32.const 4 i32.sub local.set $at end
-"""
+# The local that counts bytes along the vectors' axis, by the size of an element.
+_INDEX = {1: "$at", 2: "$at2", 4: "$at4"}
 OFFSETS = """
 local.get $at i32.const 1 i32.shl local.set $at2
 local.get $at i32.const 2 i32.shl local.set $at4
 """
-ON = "local.get $at i32.const 4 i32.add local.set $at br 0"
+# The last step is moved back to end with its axis: some elements are computed twice.
+BACK = """
+local.get $at i32.const 4 i32.add local.get $columns i32.gt_s
+if local.get $columns i32.const 4 i32.sub local.set $at end
+"""
+FRESH = """
+v128.const 0 1 2 3
+local.get $at local.get $columns i32.sub i32.const 4 i32.add i32x4.splat
+i32x4.ge_s local.set $fresh
+"""
 
 
-def operations_of(nodes: Sequence[Node], reads: Sequence[Node]) -> tuple[Operation, ...]:
-    """The operations of a chain, by the places of what they read."""
-    places: Mapping[int, int] = {id(node): at for at, node in enumerate((*reads, *nodes))}
-    return tuple(
-        Operation(node.op, tuple(places[id(each)] for each in node.inputs), node.dtype)
-        for node in nodes
+def _while(n: int) -> tuple[str, ...]:
+    return (
+        "block loop",
+        f"local.get $at i32.const {LANES * n} i32.add local.get $columns i32.gt_s br_if 1",
     )
+
+
+def _next(n: int) -> tuple[str, ...]:
+    return (f"local.get $at i32.const {LANES * n} i32.add local.set $at br 0", "end end")
