@@ -16,7 +16,9 @@ from bascule.array.loops import LoopText
 from bascule.backend.deviceless import Loop
 from bascule.backend.wasm import kernels_native
 from bascule.backend.wasm.assembler import CODES, Function
+from bascule.backend.wasm.inlining import taken_apart
 from bascule.backend.wasm.kernels_native import open_native
+from bascule.backend.wasm.parts import parts
 
 # What stands after an instruction: in our words, and in those of WebAssembly's text format.
 AFTER = {
@@ -53,6 +55,44 @@ def test_bytes_are_those_of_another_assembler(word: str) -> None:
 def test_no_other_word_becomes_bytes(body: str) -> None:
     with pytest.raises((KeyError, ValueError)):
         Function(body).module()
+
+
+def test_parts_without_branches_stand_in_the_loop_and_others_are_called() -> None:
+    known = parts()
+    bodies = {name: taken_apart(part.code) for name, part in known.items()}
+    branching = {name for name, body in bodies.items() if body is None}
+    assert branching == {"sin_f", "cos_f", "tan_f", "philox"}
+    for name, body in bodies.items():
+        text = " ".join(["v128.const 1 2 3 4"] * known[name].n_inputs)
+        function = Function(f"{text} call ${name} local.set $x", {"x": "v128"}, [known[name]])
+        module = function.module()
+        wasmtime.Module.validate(wasmtime.Engine(), module)
+        assert (known[name].code in module) == (body is None), name
+
+
+def test_a_constant_of_inlined_parts_is_made_once() -> None:
+    exp = parts()["exp_f"]
+    once, twice = (
+        Function(f"local.get $x {'call $exp_f ' * n} local.set $x", {"x": "v128"}, [exp]).code()
+        for n in (1, 2)
+    )
+    constant = struct.pack("<f", 12582912) * 4
+    assert exp.code.count(constant) >= 1
+    assert once.count(constant) == twice.count(constant) == 1
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "00 2000 280200 0b",  # a load
+        "00 2000 1001 0b",  # a call
+        "00 2000 0f 0b",  # a return
+        "00 0240 0b 2000 0b",  # a block
+        "00 2000 fd0004000b",  # a load of a vector
+    ],
+)
+def test_functions_that_are_no_straight_line_are_not_inlined(code: str) -> None:
+    assert taken_apart(bytes.fromhex(code.replace(" ", ""))) is None
 
 
 def copying(dtype: str, n_kept: int) -> bytes:

@@ -24,10 +24,18 @@ MOST_LOOPS = 256
 _LEAST_OPERATIONS = 2
 
 
-@dataclass(frozen=True, slots=True)
+# Elements of a call of a new loop: engines run its first calls as they came, and better code, which
+# they compile meanwhile, from the next call on.
+NEW_ELEMENTS = 1 << 18
+# Arrays after which a loop is not new any more.
+_WARM = 3
+
+
+@dataclass(slots=True)
 class _Loaded:
     run: Loop
     text: LoopText
+    n_arrays: int = 0
 
 
 class HostLoops:
@@ -62,7 +70,9 @@ class HostLoops:
         rounds = prod(axis.size for axis in layout.axes if axis.reduced)
         nbytes = loop.text.scratch_nbytes(layout.vector.size, rounds)
         scratch = [np.empty(nbytes, np.uint8) for _ in loop.text.stages.stored]
-        for result, operands, numbers in layout.parts(self._most):
+        loop.n_arrays += 1
+        most = NEW_ELEMENTS if loop.n_arrays <= _WARM else None
+        for result, operands, numbers in layout.parts(self._most or most):
             loop.run(result, [*operands, *scratch], numbers)
         return layout.finished(end.shape)
 

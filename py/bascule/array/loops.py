@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING
 
 from bascule.array.dtypes import kind_of
@@ -35,12 +36,13 @@ if TYPE_CHECKING:
 
 # Elements of a vector, and so the least along its axis.
 LANES = 4
-# Vectors that are computed at once, and up to how many operations.
-UNROLLED = 4
-_MOST_UNROLLED = 16
+# Vectors that are computed at once, by how many instructions each takes at most.
+UNROLLED = {4: 100, 2: 250, 1: inf}
 _LANE_BITS = 32
 _SHIFTED = ("bitwise_left_shift", "bitwise_right_shift")
 _CALL = "call $"
+# Bytes of an instruction on vectors with its operands, in a compiled part.
+_INSTRUCTION = 8
 
 
 def is_loopable(node: Node) -> bool:
@@ -94,11 +96,9 @@ class LoopText:
 
     @property
     def unrolled(self) -> int:
-        """Vectors of a step. A function's call waits for nothing, and takes long."""
-        operations = self.nest.operations
-        if len(operations) > _MOST_UNROLLED or any(_calls(each, self.nest) for each in operations):
-            return 1
-        return UNROLLED
+        """Vectors of a step: their latencies overlap, and loops over many take long to compile."""
+        size = sum(_size(each, self.nest) for each in self.nest.operations)
+        return next(n for n, most in UNROLLED.items() if size <= most)
 
     def scratch_nbytes(self, columns: int, rounds: int) -> int:
         """Bytes of each stored value, for so many rounds of the reduced axes' loops."""
@@ -338,8 +338,13 @@ def _instructions(operation: Operation, nest: Nest) -> tuple[str, str]:
     return TEMPLATES[operation.op][kind_of(source)], "" if exact else narrowed
 
 
-def _calls(operation: Operation, nest: Nest) -> bool:
-    return operation.op != "reduce" and _CALL in _instructions(operation, nest)[0]
+def _size(operation: Operation, nest: Nest) -> int:
+    """About how many instructions it is."""
+    if operation.op == "reduce":
+        return 4
+    words = _instructions(operation, nest)[0].split()
+    called = sum(len(parts()[word[1:]].code) // _INSTRUCTION for word in words if word[0] == "$")
+    return called + sum("." in word for word in words)
 
 
 def _along(dtype: DType) -> str:
