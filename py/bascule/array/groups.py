@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 from bascule.array.graph import Node, Shape, dense
 from bascule.array.loops import is_loopable
@@ -50,6 +51,7 @@ class Grouping:
 
     def __init__(self, order: Sequence[Node]) -> None:
         self._reduced: dict[int, Reduced] = {}
+        self._loopable: set[int] = set()
         self._costs: dict[int, int] = {}
         self._leaves: dict[int, dict[int, Node]] = {}
         for node in order:
@@ -59,42 +61,40 @@ class Grouping:
                 self._costs[id(node)], self._leaves[id(node)] = 0, {id(node): node}
 
     def _trace(self, node: Node) -> None:
+        reads = [id(each) for each in node.inputs]
+        loopable = node.op != "view" and is_loopable(node)
         reduced = None
         if node.op == "reduce":
             reduced = Reduced(node.inputs[0].shape, node.attribute[1])
         elif is_alias(node):
-            reduced = self._reduced.get(id(node.inputs[0]))
+            reduced = self._reduced.get(reads[0])
             reduced = reduced if reduced and node.shape == reduced.kept_axes else None
-        elif is_loopable(node):
-            found = (self._reduced.get(id(each)) for each in node.inputs)
-            fitting = (each for each in found if each and _is_kept(node.shape, each))
-            reduced = next(fitting, None)
+        elif loopable and self._reduced:
+            found = (self._reduced.get(each) for each in reads)
+            reduced = next((each for each in found if each and _is_kept(node.shape, each)), None)
         if reduced is not None:
             self._reduced[id(node)] = reduced
-        plain = node.op not in ("reduce", "view") and is_loopable(node)
-        self._costs[id(node)] = (
-            1 + sum(self._costs[id(each)] for each in node.inputs) if plain else 0
-        )
-        self._leaves[id(node)] = {id(node): node}
-        if plain and self._costs[id(node)] <= _CHEAP:
-            self._leaves[id(node)] = {
-                k: v for each in node.inputs for k, v in self._leaves[id(each)].items()
-            }
+        if loopable:
+            self._loopable.add(id(node))
+        self._costs[id(node)], self._leaves[id(node)] = 0, {id(node): node}
+        if loopable and node.op != "reduce":
+            cost = self._costs[id(node)] = 1 + sum(self._costs[each] for each in reads)
+            if cost <= _CHEAP:
+                leaves = (self._leaves[each] for each in reads)
+                self._leaves[id(node)] = {at: leaf for each in leaves for at, leaf in each.items()}
 
     def begins(self, node: Node) -> Group | None:
         """A loop that ends with a node; None where it is numpy's."""
         reduced = self._reduced.get(id(node))
         space = reduced.space if reduced else node.shape
-        if node.op == "view" or not is_loopable(node) or _size(space) < LEAST_ELEMENTS:
+        if id(node) not in self._loopable or prod(space) < LEAST_ELEMENTS:
             return None
         return Group(space, reduced, [node])
 
     def takes(self, group: Group, node: Node) -> bool:
         """Whether a node that only the group reads belongs in it; the group is then wider."""
         reduced = self._reduced.get(id(node))
-        if node.op == "view" and not (reduced and is_alias(node)):
-            return False
-        if node.op != "view" and not is_loopable(node):
+        if id(node) not in self._loopable and not (node.op == "view" and reduced):
             return False
         if reduced is None or (node.shape == group.space and node.op != "reduce"):
             return node.shape == group.space and node.op != "view"
@@ -149,10 +149,3 @@ def _lies_right(node: Node, reduced: Reduced, group: Group) -> bool:
 
 def _is_kept(shape: Shape, reduced: Reduced) -> bool:
     return shape in (reduced.kept, reduced.kept_axes)
-
-
-def _size(shape: Shape) -> int:
-    result = 1
-    for n in shape:
-        result *= n
-    return result

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 # Elements of a vector, and so the least along its axis.
 LANES = 4
-# Vectors that are computed at once, by how many instructions each takes at most.
+# Vectors of a step, by how many instructions each takes at most: their latencies overlap, and text
+# for many takes long to compile.
 UNROLLED = {4: 100, 2: 250, 1: inf}
 _LANE_BITS = 32
 _SHIFTED = ("bitwise_left_shift", "bitwise_right_shift")
@@ -82,23 +83,20 @@ class LoopText:
 
     nest: Nest
     stages: Stages = field(init=False)
+    unrolled: int = field(init=False)  # vectors of a step
     _locals: dict[str, str] = field(default_factory=dict[str, str])
     _parts: set[str] = field(default_factory=set[str])
 
     def __post_init__(self) -> None:
         self.stages = stages_of(self.nest)
+        size = sum(_size(each, self.nest) for each in self.nest.operations)
+        self.unrolled = next(n for n, most in UNROLLED.items() if size <= most)
 
     def module(self) -> bytes:
         """The module's bytes."""
         body = self._whole()
         known = parts()
         return Function(body, self._locals, [known[name] for name in sorted(self._parts)]).module()
-
-    @property
-    def unrolled(self) -> int:
-        """Vectors of a step: their latencies overlap, and loops over many take long to compile."""
-        size = sum(_size(each, self.nest) for each in self.nest.operations)
-        return next(n for n, most in UNROLLED.items() if size <= most)
 
     def scratch_nbytes(self, columns: int, rounds: int) -> int:
         """Bytes of each stored value, for so many rounds of the reduced axes' loops."""
