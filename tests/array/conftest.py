@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 import bascule.array as xp
-from bascule.array import groups, host_loops
+from tests.array.loop_fixtures import any_size as any_size
+from tests.array.loop_fixtures import by_loops as by_loops
 
 TIERS = ["webgpu", "wasm", "cpu"]
 
@@ -16,28 +15,6 @@ TIERS = ["webgpu", "wasm", "cpu"]
 def on_wasm() -> None:
     """New arrays are made on the wasm tier."""
     xp.set_default_device("wasm")
-
-
-@pytest.fixture
-def any_size(on_wasm: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wasm tier computes arrays of any size in loops, single operations too."""
-    monkeypatch.setattr(groups, "LEAST_ELEMENTS", 1)
-    monkeypatch.setattr(host_loops, "_LEAST_OPERATIONS", 1)
-    monkeypatch.setattr(host_loops, "MOST_LOOPS", 10_000)
-
-
-@pytest.fixture
-def by_loops(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Of each chain that is worth a loop, whether one computed it: not without an axis of four."""
-    computed, results = host_loops.HostLoops.computed, list[bool]()
-
-    def noted(loops: Any, walk: Any) -> Any:
-        result = computed(loops, walk)
-        results.append(result is not None)
-        return result
-
-    monkeypatch.setattr(host_loops.HostLoops, "computed", noted)
-    return results
 
 
 @pytest.fixture(params=TIERS)
