@@ -161,6 +161,32 @@ def test_whole_numbers_in_stages(any_size: None, rng: np.random.Generator, dtype
             assert np.array_equal(np.asarray(result), expected), (shape, axis)
 
 
+@pytest.mark.parametrize("name", ["sum", "prod", "max", "min"])
+@pytest.mark.parametrize("columns", [4, 7, 1023, 1024, 1025, 1027, 1028, 2049, 3100])
+def test_columns_in_blocks_at_every_edge(
+    any_size: None, by_loops: list[bool], rng: np.random.Generator, name: str, columns: int
+) -> None:
+    """Row by row, with the accumulators of a block of columns in memory."""
+    for rows in (15, 16, 17):
+        x = rng.uniform(0.5, 1.5, (2, rows, columns)).astype(np.float32)
+        x[1, rng.integers(0, rows), columns - 1] = np.nan
+        row = rng.standard_normal(columns).astype(np.float32)
+        result = getattr(xp, name)(xp.asarray(x) * 1.5, axis=1) + xp.asarray(row)
+        wide = (x * np.float32(1.5)).astype(np.float64)
+        close(result, getattr(np, name)(wide, axis=1) + row, (rows, columns))
+        whole = rng.integers(-3, 4, (rows, columns)).astype(np.int32)
+        result = np.asarray(getattr(xp, name)(xp.asarray(whole) + 1, axis=0))
+        expected = getattr(np, name)(whole + 1, axis=0, **_as_int32(name))
+        assert np.array_equal(result, expected), (rows, columns)
+        truth = np.asarray(xp.any(xp.asarray(whole) > 2, axis=0))
+        assert np.array_equal(truth, (whole > 2).any(axis=0))
+    assert all(by_loops)
+
+
+def _as_int32(name: str) -> dict[str, Any]:
+    return {"dtype": np.int32} if name in ("sum", "prod") else {}
+
+
 def n_body(m: Any, p: Any) -> Any:
     apart = p[None, :, :] - p[:, None, :]
     near = m.sum(apart * apart, axis=2, keepdims=True) + 0.01

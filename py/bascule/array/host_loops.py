@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from bascule.array.blocks import Chain
 from bascule.array.graph import Node, Shape
 from bascule.array.loop_layout import Layout, laid
-from bascule.array.loop_stages import Nest, Operand, Operation
+from bascule.array.loop_stages import Nest, Operand, Operation, stages_of
 from bascule.array.loops import LoopText, has_part
 from bascule.base.arrays import np
 
@@ -27,6 +27,8 @@ _LEAST_OPERATIONS = 2
 # Elements of a call of a new loop: engines run its first calls as they came, and better code, which
 # they compile meanwhile, from the next call on.
 NEW_ELEMENTS = 1 << 18
+# Rows from which on columns are reduced row by row: memory is slow to follow a column.
+LEAST_ROWS = 16
 # Arrays after which a loop is not new any more.
 _WARM = 3
 
@@ -69,7 +71,7 @@ class HostLoops:
             return None
         rounds = prod(axis.size for axis in layout.axes if axis.reduced)
         nbytes = loop.text.scratch_nbytes(layout.vector.size, rounds)
-        scratch = [np.empty(nbytes, np.uint8) for _ in loop.text.stages.stored]
+        scratch = [np.empty(nbytes, np.uint8) for _ in loop.text.scratch]
         loop.n_arrays += 1
         most = NEW_ELEMENTS if loop.n_arrays <= _WARM else None
         for result, operands, numbers in layout.parts(self._most or most):
@@ -151,4 +153,7 @@ def _nest(walk: Walk, layout: Layout) -> Nest:
     )
     n_reduced = len(layout.axes) - layout.n_kept
     reduces = layout.vector.reduced
-    return Nest(operands, tuple(walk.operations), layout.n_kept, n_reduced, reduces)
+    nest = Nest(operands, tuple(walk.operations), layout.n_kept, n_reduced, reduces)
+    rounds = prod(axis.size for axis in layout.axes if axis.reduced)
+    by_rows = not reduces and rounds >= LEAST_ROWS and len(stages_of(nest).passes) == 1
+    return replace(nest, by_rows=True) if by_rows and not nest.has_inner_result else nest

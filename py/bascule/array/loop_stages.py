@@ -49,7 +49,8 @@ class Operation:
 class Nest:
     """What a loop's text follows from: loops over `n_kept` and `n_reduced` axes and the vectors'.
 
-    `reduces`: the vectors lie along a reduced axis.
+    `reduces`: the vectors lie along a reduced axis. `by_rows`: they lie along a kept one, and are
+    read row by row as memory has them: the accumulators of a block of columns are in memory.
     """
 
     operands: tuple[Operand, ...]
@@ -57,6 +58,7 @@ class Nest:
     n_kept: int
     n_reduced: int
     reduces: bool
+    by_rows: bool = False
 
     @property
     def last(self) -> int:

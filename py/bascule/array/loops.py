@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from bascule.array.dtypes import kind_of
 from bascule.array.loop_stages import Nest, Operation, Stage, Stages, stages_of
-from bascule.array.reducing_loops import Accumulator
+from bascule.array.reducing_loops import ACCUMULATORS_NBYTES, COLUMNS, Accumulator
 from bascule.array.rows import ROWS
 from bascule.array.wasm_rows import (
     CASTS,
@@ -98,13 +98,23 @@ class LoopText:
         known = parts()
         return Function(body, self._locals, [known[name] for name in sorted(self._parts)]).module()
 
+    @property
+    def scratch(self) -> tuple[int, ...]:
+        """Places of values that have an array of scratch each: stored ones, or accumulators."""
+        if self.nest.by_rows:
+            return tuple(at for stage in self.stages.passes for at in stage.reductions)
+        return self.stages.stored
+
     def scratch_nbytes(self, columns: int, rounds: int) -> int:
-        """Bytes of each stored value, for so many rounds of the reduced axes' loops."""
+        """Bytes of each such array, for so many rounds of the reduced axes' loops."""
+        if self.nest.by_rows:
+            return ACCUMULATORS_NBYTES
         return rounds * 4 * (columns if self.nest.reduces else LANES * self.unrolled)
 
     def _whole(self) -> str:
         nest = self.nest
         row = self._reduced_row() if nest.reduces else self._kept_row()
+        row = self._blocks_of_columns() if nest.by_rows else row
         n_pointers = 1 + len(nest.operands)
         for level in reversed(range(nest.n_kept)):
             row = self._level(level, range(n_pointers), row)
@@ -117,7 +127,7 @@ class LoopText:
         names = ["columns", *(f"size{level}" for level in range(n_levels))]
         names += [f"step{level}_{at}" for level in range(n_levels) for at in pointers]
         names += [f"p0_{at}" for at in pointers]
-        names += [f"scratch{at}" for at in self.stages.stored]
+        names += [f"scratch{at}" for at in self.scratch]
         self._locals |= dict.fromkeys((*names, "at", "at2", "at4"), "i32")
         return [
             f"local.get $params i32.load {4 * at} local.set ${name}"
@@ -147,8 +157,7 @@ class LoopText:
                 *self._kept_step(self.unrolled),
                 *_next(self.unrolled),
             ]
-        rest = ["block loop local.get $at local.get $columns i32.eq br_if 1", BACK]
-        return [*lines, *rest, *self._kept_step(1), *_next(1)]
+        return [*lines, REST, BACK, *self._kept_step(1), *_next(1)]
 
     def _kept_step(self, n: int) -> list[str]:
         loads = self._operands(inner=False, along=True)
@@ -173,6 +182,39 @@ class LoopText:
             lines += [self._store(u) for u in range(n)]
         return lines
 
+    def _blocks_of_columns(self) -> list[str]:
+        """Vectors along a kept axis, whose accumulators are loaded and stored for each row."""
+        self._locals |= dict.fromkeys(("total", "begin", "place"), "i32")
+        (stage,) = self.stages.passes
+        n = self.unrolled
+        steps = ["local.get $begin local.set $at"]
+        if n > 1:
+            steps += [*_while(n), OFFSETS, *self._elements(stage, n, masked=False), *_next(n)]
+        steps += [REST, self._fresh(), BACK, OFFSETS]
+        steps += [*self._elements(stage, 1, masked=True), *_next(1)]
+        ends: list[str] = []
+        for at in stage.reductions:
+            ends.append(self._accumulator(at).loaded(f"r{at}_0", f"scratch{at}", 0))
+            ends.append(f"{self._accumulator(at).four(f'r{at}_0')} local.set {self._local(at, 0)}")
+        begun = [
+            f"{self._accumulator(at).begun(f'r{at}_0')}\n"
+            f"{self._accumulator(at).stored(f'r{at}_0', f'scratch{at}', 0)}"
+            for at in stage.reductions
+        ]
+        splats = [self._splat(at) for at in self._operands(inner=False, along=False)]
+        loads = [self._load(at, 0) for at in self._operands(inner=False, along=True)]
+        begin = "local.get $begin local.set $at"
+        return [
+            *splats, COLUMNS_BEGIN,
+            begin, REST, OFFSETS, *begun, "local.get $at i32.const 4 i32.add local.set $at",
+            "local.get $at local.get $columns i32.gt_s if local.get $columns local.set $at end",
+            "br 0 end end",
+            *self._pass(stage, steps, ""),
+            begin, REST, BACK, OFFSETS, *loads, *ends, *self._computed(self.stages.before, 1),
+            *self._computed(stage.afterwards, 1), self._store(0), *_next(1),
+            COLUMNS_END,
+        ]  # fmt: skip
+
     def _reduced_row(self) -> list[str]:
         """Vectors along a reduced axis: their lanes are combined in the end."""
         lines = [self._splat(at) for at in self._operands(inner=False)]
@@ -187,7 +229,7 @@ class LoopText:
             steps = ["i32.const 0 local.set $at"]
             if n > 1:
                 steps += [*_while(n), OFFSETS, *self._elements(stage, n, masked=False), *_next(n)]
-            steps.append("block loop local.get $at local.get $columns i32.eq br_if 1")
+            steps.append(REST)
             masked = bool(stage.reductions)
             steps += [self._fresh() if masked else "", BACK, OFFSETS]
             steps += [*self._elements(stage, 1, masked=masked), *_next(1)]
@@ -208,7 +250,7 @@ class LoopText:
         nest = self.nest
         inner = [1 + at for at in self._operands(inner=True)]
         pointers = [0, *inner] if nest.has_inner_result else inner
-        scratch = [*stage.stores, *stage.restores]
+        scratch = [] if nest.by_rows else [*stage.stores, *stage.restores]
         self._locals |= dict.fromkeys((f"s{at}" for at in scratch), "i32")
         splats = [self._splat(at) for at in stage.loads if not nest.operands[at].along]
         row = [*splats, *steps]
@@ -242,12 +284,19 @@ class LoopText:
         operation = self.nest.operation(at)
         assert operation is not None
         accumulator = self._accumulator(at)
-        value = f"local.get {self._local(operation.reads[0], u)}"
-        if not masked:
-            return accumulator.combined(f"r{at}_{u}", value)
-        fresh = f"{value} {accumulator.nothing} local.get $fresh v128.bitselect local.set $combined"
-        self._locals["combined"] = "v128"
-        return f"{fresh}\n{accumulator.combined(f'r{at}_{u}', 'local.get $combined')}"
+        value, name = f"local.get {self._local(operation.reads[0], u)}", f"r{at}_{u}"
+        fresh = ""
+        if masked:
+            self._locals["combined"] = "v128"
+            fresh = f"{value} {accumulator.nothing} local.get $fresh v128.bitselect"
+            fresh, value = f"{fresh} local.set $combined", "local.get $combined"
+        combined = accumulator.combined(name, value)
+        if self.nest.by_rows:
+            loaded, stored = (
+                way(name, f"scratch{at}", u) for way in (accumulator.loaded, accumulator.stored)
+            )
+            combined = f"{loaded}\n{combined}\n{stored}"
+        return f"{fresh}\n{combined}"
 
     def _accumulator(self, at: int) -> Accumulator:
         operation = self.nest.operation(at)
@@ -366,11 +415,22 @@ BACK = """
 local.get $at i32.const 4 i32.add local.get $columns i32.gt_s
 if local.get $columns i32.const 4 i32.sub local.set $at end
 """
+REST = "block loop local.get $at local.get $columns i32.eq br_if 1"
 FRESH = """
 v128.const 0 1 2 3
 local.get $at local.get $columns i32.sub i32.const 4 i32.add i32x4.splat
 i32x4.ge_s local.set $fresh
 """
+# Blocks of columns, from `begin` up to `columns`; none is shorter than a vector.
+COLUMNS_BEGIN = f"""
+local.get $columns local.set $total i32.const 0 local.set $begin
+block loop local.get $begin local.get $total i32.eq br_if 1
+local.get $begin i32.const {COLUMNS} i32.add local.set $columns
+local.get $columns local.get $total i32.gt_s if local.get $total local.set $columns end
+local.get $begin i32.const 4 i32.add local.get $columns i32.gt_s
+if local.get $columns i32.const 4 i32.sub local.set $begin end
+"""
+COLUMNS_END = "local.get $columns local.set $begin br 0 end end local.get $total local.set $columns"
 
 
 def _while(n: int) -> tuple[str, ...]:

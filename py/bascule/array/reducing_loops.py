@@ -6,7 +6,7 @@ waits for the last one too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from bascule.array.dtypes import DType, Kind, kind_of
@@ -33,6 +33,11 @@ _UPPER = "i8x16.shuffle 8 9 10 11 12 13 14 15 8 9 10 11 12 13 14 15"
 _SECOND = "i8x16.shuffle 4 5 6 7 4 5 6 7 4 5 6 7 4 5 6 7"
 _FIRST = "i8x16.shuffle 0 1 2 3 0 1 2 3 0 1 2 3 0 1 2 3"
 _FOUR_FLOATS = "i8x16.shuffle 0 1 2 3 4 5 6 7 16 17 18 19 20 21 22 23"
+# Columns whose accumulators are in memory at once: in the nearest cache.
+COLUMNS = 1024
+# Where a column's second local is, if each has four bytes; and room for a last vector.
+_SECOND_AT = 4 * (COLUMNS + 4)
+ACCUMULATORS_NBYTES = 2 * _SECOND_AT
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,30 @@ class Accumulator:
             f"local.get ${name}{end} local.get ${other}{end} {way} local.set ${name}{end}"
             for end, way in ways.items()
         )
+
+    def loaded(self, name: str, scratch: str, u: int) -> str:
+        """Read it from memory: that of four columns from `at` on, `u` vectors further."""
+        return "\n".join(
+            f"{place} v128.load {offset} local.set ${name}{end}"
+            for end, place, offset in self._places(scratch, u)
+        )
+
+    def stored(self, name: str, scratch: str, u: int) -> str:
+        """Write it there."""
+        return "\n".join(
+            f"{place} local.get ${name}{end} v128.store {offset}"
+            for end, place, offset in self._places(scratch, u)
+        )
+
+    def _places(self, scratch: str, u: int) -> Iterator[tuple[str, str, int]]:
+        shift = 3 if self._is_wide else 2
+        column = f"local.get $at local.get $begin i32.sub i32.const {shift} i32.shl"
+        place = f"local.get ${scratch} {column} i32.add"
+        yield "l", place, (16 << self._is_wide) * u
+        if self._is_wide:
+            yield "h", place, 32 * u + 16
+        elif self.has_two:
+            yield "h", place, 16 * u + _SECOND_AT
 
     def four(self, name: str) -> str:
         """Its lanes as four results, on the stack."""
