@@ -13,7 +13,7 @@ import bascule.array as xp
 from bascule.array import host_loops
 from bascule.array.blocks import Chain
 from bascule.array.loop_layout import Layout
-from bascule.array.loops import is_loopable
+from bascule.array.loopable import is_loopable
 from bascule.array.rows import ROWS
 from bascule.array.wasm_rows import LOADS, TEMPLATES
 from tests.array.test_elementwise import EDGES, SAME, cases, check, expected_of, numbers

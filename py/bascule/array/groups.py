@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 from bascule.array.graph import Node, Shape, dense
-from bascule.array.loops import is_loopable
+from bascule.array.loopable import is_loopable
 
 # Elements below which numpy's calls cost less than a loop of WebAssembly would.
 LEAST_ELEMENTS = 1 << 14

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from bascule.array.blocks import Chain
 from bascule.array.graph import Node, Shape
 from bascule.array.loop_layout import Layout, laid
+from bascule.array.loop_rows import text_of
 from bascule.array.loop_stages import Nest, Operand, Operation, stages_of
-from bascule.array.loops import LoopText, has_part
+from bascule.array.loopable import has_part
+from bascule.array.loops import LoopText
 from bascule.base.arrays import np
 
 if TYPE_CHECKING:
@@ -82,7 +84,7 @@ class HostLoops:
         nest = _nest(walk, layout)
         result = self._loops.get(nest)
         if result is None and len(self._loops) < MOST_LOOPS:
-            text = LoopText(nest)
+            text = text_of(nest)
             result = self._loops[nest] = _Loaded(self._load(text.module()), text)
         return result
 

@@ -12,69 +12,26 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
-from bascule.array.dtypes import kind_of
 from bascule.array.loop_stages import Nest, Operation, Stage, Stages, stages_of
-from bascule.array.reducing_loops import ACCUMULATORS_NBYTES, COLUMNS, Accumulator
-from bascule.array.rows import ROWS
-from bascule.array.wasm_rows import (
-    CASTS,
-    EXACT,
-    LOADS,
-    NARROWED,
-    SPLATS,
-    STORES,
-    STORES_ONE,
-    TEMPLATES,
-    has_lanes,
-)
+from bascule.array.loopable import instructions, size_of
+from bascule.array.reducing_loops import Accumulator
+from bascule.array.wasm_rows import LOADS, SPLATS, STORES
 from bascule.backend.wasm.assembler import Function
 from bascule.backend.wasm.parts import parts
 
 if TYPE_CHECKING:
     from bascule.array.dtypes import DType
-    from bascule.array.graph import Node
 
 # Elements of a vector, and so the least along its axis.
 LANES = 4
 # Vectors of a step, by how many instructions each takes at most: their latencies overlap, and text
 # for many takes long to compile.
 UNROLLED = {4: 100, 2: 250, 1: inf}
-_LANE_BITS = 32
-_SHIFTED = ("bitwise_left_shift", "bitwise_right_shift")
-_CALL = "call $"
-# Bytes of an instruction on vectors with its operands, in a compiled part.
-_INSTRUCTION = 8
-
-
-def is_loopable(node: Node) -> bool:
-    """Whether a loop can compute it: an elementwise operation that has instructions."""
-    if not all(has_lanes(each.dtype) for each in (node, *node.inputs)):
-        return False
-    if node.op == "reduce":
-        return node.dtype == node.inputs[0].dtype
-    if node.op in ("cast", "bits"):
-        return True
-    source = node.inputs[0].dtype if node.inputs else node.dtype
-    if kind_of(source) not in TEMPLATES.get(node.op, {}):
-        return False
-    if node.op in _SHIFTED and not _is_small_number(node.inputs[1]):
-        return False
-    return node.dtype == source or ROWS[node.op].result == "bool"
-
-
-def _is_small_number(node: Node) -> bool:
-    """Whether it is one known number from 0 to 31: how far all lanes can be shifted at once."""
-    return node.host is not None and node.host.size == 1 and 0 <= node.host.item() < _LANE_BITS
-
-
-def has_part(node: Node) -> bool:
-    """Whether it calls a function, which takes as long as several instructions."""
-    return any(_CALL in text for text in TEMPLATES.get(node.op, {}).values())
 
 
 @dataclass(slots=True)
 class LoopText:
-    """Writes `run(params)` for a nest.
+    """Writes `run(params)` for a nest; the kinds in loop_rows.py say what an outer step is.
 
     Params are 32-bit words: elements along the vectors' axis, sizes of the kept and the reduced
     axes from outside in, of each such axis how many bytes the result and each operand move on
@@ -89,7 +46,7 @@ class LoopText:
 
     def __post_init__(self) -> None:
         self.stages = stages_of(self.nest)
-        size = sum(_size(each, self.nest) for each in self.nest.operations)
+        size = sum(size_of(each, self.nest) for each in self.nest.operations)
         self.unrolled = next(n for n, most in UNROLLED.items() if size <= most)
 
     def module(self) -> bytes:
@@ -100,23 +57,21 @@ class LoopText:
 
     @property
     def scratch(self) -> tuple[int, ...]:
-        """Places of values that have an array of scratch each: stored ones, or accumulators."""
-        if self.nest.by_rows:
-            return tuple(at for stage in self.stages.passes for at in stage.reductions)
+        """Places of values that have an array of scratch each."""
         return self.stages.stored
 
     def scratch_nbytes(self, columns: int, rounds: int) -> int:
         """Bytes of each such array, for so many rounds of the reduced axes' loops."""
-        if self.nest.by_rows:
-            return ACCUMULATORS_NBYTES
-        return rounds * 4 * (columns if self.nest.reduces else LANES * self.unrolled)
+        raise NotImplementedError
+
+    def _row(self) -> list[str]:
+        """What is done for each element of the kept axes."""
+        raise NotImplementedError
 
     def _whole(self) -> str:
-        nest = self.nest
-        row = self._reduced_row() if nest.reduces else self._kept_row()
-        row = self._blocks_of_columns() if nest.by_rows else row
-        n_pointers = 1 + len(nest.operands)
-        for level in reversed(range(nest.n_kept)):
+        row = self._row()
+        n_pointers = 1 + len(self.nest.operands)
+        for level in reversed(range(self.nest.n_kept)):
             row = self._level(level, range(n_pointers), row)
         return "\n".join((*self._params(), *row))
 
@@ -147,110 +102,12 @@ class LoopText:
             f"local.get $n{level} i32.const 1 i32.sub local.tee $n{level} br_if 0 end",
         ]  # fmt: skip
 
-    def _kept_row(self) -> list[str]:
-        """Vectors along a kept axis: each lane has a result of its own."""
-        lines = [self._splat(at) for at in self._operands(inner=False, along=False)]
-        lines.append("i32.const 0 local.set $at")
-        if self.unrolled > 1:
-            lines += [
-                *_while(self.unrolled),
-                *self._kept_step(self.unrolled),
-                *_next(self.unrolled),
-            ]
-        return [*lines, REST, BACK, *self._kept_step(1), *_next(1)]
-
-    def _kept_step(self, n: int) -> list[str]:
-        loads = self._operands(inner=False, along=True)
-        lines = [OFFSETS]
-        lines += [self._load(at, u) for u in range(n) for at in loads]
-        lines += self._computed(self.stages.before, n)
-        for stage in self.stages.passes:
-            lines += [
-                self._accumulator(at).begun(f"r{at}_{u}")
-                for at in stage.reductions
-                for u in range(n)
-            ]
-            elements = [*self._elements(stage, n, masked=False)]
-            lines += self._pass(stage, elements, f"i32.const {4 * LANES * n}")
-            lines += [
-                f"{self._accumulator(at).four(f'r{at}_{u}')} local.set {self._local(at, u)}"
-                for at in stage.reductions
-                for u in range(n)
-            ]
-            lines += self._computed(stage.afterwards, n)
-        if not self.nest.has_inner_result:
-            lines += [self._store(u) for u in range(n)]
-        return lines
-
-    def _blocks_of_columns(self) -> list[str]:
-        """Vectors along a kept axis, whose accumulators are loaded and stored for each row."""
-        self._locals |= dict.fromkeys(("total", "begin", "place"), "i32")
-        (stage,) = self.stages.passes
-        n = self.unrolled
-        steps = ["local.get $begin local.set $at"]
-        if n > 1:
-            steps += [*_while(n), OFFSETS, *self._elements(stage, n, masked=False), *_next(n)]
-        steps += [REST, self._fresh(), BACK, OFFSETS]
-        steps += [*self._elements(stage, 1, masked=True), *_next(1)]
-        ends: list[str] = []
-        for at in stage.reductions:
-            ends.append(self._accumulator(at).loaded(f"r{at}_0", f"scratch{at}", 0))
-            ends.append(f"{self._accumulator(at).four(f'r{at}_0')} local.set {self._local(at, 0)}")
-        begun = [
-            f"{self._accumulator(at).begun(f'r{at}_0')}\n"
-            f"{self._accumulator(at).stored(f'r{at}_0', f'scratch{at}', 0)}"
-            for at in stage.reductions
-        ]
-        splats = [self._splat(at) for at in self._operands(inner=False, along=False)]
-        loads = [self._load(at, 0) for at in self._operands(inner=False, along=True)]
-        begin = "local.get $begin local.set $at"
-        return [
-            *splats, COLUMNS_BEGIN,
-            begin, REST, OFFSETS, *begun, "local.get $at i32.const 4 i32.add local.set $at",
-            "local.get $at local.get $columns i32.gt_s if local.get $columns local.set $at end",
-            "br 0 end end",
-            *self._pass(stage, steps, ""),
-            begin, REST, BACK, OFFSETS, *loads, *ends, *self._computed(self.stages.before, 1),
-            *self._computed(stage.afterwards, 1), self._store(0), *_next(1),
-            COLUMNS_END,
-        ]  # fmt: skip
-
-    def _reduced_row(self) -> list[str]:
-        """Vectors along a reduced axis: their lanes are combined in the end."""
-        lines = [self._splat(at) for at in self._operands(inner=False)]
-        lines += self._computed(self.stages.before, 1)
-        for stage in self.stages.passes:
-            n = self.unrolled
-            lines += [
-                self._accumulator(at).begun(f"r{at}_{u}")
-                for at in stage.reductions
-                for u in range(n)
-            ]
-            steps = ["i32.const 0 local.set $at"]
-            if n > 1:
-                steps += [*_while(n), OFFSETS, *self._elements(stage, n, masked=False), *_next(n)]
-            steps.append(REST)
-            masked = bool(stage.reductions)
-            steps += [self._fresh() if masked else "", BACK, OFFSETS]
-            steps += [*self._elements(stage, 1, masked=masked), *_next(1)]
-            lines += self._pass(stage, steps, "local.get $columns i32.const 2 i32.shl")
-            for at in stage.reductions:
-                accumulator = self._accumulator(at)
-                lines += [accumulator.joined(f"r{at}_0", f"r{at}_{u}") for u in range(1, n)]
-                lines.append(f"{accumulator.one(f'r{at}_0')} local.set {self._local(at, 0)}")
-            lines += self._computed(stage.afterwards, 1)
-        if not self.nest.has_inner_result:
-            store = STORES_ONE[self.nest.dtype(self.nest.last).name]
-            value = store.format(a=f"local.get {self._local(self.nest.last, 0)}")
-            lines.append(f"local.get $p{self.nest.n_kept}_0 {value}")
-        return lines
-
     def _pass(self, stage: Stage, steps: Sequence[str], scratch_step: str) -> list[str]:
         """The loops over the reduced axes."""
         nest = self.nest
         inner = [1 + at for at in self._operands(inner=True)]
         pointers = [0, *inner] if nest.has_inner_result else inner
-        scratch = [] if nest.by_rows else [*stage.stores, *stage.restores]
+        scratch = [*stage.stores, *stage.restores]
         self._locals |= dict.fromkeys((f"s{at}" for at in scratch), "i32")
         splats = [self._splat(at) for at in stage.loads if not nest.operands[at].along]
         row = [*splats, *steps]
@@ -290,13 +147,12 @@ class LoopText:
             self._locals["combined"] = "v128"
             fresh = f"{value} {accumulator.nothing} local.get $fresh v128.bitselect"
             fresh, value = f"{fresh} local.set $combined", "local.get $combined"
-        combined = accumulator.combined(name, value)
-        if self.nest.by_rows:
-            loaded, stored = (
-                way(name, f"scratch{at}", u) for way in (accumulator.loaded, accumulator.stored)
-            )
-            combined = f"{loaded}\n{combined}\n{stored}"
-        return f"{fresh}\n{combined}"
+        return f"{fresh}\n{self._taken_in(at, u, accumulator.combined(name, value))}"
+
+    def _taken_in(self, at: int, u: int, combined: str) -> str:
+        """Where an accumulator is while it is not needed: in its locals."""
+        del at, u
+        return combined
 
     def _accumulator(self, at: int) -> Accumulator:
         operation = self.nest.operation(at)
@@ -361,37 +217,13 @@ class LoopText:
         ]
 
     def _value(self, operation: Operation, u: int) -> str:
-        text, narrowed = _instructions(operation, self.nest)
+        text, narrowed = instructions(operation, self.nest)
         self._parts |= {word[1:] for word in text.split() if word[0] == "$"}
         operands = {
             letter: f"local.get {self._local(at, u)}"
             for letter, at in zip("abc", operation.reads, strict=False)
         }
         return f"{text.format(**operands)} {narrowed}"
-
-
-def _instructions(operation: Operation, nest: Nest) -> tuple[str, str]:
-    """An operation's template, and what brings its result into the range of its type."""
-    source = nest.dtype(operation.reads[0])
-    narrowed = NARROWED.get(operation.dtype.name, "")
-    if operation.op == "cast":
-        grows = operation.dtype.itemsize > source.itemsize
-        if source.kind == "b" or (grows and source.kind == operation.dtype.kind):
-            narrowed = ""
-        return CASTS.get((kind_of(source), kind_of(operation.dtype)), "{a}"), narrowed
-    if operation.op == "bits":
-        return "{a}", narrowed
-    exact = operation.op in EXACT
-    return TEMPLATES[operation.op][kind_of(source)], "" if exact else narrowed
-
-
-def _size(operation: Operation, nest: Nest) -> int:
-    """About how many instructions it is."""
-    if operation.op == "reduce":
-        return 4
-    words = _instructions(operation, nest)[0].split()
-    called = sum(len(parts()[word[1:]].code) // _INSTRUCTION for word in words if word[0] == "$")
-    return called + sum("." in word for word in words)
 
 
 def _along(dtype: DType) -> str:
@@ -421,24 +253,16 @@ v128.const 0 1 2 3
 local.get $at local.get $columns i32.sub i32.const 4 i32.add i32x4.splat
 i32x4.ge_s local.set $fresh
 """
-# Blocks of columns, from `begin` up to `columns`; none is shorter than a vector.
-COLUMNS_BEGIN = f"""
-local.get $columns local.set $total i32.const 0 local.set $begin
-block loop local.get $begin local.get $total i32.eq br_if 1
-local.get $begin i32.const {COLUMNS} i32.add local.set $columns
-local.get $columns local.get $total i32.gt_s if local.get $total local.set $columns end
-local.get $begin i32.const 4 i32.add local.get $columns i32.gt_s
-if local.get $columns i32.const 4 i32.sub local.set $begin end
-"""
-COLUMNS_END = "local.get $columns local.set $begin br 0 end end local.get $total local.set $columns"
 
 
-def _while(n: int) -> tuple[str, ...]:
+def while_steps(n: int) -> tuple[str, ...]:
+    """Begin a loop that ends where fewer than `n` vectors are left."""
     return (
         "block loop",
         f"local.get $at i32.const {LANES * n} i32.add local.get $columns i32.gt_s br_if 1",
     )
 
 
-def _next(n: int) -> tuple[str, ...]:
+def next_step(n: int) -> tuple[str, ...]:
+    """End of a loop's round that has taken `n` vectors."""
     return (f"local.get $at i32.const {LANES * n} i32.add local.set $at br 0", "end end")
