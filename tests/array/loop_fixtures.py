@@ -15,6 +15,7 @@ def any_size(on_wasm: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(groups, "LEAST_ELEMENTS", 1)
     monkeypatch.setattr(host_loops, "_LEAST_OPERATIONS", 1)
     monkeypatch.setattr(host_loops, "MOST_LOOPS", 10_000)
+    monkeypatch.setattr(host_loops, "_is_numpys", lambda chain: False)
 
 
 @pytest.fixture

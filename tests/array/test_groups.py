@@ -12,7 +12,7 @@ import bascule.array as xp
 from bascule.array import blocks, loop_layout
 from bascule.array.blocks import Chain
 from bascule.array.graph import Node, ordered
-from bascule.array.host_loops import Walk
+from bascule.array.host_loops import HostLoops, Walk
 from bascule.array.loop_layout import Layout
 from bascule.array.loop_stages import Nest, Operand, stages_of
 
@@ -261,3 +261,30 @@ def test_an_expensive_value_is_computed_once_for_all_stages(
     assert len(stages.passes) == 3
     assert stages.stored == (exp,)
     assert [exp in each.computes for each in stages.passes] == [False, True, False]
+
+
+@pytest.mark.parametrize("sides", [(4, 4096), (131, 127), (300, 65), (257, 1025)])
+def test_a_matrix_by_a_vector_is_one_loop(
+    any_size: None,
+    by_loops: list[bool],
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+    sides: tuple[int, int],
+) -> None:
+    """As in a page, where no array is copied for it."""
+    product = HostLoops.product
+
+    def of_a_page(loops: HostLoops, node: Node, values: Any) -> Any:
+        most, loops._most = loops._most, None  # pyright: ignore[reportPrivateUsage]
+        try:
+            return product(loops, node, values)
+        finally:
+            loops._most = most  # pyright: ignore[reportPrivateUsage]
+
+    monkeypatch.setattr(HostLoops, "product", of_a_page)
+    a = rng.standard_normal(sides).astype(np.float32)
+    v = rng.standard_normal(sides[1]).astype(np.float32)
+    wide = a.astype(np.float64) @ v
+    close(xp.asarray(a) @ xp.asarray(v), wide, sides)
+    assert by_loops == [True]
+    close(xp.asarray(v) @ xp.asarray(a).T, wide, sides)

@@ -8,7 +8,8 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from bascule.array.blocks import Chain
-from bascule.array.graph import Node, Shape
+from bascule.array.graph import Node, Product, Shape
+from bascule.array.groups import LEAST_ELEMENTS
 from bascule.array.loop_layout import Layout, laid
 from bascule.array.loop_rows import text_of
 from bascule.array.loop_stages import Nest, Operand, Operation, stages_of
@@ -58,10 +59,25 @@ class HostLoops:
         weight = sum(_LEAST_OPERATIONS if _is_slow(node) else 1 for node in chain.nodes)
         if weight < _LEAST_OPERATIONS or not values:
             return None
+        if self._most is not None and _is_numpys(chain):
+            return None
         try:
             return self.computed(Walk(chain, values))
         except MemoryError:
             return None  # the loops' memory is smaller than Python's
+
+    def product(self, node: Node, values: Sequence[Any]) -> Any | None:
+        """A matrix by a vector as sums of products; None for others, and where it is copied."""
+        shapes: Product = node.attribute
+        is_vector = shapes.x[:2] == (1, 1) and shapes.transposed
+        if not is_vector or self._most is not None or prod(shapes.y) < LEAST_ELEMENTS:
+            return None
+        matrix = Node(node.device, "data", (), shapes.y, node.dtype)
+        vector = Node(node.device, "data", (), shapes.x[2:], node.dtype)
+        products = Node(node.device, "multiply", (matrix, vector), shapes.y, node.dtype)
+        result = Node(node.device, "reduce", (products,), shapes.y[:1], node.dtype, ("sum", (1,)))
+        chain = Chain((products, result), (matrix, vector), shapes.y, (1,), True)
+        return self.evaluate(chain, [values[1].reshape(shapes.y), values[0].reshape(shapes.x[2:])])
 
     def computed(self, walk: Walk) -> Any | None:
         """The numbers of a chain's end; None where no axis is as long as a vector."""
@@ -87,6 +103,15 @@ class HostLoops:
             text = text_of(nest)
             result = self._loops[nest] = _Loaded(self._load(text.module()), text)
         return result
+
+
+def _is_numpys(chain: Chain) -> bool:
+    """Whether numpy is faster than a loop to which arrays are copied.
+
+    Outside a page, on x86 with AVX-512, 4,000,000 floats: exp 1.5 ms against 5.9, tanh 0.8 against
+    9.2, a sum of rows 0.7 against 1.4, softmax 7.2 against 8.3.
+    """
+    return len(chain.nodes) == 1 or any(has_part(node) for node in chain.nodes)
 
 
 def _is_slow(node: Node) -> bool:

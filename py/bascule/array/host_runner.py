@@ -56,7 +56,9 @@ class HostRunner:
     def _evaluated(self, chain: Chain, values: list[Any]) -> Any:
         node = chain.end
         if node.op == "matmul":
-            result = self._backend.product(*factors(node, values))
+            result = self._loops.product(node, values) if self._loops else None
+            if result is None:
+                result = self._backend.product(*factors(node, values))
             if result is not None:
                 return result.reshape(node.shape)
         if self._loops and chain.in_loop:
