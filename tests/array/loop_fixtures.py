@@ -13,7 +13,7 @@ from bascule.array import groups, host_loops
 def any_size(on_wasm: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The wasm tier computes arrays of any size in loops, single operations too."""
     monkeypatch.setattr(groups, "LEAST_ELEMENTS", 1)
-    monkeypatch.setattr(host_loops, "_LEAST_OPERATIONS", 1)
+    monkeypatch.setattr(host_loops, "LARGE", 1)
     monkeypatch.setattr(host_loops, "MOST_LOOPS", 10_000)
     monkeypatch.setattr(host_loops, "_is_numpys", lambda chain: False)
 

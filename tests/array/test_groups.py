@@ -288,3 +288,33 @@ def test_a_matrix_by_a_vector_is_one_loop(
     close(xp.asarray(a) @ xp.asarray(v), wide, sides)
     assert by_loops == [True]
     close(xp.asarray(v) @ xp.asarray(a).T, wide, sides)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3])
+@pytest.mark.parametrize("rows", [4, 12, 64, 66, 129, 192, 1003])
+def test_rows_shorter_than_a_vector_beside_one_of_them(
+    any_size: None, by_loops: list[bool], rng: np.random.Generator, rows: int, columns: int
+) -> None:
+    """Points less their mean: the mean is repeated a few times, not for all points."""
+    x = rng.standard_normal((rows, columns)).astype(np.float32)
+    row, column = x[rows // 2], x[:, :1]
+    result = np.asarray((xp.asarray(x) - xp.asarray(row)) * xp.asarray(column))
+    assert np.array_equal(result, (x - row) * column)
+    result = xp.sum((xp.asarray(x) - xp.asarray(row)) ** 2, axis=1)
+    close(result, ((x.astype(np.float64) - row) ** 2).sum(axis=1), (rows, columns))
+    assert all(by_loops)
+
+
+def test_a_repeated_row_takes_little_memory(any_size: None, rng: np.random.Generator) -> None:
+    x, row = (rng.standard_normal(shape).astype(np.float32) for shape in ((6400, 3), (1, 3)))
+    layout = loop_layout.laid([x, row], x.shape, (), (x.dtype, False))
+    assert layout is not None
+    assert [each.size for each in layout.operands] == [x.size, 64 * 3]
+    assert layout.vector.size == 64 * 3
+
+
+def test_squares_are_exact_products(any_size: None, rng: np.random.Generator) -> None:
+    x = np.concatenate([rng.standard_normal(50), [np.nan, np.inf, -np.inf, -0.0, 1e30, 1e-30]])
+    x = x.astype(np.float32)
+    with np.errstate(all="ignore"):
+        assert np.array_equal(np.asarray(xp.asarray(x) ** 2 + 0.0), x * x + 0, equal_nan=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from bascule.array import groups
 from bascule.array.dtypes import DType
 from bascule.array.evaluate import ELEMENTWISE, evaluate, meaning
 from bascule.array.graph import Node, Shape
@@ -97,17 +98,18 @@ def chains(order: Sequence[Node], wanted: set[int], *, loops: bool = False) -> l
     `order` as `graph.ordered` gives it. What is `wanted` and what a user holds ends a chain. With
     `loops`, what loops can compute and what only numpy can are never in one chain.
     """
-    grouping = Grouping(order) if loops else None
+    large = loops and any(node.size >= groups.LEAST_ELEMENTS for node in order)
+    grouping = Grouping(order) if large else None
     readers: dict[int, dict[int, Node]] = {}  # of a node, the ends of the chains that read it
     members: dict[int, list[Node]] = {}
-    groups: dict[int, Group | None] = {}
+    in_groups: dict[int, Group | None] = {}
     for node in reversed(order):
         if node.is_known:
             continue
         ends = list(readers.pop(id(node), {}).values())
-        if id(node) in wanted or node.held or not _goes_into(node, ends, groups, grouping):
+        if id(node) in wanted or node.held or not _goes_into(node, ends, in_groups, grouping):
             group = grouping.begins(node) if grouping else None
-            groups[id(node)] = group
+            in_groups[id(node)] = group
             members[id(node)] = group.nodes if group else [node]
             ends = [node]
         else:
@@ -118,7 +120,7 @@ def chains(order: Sequence[Node], wanted: set[int], *, loops: bool = False) -> l
     result: list[Chain] = []
     for node in order:
         if id(node) in members:
-            group = groups[id(node)]
+            group = in_groups[id(node)]
             result += _of_group(group) if group else [_chain(members[id(node)])]
     return result
 
@@ -126,11 +128,11 @@ def chains(order: Sequence[Node], wanted: set[int], *, loops: bool = False) -> l
 def _goes_into(
     node: Node,
     ends: Sequence[Node],
-    groups: Mapping[int, Group | None],
+    in_groups: Mapping[int, Group | None],
     grouping: Grouping | None,
 ) -> bool:
     """Whether a node is computed in the chains of all those that read it, and nowhere else."""
-    mine = [groups[id(end)] for end in ends]
+    mine = [in_groups[id(end)] for end in ends]
     in_loops = [each for each in mine if each is not None]
     if grouping and len(in_loops) == len(ends) > 0:
         if len(in_loops) == 1:

@@ -22,11 +22,8 @@ if TYPE_CHECKING:
 
 # A process keeps at most so many loops: WebAssembly's linker in a page never lets go of one.
 MOST_LOOPS = 256
-# Operations of a chain from which on a loop is faster than numpy. A function counts as many, and so
-# does a reduction.
-_LEAST_OPERATIONS = 2
-
-
+# Elements from which on a loop is faster than numpy at a single operation.
+LARGE = 1 << 22
 # Elements of a call of a new loop: engines run its first calls as they came, and better code, which
 # they compile meanwhile, from the next call on.
 NEW_ELEMENTS = 1 << 18
@@ -56,10 +53,7 @@ class HostLoops:
 
     def evaluate(self, chain: Chain, values: Sequence[Any]) -> Any | None:
         """The numbers of a chain's end; None where numpy is to compute them."""
-        weight = sum(_LEAST_OPERATIONS if _is_slow(node) else 1 for node in chain.nodes)
-        if weight < _LEAST_OPERATIONS or not values:
-            return None
-        if self._most is not None and _is_numpys(chain):
+        if not values or (_is_numpys(chain) if self._most else not _is_worth_it(chain)):
             return None
         try:
             return self.computed(Walk(chain, values))
@@ -114,8 +108,24 @@ def _is_numpys(chain: Chain) -> bool:
     return len(chain.nodes) == 1 or any(has_part(node) for node in chain.nodes)
 
 
+def _is_worth_it(chain: Chain) -> bool:
+    """Whether a loop is faster than numpy in a page, where a call of one costs half a millisecond.
+
+    A function or a reduction takes numpy several times as long as another operation.
+    """
+    large = prod(chain.space) >= LARGE
+    return len(chain.nodes) > 1 or large or any(_is_slow(node) for node in chain.nodes)
+
+
+def _is_square(node: Node) -> bool:
+    """Whether it is x ** 2, which is x * x to the last bit and takes far less."""
+    if node.op != "pow":
+        return False
+    exponent = node.inputs[1].host
+    return exponent is not None and exponent.size == 1 and exponent.item() == 2
+
+
 def _is_slow(node: Node) -> bool:
-    """Whether one such operation is worth a loop: numpy's takes several times as long."""
     return node.op == "reduce" or has_part(node)
 
 
@@ -146,7 +156,8 @@ class Walk:
             )
             combination = node.attribute[0] if node.op == "reduce" else ""
             inner = self.is_inner(node)
-            self.operations.append(Operation(node.op, reads, node.dtype, inner, combination))
+            op, reads = ("square", reads[:1]) if _is_square(node) else (node.op, reads)
+            self.operations.append(Operation(op, reads, node.dtype, inner, combination))
 
     def is_inner(self, node: Node) -> bool:
         """Whether a node has an element for each that is reduced."""

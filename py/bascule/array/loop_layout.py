@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from bascule.array.dtypes import DType
     from bascule.array.graph import Shape
 
+# How often what varies along a short axis is repeated, at best.
+_REPEATS = (64, 32, 16, 8, 4, 2, 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Axis:
@@ -106,10 +109,11 @@ def laid(
             for at, axis in enumerate(axes)
             if axis.size >= LANES
         ]
-        repeated = _cost_of_repeating(axes)
+        divided = _divided(axes)
+        repeated = _cost_of_repeating(divided)
         if repeated is None or (costs and min(costs)[0] <= repeated):
             break
-        arrays, axes = _repeated(arrays, axes)
+        arrays, axes = _repeated(arrays, divided)
     if not costs:
         return None
     at = min(costs)[2]
@@ -174,6 +178,23 @@ def _cost(axis: Axis, arrays: Sequence[Any], itemsize: int, size: int) -> int:
     return copied + (0 if axis.steps[0] in (0, itemsize) else size)
 
 
+def _divided(axes: list[Axis]) -> list[Axis]:
+    """The last axis but one as two, where the last is short.
+
+    What varies along the last is then repeated only as often as the inner one of them is long.
+    """
+    if len(axes) < 2 or axes[-1].size >= LANES or not axes[-1].size * LANES <= axes[-2].size:
+        return axes
+    outer, n = axes[-2], next(n for n in _REPEATS if axes[-2].size % n == 0)
+    if n == outer.size or n * axes[-1].size < LANES:
+        return axes
+    parts = [
+        Axis(outer.size // n, outer.reduced, [step * n for step in outer.steps]),
+        Axis(n, outer.reduced, outer.steps),
+    ]
+    return [*axes[:-2], *parts, axes[-1]]
+
+
 def _cost_of_repeating(axes: Sequence[Axis]) -> int | None:
     """Elements to copy to make the last two axes one; None unless the last is too short."""
     if len(axes) < 2 or axes[-1].size >= LANES or axes[-1].reduced != axes[-2].reduced:
@@ -211,6 +232,8 @@ def _repeated(arrays: Sequence[Any], axes: list[Axis]) -> tuple[list[Any], list[
 
 def _dense(array: Any, axes: list[Axis], k: int, vector: int) -> Any:
     """The array's memory, densely, with the vectors' axis last if it lies otherwise."""
+    if array.size == 1:
+        return array
     steps = [axis.steps[k] for axis in axes]
     sizes = [axis.size if step else 1 for axis, step in zip(axes, steps, strict=True)]
     reach = sum((n - 1) * step for n, step in zip(sizes, steps, strict=True)) + array.itemsize
