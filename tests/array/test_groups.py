@@ -318,3 +318,18 @@ def test_squares_are_exact_products(any_size: None, rng: np.random.Generator) ->
     x = x.astype(np.float32)
     with np.errstate(all="ignore"):
         assert np.array_equal(np.asarray(xp.asarray(x) ** 2 + 0.0), x * x + 0, equal_nan=True)
+
+
+def test_cheap_values_are_computed_in_each_loop_and_expensive_ones_once(
+    any_size: None, by_loops: list[bool], rng: np.random.Generator
+) -> None:
+    x = rng.standard_normal((32, 48)).astype(np.float32)
+    for function, n_loops in ((lambda m, a: a * 2.0, 2), (lambda m, a: m.exp(a), 3)):
+        by_loops.clear()
+        value, wide = function(xp, xp.asarray(x)), function(np, x.astype(np.float64))
+        rows = xp.sum(value * 0.5, axis=1, keepdims=True)
+        result = value + rows * xp.sum(value * 0.5, axis=0, keepdims=True)
+        del value, rows  # what a user holds has memory of its own
+        expected = wide + 0.25 * wide.sum(1, keepdims=True) * wide.sum(0, keepdims=True)
+        close(result, expected, n_loops)
+        assert by_loops == [True] * n_loops

@@ -6,12 +6,12 @@ from one has an element for each that is kept, with or without the axes that are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
 from bascule.array.graph import Node, Shape, dense
-from bascule.array.loopable import is_loopable
+from bascule.array.loopable import has_part, is_loopable
 
 # Elements below which numpy's calls cost less than a loop of WebAssembly would.
 LEAST_ELEMENTS = 1 << 14
@@ -52,13 +52,9 @@ class Grouping:
     def __init__(self, order: Sequence[Node]) -> None:
         self._reduced: dict[int, Reduced] = {}
         self._loopable: set[int] = set()
-        self._costs: dict[int, int] = {}
-        self._leaves: dict[int, dict[int, Node]] = {}
         for node in order:
             if not node.is_known:
                 self._trace(node)
-            else:
-                self._costs[id(node)], self._leaves[id(node)] = 0, {id(node): node}
 
     def _trace(self, node: Node) -> None:
         reads = [id(each) for each in node.inputs]
@@ -76,12 +72,6 @@ class Grouping:
             self._reduced[id(node)] = reduced
         if loopable:
             self._loopable.add(id(node))
-        self._costs[id(node)], self._leaves[id(node)] = 0, {id(node): node}
-        if loopable and node.op != "reduce":
-            cost = self._costs[id(node)] = 1 + sum(self._costs[each] for each in reads)
-            if cost <= _CHEAP:
-                leaves = (self._leaves[each] for each in reads)
-                self._leaves[id(node)] = {at: leaf for each in leaves for at, leaf in each.items()}
 
     def begins(self, node: Node) -> Group | None:
         """A loop that ends with a node; None where it is numpy's."""
@@ -104,14 +94,20 @@ class Grouping:
 
     def repeats(self, groups: Sequence[Group], node: Node) -> bool:
         """Whether each of the groups rather computes a node itself."""
-        cost = self._costs[id(node)]
-        reads = sum(each.size for each in self._leaves[id(node)].values())
-        return (
-            0 < cost <= _CHEAP
-            and reads <= node.size
-            and id(node) not in self._reduced
-            and all(node.shape == group.space for group in groups)
-        )
+        if id(node) in self._reduced or any(node.shape != group.space for group in groups):
+            return False
+        n_operations, reads = 0, dict[int, Node]()
+        waiting = [node]
+        while waiting:
+            each = waiting.pop()
+            if each.is_known or each.op == "reduce" or id(each) not in self._loopable:
+                reads[id(each)] = each
+                continue
+            n_operations += 1
+            if n_operations > _CHEAP or has_part(each):
+                return False
+            waiting += each.inputs
+        return n_operations > 0 and _n_elements(reads.values()) <= node.size
 
 
 def finished(group: Group) -> tuple[list[Node], list[Node], Shape, tuple[int, ...]]:
@@ -145,6 +141,10 @@ def _lies_right(node: Node, reduced: Reduced, group: Group) -> bool:
         return True
     readers = [each for each in group.nodes if any(read is node for read in each.inputs)]
     return all(each.op == "view" or each.shape == reduced.kept for each in readers)
+
+
+def _n_elements(nodes: Iterable[Node]) -> int:
+    return sum(node.size for node in nodes if node.size > 1)
 
 
 def _is_kept(shape: Shape, reduced: Reduced) -> bool:
