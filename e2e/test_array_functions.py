@@ -20,13 +20,14 @@ from e2e.conftest import ROOT, Site
 from e2e.engines import Engine, Page
 
 MODULES = ("test_elementwise.py", "test_shapes.py", "test_fft.py")
-OF_TIERS = {"wasm": ("test_loops.py",)}
+OF_TIERS = {"wasm": ("test_loops.py", "test_groups.py")}
 # A page opens the device before, and pytest of a page has no tests/conftest.py.
 CONFTEST = """
 import bascule.array as xp
 import numpy as np
 import pytest
 from __main__ import opened, seed
+from tests.array.loop_fixtures import any_size, by_loops
 
 @pytest.fixture
 def tier():
@@ -85,7 +86,7 @@ def packed() -> bytes:
             for path in folder.rglob("*.py"):
                 files.write(path, f"{folder.name}/{path.relative_to(folder)}")
         files.write(Path(str(pytest.__file__)).parent.parent / "py.py", "py.py")
-        for name in itertools.chain(MODULES, *OF_TIERS.values()):
+        for name in itertools.chain(MODULES, ("loop_fixtures.py",), *OF_TIERS.values()):
             files.write(ROOT / "tests" / "array" / name, f"tests/array/{name}")
         files.writestr("tests/array/conftest.py", CONFTEST)
     return target.getvalue()

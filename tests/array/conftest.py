@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 import bascule.array as xp
+from tests.array.loop_fixtures import any_size as any_size
+from tests.array.loop_fixtures import by_loops as by_loops
 
 TIERS = ["webgpu", "wasm", "cpu"]
 

@@ -112,3 +112,22 @@ async def test_small_arrays_and_other_operations_stand_alone(host: str) -> None:
         ("multiply", 1),
     ]
     assert (await end.numpy()).tolist() == [3 * (3 * BLOCK + 1)] * 4
+
+
+def softmax(m: Any, x: Any) -> Any:
+    weight = m.exp(x - m.max(x, axis=1, keepdims=True))
+    return weight / m.sum(weight, axis=1, keepdims=True)
+
+
+def test_outside_a_page_single_operations_and_functions_are_numpys(
+    on_wasm: None, by_loops: list[bool], rng: np.random.Generator
+) -> None:
+    """Where arrays are copied to loops numpy is faster at them, and loops at chains."""
+    x = rng.standard_normal((64, 512)).astype(np.float32)
+    for formula in (lambda m, a: m.exp(a), lambda m, a: m.sum(a, axis=1), softmax):
+        result, expected = formula(xp, xp.asarray(x)), formula(np, x.astype(np.float64))
+        assert np.allclose(np.asarray(result), expected, rtol=1e-4, atol=1e-4)
+    assert by_loops == []
+    result = np.asarray(xp.asarray(x) * 2.0 + 1.0)
+    assert np.array_equal(result, x * np.float32(2) + np.float32(1))
+    assert len(by_loops) == 1

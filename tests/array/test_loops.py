@@ -10,23 +10,16 @@ import numpy as np
 import pytest
 
 import bascule.array as xp
-from bascule.array import blocks, host_loops
+from bascule.array import host_loops
 from bascule.array.blocks import Chain
-from bascule.array.loops import is_loopable
+from bascule.array.loop_layout import Layout
+from bascule.array.loopable import is_loopable
 from bascule.array.rows import ROWS
 from bascule.array.wasm_rows import LOADS, TEMPLATES
 from tests.array.test_elementwise import EDGES, SAME, cases, check, expected_of, numbers
 
 DTYPES = list(LOADS)
 FLOATS = [np.nan, np.inf, -np.inf, -0.0, 0.5, -0.5, 1.5, 127.9, -128.5, 255.0, 3e9, -3e9, 1e20]
-
-
-@pytest.fixture
-def any_size(on_wasm: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wasm tier computes arrays of any size in loops, single operations too."""
-    monkeypatch.setattr(blocks, "LEAST_ELEMENTS", 1)
-    monkeypatch.setattr(host_loops, "_LEAST_OPERATIONS", 1)
-    monkeypatch.setattr(host_loops, "MOST_LOOPS", 10_000)
 
 
 @pytest.fixture
@@ -106,6 +99,12 @@ def test_a_choice_of_each_dtype(loops: None, rng: np.random.Generator, dtype: st
     assert np.array_equal(result, np.where(condition, x, y), equal_nan=floats)
 
 
+def in_parts_of(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call of a loop computes so many elements."""
+    parts = Layout.parts
+    monkeypatch.setattr(Layout, "parts", lambda layout, most: parts(layout, n))
+
+
 def shapes(rng: np.random.Generator) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Shapes that broadcast together: of a result, and of two operands."""
     whole = tuple(int(n) for n in rng.choice([1, 2, 3, 4, 5, 7, 9, 33], rng.integers(1, 5)))
@@ -117,7 +116,7 @@ def shapes(rng: np.random.Generator) -> tuple[tuple[int, ...], tuple[int, ...], 
 def test_operands_that_broadcast(
     loops: None, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
-    monkeypatch.setattr(host_loops, "BLOCK", block)
+    in_parts_of(block, monkeypatch)
     seen = 0
     while seen < 60:
         whole, first, second = shapes(rng)
@@ -142,19 +141,16 @@ def reductions(rng: np.random.Generator, shape: tuple[int, ...]) -> list[Any]:
 @pytest.mark.parametrize("name", ["sum", "prod", "max", "min", "any", "all"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_reductions(
-    any_size: None, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, name: str, dtype: str
+    any_size: None,
+    by_loops: list[bool],
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    dtype: str,
 ) -> None:
     if (name in ("any", "all")) != (dtype == "bool"):
         return  # numbers are cast to bool first, and truth is not summed as such
-    monkeypatch.setattr(host_loops, "BLOCK", 64)
-    reduced, by_loops = host_loops.HostLoops._reduced, list[bool]()
-
-    def counted(loops: Any, *operands: Any) -> Any:
-        result = reduced(loops, *operands)
-        by_loops.append(result is not None)  # numpy takes rows and columns of fewer than four
-        return result
-
-    monkeypatch.setattr(host_loops.HostLoops, "_reduced", counted)
+    in_parts_of(64, monkeypatch)
     for _ in range(12):
         shape = tuple(int(n) for n in rng.choice([1, 2, 4, 5, 6, 7, 8, 11, 40], rng.integers(1, 4)))
         x = numbers(rng, dtype, int(np.prod(shape)) + len(EDGES) + 3)[-int(np.prod(shape)) :]

@@ -6,22 +6,21 @@ A block's stay in the processor's cache, and a chain needs no memory but its res
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from bascule.array import groups
 from bascule.array.dtypes import DType
 from bascule.array.evaluate import ELEMENTWISE, evaluate, meaning
 from bascule.array.graph import Node, Shape
-from bascule.array.loops import is_loopable
+from bascule.array.groups import Group, Grouping, finished
 from bascule.base.arrays import np
 
 # Elements of a block: few enough for the cache, so many that numpy's calls cost little, in Pyodide
 # too.
 BLOCK = 1 << 18
-# Elements below which numpy's calls cost less than a loop of WebAssembly would.
-LEAST_ELEMENTS = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +35,16 @@ class _Call:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A node and those that lead to nothing else, each after its inputs, and what they read."""
+    """A node and those that lead to nothing else, each after its inputs, and what they read.
+
+    `in_loop`: a loop of WebAssembly computes it, which walks a `space` and reduces it over `axes`.
+    """
 
     nodes: tuple[Node, ...]
     reads: tuple[Node, ...]
+    space: Shape
+    axes: tuple[int, ...]
+    in_loop: bool
 
     @property
     def end(self) -> Node:
@@ -48,6 +53,8 @@ class Chain:
 
     def evaluate(self, values: Sequence[Any]) -> Any:
         """The numbers of the end, from those of what is read."""
+        if any(node.shape != self.end.shape or node.op == "reduce" for node in self.nodes):
+            return self._one_by_one(values)
         if len(self.nodes) == 1:
             return evaluate(self.end, list(values))
         shape, operands = _laid(values, self.end.shape)
@@ -63,6 +70,16 @@ class Chain:
                     at_hand.append(made.astype(each.dtype, copy=False))
                 result[block] = at_hand[-1]
         return result.reshape(self.end.shape)
+
+    def _one_by_one(self, values: Sequence[Any]) -> Any:
+        at_hand = {id(node): value for node, value in zip(self.reads, values, strict=True)}
+        last = {id(each): node for node in self.nodes for each in node.inputs}
+        for node in self.nodes:
+            at_hand[id(node)] = evaluate(node, [at_hand[id(each)] for each in node.inputs])
+            for each in node.inputs:
+                if last[id(each)] is node:
+                    at_hand.pop(id(each), None)
+        return at_hand[id(self.end)]
 
     def _calls(self) -> list[_Call]:
         """A call a node, whose value comes after those of `reads` and of the nodes before it."""
@@ -81,34 +98,55 @@ def chains(order: Sequence[Node], wanted: set[int], *, loops: bool = False) -> l
     `order` as `graph.ordered` gives it. What is `wanted` and what a user holds ends a chain. With
     `loops`, what loops can compute and what only numpy can are never in one chain.
     """
+    large = loops and any(node.size >= groups.LEAST_ELEMENTS for node in order)
+    grouping = Grouping(order) if large else None
     readers: dict[int, dict[int, Node]] = {}  # of a node, the ends of the chains that read it
     members: dict[int, list[Node]] = {}
+    in_groups: dict[int, Group | None] = {}
     for node in reversed(order):
         if node.is_known:
             continue
-        end = node
         ends = list(readers.pop(id(node), {}).values())
-        if len(ends) == 1 and not (id(node) in wanted or node.held):
-            goes_on = _go_together(node, ends[0], loops)
-            end = ends[0] if goes_on else node
-        members.setdefault(id(end), []).append(node)
+        if id(node) in wanted or node.held or not _goes_into(node, ends, in_groups, grouping):
+            group = grouping.begins(node) if grouping else None
+            in_groups[id(node)] = group
+            members[id(node)] = group.nodes if group else [node]
+            ends = [node]
+        else:
+            for end in ends:
+                members[id(end)].append(node)
         for each in node.inputs:
-            readers.setdefault(id(each), {})[id(end)] = end
-    return [_chain(members[id(node)]) for node in order if id(node) in members]
+            readers.setdefault(id(each), {}).update((id(end), end) for end in ends)
+    result: list[Chain] = []
+    for node in order:
+        if id(node) in members:
+            group = in_groups[id(node)]
+            result += _of_group(group) if group else [_chain(members[id(node)])]
+    return result
 
 
-def _go_together(node: Node, end: Node, loops: bool) -> bool:
-    if loops and (is_in_loops(node) or is_in_loops(end)):
-        shape = end.inputs[0].shape if end.op == "reduce" else end.shape
-        same = node.shape == shape and node.op != "reduce"
-        return same and is_in_loops(node) and is_in_loops(end)
-    return node.shape == end.shape and _in_blocks(node) and _in_blocks(end)
+def _goes_into(
+    node: Node,
+    ends: Sequence[Node],
+    in_groups: Mapping[int, Group | None],
+    grouping: Grouping | None,
+) -> bool:
+    """Whether a node is computed in the chains of all those that read it, and nowhere else."""
+    mine = [in_groups[id(end)] for end in ends]
+    in_loops = [each for each in mine if each is not None]
+    if grouping and len(in_loops) == len(ends) > 0:
+        if len(in_loops) == 1:
+            return grouping.takes(in_loops[0], node)
+        return grouping.repeats(in_loops, node)
+    if len(ends) != 1 or in_loops or (grouping and grouping.begins(node)):
+        return False
+    return node.shape == ends[0].shape and _in_blocks(node) and _in_blocks(ends[0])
 
 
-def is_in_loops(node: Node) -> bool:
-    """Whether a loop of WebAssembly can compute it, and it is large enough for one."""
-    size = node.inputs[0].size if node.op == "reduce" else node.size
-    return size >= LEAST_ELEMENTS and is_loopable(node)
+def _of_group(group: Group) -> list[Chain]:
+    nodes, alone, space, axes = finished(group)
+    views = [_chain([node]) for node in alone]
+    return [*views, _chain(nodes[::-1], space, axes, True)]
 
 
 def _in_blocks(node: Node) -> bool:
@@ -116,13 +154,19 @@ def _in_blocks(node: Node) -> bool:
     return node.op in ELEMENTWISE and node.size > BLOCK
 
 
-def _chain(backwards: list[Node]) -> Chain:
+def _chain(
+    backwards: Sequence[Node],
+    space: Shape | None = None,
+    axes: tuple[int, ...] = (),
+    in_loop: bool = False,
+) -> Chain:
     nodes = tuple(reversed(backwards))
+    space = nodes[-1].shape if space is None else space
     if len(nodes) == 1:
-        return Chain(nodes, nodes[0].inputs)
+        return Chain(nodes, nodes[0].inputs, space, axes, in_loop)
     inside = {id(node) for node in nodes}
     reads = {id(each): each for node in nodes for each in node.inputs if id(each) not in inside}
-    return Chain(nodes, tuple(reads.values()))
+    return Chain(nodes, tuple(reads.values()), space, axes, in_loop)
 
 
 def _laid(values: Sequence[Any], shape: Shape) -> tuple[Shape, list[Any]]:

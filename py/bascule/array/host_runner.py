@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
-from bascule.array.blocks import Chain, chains, is_in_loops
-from bascule.array.evaluate import evaluate, factors
+from bascule.array.blocks import Chain, chains
+from bascule.array.evaluate import factors
 from bascule.array.graph import Node, ordered
 from bascule.array.host_loops import HostLoops
 
@@ -24,7 +24,7 @@ class HostRunner:
     def __init__(self, backend: Deviceless) -> None:
         self._backend = backend
         load = backend.loop_loader()
-        self._loops = HostLoops(load) if load else None
+        self._loops = HostLoops(load, backend.loop_elements) if load else None
 
     async def compute(self, outputs: Sequence[Node]) -> None:
         """Give each of these its numbers."""
@@ -56,16 +56,15 @@ class HostRunner:
     def _evaluated(self, chain: Chain, values: list[Any]) -> Any:
         node = chain.end
         if node.op == "matmul":
-            result = self._backend.product(*factors(node, values))
+            result = self._loops.product(node, values) if self._loops else None
+            if result is None:
+                result = self._backend.product(*factors(node, values))
             if result is not None:
                 return result.reshape(node.shape)
-        if self._loops and is_in_loops(node):
+        if self._loops and chain.in_loop:
             result = self._loops.evaluate(chain, values)
             if result is not None:
                 return result
-            if node.op == "reduce" and len(chain.nodes) > 1:
-                before = self._evaluated(Chain(chain.nodes[:-1], chain.reads), values)
-                return evaluate(node, [before])
         return chain.evaluate(values)
 
     def _settle(self, node: Node, found: Any) -> None:

@@ -1,98 +1,53 @@
-"""One loop of WebAssembly for a chain of operations: an element is read, computed and stored once.
+"""One loop of WebAssembly for a chain of operations and the reductions among them.
 
-The text follows from the chain's operations, dtypes and which operands vary along a row; sizes and
-addresses are parameters, so that one loop serves all shapes.
+An element is read, computed and stored once. The text follows from the chain's operations, dtypes
+and which operands vary along which axes (`Nest`); sizes, steps and addresses are parameters, so
+that one loop serves all shapes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING
 
-from bascule.array.dtypes import kind_of
-from bascule.array.graph import Node
-from bascule.array.rows import ROWS
-from bascule.array.wasm_rows import (
-    CASTS,
-    EXACT,
-    LOADS,
-    NARROWED,
-    SPLATS,
-    STORES,
-    TEMPLATES,
-    has_lanes,
-)
+from bascule.array.loop_stages import Nest, Operation, Stage, Stages, stages_of
+from bascule.array.loopable import instructions, size_of
+from bascule.array.reducing_loops import Accumulator
+from bascule.array.wasm_rows import LOADS, SPLATS, STORES
 from bascule.backend.wasm.assembler import Function
 from bascule.backend.wasm.parts import parts
 
 if TYPE_CHECKING:
     from bascule.array.dtypes import DType
 
-# Elements that are computed at once, and so the least of a row.
+# Elements of a vector, and so the least along its axis.
 LANES = 4
-_LANE_BITS = 32
-_SHIFTED = ("bitwise_left_shift", "bitwise_right_shift")
-_CALL = "call $"
-# The local that counts bytes, by the size of an element.
-_INDEX = {1: "$at", 2: "$at2", 4: "$at4"}
-
-
-@dataclass(frozen=True, slots=True)
-class Operand:
-    """What a loop reads: `along` where it varies along a row, else it is one number a row."""
-
-    dtype: DType
-    along: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """A value that follows from others: `reads` are their places, operands first."""
-
-    op: str
-    reads: tuple[int, ...]
-    dtype: DType
-
-
-def is_loopable(node: Node) -> bool:
-    """Whether a loop can compute it: an elementwise operation that has instructions."""
-    if not all(has_lanes(each.dtype) for each in (node, *node.inputs)):
-        return False
-    if node.op == "reduce":
-        return node.dtype == node.inputs[0].dtype
-    if node.op in ("cast", "bits"):
-        return True
-    source = node.inputs[0].dtype if node.inputs else node.dtype
-    if kind_of(source) not in TEMPLATES.get(node.op, {}):
-        return False
-    if node.op in _SHIFTED and not _is_small_number(node.inputs[1]):
-        return False
-    return node.dtype == source or ROWS[node.op].result == "bool"
-
-
-def _is_small_number(node: Node) -> bool:
-    """Whether it is one known number from 0 to 31: how far all lanes can be shifted at once."""
-    return node.host is not None and node.host.size == 1 and 0 <= node.host.item() < _LANE_BITS
-
-
-def has_part(node: Node) -> bool:
-    """Whether it calls a function, which takes as long as several instructions."""
-    return any(_CALL in text for text in TEMPLATES.get(node.op, {}).values())
+# Vectors of a step, by how many instructions each takes at most: their latencies overlap, and text
+# for many takes long to compile.
+UNROLLED = {4: 100, 2: 250, 1: inf}
 
 
 @dataclass(slots=True)
 class LoopText:
-    """Writes `run(params)` for an elementwise chain.
+    """Writes `run(params)` for a nest; the kinds in loop_rows.py say what an outer step is.
 
-    Params are 32-bit words: rows, columns, how many bytes the result and each operand move on with
-    a row, and their addresses in the same order.
+    Params are 32-bit words: elements along the vectors' axis, sizes of the kept and the reduced
+    axes from outside in, of each such axis how many bytes the result and each operand move on
+    with it, and the addresses of result, operands and scratch, an array for each stored value.
     """
 
-    operands: Sequence[Operand]
-    operations: Sequence[Operation]
+    nest: Nest
+    stages: Stages = field(init=False)
+    unrolled: int = field(init=False)  # vectors of a step
     _locals: dict[str, str] = field(default_factory=dict[str, str])
     _parts: set[str] = field(default_factory=set[str])
+
+    def __post_init__(self) -> None:
+        self.stages = stages_of(self.nest)
+        size = sum(size_of(each, self.nest) for each in self.nest.operations)
+        self.unrolled = next(n for n, most in UNROLLED.items() if size <= most)
 
     def module(self) -> bytes:
         """The module's bytes."""
@@ -100,94 +55,180 @@ class LoopText:
         known = parts()
         return Function(body, self._locals, [known[name] for name in sorted(self._parts)]).module()
 
+    @property
+    def scratch(self) -> tuple[int, ...]:
+        """Places of values that have an array of scratch each."""
+        return self.stages.stored
+
+    def scratch_nbytes(self, columns: int, rounds: int) -> int:
+        """Bytes of each such array, for so many rounds of the reduced axes' loops."""
+        raise NotImplementedError
+
+    def _row(self) -> list[str]:
+        """What is done for each element of the kept axes."""
+        raise NotImplementedError
+
     def _whole(self) -> str:
-        lines = [*self._params(), *ROWS_BEGIN, *self._held()]
-        lines += ["i32.const 0 local.set $at", "block loop", NEXT, *self._step(), ON, "end end"]
-        lines += [*self._next_row(), *ROWS_END]
-        return "\n".join(lines)
+        row = self._row()
+        n_pointers = 1 + len(self.nest.operands)
+        for level in reversed(range(self.nest.n_kept)):
+            row = self._level(level, range(n_pointers), row)
+        return "\n".join((*self._params(), *row))
 
     def _params(self) -> list[str]:
         """Read them into locals."""
-        count = 1 + len(self.operands)
-        names = ["rows", "columns", *(f"step{at}" for at in range(count))]
-        names += [f"address{at}" for at in range(count)]
+        n_levels = self.nest.n_kept + self.nest.n_reduced
+        pointers = range(1 + len(self.nest.operands))
+        names = ["columns", *(f"size{level}" for level in range(n_levels))]
+        names += [f"step{level}_{at}" for level in range(n_levels) for at in pointers]
+        names += [f"p0_{at}" for at in pointers]
+        names += [f"scratch{at}" for at in self.scratch]
         self._locals |= dict.fromkeys((*names, "at", "at2", "at4"), "i32")
         return [
             f"local.get $params i32.load {4 * at} local.set ${name}"
             for at, name in enumerate(names)
         ]
 
-    def _held(self, address: str = "address") -> list[str]:
-        """Read the numbers that all of a row have in common."""
+    def _level(self, level: int, pointers: Iterable[int], body: Sequence[str]) -> list[str]:
+        """A loop over an axis: its pointers begin where those outside are."""
+        pointers = list(pointers)
+        self._locals |= dict.fromkeys(
+            (f"n{level}", *(f"p{level + 1}_{k}" for k in pointers)), "i32"
+        )
+        return [
+            f"local.get $size{level} local.set $n{level}",
+            *(f"local.get $p{level}_{k} local.set $p{level + 1}_{k}" for k in pointers),
+            "loop", *body, *(moved(f"p{level + 1}_{k}", f"step{level}_{k}") for k in pointers),
+            f"local.get $n{level} i32.const 1 i32.sub local.tee $n{level} br_if 0 end",
+        ]  # fmt: skip
+
+    def _pass(self, stage: Stage, steps: Sequence[str], scratch_step: str) -> list[str]:
+        """The loops over the reduced axes."""
+        nest = self.nest
+        inner = [1 + at for at in self._operands(inner=True)]
+        pointers = [0, *inner] if nest.has_inner_result else inner
+        scratch = [*stage.stores, *stage.restores]
+        self._locals |= dict.fromkeys((f"s{at}" for at in scratch), "i32")
+        splats = [self._splat(at) for at in stage.loads if not nest.operands[at].along]
+        row = [*splats, *steps]
+        row += [f"local.get $s{at} {scratch_step} i32.add local.set $s{at}" for at in scratch]
+        for level in reversed(range(nest.n_kept, nest.n_kept + nest.n_reduced)):
+            row = self._level(level, pointers, row)
+        return [*(f"local.get $scratch{at} local.set $s{at}" for at in scratch), *row]
+
+    def _elements(self, stage: Stage, n: int, *, masked: bool) -> list[str]:
+        """What a pass does with `n` vectors; `masked`: only fresh lanes are reduced."""
+        nest = self.nest
         lines: list[str] = []
-        for at, each in enumerate(self.operands):
-            if not each.along:
-                self._locals[f"v{at}"] = "v128"
-                load = SPLATS[each.dtype.name]
-                lines.append(f"local.get ${address}{at + 1} {load} local.set $v{at}")
+        for u in range(n):
+            lines += [self._load(at, u) for at in stage.loads if nest.operands[at].along]
+            lines += [
+                f"{self._scratch(at)} v128.load {16 * u} local.set {self._local(at, u)}"
+                for at in stage.restores
+            ]
+        lines += self._computed(stage.computes, n)
+        for u in range(n):
+            lines += [
+                f"{self._scratch(at)} local.get {self._local(at, u)} v128.store {16 * u}"
+                for at in stage.stores
+            ]
+            lines += [self._combined(at, u, masked) for at in stage.reductions]
+            if nest.has_inner_result and stage is self.stages.passes[-1]:
+                lines.append(self._store(u))
         return lines
 
-    def _computed(self, address: str = "address") -> list[str]:
-        """Read four elements of each operand and compute what follows from them."""
-        lines = [OFFSETS]
-        for at, each in enumerate(self.operands):
-            if each.along:
-                self._locals[f"v{at}"] = "v128"
-                place = place_of(f"{address}{at + 1}", each.dtype)
-                lines.append(f"{place} {LOADS[each.dtype.name]} local.set $v{at}")
-        for at, each in enumerate(self.operations, start=len(self.operands)):
-            self._locals[f"v{at}"] = "v128"
-            lines.append(f"{self._value(each)} local.set $v{at}")
-        return lines
+    def _combined(self, at: int, u: int, masked: bool) -> str:
+        operation = self.nest.operation(at)
+        assert operation is not None
+        accumulator = self._accumulator(at)
+        value, name = f"local.get {self._local(operation.reads[0], u)}", f"r{at}_{u}"
+        fresh = ""
+        if masked:
+            self._locals["combined"] = "v128"
+            fresh = f"{value} {accumulator.nothing} local.get $fresh v128.bitselect"
+            fresh, value = f"{fresh} local.set $combined", "local.get $combined"
+        return f"{fresh}\n{self._taken_in(at, u, accumulator.combined(name, value))}"
 
-    @property
-    def _last(self) -> int:
-        """The place of the last value."""
-        return len(self.operands) + len(self.operations) - 1
+    def _taken_in(self, at: int, u: int, combined: str) -> str:
+        """Where an accumulator is while it is not needed: in its locals."""
+        del at, u
+        return combined
 
-    @property
-    def _result(self) -> str:
-        """The local with the last value."""
-        return f"$v{self._last}"
+    def _accumulator(self, at: int) -> Accumulator:
+        operation = self.nest.operation(at)
+        assert operation is not None
+        for u in range(self.unrolled):
+            self._locals |= dict.fromkeys((f"r{at}_{u}l", f"r{at}_{u}h"), "v128")
+        return Accumulator(operation.combination, operation.dtype)
 
-    def _step(self) -> list[str]:
-        """Four elements."""
-        dtype = self._dtype(self._last)
-        store = STORES[dtype.name].format(a=f"local.get {self._result}")
-        return [*self._computed(), f"{place_of('address0', dtype)} {store}"]
+    def _fresh(self) -> str:
+        """Lanes of the next step that no step before it has had."""
+        self._locals["fresh"] = "v128"
+        return FRESH
 
-    def _next_row(self, address: str = "address", first: int = 0) -> list[str]:
-        """Move the addresses on, from those of operand `first`; 0 is the result."""
-        return [moved(f"{address}{at}", f"step{at}") for at in range(first, 1 + len(self.operands))]
+    def _operands(self, *, inner: bool, along: bool | None = None) -> list[int]:
+        return [
+            at
+            for at, each in enumerate(self.nest.operands)
+            if each.inner == inner and (along is None or each.along == along)
+        ]
 
-    def _value(self, operation: Operation) -> str:
-        source = self._dtype(operation.reads[0])
-        narrowed = NARROWED.get(operation.dtype.name, "")
-        if operation.op == "cast":
-            text = CASTS.get((kind_of(source), kind_of(operation.dtype)), "{a}")
-            grows = operation.dtype.itemsize > source.itemsize
-            if source.kind == "b" or (grows and source.kind == operation.dtype.kind):
-                narrowed = ""
-        elif operation.op == "bits":
-            text = "{a}"
-        else:
-            text = TEMPLATES[operation.op][kind_of(source)]
-            if operation.op in EXACT:
-                narrowed = ""
+    def _local(self, at: int, u: int) -> str:
+        """The local of a value: one for each vector of a step that it differs in."""
+        nest = self.nest
+        single = not nest.is_inner(at) if nest.reduces else False
+        if at < len(nest.operands):
+            single = not nest.operands[at].along
+        name = f"v{at}" if single else f"v{at}_{u}"
+        self._locals[name] = "v128"
+        return f"${name}"
+
+    def _pointer(self, k: int, inner: bool) -> str:
+        level = self.nest.n_kept + (self.nest.n_reduced if inner else 0)
+        return f"local.get $p{level}_{k}"
+
+    def _splat(self, at: int) -> str:
+        operand = self.nest.operands[at]
+        load = SPLATS[operand.dtype.name]
+        return f"{self._pointer(at + 1, operand.inner)} {load} local.set {self._local(at, 0)}"
+
+    def _load(self, at: int, u: int) -> str:
+        operand = self.nest.operands[at]
+        place = f"{self._pointer(at + 1, operand.inner)} {_along(operand.dtype)}"
+        load = LOADS[operand.dtype.name].format(o=LANES * operand.dtype.itemsize * u)
+        return f"{place} {load} local.set {self._local(at, u)}"
+
+    def _store(self, u: int) -> str:
+        last, dtype = self.nest.last, self.nest.dtype(self.nest.last)
+        place = f"{self._pointer(0, self.nest.has_inner_result)} {_along(dtype)}"
+        value = f"local.get {self._local(last, u)}"
+        return f"{place} {STORES[dtype.name].format(a=value, o=LANES * dtype.itemsize * u)}"
+
+    def _scratch(self, at: int) -> str:
+        return f"local.get $s{at} {'local.get $at4 i32.add' if self.nest.reduces else ''}"
+
+    def _computed(self, places: Sequence[int], n: int) -> list[str]:
+        """Operations on `n` vectors, one after the other for all: their latencies overlap."""
+        return [
+            f"{self._value(operation, u)} local.set {self._local(at, u)}"
+            for at in places
+            if (operation := self.nest.operation(at)) is not None
+            for u in range(n)
+        ]
+
+    def _value(self, operation: Operation, u: int) -> str:
+        text, narrowed = instructions(operation, self.nest)
         self._parts |= {word[1:] for word in text.split() if word[0] == "$"}
         operands = {
-            letter: f"local.get $v{at}" for letter, at in zip("abc", operation.reads, strict=False)
+            letter: f"local.get {self._local(at, u)}"
+            for letter, at in zip("abc", operation.reads, strict=False)
         }
         return f"{text.format(**operands)} {narrowed}"
 
-    def _dtype(self, at: int) -> DType:
-        n_operands = len(self.operands)
-        return (self.operands[at] if at < n_operands else self.operations[at - n_operands]).dtype
 
-
-def place_of(address: str, dtype: DType) -> str:
-    """The address of the element that the step begins with."""
-    return f"local.get ${address} local.get {_INDEX[dtype.itemsize]} i32.add"
+def _along(dtype: DType) -> str:
+    """Adds to an address what lies before the step's first element."""
+    return f"local.get {_INDEX[dtype.itemsize]} i32.add"
 
 
 def moved(name: str, by: str) -> str:
@@ -195,25 +236,33 @@ def moved(name: str, by: str) -> str:
     return f"local.get ${name} local.get ${by} i32.add local.set ${name}"
 
 
-ROWS_BEGIN = ("block loop", "local.get $rows i32.eqz br_if 1")
-ROWS_END = ("local.get $rows i32.const 1 i32.sub local.set $rows", "br 0 end end")
-# The last step of a row is moved back to end with it: some elements are computed twice.
-NEXT = """
-local.get $at local.get $columns i32.eq br_if 1
-local.get $at i32.const 4 i32.add local.get $columns i32.gt_s
-if local.get $columns i32.const 4 i32.sub local.set $at end
-"""
+# The local that counts bytes along the vectors' axis, by the size of an element.
+_INDEX = {1: "$at", 2: "$at2", 4: "$at4"}
 OFFSETS = """
 local.get $at i32.const 1 i32.shl local.set $at2
 local.get $at i32.const 2 i32.shl local.set $at4
 """
-ON = "local.get $at i32.const 4 i32.add local.set $at br 0"
+# The last step is moved back to end with its axis: some elements are computed twice.
+BACK = """
+local.get $at i32.const 4 i32.add local.get $columns i32.gt_s
+if local.get $columns i32.const 4 i32.sub local.set $at end
+"""
+REST = "block loop local.get $at local.get $columns i32.eq br_if 1"
+FRESH = """
+v128.const 0 1 2 3
+local.get $at local.get $columns i32.sub i32.const 4 i32.add i32x4.splat
+i32x4.ge_s local.set $fresh
+"""
 
 
-def operations_of(nodes: Sequence[Node], reads: Sequence[Node]) -> tuple[Operation, ...]:
-    """The operations of a chain, by the places of what they read."""
-    places: Mapping[int, int] = {id(node): at for at, node in enumerate((*reads, *nodes))}
-    return tuple(
-        Operation(node.op, tuple(places[id(each)] for each in node.inputs), node.dtype)
-        for node in nodes
+def while_steps(n: int) -> tuple[str, ...]:
+    """Begin a loop that ends where fewer than `n` vectors are left."""
+    return (
+        "block loop",
+        f"local.get $at i32.const {LANES * n} i32.add local.get $columns i32.gt_s br_if 1",
     )
+
+
+def next_step(n: int) -> tuple[str, ...]:
+    """End of a loop's round that has taken `n` vectors."""
+    return (f"local.get $at i32.const {LANES * n} i32.add local.set $at br 0", "end end")

@@ -139,14 +139,15 @@ EXACT = ("copy", "positive", "where", "maximum", "minimum")
 
 _TRUTH = " i32x4.const 0 i32x4.ne"
 _BYTES = "i16x8.extend_low_i8x16_{0} i32x4.extend_low_i16x8_{0}"
-# Four elements from an address; one element, in every lane; four elements to an address.
+# Four elements from an address and an offset {o}; one element, in every lane; four elements to an
+# address.
 LOADS: Mapping[str, str] = {
-    **dict.fromkeys(("float32", "int32", "uint32"), "v128.load 0"),
-    "int16": "v128.load16x4_s 0",
-    "uint16": "v128.load16x4_u 0",
-    "int8": "v128.load32_zero 0 " + _BYTES.format("s"),
-    "uint8": "v128.load32_zero 0 " + _BYTES.format("u"),
-    "bool": "v128.load32_zero 0 " + _BYTES.format("u") + _TRUTH,
+    **dict.fromkeys(("float32", "int32", "uint32"), "v128.load {o}"),
+    "int16": "v128.load16x4_s {o}",
+    "uint16": "v128.load16x4_u {o}",
+    "int8": "v128.load32_zero {o} " + _BYTES.format("s"),
+    "uint8": "v128.load32_zero {o} " + _BYTES.format("u"),
+    "bool": "v128.load32_zero {o} " + _BYTES.format("u") + _TRUTH,
 }
 SPLATS: Mapping[str, str] = {
     **dict.fromkeys(("float32", "int32", "uint32"), "v128.load32_splat 0"),
@@ -156,16 +157,24 @@ SPLATS: Mapping[str, str] = {
     "uint8": "i32.load8_u 0 i32x4.splat",
     "bool": "i32.load8_u 0 i32x4.splat" + _TRUTH,
 }
-_PACKED_8 = "{0} i8x16.shuffle 0 4 8 12 0 4 8 12 0 4 8 12 0 4 8 12 v128.store32_lane 0 0"
-_PACKED_16 = "{0} i8x16.shuffle 0 1 4 5 8 9 12 13 0 1 4 5 8 9 12 13 v128.store64_lane 0 0"
+_ONES = "{a} i32x4.const 1 v128.and"
+_PACKED_8 = "i8x16.shuffle 0 4 8 12 0 4 8 12 0 4 8 12 0 4 8 12 v128.store32_lane {o} 0"
+_PACKED_16 = "i8x16.shuffle 0 1 4 5 8 9 12 13 0 1 4 5 8 9 12 13 v128.store64_lane {o} 0"
 STORES: Mapping[str, str] = {
-    **dict.fromkeys(("float32", "int32", "uint32"), "{a} v128.store 0"),
-    **dict.fromkeys(("int16", "uint16"), _PACKED_16.format("{a} {a}")),
-    **dict.fromkeys(("int8", "uint8"), _PACKED_8.format("{a} {a}")),
-    "bool": "{a} i32x4.const 1 v128.and " + _PACKED_8.format("{a} i32x4.const 1 v128.and"),
+    **dict.fromkeys(("float32", "int32", "uint32"), "{a} v128.store {o}"),
+    **dict.fromkeys(("int16", "uint16"), "{a} {a} " + _PACKED_16),
+    **dict.fromkeys(("int8", "uint8"), "{a} {a} " + _PACKED_8),
+    "bool": f"{_ONES} {_ONES} {_PACKED_8}",
+}
+# The first element alone.
+STORES_ONE: Mapping[str, str] = {
+    **dict.fromkeys(("float32", "int32", "uint32"), "{a} i32x4.extract_lane 0 i32.store 0"),
+    **dict.fromkeys(("int16", "uint16"), "{a} i32x4.extract_lane 0 i32.store16 0"),
+    **dict.fromkeys(("int8", "uint8"), "{a} i32x4.extract_lane 0 i32.store8 0"),
+    "bool": f"{_ONES} i32x4.extract_lane 0 i32.store8 0",
 }
 
 
 def has_lanes(dtype: DType) -> bool:
     """Whether elements of a dtype fit lanes of 32 bits as they are: all but float16."""
-    return dtype.name in LOADS
+    return dtype.kind != "f" or dtype.itemsize == 4  # numpy takes long to make a dtype's name

@@ -70,6 +70,11 @@ class Deviceless(Backend):
         """What makes functions of generated WebAssembly; None where numpy computes all."""
         return None
 
+    @property
+    def loop_elements(self) -> int | None:
+        """Elements of a call of such a function; None where no array is copied for it."""
+        return None
+
     def product(self, x: Array, y: Array) -> Array | None:
         """x (B, M, K) @ y (K, N) or (B, K, N) in float32; None where numpy is as fast."""
         del x, y

@@ -5,30 +5,31 @@
 
 #include "parts.h"
 
-INLINE v128_t exp2_of(v128_t n) { // n -126 to 127
-  v128_t biased = wasm_i32x4_add(wasm_i32x4_trunc_sat_f32x4(n), wasm_i32x4_const_splat(127));
-  return wasm_i32x4_shl(biased, 23);
-}
-
-// y * 2^n in two steps: the factors of very large and very small results are floats.
-INLINE v128_t scaled(v128_t y, v128_t n) {
-  v128_t first = wasm_f32x4_floor(wasm_f32x4_mul(n, SPLAT(0.5f)));
-  return wasm_f32x4_mul(wasm_f32x4_mul(y, exp2_of(first)), exp2_of(wasm_f32x4_sub(n, first)));
-}
-
 INLINE v128_t exp_kernel(v128_t r) { // e^r - 1 for |r| at most log(2) / 2
   v128_t p = POLYNOMIAL(r, 1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f,
                         1.6666665459e-1f, 5.0000001201e-1f);
   return wasm_f32x4_add(wasm_f32x4_mul(wasm_f32x4_mul(p, r), r), r);
 }
 
+// Added to a float below 2^22 it rounds it: the integer is then in the lowest bits.
+#define ROUNDING SPLAT(12582912)
+
+// y * 2^n for a y near 1 and n from -160 to 160, with n + ROUNDING. In two steps: the factors of very
+// large and very small results are floats.
+INLINE v128_t scaled(v128_t y, v128_t rounded) {
+  v128_t n = wasm_i32x4_sub(rounded, ROUNDING), half = wasm_i32x4_shr(n, 1);
+  v128_t rest = wasm_i32x4_add(wasm_i32x4_sub(n, half), wasm_i32x4_const_splat(127));
+  y = wasm_i32x4_add(y, wasm_i32x4_shl(half, 23));
+  return wasm_f32x4_mul(y, wasm_i32x4_shl(rest, 23));
+}
+
 INLINE v128_t exponential(v128_t x) {
-  v128_t n = wasm_f32x4_nearest(wasm_f32x4_mul(x, SPLAT(1.44269504f)));
+  x = wasm_f32x4_pmax(wasm_f32x4_pmin(x, SPLAT(89)), SPLAT(-104)); // infinity and 0 from here on
+  v128_t rounded = multiply_add(x, SPLAT(1.44269504f), ROUNDING);
+  v128_t n = wasm_f32x4_sub(rounded, ROUNDING);
   v128_t r = wasm_f32x4_sub(x, wasm_f32x4_mul(n, SPLAT(0.693359375f)));
   r = multiply_add(n, SPLAT(2.12194440e-4f), r);
-  v128_t y = scaled(wasm_f32x4_add(exp_kernel(r), SPLAT(1)), n);
-  y = choose(wasm_f32x4_gt(x, SPLAT(88.7228394f)), INFINITE, y);
-  return choose(wasm_f32x4_lt(x, SPLAT(-103.97208f)), SPLAT(0), y);
+  return scaled(wasm_f32x4_add(exp_kernel(r), SPLAT(1)), rounded);
 }
 
 // x = mantissa * 2^exponent with a mantissa from sqrt(1/2) to sqrt(2), for x positive and finite.

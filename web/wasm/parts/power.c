@@ -8,7 +8,7 @@ INLINE v128_t magnitude(v128_t x, v128_t y) { // x positive or 0 or infinity, y 
   v128_t n = wasm_f32x4_nearest(wasm_f32x4_add(large, small));
   v128_t rest = wasm_f32x4_add(wasm_f32x4_sub(large, n), small);
   v128_t power = wasm_f32x4_add(exp_kernel(wasm_f32x4_mul(rest, SPLAT(0.69314718f))), SPLAT(1));
-  v128_t result = scaled(power, n);
+  v128_t result = scaled(power, wasm_f32x4_add(n, ROUNDING));
   result = choose(wasm_f32x4_gt(n, SPLAT(160)), INFINITE, result);
   result = choose(wasm_f32x4_lt(n, SPLAT(-160)), SPLAT(0), result);
   v128_t zero = wasm_f32x4_eq(x, SPLAT(0)), positive = wasm_f32x4_gt(y, SPLAT(0));

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
+from bascule.backend.wasm.inlining import taken_apart
+
 TYPES = {"i32": 0x7F, "i64": 0x7E, "f64": 0x7C, "v128": 0x7B}
 _FUNCTION, _EMPTY = 0x60, 0x40
 
@@ -133,7 +135,7 @@ _VECTOR: Mapping[str, tuple[int, _Operands]] = {
     "v128.load32_splat": (9, _address), "v128.store": (11, _address),
     "i32x4.const": (12, _words_of), "f32x4.const": (12, _floats_of),
     "f64x2.const": (12, _doubles_of), "v128.const": (12, _lanes_of),
-    "i8x16.shuffle": (13, _lanes), "i32x4.splat": (17, _none),
+    "i8x16.shuffle": (13, _lanes), "i32x4.splat": (17, _none), "f32x4.splat": (19, _none),
     "i32x4.extract_lane": (27, _lane), "f32x4.extract_lane": (31, _lane),
     "i32x4.eq": (55, _none), "i32x4.ne": (56, _none), "i32x4.lt_s": (57, _none),
     "i32x4.lt_u": (58, _none), "i32x4.gt_s": (59, _none), "i32x4.gt_u": (60, _none),
@@ -158,6 +160,7 @@ _VECTOR: Mapping[str, tuple[int, _Operands]] = {
     "f32x4.abs": (224, _none), "f32x4.neg": (225, _none), "f32x4.sqrt": (227, _none),
     "f32x4.add": (228, _none), "f32x4.sub": (229, _none), "f32x4.mul": (230, _none),
     "f32x4.div": (231, _none), "f32x4.min": (232, _none), "f32x4.max": (233, _none),
+    "f32x4.pmin": (234, _none), "f32x4.pmax": (235, _none),
     "f64x2.add": (240, _none), "f64x2.mul": (242, _none), "f64x2.extract_lane": (33, _lane),
     "i32x4.trunc_sat_f32x4_s": (248, _none), "i32x4.trunc_sat_f32x4_u": (249, _none),
     "f32x4.convert_i32x4_s": (250, _none), "f32x4.convert_i32x4_u": (251, _none),
@@ -182,7 +185,8 @@ class Part:
 class Function:
     """(i32) -> (): its parameter is the local `params`; `locals` have names and types.
 
-    `parts` are functions that `call $name` calls.
+    `parts` are functions that `call $name` calls, or puts in its own body where they have no
+    branches.
     """
 
     body: str
@@ -191,13 +195,13 @@ class Function:
 
     def module(self) -> bytes:
         """The whole module; it imports env.memory and exports `run`."""
+        writer = _Writer(self)
         types = [bytes((_FUNCTION,)) + vector([bytes((TYPES["i32"],))]) + vector([])]
-        for part in self.parts:
+        for part in writer.called:
             inputs = [bytes((TYPES["v128"],))] * part.n_inputs
             results = [bytes((TYPES["v128"],))]
             types.append(bytes((_FUNCTION,)) + vector(inputs) + vector(results))
-        code = vector([bytes((1, TYPES[kind])) for kind in self.locals.values()]) + self.code()
-        codes = [code, *(part.code for part in self.parts)]
+        codes = [writer.code(), *(part.code for part in writer.called)]
         return b"".join((
             b"\0asm\1\0\0\0",
             section(0, named("dylink.0") + section(1, bytes(4))),  # needs no memory of its own
@@ -210,12 +214,74 @@ class Function:
 
     def code(self) -> bytes:
         """The body alone, with its end."""
-        places = {f"${name}": str(at) for at, name in enumerate(("params", *self.locals))}
-        places |= {f"${part.name}": str(at) for at, part in enumerate(self.parts, start=1)}
-        words = iter(chain(self.body.split(), ("end",)))
-        resolved = (places.get(word, word) if word[0] == "$" else word for word in words)
+        return _Writer(self).instructions()
+
+
+class _Writer:
+    """Resolves the words of a function; constants of inlined parts are made in its beginning."""
+
+    def __init__(self, function: Function) -> None:
+        self._words = function.body.split()
+        self._types = [TYPES[kind] for kind in function.locals.values()]
+        self._places = {f"${name}": at for at, name in enumerate(("params", *function.locals))}
+        bodies = {part.name: taken_apart(part.code) for part in function.parts}
+        self._inlined = {
+            f"${part.name}": (part, body)
+            for part in function.parts
+            if (body := bodies[part.name]) is not None
+        }
+        self.called = [part for part in function.parts if f"${part.name}" not in self._inlined]
+        self._places |= {f"${part.name}": at for at, part in enumerate(self.called, start=1)}
+        self._first: dict[str, int] = {}
+        self._constants: dict[bytes, int] = {}
+
+    def code(self) -> bytes:
+        """The locals and the instructions, as a module's code section has them."""
+        instructions = self.instructions()
+        return vector([bytes((1, kind)) for kind in self._types]) + instructions
+
+    def instructions(self) -> bytes:
+        """The instructions with their end."""
+        words = iter(chain(self._words, ("end",)))
+        resolved = (str(self._places.get(word, word)) if word[0] == "$" else word for word in words)
         result = bytearray()
         for word in resolved:
+            if word == "call":
+                name = next(words)
+                result += self._inline(name) if name in self._inlined else self._call(name)
+                continue
             code, operands = CODES[word]
             result += code + operands(resolved)
+        made = (
+            CODES["v128.const"][0] + constant + CODES["local.set"][0] + unsigned(at)
+            for constant, at in self._constants.items()
+        )
+        return b"".join(made) + bytes(result)
+
+    def _call(self, name: str) -> bytes:
+        return CODES["call"][0] + unsigned(int(self._places.get(name, name)))
+
+    def _inline(self, name: str) -> bytes:
+        """A part's body; its inputs are on the stack."""
+        part, body = self._inlined[name]
+        if name not in self._first:
+            self._first[name] = self._local(*[TYPES["v128"]] * part.n_inputs, *body.locals)
+        first = self._first[name]
+        result = bytearray()
+        for at in reversed(range(part.n_inputs)):
+            result += CODES["local.set"][0] + unsigned(first + at)
+        for piece in body.pieces:
+            if piece.local is not None:
+                result += bytes((piece.local[0],)) + unsigned(first + piece.local[1])
+            elif piece.constant is not None:
+                if piece.constant not in self._constants:
+                    self._constants[piece.constant] = self._local(TYPES["v128"])
+                result += CODES["local.get"][0] + unsigned(self._constants[piece.constant])
+            else:
+                result += piece.code
         return bytes(result)
+
+    def _local(self, *types: int) -> int:
+        """The first of new locals."""
+        self._types += types
+        return 1 + len(self._types) - len(types)

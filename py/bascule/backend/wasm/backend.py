@@ -89,6 +89,10 @@ class WasmBackend(Deviceless):
     def loop_loader(self) -> Callable[[bytes], Loop]:
         return self._kernels.load
 
+    @property
+    def loop_elements(self) -> int | None:
+        return self._kernels.loop_elements
+
     def product(self, x: Array, y: Array) -> Array | None:
         """See `Deviceless.product`: 20 times as fast as numpy in Pyodide, which has no BLAS."""
         batch, rows, inner = x.shape

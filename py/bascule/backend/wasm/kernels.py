@@ -45,6 +45,11 @@ class Kernels(Protocol):
 class LinkedKernels(Kernels, Protocol):
     """Kernels whose memory other modules can be linked with."""
 
+    @property
+    def loop_elements(self) -> int | None:
+        """See `Deviceless.loop_elements`."""
+        ...
+
     def load(self, module: bytes) -> Loop:
         """The function `run` of a generated module, which imports this memory."""
         ...

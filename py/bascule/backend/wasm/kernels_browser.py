@@ -23,6 +23,7 @@ class BrowserKernels:
     """`LinkedKernels` in Python's own memory, which numpy uses too: nothing is ever copied."""
 
     name = "WebAssembly SIMD, 1 thread"
+    loop_elements = None
 
     def __init__(self, path: str) -> None:
         try:

@@ -80,6 +80,8 @@ atexit.register(_compiled.cache_clear)  # wasmtime cannot free it once Python ta
 class NativeKernels:
     """`LinkedKernels` in a memory of their own; tensors are views of it and free themselves."""
 
+    loop_elements = 1 << 18  # arrays are copied into the memory: so many stay in the cache
+
     def __init__(self, path: str) -> None:
         wasmtime = _wasmtime()
         try:

@@ -1,0 +1,32 @@
+"""Fixtures of the tests of generated loops, here and in a page (e2e/test_array_functions.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bascule.array import groups, host_loops
+
+
+@pytest.fixture
+def any_size(on_wasm: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wasm tier computes arrays of any size in loops, single operations too."""
+    monkeypatch.setattr(groups, "LEAST_ELEMENTS", 1)
+    monkeypatch.setattr(host_loops, "LARGE", 1)
+    monkeypatch.setattr(host_loops, "MOST_LOOPS", 10_000)
+    monkeypatch.setattr(host_loops, "_is_numpys", lambda chain: False)
+
+
+@pytest.fixture
+def by_loops(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of each chain that is worth a loop, whether one computed it: not without an axis of four."""
+    computed, results = host_loops.HostLoops.computed, list[bool]()
+
+    def noted(loops: Any, walk: Any) -> Any:
+        result = computed(loops, walk)
+        results.append(result is not None)
+        return result
+
+    monkeypatch.setattr(host_loops.HostLoops, "computed", noted)
+    return results
