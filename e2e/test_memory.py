@@ -54,7 +54,7 @@ def sampled(peaks: list[int]) -> Iterator[None]:
     def sample() -> None:
         while running:
             peaks.append(browser_nbytes())
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     thread = threading.Thread(target=sample)
     thread.start()

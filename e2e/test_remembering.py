@@ -135,7 +135,7 @@ def test_a_rerankers_tokenizer_is_made_before_python_asks(
             server.reset_counts()
             # WebKit's driver forgets an origin with its last page without a service worker.
             page.open(f"{site.offline_url}/?model={server.url}/m&tier=wasm")
-            wait_for(page, "(await bascule.stats()).load_ms > 0")
+            wait_for(page, "globalThis.bascule && (await bascule.stats()).load_ms > 0")
             page.run("() => bascule.offline")
             rankings.append(page.run(RANK, {"query": QUERY, "texts": ANSWERS}))
             early.append(page.run("() => bascule.stats()")["early_tokenizer"])
@@ -152,7 +152,7 @@ def test_a_chats_tokenizer_is_made_before_python_asks(
     for _ in range(2):
         # WebKit's driver forgets an origin with its last page without a service worker.
         page.open(f"{site.offline_url}/chat.html?model=/goldens/tiny-llama/tiny-k.gguf&tier=wasm")
-        wait_for(page, "(await bascule.stats()).load_ms > 0")
+        wait_for(page, "globalThis.bascule && (await bascule.stats()).load_ms > 0")
         page.run("() => bascule.offline")
         answers.append(page.run(CHAT))
         early.append(page.run("() => bascule.stats()")["early_tokenizer"])
