@@ -26,12 +26,13 @@ from bascule.machine.capabilities import capabilities
 from bascule.machine.features import has_feature
 from bascule.models.decoder.graph import CacheDType
 from bascule.tasks.language import LanguageModel
+from bascule.tasks.models import AnyModel
 
 _Watcher = tuple[Callable[[OpenDevice], Awaitable[None]], Callable[[PlatformModel], None]]
 
 
 class UnifiedWebPlatform:
-    """One object for a model on whatever tier works: load, run, hear of progress.
+    """One object for a model on whatever tier works: load, run, report progress.
 
     `model_type` is "text" (a sentence encoder), "text_generation" (a language model), "vision" (a
     model of images), "multimodal" (one of images and texts), "audio" (a speech model) or
@@ -254,21 +255,7 @@ class UnifiedWebPlatform:
         return await self._loading.get(self._load)
 
     async def _load(self) -> PlatformModel:
-        options: DeviceLoadOptions = {
-            "progress": self._tell,
-            "quantize": self._weights,
-            "cache_dtype": _CACHES.get(self.precision or ""),
-            "parallel": self.enable_parallel_loading,
-            "precompile": self.enable_shader_precompilation,
-            "fallbacks": self._fallbacks,
-            "stream_weights": self._memory_level == _STREAMED,
-        }
-        if self._device is not None:
-            await self._tell_opened(self._device)
-            model = await self._device.load(self.model_name, **options)
-        else:
-            tiers, settings = self._tiers(), LoadSettings(**options)
-            model = await load_model(self.model_name, tiers, self._open, settings, owns=True)
+        model = await self._load_on_device()
         if not isinstance(model, MODEL_TYPES[self.model_type]):
             model.close()
             problem = f"it is a {type(model).__name__}, and model_type is {self.model_type!r}"
@@ -283,6 +270,23 @@ class UnifiedWebPlatform:
             loaded(model)
         return model
 
+    async def _load_on_device(self) -> AnyModel:
+        """Load on the user's device, or on one that the model then owns."""
+        options: DeviceLoadOptions = {
+            "progress": self._report,
+            "quantize": self._weights,
+            "cache_dtype": _CACHES.get(self.precision or ""),
+            "parallel": self.enable_parallel_loading,
+            "precompile": self.enable_shader_precompilation,
+            "fallbacks": self._fallbacks,
+            "stream_weights": self._memory_level == _STREAMED,
+        }
+        if self._device is not None:
+            await self._announce(self._device)
+            return await self._device.load(self.model_name, **options)
+        tiers, settings = self._tiers(), LoadSettings(**options)
+        return await load_model(self.model_name, tiers, self._open, settings, owns=True)
+
     @property
     def _weights(self) -> int | str | None:
         """What float weights are made into: the fewest bits that were asked for."""
@@ -290,24 +294,29 @@ class UnifiedWebPlatform:
         return self.quantize or _BITS.get(self._memory_level) or f16
 
     async def _open(self, need: ModelNeed) -> OpenedTier:
-        remember = self.optimization_level > 1
-        opened = await open_tier(self._tiers(), need, remember=remember)
-        if self.optimization_level == 0 and opened.backend.tier == "webgpu":
-            opened.backend.close()
-            backend = await open_named("webgpu-limited", remember=False)
-            opened = OpenedTier(backend, f"{opened.reason}; optimization_level is 0")
+        opened = await self._open_tier(need)
         try:
-            await self._tell_opened(opened)
+            await self._announce(opened)
         except BaseException:
             opened.backend.close()
             raise
         return opened
 
-    async def _tell_opened(self, opened: OpenDevice) -> None:
+    async def _open_tier(self, need: ModelNeed) -> OpenedTier:
+        """Open a tier for the model, one without optional features at optimization level 0."""
+        opened = await open_tier(self._tiers(), need, remember=self.optimization_level > 1)
+        if self.optimization_level > 0 or opened.backend.tier != "webgpu":
+            return opened
+        opened.backend.close()
+        backend = await open_named("webgpu-limited", remember=False)
+        return OpenedTier(backend, f"{opened.reason}; optimization_level is 0")
+
+    async def _announce(self, opened: OpenDevice) -> None:
+        """Start the shader log and call the watchers, before anything runs on the device."""
         if self.debug_shader_compilation:
             opened.backend.log_shaders()
-        for tell, _ in tuple(self._watchers):
-            await tell(opened)
+        for on_opened, _ in tuple(self._watchers):
+            await on_opened(opened)
 
     async def _infer(
         self, inputs: Mapping[str, Any], batch_size: int | None = None
@@ -341,7 +350,7 @@ class UnifiedWebPlatform:
             "ms": 1e3 * (perf_counter() - started),
         }
 
-    def _tell(self, progress: Progress) -> None:
+    def _report(self, progress: Progress) -> None:
         for callback in self._listeners:
             callback(progress.stage, 100 * progress.fraction)
 

@@ -260,15 +260,10 @@ class ResourcePool(Closing):
         return BudgetError(name, max(self._weights[key], needed), free, self.budget_nbytes)
 
     async def _open(self) -> _Place:
-        """The device, or another one in the place of one that is lost."""
-        tier, why = "", ""
-        if self._place is not None and self._place.device.lost:
-            tier, why = self._place.device.tier, self._place.device.lost
-            self._retire()
+        """The device; if it is lost, another one."""
+        lost = self._retire()
         if self._place is None:
-            opened = await (
-                reopen_tier(self._tier, tier, why, ModelNeed()) if tier else open_tier(self._tier)
-            )
+            opened = await self._open_tier(lost)
             if self._closed:
                 opened.backend.close()
                 raise self._when_closed()
@@ -277,17 +272,24 @@ class ResourcePool(Closing):
                 opened.backend.limit_memory(MemoryBudget(self.budget_nbytes, self._make_room))
         return self._place
 
-    def _retire(self) -> None:
-        """Put a lost device aside until the last request that uses it has ended."""
+    async def _open_tier(self, lost: Device | None) -> OpenedTier:
+        """Open a tier; after a loss the one that reopening chooses."""
+        if lost is None:
+            return await open_tier(self._tier)
+        return await reopen_tier(self._tier, lost.tier, lost.lost, ModelNeed())
+
+    def _retire(self) -> Device | None:
+        """Set a lost device aside until the last request that uses it has ended; return it."""
         place = self._place
         if place is None or not place.device.lost:
-            return
+            return None
         self._note_peak()
         self._counts = replace(self._counts, devices_lost=self._counts.devices_lost + 1)
         self._place = None
         self._retired.append(place)
         self._queue.retire()
         self._close_retired()
+        return place.device
 
     def _close_retired(self) -> None:
         for place in tuple(self._retired):
