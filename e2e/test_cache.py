@@ -158,8 +158,8 @@ def test_a_quota_that_is_too_small(
     assert settled(page) == "ready", page.run("() => document.body.innerText")
     assert_right(page)
     result = page.run("() => document.querySelector('#notes').textContent")
-    assert "not kept for the next visit" in result
-    assert "too little room" in result or "the store took no more" in result
+    assert "not cached for the next visit" in result
+    assert "not enough space" in result or "the store accepts no more" in result
     print(f"{engine.name}: {sent(hub) / size:.2f} of the file sent where a third of it can be kept")
     kept = page.run("() => bascule.cache('ls')")
     assert sum(each["stored_nbytes"] for each in kept) < 12_000_000

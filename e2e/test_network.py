@@ -265,7 +265,7 @@ def test_versions_hashes_and_manifests(engine: Engine, hub: Hub, lab: Callable[.
     (hub.root / "cut" / "bascule-manifest.json").write_bytes(b'{"version": 1, "chunk')
     result = lab(f"await load({url!r})")
     assert result.get("error") == "corrupt", result
-    assert "cut off" in result["told"]
+    assert "truncated" in result["told"]
     url = hub.add("stays-wrong", seed=7)
     write_manifest(hub.root / "stays-wrong")
     hub.server.plan(f"stays-wrong/{FILE}", Fault("corrupt", at=333_333))
@@ -292,7 +292,7 @@ def test_every_store_keeps_and_heals(engine: Engine, hub: Hub, lab: Callable[...
         result = lab(f"await load({url!r}, store={kind!r})")
         assert result.get("digest") == expected(1), (kind, result)
         if result["store"] == "none":
-            assert any("Nothing is kept" in output for output in result["warnings"])
+            assert any("Nothing is cached" in output for output in result["warnings"])
             continue
         works.append(kind)
         hub.server.reset_counts()
@@ -369,7 +369,7 @@ async def spoil(kind):
 
 
 def test_little_room(engine: Engine, hub: Hub, lab: Callable[..., Any]) -> None:
-    """The least recently used goes first, never what is in use; too little room is told once."""
+    """The least recently used is evicted first, none in use; a lack of space warns once."""
     store = "cache" if engine.name == "webkit" else "opfs"
     room = f"store={store!r}, mostNbytes={int(2.5 * SIZE)}"
     lab(f"await clear({room})")
@@ -399,7 +399,7 @@ def test_little_room(engine: Engine, hub: Hub, lab: Callable[..., Any]) -> None:
     small = f"store={store!r}, mostNbytes={SIZE // 2}"
     result = lab(f"await load({urls['old']!r}, {small})")
     assert result.get("digest") == expected(1)
-    assert any("too little room" in output for output in result["warnings"])
+    assert any("not enough space" in output for output in result["warnings"])
 
 
 LOAD += """

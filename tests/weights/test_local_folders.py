@@ -124,7 +124,7 @@ async def test_a_file_of_another_size_than_the_manifests(folder: Path) -> None:
 async def test_a_damaged_manifest_is_an_error(folder: Path, spoilt: bytes | str) -> None:
     data = (folder / MANIFEST).read_bytes()
     (folder / MANIFEST).write_bytes(spoilt if isinstance(spoilt, bytes) else data[:-9])
-    with pytest.raises(ModelFileError, match="damaged or cut off") as caught:
+    with pytest.raises(ModelFileError, match="damaged or truncated") as caught:
         await load(folder)
     assert "bascule manifest" in caught.value.hint
 

@@ -371,9 +371,9 @@ async def test_models_share_their_chunks(site: Site) -> None:
     ("manifest", "told"),
     [
         (b'{"version": 2}', "version 1"),
-        (b'{"version": 1, "chunk', "damaged or cut off"),
+        (b'{"version": 1, "chunk', "damaged or truncated"),
         (b'{"version": 1, "chunk_nbytes": 1, "files": {}}', "chunk_nbytes"),
-        (b'{"version": 1, "chunk_nbytes": 65536, "files": {"x": {"nbytes": -1}}}', "not sound"),
+        (b'{"version": 1, "chunk_nbytes": 65536, "files": {"x": {"nbytes": -1}}}', "is invalid"),
         (b'{"version": 1, "chunk_nbytes": 65536, "files": []}', "names no files"),
     ],
 )
@@ -411,7 +411,7 @@ async def test_little_room_evicts_the_least_recently_used(
     assert stored["m"] == stored["used"] == size
     assert "old" not in stored
     monkeypatch.setenv("BASCULE_CACHE_MOST_GB", str(0.5 * size / 1e9))
-    with pytest.warns(UserWarning, match=r"is not kept .* MB too little room"):
+    with pytest.warns(UserWarning, match=r"is not cached .*not enough space .* MB missing"):
         store, _ = await load(f"{site.server.url}/old")
     assert_is(store, 5)
     assert stored_by_model()["used"] == size
@@ -424,7 +424,7 @@ async def test_a_full_disk_is_told_and_the_load_goes_on(site: Site) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (CHUNK // 2, before[1]))
     try:
-        with pytest.warns(UserWarning, match="the disk took no more"):
+        with pytest.warns(UserWarning, match="the disk accepts no more"):
             store, _ = await load(site.url)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

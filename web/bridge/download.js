@@ -1,5 +1,5 @@
-// One file by chunks: from the store where a chunk is there and its hash is right, else from the
-// network, and then into the store before anybody sees it. It imports nothing (see gpu.js).
+// One file by chunks: from the store if a chunk is there and its hash is right, else from the network,
+// and then into the store before it is used. It imports nothing (see gpu.js).
 
 /**
  * @typedef {import("./journal.js").Entry} Entry
@@ -11,14 +11,13 @@
  */
 
 const REVALIDATE_MS = 3000;
-/** 1 TiB by chunks of 4 MiB: what a server claims is compared with it before anything is sized by it. */
+/** 1 TiB by chunks of 4 MiB. A size that a server sends is compared with it before anything is allocated. */
 const MOST_CHUNKS = 2 ** 18;
 const BEGINNING_NBYTES = 64;
-/** Chunks that are read from the store and hashed while another is used. With that one, they are as many as may
- * be in memory at a time. */
+/** Chunks that are read from the store and hashed while another is used; with that one, the most in memory. */
 const MOST_AHEAD = 2;
 
-/** A file at a URL, and what is kept of it. */
+/** A file at a URL, and its cached chunks. */
 export class CachedFile {
   #shared;
   #remote;
@@ -31,23 +30,23 @@ export class CachedFile {
   #opened = null;
   /** @type {Run | null} */
   #run = null;
-  /** The chunk that will be asked for after another. @type {Map<number, number>} */
+  /** The chunk that will be requested after another. @type {Map<number, number>} */
   #after = new Map();
   /** @type {Promise<unknown>} */
   #turn = Promise.resolve();
   /** @type {Uint8Array<ArrayBuffer>} */
   #buffer = new Uint8Array(0);
-  /** The chunk that lies there: a header is read in parts. @type {{ index: number, bytes: Uint8Array<ArrayBuffer> } | null} */
+  /** The chunk in the buffer: a header is read in parts. @type {{ index: number, bytes: Uint8Array<ArrayBuffer> } | null} */
   #held = null;
   /** Chunks that are being read from the store, by index.
    * @type {Map<number, { buffer: Uint8Array<ArrayBuffer>, reading: Promise<Uint8Array<ArrayBuffer> | null> }>} */
   #early = new Map();
-  /** Buffers that such chunks have lain in. @type {Uint8Array<ArrayBuffer>[]} */
+  /** Buffers for such chunks. @type {Uint8Array<ArrayBuffer>[]} */
   #spare = [];
   #abort = new AbortController();
   /** The file's first bytes. @type {Uint8Array<ArrayBuffer> | null} */
   #beginning = null;
-  /** Bytes that have come of the chunk that is not whole yet. */
+  /** Bytes received of the incomplete chunk. */
   filling = 0;
 
   /** @param {string} url @param {Shared} shared */
@@ -74,39 +73,39 @@ export class CachedFile {
     return this.#known.hashes.length;
   }
 
-  /** Bytes of all chunks that have come. */
-  get kept() {
+  /** Bytes of all chunks that are stored or received. */
+  get storedNbytes() {
     const { hashes } = this.#known;
     return hashes.reduce((sum, hash, index) => sum + (hash ? this.#length(index) : 0), this.filling);
   }
 
-  /** Whether another worker may be fetching what is missing, with a chunk in its memory. */
+  /** Whether another worker may be fetching the missing chunks, with one in its memory. */
   get following() {
     return !this.#shelf.locked && this.#known.hashes.includes("");
   }
 
-  /** How many chunks have a buffer: the one that is used, and those that are read meanwhile. */
+  /** How many chunks have a buffer: the one that is used, and those that are read ahead. */
   get buffered() {
     return 1 + this.#early.size;
   }
 
-  /** Bytes from the network and from the store, and retries, since the file was closed last. */
+  /** Bytes from the network and from the store, and retries, since the file was last closed. */
   get counts() {
-    return { network: this.#remote.received, cached: this.#shelf.given, retries: this.#remote.retries };
+    return { network: this.#remote.received, cached: this.#shelf.cachedNbytes, retries: this.#remote.retries };
   }
 
-  /** Find out the file's version; asked once. @param {Expected | null} expected by a manifest */
+  /** Find out the file's version, once. @param {Expected | null} expected by a manifest */
   open(expected) {
     this.#opened ??= this.#open(expected).catch((error) => {
-      this.#opened = null; // the next one may try again
+      this.#opened = null; // the next call retries
       throw error;
     });
     return this.#opened;
   }
 
-  /** A run of bytes, through the chunks. @param {number} offset @param {number} nbytes */
+  /** Read a range of bytes, through the chunks. @param {number} offset @param {number} nbytes */
   async read(offset, nbytes) {
-    const whole = new Uint8Array(nbytes);
+    const result = new Uint8Array(nbytes);
     const end = offset + nbytes;
     if (end > this.nbytes) throw this.#fault("source", `it ends ${end - this.nbytes} bytes early`, offset);
     for (let at = offset; at < end; ) {
@@ -114,39 +113,39 @@ export class CachedFile {
       const start = index * this.chunkNbytes;
       at += await this.#use(index, (bytes) => {
         const part = bytes.subarray(at - start, Math.min(bytes.length, end - start));
-        whole.set(part, at - offset);
+        result.set(part, at - offset);
         return part.length;
       });
     }
-    return whole;
+    return result;
   }
 
-  /** All bytes of a small file, whose size the server need not state. @param {number} most */
+  /** Read all of a small file, whose size the server need not send. @param {number} most */
   async readAll(most) {
     if (this.nbytes > most) throw this.#fault("large", "it is too large for what it should hold", 0);
     if (this.nbytes >= 0) return this.read(0, this.nbytes);
-    const bytes = await this.#remote.whole(most, this.#abort.signal);
+    const bytes = await this.#remote.readAll(most, this.#abort.signal);
     this.#entry = this.#fresh({ .../** @type {Version} */ (this.#remote.version), nbytes: bytes.length });
     for (let index = 0; index < this.count; index++) {
       const part = bytes.slice(index * this.chunkNbytes, (index + 1) * this.chunkNbytes);
-      await this.#keep(index, part, await this.#shared.sha256(part));
+      await this.#store(index, part, await this.#shared.sha256(part));
     }
     return bytes;
   }
 
   /**
-   * Chunks in the order given, each handed to `use` before the next is fetched; its bytes last until
-   * `use` has ended. With `sha256` the file's hash is checked on the way, which takes every chunk. With `ahead`
-   * the next ones are read from the store meanwhile.
+   * Read chunks in the order given; `use` is awaited with each before the next is fetched, and its bytes are
+   * valid until then. With `sha256` the file's hash is checked too, for which every chunk is read. With `ahead`
+   * the next chunks are read from the store meanwhile.
    * @param {number[]} order @param {string} sha256
    * @param {(index: number, bytes: Uint8Array<ArrayBuffer>) => Promise<void>} use @param {boolean} [ahead]
    */
   async stream(order, sha256, use, ahead = false) {
-    const prove = sha256 !== "" && !this.#expected && this.#known.sha256 !== sha256;
-    // Without a store nothing could be read a second time for its hash.
-    if (prove && !this.#shelf.keeps) order = [...order].sort((a, b) => a - b);
+    const verify = sha256 !== "" && !this.#expected && this.#known.sha256 !== sha256;
+    // Without a store no chunk could be read a second time for the hash.
+    if (verify && !this.#shelf.isStored) order = [...order].sort((a, b) => a - b);
     const inOrder = order.length === this.count && order.every((index, at) => index === at);
-    const hasher = prove ? await this.#shared.hasher() : null;
+    const hasher = verify ? await this.#shared.hasher() : null;
     this.#after = new Map(order.slice(1).map((next, at) => [order[at], next]));
     try {
       for (const [at, index] of order.entries()) {
@@ -156,7 +155,7 @@ export class CachedFile {
           await use(index, bytes);
         });
       }
-      if (hasher) await this.#prove(hasher, inOrder, sha256);
+      if (hasher) await this.#verify(hasher, inOrder, sha256);
     } finally {
       this.#endRun();
       await Promise.all([...this.#early.values()].map(({ reading }) => reading));
@@ -167,36 +166,36 @@ export class CachedFile {
     }
   }
 
-  /** A chunk from the store alone, whose bytes last until `use` has ended.
+  /** Read a chunk from the store alone; its bytes are valid until `use` has returned.
    * @template T @param {number} index @param {(bytes: Uint8Array<ArrayBuffer>) => T} use @returns {Promise<T>} */
-  useKept(index, use) {
+  useStored(index, use) {
     const work = this.#turn.then(async () => {
       if (this.#held?.index === index) return use(this.#held.bytes);
       this.#held = null;
       if (!this.#buffer.length) this.#buffer = this.#newBuffer();
-      const found = await this.#fromStore(index, this.#buffer);
-      if (!found) throw this.#fault("evicted", "these bytes are not in the cache any more", index * this.chunkNbytes);
-      return use(this.#hold(index, found));
+      const bytes = await this.#fromStore(index, this.#buffer);
+      if (!bytes) throw this.#fault("evicted", "these bytes are not in the cache any more", index * this.chunkNbytes);
+      return use(this.#hold(index, bytes));
     });
     this.#turn = work.catch(() => {});
     return work;
   }
 
-  /** The model's header was read: others may be evicted for it, and what waited for that is kept. */
+  /** The model's header was read: others may be evicted for it, and chunks held back until then are stored. */
   async trust() {
     if (this.#entry) await this.#shelf.trust(this.#entry);
   }
 
-  /** Bring what is missing into the store, for a reader elsewhere. */
+  /** Fetch the missing chunks into the store, for a reader elsewhere. */
   async prefetch() {
     const missing = [...this.#known.hashes.keys()].filter((index) => !this.#known.hashes[index]);
     await this.stream(missing, "", async () => {
-      // What cannot be kept is of no use to a reader elsewhere.
-      if (!this.#shelf.keeps || this.#shelf.waits) throw this.#fault("cancelled", "nothing more is kept", 0);
+      // A chunk that cannot be stored is of no use to a reader elsewhere.
+      if (!this.#shelf.isStored || this.#shelf.hasPending) throw this.#fault("cancelled", "nothing more is stored", 0);
     });
   }
 
-  /** Stop, and let other tabs go on. What was kept stays. */
+  /** Stop, and release the locks for other tabs. Stored chunks stay. */
   close() {
     this.#abort.abort();
     this.#abort = new AbortController();
@@ -207,7 +206,7 @@ export class CachedFile {
     this.#remote.received = this.#remote.retries = 0;
   }
 
-  /** Drop what is kept of this file. */
+  /** Remove the file from the cache. */
   async forget() {
     this.#endRun();
     this.#opened = null;
@@ -224,41 +223,42 @@ export class CachedFile {
   /** @param {Expected | null} expected */
   async #open(expected) {
     this.#expected = expected;
-    const kept = await this.#shelf.open(this.#abort.signal);
+    const stored = await this.#shelf.open(this.#abort.signal);
     if (expected) {
-      const same = kept && kept.nbytes === expected.nbytes && kept.chunkNbytes === expected.chunkNbytes;
-      this.#entry = same ? kept : this.#fresh({ ...expected, etag: "", modified: "" });
+      const same = stored && stored.nbytes === expected.nbytes && stored.chunkNbytes === expected.chunkNbytes;
+      this.#entry = same ? stored : this.#fresh({ ...expected, etag: "", modified: "" });
     } else {
-      this.#entry = await this.#revalidated(kept);
+      this.#entry = await this.#revalidated(stored);
     }
     if (this.#known.missing) throw this.#fault("missing", "there is no such file", 0);
   }
 
-  /** What is kept, if the server still has that version or cannot be asked. @param {Entry | null} kept */
-  async #revalidated(kept) {
-    if (kept && this.#shared.wasChecked(this.url)) return this.#stillThere(kept);
+  /** The stored entry, if the server still has that version or cannot be reached; else a new one.
+   * @param {Entry | null} stored */
+  async #revalidated(stored) {
+    if (stored && this.#shared.wasChecked(this.url)) return this.#useEntry(stored);
     try {
       this.#remote.version = null;
-      const version = await this.#remote.check(this.#abort.signal, kept ? REVALIDATE_MS : undefined);
-      if (!kept || kept.missing || !this.#shared.http.agree(kept, version)) {
-        if (kept) await this.#shelf.clear();
+      const version = await this.#remote.check(this.#abort.signal, stored ? REVALIDATE_MS : undefined);
+      if (!stored || stored.missing || !this.#shared.http.agree(stored, version)) {
+        if (stored) await this.#shelf.clear();
         return this.#fresh(version);
       }
     } catch (error) {
       const { kind } = /** @type {import("./http.js").Fault} */ (error);
-      // So that a page without a network knows which optional files there are none of.
+      // So that a page without a network knows which optional files do not exist.
       const none = { ...this.#fresh({ nbytes: 0, etag: "", modified: "" }), missing: true };
       if (kind === "missing") await this.#shelf.save(none);
-      if ((kind !== "source" && kind !== "cors") || !kept) throw error;
+      if ((kind !== "source" && kind !== "cors") || !stored) throw error;
     }
-    return this.#stillThere(kept);
+    return this.#useEntry(stored);
   }
 
-  /** @param {Entry} kept */
-  #stillThere(kept) {
-    const { nbytes, etag, modified } = kept;
+  /** @param {Entry} stored */
+  #useEntry(stored) {
+    const { nbytes, etag, modified } = stored;
     this.#remote.version = { nbytes, etag, modified };
-    return kept;
+    return stored;
   }
 
   /** @param {{ nbytes: number, etag: string, modified: string, chunkNbytes?: number }} version
@@ -273,11 +273,11 @@ export class CachedFile {
     return { v: 1, seq: 0, url, nbytes, etag, modified, chunkNbytes, hashes, sha256: "", missing: false };
   }
 
-  /** Begin to read those of these chunks that the store has, up to the first that it lacks.
+  /** Start reading these chunks from the store, up to the first that it lacks.
    * @param {number[]} indices */
   #readAhead(indices) {
     for (const index of indices) {
-      // Another worker that fetches has a chunk in its memory, too.
+      // A worker that is fetching has a chunk in its memory, too.
       if (!this.#hash(index) || this.following) return;
       if (this.#early.has(index) || this.#held?.index === index) continue;
       const buffer = this.#spare.pop() ?? this.#newBuffer();
@@ -295,17 +295,17 @@ export class CachedFile {
     return new Uint8Array(Math.min(this.chunkNbytes, this.nbytes));
   }
 
-  /** One after another: readers share a buffer and a connection.
+  /** Read a chunk and use it, one after another: readers share a buffer and a connection.
    * @template T @param {number} index
    * @param {(bytes: Uint8Array<ArrayBuffer>) => T | Promise<T>} use @returns {Promise<T>} */
   #use(index, use) {
     const work = this.#turn.then(async () => {
       const early = this.#early.get(index);
-      const found = await early?.reading;
+      const stored = await early?.reading;
       this.#early.delete(index);
       if (early) this.#dropBuffer();
-      if (early && !found) this.#buffer = early.buffer; // the network fills it
-      const result = await use(found ?? (await this.#chunk(index)));
+      if (early && !stored) this.#buffer = early.buffer; // the network fills it
+      const result = await use(stored ?? (await this.#chunk(index)));
       if (early) {
         this.#spare.push(early.buffer);
         this.#dropBuffer();
@@ -327,17 +327,17 @@ export class CachedFile {
     this.#held = null;
     if (!this.#buffer.length) this.#buffer = this.#newBuffer();
     for (;;) {
-      const found = await this.#fromStore(index, this.#buffer);
-      if (found) return this.#hold(index, found);
+      const bytes = await this.#fromStore(index, this.#buffer);
+      if (bytes) return this.#hold(index, bytes);
       if (this.#shelf.locked) return this.#hold(index, await this.#fromNetwork(index));
-      // Another tab may be fetching the same file: then what it has kept is taken, chunk by chunk.
+      // Another tab may be fetching the same file: then its chunks are used as they are stored.
       await this.#shelf.turn(this.#abort.signal);
-      const kept = await this.#shelf.load();
-      if (kept && this.#shared.http.agree(kept, this.#known)) this.#entry = kept;
+      const stored = await this.#shelf.load();
+      if (stored && this.#shared.http.agree(stored, this.#known)) this.#entry = stored;
     }
   }
 
-  /** @param {number} index @param {Uint8Array<ArrayBuffer>} bytes that are the chunk's, by their hash */
+  /** @param {number} index @param {Uint8Array<ArrayBuffer>} bytes with the chunk's hash */
   #hold(index, bytes) {
     this.#held = { index, bytes };
     return bytes;
@@ -348,7 +348,7 @@ export class CachedFile {
     const hash = this.#hash(index);
     const bytes = await this.#shelf.get(hash, this.#length(index), buffer);
     if (bytes && !this.#known.hashes[index]) {
-      this.#known.hashes[index] = hash; // another model has brought it
+      this.#known.hashes[index] = hash; // another model has stored it
       await this.#shelf.save(this.#known);
     }
     return bytes;
@@ -356,24 +356,25 @@ export class CachedFile {
 
   /** @param {number} index */
   async #fromNetwork(index) {
-    const wanted = this.#hash(index);
+    const expected = this.#hash(index);
     for (let tries = 0; ; tries++) {
       const bytes = await this.#pull(index);
       this.#checkPlace(index, bytes);
       const hash = await this.#shared.sha256(bytes);
-      if (!wanted || hash === wanted) {
-        await this.#keep(index, bytes, hash);
+      if (!expected || hash === expected) {
+        await this.#store(index, bytes, hash);
         return bytes;
       }
       this.#endRun();
       if (tries === 0) continue;
-      const promised = this.#expected ? "the manifest" : "the first load";
-      const what = `its bytes from ${index * this.chunkNbytes} are not those of ${promised} (SHA-256)`;
+      const origin = this.#expected ? "the manifest" : "the first load";
+      const what = `its bytes from ${index * this.chunkNbytes} are not those of ${origin} (SHA-256)`;
       throw this.#fault(this.#expected ? "corrupt" : "changed", what, index * this.chunkNbytes);
     }
   }
 
-  /** Where ranges have no names, a server that sends the file's beginning for each is recognised by it.
+  /** Reject the file's first bytes at another place: without a Content-Range, that is how a server that
+   * ignores ranges is detected.
    * @param {number} index @param {Uint8Array<ArrayBuffer>} bytes */
   #checkPlace(index, bytes) {
     const begins = bytes.slice(0, BEGINNING_NBYTES);
@@ -386,7 +387,7 @@ export class CachedFile {
     throw this.#fault("source", what, index * this.chunkNbytes);
   }
 
-  /** The next chunk of the response that is open, or of a new one. @param {number} index */
+  /** Read the next chunk of the open response, or of a new one. @param {number} index */
   async #pull(index) {
     if (this.#run?.next !== index) this.#beginRun(index);
     const run = /** @type {Run} */ (this.#run);
@@ -417,7 +418,7 @@ export class CachedFile {
     return buffer;
   }
 
-  /** One request serves all chunks up to one that is there, or that is not asked for next.
+  /** Start one request for all chunks up to one that is stored, or that is not requested next.
    * @param {number} index */
   #beginRun(index) {
     this.#endRun();
@@ -434,20 +435,20 @@ export class CachedFile {
   }
 
   /** @param {number} index @param {Uint8Array<ArrayBuffer>} bytes @param {string} hash */
-  async #keep(index, bytes, hash) {
+  async #store(index, bytes, hash) {
     this.#known.hashes[index] = hash;
     await this.#shelf.put(hash, bytes, this.#known);
   }
 
   /** @param {import("./fetcher.js").Hasher} hasher @param {boolean} hashed @param {string} sha256 */
-  async #prove(hasher, hashed, sha256) {
+  async #verify(hasher, hashed, sha256) {
     for (let index = 0; !hashed && index < this.count; index++) {
       await this.#use(index, (bytes) => void hasher.update(bytes));
     }
-    const found = hasher.digest("hex");
-    if (found !== sha256) {
+    const digest = hasher.digest("hex");
+    if (digest !== sha256) {
       await this.forget();
-      throw this.#fault("corrupt", `its SHA-256 is ${found}, and ${sha256} was promised`, 0);
+      throw this.#fault("corrupt", `its SHA-256 is ${digest}, and ${sha256} was promised`, 0);
     }
     this.#known.sha256 = sha256;
     await this.#shelf.save(this.#known);

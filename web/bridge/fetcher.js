@@ -1,5 +1,5 @@
-// Model files for a page: from the cache where they are there, else from the network, by chunks, and
-// straight into GPU buffers (or Python's memory where there is no GPU). It imports nothing (see gpu.js).
+// Model files for a page: by chunks from the cache or the network straight into GPU buffers, or into
+// Python's memory without a GPU. It imports nothing (see gpu.js).
 
 /**
  * @typedef {import("./gpu.js").Gpu} Gpu
@@ -24,8 +24,7 @@
  *   chunkLength: typeof import("./journal.js").chunkLength, hasher(): Promise<Hasher>,
  *   warn(text: string): void, wasChecked(url: string): boolean,
  * }} Shared
- * What a prefetch says of a file whose version it has asked the server for: its bytes, where it is small; or that
- * there is none.
+ * A prefetch's result for a file whose version it has requested: the bytes of a small file, or that it is missing.
  * @typedef {{ url: string, bytes?: Uint8Array<ArrayBuffer>, missing?: boolean }} Checked
  */
 
@@ -43,9 +42,9 @@ const MANIFEST = "bascule-manifest.json";
 const MOST_MANIFEST_NBYTES = 16 << 20;
 const REPORT_MS = 100;
 const CHECKED_MS = 60_000;
-/** Of a file that a prefetch passes on. */
+/** The largest file that a prefetch passes on. */
 const MOST_PASSED_NBYTES = 1 << 20;
-const MOST_AT_ONCE = 6; // as many requests as browsers make of one server
+const MOST_AT_ONCE = 6; // as many connections as browsers open to one server
 
 /** Reads model folders. */
 export class Fetcher {
@@ -55,11 +54,11 @@ export class Fetcher {
   #files = new Map();
   /** @type {Map<string, Promise<Map<string, Expected> | null>>} */
   #manifests = new Map();
-  /** Folders whose weights are asked for, since their header was read. @type {Set<string>} */
+  /** Folders whose weights are being loaded: their header was read. @type {Set<string>} */
   #trusted = new Set();
-  /** Folders of `takeAsKept`. @type {Set<string>} */
-  #asKept = new Set();
-  /** Files that a prefetch has passed on and that are not noted as in use yet. @type {[string, string][]} */
+  /** Folders of `skipChecks`. @type {Set<string>} */
+  #unchecked = new Set();
+  /** Files that a prefetch has passed on and that are not marked as in use yet. @type {[string, string][]} */
   #passed = [];
   /** @type {import("./journal.js").OwnFiles | null} */
   #ownFiles = null;
@@ -82,23 +81,23 @@ export class Fetcher {
       keyOf: subtle ? parts.journal.keyOf : async (/** @type {string} */ url) => url,
       chunkLength: parts.journal.chunkLength,
       hasher: async () => (await (await parts.hashes()).createSHA256()).init(),
-      wasChecked: (/** @type {string} */ url) => this.#isAsKept(url) || wasChecked(url),
+      wasChecked: (/** @type {string} */ url) => this.#isUnchecked(url) || wasChecked(url),
       warn: (/** @type {string} */ text) => this.warn(text),
     };
   }
 
-  /** Until the folder is closed, take its files as they are kept, without asking the server for their versions.
+  /** Until the folder is closed, use its cached files without asking the server for their versions.
    * @param {string} folder */
-  takeAsKept(folder) {
-    this.#asKept.add(folder);
+  skipChecks(folder) {
+    this.#unchecked.add(folder);
   }
 
   /** @param {string} url */
-  #isAsKept(url) {
-    return [...this.#asKept].some((folder) => url.startsWith(`${folder}/`));
+  #isUnchecked(url) {
+    return [...this.#unchecked].some((folder) => url.startsWith(`${folder}/`));
   }
 
-  /** Said once, here and on the console. @param {string} text */
+  /** Warn once, here and on the console. @param {string} text */
   warn(text) {
     if (this.warnings.includes(text)) return;
     this.warnings.push(text);
@@ -107,14 +106,14 @@ export class Fetcher {
 
   /** @param {string} folder @param {string} file */
   async size(folder, file) {
-    const found = await this.#open(folder, file);
-    if (found.nbytes < 0) {
+    const { nbytes } = await this.#open(folder, file);
+    if (nbytes < 0) {
       throw new this.#parts.http.Fault("source", "the server does not report the file's size", 0);
     }
-    return found.nbytes;
+    return nbytes;
   }
 
-  /** Of all chunks of a file but the last. @param {string} folder @param {string} file */
+  /** The size of all chunks of a file but the last. @param {string} folder @param {string} file */
   async chunkNbytes(folder, file) {
     return (await this.#open(folder, file)).chunkNbytes;
   }
@@ -125,37 +124,37 @@ export class Fetcher {
     return (await this.#open(folder, file)).read(offset, nbytes);
   }
 
-  /** All of a small file; its hash is compared where one is given. @param {string} folder
+  /** Read a small file; its hash is compared with `sha256` if that is not empty. @param {string} folder
    * @param {string} file @param {number} most @param {string} sha256 */
   async readAll(folder, file, most, sha256) {
-    const passed = await this.#passedOn(folder, file, most, sha256);
+    const passed = await this.#takePassed(folder, file, most, sha256);
     if (passed) return passed;
-    const found = await this.#open(folder, file);
-    const bytes = await found.readAll(most);
+    const cached = await this.#open(folder, file);
+    const bytes = await cached.readAll(most);
     if (!sha256) return bytes;
     const hash = await this.#shared.sha256(/** @type {Uint8Array<ArrayBuffer>} */ (bytes));
     if (hash === sha256) return bytes;
-    await found.forget();
+    await cached.forget();
     const what = `its SHA-256 is ${hash}, and ${sha256} was promised`;
     throw new this.#parts.http.Fault("corrupt", what, 0);
   }
 
   /**
-   * Copy pieces of a file to their targets, in the order of the table.
+   * Copy pieces of a file to their targets, in the table's order.
    * @param {string} folder @param {string} file
    * @param {PyBuffer} table float64: file offset, nbytes, target, target offset, dtype a piece
    * @param {Gpu | null} gpu @param {Sink | null} sink @param {string} sha256 of the file, or ""
-   * @param {(done: number, ready: number) => void} report pieces' bytes; how many first ones are whole
+   * @param {(done: number, ready: number) => void} report bytes copied; how many of the first pieces are complete
    */
   async stream(folder, file, table, gpu, sink, sha256, report) {
     const { decodePieces, Scatter, Window, chunkOrder, lacking, leading } = this.#parts.pieces;
     const pieces = decodePieces(table);
-    const found = await this.#open(folder, file);
+    const cached = await this.#open(folder, file);
     this.#trusted.add(folder);
     for (const each of this.#filesOf(folder)) await each.trust();
-    const { chunkNbytes } = found;
-    const missing = lacking(pieces, found.nbytes);
-    if (missing) throw new this.#parts.http.Fault("source", `it ends ${missing} bytes early`, found.nbytes);
+    const { chunkNbytes } = cached;
+    const missing = lacking(pieces, cached.nbytes);
+    if (missing) throw new this.#parts.http.Fault("source", `it ends ${missing} bytes early`, cached.nbytes);
     const window = gpu && new Window(gpu.queue);
     const scatter = new Scatter(pieces, (target, offset, bytes) => {
       if (gpu) gpu.writeBytes(target, offset, /** @type {Uint8Array<ArrayBuffer>} */ (bytes));
@@ -164,52 +163,52 @@ export class Fetcher {
     const ready = leading(pieces);
     let reported = 0;
     const tick = setInterval(() => {
-      // Between chunks the bytes on their way are shown; they never count as ready.
-      if (found.filling) report(Math.max(reported, Math.min(scatter.done + found.filling, total)), 0);
+      // Bytes of an incomplete chunk are reported; they never count as ready.
+      if (cached.filling) report(Math.max(reported, Math.min(scatter.done + cached.filling, total)), 0);
     }, REPORT_MS);
     const total = pieces.reduce((sum, { nbytes }) => sum + nbytes, 0);
-    const whole = sha256 ? found.count : 0;
+    const nHashed = sha256 ? cached.count : 0;
     try {
-      await found.stream(chunkOrder(pieces, chunkNbytes, whole), sha256, async (index, bytes) => {
+      await cached.stream(chunkOrder(pieces, chunkNbytes, nHashed), sha256, async (index, bytes) => {
         const before = scatter.done;
         scatter.feed(index * chunkNbytes, bytes);
         const used = scatter.done - before;
-        // Three chunks are under way at most: one that is filled here and two that are queued for the
-        // GPU, or one of these if another worker fills one too; without a GPU two that are read ahead.
-        const { following, buffered } = found;
+        // At most three chunks are in memory: one being filled and two queued for the GPU, or one queued
+        // if another worker is filling one too; without a GPU two are read ahead.
+        const { following, buffered } = cached;
         const queued = (await window?.add(used, following ? 0 : chunkNbytes)) ?? 0;
-        this.#note((buffered + Number(following)) * chunkNbytes + queued);
+        this.#notePeak((buffered + Number(following)) * chunkNbytes + queued);
         reported = scatter.done;
         report(reported, ready(index * chunkNbytes, bytes.length));
       }, !gpu);
     } finally {
       clearInterval(tick);
-      // So that nothing evicts them; it can wait until the weights are there.
-      for (const [place, name] of this.#passed.splice(0)) this.#open(place, name).catch(() => {});
+      // Mark them as in use, so that nothing evicts them; not needed before the weights are there.
+      for (const [parent, name] of this.#passed.splice(0)) this.#open(parent, name).catch(() => {});
     }
   }
 
-  /** Copy pieces again that `stream` has read, from the store alone; as there, but for the report.
+  /** Copy pieces again that `stream` has read, from the store alone. Parameters as there.
    * @param {string} folder @param {string} file @param {PyBuffer} table @param {Gpu | null} gpu
    * @param {Sink | null} sink */
   async reread(folder, file, table, gpu, sink) {
     const { decodePieces, Scatter, chunkOrder } = this.#parts.pieces;
     const pieces = decodePieces(table);
-    const found = this.#files.get(`${folder}/${file}`);
-    if (!found?.isOpen) throw new this.#parts.http.Fault("evicted", "it is not open any more", 0);
+    const cached = this.#files.get(`${folder}/${file}`);
+    if (!cached?.isOpen) throw new this.#parts.http.Fault("evicted", "it is not open any more", 0);
     const scatter = new Scatter(pieces, (target, offset, bytes) => {
       if (gpu) gpu.writeBytes(target, offset, /** @type {Uint8Array<ArrayBuffer>} */ (bytes));
       else sink?.(target, offset, bytes);
     });
-    const { chunkNbytes } = found;
+    const { chunkNbytes } = cached;
     for (const index of chunkOrder(pieces, chunkNbytes, 0)) {
-      await found.useKept(index, (bytes) => scatter.feed(index * chunkNbytes, bytes));
+      await cached.useStored(index, (bytes) => scatter.feed(index * chunkNbytes, bytes));
     }
   }
 
-  /** What a prefetch has just read of a small file, without a look at the store.
+  /** The bytes of a small file that a prefetch has just read, without reading the store; null if there are none.
    * @param {string} folder @param {string} file @param {number} most @param {string} sha256 */
-  async #passedOn(folder, file, most, sha256) {
+  async #takePassed(folder, file, most, sha256) {
     const { bytes, missing } = takePassed(`${folder}/${file}`);
     if (missing) throw new this.#parts.http.Fault("missing", "there is no such file", 0);
     if (!bytes || bytes.length > most) return null;
@@ -218,45 +217,45 @@ export class Fetcher {
     return bytes;
   }
 
-  /** Bring what is missing of files into the store, for a reader elsewhere: all small ones and, one after
-   * another, the large ones. Errors go to whoever asks for the file.
+  /** Fetch the missing chunks of files into the store, for a reader elsewhere: all small files and, one
+   * after another, the large ones. Whoever opens a file gets its error.
    * @param {string} folder @param {{ small: string[], large: string[] }} files
-   * @param {number} most bytes of a small file @param {(checked: Checked) => void} tell is called with each file
-   * whose version the server was asked for, and then of the bytes of a small one */
-  async prefetch(folder, { small, large }, most, tell) {
+   * @param {number} most bytes of a small file @param {(checked: Checked) => void} report called with each file
+   * whose version was requested, and again with the bytes of a small one */
+  async prefetch(folder, { small, large }, most, report) {
     if (!this.#shared.journal) return;
     const quiet = () => {};
     const open = async (/** @type {string} */ file) => {
       const url = `${folder}/${file}`;
       try {
-        const found = await this.#open(folder, file);
-        tell({ url });
-        return found;
+        const cached = await this.#open(folder, file);
+        report({ url });
+        return cached;
       } catch (error) {
-        // Kept as missing.
-        tell({ url, missing: /** @type {import("./http.js").Fault} */ (error).kind === "missing" });
+        // The journal has it as missing.
+        report({ url, missing: /** @type {import("./http.js").Fault} */ (error).kind === "missing" });
         return null;
       }
     };
     const manifest = await this.#manifest(folder).catch(quiet);
-    tell({ url: `${folder}/${MANIFEST}`, missing: manifest === null });
+    report({ url: `${folder}/${MANIFEST}`, missing: manifest === null });
     const smallOnes = small.map(async (file) => {
-      const found = await open(file);
-      if (!found || found.nbytes > most) return;
-      if (found.nbytes > MOST_PASSED_NBYTES) return found.prefetch();
-      const bytes = await found.readAll(most);
-      if (bytes.length <= MOST_PASSED_NBYTES) tell({ url: `${folder}/${file}`, bytes });
+      const cached = await open(file);
+      if (!cached || cached.nbytes > most) return;
+      if (cached.nbytes > MOST_PASSED_NBYTES) return cached.prefetch();
+      const bytes = await cached.readAll(most);
+      if (bytes.length <= MOST_PASSED_NBYTES) report({ url: `${folder}/${file}`, bytes });
     });
     const reading = smallOnes.map((each) => each.catch(quiet));
     for (let at = 0; at < large.length; at += MOST_AT_ONCE) {
-      // Asked for together: where all is there already, that is all there is to do.
+      // Opened together: if all chunks are in the store, nothing else has to be done.
       const opened = await Promise.all(large.slice(at, at + MOST_AT_ONCE).map(open));
-      for (const found of opened) if (found && found.nbytes > 0) await found.prefetch().catch(quiet);
+      for (const cached of opened) if (cached && cached.nbytes > 0) await cached.prefetch().catch(quiet);
     }
     await Promise.all(reading);
   }
 
-  /** The files that a folder's manifest names, else those that have come from it before.
+  /** The files that a folder's manifest lists, else those of it that are cached.
    * @param {string} folder @returns {Promise<string[]>} */
   async listed(folder) {
     const manifest = await this.#manifest(folder).catch(() => null);
@@ -266,28 +265,28 @@ export class Fetcher {
     return urls.filter((url) => url.startsWith(`${folder}/`)).map((url) => url.slice(folder.length + 1));
   }
 
-  /** Bytes there and in all of a file that is being fetched. @param {string} folder
+  /** Bytes stored and in total of a file that is being fetched. @param {string} folder
    * @param {string} file */
   progress(folder, file) {
-    const found = this.#files.get(`${folder}/${file}`);
-    return found?.isOpen ? [found.kept, found.nbytes] : [0, 0];
+    const cached = this.#files.get(`${folder}/${file}`);
+    return cached?.isOpen ? [cached.storedNbytes, cached.nbytes] : [0, 0];
   }
 
-  /** Stop what runs for a folder, and let other tabs go on. @param {string} folder */
+  /** Stop the loads of a folder, and release its locks for other tabs. @param {string} folder */
   close(folder) {
     for (const file of this.#filesOf(folder)) file.close();
     this.#manifests.delete(folder);
     this.#trusted.delete(folder);
-    this.#asKept.delete(folder);
+    this.#unchecked.delete(folder);
   }
 
-  /** Forget what is kept of a file. @param {string} folder @param {string} file */
+  /** Remove a file from the cache. @param {string} folder @param {string} file */
   async forget(folder, file) {
     if (!this.#files.has(`${folder}/${file}`)) await this.#open(folder, file).catch(() => {});
     await this.#files.get(`${folder}/${file}`)?.forget();
   }
 
-  /** Counts of a folder since it was closed last, as JSON. @param {string} folder */
+  /** Counts of a folder since it was last closed, as JSON. @param {string} folder */
   stats(folder) {
     const files = this.#filesOf(folder);
     const sum = (/** @type {keyof CachedFile["counts"]} */ of) => files.reduce((n, f) => n + f.counts[of], 0);
@@ -299,18 +298,18 @@ export class Fetcher {
     });
   }
 
-  /** Files that the page itself writes; null where nothing is kept. */
+  /** Files that the page itself writes; null without a store. */
   get ownFiles() {
     const { journal } = this.#shared;
     if (journal) this.#ownFiles ??= new this.#parts.journal.OwnFiles(journal, this.#shared.mostNbytes);
     return this.#ownFiles;
   }
 
-  /** What is kept, as JSON. */
+  /** The cached files, as JSON. */
   async entries() {
-    const found = (await this.#shared.journal?.entries()) ?? [];
+    const entries = (await this.#shared.journal?.entries()) ?? [];
     return JSON.stringify(
-      found
+      entries
         .filter(({ missing }) => !missing)
         .map(({ url, nbytes, storedNbytes, used, inUse, sha256 }) => {
           const kind = this.#parts.journal.kindOf(url);
@@ -319,7 +318,7 @@ export class Fetcher {
     );
   }
 
-  /** Bytes of all chunks that belong to no file. */
+  /** Total bytes of the chunks that belong to no file. */
   async orphanedNbytes() {
     const { journal } = this.#shared;
     let nbytes = 0;
@@ -328,29 +327,29 @@ export class Fetcher {
     return nbytes;
   }
 
-  /** Remove the chunks that belong to no file; how many. */
+  /** Remove the chunks that belong to no file, and return how many. */
   async removeOrphans() {
     return (await this.#shared.journal?.dropOrphans()) ?? 0;
   }
 
-  /** Forget every file whose URL is, or is below, one of these (a scheme alone is above none); all,
-   * and what dead tabs have left, without any. Says how many.
+  /** Remove the files whose URL is, or is below, one of these (a scheme alone is above none), and return
+   * how many. Without URLs remove all files, and what closed tabs left behind.
    * @param {string} urls JSON */
   async remove(urls) {
     const wanted = JSON.parse(urls);
     const above = (/** @type {string} */ url) => (/** @type {string} */ location) => {
-      const place = location.replace(/\/+$/, "");
-      return url === location || (/^https?:\/\/[^/]/.test(place) && `${url}/`.startsWith(`${place}/`));
+      const base = location.replace(/\/+$/, "");
+      return url === location || (/^https?:\/\/[^/]/.test(base) && `${url}/`.startsWith(`${base}/`));
     };
     const below = (/** @type {string} */ url) => !wanted.length || wanted.some(above(url));
-    const gone = ((await this.#shared.journal?.entries()) ?? []).filter(({ url }) => below(url));
-    for (const { url } of gone) this.#files.get(url)?.close();
-    await this.#shared.journal?.remove(gone.map(({ key }) => key));
+    const removed = ((await this.#shared.journal?.entries()) ?? []).filter(({ url }) => below(url));
+    for (const { url } of removed) this.#files.get(url)?.close();
+    await this.#shared.journal?.remove(removed.map(({ key }) => key));
     if (!wanted.length) await this.#shared.journal?.dropOrphans();
-    return gone.filter(({ missing }) => !missing).length;
+    return removed.filter(({ missing }) => !missing).length;
   }
 
-  /** Read and hash every chunk that is kept; damaged ones are dropped. JSON: damaged chunks by URL. */
+  /** Read and hash every cached chunk and remove the damaged ones; their number by URL, as JSON. */
   async verify() {
     const { journal, sha256 } = this.#shared;
     /** @type {Record<string, number>} */
@@ -367,7 +366,7 @@ export class Fetcher {
     return JSON.stringify(damaged);
   }
 
-  /** A manifest lists all files of its folder: the server is asked for no other.
+  /** Open a file. A manifest lists all files of its folder: no other is requested from the server.
    * @param {string} folder @param {string} file */
   async #open(folder, file) {
     const url = `${folder}/${file}`;
@@ -375,14 +374,14 @@ export class Fetcher {
     if (manifest?.size && !manifest.has(file)) {
       throw new this.#parts.http.Fault("unlisted", "the folder's manifest does not list it", 0);
     }
-    let found = this.#files.get(url);
-    if (!found) {
-      found = new this.#parts.download.CachedFile(url, this.#shared);
-      this.#files.set(url, found);
+    let cached = this.#files.get(url);
+    if (!cached) {
+      cached = new this.#parts.download.CachedFile(url, this.#shared);
+      this.#files.set(url, cached);
     }
-    await found.open(manifest?.get(file) ?? null);
-    if (this.#trusted.has(folder)) await found.trust();
-    return found;
+    await cached.open(manifest?.get(file) ?? null);
+    if (this.#trusted.has(folder)) await cached.trust();
+    return cached;
   }
 
   /** @param {string} folder */
@@ -392,13 +391,13 @@ export class Fetcher {
 
   /** @param {string} folder */
   #manifest(folder) {
-    let found = this.#manifests.get(folder);
-    if (!found) {
-      found = this.#readManifest(folder);
-      found.catch(() => this.#manifests.delete(folder));
-      this.#manifests.set(folder, found);
+    let reading = this.#manifests.get(folder);
+    if (!reading) {
+      reading = this.#readManifest(folder);
+      reading.catch(() => this.#manifests.delete(folder));
+      this.#manifests.set(folder, reading);
     }
-    return found;
+    return reading;
   }
 
   /** @param {string} folder */
@@ -410,17 +409,17 @@ export class Fetcher {
       if (kind === "missing") return null;
       if (kind) throw error;
       await this.forget(folder, MANIFEST);
-      throw new this.#parts.http.Fault("corrupt", `its manifest is not sound: ${message}`, 0);
+      throw new this.#parts.http.Fault("corrupt", `its manifest is invalid: ${message}`, 0);
     }
   }
 
   /** @param {number} nbytes */
-  #note(nbytes) {
+  #notePeak(nbytes) {
     this.peakChunkNbytes = Math.max(this.peakChunkNbytes, nbytes);
   }
 }
 
-/** Whether a prefetch for this page has just asked the server for the file's version; true once.
+/** Whether a prefetch for this page has just requested the file's version; true once.
  * @param {string} url */
 function wasChecked(url) {
   const { at = -Infinity } = allChecked().get(url) ?? {};
@@ -428,12 +427,12 @@ function wasChecked(url) {
   return performance.now() - at < CHECKED_MS;
 }
 
-/** What a prefetch has passed on of a file, once; that the file's version was asked for stays true.
+/** Take what a prefetch has passed on of a file, once. The file's version still counts as requested.
  * @param {string} url @returns {Partial<Checked>} */
 function takePassed(url) {
-  const found = allChecked().get(url);
-  if (!found || performance.now() - found.at >= CHECKED_MS) return {};
-  const { at, bytes, missing } = found;
+  const checked = allChecked().get(url);
+  if (!checked || performance.now() - checked.at >= CHECKED_MS) return {};
+  const { at, bytes, missing } = checked;
   if (bytes || missing) allChecked().set(url, { url, at });
   return { bytes, missing };
 }
@@ -444,17 +443,17 @@ function allChecked() {
 }
 
 /**
- * @param {Parts} parts @param {string} optionsJson what differs from the defaults
+ * @param {Parts} parts @param {string} optionsJson options that differ from the defaults
  * @returns {Promise<Fetcher>}
  */
 export async function createFetcher(parts, optionsJson) {
-  const asked = JSON.parse(optionsJson);
-  const patience = { ...DEFAULTS.patience, ...asked.patience };
-  const options = { ...DEFAULTS, ...asked, patience };
-  const { store, refused } = await parts.store.openStore(options.store, parts.idb);
+  const overrides = JSON.parse(optionsJson);
+  const patience = { ...DEFAULTS.patience, ...overrides.patience };
+  const options = { ...DEFAULTS, ...overrides, patience };
+  const { store, problems } = await parts.store.openStore(options.store, parts.idb);
   const fetcher = new Fetcher(parts, options, store);
   if (!store && options.store !== "none") {
-    fetcher.warn(`Nothing is kept for the next visit (${refused.join("; ") || "no such store"}).`);
+    fetcher.warn(`Nothing is cached for the next visit (${problems.join("; ") || "no such store"}).`);
   }
   return fetcher;
 }

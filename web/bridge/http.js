@@ -1,10 +1,12 @@
-// One file on a server, read by ranges over a network that drops, stalls and lies. It imports nothing
-// (see gpu.js). py/bascule/weights/remote.py does the same natively; tests hold both to one behaviour.
+// One file on a server, read by ranges over an unreliable network: connections drop and stall, servers
+// answer wrongly. It imports nothing (see gpu.js). py/bascule/weights/remote.py does the same natively;
+// tests hold both to one behaviour.
 
 /**
- * What distinguishes one version of a file from another; empty or -1 where the server does not say.
+ * What distinguishes one version of a file from another; empty or -1 where the server does not send it.
  * @typedef {{ nbytes: number, etag: string, modified: string }} Version
- * How long to go on: `silenceMs` is for another tab that holds the file's lock and brings nothing.
+ * When to retry and when to give up; `silenceMs` is for another tab that holds the file's lock and stores
+ * nothing.
  * @typedef {{ attempts: number, firstDelayMs: number, mostDelayMs: number, stallMs: number,
  *   mostWaitMs: number, silenceMs: number }} Patience
  */
@@ -17,11 +19,11 @@ const PROBE_MS = 5000;
 const CONTENT_RANGE = /^bytes (\d{1,15})-(\d{1,15})\/(?:\d{1,15}|\*)$/;
 const RETRIED = new Set([408, 425, 429, 500, 502, 503, 504]);
 
-/** What went wrong; Python makes its own error of these fields, read from the message. */
+/** A failed read. The message is JSON of its fields, from which Python makes its own error. */
 export class Fault extends Error {
   retryAfterMs = -1;
-  /** Whether fetch() itself refused, as it does where CORS does and where there is no network. */
-  refused = false;
+  /** Whether fetch() itself failed, as it does where CORS forbids the request and where there is no network. */
+  fetchFailed = false;
 
   /** @param {string} kind missing, unlisted, changed, cancelled, large, corrupt, cors, source, or network,
    * which is retried
@@ -41,10 +43,10 @@ export class Remote {
   retries = 0;
   /** @type {Version | null} */
   version = null;
-  /** Whether a part came without the name of its range, which servers may hide from other origins. */
+  /** Whether a part came without its Content-Range, which servers may hide from other origins. */
   unnamed = false;
   #sameOrigin;
-  #heard = false;
+  #responded = false;
 
   /** @param {string} url @param {Patience} patience */
   constructor(url, patience) {
@@ -54,28 +56,29 @@ export class Remote {
   }
 
   /** Ask the server for the file's version without its bytes. @param {AbortSignal} signal
-   * @param {number} [mostMs] give up after so long instead of trying again */
+   * @param {number} [mostMs] a single attempt with this time limit, without retries */
   async check(signal, mostMs) {
     const brief = { ...this.patience, attempts: 1, stallMs: mostMs ?? 0 };
     await this.#retried(0, -1, mostMs ? brief : this.patience, signal, async (patience) => {
       let { response, stop } = await this.#ask("HEAD", {}, patience, signal);
       stop();
       if (!response.ok && response.status !== 404 && response.status !== 410 && !RETRIED.has(response.status)) {
-        // Some servers refuse HEAD; a request for one byte says as much.
+        // Some servers reject HEAD; a request for one byte gives the same headers.
         ({ response, stop } = await this.#ask("GET", { Range: "bytes=0-0" }, patience, signal));
         await response.body?.cancel();
         stop();
       }
-      this.#refuse(response, 0);
+      this.#checkStatus(response, 0);
       this.version = versionOf(response);
       return true;
     });
     return /** @type {Version} */ (this.version);
   }
 
-  /** Bytes start to end, as they come; each part is overwritten by the next. What fails is tried again
-   * from where it stopped, in shorter ranges where nothing came: some browsers drop what they have when
-   * a connection breaks. @param {number} start @param {number} end @param {AbortSignal} signal */
+  /** Yield bytes start to end as they arrive; each part overwrites the one before. A failed request is
+   * retried from where it stopped, with a shorter range if nothing arrived: some browsers drop what
+   * they have received when a connection breaks.
+   * @param {number} start @param {number} end @param {AbortSignal} signal */
   async *read(start, end, signal) {
     let at = start;
     let failures = 0;
@@ -101,12 +104,12 @@ export class Remote {
     }
   }
 
-  /** A whole file whose size may be unknown, at most `most` bytes. @param {number} most
+  /** Read a complete file whose size may be unknown, at most `most` bytes. @param {number} most
    * @param {AbortSignal} signal */
-  async whole(most, signal) {
+  async readAll(most, signal) {
     return this.#retried(0, -1, this.patience, signal, async (patience) => {
       const { response, stop } = await this.#ask("GET", {}, patience, signal);
-      this.#refuse(response, 0);
+      this.#checkStatus(response, 0);
       this.version = { ...versionOf(response), nbytes: -1 };
       const parts = [];
       let nbytes = 0;
@@ -115,7 +118,7 @@ export class Remote {
         nbytes += part.length;
         if (nbytes > most) throw new Fault("large", "it is too large for what it should hold", 0);
       }
-      // A compressed body's length is not the file's; without compression it has to agree.
+      // A compressed body's length is not the file's; without compression they must agree.
       const promised = response.headers.get("content-length");
       const encoded = response.headers.get("content-encoding");
       if (promised && !encoded && Number(promised) !== nbytes) {
@@ -132,25 +135,25 @@ export class Remote {
     const known = this.version;
     /** @type {Record<string, string>} */
     const headers = { Range: `bytes=${at}-${end - 1}` };
-    // Across origins this header would cost a preflight that many servers refuse; there the answer's
+    // Across origins this header would cost a preflight that many servers reject; there the response's
     // own headers are compared.
-    const sure = known?.etag && !known.etag.startsWith("W/") ? known.etag : known?.modified;
-    if (this.#sameOrigin && sure) headers["If-Range"] = sure;
+    const validator = known?.etag && !known.etag.startsWith("W/") ? known.etag : known?.modified;
+    if (this.#sameOrigin && validator) headers["If-Range"] = validator;
     const { response, stop } = await this.#ask("GET", headers, patience, signal);
     try {
-      this.#refuse(response, at);
-      this.#sameVersion(response, at);
-      const whole = response.status === 200;
-      yield* body(response, stop, end - at, whole ? at : 0);
+      this.#checkStatus(response, at);
+      this.#checkVersion(response, at);
+      const ignoredRange = response.status === 200;
+      yield* body(response, stop, end - at, ignoredRange ? at : 0);
     } finally {
       stop();
     }
   }
 
   /** @param {Response} response @param {number} at */
-  #refuse(response, at) {
+  #checkStatus(response, at) {
     const { status } = response;
-    // 204: how a server says so without a red line in the console of each visit.
+    // 204: a server that avoids the console's error message for a 404.
     if (status === 404 || status === 410 || status === 204) {
       throw new Fault("missing", "there is no such file", at);
     }
@@ -164,12 +167,12 @@ export class Remote {
   }
 
   /** @param {Response} response @param {number} at */
-  #sameVersion(response, at) {
+  #checkVersion(response, at) {
     const encoding = response.headers.get("content-encoding") ?? "identity";
     if (encoding !== "identity") {
       throw new Fault("source", "the server compressed a file that was asked for as it is", at);
     }
-    if (response.status === 206) this.#sameRange(response.headers.get("content-range") ?? "", at);
+    if (response.status === 206) this.#checkRange(response.headers.get("content-range") ?? "", at);
     const now = versionOf(response);
     const before = (this.version ??= now);
     if (!agree(now, before)) throw new Fault("changed", "the file has changed on the server", at);
@@ -177,20 +180,20 @@ export class Remote {
   }
 
   /** RFC 9110, 15.3.7.1: a part must name its range. @param {string} range @param {number} at */
-  #sameRange(range, at) {
+  #checkRange(range, at) {
     const [, first, last] = CONTENT_RANGE.exec(range) ?? [];
     if (first !== undefined) {
       if (Number(first) === at && Number(last) >= at) return;
       throw new Fault("network", `the server sent another range (${range})`, at);
     }
     if (range || this.#sameOrigin) {
-      const missing = range ? `an unsound one: ${range.slice(0, 80)}` : "none";
-      throw new Fault("network", `the server sent a part without its Content-Range (${missing})`, at);
+      const sent = range ? `an invalid one: ${range.slice(0, 80)}` : "none";
+      throw new Fault("network", `the server sent a part without its Content-Range (${sent})`, at);
     }
     this.unnamed = true;
   }
 
-  /** A request that ends when nothing comes for too long; `stop` ends the watch, and the body.
+  /** Send a request that is aborted when nothing arrives for `stallMs`; `stop` ends the watch and the body.
    * @param {string} method @param {Record<string, string>} headers @param {Patience} patience
    * @param {AbortSignal} signal */
   async #ask(method, headers, patience, signal) {
@@ -210,24 +213,24 @@ export class Remote {
     };
     watch();
     try {
-      // On its way through the HTTP cache a whole file would be held a second time.
+      // The HTTP cache would store the file a second time.
       const response = await fetch(this.url, { method, headers, signal: abort.signal, cache: "no-store" });
-      this.#heard = true;
+      this.#responded = true;
       return { response, stop: Object.assign(stop, { watch, stallMs: patience.stallMs, signal }) };
     } catch (error) {
       stop();
-      const trouble = troubleOf(error, signal, patience.stallMs, 0);
-      trouble.refused = trouble.kind === "network" && !this.#sameOrigin && !this.#heard;
-      if (trouble.refused && /** @type {Error} */ (error).name === "TypeError" && (await this.#answers(signal))) {
-        throw new Fault("cors", `the page may not read its answer: ${corsOf()}`, 0);
+      const fault = faultOf(error, signal, patience.stallMs, 0);
+      fault.fetchFailed = fault.kind === "network" && !this.#sameOrigin && !this.#responded;
+      if (fault.fetchFailed && /** @type {Error} */ (error).name === "TypeError" && (await this.#isReachable(signal))) {
+        throw new Fault("cors", `the page may not read its response: ${corsOf()}`, 0);
       }
-      throw trouble;
+      throw fault;
     }
   }
 
-  /** Whether the server answers to a request whose answer no page may read: then it was CORS that
-   * refused the other. @param {AbortSignal} signal */
-  async #answers(signal) {
+  /** Whether the server answers a no-cors request, whose response no page may read: then CORS was why
+   * the other one failed. @param {AbortSignal} signal */
+  async #isReachable(signal) {
     const abort = new AbortController();
     const cancel = () => abort.abort();
     signal.addEventListener("abort", cancel);
@@ -255,7 +258,7 @@ export class Remote {
     }
   }
 
-  /** Sleep before another try, or throw: exponential backoff with full jitter.
+  /** Sleep before a retry, with exponential backoff and full jitter; throw if there is none.
    * @param {unknown} error @param {number} failures @param {number} at @param {number} end
    * @param {Patience} patience @param {AbortSignal} signal */
   async #wait(error, failures, at, end, patience, signal) {
@@ -264,7 +267,7 @@ export class Remote {
     const range = end < 0 ? "" : ` (bytes ${at} to ${end - 1})`;
     if (failures >= attempts) {
       const tries = attempts > 1 ? `, tried ${attempts} times` : "";
-      const cors = error.refused ? `; if it runs, ${corsOf()}` : "";
+      const cors = error.fetchFailed ? `; if it runs, ${corsOf()}` : "";
       throw new Fault("source", `${error.what}${range}${tries}${cors}`, at);
     }
     if (error.retryAfterMs > mostWaitMs) {
@@ -273,11 +276,12 @@ export class Remote {
     }
     this.retries += 1;
     const backoff = Math.random() * Math.min(mostDelayMs, firstDelayMs * 2 ** (failures - 1));
-    await pause(Math.max(backoff, error.retryAfterMs), signal, at);
+    await sleep(Math.max(backoff, error.retryAfterMs), signal, at);
   }
 }
 
-/** Equal in all that both state; ETags by weak comparison (RFC 9110, 8.8.3.2).
+/** Whether two versions are equal in every field that both have; ETags by weak comparison
+ * (RFC 9110, 8.8.3.2).
  * @param {Version} a @param {Version} b */
 export function agree(a, b) {
   const pairs = [
@@ -309,7 +313,7 @@ function retryAfter(header) {
 }
 
 /** @param {number} ms @param {AbortSignal} signal @param {number} at */
-function pause(ms, signal, at) {
+function sleep(ms, signal, at) {
   return new Promise((resolve, reject) => {
     const cancel = () => {
       clearTimeout(timer);
@@ -329,7 +333,7 @@ function corsOf() {
 }
 
 /** @param {unknown} error @param {AbortSignal} signal @param {number} stallMs @param {number} at */
-function troubleOf(error, signal, stallMs, at) {
+function faultOf(error, signal, stallMs, at) {
   if (error instanceof Fault) return error;
   const { name, message } = /** @type {Error} */ (error);
   if (signal.aborted) return new Fault("cancelled", "the load was cancelled", at);
@@ -340,8 +344,8 @@ function troubleOf(error, signal, stallMs, at) {
 }
 
 /**
- * The parts of an answer's body: `skip` bytes left out, `most` at most. One buffer is filled again and
- * again where the browser can: each part would be garbage otherwise.
+ * Yield the parts of a response's body: without its first `skip` bytes, at most `most` bytes. One buffer
+ * is reused where the browser supports it, so that the parts are not garbage to collect.
  * @param {Response} response @param {(() => void) & { watch: () => void, stallMs: number,
  *   signal: AbortSignal }} stop @param {number} most @param {number} skip
  * @returns {AsyncGenerator<Uint8Array<ArrayBuffer>>}
@@ -349,20 +353,20 @@ function troubleOf(error, signal, stallMs, at) {
 async function* body(response, stop, most, skip) {
   if (!response.body) throw new Fault("source", "the server sent no body", 0);
   const read = reader(response.body);
-  let given = 0;
+  let nYielded = 0;
   try {
-    while (given < most) {
+    while (nYielded < most) {
       stop.watch();
       const value = await read();
       if (!value) return;
       const from = Math.min(skip, value.length);
       skip -= from;
-      const part = value.subarray(from, Math.min(value.length, from + most - given));
-      given += part.length;
+      const part = value.subarray(from, Math.min(value.length, from + most - nYielded));
+      nYielded += part.length;
       if (part.length) yield part;
     }
   } catch (error) {
-    throw troubleOf(error, stop.signal, stop.stallMs, given);
+    throw faultOf(error, stop.signal, stop.stallMs, nYielded);
   } finally {
     stop();
   }
@@ -375,7 +379,7 @@ function reader(stream) {
   try {
     byob = stream.getReader({ mode: "byob" });
   } catch {
-    const plain = stream.getReader(); // a body that is no byte stream, in older browsers
+    const plain = stream.getReader(); // older browsers: the body is no byte stream
     return async () => (await plain.read()).value;
   }
   let view = new Uint8Array(READ_NBYTES);

@@ -1,55 +1,54 @@
-// What is kept of one file, and who may touch it: its journal entry, its chunks, and the browser's locks
-// that tabs share. Without a store everything answers as if nothing were kept. It imports nothing (see
-// gpu.js).
+// One file in the cache: its journal entry, its chunks, and the browser's locks that tabs share. Without
+// a store it behaves as an empty cache. It imports nothing (see gpu.js).
 
 /**
  * @typedef {import("./journal.js").Entry} Entry
  * @typedef {import("./fetcher.js").Shared} Shared
  */
 
-/** Between two looks at how much room there is. */
+/** Bytes written between two checks of the free space. */
 const CREDIT_NBYTES = 64 << 20;
-/** What may wait in memory until the model's header was read. */
-const MOST_WAITING_NBYTES = 32 << 20;
+/** Bytes that may be held in memory until the model's header was read. */
+const MOST_PENDING_NBYTES = 32 << 20;
 const BEAT_MS = 1000;
 const SILENT = Symbol("silent");
 
 /** @param {number} ms */
-function silence(ms) {
+function afterSilence(ms) {
   return new Promise((resolve) => setTimeout(() => resolve(SILENT), ms));
 }
 
-/** One file's place in the store. */
+/** One file in the cache. */
 export class Shelf {
   #url;
   #shared;
   #journal;
   #key = "";
-  /** Bytes that there was room for when it was last looked for. */
+  /** Bytes of the free space, as last checked, that are not written yet. */
   #credit = 0;
-  /** Nothing is evicted for a model before its header was read: a server that claims to have one
-   * removes nothing of others by that. */
+  /** Nothing is evicted for a model before its header was read, so that a server that only claims to
+   * have a model cannot evict others. */
   #trusted = false;
-  /** Chunks that are kept once it was, by hash. @type {Map<string, Uint8Array<ArrayBuffer>>} */
-  #waiting = new Map();
+  /** Chunks to store once it was, by hash. @type {Map<string, Uint8Array<ArrayBuffer>>} */
+  #pending = new Map();
   #unlock = () => {};
   #unuse = () => {};
   /** @type {Promise<void> | null} */
   #locking = null;
-  /** What other tabs and workers say that they have kept. @type {BroadcastChannel | null} */
+  /** Messages of other tabs and workers about chunks they have stored. @type {BroadcastChannel | null} */
   #channel = null;
-  #news = 0;
-  #seen = 0;
-  #hear = () => {};
-  #beaten = 0;
-  /** Whether the browser has granted the lock, and whether anybody still waits for it. */
+  #nMessages = 0;
+  #nSeen = 0;
+  #notify = () => {};
+  #lastBeat = 0;
+  /** Whether the browser has granted the lock, and whether it is still needed. */
   #granted = false;
-  #wanted = false;
-  /** Whether nobody else fetches the file; it becomes true in `turn` only, after which what is kept is
-   * read anew: until then another may have kept more than is known here. */
+  #needed = false;
+  /** Whether no other tab or worker fetches the file. Set in `turn` alone, whose caller then loads the
+   * journal entry again: another may have stored more chunks meanwhile. */
   locked = false;
-  /** Bytes that the store has given since the file was closed last. */
-  given = 0;
+  /** Bytes read from the store since the file was last closed. */
+  cachedNbytes = 0;
 
   /** @param {string} url @param {Shared} shared */
   constructor(url, shared) {
@@ -58,16 +57,17 @@ export class Shelf {
     this.#journal = shared.journal;
   }
 
-  /** Whether something could be kept only in the place of others, and may not be yet. */
-  get waits() {
-    return this.#waiting.size > 0;
+  /** Whether chunks are held in memory because storing them would evict others too early. */
+  get hasPending() {
+    return this.#pending.size > 0;
   }
 
-  get keeps() {
+  /** Whether there is a store. */
+  get isStored() {
     return this.#journal !== null;
   }
 
-  /** Note that the file is in use, so that no tab evicts it. @param {AbortSignal} signal */
+  /** Mark the file as in use, so that no tab evicts it, and load its entry. @param {AbortSignal} signal */
   async open(signal) {
     this.#key ||= await this.#shared.keyOf(this.#url);
     this.#unuse();
@@ -75,11 +75,11 @@ export class Shelf {
     if (this.#journal && !this.#channel && globalThis.BroadcastChannel) {
       this.#channel = new BroadcastChannel(`bascule:${this.#key}`);
       this.#channel.onmessage = () => {
-        this.#news += 1;
-        this.#hear();
+        this.#nMessages += 1;
+        this.#notify();
       };
     }
-    this.#journal?.touch(this.#key).catch(() => {}); // for the next eviction: nobody waits for it
+    this.#journal?.touch(this.#key).catch(() => {}); // for the next eviction; not awaited
     return this.load();
   }
 
@@ -93,69 +93,69 @@ export class Shelf {
     await this.#journal?.save(this.#key, entry).catch(() => {});
   }
 
-  /** Drop all that is kept of the file. */
+  /** Remove the file from the cache. */
   async clear() {
     if (this.#key) await this.#journal?.remove([this.#key]).catch(() => {});
   }
 
-  /** A chunk whose hash is right, or null; it may lie in `into`. @param {string} hash
+  /** Read a chunk with the right hash, or null; it may be in `into`. @param {string} hash
    * @param {number} nbytes @param {Uint8Array<ArrayBuffer>} into */
   async get(hash, nbytes, into) {
-    const waiting = this.#waiting.get(hash);
-    if (waiting && waiting.length === nbytes) {
-      into.set(waiting);
+    const pending = this.#pending.get(hash);
+    if (pending && pending.length === nbytes) {
+      into.set(pending);
       return into.subarray(0, nbytes);
     }
     const store = this.#journal?.store;
     const bytes = hash && store ? await store.get(`c-${hash}`, into).catch(() => null) : null;
     if (!bytes) return null;
-    this.given += bytes.length;
+    this.cachedNbytes += bytes.length;
     if (bytes.length === nbytes && (await this.#shared.sha256(bytes)) === hash) return bytes;
     this.#shared.warn(`A chunk of ${this.#url} is damaged in the cache; it is fetched again.`);
     await store?.remove(`c-${hash}`).catch(() => {});
     return null;
   }
 
-  /** Keep a chunk, and that the file has it. @param {string} hash
+  /** Store a chunk, and the file's entry with it. @param {string} hash
    * @param {Uint8Array<ArrayBuffer>} bytes @param {Entry} entry */
   async put(hash, bytes, entry) {
     if (!this.#journal) return;
     try {
-      if (!(await this.#room(hash, bytes, entry))) return;
+      if (!(await this.#hasSpace(hash, bytes, entry))) return;
       await this.#journal.store.put(`c-${hash}`, bytes);
       await this.#journal.save(this.#key, entry);
       this.#channel?.postMessage(hash);
     } catch (error) {
-      this.#stop(`the store took no more (${/** @type {Error} */ (error).message})`);
+      this.#stopStoring(`the store accepts no more (${/** @type {Error} */ (error).message})`);
     }
   }
 
-  /** The model's header was read: keep what has waited for that. @param {Entry} entry */
+  /** The model's header was read: store the chunks that were held back until then. @param {Entry} entry */
   async trust(entry) {
     this.#trusted = true;
-    const waiting = [...this.#waiting];
-    this.#waiting.clear();
-    for (const [hash, bytes] of waiting) await this.put(hash, bytes, entry);
+    const pending = [...this.#pending];
+    this.#pending.clear();
+    for (const [hash, bytes] of pending) await this.put(hash, bytes, entry);
   }
 
-  /** One tab or worker at a time fetches the file: until it is this one (then `locked`), or until
-   * another has brought something. @param {AbortSignal} signal */
+  /** Wait until this tab or worker is the one that fetches the file (then `locked`), or until another
+   * one has stored a chunk. @param {AbortSignal} signal */
   async turn(signal) {
     if (this.locked) return;
-    this.#wanted = true;
-    if (!this.#granted && this.#news === this.#seen) {
+    this.#needed = true;
+    if (!this.#granted && this.#nMessages === this.#nSeen) {
       this.#locking ??= this.#lock(signal).finally(() => (this.#locking = null));
-      this.#locking.catch(() => {}); // it may end when nobody waits for it any more
-      const heard = new Promise((resolve) => (this.#hear = () => resolve(true)));
-      const silent = silence(this.#shared.patience.silenceMs);
-      if (await Promise.race([this.#locking, heard, silent]) === SILENT) this.#goAlone();
+      this.#locking.catch(() => {}); // it may fail after nobody awaits it any more
+      const heard = new Promise((resolve) => (this.#notify = () => resolve(true)));
+      const silent = afterSilence(this.#shared.patience.silenceMs);
+      if (await Promise.race([this.#locking, heard, silent]) === SILENT) this.#fetchUnlocked();
     }
-    this.#seen = this.#news;
+    this.#nSeen = this.#nMessages;
     this.locked ||= this.#granted;
   }
 
-  /** Whoever holds the lock is frozen, or its network is: what is fetched twice does no harm. */
-  #goAlone() {
+  /** Fetch without the lock: its holder or its network is frozen, and fetching twice does no harm. */
+  #fetchUnlocked() {
     this.locked = true;
     this.#unlock = () => {
       this.locked = false;
@@ -172,23 +172,23 @@ export class Shelf {
       this.#unlock = () => {};
       unlock();
     };
-    if (!this.#wanted) this.#unlock(); // what it was for has ended
+    if (!this.#needed) this.#unlock();
   }
 
-  /** Bytes come: whoever waits for a chunk of a slow network need not lose patience. */
+  /** Announce that bytes arrive, so that others wait for a chunk of a slow network. */
   beat() {
     const now = performance.now();
-    if (now - this.#beaten < BEAT_MS) return;
-    this.#beaten = now;
+    if (now - this.#lastBeat < BEAT_MS) return;
+    this.#lastBeat = now;
     this.#channel?.postMessage("");
   }
 
   unlock() {
-    this.#wanted = false;
+    this.#needed = false;
     this.#unlock();
   }
 
-  /** The file is in use no longer. */
+  /** Mark the file as no longer in use. */
   close() {
     this.unlock();
     this.#unuse();
@@ -196,14 +196,14 @@ export class Shelf {
     this.#channel?.close();
     this.#channel = null;
     this.#trusted = false;
-    this.#waiting.clear();
-    this.given = 0;
+    this.#pending.clear();
+    this.cachedNbytes = 0;
   }
 
-  /** Whether a chunk can be kept now. Others are evicted for bytes that have come, not for bytes that
-   * are promised, and none where all of them would not make room for the file.
+  /** Whether there is space for a chunk now. Others are evicted for bytes that have arrived, not for
+   * bytes that are announced, and none if evicting all of them would not be enough for the file.
    * @param {string} hash @param {Uint8Array<ArrayBuffer>} bytes @param {Entry} entry */
-  async #room(hash, bytes, entry) {
+  async #hasSpace(hash, bytes, entry) {
     const nbytes = bytes.length;
     if (nbytes > this.#credit) {
       const journal = /** @type {import("./journal.js").Journal} */ (this.#journal);
@@ -212,11 +212,11 @@ export class Shelf {
       const missing = entry.hashes.filter((each) => !each).length * entry.chunkNbytes + nbytes;
       let lacking = Math.min(missing, entry.nbytes) - most;
       if (lacking <= 0 && nbytes > free) {
-        if (!this.#trusted) return this.#hold(hash, bytes);
+        if (!this.#trusted) return this.#holdBack(hash, bytes);
         lacking = await journal.makeRoom(nbytes, mostNbytes);
       }
       if (lacking > 0) {
-        this.#stop(`${(lacking / 1e6).toFixed(1)} MB too little room`);
+        this.#stopStoring(`not enough space (${(lacking / 1e6).toFixed(1)} MB missing)`);
         return false;
       }
       this.#credit = Math.max(nbytes, Math.min(free, CREDIT_NBYTES));
@@ -226,21 +226,21 @@ export class Shelf {
   }
 
   /** @param {string} hash @param {Uint8Array<ArrayBuffer>} bytes */
-  #hold(hash, bytes) {
-    const nbytes = [...this.#waiting.values()].reduce((sum, { length }) => sum + length, bytes.length);
-    if (nbytes <= MOST_WAITING_NBYTES) this.#waiting.set(hash, bytes.slice());
+  #holdBack(hash, bytes) {
+    const nbytes = [...this.#pending.values()].reduce((sum, { length }) => sum + length, bytes.length);
+    if (nbytes <= MOST_PENDING_NBYTES) this.#pending.set(hash, bytes.slice());
     return false;
   }
 
   /** @param {string} why */
-  #stop(why) {
-    this.#shared.warn(`${this.#url} is not kept for the next visit: ${why}.`);
+  #stopStoring(why) {
+    this.#shared.warn(`${this.#url} is not cached for the next visit: ${why}.`);
     this.#journal = null;
   }
 
-  /** A lock of the browser, shared by all tabs; nothing where there are none, or nothing to share.
+  /** Request one of the browser's locks, which all tabs share; without locks or a store, do nothing.
    * @param {string} name @param {LockMode} mode @param {AbortSignal} signal
-   * @returns {Promise<() => void>} lets go of it */
+   * @returns {Promise<() => void>} releases it */
   #request(name, mode, signal) {
     const { locks } = navigator;
     if (!locks || !this.#journal) return Promise.resolve(() => {});

@@ -1,8 +1,8 @@
-// Where bytes are kept in a page from one visit to the next: the origin's private file system (OPFS),
-// the Cache API or IndexedDB, the first that proves to work. It imports nothing (see gpu.js).
+// The store of a page's bytes from one visit to the next: the origin's private file system (OPFS), the
+// Cache API or IndexedDB, the first that works when tried. It imports nothing (see gpu.js).
 
 /**
- * Named runs of bytes. `get` may fill and return a part of `into`; null for a name that is absent.
+ * Byte arrays by name. `get` may fill and return a part of `into`; null if there is no such name.
  * @typedef {{
  *   kind: string,
  *   get(name: string, into?: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer> | null>,
@@ -49,9 +49,9 @@ class FileStore {
   async put(name, bytes) {
     const handle = await this.#folder.getFileHandle(name, { create: true });
     try {
-      await writeWhole(handle, bytes);
+      await writeAll(handle, bytes);
     } catch (error) {
-      // Another tab that writes this name writes the same bytes: names follow from content.
+      // Another tab is writing the same bytes: names are derived from content.
       if (/** @type {Error} */ (error).name === "NoModificationAllowedError") return;
       await this.#folder.removeEntry(name).catch(() => {});
       throw error;
@@ -71,7 +71,7 @@ class FileStore {
   }
 }
 
-/** Into a buffer that is used again and again, where a worker may; null where it may not.
+/** Read a file into a reused buffer; null outside workers, or if the file is longer than it.
  * @param {FileSystemFileHandle} handle @param {Uint8Array<ArrayBuffer>} into */
 async function readInto(handle, into) {
   const open = /** @type {any} */ (handle).createSyncAccessHandle;
@@ -80,7 +80,7 @@ async function readInto(handle, into) {
   try {
     access = await open.call(handle, { mode: "read-only" });
   } catch {
-    return null; // another tab reads it, in a browser whose handles are exclusive
+    return null; // another tab reads it, and this browser's handles are exclusive
   }
   try {
     const size = access.getSize();
@@ -91,7 +91,7 @@ async function readInto(handle, into) {
 }
 
 /** @param {FileSystemFileHandle} handle @param {Uint8Array<ArrayBuffer>} bytes */
-async function writeWhole(handle, bytes) {
+async function writeAll(handle, bytes) {
   const open = /** @type {any} */ (handle).createSyncAccessHandle;
   if (!open) {
     const stream = await handle.createWritable();
@@ -103,7 +103,7 @@ async function writeWhole(handle, bytes) {
   try {
     access.truncate(0);
     if (access.write(bytes, { at: 0 }) !== bytes.length) {
-      throw new DOMException("the disk took a part only", "QuotaExceededError");
+      throw new DOMException("only a part was written", "QuotaExceededError");
     }
     access.flush();
   } finally {
@@ -116,8 +116,8 @@ async function bytesOf(blob) {
   return new Uint8Array(await blob.arrayBuffer());
 }
 
-/** Answers of the Cache API. It is opened for each use: one that was cleared meanwhile takes what it is
- * given, and keeps nothing. */
+/** Responses in the Cache API. The cache is opened for each use: one that was cleared since then accepts
+ * responses and stores nothing. */
 class CacheStore {
   kind = "cache";
 
@@ -128,18 +128,18 @@ class CacheStore {
 
   /** @param {string} name */
   async get(name) {
-    const found = await (await caches.open(NAME)).match(place(name));
-    return found ? new Uint8Array(await found.arrayBuffer()) : null;
+    const response = await (await caches.open(NAME)).match(urlOf(name));
+    return response ? new Uint8Array(await response.arrayBuffer()) : null;
   }
 
   /** @param {string} name @param {Uint8Array<ArrayBuffer>} bytes */
   async put(name, bytes) {
-    await (await caches.open(NAME)).put(place(name), new Response(bytes));
+    await (await caches.open(NAME)).put(urlOf(name), new Response(bytes));
   }
 
   /** @param {string} name */
   async remove(name) {
-    await (await caches.open(NAME)).delete(place(name));
+    await (await caches.open(NAME)).delete(urlOf(name));
   }
 
   async names() {
@@ -148,12 +148,12 @@ class CacheStore {
 }
 
 /** The Cache API wants URLs; nothing is ever fetched from these. @param {string} name */
-function place(name) {
+function urlOf(name) {
   const origin = /^https?:/.test(location.origin) ? location.origin : "https://cache.invalid";
   return `${origin}/.${NAME}/${name}`;
 }
 
-/** Rows of IndexedDB. */
+/** Records of IndexedDB. */
 class RowStore {
   kind = "indexeddb";
   #base;
@@ -192,11 +192,11 @@ class RowStore {
   }
 }
 
-/** What an open store says once site data were cleared: its folder is gone, its database closed. */
+/** Errors of an open store once site data were cleared: its folder is gone, its database closed. */
 const CLEARED = new Set(["NotFoundError", "InvalidStateError", "NotReadableError", "UnknownError"]);
 
-/** A store that is opened again, or the next one that works, when site data are cleared meanwhile. */
-class LastingStore {
+/** A store that is reopened, or replaced by the next one that works, if site data are cleared. */
+class ReopeningStore {
   #store;
   #open;
   /** @type {Promise<Store> | null} */
@@ -214,25 +214,25 @@ class LastingStore {
 
   /** @param {string} name @param {Uint8Array<ArrayBuffer>} [into] */
   get(name, into) {
-    return this.#lasting((store) => store.get(name, into));
+    return this.#retried((store) => store.get(name, into));
   }
 
   /** @param {string} name @param {Uint8Array<ArrayBuffer>} bytes */
   put(name, bytes) {
-    return this.#lasting((store) => store.put(name, bytes));
+    return this.#retried((store) => store.put(name, bytes));
   }
 
   /** @param {string} name */
   remove(name) {
-    return this.#lasting((store) => store.remove(name));
+    return this.#retried((store) => store.remove(name));
   }
 
   names() {
-    return this.#lasting((store) => store.names());
+    return this.#retried((store) => store.names());
   }
 
   /** @template T @param {(store: Store) => Promise<T>} work @returns {Promise<T>} */
-  async #lasting(work) {
+  async #retried(work) {
     try {
       return await work(this.#store);
     } catch (error) {
@@ -245,55 +245,56 @@ class LastingStore {
 }
 
 /**
- * The first store that keeps what it is given, and why those before it do not.
+ * Open the first store that works, and give the reasons why those before it do not.
  * @param {string} wanted "auto", a kind, or "none" @param {() => Promise<Idb>} idb loads the library
- * @returns {Promise<{ store: Store | null, refused: string[] }>}
+ * @returns {Promise<{ store: Store | null, problems: string[] }>}
  */
 export async function openStore(wanted, idb) {
-  const { store, refused } = await firstStore(wanted, idb);
+  const { store, problems } = await firstStore(wanted, idb);
   const reopen = async () => {
     const again = await firstStore(wanted, idb);
-    if (!again.store) throw new Error(`no storage works any more (${again.refused.join("; ")})`);
+    if (!again.store) throw new Error(`no storage works any more (${again.problems.join("; ")})`);
     return again.store;
   };
-  return { store: store && new LastingStore(store, reopen), refused };
+  return { store: store && new ReopeningStore(store, reopen), problems };
 }
 
 /** @param {string} wanted @param {() => Promise<Idb>} idb
- * @returns {Promise<{ store: Store | null, refused: string[] }>} */
+ * @returns {Promise<{ store: Store | null, problems: string[] }>} */
 async function firstStore(wanted, idb) {
   /** @type {Record<string, () => Promise<Store>>} */
   const open = { opfs: FileStore.open, cache: CacheStore.open, indexeddb: () => RowStore.open(idb) };
-  const refused = [];
+  const problems = [];
   for (const kind of wanted === "auto" ? KINDS : KINDS.filter((k) => k === wanted)) {
     try {
-      return { store: await soon(open[kind]().then(proven)), refused };
+      return { store: await withTimeout(open[kind]().then(checked)), problems };
     } catch (error) {
-      refused.push(`${kind}: ${/** @type {Error} */ (error)?.message || error}`);
+      problems.push(`${kind}: ${/** @type {Error} */ (error)?.message || error}`);
     }
   }
-  return { store: null, refused };
+  return { store: null, problems };
 }
 
-/** A store that gives back what it was given. @param {Store} store */
-async function proven(store) {
+/** Check that a store returns what was written to it. @param {Store} store */
+async function checked(store) {
   const name = `probe-${crypto.randomUUID()}`; // another tab may be probing as well
   const bytes = Uint8Array.of(98, 97, 115);
   await store.put(name, bytes);
-  const found = await store.get(name, new Uint8Array(8));
+  const stored = await store.get(name, new Uint8Array(8));
   await store.remove(name);
-  if (found?.join() !== bytes.join()) throw new Error("it does not give back what it was given");
+  if (stored?.join() !== bytes.join()) throw new Error("it does not return what was written to it");
   return store;
 }
 
-/** Some browsers never answer where storage is blocked. @template T @param {Promise<T>} work */
-function soon(work) {
+/** Reject after OPEN_MS: some browsers never answer if storage is blocked.
+ * @template T @param {Promise<T>} work */
+function withTimeout(work) {
   return /** @type {Promise<T>} */ (new Promise((resolve, reject) => {
-    let left = OPEN_TICKS;
-    // While Python's start holds up this thread it hears no answer: that counts as one tick.
+    let remaining = OPEN_TICKS;
+    // While Python starts, it blocks this thread, which hears no answer: that counts as one tick.
     const timer = setInterval(() => {
-      left -= 1;
-      if (left > 0) return;
+      remaining -= 1;
+      if (remaining > 0) return;
       clearInterval(timer);
       reject(new Error(`no answer within ${OPEN_MS / 1000} s`));
     }, OPEN_MS / OPEN_TICKS);

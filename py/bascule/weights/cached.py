@@ -59,7 +59,7 @@ class Keeping:
         """Keep nothing more, with one warning."""
         if self.journal is not None:
             self.journal = None
-            _warn(f"{self._location} is not kept for the next time: {why}.")
+            _warn(f"{self._location} is not cached for the next time: {why}.")
 
 
 @dataclass(slots=True)
@@ -356,7 +356,7 @@ class CachedFile:
                 journal.keep(digest, data)
                 journal.save(self._key, self.entry)
         except OSError as error:
-            self._keeping.stop(f"the disk took no more ({error.strerror})")
+            self._keeping.stop(f"the disk accepts no more ({error.strerror})")
 
     def _has_room(self, journal: Journal, digest: str, data: bytes) -> bool:
         """Whether a chunk can be cached now. Others are evicted for bytes that have come, not for
@@ -381,8 +381,8 @@ class CachedFile:
             if lacking > 0:
                 self._fits = False
                 _warn(
-                    f"{self.url} is not kept for the next time: "
-                    f"{lacking / 1e6:.1f} MB too little room."
+                    f"{self.url} is not cached for the next time: "
+                    f"not enough space ({lacking / 1e6:.1f} MB missing)."
                 )
                 return False
             self._credit = max(nbytes, min(space.free, _MOST_CREDIT_NBYTES))

@@ -54,11 +54,11 @@ def check_chunk_nbytes(nbytes: int) -> int:
 
 
 def parse_manifest(data: bytes, place: str) -> dict[str, Expected]:
-    """File name to what to expect; ModelFileError for a manifest that is cut off or not sound."""
+    """File name to what to expect; ModelFileError for a manifest that is truncated or invalid."""
     try:
         fields: Any = parse_json(data, MANIFEST_LIMITS)
     except JsonFault as fault:
-        problem = f"it is damaged or cut off ({fault})"
+        problem = f"it is damaged or truncated ({fault})"
         raise ModelFileError(place, problem, hint=_HINT) from None
     if not isinstance(fields, dict) or fields.get("version") != 1:
         raise ModelFileError(place, "it is no manifest of version 1")
@@ -76,7 +76,7 @@ def is_manifest(data: bytes) -> bool:
 
 
 def _expected(name: str, entry: Any, chunk: int, place: str) -> Expected:
-    fault = ModelFileError(place, f"its entry for {name[:80]!r} is not sound")
+    fault = ModelFileError(place, f"its entry for {name[:80]!r} is invalid")
     if not isinstance(entry, dict):
         raise fault
     nbytes, digest, chunks = entry.get("nbytes"), entry.get("sha256"), entry.get("chunks")

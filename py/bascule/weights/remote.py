@@ -216,8 +216,8 @@ class Remote:
             content_range = response.headers.get("content-range", "")
             result = _CONTENT_RANGE.fullmatch(content_range)
             if not result:  # RFC 9110, 15.3.7.1: without it the bytes could be any of the file's
-                missing = f"an unsound one: {content_range[:80]!r}" if content_range else "none"
-                raise _NetworkError(f"the server sent a part without its Content-Range ({missing})")
+                sent = f"an invalid one: {content_range[:80]!r}" if content_range else "none"
+                raise _NetworkError(f"the server sent a part without its Content-Range ({sent})")
             if int(result[1]) != at or int(result[2]) < at:
                 raise _NetworkError(f"the server sent another range ({content_range})")
         now = _version_of(response)

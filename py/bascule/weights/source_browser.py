@@ -197,7 +197,7 @@ class PageSource:
         if self._fetcher is None:
             self._fetcher = await page_fetcher(**self._options)
             if not self._revalidate:
-                self._fetcher.takeAsKept(self.location)
+                self._fetcher.skipChecks(self.location)
         return self._fetcher
 
     def _url(self, file: str) -> str:
