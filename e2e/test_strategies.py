@@ -22,7 +22,7 @@ from bascule.program.blocks import dequantize
 from bascule.backend.quantize import quantize
 from bascule.base.dtypes import BlockType
 from bascule.errors import BasculeError
-from bascule.compat.fallback.operation_runs import run_plainly
+from bascule.compat.fallback.operation_runs import run_in_one_piece
 from bascule.compat.fallback.operation_work import Request
 from bascule.compat.fallback.operations import operation_named
 
@@ -82,7 +82,7 @@ async def plainly(operation, inputs, context, backend):
         return "fine"  # there is no other way of it
     known = operation_named(operation, "plainly")
     try:
-        await run_plainly(backend, Request(known, inputs, context))
+        await run_in_one_piece(backend, Request(known, inputs, context))
     except BasculeError as error:
         return error.category
     return "fine"

@@ -1,7 +1,7 @@
-"""Whether an operation needs a fallback, why, and within what it has to stay.
+"""Whether an operation needs a fallback, why, and which limits it runs within.
 
-All of it from tables: that of Safari where a browser is named, else a record of capabilities, and
-the limits of the configuration.
+From tables: Safari's where a browser is named, else a record of capabilities; and the
+configuration's limits.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from bascule.machine.safari_facts import SPECIFIED_LIMITS
 from bascule.program.rewrites.rewrite import Limits
 
 BINDING = "maxStorageBufferBindingSize"
-# What the kernels that are fastest on hardware use, and every full WebGPU device has but these two.
-_WANTED_FEATURES = ("subgroups", "shader-f16")
-_WANTED_LIMITS = ("maxComputeInvocationsPerWorkgroup", "maxComputeWorkgroupStorageSize")
+# Optional features and limits that the fastest kernels use.
+_FAST_FEATURES = ("subgroups", "shader-f16")
+_FAST_LIMITS = ("maxComputeInvocationsPerWorkgroup", "maxComputeWorkgroupStorageSize")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """Why an operation needs a fallback; nothing where it needs none.
+class FallbackNeed:
+    """Why an operation needs a fallback; without `reasons` it needs none.
 
-    `by_table` is the reason that the table of Safari gives, empty where it gives none.
+    `by_table` is the reason from the table of Safari, or "".
     """
 
     reasons: tuple[str, ...] = ()
@@ -34,22 +34,23 @@ class Answer:
 
     @property
     def needed(self) -> bool:
-        """Whether it needs one."""
+        """Whether the operation needs a fallback."""
         return bool(self.reasons)
 
 
-def is_told(settings: Settings) -> bool:
-    """Whether the settings alone say what the machine is, so that nothing has to be probed."""
+def describes_machine(settings: Settings) -> bool:
+    """Whether the settings alone describe the machine, so that nothing has to be probed."""
     return settings.capabilities is not None or is_safari(settings.browser_info)
 
 
-def answer(settings: Settings, operation: Operation, found: Capabilities | None) -> Answer:
-    """Whether the plain way of an operation would be held back.
+def fallback_need(
+    settings: Settings, operation: Operation, probed: Capabilities | None
+) -> FallbackNeed:
+    """Whether this machine limits an operation that runs in one piece.
 
-    `found` is what was probed: looked at where neither the configuration nor the name of a Safari
-    tells more.
+    `probed` is used where neither the configuration nor the name of a Safari describes the machine.
     """
-    record = settings.capabilities or found
+    record = settings.capabilities or probed
     reasons = [*_limit_reasons(settings, operation)]
     by_table = ""
     if settings.capabilities is None and (row := safari_support(settings.browser_info)) is not None:
@@ -60,20 +61,20 @@ def answer(settings: Settings, operation: Operation, found: Capabilities | None)
             reasons.append(by_table)
     elif record is not None:
         reasons += _probed_reasons(record, operation)
-    return Answer(tuple(reasons), by_table)
+    return FallbackNeed(tuple(reasons), by_table)
 
 
 def _limit_reasons(settings: Settings, operation: Operation) -> Iterator[str]:
-    """Limits of the configuration below what any WebGPU device offers."""
+    """Limits of the configuration below those of every WebGPU device."""
     if operation.column == "shader_compilation":
         return
     least = SPECIFIED_LIMITS[BINDING]
     if settings.binding_nbytes < least:
-        yield f"tensors are held to {settings.binding_nbytes:,} bytes, under {least:,}"
+        yield f"tensors are limited to {settings.binding_nbytes:,} bytes, under {least:,}"
     if settings.memory_budget_nbytes is not None:
         most = settings.memory_budget_nbytes * settings.memory_threshold
         if most < SPECIFIED_LIMITS["maxBufferSize"]:
-            yield f"memory is held to {most:,.0f} bytes, less than the largest buffer"
+            yield f"memory is limited to {most:,.0f} bytes, less than the largest buffer"
 
 
 def _probed_reasons(record: Capabilities, operation: Operation) -> Iterator[str]:
@@ -88,25 +89,25 @@ def _probed_reasons(record: Capabilities, operation: Operation) -> Iterator[str]
         if binding < SPECIFIED_LIMITS[BINDING]:
             yield f"bindings are of {binding:,} bytes at most"
         return
-    for feature in _WANTED_FEATURES:
+    for feature in _FAST_FEATURES:
         if feature not in (record.features or ()):
             yield f"the adapter has no {feature}"
-    for name in _WANTED_LIMITS:
+    for name in _FAST_LIMITS:
         if limits.get(name, 0) < SPECIFIED_LIMITS[name]:
             yield f"{name} is {limits.get(name, 0):,}"
 
 
-def memory_budget(settings: Settings, found: Capabilities | None) -> int:
-    """Bytes that all of an operation's buffers may take together."""
+def memory_budget(settings: Settings, probed: Capabilities | None) -> int:
+    """Bytes that all buffers of an operation may take together."""
     if settings.memory_budget_nbytes is not None:
         return int(settings.memory_budget_nbytes)
-    record = settings.capabilities or safari_capabilities(settings.browser_info) or found
+    record = settings.capabilities or safari_capabilities(settings.browser_info) or probed
     return record.memory_budget_nbytes if record else DEFAULT_MEMORY_BUDGET_NBYTES
 
 
-def limits_of(settings: Settings, room_nbytes: float, device: Limits) -> Limits:
-    """What a program must keep within: `room_nbytes` for its intermediate values, the device's
-    limits, the configuration's, and those of a Safari.
+def limits_of(settings: Settings, memory_nbytes: float, device: Limits) -> Limits:
+    """The limits of a program: `memory_nbytes` for all of its buffers, the device's limits, the
+    configuration's, and those of a Safari.
     """
     binding = min(settings.binding_nbytes, device.binding_nbytes)
     if settings.capabilities is not None:
@@ -114,4 +115,4 @@ def limits_of(settings: Settings, room_nbytes: float, device: Limits) -> Limits:
     elif is_safari(settings.browser_info):
         binding = min(binding, SPECIFIED_LIMITS[BINDING])
     work = min(settings.dispatch_work, device.dispatch_work)
-    return Limits(binding, max(room_nbytes, 1), work, settings.weights_nbytes)
+    return Limits(binding, max(memory_nbytes, 1), work, settings.weights_nbytes)

@@ -1,4 +1,4 @@
-"""Dividing an operation into as few pieces as keep each of them within the limits."""
+"""Divide an operation into the fewest pieces that each stay within the limits."""
 
 from __future__ import annotations
 
@@ -8,53 +8,63 @@ from math import ceil
 from typing import Any
 
 from bascule.base.arrays import np
-from bascule.compat.fallback.operation_runs import PieceResult, broken, device_nbytes, strain
+from bascule.compat.fallback.operation_runs import (
+    PieceResult,
+    Violation,
+    device_nbytes,
+    limit_share,
+    violation_of,
+)
 from bascule.compat.fallback.operation_work import Array, Division, Request, Span, Work
 from bascule.errors import LimitError
 from bascule.program.program import Program
 from bascule.program.rewrites.rewrite import Limits, Rewrite, Taken, fit
 
-# A piece costs about a millisecond beside its work, and a hundred of them the caller's patience.
+# A piece costs about a millisecond beside its work.
 _MOST_PIECES = 64
-# Numbers of equal pieces that are tried, from the one that the device's bytes ask for on.
-_TRIED = 3
-# Axes whose halves differ by less are alike; the operation's first one is taken.
-_ALIKE = 1.01
+# How many numbers of equal pieces are tried, from the one that the device's bytes suggest.
+_N_TRIALS = 3
+_SMALLER_INPUTS = "Allow more, or give it smaller inputs: it is divided no further."
+_SPLIT_MATRICES = "Set enable_layer_processing to divide matrices."
+
+_Bisection = tuple[tuple[Span, ...], tuple[Span, ...]]
+# Limit shares within this factor are equal; then the operation's first axis is divided.
+_EQUAL_SHARES = 1.01
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The pieces of an operation by their spans; `division` is None where it is done at once."""
+    """The pieces of an operation by their spans; `division` is None if it runs in one piece."""
 
     work: Work
     division: Division | None = None
     pieces: tuple[tuple[Span, ...], ...] = ()
     taken: tuple[Taken, ...] = ()
 
-    async def joined(
+    async def run(
         self, start: Callable[[Request, Work], Awaitable[PieceResult]], of: Request
     ) -> Array:
-        """Start each piece before the one before it is waited for; their results as one array."""
+        """Start each piece before awaiting the one before; return their results as one array."""
         if self.division is None:
             return np.ascontiguousarray(await (await start(of, self.work)).get())
         if self.division.begin is not None:
-            whole = self.division.begin()
+            result = self.division.begin()
         else:
             dtype = np.uint8 if self.division.dtype == "u8" else np.float32
-            whole = np.empty(self.division.flat, dtype)
+            result = np.empty(self.division.flat, dtype)
         last: tuple[PieceResult, Any] | None = None
         for spans in self.pieces:
-            made = self.division.piece(spans)
-            if made is None:
+            part = self.division.piece(spans)
+            if part is None:
                 continue
-            piece, place = made
+            piece, index = part
             started = await start(piece, of.operation.record(piece))
             if last is not None:
-                whole[last[1]] = await last[0].get()
-            last = started, place
+                result[last[1]] = await last[0].get()
+            last = started, index
         if last is not None:
-            whole[last[1]] = await last[0].get()
-        return whole.reshape(self.division.shape)
+            result[last[1]] = await last[0].get()
+        return result.reshape(self.division.shape)
 
 
 def plan(
@@ -63,41 +73,40 @@ def plan(
     rewrites: Sequence[Rewrite],
     *,
     split_matrices: bool = True,
-    wanted: str = "",
+    forced_by: str = "",
 ) -> Plan:
-    """Divide an operation until no piece breaks a limit (`memory_nbytes` bounds all buffers of a
-    piece); with a reason that is `wanted`, into two pieces at least where that can be.
+    """Divide an operation until no piece exceeds a limit (`memory_nbytes` bounds all buffers of a
+    piece); with a reason in `forced_by` into at least two pieces, where that is possible.
 
     LimitError, with what the smallest piece needs, where none is small enough.
     """
     work = request.operation.record(request)
-    result = _broken(work.program, limits, rewrites)
-    if not result[0] and not wanted:
+    violation = _violation(work.program, limits, rewrites)
+    if violation is None and not forced_by:
         return Plan(work)
     planner = _Planner(request, limits, rewrites, split_matrices=split_matrices)
     if planner.division is None:
-        _refuse(result)
+        if violation is not None:
+            raise violation.error(_SMALLER_INPUTS)
         return Plan(work)
-    whole = tuple((0, axis.count) for axis in planner.division.axes)
-    if not result[0] and not planner.halves(whole):
+    full = tuple((0, axis.count) for axis in planner.division.axes)
+    if violation is None and not planner.bisections(full):
         return Plan(work)
-    pieces = planner.equal(whole) if result[0] else ()
-    pieces = pieces or tuple(sorted(planner.leaves(whole, divided=not result[0])))
-    if limits.memory_nbytes < device_nbytes(work.program) and len(pieces) > _MOST_PIECES:
-        what, needs, allowed = result
-        advice = f"Allow more memory: {len(pieces)} pieces would fit, and {_MOST_PIECES} are taken."
-        raise LimitError(what, needs, allowed, hint=advice)
-    reason = f"{result[0]} needs {result[1]}, and {result[2]}" if result[0] else wanted
+    pieces = planner.equal_pieces(full) if violation is not None else ()
+    pieces = pieces or tuple(sorted(planner.bisected(full, at_least_once=violation is None)))
+    reason = forced_by
+    if violation is not None:
+        if limits.memory_nbytes < device_nbytes(work.program) and len(pieces) > _MOST_PIECES:
+            n = len(pieces)
+            hint = f"Allow more memory: it would take {n} pieces, and {_MOST_PIECES} are the most."
+            raise violation.error(hint)
+        reason = f"{violation.what} needs {violation.needs}, and {violation.allowed}"
     taken = tuple(
-        Taken(axis.strategy, f"{reason}: divided by {axis.things}", n)
+        Taken(axis.strategy, f"{reason}: divided by {axis.items}", n)
         for index, axis in enumerate(planner.division.axes)
         if (n := len({spans[index] for spans in pieces})) > 1
     )
     return Plan(work, planner.division, pieces, taken)
-
-
-# A piece cut in two.
-_Halves = tuple[tuple[Span, ...], tuple[Span, ...]]
 
 
 class _Planner:
@@ -115,17 +124,17 @@ class _Planner:
         self._programs: dict[tuple[Span, ...], Program | None] = {}
         self._by_shapes: dict[str, Program] = {}
 
-    def halves(self, spans: tuple[Span, ...]) -> list[_Halves]:
-        """Every way to cut that piece in two, those of the operation's first strategy first."""
+    def bisections(self, spans: tuple[Span, ...]) -> list[_Bisection]:
+        """Every way to cut a piece in two, those of the operation's first strategy first."""
         assert self.division is not None
         order = self._request.operation.strategies
         ways: list[tuple[int, int]] = []
         for index, axis in enumerate(self.division.axes):
             first, end = spans[index]
-            barred = axis.strategy == "layer_decomposition" and not self._split_matrices
-            if end - first > 1 and not barred:
+            disabled = axis.strategy == "layer_decomposition" and not self._split_matrices
+            if end - first > 1 and not disabled:
                 ways.append((order.index(axis.strategy), index))
-        results: list[_Halves] = []
+        results: list[_Bisection] = []
         for _, index in sorted(ways):
             first, end = spans[index]
             middle = (first + end) // 2
@@ -133,63 +142,68 @@ class _Planner:
             results.append(((*before, (first, middle), *after), (*before, (middle, end), *after)))
         return results
 
-    def leaves(self, spans: tuple[Span, ...], *, divided: bool) -> list[tuple[Span, ...]]:
-        """The pieces of a piece; `divided` asks for two at least."""
+    def bisected(self, spans: tuple[Span, ...], *, at_least_once: bool) -> list[tuple[Span, ...]]:
+        """Bisect a piece until its pieces fit."""
         program = self._program(spans)
         if program is None:
             return []
-        result = _broken(program, self._limits, self._rewrites)
-        if not result[0] and not divided:
+        violation = _violation(program, self._limits, self._rewrites)
+        if violation is None and not at_least_once:
             return [spans]
-        ways = self.halves(spans)
-        if not ways:
-            hint = "" if self._split_matrices else "Set enable_layer_processing to divide matrices."
-            _refuse(result, hint)
-        # The second half is the larger one where they differ: where it does not fit nothing does.
-        first, second = ways[0] if divided else self._best(ways)
-        return self.leaves(second, divided=False) + self.leaves(first, divided=False)
+        ways = self.bisections(spans)
+        if not ways and violation is not None:
+            raise violation.error(_SMALLER_INPUTS if self._split_matrices else _SPLIT_MATRICES)
+        # The second half is the larger one where they differ: if it does not fit, nothing does.
+        first, second = ways[0] if at_least_once else self._best(ways)
+        return [
+            *self.bisected(second, at_least_once=False),
+            *self.bisected(first, at_least_once=False),
+        ]
 
-    def equal(self, whole: tuple[Span, ...]) -> tuple[tuple[Span, ...], ...]:
-        """Return about as many pieces as the whole is too large, all of one length; none where
-        dividing one axis is not enough.
+    def equal_pieces(self, full: tuple[Span, ...]) -> tuple[tuple[Span, ...], ...]:
+        """Divide one axis into pieces of one length, about as many as the operation exceeds its
+        limits times; none if that is not enough.
 
-        One length is one program: the last piece may begin within the one before.
+        One length is one program: the last piece may overlap the one before.
         """
         assert self.division is not None
-        program, ways = self._program(whole), self.halves(whole)
+        program, ways = self._program(full), self.bisections(full)
         if program is None or not ways:
             return ()
         first, _ = self._best(ways)
-        axis = next(at for at, span in enumerate(first) if span != whole[at])
+        axis = next(at for at, span in enumerate(first) if span != full[at])
         count = self.division.axes[axis].count
-        least = max(2, ceil(min(strain(program, self._limits), _MOST_PIECES)))
-        lengths = [-(-count // n) for n in range(least, least + _TRIED)]
+        least = max(2, ceil(min(limit_share(program, self._limits), _MOST_PIECES)))
+        lengths = [-(-count // n) for n in range(least, least + _N_TRIALS)]
         for length in dict.fromkeys([*lengths, max(1, count // least)]):
-            pieces = _equal(whole, axis, count, length)
-            # Of pieces of one length one stands for all, where that makes them alike.
-            checked = pieces[:1] if self.division.alike else pieces
+            pieces = _equal_spans(full, axis, count, length)
+            # One piece is checked for all where pieces of one length are one program.
+            checked = pieces[:1] if self.division.same_program else pieces
             programs = {id(each): each for each in map(self._program, checked) if each is not None}
-            if not any(_broken(p, self._limits, self._rewrites)[0] for p in programs.values()):
+            if not any(_violation(p, self._limits, self._rewrites) for p in programs.values()):
                 return pieces
         return ()
 
-    def _best(self, ways: Sequence[_Halves]) -> _Halves:
-        """Return the way of the least strain, the first of those that are alike."""
-        strains = [self._strain(way) for way in ways]
-        return next(w for w, s in zip(ways, strains, strict=True) if s <= _ALIKE * min(strains))
+    def _best(self, ways: Sequence[_Bisection]) -> _Bisection:
+        """Return the way with the least limit share, the first of those that are equal."""
+        shares = [self._limit_share(way) for way in ways]
+        most = _EQUAL_SHARES * min(shares)
+        return next(way for way, share in zip(ways, shares, strict=True) if share <= most)
 
-    def _strain(self, way: _Halves) -> float:
+    def _limit_share(self, way: _Bisection) -> float:
         programs = [self._program(spans) for spans in way]
-        return max(strain(program, self._limits) for program in programs if program is not None)
+        return max(
+            limit_share(program, self._limits) for program in programs if program is not None
+        )
 
     def _program(self, spans: tuple[Span, ...]) -> Program | None:
-        """What a piece runs: recorded once for pieces that are alike, or have the same shapes."""
+        """The program of a piece, recorded once for pieces of the same shapes."""
         assert self.division is not None
         lengths = tuple((0, end - first) for first, end in spans)
-        key = lengths if self.division.alike else spans
+        key = lengths if self.division.same_program else spans
         if key not in self._programs:
-            made = self.division.piece(spans)
-            self._programs[key] = None if made is None else self._recorded(made[0])
+            part = self.division.piece(spans)
+            self._programs[key] = None if part is None else self._recorded(part[0])
         return self._programs[key]
 
     def _recorded(self, piece: Request) -> Program:
@@ -200,25 +214,18 @@ class _Planner:
         return self._by_shapes[key]
 
 
-def _equal(
-    like: tuple[Span, ...], axis: int, count: int, length: int
+def _equal_spans(
+    full: tuple[Span, ...], axis: int, count: int, length: int
 ) -> tuple[tuple[Span, ...], ...]:
-    """Return spans of one length over an axis of `count`, which is at least that."""
+    """Return spans of one length over an axis of `count` items, which is no less than that."""
     starts = [min(at, count - length) for at in range(0, count, length)]
-    return tuple((*like[:axis], (at, at + length), *like[axis + 1 :]) for at in starts)
+    return tuple((*full[:axis], (at, at + length), *full[axis + 1 :]) for at in starts)
 
 
-def _broken(program: Program, limits: Limits, rewrites: Sequence[Rewrite]) -> tuple[str, str, str]:
-    """What `broken` says of a program once it is rewritten; of one that cannot be, why."""
+def _violation(program: Program, limits: Limits, rewrites: Sequence[Rewrite]) -> Violation | None:
+    """The limit that a program exceeds after it is rewritten, or that no rewrite meets."""
     try:
         fitted, _ = fit(program, limits, rewrites)
     except LimitError as error:
-        return error.limited, error.needs, error.limit
-    return broken(fitted, limits)
-
-
-def _refuse(found: tuple[str, str, str], hint: str = "") -> None:
-    what, needs, allowed = found
-    if what:
-        advice = hint or "Allow more, or give it smaller inputs: it is divided no further."
-        raise LimitError(what, needs, allowed, hint=advice)
+        return Violation(error.limited, error.needs, error.limit)
+    return violation_of(fitted, limits)

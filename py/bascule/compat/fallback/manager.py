@@ -1,7 +1,7 @@
-"""Operations that go on where the plain way cannot: within limits, in parts, on another tier.
+"""Operations with fallbacks: within limits, in pieces, on another tier.
 
-`FallbackManager` answers for any browser, `SafariWebGPUFallback` for a Safari by its version. Which
-operations and strategies there are: `bascule.compat.fallback.operations`.
+`FallbackManager` is for any browser, `SafariWebGPUFallback` for a Safari by its version. The table
+of operations and strategies: `bascule.compat.fallback.operations`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,15 @@ from math import isfinite
 from typing import Any, Self
 
 from bascule.base.waiting import start, sync
-from bascule.compat.fallback.answers import Answer, answer, is_told, limits_of, memory_budget
+from bascule.compat.fallback.answers import (
+    FallbackNeed,
+    describes_machine,
+    fallback_need,
+    limits_of,
+    memory_budget,
+)
 from bascule.compat.fallback.operation_work import Operation, Request
-from bascule.compat.fallback.operations import operation_named, wrapped
+from bascule.compat.fallback.operations import operation_named, unwrapped
 from bascule.compat.fallback.runs import FallbackRuns
 from bascule.compat.fallback.safari import SafariVersion
 from bascule.compat.fallback.settings import mapping_of, read_settings, tier_named
@@ -25,17 +31,17 @@ from bascule.program.rewrites.rewrite import Limits, Taken
 
 
 class FallbackManager(SafariVersion):
-    """Runs operations by name, the plain way where that fits and another way where it does not.
+    """Runs operations by name, in one piece where that fits, else by a fallback.
 
-    Of a Safari that `browser_info` names ("name", "version") its table says what needs a fallback;
-    else probing does, which needs no `browser_info`. `model_type` is "text", "vision", "audio" or
-    "multimodal": what "embedding" means, of tokens or of patches. `config` may have "tier",
+    For a Safari in `browser_info` ("name", "version") a table says what needs a fallback; without
+    `browser_info` the machine is probed. `model_type` is "text", "vision", "audio" or
+    "multimodal": whether "embedding" is of tokens or of patches. `config` may have "tier",
     "device", "capabilities", "memory_budget_nbytes", "binding_nbytes", "dispatch_work",
     "weights_nbytes" and "classify" (see `fallback.settings.read_settings`).
-    What an operation would hold past `memory_threshold` of the memory budget makes it run in
-    pieces, and where the smallest hold more it is refused (LimitError, with the bytes); matrices
-    are divided only with `enable_layer_processing`. `error_handler`, or its method
-    `handle_error`, is called with every error, those that are recovered from among them.
+    An operation that needs more than `memory_threshold` of the memory budget runs in pieces, and is
+    rejected if the smallest need more, too (LimitError, with the bytes); matrices are divided only
+    with `enable_layer_processing`. `error_handler`, or its method `handle_error`, is called with
+    every error, also before a recovery.
 
     Close it, or use it in `with` or `async with`. InputError for arguments that make no sense.
     """
@@ -60,21 +66,21 @@ class FallbackManager(SafariVersion):
         self.browser_info = self.settings.browser_info
         self._telemetry = Telemetry(bool(enable_telemetry))
         self._runs = FallbackRuns(self.settings, self._telemetry, _handler_of(error_handler))
-        self._found: Capabilities | None = None
+        self._probed: Capabilities | None = None
 
     async def ready(self) -> Self:
-        """Probe the machine where the settings do not tell what it is; once."""
-        if self._found is None and not is_told(self.settings):
-            self._found = await capabilities()
+        """Probe the machine once, unless the settings describe it."""
+        if self._probed is None and not describes_machine(self.settings):
+            self._probed = await capabilities()
         return self
 
     def needs_fallback(self, operation_name: str) -> bool:
-        """Whether the plain way of that operation would be held back in this browser.
+        """Whether that operation needs a fallback in this browser.
 
-        The machine is probed when that is asked first; where an event loop runs, `await ready()`
-        before (SetupError). InputError for an unknown operation, with the known ones.
+        The first call probes the machine; where an event loop runs, `await ready()` before
+        (SetupError). InputError for an unknown operation, with the known ones.
         """
-        return self._answer(
+        return self._need(
             operation_named(operation_name, "needs_fallback", self.settings.model_type)
         ).needed
 
@@ -86,29 +92,29 @@ class FallbackManager(SafariVersion):
     ) -> Any:
         """Run an operation; gives its result, or an awaitable of it where an event loop runs.
 
-        A named one takes the arrays and the settings that `operations.OPERATIONS` says, and "tier"
+        A named one takes the arrays and settings of its row in `operations.OPERATIONS`, and "tier"
         in its context, and gives a float32 array. A callable (which may be async) is called with
-        `inputs`, and if it has a second parameter, with the context as well; on a failure that may
-        pass it is called again, its context then with the "tier" to take and the "memory_scale" of
-        its chunks. InputError for what makes no sense; else the last error, as it is.
+        `inputs`, and if it has a second parameter, with the context as well; after a failure that
+        may pass it is called again, with the "tier" to use and the "memory_scale" of its chunks in
+        the context. InputError for invalid arguments; else the last error, unchanged.
         """
         return self.start_operation(operation, inputs, context)
 
     def get_performance_metrics(self) -> dict[str, Any]:
         """Counts since the start, or the last reset.
 
-        `fallback_activations` counts operations that took a strategy, failed at first or ran
-        elsewhere for want of a GPU, `native_operations` the others, `layer_operations` those whose
-        matrices were split, `wasm_fallbacks` those that so ended on "wasm" or "cpu" without being
-        asked to. `operation_timings` are milliseconds, `memory_usage` bytes: `peak_nbytes` is
-        the most that the driver has counted at a time (on tiers without a device: what was planned
-        for the largest piece), `plain_nbytes` what doing it at once would hold.
+        `fallback_activations` counts operations that used a strategy, failed at first or ran
+        elsewhere without a GPU, `native_operations` the others, `layer_operations` those whose
+        matrices were divided, `wasm_fallbacks` those that fell back to "wasm" or "cpu".
+        `operation_timings` are milliseconds, `memory_usage` bytes: `peak_nbytes` is the peak by the
+        driver's count (on tiers without a device: what was planned for the largest piece),
+        `plain_nbytes` what the operation would hold in one piece.
         """
         return self._telemetry.as_metrics()
 
     @property
     def last_taken(self) -> tuple[Taken, ...]:
-        """The strategies that the last named operation took: why, and into how many parts."""
+        """The strategies that the last named operation used: the reasons and numbers of pieces."""
         return self._runs.last_taken
 
     def reset_metrics(self) -> None:
@@ -116,7 +122,7 @@ class FallbackManager(SafariVersion):
         self._telemetry.reset()
 
     def close(self) -> None:
-        """Free the tiers that were opened here. Closing twice is fine."""
+        """Close the devices that were opened here. Closing twice is fine."""
         self._runs.close()
 
     def __enter__(self) -> Self:
@@ -139,38 +145,42 @@ class FallbackManager(SafariVersion):
         *,
         forced: bool = False,
     ) -> Any:
-        """What `run_with_fallback` does; `forced` takes a named one's strategy in any case."""
-        given = mapping_of(context, "context")
+        """As `run_with_fallback`; with `forced` a named one uses its strategy in any case."""
+        settings = mapping_of(context, "context")
         if callable(operation):
-            return start(self._runs.called(operation, inputs, given))
+            return start(self._runs.run_callable(operation, inputs, settings))
         model = self.settings.model_type
         known = operation_named(operation, "run_with_fallback", model, inputs)
-        request = Request(known, mapping_of(inputs, f"inputs of {known.name}"), given)
-        wanted = tier_named(given.get("tier", self.settings.tier), "context 'tier'")
+        request = Request(known, mapping_of(inputs, f"inputs of {known.name}"), settings)
+        tier = tier_named(settings.get("tier", self.settings.tier), "context 'tier'")
         if known.name == "shader_compilation":
-            request = wrapped(request)
-            # The device of the least that every one grants: none of its shaders wants more.
-            wanted = "webgpu-limited" if wanted in ("auto", "webgpu") else wanted
+            request = unwrapped(request)
+            # A device with the default limits: its shaders are the simplest.
+            tier = "webgpu-limited" if tier in ("auto", "webgpu") else tier
         request.check_names()
-        return start(self._named(request, wanted, forced, known))
+        return start(self._run_named(request, tier, forced, known))
 
-    def _answer(self, operation: Operation) -> Answer:
-        if self._found is None and not is_told(self.settings):
+    def _need(self, operation: Operation) -> FallbackNeed:
+        if self._probed is None and not describes_machine(self.settings):
             try:
                 sync(self.ready())
             except SetupError:
                 hint = "Call `await manager.ready()` once before."
                 raise SetupError("The machine is not probed yet.", hint=hint) from None
-        return answer(self.settings, operation, self._found)
+        return fallback_need(self.settings, operation, self._probed)
 
-    async def _named(self, request: Request, wanted: str, forced: bool, asked: Operation) -> Any:
+    async def _run_named(
+        self, request: Request, tier: str, forced: bool, operation: Operation
+    ) -> Any:
         await self.ready()
-        wanted_by = "it was asked for" if forced else self._answer(asked).by_table
-        return await self._runs.named(asked.name, request, wanted, wanted_by, self._found)
+        forced_by = "it was asked for" if forced else self._need(operation).by_table
+        return await self._runs.run_operation(
+            operation.name, request, tier, forced_by, self._probed
+        )
 
 
 class SafariWebGPUFallback(SafariVersion):
-    """The same for a Safari that need not be there: its version alone says what it needs.
+    """FallbackManager for a Safari by its version alone, on any machine.
 
     `browser_info` is that of a Safari ("name" may be left out), `config` as for FallbackManager.
     Close it, or use it in `with`.
@@ -201,8 +211,8 @@ class SafariWebGPUFallback(SafariVersion):
         inputs: Mapping[str, Any],
         context: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Run a named operation by its strategy, whether or not a table or a limit asks for it: in
-        two pieces at least, where it can be divided; else as `FallbackManager.run_with_fallback`.
+        """Run a named operation by its strategy, even if no table or limit requires that: in at
+        least two pieces, where it can be divided. Otherwise as `FallbackManager.run_with_fallback`.
         """
         operation_named(operation_name, "execute_with_fallback")
         return self.manager.start_operation(operation_name, inputs, context, forced=True)
@@ -224,27 +234,27 @@ def create_optimal_fallback_strategy(
     operation_type: str,
     config: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What FallbackManager would do for such an operation, as plain values; probes nothing.
+    """What FallbackManager would do for such an operation, as plain values; without probing.
 
-    `operation` is its name in the table, `needs_fallback` and `reasons` what the browser's table or
-    the configuration say, `strategy` the rewrite that is made for it, `strategies` all that may be
-    taken, in order. `tier` is where it would run, `limits` those it would run within
+    `operation` is its name in the table, `needs_fallback` and `reasons` follow from the browser's
+    table or the configuration, `strategy` is the most specific one, `strategies` all of them in
+    order. `tier` is where it would run, `limits` those it would run within
     (`binding_nbytes` of a tensor, `memory_nbytes` of all buffers; None: no bound),
     `memory_threshold` and `layer_processing` how.
     """
     settings = read_settings(browser_info, model_type, config)
     where = "create_optimal_fallback_strategy"
     operation = operation_named(operation_type, where, settings.model_type)
-    result = answer(settings, operation, None)
-    room = memory_budget(settings, None) * settings.memory_threshold
-    limits = limits_of(settings, room, Limits())
+    need = fallback_need(settings, operation, None)
+    memory_nbytes = memory_budget(settings, None) * settings.memory_threshold
+    limits = limits_of(settings, memory_nbytes, Limits())
     record = settings.capabilities or safari_capabilities(settings.browser_info)
     has_gpu = record is None or record.has_adapter
     return {
         "operation": operation.name,
         "model_type": settings.model_type,
-        "needs_fallback": result.needed,
-        "reasons": list(result.reasons),
+        "needs_fallback": need.needed,
+        "reasons": list(need.reasons),
         "strategy": operation.strategies[0],
         "strategies": list(operation.strategies),
         "tier": settings.tier if settings.tier != "auto" else "webgpu" if has_gpu else "wasm",
@@ -258,10 +268,10 @@ def _bound(limit: float) -> int | None:
     return int(limit) if isfinite(limit) else None
 
 
-def _handler_of(given: Any) -> Callable[[BaseException], Any]:
-    """What is called with every error."""
-    handler = getattr(given, "handle_error", given)
-    if given is not None and not callable(handler):
+def _handler_of(value: Any) -> Callable[[BaseException], Any]:
+    """The function to call with every error."""
+    handler = getattr(value, "handle_error", value)
+    if value is not None and not callable(handler):
         expected = "a callable, or an object with a method handle_error"
-        raise InputError("error_handler", expected, type(given).__name__)
+        raise InputError("error_handler", expected, type(value).__name__)
     return handler or (lambda _: None)

@@ -1,4 +1,4 @@
-"""Vision features on plain arrays: the patch embedding of an image, a convolution by a product."""
+"""Vision features on numpy arrays: an image's patch embedding, as patches and a matrix product."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ def feature_extraction(request: Request) -> Work:
     """Convolve image (H, W, C) or (B, H, W, C) with weight (N, KH, KW, C), add bias (N).
 
     Gives (H', W', N) or (B, H', W', N) float32. The context has "stride", by default the window
-    (patches side by side), and "padding" with zeros, by default 0: a number, or (down, across).
+    (patches that do not overlap), and the zero "padding", by default 0: a number, or (rows,
+    columns).
     """
     image = request.floats("image", ndims=(3, 4))
     weight = request.floats("weight", ndims=(4,))
-    bias = request.maybe("bias", ndims=(1,))
+    bias = request.optional_floats("bias", ndims=(1,))
     names = ["image", "weight", *(["bias"] if bias is not None else [])]
     fits = image.shape[-1] == weight.shape[3] and (bias is None or len(bias) == len(weight))
-    request.need(fits, "image (..., H, W, C), weight (N, KH, KW, C), bias (N)", *names)
+    request.require(fits, "image (..., H, W, C), weight (N, KH, KW, C), bias (N)", *names)
     stride_y, stride_x = _pair(request, "stride", weight.shape[1:3], least=1)
     pad_y, pad_x = _pair(request, "padding", (0, 0), least=0)
     images = image.reshape(-1, *image.shape[-3:])
@@ -49,25 +50,25 @@ def feature_extraction(request: Request) -> Work:
 
 
 def divide_image(request: Request) -> Division:
-    """A convolution by images, and by bands of its lines, each with the lines that it sees."""
+    """Divide a convolution by images, and by rows of features with the rows of their windows."""
     image, weight = request.floats("image", ndims=(3, 4)), request.floats("weight", ndims=(4,))
     stride_y, stride_x = _pair(request, "stride", weight.shape[1:3], least=1)
     pad_y, pad_x = _pair(request, "padding", (0, 0), least=0)
     images = image.reshape(-1, *image.shape[-3:])
-    framed = np.pad(images, ((0, 0), (pad_y, pad_y), (0, 0), (0, 0)))
-    height = (framed.shape[1] - weight.shape[1]) // stride_y + 1
+    padded = np.pad(images, ((0, 0), (pad_y, pad_y), (0, 0), (0, 0)))
+    height = (padded.shape[1] - weight.shape[1]) // stride_y + 1
     width = (images.shape[2] + 2 * pad_x - weight.shape[2]) // stride_x + 1
     context = {**request.context, "padding": (0, pad_x), "stride": (stride_y, stride_x)}
 
     def piece(spans: tuple[Span, ...]) -> tuple[Request, Any]:
-        some, (first, end) = slice(*spans[0]), spans[1]
-        seen = slice(first * stride_y, (end - 1) * stride_y + weight.shape[1])
-        arrays = {**request.inputs, "image": framed[some, seen]}
-        return Request(request.operation, arrays, context, ()), (some, slice(first, end))
+        batch, (first, end) = slice(*spans[0]), spans[1]
+        rows = slice(first * stride_y, (end - 1) * stride_y + weight.shape[1])
+        arrays = {**request.inputs, "image": padded[batch, rows]}
+        return Request(request.operation, arrays, context, ()), (batch, slice(first, end))
 
     axes = (
         Axis("tiled_extraction", "images", len(images)),
-        Axis("tiled_extraction", "lines of the features", height),
+        Axis("tiled_extraction", "rows of the features", height),
     )
     shape = (height, width, len(weight))
     return Division(axes, piece, (*image.shape[:-3], *shape), (len(images), *shape))
@@ -76,8 +77,8 @@ def divide_image(request: Request) -> Division:
 def _pair(request: Request, name: str, default: tuple[int, ...], *, least: int) -> tuple[int, int]:
     result: Any = request.context.get(name, default)
     pair = result if isinstance(result, tuple | list) else (result, result)
-    whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in pair)
-    if len(pair) != 2 or not whole or min(pair) < least:
+    integers = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in pair)
+    if len(pair) != 2 or not integers or min(pair) < least:
         expected = f"a whole number from {least} on, or two of them"
         raise InputError(f"{request.where}, context {name!r}", expected, repr(result)[:80])
     return int(pair[0]), int(pair[1])

@@ -1,4 +1,4 @@
-"""Quantizing an array, slab by slab on the device, to the bytes of its blocks."""
+"""Quantize an array on the device, slab by slab, to the bytes of its blocks."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.weights.quantized import format_of
 
-_RUN = 32
+_BLOCK = 32
 
 
 def quantize(request: Request) -> Work:
-    """Blocks of tensor (..., C), C a multiple of 32, as uint8 (..., bytes of a row).
+    """Quantize tensor (..., C), C a multiple of 32, to blocks as uint8 (..., bytes of a row).
 
     The context has "bits": 4 (q4_1, the default) or 8 (q8_0), or a format's name. Only a slab of
-    the floats is on the device at a time; `bascule.WebGPUQuantizer` tells the errors as well.
+    the floats is on the device at a time; `bascule.WebGPUQuantizer` also reports the errors.
     """
     tensor = request.floats("tensor", ndims=(1, 2, 3, 4))
-    request.need(tensor.shape[-1] % _RUN == 0, f"rows of a multiple of {_RUN}", "tensor")
+    request.require(tensor.shape[-1] % _BLOCK == 0, f"rows of a multiple of {_BLOCK}", "tensor")
     dtype = format_of(request.context.get("bits", 4))
     if dtype is None:
         raise InputError(f"{request.where}, context 'bits'", "4 or 8", "None")
@@ -32,23 +32,23 @@ def quantize(request: Request) -> Work:
     return Work(
         freeze(graph),
         {},
-        lambda found: found["tensor"].reshape(shape),
+        lambda blocks: blocks["tensor"].reshape(shape),
         {"tensor": rows},
     )
 
 
 def divide_rows(request: Request) -> Division:
-    """Quantizing by rows of the tensor."""
+    """Divide quantizing by rows of the tensor."""
     tensor = request.floats("tensor", ndims=(1, 2, 3, 4))
     rows = tensor.reshape(-1, tensor.shape[-1])
     dtype = format_of(request.context.get("bits", 4))
-    assert dtype is not None  # `quantize` has checked it
+    assert dtype is not None  # checked in `quantize`
     block = block_of(dtype)
     row_nbytes = tensor.shape[-1] // block.n_elements * block.nbytes
 
     def piece(spans: tuple[Span, ...]) -> tuple[Request, Any]:
-        some = slice(*spans[0])
-        return Request(request.operation, {"tensor": rows[some]}, request.context), some
+        part = slice(*spans[0])
+        return Request(request.operation, {"tensor": rows[part]}, request.context), part
 
     axis = Axis("progressive_quantization", "rows", len(rows))
     shape = (*tensor.shape[:-1], row_nbytes)

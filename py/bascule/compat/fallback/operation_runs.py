@@ -1,97 +1,115 @@
-"""Running pieces of an operation on a backend, one after the other; two may be in flight."""
+"""Run pieces of an operation on a backend, one after another; two may be in flight."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import chain
 from math import inf, prod
 
 from bascule.backend.base import Backend, Executable, StateStore, WeightStore
 from bascule.base.arrays import np
 from bascule.compat.fallback.operation_work import Array, Request, Work
-from bascule.errors import InputError
+from bascule.errors import InputError, LimitError
 from bascule.program.ops import cost_of
 from bascule.program.program import Parameter, Program
 from bascule.program.rewrites.rewrite import Limits, Rewrite, Taken, fit
 from bascule.weights.quantized import SLAB_BLOCKS
 from bascule.weights.slabs import quantize_slabs, read_blocks, staging_nbytes
 
-# What a dispatch takes for its sizes, and a quantizer for its sums, at most.
+# The most bytes of a dispatch's params, and of a quantizer's sums.
 _PARAMS_NBYTES = 256
 _SUMS_NBYTES = 16 * -(-(SLAB_BLOCKS + 1) // 64) + 16
 _READ_NBYTES = 1 << 22
 _SLAB_NBYTES = 1 << 16
-# Slabs that are queued before one is waited for: a quarter of a piece's floats with the eighths.
+# Slabs in flight; each is an eighth of a piece's floats.
 _SLABS = 2
 
 
 def device_nbytes(program: Program) -> int:
-    """Bytes of every buffer that a program takes on a device: those that are read back are copied
-    to a staging buffer first, and floats that become blocks pass through another.
+    """Bytes of all buffers that a program needs on a device, staging buffers for results and for
+    weights that are quantized among them.
     """
-    kept = sum(_whole_words(v.nbytes) for v in (*program.states, *program.inputs))
-    kept += sum(_whole_words(p.nbytes) for p in program.parameters)
+    resident = sum(_word_aligned(v.nbytes) for v in (*program.states, *program.inputs))
+    resident += sum(_word_aligned(p.nbytes) for p in program.parameters)
     blocks = [p for p in program.parameters if p.dtype != "f32"]
     filling = _staging_nbytes(blocks) + _SUMS_NBYTES * len(blocks) * 2 + 16 if blocks else 0
     if not program.calls:
-        return kept + filling + sum(min(_READ_NBYTES, _whole_words(p.nbytes)) for p in blocks)
-    read = sum(_whole_words(v.nbytes) for v in (*program.outputs, *program.states))
+        return resident + filling + sum(min(_READ_NBYTES, _word_aligned(p.nbytes)) for p in blocks)
+    read = sum(_word_aligned(v.nbytes) for v in (*program.outputs, *program.states))
     running = program.planned_nbytes + _PARAMS_NBYTES * len(program.calls) + read
-    return kept + running + filling  # a piece's weights become blocks beside what ran the last
+    # The buffers of the last piece are still there while the next one's weights are quantized.
+    return resident + running + filling
 
 
 def _staging_nbytes(blocks: Sequence[Parameter], most: float = inf) -> int:
-    """Bytes of that staging buffer: an eighth of the floats, so that blocks save memory while they
-    are made, too, but no less than a slab that is worth a dispatch.
+    """Bytes of the staging buffer of weights that are quantized: an eighth of their floats, so that
+    quantizing saves memory, too, but no less than a slab that is worth a dispatch.
     """
     eighth = max(4 * prod(p.shape) for p in blocks) // 8
     return staging_nbytes(blocks, min(most, max(_SLAB_NBYTES, eighth)))
 
 
-def _whole_words(nbytes: int) -> int:
+def _word_aligned(nbytes: int) -> int:
     return max(4, -(-nbytes // 4) * 4)
 
 
-def broken(program: Program, limits: Limits) -> tuple[str, str, str]:
-    """The limit that a program breaks: what does, what that needs and what is allowed; or nothing.
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A limit that `what` exceeds: what it needs, and what is allowed."""
 
-    `Limits.memory_nbytes` bounds all of its buffers here.
-    """
-    worst = max(_demands(program, limits), key=lambda demand: demand[0])
-    return ("", "", "") if worst[0] <= 1 else worst[1:]
+    what: str
+    needs: str
+    allowed: str
+
+    def error(self, hint: str) -> LimitError:
+        """The error for a caller, with this advice."""
+        return LimitError(self.what, self.needs, self.allowed, hint=hint)
 
 
-def strain(program: Program, limits: Limits) -> float:
-    """How much of the limit that it comes nearest to a program takes; past 1 it breaks that."""
-    return max(share for share, *_ in _demands(program, limits))
+def violation_of(program: Program, limits: Limits) -> Violation | None:
+    """The limit that a program exceeds most; `Limits.memory_nbytes` bounds all of its buffers."""
+    share, worst = max(_demands(program, limits), key=lambda demand: demand[0])
+    return worst if share > 1 else None
 
 
-def _demands(program: Program, limits: Limits) -> Iterator[tuple[float, str, str, str]]:
-    """For each limit the share of it, what takes that, how much it needs and what is allowed."""
-    held = device_nbytes(program)
+def limit_share(program: Program, limits: Limits) -> float:
+    """The largest share that a program takes of any limit; above 1 it exceeds that limit."""
+    return max(share for share, _ in _demands(program, limits))
+
+
+def _demands(program: Program, limits: Limits) -> Iterator[tuple[float, Violation]]:
+    """For each limit the share that the program takes, and the violation if that exceeds 1."""
+    nbytes = device_nbytes(program)
     yield (
-        held / limits.memory_nbytes,
-        program.name,
-        f"{held:,} bytes on the device",
-        f"{limits.memory_nbytes:,.0f} bytes are allowed",
+        nbytes / limits.memory_nbytes,
+        Violation(
+            program.name,
+            f"{nbytes:,} bytes on the device",
+            f"{limits.memory_nbytes:,.0f} bytes are allowed",
+        ),
     )
     values = chain(program.parameters, program.states, program.inputs)
     for value in (*values, *(call.result for call in program.calls)):
         yield (
             value.nbytes / limits.binding_nbytes,
-            f"{value.name} of {program.name}",
-            f"{value.nbytes:,} bytes",
-            f"a binding holds at most {limits.binding_nbytes:,.0f}",
+            Violation(
+                f"{value.name} of {program.name}",
+                f"{value.nbytes:,} bytes",
+                f"a binding holds at most {limits.binding_nbytes:,.0f}",
+            ),
         )
     for call in program.calls:
         work = cost_of(call).multiply_adds
         yield (
             work / limits.dispatch_work,
-            f"{call.result.name} of {program.name}",
-            f"{work:,} multiply-adds",
-            f"a dispatch may have {limits.dispatch_work:,.0f}",
+            Violation(
+                f"{call.result.name} of {program.name}",
+                f"{work:,} multiply-adds",
+                f"a dispatch may have {limits.dispatch_work:,.0f}",
+            ),
         )
 
 
@@ -99,7 +117,7 @@ Outputs = Mapping[str, Array]
 
 
 class PieceResult:
-    """The result of a piece that a device may not have got to yet."""
+    """The result of a piece that may still be queued on a device."""
 
     def __init__(self, outputs: Awaitable[Outputs], finish: Callable[[Outputs], Array]) -> None:
         self._outputs: Awaitable[Outputs] | None = outputs
@@ -107,19 +125,19 @@ class PieceResult:
         self._result: Array | None = None
 
     async def get(self) -> Array:
-        """Wait for it. Errors as `Executable.run`, at the first call."""
+        """Wait for the result. Errors as `Executable.run`, at the first call."""
         if self._outputs is not None:
             outputs, self._outputs = self._outputs, None
             self._result = self._finish(await outputs)
-        assert self._result is not None  # nobody asks again for one that has failed
+        assert self._result is not None  # a failed result is not read again
         return self._result
 
 
-class Pieces:
-    """Runs works in a row. What the next one has alike, program or weights, is not made again.
+class PieceRunner:
+    """Runs works in a row; the next one reuses the program and the weights if they are the same.
 
-    While a device works on one, the next is written and queued behind it, where that is the same
-    program and the memory allows a second result on its way back.
+    While a device runs one, the next is written and queued behind it, if it is the same program and
+    there is memory for a second result.
     """
 
     def __init__(self, backend: Backend, limits: Limits, rewrites: Sequence[Rewrite] = ()) -> None:
@@ -133,40 +151,40 @@ class Pieces:
         self._weights_of: tuple[object, ...] | None = None
         self._last: PieceResult | None = None
         self.taken: dict[Taken, None] = {}
-        self.planned_nbytes = 0  # of the largest
+        self.planned_nbytes = 0  # of the largest piece
 
     async def run(self, request: Request, work: Work) -> Array:
-        """The result of one; the backend's turn is the caller's."""
+        """Return the result of one; the caller holds the backend's turn."""
         return await (await self.start(request, work)).get()
 
     async def start(self, request: Request, work: Work) -> PieceResult:
-        """Run one, or queue it; the one before it may still be on its way."""
+        """Run one, or queue it; the one before may still be in flight."""
         program, taken = fit(work.program, self._limits, self._rewrites)
         self.taken.update(dict.fromkeys(taken))
         self.planned_nbytes = max(self.planned_nbytes, device_nbytes(program))
-        alike = program == self._program
-        if not alike:
+        same_program = program == self._program
+        if not same_program:
             await self.settle()
             self.close()
             self._backend.trim()
             self._store = self._backend.store(program.parameters)
             self._program = program
         assert self._store is not None
-        only = not program.calls  # the weights are the work
-        named = request.weights_of is not None and request.weights_of == self._weights_of
-        if only or not (alike and named):
+        weights_only = not program.calls  # quantizing is all the work
+        same_weights = request.weights_of is not None and request.weights_of == self._weights_of
+        if weights_only or not (same_program and same_weights):
             blocks = await _fill(
-                self._backend, self._store, program.parameters, work.weights, read=only
+                self._backend, self._store, program.parameters, work.weights, read=weights_only
             )
             self._weights_of = request.weights_of
-            if only:
+            if weights_only:
                 return PieceResult(_ready(blocks), work.finish)
         if self._states is None or self._executable is None:
             self._states = self._backend.states(program.states, {})
             self._executable = await self._backend.prepare(program, self._store, self._states)
-            self.taken.update(dict.fromkeys(await simpler_shaders(self._backend, program)))
+            self.taken.update(dict.fromkeys(await _simplified(self._backend, program)))
         before, self._last = self._last, None
-        if before is not None and not self._has_room(program):
+        if before is not None and not self._fits_twice(program):
             await before.get()
         queued = None if work.states else self._executable.queued({}, work.inputs)
         if queued is not None:
@@ -174,52 +192,52 @@ class Pieces:
             return self._last
         if before is not None:
             await before.get()
-        outputs = await _ran(work, self._states, self._executable)
+        outputs = await _execute(work, self._states, self._executable)
         return PieceResult(_ready(outputs), work.finish)
 
     async def settle(self) -> None:
-        """Wait for the one that is on its way."""
+        """Wait for the work in flight."""
         last, self._last = self._last, None
         if last is not None:
             await last.get()
 
     async def stop(self) -> None:
-        """Wait for what is on its way, whatever becomes of it, and free everything."""
+        """Wait for the work in flight, ignore its errors, and free all buffers."""
         try:
             with suppress(Exception):
                 await self.settle()
         finally:
             self.close()
 
-    def _has_room(self, program: Program) -> bool:
-        """Whether two results may be on their way back at a time."""
-        read = sum(_whole_words(v.nbytes) for v in program.outputs)
+    def _fits_twice(self, program: Program) -> bool:
+        """Whether the memory holds two results in flight."""
+        read = sum(_word_aligned(v.nbytes) for v in program.outputs)
         return device_nbytes(program) + read <= self._limits.memory_nbytes
 
     def close(self) -> None:
-        """Free everything that was taken on the backend."""
+        """Free all buffers on the backend."""
         for each in (self._executable, self._states, self._store):
             if each is not None:
                 each.close()
         self._program = self._store = self._states = self._executable = None
 
 
-async def run_plainly(backend: Backend, request: Request) -> Array:
-    """The result of an operation in one piece, whatever it takes."""
-    pieces = Pieces(backend, Limits())
+async def run_in_one_piece(backend: Backend, request: Request) -> Array:
+    """Run an operation in one piece, without limits."""
+    runner = PieceRunner(backend, Limits())
     try:
         async with backend.turns.turn():
-            return await pieces.run(request, request.operation.record(request))
+            return await runner.run(request, request.operation.record(request))
     finally:
-        await pieces.stop()
+        await runner.stop()
 
 
 async def _ready(outputs: Outputs) -> Outputs:
     return outputs
 
 
-async def simpler_shaders(backend: Backend, program: Program) -> list[Taken]:
-    """What a device made simpler of a program that is prepared on it: a row for each reason."""
+async def _simplified(backend: Backend, program: Program) -> list[Taken]:
+    """Count the shaders of a prepared program that the device simplified, by reason."""
     counts = Counter(await backend.simplified(program))
     return [Taken("simplified_shader", reason, count) for reason, count in counts.items()]
 
@@ -232,24 +250,24 @@ async def _fill(
     *,
     read: bool,
 ) -> dict[str, Array]:
-    """Write the dense ones; make blocks of the others, one after the other, slab by slab.
+    """Write the dense weights; quantize the others one after another, slab by slab.
 
-    Gives the blocks' bytes by name where they are to be `read`.
+    With `read` returns the blocks' bytes by name.
     """
-    in_blocks = [p for p in parameters if p.dtype != "f32"]
+    quantized = [p for p in parameters if p.dtype != "f32"]
     for parameter in parameters:
         if parameter.dtype == "f32":
-            rows = rows_of(parameter, weights)
+            rows = stored_rows(parameter, weights)
             store.write(store.targets[parameter.name], 0, rows.data)
-    if not in_blocks:
+    if not quantized:
         return {}
-    staging = _staging_nbytes(in_blocks, backend.limits.binding_nbytes)
+    staging = _staging_nbytes(quantized, backend.limits.binding_nbytes)
     quantizer = await backend.quantizer(
-        store, in_blocks, staging_nbytes=staging, most_blocks=SLAB_BLOCKS
+        store, quantized, staging_nbytes=staging, most_blocks=SLAB_BLOCKS
     )
     try:
-        for parameter in in_blocks:
-            rows = rows_of(parameter, weights)
+        for parameter in quantized:
+            rows = stored_rows(parameter, weights)
             async for _ in quantize_slabs(quantizer, parameter, rows, staging, _SLABS):
                 pass
         for name, sums in (await quantizer.sums()).items():
@@ -258,13 +276,13 @@ async def _fill(
                 raise InputError(
                     f"weights {name!r}", "finite numbers that fit their blocks", problem
                 )
-        return {p.name: await read_blocks(quantizer, p) for p in in_blocks if read}
+        return {p.name: await read_blocks(quantizer, p) for p in quantized if read}
     finally:
         quantizer.close()
 
 
-async def _ran(work: Work, states: StateStore, executable: Executable) -> dict[str, Array]:
-    """Outputs by name, or what the states hold after the run where the work keeps those."""
+async def _execute(work: Work, states: StateStore, executable: Executable) -> dict[str, Array]:
+    """Run once; return the outputs by name, or the states after the run if the work keeps those."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, make in work.states.items():
         array = np.ascontiguousarray(make())
@@ -279,11 +297,11 @@ async def _ran(work: Work, states: StateStore, executable: Executable) -> dict[s
     return result
 
 
-def rows_of(parameter: Parameter, weights: Mapping[str, Array]) -> Array:
-    """What a parameter holds: its tensors one above the other, of them the rows that it keeps."""
-    whole = [weights[name] for name in parameter.tensors]
-    stacked = whole[0] if len(whole) == 1 else np.concatenate(whole)
-    kept = stacked[parameter.first :][: parameter.rows or None]
-    if kept.shape != parameter.shape:
-        raise InputError(f"parameter {parameter.name}", str(parameter.shape), str(kept.shape))
-    return np.ascontiguousarray(kept)
+def stored_rows(parameter: Parameter, weights: Mapping[str, Array]) -> Array:
+    """The rows of a parameter, from its tensors one above the other."""
+    tensors = [weights[name] for name in parameter.tensors]
+    stacked = tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
+    rows = stacked[parameter.first :][: parameter.rows or None]
+    if rows.shape != parameter.shape:
+        raise InputError(f"parameter {parameter.name}", str(parameter.shape), str(rows.shape))
+    return np.ascontiguousarray(rows)

@@ -1,4 +1,4 @@
-"""A named operation on arrays as a program: recorded, with what fills it and what it gives back."""
+"""A named operation on arrays as a program, with its inputs and the way to its result."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from bascule.program.rewrites.rewrite import StrategyName
 
 # A column of the Safari table (`safari.SafariSupport`).
 Column = Literal["four_bit", "kv_cache", "shader_compilation", "memory_management"]
-Given = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
     """A program and its arrays.
 
-    `weights` are by the names of tensors, `states` make what its states hold before the run (they
-    are large, and planning needs their shapes alone). `finish` makes the result of the outputs by
-    name, or of what the states hold after the run: where it `keeps_states`, no output is read.
+    `weights` are by the names of tensors, `states` return its states' contents before the run (they
+    are large, and planning needs their shapes alone). `finish` makes the result from the outputs by
+    name; with `keeps_states` from the states after the run, and no output is read.
     """
 
     program: Program
@@ -37,29 +36,28 @@ class Work:
     keeps_states: bool = False
 
 
-# Things first to end - 1 along an axis.
+# Items first to end - 1 along an axis.
 Span = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """An axis along which an operation can be divided: `count` things, such as "queries"."""
+    """An axis along which an operation can be divided: `count` items, such as "queries"."""
 
     strategy: StrategyName
-    things: str
+    items: str
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """How an operation can be done piece by piece.
+    """How an operation can run piece by piece.
 
-    `piece` gives the request for a span of each axis, and its place in the result; None where those
-    spans hold nothing to do. Places count in an array of shape `flat` and of that `dtype`, which
-    has the result's `shape` in the end; `begin` makes it where it holds something before any piece
-    has run. Pieces run in the order of the axes: those that divide
-    weights come first, so that they are written once. `alike` says that pieces with spans of the
-    same lengths are the same program.
+    `piece` returns the request for a span of each axis, and its index in the result; None where
+    those spans have no work. Indices are those of an array of shape `flat` and of that `dtype`,
+    which is reshaped to `shape` at the end; `begin` makes that array if it is not empty at first.
+    Pieces run in the order of the axes: those that divide weights come first, so that they are
+    written once. With `same_program`, pieces with spans of the same lengths are the same program.
     """
 
     axes: tuple[Axis, ...]
@@ -67,17 +65,17 @@ class Division:
     shape: tuple[int, ...]
     flat: tuple[int, ...]
     dtype: Literal["f32", "u8"] = "f32"
-    alike: bool = True
+    same_program: bool = True
     begin: Callable[[], Array] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What is known of an operation before its inputs are.
+    """A row of the table of operations.
 
-    `record` makes it a program; `column` says on what of a Safari it rests; `strategies` can bring
-    it within limits, the one that is made for it first; `inputs` names its arrays, "?" where one
-    may be left out; `context` the settings that it takes; `divide` says how it becomes pieces.
+    `record` makes a program of a request; `column` is the column of the Safari table that it
+    depends on; `strategies` can bring it within limits, the most specific first; `inputs` names its
+    arrays, with "?" the optional ones; `context` its settings; `divide` divides it into pieces.
     """
 
     name: str
@@ -92,36 +90,36 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the caller gave for an operation; its methods check what they hand out.
+    """A caller's inputs and settings of an operation; its methods check what they return.
 
-    Pieces of an operation with the same `weights_of` have the same weights; None is like no other.
+    Pieces of an operation with the same `weights_of`, unless it is None, have the same weights.
     """
 
     operation: Operation
-    inputs: Given
-    context: Given
+    inputs: Mapping[str, Any]
+    context: Mapping[str, Any]
     weights_of: tuple[object, ...] | None = None
 
     @property
     def where(self) -> str:
-        """For errors."""
+        """The operation, for errors."""
         return f"operation {self.operation.name}"
 
     def check_names(self) -> None:
-        """InputError for arrays and settings that the operation does not know: a slip, surely."""
+        """InputError for arrays and settings that the operation does not have."""
         arrays = {name.rstrip("?") for name in self.operation.inputs}
         settings = {*self.operation.context, "tier"}
-        for groups, given, known in (
+        for group, values, known in (
             ("input", self.inputs, arrays),
             ("context", self.context, settings),
         ):
-            unknown = sorted(set(map(str, given)) - known)
+            unknown = sorted(set(map(str, values)) - known)
             if unknown:
                 expected = f"some of {', '.join(sorted(known))}"
-                raise InputError(f"{self.where}, {groups}", expected, ", ".join(unknown)[:80])
+                raise InputError(f"{self.where}, {group}", expected, ", ".join(unknown)[:80])
 
     def floats(self, name: str, *, ndims: tuple[int, ...]) -> Floats:
-        """An array of numbers with so many axes and something in it, as float32."""
+        """A nonempty array of numbers with one of these numbers of axes, as float32."""
         result = self._array(name, ndims)
         if result.dtype.kind not in "fiub":
             raise InputError(f"{self.where}, input {name!r}", "numbers", f"dtype {result.dtype}")
@@ -136,28 +134,28 @@ class Request:
             raise InputError(f"{self.where}, input {name!r}", "whole numbers", problem)
         return result.astype(np.int64)
 
-    def maybe(self, name: str, *, ndims: tuple[int, ...]) -> Floats | None:
-        """Like `floats`; None where it was left out."""
+    def optional_floats(self, name: str, *, ndims: tuple[int, ...]) -> Floats | None:
+        """As `floats`; None for an absent one."""
         return None if self.inputs.get(name) is None else self.floats(name, ndims=ndims)
 
-    def whole(self, name: str, default: int, *, least: int = 0, most: int | None = None) -> int:
-        """A whole number of the context, `most` at most."""
+    def integer(self, name: str, default: int, *, least: int = 0, most: int | None = None) -> int:
+        """An integer of the context, from `least` to `most`."""
         result = self.context.get(name, default)
-        whole = isinstance(result, int | np.integer) and not isinstance(result, bool)
-        if not whole or result < least or (most is not None and result > most):
+        is_integer = isinstance(result, int | np.integer) and not isinstance(result, bool)
+        if not is_integer or result < least or (most is not None and result > most):
             range_ = f"from {least} on" if most is None else f"from {least} to {most:,}"
             expected = f"a whole number {range_}"
             raise InputError(f"{self.where}, context {name!r}", expected, repr(result)[:80])
         return int(result)
 
     def flag(self, name: str) -> bool:
-        """A yes or no of the context; no by default."""
+        """A boolean of the context; False by default."""
         result = self.context.get(name, False)
         if not isinstance(result, bool | np.bool_):
             raise InputError(f"{self.where}, context {name!r}", "True or False", repr(result)[:80])
         return bool(result)
 
-    def need(self, ok: bool, expected: str, *names: str) -> None:
+    def require(self, ok: bool, expected: str, *names: str) -> None:
         """InputError with the shapes of these inputs unless `ok`."""
         if not ok:
             shapes = ", ".join(f"{name} {np.shape(self.inputs[name])}" for name in names)
@@ -165,11 +163,11 @@ class Request:
 
     def _array(self, name: str, ndims: tuple[int, ...]) -> Array:
         where = f"{self.where}, input {name!r}"
-        given = self.inputs.get(name)
-        if given is None:
+        value = self.inputs.get(name)
+        if value is None:
             raise InputError(where, "an array", "nothing")
         try:
-            result = np.asarray(given)
+            result = np.asarray(value)
         except ValueError as error:  # rows of different lengths
             raise InputError(where, "an array", str(error)) from None
         if not result.size or (ndims and result.ndim not in ndims):
@@ -183,4 +181,4 @@ def single(
 ) -> tuple[Program, Callable[[Mapping[str, Array]], Array]]:
     """The frozen program of a graph with one output, and `Work.finish` for it."""
     graph.output(result)
-    return freeze(graph), lambda found: finish(found[result.name])
+    return freeze(graph), lambda outputs: finish(outputs[result.name])

@@ -1,4 +1,4 @@
-"""The operations that FallbackManager knows by name: one table that all its answers come from."""
+"""The table of the operations that FallbackManager runs by name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ModelType = Literal["text", "vision", "audio", "multimodal"]
 
 
 def no_program(request: Request) -> Work:
-    """For an operation that is another one's way to run (see `wrapped`): it has none of its own."""
+    """For an operation that only runs another one (see `unwrapped`): InputError."""
     raise InputError(request.where, "to be run through FallbackManager", "a call of its own")
 
 
@@ -120,7 +120,7 @@ OPERATIONS = (
 _BY_NAME = MappingProxyType({name: o for o in OPERATIONS for name in (o.name, *o.aliases)})
 
 
-# What "embedding" is in a model of that kind: of tokens, or of patches of images or spectrograms.
+# The operation that "embedding" names in a model of that type.
 _EMBEDDINGS: Mapping[ModelType, str] = MappingProxyType(
     {
         "text": "embedding_lookup",
@@ -134,10 +134,10 @@ _EMBEDDINGS: Mapping[ModelType, str] = MappingProxyType(
 def operation_named(
     name: object, where: str, model: ModelType = "text", inputs: object = None
 ) -> Operation:
-    """The operation of that name; InputError that lists all of them for another.
+    """The operation of that name; InputError with the known ones for another name.
 
-    "embedding" is what a `model` of that kind does with its inputs: of a multimodal one, patches
-    where there is an image among them.
+    "embedding" names the one that a `model` of that type uses: a multimodal one extracts features
+    if there is an "image" among the inputs.
     """
     if name == "embedding":
         images = model == "multimodal" and isinstance(inputs, Mapping) and "image" in inputs
@@ -150,21 +150,21 @@ def operation_named(
     return result
 
 
-def wrapped(request: Request) -> Request:
-    """The operation that `request` wants to see run on simpler shaders: "operation" names it, and
-    "inputs" are its own; the context is the same. InputError.
+def unwrapped(request: Request) -> Request:
+    """The request inside a `request` to run on simpler shaders: "operation" is its name, "inputs"
+    are its inputs; the context is the same. InputError.
     """
-    given, where = request.inputs, request.where
-    inner = operation_named(given.get("operation"), f"{where}, input 'operation'")
-    inputs = given.get("inputs")
-    if not isinstance(inputs, Mapping) or inner is request.operation or len(given) > 2:
+    outer, where = request.inputs, request.where
+    inner = operation_named(outer.get("operation"), f"{where}, input 'operation'")
+    inputs = outer.get("inputs")
+    if not isinstance(inputs, Mapping) or inner is request.operation or len(outer) > 2:
         expected = "the name of another 'operation' and a dictionary of its 'inputs'"
-        raise InputError(where, expected, repr(sorted(map(str, given)))[:80])
+        raise InputError(where, expected, repr(sorted(map(str, outer)))[:80])
     return Request(inner, inputs, request.context)
 
 
 def model_type_named(name: object, where: str) -> ModelType:
-    """The kind of model of that name; InputError for another."""
+    """The model type of that name; InputError for another."""
     for known in _EMBEDDINGS:
         if name == known:
             return known

@@ -1,4 +1,4 @@
-"""How FallbackManager runs an operation: within limits, with recovery, and counted."""
+"""Run operations for a FallbackManager: within limits, with recovery, and counted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bascule.compat.calling import n_arguments
 from bascule.compat.error_policy import Attempt, FallbackStrategy
 from bascule.compat.fallback.answers import limits_of, memory_budget
 from bascule.compat.fallback.dividing import Plan, plan
-from bascule.compat.fallback.operation_runs import Pieces, broken, device_nbytes
+from bascule.compat.fallback.operation_runs import PieceRunner, device_nbytes, violation_of
 from bascule.compat.fallback.operation_work import Array, Request
 from bascule.compat.fallback.settings import Settings
 from bascule.compat.fallback.strategies import rewrites_of
@@ -25,14 +25,14 @@ from bascule.compat.recovery import RecoveryManager
 from bascule.machine.capabilities import Capabilities
 from bascule.program.rewrites.rewrite import Limits, Taken
 
-# Once more in the same way, then elsewhere: an operation is short, and its caller waits for it.
+# One retry on the same tier, then the next one: an operation is short, and its caller waits for it.
 _RECOVERY = FallbackStrategy(max_retry_attempts=1, retry_delay=0.05)
 _LAST_TIERS = tuple(row.name for row in TABLE if row.anywhere)
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
-    """A result, what was done for it, and the most bytes that it held at a time."""
+class RunResult:
+    """A result, the strategies that were used for it, and its peak memory in bytes."""
 
     result: Array
     taken: tuple[Taken, ...]
@@ -44,7 +44,7 @@ class Ran:
 class FallbackRuns:
     """Runs operations for a FallbackManager; `handle` is called with every error.
 
-    `last_taken` are the rewrites that the last named operation took.
+    `last_taken` are the strategies that the last named operation used.
     """
 
     def __init__(
@@ -58,117 +58,117 @@ class FallbackRuns:
         self.last_taken: tuple[Taken, ...] = ()
 
     def close(self) -> None:
-        """Close the tiers that were opened here."""
+        """Close the devices that were opened here."""
         self._tiers.close()
 
-    async def named(
+    async def run_operation(
         self,
         name: str,
         request: Request,
-        wanted: str,
-        wanted_by: str,
-        found: Capabilities | None,
+        tier: str,
+        forced_by: str,
+        probed: Capabilities | None,
     ) -> Array:
-        """Run an operation of the table on the tier `wanted`, and count it under `name`; a reason
-        that it is `wanted_by` takes its strategy where no limit demands it.
+        """Run an operation of the table on a tier, and count it under `name`; with a reason in
+        `forced_by` by its strategy, though no limit requires that.
         """
         began = perf_counter()
-        budget = memory_budget(self._settings, found) * self._settings.memory_threshold
+        budget = memory_budget(self._settings, probed) * self._settings.memory_threshold
         try:
-            # What no tier can mend is refused before one is opened.
-            plain = self._plan(request, limits_of(self._settings, budget, Limits()), wanted_by)
+            # An operation that fits on no tier is rejected before one is opened.
+            plain = self._plan(request, limits_of(self._settings, budget, Limits()), forced_by)
         except Exception as error:
             self._handle(error)
             raise
-        attempt = partial(self._attempt, request, plain, wanted, budget, wanted_by)
-        ran = await self._recovery.execute_with_recovery(name, attempt)
-        self.last_taken = ran.taken
-        moved = ran.n_attempts > 1 or (wanted == "auto" and _lacks_gpu(found))
-        self._telemetry.note(
+        attempt = partial(self._attempt, request, plain, tier, budget, forced_by)
+        run = await self._recovery.execute_with_recovery(name, attempt)
+        self.last_taken = run.taken
+        fell_back = run.n_attempts > 1 or (tier == "auto" and _lacks_gpu(probed))
+        self._telemetry.count_operation(
             name,
             perf_counter() - began,
-            fallback=moved or bool(ran.taken),
-            by_layers=any(taken.strategy == "layer_decomposition" for taken in ran.taken),
-            wasm=moved and ran.tier in _LAST_TIERS and ran.tier != wanted,
+            fallback=fell_back or bool(run.taken),
+            by_layers=any(taken.strategy == "layer_decomposition" for taken in run.taken),
+            wasm=fell_back and run.tier in _LAST_TIERS and run.tier != tier,
         )
-        held = device_nbytes(plain.work.program)
-        self._telemetry.note_memory(name, held, ran.peak_nbytes, int(budget))
-        return ran.result
+        plain_nbytes = device_nbytes(plain.work.program)
+        self._telemetry.record_memory(name, plain_nbytes, run.peak_nbytes, int(budget))
+        return run.result
 
-    def _plan(self, request: Request, limits: Limits, wanted_by: str) -> Plan:
+    def _plan(self, request: Request, limits: Limits, forced_by: str) -> Plan:
         return plan(
             request,
             limits,
             rewrites_of(request.operation.strategies),
             split_matrices=self._settings.layer_processing,
-            wanted=wanted_by,
+            forced_by=forced_by,
         )
 
     async def _attempt(
         self,
         request: Request,
         plain: Plan,
-        wanted: str,
+        tier: str,
         budget: float,
-        wanted_by: str,
+        forced_by: str,
         attempt: Attempt,
-    ) -> Ran:
+    ) -> RunResult:
         try:
             if attempt.tier == "cpu":
                 backend = await self._tiers.simplest()
             else:
-                backend = await self._tiers.backend(attempt.tier or wanted)
+                backend = await self._tiers.backend(attempt.tier or tier)
             limits = limits_of(self._settings, budget * attempt.memory_scale, backend.limits)
-            made = plain
-            if attempt.memory_scale < 1 or broken(plain.work.program, backend.limits)[0]:
-                made = self._plan(request, limits, wanted_by)
-            return await self._ran(backend, request, made, limits, attempt.number)
+            plan = plain
+            if attempt.memory_scale < 1 or violation_of(plain.work.program, backend.limits):
+                plan = self._plan(request, limits, forced_by)
+            return await self._run_on(backend, request, plan, limits, attempt.number)
         except Exception as error:
             self._handle(error)
             raise
 
-    async def _ran(
+    async def _run_on(
         self, backend: Backend, request: Request, plan: Plan, limits: Limits, number: int
-    ) -> Ran:
-        pieces = Pieces(backend, limits, rewrites_of(request.operation.strategies))
+    ) -> RunResult:
+        runner = PieceRunner(backend, limits, rewrites_of(request.operation.strategies))
         async with backend.turns.turn():
             backend.trim()
             before = backend.memory.now_nbytes
             backend.mark_memory()
             try:
-                result = await plan.joined(pieces.start, request)
+                result = await plan.run(runner.start, request)
                 peak = backend.memory.marked_peak_nbytes - before
             finally:
-                await pieces.stop()
+                await runner.stop()
         # Tiers without a device count no intermediate values.
-        peak = peak if backend.adapter is not None else pieces.planned_nbytes
-        taken = (*plan.taken, *pieces.taken)
-        return Ran(result, taken, peak, backend.tier, number)
+        peak = peak if backend.adapter is not None else runner.planned_nbytes
+        taken = (*plan.taken, *runner.taken)
+        return RunResult(result, taken, peak, backend.tier, number)
 
-    async def called(
+    async def run_callable(
         self, operation: Callable[..., Any], inputs: Any, context: Mapping[str, Any]
     ) -> Any:
-        """Run a function of the caller's as it is, and after a failure as recovery says."""
+        """Call a function of the caller's, and again after a failure that may pass."""
         name = getattr(operation, "__name__", type(operation).__name__)
         began, last, attempts = perf_counter(), Attempt(), 0
-        movable = n_arguments(operation) > 1
+        takes_context = n_arguments(operation) > 1
 
-        async def go(attempt: Attempt) -> Any:
+        async def call(attempt: Attempt) -> Any:
             nonlocal last, attempts
             last, attempts = attempt, attempts + 1
             try:
-                if movable:
-                    made = operation(inputs, await self._told(context, attempt))
+                if takes_context:
+                    result = operation(inputs, await self._context_of(context, attempt))
                 else:
-                    made = operation(inputs)
-                return await made if isawaitable(made) else made
+                    result = operation(inputs)
+                return await result if isawaitable(result) else result
             except Exception as error:
                 self._handle(error)
                 raise
 
-        once: Callable[..., Any] = go if movable else lambda: go(Attempt())
-        result = await self._recovery.execute_with_recovery(name, once)
-        self._telemetry.note(
+        attempt_call: Callable[..., Any] = call if takes_context else lambda: call(Attempt())
+        result = await self._recovery.execute_with_recovery(name, attempt_call)
+        self._telemetry.count_operation(
             name,
             perf_counter() - began,
             fallback=attempts > 1,
@@ -176,15 +176,15 @@ class FallbackRuns:
         )
         return result
 
-    async def _told(self, context: Mapping[str, Any], attempt: Attempt) -> dict[str, Any]:
-        """The context of a function's attempt; "tier" is the caller's own at the first."""
+    async def _context_of(self, context: Mapping[str, Any], attempt: Attempt) -> dict[str, Any]:
+        """The context of an attempt; at the first, "tier" is the caller's own."""
         tier: str | None = attempt.tier
         if tier == "cpu":
             tier = (await self._tiers.simplest()).tier
-        moved = {} if tier is None else {"tier": tier}
-        return {**context, **moved, "memory_scale": attempt.memory_scale}
+        changed = {} if tier is None else {"tier": tier}
+        return {**context, **changed, "memory_scale": attempt.memory_scale}
 
 
-def _lacks_gpu(found: Capabilities | None) -> bool:
-    """Whether it was probed that there is none."""
-    return found is not None and not found.has_adapter
+def _lacks_gpu(probed: Capabilities | None) -> bool:
+    """Whether probing has shown that there is no GPU."""
+    return probed is not None and not probed.has_adapter

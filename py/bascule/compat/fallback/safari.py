@@ -1,4 +1,4 @@
-"""What the version of a Safari tells, by the names that the fallback guide gave the questions."""
+"""What follows from the version of a Safari, under the names of the fallback guide."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any
 
 from bascule.machine.safari import parse_safari_version, safari_features
 
-# What its WebGPU makes of Metal.
+# WebGPU and its features that use Metal's.
 _METAL = ("webgpu", "shader-f16", "subgroups", "timestamp-query")
 
 
 class SafariVersion:
-    """Questions to whoever has a `browser_info`."""
+    """Base of classes with a `browser_info`."""
 
     browser_info: Mapping[str, Any]
 
     def _parse_safari_version(self) -> float:
-        """The version, 17.4 for "17.4.1"; 0.0 where none can be read."""
+        """The version, such as 17.4 for "17.4.1"; 0.0 if there is none."""
         return parse_safari_version(self.browser_info)
 
     def _detect_metal_features(self) -> dict[str, bool]:
-        """Whether that Safari ships WebGPU and each of its features that rest on Metal's.
+        """Whether that Safari ships WebGPU and its features that use Metal's, by WebGPU names.
 
-        By the features' WebGPU names; all False for another browser.
+        All False for another browser.
         """
         ships = safari_features(self.browser_info)
         return {name: ships.get(name, False) for name in _METAL}

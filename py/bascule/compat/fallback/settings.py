@@ -1,4 +1,4 @@
-"""What a FallbackManager was asked for, checked."""
+"""The arguments of a FallbackManager, checked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONFIG = ("tier", "device", "capabilities", "classify", *_SIZES)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`browser_info` is empty where none was given; a size of None or inf was not given either."""
+    """An empty `browser_info` and a size of None or inf mean that there is none."""
 
     browser_info: Mapping[str, Any]
     model_type: ModelType
@@ -45,7 +45,7 @@ def read_settings(
     layer_processing: bool = True,
     memory_threshold: Any = 0.8,
 ) -> Settings:
-    """Check the arguments; InputError that says which is wrong.
+    """Check the arguments; InputError for one that is wrong.
 
     `config` may have "tier" (see `bascule.load`), "device" (an open one, which stays so),
     "capabilities" (in place of what probing would find), "memory_budget_nbytes", "binding_nbytes"
@@ -53,38 +53,40 @@ def read_settings(
     operation's weights: past it they become blocks of 8 bits, or of 4) and "classify" (see
     `RecoveryManager`).
     """
-    given = mapping_of(config, "config")
-    unknown = sorted(set(map(str, given)) - set(CONFIG))
+    values = mapping_of(config, "config")
+    unknown = sorted(set(map(str, values)) - set(CONFIG))
     if unknown:
         raise InputError("config", f"settings of {', '.join(CONFIG)}", ", ".join(unknown)[:80])
-    results = {name: value for name, value in given.items() if value is not None}
+    options = {name: value for name, value in values.items() if value is not None}
     for name in _SIZES:
-        size = results.get(name, 1)
+        size = options.get(name, 1)
         if isinstance(size, bool) or not isinstance(size, int | float) or not size >= 1:
             raise InputError(f"config {name!r}", "a number from 1 on", repr(size)[:80])
-    tier_named(results.get("tier", "auto"), "config 'tier'")
-    _need(results.get("device"), OpenDevice, "config 'device'", "what bascule.open_device gives")
-    _need(
-        results.get("capabilities"), Capabilities, "config 'capabilities'", "a Capabilities record"
+    tier_named(options.get("tier", "auto"), "config 'tier'")
+    _check_type(
+        options.get("device"), OpenDevice, "config 'device'", "what bascule.open_device gives"
     )
-    if not callable(results.get("classify", kind_of)):
-        raise InputError("config 'classify'", "a callable", repr(results["classify"])[:80])
+    _check_type(
+        options.get("capabilities"), Capabilities, "config 'capabilities'", "a Capabilities record"
+    )
+    if not callable(options.get("classify", kind_of)):
+        raise InputError("config 'classify'", "a callable", repr(options["classify"])[:80])
     return Settings(
         mapping_of(browser_info, "browser_info"),
         model_type_named(model_type, "model_type"),
         bool(layer_processing),
         _threshold(memory_threshold),
-        **results,
+        **options,
     )
 
 
-def mapping_of(given: Any, where: str) -> Mapping[str, Any]:
+def mapping_of(value: Any, where: str) -> Mapping[str, Any]:
     """A mapping, empty for None; InputError for anything else."""
-    if given is None:
+    if value is None:
         return {}
-    if not isinstance(given, Mapping):
-        raise InputError(where, "a dictionary", type(given).__name__)
-    return given
+    if not isinstance(value, Mapping):
+        raise InputError(where, "a dictionary", type(value).__name__)
+    return value
 
 
 def tier_named(tier: Any, where: str) -> str:
@@ -95,13 +97,13 @@ def tier_named(tier: Any, where: str) -> str:
     raise InputError(where, f'"auto" or one of {", ".join(TIERS)}', repr(tier)[:80], hint=hint)
 
 
-def _need(value: Any, type: type, where: str, expected: str) -> None:
+def _check_type(value: Any, type: type, where: str, expected: str) -> None:
     if value is not None and not isinstance(value, type):
         raise InputError(where, expected, repr(value)[:80])
 
 
-def _threshold(given: Any) -> float:
-    number = isinstance(given, int | float) and not isinstance(given, bool)
-    if not (number and isfinite(given) and 0 < given <= 1):
-        raise InputError("memory_threshold", "a number above 0, up to 1", repr(given)[:80])
-    return float(given)
+def _threshold(value: Any) -> float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and isfinite(value) and 0 < value <= 1):
+        raise InputError("memory_threshold", "a number above 0, up to 1", repr(value)[:80])
+    return float(value)

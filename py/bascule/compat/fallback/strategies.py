@@ -1,6 +1,6 @@
 """The rewrites of an operation's program, by the names of their strategies.
 
-Whatever else brings an operation within limits divides it: see `dividing`.
+The other strategies divide an operation: see `dividing`.
 """
 
 from __future__ import annotations
@@ -17,5 +17,5 @@ REWRITES: Mapping[StrategyName, Rewrite] = MappingProxyType(
 
 
 def rewrites_of(names: Collection[StrategyName]) -> list[Rewrite]:
-    """Those of `names` that are rewrites."""
+    """The rewrites among these strategies."""
     return [rewrite for name, rewrite in REWRITES.items() if name in names]

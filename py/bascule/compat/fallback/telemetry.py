@@ -1,4 +1,4 @@
-"""What a FallbackManager has done so far, under the names that its guide gave the figures."""
+"""Counts of a FallbackManager, under the names of the fallback guide."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Telemetry:
     )
     memory_usage: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
 
-    def note(
+    def count_operation(
         self, name: str, seconds: float, *, fallback: bool, by_layers: bool = False, wasm: bool
     ) -> None:
-        """Count one operation that went well."""
+        """Count one operation that succeeded."""
         if not self.enabled:
             return
         self.fallback_activations += fallback
@@ -40,8 +40,10 @@ class Telemetry:
             "max_ms": max(known["max_ms"], ms),
         }
 
-    def note_memory(self, name: str, plain_nbytes: int, nbytes: int, threshold_nbytes: int) -> None:
-        """Keep the most that an operation has held, and what the plain way would have."""
+    def record_memory(
+        self, name: str, plain_nbytes: int, nbytes: int, threshold_nbytes: int
+    ) -> None:
+        """Record an operation's peak, and what it would hold in one piece."""
         if not self.enabled:
             return
         known = self.memory_usage.get(name, {"plain_nbytes": 0, "peak_nbytes": 0})
@@ -58,7 +60,7 @@ class Telemetry:
         self.operation_timings, self.memory_usage = {}, {}
 
     def as_metrics(self) -> dict[str, Any]:
-        """All figures, in dictionaries of their own."""
+        """All counts, as new dictionaries."""
         return {
             "fallback_activations": self.fallback_activations,
             "native_operations": self.native_operations,

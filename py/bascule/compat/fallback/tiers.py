@@ -1,4 +1,4 @@
-"""The devices that a FallbackManager holds open: each opened when it is needed first."""
+"""The devices of a FallbackManager, each opened at first use."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from bascule.errors import TierUnavailableError
 
 
 class OpenDevices:
-    """By the names they were asked for. `device` is one of the caller's, which stays open."""
+    """Open devices by tier. `device` is one of the caller's, which stays open."""
 
     def __init__(self, device: OpenDevice | None = None) -> None:
         self._device = device
         self._opened: dict[str, OwnDevice] = {}
 
-    async def backend(self, wanted: str) -> Backend:
-        """The backend of a tier, or of the one that "auto" takes.
+    async def backend(self, tier: str) -> Backend:
+        """The backend of a tier, or of the one that "auto" chooses; reopened after a lost device.
 
-        One whose device was lost is opened anew. TierUnavailableError.
+        TierUnavailableError.
         """
-        given = self._device.backend if self._device is not None else None
-        if given is not None and not given.lost and wanted in ("auto", given.tier):
-            return given
-        if wanted not in self._opened:
-            self._opened[wanted] = OwnDevice(None, partial(open_device, wanted))
-        return (await self._opened[wanted].get()).backend
+        callers = self._device.backend if self._device is not None else None
+        if callers is not None and not callers.lost and tier in ("auto", callers.tier):
+            return callers
+        if tier not in self._opened:
+            self._opened[tier] = OwnDevice(None, partial(open_device, tier))
+        return (await self._opened[tier].get()).backend
 
     async def simplest(self) -> Backend:
-        """Where everything runs that fits the memory: "wasm", or "cpu" where that does not work."""
+        """The tier without WebGPU limits: "wasm", or "cpu" where that is unavailable."""
         try:
             return await self.backend("wasm")
         except TierUnavailableError:
             return await self.backend("cpu")
 
     def close(self) -> None:
-        """Close those that were opened here."""
+        """Close the devices that were opened here."""
         while self._opened:
             self._opened.popitem()[1].close()
