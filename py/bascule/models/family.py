@@ -22,7 +22,7 @@ from bascule.models.encoder.head import Head
 from bascule.models.image.config import ImageConfig
 from bascule.models.image.graph import Seeing
 from bascule.models.image_text.config import ImageTextConfig
-from bascule.models.image_text.graph import Reading
+from bascule.models.image_text.graph import TextRecorder
 from bascule.models.speech.config import Rows, SpeechConfig
 from bascule.models.tensors import Tensors
 from bascule.models.text_to_text.config import T5Config
@@ -173,7 +173,7 @@ class ImageTextFamily(Family):
     tensors: Callable[[ImageTextConfig], Tensors]
     as_matrices: Callable[[Mapping[str, TensorInfo]], dict[str, TensorInfo]]
     encode_image: Callable[[Seeing, Value, int], Value]
-    encode_text: Callable[[Reading], Value]
+    encode_text: Callable[[TextRecorder], Value]
     logit_scale: str
     processing: Mapping[str, Any]
     logit_bias: str = ""

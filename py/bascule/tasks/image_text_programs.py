@@ -8,7 +8,7 @@ from bascule.base.dtypes import DType
 from bascule.models.family import ImageTextFamily
 from bascule.models.image.graph import Seeing
 from bascule.models.image_text.config import ImageTextConfig
-from bascule.models.image_text.graph import Reading
+from bascule.models.image_text.graph import TextRecorder
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.program import Dim, Program
@@ -58,7 +58,7 @@ class ImageTextSettings:
         batch, tokens = Dim("B", bucket.batch), Dim("T", bucket.tokens)
         ids = graph.input("ids", (batch, tokens), "u32")
         lengths = graph.input("lengths", (batch,), "u32")
-        to = Reading(graph, self.config, ids, lengths, self.weights)
+        to = TextRecorder(graph, self.config, ids, lengths, self.weights)
         graph.output(self.family.encode_text(to))
         return freeze(graph)
 

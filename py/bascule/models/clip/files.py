@@ -10,14 +10,14 @@ from bascule.models.clip.graph import (
     IMAGE,
     IMAGE_PROJECTION,
     PATCHES,
-    PLACES,
     POST_NORM,
     PRE_NORM,
     TABLE,
     TEXT,
+    TEXT_POSITIONS,
     TEXT_PROJECTION,
     TOKEN,
-    WORDS,
+    TOKEN_TABLE,
 )
 from bascule.models.image.files import Sizes, layer_tensors, norm_tensors, patch_tensors
 from bascule.models.image.files import as_matrices as flattened
@@ -33,8 +33,8 @@ def tensors(config: ImageTextConfig) -> Iterator[Sizes]:
     yield from layer_tensors(image, IMAGE)
     yield from norm_tensors(POST_NORM, image.hidden)
     yield f"{IMAGE_PROJECTION}.weight", (config.dimension, image.hidden)
-    yield WORDS, (config.text.vocabulary, text.hidden)
-    yield PLACES, (config.text.positions, text.hidden)
+    yield TOKEN_TABLE, (config.text.vocabulary, text.hidden)
+    yield TEXT_POSITIONS, (config.text.positions, text.hidden)
     yield from layer_tensors(text, TEXT)
     yield from norm_tensors(FINAL_NORM, text.hidden)
     yield f"{TEXT_PROJECTION}.weight", (config.dimension, text.hidden)

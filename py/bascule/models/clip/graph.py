@@ -6,7 +6,7 @@ B images or texts, T positions, hidden size C of an encoder, embeddings of D num
 from __future__ import annotations
 
 from bascule.models.image.graph import Layers, Seeing
-from bascule.models.image_text.graph import Reading, layer_names, unit_length
+from bascule.models.image_text.graph import TextRecorder, layer_names, unit_length
 from bascule.program.program import Value
 
 IMAGE, TEXT = layer_names("vision_model"), layer_names("text_model")
@@ -16,8 +16,8 @@ TABLE = "vision_model.embeddings.position_embedding.weight"
 PRE_NORM = "vision_model.pre_layrnorm"  # as the files spell it
 POST_NORM = "vision_model.post_layernorm"
 IMAGE_PROJECTION = "visual_projection"
-WORDS = "text_model.embeddings.token_embedding.weight"
-PLACES = "text_model.embeddings.position_embedding.weight"
+TOKEN_TABLE = "text_model.embeddings.token_embedding.weight"
+TEXT_POSITIONS = "text_model.embeddings.position_embedding.weight"
 FINAL_NORM = "text_model.final_layer_norm"
 TEXT_PROJECTION = "text_projection"
 
@@ -32,10 +32,10 @@ def record_image(to: Seeing, lengths: Value, dimension: int) -> Value:
     return unit_length(to.graph, x)
 
 
-def record_text(to: Reading) -> Value:
+def record_text(to: TextRecorder) -> Value:
     """Record ids and lengths -> embeddings of length 1 (B, D), of the last tokens."""
     layers = Layers(to.graph, to.config.text.layers, TEXT, to.weights)
-    x = layers.record(to.positions(WORDS, PLACES), to.attended(layers))
+    x = layers.record(to.embeddings(TOKEN_TABLE, TEXT_POSITIONS), to.attention(layers))
     x = to.graph.call("pool", x, to.lengths, kind="last")  # (B, C)
     x = layers.linear(
         layers.norm(x, FINAL_NORM), to.config.dimension, TEXT_PROJECTION, biased=False

@@ -1,1 +1,1 @@
-"""What families of an image encoder and a text encoder share."""
+"""What families with an image encoder and a text encoder share."""

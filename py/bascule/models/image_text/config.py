@@ -1,4 +1,4 @@
-"""The settings of models whose image and text encoders share one space of embeddings."""
+"""The configs of models whose image and text encoders share one embedding space."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from bascule.models.image.config import ImageConfig, LayersConfig
 class TextConfig:
     """A text encoder; a text has at most `positions` tokens.
 
-    Without a `pad` it is causal, and a text's features are those of its first token `eos`, or of
-    its first token without one; where `eos` is None, of the token of the highest id. With one a
-    text is filled up with that id to `positions` tokens, which all attend to each other, and its
-    features are those of the last.
+    Without `pad` attention is causal, and a text's features are those of its first token `eos` (of
+    its first token if it has no `eos`); if `eos` is None, of the token with the highest id. With
+    `pad` a text is padded with that id to `positions` tokens, which all attend to each other, and
+    its features are those of the last.
     """
 
     layers: LayersConfig
@@ -25,7 +25,7 @@ class TextConfig:
     pad: int | None = None
 
     def read_ids(self, ids: Sequence[int]) -> Sequence[int]:
-        """Return what a pass reads: up to the token that has the text's features."""
+        """Return the ids of a pass: padded, or up to the token that has the text's features."""
         if self.pad is not None:
             return [*ids, *[self.pad] * (self.positions - len(ids))]
         if self.eos is None:
@@ -37,7 +37,7 @@ class TextConfig:
 
 @dataclass(frozen=True, slots=True)
 class ImageTextConfig:
-    """Both encoders; embeddings have `dimension` numbers."""
+    """Both encoders; embeddings have `dimension` elements."""
 
     image: ImageConfig
     text: TextConfig

@@ -1,6 +1,6 @@
-"""A text encoder under recording.
+"""What text encoders record alike.
 
-B texts of at most T tokens, hidden size C, embeddings of D numbers.
+B texts of at most T tokens, hidden size C, embeddings of D elements.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _EPS = 1e-12
 
 
 def layer_names(encoder: str) -> LayerNames:
-    """Return the names of an encoder's layers, as CLIP's and SigLIP's folders have them."""
+    """Return the tensor names of an encoder's layers, as in CLIP's and SigLIP's files."""
     return LayerNames(
         layer=f"{encoder}.encoder.layers.{{}}",
         before="layer_norm1",
@@ -35,8 +35,8 @@ def layer_names(encoder: str) -> LayerNames:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """A text encoder under recording: ids (B, T) u32 of texts with lengths (B) u32."""
+class TextRecorder:
+    """The graph of a text encoder that is recorded: ids (B, T) u32, lengths (B) u32."""
 
     graph: Graph
     config: ImageTextConfig
@@ -44,28 +44,26 @@ class Reading:
     lengths: Value
     weights: DType = "f32"
 
-    def positions(self, words: str, places: str) -> Value:
-        """Record ids -> embeddings of tokens and of their positions (B, T, C)."""
+    def embeddings(self, token_table: str, position_table: str) -> Value:
+        """Record ids -> token embeddings plus position embeddings (B, T, C)."""
         text = self.config.text
         c = text.layers.hidden
-        table = matrix(self.graph, words, (text.vocabulary, c), self.weights)
-        rows = self.graph.parameter(places, (text.positions, c))
-        return self.graph.call("embedding", self.ids, table, rows)
+        tokens = matrix(self.graph, token_table, (text.vocabulary, c), self.weights)
+        positions = self.graph.parameter(position_table, (text.positions, c))
+        return self.graph.call("embedding", self.ids, tokens, positions)
 
-    def attended(self, to: Layers) -> Callable[[Value, LayerNames], Value]:
-        """Return what records a layer's attention: of each token to itself and to those before it,
-        of padded texts to all.
-        """
+    def attention(self, layers: Layers) -> Callable[[Value, LayerNames], Value]:
+        """Return the function that records a layer's attention: causal, or of padded texts full."""
         if self.config.text.pad is not None:
-            return to.attended(self.lengths)
-        c, heads = to.config.hidden, to.config.heads
+            return layers.attended(self.lengths)
+        c, heads = layers.config.hidden, layers.config.heads
 
-        def mix(x: Value, names: LayerNames) -> Value:
-            qkv = [to.linear(x, c, part) for part in (names.query, names.key, names.value)]
+        def causal(x: Value, names: LayerNames) -> Value:
+            qkv = [layers.linear(x, c, part) for part in (names.query, names.key, names.value)]
             shared = {"heads": heads, "kv_heads": heads, "causal": True}
             return self.graph.call("dot_product_attention", *qkv, self.lengths, **shared)
 
-        return mix
+        return causal
 
 
 def unit_length(graph: Graph, x: Value) -> Value:

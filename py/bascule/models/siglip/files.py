@@ -25,12 +25,12 @@ from bascule.models.siglip.graph import (
     HEAD_WEIGHT,
     IMAGE,
     PATCHES,
-    PLACES,
     POST_NORM,
     PROBE,
     TABLE,
     TEXT,
-    WORDS,
+    TEXT_POSITIONS,
+    TOKEN_TABLE,
 )
 from bascule.weights.safetensors import TensorInfo
 
@@ -52,8 +52,8 @@ def tensors(config: ImageTextConfig) -> Iterator[Sizes]:
     yield from norm_tensors(HEAD_NORM, c)
     yield from linear_tensors(HEAD_UP, image.inner, c)
     yield from linear_tensors(HEAD_DOWN, c, image.inner)
-    yield WORDS, (config.text.vocabulary, text.hidden)
-    yield PLACES, (config.text.positions, text.hidden)
+    yield TOKEN_TABLE, (config.text.vocabulary, text.hidden)
+    yield TEXT_POSITIONS, (config.text.positions, text.hidden)
     yield from layer_tensors(text, TEXT)
     yield from norm_tensors(FINAL_NORM, text.hidden)
     yield from linear_tensors(HEAD, config.dimension, text.hidden)

@@ -6,7 +6,7 @@ B images or texts, N patches, T tokens, hidden size C of an encoder.
 from __future__ import annotations
 
 from bascule.models.image.graph import Layers, Seeing
-from bascule.models.image_text.graph import Reading, layer_names, unit_length
+from bascule.models.image_text.graph import TextRecorder, layer_names, unit_length
 from bascule.models.layers import matrix
 from bascule.program.program import Value
 
@@ -21,8 +21,8 @@ HEAD_BIAS = f"{_POOLING}.attention.in_proj_bias"
 HEAD_OUT = f"{_POOLING}.attention.out_proj"
 HEAD_NORM = f"{_POOLING}.layernorm"
 HEAD_UP, HEAD_DOWN = f"{_POOLING}.mlp.fc1", f"{_POOLING}.mlp.fc2"
-WORDS = "text_model.embeddings.token_embedding.weight"
-PLACES = "text_model.embeddings.position_embedding.weight"
+TOKEN_TABLE = "text_model.embeddings.token_embedding.weight"
+TEXT_POSITIONS = "text_model.embeddings.position_embedding.weight"
 FINAL_NORM = "text_model.final_layer_norm"
 HEAD = "text_model.head"
 
@@ -57,9 +57,9 @@ def _projected(layers: Layers, x: Value, part: str, third: int) -> Value:
     return graph.call("linear", x, weight, bias, activation="none")
 
 
-def record_text(to: Reading) -> Value:
+def record_text(to: TextRecorder) -> Value:
     """Record padded ids -> embeddings of length 1 (B, D), of the last positions."""
     layers = Layers(to.graph, to.config.text.layers, TEXT, to.weights)
-    x = layers.record(to.positions(WORDS, PLACES), to.attended(layers))
+    x = layers.record(to.embeddings(TOKEN_TABLE, TEXT_POSITIONS), to.attention(layers))
     x = to.graph.call("pool", layers.norm(x, FINAL_NORM), to.lengths, kind="last")  # (B, C)
     return unit_length(to.graph, layers.linear(x, to.config.dimension, HEAD))
