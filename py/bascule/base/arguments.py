@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Set
 from operator import index
-from typing import Any
+from typing import Any, TypeGuard
 
 from bascule.errors import InputError
 
@@ -24,6 +24,18 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     names = {each.lower(): each for each in known}
     near = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.6)
     return f"Did you mean {names[near[0]]!r}?" if near else ""
+
+
+def flag(where: str, value: object) -> bool:
+    """True or False; InputError that names `where` for anything else."""
+    if not isinstance(value, bool):
+        raise InputError(where, "True or False", described(value))
+    return value
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value is an int or a float; True and False are neither."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def whole_number(where: str, value: object, least: int, most: int | None = None) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from time import perf_counter
 
-from bascule.base.arguments import did_you_mean
+from bascule.base.arguments import did_you_mean, is_number
 from bascule.base.arrays import need_numpy, np
 from bascule.device.device import Device, open_device
 from bascule.errors import InputError, TierUnavailableError
@@ -141,7 +141,7 @@ def accelerator_from(machine: Capabilities, operations_per_second: float | None)
 
 def _checked(ops: float, types: Iterable[ANEDataType | str], size_mb: float) -> _Needs:
     for name, value in (("required_ops_per_second", ops), ("required_model_size_mb", size_mb)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e30:
+        if not is_number(value) or not 0 <= value < 1e30:
             raise InputError(name, "a number from 0 on", repr(value))
     if isinstance(types, str):
         raise InputError("required_data_types", "a list of data types", repr(types))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
+from bascule.base.arguments import is_number
 from bascule.errors import ModelFileError, UnsupportedModelError
 
 _LARGEST = 1 << 24
@@ -40,7 +41,7 @@ class Settings:
     def number(self, key: str, default: float, least: float, most: float) -> float:
         """Return a finite number from `least` to `most`."""
         value = self._settings.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if not is_number(value):
             problem = f"{key} is {str(value)[:40]}, expected a number"
             raise ModelFileError(self.file, problem)
         if not (isfinite(value) and least <= value <= most):

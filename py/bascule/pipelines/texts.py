@@ -7,6 +7,7 @@ from math import sqrt
 from operator import mul
 from typing import Any, TypeAlias
 
+from bascule.base import arguments
 from bascule.base.arguments import described, strings, whole_number
 from bascule.errors import InputError
 from bascule.tasks.classifications import Classification
@@ -28,10 +29,7 @@ def fields_of(where: str, inputs: object, names: Sequence[str]) -> list[Any]:
 
 def flag(name: str, options: Options, default: bool = False) -> bool:
     """Take an option that is True or False out of the others."""
-    result = options.pop(name, default)
-    if not isinstance(result, bool):
-        raise InputError(name, "True or False", described(result))
-    return result
+    return arguments.flag(name, options.pop(name, default))
 
 
 async def feature_extraction(model: EmbeddingModel, inputs: Any, options: Options) -> list[Any]:

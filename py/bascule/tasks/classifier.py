@@ -9,7 +9,7 @@ from functools import partial
 from time import perf_counter
 from typing import TypeAlias
 
-from bascule.base.arguments import described, listed
+from bascule.base.arguments import described, flag, listed
 from bascule.base.dtypes import DType
 from bascule.errors import InputError
 from bascule.models.encoder.classes import Classes
@@ -185,8 +185,7 @@ class ClassifierModel(BatchedModel):
         progress: Callable[[int, int], None] | None,
     ) -> tuple[memoryview[float], list[Row]]:
         """The logits of all texts (n * N,), and their rows of tokens."""
-        if not isinstance(truncate, bool):
-            raise InputError("truncate", "True or False", described(truncate))
+        flag("truncate", truncate)
         started = perf_counter()
         rows = await self._encoded(verb, texts)
         full = {at: row.n_uncut for at, row in enumerate(rows) if row.n_uncut > len(row.ids)}

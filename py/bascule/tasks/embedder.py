@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from bascule.base.arguments import described, whole_number
+from bascule.base.arguments import flag, whole_number
 from bascule.base.arrays import need_numpy, np
 from bascule.base.dtypes import DType
-from bascule.errors import InputError
 from bascule.program.compile import freeze
 from bascule.program.program import Dim, Program
 from bascule.tasks.batched import (
@@ -153,8 +152,7 @@ class EmbeddingModel(BatchedModel):
         checked = [before + text for text in checked_texts("embed", texts)]
         if batch_size is not None:
             whole_number("batch_size", batch_size, 1)
-        if not isinstance(truncate, bool):
-            raise InputError("truncate", "True or False", described(truncate))
+        flag("truncate", truncate)
         started = perf_counter()
         ids = await in_slices(self._tokenizer.encode, checked)
         encoded = self._with_skipped(Encoded(ids), self._skipped(before))

@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from bascule.backend.tuning import TuneReport
-from bascule.base.arguments import described, whole_number
+from bascule.base.arguments import described, flag, whole_number
 from bascule.base.arrays import Array, need_numpy, np
 from bascule.base.progress import ProgressCallback
 from bascule.errors import InputError
@@ -67,8 +67,7 @@ class ImageTextModel(ImageRuns, BatchedModel):
         checked = checked_texts("embed_text", texts)
         if batch_size is not None:
             whole_number("batch_size", batch_size, 1)
-        if not isinstance(truncate, bool):
-            raise InputError("truncate", "True or False", described(truncate))
+        flag("truncate", truncate)
         started = perf_counter()
         ids = await in_slices(self._tokenizer.encode, checked)
         lengths = [len(each) for each in ids]

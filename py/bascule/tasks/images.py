@@ -20,7 +20,6 @@ from bascule.program.program import Program
 from bascule.tasks.classifications import probabilities
 from bascule.tasks.image_runs import BATCHES, ImageProgress, ImageRuns
 from bascule.tasks.loaded import Placement
-from bascule.tasks.proof import Sample
 from bascule.vision.processing import ImageProcessing
 
 Pooling = Literal["cls", "mean"]
@@ -167,16 +166,6 @@ class ImageModel(ImageRuns):
     async def _prepare(self) -> None:
         """See `LoadedModel._prepare`."""
         await self._image_pass(1)
-
-    def _holds(self, n_tokens: int) -> bool:
-        """See `LoadedModel._holds`: samples are texts."""
-        del n_tokens
-        return False
-
-    def _sample_programs(self, sample: Sample) -> list[Program]:
-        """See `LoadedModel._sample_programs`."""
-        del sample
-        return []
 
 
 def ranked(labels: tuple[str, ...], shares: list[float], most: int) -> ImageClassification:

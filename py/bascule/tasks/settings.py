@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bascule.base.arguments import is_number
 from bascule.base.json_object import json_object
 from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.models.encoder.classes import read_classes
@@ -160,8 +161,7 @@ async def _max_tokens(
         return positions
     # What means "no limit" is 1e30 as a whole number or as a float.
     if (
-        isinstance(result, bool)
-        or not isinstance(result, int | float)
+        not is_number(result)
         or not result > _SPECIAL_TOKENS
         or (isinstance(result, float) and not result.is_integer() and result < positions)
     ):

@@ -8,7 +8,7 @@ from math import isfinite
 from typing import Any, Literal, TypedDict, cast
 
 from bascule.audio.mel import RATE
-from bascule.base.arguments import described, did_you_mean, one_of, whole_number
+from bascule.base.arguments import described, did_you_mean, flag, is_number, one_of, whole_number
 from bascule.base.progress import ProgressCallback
 from bascule.errors import InputError
 from bascule.tasks.speech_rows import MOST_BEAMS
@@ -92,8 +92,8 @@ def read_options(options: Mapping[str, Any], tokens: SpeechTokens) -> Asked:
         task=tokens.check_task(
             one_of("task", chosen.get("task", "transcribe"), ("transcribe", "translate"))
         ),
-        timestamps=_flag(chosen, "timestamps", default=True),
-        word_timestamps=_flag(chosen, "word_timestamps", default=False),
+        timestamps=flag("timestamps", chosen.get("timestamps", True)),
+        word_timestamps=flag("word_timestamps", chosen.get("word_timestamps", False)),
         vad_filter=_vad_filter(chosen),
         temperatures=_temperatures(chosen.get("temperatures", _TEMPERATURES)),
         most_compressed=_number(chosen, "compression_ratio_threshold", 2.4),
@@ -115,7 +115,7 @@ def _temperatures(value: object) -> tuple[float, ...]:
     if not 0 < len(listed) <= _MOST_TEMPERATURES:
         raise InputError("temperatures", f"1 to {_MOST_TEMPERATURES} numbers", f"{len(listed)}")
     for each in cast(Sequence[object], listed):
-        if isinstance(each, bool) or not isinstance(each, int | float) or not 0 <= each <= 2:
+        if not is_number(each) or not 0 <= each <= 2:
             raise InputError("temperatures", expected, described(each))
     return tuple(float(each) for each in cast(Sequence[float], listed))
 
@@ -131,18 +131,11 @@ def _vad_filter(chosen: Mapping[str, Any]) -> bool | VoiceActivityModel:
     result = chosen.get("vad_filter")
     if isinstance(result, VoiceActivityModel):
         return result
-    return _flag(chosen, "vad_filter", default=False)
-
-
-def _flag(chosen: Mapping[str, Any], name: str, *, default: bool) -> bool:
-    result = chosen.get(name, default)
-    if not isinstance(result, bool):
-        raise InputError(name, "True or False", described(result))
-    return result
+    return flag("vad_filter", chosen.get("vad_filter", False))
 
 
 def _number(chosen: Mapping[str, Any], name: str, default: float) -> float:
     result = chosen.get(name, default)
-    if isinstance(result, bool) or not isinstance(result, int | float) or not isfinite(result):
+    if not is_number(result) or not isfinite(result):
         raise InputError(name, "a number", described(result))
     return float(result)

@@ -308,11 +308,6 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
     def _prepare_anew(self) -> None:
         self._programs.close()
 
-    def _holds(self, n_tokens: int) -> bool:
-        """See `LoadedModel._holds`: no stored sample is of a text-to-text model."""
-        del n_tokens
-        return False
-
 
 def _n_tokens(writings: Iterable[Writing]) -> int:
     return sum(len(writing.result.ids) for writing in writings)

@@ -7,13 +7,13 @@ import asyncio
 from math import inf
 from os import PathLike
 from time import perf_counter
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 from bascule.audio.mel import RATE
 from bascule.audio.recordings import read_samples
 from bascule.audio.voice import SpanRules, SpeechSpan, speech_spans
 from bascule.backend.base import Executable
-from bascule.base.arguments import described
+from bascule.base.arguments import described, is_number
 from bascule.base.arrays import Array, ArrayLike, np
 from bascule.base.progress import Progress, ProgressCallback
 from bascule.base.turns import CrossLoopLock
@@ -23,7 +23,6 @@ from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.program import Program
 from bascule.tasks.loaded import DEVICE_ERRORS, LoadedModel, Placement
-from bascule.tasks.proof import Sample
 
 Audio: TypeAlias = ArrayLike | str | PathLike[str] | bytes
 
@@ -192,15 +191,6 @@ class VoiceActivityModel(LoadedModel):
     def _tunable(self) -> list[Program]:
         return self._fitting.able(voice_programs(self._family))
 
-    def _holds(self, n_tokens: int) -> bool:
-        """See `LoadedModel._holds`: samples are texts."""
-        del n_tokens
-        return False
-
-    def _sample_programs(self, sample: Sample) -> list[Program]:
-        del sample
-        return []
-
     @property
     def stats(self) -> dict[str, float]:
         """Counters since the load: windows, seconds of sound, milliseconds."""
@@ -212,8 +202,7 @@ def _ms(samples: int) -> int:
 
 
 def _within(name: str, value: object, most: float = inf) -> float:
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most
-    if not fits:
+    if not is_number(value) or not 0 <= value <= most:
         expected = "a number from 0 on" if most == inf else f"a number from 0 to {most:g}"
         raise InputError(name, expected, described(value))
-    return float(cast(float, value))
+    return float(value)

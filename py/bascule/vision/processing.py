@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
+from bascule.base.arguments import is_number
 from bascule.base.arrays import Array, np
 from bascule.errors import InputError, ModelFileError, UnsupportedModelError
 from bascule.vision.decoding import MOST_PIXELS, pillow_or_none
@@ -150,7 +151,7 @@ def _is_size(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    return is_number(value) and isfinite(value)
 
 
 def _channels(config: Mapping[str, Any], key: str, file: str) -> tuple[float, float, float]:

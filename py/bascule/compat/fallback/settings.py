@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import inf
 from typing import Any
 
 from bascule.backend.base import TIERS
-from bascule.base.arguments import did_you_mean
+from bascule.base.arguments import did_you_mean, is_number
 from bascule.choosing.openers import OpenDevice
 from bascule.compat.error_policy import Classifier, kind_of
 from bascule.compat.fallback.operations import ModelType, model_type_named
@@ -60,7 +60,7 @@ def read_settings(
     options = {name: value for name, value in values.items() if value is not None}
     for name in _SIZES:
         size = options.get(name, 1)
-        if isinstance(size, bool) or not isinstance(size, int | float) or not size >= 1:
+        if not is_number(size) or not size >= 1:
             raise InputError(f"config {name!r}", "a number from 1 on", repr(size)[:80])
     tier_named(options.get("tier", "auto"), "config 'tier'")
     _check_type(
@@ -103,7 +103,6 @@ def _check_type(value: Any, type: type, where: str, expected: str) -> None:
 
 
 def _threshold(value: Any) -> float:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and isfinite(value) and 0 < value <= 1):
+    if not is_number(value) or not 0 < value <= 1:
         raise InputError("memory_threshold", "a number above 0, up to 1", repr(value)[:80])
     return float(value)

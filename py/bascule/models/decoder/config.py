@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import pi
 from typing import Any, Literal
 
+from bascule.base.arguments import is_number
 from bascule.base.dtypes import DType
 from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.models.settings import MOST_LAYERS, Settings
@@ -183,6 +184,6 @@ def _llama3_factor(waves: float, low: float, high: float, factor: float) -> floa
 
 def _number(fields: Mapping[str, Any], key: str, file: str) -> float:
     value = fields.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+    if not is_number(value) or not 0 < value < 1e9:
         raise ModelFileError(file, f"its rope scaling's {key} is {str(value)[:40]}")
     return float(value)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bascule.base.arguments import is_number
 from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.models.settings import MOST_LAYERS, Settings
 
@@ -72,7 +73,7 @@ def read_encoder_config(
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise UnsupportedModelError(file, "its position embeddings are not absolute")
     eps = config.get("layer_norm_eps", 1e-12)
-    if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 <= eps < 1:
+    if not is_number(eps) or not 0 <= eps < 1:
         raise ModelFileError(file, f"layer_norm_eps is {_short(eps)}, expected a small number")
     read = Settings(config, file)
     result = EncoderConfig(
