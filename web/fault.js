@@ -1,4 +1,5 @@
-// The box of an error: what happened, what to try, and only those ways out that can help.
+// The box of an error: what happened, what to try, and only those ways out that can help. Each page has
+// the empty box as #error; what is in it stands here, for it is seen only once scripts run.
 
 import { make, part, show } from "./dom.js";
 
@@ -13,8 +14,25 @@ const FINAL = new Set([
 /** Faults that another model would not have. */
 const OF_THE_MODEL = new Set(["model-not-found", "file-missing", "model-file", "corrupt", "unsupported-model"]);
 
+const CONTENT = `
+  <h3 id="error-what"></h3>
+  <p id="error-hint"></p>
+  <div id="others" class="row" hidden>
+    <label for="model-choice">This server has</label>
+    <select id="model-choice"></select>
+    <button id="load-model" type="button">Load it</button>
+  </div>
+  <div class="row">
+    <button id="retry" type="button">Retry</button>
+    <button id="automatic" type="button">Run on the best that works</button>
+  </div>
+  <details>
+    <summary>Details</summary>
+    <p class="quiet">Kind: <code id="error-category"></code></p>
+  </details>`;
+
 export class FaultBox {
-  #box = part("error", HTMLElement);
+  #box = boxWith(CONTENT);
   #retry = part("retry", HTMLButtonElement);
   #automatic = part("automatic", HTMLButtonElement);
   #others = part("others", HTMLElement);
@@ -74,4 +92,11 @@ export class FaultBox {
     this.#choice.replaceChildren(...names.map((name) => make("option", "", name)));
     this.#offer(this.#others);
   }
+}
+
+/** The page's error box, filled. @param {string} content */
+function boxWith(content) {
+  const box = part("error", HTMLElement);
+  box.innerHTML = content;
+  return box;
 }

@@ -64,28 +64,31 @@ function sum(files, which) {
 /** Draws what is kept, and does what its buttons say. */
 export class KeptPanel {
   #client;
-  #list;
-  #status;
+  #list = make("ul", "");
+  #status = make("p", "");
 
-  /** @param {HTMLElement} panel @param {BasculeClient} client */
+  /** @param {HTMLElement} panel closed, with a summary and what the page says of it
+   * @param {BasculeClient} client */
   constructor(panel, client) {
     this.#client = client;
-    this.#list = /** @type {HTMLElement} */ (panel.querySelector("ul"));
-    this.#status = /** @type {HTMLElement} */ (panel.querySelector("[role=status]"));
+    this.#status.tabIndex = -1;
+    this.#status.setAttribute("role", "status");
+    this.#status.setAttribute("aria-live", "polite");
     panel.addEventListener("toggle", () => this.#show().catch((error) => this.#showError(error)));
-    const on = (/** @type {string} */ name, /** @type {() => Promise<string>} */ work) => {
-      panel.querySelector(`[name=${name}]`)?.addEventListener("click", () => this.#do(work));
-    };
-    on("verify", () => this.#verify());
-    on("remove", async () => {
-      await this.#client.cache("rm", null);
-      return "All of it was removed.";
-    });
+    const verify = plainButton("Verify", () => this.#do(() => this.#verify()));
+    const remove = plainButton("Remove all", () => this.#do(() => this.#removeAll()));
+    [verify.name, remove.name] = ["verify", "remove"];
+    panel.append(this.#list, this.#status, make("div", "row", verify, remove));
   }
 
   /** @param {() => Promise<string>} work its words are shown afterwards */
   #do(work) {
     return work().then((text) => this.#show(text)).catch((error) => this.#showError(error));
+  }
+
+  async #removeAll() {
+    await this.#client.cache("rm", null);
+    return "All of it was removed.";
   }
 
   async #verify() {
