@@ -1,7 +1,7 @@
 """Count the lines of py/bascule that the first version's tests enter, in it or at HEAD.
 
     python tools/lines_of_same_behaviour.py tests FIRST.txt HEAD.txt > tests.txt
-    coverage run -m pytest @tests.txt; coverage combine; coverage json -o lines.json
+    COVERAGE_PROCESS_START=rc pytest @tests.txt; coverage combine; coverage json -o lines.json
     python tools/lines_of_same_behaviour.py count lines.json [--files]
 
 `tests` takes what `pytest tests --collect-only -q` prints in a checkout of the first version and at
@@ -15,8 +15,9 @@ count whole if they descend from the first version, and the families that came l
 walks through later features, too, and what it imports has tables of later rows: the sum is an upper
 bound.
 
-coverage is not among the dependencies; `parallel = true` and `patch = fork, _exit, subprocess` in
-its configuration make it follow what the tests start.
+coverage is not among the dependencies. Its configuration has `parallel = true` and `patch = fork,
+_exit`; a sitecustomize.py that calls `coverage.process_startup()` makes it follow workers and other
+processes. The tests of tests/webnn_tier run in .venv-webnn.
 """
 
 from __future__ import annotations
