@@ -10,6 +10,10 @@ const MOST_S = 4 * 3600;
  * which is not hours long, and ten for a larger one. */
 const SMALL_NBYTES = 1_000_000;
 const WAITS_MS = { small: 1_000, large: 10_000 };
+/** No codec of speech takes fewer bytes a second: a file without a readable length may be too long
+ * from `MOST_S` of them on. Its beginning then tells how long it is about. */
+const LEAST_NBYTES_A_SECOND = 750;
+const BEGINNING_NBYTES = 1 << 18;
 /** What to say of a microphone that cannot be had, by the name of the browser's error. */
 const REFUSALS = new Map([
   ["NotAllowedError", ["The microphone was refused.", "Allow it in the browser's settings of this site, or choose a file."]],
@@ -26,19 +30,30 @@ function inputFault(what, hint) {
 export async function decode(file) {
   if (!file.size) throw inputFault("The file is empty.", "Choose another one.");
   // Before it is decoded, which takes 2.3 GB for 10 hours.
-  checkLength(await duration(file));
-  // One that decodes resamples, too.
-  const context = new OfflineAudioContext(1, 1, RATE);
-  /** @type {AudioBuffer} */
-  let buffer;
-  try {
-    buffer = await context.decodeAudioData(await file.arrayBuffer());
-  } catch {
-    throw inputFault("This browser cannot read that file as sound.", "Choose a WAV, MP3, FLAC or Ogg file.");
-  }
+  checkLength((await duration(file)) || (await estimated(file)));
+  const buffer = await decoded(file);
   if (!buffer.length) throw inputFault("The file holds no samples.", "Choose another one.");
   checkLength(buffer.duration);
   return mixed(buffer);
+}
+
+/** @param {Blob} file @returns {Promise<AudioBuffer>} */
+async function decoded(file) {
+  // A context that decodes resamples, too.
+  const context = new OfflineAudioContext(1, 1, RATE);
+  try {
+    return await context.decodeAudioData(await file.arrayBuffer());
+  } catch {
+    throw inputFault("This browser cannot read that file as sound.", "Choose a WAV, MP3, FLAC or Ogg file.");
+  }
+}
+
+/** Seconds of a file that may be too long, by those of its beginning; 0 for a smaller one. A fault
+ * where the beginning cannot be read by itself. @param {Blob} file @returns {Promise<number>} */
+async function estimated(file) {
+  if (file.size <= MOST_S * LEAST_NBYTES_A_SECOND) return 0;
+  const beginning = file.slice(0, BEGINNING_NBYTES);
+  return ((await decoded(beginning)).duration * file.size) / beginning.size;
 }
 
 /** @param {number} seconds */
