@@ -20,14 +20,16 @@ from bascule.tasks.options import Asked
 
 # Texts of a pass at most.
 MOST_ROWS = 8
-_LEAST_TOKENS, _FIRST_SLOTS = 16, 64
+_FIRST_SLOTS = 64
+# Sources are padded to a multiple of so many tokens.
+_TOKENS = 32
 
 
 def texts_shape(sources: Sequence[Sequence[int]], max_length: int, slots: int) -> TextRows:
-    """Return the shape of the passes for these sources: powers of two."""
+    """Return the shape of the passes for these sources: a power of two of them."""
     count = 1 << (len(sources) - 1).bit_length()
-    longest = max(_LEAST_TOKENS, *map(len, sources))
-    tokens = min(1 << (longest - 1).bit_length(), max_length)
+    longest = max(map(len, sources))
+    tokens = min(-(-longest // _TOKENS) * _TOKENS, max_length)
     return TextRows(count, tokens, Dim("S", slots))
 
 
