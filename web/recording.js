@@ -10,8 +10,8 @@ const MOST_S = 4 * 3600;
  * which is not hours long, and ten for a larger one. */
 const SMALL_NBYTES = 1_000_000;
 const WAITS_MS = { small: 1_000, large: 10_000 };
-/** No codec of speech takes fewer bytes a second: a file without a readable length may be too long
- * from `MOST_S` of them on. Its beginning then tells how long it is about. */
+/** What Opus takes of speech at its least rate: a file without a readable length may be too long from
+ * `MOST_S` of these on. Its beginning then tells how long it is about. */
 const LEAST_NBYTES_A_SECOND = 750;
 const BEGINNING_NBYTES = 1 << 18;
 /** What to say of a microphone that cannot be had, by the name of the browser's error. */
