@@ -109,7 +109,7 @@ def _is_numpys(chain: Chain) -> bool:
 
 
 def _is_worth_it(chain: Chain) -> bool:
-    """Whether a loop is faster than numpy in a page, where a call of one costs half a millisecond.
+    """Whether a loop is faster than numpy in a page: it takes up to half a millisecond to plan.
 
     A function or a reduction takes numpy several times as long as another operation.
     """

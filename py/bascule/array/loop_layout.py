@@ -135,7 +135,7 @@ def _shown(value: Any) -> Any:
 def _axes(
     arrays: Sequence[Any], space: Shape, over: Sequence[int], itemsize: int, inner_result: bool
 ) -> list[Axis]:
-    """All axes with more than one element: the kept ones, then the reduced ones."""
+    """All axes with more than one element."""
     steps: dict[int, int] = {}
     dense = itemsize
     for at in reversed(range(len(space))):

@@ -1,6 +1,7 @@
 // What the parts share. A part is one function of four lanes that refers to nothing outside itself
 // (no memory, no other function, no constant in memory): its compiled body is copied as it is into
-// the modules that arrays make for chains of operations (py/bascule/backend/wasm/parts.py).
+// the modules that arrays make for chains of operations (py/bascule/backend/wasm/parts.py), and into
+// their loops where it has no branches (inlining.py).
 // Lanes take no branches: each way is computed, and masks choose. NaN stays NaN.
 #ifndef BASCULE_PARTS_H
 #define BASCULE_PARTS_H
