@@ -183,6 +183,44 @@ def test_columns_in_blocks_at_every_edge(
     assert all(by_loops)
 
 
+@pytest.mark.parametrize("columns", [4, 19, 1023, 1026, 2050])
+@pytest.mark.parametrize("rows", [2, 15, 16, 40])
+def test_operands_that_columns_have_in_common(
+    any_size: None, by_loops: list[bool], rng: np.random.Generator, rows: int, columns: int
+) -> None:
+    """Read for each row, and again for the result; beside operands that rows have in common."""
+    x = rng.standard_normal((rows, columns)).astype(np.float32)
+    row, column = rng.standard_normal(columns), rng.standard_normal((rows, 1))
+    numbers = [each.astype(np.float32) for each in (x, row, column)]
+    for axis, common in ((0, row), (1, column[:, 0])):
+        operands = [*numbers, common.astype(np.float32)]
+        result = _of_common_numbers(xp, *map(xp.asarray, operands), axis=axis)
+        wide = (each.astype(np.float64) for each in operands)
+        close(result, _of_common_numbers(np, *wide, axis=axis), (rows, columns, axis))
+    assert len(by_loops) == 2
+    assert by_loops.count(True) >= 1
+
+
+def _of_common_numbers(m: Any, x: Any, row: Any, column: Any, common: Any, *, axis: int) -> Any:
+    total = m.sum((x - row) * column * row, axis=axis)
+    return total * common + m.max(x * row, axis=axis)
+
+
+def test_a_shared_reduction_beside_another_over_the_same_axis(
+    any_size: None, rng: np.random.Generator
+) -> None:
+    """What follows from it alone is known before the pass, and is read there."""
+    for shape in ((40, 33), (17, 1030), (33, 40)):
+        x = rng.standard_normal(shape).astype(np.float32)
+        for axis in (0, 1):
+            lazy, wide = xp.asarray(x), x.astype(np.float64)
+            total = xp.sum(lazy, axis=axis, keepdims=True)
+            result = xp.sum(lazy * (total * 0.5 + 1.0), axis=axis)
+            expected = wide.sum(axis, keepdims=True)
+            close(result, (wide * (expected * 0.5 + 1)).sum(axis), (shape, axis))
+            close(total, expected, "it is held")
+
+
 def _as_int32(name: str) -> dict[str, Any]:
     return {"dtype": np.int32} if name in ("sum", "prod") else {}
 

@@ -141,13 +141,9 @@ class ByRows(LoopText):
         n = self.unrolled
         steps = ["local.get $begin local.set $at"]
         if n > 1:
-            steps += [
-                *while_steps(n),
-                OFFSETS,
-                *self._elements(stage, n, masked=False),
-                *next_step(n),
-            ]
-        steps += [REST, self._fresh(), BACK, OFFSETS]
+            elements = self._elements(stage, n, masked=False)
+            steps += [*while_steps(n), OFFSETS, *self._of_columns(n), *elements, *next_step(n)]
+        steps += [REST, self._fresh(), BACK, OFFSETS, *self._of_columns(1)]
         steps += [*self._elements(stage, 1, masked=True), *next_step(1)]
         ends: list[str] = []
         for at in stage.reductions:
@@ -159,7 +155,6 @@ class ByRows(LoopText):
             for at in stage.reductions
         ]
         splats = [self._splat(at) for at in self._operands(inner=False, along=False)]
-        loads = [self._load(at, 0) for at in self._operands(inner=False, along=True)]
         begin = "local.get $begin local.set $at"
         return [
             *splats, COLUMNS_BEGIN,
@@ -167,10 +162,16 @@ class ByRows(LoopText):
             "local.get $at local.get $columns i32.gt_s if local.get $columns local.set $at end",
             "br 0 end end",
             *self._pass(stage, steps, ""),
-            begin, REST, BACK, OFFSETS, *loads, *ends, *self._computed(self.stages.before, 1),
+            begin, REST, BACK, OFFSETS, *self._of_columns(1), *ends,
             *self._computed(stage.afterwards, 1), self._store(0), *next_step(1),
             COLUMNS_END,
         ]  # fmt: skip
+
+    def _of_columns(self, n: int) -> list[str]:
+        """What the elements of a column have in common, for `n` vectors of columns."""
+        loads = self._operands(inner=False, along=True)
+        lines = [self._load(at, u) for u in range(n) for at in loads]
+        return [*lines, *self._computed(self.stages.before, n)]
 
     def _taken_in(self, at: int, u: int, combined: str) -> str:
         accumulator, name = self._accumulator(at), f"r{at}_{u}"
