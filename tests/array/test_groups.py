@@ -71,7 +71,7 @@ def test_over_any_axes(
     formula: Callable[[Any, Any, Any], Any],
 ) -> None:
     chains: list[int] = []
-    for _ in range(60):
+    for _ in range(30):
         sizes = rng.choice([1, 2, 3, 4, 5, 7, 15, 16, 17, 33], rng.integers(1, 4))
         x = rng.standard_normal(tuple(int(n) for n in sizes)).astype(np.float32)
         axis = axes_of(rng, x.ndim)
@@ -79,15 +79,15 @@ def test_over_any_axes(
         result = np.asarray(formula(xp, xp.asarray(x), axis))
         chains.append(len(by_loops) - before)
         close(result, formula(np, x.astype(np.float64), axis), (x.shape, axis))
-    assert chains.count(1) > 40, "one loop computes all of it"
-    assert by_loops.count(True) > 40
+    assert chains.count(1) > 18, "one loop computes all of it"
+    assert by_loops.count(True) > 18
 
 
 def test_formulas_made_by_chance(
     any_size: None, by_loops: list[bool], rng: np.random.Generator
 ) -> None:
     """Elements and their reductions combined in any way, some of them held by the user."""
-    for _ in range(120):
+    for _ in range(60):
         sizes = rng.choice([1, 2, 4, 5, 8, 18, 33], rng.integers(1, 4))
         x = rng.uniform(0.5, 1.5, tuple(int(n) for n in sizes)).astype(np.float32)
         axis, held = axes_of(rng, x.ndim), list[Any]()
@@ -100,7 +100,7 @@ def test_formulas_made_by_chance(
         del pool  # what a user holds is no part of a chain
         for lazy, numbers in results:
             close(lazy, numbers, (x.shape, axis))
-    assert by_loops.count(True) > 60
+    assert by_loops.count(True) > 25
 
 
 def _next_value(rng: np.random.Generator, pool: list[Any], axis: Any) -> Any:
