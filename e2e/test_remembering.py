@@ -137,6 +137,7 @@ def test_a_rerankers_tokenizer_is_made_before_python_asks(
             page.open(f"{site.offline_url}/?model={server.url}/m&tier=wasm")
             wait_for(page, "globalThis.bascule && (await bascule.stats()).load_ms > 0")
             page.run("() => bascule.offline")
+            page.run("() => bascule.cache('ls')")  # once the load is remembered
             rankings.append(page.run(RANK, {"query": QUERY, "texts": ANSWERS}))
             early.append(page.run("() => bascule.stats()")["early_tokenizer"])
         read = [each.path for each in server.requests if each.method == "GET"]
@@ -154,6 +155,7 @@ def test_a_chats_tokenizer_is_made_before_python_asks(
         page.open(f"{site.offline_url}/chat.html?model=/goldens/tiny-llama/tiny-k.gguf&tier=wasm")
         wait_for(page, "globalThis.bascule && (await bascule.stats()).load_ms > 0")
         page.run("() => bascule.offline")
+        page.run("() => bascule.cache('ls')")  # once the load is remembered
         answers.append(page.run(CHAT))
         early.append(page.run("() => bascule.stats()")["early_tokenizer"])
     assert early == [0, 1], engine.name
