@@ -157,7 +157,9 @@ def test_reductions(
         x = numbers(rng, dtype, int(np.prod(shape)) + len(EDGES) + 3)[-int(np.prod(shape)) :]
         x = x.reshape(shape)
         if dtype == "float32":
-            x = (np.sign(x) * np.abs(x) ** 0.1).astype(np.float32)
+            # So near to 1 that no lane of a product overflows before they are joined.
+            power = 0.01 if name == "prod" else 0.1
+            x = (np.sign(x) * np.abs(x) ** power).astype(np.float32)
         row = x[(0,) * (x.ndim - 1)]
         for axis in reductions(rng, shape):
             lazy, expected = _chained(name, dtype, xp.asarray(x), xp.asarray(row), x, row)
@@ -174,7 +176,8 @@ def test_reductions(
                 continue
             size = getattr(np, name)(np.abs(expected), axis=axis) + 1e-6
             with np.errstate(all="ignore"):
-                close = (result == wide.astype(np.float32)) | (np.abs(result - wide) <= 4e-7 * size)
+                most = 4e-7 * max(1.0, (x.size / 64) ** 0.5) if name == "prod" else 4e-7
+                close = (result == wide.astype(np.float32)) | (np.abs(result - wide) <= most * size)
             assert close.all(), (shape, axis, result, wide)
     assert by_loops.count(True) > len(by_loops) // 2
 
