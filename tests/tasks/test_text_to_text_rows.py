@@ -197,6 +197,33 @@ async def test_a_call_that_is_cancelled_leaves_the_model_as_it_was(
             ]
 
 
+async def test_passes_that_were_cancelled_half_prepared_are_prepared_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async with loaded(tmp_path, "cpu") as model:
+        prepare = model._backend.prepare
+        begun, n_prepared = asyncio.Event(), 0
+
+        async def second_waits(*arguments: Any) -> Any:
+            nonlocal n_prepared
+            n_prepared += 1
+            if n_prepared == 2:
+                begun.set()
+                await asyncio.Event().wait()
+            return await prepare(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(model._backend, "prepare", second_waits)
+            call = asyncio.ensure_future(model.generate(TEXTS, max_new_tokens=9))
+            await begun.wait()
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+        alone = [await model.generate(text, max_new_tokens=9) for text in TEXTS]
+        together = await model.generate(TEXTS, max_new_tokens=9)
+        assert [told(each) for each in together] == [told(each) for each in alone]
+
+
 @pytest.mark.parametrize("tier", TIERS)
 async def test_a_logit_that_is_no_number_is_an_error(tmp_path: Path, tier: str) -> None:
     async with loaded(tmp_path, tier) as model:

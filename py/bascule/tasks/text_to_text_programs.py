@@ -126,8 +126,13 @@ class TransformPrograms:
                 self._close_rows()
                 programs = map(self._fitting.fit, transformer.over_rows(shape))
                 heads = transformer.config.heads
-                self._rows = RowPasses(self._backend, self._weights, shape, *programs, heads=heads)
-                await self._rows.prepare()
+                passes = RowPasses(self._backend, self._weights, shape, *programs, heads=heads)
+                try:
+                    await passes.prepare()
+                except BaseException:  # a cancelled call among them: the next one begins anew
+                    passes.close()
+                    raise
+                self._rows = passes
             return self._rows
 
     @property
