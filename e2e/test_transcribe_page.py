@@ -92,20 +92,26 @@ def give(page: Page, site: Site, file: str) -> None:
     page.run(GIVE, f"{site.url}/extra/{file}" if file else "")
 
 
-def test_a_file_the_microphone_and_what_fails(engine: Engine, site: Site) -> None:
+def tiny_page(engine: Engine, site: Site) -> Page:
+    """The page with a model of random weights, ready; the caller closes it."""
     folder = site.extra / "speech-tiny"
     if not folder.exists():
         hugging_face(folder)
-        (site.extra / "garbage.wav").write_bytes(b"RIFF" + bytes(100))
-        with wave.open(str(site.extra / "noise.wav"), "wb") as out:
-            out.setnchannels(1)
-            out.setsampwidth(2)
-            out.setframerate(16_000)
-            samples = np.random.default_rng(5).integers(-9000, 9000, 12_000, np.int16)
-            out.writeframes(samples.tobytes())
     page = engine.new_page()
     page.open(f"{site.url}/transcribe.html?tier=wasm&model=/extra/speech-tiny")
     assert settled(page) == "ready"
+    return page
+
+
+def test_a_file_the_microphone_and_what_fails(engine: Engine, site: Site) -> None:
+    (site.extra / "garbage.wav").write_bytes(b"RIFF" + bytes(100))
+    with wave.open(str(site.extra / "noise.wav"), "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(16_000)
+        samples = np.random.default_rng(5).integers(-9000, 9000, 12_000, np.int16)
+        out.writeframes(samples.tobytes())
+    page = tiny_page(engine, site)
     for file, result in (("", "file is empty"), ("garbage.wav", "cannot read that file")):
         give(page, site, file)
         wait_for(
@@ -150,12 +156,7 @@ def wav_header(nbytes: int, rate: int, *, code: int = 1, width: int = 1) -> byte
 
 
 def test_ten_hours_are_refused_before_they_are_decoded(engine: Engine, site: Site) -> None:
-    folder = site.extra / "speech-tiny"
-    if not folder.exists():
-        hugging_face(folder)
-    page = engine.new_page()
-    page.open(f"{site.url}/transcribe.html?tier=wasm&model=/extra/speech-tiny")
-    assert settled(page) == "ready"
+    page = tiny_page(engine, site)
     page.run(GIVE_HOURS, [*wav_header(108_000_000, 3000)])
     wait_for(page, SHOWN)
     assert page.run(WHAT) == "The recording is longer than 4 hours."
@@ -167,12 +168,7 @@ def test_ten_hours_are_refused_before_they_are_decoded(engine: Engine, site: Sit
 def test_a_large_file_without_a_length_is_decoded_no_further_than_its_beginning(
     engine: Engine, site: Site, case: str
 ) -> None:
-    folder = site.extra / "speech-tiny"
-    if not folder.exists():
-        hugging_face(folder)
-    page = engine.new_page()
-    page.open(f"{site.url}/transcribe.html?tier=wasm&model=/extra/speech-tiny")
-    assert settled(page) == "ready"
+    page = tiny_page(engine, site)
     if case == "no length":
         page.run(NO_LENGTH)
     page.run(GIVE_HOURS, [*wav_header(108_000_000, 3000)] if case == "no length" else [1, 2, 3])
@@ -187,17 +183,12 @@ def test_a_large_file_without_a_length_is_decoded_no_further_than_its_beginning(
 
 
 def test_samples_that_are_no_numbers(engine: Engine, site: Site) -> None:
-    folder = site.extra / "speech-tiny"
-    if not folder.exists():
-        hugging_face(folder)
     samples = np.random.default_rng(5).uniform(-0.3, 0.3, 12_000).astype("<f4")
     samples[5000:5100] = np.nan
     data = samples.tobytes()
     header = wav_header(len(data), 16_000, code=3, width=4)
     (site.extra / "nan.wav").write_bytes(header + data)
-    page = engine.new_page()
-    page.open(f"{site.url}/transcribe.html?tier=wasm&model=/extra/speech-tiny")
-    assert settled(page) == "ready"
+    page = tiny_page(engine, site)
     give(page, site, "nan.wav")
     wait_for(page, SHOWN)
     assert page.run(WHAT) == "audio: expected finite numbers, found nan at index 5,000."
