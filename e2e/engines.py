@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,14 @@ FIREFOX_WEBGPU = {
     "dom.webgpu.wgpu-backend": "vulkan",
     "gfx.webrender.all": True,
 }
+# Tests' pages live for seconds. Of a boot's CPU time V8 spent a quarter and JavaScriptCore two
+# fifths on optimizing WebAssembly that then hardly ran: here a function is optimized when it is
+# some hundred times hotter than by default. What is measured (bench/) runs by the default.
+CHROMIUM_SHORT_LIVES = "--js-flags=--wasm-tiering-budget=180000000 --no-wasm-inlining"
+WEBKIT_SHORT_LIVES = {"JSC_thresholdForOMGOptimizeAfterWarmUp": "5000000"}
+# For Playwright Firefox keeps answers' bodies in its main process: 200 MB of them by default, and
+# no less than what Playwright asks for.
+FIREFOX_BODIES = {"remote.network.maxTotalDataSize": 20_000_000}
 # A microphone that beeps. Chromium asks for it, and its driver answers; Firefox does not ask.
 CHROMIUM_MICROPHONE = "--use-fake-device-for-media-stream"
 FIREFOX_MICROPHONE = {
@@ -249,16 +257,22 @@ def engine_of(browser: Browser, name: str, *, webgpu: bool) -> Engine:
 
 
 @contextmanager
-def chromium(playwright: Playwright, name: str, *, webgpu: bool) -> Iterator[Engine]:
+def chromium(
+    playwright: Playwright, name: str, *, webgpu: bool, flags: Sequence[str] = ()
+) -> Iterator[Engine]:
     # Memory is measured at once: by itself Chromium waits for a collection, 10 seconds and more.
     eager = "--enable-blink-features=ForceEagerMeasureMemory"
-    flags = [*(CHROMIUM_WEBGPU if webgpu else ()), "--enable-precise-memory-info", eager]
-    flags += [CHROMIUM_MICROPHONE, CHROMIUM_WITHOUT]
+    args = [*(CHROMIUM_WEBGPU if webgpu else ()), "--enable-precise-memory-info", eager]
+    args += [CHROMIUM_MICROPHONE, CHROMIUM_WITHOUT, *flags]
     if os.geteuid() == 0:
-        flags.append("--no-sandbox")
-    browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+        args.append("--no-sandbox")
+    browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=args)
     yield engine_of(browser, name, webgpu=webgpu)
     browser.close()
+
+
+def chromium_for_tests(playwright: Playwright, name: str, *, webgpu: bool) -> Any:
+    return chromium(playwright, name, webgpu=webgpu, flags=[CHROMIUM_SHORT_LIVES])
 
 
 @contextmanager
@@ -268,6 +282,7 @@ def firefox(playwright: Playwright, name: str, *, webgpu: bool) -> Iterator[Engi
         channel="moz-firefox",
         executable_path=shutil.which("firefox-esr") or shutil.which("firefox"),
         firefox_user_prefs={
+            **FIREFOX_BODIES,
             **FIREFOX_MICROPHONE,
             **(FIREFOX_WEBGPU if webgpu else {"dom.webgpu.enabled": False}),
         },
@@ -298,7 +313,7 @@ def on_disk(
                 home,
                 channel="moz-firefox",
                 executable_path=shutil.which("firefox-esr") or shutil.which("firefox"),
-                firefox_user_prefs={**FIREFOX_WEBGPU, **firefox_prefs},
+                firefox_user_prefs={**FIREFOX_BODIES, **FIREFOX_WEBGPU, **firefox_prefs},
             )
         try:
             yield context
@@ -335,6 +350,7 @@ def webkit_gtk(name: str) -> Iterator[Engine]:
             # software, and Skia drawing by it.
             "WEBKIT_DISABLE_COMPOSITING_MODE": "1",
             "WEBKIT_SKIA_ENABLE_CPU_RENDERING": "1",
+            **WEBKIT_SHORT_LIVES,
             "WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS": "1",
         }
 
@@ -452,8 +468,8 @@ def wait_for_port(port: int, timeout: float = 20) -> None:
 
 
 ENGINES = {
-    "chromium-webgpu": (chromium, True),
-    "chromium-no-adapter": (chromium, False),
+    "chromium-webgpu": (chromium_for_tests, True),
+    "chromium-no-adapter": (chromium_for_tests, False),
     "firefox-webgpu": (firefox, True),
     "firefox-no-webgpu": (firefox, False),
     "webkit": (webkit, False),

@@ -15,9 +15,17 @@ from e2e.conftest import Site, settled
 from e2e.engines import Engine, Page, PlaywrightTab, on_disk
 
 CHUNK_NBYTES = 4 << 20
-# Beside the weights there are compiled shaders, the driver's staging memory and garbage: 1.9 to 2.5
-# times was seen. A second copy of the file, in any process, would add 1.0.
-MOST_GROWTH = 2.7
+MODEL, SMALL = "all-MiniLM-L6-v2", "/goldens/tiny-bert"
+# The most that a browser may grow by during a load, in multiples of the weights: they themselves,
+# the driver's staging memory and garbage, less what garbage of before makes room for. A second copy
+# of the file, in any process, adds 1.0. Seen were 0.6 to 0.9 and 1.3 to 1.6 in Chromium, 0 to 1.3
+# in Firefox. From the network Firefox's main process keeps bodies for who drives it, and collects
+# them when it likes: there a first load is measured, which grew by up to 3.1, with what its
+# shaders' compiler and the tokenizer take.
+MOST_GROWTH = {
+    "chromium-webgpu": {"cache": 1.5, "network": 2.1},
+    "firefox-webgpu": {"first": 3.6, "cache": 1.9},
+}
 # JavaScript heaps of the page and its worker, after a collection. Chromium tells, where isolated.
 JS_HEAPS = """async () => {
   if (!performance.measureUserAgentSpecificMemory) return 0;
@@ -65,33 +73,48 @@ def sampled(peaks: list[int]) -> Iterator[None]:
         thread.join()
 
 
+FORGET = """async (model) => {
+  const urls = (await bascule.cache("ls")).map(({ location }) => location);
+  await bascule.cache("rm", urls.filter((url) => url.includes(model)));
+}"""
+
+
 def test_the_peak_of_a_load(webgpu_engine: Engine, site: Site, playwright: Playwright) -> None:
-    """Bytes under way stay within three chunks; the browser's growth is measured from outside."""
-    ratios: list[float] = []
-    # Garbage that was not collected yet only ever adds: the least of up to three loads tells.
-    while len(ratios) < 3 and (not ratios or ratios[-1] >= MOST_GROWTH):
-        ratios.append(_growth_of_a_load(webgpu_engine, site, playwright))
-    assert min(ratios) < MOST_GROWTH, ratios
+    """Bytes under way stay within three chunks; the browser's growth is measured from outside.
 
-
-def _growth_of_a_load(engine: Engine, site: Site, playwright: Playwright) -> float:
-    with on_disk(playwright, engine.name) as context:
+    But for "first", the model was loaded before: its tokenizer and shaders are there, and so is
+    what their compiler takes, up to the weights again.
+    """
+    with on_disk(playwright, webgpu_engine.name) as context:
         page = PlaywrightTab(context.new_page())
-        page.open(f"{site.url}/?model=/goldens/tiny-bert&tier=webgpu&tune=off")
+        page.open(f"{site.url}/?model={SMALL}&tier=webgpu&tune=off")
         assert settled(page) == "ready"
-        before, peaks = browser_nbytes(), list[int]()
-        with sampled(peaks):
-            page.run("async () => { await bascule.load('all-MiniLM-L6-v2', 'webgpu'); }")
-            time.sleep(0.5)
-        stats = page.run("() => bascule.stats()")
-    weights, growth = stats["weights_nbytes"], max(peaks) - before
-    print(
-        f"{engine.name}: weights {weights / 1e6:.1f} MB, under way at most "
-        f"{stats['peak_chunk_nbytes'] / 1e6:.1f} MB, browser grew by {growth / 1e6:.1f} MB "
-        f"({growth / weights:.2f} of the weights)"
-    )
+        first = growth_of_a_load(page, "first")
+        for source, most in MOST_GROWTH[webgpu_engine.name].items():
+            ratios = [first] if source == "first" else []
+            # Garbage that was not collected yet only ever adds: the least of three loads tells.
+            while not ratios or (ratios[-1] >= most and len(ratios) < 3 and source != "first"):
+                page.run("async (model) => { await bascule.load(model, 'webgpu'); }", SMALL)
+                ratios.append(growth_of_a_load(page, source))
+            result = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+            print(f"{webgpu_engine.name}, {source}: grew by {result} of the weights")
+            assert min(ratios) < most, (source, ratios)
+
+
+def growth_of_a_load(page: Page, source: str) -> float:
+    """The most that all processes grew by during a load, in multiples of the weights."""
+    if source == "network":
+        page.run(FORGET, MODEL)
+    fetched = page.run("() => bascule.stats()")["network_nbytes"]
+    before, peaks = browser_nbytes(), list[int]()
+    with sampled(peaks):
+        page.run("async (model) => { await bascule.load(model, 'webgpu'); }", MODEL)
+        time.sleep(0.5)
+    stats = page.run("() => bascule.stats()")
+    weights = stats["weights_nbytes"]
+    assert (stats["network_nbytes"] - fetched > weights) == (source != "cache")
     assert 0 < stats["peak_chunk_nbytes"] <= 3 * CHUNK_NBYTES
-    return growth / weights
+    return (max(peaks) - before) / weights
 
 
 def test_a_long_life_stays_flat(
