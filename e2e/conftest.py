@@ -237,11 +237,35 @@ def shared_page(shared: Callable[[str], Page], site: Site) -> Page:
 
 
 @pytest.fixture
-def shared_lab(shared: Callable[[str], Page], site: Site) -> Page:
-    """One of them that runs the Python of tests, which share its globals."""
+def own_lab(shared: Callable[[str], Page], site: Site) -> Page:
+    """A page that runs the Python of a file's tests, which share its globals."""
     page = shared(f"{site.url}/lab/")
     booted(page)
     return page
+
+
+@pytest.fixture(scope="session")
+def labs() -> Iterator[dict[Engine, Page]]:
+    pages: dict[Engine, Page] = {}
+    yield pages
+    for page in pages.values():
+        page.close()
+
+
+@pytest.fixture
+def shared_lab(
+    labs: dict[Engine, Page], engine: Engine, site: Site, request: pytest.FixtureRequest
+) -> Iterator[Page]:
+    """A page that runs Python for the tests of all files, for those that plant nothing in it.
+
+    The tests after one that fails get a new page.
+    """
+    if engine not in labs:
+        labs[engine] = opened(engine, f"{site.url}/lab/")
+        booted(labs[engine])
+    yield labs[engine]
+    if request.node.stash.get(FAILED, False):
+        labs.pop(engine).close()
 
 
 @pytest.fixture

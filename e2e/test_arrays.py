@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 from e2e.conftest import Site
 from e2e.engines import Engine, Page
@@ -82,14 +81,13 @@ async def all_of_it(tier, without_jspi):
 """
 
 
-def test_arrays_in_a_page(webgpu_engine: Engine, site: Site, shared: Callable[[str], Page]) -> None:
-    page = shared(f"{site.url}/lab/?pyodide=/pyodide/")
-    page.run("(code) => lab.run(code)", SCRIPT)
+def test_arrays_in_a_page(webgpu_engine: Engine, site: Site, shared_lab: Page) -> None:
+    shared_lab.run("(code) => lab.run(code)", SCRIPT)
     for tier in ("webgpu", "wasm"):
         # Chromium composites no canvas of SwiftShader's, and destroys its device.
         without_jspi = webgpu_engine.name == "firefox-webgpu"
         code = f"import json\njson.dumps(await all_of_it('{tier}', {without_jspi}))"
-        result = json.loads(page.run("(code) => lab.run(code)", code))
+        result = json.loads(shared_lab.run("(code) => lab.run(code)", code))
         assert result["calls"] <= (3 if tier == "webgpu" else 0)
         assert result["chain"] < 1e-5
         assert result["softmax"] < 1e-6

@@ -227,14 +227,12 @@ json.dumps([await story(tier) for tier in ("webgpu", "wasm")])
 
 
 def test_two_models_and_operations_share_a_device(
-    webgpu_engine: Engine, site: Site, shared: Callable[[str], Page]
+    webgpu_engine: Engine, site: Site, shared_lab: Page
 ) -> None:
-    page = shared(f"{site.url}/lab/?pyodide={PYODIDES['0.27']}")
-    booted(page)
     expected = golden("tiny-bert")
     seed = int.from_bytes(os.urandom(4))
     head = f"SEED, TEXTS, GOLDENS = {seed}, {expected.texts!r}, {site.url + '/goldens'!r}\n"
-    stories = json.loads(page.run("(code) => lab.run(code)", head + DEVICE))
+    stories = json.loads(shared_lab.run("(code) => lab.run(code)", head + DEVICE))
     for tier, result in zip(("webgpu", "wasm"), stories, strict=True):
         assert result["tier"] == tier
         assert result["one"]

@@ -123,13 +123,13 @@ await limited()
 
 
 def test_models_share_a_budget_and_a_model_is_held_to_one(
-    webgpu_engine: object, shared_lab: Page
+    webgpu_engine: object, own_lab: Page
 ) -> None:
     del webgpu_engine
-    shared_lab.run("(code) => lab.run(code)", SCRIPT)
-    origin = shared_lab.run("() => location.origin")
+    own_lab.run("(code) => lab.run(code)", SCRIPT)
+    origin = own_lab.run("() => location.origin")
     base = f"{origin}/goldens"
-    result = json.loads(shared_lab.run("(code) => lab.run(code)", f"await share({base!r})"))
+    result = json.loads(own_lab.run("(code) => lab.run(code)", f"await share({base!r})"))
     print(result)
     assert result["right"]
     assert result["cancelled"] == 29
@@ -139,18 +139,18 @@ def test_models_share_a_budget_and_a_model_is_held_to_one(
     assert result["reloads"] >= 3
     assert result["requests"] == 0
     assert all(result["reloaded"])
-    streamed = json.loads(shared_lab.run("(code) => lab.run(code)", f"await stream({base!r})"))
+    streamed = json.loads(own_lab.run("(code) => lab.run(code)", f"await stream({base!r})"))
     print(streamed)
     for equal, n_requests, share in streamed.values():
         assert equal
         assert n_requests == 0
         assert share < 0.8
-    held = json.loads(shared_lab.run("(code) => lab.run(code)", f"await hold({base!r})"))
+    held = json.loads(own_lab.run("(code) => lab.run(code)", f"await hold({base!r})"))
     print(held)
     assert held["peak"] <= held["least"] < held["resident"]
     assert held["cosine"] > 0.99
     assert f"{held['least']:,} bytes" in held["refused"]
-    limited = json.loads(shared_lab.run("(code) => lab.run(code)", LIMIT))
+    limited = json.loads(own_lab.run("(code) => lab.run(code)", LIMIT))
     assert "400,000 bytes" in limited["refused"]
     assert limited["held"] <= 300_000
     assert limited["after"] == 400_000

@@ -213,9 +213,9 @@ def run(page: Page, site: Site, *parts: str) -> dict[str, Any]:
 
 
 def test_refused_commands_are_told_with_their_shader(
-    webgpu_engine: Engine, site: Site, shared_lab: Page
+    webgpu_engine: Engine, site: Site, own_lab: Page
 ) -> None:
-    result = run(shared_lab, site, SPOIL, REFUSALS)
+    result = run(own_lab, site, SPOIL, REFUSALS)
     for what in ("refused", "destroyed", "freed"):
         print(f"{webgpu_engine.name}: {result[what]}")
         kind, message, label, _ = result[what]
@@ -225,8 +225,8 @@ def test_refused_commands_are_told_with_their_shader(
         assert result[f"after {what}"], what
 
 
-def test_nan_is_told_and_never_given(webgpu_engine: Engine, site: Site, shared_lab: Page) -> None:
-    result = run(shared_lab, site, NAN)
+def test_nan_is_told_and_never_given(webgpu_engine: Engine, site: Site, own_lab: Page) -> None:
+    result = run(own_lab, site, NAN)
     print(f"{webgpu_engine.name}: {result}")
     assert result["embedding"][0] == result["text"][0] == "NotFiniteError"
     assert "Load the model again" in result["text"][3]
@@ -235,10 +235,10 @@ def test_nan_is_told_and_never_given(webgpu_engine: Engine, site: Site, shared_l
     assert result["after text"]
 
 
-def test_memory_that_ends(webgpu_engine: Engine, site: Site, shared_lab: Page) -> None:
+def test_memory_that_ends(webgpu_engine: Engine, site: Site, own_lab: Page) -> None:
     chromium = webgpu_engine.name.startswith("chromium")
     scarce = SCARCE.replace("REAL_HERE", "true" if chromium else "false")
-    result = run(shared_lab, site, scarce, MEMORY)
+    result = run(own_lab, site, scarce, MEMORY)
     print(f"{webgpu_engine.name}: {result}")
     assert result["trimmed"]
     likeness, refused, retries = result["smaller"]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
-from e2e.conftest import Site, booted
+from e2e.conftest import Site
 from e2e.engines import Engine, Page
 
 SCRIPT = r'''
@@ -78,11 +77,9 @@ json.dumps(await all_of_it())
 
 
 def test_a_kernel_from_python_in_a_worker(
-    webgpu_engine: Engine, site: Site, shared: Callable[[str], Page]
+    webgpu_engine: Engine, site: Site, shared_lab: Page
 ) -> None:
-    page = shared(f"{site.url}/lab/?pyodide=/pyodide/")
-    booted(page)
-    result = json.loads(page.run("(code) => lab.run(code)", SCRIPT))
+    result = json.loads(shared_lab.run("(code) => lab.run(code)", SCRIPT))
     print(result)
     assert result["typed arrays"] == [3.5, 3.5]
     assert result["calls"] <= 3

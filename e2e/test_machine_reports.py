@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
-import pytest
-
-from e2e.conftest import Site, booted
 from e2e.engines import Engine, Page
 
 COMPATIBILITY = """
@@ -48,20 +44,13 @@ json.dumps(await all_of_it())
 """
 
 
-@pytest.fixture
-def lab(site: Site, shared: Callable[[str], Page]) -> Page:
-    page = shared(f"{site.url}/lab/?pyodide=/pyodide/")
-    booted(page)
-    return page
-
-
 def told(page: Page, code: str) -> dict[str, Any]:
     result: dict[str, Any] = json.loads(page.run("(code) => lab.run(code)", code))
     return result
 
 
-def test_the_matrix_of_a_page(engine: Engine, lab: Page) -> None:
-    report = told(lab, COMPATIBILITY)
+def test_the_matrix_of_a_page(engine: Engine, shared_lab: Page) -> None:
+    report = told(shared_lab, COMPATIBILITY)
     works = {each["tier"]: each["works"] for each in report["tiers"]}
     reasons = {each["tier"]: each["reason"] for each in report["tiers"]}
     assert list(works) == ["webgpu", "webgpu-limited", "webnn", "wasm", "cpu"]
@@ -90,8 +79,8 @@ def test_the_matrix_of_a_page(engine: Engine, lab: Page) -> None:
     assert "<!doctype html>" in report["page"]
 
 
-def test_the_platform_of_a_page(engine: Engine, lab: Page) -> None:
-    result = told(lab, PLATFORM)
+def test_the_platform_of_a_page(engine: Engine, shared_lab: Page) -> None:
+    result = told(shared_lab, PLATFORM)
     info = result["info"]
     sources = info.pop("sources")
     assert set(sources) == set(info)

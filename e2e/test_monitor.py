@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 import pytest
 
-from e2e.conftest import Site, booted
+from e2e.conftest import Site
 from e2e.engines import Engine, Page, PlaywrightTab
 
 SCRIPT = """
@@ -61,11 +60,9 @@ json.dumps(await all_of_it())
 
 @pytest.mark.one_engine
 def test_a_report_of_the_browsers_timestamps(
-    webgpu_engine: Engine, site: Site, shared: Callable[[str], Page]
+    webgpu_engine: Engine, site: Site, shared_lab: Page
 ) -> None:
-    page = shared(f"{site.url}/lab/?pyodide=/pyodide/")
-    booted(page)
-    result = json.loads(page.run("(code) => lab.run(code)", SCRIPT))
+    result = json.loads(shared_lab.run("(code) => lab.run(code)", SCRIPT))
     html, debug_html = result.pop("page"), result.pop("debug page")
     print(result)
     assert result["same"]

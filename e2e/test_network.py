@@ -103,12 +103,12 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def lab(shared_lab: Page) -> Callable[..., Any]:
+def lab(own_lab: Page) -> Callable[..., Any]:
     """Runs Python in a page whose stores are empty."""
-    shared_lab.run("(code) => lab.run(code)", LOAD)
+    own_lab.run("(code) => lab.run(code)", LOAD)
 
     def run(code: str) -> Any:
-        return json.loads(shared_lab.run("(code) => lab.run(code)", f"json.dumps({code})"))
+        return json.loads(own_lab.run("(code) => lab.run(code)", f"json.dumps({code})"))
 
     for store in ("opfs", "cache", "indexeddb"):
         run(f"await clear(store={store!r})")

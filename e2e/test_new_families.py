@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +61,7 @@ async def answers(tier, base, texts, most, sentences, labels):
 """
 
 
-def test_text_to_text_and_pictures(
-    webgpu_engine: Engine, site: Site, shared: Callable[[str], Page]
-) -> None:
+def test_text_to_text_and_pictures(webgpu_engine: Engine, site: Site, shared_lab: Page) -> None:
     base = site.extra / f"families-{webgpu_engine.name}"
     build_t5("t5", base / "t5")
     build_vit(base / "vit")
@@ -73,11 +70,10 @@ def test_text_to_text_and_pictures(
     np.save(base / "picture.npy", pictures()[0])
     written, seen = np.load(GOLDENS / "t5.npz"), np.load(GOLDENS / "vision.npz")
     pair = np.load(GOLDENS / "image_text.npz")
-    page = shared(f"{site.url}/lab/?pyodide=/pyodide/")
-    page.run("(code) => lab.run(code)", SCRIPT)
+    shared_lab.run("(code) => lab.run(code)", SCRIPT)
     for tier in ("webgpu", "wasm"):
         asked = (tier, f"{site.url}/extra/{base.name}", TEXTS[:2], N_GREEDY, SENTENCES, LABELS)
-        result = json.loads(page.run("(code) => lab.run(code)", f"await answers{asked!r}"))
+        result = json.loads(shared_lab.run("(code) => lab.run(code)", f"await answers{asked!r}"))
         expected = [written[f"t5.{at}.greedy"].tolist() for at in range(2)]
         assert result["ids"] == expected, tier
         for logits, name in zip(result["logits"], ("vit_logits", "dinov2_logits_42"), strict=True):
@@ -88,33 +84,29 @@ def test_text_to_text_and_pictures(
         assert np.allclose(result["shares"], pair["clip_shares"][0], atol=2e-5), tier
 
 
-def test_siglip_scores_each_label_by_itself(
-    engine: Engine, site: Site, shared: Callable[[str], Page]
-) -> None:
+def test_siglip_scores_each_label_by_itself(engine: Engine, site: Site, shared_lab: Page) -> None:
     base = site.extra / f"siglip-{engine.name}"
     build_siglip(base / "siglip")
     np.save(base / "picture.npy", pictures()[0])
     golden = np.load(GOLDENS / "siglip.npz")
     ids = json.loads((GOLDENS / "siglip.json").read_text())["ids"]
-    page = shared(f"{site.url}/lab/?pyodide=/pyodide/")
-    page.run("(code) => lab.run(code)", SCRIPT)
+    shared_lab.run("(code) => lab.run(code)", SCRIPT)
     for tier in ("webgpu", "wasm") if engine.webgpu else ("wasm", "cpu"):
         asked = (tier, f"{site.url}/extra/{base.name}", PADDED, FITTING, TEMPLATE)
-        result = json.loads(page.run("(code) => lab.run(code)", f"await scored{asked!r}"))
+        result = json.loads(shared_lab.run("(code) => lab.run(code)", f"await scored{asked!r}"))
         assert result["ids"] == ids, tier
         for rows, name in zip(result["pair"], ("texts", "images"), strict=True):
             assert (np.array(rows) * golden[name][: len(rows)]).sum(1).min() > 0.99999, (tier, name)
         assert np.allclose(result["shares"], golden["shares"][0], atol=2e-5), tier
 
 
-def test_voice_activity(engine: Engine, site: Site, shared: Callable[[str], Page]) -> None:
+def test_voice_activity(engine: Engine, site: Site, shared_lab: Page) -> None:
     base = site.extra / f"voice-{engine.name}"
     base.mkdir(exist_ok=True)
     np.save(base / "sound.npy", SOUNDS["measure"]())
     expected = np.load(GOLDENS / "voice.npz")["measure"]
-    page = shared(f"{site.url}/lab/?pyodide=/pyodide/")
-    page.run("(code) => lab.run(code)", SCRIPT)
+    shared_lab.run("(code) => lab.run(code)", SCRIPT)
     for tier in ("webgpu", "wasm") if engine.webgpu else ("wasm", "cpu"):
         asked = (tier, f"{site.url}/extra/{base.name}")
-        result = json.loads(page.run("(code) => lab.run(code)", f"await heard{asked!r}"))
+        result = json.loads(shared_lab.run("(code) => lab.run(code)", f"await heard{asked!r}"))
         assert np.abs(np.array(result) - expected).max() < 2e-5, tier

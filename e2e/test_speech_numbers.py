@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -91,23 +90,22 @@ async def words(name, tier, base):
 
 
 @pytest.mark.most_tiers
-def test_numbers_and_words(engine: Engine, site: Site, shared: Callable[[str], Page]) -> None:
+def test_numbers_and_words(engine: Engine, site: Site, shared_lab: Page) -> None:
     base = site.extra / f"speech-{engine.name}"
     build(base / "whisper")
     np.save(base / "spectrum.npy", spectrum())
     np.save(base / "clicks.npy", clicks())
     np.save(base / "measure.npy", recording("measure"))
     expected, mel = np.load(GOLDENS / "whisper.npz"), np.load(GOLDENS / "mel.npz")["clicks_80"]
-    page = shared(f"{site.url}/lab/?pyodide=/pyodide/")
-    page.run("(code) => lab.run(code)", SCRIPT)
+    shared_lab.run("(code) => lab.run(code)", SCRIPT)
     url = f"{site.url}/extra/{base.name}"
     for tier in ("webgpu", "wasm", "cpu") if engine.webgpu else ("wasm", "cpu"):
         asked = (tier, url, CONFIG, TEACHER, START, N_GREEDY, KEPT_FRAMES)
-        found = json.loads(page.run("(code) => lab.run(code)", f"await numbers{asked!r}"))
+        found = json.loads(shared_lab.run("(code) => lab.run(code)", f"await numbers{asked!r}"))
         assert np.abs(np.array(found["mel"]) - mel).max() < 2e-3, tier
         assert cosines(np.array(found["states"]), expected["states"]).min() > 0.99999, tier
         assert cosines(np.array(found["logits"]), expected["logits"]).min() > 0.99999, tier
         assert found["greedy"] == expected["greedy"].tolist(), tier
     said = "".join(row[2] for row in MEASURE).strip()
     asked = ("whisper-tiny.en", "wasm", url)
-    assert page.run("(code) => lab.run(code)", f"await words{asked!r}") == said
+    assert shared_lab.run("(code) => lab.run(code)", f"await words{asked!r}") == said

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Generator, Mapping
+from collections.abc import Container, Generator, Iterator, Mapping
 from functools import partial
 from importlib import metadata
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
@@ -98,12 +100,9 @@ class WheelHouse:
         if self._checkout is None:
             return __version__
         digest = hashlib.sha256()
-        for name in _WATCHED:
-            root = self._checkout / name
-            for path in sorted(root.rglob("*")) if root.is_dir() else [root]:
-                if path.is_file() and "__pycache__" not in path.parts:
-                    stat = path.stat()
-                    digest.update(f"{path}\0{stat.st_mtime_ns}\0{stat.st_size}\n".encode())
+        for entry in sorted(_files_below(self._checkout, _WATCHED), key=attrgetter("path")):
+            stat = entry.stat()
+            digest.update(f"{entry.path}\0{stat.st_mtime_ns}\0{stat.st_size}\n".encode())
         return digest.hexdigest()[:12]
 
     def _build(self, state: str) -> Path:
@@ -112,6 +111,20 @@ class WheelHouse:
             old.unlink()
         # A build tag (PEP 427) must start with a digit.
         return _pack(self._checkout, folder, build=f"0{state.replace('.', '_')}")
+
+
+def _files_below(
+    folder: str | Path, names: Container[str] | None = None
+) -> Iterator[os.DirEntry[str]]:
+    """The files in a folder, of the named entries alone; each page asks, so no Path is made."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if names is not None and entry.name not in names:
+                continue
+            if not entry.is_dir():
+                yield entry
+            elif entry.name != "__pycache__":
+                yield from _files_below(entry.path)
 
 
 def site_index(wheel: Path, snapshot: Mapping[str, Any] | None = None) -> dict[str, Any]:
