@@ -76,6 +76,7 @@ class Times:
     def __init__(self) -> None:
         self._by_test: Counter[str] = Counter()
         self._by_kind: Counter[str] = Counter()
+        self._seen: Counter[str] = Counter()  # properties of each test that are counted
         self._repeated: list[tuple[str, str, str]] = []
         self._last: dict[str, float] = {}  # when each worker ended its last test
 
@@ -84,12 +85,13 @@ class Times:
         if worker := getattr(report, "worker_id", None):
             self._last[worker] = time.monotonic()
         kind = report.when or "call"
-        if report.when == "call":
-            for name, value in report.user_properties:
-                if name == TIME_OF:
-                    part, seconds = value
-                    self._by_kind[part] += seconds
-                    self._by_kind[kind] -= seconds
+        # Each report of a test has all properties so far, those of a first attempt too.
+        for name, value in report.user_properties[self._seen[report.nodeid] :]:
+            if name == TIME_OF:
+                part, seconds = value
+                self._by_kind[part] += seconds
+                self._by_kind[kind] -= seconds
+        self._seen[report.nodeid] = len(report.user_properties)
         self._by_kind[kind] += report.duration
         if report.outcome == "rerun":
             crash = getattr(report.longrepr, "reprcrash", None)

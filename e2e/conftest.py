@@ -245,7 +245,8 @@ def own_lab(shared: Callable[[str], Page], site: Site) -> Page:
 
 
 @pytest.fixture(scope="session")
-def labs() -> Iterator[dict[Engine, Page]]:
+def labs(engines: Engines) -> Iterator[dict[Engine, Page]]:
+    """Closed before the engines are, which is all that it needs of them."""
     pages: dict[Engine, Page] = {}
     yield pages
     for page in pages.values():
