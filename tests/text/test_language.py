@@ -62,6 +62,16 @@ def test_the_page_has_the_same_ids() -> None:
     assert page.encode_parts([*texts]) == real().encode_parts([*texts])
 
 
+def test_bytes_without_a_token_are_dropped_before_words_are_merged() -> None:
+    known = set(real().vocabulary.tokens)
+    # GPT-2's vocabulary has bytes as characters: those up to 32 come after the first 256.
+    unknown = [chr(code) for code in range(33) if chr(256 + code) not in known]
+    assert len(unknown) > 5
+    texts = [text.replace("#", each) for each in unknown for text in ("a>#' b", "#", "x#y", "##a#")]
+    page = LanguageTokenizer(real().vocabulary, NodeTokenizer(real().vocabulary.tokenizer_json()))
+    assert page.encode_parts([*texts]) == real().encode_parts([*texts])
+
+
 @pytest.mark.parametrize("pre", PRETOKENIZERS)
 def test_the_page_cuts_words_the_same(pre: str) -> None:
     vocabulary = read_vocabulary(tiny(pre=pre), "m.gguf")

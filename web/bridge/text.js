@@ -7,7 +7,10 @@
  *   encode(text: string, options?: { add_special_tokens?: boolean }): Encoding,
  *   decode(ids: number[], options: { skip_special_tokens: boolean, clean_up_tokenization_spaces: boolean }): string,
  *   id_to_token(id: number): string | undefined,
+ *   model: object | null,
  * }} Library
+ * @typedef {{ bpe(word: string): string[], tokens_to_ids: Map<string, number>, unk_token?: string | null,
+ *   byte_fallback: boolean, end_of_word_suffix?: string | null }} Bpe
  * @typedef {{ Tokenizer: new (tokenizer: object, config: object) => Library }} LibraryModule
  * @typedef {{ type?: string, lowercase?: boolean, handle_chinese_chars?: boolean,
  *   normalizers?: Normalizer[] }} Normalizer
@@ -137,5 +140,19 @@ export async function createChecked(library, remembered, folder) {
  */
 export function createTokenizer(module, json, mostTokens) {
   const parsed = JSON.parse(json);
-  return new PageTokenizer(new module.Tokenizer(parsed, {}), mostTokens, parsed?.normalizer ?? null, Boolean(parsed?.decoder));
+  const library = new module.Tokenizer(parsed, {});
+  if (library.model && "bpe" in library.model) dropUnknown(/** @type {Bpe} */ (library.model));
+  return new PageTokenizer(library, mostTokens, parsed?.normalizer ?? null, Boolean(parsed?.decoder));
+}
+
+/**
+ * Drop characters without a token before words are merged, as the native library does where nothing
+ * stands for them. This one drops them afterwards: what surrounds them would not be merged.
+ * @param {Bpe} model
+ */
+function dropUnknown(model) {
+  const { tokens_to_ids: ids, unk_token: unknown, byte_fallback, end_of_word_suffix: suffix } = model;
+  if (unknown != null || byte_fallback || suffix) return;
+  const merge = model.bpe.bind(model);
+  model.bpe = (word) => merge([...word].filter((character) => ids.has(character)).join(""));
 }
