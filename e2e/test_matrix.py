@@ -97,30 +97,18 @@ def test_isolation_changes_nothing(
     np.testing.assert_array_equal(results[0], results[1])
 
 
-def test_cost_of_a_pass(
-    webgpu_engine: Engine, cpu_page: Page, record_property: Callable[[str, object], None]
-) -> None:
-    """One call into JavaScript a pass and one to read; Python's own time is printed, not judged."""
-    page = cpu_page
-    page.run("() => bascule.load('all-MiniLM-L6-v2', 'webgpu')")
-    text = ["seven sunny steel bridges span the wide old river near our own town today"]
-    page.run(EMBED, text)
-    seen = [page.run("() => bascule.stats()")]
+def test_cost_of_a_pass(webgpu_engine: Engine, cpu_page: Page) -> None:
+    """One call into JavaScript a pass and one to read."""
+    cpu_page.run("() => bascule.load('/goldens/tiny-bert', 'webgpu')")
+    text = [" ".join(f"w{n}" for n in range(4, 18))]
+    cpu_page.run(EMBED, text)
+    before = cpu_page.run("() => bascule.stats()")
     for _ in range(20):
-        page.run(EMBED, text)
-        seen.append(page.run("() => bascule.stats()"))
-    before, after = seen[0], seen[-1]
-    passes = after["passes"] - before["passes"]
-    assert passes == 20
-    tokens = (after["tokens"] - before["tokens"]) / passes
-    assert tokens == 16
-    assert after["crossings"] - before["crossings"] == 2 * passes
-    host_ms = float(np.median(np.diff([stats["host_ms"] for stats in seen])))
-    record_property("python_ms_per_pass", host_ms)
-    print(
-        f"{webgpu_engine.name}: Python works {host_ms:.3f} ms (median) "
-        f"a pass of {tokens:.0f} tokens"
-    )
+        cpu_page.run(EMBED, text)
+    after = cpu_page.run("() => bascule.stats()")
+    assert after["passes"] - before["passes"] == 20
+    assert after["tokens"] - before["tokens"] == 20 * 16
+    assert after["crossings"] - before["crossings"] == 2 * 20
 
 
 LOAD_AND_WATCH = """async () => {
