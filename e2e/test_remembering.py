@@ -63,6 +63,21 @@ LOADS = """() => new Promise((done, fail) => {
 })"""
 
 
+# Nobody awaits it: a tokenizer is written while a model loads on.
+TOKENIZER_KEPT = """await new Promise((done, fail) => {
+  const opening = indexedDB.open("bascule");
+  opening.onerror = () => fail(opening.error);
+  opening.onsuccess = () => {
+    const database = opening.result;
+    const asking = database.transaction("entries").objectStore("entries").getAllKeys();
+    asking.onsuccess = () => {
+      database.close();
+      done(asking.result.some((key) => key.startsWith("tokenizer ")));
+    };
+  };
+})"""
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[FaultyServer]:
     """Another origin, with a copy of the model."""
@@ -138,6 +153,7 @@ def test_a_rerankers_tokenizer_is_made_before_python_asks(
             wait_for(page, "globalThis.bascule && (await bascule.stats()).load_ms > 0")
             page.run("() => bascule.offline")
             page.run("() => bascule.cache('ls')")  # once the load is remembered
+            wait_for(page, TOKENIZER_KEPT)
             rankings.append(page.run(RANK, {"query": QUERY, "texts": ANSWERS}))
             early.append(page.run("() => bascule.stats()")["early_tokenizer"])
         read = [each.path for each in server.requests if each.method == "GET"]
@@ -156,6 +172,7 @@ def test_a_chats_tokenizer_is_made_before_python_asks(
         wait_for(page, "globalThis.bascule && (await bascule.stats()).load_ms > 0")
         page.run("() => bascule.offline")
         page.run("() => bascule.cache('ls')")  # once the load is remembered
+        wait_for(page, TOKENIZER_KEPT)
         answers.append(page.run(CHAT))
         early.append(page.run("() => bascule.stats()")["early_tokenizer"])
     assert early == [0, 1], engine.name
