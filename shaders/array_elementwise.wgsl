@@ -1,4 +1,5 @@
-// array_elementwise: y[i] = element(i), a fused chain of elementwise operations on arrays.
+// array_elementwise: y[i] = element(i), a fused chain of elementwise operations on arrays, or a
+// reduction of few such elements each.
 // A lane owns four elements side by side and writes them at once: one store for four is 2 to 4
 // times as fast on software adapters. Elements past n are computed and lie in y's padding.
 // `Params`, the bindings and `element` are generated from the rows of the op table

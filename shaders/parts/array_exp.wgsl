@@ -18,14 +18,19 @@ fn exp_kernel(r: f32) -> f32 { // exp(r) - 1 for |r| at most log(2) / 2
   return p * r * r + r;
 }
 
+// Without a branch, for software adapters compute both sides of one. Results that are too large or
+// too small for a float become infinity and 0 by the scaling. 1.5 * 2^23 brings a whole number into
+// the low bits: WGSL's conversion to integers checks its range.
 fn exp_f(x: f32) -> f32 {
-  if (is_nan(x)) { return x; }
-  if (x > 88.7228394) { return infinity(); }
-  if (x < -103.97208) { return 0.0; }
-  let n = round(x * 1.44269504);
-  let r = (x - n * 0.693359375) + n * 2.12194440e-4;
-  return scaled(exp_kernel(r) + 1.0, n);
+  let z = select(select(x, -104.0, x < -104.0), 89.0, x > 89.0);
+  let n = floor(z * 1.44269504 + 0.5);
+  let k = bitcast<u32>(n + 12582912.0) - 0x4b400000u;
+  let first = bitcast<u32>(bitcast<i32>(k) >> 1u);
+  let r = (z - n * 0.693359375) + n * 2.12194440e-4;
+  let y = (exp_kernel(r) + 1.0) * power_of_two(first) * power_of_two(k - first);
+  return select(y, x, is_nan(x));
 }
+fn power_of_two(k: u32) -> f32 { return bitcast<f32>((k + 127u) << 23u); } // k -126 to 127, wrapped
 
 fn expm1_f(x: f32) -> f32 {
   if (is_nan(x) || x == 0.0) { return x; }

@@ -109,7 +109,6 @@ fn logaddexp_f(a: f32, b: f32) -> f32 {
 }
 
 fn sqrt_f(x: f32) -> f32 {
-  if (is_nan(x) || x == 0.0 || (is_inf(x) && !is_signed(x))) { return x; }
-  if (x < 0.0) { return not_a_number(); }
-  return sqrt(x);
+  let special = select(x, not_a_number(), x < 0.0);
+  return select(special, sqrt(x), bitcast<u32>(x) - 1u < 0x7f7fffffu); // above 0, and finite
 }

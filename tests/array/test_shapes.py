@@ -96,6 +96,33 @@ def test_reductions(tier: str, rng: np.random.Generator, shape: tuple[int, ...])
         same(xp.argsort(array, axis=axis), np.argsort(wide, axis=axis, kind="stable"))
 
 
+@pytest.mark.parametrize("extent", [1, 2, 3, 7, 8, 9])
+@pytest.mark.parametrize("n", [1, 3, 4, 5, 131])
+def test_reductions_of_few_elements(
+    tier: str, rng: np.random.Generator, extent: int, n: int
+) -> None:
+    x = floats(rng, (n, extent))
+    array, wide = xp.asarray(x), x.astype(np.float64)
+    same(xp.sum(array * array + 1.0, axis=1), (wide * wide + 1.0).sum(1), 1e-5)
+    same(xp.prod(array, axis=1), wide.prod(1), 1e-5)
+    down = np.ascontiguousarray(x.T)
+    same(xp.sum(xp.asarray(down), axis=0), wide.sum(1), 1e-5)
+    pairs = xp.reshape(array, (n, 1, extent)) - xp.reshape(array, (1, n, extent))
+    same(xp.max(pairs, axis=(0, 2)), (x[:, None] - x[None]).max((0, 2)))
+    same(xp.any(array > 4.0, axis=1), (x > 4.0).any(1))
+    x[-1, -1] = np.nan
+    x[0, 0] = -np.inf
+    same(xp.min(xp.asarray(x), axis=1), x.min(1))
+    narrow = rng.integers(-128, 128, (extent, n)).astype(np.int8)
+    for name in ("sum", "prod"):
+        result = getattr(xp, name)(xp.asarray(narrow), axis=0, dtype=xp.int8)
+        same(result, getattr(np, name)(narrow, axis=0, dtype=np.int8))
+    halves = x.astype(np.float16)
+    halves[:] = np.nan_to_num(halves, neginf=2.0)
+    result = xp.sum(xp.asarray(halves), axis=1)
+    same(result, halves.astype(np.float64).sum(1).astype(np.float16), 2e-3)
+
+
 def test_nan_and_infinity_in_reductions(tier: str) -> None:
     x = np.array([[1, np.nan, 3, -np.inf], [np.inf, 2, -0.0, 0.0]], np.float32)
     array = xp.asarray(x) + xp.asarray(np.zeros((2, 1), np.float32))

@@ -194,6 +194,10 @@ def every_text() -> list[tuple[str, str, str]]:
                     skeleton, head, dtype, name, extra
                 )
                 results.append((kernel.wgsl, kernel.bindings, kernel.label))
+            kernel = Expression(leaf, frozenset(), (1,)).kernel(
+                "array_elementwise", {"n": 6}, dtype, name, unrolled=5
+            )
+            results.append((kernel.wgsl, kernel.bindings, kernel.label))
     return results
 
 

@@ -94,8 +94,12 @@ class Expression:
         dtype: DType,
         combination: str = "",
         extra: Node | None = None,
+        unrolled: int = 0,
     ) -> Generated:
-        """The whole text. `head` are the skeleton's own params; the result is of `dtype`."""
+        """The whole text. `head` are the skeleton's own params; the result is of `dtype`.
+
+        `unrolled` steps, if any, are combined in the text instead of by the skeleton.
+        """
         result = self._value(self.root)
         shape, n_kept, strides = self._space()
         fields: dict[str, int] = dict(head)
@@ -105,9 +109,10 @@ class Expression:
         fields |= {f"k{i}": number for i, number in enumerate(self._numbers)}
         kind = kind_of(self.root.dtype)
         function = (
-            f"fn element(at: u32, step: u32) -> {TYPES[kind]} {{\n"
+            f"fn {'part' if unrolled else 'element'}(at: u32, step: u32) -> {TYPES[kind]} {{\n"
             + "".join(f"  {line}\n" for line in [*lines, *self._lines])
             + f"  return {result};\n}}\n"
+            + (_combined_parts(kind, unrolled) if unrolled else "")
         )
         texts = [
             assets.text(f"shaders/{skeleton}.wgsl"),
@@ -268,6 +273,14 @@ def _address(leaf: _Leaf, steps: Sequence[int], fields: dict[str, int]) -> str:
             fields[f"s{axis}_{leaf.name}"] = step
             terms.append(f"c{axis} * params.s{axis}_{leaf.name}")
     return f"let {leaf.name} = {' + '.join(terms) or '0u'};"
+
+
+def _combined_parts(kind: Kind, n: int) -> str:
+    """`element` as the combination of `part` at the steps below n."""
+    text = "part(at, 0u)"
+    for step in range(1, n):
+        text = f"combine({text}, part(at, {step}u))"
+    return f"fn element(at: u32, step: u32) -> {TYPES[kind]} {{ return {text}; }}\n"
 
 
 def _declared(fields: Mapping[str, int], n_inputs: int, out: str) -> str:

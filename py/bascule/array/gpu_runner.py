@@ -29,6 +29,10 @@ _LANES = 64
 # Elements that a lane reduces one after the other, and lanes that a reduction wants at least.
 _SERIAL = 256
 _LANES_WANTED = 16384
+# Elements that are combined in a kernel's text, without a loop, and operations they come to: the
+# loop around three costs more than they do. Each kernel has the text of four results.
+_UNROLLED = 8
+_UNROLLED_OPERATIONS = 32
 # Numbers up to so many bytes are written with the tape, in the same call.
 _PACKED_NBYTES = 64 << 10
 _MOST_DISPATCHES = 512
@@ -249,9 +253,11 @@ class _Run:
         name, axes = node.attribute
         source = node.inputs[0]
         extent = prod(source.shape[axis] for axis in axes)
+        made = Expression(source, step.inline, axes)
+        if extent <= _UNROLLED and extent * len(step.inline) <= _UNROLLED_OPERATIONS:
+            return await self._unrolled(node, made, extent)
         chunks = _chunks(node.size, extent)
         head = {"n": node.size * chunks, "chunks": chunks, "extent": extent}
-        made = Expression(source, step.inline, axes)
         dtype = node.dtype if chunks == 1 else np.dtype(_WIDE[node.dtype.kind])
         lanes = node.size * chunks
         kernel = made.kernel("array_reduce", head, dtype, name)
@@ -266,6 +272,12 @@ class _Run:
             kernel = again.kernel("array_reduce", head, node.dtype if chunks == 1 else dtype, name)
             result = await self._launch(kernel, lanes, lanes)
         return result
+
+    async def _unrolled(self, node: Node, made: Expression, extent: int) -> Memory:
+        """Reduce few elements each: a lane has four results, and writes them at once."""
+        name, n = node.attribute[0], node.size
+        kernel = made.kernel("array_elementwise", {"n": n}, node.dtype, name, unrolled=extent)
+        return await self._launch(kernel, -(-n // 4), n)
 
     async def _best(self, step: Step) -> Memory:
         node = step.node
