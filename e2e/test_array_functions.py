@@ -20,7 +20,7 @@ from e2e.conftest import ROOT, Site
 from e2e.engines import Engine, Page
 
 MODULES = ("test_elementwise.py", "test_shapes.py", "test_fft.py")
-OF_TIERS = {"wasm": ("test_loops.py", "test_groups.py")}
+OF_TIERS = {"wasm": ("test_loops.py", "test_groups.py", "test_host_plans.py")}
 # A page opens the device before, and pytest of a page has no tests/conftest.py.
 CONFTEST = """
 import bascule.array as xp

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from bascule.array import groups, host_loops
+from bascule.array import groups, host_loops, host_plans
 
 
 @pytest.fixture
 def any_size(on_wasm: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The wasm tier computes arrays of any size in loops, single operations too."""
     monkeypatch.setattr(groups, "LEAST_ELEMENTS", 1)
+    monkeypatch.setattr(host_plans, "MOST_NODES", 0)  # none from a test of other sizes
     monkeypatch.setattr(host_loops, "LARGE", 1)
     monkeypatch.setattr(host_loops, "MOST_LOOPS", 10_000)
     monkeypatch.setattr(host_loops, "_is_numpys", lambda chain: False)

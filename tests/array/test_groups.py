@@ -318,11 +318,11 @@ def test_a_matrix_by_a_vector_is_one_loop(
     product = HostLoops.product
 
     def of_a_page(loops: HostLoops, node: Node, values: Any) -> Any:
-        most, loops._most = loops._most, None  # pyright: ignore[reportPrivateUsage]
+        most, loops.most = loops.most, None
         try:
             return product(loops, node, values)
         finally:
-            loops._most = most  # pyright: ignore[reportPrivateUsage]
+            loops.most = most
 
     monkeypatch.setattr(HostLoops, "product", of_a_page)
     a = rng.standard_normal(sides).astype(np.float32)

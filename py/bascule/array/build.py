@@ -82,6 +82,9 @@ def one_device(where: str, nodes: Sequence[Node]) -> ArrayDevice:
 
 def broadcast_shape(where: str, shapes: Sequence[Shape]) -> Shape:
     """The shape that these broadcast to; ShapeError in numpy's words."""
+    with_axes = {shape for shape in shapes if shape}
+    if len(with_axes) <= 1:
+        return with_axes.pop() if with_axes else ()
     results: list[int] = []
     for sizes in zip(*(_padded(shape, max(map(len, shapes))) for shape in shapes), strict=True):
         wide = {size for size in sizes if size != 1}

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from bascule.array.dtypes import DType
 
@@ -109,14 +109,15 @@ def ordered(outputs: Sequence[Node]) -> list[Node]:
     """What has to be computed for these, each after its inputs; known nodes come as leaves."""
     results: list[Node] = []
     seen: set[int] = set()
-    stack = [(node, False) for node in reversed(outputs)]
+    stack: list[Node | None] = [*reversed(outputs)]
     while stack:
-        node, done = stack.pop()
-        if done:
-            results.append(node)
+        node = stack.pop()
+        if node is None:  # the inputs of the next one are done
+            results.append(cast("Node", stack.pop()))
         elif id(node) not in seen:
             seen.add(id(node))
-            stack.append((node, True))
-            if not node.is_known:
-                stack += [(each, False) for each in node.inputs if id(each) not in seen]
+            if node.host is not None or node.memory is not None:
+                results.append(node)
+            else:
+                stack += (node, None, *node.inputs)
     return results

@@ -18,6 +18,7 @@ from bascule.array.loops import LoopText
 from bascule.base.arrays import np
 
 if TYPE_CHECKING:
+    from bascule.array.dtypes import DType
     from bascule.backend.deviceless import Loop
 
 # A process keeps at most so many loops: WebAssembly's linker in a page never lets go of one.
@@ -40,6 +41,50 @@ class _Loaded:
     n_arrays: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Computes a chain on other arrays that lie as those did for which it was planned.
+
+    `sources`: of each of the layout's operands, which of the values it is.
+    """
+
+    loops: HostLoops
+    loop: _Loaded
+    layout: Layout  # without arrays
+    result: tuple[Shape, DType]
+    end: Shape
+    scratch_nbytes: int
+    sources: tuple[int, ...]
+
+    def run(self, values: Sequence[Any]) -> Any | None:
+        """The numbers of the chain's end; None where arrays lie differently or memory ends."""
+        operands = [values[at] for at in self.sources]
+        if not all(each.flags.c_contiguous for each in operands):
+            return None
+        try:
+            return self.on(replace(self.layout, operands=operands, result=np.empty(*self.result)))
+        except MemoryError:
+            return None
+
+    def on(self, layout: Layout) -> Any:
+        """The numbers of the chain's end for a layout with its arrays."""
+        loop = self.loop
+        scratch = [np.empty(self.scratch_nbytes, np.uint8) for _ in loop.text.scratch]
+        loop.n_arrays += 1
+        most = NEW_ELEMENTS if loop.n_arrays <= _WARM else None
+        for result, operands, numbers in layout.parts(self.loops.most or most):
+            loop.run(result, [*operands, *scratch], numbers)
+        return layout.finished(self.end)
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """Numbers, and how the same is computed again: None where an operand was copied for it."""
+
+    numbers: Any
+    again: Again | None
+
+
 class HostLoops:
     """Makes and keeps the loops of a backend. `load` makes a function of a module.
 
@@ -48,32 +93,38 @@ class HostLoops:
 
     def __init__(self, load: Callable[[bytes], Loop], most: int | None) -> None:
         self._load = load
-        self._most = most
+        self.most = most
         self._loops: dict[Nest, _Loaded] = {}
 
-    def evaluate(self, chain: Chain, values: Sequence[Any]) -> Any | None:
+    def evaluate(self, chain: Chain, values: Sequence[Any]) -> Computed | None:
         """The numbers of a chain's end; None where numpy is to compute them."""
-        if not values or (_is_numpys(chain) if self._most else not _is_worth_it(chain)):
+        if not values or (_is_numpys(chain) if self.most else not _is_worth_it(chain)):
             return None
         try:
             return self.computed(Walk(chain, values))
         except MemoryError:
             return None  # the loops' memory is smaller than Python's
 
-    def product(self, node: Node, values: Sequence[Any]) -> Any | None:
+    def product(self, node: Node, values: Sequence[Any]) -> Computed | None:
         """A matrix by a vector as sums of products; None for others, and where it is copied."""
         shapes: Product = node.attribute
         is_vector = shapes.x[:2] == (1, 1) and shapes.transposed
-        if not is_vector or self._most is not None or prod(shapes.y) < LEAST_ELEMENTS:
+        if not is_vector or self.most is not None or prod(shapes.y) < LEAST_ELEMENTS:
             return None
         matrix = Node(node.device, "data", (), shapes.y, node.dtype)
         vector = Node(node.device, "data", (), shapes.x[2:], node.dtype)
         products = Node(node.device, "multiply", (matrix, vector), shapes.y, node.dtype)
         result = Node(node.device, "reduce", (products,), shapes.y[:1], node.dtype, ("sum", (1,)))
         chain = Chain((products, result), (matrix, vector), shapes.y, (1,), True)
-        return self.evaluate(chain, [values[1].reshape(shapes.y), values[0].reshape(shapes.x[2:])])
+        result = self.evaluate(
+            chain, [values[1].reshape(shapes.y), values[0].reshape(shapes.x[2:])]
+        )
+        if result is None or result.again is None:
+            return result
+        sources = tuple(1 - at for at in result.again.sources)
+        return replace(result, again=replace(result.again, sources=sources))
 
-    def computed(self, walk: Walk) -> Any | None:
+    def computed(self, walk: Walk) -> Computed | None:
         """The numbers of a chain's end; None where no axis is as long as a vector."""
         end = walk.chain.end
         inner = walk.is_inner(end)
@@ -83,12 +134,10 @@ class HostLoops:
             return None
         rounds = prod(axis.size for axis in layout.axes if axis.reduced)
         nbytes = loop.text.scratch_nbytes(layout.vector.size, rounds)
-        scratch = [np.empty(nbytes, np.uint8) for _ in loop.text.scratch]
-        loop.n_arrays += 1
-        most = NEW_ELEMENTS if loop.n_arrays <= _WARM else None
-        for result, operands, numbers in layout.parts(self._most or most):
-            loop.run(result, [*operands, *scratch], numbers)
-        return layout.finished(end.shape)
+        bare = replace(layout, operands=[], result=None)
+        result = layout.result.shape, layout.result.dtype
+        again = Again(self, loop, bare, result, end.shape, nbytes, tuple(walk.sources))
+        return Computed(again.on(layout), again if _as_given(walk, layout) else None)
 
     def _loop(self, walk: Walk, layout: Layout) -> _Loaded | None:
         nest = _nest(walk, layout)
@@ -97,6 +146,18 @@ class HostLoops:
             text = text_of(nest)
             result = self._loops[nest] = _Loaded(self._load(text.module()), text)
         return result
+
+
+def _as_given(walk: Walk, layout: Layout) -> bool:
+    """Whether a loop reads the operands where they lie, all of them in row-major order."""
+    return all(
+        given.flags.c_contiguous and _address(given) == _address(read)
+        for given, read in zip(walk.operands, layout.operands, strict=True)
+    )
+
+
+def _address(array: Any) -> int:
+    return array.__array_interface__["data"][0]
 
 
 def _is_numpys(chain: Chain) -> bool:
@@ -135,9 +196,10 @@ class Walk:
     def __init__(self, chain: Chain, values: Sequence[Any]) -> None:
         self.chain = chain
         self.operands: list[Any] = []
+        self.sources: list[int] = []  # of each operand, which of the values it is
         self.operations: list[Operation] = []
         self._views = {id(node) for node in chain.nodes if node.op == "view"}
-        numbers = {id(node): value for node, value in zip(chain.reads, values, strict=True)}
+        numbers = {id(node): at for at, node in enumerate(chain.reads)}
         nodes = [node for node in chain.nodes if node.op != "view"]
         inside = {id(node) for node in chain.nodes}
         places: dict[tuple[int, bool], int] = {}
@@ -146,7 +208,9 @@ class Walk:
             for each in map(self._source, node.inputs):
                 if id(each) not in inside and (id(each), bare) not in places:
                     places[id(each), bare] = len(self.operands)
-                    self.operands.append(self._aligned(np.asarray(numbers[id(each)]), bare))
+                    at = numbers[id(each)]
+                    self.sources.append(at)
+                    self.operands.append(self._aligned(np.asarray(values[at]), bare))
         made = {id(node): len(self.operands) + at for at, node in enumerate(nodes)}
         for node in nodes:
             bare = self._is_bare(node)

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
-from bascule.array.blocks import Chain, chains
 from bascule.array.evaluate import factors
 from bascule.array.graph import Node, ordered
 from bascule.array.host_loops import HostLoops
+from bascule.array.host_plans import HostPlans, Planned
 
 if TYPE_CHECKING:
     from bascule.backend.deviceless import Deviceless
@@ -25,6 +25,7 @@ class HostRunner:
         self._backend = backend
         load = backend.loop_loader()
         self._loops = HostLoops(load, backend.loop_elements) if load else None
+        self._plans = HostPlans(loops=load is not None)
 
     async def compute(self, outputs: Sequence[Node]) -> None:
         """Give each of these its numbers."""
@@ -33,19 +34,16 @@ class HostRunner:
 
     def _compute(self, outputs: Sequence[Node]) -> None:
         wanted = {id(node) for node in outputs}
-        result = chains(ordered(outputs), wanted, loops=self._loops is not None)
-        last = {id(each): at for at, chain in enumerate(result) for each in chain.reads}
-        values: dict[int, Any] = {}
-        for at, chain in enumerate(result):
-            node = chain.end
-            numbers = self._evaluated(chain, [_value(each, values) for each in chain.reads])
-            if id(node) in wanted or node.held:
-                self._settle(node, numbers)
-            else:
-                values[id(node)] = numbers
-            for each in chain.reads:
-                if last[id(each)] == at:
-                    values.pop(id(each), None)
+        order = ordered(outputs)
+        plan = self._plans.of(order, wanted)
+        values: dict[int, Any] = {at: node.host for at, node in enumerate(order)}
+        for planned in plan:
+            at = planned.nodes[-1]
+            values[at] = self._evaluated(planned, order, [values[each] for each in planned.reads])
+            if planned.kept:
+                self._settle(order[at], values[at])
+            for each in planned.drops:
+                values[each] = None
         for node in outputs:
             node.settle()
 
@@ -53,26 +51,24 @@ class HostRunner:
         """The same: the numbers lie here."""
         await self.compute(outputs)
 
-    def _evaluated(self, chain: Chain, values: list[Any]) -> Any:
+    def _evaluated(self, planned: Planned, order: Sequence[Node], values: list[Any]) -> Any:
+        result = planned.again.run(values) if planned.again else None
+        if result is not None:
+            return result.reshape(order[planned.nodes[-1]].shape)
+        chain, computed = planned.chain(order), None
         node = chain.end
-        if node.op == "matmul":
-            result = self._loops.product(node, values) if self._loops else None
-            if result is None:
-                result = self._backend.product(*factors(node, values))
-            if result is not None:
-                return result.reshape(node.shape)
-        if self._loops and chain.in_loop:
-            result = self._loops.evaluate(chain, values)
-            if result is not None:
-                return result
-        return chain.evaluate(values)
+        if self._loops and node.op == "matmul":
+            computed = self._loops.product(node, values)
+        elif self._loops and chain.in_loop:
+            computed = self._loops.evaluate(chain, values)
+        if computed is not None:
+            planned.again = computed.again
+            return computed.numbers.reshape(node.shape)
+        product = self._backend.product(*factors(node, values)) if node.op == "matmul" else None
+        return chain.evaluate(values) if product is None else product.reshape(node.shape)
 
     def _settle(self, node: Node, found: Any) -> None:
         node.host = found
         if node.op != "view":
             self._backend.count.add("buffers", found.nbytes)
             finalize(node, self._backend.count.add, "buffers", -found.nbytes).atexit = False
-
-
-def _value(node: Node, values: dict[int, Any]) -> Any:
-    return values[id(node)] if node.host is None else node.host
