@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import threading
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -11,13 +13,15 @@ import pytest
 
 import bascule
 import bascule.array as xp
+from bascule.array import array as array_module
 from bascule.array.generated import Expression
 from bascule.array.gpu_runner import GpuRunner
 from bascule.array.graph import Node, ordered
+from bascule.array.host_runner import HostRunner
 from bascule.array.plan import steps
 from bascule.array.rows import COMBINATIONS, ROWS
 from bascule.backend.webgpu.gpu_native import NativeGpu
-from bascule.errors import LimitError
+from bascule.errors import GpuOutOfMemoryError, LimitError
 from tests.array.test_elementwise import cases
 
 
@@ -95,6 +99,76 @@ async def test_many_reads_and_many_consumers_are_cut(device: bascule.Device) -> 
     for _ in range(5000):
         y = y + 1
     assert (await y.numpy()).tolist() == [5001.0] * 4
+
+
+def _grown(tier: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, int]:
+    """What 1,000 operations that nothing reads give, and how many of their nodes are left."""
+    monkeypatch.setattr(array_module, "MOST_DEPTH", 50)
+    xp.set_default_device(tier)
+    y = xp.asarray(np.arange(5, dtype=np.float32))
+    np.asarray(y + 1.0)  # the device is open
+    for _ in range(500):
+        y = y * 1.0 + 1.0
+    waiting = ordered([y._node])
+    return y, len(waiting)
+
+
+@pytest.mark.parametrize("tier", ["webgpu", "wasm", "cpu"])
+def test_a_graph_that_has_grown_large_is_computed(
+    tier: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    y, n_waiting = _grown(tier, monkeypatch)
+    assert n_waiting <= 2 * 50 + 1
+    assert np.asarray(y).tolist() == [500, 501, 502, 503, 504]
+
+
+@pytest.mark.parametrize("tier", ["webgpu", "wasm", "cpu"])
+async def test_in_an_event_loop_it_is_computed_where_nothing_has_to_wait(
+    tier: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    y, n_waiting = _grown(tier, monkeypatch)
+    assert n_waiting <= 2 * 50 + 1
+    assert (await y.numpy()).tolist() == [500, 501, 502, 503, 504]
+
+
+async def test_a_device_in_use_elsewhere_lets_a_graph_grow_and_a_failure_is_the_readers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    xp.set_default_device("wasm")
+    x = xp.asarray(np.ones(5, np.float32))
+    await (x + 1.0).numpy()
+    backend = xp.device("wasm").backend
+    assert backend is not None
+    holds, done = threading.Event(), threading.Event()
+
+    async def hold() -> None:
+        async with backend.turns.turn():
+            holds.set()
+            await asyncio.to_thread(done.wait)
+
+    holder = threading.Thread(target=lambda: bascule.sync(hold()))
+    holder.start()
+    await asyncio.to_thread(holds.wait)
+    monkeypatch.setattr(array_module, "MOST_DEPTH", 50)
+    y = x
+    for _ in range(200):
+        y = y + 1.0
+    n_waiting = len(ordered([y._node]))
+    done.set()
+    holder.join()
+    assert n_waiting > 200
+    assert (await y.numpy()).tolist() == [201] * 5
+
+    def fails(*_: object) -> None:
+        raise GpuOutOfMemoryError("nothing is left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HostRunner, "_compute", fails)
+        for _ in range(100):
+            x = x + 1.0
+        with pytest.raises(GpuOutOfMemoryError):
+            await x.numpy()
+    assert (await x.numpy()).tolist() == [101] * 5
 
 
 async def test_memory_stays_flat_in_a_loop_with_reads(device: bascule.Device) -> None:

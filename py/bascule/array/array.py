@@ -12,7 +12,13 @@ from bascule.array.dtypes import DType
 from bascule.array.errors import DTypeError, OutOfRangeError, ShapeError
 from bascule.array.graph import Node
 from bascule.array.matrices import multiplied
-from bascule.array.place import ArrayDevice, at_once, device, numbers_at_once
+from bascule.array.place import (
+    ArrayDevice,
+    at_once,
+    compute_if_possible,
+    device,
+    numbers_at_once,
+)
 from bascule.base.arrays import np
 
 _OPERATORS = {
@@ -21,6 +27,10 @@ _OPERATORS = {
     "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor",
     "lshift": "bitwise_left_shift", "rshift": "bitwise_right_shift",
 }  # fmt: skip
+
+# Operations after each other from which on a graph is computed although nothing has read it: its
+# nodes take about 1 KB each, and planning them takes longer than they gain by being one graph.
+MOST_DEPTH = 4096
 
 
 class Array:
@@ -37,6 +47,8 @@ class Array:
     def __init__(self, node: Node) -> None:
         self._node = node
         node.held += 1
+        if node.depth >= MOST_DEPTH:
+            compute_if_possible(node)
 
     def __del__(self) -> None:
         node = getattr(self, "_node", None)

@@ -47,8 +47,8 @@ class Node:
     """
 
     __slots__ = (
-        "__weakref__", "attribute", "device", "dtype", "held", "host", "inputs", "memory", "op",
-        "shape",
+        "__weakref__", "attribute", "depth", "device", "dtype", "held", "host", "inputs", "memory",
+        "op", "shape",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +66,10 @@ class Node:
         self.shape = shape
         self.dtype = dtype
         self.attribute = attribute
+        self.depth = 1  # of the operations that wait, as many as need one another's result
+        for each in inputs:
+            if each.depth >= self.depth:
+                self.depth = each.depth + 1
         self.held = 0  # arrays that a user may still read
         self.memory: Memory | None = None
         self.host: Numbers | None = None
@@ -93,6 +97,7 @@ class Node:
     def settle(self) -> None:
         """Forget how it was computed: it is there."""
         self.inputs = ()
+        self.depth = 0
 
 
 def dense(shape: Sequence[int]) -> tuple[int, ...]:

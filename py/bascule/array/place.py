@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from bascule.array.errors import MustAwaitError
@@ -16,7 +18,7 @@ from bascule.base.turns import CrossLoopLock
 from bascule.base.waiting import sync
 from bascule.choosing.auto import open_tier
 from bascule.choosing.reopening import Recovery, is_lost
-from bascule.errors import DeviceLostError, InputError
+from bascule.errors import BasculeError, DeviceLostError, InputError
 
 if TYPE_CHECKING:
     from bascule.array.gpu_runner import GpuRunner
@@ -198,6 +200,33 @@ def at_once(work: Awaitable[T], what: str) -> T:
             except WouldWaitError as error:
                 raise MustAwaitError(what, str(error)) from None
     return sync(work)
+
+
+def compute_if_possible(node: Node) -> None:
+    """Compute a graph that has grown large, where plain code can; else it grows on.
+
+    In a running event loop, and in a page without JSPI, only what does not have to wait is done:
+    whoever holds the device's turn may need this loop. Errors are left to whoever reads the array.
+    """
+    work = node.device.compute((node,))
+    with suppress(BasculeError, WouldWaitError):
+        if _may_wait():
+            sync(work)
+        else:
+            finish_now(work)
+    node.depth = 0  # where it was not possible: it is tried again when it has grown as much
+
+
+def _may_wait() -> bool:
+    if sys.platform == "emscripten":
+        from bascule.base.waiting_browser import can_run_sync
+
+        return can_run_sync()
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return True
+    return False
 
 
 def numbers_at_once(node: Node, what: str) -> Any:
