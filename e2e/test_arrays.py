@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from e2e.conftest import Site
 from e2e.engines import Engine, Page
 
@@ -79,6 +81,72 @@ async def all_of_it(tier, without_jspi):
         found["masked"] = bool((await x[rows].numpy() == numbers[numbers[:, 0] > 0]).all())
     return found
 """
+
+
+FLAT = """
+import gc
+import json
+
+import bascule
+import js
+import numpy as np
+
+SOURCE = '''
+@group(0) @binding(0) var<storage, read_write> x: array<f32>;
+@compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3u) {
+  if (id.x < arrayLength(&x)) { x[id.x] = x[id.x] + NUMBER; }
+}
+'''
+
+def counts(device):
+    gc.collect()
+    gpu = getattr(device.backend, "gpu", None)
+    return {
+        "gpu": gpu.allocated_nbytes if gpu else 0,
+        "arrays": device.memory().by_kind.get("buffers", 0),
+        "proxies": js.lab_pyodide._module.pyproxy_alloc_map.size,
+    }
+
+async def loop(device, n, reads):
+    x = device.asarray(np.ones((100, 100), np.float32))
+    for i in range(n):
+        x = x * 0.999 + 0.001
+        if i % (n // reads) == 0:
+            await x[0].numpy()
+    for at in range(reads if device.tier == "webgpu" else 0):
+        kernel = device.kernel(SOURCE.replace("NUMBER", f"{at}.0"))
+        buffer = await device.buffer(np.zeros(10, np.float32))
+        await kernel(buffer, count=10)
+        assert (await buffer.numpy())[0] == at
+        buffer.close()
+        kernel.close()
+    assert abs((await x.numpy()).max() - 1) < 1e-3
+
+async def flat(tier, n, reads):
+    js.lab_pyodide._module.enable_pyproxy_allocation_tracing()
+    try:
+        async with await bascule.open_device(tier) as device:
+            await loop(device, 40, 20)
+            before = counts(device)
+            await loop(device, n, reads)
+            return json.dumps([before, counts(device)])
+    finally:  # the page is other tests', too
+        js.lab_pyodide._module.disable_pyproxy_allocation_tracing()
+"""
+
+
+@pytest.mark.parametrize("tier", ["webgpu", "wasm"])
+@pytest.mark.usefixtures("webgpu_engine")
+def test_a_loop_with_reads_leaves_nothing_in_a_page(shared_lab: Page, tier: str) -> None:
+    """On a GPU fewer than natively (tests/array/test_work.py): a read takes 2 to 4 ms here."""
+    shared_lab.run("(code) => lab.run(code)", FLAT)
+    n, reads = (1_000, 100) if tier == "webgpu" else (10_000, 2_000)
+    before, after = json.loads(
+        shared_lab.run("(code) => lab.run(code)", f"await flat('{tier}', {n}, {reads})")
+    )
+    assert after["proxies"] == before["proxies"]
+    assert after["gpu"] <= before["gpu"]
+    assert after["arrays"] <= before["arrays"]
 
 
 def test_arrays_in_a_page(webgpu_engine: Engine, site: Site, shared_lab: Page) -> None:
