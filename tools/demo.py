@@ -25,6 +25,7 @@ DESKTOP: ViewportSize = {"width": 1000, "height": 730}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 LOW: ViewportSize = {"width": 1000, "height": 720}
 EXAMPLE = "mandelbrot.py"
+GALLERY = ("life", "convolution", "nbody", "kmeans", "heat", "pca")
 IS_DRAWN = """() => {
   const context = new OffscreenCanvas(1, 1).getContext("2d");
   context.drawImage(document.querySelector("#log canvas"), 0, 0);
@@ -78,6 +79,7 @@ def main(folder: Path) -> int:
         page.goto(f"{url}/console.html")
         run_example(page)
         page.screenshot(path=folder / "console.png")
+        gallery(page, f"{url}/console.html", folder)
         browser.close()
     console.print(f"Screenshots: {', '.join(str(path) for path in sorted(folder.glob('*.png')))}")
     console.print(
@@ -147,6 +149,20 @@ def run_example(page: Page) -> None:
     page.wait_for_selector("#log canvas")
     wait(page)
     page.wait_for_function(IS_DRAWN)
+
+
+def gallery(page: Page, url: str, folder: Path) -> None:
+    """Run the other examples in the console page, each on a fresh one, and save their pictures."""
+    for name in GALLERY:
+        console.print(f"Running examples/{name}.py there")
+        page.goto(url)
+        wait(page)
+        page.select_option("#examples", f"{name}.py")
+        page.wait_for_function("document.querySelector('#source').value")
+        page.click("#run")
+        page.wait_for_selector("#log canvas, #log img")
+        wait(page)
+        page.locator("#log canvas, #log img").last.screenshot(path=folder / f"example-{name}.png")
 
 
 def wait(page: Page) -> None:
