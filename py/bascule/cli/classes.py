@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from bascule.backend.base import TIERS
+from bascule.cli.models import add_model_arguments, add_quantize_argument, opened_model
 from bascule.cli.streams import texts_or_lines
-from bascule.cli.text import add_quantize_argument
-from bascule.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from bascule.tasks.classifier import ClassifierModel
@@ -21,25 +18,20 @@ if TYPE_CHECKING:
 def add_rank_arguments(parser: argparse.ArgumentParser) -> None:
     """What `rank` takes."""
     parser.add_argument("query", metavar="QUERY", help="what the texts shall answer")
-    _add_shared(parser)
+    add_classify_arguments(parser)
     parser.add_argument("--best", type=int, metavar="N", help="print the N best alone")
 
 
 def add_classify_arguments(parser: argparse.ArgumentParser) -> None:
     """What `classify` takes."""
-    _add_shared(parser)
-
-
-def _add_shared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="default: the lines of stdin")
-    parser.add_argument("--model", required=True, help="name, hub id, folder or URL")
-    parser.add_argument("--tier", default="auto", choices=["auto", *TIERS], help="(%(default)s)")
+    add_model_arguments(parser, "name, hub id, folder or URL")
     add_quantize_argument(parser)
     parser.add_argument("--json", action="store_true", help="print a JSON list of objects")
 
 
 async def rank(parsed: argparse.Namespace) -> None:
-    """Print how well texts answer a query, the best first."""
+    """Rank texts by how well they answer a query."""
     from bascule.cli.terminal import ranking_table
 
     texts = texts_or_lines("rank", parsed.texts)
@@ -52,7 +44,7 @@ async def rank(parsed: argparse.Namespace) -> None:
 
 
 async def classify(parsed: argparse.Namespace) -> None:
-    """Print each text's label."""
+    """Give texts a label each."""
     from bascule.cli.terminal import classes_table
 
     texts = texts_or_lines("classify", parsed.texts)
@@ -65,19 +57,11 @@ async def classify(parsed: argparse.Namespace) -> None:
             classes_table(texts, classes, f"{model.tier} on {model.device_name}")
 
 
-@asynccontextmanager
-async def _classifier(parsed: argparse.Namespace) -> AsyncGenerator[ClassifierModel]:
-    from bascule.cli.terminal import progress_bar
-    from bascule.device.loading import load
+def _classifier(parsed: argparse.Namespace) -> AbstractAsyncContextManager[ClassifierModel]:
     from bascule.tasks.classifier import ClassifierModel
 
-    with progress_bar() as tell:
-        model = await load(parsed.model, tier=parsed.tier, quantize=parsed.quantize, progress=tell)
-    async with model:
-        if not isinstance(model, ClassifierModel):
-            hint = (
-                f"`bascule embed --model {parsed.model}` is for sentence encoders, "
-                f"`bascule generate --model {parsed.model}` for language models."
-            )
-            raise UnsupportedModelError(parsed.model, "it ranks and classifies no texts", hint=hint)
-        yield model
+    hint = (
+        f"`bascule embed --model {parsed.model}` is for sentence encoders, "
+        f"`bascule generate --model {parsed.model}` for language models."
+    )
+    return opened_model(parsed, ClassifierModel, "it ranks and classifies no texts", hint)

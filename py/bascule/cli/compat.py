@@ -22,9 +22,10 @@ def add_compat_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def compat(parsed: argparse.Namespace) -> None:
-    """Collect what is asked for, all if nothing is, and print it.
+    """Report what runs on this machine, what does not, and what to do.
 
-    The exit code is 1 where the model that is asked for runs on no tier here.
+    All is collected where nothing is asked for. The exit code is 1 where the model that is asked
+    for runs on no tier here.
     """
     text, runs = await asyncio.to_thread(_collected, parsed)
     if parsed.output is None:

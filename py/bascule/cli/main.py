@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from bascule import __version__
-from bascule.backend.base import TIERS
 from bascule.choosing.switches import warn_of_unknown_names
 from bascule.cli.classes import add_classify_arguments, add_rank_arguments, classify, rank
 from bascule.cli.compat import add_compat_arguments, compat
+from bascule.cli.models import add_model_arguments, add_quantize_argument, opened_model
 from bascule.cli.page import (
     add_pyodide_arguments,
     add_snapshot_arguments,
@@ -35,14 +35,8 @@ from bascule.cli.speech import (
     transcribe,
 )
 from bascule.cli.streams import ReaderGoneError, standard_streams, texts_or_lines
-from bascule.cli.text import (
-    add_chat_arguments,
-    add_generate_arguments,
-    add_quantize_argument,
-    chat,
-    generate,
-)
-from bascule.errors import BasculeError, InputError, UnsupportedModelError
+from bascule.cli.text import add_chat_arguments, add_generate_arguments, chat, generate
+from bascule.errors import BasculeError, InputError
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 DEFAULT_PORT = 8600
@@ -82,120 +76,51 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"bascule {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    pull = _command(
-        commands,
-        "pull",
-        _pull,
-        "fetch a model into the cache folder",
-        "bascule pull all-MiniLM-L6-v2",
-    )
+    pull = _command(commands, _pull, "bascule pull all-MiniLM-L6-v2")
     pull.add_argument("model", metavar="MODEL", help="a known name, or OWNER/NAME of the hub")
     pull.add_argument("--force", action="store_true", help="fetch it even if it is there")
     pull.add_argument(
         "--from", dest="folder", type=Path, metavar="FOLDER", help="copy a known model's files"
     )
 
-    embed = _command(
-        commands, "embed", _embed, "embed texts", 'bascule embed --json "a text" "another"'
-    )
+    embed = _command(commands, _embed, 'bascule embed --json "a text" "another"')
     embed.add_argument("texts", nargs="*", metavar="TEXT", help="default: the lines of stdin")
-    embed.add_argument("--model", default=DEFAULT_MODEL, help="name, folder or URL (%(default)s)")
-    embed.add_argument("--tier", default="auto", choices=["auto", *TIERS], help="(%(default)s)")
+    add_model_arguments(embed, "name, folder or URL", DEFAULT_MODEL)
     add_quantize_argument(embed)
     embed.add_argument("--json", action="store_true", help="print a JSON list of lists of numbers")
 
-    add_rank_arguments(
-        _command(
-            commands,
-            "rank",
-            rank,
-            "rank texts by how well they answer a query",
-            'bascule rank "How tall is it?" --model ./ms-marco-MiniLM-L6-v2 < passages.txt',
-        )
-    )
-    add_classify_arguments(
-        _command(
-            commands,
-            "classify",
-            classify,
-            "give texts a label each",
-            'bascule classify "A fine film." --model ./sentiment',
-        )
-    )
+    passages = 'bascule rank "How tall is it?" --model ./ms-marco-MiniLM-L6-v2 < passages.txt'
+    add_rank_arguments(_command(commands, rank, passages))
+    film = 'bascule classify "A fine film." --model ./sentiment'
+    add_classify_arguments(_command(commands, classify, film))
+    bridge = 'bascule generate "What is a bascule bridge?"'
+    add_generate_arguments(_command(commands, generate, bridge))
+    add_chat_arguments(_command(commands, chat, "bascule chat"))
+    talk = "bascule transcribe talk.wav --format srt > talk.srt"
+    add_transcribe_arguments(_command(commands, transcribe, talk))
+    converted = "bascule convert models/small-ct2 models/small"
+    add_convert_arguments(_command(commands, convert, converted))
 
-    add_generate_arguments(
-        _command(
-            commands,
-            "generate",
-            generate,
-            "answer a prompt with a language model",
-            'bascule generate "What is a bascule bridge?"',
-        )
-    )
-    add_chat_arguments(
-        _command(commands, "chat", chat, "talk with a language model", "bascule chat")
-    )
-
-    add_transcribe_arguments(
-        _command(
-            commands,
-            "transcribe",
-            transcribe,
-            "write down what a recording says",
-            "bascule transcribe talk.wav --format srt > talk.srt",
-        )
-    )
-
-    add_convert_arguments(
-        _command(
-            commands,
-            "convert",
-            convert,
-            "write a CTranslate2 model as a Hugging Face folder",
-            "bascule convert models/small-ct2 models/small",
-        )
-    )
-
-    tune = _command(
-        commands,
-        "tune",
-        _tune,
-        "measure which shaders run a model fastest here, and remember it",
-        "bascule tune all-MiniLM-L6-v2 --budget 60",
-    )
+    tune = _command(commands, _tune, "bascule tune all-MiniLM-L6-v2 --budget 60")
     tune.add_argument(
         "model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL", help="(%(default)s)"
     )
     tune.add_argument("--budget", type=float, default=60.0, metavar="SECONDS", help="(%(default)s)")
     tune.add_argument("--json", action="store_true", help="print the report as JSON")
 
-    manifest = _command(
-        commands,
-        "manifest",
-        _manifest,
-        "write the SHA-256 of every chunk of a model folder's files beside them",
-        "bascule manifest models/my-model",
-    )
+    manifest = _command(commands, _manifest, "bascule manifest models/my-model")
     manifest.add_argument("folder", type=Path, metavar="FOLDER", help="the model's folder")
     manifest.add_argument(
         "--chunk-mb", type=float, default=4.0, metavar="MIB", help="size of a chunk (%(default)s)"
     )
 
-    cache = _command(
-        commands,
-        "cache",
-        _cache,
-        "list, remove or verify what is kept of models",
-        "bascule cache ls",
-    )
+    cache = _command(commands, _cache, "bascule cache ls")
     cache.add_argument("action", choices=["ls", "rm", "verify"])
     cache.add_argument("locations", nargs="*", metavar="LOCATION", help="what rm removes")
     cache.add_argument("--all", action="store_true", help="rm: remove everything")
     cache.add_argument("--json", action="store_true", help="print JSON")
 
-    serve = _command(
-        commands, "serve", _serve, "serve the page on this machine", "bascule serve --port 8600"
-    )
+    serve = _command(commands, _serve, "bascule serve --port 8600")
     serve.add_argument(
         "--port", type=int, default=DEFAULT_PORT, help="0 takes a free one (%(default)s)"
     )
@@ -203,54 +128,33 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--no-isolation", action="store_true", help="leave out the cross-origin isolation headers"
     )
-
     serve.add_argument("--cors", metavar="ORIGIN", help="whose pages may read all of it, or '*'")
 
-    add_wheel_arguments(
-        _command(
-            commands, "wheel", wheel, "write the wheel that a page installs", "bascule wheel dist"
-        )
-    )
-    add_snapshot_arguments(
-        _command(
-            commands,
-            "snapshot",
-            snapshot,
-            "write the wheel and a memory snapshot that Python starts from in a page",
-            "bascule snapshot site/wheel",
-        )
-    )
-    add_pyodide_arguments(
-        _command(commands, "pyodide", pyodide, "fetch Pyodide for `serve`", "bascule pyodide")
-    )
-
-    add_compat_arguments(
-        _command(
-            commands,
-            "compat",
-            compat,
-            "report what runs on this machine, what does not, and what to do",
-            "bascule compat --collect-all --matrix --format html --output compat.html",
-        )
-    )
-    doctor = _command(
-        commands, "doctor", _doctor, "say what works on this machine", "bascule doctor --json"
-    )
+    add_wheel_arguments(_command(commands, wheel, "bascule wheel dist"))
+    add_snapshot_arguments(_command(commands, snapshot, "bascule snapshot site/wheel"))
+    add_pyodide_arguments(_command(commands, pyodide, "bascule pyodide"))
+    report = "bascule compat --collect-all --matrix --format html --output compat.html"
+    add_compat_arguments(_command(commands, compat, report))
+    doctor = _command(commands, _doctor, "bascule doctor --json")
     doctor.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser
 
 
-def _command(
-    commands: Any, name: str, run: Command, summary: str, example: str
-) -> argparse.ArgumentParser:
+def _command(commands: Any, run: Command, example: str) -> argparse.ArgumentParser:
+    """Add the command of that name, which its docstring's first line describes."""
+    summary = (run.__doc__ or "").partition("\n")[0]
     parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, description=summary.capitalize() + ".", epilog=f"Example: {example}"
+        run.__name__.lstrip("_"),
+        help=summary[:1].lower() + summary[1:].rstrip("."),
+        description=summary,
+        epilog=f"Example: {example}",
     )
     parser.set_defaults(command=run)
     return parser
 
 
 async def _pull(parsed: argparse.Namespace) -> None:
+    """Fetch a model into the cache folder."""
     from bascule.cli.terminal import progress_bar
     from bascule.tasks.hub import pull, pull_from
 
@@ -263,20 +167,16 @@ async def _pull(parsed: argparse.Namespace) -> None:
 
 
 async def _embed(parsed: argparse.Namespace) -> None:
-    from bascule.cli.terminal import progress_bar, similarity_table
-    from bascule.device.loading import load
+    """Embed texts."""
+    from bascule.cli.terminal import similarity_table
     from bascule.tasks.embedder import EmbeddingModel
 
     texts = texts_or_lines("embed", parsed.texts)
-    with progress_bar() as tell:
-        model = await load(parsed.model, tier=parsed.tier, quantize=parsed.quantize, progress=tell)
-    async with model:
-        if not isinstance(model, EmbeddingModel):
-            hint = (
-                f"`bascule generate --model {parsed.model}` is for language models, "
-                "`bascule rank` and `bascule classify` for sequence classifiers."
-            )
-            raise UnsupportedModelError(parsed.model, "it embeds no texts", hint=hint)
+    hint = (
+        f"`bascule generate --model {parsed.model}` is for language models, "
+        "`bascule rank` and `bascule classify` for sequence classifiers."
+    )
+    async with opened_model(parsed, EmbeddingModel, "it embeds no texts", hint) as model:
         embeddings = await model.embed(texts)
         if parsed.json:
             print(json.dumps(embeddings.astype(float).tolist()))
@@ -285,6 +185,7 @@ async def _embed(parsed: argparse.Namespace) -> None:
 
 
 async def _tune(parsed: argparse.Namespace) -> None:
+    """Measure which shaders run a model fastest here, and remember it."""
     from bascule.cli.terminal import progress_bar, tuning_table
     from bascule.device.loading import load
 
@@ -300,6 +201,7 @@ async def _tune(parsed: argparse.Namespace) -> None:
 
 
 async def _manifest(parsed: argparse.Namespace) -> None:
+    """Write the SHA-256 of every chunk of a model folder's files beside them."""
     from bascule.cli.terminal import progress_bar
     from bascule.weights.manifest import write_manifest
 
@@ -309,6 +211,7 @@ async def _manifest(parsed: argparse.Namespace) -> None:
 
 
 async def _cache(parsed: argparse.Namespace) -> None:
+    """List, remove or verify what is kept of models."""
     from bascule import cache
     from bascule.cli.terminal import cache_table
 
@@ -336,6 +239,7 @@ async def _cache(parsed: argparse.Namespace) -> None:
 
 
 async def _serve(parsed: argparse.Namespace) -> None:
+    """Serve the page on this machine."""
     from bascule.server.guard import check_origin
     from bascule.server.pyodide import pyodide_folder
     from bascule.server.run import listen, serve
@@ -351,6 +255,7 @@ async def _serve(parsed: argparse.Namespace) -> None:
 
 
 async def _doctor(parsed: argparse.Namespace) -> None:
+    """Say what works on this machine."""
     from bascule.cli.terminal import doctor_table
     from bascule.observe.report import examine
 

@@ -42,14 +42,17 @@ def add_pyodide_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def wheel(parsed: argparse.Namespace) -> None:
-    """Write the wheel, and the index.json that names it to client.js."""
+    """Write the wheel that a page installs.
+
+    An index.json beside it names it to client.js.
+    """
     from bascule.server.wheel import write_wheel
 
     print(write_wheel(parsed.folder))
 
 
 async def snapshot(parsed: argparse.Namespace) -> None:
-    """Write what `wheel` writes and a snapshot, which index.json offers to client.js."""
+    """Write the wheel and a memory snapshot that Python starts from in a page."""
     from bascule.server.pyodide import pyodide_folder
     from bascule.server.snapshot import write_site_snapshot
 
@@ -60,7 +63,7 @@ async def snapshot(parsed: argparse.Namespace) -> None:
 
 
 async def pyodide(parsed: argparse.Namespace) -> None:
-    """Put Pyodide into the cache folder."""
+    """Fetch Pyodide for `serve`."""
     from bascule.cli.terminal import progress_bar
     from bascule.server.pyodide import fetch_pyodide
 

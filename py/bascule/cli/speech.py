@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from bascule.backend.base import TIERS
-from bascule.errors import InputError, UnsupportedModelError
+from bascule.cli.models import add_model_arguments, opened_model
+from bascule.errors import InputError
 
 # As `tasks.transcription.FORMATS`, `tasks.speech_tokens.TASKS`: help needs no model's modules.
 _FORMATS = ("txt", "srt", "vtt", "json")
@@ -19,10 +19,7 @@ DEFAULT_SPEECH = "whisper-tiny.en"
 def add_transcribe_arguments(parser: argparse.ArgumentParser) -> None:
     """What `transcribe` takes."""
     parser.add_argument("file", metavar="FILE", help="a recording's path or URL")
-    parser.add_argument(
-        "--model", default=DEFAULT_SPEECH, help="name, hub id, folder or URL (%(default)s)"
-    )
-    parser.add_argument("--tier", default="auto", choices=["auto", *TIERS], help="(%(default)s)")
+    add_model_arguments(parser, "name, hub id, folder or URL", DEFAULT_SPEECH)
     parser.add_argument("--language", metavar="CODE", help="such as en or de; default: detected")
     parser.add_argument("--task", default="transcribe", choices=_TASKS, help="(%(default)s)")
     parser.add_argument("--format", default="txt", choices=_FORMATS, help="(%(default)s)")
@@ -34,29 +31,23 @@ def add_transcribe_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def transcribe(parsed: argparse.Namespace) -> None:
-    """Print a recording's text: lines as they come, other formats once all is there."""
-    from bascule.cli.terminal import progress_bar
-    from bascule.device.loading import load
+    """Write down what a recording says.
+
+    Lines are printed as they come, other formats once all is there.
+    """
     from bascule.tasks.speech import SpeechModel
     from bascule.tasks.voice import VoiceActivityModel
 
     async with AsyncExitStack() as opened:
-        with progress_bar() as tell:
-            model = await opened.enter_async_context(
-                await load(parsed.model, tier=parsed.tier, progress=tell)
-            )
-            voice: bool | VoiceActivityModel = parsed.vad_filter
-            if parsed.vad_model is not None:
-                loaded = await load(parsed.vad_model, tier=parsed.tier, progress=tell)
-                await opened.enter_async_context(loaded)
-                if not isinstance(loaded, VoiceActivityModel):
-                    hint = "Take a voice activity model, such as silero-vad."
-                    problem = "it detects no speech"
-                    raise UnsupportedModelError(parsed.vad_model, problem, hint=hint)
-                voice = loaded
-        if not isinstance(model, SpeechModel):
-            hint = "Take a speech model, such as whisper-tiny.en or whisper-base."
-            raise UnsupportedModelError(parsed.model, "it transcribes no speech", hint=hint)
+        hint = "Take a speech model, such as whisper-tiny.en or whisper-base."
+        transcriber = opened_model(parsed, SpeechModel, "it transcribes no speech", hint)
+        model = await opened.enter_async_context(transcriber)
+        voice: bool | VoiceActivityModel = parsed.vad_filter
+        if parsed.vad_model is not None:
+            named = argparse.Namespace(model=parsed.vad_model, tier=parsed.tier)
+            hint = "Take a voice activity model, such as silero-vad."
+            detector = opened_model(named, VoiceActivityModel, "it detects no speech", hint)
+            voice = await opened.enter_async_context(detector)
         lines = parsed.format == "txt" and not parsed.words
         options: dict[str, Any] = {
             "language": parsed.language,
@@ -81,7 +72,7 @@ def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def convert(parsed: argparse.Namespace) -> None:
-    """Write a Hugging Face folder of a model in CTranslate2's layout."""
+    """Write a CTranslate2 model as a Hugging Face folder."""
     from bascule.cli.terminal import progress_bar
     from bascule.device.loading import open_files
     from bascule.recipes.speech_conversion import convert_speech

@@ -7,13 +7,15 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any
 
-from bascule.backend.base import TIERS
+from bascule.cli.models import add_model_arguments, add_quantize_argument, opened_model
 from bascule.cli.streams import reading
-from bascule.errors import BasculeError, InputError, UnsupportedModelError
+from bascule.errors import BasculeError, InputError
+
+if TYPE_CHECKING:
+    from bascule.tasks.language import LanguageModel
 
 DEFAULT_LANGUAGE_MODEL = "SmolLM2-135M-Instruct"
 
@@ -23,36 +25,12 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", metavar="PROMPT", help="one user's turn; - reads it from stdin")
     parser.add_argument("--raw", action="store_true", help="continue PROMPT itself, no template")
     parser.add_argument("--json", action="store_true", help="print text, ids and statistics")
-    _add_shared(parser)
+    add_chat_arguments(parser)
 
 
 def add_chat_arguments(parser: argparse.ArgumentParser) -> None:
     """What `chat` takes."""
-    _add_shared(parser)
-
-
-def add_quantize_argument(parser: argparse.ArgumentParser) -> None:
-    """What a command takes that loads a model: fewer bits for float weights."""
-    parser.add_argument(
-        "--quantize",
-        type=_bits_or_format,
-        metavar="FORMAT",
-        help="make float weights blocks of fewer bits, or float16: 4, 8, q4_0, q4_1, q8_0 or f16",
-    )
-
-
-def _bits_or_format(text: str) -> int | str:
-    """What `bascule.load` takes, which checks it."""
-    return int(text) if text in ("4", "8") else text
-
-
-def _add_shared(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model",
-        default=DEFAULT_LANGUAGE_MODEL,
-        help="name, folder, URL or .gguf file (%(default)s)",
-    )
-    parser.add_argument("--tier", default="auto", choices=["auto", *TIERS], help="(%(default)s)")
+    add_model_arguments(parser, "name, folder, URL or .gguf file", DEFAULT_LANGUAGE_MODEL)
     add_quantize_argument(parser)
     parser.add_argument("--system", help="system message, in place of the template's own")
     parser.add_argument("--greedy", action="store_true", help="always the likeliest token")
@@ -73,7 +51,7 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
 
 
 async def generate(parsed: argparse.Namespace) -> None:
-    """Answer one prompt."""
+    """Answer a prompt with a language model."""
     prompt: str = parsed.prompt
     if prompt == "-":
         with reading() as stdin:
@@ -102,7 +80,10 @@ async def generate(parsed: argparse.Namespace) -> None:
 
 
 async def chat(parsed: argparse.Namespace) -> None:
-    """Talk in turns until an empty end of input; Ctrl+C stops an answer, or leaves."""
+    """Talk with a language model.
+
+    The end of the input ends it; Ctrl+C stops an answer, or leaves.
+    """
     options = _options(parsed)
     messages = _conversation(parsed.system, "")[:-1]
     async with _model(parsed) as model:
@@ -144,19 +125,11 @@ def _options(parsed: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-@asynccontextmanager
-async def _model(parsed: argparse.Namespace) -> AsyncGenerator[Any]:
-    from bascule.cli.terminal import progress_bar
-    from bascule.device.loading import load
+def _model(parsed: argparse.Namespace) -> AbstractAsyncContextManager[LanguageModel]:
     from bascule.tasks.language import LanguageModel
 
-    with progress_bar() as tell:
-        model = await load(parsed.model, tier=parsed.tier, quantize=parsed.quantize, progress=tell)
-    async with model:
-        if not isinstance(model, LanguageModel):
-            hint = f"`bascule embed --model {parsed.model}` is for sentence encoders."
-            raise UnsupportedModelError(parsed.model, "it generates no text", hint=hint)
-        yield model
+    hint = f"`bascule embed --model {parsed.model}` is for sentence encoders."
+    return opened_model(parsed, LanguageModel, "it generates no text", hint)
 
 
 async def _print_stream(stream: Any, *, silent: bool = False) -> None:
