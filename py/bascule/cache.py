@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import re
 import shutil
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bascule.base.folders import open_regular, unusable
+from bascule.base.folders import unusable
 from bascule.base.page_settings import IN_PAGE
 from bascule.errors import InputError
 
@@ -209,7 +208,7 @@ def is_below(url: str, location: str) -> bool:
 
 
 def _native_verify() -> dict[str, int]:
-    from bascule.tasks.hub_repo import damaged_files
+    from bascule.tasks.hub_repo import damaged_files, sha256_of
     from bascule.tasks.registry import KNOWN
     from bascule.weights.journal import Journal
 
@@ -223,7 +222,7 @@ def _native_verify() -> dict[str, int]:
     for name, folder in _pulled().items():
         if name in KNOWN:
             hashes = KNOWN[name].files.items()
-            bad = sum(_digest(folder / file) != wanted for file, wanted in hashes)
+            bad = sum(sha256_of(folder / file) != wanted for file, wanted in hashes)
         else:
             bad = len(damaged_files(folder))
         if bad:
@@ -231,11 +230,3 @@ def _native_verify() -> dict[str, int]:
     if orphaned := journal.drop_orphans():
         damaged[ORPHANED] = orphaned
     return damaged
-
-
-def _digest(path: Path) -> str:
-    try:
-        with open_regular(path) as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
-    except OSError:
-        return ""

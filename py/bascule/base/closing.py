@@ -1,4 +1,4 @@
-"""`async with` for what has a `close`."""
+"""`with` and `async with` for what has a `close`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ from typing import Self
 
 
 class Closing:
-    """Calls `close` at the end of `async with`."""
+    """Calls `close` at the end of `with` and of `async with`."""
 
     def close(self) -> None:
         """Free what it holds."""
         raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -12,12 +12,11 @@ from bascule.base.arrays import need_numpy, np
 from bascule.device.device import Device, open_device
 from bascule.errors import InputError, TierUnavailableError
 from bascule.machine.capabilities import Capabilities
+from bascule.machine.requirements import share_of
 
 _MIB = 1 << 20
 _SIDE = 256
 _TIMES = 3
-# What is missing never counts as nearly whole: a score of 1 says that nothing is.
-_MOST_OF_A_LACK = 0.99
 
 
 class ANEDataType(StrEnum):
@@ -72,12 +71,12 @@ class ANECapabilities:
         """Each lack as a sentence: what is required, and what is there."""
         needs = _checked(required_ops_per_second, required_data_types, required_model_size_mb)
         lacks: list[str] = []
-        if _share(self.operations_per_second, needs.ops) < 1:
+        if share_of(self.operations_per_second, needs.ops) < 1:
             result = _known(self.operations_per_second)
             lacks.append(f"operations a second: required {needs.ops:,.0f}, found {result}")
         for name in sorted(needs.types - self.data_types):
             lacks.append(f"data type {name}: required, found {sorted(self.data_types)}")
-        if _share(self.largest_model_nbytes, needs.nbytes) < 1:
+        if share_of(self.largest_model_nbytes, needs.nbytes) < 1:
             result = _known(self.largest_model_nbytes, _MIB)
             lacks.append(f"model size in MiB: required {needs.nbytes / _MIB:,.0f}, found {result}")
         return lacks
@@ -91,8 +90,8 @@ class ANECapabilities:
         """The mean share of the requirements that is there, 0.0 to 1.0; 1.0 if all of it is."""
         needs = _checked(required_ops_per_second, required_data_types, required_model_size_mb)
         shares = [float(name in self.data_types) for name in needs.types]
-        shares.append(_share(self.operations_per_second, needs.ops))
-        shares.append(_share(self.largest_model_nbytes, needs.nbytes))
+        shares.append(share_of(self.operations_per_second, needs.ops))
+        shares.append(share_of(self.largest_model_nbytes, needs.nbytes))
         return sum(shares) / len(shares)
 
 
@@ -151,14 +150,6 @@ def _checked(ops: float, types: Iterable[ANEDataType | str], size_mb: float) -> 
             hint = did_you_mean(each, known)
             raise InputError("required_data_types", f"some of {known}", repr(each), hint=hint)
     return _Needs(float(ops), frozenset(wanted), size_mb * _MIB)
-
-
-def _share(available: float | None, required: float) -> float:
-    if required == 0:
-        return 1.0
-    if available is None:
-        return 0.0
-    return 1.0 if available >= required else min(available / required, _MOST_OF_A_LACK)
 
 
 def _known(value: float | None, unit: int = 1) -> str:

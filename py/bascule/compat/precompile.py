@@ -19,7 +19,7 @@ from bascule.backend.base import Tier
 from bascule.backend.tiers import SHADER_TIERS, BackendType
 from bascule.base.arguments import one_of
 from bascule.base.progress import Progress, ProgressCallback
-from bascule.base.waiting import start
+from bascule.base.waiting import shared_task, start
 from bascule.choosing.switches import read_switches
 from bascule.compat.inference import MODEL_TYPES
 from bascule.compat.kind_programs import PROGRAMS
@@ -138,8 +138,7 @@ class ModelSpecificPrecompiler:
         self._remember = cache_results
         self._device = OwnDevice(None, partial(_open_with_shaders, platform, cache_results))
         self._listeners: list[Callable[[str, float], None]] = []
-        self._compiling: asyncio.Task[Precompiled] | None = None
-        self._done: Precompiled | None = None
+        self._compiling: dict[str, asyncio.Task[Precompiled]] = {}
 
     def on_progress(self, callback: Callable[[str, float], None]) -> None:
         """Call `callback(stage, percent)` while shaders compile and the model loads."""
@@ -167,21 +166,12 @@ class ModelSpecificPrecompiler:
     def close(self) -> None:
         """Let go of the device and its shaders."""
         self._device.close()
-        self._done = None
+        self._compiling.clear()
 
     async def _compiled(self, progress: ProgressCallback | None) -> Precompiled:
-        """Compile once; whoever asks meanwhile waits for the same."""
-        if self._done is not None:
-            return self._done
-        if self._compiling is None:
-            self._compiling = asyncio.ensure_future(self._compile(progress))
-            self._compiling.add_done_callback(self._ended)
-        return await asyncio.shield(self._compiling)
-
-    def _ended(self, task: asyncio.Task[Precompiled]) -> None:
-        self._compiling = None
-        if not task.cancelled() and task.exception() is None:
-            self._done = task.result()
+        """Compile once; others who ask meanwhile wait for the same."""
+        work = partial(self._compile, progress)
+        return await asyncio.shield(shared_task(self._compiling, self.model_name, work))
 
     async def _compile(self, progress: ProgressCallback | None) -> Precompiled:
         def tell(step: Progress) -> None:

@@ -201,6 +201,8 @@ async def load_model(
         clock.lap("device_ms")
         fitting, programs = _fitted(programs, opened.backend, settings)
         parameters = all_parameters(programs)
+        if proves := is_wanted(settings.prove):
+            opened.backend.prove_kernels()
         async with opened.backend.turns.turn():
             store = _store(opened.backend, parameters, programs, settings)
             store.arrivals = Arrivals(parameter.name for parameter in parameters)
@@ -212,17 +214,13 @@ async def load_model(
                 fitting=fitting,
                 owns_backend=owns,
                 on_close=closed,
+                reopen=partial(_reopen, recipe, source, tier, proves, settings),
+                prover=ModelProver(str(model), programs, weights) if proves else None,
+                watch=opened.watch.note if opened.watch is not None else None,
             )
             loaded = recipe.make(placement)
         filling = Filling(source, parameters, store, opened.backend, tell, settings.parallel)
         fill = partial(recipe.fill, filling)
-        proves = is_wanted(settings.prove)
-        if opened.watch is not None:
-            loaded._watch_by(opened.watch.note)
-        loaded._revive_by(partial(_reopen, loaded, recipe, source, tier, proves, settings))
-        if proves:
-            opened.backend.prove_kernels()
-            loaded._prove_by(ModelProver(str(model), programs, weights))
         if IN_PAGE:  # natively the system's scheduler shares the machine
             loaded.yield_to(await open_pressure())
         if not settings.precompile:
@@ -288,12 +286,12 @@ def open_files(
 
 
 async def _reopen(
-    model: LoadedModel,
     recipe: Recipe,
     source: Source,
     tier: str | Sequence[str] | None,
     proves: bool,
     settings: LoadSettings,
+    model: LoadedModel,
 ) -> Reopened:
     """Another device for a model that has lost its own, or left it for wrong numbers, with the
     weights from the cache in it.

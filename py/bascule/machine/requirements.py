@@ -177,8 +177,16 @@ def _size(name: str, size: int, available: int | None, why: str, unit: str = "")
     if available is None:
         return _Check(name, 0.0, required, _unknown(why))
     part, whole = (size, available) if at_most else (available, size)
-    share = 1.0 if part >= whole else min(part / whole, _MOST_OF_A_LACK)
-    return _Check(name, share, required, f"{available:,}{unit}")
+    return _Check(name, share_of(part, whole), required, f"{available:,}{unit}")
+
+
+def share_of(available: float | None, required: float) -> float:
+    """The share of a size that is there: 0 of an unknown one, 1 only where nothing is missing."""
+    if required == 0:
+        return 1.0
+    if available is None:
+        return 0.0
+    return 1.0 if available >= required else min(available / required, _MOST_OF_A_LACK)
 
 
 def _subgroup(has: Capabilities, size: int) -> _Check:

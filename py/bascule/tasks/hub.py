@@ -9,14 +9,14 @@ import asyncio
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
 from bascule.base.folders import models_folder, open_regular, unusable
 from bascule.base.progress import Progress, ProgressCallback
-from bascule.errors import ModelFileError, ModelNotFoundError, SourceError
-from bascule.tasks.hub_repo import HUB_TIMEOUT_S, hub_answers, pull_repo
+from bascule.errors import ModelFileError, ModelNotFoundError
+from bascule.tasks.hub_repo import HubFile, fetch_file, hub_answers, pull_repo
 from bascule.tasks.registry import KnownModel, known, pullable
 from bascule.weights.names import MANIFEST
 
@@ -91,8 +91,6 @@ async def _install(
 
 
 async def _from_hub(model: KnownModel, fresh: Path, tell: ProgressCallback) -> None:
-    from huggingface_hub import hf_hub_download
-
     if not model.hub_repo:
         (file,) = model.files
         hint = (
@@ -104,15 +102,7 @@ async def _from_hub(model: KnownModel, fresh: Path, tell: ProgressCallback) -> N
     for done, file in enumerate(sorted(model.files, key=_is_large)):
         tell(Progress("hub", done, len(model.files), "files"))
         theirs = model.hub_names.get(file, file)
-        try:
-            await asyncio.to_thread(
-                hf_hub_download,
-                model.hub_repo, theirs, revision=model.hub_revision, local_dir=fresh,
-                etag_timeout=HUB_TIMEOUT_S,
-            )  # fmt: skip
-        except Exception as error:  # the library lets many kinds through
-            problem = f"the model hub cannot be reached ({type(error).__name__})"
-            raise SourceError(f"{model.hub_repo}/{theirs}", problem) from error
+        await fetch_file(model.hub_repo, model.hub_revision, HubFile(theirs), fresh)
         if theirs != file:
             (fresh / theirs).rename(fresh / file)
 
@@ -132,17 +122,12 @@ def _copied(source: Path, target: Path) -> None:
 
 def _faults(home: Path, model: KnownModel) -> list[str]:
     """What is missing or damaged."""
-    return [f"{file} {fault}" for file, fault in _checked(home, model.files).items() if fault]
-
-
-def _checked(home: Path, files: Mapping[str, str]) -> dict[str, str]:
-    results: dict[str, str] = {}
-    for file, wanted in files.items():
-        path = home / file
-        if not path.is_file():
-            results[file] = "is missing"
-        else:
-            with open_regular(path) as handle:
-                same = hashlib.file_digest(handle, "sha256").hexdigest() == wanted
-            results[file] = "" if same else "is damaged"
-    return results
+    faults: list[str] = []
+    for file, wanted in model.files.items():
+        if not (home / file).is_file():
+            faults.append(f"{file} is missing")
+            continue
+        with open_regular(home / file) as handle:
+            if hashlib.file_digest(handle, "sha256").hexdigest() != wanted:
+                faults.append(f"{file} is damaged")
+    return faults

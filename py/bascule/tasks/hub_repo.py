@@ -40,12 +40,12 @@ _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class HubFile:
     """A file of a repository; `sha256` is "" where the hub does not say it."""
 
     name: str
-    nbytes: int
-    sha256: str
+    nbytes: int = 0
+    sha256: str = ""
 
 
 async def pull_repo(name: str, *, force: bool, tell: ProgressCallback) -> Path:
@@ -72,7 +72,7 @@ async def pull_repo(name: str, *, force: bool, tell: ProgressCallback) -> Path:
         fresh = Path(scratch) / "model"
         for done, file in enumerate(files):
             tell(Progress("hub", done, len(files), "files"))
-            await _fetch(repo, commit, file, fresh)
+            await fetch_file(repo, commit, file, fresh)
         shutil.rmtree(fresh / ".cache", ignore_errors=True)  # the library's own notes
         await write_manifest(fresh, 4, tell)
         origin = {"repo": repo, "revision": revision or "main", "commit": commit}
@@ -105,7 +105,7 @@ def damaged_files(folder: Path) -> list[str]:
             expected = parse_manifest(handle.read(), str(folder / MANIFEST))
     except (OSError, ModelFileError):
         return [MANIFEST]
-    return [name for name, file in expected.items() if _sha256(folder / name) != file.sha256]
+    return [name for name, file in expected.items() if sha256_of(folder / name) != file.sha256]
 
 
 async def hub_answers(repo: str) -> None:
@@ -126,7 +126,7 @@ async def hub_answers(repo: str) -> None:
         raise SourceError(url, f"the model hub answered {status}")
 
 
-async def _listed(repo: str, revision: str) -> tuple[str, list[_File]]:
+async def _listed(repo: str, revision: str) -> tuple[str, list[HubFile]]:
     """The commit that a revision is now, and its files that a load may read."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
@@ -153,7 +153,7 @@ async def _listed(repo: str, revision: str) -> tuple[str, list[_File]]:
         problem = f"the model hub gives no list of its files ({type(error).__name__})"
         raise SourceError(repo, problem) from error
     siblings: list[Any] = info.siblings or []
-    every = [_File(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else "") for s in siblings]
+    every = [HubFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else "") for s in siblings]
     names = _chosen(repo, [file.name for file in every])
     return str(info.sha), [file for file in every if file.name in names]
 
@@ -178,26 +178,28 @@ def _chosen(repo: str, names: Iterable[str]) -> set[str]:
     )
 
 
-async def _fetch(repo: str, commit: str, file: _File, fresh: Path) -> None:
+async def fetch_file(repo: str, revision: str, file: HubFile, fresh: Path) -> None:
+    """Fetch a file of a repository into a folder; SourceError, HashMismatchError."""
     from huggingface_hub import hf_hub_download
 
     try:
         await asyncio.to_thread(
             hf_hub_download,
-            repo, file.name, revision=commit, local_dir=fresh, etag_timeout=HUB_TIMEOUT_S,
+            repo, file.name, revision=revision, local_dir=fresh, etag_timeout=HUB_TIMEOUT_S,
         )  # fmt: skip
     except Exception as error:  # the library lets many kinds through
         problem = f"the model hub does not give it ({type(error).__name__})"
         raise SourceError(f"{repo}/{file.name}", problem) from error
     if not file.sha256:
         return
-    result = _sha256(fresh / file.name)
+    result = sha256_of(fresh / file.name)
     if result != file.sha256:
         promised = f"its SHA-256 is {result}, and the hub promised {file.sha256}"
         raise HashMismatchError(f"{repo}/{file.name}", promised)
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file; "" where it cannot be read."""
     try:
         with open_regular(path) as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()

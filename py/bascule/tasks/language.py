@@ -40,7 +40,7 @@ from bascule.tasks.options import Asked, StreamOptions, read_options
 from bascule.tasks.proof import Sample
 from bascule.tasks.sampler import GREEDY, Sampling
 from bascule.text.chat import ChatTemplate
-from bascule.text.language import TextTokenizer
+from bascule.text.language import LanguageTokenizer
 from bascule.text.messages import plain_messages
 from bascule.text.streaming import Detokeniser
 
@@ -50,7 +50,7 @@ class LanguageSettings:
     """What a model's files say beside the weights."""
 
     decoder: Decoder
-    tokenizer: TextTokenizer
+    tokenizer: LanguageTokenizer
     template: ChatTemplate | None
 
     @property

@@ -80,11 +80,23 @@ class Pressure(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Reopened:
+    """A device in the place of one that was lost or left, with the model's weights in it."""
+
+    backend: Backend
+    weights: WeightStore
+    reason: str
+    fitting: Fitting
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
     """Where a model runs: an open tier and the memory for its weights there.
 
     `name` is the model's, `reason` says why that tier. With `owns_backend` the model closes the
-    backend; `on_close` is called when the model has closed.
+    backend; `on_close` is called when the model has closed. `reopen(model)` gives another device
+    where this one is lost, or wrong (then it is among the model's `wrong_tiers`). `prover` proves
+    the answers on any of them, `watch` compares runs with what was predicted for the tier.
     """
 
     name: str
@@ -94,16 +106,9 @@ class Placement:
     fitting: Fitting
     owns_backend: bool
     on_close: Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Reopened:
-    """A device in the place of one that was lost or left, with the model's weights in it."""
-
-    backend: Backend
-    weights: WeightStore
-    reason: str
-    fitting: Fitting
+    reopen: Callable[[Any], Awaitable[Reopened]]
+    prover: Prover | None = None
+    watch: Watch | None = None
 
 
 class LoadedModel(Closing):
@@ -129,13 +134,13 @@ class LoadedModel(Closing):
         self._owns_backend = placement.owns_backend
         self._on_close = placement.on_close
         self._loading: asyncio.Task[None] | None = None
-        self._reopen: Callable[[], Awaitable[Reopened]] | None = None
+        self._reopen = placement.reopen
         self._reviving = CrossLoopLock()
         # Stays the same on another device, so that models that shared one still take turns.
         self._device = backend.turns
         self._revivals = 0
-        self._prover: Prover | None = None
-        self._watch: Watch | None = None
+        self._prover = placement.prover
+        self._watch = placement.watch
         self._noted: dict[str, float] = {}
         self._closed = False
         self._pressure: Pressure | None = None
@@ -174,20 +179,6 @@ class LoadedModel(Closing):
         """Why the device is gone; empty while it is there. The next work opens another one."""
         return self._backend.lost
 
-    def _revive_by(self, reopen: Callable[[], Awaitable[Reopened]]) -> None:
-        """What gives another device, should this one be lost in the middle of the work, or be
-        wrong (then it is among `wrong_tiers`).
-        """
-        self._reopen = reopen
-
-    def _watch_by(self, watch: Watch) -> None:
-        """The record of runs, to compare with what was predicted for this tier."""
-        self._watch = watch
-
-    def _prove_by(self, prover: Prover | None) -> None:
-        """What proves the answers, on this device and on any that comes in its place."""
-        self._prover = prover
-
     async def prove(self) -> None:
         """Prove the answers on this device; WrongResultError where they are wrong."""
         async with self._alone():
@@ -216,12 +207,12 @@ class LoadedModel(Closing):
         closed on purpose, or the model is.
         """
         async with self._reviving.turn():
-            if self._closed or self._reopen is None or self._backend.lost == DESTROYED:
+            if self._closed or self._backend.lost == DESTROYED:
                 raise lost
             if on is not self._backend:
                 return  # somebody else who waited for this device has seen to it
             if isinstance(lost, DeviceLostError):
-                await self._go_elsewhere(lost, self._reopen)
+                await self._go_elsewhere(lost)
             elif self.has_f16_cache or not lost.f16_cache:
                 await self._leave(lost)
 
@@ -238,22 +229,17 @@ class LoadedModel(Closing):
                 wrong = other
 
     async def _leave_tier(self, wrong: WrongResultError) -> None:
-        assert self._reopen is not None  # `revive` sees to it
         tier, why = self.tier, f"{wrong.where} comes out wrong ({wrong.found})"
         self.wrong_tiers[tier] = why
         try:
-            await self._go_elsewhere(wrong, self._reopen)
+            await self._go_elsewhere(wrong)
         except TierUnavailableError as none:
             raise wrong if self._prover is None else self._prover.verdict(wrong, none) from none
         # The reason for the other tier has it already.
         self.proof = replace(self.proof, steps=(*self.proof.steps, f"{tier} was left: {why}"))
 
-    async def _go_elsewhere(
-        self,
-        why: DeviceLostError | WrongResultError,
-        reopen: Callable[[], Awaitable[Reopened]],
-    ) -> None:
-        reopened = await reopen()
+    async def _go_elsewhere(self, why: DeviceLostError | WrongResultError) -> None:
+        reopened = await self._reopen(self)
         if self._closed:
             reopened.weights.close()
             reopened.backend.close()

@@ -34,7 +34,7 @@ from bascule.tasks.speech_window import Texts, WindowDecoder
 from bascule.tasks.streams import ResultStream
 from bascule.tasks.transcription import Segment, Transcription
 from bascule.tasks.voice import VoiceActivityModel
-from bascule.text.language import TextTokenizer
+from bascule.text.language import LanguageTokenizer
 
 # Devices that may be lost one after the other over one window.
 _DEVICES_IN_VAIN = 2
@@ -48,7 +48,7 @@ class SpeechSettings:
     """What a model's files say beside the weights."""
 
     speech: Speech
-    tokenizer: TextTokenizer
+    tokenizer: LanguageTokenizer
     tokens: SpeechTokens
     heads: Heads
 
@@ -99,7 +99,7 @@ class SpeechModel(LoadedModel):
         self._totals |= dict.fromkeys((*COUNTERS, *STAGES), 0.0)
 
     @property
-    def tokenizer(self) -> TextTokenizer:
+    def tokenizer(self) -> LanguageTokenizer:
         """The model's tokenizer."""
         return self._settings.tokenizer
 

@@ -20,7 +20,7 @@ from bascule.tasks.speech_steps import DecoderSteps
 from bascule.tasks.speech_tokens import SpeechTokens
 from bascule.tasks.speech_words import give_words, split_words, timed_words
 from bascule.tasks.transcription import Segment
-from bascule.text.language import TextTokenizer
+from bascule.text.language import LanguageTokenizer
 
 # Frames of a spectrum in a timestamp's step of 0.02 seconds.
 TIME_FRAMES = 2
@@ -46,7 +46,7 @@ class Texts:
     """What a model's tokens mean, and how many positions its decoder has."""
 
     tokens: SpeechTokens
-    tokenizer: TextTokenizer
+    tokenizer: LanguageTokenizer
     places: int
 
 

@@ -32,39 +32,6 @@ class TokenDecoder(Protocol):
         ...
 
 
-class TextTokenizer(TokenDecoder, Protocol):
-    """Text to token ids and back to bytes; nothing is added and nothing cut off."""
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """What the file says."""
-        ...
-
-    @property
-    def n_tokens(self) -> int:
-        """How many ids there are."""
-        ...
-
-    def encode(self, text: str, *, special: bool = True) -> list[int]:
-        """Token ids; `special` parses control tokens, else they are text like any other.
-
-        InputError for a text that no UTF-8 can hold.
-        """
-        ...
-
-    def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
-        """The text of tokens, U+FFFD for bytes that are none; InputError for no token."""
-        ...
-
-    def count(self, text: str) -> int:
-        """How many tokens a text has; errors as `encode`."""
-        ...
-
-    def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
-        """Token ids of texts, in which nothing is special, with ids between them."""
-        ...
-
-
 async def open_text_tokenizer(vocabulary: Vocabulary, folder: str = "") -> LanguageTokenizer:
     """A tokenizer from a vocabulary that was checked.
 
@@ -76,7 +43,11 @@ async def open_text_tokenizer(vocabulary: Vocabulary, folder: str = "") -> Langu
 
 
 class LanguageTokenizer:
-    """See `TextTokenizer`. Finds the control tokens itself, so that it is one rule everywhere."""
+    """A `TokenDecoder` that also turns text into token ids; adds nothing and cuts nothing off.
+
+    Finds the control tokens itself, so that it is one rule everywhere. `vocabulary` is what the
+    file says, `n_tokens` how many ids there are.
+    """
 
     def __init__(self, vocabulary: Vocabulary, plain: Tokenizer) -> None:
         self.vocabulary = vocabulary
@@ -102,14 +73,20 @@ class LanguageTokenizer:
         return self.vocabulary.ends
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids; `special` parses control tokens, else they are text like any other.
+
+        InputError for a text that no UTF-8 can hold.
+        """
         return self.encode_parts(self.split(text) if special else [text])
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
+        """The text of tokens, U+FFFD for bytes that are none; InputError for no token."""
         data = self.decode_bytes(token_ids("ids", ids, self.n_tokens), skip_special=skip_special)
         text = data.decode(errors="replace")
         return text.removeprefix(" ") if self.strips else text
 
     def count(self, text: str) -> int:
+        """How many tokens a text has; errors as `encode`."""
         return len(self.encode(text))
 
     def split(self, text: str) -> list[str | int]:
@@ -117,7 +94,10 @@ class LanguageTokenizer:
         return list(self._cutter.parts(text))
 
     def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
-        """See `TextTokenizer.encode_parts`. One call of the library for all."""
+        """Token ids of texts, in which nothing is special, with ids between them.
+
+        One call of the library encodes them all.
+        """
         for part in parts:
             if isinstance(part, str):
                 check_unicode(part, "text")

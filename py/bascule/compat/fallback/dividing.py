@@ -10,7 +10,6 @@ from typing import Any
 from bascule.base.arrays import np
 from bascule.compat.fallback.operation_runs import (
     PieceResult,
-    Violation,
     device_nbytes,
     limit_share,
     violation_of,
@@ -87,7 +86,7 @@ def plan(
     planner = _Planner(request, limits, rewrites, split_matrices=split_matrices)
     if planner.division is None:
         if violation is not None:
-            raise violation.error(_SMALLER_INPUTS)
+            raise _advised(violation, _SMALLER_INPUTS)
         return Plan(work)
     full = tuple((0, axis.count) for axis in planner.division.axes)
     if violation is None and not planner.bisections(full):
@@ -99,8 +98,8 @@ def plan(
         if limits.memory_nbytes < device_nbytes(work.program) and len(pieces) > _MOST_PIECES:
             n = len(pieces)
             hint = f"Allow more memory: it would take {n} pieces, and {_MOST_PIECES} are the most."
-            raise violation.error(hint)
-        reason = f"{violation.what} needs {violation.needs}, and {violation.allowed}"
+            raise _advised(violation, hint)
+        reason = f"{violation.limited} needs {violation.needs}, and {violation.limit}"
     taken = tuple(
         Taken(axis.strategy, f"{reason}: divided by {axis.items}", n)
         for index, axis in enumerate(planner.division.axes)
@@ -152,7 +151,8 @@ class _Planner:
             return [spans]
         ways = self.bisections(spans)
         if not ways and violation is not None:
-            raise violation.error(_SMALLER_INPUTS if self._split_matrices else _SPLIT_MATRICES)
+            hint = _SMALLER_INPUTS if self._split_matrices else _SPLIT_MATRICES
+            raise _advised(violation, hint)
         # The second half is the larger one where they differ: if it does not fit, nothing does.
         first, second = ways[0] if at_least_once else self._best(ways)
         return [
@@ -222,10 +222,14 @@ def _equal_spans(
     return tuple((*full[:axis], (at, at + length), *full[axis + 1 :]) for at in starts)
 
 
-def _violation(program: Program, limits: Limits, rewrites: Sequence[Rewrite]) -> Violation | None:
+def _advised(violation: LimitError, hint: str) -> LimitError:
+    return LimitError(violation.limited, violation.needs, violation.limit, hint=hint)
+
+
+def _violation(program: Program, limits: Limits, rewrites: Sequence[Rewrite]) -> LimitError | None:
     """The limit that a program exceeds after it is rewritten, or that no rewrite meets."""
     try:
         fitted, _ = fit(program, limits, rewrites)
     except LimitError as error:
-        return Violation(error.limited, error.needs, error.limit)
+        return error
     return violation_of(fitted, limits)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Any, Self
 
+from bascule.base.closing import Closing
 from bascule.base.waiting import start, sync
 from bascule.compat.fallback.answers import (
     FallbackNeed,
@@ -30,7 +31,7 @@ from bascule.machine.safari import is_safari, safari_capabilities
 from bascule.program.rewrites.rewrite import Limits, Taken
 
 
-class FallbackManager(SafariVersion):
+class FallbackManager(SafariVersion, Closing):
     """Runs operations by name, in one piece where that fits, else by a fallback.
 
     For a Safari in `browser_info` ("name", "version") a table says what needs a fallback; without
@@ -125,18 +126,6 @@ class FallbackManager(SafariVersion):
         """Close the devices that were opened here. Closing twice is fine."""
         self._runs.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
-
     def start_operation(
         self,
         operation: str | Callable[..., Any],
@@ -179,7 +168,7 @@ class FallbackManager(SafariVersion):
         )
 
 
-class SafariWebGPUFallback(SafariVersion):
+class SafariWebGPUFallback(SafariVersion, Closing):
     """FallbackManager for a Safari by its version alone, on any machine.
 
     `browser_info` is that of a Safari ("name" may be left out), `config` as for FallbackManager.
@@ -220,12 +209,6 @@ class SafariWebGPUFallback(SafariVersion):
     def close(self) -> None:
         """See `FallbackManager.close`."""
         self.manager.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def create_optimal_fallback_strategy(

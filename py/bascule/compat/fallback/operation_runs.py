@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import chain
 from math import inf, prod
 
@@ -56,20 +55,7 @@ def _word_aligned(nbytes: int) -> int:
     return max(4, -(-nbytes // 4) * 4)
 
 
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """A limit that `what` exceeds: what it needs, and what is allowed."""
-
-    what: str
-    needs: str
-    allowed: str
-
-    def error(self, hint: str) -> LimitError:
-        """The error for a caller, with this advice."""
-        return LimitError(self.what, self.needs, self.allowed, hint=hint)
-
-
-def violation_of(program: Program, limits: Limits) -> Violation | None:
+def violation_of(program: Program, limits: Limits) -> LimitError | None:
     """The limit that a program exceeds most; `Limits.memory_nbytes` bounds all of its buffers."""
     share, worst = max(_demands(program, limits), key=lambda demand: demand[0])
     return worst if share > 1 else None
@@ -80,12 +66,12 @@ def limit_share(program: Program, limits: Limits) -> float:
     return max(share for share, _ in _demands(program, limits))
 
 
-def _demands(program: Program, limits: Limits) -> Iterator[tuple[float, Violation]]:
-    """For each limit the share that the program takes, and the violation if that exceeds 1."""
+def _demands(program: Program, limits: Limits) -> Iterator[tuple[float, LimitError]]:
+    """For each limit the share that the program takes, and the error if that exceeds 1."""
     nbytes = device_nbytes(program)
     yield (
         nbytes / limits.memory_nbytes,
-        Violation(
+        LimitError(
             program.name,
             f"{nbytes:,} bytes on the device",
             f"{limits.memory_nbytes:,.0f} bytes are allowed",
@@ -95,7 +81,7 @@ def _demands(program: Program, limits: Limits) -> Iterator[tuple[float, Violatio
     for value in (*values, *(call.result for call in program.calls)):
         yield (
             value.nbytes / limits.binding_nbytes,
-            Violation(
+            LimitError(
                 f"{value.name} of {program.name}",
                 f"{value.nbytes:,} bytes",
                 f"a binding holds at most {limits.binding_nbytes:,.0f}",
@@ -105,7 +91,7 @@ def _demands(program: Program, limits: Limits) -> Iterator[tuple[float, Violatio
         work = cost_of(call).multiply_adds
         yield (
             work / limits.dispatch_work,
-            Violation(
+            LimitError(
                 f"{call.result.name} of {program.name}",
                 f"{work:,} multiply-adds",
                 f"a dispatch may have {limits.dispatch_work:,.0f}",

@@ -18,12 +18,12 @@ from bascule.compat.fallback.dividing import Plan, plan
 from bascule.compat.fallback.operation_runs import PieceRunner, device_nbytes, violation_of
 from bascule.compat.fallback.operation_work import Array, Request
 from bascule.compat.fallback.settings import Settings
-from bascule.compat.fallback.strategies import rewrites_of
 from bascule.compat.fallback.telemetry import Telemetry
 from bascule.compat.fallback.tiers import OpenDevices
 from bascule.compat.recovery import RecoveryManager
 from bascule.machine.capabilities import Capabilities
-from bascule.program.rewrites.rewrite import Limits, Taken
+from bascule.program.rewrites.quantization import progressive_quantization
+from bascule.program.rewrites.rewrite import Limits, Rewrite, Taken
 
 # One retry on the same tier, then the next one: an operation is short, and its caller waits for it.
 _RECOVERY = FallbackStrategy(max_retry_attempts=1, retry_delay=0.05)
@@ -99,7 +99,7 @@ class FallbackRuns:
         return plan(
             request,
             limits,
-            rewrites_of(request.operation.strategies),
+            _rewrites(request),
             split_matrices=self._settings.layer_processing,
             forced_by=forced_by,
         )
@@ -130,7 +130,7 @@ class FallbackRuns:
     async def _run_on(
         self, backend: Backend, request: Request, plan: Plan, limits: Limits, number: int
     ) -> RunResult:
-        runner = PieceRunner(backend, limits, rewrites_of(request.operation.strategies))
+        runner = PieceRunner(backend, limits, _rewrites(request))
         async with backend.turns.turn():
             backend.trim()
             before = backend.memory.now_nbytes
@@ -183,6 +183,12 @@ class FallbackRuns:
             tier = (await self._tiers.simplest()).tier
         changed = {} if tier is None else {"tier": tier}
         return {**context, **changed, "memory_scale": attempt.memory_scale}
+
+
+def _rewrites(request: Request) -> list[Rewrite]:
+    """The rewrites of its program; the other strategies divide it: see `dividing`."""
+    quantized = "progressive_quantization" in request.operation.strategies
+    return [progressive_quantization] if quantized else []
 
 
 def _lacks_gpu(probed: Capabilities | None) -> bool:
