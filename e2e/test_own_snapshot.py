@@ -44,7 +44,7 @@ CHANGE = """async () => {
   const key = location.slice(location.indexOf(":") + 1);
   const bytes = await snapshots.read(await snapshots.find(key));
   bytes[16] ^= 1;
-  await snapshots.keep(key, bytes);
+  await snapshots.store(key, bytes);
 }"""
 
 

@@ -59,6 +59,6 @@ export async function filesOfFirstLoad(ahead, { model }, listed) {
 function soundFiles(files) {
   const { small, large } = files ?? {};
   if (!Array.isArray(small) || !Array.isArray(large)) return null;
-  const sound = [...small, ...large].every((name) => typeof name === "string" && FILE.test(name));
-  return sound && small.length + large.length <= MOST_FILES ? { small, large } : null;
+  const valid = [...small, ...large].every((name) => typeof name === "string" && FILE.test(name));
+  return valid && small.length + large.length <= MOST_FILES ? { small, large } : null;
 }

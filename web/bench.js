@@ -11,7 +11,7 @@ import { switchesOf, unknownSwitches } from "./switches.js";
 /** @typedef {import("./protocol.js").TierReport} TierReport */
 
 const STARTING = "Starting Python…";
-/** Of the whole: until Python answers. */
+/** The share of the run until Python answers. */
 const START = 0.05;
 const query = new URL(location.href).searchParams;
 const model = query.get("model") ?? document.documentElement.dataset.model ?? "";
@@ -21,7 +21,7 @@ const cancel = part("cancel", HTMLButtonElement);
 const bar = part("progress", HTMLProgressElement);
 const report = part("report", HTMLTextAreaElement);
 const client = new BasculeClient({ switches: switchesOf(query), snapshot: query.get("snapshot") !== "off" });
-/** Whether a run goes on, which a cancel ends. */
+/** Whether a run is under way, which a cancel ends. */
 let running = false;
 
 /** @param {string} name @returns {HTMLElement} */
@@ -112,7 +112,7 @@ function showFailure({ category, what, hint }) {
   part("error", HTMLElement).hidden = false;
 }
 
-/** What this page knows of the browser. @returns {Facts} */
+/** The browser's facts that a page can read. @returns {Facts} */
 function pageFacts() {
   const { userAgent, hardwareConcurrency } = navigator;
   const memory = /** @type {{ deviceMemory?: number }} */ (navigator).deviceMemory;

@@ -1,6 +1,6 @@
 // Boot Pyodide with this project's package: from a memory snapshot where the site ships one (shipped.js)
 // or this browser has made one (snapshot-maker.js), else from the beginning.
-// A snapshot that does not fit, does not arrive whole or does not work costs time only.
+// A snapshot that does not match, is incomplete or does not work costs time only.
 
 import { checked, fetchWheel, findShipped, pyodideModule, pyodideWasm } from "./shipped.js";
 import { FOLDER } from "./snapshot-steps.mjs";
@@ -23,7 +23,7 @@ import { openSnapshots, snapshotKey } from "./snapshots.js";
 /** `begin` is what the page does first in Python: a snapshot with which that fails is not used. `sent` is what
  * the page has fetched already.
  * @template T @param {Config} config @param {(pyodide: any) => T} begin @param {Received} [sent]
- * @returns {Promise<How & { pyodide: any, begun: T }>} */
+ * @returns {Promise<How & { pyodide: any, session: T }>} */
 export async function boot({ pyodide: folder, wheel: wheelUrl, env, snapshot = false }, begin, sent) {
   const began = performance.now();
   const library = pyodideModule(folder);
@@ -50,7 +50,7 @@ export async function boot({ pyodide: folder, wheel: wheelUrl, env, snapshot = f
     const ms = performance.now() - began;
     const compiled = Boolean(await sent?.module);
     const how = { snapshot: from, plain: reasons.join("; "), compiled, ms, stages };
-    return { ...how, pyodide, begun: begin(pyodide) };
+    return { ...how, pyodide, session: begin(pyodide) };
   };
   for await (const { from, key, bytes, drop } of offers(shipped, own)) {
     try {
@@ -80,7 +80,7 @@ async function* offers({ index, bytes }, own) {
   if (pyodide) yield pyodide;
 }
 
-/** The snapshot that this browser has made. Where it cannot be looked for, there is none.
+/** The snapshot that this browser has made; none where its cache cannot be read.
  * @param {string} folder @param {() => Promise<ArrayBuffer>} archive @returns {Promise<Offer | null>} */
 async function ownOffer(folder, archive) {
   try {
@@ -110,8 +110,8 @@ export async function withModule(folder, compiled, start) {
   const url = pyodideWasm(folder);
   const none = new Response();
   globalThis.fetch = async (resource, options) => {
-    const asked = resource instanceof Request ? resource.url : String(resource);
-    return asked === url && (await compiled) ? none : fetch(resource, options);
+    const requested = resource instanceof Request ? resource.url : String(resource);
+    return requested === url && (await compiled) ? none : fetch(resource, options);
   };
   WebAssembly.instantiateStreaming = async (source, imports) => {
     const [answer, module] = [await source, await compiled];
@@ -129,11 +129,11 @@ export async function withModule(folder, compiled, start) {
 /** @template T @param {() => Promise<T>} work @returns {() => Promise<T>} */
 function once(work) {
   /** @type {Promise<T> | undefined} */
-  let begun;
-  return () => (begun ??= work());
+  let promise;
+  return () => (promise ??= work());
 }
 
-/** Turn what a snapshot remembers into this page's Python; throws where it was made of another package.
+/** Adapt a snapshot's Python to this page; throws where it was made of another package.
  * @param {any} pyodide @param {string} key @param {Record<string, string>} env */
 export function resume(pyodide, key, env) {
   const module = pyodide.pyimport("bascule.page.snapshot");

@@ -1,4 +1,4 @@
-// The chat page: what one says, hears and presses. All work is done by the worker behind client.js.
+// The chat page: prompts, answers and buttons. All work is done by the worker behind client.js.
 
 import { Conversation, download, draft } from "./conversation.js";
 import { part, show } from "./dom.js";
@@ -89,18 +89,18 @@ function edit() {
 
 /** @param {string} text @param {Turn[]} replaced the messages that this question takes the place of */
 async function ask(text, replaced) {
-  const mine = talk;
+  const conversation = talk;
   list.removeLast(replaced.length);
   list.withdrawActions();
   list.add("user", text);
   const answer = list.add("assistant", "");
   const question = /** @type {Turn} */ ({ role: "user", content: text });
-  draft.set(text); // a reload gives it back
+  draft.set(text); // restored by a reload
   engine.setState("busy", "Reading…");
   const watch = new Watch();
   try {
     const system = value("system").trim();
-    const before = system ? [{ role: "system", content: system }, ...mine.messages] : mine.messages;
+    const before = system ? [{ role: "system", content: system }, ...conversation.messages] : conversation.messages;
     const result = await engine.idle.during(() =>
       engine.client.chat([...before, question], options(), {
         onProgress: ({ done, total }) => show("prompt-tokens", `${done} of ${total} tokens`),
@@ -113,26 +113,26 @@ async function ask(text, replaced) {
     );
     showStats(result);
     answer.note(result.text ? ENDINGS[result.stop_reason] : NOTHING);
-    mine.add(question, { role: "assistant", content: result.text });
+    conversation.add(question, { role: "assistant", content: result.text });
     engine.setState("ready", "Ready.");
   } catch (error) {
-    // What came before stays; else it is as if nothing had been asked, and can be asked again.
-    if (answer.text) mine.add(question, { role: "assistant", content: answer.text });
-    else withdraw(mine, text, replaced);
+    // A partial answer stays; without one the question is withdrawn, and can be asked again.
+    if (answer.text) conversation.add(question, { role: "assistant", content: answer.text });
+    else withdraw(conversation, text, replaced);
     showFault(error, answer);
   }
   answer.finish();
-  if (mine !== talk) return;
-  mine.keep();
+  if (conversation !== talk) return;
+  conversation.save();
   draft.set(prompt.value);
   list.offerActions();
   show("spoken", answer.text);
 }
 
-/** @param {Conversation} mine @param {string} text @param {Turn[]} replaced */
-function withdraw(mine, text, replaced) {
-  mine.add(...replaced);
-  if (mine !== talk) return;
+/** @param {Conversation} conversation @param {string} text @param {Turn[]} replaced */
+function withdraw(conversation, text, replaced) {
+  conversation.add(...replaced);
+  if (conversation !== talk) return;
   list.removeLast(2);
   for (const { role, content } of replaced) list.add(role, content).finish();
   if (replaced[0]?.content === text) return; // it stands there again, with its former answer
@@ -165,7 +165,7 @@ function restart() {
   setQueued(false);
   setEditing(false);
   talk = new Conversation();
-  talk.keep();
+  talk.save();
   list.show([]);
   if (engine.state === "ready") engine.setState("ready", "Ready."); // an error was the former chat's
   clearFigures();
@@ -195,12 +195,12 @@ function value(name) {
   return field instanceof HTMLInputElement || field instanceof HTMLTextAreaElement ? field.value : "";
 }
 
-/** The settings, as Python wants them; what is empty is Python's to choose. @returns {Options} */
+/** The settings, in Python's form; empty fields have Python's defaults. @returns {Options} */
 function options() {
   const greedy = part("greedy", HTMLInputElement).checked;
   const names = greedy ? ["max_new_tokens"] : ["max_new_tokens", "temperature", "top_p", "seed"];
-  const given = names.filter((name) => value(name).trim()).map((name) => [name, Number(value(name))]);
-  return { greedy, ...Object.fromEntries(given) };
+  const filled = names.filter((name) => value(name).trim()).map((name) => [name, Number(value(name))]);
+  return { greedy, ...Object.fromEntries(filled) };
 }
 
 /** @param {string} id @param {() => void} work */
@@ -215,7 +215,7 @@ part("composer", HTMLFormElement).addEventListener("submit", (event) => {
 });
 prompt.addEventListener("input", () => draft.set(prompt.value));
 prompt.addEventListener("keydown", (event) => {
-  // While a word is composed, Enter chooses it.
+  // While an input method composes a word, Enter confirms it.
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
   send();
@@ -234,8 +234,8 @@ pressed("keep", () => {
 });
 for (const name of /** @type {const} */ (["markdown", "json"])) {
   document.querySelector(`#export [name=${name}]`)?.addEventListener("click", () => {
-    if (name === "json") save("json", "application/json", (...given) => talk.asJson(...given));
-    else save("md", "text/markdown", (...given) => talk.asMarkdown(...given));
+    if (name === "json") save("json", "application/json", (...args) => talk.asJson(...args));
+    else save("md", "text/markdown", (...args) => talk.asMarkdown(...args));
   });
 }
 settings.addEventListener("submit", (event) => event.preventDefault());

@@ -1,4 +1,4 @@
-// What a BasculeClient is given, as its workers need it: absolute URLs and Python's environment.
+// The options of a BasculeClient, as its workers need them: absolute URLs and Python's environment.
 
 import { BasculeError } from "./protocol.js";
 
@@ -11,7 +11,7 @@ import { BasculeError } from "./protocol.js";
  *   beside it; default "wheel/index.json"
  * @property {string | URL} [models] the folder of known models; default "models/"
  * @property {string | URL} [bridge] a copy of the package's web/ folder, for a Content-Security-Policy
- *   without blob:; by default the wheel's own is taken
+ *   without blob:; by default that of the wheel
  * @property {(progress: import("./protocol.js").Progress) => void} [onProgress]
  * @property {Record<string, string>} [switches] BASCULE_... switches for Python's environment
  * @property {number} [cancelMs] how long Python may take to answer a cancel before its worker is ended

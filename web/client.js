@@ -14,7 +14,7 @@ export { BasculeError, faultOf } from "./protocol.js";
 /** @typedef {import("./protocol.js").Options} Options */
 /** @typedef {import("./protocol.js").Generation} Generation */
 /**
- * Who hears of a text while it is written: pieces with the count of tokens so far, and how much of the
+ * Callbacks while a text is generated: pieces with the count of tokens so far, and how much of the
  * prompt is read (stage "prefill").
  * @typedef {{ onPiece?: (text: string, tokens: number) => void,
  *   onSegment?: (segment: import("./protocol.js").Segment) => void,
@@ -26,7 +26,7 @@ export { BasculeError, faultOf } from "./protocol.js";
 
 const HERE = import.meta.url;
 const CANCEL_MS = 5000;
-/** Requests whose answer is what somebody waited for. */
+/** Requests that a user waits for. */
 const RESULTS = ["embed", "rank", "classify", "chat", "generate", "logits", "transcribe", "pictures"];
 
 export class BasculeClient {
@@ -55,7 +55,7 @@ export class BasculeClient {
     this.#onProgress = options.onProgress ?? (() => {});
     this.#cancelMs = options.cancelMs ?? CANCEL_MS;
     this.#maker = new SnapshotMaker(startSnapshot, this.#config);
-    // A page that a browser freezes must not keep the locks that its workers hold from other tabs.
+    // A page that the browser freezes must not block other tabs by its workers' locks.
     addEventListener("pagehide", () => {
       this.#end({ category: "cancelled", what: "The page was left.", hint: "Reload it." });
     });
@@ -64,7 +64,7 @@ export class BasculeClient {
   #start() {
     const createdAt = performance.timeOrigin + performance.now();
     const worker = startWorker();
-    worker.onmessage = ({ data }) => this.#hear(data);
+    worker.onmessage = ({ data }) => this.#onMessage(data);
     worker.onerror = (event) => this.#crash(event.message || "The worker could not start.");
     worker.onmessageerror = () => this.#crash("A message from the worker was unreadable.");
     // The page has these sooner than a worker that is still to read its own modules.
@@ -82,7 +82,7 @@ export class BasculeClient {
     if (!this.#booted) this.#prefetch(address);
     else if (this.#waiting.size) await this.cancel();
     try {
-      this.loaded = await this.#ask({ type: "load", model: address, tier });
+      this.loaded = await this.#request({ type: "load", model: address, tier });
     } finally {
       this.#endPrefetch();
     }
@@ -99,7 +99,7 @@ export class BasculeClient {
     };
     worker.onerror = (event) => event.preventDefault(); // Python fetches all that is missing
     const { models, wheel } = this.#config;
-    // A port of their own: what one says before the other one listens is not lost.
+    // A port of their own buffers messages until the other one listens.
     const { port1, port2 } = new MessageChannel();
     worker.postMessage({ model, models, wheel, checked: port1 }, [port1]);
     this.#worker.postMessage({ type: "checked", port: port2 }, [port2]);
@@ -112,55 +112,55 @@ export class BasculeClient {
 
   /** @param {string[]} texts @returns {Promise<Embedded & { tier: string }>} */
   async embed(texts) {
-    const answer = await this.#ask({ type: "embed", texts });
+    const answer = await this.#request({ type: "embed", texts });
     return { ...answer, tier: this.loaded?.tier ?? "" };
   }
 
   /** How well each text answers a query, by a cross-encoder; in the order given.
    * @param {string} query @param {string[]} texts @returns {Promise<import("./protocol.js").Ranking>} */
   rank(query, texts) {
-    return this.#ask({ type: "rank", query, texts });
+    return this.#request({ type: "rank", query, texts });
   }
 
   /** The labels of texts, or of pairs of texts, with their probabilities.
    * @param {(string | [string, string])[]} texts
    * @returns {Promise<import("./protocol.js").Classification[]>} */
   classify(texts) {
-    return this.#ask({ type: "classify", texts });
+    return this.#request({ type: "classify", texts });
   }
 
   /** Answer a conversation. While another text is written it waits for its turn.
    * @param {import("./protocol.js").Message[]} messages @param {Options} [options]
    * @param {Listener} [listener] @returns {Promise<Generation>} */
   chat(messages, options = {}, listener = {}) {
-    return this.#ask({ type: "chat", input: messages, options }, listener);
+    return this.#request({ type: "chat", input: messages, options }, listener);
   }
 
   /** Continue a text, or token ids; else as `chat`. @param {string | number[]} prompt
    * @param {Options} [options] @param {Listener} [listener] @returns {Promise<Generation>} */
   generate(prompt, options = {}, listener = {}) {
-    return this.#ask({ type: "generate", input: prompt, options }, listener);
+    return this.#request({ type: "generate", input: prompt, options }, listener);
   }
 
   /** The logits after each of these tokens, a row each. @param {number[]} ids
    * @returns {Promise<Embedded>} */
   logits(ids) {
-    return this.#ask({ type: "logits", ids });
+    return this.#request({ type: "logits", ids });
   }
 
-  /** The text of a recording, by a speech model; segments are heard of as they come.
+  /** The text of a recording, by a speech model; the listener gets segments as they come.
    * @param {Float32Array<ArrayBuffer>} samples one channel, which the worker gets a copy of
    * @param {number} rate samples a second @param {import("./protocol.js").SpeechOptions} [options]
    * @param {Listener} [listener] @returns {Promise<import("./protocol.js").Transcription>} */
   transcribe(samples, rate, options = {}, listener = {}) {
-    return this.#ask({ type: "transcribe", samples, rate, options }, listener);
+    return this.#request({ type: "transcribe", samples, rate, options }, listener);
   }
 
   /** Add a picture, under a key, to those that this model has embedded: its most probable labels where it has
    * labels of its own. @param {string} key @param {ImageData} picture @returns {Promise<Scored[]>} */
   addPicture(key, { data, width, height }) {
     const pixels = /** @type {Uint8ClampedArray<ArrayBuffer>} */ (data);
-    return this.#ask({ type: "pictures", action: "add", options: { key, width, height }, pixels });
+    return this.#request({ type: "pictures", action: "add", options: { key, width, height }, pixels });
   }
 
   /** All pictures by how near they are to a text, or to one of them (`like`, its key), the nearest first.
@@ -168,50 +168,50 @@ export class BasculeClient {
   searchPictures(query) {
     const [action, options] =
       "like" in query ? [/** @type {const} */ ("like"), { key: query.like }] : [/** @type {const} */ ("search"), query];
-    return this.#ask({ type: "pictures", action, options, pixels: null });
+    return this.#request({ type: "pictures", action, options, pixels: null });
   }
 
   /** How probable each label is for a picture; "{}" in the template stands for one.
    * @param {string} key @param {string[]} labels @param {string} [template] @returns {Promise<Scored[]>} */
   classifyPicture(key, labels, template = "a photo of a {}") {
-    return this.#ask({ type: "pictures", action: "classify", options: { key, labels, template }, pixels: null });
+    return this.#request({ type: "pictures", action: "classify", options: { key, labels, template }, pixels: null });
   }
 
   /** Forget pictures; how many. @param {string[]} keys @returns {Promise<number>} */
   removePictures(keys) {
-    return this.#ask({ type: "pictures", action: "remove", options: { keys }, pixels: null });
+    return this.#request({ type: "pictures", action: "remove", options: { keys }, pixels: null });
   }
 
-  /** Measure each tier of this browser with a sentence encoder; each tier's figures are heard of as they come. A
+  /** Measure each tier of this browser with a sentence encoder; the listener gets each tier's figures as they come. A
    * model that is loaded is closed. @param {string} model @param {boolean} quick small sizes and few runs
    * @param {import("./protocol.js").Facts} environment the page's own facts, for the report
    * @param {Listener} [listener] @returns {Promise<import("./protocol.js").TierReport>} */
   measureTiers(model, quick, environment, listener = {}) {
     this.loaded = null;
-    return this.#ask({ type: "bench", model: modelAddress(model), quick, environment }, listener);
+    return this.#request({ type: "bench", model: modelAddress(model), quick, environment }, listener);
   }
 
   /** Measure which shaders are fastest here for the loaded model. @param {number} budgetS
    * @returns {Promise<import("./protocol.js").Tuned>} */
   tune(budgetS) {
-    return this.#ask({ type: "tune", budgetS });
+    return this.#request({ type: "tune", budgetS });
   }
 
   /** @returns {Promise<Record<string, number>>} */
   async stats() {
-    return { ...(await this.#ask({ type: "stats" })), ...this.#maker.stats };
+    return { ...(await this.#request({ type: "stats" })), ...this.#maker.stats };
   }
 
   /** Make the memory snapshot from which Python starts at the next visit, now instead of a while after the
    * first result. It is tried once a page.
-   * @returns {Promise<string>} "made", or why none is made: the site ships one, storage is full, ... */
+   * @returns {Promise<string>} "made", or the reason why not: the site ships one, storage is full, ... */
   async makeSnapshot() {
     if (!this.#config.snapshot) return "snapshots are switched off";
     if (!this.#plain) return "Python has not started without a snapshot";
     return this.#maker.make(() => this.#hasNumpy());
   }
 
-  /** Whether a snapshot is being made: a bad time to measure anything. */
+  /** Whether a snapshot is being made, which distorts measurements. */
   get makesSnapshot() {
     return this.#maker.busy;
   }
@@ -235,26 +235,26 @@ export class BasculeClient {
       this.#end({ category: "cancelled", what: "It was cancelled.", hint: "" });
       return;
     }
-    const answered = this.#ask({ type: "cancel" }).then(() => true);
-    if ((await Promise.race([answered, rest(this.#cancelMs)])) || this.#worker !== worker) return;
+    const answered = this.#request({ type: "cancel" }).then(() => true);
+    if ((await Promise.race([answered, sleep(this.#cancelMs)])) || this.#worker !== worker) return;
     const what = `It was cancelled; Python did not answer for ${this.#cancelMs / 1000} s and was ended.`;
     this.#end({ category: "cancelled", what, hint: "Load the model again." });
   }
 
-  /** What is kept of models in this browser (py/bascule/cache.py).
+  /** The cache of models in this browser (py/bascule/cache.py).
    * @param {"ls" | "rm" | "verify"} action @param {string[] | null} locations all, if null
    * @returns {Promise<any>} */
   cache(action, locations) {
-    return this.#ask({ type: "cache", action, locations });
+    return this.#request({ type: "cache", action, locations });
   }
 
   /** @returns {Promise<void>} */
   close() {
-    return this.#ask({ type: "close" });
+    return this.#request({ type: "close" });
   }
 
   /** @param {{ type: string, [detail: string]: unknown }} request @param {Listener} [listener] @returns {Promise<any>} */
-  async #ask(request, listener) {
+  async #request(request, listener) {
     const id = this.#next++;
     const answer = await new Promise((resolve, reject) => {
       this.#waiting.set(id, { ...listener, resolve, reject });
@@ -266,7 +266,7 @@ export class BasculeClient {
   }
 
   /** @param {Answer} answer */
-  #hear(answer) {
+  #onMessage(answer) {
     if (answer.type === "piece") {
       this.#waiting.get(answer.id)?.onPiece?.(answer.text, answer.tokens);
       return;
@@ -344,7 +344,7 @@ function startSnapshot() {
   return new Worker(new URL("./snapshot-worker.js", import.meta.url), { type: "module" });
 }
 
-/** Whether this file comes from another origin, whose scripts no browser starts as workers. */
+/** Whether this file has another origin: browsers start no workers from there. */
 function isForeign() {
   return new URL(HERE).origin !== location.origin;
 }
@@ -358,6 +358,6 @@ function startForeign(file) {
 }
 
 /** @param {number} ms @returns {Promise<false>} */
-function rest(ms) {
+function sleep(ms) {
   return new Promise((resolve) => setTimeout(() => resolve(false), ms));
 }

@@ -12,12 +12,12 @@ export class ConsoleLog {
     this.#list = list;
   }
 
-  /** What somebody ran. @param {string} source */
+  /** A source that was run. @param {string} source */
   source(source) {
     this.#add(make("pre", "source", source));
   }
 
-  /** Text of one kind goes on in one block. @param {string} kind "out", "err", "value", "error" or "names"
+  /** Append text; text of one kind continues one block. @param {string} kind "out", "err", "value", "error" or "names"
    * @param {string} text */
   text(kind, text) {
     const last = this.#list.lastElementChild;
@@ -64,7 +64,7 @@ export class ConsoleLog {
     return canvas;
   }
 
-  /** Nothing draws on what is shown any more: numbers are given anew. */
+  /** Detach all canvases: a new Python starts its numbers again. */
   forget() {
     for (const entry of this.#list.querySelectorAll("[data-id]")) entry.removeAttribute("data-id");
   }

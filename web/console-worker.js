@@ -3,7 +3,7 @@
 import { boot } from "./boot.js";
 import "./bridge/importer.js";
 import { receiveShipped } from "./shipped.js";
-// What these import themselves: a browser asks for all of it at once then, not level by level.
+// The imports of these, too: the browser then requests all of them at once, not level by level.
 import "./bridge/journal.js";
 import "./bridge/store.js";
 import "./protocol.js";
@@ -16,58 +16,59 @@ import "./snapshots.js";
  *   | { type: "names", source: string } | { type: "cancel" }
  *   | { type: "click", id: number, x: number, y: number }
  *   | { type: "canvas", id: number, canvas: OffscreenCanvas }
- *   | { type: "opened", width: number, height: number, pixels: Uint8ClampedArray<ArrayBuffer> }} Asked
+ *   | { type: "opened", width: number, height: number, pixels: Uint8ClampedArray<ArrayBuffer> }} ConsoleRequest
  * @typedef {{ type: "started", version: string } | { type: "failed", what: string }
  *   | { type: "text", kind: string, text: string } | { type: "picture", mime: string, data: Uint8Array<ArrayBuffer>, id: number }
  *   | { type: "canvas", id: number, width: number, height: number, clickable: boolean }
- *   | { type: "ran", good: boolean } | { type: "entered", complete: boolean }
- *   | { type: "names", names: string[], start: number }} Said
+ *   | { type: "ran", ok: boolean } | { type: "entered", complete: boolean }
+ *   | { type: "names", names: string[], start: number }} ConsoleMessage
  */
 
-/** @param {Said} said */
-function say(said) {
-  postMessage(said);
+/** @param {ConsoleMessage} message */
+function post(message) {
+  postMessage(message);
 }
 
-/** @type {Promise<{ pyodide: any, begun: any }>} */
+/** @type {Promise<{ pyodide: any, session: any }>} */
 let started;
 
 /** @param {StartConsole} config */
 async function start(config) {
-  const { pyodide, begun } = await boot(config, (/** @type {any} */ pyodide) => {
+  const { pyodide, session } = await boot(config, (/** @type {any} */ pyodide) => {
     const module = pyodide.pyimport("bascule.page.console_browser");
     return module.ConsoleSession(
-      (/** @type {string} */ kind, /** @type {string} */ text) => say({ type: "text", kind, text }),
+      (/** @type {string} */ kind, /** @type {string} */ text) => post({ type: "text", kind, text }),
       (/** @type {string} */ mime, /** @type {Uint8Array<ArrayBuffer>} */ data, /** @type {number} */ id) =>
-        say({ type: "picture", mime, data, id }),
+        post({ type: "picture", mime, data, id }),
       (/** @type {number} */ id, /** @type {number} */ width, /** @type {number} */ height, /** @type {boolean} */ clickable) =>
-        say({ type: "canvas", id, width, height, clickable }),
+        post({ type: "canvas", id, width, height, clickable }),
     );
   }, receiveShipped(config.shipped));
-  say({ type: "started", version: pyodide.runPython("import sys; sys.version.split()[0]") });
-  return { pyodide, begun };
+  post({ type: "started", version: pyodide.runPython("import sys; sys.version.split()[0]") });
+  return { pyodide, session };
 }
 
-/** @param {Exclude<Asked, StartConsole>} asked */
-async function answer(asked) {
-  const { pyodide, begun: console } = await started;
-  if (asked.type === "interrupt") pyodide.setInterruptBuffer(asked.interrupt);
-  else if (asked.type === "run") say({ type: "ran", good: await console.run(asked.source) });
-  else if (asked.type === "enter") say({ type: "entered", complete: console.is_complete(asked.source) });
-  else if (asked.type === "cancel") console.cancel();
-  else if (asked.type === "click") say({ type: "ran", good: await console.click(asked.id, asked.x, asked.y) });
-  else if (asked.type === "canvas") await console.attach(asked.id, asked.canvas);
-  else if (asked.type === "opened") say({ type: "ran", good: await console.open(asked.pixels, asked.width, asked.height) });
-  else {
-    const [names, start] = console.complete(asked.source);
-    say({ type: "names", names, start });
+/** @param {Exclude<ConsoleRequest, StartConsole>} request */
+async function answer(request) {
+  const { pyodide, session: console } = await started;
+  if (request.type === "interrupt") pyodide.setInterruptBuffer(request.interrupt);
+  else if (request.type === "run") post({ type: "ran", ok: await console.run(request.source) });
+  else if (request.type === "enter") post({ type: "entered", complete: console.is_complete(request.source) });
+  else if (request.type === "cancel") console.cancel();
+  else if (request.type === "click") post({ type: "ran", ok: await console.click(request.id, request.x, request.y) });
+  else if (request.type === "canvas") await console.attach(request.id, request.canvas);
+  else if (request.type === "opened") {
+    post({ type: "ran", ok: await console.open(request.pixels, request.width, request.height) });
+  } else {
+    const [names, start] = console.complete(request.source);
+    post({ type: "names", names, start });
   }
 }
 
 onmessage = ({ data }) => {
-  const asked = /** @type {Asked} */ (data);
-  if (asked.type === "start") {
-    started = start(asked);
-    started.catch((error) => say({ type: "failed", what: String(error?.message ?? error) }));
-  } else answer(asked).catch((error) => say({ type: "failed", what: String(error?.message ?? error) }));
+  const request = /** @type {ConsoleRequest} */ (data);
+  if (request.type === "start") {
+    started = start(request);
+    started.catch((error) => post({ type: "failed", what: String(error?.message ?? error) }));
+  } else answer(request).catch((error) => post({ type: "failed", what: String(error?.message ?? error) }));
 };

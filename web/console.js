@@ -1,4 +1,4 @@
-// console.html: a Python console. Sources go to a worker one after the other; text and pictures come back.
+// console.html: a Python console. It sends sources to a worker one after the other, and shows text and pictures.
 
 import { workerConfig } from "./client-options.js";
 import { ConsoleLog } from "./console-log.js";
@@ -7,7 +7,7 @@ import { decodePicture } from "./picture-files.js";
 import { sendShipped } from "./shipped.js";
 import { switchesOf } from "./switches.js";
 
-/** @typedef {import("./console-worker.js").Said} Said */
+/** @typedef {import("./console-worker.js").ConsoleMessage} ConsoleMessage */
 /** @typedef {"booting" | "ready" | "busy" | "error"} State */
 
 const EXAMPLES = "examples/";
@@ -26,7 +26,7 @@ class ConsolePage {
   #log = new ConsoleLog(part("log", HTMLElement));
   /** @type {Worker} */
   #worker;
-  /** Asks Python to stop between two of its instructions; only isolated pages may share memory, and not in
+  /** Interrupts Python between two instructions; only isolated pages may share memory, and not in
    * every browser. */
   #interrupt = "SharedArrayBuffer" in globalThis ? new Int32Array(new SharedArrayBuffer(4)) : null;
   /** @type {State} */
@@ -62,7 +62,7 @@ class ConsolePage {
 
   #start() {
     const worker = new Worker(new URL("./console-worker.js", import.meta.url), { type: "module" });
-    worker.onmessage = ({ data }) => this.#hear(data);
+    worker.onmessage = ({ data }) => this.#onMessage(data);
     worker.onerror = (event) => this.#fail(event.message || "The worker could not start.");
     const switches = switchesOf(new URL(location.href).searchParams);
     const config = workerConfig({ switches }, import.meta.url);
@@ -74,22 +74,24 @@ class ConsolePage {
     return worker;
   }
 
-  /** @param {Said} said */
-  #hear(said) {
+  /** @param {ConsoleMessage} message */
+  #onMessage(message) {
     if (this.#patience !== null) this.#wait(); // it answers, so it may yet stop by itself
-    if (said.type === "text") this.#log.text(said.kind, said.text);
-    else if (said.type === "picture") this.#log.picture(said.mime, said.data, said.id, (x, y) => this.#click(said.id, x, y));
-    else if (said.type === "canvas") this.#give(said);
-    else if (said.type === "names") this.#complete(said.names, said.start);
-    else if (said.type === "failed") this.#fail(said.what);
-    else if (said.type === "entered") {
-      if (said.complete) this.#submit();
+    if (message.type === "text") this.#log.text(message.kind, message.text);
+    else if (message.type === "picture") {
+      const { mime, data, id } = message;
+      this.#log.picture(mime, data, id, (x, y) => this.#click(id, x, y));
+    } else if (message.type === "canvas") this.#attachCanvas(message);
+    else if (message.type === "names") this.#complete(message.names, message.start);
+    else if (message.type === "failed") this.#fail(message.what);
+    else if (message.type === "entered") {
+      if (message.complete) this.#submit();
       else this.#insert(`\n${indentOf(this.#source.value)}`);
     } else {
       clearTimeout(this.#patience ?? 0);
       this.#patience = null;
       this.#calm();
-      this.#show("ready", said.type === "started" ? `Python ${said.version} is ready.` : "Ready.");
+      this.#show("ready", message.type === "started" ? `Python ${message.version} is ready.` : "Ready.");
     }
   }
 
@@ -127,12 +129,12 @@ class ConsolePage {
     this.#worker.postMessage({ type: "click", id, x, y });
   }
 
-  /** A canvas in the log for what Python draws. @param {Extract<Said, { type: "canvas" }>} said */
-  #give(said) {
-    const canvas = this.#log.canvas(said, said.clickable ? (x, y) => this.#click(said.id, x, y) : null);
+  /** A canvas in the log for what Python draws. @param {Extract<ConsoleMessage, { type: "canvas" }>} message */
+  #attachCanvas(message) {
+    const canvas = this.#log.canvas(message, message.clickable ? (x, y) => this.#click(message.id, x, y) : null);
     if (!canvas) return;
     const offscreen = canvas.transferControlToOffscreen();
-    this.#worker.postMessage({ type: "canvas", id: said.id, canvas: offscreen }, [offscreen]);
+    this.#worker.postMessage({ type: "canvas", id: message.id, canvas: offscreen }, [offscreen]);
   }
 
   /** A picture file as a variable. @param {FileList | null | undefined} files */
@@ -154,7 +156,7 @@ class ConsolePage {
     this.#worker.postMessage({ type: "cancel" });
     this.#wait();
     const interrupt = this.#interrupt;
-    // Python that awaits hears of the cancel at once; in the midst of that an interrupt would hit anything.
+    // An await is cancelled at once; an interrupt during that could hit any code.
     if (!interrupt) return;
     clearTimeout(this.#interrupting);
     this.#interrupting = setTimeout(() => Atomics.store(interrupt, 0, SIGINT), INTERRUPT_MS);
@@ -182,20 +184,21 @@ class ConsolePage {
   /** @param {KeyboardEvent} event */
   #press(event) {
     const { value, selectionStart, selectionEnd } = this.#source;
-    const here = selectionStart === selectionEnd;
+    const isCollapsed = selectionStart === selectionEnd;
     const act = (/** @type {() => void} */ done) => {
       event.preventDefault();
       done();
     };
     if (event.isComposing) return;
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) act(() => this.#submit());
-    else if (event.key === "Enter" && !event.shiftKey && here && selectionEnd === value.length) {
+    else if (event.key === "Enter" && !event.shiftKey && isCollapsed && selectionEnd === value.length) {
       if (this.#state === "ready") act(() => this.#worker.postMessage({ type: "enter", source: value }));
-    } else if (event.key === "Tab" && !event.shiftKey && here && this.#state === "ready") {
+    } else if (event.key === "Tab" && !event.shiftKey && isCollapsed && this.#state === "ready") {
       const head = value.slice(0, selectionStart);
       const word = head.slice(head.lastIndexOf("\n") + 1);
+      const tail = value.slice(selectionEnd);
       // At a line's start Tab indents; after Escape it leaves the field as everywhere else.
-      if (!this.#source.dataset.leave) act(() => (word.trim() ? this.#ask(head, value.slice(selectionEnd)) : this.#insert(INDENT)));
+      if (!this.#source.dataset.leave) act(() => (word.trim() ? this.#requestNames(head, tail) : this.#insert(INDENT)));
     } else if (event.key === "ArrowUp" && !value.slice(0, selectionStart).includes("\n")) act(() => this.#recall(-1));
     else if (event.key === "ArrowDown" && !value.slice(selectionEnd).includes("\n")) act(() => this.#recall(1));
     if (event.key === "Escape") this.#source.dataset.leave = "yes";
@@ -203,7 +206,7 @@ class ConsolePage {
   }
 
   /** @param {string} head @param {string} tail */
-  #ask(head, tail) {
+  #requestNames(head, tail) {
     this.#completing = { head, tail };
     this.#worker.postMessage({ type: "names", source: head });
   }

@@ -1,4 +1,4 @@
-// A conversation: kept in this tab over a reload, and written out as a file.
+// A conversation: stored in this tab over a reload, and exported as a file.
 
 /** A message of this page. @typedef {{ role: "user" | "assistant", content: string }} Turn */
 
@@ -40,11 +40,11 @@ export class Conversation {
     const conversation = new Conversation();
     try {
       const messages = JSON.parse(read(MESSAGES) || "[]");
-      const sound = messages.every(
+      const valid = messages.every(
         (/** @type {any} */ { role, content }, /** @type {number} */ i) =>
           role === (i % 2 ? "assistant" : "user") && typeof content === "string",
       );
-      if (sound && messages.length % 2 === 0) conversation.messages = messages;
+      if (valid && messages.length % 2 === 0) conversation.messages = messages;
     } catch {
       // not ours, or of another version
     }
@@ -61,8 +61,8 @@ export class Conversation {
     return this.messages.splice(-2);
   }
 
-  /** Keep it over a reload of this tab, in place of the one before. */
-  keep() {
+  /** Store it over a reload of this tab, in place of the one before. */
+  save() {
     write(MESSAGES, this.messages.length ? JSON.stringify(this.messages) : "");
   }
 

@@ -9,7 +9,7 @@ import { createChecked } from "./bridge/text.js";
 import { createPageFetcher, idb } from "./page-fetcher.js";
 
 /**
- * `made` pipelines of `listed` stand after `ms`; the device is ready after `deviceMs`;
+ * `made` pipelines of `listed` are compiled after `ms`; the device is ready after `deviceMs`;
  * Python has taken the store's fetcher and the tokenizer, or not.
  * @typedef {{ listed: number, made: number, ms: number, deviceMs: number,
  *   files: { taken: boolean }, tokenizer: { taken: boolean } | null }} Early
@@ -19,7 +19,7 @@ import { createPageFetcher, idb } from "./page-fetcher.js";
  * @typedef {{ model: string, models: string, tier: string }} Wanted
  */
 
-// Other tiers need no device, or one that is asked for in other words.
+// Other tiers need no device, or one with other limits.
 const EARLY_TIERS = ["auto", "webgpu"];
 const NONE = { listed: 0, made: 0, ms: 0, deviceMs: 0 };
 
@@ -30,7 +30,7 @@ const NONE = { listed: 0, made: 0, ms: 0, deviceMs: 0 };
  * @param {Wanted} wanted @returns {Promise<Early>}
  */
 export async function makeEarly(wanted) {
-  // Any visit needs it. One that cannot be made, Python cannot make either, and says so.
+  // Every visit needs it. If it fails here, Python fails too, and reports it.
   const files = { fetcher: createPageFetcher(), taken: false };
   files.fetcher.catch(() => {});
   Object.assign(globalThis, { basculeEarlyFetcher: files });
@@ -112,7 +112,7 @@ async function recipesFor(remembered, opened, version, model) {
   return Array.isArray(record.pipelines) ? record.pipelines.filter(isRecipe) : [];
 }
 
-/** Only what was made last time: what failed would fail again. @param {any} listed */
+/** The pipelines of the last visit: those that failed would fail again. @param {any} listed */
 function isRecipe(listed) {
   return (
     listed?.outcome === "made" &&

@@ -6,7 +6,7 @@ import { showDecision } from "./decision.js";
 import { megabytes, part, rescueFocus, show } from "./dom.js";
 import { FaultBox } from "./fault.js";
 import { IdleTuner } from "./idle.js";
-import { askToPersist, KeptPanel } from "./kept.js";
+import { askToPersist, CachePanel } from "./kept.js";
 import { LoadProgress } from "./loading.js";
 import { keepOffline } from "./offline-client.js";
 import { BasculeError, faultOf } from "./protocol.js";
@@ -20,7 +20,7 @@ import { whyOf } from "./why.js";
 /** @typedef {import("./client.js").Listener} Listener */
 /** @typedef {"booting" | "loading" | "ready" | "busy" | "error"} State */
 
-/** What a page does not load itself: the other page, and what the worker is made of. */
+/** Files that a page does not load itself: the other page, and the worker's. */
 const OFFLINE_FILES = [
   ...["./", "main.js", "heatmap.js", "heatcanvas.js", "similarity.js"],
   ...["chat.html", "chat.js", "chat.css", "conversation.js", "figures.js", "markdown.js", "messages.js"],
@@ -42,15 +42,15 @@ function inBridge(name) {
 
 /** Python comes from folders of that name beside this page only, whatever a link to the page says: any
  * other folder of the origin, a model's for one, may hold somebody else's code.
- * @param {string | null} asked @returns {string | null} null where that is refused */
-function ownPyodide(asked) {
-  const path = /^(?:\/|\.\/)?(pyodide[\w.-]*)\/?$/.exec(asked ?? "pyodide/");
+ * @param {string | null} folder @returns {string | null} null where that is refused */
+function ownPyodide(folder) {
+  const path = /^(?:\/|\.\/)?(pyodide[\w.-]*)\/?$/.exec(folder ?? "pyodide/");
   return path && new URL(`${path[1]}/`, import.meta.url).href;
 }
 
-/** @param {string | null} asked */
-function refusedPyodide(asked) {
-  const what = `This page does not start Python from ${String(asked).slice(0, 200)}.`;
+/** @param {string | null} folder */
+function refusedPyodide(folder) {
+  const what = `This page does not start Python from ${String(folder).slice(0, 200)}.`;
   const hint = "?pyodide= names a folder beside the page, pyodide/ for example.";
   return new BasculeError({ category: "input", what, hint });
 }
@@ -89,18 +89,18 @@ export class EngineCard {
     this.#kinds = kinds;
     this.#home = home;
     this.#onState = onState;
-    const asked = query.get("pyodide");
-    const own = ownPyodide(asked);
+    const folder = query.get("pyodide");
+    const own = ownPyodide(folder);
     const pyodide = own ?? new URL("pyodide/", import.meta.url).href;
     this.#fault = new FaultBox(kinds, {
       retry: () => this.#loadChosen().catch(() => {}),
       automatic: () => this.#choose(this.#model, "auto"),
       choose: (name) => this.#choose(name, this.#tier.value),
     });
-    const hear = (/** @type {Progress} */ progress) => this.#showProgress(progress);
+    const onProgress = (/** @type {Progress} */ progress) => this.#showProgress(progress);
     this.client = new BasculeClient({
       pyodide,
-      onProgress: hear,
+      onProgress,
       countProxies: query.has("count-proxies"),
       snapshot: query.get("snapshot") !== "off",
       switches: switchesOf(query),
@@ -110,20 +110,20 @@ export class EngineCard {
     const wanted = query.get("tier");
     if ([...this.#tier.options].some(({ value }) => value === wanted)) this.#tier.value = wanted ?? "auto";
     this.#listen();
-    const refusal = own ? null : refusedPyodide(asked);
+    const refusal = own ? null : refusedPyodide(folder);
     const missing = this.#model ? null : missingModel();
     this.ready = refusal || missing ? this.#refuse(/** @type {BasculeError} */ (refusal ?? missing)) : this.#loadChosen();
     this.ready.then(askToPersist).catch(() => {});
     this.ready.catch(() => {}); // shown in the page; whoever awaits window.bascule.ready hears of it too
     this.offline = this.ready.catch(() => {}).then(() => keepOffline(pyodide, OFFLINE_FILES));
-    new KeptPanel(part("kept", HTMLDetailsElement), this.client);
+    new CachePanel(part("kept", HTMLDetailsElement), this.client);
     Object.assign(globalThis, { bascule: this.#forPrograms() });
   }
 
   #listen() {
     this.#tier.addEventListener("change", () => this.#loadChosen().catch(() => {}));
     part("cancel", HTMLButtonElement).addEventListener("click", () => this.client.cancel().catch(() => {}));
-    // Its workers ended when the page was left (client.js).
+    // Its workers were terminated when the page was hidden (client.js).
     addEventListener("pageshow", (event) => {
       if (event.persisted) location.reload();
     });

@@ -53,7 +53,7 @@ export class FaultBox {
     this.#box.hidden = hidden;
   }
 
-  /** Where the focus goes that a hidden element had. */
+  /** The element that gets the focus of a hidden one. */
   get home() {
     return this.#retry.hidden ? this.#box : this.#retry;
   }
@@ -74,7 +74,7 @@ export class FaultBox {
     if (!usable && OF_THE_MODEL.has(category)) this.#offerModels(what).catch(() => {});
   }
 
-  /** Show a way out; it says more to a visitor than the hint, which is for programs.
+  /** Show a remedy, in place of the hint, which is for programs.
    * @param {HTMLElement} way @param {boolean} [helps] */
   #offer(way, helps = true) {
     way.hidden = !helps;

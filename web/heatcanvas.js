@@ -45,9 +45,9 @@ export class HeatCanvas {
     this.#canvas.width = this.#canvas.height = n;
     this.#canvas.setAttribute("aria-label", `Heat map of the similarity of ${n} sentences`);
     const shades = this.#shades();
-    const some = 32; // rows at a time
-    for (let row = 0; row < n; row += some) {
-      this.#paintRows(shades, row, Math.min(n, row + some));
+    const rowsAtOnce = 32;
+    for (let row = 0; row < n; row += rowsAtOnce) {
+      this.#paintRows(shades, row, Math.min(n, row + rowsAtOnce));
       await slices.turn(row / n);
     }
   }

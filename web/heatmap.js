@@ -10,7 +10,7 @@ const WIDE = 12;
 const WARM = 0.72;
 const HOT = 0.83;
 
-/** Words for a pair. @param {string[]} texts @param {Float32Array} scores @param {number} a @param {number} b */
+/** The text for a pair. @param {string[]} texts @param {Float32Array} scores @param {number} a @param {number} b */
 export function describe(texts, scores, a, b) {
   const score = decimals(scores[a * texts.length + b], 3);
   if (a === b) return `${score}: ${a + 1} “${texts[a]}” with itself`;

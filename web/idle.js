@@ -1,4 +1,4 @@
-// Tuning while nobody uses the page: short slices, and none as soon as somebody does.
+// Tuning while the page is idle: in short slices, stopped by any input.
 
 /** @typedef {import("./client.js").BasculeClient} BasculeClient */
 
@@ -21,11 +21,11 @@ export class IdleTuner {
     this.#client = client;
     this.#quietMs = quietMs;
     for (const kind of ["pointerdown", "keydown", "visibilitychange"]) {
-      document.addEventListener(kind, () => this.#rest());
+      document.addEventListener(kind, () => this.#restart());
     }
   }
 
-  /** Do what somebody asks for; then wait for the next quiet time.
+  /** Run a user's request, then wait for the next idle time.
    * @template T @param {() => Promise<T>} work */
   async during(work) {
     this.#users += 1;
@@ -56,7 +56,7 @@ export class IdleTuner {
     if (this.#running) await this.#client.cancel().catch(() => {});
   }
 
-  #rest() {
+  #restart() {
     this.#stop();
     this.#start();
   }
@@ -70,7 +70,7 @@ export class IdleTuner {
       const { skipped } = await this.#client.tune(SLICE_S);
       if (!skipped.length) this.#slices = MOST_SLICES; // all is known
     } catch {
-      // it was stopped, or the device is gone: whoever uses the model hears of that
+      // it was stopped, or the device was lost, which the next use of the model reports
     } finally {
       this.#running = false;
     }

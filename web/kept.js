@@ -1,5 +1,5 @@
-// The panel of what is kept in this browser, models and Python's start: listed, verified, removed; and
-// asking the browser, once, to keep it when space runs short.
+// The panel of this browser's cache, models and Python's start: list, verify, remove; and a request to
+// the browser, once, not to evict it when space runs short.
 
 import { count, make, megabytes, plainButton } from "./dom.js";
 
@@ -7,7 +7,7 @@ import { count, make, megabytes, plainButton } from "./dom.js";
 
 const ASKED = "bascule-asked-to-persist";
 
-/** Browsers may evict what is not persistent. Some ask the person: so once, and never again.
+/** Browsers may evict storage that is not persistent. Some ask the user: so it is requested only once.
  * @returns {Promise<boolean>} whether it is persistent now */
 export async function askToPersist() {
   const { storage } = navigator;
@@ -23,15 +23,15 @@ export async function askToPersist() {
 }
 
 /**
- * What the cache keeps of one file (py/bascule/cache.py), and of all files of one model.
- * @typedef {{ location: string, kind: string, stored_nbytes: number, nbytes: number, in_use: boolean }} KeptFile
- * @typedef {{ name: string, from: string, files: KeptFile[] }} KeptModel
+ * A file in the cache (py/bascule/cache.py), and all files of one model.
+ * @typedef {{ location: string, kind: string, stored_nbytes: number, nbytes: number, in_use: boolean }} CachedFile
+ * @typedef {{ name: string, from: string, files: CachedFile[] }} CachedModel
  */
 
 /** The models that files belong to: a folder is one, and so is a .gguf file that is not named model.gguf.
- * @param {KeptFile[]} files @returns {KeptModel[]} */
+ * @param {CachedFile[]} files @returns {CachedModel[]} */
 export function modelsOf(files) {
-  /** @type {Map<string, KeptFile[]>} */
+  /** @type {Map<string, CachedFile[]>} */
   const models = new Map();
   for (const file of files) {
     const { location } = file;
@@ -56,18 +56,18 @@ function originOf(location) {
   return host === globalThis.location.host ? "" : host;
 }
 
-/** @param {KeptFile[]} files @param {"stored_nbytes" | "nbytes"} which */
+/** @param {CachedFile[]} files @param {"stored_nbytes" | "nbytes"} which */
 function sum(files, which) {
   return files.reduce((total, file) => total + file[which], 0);
 }
 
-/** Draws what is kept, and does what its buttons say. */
-export class KeptPanel {
+/** Lists the cache, and handles its buttons. */
+export class CachePanel {
   #client;
   #list = make("ul", "");
   #status = make("p", "");
 
-  /** @param {HTMLElement} panel closed, with a summary and what the page says of it
+  /** @param {HTMLElement} panel closed, with a summary and the page's text
    * @param {BasculeClient} client */
   constructor(panel, client) {
     this.#client = client;
@@ -81,7 +81,7 @@ export class KeptPanel {
     panel.append(this.#list, this.#status, make("div", "row", verify, remove));
   }
 
-  /** @param {() => Promise<string>} work its words are shown afterwards */
+  /** @param {() => Promise<string>} work whose message is shown afterwards */
   #do(work) {
     return work().then((text) => this.#show(text)).catch((error) => this.#showError(error));
   }
@@ -100,7 +100,7 @@ export class KeptPanel {
 
   /** @param {string} [text] */
   async #show(text) {
-    /** @type {KeptFile[]} */
+    /** @type {CachedFile[]} */
     const files = await this.#client.cache("ls", null);
     const models = modelsOf(files);
     this.#list.replaceChildren(...models.map((model) => this.#item(model)));
@@ -109,7 +109,7 @@ export class KeptPanel {
     this.#status.textContent = text ?? (models.length ? all : "Nothing is kept yet.");
   }
 
-  /** @param {KeptModel} model */
+  /** @param {CachedModel} model */
   #item({ name, from, files }) {
     const [stored, all] = [sum(files, "stored_nbytes"), sum(files, "nbytes")];
     const size = stored === all ? megabytes(stored) : `${megabytes(stored)} of ${megabytes(all)}`;
@@ -121,8 +121,8 @@ export class KeptPanel {
       }).then(() => this.#status.focus());
     });
     button.setAttribute("aria-label", `Remove ${name}`);
-    const words = make("span", "quiet", facts.filter(Boolean).join(" · "));
-    return make("li", "", make("span", "", make("strong", "", name), " ", words), button);
+    const label = make("span", "quiet", facts.filter(Boolean).join(" · "));
+    return make("li", "", make("span", "", make("strong", "", name), " ", label), button);
   }
 
   /** @param {unknown} error */

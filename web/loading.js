@@ -1,4 +1,4 @@
-// The progress of a whole load as one number that never falls: each stage has a share of it.
+// The progress of a load as one number that never decreases: each stage has a share of it.
 
 import { megabytes } from "./dom.js";
 
@@ -86,26 +86,26 @@ export class LoadProgress {
     return STAGES[stage]?.text ?? "Loading";
   }
 
-  /** Percent, bytes, time left. */
+  /** Percent, bytes, remaining time. */
   get text() {
     const parts = [`${Math.floor(100 * this.#fraction)}%`];
     if (this.#totalBytes) parts.push(`${(this.#bytes / 1e6).toFixed(1)} of ${megabytes(this.#totalBytes)}`);
-    const left = this.#secondsLeft();
-    if (left) parts.push(left);
+    const remaining = this.#remaining();
+    if (remaining) parts.push(remaining);
     return parts.join(", ");
   }
 
-  #secondsLeft() {
+  #remaining() {
     const now = performance.now();
     const rate = (this.#bytes - this.#firstBytes) / (now - this.#bytesBegan);
     const byBytes = rate > 0 ? (this.#totalBytes - this.#bytes) / rate : 0;
-    return timeLeft(now - this.#began, this.#fraction, byBytes);
+    return timeRemaining(now - this.#began, this.#fraction, byBytes);
   }
 }
 
-/** Words for the time that is left, by what has passed; "" where it is too early to say.
+/** The remaining time in words, from the elapsed time; "" where it is too early to estimate.
  * @param {number} elapsedMs @param {number} fraction @param {number} [leastMs] known by other means */
-export function timeLeft(elapsedMs, fraction, leastMs = 0) {
+export function timeRemaining(elapsedMs, fraction, leastMs = 0) {
   if (elapsedMs < LEAST_MS || fraction < 0.03) return "";
   const seconds = Math.max((elapsedMs * (1 - fraction)) / fraction, leastMs) / 1000;
   if (seconds < 90) return `about ${Math.max(1, Math.round(seconds))} s left`;

@@ -4,7 +4,7 @@ import { count, part, show } from "./dom.js";
 import { EngineCard } from "./engine.js";
 import { HeatCanvas } from "./heatcanvas.js";
 import { describe, drawPairs, drawTable } from "./heatmap.js";
-import { timeLeft } from "./loading.js";
+import { timeRemaining } from "./loading.js";
 import { BasculeError } from "./protocol.js";
 import { similarities, Slices } from "./similarity.js";
 
@@ -132,8 +132,8 @@ async function embedAll(texts, signal) {
 /** @param {number} done @param {number} all @param {number} began */
 function showEmbedded(done, all, began) {
   const fraction = (1 - DRAWING) * (done / all);
-  const left = timeLeft(performance.now() - began, fraction);
-  engine.showWork(fraction, [`${done} of ${count(all, "sentence")}`, left].filter(Boolean).join(", "));
+  const remaining = timeRemaining(performance.now() - began, fraction);
+  engine.showWork(fraction, [`${done} of ${count(all, "sentence")}`, remaining].filter(Boolean).join(", "));
 }
 
 /** @param {number[]} truncated indices of sentences */

@@ -9,7 +9,7 @@ import { showMarkdown } from "./markdown.js";
 /** @typedef {{ copy: (text: string) => void, again: () => void, edit: () => void }} Actions */
 
 const NAMES = { user: "You", assistant: "Model" };
-// So near to the end somebody reads along: what comes scrolls with them.
+// Scrolled this close to the end, the list follows new text.
 const NEAR_PX = 48;
 
 export class MessageList {
@@ -74,7 +74,7 @@ export class MessageList {
     for (const message of this.#shown) message.actions = [];
   }
 
-  /** Change what is shown, and stay at the end for who is there. @param {() => void} change
+  /** Change the content, and stay scrolled to the end. @param {() => void} change
    * @param {boolean} [always] */
   #following(change, always = false) {
     const near = this.#isNear();
@@ -119,7 +119,7 @@ export class ShownMessage {
     this.#drawing ||= requestAnimationFrame(() => this.#draw());
   }
 
-  /** Nothing more comes. */
+  /** The message is complete. */
   finish() {
     cancelAnimationFrame(this.#drawing);
     this.item.classList.remove("writing");

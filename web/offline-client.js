@@ -1,15 +1,15 @@
-// Has offline.js keep a site, so that a page visited before opens with its server gone.
+// Has offline.js cache a site, so that a page visited before opens without its server.
 
 const LOOPBACK = ["localhost", "127.0.0.1", "[::1]"];
-// Fetched by programs: data, which is theirs to keep.
+// Fetched by scripts: data, which they cache themselves.
 const DATA = ["fetch", "xmlhttprequest", "beacon", "audio", "video"];
 
 /**
- * Keep this page, what it is made of and what Python starts from. Call it when the page is ready, for
+ * Cache this page, its files and what Python starts from. Call it when the page is ready, for
  * a first visit fetches all that once more, as a rule from the browser's own cache.
  * @param {string} pyodideUrl where Pyodide lies, on this site
  * @param {string[]} [files] what the page itself does not load, beside this file: its worker's modules
- * @returns {Promise<boolean>} whether all of it is kept; it never throws
+ * @returns {Promise<boolean>} whether all of it is cached; it never throws
  */
 export async function keepOffline(pyodideUrl, files = []) {
   if (!isSecureContext || !("serviceWorker" in navigator)) {
@@ -18,15 +18,15 @@ export async function keepOffline(pyodideUrl, files = []) {
   }
   const script = new URL("./offline.js", import.meta.url);
   script.searchParams.set("pyodide", new URL(pyodideUrl, location.href).pathname);
-  // A server on this machine that is gone says so at once; one that is slow is building something.
+  // A local server that is down fails at once; one that is slow is building something.
   if (LOOPBACK.includes(location.hostname)) script.searchParams.set("patience", "60000");
   try {
     const { installing, waiting, active } = await navigator.serviceWorker.register(script);
     const urls = [location.href, ...files.map((file) => new URL(file, import.meta.url).href)];
     for (const entry of performance.getEntriesByType("resource")) {
       const { name, initiatorType, responseStatus } = /** @type {PerformanceResourceTiming} */ (entry);
-      const came = responseStatus === undefined || (responseStatus > 0 && responseStatus < 400);
-      if (came && name !== script.href && !DATA.includes(initiatorType)) urls.push(name);
+      const succeeded = responseStatus === undefined || (responseStatus > 0 && responseStatus < 400);
+      if (succeeded && name !== script.href && !DATA.includes(initiatorType)) urls.push(name);
     }
     const { port1, port2 } = new MessageChannel();
     (installing ?? waiting ?? active)?.postMessage({ type: "keep", urls }, [port2]);

@@ -1,4 +1,4 @@
-// A service worker: a site that was visited before opens with its server gone. It keeps the pages,
+// A service worker: a site that was visited before opens without its server. It caches the pages,
 // the wheel, its memory snapshot and Pyodide; model files are the loader's affair and pass by.
 //
 // offline-client.js registers it as offline.js?pyodide=PATH&patience=MS. It is a classic script, for
@@ -76,55 +76,55 @@ function bare(url) {
   return url.split(/[?#]/, 1)[0];
 }
 
-/** What may be edited at any time: the copy serves where the network fails or takes too long.
+/** For files that may change at any time: the copy is used where the network fails or takes too long.
  * @param {FetchEvent} event */
 async function networkFirst(event) {
   const place = bare(event.request.url);
-  const asked = fetch(event.request).then((answer) => {
-    if (answer.ok) event.waitUntil(renew(place, answer.clone()));
-    return answer;
+  const fetching = fetch(event.request).then((response) => {
+    if (response.ok) event.waitUntil(renew(place, response.clone()));
+    return response;
   });
-  const heard = asked.catch(() => null);
-  event.waitUntil(heard); // a late answer is kept for the next time
-  const answer = await Promise.race([heard, rest(PATIENCE_MS)]);
-  return answer || (await held(place, event.request.url)) || asked;
+  const settled = fetching.catch(() => null);
+  event.waitUntil(settled); // a late response is cached for the next time
+  const response = await Promise.race([settled, sleep(PATIENCE_MS)]);
+  return response || (await cached(place, event.request.url)) || fetching;
 }
 
-/** What its name or its validator identifies. @param {FetchEvent} event */
+/** For files that their name or validator identifies. @param {FetchEvent} event */
 async function cacheFirst(event) {
   const place = bare(event.request.url);
-  const response = await held(place, event.request.url);
-  if (response) {
+  const copy = await cached(place, event.request.url);
+  if (copy) {
     if (place.startsWith(PYODIDE)) event.waitUntil(revalidate());
-    return response;
+    return copy;
   }
-  const answer = await fetch(event.request);
-  if (answer.ok) event.waitUntil(keep(place, answer.clone()));
-  return answer;
+  const response = await fetch(event.request);
+  if (response.ok) event.waitUntil(store(place, response.clone()));
+  return response;
 }
 
 /** The copy, with all its headers, those that isolate a page among them. For a request with a query it bears
  * no URL, and so takes that of its request; else it is handed on as it is, which passes its bytes by this
  * thread. @param {string} place @param {string} [url] */
-async function held(place, url = place) {
+async function cached(place, url = place) {
   const response = await caches.match(place, { cacheName: CACHE }).catch(() => undefined);
   return response && (response.url === url ? response : new Response(response.body, response));
 }
 
-/** Keep an answer, unless the copy is the same: a visit asks for some sixty files that have not changed.
- * @param {string} place @param {Response} answer */
-async function renew(place, answer) {
-  const [known, etag] = [await held(place), answer.headers.get("etag")];
-  if (!etag || known?.headers.get("etag") !== etag) await keep(place, answer);
+/** Store a response, unless the copy is the same: a visit requests some sixty files that have not changed.
+ * @param {string} place @param {Response} response */
+async function renew(place, response) {
+  const [known, etag] = [await cached(place), response.headers.get("etag")];
+  if (!etag || known?.headers.get("etag") !== etag) await store(place, response);
 }
 
-/** Whether it could be kept. @param {string} place @param {Response} answer @returns {Promise<boolean>} */
-async function keep(place, answer) {
+/** Store a response; whether that worked. @param {string} place @param {Response} response @returns {Promise<boolean>} */
+async function store(place, response) {
   try {
-    // An index is kept once its wheel is: offline, it must not name one that is not there.
-    const parts = place === INDEX ? await holdParts(await answer.clone().json()) : [place];
+    // An index is stored after its wheel: offline, it must not name one that is missing.
+    const parts = place === INDEX ? await ensurePartsCached(await response.clone().json()) : [place];
     const cache = await caches.open(CACHE);
-    await cache.put(place, answer);
+    await cache.put(place, response);
     for (const part of parts) await dropOlder(cache, part);
     return true;
   } catch (error) {
@@ -137,10 +137,10 @@ async function keep(place, answer) {
 
 /** The wheel, without which this throws, and the snapshot, without which Python starts all the same.
  * @param {Index} index @returns {Promise<string[]>} */
-async function holdParts(index) {
+async function ensurePartsCached(index) {
   const [wheel, ...snapshots] = partsOf(index);
-  if (!(await hold(wheel))) throw new Error(`without ${wheel}`);
-  await Promise.all(snapshots.map(hold));
+  if (!(await ensureCached(wheel))) throw new Error(`without ${wheel}`);
+  await Promise.all(snapshots.map(ensureCached));
   return [wheel, ...snapshots];
 }
 
@@ -170,34 +170,34 @@ async function dropOlder(cache, place) {
   }
 }
 
-/** Fetch what is not kept yet, as a rule from the browser's own cache. The index is looked up anew.
+/** Fetch what is not cached yet, as a rule from the browser's HTTP cache. The index is fetched again.
  * What the server lacks, the site does without. @param {string} place @returns {Promise<boolean>} */
-async function hold(place) {
-  if (place !== INDEX && (await held(place))) return true;
-  const answer = await fetch(place, { cache: "default" }).catch(() => null);
-  if (!answer) return Boolean(await held(place));
-  return answer.ok ? keep(place, answer) : answer.status === 404;
+async function ensureCached(place) {
+  if (place !== INDEX && (await cached(place))) return true;
+  const response = await fetch(place, { cache: "default" }).catch(() => null);
+  if (!response) return Boolean(await cached(place));
+  return response.ok ? store(place, response) : response.status === 404;
 }
 
 /** @param {string[]} urls */
 async function fill(urls) {
   const places = urls.map(bare).filter((url) => isOurs(url) && url !== INDEX);
   const first = [INDEX, PYODIDE_MODULE, PYODIDE_LOCK, ...new Set(places)];
-  const all = await Promise.all(first.map(hold));
+  const all = await Promise.all(first.map(ensureCached));
   const then = [...(await pyodideParts()), ...(await packageFiles())];
-  all.push(...(await Promise.all(then.map((name) => hold(PYODIDE + name)))));
+  all.push(...(await Promise.all(then.map((name) => ensureCached(PYODIDE + name)))));
   return all.every(Boolean);
 }
 
 /** Pyodide's own files, which it names itself. */
 async function pyodideParts() {
-  const code = await (await held(PYODIDE_MODULE))?.text();
+  const code = await (await cached(PYODIDE_MODULE))?.text();
   return new Set(code?.match(/\bpyodide\.asm\.(?:m?js|wasm)\b|\bpython_stdlib\.zip\b/g));
 }
 
 /** The packages that Python starts with, from Pyodide's list of them. */
 async function packageFiles() {
-  const lock = await held(PYODIDE_LOCK);
+  const lock = await cached(PYODIDE_LOCK);
   /** @type {Record<string, { file_name: string, depends: string[] }>} */
   const known = lock ? (await lock.json()).packages : {};
   const names = new Set(PYODIDE_PACKAGES);
@@ -209,14 +209,14 @@ async function packageFiles() {
 let revalidating = null;
 
 function revalidate() {
-  revalidating ??= rest(REVALIDATE_AFTER_MS)
+  revalidating ??= sleep(REVALIDATE_AFTER_MS)
     .then(renewPyodide)
     .catch((error) => console.debug(`Pyodide was not looked up (${error}).`))
     .finally(() => (revalidating = null));
   return revalidating;
 }
 
-/** Ask whether the kept files still hold; those that do not are replaced at once, or none is. */
+/** Revalidate the cached files; those that changed are replaced together, or none is. */
 async function renewPyodide() {
   const cache = await caches.open(CACHE);
   /** @type {[string, Response][]} */
@@ -225,15 +225,15 @@ async function renewPyodide() {
     if (!url.startsWith(PYODIDE)) continue;
     const etag = (await cache.match(url))?.headers.get("etag");
     const headers = etag ? { "If-None-Match": etag } : undefined;
-    const answer = await fetch(url, { headers, cache: etag ? "no-store" : "default" });
-    if (answer.ok) changed.push([url, new Response(await answer.arrayBuffer(), answer)]);
-    else if (answer.status === 404) await cache.delete(url);
-    else if (answer.status !== 304) throw new Error(`${answer.status} for ${url}`);
+    const response = await fetch(url, { headers, cache: etag ? "no-store" : "default" });
+    if (response.ok) changed.push([url, new Response(await response.arrayBuffer(), response)]);
+    else if (response.status === 404) await cache.delete(url);
+    else if (response.status !== 304) throw new Error(`${response.status} for ${url}`);
   }
-  for (const [url, answer] of changed) await cache.put(url, answer);
+  for (const [url, response] of changed) await cache.put(url, response);
 }
 
 /** @param {number} ms @returns {Promise<null>} */
-function rest(ms) {
+function sleep(ms) {
   return new Promise((resolve) => setTimeout(() => resolve(null), ms));
 }

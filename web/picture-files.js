@@ -1,6 +1,6 @@
 // Pictures from files, as pixels that a model of images takes.
 
-import { isWhole, sizeOf } from "./picture-heads.js";
+import { isComplete, sizeOf } from "./picture-heads.js";
 import { BasculeError } from "./protocol.js";
 
 /** As py/bascule/vision/decoding.py has it. */
@@ -12,7 +12,7 @@ function inputFault(what, hint) {
   return new BasculeError({ category: "input", what, hint });
 }
 
-/** A picture as the browser decodes it: rotated as its EXIF says, of an animation the first frame.
+/** A picture as the browser decodes it: rotated by its EXIF, of an animation the first frame.
  * @param {File} file @returns {Promise<ImageBitmap>} */
 async function openPicture(file) {
   if (!file.size) throw inputFault(`${file.name} is empty.`, "Choose another file.");
@@ -20,7 +20,7 @@ async function openPicture(file) {
   // Before it is decoded: a small file may hold a picture that no memory takes.
   const claimed = sizeOf(bytes);
   if (claimed) checkSize(file.name, ...claimed);
-  if (!isWhole(bytes)) throw inputFault(`${file.name} ends before its picture does.`, WHOLE);
+  if (!isComplete(bytes)) throw inputFault(`${file.name} ends before its picture does.`, WHOLE);
   /** @type {ImageBitmap} */
   let bitmap;
   try {

@@ -23,7 +23,7 @@ export function sizeOf(bytes) {
 
 /** Whether a PNG, JPEG, GIF or WebP has all bytes of its picture, a moving GIF of its first; true of any other file.
  * @param {DataView} bytes */
-export function isWhole(bytes) {
+export function isComplete(bytes) {
   const kind = kindOf(bytes);
   if (kind === PNG) return hasEnd(bytes);
   if (kind === GIF) return hasFirstImage(bytes);
@@ -84,8 +84,8 @@ function hasFirstImage(bytes) {
 
 /** Bytes of the colour table that the flags at an offset announce. @param {DataView} bytes @param {number} flags */
 function coloursOf(bytes, flags) {
-  const said = flags < bytes.byteLength ? bytes.getUint8(flags) : 0;
-  return said & 0x80 ? 3 << ((said & 7) + 1) : 0;
+  const packed = flags < bytes.byteLength ? bytes.getUint8(flags) : 0;
+  return packed & 0x80 ? 3 << ((packed & 7) + 1) : 0;
 }
 
 /** Where blocks end that begin with their length, the last of none; Infinity past the file's end.

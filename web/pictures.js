@@ -1,4 +1,4 @@
-// The page of pictures: files in, found by words or by likeness, classified by labels. The worker does the work.
+// The page of pictures: files are searched by text or similarity, and classified by labels, in the worker.
 
 import { count, make, part, plainButton, show } from "./dom.js";
 import { EngineCard } from "./engine.js";
@@ -6,7 +6,7 @@ import { decodePicture } from "./picture-files.js";
 import { BasculeError } from "./protocol.js";
 
 /** @typedef {import("./client.js").Scored} Scored */
-/** @typedef {{ key: string, name: string, file: File, item: HTMLLIElement, said: HTMLElement, embedded: boolean }} Picture */
+/** @typedef {{ key: string, name: string, file: File, item: HTMLLIElement, status: HTMLElement, embedded: boolean }} Picture */
 
 const MOST_PICTURES = 500;
 const files = part("files", HTMLInputElement);
@@ -35,9 +35,9 @@ const engine = new EngineCard(["image-text-model", "image-model"], files, (state
   if (usable) queueMicrotask(embedWaiting);
 });
 
-/** @param {Iterable<File>} given */
-function take(given) {
-  for (const file of given) {
+/** @param {Iterable<File>} chosen */
+function addFiles(chosen) {
+  for (const file of chosen) {
     if (pictures.size >= MOST_PICTURES) {
       show("notes", `This page takes ${MOST_PICTURES} pictures.`);
       break;
@@ -56,7 +56,7 @@ function add(file) {
   image.alt = file.name;
   image.src = URL.createObjectURL(file);
   image.onload = image.onerror = () => URL.revokeObjectURL(image.src);
-  const said = make("p", "quiet", "waiting");
+  const status = make("p", "quiet", "waiting");
   const like = plainButton("More like this", () => rank({ like: key }));
   const classify = plainButton("Classify", () => classifyOne(key));
   classify.classList.add("classify");
@@ -64,12 +64,12 @@ function add(file) {
     button.setAttribute("aria-label", `${button.textContent}: ${file.name}`);
     button.disabled = true;
   }
-  const item = make("li", "", image, make("p", "name", file.name), said, make("div", "row", like, classify));
+  const item = make("li", "", image, make("p", "name", file.name), status, make("div", "row", like, classify));
   list.append(item);
-  pictures.set(key, { key, name: file.name, file, item, said, embedded: false });
+  pictures.set(key, { key, name: file.name, file, item, status, embedded: false });
 }
 
-/** Embed what waits, one picture after another; what cannot be read says so and the rest goes on. */
+/** Embed new pictures, one after another; one that cannot be read shows an error, and the others follow. */
 async function embedWaiting() {
   const waiting = [...pictures.values()].filter(({ embedded }) => !embedded);
   if (!waiting.length || engine.state !== "ready") return;
@@ -82,8 +82,8 @@ async function embedWaiting() {
       await embed(picture);
       done += 1;
     }
-    const left = [...pictures.values()].filter(({ embedded }) => !embedded).length;
-    show("count", `${count(pictures.size - left, "picture")} ready${left ? `, ${left} not yet` : ""}.`);
+    const nRemaining = [...pictures.values()].filter(({ embedded }) => !embedded).length;
+    show("count", `${count(pictures.size - nRemaining, "picture")} ready${nRemaining ? `, ${nRemaining} not yet` : ""}.`);
   });
 }
 
@@ -92,28 +92,28 @@ async function embed(picture) {
   try {
     const added = await engine.client.addPicture(picture.key, await decodePicture(picture.file));
     picture.embedded = true;
-    picture.said.textContent = added.length ? shares(added) : "";
+    picture.status.textContent = added.length ? shares(added) : "";
   } catch (error) {
     if (!(error instanceof BasculeError) || error.category !== "input") throw error;
-    picture.said.textContent = `${error.what} ${error.hint}`;
+    picture.status.textContent = `${error.what} ${error.hint}`;
     picture.item.classList.add("bad");
     picture.item.querySelector(".row")?.remove();
     pictures.delete(picture.key);
   }
 }
 
-/** @param {{ text: string } | { like: string }} asked */
-function rank(asked) {
+/** @param {{ text: string } | { like: string }} query */
+function rank(query) {
   return work("Searching…", async () => {
-    const results = await engine.client.searchPictures(asked);
+    const results = await engine.client.searchPictures(query);
     for (const [key, score] of results) {
       const picture = pictures.get(key);
       if (!picture) continue;
-      picture.said.textContent = score.toFixed(3);
+      picture.status.textContent = score.toFixed(3);
       list.append(picture.item);
     }
     for (const bad of list.querySelectorAll(".bad")) list.append(bad);
-    const name = "like" in asked ? `like ${pictures.get(asked.like)?.name}` : `for “${asked.text}”`;
+    const name = "like" in query ? `like ${pictures.get(query.like)?.name}` : `for “${query.text}”`;
     show("count", `${count(results.length, "picture")}, the nearest first, ${name}.`);
     list.scrollIntoView({ block: "nearest" });
   });
@@ -130,7 +130,7 @@ function classifyOne(key) {
   }
   return work("Classifying…", async () => {
     const classes = await engine.client.classifyPicture(key, named);
-    if (picture) picture.said.textContent = shares(classes);
+    if (picture) picture.status.textContent = shares(classes);
     show("count", `${picture?.name}: ${classes[0][0]}.`);
   });
 }
@@ -140,7 +140,7 @@ function shares(classes) {
   return classes.slice(0, 3).map(([label, share]) => `${label} ${(100 * share).toFixed(1)}%`).join(", ");
 }
 
-/** Do what the model is asked, and show how it ends. @param {string} text @param {() => Promise<void>} doing */
+/** Run a request to the model, and show its outcome. @param {string} text @param {() => Promise<void>} doing */
 async function work(text, doing) {
   if (engine.state !== "ready") return;
   engine.setState("busy", text);
@@ -162,7 +162,7 @@ stop.addEventListener("click", () => {
   stopped = true;
   engine.client.cancel().catch(() => {});
 });
-files.addEventListener("change", () => take(files.files ?? []));
+files.addEventListener("change", () => addFiles(files.files ?? []));
 drop.addEventListener("dragover", (event) => {
   event.preventDefault();
   drop.classList.add("over");
@@ -171,5 +171,5 @@ drop.addEventListener("dragleave", () => drop.classList.remove("over"));
 drop.addEventListener("drop", (event) => {
   event.preventDefault();
   drop.classList.remove("over");
-  if (event.dataTransfer && !files.disabled) take(event.dataTransfer.files);
+  if (event.dataTransfer && !files.disabled) addFiles(event.dataTransfer.files);
 });

@@ -5,7 +5,7 @@
 import { filesOfFirstLoad, lastLoad, placeOf } from "./ahead.js";
 import { openRemembered } from "./bridge/remembered.js";
 import { createPageFetcher, idb } from "./page-fetcher.js";
-// What these import themselves: a browser asks for all of it at once then, not level by level.
+// The imports of these, too: the browser then requests all of them at once, not level by level.
 import "./bridge/download.js";
 import "./bridge/fetcher.js";
 import "./bridge/http.js";

@@ -23,7 +23,7 @@
  * @typedef {{ label: string, probability: number, probabilities: Record<string, number>,
  *   n_tokens: number, truncated: boolean }} Classification
  *
- * What a language model is asked, and answers; py/bascule/page/text.py knows all options.
+ * A request to a language model, and its result; py/bascule/page/text.py has all options.
  * @typedef {{ type: "text", text: string }} TextPart
  * @typedef {{ role: string, content: string | TextPart[] | null }} Message
  * @typedef {{ temperature?: number, top_k?: number, top_p?: number, min_p?: number,
@@ -47,7 +47,7 @@
  * @typedef {{ findings: Finding[], improved: number, known: number, skipped: string[],
  *   wrong: string[], spent_s: number }} Tuned
  *
- * What is measured of each tier; py/bascule/observe/tier_report.py says what each field is.
+ * The measurements of each tier; py/bascule/observe/tier_report.py describes the fields.
  * @typedef {{ value: number | string | boolean | null, source: string }} Fact
  * @typedef {Record<string, Fact>} Facts
  * @typedef {{ tier: string, label: string, refused: string, facts: Facts, figures: Facts }} TierFigures
@@ -100,7 +100,7 @@ export class BasculeError extends Error {
 }
 
 /**
- * What any error says: one of ours, one that Python raised through Pyodide, or another.
+ * The facts of any error: one of ours, one that Python raised through Pyodide, or another.
  * @param {unknown} error
  * @param {any} [pyodide] of the worker or page that Python runs in, where `error` may be a PythonError
  * @returns {Fault}
@@ -114,7 +114,7 @@ export function faultOf(error, pyodide) {
   return { category: "page", what, hint: "Try again; the browser's console may say more." };
 }
 
-/** The BasculeError behind a PythonError: Pyodide leaves the last one that left Python in sys.last_exc.
+/** The BasculeError behind a PythonError: Pyodide stores the last one in sys.last_exc.
  * @param {string} traceback @param {any} pyodide @returns {Fault | null} */
 function raisedFault(traceback, pyodide) {
   const raised = pyodide?.pyimport("sys").last_exc;

@@ -1,4 +1,4 @@
-// Sound from a file or the microphone, as the samples that a speech model hears.
+// Sound from a file or the microphone, as a speech model's samples.
 
 import { BasculeError } from "./protocol.js";
 

@@ -6,12 +6,12 @@ import { sha256 as digestOf } from "./bridge/journal.js";
 import { BasculeError } from "./protocol.js";
 
 /**
- * What wheel/index.json says of a snapshot; see py/bascule/server/snapshot.py.
+ * A snapshot in wheel/index.json; see py/bascule/server/snapshot.py.
  * @typedef {{ file: string, key: string, sha256: string, nbytes: number, pyodide: string }} Snapshot
  * @typedef {{ wheel: string, snapshot?: Snapshot | null }} Index
  * The index, and the bytes of its snapshot, if that is of this Pyodide.
  * @typedef {{ index: Index, bytes: Promise<Uint8Array<ArrayBuffer>> | null }} Shipped
- * What the page sends, one message each; an index or a module of null is one that did not come. After "end" no
+ * The page's messages; an index or a module of null is one that did not arrive. After "end" no
  * module follows: a browser may drop the message that holds it.
  * @typedef {{ type: "index", index: Index | null, follows: boolean }} IndexMessage
  * @typedef {{ type: "bytes", bytes: Uint8Array<ArrayBuffer> } | { type: "bytes", error: string }} BytesMessage
@@ -103,7 +103,7 @@ export async function pyodideModule(folder) {
   }
 }
 
-/** The index, or what stands for it where the wheel itself is named. @param {string} url
+/** The index, or one made for a wheel that is named itself. @param {string} url
  * @param {AbortSignal} [signal] @returns {Promise<Index>} */
 export async function fetchIndex(url, signal) {
   return new URL(url).pathname.endsWith(".json") ? (await fetched(url, signal)).json() : { wheel: url };
@@ -122,7 +122,7 @@ async function fetched(url, signal) {
   throw new BasculeError({ category: "setup", what, hint: "Give its URL: new BasculeClient({ wheel: URL })." });
 }
 
-/** The bytes of a snapshot; throws where they are not what the index says.
+/** The bytes of a snapshot; throws where they do not match the index.
  * @param {URL} url @param {Snapshot} snapshot @param {AbortSignal} [signal] */
 export async function fetchSnapshot(url, { sha256, nbytes }, signal) {
   const answer = (await keptFor(url)) ?? (await fetch(url, { signal }));
@@ -145,7 +145,7 @@ async function keptFor(url) {
   return globalThis.caches?.match(url.href).catch(() => undefined); // storage may be blocked
 }
 
-/** Pyodide checks it only once it has made a memory of that size, and waits for ever if it cannot.
+/** Pyodide checks it only after it has allocated a memory of that size, and hangs if it cannot.
  * @template {Uint8Array} T @param {T} bytes @returns {T} */
 export function checked(bytes) {
   if (!beginsWith(bytes, SNAPSHOT)) throw new Error("it is no snapshot");

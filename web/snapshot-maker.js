@@ -1,4 +1,4 @@
-// Has this browser make a memory snapshot of Python, from which the next visit starts: once, while nobody
+// Makes a memory snapshot of Python in this browser, from which the next visit starts: once, while nobody
 // waits for anything, in workers of their own (snapshot-worker.js), and in one tab at a time.
 
 /** @typedef {import("./client-options.js").WorkerConfig} WorkerConfig */
@@ -20,9 +20,9 @@ export class SnapshotMaker {
   #timer;
   /** @type {Promise<string> | null} */
   #making = null;
-  /** Ends the step under way. @type {(reason: string) => void} */
+  /** Aborts the current step. @type {(reason: string) => void} */
   #end = () => {};
-  /** Whether one is being made now. */
+  /** Whether a snapshot is being made. */
   busy = false;
   /** What making one took. @type {Record<string, number>} */
   stats = {};
@@ -33,14 +33,14 @@ export class SnapshotMaker {
     this.#place = { pyodide, wheel };
   }
 
-  /** Begin after a while, if it is quiet then; each call begins the wait anew. It says on the console, once,
-   * why none was made. @param {() => boolean} quiet @param {() => Promise<boolean>} numpy see `make` */
+  /** Start after a while, if the page is idle then; each call restarts the wait. The console says once why
+   * none was made. @param {() => boolean} quiet @param {() => Promise<boolean>} numpy see `make` */
   schedule(quiet, numpy) {
     clearTimeout(this.#timer);
     if (this.#making) return;
     this.#timer = setTimeout(async () => {
       if (!quiet()) return this.schedule(quiet, numpy);
-      const outcome = attemptsLeft() ? await this.make(numpy) : "it was tried several times";
+      const outcome = hasAttempts() ? await this.make(numpy) : "it was tried several times";
       if (outcome !== "made") console.debug(`Bascule makes no snapshot of Python: ${outcome}.`);
     }, QUIET_MS);
   }
@@ -56,7 +56,7 @@ export class SnapshotMaker {
     return this.#making;
   }
 
-  /** The page is left, or its Python has ended. */
+  /** The page is closed, or its Python has ended. */
   end() {
     clearTimeout(this.#timer);
     this.#end("the page was left");
@@ -121,7 +121,7 @@ function attempts() {
   return { count: 0, since: Date.now() };
 }
 
-function attemptsLeft() {
+function hasAttempts() {
   return attempts().count < MOST_ATTEMPTS;
 }
 

@@ -17,7 +17,7 @@ import { openSnapshots, snapshotKey } from "./snapshots.js";
  * @typedef {{ error: string }} Failed
  */
 
-/** Free bytes without which none is begun: about twice a snapshot's. */
+/** Free bytes needed to start: about twice a snapshot's. */
 const ROOM_NBYTES = 80 << 20;
 
 /** @param {Place} place @param {object} [options] */
@@ -37,7 +37,7 @@ async function opened() {
   return snapshots;
 }
 
-/** What Python imports, compiled, unless another tab has made the snapshot meanwhile.
+/** The modules that Python imports, compiled, unless another tab has made the snapshot meanwhile.
  * @param {Collect} request @returns {Promise<Collected>} */
 async function collected(request) {
   const [snapshots, wheel] = await Promise.all([opened(), wheelOf(request)]);
@@ -59,12 +59,12 @@ async function make(request) {
   return { bytes: makeSnapshot(pyodide, request.key, request.collected).bytes };
 }
 
-/** Keep it, once Python has started from it as a page does. @param {Keep} request */
-async function keep({ key, bytes, ...place }) {
+/** Store it, after Python has started from it as in a page. @param {Keep} request */
+async function store({ key, bytes, ...place }) {
   const pyodide = await startPyodide(place, { _loadSnapshot: checked(bytes) });
   resume(pyodide, key, {});
   pyodide.pyimport("bascule.page.worker_browser").PageSession();
-  await (await opened()).keep(key, bytes);
+  await (await opened()).store(key, bytes);
   return { nbytes: bytes.length };
 }
 
@@ -76,7 +76,7 @@ function run(request) {
     case "make":
       return make(request);
     case "keep":
-      return keep(request);
+      return store(request);
   }
 }
 

@@ -1,4 +1,4 @@
-// Memory snapshots of Python that this browser has made (snapshot-worker.js), kept as models' files are:
+// Memory snapshots of Python that this browser has made (snapshot-worker.js), cached like models' files:
 // in chunks named by their hash, which the journal lists, evicts and removes.
 
 import { chunkLength, isSnapshot, Journal, keyOf, sha256, SNAPSHOT } from "./bridge/journal.js";
@@ -22,7 +22,7 @@ export async function snapshotKey(pyodide, wheel) {
   return keyOf(JSON.stringify([FORMAT, ...(await Promise.all(files)), navigator.userAgent]));
 }
 
-/** Null where this browser keeps nothing: no storage works, or the page is not secure.
+/** Null where this browser caches nothing: no storage works, or the page is not secure.
  * @returns {Promise<Snapshots | null>} */
 export async function openSnapshots() {
   if (!globalThis.crypto?.subtle) return null;
@@ -39,18 +39,18 @@ export class Snapshots {
     this.#journal = journal;
   }
 
-  /** Whether any is kept, of whatever key. */
+  /** Whether any is cached, of whatever key. */
   async any() {
     return (await this.#journal.entries()).some(({ url }) => isSnapshot(url));
   }
 
-  /** What is kept under a key, whole or not. @param {string} key @returns {Promise<Entry | null>} */
+  /** The entry of a key, complete or not. @param {string} key @returns {Promise<Entry | null>} */
   async find(key) {
     const entry = await this.#journal.load(await keyOf(SNAPSHOT + key));
     return entry?.url === SNAPSHOT + key ? entry : null;
   }
 
-  /** Its bytes. Throws where they are not those that were kept. @param {Entry} entry */
+  /** Its bytes. Throws where they are not those that were stored. @param {Entry} entry */
   async read({ url, nbytes, chunkNbytes, hashes }) {
     if (hashes.includes("") || !nbytes || nbytes > MOST_NBYTES) throw new Error("it was not kept whole");
     const bytes = new Uint8Array(nbytes);
@@ -66,9 +66,9 @@ export class Snapshots {
     return bytes;
   }
 
-  /** Keep one, and drop all but the newest few. Nothing else is evicted for it, and nothing of it stays where
+  /** Store one, and drop all but the newest few. Nothing else is evicted for it, and nothing of it stays where
    * it does not fit: then this throws. @param {string} key @param {Uint8Array<ArrayBuffer>} bytes */
-  async keep(key, bytes) {
+  async store(key, bytes) {
     const url = SNAPSHOT + key;
     const id = await keyOf(url);
     await this.drop(key);

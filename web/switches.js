@@ -1,5 +1,5 @@
 // The switches that a page's address may set (index.html?BASCULE_DISABLE_WEBGPU=1). Nothing else of an
-// address gets into Python's environment. py/bascule/choosing/switches.py says what each does.
+// address gets into Python's environment. py/bascule/choosing/switches.py describes them.
 
 const BACKENDS = ["WEBGPU", "WEBGPU_LIMITED", "WEBNN", "WASM", "CPU", "JAX", "NUMBA", "TORCH", "NUMPY"];
 /** All of them. */

@@ -1,4 +1,4 @@
-// The page of speech: a file or the microphone in, text out as it comes. The work is done by the worker.
+// The page of speech: text from a file or the microphone, shown as it comes. The worker does the work.
 
 import { make, part, show } from "./dom.js";
 import { EngineCard } from "./engine.js";
@@ -41,9 +41,9 @@ function showLanguages() {
   const codes = loaded?.kind === "speech-model" ? loaded.languages : [];
   const names = new Intl.DisplayNames(["en"], { type: "language" });
   const options = codes.map((code) => new Option(names.of(code) ?? code, code));
-  const wanted = language.value;
+  const before = language.value;
   language.replaceChildren(new Option("detected", ""), ...options);
-  language.value = codes.includes(wanted) ? wanted : "";
+  language.value = codes.includes(before) ? before : "";
   part("choices", HTMLElement).hidden = codes.length < 2;
 }
 
@@ -111,8 +111,8 @@ function add({ start, text }) {
 
 /** Minutes and seconds. @param {number} seconds */
 function clock(seconds) {
-  const whole = Math.floor(seconds);
-  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+  const rounded = Math.floor(seconds);
+  return `${Math.floor(rounded / 60)}:${String(rounded % 60).padStart(2, "0")}`;
 }
 
 async function toggleRecording() {

@@ -6,7 +6,7 @@ import "./bridge/importer.js";
 import { makeEarly } from "./early.js";
 import { faultOf } from "./protocol.js";
 import { receiveShipped } from "./shipped.js";
-// What these import themselves: a browser asks for all of it at once then, not level by level.
+// The imports of these, too: the browser then requests all of them at once, not level by level.
 import "./ahead.js";
 import "./bridge/download.js";
 import "./bridge/fetcher.js";
@@ -31,13 +31,13 @@ import "./snapshots.js";
 /** @typedef {{ type: "checked", port: MessagePort }} CheckedRequest */
 
 /** @param {Answer} answer @param {Transferable[]} [transfer] */
-function tell(answer, transfer = []) {
+function post(answer, transfer = []) {
   postMessage(answer, { transfer });
 }
 
 /** @param {string} stage @param {number} done @param {number} total @param {string} unit */
 function report(stage, done, total, unit) {
-  tell({ type: "progress", stage, done, total, unit });
+  post({ type: "progress", stage, done, total, unit });
 }
 
 /** Start Python and import the project's package. @param {StartRequest} config */
@@ -49,7 +49,7 @@ async function startPython(config) {
     report("python", 1, 1, "steps");
     report("package", 0, 1, "steps");
     const began = performance.now();
-    // Counting live proxies shows a leak in the statistics, and costs time for each one made.
+    // Counting live proxies shows leaks in the statistics, and costs time for each proxy.
     if (config.countProxies) pyodide._module.enable_pyproxy_allocation_tracing?.();
     const module = pyodide.pyimport("bascule.page.worker_browser");
     const session = module.PageSession();
@@ -57,9 +57,9 @@ async function startPython(config) {
     package_ms = performance.now() - began;
     return session;
   };
-  const { begun: session, ...booted } = await boot(config, begin, receiveShipped(config.shipped));
+  const { session, ...booted } = await boot(config, begin, receiveShipped(config.shipped));
   const stages = { worker_ms, ...booted.stages, package_ms };
-  tell({ type: "booted", snapshot: booted.snapshot });
+  post({ type: "booted", snapshot: booted.snapshot });
   report("package", 1, 1, "steps");
   return { ...booted, stages, session };
 }
@@ -67,13 +67,13 @@ async function startPython(config) {
 /** The folder of known models. */
 let models = "";
 
-/** What was made while Python started. @type {ReturnType<typeof makeEarly> | null} */
+/** The device and tokenizer made while Python started. @type {ReturnType<typeof makeEarly> | null} */
 let early = null;
 
 /** @type {Promise<import("./boot.js").How & { pyodide: any, session: any }> | null} */
 let booted = null;
 
-// What prefetch.js says of files whose version it has asked the server for: Python need not ask again.
+// Messages of prefetch.js about files whose version it has checked: Python need not check again.
 /** @type {Map<string, import("./bridge/fetcher.js").Checked & { at: number }>} */
 const checked = new Map();
 Object.assign(globalThis, { basculeChecked: checked });
@@ -158,26 +158,26 @@ function floatsOf(proxy) {
  * @param {any} session @param {import("./protocol.js").WritingRequest} request */
 async function written(session, { id, type, input, options }) {
   /** @param {string} text @param {number} tokens */
-  const onPiece = (text, tokens) => tell({ type: "piece", id, text, tokens });
+  const onPiece = (text, tokens) => post({ type: "piece", id, text, tokens });
   /** @param {string} stage @param {number} done @param {number} total @param {string} unit */
-  const onProgress = (stage, done, total, unit) => tell({ type: "progress", id, stage, done, total, unit });
+  const onProgress = (stage, done, total, unit) => post({ type: "progress", id, stage, done, total, unit });
   return JSON.parse(await session[type](JSON.stringify(input), JSON.stringify(options), onPiece, onProgress));
 }
 
 /** @param {any} session @param {import("./protocol.js").TranscribeRequest} request */
 async function transcribed(session, { id, samples, rate, options }) {
-  const onSegment = (/** @type {string} */ segment) => tell({ type: "segment", id, segment: JSON.parse(segment) });
+  const onSegment = (/** @type {string} */ segment) => post({ type: "segment", id, segment: JSON.parse(segment) });
   /** @param {string} stage @param {number} done @param {number} total @param {string} unit */
-  const onProgress = (stage, done, total, unit) => tell({ type: "progress", id, stage, done, total, unit });
+  const onProgress = (stage, done, total, unit) => post({ type: "progress", id, stage, done, total, unit });
   return JSON.parse(await session.transcribe(samples, rate, JSON.stringify(options), onSegment, onProgress));
 }
 
 /** @param {any} pyodide @param {any} session @param {import("./protocol.js").BenchRequest} request */
 async function benchOf(pyodide, session, { id, model, quick, environment }) {
   const facts = { ...environment, pyodide: { value: pyodide.version, source: "told by Pyodide" } };
-  const onTier = (/** @type {string} */ figures) => tell({ type: "tier", id, figures: JSON.parse(figures) });
+  const onTier = (/** @type {string} */ figures) => post({ type: "tier", id, figures: JSON.parse(figures) });
   /** @param {string} stage @param {number} done @param {number} total @param {string} unit */
-  const onProgress = (stage, done, total, unit) => tell({ type: "progress", id, stage, done, total, unit });
+  const onProgress = (stage, done, total, unit) => post({ type: "progress", id, stage, done, total, unit });
   return JSON.parse(await session.measure_tiers(model, quick, JSON.stringify(facts), onProgress, onTier));
 }
 
@@ -203,7 +203,7 @@ async function earlyStats() {
   };
 }
 
-/** Bytes of a file that Python has asked for meanwhile come too late: the next load looks it up anew.
+/** Bytes of a file that Python has requested meanwhile come too late: the next load looks it up again.
  * @param {import("./bridge/fetcher.js").Checked} record */
 function hearChecked(record) {
   if (!record.bytes || checked.has(record.url)) checked.set(record.url, { ...record, at: performance.now() });
@@ -235,9 +235,9 @@ addEventListener("message", async (/** @type {MessageEvent<Request | StartReques
   try {
     const value = await answer(request);
     if (request.type === "load") dropChecked();
-    if (value?.error) tell({ type: "error", id, fault: value.error });
-    else tell({ type: "result", id, value }, value?.data ? [value.data.buffer] : []);
+    if (value?.error) post({ type: "error", id, fault: value.error });
+    else post({ type: "result", id, value }, value?.data ? [value.data.buffer] : []);
   } catch (error) {
-    tell({ type: "error", id, fault: faultOf(error) });
+    post({ type: "error", id, fault: faultOf(error) });
   }
 });

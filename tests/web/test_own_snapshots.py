@@ -49,7 +49,7 @@ def node(script: str) -> Any:
 
 def test_what_is_kept_comes_back() -> None:
     result = node("""
-      await snapshots.keep("a", bytes);
+      await snapshots.store("a", bytes);
       const entry = await snapshots.find("a");
       const again = await snapshots.read(entry);
       const [{ url, storedNbytes }] = await journal.entries();
@@ -78,7 +78,7 @@ FAULTS = {
 def test_what_is_not_as_it_was_kept(fault: str) -> None:
     code, words = FAULTS[fault]
     result, left = node(f"""
-      await snapshots.keep("a", bytes);
+      await snapshots.store("a", bytes);
       const entry = await snapshots.find("a");
       const chunk = `c-${{entry.hashes[1]}}`;
       {code}
@@ -93,7 +93,7 @@ def test_what_is_not_as_it_was_kept(fault: str) -> None:
 
 def test_an_entry_of_another_key_is_not_taken() -> None:
     assert node("""
-      await snapshots.keep("a", bytes);
+      await snapshots.store("a", bytes);
       const entry = await snapshots.find("a");
       await journal.save(await keyOf("bascule-snapshot:b"), entry);
       done([await snapshots.find("b"), (await snapshots.find("a")).url]);
@@ -106,7 +106,7 @@ def test_nothing_stays_of_one_that_the_store_refuses(nbytes: int) -> None:
       await keepModel("http://host/m/a", MIB, 1);
       const before = await store.names();
       store.mostNbytes = store.nbytes + {nbytes};
-      const told = await failure(snapshots.keep("a", bytes));
+      const told = await failure(snapshots.store("a", bytes));
       const after = (await store.names()).filter((name) => !before.includes(name));
       done([told, after, await listed()]);
     """)
@@ -119,7 +119,7 @@ def test_nothing_else_is_evicted_for_one() -> None:
     result, models = node("""
       await keepModel("http://host/m/a", MIB, 1);
       navigator.storage = { estimate: async () => ({ quota: 5 * MIB, usage: MIB }) };
-      done([await failure(snapshots.keep("a", bytes)), await listed()]);
+      done([await failure(snapshots.store("a", bytes)), await listed()]);
     """)
     assert result == "there is no room for it: 9 MB"
     assert models == ["http://host/m/a"]
@@ -128,12 +128,12 @@ def test_nothing_else_is_evicted_for_one() -> None:
 def test_only_the_newest_two_are_kept() -> None:
     kept = node("""
       for (const key of ["a", "b", "c"]) {
-        await snapshots.keep(key, bytes);
+        await snapshots.store(key, bytes);
         const used = Buffer.from(String(key.charCodeAt()));
         await store.put(`u-${await keyOf(`bascule-snapshot:${key}`)}`, used);
       }
       await snapshots.read(await snapshots.find("b"));
-      await snapshots.keep("d", bytes);
+      await snapshots.store("d", bytes);
       done([await listed(), await snapshots.any(), (await journal.orphans()).length]);
     """)
     assert kept == [["bascule-snapshot:b", "bascule-snapshot:d"], True, 0]
@@ -142,7 +142,7 @@ def test_only_the_newest_two_are_kept() -> None:
 def test_it_goes_before_any_model() -> None:
     result = node("""
       await keepModel("http://host/m/a", MIB, 1);
-      await snapshots.keep("a", bytes); // used last
+      await snapshots.store("a", bytes); // used last
       const lacking = await journal.makeRoom(4 * MIB, store.nbytes + MIB);
       done([lacking, await listed(), await snapshots.any()]);
     """)

@@ -1,7 +1,7 @@
-// Reads a buffer within one call, for plain code in which nothing can wait: its words become the pixels of an
-// opaque WebGPU canvas, which is drawn into a 2D canvas, whose pixels are there at once. A canvas gives back
-// three bytes of four exactly (alpha is multiplied with colours on the way, or dropped): the fourth takes a
-// second pass, as the first byte of the words one byte further on. It imports nothing (see gpu.js).
+// Reads a buffer within one call, for plain code, which cannot wait: its words become the pixels of an opaque
+// WebGPU canvas, which is drawn into a 2D canvas, whose pixels can be read at once. A canvas preserves three
+// bytes of four exactly (alpha is premultiplied or dropped): the fourth is read in a second pass, as the first
+// byte of the words one byte further on. It imports nothing (see gpu.js).
 
 /** @typedef {Pick<import("./submission.js").Submission, "encoder" | "flush">} Submission */
 
@@ -9,8 +9,8 @@ const WIDTH = 256; // words; rows in a buffer must be multiples of 256 bytes
 const HEIGHT = 256;
 const ROW_NBYTES = 4 * WIDTH;
 const CHUNK_NBYTES = HEIGHT * ROW_NBYTES;
-/** The row under the data has a number of this copy: it is there only if the device has done the commands that
- * were encoded with it. */
+/** The row below the data holds the number of this copy: it is there only if the device has executed the
+ * commands that were encoded with it. */
 const TICKET_ROW = HEIGHT;
 
 export class CanvasReader {
@@ -28,7 +28,7 @@ export class CanvasReader {
   #host;
   #number = 0;
 
-  /** Throws where an OffscreenCanvas has no WebGPU, or does not give back what was copied to it.
+  /** Throws where an OffscreenCanvas has no WebGPU, or does not preserve what is copied to it.
    * @param {GPUDevice} device @param {Submission} submission */
   constructor(device, submission) {
     this.#device = device;
@@ -52,16 +52,16 @@ export class CanvasReader {
   }
 
   /** Fill `into`, whole words, with a buffer's bytes from `offset` on, as they are after all work queued so far.
-   * Throws where the device did not do that work.
+   * Throws where the device has not executed that work.
    * @param {GPUBuffer} buffer @param {number} offset @param {Uint8Array} into */
   read(buffer, offset, into) {
     for (let at = 0; at < into.length; at += CHUNK_NBYTES) {
       const chunk = into.subarray(at, at + CHUNK_NBYTES);
       this.#copy({ buffer, offset: offset + at }, chunk.length / 4);
-      this.#take(chunk, 0);
+      this.#readPixels(chunk, 0);
       this.#shift(buffer, offset + at, chunk.length);
       this.#copy({ buffer: this.#shifted, offset: 0 }, chunk.length / 4);
-      this.#take(chunk, 3);
+      this.#readPixels(chunk, 3);
     }
   }
 
@@ -88,12 +88,12 @@ export class CanvasReader {
     encoder.copyTextureToBuffer({ texture: this.#bytes }, to, [ROW_NBYTES, rows]);
   }
 
-  /** Take the canvas's pixels: their three colours from byte 0 on, or the first one as byte 3.
+  /** Read the canvas's pixels: their three colours from byte 0 on, or the first one as byte 3.
    * @param {Uint8Array} into @param {0 | 3} byte */
-  #take(into, byte) {
+  #readPixels(into, byte) {
     this.#host.drawImage(this.#source, 0, 0);
     const [, high, low] = this.#host.getImageData(0, TICKET_ROW, 1, 1).data;
-    if (low + 256 * high !== this.#number) throw new Error("the device did not do the work");
+    if (low + 256 * high !== this.#number) throw new Error("the device has not executed the work");
     const { data } = this.#host.getImageData(0, 0, WIDTH, Math.ceil(into.length / ROW_NBYTES));
     // The texture's order is blue, green, red.
     for (let i = 0; i < into.length; i += 4) {
@@ -104,7 +104,7 @@ export class CanvasReader {
     }
   }
 
-  /** Every value of every byte has to come back. @param {GPUBufferUsageFlags} usage */
+  /** Check that every value of every byte is preserved. @param {GPUBufferUsageFlags} usage */
   #prove(usage) {
     const expected = new Uint8Array(CHUNK_NBYTES);
     for (let i = 0; i < expected.length; i += 4) {
@@ -116,18 +116,18 @@ export class CanvasReader {
     const bytes = new Uint8Array(expected.length);
     this.read(buffer, 0, bytes);
     buffer.destroy();
-    if (bytes.some((byte, i) => byte !== expected[i])) throw new Error("a canvas gives back other bytes");
+    if (bytes.some((byte, i) => byte !== expected[i])) throw new Error("a canvas does not preserve bytes");
   }
 }
 
-/** Copy texels from a buffer: whole rows, then what remains.
+/** Copy texels from a buffer: complete rows, then the remainder.
  * @param {GPUCommandEncoder} encoder @param {{ buffer: GPUBuffer, offset: number }} source
  * @param {GPUTexture} texture @param {number} width @param {number} n */
 function copyRows(encoder, { buffer, offset }, texture, width, n) {
   const rows = Math.floor(n / width);
-  const rest = n % width;
+  const remainder = n % width;
   if (rows) encoder.copyBufferToTexture({ buffer, offset, bytesPerRow: ROW_NBYTES }, { texture }, [width, rows]);
-  if (!rest) return;
+  if (!remainder) return;
   const end = { buffer, offset: offset + rows * ROW_NBYTES };
-  encoder.copyBufferToTexture(end, { texture, origin: [0, rows] }, [rest, 1]);
+  encoder.copyBufferToTexture(end, { texture, origin: [0, rows] }, [remainder, 1]);
 }

@@ -1,16 +1,16 @@
 // Finding an adapter and opening a device. It imports nothing (see gpu.js).
 
-/** `asked` is what the device was asked for, in words. @typedef {{ device: GPUDevice, info: string,
+/** `asked` is the request: the JSON of limits and features. @typedef {{ device: GPUDevice, info: string,
  *   asked: string }} Opened */
 
-// Names under which adapters that run on the CPU are known.
+// Names of adapters that run on the CPU.
 const SOFTWARE = /swiftshader|llvmpipe|lavapipe|software|warp|basic render/i;
 
-const NULL_HOLDS_MS = 1000;
+const NULL_TTL_MS = 1000;
 
 /**
  * Throws an Error whose message says what is missing.
- * @param {boolean} [least] whether an adapter of WebGPU's compatibility mode will do
+ * @param {boolean} [least] whether an adapter of WebGPU's compatibility mode is acceptable
  */
 export async function findAdapter(least = false) {
   if (!globalThis.navigator?.gpu) {
@@ -20,17 +20,18 @@ export async function findAdapter(least = false) {
         : "this browser has no navigator.gpu",
     );
   }
-  const adapter = (await ask("core")) ?? (least ? await ask("compatibility") : null);
+  const adapter = (await requestAdapter("core")) ?? (least ? await requestAdapter("compatibility") : null);
   if (!adapter) throw new Error("the browser has WebGPU and found no adapter");
   return adapter;
 }
 
-/** Null for a second after a null: a load asks thrice within one, and a browser warns in the console each time.
+/** Null without asking for a second after a null: a load asks three times, and the browser warns in the console
+ * each time.
  * @param {"core" | "compatibility"} featureLevel @returns {Promise<GPUAdapter | null>} */
-async function ask(featureLevel) {
+async function requestAdapter(featureLevel) {
   const page = /** @type {{ basculeNoAdapter?: Record<string, number> }} */ (globalThis);
-  const refused = (page.basculeNoAdapter ??= {}); // in common: the page may hold this module twice
-  if (performance.now() - (refused[featureLevel] ?? -Infinity) < NULL_HOLDS_MS) return null;
+  const refused = (page.basculeNoAdapter ??= {}); // global: the page may have this module twice
+  if (performance.now() - (refused[featureLevel] ?? -Infinity) < NULL_TTL_MS) return null;
   /** @type {GPURequestAdapterOptions} */
   const options = { powerPreference: "high-performance" };
   if (featureLevel === "compatibility") options.featureLevel = featureLevel;
@@ -39,24 +40,24 @@ async function ask(featureLevel) {
   return adapter;
 }
 
-/** What an adapter says of itself; older browsers leave out some of it, or all.
+/** An adapter's description; older browsers leave out some fields, or all.
  * @param {GPUAdapter} adapter */
 export function describe(adapter) {
   const { info } = adapter;
-  const [vendor, architecture, device, description] = words(info);
-  const software = Boolean(info?.isFallbackAdapter) || words(info).some((word) => SOFTWARE.test(word));
+  const [vendor, architecture, device, description] = infoStrings(info);
+  const software = Boolean(info?.isFallbackAdapter) || infoStrings(info).some((text) => SOFTWARE.test(text));
   return { vendor, architecture, device, description, software };
 }
 
 /** @param {GPUAdapterInfo | undefined} info */
-function words(info) {
-  return [info?.vendor, info?.architecture, info?.device, info?.description].map((word) => word ?? "");
+function infoStrings(info) {
+  return [info?.vendor, info?.architecture, info?.device, info?.description].map((text) => text ?? "");
 }
 
 /**
  * Open a device with the adapter's own limits. Throws an Error whose message says what is missing.
- * @param {string} limitsJson names @param {string} featuresJson names of those that are welcome
- * @param {boolean} [least] whether to ask for no feature and no limit: what every device grants
+ * @param {string} limitsJson names @param {string} featuresJson names of optional ones
+ * @param {boolean} [least] whether to request no feature and the limits that every device grants
  * @returns {Promise<Opened>}
  */
 export async function openDevice(limitsJson, featuresJson, least = false) {
@@ -64,11 +65,11 @@ export async function openDevice(limitsJson, featuresJson, least = false) {
   /** @type {string[]} */
   const wanted = least ? [] : JSON.parse(featuresJson);
   const features = wanted.filter((name) => adapter.features.has(name));
-  const requiredLimits = least ? {} : named(adapter.limits, limitsJson);
+  const requiredLimits = least ? {} : pickLimits(adapter.limits, limitsJson);
   const requiredFeatures = /** @type {GPUFeatureName[]} */ (features);
   const device = await adapter.requestDevice({ requiredLimits, requiredFeatures });
-  const limits = named(device.limits, limitsJson);
-  const facts = [words(adapter.info), features, limits, navigator.userAgent];
+  const limits = pickLimits(device.limits, limitsJson);
+  const facts = [infoStrings(adapter.info), features, limits, navigator.userAgent];
   const info = {
     ...describe(adapter),
     features,
@@ -80,9 +81,9 @@ export async function openDevice(limitsJson, featuresJson, least = false) {
   return { device, info: JSON.stringify(info), asked: limitsJson + featuresJson };
 }
 
-/** Those of its limits that are wanted and there.
+/** The named limits that it has.
  * @param {GPUSupportedLimits} limits @param {string} namesJson */
-function named(limits, namesJson) {
+function pickLimits(limits, namesJson) {
   /** @type {Record<string, number>} */
   const granted = {};
   for (const name of JSON.parse(namesJson)) {
@@ -92,7 +93,7 @@ function named(limits, namesJson) {
   return granted;
 }
 
-/** Whether the compiler knows the directive: Tint wants it before the builtins, naga refuses it.
+/** Whether the compiler accepts the directive: Tint requires it before the builtins, naga rejects it.
  * @param {GPUDevice} device */
 async function compiles(device) {
   device.pushErrorScope("validation");

@@ -1,9 +1,9 @@
-// What the device refuses: commands, reported with their shader, and memory. It imports
+// Errors of the device: invalid commands, reported with their shader, and out of memory. It imports
 // nothing (see gpu.js).
 
 /** @typedef {import("./tape.js").Tape} Tape */
 
-/** An error that says more than its message. `nbytes` is -1 where nobody knows. */
+/** An error with facts for Python. `nbytes` is -1 where it is unknown. */
 export class Fault extends Error {
   /** @param {string} message @param {{ kind?: "memory" | "", nbytes?: number, label?: string }} facts */
   constructor(message, { kind = "", nbytes = -1, label = "" } = {}) {
@@ -14,7 +14,7 @@ export class Fault extends Error {
   }
 }
 
-// What the bridge calls its buffers: whatever the device says of one can be traced to its shader.
+// The labels of the bridge's buffers: a message about one can be traced to its shader.
 const BUFFER = /buffer #\d+/;
 const INVALID = /invalid|destroyed/i;
 const SHADER = /[\w/-]+\.wgsl/;
@@ -22,13 +22,13 @@ const SHADER = /[\w/-]+\.wgsl/;
 export class Faults {
   #device;
   #count = 0;
-  /** The device's answers that are still to come. @type {Map<GPUBuffer, Promise<void>>} */
-  #asked = new Map();
-  /** Buffers that it had no memory for, and its words. @type {Map<GPUBuffer, string>} */
+  /** Allocations that the device has not confirmed yet. @type {Map<GPUBuffer, Promise<void>>} */
+  #pending = new Map();
+  /** Buffers that it had no memory for, with its message. @type {Map<GPUBuffer, string>} */
   #refused = new Map();
-  /** Labels of such buffers that nobody wants any more: what was on its way to them is no news.
+  /** Labels of such buffers that were destroyed: later errors about them are ignored.
    * @type {Set<string>} */
-  #givenUp = new Set();
+  #dropped = new Set();
   /** @type {GPUError | null} */
   #first = null;
 
@@ -38,7 +38,7 @@ export class Faults {
     device.addEventListener("uncapturederror", ({ error }) => this.#note(error));
   }
 
-  /** Close the innermost error scope; what it has caught counts as refused. @returns {Promise<void>} */
+  /** Pop the innermost error scope, and note its error. @returns {Promise<void>} */
   noteScope() {
     return this.#device.popErrorScope().then(
       (error) => this.#note(error),
@@ -50,7 +50,7 @@ export class Faults {
     return this.#first !== null;
   }
 
-  /** A buffer; the device reports later whether there is memory for it (`granted`).
+  /** Create a buffer; `granted` tells whether the device had memory for it.
    * @param {GPUBufferDescriptor} descriptor */
   create(descriptor) {
     this.#count += 1;
@@ -58,36 +58,36 @@ export class Faults {
     const buffer = this.#device.createBuffer({ ...descriptor, label: `buffer #${this.#count}` });
     const answer = this.#device.popErrorScope().then(
       (error) => {
-        if (error && this.#asked.has(buffer)) this.#refused.set(buffer, error.message);
+        if (error && this.#pending.has(buffer)) this.#refused.set(buffer, error.message);
       },
       () => {}, // the device is gone, which is reported elsewhere
     );
-    this.#asked.set(buffer, answer);
-    answer.then(() => this.#asked.delete(buffer));
+    this.#pending.set(buffer, answer);
+    answer.then(() => this.#pending.delete(buffer));
     return buffer;
   }
 
-  /** Throws where there was no memory for one of them. @param {GPUBuffer[]} buffers */
+  /** Wait for the device to confirm these; throws where it had no memory for one. @param {GPUBuffer[]} buffers */
   async granted(buffers) {
-    await Promise.all(buffers.map((buffer) => this.#asked.get(buffer)));
+    await Promise.all(buffers.map((buffer) => this.#pending.get(buffer)));
     const refused = buffers.find((buffer) => this.#refused.has(buffer));
     if (refused) throw this.#outOfMemory(refused);
   }
 
-  /** Destroy a buffer, and what is known of it. @param {GPUBuffer} buffer */
+  /** Destroy a buffer and forget its state. @param {GPUBuffer} buffer */
   destroy(buffer) {
-    this.#asked.delete(buffer);
+    this.#pending.delete(buffer);
     if (this.#refused.delete(buffer)) {
-      this.#givenUp.add(buffer.label);
+      this.#dropped.add(buffer.label);
       if (this.#first && bufferIn(this.#first.message) === buffer.label) this.#first = null;
     }
     buffer.destroy();
   }
 
-  /** The first thing that was refused since the last time, or null. @param {Iterable<Tape>} tapes */
+  /** The first error since the last call, or null. @param {Iterable<Tape>} tapes */
   async take(tapes) {
-    // One refused command drags others along (its encoder, its submission): a round trip collects
-    // them all, so that the next read does not hear of them again.
+    // An invalid command invalidates others (its encoder, its submission): a round trip collects all of
+    // these errors, so that the next read does not report them again.
     this.#device.pushErrorScope("validation");
     await this.#device.popErrorScope();
     const error = this.#first;
@@ -102,7 +102,7 @@ export class Faults {
 
   /** @param {GPUError | null} error */
   #note(error) {
-    if (error && !this.#givenUp.has(bufferIn(error.message))) this.#first ??= error;
+    if (error && !this.#dropped.has(bufferIn(error.message))) this.#first ??= error;
   }
 
   /** @param {GPUBuffer} buffer */
@@ -110,7 +110,7 @@ export class Faults {
     return new Fault(this.#refused.get(buffer) ?? "", { kind: "memory", nbytes: buffer.size });
   }
 
-  /** The shader file that a message is about; empty where even trying them all does not show it.
+  /** The shader file that a message is about; empty where encoding each dispatch shows none.
    * @param {string} message @param {Tape[]} tapes */
   async #shaderOf(message, tapes) {
     const named = SHADER.exec(message);

@@ -26,16 +26,16 @@ export class Gpu {
   #faults;
   #Fault;
   #CanvasReader;
-  /** Reads without waiting; or why it cannot. @type {import("./canvas-read.js").CanvasReader | string} */
+  /** Reads without waiting; or a message why it cannot. @type {import("./canvas-read.js").CanvasReader | string} */
   #reader = "";
-  /** Bytes of all buffers by what they are for. @type {Map<string, number>} */
+  /** Bytes of all buffers by kind. @type {Map<string, number>} */
   #kinds = new Map();
-  /** The kind of each buffer by its name. @type {Map<number, string>} */
-  #names = new Map();
+  /** The kind of each buffer, by handle. @type {Map<number, string>} */
+  #kindOf = new Map();
   #peak = 0;
   #written = 0;
   #fetched = 0;
-  #profiledFrom = 0;
+  #crossingsBefore = 0;
   /** @type {import("./profile.js").Profile | null} */
   #profile = null;
   /** @type {typeof import("./tape.js").encode} */
@@ -65,7 +65,7 @@ export class Gpu {
     this.#CanvasReader = canvasRead.CanvasReader;
     this.#compiler = new pipelines.Pipelines(device);
     this.#submission = new submission.Submission(device, this.#faults);
-    device.lost.then((why) => (this.lost ||= why.message || why.reason));
+    device.lost.then((info) => (this.lost ||= info.message || info.reason));
   }
 
   get queue() {
@@ -99,7 +99,7 @@ export class Gpu {
     this.#markedPeak = Math.max(this.#markedPeak, this.allocated);
   }
 
-  /** Pipelines asked for so far that had been made ahead. */
+  /** Requested pipelines that had been compiled ahead. */
   get early() {
     return this.#compiler.early;
   }
@@ -108,7 +108,7 @@ export class Gpu {
     return this.#buffers.count + this.#recorded.count;
   }
 
-  /** @param {number} nbytes @param {boolean} uniform @param {string} kind what it is counted under */
+  /** @param {number} nbytes @param {boolean} uniform @param {string} kind under which it is counted */
   alloc(nbytes, uniform, kind) {
     this.#enter();
     const { STORAGE, UNIFORM, COPY_SRC, COPY_DST } = GPUBufferUsage;
@@ -116,11 +116,11 @@ export class Gpu {
     const buffer = this.#faults.create({ size: nbytes, usage });
     this.#count(kind, nbytes);
     const name = this.#buffers.add(buffer);
-    this.#names.set(name, kind);
+    this.#kindOf.set(name, kind);
     return name;
   }
 
-  /** Wait until the device has memory for all of these, or throw. @param {PyBuffer} names */
+  /** Wait until the device confirms that it has memory for all of these; throws otherwise. @param {PyBuffer} names */
   async granted(names) {
     this.#enter();
     const view = names.getBuffer("u8");
@@ -130,7 +130,7 @@ export class Gpu {
     if (this.lost) throw new Error(this.lost);
   }
 
-  /** Free what is only cached for reuse; returns how many bytes that were. */
+  /** Free buffers that are only cached for reuse; returns the bytes freed. */
   trim() {
     this.#enter();
     return this.#staging.trim();
@@ -141,8 +141,8 @@ export class Gpu {
     this.#enter();
     this.#submission.flush();
     const buffer = this.#buffers.remove(name);
-    this.#count(this.#names.get(name) ?? "", -buffer.size);
-    this.#names.delete(name);
+    this.#count(this.#kindOf.get(name) ?? "", -buffer.size);
+    this.#kindOf.delete(name);
     this.#frees += 1;
     this.#faults.destroy(buffer);
   }
@@ -163,7 +163,7 @@ export class Gpu {
   }
 
   /**
-   * For the fetcher: the same with bytes that are JavaScript's own.
+   * As `write`, for the fetcher: the bytes are in JavaScript.
    * @param {number} name @param {number} offset @param {Uint8Array<ArrayBuffer>} data
    */
   writeBytes(name, offset, data) {
@@ -172,7 +172,7 @@ export class Gpu {
     this.queue.writeBuffer(this.#buffers.get(name), offset, data);
   }
 
-  /** The copy is queued now; the promise waits for it and fills `into`.
+  /** Queue the copy now; the promise fills `into` when it is done.
    * @param {number} name @param {number} offset @param {number} nbytes @param {PyBuffer} into */
   read(name, offset, nbytes, into) {
     this.#enter();
@@ -185,13 +185,13 @@ export class Gpu {
     return this.#finishRead(staging, nbytes, into);
   }
 
-  /** Fill `into` within this call, after all work queued so far. An empty string, or why it cannot.
+  /** Fill `into` within this call, after all work queued so far. Returns an empty string, or why it cannot.
    * @param {number} name @param {number} offset @param {PyBuffer} into */
   readNow(name, offset, into) {
     this.#enter();
     const source = this.#buffers.get(name);
-    // Where plain code can wait nothing is tried: Chromium destroys the devices of a canvas that its compositor
-    // cannot take (SwiftShader's).
+    // Not tried where plain code can wait: Chromium destroys the devices of a canvas that its compositor
+    // does not support (SwiftShader's).
     if ("Suspending" in WebAssembly) return "with JSPI no canvas is tried";
     if (this.#reader && typeof this.#reader === "string") return this.#reader;
     const view = into.getBuffer("u8");
@@ -203,16 +203,16 @@ export class Gpu {
       if (typeof this.#reader !== "string") this.#reader.read(source, offset, view.data);
       this.#fetched += view.data.byteLength;
     } catch (error) {
-      const why = error instanceof Error ? error.message : String(error);
-      this.#reader ||= why;
-      return why;
+      const reason = error instanceof Error ? error.message : String(error);
+      this.#reader ||= reason;
+      return reason;
     } finally {
       view.release();
     }
     return "";
   }
 
-  /** As `pipeline`, within this call: what the device refuses of it is reported by a later read.
+  /** As `pipeline`, within this call; a later read reports errors of the device.
    * @param {string} wgsl @param {string} constants JSON @param {string} bindings @param {string} label
    * @param {string} entry */
   pipelineNow(wgsl, constants, bindings, label, entry = "main") {
@@ -244,7 +244,7 @@ export class Gpu {
     return name;
   }
 
-  /** A canvas that shows buffers of this device, with the module screen.js.
+  /** A canvas that shows buffers of this device; the module is screen.js.
    * @param {typeof import("./screen.js")} module @param {HTMLCanvasElement | OffscreenCanvas} canvas
    * @param {number} width @param {number} height */
   screen({ Screen }, canvas, width, height) {
@@ -256,13 +256,13 @@ export class Gpu {
     return new Screen(this.#device, this.#submission, buffer, canvas, width, height);
   }
 
-  /** Let go of a pipeline; tapes that use it still run. @param {number} name */
+  /** Drop a pipeline; tapes that use it still run. @param {number} name */
   dropPipeline(name) {
     this.#enter();
     this.#compiler.drop(this.#pipelines.remove(name));
   }
 
-  /** Pipelines that were compiled and not dropped. */
+  /** Number of pipelines that were compiled and not dropped. */
   get pipelines() {
     return this.#pipelines.count;
   }
@@ -294,7 +294,7 @@ export class Gpu {
     });
   }
 
-  /** Run a tape that is not kept. @param {PyBuffer} words @param {PyBuffer} writes */
+  /** Run a tape once, without storing it. @param {PyBuffer} words @param {PyBuffer} writes */
   run(words, writes) {
     this.#enter();
     this.#submit(this.#decoded(words), writes);
@@ -310,7 +310,7 @@ export class Gpu {
   replay(name, writes) {
     this.#enter();
     const tape = this.#recorded.get(name);
-    const label = this.#tapes.orphan(tape, this.#frees, (buffer) => this.#buffers.has(buffer));
+    const label = this.#tapes.staleLabel(tape, this.#frees, (buffer) => this.#buffers.has(buffer));
     if (label) throw new this.#Fault("a buffer that it uses has been freed.", { label });
     this.#submit(tape, writes);
   }
@@ -328,14 +328,15 @@ export class Gpu {
     this.#encode(this.#submission.encoder(), tape);
   }
 
-  /** Measure from now on, with the module profile.js. @param {typeof import("./profile.js")} module */
+  /** Start to measure; the module is profile.js. False where a profile runs already.
+   * @param {typeof import("./profile.js")} module */
   startProfile({ Profile }) {
     this.#enter();
     if (this.#profile) return false;
     const profile = new Profile(this.#device, (nbytes) => this.#count("profile", nbytes));
     this.#profile = profile;
     [this.#written, this.#fetched] = [0, 0];
-    this.#profiledFrom = this.crossings;
+    this.#crossingsBefore = this.crossings;
     this.#encode = (encoder, tape) => {
       if (!profile.encode(encoder, tape)) this.#tapes.encode(encoder, tape);
       profile.encoded();
@@ -344,14 +345,14 @@ export class Gpu {
     return true;
   }
 
-  /** What was measured as JSON, or an empty string where nothing was. */
+  /** The measurements as JSON; an empty string where no profile runs. */
   async stopProfile() {
     const profile = this.#profile;
     if (!profile) return "";
     this.#submission.flush();
     profile.noteMemory(this.allocated);
     [this.#profile, this.#encode] = [null, this.#tapes.encode];
-    const crossings = this.crossings - this.#profiledFrom;
+    const crossings = this.crossings - this.#crossingsBefore;
     this.#enter();
     return profile.finish({ written: this.#written, read: this.#fetched, crossings });
   }
@@ -365,7 +366,7 @@ export class Gpu {
     this.#pipelines.clear();
     this.#staging.destroy();
     this.#kinds.clear();
-    this.#names.clear();
+    this.#kindOf.clear();
     this.#device.destroy();
   }
 
@@ -383,7 +384,7 @@ export class Gpu {
 
   /** @param {GPUBuffer} staging @param {number} nbytes @param {PyBuffer} into */
   async #finishRead(staging, nbytes, into) {
-    await null; // what is encoded has been submitted by now: its microtask was queued before this one
+    await null; // submits the encoded commands: their microtask was queued before this one
     const { answered } = this.#submission;
     let cause = null;
     try {

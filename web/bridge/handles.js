@@ -4,7 +4,7 @@ const INDEX_BITS = 20;
 
 /**
  * A table of live objects. A name is an index in the low bits and a generation in the high ones, so
- * that one that was freed is refused even after its index is reused. The twin of handles.py.
+ * a stale name is an error even after its index is reused. The counterpart of handles.py.
  * @template T
  */
 export class Handles {

@@ -1,4 +1,4 @@
-// Gives Python the browser's import(), which no call from Python reaches without evaluating a string.
-// It is a script and a module alike, and defines nothing else.
+// Makes the browser's import() callable from Python, which could reach it only by evaluating a string.
+// It serves as a script and as a module, and defines nothing else.
 
 /** @type {any} */ (globalThis).basculeImport ??= (/** @type {string} */ url) => import(url);

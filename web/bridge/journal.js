@@ -1,19 +1,19 @@
-// What is known of every file that was ever fetched: its version, and the SHA-256 of each chunk that
-// is kept. Chunks are named by their hash, so that equal ones are kept once and a half-written one is
-// never taken for whole. It imports nothing (see gpu.js).
+// The journal of fetched files: of each its version, and the SHA-256 of its cached chunks. Chunks are named
+// by their hash, so that equal ones are stored once and a half-written one is never mistaken for a complete
+// one. It imports nothing (see gpu.js).
 
 /**
  * @typedef {import("./store.js").Store} Store
  * @typedef {{
  *   v: 1, seq: number, url: string, nbytes: number, etag: string, modified: string,
  *   chunkNbytes: number, hashes: string[], sha256: string, missing: boolean,
- * }} Entry `hashes` holds "" for a chunk that has not come; `sha256` is the whole file's, once seen
+ * }} Entry `hashes` holds "" for a chunk that has not arrived; `sha256` is the file's, once computed
  * @typedef {Entry & { key: string, used: number, storedNbytes: number, inUse: boolean }} Listed
  */
 
-/** How the URLs of Python's snapshots begin that this browser has made (../snapshots.js). */
+/** The prefix of the URLs of Python's snapshots that this browser has made (../snapshots.js). */
 export const SNAPSHOT = "bascule-snapshot:";
-/** How those of indexes begin that a page has stored; see py/bascule/search/stores.py. */
+/** The prefix of the URLs of stored indexes; see py/bascule/search/stores.py. */
 export const INDEX = "bascule-index:";
 const HASH = /^[0-9a-f]{64}$/;
 const MOST_NBYTES = 2 ** 50;
@@ -29,12 +29,12 @@ export async function keyOf(url) {
   return (await sha256(new TextEncoder().encode(url))).slice(0, 32);
 }
 
-/** Whether an entry is a snapshot of Python, which a browser can make again. @param {string} url */
+/** Whether an entry is a snapshot of Python, which the browser can make again. @param {string} url */
 export function isSnapshot(url) {
   return url.startsWith(SNAPSHOT);
 }
 
-/** What an entry is, as `bascule.cache` names it. @param {string} url */
+/** The kind of an entry, as `bascule.cache` names it. @param {string} url */
 export function kindOf(url) {
   if (isSnapshot(url)) return "snapshot";
   return url.startsWith(INDEX) ? "index" : "fetched";
@@ -53,12 +53,12 @@ export class Journal {
     this.store = store;
   }
 
-  /** A file's entry; the newer of two copies, since a tab may die while it writes one.
+  /** A file's entry: the newer of two copies, since a tab may be closed while it writes one.
    * @param {string} key @returns {Promise<Entry | null>} */
   async load(key) {
     const copies = await Promise.all([0, 1].map((slot) => this.#read(`f-${key}-${slot}`)));
-    const sound = copies.filter((entry) => isEntry(entry));
-    return sound.sort((a, b) => b.seq - a.seq)[0] ?? null;
+    const valid = copies.filter((entry) => isEntry(entry));
+    return valid.sort((a, b) => b.seq - a.seq)[0] ?? null;
   }
 
   /** @param {string} key @param {Entry} entry */
@@ -68,7 +68,7 @@ export class Journal {
     await this.store.put(`f-${key}-${entry.seq % 2}`, bytes);
   }
 
-  /** Note that a file is used now, for eviction. @param {string} key */
+  /** Note the time of use of a file, for eviction. @param {string} key */
   async touch(key) {
     await this.store.put(`u-${key}`, new TextEncoder().encode(String(Date.now())));
   }
@@ -93,35 +93,35 @@ export class Journal {
     return listed.sort((a, b) => a.used - b.used);
   }
 
-  /** Forget files, and the chunks that no other file has. @param {string[]} keys */
+  /** Remove files, and the chunks that no other file has. @param {string[]} keys */
   async remove(keys) {
-    const gone = new Set(keys);
-    const all = await this.entries();
-    const needed = new Set(all.filter(({ key }) => !gone.has(key)).flatMap(({ hashes }) => hashes));
+    const removed = new Set(keys);
+    const entries = await this.entries();
+    const needed = new Set(entries.filter(({ key }) => !removed.has(key)).flatMap(({ hashes }) => hashes));
     for (const key of keys) {
       for (const name of [`f-${key}-0`, `f-${key}-1`, `u-${key}`]) await this.store.remove(name);
     }
-    for (const hash of all.filter(({ key }) => gone.has(key)).flatMap(({ hashes }) => hashes)) {
+    for (const hash of entries.filter(({ key }) => removed.has(key)).flatMap(({ hashes }) => hashes)) {
       if (hash && !needed.has(hash)) await this.store.remove(`c-${hash}`);
     }
   }
 
-  /** Bytes that could be kept: `free` now, `most` with all evicted that is not in use.
-   * @param {number} mostNbytes of all that is kept */
+  /** Bytes that can be cached: `free` now, `most` after evicting everything that is not in use.
+   * @param {number} mostNbytes the limit of the cache */
   async space(mostNbytes) {
-    const all = await this.entries();
-    const sum = (/** @type {Listed[]} */ some) => some.reduce((n, { storedNbytes }) => n + storedNbytes, 0);
-    const ours = sum(all);
-    const held = sum(all.filter(({ inUse }) => inUse));
+    const entries = await this.entries();
+    const sum = (/** @type {Listed[]} */ listed) => listed.reduce((n, { storedNbytes }) => n + storedNbytes, 0);
+    const cached = sum(entries);
+    const inUse = sum(entries.filter((entry) => entry.inUse));
     const { quota = Infinity, usage = 0 } = (await navigator.storage?.estimate?.().catch(() => null)) ?? {};
     const free = quota - usage;
-    return { free: Math.min(mostNbytes - ours, free), most: Math.min(mostNbytes - held, free + ours - held) };
+    return { free: Math.min(mostNbytes - cached, free), most: Math.min(mostNbytes - inUse, free + cached - inUse) };
   }
 
-  /** Drop what nobody names, then snapshots of Python, then what was used least recently, until `nbytes`
-   * more fit; nothing that is in use, and nothing at all if that would not be enough.
-   * @param {number} nbytes @param {number} mostNbytes of all that is kept
-   * @returns {Promise<number>} the bytes that do not fit all the same */
+  /** Evict orphaned chunks, then snapshots of Python, then the least recently used files, until `nbytes` more
+   * fit. Nothing that is in use is evicted, and nothing at all if that would not be enough.
+   * @param {number} nbytes @param {number} mostNbytes the limit of the cache
+   * @returns {Promise<number>} the bytes that still do not fit */
   async makeRoom(nbytes, mostNbytes) {
     let { free, most } = await this.space(mostNbytes);
     if (nbytes > most) return nbytes - most;
@@ -137,7 +137,7 @@ export class Journal {
     return Math.max(0, nbytes - free);
   }
 
-  /** The names of chunks that no entry names, which a tab that dies between the two leaves. */
+  /** The names of chunks that no entry has: a tab that was closed between the two writes leaves them. */
   async orphans() {
     // Names first: a chunk that is written meanwhile is not among them.
     const names = (await this.store.names()).filter((name) => name.startsWith("c-"));
@@ -145,7 +145,7 @@ export class Journal {
     return names.filter((name) => !needed.has(name.slice(2)));
   }
 
-  /** Remove them; how many. */
+  /** Remove them; returns how many. */
   async dropOrphans() {
     const orphans = await this.orphans();
     for (const name of orphans) await this.store.remove(name);
@@ -158,60 +158,60 @@ export class Journal {
       const bytes = await this.store.get(name);
       return bytes && JSON.parse(new TextDecoder().decode(bytes));
     } catch {
-      return null; // damaged: as if it were not there
+      return null; // a damaged entry counts as missing
     }
   }
 }
 
-/** Files that the page itself writes, under names that are no address. */
+/** Files that the page itself writes, under names that are no URLs. */
 export class OwnFiles {
   #journal;
   #mostNbytes;
-  /** What is being written, under a name of its own until all of it is there. @type {Map<string, Entry>} */
-  #begun = new Map();
+  /** Files being written, under a temporary name until they are complete. @type {Map<string, Entry>} */
+  #unfinished = new Map();
 
-  /** @param {Journal} journal @param {number} mostNbytes of all that is kept */
+  /** @param {Journal} journal @param {number} mostNbytes the limit of the cache */
   constructor(journal, mostNbytes) {
     this.#journal = journal;
     this.#mostNbytes = mostNbytes;
   }
 
-  /** Begin a file in place of what was there; the bytes that do not fit.
+  /** Begin a file that replaces an older one; returns the bytes that do not fit.
    * @param {string} url @param {number} nbytes @param {number} chunkNbytes */
   async begin(url, nbytes, chunkNbytes) {
     const missing = await this.#journal.makeRoom(nbytes, this.#mostNbytes);
     if (missing > 0) return missing;
     const hashes = new Array(Math.ceil(nbytes / chunkNbytes)).fill("");
     const rest = { etag: "", modified: "", sha256: "", missing: false };
-    this.#begun.set(url, { v: 1, seq: 0, url: `${url}.part`, nbytes, chunkNbytes, hashes, ...rest });
+    this.#unfinished.set(url, { v: 1, seq: 0, url: `${url}.part`, nbytes, chunkNbytes, hashes, ...rest });
     return 0;
   }
 
-  /** The next chunk; the entry names it first, so that none is ever without an owner.
+  /** Write the next chunk. The entry is saved first, so that no chunk is ever orphaned.
    * @param {string} url @param {Uint8Array<ArrayBuffer>} bytes */
   async next(url, bytes) {
-    const entry = this.#begun.get(url);
-    if (!entry) throw new Error("it was not begun");
+    const entry = this.#unfinished.get(url);
+    if (!entry) throw new Error("the file was not begun");
     const hash = await sha256(bytes);
     entry.hashes[entry.hashes.indexOf("")] = hash;
     await this.#journal.save(await keyOf(entry.url), entry);
     await this.#journal.store.put(`c-${hash}`, bytes);
   }
 
-  /** All chunks are there. @param {string} url */
+  /** Complete a file. @param {string} url */
   async end(url) {
-    const entry = this.#begun.get(url);
-    if (!entry || entry.hashes.includes("")) throw new Error("a part of it was not written");
+    const entry = this.#unfinished.get(url);
+    if (!entry || entry.hashes.includes("")) throw new Error("a part of the file was not written");
     const key = await keyOf(url);
     const before = await this.#journal.load(key);
     await this.#journal.save(key, { ...entry, url, seq: before?.seq ?? 0 });
     await this.#journal.touch(key);
   }
 
-  /** Forget what was begun, whether it came to its end or not. @param {string} url */
+  /** Remove the temporary entry of a file, complete or not. @param {string} url */
   async drop(url) {
-    const entry = this.#begun.get(url);
-    this.#begun.delete(url);
+    const entry = this.#unfinished.get(url);
+    this.#unfinished.delete(url);
     if (!entry) return;
     await this.#journal.remove([await keyOf(entry.url)]);
     await this.#journal.dropOrphans();
@@ -231,8 +231,8 @@ export class OwnFiles {
     const hash = entry?.hashes[index];
     if (!entry || !hash) return null;
     const data = await this.#journal.store.get(`c-${hash}`);
-    const sound = data && data.length === chunkLength(entry, index) && (await sha256(data)) === hash;
-    return sound ? data : null;
+    const valid = data && data.length === chunkLength(entry, index) && (await sha256(data)) === hash;
+    return valid ? data : null;
   }
 }
 
@@ -242,7 +242,7 @@ async function heldLocks() {
   return new Set(held.map(({ name }) => name));
 }
 
-/** Whether what was read is an entry that can be true. @param {any} entry @returns {entry is Entry} */
+/** Whether a record is a valid entry. @param {any} entry @returns {entry is Entry} */
 function isEntry(entry) {
   if (!entry || entry.v !== 1 || !Number.isSafeInteger(entry.seq)) return false;
   const { nbytes, chunkNbytes, hashes } = entry;

@@ -5,12 +5,12 @@
 
 const HASH = /^[0-9a-f]{64}$/;
 const MARKS = new Set(Array.from(",:[{", (mark) => mark.charCodeAt(0)));
-// As bascule.base.json_object has it: a hash for each chunk.
+// The limit of bascule.base.json_object.
 const MOST_ITEMS = 1 << 18;
 
 /** @param {Uint8Array} bytes @returns {Map<string, Expected>} file to what to expect */
 export function parseManifest(bytes) {
-  // Many servers send an HTML page for a missing file.
+  // Many servers answer with an HTML page for a missing file.
   if (!new TextDecoder().decode(bytes.subarray(0, 1000)).trimStart().startsWith("{")) return new Map();
   // Checked before parsing: an item takes far more memory parsed than in the file.
   let items = 0;

@@ -1,5 +1,5 @@
-// Where a file's bytes go: chunks are cut into pieces, widened to float32 where they are halves, and
-// bounded in number while they wait for the GPU. It imports nothing (see gpu.js).
+// Where a file's bytes go: chunks are cut into pieces, 16-bit floats are widened to float32, and the bytes
+// that wait for the GPU are bounded. It imports nothing (see gpu.js).
 
 /**
  * @typedef {import("./gpu.js").PyBuffer} PyBuffer
@@ -7,8 +7,8 @@
  * @typedef {{ fileOffset: number, nbytes: number, target: number, offset: number, dtype: number }} Piece
  */
 
-// As source_browser.py numbers them. Raw bytes are kept as they are, blocks above all; as float32, they
-// are written 4 at a time, and zeros fill up the last 4.
+// The numbers of source_browser.py. Raw bytes, blocks above all, are copied unchanged; as float32, they are
+// written 4 at a time, and the last 4 are padded with zeros.
 const F32 = 0;
 const BF16 = 2;
 const RAW = 3;
@@ -16,12 +16,12 @@ const WORDS_A_PIECE = 5;
 
 /** Widen 16-bit floats to 32 bits. @param {number} dtype @param {Uint8Array} bytes */
 export function widen(dtype, bytes) {
-  const halves = new Uint16Array(bytes.slice().buffer);
-  const words = new Uint32Array(halves.length);
-  for (let i = 0; i < halves.length; i++) {
-    words[i] = dtype === BF16 ? halves[i] << 16 : halfToFloatBits(halves[i]);
+  const halfWords = new Uint16Array(bytes.slice().buffer);
+  const floatWords = new Uint32Array(halfWords.length);
+  for (let i = 0; i < halfWords.length; i++) {
+    floatWords[i] = dtype === BF16 ? halfWords[i] << 16 : halfToFloatBits(halfWords[i]);
   }
-  return new Uint8Array(words.buffer);
+  return new Uint8Array(floatWords.buffer);
 }
 
 /** IEEE 754 binary16 to the bits of binary32. @param {number} half */
@@ -40,36 +40,36 @@ function halfToFloatBits(half) {
 export class Window {
   /** @type {{ nbytes: number, done: Promise<undefined> }[]} */
   #waiting = [];
-  #alive = 0;
+  #queuedNbytes = 0;
 
   /** @param {GPUQueue} queue */
   constructor(queue) {
     this.queue = queue;
   }
 
-  /** Count bytes that were just queued; waits until only `mostNbytes` are under way. Gives how many
-   * there were. @param {number} nbytes @param {number} mostNbytes */
+  /** Count bytes that were just queued, and wait until at most `mostNbytes` are queued. Returns how many
+   * there were before the wait. @param {number} nbytes @param {number} mostNbytes */
   async add(nbytes, mostNbytes) {
-    this.#alive += nbytes;
-    const alive = this.#alive;
-    // Some implementations hand pending writes to the GPU only with a submission.
+    this.#queuedNbytes += nbytes;
+    const queuedNbytes = this.#queuedNbytes;
+    // Some implementations pass pending writes to the GPU only with a submission.
     this.queue.submit([]);
     this.#waiting.push({ nbytes, done: this.queue.onSubmittedWorkDone() });
-    while (this.#alive > mostNbytes) {
+    while (this.#queuedNbytes > mostNbytes) {
       const oldest = this.#waiting.shift();
       await oldest?.done;
-      this.#alive -= oldest?.nbytes ?? 0;
+      this.#queuedNbytes -= oldest?.nbytes ?? 0;
     }
-    return alive;
+    return queuedNbytes;
   }
 }
 
-/** Writes the parts of chunks that belong to pieces. Chunks may come in any order and cut an element
- * in two: its bytes wait until all of them are there. */
+/** Writes the parts of chunks that belong to pieces. Chunks may arrive in any order and split an element:
+ * its bytes are buffered until it is complete. */
 export class Scatter {
   #pieces;
   #write;
-  /** @type {Map<string, { bytes: Uint8Array<ArrayBuffer>, got: number }>} */
+  /** @type {Map<string, { bytes: Uint8Array<ArrayBuffer>, nReceived: number }>} */
   #cut = new Map();
   done = 0;
 
@@ -98,8 +98,8 @@ export class Scatter {
     const head = Math.min(bytes.length, (unit - (at % unit)) % unit);
     const tail = (bytes.length - head) % unit;
     if (head) this.#join(index, at, unit, bytes.subarray(0, head));
-    const whole = bytes.subarray(head, bytes.length - tail);
-    if (whole.length) this.#send(piece, at + head, whole);
+    const middle = bytes.subarray(head, bytes.length - tail);
+    if (middle.length) this.#send(piece, at + head, middle);
     if (tail) this.#join(index, at + bytes.length - tail, unit, bytes.subarray(bytes.length - tail));
   }
 
@@ -107,12 +107,12 @@ export class Scatter {
   #join(index, at, unit, bytes) {
     const start = at - (at % unit);
     const key = `${index}:${start}`;
-    const cut = this.#cut.get(key) ?? { bytes: new Uint8Array(unit), got: 0 };
+    const cut = this.#cut.get(key) ?? { bytes: new Uint8Array(unit), nReceived: 0 };
     cut.bytes.set(bytes, at - start);
-    cut.got += bytes.length;
+    cut.nReceived += bytes.length;
     this.#cut.set(key, cut);
     const piece = this.#pieces[index];
-    if (cut.got < Math.min(unit, piece.nbytes - start)) return;
+    if (cut.nReceived < Math.min(unit, piece.nbytes - start)) return;
     this.#cut.delete(key);
     this.#send(piece, start, cut.bytes);
   }
@@ -129,7 +129,7 @@ function isCopied({ dtype }) {
   return dtype === F32 || dtype === RAW;
 }
 
-/** How many bytes a file of so many lacks for these pieces. @param {Piece[]} pieces
+/** How many bytes are missing of a file of `nbytes` for these pieces. @param {Piece[]} pieces
  * @param {number} nbytes */
 export function lacking(pieces, nbytes) {
   return pieces.reduce((most, piece) => Math.max(most, piece.fileOffset + piece.nbytes - nbytes), 0);
@@ -164,15 +164,15 @@ export function chunkOrder(pieces, chunkNbytes, count) {
 /** Counts the complete pieces from the first on; call it once for each chunk. @param {Piece[]} pieces
  * @returns {(start: number, nbytes: number) => number} */
 export function leading(pieces) {
-  const left = pieces.map(({ nbytes }) => nbytes);
+  const remaining = pieces.map(({ nbytes }) => nbytes);
   let ready = 0;
   return (start, nbytes) => {
     pieces.forEach(({ fileOffset, nbytes: size }, index) => {
       const from = Math.max(start, fileOffset);
       const to = Math.min(start + nbytes, fileOffset + size);
-      left[index] -= Math.max(0, to - from);
+      remaining[index] -= Math.max(0, to - from);
     });
-    while (ready < left.length && left[ready] <= 0) ready += 1;
+    while (ready < remaining.length && remaining[ready] <= 0) ready += 1;
     return ready;
   };
 }

@@ -1,10 +1,10 @@
-// Compute pipelines by what they are made of, each made once: the next who asks for the same gets the
-// same. It imports nothing (see gpu.js).
+// Compute pipelines, cached by their source and constants: each is compiled once. It imports nothing
+// (see gpu.js).
 
 /**
- * `key` says what a pipeline is made of.
+ * `key` identifies a pipeline by its source, constants and bindings.
  * @typedef {{ pipeline: GPUComputePipeline, bindings: string, key: string }} Pipeline
- * @typedef {{ group: GPUBindGroupLayout, whole: GPUPipelineLayout }} Layout
+ * @typedef {{ group: GPUBindGroupLayout, pipelineLayout: GPUPipelineLayout }} Layout
  * @typedef {{ wgsl: string, constants: Record<string, number>, bindings: string, label: string,
  *   entry?: string }} Recipe
  */
@@ -18,9 +18,9 @@ export class Pipelines {
   #layouts = new Map();
   /** Pipelines, or JSON lists of [line, message, column]. @type {Map<string, Promise<Pipeline | string>>} */
   #compiled = new Map();
-  /** Made ahead and not asked for yet. @type {Set<string>} */
+  /** Compiled ahead and not requested yet. @type {Set<string>} */
   #ahead = new Set();
-  /** How many that were asked for had been made ahead. */
+  /** Requested pipelines that had been compiled ahead. */
   early = 0;
 
   /** @param {GPUDevice} device */
@@ -36,18 +36,18 @@ export class Pipelines {
     return this.#once(key, recipe);
   }
 
-  /** As `take`, compiled within the call and without waiting for what the device says of it.
+  /** As `take`, compiled within the call; errors are reported later.
    * @param {Recipe} recipe @returns {Pipeline} */
   takeNow(recipe) {
     const { wgsl, constants, bindings, label, entry = "main" } = recipe;
-    const layout = this.layout(bindings).whole;
+    const layout = this.layout(bindings).pipelineLayout;
     const module = this.#device.createShaderModule({ code: wgsl, label });
     const compute = { module, entryPoint: entry, constants };
     const pipeline = this.#device.createComputePipeline({ label, layout, compute });
     return { pipeline, bindings, key: keyOf(recipe) };
   }
 
-  /** Make them all at once, before anyone asks; returns how many there are.
+  /** Compile all of them in parallel before they are requested; returns how many are ready.
    * @param {Recipe[]} recipes @returns {Promise<number>} */
   async makeAhead(recipes) {
     const all = await Promise.all(
@@ -63,7 +63,7 @@ export class Pipelines {
     return all.filter(Boolean).length;
   }
 
-  /** Forget a pipeline: who asks for the same one has it compiled again. @param {Pipeline} pipeline */
+  /** Drop a pipeline from the cache: if it is requested again, it is compiled again. @param {Pipeline} pipeline */
   drop({ key }) {
     this.#compiled.delete(key);
   }
@@ -78,8 +78,8 @@ export class Pipelines {
         : [{ binding, visibility: GPUShaderStage.COMPUTE, buffer: { type: BINDING_TYPES[letter] } }],
     );
     const group = this.#device.createBindGroupLayout({ entries });
-    const whole = this.#device.createPipelineLayout({ bindGroupLayouts: [group] });
-    const layouts = { group, whole };
+    const pipelineLayout = this.#device.createPipelineLayout({ bindGroupLayouts: [group] });
+    const layouts = { group, pipelineLayout };
     this.#layouts.set(bindings, layouts);
     return layouts;
   }
@@ -90,7 +90,7 @@ export class Pipelines {
     if (known) return known;
     const making = this.#make(key, recipe);
     this.#compiled.set(key, making);
-    // A failure is not kept: whoever asks again has a reason to.
+    // Failures are not cached: a later request compiles again.
     const forget = () => this.#compiled.delete(key);
     making.then((result) => typeof result === "string" && forget(), forget);
     return making;
@@ -98,7 +98,7 @@ export class Pipelines {
 
   /** @param {string} key @param {Recipe} recipe @returns {Promise<Pipeline | string>} */
   async #make(key, { wgsl, constants, bindings, label, entry = "main" }) {
-    const layout = this.layout(bindings).whole;
+    const layout = this.layout(bindings).pipelineLayout;
     this.#device.pushErrorScope("validation");
     const module = this.#device.createShaderModule({ code: wgsl, label });
     const compute = { module, entryPoint: entry, constants };

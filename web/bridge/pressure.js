@@ -1,8 +1,8 @@
-// How hard the machine is working, by the Compute Pressure API (W3C, compute-pressure). It imports
+// The load of the processor, by the Compute Pressure API (W3C, compute-pressure). It imports
 // nothing (see gpu.js).
 
 /**
- * What the DOM types do not have yet.
+ * Types that TypeScript's DOM library does not have yet.
  * @typedef {{ state: string }} PressureRecord
  * @typedef {{ observe(source: string, options: { sampleInterval: number }): Promise<void>,
  *   disconnect(): void }} Observer
@@ -32,7 +32,7 @@ export class Pressure {
   }
 }
 
-/** Null where the browser does not have it, or its policy forbids it here.
+/** Null where the browser does not have it, or a policy forbids it.
  * @param {number} intervalMs @returns {Promise<Pressure | null>} */
 export async function watchPressure(intervalMs) {
   /** @type {ObserverClass | undefined} */

@@ -1,5 +1,5 @@
-// What this page or worker can do, by feature tests alone: each is tried, none is looked up by the
-// browser's name. It imports nothing (see gpu.js): device.js is handed in. It decides nothing.
+// What this page or worker supports, by feature tests alone, never by the browser's name. It imports
+// nothing (see gpu.js): device.js is an argument. It decides nothing.
 
 /** @typedef {typeof import("./device.js")} Device */
 /** @typedef {Record<string, unknown>} Facts */
@@ -10,16 +10,16 @@ const GIB = 2 ** 30;
 const DATABASE = "bascule-probe";
 
 /**
- * One JSON object under the names of Python's Capabilities; what is null could not be found out, and
- * `problems` says why. Never rejects, and waits for no test longer than the limit.
+ * One JSON object with the names of Python's Capabilities; null is unknown, and `problems` says why. Never
+ * rejects, and waits for no test longer than the limit.
  * @param {Device} device @param {number} [limitMs] @returns {Promise<string>}
  */
 export async function probe(device, limitMs = LIMIT_MS) {
   /** @type {Record<string, string>} */
   const problems = {};
-  /** What a test gives, or why it gives nothing. @template T
+  /** The result of a test; null where it fails, with the reason in `problems`. @template T
    * @param {string} name @param {() => T | Promise<T>} test @returns {Promise<T | null>} */
-  const tried = async (name, test) => {
+  const attempt = async (name, test) => {
     try {
       return await within(Promise.resolve().then(test), limitMs);
     } catch (error) {
@@ -28,18 +28,18 @@ export async function probe(device, limitMs = LIMIT_MS) {
     }
   };
   const [adapter, opfs, indexeddb, webnn, quota] = await Promise.all([
-    tried("webgpu", () => adapterFacts(device)),
-    tried("opfs", opensFolder),
-    tried("indexeddb", opensDatabase),
-    tried("webnn", () => neuralDevices(problems)),
-    tried("storage", async () => (await navigator.storage?.estimate?.())?.quota),
+    attempt("webgpu", () => adapterFacts(device)),
+    attempt("opfs", opensFolder),
+    attempt("indexeddb", opensDatabase),
+    attempt("webnn", () => neuralDevices(problems)),
+    attempt("storage", async () => (await navigator.storage?.estimate?.())?.quota),
   ]);
   return JSON.stringify({
     ...adapter,
-    ...(await tried("engine", engineFacts)),
-    threads: await tried("threads", sharesMemory),
+    ...(await attempt("engine", engineFacts)),
+    threads: await attempt("threads", sharesMemory),
     opfs: opfs ?? false,
-    opfs_sync: await tried("opfs_sync", hasSyncHandles),
+    opfs_sync: await attempt("opfs_sync", hasSyncHandles),
     indexeddb: indexeddb ?? false,
     webnn,
     storage_quota_nbytes: quota,
@@ -53,7 +53,7 @@ async function adapterFacts(device) {
   const info = adapter.info;
   /** @type {Record<string, unknown>} */
   const limits = {};
-  // Not Object.keys: a browser keeps them on the prototype.
+  // Not Object.keys: the properties are on the prototype.
   for (const name in adapter.limits) {
     const value = Reflect.get(adapter.limits, name);
     if (typeof value === "number") limits[name] = value;
@@ -69,7 +69,7 @@ async function adapterFacts(device) {
   };
 }
 
-/** What needs no waiting. @returns {Facts} */
+/** The facts that need no waiting. @returns {Facts} */
 function engineFacts() {
   const memory = Reflect.get(navigator, "deviceMemory");
   return {
@@ -86,7 +86,7 @@ function engineFacts() {
   };
 }
 
-/** Which JavaScript runs, by what only its errors carry. */
+/** The JavaScript engine, by properties that only its errors have. */
 function engineName() {
   const error = new Error();
   if (Object.hasOwn(error, "sourceURL")) return "javascriptcore";
@@ -104,7 +104,7 @@ function sharesMemory() {
 const SPLAT = [0x41, 0x00, 0xfd, 0x0f]; // i32.const 0, i8x16.splat
 const DROP = 0x1a;
 
-/** Whether the engine takes a module of one function with this body. @param {number[]} body */
+/** Whether the engine validates a module of one function with this body. @param {number[]} body */
 function validates(body) {
   const code = [0x00, ...body, 0x0b]; // no locals, the body, end
   const sections = [
@@ -121,12 +121,12 @@ async function opensFolder() {
   return true;
 }
 
-/** False in a page: they are for workers. */
+/** False outside workers, which alone have them. */
 function hasSyncHandles() {
   return "createSyncAccessHandle" in (globalThis.FileSystemFileHandle?.prototype ?? {});
 }
 
-/** A private window may have the API and refuse to open. @returns {Promise<boolean>} */
+/** A private window may have the API and fail to open. @returns {Promise<boolean>} */
 function opensDatabase() {
   return new Promise((resolve, reject) => {
     if (!globalThis.indexedDB) return reject(new Error("this browser has no indexedDB"));
@@ -164,11 +164,11 @@ async function neuralDevices(problems) {
  * @returns {Promise<T>} */
 function within(work, limitMs) {
   return new Promise((resolve, reject) => {
-    let left = TICKS;
-    // While Python's start holds up this thread it hears no answer: that counts as one tick.
+    let remaining = TICKS;
+    // While Python's start blocks this thread no answer arrives: that counts as one tick.
     const timer = setInterval(() => {
-      left -= 1;
-      if (left > 0) return;
+      remaining -= 1;
+      if (remaining > 0) return;
       clearInterval(timer);
       reject(new Error(`no answer within ${limitMs} ms`));
     }, limitMs / TICKS);

@@ -1,10 +1,10 @@
-// Timestamps around each dispatch while a profile runs (py/bascule/backend/profile.py). A page that
-// profiles nothing never imports it. It imports nothing (see gpu.js).
+// Timestamps around each dispatch while a profile runs (py/bascule/backend/profile.py). It is imported
+// only when one starts. It imports nothing (see gpu.js).
 
 // WebGPU allows query sets of 4096; a dispatch takes two.
 const SET_DISPATCHES = 2048;
 const PAGE_NBYTES = 1 << 20;
-// Dispatches past 32 MiB of timestamps (two millions of them) are run and not timed.
+// Dispatches past 32 MiB of timestamps (two million) are not timed.
 const MOST_PAGES = 32;
 const RESOLVE_ALIGNMENT = 256;
 // Timestamps slow a pass by some percent: of a tape's runs the first is timed, then each 8th.
@@ -17,7 +17,7 @@ const WORDS_A_STEP = 5; // as tape.js has it
  * @typedef {{ written: number, read: number, crossings: number }} Traffic
  */
 
-/** What is measured of a device. */
+/** The measurements of a device. */
 export class Profile {
   #device;
   #began = performance.now();
@@ -37,7 +37,7 @@ export class Profile {
   /** @type {[number, number][]} */
   #memory = [];
   #untimed = 0;
-  /** How often each tape ran. @type {WeakMap<import("./tape.js").Tape, number>} */
+  /** The number of runs of each tape. @type {WeakMap<import("./tape.js").Tape, number>} */
   #runs = new WeakMap();
   timed;
 
@@ -63,7 +63,7 @@ export class Profile {
   }
 
   /**
-   * Encode a tape with its timestamps; false where it is to be encoded as ever.
+   * Encode a tape with timestamps; false where it is to be encoded without.
    * @param {GPUCommandEncoder} encoder @param {import("./tape.js").Tape} tape
    */
   encode(encoder, tape) {
@@ -104,18 +104,18 @@ export class Profile {
     return true;
   }
 
-  /** Without timestamps: note when the queue has done what was encoded last. */
+  /** Without timestamps: note when the queue has finished the last tape. */
   encoded() {
     const noted = this.#noted.at(-1);
     if (this.timed || !noted) return;
     // The submission is a microtask that was queued before this one (submission.js).
     queueMicrotask(() => {
       const done = this.#device.queue.onSubmittedWorkDone();
-      done.then(() => (noted.done = this.now)).catch(() => {}); // a device that is lost has its own error
+      done.then(() => (noted.done = this.now)).catch(() => {}); // a lost device raises its own error
     });
   }
 
-  /** Wait for what was submitted, and give what was measured as JSON; frees what it took.
+  /** Wait for the submitted work, return the measurements as JSON, and free the buffers.
    * @param {Traffic} traffic */
   async finish(traffic) {
     await this.#device.queue.onSubmittedWorkDone();

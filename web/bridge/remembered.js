@@ -1,6 +1,6 @@
-// What was learned about this machine, kept in IndexedDB by idb. It imports nothing (see gpu.js): the
-// library's module is handed in. Whatever is wrong with the database (missing, blocked, full, damaged,
-// slow) costs speed only: the console says so once, and this page's own memory serves instead.
+// What was learned about this machine, stored in IndexedDB by idb. It imports nothing (see gpu.js): the
+// library's module is an argument. A database that is missing, blocked, full, damaged or slow costs speed
+// only: the console warns once, and entries are stored in this page's memory instead.
 
 /** @typedef {Pick<typeof import("idb"), "openDB" | "deleteDB">} Library */
 /** @typedef {import("idb").IDBPDatabase} Database */
@@ -11,12 +11,12 @@ const LIMIT_MS = 3000;
 const TICKS = 10; // of a limit
 const WARNED = "basculeRememberedWarned";
 
-/** Small JSON objects by key, as text. No method rejects, or waits for longer than the limit. */
+/** Small JSON objects by key, as text. No method rejects, or waits longer than the limit. */
 export class Remembered {
   #database;
   #limitMs;
   /** @type {Map<string, string>} */
-  #here = new Map();
+  #memory = new Map();
 
   /** @param {Database | null} database @param {number} limitMs */
   constructor(database, limitMs) {
@@ -24,34 +24,34 @@ export class Remembered {
     this.#limitMs = limitMs;
   }
 
-  /** Empty if there is no sound one. @param {string} key @returns {Promise<string>} */
+  /** The entry of that key; empty if there is no valid one. @param {string} key @returns {Promise<string>} */
   async get(key) {
-    const entry = await this.#ask((database) => database.get(STORE, key));
-    if (entry === undefined) return this.#here.get(key) ?? "";
+    const entry = await this.#attempt((database) => database.get(STORE, key));
+    if (entry === undefined) return this.#memory.get(key) ?? "";
     if (isEntry(entry?.json)) return entry.json;
     this.warn("an entry was damaged and is dropped");
-    await this.#ask((database) => database.delete(STORE, key));
+    await this.#attempt((database) => database.delete(STORE, key));
     return "";
   }
 
   /** @param {string} key @param {string} json @returns {Promise<void>} */
   async put(key, json) {
     const entry = { json, at: Date.now() };
-    const done = await this.#ask((database) => database.put(STORE, entry, key));
-    if (done === undefined) this.#here.set(key, json);
+    const done = await this.#attempt((database) => database.put(STORE, entry, key));
+    if (done === undefined) this.#memory.set(key, json);
     else await this.#prune();
   }
 
   /** @param {string} key @returns {Promise<void>} */
   async forget(key) {
-    this.#here.delete(key);
-    await this.#ask((database) => database.delete(STORE, key));
+    this.#memory.delete(key);
+    await this.#attempt((database) => database.delete(STORE, key));
   }
 
   /** @returns {Promise<void>} */
   async clear() {
-    this.#here.clear();
-    await this.#ask((database) => database.clear(STORE));
+    this.#memory.clear();
+    await this.#attempt((database) => database.clear(STORE));
   }
 
   close() {
@@ -61,15 +61,15 @@ export class Remembered {
 
   /** @param {string} what */
   warn(what) {
-    // Once a worker, however many open the database: early.js does, and Python after it.
+    // Once per worker: early.js opens the database, and then Python.
     if (Reflect.get(globalThis, WARNED)) return;
     Reflect.set(globalThis, WARNED, true);
     console.warn(`What Bascule learns about this machine is not all kept: ${what}.`);
   }
 
-  /** Undefined where the database cannot do it. @template T
+  /** The result of work on the database; undefined where it fails. @template T
    * @param {(database: Database) => Promise<T>} work @returns {Promise<T | undefined>} */
-  async #ask(work) {
+  async #attempt(work) {
     if (!this.#database) return undefined;
     try {
       return await within(work(this.#database), this.#limitMs);
@@ -80,9 +80,9 @@ export class Remembered {
     }
   }
 
-  /** The oldest go first. */
+  /** Delete the oldest entries. */
   async #prune() {
-    await this.#ask(async (database) => {
+    await this.#attempt(async (database) => {
       const more = (await database.count(STORE)) - MOST_ENTRIES;
       if (more <= 0) return;
       const { store, done } = database.transaction(STORE, "readwrite");
@@ -118,16 +118,16 @@ export async function openRemembered(library, name = "bascule", limitMs = LIMIT_
 async function open(library, name) {
   /** @type {Database} */
   const database = await library.openDB(name, 1, {
-    upgrade: (fresh) => {
-      fresh.createObjectStore(STORE).createIndex("at", "at");
+    upgrade: (created) => {
+      created.createObjectStore(STORE).createIndex("at", "at");
     },
-    // Another tab wants to delete it: go out of its way.
+    // Another tab waits to delete it.
     blocking: () => database.close(),
   });
   return database;
 }
 
-/** Whether it has the store that we make. @param {Database} database */
+/** Whether it has the object store and index of `open`. @param {Database} database */
 function isOurs(database) {
   if (!database.objectStoreNames.contains(STORE)) return false;
   return database.transaction(STORE).store.indexNames.contains("at");
@@ -144,16 +144,16 @@ function isEntry(json) {
   }
 }
 
-/** Rejects after the limit; a result that comes later goes to `late`. @template T
+/** Rejects after the limit; a later result is passed to `late`. @template T
  * @param {Promise<T>} work @param {number} limitMs @param {(result: T) => void} [late]
  * @returns {Promise<T>} */
 function within(work, limitMs, late) {
   return new Promise((resolve, reject) => {
-    let left = TICKS;
-    // While Python's start holds up this thread it hears no answer: that counts as one tick.
+    let remaining = TICKS;
+    // While Python's start blocks this thread no answer arrives: that counts as one tick.
     const timer = setInterval(() => {
-      left -= 1;
-      if (left > 0) return;
+      remaining -= 1;
+      if (remaining > 0) return;
       clearInterval(timer);
       reject(new Error(`no answer within ${limitMs} ms`));
       if (late) work.then(late, () => {});

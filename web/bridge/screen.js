@@ -1,17 +1,17 @@
-// A canvas that shows a buffer: its words are copied into the canvas's texture and never reach the page's memory.
+// A canvas that shows a buffer: its words are copied into the canvas's texture, without the page's memory.
 // It imports nothing (see gpu.js).
 
-/** A row of a texture in a buffer has a multiple of so many bytes. */
+/** Rows of a texture in a buffer are aligned to so many bytes. */
 const ROW_NBYTES = 256;
 
-/** What draws on a canvas, once it has been asked for: Firefox gives the context of a worker's canvas only once.
+/** The context of each canvas: Firefox returns that of a worker's canvas only once.
  * @type {WeakMap<HTMLCanvasElement | OffscreenCanvas, { kind: "webgpu" | "2d", context: any }>} */
 const contexts = new WeakMap();
 
 /** @param {HTMLCanvasElement | OffscreenCanvas} canvas @param {"webgpu" | "2d"} kind */
 function contextOf(canvas, kind) {
   const screen = contexts.get(canvas) ?? { kind, context: canvas.getContext(kind) };
-  if (!screen.context || screen.kind !== kind) throw new Error(`no ${kind} context: it is drawn on in another way`);
+  if (!screen.context || screen.kind !== kind) throw new Error(`no ${kind} context: it has another one`);
   contexts.set(canvas, screen);
   return screen.context;
 }
@@ -24,7 +24,7 @@ export class Screen {
   #width;
   #height;
 
-  /** Throws where the canvas is drawn on in another way already, or the browser has no such canvases.
+  /** Throws where the canvas has another context already, or the browser has no such canvases.
    * @param {GPUDevice} device @param {Pick<import("./submission.js").Submission, "encoder" | "flush">} submission
    * @param {(name: number) => GPUBuffer} buffer
    * @param {HTMLCanvasElement | OffscreenCanvas} canvas @param {number} width @param {number} height */
@@ -74,7 +74,7 @@ export function draw(canvas, words, width, height, pitch) {
   context.putImageData(image, 0, 0);
 }
 
-/** Until the browser draws its next picture, or for a quarter of a second where it draws none (a hidden page).
+/** Wait for the browser's next frame, or a quarter of a second where it draws none (a hidden page).
  * @returns {Promise<void>} */
 export function nextFrame() {
   return new Promise((done) => {

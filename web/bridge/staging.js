@@ -1,4 +1,4 @@
-// Buffers that the CPU may read, kept for the next read of the same size. It imports nothing (see
+// Staging buffers, which the CPU can read, cached for the next read of the same size. It imports nothing (see
 // gpu.js).
 
 const KEPT_NBYTES = 64 << 20;
@@ -8,7 +8,7 @@ export class Staging {
   /** @type {Map<number, GPUBuffer[]>} */
   #unused = new Map();
   #unusedNbytes = 0;
-  /** Bytes of all buffers, lent ones included. */
+  /** Bytes of all buffers, those in use included. */
   allocated = 0;
 
   /** @param {import("./faults.js").Faults} faults */
@@ -28,7 +28,7 @@ export class Staging {
     return this.#faults.create({ size, usage });
   }
 
-  /** Take an unmapped buffer back. @param {GPUBuffer} buffer */
+  /** Return an unmapped buffer. @param {GPUBuffer} buffer */
   give(buffer) {
     if (this.#unusedNbytes + buffer.size > KEPT_NBYTES) {
       this.#drop(buffer);
@@ -38,14 +38,14 @@ export class Staging {
     this.#unused.set(buffer.size, [...(this.#unused.get(buffer.size) ?? []), buffer]);
   }
 
-  /** Wait for a buffer's bytes, copy them and take it back. @param {GPUBuffer} buffer
+  /** Wait for a buffer's bytes, copy them and return the buffer. @param {GPUBuffer} buffer
    * @param {number} nbytes @param {import("./gpu.js").PyBuffer} into */
   async fill(buffer, nbytes, into) {
     try {
       await buffer.mapAsync(GPUMapMode.READ);
     } catch (error) {
       try {
-        await this.#faults.granted([buffer]); // was there memory for it at all?
+        await this.#faults.granted([buffer]); // throws if there was no memory for it
       } finally {
         this.#drop(buffer);
       }
@@ -58,7 +58,7 @@ export class Staging {
     this.give(buffer);
   }
 
-  /** Destroy what is not in use; returns how many bytes that were. */
+  /** Destroy the buffers that are not in use; returns the bytes freed. */
   trim() {
     const before = this.allocated;
     for (const buffers of this.#unused.values()) buffers.forEach((buffer) => this.#drop(buffer));

@@ -1,15 +1,15 @@
-// Commands on their way to the queue. It imports nothing (see gpu.js).
+// Commands that are encoded and not submitted yet. It imports nothing (see gpu.js).
 
 /**
- * What is encoded is submitted at the end of the caller's turn: one submission serves a replay and
- * the read that mostly follows it, and the device starts when Python has nothing left to do.
+ * Submits encoded commands in a microtask: one submission serves a replay and the read that mostly
+ * follows it, and the device starts when Python returns.
  */
 export class Submission {
   #device;
   #faults;
-  /** Fulfils when the device has accepted or refused the last submission. */
+  /** Resolves when the device has accepted or rejected the last submission. */
   answered = Promise.resolve();
-  /** What is encoded and not submitted yet. @type {GPUCommandEncoder | null} */
+  /** Encoded commands that are not submitted yet. @type {GPUCommandEncoder | null} */
   #pending = null;
 
   /** @param {GPUDevice} device @param {import("./faults.js").Faults} faults */
@@ -26,12 +26,12 @@ export class Submission {
     return this.#pending;
   }
 
-  /** Submit what waits; whatever touches the queue calls this first, so that the order holds. */
+  /** Submit pending commands. Everything that uses the queue calls this first, to keep the order. */
   flush() {
     const encoder = this.#pending;
     if (!encoder) return;
     this.#pending = null;
-    // A scope answers before a buffer of this submission is mapped; an event may come after that.
+    // An error scope resolves before a buffer of this submission is mapped; an event may fire after that.
     this.#device.pushErrorScope("validation");
     this.#device.queue.submit([encoder.finish()]);
     this.answered = this.#faults.noteScope();

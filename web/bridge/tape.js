@@ -1,8 +1,8 @@
-// A tape on the page's side: decoded once, then replayed with one call. Its words are described in
-// py/bascule/backend/webgpu/gpu.py. It imports nothing (see gpu.js).
+// A tape on the page's side: decoded once, then replayed with one call. py/bascule/backend/webgpu/gpu.py
+// describes its format. It imports nothing (see gpu.js).
 
 /**
- * A bind group's shader file and buffers, by the names that they had then.
+ * A bind group's shader file and buffers, with their names when it was recorded.
  * @typedef {{ label: string, entries: { name: number, buffer: GPUBuffer }[] }} Group
  * @typedef {{ bindGroups: GPUBindGroup[], pipelines: GPUComputePipeline[], steps: Int32Array,
  *   groups: Group[], checked: number }} Tape
@@ -49,13 +49,13 @@ export function decode(words, lookup) {
 }
 
 /**
- * The shader file whose buffer has been freed since the tape was made; empty if all are there.
- * `frees` counts buffers that were freed: while it stands still nothing is looked up again.
- * @param {Tape} tape @param {number} frees @param {(name: number) => boolean} lives
+ * The shader file of a bind group whose buffer has been freed; empty if none has. `frees` counts freed
+ * buffers: while it is unchanged nothing is checked again.
+ * @param {Tape} tape @param {number} frees @param {(name: number) => boolean} isLive
  */
-export function orphan(tape, frees, lives) {
+export function staleLabel(tape, frees, isLive) {
   if (tape.checked === frees) return "";
-  const stale = tape.groups.find(({ entries }) => !entries.every(({ name }) => lives(name)));
+  const stale = tape.groups.find(({ entries }) => !entries.every(({ name }) => isLive(name)));
   if (!stale) tape.checked = frees;
   return stale?.label ?? "";
 }

@@ -1,5 +1,5 @@
 // Tokenization in the page, by @huggingface/tokenizers. It imports nothing (see gpu.js): the
-// library's module is handed in.
+// library's module is an argument.
 
 /**
  * @typedef {{ ids: number[] }} Encoding
@@ -16,10 +16,10 @@
  *   normalizers?: Normalizer[] }} Normalizer
  */
 
-/** Characters; those of larger vocabularies are checked on each visit. */
+/** In characters; larger tokenizers are checked on each visit. */
 const MOST_KEPT = 8 << 20;
-// Han beyond the Basic Multilingual Plane: BERT's normaliser (Devlin et al. 2019) sets spaces around
-// every such character, and the library does so for the Basic Multilingual Plane alone.
+// Han beyond the Basic Multilingual Plane: BERT's normalizer (Devlin et al. 2019) puts spaces around
+// every such character; the library does so for the Basic Multilingual Plane alone.
 const RARE_HAN =
   /[\u{20000}-\u{2a6df}\u{2a700}-\u{2b73f}\u{2b740}-\u{2b81f}\u{2b820}-\u{2ceaf}\u{2f800}-\u{2fa1f}]/gu;
 // JavaScript lowercases the last capital sigma of a word to another letter than Rust does.
@@ -33,7 +33,7 @@ export class PageTokenizer {
   #lowercases;
 
   /** @param {Library} library @param {number} mostTokens @param {Normalizer | null} normalizer
-   * @param {boolean} decodes whether its file says how to decode */
+   * @param {boolean} decodes whether its file has a decoder */
   constructor(library, mostTokens, normalizer, decodes) {
     this.#library = library;
     this.decodes = decodes;
@@ -42,19 +42,19 @@ export class PageTokenizer {
     this.#lowercases = lowercases(normalizer);
   }
 
-  /** Texts as a JSON list; the answer holds n, n lengths, then all ids. @param {string} texts */
+  /** Encode a JSON list of texts: n, n lengths, then all ids. @param {string} texts */
   encode(texts) {
     return flattened(JSON.parse(texts).map((/** @type {string} */ text) => this.#encodeOne(text)));
   }
 
-  /** As `encode`, without special tokens and not cut. @param {string} texts */
+  /** As `encode`, without special tokens and not truncated. @param {string} texts */
   encodeBare(texts) {
     const bare = (/** @type {string} */ text) =>
       this.#library.encode(this.#normalized(text), { add_special_tokens: false }).ids;
     return flattened(JSON.parse(texts).map(bare));
   }
 
-  /** How many tokens each text of a JSON list has before it is cut. @param {string} texts */
+  /** The tokens of each text of a JSON list before it is truncated. @param {string} texts */
   count(texts) {
     const all = JSON.parse(texts);
     return Int32Array.from(all, (text) => this.#library.encode(this.#normalized(text)).ids.length);
@@ -64,7 +64,7 @@ export class PageTokenizer {
    * @param {string} ids @param {boolean} skipSpecial */
   decode(ids, skipSpecial) {
     const known = JSON.parse(ids).filter((/** @type {number} */ id) => this.#library.id_to_token(id) !== undefined);
-    if (!known.length) return ""; // the library takes no empty list
+    if (!known.length) return ""; // the library rejects an empty list
     return this.#library.decode(known, { skip_special_tokens: skipSpecial, clean_up_tokenization_spaces: false });
   }
 
@@ -74,15 +74,15 @@ export class PageTokenizer {
     return this.#spacesHan ? lower.replace(RARE_HAN, " $& ") : lower;
   }
 
-  /** @param {string} given */
-  #encodeOne(given) {
-    const text = this.#normalized(given);
+  /** @param {string} original */
+  #encodeOne(original) {
+    const text = this.#normalized(original);
     const { ids } = this.#library.encode(text);
     if (ids.length <= this.#mostTokens) return ids;
-    // Cut like the native library: the text's tokens from the right, the special ones kept.
+    // Truncated like the native library: from the right of the text, special tokens stay.
     const bare = this.#library.encode(text, { add_special_tokens: false }).ids;
     let before = 0;
-    // All of it is compared: the text may itself begin with what the template sets before it.
+    // All of it is compared: the text may itself begin with the template's tokens.
     const begins = (/** @type {number} */ at) => bare.every((id, i) => ids[at + i] === id);
     while (before + bare.length < ids.length && !begins(before)) before += 1;
     const after = ids.slice(before + bare.length);
@@ -104,7 +104,7 @@ function flattened(rows) {
 }
 
 /**
- * Keep a tokenizer.json that Python has checked, under the URL of its folder: early.js makes it on the
+ * Store a tokenizer.json that Python has checked, under the URL of its folder: early.js creates it on the
  * next visit. Never rejects.
  * @param {typeof import("./remembered.js")} remembering
  * @param {import("./remembered.js").Library} library @param {string} folder
@@ -119,8 +119,8 @@ export async function keepChecked(remembering, library, folder, entry) {
 }
 
 /**
- * What `keepChecked` has kept of a folder, made into a tokenizer that nobody has taken yet; null where
- * that is nothing sound.
+ * The tokenizer of what `keepChecked` has stored of a folder, not yet used; null where there is nothing
+ * valid.
  * @param {() => Promise<LibraryModule>} library
  * @param {{ get(key: string): Promise<string> }} remembered @param {string} folder
  */

@@ -5,15 +5,15 @@
 /** @typedef {import("./gpu.js").PyBuffer} PyBuffer */
 /** WebNN has no types in TypeScript's library. @typedef {any} Native */
 /**
- * `[method, operands, arguments, options, operands among the options]`; operands are numbers of
- * steps, "input" and "constant" have a name, a shape and a data type as their arguments.
+ * `[method, operands, arguments, options, operands among the options]`; an operand is the index of a
+ * step, the arguments of "input" and "constant" are a name, a shape and a data type.
  * @typedef {[string, number[], any[], Record<string, any>, Record<string, number>]} Step
  * @typedef {{ graph: Native, inputs: Record<string, Native>, outputs: Record<string, Native> }} Built
  */
 
 const LISTED = ["concat"]; // these take their operands as one list
 
-/** A context on the first kind of device for which the browser makes one; else what it said. */
+/** A context on the first kind of device for which the browser makes one; throws with its messages. */
 export async function openContext() {
   const ml = Reflect.get(globalThis.navigator, "ml");
   if (!ml) throw new Error("this browser has no navigator.ml");
@@ -39,13 +39,13 @@ class Ml {
   constructor(context, deviceType) {
     this.#context = context;
     this.device = deviceType;
-    context.lost?.then((/** @type {any} */ why) => (this.lost ||= why?.message || "it gave no reason"));
+    context.lost?.then((/** @type {any} */ reason) => (this.lost ||= reason?.message || "it gave no reason"));
   }
 
   /** Start a graph. @param {string} stepsJson */
   begin(stepsJson) {
     const Builder = Reflect.get(globalThis, "MLGraphBuilder");
-    return new Building(new Builder(this.#context), JSON.parse(stepsJson), (build) => this.#keep(build));
+    return new Building(new Builder(this.#context), JSON.parse(stepsJson), (build) => this.#store(build));
   }
 
   /** @param {number} graph @param {string} name @param {PyBuffer} data */
@@ -58,7 +58,7 @@ class Ml {
     }
   }
 
-  /** Queue a run with what was written. @param {number} graph */
+  /** Queue a run on the inputs that were written. @param {number} graph */
   dispatch(graph) {
     const { graph: native, inputs, outputs } = this.#graph(graph);
     this.#context.dispatch(native, inputs, outputs);
@@ -67,7 +67,7 @@ class Ml {
   /** @param {number} graph @param {string} name @param {PyBuffer} into */
   async read(graph, name, into) {
     const bytes = new Uint8Array(await this.#context.readTensor(this.#graph(graph).outputs[name]));
-    const view = into.getBuffer("u8"); // only now: it dies when the WASM heap grows
+    const view = into.getBuffer("u8"); // not before: it is invalid when the WASM heap grows
     try {
       view.data.set(bytes);
     } finally {
@@ -96,9 +96,9 @@ class Ml {
   }
 
   /** @param {{ graph: Native, inputs: Native, outputs: Native }} described */
-  async #keep({ graph, inputs, outputs }) {
-    const tensors = async (/** @type {Native} */ wanted, /** @type {object} */ use) => {
-      const entries = Object.entries(wanted).map(async ([name, { dataType, shape }]) => [
+  async #store({ graph, inputs, outputs }) {
+    const tensors = async (/** @type {Native} */ described, /** @type {object} */ use) => {
+      const entries = Object.entries(described).map(async ([name, { dataType, shape }]) => [
         name,
         await this.#context.createTensor({ dataType, shape, ...use }),
       ]);
@@ -117,15 +117,15 @@ class Ml {
 class Building {
   #builder;
   #steps;
-  #keep;
+  #store;
   /** @type {Map<string, Native>} */
   #constants = new Map();
 
-  /** @param {Native} builder @param {Step[]} steps @param {(build: Native) => Promise<number>} keep */
-  constructor(builder, steps, keep) {
+  /** @param {Native} builder @param {Step[]} steps @param {(build: Native) => Promise<number>} store */
+  constructor(builder, steps, store) {
     this.#builder = builder;
     this.#steps = steps;
-    this.#keep = keep;
+    this.#store = store;
   }
 
   /** The bytes are copied at once. @param {string} name @param {PyBuffer} data */
@@ -156,10 +156,10 @@ class Building {
         inputs[name] = { dataType, shape };
         built.push(this.#builder.input(name, inputs[name]));
       } else {
-        const given = operands.map((at) => built[at]);
-        const asked = { ...options };
-        for (const [name, at] of Object.entries(named)) asked[name] = built[at];
-        built.push(this.#builder[method](...(LISTED.includes(method) ? [given] : given), ...args, asked));
+        const values = operands.map((at) => built[at]);
+        const withOperands = { ...options };
+        for (const [name, at] of Object.entries(named)) withOperands[name] = built[at];
+        built.push(this.#builder[method](...(LISTED.includes(method) ? [values] : values), ...args, withOperands));
       }
     }
     /** @type {Record<string, Native>} */
@@ -168,6 +168,6 @@ class Building {
     const described = Object.fromEntries(
       Object.entries(outputs).map(([name, { dataType, shape }]) => [name, { dataType, shape }]),
     );
-    return this.#keep({ graph: await this.#builder.build(outputs), inputs, outputs: described });
+    return this.#store({ graph: await this.#builder.build(outputs), inputs, outputs: described });
   }
 }
