@@ -6,27 +6,24 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from bascule.backend.memory import PassBytes
+from bascule.backend.memory import MemoryBudget, MemoryKind, MemoryUse, PassBytes
 from bascule.backend.tiers import TIERS as TIERS
 from bascule.backend.tiers import Tier as Tier
 from bascule.backend.tuning import TuneReport
-from bascule.base.arrays import NUMPY, Array, np
+from bascule.base.arrays import NUMPY, Array, Buffer, np
 from bascule.errors import InputError
+from bascule.program.program import Parameter, Program, Sizes, Value
 from bascule.program.rewrites.rewrite import Limits
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
     from bascule.backend.adapter import AdapterInfo
     from bascule.backend.arrivals import Arrivals
-    from bascule.backend.memory import MemoryBudget, MemoryKind, MemoryUse
     from bascule.backend.profile import Profile, ShaderLog
     from bascule.backend.streaming import Streaming
     from bascule.backend.tracing import Tracer
     from bascule.base.entries import Remembered
     from bascule.base.progress import ProgressCallback
     from bascule.base.turns import DeviceTurns
-    from bascule.program.program import Parameter, Program, Value
 
 # Why a device is lost that its own program has closed: nobody wants that one back.
 DESTROYED = "destroyed by the program"
@@ -34,11 +31,12 @@ DESTROYED = "destroyed by the program"
 
 # An input: a numpy array, or a memoryview that has its shape and dtype, which needs no numpy.
 Shaped = Array | memoryview
+Inputs = Mapping[str, Shaped]  # by name
 # The formats of memoryviews, by a value's dtype.
 FORMATS: dict[str, Literal["f", "I"]] = {"f32": "f", "u32": "I"}
 
 
-def checked_input(value: Value, sizes: Mapping[str, int], inputs: Mapping[str, Shaped]) -> Shaped:
+def checked_input(value: Value, sizes: Sizes, inputs: Inputs) -> Shaped:
     """The input of that name; InputError if it is missing or not shaped for this run."""
     shape = value.sizes(sizes)
     array = inputs.get(value.name)
@@ -67,7 +65,7 @@ def check_names(program: Program) -> None:
                 raise InputError(where, "states, parameters and inputs of different names", result)
 
 
-def input_bytes(value: Value, sizes: Mapping[str, int], inputs: Mapping[str, Shaped]) -> memoryview:
+def input_bytes(value: Value, sizes: Sizes, inputs: Inputs) -> memoryview:
     """The input of that name as dense bytes of the value's dtype; errors as `checked_input`."""
     array = checked_input(value, sizes, inputs)
     if isinstance(array, memoryview) and array.c_contiguous:
@@ -190,7 +188,7 @@ class StateStore(Protocol):
         """Fill `into` from byte `offset` on, as it is after all work queued so far."""
         ...
 
-    async def resize(self, sizes: Mapping[str, int]) -> None:
+    async def resize(self, sizes: Sizes) -> None:
         """Take other sizes for their Dims; the first rows of each keep what they hold."""
         ...
 
@@ -211,10 +209,7 @@ class Executable(Protocol):
         ...
 
     async def run(
-        self,
-        sizes: Mapping[str, int],
-        inputs: Mapping[str, Shaped],
-        into: Sequence[Buffer] | None = None,
+        self, sizes: Sizes, inputs: Inputs, into: Sequence[Buffer] | None = None
     ) -> dict[str, Array]:
         """Run once; the outputs as numpy arrays.
 
@@ -223,9 +218,7 @@ class Executable(Protocol):
         """
         ...
 
-    def queued(
-        self, sizes: Mapping[str, int], inputs: Mapping[str, Shaped]
-    ) -> Awaitable[dict[str, Array]] | None:
+    def queued(self, sizes: Sizes, inputs: Inputs) -> Awaitable[dict[str, Array]] | None:
         """Queue a run and the reads of its outputs, which the result waits for; `run` in two steps.
 
         What is written after this call, the run does not see. It must be waited for. None where
@@ -233,9 +226,7 @@ class Executable(Protocol):
         """
         ...
 
-    async def submit(
-        self, sizes: Mapping[str, int], inputs: Mapping[str, Shaped], times: int = 1
-    ) -> None:
+    async def submit(self, sizes: Sizes, inputs: Inputs, times: int = 1) -> None:
         """Run `times` times without reading anything: what it leaves is in the states.
 
         A backend with a device only queues the work. Waits for weights that are still to come.
@@ -406,7 +397,7 @@ class Backend(Protocol):
         ...
 
     def states(
-        self, values: Sequence[Value], sizes: Mapping[str, int], *, kind: MemoryKind = "states"
+        self, values: Sequence[Value], sizes: Sizes, *, kind: MemoryKind = "states"
     ) -> StateStore:
         """Take memory for states; `sizes` gives each of their Dims its size for now.
 

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-from bascule.backend.base import Shaped, checked_input
+from bascule.backend.base import Executable, Inputs, checked_input
 from bascule.backend.host_arrays import (
     InHostArrays,
     ReferenceStates,
@@ -20,15 +20,10 @@ from bascule.backend.profile import OpTimes
 from bascule.backend.reference import FUNCTIONS, evaluate
 from bascule.backend.streamed_arrays import StreamedReferenceStore
 from bascule.backend.tiers import Tier
-from bascule.base.arrays import NUMPY, Array, np, numpy_ready
+from bascule.base.arrays import NUMPY, Array, Buffer, np, numpy_ready
 from bascule.errors import TierUnavailableError
 from bascule.program.blocks import BlockMatrix
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
-    from bascule.backend.base import Executable
-    from bascule.program.program import Call, Parameter, Program
+from bascule.program.program import Call, Parameter, Program, Sizes
 
 T = TypeVar("T")
 
@@ -51,10 +46,7 @@ class ReferenceExecutable:
         self._dead = last_uses(program)
 
     async def run(
-        self,
-        sizes: Mapping[str, int],
-        inputs: Mapping[str, Shaped],
-        into: Sequence[Buffer] | None = None,
+        self, sizes: Sizes, inputs: Inputs, into: Sequence[Buffer] | None = None
     ) -> dict[str, Array]:
         started = perf_counter()
         values: dict[str, Array | BlockMatrix] = dict(self._weights.arrays)
@@ -89,12 +81,10 @@ class ReferenceExecutable:
             names = {o.name for o in self._program.calls[index].operands if o is not None}
             await self._weights.arrivals.wait(names & self._weights.arrays.keys())
 
-    def queued(self, sizes: Mapping[str, int], inputs: Mapping[str, Shaped]) -> None:
+    def queued(self, sizes: Sizes, inputs: Inputs) -> None:
         """See `Executable.queued`: this tier has no queue."""
 
-    async def submit(
-        self, sizes: Mapping[str, int], inputs: Mapping[str, Shaped], times: int = 1
-    ) -> None:
+    async def submit(self, sizes: Sizes, inputs: Inputs, times: int = 1) -> None:
         for _ in range(times):
             await self.run(sizes, inputs)
 
@@ -120,10 +110,7 @@ class StreamedExecutable(ReferenceExecutable):
         self._stages = {stage.first: stage for stage in weights.streaming.stages(program)}
 
     async def run(
-        self,
-        sizes: Mapping[str, int],
-        inputs: Mapping[str, Shaped],
-        into: Sequence[Buffer] | None = None,
+        self, sizes: Sizes, inputs: Inputs, into: Sequence[Buffer] | None = None
     ) -> dict[str, Array]:
         async with self._store.streaming.turn.turn():
             if self._store.arrivals is not None:
@@ -188,7 +175,7 @@ def _evaluate_timed(
     functions: Mapping[str, Callable[..., T]],
     call: Call,
     values: Mapping[str, object],
-    sizes: Mapping[str, int],
+    sizes: Sizes,
 ) -> T:
     started = perf_counter()
     result = evaluate(functions, call, values, sizes)

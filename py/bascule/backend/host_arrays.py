@@ -10,19 +10,16 @@ from typing import TYPE_CHECKING
 from bascule.backend.arrivals import Arrivals
 from bascule.backend.base import Computation, Executable, StateStore, WeightStore, check_names
 from bascule.backend.deviceless import Deviceless
-from bascule.backend.memory import MemoryCount
+from bascule.backend.memory import MemoryCount, MemoryKind
 from bascule.backend.quantize import ReferenceQuantizer
-from bascule.base.arrays import NUMPY, Array, np
+from bascule.base.arrays import NUMPY, Array, Buffer, np
 from bascule.base.dtypes import BlockType, nbytes_of
 from bascule.errors import HostMemoryError, InputError
 from bascule.program.blocks import BlockMatrix
+from bascule.program.program import Parameter, Program, Sizes, Value
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
-    from bascule.backend.memory import MemoryKind
     from bascule.backend.streaming import Streaming
-    from bascule.program.program import Parameter, Program, Value
 
 
 @contextmanager
@@ -70,7 +67,7 @@ class ReferenceStates:
     def __init__(
         self,
         values: Sequence[Value],
-        sizes: Mapping[str, int],
+        sizes: Sizes,
         count: MemoryCount | None = None,
         kind: MemoryKind = "states",
     ) -> None:
@@ -93,7 +90,7 @@ class ReferenceStates:
         view = memoryview(into).cast("B")
         view[:] = _bytes_of(self.arrays[name])[offset : offset + view.nbytes]
 
-    async def resize(self, sizes: Mapping[str, int]) -> None:
+    async def resize(self, sizes: Sizes) -> None:
         for value in self._values:
             old, new = self.arrays[value.name], self._zeros(value, sizes)
             self._count.claim(f"the state {value.name}", new.nbytes - old.nbytes)
@@ -106,7 +103,7 @@ class ReferenceStates:
         self._count.add(self._kind, -self.nbytes)
         self.arrays.clear()
 
-    def _zeros(self, value: Value, sizes: Mapping[str, int]) -> Array:
+    def _zeros(self, value: Value, sizes: Sizes) -> Array:
         shape = value.sizes(sizes)
         with telling(f"the state {value.name}", nbytes_of(value.dtype, prod(shape))):
             array = np.empty(shape, NUMPY[value.dtype])
@@ -163,7 +160,7 @@ class InHostArrays(Deviceless):
         return ReferenceQuantizer(store, matrices, staging_nbytes)
 
     def states(
-        self, values: Sequence[Value], sizes: Mapping[str, int], *, kind: MemoryKind = "states"
+        self, values: Sequence[Value], sizes: Sizes, *, kind: MemoryKind = "states"
     ) -> ReferenceStates:
         return ReferenceStates(values, sizes, self.count, kind)
 

@@ -9,14 +9,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bascule.backend.base import Sums
-from bascule.base.arrays import Bytes, Floats, NDArray, np
+from bascule.base.arrays import Buffer, Bytes, Floats, NDArray, np
 from bascule.base.dtypes import BLOCKS, BlockType, DType
 from bascule.errors import InputError
 from bascule.program.blocks import BlockMatrix, dequantize
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
     from bascule.backend.arrivals import Arrivals
     from bascule.backend.base import WeightStore
 

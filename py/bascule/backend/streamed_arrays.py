@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from bascule.backend.host_arrays import ReferenceStore, telling
 from bascule.backend.memory import MemoryCount
 from bascule.backend.streaming import Streaming
-from bascule.base.arrays import Array, np
+from bascule.base.arrays import Array, Buffer, np
 from bascule.base.dtypes import BlockType
 from bascule.program.blocks import BlockMatrix
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
-    from bascule.program.program import Parameter
-    from bascule.program.stages import Stage
+from bascule.program.program import Parameter
+from bascule.program.stages import Stage
 
 
 class StreamedReferenceStore(ReferenceStore):

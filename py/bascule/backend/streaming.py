@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from bascule.base.turns import CrossLoopLock
 from bascule.errors import InputError
+from bascule.program.program import Parameter, Program
 from bascule.program.stages import Stage, stages_of, streamed_nbytes
-
-if TYPE_CHECKING:
-    from bascule.program.program import Parameter, Program
 
 # Why a tier that builds a graph of everything at once refuses them.
 NO_STREAMING = "its graph holds all weights, and stream_weights keeps them out of memory"

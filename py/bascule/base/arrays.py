@@ -12,12 +12,13 @@ from bascule.errors import SetupError
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, DTypeLike, NDArray
+    from typing_extensions import Buffer as Buffer
 
     Array = np.ndarray[Any, np.dtype[Any]]
     Bytes = NDArray[np.uint8]
     Floats = NDArray[np.float32]
 else:
-    Array = ArrayLike = Bytes = DTypeLike = Floats = Any
+    Array = ArrayLike = Buffer = Bytes = DTypeLike = Floats = Any
     NDArray = list  # subscripted in annotations and aliases only
 
     class _OnFirstUse:
@@ -34,6 +35,7 @@ __all__ = [
     "NUMPY",
     "Array",
     "ArrayLike",
+    "Buffer",
     "Bytes",
     "DTypeLike",
     "Floats",

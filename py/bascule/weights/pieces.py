@@ -7,14 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from bascule.backend.base import WeightStore
-from bascule.base.arrays import np
+from bascule.base.arrays import Buffer, np
 from bascule.errors import SourceError
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 # What becomes float32, by the bytes of an element in the file.
 ELEMENT_NBYTES = {"F32": 4, "F16": 2, "BF16": 2}

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from bascule.backend.arrivals import Arrivals
 from bascule.backend.base import WeightStore
+from bascule.base.arrays import Buffer
 from bascule.weights.pieces import Piece
 from bascule.weights.plan import Planned
 from bascule.weights.source import Source
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
-    from bascule.backend.arrivals import Arrivals
 
 
 class StageReader:

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING
 
-from bascule.backend.base import Executable, Shaped, Tier, WeightStore, checked_input
+from bascule.backend.base import Executable, Inputs, Tier, WeightStore, checked_input
 from bascule.backend.host_arrays import InHostArrays, ReferenceStates, ReferenceStore, written
 from bascule.backend.profile import OpTimes
 from bascule.backend.streaming import NO_STREAMING
+from bascule.backend.webnn.ml import Ml
 from bascule.backend.webnn.ops import dim_input
 from bascule.backend.webnn.translate import translate
-from bascule.base.arrays import NUMPY, Array, np
+from bascule.base.arrays import NUMPY, Array, Buffer, np
 from bascule.base.turns import CrossLoopLock
 from bascule.errors import TierUnavailableError
 from bascule.program.blocks import BlockMatrix
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
-    from bascule.backend.webnn.ml import Ml
-    from bascule.program.program import Parameter, Program, Value
+from bascule.program.program import Parameter, Program, Sizes, Value
 
 
 class Graphs:
@@ -71,10 +66,7 @@ class WebNnExecutable:
         return await self._graphs.ml.build(self._recipe, dense)
 
     async def run(
-        self,
-        sizes: Mapping[str, int],
-        inputs: Mapping[str, Shaped],
-        into: Sequence[Buffer] | None = None,
+        self, sizes: Sizes, inputs: Inputs, into: Sequence[Buffer] | None = None
     ) -> dict[str, Array]:
         async with self._graphs.lock.turn():
             graph = await self._graphs.of(self)
@@ -91,12 +83,10 @@ class WebNnExecutable:
         results = {v.name: _cut(v, sizes, result[v.name]) for v in self._program.outputs}
         return results if into is None else written(results, into)
 
-    def queued(self, sizes: Mapping[str, int], inputs: Mapping[str, Shaped]) -> None:
+    def queued(self, sizes: Sizes, inputs: Inputs) -> None:
         """See `Executable.queued`: this tier has no queue."""
 
-    async def submit(
-        self, sizes: Mapping[str, int], inputs: Mapping[str, Shaped], times: int = 1
-    ) -> None:
+    async def submit(self, sizes: Sizes, inputs: Inputs, times: int = 1) -> None:
         for _ in range(times):
             await self.run(sizes, inputs)
 
@@ -135,13 +125,13 @@ class WebNnBackend(InHostArrays):
         self._graphs.ml.close()
 
 
-def _padded(value: Value, sizes: Mapping[str, int], inputs: Mapping[str, Shaped]) -> Array:
+def _padded(value: Value, sizes: Sizes, inputs: Inputs) -> Array:
     array = np.asarray(checked_input(value, sizes, inputs))
     padded = np.zeros(value.limits, NUMPY[value.dtype])
     padded[tuple(slice(n) for n in array.shape)] = array
     return padded
 
 
-def _cut(value: Value, sizes: Mapping[str, int], array: Array) -> Array:
+def _cut(value: Value, sizes: Sizes, array: Array) -> Array:
     cut = array.reshape(value.limits)[tuple(slice(n) for n in value.sizes(sizes))]
     return np.ascontiguousarray(cut, np.float32)
