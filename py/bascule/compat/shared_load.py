@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
+from bascule.base.closing import Closing
 from bascule.base.waiting import cancel_from_anywhere
 from bascule.errors import InputError
 
-
-class _Closable(Protocol):
-    def close(self) -> None: ...
-
-
-M = TypeVar("M", bound=_Closable)
+M = TypeVar("M", bound=Closing)
 
 
 class SharedLoad(Generic[M]):

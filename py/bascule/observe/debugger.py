@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
-from typing import Protocol
 
 from bascule.backend.base import Backend
 from bascule.backend.tracing import Tracer
 from bascule.base.arguments import described, whole_number
 from bascule.base.waiting import start
+from bascule.choosing.openers import OpenDevice
 from bascule.compat.platform import UnifiedWebPlatform
 from bascule.device.device import Device
 from bascule.errors import InputError
@@ -20,11 +20,6 @@ from bascule.observe.roofline import ShaderPerformance, held_against, measure_ro
 from bascule.observe.shader_trace import ShaderTrace
 from bascule.observe.visualization import filled
 from bascule.tasks.loaded import LoadedModel
-
-
-class _HasBackend(Protocol):
-    @property
-    def backend(self) -> Backend: ...
 
 
 class WebGPUDebugger:
@@ -87,12 +82,12 @@ class WebGPUDebugger:
         reasons: list[str] = []
         unwatch: list[Callable[[], None]] = []
 
-        def trace(opened: _HasBackend) -> None:
+        def trace(opened: OpenDevice) -> None:
             if reason := opened.backend.trace_with(tracer):
                 reasons.append(reason)
             self._backend = opened.backend
 
-        async def ignore(_: _HasBackend) -> None:
+        async def ignore(_: OpenDevice) -> None:
             """What runs before the model is there are trials of kernels."""
 
         def end() -> None:

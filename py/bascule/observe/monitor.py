@@ -9,22 +9,18 @@ from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 from time import perf_counter
-from typing import Protocol, Self
+from typing import Self
 
 from bascule.backend.base import Backend
 from bascule.base.arguments import described
 from bascule.base.waiting import sync
+from bascule.choosing.openers import OpenDevice
 from bascule.compat.platform import UnifiedWebPlatform
 from bascule.device.device import Device
 from bascule.errors import InputError
 from bascule.observe.performance import PerformanceReport, report_of
 from bascule.observe.visualization import performance_page
 from bascule.tasks.loaded import LoadedModel, ModelRun
-
-
-class _HasBackend(Protocol):
-    @property
-    def backend(self) -> Backend: ...
 
 
 class PerformanceMonitor:
@@ -95,7 +91,7 @@ class PerformanceMonitor:
                 self._hear(model)
         self._running = True
 
-    async def _open(self, opened: _HasBackend) -> None:
+    async def _open(self, opened: OpenDevice) -> None:
         backend = opened.backend
         async with backend.turns.turn():
             await backend.start_profile()

@@ -36,7 +36,11 @@ if TYPE_CHECKING:
     from bascule.page.album import Album
 
 
+_PICTURE_ACTIONS = ("search", "like", "classify", "remove")
 M = TypeVar("M", bound=LoadedModel)
+# JavaScript's: hear of a piece of text with the count of tokens, and of progress.
+ReportPiece = Callable[[str, int], None]
+Report = Callable[..., None]
 P = ParamSpec("P")
 
 
@@ -69,7 +73,7 @@ class PageSession:
         self._running: set[asyncio.Task[Any]] = set()
         self._remembering: asyncio.Task[None] | None = None
 
-    async def load(self, model: str, tier: str, report: Callable[..., None]) -> str:
+    async def load(self, model: str, tier: str, report: Report) -> str:
         """Load a model in place of the present one, and stop what that one does.
 
         `report(stage, done, total, unit)` hears of its progress.
@@ -119,11 +123,7 @@ class PageSession:
         return json.dumps([asdict(each) for each in result])
 
     async def chat(
-        self,
-        messages: str,
-        options: str,
-        report_piece: Callable[[str, int], None],
-        report: Callable[..., None],
+        self, messages: str, options: str, report_piece: ReportPiece, report: Report
     ) -> str:
         """Answer a JSON list of messages: the Generation as JSON.
 
@@ -138,11 +138,7 @@ class PageSession:
         return await self._streamed("chat", start, options, report_piece, report)
 
     async def generate(
-        self,
-        prompt: str,
-        options: str,
-        report_piece: Callable[[str, int], None],
-        report: Callable[..., None],
+        self, prompt: str, options: str, report_piece: ReportPiece, report: Report
     ) -> str:
         """Continue a text or token ids, given as JSON; else as `chat`."""
 
@@ -158,7 +154,7 @@ class PageSession:
         rate: int,
         options: str,
         report_segment: Callable[[str], None],
-        report: Callable[..., None],
+        report: Report,
     ) -> str:
         """Transcribe a Float32Array of one channel: the Transcription as JSON, "srt" and "vtt" too.
 
@@ -179,20 +175,11 @@ class PageSession:
     async def pictures(self, action: str, options: str, pixels: Any) -> str:
         """Do what an `Album` does with pictures, by its method's name and arguments as JSON."""
         album, chosen = await self._album_of("pictures"), json.loads(options)
-        match action:
-            case "add":
-                result: Any = await album.add(pixels=pixels.to_memoryview(), **chosen)
-            case "search":
-                result = await album.search(**chosen)
-            case "like":
-                result = await album.like(**chosen)
-            case "classify":
-                result = await album.classify(**chosen)
-            case "remove":
-                result = await album.remove(**chosen)
-            case _:
-                raise InputError("pictures", "add, search, like, classify or remove", action)
-        return json.dumps(result)
+        if action == "add":
+            chosen["pixels"] = pixels.to_memoryview()
+        elif action not in _PICTURE_ACTIONS:
+            raise InputError("pictures", f"add, {', '.join(_PICTURE_ACTIONS)}", action)
+        return json.dumps(await getattr(album, action)(**chosen))
 
     @_as_answer
     async def logits(self, ids: str) -> Any:
@@ -200,7 +187,7 @@ class PageSession:
         return await self._model_of("logits", LanguageModel).logits(ids_of(json.loads(ids)))
 
     @_as_answer
-    async def tune(self, budget_s: float, report: Callable[..., None]) -> str:
+    async def tune(self, budget_s: float, report: Report) -> str:
         """Tune the device for the loaded model; reports as `load` does."""
         model = self._loaded("tune")
         tell = _reporting(report)
@@ -211,7 +198,7 @@ class PageSession:
         model: str,
         quick: bool,
         environment: str,
-        report: Callable[..., None],
+        report: Report,
         report_tier: Callable[[str], None],
     ) -> str:
         """Measure all tiers (`bascule.observe.tier_bench`): the TierReport as JSON.
@@ -280,8 +267,8 @@ class PageSession:
         verb: str,
         start: Callable[..., TextStream],
         options: str,
-        report_piece: Callable[[str, int], None],
-        report: Callable[..., None],
+        report_piece: ReportPiece,
+        report: Report,
     ) -> str:
         model, chosen = self._model_of(verb, LanguageModel), options_from_json(options)
         stream = start(model, progress=lambda *n: report("prefill", *n, "tokens"), **chosen)
@@ -389,7 +376,7 @@ def _another_kind(verb: str, expected: str, model: LoadedModel) -> InputError:
     return InputError(verb, expected, f"{model.name}, which is {kind}", hint=hint)
 
 
-def _reporting(report: Callable[..., None]) -> ProgressCallback:
+def _reporting(report: Report) -> ProgressCallback:
     return lambda p: report(p.stage, p.done, p.total, p.unit)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bascule.backend.base import Backend, Executable, StateStore, WeightStore
 from bascule.base.turns import CrossLoopLock
@@ -43,30 +43,21 @@ def most_slots(max_length: int) -> int:
     return max_length + PREFILL_LENGTHS[-1]
 
 
+@dataclass(eq=False)
 class LanguagePrograms:
-    """Prefill, decode and logits programs over one set of states."""
+    """Prefill, decode and logits programs over one set of states; chunks are `longest` at most."""
 
-    def __init__(
-        self,
-        backend: Backend,
-        decoder: Decoder,
-        weights: WeightStore,
-        states: StateStore,
-        max_length: int,
-        cache: CacheDType,
-        fitting: Fitting,
-    ) -> None:
-        self._backend = backend
-        self._decoder = decoder
-        self._weights = weights
-        self._states = states
-        self._max_length = max_length
-        self._cache: CacheDType = cache
-        self._fitting = fitting
-        self._prepared: dict[_Kind, Executable] = {}
-        self._unfit: dict[_Kind, LimitError] = {}
-        self._making = CrossLoopLock()
-        self.longest = PREFILL_LENGTHS[-1]  # of the chunks
+    _backend: Backend
+    _decoder: Decoder
+    _weights: WeightStore
+    _states: StateStore
+    _max_length: int
+    _cache: CacheDType
+    _fitting: Fitting
+    longest: int = PREFILL_LENGTHS[-1]
+    _prepared: dict[_Kind, Executable] = field(default_factory=dict[_Kind, Executable])
+    _unfit: dict[_Kind, LimitError] = field(default_factory=dict[_Kind, LimitError])
+    _making: CrossLoopLock = field(default_factory=CrossLoopLock)
 
     def essential(self) -> list[Program]:
         """See `essential_programs`; those that the device can hold."""

@@ -65,17 +65,10 @@ async def open_tokenizer(
     file is not sound or has more tokens than the model has embeddings, UnsupportedModelError for a
     tokenizer of another kind.
     """
-    opened = await _open(tokenizer_json, max_tokens, place, folder)
+    check = partial(check_tokenizer, tokenizer_json, place)
+    opened = await _remembered(tokenizer_json, max_tokens, folder, check)
     _check_fit(opened, max_tokens, n_embeddings, place)
     return opened.tokenizer
-
-
-async def _open(
-    tokenizer_json: bytes, most_tokens: int | None, place: str, folder: str
-) -> OpenedTokenizer:
-    """A tokenizer that cuts at `most_tokens`: made early and taken over, or checked and made."""
-    check = partial(check_tokenizer, tokenizer_json, place)
-    return await _remembered(tokenizer_json, most_tokens, folder, check)
 
 
 async def open_made(tokenizer_json: bytes, n_tokens: int, folder: str = "") -> Tokenizer:
@@ -93,6 +86,7 @@ async def _remembered(
     folder: str,
     check: Callable[[], CheckedTokenizer],
 ) -> OpenedTokenizer:
+    """A tokenizer that truncates at `most_tokens`: one that was made early, or checked and made."""
     if not folder or sys.platform != "emscripten":
         checked = check()
     else:
@@ -138,7 +132,8 @@ async def open_pair_tokenizer(
     Without a pair's template where `max_tokens` leave it no room. Remembered as `open_tokenizer`
     has it. Errors as there, and UnsupportedModelError for templates in each other.
     """
-    opened = await _open(tokenizer_json, None, place, folder)
+    check = partial(check_tokenizer, tokenizer_json, place)
+    opened = await _remembered(tokenizer_json, None, folder, check)
     if opened.templates is None:
         raise UnsupportedModelError(place, "several steps of its post_processor add tokens")
     _check_fit(opened, max_tokens, n_embeddings, place)
