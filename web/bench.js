@@ -116,7 +116,7 @@ function showFailure({ category, what, hint }) {
 function pageFacts() {
   const { userAgent, hardwareConcurrency } = navigator;
   const memory = /** @type {{ deviceMemory?: number }} */ (navigator).deviceMemory;
-  const fact = (/** @type {string | number | boolean} */ value, /** @type {string} */ by) => ({ value, source: `told by ${by}` });
+  const fact = (/** @type {string | number | boolean} */ value, /** @type {string} */ by) => ({ value, source: `reported by ${by}` });
   return {
     time: fact(new Date().toISOString(), "this browser's clock"),
     browser: fact(userAgent, "navigator.userAgent"),

@@ -174,7 +174,7 @@ async function transcribed(session, { id, samples, rate, options }) {
 
 /** @param {any} pyodide @param {any} session @param {import("./protocol.js").BenchRequest} request */
 async function benchOf(pyodide, session, { id, model, quick, environment }) {
-  const facts = { ...environment, pyodide: { value: pyodide.version, source: "told by Pyodide" } };
+  const facts = { ...environment, pyodide: { value: pyodide.version, source: "reported by Pyodide" } };
   const onTier = (/** @type {string} */ figures) => post({ type: "tier", id, figures: JSON.parse(figures) });
   /** @param {string} stage @param {number} done @param {number} total @param {string} unit */
   const onProgress = (stage, done, total, unit) => post({ type: "progress", id, stage, done, total, unit });

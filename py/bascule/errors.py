@@ -119,7 +119,7 @@ class FileChangedError(SourceError):
     category = "changed"
 
     def __init__(self, location: str, problem: str, *, offset: int | None = None) -> None:
-        hint = "Load again; if it goes on, the server sends different files under one name."
+        hint = "Load again; if that does not help, the server sends different files under one name."
         super().__init__(location, problem, offset=offset, hint=hint)
 
 
@@ -241,7 +241,7 @@ class NotFiniteError(BasculeError):
 
 
 class HostMemoryError(BasculeError, MemoryError):
-    """The process, or in a page its WebAssembly heap, has no memory left; None: nobody knows."""
+    """The process, or in a page its WebAssembly heap, is out of memory (`nbytes` None: unknown)."""
 
     category = "memory"
 
@@ -270,7 +270,7 @@ class GpuError(BasculeError):
 
 
 class GpuOutOfMemoryError(GpuError):
-    """The device has no memory left for `nbytes` bytes (None: nobody knows) that were `asked`."""
+    """The device is out of memory for `nbytes` bytes (None: unknown) that were `asked`."""
 
     category = "gpu-memory"
 
@@ -290,7 +290,7 @@ class GpuOutOfMemoryError(GpuError):
 class ShaderError(GpuError):
     """A shader did not compile; `line` and `column` count from 1 in the .wgsl source of that name.
 
-    `column` is 0 where the compiler does not tell it.
+    `column` is 0 where the compiler does not report it.
     """
 
     category = "shader"

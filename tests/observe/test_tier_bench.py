@@ -17,7 +17,7 @@ from bascule.observe.tier_report import (
     TierFigures,
     TierReport,
     measured,
-    told,
+    reported,
     unknown,
 )
 from tests.goldens import TINY_BERT
@@ -31,7 +31,7 @@ async def test_each_tier_that_works_has_figures_and_the_others_a_reason() -> Non
     report = await measure_tiers(
         MODEL,
         quick=True,
-        environment={"browser": told("none", "this test")},
+        environment={"browser": reported("none", "this test")},
         progress=heard.append,
         finished=lambda figures: finished.append(figures.tier),
     )
@@ -95,7 +95,7 @@ def report_of(**changes: Any) -> str:
     """A report's JSON, with other fields."""
     figures = dict.fromkeys(UNITS, measured(2.0))
     tier = TierFigures("wasm", "the CPU", "", {"device": unknown("it has no name")}, figures)
-    report = TierReport(True, "tiny", {"browser": told("X", "navigator.userAgent")}, (tier,))
+    report = TierReport(True, "tiny", {"browser": reported("X", "navigator.userAgent")}, (tier,))
     return json.dumps(report.as_json() | changes)
 
 
@@ -121,7 +121,7 @@ def test_times_and_rates_are_compared_the_right_way_round() -> None:
         (report_of().replace('"copy": {', '"copied": {'), "figures"),
         (report_of().replace('"value": 2.0', '"value": "2"', 1), "number"),
         (report_of().replace('"source": "measured"', '"source": "guessed"', 1), "guessed"),
-        (report_of().replace('"value": "X"', '"value": null'), "told by navigator.userAgent"),
+        (report_of().replace('"value": "X"', '"value": null'), "reported by navigator.userAgent"),
         (report_of(environment=[]), "environment"),
     ],
 )

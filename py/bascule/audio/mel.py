@@ -1,4 +1,4 @@
-"""The log-mel spectrum that Whisper hears (Radford et al. 2022), recorded as a graph.
+"""The log-mel spectrum of Whisper (Radford et al. 2022), recorded as a graph.
 
 A recording of 30 s becomes 3000 frames of 25 ms, one every 10 ms. The Fourier transform of a
 frame is a product with a table of 201 cosines and 201 sines: 0.5 G multiply-adds for 30 s, where

@@ -1,4 +1,4 @@
-"""Samples of a recording: checked, and brought to the rate that a model hears."""
+"""Samples of a recording: checked, and resampled to a model's rate."""
 
 from __future__ import annotations
 

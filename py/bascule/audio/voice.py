@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# Speech that has begun goes on while its probability is no further below the threshold.
+# Speech continues while its probability is no further below the threshold.
 _HYSTERESIS = 0.15
 _LEAST_THRESHOLD = 0.01
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class Arrivals:
-    """Parameters by name. A load marks them; whoever computes waits for those that it reads."""
+    """Parameters by name. A load marks them; computations wait for those that they read."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._missing = set(names)
@@ -29,7 +29,7 @@ class Arrivals:
         self._missing.update(names)
 
     def fail(self, error: BaseException) -> None:
-        """The load has ended; who waits hears why."""
+        """The load has failed; waiting tasks get the error."""
         self._error = error
         self._wake()
 

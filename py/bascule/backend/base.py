@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bascule.base.progress import ProgressCallback
     from bascule.base.turns import DeviceTurns
 
-# Why a device is lost that its own program has closed: nobody wants that one back.
+# `lost` reason after an intentional close; never recovered.
 DESTROYED = "destroyed by the program"
 
 
@@ -90,8 +90,9 @@ class WeightStore(Protocol):
     `targets` maps each parameter's name to the integer that `write` takes. On a WebGPU tier the
     integers are buffer handles; `page_bridge` is then the page's bridge object, so that JavaScript
     may write the network's bytes straight into those buffers, and None everywhere else. `arrivals`
-    tells what has come while a load runs; None where all is there. `streaming` reads the weights
-    again for each pass; None where they stay, as all but those of `Backend.streamed_store` do.
+    has the parameters that have arrived while a load runs; None where all have. `streaming` reads
+    the weights again for each pass; None where they stay, as all but those of
+    `Backend.streamed_store` do.
     """
 
     arrivals: Arrivals | None

@@ -138,7 +138,7 @@ class Step:
     def expected(self, results: Mapping[str, Array]) -> dict[str, Array]:
         """What numpy leaves in each of the values that were found."""
         values = dict(self.values)
-        # numpy changes states and what a result goes on with in place.
+        # numpy changes states, and an operand that the result takes over, in place.
         for each, value in operands_of(self.call):
             if each.updated or each.role == "onto":
                 values[value.name] = values[value.name].copy()

@@ -111,7 +111,7 @@ class FolderRemembered:
 
 def _bytes_of(path: Path) -> bytes:
     """The bytes of a regular file; nothing of one too large to be ours."""
-    # Not blocking: somebody's pipe of that name must not hold us up.
+    # Not blocking: the name may be that of a pipe.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(file.fileno())

@@ -15,13 +15,13 @@ from bascule.errors import InputError, SetupError
 
 
 class ReaderGoneError(Exception):
-    """Whoever read our stdout has ended, as `| head` does: nothing is left to do."""
+    """The reader of stdout has ended, as `| head` does."""
 
 
 class Output(io.TextIOBase):
     """Stdout as commands print to it; `stream` is None where it is closed.
 
-    SetupError where it cannot be written, ReaderGoneError where nobody reads it any more. What its
+    SetupError where it cannot be written, ReaderGoneError where its reader has ended. What its
     encoding lacks is printed as Python's escapes, and a line on stderr says so once.
     """
 
@@ -124,7 +124,7 @@ def standard_streams() -> Generator[Output]:
 def reading() -> Generator[TextIO]:
     """Stdin, while Ctrl+C interrupts at once; SetupError where it is closed or is no text.
 
-    Inside `asyncio.run` the first Ctrl+C only cancels the task, and a read that blocks goes on.
+    Inside `asyncio.run` the first Ctrl+C only cancels the task: a blocking read would continue.
     """
     stdin: TextIO | None = sys.stdin
     if stdin is None:

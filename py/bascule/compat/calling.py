@@ -16,7 +16,7 @@ def n_arguments(func: Callable[..., Any]) -> int:
     """How many parameters without a default it has."""
     try:
         parameters = signature(func).parameters.values()
-    except (TypeError, ValueError):  # some builtins do not tell
+    except (TypeError, ValueError):  # some builtins have no signature
         return 0
     positional = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
     return sum(p.kind in positional and p.default is Parameter.empty for p in parameters)

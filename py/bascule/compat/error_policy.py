@@ -1,4 +1,4 @@
-"""What an error means for whoever might try again, what is done about it, and how often it was."""
+"""The kinds of errors, the action that recovers from each, and counts of both."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from bascule.errors import (
 from bascule.machine.capabilities import Capabilities
 from bascule.machine.requirements import CapabilityRequirements, validate_capabilities
 
-# What counts as recent, and how many failures are kept to tell.
+# The span of recent errors, and how many are kept.
 _RECENT_S = 60.0
 _KEPT = 1000
 # Chunks are halved this often at most; a sixteenth of the memory helps or nothing does.
@@ -43,7 +43,7 @@ _LONGEST_WAIT_S = 30.0
 
 
 class ErrorKind(StrEnum):
-    """What an error means for whoever might try again."""
+    """What an error means for a retry."""
 
     PLATFORM_UNAVAILABLE = "platform-unavailable"  # no such tier, or no accelerator for it
     INITIALIZATION = "initialization"  # an adapter is there, and gives no device
@@ -254,7 +254,7 @@ class ErrorRecovery:
         movable: bool = True,
     ) -> RecoveryAction:
         """What to do about `error`, which `attempt` met after so many `retries` on its tier;
-        whether the work can be done on another tier is for `movable` to tell.
+        `movable` says whether the work can run on another tier.
         """
         classified = self._classify(error) if self._classify is not None else None
         kind = kind_of(error) if classified is None else ErrorKind(classified)

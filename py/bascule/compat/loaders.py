@@ -192,7 +192,7 @@ class ParallelMultimodalLoader:
         return MultimodalModel({name: task.result() for name, task in tasks.items()}, device)
 
     async def _load_whole(self, device: Device) -> MultimodalModel:
-        """Load one folder that has all components; each hears of the whole's progress."""
+        """Load one folder that has all components; all of them report its progress."""
         shared = ProgressiveModelLoader(self._base, chunk_size_mb=self._chunk_size_mb)
         for loader in self._loaders.values():
             shared.register_progress_callback(loader._report)

@@ -33,7 +33,7 @@ from bascule.weights.quantized import format_of, quantizing_nbytes
 # square, as in `tasks/proof.py`.
 _OTHER_KERNELS = 1e-3
 _AS_STORED, STREAMED = "as stored", "streamed"
-# What tells that a stage of streamed weights has run: a few reads of 4 bytes.
+# Reads that wait for a stage of streamed weights: a few of 4 bytes.
 _STAGES_NBYTES = 1024
 # A strategy that needs more than this share of one that costs less is left out.
 _LEAST_GAIN = 0.98

@@ -36,7 +36,7 @@ class MonitoredRun:
         self._errors: dict[BackendType, Exception] = {}
 
     def go(self) -> Any:
-        """What the first backend that succeeds gives; goes on where it has stopped."""
+        """The result of the first backend that succeeds; another call tries the remaining ones."""
         for backend in self._remaining:
             started = perf_counter()
             try:

@@ -49,7 +49,7 @@ _STEPS = 20
 
 
 def kind_of_operation(operation_type: str) -> OperationKind | None:
-    """Return the kind that the words of an operation's name tell; None for another operation."""
+    """Return the kind of an operation by the words of its name; None for another operation."""
     name = operation_type.lower().replace("element_wise", "elementwise")
     words = set(re.findall("[a-z]+2?", name))
     return next((kind for kind, known in _WORDS.items() if words & set(known.split())), None)

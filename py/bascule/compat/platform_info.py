@@ -60,7 +60,7 @@ class DeviceCompatibilityChecker:
 
     @staticmethod
     def is_mps_available() -> Any:
-        """Whether this system has Metal; False where nothing tells (as in a page)."""
+        """Whether this system has Metal; False where it is unknown (as in a page)."""
         return start(_is_mps_available())
 
     @staticmethod
@@ -148,7 +148,7 @@ def info_from(
     webnn_source = (
         f"measured: {machine.problems.get('webnn', 'contexts were asked for')}"
         if machine.webnn is not None
-        else f"unknown: {machine.problems.get('webnn', 'it was not told')}"
+        else f"unknown: {machine.problems.get('webnn', 'it was not probed')}"
     )
     dispatch_source = "measured by a dispatch whose numbers were checked"
     uses_metal = None if machine.backend is None else machine.backend == "Metal"
@@ -161,7 +161,7 @@ def info_from(
         "dispatch": dispatch_source if machine.dispatch is not None else no_adapter,
         "webnn_devices": webnn_source,
         "mps_available": metal.source,
-        "mps_feature_enabled": by_adapter if uses_metal is not None else "unknown: no page is told",
+        "mps_feature_enabled": by_adapter if uses_metal is not None else "unknown in a page",
         "ane_available": webnn_source,
         "data_types": by_adapter,
         "operations_per_second": measured,

@@ -117,7 +117,7 @@ class WebGPUQuantizer(Closing):
 async def _quantized(
     backend: Backend, parameter: Parameter, array: NDArray[Any], tell: Callable[[int], None]
 ) -> tuple[NDArray[np.uint8], Sums]:
-    """The blocks of an array, and what quantizing did; `tell` hears how many numbers are done."""
+    """The blocks of an array, and what quantizing did; `tell` is called with the numbers done."""
     store = backend.store([parameter])
     try:
         staging = staging_nbytes([parameter], backend.limits.binding_nbytes)

@@ -29,7 +29,7 @@ from bascule.machine.pressure import Pressure
 from bascule.machine.requirements import CapabilityRequirements, validate_operation_requirements
 
 _LONGEST_WAIT_S = 30.0
-# A machine that is hot or overworked gets so long to recover before work goes on all the same.
+# How long a hot or overloaded machine may recover before work continues.
 _LONGEST_PAUSE_S = 2.0
 _PAUSE_S = 0.05
 # A device that is too hot gets so many times the wait of another retry.

@@ -116,7 +116,7 @@ class IntelligentBackendSelector:
     ) -> Any:
         """Call `func`, time it, and where it fails try the fallbacks in their order.
 
-        A `func` with a parameter is told which BackendType to run on; one without is simply called
+        A `func` with a parameter gets the BackendType to run on; one without is simply called
         again. Where it gives an awaitable, so does this. With a `workload` the time counts as
         evidence for it. An error passes as it is where there is no fallback; if the fallbacks fail,
         too, BackendsFailedError has all of them.
@@ -330,5 +330,5 @@ def _work(workload: WorkloadCharacteristics) -> tuple[Kind, float]:
     size, shape = workload.data_size, workload.data_shape
     if workload.operation_type not in _PRODUCTS:
         return "pass", size
-    # (..., K) times (K, K); of a flat array nobody knows the K, so a square.
+    # (..., K) times (K, K); of a flat array K is unknown: a square is assumed.
     return "product", size * shape[-1] if len(shape) > 1 else size**1.5

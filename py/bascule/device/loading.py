@@ -225,7 +225,7 @@ async def load_model(
             loaded.yield_to(await open_pressure())
         if not settings.precompile:
             programs = []
-        loaded._follow(_warm_and_fill(loaded, opened, source, fill, programs, tell, clock))
+        loaded._start_loading(_warm_and_fill(loaded, opened, source, fill, programs, tell, clock))
         if settings.wait:
             await loaded.loaded()
     except BaseException as error:

@@ -55,7 +55,7 @@ BROWSER_FACTS: Mapping[str, tuple[SafariFact, ...]] = {
 
 
 def browser_features(browser_info: Mapping[str, Any] | None) -> dict[str, bool]:
-    """Tell whether a browser's version ships each fact; empty for a browser of no row.
+    """Whether a browser's version ships each fact; empty for a browser of no row.
 
     `browser_info` has "name" ("chrome", "Microsoft Edge", "firefox", "safari", ...) and "version".
     An unknown version ships nothing but what every version does.

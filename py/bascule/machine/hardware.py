@@ -27,7 +27,7 @@ class Hardware:
     memory_nbytes: int | None = None
 
 
-# By name: driver files or folders below the root, libraries, Python packages that tell of it.
+# By name: driver files or folders below the root, libraries, Python packages that show it.
 _SIGNS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "cuda": (("proc/driver/nvidia/version", "dev/nvidiactl"), ("cuda", "nvcuda"), ()),
     "rocm": (("dev/kfd", "opt/rocm"), ("amdhip64",), ()),

@@ -59,7 +59,7 @@ def free_nbytes() -> int | None:
 
 
 def memory_nbytes() -> int | None:
-    """Physical memory, or this container's share of it; None where the system does not tell."""
+    """Physical memory, or this container's share of it; None where it is not reported."""
     sizes: list[int] = []
     with suppress(AttributeError, ValueError, OSError):  # Windows has no sysconf
         sizes.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

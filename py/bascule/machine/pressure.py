@@ -1,4 +1,4 @@
-"""How hard the machine works: what Bascule yields to, so that a page stays a good guest.
+"""The load of the machine's processors, to which Bascule yields.
 
 In a page it is the Compute Pressure API (Chromium has it), natively Linux's pressure stall
 information (https://docs.kernel.org/accounting/psi.html). Elsewhere nothing reports it.
@@ -15,7 +15,7 @@ PressureState = Literal["nominal", "fair", "serious", "critical"]
 
 _CPU = Path("/proc/pressure/cpu")
 _INTERVAL_S = 1.0
-# Percent of the last ten seconds in which somebody waited for a processor.
+# Percent of the last ten seconds in which a task waited for a processor.
 _LEVELS: tuple[tuple[float, PressureState], ...] = (
     (90.0, "critical"),
     (60.0, "serious"),
@@ -38,7 +38,7 @@ class Pressure(Protocol):
 
 
 async def open_pressure() -> Pressure | None:
-    """Listen to the machine's pressure; None where it does not tell (`Capabilities.pressure`)."""
+    """Listen to the machine's pressure; None where it is not reported (`Capabilities.pressure`)."""
     if sys.platform == "emscripten":
         from bascule.machine.pressure_browser import watch
 

@@ -122,11 +122,11 @@ def class_of_shapes(shapes: Mapping[str, tuple[int, ...]]) -> ModelClass | None:
     (V, C) of a thousand rows and more read tokens; an encoder normalizes what it reads there.
     """
     sees = any(len(s) == 4 and s[1] == 3 and s[2] == s[3] for s in shapes.values())
-    hears = any(len(s) == 3 and s[1] in (80, 128) and s[2] == 3 for s in shapes.values())
+    has_mel = any(len(s) == 3 and s[1] in (80, 128) and s[2] == 3 for s in shapes.values())
     reads = any(_is_table(n, s) for n, s in shapes.items())
     if sees:
         return "multimodal" if reads else "vision"
-    if hears:
+    if has_mel:
         return "audio"
     if not reads:
         return None

@@ -104,7 +104,7 @@ class HardwareCompatibilityReporter:
         """Hold the memory that is free against what a model takes."""
         nbytes = free_nbytes()
         if nbytes is None:
-            text = "The system does not tell how much memory is free."
+            text = "The system does not report how much memory is free."
             return self._add([Finding("info", "memory", "unknown_memory", text)])
         if nbytes >= LITTLE_NBYTES:
             return []

@@ -15,7 +15,7 @@ from bascule.choosing.switches import read_switches
 from bascule.device.device import Device, open_device
 from bascule.errors import BasculeError, InputError
 from bascule.observe.roofline import QUICK_SIZES, measure_roofline, usual_sizes
-from bascule.observe.tier_report import Fact, TierFigures, TierReport, measured, told, unknown
+from bascule.observe.tier_report import Fact, TierFigures, TierReport, measured, reported, unknown
 from bascule.tasks.embedder import EmbeddingModel
 
 MODEL = "all-MiniLM-L6-v2"
@@ -200,20 +200,20 @@ def _tier(name: str) -> Tier:
 def _device_facts(device: Device) -> dict[str, Fact]:
     adapter = device.adapter
     if adapter is None:
-        return {"device": told(device.device_name, "the tier")}
+        return {"device": reported(device.device_name, "the tier")}
     by = "GPUAdapterInfo" if IN_PAGE else "the driver"
     # A browser that names no adapter does not say either whether the CPU imitates it.
     nameless = unknown(f"{by} names no adapter")
     named = adapter.vendor or adapter.architecture or adapter.device or adapter.description
     return {
-        "device": told(adapter.name, by) if named else nameless,
-        "software": told(adapter.software, by) if named or adapter.software else nameless,
-        "features": told(", ".join(sorted(adapter.features)) or "none", "the adapter"),
+        "device": reported(adapter.name, by) if named else nameless,
+        "software": reported(adapter.software, by) if named or adapter.software else nameless,
+        "features": reported(", ".join(sorted(adapter.features)) or "none", "the adapter"),
     }
 
 
 def _python_facts() -> dict[str, Fact]:
     return {
-        "bascule": told(bascule.__version__, "the package"),
-        "python": told(platform.python_version(), "Python"),
+        "bascule": reported(bascule.__version__, "the package"),
+        "python": reported(platform.python_version(), "Python"),
     }

@@ -11,15 +11,15 @@ from bascule.backend.tiers import TIERS
 from bascule.errors import InputError
 
 FORMAT, VERSION = "bascule.tiers", 1
-_SOURCES = "measured, told by ..., set here, or unknown"
+_SOURCES = "measured, reported by ..., set here, or unknown"
 _WHERE = "a report of tiers"
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A value and its source: "measured", "told by X", "set here" (a size that the run chose) or
-    "unknown: why", with None as the value.
+    """A value and its source: "measured", "reported by X", "set here" (a size that the run chose)
+    or "unknown: why", with None as the value.
     """
 
     value: float | str | bool | None
@@ -36,9 +36,9 @@ def measured(value: float) -> Fact:
     return Fact(value, "measured")
 
 
-def told(value: float | str | bool, by: str) -> Fact:
+def reported(value: float | str | bool, by: str) -> Fact:
     """What something says of itself."""
-    return Fact(value, f"told by {by}")
+    return Fact(value, f"reported by {by}")
 
 
 def unknown(why: str) -> Fact:
@@ -164,7 +164,7 @@ def _facts(record: Mapping[str, Any], name: str) -> dict[str, Fact]:
 
 def _fact(name: str, record: Mapping[str, Any]) -> Fact:
     value, source = record.get("value"), _field(record, "source", str)
-    kinds = {"measured": True, "set here": True, "told by ": True, "unknown: ": False}
+    kinds = {"measured": True, "set here": True, "reported by ": True, "unknown: ": False}
     has_value = next((has for kind, has in kinds.items() if source.startswith(kind)), None)
     if has_value is None:
         raise InputError(_WHERE, f"a source ({_SOURCES}) of {name}", repr(source))

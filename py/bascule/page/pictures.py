@@ -19,7 +19,7 @@ def picture_of(value: Any) -> tuple[str, bytes] | None:
         draw = getattr(value, method, None)
         try:
             data = draw() if callable(draw) else None
-        except Exception:  # IPython, too, goes on to the next form
+        except Exception:  # IPython, too, tries the next form
             continue
         if isinstance(data, str):
             data = data.encode("utf-8")

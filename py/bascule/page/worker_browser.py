@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _PICTURE_ACTIONS = ("search", "like", "classify", "remove")
 M = TypeVar("M", bound=LoadedModel)
-# JavaScript's: hear of a piece of text with the count of tokens, and of progress.
+# JavaScript's callbacks: a piece of text with the count of tokens, and progress.
 ReportPiece = Callable[[str, int], None]
 Report = Callable[..., None]
 P = ParamSpec("P")
@@ -76,7 +76,7 @@ class PageSession:
     async def load(self, model: str, tier: str, report: Report) -> str:
         """Load a model in place of the present one, and stop what that one does.
 
-        `report(stage, done, total, unit)` hears of its progress.
+        `report(stage, done, total, unit)` gets its progress.
         """
         # Here, not in the work: of two loads that begin together the later one stays.
         stopping = self._stop()
@@ -127,7 +127,7 @@ class PageSession:
     ) -> str:
         """Answer a JSON list of messages: the Generation as JSON.
 
-        `report_piece(text, n_tokens)` hears the text as it comes, with the count of tokens so far;
+        `report_piece(text, n_tokens)` gets the text as it comes, with the count of tokens so far;
         `report("prefill", done, total, "tokens")` how much of the prompt is read. For `options` see
         page_text.py. One that is called while another runs waits for its turn.
         """
@@ -158,7 +158,7 @@ class PageSession:
     ) -> str:
         """Transcribe a Float32Array of one channel: the Transcription as JSON, "srt" and "vtt" too.
 
-        `options` are those of `SpeechModel.transcribe` as JSON; `report_segment` hears each segment
+        `options` are those of `SpeechModel.transcribe` as JSON; `report_segment` gets each segment
         as JSON, `report` progress.
         """
         model = self._model_of("transcribe", SpeechModel)
@@ -276,7 +276,7 @@ class PageSession:
         return json.dumps(asdict(stream.result))
 
     def _stop(self) -> asyncio.Future[Any]:
-        """Begin to stop; who awaits the result goes on when all has ended."""
+        """Begin to stop; the result can be awaited until everything has ended."""
         for task in self._running:
             task.cancel()
         return asyncio.gather(*self._running, return_exceptions=True)

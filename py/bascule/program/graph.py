@@ -12,7 +12,7 @@ from bascule.program.program import Attribute, Call, Computed, Dim, Parameter, S
 
 @dataclass
 class Graph:
-    """A forward pass under recording. Values are named by what made them, so that errors tell."""
+    """A forward pass under recording. Values are named by the op that made them, for errors."""
 
     name: str
     inputs: list[Value] = field(default_factory=list[Value])

@@ -93,5 +93,5 @@ class Folder:
         return lowercased(data) if lowercases else data
 
     def tell_tokenizer(self) -> None:
-        """Tell that the tokenizer is there."""
+        """Report that the tokenizer is ready."""
         self.tell(Progress("tokenizer", 1, 1, "files"))

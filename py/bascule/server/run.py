@@ -56,7 +56,7 @@ async def serve(
 
 
 def make_server(app: ASGIApp) -> uvicorn.Server:
-    """A quiet uvicorn server, which ends a second after it is asked to, whoever still downloads."""
+    """A quiet uvicorn server, which stops after a second even during downloads."""
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
     return uvicorn.Server(config)
 

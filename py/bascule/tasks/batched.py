@@ -159,7 +159,7 @@ class BatchedModel(LoadedModel):
         async def run(batch: Batch) -> None:
             nonlocal done
             async with gate:
-                await self._rest()
+                await self._pause_under_pressure()
                 async with self._device.turn():
                     with self._while_open(), self._timed(batch, ran):
                         rows = await self._retried(batch, encoded)
@@ -182,11 +182,11 @@ class BatchedModel(LoadedModel):
             self._counts.texts += len(lengths)
             self._counts.tokens += sum(lengths)
             self._counts.busy_s += seconds
-        self._tell_of(ModelRun(self._verb, seconds, sum(lengths)))
+        self._notify(ModelRun(self._verb, seconds, sum(lengths)))
 
     @contextmanager
     def _timed(self, batch: Batch, ran: list[_Ran]) -> Generator[None]:
-        """Note what a batch takes, unless it has its bucket prepared, which tells nothing."""
+        """Note what a batch takes, unless it prepares its bucket, which is no measure."""
         bucket = batch.bucket
         prepared = self._prepared.get(bucket)
         started = perf_counter()

@@ -221,7 +221,7 @@ class GeneratingModel(LoadedModel, Generic[P]):
                 try:
                     await tokens.aclose()
                 except Exception:
-                    if not self._closed:  # else the step has said so, or nobody asks any more
+                    if not self._closed:  # else the step has raised, or the caller has stopped
                         raise
 
     async def _tokens(
@@ -275,7 +275,7 @@ class GeneratingModel(LoadedModel, Generic[P]):
             most=most,
             slide=asked.slide,
             pace=self._pace(asked.steps_in_flight),
-            rest=self._rest,
+            pause=self._pause_under_pressure,
             stats=stats,
         )
         n_new = 0
@@ -296,7 +296,7 @@ class GeneratingModel(LoadedModel, Generic[P]):
         self._totals["prompt_tokens"] += stats.prompt_tokens
         self._totals["new_tokens"] += stats.new_tokens
         self._totals["generations"] += 1
-        self._tell_of(
+        self._notify(
             ModelRun(
                 "generate",
                 stats.total_s,

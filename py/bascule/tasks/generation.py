@@ -85,7 +85,7 @@ async def prefill(
             cache.set_position(start + done, len(chunk))
             await executable.submit({**cache.sizes, "T": len(chunk)}, {})
             done += len(chunk)
-            # Reading a word tells when the pass is over, and that the device is still there.
+            # Reading a word waits for the pass, and fails if the device is lost.
             waiting.append(cache.read_tokens(start + done - 1, 1)[1])
             if len(waiting) >= _PREFILL_IN_FLIGHT:
                 await _all(waiting.popleft())
@@ -106,11 +106,11 @@ async def decode(
     most: int,
     slide: bool,
     pace: Pace,
-    rest: Callable[[], Awaitable[bool]],
+    pause: Callable[[], Awaitable[bool]],
     stats: GenerationStats,
 ) -> AsyncGenerator[int]:
-    """Feed token `last`, then give at most `most` new ones; whoever has enough stops asking.
-    `rest` is awaited before more is queued; where it gives True nothing is queued ahead.
+    """Feed token `last`, then yield at most `most` new ones; the caller may stop at any time.
+    `pause` is awaited before more is queued; where it returns True nothing is queued ahead.
 
     Each step's token stays on the device, where the next step finds it. The cache's `ids` end with
     the token before the one given last: what was computed past that was in vain.
@@ -124,9 +124,9 @@ async def decode(
     flights: deque[tuple[memoryview, list[Awaitable[None]]]] = deque()
     try:
         while n_yielded < most:
-            in_flight = 1 if await rest() else pace.in_flight
+            in_flight = 1 if await pause() else pace.in_flight
             while asked < most and len(flights) < in_flight:
-                # The first token travels alone: it is what somebody waits for.
+                # The first token is read alone: the user waits for it.
                 steps = min(pace.steps, most - asked) if asked else 1
                 await cache.reserve(start + asked + steps + 1, slide=slide)
                 await executable.submit(cache.sizes, {}, steps)

@@ -81,7 +81,7 @@ async def _install(
         await fetch(fresh, tell)
         if faults := await asyncio.to_thread(_faults, fresh, model):
             raise ModelFileError(model.name, f"what was fetched is not the model: {faults[0]}")
-        # It may tell of files that are gone now.
+        # It may list files that are gone now.
         (home / MANIFEST).unlink(missing_ok=True)
         for file in model.files:
             (home / file).parent.mkdir(parents=True, exist_ok=True)

@@ -84,7 +84,7 @@ class ImageRuns(LoadedModel):
                 await self._seen(f"{verb}, images[{at}]", listed[at])
                 for at in range(done, done + size)
             ]
-            await self._rest()
+            await self._pause_under_pressure()
             async with self._device.turn():
                 with self._while_open():
                     parts.append(await self._retried_images(np.stack(seen), done))

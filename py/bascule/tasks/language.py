@@ -143,7 +143,7 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
             most=1,
             slide=False,
             pace=Pace(1, 1),
-            rest=self._rest,
+            pause=self._pause_under_pressure,
             stats=GenerationStats(prompt_tokens=len(ids)),
         )
         async with aclosing(steps):

@@ -1,4 +1,4 @@
-"""What every loaded model is: weights on a tier, a load that may still run, and a life's end."""
+"""Base class of loaded models: owns backend and weights, recovers from lost devices, closes."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from bascule.tasks.proof import Proof, Prover, Sample
 from bascule.weights.quantized import QuantizationReport
 from bascule.weights.recorded import FilesRead
 
-# What makes a model go on elsewhere; see `LoadedModel.revive`.
+# Errors after which a model continues on another device; see `LoadedModel.revive`.
 DEVICE_ERRORS = (DeviceLostError, WrongResultError)
-# The device's memory has ended, or the process's.
+# The device is out of memory, or the process.
 NO_MEMORY = (GpuOutOfMemoryError, MemoryError)
 
 
@@ -62,7 +62,7 @@ class ModelRun:
 
 
 _CLOSED = "the model was closed while it worked"
-# How long a run waits for the machine to catch its breath.
+# How long a run pauses under critical pressure.
 _PAUSE_S = 0.05
 
 
@@ -114,7 +114,7 @@ class Placement:
 class LoadedModel(Closing):
     """`tier` is the tier that runs, `tier_reason` why that one, `device_name` its device, `weights`
     the memory that holds its parameters, `quantization` what quantizing did to them, once it is
-    done; `proof` says how its answers were proven, and what was left on the way; `fallbacks` are
+    done; `proof` says how its answers were proven, and what was rejected; `fallbacks` are
     the rewrites by which its programs keep within the device's limits. Close it to free the
     device's memory.
     """
@@ -129,7 +129,7 @@ class LoadedModel(Closing):
         self.quantization: QuantizationReport | None = None
         self.proof = Proof()
         self.files: FilesRead | None = None  # which the load asked for, once it has ended
-        self.wrong_tiers: dict[Tier, str] = {}  # those that were left for wrong numbers, and why
+        self.wrong_tiers: dict[Tier, str] = {}  # those rejected for wrong numbers, and why
         self._backend = backend
         self._owns_backend = placement.owns_backend
         self._on_close = placement.on_close
@@ -154,8 +154,8 @@ class LoadedModel(Closing):
             f"{self.weights.nbytes:,} bytes of weights{state}>"
         )
 
-    def _follow(self, loading: Coroutine[Any, Any, None]) -> None:
-        """Run what fills the weights; a pass waits for the layers that it needs."""
+    def _start_loading(self, loading: Coroutine[Any, Any, None]) -> None:
+        """Start the task that fills the weights; a pass waits for the layers that it needs."""
 
         def ended(task: asyncio.Task[None]) -> None:
             arrivals = self.weights.arrivals
@@ -195,32 +195,32 @@ class LoadedModel(Closing):
             await self._prover.check(self)
 
     def _note_steps(self, steps: Sequence[str]) -> None:
-        """Add what was left for wrong numbers to the report."""
+        """Add what was rejected for wrong numbers to the report."""
         fresh = [step for step in steps if step not in self.proof.steps]
         self.proof = replace(self.proof, steps=(*self.proof.steps, *fresh))
         self.tier_reason = "; ".join([self.tier_reason, *fresh])
 
     async def revive(self, lost: DeviceLostError | WrongResultError, on: Backend) -> None:
-        """Go on where the work can be done, for work that has failed `on` a backend: on another
-        device, the weights loaded again, for one that was lost; with float32 for float16, or on
-        another tier, for one that is wrong. Raises `lost` where that is not to be: the device was
-        closed on purpose, or the model is.
+        """Continue work that has failed `on` a backend: a lost device is replaced by another one,
+        with the weights loaded again; for wrong results a float16 cache falls back to float32,
+        then the tier to another one. Raises `lost` where the device was closed on purpose, or the
+        model is closed.
         """
         async with self._reviving.turn():
             if self._closed or self._backend.lost == DESTROYED:
                 raise lost
             if on is not self._backend:
-                return  # somebody else who waited for this device has seen to it
+                return  # another task has replaced this device already
             if isinstance(lost, DeviceLostError):
-                await self._go_elsewhere(lost)
+                await self._replace_device(lost)
             elif self.has_f16_cache or not lost.f16_cache:
-                await self._leave(lost)
+                await self._demote(lost)
 
-    async def _leave(self, wrong: WrongResultError) -> None:
-        """What is wrong, step by step, until the answers are right."""
+    async def _demote(self, wrong: WrongResultError) -> None:
+        """Fall back from a float16 cache, then from the tier, until the answers are right."""
         while True:
             if not (wrong.f16_cache and self._without_f16_cache(wrong.found)):
-                await self._leave_tier(wrong)
+                await self._demote_tier(wrong)
             try:
                 await self._prepare()
                 await self._prove()
@@ -228,23 +228,23 @@ class LoadedModel(Closing):
             except WrongResultError as other:
                 wrong = other
 
-    async def _leave_tier(self, wrong: WrongResultError) -> None:
+    async def _demote_tier(self, wrong: WrongResultError) -> None:
         tier, why = self.tier, f"{wrong.where} comes out wrong ({wrong.found})"
         self.wrong_tiers[tier] = why
         try:
-            await self._go_elsewhere(wrong)
+            await self._replace_device(wrong)
         except TierUnavailableError as none:
             raise wrong if self._prover is None else self._prover.verdict(wrong, none) from none
         # The reason for the other tier has it already.
         self.proof = replace(self.proof, steps=(*self.proof.steps, f"{tier} was left: {why}"))
 
-    async def _go_elsewhere(self, why: DeviceLostError | WrongResultError) -> None:
+    async def _replace_device(self, why: DeviceLostError | WrongResultError) -> None:
         reopened = await self._reopen(self)
         if self._closed:
             reopened.weights.close()
             reopened.backend.close()
             raise why
-        self._let_go()
+        self._release()
         self._move(reopened)
 
     @property
@@ -264,7 +264,7 @@ class LoadedModel(Closing):
     async def tune(
         self, budget_s: float = 30.0, *, progress: ProgressCallback | None = None
     ) -> TuneReport:
-        """Measure on this device which kernels are fastest for this model; they serve from then on.
+        """Measure on this device which kernels are fastest for this model, and use them afterwards.
 
         What is measured is remembered for the next load. Cancelling keeps what is finished.
         """
@@ -352,8 +352,8 @@ class LoadedModel(Closing):
             self._pressure.close()
         self._pressure = pressure
 
-    async def _rest(self) -> bool:
-        """Pause if the machine is under critical pressure, and tell whether it is."""
+    async def _pause_under_pressure(self) -> bool:
+        """Pause if the machine is under critical pressure; whether it is."""
         if self._pressure is None or self._pressure.state != "critical":
             return False
         self._yields += 1
@@ -398,7 +398,7 @@ class LoadedModel(Closing):
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    def _tell_of(self, run: ModelRun) -> None:
+    def _notify(self, run: ModelRun) -> None:
         for listener in tuple(self._listeners):
             listener(run)
 
@@ -427,11 +427,11 @@ class LoadedModel(Closing):
         self._device.when_free(self._end)
 
     def _end(self) -> None:
-        self._let_go()
+        self._release()
         self._on_close()
 
-    def _let_go(self) -> None:
-        """Of all that is on the device, and of the device."""
+    def _release(self) -> None:
+        """Free everything on the device, and the device if the model owns it."""
         self._close_programs()
         if self._loading is not None:
             cancel_from_anywhere(self._loading)

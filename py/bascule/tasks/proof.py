@@ -79,7 +79,7 @@ class Prover(Protocol):
         ...
 
     def verdict(self, wrong: WrongResultError, none: TierUnavailableError) -> BasculeError:
-        """What to tell where no tier is left that may be right."""
+        """The error to raise where no other tier remains."""
         ...
 
 

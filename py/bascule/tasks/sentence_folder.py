@@ -113,7 +113,7 @@ def _listed(data: bytes, where: str) -> list[tuple[str, str]]:
 
 
 def _kind(kind: str, _: str) -> str:
-    """The name of a class of sentence-transformers itself; "" for anybody else's."""
+    """The name of a class of sentence-transformers itself; "" for another library's."""
     return kind.rsplit(".", 1)[-1] if kind.startswith("sentence_transformers.") else ""
 
 

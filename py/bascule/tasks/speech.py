@@ -213,7 +213,7 @@ class SpeechModel(LoadedModel):
                 backend = self.backend
                 with self._while_open():
                     try:
-                        await self._rest()
+                        await self._pause_under_pressure()
                         prepared = await self._ready()
                         await self._encode(prepared, sound)
                         decoder = self._decoder(prepared)

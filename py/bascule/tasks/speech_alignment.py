@@ -41,7 +41,7 @@ def _median(x: Array) -> Array:
 def warping_path(cost: Array) -> tuple[Array, Array]:
     """Return the cheapest monotonic path through cost (N, M): its rows, and its columns.
 
-    It begins at (0, 0), ends at (N - 1, M - 1) and goes on by a row, a column or both. A diagonal
+    It begins at (0, 0), ends at (N - 1, M - 1) and advances by a row, a column or both. A diagonal
     of the matrix depends on the two before it alone, so that each is one step of numpy.
     """
     n, m = cost.shape

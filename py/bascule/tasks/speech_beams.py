@@ -71,7 +71,7 @@ async def search_beams(
         finished += ended
         if not grown or len(finished) >= search.enough:
             break
-        # Without a length penalty a text that goes on can only lose.
+        # Without a length penalty a longer text can only score lower.
         certain = max((each.total for each in finished), default=-np.inf)
         if not search.length_penalty and certain >= grown[0].total:
             break

@@ -32,7 +32,7 @@ class TranscribeOptions(TypedDict, total=False):
     `beam_size` texts is taken: of `beam_size` times `patience` that have ended, the one of the
     largest log probability over its length to the power of `length_penalty`. With `vad_filter`
     pauses of 2 s and more are not decoded: what is quiet, or what a voice activity model given
-    there hears no speech in.
+    there detects no speech in.
     """
 
     sample_rate: int | None

@@ -82,7 +82,7 @@ class WindowDecoder:
         return result
 
     def is_silence(self, heard: Heard, asked: Asked) -> bool:
-        """Whether nobody speaks in the window."""
+        """Whether the window has no speech."""
         improbable = heard.mean_log_probability < asked.least_probable
         return heard.no_speech_probability > asked.most_silent and improbable
 

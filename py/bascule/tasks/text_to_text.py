@@ -277,7 +277,7 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
                 writing.asked.progress(n_tokens, n_tokens)
         at = 0
         while any(not writing.result.stop_reason for writing in writings):
-            await self._rest()
+            await self._pause_under_pressure()
             targets = [[start, *writing.result.ids] for writing in writings]
             tokens = [target[at] if at < len(target) else start for target in targets]
             async with self._device.turn():

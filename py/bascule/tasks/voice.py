@@ -42,7 +42,7 @@ def _program(family: VoiceFamily, count: int) -> Program:
 
 
 class VoiceActivityModel(LoadedModel):
-    """Tells where in a recording somebody speaks; made by `bascule.load`.
+    """Finds speech in a recording; made by `bascule.load`.
 
     `window_s` is the length of a window in seconds. Close it, or use it in `async with`, to free
     the device's memory.
@@ -115,7 +115,7 @@ class VoiceActivityModel(LoadedModel):
             most = _PASSES[0] if total - done > _PASSES[-1] else _PASSES[-1]
             count = min(most, total - done)
             frames = self._frames(samples, done, most)
-            await self._rest()
+            await self._pause_under_pressure()
             logits, state = await self._on_device(frames, state, count)
             results.append(1 / (1 + np.exp(-np.maximum(logits, -80))))
             done += count

@@ -116,7 +116,7 @@ def cuts_words_alone(known: str) -> bool:
 
 
 class UnknownCut(Exception):
-    """Tells which step of a tokenizer.json is not known."""
+    """Names an unknown step of a tokenizer.json."""
 
 
 def pretokenizer_of(

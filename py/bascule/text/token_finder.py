@@ -46,7 +46,7 @@ class TokenFinder:
                     yield start.start(), token
 
     def begins_longer(self, text: str) -> bool:
-        """Whether a text is the beginning of a token that goes on."""
+        """Whether a text is the beginning of a longer token."""
         after = bisect_right(self._sorted, text)
         return after < len(self._sorted) and self._sorted[after].startswith(text)
 

@@ -33,7 +33,7 @@ def take_early(key: str) -> OpenedTokenizer | None:
     except ValueError:
         return None  # a damaged entry: the file is checked again
     result = OpenedTokenizer(PageTokenizer(early.tokenizer), n_tokens, int(early.nAdded), templates)
-    early.tokenizer, early.taken = None, True  # whoever counts it does not keep it alive
+    early.tokenizer, early.taken = None, True  # its statistics do not keep it alive
     return result
 
 
@@ -51,7 +51,7 @@ async def remember_checked(
         "templates": checked.templates and checked.templates.as_json(),
         "json": checked.json.decode(),
     }
-    # Not awaited: the load goes on, and the promise never rejects.
+    # Not awaited: the load continues, and the promise never rejects.
     text.keepChecked(remembered, idb, folder, json.dumps(record, ensure_ascii=False))
 
 

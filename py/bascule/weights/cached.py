@@ -1,5 +1,5 @@
 """One file by chunks: from the cache where a chunk is there and its hash is right, else from the
-network, and then into the cache before anybody sees it.
+network, and then stored in the cache before it is returned.
 
 web/bridge/download.js does the same in a page.
 """
@@ -139,7 +139,7 @@ class CachedFile:
             self._use = self._journal.hold(self._key)
 
     async def read_all(self, most: int) -> bytes:
-        """All bytes of a small file, whose size the server need not tell."""
+        """All bytes of a small file, whose size the server need not report."""
         if self.entry.nbytes >= 0:
             return b"".join([await self.chunk(i) for i in range(len(self.entry.hashes))])
         data = await self.remote.whole(most)

@@ -87,7 +87,7 @@ class GgufHeader:
 
 @dataclass(frozen=True, slots=True)
 class NeedMore:
-    """The header goes on past the bytes given; give at least the file's first `nbytes`."""
+    """The header is longer than these bytes; pass at least the file's first `nbytes`."""
 
     nbytes: int
 
@@ -115,7 +115,7 @@ async def read_gguf_header(
 def parse_gguf(data: bytes, file_nbytes: int, place: str) -> GgufHeader | NeedMore:
     """The header of the file of `file_nbytes` bytes that begins with `data`.
 
-    NeedMore if it goes on past `data`: it asks for twice as much at least, so that a caller who
+    NeedMore if it is longer than `data`: it asks for twice as much at least, so that a caller who
     follows it parses each byte about twice in all. Never NeedMore if `data` is the whole file.
     ModelFileError for anything but a sound header of at most MOST_HEADER_NBYTES whose tensors lie
     inside the file and do not overlap; `place` names the file there.

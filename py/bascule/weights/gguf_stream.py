@@ -1,7 +1,7 @@
 """Loading a GGUF file: its header first, then its tensors stream into a weight store as they are.
 
-A program is made from the header: when a load begins anew and the header is another one by then, it
-is another model, and the load ends.
+A program is made from the header: if the file has another header when a load restarts, the load
+fails.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bascule.weights.names import MODEL_GGUF
 from bascule.weights.plan import plan_pieces
 from bascule.weights.safetensors import TensorInfo
 from bascule.weights.source import Source
-from bascule.weights.stream import fill, nothing_arrived, with_restarts
+from bascule.weights.stream import fill, mark_missing, with_restarts
 
 
 async def find_gguf(source: Source) -> str | None:
@@ -63,7 +63,7 @@ async def load_gguf_weights(
     """Fill `store` with `parameters`, in their order, from the file that `header` was read from.
 
     Parameters of f32 take F32, F16 or BF16 tensors, widened; those of another dtype take a tensor's
-    bytes as they are. `store.arrivals` hears of each parameter that is whole. Restarts and errors
+    bytes as they are. `store.arrivals` is notified of each complete parameter. Restarts and errors
     are those of `load_weights`; FileChangedError also where the file has a new header by now.
     """
     place = f"{source.location}/{file}"
@@ -79,7 +79,7 @@ async def load_gguf_weights(
         await fill(source, plan, store, progress)
 
     async def start_over(changed: str) -> None:
-        nothing_arrived(store, parameters)
+        mark_missing(store, parameters)
         await source.forget(changed)
         if await read_gguf(source, file) != header:
             raise FileChangedError(place, "it has become another model meanwhile")

@@ -234,7 +234,7 @@ class Journal:
         return Space(min(limit - ours, disk), min(limit - held, disk + ours - held))
 
     def make_room(self, nbytes: int, most: int | None = None) -> int:
-        """Drop what nobody names, then what was used least recently, until `nbytes` more fit.
+        """Evict orphaned chunks, then the least recently used files, until `nbytes` more fit.
 
         Nothing that is in use, and nothing at all if that would not be enough. Returns the bytes
         that do not fit all the same.

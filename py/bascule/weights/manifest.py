@@ -99,7 +99,7 @@ def _is_hash(value: Any) -> TypeGuard[str]:
 def make_manifest(
     folder: Path, files: Mapping[str, Path], chunk_nbytes: int, tell: Callable[[int], None]
 ) -> bytes:
-    """The manifest of these files (name in the model to path); `tell` hears of bytes read."""
+    """The manifest of these files (name in the model to path); `tell` gets the bytes read."""
     check_chunk_nbytes(chunk_nbytes)
     if not files:
         raise InputError("manifest", "a folder with a model's files", str(folder))

@@ -23,7 +23,7 @@ from bascule.program.program import Parameter
 from bascule.weights.pieces import ELEMENT_NBYTES
 from bascule.weights.plan import Planned, plan_pieces
 from bascule.weights.source import Source
-from bascule.weights.stream import Headers, fill, nothing_arrived, read_headers, with_restarts
+from bascule.weights.stream import Headers, fill, mark_missing, read_headers, with_restarts
 
 # What becomes blocks at once: 4 MiB of float32.
 SLAB_BLOCKS = 1 << 15
@@ -103,8 +103,8 @@ def report_of(parameter: Parameter, sums: Sums | None) -> TensorReport:
 def quantizing_nbytes(parameters: Sequence[Parameter], chunk_nbytes: int) -> int:
     """Return the most that `load_quantized` holds on a device beside the weights themselves.
 
-    Halves of a chunk are widened, slabs start at multiples of an alignment, and of each quantized
-    parameter sums are kept, 16 bytes for each 64 blocks of a slab.
+    Float16 numbers of a chunk are widened, slabs start at multiples of an alignment, and of each
+    quantized parameter sums are kept, 16 bytes for each 64 blocks of a slab.
     """
     sizes = [4 * prod(p.shape) for p in parameters if p.dtype != "f32"]
     if not sizes:
@@ -159,7 +159,7 @@ async def load_quantized(
             quantizer.close()
 
     async def start_over(file: str) -> None:
-        nothing_arrived(store, parameters)
+        mark_missing(store, parameters)
         await source.forget(file)
 
     sums = await with_restarts(source, attempt, start_over)

@@ -58,7 +58,7 @@ class Version:
     modified: str = ""
 
     def agrees(self, other: Version) -> bool:
-        """Equal in all that both tell; ETags by weak comparison (RFC 9110, 8.8.3.2)."""
+        """Equal in all that both have; ETags by weak comparison (RFC 9110, 8.8.3.2)."""
         pairs = (
             (self.nbytes, other.nbytes),
             (self.etag.removeprefix("W/"), other.etag.removeprefix("W/")),
@@ -127,7 +127,7 @@ class Remote:
             async with self._ask("HEAD", {}, patience) as response:
                 refused = response.status_code not in _RETRIED and response.status_code >= 400
             if refused and response.status_code not in (404, 410):
-                # Some servers refuse HEAD; one byte tells as much.
+                # Some servers reject HEAD; a request for one byte has the same headers.
                 async with self._ask("GET", {"Range": "bytes=0-0"}, patience) as response:
                     pass
             self._refuse(response, 0)
@@ -137,7 +137,7 @@ class Remote:
         return self.version
 
     async def whole(self, most: int) -> bytes:
-        """A whole file whose size the server need not tell; ModelFileError past `most` bytes."""
+        """A whole file whose size the server need not report; ModelFileError past `most` bytes."""
 
         async def fetch() -> bytes:
             result = bytearray()

@@ -22,8 +22,8 @@ async def write_safetensors(
 ) -> None:
     """Write tensors to a new file, in their order, 4 MiB in memory at a time.
 
-    `read` gives bytes of where they lie now by offset and count; `tell` hears of the bytes written
-    and of all. OSError where the file cannot be written, and what `read` raises.
+    `read` gives bytes of where they lie now by offset and count; `tell` gets the bytes written and
+    those of all. OSError where the file cannot be written, and what `read` raises.
     """
     listed = list(tensors)
     total, done = sum(tensor.nbytes for tensor in listed), 0

@@ -68,7 +68,7 @@ class Source(Protocol):
     ) -> None:
         """Copy pieces into the store, chunk by chunk in the order in which the pieces need them.
 
-        `report` hears of a chunk before the next is written. Cancelling stops between chunks.
+        `report` is called for a chunk before the next is written. Cancelling stops between chunks.
         """
         ...
 

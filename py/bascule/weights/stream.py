@@ -51,7 +51,7 @@ async def load_weights(
     """Fill `store` with `parameters`, in their order, from model.safetensors or its shards.
 
     `headers` reads other files, or names tensors otherwise. F16 and BF16 become float32.
-    `store.arrivals` hears of each parameter that is whole. A file that changes on the server
+    `store.arrivals` is notified of each complete parameter. A file that changes on the server
     meanwhile, or is not the promised one, is dropped and loaded again (three times, and once).
     Raises ModelFileError for a file that is unsound or lacks a tensor, UnsupportedModelError for a
     dtype that is no float, SourceError when reading fails. With `parallel` two shards come at a
@@ -66,7 +66,7 @@ async def load_weights(
         await fill(source, plan, store, progress, parallel)
 
     async def start_over(file: str) -> None:
-        nothing_arrived(store, parameters)
+        mark_missing(store, parameters)
         await source.forget(file)
 
     await with_restarts(source, attempt, start_over)
@@ -99,8 +99,8 @@ async def with_restarts(
         await start_over(check_file(file))
 
 
-def nothing_arrived(store: WeightStore, parameters: Sequence[Parameter]) -> None:
-    """Take back what was said of these parameters: they are missing again."""
+def mark_missing(store: WeightStore, parameters: Sequence[Parameter]) -> None:
+    """Mark these parameters as missing again."""
     if store.arrivals is not None:
         store.arrivals.restart(parameter.name for parameter in parameters)
 
@@ -115,8 +115,9 @@ async def fill(
 ) -> None:
     """Stream what was planned into the store, file by file; with `parallel` two at a time.
 
-    `whole` hears of each piece once all of it was written, before anything else is. What a store
-    streams is read once here, which verifies it and brings it into the cache, and written nowhere.
+    `whole` is called with each piece once all of it was written, before anything else is. What a
+    store streams is read once here, which verifies it and brings it into the cache, and written
+    nowhere.
     """
     arrived = _Arrived(plan, store.arrivals, progress, whole)
     if store.streaming is not None:

@@ -23,7 +23,7 @@ Translation = Callable[[Recipe, Call, Operands], int]
 
 
 def dim_input(dim: Dim) -> str:
-    """The name of the input that tells a run's own size of `dim`."""
+    """The name of the input with a run's own size of `dim`."""
     return f"size of {dim.name}"
 
 
@@ -58,7 +58,7 @@ def linear(recipe: Recipe, call: Call, operands: Operands) -> int:
 
 
 def gated_linear(recipe: Recipe, call: Call, operands: Operands) -> int:
-    """One gemm whose halves are the gate and what it lets through."""
+    """One gemm whose two parts are the gate and what it multiplies."""
     x, weight, *_ = _two(operands)
     shape = call.result.limits
     rows, n = prod(shape[:-1]), shape[-1]
@@ -115,8 +115,8 @@ def attention(recipe: Recipe, call: Call, operands: Operands) -> int:
         split = (batch, tokens, heads, size)
         part = recipe.step("reshape", [part], split, split)
         order = (0, 2, 3, 1) if at == 1 else (0, 2, 1, 3)  # k lies transposed
-        turned = tuple(split[axis] for axis in order)
-        parts.append(recipe.step("transpose", [part], turned, permutation=order))
+        permuted = tuple(split[axis] for axis in order)
+        parts.append(recipe.step("transpose", [part], permuted, permutation=order))
     q, k, v = parts
     square, mixed = (batch, heads, tokens, tokens), (batch, heads, tokens, size)
     scores = recipe.step("matmul", [q, k], square)

@@ -62,8 +62,8 @@ def _convolution(
 ) -> Value:
     """Record rows of windows (W * T, C) -> (W * T', N), each window convolved over its T alone."""
     count, length, n, c = shape
-    turned = graph.call("transpose", graph.reshape(x, (count, length, c)), axes="021")
-    image = graph.reshape(turned, (count, c, length, 1))
+    transposed = graph.call("transpose", graph.reshape(x, (count, length, c)), axes="021")
+    image = graph.reshape(transposed, (count, c, length, 1))
     places = {"stride_y": 1, "stride_x": stride, "pad_y": 0, "pad_x": 1, "first": 0, "lines": 0}
     seen = graph.call("patches", image, k_height=c, k_width=_WIDTH, **places)
     weight = graph.parameter(f"{name}.weight", (n, c * _WIDTH))

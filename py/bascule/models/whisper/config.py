@@ -9,7 +9,7 @@ from bascule.errors import ModelFileError
 from bascule.models.settings import MOST_LAYERS, Settings
 from bascule.models.speech.config import Half, SpeechConfig
 
-# Of both halves of the model: larger ones are no Whisper.
+# Of encoder and decoder: larger ones are no Whisper.
 _MOST_PLACES = 1 << 15
 _MOST_TOKENS = 512  # what the table of angles in `graph` is made for
 _MOST_BANDS = 1 << 10

@@ -91,25 +91,25 @@ def rope_append(
     over = slice(part.first_head * size, (part.first_head + part.n_heads) * size)
     q, k, v = np.split(qkv, (width, width + kv_width), axis=1)
     at = positions % len(cache)
-    y[:, over] = _turned(q[:, over], angles, positions, size, pairs)
-    cache[at, : part.n_kept * size] = _turned(k[:, columns], angles, positions, size, pairs)
+    y[:, over] = _rotated(q[:, over], angles, positions, size, pairs)
+    cache[at, : part.n_kept * size] = _rotated(k[:, columns], angles, positions, size, pairs)
     cache[at, part.n_kept * size :] = v[:, columns]
     return y
 
 
-def _turned(x: Array, angles: Array, positions: Array, size: int, pairs: str) -> Array:
-    """Heads of that size, side by side in x (T, ...), turned by their positions' angles."""
+def _rotated(x: Array, angles: Array, positions: Array, size: int, pairs: str) -> Array:
+    """Heads of that size, side by side in x (T, ...), rotated by their positions' angles."""
     half = size // 2
     turns = angles[..., :half] + 1j * angles[..., half:]  # (256 + R, D / 2)
     turn = (turns[positions % 256] * turns[256 + positions // 256])[:, None, :]
-    turned = x.reshape(len(x), -1, size)
+    rotated = x.reshape(len(x), -1, size)
     if pairs == "adjacent":
-        z = (turned[..., 0::2] + 1j * turned[..., 1::2]) * turn
-        turned = np.stack((z.real, z.imag), axis=-1).reshape(turned.shape)
+        z = (rotated[..., 0::2] + 1j * rotated[..., 1::2]) * turn
+        rotated = np.stack((z.real, z.imag), axis=-1).reshape(rotated.shape)
     else:
-        z = (turned[..., :half] + 1j * turned[..., half:]) * turn
-        turned = np.concatenate((z.real, z.imag), axis=-1)
-    return turned.reshape(x.shape).astype(x.dtype)
+        z = (rotated[..., :half] + 1j * rotated[..., half:]) * turn
+        rotated = np.concatenate((z.real, z.imag), axis=-1)
+    return rotated.reshape(x.shape).astype(x.dtype)
 
 
 def kv_append(kv: Array, cache: Array, position: Array) -> Array:
@@ -173,8 +173,8 @@ ROWS = (
         "rope_append",
         (*inputs("qkv"), Operand("cache", "state", updated=True), _ANGLES, POSITION, onto()),
         {**_HEADS, "pairs": str, **KEPT},
-        "q and k turned by their positions' angles; k and v into the cache; y = q; of the KV heads "
-        "that the cache keeps and the heads over them, the rest as in `onto`",
+        "q and k rotated by their positions' angles; k and v into the cache; y = q; of the KV "
+        "heads that the cache keeps and the heads over them, the rest as in `onto`",
         _rope_append,
         numpy=rope_append,
         defaults=_WHOLE_CACHE,

@@ -55,7 +55,7 @@ class Part:
         return max(0, min(tokens - self.first_query, self.n_queries))
 
     def check(self, op: str) -> None:
-        """InputError where heads and queries are none, where a part has some KV head's heads and
+        """InputError for an empty part, one that splits a KV group, and
         some of another's, and where its KV heads are not kept."""
         shared, first, end = self.heads // self.kv_heads, self.first_head, self._end
         aligned = first % shared == 0 and self.n_heads % shared == 0

@@ -34,7 +34,7 @@ _HALVES: Mapping[DType, tuple[tuple[int, float], ...]] = {
 # Far from where top-p and min-p cut, and from each other: rounding changes no draw.
 _LIKELY = (6.0, 5.5, 5.0, 4.5, 4.0, -4.0)
 _SEED = 11
-# Numbers of a weight that tell how large all of them are.
+# Numbers of a weight from which the size of all is estimated.
 _SOME = 1 << 14
 
 
@@ -141,8 +141,8 @@ def matrix(draw: Draw) -> Array:
     block = block_of(value.dtype)
     raw = rng.integers(0, 256, (count // block.n_elements, block.nbytes), np.uint8)
     for at, size in _HALVES[value.dtype]:
-        halves = size * rng.uniform(0.5, 1.5, len(raw)) * rng.choice((-1, 1), len(raw))
-        raw[:, at : at + 2] = halves.astype("<f2")[:, None].view(np.uint8)
+        scales = size * rng.uniform(0.5, 1.5, len(raw)) * rng.choice((-1, 1), len(raw))
+        raw[:, at : at + 2] = scales.astype("<f2")[:, None].view(np.uint8)
     return raw.reshape(-1)
 
 

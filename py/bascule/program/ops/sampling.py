@@ -17,7 +17,7 @@ from bascule.program.ops.table import Op, Operand, first_two, need
 from bascule.program.program import Attribute, Shape
 
 # The token of logits of which one is NaN, or the highest infinite. The host reads tokens anyway:
-# this one tells it, at no cost, that something is broken.
+# this one reports the fault at no cost.
 NOT_A_TOKEN = 0xFFFFFFFF
 
 SETTINGS = 8  # words of a sampler's settings
@@ -27,7 +27,7 @@ _LOGITS = Operand("logits", "input", cut=(1, samples.VOCABULARY), sample=samples
 _SETTINGS = Operand("settings", "state", sample=samples.settings)
 _KINDS = Operand("kinds", "state", cut=(0, samples.VOCABULARY), sample=samples.kinds)
 _RULES = Operand("rules", "state", sample=samples.rules)
-# The states of a text that goes on.
+# The states of a text, which grows by a token.
 _APPENDED = (replace(TOKENS, updated=True), replace(POSITION, updated=True))
 
 
