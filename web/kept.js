@@ -94,7 +94,7 @@ export class CachePanel {
   async #verify() {
     this.#status.textContent = "Verifying…";
     const damaged = Object.keys(await this.#client.cache("verify", null)).length;
-    if (!damaged) return "All that is kept is sound.";
+    if (!damaged) return "No file in the cache is damaged.";
     return `${count(damaged, "file")} damaged: fetched again when needed.`;
   }
 

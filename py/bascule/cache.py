@@ -180,23 +180,23 @@ def _native_rm(locations: list[str], everything: bool) -> int:
             shutil.rmtree(folder)
         fetched = sum(not each.entry.missing for each in entries)
         return fetched + journal.drop_orphans() + len(pulled)
-    gone = 0
-    for location in locations:
-        listed = [each for each in journal.entries() if is_below(each.entry.url, location)]
-        orphaned = journal.drop_orphans() if location == ORPHANED else 0
+    entries, orphaned = [], False
+    folders: set[Path] = set()
+    for location in locations:  # all are looked up before anything is removed
+        below = [each for each in journal.entries() if is_below(each.entry.url, location)]
         folder = pulled.get(location.rstrip("/"))
-        if not folder and not listed and not orphaned:
-            raise InputError(
-                "cache rm",
-                "what `bascule cache ls` lists",
-                repr(location),
-                hint="Nothing else went.",
-            )
-        if folder:
-            shutil.rmtree(folder)
-        journal.remove([each.key for each in listed])
-        gone += bool(folder) + orphaned + sum(not each.entry.missing for each in listed)
-    return gone
+        is_orphans = location == ORPHANED and bool(journal.orphans())
+        if not (below or folder or is_orphans):
+            expected = "what `bascule cache ls` lists"
+            raise InputError("cache rm", expected, repr(location), hint="Nothing was removed.")
+        entries += below
+        folders |= {folder} if folder else set()
+        orphaned |= is_orphans
+    for folder in folders:
+        shutil.rmtree(folder)
+    journal.remove([each.key for each in entries])
+    fetched = len({each.key for each in entries if not each.entry.missing})
+    return fetched + len(folders) + (journal.drop_orphans() if orphaned else 0)
 
 
 def is_below(url: str, location: str) -> bool:

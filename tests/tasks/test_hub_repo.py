@@ -73,7 +73,7 @@ def test_a_model_of_the_hub_is_pulled_pinned_and_loaded(hub: Hub) -> None:
     # It is listed by its id, verified by its manifest, and removed.
     (kept,) = json.loads(run("cache", "ls", "--json").stdout)
     assert (kept["location"], kept["kind"]) == (REPO, "pulled")
-    assert run("cache", "verify").stdout == "All that is kept is sound.\n"
+    assert run("cache", "verify").stdout == "No file in the cache is damaged.\n"
     (folder / "config.json").write_bytes(b"{}")
     assert json.loads(run("cache", "verify", "--json").stdout) == {REPO: 1}
     assert run("pull", REPO).returncode == 0  # it is damaged, and comes again

@@ -224,6 +224,15 @@ async def test_a_scheme_removes_nothing(site: Site, location: str) -> None:
     assert stored_by_model() == {"m": SIZE}
 
 
+async def test_one_wrong_location_keeps_the_others_from_being_removed(site: Site) -> None:
+    await load(site.url)
+    with pytest.raises(InputError, match="Nothing was removed"):
+        await cache.rm([site.url, "http://nowhere.example/m"])
+    assert stored_by_model() == {"m": SIZE}
+    assert await cache.rm([site.url, site.url]) == 1  # a location that is named twice counts once
+    assert stored_by_model() == {}
+
+
 def test_locations_are_matched_by_whole_parts() -> None:
     url, host = "http://host:80/a/model/model.safetensors", "http://host:80"
     for location in (url, host, f"{host}/", f"{host}/a", f"{host}/a/model/"):

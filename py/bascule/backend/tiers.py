@@ -103,7 +103,7 @@ TABLE: tuple[TierInfo, ...] = (
     ),
     TierInfo(
         "webgpu-limited",
-        "the GPU, its plainest use",
+        "the GPU, in WebGPU's minimum limits",
         "bascule.backend.webgpu.opening",
         _GPU,
         software=_SOFTWARE_GPU,

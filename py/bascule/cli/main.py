@@ -226,7 +226,7 @@ async def _cache(parsed: argparse.Namespace) -> None:
         if parsed.json:
             print(json.dumps(damaged, indent=2))
         elif not damaged:
-            print("All that is kept is sound.")
+            print("No file in the cache is damaged.")
         for location, count in {} if parsed.json else damaged.items():
             done = "removed" if location == cache.ORPHANED else "damaged, fetched again when needed"
             print(f"{location}: {count} {done}")

@@ -74,9 +74,9 @@ class RecoveryAction(StrEnum):
 class FallbackStrategy:
     """Which steps recovery may take, and how often.
 
-    `enable_metal_fallback` allows the plainest use of the same GPU (in the guide that Bascule grew
-    out of: Metal without its performance shaders; here the tier "webgpu-limited"). `retry_delay`, a
-    timedelta or seconds, doubles from one retry to the next.
+    `enable_metal_fallback` allows the same GPU in WebGPU's minimum limits (in the guide that
+    Bascule grew out of: Metal without its performance shaders; here the tier "webgpu-limited").
+    `retry_delay`, a timedelta or seconds, doubles from one retry to the next.
     """
 
     enable_cpu_fallback: bool = True
