@@ -160,7 +160,7 @@ def doctor_table(report: Mapping[str, Any]) -> None:
         table.add_row("backend", adapter["backend"])
         table.add_row("features", ", ".join(adapter["features"]) or "none of those used")
         wrong = ", ".join(adapter["wrong_kernels"])
-        table.add_row("kernels left for wrong numbers", wrong or "none so far")
+        table.add_row("kernels rejected for wrong numbers", wrong or "none so far")
         for name, value in adapter["limits"].items():
             table.add_row(name, f"{value:,}")
         console.print(table)

@@ -47,7 +47,7 @@ class WebGPUMemoryOptimizer:
     GpuOutOfMemoryError.
 
     `chosen` is what the last load took, `strategies` all that it considered, `rejected` why some
-    were left though they should have fit.
+    were rejected though they should have fit.
     """
 
     def __init__(

@@ -1,12 +1,12 @@
-"""Proof that a loaded model answers as it should: a stored sample, and what became of it.
+"""Proof that a loaded model answers as it should: a stored sample, and the outcome.
 
 A sample is a few token ids and a few numbers of the answer, by an implementation that is not ours
 (transformers in float64 on the same weights; tests/goldens/make_samples.py wrote samples.json). It
 is there for the models of texts that Bascule knows by name, whose files are known by their hashes,
-so that one answer is the right one. Any other model (a user's own, which nobody else has run) has
-no such answer: numpy could give one, but only with a second copy of the weights, and that is where
-memory is short. For those, and before the sample, each kernel proves itself on small numbers of its
-own (`backend/webgpu/trials.py`), which needs no weights at all.
+so that one answer is the right one. Any other model, such as a user's own, has no such answer:
+numpy could give one, but only with a second copy of the weights, for which there may be no memory.
+For those, and before the sample, each kernel proves itself on small numbers of its own
+(`backend/webgpu/trials.py`), which needs no weights at all.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Proof:
 
     `sample` says what was compared ("" where the model has none), `deviation` by how much it was
     off, in units of the numbers' root mean square, and `tolerance` what was allowed. `steps` are
-    what was left on the way and why: kernels, float16, tiers. `remembered` says under what name an
-    earlier load has kept the outcome, and is empty where this one found it. `ms` is what it cost.
+    what was rejected and why: kernels, float16, tiers. `remembered` says under what name an earlier
+    load has stored the outcome, and is empty where this one found it. `ms` is what it cost.
     """
 
     sample: str = ""
