@@ -14,6 +14,8 @@ from bascule.base.arrays import np
 ELEMENTWISE = frozenset((*ROWS, "cast", "bits"))
 # Of a product, that are added one after the other.
 _MOST_TERMS = 4096
+# Elements along an axis from which on two radix sorts are faster than one merge sort.
+_LEAST_FOR_RADIX = 4096
 
 
 def evaluate(node: Node, inputs: list[Any]) -> Any:
@@ -34,7 +36,7 @@ def _evaluate(node: Node, inputs: list[Any]) -> Any:
     if node.op == "view":
         return viewed(inputs[0], node)
     if node.op == "order":
-        return np.argsort(inputs[0], axis=-1, kind="stable")
+        return _order(inputs[0])
     if node.op == "matmul":
         return _product(*factors(node, inputs))
     if node.op == "fft":
@@ -86,10 +88,26 @@ def _numbered(node: Node) -> Any:
     return np.broadcast_to(result.astype(node.dtype, copy=False), node.shape)
 
 
+def _order(keys: Any) -> Any:
+    """The stable order of each row of uint32.
+
+    By halves: numpy has a radix sort for 16 bits alone, 2 to 4 times as fast as its merge sort.
+    """
+    if keys.shape[-1] < _LEAST_FOR_RADIX:
+        return np.argsort(keys, axis=-1, kind="stable")
+    result = np.empty(keys.shape, np.int32)
+    for row, order in zip(keys, result, strict=True):
+        first = np.argsort(row.astype(np.uint16), kind="stable")  # the lower bits
+        high = (row >> 16).astype(np.uint16)
+        order[:] = first.take(high.take(first).argsort(kind="stable"))
+    return result
+
+
 def _transformed(x: Any, sign: int) -> Any:
-    pairs = x[..., 0] + 1j * x[..., 1]
+    """The transform of pairs along the last axis but one; they lie in memory as complex numbers."""
+    pairs = np.ascontiguousarray(x, np.float32).view(np.complex64)[..., 0]
     result = np.fft.fft(pairs) if sign < 0 else np.fft.ifft(pairs, norm="forward")
-    return np.stack([result.real, result.imag], axis=-1)
+    return result.astype(np.complex64, copy=False).view(np.float32).reshape(x.shape)
 
 
 def _combined(node: Node, x: Any) -> Any:
