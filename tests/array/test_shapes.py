@@ -135,6 +135,17 @@ def test_nan_and_infinity_in_reductions(tier: str) -> None:
     same(result, np.searchsorted(np.sort(x[0]), x.ravel(), side="right"))
 
 
+def test_views_of_computed_views(tier: str, rng: np.random.Generator) -> None:
+    """A computed column lies in memory with gaps between its elements."""
+    x = floats(rng, (5, 4))
+    column = xp.asarray(x)[:, 1:2]
+    same(column, x[:, 1:2])  # computed by reading it
+    same(column[::-1], x[::-1, 1:2])
+    same(xp.broadcast_to(column, (5, 3)) * 2, np.repeat(x[:, 1:2], 3, axis=1) * 2)
+    same(xp.stack([column, column], axis=-1), np.stack([x[:, 1:2]] * 2, axis=-1))
+    same(xp.concat([column, xp.asarray(x)], axis=1), np.concatenate([x[:, 1:2], x], axis=1))
+
+
 def test_long_rows(tier: str, rng: np.random.Generator) -> None:
     x = floats(rng, (3, 70_001))
     x[1, 500] = np.nan

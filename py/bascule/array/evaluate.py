@@ -133,7 +133,8 @@ def viewed(base: Any, node: Node) -> Any:
     flat = base.reshape(-1)
     if not node.size:
         return np.empty(node.shape, node.dtype)
-    strides = tuple(step * flat.itemsize for step in layout.strides)
+    # An array that was a view itself, a column say, has gaps between its elements.
+    strides = tuple(step * flat.strides[0] for step in layout.strides)
     return np.lib.stride_tricks.as_strided(
         flat[layout.offset :], node.shape, strides, writeable=False
     )

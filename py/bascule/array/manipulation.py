@@ -202,7 +202,10 @@ def _joined(nodes: list[Node], axis: int) -> Node:
     result: Node | None = None
     for node in reversed(nodes):
         start -= node.shape[axis]
-        here = picked(node, axis, _clamped(_plus(along, -start), node.shape[axis]))
+        if node.shape[axis] == 1:  # read by its strides, without an index
+            here = build.broadcast(node, shape)
+        else:
+            here = picked(node, axis, _clamped(_plus(along, -start), node.shape[axis]))
         if result is None:
             result = here
         else:
