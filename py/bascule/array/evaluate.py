@@ -95,7 +95,7 @@ def _order(keys: Any) -> Any:
     """
     if keys.shape[-1] < _LEAST_FOR_RADIX:
         return np.argsort(keys, axis=-1, kind="stable")
-    result = np.empty(keys.shape, np.int32)
+    result: Any = np.empty(keys.shape, np.int32)
     for row, order in zip(keys, result, strict=True):
         first = np.argsort(row.astype(np.uint16), kind="stable")  # the lower bits
         high = (row >> 16).astype(np.uint16)
