@@ -135,6 +135,8 @@ def test_a_second_visit_asks_for_files_and_makes_pipelines_before_python(
 
 CHAT = """async () => (await bascule.chat([{ role: "user", content: "w4 w5" }],
   { temperature: 0, max_new_tokens: 6 })).text"""
+# Python waits for no tokenizer that is still being made: on a busy machine it comes too late.
+MOST_VISITS = 4
 RANK = "({ query, texts }) => bascule.rank(query, texts)"
 
 
@@ -146,7 +148,7 @@ def test_a_rerankers_tokenizer_is_made_before_python_asks(
     expected = classifier_golden(case.name)["scores"][: len(ANSWERS)]
     page, rankings, early = new_page("about:blank"), [], []
     with FaultyServer(tmp_path) as server:
-        for _ in range(2):
+        while len(early) < MOST_VISITS and 1 not in early:
             server.reset_counts()
             # WebKit's driver forgets an origin with its last page without a service worker.
             page.open(f"{site.offline_url}/?model={server.url}/m&tier=wasm")
@@ -157,16 +159,16 @@ def test_a_rerankers_tokenizer_is_made_before_python_asks(
             rankings.append(page.run(RANK, {"query": QUERY, "texts": ANSWERS}))
             early.append(page.run("() => bascule.stats()")["early_tokenizer"])
         read = [each.path for each in server.requests if each.method == "GET"]
-    assert (early, read) == ([0, 1], []), engine.name
-    assert rankings[0] == rankings[1]
-    assert np.abs(np.array(rankings[1]["scores"]) - expected).max() < 1e-4
+    assert (early[0], early[-1], read) == (0, 1, []), (engine.name, early)
+    assert all(ranking == rankings[0] for ranking in rankings)
+    assert np.abs(np.array(rankings[-1]["scores"]) - expected).max() < 1e-4
 
 
 def test_a_chats_tokenizer_is_made_before_python_asks(
     engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
     page, answers, early = new_page("about:blank"), [], []
-    for _ in range(2):
+    while len(early) < MOST_VISITS and 1 not in early:
         # WebKit's driver forgets an origin with its last page without a service worker.
         page.open(f"{site.offline_url}/chat.html?model=/goldens/tiny-llama/tiny-k.gguf&tier=wasm")
         wait_for(page, "globalThis.bascule && (await bascule.stats()).load_ms > 0")
@@ -175,8 +177,8 @@ def test_a_chats_tokenizer_is_made_before_python_asks(
         wait_for(page, TOKENIZER_KEPT)
         answers.append(page.run(CHAT))
         early.append(page.run("() => bascule.stats()")["early_tokenizer"])
-    assert early == [0, 1], engine.name
-    assert answers[0] == answers[1] != ""
+    assert (early[0], early[-1]) == (0, 1), (engine.name, early)
+    assert {*answers} == {answers[0]} != {""}
 
 
 @pytest.mark.one_engine
