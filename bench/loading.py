@@ -3,11 +3,11 @@ the chat page to its first token.
 
     .venv/bin/python bench/loading.py [--quick] [--mbit 100] [--browser chromium] [--tier webgpu]
 
-Each contestant in turn gets a browser with a fresh profile, already started: its page is opened,
-closed and opened again in a new tab. Round 0 warms the machine's own caches and samples the
-browsers' memory, which costs time, so its times do not count. Prints medians, ratios and their
-bars, and writes out/bench-loading.json (with a link's speed in the name). bench/README.md says how
-to read it.
+Each contestant in turn gets a browser with a fresh profile, already started, which no test driver
+watches (bench/undriven.py): its page is opened, closed and opened again in a new tab. Round 0 warms
+the machine's own caches and samples the browsers' memory, which costs time, so its times do not
+count. Prints medians, ratios and their bars, and writes out/bench-loading.json (with a link's speed
+in the name). bench/README.md says how to read it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,10 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-from playwright.sync_api import BrowserContext, Error, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -36,6 +34,7 @@ from bascule.server.snapshot import make_snapshot  # noqa: E402
 from bascule.server.wheel import WheelHouse  # noqa: E402
 from bench.embeddings import BENCH, MODEL, OUT, install_peers, text_of  # noqa: E402
 from bench.traffic import Traffic  # noqa: E402
+from bench.undriven import Measured, Undriven, undriven  # noqa: E402
 from bench.visits import (  # noqa: E402
     CHAT_PAGE,
     MAIN,
@@ -52,13 +51,13 @@ from bench.visits import (  # noqa: E402
     stages,
     stages_of,
 )
-from e2e.engines import on_disk  # noqa: E402
 from e2e.test_memory import browser_nbytes, sampled  # noqa: E402
 from tests.goldens import cosines  # noqa: E402
 
 BROWSERS = ("chromium", "firefox")
 TEXT = text_of(16)
 LIMIT_S = 180
+PEER_PAGE = "/bench/transformers.html"
 SETTLE_S = 2.0  # between visits: a cache may still be writing when the first result is there
 QUESTION = "What is a bascule bridge?"
 N_TOKENS = 4  # of the answer; the first is waited for, the others tell that it is the right one
@@ -87,8 +86,6 @@ CHAT = """async ({ text, tokens }) => {
   const answer = await bascule.chat([{ role: "user", content: text }], options, { onPiece });
   return { ready, first, result: answer.text, stats: await bascule.stats() };
 }"""
-IN_TIME = """(text) => Promise.race([(%s)(text), new Promise((_, fail) =>
-  setTimeout(() => fail(new Error("no result in %d s")), %d))])"""
 
 
 @dataclass(frozen=True)
@@ -97,21 +94,17 @@ class Contestant:
 
     name: str
     url: str
-    script: str
+    site: Measured
     traffic: Traffic
 
     @property
     def ours(self) -> bool:
-        return self.script is not THEIRS
-
-    @property
-    def argument(self) -> Any:
-        return {"text": QUESTION, "tokens": N_TOKENS} if self.script is CHAT else TEXT
+        return self.name.startswith("bascule")
 
 
 @contextmanager
 def contestants(mbit: float, tiers: list[str]) -> Iterator[list[Contestant]]:
-    """Two servers on ports of their own, so that the origins share no storage."""
+    """A server on a port of its own for each, so that the origins share no storage."""
     folders = {
         "peers": BENCH / "node_modules",
         "bench": BENCH,
@@ -121,36 +114,41 @@ def contestants(mbit: float, tiers: list[str]) -> Iterator[list[Contestant]]:
     house = WheelHouse()
     make_snapshot(pyodide_folder(), house.current())  # the site ships it, from the first visit on
     house.close()
-    ours = Traffic(create_app(**common, snapshots=True), mbit)
+    sentences = Traffic(create_app(**common, snapshots=True), mbit)
+    chat = Traffic(create_app(**common, snapshots=True), mbit)
     theirs = Traffic(create_app(**common, isolated=False, extra=folders), mbit)
-    with running(ours) as our_url, running(theirs) as their_url:
-        page = f"{their_url}/bench/transformers.html?device="
+    question = {"text": QUESTION, "tokens": N_TOKENS}
+    sites = (
+        (sentences, Measured(sentences, "/", OURS, TEXT, SETTLE_S)),
+        (theirs, Measured(theirs, PEER_PAGE, THEIRS, TEXT, SETTLE_S)),
+        (chat, Measured(chat, "/chat.html", CHAT, question, SETTLE_S)),
+    )
+    with ExitStack() as stack:
+        (ours, our_url), (peer, peer_url), (talk, talk_url) = (
+            ((site, traffic), stack.enter_context(running(site))) for traffic, site in sites
+        )
         results = [
-            Contestant(MAIN, f"{our_url}/?tier=auto", OURS, ours),
-            Contestant(PEER, f"{page}wasm", THEIRS, theirs),
-            Contestant(CHAT_PAGE, f"{our_url}/chat.html?tier=auto", CHAT, ours),
+            Contestant(MAIN, f"{our_url}/?tier=auto", *ours),
+            Contestant(PEER, f"{peer_url}{PEER_PAGE}?device=wasm", *peer),
+            Contestant(CHAT_PAGE, f"{talk_url}/chat.html?tier=auto", *talk),
         ]
-        results += [Contestant(f"bascule {t}", f"{our_url}/?tier={t}", OURS, ours) for t in tiers]
+        results += [Contestant(f"bascule {t}", f"{our_url}/?tier={t}", *ours) for t in tiers]
         if "webgpu" in tiers:
-            results.append(Contestant("transformers.js webgpu", f"{page}webgpu", THEIRS, theirs))
+            url = f"{peer_url}{PEER_PAGE}?device=webgpu"
+            results.append(Contestant("transformers.js webgpu", url, *peer))
         yield results
 
 
-def opened(context: BrowserContext, who: Contestant) -> dict[str, Any]:
-    """Open the page in a new tab, wait for its first embedding, close the tab."""
-    page = context.new_page()
-    try:
-        page.goto(who.url, wait_until="commit")
-        page.wait_for_load_state()
-        result = page.evaluate(IN_TIME % (who.script, LIMIT_S, 1000 * LIMIT_S), who.argument)
-        time.sleep(SETTLE_S)
-        return result
-    finally:
-        page.close()
+def opened(browser: Undriven, who: Contestant) -> dict[str, Any]:
+    """Open the page in a new tab and wait for its first embedding; the tab is closed then."""
+    browser.open(who.url)
+    result = who.site.take(LIMIT_S)
+    time.sleep(2 * SETTLE_S)
+    return result
 
 
 def two_visits(
-    contest: Contest, context: BrowserContext, browser: str, who: Contestant, number: int
+    contest: Contest, tabs: Undriven, browser: str, who: Contestant, number: int
 ) -> None:
     time.sleep(SETTLE_S)
     empty = browser_nbytes()
@@ -159,9 +157,9 @@ def two_visits(
         peaks: list[int] = []
         if number == 0:
             with sampled(peaks):
-                result = opened(context, who)
+                result = opened(tabs, who)
         else:
-            result = opened(context, who)
+            result = opened(tabs, who)
         check(contest.reference, who, result["result"])
         contest.visits.append(
             Visit(
@@ -179,7 +177,7 @@ def two_visits(
 
 def check(reference: Reference, who: Contestant, result: Any) -> None:
     """RuntimeError where a contestant computes something else."""
-    if who.script is CHAT:
+    if who.name == CHAT_PAGE:
         if result != reference.answer:
             raise RuntimeError(f"it answers {result!r} instead of {reference.answer!r}")
         return
@@ -191,16 +189,16 @@ def check(reference: Reference, who: Contestant, result: Any) -> None:
 def compete(
     contest: Contest, browsers: list[str], rounds: int, mbit: float, tiers: list[str]
 ) -> None:
-    with sync_playwright() as playwright, contestants(mbit, tiers) as all_of_them:
+    with contestants(mbit, tiers) as all_of_them:
         for browser in browsers:
             for number in range(rounds + 1):
                 for who in all_of_them:
                     if f"{browser} {who.name}" in contest.failed:
                         continue
                     try:
-                        with on_disk(playwright, browser) as context:
-                            two_visits(contest, context, browser, who, number)
-                    except (Error, RuntimeError) as error:
+                        with undriven(browser) as tabs:
+                            two_visits(contest, tabs, browser, who, number)
+                    except RuntimeError as error:
                         if who.ours or number:
                             raise
                         reason = str(error).splitlines()[0][:200]
