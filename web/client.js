@@ -33,7 +33,7 @@ export class BasculeClient {
   /** Started with the first request, and anew after one that could not start. @type {Worker | null} */
   #worker = null;
   #booted = false;
-  /** Fetches while Python starts. @type {Worker | null} */
+  /** Fetches a model's files while Python starts. @type {{ worker: Worker, address: string } | null} */
   #ahead = null;
   /** Ends the fetching of what Python starts from. */
   #abort = new AbortController();
@@ -74,6 +74,17 @@ export class BasculeClient {
     return worker;
   }
 
+  /** Start Python and fetch a model's files before `load` asks for it, while the page's own scripts are still read,
+   * for example. What goes wrong, `load` says. @param {string} model as for `load` */
+  prepare(model) {
+    if (this.#worker) return;
+    try {
+      this.#prefetch(modelAddress(model));
+    } catch (error) {
+      console.debug("Bascule could not start ahead:", error);
+    }
+  }
+
   /** Load a model in place of the present one, and stop what that one does.
    * @param {string} model a known name, a URL or a path @param {string} [tier] @returns {Promise<Loaded>} */
   async load(model, tier = "auto") {
@@ -89,24 +100,26 @@ export class BasculeClient {
     return /** @type {Loaded} */ (this.loaded);
   }
 
-  /** While Python starts, a worker of its own brings the model's files. @param {string} model */
-  #prefetch(model) {
+  /** While Python starts, a worker of its own brings the model's files. @param {string} address */
+  #prefetch(address) {
     this.#worker ??= this.#start(); // the one that takes longer
+    if (this.#ahead?.address === address) return;
+    this.#endPrefetch();
     const worker = startPrefetch();
-    this.#ahead = worker;
+    this.#ahead = { worker, address };
     worker.onmessage = ({ data: { done, total } }) => {
-      if (this.#ahead === worker) this.#onProgress({ stage: "prefetch", done, total, unit: "bytes" });
+      if (this.#ahead?.worker === worker) this.#onProgress({ stage: "prefetch", done, total, unit: "bytes" });
     };
     worker.onerror = (event) => event.preventDefault(); // Python fetches all that is missing
     const { models, wheel } = this.#config;
     // A port of their own buffers messages until the other one listens.
     const { port1, port2 } = new MessageChannel();
-    worker.postMessage({ model, models, wheel, checked: port1 }, [port1]);
+    worker.postMessage({ model: address, models, wheel, checked: port1 }, [port1]);
     this.#worker.postMessage({ type: "checked", port: port2 }, [port2]);
   }
 
   #endPrefetch() {
-    this.#ahead?.terminate();
+    this.#ahead?.worker.terminate();
     this.#ahead = null; // what it has sent already is of the past
   }
 

@@ -1,7 +1,6 @@
 // The engine of a page, and what the page shows of it: a model loads, with progress, errors and ways out of
 // them; then the page asks. Both pages have the same parts, and the same window.bascule for programs.
 
-import { BasculeClient } from "./client.js";
 import { showDecision } from "./decision.js";
 import { megabytes, part, rescueFocus, show } from "./dom.js";
 import { FaultBox } from "./fault.js";
@@ -9,8 +8,9 @@ import { IdleTuner } from "./idle.js";
 import { askToPersist, CachePanel } from "./kept.js";
 import { LoadProgress } from "./loading.js";
 import { keepOffline } from "./offline-client.js";
+import { client, model, onProgress, pyodide, query, refusal } from "./page-client.js";
 import { BasculeError, faultOf } from "./protocol.js";
-import { switchesOf, unknownSwitches } from "./switches.js";
+import { unknownSwitches } from "./switches.js";
 import { whyOf } from "./why.js";
 
 /** @typedef {import("./protocol.js").Progress} Progress */
@@ -22,7 +22,7 @@ import { whyOf } from "./why.js";
 
 /** Files that a page does not load itself: the other page, and the worker's. */
 const OFFLINE_FILES = [
-  ...["./", "main.js", "heatmap.js", "heatcanvas.js", "similarity.js"],
+  ...["./", "page-client.js", "main.js", "heatmap.js", "heatcanvas.js", "similarity.js"],
   ...["chat.html", "chat.js", "chat.css", "conversation.js", "figures.js", "markdown.js", "messages.js"],
   ...["transcribe.html", "transcribe.js", "transcribe.css", "recording.js", "waveform.js"],
   ...["pictures.html", "pictures.js", "pictures.css", "picture-files.js", "picture-heads.js"],
@@ -35,30 +35,12 @@ const OFFLINE_FILES = [
   ...["download", "fetcher", "http", "journal", "manifest", "pieces", "shelf", "store"].map(inBridge),
 ];
 
+/** Showing each report of a load would take of the time that the load needs. */
+const PAINT_MS = 100;
+
 /** @param {string} name */
 function inBridge(name) {
   return `bridge/${name}.js`;
-}
-
-/** Python comes from folders of that name beside this page only, whatever a link to the page says: any
- * other folder of the origin, a model's for one, may hold somebody else's code.
- * @param {string | null} folder @returns {string | null} null where that is refused */
-function ownPyodide(folder) {
-  const path = /^(?:\/|\.\/)?(pyodide[\w.-]*)\/?$/.exec(folder ?? "pyodide/");
-  return path && new URL(`${path[1]}/`, import.meta.url).href;
-}
-
-/** @param {string | null} folder */
-function refusedPyodide(folder) {
-  const what = `This page does not start Python from ${String(folder).slice(0, 200)}.`;
-  const hint = "?pyodide= names a folder beside the page, pyodide/ for example.";
-  return new BasculeError({ category: "input", what, hint });
-}
-
-/** Of a page that has no model of its own. */
-function missingModel() {
-  const what = "This page needs a model of yours.";
-  return new BasculeError({ category: "input", what, hint: "Name its folder, or its URL, beside Model." });
 }
 
 export class EngineCard {
@@ -71,48 +53,36 @@ export class EngineCard {
   #home;
   #loading = new LoadProgress(false);
   #booted = false;
-  #model;
+  #model = model;
   #kinds;
   /** What is wrong with the address. @type {string[]} */
   #notes;
   #onState;
+  client = client;
+  /** Progress that is still to be shown. @type {ReturnType<typeof setTimeout> | undefined} */
+  #painting;
 
-  /** The model is that of the page's address, or else of its data-model.
-   * @param {Loaded["kind"][]} kinds what the page can use
+  /** @param {Loaded["kind"][]} kinds what the page can use
    * @param {HTMLElement} home the page's main control: it gets the focus that a hidden element had
    * @param {(state: State, fits: boolean) => void} onState also gets whether the model is of that kind */
   constructor(kinds, home, onState) {
-    const query = new URL(location.href).searchParams;
     this.#notes = unknownSwitches(query);
     for (const note of this.#notes) console.warn(`Bascule: ${note}`);
-    this.#model = query.get("model") ?? document.documentElement.dataset.model ?? "";
     this.#kinds = kinds;
     this.#home = home;
     this.#onState = onState;
-    const folder = query.get("pyodide");
-    const own = ownPyodide(folder);
-    const pyodide = own ?? new URL("pyodide/", import.meta.url).href;
     this.#fault = new FaultBox(kinds, {
       retry: () => this.#loadChosen().catch(() => {}),
       automatic: () => this.#choose(this.#model, "auto"),
       choose: (name) => this.#choose(name, this.#tier.value),
     });
-    const onProgress = (/** @type {Progress} */ progress) => this.#showProgress(progress);
-    this.client = new BasculeClient({
-      pyodide,
-      onProgress,
-      countProxies: query.has("count-proxies"),
-      snapshot: query.get("snapshot") !== "off",
-      switches: switchesOf(query),
-    });
+    onProgress((progress) => this.#showProgress(progress));
     this.idle = new IdleTuner(this.client, query.get("tune") === "now" ? 0 : undefined);
     if (query.get("tune") === "off") this.idle.end();
     const wanted = query.get("tier");
     if ([...this.#tier.options].some(({ value }) => value === wanted)) this.#tier.value = wanted ?? "auto";
     this.#listen();
-    const refusal = own ? null : refusedPyodide(folder);
-    const missing = this.#model ? null : missingModel();
-    this.ready = refusal || missing ? this.#refuse(/** @type {BasculeError} */ (refusal ?? missing)) : this.#loadChosen();
+    this.ready = refusal ? this.#refuse(refusal) : this.#loadChosen();
     this.ready.then(askToPersist).catch(() => {});
     this.ready.catch(() => {}); // shown in the page; whoever awaits window.bascule.ready hears of it too
     this.offline = this.ready.catch(() => {}).then(() => keepOffline(pyodide, OFFLINE_FILES));
@@ -152,6 +122,8 @@ export class EngineCard {
 
   /** @param {State} state @param {string} text */
   setState(state, text) {
+    clearTimeout(this.#painting);
+    this.#painting = undefined;
     const focused = document.activeElement;
     this.state = state;
     this.#status.dataset.state = state;
@@ -238,8 +210,10 @@ export class EngineCard {
     if (stage === "python") this.#booted = false;
     else if (stage !== "prefetch" && stage !== "package") this.#booted = true;
     this.#loading.add(progress);
-    this.setState(this.#booted ? "loading" : "booting", `${this.#loading.stage}…`);
-    this.#showBar(this.#loading.fraction, this.#loading.text);
+    this.#painting ??= setTimeout(() => {
+      this.setState(this.#booted ? "loading" : "booting", `${this.#loading.stage}…`);
+      this.#showBar(this.#loading.fraction, this.#loading.text);
+    }, PAINT_MS);
   }
 
   /** For programs and tests that drive this page. */

@@ -11,6 +11,8 @@ WEB = Path(__file__).resolve().parents[2] / "web"
 IMPORT = re.compile(r'^(?:import|export)\b[^;"]*"(\.[^"]+)";', re.MULTILINE)
 # What Python starts from, beside the page's own modules.
 PYTHON = "pyodide/pyodide.mjs"
+# Of pages that load a model at once: it starts Python, so it comes first, and alone.
+FIRST = "page-client.js"
 
 
 def imported(file: Path) -> list[Path]:
@@ -49,6 +51,17 @@ def test_a_page_preloads_all_its_modules(page: str, script: str) -> None:
     needed = {WEB / script, *graph(WEB / script)}
     assert set(listed) == {path.relative_to(WEB).as_posix() for path in needed} | {PYTHON}
     assert 'rel="preload" as="fetch" crossorigin href="wheel/index.json"' in html
+
+
+@pytest.mark.parametrize("page", ["index", "chat", "transcribe", "pictures"])
+def test_a_page_starts_python_before_it_has_all_its_modules(page: str) -> None:
+    html = (WEB / f"{page}.html").read_text()
+    script = f'<script type="module" async src="{FIRST}"></script>'
+    assert html.index(script) < html.index('rel="stylesheet"')
+    listed = re.findall(r'<link rel="modulepreload" href="([^"]+)" />', html)
+    needed = [FIRST, *(path.relative_to(WEB).as_posix() for path in graph(WEB / FIRST)), PYTHON]
+    assert len(needed) <= 10 < len(listed)
+    assert sorted(listed[: len(needed)]) == sorted(needed)
 
 
 @pytest.mark.parametrize("worker", ["worker.js", "prefetch.js", "console-worker.js"])

@@ -18,7 +18,9 @@ PAGES = sorted(path for path in WEB.glob("*.html") if path.name != "start.html")
 OWN = (
     (r"<title>Bascule: [^<]+</title>", "<title />"),
     (r'\n    <link rel="stylesheet" href="(?!style\.css")[^"]+" />', ""),
-    (r'\n    <link rel="modulepreload" href="(?!pyodide/)[^"]+" />', ""),
+    (r'\n    <link rel="modulepreload" href="[^"]+" />', ""),
+    # Of the pages that load a model at once.
+    (r'\n    <!-- Python starts [^>]+>\n    <script type="module" async [^>]+></script>', ""),
     (r"<p>[^<]+</p>", "<p />"),
     (r' aria-current="page"', ""),
     (r' data-model="[^"]+"', ""),
