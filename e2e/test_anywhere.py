@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,19 +32,22 @@ VITE = ROOT / "node_modules" / ".bin" / "vite"
 PAGE = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">
 <script type="module" src="page.js"></script>"""
 SCRIPT = """import { BasculeClient } from "CLIENT";
-globalThis.embed = async ({ model, tier, texts }) => {
+globalThis.embed = async ({ model, tier, texts, prepared = [] }) => {
   const client = new BasculeClient();
+  for (const name of prepared) client.prepare(name);
+  const isFetched = () => performance.getEntriesByType("resource").some(({ name }) => name.endsWith("/worker.js"));
+  while (prepared.length && !isFetched()) await new Promise((wake) => setTimeout(wake, 10));
   const { tier: took } = await client.load(model, tier);
   const { data, columns } = await client.embed(texts);
   return { tier: took, data: Array.from(data), columns };
 };"""
 
 
-def check(page: Page, model: str, tier: str) -> None:
+def check(page: Page, model: str, tier: str, prepared: Sequence[str] = ()) -> None:
     """What a page's `embed` makes of tiny-bert's texts is what the reference makes."""
     wait_for(page, "globalThis.embed")
     expected = golden("tiny-bert")
-    asked = {"model": model, "tier": tier, "texts": expected.texts}
+    asked = {"model": model, "tier": tier, "texts": expected.texts, "prepared": prepared}
     result: dict[str, Any] = page.run("(asked) => globalThis.embed(asked)", asked)
     assert result["tier"] == tier
     matrix = np.reshape(result["data"], (-1, result["columns"]))
@@ -93,6 +96,18 @@ def test_a_page_of_another_origin(
             script = SCRIPT.replace("CLIENT", f"{url}/client.js")
             (tmp_path / "page.js").write_text(script)
             check(new_page(f"{own}/"), f"{url}/models/tiny-bert", "wasm")
+
+
+@pytest.mark.parametrize("prepared", ["models/tiny-bert", "models/no-such-model", "http://["])
+def test_python_starts_before_a_model_is_loaded(
+    engine: Engine, tmp_path: Path, new_page: Callable[[str], Page], prepared: str
+) -> None:
+    """Whatever was prepared, the model that is loaded then answers."""
+    unpack(tmp_path)
+    (tmp_path / "index.html").write_text(PAGE)
+    (tmp_path / "page.js").write_text(SCRIPT.replace("CLIENT", "./client.js"))
+    with static_site(tmp_path) as url:
+        check(new_page(f"{url}/"), "models/tiny-bert", "wasm", [prepared])
 
 
 def test_a_page_that_vite_builds(
