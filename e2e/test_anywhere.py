@@ -35,7 +35,8 @@ SCRIPT = """import { BasculeClient } from "CLIENT";
 globalThis.embed = async ({ model, tier, texts, prepared = [] }) => {
   const client = new BasculeClient();
   for (const name of prepared) client.prepare(name);
-  const isFetched = () => performance.getEntriesByType("resource").some(({ name }) => name.endsWith("/worker.js"));
+  const isFetched = () =>
+    performance.getEntriesByType("resource").some(({ name }) => name.endsWith("/worker.js"));
   while (prepared.length && !isFetched()) await new Promise((wake) => setTimeout(wake, 10));
   const { tier: took } = await client.load(model, tier);
   const { data, columns } = await client.embed(texts);
