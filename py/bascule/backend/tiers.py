@@ -48,7 +48,8 @@ class TierInfo:
     how many of its weights a model holds in the machine's memory while it loads. With `is_async` a
     run is only queued when it is asked for; `is_gpu` says that WGSL computes, in a GPU's own
     memory. `refuses` says that its module has a `refusal`, `anywhere` that every program runs
-    on it wherever it opens.
+    on it wherever it opens. A tier that is not `chosen` is opened by its name alone: nothing
+    measures it, takes it by itself or falls back on it, and it has no `BackendType`.
     """
 
     name: Tier
@@ -62,6 +63,7 @@ class TierInfo:
     is_gpu: bool = False
     refuses: bool = False
     anywhere: bool = False
+    chosen: bool = True
     better: Better | None = None
 
     async def open(self, *, remember: bool = True, early: bool = True) -> Any:
@@ -141,11 +143,14 @@ TABLE: tuple[TierInfo, ...] = (
         ),
     ),
 )
-TIERS: tuple[Tier, ...] = tuple(row.name for row in TABLE)
-# Those that run WGSL, and those that also compute what has a numpy function and no program.
-SHADER_TIERS: tuple[Tier, ...] = tuple(row.name for row in TABLE if row.is_gpu)
-COMPUTE_TIERS: tuple[Tier, ...] = tuple(row.name for row in TABLE if row.is_gpu or row.anywhere)
 _ROWS = {row.name: row for row in TABLE}
+NAMES: tuple[Tier, ...] = tuple(_ROWS)
+TIERS: tuple[Tier, ...] = tuple(row.name for row in TABLE if row.chosen)
+# Those that run WGSL, those that run every program, and both: they compute what has a numpy
+# function and no program, too.
+SHADER_TIERS: tuple[Tier, ...] = tuple(tier for tier in TIERS if _ROWS[tier].is_gpu)
+HOST_TIERS: tuple[Tier, ...] = tuple(tier for tier in TIERS if _ROWS[tier].anywhere)
+COMPUTE_TIERS: tuple[Tier, ...] = (*SHADER_TIERS, *HOST_TIERS)
 
 
 def tier_info(tier: Tier) -> TierInfo:

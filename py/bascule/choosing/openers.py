@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from bascule.backend.base import Backend
 from bascule.backend.probe import probe_dispatch
-from bascule.backend.tiers import TIERS, tier_info
+from bascule.backend.tiers import NAMES, tier_info
 from bascule.base.arguments import did_you_mean
 from bascule.errors import InputError
 
@@ -44,9 +44,9 @@ async def open_named(tier: str, *, remember: bool = True) -> Backend:
 
     InputError for an unknown name, TierUnavailableError for a known one that does not work here.
     """
-    if tier not in TIERS:
-        hint = did_you_mean(tier, ("auto", *TIERS))
-        raise InputError("tier", f'"auto" or one of {", ".join(TIERS)}', repr(tier), hint=hint)
+    if tier not in NAMES:
+        hint = did_you_mean(tier, ("auto", *NAMES))
+        raise InputError("tier", f'"auto" or one of {", ".join(NAMES)}', repr(tier), hint=hint)
     backend: Backend = await tier_info(tier).open(remember=remember)
     try:
         await probe_dispatch(backend)

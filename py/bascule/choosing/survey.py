@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 
 from bascule.backend.base import Backend
-from bascule.backend.tiers import TABLE, TIERS, BackendType, Tier, tier_info
+from bascule.backend.tiers import TIERS, BackendType, Tier, tier_info
 from bascule.base.entries import MemoryRemembered, Remembered
 from bascule.base.page_settings import IN_PAGE
 from bascule.base.remembered import open_remembered
@@ -66,7 +66,8 @@ async def survey(
     """
     remembered = await open_remembered() if remember else MemoryRemembered()
     # One that has a better one everywhere is measured in place of that alone.
-    share_s = budget_s / sum(not (row.better and not row.better.in_page) for row in TABLE)
+    rivals = [better for tier in TIERS if (better := tier_info(tier).better)]
+    share_s = budget_s / (len(TIERS) - sum(not better.in_page for better in rivals))
     records = await TierRecords.open(remembered if remember else None)
     surveyor = _Surveyor(switches, remembered, records, share_s, remember, fresh, is_busy())
     results: list[TierFacts] = []
@@ -189,7 +190,7 @@ def _is_alone(tier: Tier, tiers: Sequence[TierFacts]) -> bool:
     """Whether a page will take a tier however fast it is: those before it do not work, or imitate
     a GPU by the same CPU, and it is better than all that come after it.
     """
-    after = [row.better for row in TABLE if TIERS.index(row.name) > TIERS.index(tier)]
+    after = [tier_info(later).better for later in TIERS[TIERS.index(tier) + 1 :]]
     best = bool(after) and all(better and better.tier == tier for better in after)
     return IN_PAGE and best and all(each.refused or each.software for each in tiers)
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from bascule.backend.base import TIERS
+from bascule.backend.tiers import NAMES
 from bascule.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def add_model_arguments(
     """Add --model, required without a `default`, and --tier; `where` says what may be named."""
     shown = where if default is None else f"{where} (%(default)s)"
     parser.add_argument("--model", default=default, required=default is None, help=shown)
-    parser.add_argument("--tier", default="auto", choices=["auto", *TIERS], help="(%(default)s)")
+    parser.add_argument("--tier", default="auto", choices=["auto", *NAMES], help="(%(default)s)")
 
 
 def add_quantize_argument(parser: argparse.ArgumentParser) -> None:

@@ -33,7 +33,7 @@ async def native_facts() -> dict[str, Any]:
     }
     problems: dict[str, str] = {}
     for row in TABLE:
-        if row.better is None:  # else it is the same device's
+        if row.chosen and row.better is None:  # else it is the same device's
             try:
                 facts |= await row.facts()
             except TierUnavailableError as error:

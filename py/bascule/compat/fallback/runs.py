@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any
 
 from bascule.backend.base import Backend, Tier
-from bascule.backend.tiers import TABLE
+from bascule.backend.tiers import HOST_TIERS
 from bascule.compat.calling import n_arguments
 from bascule.compat.error_policy import Attempt, FallbackStrategy
 from bascule.compat.fallback.answers import limits_of, memory_budget
@@ -27,7 +27,6 @@ from bascule.program.rewrites.rewrite import Limits, Rewrite, Taken
 
 # One retry on the same tier, then the next one: an operation is short, and its caller waits for it.
 _RECOVERY = FallbackStrategy(max_retry_attempts=1, retry_delay=0.05)
-_LAST_TIERS = tuple(row.name for row in TABLE if row.anywhere)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ class FallbackRuns:
             perf_counter() - began,
             fallback=fell_back or bool(run.taken),
             by_layers=any(taken.strategy == "layer_decomposition" for taken in run.taken),
-            wasm=fell_back and run.tier in _LAST_TIERS and run.tier != tier,
+            wasm=fell_back and run.tier in HOST_TIERS and run.tier != tier,
         )
         plain_nbytes = device_nbytes(plain.work.program)
         self._telemetry.record_memory(name, plain_nbytes, run.peak_nbytes, int(budget))
