@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from time import perf_counter
-from typing import TypeVar
 
 from bascule.backend.base import Executable, Inputs, checked_input
 from bascule.backend.host_arrays import (
@@ -25,7 +23,7 @@ from bascule.errors import TierUnavailableError
 from bascule.program.blocks import BlockMatrix
 from bascule.program.program import Call, Parameter, Program, Sizes
 
-T = TypeVar("T")
+Values = Mapping[str, Array | BlockMatrix]
 
 
 class ReferenceExecutable:
@@ -55,24 +53,28 @@ class ReferenceExecutable:
         for value in self._program.inputs:
             array = checked_input(value, sizes, inputs)
             values[value.name] = np.ascontiguousarray(array, NUMPY[value.dtype])
-        evaluate_call = evaluate
         if self._op_times.spans is not None:
             self._op_times.n_runs += 1
-            evaluate_call = partial(_evaluate_timed, self._op_times)
         for index, (call, dead) in enumerate(zip(self._program.calls, self._dead, strict=True)):
             await self._read_weights(index, values)
             with telling("intermediate values"):
-                values[call.result.name] = evaluate_call(FUNCTIONS, call, values, sizes)
+                call_started = perf_counter()
+                values[call.result.name] = self._evaluate(call, values, sizes)
+                self._op_times.note(call.op, call_started)
             for name in dead:
                 del values[name]
             # The tier never waits for a device: let others have a turn between two calls.
             await asyncio.sleep(0)
         self.host_s += perf_counter() - started
         results = {
-            v.name: np.asarray(values[v.name]).reshape(v.sizes(sizes))
+            v.name: np.asarray(values[v.name], NUMPY[v.dtype]).reshape(v.sizes(sizes))
             for v in self._program.outputs
         }
         return results if into is None else written(results, into)
+
+    def _evaluate(self, call: Call, values: Values, sizes: Sizes) -> Array:
+        """The result of a call."""
+        return evaluate(FUNCTIONS, call, values, sizes)
 
     async def _read_weights(self, index: int, values: dict[str, Array | BlockMatrix]) -> None:
         """Wait until `values` has the weights of the call with that index."""
@@ -168,16 +170,3 @@ def last_uses(program: Program) -> list[list[str]]:
         if name not in lasting:
             dead[index].append(name)
     return dead
-
-
-def _evaluate_timed(
-    op_times: OpTimes,
-    functions: Mapping[str, Callable[..., T]],
-    call: Call,
-    values: Mapping[str, object],
-    sizes: Sizes,
-) -> T:
-    started = perf_counter()
-    result = evaluate(functions, call, values, sizes)
-    op_times.note(call.op, started)
-    return result
