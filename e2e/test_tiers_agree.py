@@ -51,6 +51,16 @@ def test_minilm_on_every_tier(engine: Engine, page: Page) -> None:
 
 
 @pytest.mark.one_engine
+def test_float64_in_a_page(engine: Engine, page: Page) -> None:
+    """All but the last rounding to float32."""
+    expected = golden("tiny-bert")
+    loaded = page.run(LOAD, {"model": "/goldens/tiny-bert", "tier": "reference"})
+    assert loaded["tier"] == "reference"
+    rows = embed(page, expected.texts)
+    assert np.abs(rows - expected.embeddings.astype(np.float64)).max() < 6e-8
+
+
+@pytest.mark.one_engine
 def test_modules_on_every_tier(engine: Engine, site: Site, page: Page) -> None:
     tiers = tiers_of(page)
     for at, name in enumerate(MODULES):

@@ -13,7 +13,7 @@ from enum import Enum
 from importlib import import_module
 from typing import Any, Literal
 
-Tier = Literal["webgpu", "webgpu-limited", "webnn", "wasm", "cpu"]
+Tier = Literal["webgpu", "webgpu-limited", "webnn", "wasm", "cpu", "reference"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +142,17 @@ TABLE: tuple[TierInfo, ...] = (
             in_page=True,
         ),
     ),
+    TierInfo(
+        "reference",
+        "the CPU, by numpy in float64, to check other tiers with",
+        "bascule.backend.float64",
+        Typical(2e-5, 1e-5, 1e-10, 2e-9, 2e-9),
+        anywhere=True,
+        chosen=False,
+    ),
 )
 _ROWS = {row.name: row for row in TABLE}
-NAMES: tuple[Tier, ...] = tuple(_ROWS)
+NAMES: tuple[Tier, ...] = tuple(row.name for row in TABLE)
 TIERS: tuple[Tier, ...] = tuple(row.name for row in TABLE if row.chosen)
 # Those that run WGSL, those that run every program, and both: they compute what has a numpy
 # function and no program, too.

@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 async def open_device(tier: str | Sequence[str] = "auto", *, remember: bool = True) -> Device:
     """Open a device: `async with await bascule.open_device() as device`.
 
-    `tier` is "webgpu", "webgpu-limited", "webnn", "wasm", "cpu" or "auto", the one that should run
-    a small sentence encoder fastest here; of several names it is the first that works.
+    `tier` is "webgpu", "webgpu-limited", "webnn", "wasm", "cpu", "reference" (the cpu in float64)
+    or "auto", the one that should run a small sentence encoder fastest here; of several names it is
+    the first that works.
     With `remember` what is learned of the device (its speed, kernels that are fast, or fail) is
     stored for the next time. Raises InputError for an unknown name, TierUnavailableError where that
     tier, or for "auto" every tier, does not work here.

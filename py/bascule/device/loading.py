@@ -96,11 +96,12 @@ async def load(
     tokenizer.json and model.safetensors (or its shards), has a model.gguf, is CTranslate2's with a
     model.bin, or has Silero's silero_vad_16k.safetensors.
     `tier` is "webgpu", "webgpu-limited" (the same without optional features, in the limits that
-    every device has), "wasm", "cpu" or "auto": the one of those that work and can hold the model
-    that is predicted to be fastest, from what was measured on this machine; of several names it is
-    the first that works. Files from a server are kept for the next time, by chunks of
-    `chunk_size_mb` MiB, and an interrupted load goes on where it stopped. The
-    model's device closes with it; models that are to share one are loaded by `Device.load`.
+    every device has), "webnn", "wasm", "cpu", "reference" (the cpu in float64) or "auto": the one
+    of those that work and can hold the model that is predicted to be fastest, from what was
+    measured on this machine; of several names it is the first that works. Files from a server are
+    kept for the next time, by chunks of `chunk_size_mb` MiB, and an interrupted load goes on where
+    it stopped. The model's device closes with it; models that are to share one are loaded by
+    `Device.load`.
     Without `wait` the model is given back before its weights are there: a pass runs each layer as
     soon as it can, and `await model.loaded()` waits for the rest. With `parallel` two shards come
     at a time. A language model's context is `max_length` tokens, by default all that it was trained
