@@ -55,6 +55,11 @@ async def all_of_it():
         broken = SOURCE.replace("+ params.alpha", "+ params.alfa")
         found["error"] = await told(device.kernel(broken, "add", name="mine").compile())
         after = await add(a, out=100, n=100, alpha=0, count=100)
+        found["reads ms"] = []
+        for _ in range(10):
+            began = js.performance.now()
+            await a.numpy()
+            found["reads ms"].append(js.performance.now() - began)
         found["after"] = float((await after.numpy())[9])
         scale = bascule.elementwise("x: f32, y: f32 -> z: f32", "z = x * y", device=device)
         row, column = np.arange(3, dtype=np.float32), np.ones((2, 1), np.float32)
@@ -84,6 +89,8 @@ def test_a_kernel_from_python_in_a_worker(
     assert result["typed arrays"] == [3.5, 3.5]
     assert result["calls"] <= 3
     assert result["chain"] == [200, 200]
+    # Firefox looks for what is done every 100 ms, but for submissions (web/bridge/submission.js).
+    assert min(result["reads ms"][1:]) < 50
     name, line, column = result["error"]
     assert (name, line) == ("ShaderError", 8)
     assert column > 0

@@ -127,7 +127,7 @@ def test_a_long_life_stays_flat(
     page = new_page(f"{site.url}/?count-proxies&tier=webgpu&model=/goldens/tiny-bert")
     assert settled(page) == "ready"
     passes = """async (count) => {
-      // Ten in flight: a lone read-back takes Firefox 100 ms.
+      // Ten in flight, as a page that embeds a document has them.
       for (let i = 0; i < count; i += 10) {
         await Promise.all(Array.from({ length: 10 }, () => bascule.embed(["w4 w5 w6"])));
       }

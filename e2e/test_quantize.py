@@ -38,7 +38,6 @@ async def blocks(tier, format):
             await opened.backend.gpu.read(model.weights.targets[tensor.name], 0, data)
         return tensor.name, (data, tensor.relative_error)
 
-    # At once: a lone read-back takes Firefox 100 ms.
     cut = [tensor for tensor in model.quantization.tensors if not tensor.kept]
     found = dict(await asyncio.gather(*map(read, cut)))
     embedding = (await model.embed("The cat sleeps on the warm windowsill."))[0]

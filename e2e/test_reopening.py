@@ -115,3 +115,50 @@ def test_the_gpu_process_dies(site: Site, playwright: Playwright) -> None:
         page.run(GENERATE, PROMPT)
         assert page.run("() => globalThis.made") == expected
         assert page.run("() => bascule.stats()")["revivals"] >= 1
+
+
+ENDLESS = """
+import json
+
+import bascule
+import numpy as np
+
+SOURCE = '''
+@group(0) @binding(0) var<storage, read_write> y: array<f32>;
+@compute @workgroup_size(1) fn main() { while (y[1] == 0.0) { y[0] += 1.0; } }
+'''
+
+async def endless():
+    global kernel
+    device = await bascule.open_device("webgpu")
+    kernel = device.kernel(SOURCE)
+    try:
+        await kernel(out=np.zeros(2, np.float32), count=1)
+    except bascule.BasculeError as error:
+        return json.dumps([type(error).__name__, str(error)])
+
+async def next_call():
+    y = np.array([3, 1], np.float32)  # here the loop ends at once
+    await kernel(out=y, count=1)
+    return json.dumps(y.tolist())
+"""
+
+
+def test_a_shader_without_an_end(site: Site, playwright: Playwright) -> None:
+    """The GPU's process ends under it, as by a watchdog: the call says so, and the next one works.
+
+    Chromium has a watchdog for real GPUs only, and on SwiftShader a loop goes on for good.
+    """
+    with on_disk(playwright, "chromium-webgpu") as context:
+        page = PlaywrightTab(context.new_page())
+        page.open(f"{site.url}/lab/")
+        wait_for(page, "globalThis.lab")
+        page.run("(code) => lab.run(code)", ENDLESS)
+        page.run("() => void (globalThis.running = lab.run('await endless()'))")
+        later = "new Promise((wake) => setTimeout(wake, 2000, 'runs'))"
+        assert page.run(f"() => Promise.race([running, {later}])") == "runs"
+        context.new_cdp_session(page.page).send("Browser.crashGpuProcess")
+        name, message = json.loads(page.run("() => globalThis.running"))
+        assert name == "DeviceLostError"
+        assert "Call it again" in message
+        assert json.loads(page.run("() => lab.run('await next_call()')")) == [3, 1]

@@ -388,7 +388,7 @@ export class Gpu {
     const { answered } = this.#submission;
     let cause = null;
     try {
-      await this.#staging.fill(staging, nbytes, into);
+      await this.#submission.finished(this.#staging.fill(staging, nbytes, into));
     } catch (error) {
       cause = error;
     }

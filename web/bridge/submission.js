@@ -1,5 +1,9 @@
 // Commands that are encoded and not submitted yet. It imports nothing (see gpu.js).
 
+// Of the waits between two empty submissions the first and the longest.
+const FIRST_MS = 1;
+const LONGEST_MS = 16;
+
 /**
  * Submits encoded commands in a microtask: one submission serves a replay and the read that mostly
  * follows it, and the device starts when Python returns.
@@ -11,6 +15,9 @@ export class Submission {
   answered = Promise.resolve();
   /** Encoded commands that are not submitted yet. @type {GPUCommandEncoder | null} */
   #pending = null;
+  #nWaiting = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
 
   /** @param {GPUDevice} device @param {import("./faults.js").Faults} faults */
   constructor(device, faults) {
@@ -35,6 +42,32 @@ export class Submission {
     this.#device.pushErrorScope("validation");
     this.#device.queue.submit([encoder.finish()]);
     this.answered = this.#faults.noteScope();
+  }
+
+  /** Wait for work that was submitted. Firefox looks for what a device has finished every 100 ms, and with each
+   * submission: so empty ones follow, less and less often. @template T @param {Promise<T>} work @returns {Promise<T>} */
+  async finished(work) {
+    this.#nWaiting += 1;
+    clearTimeout(this.#timer);
+    this.#askAfter(FIRST_MS);
+    try {
+      return await work;
+    } finally {
+      this.#nWaiting -= 1;
+      if (!this.#nWaiting) clearTimeout(this.#timer);
+    }
+  }
+
+  /** @param {number} ms */
+  #askAfter(ms) {
+    this.#timer = setTimeout(() => {
+      try {
+        this.#device.queue.submit([]);
+      } catch {
+        return; // the device was lost, which ends the work
+      }
+      this.#askAfter(Math.min(2 * ms, LONGEST_MS));
+    }, ms);
   }
 
   drop() {
