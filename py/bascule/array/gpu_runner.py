@@ -341,16 +341,21 @@ class _Run:
         spread = Node(step.node.device, "copy", (iota,), (rows, padded), unsigned)
         inline = frozenset((id(spread), id(iota)))
         order = await self._elementwise(spread, inline)
-        pipeline, linked = await self._runner.linked("array_sort")
-        n, nbytes = rows * padded // 2, 4 * rows * padded
-        buffers = [(key.buffer, nbytes), (order.buffer, nbytes)]
+        one, one_params = await self._runner.linked("array_sort")
+        three, three_params = await self._runner.linked("array_sort_three")
+        pairs = rows * padded
+        buffers = [(key.buffer, 4 * pairs), (order.buffer, 4 * pairs)]
         run = 2
         while run <= padded:
             # The last merge ascends everywhere: no index within a row has the bit of its run.
             stride = run // 2
+            while stride >= 4:
+                numbers = {"n": pairs // 8, "eighth": padded // 8, "run": run, "stride": stride // 4}
+                self._note(three, buffers, three_params.pack(numbers), pairs // 8)
+                stride //= 8
             while stride:
-                numbers = {"n": n, "half": padded // 2, "run": run, "stride": stride}
-                self._note(pipeline, buffers, linked.pack(numbers), n)
+                numbers = {"n": pairs // 2, "half": padded // 2, "run": run, "stride": stride}
+                self._note(one, buffers, one_params.pack(numbers), pairs // 2)
                 stride //= 2
             run *= 2
         return order
