@@ -1,6 +1,6 @@
 // array_sort_three: three steps of array_sort at once, of strides 4, 2 and 1 times `stride`.
-// A lane owns the eight pairs that these steps exchange among themselves, `stride` apart: they are read and
-// written once. All eight lie in one run, so they are sorted in one direction.
+// A lane owns the eight pairs that these steps exchange among themselves, `stride` apart: they are
+// read and written once. All eight lie in one run, so they are sorted in one direction.
 // Slots: none.   Launch: flat over n = rows * padded / 8.   Source: Batcher 1968.
 override WORKGROUP: u32 = 64u;
 

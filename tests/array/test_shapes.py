@@ -174,7 +174,6 @@ def test_rows_of_any_length_are_sorted(tier: str, length: int) -> None:
     same(xp.argsort(array), np.argsort(x, kind="stable"))
 
 
-
 def test_products(tier: str, rng: np.random.Generator) -> None:
     shapes = [
         ((5, 7), (7, 3)), ((7,), (7, 3)), ((5, 7), (7,)), ((7,), (7,)), ((1, 1), (1, 1)),

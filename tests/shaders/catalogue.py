@@ -123,7 +123,7 @@ def served_by_none() -> Iterator[tuple[str, tuple[str, ...]]]:
 def array_files() -> set[str]:
     """Skeletons and parts of generated kernels; tests/array compiles them with every row."""
     parts = {part for row in ROWS.values() for part in row.parts} | {"array_core"}
-    skeletons = ("elementwise", "reduce", "best", "scan", "sort", "fft", "chirp")
+    skeletons = ("elementwise", "reduce", "best", "scan", "sort", "sort_three", "fft", "chirp")
     return {f"array_{name}.wgsl" for name in skeletons} | {f"parts/{part}.wgsl" for part in parts}
 
 

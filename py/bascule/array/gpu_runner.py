@@ -350,8 +350,9 @@ class _Run:
             # The last merge ascends everywhere: no index within a row has the bit of its run.
             stride = run // 2
             while stride >= 4:
-                numbers = {"n": pairs // 8, "eighth": padded // 8, "run": run, "stride": stride // 4}
-                self._note(three, buffers, three_params.pack(numbers), pairs // 8)
+                numbers = {"eighth": padded // 8, "run": run, "stride": stride // 4}
+                packed = three_params.pack({"n": pairs // 8, **numbers})
+                self._note(three, buffers, packed, pairs // 8)
                 stride //= 8
             while stride:
                 numbers = {"n": pairs // 2, "half": padded // 2, "run": run, "stride": stride}
