@@ -110,8 +110,11 @@ faults = {
 }
 rig.replay(2.0)
 after = await rig.read()
+waiting = gpu.done()
 gpu.destroy()
+faults["waiting"] = await told(waiting)
 faults["lost"] = await told(lambda: rig.replay(1.0))
+faults["done"] = await told(lambda: gpu.done())
 json.dumps({
   "ok": [list(first) == [2 * i + 0.5 for i in range(N)],
          list(before) == [3 * i + 0.5 for i in range(N)], list(after) == list(first)],
@@ -133,7 +136,42 @@ json.dumps({
     assert faults["size"][0] == faults["negative"][0] == faults["range"][0] == "GpuError"
     assert faults["short"][0] == "GpuError"
     assert "record" in faults["short"][1]
-    assert faults["lost"][0] == "DeviceLostError"
+    for name in ("lost", "waiting", "done"):
+        assert faults[name][0] == "DeviceLostError", name
+
+
+def test_done_waits_for_the_work_as_a_read_does(lab: Callable[[str], Any]) -> None:
+    by_read, by_done, after = lab(
+        r'''
+import time
+BUSY = DOUBLE.replace("x[id.x] * params.factor + SHIFT", "busy(x[id.x])") + """
+fn busy(start: f32) -> f32 {
+  var sum = start + params.factor + SHIFT;
+  for (var i = 0u; i < 20000u; i++) { sum = sin(sum + f32(i)); }
+  return sum;
+}"""
+gpu = rig.gpu
+busy = await gpu.pipeline(BUSY, {}, "urw", "busy.wgsl")
+rig.replay(1.0)
+tape = gpu.record(array("i", [1, 1, busy, 3, 0, rig.params, 0, 4, 1, rig.x, 0, N,
+                              2, rig.y, 0, N, busy, 0, 1, 1, 1]))
+async def seconds(runs, wait):
+    began = time.perf_counter()
+    for _ in range(runs):
+        gpu.replay(tape)
+    await wait()
+    return time.perf_counter() - began
+runs = 1
+while (by_read := await seconds(runs, rig.read)) < 0.5:
+    runs *= 2
+by_read = min(by_read, await seconds(runs, rig.read))
+by_done = max([await seconds(runs, gpu.done) for _ in range(2)])
+json.dumps([by_read, by_done, await seconds(0, rig.read)])
+'''
+    )
+    print(f"read {by_read:.3f} s, done {by_done:.3f} s, a read after that {after:.3f} s")
+    assert by_done > by_read / 2
+    assert after < by_read / 2  # nothing is running any more
 
 
 def test_a_thousand_replays_leave_nothing_behind(lab: Callable[[str], Any]) -> None:

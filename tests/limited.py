@@ -73,6 +73,9 @@ class LimitedGpu:
     def read(self, buffer: int, offset: int, into: Any) -> Awaitable[None]:
         return self._gpu.read(buffer, offset, into)
 
+    def done(self) -> Awaitable[None]:
+        return self._gpu.done()
+
     async def pipeline(
         self, wgsl: str, constants: Mapping[str, float], bindings: str, label: str
     ) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,35 @@ async def test_logits_are_the_reference_s(
     assert result.dtype == np.float32
     assert cosines(result, expected).min() > 0.9999
     assert np.abs(result - expected).max() < tolerance
+
+
+async def test_two_passes_of_a_prompt_are_in_flight_and_none_is_read(
+    opened: bascule.Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    async with await load_tiny(opened) as model:
+        backend, states = model._backend, model._cache.states
+
+        def done() -> Awaitable[None]:
+            events.append("queued")
+            return finished(waits())
+
+        async def finished(work: Awaitable[None]) -> None:
+            await work
+            events.append("done")
+
+        def read(name: str, offset: int, into: Any) -> Awaitable[None]:
+            events.append("read")
+            return reads(name, offset, into)
+
+        waits, reads = backend.done, states.read
+        monkeypatch.setattr(backend, "done", done)
+        monkeypatch.setattr(states, "read", read)
+        prompt = [n % 100 for n in range(3 * 64 + 1)]
+        await model.generate(prompt, sampling=GREEDY, max_new_tokens=1)
+    in_flight = ["queued", "queued", "done", "queued", "done", "done"]
+    assert events[: len(in_flight)] == in_flight
+    assert set(events[len(in_flight) :]) == {"read"}
 
 
 async def test_a_later_turn_computes_only_what_is_new(opened: bascule.Device) -> None:

@@ -185,6 +185,14 @@ export class Gpu {
     return this.#finishRead(staging, nbytes, into);
   }
 
+  /** Wait until the device has done all work queued so far. */
+  async done() {
+    this.#enter();
+    this.#submission.flush();
+    await this.#settled(this.queue.onSubmittedWorkDone());
+    if (this.lost) throw new Error(this.lost); // a lost device has nothing more to do, either
+  }
+
   /** Fill `into` within this call, after all work queued so far. Returns an empty string, or why it cannot.
    * @param {number} name @param {number} offset @param {PyBuffer} into */
   readNow(name, offset, into) {
@@ -385,10 +393,16 @@ export class Gpu {
   /** @param {GPUBuffer} staging @param {number} nbytes @param {PyBuffer} into */
   async #finishRead(staging, nbytes, into) {
     await null; // submits the encoded commands: their microtask was queued before this one
+    await this.#settled(this.#staging.fill(staging, nbytes, into));
+  }
+
+  /** Wait for what follows the last submission; throws for the first error of the device.
+   * @param {Promise<void>} work */
+  async #settled(work) {
     const { answered } = this.#submission;
     let cause = null;
     try {
-      await this.#submission.finished(this.#staging.fill(staging, nbytes, into));
+      await this.#submission.finished(work);
     } catch (error) {
       cause = error;
     }

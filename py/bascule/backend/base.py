@@ -84,6 +84,10 @@ def shaped(memory: Buffer, dtype: str, shape: Sequence[int]) -> memoryview[Any]:
     return memoryview(memory).cast("B").cast(FORMATS[dtype], tuple(shape))
 
 
+async def _at_once() -> None:
+    """Wait for nothing."""
+
+
 class WeightStore(Protocol):
     """Memory for a model's parameters, written once while the weights stream in.
 
@@ -418,6 +422,13 @@ class Backend(Protocol):
         InputError where its inputs, states and parameters share a name (`check_names`).
         """
         ...
+
+    def done(self) -> Awaitable[None]:
+        """Wait for all work queued before this call; a tier without a queue has done it.
+
+        DeviceLostError where the device was lost meanwhile, GpuError for what it has refused.
+        """
+        return _at_once()
 
     async def warm(self, programs: Iterable[Program], name: str = "") -> int:
         """Compile what these programs will need; returns how many pipelines stand ready.

@@ -125,7 +125,8 @@ async def _quantized(
             store, [parameter], staging_nbytes=staging, most_blocks=SLAB_BLOCKS
         )
         try:
-            async for count in quantize_slabs(quantizer, parameter, array, staging):
+            slabs = quantize_slabs(quantizer, parameter, array, staging, backend.done)
+            async for count in slabs:
                 tell(count)
             data = await read_blocks(quantizer, parameter)
             return data, (await quantizer.sums())[parameter.name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from bascule.backend.base import Executable
@@ -69,32 +69,34 @@ async def prefill(
     chunked: Chunked,
     ids: Sequence[int],
     *,
+    done: Callable[[], Awaitable[None]],
     slide: bool,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Bring the keys and values of `ids` into the cache behind those that it has."""
-    waiting: deque[list[Awaitable[None]]] = deque()
+    """Bring the keys and values of `ids` into the cache behind those that it has.
+
+    `done` is `Backend.done`: it bounds the passes in flight, and fails if the device is lost.
+    """
+    waiting: deque[Awaitable[None]] = deque()
     start, total = len(cache.ids), len(ids)
     await cache.reserve(start + total, slide=slide)
-    done = 0
+    n_queued = 0
     try:
-        while done < total:
-            limit, executable = await chunked(total - done)
-            chunk = ids[done : done + limit]
-            cache.write_tokens(start + done, chunk)
-            cache.set_position(start + done, len(chunk))
+        while n_queued < total:
+            limit, executable = await chunked(total - n_queued)
+            chunk = ids[n_queued : n_queued + limit]
+            cache.write_tokens(start + n_queued, chunk)
+            cache.set_position(start + n_queued, len(chunk))
             await executable.submit({**cache.sizes, "T": len(chunk)}, {})
-            done += len(chunk)
-            # Reading a word waits for the pass, and fails if the device is lost.
-            waiting.append(cache.read_tokens(start + done - 1, 1)[1])
+            n_queued += len(chunk)
+            waiting.append(done())
             if len(waiting) >= _PREFILL_IN_FLIGHT:
-                await _all(waiting.popleft())
+                await waiting.popleft()
             cache.ids.extend(chunk)
             if progress is not None:
-                progress(done, total)
+                progress(n_queued, total)
     finally:
-        for waits in waiting:
-            await _all(waits)
+        await _all(waiting)
 
 
 async def decode(
@@ -146,6 +148,6 @@ async def decode(
             await _all(waits)
 
 
-async def _all(waits: Sequence[Awaitable[None]]) -> None:
+async def _all(waits: Iterable[Awaitable[None]]) -> None:
     for wait in waits:
         await wait

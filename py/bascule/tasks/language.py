@@ -295,7 +295,8 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
             return await self._programs.prefill(n_remaining, window=asked.slide)
 
         new = ids[len(cache.ids) : -1]
-        await prefill(cache, chunked, new, slide=asked.slide, progress=asked.progress)
+        done, slide = self._backend.done, asked.slide
+        await prefill(cache, chunked, new, done=done, slide=slide, progress=asked.progress)
         stats.prompt_crossings += self._crossings - crossings
         most = asked.most - n_before
         room = most if asked.slide else min(most, self.max_length - len(ids))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from math import inf, prod
 from typing import Any
 
@@ -32,12 +32,14 @@ async def quantize_slabs(
     parameter: Parameter,
     array: NDArray[Any],
     staging: int,
+    done: Callable[[], Awaitable[None]],
     in_flight: int = 1,
 ) -> AsyncIterator[int]:
     """Make `array` the blocks of `parameter`; yields how many numbers are done, slab by slab.
 
     The quantizer's staging buffer has `staging` bytes: see `staging_nbytes`. What is queued holds
-    memory until the device has got to it: `in_flight` slabs are queued before one is waited for.
+    memory until the device has got to it: after each `in_flight` slabs `done`, which is
+    `Backend.done`, is awaited.
     """
     slab = staging // 4 if array.size <= staging // 4 else staging // (4 * _STEP) * _STEP
     for index, start in enumerate(range(0, array.size, slab), 1):
@@ -47,7 +49,7 @@ async def quantize_slabs(
         quantizer.write(quantizer.staging, 0, part.data)
         quantizer.quantize(parameter.name, start // _RUN, 0, part.size // _RUN)
         if index % in_flight == 0:
-            await quantizer.read(parameter.name, 0, bytearray(4))
+            await done()
         yield start + part.size
 
 

@@ -1,7 +1,7 @@
 """Measuring which candidate serves each kind of call best on this device.
 
 For each signature all candidates run in turn, round after round, on scratch buffers of its largest
-shapes. A sample is a tape of many dispatches with one small read behind it, less what the read
+shapes. A sample is a tape of many dispatches and the wait until they are done, less what the wait
 alone takes. A candidate counts only once its numbers agree with the first one's, and replaces it
 only if a duel of the two shows it at least 5% faster.
 """
@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from statistics import median
 from time import perf_counter
-from typing import Any
 
 from bascule.backend.tuning import Finding, TuneReport
 from bascule.backend.webgpu.choices import signature
@@ -23,6 +22,7 @@ from bascule.backend.webgpu.gpu import Gpu
 from bascule.backend.webgpu.kernel import Kernel
 from bascule.backend.webgpu.kernels import candidates
 from bascule.backend.webgpu.pipelines import Pipelines
+from bascule.backend.webgpu.proving import deviation
 from bascule.backend.webgpu.tape import Binding, TapeBuilder
 from bascule.base.arrays import Array, np
 from bascule.base.progress import Progress, ProgressCallback
@@ -39,8 +39,8 @@ _MOST_DISPATCHES = 200
 _HOPELESS = 1.5
 # A signature that alone would take this share of what is left of the budget waits until the end.
 _SHARE = 0.25
-# Where a lone read takes longer, the device is asked again and again whether it is done.
-_SLOW_READ_MS = 20.0
+# Where a lone wait takes longer, the device is asked again and again whether it is done.
+_SLOW_WAIT_MS = 20.0
 _ASK_EVERY_S = 0.01
 # In units of the first one's root mean square: reordered f32 sums differ by a hundredth of it.
 _TOLERANCE = 1e-3
@@ -60,8 +60,8 @@ async def tune(
 ) -> TuneReport:
     """Measure what is not known yet; choices are stored after each signature.
 
-    Programs are served in the order given, in each of them the most expensive signatures first. A
-    what a cancelled tuning has finished stays.
+    Programs are served in the order given, in each of them the most expensive signatures first.
+    What a cancelled tuning has finished stays.
     """
     tell = progress or (lambda _: None)
     began = perf_counter()
@@ -183,7 +183,7 @@ async def _fault(
         raise
     except GpuError as error:
         return error.problem, 0.0
-    difference = _difference(result, expected)
+    difference = deviation(result, expected)
     return f"its numbers are off by {difference:.3g}" if difference > _TOLERANCE else "", once
 
 
@@ -216,13 +216,6 @@ async def _wins(bench: _Bench, scratch: _Scratch, best: Kernel, default: Kernel)
         mine = await bench.sample(scratch, best)
         ratios.append(mine / max(1e-6, await bench.sample(scratch, default)))
     return median(ratios) <= 1 - GAIN
-
-
-def _difference(result: Array, expected: Array) -> float:
-    """The largest one, in units of the expected numbers' root mean square; inf for a NaN."""
-    scale = float(np.sqrt(np.mean(np.square(expected, dtype=np.float64)))) or 1.0
-    worst = float(np.max(np.abs(result - expected)))
-    return worst / scale if np.isfinite(worst) else float("inf")
 
 
 class _Scratch:
@@ -284,17 +277,15 @@ class _Bench:
         self._rates: dict[str, float] = {}
 
     async def open(self) -> None:
-        """Find out what a read alone takes here."""
+        """Find out what a wait alone takes here."""
         self._idle = self.gpu.record(TapeBuilder().words())
-        self._word = self.gpu.alloc(4)
-        lone = [await self._timed(self._idle, self._word) for _ in range(3)]
-        self._slow = min(lone) > _SLOW_READ_MS
-        self._base_ms = min([await self._timed(self._idle, self._word) for _ in range(5)])
+        lone = [await self._timed(self._idle) for _ in range(3)]
+        self._slow = min(lone) > _SLOW_WAIT_MS
+        self._base_ms = min([await self._timed(self._idle) for _ in range(5)])
 
     def close(self) -> None:
         if self._idle and not self.gpu.lost:
             self.gpu.forget(self._idle)
-            self.gpu.free(self._word)
 
     @property
     def left_s(self) -> float:
@@ -327,7 +318,7 @@ class _Bench:
         output = np.full(prod(scratch.result.limits), scratch.before, np.float32)
         self.gpu.write(result, 0, output.data)
         ms = await self._run(scratch, kernel, 1)
-        await self._read(result, output.data)
+        await self._wait(self.gpu.read(result, 0, output.data))
         return ms, output
 
     async def sample(
@@ -358,33 +349,29 @@ class _Bench:
             tape.dispatch(self.pipelines.handle(kernel), bindings, kernel.launch())
         recorded = self.gpu.record(tape.words())
         try:
-            ms = await self._timed(recorded, scratch.buffers[scratch.result.name])
+            ms = await self._timed(recorded)
         finally:
             if not self.gpu.lost:
                 self.gpu.forget(recorded)
         return max(1e-6, ms - self._base_ms)
 
-    async def _timed(self, tape: int, buffer: int) -> float:
-        """Milliseconds from a replay to the end of a small read behind it."""
+    async def _timed(self, tape: int) -> float:
+        """Milliseconds from a replay until the device has done it."""
         began = perf_counter()
         self.gpu.replay(tape)
-        await self._read(buffer, bytearray(4))
+        await self._wait(self.gpu.done())
         return 1e3 * (perf_counter() - began)
 
-    async def _read(self, buffer: int, into: Any) -> None:
-        read = asyncio.ensure_future(_awaited(self.gpu.read(buffer, 0, into)))
+    async def _wait(self, work: Awaitable[None]) -> None:
+        waiting = asyncio.ensure_future(work)
         try:
-            while self._slow and not read.done():
+            while self._slow and not waiting.done():
                 # Firefox looks for finished work every 100 ms, and with each new submission.
-                await asyncio.wait([read], timeout=_ASK_EVERY_S)
+                await asyncio.wait([waiting], timeout=_ASK_EVERY_S)
                 self.gpu.replay(self._idle)
-            await read
+            await waiting
         except asyncio.CancelledError:
-            # The device still copies: let it end before the buffer goes.
+            # The device still works: let it end before its buffers are freed.
             with contextlib.suppress(GpuError):
-                await read
+                await waiting
             raise
-
-
-async def _awaited(work: Any) -> None:
-    await work

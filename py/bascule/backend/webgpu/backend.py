@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bascule.backend.arrivals import Arrivals
@@ -282,6 +282,9 @@ class WebGpuBackend:
 
     async def stop_profile(self) -> Profile:
         return joined(await self.gpu.stop_profile(), self.pipelines.names)
+
+    def done(self) -> Awaitable[None]:
+        return self.gpu.done()
 
     def trim(self) -> int:
         return 0 if self.gpu.lost else self.gpu.trim()

@@ -156,6 +156,13 @@ class Gpu(Protocol):
         """
         ...
 
+    def done(self) -> Awaitable[None]:
+        """Wait until the device has done all work that was queued before this call.
+
+        Raises as `read` does, and DeviceLostError where the device was lost meanwhile.
+        """
+        ...
+
     async def pipeline(
         self,
         wgsl: str,

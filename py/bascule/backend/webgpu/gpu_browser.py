@@ -157,62 +157,37 @@ class BrowserGpu:
         if nbytes < 0 or size > limit:
             raise GpuError("alloc", f"{nbytes:,} bytes, and this device allows 0 to {limit:,}.")
         self._claim("alloc", size)
-        try:
-            return self._alloc(size, uniform, kind)
-        except JsException as error:
-            raise self._gpu_error("alloc", error) from None
+        return int(self._call("alloc", self._alloc, size, uniform, kind))
 
     async def granted(self, buffers: Iterable[int]) -> None:
         """See `Gpu.granted`; in plain code the read finds out."""
         if IN_PLAIN_CODE.get():
             return
-        try:
-            await self.bridge.granted(array("i", buffers))
-        except JsException as error:
-            raise self._gpu_error("alloc", error) from None
+        await self._wait("alloc", self.bridge.granted, array("i", buffers))
 
     def trim(self) -> int:
-        try:
-            return int(self.bridge.trim())
-        except JsException as error:
-            raise self._gpu_error("trim", error) from None
+        return int(self._call("trim", self.bridge.trim))
 
     def free(self, buffer: int) -> None:
-        try:
-            self._free(buffer)
-        except JsException as error:
-            raise self._gpu_error("free", error) from None
+        self._call("free", self._free, buffer)
 
     def write(self, buffer: int, offset: int, data: Buffer) -> None:
-        try:
-            self._write(buffer, offset, data)
-        except JsException as error:
-            raise self._gpu_error("write", error) from None
+        self._call("write", self._write, buffer, offset, data)
 
     def read(self, buffer: int, offset: int, into: Buffer) -> Awaitable[None]:
         """See `Gpu.read`; in plain code it is done within the call."""
         if IN_PLAIN_CODE.get():
             return self._read_now(buffer, offset, into)
-        self._claim("read", (memoryview(into).nbytes + 3) & ~3)
-        try:
-            promise = self._read(buffer, offset, memoryview(into).nbytes, into)
-        except JsException as error:
-            raise self._gpu_error("read", error) from None
-        return self._finish_read(promise)
+        nbytes = memoryview(into).nbytes
+        self._claim("read", (nbytes + 3) & ~3)
+        return self._wait("read", self._read, buffer, offset, nbytes, into)
 
     async def _read_now(self, buffer: int, offset: int, into: Buffer) -> None:
-        try:
-            refusal = str(self.bridge.readNow(buffer, offset, into))
-        except JsException as error:
-            raise self._gpu_error("read", error) from None
-        if refusal:
-            raise WouldWaitError(refusal)
+        if refusal := self._call("read", self.bridge.readNow, buffer, offset, into):
+            raise WouldWaitError(str(refusal))
 
-    async def _finish_read(self, promise: Any) -> None:
-        try:
-            await promise
-        except JsException as error:
-            raise self._gpu_error("read", error) from None
+    def done(self) -> Awaitable[None]:
+        return self._wait("done", self.bridge.done)
 
     async def pipeline(
         self,
@@ -223,13 +198,10 @@ class BrowserGpu:
         entry: str = "main",
     ) -> int:
         """See `Gpu.pipeline`; in plain code it is compiled within the call."""
-        overrides = json.dumps(dict(constants))
-        try:
-            if IN_PLAIN_CODE.get():
-                return int(self.bridge.pipelineNow(wgsl, overrides, bindings, label, entry))
-            answer = await self.bridge.pipeline(wgsl, overrides, bindings, label, entry)
-        except JsException as error:
-            raise self._gpu_error("pipeline", error) from None
+        recipe = wgsl, json.dumps(dict(constants)), bindings, label, entry
+        if IN_PLAIN_CODE.get():
+            return int(self._call("pipeline", self.bridge.pipelineNow, *recipe))
+        answer = await self._wait("pipeline", self.bridge.pipeline, *recipe)
         if isinstance(answer, str):
             reply = json.loads(answer)
             messages = [(line, text) for line, text, _ in reply]
@@ -251,58 +223,50 @@ class BrowserGpu:
 
     def show(self, screen: Any, buffer: int) -> None:
         """Copy a buffer into such a canvas after the work queued so far."""
-        try:
-            screen.show(buffer)
-        except JsException as error:
-            raise self._gpu_error("show", error) from None
+        self._call("show", screen.show, buffer)
 
     def drop_pipeline(self, pipeline: int) -> None:
-        try:
-            self.bridge.dropPipeline(pipeline)
-        except JsException as error:
-            raise self._gpu_error("drop_pipeline", error) from None
+        self._call("drop_pipeline", self.bridge.dropPipeline, pipeline)
 
     def record(self, words: array[int]) -> int:
-        try:
-            return int(self.bridge.record(words))
-        except JsException as error:
-            raise self._gpu_error("record", error) from None
+        return int(self._call("record", self.bridge.record, words))
 
     def forget(self, tape: int) -> None:
-        try:
-            self.bridge.forget(tape)
-        except JsException as error:
-            raise self._gpu_error("forget", error) from None
+        self._call("forget", self.bridge.forget, tape)
 
     def replay(self, tape: int, writes: Buffer = b"") -> None:
-        try:
-            self._replay(tape, writes)
-        except JsException as error:
-            raise self._gpu_error("replay", error) from None
+        self._call("replay", self._replay, tape, writes)
 
     def run(self, words: array[int], writes: Buffer = b"") -> None:
-        try:
-            self.bridge.run(words, writes)
-        except JsException as error:
-            raise self._gpu_error("run", error) from None
+        self._call("run", self.bridge.run, words, writes)
 
     async def start_profile(self) -> None:
         module = await bridge_module("bridge/profile.js")
-        try:
-            started = self.bridge.startProfile(module)
-        except JsException as error:
-            raise self._gpu_error("start_profile", error) from None
-        if not started:
+        if not self._call("start_profile", self.bridge.startProfile, module):
             raise InputError("start_profile", "a device that is not profiled", "one that is")
 
     async def stop_profile(self) -> GpuProfile:
-        try:
-            result = await self.bridge.stopProfile()
-        except JsException as error:
-            raise self._gpu_error("stop_profile", error) from None
+        result = await self._wait("stop_profile", self.bridge.stopProfile)
         if not result:
             raise InputError("stop_profile", "a device that is profiled", "one that is not")
         return _profile_from(json.loads(result))
+
+    def _call(self, verb: str, function: Any, *arguments: object) -> Any:
+        """What JavaScript returns; the errors of its device as ours."""
+        try:
+            return function(*arguments)
+        except JsException as error:
+            raise self._gpu_error(verb, error) from None
+
+    def _wait(self, verb: str, function: Any, *arguments: object) -> Awaitable[Any]:
+        """Call JavaScript now; awaiting the result waits for its promise."""
+        return self._awaited(verb, self._call(verb, function, *arguments))
+
+    async def _awaited(self, verb: str, promise: Any) -> Any:
+        try:
+            return await promise
+        except JsException as error:
+            raise self._gpu_error(verb, error) from None
 
     def destroy(self) -> None:
         self.bridge.destroy()

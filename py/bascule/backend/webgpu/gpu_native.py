@@ -287,30 +287,51 @@ class NativeGpu:
     def read(self, buffer: int, offset: int, into: Buffer) -> Awaitable[None]:
         self._check_alive()
         view = memoryview(into).cast("B")
-        size = (view.nbytes + 3) & ~3
         source = self._buffers.get(buffer)
         self._traffic[1] += view.nbytes
+
+        def copy(encoder: Any, staging: Any) -> None:
+            encoder.copy_buffer_to_buffer(source, offset, staging, 0, staging.size)
+
+        return self._staged("read", view, copy)
+
+    def done(self) -> Awaitable[None]:
+        """See `Gpu.done`: wgpu-py 0.32 cannot call its own `on_submitted_work_done_async`, so this
+        maps a staging buffer that a command behind that work clears.
+        """
+        self._check_alive()
+
+        def clear(encoder: Any, staging: Any) -> None:
+            encoder.clear_buffer(staging)
+
+        return self._staged("done", memoryview(bytearray(4)), clear)
+
+    def _staged(
+        self, verb: str, view: memoryview, encode: Callable[[Any, Any], None]
+    ) -> Awaitable[None]:
+        """Submit a command that writes a staging buffer; awaiting the result fills `view`."""
+        size = (view.nbytes + 3) & ~3
         try:
             staging = self._take_staging(size)
         except Exception as error:
-            raise self._gpu_error("read", error, size) from None
+            raise self._gpu_error(verb, error, size) from None
         try:
             encoder = self._device.create_command_encoder()
-            encoder.copy_buffer_to_buffer(source, offset, staging, 0, size)
+            encode(encoder, staging)
             self._queue.submit([encoder.finish()])
         except Exception as error:
             self._drop_staging(staging)
-            raise self._gpu_error("read", error) from None
-        return self._finish_read(staging, view, size)
+            raise self._gpu_error(verb, error) from None
+        return self._mapped(verb, staging, view)
 
-    async def _finish_read(self, staging: Any, view: memoryview, size: int) -> None:
+    async def _mapped(self, verb: str, staging: Any, view: memoryview) -> None:
         try:
-            await staging.map_async("READ", 0, size)
-            view[:] = staging.read_mapped(0, size, copy=False)[: view.nbytes]
+            await staging.map_async("READ")
+            view[:] = staging.read_mapped(copy=False)[: view.nbytes]
             staging.unmap()
         except Exception as error:
             self._drop_staging(staging)
-            raise self._gpu_error("read", error) from None
+            raise self._gpu_error(verb, error) from None
         self._keep_staging(staging)
 
     async def pipeline(

@@ -156,12 +156,11 @@ class NativeProfile:
     def _fence(self, queue: Any) -> Any:
         """A buffer that can be mapped once the queue has done all that was submitted so far.
 
-        wgpu-py 0.32 cannot call its own `on_submitted_work_done_async`.
+        See `NativeGpu.done`; nothing has to wait for it.
         """
-        source = self.device.create_buffer(size=4, usage="COPY_SRC")
         fence = self.device.create_buffer(size=4, usage="MAP_READ|COPY_DST")
         encoder = self.device.create_command_encoder()
-        encoder.copy_buffer_to_buffer(source, 0, fence, 0, 4)
+        encoder.clear_buffer(fence)
         queue.submit([encoder.finish()])
         return fence
 

@@ -125,9 +125,8 @@ class StreamedExecutable(TapeExecutable):
                     await self._store.streaming.read(stage, slot)
                     self._gpu.replay(tape, packed)
                     self._current_params, packed = params, bytearray()
-                    # A read ends when the work before it has: no third stage is under way.
-                    end = self._gpu.read(slot, 0, bytearray(4))
-                    running.append(asyncio.ensure_future(end))
+                    # Waited for above, so that no third stage is under way.
+                    running.append(asyncio.ensure_future(self._gpu.done()))
                 results, reads = self._read(sizes, into)
             finally:
                 await asyncio.gather(*running, return_exceptions=True)

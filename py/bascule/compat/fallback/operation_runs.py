@@ -254,7 +254,9 @@ async def _fill(
     try:
         for parameter in quantized:
             rows = stored_rows(parameter, weights)
-            async for _ in quantize_slabs(quantizer, parameter, rows, staging, _SLABS):
+            async for _ in quantize_slabs(
+                quantizer, parameter, rows, staging, backend.done, _SLABS
+            ):
                 pass
         for name, sums in (await quantizer.sums()).items():
             if sums.n_unfit:
