@@ -1,4 +1,4 @@
-"""A page whose GPU computes wrongly: it finds out, says what it left, and answers rightly."""
+"""A page whose GPU computes wrongly: it finds out, says what it rejected, and answers rightly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TINY = "/goldens/tiny-bert"
 REASON = "() => document.querySelector('#reason').textContent"
 
 
-def test_a_wrong_kernel_is_left_for_another(
+def test_a_wrong_kernel_is_replaced_by_another(
     webgpu_engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
     page = new_page("about:blank")
@@ -29,7 +29,7 @@ def test_a_wrong_kernel_is_left_for_another(
         result = {name: round(stats[name], 1) for name in ("kernels_tried", "proof_ms", "load_ms")}
         print(f"{webgpu_engine.name}, {visit} visit: {result}")
         reason = page.run(REASON)
-        assert "layer_norm_lane 16 was left: its numbers are off by" in reason
+        assert "layer_norm_lane 16 was rejected: its numbers are off by" in reason
         check_embeddings(page)
         assert (stats["kernels_tried"] > 0) == (visit == "first")
 
@@ -70,7 +70,7 @@ def test_a_wrong_op_costs_the_tier(
     expected = golden("tiny-bert")
     code = f"{LOADS}\nawait loads({TINY!r}, {expected.texts!r})"
     refused, output, rows = json.loads(page.run("(code) => lab.run(code)", code))
-    # Asked for by its name, the tier is not left: an error that says what is wrong.
+    # Asked for by its name, the tier is not replaced: an error that says what is wrong.
     assert "layer_norm" in refused["error"]["what"]
     assert "comes out wrong on this device" in refused["error"]["what"]
     # "auto" would take it and leaves it.
@@ -80,6 +80,6 @@ def test_a_wrong_op_costs_the_tier(
     assert output["decision"]["chosen"] == "webgpu"
     assert output["tier"] == "wasm"
     (step,) = output["proof"]["steps"]
-    assert step.startswith("webgpu was left: layer_norm")
+    assert step.startswith("webgpu was rejected: layer_norm")
     result = np.reshape(rows, expected.embeddings.shape)
     assert (cosines(result, expected.embeddings) >= 0.99999).all()

@@ -1,4 +1,4 @@
-"""Kernels prove themselves before they serve: wrong ones are left, once and for all."""
+"""Kernels prove themselves before they serve: wrong ones are rejected, once and for all."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def result(executable: Any, rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("plant", [WRONG, NAN], ids=["wrong", "nan"])
-async def test_a_wrong_variant_is_left_and_remembered(
+async def test_a_wrong_variant_is_rejected_and_remembered(
     gpu: NativeGpu, rng: np.random.Generator, plant: tuple[str, str]
 ) -> None:
     store, trials = MemoryRemembered(), list[int]()

@@ -1,4 +1,4 @@
-"""A model proves its answers on its device: what is wrong is left, in order, with a reason."""
+"""A model proves its answers on its device: what is wrong is rejected, in order, with a reason."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ async def test_a_right_model_is_proven_once() -> None:
             assert again.stats["passes"] == 0
 
 
-async def test_a_wrong_variant_of_an_encoder_is_left(miscompile: Callable[..., None]) -> None:
+async def test_a_wrong_variant_of_an_encoder_is_rejected(miscompile: Callable[..., None]) -> None:
     miscompile(only_lanes_of_16, *NORM)
     tried: list[float] = []
     for _ in range(2):
@@ -110,18 +110,18 @@ async def test_a_wrong_variant_of_an_encoder_is_left(miscompile: Callable[..., N
             await right_embeddings(model)
             tried.append(model.stats["kernels_tried"])
             (step,) = model.proof.steps
-            assert step.startswith("layer_norm_lane 16 was left: its numbers are off by")
+            assert step.startswith("layer_norm_lane 16 was rejected: its numbers are off by")
             assert step in model.tier_reason
     assert tried[0] > 0 == tried[1]
 
 
-async def test_a_wrong_variant_of_a_language_model_is_left(
+async def test_a_wrong_variant_of_a_language_model_is_rejected(
     miscompile: Callable[..., None],
 ) -> None:
     miscompile(only_lanes_of_16, *RMS)
     async with await bascule.load(TINY_Q4.path, tier="webgpu") as model:
         await right_tokens(model)
-        assert "rms_norm_lane 16 was left" in model.tier_reason
+        assert "rms_norm_lane 16 was rejected" in model.tier_reason
 
 
 async def test_a_wrong_op_costs_the_tier(miscompile: Callable[..., None]) -> None:
@@ -130,11 +130,11 @@ async def test_a_wrong_op_costs_the_tier(miscompile: Callable[..., None]) -> Non
         async with await bascule.load(TINY_BERT) as model:
             await right_embeddings(model)
             assert model.tier in ("wasm", "cpu")
-            assert model.proof.steps == () or "webgpu was left" in model.proof.steps[0]
+            assert model.proof.steps == () or "webgpu was rejected" in model.proof.steps[0]
 
 
 @pytest.mark.parametrize("wait", [True, False], ids=["waits", "at once"])
-async def test_a_tier_is_left_for_the_next_one(
+async def test_a_tier_is_rejected_for_the_next_one(
     miscompile: Callable[..., None], monkeypatch: pytest.MonkeyPatch, wait: bool
 ) -> None:
     monkeypatch.setattr("bascule.device.loading.open_tier", webgpu_first)
@@ -146,7 +146,7 @@ async def test_a_tier_is_left_for_the_next_one(
             await model.loaded()
             assert model.tier in ("wasm", "cpu")
             (step,) = model.proof.steps
-            assert step.startswith("webgpu was left: layer_norm ")
+            assert step.startswith("webgpu was rejected: layer_norm ")
             assert "webgpu refused (layer_norm" in model.tier_reason
             tried.append(model.stats.get("kernels_tried", 0))
     with pytest.raises(WrongResultError, match=r"layer_norm.*off by"):
@@ -161,7 +161,7 @@ async def test_everything_wrong_on_the_gpu_costs_a_language_model_the_tier(
     async with await bascule.load(TINY_Q4.path) as model:
         await right_tokens(model)
         assert model.tier in ("wasm", "cpu")
-        assert "webgpu was left: " in model.proof.steps[0]
+        assert "webgpu was rejected: " in model.proof.steps[0]
 
 
 async def test_a_float16_cache_is_replaced_before_the_tier(miscompile: Callable[..., None]) -> None:
@@ -208,7 +208,7 @@ async def test_a_kernel_that_is_wrong_at_full_size_only(
         async with await bascule.load(TINY_BERT, tier="webgpu") as model:
             await right_embeddings(model)
             (step,) = model.proof.steps
-            assert step.startswith("layer_norm_lane 16 was left")
+            assert step.startswith("layer_norm_lane 16 was rejected")
             assert bool(model.proof.remembered) == remembered
 
 

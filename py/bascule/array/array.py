@@ -234,7 +234,7 @@ class Array:
         self._become(build.cast(result._node, self.dtype))
         return self
 
-    if TYPE_CHECKING:  # made below, from _OPERATORS
+    if TYPE_CHECKING:  # defined below, from _OPERATORS
 
         def __add__(self, other: Any) -> Array: ...
         def __radd__(self, other: Any) -> Array: ...

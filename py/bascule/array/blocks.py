@@ -1,6 +1,6 @@
 """Chains of elementwise operations on the host, a block at a time.
 
-Computed one after the other, whole arrays between the operations would each go through main memory.
+Computed one after the other, each operation would pass an array through main memory.
 A block's stay in the processor's cache, and a chain needs no memory but its result's.
 """
 
@@ -48,7 +48,7 @@ class Chain:
 
     @property
     def end(self) -> Node:
-        """The node whose numbers are kept."""
+        """The node whose numbers are the result."""
         return self.nodes[-1]
 
     def evaluate(self, values: Sequence[Any]) -> Any:

@@ -18,7 +18,7 @@ class DTypeError(InputError, TypeError, AttributeError):
 
 
 class OutOfRangeError(InputError, OverflowError):
-    """A number does not fit the dtype of the array that it is combined with, or made into."""
+    """A number does not fit the dtype that it is converted to."""
 
     category = "out-of-range"
 

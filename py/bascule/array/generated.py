@@ -96,7 +96,7 @@ class Expression:
         extra: Node | None = None,
         unrolled: int = 0,
     ) -> Generated:
-        """The whole text. `head` are the skeleton's own params; the result is of `dtype`.
+        """The WGSL. `head` are the skeleton's own params; the result is of `dtype`.
 
         `unrolled` steps, if any, are combined in the text instead of by the skeleton.
         """

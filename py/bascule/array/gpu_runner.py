@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bascule.backend.webgpu.backend import WebGpuBackend
 
 _LANES = 64
-# Elements that a lane reduces one after the other, and lanes that a reduction wants at least.
+# Elements that a lane reduces one after the other, and the fewest lanes of a reduction.
 _SERIAL = 256
 _LANES_WANTED = 16384
 # Elements that are combined in a kernel's text, without a loop, and operations they come to: the
@@ -61,7 +61,7 @@ class GpuRunner:
     async def read(self, outputs: Sequence[Node]) -> None:
         """Compute these and fetch their numbers into `host`.
 
-        A view of a small array brings the whole array: its other elements are likely next.
+        Of a view of a small array all of the array is read: its other elements are likely next.
         """
         async with self._backend.turns.turn():
             bases = {id(node): _base(node) for node in outputs if node.host is None}
@@ -437,7 +437,7 @@ def _all_reads(step: Step) -> list[Node]:
 
 
 def _base(node: Node) -> Node:
-    """What is read for a node: of a view of a small array the whole array."""
+    """What is read for a node: of a view of a small array all of the array."""
     if node.op == "view" and not node.is_known and node.inputs[0].size <= _READ_WHOLE:
         return node.inputs[0]
     return node

@@ -75,7 +75,7 @@ class Node:
         self.host: Numbers | None = None
 
     def __del__(self) -> None:
-        """Let go of a long chain one by one: the interpreter's own way would nest its calls."""
+        """Free a long chain node by node: the interpreter would nest its calls."""
         waiting = list(self.inputs)
         self.inputs = ()
         while waiting:

@@ -1,7 +1,7 @@
 """Which nodes one loop of WebAssembly computes together: elementwise operations and reductions.
 
 All of them walk the same elements, a space. Reductions are over the same axes of it; what follows
-from one has an element for each that is kept, with or without the axes that are gone.
+from one has an element for each that is kept, with or without the reduced axes.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def is_alias(node: Node) -> bool:
 
 
 def _lies_right(node: Node, reduced: Reduced, group: Group) -> bool:
-    """Whether what reads a value in the group broadcasts it along the axes that are gone."""
+    """Whether what reads a value in the group broadcasts it along the reduced axes."""
     missing = len(reduced.space) - len(reduced.kept)
     if node.shape == reduced.kept_axes or (1,) * missing + reduced.kept == reduced.kept_axes:
         return True

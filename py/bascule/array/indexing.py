@@ -189,7 +189,7 @@ def clamped(index: Node, n: int) -> Node:
 def _gathered(
     node: Node, shape: Sequence[int], strides: Sequence[int], offset: int, arrays: dict[int, Node]
 ) -> Node:
-    """Elements at the given indices; where arrays stand apart their axes come first, as numpy's."""
+    """Elements at the given indices; axes of index arrays that are not adjacent come first."""
     places = sorted(arrays)
     wide = build.broadcast_shape("x[arrays]", [arrays[at].shape for at in places])
     together = places == list(range(places[0], places[-1] + 1))

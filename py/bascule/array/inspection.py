@@ -1,4 +1,4 @@
-"""What the standard asks of a namespace: its dtypes, their limits, its devices."""
+"""The inspection API of the Array API standard: dtypes, their limits, devices."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class NamespaceInfo:
         return {"boolean indexing": True, "data-dependent shapes": True, "max dimensions": 32}
 
     def default_device(self) -> ArrayDevice:
-        """The device of arrays that are made without one."""
+        """The device of arrays that are created without one."""
         return default_device()
 
     def default_dtypes(self, *, device: Any = None) -> dict[str, Any]:

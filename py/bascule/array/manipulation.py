@@ -235,7 +235,7 @@ def unstack(x: Array, /, *, axis: int = 0) -> tuple[Array, ...]:
 
 
 def tile(x: Array, repetitions: Sequence[int], /) -> Array:
-    """x repeated whole, so often along each axis."""
+    """x repeated as a block, so often along each axis."""
     counts = tuple(repetitions)
     n = max(len(counts), x.ndim)
     counts = (1,) * (n - len(counts)) + counts

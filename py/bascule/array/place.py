@@ -174,7 +174,7 @@ def device(which: Any = None) -> ArrayDevice:
 
 
 def default_device() -> ArrayDevice:
-    """The device of arrays that are made without one: "auto" until `set_default_device`."""
+    """The device of arrays that are created without one: "auto" until `set_default_device`."""
     if _devices.default is None:
         _devices.default = device("auto")
     return _devices.default
@@ -206,7 +206,8 @@ def compute_if_possible(node: Node) -> None:
     """Compute a graph that has grown large, where plain code can; else it grows on.
 
     In a running event loop, and in a page without JSPI, only what does not have to wait is done:
-    whoever holds the device's turn may need this loop. Errors are left to whoever reads the array.
+    the task that holds the device's turn may need this loop. Errors are raised when the array is
+    read.
     """
     work = node.device.compute((node,))
     with suppress(BasculeError, WouldWaitError):

@@ -21,7 +21,7 @@ from bascule.array.place import device as place_of
 
 
 class Generator:
-    """A stream of random numbers. Each call goes on where the last one stopped.
+    """A stream of random numbers. Each call continues where the last one ended.
 
     Equal seeds and equal calls give equal numbers on every tier: `uniform` and `integers` bit by
     bit, `normal` to a few units in the last place.

@@ -124,7 +124,7 @@ def searchsorted(
 
 
 def _before(value: Node, wanted: Node, or_equal: bool) -> Node:
-    """Whether an element of the sorted array stands before where `wanted` goes; NaN is last."""
+    """Whether a sorted element comes before the insertion point of `wanted`; NaN is last."""
     if value.dtype.kind == "b":
         value, wanted = (build.cast(each, dtypes.named("int32")) for each in (value, wanted))
     result = build.row("less_equal" if or_equal else "less", [value, wanted])

@@ -25,7 +25,7 @@ class Memory:
 
     @property
     def lost(self) -> str:
-        """Why its device is gone; empty while it is there."""
+        """Why its device was lost; empty while it can be used."""
         return self._gpu.lost
 
 

@@ -320,7 +320,7 @@ class Backend(Protocol):
         return ()
 
     def prove_kernels(self) -> None:
-        """From now on no kernel serves that has not given right numbers on this machine."""
+        """From now on use no kernel whose results were not correct on this machine."""
 
     def rejected(self, programs: Iterable[Program]) -> list[str]:
         """Which default kernels of these programs do not serve, and why; what has had no proof."""

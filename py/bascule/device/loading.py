@@ -294,8 +294,8 @@ async def _reopen(
     settings: LoadSettings,
     model: LoadedModel,
 ) -> Reopened:
-    """Another device for a model that has lost its own, or left it for wrong numbers, with the
-    weights from the cache in it.
+    """Another device, with the weights from the cache in it, for a model whose own was lost, or
+    rejected for wrong numbers.
     """
     if tier is None:
         if model.lost:

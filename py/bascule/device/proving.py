@@ -8,7 +8,7 @@ Two layers, both on by default (`load(..., prove=False)` or BASCULE_PROVE=0 swit
 2. A model that Bascule knows by name then answers its stored sample (see `tasks/proof.py`). If that
    is wrong though every kernel was right, the kernels of its passes run again at their full sizes;
    then a float16 KV cache is replaced by float32; then the tier by the next one that
-   "auto" would take. A tier that was asked for by name is not left: that is an error.
+   "auto" would take. A tier that was asked for by name is not replaced: that is an error.
 
 What passed is kept with what else is known of the adapter, for these files, these formats and these
 kernels: a later load asks nothing again, until one of them or the driver changes. Where every tier,

@@ -25,7 +25,7 @@ _CLOSED_HINT = "Open another one with bascule.open_device()."
 
 
 class Closable(Protocol):
-    """Something on a device that is given back."""
+    """A resource on a device that can be closed."""
 
     def close(self) -> None:
         """Give it back."""
@@ -42,7 +42,7 @@ class BufferPool:
         self._dropped: deque[Closable] = deque()
 
     def when_dropped(self, owner: object, item: Closable) -> None:
-        """Close `item` at a use after `owner` is gone: Python may collect it in any thread."""
+        """Close `item` at a later use once `owner` is collected, which may happen in any thread."""
         finalize(owner, self._dropped.append, item).atexit = False
 
     def check_open(self, verb: str) -> None:

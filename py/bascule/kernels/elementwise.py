@@ -167,7 +167,7 @@ def as_type(operand: Any, type: str, value: Any) -> Any:
 
 
 def outputs_of(label: str, names: Sequence[str], out: Any, shape: Shape) -> dict[str, Any]:
-    """The outputs by name: what was given, of that shape, or a shape for a new buffer."""
+    """The outputs by name: those passed, of that shape, or a shape for a new buffer."""
     outputs = list(out) if isinstance(out, tuple | list) else [out] * (out is not None)
     if out is None:
         return dict.fromkeys(names, shape or (1,))

@@ -36,7 +36,7 @@ class KernelHome(Protocol):
 
 @runtime_checkable
 class HasKernels(Protocol):
-    """What kernels may be given as their device: a `Device`."""
+    """What kernels take as their device: a `Device`."""
 
     @property
     def kernel_home(self) -> KernelHome:
@@ -63,7 +63,7 @@ class PoolHome:
         async with self._reopening.turn():
             lost = self.pool
             if not is_lost(lost.backend):
-                return  # somebody else who waited has opened it
+                return  # another caller has opened it meanwhile
             backend = await self._reopen(lost.backend)
             if lost.closed:
                 backend.close()

@@ -57,7 +57,7 @@ class Operand:
             fill_page_array(self.page, dense)
 
     def close(self) -> None:
-        """Free what was taken for the call."""
+        """Free what was allocated for the call."""
         if self.is_temporary:
             self.buffer.close()
 
@@ -74,7 +74,7 @@ class Operands:
         return [operand for operand in self.found.values() if operand.binding.access == "write"]
 
     def close(self) -> None:
-        """Free what was taken for the call."""
+        """Free what was allocated for the call."""
         for operand in self.found.values():
             operand.close()
 
@@ -163,7 +163,7 @@ def _shape_of(value: Any) -> tuple[int, ...] | None:
 
 
 def _array(binding: Binding, value: Any, where: str) -> Array:
-    """An array of the binding's own type; bytes are taken as they are."""
+    """An array of the binding's own type; bytes are passed as they are."""
     scalar = scalar_of(binding.type)
     if isinstance(value, bytes | bytearray) or _is_bytes(value):
         return np.frombuffer(value, np.uint8)

@@ -134,7 +134,7 @@ def _parameters(function: Callable[..., Any]) -> frozenset[str] | None:
     """The names that it takes; None where it takes any."""
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # a function that tells none
+    except (TypeError, ValueError):  # a function without a signature
         return None
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return None

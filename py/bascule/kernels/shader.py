@@ -50,7 +50,7 @@ class Shader:
     """A source, read for one entry point. What it says of errors counts in the source's own lines.
 
     `label` names the source in errors and ends in ".wgsl". Of a text that Bascule has composed
-    `sections` tell on which lines the user's parts begin, each with a label.
+    `sections` are the first lines of the user's parts, each with a label.
 
     Raises ShaderError for a source that cannot be read, or that binds what is no buffer; InputError
     for an entry point that it does not have.
@@ -90,7 +90,7 @@ class Shader:
 
     @cached_property
     def uses_num_workgroups(self) -> bool:
-        """Whether the entry point asks how many workgroups there are."""
+        """Whether the entry point reads num_workgroups."""
         cursor = Cursor([*self._function.parameters, _END], self.label)
         held = [self._function.parameters]
         for name in parameter_types(cursor):
@@ -138,7 +138,7 @@ class Shader:
         return tuple(self._module.overrides)
 
     def _number(self, name: str, constants: Mapping[str, float]) -> int | None:
-        """A constant's or an override's whole number."""
+        """A constant's or an override's integer."""
         if name in constants:
             value = constants[name]
             return int(value) if float(value).is_integer() else None

@@ -22,10 +22,10 @@ Constants = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """What tuning a kernel has found.
+    """The result of tuning a kernel.
 
     `constants` are those that it takes from now on, `times_ms` what each candidate took, `refused`
-    why some could not be taken. `remembered` says that an earlier run has measured them.
+    why some could not run. `remembered`: an earlier run has measured them.
     """
 
     constants: Mapping[str, float]

@@ -29,7 +29,7 @@ class TypedNames:
     def resolved(self, where: str, dtypes: Mapping[str, np.dtype[Any]]) -> dict[str, str]:
         """The type of each name, for arguments of these dtypes; numbers have none.
 
-        InputError where a letter stands for two types, or for none that is known.
+        InputError where a letter names two types, or an unknown one.
         """
         letters: dict[str, str] = {}
         names = {NUMPY[type]: type for type in _TYPES}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from bascule.kernels.wgsl_tokens import Token
 
-# What a name stands for; None where that is not known.
+# The value of a name; None where it is unknown.
 Lookup = Callable[[str], int | None]
 
 _LEVELS: tuple[tuple[str, ...], ...] = (("|",), ("^",), ("&",), ("<<", ">>"), ("+", "-"))
@@ -20,7 +20,7 @@ class _UnknownError(Exception):
 
 
 def whole_number(tokens: Sequence[Token], lookup: Lookup) -> int | None:
-    """The value of a constant expression; None where it is no whole number that is known here."""
+    """The value of a constant expression; None where it is no integer that is known here."""
     try:
         reader = _Reader(tokens, lookup)
         result = reader.level(0, 0)

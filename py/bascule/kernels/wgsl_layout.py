@@ -117,7 +117,7 @@ def _is_unsized(type: StoredType) -> bool:
 
 
 def _arguments(tokens: Sequence[Token]) -> list[list[Token]]:
-    """What stands in the angle brackets behind a type's name, by commas."""
+    """The template arguments of a type, split at commas."""
     if len(tokens) < 3 or tokens[1].text != "<":
         return []
     results: list[list[Token]] = [[]]
@@ -128,7 +128,7 @@ def _arguments(tokens: Sequence[Token]) -> list[list[Token]]:
             results.append([])
         else:
             results[-1].append(token)
-    return [each for each in results if each]  # a comma may stand at the end
+    return [each for each in results if each]  # a trailing comma is allowed
 
 
 def parameter_types(cursor: Cursor) -> list[str]:

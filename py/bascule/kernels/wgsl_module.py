@@ -1,6 +1,6 @@
 """Read the declarations of a WGSL source: structs, constants, overrides, bindings, functions.
 
-Function bodies are not parsed; only the names that stand in them are noted. The compiler is the
+Function bodies are not parsed; only the names in them are noted. The compiler is the
 judge of a source: what a reader does not need it passes over.
 """
 
@@ -78,7 +78,7 @@ class Module:
     functions: dict[str, Function] = field(default_factory=dict[str, Function])
 
     def constant(self, name: str, depth: int = 0) -> int | None:
-        """The whole number that a `const` stands for, if it is one."""
+        """The value of a `const`, if it is an integer."""
         tokens = self.constants.get(name)
         if tokens is None or depth > _DEEPEST:
             return None
@@ -195,7 +195,7 @@ def _override(cursor: Cursor, attributes: tuple[Attribute, ...]) -> Override:
 
 
 def type_tokens(cursor: Cursor) -> tuple[Token, ...]:
-    """Pass a type: a name, and what stands in angle brackets behind it."""
+    """Skip a type: a name, and its template arguments."""
     start = cursor.at
     cursor.name("a type")
     if cursor.take("<"):

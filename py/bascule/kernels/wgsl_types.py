@@ -152,7 +152,7 @@ def struct_of(name: str, fields: list[tuple[str, StoredType, int | None, int | N
 
 
 def scalar_of(type: StoredType) -> Scalar | None:
-    """The one scalar that a type is made of; None for structs."""
+    """The scalar type of a type's elements; None for structs."""
     if isinstance(type, Scalar):
         return type
     if isinstance(type, ArrayOf):

@@ -81,7 +81,7 @@ class Pressure(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reopened:
-    """A device in the place of one that was lost or left, with the model's weights in it."""
+    """A device in the place of one that was lost or rejected, with the model's weights in it."""
 
     backend: Backend
     weights: WeightStore
@@ -236,7 +236,7 @@ class LoadedModel(Closing):
         except TierUnavailableError as none:
             raise wrong if self._prover is None else self._prover.verdict(wrong, none) from none
         # The reason for the other tier has it already.
-        self.proof = replace(self.proof, steps=(*self.proof.steps, f"{tier} was left: {why}"))
+        self.proof = replace(self.proof, steps=(*self.proof.steps, f"{tier} was rejected: {why}"))
 
     async def _replace_device(self, why: DeviceLostError | WrongResultError) -> None:
         reopened = await self._reopen(self)

@@ -2,8 +2,8 @@
 
     function = Function(locals={"x": "v128"}, body="local.get $x  f32x4.sqrt  local.set $x")
 
-Only instructions of the table below, numbers and names of locals are taken: a word that is none of
-them is a KeyError of the generator's, never bytes. The module is a side module for Emscripten's
+Only instructions of the table below, numbers and names of locals are accepted:
+any other word is a KeyError, never bytes. The module is a side module for Emscripten's
 loader (dylink.0), so that Pyodide links it into Python's own memory.
 Source: WebAssembly Core Specification 2.0, chapter 5; DynamicLinking.md of its tool-conventions.
 """
@@ -194,7 +194,7 @@ class Function:
     parts: Sequence[Part] = ()
 
     def module(self) -> bytes:
-        """The whole module; it imports env.memory and exports `run`."""
+        """The module's bytes; it imports env.memory and exports `run`."""
         writer = _Writer(self)
         types = [bytes((_FUNCTION,)) + vector([bytes((TYPES["i32"],))]) + vector([])]
         for part in writer.called:

@@ -197,7 +197,7 @@ class WasmFunctions:
         return y
 
     def _room(self, n: int) -> Tensor:
-        """Scratch memory of at least `n` floats; kept, and only ever one."""
+        """Scratch memory of at least `n` floats, reused by every call."""
         if self._scratch.size < n:
             self._scratch = self._kernels.empty((n,))
         return self._scratch

@@ -1,7 +1,7 @@
-"""Compiled functions taken apart, to stand in another function's body instead of being called.
+"""Compiled functions parsed, to be inlined in another function's body.
 
 A call costs as much as ten instructions on vectors, and each puts its constants together anew: V8
-takes three instructions for one. Inlined, they are made once, before the loop.
+takes three instructions for one. Inlined, they are built once, before the loop.
 Source: WebAssembly Core Specification 2.0, chapter 5.4.
 """
 

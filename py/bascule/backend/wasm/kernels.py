@@ -27,9 +27,9 @@ class Kernels(Protocol):
         ...
 
     def bind(self, kernel: str, *arguments: Argument) -> Callable[[], object]:
-        """A call to be made any number of times, its arguments looked at now.
+        """A call that can be repeated, its arguments checked now.
 
-        Arrays must be tensors, and whoever holds the result holds them.
+        Arrays must be tensors; the result references them.
         """
         ...
 

@@ -65,7 +65,7 @@ class WasmStore:
 class StreamedWasmStore(WasmStore):
     """See `Backend.streamed_store`: one slot, and the computed parameters, whose target is above 0.
 
-    What is computed stands in `tensors`.
+    Computed parameters are in `tensors`.
     """
 
     def __init__(

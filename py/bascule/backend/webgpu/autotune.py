@@ -3,7 +3,7 @@
 For each signature all candidates run in turn, round after round, on scratch buffers of its largest
 shapes. A sample is a tape of many dispatches and the wait until they are done, less what the wait
 alone takes. A candidate counts only once its numbers agree with the first one's, and replaces it
-only if a duel of the two shows it at least 5% faster.
+only if repeated pairs of samples show it at least 5% faster.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SAMPLE_MS = 25.0
 _MOST_DISPATCHES = 200
 # One that takes this many times as long as the best so far is not measured again.
 _HOPELESS = 1.5
-# A signature that alone would take this share of what is left of the budget waits until the end.
+# A signature that alone would take this share of the remaining budget waits until the end.
 _SHARE = 0.25
 # Where a lone wait takes longer, the device is asked again and again whether it is done.
 _SLOW_WAIT_MS = 20.0
@@ -131,7 +131,7 @@ def _work(call: Call) -> float:
 
 
 async def _measure(bench: _Bench, job: _Job, report: TuneReport, patient: bool) -> Finding | None:
-    """None where nothing was left to choose from; _OutOfTimeError where the budget ended."""
+    """None where no candidate works; _OutOfTimeError where the budget ended."""
     call, choices = job.call, bench.pipelines.choices
     rivals = [k for k in job.rivals(bench.gpu) if k.digest not in choices.failed]
     for kernel, error in await bench.pipelines.attempt(rivals):
@@ -155,7 +155,7 @@ async def _measure(bench: _Bench, job: _Job, report: TuneReport, patient: bool) 
             raise _OutOfTimeError
         proofs = {default.variant: once}
         for kernel in rivals[1:]:
-            if 4e-3 * once > bench.left_s:  # a rival may well be that much slower
+            if 4e-3 * once > bench.left_s:  # another may well be that much slower
                 raise _OutOfTimeError
             fault, proofs[kernel.variant] = await _fault(bench, scratch, kernel, expected)
             if fault:
@@ -192,7 +192,7 @@ async def _race(
 ) -> dict[str, float]:
     """Each one's median over the rounds, in milliseconds a dispatch.
 
-    `proofs` tells how long each took to prove itself: the hopeless do not run again.
+    `proofs` has how long each one's first run took: much slower ones do not run again.
     """
     most = 2 * _HOPELESS * min(proofs[k.variant] for k in rivals) + bench.doubt_ms
     slow = {k.variant: ms for k in rivals[1:] if (ms := proofs[k.variant]) > most}
@@ -210,7 +210,7 @@ async def _race(
 
 
 async def _wins(bench: _Bench, scratch: _Scratch, best: Kernel, default: Kernel) -> bool:
-    """The fastest of many is partly lucky: it must show its lead again, pair by pair."""
+    """Whether `best` is faster again, pair by pair: the fastest of many is so partly by chance."""
     ratios: list[float] = []
     for _ in range(_DUELS):
         mine = await bench.sample(scratch, best)
@@ -251,7 +251,7 @@ class _Scratch:
 def _filling(value: Value) -> Array:
     """Standard normals, repeated; whole numbers are text lengths and name the most tokens.
 
-    Blocks get bytes of which any two are a sane half, so that scales are finite in every format.
+    Any two bytes of blocks are a small positive float16: scales are finite in every format.
     """
     count = prod(value.limits)
     if value.dtype == "u32":
@@ -289,7 +289,7 @@ class _Bench:
 
     @property
     def left_s(self) -> float:
-        """Seconds of the budget that are left."""
+        """Remaining seconds of the budget."""
         return self._end - perf_counter()
 
     @property
@@ -298,9 +298,9 @@ class _Bench:
         return max(50.0, 2 * self._base_ms)
 
     def affords(self, once_ms: float, rivals: int, share: float) -> bool:
-        """Whether a share of what is left suffices where one dispatch takes so long.
+        """Whether a share of the remaining time suffices where one dispatch takes so long.
 
-        A guess, made before the rivals have shown how long they take: each runs at least once.
+        An estimate, before the other candidates' times are known: each runs at least once.
         """
         return once_ms * (rivals + _ROUNDS + _DUELS) <= share * self.left_s * 1e3
 
@@ -327,7 +327,7 @@ class _Bench:
         """Milliseconds a dispatch, over as many as make a sample long enough."""
         enough = _SAMPLE_MS * (4 if self._slow else 1)
         guess = hint_ms if hint_ms is not None else await self._run(scratch, kernel, 1)
-        if hint_ms is None and 16 * guess < enough:  # one alone tells little then
+        if hint_ms is None and 16 * guess < enough:  # the time of one is too short then
             guess = await self._run(scratch, kernel, 8) / 8
         count = max(1, min(_MOST_DISPATCHES, round(enough / max(guess, 1e-3))))
         return await self._run(scratch, kernel, count) / count

@@ -80,7 +80,7 @@ class WebGpuBackend:
         self._quantizing: dict[DType, int] = {}
 
     def prove_kernels(self) -> None:
-        """From now on no kernel serves that has not given right numbers on this machine."""
+        """From now on use no kernel whose results were not correct on this machine."""
         if self.prover is None:
             self.prover = KernelProver(self.gpu, self.pipelines, self.store)
             self.pipelines.prover = self.prover.faults
@@ -103,7 +103,7 @@ class WebGpuBackend:
                 if failure is None:
                     break  # the one that serves
                 results.setdefault(failure.variant, failure.messages[0][1])
-        return [f"{variant} was left: {problem}" for variant, problem in results.items()]
+        return [f"{variant} was rejected: {problem}" for variant, problem in results.items()]
 
     @property
     def adapter(self) -> AdapterInfo:
@@ -147,7 +147,7 @@ class WebGpuBackend:
 
     @property
     def limits(self) -> Limits:
-        """See `Backend.limits`: every tensor is a buffer, bound whole."""
+        """See `Backend.limits`: every tensor is one buffer and one binding."""
         granted = self.gpu.adapter.limits
         most = min(granted["maxStorageBufferBindingSize"], granted["maxBufferSize"])
         return Limits(binding_nbytes=most)
@@ -211,7 +211,7 @@ class WebGpuBackend:
         return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
     async def recheck(self, programs: Iterable[Program]) -> bool:
-        """Try the kernels of these programs at their full sizes; whether one was wrong and left.
+        """Try the kernels of these programs at their full sizes; whether one was rejected.
 
         For when an answer is wrong though every kernel has proven itself on a small run.
         """
@@ -225,7 +225,7 @@ class WebGpuBackend:
         return bool(faults)
 
     async def warm(self, programs: Iterable[Program], name: str = "") -> int:
-        # Many calls are alike: a model of 6 layers has each of its calls 6 times a bucket.
+        # Many calls are equal: a model of 6 layers has each of its calls 6 times a bucket.
         calls = {signature(call): call for program in programs for call in program.calls}
         kernels = {k.key: k for k in await self.pipelines.kernels_for(list(calls.values()))}
         if name:

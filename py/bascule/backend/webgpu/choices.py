@@ -1,7 +1,7 @@
 """Which kernel serves a call on this device: what was measured here, and what does not compile.
 
 Kept between runs under everything that could change the answer: the adapter with its limits and
-features, the driver's or browser's version, and Bascule's own. What is read back is believed only
+features, the driver's or browser's version, and Bascule's own. What is read back is used only
 where it names a variant that exists and a shader that is still the same.
 """
 
@@ -30,7 +30,7 @@ def machine_key(adapter: AdapterInfo) -> str:
 def signature(call: Call) -> str:
     """Equal for calls that the same kernels serve equally fast: op, attributes, largest shapes.
 
-    Parts that differ in where they begin are alike.
+    Parts that differ only in where they begin have the same signature.
     """
     settings = [(name, value) for name, value in call.attributes if name not in PLACES]
     attributes = "".join(f" {name}={value}" for name, value in settings)
@@ -76,7 +76,7 @@ class Failure:
 
 
 class Choices:
-    """Implements `kernel.Ranking`. Without a store it knows what this process has learned."""
+    """Implements `kernel.Ranking`. Without a store it has what this process has measured."""
 
     def __init__(self, remembered: Remembered | None = None, key: str = "") -> None:
         self.remembered = remembered or MemoryRemembered()

@@ -83,7 +83,7 @@ class Gpu(Protocol):
 
     @property
     def allocated_nbytes(self) -> int:
-        """Bytes of all live buffers, staging buffers included."""
+        """Bytes of all buffers that exist, staging buffers included."""
         ...
 
     @property
@@ -116,7 +116,7 @@ class Gpu(Protocol):
 
     @property
     def n_early_pipelines(self) -> int:
-        """Pipelines asked for so far that were made before anyone asked (web/early.js)."""
+        """Requested pipelines that had been compiled ahead (web/early.js)."""
         ...
 
     def alloc(self, nbytes: int, *, uniform: bool = False, kind: MemoryKind = "programs") -> int:

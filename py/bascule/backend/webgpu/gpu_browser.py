@@ -277,7 +277,7 @@ class BrowserGpu:
             return DeviceLostError(lost)
         if getattr(error, "kind", "") == "memory":
             nbytes = int(getattr(error, "nbytes", -1))
-            first, _, _ = text.partition("\n")  # Chromium goes on with its own call stack
+            first, _, _ = text.partition("\n")  # Chromium appends its own call stack
             return GpuOutOfMemoryError(verb, None if nbytes < 0 else nbytes, detail=first)
         return GpuError(verb, text, label=str(getattr(error, "label", "")))
 

@@ -75,7 +75,7 @@ def _own_limits(adapter: Any) -> dict[str, int]:
 
 
 def _least_limits(adapter: Any) -> dict[str, int]:
-    """Asked for by name: wgpu-py takes the adapter's own where none is given.
+    """Requested by name: for a limit that is not named wgpu-py requests the adapter's own.
 
     An adapter of an older API (OpenGL) may fall short of the specification, and serves as it is.
     """
@@ -523,7 +523,7 @@ class NativeGpu:
     def _gpu_error(
         self, verb: str, error: Exception, nbytes: int | None = None, label: str = ""
     ) -> GpuError:
-        """Our error for one of wgpu's; notes a device that is gone."""
+        """Our error for one of wgpu's; notes a lost device."""
         if isinstance(error, GpuError):
             return error
         text = " ".join(str(error).split())

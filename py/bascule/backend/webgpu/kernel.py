@@ -1,4 +1,4 @@
-"""A kernel: one shader made ready for one call, and what is known of its rivals."""
+"""A kernel: one shader made ready for one call, and what is known of the other candidates."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The kernel table: which shaders, parts and constants serve a call on an adapter.
 
-One function an op. Each answers with the variants that can serve, the one taken by default first. A
+One function an op. Each returns the variants that can compute a call, the default first. A
 variant makes a `Kernel`: linked text, override constants, the operands in binding order, and how
 its parameters and its launch follow from the shapes.
 """

@@ -1,6 +1,6 @@
 """Rows of the kernel table for weights that stay in their file's blocks on the device.
 
-All kernels walk K by runs of 32 weights; the part in the slot `weights` knows the format.
+All kernels walk K by runs of 32 weights; the part in the slot `weights` reads the format.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _GROUPS = (64, 128, 32)
 _TILES = ((8, 8), (8, 4), (8, 16))
 # Bytes of a row of weights in a tile, padding and scales included.
 _TILE_ROWS = {"f32": 9 * 16, "f16": 9 * 8 + 16}
-# Halves hold these weights, or the whole numbers that blocks are made of, as they are.
+# float16 holds these weights, or the integers of blocks, exactly.
 _EXACT_IN_F16 = frozenset(_WEIGHTS) - {"f32", "bf16"}
 # Up to so many rows the kernels for few rows serve by default, and are worth a try.
 _FEW, _SOME = 4, 16

@@ -217,7 +217,7 @@ class TapeExecutable:
 
     @property
     def _tracer(self) -> Tracer | None:
-        """What wants to trace the next pass."""
+        """The tracer of the next pass."""
         tracer = self._pipelines.tracer if self.traceable else None
         return tracer if tracer is not None and tracer.wants_more else None
 

@@ -1,6 +1,6 @@
 """The pipelines that a model needs, stored so that the next visit makes them before Python is up.
 
-No browser gives a compiled pipeline away, so what is stored is what it is made from. In a page,
+No browser serializes a compiled pipeline, so what is stored is what it is compiled from. In a page,
 web/early.js reads these entries and makes all the pipelines at once while Pyodide still boots; the
 text's equality decides whether one serves, so an old list costs time only. Natively the same is
 kept for whoever looks, and nothing reads it early: Python is what comes first there. wgpu-py 0.32

@@ -1,4 +1,4 @@
-"""Compiled pipelines of one device, each made once, missing ones all at the same time."""
+"""Compiled pipelines of one device, each compiled once, missing ones all at the same time."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Pipelines:
         self.choices = choices or Choices()
         self._making: dict[Hashable, asyncio.Task[int]] = {}
         self.compile_ms: dict[str, float] = {}
-        self.log: list[ShaderLog] | None = None  # compilations, while somebody wants them
+        self.log: list[ShaderLog] | None = None  # compilations, while they are needed
         self.tracer: Tracer | None = None  # of passes that run from now on
         self.names: dict[int, str] = {}  # the variant of each pipeline, by its handle
         # Tells which of the compiled kernels, one a call, are wrong, and why; see `proving`.
@@ -90,7 +90,7 @@ class Pipelines:
             if key not in self._making or _is_foreign(self._making[key]):
                 task = self._making[key] = asyncio.ensure_future(self._make(kernel))
                 task.add_done_callback(partial(self._drop_failed, key))
-        # Those that stand are not awaited: they may belong to a loop that has ended since.
+        # Finished ones are not awaited: they may belong to a loop that has ended since.
         pending = {k: task for k in wanted if not _stands(task := self._making[k])}
         # Shielded: others may wait for the same pipeline when one caller is cancelled.
         waits = [asyncio.shield(task) for task in pending.values()]
@@ -110,7 +110,7 @@ class Pipelines:
             raise failed[0][1]
 
     def handle(self, kernel: Kernel) -> int:
-        """The handle of a pipeline that was made."""
+        """The handle of a compiled pipeline."""
         return self._making[kernel.key].result()
 
     def _drop_failed(self, key: Hashable, task: asyncio.Task[int]) -> None:
@@ -139,7 +139,7 @@ class Pipelines:
 
 
 def _is_foreign(task: asyncio.Task[int]) -> bool:
-    """Whether it was left unfinished in another event loop, which may never go on."""
+    """Whether it is unfinished in another event loop, which may never run again."""
     return not task.done() and task.get_loop() is not asyncio.get_running_loop()
 
 

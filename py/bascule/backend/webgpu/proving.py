@@ -51,7 +51,7 @@ class KernelProver:
     ) -> list[Fault]:
         """Which of the compiled `kernels`, one a call, compute wrongly, and by how much.
 
-        With `cut` those that are proven here already are believed; without, each runs at the sizes
+        With `cut` those that are proven here already are skipped; without, each runs at the sizes
         of its call, however long that takes.
         """
         due: dict[str, tuple[Call, Kernel]] = {}
@@ -80,7 +80,7 @@ class KernelProver:
             results[key] = await self._fault(call, kernel, cut=cut)
 
         jobs = [work(key, *pair) for key, pair in due.items()]
-        # Whole ones are as large as a model's weights: one at a time.
+        # Full ones are as large as a model's weights: one at a time.
         for together in [jobs] if cut else [[job] for job in jobs]:
             await all_or_first_error(together)
         self.n_trials += len(due)
@@ -106,7 +106,7 @@ class KernelProver:
         return Fault(kernel, problem, wrong=True)
 
     def _trial(self, call: Call, kernel: Kernel, *, cut: bool) -> tuple[Trial, Kernel]:
-        """The trial, and the same shader for it. A whole one where no cut one is served by it."""
+        """The trial, and the same shader for it. At full size where it serves no smaller one."""
         if cut:
             trial = trial_of(call)
             for candidate in candidates(trial.call, self._gpu.adapter):

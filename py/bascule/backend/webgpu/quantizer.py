@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bascule.program.program import Parameter
 
 LANES = 64
-# Blocks of 18 and 34 bytes are made in pairs, so that a lane writes whole words.
+# Blocks of 18 and 34 bytes are written in pairs, so that a lane writes complete words.
 _BLOCKS_A_LANE: Mapping[DType, int] = {"q4_0": 2, "q4_1": 1, "q8_0": 2, "f16": 1}
 _RUN_NBYTES = 128  # 32 floats
 _SUM_NBYTES = 16
@@ -74,7 +74,7 @@ class GpuQuantizer:
 
     @property
     def buffers(self) -> Sequence[int]:
-        """Those that it has taken."""
+        """The buffers that it has allocated."""
         return self._owned
 
     def write(self, target: int, offset: int, data: Buffer) -> None:

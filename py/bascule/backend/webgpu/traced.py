@@ -103,5 +103,5 @@ def _described(kernel: Kernel, sizes: Sizes) -> TracedKernel:
 
 
 def _digits(number: float) -> str:
-    """Each digit of a whole number; of a float32, those that tell it from its neighbours."""
+    """Each digit of an integer; of a float32, the shortest digits that identify it."""
     return str(number) if isinstance(number, int) else str(np.float32(number))

@@ -1,4 +1,4 @@
-"""A small run of one call whose answer numpy knows: what a kernel must get right before it serves.
+"""A small run of one call that numpy computes too: a kernel's test before its first use.
 
 A trial keeps what a kernel's text and constants follow from (the op, its attributes, the length of
 sums, heads, dtypes) and cuts the rest: rows, columns of a weight, vocabulary, slots of a cache. It
@@ -28,7 +28,7 @@ _SLOTS = 61
 def trial_of(call: Call, *, cut: bool = True) -> Trial:
     """The trial of such calls; not cut it keeps every size but that of the table of angles.
 
-    What a call goes on with (`onto`) is left out: only what it writes itself is compared.
+    What a call adds to (`onto`) is left out: only what it writes itself is compared.
     """
     if takes_over(call):
         call = replace(call, operands=(*call.operands[:-1], None))
@@ -130,7 +130,7 @@ class Trial:
         return [*result.values(), *(states.arrays[v.name] for v in self.updated)]
 
     async def compared(self, results: Sequence[Array]) -> list[tuple[Array, Array]]:
-        """What was found beside what numpy has; of a part of a result only what it writes."""
+        """Pairs of results and numpy's; of a part of a result only what it writes."""
         expected = await self.expected()
         if not takes_over(self.call):
             return list(zip(results, expected, strict=True))
@@ -215,7 +215,7 @@ def _dim_limits(call: Call) -> dict[str, int]:
 
 
 def _words(data: Array) -> Array:
-    """Its bytes, filled up to whole words."""
+    """Its bytes, padded to a multiple of 4."""
     raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
     return np.concatenate((raw, np.zeros(-raw.size % 4, np.uint8)))
 
