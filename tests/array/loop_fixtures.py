@@ -16,7 +16,7 @@ def any_size(on_wasm: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_plans, "MOST_NODES", 0)  # none from a test of other sizes
     monkeypatch.setattr(host_loops, "LARGE", 1)
     monkeypatch.setattr(host_loops, "MOST_LOOPS", 10_000)
-    monkeypatch.setattr(host_loops, "_is_numpys", lambda chain: False)
+    monkeypatch.setattr(host_loops, "_is_faster_in_numpy", lambda chain: False)
 
 
 @pytest.fixture

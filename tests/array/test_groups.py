@@ -243,11 +243,11 @@ def test_all_pairs_take_two_loops_and_no_array_of_all_their_coordinates(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     operands: list[int] = []
-    laid = loop_layout.Layout.parts
+    layout_of = loop_layout.Layout.parts
 
     def noted(layout: Layout, most: int | None) -> Any:
         operands.extend(each.size for each in layout.operands)
-        return laid(layout, most)
+        return layout_of(layout, most)
 
     monkeypatch.setattr(loop_layout.Layout, "parts", noted)
     p = rng.standard_normal((150, 3)).astype(np.float32)
@@ -264,7 +264,7 @@ def test_reductions_over_any_axes_copy_nothing(
     lazy = xp.sum(xp.asarray(x) * 2.0, axis=axis)
     (chain,) = _chains(lazy._node)  # pyright: ignore[reportPrivateUsage]
     walk = Walk(chain, [each.host for each in chain.reads])
-    layout = loop_layout.laid(walk.operands, chain.space, chain.axes, (x.dtype, False))
+    layout = loop_layout.layout_of(walk.operands, chain.space, chain.axes, (x.dtype, False))
     assert layout is not None
     assert all(
         np.shares_memory(mine, theirs)
@@ -350,7 +350,7 @@ def test_rows_shorter_than_a_vector_beside_one_of_them(
 
 def test_a_repeated_row_takes_little_memory(any_size: None, rng: np.random.Generator) -> None:
     x, row = (rng.standard_normal(shape).astype(np.float32) for shape in ((6400, 3), (1, 3)))
-    layout = loop_layout.laid([x, row], x.shape, (), (x.dtype, False))
+    layout = loop_layout.layout_of([x, row], x.shape, (), (x.dtype, False))
     assert layout is not None
     assert [each.size for each in layout.operands] == [x.size, 64 * 3]
     assert layout.vector.size == 64 * 3

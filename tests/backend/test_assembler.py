@@ -16,7 +16,7 @@ from bascule.array.loop_stages import Nest, Operand, Operation
 from bascule.backend.deviceless import Loop
 from bascule.backend.wasm import kernels_native
 from bascule.backend.wasm.assembler import CODES, Function
-from bascule.backend.wasm.inlining import taken_apart
+from bascule.backend.wasm.inlining import parse_function
 from bascule.backend.wasm.kernels_native import open_native
 from bascule.backend.wasm.parts import parts
 
@@ -59,7 +59,7 @@ def test_no_other_word_becomes_bytes(body: str) -> None:
 
 def test_parts_without_branches_stand_in_the_loop_and_others_are_called() -> None:
     known = parts()
-    bodies = {name: taken_apart(part.code) for name, part in known.items()}
+    bodies = {name: parse_function(part.code) for name, part in known.items()}
     branching = {name for name, body in bodies.items() if body is None}
     assert branching == {"sin_f", "cos_f", "tan_f", "philox"}
     for name, body in bodies.items():
@@ -92,7 +92,7 @@ def test_a_constant_of_inlined_parts_is_made_once() -> None:
     ],
 )
 def test_functions_that_are_no_straight_line_are_not_inlined(code: str) -> None:
-    assert taken_apart(bytes.fromhex(code.replace(" ", ""))) is None
+    assert parse_function(bytes.fromhex(code.replace(" ", ""))) is None
 
 
 def copying(dtype: str, n_kept: int) -> bytes:

@@ -168,7 +168,7 @@ async def test_a_lead_must_last(
     (finding,) = [f for f in report.findings if f.signature.startswith("linear")]
     assert finding.default != "planted"
     assert finding.chosen == (finding.default if chosen == "the default" else chosen)
-    assert samples.count("planted") == autotune._ROUNDS + autotune._DUELS
+    assert samples.count("planted") == autotune._ROUNDS + autotune._PAIRS
 
 
 async def test_calls_on_a_cache_of_halves_are_measured(gpu: NativeGpu) -> None:

@@ -109,7 +109,7 @@ async def test_the_selection_by_itself(
     """From a row with more room than scores, into the middle of poisoned buffers."""
     scores = rng.standard_normal((3, n + 13)).astype(np.float32)
     scores[:, n:] = 1e9
-    top = TopScores(device.kernel_home)
+    top = TopScores(device.kernel_device)
     assert (lanes_for(n, k) == 1) == (n <= 512)
     held = await device.buffer(scores)
     best = await device.buffer(np.full(3 * k + 10, np.nan, np.float32))
@@ -156,7 +156,7 @@ async def test_an_addition_that_does_not_fit_adds_nothing(
 ) -> None:
     index = Index(cpu, 8)
     await index.add(rng.standard_normal((200, 8)))
-    pool = cpu.kernel_home.pool
+    pool = cpu.kernel_device.pool
     monkeypatch.setattr(blocks, "_MOST_BLOCK_NBYTES", 256 * 32)
     real, left = pool.empty, [1]
 

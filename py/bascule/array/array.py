@@ -205,9 +205,9 @@ class Array:
         return Array(indexing.get(self._node, key))
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self._become(indexing.put(self._node, key, value))
+        self._replace_node(indexing.put(self._node, key, value))
 
-    def _become(self, node: Node) -> None:
+    def _replace_node(self, node: Node) -> None:
         node.held += 1
         self._node.held -= 1
         self._node = node
@@ -231,7 +231,7 @@ class Array:
         result = self @ other
         if result.shape != self.shape:
             raise ShapeError("x @= y", f"a result of shape {self.shape}", str(result.shape))
-        self._become(build.cast(result._node, self.dtype))
+        self._replace_node(build.cast(result._node, self.dtype))
         return self
 
     if TYPE_CHECKING:  # defined below, from _OPERATORS
@@ -286,7 +286,7 @@ def _binary(name: str, op: str) -> None:
             raise ShapeError(where, f"a result of shape {self.shape}", str(result.shape))
         if result.dtype != self.dtype:
             raise DTypeError(where, f"a result of dtype {self.dtype}", str(result.dtype))
-        self._become(result)
+        self._replace_node(result)
         return self
 
     for prefix, function in (("", forward), ("r", reflected), ("i", in_place)):
@@ -356,7 +356,7 @@ def _numbers_of(obj: Any, wanted: DType | None, copy: bool | None) -> Any:
         raise ShapeError("asarray", "copy=True or None", "copy=False", hint="Numbers are copied.")
     is_ours = isinstance(obj, np.ndarray | np.generic) or hasattr(obj, "__dlpack__")
     if not is_ours:
-        obj = _with_numbers(obj)
+        obj = _with_arrays_read(obj)
     try:
         result = np.asarray(obj)
     except ValueError as error:
@@ -392,10 +392,10 @@ def _converted(found: Any, wanted: DType) -> Any:
         return np.array(found, wanted, order="C")
 
 
-def _with_numbers(obj: Any) -> Any:
+def _with_arrays_read(obj: Any) -> Any:
     """Nested lists with the numbers of arrays in place of arrays."""
     if isinstance(obj, Array):
         return at_once(obj.numpy(), "asarray of arrays in a list")
     if isinstance(obj, list | tuple):
-        return [_with_numbers(each) for each in obj]
+        return [_with_arrays_read(each) for each in obj]
     return obj

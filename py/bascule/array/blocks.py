@@ -57,7 +57,7 @@ class Chain:
             return self._one_by_one(values)
         if len(self.nodes) == 1:
             return evaluate(self.end, list(values))
-        shape, operands = _laid(values, self.end.shape)
+        shape, operands = _as_one_shape(values, self.end.shape)
         result = np.empty(shape, self.end.dtype)
         calls = self._calls()
         with np.errstate(all="ignore"):
@@ -107,7 +107,7 @@ def chains(order: Sequence[Node], wanted: set[int], *, loops: bool = False) -> l
         if node.is_known:
             continue
         ends = list(readers.pop(id(node), {}).values())
-        if id(node) in wanted or node.held or not _goes_into(node, ends, in_groups, grouping):
+        if id(node) in wanted or node.held or not _is_fused(node, ends, in_groups, grouping):
             group = grouping.begins(node) if grouping else None
             in_groups[id(node)] = group
             members[id(node)] = group.nodes if group else [node]
@@ -125,7 +125,7 @@ def chains(order: Sequence[Node], wanted: set[int], *, loops: bool = False) -> l
     return result
 
 
-def _goes_into(
+def _is_fused(
     node: Node,
     ends: Sequence[Node],
     in_groups: Mapping[int, Group | None],
@@ -169,7 +169,7 @@ def _chain(
     return Chain(nodes, tuple(reads.values()), space, axes, in_loop)
 
 
-def _laid(values: Sequence[Any], shape: Shape) -> tuple[Shape, list[Any]]:
+def _as_one_shape(values: Sequence[Any], shape: Shape) -> tuple[Shape, list[Any]]:
     """Operands of one shape, single numbers without axes: on one axis where all lie densely."""
     wide = [value for value in values if value.size > 1]
     if wide and all(value.shape == shape and value.flags.c_contiguous for value in wide):

@@ -44,7 +44,7 @@ def number(value: Any, dtype: DType, device: ArrayDevice) -> Node:
     return constant(np.asarray(value).astype(dtype), device)
 
 
-def together(where: str, operands: Sequence[Any]) -> list[Node]:
+def promoted_nodes(where: str, operands: Sequence[Any]) -> list[Node]:
     """Arrays and Python numbers as nodes of one dtype on one device."""
     results = [getattr(each, "_node", None) for each in operands]
     nodes = [node for node in results if node is not None]
@@ -103,7 +103,7 @@ def _padded(shape: Shape, n: int) -> Shape:
 
 def elementwise(op: str, *operands: Any) -> Node:
     """A row of the table on arrays and numbers, broadcast and promoted."""
-    return row(op, together(op, operands))
+    return row(op, promoted_nodes(op, operands))
 
 
 def row(op: str, nodes: Sequence[Node]) -> Node:

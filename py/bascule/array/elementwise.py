@@ -142,5 +142,5 @@ def where(condition: Array, x1: Any, x2: Any, /) -> Array:
         dtype = dtypes.result_type(dtypes.of_number(x1), dtypes.of_number(x2))
         pair = [build.number(value, dtype, chosen.device) for value in (x1, x2)]
     else:
-        pair = build.together("xp.where", (x1, x2))
+        pair = build.promoted_nodes("xp.where", (x1, x2))
     return Array(build.row("where", [*pair, chosen]))

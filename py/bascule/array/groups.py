@@ -90,7 +90,7 @@ class Grouping:
             return node.shape == group.space and node.op != "view"
         if group.reduced is None and group.space == reduced.space:
             group.reduced = reduced
-        return group.reduced == reduced and _lies_right(node, reduced, group)
+        return group.reduced == reduced and _is_aligned(node, reduced, group)
 
     def repeats(self, groups: Sequence[Group], node: Node) -> bool:
         """Whether each of the groups rather computes a node itself."""
@@ -134,7 +134,7 @@ def is_alias(node: Node) -> bool:
     return plain and [n for n in node.shape if n > 1] == [n for n in base.shape if n > 1]
 
 
-def _lies_right(node: Node, reduced: Reduced, group: Group) -> bool:
+def _is_aligned(node: Node, reduced: Reduced, group: Group) -> bool:
     """Whether what reads a value in the group broadcasts it along the reduced axes."""
     missing = len(reduced.space) - len(reduced.kept)
     if node.shape == reduced.kept_axes or (1,) * missing + reduced.kept == reduced.kept_axes:

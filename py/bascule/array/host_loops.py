@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bascule.array.blocks import Chain
 from bascule.array.graph import Node, Product, Shape
 from bascule.array.groups import LEAST_ELEMENTS
-from bascule.array.loop_layout import Layout, laid
+from bascule.array.loop_layout import Layout, layout_of
 from bascule.array.loop_rows import text_of
 from bascule.array.loop_stages import Nest, Operand, Operation, stages_of
 from bascule.array.loopable import has_part
@@ -27,7 +27,7 @@ MOST_LOOPS = 256
 LARGE = 1 << 22
 # Elements of a call of a new loop: engines run its first calls as they came, and better code, which
 # they compile meanwhile, from the next call on.
-NEW_ELEMENTS = 1 << 18
+FIRST_CALLS_ELEMENTS = 1 << 18
 # Rows from which on columns are reduced row by row: memory is slow to follow a column.
 LEAST_ROWS = 16
 # Arrays after which a loop is not new any more.
@@ -42,7 +42,7 @@ class _Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class CachedLoop:
     """Computes a chain on other arrays that lie as those did for which it was planned.
 
     `sources`: of each of the layout's operands, which of the values it is.
@@ -71,7 +71,7 @@ class Again:
         loop = self.loop
         scratch = [np.empty(self.scratch_nbytes, np.uint8) for _ in loop.text.scratch]
         loop.n_arrays += 1
-        most = NEW_ELEMENTS if loop.n_arrays <= _WARM else None
+        most = FIRST_CALLS_ELEMENTS if loop.n_arrays <= _WARM else None
         for result, operands, numbers in layout.parts(self.loops.most or most):
             loop.run(result, [*operands, *scratch], numbers)
         return layout.finished(self.end)
@@ -82,7 +82,7 @@ class Computed:
     """Numbers, and how the same is computed again: None where an operand was copied for it."""
 
     numbers: Any
-    again: Again | None
+    cached: CachedLoop | None
 
 
 class HostLoops:
@@ -98,7 +98,7 @@ class HostLoops:
 
     def evaluate(self, chain: Chain, values: Sequence[Any]) -> Computed | None:
         """The numbers of a chain's end; None where numpy is to compute them."""
-        if not values or (_is_numpys(chain) if self.most else not _is_worth_it(chain)):
+        if not values or (_is_faster_in_numpy(chain) if self.most else not _is_worth_it(chain)):
             return None
         try:
             return self.computed(Walk(chain, values))
@@ -119,16 +119,16 @@ class HostLoops:
         result = self.evaluate(
             chain, [values[1].reshape(shapes.y), values[0].reshape(shapes.x[2:])]
         )
-        if result is None or result.again is None:
+        if result is None or result.cached is None:
             return result
-        sources = tuple(1 - at for at in result.again.sources)
-        return replace(result, again=replace(result.again, sources=sources))
+        sources = tuple(1 - at for at in result.cached.sources)
+        return replace(result, cached=replace(result.cached, sources=sources))
 
     def computed(self, walk: Walk) -> Computed | None:
         """The numbers of a chain's end; None where no axis is as long as a vector."""
         end = walk.chain.end
         inner = walk.is_inner(end)
-        layout = laid(walk.operands, walk.chain.space, walk.chain.axes, (end.dtype, inner))
+        layout = layout_of(walk.operands, walk.chain.space, walk.chain.axes, (end.dtype, inner))
         loop = self._loop(walk, layout) if layout else None
         if layout is None or loop is None:
             return None
@@ -136,8 +136,8 @@ class HostLoops:
         nbytes = loop.text.scratch_nbytes(layout.vector.size, rounds)
         bare = replace(layout, operands=[], result=None)
         result = layout.result.shape, layout.result.dtype
-        again = Again(self, loop, bare, result, end.shape, nbytes, tuple(walk.sources))
-        return Computed(again.on(layout), again if _as_given(walk, layout) else None)
+        cached = CachedLoop(self, loop, bare, result, end.shape, nbytes, tuple(walk.sources))
+        return Computed(cached.on(layout), cached if _reads_in_place(walk, layout) else None)
 
     def _loop(self, walk: Walk, layout: Layout) -> _Loaded | None:
         nest = _nest(walk, layout)
@@ -148,7 +148,7 @@ class HostLoops:
         return result
 
 
-def _as_given(walk: Walk, layout: Layout) -> bool:
+def _reads_in_place(walk: Walk, layout: Layout) -> bool:
     """Whether a loop reads the operands where they lie, all of them in row-major order."""
     return all(
         given.flags.c_contiguous and _address(given) == _address(read)
@@ -160,7 +160,7 @@ def _address(array: Any) -> int:
     return array.__array_interface__["data"][0]
 
 
-def _is_numpys(chain: Chain) -> bool:
+def _is_faster_in_numpy(chain: Chain) -> bool:
     """Whether numpy is faster than a loop to which arrays are copied.
 
     Outside a page, on x86 with AVX-512, 4,000,000 floats: exp 1.5 ms against 5.9, tanh 0.8 against

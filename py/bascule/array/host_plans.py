@@ -13,7 +13,7 @@ from bascule.array.blocks import Chain, chains
 from bascule.array.graph import Node, Shape
 
 if TYPE_CHECKING:
-    from bascule.array.host_loops import Again
+    from bascule.array.host_loops import CachedLoop
 
 # Plans of a device; the oldest is dropped for a new one.
 MOST_PLANS = 128
@@ -25,7 +25,7 @@ _BY_VALUE = ("pow", "bitwise_left_shift", "bitwise_right_shift")
 
 @dataclass(slots=True)
 class Planned:
-    """A chain whose nodes are places; `again` computes it without planning its loop anew.
+    """A chain whose nodes are places; `cached` computes it without planning its loop anew.
 
     `kept`: its numbers are its end's own. `drops`: places that no later chain reads.
     """
@@ -37,7 +37,7 @@ class Planned:
     in_loop: bool
     kept: bool
     drops: tuple[int, ...]
-    again: Again | None = None
+    cached: CachedLoop | None = None
 
     def chain(self, order: Sequence[Node]) -> Chain:
         """The chain of these nodes."""

@@ -52,7 +52,7 @@ class HostRunner:
         await self.compute(outputs)
 
     def _evaluated(self, planned: Planned, order: Sequence[Node], values: list[Any]) -> Any:
-        result = planned.again.run(values) if planned.again else None
+        result = planned.cached.run(values) if planned.cached else None
         if result is not None:
             return result.reshape(order[planned.nodes[-1]].shape)
         chain, computed = planned.chain(order), None
@@ -62,7 +62,7 @@ class HostRunner:
         elif self._loops and chain.in_loop:
             computed = self._loops.evaluate(chain, values)
         if computed is not None:
-            planned.again = computed.again
+            planned.cached = computed.cached
             return computed.numbers.reshape(node.shape)
         product = self._backend.product(*factors(node, values)) if node.op == "matmul" else None
         return chain.evaluate(values) if product is None else product.reshape(node.shape)

@@ -48,7 +48,7 @@ def get(node: Node, key: Any) -> Node:
 
 def put(node: Node, key: Any, value: Any) -> Node:
     """What x is after x[key] = value; ShapeError where the value cannot be broadcast there."""
-    (given,) = build.together("x[...] = y", (value,)) if _is_array(value) else (None,)
+    (given,) = build.promoted_nodes("x[...] = y", (value,)) if _is_array(value) else (None,)
     if given is None:
         dtypes.for_scalar(value, node.dtype, "x[...] = y")
         given = build.number(value, node.dtype, node.device)
@@ -192,8 +192,8 @@ def _gathered(
     """Elements at the given indices; axes of index arrays that are not adjacent come first."""
     places = sorted(arrays)
     wide = build.broadcast_shape("x[arrays]", [arrays[at].shape for at in places])
-    together = places == list(range(places[0], places[-1] + 1))
-    first = places[0] if together else 0
+    adjacent = places == list(range(places[0], places[-1] + 1))
+    first = places[0] if adjacent else 0
     rest = [at for at in range(len(shape)) if at not in arrays]
     before, after = [at for at in rest if at < first], [at for at in rest if at >= first]
     result = (*(shape[at] for at in before), *wide, *(shape[at] for at in after))

@@ -92,7 +92,7 @@ class Layout:
         return (first, max(LANES, most // each)) if slowest else None
 
 
-def laid(
+def layout_of(
     values: Sequence[Any], space: Shape, over: Sequence[int], end: tuple[DType, bool]
 ) -> Layout | None:
     """Loops over a `space`; `values` have its axes, of size 1 where they do not vary.
@@ -101,7 +101,7 @@ def laid(
     None where no axis is as long as a vector.
     """
     dtype, inner_result = end
-    arrays = [_shown(value) for value in values]
+    arrays = [_without_repeats(value) for value in values]
     axes = _merged(_axes(arrays, space, over, dtype.itemsize, inner_result))
     while True:
         costs = [
@@ -125,7 +125,7 @@ def laid(
     return Layout(axes, vector, operands, result, back)
 
 
-def _shown(value: Any) -> Any:
+def _without_repeats(value: Any) -> Any:
     """An array without what only repeats it."""
     if 0 not in value.strides:
         return value
@@ -201,11 +201,11 @@ def _cost_of_repeating(axes: Sequence[Axis]) -> int | None:
         return None
     return sum(
         prod(axis.size for axis in axes[:-2] if axis.steps[k]) * axes[-2].size * axes[-1].size
-        for k in _apart(axes)
+        for k in _split_arrays(axes)
     )
 
 
-def _apart(axes: Sequence[Axis]) -> list[int]:
+def _split_arrays(axes: Sequence[Axis]) -> list[int]:
     """The arrays that do not hold the last two axes as one."""
     first, last = axes[-2:]
     pairs = enumerate(zip(first.steps, last.steps, strict=True))
@@ -215,7 +215,7 @@ def _apart(axes: Sequence[Axis]) -> list[int]:
 def _repeated(arrays: Sequence[Any], axes: list[Axis]) -> tuple[list[Any], list[Axis]]:
     """Operands that do not hold the last two axes as one are copied so that they do."""
     result = list(arrays)
-    for k in _apart(axes):
+    for k in _split_arrays(axes):
         if k == 0:
             continue  # a result is dense
         steps = [axis.steps[k] for axis in axes]

@@ -62,7 +62,7 @@ class AlongKept(LoopText):
         lines += self._computed(self.stages.before, n)
         for stage in self.stages.passes:
             lines += [
-                self._accumulator(at).begun(f"r{at}_{u}")
+                self._accumulator(at).initialized(f"r{at}_{u}")
                 for at in stage.reductions
                 for u in range(n)
             ]
@@ -93,7 +93,7 @@ class AlongReduced(LoopText):
         for stage in self.stages.passes:
             n = self.unrolled
             lines += [
-                self._accumulator(at).begun(f"r{at}_{u}")
+                self._accumulator(at).initialized(f"r{at}_{u}")
                 for at in stage.reductions
                 for u in range(n)
             ]
@@ -107,12 +107,12 @@ class AlongReduced(LoopText):
                 ]
             steps.append(REST)
             masked = bool(stage.reductions)
-            steps += [self._fresh() if masked else "", BACK, OFFSETS]
+            steps += [self._new_lanes() if masked else "", BACK, OFFSETS]
             steps += [*self._elements(stage, 1, masked=masked), *next_step(1)]
             lines += self._pass(stage, steps, "local.get $columns i32.const 2 i32.shl")
             for at in stage.reductions:
                 accumulator = self._accumulator(at)
-                lines += [accumulator.joined(f"r{at}_0", f"r{at}_{u}") for u in range(1, n)]
+                lines += [accumulator.merged(f"r{at}_0", f"r{at}_{u}") for u in range(1, n)]
                 lines.append(f"{accumulator.one(f'r{at}_0')} local.set {self._local(at, 0)}")
             lines += self._computed(stage.afterwards, 1)
         if not self.nest.has_inner_result:
@@ -143,14 +143,14 @@ class ByRows(LoopText):
         if n > 1:
             elements = self._elements(stage, n, masked=False)
             steps += [*while_steps(n), OFFSETS, *self._of_columns(n), *elements, *next_step(n)]
-        steps += [REST, self._fresh(), BACK, OFFSETS, *self._of_columns(1)]
+        steps += [REST, self._new_lanes(), BACK, OFFSETS, *self._of_columns(1)]
         steps += [*self._elements(stage, 1, masked=True), *next_step(1)]
         ends: list[str] = []
         for at in stage.reductions:
             ends.append(self._accumulator(at).loaded(f"r{at}_0", f"scratch{at}", 0))
             ends.append(f"{self._accumulator(at).four(f'r{at}_0')} local.set {self._local(at, 0)}")
-        begun = [
-            f"{self._accumulator(at).begun(f'r{at}_0')}\n"
+        initialized = [
+            f"{self._accumulator(at).initialized(f'r{at}_0')}\n"
             f"{self._accumulator(at).stored(f'r{at}_0', f'scratch{at}', 0)}"
             for at in stage.reductions
         ]
@@ -158,7 +158,7 @@ class ByRows(LoopText):
         begin = "local.get $begin local.set $at"
         return [
             *splats, COLUMNS_BEGIN,
-            begin, REST, OFFSETS, *begun, "local.get $at i32.const 4 i32.add local.set $at",
+            begin, REST, OFFSETS, *initialized, "local.get $at i32.const 4 i32.add local.set $at",
             "local.get $at local.get $columns i32.gt_s if local.get $columns local.set $at end",
             "br 0 end end",
             *self._pass(stage, steps, ""),
@@ -173,7 +173,7 @@ class ByRows(LoopText):
         lines = [self._load(at, u) for u in range(n) for at in loads]
         return [*lines, *self._computed(self.stages.before, n)]
 
-    def _taken_in(self, at: int, u: int, combined: str) -> str:
+    def _accumulated(self, at: int, u: int, combined: str) -> str:
         accumulator, name = self._accumulator(at), f"r{at}_{u}"
         loaded, stored = (
             way(name, f"scratch{at}", u) for way in (accumulator.loaded, accumulator.stored)

@@ -145,11 +145,11 @@ class LoopText:
         fresh = ""
         if masked:
             self._locals["combined"] = "v128"
-            fresh = f"{value} {accumulator.nothing} local.get $fresh v128.bitselect"
+            fresh = f"{value} {accumulator.identity} local.get $fresh v128.bitselect"
             fresh, value = f"{fresh} local.set $combined", "local.get $combined"
-        return f"{fresh}\n{self._taken_in(at, u, accumulator.combined(name, value))}"
+        return f"{fresh}\n{self._accumulated(at, u, accumulator.combined(name, value))}"
 
-    def _taken_in(self, at: int, u: int, combined: str) -> str:
+    def _accumulated(self, at: int, u: int, combined: str) -> str:
         """Where an accumulator is while it is not needed: in its locals."""
         del at, u
         return combined
@@ -161,10 +161,10 @@ class LoopText:
             self._locals |= dict.fromkeys((f"r{at}_{u}l", f"r{at}_{u}h"), "v128")
         return Accumulator(operation.combination, operation.dtype)
 
-    def _fresh(self) -> str:
+    def _new_lanes(self) -> str:
         """Lanes of the next step that no step before it has had."""
         self._locals["fresh"] = "v128"
-        return FRESH
+        return NEW_LANES
 
     def _operands(self, *, inner: bool, along: bool | None = None) -> list[int]:
         return [
@@ -248,7 +248,7 @@ local.get $at i32.const 4 i32.add local.get $columns i32.gt_s
 if local.get $columns i32.const 4 i32.sub local.set $at end
 """
 REST = "block loop local.get $at local.get $columns i32.eq br_if 1"
-FRESH = """
+NEW_LANES = """
 v128.const 0 1 2 3
 local.get $at local.get $columns i32.sub i32.const 4 i32.add i32x4.splat
 i32x4.ge_s local.set $fresh

@@ -129,7 +129,7 @@ def _modulo(node: Node, value: int) -> Node:
     return build.row("remainder", [node, build.number(max(value, 1), node.dtype, node.device)])
 
 
-def picked(node: Node, axis: int, places: Node) -> Node:
+def take_along(node: Node, axis: int, places: Node) -> Node:
     """Elements at `places` (int32 indices of an axis, in the shape of the result)."""
     base, lies = build.layout(node)
     strides = tuple(0 if a == axis else step for a, step in enumerate(lies.strides))
@@ -160,7 +160,7 @@ def _rolled(node: Node, shift: int, axis: int) -> Node:
     if not node.size or not shift % n:
         return node
     along = _along(node.shape, axis, node.device)
-    return picked(node, axis, _modulo(_plus(along, n - shift % n), n))
+    return take_along(node, axis, _modulo(_plus(along, n - shift % n), n))
 
 
 def concat(arrays: Sequence[Array], /, *, axis: int | None = 0) -> Array:
@@ -205,7 +205,7 @@ def _joined(nodes: list[Node], axis: int) -> Node:
         if node.shape[axis] == 1:  # read by its strides, without an index
             here = build.broadcast(node, shape)
         else:
-            here = picked(node, axis, _clamped(_plus(along, -start), node.shape[axis]))
+            here = take_along(node, axis, _clamped(_plus(along, -start), node.shape[axis]))
         if result is None:
             result = here
         else:
@@ -262,7 +262,7 @@ def repeat(x: Array, repeats: Any, /, *, axis: int | None = None) -> Array:
         return Array(build.broadcast(build.number(0, node.dtype, node.device), shape))
     along = _along(shape, at, node.device)
     count = build.number(repeats, along.dtype, node.device)
-    return Array(picked(node, at, build.row("floor_divide", [along, count])))
+    return Array(take_along(node, at, build.row("floor_divide", [along, count])))
 
 
 def _repeated_by(node: Node, repeats: Array, axis: int) -> Array:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bascule.backend.webgpu.backend import WebGpuBackend
 
 T = TypeVar("T")
-Opens = Callable[["Backend | None"], Awaitable["Backend"]]
+Opener = Callable[["Backend | None"], Awaitable["Backend"]]
 Work = Callable[["GpuRunner | HostRunner"], Awaitable[None]]
 TIERS = (*COMPUTE_TIERS, "auto")
 
@@ -40,7 +40,7 @@ class ArrayDevice:
     """
 
     def __init__(
-        self, tier: str, backend: Backend | None = None, opens: Opens | None = None
+        self, tier: str, backend: Backend | None = None, opens: Opener | None = None
     ) -> None:
         self._wanted = tier
         self._backend = backend
@@ -97,14 +97,14 @@ class ArrayDevice:
     async def _run(self, work: Work, nodes: Sequence[Node]) -> None:
         """Do it, and after a loss that came to light on the way once more."""
         runner = await self.open()
-        _leave_lost_memory(nodes)
+        _drop_lost_memory(nodes)
         try:
             await work(runner)
         except DeviceLostError:
             if self._backend is None or not is_lost(self._backend):
                 raise
             runner = await self.open()
-            _leave_lost_memory(nodes)
+            _drop_lost_memory(nodes)
             await work(runner)
 
     def _move(self, backend: Backend) -> GpuRunner | HostRunner:
@@ -123,7 +123,7 @@ class ArrayDevice:
         return opened.backend
 
 
-def _leave_lost_memory(nodes: Sequence[Node]) -> None:
+def _drop_lost_memory(nodes: Sequence[Node]) -> None:
     """Forget memory on lost devices whose numbers are here, too; DeviceLostError for others."""
     for node in ordered(nodes):
         if node.memory is None or not (reason := node.memory.lost):
@@ -211,14 +211,14 @@ def compute_if_possible(node: Node) -> None:
     """
     work = node.device.compute((node,))
     with suppress(BasculeError, WouldWaitError):
-        if _may_wait():
+        if _can_wait():
             sync(work)
         else:
             finish_now(work)
     node.depth = 0  # where it was not possible: it is tried again when it has grown as much
 
 
-def _may_wait() -> bool:
+def _can_wait() -> bool:
     if sys.platform == "emscripten":
         from bascule.base.waiting_browser import can_run_sync
 

@@ -64,13 +64,13 @@ class Accumulator:
         return _COMBINED[self.combination, kind_of(self.dtype)]
 
     @property
-    def nothing(self) -> str:
+    def identity(self) -> str:
         """Lanes that change no result."""
         if self._is_wide:
             return f"f32x4.const {_WIDE[self.combination][1]}"
         return self._lanes[1]
 
-    def begun(self, name: str) -> str:
+    def initialized(self, name: str) -> str:
         """Set the locals."""
         if self._is_wide:
             start = f"f64x2.const {_WIDE[self.combination][1]}"
@@ -93,7 +93,7 @@ class Accumulator:
             text += f"\n{high} {value} {value} f32x4.ne v128.or local.set ${name}h"
         return text
 
-    def joined(self, name: str, other: str) -> str:
+    def merged(self, name: str, other: str) -> str:
         """Take in another accumulator of its kind."""
         combine = f"f64x2.{_WIDE[self.combination][0]}" if self._is_wide else self._lanes[0]
         ways = {"l": combine}

@@ -12,7 +12,7 @@ from bascule.array import build, dtypes, indexing
 from bascule.array.array import Array
 from bascule.array.errors import DTypeError, ShapeError
 from bascule.array.graph import Node
-from bascule.array.manipulation import picked
+from bascule.array.manipulation import take_along
 from bascule.array.place import numbers_at_once
 from bascule.base.arrays import np
 
@@ -30,7 +30,7 @@ def sort(x: Array, /, *, axis: int = -1, descending: bool = False, stable: bool 
     del stable
     node = build.node_of(x, "xp.sort")
     at = build.axis_of(axis, len(node.shape), "xp.sort")
-    return Array(picked(node, at, _order(node, at, descending)))
+    return Array(take_along(node, at, _order(node, at, descending)))
 
 
 def _order(node: Node, axis: int, descending: bool) -> Node:
@@ -57,7 +57,7 @@ def _padded(keys: Node, rows: int, n: int, padded: int) -> Node:
     from bascule.array.manipulation import _along, _clamped
 
     along = _along((rows, padded), 1, keys.device)
-    inside = picked(keys, 1, _clamped(along, n))
+    inside = take_along(keys, 1, _clamped(along, n))
     last = build.number(0xFFFFFFFF, keys.dtype, keys.device)
     fits = build.row("less", [along, build.number(n, along.dtype, along.device)])
     return build.row("where", [inside, last, fits])
@@ -99,7 +99,7 @@ def searchsorted(
         raise ShapeError("xp.searchsorted", "x1 of one axis", f"shape {x1.shape}")
     if sorter is not None:
         x1 = x1[sorter]
-    a, b = build.together("xp.searchsorted", (x1, x2))
+    a, b = build.promoted_nodes("xp.searchsorted", (x1, x2))
     a = build.flat_of(a)
     n, int32 = a.size, dtypes.named("int32")
 
@@ -206,7 +206,7 @@ def unique_values(x: Array, /) -> Array:
 
 def isin(x1: Any, x2: Any, /, *, invert: bool = False) -> Array:
     """Whether each element of x1 is one of x2."""
-    a, b = build.together("xp.isin", (x1, x2))
+    a, b = build.promoted_nodes("xp.isin", (x1, x2))
     b = build.reshape(b, (b.size,))
     a = build.reshape(a, (*a.shape, 1))
     result = build.row("equal", [a, b])
@@ -240,7 +240,7 @@ def take_along_axis(x: Array, indices: Array, /, *, axis: int = -1) -> Array:
     )
     shape = tuple(index.shape[at] if a == at else n for a, n in enumerate(full))
     index = build.cast(build.broadcast(index, shape), dtypes.named("int32"))
-    return Array(picked(node, at, indexing.clamped(index, node.shape[at])))
+    return Array(take_along(node, at, indexing.clamped(index, node.shape[at])))
 
 
 def diff(

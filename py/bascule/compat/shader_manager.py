@@ -163,7 +163,7 @@ class ComputeShaderManager:
     async def _execute_operation(
         self, device: Device, shader: ManagedShader, inputs: list[Any], outputs: list[Any]
     ) -> None:
-        backend, pool = device.backend, device.kernel_home.pool
+        backend, pool = device.backend, device.kernel_device.pool
         if not isinstance(backend, WebGpuBackend):
             raise TierUnavailableError(device.tier, "it runs no shaders")
         operands = [_uploaded(pool, each, at) for at, each in enumerate(inputs)]

@@ -22,8 +22,8 @@ from bascule.device.operations import Operations
 from bascule.device.options import DeviceLoadOptions, LoadSettings
 from bascule.kernels.buffer import BufferPool, DeviceBuffer, buffer_dtype
 from bascule.kernels.canvas import Canvas
-from bascule.kernels.home import KernelHome, PoolHome
 from bascule.kernels.kernel import Kernel
+from bascule.kernels.kernel_device import KernelDevice, PoolDevice
 from bascule.kernels.recording import Recording
 from bascule.kernels.shader import Shader
 from bascule.kernels.sources import source_of
@@ -62,8 +62,8 @@ class Device(Closing):
         self._wanted = wanted
         self._models: set[AnyModel] = set()
         self._recovery = Recovery(wanted)
-        self._home = PoolHome(BufferPool(opened.backend), self._reopened)
-        self._ops = Operations(self._home)
+        self._kernel_device = PoolDevice(BufferPool(opened.backend), self._reopened)
+        self._ops = Operations(self._kernel_device)
         self._arrays: ArrayDevice | None = None
 
     def __repr__(self) -> str:
@@ -156,7 +156,7 @@ class Device(Closing):
         InputError for other dtypes and for an array without elements, LimitError for one that is
         too large for the device.
         """
-        await self._home.ready("buffer")
+        await self._kernel_device.ready("buffer")
         await need_numpy("device.buffer", "Load numpy into this Pyodide first.")
         wanted = None if dtype is None else buffer_dtype(dtype, "buffer")
         async with self.backend.turns.turn():
@@ -181,17 +181,17 @@ class Device(Closing):
         """
         self.check_open("kernel")
         text, label = source_of(wgsl, name)
-        return Kernel(self._home, Shader(text, entry, label), constants or {}, reference)
+        return Kernel(self._kernel_device, Shader(text, entry, label), constants or {}, reference)
 
     @property
-    def kernel_home(self) -> KernelHome:
-        """Where kernels run that are given this device."""
-        return self._home
+    def kernel_device(self) -> KernelDevice:
+        """This device as kernels use it."""
+        return self._kernel_device
 
     def record(self) -> Recording:
         """Record calls of kernels: `with device.record() as tape:`, then `await tape.run()`."""
         self.check_open("record")
-        return Recording(self._home)
+        return Recording(self._kernel_device)
 
     def canvas(self, width: int, height: int, target: Any = None) -> Canvas:
         """Make a canvas, on which buffers are drawn: see `Canvas`.
@@ -200,7 +200,7 @@ class Device(Closing):
         InputError for sizes below 1 or above 8,192, another target, and on a closed device.
         """
         self.check_open("canvas")
-        return Canvas(self._home, width, height, target)
+        return Canvas(self._kernel_device, width, height, target)
 
     @overload
     async def load(
@@ -270,7 +270,7 @@ class Device(Closing):
 
     @property
     def _pool(self) -> BufferPool:
-        return self._home.pool
+        return self._kernel_device.pool
 
     async def _reopened(self, lost: Backend) -> Backend:
         """Another backend in the place of one that was lost."""
@@ -279,10 +279,10 @@ class Device(Closing):
 
     async def _for_arrays(self, _: Backend | None) -> Backend:
         if not self._pool.closed:
-            await self._home.ready("arrays")
+            await self._kernel_device.ready("arrays")
         return self.backend
 
     async def _opened_for(self, need: ModelNeed) -> OpenedTier:
-        await self._home.ready("load")
+        await self._kernel_device.ready("load")
         need.check(self.tier)
         return self._opened

@@ -20,7 +20,7 @@ from bascule.base.turns import CrossLoopLock
 from bascule.device.proving import is_wanted
 from bascule.errors import InputError
 from bascule.kernels.buffer import BufferDType, BufferPool, DeviceBuffer
-from bascule.kernels.home import KernelHome
+from bascule.kernels.kernel_device import KernelDevice
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.ops import ACTIVATIONS, OPS
@@ -111,8 +111,8 @@ class Operations:
     tensor that is too large for the device.
     """
 
-    def __init__(self, home: KernelHome) -> None:
-        self._home = home
+    def __init__(self, device: KernelDevice) -> None:
+        self._device = device
         self._computations: OrderedDict[object, Computation] = OrderedDict()
         self._kept_on: Backend | None = None
         self._preparing = CrossLoopLock()
@@ -137,7 +137,7 @@ class Operations:
 
     @property
     def _pool(self) -> BufferPool:
-        return self._home.pool
+        return self._device.pool
 
     def close(self) -> None:
         """Free the compiled programs."""
@@ -172,7 +172,7 @@ class Operations:
         return out
 
     async def _ready(self) -> None:
-        await self._home.ready("device.ops")
+        await self._device.ready("device.ops")
         await need_numpy("device.ops", _NUMPY_HINT)
         if is_wanted(None):
             self._pool.backend.prove_kernels()

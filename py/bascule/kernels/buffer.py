@@ -38,7 +38,7 @@ class BufferPool:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.closed = False
-        self.owner: object = None  # the home of kernels that work on it
+        self.owner: object = None  # the KernelDevice whose buffers these are
         self._dropped: deque[Closable] = deque()
 
     def when_dropped(self, owner: object, item: Closable) -> None:
@@ -140,10 +140,10 @@ class DeviceBuffer:
             async with self._pool.backend.turns.turn():
                 await self._store.read(_DATA, 0, result.data)
         except DeviceLostError as error:
-            raise self._gone(error.reason) from None
+            raise self._lost_error(error.reason) from None
         return result
 
-    def _gone(self, reason: str) -> DeviceLostError:
+    def _lost_error(self, reason: str) -> DeviceLostError:
         what = f"A buffer {self.shape} of {self.dtype} ({self.nbytes:,} bytes)"
         return DeviceLostError(reason, what)
 
@@ -183,7 +183,7 @@ class DeviceBuffer:
         if self._pool is pool:
             return
         if lost := self._pool.backend.lost:
-            raise self._gone(lost)
+            raise self._lost_error(lost)
         hint = "Read it there with `await buffer.numpy()`."
         raise InputError(where, "a buffer of this device", "one of another", hint=hint)
 

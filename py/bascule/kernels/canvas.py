@@ -14,8 +14,8 @@ from bascule.base.arguments import described, whole_number
 from bascule.base.arrays import Array, need_numpy, np
 from bascule.errors import DeviceLostError, InputError
 from bascule.kernels.buffer import BufferPool, DeviceBuffer
-from bascule.kernels.home import KernelHome
 from bascule.kernels.kernel import Kernel
+from bascule.kernels.kernel_device import KernelDevice
 from bascule.kernels.shader import Shader
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ class Canvas:
     what was drawn last.
     """
 
-    def __init__(self, home: KernelHome, width: int, height: int, target: Any = None) -> None:
+    def __init__(self, device: KernelDevice, width: int, height: int, target: Any = None) -> None:
         self.width = whole_number("canvas, width", width, 1, _MOST)
         self.height = whole_number("canvas, height", height, 1, _MOST)
         self._pitch = -(-self.width // _ROW_WORDS) * _ROW_WORDS
-        self._home = home
+        self._device = device
         text = assets.text(_FILE)
-        self._shades = Kernel(home, Shader(text, "shades", _FILE), {}, _words_of_shades)
-        self._words = Kernel(home, Shader(text, "words", _FILE), {}, _words_of_words)
+        self._shades = Kernel(device, Shader(text, "shades", _FILE), {}, _words_of_shades)
+        self._words = Kernel(device, Shader(text, "words", _FILE), {}, _words_of_words)
         self._pixels: DeviceBuffer | None = None
         self._drawn_on: BufferPool | None = None
         self._screen: Screen | None = None
@@ -73,8 +73,8 @@ class Canvas:
         DeviceLostError for a buffer whose device was lost.
         """
         kernel, operands = self._operands(image)
-        await self._home.ready("canvas")
-        pool = self._home.pool
+        await self._device.ready("canvas")
+        pool = self._device.pool
         out: Any = self._pixels
         if self._drawn_on is not pool:
             await need_numpy("canvas", "Load numpy into this Pyodide first.")
@@ -92,7 +92,7 @@ class Canvas:
         InputError for anything else.
         """
         self._take(target)
-        pool = self._home.pool
+        pool = self._device.pool
         if pool.closed:
             return
         try:
@@ -146,7 +146,7 @@ class Canvas:
             return
         from bascule.kernels.screen_browser import screen_on
 
-        pool, pixels = self._home.pool, self._pixels
+        pool, pixels = self._device.pool, self._pixels
         if self._screen is None:
             size = (self.width, self.height, self._pitch)
             self._screen = await screen_on(self._target, pool.backend, *size)

@@ -10,8 +10,8 @@ from bascule.base.arrays import need_numpy, np
 from bascule.errors import InputError
 from bascule.kernels.broadcasting import Shape, broadcast_shape, index_of, strides_of
 from bascule.kernels.buffer import DeviceBuffer
-from bascule.kernels.home import HasKernels, home_for
 from bascule.kernels.kernel import Kernel
+from bascule.kernels.kernel_device import SupportsKernels, kernel_device_for
 from bascule.kernels.shader import Shader
 from bascule.kernels.sources import label_of
 from bascule.kernels.tuning import Tuning
@@ -26,7 +26,7 @@ def elementwise(
     *,
     name: str = "elementwise",
     reference: Callable[..., Any] | None = None,
-    device: HasKernels | None = None,
+    device: SupportsKernels | None = None,
 ) -> ElementwiseKernel:
     """Make a kernel of WGSL statements: `elementwise("x: f32, y: f32 -> z: f32", "z = x * y")`.
 
@@ -52,7 +52,7 @@ class ElementwiseKernel:
         operation: str,
         name: str,
         reference: Callable[..., Any] | None,
-        device: HasKernels | None,
+        device: SupportsKernels | None,
     ) -> None:
         self._label = label_of(name)
         self._names = typed_names(signature, self._label)
@@ -87,7 +87,7 @@ class ElementwiseKernel:
         inputs = bound_inputs(self._label, names, arguments, named)
         has_reference = self._reference is not None
         held = [*inputs.values(), *(out if isinstance(out, tuple) else (out,))]
-        home = await home_for(self._device, held, has_reference=has_reference)
+        device = await kernel_device_for(self._device, held, has_reference=has_reference)
         arrays = {name: as_operand(value) for name, value in inputs.items()}
         types = self._names.resolved(self._label, dtypes_of(inputs))
         shapes = [shape_of(array) for array in arrays.values()]
@@ -95,11 +95,11 @@ class ElementwiseKernel:
         strides = [strides_of(shape, target) for shape in shapes]
         index = index_of(target, strides, self._label)
         outputs = outputs_of(self._label, [n for n, _ in self._names.outputs], out, target)
-        key = id(home), tuple(types.items())
+        key = id(device), tuple(types.items())
         if key not in self._kernels:
             text = _source(self._names, types, self._operation)
             shader = Shader(text, "bascule_main", self._label, sections=[(2, self._label)])
-            self._kernels[key] = Kernel(home, shader, {}, self._wrapped())
+            self._kernels[key] = Kernel(device, shader, {}, self._wrapped())
         operands = {n: as_type(a, types[n], inputs[n]) for n, a in arrays.items()}
         count = {"count": index["n"], "bascule_index": [index, _NOTHING]}
         return self._kernels[key], {**operands, **outputs, **count}

@@ -27,7 +27,7 @@ from bascule.errors import (
 )
 from bascule.kernels.call import Call, Signature
 from bascule.kernels.compiled import CompiledShader, Launch
-from bascule.kernels.home import KernelHome
+from bascule.kernels.kernel_device import KernelDevice
 from bascule.kernels.launch import groups_for
 from bascule.kernels.numpy_types import dtype_of
 from bascule.kernels.operands import Operands, operands_of
@@ -52,13 +52,13 @@ class Kernel:
 
     def __init__(
         self,
-        home: KernelHome,
+        device: KernelDevice,
         shader: Shader,
         constants: Mapping[str, Any],
         reference: Callable[..., Any] | None,
     ) -> None:
         shader.pipeline_constants(constants)  # raises for a name or a value that does not fit
-        self._home = home
+        self._device = device
         self._shader = shader
         self._constants = {name: float(value) for name, value in constants.items()}
         self._signature = Signature(shader)
@@ -108,9 +108,9 @@ class Kernel:
         """
         call = self._signature.bind(arguments, out, count, groups, named)
         recording = RECORDING.get()
-        await self._home.ready(self._shader.label)
+        await self._device.ready(self._shader.label)
         await need_numpy(self._shader.label, "Load numpy into this Pyodide first.")
-        pool = self._home.pool
+        pool = self._device.pool
         if recording is not None and recording.pool is not pool:
             raise InputError(self._shader.label, "a kernel of the recording's device", "another")
         async with pool.backend.turns.turn():
@@ -132,8 +132,8 @@ class Kernel:
 
         ShaderError with line and column where the source does not compile.
         """
-        await self._home.ready(self._shader.label)
-        backend = self._home.pool.backend
+        await self._device.ready(self._shader.label)
+        backend = self._device.pool.backend
         if isinstance(backend, WebGpuBackend):
             async with backend.turns.turn():
                 await self._ready(backend.gpu)
@@ -157,8 +157,8 @@ class Kernel:
         for each in listed:
             self._shader.pipeline_constants({**self._constants, **each})
         call = self._signature.bind(arguments, out, count, groups, named)
-        await self._home.ready(self._shader.label)
-        pool = self._home.pool
+        await self._device.ready(self._shader.label)
+        pool = self._device.pool
         backend = pool.backend
         if not isinstance(backend, WebGpuBackend):
             return Tuning(self.constants)
@@ -220,11 +220,11 @@ class Kernel:
         """Give the compiled shader back; a later call compiles again."""
         compiled, self._compiled = self._compiled, None
         if compiled is not None:
-            self._home.pool.backend.turns.when_free(compiled.close)
+            self._device.pool.backend.turns.when_free(compiled.close)
 
     async def _run(self, call: Call, operands: Operands) -> None:
         """Compute, and fill the caller's arrays."""
-        backend = self._home.pool.backend
+        backend = self._device.pool.backend
         if not isinstance(backend, WebGpuBackend):
             await self._serve(call, operands)
         else:
@@ -241,7 +241,7 @@ class Kernel:
             operands.close()
             hint = "Give a buffer or a shape, and read it after tape.run()."
             raise InputError(self._shader.label, "outputs that are buffers", "an array", hint=hint)
-        backend = self._home.pool.backend
+        backend = self._device.pool.backend
         try:
             if isinstance(backend, WebGpuBackend):
                 step = await self._launch(backend.gpu, call, operands)
@@ -274,7 +274,7 @@ class Kernel:
         async with self._preparing.turn():
             if self._compiled is None or self._compiled.gpu is not gpu or self._compiled.closed:
                 compiled = await CompiledShader.make(gpu, self._shader, self._constants)
-                self._home.pool.when_dropped(self, compiled)
+                self._device.pool.when_dropped(self, compiled)
                 self._compiled = compiled
             return self._compiled
 
@@ -296,7 +296,7 @@ class Kernel:
 
     async def _serve(self, call: Call, operands: Operands) -> None:
         """Compute by the reference, on a tier without shaders."""
-        tier = self._home.pool.backend.tier
+        tier = self._device.pool.backend.tier
         if self._reference is None:
             raise no_shaders(tier, self._shader.label)
         most = LEAST_LIMITS["maxComputeWorkgroupsPerDimension"]

@@ -10,7 +10,7 @@ from bascule.base.arguments import whole_number
 from bascule.errors import InputError
 from bascule.kernels.buffer import BufferPool, Closable
 from bascule.kernels.compiled import Launch, RecordedLaunches
-from bascule.kernels.home import KernelHome
+from bascule.kernels.kernel_device import KernelDevice
 
 _MOST_TIMES = 10_000
 
@@ -24,9 +24,9 @@ class Recording:
     Their outputs are buffers; arrays among their inputs are copied to the device once.
     """
 
-    def __init__(self, home: KernelHome) -> None:
-        self._home = home
-        self._pool = home.pool  # since the first call
+    def __init__(self, device: KernelDevice) -> None:
+        self._device = device
+        self._pool = device.pool  # since the first call
         self._launches: list[Launch] = []
         self._steps: list[Step] = []
         self._held: list[Closable] = []
@@ -54,7 +54,7 @@ class Recording:
     def pool(self) -> BufferPool:
         """The memory that its calls work on."""
         if not len(self):  # the device may have been opened again
-            self._pool = self._home.pool
+            self._pool = self._device.pool
         return self._pool
 
     def add(self, call: Launch | Step, operands: Closable, kernel: object) -> None:

@@ -23,8 +23,8 @@ from bascule.kernels.elementwise import (
     outputs_of,
     shape_of,
 )
-from bascule.kernels.home import HasKernels, KernelHome, home_for
 from bascule.kernels.kernel import Kernel, no_shaders
+from bascule.kernels.kernel_device import KernelDevice, SupportsKernels, kernel_device_for
 from bascule.kernels.launch import folded
 from bascule.kernels.operands import Operands
 from bascule.kernels.recording import RECORDING
@@ -47,7 +47,7 @@ def reduce(
     *,
     name: str = "reduce",
     reference: Callable[..., Any] | None = None,
-    device: HasKernels | None = None,
+    device: SupportsKernels | None = None,
 ) -> ReductionKernel:
     """Make a reduction: `reduce("x: f32 -> y: f32", "x * x", "a + b", "0.0", "sqrt(a)")`.
 
@@ -72,7 +72,7 @@ class ReductionKernel:
         expressions: tuple[str, str, str, str],
         name: str,
         reference: Callable[..., Any] | None,
-        device: HasKernels | None,
+        device: SupportsKernels | None,
     ) -> None:
         self._label = label_of(name)
         self._names = typed_names(signature, self._label)
@@ -103,12 +103,12 @@ class ReductionKernel:
         inputs = bound_inputs(self._label, [n for n, _ in self._names.inputs], arguments, named)
         has_reference = self._reference is not None
         held = [*inputs.values(), out]
-        home = await home_for(self._device, held, has_reference=has_reference)
+        device = await kernel_device_for(self._device, held, has_reference=has_reference)
         plan = self._plan(inputs, axis, keepdims, out)
-        adapter = home.pool.backend.adapter
+        adapter = device.pool.backend.adapter
         if adapter is None:
-            return await self._serve(home, plan)
-        kernels = self._kernels_on(home, plan)
+            return await self._serve(device, plan)
+        kernels = self._kernels_on(device, plan)
         n_partial = plan.chunks["outputs"] * plan.chunks["chunks"]
         most = adapter.limits["maxComputeWorkgroupsPerDimension"]
         partial = await kernels[0](
@@ -159,9 +159,9 @@ class ReductionKernel:
             {"axis": tuple(sorted(gone)), "keepdims": keepdims},
         )
 
-    def _kernels_on(self, home: KernelHome, plan: _Plan) -> tuple[Kernel, Kernel]:
+    def _kernels_on(self, device: KernelDevice, plan: _Plan) -> tuple[Kernel, Kernel]:
         """Both steps, for these types."""
-        key = id(home), tuple(plan.types.items())
+        key = id(device), tuple(plan.types.items())
         if key not in self._kernels:
             text, sections = _source(self._names, plan.types, self._expressions, self._label)
             steps = [
@@ -169,20 +169,20 @@ class ReductionKernel:
                 for entry in ("bascule_main", "bascule_last")
             ]
             self._kernels[key] = (
-                Kernel(home, steps[0], {}, None),
-                Kernel(home, steps[1], {}, None),
+                Kernel(device, steps[0], {}, None),
+                Kernel(device, steps[1], {}, None),
             )
         return self._kernels[key]
 
-    async def _serve(self, home: KernelHome, plan: _Plan) -> Any:
+    async def _serve(self, device: KernelDevice, plan: _Plan) -> Any:
         """Compute by the reference, on a tier without shaders."""
         if self._reference is None:
-            raise no_shaders(home.pool.backend.tier, self._label)
-        await home.ready(self._label)
+            raise no_shaders(device.pool.backend.tier, self._label)
+        await device.ready(self._label)
         ((name, out),) = plan.outputs.items()
         type: Any = plan.types[name]
         if isinstance(out, tuple):
-            out = home.pool.empty(out, type, self._label)
+            out = device.pool.empty(out, type, self._label)
 
         async def step() -> None:
             array = np.ascontiguousarray(await self._expected(plan), NUMPY[type])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from bascule.base.arrays import Array, np
 from bascule.errors import LimitError
 from bascule.kernels.buffer import BufferPool, DeviceBuffer
-from bascule.kernels.home import KernelHome
+from bascule.kernels.kernel_device import KernelDevice
 
 # Growing by larger blocks would only leave more of the last one empty.
 _MOST_BLOCK_NBYTES = 64 << 20
@@ -43,8 +43,8 @@ class Block:
 class Blocks:
     """Rows of one width, and room for more: a quarter of them, or as many again while few."""
 
-    def __init__(self, home: KernelHome, width: int) -> None:
-        self._home = home
+    def __init__(self, device: KernelDevice, width: int) -> None:
+        self._device = device
         self.width = width
         self.listed: list[Block] = []
 
@@ -142,4 +142,4 @@ class Blocks:
 
     @property
     def _pool(self) -> BufferPool:
-        return self._home.pool
+        return self._device.pool

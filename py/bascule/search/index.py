@@ -58,8 +58,9 @@ class Index(Closing):
         device.check_open("Index")
         self._device = device
         self._metric: Metric = metric
-        self._blocks = Blocks(device.kernel_home, whole_number("Index, dim", dim, 1, _MOST_COLUMNS))
-        self._top = TopScores(device.kernel_home)
+        width = whole_number("Index, dim", dim, 1, _MOST_COLUMNS)
+        self._blocks = Blocks(device.kernel_device, width)
+        self._top = TopScores(device.kernel_device)
         self._keys: set[Key] = set()
         self._next = 0
         self._working = CrossLoopLock()
@@ -184,7 +185,7 @@ class Index(Closing):
         and is no index, or is damaged.
         """
         await need_numpy("Index.load", _NUMPY_HINT)
-        await device.kernel_home.ready("Index.load")
+        await device.kernel_device.ready("Index.load")
         store = await open_store(_name_of(name))
         reader = await index_file.open_reader(store)
         index = cls(device, reader.dim, metric=reader.metric)
@@ -239,7 +240,7 @@ class Index(Closing):
         queries = await self._device.buffer(filled)
         blocks = self._blocks.listed
         shape = (len(blocks), padded, k)
-        pool = self._device.kernel_home.pool
+        pool = self._device.kernel_device.pool
         async with pool.backend.turns.turn():
             best = pool.empty(shape, "f32", "search"), pool.empty(shape, "u32", "search")
         start = 0
@@ -271,7 +272,7 @@ class Index(Closing):
     async def _ready(self, where: str) -> None:
         self._check_open(where)
         await need_numpy(where, _NUMPY_HINT)
-        await self._device.kernel_home.ready(where)
+        await self._device.kernel_device.ready(where)
 
     def _check_open(self, where: str) -> None:
         if self._closed:

@@ -6,8 +6,8 @@ from bascule.backend.tiers import SHADER_TIERS
 from bascule.base import assets
 from bascule.base.arrays import Array, np
 from bascule.kernels.buffer import DeviceBuffer
-from bascule.kernels.home import KernelHome
 from bascule.kernels.kernel import Kernel
+from bascule.kernels.kernel_device import KernelDevice
 from bascule.kernels.shader import Shader
 
 NONE = 0xFFFFFFFF  # the id of a place that nothing fills
@@ -30,11 +30,11 @@ def lanes_for(n: int, k: int) -> int:
 class TopScores:
     """Chooses, of each row of scores on a device, the k largest and where they are."""
 
-    def __init__(self, home: KernelHome) -> None:
-        self._has_lanes = home.pool.backend.tier in SHADER_TIERS
+    def __init__(self, device: KernelDevice) -> None:
+        self._has_lanes = device.pool.backend.tier in SHADER_TIERS
         text = assets.text(_FILE)
-        self._first = Kernel(home, Shader(text, "first", _FILE), {}, _reference)
-        self._again = Kernel(home, Shader(text, "again", _FILE), {}, _reference_again)
+        self._first = Kernel(device, Shader(text, "first", _FILE), {}, _reference)
+        self._again = Kernel(device, Shader(text, "again", _FILE), {}, _reference_again)
 
     async def choose(
         self,

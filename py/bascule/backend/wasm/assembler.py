@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from bascule.backend.wasm.inlining import taken_apart
+from bascule.backend.wasm.inlining import parse_function
 
 TYPES = {"i32": 0x7F, "i64": 0x7E, "f64": 0x7C, "v128": 0x7B}
 _FUNCTION, _EMPTY = 0x60, 0x40
@@ -224,7 +224,7 @@ class _Writer:
         self._words = function.body.split()
         self._types = [TYPES[kind] for kind in function.locals.values()]
         self._places = {f"${name}": at for at, name in enumerate(("params", *function.locals))}
-        bodies = {part.name: taken_apart(part.code) for part in function.parts}
+        bodies = {part.name: parse_function(part.code) for part in function.parts}
         self._inlined = {
             f"${part.name}": (part, body)
             for part in function.parts

@@ -42,7 +42,7 @@ class Body:
     pieces: Sequence[Piece]
 
 
-def taken_apart(code: bytes) -> Body | None:
+def parse_function(code: bytes) -> Body | None:
     """A function's body in pieces; None where it branches, calls or loads, and is to be called."""
     reader = Reader(code)
     types: list[int] = []
@@ -54,7 +54,7 @@ def taken_apart(code: bytes) -> Body | None:
         before = reader.at
         byte = reader.byte()
         if byte == _END:
-            return None if reader.goes_on else Body(types, pieces)
+            return None if reader.has_more else Body(types, pieces)
         if byte in _LOCALS:
             pieces.append(Piece(local=(byte, reader.number())))
             continue

@@ -117,7 +117,7 @@ class NativeKernels:
         free = self._free.setdefault(room, [])
         offset = free.pop() if free else self._grow(room)
         memory = (ctypes.c_ubyte * room).from_address(self._start + offset)
-        finalize(memory, self._give_back, room, offset)
+        finalize(memory, self._release, room, offset)
         return Tensor(memory, offset, shape, dtype)
 
     def bind(self, kernel: str, *arguments: Argument) -> Callable[[], object]:
@@ -181,7 +181,7 @@ class NativeKernels:
         self._used = end
         return offset
 
-    def _give_back(self, room: int, offset: int) -> None:
+    def _release(self, room: int, offset: int) -> None:
         self._free[room].append(offset)
 
 

@@ -35,7 +35,7 @@ def parts() -> Mapping[str, Part]:
 
 def _sections(module: bytes) -> Iterator[tuple[int, bytes]]:
     reader = Reader(module, 8)
-    while reader.goes_on:
+    while reader.has_more:
         yield reader.byte(), reader.bytes()
 
 

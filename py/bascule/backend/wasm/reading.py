@@ -11,7 +11,7 @@ class Reader:
         self.at = at
 
     @property
-    def goes_on(self) -> bool:
+    def has_more(self) -> bool:
         """Whether anything is left."""
         return self.at < len(self._data)
 

@@ -32,11 +32,11 @@ from bascule.program.program import Call, Program, Value
 
 GAIN = 0.05
 _ROUNDS = 3
-_DUELS = 5
+_PAIRS = 5
 _SAMPLE_MS = 25.0
 _MOST_DISPATCHES = 200
 # One that takes this many times as long as the best so far is not measured again.
-_HOPELESS = 1.5
+_MUCH_SLOWER = 1.5
 # A signature that alone would take this share of the remaining budget waits until the end.
 _SHARE = 0.25
 # Where a lone wait takes longer, the device is asked again and again whether it is done.
@@ -67,16 +67,16 @@ async def tune(
     began = perf_counter()
     report, todo = TuneReport(), _todo(gpu, programs)
     bench = _Bench(gpu, pipelines, began + budget_s)
-    missing = [job for job in todo if not pipelines.choices.is_tuned(job.call, job.rivals(gpu))]
+    missing = [job for job in todo if not pipelines.choices.is_tuned(job.call, job.variants(gpu))]
     report.known = len(todo) - len(missing)
     waiting = list(missing)
     try:
         await bench.open()
-        for patient in (False, True):
+        for share in (_SHARE, 1.0):
             for job in list(waiting):
                 tell(Progress("tuning", len(missing) - len(waiting), len(missing), "signatures"))
                 try:
-                    finding = await _measure(bench, job, report, patient)
+                    finding = await _measure(bench, job, report, share)
                 except _OutOfTimeError:
                     continue
                 except DeviceLostError:
@@ -104,7 +104,7 @@ class _Job:
     call: Call
     count: int
 
-    def rivals(self, gpu: Gpu) -> tuple[Kernel, ...]:
+    def variants(self, gpu: Gpu) -> tuple[Kernel, ...]:
         return candidates(self.call, gpu.adapter)
 
 
@@ -119,7 +119,7 @@ def _todo(gpu: Gpu, programs: Iterable[Program]) -> list[_Job]:
             fresh[name] = _Job(call, known.count + 1 if known else 1)
         expensive = sorted(fresh.items(), key=lambda item: -_work(item[1].call) * item[1].count)
         for name, job in expensive:
-            if name not in results and len(job.rivals(gpu)) > 1:
+            if name not in results and len(job.variants(gpu)) > 1:
                 results[name] = job
     return list(results.values())
 
@@ -130,46 +130,45 @@ def _work(call: Call) -> float:
     return 2.0 * cost.multiply_adds + cost.nbytes
 
 
-async def _measure(bench: _Bench, job: _Job, report: TuneReport, patient: bool) -> Finding | None:
+async def _measure(bench: _Bench, job: _Job, report: TuneReport, share: float) -> Finding | None:
     """None where no candidate works; _OutOfTimeError where the budget ended."""
     call, choices = job.call, bench.pipelines.choices
-    rivals = [k for k in job.rivals(bench.gpu) if k.digest not in choices.failed]
-    for kernel, error in await bench.pipelines.attempt(rivals):
+    variants = [k for k in job.variants(bench.gpu) if k.digest not in choices.failed]
+    for kernel, error in await bench.pipelines.attempt(variants):
         choices.note_failure(kernel, error.messages)
-        rivals.remove(kernel)
-    if not rivals:
-        choices.give_up(call, job.rivals(bench.gpu))
+        variants.remove(kernel)
+    if not variants:
+        choices.give_up(call, job.variants(bench.gpu))
         return None
-    share = 1.0 if patient else _SHARE
-    if not bench.affords(bench.guess_ms(call), len(rivals), share):
+    if not bench.fits_budget(bench.guess_ms(call), len(variants), share):
         raise _OutOfTimeError
-    scratch = _Scratch(bench.gpu, rivals[0], part=is_part(call))
+    scratch = _Scratch(bench.gpu, variants[0], part=is_part(call))
     try:
-        default = rivals[0]
+        default = variants[0]
         once, expected = await bench.prove(scratch, default)
         bench.note(call, once)
         if not np.isfinite(expected).all():
             report.wrong.append(f"{signature(call)}: {default.variant}: it gave no finite numbers")
             return None
-        if not bench.affords(once, len(rivals), share):
+        if not bench.fits_budget(once, len(variants), share):
             raise _OutOfTimeError
-        proofs = {default.variant: once}
-        for kernel in rivals[1:]:
+        first_ms = {default.variant: once}
+        for kernel in variants[1:]:
             if 4e-3 * once > bench.left_s:  # another may well be that much slower
                 raise _OutOfTimeError
-            fault, proofs[kernel.variant] = await _fault(bench, scratch, kernel, expected)
+            fault, first_ms[kernel.variant] = await _fault(bench, scratch, kernel, expected)
             if fault:
                 choices.note_failure(kernel, [(0, fault)], wrong=True)
                 report.wrong.append(f"{signature(call)}: {kernel.variant}: {fault}")
-        rivals = [k for k in rivals if k.digest not in choices.failed]
-        times = await _race(bench, scratch, rivals, proofs)
-        best = min(rivals, key=lambda k: times[k.variant])
+        variants = [k for k in variants if k.digest not in choices.failed]
+        times = await _times(bench, scratch, variants, first_ms)
+        best = min(variants, key=lambda k: times[k.variant])
         leads = times[best.variant] <= (1 - GAIN) * times[default.variant]
-        if not leads or not await _wins(bench, scratch, best, default):
+        if not leads or not await _is_faster(bench, scratch, best, default):
             best = default
     finally:
         scratch.close()
-    choices.note_tuned(call, best, [(k, times[k.variant]) for k in rivals])
+    choices.note_tuned(call, best, [(k, times[k.variant]) for k in variants])
     return Finding(signature(call), job.count, default.variant, best.variant, times)
 
 
@@ -187,32 +186,32 @@ async def _fault(
     return f"its numbers are off by {difference:.3g}" if difference > _TOLERANCE else "", once
 
 
-async def _race(
-    bench: _Bench, scratch: _Scratch, rivals: Sequence[Kernel], proofs: Mapping[str, float]
+async def _times(
+    bench: _Bench, scratch: _Scratch, variants: Sequence[Kernel], first_ms: Mapping[str, float]
 ) -> dict[str, float]:
     """Each one's median over the rounds, in milliseconds a dispatch.
 
-    `proofs` has how long each one's first run took: much slower ones do not run again.
+    `first_ms` has the time of each one's first run: much slower ones do not run again.
     """
-    most = 2 * _HOPELESS * min(proofs[k.variant] for k in rivals) + bench.doubt_ms
-    slow = {k.variant: ms for k in rivals[1:] if (ms := proofs[k.variant]) > most}
-    results: dict[str, list[float]] = {k.variant: [] for k in rivals if k.variant not in slow}
+    most = 2 * _MUCH_SLOWER * min(first_ms[k.variant] for k in variants) + bench.uncertainty_ms
+    slow = {k.variant: ms for k in variants[1:] if (ms := first_ms[k.variant]) > most}
+    results: dict[str, list[float]] = {k.variant: [] for k in variants if k.variant not in slow}
     for _ in range(_ROUNDS):
         fastest = min([median(ms) for ms in results.values() if ms], default=most)
-        for kernel in rivals:
+        for kernel in variants:
             samples = results.get(kernel.variant)
             if samples is None:
                 continue
             before = median(samples) if samples else None
-            if before is None or before <= _HOPELESS * fastest or kernel is rivals[0]:
+            if before is None or before <= _MUCH_SLOWER * fastest or kernel is variants[0]:
                 samples.append(await bench.sample(scratch, kernel, before))
     return {**slow, **{variant: median(samples) for variant, samples in results.items()}}
 
 
-async def _wins(bench: _Bench, scratch: _Scratch, best: Kernel, default: Kernel) -> bool:
+async def _is_faster(bench: _Bench, scratch: _Scratch, best: Kernel, default: Kernel) -> bool:
     """Whether `best` is faster again, pair by pair: the fastest of many is so partly by chance."""
     ratios: list[float] = []
-    for _ in range(_DUELS):
+    for _ in range(_PAIRS):
         mine = await bench.sample(scratch, best)
         ratios.append(mine / max(1e-6, await bench.sample(scratch, default)))
     return median(ratios) <= 1 - GAIN
@@ -293,16 +292,16 @@ class _Bench:
         return self._end - perf_counter()
 
     @property
-    def doubt_ms(self) -> float:
+    def uncertainty_ms(self) -> float:
         """How far a first dispatch may be off: some drivers finish compiling with it."""
         return max(50.0, 2 * self._base_ms)
 
-    def affords(self, once_ms: float, rivals: int, share: float) -> bool:
+    def fits_budget(self, once_ms: float, variants: int, share: float) -> bool:
         """Whether a share of the remaining time suffices where one dispatch takes so long.
 
         An estimate, before the other candidates' times are known: each runs at least once.
         """
-        return once_ms * (rivals + _ROUNDS + _DUELS) <= share * self.left_s * 1e3
+        return once_ms * (variants + _ROUNDS + _PAIRS) <= share * self.left_s * 1e3
 
     def note(self, call: Call, once_ms: float) -> None:
         """Learn how long such calls take, to guess others'."""

@@ -87,11 +87,11 @@ class Pipelines:
         """Compile what is missing, concurrently; returns those that do not compile."""
         wanted = {kernel.key: kernel for kernel in kernels}
         for key, kernel in wanted.items():
-            if key not in self._making or _is_foreign(self._making[key]):
+            if key not in self._making or _is_of_other_loop(self._making[key]):
                 task = self._making[key] = asyncio.ensure_future(self._make(kernel))
                 task.add_done_callback(partial(self._drop_failed, key))
         # Finished ones are not awaited: they may belong to a loop that has ended since.
-        pending = {k: task for k in wanted if not _stands(task := self._making[k])}
+        pending = {k: task for k in wanted if not _has_finished(task := self._making[k])}
         # Shielded: others may wait for the same pipeline when one caller is cancelled.
         waits = [asyncio.shield(task) for task in pending.values()]
         results = await asyncio.gather(*waits, return_exceptions=True)
@@ -138,10 +138,10 @@ class Pipelines:
                 self.log.append(ShaderLog(kernel.label, kernel.variant, ms, messages))
 
 
-def _is_foreign(task: asyncio.Task[int]) -> bool:
+def _is_of_other_loop(task: asyncio.Task[int]) -> bool:
     """Whether it is unfinished in another event loop, which may never run again."""
     return not task.done() and task.get_loop() is not asyncio.get_running_loop()
 
 
-def _stands(task: asyncio.Task[int]) -> bool:
+def _has_finished(task: asyncio.Task[int]) -> bool:
     return task.done() and not task.cancelled() and task.exception() is None

@@ -28,7 +28,7 @@ async def simplified(
     A reason for each such call: a missing feature, a low limit, a shader that does not compile
     here. What tuning has chosen is no fallback.
     """
-    full = _in_full(adapter)
+    full = _with_full_limits(adapter)
     kernels = await pipelines.kernels_for(calls)
     results: list[str] = []
     for call, kernel in zip(calls, kernels, strict=True):
@@ -47,7 +47,7 @@ def _reasons(
         if failure := pipelines.choices.failed.get(kernel.digest):
             line, text = failure.messages[0] if failure.messages else (0, "it does not compile")
             yield f"{failure.label}:{line}: {text}"
-    full = _in_full(adapter)
+    full = _with_full_limits(adapter)
     for feature in full.features - adapter.features:
         without = replace(full, features=full.features - {feature})
         if select(call, without).variant != wanted.variant:
@@ -58,6 +58,6 @@ def _reasons(
             yield f"{name} is {limit:,}"
 
 
-def _in_full(adapter: AdapterInfo) -> AdapterInfo:
+def _with_full_limits(adapter: AdapterInfo) -> AdapterInfo:
     limits = {n: max(limit, _FULL_LIMITS.get(n, 0)) for n, limit in adapter.limits.items()}
     return replace(adapter, features=frozenset(WANTED_FEATURES), limits=limits)

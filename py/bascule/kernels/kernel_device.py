@@ -1,7 +1,7 @@
-"""Where kernels run: a device as they see it, and one for kernels that were given none."""
+"""The device that kernels run on: as they use it, and one for kernels without a device."""
 
 # pyright: reportPrivateUsage=false
-# A buffer keeps its home for itself.
+# What a buffer belongs to is private to it.
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Reopen = Callable[[Backend], Awaitable[Backend]]
 
 
 @runtime_checkable
-class KernelHome(Protocol):
+class KernelDevice(Protocol):
     """A device as its kernels see it."""
 
     @property
@@ -35,17 +35,17 @@ class KernelHome(Protocol):
 
 
 @runtime_checkable
-class HasKernels(Protocol):
+class SupportsKernels(Protocol):
     """What kernels take as their device: a `Device`."""
 
     @property
-    def kernel_home(self) -> KernelHome:
-        """Where its kernels run."""
+    def kernel_device(self) -> KernelDevice:
+        """The device for its kernels."""
         ...
 
 
-class PoolHome:
-    """The `KernelHome` of kernels whose buffers are of that pool.
+class PoolDevice:
+    """The `KernelDevice` of kernels whose buffers are of that pool.
 
     `reopen` gives another backend in the place of one that was lost.
     """
@@ -74,30 +74,30 @@ class PoolHome:
 
 
 _opening = CrossLoopLock()
-_opened: dict[tuple[str, ...], PoolHome] = {}
+_opened: dict[tuple[str, ...], PoolDevice] = {}
 
 
-async def home_for(
-    chosen: HasKernels | None, arguments: Iterable[Any], *, has_reference: bool
-) -> KernelHome:
-    """The home of the device that was given, else that of a buffer among the arguments, else of a
-    device that is opened once, and again where it was lost.
+async def kernel_device_for(
+    chosen: SupportsKernels | None, arguments: Iterable[Any], *, has_reference: bool
+) -> KernelDevice:
+    """The chosen device, else that of a buffer among the arguments, else one that is opened once,
+    and again where it was lost.
 
-    With a reference the wasm and cpu tiers will do where there is no WebGPU. InputError for what is
-    no device, TierUnavailableError where no tier serves.
+    With a reference the wasm and cpu tiers do where there is no WebGPU. InputError for what is no
+    device, TierUnavailableError where no tier can be opened.
     """
     if chosen is not None:
-        if not isinstance(chosen, HasKernels):
+        if not isinstance(chosen, SupportsKernels):
             raise InputError("device", "a Device of bascule.open_device()", described(chosen))
-        return chosen.kernel_home
+        return chosen.kernel_device
     for argument in arguments:
         owner = argument._pool.owner if isinstance(argument, DeviceBuffer) else None
-        if isinstance(owner, KernelHome):
+        if isinstance(owner, KernelDevice):
             return owner
     tiers = COMPUTE_TIERS if has_reference else SHADER_TIERS
     async with _opening.turn():
         held = _opened.get(tiers)
         if held is None or held.pool.backend.lost:
             opened = await open_tier(tiers)
-            held = _opened[tiers] = PoolHome(BufferPool(opened.backend))
+            held = _opened[tiers] = PoolDevice(BufferPool(opened.backend))
         return held
