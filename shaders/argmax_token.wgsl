@@ -2,7 +2,7 @@
 //   y = argmax(logits); tokens[(position + 1) % S] = y; position += 1
 // One workgroup: a lane strides over the logits, a tree finds the best of the lanes. Logits are
 // compared as whole numbers, so that no driver's notion of a NaN matters. Where one is NaN, or the
-// highest infinite, the token is 0xffffffff: the host learns of it with the token.
+// highest infinite, the token is 0xffffffff, by which the host knows.
 // Slots: rank.   Launch: (1, 1, 1).   Reference: argmax_token.
 override WORKGROUP: u32 = 256u;
 

@@ -1,6 +1,6 @@
 // attention_lane: softmax(q k^T / sqrt(D)) v for each text and head, a query a lane.
 //   y[b,i,h,:] = sum_j softmax_j(dot(q[b,i,h], k[b,j,h]) / sqrt(D)) * v[b,j,h,:],  j < lengths[b]
-// A lane keeps its query and its sum in registers and meets the keys one by one; the softmax is
+// A lane keeps its query and its sum in registers and reads the keys one by one; the softmax is
 // rescaled as larger scores come, so no score is stored. No barrier: the choice for adapters that
 // run on a CPU.
 // Slots: heads.   Launch: (queries / WORKGROUP, heads done, batch).

@@ -1,8 +1,8 @@
 // cached_attention_block: causal attention of grouped queries over a KV cache, by blocks.
 //   y[t,h,:] = sum_j softmax_j(capped(dot(q[t,h], k[j,g]) * scale)) * v[j,g,:],  g = h / (H / G)
-// over positions j up to the query's own, p = position + t, that still stand in the ring; the last
+// over positions j up to the query's own, p = position + t, that the ring still holds; the last
 // `window` of them where that is not 0. A workgroup owns ROWS rows (see the part) of a KV head and
-// meets KEYS keys at a time: scores in tiles of 4 x 4, a softmax that is rescaled as larger scores
+// reads KEYS keys at a time: scores in tiles of 4 x 4, a softmax that is rescaled as larger scores
 // come, then sums of 4 rows and 2 vec4 columns a lane. The choice for many queries on hardware.
 // Slots: cache, rows, cap.   Launch: (queries * sharing / ROWS, KV heads done, 1).
 // Reference: cached_attention.

@@ -1,9 +1,9 @@
 // cached_attention_group: causal attention of grouped queries over a KV cache, four queries a lane.
 //   y[t,h,:] = sum_j softmax_j(capped(dot(q[t,h], k[j,g]) * scale)) * v[j,g,:],  g = h / (H / G)
-// over the positions j that a query sees. A workgroup owns four rows (see the part) of a KV head.
-// Its lanes take keys in turn, each with a softmax of its own, and are merged at the end. Queries
-// and sums stay in named registers, up to eight tiles of 16 columns, and a key is loaded once for
-// all four: on adapters that run on a CPU, whose choice this is, loads cost most.
+// over the positions j that a query attends to. A workgroup owns four rows (see the part) of a KV
+// head. Its lanes take keys in turn, each with a softmax of its own, and are merged at the end.
+// Queries and sums stay in named registers, up to eight tiles of 16 columns, and a key is loaded
+// once for all four: on adapters that run on a CPU, whose choice this is, loads cost most.
 // Slots: cache, rows, cap.   Launch: (queries * sharing / 4, KV heads done, 1).
 // Reference: cached_attention.   Source: Dao et al. 2023 (Flash-Decoding).
 override WORKGROUP: u32 = 8u;

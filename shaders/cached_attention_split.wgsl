@@ -1,6 +1,6 @@
 // cached_attention_split: causal attention of grouped queries over a KV cache, keys split.
 //   y[t,h,:] = sum_j softmax_j(capped(dot(q[t,h], k[j,g]) * scale)) * v[j,g,:],  g = h / (H / G)
-// over positions j up to the query's own, p = position + t, that still stand in the ring; the last
+// over positions j up to the query's own, p = position + t, that the ring still holds; the last
 // `window` of them where that is not 0. A workgroup owns a row (see the part) of a KV head; its
 // lanes take four keys at a time in turn, each with a softmax of its own, and merge them at the
 // end. The choice for few queries on hardware.

@@ -1,7 +1,7 @@
 // embedding: gather table rows by token id, add position and bias.
 //   y[b,t,c] = table[ids[b,t],c] + position[t,c] + bias[c]
 // A lane owns one element. An id past the table takes its last row. Here are rows `first` on of a
-// table of `whole` rows; in the place of others stands what came before.
+// table of `whole` rows; elsewhere y is what `before` has.
 // Slots: position, row_bias, before.   Launch: flat over batch * tokens * cols.
 // Reference: embedding.
 override WORKGROUP: u32 = 64u;

@@ -1,7 +1,7 @@
 // embedding_blocks: gather rows of a table in blocks by token id, add position and bias.
 //   y[b,t,c] = table[ids[b,t],c] + position[t,c] + bias[c]
 // A lane owns a run of 32 columns. An id past the table takes its last row. Here are rows
-// `first` on of a table of `whole` rows; in the place of others stands what came before.
+// `first` on of a table of `whole` rows; elsewhere y is what `before` has.
 // Slots: weights, position, row_bias, before.   Launch: flat over batch * tokens * runs.
 // Reference: embedding.
 override WORKGROUP: u32 = 64u;

@@ -1,6 +1,6 @@
 // kv_append: rows into the slots of a cache, from a position on, around its end.
 //   cache[(position + t) % slots] = kv[t];   y = position + tokens
-// A lane owns two elements: a word of a cache of halves.
+// A lane owns two elements: a word of an f16 cache.
 // Slots: cache_out.   Launch: flat over tokens * pairs.   Reference: kv_append.
 override WORKGROUP: u32 = 64u;
 

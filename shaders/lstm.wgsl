@@ -1,6 +1,6 @@
 // lstm: hidden and cell of a long short-term memory after each step.
-// One workgroup goes through the steps; a lane owns every WORKGROUP-th unit, and its cell is nobody
-// else's. The hidden numbers of the step before are in workgroup memory.
+// One workgroup goes through the steps; a lane owns every WORKGROUP-th unit and its
+// cell. The hidden numbers of the step before are in workgroup memory.
 // HIDDEN is given before this text.
 // Slots: none.   Launch: (1, 1, 1).   Reference: lstm.
 override WORKGROUP: u32 = 64u;
@@ -48,7 +48,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
       y[row + HIDDEN + u] = cell;
       y[row + u] = squashed(sums.w) * bent(cell);
     }
-    workgroupBarrier();   // nobody reads the step before any more
+    workgroupBarrier();   // no lane reads the step before any more
     for (var u = lane; u < HIDDEN; u += WORKGROUP) { hidden[u] = y[row + u]; }
     workgroupBarrier();   // the hidden numbers are whole
   }

@@ -1,4 +1,4 @@
-// patches: what a convolution sees of an image, a row for each place of its window.
+// patches: the windows of a convolution over an image (im2col), a row for each place.
 //   y[l * out_width + ox, (ky * k_width + kx) * C + c] = x[b, oy * stride_y - pad_y + ky, ..., c]
 // where line first + l is line oy of image b; 0 outside the image. A lane owns one element of y.
 // Slots: none.   Launch: flat over y.   Reference: patches.

@@ -1,4 +1,4 @@
-// penalise: make tokens of late less likely, each once however often it came.
+// penalise: make recent tokens less likely, each once however often it came.
 //   y = x / penalty where x > 0, else x * penalty, for the ids of the last `window` tokens
 // A lane owns 32 ids and notes in the bits of a word which of them came. A penalty of 0 counts as
 // 1.

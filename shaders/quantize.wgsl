@@ -19,7 +19,7 @@ var<workgroup> found: array<vec4f, WORKGROUP>;
 
 const INFINITE = 0x7f800000u;
 
-// What quantize() tells of a block that is unfit as a whole.
+// The result of quantize() for a block that its format cannot hold.
 const UNFIT = vec4f(0.0, 0.0, 32.0, 0.0);
 
 fn joined(a: vec4f, b: vec4f) -> vec4f {

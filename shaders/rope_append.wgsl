@@ -1,8 +1,8 @@
-// rope_append: turn q and k by the angles of their positions; k and v go into the cache.
+// rope_append: rotate q and k by the angles of their positions; k and v go into the cache.
 //   (y[2i], y[2i+1]) = (x[2i], x[2i+1]) * turn[i] as complex numbers; or pairs (i, i + D/2)
 // The angle of position p is the sum of those of p % 256 and p - p % 256: two rows of the table,
-// multiplied. A lane owns four elements of a head: pairs 2j and 2j + 1, whole words of a cache of
-// halves either way.
+// multiplied. A lane owns four elements of a head: pairs 2j and 2j + 1, whole words of an
+// f16 cache either way.
 // Slots: cache_out.   Launch: flat over tokens * (H + 2G) * D / 4, of H and G those done here.
 // Source: Su et al. 2021.   Reference: rope_append.
 override WORKGROUP: u32 = 64u;

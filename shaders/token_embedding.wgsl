@@ -1,7 +1,7 @@
-// token_embedding: gather table rows by the tokens that stand in a state.
+// token_embedding: gather table rows by the tokens of a state.
 //   y[t,c] = table[tokens[(position + t) % slots],c]
 // A lane owns one element. A token past the table takes its last row. Here are rows `first` on of a
-// table of `whole` rows; in the place of others stands what came before.
+// table of `whole` rows; elsewhere y is what `before` has.
 // Slots: before.   Launch: flat over tokens * cols.   Reference: token_embedding.
 override WORKGROUP: u32 = 64u;
 

@@ -1,7 +1,7 @@
-// token_embedding_blocks: gather rows of a table in blocks by the tokens that stand in a state.
+// token_embedding_blocks: gather rows of a table in blocks by the tokens of a state.
 //   y[t,c] = table[tokens[(position + t) % slots],c]
 // A lane owns a run of 32 columns. A token past the table takes its last row. Here are rows
-// `first` on of a table of `whole` rows; in the place of others stands what came before.
+// `first` on of a table of `whole` rows; elsewhere y is what `before` has.
 // Slots: weights, before.   Launch: flat over tokens * runs.   Reference: token_embedding.
 override WORKGROUP: u32 = 64u;
 

@@ -1,5 +1,5 @@
 // array_core: what expressions on arrays need everywhere. Compilers may assume that there is no
-// NaN and no infinity, so that both are told by their bits and made from a variable.
+// NaN and no infinity, so that both are tested by their bits and built from a variable.
 var<private> infinity_bits: u32 = 0x7f800000u;
 var<private> nan_bits: u32 = 0x7fc00000u;
 
@@ -41,7 +41,7 @@ fn to_half(x: f32) -> f32 {
   let magnitude = bits & 0x7fffffffu;
   if (magnitude >= 0x7f800000u) { return x; }
   if (magnitude >= 0x477ff000u) { return signed_as(infinity(), x); }
-  if (magnitude < 0x38800000u) { // below 2^-14 halves are 2^-24 apart
+  if (magnitude < 0x38800000u) { // below 2^-14 f16 numbers are 2^-24 apart
     return signed_as(round(abs(x) * 16777216.0) * 5.9604644775390625e-8, x);
   }
   let rounded = (magnitude + 0xfffu + ((magnitude >> 13u) & 1u)) & 0xffffe000u;

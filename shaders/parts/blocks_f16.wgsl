@@ -1,4 +1,4 @@
-// blocks_f16: 32 numbers as the nearest halves, two a word. Unfit where one is past the largest.
+// blocks_f16: 32 numbers as the nearest f16, two a word. Unfit where one is past the largest.
 const BLOCKS_A_LANE = 1u;
 
 fn quantize(block: u32, at: u32) -> vec4f {
@@ -9,7 +9,7 @@ fn quantize(block: u32, at: u32) -> vec4f {
     let made = vec4u(half_of(v.x), half_of(v.y), half_of(v.z), half_of(v.w));
     if (any((made & vec4u(HALF_INFINITE)) == vec4u(HALF_INFINITE))) { return UNFIT; }
     words[i] = made.xz | (made.yw << vec2u(16u));
-    sum = joined(sum, error_of(at + i, vec4f(halves(words[i].x), halves(words[i].y))));
+    sum = joined(sum, error_of(at + i, vec4f(f16_pair(words[i].x), f16_pair(words[i].y))));
   }
   for (var i = 0u; i < 8u; i++) {
     blocks[block * 16u + 2u * i] = words[i].x;

@@ -13,7 +13,7 @@ fn quantize(block: u32, at: u32) -> vec4f {
   let d = furthest * -0.125;
   let scale = half_of(d);
   if (is_infinite(scale)) { return UNFIT; }
-  let kept = halves(scale).x;
+  let kept = f16_pair(scale).x;
   let one = inverse(d);
   var data: array<u32, DATA_WORDS>;
   var sum = vec4f();

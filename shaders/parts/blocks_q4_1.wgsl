@@ -14,7 +14,7 @@ fn quantize(block: u32, at: u32) -> vec4f {
   let scale = half_of(d);
   let offset = half_of(m);
   if (is_infinite(scale) || is_infinite(offset)) { return UNFIT; }
-  let kept = halves(scale | (offset << 16u));
+  let kept = f16_pair(scale | (offset << 16u));
   let one = inverse(d);
   var sum = vec4f();
   blocks[block * 5u] = scale | (offset << 16u);

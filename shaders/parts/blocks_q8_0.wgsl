@@ -1,4 +1,4 @@
-// blocks_q8_0: d * q, the number furthest from 0 becoming 127 or -127. Halves round away from 0.
+// blocks_q8_0: d * q, the number furthest from 0 becoming 127 or -127. Ties round away from 0.
 const DATA_WORDS = 8u;
 
 fn quantize(block: u32, at: u32) -> vec4f {
@@ -7,7 +7,7 @@ fn quantize(block: u32, at: u32) -> vec4f {
   let d = max(max(size.x, size.y), max(size.z, size.w)) / 127.0;
   let scale = half_of(d);
   if (is_infinite(scale)) { return UNFIT; }
-  let kept = halves(scale).x;
+  let kept = f16_pair(scale).x;
   let one = inverse(d);
   var data: array<u32, DATA_WORDS>;
   var sum = vec4f();

@@ -1,4 +1,4 @@
-// cache_f16: a KV cache of halves, two a word, to read.
+// cache_f16: a KV cache in f16, two a word, to read.
 @group(0) @binding(2) var<storage, read> cache: array<vec2u>;   // (slots, 2 * G * D / 4)
 
 // Elements 4i to 4i + 3.

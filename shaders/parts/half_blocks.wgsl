@@ -1,4 +1,4 @@
-// half_blocks: blocks of a half and DATA_WORDS words, every other of which starts inside a word.
+// half_blocks: blocks of an f16 and DATA_WORDS words, every other of which starts inside a word.
 // The word between a pair's blocks keeps the half that is not written: a pair may be cut in two.
 const BLOCKS_A_LANE = 2u;
 

@@ -1,5 +1,5 @@
-// half_out: a float as the bits of the nearest half, the even one of two, as numpy rounds. Not
-// pack2x16float, which may round either way and says nothing of numbers past the largest half.
+// half_out: a float as the bits of the nearest f16, the even one of two, as numpy rounds. Not
+// pack2x16float, which may round either way and leaves numbers past the largest f16 undefined.
 const HALF_INFINITE = 0x7c00u;
 
 fn half_of(value: f32) -> u32 {

@@ -14,9 +14,9 @@ fn four_low(word: u32) -> vec4f {
   return vec4f(vec4i(vec4u(word) & vec4u(0xfu, 0xf00u, 0xf0000u, 0xf000000u)));
 }
 
-// Both halves of a word as numbers. Not unpack2x16float, which may flush subnormals: the scales of
+// The two f16 of a word as numbers. Not unpack2x16float, which may flush subnormals: the scales of
 // K blocks are that small. Scales are never infinite or NaN.
-fn halves(word: u32) -> vec2f {
+fn f16_pair(word: u32) -> vec2f {
   let bits = vec2u(word & 0xffffu, word >> 16u);
   let normal = bitcast<vec2f>((bits & vec2u(0x7fffu)) * 8192u + vec2u(0x38000000u));
   let small = vec2f(vec2i(bits & vec2u(0x3ffu))) * 0x1p-24;

@@ -1,5 +1,5 @@
 // rank: whole numbers above 0 in the order of the floats whose bits they are. -0 ranks as 0, a NaN
-// above +inf: whoever finds the highest finds out whether there is one.
+// above +inf, so that the highest rank shows whether there is one.
 const RANK_OF_LOWEST = 0x00800000u;       // the most negative finite float
 const RANK_OF_INFINITY = 0xff800000u;
 const NOT_A_TOKEN = 0xffffffffu;          // chosen where the highest logit is not finite

@@ -1,5 +1,5 @@
 // reduce_subgroup: sum over a workgroup by subgroups, then over one value a subgroup.
-// A subgroup's first lane leaves its sum, all others zero, so that no order of lanes is assumed and
+// A subgroup's first lane writes its sum, all others zero, so that no order of lanes is assumed and
 // any subgroup size serves; the second sum runs in a fixed order, so that it is reproducible.
 var<workgroup> partial: array<f32, WORKGROUP>;
 

@@ -1,7 +1,7 @@
 // right_any: 4 rows of y by 4 columns, whatever way y lies; zeros past K.
 @group(0) @binding(2) var<storage, read> y: array<f32>;   // (batch or 1, K, N) or (.., N, K)
 
-// Columns past N read the last one; nobody stores them.
+// Columns past N read the last one; their results are not stored.
 fn right_at(matrix: u32, k: u32, col: u32) -> mat4x4f {
   let own = min(vec4u(col, col + 1u, col + 2u, col + 3u), vec4u(params.cols - 1u));
   let at = matrix + own * params.y_col;

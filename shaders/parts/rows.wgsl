@@ -1,7 +1,7 @@
-// rows: the queries of a KV head as rows, and the keys that they see. Row r is head r % sharing of
-// those of this call that share the KV head, of its query r / sharing. The call does `queries`
-// queries from first_query on, of the heads from y_head on; `sharing` of them share a KV head: in
-// the cache, which holds `kept`, those from x_head on. The rest of y is left alone.
+// rows: the queries of a KV head as rows, and the keys that they attend to. Row r is head r %
+// sharing of those of this call that share the KV head, of its query r / sharing. The call does
+// `queries` queries from first_query on, of the heads from y_head on; `sharing` of them share a KV
+// head: in the cache, which holds `kept`, those from x_head on. The rest of y is left alone.
 const HIDDEN = -3.4e38;   // the score of a key that a row does not see
 
 struct Span { since: vec4u, until: vec4u }   // positions, for four rows

@@ -1,5 +1,6 @@
-// spread_subgroup: the lanes of a subgroup read x once between them and tell each other: a software
-// adapter takes longer to read a word a lane than to pass on eight. Subgroups have 4 lanes or more.
+// spread_subgroup: the lanes of a subgroup read x once between them and broadcast it: a software
+// adapter takes longer to read a word a lane than to broadcast eight. Subgroups have 4 lanes or
+// more.
 fn spread_lane() -> u32 {
   return subgroupExclusiveAdd(1u) & 3u;   // its number among the lanes, which are all awake
 }

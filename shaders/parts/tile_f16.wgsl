@@ -1,4 +1,4 @@
-// tile_f16: the whole numbers of blocks as halves, which hold them exactly, for blocks_tile: half
+// tile_f16: the integers of blocks in f16, which holds them exactly, for blocks_tile: half
 // the memory to read. x, scales and all sums are f32, so no value of x is too large or too small; a
 // half run's scale and offset come in when its 16 products are added up.
 var<workgroup> w_tile: array<vec4<f16>, LANES_X * WIDTH * STRIDE>;

@@ -1,4 +1,4 @@
-// weights_bf16: the upper halves of f32.
+// weights_bf16: the upper 16 bits of f32.
 @group(0) @binding(2) var<storage, read> weight: array<u32>;   // (rows, K / 2)
 
 const FIRST_UNITS = vec4f(1.0);

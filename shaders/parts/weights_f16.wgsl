@@ -1,4 +1,4 @@
-// weights_f16: halves. Their subnormals, under 6e-5, may count as nothing on some adapters.
+// weights_f16: subnormals, under 6e-5, may count as 0 on some adapters.
 @group(0) @binding(2) var<storage, read> weight: array<u32>;   // (rows, K / 2)
 
 const FIRST_UNITS = vec4f(1.0);

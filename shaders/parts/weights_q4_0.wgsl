@@ -10,7 +10,7 @@ fn weight_run(row: u32, run: u32) -> Run {
   let at = block * 9u / 2u;
   let odd = (block & 1u) == 1u;
   let w = array(weight[at], weight[at + 1u], weight[at + 2u], weight[at + 3u], weight[at + 4u]);
-  let both = halves(w[0]);
+  let both = f16_pair(w[0]);
   let scale = select(both.x, both.y, odd);
   let a = word_at(w[0], w[1], odd);
   let b = word_at(w[1], w[2], odd);

@@ -15,7 +15,7 @@ fn weight_run(row: u32, run: u32) -> Run {
   let r = run & 7u;
   let bytes = half_word(block * 105u + 96u + r);
   let signed = vec2f(vec2i(vec2u(bytes << 24u, bytes << 16u)) >> vec2u(24u));
-  let scale = halves(half_word(block * 105u + 104u)).x * signed;
+  let scale = f16_pair(half_word(block * 105u + 104u)).x * signed;
   // Words of this run's lower and upper bits.
   let low = at + r / 4u * 16u + (r & 1u) * 8u;
   let high = at + 32u + r / 4u * 8u;

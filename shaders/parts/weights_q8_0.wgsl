@@ -18,7 +18,7 @@ fn weight_run(row: u32, run: u32) -> Run {
   let g = weight[at + 6u];
   let h = weight[at + 7u];
   let i = weight[at + 8u];
-  let both = halves(a);
+  let both = f16_pair(a);
   let scale = select(both.x, both.y, odd);
   let sign = 0x80808080u;
   return Run(vec2f(scale, -128.0 * scale).xyxy,
