@@ -84,7 +84,7 @@ class InFlight:
 def reads(monkeypatch: pytest.MonkeyPatch, fail_at: int = -1) -> Iterator[InFlight]:
     """Count the reads that are in flight at a time; the one with that number fails."""
     seen = InFlight()
-    read, finish = NativeGpu.read, NativeGpu._finish_read
+    read, finish = NativeGpu.read, NativeGpu._mapped
 
     def counting(self: NativeGpu, buffer: int, offset: int, into: Any) -> Any:
         seen.now += 1
@@ -100,7 +100,7 @@ def reads(monkeypatch: pytest.MonkeyPatch, fail_at: int = -1) -> Iterator[InFlig
 
     with monkeypatch.context() as patch:
         patch.setattr(NativeGpu, "read", counting)
-        patch.setattr(NativeGpu, "_finish_read", finishing)
+        patch.setattr(NativeGpu, "_mapped", finishing)
         yield seen
 
 

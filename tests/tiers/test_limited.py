@@ -9,10 +9,10 @@ import pytest
 
 import bascule
 from bascule import Attempt, FallbackStrategy, RecoveryManager
+from bascule.backend.adapter import LEAST_LIMITS, WANTED_LIMITS
 from bascule.backend.base import Backend
 from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.choices import machine_key
-from bascule.backend.webgpu.gpu import LEAST_LIMITS, WANTED_LIMITS
 from bascule.backend.webgpu.gpu_native import NativeGpu, open_native
 from bascule.backend.webgpu.pipelines import Pipelines
 from bascule.choosing.auto import ModelNeed, decision_for, open_tier

@@ -99,11 +99,13 @@ class ModelProver:
             if deviation <= allowed:
                 return deviation
             problem = f"its stored sample is off by {deviation:.2g}, and {allowed:.2g} is allowed"
-            if not await self._left_kernel(model, sample) and not model._without_f16_cache(problem):
+            if not await self._rejects_kernel(model, sample) and not model._without_f16_cache(
+                problem
+            ):
                 self._answers[model.tier] = result
                 raise WrongResultError(self.name, problem)
 
-    async def _left_kernel(self, model: LoadedModel, sample: Sample) -> bool:
+    async def _rejects_kernel(self, model: LoadedModel, sample: Sample) -> bool:
         backend = model.backend
         programs = model._sample_programs(sample)
         if not await backend.recheck(programs):

@@ -11,9 +11,10 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from bascule.backend.adapter import LEAST_LIMITS
 from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.computation import buffer_of, grant_large
-from bascule.backend.webgpu.gpu import LEAST_LIMITS, Gpu
+from bascule.backend.webgpu.gpu import Gpu
 from bascule.base.arrays import Array, need_numpy, np
 from bascule.base.turns import CrossLoopLock
 from bascule.base.waiting import all_or_first_error

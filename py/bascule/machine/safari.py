@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from bascule.backend.adapter import LEAST_LIMITS, WANTED_LIMITS
 from bascule.machine.capabilities import Capabilities, from_facts
-from bascule.machine.safari_facts import SAFARI_FACTS, SPECIFIED_LIMITS, Version
+from bascule.machine.safari_facts import SAFARI_FACTS, Version
 
 _FLAGS = ("jspi", "threads", "wasm_simd", "wasm_relaxed_simd", "opfs", "opfs_sync", "indexeddb")
 _ADAPTER_FEATURES = ("shader-f16", "subgroups", "timestamp-query")
@@ -113,7 +114,9 @@ def safari_capabilities(browser_info: Mapping[str, Any] | None) -> Capabilities 
         "vendor": "apple",
         "software": False,
         "features": [name for name in _ADAPTER_FEATURES if ships[name]],
-        "limits": SPECIFIED_LIMITS,
+        # Chips from the A13 on have more: 32 KiB of workgroup memory, 1,024 invocations (WebKit's
+        # HardwareCapabilities.mm).
+        "limits": {name: LEAST_LIMITS[name] for name in WANTED_LIMITS},
         "wgsl_features": [],
     }
     version = ".".join(map(str, safari_version(browser_info)))

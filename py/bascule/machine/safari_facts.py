@@ -48,17 +48,3 @@ SAFARI_FACTS = (
     SafariFact("device_memory", None, _MDN + "Web/API/Navigator/deviceMemory"),
     SafariFact("compute_pressure", None, _BCD + "api/PressureObserver.json"),
 )
-
-# What every WebGPU device has at least (https://www.w3.org/TR/webgpu/#limits). Chips from the A13
-# on have more: 32 KiB of workgroup memory, 1,024 invocations (WebKit's HardwareCapabilities.mm).
-SPECIFIED_LIMITS = {
-    "maxBufferSize": 256 << 20,
-    "maxStorageBufferBindingSize": 128 << 20,
-    "maxStorageBuffersPerShaderStage": 8,
-    "maxComputeWorkgroupStorageSize": 16 << 10,
-    "maxComputeInvocationsPerWorkgroup": 256,
-    "maxComputeWorkgroupSizeX": 256,
-    "maxComputeWorkgroupsPerDimension": 65535,
-    "minStorageBufferOffsetAlignment": 256,
-    "minUniformBufferOffsetAlignment": 256,
-}

@@ -141,10 +141,6 @@ class GeneratingModel(LoadedModel, Generic[P]):
         self._totals = {"prompt_tokens": 0.0, "new_tokens": 0.0, "generations": 0.0}
         self._totals["memory_retries"] = 0.0
 
-    def _settle_in(self) -> None:
-        """Take a cache and programs on the backend."""
-        raise NotImplementedError
-
     def _tokens_here(
         self, result: Generation, asked: Asked, stats: GenerationStats
     ) -> AsyncGenerator[int]:

@@ -83,11 +83,10 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
         self.vocabulary = config.vocabulary
         self._template = settings.template
         self._settings = settings
-        self._cache_dtype: CacheDType = cache_dtype
+        self._cache_dtype = cache_dtype
         self._settle_in()
 
     def _settle_in(self) -> None:
-        """Take a cache and programs on the backend."""
         decoder, length, dtype = self._settings.decoder, self.max_length, self._cache_dtype
         initial = rotary_states(decoder.config)
         self._cache = KvCache(
@@ -101,21 +100,6 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
         self._programs = LanguagePrograms(
             self._backend, decoder, self.weights, self._cache.states, length, dtype, self._fitting
         )
-
-    @property
-    def has_f16_cache(self) -> bool:
-        """See `LoadedModel.has_f16_cache`: the KV cache."""
-        return self._cache_dtype == "f16"
-
-    def _without_f16_cache(self, why: str) -> bool:
-        """See `LoadedModel._without_f16_cache`. What stood in the cache is computed again."""
-        if not self.has_f16_cache:
-            return False
-        self._close_programs()
-        self._cache_dtype = "f32"
-        self._settle_in()
-        self._note_steps([f"a float16 KV cache was replaced by a float32 one: {why}"])
-        return True
 
     def _limit_chunks(self, n_tokens: int) -> None:
         """Read prompts in passes of at most so many tokens."""

@@ -28,6 +28,7 @@ from bascule.errors import (
     TierUnavailableError,
     WrongResultError,
 )
+from bascule.models.decoder.graph import CacheDType
 from bascule.program.program import Program
 from bascule.program.rewrites.registry import Fitting
 from bascule.program.rewrites.rewrite import Taken
@@ -138,6 +139,7 @@ class LoadedModel(Closing):
         self._reviving = CrossLoopLock()
         # Stays the same on another device, so that models that shared one still take turns.
         self._device = backend.turns
+        self._cache_dtype: CacheDType = "f32"  # of its KV caches
         self._revivals = 0
         self._prover = placement.prover
         self._watch = placement.watch
@@ -249,13 +251,21 @@ class LoadedModel(Closing):
 
     @property
     def has_f16_cache(self) -> bool:
-        """Whether it holds states in float16 that may be float32."""
-        return False
+        """Whether its KV caches are float16, and may be float32."""
+        return self._cache_dtype == "f16"
 
     def _without_f16_cache(self, why: str) -> bool:
-        """Hold float16 states in float32 from now on; whether there were any."""
-        del why
-        return False
+        """Hold float16 KV caches anew in float32, from now on; whether it had any."""
+        if not self.has_f16_cache:
+            return False
+        self._close_programs()
+        self._cache_dtype = "f32"
+        self._settle_in()
+        self._note_steps([f"a float16 KV cache was replaced by a float32 one: {why}"])
+        return True
+
+    def _settle_in(self) -> None:
+        """Take a cache and programs on the backend, where a first use does not."""
 
     def _prepare_anew(self) -> None:
         """Choose kernels again for what is prepared already."""

@@ -92,7 +92,7 @@ class SpeechModel(LoadedModel):
     ) -> None:
         super().__init__(placement)
         self._settings = settings
-        self._cache_dtype: CacheDType = cache_dtype
+        self._cache_dtype = cache_dtype
         self._prepared: _Prepared | None = None
         self._turn = CrossLoopLock()
         self._totals = {"windows": 0.0, "audio_s": 0.0, _WORK_MS: 0.0}
@@ -290,19 +290,6 @@ class SpeechModel(LoadedModel):
         """See `LoadedModel._alone`. Between two windows: they share the states."""
         async with self._turn.turn(), self._device.turn():
             yield
-
-    @property
-    def has_f16_cache(self) -> bool:
-        """See `LoadedModel.has_f16_cache`: the KV caches."""
-        return self._cache_dtype == "f16"
-
-    def _without_f16_cache(self, why: str) -> bool:
-        if not self.has_f16_cache:
-            return False
-        self._close_programs()
-        self._cache_dtype = "f32"
-        self._note_steps([f"float16 KV caches were replaced by float32 ones: {why}"])
-        return True
 
     def _close_programs(self) -> None:
         if self._prepared is not None:

@@ -33,34 +33,7 @@ if TYPE_CHECKING:
     from bascule.backend.memory import MemoryBudget, MemoryKind, MemoryUse
     from bascule.backend.profile import GpuProfile
 
-# Limits that kernels and the memory plan look at; drivers ask for the adapter's own values.
-WANTED_LIMITS = (
-    "maxBufferSize",
-    "maxStorageBufferBindingSize",
-    "maxStorageBuffersPerShaderStage",
-    "maxComputeWorkgroupStorageSize",
-    "maxComputeInvocationsPerWorkgroup",
-    "maxComputeWorkgroupSizeX",
-    "maxComputeWorkgroupsPerDimension",
-    "minStorageBufferOffsetAlignment",
-    "minUniformBufferOffsetAlignment",
-)
 WANTED_FEATURES = ("subgroups", "shader-f16", "timestamp-query")
-# What every device grants that is asked for nothing (https://www.w3.org/TR/webgpu/#limits).
-LEAST_LIMITS: Mapping[str, int] = {
-    "maxBufferSize": 256 << 20,
-    "maxStorageBufferBindingSize": 128 << 20,
-    "maxStorageBuffersPerShaderStage": 8,
-    "maxUniformBufferBindingSize": 64 << 10,
-    "maxComputeWorkgroupStorageSize": 16 << 10,
-    "maxComputeInvocationsPerWorkgroup": 256,
-    "maxComputeWorkgroupSizeX": 256,
-    "maxComputeWorkgroupSizeY": 256,
-    "maxComputeWorkgroupSizeZ": 64,
-    "maxComputeWorkgroupsPerDimension": 65535,
-    "minStorageBufferOffsetAlignment": 256,
-    "minUniformBufferOffsetAlignment": 256,
-}
 
 
 def gpu_tier(least: bool) -> Tier:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import js
 from pyodide.ffi import JsException
 
+from bascule.backend.adapter import WANTED_LIMITS, AdapterInfo
 from bascule.backend.memory import MemoryUse
 from bascule.backend.profile import DeviceSpan, GpuProfile, Submission
-from bascule.backend.webgpu.gpu import WANTED_FEATURES, WANTED_LIMITS, AdapterInfo, gpu_tier
+from bascule.backend.webgpu.gpu import WANTED_FEATURES, gpu_tier
 from bascule.base.at_once import IN_PLAIN_CODE, WouldWaitError
 from bascule.base.bridge_browser import bridge_module, bridge_modules, js_message
 from bascule.errors import (

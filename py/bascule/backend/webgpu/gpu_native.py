@@ -13,17 +13,11 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from bascule.backend.adapter import LEAST_LIMITS, WANTED_LIMITS, AdapterInfo
 from bascule.backend.base import DESTROYED, Tier
 from bascule.backend.memory import MemoryBudget, MemoryCount, MemoryUse
 from bascule.backend.profile import DeviceSpan, GpuProfile
-from bascule.backend.webgpu.gpu import (
-    LEAST_LIMITS,
-    WANTED_FEATURES,
-    WANTED_LIMITS,
-    AdapterInfo,
-    gpu_tier,
-    unpack_writes,
-)
+from bascule.backend.webgpu.gpu import WANTED_FEATURES, gpu_tier, unpack_writes
 from bascule.backend.webgpu.handles import Handles
 from bascule.backend.webgpu.profile_native import NativeProfile
 from bascule.errors import (

@@ -15,8 +15,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bascule import __version__
+from bascule.backend.adapter import WANTED_LIMITS
 from bascule.backend.webgpu.choices import machine_key, signature
-from bascule.backend.webgpu.gpu import WANTED_FEATURES, WANTED_LIMITS, AdapterInfo
+from bascule.backend.webgpu.gpu import WANTED_FEATURES, AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel
 from bascule.backend.webgpu.pipelines import Pipelines
 from bascule.base.entries import Entry, Remembered

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bascule.backend.adapter import LEAST_LIMITS
 from bascule.compat.fallback.operation_work import Operation
 from bascule.compat.fallback.settings import Settings
 from bascule.machine.capabilities import DEFAULT_MEMORY_BUDGET_NBYTES, Capabilities
 from bascule.machine.safari import is_safari, safari_capabilities, safari_support
-from bascule.machine.safari_facts import SPECIFIED_LIMITS
 from bascule.program.rewrites.rewrite import Limits
 
 BINDING = "maxStorageBufferBindingSize"
@@ -68,12 +68,12 @@ def _limit_reasons(settings: Settings, operation: Operation) -> Iterator[str]:
     """Limits of the configuration below those of every WebGPU device."""
     if operation.column == "shader_compilation":
         return
-    least = SPECIFIED_LIMITS[BINDING]
+    least = LEAST_LIMITS[BINDING]
     if settings.binding_nbytes < least:
         yield f"tensors are limited to {settings.binding_nbytes:,} bytes, under {least:,}"
     if settings.memory_budget_nbytes is not None:
         most = settings.memory_budget_nbytes * settings.memory_threshold
-        if most < SPECIFIED_LIMITS["maxBufferSize"]:
+        if most < LEAST_LIMITS["maxBufferSize"]:
             yield f"memory is limited to {most:,.0f} bytes, less than the largest buffer"
 
 
@@ -86,14 +86,14 @@ def _probed_reasons(record: Capabilities, operation: Operation) -> Iterator[str]
     limits = record.limits or {}
     if operation.column != "shader_compilation":
         binding = limits.get(BINDING, 0)
-        if binding < SPECIFIED_LIMITS[BINDING]:
+        if binding < LEAST_LIMITS[BINDING]:
             yield f"bindings are of {binding:,} bytes at most"
         return
     for feature in _FAST_FEATURES:
         if feature not in (record.features or ()):
             yield f"the adapter has no {feature}"
     for name in _FAST_LIMITS:
-        if limits.get(name, 0) < SPECIFIED_LIMITS[name]:
+        if limits.get(name, 0) < LEAST_LIMITS[name]:
             yield f"{name} is {limits.get(name, 0):,}"
 
 
@@ -113,6 +113,6 @@ def limits_of(settings: Settings, memory_nbytes: float, device: Limits) -> Limit
     if settings.capabilities is not None:
         binding = min(binding, (settings.capabilities.limits or {}).get(BINDING, binding))
     elif is_safari(settings.browser_info):
-        binding = min(binding, SPECIFIED_LIMITS[BINDING])
+        binding = min(binding, LEAST_LIMITS[BINDING])
     work = min(settings.dispatch_work, device.dispatch_work)
     return Limits(binding, max(memory_nbytes, 1), work, settings.weights_nbytes)
