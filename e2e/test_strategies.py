@@ -22,9 +22,10 @@ from bascule.program.blocks import dequantize
 from bascule.backend.quantize import quantize
 from bascule.base.dtypes import BlockType
 from bascule.errors import BasculeError
-from bascule.compat.fallback.operation_runs import run_in_one_piece
+from bascule.compat.fallback.operation_runs import PieceRunner
 from bascule.compat.fallback.operation_work import Request
 from bascule.compat.fallback.operations import operation_named
+from bascule.program.rewrites.rewrite import Limits
 
 rng = np.random.default_rng(SEED)
 normal = rng.standard_normal
@@ -80,11 +81,15 @@ CASES = {
 async def plainly(operation, inputs, context, backend):
     if operation == "shader_compilation":
         return "fine"  # there is no other way of it
-    known = operation_named(operation, "plainly")
+    request = Request(operation_named(operation, "plainly"), inputs, context)
+    runner = PieceRunner(backend, Limits())  # in one piece, without limits
     try:
-        await run_in_one_piece(backend, Request(known, inputs, context))
+        async with backend.turns.turn():
+            await runner.run(request, request.operation.record(request))
     except BasculeError as error:
         return error.category
+    finally:
+        await runner.stop()
     return "fine"
 
 told = {}

@@ -39,7 +39,6 @@ _RECENT_S = 60.0
 _KEPT = 1000
 # Chunks are halved this often at most; a sixteenth of the memory helps or nothing does.
 _MOST_HALVINGS = 4
-_LONGEST_WAIT_S = 30.0
 
 
 class ErrorKind(StrEnum):

@@ -141,10 +141,13 @@ class GeneratingModel(LoadedModel, Generic[P]):
         self._totals = {"prompt_tokens": 0.0, "new_tokens": 0.0, "generations": 0.0}
         self._totals["memory_retries"] = 0.0
 
-    def _tokens_here(
+    async def _read(
         self, result: Generation, asked: Asked, stats: GenerationStats
-    ) -> AsyncGenerator[int]:
-        """The new tokens behind those of `result`, on this device; sets the stop reason."""
+    ) -> tuple[Executable, int, int]:
+        """Bring the prompt and the tokens of `result`, all but the last, into the cache.
+
+        Returns the program that decodes, that last token, and how many more the context holds.
+        """
         raise NotImplementedError
 
     def _move(self, reopened: Reopened) -> None:
@@ -249,26 +252,25 @@ class GeneratingModel(LoadedModel, Generic[P]):
             finally:
                 await tokens.aclose()
 
-    async def _decoded(
-        self,
-        result: Generation,
-        asked: Asked,
-        stats: GenerationStats,
-        executable: Executable,
-        last: int,
-        most: int,
+    async def _tokens_here(
+        self, result: Generation, asked: Asked, stats: GenerationStats
     ) -> AsyncGenerator[int]:
-        """At most `most` tokens behind `last`, which stands behind those of the cache.
+        """The new tokens behind those of `result`, on this device; sets the stop reason.
 
-        NotFiniteError instead of one that means nothing.
+        NotFiniteError instead of a token that means nothing.
         """
+        self._renew()
+        crossings = self._crossings
+        executable, last, room = await self._read(result, asked, stats)
+        stats.prompt_crossings += self._crossings - crossings
+        most = asked.most - len(result.ids)
         cache, start = self._cache, len(self._cache.ids)
         tokens = decode(
             cache,
             executable,
             last,
             settings=asked.settings,
-            most=most,
+            most=min(most, room),
             slide=asked.slide,
             pace=self._pace(asked.steps_in_flight),
             pause=self._pause_under_pressure,
@@ -283,6 +285,7 @@ class GeneratingModel(LoadedModel, Generic[P]):
                     raise NotFiniteError(self.name, where, self.tier)
                 n_new += 1
                 yield token
+        result.stop_reason = "length" if room >= most else "context"
 
     def _note(self, result: Generation, stats: GenerationStats) -> None:
         stats.gpu_nbytes = int(self._backend.stats.get("gpu_nbytes", 0))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import (
-    AsyncGenerator,
     Callable,
     Iterable,
     Mapping,
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from math import nan
 from typing import Any, Unpack
 
+from bascule.backend.base import Executable
 from bascule.base.arguments import token_ids
 from bascule.base.arrays import Array, all_finite, need_numpy, np
 from bascule.errors import (
@@ -264,16 +264,13 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
         for sampling in (GREEDY, Sampling()):
             await self._programs.decode(sampling.head, window=False)
 
-    async def _tokens_here(
+    async def _read(
         self, result: Generation, asked: Asked, stats: GenerationStats
-    ) -> AsyncGenerator[int]:
-        """Prefill, then the new tokens."""
-        self._renew()
-        cache, crossings = self._cache, self._crossings
-        n_before = len(result.ids)
-        ids = [*result.prompt_ids, *result.ids]
+    ) -> tuple[Executable, int, int]:
+        """See `GeneratingModel._read`: prefill, behind what the cache has already."""
+        cache, ids = self._cache, [*result.prompt_ids, *result.ids]
         reused = cache.keep_prefix(ids)
-        stats.reused_tokens = stats.reused_tokens if n_before else reused
+        stats.reused_tokens = stats.reused_tokens if result.ids else reused
 
         async def chunked(n_remaining: int) -> Any:
             return await self._programs.prefill(n_remaining, window=asked.slide)
@@ -281,15 +278,8 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
         new = ids[len(cache.ids) : -1]
         done, slide = self._backend.done, asked.slide
         await prefill(cache, chunked, new, done=done, slide=slide, progress=asked.progress)
-        stats.prompt_crossings += self._crossings - crossings
-        most = asked.most - n_before
-        room = most if asked.slide else min(most, self.max_length - len(ids))
-        executable = await self._programs.decode(asked.sampling.head, window=asked.slide)
-        tokens = self._decoded(result, asked, stats, executable, ids[-1], room)
-        async with aclosing(tokens):
-            async for token in tokens:
-                yield token
-        result.stop_reason = "length" if room == most else "context"
+        room = asked.most if slide else self.max_length - len(ids)
+        return await self._programs.decode(asked.sampling.head, window=slide), ids[-1], room
 
     def _prompt_ids(self, prompt: str | Iterable[int]) -> list[int]:
         if isinstance(prompt, str):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Unpack, overload
 
-from bascule.backend.base import shaped
+from bascule.backend.base import Executable, shaped
 from bascule.base.arguments import strings, token_ids, whole_number
 from bascule.base.arrays import Array, all_finite, need_numpy, np, numpy_ready
 from bascule.errors import ContextLengthError, InputError, NotFiniteError
@@ -201,12 +200,10 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
         self._cache.write_tokens(at, [token])
         self._cache.set_position(at, 1)
 
-    async def _tokens_here(
+    async def _read(
         self, result: Generation, asked: Asked, stats: GenerationStats
-    ) -> AsyncGenerator[int]:
-        """See `GeneratingModel._tokens_here`."""
-        self._renew()
-        cache, crossings = self._cache, self._crossings
+    ) -> tuple[Executable, int, int]:
+        cache = self._cache
         await self._read_source(result.prompt_ids)
         if asked.progress is not None:
             asked.progress(len(result.prompt_ids), len(result.prompt_ids))
@@ -217,14 +214,7 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
             self._place(at, token)
             await executable.submit(cache.sizes, {})
         cache.ids[:] = ids[:-1]
-        stats.prompt_crossings += self._crossings - crossings
-        most = asked.most - len(result.ids)
-        room = min(most, self.max_length - len(ids))
-        tokens = self._decoded(result, asked, stats, executable, ids[-1], room)
-        async with aclosing(tokens):
-            async for token in tokens:
-                yield token
-        result.stop_reason = "length" if room == most else "context"
+        return executable, ids[-1], self.max_length - len(ids)
 
     async def _answer_all(self, requests: Sequence[tuple[Generation, Asked]]) -> None:
         """Answer several texts at once."""

@@ -208,16 +208,6 @@ class PieceRunner:
         self._program = self._store = self._states = self._executable = None
 
 
-async def run_in_one_piece(backend: Backend, request: Request) -> Array:
-    """Run an operation in one piece, without limits."""
-    runner = PieceRunner(backend, Limits())
-    try:
-        async with backend.turns.turn():
-            return await runner.run(request, request.operation.record(request))
-    finally:
-        await runner.stop()
-
-
 async def _ready(outputs: Outputs) -> Outputs:
     return outputs
 
