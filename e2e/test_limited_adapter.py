@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bascule.backend.webgpu.gpu import LEAST_LIMITS
+from bascule.backend.adapter import LEAST_LIMITS
 from e2e.conftest import Site, check_embeddings
 from e2e.engines import Engine, Page, wait_for
 from e2e.limited_adapter import limited

@@ -152,8 +152,8 @@ async def test_a_choice_is_kept_for_its_signature_and_machine_only(gpu: NativeGp
 def test_the_key_changes_with_all_that_could_change_the_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    from bascule.backend.adapter import WANTED_LIMITS
     from bascule.backend.webgpu import choices as module
-    from bascule.backend.webgpu.gpu import WANTED_LIMITS
     from bascule.backend.webgpu.gpu_native import _dashed, _describe
 
     info = {name: name for name in ("vendor", "architecture", "device", "description")}
