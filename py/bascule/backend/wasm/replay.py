@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from math import prod
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -150,9 +150,8 @@ class ReplayExecutable:
         plan = self._planned(sizes)
         for value in self._program.inputs:
             plan.inputs[value.name].write(input_bytes(value, sizes, inputs))
-        replay = self._replay if self._op_times.spans is None else self._replay_timed
-        if isinstance(self._weights, StreamedWasmStore):
-            replay = partial(self._replay_streamed, self._weights)
+        by_calls = self._op_times.spans is not None or isinstance(self._weights, StreamedWasmStore)
+        replay = self._replay_calls if by_calls else self._replay
         for _ in range(times):
             await replay(plan)
         self.host_s += perf_counter() - started
@@ -172,34 +171,25 @@ class ReplayExecutable:
                 turn = perf_counter() + _TURN_S
         await asyncio.sleep(0)
 
-    async def _replay_timed(self, plan: _Plan) -> None:
-        """As `_replay`, each call of an op timed; no other work has a turn within one."""
-        arrivals = self._weights.arrivals
-        steps = plan.recorder.steps
-        self._op_times.n_runs += 1
-        ends = [*(first for first, _ in plan.weights[1:]), len(steps)]
-        for call, (first, names), end in zip(self._program.calls, plan.weights, ends, strict=True):
-            if arrivals is not None:
-                await arrivals.wait(names)
-            started = perf_counter()
-            for step in steps[first:end]:
-                step()
-            self._op_times.note(call.op, started)
-            await asyncio.sleep(0)
-
-    async def _replay_streamed(self, store: StreamedWasmStore, plan: _Plan) -> None:
-        """Read the weights of each stage before its calls; others' passes wait for their turn."""
-        steps, timed = plan.recorder.steps, self._op_times.spans is not None
+    async def _replay_calls(self, plan: _Plan) -> None:
+        """As `_replay`, call by call: no other work has a turn within one. Each is timed while a
+        profile runs; streamed weights are read before the calls of their stage.
+        """
+        streamed = self._weights if isinstance(self._weights, StreamedWasmStore) else None
+        arrivals, steps = self._weights.arrivals, plan.recorder.steps
+        timed = self._op_times.spans is not None
         self._op_times.n_runs += timed
         ends = [*(first for first, _ in plan.weights[1:]), len(steps)]
-        async with store.streaming.turn.turn():
-            if store.arrivals is not None:
-                await store.arrivals.wait(store.targets)
-            for index, (call, end) in enumerate(zip(self._program.calls, ends, strict=True)):
-                if (stage := self._stages.get(index)) is not None:
-                    await store.streaming.read(stage, 0)
+        calls = zip(self._program.calls, plan.weights, ends, strict=True)
+        async with streamed.streaming.turn.turn() if streamed else nullcontext():
+            for index, (call, (first, names), end) in enumerate(calls):
+                stage = self._stages.get(index)
+                if arrivals is not None:
+                    await arrivals.wait(names if stage is None else self._weights.targets)
+                if streamed and stage is not None:
+                    await streamed.streaming.read(stage, 0)
                 started = perf_counter()
-                for step in steps[plan.weights[index][0] : end]:
+                for step in steps[first:end]:
                     step()
                 if timed:
                     self._op_times.note(call.op, started)
