@@ -21,6 +21,7 @@ from bascule.backend.webgpu.kernels_signal import SIGNAL_ROWS
 from bascule.backend.webgpu.kernels_text import TEXT_ROWS
 from bascule.backend.webgpu.launch import (
     a_lane_each,
+    elementwise,
     fits,
     flat,
     normalise_groups,
@@ -67,22 +68,6 @@ def select(call: Call, adapter: AdapterInfo, ranking: Ranking | None = None) -> 
 
 def _default_first(default: Shape, others: Sequence[Shape]) -> list[Shape]:
     return [default, *(shape for shape in others if shape != default)]
-
-
-def _embedding(call: Call, adapter: AdapterInfo) -> Variants:
-    if operand(call, 1).dtype != "f32":
-        return kernels_blocks.embedding(call, adapter)
-    table = operand(call, 1)
-
-    def numbers(sizes: Sizes) -> Numbers:
-        batch, tokens = operand(call, 0).sizes(sizes)
-        shape = {"batch": batch, "tokens": tokens, "cols": table.sizes(sizes)[1]}
-        return {**shape, **kernels_blocks.part_of_table(call, table)}
-
-    position = "position_add" if call.operands[2] else "position_none"
-    row_bias = "row_bias_add" if call.operands[3] else "row_bias_none"
-    before = "before_given" if call.operands[4] else "before_none"
-    return a_lane_each(call, numbers, parts=(position, row_bias, before))
 
 
 def _linear(call: Call, adapter: AdapterInfo) -> Variants:
@@ -205,12 +190,7 @@ def _pool(call: Call, adapter: AdapterInfo) -> Variants:
 
 
 def _activate(call: Call, adapter: AdapterInfo) -> Variants:
-    del adapter
-
-    def numbers(sizes: Sizes) -> Numbers:
-        return {"n": prod(call.result.sizes(sizes))}
-
-    return a_lane_each(call, numbers, parts=(f"activation_{call.attribute('kind')}",))
+    return elementwise(call, adapter, (f"activation_{call.attribute('kind')}",))
 
 
 def _repeating(call: Call, adapter: AdapterInfo) -> Variants:
@@ -225,7 +205,7 @@ def _repeating(call: Call, adapter: AdapterInfo) -> Variants:
 
 
 _ROWS: dict[str, Callable[[Call, AdapterInfo], Variants]] = {
-    "embedding": _embedding,
+    "embedding": kernels_blocks.embedding,
     "linear": _linear,
     "gated_linear": kernels_blocks.gated_linear,
     "token_embedding": kernels_blocks.token_embedding,

@@ -70,21 +70,24 @@ def _gated_any(call: Call, activation: str) -> Variants:
 
 
 def embedding(call: Call, adapter: AdapterInfo) -> Variants:
-    """Rows of a table in blocks by token ids."""
+    """Rows of a table, in blocks or not, by token ids."""
     del adapter
     ids, table = operand(call, 0), operand(call, 1)
+    plain = table.dtype == "f32"
     runs = _runs(table)
 
     def numbers(sizes: Sizes) -> Numbers:
-        batch, tokens = ids.sizes(sizes)
-        return {"batch": batch, "tokens": tokens, "runs": runs, **part_of_table(call, table)}
+        (batch, tokens), cols = ids.sizes(sizes), table.sizes(sizes)[1]
+        params = {"batch": batch, "tokens": tokens, "cols": cols, "runs": runs}
+        return {**params, **_part_of_table(call, table)}
 
     position = "position_add" if call.operands[2] else "position_none"
     row_bias = "row_bias_add" if call.operands[3] else "row_bias_none"
     before = "before_given" if call.operands[4] else "before_none"
-    parts = (*_WEIGHTS[table.dtype], position, row_bias, before)
-    lanes = prod(ids.limits) * runs
-    return a_lane_each(call, numbers, name="embedding_blocks", lanes=lanes, parts=parts)
+    parts = (*(() if plain else _WEIGHTS[table.dtype]), position, row_bias, before)
+    name = "embedding" if plain else "embedding_blocks"
+    lanes = prod(ids.limits) * (table.limits[1] if plain else runs)
+    return a_lane_each(call, numbers, name=name, lanes=lanes, parts=parts)
 
 
 def token_embedding(call: Call, adapter: AdapterInfo) -> Variants:
@@ -97,7 +100,7 @@ def token_embedding(call: Call, adapter: AdapterInfo) -> Variants:
     def numbers(sizes: Sizes) -> Numbers:
         (length, _), (slots,) = y.sizes(sizes), tokens.sizes(sizes)
         params = {"tokens": length, "cols": cols, "runs": runs, "slots": slots}
-        return {**params, **part_of_table(call, table)}
+        return {**params, **_part_of_table(call, table)}
 
     name = "token_embedding" if plain else "token_embedding_blocks"
     before = "before_given" if call.operands[3] else "before_none"
@@ -106,7 +109,7 @@ def token_embedding(call: Call, adapter: AdapterInfo) -> Variants:
     return a_lane_each(call, numbers, name=name, lanes=lanes, parts=parts)
 
 
-def part_of_table(call: Call, table: Value) -> Numbers:
+def _part_of_table(call: Call, table: Value) -> Numbers:
     """Which rows of which table an embedding has: `first`, `rows` and `whole`."""
     rows = table.limits[0]
     return {"first": call.whole("first"), "rows": rows, "whole": call.whole("whole") or rows}

@@ -11,6 +11,7 @@ from bascule.backend.webgpu.kernel import Numbers, Variants
 from bascule.backend.webgpu.launch import (
     a_lane_each,
     by_workgroup,
+    elementwise,
     fits,
     flat,
     one_workgroup,
@@ -71,22 +72,11 @@ def _lstm(call: Call, adapter: AdapterInfo) -> Variants:
     return by_workgroup(call, numbers, one_workgroup, useful, consts=(("HIDDEN", size),))
 
 
-def _elementwise(call: Call, adapter: AdapterInfo, **fields: str) -> Variants:
-    """One element a lane; `fields` of Params are the attributes of these names."""
-    del adapter
-
-    def numbers(sizes: Sizes) -> Numbers:
-        params = {field: call.number(name) for field, name in fields.items()}
-        return {"n": prod(call.result.sizes(sizes)), **params}
-
-    return a_lane_each(call, numbers)
-
-
 SIGNAL_ROWS: Mapping[str, Callable[[Call, AdapterInfo], Variants]] = {
     "frames": _frames,
     "largest": _largest,
     "magnitude": _magnitude,
     "lstm": _lstm,
-    "log10": partial(_elementwise, least="floor"),
-    "limit_range": partial(_elementwise, span="span", scale="scale", offset="offset"),
+    "log10": partial(elementwise, least="floor"),
+    "limit_range": partial(elementwise, span="span", scale="scale", offset="offset"),
 }

@@ -13,6 +13,7 @@ from bascule.backend.webgpu.kernel import Kernel, Numbers, Variants, Workgroups,
 from bascule.backend.webgpu.launch import (
     a_lane_each,
     by_workgroup,
+    elementwise,
     fits,
     flat,
     normalise_rows,
@@ -28,24 +29,6 @@ _FEW_ROWS = 16
 _MATMULS = {"matmul": (4, 4, False), "matmul_block": (8, 8, True), "matmul_row": (1, 4, True)}
 # Rows of a matrix up to which matmul_row comes first.
 _ROWS_ALONE = 3
-
-
-def _scale(call: Call, adapter: AdapterInfo) -> Variants:
-    return _of_each(call, adapter, {"by": call.number("by")})
-
-
-def _softcap(call: Call, adapter: AdapterInfo) -> Variants:
-    return _of_each(call, adapter, {"cap": call.number("cap")})
-
-
-def _of_each(call: Call, adapter: AdapterInfo, settings: Mapping[str, float]) -> Variants:
-    """The op's own kernel, a lane an element."""
-    del adapter
-
-    def numbers(sizes: Sizes) -> Numbers:
-        return {"n": prod(call.result.sizes(sizes)), **settings}
-
-    return a_lane_each(call, numbers)
 
 
 def _matmul(call: Call, adapter: AdapterInfo) -> Variants:
@@ -255,8 +238,8 @@ def _cached_attention(call: Call, adapter: AdapterInfo) -> Variants:
 
 
 TEXT_ROWS: Mapping[str, Callable[[Call, AdapterInfo], Variants]] = {
-    "scale": _scale,
-    "softcap": _softcap,
+    "scale": partial(elementwise, by="by"),
+    "softcap": partial(elementwise, cap="cap"),
     "matmul": _matmul,
     "concat": _concat,
     "transpose": _transpose,

@@ -67,6 +67,19 @@ def a_lane_each(
     return [partial(make, parts=parts, constants=constants)]
 
 
+def elementwise(
+    call: Call, adapter: AdapterInfo, parts: tuple[str, ...] = (), **fields: str
+) -> Variants:
+    """The op's own kernel, a lane an element; `fields` of Params are attributes by their names."""
+    del adapter
+
+    def numbers(sizes: Sizes) -> Numbers:
+        params = {field: call.number(name) for field, name in fields.items()}
+        return {"n": prod(call.result.sizes(sizes)), **params}
+
+    return a_lane_each(call, numbers, parts=parts)
+
+
 def by_workgroup(
     call: Call,
     numbers: Callable[[Sizes], Numbers],

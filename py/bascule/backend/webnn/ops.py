@@ -7,6 +7,7 @@ masked, so that no padding reaches a result.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import prod
 
 from bascule.backend.webnn.recipe import Recipe
@@ -121,8 +122,11 @@ def attention(recipe: Recipe, call: Call, operands: Operands) -> int:
     square, mixed = (batch, heads, tokens, tokens), (batch, heads, tokens, size)
     scores = recipe.step("matmul", [q, k], square)
     scores = recipe.step("mul", [scores, recipe.number(size**-0.5)], square)
-    seen = _seen(recipe, call, lengths, 3, 4)
-    scores = recipe.step("where", [seen, scores, recipe.number(_FAR_BELOW)], square)
+    along, flat = (1, 1, 1, tokens), (batch, 1, 1, 1)
+    keys = recipe.array(f"keys of {tokens}", np.arange(tokens, dtype=np.float32).reshape(along))
+    end = recipe.step("reshape", [_ends(recipe, call, lengths)], flat, flat)
+    inside = recipe.step("lesser", [keys, end], (batch, 1, 1, tokens))
+    scores = recipe.step("where", [inside, scores, recipe.number(_FAR_BELOW)], square)
     weights = recipe.step("softmax", [scores], square, 3)
     y = recipe.step("matmul", [weights, v], mixed)
     y = recipe.step("transpose", [y], (batch, tokens, heads, size), permutation=(0, 2, 1, 3))
@@ -183,16 +187,10 @@ def activate(recipe: Recipe, call: Call, operands: Operands) -> int:
     return _activated(recipe, _one(operands), str(call.attribute("kind")))
 
 
-def add(recipe: Recipe, call: Call, operands: Operands) -> int:
-    """x + y, y broadcast."""
+def _binary(method: str, recipe: Recipe, call: Call, operands: Operands) -> int:
+    """A method of two operands, of which the second is broadcast."""
     x, y, *_ = _two(operands)
-    return recipe.step("add", [x, y], call.result.limits)
-
-
-def multiply(recipe: Recipe, call: Call, operands: Operands) -> int:
-    """x * y, y broadcast."""
-    x, y, *_ = _two(operands)
-    return recipe.step("mul", [x, y], call.result.limits)
+    return recipe.step(method, [x, y], call.result.limits)
 
 
 def concat(recipe: Recipe, call: Call, operands: Operands) -> int:
@@ -213,11 +211,9 @@ TRANSLATIONS: Mapping[str, Translation] = {
         pool,
         l2_normalise,
         activate,
-        add,
-        multiply,
         concat,
     )
-}
+} | {"add": partial(_binary, "add"), "multiply": partial(_binary, "mul")}
 
 
 def _one(operands: Operands) -> int:
@@ -277,23 +273,18 @@ def _at_least(recipe: Recipe, x: int, least: float) -> int:
     return recipe.step("where", [recipe.step("lesser", [x, limit], shape), limit, x], shape)
 
 
-def _counts(recipe: Recipe, lengths: int, shape: tuple[int, ...]) -> int:
-    """Lengths as floats, at least 1 each."""
-    wide = recipe.shapes[lengths]
-    counts = recipe.step("cast", [lengths], wide, "float32")
-    counts = recipe.step("clamp", [counts], wide, minValue=1.0, maxValue=float(2**32))
-    return recipe.step("reshape", [counts], shape, shape)
-
-
 def _ends(recipe: Recipe, call: Call, lengths: int) -> int:
     """How many tokens each text has in this run, at least 1, as floats (B, 1, 1)."""
     assert call.operands[0] is not None
-    dim, (batch,) = call.operands[0].shape[1], recipe.shapes[lengths]
-    counts = _counts(recipe, lengths, (batch, 1, 1))
+    dim, flat = call.operands[0].shape[1], recipe.shapes[lengths]
+    shape = (*flat, 1, 1)
+    counts = recipe.step("cast", [lengths], flat, "float32")
+    counts = recipe.step("clamp", [counts], flat, minValue=1.0, maxValue=float(2**32))
+    counts = recipe.step("reshape", [counts], shape, shape)
     # A length may be past this run's own size, and what lies there is padding.
     most = recipe.input(dim_input(dim), (1,)) if isinstance(dim, Dim) else recipe.number(dim)
-    fewer = recipe.step("lesser", [counts, most], (batch, 1, 1))
-    return recipe.step("where", [fewer, counts, most], (batch, 1, 1))
+    fewer = recipe.step("lesser", [counts, most], shape)
+    return recipe.step("where", [fewer, counts, most], shape)
 
 
 def _begins(recipe: Recipe, skipped: int | None, end: int) -> int:
@@ -306,21 +297,3 @@ def _begins(recipe: Recipe, skipped: int | None, end: int) -> int:
     last = recipe.step("sub", [end, recipe.number(1)], wide)
     fewer = recipe.step("lesser", [begin, last], wide)
     return recipe.step("where", [fewer, begin, last], wide)
-
-
-def _seen(recipe: Recipe, call: Call, lengths: int, axis: int, rank: int) -> int:
-    """Where a token is one of its text's: batch first, tokens on `axis`, all others of size 1."""
-    assert call.operands[0] is not None
-    dim, (batch,) = call.operands[0].shape[1], recipe.shapes[lengths]
-    tokens = dim.limit if isinstance(dim, Dim) else dim
-    along = tuple(tokens if at == axis else 1 for at in range(rank))
-    shape = (batch, *along[1:])
-    positions = np.arange(tokens, dtype=np.float32).reshape(along)
-    places = recipe.array(f"positions {along}", positions)
-    counts = _counts(recipe, lengths, (batch, *(1,) * (rank - 1)))
-    seen = recipe.step("lesser", [places, counts], shape)
-    if not isinstance(dim, Dim):
-        return seen
-    # A length may be past this run's own size, and what lies there is padding.
-    inside = recipe.step("lesser", [places, recipe.input(dim_input(dim), (1,))], along)
-    return recipe.step("logicalAnd", [seen, inside], shape)
